@@ -1,0 +1,39 @@
+# Everything runs in .venv; `make demo` and `make test` stand on `make install`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: install demo test check lint types bundled figures clean
+
+install: $(STAMP)
+
+# torch and torchvision come first and together: they are built as one matched pair of releases.
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check --quiet torch==2.14.1 torchvision==0.29.1
+	$(BIN)/pip install --disable-pip-version-check --quiet --editable '.[dev]'
+	touch $@
+
+demo: install
+	$(BIN)/kd-edge demo
+
+test: install
+	$(BIN)/python -m pytest
+
+check: lint types
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: install
+	$(BIN)/mypy
+
+bundled: install
+	$(BIN)/kd-edge train bundled --out runs/bundled
+	$(BIN)/kd-edge export runs/bundled --fp16 --out kd_edge/bundled.onnx
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,227 @@
+"""What a data set is: samples with a label each, one lazily decoded clip per modality, and named splits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from kd_edge.errors import DataError, did_you_mean
+from kd_edge.types import Clip
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One recorded performance of one action; its modalities are paired by ``id``.
+
+    Attributes:
+        id: Unique in the data set, for example ``"a1_s2_t3"``.
+        subject: Who performs.
+        view: Where the camera stands.
+        trial: Repetition by the same subject.
+        label: Position of the class in the data set's labels, 0-based.
+    """
+
+    id: str
+    subject: str
+    view: str
+    trial: str
+    label: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFormat:
+    """What the images of one modality are.
+
+    Attributes:
+        band: What the camera sees.
+        dtype: Of one pixel.
+        channels: 1, or 3 in R, G, B order.
+        value_unit: Unit of a pixel value.
+        value_range: Lowest and highest value that occurs.
+        fps: Nominal frame rate, 1/s.
+    """
+
+    band: Literal["nir", "lwir", "depth", "rgb"]
+    dtype: Literal["uint8", "uint16"]
+    channels: Literal[1, 3]
+    value_unit: str
+    value_range: tuple[float, float]
+    fps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Training and test samples of a named protocol."""
+
+    name: str
+    train: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+
+
+class Dataset(Protocol):
+    """A data set of paired modalities.
+
+    Attributes:
+        name: Short name, used in cache folders and reports.
+        labels: Class names; a sample's label is a position in them.
+        samples: Every sample, in a fixed order.
+        modalities: Names accepted by ``open``.
+        flip_labels: Label of each class after mirroring the image; None when mirroring is not allowed.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+    @property
+    def samples(self) -> tuple[Sample, ...]: ...
+    @property
+    def modalities(self) -> tuple[str, ...]: ...
+    @property
+    def flip_labels(self) -> tuple[int, ...] | None: ...
+
+    def open(self, sample: Sample, modality: str) -> Clip:
+        """Decode one clip now.
+
+        Raises:
+            DataError: Absent or damaged; the file is named.
+        """
+        ...
+
+    def content_key(self, sample: Sample, modality: str) -> str:
+        """SHA-256 (hex) of everything that decides what ``open`` returns.
+
+        Raises:
+            DataError: The recording is absent.
+        """
+        ...
+
+    def image_format(self, modality: str) -> ImageFormat:
+        """What the images of a modality are.
+
+        Raises:
+            DataError: Unknown modality, or one that is not made of images.
+        """
+        ...
+
+    def splits(self) -> tuple[str, ...]:
+        """Names accepted by ``split``."""
+        ...
+
+    def split(self, name: str) -> Split:
+        """Samples of a named protocol.
+
+        Raises:
+            DataError: Unknown name, or a class without a training sample.
+        """
+        ...
+
+
+def require_modality(modality: str, modalities: Sequence[str], dataset: str) -> None:
+    """Raise a DataError unless the data set has the modality."""
+    if modality not in modalities:
+        raise DataError(
+            f"{dataset} has no modality '{modality}'{did_you_mean(modality, modalities)}",
+            f"one of {', '.join(modalities)}",
+            "correct the recipe's modality",
+        )
+
+
+def require_split(name: str, names: Sequence[str], dataset: str) -> None:
+    """Raise a DataError unless the data set has the split."""
+    if name not in names:
+        raise DataError(
+            f"{dataset} has no split '{name}'{did_you_mean(name, names)}",
+            f"one of {', '.join(names)}",
+            "correct the recipe's split",
+        )
+
+
+def split_by_subject(name: str, samples: Iterable[Sample], test_subjects: Iterable[str]) -> Split:
+    """Split with whole subjects on the test side."""
+    chosen, held_out = tuple(samples), frozenset(test_subjects)
+    return Split(
+        name,
+        train=tuple(s for s in chosen if s.subject not in held_out),
+        test=tuple(s for s in chosen if s.subject in held_out),
+    )
+
+
+def check_split(split: Split, labels: Sequence[str], *, by_subject: bool = True) -> None:
+    """Check that a split can be trained and honestly tested.
+
+    Args:
+        split: What to check.
+        labels: Class names.
+        by_subject: Whether the protocol claims that no subject is on both sides.
+
+    Raises:
+        DataError: A class without a training sample, an empty test side, or a sample (or subject) on both sides.
+    """
+    present = {s.label for s in split.train}
+    absent = [name for label, name in enumerate(labels) if label not in present]
+    if absent:
+        raise DataError(
+            f"split '{split.name}' has no training sample of {_listed(absent)}",
+            "at least one training sample of every class",
+            "complete the data set (kd-edge data check) or choose another split",
+        )
+    if not split.test:
+        raise DataError(
+            f"split '{split.name}' has no test sample",
+            "at least one",
+            "complete the data set (kd-edge data check) or choose another split",
+        )
+    shared = {s.id for s in split.train} & {s.id for s in split.test}
+    if not shared and by_subject:
+        shared = {s.subject for s in split.train} & {s.subject for s in split.test}
+    if shared:
+        raise DataError(
+            f"split '{split.name}' has {_listed(sorted(shared))} on both sides",
+            "training and test sides without overlap",
+            "check the data set's sample names",
+        )
+
+
+def validation_split(
+    train: Sequence[Sample], subjects: Sequence[str]
+) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """Hold out whole subjects of the training side for choosing epochs and settings.
+
+    Args:
+        train: Training samples of a split.
+        subjects: Subjects to hold out; none holds out nothing.
+
+    Returns:
+        (train, validation), each in the given order.
+
+    Raises:
+        DataError: A subject that is not on the training side, or a class that is left without a training sample.
+    """
+    known = sorted({s.subject for s in train})
+    unknown = [s for s in subjects if s not in known]
+    if unknown:
+        raise DataError(
+            f"validation subject {_listed(unknown)} is not on the training side",
+            f"some of {', '.join(known)}",
+            "correct validation_subjects in the recipe",
+        )
+    kept = tuple(s for s in train if s.subject not in subjects)
+    held_out = tuple(s for s in train if s.subject in subjects)
+    lost = Counter(s.label for s in held_out).keys() - {s.label for s in kept}
+    if lost:
+        raise DataError(
+            f"holding out {_listed(subjects)} leaves no training sample of class {_listed(map(str, sorted(lost)))}",
+            "at least one training sample of every class",
+            "hold out fewer subjects in validation_subjects",
+        )
+    return kept, held_out
+
+
+def _listed(names: Iterable[str]) -> str:
+    """The first five names, and how many more."""
+    shown = list(names)
+    more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
+    return ", ".join(f"'{name}'" for name in shown[:5]) + more

@@ -1,0 +1,74 @@
+"""Content hashes of files, remembered by path, size and modification time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from kd_edge.errors import DataError
+
+
+class FileHashes:
+    """SHA-256 of files; each file is read once as long as its size and modification time stay.
+
+    Args:
+        memo: JSON-lines file that remembers the hashes between runs; None remembers them in memory only. A memo that
+            cannot be read or written costs time, never an error.
+    """
+
+    def __init__(self, memo: Path | None = None) -> None:
+        self._memo = memo
+        self._known: dict[tuple[str, int, int], str] | None = None
+
+    def sha256(self, path: Path) -> str:
+        """Hex digest of the file's bytes.
+
+        Raises:
+            DataError: The file is absent or cannot be read.
+        """
+        try:
+            stat = path.stat()
+            key = (str(path.absolute()), stat.st_size, stat.st_mtime_ns)
+            known = self._load()
+            if key not in known:
+                with path.open("rb") as file:
+                    known[key] = _digest(file.read())
+                self._append(key, known[key])
+            return known[key]
+        except OSError as error:
+            raise DataError(
+                f"cannot read {path} ({error.strerror})", "the recording", "complete the data set (kd-edge data check)"
+            ) from error
+
+    def _load(self) -> dict[tuple[str, int, int], str]:
+        if self._known is None:
+            self._known = {}
+            for line in _lines(self._memo):
+                try:
+                    path, size, mtime_ns, digest = json.loads(line)
+                    self._known[str(path), int(size), int(mtime_ns)] = str(digest)
+                except (ValueError, TypeError):  # a line cut short by a kill
+                    continue
+        return self._known
+
+    def _append(self, key: tuple[str, int, int], digest: str) -> None:
+        if self._memo is None:
+            return
+        try:  # one short appended line: several processes may do so at once
+            self._memo.parent.mkdir(parents=True, exist_ok=True)
+            with self._memo.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([*key, digest]) + "\n")
+        except OSError:
+            self._memo = None
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _lines(memo: Path | None) -> list[str]:
+    try:
+        return memo.read_text(encoding="utf-8").splitlines() if memo else []
+    except (OSError, UnicodeDecodeError):
+        return []

@@ -1,0 +1,6 @@
+"""Run an artifact's graph. No torch, no onnx: the engine reads the file itself."""
+
+from kd_edge.engines.base import Binding, StepEngine
+from kd_edge.engines.onnxruntime import open_engine
+
+__all__ = ["Binding", "StepEngine", "open_engine"]

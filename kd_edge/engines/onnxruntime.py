@@ -1,0 +1,149 @@
+"""ONNX Runtime on the CPU or CUDA, through IO binding on numpy memory: no copy and no allocation per run."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from kd_edge.artifact import Artifact, Manifest
+from kd_edge.errors import ArtifactError, MissingExtraError, import_extra
+from kd_edge.types import Float32
+
+Provider = Literal["cpu", "cuda"]
+EXTRAS: dict[Provider, str] = {"cpu": "cpu", "cuda": "gpu"}
+PROVIDERS: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+INPUTS = ("frame", "past")
+OUTPUTS = ("feature", "logits")
+
+
+class OnnxRuntimeEngine:
+    """A streaming step in an ONNX Runtime session; see ``StepEngine``."""
+
+    def __init__(self, ort: Any, session: Any, manifest: Manifest, fallback_reason: str | None) -> None:
+        self.name = f"onnxruntime {ort.__version__}"
+        self.providers: tuple[str, ...] = tuple(session.get_providers())
+        self.fallback_reason = fallback_reason
+        self._ort, self._session, self._manifest = ort, session, manifest
+
+    def bind(self, batch: int) -> OnnxRuntimeBinding:
+        """Allocate inputs and outputs for ``batch`` sources."""
+        return OnnxRuntimeBinding(self._ort, self._session, step_shapes(self._manifest, batch))
+
+
+class OnnxRuntimeBinding:
+    """Numpy arrays bound to a session; see ``Binding``."""
+
+    def __init__(self, ort: Any, session: Any, shapes: dict[str, tuple[int, ...]]) -> None:
+        arrays = {name: np.zeros(shape, dtype=np.float32) for name, shape in shapes.items()}
+        self.frame: Float32 = arrays["frame"]
+        self.past: Float32 = arrays["past"]
+        self.feature: Float32 = arrays["feature"]
+        self.logits: Float32 = arrays["logits"]
+        self._session = session
+        self._values = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}  # shared
+        self._io = session.io_binding()
+        self._on_device = session.get_providers()[0] != PROVIDERS["cpu"]
+        self._bind_inputs()
+        for name in OUTPUTS:
+            self._io.bind_ortvalue_output(name, self._values[name])
+
+    def _bind_inputs(self) -> None:
+        for name in INPUTS:
+            self._io.bind_ortvalue_input(name, self._values[name])
+
+    def run(self) -> None:
+        """Run the session on the bound arrays."""
+        try:
+            if self._on_device:  # a device's copy of an input is made when it is bound
+                self._bind_inputs()
+            self._session.run_with_iobinding(self._io)
+        except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+            raise ArtifactError(
+                f"the engine failed: {_first_line(error)}", "a model this engine can run", "kd-edge doctor"
+            ) from error
+
+
+def step_shapes(manifest: Manifest, batch: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the streaming step's inputs and outputs."""
+    spec, size = manifest.preprocess, manifest.preprocess.input_px
+    return {
+        "frame": (batch, spec.input_channels, size, size),
+        "past": (batch, manifest.segments - 1, manifest.feature_size),
+        "feature": (batch, manifest.feature_size),
+        "logits": (batch, len(manifest.labels)),
+    }
+
+
+def open_engine(
+    artifact: Artifact, *, threads: int = 1, provider: Provider = "cpu", strict: bool = False
+) -> OnnxRuntimeEngine:
+    """Load an artifact's streaming step.
+
+    Args:
+        artifact: Verified by ``artifact.load``.
+        threads: Of the engine; idle ones sleep instead of spinning, so a robot's other work keeps its cores.
+        provider: What to run on. An unusable ``cuda`` falls back to the CPU and says so in ``fallback_reason``.
+        strict: Make that fallback an error.
+
+    Raises:
+        ArtifactError: Not a streaming step, shapes that contradict the manifest, or a graph the engine refuses.
+        MissingExtraError: onnxruntime is not installed.
+    """
+    manifest = artifact.manifest
+    if manifest.graph != "step" or manifest.states:
+        raise ArtifactError(
+            f"{artifact.path} holds a {manifest.graph} graph with {len(manifest.states)} recurrent states",
+            "a streaming step without recurrent states",
+            "export it with --graph step",
+        )
+    ort = import_extra("onnxruntime", EXTRAS[provider])
+    if not hasattr(ort, "InferenceSession"):  # a half-removed install leaves an empty namespace package behind
+        raise MissingExtraError("onnxruntime is damaged", "a whole package", "pip install --force-reinstall onnxruntime")
+    reason = None
+    wanted = [PROVIDERS["cpu"]]
+    if PROVIDERS[provider] in ort.get_available_providers():
+        wanted = list(dict.fromkeys([PROVIDERS[provider], PROVIDERS["cpu"]]))
+    elif provider != "cpu":
+        reason = f"{provider} was asked for, this onnxruntime has no {PROVIDERS[provider]}"
+    session = _session(ort, artifact, threads, wanted)
+    if reason is None and session.get_providers()[0] != PROVIDERS[provider]:
+        reason = f"{provider} was asked for, the session runs on {session.get_providers()[0]}"
+    if reason is not None and strict:
+        raise ArtifactError(reason, f"the {provider} provider", "kd-edge doctor, or leave out --strict to use the CPU")
+    _check_graph(session, artifact)
+    return OnnxRuntimeEngine(ort, session, manifest, reason)
+
+
+def _session(ort: Any, artifact: Artifact, threads: int, providers: list[str]) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what matters comes back as an exception or in get_providers()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    try:
+        return ort.InferenceSession(str(artifact.path), options, providers=providers)
+    except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+        raise ArtifactError(
+            f"{artifact.path} is refused by onnxruntime {ort.__version__}: {_first_line(error)}",
+            "a graph this version can run",
+            "pip install --upgrade onnxruntime, or export the run again",
+        ) from error
+
+
+def _check_graph(session: Any, artifact: Artifact) -> None:
+    """The graph must have the names and sizes its manifest promises; the batch axis is free."""
+    expected = step_shapes(artifact.manifest, 0)
+    given = {node.name: tuple(node.shape) for node in [*session.get_inputs(), *session.get_outputs()]}
+    for name, shape in expected.items():
+        found = given.get(name)
+        free = found is not None and len(found) == len(shape)
+        if not free or any(isinstance(f, int) and f != s for f, s in zip(found[1:], shape[1:], strict=True)):  # type: ignore[index]
+            raise ArtifactError(
+                f"{artifact.path} has {name} {found}", f"{name} (B, {shape[1:]}) as in its manifest", "export the run again"
+            )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

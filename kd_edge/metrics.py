@@ -1,0 +1,290 @@
+"""Figures of merit: accuracy, F1, average precision, calibration, paired intervals; numpy only.
+
+Labels and predictions are class positions 0..K-1; scores are "higher is better"; every result is a fraction in [0, 1]
+unless it says otherwise. Shapes that do not fit and labels out of range raise ``KdEdgeError``. The figures for
+detection in untrimmed video live in ``kd_edge.detection`` and are offered here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from kd_edge.detection import (
+    Detection,
+    detection_average_precision,
+    detection_f1,
+    interval_overlap,
+    map_action,
+    map_video,
+    two_d_average_precision,
+)
+from kd_edge.errors import KdEdgeError
+
+__all__ = [
+    "Detection",
+    "Interval",
+    "accuracy",
+    "average_precision",
+    "confusion",
+    "detection_average_precision",
+    "detection_f1",
+    "expected_calibration_error",
+    "fit_temperature",
+    "fit_unknown_threshold",
+    "interval_overlap",
+    "macro_f1",
+    "map_action",
+    "map_video",
+    "mean_average_precision",
+    "negative_log_likelihood",
+    "paired_interval",
+    "per_class_accuracy",
+    "softmax",
+    "top_k",
+    "two_d_average_precision",
+]
+
+Array = npt.NDArray[np.floating]
+Labels = npt.NDArray[np.integer]
+Float64 = npt.NDArray[np.float64]
+
+
+# ---------------------------------------------------------------------------------------------- classification
+
+
+def accuracy(predictions: Labels, labels: Labels) -> float:
+    """Share of predictions (N,) equal to labels (N,)."""
+    _check_same_length(predictions, labels, "predictions")
+    return float(np.mean(np.asarray(predictions) == np.asarray(labels)))
+
+
+def top_k(scores: Array, labels: Labels, k: int) -> float:
+    """Share of samples whose label is among the ``k`` highest scores.
+
+    Args:
+        scores: (N, K), any monotone score.
+        labels: (N,) integers.
+        k: At least 1; K or more gives 1.0. Of equal scores the lower class position ranks first, as in ``argmax``.
+    """
+    _check_scores(scores, labels)
+    best = np.argsort(-np.asarray(scores), axis=1, kind="stable")[:, :k]
+    return float(np.mean(np.any(best == np.asarray(labels)[:, None], axis=1)))
+
+
+def confusion(predictions: Labels, labels: Labels, classes: int) -> npt.NDArray[np.int64]:
+    """Counts (K, K) int64: rows are the truth, columns the predictions."""
+    _check_same_length(predictions, labels, "predictions")
+    _check_range(labels, classes, "label")
+    _check_range(predictions, classes, "prediction")
+    flat = np.asarray(labels, dtype=np.int64) * classes + np.asarray(predictions, dtype=np.int64)
+    return np.bincount(flat, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
+
+
+def per_class_accuracy(predictions: Labels, labels: Labels, classes: int) -> Float64:
+    """Recall of each class, (K,) float64; NaN for a class without a sample."""
+    counts = confusion(predictions, labels, classes)
+    return _ratio(np.diag(counts), counts.sum(axis=1), empty=np.nan)
+
+
+def macro_f1(predictions: Labels, labels: Labels, classes: int) -> float:
+    """Mean F1 over the classes that occur among the labels or the predictions.
+
+    A class that is predicted but has no sample counts as 0; one that occurs in neither is left out
+    (scikit-learn's ``f1_score(average="macro")``).
+    """
+    counts = confusion(predictions, labels, classes)
+    occurrences = counts.sum(axis=0) + counts.sum(axis=1)
+    return float(np.mean((2 * np.diag(counts) / np.maximum(occurrences, 1))[occurrences > 0]))
+
+
+def average_precision(scores: Array, positives: npt.NDArray[np.bool_]) -> float:
+    """Area under the precision-recall steps: ``sum_n (R_n - R_(n-1)) P_n``, equal scores being one step.
+
+    Args:
+        scores: (N,) score of the class.
+        positives: (N,) bool, which samples belong to it.
+
+    Returns:
+        The area (scikit-learn's ``average_precision_score``); NaN without a positive.
+    """
+    scores, positives = np.asarray(scores), np.asarray(positives, dtype=bool)
+    _check_same_length(scores, positives, "scores")
+    if not positives.any():
+        return float("nan")
+    order = np.argsort(-scores, kind="stable")
+    last_of_tie = np.append(np.diff(scores[order]) != 0, True)
+    hits = np.cumsum(positives[order])[last_of_tie]
+    ranks = (np.flatnonzero(last_of_tie) + 1).astype(np.float64)
+    return float(np.sum(np.diff(hits, prepend=0) * hits / ranks) / positives.sum())
+
+
+def mean_average_precision(scores: Array, labels: Labels) -> float:
+    """Mean of the per-class average precision, one class against the rest, over the classes that have a sample.
+
+    Args:
+        scores: (N, K).
+        labels: (N,) integers.
+    """
+    _check_scores(scores, labels)
+    scores, labels = np.asarray(scores), np.asarray(labels)
+    return float(np.mean([average_precision(scores[:, c], labels == c) for c in np.unique(labels)]))
+
+
+# ------------------------------------------------------------------------------------------------- calibration
+
+
+def softmax(logits: Array, temperature: float = 1.0) -> Float64:
+    """Probabilities ``exp(z / temperature) / sum`` over the last axis, finite for any finite logits; float64."""
+    if not temperature > 0:
+        raise KdEdgeError(f"temperature {temperature}", "a positive number", "check the fitted temperature")
+    scaled = np.asarray(logits, dtype=np.float64) / temperature
+    scaled -= scaled.max(axis=-1, keepdims=True)
+    np.exp(scaled, out=scaled)
+    scaled /= scaled.sum(axis=-1, keepdims=True)
+    return scaled
+
+
+def expected_calibration_error(probabilities: Array, labels: Labels, bins: int = 15) -> float:
+    """Mean gap between confidence and accuracy, weighted by samples, over equal-width bins ``(k/bins, (k+1)/bins]``.
+
+    Args:
+        probabilities: (N, K), rows sum to 1; the confidence is the largest of a row.
+        labels: (N,) integers.
+        bins: Number of bins.
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, Eq. 5.
+    """
+    _check_scores(probabilities, labels)
+    confidence = np.max(probabilities, axis=1).astype(np.float64)
+    right = np.argmax(probabilities, axis=1) == np.asarray(labels)
+    bin_of = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    gaps = np.bincount(bin_of, weights=right - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
+def negative_log_likelihood(logits: Array, labels: Labels, temperature: float = 1.0) -> float:
+    """Mean ``-log softmax(z / temperature)[label]`` in nats, finite for any finite logits."""
+    _check_scores(logits, labels)
+    scaled = np.asarray(logits, dtype=np.float64) / temperature
+    top = scaled.max(axis=1)
+    log_sum = top + np.log(np.exp(scaled - top[:, None]).sum(axis=1))
+    return float(np.mean(log_sum - scaled[np.arange(len(scaled)), np.asarray(labels)]))
+
+
+def fit_temperature(logits: Array, labels: Labels, *, bounds: tuple[float, float] = (0.2, 10.0)) -> float:
+    """Temperature of least negative log likelihood, by golden-section search over its logarithm.
+
+    The likelihood is convex in ``1 / temperature``, so the minimum inside the bounds is the only one. Logits that
+    are always right have none: they get the lower bound.
+
+    Args:
+        logits: (N, K) of validation samples the model was not trained on.
+        labels: (N,) integers.
+        bounds: Smallest and largest temperature.
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.
+    """
+    _check_scores(logits, labels)
+    low, high = np.log(bounds[0]), np.log(bounds[1])
+    shrink = (np.sqrt(5) - 1) / 2
+    while high - low > 1e-6:
+        left, right = high - shrink * (high - low), low + shrink * (high - low)
+        losses = [negative_log_likelihood(logits, labels, float(np.exp(at))) for at in (left, right)]
+        low, high = (low, right) if losses[0] <= losses[1] else (left, high)
+    return float(np.exp((low + high) / 2))
+
+
+def fit_unknown_threshold(probabilities: Array, labels: Labels, *, keep: float = 0.95) -> float:
+    """Largest confidence threshold that still keeps the share ``keep`` of the right predictions.
+
+    A prediction is ``unknown`` when its confidence lies below the threshold.
+
+    Args:
+        probabilities: (N, K) calibrated probabilities of validation samples.
+        labels: (N,) integers.
+        keep: Share of right predictions that must stay known, in (0, 1].
+
+    Returns:
+        The threshold, in [0, 1]; 0.0 (nothing is unknown) when no prediction is right.
+    """
+    _check_scores(probabilities, labels)
+    right = np.argmax(probabilities, axis=1) == np.asarray(labels)
+    confidence = np.sort(np.max(probabilities, axis=1)[right])
+    if confidence.size == 0:
+        return 0.0
+    return float(confidence[len(confidence) - int(np.ceil(round(keep * len(confidence), 9)))])
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A difference with its bootstrap interval, all as fractions."""
+
+    difference: float
+    low: float
+    high: float
+
+
+def paired_interval(
+    right_a: npt.NDArray[np.bool_],
+    right_b: npt.NDArray[np.bool_],
+    subjects: Sequence[str],
+    *,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Interval:
+    """Accuracy of A minus accuracy of B on the same samples, with a percentile bootstrap over whole subjects.
+
+    Args:
+        right_a: (N,) bool, where A is right.
+        right_b: (N,) bool, where B is right.
+        subjects: (N,) who performed each sample; subjects are drawn with replacement, never single samples.
+        level: Coverage of the interval.
+        resamples: Number of bootstrap draws.
+        seed: Of the draws.
+
+    Returns:
+        The difference and its interval; with a single subject the interval has no width and says nothing.
+    """
+    _check_same_length(right_a, right_b, "right_a")
+    _check_same_length(np.asarray(subjects), right_b, "subjects")
+    gain = np.asarray(right_a, dtype=np.float64) - np.asarray(right_b, dtype=np.float64)
+    names, of = np.unique(np.asarray(subjects), return_inverse=True)
+    gains, sizes = np.bincount(of, weights=gain), np.bincount(of)
+    draws = np.random.default_rng(seed).integers(0, len(names), size=(resamples, len(names)))
+    means = gains[draws].sum(axis=1) / sizes[draws].sum(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(gain.mean()), float(low), float(high))
+
+
+# ------------------------------------------------------------------------------------------------------ checks
+
+
+def _check_same_length(values: npt.NDArray[np.generic], labels: npt.NDArray[np.generic], name: str) -> None:
+    a, b = np.shape(values), np.shape(labels)
+    if len(a) != 1 or a != b or a == (0,):
+        raise KdEdgeError(f"{name} of shape {a} for {b}", "two equal shapes (N,), N >= 1", "pass one value per sample")
+
+
+def _check_scores(scores: Array, labels: Labels) -> None:
+    a, b = np.shape(scores), np.shape(labels)
+    if len(a) != 2 or len(b) != 1 or a[0] != b[0] or b == (0,):
+        raise KdEdgeError(f"scores of shape {a} for labels {b}", "(N, K) and (N,), N >= 1", "pass one row per sample")
+    _check_range(labels, a[1], "label")
+
+
+def _check_range(values: Labels, classes: int, name: str) -> None:
+    values = np.asarray(values)
+    if values.size and (values.min() < 0 or values.max() >= classes):
+        worst = int(values.min()) if values.min() < 0 else int(values.max())
+        raise KdEdgeError(f"{name} {worst}", f"an integer from 0 to {classes - 1}", "check the class list")
+
+
+def _ratio(part: npt.NDArray[np.integer], whole: npt.NDArray[np.integer], *, empty: float) -> Float64:
+    result = np.full(len(whole), empty, dtype=np.float64)
+    np.divide(part, whole, out=result, where=whole > 0)
+    return result

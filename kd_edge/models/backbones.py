@@ -1,0 +1,178 @@
+"""Image backbones: one frame to one feature vector, with named stage outputs for feature distillation."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+import torchvision
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
+
+from kd_edge.errors import ConfigError, TrainingError, did_you_mean
+
+BackboneName = Literal["resnet50", "resnet18", "resnet10", "mobilenet_v3_small", "tiny"]
+BACKBONES: tuple[str, ...] = get_args(BackboneName)
+
+_RESNET_STAGES = ("layer1", "layer2", "layer3", "layer4")
+# The last block at strides 4, 8, 16 and 32: the strides of a ResNet's four stages.
+_MOBILENET_STAGES = ("features.1", "features.3", "features.8", "features.12")
+
+
+class Backbone(nn.Sequential):
+    """A convolutional network without its classifier: (N, C, S, S) float32 -> (N, D) float32.
+
+    The parts keep torchvision's names, so that torchvision's weights load into it.
+
+    Attributes:
+        feature_size: Number D of features.
+        stages: Module paths of the four stage outputs, for ``get_submodule``.
+        stage_channels: Channels of each stage output.
+    """
+
+    def __init__(
+        self, parts: Mapping[str, nn.Module], stages: tuple[str, ...], stage_channels: tuple[int, ...]
+    ) -> None:
+        super().__init__(OrderedDict(parts))
+        self.stages = stages
+        self.stage_channels = stage_channels
+        self.feature_size = stage_channels[-1]
+
+
+def build_backbone(name: str, *, in_channels: int, weights: str | Path | None = None) -> Backbone:
+    """Build a backbone.
+
+    Args:
+        name: One of ``BACKBONES``. ``resnet10`` has one basic block per stage; ``tiny`` is four small convolutions.
+        in_channels: Channels C of the input.
+        weights: None (random), ``"imagenet"`` (torchvision's default weights, downloaded once) or a local state dict
+            (``.safetensors``, or ``.pt`` / ``.pth`` of tensors only). Classifier entries are left out. For C != 3 the
+            first convolution's weights are summed over their input channels and shared by the C channels.
+
+    Raises:
+        ConfigError: Unknown name.
+        TrainingError: The weights cannot be had or do not fit.
+    """
+    makers: dict[str, Callable[[], Backbone]] = {
+        "resnet50": lambda: _resnet(torchvision.models.resnet50(weights=None)),
+        "resnet18": lambda: _resnet(torchvision.models.resnet18(weights=None)),
+        "resnet10": lambda: _resnet(torchvision.models.ResNet(BasicBlock, [1, 1, 1, 1])),
+        "mobilenet_v3_small": _mobilenet,
+        "tiny": _tiny,
+    }
+    if name not in makers:
+        raise ConfigError(
+            f"backbone '{name}'{did_you_mean(name, BACKBONES)}", f"one of {', '.join(BACKBONES)}", "change backbone"
+        )
+    backbone = makers[name]()
+    if weights is not None:
+        _load(backbone, imagenet_state(name) if weights == "imagenet" else local_state(Path(weights)), str(weights))
+    if in_channels != 3:
+        _adapt_first_convolution(backbone, in_channels)
+    return backbone
+
+
+def _resnet(net: torchvision.models.ResNet) -> Backbone:
+    parts = OrderedDict((name, part) for name, part in net.named_children() if name != "fc")
+    parts["flatten"] = nn.Flatten(1)
+    width = net.fc.in_features
+    return Backbone(parts, _RESNET_STAGES, (width // 8, width // 4, width // 2, width))
+
+
+def _mobilenet() -> Backbone:
+    net = torchvision.models.mobilenet_v3_small(weights=None)
+    parts = {"features": net.features, "avgpool": net.avgpool, "flatten": nn.Flatten(1)}
+    return Backbone(parts, _MOBILENET_STAGES, (16, 24, 48, 576))
+
+
+def _tiny() -> Backbone:
+    channels = (8, 12, 16, 24)
+    parts: dict[str, nn.Module] = {}
+    before = 3
+    for stage, after in zip(_RESNET_STAGES, channels, strict=True):
+        convolution = nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False)
+        parts[stage] = nn.Sequential(convolution, nn.BatchNorm2d(after), nn.ReLU())
+        before = after
+    parts |= {"avgpool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(1)}
+    return Backbone(parts, _RESNET_STAGES, channels)
+
+
+def _adapt_first_convolution(backbone: Backbone, in_channels: int) -> None:
+    path, old = next((n, m) for n, m in backbone.named_modules() if isinstance(m, nn.Conv2d))
+    new = nn.Conv2d(
+        in_channels,
+        old.out_channels,
+        (old.kernel_size[0], old.kernel_size[1]),
+        stride=(old.stride[0], old.stride[1]),
+        padding=(int(old.padding[0]), int(old.padding[1])),
+        bias=old.bias is not None,
+    )
+    with torch.no_grad():  # shared by the channels, so that C equal channels give what one gray RGB image gave
+        new.weight.copy_(old.weight.sum(dim=1, keepdim=True).expand_as(new.weight) / in_channels)
+        if old.bias is not None and new.bias is not None:
+            new.bias.copy_(old.bias)
+    parent, _, leaf = path.rpartition(".")
+    setattr(backbone.get_submodule(parent), leaf, new)
+
+
+def imagenet_state(name: str) -> dict[str, Tensor]:
+    """Torchvision's default ImageNet weights of a backbone.
+
+    Raises:
+        TrainingError: torchvision has none for it, or the download failed.
+    """
+    try:
+        weights = torchvision.models.get_model_weights(name).DEFAULT
+    except ValueError as error:
+        raise TrainingError(
+            f"no ImageNet weights for backbone '{name}'",
+            "resnet18, resnet50 or mobilenet_v3_small",
+            "change backbone, or remove initial_weights",
+        ) from error
+    try:
+        return dict(weights.get_state_dict(progress=False, check_hash=True))
+    except OSError as error:  # URLError and HTTPError among them
+        raise TrainingError(
+            f"ImageNet weights of '{name}' cannot be downloaded ({error})",
+            "a network connection or a local file",
+            f"fetch {weights.url} elsewhere and set initial_weights to that file, or remove initial_weights",
+        ) from error
+
+
+def local_state(path: Path) -> dict[str, Tensor]:
+    """A state dict from ``.safetensors``, or from a torch file that holds nothing but tensors.
+
+    Raises:
+        TrainingError: Absent, damaged, or not a dictionary of tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+            raise ValueError("not a dictionary of tensors")
+        return state
+    except Exception as error:  # torch and safetensors raise many kinds for a damaged file
+        raise TrainingError(
+            f"weights {path} cannot be read ({str(error).splitlines()[0]})",
+            "a state dict as .safetensors, .pt or .pth",
+            "correct the path, or save the tensors alone with torch.save(model.state_dict(), path)",
+        ) from error
+
+
+def _load(backbone: Backbone, state: Mapping[str, Tensor], origin: str) -> None:
+    inner = "backbone."  # of a clip model saved by kd-edge
+    bare = {k.removeprefix(inner): v for k, v in state.items()}
+    kept = {k: v for k, v in bare.items() if k in backbone.state_dict()}
+    try:
+        backbone.load_state_dict(kept)
+    except RuntimeError as error:
+        raise TrainingError(
+            f"weights {origin} do not fit: {'; '.join(line.strip() for line in str(error).splitlines()[1:3])}",
+            "the same backbone with three input channels",
+            "use weights of this backbone",
+        ) from error

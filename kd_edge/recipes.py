@@ -1,0 +1,226 @@
+"""Find and read TOML files (recipes, profiles, cameras) into pydantic models; report all faults at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import platformdirs
+from pydantic import BaseModel, ValidationError
+
+from kd_edge.errors import ConfigError, did_you_mean
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Verb = Literal["train", "export", "runtime"]
+Model = TypeVar("Model", bound=BaseModel)
+
+FOLDERS: dict[Verb, str] = {"train": "recipes", "export": "profiles", "runtime": "cameras"}
+"""Where each verb's TOML files lie inside its folder."""
+NOUNS: dict[Verb, str] = {"train": "recipe", "export": "profile", "runtime": "camera"}
+LISTINGS: dict[Verb, str] = {
+    "train": "kd-edge recipes list",
+    "export": "ls export/profiles",
+    "runtime": "kd-edge cameras",
+}
+
+
+def search_path(verb: Verb) -> list[Path]:
+    """Folders that are searched for a named file, the user's own first."""
+    package = Path(__file__).parent
+    packaged = package / "_recipes" / verb
+    shipped = packaged if packaged.is_dir() else package.parent / verb
+    roots = [Path.cwd() / verb, Path(platformdirs.user_config_dir("kd-edge")) / verb, shipped]
+    return [folder for root in roots for folder in (root / FOLDERS[verb], root)]
+
+
+def names(verb: Verb) -> list[str]:
+    """Names of all files a verb can use, without duplicates, sorted."""
+    return sorted({file.stem for folder in search_path(verb) if folder.is_dir() for file in folder.glob("*.toml")})
+
+
+def find(verb: Verb, name: str) -> Path:
+    """Locate a TOML file by path or by name.
+
+    Raises:
+        ConfigError: Nothing of that name, with the closest one that exists.
+    """
+    if name.endswith(".toml"):
+        path = Path(name)
+        if path.is_file():
+            return path
+        raise ConfigError(f"no file {name}", f"a {NOUNS[verb]} file", f"check the path, or {LISTINGS[verb]}")
+    for folder in search_path(verb):
+        if (path := folder / f"{name}.toml").is_file():
+            return path
+    known = names(verb)
+    raise ConfigError(
+        f"unknown {NOUNS[verb]} '{name}'{did_you_mean(name, known)}",
+        f"one of {', '.join(known)}",
+        f"{LISTINGS[verb]} shows them; a path ending in .toml works too",
+    )
+
+
+def load(verb: Verb, name: str, model: type[Model], overrides: Sequence[str] = ()) -> Model:
+    """Find, read and validate one TOML file.
+
+    Args:
+        verb: Whose file it is.
+        name: A name to search for, or a path ending in ``.toml``.
+        model: The pydantic model it must satisfy.
+        overrides: ``dotted.key=value`` entries that win over the file; the value is TOML, or else a string.
+
+    Raises:
+        ConfigError: All faults of the file together, each with its place and a suggestion.
+    """
+    path = find(verb, name)
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path} cannot be read ({error})", "a TOML file in UTF-8", "correct the file") from error
+    for override in overrides:
+        _override(raw, override)
+    return validate(raw, model, f"{NOUNS[verb]} {path.name}")
+
+
+def validate(raw: dict[str, Any], model: type[Model], what: str) -> Model:
+    """Validate plain values against a model, reporting all faults in one error."""
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        faults = [_fault(detail, model) for detail in error.errors(include_url=False)]
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise ConfigError(
+            f"{what} has {count}: {'; '.join(faults)}", "every key known and in range", "correct them and run again"
+        ) from error
+
+
+def to_toml(model: BaseModel) -> str:
+    """Write a model as TOML: scalars, arrays, tables and arrays of tables; None is left out."""
+    return "\n".join(_table(model.model_dump(mode="json", exclude_none=True), "")).lstrip("\n") + "\n"
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {override}", "key=value, for example --set student.epochs=20", "add the '=' part")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = key.strip().split(".")
+    table: Any = raw
+    for part in parents:
+        table = _step(table, part, override)
+    if isinstance(table, list):
+        table[_position(table, last, override)] = value
+    else:
+        table[last] = value
+
+
+def _step(table: Any, part: str, override: str) -> Any:
+    if isinstance(table, list):
+        return table[_position(table, part, override)]
+    child = table.setdefault(part, {})
+    if not isinstance(child, (dict, list)):
+        raise ConfigError(f"--set {override}: '{part}' is a value", "a table", "drop what follows it")
+    return child
+
+
+def _position(table: list[Any], part: str, override: str) -> int:
+    if part.isdigit() and int(part) < len(table):
+        return int(part)
+    raise ConfigError(f"--set {override}: '{part}' in a list of {len(table)}", "a position from 0", "use a number")
+
+
+def _fault(detail: Any, model: type[BaseModel]) -> str:
+    """One pydantic error as ``place: what is wrong``."""
+    loc = tuple(detail["loc"])
+    fields, place = _walk(model, loc)
+    if detail["type"] == "extra_forbidden":
+        return f"{place}: unknown key{did_you_mean(str(loc[-1]), fields)}"
+    if detail["type"] == "missing":
+        return f"{place}: missing"
+    if detail["type"] == "union_tag_invalid":
+        tags = [tag.strip(" '") for tag in detail["ctx"]["expected_tags"].split(",")]
+        return f"{place}.kind: unknown '{detail['ctx']['tag']}'{did_you_mean(detail['ctx']['tag'], tags)}"
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    value = detail.get("input")
+    shown = f", got {value!r}" if isinstance(value, (str, int, float, bool)) else ""
+    return f"{place or 'file'}: {message[:1].lower()}{message[1:]}{shown}"
+
+
+def _walk(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], str]:
+    """Field names of the table that ``loc`` ends in, and ``loc`` without pydantic's union tags as dotted text."""
+    candidates: list[type[BaseModel]] = [model]
+    place: list[str] = []
+    fields: list[str] = list(model.model_fields)
+    for part in loc:
+        if isinstance(part, int):
+            place.append(str(part))
+            continue
+        fields = [name for candidate in candidates for name in candidate.model_fields]
+        holders = [candidate for candidate in candidates if part in candidate.model_fields]
+        if holders:
+            place.append(part)
+            candidates = [m for holder in holders for m in _models(holder.model_fields[part].annotation)]
+            continue
+        tagged = [c for c in candidates if part in (_tag(c), c.__name__)]
+        if tagged:
+            candidates = tagged
+            fields = [name for candidate in candidates for name in candidate.model_fields]
+        else:
+            place.append(part)
+    return fields, ".".join(place)
+
+
+def _tag(model: type[BaseModel]) -> str | None:
+    field = model.model_fields.get("kind")
+    return None if field is None else str(field.default)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """All pydantic models inside a (nested) annotation."""
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        if issubclass(annotation, BaseModel):
+            yield annotation
+        return
+    for argument in typing.get_args(annotation):
+        yield from _models(argument)
+
+
+def _table(values: dict[str, Any], prefix: str) -> Iterator[str]:
+    later: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        is_table = isinstance(value, dict)
+        is_tables = isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+        if is_table or is_tables:
+            later.append((key, value))
+        else:
+            yield f"{_key(key)} = {_scalar(value)}"
+    for key, value in later:
+        name = f"{prefix}{_key(key)}"
+        for entry in value if isinstance(value, list) else [value]:
+            yield f"\n[[{name}]]" if isinstance(value, list) else f"\n[{name}]"
+            yield from _table(entry, f"{name}.")
+
+
+def _key(key: str) -> str:
+    bare = key.isascii() and key.replace("_", "").replace("-", "").isalnum()
+    return key if bare else json.dumps(key)
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(_scalar(v) for v in value)}]"
+    if isinstance(value, float):
+        return repr(value)
+    return json.dumps(value)  # TOML's basic strings, integers and booleans are written as in JSON

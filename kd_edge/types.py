@@ -1,0 +1,126 @@
+"""The value types that cross between rooms. Times are monotonic nanoseconds unless a field says otherwise."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Image = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+
+
+class LabelState(str, enum.Enum):
+    """What a label is worth to a robot."""
+
+    WARMING = "warming"
+    """The ring does not span the window yet (start, gap, size change, reconnect): no label to act on."""
+    OK = "ok"
+    """Label and confidence are valid until ``valid_until_ns``."""
+    UNKNOWN = "unknown"
+    """The window is valid, the confidence is below the fitted threshold."""
+    STALE = "stale"
+    """No fresh frame came in time; emitted by the stream's watchdog."""
+    DEGRADED = "degraded"
+    """Valid, but on a fallback engine, at a slower rate or after a failed self-test the user accepted."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One camera frame.
+
+    Attributes:
+        image: (H, W) one channel or (H, W, 3) in R, G, B order; uint8 or uint16.
+        captured_ns: Moment of capture on the host's monotonic clock.
+        frame_id: Camera's frame counter, 0-based, strictly increasing.
+        source: Name of the camera.
+        truth: The action really performed, where the camera knows it (synthetic figure, labelled recording).
+    """
+
+    image: Image
+    captured_ns: int
+    frame_id: int
+    source: str
+    truth: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One modality of one recorded sample.
+
+    Attributes:
+        frames: Images (T, H, W) or (T, H, W, 3), uint8 or uint16; or a signal (T, ...), float32.
+        stamps_ns: (T,) int64, strictly increasing, 0 at the start of the sample: modalities of one sample share it.
+    """
+
+    frames: npt.NDArray[Any]
+    stamps_ns: Int64
+
+    def __len__(self) -> int:
+        return len(self.stamps_ns)
+
+    @property
+    def seconds(self) -> float:
+        """Duration from the first to the last frame, in seconds."""
+        return float(self.stamps_ns[-1] - self.stamps_ns[0]) / 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The label of one source at one moment.
+
+    Attributes:
+        source: Name of the camera.
+        label: Class name, only where a robot may act on it (``ok`` or ``degraded``); otherwise None.
+        index: Position of the most probable class in the artifact's labels, -1 while warming or stale.
+        confidence: Calibrated probability of that class, in [0, 1]; 0.0 while warming or stale.
+        probabilities: (K,) float32, sums to 1; zeros while warming or stale.
+        state: What the label is worth.
+        frame_id: The frame that completed the window.
+        captured_ns: Moment of capture of that frame.
+        emitted_ns: Moment the prediction was made; None from a bare ``push`` without ``now_ns``.
+        valid_until_ns: A robot must not act on the label after this moment.
+        reason: Why the state is not ``ok``; an empty string otherwise.
+        truth: The action really performed, where the camera knows it.
+    """
+
+    source: str
+    label: str | None
+    index: int
+    confidence: float
+    probabilities: Float32
+    state: LabelState
+    frame_id: int
+    captured_ns: int
+    emitted_ns: int | None
+    valid_until_ns: int
+    reason: str = ""
+    truth: str | None = None
+
+    def is_stale(self, now_ns: int) -> bool:
+        """Whether the label must no longer be acted on at ``now_ns``."""
+        return self.state is LabelState.STALE or now_ns > self.valid_until_ns
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; probabilities rounded to 6 digits."""
+        return {
+            "source": self.source,
+            "label": self.label,
+            "index": self.index,
+            "confidence": round(self.confidence, 6),
+            "state": self.state.value,
+            "reason": self.reason,
+            "frame_id": self.frame_id,
+            "captured_ns": self.captured_ns,
+            "emitted_ns": self.emitted_ns,
+            "valid_until_ns": self.valid_until_ns,
+            "truth": self.truth,
+            "probabilities": [round(float(p), 6) for p in self.probabilities],
+        }

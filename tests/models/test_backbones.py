@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from kd_edge.errors import ConfigError, TrainingError
+from kd_edge.models import build_backbone
+
+
+def test_torchvision_weights_load_and_give_torchvisions_features(tmp_path: Path) -> None:
+    reference = torchvision.models.resnet18(weights=None).eval()
+    torch.save(reference.state_dict(), tmp_path / "r18.pth")
+    save_file(reference.state_dict(), tmp_path / "r18.safetensors")
+    image = torch.randn(2, 3, 64, 64)
+    classifier, reference.fc = reference.fc, torch.nn.Identity()  # type: ignore[assignment]
+    assert classifier.out_features == 1000
+    for name in ("r18.pth", "r18.safetensors"):
+        backbone = build_backbone("resnet18", in_channels=3, weights=tmp_path / name).eval()
+        with torch.no_grad():
+            torch.testing.assert_close(backbone(image), reference(image))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
+def test_one_channel_equals_the_same_image_three_times(name: str, tmp_path: Path) -> None:
+    three = build_backbone(name, in_channels=3).eval()
+    torch.save(three.state_dict(), tmp_path / "w.pt")
+    one = build_backbone(name, in_channels=1, weights=tmp_path / "w.pt").eval()
+    gray = torch.randn(1, 1, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(one(gray), three(gray.expand(1, 3, 64, 64)), rtol=1e-4, atol=1e-5)
+
+
+def test_unknown_backbone_names_the_close_one() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'resnet18'"):
+        build_backbone("resnet81", in_channels=3)
+
+
+def test_weights_of_another_backbone_absent_and_damaged_are_one_line(tmp_path: Path) -> None:
+    save_file(build_backbone("tiny", in_channels=3).state_dict(), tmp_path / "tiny.safetensors")
+    (tmp_path / "damaged.safetensors").write_bytes(b"12345")
+    torch.save({"model": {"a": 1}}, tmp_path / "nested.pt")
+    for name in ("tiny.safetensors", "damaged.safetensors", "nested.pt", "absent.pt"):
+        with pytest.raises(TrainingError) as caught:
+            build_backbone("resnet10", in_channels=3, weights=tmp_path / name)
+        assert name in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_imagenet_offline_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_args: object, **_kwargs: object) -> None:
+        raise URLError("no route")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    with pytest.raises(TrainingError, match="set initial_weights to that file"):
+        build_backbone("resnet18", in_channels=3, weights="imagenet")
+    with pytest.raises(TrainingError, match="no ImageNet weights for backbone 'tiny'"):
+        build_backbone("tiny", in_channels=3, weights="imagenet")

@@ -1,0 +1,157 @@
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.helper as oh
+import pytest
+
+from kd_edge import artifact
+from kd_edge.artifact import GoldenClip, Manifest
+from kd_edge.errors import ArtifactError
+from kd_edge.preprocess import Preprocess
+
+
+def graph_bytes() -> bytes:
+    value = oh.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    out = oh.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    graph = oh.make_graph([oh.make_node("Identity", ["x"], ["y"])], "g", [value], [out])
+    return oh.make_model(graph, ir_version=10, opset_imports=[oh.make_opsetid("", 20)]).SerializeToString()
+
+
+def manifest() -> Manifest:
+    return Manifest(
+        name="test",
+        labels=("sit", "stand"),
+        modality="nir",
+        band="nir",
+        dtype="uint8",
+        value_unit="grey level",
+        value_range=(0, 255),
+        preprocess=Preprocess(resize_px=16, input_px=16),
+        segments=4,
+        clip_seconds=2.0,
+        feature_size=3,
+        temporal="tsn",
+    )
+
+
+def golden(shape: tuple[int, ...] = (4, 16, 20), dtype: type = np.uint16) -> GoldenClip:
+    frames = np.arange(np.prod(shape), dtype=np.int64).reshape(shape).astype(dtype)
+    return GoldenClip(frames, np.arange(shape[0], dtype=np.int64), np.array([0.5, -1], np.float32), 1e-3)
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    path = tmp_path / "student.onnx"
+    artifact.write(graph_bytes(), manifest(), golden(), path)
+    return path
+
+
+def test_round_trip(written: Path) -> None:
+    loaded = artifact.load(written)
+    assert loaded.manifest.model_copy(update={"sha256": ""}) == manifest()
+    assert loaded.manifest.spacing_ns == 500_000_000
+    assert loaded.golden is not None
+    np.testing.assert_array_equal(loaded.golden.frames, golden().frames)
+    assert loaded.golden.frames.dtype == np.uint16
+    assert loaded.golden.logits.tolist() == [0.5, -1.0]
+
+
+def test_onnx_itself_reads_the_file_and_the_manifest_is_last(written: Path) -> None:
+    model = onnx.load(written)
+    onnx.checker.check_model(model)
+    keys = [prop.key for prop in model.metadata_props]
+    assert keys == ["kd_edge_golden", "kd_edge"]
+    assert Manifest.model_validate_json(model.metadata_props[1].value).labels == ("sit", "stand")
+
+
+def test_hash_covers_all_bytes_before_the_manifest(written: Path) -> None:
+    loaded = artifact.load(written)
+    data = written.read_bytes()
+    start = data.rindex(b"\x0a\x07kd_edge") - 3  # tag and length of the entry come first
+    candidates = {hashlib.sha256(data[:at]).hexdigest() for at in range(start - 3, start + 3)}
+    assert loaded.manifest.sha256 in candidates
+
+
+def test_every_damaged_byte_is_noticed(written: Path) -> None:
+    good = written.read_bytes()
+    manifest_at = good.rindex(b"kd_edge")
+    for at in range(0, manifest_at - 8, 7):
+        damaged = bytearray(good)
+        damaged[at] ^= 0x41
+        written.write_bytes(damaged)
+        with pytest.raises(ArtifactError):
+            artifact.load(written)
+
+
+def test_every_truncation_is_noticed(written: Path) -> None:
+    good = written.read_bytes()
+    for length in range(0, len(good) - 1, 53):
+        written.write_bytes(good[:length])
+        with pytest.raises(ArtifactError):
+            artifact.load(written)
+    written.write_bytes(good[:-10])
+    with pytest.raises(ArtifactError, match="is truncated"):
+        artifact.load(written)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is not an ONNX model"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(64), "is not an ONNX model"),
+        (b"#!/bin/sh\necho hello\n", "is not an ONNX model"),
+        (graph_bytes(), "without a kd-edge manifest"),
+    ],
+    ids=["empty", "png", "text", "plain-onnx"],
+)
+def test_foreign_files(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "other.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=message):
+        artifact.load(path)
+
+
+def test_absent_file(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="no file .*gone.onnx"):
+        artifact.load(tmp_path / "gone.onnx")
+
+
+def test_unknown_format(tmp_path: Path) -> None:
+    path = tmp_path / "new.onnx"
+    artifact.write(graph_bytes(), manifest().model_copy(update={"format": 99}), None, path)
+    with pytest.raises(ArtifactError, match="manifest format 99"):
+        artifact.load(path)
+
+
+def test_too_large_a_golden_clip(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (8, 240, 320), dtype=np.uint8)
+    clip = GoldenClip(noise, np.arange(8, dtype=np.int64), np.zeros(2, np.float32), 0.1)
+    with pytest.raises(ArtifactError, match="golden clip of .* bytes"):
+        artifact.write(graph_bytes(), manifest(), clip, tmp_path / "a.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unwritable_folder_leaves_nothing(tmp_path: Path) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_text("not a folder")
+    with pytest.raises(ArtifactError, match="cannot be written"):
+        artifact.write(graph_bytes(), manifest(), None, blocker / "a.onnx")
+
+
+def test_a_full_disk_keeps_the_old_file(written: Path) -> None:
+    before = written.read_bytes()
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full")
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(ArtifactError, match="cannot be written"):
+            artifact.write(graph_bytes() + bytes(5000), manifest(), None, written)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert written.read_bytes() == before
+    assert [p.name for p in written.parent.iterdir()] == ["student.onnx"]

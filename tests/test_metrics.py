@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as reference
+
+from kd_edge import metrics
+from kd_edge.errors import KdEdgeError
+from kd_edge.metrics import Detection
+
+PREDICTIONS = np.array([0, 1, 1, 2, 0])
+LABELS = np.array([0, 1, 2, 2, 1])
+
+
+def test_accuracy_and_confusion_by_hand() -> None:
+    assert metrics.accuracy(PREDICTIONS, LABELS) == pytest.approx(3 / 5)
+    counts = metrics.confusion(PREDICTIONS, LABELS, 4)
+    assert counts.dtype == np.int64
+    assert counts.tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
+
+
+def test_per_class_accuracy_is_nan_without_a_sample() -> None:
+    found = metrics.per_class_accuracy(PREDICTIONS, LABELS, 4)
+    np.testing.assert_allclose(found, [1.0, 0.5, 0.5, math.nan])
+
+
+def test_macro_f1_by_hand() -> None:
+    # F1: class 0 = 2*1/(1+2), class 1 = 2*1/(2+2), class 2 = 2*1/(2+1); class 3 occurs nowhere
+    assert metrics.macro_f1(PREDICTIONS, LABELS, 4) == pytest.approx((2 / 3 + 1 / 2 + 2 / 3) / 3)
+
+
+def test_macro_f1_counts_a_predicted_class_without_samples_as_zero() -> None:
+    assert metrics.macro_f1(np.array([0, 3]), np.array([0, 0]), 5) == pytest.approx((2 / 3 + 0) / 2)
+
+
+def test_top_k_by_hand_with_a_tie() -> None:
+    scores = np.array([[0.5, 0.5, 0.0], [0.1, 0.2, 0.7]])
+    labels = np.array([1, 1])
+    assert [metrics.top_k(scores, labels, k) for k in (1, 2, 3, 9)] == [0.0, 1.0, 1.0, 1.0]
+
+
+def test_average_precision_by_hand() -> None:
+    # ranked: hit, miss, hit -> (1/2)(1/1) + (1/2)(2/3)
+    found = metrics.average_precision(np.array([0.1, 0.9, 0.5]), np.array([True, True, False]))
+    assert found == pytest.approx(0.5 + 1 / 3)
+    # one tie of all four: a single step of precision 1/4
+    assert metrics.average_precision(np.zeros(4), np.array([False, True, False, False])) == pytest.approx(0.25)
+    assert math.isnan(metrics.average_precision(np.zeros(2), np.array([False, False])))
+
+
+def test_mean_average_precision_leaves_absent_classes_out() -> None:
+    scores = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0]])
+    assert metrics.mean_average_precision(scores, np.array([0, 1])) == 1.0
+
+
+def test_softmax_by_hand_and_at_extremes() -> None:
+    np.testing.assert_allclose(metrics.softmax(np.array([[math.log(3.0), 0.0]])), [[0.75, 0.25]])
+    np.testing.assert_allclose(metrics.softmax(np.array([2 * math.log(3.0), 0.0]), 2.0), [0.75, 0.25])
+    np.testing.assert_allclose(metrics.softmax(np.array([1e4, -1e4, 1e4])), [0.5, 0.0, 0.5])
+
+
+def test_expected_calibration_error_by_hand() -> None:
+    probabilities = np.array([[0.95, 0.05], [0.95, 0.05], [0.6, 0.4], [0.4, 0.6]])
+    labels = np.array([0, 1, 0, 1])
+    # bin of 0.95: accuracy 1/2; bin of 0.6: accuracy 1 -> 2/4 * 0.45 + 2/4 * 0.4
+    assert metrics.expected_calibration_error(probabilities, labels, bins=10) == pytest.approx(0.425)
+    # a confidence on an edge belongs to the lower bin: 0.5 -> (0.4, 0.5], apart from 0.6
+    edge = np.array([[0.5, 0.5], [0.6, 0.4]])
+    assert metrics.expected_calibration_error(edge, np.array([0, 1]), bins=10) == pytest.approx((0.5 + 0.6) / 2)
+
+
+def test_fit_temperature_by_hand() -> None:
+    # 3 of 4 right at equal margin m: least NLL where sigmoid(m / T) = 3/4, so T = m / log 3
+    logits = np.array([[4.0, 0.0]] * 4)
+    labels = np.array([0, 0, 0, 1])
+    assert metrics.fit_temperature(logits, labels) == pytest.approx(4 / math.log(3), abs=1e-4)
+
+
+def test_fit_temperature_stays_inside_its_bounds() -> None:
+    logits = np.array([[9.0, 0.0], [0.0, 9.0]])
+    assert metrics.fit_temperature(logits, np.array([0, 1])) == pytest.approx(0.2, rel=1e-4)
+    assert metrics.fit_temperature(logits, np.array([1, 0])) == pytest.approx(10.0, rel=1e-4)
+
+
+def test_fit_unknown_threshold_keeps_the_share_of_right_predictions() -> None:
+    confidence = np.arange(1, 21) / 40 + 0.5  # 0.525 .. 1.0, all right
+    probabilities = np.stack([confidence, 1 - confidence], axis=1)
+    threshold = metrics.fit_unknown_threshold(probabilities, np.zeros(20, dtype=int))
+    assert threshold == pytest.approx(0.55)  # 19 of 20 stay
+    assert int((confidence >= threshold).sum()) == 19
+    assert metrics.fit_unknown_threshold(probabilities, np.ones(20, dtype=int)) == 0.0
+
+
+def test_paired_interval_by_hand() -> None:
+    right_a = np.array([True, True, True, True, False, False])
+    right_b = np.array([True, False, False, True, False, False])
+    same = metrics.paired_interval(right_a, right_a, ["a", "a", "b", "b", "c", "c"])
+    assert (same.difference, same.low, same.high) == (0.0, 0.0, 0.0)
+    found = metrics.paired_interval(right_a, right_b, ["a", "a", "b", "b", "c", "c"])
+    # subjects gain 1/2, 1/2, 0: a mean of three draws is 0 with chance 1/27 and 1/2 with chance 8/27
+    assert found.difference == pytest.approx(1 / 3)
+    assert (found.low, found.high) == (0.0, 0.5)
+
+
+def test_shapes_and_ranges_are_checked() -> None:
+    with pytest.raises(KdEdgeError, match=r"shape \(2,\) for \(3,\)"):
+        metrics.accuracy(np.zeros(2, dtype=int), np.zeros(3, dtype=int))
+    with pytest.raises(KdEdgeError, match="label 4"):
+        metrics.confusion(np.array([0]), np.array([4]), 4)
+    with pytest.raises(KdEdgeError, match="prediction -1"):
+        metrics.confusion(np.array([-1]), np.array([0]), 4)
+    with pytest.raises(KdEdgeError, match="label 2"):
+        metrics.top_k(np.zeros((1, 2)), np.array([2]), 1)
+    with pytest.raises(KdEdgeError, match=r"\(1, 2\) for labels \(2,\)"):
+        metrics.expected_calibration_error(np.zeros((1, 2)), np.array([0, 1]))
+    with pytest.raises(KdEdgeError, match="temperature 0"):
+        metrics.softmax(np.zeros(2), 0)
+    with pytest.raises(KdEdgeError, match="N >= 1"):
+        metrics.accuracy(np.zeros(0, dtype=int), np.zeros(0, dtype=int))
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), samples=st.integers(2, 40), classes=st.integers(2, 6))
+def test_agreement_with_scikit_learn(seed: int, samples: int, classes: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, samples)
+    predictions = rng.integers(0, classes, samples)
+    scores = np.round(rng.normal(size=(samples, classes)), 1)  # rounded: ties occur
+    everything = list(range(classes))
+    assert metrics.accuracy(predictions, labels) == pytest.approx(reference.accuracy_score(labels, predictions))
+    counts = reference.confusion_matrix(labels, predictions, labels=everything)
+    np.testing.assert_array_equal(metrics.confusion(predictions, labels, classes), counts)
+    expected_f1 = reference.f1_score(labels, predictions, average="macro", zero_division=0)
+    assert metrics.macro_f1(predictions, labels, classes) == pytest.approx(expected_f1)
+    present = labels == labels[0]
+    expected_ap = reference.average_precision_score(present, scores[:, 0])
+    assert metrics.average_precision(scores[:, 0], present) == pytest.approx(expected_ap)
+    expected_nll = reference.log_loss(labels, metrics.softmax(scores), labels=everything)
+    assert metrics.negative_log_likelihood(scores, labels) == pytest.approx(expected_nll)
+
+
+# ---------------------------------------------------------------------------- detection in untrimmed video
+
+FIRST, SECOND = Detection("v", 0, 0, 10), Detection("v", 0, 20, 30)
+
+
+def proposal(of: Detection, score: float) -> Detection:
+    return Detection(of.video, of.label, of.start, of.end, score)
+
+
+def wrong(score: float) -> Detection:
+    return Detection("v", 0, 100, 110, score)
+
+
+def test_interval_overlap_has_no_plus_one_and_is_negative_when_disjoint() -> None:
+    assert metrics.interval_overlap(FIRST, Detection("v", 0, 5, 15)) == pytest.approx(5 / 15)
+    assert metrics.interval_overlap(FIRST, SECOND) == pytest.approx(-10 / 30)
+
+
+@pytest.mark.parametrize(
+    ("detections", "expected"),
+    [
+        ([proposal(FIRST, 0.9), proposal(SECOND, 0.8)], 1.0),  # perfect
+        ([proposal(FIRST, 0.9)], 0.5),  # half is found
+        ([proposal(FIRST, 0.9), wrong(0.5), proposal(SECOND, 0.1)], 2 / 3),  # precision 2/3 at both drops
+        ([wrong(0.9), proposal(FIRST, 0.5), proposal(SECOND, 0.1)], 2 / 3),  # the very same: looked at on a match only
+        ([proposal(FIRST, 0.9), proposal(FIRST, 0.8), proposal(SECOND, 0.7)], 5 / 6),  # dropping: 2/3 -> 1/2, 1, 0
+        ([wrong(0.9)], 0.0),
+        ([], 0.0),
+    ],
+)
+def test_detection_average_precision_by_hand(detections: list[Detection], expected: float) -> None:
+    assert metrics.detection_average_precision(detections, [FIRST, SECOND], iou=0.5) == pytest.approx(expected)
+
+
+def test_duplicate_with_lower_score_costs_nothing_after_it_left() -> None:
+    found = metrics.detection_average_precision([proposal(FIRST, 0.9), proposal(FIRST, 0.8)], [FIRST], iou=0.5)
+    assert found == pytest.approx(1.0)  # precision 1/2, then 1 once the duplicate has left
+
+
+def test_equal_scores_leave_in_the_order_given() -> None:
+    # a match leaving first: best stays 1/2; the other way round precision is never better either, but with a
+    # duplicate the order decides whether precision 1 is reached before the recall drops
+    truth = [FIRST, SECOND]
+    match_last = [proposal(FIRST, 0.5), proposal(FIRST, 0.5), wrong(0.5), proposal(SECOND, 0.5)]
+    match_first = [proposal(SECOND, 0.5), wrong(0.5), proposal(FIRST, 0.5), proposal(FIRST, 0.5)]
+    # match_last: 2/4; drop: 2/3 (recall 1); drop: 1/2 recall 1/2 -> 2/3 * 1/2; wrong; drop -> 2/3 * 1/2
+    assert metrics.detection_average_precision(match_last, truth, iou=0.5) == pytest.approx(2 / 3)
+    # match_first: 2/4; drop: 1/3 recall 1/2 -> 1/2 * 1/2; wrong; drop: 1/1; drop -> 1 * 1/2
+    assert metrics.detection_average_precision(match_first, truth, iou=0.5) == pytest.approx(3 / 4)
+
+
+def test_label_and_video_must_match() -> None:
+    others = [Detection("w", 0, 0, 10, 0.9), Detection("v", 1, 0, 10, 0.9)]
+    assert metrics.detection_average_precision(others, [FIRST], iou=0.5) == 0.0
+    assert metrics.detection_f1(others, [FIRST], iou=0.5) == 0.0  # the published script divides by zero
+
+
+def test_detection_f1_by_hand() -> None:
+    found = metrics.detection_f1([proposal(FIRST, 0.9), proposal(FIRST, 0.1), wrong(0.5)], [FIRST, SECOND], iou=0.5)
+    assert found == pytest.approx(2 * (1 / 3) * (1 / 2) / (1 / 3 + 1 / 2))
+
+
+def test_map_action_counts_empty_classes_as_zero() -> None:
+    assert metrics.map_action([proposal(FIRST, 0.9)], [FIRST], iou=0.5, classes=51) == pytest.approx(1 / 51)
+    with pytest.raises(KdEdgeError, match="label 0"):
+        metrics.map_action([], [FIRST], iou=0.5, classes=0)
+
+
+def test_map_video_counts_a_video_without_proposals_as_zero() -> None:
+    truth = [FIRST, Detection("w", 3, 0, 10)]
+    assert metrics.map_video([proposal(FIRST, 0.9)], truth, iou=0.5) == pytest.approx(0.5)
+    with pytest.raises(KdEdgeError, match="video 'x'"):
+        metrics.map_video([Detection("x", 0, 0, 1)], truth, iou=0.5)
+
+
+def test_two_d_average_precision_by_hand() -> None:
+    assert metrics.two_d_average_precision([proposal(FIRST, 1.0)], [FIRST]) == pytest.approx(1.0)
+    half = Detection("v", 0, 0, 5, 1.0)  # overlap 1/2: found at 0.05 .. 0.50, ten of twenty
+    assert metrics.two_d_average_precision([half], [FIRST]) == pytest.approx(0.5)
+
+
+def test_detection_input_is_checked() -> None:
+    with pytest.raises(KdEdgeError, match="iou 0"):
+        metrics.detection_average_precision([], [FIRST], iou=0)
+    with pytest.raises(KdEdgeError, match="from 5 to 5"):
+        metrics.detection_average_precision([Detection("v", 0, 5, 5)], [Detection("v", 0, 5, 5)], iou=0.5)

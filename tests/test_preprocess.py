@@ -1,0 +1,154 @@
+import math
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from kd_edge.preprocess import (
+    Crop,
+    FixedWindow,
+    Normalise,
+    PercentileWindow,
+    Preprocess,
+    WindowLimits,
+    centre_crop,
+    clip_input,
+    clip_limits,
+    crop_pixels,
+    percentile_limits,
+    plane,
+    resize,
+    resized_shape,
+)
+
+WHOLE = Crop(0, 0, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "px", "expected"),
+    [(480, 640, 240, (240, 320)), (240, 320, 72, (72, 96)), (640, 480, 96, (128, 96)), (100, 100, 224, (224, 224))],
+)
+def test_shorter_side(height: int, width: int, px: int, expected: tuple[int, int]) -> None:
+    assert resized_shape(height, width, px) == expected
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_resize_averages_areas_and_keeps_the_dtype(dtype: type) -> None:
+    image = np.array([[0, 4, 8, 8], [4, 8, 8, 8]], dtype=dtype)
+    small = resize(image, 1)
+    assert small.dtype == dtype
+    assert small.tolist() == [[4, 8]]  # means of the two 2 x 2 blocks
+
+
+def test_resize_leaves_a_fitting_frame_alone() -> None:
+    image = np.zeros((10, 12), np.uint8)
+    assert resize(image, 10) is image
+
+
+def test_plane_windows_and_clips() -> None:
+    image = np.array([[0, 100], [150, 300]], np.uint16)
+    assert plane(image, (100, 200), WHOLE, 2).tolist() == [[0.0, 0.0], [0.5, 1.0]]
+
+
+def test_plane_flips_after_the_crop() -> None:
+    image = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    right_half = Crop(0, 0.5, 0.5, 0.5, flip=True)
+    assert (plane(image, (0, 1000), right_half, 2) * 1000).round().tolist() == [[3, 2], [7, 6]]
+
+
+@pytest.mark.parametrize(
+    ("crop", "expected"),
+    [
+        (Crop(0, 0, 1, 1), (slice(0, 72), slice(0, 96))),
+        (centre_crop(72, 96, 64), (slice(4, 68), slice(16, 80))),
+        (Crop(0.99, 0.99, 0.5, 0.5), (slice(71, 72), slice(95, 96))),  # never empty, never outside
+    ],
+)
+def test_crop_pixels(crop: Crop, expected: tuple[slice, slice]) -> None:
+    assert crop_pixels((72, 96), crop) == expected
+
+
+def test_percentile_limits_are_order_statistics_without_the_ignored_value() -> None:
+    image = np.concatenate([np.zeros(50), np.arange(1, 102)]).astype(np.uint16)[None, :]
+    assert percentile_limits(image, PercentileWindow(low_percent=1, high_percent=99, ignore_value=0)) == (2.0, 100.0)
+    assert percentile_limits(image, PercentileWindow(low_percent=0, high_percent=100)) == (0.0, 101.0)
+
+
+def test_percentile_limits_of_an_empty_frame() -> None:
+    limits = percentile_limits(np.zeros((4, 4), np.uint16), PercentileWindow(ignore_value=0))
+    assert all(math.isnan(v) for v in limits)
+
+
+def test_limits_follow_a_step_with_the_time_constant() -> None:
+    limits = WindowLimits(PercentileWindow(time_constant_ms=100))
+    assert limits.smooth((0.0, 100.0), 0) == (0.0, 100.0)
+    low, high = limits.smooth((100.0, 200.0), 100_000_000)  # one time constant later
+    assert low == pytest.approx(100 * (1 - math.exp(-1)))
+    assert high == pytest.approx(100 + 100 * (1 - math.exp(-1)))
+
+
+def test_a_frame_without_measurement_keeps_the_limits() -> None:
+    limits = WindowLimits(PercentileWindow(time_constant_ms=0))
+    limits.smooth((10.0, 60.0), 0)
+    assert limits.smooth((math.nan, math.nan), 1) == (10.0, 60.0)
+    limits.reset()
+    assert limits.smooth((math.nan, math.nan), 2) == (0.0, 8.0)
+
+
+def test_a_flat_frame_does_not_amplify_noise() -> None:
+    limits = WindowLimits(PercentileWindow(minimum_span=16))
+    assert limits.smooth((50.0, 51.0), 0) == (50.0, 66.0)
+
+
+def test_replication_uses_each_channels_statistics() -> None:
+    spec = Preprocess(resize_px=8, input_px=8, replicate=3, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0))
+    out = np.empty((3, 8, 8), np.float32)
+    Normalise(spec).stack([np.full((8, 8), 0.5, np.float32)], out)
+    assert out[:, 0, 0].tolist() == [0.0, 1.0, 0.5]
+
+
+def test_colour_channels_stay_in_order() -> None:
+    spec = Preprocess(channels=3, resize_px=8, input_px=8, mean=(0.0,), std=(1.0,))
+    frames = np.zeros((1, 8, 8, 3), np.uint8)
+    frames[..., 0], frames[..., 2] = 255, 51
+    out = clip_input(frames, np.array([[0, 255]], np.float32), np.array([[0]]), WHOLE, spec)
+    assert out.shape == (1, 3, 8, 8)
+    assert out[0, :, 3, 3].tolist() == [1.0, 0.0, pytest.approx(0.2)]
+
+
+def test_motion_stack_is_newest_first() -> None:
+    spec = Preprocess(resize_px=8, input_px=8, motion_offsets_ms=(0, 70), mean=(0.0,), std=(1.0,))
+    frames = np.stack([np.full((8, 8), v, np.uint8) for v in (0, 51, 102)])
+    limits = clip_limits(np.zeros((3, 2), np.float32), np.arange(3, dtype=np.int64), FixedWindow())
+    out = clip_input(frames, limits, np.array([[2, 1], [0, 0]]), WHOLE, spec)
+    np.testing.assert_allclose(out[:, :, 0, 0], [[0.4, 0.2], [0.0, 0.0]], rtol=1e-6)
+
+
+def test_recorded_and_live_limits_agree() -> None:
+    window = PercentileWindow(time_constant_ms=200)
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 4000, (6, 20, 30), dtype=np.uint16)
+    stamps = np.cumsum(rng.integers(20, 60, 6)).astype(np.int64) * 1_000_000
+    own = np.array([percentile_limits(f, window) for f in frames], np.float32)
+    live = WindowLimits(window)
+    expected = np.array([live.of(f, int(t)) for f, t in zip(frames, stamps, strict=True)], np.float32)
+    np.testing.assert_array_equal(clip_limits(own, stamps, window), expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"resize_px": 64, "input_px": 72}, "must not exceed"),
+        ({"motion_offsets_ms": (70, 140)}, "start with 0"),
+        ({"motion_offsets_ms": (0, 140, 70)}, "increase"),
+        ({"channels": 3, "replicate": 3}, "one-channel"),
+        ({"motion_offsets_ms": (0, 70), "replicate": 3}, "either"),
+        ({"mean": (0.1, 0.2)}, "needs 1 or 1 values, got 2"),
+        ({"window": {"kind": "fixed", "low": 5, "high": 5}}, "below high"),
+        ({"window": {"kind": "percentile", "low_percent": 60, "high_percent": 40}}, "below high_percent"),
+        ({"std": (0.0,)}, "greater than 0"),
+    ],
+)
+def test_inconsistent_settings(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Preprocess.model_validate(values)

@@ -1,0 +1,120 @@
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field
+
+from kd_edge import recipes
+from kd_edge.errors import ConfigError
+
+if recipes.sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class Fixed(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    kind: Literal["fixed"] = "fixed"
+    low: float = 0
+
+
+class Other(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    kind: Literal["other"] = "other"
+    span: int = 1
+
+
+class Stage(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    epochs: int = Field(ge=1)
+    window: Annotated[Fixed | Other, Field(discriminator="kind")] = Fixed()
+
+
+class Recipe(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    student: Stage
+    losses: list[Stage] = []
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / "train" / "recipes"
+    place.mkdir(parents=True)
+    return place
+
+
+def test_all_faults_at_once_with_suggestions(folder: Path) -> None:
+    (folder / "mine.toml").write_text(
+        'nme = "x"\n[student]\nepochs = 0\nwindow = {kind = "fixed", lo = 3}\n[[losses]]\nepoch = 2\n'
+    )
+    with pytest.raises(ConfigError) as caught:
+        recipes.load("train", "mine", Recipe)
+    text = str(caught.value)
+    assert "recipe mine.toml has 6 faults" in text
+    for part in [
+        "name: missing",
+        "student.epochs: input should be greater than or equal to 1, got 0",
+        "student.window.lo: unknown key (did you mean 'low'?)",
+        "losses.0.epochs: missing",
+        "losses.0.epoch: unknown key (did you mean 'epochs'?)",
+        "nme: unknown key (did you mean 'name'?)",
+    ]:
+        assert part in text
+    assert "\n" not in text
+
+
+def test_unknown_kind_is_guessed(folder: Path) -> None:
+    (folder / "mine.toml").write_text('name = "x"\n[student]\nepochs = 1\nwindow = {kind = "fixd"}\n')
+    with pytest.raises(ConfigError, match=r"student.window.kind: unknown 'fixd' \(did you mean 'fixed'\?\)"):
+        recipes.load("train", "mine", Recipe)
+
+
+def test_overrides_win(folder: Path) -> None:
+    (folder / "mine.toml").write_text('name = "x"\n[student]\nepochs = 1\n[[losses]]\nepochs = 2\n')
+    overrides = ["student.epochs=7", "losses.0.epochs=9", "name=plain words", 'student.window={kind="other", span=4}']
+    recipe = recipes.load("train", "mine", Recipe, overrides)
+    assert (recipe.student.epochs, recipe.losses[0].epochs, recipe.name) == (7, 9, "plain words")
+    assert recipe.student.window == Other(span=4)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("student.epochs", "key=value"),  # no '='
+        ("name.x=1", "'name' is a value"),  # a table where a value is
+        ("losses.3.epochs=1", "in a list of 0"),  # no such entry
+    ],
+)
+def test_bad_overrides(folder: Path, override: str, message: str) -> None:
+    (folder / "mine.toml").write_text('name = "x"\nlosses = []\n[student]\nepochs = 1\n')
+    with pytest.raises(ConfigError, match=message):
+        recipes.load("train", "mine", Recipe, [override])
+
+
+def test_unknown_name_suggests(folder: Path) -> None:
+    (folder / "quickstart2.toml").write_text("")
+    with pytest.raises(ConfigError, match=r"unknown recipe 'quikstart2' \(did you mean 'quickstart2'\?\)"):
+        recipes.find("train", "quikstart2")
+
+
+def test_missing_path_and_broken_toml(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no file gone\.toml"):
+        recipes.find("train", "gone.toml")
+    (folder / "bad.toml").write_text("a = = 1")
+    with pytest.raises(ConfigError, match=r"bad\.toml cannot be read"):
+        recipes.load("train", "bad", Recipe)
+
+
+def test_own_folder_comes_before_the_shipped_one(folder: Path) -> None:
+    (folder / "quickstart.toml").write_text("")
+    assert recipes.find("train", "quickstart") == folder / "quickstart.toml"
+    assert "quickstart" in recipes.names("train")
+
+
+def test_written_toml_reads_back(folder: Path) -> None:
+    recipe = Recipe(name='a "b"\n\\', student=Stage(epochs=3, window=Other()), losses=[Stage(epochs=1), Stage(epochs=2)])
+    text = recipes.to_toml(recipe)
+    assert Recipe.model_validate(tomllib.loads(text)) == recipe
