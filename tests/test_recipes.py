@@ -115,6 +115,8 @@ def test_own_folder_comes_before_the_shipped_one(folder: Path) -> None:
 
 
 def test_written_toml_reads_back(folder: Path) -> None:
-    recipe = Recipe(name='a "b"\n\\', student=Stage(epochs=3, window=Other()), losses=[Stage(epochs=1), Stage(epochs=2)])
+    recipe = Recipe(
+        name='a "b"\n\\', student=Stage(epochs=3, window=Other()), losses=[Stage(epochs=1), Stage(epochs=2)]
+    )
     text = recipes.to_toml(recipe)
     assert Recipe.model_validate(tomllib.loads(text)) == recipe

@@ -1,0 +1,237 @@
+"""The generated data set and the endless stream: an articulated figure performs ten actions, RGB and NIR paired."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from typing import Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from kd_edge.data.actions import LABELS, Manner, perform
+from kd_edge.data.dataset import (
+    ImageFormat,
+    Sample,
+    Split,
+    check_split,
+    require_modality,
+    require_split,
+    split_by_subject,
+)
+from kd_edge.data.figure import Body
+from kd_edge.data.render import VERSION, Film
+from kd_edge.data.scene import VIEWS, Camera, Look
+from kd_edge.errors import ConfigError, DataError, did_you_mean, import_extra
+from kd_edge.types import Clip
+
+MODALITIES = ("rgb", "nir")
+SEATED = ("sit down", "stand up")
+
+
+def generator(*key: object) -> np.random.Generator:
+    """A generator that depends on nothing but the key."""
+    digest = hashlib.sha256(json.dumps(key).encode()).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
+
+
+class Synthetic:
+    """A generated data set; every clip depends on ``seed`` and its sample's id alone.
+
+    Modalities: ``rgb`` (T, H, W, 3) uint8 and ``nir`` (T, H, W) uint8 of the same motion from the same place.
+
+    Args:
+        clips_per_class: Clips of each action, dealt evenly over the subjects.
+        subjects: Number of different bodies; the last quarter of them is the test side.
+        seed: Of everything random.
+        height_px: Image height.
+        width_px: Image width.
+        fps: Frame rate, 1/s.
+
+    Raises:
+        DataError: Fewer clips per class than subjects on the training side need for one each.
+    """
+
+    name = "synthetic"
+    labels = LABELS
+    modalities = MODALITIES
+    flip_labels: tuple[int, ...] | None = tuple(range(len(LABELS)))
+
+    def __init__(
+        self,
+        clips_per_class: int = 48,
+        subjects: int = 12,
+        seed: int = 0,
+        height_px: int = 120,
+        width_px: int = 160,
+        fps: float = 30.0,
+    ) -> None:
+        self._seed, self._size, self._fps = seed, (height_px, width_px), fps
+        self._subjects = [f"{i + 1}" for i in range(subjects)]
+        self.samples = tuple(
+            self._sample(label, i) for label in range(len(LABELS)) for i in range(clips_per_class)
+        )  # fmt: skip
+
+    def _sample(self, label: int, i: int) -> Sample:
+        subject, trial = self._subjects[i % len(self._subjects)], i // len(self._subjects) + 1
+        view = tuple(VIEWS)[(trial + i + label) % len(VIEWS)]
+        return Sample(f"a{label + 1}_s{subject}_t{trial}", subject, view, f"{trial}", label)
+
+    def film(self, sample: Sample) -> Film:
+        """The recording, ready to be painted frame by frame."""
+        action, rng = LABELS[sample.label], generator("clip", self._seed, sample.id)
+        body = Body.draw(generator("body", self._seed, sample.subject))
+        manner, camera = Manner.draw(rng, action), Camera.draw(rng, sample.view)
+        look = Look.draw(rng, chair=action in SEATED, distance=camera.distance)
+        seconds = manner.seconds + manner.delay_s + rng.uniform(-0.08 * manner.seconds, 0.25)
+        times = np.arange(max(8, round(seconds * self._fps))) / self._fps
+        performance = perform(action, body, manner, times)
+        return Film(performance, body, look, camera, *self._size, self._fps, int(rng.integers(1 << 31)))
+
+    def open(self, sample: Sample, modality: str) -> Clip:
+        """Paint one clip; see ``Dataset.open``."""
+        require_modality(modality, self.modalities, self.name)
+        film = self.film(sample)
+        paint = film.rgb if modality == "rgb" else film.nir
+        frames = np.stack([paint(k) for k in range(len(film))])
+        return Clip(frames, np.round(np.arange(len(film)) * 1e9 / self._fps).astype(np.int64))
+
+    def content_key(self, sample: Sample, modality: str) -> str:
+        """Hash of the generator's parameters and version; see ``Dataset.content_key``."""
+        key = [VERSION, self._seed, *self._size, self._fps, sample.id, sample.view, modality]
+        return hashlib.sha256(json.dumps(key).encode()).hexdigest()
+
+    def image_format(self, modality: str) -> ImageFormat:
+        """See ``Dataset.image_format``."""
+        require_modality(modality, self.modalities, self.name)
+        band = cast("Literal['rgb', 'nir']", modality)
+        return ImageFormat(band, "uint8", 3 if modality == "rgb" else 1, "intensity", (0.0, 255.0), self._fps)
+
+    def splits(self) -> tuple[str, ...]:
+        """``subjects``: the last quarter of the subjects is the test side."""
+        return ("subjects",)
+
+    def split(self, name: str) -> Split:
+        """See ``Dataset.split``."""
+        require_split(name, self.splits(), self.name)
+        test = self._subjects[-max(1, round(len(self._subjects) / 4)) :]
+        split = split_by_subject(name, self.samples, test)
+        check_split(split, self.labels)
+        return split
+
+
+class SyntheticStream:
+    """An endless recording: a figure repeats one action for six seconds and goes on to the next.
+
+    Every frame can be asked for in any order and is always the same. After all actions another person takes over; none
+    of them is a subject of a data set.
+
+    Args:
+        modality: ``"nir"`` or ``"rgb"``.
+        seed: Of everything random.
+        height: Image height, pixels.
+        width: Image width, pixels.
+        fps: Frame rate, 1/s.
+        actions: Which actions, in any order; None performs all ten.
+        block_seconds: How long one action is repeated.
+
+    Raises:
+        ConfigError: Unknown modality or action, or impossible size or rate.
+    """
+
+    def __init__(
+        self,
+        modality: str = "nir",
+        seed: int = 0,
+        height: int = 480,
+        width: int = 640,
+        fps: float = 30.0,
+        actions: tuple[str, ...] | None = None,
+        block_seconds: float = 6.0,
+    ) -> None:
+        self.actions = LABELS if actions is None else tuple(actions)
+        for given, choices, what in ((modality, MODALITIES, "modality"), *((a, LABELS, "action") for a in self.actions)):
+            if given not in choices:
+                raise ConfigError(
+                    f"synthetic {what} '{given}'{did_you_mean(given, choices)}",
+                    f"one of {', '.join(choices)}",
+                    "correct the camera's address",
+                )
+        if min(height, width) < 32 or not 1 <= fps <= 240 or block_seconds < 1 or not self.actions:
+            raise ConfigError(
+                f"a synthetic stream of {width}x{height} at {fps} fps with {len(self.actions)} actions",
+                "at least 32x32, 1 to 240 fps, one action for a second",
+                "correct the camera's address",
+            )
+        self.modality, self.height, self.width, self.fps = modality, height, width, fps
+        self._seed = seed
+        self._block = max(1, round(block_seconds * fps))
+        self._shrink = max(1, height // 240)  # large pictures are painted small and enlarged
+        self._film = functools.lru_cache(maxsize=1)(self._make_film)
+
+    def truth(self, k: int) -> str:
+        """Name of the action performed in frame k."""
+        cycle, position = divmod(k // self._block, len(self.actions))
+        order = generator("order", self._seed, cycle).permutation(len(self.actions))
+        return self.actions[int(order[position])]
+
+    def frame(self, k: int) -> tuple[npt.NDArray[np.uint8], str]:
+        """Frame k >= 0: (H, W) or (H, W, 3) uint8, and the name of the action performed."""
+        film, truth = self._film(k // self._block)
+        at = k % self._block
+        image: npt.NDArray[np.uint8] = film.nir(at) if self.modality == "nir" else film.rgb(at)
+        if self._shrink > 1:
+            image = _enlarge(image, self.height, self.width, k)
+        return image, truth
+
+    def _make_film(self, block: int) -> tuple[Film, str]:
+        truth = self.truth(block * self._block)
+        cycle = block // len(self.actions)
+        person, rng = generator("person", self._seed, cycle), generator("block", self._seed, block)
+        body = Body.draw(person)
+        camera = Camera.draw(person, tuple(VIEWS)[int(person.integers(len(VIEWS)))])
+        look = Look.draw(person, chair=True, distance=camera.distance)
+        return self._repeated(truth, body, look, camera, rng, block * self._block), truth
+
+    def _repeated(
+        self, action: str, body: Body, look: Look, camera: Camera, rng: np.random.Generator, first: int
+    ) -> Film:
+        """One film of several performances that fill a block."""
+        from kd_edge.data.actions import ACTIONS
+
+        block_s = self._block / self.fps
+        mean = sum(ACTIONS[action].seconds) / 2 + 0.15
+        count = max(1, round(block_s / mean))
+        cuts = np.round(np.linspace(0, self._block, count + 1)).astype(int)
+        takes = []
+        for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
+            drawn = Manner.draw(rng, action)
+            seconds = (stop - start) / self.fps
+            manner: Any = {s: getattr(drawn, s) for s in Manner.__slots__}
+            manner |= {"seconds": seconds * 0.94, "delay_s": seconds * 0.03}
+            takes.append(perform(action, body, Manner(**manner), np.arange(stop - start) / self.fps))
+        joined = _join(takes)
+        size = self.height // self._shrink, self.width // self._shrink
+        return Film(joined, body, look, camera, *size, self.fps, self._seed, first)
+
+
+def _join(takes: list[Any]) -> Any:
+    from kd_edge.data.actions import Performance
+    from kd_edge.data.props import Prop
+
+    props = tuple(
+        Prop(p.material, np.concatenate([take.props[i].ends for take in takes]), p.radius)
+        for i, p in enumerate(takes[0].props)
+    )
+    joints = np.concatenate([take.joints for take in takes])
+    return Performance(joints, props, np.concatenate([take.head_axes for take in takes]))
+
+
+def _enlarge(image: npt.NDArray[np.uint8], height: int, width: int, k: int) -> npt.NDArray[np.uint8]:
+    cv2 = import_extra("cv2", "cpu")
+    enlarged: npt.NDArray[np.uint8] = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    return enlarged
+
+
+_ = DataError

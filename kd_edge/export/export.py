@@ -1,0 +1,174 @@
+"""Run directory to artifact: graph, precision, parity on real clips, golden clip, manifest, one file."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+
+import kd_edge
+from kd_edge.artifact import Artifact, GoldenClip, Manifest, load, write
+from kd_edge.errors import ExportError, import_extra
+from kd_edge.export.golden import golden_clip
+from kd_edge.export.onnx import to_onnx
+from kd_edge.export.parity import run_parity
+from kd_edge.export.precision import convert
+from kd_edge.export.profile import ExportProfile
+from kd_edge.export.report import ExportReport, count_flops, count_parameters, opset_of
+from kd_edge.models import ClipModel
+from kd_edge.models.saved import SavedStudent, StudentSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A written artifact, verified by reading it again."""
+
+    artifact: Artifact
+    report: ExportReport
+
+
+def export(run: Path | str, profile: ExportProfile, out: Path, *, data_root: Path | None = None) -> Exported:
+    """Export the student of a run.
+
+    Args:
+        run: A finished run directory.
+        profile: Precision, graph and bounds.
+        out: The artifact to write; replaced only when all went well.
+        data_root: Where the run's recordings are, when they are neither generated nor in the recipe or environment.
+
+    Raises:
+        ExportError: No finished run, or the graph does not reproduce the student.
+        DataError: The recordings for the comparison are not there.
+        ArtifactError: ``out`` cannot be written.
+    """
+    started = time.monotonic()
+    student = SavedStudent.load(run)
+    summary, spec = student.summary, student.spec
+    proto = build_graph(student.model, spec, profile)
+    parity = run_parity(student, proto.SerializeToString(), profile, data_root)
+    manifest = describe(
+        student.model,
+        spec,
+        profile,
+        name=_name(student),
+        temperature=summary.get("temperature") or 1.0,
+        unknown_threshold=summary.get("unknown_threshold") or 0.0,
+        accuracy=_accuracy(summary),
+        parity=parity,
+        recipe_fingerprint=summary.get("recipe_fingerprint", ""),
+        data_fingerprint=_text(summary.get("data_fingerprint", "")),
+        versions={**_trained_with(summary), **versions()},
+    )
+    return finish(student.model, spec, profile, proto, manifest, out, started)
+
+
+def build_graph(model: ClipModel, spec: StudentSpec, profile: ExportProfile) -> onnx.ModelProto:
+    """The graph of a profile, in its precision.
+
+    Raises:
+        ExportError: The exporter silently chose another operator set.
+    """
+    preprocess = spec.preprocess
+    proto = to_onnx(
+        model,
+        in_channels=preprocess.input_channels,
+        input_px=preprocess.input_px,
+        graph=profile.graph,
+        opset=profile.opset,
+    )
+    if opset_of(proto) != profile.opset:
+        raise ExportError(
+            f"torch {torch.__version__} exports opset {opset_of(proto)}", f"opset {profile.opset}", "change opset"
+        )
+    return convert(proto, profile.precision)
+
+
+def describe(model: ClipModel, spec: StudentSpec, profile: ExportProfile, **facts: Any) -> Manifest:
+    """The manifest of a student; ``facts`` are the fields that its specification does not decide."""
+    image_format = spec.image_format
+    return Manifest(
+        labels=spec.labels,
+        modality=spec.modality,
+        band=image_format.band,
+        dtype=image_format.dtype,
+        value_unit=image_format.value_unit,
+        value_range=image_format.value_range,
+        preprocess=spec.preprocess,
+        segments=spec.segments,
+        clip_seconds=spec.clip_seconds,
+        feature_size=model.backbone.feature_size,
+        temporal=spec.model.temporal,
+        graph=profile.graph,
+        precision=profile.precision,
+        **facts,
+    )
+
+
+def finish(
+    model: ClipModel,
+    spec: StudentSpec,
+    profile: ExportProfile,
+    proto: onnx.ModelProto,
+    manifest: Manifest,
+    out: Path,
+    started: float,
+) -> Exported:
+    """Add the golden clip (of a step graph), write the file, read it back and sum up."""
+    golden: GoldenClip | None = None
+    if profile.graph == "step":
+        golden = golden_clip(model, spec.preprocess, spec.image_format, spec.clip_seconds, profile.golden_tolerance)
+    graph = proto.SerializeToString()
+    write(graph, manifest, golden, out)
+    step_flops, clip_flops = count_flops(model, spec.preprocess.input_channels, spec.preprocess.input_px)
+    report = ExportReport(
+        file=out,
+        file_bytes=out.stat().st_size,
+        graph_bytes=len(graph),
+        golden_frames=0 if golden is None else len(golden.frames),
+        precision=profile.precision,
+        graph=profile.graph,
+        opset=opset_of(proto),
+        nodes=len(proto.graph.node),
+        parameters=count_parameters(model),
+        step_flops=step_flops,
+        clip_flops=clip_flops,
+        parity=manifest.parity,
+        seconds=time.monotonic() - started,
+    )
+    return Exported(load(out), report)
+
+
+def versions() -> dict[str, str]:
+    """Releases that made the artifact."""
+    ort = import_extra("onnxruntime", "cpu")
+    return {
+        "kd_edge": kd_edge.__version__,
+        "torch": torch.__version__,
+        "onnx": onnx.__version__,
+        "onnxruntime": ort.__version__,
+    }
+
+
+def _name(student: SavedStudent) -> str:
+    recipe = student.summary.get("recipe")
+    name = recipe.get("name") if isinstance(recipe, dict) else recipe
+    return str(name or student.path.resolve().name)
+
+
+def _accuracy(summary: dict[str, Any]) -> dict[str, float]:
+    """The scalar test figures of the student."""
+    test = summary.get("stages", {}).get("student", {}).get("test") or {}
+    return {k: float(v) for k, v in test.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+
+
+def _trained_with(summary: dict[str, Any]) -> dict[str, str]:
+    return {f"train_{name}": str(version) for name, version in (summary.get("versions") or {}).items()}
+
+
+def _text(value: Any) -> str:
+    """A fingerprint as text; several (one per modality) are joined."""
+    return " ".join(f"{k}={v}" for k, v in sorted(value.items())) if isinstance(value, dict) else str(value)

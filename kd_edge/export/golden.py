@@ -1,0 +1,89 @@
+"""The golden clip: a drawn scene with known logits inside the artifact, so that a robot can test itself at load."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from kd_edge.artifact import GoldenClip
+from kd_edge.data import ImageFormat
+from kd_edge.models import ClipModel
+from kd_edge.models.saved import recorded_input
+from kd_edge.preprocess import FixedWindow, Preprocess
+from kd_edge.types import Clip, Image, Int64
+
+_TINT = np.array([1.0, 0.8, 0.6])  # of the three colour channels
+_APART_NS = 20_000_000
+
+
+def golden_clip(
+    model: ClipModel, spec: Preprocess, image_format: ImageFormat, clip_seconds: float, tolerance: float
+) -> GoldenClip:
+    """Draw the frames that a window needs and compute their logits with the torch model.
+
+    The last frame of the stream ends the window: pushed one after the other through a recogniser, the frames must give
+    these logits. A frame stands at every segment's moment and, for a motion stack, at its offsets before that.
+
+    Args:
+        model: The trained clip model, in eval mode.
+        spec: Its preprocessing.
+        image_format: What the camera delivers.
+        clip_seconds: Length of the window.
+        tolerance: Written into the clip.
+    """
+    spacing_ns = round(clip_seconds * 1e9 / model.segments)
+    segments_ns, stamps_ns = golden_stamps(model.segments, spacing_ns, spec.motion_offsets_ms)
+    low, high = image_format.value_range
+    if isinstance(spec.window, FixedWindow):  # contrast where the network looks
+        low, high = max(low, spec.window.low), min(high, spec.window.high)
+    side = -(-spec.resize_px * 5 // 4)  # larger than what the network sees, so that resizing is tested too
+    frames = np.stack(
+        [
+            draw(float(stamp / stamps_ns[-1]), side, (low, high), image_format.dtype, image_format.channels)
+            for stamp in stamps_ns
+        ]
+    )
+    inputs = recorded_input(Clip(frames, stamps_ns), np.searchsorted(stamps_ns, segments_ns), spec)
+    with torch.inference_mode():
+        logits = model(torch.from_numpy(inputs)[None])[0].numpy()
+    return GoldenClip(frames, stamps_ns, logits, tolerance)
+
+
+def golden_stamps(segments: int, spacing_ns: int, offsets_ms: tuple[int, ...]) -> tuple[Int64, Int64]:
+    """Moments of the segments, and of all frames, as increasing int64 arrays.
+
+    A frame already within 20 ms (or an eighth of the longest offset) serves an offset too: a runtime may thin out
+    frames that follow each other more closely.
+    """
+    longest_ns = max(offsets_ms) * 1_000_000
+    apart_ns = max(_APART_NS, longest_ns // 8)
+    segments_ns = longest_ns + np.arange(segments, dtype=np.int64) * spacing_ns
+    stamps = segments_ns.tolist()
+    for offset in offsets_ms:
+        for moment in (segments_ns - offset * 1_000_000).tolist():
+            if min(abs(moment - stamp) for stamp in stamps) >= apart_ns:
+                stamps.append(moment)
+    return segments_ns, np.array(sorted(stamps), dtype=np.int64)
+
+
+def draw(phase: float, side: int, value_range: tuple[float, float], dtype: str, channels: int) -> Image:
+    """One flat-coloured picture: stripes, a disc that goes round, a bar that crosses. Few edges, so it packs well.
+
+    Args:
+        phase: Position of the movement, 0 to 1.
+        side: Height; the width is 4/3 of it.
+        value_range: Raw values of black and white.
+        dtype: ``uint8`` or ``uint16``.
+        channels: 1 or 3.
+    """
+    y, x = np.mgrid[0:side, 0 : side * 4 // 3] / side
+    scene: npt.NDArray[np.float64] = 0.15 + 0.2 * (np.floor(x * 4) % 2) + 0.1 * (y > 0.7)
+    scene[np.abs(x - 4 / 3 * phase) < 0.06] = 0.65
+    turn = 2 * np.pi * phase
+    scene[(x - 0.66 - 0.25 * np.cos(turn)) ** 2 + (y - 0.5 - 0.25 * np.sin(turn)) ** 2 < 0.03] = 0.95
+    low, high = value_range
+    if channels == 3:
+        scene = scene[:, :, None] * _TINT
+    image: Image = np.round(low + scene * (high - low)).astype(dtype)
+    return image

@@ -1,0 +1,68 @@
+"""The student as an ONNX graph, by torch's dynamo exporter."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import onnx
+import torch
+from torch import nn
+
+from kd_edge.models import ClipModel, StreamingStep
+
+Graph = Literal["step", "clip"]
+
+
+def to_onnx(
+    model: ClipModel, *, in_channels: int, input_px: int, graph: Graph = "step", opset: int = 20
+) -> onnx.ModelProto:
+    """Export a clip model, in eval mode, in float32; batch normalisation is folded and the batch axis is free.
+
+    Args:
+        model: The student.
+        in_channels: Input channels C.
+        input_px: Side S of the input.
+        graph: ``step``: frame (B, C, S, S), past (B, T-1, D) -> feature (B, D), logits (B, K);
+            ``clip``: clip (B, T, C, S, S) -> logits (B, K).
+        opset: ONNX operator set.
+
+    Returns:
+        The checked model, weights inside, without traces of the machine that made it.
+    """
+    module: nn.Module
+    if graph == "step":
+        frame = torch.zeros(2, in_channels, input_px, input_px)
+        past = torch.zeros(2, model.segments - 1, model.backbone.feature_size)
+        module, inputs = StreamingStep(model), {"frame": frame, "past": past}
+        outputs = ["feature", "logits"]
+    else:
+        module, inputs = model, {"clip": torch.zeros(2, model.segments, in_channels, input_px, input_px)}
+        outputs = ["logits"]
+    # One named batch axis: a second one of the same name would only draw a warning, the exporter finds it is equal.
+    batch = [torch.export.Dim("batch"), *[torch.export.Dim.DYNAMIC] * (len(inputs) - 1)]
+    program = torch.onnx.export(
+        module.eval(),
+        tuple(inputs.values()),
+        input_names=list(inputs),
+        output_names=outputs,
+        opset_version=opset,
+        dynamic_shapes=tuple({0: axis} for axis in batch),
+        external_data=False,
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    proto = program.model_proto
+    _strip(proto)
+    onnx.checker.check_model(proto)
+    return proto
+
+
+def _strip(proto: onnx.ModelProto) -> None:
+    """Remove the exporter's notes: source paths and call stacks of this machine."""
+    graph = proto.graph
+    del graph.metadata_props[:], proto.metadata_props[:]
+    graph.doc_string = proto.doc_string = ""
+    for part in (*graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        del part.metadata_props[:]
+        part.doc_string = ""

@@ -1,0 +1,125 @@
+"""Does the exported graph give what the trained model gives? Torch's clip model against ONNX Runtime, on real clips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+
+from kd_edge.artifact import Parity
+from kd_edge.data import Dataset, open_dataset
+from kd_edge.errors import DataError, ExportError, import_extra
+from kd_edge.export.profile import ExportProfile
+from kd_edge.models import ClipModel
+from kd_edge.models.saved import SavedStudent
+from kd_edge.types import Float32
+
+
+def real_clips(student: SavedStudent, dataset: Dataset, count: int) -> Iterable[Float32]:
+    """Network inputs (T, C, S, S) of at most ``count`` test clips, spread evenly; damaged recordings are passed over.
+
+    Raises:
+        DataError: Not one test clip can be read.
+    """
+    samples = dataset.split(student.spec.split).test
+    chosen = [
+        samples[i] for i in np.unique(np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int))
+    ]
+    faults: list[DataError] = []
+    for sample in chosen:
+        try:
+            clip = dataset.open(sample, student.spec.modality)
+        except DataError as error:
+            faults.append(error)
+            continue
+        yield student.network_input(clip)
+    if faults and len(faults) == len(chosen):
+        raise faults[0]
+
+
+def measure(model: ClipModel, graph: bytes, clips: Iterable[Float32], tolerance: float) -> Parity:
+    """Compare the logits of every clip.
+
+    Args:
+        model: The trained clip model, in eval mode.
+        graph: Serialised step (stepped through the T frames, from an empty past) or clip graph.
+        clips: Network inputs (T, C, S, S) float32.
+        tolerance: Recorded in the result.
+
+    Returns:
+        Largest difference of a logit (infinite when one is not finite), share of equal argmax, number of clips.
+    """
+    session = open_session(graph)
+    expected, found = [], []
+    for clip in clips:
+        with torch.inference_mode():
+            expected.append(model(torch.from_numpy(clip)[None])[0].numpy())
+        found.append(run_clip(session, clip, model.backbone.feature_size))
+    if not expected:
+        raise ExportError(
+            "no clip to compare", "at least one test clip", "check the run's data set: kd-edge data check"
+        )
+    truth, ours = np.stack(expected), np.stack(found)
+    error = float(np.abs(truth - ours).max())
+    return Parity(
+        max_abs_error=error if np.isfinite(error) else float("inf"),
+        argmax_agreement=float(np.mean(truth.argmax(axis=1) == ours.argmax(axis=1))),
+        clips=len(truth),
+        tolerance=tolerance,
+    )
+
+
+def open_session(graph: bytes) -> Any:
+    """ONNX Runtime on one CPU thread."""
+    ort = import_extra("onnxruntime", "cpu")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def run_clip(session: Any, clip: Float32, feature_size: int) -> Float32:
+    """Logits (K,) of a clip (T, C, S, S): one run of a clip graph, or T steps of a step graph from an empty past."""
+    if [i.name for i in session.get_inputs()] == ["clip"]:
+        whole: Float32 = session.run(["logits"], {"clip": clip[None]})[0][0]
+        return whole
+    past = np.zeros((1, len(clip) - 1, feature_size), dtype=np.float32)
+    logits: Float32 = np.empty(0, dtype=np.float32)
+    for frame in clip:
+        feature, batch = session.run(["feature", "logits"], {"frame": frame[None], "past": past})
+        past = np.concatenate([past, feature[:, None]], axis=1)[:, 1:]
+        logits = batch[0]
+    return logits
+
+
+def check(parity: Parity, profile: ExportProfile) -> None:
+    """Raise an ExportError when the exported graph strays too far from the trained model."""
+    if not parity.max_abs_error <= profile.max_abs_error:
+        raise ExportError(
+            f"the exported {profile.precision} graph differs from the trained model by {parity.max_abs_error:.3g} "
+            f"on {parity.clips} clips",
+            f"at most {profile.max_abs_error:g} (max_abs_error of profile '{profile.name}')",
+            "export in fp32, or widen the bound in a profile of your own; nothing was written",
+        )
+    if parity.argmax_agreement < profile.min_argmax_agreement:
+        raise ExportError(
+            f"the exported {profile.precision} graph names the same class on only {parity.argmax_agreement:.1%} of "
+            f"{parity.clips} clips",
+            f"at least {profile.min_argmax_agreement:.1%} (min_argmax_agreement of profile '{profile.name}')",
+            "export in fp32, or lower the bound in a profile of your own; nothing was written",
+        )
+
+
+def run_parity(student: SavedStudent, graph: bytes, profile: ExportProfile, data_root: Any = None) -> Parity:
+    """Measure and check a graph on the test clips of the student's own data set.
+
+    Raises:
+        DataError: The data set is not there.
+        ExportError: Out of bound.
+    """
+    dataset = open_dataset(student.spec.data, data_root)
+    clips = real_clips(student, dataset, profile.parity_clips)
+    parity = measure(student.model, graph, clips, profile.max_abs_error)
+    check(parity, profile)
+    return parity

@@ -1,0 +1,33 @@
+"""Float32 graph to the precision that ships."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import onnx
+
+from kd_edge.errors import import_extra
+
+KEPT_IN_FLOAT32 = ["LayerNormalization", "InstanceNormalization", "Softmax", "LogSoftmax"]
+"""Sums of exponentials and squares overflow half precision; today's students contain none of them."""
+
+
+def convert(proto: onnx.ModelProto, precision: Literal["fp32", "fp16"]) -> onnx.ModelProto:
+    """Convert the arithmetic of a graph; inputs and outputs stay float32.
+
+    Args:
+        proto: A float32 graph; not changed.
+        precision: ``fp32`` returns it as it is; ``fp16`` stores weights and computes in half precision, with casts
+            behind the inputs and before the outputs. CPUs run it at float32 speed: ONNX Runtime widens it at load.
+
+    Source of the conversion: onnxruntime's own ``transformers.float16`` (docs/adr/0003-fp16.md says why).
+    """
+    if precision == "fp32":
+        return proto
+    float16 = import_extra("onnxruntime.transformers.float16", "cpu")
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    blocked = [*float16.DEFAULT_OP_BLOCK_LIST, *KEPT_IN_FLOAT32]
+    half: onnx.ModelProto = float16.convert_float_to_float16(copy, keep_io_types=True, op_block_list=blocked)
+    onnx.checker.check_model(half)
+    return half

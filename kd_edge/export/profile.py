@@ -1,0 +1,33 @@
+"""Export profiles: the precision that ships and how closely it must reproduce the trained model."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ExportProfile(BaseModel):
+    """One file of ``export/profiles``.
+
+    Attributes:
+        name: Shown in reports.
+        precision: Arithmetic inside the graph; inputs and outputs are float32 in every precision.
+        graph: ``step`` is the streaming step that the runtime runs, ``clip`` the plain clip model.
+        opset: ONNX operator set.
+        max_abs_error: Largest difference of a logit from the torch model that passes.
+        min_argmax_agreement: Smallest share of clips whose most probable class stays the same.
+        parity_clips: Real clips that are compared, spread evenly over the test split.
+        golden_tolerance: Largest difference of a logit in the self-test at load. Wider than ``max_abs_error``: engines
+            and image libraries of other machines round differently, a wrong preprocessing is far outside.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    precision: Literal["fp32", "fp16"] = "fp32"
+    graph: Literal["step", "clip"] = "step"
+    opset: Literal[18, 20, 21] = 20
+    max_abs_error: float = Field(1e-5, gt=0)
+    min_argmax_agreement: float = Field(1.0, ge=0, le=1)
+    parity_clips: int = Field(32, ge=1)
+    golden_tolerance: float = Field(0.01, gt=0)

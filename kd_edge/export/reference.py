@@ -1,0 +1,74 @@
+"""Artifacts with random weights: speed and memory of an architecture can be measured before anything is trained."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import ValidationError
+
+from kd_edge.data import ImageFormat, SyntheticData
+from kd_edge.errors import ConfigError, did_you_mean
+from kd_edge.export.export import Exported, build_graph, describe, finish, versions
+from kd_edge.export.profile import ExportProfile
+from kd_edge.models import BACKBONES, ModelConfig, build_model
+from kd_edge.models.saved import StudentSpec
+from kd_edge.preprocess import Preprocess
+
+
+def make_reference_artifact(
+    backbone: str,
+    input_px: int,
+    path: Path,
+    *,
+    temporal: Literal["tsn", "tconv"] = "tsn",
+    motion: bool = False,
+    precision: Literal["fp32", "fp16"] = "fp32",
+    segments: int = 8,
+    clip_seconds: float = 2.0,
+) -> Exported:
+    """Write the streaming step of an untrained student for 8-bit near-infrared frames.
+
+    Args:
+        backbone: One of ``BACKBONES``.
+        input_px: Side of the input; frames are resized to 8/7 of it, 256 for 224.
+        path: The artifact to write.
+        temporal: Temporal head.
+        motion: Three frames 70 ms apart as channels; otherwise the one channel three times.
+        precision: Of the graph.
+        segments: Number T of segments.
+        clip_seconds: Length of the window.
+
+    Raises:
+        ConfigError: Unknown backbone, or an input outside 8 to 1792 pixels.
+    """
+    started = time.monotonic()
+    if backbone not in BACKBONES:
+        raise ConfigError(
+            f"backbone '{backbone}'{did_you_mean(backbone, BACKBONES)}", f"one of {', '.join(BACKBONES)}", "change it"
+        )
+    try:
+        frames = {"motion_offsets_ms": (0, 70, 140)} if motion else {"replicate": 3}
+        preprocess = Preprocess.model_validate({"resize_px": input_px * 8 // 7, "input_px": input_px, **frames})
+    except ValidationError as error:
+        raise ConfigError(f"input of {input_px} pixels", "8 to 1792 pixels", "change the input size") from error
+    spec = StudentSpec(
+        model=ModelConfig.model_validate({"backbone": backbone, "temporal": temporal}),
+        preprocess=preprocess,
+        segments=segments,
+        clip_seconds=clip_seconds,
+        labels=tuple(f"class {k}" for k in range(10)),
+        modality="nir",
+        data=SyntheticData(),
+        image_format=ImageFormat("nir", "uint8", 1, "grey level", (0.0, 255.0), 30.0),
+        split="subjects",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = build_model(spec.model, preprocess.input_channels, len(spec.labels), segments).eval()
+    profile = ExportProfile(name=f"reference {precision}", precision=precision)
+    proto = build_graph(model, spec, profile)
+    manifest = describe(model, spec, profile, name=f"{backbone}@{input_px} (random weights)", versions=versions())
+    return finish(model, spec, profile, proto, manifest, path, started)

@@ -1,0 +1,66 @@
+"""The figures of one export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch.utils.flop_counter import FlopCounterMode
+
+from kd_edge.artifact import Parity
+from kd_edge.models import ClipModel, StreamingStep
+
+
+class ExportReport(BaseModel):
+    """What was written and how good it is.
+
+    Attributes:
+        file: The artifact.
+        file_bytes: Its size.
+        graph_bytes: Of the ONNX graph in it; the rest is golden clip and manifest.
+        parameters: Of the model.
+        step_flops: Floating-point operations (a multiply-add is two) of one streaming step.
+        clip_flops: Of the clip model on one window.
+        nodes: Nodes of the graph.
+        parity: Against the trained model on real clips; None for random weights.
+        seconds: Wall time of the export.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    file: Path
+    file_bytes: int
+    graph_bytes: int
+    golden_frames: int
+    precision: str
+    graph: str
+    opset: int
+    nodes: int
+    parameters: int
+    step_flops: int
+    clip_flops: int
+    parity: Parity | None
+    seconds: float
+
+
+def count_parameters(model: ClipModel) -> int:
+    """Number of weights."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def count_flops(model: ClipModel, in_channels: int, input_px: int) -> tuple[int, int]:
+    """Operations of one streaming step and of the clip model on one window; convolutions and matrix products."""
+    frame = torch.zeros(1, in_channels, input_px, input_px)
+    past = torch.zeros(1, model.segments - 1, model.backbone.feature_size)
+    clip = torch.zeros(1, model.segments, in_channels, input_px, input_px)
+    with torch.inference_mode(), FlopCounterMode(display=False) as step:
+        StreamingStep(model)(frame, past)
+    with torch.inference_mode(), FlopCounterMode(display=False) as whole:
+        model(clip)
+    return step.get_total_flops(), whole.get_total_flops()
+
+
+def opset_of(proto: onnx.ModelProto) -> int:
+    """The default operator set a graph really has."""
+    return next(int(entry.version) for entry in proto.opset_import if not entry.domain)

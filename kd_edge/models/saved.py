@@ -1,0 +1,137 @@
+"""The trained student as a run directory holds it: enough to rebuild, evaluate and export it without the trainer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from kd_edge.data import DataConfig, ImageFormat
+from kd_edge.errors import ExportError
+from kd_edge.models.clip import ClipModel, ModelConfig, build_model
+from kd_edge.preprocess import Preprocess, centre_crop, clip_input, clip_limits, percentile_limits, resize
+from kd_edge.sampling import motion_indices, segment_indices
+from kd_edge.types import Clip, Float32, Int64
+
+SUMMARY = "summary.json"
+WEIGHTS = "student.safetensors"
+
+
+class StudentSpec(BaseModel):
+    """The key ``student_model`` of ``summary.json``.
+
+    Attributes:
+        model: Architecture.
+        preprocess: Frame to network input.
+        segments: Number T of segments in a window.
+        clip_seconds: Length of the live window.
+        labels: Class names.
+        modality: Of the data set.
+        data: The data set it was trained on.
+        image_format: Of that modality's frames.
+        split: Protocol that says which samples are test samples.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    model: ModelConfig
+    preprocess: Preprocess
+    segments: int = Field(ge=1)
+    clip_seconds: float = Field(gt=0)
+    labels: tuple[str, ...] = Field(min_length=2)
+    modality: str
+    data: DataConfig
+    image_format: ImageFormat
+    split: str
+
+
+@dataclass(frozen=True, slots=True)
+class SavedStudent:
+    """A finished run's student.
+
+    Attributes:
+        path: The run directory.
+        spec: How it is built and fed.
+        model: With its weights, in eval mode.
+        summary: All of ``summary.json``.
+    """
+
+    path: Path
+    spec: StudentSpec
+    model: ClipModel
+    summary: dict[str, Any]
+
+    @classmethod
+    def load(cls, run: Path | str) -> SavedStudent:
+        """Rebuild the student of a run directory.
+
+        Raises:
+            ExportError: No run there, the run is not finished, or a file of it is damaged.
+        """
+        run = Path(run)
+        summary = _read_summary(run)
+        try:
+            spec = StudentSpec.model_validate(summary["student_model"])
+            model = build_model(spec.model, spec.preprocess.input_channels, len(spec.labels), spec.segments)
+            model.load_state_dict(load_file(run / WEIGHTS))
+        except FileNotFoundError as error:
+            raise _incomplete(run, f"{WEIGHTS} is missing") from error
+        except (KeyError, ValidationError, SafetensorError, RuntimeError, OSError) as error:
+            first = str(error).splitlines()[0]
+            raise ExportError(
+                f"{run} holds a damaged student ({type(error).__name__}: {first})",
+                f"{SUMMARY} and {WEIGHTS} as kd-edge train wrote them",
+                "train again: kd-edge train",
+            ) from error
+        return cls(run, spec, model.eval(), summary)
+
+    def network_input(self, clip: Clip) -> Float32:
+        """Centre-sampled segments of a recorded clip as the network sees them, (T, C, S, S) float32."""
+        at = segment_indices(len(clip), self.spec.segments, mode="centre")
+        return recorded_input(clip, at, self.spec.preprocess)
+
+
+def recorded_input(clip: Clip, at: Int64, spec: Preprocess) -> Float32:
+    """Network input of chosen frames of a decoded clip, exactly as a stream that starts with the clip makes it.
+
+    Args:
+        clip: Decoded frames, before any resizing.
+        at: (S,) int64, the chosen frames.
+        spec: The preprocessing; the crop is the central one.
+
+    Returns:
+        (S, C, input_px, input_px) float32.
+    """
+    resized = np.stack([resize(frame, spec.resize_px) for frame in clip.frames])
+    own = np.zeros((len(resized), 2), dtype=np.float32)
+    if spec.window.kind == "percentile":
+        own[:] = [percentile_limits(frame, spec.window) for frame in resized]
+    limits = clip_limits(own, clip.stamps_ns, spec.window)
+    indices = motion_indices(clip.stamps_ns, at, spec.motion_offsets_ms)
+    crop = centre_crop(resized.shape[1], resized.shape[2], spec.input_px)
+    return clip_input(resized, limits, indices, crop, spec)
+
+
+def _read_summary(run: Path) -> dict[str, Any]:
+    if not run.is_dir():
+        raise ExportError(f"no run {run}", "a folder written by kd-edge train", "train one first: kd-edge train")
+    try:
+        summary = json.loads((run / SUMMARY).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise _incomplete(run, f"it has no {SUMMARY}") from error
+    except (OSError, ValueError) as error:
+        raise _incomplete(run, f"{SUMMARY} cannot be read: {error}") from error
+    if not isinstance(summary, dict) or summary.get("complete") is not True:
+        raise _incomplete(run, f"{SUMMARY} does not say complete")
+    return summary
+
+
+def _incomplete(run: Path, why: str) -> ExportError:
+    return ExportError(
+        f"run {run} is not finished ({why})", "a finished run", f"go on with it: kd-edge train --resume {run}"
+    )

@@ -1,0 +1,6 @@
+"""Labels from live cameras: the recogniser, and the stream that feeds it."""
+
+from kd_edge.runtime.recognizer import Recognizer
+from kd_edge.runtime.stream import stream
+
+__all__ = ["Recognizer", "stream"]

@@ -1,0 +1,52 @@
+"""Cameras: recordings, the generated figure, V4L2 devices. Each SDK is imported in its own file only."""
+
+from __future__ import annotations
+
+from kd_edge.runtime.cameras.base import Camera, Wanted, check_fits
+from kd_edge.runtime.config import CameraConfig, camera_config
+
+ANYTHING = Wanted()
+"""No model decides what the camera must deliver."""
+
+__all__ = ["Camera", "Wanted", "check_fits", "make_camera", "open_camera"]
+
+
+def make_camera(name: str, config: CameraConfig, wanted: Wanted = ANYTHING, *, realtime: bool = False) -> Camera:
+    """Make a camera of the configured kind; nothing is opened yet.
+
+    Args:
+        name: Names the source in predictions.
+        config: Of the camera.
+        wanted: What the model needs; it decides what a generated or colour source delivers.
+        realtime: Pace a recording by its stamps instead of reading it as fast as possible.
+    """
+    # Imported here: a robot with one kind of camera should not pay for the others.
+    if config.scheme == "replay":
+        from kd_edge.runtime.cameras.replay import ReplayCamera
+
+        return ReplayCamera(name, config, wanted, realtime=realtime)
+    if config.scheme == "synthetic":
+        from kd_edge.runtime.cameras.synthetic import SyntheticCamera
+
+        return SyntheticCamera(name, config, wanted)
+    from kd_edge.runtime.cameras.v4l2 import V4l2Camera
+
+    return V4l2Camera(name, config, wanted)
+
+
+def open_camera(name_or_uri: str, wanted: Wanted = ANYTHING, *, realtime: bool = False) -> Camera:
+    """Find, make and open a camera; the caller closes it.
+
+    Raises:
+        ConfigError: Unknown name or URI.
+        CameraError: Not there, or not what the model needs.
+        DataError: A recording is absent or damaged.
+    """
+    camera = make_camera(name_or_uri, camera_config(name_or_uri), wanted, realtime=realtime)
+    camera.open()
+    try:
+        check_fits(camera, wanted)
+    except BaseException:
+        camera.close()
+        raise
+    return camera

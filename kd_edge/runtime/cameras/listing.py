@@ -1,0 +1,93 @@
+"""What is attached, what is configured, and the exact line to use each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kd_edge import recipes
+from kd_edge.errors import ConfigError
+from kd_edge.runtime.config import camera_config
+
+
+@dataclass(frozen=True, slots=True)
+class AttachedCamera:
+    """A video device of this machine.
+
+    Attributes:
+        device: For example ``/dev/video0``.
+        description: The driver's name for it; empty when unknown.
+        use: The command that runs it.
+    """
+
+    device: str
+    description: str
+    use: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConfiguredCamera:
+    """A camera file.
+
+    Attributes:
+        name: Its name.
+        file: Where it is configured.
+        uri: What it names; empty when the file is faulty.
+        present: Whether the device or recording is there now.
+        fault: Why it cannot be used; empty when it can.
+        use: The command that runs it.
+    """
+
+    name: str
+    file: Path
+    uri: str
+    present: bool
+    fault: str
+    use: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cameras:
+    """Answer of ``list_cameras``."""
+
+    attached: tuple[AttachedCamera, ...]
+    configured: tuple[ConfiguredCamera, ...]
+
+
+def list_cameras(root: Path = Path("/")) -> Cameras:
+    """Look at this machine's video devices and at the camera files; nothing is opened.
+
+    Args:
+        root: Where ``dev/`` and ``sys/`` lie.
+    """
+    return Cameras(tuple(_attached(root)), tuple(_configured(name) for name in recipes.names("runtime")))
+
+
+def _attached(root: Path) -> list[AttachedCamera]:
+    """Capture nodes only: a USB camera's second node carries metadata, its ``index`` is not 0."""
+    found = []
+    devices = [d for d in (root / "dev").glob("video*") if d.name[5:].isdigit()]
+    for device in sorted(devices, key=lambda d: int(d.name[5:])):
+        facts = root / "sys/class/video4linux" / device.name
+        if _line(facts / "index") not in ("", "0"):
+            continue
+        path = f"/dev/{device.name}"
+        found.append(AttachedCamera(path, _line(facts / "name"), f"kd-edge run --camera v4l2:{path}"))
+    return found
+
+
+def _configured(name: str) -> ConfiguredCamera:
+    file, use = recipes.find("runtime", name), f"kd-edge run --camera {name}"
+    try:
+        config = camera_config(name)
+    except ConfigError as error:
+        return ConfiguredCamera(name, file, "", False, str(error), use)
+    present = config.scheme == "synthetic" or Path(config.target or "/dev/video0").expanduser().exists()
+    return ConfiguredCamera(name, file, config.uri, present, "" if present else f"no {config.target}", use)
+
+
+def _line(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

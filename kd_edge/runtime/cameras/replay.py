@@ -1,0 +1,190 @@
+"""Recordings as cameras: video, image sequence, .npy, UTD-MHAD depth. Every frame, by its stamps."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kd_edge.artifact import Band
+from kd_edge.errors import DataError, did_you_mean, import_extra
+from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
+from kd_edge.runtime.config import CameraConfig
+from kd_edge.types import Frame, Image
+
+DEFAULT_FPS = 30.0
+IMAGES = (".png", ".tif", ".tiff", ".pgm", ".jpg", ".jpeg", ".bmp")
+VIDEOS = (".avi", ".mp4", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".webm", ".ts")
+
+Stamped = Generator[tuple[Image, int], None, None]
+
+
+class ReplayCamera:
+    """A recording; see ``Camera``. With ``realtime`` it behaves like a live camera, paced by its stamps."""
+
+    def __init__(self, name: str, config: CameraConfig, wanted: Wanted, *, realtime: bool = False) -> None:
+        path = Path(config.target).expanduser()
+        self.name = path.name if name == config.uri or name.startswith("replay:") else name
+        self.live = realtime
+        self.fps = config.fps
+        self.band: Band | None = config.band
+        self.dtype: Dtype | None = None
+        self.channels: Channels | None = None
+        self.ended = False
+        self._path, self._config, self._wanted = path, config, wanted
+        self._frames: Stamped | None = None
+        self._next: tuple[Image, int] | None = None
+        self._started_ns = 0
+        self._count = 0
+        self._truth: str | None = None
+
+    def open(self) -> None:
+        """Open the recording at its start and read the first frame, which tells dtype and channels."""
+        self.close()
+        self._frames = self._reader()
+        self._next = next(self._frames, None)
+        if self._next is None:
+            self.close()
+            raise _unreadable(self._path, "it has no frame")
+        image = self._next[0]
+        self.dtype = "uint16" if image.dtype == np.uint16 else "uint8"
+        self.channels = 3 if image.ndim == 3 else 1
+        self._count, self.ended = 0, False
+        self._started_ns = time.monotonic_ns() if self.live else 0
+
+    def read(self, timeout_seconds: float) -> Frame | None:
+        """The next frame; paced when live."""
+        if self._next is None or self._frames is None:
+            return None
+        image, stamp_ns = self._next
+        captured_ns = self._started_ns + stamp_ns
+        if self.live:
+            ahead = (captured_ns - time.monotonic_ns()) / 1e9
+            time.sleep(max(0.0, min(ahead, timeout_seconds)))
+            if ahead > timeout_seconds:
+                return None
+        frame = Frame(image, captured_ns, self._count, self.name, self._truth)
+        self._count += 1
+        self._next = next(self._frames, None)
+        self.ended = self._next is None
+        return frame
+
+    def close(self) -> None:
+        """Release the file."""
+        if self._frames is not None:
+            self._frames.close()
+        self._frames = self._next = None
+
+    def _reader(self) -> Stamped:
+        path, fps = self._path, self._config.fps
+        ending = path.suffix.lower()
+        grey = self._wanted.channels == 1
+        if any(c in path.name for c in "*?[") or path.is_dir() or ending in IMAGES:
+            return _images(path, fps or DEFAULT_FPS, grey)
+        if not path.is_file():
+            beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+            raise DataError(
+                f"no recording {path}{did_you_mean(path.name, beside)}",
+                "a video, a folder of images, an .npy array or a UTD-MHAD depth .mat",
+                "check the path after replay:",
+            )
+        if ending == ".npy":
+            return _array(path, fps or DEFAULT_FPS)
+        if ending == ".mat":
+            self.band = self._config.band or "depth"
+            return self._utd_depth()
+        if ending in VIDEOS:
+            return _video(path, fps, grey)
+        raise DataError(
+            f"{path} is of a kind that cannot be replayed",
+            f"one of {', '.join((*VIDEOS, *IMAGES))}, .npy, .mat",
+            "convert it, for example with ffmpeg",
+        )
+
+    def _utd_depth(self) -> Stamped:
+        from kd_edge.data import utd_mhad
+
+        import_extra("scipy.io", "replay")
+        sample = utd_mhad.sample_of(self._path)
+        self._truth = utd_mhad.LABELS[sample.label] if sample is not None else None
+        clip = utd_mhad.depth_clip(self._path)
+        scale = utd_mhad.FPS / self._config.fps if self._config.fps else 1.0
+        self.fps = self._config.fps or float(utd_mhad.FPS)
+        for image, stamp_ns in zip(clip.frames, clip.stamps_ns, strict=True):
+            yield image, round(int(stamp_ns) * scale)
+
+
+def _array(path: Path, fps: float) -> Stamped:
+    """Frames of an .npy file (T, H, W[, 3]), mapped: a long recording does not pass through memory at once."""
+    try:
+        frames = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise _unreadable(path, str(error)) from error
+    right_shape = frames.ndim == 3 or (frames.ndim == 4 and frames.shape[3] == 3)
+    if frames.dtype not in (np.uint8, np.uint16) or not right_shape:
+        raise _unreadable(path, f"it holds {frames.dtype} {frames.shape}, not uint8 or uint16 (T, H, W[, 3])")
+    for k in range(len(frames)):
+        yield np.array(frames[k]), round(k * 1e9 / fps)
+
+
+def _images(path: Path, fps: float, grey: bool) -> Stamped:
+    """A folder's or a glob's images in the order of the numbers in their names, 8 or 16 bit as stored."""
+    cv2 = import_extra("cv2", "cpu")
+    if path.is_dir():
+        files = [p for p in path.iterdir() if p.suffix.lower() in IMAGES]
+    else:
+        files = list(path.parent.glob(path.name))
+    for k, file in enumerate(sorted(files, key=_numbers)):
+        image = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        if image is None:
+            raise _unreadable(file, "it is no image OpenCV can read")
+        yield _rgb_or_grey(cv2, image, grey), round(k * 1e9 / fps)
+
+
+def _video(path: Path, fps: float | None, grey: bool) -> Stamped:
+    """Decoded frames with the file's own stamps, or evenly spaced where ``fps`` is given or the stamps are unusable."""
+    cv2 = import_extra("cv2", "cpu")
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    try:
+        if not capture.isOpened():
+            raise _unreadable(path, "it is no video OpenCV can read")
+        period_ns = 1e9 / (fps or capture.get(cv2.CAP_PROP_FPS) or DEFAULT_FPS)
+        last_ns = -1
+        for k, image in enumerate(_decoded(capture)):
+            stamp_ns = round(k * period_ns if fps else capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+            last_ns = stamp_ns if stamp_ns > last_ns else last_ns + max(1, round(period_ns))
+            yield _rgb_or_grey(cv2, image, grey), last_ns
+    finally:
+        capture.release()
+
+
+def _decoded(capture: Any) -> Iterator[Image]:
+    while True:
+        good, image = capture.read()
+        if not good:
+            return
+        yield image
+
+
+def _rgb_or_grey(cv2: Any, image: Image, grey: bool) -> Image:
+    """OpenCV's B, G, R order to R, G, B; grey where the model wants one channel."""
+    if image.ndim == 2:
+        return image
+    if image.shape[2] == 4:
+        image = image[:, :, :3]
+    converted: Image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY if grey else cv2.COLOR_BGR2RGB)
+    return converted
+
+
+def _numbers(path: Path) -> list[tuple[int, int | str]]:
+    """Sort key that puts frame10 behind frame9."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(1, int(p)) if p.isdigit() else (0, p) for p in parts]
+
+
+def _unreadable(path: Path, found: str) -> DataError:
+    return DataError(f"{path} cannot be replayed: {found}", "a readable recording", "check or re-create the file")

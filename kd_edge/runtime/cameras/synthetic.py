@@ -1,0 +1,90 @@
+"""The generated figure as a live camera: runs anywhere, and knows which action it performs."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kd_edge import recipes
+from kd_edge.artifact import Band
+from kd_edge.data.synthetic import SyntheticStream
+from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
+from kd_edge.runtime.config import CameraConfig, split_query
+from kd_edge.types import Frame
+
+
+class SyntheticOptions(BaseModel):
+    """Keys of ``synthetic:?key=value&key=value``.
+
+    Attributes:
+        modality: None follows the model: ``rgb`` for an RGB model, ``nir`` otherwise.
+        seed: Chooses body, clothes, view and the order of actions.
+        height_px: Image height; by default as in the generated data set.
+        width_px: Image width.
+        fps: Frame rate, 1/s.
+        actions: Names of the actions to perform, separated by commas; empty means all ten.
+        frames: Ends after so many frames; 0 never ends.
+        realtime: False renders as fast as frames are read, with the same stamps: repeatable.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    modality: Literal["rgb", "nir"] | None = None
+    seed: int = Field(default=1, ge=0)
+    height_px: int = Field(default=120, ge=32, le=1080)
+    width_px: int = Field(default=160, ge=32, le=1920)
+    fps: float = Field(default=30.0, ge=1, le=240)
+    actions: str = ""
+    frames: int = Field(default=0, ge=0)
+    realtime: bool = True
+
+
+class SyntheticCamera:
+    """An articulated figure that performs one action after the other; see ``Camera``."""
+
+    dtype: Dtype | None = "uint8"
+
+    def __init__(self, name: str, config: CameraConfig, wanted: Wanted) -> None:
+        options = recipes.validate(split_query(config.target)[1], SyntheticOptions, f"camera {config.uri}")
+        modality = options.modality or ("rgb" if wanted.band == "rgb" else "nir")
+        self.name = "synthetic" if name.startswith("synthetic:") else name
+        self.band: Band | None = modality
+        self.channels: Channels | None = 3 if modality == "rgb" else 1
+        self.fps: float | None = options.fps
+        self.live = options.realtime
+        self.ended = False
+        self._options = options
+        actions = tuple(a.strip() for a in options.actions.split(",") if a.strip()) or None
+        self._figure = SyntheticStream(
+            modality, options.seed, options.height_px, options.width_px, options.fps, actions=actions
+        )
+        self._started_ns = 0
+        self._next = 0
+
+    def open(self) -> None:
+        """Start the performance anew."""
+        self._next, self.ended = 0, False
+        self._started_ns = time.monotonic_ns() if self.live else 0
+
+    def read(self, timeout_seconds: float) -> Frame | None:
+        """Render the next frame when it is due; frames missed meanwhile are skipped, as a real camera does."""
+        if self.ended:
+            return None
+        k = self._next
+        if self.live:
+            k = max(k, int((time.monotonic_ns() - self._started_ns) * self._options.fps / 1e9))
+            ahead = (self._stamp_ns(k) - time.monotonic_ns()) / 1e9
+            time.sleep(max(0.0, min(ahead, timeout_seconds)))
+            if ahead > timeout_seconds:
+                return None
+        image, truth = self._figure.frame(k)
+        self._next = k + 1
+        self.ended = 0 < self._options.frames <= self._next
+        return Frame(image, self._stamp_ns(k), k, self.name, truth)
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def _stamp_ns(self, k: int) -> int:
+        return self._started_ns + round(k * 1e9 / self._options.fps)

@@ -1,0 +1,165 @@
+"""V4L2 devices through OpenCV: 8-bit and 16-bit infrared, or colour. Judged by the age of frames, never by isOpened."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kd_edge.artifact import Band
+from kd_edge.errors import CameraError, import_extra
+from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
+from kd_edge.runtime.config import CameraConfig
+from kd_edge.types import Frame, Image
+
+OLDEST_STAMP_NS = 2_000_000_000
+"""A driver's stamp that is older than this, or in the future, is on another clock: the moment of reading stands in."""
+
+
+class V4l2Camera:
+    """A ``/dev/video*`` device; see ``Camera``."""
+
+    live = True
+    ended = False
+
+    def __init__(self, name: str, config: CameraConfig, wanted: Wanted) -> None:
+        self.name = name
+        self.band: Band | None = config.band
+        self.dtype: Dtype | None = None
+        self.channels: Channels | None = None
+        self.fps: float | None = config.fps
+        self._device = config.target or "/dev/video0"
+        self._config, self._wanted = config, wanted
+        self._format = config.pixel_format or _usual_format(wanted)
+        self._cv2 = import_extra("cv2", "cpu")
+        self._capture: Any = None
+        self._count = 0
+
+    def open(self) -> None:
+        """Open the device, ask for the configured format and check that it was granted."""
+        self.close()
+        cv2, config = self._cv2, self._config
+        fourcc = cv2.VideoWriter.fourcc(*self._format.ljust(4))
+        raw = self._format in ("GREY", "Y16")
+        asked = [cv2.CAP_PROP_FOURCC, fourcc, cv2.CAP_PROP_CONVERT_RGB, 0 if raw else 1]
+        for prop, value in (
+            (cv2.CAP_PROP_FRAME_WIDTH, config.width_px),
+            (cv2.CAP_PROP_FRAME_HEIGHT, config.height_px),
+            (cv2.CAP_PROP_FPS, config.fps and round(config.fps)),
+        ):
+            asked += [prop, value] if value else []
+        with _quiet(cv2):
+            self._capture = cv2.VideoCapture(self._device, cv2.CAP_V4L2, asked)
+        if not self._capture.isOpened():
+            self.close()
+            raise self._absent()
+        try:
+            self._check_granted(fourcc, raw)
+        except CameraError:
+            self.close()
+            raise
+        self.fps = self._capture.get(cv2.CAP_PROP_FPS) or config.fps
+        self.dtype = "uint16" if self._format == "Y16" else "uint8"
+        self.channels = 1 if raw or self._wanted.channels == 1 else 3
+
+    def read(self, timeout_seconds: float) -> Frame | None:
+        """The next frame, with the driver's capture stamp."""
+        cv2, capture = self._cv2, self._capture
+        if capture is None:
+            raise self._gone("it is closed")
+        try:
+            with _quiet(cv2):  # VideoCapture.read alone would block for 10 s on a silent device
+                ready, _ = cv2.VideoCapture.waitAny([capture], round(timeout_seconds * 1e9))
+                if not ready:
+                    return None
+                good = capture.grab()
+                stamp_ns = round(capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+                good, image = capture.retrieve() if good else (False, None)
+        except cv2.error as error:
+            raise self._gone(error.err or "no frame") from error
+        if not good or image is None:
+            raise self._gone("it delivers no frame")
+        now_ns = time.monotonic_ns()
+        captured_ns = stamp_ns if 0 <= now_ns - stamp_ns < OLDEST_STAMP_NS else now_ns
+        frame = Frame(self._convert(image), captured_ns, self._count, self.name)
+        self._count += 1
+        return frame
+
+    def close(self) -> None:
+        """Release the device."""
+        if self._capture is not None:
+            self._capture.release()
+            self._capture = None
+
+    def _convert(self, image: Image) -> Image:
+        if image.ndim == 3 and image.shape[2] == 1:
+            image = image[:, :, 0]
+        if self._format in ("GREY", "Y16") or image.ndim == 2:
+            return image
+        code = self._cv2.COLOR_BGR2GRAY if self.channels == 1 else self._cv2.COLOR_BGR2RGB
+        converted: Image = self._cv2.cvtColor(image, code)
+        return converted
+
+    def _check_granted(self, fourcc: int, raw: bool) -> None:
+        """Read back what was set: drivers substitute another format without an error."""
+        cv2, capture, config = self._cv2, self._capture, self._config
+        granted = int(capture.get(cv2.CAP_PROP_FOURCC))
+        size = (round(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), round(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)))
+        asked_size = (config.width_px or size[0], config.height_px or size[1])
+        if (raw or config.pixel_format) and granted != fourcc:
+            found = granted.to_bytes(4, "little").decode("latin-1").strip()
+            raise CameraError(
+                f"{self._device} delivers pixel format {found!r}",
+                f"{self._format!r}",
+                f"v4l2-ctl --device {self._device} --list-formats shows what it can; set pixel_format to one of them",
+            )
+        if size != asked_size:
+            raise CameraError(
+                f"{self._device} delivers {size[0]}x{size[1]}",
+                f"{asked_size[0]}x{asked_size[1]} as configured",
+                f"set width_px = {size[0]} and height_px = {size[1]}, or leave them out",
+            )
+
+    def _absent(self) -> CameraError:
+        path = Path(self._device)
+        if not path.exists():
+            found = f"camera {self.name}: no device {self._device}"
+        elif not _readable(path):
+            found = f"camera {self.name}: no permission for {self._device} (is the user in the group 'video'?)"
+        else:
+            found = f"camera {self.name}: {self._device} cannot be opened (in use by another program, or no camera)"
+        return CameraError(found, "a V4L2 camera", "kd-edge cameras shows what is attached and the line to use it")
+
+    def _gone(self, why: str) -> CameraError:
+        return CameraError(
+            f"camera {self.name} ({self._device}) is gone: {why}", "frames", "check its cable; kd-edge cameras"
+        )
+
+
+def _usual_format(wanted: Wanted) -> str:
+    if wanted.dtype == "uint16":
+        return "Y16"
+    return "YUYV" if wanted.channels == 3 else "GREY"
+
+
+def _readable(path: Path) -> bool:
+    try:
+        with path.open("rb"):
+            return True
+    except PermissionError:
+        return False
+    except OSError:
+        return True
+
+
+@contextmanager
+def _quiet(cv2: Any) -> Iterator[None]:
+    """Keep OpenCV's own warnings off the terminal: what matters is in the CameraError."""
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)

@@ -1,0 +1,91 @@
+"""What a user says about a camera: a name (``runtime/cameras/NAME.toml``) or a URI, as one validated model."""
+
+from __future__ import annotations
+
+from typing import Literal
+from urllib.parse import parse_qsl
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kd_edge import recipes
+from kd_edge.errors import ConfigError, did_you_mean
+
+SCHEMES = ("replay", "synthetic", "v4l2")
+
+
+class CameraConfig(BaseModel):
+    """One camera.
+
+    Attributes:
+        uri: ``v4l2:/dev/video0``, ``replay:PATH`` or ``synthetic:``; what follows a ``?`` sets the other keys
+            (``v4l2:/dev/video0?pixel_format=Y16&fps=9``).
+        band: What the camera sees; a model for another band is refused. None: not known, not checked.
+        fps: Frame rate to ask for, or of a recording without stamps, 1/s. None: the camera's own.
+        width_px: Frame width to ask for. None: the camera's own.
+        height_px: Frame height to ask for.
+        pixel_format: V4L2 fourcc: ``GREY`` (uint8), ``Y16`` (uint16), or a colour format such as ``YUYV`` or ``MJPG``.
+        read_timeout_ms: No frame for so long means that the camera is gone: it is reopened.
+        reconnect_max_ms: Longest pause between two attempts to reopen.
+        frozen_ms: The same picture for so long means that the camera hangs: its frames no longer count.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    uri: str = Field(min_length=1)
+    band: Literal["nir", "lwir", "depth", "rgb"] | None = None
+    fps: float | None = Field(None, gt=0, le=1000)
+    width_px: int | None = Field(None, ge=8, le=8192)
+    height_px: int | None = Field(None, ge=8, le=8192)
+    pixel_format: str | None = Field(None, pattern=r"^[A-Za-z0-9]{3,4}$")
+    read_timeout_ms: int = Field(1000, ge=50, le=60_000)
+    reconnect_max_ms: int = Field(5000, ge=100, le=60_000)
+    frozen_ms: int = Field(2000, ge=100, le=60_000)
+
+    @property
+    def scheme(self) -> str:
+        """The part before the first colon."""
+        return self.uri.partition(":")[0]
+
+    @property
+    def target(self) -> str:
+        """The part after the first colon."""
+        return self.uri.partition(":")[2]
+
+
+def camera_config(name_or_uri: str) -> CameraConfig:
+    """Look up a named camera or read a URI.
+
+    Raises:
+        ConfigError: Unknown name or kind, or a faulty file, each with the closest thing that exists.
+    """
+    is_file = name_or_uri.endswith(".toml")
+    if ":" not in name_or_uri or is_file:
+        config = recipes.load("runtime", name_or_uri, CameraConfig)
+    else:
+        config = recipes.validate({"uri": name_or_uri}, CameraConfig, f"camera {name_or_uri}")
+    _check_scheme(config)
+    return config if config.scheme == "synthetic" else _with_query(config)
+
+
+def split_query(target: str) -> tuple[str, dict[str, str]]:
+    """Split ``path?key=value&key=value``."""
+    path, _, query = target.partition("?")
+    return path, dict(parse_qsl(query, keep_blank_values=True))
+
+
+def _with_query(config: CameraConfig) -> CameraConfig:
+    """A URI's query sets the other keys; synthetic cameras have keys of their own and read it themselves."""
+    path, query = split_query(config.target)
+    if not query:
+        return config
+    query.pop("uri", None)
+    raw = {**config.model_dump(exclude_none=True), **query, "uri": f"{config.scheme}:{path}"}
+    return recipes.validate(raw, CameraConfig, f"camera {config.uri}")
+
+
+def _check_scheme(config: CameraConfig) -> None:
+    if config.scheme not in SCHEMES or ":" not in config.uri:
+        raise ConfigError(
+            f"camera URI '{config.uri}' of unknown kind{did_you_mean(config.scheme, SCHEMES)}",
+            f"one of {', '.join(f'{scheme}:' for scheme in SCHEMES)}",
+            "kd-edge cameras shows what there is and the exact line to use it",
+        )

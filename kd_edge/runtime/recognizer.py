@@ -1,0 +1,285 @@
+"""Frames in, labels out: the streaming step with its memory. No thread and no clock of its own: deterministic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from kd_edge.artifact import Artifact, GoldenClip, Manifest
+from kd_edge.artifact import load as load_artifact
+from kd_edge.engines import Binding, StepEngine, open_engine
+from kd_edge.engines.onnxruntime import Provider
+from kd_edge.errors import ArtifactError, CameraError, KdEdgeError
+from kd_edge.runtime.source import SourceState, check_frame
+from kd_edge.types import Float32, Image, LabelState, Prediction
+
+SelfTest = Literal["raise", "accept", "off"]
+MINIMUM_VALID_MS = 250.0
+MAX_SOURCES = 8
+_GOLDEN_SOURCE = "self-test"
+
+
+@dataclass(frozen=True, slots=True)
+class _Pushed:
+    """A frame on its way through one batched step."""
+
+    source: str
+    state: SourceState
+    captured_ns: int
+    frame_id: int
+    truth: str | None
+    encodable: bool
+
+
+class Recognizer:
+    """Live action labels from one or several cameras of the same kind.
+
+    Every pushed frame is encoded once; its label uses the features of T-1 older frames, chosen by time stamp. Memory is
+    fixed per source. Not thread-safe: push from one thread.
+
+    Attributes:
+        manifest: Of the artifact.
+        engine: What runs it; ``engine.fallback_reason`` tells why it is not what was asked for.
+        self_test_error: Largest difference from the golden logits; None when there was no self-test.
+        valid_ns: How long a label may be acted on after its frame's capture.
+    """
+
+    def __init__(
+        self, manifest: Manifest, engine: StepEngine, *, valid_ms: float | None = None, max_sources: int = MAX_SOURCES
+    ) -> None:
+        self.manifest, self.engine = manifest, engine
+        self.self_test_error: float | None = None
+        spacing_ms = manifest.spacing_ns / 1e6
+        self.valid_ns = round((max(spacing_ms, MINIMUM_VALID_MS) if valid_ms is None else valid_ms) * 1e6)
+        self._max_sources = max_sources
+        self._sources: dict[str, SourceState] = {}
+        self._bindings: dict[int, Binding] = {}
+        self._degraded = engine.fallback_reason or ""
+        self._zeros: Float32 = np.zeros(len(manifest.labels), dtype=np.float32)
+        self._zeros.flags.writeable = False
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path | Artifact,
+        *,
+        threads: int = 1,
+        provider: Provider = "cpu",
+        strict: bool = False,
+        self_test: SelfTest = "raise",
+        valid_ms: float | None = None,
+        max_sources: int = MAX_SOURCES,
+    ) -> Recognizer:
+        """Load an artifact, run its golden clip and be ready.
+
+        Args:
+            model: Path of the artifact.
+            threads: Of the engine.
+            provider: ``cpu`` or ``cuda``; an unusable one falls back to the CPU and labels are ``degraded``.
+            strict: Make that fallback an error.
+            self_test: What to do when the golden clip's logits are not reproduced: ``raise``, or ``accept`` with
+                ``degraded`` labels. ``off`` leaves the test out.
+            valid_ms: How long a label may be acted on after its frame's capture; by default one segment spacing (then
+                the window would miss its newest segment), at least 250 ms.
+            max_sources: Bound on the number of sources.
+
+        Raises:
+            ArtifactError: Foreign, damaged or unsuitable file, or the self-test failed.
+            MissingExtraError: onnxruntime is not installed.
+        """
+        artifact = model if isinstance(model, Artifact) else load_artifact(model)
+        engine = open_engine(artifact, threads=threads, provider=provider, strict=strict)
+        recognizer = cls(artifact.manifest, engine, valid_ms=valid_ms, max_sources=max_sources)
+        if self_test != "off" and artifact.golden is not None:
+            recognizer._self_test(artifact.golden, accept=self_test == "accept")
+        else:
+            recognizer._binding(1).run()  # warm: the first run plans memory
+        return recognizer
+
+    def push(
+        self,
+        frame: Image,
+        captured_ns: int,
+        source: str = "camera",
+        *,
+        frame_id: int | None = None,
+        now_ns: int | None = None,
+        truth: str | None = None,
+    ) -> Prediction | None:
+        """Encode one frame and label the window that ends with it.
+
+        Args:
+            frame: (H, W) or (H, W, 3) in R, G, B order, of the manifest's dtype. Values beyond its range are clipped.
+            captured_ns: Moment of capture, monotonic nanoseconds.
+            source: Which camera; each has its own window.
+            frame_id: Of the camera; by default frames are counted.
+            now_ns: Becomes ``emitted_ns``.
+            truth: Passed through to the prediction.
+
+        Returns:
+            The prediction; None for a frame that is not newer than the source's last one (delivered twice or late).
+
+        Raises:
+            CameraError: Wrong dtype or channels, or too many sources.
+            ArtifactError: The engine failed.
+        """
+        check_frame(frame, self.manifest, source)
+        pushed = self._observe(frame, captured_ns, source, frame_id, truth)
+        return None if pushed is None else self._step([pushed], now_ns)[source]
+
+    def push_many(
+        self, frames: Mapping[str, tuple[Image, int]], *, now_ns: int | None = None
+    ) -> dict[str, Prediction | None]:
+        """Push one frame of several sources as one batched step; the results are those of single pushes.
+
+        Args:
+            frames: ``(frame, captured_ns)`` by source.
+            now_ns: Becomes ``emitted_ns``.
+
+        Returns:
+            Per source what ``push`` returns.
+
+        Raises:
+            CameraError: As ``push``; then no frame was taken in.
+        """
+        for source, (frame, _) in frames.items():
+            check_frame(frame, self.manifest, source)
+        self._make_room(frames)
+        observed = (self._observe(frame, stamp, source, None, None) for source, (frame, stamp) in frames.items())
+        results: dict[str, Prediction | None] = dict.fromkeys(frames)
+        results.update(self._step([pushed for pushed in observed if pushed is not None], now_ns))
+        return results
+
+    def reset(self, source: str = "camera", cause: str = "reset") -> None:
+        """Empty a source's window (reconnect, cut); its labels are ``warming`` until it is full again."""
+        if source in self._sources:
+            self._sources[source].restart(cause)
+
+    def forget(self, source: str) -> None:
+        """Drop a source and its memory; it may come back as a new one."""
+        self._sources.pop(source, None)
+
+    def stale(self, source: str, frame_id: int, captured_ns: int, now_ns: int, reason: str) -> Prediction:
+        """The prediction that says there is none: for a watchdog that saw no fresh frame."""
+        return Prediction(
+            source, None, -1, 0.0, self._zeros, LabelState.STALE, frame_id, captured_ns, now_ns, now_ns, reason
+        )
+
+    def _make_room(self, sources: Mapping[str, object]) -> None:
+        new = [name for name in sources if name not in self._sources]
+        if len(self._sources) + len(new) > self._max_sources:
+            raise CameraError(
+                f"source '{new[-1]}' beside {len(self._sources)} others",
+                f"at most {self._max_sources} sources",
+                "forget() those that ended, or load with a larger max_sources",
+            )
+        for name in new:
+            self._sources[name] = SourceState(self.manifest)
+
+    def _observe(
+        self, frame: Image, captured_ns: int, source: str, frame_id: int | None, truth: str | None
+    ) -> _Pushed | None:
+        state = self._sources.get(source)
+        if state is None:
+            self._make_room({source: None})
+            state = self._sources[source]
+        stamp_ns = int(captured_ns)
+        if state.stamp_ns is not None and stamp_ns <= state.stamp_ns:
+            return None
+        frame_id = state.frames if frame_id is None else frame_id
+        encodable = state.observe(frame, stamp_ns)
+        return _Pushed(source, state, stamp_ns, frame_id, truth, encodable)
+
+    def _binding(self, batch: int) -> Binding:
+        if batch not in self._bindings:
+            self._bindings[batch] = self.engine.bind(batch)
+        return self._bindings[batch]
+
+    def _step(self, pushed: list[_Pushed], now_ns: int | None) -> dict[str, Prediction]:
+        """Run one batch over the frames that can be encoded; predictions of all of them by source."""
+        results = {p.source: self._warming(p, now_ns, "motion history") for p in pushed if not p.encodable}
+        batch = [p for p in pushed if p.encodable]
+        if not batch:
+            return results
+        binding = self._binding(len(batch))
+        errors_ns: list[int | None] = []
+        for row, p in enumerate(batch):
+            p.state.fill(binding.frame[row])
+            errors_ns.append(p.state.ring.gather(p.captured_ns, binding.past[row]))
+        binding.run()
+        for row, (p, error_ns) in enumerate(zip(batch, errors_ns, strict=True)):
+            p.state.ring.append(p.captured_ns, binding.feature[row])
+            if error_ns is None:
+                results[p.source] = self._warming(p, now_ns, f"window of {self.manifest.clip_seconds:g} s")
+            else:
+                p.state.cause = "gap"
+                results[p.source] = self._label(p, binding.logits[row], error_ns, now_ns)
+        return results
+
+    def _warming(self, p: _Pushed, now_ns: int | None, what: str) -> Prediction:
+        reason = f"{p.state.cause}: {what} not full"
+        valid_until_ns = p.captured_ns + self.valid_ns
+        return Prediction(
+            p.source, None, -1, 0.0, self._zeros, LabelState.WARMING, p.frame_id, p.captured_ns, now_ns, valid_until_ns,
+            reason, p.truth,
+        )  # fmt: skip
+
+    def _label(self, p: _Pushed, logits: Float32, error_ns: int, now_ns: int | None) -> Prediction:
+        probabilities = softmax(logits, self.manifest.temperature)
+        index = int(probabilities.argmax())
+        confidence = float(probabilities[index])
+        state, reason = self._judge(p, confidence, error_ns)
+        label = self.manifest.labels[index] if state in (LabelState.OK, LabelState.DEGRADED) else None
+        valid_until_ns = p.captured_ns + self.valid_ns
+        return Prediction(
+            p.source, label, index, confidence, probabilities, state, p.frame_id, p.captured_ns, now_ns, valid_until_ns,
+            reason, p.truth,
+        )  # fmt: skip
+
+    def _judge(self, p: _Pushed, confidence: float, error_ns: int) -> tuple[LabelState, str]:
+        if not confidence >= self.manifest.unknown_threshold:  # also when the logits are not finite
+            return LabelState.UNKNOWN, f"confidence {confidence:.2f} below {self.manifest.unknown_threshold:.2f}"
+        if self._degraded:
+            return LabelState.DEGRADED, self._degraded
+        if error_ns * 4 > self.manifest.spacing_ns:  # frames further apart than half a spacing cannot do better
+            return LabelState.DEGRADED, f"frames too far apart: a segment is {error_ns / 1e6:.0f} ms off its moment"
+        if p.state.motion_error_ns:
+            return LabelState.DEGRADED, "frames too far apart for the motion stack"
+        return LabelState.OK, ""
+
+    def _self_test(self, golden: GoldenClip, *, accept: bool) -> None:
+        """Push the golden clip like any camera's frames and compare the logits of its last window."""
+        try:
+            last: Prediction | None = None
+            for frame, stamp_ns in zip(golden.frames, golden.stamps_ns, strict=True):
+                last = self.push(frame, int(stamp_ns), _GOLDEN_SOURCE)
+            if last is None or last.state is LabelState.WARMING:
+                fault = "its window is not full"
+            else:
+                self.self_test_error = float(np.abs(self._binding(1).logits[0] - golden.logits).max())
+                if self.self_test_error <= golden.tolerance:
+                    return
+                fault = f"logits differ by {self.self_test_error:.2g}, tolerance {golden.tolerance:.2g}"
+        except (KdEdgeError, ValueError) as error:
+            fault = str(error)
+        finally:
+            self.forget(_GOLDEN_SOURCE)
+        if not accept:
+            raise ArtifactError(
+                f"the self-test on {self.engine.name} failed: {fault}",
+                "the logits of the golden clip",
+                "kd-edge doctor, export again, or accept degraded labels with self_test='accept'",
+            )
+        self._degraded = f"self-test failed: {fault}"
+
+
+def softmax(logits: Float32, temperature: float) -> Float32:
+    """Probabilities (K,) float32 of logits (K,) divided by the temperature."""
+    scaled = logits.astype(np.float64) / temperature
+    np.exp(scaled - scaled.max(), out=scaled)
+    probabilities: Float32 = (scaled / scaled.sum()).astype(np.float32)
+    return probabilities

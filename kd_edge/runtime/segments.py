@@ -1,0 +1,164 @@
+"""What a stream remembers: features of past frames and planes of the motion stack, in fixed memory at any rate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kd_edge.sampling import gather, nearest
+from kd_edge.types import Float32, Int64
+
+FEATURES_PER_SPACING = 32
+"""Features kept per segment spacing; faster cameras are thinned to this."""
+PLANES_PER_HISTORY = 16
+"""Planes kept per motion history; faster cameras are thinned to this."""
+
+
+class StampedRing:
+    """The newest rows of an endless sequence with their time stamps, oldest first, in memory allocated once.
+
+    Rows are kept at least ``separation_ns`` apart (the newest one excepted): one that follows its predecessor sooner
+    gives its place to the next. So a fixed capacity spans a fixed time, whatever the frame rate.
+
+    Args:
+        span_ns: How far back rows must reach.
+        separation_ns: Smallest distance of kept rows.
+        row_shape: Shape of one float32 row.
+    """
+
+    def __init__(self, span_ns: int, separation_ns: int, row_shape: tuple[int, ...]) -> None:
+        self.capacity = span_ns // separation_ns + 3
+        self._separation_ns = separation_ns
+        self._rows: Float32 = np.zeros((self.capacity, *row_shape), dtype=np.float32)
+        self._stamps: Int64 = np.zeros(2 * self.capacity, dtype=np.int64)  # twice, so that any window is contiguous
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._next = 0  # where the next row goes
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def stamps_ns(self) -> Int64:
+        """(N,) int64 view, increasing."""
+        start = (self._next - self._count) % self.capacity
+        return self._stamps[start : start + self._count]
+
+    def append(self, stamp_ns: int) -> Float32:
+        """Add a row; stamps must increase.
+
+        Returns:
+            The row, for the caller to fill.
+        """
+        if self._count >= 2:
+            before, last = self.stamps_ns[-2:]
+            if last - before < self._separation_ns:
+                self._next = (self._next - 1) % self.capacity
+                self._count -= 1
+        row: Float32 = self._rows[self._next]
+        self._stamps[self._next] = self._stamps[self._next + self.capacity] = stamp_ns
+        self._next = (self._next + 1) % self.capacity
+        self._count = min(self._count + 1, self.capacity)
+        return row
+
+    def row(self, index: int) -> Float32:
+        """The row that belongs to ``stamps_ns[index]``; a view."""
+        row: Float32 = self._rows[(self._next - self._count + index) % self.capacity]
+        return row
+
+    def take(self, indices: npt.NDArray[Any], out: Float32) -> None:
+        """Copy the rows of several positions in ``stamps_ns`` to ``out``."""
+        at = (self._next - self._count + indices) % self.capacity
+        np.take(self._rows, at, axis=0, out=out, mode="clip")  # the default mode would buffer the whole result
+
+
+class FeatureRing:
+    """Features of one source, gathered by time stamp into the streaming step's ``past``.
+
+    Args:
+        segments: Number T of segments in a window.
+        spacing_ns: Time between two segments.
+        feature_size: Length D of a feature.
+    """
+
+    def __init__(self, segments: int, spacing_ns: int, feature_size: int) -> None:
+        self._segments, self._spacing_ns = segments, spacing_ns
+        separation_ns = max(1, spacing_ns // FEATURES_PER_SPACING)
+        self._ring = StampedRing(segments * spacing_ns, separation_ns, (feature_size,))
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._ring.clear()
+
+    def append(self, stamp_ns: int, feature: Float32) -> None:
+        """Remember the (D,) feature of the frame captured at ``stamp_ns``, later than all before."""
+        self._ring.append(stamp_ns)[:] = feature
+
+    def gather(self, now_ns: int, out: Float32) -> int | None:
+        """Write the features of the T-1 older segments of the window that ends at ``now_ns``.
+
+        Args:
+            now_ns: Stamp of the newest frame, not yet appended.
+            out: (T-1, D) float32, oldest first; untouched when the window is not full.
+
+        Returns:
+            The largest distance of a feature from its segment's moment, in ns; None (warming) when a segment has no
+            feature within half a spacing.
+        """
+        if self._segments == 1:
+            return 0
+        stamps = self._ring.stamps_ns
+        chosen = gather(stamps, now_ns - self._spacing_ns, self._segments - 1, self._spacing_ns)
+        if chosen is None:
+            return None
+        self._ring.take(chosen, out)
+        moments = now_ns - np.arange(self._segments - 1, 0, -1, dtype=np.int64) * self._spacing_ns
+        return int(np.abs(stamps[chosen] - moments).max())
+
+
+class MotionHistory:
+    """Planes of one source, for the motion stack: the frames at t, t - d1, t - d2 ... as channels.
+
+    Args:
+        offsets_ms: Of the stack, 0 first.
+        size: Side S of a plane.
+        longest_gap_ns: Frames further apart start the history anew.
+    """
+
+    def __init__(self, offsets_ms: tuple[int, ...], size: int, longest_gap_ns: int) -> None:
+        self._offsets_ns = np.asarray(offsets_ms, dtype=np.int64) * 1_000_000
+        steps = np.diff(self._offsets_ns)
+        self.tolerance_ns = int(steps.min()) // 2 if len(steps) else 0
+        self._gap_ns = max(longest_gap_ns, 2 * self.tolerance_ns)
+        span_ns = int(self._offsets_ns[-1]) + self.tolerance_ns
+        separation_ns = max(1, span_ns // PLANES_PER_HISTORY)
+        self._ring = StampedRing(span_ns, separation_ns, (size, size))
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._ring.clear()
+
+    def append(self, stamp_ns: int) -> Float32:
+        """Make room for the plane of the frame captured at ``stamp_ns``; the caller fills the (S, S) float32."""
+        if len(self._ring) and stamp_ns - int(self._ring.stamps_ns[-1]) > self._gap_ns:
+            self._ring.clear()
+        return self._ring.append(stamp_ns)
+
+    def planes(self) -> tuple[list[Float32], int] | None:
+        """The stack of the newest frame.
+
+        Returns:
+            One plane per offset, newest first, and the largest distance of a plane from its moment in ns; None
+            (warming) while the history does not reach back to the last offset.
+        """
+        stamps = self._ring.stamps_ns
+        moments = stamps[-1] - self._offsets_ns
+        if stamps[0] - moments[-1] > self.tolerance_ns:
+            return None
+        chosen = nearest(stamps, moments)
+        return [self._ring.row(int(i)) for i in chosen], int(np.abs(stamps[chosen] - moments).max())

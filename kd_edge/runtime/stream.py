@@ -1,0 +1,258 @@
+"""Labels from one camera, as an iterator: capture thread, recogniser, watchdog, sinks."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType, TracebackType
+
+from kd_edge.artifact import Artifact
+from kd_edge.engines.onnxruntime import Provider
+from kd_edge.runtime.cameras import Wanted, check_fits, make_camera
+from kd_edge.runtime.cameras.base import Camera
+from kd_edge.runtime.capture import Capture, Captured
+from kd_edge.runtime.config import CameraConfig, camera_config
+from kd_edge.runtime.recognizer import Recognizer, SelfTest
+from kd_edge.runtime.sinks import Sink, SinkThread, open_sink
+from kd_edge.runtime.watchdog import ServiceNotifier, Watchdog
+from kd_edge.types import Prediction
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Counters of a stream.
+
+    Attributes:
+        captured: Frames the camera delivered.
+        dropped: Frames a newer one replaced before they were encoded.
+        frozen: Frames that showed a frozen picture and were not encoded.
+        reconnects: How often the camera was reopened.
+        pushed: Frames encoded.
+        labels: Predictions by state.
+        fps: Frames encoded per second of wall time.
+        sink_faults: What broke each broken sink, by name.
+        sink_dropped: Predictions that sinks were too slow for or broken to take.
+    """
+
+    captured: int
+    dropped: int
+    frozen: int
+    reconnects: int
+    pushed: int
+    labels: dict[str, int]
+    fps: float
+    sink_faults: dict[str, str] = field(default_factory=dict)
+    sink_dropped: int = 0
+
+
+def stream(
+    *,
+    model: str | Path | Artifact | Recognizer,
+    camera: str | Camera,
+    realtime: bool = False,
+    sinks: Sequence[str | Sink] = (),
+    threads: int = 1,
+    provider: Provider = "cpu",
+    strict: bool = False,
+    self_test: SelfTest = "raise",
+    valid_ms: float | None = None,
+    notify: bool = False,
+) -> LabelStream:
+    """Label a camera's frames: ``with stream(model=..., camera="ir0") as labels: for prediction in labels: ...``.
+
+    Args:
+        model: Artifact, or a recogniser that is loaded already; then the options for loading do not apply.
+        camera: Name, URI, or a camera of one's own.
+        realtime: Pace a recording by its stamps; without it every frame is labelled as fast as possible.
+        sinks: URIs or sinks of one's own; each gets every prediction, none can delay one.
+        threads: As in ``Recognizer.load``, like ``provider``, ``strict``, ``self_test`` and ``valid_ms``.
+        provider: See ``threads``.
+        strict: See ``threads``.
+        self_test: See ``threads``.
+        valid_ms: See ``threads``.
+        notify: Report readiness and fresh frames to systemd.
+
+    Returns:
+        A context manager and iterator; everything is opened on entering and closed on leaving it.
+    """
+    options = (threads, provider, strict, self_test, valid_ms)
+    return LabelStream(model, camera, realtime, tuple(sinks), options, notify)
+
+
+class LabelStream:
+    """See ``stream``. Iterating ends with a recording; a live camera's labels end with the ``with`` block.
+
+    Attributes:
+        recognizer: The recogniser in use, once entered.
+        camera: The camera in use, once entered.
+    """
+
+    recognizer: Recognizer
+    camera: Camera
+
+    def __init__(
+        self,
+        model: str | Path | Artifact | Recognizer,
+        camera: str | Camera,
+        realtime: bool,
+        sinks: tuple[str | Sink, ...],
+        options: tuple[int, Provider, bool, SelfTest, float | None],
+        notify: bool,
+    ) -> None:
+        self._model, self._camera, self._realtime = model, camera, realtime
+        self._wanted_sinks, self._options, self._notify = sinks, options, notify
+        self._closing = ExitStack()
+        self._sinks: list[SinkThread] = []
+        self._capture: Capture | None = None
+        self._labels: Counter[str] = Counter()
+        self._pushed = self._reconnects = 0
+        self._last_id, self._last_ns = -1, 0
+        self._first_push = self._last_push = 0.0
+
+    def __enter__(self) -> LabelStream:
+        """Load the model, open camera and sinks, start capturing.
+
+        Raises:
+            KdEdgeError: Model, camera or a sink cannot be opened; nothing stays open.
+        """
+        with ExitStack() as opened:
+            self.recognizer = self._load()
+            self.camera, config = self._make_camera()
+            opened.callback(self.camera.close)
+            self.camera.open()
+            check_fits(self.camera, Wanted.by(self.recognizer.manifest))
+            for wanted in self._wanted_sinks:
+                sink = SinkThread(open_sink(wanted) if isinstance(wanted, str) else wanted)
+                sink.open()
+                opened.callback(sink.close)
+                self._sinks.append(sink)
+            self._service = ServiceNotifier() if self._notify else None
+            if self._service is not None:
+                opened.callback(self._service.stopping)
+                self._service.ready()
+            self._capture = Capture(self.camera, config)
+            opened.callback(self._capture.stop)
+            self._capture.start()
+            self._last_ns = time.monotonic_ns()
+            self._watchdog = Watchdog(self.recognizer.valid_ns, self._last_ns)
+            self._closing = opened.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop capturing, write what is queued, close everything; takes bounded time."""
+        self._closing.close()
+
+    def __iter__(self) -> Iterator[Prediction]:
+        """The stream itself."""
+        return self
+
+    def __next__(self) -> Prediction:
+        """The next prediction: of a new frame, or ``stale`` when none came in time.
+
+        Raises:
+            StopIteration: The recording has ended, or the stream was left.
+            KdEdgeError: The recording is damaged here, or frames are not what the model needs.
+        """
+        if self._capture is None:
+            raise RuntimeError("iterate inside the with block: with stream(...) as labels: for prediction in labels")
+        while True:
+            captured = self._capture.get(self._wait_seconds())
+            prediction = self._due_stale() if captured is None else self._push(captured)
+            if prediction is not None:
+                self._labels[prediction.state.value] += 1
+                for sink in self._sinks:
+                    sink.put(prediction)
+                return prediction
+            if captured is None and self._capture.ended:
+                if self._capture.error is not None:
+                    raise self._capture.error
+                raise StopIteration
+
+    @property
+    def statistics(self) -> Statistics:
+        """Counters up to now; also after leaving."""
+        counters = self._capture.counters if self._capture is not None else None
+        seconds = self._last_push - self._first_push
+        return Statistics(
+            captured=counters.captured if counters else 0,
+            dropped=counters.dropped if counters else 0,
+            frozen=counters.frozen if counters else 0,
+            reconnects=counters.reconnects if counters else 0,
+            pushed=self._pushed,
+            labels=dict(self._labels),
+            fps=(self._pushed - 1) / seconds if seconds > 0 else 0.0,
+            sink_faults={s.sink.name: s.fault for s in self._sinks if s.fault is not None},
+            sink_dropped=sum(s.dropped for s in self._sinks),
+        )
+
+    def _load(self) -> Recognizer:
+        if isinstance(self._model, Recognizer):
+            return self._model
+        threads, provider, strict, self_test, valid_ms = self._options
+        return Recognizer.load(
+            self._model, threads=threads, provider=provider, strict=strict, self_test=self_test, valid_ms=valid_ms
+        )
+
+    def _make_camera(self) -> tuple[Camera, CameraConfig]:
+        if not isinstance(self._camera, str):
+            return self._camera, camera_config("synthetic:")  # only its time-outs are used
+        config = camera_config(self._camera)
+        wanted = Wanted.by(self.recognizer.manifest)
+        return make_camera(self._camera, config, wanted, realtime=self._realtime), config
+
+    def _wait_seconds(self) -> float | None:
+        return self._watchdog.wait_seconds(time.monotonic_ns()) if self.camera.live else None
+
+    def _push(self, captured: Captured) -> Prediction | None:
+        frame = captured.frame
+        if captured.reconnects != self._reconnects:
+            self._reconnects = captured.reconnects
+            self.recognizer.reset(frame.source, "reconnect")
+        prediction = self.recognizer.push(
+            frame.image, frame.captured_ns, frame.source, frame_id=frame.frame_id, truth=frame.truth
+        )
+        if prediction is None:
+            return None
+        self._pushed += 1
+        self._last_push = time.monotonic()
+        self._first_push = self._first_push or self._last_push
+        self._last_id, self._last_ns = frame.frame_id, frame.captured_ns
+        if not self.camera.live:  # stamps are the recording's own: no moment of this machine's clock belongs beside them
+            return prediction
+        now_ns = time.monotonic_ns()
+        self._watchdog.fresh(frame.captured_ns)
+        if self._service is not None:
+            self._service.alive(now_ns)
+        return replace(prediction, emitted_ns=now_ns)
+
+    def _due_stale(self) -> Prediction | None:
+        now_ns = time.monotonic_ns()
+        if not self.camera.live or (self._capture and self._capture.ended) or not self._watchdog.is_due(now_ns):
+            return None
+        reason = f"no fresh frame for {(now_ns - self._last_ns) / 1e6:.0f} ms"
+        return self.recognizer.stale(self.camera.name, self._last_id, self._last_ns, now_ns, reason)
+
+
+@contextmanager
+def interrupt_on_sigterm() -> Iterator[None]:
+    """Treat SIGTERM like Ctrl-C inside the block, so that a service stops as cleanly as a person stops it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,72 @@
+"""When labels go stale, and telling systemd that frames are fresh."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+
+ALIVE_INTERVAL_NS = 500_000_000
+"""systemd hears of fresh frames at most twice a second."""
+
+
+class Watchdog:
+    """Decides when a ``stale`` prediction is due: once per interval without a fresh frame. Has no clock of its own.
+
+    Args:
+        valid_ns: How long a frame's label is valid, and the interval of repeated stale predictions.
+        now_ns: The start.
+    """
+
+    def __init__(self, valid_ns: int, now_ns: int) -> None:
+        self._valid_ns = valid_ns
+        self._due_ns = now_ns + valid_ns
+
+    def fresh(self, captured_ns: int) -> None:
+        """A fresh frame was captured at ``captured_ns``."""
+        self._due_ns = max(self._due_ns, captured_ns + self._valid_ns)
+
+    def wait_seconds(self, now_ns: int) -> float:
+        """How long to wait for a frame before the next stale prediction is due."""
+        return max(0.0, (self._due_ns - now_ns) / 1e9)
+
+    def is_due(self, now_ns: int) -> bool:
+        """Whether a stale prediction is due now; the next one is an interval later."""
+        if now_ns < self._due_ns:
+            return False
+        self._due_ns = now_ns + self._valid_ns
+        return True
+
+
+class ServiceNotifier:
+    """Speaks systemd's notify protocol (sd_notify(3)) on ``NOTIFY_SOCKET``; silent where there is none."""
+
+    def __init__(self) -> None:
+        self._alive_ns = -ALIVE_INTERVAL_NS
+        address = os.environ.get("NOTIFY_SOCKET", "")
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) if address else None
+        if self._socket is not None:
+            self._socket.setblocking(False)
+
+    def ready(self) -> None:
+        """Model and camera are open."""
+        self._send(b"READY=1")
+
+    def alive(self, now_ns: int) -> None:
+        """A fresh frame was labelled; without these systemd restarts the service after ``WatchdogSec``."""
+        if now_ns - self._alive_ns >= ALIVE_INTERVAL_NS:
+            self._alive_ns = now_ns
+            self._send(b"WATCHDOG=1")
+
+    def stopping(self) -> None:
+        """The stream closes; nothing is sent afterwards."""
+        self._send(b"STOPPING=1")
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _send(self, message: bytes) -> None:
+        if self._socket is not None:
+            with contextlib.suppress(OSError):  # a manager that does not listen must not stop the labels
+                self._socket.sendto(message, self._address)

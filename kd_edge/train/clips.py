@@ -1,0 +1,185 @@
+"""Cached clips as network input: which frames, which crop, and in which order; the same for any number of workers."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from kd_edge.data.cache import CachedClip
+from kd_edge.data.pairs import PairedClips
+from kd_edge.preprocess import Preprocess, centre_crop, clip_input, clip_limits
+from kd_edge.sampling import gather, motion_indices, nearest, segment_indices
+from kd_edge.train.augment import CropDraw, add_noise, draw_crop, jitter_limits
+from kd_edge.train.recipe import Augment
+from kd_edge.types import Float32, Int64
+
+
+class Batch(TypedDict):
+    """What the loader yields: ``inputs`` one (B, T, C, S, S) float32 per modality, ``labels`` (B,) int64."""
+
+    inputs: list[Tensor]
+    labels: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Where a clip's segments lie.
+
+    Attributes:
+        segments: T.
+        random_seconds: None spreads the segments over the clip; a length puts them into a random window of 0.5 to 1.5
+            times that.
+    """
+
+    segments: int
+    random_seconds: float | None = None
+
+    def choose(self, stamps_ns: Int64, rng: np.random.Generator | None) -> Int64:
+        """(T,) frame indices; without ``rng`` the centres of T equal parts of the clip."""
+        if rng is None:
+            return segment_indices(len(stamps_ns), self.segments, mode="centre")
+        if self.random_seconds is not None:
+            length = clip_length_ns(stamps_ns)
+            window = min(rng.uniform(0.5, 1.5) * self.random_seconds * 1e9, length)
+            spacing = int(window / self.segments)
+            earliest = int(stamps_ns[0]) + (self.segments - 1) * spacing
+            chosen = gather(
+                stamps_ns, int(rng.integers(min(earliest, stamps_ns[-1]), stamps_ns[-1] + 1)), self.segments, spacing
+            )
+            if chosen is not None:
+                return chosen  # else the clip has fewer frames than segments
+        return segment_indices(len(stamps_ns), self.segments, mode="random", rng=rng)
+
+
+def clip_length_ns(stamps_ns: Int64) -> float:
+    """Length of a clip, each frame counted as long as the mean time between frames."""
+    span = float(stamps_ns[-1] - stamps_ns[0])
+    return span * len(stamps_ns) / (len(stamps_ns) - 1) if len(stamps_ns) > 1 else 1.0
+
+
+class ClipDataset(Dataset[tuple[list[Float32], int]]):
+    """Network inputs of paired clips.
+
+    Items are asked for as (position, epoch): what is random follows from seed, epoch and sample id alone, so a resumed
+    run and any number of workers see the same clips.
+
+    Args:
+        pairs: The clips, one modality per preprocessing.
+        specs: Preprocessing of each modality.
+        windows: Where the segments lie.
+        augment: Random changes; None is evaluation: centre frames, centre crop, nothing random.
+        seed: Of the recipe.
+        flip_labels: Label of each class after mirroring.
+    """
+
+    def __init__(
+        self,
+        pairs: PairedClips,
+        specs: Sequence[Preprocess],
+        windows: Windows,
+        augment: Augment | None,
+        seed: int,
+        flip_labels: Sequence[int] | None = None,
+    ) -> None:
+        self.pairs = pairs
+        self.specs = tuple(specs)
+        self.windows = windows
+        self.augment = augment
+        self.seed = seed
+        self.flip_labels = flip_labels
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[list[Float32], int]:
+        position, epoch = key
+        sample, clips = self.pairs.samples[position], self.pairs.clips(position)
+        first = clips[0].stamps_ns
+        if self.augment is None:
+            chosen = self.windows.choose(first, None)
+            return [
+                self._input(c, first[chosen], s, None, None) for c, s in zip(clips, self.specs, strict=True)
+            ], sample.label
+        rng = np.random.default_rng([self.seed, epoch, zlib.crc32(sample.id.encode())])
+        chosen = self.windows.choose(first, rng)
+        crop = draw_crop(self.augment, rng)
+        inputs = [self._input(c, first[chosen], s, crop, rng) for c, s in zip(clips, self.specs, strict=True)]
+        if crop.flip and self.flip_labels is not None:
+            return inputs, self.flip_labels[sample.label]
+        return inputs, sample.label
+
+    def _input(
+        self, clip: CachedClip, moments: Int64, spec: Preprocess, crop: CropDraw | None, rng: np.random.Generator | None
+    ) -> Float32:
+        """One modality at the chosen moments, (T, C, S, S)."""
+        height, width = clip.frames.shape[1:3]
+        at = nearest(clip.stamps_ns, moments)
+        indices = motion_indices(clip.stamps_ns, at, spec.motion_offsets_ms)
+        limits = clip_limits(clip.own_limits, clip.stamps_ns, spec.window)
+        if crop is None or rng is None or self.augment is None:
+            return clip_input(clip.frames, limits, indices, centre_crop(height, width, spec.input_px), spec)
+        limits = jitter_limits(limits, self.augment, rng)
+        result = clip_input(clip.frames, limits, indices, crop.on(height, width), spec)
+        add_noise(result, self.augment, rng)
+        return result
+
+
+class EpochBatches(Sampler[list[tuple[int, int]]]):
+    """Batches of (position, epoch): shuffled by seed and epoch in training, in order for evaluation.
+
+    A last incomplete batch is dropped in training (other clips are left out each epoch) unless it is the only one.
+
+    Args:
+        count: Number of samples.
+        batch_size: Over all devices.
+        seed: None keeps the order and every sample.
+        rank: Number of this process.
+        world: Number of processes; each takes every ``world``-th sample of a batch.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int | None, rank: int = 0, world: int = 1) -> None:
+        self.count = count
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank, self.world = rank, world
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        if self.seed is None:
+            return -(-self.count // self.batch_size)
+        return max(1, self.count // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.arange(self.count)
+        if self.seed is not None:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
+        for batch in range(len(self)):
+            mine = order[batch * self.batch_size : (batch + 1) * self.batch_size][self.rank :: self.world]
+            yield [(int(position), self.epoch) for position in mine]
+
+
+def collate(items: Sequence[tuple[list[Float32], int]]) -> Batch:
+    """Stack samples to a batch."""
+    modalities = zip(*(inputs for inputs, _ in items), strict=True)
+    inputs = [torch.from_numpy(np.stack(clips)) for clips in modalities]
+    return {"inputs": inputs, "labels": torch.tensor([label for _, label in items])}
+
+
+def make_loader(dataset: ClipDataset, batches: EpochBatches, workers: int) -> DataLoader[Batch]:
+    """A loader over the batches; worker processes start afresh (spawn) and live as long as the loader."""
+    return DataLoader(
+        dataset,  # type: ignore[arg-type]  # torch types a loader by its dataset's items, not by what collate returns
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=collate,
+        multiprocessing_context="spawn" if workers else None,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )

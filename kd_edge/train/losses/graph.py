@@ -1,0 +1,220 @@
+"""The multi-scale graph cross-attention loss (MGCAM).
+
+Source: Quan et al., "A Cross-Modal Knowledge Distillation Approach for RGB-to-Infrared Video Action Recognition",
+Eq. 1-6. No code is public; every place where the paper leaves a choice is named below with the choice made.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kd_edge.errors import TrainingError
+from kd_edge.train.losses.precision import as_float, full_precision
+
+Scale = Literal["mean", "l2norm", "median", "sum"]
+Pairs = Literal["matched", "all"]
+_IDENTITY = 1e-6
+"""Off-diagonal edges below this carry no information in float32."""
+
+
+def sample_graph(features: Tensor, *, scale: Scale = "mean") -> Tensor:
+    """Gaussian similarity between the samples of a batch, ``E[m, n] = exp(-d2(m, n) / 2)`` (Eq. 1).
+
+    The paper writes a distance between the student's and the teacher's feature, but needs one graph per network in
+    Eq. 3, and the two features differ in size: the distance is taken inside one modality, between samples.
+
+    Args:
+        features: (b, ...) one feature per sample.
+        scale: What d2 is. ``mean``: squared distance over the number of elements; ``l2norm``: squared distance of the
+            features scaled to length 1; ``median``: squared distance over the median between different samples;
+            ``sum``: the literal squared distance, which makes E the identity for real feature maps (exp underflows).
+
+    Returns:
+        (b, b), symmetric, diagonal 1, entries in [0, 1].
+    """
+    with full_precision(features):
+        vectors = as_float(features).flatten(1)
+        if scale == "l2norm":
+            vectors = F.normalize(vectors, dim=1)
+        vectors = vectors - vectors.mean(dim=0)  # same distances, far less cancellation in the Gram matrix
+        gram = vectors @ vectors.T
+        norms = gram.diagonal()
+        distance = (norms[:, None] + norms[None, :] - gram - gram.T).clamp(min=0)
+        distance = distance * (1 - torch.eye(len(distance), dtype=distance.dtype, device=distance.device))
+        if scale == "mean":
+            distance = distance / vectors.shape[1]
+        elif scale == "median" and len(distance) > 1:
+            distance = distance / _off_diagonal(distance).median().clamp(min=torch.finfo(distance.dtype).tiny)
+        return torch.exp(-distance / 2)
+
+
+def normalize_graph(edges: Tensor) -> Tensor:
+    """Laplacian normalisation ``Q = D^-1/2 E D^-1/2`` with D the row sums (Eq. 2).
+
+    Args:
+        edges: E (b, b), symmetric, diagonal 1.
+
+    Returns:
+        Q (b, b), symmetric, entries in [0, 1].
+    """
+    with full_precision(edges):
+        root = as_float(edges).sum(dim=1).rsqrt()
+        return root[:, None] * edges * root[None, :]
+
+
+class MgcamAdapters(nn.Module):
+    """1x1 convolutions without bias from student to teacher channels, trained with the student and dropped at export.
+
+    The paper subtracts feature maps of different channel counts and does not say how. Pairs of stages with equal
+    channels pass unchanged.
+
+    Args:
+        student_channels: Channels of the student's stages.
+        teacher_channels: Channels of the teacher's stages.
+        pairs: As in ``mgcam``.
+    """
+
+    def __init__(
+        self, student_channels: Sequence[int], teacher_channels: Sequence[int], pairs: Pairs = "matched"
+    ) -> None:
+        super().__init__()
+        self.projections = nn.ModuleDict()
+        for i, j in stage_pairs(len(student_channels), len(teacher_channels), pairs):
+            c_s, c_t = student_channels[i], teacher_channels[j]
+            if c_s != c_t:
+                self.projections[f"{i}_{j}"] = nn.Conv2d(c_s, c_t, 1, bias=False)
+
+    def forward(self, feature: Tensor, student_stage: int, teacher_stage: int) -> Tensor:
+        """Project (b, c_S, h, w) of a student stage to (b, c_T, h, w) of a teacher stage."""
+        key = f"{student_stage}_{teacher_stage}"
+        if key not in self.projections:
+            return feature
+        projected: Tensor = self.projections[key](feature)
+        return projected
+
+
+def mgcam(
+    student_features: Sequence[Tensor],
+    teacher_features: Sequence[Tensor],
+    *,
+    adapters: Callable[[Tensor, int, int], Tensor] | None = None,
+    align: Literal["conv", "channel_mean"] = "conv",
+    scale: Scale = "mean",
+    tau: float = 1.0,
+    reduction: Literal["sum", "mean"] = "sum",
+    pairs: Pairs = "matched",
+    detach_attention: bool = False,
+) -> Tensor:
+    """Multi-scale graph cross-attention loss (Eq. 1-6).
+
+    For a student stage i and a teacher stage j: graphs ``Q_S``, ``Q_T`` (b, b) of their own features;
+    ``A = softmax(tau * Q_S Q_T^T / sqrt(b))`` over the last axis; ``W_T = A F_T`` and ``W_S = A F_S`` mix the samples'
+    feature maps; the loss is ``||W_T / ||W_T|| - W_S / ||W_S||||^2``, norms per sample over (c, h, w).
+
+    Choices where the paper is silent or ambiguous: the graphs use the unprojected features; d in sqrt(d) is b, the
+    length of the contracted axis; the "feature activation map A_j" is the feature map itself; stages are matched,
+    i = j, and averaged (k terms); where heights and widths differ both maps are average-pooled to the smaller. The
+    entries of A differ by at most a factor e^(tau / sqrt(b)), so with ``tau`` = 1 attention is close to a batch mean.
+    With a batch of 1, A is 1 and the loss is the distance of the two normalised feature maps.
+
+    Args:
+        student_features: k_S maps (b, c, h, w), one per stage. Segments are averaged before (see ``distil``).
+        teacher_features: k_T maps (b, c, h, w); no gradient flows into them.
+        adapters: ``adapters(feature, i, j)`` projects student stage i to the channels of teacher stage j; needed with
+            ``align="conv"`` where the channels differ, see ``MgcamAdapters``.
+        align: ``conv`` uses ``adapters``; ``channel_mean`` compares the means over the channels, without parameters.
+        scale: Distance of the graphs, see ``sample_graph``.
+        tau: Factor on the attention's logits; above 1 sharpens it.
+        reduction: Over (c, h, w): ``sum`` gives terms in [0, 4]; ``mean`` is the paper's "MSE calculation" read
+            literally, at most 4 / (c h w), which has next to no effect with a weight of 1.
+        pairs: ``matched`` stages, or ``all`` k_S * k_T of them (the double sum read literally, then averaged).
+        detach_attention: Keep the student's gradient out of A.
+
+    Returns:
+        Scalar >= 0, mean over batch and pairs.
+
+    Raises:
+        TrainingError: Stages or channels that do not fit.
+    """
+    terms = []
+    for i, j in stage_pairs(len(student_features), len(teacher_features), pairs):
+        student, teacher = as_float(student_features[i]), as_float(teacher_features[j].detach())
+        with full_precision(student):
+            attention = _attention(student, teacher, scale, tau)
+            if detach_attention:
+                attention = attention.detach()
+            if align == "channel_mean":
+                student, teacher = student.mean(1, keepdim=True), teacher.mean(1, keepdim=True)
+            elif adapters is not None:
+                student = adapters(student, i, j)
+            terms.append(_mixed_distance(attention, *_same_size(student, teacher, i, j), reduction))
+    return torch.stack(terms).mean()
+
+
+def stage_pairs(student_stages: int, teacher_stages: int, pairs: Pairs) -> list[tuple[int, int]]:
+    """Stages (i, j) that are compared.
+
+    Raises:
+        TrainingError: ``matched`` with different numbers of stages, or no stage.
+    """
+    if min(student_stages, teacher_stages) < 1 or (pairs == "matched" and student_stages != teacher_stages):
+        raise TrainingError(
+            f"{student_stages} student and {teacher_stages} teacher stages for pairs='{pairs}'",
+            "equal numbers for matched pairs, at least one each",
+            "tap as many stages of the teacher, or use pairs='all'",
+        )
+    if pairs == "matched":
+        return [(i, i) for i in range(student_stages)]
+    return list(itertools.product(range(student_stages), range(teacher_stages)))
+
+
+def _attention(student: Tensor, teacher: Tensor, scale: Scale, tau: float) -> Tensor:
+    """A (b, b), rows sum to 1 (Eq. 3)."""
+    graphs = []
+    for who, features in (("student", student), ("teacher", teacher)):
+        edges = sample_graph(features, scale=scale)
+        if len(edges) > 1 and bool(_off_diagonal(edges.detach()).max() < _IDENTITY):
+            warnings.warn(
+                f"the {who}'s sample graph is the identity (scale='{scale}'): attention carries no information; "
+                "use scale='mean', 'l2norm' or 'median'",
+                stacklevel=3,
+            )
+        graphs.append(normalize_graph(edges))
+    return torch.softmax(tau * (graphs[0] @ graphs[1].T) / math.sqrt(len(student)), dim=-1)
+
+
+def _same_size(student: Tensor, teacher: Tensor, i: int, j: int) -> tuple[Tensor, Tensor]:
+    if student.shape[:2] != teacher.shape[:2]:
+        raise TrainingError(
+            f"student stage {i} with (batch, channels) {tuple(student.shape[:2])}, teacher stage {j} with "
+            f"{tuple(teacher.shape[:2])}",
+            "the same",
+            "pass adapters=MgcamAdapters(student_channels, teacher_channels), or use align='channel_mean'",
+        )
+    size = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))
+    return _pooled(student, size), _pooled(teacher, size)
+
+
+def _pooled(feature: Tensor, size: tuple[int, int]) -> Tensor:
+    return feature if tuple(feature.shape[2:]) == size else F.adaptive_avg_pool2d(feature, size)
+
+
+def _mixed_distance(attention: Tensor, student: Tensor, teacher: Tensor, reduction: str) -> Tensor:
+    """Eq. 4-6 for one pair of stages of equal shape (b, c, h, w)."""
+    mixed_s = F.normalize(attention @ student.flatten(1), dim=1, eps=1e-12)
+    mixed_t = F.normalize(attention @ teacher.flatten(1), dim=1, eps=1e-12)
+    squared = (mixed_t - mixed_s).square()
+    return squared.sum(dim=1).mean() if reduction == "sum" else squared.mean()
+
+
+def _off_diagonal(matrix: Tensor) -> Tensor:
+    """(b, b) -> (b * (b - 1),)."""
+    return matrix[~torch.eye(len(matrix), dtype=torch.bool, device=matrix.device)]

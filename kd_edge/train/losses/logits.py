@@ -1,0 +1,121 @@
+"""Losses on logits: soft targets and decoupled knowledge distillation."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kd_edge.errors import TrainingError
+from kd_edge.train.losses.precision import as_float, full_precision
+
+
+def soft_target(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0) -> Tensor:
+    """Soft targets: ``T^2 * KL(softmax(t / T) || softmax(s / T))``, mean over the batch.
+
+    Args:
+        student_logits: (N, C).
+        teacher_logits: (N, C); no gradient flows into it.
+        temperature: T > 0; T^2 keeps the gradient's size independent of it.
+
+    Returns:
+        Scalar >= 0.
+
+    Source: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015.
+    """
+    _check(student_logits, teacher_logits, temperature)
+    with full_precision(student_logits):
+        log_s = F.log_softmax(as_float(student_logits) / temperature, dim=1)
+        log_t = F.log_softmax(as_float(teacher_logits.detach()) / temperature, dim=1)
+        return _kl(log_t, log_s) * temperature**2
+
+
+def dkd(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    target_weight: float,
+    nontarget_weight: float,
+    temperature: float = 4.0,
+) -> Tensor:
+    """Decoupled knowledge distillation: ``target_weight * TCKD + nontarget_weight * NCKD``.
+
+    The weights are the papers' alpha_T and alpha_N (0.7 and 0.35); the weight of the whole term in the total loss
+    (alpha, 0.1) is another one and not applied here.
+
+    Args:
+        student_logits: (N, C), C >= 2.
+        teacher_logits: (N, C); no gradient flows into it.
+        labels: (N,) int64.
+        target_weight: Weight of the target-class term.
+        nontarget_weight: Weight of the term among the other classes.
+        temperature: T > 0. The MGCAM paper does not give it; 4 is the reference implementation's value.
+
+    Returns:
+        Scalar >= 0.
+
+    Raises:
+        TrainingError: Fewer than two classes, or shapes that differ.
+
+    Source: Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022; Eq. 7-9 of the MGCAM paper.
+    """
+    target, nontarget = dkd_terms(student_logits, teacher_logits, labels, temperature=temperature)
+    return target_weight * target + nontarget_weight * nontarget
+
+
+def dkd_terms(
+    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """The two terms of DKD, each ``T^2 * KL(teacher || student)``, mean over the batch.
+
+    TCKD compares ``b = [p_y, sum of p_c for c != y]``; NCKD compares the softmax over the classes other than y. Both
+    stay in log space (``log b`` by logsumexp, NCKD on the C - 1 other logits alone instead of subtracting 1000 from the
+    target's), so they are finite for any finite logits. With two classes NCKD is exactly 0.
+
+    Args:
+        student_logits: (N, C), C >= 2.
+        teacher_logits: (N, C); no gradient flows into it.
+        labels: (N,) int64.
+        temperature: T > 0.
+
+    Returns:
+        (TCKD, NCKD), scalars >= 0.
+
+    Raises:
+        TrainingError: Fewer than two classes, or shapes that differ.
+    """
+    _check(student_logits, teacher_logits, temperature)
+    classes = student_logits.shape[1]
+    if classes < 2:
+        raise TrainingError(f"DKD with {classes} class", "at least two classes", "remove the dkd loss")
+    columns = torch.arange(classes - 1, device=labels.device)
+    others = columns + (columns >= labels[:, None]).long()  # (N, C-1): every column but the label's
+
+    def parts(logits: Tensor) -> tuple[Tensor, Tensor]:
+        scaled = as_float(logits) / temperature
+        log_p = F.log_softmax(scaled, dim=1)
+        log_rest = torch.logsumexp(log_p.gather(1, others), dim=1, keepdim=True)
+        binary = torch.cat([log_p.gather(1, labels[:, None]), log_rest], dim=1)  # (N, 2)
+        return binary, F.log_softmax(scaled.gather(1, others), dim=1)
+
+    with full_precision(student_logits):
+        binary_s, others_s = parts(student_logits)
+        binary_t, others_t = parts(teacher_logits.detach())
+        return _kl(binary_t, binary_s) * temperature**2, _kl(others_t, others_s) * temperature**2
+
+
+def _kl(log_teacher: Tensor, log_student: Tensor) -> Tensor:
+    """KL(teacher || student) from log-probabilities (N, C), mean over N."""
+    return (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1).mean()
+
+
+def _check(student: Tensor, teacher: Tensor, temperature: float) -> None:
+    if student.shape != teacher.shape or student.ndim != 2:
+        raise TrainingError(
+            f"student logits {tuple(student.shape)} and teacher logits {tuple(teacher.shape)}",
+            "the same shape (N, C)",
+            "give both networks the same classes and the same batch",
+        )
+    if not temperature > 0:
+        raise TrainingError(f"temperature {temperature}", "a positive number", "change temperature")

@@ -1,0 +1,140 @@
+"""What a run trains on: the split, the frame caches, and the loaders made from them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch.utils.data import DataLoader
+
+from kd_edge.data import Dataset, Sample, Split, check_split, open_dataset, validation_split
+from kd_edge.data.cache import CachedClips, prepare
+from kd_edge.data.pairs import PairedClips
+from kd_edge.errors import ConfigError, DataError
+from kd_edge.train.clips import Batch, ClipDataset, EpochBatches, Windows, clip_length_ns, make_loader
+from kd_edge.train.recipe import Recipe, StageConfig
+
+Progress = Callable[[str, int, int], None]
+"""Called with (modality, clips done, clips in all) while a cache is made."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """Everything about the recordings that a run needs.
+
+    Attributes:
+        recipe: The run.
+        dataset: The recordings.
+        train: Samples to train on.
+        validation: Samples to choose by; may be empty.
+        test: Samples touched once, at the end.
+        caches: Frame cache of each stage, by stage name.
+        clip_seconds: Length of the live window.
+    """
+
+    recipe: Recipe
+    dataset: Dataset
+    train: tuple[Sample, ...]
+    validation: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+    caches: dict[str, CachedClips]
+    clip_seconds: float
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Sample id -> why it cannot be used, over all modalities."""
+        return {name: why for cache in self.caches.values() for name, why in cache.skipped.items()}
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the recordings' contents as they are used."""
+        parts = sorted(cache.fingerprint for cache in self.caches.values())
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+    def training_loader(
+        self, stages: Sequence[str], batch_size: int, *, rank: int = 0, world: int = 1
+    ) -> tuple[DataLoader[Batch], EpochBatches]:
+        """Shuffled, augmented clips of one or more stages side by side, and the batches that carry the epoch.
+
+        The first stage's augmentation applies to all.
+        """
+        pairs = self._pairs(stages, self.train)
+        recipe = self.recipe
+        windows = Windows(recipe.segments, self.clip_seconds if recipe.windows == "random" else None)
+        specs = [self.stage(name).preprocess for name in stages]
+        augment = self.stage(stages[0]).augment
+        dataset = ClipDataset(pairs, specs, windows, augment, recipe.seed, self.dataset.flip_labels)
+        batches = EpochBatches(len(pairs), batch_size, recipe.seed, rank, world)
+        return make_loader(dataset, batches, recipe.workers), batches
+
+    def evaluation_loader(self, stage: str, samples: Sequence[Sample]) -> DataLoader[Batch]:
+        """Centre frames and centre crops of a stage's clips, in order."""
+        pairs = self._pairs([stage], samples)
+        config = self.stage(stage)
+        dataset = ClipDataset(pairs, [config.preprocess], Windows(self.recipe.segments), None, self.recipe.seed)
+        return make_loader(dataset, EpochBatches(len(pairs), max(config.batch_size, 16), None), 0)
+
+    def stage(self, name: str) -> StageConfig:
+        """The recipe's ``student`` or ``teacher``."""
+        stage = self.recipe.student if name == "student" else self.recipe.teacher
+        assert stage is not None
+        return stage
+
+    def _pairs(self, stages: Sequence[str], samples: Sequence[Sample]) -> PairedClips:
+        return PairedClips([self.caches[name] for name in stages], samples)
+
+
+def gather_material(recipe: Recipe, data_root: Path | None = None, progress: Progress | None = None) -> Material:
+    """Open the recordings, split them and make the frame caches that are not there yet.
+
+    Raises:
+        DataError: Recordings missing, a class without a sample, no room for the cache.
+        ConfigError: The recipe asks for what the data set does not have.
+    """
+    dataset = open_dataset(recipe.data, data_root)
+    split = dataset.split(recipe.split)
+    stages = {"student": recipe.student} | ({"teacher": recipe.teacher} if recipe.teacher else {})
+    for name, stage in stages.items():
+        _check_stage(name, stage, dataset)
+    caches = {name: _cache(stage, dataset, progress) for name, stage in stages.items()}
+
+    def usable(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+        return tuple(s for s in samples if all(s.id in cache for cache in caches.values()))
+
+    train, test = usable(split.train), usable(split.test)
+    check_split(Split(split.name, train, test), dataset.labels, by_subject=False)
+    train, validation = validation_split(train, recipe.validation_subjects)
+    seconds = recipe.clip_seconds
+    if seconds is None:
+        lengths = [clip_length_ns(caches["student"].clip(s.id).stamps_ns) for s in train]
+        seconds = round(float(np.median(lengths)) / 1e9, 3)
+    return Material(recipe, dataset, train, validation, test, caches, seconds)
+
+
+def _cache(stage: StageConfig, dataset: Dataset, progress: Progress | None) -> CachedClips:
+    def report(done: int, total: int) -> None:
+        if progress is not None:
+            progress(stage.modality, done, total)
+
+    spec = stage.preprocess
+    # The whole data set, so that other splits, validation subjects and seeds share one cache.
+    return prepare(dataset, dataset.samples, stage.modality, spec.resize_px, spec.window, progress=report)
+
+
+def _check_stage(name: str, stage: StageConfig, dataset: Dataset) -> None:
+    channels = dataset.image_format(stage.modality).channels
+    if channels != stage.preprocess.channels:
+        raise ConfigError(
+            f"{name}.preprocess.channels is {stage.preprocess.channels}, {stage.modality} of {dataset.name} has {channels}",
+            "the same number",
+            f"set {name}.preprocess.channels={channels}",
+        )
+    if stage.augment.flip and dataset.flip_labels is None:
+        raise DataError(
+            f"{name}.augment.flip with {dataset.name}",
+            "a data set whose actions may be mirrored",
+            f"set {name}.augment.flip=false",
+        )

@@ -1,0 +1,64 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from kd_edge import study
+from kd_edge.errors import DataError
+
+
+def summary(**changes: object) -> dict[str, object]:
+    stage = {
+        "modality": "depth",
+        "backbone": "resnet18",
+        "temporal": "tsn",
+        "epochs": 25,
+        "selected_epoch": 25,
+        "seconds": 120.0,
+        "test": {"accuracy": 0.6025, "macro_f1": 0.5},
+    }
+    values: dict[str, object] = {
+        "complete": True,
+        "seed": 3,
+        "recipe": {"losses": [{"kind": "dkd"}, {"kind": "mgcam"}]},
+        "protocol": {"dataset": "utd_mhad", "split": "odd_even", "test_samples": 430},
+        "stages": {"student": stage, "teacher": {**stage, "modality": "pose", "backbone": "resnet50"}},
+    }
+    return values | changes
+
+
+def write(folder: Path, values: dict[str, object]) -> Path:
+    folder.mkdir()
+    (folder / "summary.json").write_text(json.dumps(values))
+    return folder
+
+
+def test_teacher_first_then_student_with_its_losses(tmp_path: Path) -> None:
+    table = study.rows([write(tmp_path / "a", summary())])
+    assert [(r.stage, r.modality, r.method) for r in table] == [
+        ("teacher", "pose", "cross entropy"),
+        ("student", "depth", "CE + DKD + MGCAM"),
+    ]
+    line = study.markdown(table).splitlines()[3]
+    assert line == (
+        "| utd_mhad | odd_even | student: resnet18 + tsn | depth | CE + DKD + MGCAM | 25 of 25 | 3 | 60.2 | 50.0 | 430 | 2 |"
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "message"), [(None, "no readable summary.json"), (summary(complete=False), "is not finished")]
+)
+def test_only_finished_runs_count(tmp_path: Path, values: dict[str, object] | None, message: str) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir() if values is None else write(folder, values)
+    with pytest.raises(DataError, match=message):
+        study.rows([folder])
+
+
+def test_only_the_marked_place_is_replaced(tmp_path: Path) -> None:
+    page = tmp_path / "RESULTS.md"
+    page.write_text("before\n<!-- utd -->\nold\n<!-- /utd -->\nafter\n")
+    study.write_between_markers("new\n", page, "utd")
+    assert page.read_text() == "before\n<!-- utd -->\nnew\n<!-- /utd -->\nafter\n"
+    with pytest.raises(DataError, match="no place for 'other'"):
+        study.write_between_markers("x", page, "other")
