@@ -33,6 +33,9 @@ GOLDEN_KEY = "kd_edge_golden"
 GOLDEN_BYTES = 400_000
 """The golden clip takes at most this many bytes of the file."""
 
+BUNDLED = Path(__file__).parent / "bundled.onnx"
+"""A student of the generated data set that ships with kd-edge."""
+
 _METADATA_PROPS = 14  # field numbers of onnx.ModelProto
 _IR_VERSION, _GRAPH = 1, 7
 
@@ -134,6 +137,30 @@ class Artifact:
     path: Path
     manifest: Manifest
     golden: GoldenClip | None
+
+
+def default_model(folder: Path | None = None) -> Path:
+    """The newest artifact in a folder or in the runs below it, else the one that ships with kd-edge.
+
+    Args:
+        folder: None takes the current one.
+
+    Raises:
+        ArtifactError: There is none at all.
+    """
+    here = Path() if folder is None else folder
+    candidates = [path for pattern in ("*.onnx", "runs/*/*.onnx") for path in here.glob(pattern)]
+    for path in sorted(candidates, key=lambda p: p.stat().st_mtime_ns, reverse=True):
+        try:
+            load(path)
+        except ArtifactError:
+            continue  # an ONNX file of something else
+        return path
+    if not BUNDLED.is_file():
+        raise ArtifactError(
+            "no artifact here and none in the package", "one", "kd-edge export, or name it with --model"
+        )
+    return BUNDLED
 
 
 def write(graph: bytes, manifest: Manifest, golden: GoldenClip | None, path: Path) -> Manifest:

@@ -134,10 +134,10 @@ def _engines() -> Iterator[Finding]:
 
 
 def _models() -> Iterator[Finding]:
-    bundled = Path(__file__).parent / "bundled.onnx"
     try:
-        found = artifact.load(bundled).manifest
-        text = f"{found.name}: {len(found.labels)} actions from {found.band}, {bundled.stat().st_size / 1e6:.1f} MB"
+        found = artifact.load(artifact.BUNDLED).manifest
+        size = artifact.BUNDLED.stat().st_size / 1e6
+        text = f"{found.name}: {len(found.labels)} actions from {found.band}, {size:.1f} MB"
         yield Finding("ok", "bundled model", text)
     except KdEdgeError as error:
         yield Finding("problem", "bundled model", error.found, error.fix)

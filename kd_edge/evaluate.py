@@ -16,12 +16,12 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from kd_edge import artifact as artifacts
-from kd_edge import metrics, sampling
+from kd_edge import metrics, recipes, sampling
 from kd_edge.artifact import Artifact, Manifest
 from kd_edge.data import DataConfig, Dataset, Sample, Split, open_dataset
 from kd_edge.engines import Binding, open_engine
 from kd_edge.errors import ArtifactError, DataError, KdEdgeError
-from kd_edge.preprocess import FixedWindow, centre_crop, clip_input, clip_limits, percentile_limits, resize
+from kd_edge.preprocess import recorded_input
 from kd_edge.runtime import Recognizer
 from kd_edge.types import Clip, Float32, Int64
 
@@ -112,9 +112,11 @@ def evaluate(
     if not model.is_dir():
         return _evaluate_artifact(artifacts.load(model), data_root, split, streaming, threads, progress)
     from kd_edge.export.export import export  # torch is only needed for a run directory
+    from kd_edge.export.profile import ExportProfile
 
     with tempfile.TemporaryDirectory() as folder:
-        exported = export(model, out=Path(folder) / "student.onnx", data_root=data_root)
+        profile = recipes.load("export", "fp32", ExportProfile)
+        exported = export(model, profile, Path(folder) / "student.onnx", data_root=data_root)
         return _evaluate_artifact(exported.artifact, data_root, split, streaming, threads, progress, name=str(model))
 
 
@@ -172,7 +174,8 @@ def clip_logits(binding: Binding, clip: Clip, manifest: Manifest) -> Float32:
         clip: (T, H, W[, 3]) in the camera's dtype.
         manifest: The artifact's.
     """
-    frames = clip_frames(clip, manifest)
+    at = sampling.segment_indices(len(clip), manifest.segments, mode="centre")
+    frames = recorded_input(clip, at, manifest.preprocess)  # (T, C, S, S)
     binding.past[:] = 0
     features = []
     for frame in frames[:-1]:
@@ -183,20 +186,8 @@ def clip_logits(binding: Binding, clip: Clip, manifest: Manifest) -> Float32:
         binding.past[0] = np.stack(features)  # (T-1, D)
     binding.frame[0] = frames[-1]
     binding.run()
-    return binding.logits[0].copy()
-
-
-def clip_frames(clip: Clip, manifest: Manifest) -> Float32:
-    """Network input (T, C, S, S) of a clip's centre-sampled segments, as in training."""
-    spec = manifest.preprocess
-    segments = sampling.segment_indices(len(clip), manifest.segments, mode="centre")
-    indices = sampling.motion_indices(clip.stamps_ns, segments, spec.motion_offsets_ms)  # (T, M)
-    resized = np.stack([resize(frame, spec.resize_px) for frame in clip.frames])
-    own = np.zeros((len(clip), 2), dtype=np.float32)
-    if not isinstance(spec.window, FixedWindow):
-        own = np.array([percentile_limits(frame, spec.window) for frame in resized], dtype=np.float32)
-    limits = clip_limits(own, clip.stamps_ns, spec.window)
-    return clip_input(resized, limits, indices, centre_crop(*resized.shape[1:3], spec.input_px), spec)
+    logits: Float32 = binding.logits[0].copy()
+    return logits
 
 
 class _Stream:

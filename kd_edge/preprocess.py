@@ -15,7 +15,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kd_edge.errors import import_extra
-from kd_edge.types import Float32, Image
+from kd_edge.sampling import motion_indices
+from kd_edge.types import Clip, Float32, Image, Int64
 
 PERCENTILE_PIXELS = 4096
 """At most this many pixels of the resized frame, on a regular grid, decide its percentile limits."""
@@ -369,3 +370,24 @@ def clip_input(
         else:
             normalise.stack(planes, out[segment])
     return out
+
+
+def recorded_input(clip: Clip, at: Int64, spec: Preprocess) -> Float32:
+    """Network input of chosen frames of a decoded clip, exactly as a stream that starts with the clip makes it.
+
+    Args:
+        clip: Decoded frames, before any resizing.
+        at: (S,) int64, the chosen frames.
+        spec: The preprocessing; the crop is the central one.
+
+    Returns:
+        (S, C, input_px, input_px) float32.
+    """
+    resized = np.stack([resize(frame, spec.resize_px) for frame in clip.frames])
+    own = np.zeros((len(resized), 2), dtype=np.float32)
+    if spec.window.kind == "percentile":
+        own[:] = [percentile_limits(frame, spec.window) for frame in resized]
+    limits = clip_limits(own, clip.stamps_ns, spec.window)
+    indices = motion_indices(clip.stamps_ns, at, spec.motion_offsets_ms)
+    crop = centre_crop(resized.shape[1], resized.shape[2], spec.input_px)
+    return clip_input(resized, limits, indices, crop, spec)

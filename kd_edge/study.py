@@ -51,13 +51,8 @@ def rows(folders: Sequence[Path]) -> list[Row]:
     Raises:
         DataError: A folder has no complete summary.
     """
-    found: list[Row] = []
-    for folder in folders:
-        summary = read_summary(folder)
-        for stage in ("teacher", "student"):
-            if stage in summary["stages"]:
-                found.append(_row(summary, stage))
-    return found
+    summaries = [read_summary(folder) for folder in folders]
+    return [_row(s, stage) for s in summaries for stage in ("teacher", "student") if stage in s["stages"]]
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

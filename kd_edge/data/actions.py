@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -63,24 +64,29 @@ class Action(NamedTuple):
 
 
 def _stroke(u: float, front: bool) -> Hand:
-    return Hand(u, "head", 0.05, 0.17, 0.10) if front else Hand(u, "head", 0.13, -0.02, -0.12)
+    return Hand(u, "head", 0.05, 0.14, 0.11) if front else Hand(u, "head", 0.13, -0.02, -0.12)
 
 
+_REST = Hand(0, "rest"), Hand(1, "rest")
 _BOWL, _MOUTH = (0.02, -0.26, 0.28), (0.0, -0.05, 0.14)
-_WAIST = (0.16, -0.36, 0.33)
+_WAIST, _APART = (0.16, -0.36, 0.33), (0.16, -0.2, 0.36)
+
+
+def _bite(u: float, at_mouth: bool) -> Hand:
+    return Hand(u, "head", *_MOUTH) if at_mouth else Hand(u, "chest", *_BOWL)
+
 
 ACTIONS = {
     "drink": Action(
         (2.0, 3.0),
-        (Hand(0, "rest"), Hand(0.16, "chest", *_WAIST), Hand(0.38, "head", *_MOUTH), Hand(0.66, "head", 0.0, -0.02, 0.14),
-         Hand(0.86, "chest", *_WAIST), Hand(1, "rest")),
+        (_REST[0], Hand(0.16, "chest", *_WAIST), Hand(0.38, "head", *_MOUTH), Hand(0.66, "head", 0.0, -0.02, 0.14),
+         Hand(0.86, "chest", *_WAIST), _REST[1]),
         trunk=(Lean(0), Lean(0.36), Lean(0.5, lean=-5, nod=-20), Lean(0.62, lean=-5, nod=-20), Lean(0.8), Lean(1)),
         prop="cup",
     ),
     "eat": Action(
         (2.4, 3.4),
-        (Hand(0, "rest"), *(Hand(0.12 + 0.125 * i, *(("head", *_MOUTH) if i % 2 else ("chest", *_BOWL))) for i in range(7)),
-         Hand(1, "rest")),
+        (_REST[0], *(_bite(0.12 + 0.125 * i, i % 2 == 1) for i in range(7)), _REST[1]),
         other=(Hand(0, "rest"), Hand(0.12, "chest", 0.06, -0.32, 0.27), Hand(0.88, "chest", 0.06, -0.32, 0.27),
                Hand(1, "rest")),
         trunk=(Lean(0), Lean(0.12, lean=6, nod=14), Lean(0.88, lean=6, nod=14), Lean(1)),
@@ -88,7 +94,7 @@ ACTIONS = {
     ),
     "brush teeth": Action(
         (2.0, 3.0),
-        (Hand(0, "rest"), Hand(0.16, "head", 0.09, -0.05, 0.15), Hand(0.86, "head", 0.09, -0.05, 0.15), Hand(1, "rest")),
+        (_REST[0], Hand(0.16, "head", 0.09, -0.05, 0.15), Hand(0.86, "head", 0.09, -0.05, 0.15), _REST[1]),
         trunk=(Lean(0), Lean(0.16, lean=5, nod=5), Lean(0.86, lean=5, nod=5), Lean(1)),
         wobble=(0.045, 0.012, 0.0), hertz=(2.6, 4.2), raised=0.8, prop="toothbrush",
     ),
@@ -100,23 +106,24 @@ ACTIONS = {
     ),
     "drop": Action(
         (1.5, 2.3),
-        (Hand(0, "chest", 0.08, -0.2, 0.38), Hand(0.36, "chest", 0.08, -0.2, 0.38), Hand(0.44, "chest", 0.1, -0.16, 0.38),
-         Hand(0.62, "chest", 0.1, -0.18, 0.36), Hand(1, "rest")),
+        (Hand(0, "chest", 0.08, -0.2, 0.38), Hand(0.36, "chest", 0.08, -0.2, 0.38),
+         Hand(0.44, "chest", 0.1, -0.16, 0.38), Hand(0.62, "chest", 0.1, -0.18, 0.36), _REST[1]),
         trunk=(Lean(0), Lean(0.36), Lean(0.6, lean=6, nod=28), Lean(0.8, lean=6, nod=28), Lean(1)),
         prop="ball", held=(0.0, 0.38),
     ),
     "pick up": Action(
         (1.8, 2.7),
-        (Hand(0, "rest"), Hand(0.12, "rest"), Hand(0.44, "floor"), Hand(0.52, "floor"), Hand(0.9, "chest", 0.1, -0.28, 0.33),
-         Hand(1, "chest", 0.1, -0.28, 0.33)),
+        (_REST[0], Hand(0.12, "rest"), Hand(0.44, "floor"), Hand(0.52, "floor"),
+         Hand(0.9, "chest", 0.1, -0.28, 0.33), Hand(1, "chest", 0.1, -0.28, 0.33)),
         trunk=(Lean(0), Lean(0.08), Lean(0.44, lean=72, nod=-15, down=0.3, back=0.16),
                Lean(0.52, lean=72, nod=-15, down=0.3, back=0.16), Lean(0.88), Lean(1)),
         prop="ball", held=(0.48, 1.0),
     ),
     "throw": Action(
         (1.3, 2.1),
-        (Hand(0, "chest", 0.12, -0.25, 0.3), Hand(0.14, "chest", 0.12, -0.25, 0.3), Hand(0.4, "shoulder", 0.22, 0.22, -0.32),
-         Hand(0.54, "shoulder", 0.0, 0.38, 0.42), Hand(0.68, "shoulder", -0.28, -0.35, 0.4), Hand(1, "rest")),
+        (Hand(0, "chest", 0.12, -0.25, 0.3), Hand(0.14, "chest", 0.12, -0.25, 0.3),
+         Hand(0.4, "shoulder", 0.22, 0.22, -0.32), Hand(0.54, "shoulder", 0.0, 0.38, 0.42),
+         Hand(0.68, "shoulder", -0.28, -0.35, 0.4), _REST[1]),
         other=(Hand(0, "rest"), Hand(0.4, "shoulder", 0.05, -0.1, 0.42), Hand(0.7, "rest"), Hand(1, "rest")),
         trunk=(Lean(0), Lean(0.14), Lean(0.4, lean=-10, twist=-38), Lean(0.56, lean=12, twist=18),
                Lean(0.68, lean=20, twist=32), Lean(1)),
@@ -138,8 +145,8 @@ ACTIONS = {
     ),
     "clap": Action(
         (1.8, 2.8),
-        (Hand(0, "rest"), Hand(0.13, "chest", 0.16, -0.2, 0.36), Hand(0.87, "chest", 0.16, -0.2, 0.36), Hand(1, "rest")),
-        other=(Hand(0, "rest"), Hand(0.13, "chest", 0.16, -0.2, 0.36), Hand(0.87, "chest", 0.16, -0.2, 0.36), Hand(1, "rest")),
+        (_REST[0], Hand(0.13, "chest", *_APART), Hand(0.87, "chest", *_APART), _REST[1]),
+        other=(_REST[0], Hand(0.13, "chest", *_APART), Hand(0.87, "chest", *_APART), _REST[1]),
         wobble=(0.15, 0.0, 0.0), hertz=(1.6, 2.8), both=True,
     ),
 }  # fmt: skip
@@ -203,7 +210,9 @@ def perform(name: str, body: Body, manner: Manner, times_s: Array) -> Performanc
     action = ACTIONS[name]
     u = np.clip((times_s - manner.delay_s) / manner.seconds, 0, 1)
     trunk = figure.pose_trunk(body, _posture(action, body, manner, u, times_s))
-    hands = [_hand(keys, body, manner, trunk, u, times_s, side) for side, keys in enumerate((action.main, action.other))]
+    hands = [
+        _hand(keys, body, manner, trunk, u, times_s, side) for side, keys in enumerate((action.main, action.other))
+    ]
     wobble = _wobble(action, manner, u, trunk)
     hands[0] += wobble
     if action.both:
@@ -216,6 +225,16 @@ def perform(name: str, body: Body, manner: Manner, times_s: Array) -> Performanc
         objects = tuple(Prop(p.material, figure.mirror(p.ends), p.radius) for p in objects)
         head_axes = figure.mirror(head_axes)
     return Performance(joints, objects, head_axes)
+
+
+def join(takes: Sequence[Performance]) -> Performance:
+    """One performance after the other; all of the same action."""
+    objects = tuple(
+        replace(prop, ends=np.concatenate([take.props[i].ends for take in takes]))
+        for i, prop in enumerate(takes[0].props)
+    )
+    joints = np.concatenate([take.joints for take in takes])
+    return Performance(joints, objects, np.concatenate([take.head_axes for take in takes]))
 
 
 def _posture(action: Action, body: Body, manner: Manner, u: Array, times_s: Array) -> Posture:
@@ -236,12 +255,15 @@ def _posture(action: Action, body: Body, manner: Manner, u: Array, times_s: Arra
     return Posture(np.radians(lean * scale), side, np.radians(twist * scale) + sway[:, 2] * 3, np.radians(nod), shift)
 
 
-def _hand(keys: tuple[Hand, ...], body: Body, manner: Manner, trunk: Trunk, u: Array, times_s: Array, side: int) -> Array:
+def _hand(
+    keys: tuple[Hand, ...], body: Body, manner: Manner, trunk: Trunk, u: Array, times_s: Array, side: int
+) -> Array:
     """(T, 3) target of the main (side 0, right) or other hand."""
     targets = [_target(key, body, trunk, side) for key in keys]
     reach = ease(u, [key.u for key in keys], np.stack(targets))
     tremor = 0.006 * np.sin(times_s[:, None] * [6.3, 5.1, 7.8] + manner.phases[5 + side : 8 + side])
-    return reach + manner.offset[side] + tremor
+    target: Array = reach + manner.offset[side] + tremor
+    return target
 
 
 def _target(key: Hand, body: Body, trunk: Trunk, side: int) -> Array:
@@ -252,11 +274,13 @@ def _target(key: Hand, body: Body, trunk: Trunk, side: int) -> Array:
     scale = body.stature / 1.75
     offset = np.array([sign * key.outward, key.up, key.forward]) * scale
     if key.refer == "rest":
-        return shoulder + np.array([sign * 0.07, -0.965 * (body.upper_arm + body.forearm), 0.06])
+        hanging: Array = shoulder + np.array([sign * 0.07, -0.965 * (body.upper_arm + body.forearm), 0.06])
+        return hanging
     if key.refer == "floor":
         return np.broadcast_to(np.array([sign * 0.1, 0.09, 0.34]) + offset, shoulder.shape)
     if key.refer == "thigh":
-        return trunk.joints[:, hip] * 0.3 + trunk.joints[:, knee] * 0.7 + [0.0, 0.09, 0.0]
+        on_thigh: Array = trunk.joints[:, hip] * 0.3 + trunk.joints[:, knee] * 0.7 + [0.0, 0.09, 0.0]
+        return on_thigh
     centre = {"chest": figure.SHOULDERS, "head": figure.HEAD}.get(key.refer)
     origin = shoulder if centre is None else trunk.joints[:, centre]
     axes = trunk.head_axes if key.refer == "head" else trunk.axes

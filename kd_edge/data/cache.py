@@ -12,14 +12,13 @@ and moved there in one step, so that it is either complete or absent.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,18 +27,13 @@ import numpy.typing as npt
 import platformdirs
 
 from kd_edge.data.dataset import Dataset, ImageFormat, Sample
+from kd_edge.data.packing import FORMAT, Job, pack
 from kd_edge.errors import DataError
-from kd_edge.preprocess import FixedWindow, PercentileWindow, percentile_limits, resize
+from kd_edge.preprocess import FixedWindow, PercentileWindow
 from kd_edge.types import Float32, Int64
-
-FORMAT = 1
-"""Of the cache; part of its key."""
 
 CACHE_VARIABLE = "KD_EDGE_CACHE"
 """Environment variable: the folder of the caches."""
-
-_DECODERS = 2  # SciPy, zlib and OpenCV release the interpreter lock
-_LOOKAHEAD = 4  # clips decoded ahead of the one being written
 
 
 def cache_root() -> Path:
@@ -83,7 +77,8 @@ class CachedClips:
         self.samples = tuple(Sample(**entry["sample"]) for entry in index["clips"])
         self.skipped: dict[str, str] = index["skipped"]
         self.fingerprint: str = index["fingerprint"]
-        self.image_format = ImageFormat(**{**index["image_format"], "value_range": tuple(index["image_format"]["value_range"])})
+        stored = index["image_format"]
+        self.image_format = ImageFormat(**{**stored, "value_range": tuple(stored["value_range"])})
         self.bytes: int = index["bytes"]
         self.median_seconds: float = index["median_seconds"]
         self._dtype = np.dtype(self.image_format.dtype)
@@ -113,7 +108,7 @@ class CachedClips:
         """
         if sample_id not in self._places:
             reason = self.skipped.get(sample_id, "it was not asked for when the cache was made")
-            raise DataError(f"sample {sample_id} is not in the cache: {reason}", "a cached sample", "see kd-edge data check")
+            raise DataError(f"sample {sample_id} is not cached: {reason}", "a cached sample", "kd-edge data check")
         offset, shape, first = self._places[sample_id]
         size = int(np.prod(shape)) * self._dtype.itemsize
         frames = np.asarray(self._frames[offset : offset + size]).view(self._dtype).reshape(shape)
@@ -145,65 +140,51 @@ def prepare(
         The ready cache. Damaged or absent recordings are left out and named in ``skipped``.
 
     Raises:
-        DataError: Nothing could be decoded, the disk is full or the folder cannot be written; nothing is left half-written.
+        DataError: Nothing could be decoded, the disk is full or the folder cannot be written; nothing is left
+            half-written.
     """
     root = cache_root() if root is None else root
     image_format = dataset.image_format(modality)
-    fingerprint = _fingerprint(dataset, samples, modality, resize_px, window)
+    job = Job(dataset, tuple(samples), modality, image_format, resize_px, window)
+    fingerprint = _fingerprint(job)
     path = root / f"{dataset.name}-{modality}-{fingerprint[:20]}"
     ready = _open(path)
     if ready is not None:
         return ready
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _lock(root / f".{path.name}.lock"):
+        with _lock(root):
             ready = _open(path)  # another process may have made it meanwhile
             if ready is None:
-                _make(path, dataset, samples, modality, image_format, resize_px, window, fingerprint, progress)
+                _make(path, job, fingerprint, progress)
                 ready = CachedClips(path)
             return ready
     except OSError as error:
         raise _unwritable(root, error) from error
 
 
-class _lock:  # noqa: N801 - reads like the context manager it is
-    """Exclusive among processes; released by the kernel when its process dies."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        import fcntl
-
-        self._file = self._path.open("w")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+@contextmanager
+def _lock(root: Path) -> Iterator[None]:
+    """One preparation at a time in a cache folder; the kernel releases it when its process dies."""
+    handle = os.open(root, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
-def _window_key(window: FixedWindow | PercentileWindow | None) -> list[float | None] | None:
-    """What of the window decides the cached limits; smoothing and span are applied later."""
-    if not isinstance(window, PercentileWindow):
-        return None
-    return [window.low_percent, window.high_percent, window.ignore_value]
-
-
-def _fingerprint(
-    dataset: Dataset,
-    samples: Sequence[Sample],
-    modality: str,
-    resize_px: int,
-    window: FixedWindow | PercentileWindow | None,
-) -> str:
-    content = []
-    for sample in samples:
-        try:
-            content.append([sample.id, sample.label, dataset.content_key(sample, modality)])
-        except DataError:
-            content.append([sample.id, sample.label, "absent"])
-    settings = [FORMAT, dataset.name, modality, resize_px, _window_key(window)]
+def _fingerprint(job: Job) -> str:
+    settings = [FORMAT, job.dataset.name, job.modality, job.resize_px, job.window_key]
+    content = [[s.id, s.subject, s.view, s.trial, s.label, _content_key(job, s)] for s in job.samples]
     return hashlib.sha256(json.dumps([settings, content]).encode()).hexdigest()
+
+
+def _content_key(job: Job, sample: Sample) -> str:
+    try:
+        return job.dataset.content_key(sample, job.modality)
+    except DataError:
+        return "absent"
 
 
 def _open(path: Path) -> CachedClips | None:
@@ -214,135 +195,20 @@ def _open(path: Path) -> CachedClips | None:
         return None
 
 
-def _make(
-    path: Path,
-    dataset: Dataset,
-    samples: Sequence[Sample],
-    modality: str,
-    image_format: ImageFormat,
-    resize_px: int,
-    window: FixedWindow | PercentileWindow | None,
-    fingerprint: str,
-    progress: Callable[[int, int], None] | None,
-) -> None:
+def _make(path: Path, job: Job, fingerprint: str, progress: Callable[[int, int], None] | None) -> None:
     """Write a cache beside its place and move it there; the caller holds the lock."""
-    for leftover in path.parent.glob(f".tmp-{path.name}*"):  # of a killed preparation
+    for leftover in path.parent.glob(".tmp-*"):  # of a killed preparation: nobody else is at work
         shutil.rmtree(leftover)
     if path.exists():
         shutil.rmtree(path)
     temporary = path.parent / f".tmp-{path.name}"
     temporary.mkdir()
     try:
-        writer = _Writer(temporary, image_format)
-        with writer:
-            for done, (sample, decoded) in enumerate(_decoded(dataset, samples, modality, resize_px, window), 1):
-                writer.add(sample, decoded)
-                if progress is not None:
-                    progress(done, len(samples))
-        writer.finish(modality, fingerprint)
-        os.replace(temporary, path)
+        pack(temporary, job, fingerprint, progress)
+        temporary.replace(path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-
-
-def _decoded(
-    dataset: Dataset,
-    samples: Sequence[Sample],
-    modality: str,
-    resize_px: int,
-    window: FixedWindow | PercentileWindow | None,
-) -> Iterator[tuple[Sample, CachedClip | DataError]]:
-    """Decoded and resized clips in order, a few ahead of the consumer."""
-
-    def decode(sample: Sample) -> CachedClip | DataError:
-        try:
-            clip = dataset.open(sample, modality)
-        except DataError as error:
-            return error
-        frames = np.stack([resize(frame, resize_px) for frame in clip.frames])
-        limits = np.full((len(frames), 2), np.nan, dtype=np.float32)
-        if isinstance(window, PercentileWindow):
-            limits[:] = [percentile_limits(frame, window) for frame in frames]
-        return CachedClip(frames, clip.stamps_ns, limits)
-
-    pending: deque[tuple[Sample, Future[CachedClip | DataError]]] = deque()
-    with ThreadPoolExecutor(_DECODERS) as decoders:
-        try:
-            for sample in samples:
-                pending.append((sample, decoders.submit(decode, sample)))
-                if len(pending) > _LOOKAHEAD:
-                    first, future = pending.popleft()
-                    yield first, future.result()
-            while pending:
-                first, future = pending.popleft()
-                yield first, future.result()
-        finally:
-            for _, future in pending:
-                future.cancel()
-
-
-class _Writer:
-    """Appends clips to a cache folder."""
-
-    def __init__(self, folder: Path, image_format: ImageFormat) -> None:
-        self._folder = folder
-        self._format = image_format
-        self._file = (folder / "frames.bin").open("wb")
-        self._entries: list[dict[str, Any]] = []
-        self._skipped: dict[str, str] = {}
-        self._stamps: list[Int64] = []
-        self._limits: list[Float32] = []
-        self._seconds: list[float] = []
-        self._bytes = self._frames = 0
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def add(self, sample: Sample, decoded: CachedClip | DataError) -> None:
-        reason = str(decoded) if isinstance(decoded, DataError) else self._misfit(decoded.frames)
-        if reason:
-            self._skipped[sample.id] = reason
-            return
-        assert isinstance(decoded, CachedClip)
-        frames, stamps, limits = decoded
-        self._file.write(frames.data)
-        entry = {"sample": asdict(sample), "offset": self._bytes, "shape": frames.shape, "first": self._frames}
-        self._entries.append(entry)
-        self._stamps.append(stamps)
-        self._limits.append(limits)
-        self._seconds.append(float(stamps[-1] - stamps[0]) / 1e9)
-        self._bytes += frames.nbytes
-        self._frames += len(frames)
-
-    def _misfit(self, frames: npt.NDArray[Any]) -> str:
-        channels = 1 if frames.ndim == 3 else frames.shape[-1]
-        if (frames.dtype.name, channels) == (self._format.dtype, self._format.channels):
-            return ""
-        return f"{frames.dtype.name} with {channels} channels instead of {self._format.dtype} with {self._format.channels}"
-
-    def finish(self, modality: str, fingerprint: str) -> None:
-        """Write the index last; without any clip there is no cache."""
-        if not self._entries:
-            why = next(iter(self._skipped.values()), "no sample was asked for")
-            raise DataError(f"not one {modality} clip can be used; the first: {why}", "recordings", "kd-edge data check")
-        np.save(self._folder / "stamps.npy", np.concatenate(self._stamps))
-        np.save(self._folder / "limits.npy", np.concatenate(self._limits))
-        index = {
-            "format": FORMAT,
-            "fingerprint": fingerprint,
-            "modality": modality,
-            "image_format": asdict(self._format),
-            "bytes": self._bytes,
-            "frames": self._frames,
-            "median_seconds": float(np.median(self._seconds)),
-            "skipped": self._skipped,
-            "clips": self._entries,
-        }
-        (self._folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
 
 
 def _unwritable(root: Path, error: OSError) -> DataError:

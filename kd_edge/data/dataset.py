@@ -61,26 +61,32 @@ class Split:
 
 
 class Dataset(Protocol):
-    """A data set of paired modalities.
-
-    Attributes:
-        name: Short name, used in cache folders and reports.
-        labels: Class names; a sample's label is a position in them.
-        samples: Every sample, in a fixed order.
-        modalities: Names accepted by ``open``.
-        flip_labels: Label of each class after mirroring the image; None when mirroring is not allowed.
-    """
+    """A data set of paired modalities."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Short name, used in cache folders and reports."""
+        ...
+
     @property
-    def labels(self) -> tuple[str, ...]: ...
+    def labels(self) -> tuple[str, ...]:
+        """Class names; a sample's label is a position in them."""
+        ...
+
     @property
-    def samples(self) -> tuple[Sample, ...]: ...
+    def samples(self) -> tuple[Sample, ...]:
+        """Every sample, in a fixed order."""
+        ...
+
     @property
-    def modalities(self) -> tuple[str, ...]: ...
+    def modalities(self) -> tuple[str, ...]:
+        """Names accepted by ``open``."""
+        ...
+
     @property
-    def flip_labels(self) -> tuple[int, ...] | None: ...
+    def flip_labels(self) -> tuple[int, ...] | None:
+        """Label of each class after mirroring the image; None when mirroring is not allowed."""
+        ...
 
     def open(self, sample: Sample, modality: str) -> Clip:
         """Decode one clip now.
@@ -104,6 +110,10 @@ class Dataset(Protocol):
         Raises:
             DataError: Unknown modality, or one that is not made of images.
         """
+        ...
+
+    def gaps(self) -> dict[str, str]:
+        """Sample id -> remark, for samples that the complete data set has and this copy lacks altogether."""
         ...
 
     def splits(self) -> tuple[str, ...]:
@@ -185,9 +195,7 @@ def check_split(split: Split, labels: Sequence[str], *, by_subject: bool = True)
         )
 
 
-def validation_split(
-    train: Sequence[Sample], subjects: Sequence[str]
-) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+def validation_split(train: Sequence[Sample], subjects: Sequence[str]) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
     """Hold out whole subjects of the training side for choosing epochs and settings.
 
     Args:

@@ -84,8 +84,8 @@ def pose_trunk(body: Body, posture: Posture) -> Trunk:
     joints = np.zeros((frames, 20, 3))
     axes = _axes(posture.lean, posture.side, posture.twist)
     head_axes = _axes(posture.lean * 0.6 + posture.nod, posture.side, posture.twist * 0.6)
-    left, up, forward = axes[:, 0], axes[:, 1], axes[:, 2]
-    hips = posture.shift + [0.0, body.hip_height, 0.0]
+    left, up = axes[:, 0], axes[:, 1]
+    hips = posture.shift + np.array([0.0, body.hip_height, 0.0])
     joints[:, HIPS] = hips
     joints[:, SPINE] = hips + up * body.trunk * 0.45
     joints[:, SHOULDERS] = hips + up * body.trunk
@@ -101,7 +101,7 @@ def pose_trunk(body: Body, posture: Posture) -> Trunk:
             np.broadcast_to([sign * 0.15, 0.0, 1.0], (frames, 3)),
         )  # fmt: skip
         joints[:, hip + 1], joints[:, hip + 2] = knee, ankle
-        joints[:, hip + 3] = ankle + [sign * 0.03, -0.03, 0.14]
+        joints[:, hip + 3] = ankle + np.array([sign * 0.03, -0.03, 0.14])
     return Trunk(joints, axes, head_axes)
 
 

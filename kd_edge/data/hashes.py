@@ -44,12 +44,7 @@ class FileHashes:
     def _load(self) -> dict[tuple[str, int, int], str]:
         if self._known is None:
             self._known = {}
-            for line in _lines(self._memo):
-                try:
-                    path, size, mtime_ns, digest = json.loads(line)
-                    self._known[str(path), int(size), int(mtime_ns)] = str(digest)
-                except (ValueError, TypeError):  # a line cut short by a kill
-                    continue
+            self._known.update(filter(None, map(_entry, _lines(self._memo))))
         return self._known
 
     def _append(self, key: tuple[str, int, int], digest: str) -> None:
@@ -65,6 +60,14 @@ class FileHashes:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def _entry(line: str) -> tuple[tuple[str, int, int], str] | None:
+    try:
+        path, size, mtime_ns, digest = json.loads(line)
+        return (str(path), int(size), int(mtime_ns)), str(digest)
+    except (ValueError, TypeError):  # a line cut short by a kill
+        return None
 
 
 def _lines(memo: Path | None) -> list[str]:

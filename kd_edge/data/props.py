@@ -26,7 +26,9 @@ class Prop:
     radius: float
 
 
-def props(kind: str, held: tuple[float, float], joints: Array, trunk: Trunk, u: Array, times_s: Array) -> tuple[Prop, ...]:
+def props(
+    kind: str, held: tuple[float, float], joints: Array, trunk: Trunk, u: Array, times_s: Array
+) -> tuple[Prop, ...]:
     """Objects of a right-handed performance.
 
     Args:

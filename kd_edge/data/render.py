@@ -166,7 +166,7 @@ def _parts(performance: Performance, body: Body, look: Look) -> tuple[Array, Arr
     ends.append(joints[:, [f.SHOULDERS, f.HIPS]])
     radii.append((0.09 * thick, 0.09 * thick))
     names.append("torso")
-    left, up, forward = (performance.head_axes[:, i] * body.head_radius for i in range(3))
+    up, forward = (performance.head_axes[:, i] * body.head_radius for i in (1, 2))
     head = joints[:, f.HEAD]
     hair, face, nose = head + up * 0.25 - forward * 0.2, head - up * 0.12 + forward * 0.28, head + forward * 1.1
     for name, first, last, radius in (

@@ -47,7 +47,8 @@ class Camera:
         """A random camera of a named view."""
         distance = float(np.exp(rng.uniform(np.log(1.8), np.log(4.5))))
         yaw = np.radians(VIEWS[view] + rng.uniform(-12, 12))
-        return cls(distance, float(yaw), rng.uniform(0.85, 1.15), rng.uniform(-0.16, 0.16) * distance, rng.uniform(0.72, 0.8))
+        aside = rng.uniform(-0.16, 0.16) * distance
+        return cls(distance, float(yaw), rng.uniform(0.85, 1.15), aside, rng.uniform(0.72, 0.8))
 
     def place(self, points: Array) -> Array:
         """Body frame to camera frame: (..., 3) x right, y down, z away, metres."""
@@ -161,17 +162,17 @@ def build_room(camera: Camera, look: Look, height: int, width: int) -> Room:
     depth = np.full(height, wall_z, dtype=np.float32)
     floor = rows > horizon
     depth[floor] = camera.height * camera.focal * width / (rows[floor] + 0.5 - height / 2)
-    colours, reflectances = rng.uniform(0.15, 0.9, (2, 3)) * 0.7 + 0.2, rng.uniform(0.2, 0.7, 2)
+    colours, reflectances = _muted(rng.uniform(0.25, 0.85, (2, 3)), 0.35), rng.uniform(0.2, 0.7, 2)
     rgb[:], albedo[:] = colours[0], reflectances[0]
     rgb[floor], albedo[floor] = colours[1], reflectances[1]
     for _ in range(int(rng.integers(1, 7))):  # doors, posters, shelves
         w, h = rng.uniform(0.06, 0.35) * width, rng.uniform(0.1, 0.6) * height
         x, y = rng.uniform(-0.1, 1.0) * width, rng.uniform(-0.1, 0.6) * height
         corners = (int(x), int(y)), (int(x + w), int(y + h))
-        cv2.rectangle(rgb, *corners, rng.uniform(0.1, 0.95, 3).tolist(), -1)
+        cv2.rectangle(rgb, *corners, _muted(rng.uniform(0.1, 0.9, 3), 0.6).tolist(), -1)
         cv2.rectangle(albedo, *corners, float(rng.uniform(0.1, 0.8)), -1)
     grain = cv2.resize(rng.normal(0, 1, (height // 6, width // 6)).astype(np.float32), (width, height))
-    texture: Float32 = 1 + np.float32(rng.uniform(0.02, 0.08)) * grain
+    texture: Float32 = 1 + np.float32(rng.uniform(0.01, 0.05)) * grain
     across = np.linspace(-1, 1, width, dtype=np.float32) * np.float32(0.25 * look.light_side)
     rgb *= (texture * (1 + across))[:, :, None]
     albedo *= 1 + (texture - 1) * np.float32(0.5)
@@ -182,6 +183,13 @@ def build_room(camera: Camera, look: Look, height: int, width: int) -> Room:
     return room
 
 
+def _muted(colours: Array, saturation: float) -> Array:
+    """Rooms are less colourful than clothes."""
+    grey = colours.mean(axis=-1, keepdims=True)
+    muted: Array = grey + (colours - grey) * saturation
+    return muted
+
+
 def _draw_chair(room: Room, camera: Camera, look: Look) -> None:
     """A chair behind the figure's feet."""
     cv2 = import_extra("cv2", "cpu")
@@ -189,7 +197,7 @@ def _draw_chair(room: Room, camera: Camera, look: Look) -> None:
     half, front, back, top = 0.23, -SEAT_BACK + 0.24, -SEAT_BACK - 0.22, 0.9
     legs = [[[x, 0, z], [x, SEAT_HEIGHT, z]] for x in (-half, half) for z in (front, back)]
     rest = [[-half, 0.55, back], [half, 0.55, back], [half, top, back], [-half, top, back]]
-    seat = [[-half, SEAT_HEIGHT, front], [half, SEAT_HEIGHT, front], [half, SEAT_HEIGHT, back], [-half, SEAT_HEIGHT, back]]
+    seat = [[x, SEAT_HEIGHT, z] for x, z in ((-half, front), (half, front), (half, back), (-half, back))]
     chair = MATERIALS.index("chair")
     for shape, shade in ((rest, 0.75), *((leg, 0.55) for leg in legs), (seat, 1.0)):
         placed = camera.place(np.array(shape, dtype=np.float64))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from typing import Any, Literal, cast
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from kd_edge.data.actions import LABELS, Manner, perform
+from kd_edge.data.actions import ACTIONS, LABELS, Manner, join, perform
 from kd_edge.data.dataset import (
     ImageFormat,
     Sample,
@@ -23,7 +25,7 @@ from kd_edge.data.dataset import (
 from kd_edge.data.figure import Body
 from kd_edge.data.render import VERSION, Film
 from kd_edge.data.scene import VIEWS, Camera, Look
-from kd_edge.errors import ConfigError, DataError, did_you_mean, import_extra
+from kd_edge.errors import ConfigError, did_you_mean, import_extra
 from kd_edge.types import Clip
 
 MODALITIES = ("rgb", "nir")
@@ -48,9 +50,6 @@ class Synthetic:
         height_px: Image height.
         width_px: Image width.
         fps: Frame rate, 1/s.
-
-    Raises:
-        DataError: Fewer clips per class than subjects on the training side need for one each.
     """
 
     name = "synthetic"
@@ -68,14 +67,12 @@ class Synthetic:
         fps: float = 30.0,
     ) -> None:
         self._seed, self._size, self._fps = seed, (height_px, width_px), fps
-        self._subjects = [f"{i + 1}" for i in range(subjects)]
-        self.samples = tuple(
-            self._sample(label, i) for label in range(len(LABELS)) for i in range(clips_per_class)
-        )  # fmt: skip
+        self._subjects = [f"{i + 1}" for i in range(min(subjects, clips_per_class))]
+        self.samples = tuple(self._sample(label, i) for label in range(len(LABELS)) for i in range(clips_per_class))
 
     def _sample(self, label: int, i: int) -> Sample:
         subject, trial = self._subjects[i % len(self._subjects)], i // len(self._subjects) + 1
-        view = tuple(VIEWS)[(trial + i + label) % len(VIEWS)]
+        view = tuple(VIEWS)[(trial + i % len(self._subjects) + label) % len(VIEWS)]
         return Sample(f"a{label + 1}_s{subject}_t{trial}", subject, view, f"{trial}", label)
 
     def film(self, sample: Sample) -> Film:
@@ -105,8 +102,13 @@ class Synthetic:
     def image_format(self, modality: str) -> ImageFormat:
         """See ``Dataset.image_format``."""
         require_modality(modality, self.modalities, self.name)
-        band = cast("Literal['rgb', 'nir']", modality)
-        return ImageFormat(band, "uint8", 3 if modality == "rgb" else 1, "intensity", (0.0, 255.0), self._fps)
+        if modality == "rgb":
+            return ImageFormat("rgb", "uint8", 3, "intensity", (0.0, 255.0), self._fps)
+        return ImageFormat("nir", "uint8", 1, "intensity", (0.0, 255.0), self._fps)
+
+    def gaps(self) -> dict[str, str]:
+        """None: what is generated is complete."""
+        return {}
 
     def splits(self) -> tuple[str, ...]:
         """``subjects``: the last quarter of the subjects is the test side."""
@@ -147,17 +149,13 @@ class SyntheticStream:
         height: int = 480,
         width: int = 640,
         fps: float = 30.0,
-        actions: tuple[str, ...] | None = None,
+        actions: Sequence[str] | None = None,
         block_seconds: float = 6.0,
     ) -> None:
         self.actions = LABELS if actions is None else tuple(actions)
-        for given, choices, what in ((modality, MODALITIES, "modality"), *((a, LABELS, "action") for a in self.actions)):
-            if given not in choices:
-                raise ConfigError(
-                    f"synthetic {what} '{given}'{did_you_mean(given, choices)}",
-                    f"one of {', '.join(choices)}",
-                    "correct the camera's address",
-                )
+        for action in self.actions:
+            _require("action", action, LABELS)
+        _require("modality", modality, MODALITIES)
         if min(height, width) < 32 or not 1 <= fps <= 240 or block_seconds < 1 or not self.actions:
             raise ConfigError(
                 f"a synthetic stream of {width}x{height} at {fps} fps with {len(self.actions)} actions",
@@ -182,7 +180,7 @@ class SyntheticStream:
         at = k % self._block
         image: npt.NDArray[np.uint8] = film.nir(at) if self.modality == "nir" else film.rgb(at)
         if self._shrink > 1:
-            image = _enlarge(image, self.height, self.width, k)
+            image = _enlarge(image, self.height, self.width)
         return image, truth
 
     def _make_film(self, block: int) -> tuple[Film, str]:
@@ -198,40 +196,28 @@ class SyntheticStream:
         self, action: str, body: Body, look: Look, camera: Camera, rng: np.random.Generator, first: int
     ) -> Film:
         """One film of several performances that fill a block."""
-        from kd_edge.data.actions import ACTIONS
-
-        block_s = self._block / self.fps
-        mean = sum(ACTIONS[action].seconds) / 2 + 0.15
-        count = max(1, round(block_s / mean))
+        usual_s = sum(ACTIONS[action].seconds) / 2 + 0.15
+        count = max(1, round(self._block / self.fps / usual_s))
         cuts = np.round(np.linspace(0, self._block, count + 1)).astype(int)
-        takes = []
-        for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
-            drawn = Manner.draw(rng, action)
+        takes, left = [], bool(rng.random() < 0.3)
+        for start, stop in pairwise(cuts.tolist()):
             seconds = (stop - start) / self.fps
-            manner: Any = {s: getattr(drawn, s) for s in Manner.__slots__}
-            manner |= {"seconds": seconds * 0.94, "delay_s": seconds * 0.03}
-            takes.append(perform(action, body, Manner(**manner), np.arange(stop - start) / self.fps))
-        joined = _join(takes)
+            manner = replace(Manner.draw(rng, action), seconds=seconds * 0.94, delay_s=seconds * 0.03, left_handed=left)
+            takes.append(perform(action, body, manner, np.arange(stop - start) / self.fps))
         size = self.height // self._shrink, self.width // self._shrink
-        return Film(joined, body, look, camera, *size, self.fps, self._seed, first)
+        return Film(join(takes), body, look, camera, *size, self.fps, self._seed, first)
 
 
-def _join(takes: list[Any]) -> Any:
-    from kd_edge.data.actions import Performance
-    from kd_edge.data.props import Prop
-
-    props = tuple(
-        Prop(p.material, np.concatenate([take.props[i].ends for take in takes]), p.radius)
-        for i, p in enumerate(takes[0].props)
-    )
-    joints = np.concatenate([take.joints for take in takes])
-    return Performance(joints, props, np.concatenate([take.head_axes for take in takes]))
+def _require(what: str, given: str, choices: Sequence[str]) -> None:
+    if given not in choices:
+        raise ConfigError(
+            f"synthetic {what} '{given}'{did_you_mean(given, choices)}",
+            f"one of {', '.join(choices)}",
+            "correct the camera's address",
+        )
 
 
-def _enlarge(image: npt.NDArray[np.uint8], height: int, width: int, k: int) -> npt.NDArray[np.uint8]:
+def _enlarge(image: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
     cv2 = import_extra("cv2", "cpu")
     enlarged: npt.NDArray[np.uint8] = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     return enlarged
-
-
-_ = DataError

@@ -1,13 +1,14 @@
 """UTD-MHAD: 27 actions, 8 subjects, 4 trials; depth, skeleton, inertial, and RGB where the user has it.
 
-Source: Chen, Jafari, Kehtarnavaz, "UTD-MHAD: A multimodal dataset for human action recognition utilizing a depth camera
-and a wearable inertial sensor", ICIP 2015. The depth images have their background removed: they are depth, not infrared.
+Source: Chen, Jafari, Kehtarnavaz, "UTD-MHAD: A multimodal dataset for human action recognition utilizing a depth
+camera and a wearable inertial sensor", ICIP 2015. The depth images have their background removed: they are depth, not
+infrared. The skeleton leads the depth image by about two frames (60 ms): over all subjects more joints fall on the
+foreground of the depth image two frames later (95.5 % instead of 93.2 %). Both keep their recorded indices here.
 """
 
 from __future__ import annotations
 
 import re
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,9 @@ _NAME = re.compile(r"a(\d+)_s(\d+)_t(\d+)_")
 class UtdMhad:
     """Reader of the original layout ``Depth/aA_sS_tT_depth.mat``, ``Skeleton/``, ``Inertial/``, ``RGB/``.
 
-    Modalities: ``depth`` (T, 240, 320) uint16 mm, 0 = no measurement; ``pose`` (T, 240, 320, 3) uint8, the skeleton drawn
-    in the depth camera's view; ``skeleton`` (T, 20, 3) float32 m; ``inertial`` (T, 6) float32, acceleration in g and
-    angular rate in degree/s; ``rgb`` (T, 480, 640, 3) uint8, only where ``RGB/`` has files.
+    Modalities: ``depth`` (T, 240, 320) uint16 mm, 0 = no measurement; ``pose`` (T, 240, 320, 3) uint8, the skeleton
+    drawn in the depth camera's view; ``skeleton`` (T, 20, 3) float32 m; ``inertial`` (T, 6) float32, acceleration in g
+    and angular rate in degree/s; ``rgb`` (T, 480, 640, 3) uint8, only where ``RGB/`` has files.
 
     Args:
         root: The data set's folder.
@@ -120,6 +121,12 @@ class UtdMhad:
                 f"modality '{modality}' of {self.name} is a signal", "an image modality", "use depth, pose or rgb"
             )
         return _FORMATS[modality]
+
+    def gaps(self) -> dict[str, str]:
+        """See ``Dataset.gaps``; three combinations were never recorded."""
+        there = {s.id for s in self.samples}
+        every = (f"a{a}_s{s}_t{t}" for a in range(1, len(LABELS) + 1) for s in SUBJECTS for t in range(1, 5))
+        return {i: "never recorded" if i in NEVER_RECORDED else "no file" for i in every if i not in there}
 
     def splits(self) -> tuple[str, ...]:
         """``trials`` (1-2 / 3-4), ``odd_even`` subjects (the standard protocol), ``subject_N`` left out."""
@@ -201,13 +208,13 @@ def _recorded(root: Path) -> set[tuple[int, int, int]]:
 
 
 def _read_mat(path: Path, key: str, shape: tuple[int | None, ...]) -> npt.NDArray[Any]:
-    """One array of a MATLAB file, its shape checked (None stands for time, at least one frame) and its values finite."""
+    """One array of a MATLAB file, its shape checked (None stands for time) and its values finite."""
     if not path.is_file():
         raise DataError(f"no file {path}", "the recording", "complete the data set (kd-edge data check)")
     io = import_extra("scipy.io", "train")
     try:
         values = io.loadmat(path, variable_names=[key]).get(key)
-    except (OSError, ValueError, TypeError, KeyError, IndexError, NotImplementedError, zlib.error, MemoryError) as error:
+    except Exception as error:  # SciPy raises a dozen kinds, plain Exception among them, on damaged files
         raise _damaged(path, str(error) or type(error).__name__, "a MATLAB 5 file") from error
     if not isinstance(values, np.ndarray):
         raise _damaged(path, f"it has no array '{key}'", f"'{key}'")

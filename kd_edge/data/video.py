@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from kd_edge.errors import DataError, import_extra
 from kd_edge.types import Clip
@@ -22,7 +23,8 @@ def read_video(path: Path) -> Clip:
     if not path.is_file():
         raise DataError(f"no file {path}", "a video", "complete the data set (kd-edge data check)")
     av = import_extra("av", "train")
-    images, stamps = [], []
+    images: list[npt.NDArray[np.uint8]] = []
+    stamps: list[float] = []
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
@@ -43,4 +45,4 @@ def read_video(path: Path) -> Clip:
 
 
 def _damaged(path: Path, found: str) -> DataError:
-    return DataError(f"{path} is damaged: {found}", "a readable video", "fetch this file again; training goes on without it")
+    return DataError(f"{path} is damaged: {found}", "a readable video", "fetch it again; training goes on without it")

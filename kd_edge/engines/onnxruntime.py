@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +17,25 @@ EXTRAS: dict[Provider, str] = {"cpu": "cpu", "cuda": "gpu"}
 PROVIDERS: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 INPUTS = ("frame", "past")
 OUTPUTS = ("feature", "logits")
+TELEMETRY_SWITCH = "ORT_DISABLE_TELEMETRY"
+
+
+def load_onnxruntime(extra: str = "cpu") -> ModuleType:
+    """Import onnxruntime with its telemetry off.
+
+    From 1.31 on the official wheels collect usage events in the user's cache folder and send them to their maker, which a
+    robot's owner does not expect. A value that is set already is left alone: ``ORT_DISABLE_TELEMETRY=0`` allows them.
+
+    Raises:
+        MissingExtraError: It is not installed; ``extra`` would bring it.
+    """
+    decided = TELEMETRY_SWITCH in os.environ
+    os.environ.setdefault(TELEMETRY_SWITCH, "1")  # read once, while the library is loaded
+    try:
+        return import_extra("onnxruntime", extra)
+    finally:
+        if not decided:
+            del os.environ[TELEMETRY_SWITCH]
 
 
 class OnnxRuntimeEngine:
@@ -97,7 +118,7 @@ def open_engine(
             "a streaming step without recurrent states",
             "export it with --graph step",
         )
-    ort = import_extra("onnxruntime", EXTRAS[provider])
+    ort = load_onnxruntime(EXTRAS[provider])
     if not hasattr(ort, "InferenceSession"):  # a half-removed install leaves an empty namespace package behind
         raise MissingExtraError(
             "onnxruntime is damaged", "a whole package", f"pip install --force-reinstall 'kd-edge[{EXTRAS[provider]}]'"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -9,8 +11,7 @@ import torch
 from kd_edge.artifact import GoldenClip
 from kd_edge.data import ImageFormat
 from kd_edge.models import ClipModel
-from kd_edge.models.saved import recorded_input
-from kd_edge.preprocess import FixedWindow, Preprocess
+from kd_edge.preprocess import FixedWindow, Preprocess, recorded_input
 from kd_edge.types import Clip, Image, Int64
 
 _TINT = np.array([1.0, 0.8, 0.6])  # of the three colour channels
@@ -53,17 +54,27 @@ def golden_clip(
 def golden_stamps(segments: int, spacing_ns: int, offsets_ms: tuple[int, ...]) -> tuple[Int64, Int64]:
     """Moments of the segments, and of all frames, as increasing int64 arrays.
 
-    A frame already within 20 ms (or an eighth of the longest offset) serves an offset too: a runtime may thin out
-    frames that follow each other more closely.
+    The frames look like a camera's to any runtime: none follows another within 20 ms (or an eighth of the longest
+    offset), a near one serves instead; and no gap inside a motion history exceeds the shortest step of the stack.
     """
-    longest_ns = max(offsets_ms) * 1_000_000
+    offsets_ns = np.array(offsets_ms, dtype=np.int64) * 1_000_000
+    longest_ns = int(offsets_ns[-1])
     apart_ns = max(_APART_NS, longest_ns // 8)
     segments_ns = longest_ns + np.arange(segments, dtype=np.int64) * spacing_ns
     stamps = segments_ns.tolist()
-    for offset in offsets_ms:
-        for moment in (segments_ns - offset * 1_000_000).tolist():
+    for offset_ns in offsets_ns:
+        for moment in (segments_ns - offset_ns).tolist():
             if min(abs(moment - stamp) for stamp in stamps) >= apart_ns:
                 stamps.append(moment)
+    stamps.sort()
+    if len(offsets_ms) > 1:
+        step_ns = int(np.diff(offsets_ns).min())
+        stamps += [
+            (before + after) // 2
+            for before, after in itertools.pairwise(stamps)
+            if after - before > step_ns
+            and np.any((segments_ns - longest_ns - apart_ns < before) & (after <= segments_ns))
+        ]
     return segments_ns, np.array(sorted(stamps), dtype=np.int64)
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -15,9 +14,9 @@ from safetensors.torch import load_file
 from kd_edge.data import DataConfig, ImageFormat
 from kd_edge.errors import ExportError
 from kd_edge.models.clip import ClipModel, ModelConfig, build_model
-from kd_edge.preprocess import Preprocess, centre_crop, clip_input, clip_limits, percentile_limits, resize
-from kd_edge.sampling import motion_indices, segment_indices
-from kd_edge.types import Clip, Float32, Int64
+from kd_edge.preprocess import Preprocess, recorded_input
+from kd_edge.sampling import segment_indices
+from kd_edge.types import Clip, Float32
 
 SUMMARY = "summary.json"
 WEIGHTS = "student.safetensors"
@@ -94,27 +93,6 @@ class SavedStudent:
         """Centre-sampled segments of a recorded clip as the network sees them, (T, C, S, S) float32."""
         at = segment_indices(len(clip), self.spec.segments, mode="centre")
         return recorded_input(clip, at, self.spec.preprocess)
-
-
-def recorded_input(clip: Clip, at: Int64, spec: Preprocess) -> Float32:
-    """Network input of chosen frames of a decoded clip, exactly as a stream that starts with the clip makes it.
-
-    Args:
-        clip: Decoded frames, before any resizing.
-        at: (S,) int64, the chosen frames.
-        spec: The preprocessing; the crop is the central one.
-
-    Returns:
-        (S, C, input_px, input_px) float32.
-    """
-    resized = np.stack([resize(frame, spec.resize_px) for frame in clip.frames])
-    own = np.zeros((len(resized), 2), dtype=np.float32)
-    if spec.window.kind == "percentile":
-        own[:] = [percentile_limits(frame, spec.window) for frame in resized]
-    limits = clip_limits(own, clip.stamps_ns, spec.window)
-    indices = motion_indices(clip.stamps_ns, at, spec.motion_offsets_ms)
-    crop = centre_crop(resized.shape[1], resized.shape[2], spec.input_px)
-    return clip_input(resized, limits, indices, crop, spec)
 
 
 def _read_summary(run: Path) -> dict[str, Any]:

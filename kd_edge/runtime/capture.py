@@ -164,7 +164,9 @@ class Capture:
         while not self._stop.is_set() and not self._camera.ended:
             frame = self._camera.read(self._config.read_timeout_ms / 1e3)
             if frame is None:
-                return
+                if self._camera.can_vanish:
+                    return
+                continue
             self.counters.captured += 1
             if self._camera.live and self._frozen.is_frozen(frame):
                 self.counters.frozen += 1

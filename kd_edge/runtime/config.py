@@ -67,8 +67,10 @@ def camera_config(name_or_uri: str) -> CameraConfig:
 
 
 def split_query(target: str) -> tuple[str, dict[str, str]]:
-    """Split ``path?key=value&key=value``."""
-    path, _, query = target.partition("?")
+    """Split ``path?key=value&key=value``; a question mark without ``=`` behind it belongs to the path (a glob)."""
+    path, _, query = target.rpartition("?")
+    if "=" not in query:
+        return target, {}
     return path, dict(parse_qsl(query, keep_blank_values=True))
 
 

@@ -44,6 +44,7 @@ class Recognizer:
     Attributes:
         manifest: Of the artifact.
         engine: What runs it; ``engine.fallback_reason`` tells why it is not what was asked for.
+        degraded_reason: Why all labels are ``degraded`` (fallback engine, failed self-test); empty when they are not.
         self_test_error: Largest difference from the golden logits; None when there was no self-test.
         valid_ns: How long a label may be acted on after its frame's capture.
     """
@@ -58,7 +59,7 @@ class Recognizer:
         self._max_sources = max_sources
         self._sources: dict[str, SourceState] = {}
         self._bindings: dict[int, Binding] = {}
-        self._degraded = engine.fallback_reason or ""
+        self.degraded_reason = engine.fallback_reason or ""
         self._zeros: Float32 = np.zeros(len(manifest.labels), dtype=np.float32)
         self._zeros.flags.writeable = False
 
@@ -243,10 +244,12 @@ class Recognizer:
     def _judge(self, p: _Pushed, confidence: float, error_ns: int) -> tuple[LabelState, str]:
         if not confidence >= self.manifest.unknown_threshold:  # also when the logits are not finite
             return LabelState.UNKNOWN, f"confidence {confidence:.2f} below {self.manifest.unknown_threshold:.2f}"
-        if self._degraded:
-            return LabelState.DEGRADED, self._degraded
+        if self.degraded_reason:
+            return LabelState.DEGRADED, self.degraded_reason
         if error_ns * 4 > self.manifest.spacing_ns:  # frames further apart than half a spacing cannot do better
-            return LabelState.DEGRADED, f"frames too far apart: a segment is {error_ns / 1e6:.0f} ms off its moment"
+            return LabelState.DEGRADED, (
+                f"a segment is {error_ns / 1e6:.0f} ms off its moment: frames far apart, or the window only just full"
+            )
         if p.state.motion_error_ns:
             return LabelState.DEGRADED, "frames too far apart for the motion stack"
         return LabelState.OK, ""
@@ -274,7 +277,7 @@ class Recognizer:
                 "the logits of the golden clip",
                 "kd-edge doctor, export again, or accept degraded labels with self_test='accept'",
             )
-        self._degraded = f"self-test failed: {fault}"
+        self.degraded_reason = f"self-test failed: {fault}"
 
 
 def softmax(logits: Float32, temperature: float) -> Float32:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 import time
@@ -22,6 +23,8 @@ from kd_edge.runtime.recognizer import Recognizer, SelfTest
 from kd_edge.runtime.sinks import Sink, SinkThread, open_sink
 from kd_edge.runtime.watchdog import ServiceNotifier, Watchdog
 from kd_edge.types import Prediction
+
+log = logging.getLogger("kd_edge.runtime")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,9 @@ def stream(
     valid_ms: float | None = None,
     notify: bool = False,
 ) -> LabelStream:
-    """Label a camera's frames: ``with stream(model=..., camera="ir0") as labels: for prediction in labels: ...``.
+    """Label a camera's frames as they come.
+
+    ``with stream(model="student.onnx", camera="ir0") as labels: for prediction in labels: ...``
 
     Args:
         model: Artifact, or a recogniser that is loaded already; then the options for loading do not apply.
@@ -123,10 +128,14 @@ class LabelStream:
         """
         with ExitStack() as opened:
             self.recognizer = self._load()
+            if self.recognizer.degraded_reason:
+                log.warning("labels are degraded: %s", self.recognizer.degraded_reason)
             self.camera, config = self._make_camera()
-            opened.callback(self.camera.close)
+            self._capture = Capture(self.camera, config)
+            opened.callback(self._capture.stop)
             self.camera.open()
             check_fits(self.camera, Wanted.by(self.recognizer.manifest))
+            self.recognizer.forget(self.camera.name)  # an earlier stream's stamps may be later than this one's
             for wanted in self._wanted_sinks:
                 sink = SinkThread(open_sink(wanted) if isinstance(wanted, str) else wanted)
                 sink.open()
@@ -136,11 +145,9 @@ class LabelStream:
             if self._service is not None:
                 opened.callback(self._service.stopping)
                 self._service.ready()
-            self._capture = Capture(self.camera, config)
-            opened.callback(self._capture.stop)
-            self._capture.start()
             self._last_ns = time.monotonic_ns()
             self._watchdog = Watchdog(self.recognizer.valid_ns, self._last_ns)
+            self._capture.start()
             self._closing = opened.pop_all()
         return self
 
@@ -225,7 +232,7 @@ class LabelStream:
         self._last_push = time.monotonic()
         self._first_push = self._first_push or self._last_push
         self._last_id, self._last_ns = frame.frame_id, frame.captured_ns
-        if not self.camera.live:  # stamps are the recording's own: no moment of this machine's clock belongs beside them
+        if not self.camera.live:  # its stamps are its own: no moment of this machine's clock belongs beside them
             return prediction
         now_ns = time.monotonic_ns()
         self._watchdog.fresh(frame.captured_ns)

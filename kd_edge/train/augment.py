@@ -50,7 +50,8 @@ def jitter_limits(limits: Float32, augment: Augment, rng: np.random.Generator) -
     offset = rng.uniform(-augment.offset, augment.offset)
     span = limits[:, 1:] - limits[:, :1]
     centre = limits.mean(axis=1, keepdims=True) + np.float32(offset) * span
-    changed: Float32 = centre + np.float32(gain / 2) * span * np.float32([-1, 1])
+    half = np.float32(gain / 2) * span
+    changed: Float32 = np.concatenate([centre - half, centre + half], axis=1)
     return changed
 
 

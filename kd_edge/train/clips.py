@@ -50,9 +50,8 @@ class Windows:
             window = min(rng.uniform(0.5, 1.5) * self.random_seconds * 1e9, length)
             spacing = int(window / self.segments)
             earliest = int(stamps_ns[0]) + (self.segments - 1) * spacing
-            chosen = gather(
-                stamps_ns, int(rng.integers(min(earliest, stamps_ns[-1]), stamps_ns[-1] + 1)), self.segments, spacing
-            )
+            newest = int(rng.integers(min(earliest, int(stamps_ns[-1])), int(stamps_ns[-1]) + 1))
+            chosen = gather(stamps_ns, newest, self.segments, spacing)
             if chosen is not None:
                 return chosen  # else the clip has fewer frames than segments
         return segment_indices(len(stamps_ns), self.segments, mode="random", rng=rng)
@@ -104,16 +103,19 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
         first = clips[0].stamps_ns
         if self.augment is None:
             chosen = self.windows.choose(first, None)
-            return [
-                self._input(c, first[chosen], s, None, None) for c, s in zip(clips, self.specs, strict=True)
-            ], sample.label
+            return self._inputs(clips, first[chosen], None, None), sample.label
         rng = np.random.default_rng([self.seed, epoch, zlib.crc32(sample.id.encode())])
         chosen = self.windows.choose(first, rng)
         crop = draw_crop(self.augment, rng)
-        inputs = [self._input(c, first[chosen], s, crop, rng) for c, s in zip(clips, self.specs, strict=True)]
+        inputs = self._inputs(clips, first[chosen], crop, rng)
         if crop.flip and self.flip_labels is not None:
             return inputs, self.flip_labels[sample.label]
         return inputs, sample.label
+
+    def _inputs(
+        self, clips: Sequence[CachedClip], moments: Int64, crop: CropDraw | None, rng: np.random.Generator | None
+    ) -> list[Float32]:
+        return [self._input(clip, moments, spec, crop, rng) for clip, spec in zip(clips, self.specs, strict=True)]
 
     def _input(
         self, clip: CachedClip, moments: Int64, spec: Preprocess, crop: CropDraw | None, rng: np.random.Generator | None

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +17,7 @@ from kd_edge.train.recipe import DkdLoss, MgcamLoss, SoftTargetLoss
 Loss = SoftTargetLoss | DkdLoss | MgcamLoss
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(NamedTuple):
     """What a network made of a batch of clips.
 
     Attributes:
@@ -55,7 +53,7 @@ def observe(model: ClipModel, clip: Tensor, *, maps: bool) -> Observation:
 
 
 def teach(teacher: ClipModel, clip: Tensor, losses: Sequence[Loss]) -> Observation:
-    """The teacher's view of a batch: in eval mode, without gradients, with stage outputs only where a loss needs them."""
+    """The teacher's view of a batch: eval mode, no gradients, stage outputs only where a loss needs them."""
     with torch.no_grad():
         return observe(teacher.eval(), clip, maps=needs_maps(losses))
 
@@ -122,7 +120,7 @@ class Learner(nn.Module):
             weights = {"target_weight": loss.target_weight, "nontarget_weight": loss.nontarget_weight}
             return dkd(mine.logits, seen.logits, labels, **weights, temperature=loss.temperature)
         segments = self.model.segments
-        adapters = self.adapters[loss.kind] if loss.kind in self.adapters else None
+        adapters = dict(self.adapters.items()).get(loss.kind)
         return mgcam(
             [per_clip(m, segments, loss.segments) for m in mine.maps],
             [per_clip(m, segments, loss.segments) for m in seen.maps],
@@ -140,7 +138,7 @@ def per_clip(stage_map: Tensor, segments: int, how: Literal["mean", "fold"]) -> 
     """Stage output (B*T, c, h, w) as graph vertices: the mean over a clip's segments (B, c, h, w), or all of them."""
     if how == "fold":
         return stage_map
-    return stage_map.float().unflatten(0, (-1, segments)).mean(dim=1)
+    return stage_map.float().reshape(-1, segments, *stage_map.shape[1:]).mean(dim=1)
 
 
 def _weight(loss: Loss, epoch: int) -> float:

@@ -125,10 +125,10 @@ def _cache(stage: StageConfig, dataset: Dataset, progress: Progress | None) -> C
 
 
 def _check_stage(name: str, stage: StageConfig, dataset: Dataset) -> None:
-    channels = dataset.image_format(stage.modality).channels
-    if channels != stage.preprocess.channels:
+    channels, expected = dataset.image_format(stage.modality).channels, stage.preprocess.channels
+    if channels != expected:
         raise ConfigError(
-            f"{name}.preprocess.channels is {stage.preprocess.channels}, {stage.modality} of {dataset.name} has {channels}",
+            f"{name}.preprocess.channels is {expected}, {stage.modality} of {dataset.name} has {channels}",
             "the same number",
             f"set {name}.preprocess.channels={channels}",
         )

@@ -1,4 +1,4 @@
-"""What a training run is: a frozen pydantic model of one TOML file. Defaults are the MGCAM paper's where it gives them."""
+"""What a training run is: one TOML file as a frozen pydantic model, with the MGCAM paper's values as defaults."""
 
 from __future__ import annotations
 

@@ -44,6 +44,7 @@ class Camera(Protocol):
         fps: Nominal frame rate; None when not known.
         live: Whether time goes on by itself: late frames are dropped, a silent camera is reopened. A recording that is
             read as fast as possible is not live: every frame is handed over, stamps are the recording's.
+        can_vanish: Whether silence means that it is gone and must be reopened; never so for recordings.
         ended: Whether the last frame has been read.
     """
 
@@ -53,6 +54,7 @@ class Camera(Protocol):
     channels: Channels | None
     fps: float | None
     live: bool
+    can_vanish: bool
     ended: bool
 
     def open(self) -> None:

@@ -26,6 +26,8 @@ Stamped = Generator[tuple[Image, int], None, None]
 class ReplayCamera:
     """A recording; see ``Camera``. With ``realtime`` it behaves like a live camera, paced by its stamps."""
 
+    can_vanish = False
+
     def __init__(self, name: str, config: CameraConfig, wanted: Wanted, *, realtime: bool = False) -> None:
         path = Path(config.target).expanduser()
         self.name = path.name if name == config.uri or name.startswith("replay:") else name
@@ -126,7 +128,9 @@ def _array(path: Path, fps: float) -> Stamped:
         raise _unreadable(path, str(error)) from error
     right_shape = frames.ndim == 3 or (frames.ndim == 4 and frames.shape[3] == 3)
     if frames.dtype not in (np.uint8, np.uint16) or not right_shape:
-        raise _unreadable(path, f"it holds {frames.dtype} {frames.shape}, not uint8 or uint16 (T, H, W[, 3])")
+        found = f"it holds {frames.dtype} {frames.shape}, not uint8 or uint16 (T, H, W[, 3])"
+        del frames  # the error must not keep the file mapped
+        raise _unreadable(path, found)
     for k in range(len(frames)):
         yield np.array(frames[k]), round(k * 1e9 / fps)
 

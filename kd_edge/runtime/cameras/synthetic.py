@@ -44,6 +44,7 @@ class SyntheticCamera:
     """An articulated figure that performs one action after the other; see ``Camera``."""
 
     dtype: Dtype | None = "uint8"
+    can_vanish = False
 
     def __init__(self, name: str, config: CameraConfig, wanted: Wanted) -> None:
         options = recipes.validate(split_query(config.target)[1], SyntheticOptions, f"camera {config.uri}")

@@ -22,6 +22,7 @@ class V4l2Camera:
     """A ``/dev/video*`` device; see ``Camera``."""
 
     live = True
+    can_vanish = True
     ended = False
 
     def __init__(self, name: str, config: CameraConfig, wanted: Wanted) -> None:
@@ -90,7 +91,8 @@ class V4l2Camera:
     def close(self) -> None:
         """Release the device."""
         if self._capture is not None:
-            self._capture.release()
+            with _quiet(self._cv2):
+                self._capture.release()
             self._capture = None
 
     def _convert(self, image: Image) -> Image:

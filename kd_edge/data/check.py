@@ -1,0 +1,200 @@
+"""Look at recordings before training on them, and write generated ones as files."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kd_edge.data.dataset import Dataset, Sample, require_modality
+from kd_edge.data.synthetic import Synthetic
+from kd_edge.errors import DataError, import_extra
+from kd_edge.types import Clip
+
+
+@dataclass(frozen=True, slots=True)
+class ModalityReport:
+    """One modality of a data set.
+
+    Attributes:
+        modality: Its name.
+        usable: Number of clips that can be decoded.
+        unusable: Sample id -> what is wrong with its file (absent or damaged), naming it.
+        frames: Shortest, median and longest clip, in frames; zeros when none is usable.
+        seconds: Likewise in seconds, first to last frame.
+    """
+
+    modality: str
+    usable: int
+    unusable: dict[str, str]
+    frames: tuple[int, int, int]
+    seconds: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What ``check`` found.
+
+    Attributes:
+        dataset: Its name.
+        samples: Number of samples with at least one recording.
+        complete: Number of samples whose modalities can all be decoded.
+        gaps: Sample id -> remark, for samples that the complete data set has and this copy lacks altogether.
+        modalities: One report each.
+        per_class: Class name -> number of samples.
+        per_subject: Subject -> number of samples.
+    """
+
+    dataset: str
+    samples: int
+    complete: int
+    gaps: dict[str, str]
+    modalities: tuple[ModalityReport, ...]
+    per_class: dict[str, int]
+    per_subject: dict[str, int]
+
+    @property
+    def faultless(self) -> bool:
+        """Whether every recording that is there can be used."""
+        return self.complete == self.samples
+
+
+def check(
+    dataset: Dataset, modalities: Sequence[str] | None = None, progress: Callable[[int, int], None] | None = None
+) -> Report:
+    """Decode every clip once and report what is there, what is missing and what is damaged.
+
+    Args:
+        dataset: What to check.
+        modalities: Which of its modalities; None takes all.
+        progress: Called with (samples done, samples in all).
+
+    Raises:
+        DataError: Unknown modality.
+    """
+    chosen = dataset.modalities if modalities is None else tuple(modalities)
+    for modality in chosen:
+        require_modality(modality, dataset.modalities, dataset.name)
+    unusable: dict[str, dict[str, str]] = {m: {} for m in chosen}
+    lengths: dict[str, list[tuple[int, float]]] = {m: [] for m in chosen}
+    for done, sample in enumerate(dataset.samples, 1):
+        for modality in chosen:
+            clip = _opened(dataset, sample, modality)
+            if isinstance(clip, DataError):
+                unusable[modality][sample.id] = clip.found
+            else:
+                lengths[modality].append((len(clip), clip.seconds))
+        if progress is not None:
+            progress(done, len(dataset.samples))
+    faulty = {sample_id for found in unusable.values() for sample_id in found}
+    classes, subjects = Counter(s.label for s in dataset.samples), Counter(s.subject for s in dataset.samples)
+    return Report(
+        dataset=dataset.name,
+        samples=len(dataset.samples),
+        complete=len(dataset.samples) - len(faulty),
+        gaps=dataset.gaps(),
+        modalities=tuple(_report(m, lengths[m], unusable[m]) for m in chosen),
+        per_class={name: classes[label] for label, name in enumerate(dataset.labels)},
+        per_subject=dict(sorted(subjects.items(), key=lambda item: (len(item[0]), item[0]))),
+    )
+
+
+def write_synthetic(
+    out: Path,
+    dataset: Synthetic,
+    samples: Sequence[Sample] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Path, ...]:
+    """Write generated recordings as files to look at or replay.
+
+    Writes ``<id>_rgb.avi`` (Motion JPEG), ``<id>_nir.npy`` ((T, H, W) uint8) and ``labels.csv``; the folder appears in
+    one step when all of them are ready.
+
+    Args:
+        out: Folder to make; must be absent or empty.
+        dataset: Where the recordings come from.
+        samples: Which ones; None writes all.
+        progress: Called with (samples done, samples in all).
+
+    Returns:
+        The files, ``labels.csv`` last.
+
+    Raises:
+        DataError: The folder holds something already or cannot be written, or the disk is full.
+    """
+    chosen = dataset.samples if samples is None else tuple(samples)
+    temporary = out.with_name(f".tmp-{out.name}")
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise DataError(f"{out} holds something already", "a new or empty folder", "choose another --out")
+        if temporary.exists():  # of a killed run
+            shutil.rmtree(temporary)
+        temporary.mkdir(parents=True)
+        try:
+            names = _write_all(temporary, dataset, chosen, progress)
+            temporary.replace(out)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise DataError(
+            f"cannot write {out} ({error.strerror})", "a writable folder with room", "choose another --out"
+        ) from error
+    return tuple(out / name for name in names)
+
+
+def _write_all(
+    folder: Path, dataset: Synthetic, samples: Sequence[Sample], progress: Callable[[int, int], None] | None
+) -> list[str]:
+    names: list[str] = []
+    with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["id", "label", "subject", "view", "trial"])
+        for done, sample in enumerate(samples, 1):
+            _write_video(folder / f"{sample.id}_rgb.avi", dataset.open(sample, "rgb"), dataset.image_format("rgb").fps)
+            np.save(folder / f"{sample.id}_nir.npy", dataset.open(sample, "nir").frames)
+            table.writerow([sample.id, dataset.labels[sample.label], sample.subject, sample.view, sample.trial])
+            names += [f"{sample.id}_rgb.avi", f"{sample.id}_nir.npy"]
+            if progress is not None:
+                progress(done, len(samples))
+    return [*names, "labels.csv"]
+
+
+def _write_video(path: Path, clip: Clip, fps: float) -> None:
+    cv2 = import_extra("cv2", "cpu")
+    height, width = clip.frames.shape[1:3]
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), fps, (width, height))
+    if not video.isOpened():
+        raise DataError(f"OpenCV cannot write {path.name}", "OpenCV with video support, and room", "kd-edge doctor")
+    for frame in clip.frames:
+        video.write(np.ascontiguousarray(frame[:, :, ::-1]))
+    video.release()
+    if not path.is_file() or path.stat().st_size < len(clip):
+        raise DataError(
+            f"{path.name} came out incomplete", "room on the disk", "free some space or choose another --out"
+        )
+
+
+def _opened(dataset: Dataset, sample: Sample, modality: str) -> Clip | DataError:
+    try:
+        return dataset.open(sample, modality)
+    except DataError as error:
+        return error
+
+
+def _report(modality: str, lengths: list[tuple[int, float]], unusable: dict[str, str]) -> ModalityReport:
+    if not lengths:
+        return ModalityReport(modality, 0, unusable, (0, 0, 0), (0.0, 0.0, 0.0))
+    frames, seconds = (np.array(column) for column in zip(*lengths, strict=True))
+    return ModalityReport(
+        modality,
+        len(lengths),
+        unusable,
+        (int(frames.min()), int(np.median(frames)), int(frames.max())),
+        (float(seconds.min()), float(np.median(seconds)), float(seconds.max())),
+    )

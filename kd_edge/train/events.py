@@ -1,0 +1,77 @@
+"""What the trainer tells while it runs; the command line turns it into a progress bar."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Recordings are ready.
+
+    Attributes:
+        run: The run directory.
+        classes: Number of classes.
+        train: Clips to train on.
+        validation: Clips to choose by.
+        test: Clips touched once, at the end.
+        skipped: Sample id -> why it cannot be used.
+        clip_seconds: Length of the live window.
+        device: What trains, for example ``cpu`` or ``cuda:0``.
+        threads: CPU threads of PyTorch.
+        resumed: Where an interrupted run goes on, for example ``student after epoch 12``; None for a new run.
+    """
+
+    run: Path
+    classes: int
+    train: int
+    validation: int
+    test: int
+    skipped: dict[str, str]
+    clip_seconds: float
+    device: str
+    threads: int
+    resumed: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StageStarted:
+    """The teacher's or the student's training begins or goes on."""
+
+    stage: str
+    epochs: int
+    steps_per_epoch: int
+    first_epoch: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    """One optimiser step; ``epoch`` and ``step`` count from 1, ``losses`` are by name, with ``total``."""
+
+    stage: str
+    epoch: int
+    step: int
+    losses: dict[str, float]
+    clips_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class EpochDone:
+    """One epoch; ``metrics`` is the line written to ``metrics.jsonl``."""
+
+    stage: str
+    epoch: int
+    metrics: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The run is complete: its directory and its summary."""
+
+    run: Path
+    summary: dict[str, Any]
+
+
+Event = Prepared | StageStarted | StepDone | EpochDone | Finished

@@ -1,0 +1,220 @@
+"""The run directory: what a training run leaves behind, and how it goes on after a kill.
+
+recipe.toml            as resolved
+student.safetensors    the student's weights
+teachers/teacher.safetensors
+metrics.jsonl          one line per epoch
+summary.json           written last; "complete": true
+plots/*.png
+state.pt               to resume
+"""
+
+from __future__ import annotations
+
+import datetime
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+
+from kd_edge import recipes
+from kd_edge.errors import TrainingError
+from kd_edge.files import replacing
+from kd_edge.models import ClipModel
+from kd_edge.models.saved import SavedStudent
+from kd_edge.train.recipe import Recipe
+
+RECIPE, STUDENT, TEACHER = "recipe.toml", "student.safetensors", "teachers/teacher.safetensors"
+METRICS, SUMMARY, STATE = "metrics.jsonl", "summary.json", "state.pt"
+STAGES = ("teacher", "student")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A complete run.
+
+    Attributes:
+        path: Its directory.
+        recipe: As resolved.
+        summary: ``summary.json``.
+    """
+
+    path: Path
+    recipe: Recipe
+    summary: dict[str, Any]
+
+    @classmethod
+    def load(cls, path: Path) -> Run:
+        """Open a run.
+
+        Raises:
+            TrainingError: No run there, or not finished.
+            ConfigError: Its recipe is damaged.
+        """
+        if not (path / RECIPE).is_file():
+            raise TrainingError(f"no run {path}", "a folder written by kd-edge train", "kd-edge train")
+        summary = _complete_summary(path)
+        if summary is None:
+            raise TrainingError(f"run {path} is not finished", "a finished run", f"kd-edge train --resume {path}")
+        return cls(path, load_recipe(path), summary)
+
+    @classmethod
+    def latest(cls, root: Path = Path("runs")) -> Run:
+        """The newest complete run directly in a folder; studies keep theirs one level deeper.
+
+        Raises:
+            TrainingError: There is none.
+        """
+        complete = {path: summary for path in _runs(root) if (summary := _complete_summary(path)) is not None}
+        if not complete:
+            raise TrainingError(f"no finished run in {root}/", "at least one", "kd-edge train")
+        return cls.load(max(complete, key=lambda path: (complete[path].get("finished", ""), path.name)))
+
+
+def load_student(run: Run) -> ClipModel:
+    """The student with its trained weights, in eval mode."""
+    return SavedStudent.load(run.path).model
+
+
+def new_run_path(root: Path, name: str) -> Path:
+    """``<root>/<name>-<date>-<time>``, local time, not there yet."""
+    stem = f"{name}-{datetime.datetime.now().strftime('%Y%m%d-%H%M%S')}"
+    path, number = root / stem, 1
+    while path.exists():
+        number += 1
+        path = root / f"{stem}-{number}"
+    return path
+
+
+def latest_unfinished(root: Path = Path("runs")) -> Path:
+    """The newest run in a folder that was interrupted, for ``--resume`` without a name.
+
+    Raises:
+        TrainingError: There is none.
+    """
+    open_runs = [path for path in _runs(root) if _complete_summary(path) is None]
+    if not open_runs:
+        raise TrainingError(
+            f"no unfinished run in {root}/", "an interrupted run", "name it: kd-edge train --resume RUN"
+        )
+    return max(open_runs, key=lambda path: ((path / RECIPE).stat().st_mtime_ns, path.name))
+
+
+def load_recipe(path: Path) -> Recipe:
+    """The recipe of a run directory.
+
+    Raises:
+        ConfigError: Absent or damaged.
+    """
+    return recipes.load("train", str(path / RECIPE), Recipe)
+
+
+def begin(path: Path, recipe: Recipe) -> None:
+    """Make a new run directory with its recipe.
+
+    Raises:
+        TrainingError: There is a run already, or the folder cannot be written.
+    """
+    if (path / RECIPE).exists():
+        raise TrainingError(
+            f"{path} holds a run already",
+            "a new or empty folder",
+            f"choose another --out, or kd-edge train --resume {path}",
+        )
+    with replacing(path / RECIPE, TrainingError) as file:
+        file.write(recipes.to_toml(recipe).encode())
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write what a resumed run needs, whole or not at all."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    with replacing(path / STATE, TrainingError) as file:
+        file.write(buffer.getbuffer())
+
+
+def load_state(path: Path, recipe: Recipe) -> dict[str, Any] | None:
+    """The state of an interrupted run; None when it was interrupted before its first epoch ended.
+
+    Raises:
+        TrainingError: The run is complete, its recipe is another one, or the file is damaged.
+    """
+    if _complete_summary(path) is not None:
+        raise TrainingError(f"run {path} is complete", "an interrupted run", "start a new one: kd-edge train")
+    if load_recipe(path).fingerprint() != recipe.fingerprint():
+        raise TrainingError(
+            f"the recipe differs from {path / RECIPE}", "the same recipe", "resume without --set, or start a new run"
+        )
+    if not (path / STATE).is_file():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path / STATE, map_location="cpu", weights_only=True)
+        return state
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise TrainingError(
+            f"{path / STATE} is damaged ({str(error).splitlines()[0]})",
+            "the file a run wrote",
+            "remove it to start this run again",
+        ) from error
+
+
+def save_weights(path: Path, state_dict: dict[str, Tensor]) -> None:
+    """Write weights as safetensors, whole or not at all."""
+    data = safetensors_bytes({k: v.detach().cpu().contiguous() for k, v in state_dict.items()})
+    with replacing(path, TrainingError) as file:
+        file.write(data)
+
+
+def append_metrics(path: Path, line: dict[str, Any]) -> None:
+    """Add one line to ``metrics.jsonl``.
+
+    Raises:
+        TrainingError: It cannot be written.
+    """
+    try:
+        with (path / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+    except OSError as error:
+        raise TrainingError(
+            f"{path / METRICS} cannot be written ({error.strerror or error})",
+            "a writable folder with free space",
+            f"free space, then kd-edge train --resume {path}",
+        ) from error
+
+
+def truncate_metrics(path: Path, stage: str, epoch: int) -> None:
+    """Drop the lines after an epoch of a stage, and a last line that a kill cut off: they are made again."""
+    kept = [m for m in read_metrics(path) if (STAGES.index(m["stage"]), m["epoch"]) <= (STAGES.index(stage), epoch)]
+    with replacing(path / METRICS, TrainingError) as file:
+        file.write("".join(json.dumps(m) + "\n" for m in kept).encode())
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The complete lines of ``metrics.jsonl``."""
+    if not (path / METRICS).is_file():
+        return []
+    lines = (path / METRICS).read_text(encoding="utf-8").split("\n")[:-1]
+    return [json.loads(line) for line in lines]
+
+
+def write_summary(path: Path, summary: dict[str, Any]) -> None:
+    """Write the summary, the last file of a run."""
+    with replacing(path / SUMMARY, TrainingError) as file:
+        file.write((json.dumps(summary, indent=1, allow_nan=False) + "\n").encode())
+
+
+def _runs(root: Path) -> list[Path]:
+    return [recipe.parent for recipe in root.glob(f"*/{RECIPE}")]
+
+
+def _complete_summary(path: Path) -> dict[str, Any] | None:
+    try:
+        summary = json.loads((path / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return summary if isinstance(summary, dict) and summary.get("complete") is True else None

@@ -1,0 +1,317 @@
+"""Training, read top to bottom: prepare the recordings, train the teacher, train the student, evaluate once, sum up."""
+
+from __future__ import annotations
+
+import math
+import time
+import zlib
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from kd_edge.errors import ConfigError, TrainingError
+from kd_edge.models import ClipModel, build_model
+from kd_edge.models.backbones import local_state
+from kd_edge.train import plots, run, scores
+from kd_edge.train.distil import Learner, teach
+from kd_edge.train.events import EpochDone, Event, Finished, Prepared, StageStarted, StepDone
+from kd_edge.train.material import Material, Progress, gather_material
+from kd_edge.train.optim import learning_rate, make_optimiser
+from kd_edge.train.recipe import Recipe
+from kd_edge.train.summary import summarise
+
+__all__ = ["EpochDone", "Event", "Finished", "Prepared", "StageStarted", "StepDone", "train"]
+
+
+@dataclass
+class _Session:
+    """What the parts of one run share. ``report`` holds what is known of each finished stage."""
+
+    fabric: Fabric
+    folder: Path
+    material: Material
+    state: dict[str, Any] | None
+    report: dict[str, dict[str, Any]]
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.material.recipe
+
+    @property
+    def writes(self) -> bool:
+        return bool(self.fabric.is_global_zero)
+
+
+def train(
+    recipe: Recipe,
+    run_dir: Path,
+    *,
+    data_root: Path | None = None,
+    resume: bool = False,
+    accelerator: str = "auto",
+    devices: int | str = 1,
+    nodes: int = 1,
+    progress: Progress | None = None,
+) -> Iterator[Event]:
+    """Train a recipe's teacher and student.
+
+    Args:
+        recipe: What to train.
+        run_dir: Where everything lands; new, or an interrupted run with ``resume``.
+        data_root: Folder with the recordings, before the recipe's; kept in the run's recipe.
+        resume: Go on after the last epoch of an interrupted run. On the CPU with the same number of threads the final
+            weights are those of an uninterrupted run, bit for bit.
+        accelerator: Of Lightning Fabric: ``auto``, ``cpu``, ``cuda``.
+        devices: Devices per node.
+        nodes: Number of nodes.
+        progress: Called while a frame cache is made.
+
+    Yields:
+        Events, ``Finished`` last. With several processes only the first one writes files.
+
+    Raises:
+        TrainingError: The run cannot start, a loss is not finite (the last epoch's state is kept), or a file cannot be
+            written.
+        DataError: The recordings cannot be used.
+    """
+    if data_root is not None and recipe.data.kind != "synthetic":
+        data = recipe.data.model_copy(update={"root": data_root.resolve()})
+        recipe = recipe.model_copy(update={"data": data})
+    fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, precision=recipe.precision)
+    fabric.launch()
+    _check_batches(recipe, fabric.world_size)
+    state = run.load_state(run_dir, recipe) if resume else None
+    if not resume and fabric.is_global_zero:
+        run.begin(run_dir, recipe)
+    with _repeatable(recipe.threads):
+        material = gather_material(recipe, data_root, progress)
+        session = _Session(fabric, run_dir, material, state, state["report"] if state else {})
+        if resume and session.writes:
+            run.truncate_metrics(run_dir, *((state["stage"], state["epoch"]) if state else (run.STAGES[0], 0)))
+        yield _prepared(session)
+        teacher = (yield from _teacher(session)) if recipe.teacher else None
+        student = yield from _student(session, teacher)
+        models = {"teacher": teacher, "student": student} if teacher else {"student": student}
+        summary = summarise(material, models, session.report, fabric.device)
+        if session.writes:
+            plots.plot_run(run.read_metrics(run_dir), summary, material.dataset.labels, run_dir / "plots")
+            run.write_summary(run_dir, summary)
+        yield Finished(run_dir, summary)
+
+
+def _teacher(session: _Session) -> Generator[Event, None, ClipModel]:
+    """Load a trained teacher, or train it on the labels alone."""
+    stage = session.recipe.teacher
+    assert stage is not None
+    model = _build(session, "teacher")
+    trained = session.folder / run.TEACHER
+    if "teacher" in session.report:
+        _load_trained(model, trained)  # the interrupted run had finished it
+    elif stage.weights is not None:
+        _load_trained(model, stage.weights / run.TEACHER if stage.weights.is_dir() else stage.weights)
+        session.report["teacher"] = {"selected_epoch": 0, "selected_by": f"weights {stage.weights}", "seconds": 0.0}
+    else:
+        learner = Learner(model, label_smoothing=stage.label_smoothing)
+        session.report["teacher"] = yield from _fit(session, "teacher", learner, None)
+    if session.writes:
+        run.save_weights(trained, model.state_dict())
+    model.requires_grad_(False)
+    return model.to(session.fabric.device).eval()
+
+
+def _student(session: _Session, teacher: ClipModel | None) -> Generator[Event, None, ClipModel]:
+    """Train the student on labels and teacher (Alg. 1 of the MGCAM paper)."""
+    recipe = session.recipe
+    model = _build(session, "student")
+    learner = Learner(model, recipe.losses, teacher, recipe.student.label_smoothing)
+    session.report["student"] = yield from _fit(session, "student", learner, teacher)
+    if session.writes:
+        run.save_weights(session.folder / run.STUDENT, model.state_dict())
+    return model.eval()
+
+
+def _fit(
+    session: _Session, name: str, learner: Learner, teacher: ClipModel | None
+) -> Generator[Event, None, dict[str, Any]]:
+    """Train one stage; afterwards its model holds the selected weights. Returns what the summary says of the stage."""
+    fabric, material, recipe = session.fabric, session.material, session.recipe
+    stage = material.stage(name)
+    learner.to(memory_format=torch.channels_last)
+    module, optimiser = fabric.setup(learner, make_optimiser(learner, stage))
+    loader, batches = material.training_loader(
+        [name] if teacher is None else [name, "teacher"],
+        stage.batch_size,
+        rank=fabric.global_rank,
+        world=fabric.world_size,
+    )
+    validation = material.evaluation_loader(name, material.validation) if material.validation else None
+    best: dict[str, Any] = {"epoch": 0, "score": -1.0, "model": {}}
+    epochs_done, seconds = 0, 0.0
+    if session.state is not None and session.state["stage"] == name:
+        saved = session.state
+        learner.load_state_dict(saved["learner"])
+        optimiser.load_state_dict(saved["optimiser"])
+        best, epochs_done, seconds = saved["best"], saved["epoch"], saved["seconds"]
+    yield StageStarted(name, stage.epochs, len(batches), epochs_done + 1)
+
+    for epoch in range(epochs_done + 1, stage.epochs + 1):
+        # Everything random starts from (seed, stage, epoch), so a resumed run needs no generator's state.
+        torch.manual_seed(zlib.crc32(f"{recipe.seed} {name} {epoch}".encode()))
+        batches.epoch = epoch
+        learner.train()
+        sums: dict[str, float] = {}
+        right = seen_clips = 0
+        start = time.perf_counter()
+        rate = stage.learning_rate
+        for step, batch in enumerate(loader):
+            rate = learning_rate(stage, (epoch - 1) * len(batches) + step, stage.epochs * len(batches))
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            inputs, labels = fabric.to_device((batch["inputs"], batch["labels"]))
+            seen = None
+            if teacher is not None:
+                with fabric.autocast():
+                    seen = teach(teacher, inputs[1], learner.losses)  # the same clips in the teacher's modality
+            losses, logits = module(inputs[0], labels, seen, epoch)
+            values = {key: value.item() for key, value in losses.items()}  # the one wait for the device
+            _check_finite(values, name, epoch, step + 1, session.folder)
+            fabric.backward(losses["total"])
+            optimiser.step()
+            optimiser.zero_grad()
+            right += int((logits.argmax(1) == labels).sum())
+            seen_clips += len(labels)
+            sums = {key: sums.get(key, 0.0) + value for key, value in values.items()}
+            pace = seen_clips * fabric.world_size / (time.perf_counter() - start)
+            yield StepDone(name, epoch, step + 1, values, pace)
+        spent = time.perf_counter() - start
+
+        line: dict[str, Any] = {
+            "stage": name,
+            "epoch": epoch,
+            "losses": {key: value / len(batches) for key, value in sums.items()},
+            "train_accuracy": right / seen_clips,
+            "learning_rate": rate,
+            "seconds": round(spent, 3),
+            "clips_per_second": round(seen_clips * fabric.world_size / spent, 2),
+            "validation": None,
+        }
+        if validation is not None:
+            line["validation"] = scores.brief(*scores.predict(learner.model, validation, fabric.device))
+            if (
+                line["validation"]["accuracy"] >= best["score"]
+            ):  # of equal epochs the later one, trained at a lower rate
+                weights = {key: value.detach().clone() for key, value in learner.model.state_dict().items()}
+                best = {"epoch": epoch, "score": line["validation"]["accuracy"], "model": weights}
+        seconds += spent
+        if session.writes:
+            _save(session, name, epoch, learner, optimiser, best, seconds)
+            run.append_metrics(session.folder, line)
+        yield EpochDone(name, epoch, line)
+
+    if validation is None:
+        return {"selected_epoch": stage.epochs, "selected_by": "last epoch", "seconds": round(seconds, 1)}
+    learner.model.load_state_dict(best["model"])
+    return {"selected_epoch": best["epoch"], "selected_by": "validation accuracy", "seconds": round(seconds, 1)}
+
+
+def _build(session: _Session, name: str) -> ClipModel:
+    """A stage's model with its initial weights."""
+    stage, recipe = session.material.stage(name), session.recipe
+    torch.manual_seed(zlib.crc32(f"{recipe.seed} {name} 0".encode()))
+    classes = len(session.material.dataset.labels)
+    channels = stage.preprocess.input_channels
+    return build_model(stage.model, channels, classes, recipe.segments, stage.initial_weights)
+
+
+def _load_trained(model: ClipModel, path: Path) -> None:
+    try:
+        model.load_state_dict(local_state(path))
+    except RuntimeError as error:
+        raise TrainingError(
+            f"weights {path} do not fit the teacher ({str(error).splitlines()[1].strip()})",
+            "weights trained with the same [teacher.model], preprocess, classes and segments",
+            "correct teacher.weights, or remove it to train the teacher",
+        ) from error
+
+
+def _save(
+    session: _Session,
+    name: str,
+    epoch: int,
+    learner: Learner,
+    optimiser: Any,
+    best: dict[str, Any],
+    seconds: float,
+) -> None:
+    """Everything an interrupted run needs to go on after this epoch."""
+    state = {
+        "stage": name,
+        "epoch": epoch,
+        "learner": learner.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "best": best,
+        "seconds": seconds,
+        "report": session.report,
+    }
+    run.save_state(session.folder, state)
+
+
+def _check_finite(losses: dict[str, float], stage: str, epoch: int, step: int, folder: Path) -> None:
+    if all(math.isfinite(value) for value in losses.values()):
+        return
+    terms = ", ".join(f"{key} {value:.4g}" for key, value in losses.items())
+    kept = f"the state after epoch {epoch - 1} is kept in {folder}" if epoch > 1 else "no epoch was finished"
+    raise TrainingError(
+        f"the {stage}'s loss is not finite in epoch {epoch}, step {step} ({terms}); {kept}",
+        "finite losses",
+        f"train again with a lower {stage}.learning_rate",
+    )
+
+
+def _check_batches(recipe: Recipe, world: int) -> None:
+    stages = {"student": recipe.student} | ({"teacher": recipe.teacher} if recipe.teacher else {})
+    for name, stage in stages.items():
+        if stage.batch_size % world:
+            raise ConfigError(
+                f"{name}.batch_size {stage.batch_size} on {world} devices",
+                "a multiple of the number of devices",
+                f"change {name}.batch_size",
+            )
+
+
+def _prepared(session: _Session) -> Prepared:
+    material, state = session.material, session.state
+    return Prepared(
+        run=session.folder,
+        classes=len(material.dataset.labels),
+        train=len(material.train),
+        validation=len(material.validation),
+        test=len(material.test),
+        skipped=material.skipped,
+        clip_seconds=material.clip_seconds,
+        device=str(session.fabric.device),
+        threads=torch.get_num_threads(),
+        resumed=f"{state['stage']} after epoch {state['epoch']}" if state else None,
+    )
+
+
+@contextmanager
+def _repeatable(threads: int | None) -> Iterator[None]:
+    """Deterministic kernels where there are any, and a fixed number of threads; both put back afterwards."""
+    memory: Any = torch.utils.deterministic
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
+    if threads is not None:
+        torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    memory.fill_uninitialized_memory = False  # costs time and changes nothing here
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])
+        memory.fill_uninitialized_memory = before[2]

@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kd_edge.data.cache import CachedClips, cache_root, prepare
+from kd_edge.data.synthetic import Synthetic
+from kd_edge.data.utd_mhad import UtdMhad
+from kd_edge.errors import DataError
+from kd_edge.preprocess import FixedWindow, PercentileWindow, percentile_limits, resize
+
+WINDOW = PercentileWindow(ignore_value=0)
+
+
+@pytest.fixture
+def generated() -> Synthetic:
+    return Synthetic(clips_per_class=2, subjects=2, height_px=48, width_px=64, fps=10)
+
+
+def folders(root: Path) -> list[str]:
+    return sorted(p.name for p in root.iterdir())
+
+
+def test_the_cache_holds_what_decoding_and_resizing_give(small_utd: Path, tmp_path: Path) -> None:
+    dataset = UtdMhad(small_utd)
+    calls: list[tuple[int, int]] = []
+    cache = prepare(dataset, dataset.samples, "depth", 60, WINDOW, tmp_path / "c", lambda *at: calls.append(at))
+    assert calls == [(i, 8) for i in range(1, 9)]
+    assert cache.samples == dataset.samples
+    assert cache.skipped == {}
+    assert cache.median_seconds == pytest.approx(0.1)
+    assert cache.bytes == 8 * 4 * 60 * 80 * 2
+    for sample in dataset.samples:
+        frames, stamps, limits = cache.clip(sample.id)
+        clip = dataset.open(sample, "depth")
+        assert frames.dtype == np.uint16
+        assert not frames.flags.writeable
+        for k in range(4):
+            small = resize(clip.frames[k], 60)
+            assert np.array_equal(frames[k], small)
+            assert limits[k].tolist() == list(percentile_limits(small, WINDOW))
+        assert np.array_equal(stamps, clip.stamps_ns)
+
+
+def test_clips_are_views_into_the_map(generated: Synthetic, tmp_path: Path) -> None:
+    cache = prepare(generated, generated.samples, "rgb", 48, None, tmp_path)
+    frames = cache.clip(generated.samples[3].id).frames
+    assert np.shares_memory(frames, cache.clip(generated.samples[3].id).frames)
+    assert np.array_equal(frames, generated.open(generated.samples[3], "rgb").frames)  # 48 px already: unchanged
+    assert np.isnan(cache.clip(generated.samples[3].id).own_limits).all()
+
+
+def test_a_ready_cache_is_opened_not_made(generated: Synthetic, tmp_path: Path) -> None:
+    first = prepare(generated, generated.samples, "nir", 40, None, tmp_path)
+    second = prepare(
+        generated, generated.samples, "nir", 40, FixedWindow(), tmp_path, lambda *_: pytest.fail("made again")
+    )
+    assert second.fingerprint == first.fingerprint
+    assert len(folders(tmp_path)) == 1
+
+
+def test_contents_and_settings_make_the_key(generated: Synthetic, tmp_path: Path) -> None:
+    samples = generated.samples
+    relabelled = (replace(samples[0], label=1), *samples[1:])
+    other_seed = Synthetic(clips_per_class=2, subjects=2, height_px=48, width_px=64, fps=10, seed=1)
+    wide = PercentileWindow(low_percent=5)
+    smoother = PercentileWindow(low_percent=5, time_constant_ms=50, minimum_span=20)
+    caches = [
+        prepare(generated, samples, "nir", 40, None, tmp_path),
+        prepare(generated, samples, "nir", 32, None, tmp_path),
+        prepare(generated, samples, "rgb", 40, None, tmp_path),
+        prepare(generated, samples[:4], "nir", 40, None, tmp_path),
+        prepare(generated, relabelled, "nir", 40, None, tmp_path),
+        prepare(other_seed, samples, "nir", 40, None, tmp_path),
+        prepare(generated, samples, "nir", 40, wide, tmp_path),
+    ]
+    assert len({c.fingerprint for c in caches}) == len(caches)
+    assert prepare(generated, samples, "nir", 40, smoother, tmp_path).fingerprint == caches[-1].fingerprint
+
+
+def test_damaged_and_absent_recordings_are_named_and_the_rest_goes_on(small_utd: Path, tmp_path: Path) -> None:
+    dataset = UtdMhad(small_utd)
+    damaged, absent = dataset.samples[1], dataset.samples[5]
+    path = dataset.path(damaged, "depth")
+    original = path.read_bytes()
+    path.write_bytes(original[:200])
+    dataset.path(absent, "depth").unlink()
+    cache = prepare(dataset, dataset.samples, "depth", 60, WINDOW, tmp_path / "c")
+    assert set(cache.skipped) == {damaged.id, absent.id}
+    assert path.name in cache.skipped[damaged.id]
+    assert len(cache) == 6
+    with pytest.raises(DataError, match=f"{damaged.id} is not cached: .*damaged"):
+        cache.clip(damaged.id)
+    path.write_bytes(original)  # fetched again: another content, another cache
+    assert set(prepare(UtdMhad(small_utd), dataset.samples, "depth", 60, WINDOW, tmp_path / "c").skipped) == {absent.id}
+
+
+def test_nothing_usable_is_an_error_and_leaves_nothing(small_utd: Path, tmp_path: Path) -> None:
+    dataset = UtdMhad(small_utd)
+    for sample in dataset.samples:
+        dataset.path(sample, "depth").write_bytes(b"not a MATLAB file")
+    with pytest.raises(DataError, match=r"not one depth clip can be used; the first: .*a1_s1_t1_depth\.mat"):
+        prepare(dataset, dataset.samples, "depth", 60, None, tmp_path / "c")
+    assert folders(tmp_path / "c") == []
+
+
+def test_signals_cannot_be_cached_as_images(small_utd: Path, tmp_path: Path) -> None:
+    dataset = UtdMhad(small_utd)
+    with pytest.raises(DataError, match="is a signal"):
+        prepare(dataset, dataset.samples, "inertial", 60, None, tmp_path)
+
+
+@pytest.mark.parametrize("harm", ["cut frames", "cut index", "no index", "no limits", "cut stamps"])
+def test_a_damaged_cache_is_made_again(generated: Synthetic, tmp_path: Path, harm: str) -> None:
+    cache = prepare(generated, generated.samples, "nir", 40, None, tmp_path)
+    what, file = harm.split()
+    path = (
+        cache.path
+        / {"frames": "frames.bin", "index": "index.json", "limits": "limits.npy", "stamps": "stamps.npy"}[file]
+    )
+    if what == "cut":
+        os.truncate(path, path.stat().st_size // 2)
+    else:
+        path.unlink()
+    done: list[int] = []
+    again = prepare(generated, generated.samples, "nir", 40, None, tmp_path, lambda i, _: done.append(i))
+    assert len(done) == 20
+    frames = again.clip(generated.samples[0].id).frames
+    assert np.array_equal(frames[0], resize(generated.open(generated.samples[0], "nir").frames[0], 40))
+
+
+def test_an_interrupted_preparation_leaves_nothing_and_a_killed_one_is_cleaned(
+    generated: Synthetic, tmp_path: Path
+) -> None:
+    def interrupt(done: int, _: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(generated, generated.samples, "nir", 40, None, tmp_path, interrupt)
+    assert folders(tmp_path) == []
+    killed = tmp_path / ".tmp-synthetic-nir-00000000000000000000"
+    killed.mkdir()
+    (killed / "frames.bin").write_bytes(b"half")
+    cache = prepare(generated, generated.samples, "nir", 40, None, tmp_path)
+    assert folders(tmp_path) == [cache.path.name]
+
+
+CHILD = """
+import resource, signal, sys
+from pathlib import Path
+from kd_edge.data.cache import prepare
+from kd_edge.data.synthetic import Synthetic
+from kd_edge.errors import DataError
+dataset = Synthetic(clips_per_class=2, subjects=2, height_px=48, width_px=64, fps=10)
+"""
+
+
+def run(code: str, root: Path) -> subprocess.CompletedProcess[str]:
+    script = CHILD + textwrap.dedent(code)
+    return subprocess.run([sys.executable, "-c", script, str(root)], capture_output=True, text=True, timeout=60)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    done = run(
+        """
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # writing on fails like a full disk
+        try:
+            prepare(dataset, dataset.samples, "nir", 40, None, Path(sys.argv[1]))
+        except DataError as error:
+            print(error)
+        """,
+        tmp_path,
+    )
+    assert done.stdout.startswith(f"the disk of the cache {tmp_path} is full. Expected room"), done.stderr
+    assert done.stdout.count("\n") == 1
+    assert folders(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(generated: Synthetic, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"cannot write the cache .*KD_EDGE_CACHE"):
+        prepare(generated, generated.samples, "nir", 40, None, tmp_path / "file" / "cache")
+
+
+def test_two_processes_make_one_cache(tmp_path: Path) -> None:
+    code = CHILD + textwrap.dedent(
+        """
+        made = []
+        cache = prepare(dataset, dataset.samples, "nir", 40, None, Path(sys.argv[1]), lambda i, n: made.append(i))
+        print(len(made), int(cache.clip(dataset.samples[7].id).frames.sum()))
+        """
+    )
+    both = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    answers = [process.communicate(timeout=60)[0].split() for process in both]
+    assert sorted(int(a[0]) for a in answers) in ([0, 20], [20, 20])  # the second waits; it may come when all is done
+    assert answers[0][1] == answers[1][1]
+    assert len(folders(tmp_path)) == 1
+
+
+def test_a_loader_process_gets_the_folder_not_the_content(generated: Synthetic, tmp_path: Path) -> None:
+    cache = prepare(generated, generated.samples, "rgb", 48, None, tmp_path)
+    sent = pickle.dumps(cache)
+    assert len(sent) < 1000 < cache.bytes
+    received: CachedClips = pickle.loads(sent)
+    assert np.array_equal(received.clip("a1_s1_t1").frames, cache.clip("a1_s1_t1").frames)
+
+
+@pytest.fixture
+def no_variable(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    monkeypatch.delenv("KD_EDGE_CACHE", raising=False)
+    return monkeypatch
+
+
+def test_the_root_is_the_users_cache_folder_or_the_variable(no_variable: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    no_variable.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_root() == tmp_path / "kd-edge"
+    no_variable.setenv("KD_EDGE_CACHE", "/elsewhere")
+    assert cache_root() == Path("/elsewhere")
+
+
+def test_opening_is_fast_over_all_real_samples(utd_root: Path, tmp_path: Path) -> None:
+    """The key asks for every file; the memo keeps it from reading them again (measured: 17 ms for 861 samples)."""
+    memo = tmp_path / "hashes.jsonl"
+    dataset = UtdMhad(utd_root, memo)
+    samples = dataset.samples[::40]
+    prepare(dataset, samples, "pose", 24, None, tmp_path / "c")
+    for sample in dataset.samples:
+        dataset.content_key(sample, "pose")
+    start = time.perf_counter()
+    again = UtdMhad(utd_root, memo)
+    prepare(again, samples, "pose", 24, None, tmp_path / "c")
+    for sample in again.samples:
+        again.content_key(sample, "pose")
+    assert time.perf_counter() - start < 3.0  # generous: other processes may be at work

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kd_edge.data.check import check, write_synthetic
+from kd_edge.data.synthetic import Synthetic
+from kd_edge.data.utd_mhad import UtdMhad
+from kd_edge.data.video import read_video
+from kd_edge.errors import DataError
+
+
+def test_a_report_counts_and_names(small_utd: Path) -> None:
+    dataset = UtdMhad(small_utd)
+    dataset.path(dataset.samples[0], "depth").write_bytes(b"damaged")
+    dataset.path(dataset.samples[1], "inertial").unlink()
+    calls: list[tuple[int, int]] = []
+    report = check(dataset, None, lambda *at: calls.append(at))
+    assert calls[-1] == (8, 8)
+    assert (report.samples, report.complete, report.faultless) == (8, 6, False)
+    depth, pose, _skeleton, inertial = report.modalities
+    assert (depth.usable, pose.usable, inertial.usable) == (7, 8, 7)
+    assert re.search(r"a1_s1_t1_depth\.mat is damaged", depth.unusable["a1_s1_t1"])
+    assert re.search(r"no file .*a1_s1_t3_inertial\.mat", inertial.unusable["a1_s1_t3"])
+    assert depth.frames == (4, 4, 4)
+    assert depth.seconds == pytest.approx((0.1, 0.1, 0.1))
+    assert report.per_class["swipe left"] == 4
+    assert report.per_class["squat"] == 0
+    assert report.per_subject == {"1": 4, "2": 4}
+    assert len(report.gaps) == 864 - 8
+    assert report.gaps["a8_s1_t4"] == "never recorded"
+    assert report.gaps["a1_s1_t2"] == "no file"
+
+
+def test_chosen_modalities_only(small_utd: Path) -> None:
+    report = check(UtdMhad(small_utd), ["skeleton"])
+    assert [m.modality for m in report.modalities] == ["skeleton"]
+    assert report.faultless
+    with pytest.raises(DataError, match="no modality 'thermal'"):
+        check(UtdMhad(small_utd), ["thermal"])
+
+
+def test_generated_recordings_as_files(tmp_path: Path) -> None:
+    dataset = Synthetic(clips_per_class=1, subjects=1, height_px=48, width_px=64, fps=10)
+    out = tmp_path / "deep" / "recordings"
+    files = write_synthetic(out, dataset, dataset.samples[:3])
+    assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in files)
+    assert [p.name for p in files[-3:]] == ["a3_s1_t1_rgb.avi", "a3_s1_t1_nir.npy", "labels.csv"]
+    with (out / "labels.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["label"] for row in rows] == ["drink", "eat", "brush teeth"]
+    nir = np.load(out / "a2_s1_t1_nir.npy")
+    assert np.array_equal(nir, dataset.open(dataset.samples[1], "nir").frames)
+    rgb = read_video(out / "a2_s1_t1_rgb.avi")
+    assert rgb.frames.shape == (*nir.shape, 3)
+    expected = dataset.open(dataset.samples[1], "rgb").frames
+    assert np.abs(rgb.frames.astype(int) - expected).mean() < 12  # Motion JPEG loses a little
+    with pytest.raises(DataError, match="holds something already"):
+        write_synthetic(out, dataset)
+
+
+def test_an_interrupted_writing_leaves_nothing(tmp_path: Path) -> None:
+    def interrupt(done: int, _: int) -> None:
+        raise KeyboardInterrupt
+
+    dataset = Synthetic(clips_per_class=1, subjects=1, height_px=48, width_px=64, fps=10)
+    with pytest.raises(KeyboardInterrupt):
+        write_synthetic(tmp_path / "out", dataset, None, interrupt)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot write"):
+        write_synthetic(tmp_path / "file" / "out", dataset)

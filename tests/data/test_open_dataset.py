@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from kd_edge.data import DataConfig, SyntheticData, UtdMhadData, open_dataset
+from kd_edge.errors import DataError
+
+
+def test_the_kind_chooses_the_configuration() -> None:
+    adapter: TypeAdapter[SyntheticData | UtdMhadData] = TypeAdapter(DataConfig)
+    assert adapter.validate_python({"kind": "synthetic", "subjects": 4}) == SyntheticData(subjects=4)
+    assert adapter.validate_python({"kind": "utd_mhad"}) == UtdMhadData()
+    with pytest.raises(ValidationError, match="subjcts"):
+        adapter.validate_python({"kind": "synthetic", "subjcts": 4})
+
+
+def test_generated_data_needs_no_folder() -> None:
+    dataset = open_dataset(SyntheticData(clips_per_class=2, subjects=2, height_px=48, width_px=64))
+    assert len(dataset.samples) == 20
+    assert dataset.open(dataset.samples[0], "nir").frames.shape[1:] == (48, 64)
+
+
+@pytest.mark.parametrize("above", [True, False], ids=["folder that holds it", "its own folder"])
+@pytest.mark.parametrize("way", ["argument", "config", "environment"])
+def test_the_folder_may_be_given_in_three_ways(
+    small_utd: Path, monkeypatch: pytest.MonkeyPatch, above: bool, way: str
+) -> None:
+    monkeypatch.setenv("KD_EDGE_CACHE", str(small_utd.parent / "cache"))
+    monkeypatch.delenv("KD_EDGE_DATA", raising=False)
+    root = small_utd.parent if above else small_utd
+    if way == "environment":
+        monkeypatch.setenv("KD_EDGE_DATA", str(root))
+    config = UtdMhadData(root=root if way == "config" else None)
+    assert len(open_dataset(config, root if way == "argument" else None).samples) == 8
+
+
+def test_no_folder_says_how_to_give_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KD_EDGE_DATA", raising=False)
+    with pytest.raises(DataError, match=r"--data DIR, or KD_EDGE_DATA"):
+        open_dataset(UtdMhadData())
+
+
+def test_reading_a_configuration_loads_neither_opencv_nor_scipy() -> None:
+    code = "import sys, kd_edge.data; print([m for m in ('cv2', 'scipy', 'torch', 'onnx', 'av') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

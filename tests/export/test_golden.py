@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kd_edge.artifact import GOLDEN_BYTES, write
+from kd_edge.data import ImageFormat
+from kd_edge.export.export import build_graph, describe
+from kd_edge.export.golden import draw, golden_clip, golden_stamps
+from kd_edge.export.profile import ExportProfile
+from kd_edge.models import ModelConfig, build_model
+from kd_edge.models.saved import StudentSpec
+from kd_edge.preprocess import FixedWindow, PercentileWindow, Preprocess
+from kd_edge.runtime import Recognizer
+
+MS = 1_000_000
+
+
+def test_stamps_without_motion_are_the_segments() -> None:
+    segments, stamps = golden_stamps(4, 250 * MS, (0,))
+    assert segments.tolist() == stamps.tolist() == [0, 250 * MS, 500 * MS, 750 * MS]
+
+
+def test_stamps_with_motion_by_hand() -> None:
+    segments, stamps = golden_stamps(2, 250 * MS, (0, 70, 140))
+    assert (segments // MS).tolist() == [140, 390]
+    assert (stamps // MS).tolist() == [0, 70, 140, 250, 320, 390]
+
+
+def test_close_moments_share_a_frame() -> None:
+    # 70, 150, 230 need 0, 80, 160: the last two are served from 10 ms away, with 80 ms halved
+    segments, stamps = golden_stamps(3, 80 * MS, (0, 70))
+    assert (stamps // MS).tolist() == [0, 70, 110, 150, 190, 230]
+    assert (segments // MS).tolist() == [70, 150, 230]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_have_the_camera_format_and_pack_well(dtype: str, channels: int) -> None:
+    picture = draw(0.3, 320, (0, 4000 if dtype == "uint16" else 255), dtype, channels)
+    assert picture.shape == ((320, 426) if channels == 1 else (320, 426, 3))
+    assert picture.dtype == dtype
+    assert picture.max() == round(0.95 * (4000 if dtype == "uint16" else 255))
+    assert not np.array_equal(picture, draw(0.4, 320, (0, 255), dtype, channels))
+
+
+def spec_of(preprocess: Preprocess, dtype: str, clip_seconds: float) -> StudentSpec:
+    band = "rgb" if preprocess.channels == 3 else "nir"
+    top = 4000.0 if dtype == "uint16" else 255.0
+    return StudentSpec.model_validate(
+        {
+            "model": ModelConfig(backbone="tiny", temporal="tconv", hidden=8),
+            "preprocess": preprocess,
+            "segments": 8,
+            "clip_seconds": clip_seconds,
+            "labels": ["a", "b", "c"],
+            "modality": band,
+            "data": {"kind": "synthetic"},
+            "image_format": ImageFormat(band, dtype, preprocess.channels, "grey level", (0.0, top), 30.0),  # type: ignore[arg-type]
+            "split": "subjects",
+        }
+    )
+
+
+FIXED = Preprocess(resize_px=36, input_px=32, replicate=3)
+DEPTH = Preprocess(
+    resize_px=36,
+    input_px=32,
+    window=PercentileWindow(ignore_value=0, time_constant_ms=200),
+    motion_offsets_ms=(0, 70, 140),
+)
+COLOUR = Preprocess(channels=3, resize_px=36, input_px=32, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+LONG = Preprocess(resize_px=36, input_px=32, window=FixedWindow(low=40, high=200), motion_offsets_ms=(0, 200, 500))
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "dtype", "clip_seconds"),
+    [
+        (FIXED, "uint8", 2.0),
+        (COLOUR, "uint8", 1.0),
+        (DEPTH, "uint16", 0.56),  # a segment exactly every offset
+        (DEPTH, "uint16", 0.8),
+        (DEPTH, "uint16", 1.2),
+        (DEPTH, "uint16", 1.31),
+        (DEPTH, "uint16", 2.27),
+        (DEPTH, "uint16", 30.0),
+        (LONG, "uint8", 3.3),
+    ],
+)
+def test_a_recognizer_reproduces_the_golden_logits(
+    preprocess: Preprocess, dtype: str, clip_seconds: float, tmp_path: Path
+) -> None:
+    spec = spec_of(preprocess, dtype, clip_seconds)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        model = build_model(spec.model, preprocess.input_channels, 3, 8).eval()
+    profile = ExportProfile(name="fp32")
+    golden = golden_clip(model, preprocess, spec.image_format, clip_seconds, 1e-4)
+    manifest = describe(model, spec, profile, name="tiny")
+    graph = build_graph(model, spec, profile).SerializeToString()
+    write(graph, manifest, golden, tmp_path / "a.onnx")
+    error = Recognizer.load(tmp_path / "a.onnx").self_test_error
+    assert error is not None
+    assert error <= 1e-5
+
+
+def test_the_largest_golden_clip_fits_its_share_of_the_file(tmp_path: Path) -> None:
+    """Three frames for each of 16 segments at the size of a 256-pixel input, 16 bit."""
+    preprocess = Preprocess(resize_px=256, input_px=224, motion_offsets_ms=(0, 70, 140))
+    spec = spec_of(preprocess, "uint16", 4.0)
+    model = build_model(spec.model, 3, 3, 16).eval()
+    golden = golden_clip(model, preprocess, spec.image_format, 4.0, 1e-4)
+    assert len(golden.frames) == 48
+    manifest = describe(model, spec, ExportProfile(name="fp32"), name="tiny")
+    path = tmp_path / "a.onnx"
+    write(b"\x08\x0a", manifest, golden, path)
+    assert path.stat().st_size < GOLDEN_BYTES / 2

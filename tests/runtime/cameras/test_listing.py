@@ -1,0 +1,50 @@
+"""What is attached and configured."""
+
+from __future__ import annotations
+
+import pytest
+
+from kd_edge.runtime.cameras.listing import list_cameras
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A machine with three video nodes (one of them metadata) and two camera files of its own."""
+    for number, index, name in ((0, 0, "Infrared Camera"), (1, 1, "Infrared Camera"), (10, 0, "PureThermal")):
+        facts = tmp_path / f"sys/class/video4linux/video{number}"
+        facts.mkdir(parents=True)
+        (facts / "index").write_text(f"{index}\n")
+        (facts / "name").write_text(f"{name}\n")
+        (tmp_path / "dev").mkdir(exist_ok=True)
+        (tmp_path / f"dev/video{number}").touch()
+    (tmp_path / "dev/videodev").touch()
+    folder = tmp_path / "runtime/cameras"
+    folder.mkdir(parents=True)
+    (folder / "figure.toml").write_text('uri = "synthetic:?seed=4"\n')
+    (folder / "faulty.toml").write_text('uri = "v4l2:/dev/video0"\nfsp = 30\n')
+    (folder / "absent.toml").write_text('uri = "v4l2:/dev/video98"\n')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_attached(machine):
+    attached = list_cameras(machine).attached
+    assert [(a.device, a.description) for a in attached] == [
+        ("/dev/video0", "Infrared Camera"),
+        ("/dev/video10", "PureThermal"),
+    ]
+    assert attached[1].use == "kd-edge run --camera v4l2:/dev/video10"
+
+
+def test_configured(machine):
+    found = {c.name: c for c in list_cameras(machine).configured}
+    assert {"figure", "faulty", "absent", "ir0"} <= found.keys()
+    assert found["figure"].present
+    assert found["figure"].use == "kd-edge run --camera figure"
+    assert not found["absent"].present
+    assert found["absent"].fault == "no /dev/video98"
+    assert "did you mean 'fps'" in found["faulty"].fault
+
+
+def test_machine_without_cameras(tmp_path):
+    assert list_cameras(tmp_path).attached == ()

@@ -1,0 +1,52 @@
+"""The generated figure as a camera."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from kd_edge.errors import ConfigError
+from kd_edge.runtime.cameras import Wanted, open_camera
+
+
+def test_follows_the_model():
+    near_infrared = open_camera("synthetic:", Wanted("nir", "uint8", 1))
+    assert (near_infrared.band, near_infrared.channels, near_infrared.live) == ("nir", 1, True)
+    colour = open_camera("synthetic:", Wanted("rgb", "uint8", 3))
+    assert (colour.band, colour.channels, colour.name) == ("rgb", 3, "synthetic")
+
+
+def test_repeatable_without_realtime():
+    def frames():
+        camera = open_camera("synthetic:?realtime=false&frames=3&seed=5&height_px=60&width_px=80&actions=clap")
+        found = []
+        while not camera.ended:
+            found.append(camera.read(1.0))
+        assert camera.read(0.0) is None
+        return found
+
+    first, second = frames(), frames()
+    assert [f.captured_ns for f in first] == [0, 33_333_333, 66_666_667]
+    assert {f.truth for f in first} == {"clap"}
+    assert first[0].image.shape == (60, 80)
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a.image, b.image)
+
+
+def test_live_frames_come_at_their_rate_and_missed_ones_are_skipped():
+    camera = open_camera("synthetic:?fps=50&height_px=48&width_px=64")
+    started = time.monotonic_ns()
+    first = [camera.read(1.0) for _ in range(5)]
+    assert time.monotonic_ns() - started >= 75_000_000
+    time.sleep(0.2)
+    late = camera.read(1.0)
+    assert late.frame_id >= first[-1].frame_id + 10
+    assert abs(late.captured_ns - time.monotonic_ns()) < 100_000_000
+
+
+@pytest.mark.parametrize("query", ["seeed=1", "fps=0", "modality=xray", "actions=juggle"])
+def test_mistakes(query):
+    with pytest.raises(ConfigError):
+        open_camera(f"synthetic:?{query}")

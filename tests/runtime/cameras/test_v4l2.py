@@ -1,0 +1,166 @@
+"""V4L2 through OpenCV's real code, on a device faked at the system calls (fakev4l2.c)."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kd_edge.errors import CameraError
+from kd_edge.runtime.cameras import Wanted, open_camera
+
+READ = """
+import json, sys, time
+from kd_edge.errors import KdEdgeError
+from kd_edge.runtime.cameras import Wanted, open_camera
+uri, band, dtype, channels, count = sys.argv[1:]
+camera = None
+try:
+    camera = open_camera(uri, Wanted(None if band == "-" else band, dtype, int(channels)))
+    frames = []
+    for _ in range(int(count)):
+        frame = camera.read(2.0)
+        frames.append([str(frame.image.dtype), frame.image.shape, int(frame.image.flat[0]), frame.frame_id,
+                       (time.monotonic_ns() - frame.captured_ns) / 1e6])
+    print(json.dumps({"frames": frames, "fps": camera.fps, "dtype": camera.dtype, "channels": camera.channels}))
+except KdEdgeError as error:
+    print(json.dumps({"error": type(error).__name__, "message": str(error)}))
+finally:
+    if camera is not None:
+        camera.close()
+"""
+
+
+@pytest.fixture(scope="session")
+def fake_device(tmp_path_factory) -> Path:
+    """The compiled shim; tests are skipped where there is no compiler."""
+    compiler = shutil.which("gcc")
+    if compiler is None or not sys.platform.startswith("linux"):
+        pytest.skip("the fake V4L2 device needs gcc on Linux")
+    library = tmp_path_factory.mktemp("v4l2") / "fakev4l2.so"
+    source = Path(__file__).with_name("fakev4l2.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-w", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
+@pytest.fixture
+def with_device(fake_device):
+    """Run a Python program that sees the fake camera: ``with_device(program, *arguments, W=..., FPS=...)``."""
+
+    def run(program: str, *arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {f"FAKE_{k}": str(v) for k, v in settings.items()}
+        environment |= {"LD_PRELOAD": str(fake_device)}
+        return subprocess.run(
+            [sys.executable, "-c", program, *arguments], env=environment, capture_output=True, text=True, timeout=60
+        )
+
+    return run
+
+
+def read(with_device, *arguments: str, **settings: object) -> dict:
+    done = with_device(READ, *arguments, **settings)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # OpenCV's warnings stay off the terminal
+    return json.loads(done.stdout)
+
+
+def test_grey(with_device):
+    result = read(with_device, "v4l2:/dev/video0?pixel_format=GREY", "-", "uint8", "1", "4", W=160, H=120, FPS=60)
+    assert (result["dtype"], result["channels"], result["fps"]) == ("uint8", 1, 60)
+    dtypes, shapes, values, ids, ages_ms = zip(*result["frames"], strict=True)
+    assert set(dtypes) == {"uint8"}
+    assert shapes[0] == [120, 160]
+    assert [v - values[0] for v in values] == [0, 1, 2, 3]
+    assert ids == (0, 1, 2, 3)
+    assert all(0 <= age < 500 for age in ages_ms)  # the driver's stamps are on the monotonic clock
+
+
+def test_sixteen_bit(with_device):
+    result = read(with_device, "v4l2:/dev/video0?pixel_format=Y16&fps=9", "-", "uint16", "1", "2", W=160, H=120)
+    assert result["dtype"] == "uint16"
+    assert result["frames"][0][0] == "uint16"
+    assert result["frames"][0][2] >= 1000  # 16 bits, not squeezed to 8
+
+
+def test_format_follows_the_model(with_device):
+    assert read(with_device, "v4l2:/dev/video0", "-", "uint16", "1", "1", W=64, H=48)["dtype"] == "uint16"
+    assert read(with_device, "v4l2:/dev/video0", "-", "uint8", "1", "1", W=64, H=48)["dtype"] == "uint8"
+
+
+def test_substituted_format_or_size_is_noticed(with_device):
+    uri = "v4l2:/dev/video0?pixel_format=MJPG"
+    result = read(with_device, uri, "-", "uint8", "3", "1")
+    assert result["error"] == "CameraError"
+    assert "delivers pixel format" in result["message"] or "cannot be opened" in result["message"]
+    result = read(with_device, "v4l2:/dev/video0?width_px=320&height_px=240", "-", "uint8", "1", "1")
+    assert "delivers 640x480. Expected 320x240" in result["message"]
+
+
+def test_wrong_dtype_and_band_are_refused(with_device):
+    result = read(with_device, "v4l2:/dev/video0?pixel_format=Y16", "-", "uint8", "1", "1")
+    assert "has dtype uint16. Expected dtype uint8" in result["message"]
+    result = read(with_device, "v4l2:/dev/video0?band=lwir", "nir", "uint8", "1", "1")
+    assert "has band lwir. Expected band nir" in result["message"]
+
+
+def test_unplugged(with_device):
+    result = read(with_device, "v4l2:/dev/video0", "-", "uint8", "1", "9", W=64, H=48, FPS=100, UNPLUG_AFTER=6)
+    assert result["error"] == "CameraError"
+    assert "is gone" in result["message"]
+
+
+STREAM = """
+import json, logging, os, sys, time
+from kd_edge.runtime import stream
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+states = []
+with stream(model=sys.argv[1], camera="v4l2:/dev/video0?read_timeout_ms=300&reconnect_max_ms=200&frozen_ms=60000",
+            valid_ms=120) as labels:
+    deadline = time.monotonic() + float(sys.argv[2])
+    for prediction in labels:
+        states.append((prediction.state.value, prediction.reason))
+        if prediction.emitted_ns is None or time.monotonic() > deadline:
+            break
+    statistics = labels.statistics
+print(json.dumps({"states": states, "captured": statistics.captured, "reconnects": statistics.reconnects,
+                  "threads": len([t for t in __import__("threading").enumerate() if t.name.startswith("kd-edge")])}))
+"""
+
+
+def test_stream_labels_then_goes_stale_when_unplugged(with_device, make_model):
+    path, _ = make_model()
+    done = with_device(STREAM, str(path), "2.5", W=64, H=48, FPS=50, UNPLUG_AFTER=40)
+    assert done.returncode == 0, done.stderr
+    *messages, last = done.stdout.splitlines()
+    result = json.loads(last)
+    order = [state for k, (state, _) in enumerate(result["states"]) if k == 0 or result["states"][k - 1][0] != state]
+    while order[0] == "stale":  # before the first frame
+        order.pop(0)
+    assert [state for state in order if state != "degraded"] == ["warming", "ok", "stale"]
+    assert any("is gone" in m and "reopening" in m for m in messages)
+    assert result["reconnects"] == 0  # the device never comes back
+    assert result["threads"] == 0
+
+
+def test_absent_device_points_to_the_listing(capfd):
+    with pytest.raises(CameraError, match="no device /dev/video99") as caught:
+        open_camera("v4l2:/dev/video99", Wanted(None, "uint8", 1))
+    assert "kd-edge cameras" in caught.value.fix
+    assert capfd.readouterr().err == ""
+
+
+def test_file_that_is_no_camera(tmp_path):
+    (tmp_path / "video0").write_bytes(b"")
+    with pytest.raises(CameraError, match="cannot be opened"):
+        open_camera(f"v4l2:{tmp_path}/video0", Wanted(None, "uint8", 1))
+
+
+@pytest.mark.skipif(Path("/dev/video0").exists(), reason="there is a camera")
+def test_ir0_without_a_camera():
+    with pytest.raises(CameraError, match="camera ir0: no device /dev/video0"):
+        open_camera("ir0")

@@ -1,0 +1,78 @@
+"""What one push costs the host beside inference: time is printed, allocations are bounded."""
+
+from __future__ import annotations
+
+import statistics
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from kd_edge.preprocess import PercentileWindow, Preprocess
+from kd_edge.runtime import Recognizer
+
+MS = 1_000_000
+KINDS = {
+    "224 px": Preprocess(resize_px=256, input_px=224),
+    "224 px replicated": Preprocess(resize_px=224, input_px=224, replicate=3),
+    "96 px motion stack": Preprocess(resize_px=96, input_px=96, motion_offsets_ms=(0, 70, 140)),
+    "96 px percentile motion stack": Preprocess(
+        resize_px=96, input_px=96, motion_offsets_ms=(0, 70, 140), window=PercentileWindow()
+    ),
+}
+
+
+@pytest.fixture(params=KINDS)
+def steady(request, make_model, noise):
+    """A recogniser in steady state, and frames of 640x480."""
+    path, _ = make_model(preprocess=KINDS[request.param], segments=8, clip_seconds=2.4, feature_size=512)
+    recognizer = Recognizer.load(path)
+    frames = noise(16, (480, 640))
+    for k in range(100):
+        recognizer.push(frames[k % 16], k * 33 * MS)
+    return request.param, recognizer, frames
+
+
+def test_steady_state_allocates_no_frame_sized_buffer(steady):
+    _, recognizer, frames = steady
+    smallest_buffer = 96 * 96  # bytes of the smallest resized frame
+    for k in range(100, 110):
+        recognizer.push(frames[k % 16], k * 33 * MS)
+    tracemalloc.start()
+    try:
+        recognizer.push(frames[0], 110 * 33 * MS)
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        for k in range(111, 160):
+            recognizer.push(frames[k % 16], k * 33 * MS)
+        after, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    limit = 6 * smallest_buffer  # NumPy's casting buffer (8192 elements) and the percentile grid, not images
+    assert peak - before < limit
+    assert after - before < smallest_buffer
+
+
+def test_host_work_beside_inference(steady, capsys):
+    kind, recognizer, frames = steady
+    binding = recognizer._binding(1)
+    inference: list[float] = []
+    run = binding.run
+
+    def timed() -> None:
+        start = time.perf_counter()
+        run()
+        inference.append(time.perf_counter() - start)
+
+    binding.run = timed
+    total = []
+    for k in range(100, 400):
+        start = time.perf_counter()
+        prediction = recognizer.push(frames[k % 16], k * 33 * MS)
+        total.append(time.perf_counter() - start)
+    host = statistics.median(t - i for t, i in zip(total, inference, strict=True))
+    with capsys.disabled():
+        print(f"\nhost work per push, {kind}, 640x480 8 bit: {host * 1e3:.3f} ms median")
+    assert prediction.label is not None
+    assert np.isfinite(prediction.confidence)

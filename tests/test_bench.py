@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kd_edge.artifact import load
+from kd_edge.bench import bench, fresh_process
+from kd_edge.bench.measure import noise
+from kd_edge.bench.report import latency, ratio
+from kd_edge.errors import ArtifactError, ConfigError
+from kd_edge.export import make_reference_artifact
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bench") / "tiny.onnx"
+    make_reference_artifact("tiny", 32, path, motion=True, temporal="tconv", clip_seconds=1.0)
+    return path
+
+
+def test_percentiles_and_ratio_by_hand() -> None:
+    found = latency(np.array([0.001, 0.002, 0.003, 0.004, 0.005]))
+    assert (found.p50, found.minimum) == pytest.approx((3.0, 1.0))
+    assert found.p90 == pytest.approx(4.6)
+    compared = ratio(np.array([4.0, 6.0, 10.0]), np.array([2.0, 2.0, 4.0]))
+    assert (compared.median, compared.minimum) == (2.5, 2.0)
+
+
+def test_report_is_complete_and_consistent(tiny: Path) -> None:
+    report = bench(tiny, frames=30, size=(120, 160), repeats=1)
+    assert list(report.stages) == ["resize", "window", "normalise", "gather", "inference", "prediction"]
+    assert all(0 < s.minimum <= s.p50 <= s.p90 <= s.p99 for s in report.stages.values())
+    assert report.push.minimum >= report.inference.minimum > 0
+    assert report.host.minimum > 0
+    assert report.bare_is == "backbone"
+    assert report.naive.minimum > report.bare.minimum
+    assert (report.frame, report.threads, report.pushes) == ("160x120", 1, 30)
+    assert report.providers == ("CPUExecutionProvider",)
+    assert report.fallback_reason is None
+    assert type(report).model_validate_json(report.model_dump_json()) == report
+
+
+def test_a_fresh_process_runs_the_model_without_torch(tiny: Path) -> None:
+    process = fresh_process(tiny, (48, 64), repeats=1)
+    assert not process.imports_torch
+    assert 20 < process.peak_rss_mb < 260
+    assert process.ready_seconds < 20  # not a timed test: only that it is in seconds
+
+
+def test_a_fresh_process_that_fails_says_why(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"no file .*gone\.onnx"):
+        fresh_process(tmp_path / "gone.onnx", (48, 64), repeats=1)
+
+
+def test_without_onnx_the_step_stands_in_for_the_backbone(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnx" else find(name))
+    assert bench(tiny, frames=5, size=(48, 64), repeats=1).bare_is == "step"
+
+
+def test_noise_has_the_camera_format(tiny: Path) -> None:
+    manifest = load(tiny).manifest
+    deep = manifest.model_copy(update={"dtype": "uint16", "value_range": (0.0, 4000.0)})
+    assert [i.shape for i in noise(manifest, (6, 8), 2)] == [(6, 8), (6, 8)]
+    image = noise(deep, (60, 80), 1)[0]
+    assert image.dtype == np.uint16
+    assert 3500 < image.max() <= 4000
+
+
+def test_reference_artifacts_name_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'resnet18'"):
+        make_reference_artifact("resnet8", 224, tmp_path / "a.onnx")
+    with pytest.raises(ConfigError, match="input of 3 pixels"):
+        make_reference_artifact("tiny", 3, tmp_path / "a.onnx")
+    assert list(tmp_path.iterdir()) == []
