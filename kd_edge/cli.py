@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from kd_edge import __version__, recipes, show
-from kd_edge.errors import ConfigError, KdEdgeError
+from kd_edge.errors import EXTRA_OF, ConfigError, KdEdgeError, MissingExtraError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,8 +29,11 @@ app.add_typer(recipes_app, name="recipes")
 app.add_typer(data_app, name="data")
 app.add_typer(study_app, name="study")
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+WIDE = 160
+"""Columns where no terminal says how many it has: a log must not be folded at 80."""
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else WIDE)
 
 DataOption = Annotated[
     Path | None,
@@ -48,8 +51,18 @@ def main() -> None:
     try:
         app()
     except KdEdgeError as error:
-        err.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
-        sys.exit(2)
+        _fail(error)
+    except ModuleNotFoundError as error:
+        extra = EXTRA_OF.get((error.name or "").split(".")[0])
+        if extra is None:
+            raise
+        missing = f"module '{error.name}' is not installed"
+        _fail(MissingExtraError(missing, f"the extra [{extra}]", f"pip install 'kd-edge[{extra}]'"))
+
+
+def _fail(error: KdEdgeError) -> None:
+    err.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+    sys.exit(2)
 
 
 def _print_json(values: Any) -> None:

@@ -55,6 +55,22 @@ class MissingExtraError(KdEdgeError):
     """A package of an optional extra is not installed."""
 
 
+EXTRA_OF = {
+    "cv2": "cpu",
+    "onnxruntime": "cpu",
+    "scipy": "replay",
+    "av": "replay",
+    "torch": "train",
+    "torchvision": "train",
+    "lightning_fabric": "train",
+    "safetensors": "train",
+    "matplotlib": "train",
+    "onnx": "export",
+    "onnxscript": "export",
+}
+"""The extra of kd-edge that brings a module."""
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the closest choice, or an empty string when none is close."""
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)

@@ -18,6 +18,8 @@ from kd_edge.preprocess import (
     percentile_limits,
     plane,
     resize,
+    resize_buffers,
+    resize_steps,
     resized_shape,
 )
 
@@ -152,3 +154,27 @@ def test_recorded_and_live_limits_agree() -> None:
 def test_inconsistent_settings(values: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Preprocess.model_validate(values)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "px", "steps"),
+    [
+        (480, 640, 224, [(240, 320), (224, 299)]),
+        (480, 640, 120, [(240, 320), (120, 160)]),  # halving ends at the size itself
+        (480, 640, 256, [(256, 341)]),
+        (481, 640, 96, [(96, 128)]),  # odd: no halving
+        (60, 80, 120, [(120, 160)]),  # enlarging
+        (60, 80, 60, []),
+    ],
+)
+def test_resize_halves_as_long_as_it_is_exact(height: int, width: int, px: int, steps: list[tuple[int, int]]) -> None:
+    assert resize_steps(height, width, px) == steps
+
+
+def test_resize_reuses_its_buffers() -> None:
+    image = np.arange(16, dtype=np.uint8).reshape(4, 4) * 10
+    buffers = resize_buffers(image, 2)
+    assert [b.shape for b in buffers] == [(2, 2)]
+    small = resize(image, 2, buffers)
+    assert small is buffers[-1]
+    assert small.tolist() == [[25, 45], [105, 125]]  # means of 2x2 pixels

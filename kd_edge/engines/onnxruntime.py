@@ -23,8 +23,9 @@ TELEMETRY_SWITCH = "ORT_DISABLE_TELEMETRY"
 def load_onnxruntime(extra: str = "cpu") -> ModuleType:
     """Import onnxruntime with its telemetry off.
 
-    From 1.31 on the official wheels collect usage events in the user's cache folder and send them to their maker, which a
-    robot's owner does not expect. A value that is set already is left alone: ``ORT_DISABLE_TELEMETRY=0`` allows them.
+    The official wheels (seen in 1.31) collect usage events in the user's cache folder and send them to their maker,
+    which a robot's owner does not expect. A value that is set already is left alone: ``ORT_DISABLE_TELEMETRY=0``
+    allows them.
 
     Raises:
         MissingExtraError: It is not installed; ``extra`` would bring it.

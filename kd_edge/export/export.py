@@ -104,6 +104,8 @@ def describe(model: ClipModel, spec: StudentSpec, profile: ExportProfile, **fact
         temporal=spec.model.temporal,
         graph=profile.graph,
         precision=profile.precision,
+        dataset=spec.data.model_dump(mode="json", exclude={"root"}),
+        split=spec.split,
         **facts,
     )
 

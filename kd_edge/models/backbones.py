@@ -15,7 +15,7 @@ from torchvision.models.resnet import BasicBlock
 
 from kd_edge.errors import ConfigError, TrainingError, did_you_mean
 
-BackboneName = Literal["resnet50", "resnet18", "resnet10", "mobilenet_v3_small", "tiny"]
+BackboneName = Literal["resnet50", "resnet18", "resnet10_thin", "mobilenet_v3_small", "tiny"]
 BACKBONES: tuple[str, ...] = get_args(BackboneName)
 
 _RESNET_STAGES = ("layer1", "layer2", "layer3", "layer4")
@@ -47,7 +47,8 @@ def build_backbone(name: str, *, in_channels: int, weights: str | Path | None = 
     """Build a backbone.
 
     Args:
-        name: One of ``BACKBONES``. ``resnet10`` has one basic block per stage; ``tiny`` is four small convolutions.
+        name: One of ``BACKBONES``. ``resnet10_thin`` has one basic block per stage and half of ResNet18's width;
+            ``tiny`` is four small convolutions.
         in_channels: Channels C of the input.
         weights: None (random), ``"imagenet"`` (torchvision's default weights, downloaded once) or a local state dict
             (``.safetensors``, or ``.pt`` / ``.pth`` of tensors only). Classifier entries are left out. For C != 3 the
@@ -60,7 +61,7 @@ def build_backbone(name: str, *, in_channels: int, weights: str | Path | None = 
     makers: dict[str, Callable[[], Backbone]] = {
         "resnet50": lambda: _resnet(torchvision.models.resnet50(weights=None)),
         "resnet18": lambda: _resnet(torchvision.models.resnet18(weights=None)),
-        "resnet10": lambda: _resnet(torchvision.models.ResNet(BasicBlock, [1, 1, 1, 1])),
+        "resnet10_thin": _resnet10_thin,
         "mobilenet_v3_small": _mobilenet,
         "tiny": _tiny,
     }
@@ -83,8 +84,29 @@ def _resnet(net: torchvision.models.ResNet) -> Backbone:
     return Backbone(parts, _RESNET_STAGES, (width // 8, width // 4, width // 2, width))
 
 
+def _resnet10_thin() -> Backbone:
+    channels = (32, 64, 128, 256)
+    parts: dict[str, nn.Module] = {
+        "conv1": nn.Conv2d(3, channels[0], 7, stride=2, padding=3, bias=False),
+        "bn1": nn.BatchNorm2d(channels[0]),
+        "relu": nn.ReLU(inplace=True),
+        "maxpool": nn.MaxPool2d(3, stride=2, padding=1),
+    }
+    before = channels[0]
+    for stage, after in zip(_RESNET_STAGES, channels, strict=True):
+        stride = 1 if after == before else 2
+        shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride=stride, bias=False), nn.BatchNorm2d(after))
+        parts[stage] = nn.Sequential(BasicBlock(before, after, stride, None if stride == 1 else shortcut))
+        before = after
+    parts |= {"avgpool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(1)}
+    return Backbone(parts, _RESNET_STAGES, channels)
+
+
 def _mobilenet() -> Backbone:
     net = torchvision.models.mobilenet_v3_small(weights=None)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.1  # torchvision's 0.01 fits ImageNet's half a million steps, not a few hundred
     parts = {"features": net.features, "avgpool": net.avgpool, "flatten": nn.Flatten(1)}
     return Backbone(parts, _MOBILENET_STAGES, (16, 24, 48, 576))
 

@@ -18,16 +18,18 @@ def check_frame(frame: Image, manifest: Manifest, source: str) -> None:
         CameraError: Not an array, or another dtype or number of channels.
     """
     channels = manifest.preprocess.channels
-    wanted = f"{manifest.dtype} (H, W{', 3' if channels == 3 else ''}) frames of {manifest.band} for '{manifest.name}'"
-    if not isinstance(frame, np.ndarray):
-        raise CameraError(f"{source} delivers {type(frame).__name__}", wanted, "pass numpy arrays")
-    right_shape = frame.ndim == 2 if channels == 1 else frame.ndim == 3 and frame.shape[2] == 3
-    if frame.dtype.name != manifest.dtype or not right_shape or 0 in frame.shape:
-        raise CameraError(
-            f"{source} delivers {frame.dtype.name} {frame.shape}",
-            wanted,
-            "choose the camera's pixel format (Y16 for uint16, GREY for uint8) or a model for this camera",
-        )
+    found = type(frame).__name__
+    if isinstance(frame, np.ndarray):
+        right_shape = frame.ndim == 2 if channels == 1 else frame.ndim == 3 and frame.shape[2] == 3
+        if frame.dtype == manifest.dtype and right_shape and frame.size:
+            return
+        found = f"{frame.dtype.name} {frame.shape}"
+    shape = "(H, W)" if channels == 1 else "(H, W, 3)"
+    raise CameraError(
+        f"{source} delivers {found}",
+        f"{manifest.dtype} {shape} frames of {manifest.band} for '{manifest.name}'",
+        "choose the camera's pixel format (Y16 for uint16, GREY for uint8) or a model for this camera",
+    )
 
 
 class SourceState:

@@ -172,7 +172,8 @@ class LabelStream:
             raise RuntimeError("iterate inside the with block: with stream(...) as labels: for prediction in labels")
         while True:
             captured = self._capture.get(self._wait_seconds())
-            prediction = self._due_stale() if captured is None else self._push(captured)
+            prediction = self._push(captured) if captured is not None else None
+            prediction = prediction or self._due_stale()  # a frame that is not newer than the last is not fresh
             if prediction is not None:
                 self._labels[prediction.state.value] += 1
                 for sink in self._sinks:

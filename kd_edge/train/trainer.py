@@ -18,6 +18,7 @@ from kd_edge.errors import ConfigError, TrainingError
 from kd_edge.models import ClipModel, build_model
 from kd_edge.models.backbones import local_state
 from kd_edge.train import plots, run, scores
+from kd_edge.train.devices import make_fabric
 from kd_edge.train.distil import Learner, teach
 from kd_edge.train.events import EpochDone, Event, Finished, Prepared, StageStarted, StepDone
 from kd_edge.train.material import Material, Progress, gather_material
@@ -82,7 +83,7 @@ def train(
     if data_root is not None and recipe.data.kind != "synthetic":
         data = recipe.data.model_copy(update={"root": data_root.resolve()})
         recipe = recipe.model_copy(update={"data": data})
-    fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, precision=recipe.precision)
+    fabric = make_fabric(recipe, accelerator, devices, nodes)
     fabric.launch()
     _check_batches(recipe, fabric.world_size)
     state = run.load_state(run_dir, recipe) if resume else None

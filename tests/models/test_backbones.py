@@ -46,7 +46,7 @@ def test_weights_of_another_backbone_absent_and_damaged_are_one_line(tmp_path: P
     torch.save({"model": {"a": 1}}, tmp_path / "nested.pt")
     for name in ("tiny.safetensors", "damaged.safetensors", "nested.pt", "absent.pt"):
         with pytest.raises(TrainingError) as caught:
-            build_backbone("resnet10", in_channels=3, weights=tmp_path / name)
+            build_backbone("resnet10_thin", in_channels=3, weights=tmp_path / name)
         assert name in str(caught.value)
         assert "\n" not in str(caught.value)
 

@@ -73,6 +73,6 @@ def test_host_work_beside_inference(steady, capsys):
         total.append(time.perf_counter() - start)
     host = statistics.median(t - i for t, i in zip(total, inference, strict=True))
     with capsys.disabled():
-        print(f"\nhost work per push, {kind}, 640x480 8 bit: {host * 1e3:.3f} ms median")
+        print(f"\nhost work per push, {kind}, 640x480 8 bit: {host * 1e3:.3f} ms median")  # noqa: T201
     assert prediction.label is not None
     assert np.isfinite(prediction.confidence)

@@ -124,6 +124,22 @@ def test_stale_labels_while_the_camera_is_silent(make_model, noise):
     assert labels.statistics.labels["stale"] == len(stale)
 
 
+class StuckClockCamera(HandCamera):
+    """Goes on delivering, but its stamps stand still."""
+
+    def read(self, timeout_seconds):
+        frame = super().read(timeout_seconds)
+        self.stamp = getattr(self, "stamp", frame.captured_ns) if self.count > 5 else frame.captured_ns
+        return Frame(frame.image, self.stamp, frame.frame_id, frame.source)
+
+
+def test_frames_whose_stamps_stand_still_are_not_fresh(make_model, noise):
+    model, _ = make_model()
+    with stream(model=model, camera=StuckClockCamera(noise(20), -1, 0), valid_ms=100) as labels:
+        states = [p.state for p, _ in zip(labels, range(8), strict=False)]
+    assert states[-1] is LabelState.STALE
+
+
 def test_broken_sink_does_not_disturb(make_model, clip, tmp_path):
     model, _ = make_model()
     good = tmp_path / "good.jsonl"

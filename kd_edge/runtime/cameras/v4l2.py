@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from kd_edge.errors import CameraError, import_extra
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
 from kd_edge.runtime.config import CameraConfig
 from kd_edge.types import Frame, Image
+
+log = logging.getLogger("kd_edge.runtime")
 
 OLDEST_STAMP_NS = 2_000_000_000
 """A driver's stamp that is older than this, or in the future, is on another clock: the moment of reading stands in."""
@@ -45,14 +48,15 @@ class V4l2Camera:
         fourcc = cv2.VideoWriter.fourcc(*self._format.ljust(4))
         raw = self._format in ("GREY", "Y16")
         asked = [cv2.CAP_PROP_FOURCC, fourcc, cv2.CAP_PROP_CONVERT_RGB, 0 if raw else 1]
-        for prop, value in (
-            (cv2.CAP_PROP_FRAME_WIDTH, config.width_px),
-            (cv2.CAP_PROP_FRAME_HEIGHT, config.height_px),
-            (cv2.CAP_PROP_FPS, config.fps and round(config.fps)),
-        ):
-            asked += [prop, value] if value else []
         with _quiet(cv2):
             self._capture = cv2.VideoCapture(self._device, cv2.CAP_V4L2, asked)
+            for prop, value in (  # not in the call above: a driver that cannot set a rate would refuse to open
+                (cv2.CAP_PROP_FRAME_WIDTH, config.width_px),
+                (cv2.CAP_PROP_FRAME_HEIGHT, config.height_px),
+                (cv2.CAP_PROP_FPS, config.fps),
+            ):
+                if value and self._capture.isOpened():
+                    self._capture.set(prop, value)
         if not self._capture.isOpened():
             self.close()
             raise self._absent()
@@ -62,6 +66,8 @@ class V4l2Camera:
             self.close()
             raise
         self.fps = self._capture.get(cv2.CAP_PROP_FPS) or config.fps
+        if config.fps and self.fps and abs(self.fps - config.fps) > 0.1 * config.fps:
+            log.warning("camera %s: %g frames/s were asked for, the driver gives %g", self.name, config.fps, self.fps)
         self.dtype = "uint16" if self._format == "Y16" else "uint8"
         self.channels = 1 if raw or self._wanted.channels == 1 else 3
 

@@ -24,12 +24,15 @@ def read_all(camera):
     return frames
 
 
-@pytest.mark.parametrize(("dtype", "shape"), [("uint8", (6, 12, 16)), ("uint16", (6, 12, 16)), ("uint8", (6, 12, 16, 3))])
+@pytest.mark.parametrize(
+    ("dtype", "shape"), [("uint8", (6, 12, 16)), ("uint16", (6, 12, 16)), ("uint8", (6, 12, 16, 3))]
+)
 def test_npy(tmp_path, noise, dtype, shape):
     array = noise(shape[0], shape[1:], dtype)
     np.save(tmp_path / "clip.npy", array)
     camera = open_camera(f"replay:{tmp_path}/clip.npy?fps=10")
-    assert (camera.dtype, camera.channels, camera.live, camera.name) == (dtype, len(shape) // 4 * 2 + 1, False, "clip.npy")
+    assert (camera.dtype, camera.channels) == (dtype, 3 if len(shape) == 4 else 1)
+    assert (camera.live, camera.name) == (False, "clip.npy")
     frames = read_all(camera)
     np.testing.assert_array_equal([f.image for f in frames], array)
     assert [f.captured_ns for f in frames] == [k * 100_000_000 for k in range(6)]

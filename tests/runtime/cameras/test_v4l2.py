@@ -81,10 +81,16 @@ def test_grey(with_device):
 
 
 def test_sixteen_bit(with_device):
-    result = read(with_device, "v4l2:/dev/video0?pixel_format=Y16&fps=9", "-", "uint16", "1", "2", W=160, H=120)
+    result = read(with_device, "v4l2:/dev/video0?pixel_format=Y16&fps=9", "-", "uint16", "1", "2", W=160, H=120, FPS=9)
     assert result["dtype"] == "uint16"
     assert result["frames"][0][0] == "uint16"
     assert result["frames"][0][2] >= 1000  # 16 bits, not squeezed to 8
+
+
+def test_another_rate_than_asked_for_is_told(with_device):
+    done = with_device(READ, "v4l2:/dev/video0?fps=60", "-", "uint8", "1", "1", W=64, H=48, FPS=30)
+    assert json.loads(done.stdout)["fps"] == 30
+    assert done.stderr == "camera v4l2:/dev/video0?fps=60: 60 frames/s were asked for, the driver gives 30\n"
 
 
 def test_format_follows_the_model(with_device):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -18,7 +19,9 @@ from kd_edge.runtime.sinks.base import QUEUE_LENGTH
 from kd_edge.types import LabelState, Prediction
 
 
-def prediction(k: int = 0, state: LabelState = LabelState.OK, label: str = "wave", truth: str | None = None) -> Prediction:
+def prediction(
+    k: int = 0, state: LabelState = LabelState.OK, label: str = "wave", truth: str | None = None
+) -> Prediction:
     acts = state in (LabelState.OK, LabelState.DEGRADED)
     index = -1 if state in (LabelState.WARMING, LabelState.STALE) else 0
     probabilities = np.array([0.75, 0.25], np.float32) if index == 0 else np.zeros(2, np.float32)
@@ -192,10 +195,8 @@ def test_sink_that_hangs_is_left_behind_in_bounded_time(tmp_path, caplog):
     assert time.monotonic() - before < 2
     assert any("left behind" in r.getMessage() for r in caplog.records)
     while True:  # read it empty, so that the thread can end
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.read(reader, 1 << 16)
-        except BlockingIOError:
-            pass
         thread._thread.join(0.01)
         if not thread._thread.is_alive():
             break

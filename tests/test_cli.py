@@ -1,0 +1,262 @@
+"""The command line as its user meets it: output, exit codes, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kd_edge import artifact, cli
+
+Kd = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def kd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Kd:
+    """Run ``kd-edge ARGUMENTS`` in an empty folder; returns exit code, output and error output."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KD_EDGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("KD_EDGE_DATA", raising=False)
+    for console in (cli.out, cli.err):
+        monkeypatch.setattr(console, "_width", 400)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["kd-edge", *arguments])
+        code: Any = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+TINY = {
+    "data.clips_per_class": 4,
+    "data.subjects": 4,
+    "student.epochs": 1,
+    "teacher.epochs": 1,
+    "student.model.backbone": "tiny",
+    "teacher.model.backbone": "tiny",
+    "student.preprocess.resize_px": 24,
+    "student.preprocess.input_px": 24,
+    "teacher.preprocess.resize_px": 24,
+    "teacher.preprocess.input_px": 24,
+}
+TINY_SETTINGS = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}")]
+
+
+def one_line(error: str) -> str:
+    """The single line a mistake must print."""
+    lines = error.strip().splitlines()
+    assert len(lines) == 1, error
+    assert lines[0].startswith("error: ")
+    assert "Expected " in lines[0]
+    assert "Fix: " in lines[0]
+    return lines[0]
+
+
+# ------------------------------------------------------------------------------------------- the whole way, small
+
+
+def test_train_export_evaluate_run(kd: Kd, tmp_path: Path) -> None:
+    code, text, _ = kd("train", "quickstart", *TINY_SETTINGS, "--json", "--out", "runs/tiny")
+    assert code == 0
+    summary = json.loads(text)
+    assert set(summary["stages"]) == {"teacher", "student"}
+    code, text, _ = kd("export", "--fp16", "--json")  # the newest run
+    assert code == 0
+    assert json.loads(text)["parity"]["argmax_agreement"] == 1.0
+    code, text, _ = kd("evaluate", "student.onnx", "--streaming", "--json")
+    assert code == 0
+    figures = json.loads(text)
+    assert figures["clip"]["clips"] == figures["streaming"]["every"]["clips"] == summary["protocol"]["test_samples"]
+    assert figures["clip"]["accuracy"] == pytest.approx(summary["stages"]["student"]["test"]["accuracy"], abs=0.101)
+    code, text, error = kd("run", "--camera", "synthetic:", "--duration", "4", "--sink", "jsonl:labels.jsonl")
+    assert code == 0
+    assert "model student.onnx" in error
+    rows = [json.loads(line) for line in (tmp_path / "labels.jsonl").read_text().splitlines()]
+    assert {"warming"} < {row["state"] for row in rows}
+    code, text, _ = kd("study", "table", "runs/tiny")
+    assert code == 0
+    assert "CE + DKD + MGCAM" in text
+
+
+def test_help_ends_in_examples(kd: Kd) -> None:
+    for verb in ("train", "export", "run", "evaluate", "bench", "demo"):
+        code, text, _ = kd(verb, "--help")
+        assert code == 0
+        assert "Example" in text
+        assert f"kd-edge {verb}" in text
+
+
+def test_cameras_as_json(kd: Kd) -> None:
+    code, text, _ = kd("cameras", "--json")
+    assert code == 0
+    assert "ir0" in {camera["name"] for camera in json.loads(text)["configured"]}
+
+
+def test_recipes_are_listed_shown_and_copied(kd: Kd, tmp_path: Path) -> None:
+    _, text, _ = kd("recipes", "list", "--json")
+    assert {"quickstart", "bundled", "utd_mhad_pose_to_depth", "utd_mhad_depth_alone"} <= set(json.loads(text))
+    _, shown, _ = kd("recipes", "show", "quickstart")
+    code, _, _ = kd("recipes", "copy", "quickstart")
+    assert code == 0
+    assert (tmp_path / "train" / "recipes" / "quickstart.toml").read_text() == shown
+    code, _, error = kd("recipes", "copy", "quickstart")
+    assert code == 2
+    assert "already there" in one_line(error)
+
+
+def test_synthetic_clips_are_written_and_replayed(kd: Kd, tmp_path: Path) -> None:
+    code, _, _ = kd("data", "synth", "--out", "figures", "--clips-per-class", "2", "--subjects", "2")
+    assert code == 0
+    clip = next((tmp_path / "figures").glob("*.npy"))
+    code, _, error = kd("run", "--camera", f"replay:{clip}", "--sink", "jsonl:out.jsonl")
+    assert code == 0
+    assert f"{len(np.load(clip))} frames labelled" in error
+    code, _, error = kd("data", "synth", "--out", "figures")
+    assert code == 2
+    assert "holds something already" in one_line(error)
+
+
+# ----------------------------------------------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["train", "quikstart"], ["unknown recipe 'quikstart'", "did you mean 'quickstart'?"]),
+        (["train", "--set", "student.epohs=3"], ["student.epohs: unknown key", "did you mean 'epochs'?"]),
+        (["train", "--set", "student.epochs=many"], ["student.epochs", "valid integer", "got 'many'"]),
+        (["train", "--set", "student.epochs=0"], ["student.epochs", "greater than or equal to 1", "got 0"]),
+        (["train", "--set", "split=odds"], ["odds", "subjects"]),
+        (["train", "utd_mhad_depth_alone"], ["no folder given", "KD_EDGE_DATA"]),
+        (["train", "utd_mhad_depth_alone", "--data", "nowhere"], ["nowhere"]),
+        (["train", "utd_mhad_depth_alone", "--data", "."], ["Depth"]),
+        (["train", "--resume", "gone"], ["gone"]),
+        (["train", "--resume", "latest"], ["no unfinished run"]),
+        (["train", "--resume", "gone", "--seed", "1"], ["--resume alone"]),
+        (["export"], ["no finished run in runs/", "kd-edge train"]),
+        (["export", "gone"], ["no run gone", "kd-edge train"]),
+        (["export", "--profile", "fp61"], ["unknown profile 'fp61'", "did you mean 'fp16'?"]),
+        (["evaluate", "gone.onnx"], ["no file gone.onnx"]),
+        (["run", "--camera", "ir0"], ["ir0", "/dev/video", "kd-edge cameras"]),
+        (["run", "--camera", "ir1"], ["unknown camera 'ir1'", "did you mean 'ir0'?"]),
+        (["run", "--camera", "replai:x"], ["replai", "did you mean 'replay'?"]),
+        (["run", "--camera", "replay:gone.npy"], ["gone.npy"]),
+        (["run", "--camera", "synthetic:", "--sink", "jsonl:/proc/no/labels"], ["/proc/no"]),
+        (["run", "--camera", "synthetic:", "--sink", "json:x"], ["json:x", "did you mean 'jsonl'?"]),
+        (["run", "--camera", "synthetic:", "--provider", "tpu"], ["--provider tpu"]),
+        (["bench"], ["ARTIFACT", "--reference"]),
+        (["bench", "--reference", "resnet81"], ["resnet81", "did you mean 'resnet18'?"]),
+        (["data", "check", "utd_mad"], ["unknown 'utd_mad'", "did you mean 'utd_mhad'?"]),
+        (["recipes", "show", "bundeld"], ["unknown recipe 'bundeld'", "did you mean 'bundled'?"]),
+        (["study", "table", "gone"], ["gone has no readable summary.json"]),
+    ],
+    ids=lambda value: " ".join(value) if value and value[0] in cli_verbs() else "",
+)
+def test_a_mistake_is_one_line_and_exit_code_2(kd: Kd, tmp_path: Path, arguments: list[str], parts: list[str]) -> None:
+    code, text, error = kd(*arguments)
+    assert code == 2
+    line = one_line("\n".join(row for row in error.splitlines() if not row.startswith("model ")))
+    for part in parts:
+        assert part in line
+    assert text == ""
+    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "student.onnx").exists()
+
+
+def cli_verbs() -> tuple[str, ...]:
+    return ("train", "export", "evaluate", "run", "bench", "data", "recipes", "study")
+
+
+@pytest.mark.parametrize("fault", ["foreign", "truncated", "damaged"])
+def test_a_bad_model_file(kd: Kd, tmp_path: Path, fault: str) -> None:
+    content = bytearray(artifact.BUNDLED.read_bytes())
+    if fault == "foreign":
+        content[:] = b"PK\x03\x04" + bytes(100)
+    elif fault == "truncated":
+        del content[len(content) // 2 :]
+    else:
+        content[len(content) // 2] ^= 0xFF
+    (tmp_path / "bad.onnx").write_bytes(content)
+    code, _, error = kd("run", "--camera", "synthetic:", "--model", "bad.onnx", "--duration", "1")
+    assert code == 2
+    expected = {"foreign": "is not an ONNX model", "truncated": "is truncated", "damaged": "is damaged"}[fault]
+    assert expected in error
+
+
+def test_an_unwritable_output_folder(kd: Kd, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    code, _, error = kd("train", "quickstart", *TINY_SETTINGS, "--out", "file/run")
+    assert code == 2
+    assert "cannot be written" in one_line(error)
+
+
+def test_a_missing_extra_is_named(kd: Kd, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without_torch(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.split(".")[0] == "torch":
+            raise ModuleNotFoundError("No module named 'torch'", name="torch")
+        return real(name, *args, **kwargs)
+
+    for module in [m for m in sys.modules if m.startswith(("kd_edge.train", "kd_edge.models", "kd_edge.export"))]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setattr(builtins, "__import__", without_torch)
+    code, _, error = kd("train")
+    assert code == 2
+    assert "[train]" in one_line(error)
+
+
+def test_a_corrupt_recording_is_named_and_the_rest_goes_on(kd: Kd, tmp_path: Path, utd_root: Path) -> None:
+    for folder, kind in (("Depth", "depth"), ("Skeleton", "skeleton"), ("Inertial", "inertial")):
+        (tmp_path / "utd" / folder).mkdir(parents=True)
+        for subject in (1, 2):
+            for action in range(1, 28):
+                name = f"{folder}/a{action}_s{subject}_t1_{kind}.mat"
+                (tmp_path / "utd" / name).symlink_to(utd_root / name)
+    broken = tmp_path / "utd" / "Depth" / "a3_s2_t1_depth.mat"
+    broken.unlink()
+    broken.write_bytes(b"not a mat file")
+    small = [p for p in TINY_SETTINGS if p != "--set" and p.startswith("student")]
+    settings = [part for s in small for part in ("--set", s)]
+    code, _, error = kd("train", "utd_mhad_depth_alone", "--data", "utd", *settings, "--out", "runs/utd")
+    assert code == 0
+    assert "a3_s2_t1" in error
+    assert "1 samples cannot be used" in error
+    summary = json.loads((tmp_path / "runs/utd/summary.json").read_text())
+    assert summary["protocol"]["test_samples"] == 26
+    code, text, _ = kd("data", "check", "utd_mhad", "--data", "utd", "--modality", "depth")
+    assert code == 1
+    assert "a3_s2_t1" in text
+
+
+def test_a_class_without_a_sample(kd: Kd, tmp_path: Path, utd_root: Path) -> None:
+    for folder, kind in (("Depth", "depth"), ("Skeleton", "skeleton"), ("Inertial", "inertial")):
+        (tmp_path / "utd" / folder).mkdir(parents=True)
+        for subject in (1, 2):
+            name = f"{folder}/a1_s{subject}_t1_{kind}.mat"
+            (tmp_path / "utd" / name).symlink_to(utd_root / name)
+    code, _, error = kd("train", "utd_mhad_depth_alone", "--data", "utd")
+    assert code == 2
+    assert "swipe right" in one_line(error)
+
+
+def test_training_is_not_overwritten(kd: Kd, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "mine"
+    folder.mkdir(parents=True)
+    shutil.copy(Path(__file__).parents[1] / "train" / "recipes" / "quickstart.toml", folder / "recipe.toml")
+    code, _, error = kd("train", "--out", "runs/mine")
+    assert code == 2
+    assert "holds a run already" in one_line(error)

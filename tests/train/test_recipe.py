@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kd_edge import recipes
+from kd_edge.errors import ConfigError
+from kd_edge.train.recipe import DkdLoss, MgcamLoss, Recipe
+
+SHIPPED = sorted((Path(__file__).parents[2] / "train" / "recipes").glob("*.toml"))
+MINIMAL = {"name": "x", "split": "subjects", "student": {"modality": "nir"}, "teacher": {"modality": "rgb"}}
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_every_shipped_recipe_validates_and_is_named_like_its_file(path: Path) -> None:
+    recipe = recipes.load("train", str(path), Recipe)
+    assert recipe.name == path.stem
+    assert path.read_text(encoding="utf-8").startswith("#"), "a recipe says in its first line what it is for"
+
+
+def test_the_shipped_recipes_are_there() -> None:
+    assert {"quickstart", "bundled", "utd_mhad_pose_to_depth", "utd_mhad_depth_alone"} <= {p.stem for p in SHIPPED}
+
+
+def test_the_defaults_are_the_papers() -> None:
+    recipe = recipes.validate(MINIMAL, Recipe, "recipe")
+    assert recipe.teacher is not None
+    assert (recipe.student.model.backbone, recipe.teacher.model.backbone) == ("resnet18", "resnet50")
+    assert (recipe.student.batch_size, recipe.teacher.batch_size) == (8, 16)
+    assert (recipe.segments, recipe.student.epochs, recipe.student.learning_rate) == (8, 80, 0.001)
+    assert (recipe.student.momentum, recipe.student.weight_decay, recipe.student.model.dropout) == (0.9, 5e-4, 0.5)
+    dkd, mgcam = recipe.losses
+    assert isinstance(dkd, DkdLoss)
+    assert isinstance(mgcam, MgcamLoss)
+    assert (dkd.weight, dkd.target_weight, dkd.nontarget_weight, mgcam.weight) == (0.1, 0.7, 0.35, 1.0)
+
+
+def test_toml_written_is_the_recipe_read(tmp_path: Path) -> None:
+    recipe = recipes.validate(MINIMAL, Recipe, "recipe")
+    (tmp_path / "r.toml").write_text(recipes.to_toml(recipe), encoding="utf-8")
+    assert recipes.load("train", str(tmp_path / "r.toml"), Recipe) == recipe
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"teacher": None}, "losses need a teacher"),
+        ({"losses": []}, "a teacher without losses"),
+        ({"losses": [{"kind": "dkd"}, {"kind": "dkd"}]}, "each kind of loss"),
+        ({"losses": [{"kind": "dkdd"}]}, "did you mean 'dkd'"),
+        ({"studnet": {}}, "did you mean 'student'"),
+        ({"name": "../x"}, "name"),
+        ({"student": {"modality": "nir", "weights": "a.safetensors"}}, "weights is for the teacher"),
+        ({"student": {"modality": "nir", "augment": {"crop_scale": [1.0, 0.5]}}}, "smaller value first"),
+        ({"student": {"modality": "nir", "learning_rate": 0}}, "learning_rate"),
+    ],
+)
+def test_faults_are_told_in_one_line(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        recipes.validate(MINIMAL | changes, Recipe, "recipe")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_fingerprint_follows_what_decides_the_weights_only() -> None:
+    recipe = recipes.validate(MINIMAL, Recipe, "recipe")
+    assert recipes.validate(MINIMAL | {"name": "y", "workers": 2}, Recipe, "r").fingerprint() == recipe.fingerprint()
+    assert recipes.validate(MINIMAL | {"seed": 1}, Recipe, "r").fingerprint() != recipe.fingerprint()
+    utd = [{"data": {"kind": "utd_mhad", "root": root}} for root in ("/a", "/b")]
+    prints = {recipes.validate(MINIMAL | u, Recipe, "r").fingerprint() for u in utd}
+    assert len(prints) == 1

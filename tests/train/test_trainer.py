@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from kd_edge.errors import TrainingError
+from kd_edge.models.saved import SavedStudent
+from kd_edge.train import trainer
+from kd_edge.train.events import EpochDone, Event, Finished, Prepared, StageStarted, StepDone
+from kd_edge.train.material import gather_material
+from kd_edge.train.recipe import Recipe
+from kd_edge.train.run import Run, load_state, read_metrics
+from kd_edge.train.trainer import train
+
+from .conftest import tiny_values
+
+
+def run_all(recipe: Recipe, folder: Path, **options: Any) -> list[Event]:
+    return list(train(recipe, folder, accelerator="cpu", **options))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "student.safetensors")
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path) -> Path:
+    """A complete run of the tiny recipe with one validation subject."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KD_EDGE_CACHE", str(cache_folder))
+        torch.set_num_threads(1)
+        run_all(Recipe.model_validate(tiny_values()), folder)
+    return folder
+
+
+def test_events_tell_the_story_in_order(tiny: Recipe, tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    events = run_all(tiny, tmp_path / "run")
+    assert isinstance(events[0], Prepared)
+    assert isinstance(events[-1], Finished)
+    started = [e for e in events if isinstance(e, StageStarted)]
+    assert [(e.stage, e.epochs, e.steps_per_epoch) for e in started] == [("teacher", 3, 5), ("student", 3, 5)]
+    steps = [(e.stage, e.epoch, e.step) for e in events if isinstance(e, StepDone)]
+    assert steps == [(s, e, k) for s in ("teacher", "student") for e in (1, 2, 3) for k in (1, 2, 3, 4, 5)]
+    last = [e for e in events if isinstance(e, EpochDone)][-1]
+    assert set(last.metrics["losses"]) == {"ce", "dkd", "mgcam", "soft_target", "total"}
+    assert torch.get_num_threads() == threads
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_the_run_directory_is_complete_and_describes_itself(finished: Path) -> None:
+    files = {str(p.relative_to(finished)) for p in finished.rglob("*") if p.is_file()}
+    assert files == {
+        "metrics.jsonl",
+        "plots/confusion-student.png",
+        "plots/confusion-teacher.png",
+        "plots/curves.png",
+        "recipe.toml",
+        "state.pt",
+        "student.safetensors",
+        "summary.json",
+        "teachers/teacher.safetensors",
+    }
+    summary = Run.load(finished).summary
+    assert summary["protocol"]["train_samples"] == 30
+    assert summary["protocol"]["test_samples"] == 10
+    student = summary["stages"]["student"]
+    assert (student["epochs"], student["selected_epoch"], student["selected_by"]) == (3, 3, "last epoch")
+    assert student["validation"] is None
+    assert (summary["temperature"], summary["unknown_threshold"]) == (1.0, 0.0)
+    assert "no validation_subjects" in summary["calibrated_on"]
+    confusion = np.array(student["test"]["confusion"])
+    assert confusion.sum() == 10
+    assert student["test"]["accuracy"] == pytest.approx(np.trace(confusion) / 10)
+    assert summary["threads"] == 1
+    assert len(read_metrics(finished)) == 6
+
+
+def test_the_summary_rebuilds_the_student_and_its_test_accuracy(finished: Path) -> None:
+    saved = SavedStudent.load(finished)
+    material = gather_material(Run.load(finished).recipe)
+    right = 0
+    for sample in material.test:
+        clip = material.dataset.open(sample, saved.spec.modality)
+        with torch.no_grad():
+            logits = saved.model(torch.from_numpy(saved.network_input(clip))[None])
+        right += int(logits.argmax()) == sample.label
+    assert right / 10 == pytest.approx(saved.summary["stages"]["student"]["test"]["accuracy"])
+
+
+def test_the_same_recipe_gives_the_same_weights_and_another_seed_others(finished: Path, tmp_path: Path) -> None:
+    run_all(Recipe.model_validate(tiny_values()), tmp_path / "again")
+    assert same(weights(finished), weights(tmp_path / "again"))
+    run_all(Recipe.model_validate(tiny_values(seed=1)), tmp_path / "other")
+    assert not same(weights(finished), weights(tmp_path / "other"))
+
+
+def test_training_learns(tmp_path: Path) -> None:
+    values = tiny_values(teacher=None, losses=[])
+    values["student"] |= {"epochs": 25, "learning_rate": 0.01}
+    values["student"]["model"]["dropout"] = 0.0
+    lines = [e.metrics for e in run_all(Recipe.model_validate(values), tmp_path / "r") if isinstance(e, EpochDone)]
+    assert lines[-1]["losses"]["ce"] < 0.6 * lines[0]["losses"]["ce"]
+
+
+CHILD = """
+import json, os, signal, sys
+from pathlib import Path
+import torch
+from kd_edge.train.events import EpochDone, StepDone
+from kd_edge.train.recipe import Recipe
+from kd_edge.train.trainer import train
+values, folder, resume, at = json.loads(sys.argv[1])
+for event in train(Recipe.model_validate(values), Path(folder), resume=resume, accelerator="cpu"):
+    if isinstance(event, StepDone) and [event.stage, event.epoch, event.step] == at:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def child(values: dict[str, Any], folder: Path, resume: bool, at: list[Any] | None) -> int:
+    argument = json.dumps([values, str(folder), resume, at])
+    return subprocess.run(
+        [sys.executable, "-c", CHILD, argument], check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    ).returncode
+
+
+def test_kill_minus_nine_then_resume_gives_the_same_weights_bit_for_bit(tmp_path: Path) -> None:
+    """Killed in the first epoch, in the teacher and in the student, with selection by validation and dropout on."""
+    values = tiny_values(validation_subjects=["1"])
+    run_all(Recipe.model_validate(values), tmp_path / "whole")
+    killed = tmp_path / "killed"
+    for resume, at in ((False, ["teacher", 1, 2]), (True, ["teacher", 3, 2]), (True, ["student", 3, 1])):
+        assert child(values, killed, resume, at) == -signal.SIGKILL
+        assert not (killed / "summary.json").exists()
+    run_all(Recipe.model_validate(values), killed, resume=True)
+    assert same(weights(killed), weights(tmp_path / "whole"))
+    timeless = [
+        [{k: v for k, v in m.items() if k not in ("seconds", "clips_per_second")} for m in read_metrics(folder)]
+        for folder in (killed, tmp_path / "whole")
+    ]
+    assert timeless[0] == timeless[1]
+    tests = [
+        json.loads((f / "summary.json").read_text())["stages"]["student"]["test"] for f in (killed, tmp_path / "whole")
+    ]
+    assert tests[0] == tests[1]
+
+
+def test_validation_chooses_the_epoch_and_calibrates(tmp_path: Path) -> None:
+    finished = run_all(Recipe.model_validate(tiny_values(validation_subjects=["1"])), tmp_path / "r")[-1]
+    assert isinstance(finished, Finished)
+    student = finished.summary["stages"]["student"]
+    scores = [m["validation"]["accuracy"] for m in read_metrics(tmp_path / "r") if m["stage"] == "student"]
+    assert student["validation"]["accuracy"] == pytest.approx(max(scores))
+    assert student["selected_epoch"] == max(i for i, s in enumerate(scores, 1) if s == max(scores))
+    assert finished.summary["temperature"] != 1.0
+    assert finished.summary["calibrated_on"] == "validation clips"
+
+
+def test_resume_refuses_a_complete_run_and_another_recipe(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="is complete"):
+        run_all(Recipe.model_validate(tiny_values()), finished, resume=True)
+    next(iter(train(Recipe.model_validate(tiny_values()), tmp_path / "r", accelerator="cpu")))
+    with pytest.raises(TrainingError, match="recipe differs"):
+        run_all(Recipe.model_validate(tiny_values(seed=3)), tmp_path / "r", resume=True)
+    with pytest.raises(TrainingError, match="holds a run already"):
+        run_all(Recipe.model_validate(tiny_values()), tmp_path / "r")
+
+
+def test_a_trained_teacher_is_taken_and_not_trained(finished: Path, tmp_path: Path) -> None:
+    values = tiny_values()
+    values["teacher"]["weights"] = str(finished)
+    events = run_all(Recipe.model_validate(values), tmp_path / "r")
+    assert [e.stage for e in events if isinstance(e, StageStarted)] == ["student"]
+    assert same(weights(finished), weights(tmp_path / "r"))
+    save_file({"head.bias": torch.zeros(3)}, tmp_path / "foreign.safetensors")
+    values["teacher"]["weights"] = str(tmp_path / "foreign.safetensors")
+    with pytest.raises(TrainingError, match="do not fit the teacher"):
+        run_all(Recipe.model_validate(values), tmp_path / "r2")
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rate = trainer.learning_rate
+    monkeypatch.setattr(
+        trainer, "learning_rate", lambda stage, step, steps: rate(stage, step, steps) if step < 7 else 1e30
+    )
+    recipe = Recipe.model_validate(tiny_values(teacher=None, losses=[]))
+    with pytest.raises(
+        TrainingError, match=r"student's loss is not finite in epoch 2, step \d+ \(ce .*\); the state after"
+    ) as caught:
+        run_all(recipe, tmp_path / "r")
+    assert "\n" not in str(caught.value)
+    state = load_state(tmp_path / "r", recipe)
+    assert state is not None
+    assert state["epoch"] == 1
+    assert all(v.isfinite().all() for v in state["learner"].values())
+    assert not (tmp_path / "r" / "summary.json").exists()
+
+
+def test_an_unwritable_folder_and_a_full_disk_are_one_line(tmp_path: Path, tiny: Recipe) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainingError, match="cannot be written"):
+        run_all(tiny, tmp_path / "file" / "run")
+    code = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+    code += "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n" + CHILD
+    arguments = [sys.executable, "-c", code, json.dumps([tiny_values(), str(tmp_path / "full"), False, None])]
+    gather_material(tiny)  # the frame cache is there already
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "TrainingError" in done.stderr
+    assert "cannot be written (File too large)" in done.stderr.splitlines()[-1]
+    assert sorted(p.name for p in (tmp_path / "full").iterdir()) == ["recipe.toml"]
+
+
+def test_bfloat16_trains_with_finite_float32_losses(tmp_path: Path) -> None:
+    lines = [
+        e.metrics
+        for e in run_all(Recipe.model_validate(tiny_values(precision="bf16-mixed")), tmp_path / "r")
+        if isinstance(e, EpochDone)
+    ]
+    assert all(np.isfinite(list(m["losses"].values())).all() for m in lines)
+    assert all(v.dtype in (torch.float32, torch.int64) for v in weights(tmp_path / "r").values())
