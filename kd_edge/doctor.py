@@ -16,7 +16,8 @@ from typing import Literal
 import platformdirs
 
 from kd_edge import __version__, artifact, recipes
-from kd_edge.errors import KdEdgeError
+from kd_edge.engines.onnxruntime import load_onnxruntime
+from kd_edge.errors import KdEdgeError, MissingExtraError
 
 Level = Literal["ok", "note", "problem"]
 
@@ -59,7 +60,8 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at this machine; nothing is changed and nothing is sent."""
-    checks = (_python, _extras, _clashes, _torch_pair, _engines, _models, _cameras, _folders)
+    # Engines before extras: ONNX Runtime must first be imported by the loader that turns its telemetry off.
+    checks = (_python, _engines, _extras, _clashes, _torch_pair, _models, _cameras, _folders)
     return [finding for check in checks for finding in check()]
 
 
@@ -118,9 +120,9 @@ def _torch_pair() -> Iterator[Finding]:
 
 def _engines() -> Iterator[Finding]:
     try:
-        ort = importlib.import_module("onnxruntime")
-    except ImportError:
-        yield Finding("problem", "engine", "ONNX Runtime cannot be imported", "pip install 'kd-edge[cpu]' or '[gpu]'")
+        ort = load_onnxruntime()
+    except MissingExtraError as error:
+        yield Finding("problem", "engine", error.found, error.fix)
         return
     providers = [p.removesuffix("ExecutionProvider") for p in ort.get_available_providers()]
     yield Finding("ok", "engine", f"ONNX Runtime {ort.__version__} lists {', '.join(providers)}")

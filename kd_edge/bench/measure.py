@@ -19,7 +19,7 @@ from kd_edge.artifact import Artifact, Manifest
 from kd_edge.bench.process import fresh_process
 from kd_edge.bench.report import BenchReport, Latency, Seconds, latency, ratio
 from kd_edge.engines import Binding, StepEngine, open_engine
-from kd_edge.engines.onnxruntime import Provider
+from kd_edge.engines.onnxruntime import Provider, load_onnxruntime
 from kd_edge.errors import import_extra
 from kd_edge.preprocess import Normalise, WindowLimits, centre_crop, plane, resize, resize_buffers
 from kd_edge.runtime.recognizer import Recognizer, softmax
@@ -183,7 +183,7 @@ def _backbone_of(artifact: Artifact) -> bytes:
 
 
 def _session(graph: bytes, threads: int) -> Any:
-    ort = import_extra("onnxruntime", "cpu")
+    ort = load_onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -192,7 +192,7 @@ def _session(graph: bytes, threads: int) -> Any:
 
 def _runner(session: Any, manifest: Manifest, batch: int) -> Callable[[], None]:
     """A pass on arrays bound once, as the runtime's engine does it."""
-    ort = import_extra("onnxruntime", "cpu")
+    ort = load_onnxruntime()
     spec = manifest.preprocess
     frame = np.random.default_rng(0).normal(size=(batch, spec.input_channels, spec.input_px, spec.input_px))
     arrays = [frame.astype(np.float32), np.zeros((batch, manifest.feature_size), dtype=np.float32)]

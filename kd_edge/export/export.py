@@ -12,7 +12,8 @@ import torch
 
 import kd_edge
 from kd_edge.artifact import Artifact, GoldenClip, Manifest, load, write
-from kd_edge.errors import ExportError, import_extra
+from kd_edge.engines.onnxruntime import load_onnxruntime
+from kd_edge.errors import ExportError
 from kd_edge.export.golden import golden_clip
 from kd_edge.export.onnx import to_onnx
 from kd_edge.export.parity import run_parity
@@ -146,7 +147,7 @@ def finish(
 
 def versions() -> dict[str, str]:
     """Releases that made the artifact."""
-    ort = import_extra("onnxruntime", "cpu")
+    ort = load_onnxruntime()
     return {
         "kd_edge": kd_edge.__version__,
         "torch": torch.__version__,

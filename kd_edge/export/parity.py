@@ -10,7 +10,8 @@ import torch
 
 from kd_edge.artifact import Parity
 from kd_edge.data import Dataset, open_dataset
-from kd_edge.errors import DataError, ExportError, import_extra
+from kd_edge.engines.onnxruntime import load_onnxruntime
+from kd_edge.errors import DataError, ExportError
 from kd_edge.export.profile import ExportProfile
 from kd_edge.models import ClipModel
 from kd_edge.models.saved import SavedStudent
@@ -73,7 +74,7 @@ def measure(model: ClipModel, graph: bytes, clips: Iterable[Float32], tolerance:
 
 def open_session(graph: bytes) -> Any:
     """ONNX Runtime on one CPU thread."""
-    ort = import_extra("onnxruntime", "cpu")
+    ort = load_onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -6,6 +6,7 @@ from typing import Literal
 
 import onnx
 
+from kd_edge.engines.onnxruntime import load_onnxruntime
 from kd_edge.errors import import_extra
 
 KEPT_IN_FLOAT32 = ["LayerNormalization", "InstanceNormalization", "Softmax", "LogSoftmax"]
@@ -24,6 +25,7 @@ def convert(proto: onnx.ModelProto, precision: Literal["fp32", "fp16"]) -> onnx.
     """
     if precision == "fp32":
         return proto
+    load_onnxruntime()  # first, with its telemetry off
     float16 = import_extra("onnxruntime.transformers.float16", "cpu")
     onnx_model = import_extra("onnxruntime.transformers.onnx_model", "cpu")
     copy = onnx.ModelProto()

@@ -141,6 +141,27 @@ def _adapt_first_convolution(backbone: Backbone, in_channels: int) -> None:
     setattr(backbone.get_submodule(parent), leaf, new)
 
 
+def start_from_motion(backbone: Backbone) -> None:
+    """Make half of the first convolution's filters differences over time, for an input that is a motion stack.
+
+    A static background is most of a recording's variance; random filters see little else at first and training spends
+    its first epochs on learning to subtract. A quarter of the filters starts as frame(t) - frame(t - d), a quarter as
+    frame(t) - frame(t - 2d) (the last offset), the rest stays. Nothing is fixed: training may undo it.
+
+    Args:
+        backbone: With at least two input channels, newest frame first.
+    """
+    convolution = next(m for m in backbone.modules() if isinstance(m, nn.Conv2d))
+    quarter = convolution.out_channels // 4
+    with torch.no_grad():
+        for first, against in ((0, 1), (quarter, convolution.in_channels - 1)):
+            filters = convolution.weight[first : first + quarter]  # (F, C, k, k)
+            newest = filters[:, 0].clone()
+            filters.zero_()
+            filters[:, 0] = newest
+            filters[:, against] = -newest
+
+
 def imagenet_state(name: str) -> dict[str, Tensor]:
     """Torchvision's default ImageNet weights of a backbone.
 

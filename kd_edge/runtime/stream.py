@@ -137,7 +137,8 @@ class LabelStream:
             check_fits(self.camera, Wanted.by(self.recognizer.manifest))
             self.recognizer.forget(self.camera.name)  # an earlier stream's stamps may be later than this one's
             for wanted in self._wanted_sinks:
-                sink = SinkThread(open_sink(wanted) if isinstance(wanted, str) else wanted)
+                made = open_sink(wanted) if isinstance(wanted, str) else wanted
+                sink = SinkThread(made, lossless=not self.camera.live)
                 sink.open()
                 opened.callback(sink.close)
                 self._sinks.append(sink)

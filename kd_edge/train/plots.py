@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from kd_edge.errors import TrainingError
 from kd_edge.files import replacing
@@ -48,6 +49,7 @@ def plot_curves(metrics: Sequence[dict[str, Any]], path: Path) -> None:
         for axis, title in zip(row, ("loss", "accuracy, %", "learning rate"), strict=True):
             axis.set(title=f"{stage}: {title}", xlabel="epoch")
             axis.grid(alpha=0.3)
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         row[0].legend()
         row[1].legend()
         row[1].set_ylim(0, 101)

@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 
 from kd_edge.errors import ConfigError, TrainingError
 from kd_edge.models import ClipModel, build_model
-from kd_edge.models.backbones import local_state
+from kd_edge.models.backbones import local_state, start_from_motion
 from kd_edge.train import plots, run, scores
 from kd_edge.train.devices import make_fabric
 from kd_edge.train.distil import Learner, teach
@@ -226,7 +226,10 @@ def _build(session: _Session, name: str) -> ClipModel:
     torch.manual_seed(zlib.crc32(f"{recipe.seed} {name} 0".encode()))
     classes = len(session.material.dataset.labels)
     channels = stage.preprocess.input_channels
-    return build_model(stage.model, channels, classes, recipe.segments, stage.initial_weights)
+    model = build_model(stage.model, channels, classes, recipe.segments, stage.initial_weights)
+    if stage.preprocess.has_motion and stage.initial_weights is None:
+        start_from_motion(model.backbone)
+    return model
 
 
 def _load_trained(model: ClipModel, path: Path) -> None:

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from kd_edge.errors import ConfigError, TrainingError
 from kd_edge.models import build_backbone
+from kd_edge.models.backbones import start_from_motion
 
 
 def test_torchvision_weights_load_and_give_torchvisions_features(tmp_path: Path) -> None:
@@ -60,3 +61,16 @@ def test_imagenet_offline_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> No
         build_backbone("resnet18", in_channels=3, weights="imagenet")
     with pytest.raises(TrainingError, match="no ImageNet weights for backbone 'tiny'"):
         build_backbone("tiny", in_channels=3, weights="imagenet")
+
+
+def test_motion_start_is_blind_to_a_still_scene_in_half_of_the_filters() -> None:
+    backbone = build_backbone("tiny", in_channels=3)
+    start_from_motion(backbone)
+    convolution = backbone.get_submodule("layer1.0")
+    still = torch.randn(1, 1, 16, 16).expand(1, 3, 16, 16)
+    moving = torch.randn(1, 3, 16, 16)
+    with torch.no_grad():
+        at_rest, in_motion = convolution(still).abs().amax((0, 2, 3)), convolution(moving).abs().amax((0, 2, 3))
+    assert at_rest[:4].max() < 1e-6
+    assert at_rest[4:].min() > 1e-3
+    assert in_motion.min() > 1e-3

@@ -65,7 +65,7 @@ def test_an_item_depends_on_seed_epoch_and_sample_only(material: Material) -> No
     order = [key for batch in batches for key in batch]
     assert len({position for position, _ in order}) == 30
     batches.epoch = 2
-    assert [key for batch in batches for key in batch][0][0] != order[0][0]
+    assert [key for batch in batches for key in batch] != [(position, 2) for position, _ in order]
 
 
 def test_worker_processes_deliver_the_same_clips(tiny: Recipe) -> None:
@@ -79,7 +79,7 @@ def test_worker_processes_deliver_the_same_clips(tiny: Recipe) -> None:
 
 
 def test_teacher_and_student_move_in_lockstep(cache_folder: Path) -> None:
-    """With the same modality and preprocessing on both sides the two inputs are equal, crop, frames and flip included."""
+    """With the same modality and preprocessing on both sides, frames, crop and flip make the two inputs equal."""
     values = tiny_values()
     values["teacher"]["modality"] = "nir"
     values["teacher"]["preprocess"] = values["student"]["preprocess"]
@@ -137,7 +137,6 @@ def test_crops_are_square_and_inside_whatever_the_frame(shape: tuple[int, int]) 
 
 
 def test_a_still_crop_is_the_centre_crop() -> None:
-    assert CropDraw(32 / 40, 0, 0, False).on(40, 48) == pytest.approx(centre_crop(40, 48, 32), abs=1e-12) or True
     crop, centre = CropDraw(32 / 40, 0.0, 0.0, False).on(40, 48), centre_crop(40, 48, 32)
     assert (crop.top, crop.left, crop.height) == pytest.approx((centre.top, centre.left, centre.height))
 

@@ -12,6 +12,8 @@ from kd_edge.types import Prediction
 log = logging.getLogger("kd_edge.runtime")
 
 QUEUE_LENGTH = 64
+STUCK_SECONDS = 5.0
+"""A sink of a recording that takes nothing for so long is broken."""
 DRAIN_SECONDS = 1.0
 """How long closing waits for a sink to write what is queued."""
 
@@ -45,13 +47,18 @@ class Sink(Protocol):
 class SinkThread:
     """A sink behind a bounded queue that drops the oldest prediction when it is full.
 
+    Args:
+        sink: What to write to.
+        lossless: Wait for room instead of dropping: for recordings, where every label counts and no robot waits.
+
     Attributes:
         dropped: Predictions that were never written.
         fault: What broke the sink, one line; None while it works.
     """
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, *, lossless: bool = False) -> None:
         self.sink = sink
+        self._lossless = lossless
         self.dropped = 0
         self.fault: str | None = None
         self._queue: deque[Prediction] = deque()
@@ -65,8 +72,10 @@ class SinkThread:
         self._thread.start()
 
     def put(self, prediction: Prediction) -> None:
-        """Queue a prediction; never waits for the sink."""
+        """Queue a prediction; never waits for the sink, unless it is lossless."""
         with self._changed:
+            if self._lossless and not self._changed.wait_for(self._has_room, STUCK_SECONDS):
+                self._fail(f"it took nothing for {STUCK_SECONDS:.0f} s")
             if self.fault is not None:
                 return
             if len(self._queue) == QUEUE_LENGTH:
@@ -99,13 +108,23 @@ class SinkThread:
     def _next(self) -> Prediction | None:
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closing)
-            return self._queue.popleft() if self._queue else None
+            prediction = self._queue.popleft() if self._queue else None
+            self._changed.notify_all()
+            return prediction
+
+    def _has_room(self) -> bool:
+        return len(self._queue) < QUEUE_LENGTH or self.fault is not None
 
     def _break(self, error: Exception) -> None:
         with self._changed:
-            if self.fault is not None:
-                return
-            self.fault = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            self.dropped += len(self._queue) + 1
-            self._queue.clear()
-        log.warning("sink %s stopped: %s; labels go on without it", self.sink.name, self.fault)
+            self._fail(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+
+    def _fail(self, fault: str) -> None:
+        """Note what broke the sink, once; the lock is held."""
+        if self.fault is not None:
+            return
+        self.fault = fault
+        self.dropped += len(self._queue) + 1
+        self._queue.clear()
+        self._changed.notify_all()
+        log.warning("sink %s stopped: %s; labels go on without it", self.sink.name, fault)

@@ -201,3 +201,44 @@ def test_sink_that_hangs_is_left_behind_in_bounded_time(tmp_path, caplog):
         if not thread._thread.is_alive():
             break
     os.close(reader)
+
+
+class Recorder:
+    """A sink that takes its time."""
+
+    name = "recorder"
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.seen = seconds, []
+
+    def open(self) -> None: ...
+
+    def write(self, prediction: Prediction) -> None:
+        time.sleep(self.seconds)
+        self.seen.append(prediction.frame_id)
+
+    def close(self) -> None: ...
+
+
+def test_a_lossless_sink_gets_every_label_of_a_recording():
+    slow = Recorder(0.001)
+    thread = SinkThread(slow, lossless=True)
+    thread.open()
+    for k in range(3 * QUEUE_LENGTH):
+        thread.put(prediction(k))
+    thread.close()
+    assert slow.seen == list(range(3 * QUEUE_LENGTH))
+    assert thread.dropped == 0
+
+
+def test_a_lossless_sink_that_hangs_breaks_instead_of_blocking_for_ever(monkeypatch):
+    monkeypatch.setattr("kd_edge.runtime.sinks.base.STUCK_SECONDS", 0.05)
+    monkeypatch.setattr("kd_edge.runtime.sinks.base.DRAIN_SECONDS", 2.0)
+    thread = SinkThread(Recorder(0.5), lossless=True)
+    thread.open()
+    start = time.monotonic()
+    for k in range(2 * QUEUE_LENGTH):
+        thread.put(prediction(k))
+    assert time.monotonic() - start < 1
+    assert thread.fault == "it took nothing for 0 s"
+    thread.close()
