@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -130,6 +131,7 @@ def train(
     from kd_edge.train.run import latest_unfinished, load_recipe, new_run_path
     from kd_edge.train.trainer import train as train_run
 
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision the recipe names
     if resume is None:
         overrides = [*(settings or ()), *([] if seed is None else [f"seed={seed}"])]
         config = recipes.load("train", recipe, Recipe, overrides)
@@ -267,7 +269,8 @@ def run(
                     break
     except KeyboardInterrupt:
         pass
-    err.print(show.stream_summary(labels.statistics, acted, right))
+    window_seconds = labels.recognizer.manifest.clip_seconds
+    err.print(show.stream_summary(labels.statistics, window_seconds, acted, right))
 
 
 # ----------------------------------------------------------------------------------------------------- evaluate

@@ -167,13 +167,15 @@ def export_summary(exported: Exported) -> RenderableType:
     return "\n".join(lines)
 
 
-def stream_summary(statistics: Statistics, acted: int, right: int) -> str:
+def stream_summary(statistics: Statistics, window_seconds: float, acted: int, right: int) -> str:
     """How a stream went."""
     states = ", ".join(f"{count} {state}" for state, count in statistics.labels.items())
     text = f"{statistics.pushed} frames labelled ({states or 'no label'}), {statistics.fps:.1f} frames/s"
     for count, what in ((statistics.dropped, "frames dropped"), (statistics.reconnects, "reconnects")):
         if count:
             text += f", {count} {what}"
+    if set(statistics.labels) == {"warming"}:
+        text += f"\n[yellow]no label:[/yellow] the window of {window_seconds:.2f} s was never full (too short, or gaps)"
     if acted:
         text += f"; {right} of {acted} labels right ({right / acted:.0%})"
     for sink, fault in statistics.sink_faults.items():

@@ -10,6 +10,7 @@ import torch
 
 from kd_edge.artifact import GoldenClip
 from kd_edge.data import ImageFormat
+from kd_edge.export.profile import scaled
 from kd_edge.models import ClipModel
 from kd_edge.preprocess import FixedWindow, Preprocess, recorded_input
 from kd_edge.types import Clip, Image, Int64
@@ -19,7 +20,7 @@ _APART_NS = 20_000_000
 
 
 def golden_clip(
-    model: ClipModel, spec: Preprocess, image_format: ImageFormat, clip_seconds: float, tolerance: float
+    model: ClipModel, spec: Preprocess, image_format: ImageFormat, clip_seconds: float, bound: float
 ) -> GoldenClip:
     """Draw the frames that a window needs and compute their logits with the torch model.
 
@@ -31,7 +32,7 @@ def golden_clip(
         spec: Its preprocessing.
         image_format: What the camera delivers.
         clip_seconds: Length of the window.
-        tolerance: Written into the clip.
+        bound: ``golden_tolerance`` of the profile.
     """
     spacing_ns = round(clip_seconds * 1e9 / model.segments)
     segments_ns, stamps_ns = golden_stamps(model.segments, spacing_ns, spec.motion_offsets_ms)
@@ -48,7 +49,7 @@ def golden_clip(
     inputs = recorded_input(Clip(frames, stamps_ns), np.searchsorted(stamps_ns, segments_ns), spec)
     with torch.inference_mode():
         logits = model(torch.from_numpy(inputs)[None])[0].numpy()
-    return GoldenClip(frames, stamps_ns, logits, tolerance)
+    return GoldenClip(frames, stamps_ns, logits, scaled(bound, float(np.abs(logits).max())))
 
 
 def golden_stamps(segments: int, spacing_ns: int, offsets_ms: tuple[int, ...]) -> tuple[Int64, Int64]:

@@ -12,7 +12,7 @@ from kd_edge.artifact import Parity
 from kd_edge.data import Dataset, open_dataset
 from kd_edge.engines.onnxruntime import load_onnxruntime
 from kd_edge.errors import DataError, ExportError
-from kd_edge.export.profile import ExportProfile
+from kd_edge.export.profile import ExportProfile, scaled
 from kd_edge.models import ClipModel
 from kd_edge.models.saved import SavedStudent
 from kd_edge.types import Float32
@@ -40,17 +40,18 @@ def real_clips(student: SavedStudent, dataset: Dataset, count: int) -> Iterable[
         raise faults[0]
 
 
-def measure(model: ClipModel, graph: bytes, clips: Iterable[Float32], tolerance: float) -> Parity:
+def measure(model: ClipModel, graph: bytes, clips: Iterable[Float32], bound: float) -> Parity:
     """Compare the logits of every clip.
 
     Args:
         model: The trained clip model, in eval mode.
         graph: Serialised step (stepped through the T frames, from an empty past) or clip graph.
         clips: Network inputs (T, C, S, S) float32.
-        tolerance: Recorded in the result.
+        bound: ``max_abs_error`` of the profile.
 
     Returns:
-        Largest difference of a logit (infinite when one is not finite), share of equal argmax, number of clips.
+        Largest difference of a logit (infinite when one is not finite) and what is tolerated at the size of these
+        logits, share of equal argmax, number of clips.
     """
     session = open_session(graph)
     expected, found = [], []
@@ -68,7 +69,7 @@ def measure(model: ClipModel, graph: bytes, clips: Iterable[Float32], tolerance:
         max_abs_error=error if np.isfinite(error) else float("inf"),
         argmax_agreement=float(np.mean(truth.argmax(axis=1) == ours.argmax(axis=1))),
         clips=len(truth),
-        tolerance=tolerance,
+        tolerance=scaled(bound, float(np.abs(truth).max())),
     )
 
 
@@ -96,12 +97,14 @@ def run_clip(session: Any, clip: Float32, feature_size: int) -> Float32:
 
 def check(parity: Parity, profile: ExportProfile) -> None:
     """Raise an ExportError when the exported graph strays too far from the trained model."""
-    if not parity.max_abs_error <= profile.max_abs_error:
+    if not parity.max_abs_error <= parity.tolerance:
+        other = "try other releases of torch and onnxruntime" if profile.precision == "fp32" else "export in fp32"
         raise ExportError(
             f"the exported {profile.precision} graph differs from the trained model by {parity.max_abs_error:.3g} "
             f"on {parity.clips} clips",
-            f"at most {profile.max_abs_error:g} (max_abs_error of profile '{profile.name}')",
-            "export in fp32, or widen the bound in a profile of your own; nothing was written",
+            f"at most {parity.tolerance:.3g} (max_abs_error {profile.max_abs_error:g} of profile '{profile.name}' "
+            "times the largest logit)",
+            f"{other}, or widen the bound in a profile of your own; nothing was written",
         )
     if parity.argmax_agreement < profile.min_argmax_agreement:
         raise ExportError(

@@ -15,11 +15,13 @@ class ExportProfile(BaseModel):
         precision: Arithmetic inside the graph; inputs and outputs are float32 in every precision.
         graph: ``step`` is the streaming step that the runtime runs, ``clip`` the plain clip model.
         opset: ONNX operator set.
-        max_abs_error: Largest difference of a logit from the torch model that passes.
+        max_abs_error: Largest difference of a logit from the torch model that passes, where no logit exceeds 1 in size;
+            it grows in proportion to the largest logit, as the resolution of floating-point numbers does.
         min_argmax_agreement: Smallest share of clips whose most probable class stays the same.
         parity_clips: Real clips that are compared, spread evenly over the test split.
-        golden_tolerance: Largest difference of a logit in the self-test at load. Wider than ``max_abs_error``: engines
-            and image libraries of other machines round differently, a wrong preprocessing is far outside.
+        golden_tolerance: Largest difference of a logit in the self-test at load, with the same proportion. Wider than
+            ``max_abs_error``: engines and image libraries of other machines round differently, a wrong preprocessing is
+            far outside.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,4 +32,9 @@ class ExportProfile(BaseModel):
     max_abs_error: float = Field(1e-5, gt=0)
     min_argmax_agreement: float = Field(1.0, ge=0, le=1)
     parity_clips: int = Field(32, ge=1)
-    golden_tolerance: float = Field(0.01, gt=0)
+    golden_tolerance: float = Field(0.005, gt=0)
+
+
+def scaled(bound: float, largest_logit: float) -> float:
+    """A profile's bound for logits of this size."""
+    return bound * max(1.0, largest_logit)

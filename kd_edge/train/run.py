@@ -114,11 +114,11 @@ def load_recipe(path: Path) -> Recipe:
     return recipes.load("train", str(path / RECIPE), Recipe)
 
 
-def begin(path: Path, recipe: Recipe) -> None:
-    """Make a new run directory with its recipe.
+def check_free(path: Path) -> None:
+    """Make sure that a new run would not overwrite another one.
 
     Raises:
-        TrainingError: There is a run already, or the folder cannot be written.
+        TrainingError: There is a run already.
     """
     if (path / RECIPE).exists():
         raise TrainingError(
@@ -126,6 +126,15 @@ def begin(path: Path, recipe: Recipe) -> None:
             "a new or empty folder",
             f"choose another --out, or kd-edge train --resume {path}",
         )
+
+
+def begin(path: Path, recipe: Recipe) -> None:
+    """Make a new run directory with its recipe.
+
+    Raises:
+        TrainingError: There is a run already, or the folder cannot be written.
+    """
+    check_free(path)
     with replacing(path / RECIPE, TrainingError) as file:
         file.write(recipes.to_toml(recipe).encode())
 

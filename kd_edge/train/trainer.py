@@ -87,10 +87,12 @@ def train(
     fabric.launch()
     _check_batches(recipe, fabric.world_size)
     state = run.load_state(run_dir, recipe) if resume else None
-    if not resume and fabric.is_global_zero:
-        run.begin(run_dir, recipe)
+    if not resume:
+        run.check_free(run_dir)  # now, not after minutes of decoding
     with _repeatable(recipe.threads):
         material = gather_material(recipe, data_root, progress)
+        if not resume and fabric.is_global_zero:
+            run.begin(run_dir, recipe)  # not earlier: a run that cannot start leaves nothing behind
         session = _Session(fabric, run_dir, material, state, state["report"] if state else {})
         if resume and session.writes:
             run.truncate_metrics(run_dir, *((state["stage"], state["epoch"]) if state else (run.STAGES[0], 0)))

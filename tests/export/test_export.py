@@ -55,7 +55,8 @@ def test_step_reproduces_the_clip_model_on_real_clips(exported: Exported) -> Non
     parity = exported.artifact.manifest.parity
     assert parity is not None
     assert parity.max_abs_error <= 1e-5
-    assert (parity.argmax_agreement, parity.tolerance) == (1.0, 1e-5)
+    assert parity.argmax_agreement == 1.0
+    assert 1e-5 <= parity.tolerance < 2e-5
     assert parity.clips == 10  # one subject of four
 
 
@@ -102,7 +103,7 @@ def test_fp16_keeps_float32_inputs_and_outputs(run: Path, exported: Exported, tm
     assert {w.data_type for w in model.graph.initializer} <= {onnx.TensorProto.FLOAT16, onnx.TensorProto.INT64}
     assert half.artifact.manifest.precision == "fp16"
     assert half.artifact.manifest.parity is not None
-    assert 0 < half.artifact.manifest.parity.max_abs_error <= 0.05
+    assert 0 < half.artifact.manifest.parity.max_abs_error <= half.artifact.manifest.parity.tolerance
     assert half.report.graph_bytes < 0.8 * exported.report.graph_bytes
     assert Recognizer.load(half.artifact).self_test_error is not None
 
@@ -134,7 +135,7 @@ def test_disagreement_on_the_class_writes_nothing(run: Path) -> None:
     from kd_edge.artifact import Parity
     from kd_edge.export.parity import check
 
-    check(Parity(max_abs_error=1e-6, argmax_agreement=1.0, clips=9, tolerance=1e-5), FP32)
+    check(Parity(max_abs_error=1.9e-5, argmax_agreement=1.0, clips=9, tolerance=4.6e-4), FP32)  # logits up to 46
     with pytest.raises(ExportError, match=r"same class on only 88\.9%"):
         check(Parity(max_abs_error=1e-6, argmax_agreement=8 / 9, clips=9, tolerance=1e-5), FP32)
     with pytest.raises(ExportError, match="by inf"):

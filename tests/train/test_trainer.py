@@ -112,10 +112,10 @@ def test_the_same_recipe_gives_the_same_weights_and_another_seed_others(finished
 
 def test_training_learns(tmp_path: Path) -> None:
     values = tiny_values(teacher=None, losses=[])
-    values["student"] |= {"epochs": 25, "learning_rate": 0.01}
-    values["student"]["model"]["dropout"] = 0.0
+    values["student"] |= {"epochs": 40, "learning_rate": 0.01, "augment": {"crop_scale": [0.9, 0.9], "shift": 0.0}}
+    values["student"]["model"] = {"backbone": "tiny", "dropout": 0.0}
     lines = [e.metrics for e in run_all(Recipe.model_validate(values), tmp_path / "r") if isinstance(e, EpochDone)]
-    assert lines[-1]["losses"]["ce"] < 0.6 * lines[0]["losses"]["ce"]
+    assert lines[-1]["losses"]["ce"] < 0.7 * lines[0]["losses"]["ce"]
 
 
 CHILD = """

@@ -29,11 +29,14 @@ class Network(nn.Module):
 
 
 def paired_images(count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Made-up pairs: four classes of bars, in colour for the teacher and in one noisy channel for the student."""
+    """Made-up pairs: four kinds of stripes, in colour for the teacher and in one noisy channel for the student."""
     labels = torch.randint(0, 4, (count,))
-    clean = torch.zeros(count, 16, 16)
-    for image, label in zip(clean, labels, strict=True):
-        image[4 * int(label) : 4 * int(label) + 4] = 1.0
+    stripes = (torch.arange(16) // 2 % 2).float()
+    wide = (torch.arange(16) // 4 % 2).float()
+    patterns = torch.stack(
+        [stripes.expand(16, 16), stripes.expand(16, 16).T, wide.expand(16, 16), wide.expand(16, 16).T]
+    )
+    clean = patterns[labels]
     return clean[:, None].expand(-1, 3, -1, -1), clean[:, None] + 0.5 * torch.randn(count, 1, 16, 16), labels
 
 
