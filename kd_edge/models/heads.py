@@ -31,6 +31,9 @@ class ConsensusHead(nn.Module):
 class TemporalConvolutionHead(nn.Module):
     """Two temporal convolutions of width 3 over the T features, their mean, and a linear classifier: sees order.
 
+    Batch normalisation follows each convolution: what all clips share, the scene above all, would otherwise dominate the
+    features for the first epochs.
+
     Args:
         features: Feature size D.
         classes: Number of classes K.
@@ -41,15 +44,17 @@ class TemporalConvolutionHead(nn.Module):
     def __init__(self, features: int, classes: int, dropout: float, hidden: int) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.convolution1 = nn.Conv1d(features, hidden, 3, padding=1)
-        self.convolution2 = nn.Conv1d(hidden, hidden, 3, padding=1)
+        self.convolution1 = nn.Conv1d(features, hidden, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm1d(hidden)
+        self.convolution2 = nn.Conv1d(hidden, hidden, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm1d(hidden)
         self.activation = nn.ReLU()
         self.classifier = nn.Linear(hidden, classes)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, T, D) -> (B, K)."""
         series = self.dropout(features).transpose(1, 2)  # (B, D, T)
-        series = self.activation(self.convolution1(series))  # (B, H, T)
-        series = self.activation(self.convolution2(series))
+        series = self.activation(self.norm1(self.convolution1(series)))  # (B, H, T)
+        series = self.activation(self.norm2(self.convolution2(series)))
         logits: Tensor = self.classifier(self.dropout(series.mean(dim=2)))
         return logits

@@ -17,21 +17,34 @@ SCHEMES = ("terminal", "jsonl")
 
 
 def open_sink(uri: str, stdout: TextIO | io.TextIOBase | None = None) -> Sink:
-    """Make the sink a URI names: ``terminal:`` or ``jsonl:PATH`` (``-`` is standard output). It is not opened yet.
+    """Make the sink a URI names: ``terminal:`` or ``jsonl:PATH[?max_mb=N]`` (``-`` is standard output); not yet opened.
 
     Args:
         uri: Of the sink.
         stdout: Stands for standard output.
 
     Raises:
-        ConfigError: Unknown kind, or a missing path.
+        ConfigError: Unknown kind, a missing path, or a bound that is no positive number.
     """
     scheme, colon, target = uri.partition(":")
     stream = sys.stdout if stdout is None else stdout
     if colon and scheme == "terminal":
         return TerminalSink(stream)
     if colon and scheme == "jsonl" and target:
-        return JsonlSink(target, stream)
+        path, _, query = target.partition("?")
+        return JsonlSink(path, stream, _max_mb(uri, query))
     raise ConfigError(
         f"sink '{uri}'{did_you_mean(scheme, SCHEMES)}", "terminal:, jsonl:PATH or jsonl:-", "correct --sink"
     )
+
+
+def _max_mb(uri: str, query: str) -> float | None:
+    if not query:
+        return None
+    key, _, value = query.partition("=")
+    try:
+        if key == "max_mb" and 0 < float(value) < float("inf"):
+            return float(value)
+    except ValueError:
+        pass
+    raise ConfigError(f"sink '{uri}'", "jsonl:PATH?max_mb=N with N above 0", "correct --sink")

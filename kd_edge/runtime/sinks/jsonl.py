@@ -17,10 +17,14 @@ class JsonlSink:
     Args:
         target: Path of the file, replaced when it exists; ``-`` is ``stdout``.
         stdout: What ``-`` means.
+        max_mb: When the file would grow beyond so many 10^6 bytes it becomes ``PATH.1``, replacing the one before, and
+            a new one begins: twice that is all it ever takes. None: it grows as long as the stream runs.
     """
 
-    def __init__(self, target: str, stdout: TextIO | io.TextIOBase) -> None:
+    def __init__(self, target: str, stdout: TextIO | io.TextIOBase, max_mb: float | None = None) -> None:
         self.name = f"jsonl:{target}"
+        self._max_bytes = None if max_mb is None else max_mb * 1e6
+        self._bytes = 0
         self._path = None if target == "-" else Path(target).expanduser()
         self._file: TextIO | io.TextIOBase = stdout
 
@@ -39,8 +43,19 @@ class JsonlSink:
 
     def write(self, prediction: Prediction) -> None:
         """Append one line."""
-        self._file.write(json.dumps(prediction.as_dict(), ensure_ascii=False) + "\n")
+        line = json.dumps(prediction.as_dict(), ensure_ascii=False) + "\n"
+        size = len(line.encode())
+        if self._path is not None and self._max_bytes is not None and self._bytes + size > self._max_bytes:
+            self._turn_over(self._path)
+        self._file.write(line)
         self._file.flush()
+        self._bytes += size
+
+    def _turn_over(self, path: Path) -> None:
+        self._file.close()
+        path.replace(path.with_name(f"{path.name}.1"))
+        self._file = path.open("w", encoding="utf-8")
+        self._bytes = 0
 
     def close(self) -> None:
         """Close the file; standard output stays open."""

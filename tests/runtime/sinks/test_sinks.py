@@ -203,6 +203,25 @@ def test_sink_that_hangs_is_left_behind_in_bounded_time(tmp_path, caplog):
     os.close(reader)
 
 
+def test_a_bounded_jsonl_file_never_takes_more_than_twice_its_bound(tmp_path):
+    sink = open_sink(f"jsonl:{tmp_path}/labels.jsonl?max_mb=0.001")
+    sink.open()
+    for k in range(40):
+        sink.write(prediction(k))
+    sink.close()
+    older, newer = (tmp_path / name for name in ("labels.jsonl.1", "labels.jsonl"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["labels.jsonl", "labels.jsonl.1"]
+    assert max(older.stat().st_size, newer.stat().st_size) <= 1000
+    kept = [json.loads(line)["frame_id"] for file in (older, newer) for line in file.read_text().splitlines()]
+    assert kept == list(range(kept[0], 40))
+
+
+@pytest.mark.parametrize("query", ["max_mb=0", "max_mb=much", "max=3", "max_mb=nan"])
+def test_a_faulty_bound_is_refused(query):
+    with pytest.raises(ConfigError, match="max_mb=N"):
+        open_sink(f"jsonl:labels.jsonl?{query}")
+
+
 class Recorder:
     """A sink that takes its time."""
 
