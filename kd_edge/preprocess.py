@@ -74,8 +74,8 @@ class Preprocess(BaseModel):
         resize_px: The frame's shorter side after resizing.
         input_px: Side S of the square network input; evaluation takes the centre crop.
         window: Raw value to [0, 1].
-        motion_offsets_ms: For one-channel cameras, how far back each input channel looks; ``[0]`` is the frame alone,
-            ``[0, 70, 140]`` the motion stack.
+        motion_offsets_ms: How far back each frame of the input looks; ``[0]`` is the frame alone, ``[0, 70, 140]`` the
+            motion stack: three channels from a one-channel camera, nine from a colour camera.
         replicate: Number of copies of a single channel; 3 is the recipe of the papers.
         mean: Per input channel, in [0, 1] units; one value serves all channels.
         std: Likewise.
@@ -99,8 +99,8 @@ class Preprocess(BaseModel):
             raise ValueError("motion_offsets_ms must start with 0, the newest frame")
         if list(self.motion_offsets_ms) != sorted(set(self.motion_offsets_ms)):
             raise ValueError("motion_offsets_ms must increase")
-        if self.channels == 3 and (self.has_motion or self.replicate != 1):
-            raise ValueError("motion_offsets_ms and replicate are for one-channel frames")
+        if self.channels == 3 and self.replicate != 1:
+            raise ValueError("replicate is for one-channel frames")
         if self.has_motion and self.replicate != 1:
             raise ValueError("use either motion_offsets_ms or replicate")
         for name, values in (("mean", self.mean), ("std", self.std)):
@@ -116,7 +116,7 @@ class Preprocess(BaseModel):
     @property
     def input_channels(self) -> int:
         """Number C of network input channels."""
-        return 3 if self.channels == 3 else len(self.motion_offsets_ms) * self.replicate
+        return self.channels * len(self.motion_offsets_ms) * self.replicate
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,25 +296,17 @@ class Normalise:
         self._replicate = spec.replicate
 
     def stack(self, planes: list[Float32], out: Float32) -> Float32:
-        """Write one-channel planes, newest first, to ``out``.
+        """Write planes, newest first, to ``out``.
 
         Args:
-            planes: One (S, S) plane per motion offset; a single one is replicated as the spec says.
-            out: (C, S, S) float32.
+            planes: One plane per motion offset, (S, S) or (S, S, 3); a single (S, S) is replicated as the spec says.
+            out: (C, S, S) float32; colour planes take three channels each, R, G, B.
         """
-        for c in range(len(out)):
-            self._channel(planes[0] if self._replicate > 1 else planes[c], c, out)
+        channels = [p if p.ndim == 2 else p[:, :, c] for p in planes for c in range(1 if p.ndim == 2 else 3)]
+        for c, values in enumerate(channels * self._replicate):
+            np.multiply(values, self._gain[c], out=out[c])
+            np.add(out[c], self._shift[c], out=out[c])
         return out
-
-    def colour(self, rgb: Float32, out: Float32) -> Float32:
-        """Write an (S, S, 3) plane to ``out``, (3, S, S) float32."""
-        for c in range(3):
-            self._channel(rgb[:, :, c], c, out)
-        return out
-
-    def _channel(self, values: Float32, c: int, out: Float32) -> None:
-        np.multiply(values, self._gain[c], out=out[c])
-        np.add(out[c], self._shift[c], out=out[c])
 
 
 def clip_limits(
@@ -365,10 +357,7 @@ def clip_input(
     normalise = Normalise(spec)
     for segment, row in enumerate(indices):
         planes = [plane(frames[i], (float(limits[i, 0]), float(limits[i, 1])), crop, size) for i in row]
-        if spec.channels == 3:
-            normalise.colour(planes[0], out[segment])
-        else:
-            normalise.stack(planes, out[segment])
+        normalise.stack(planes, out[segment])
     return out
 
 

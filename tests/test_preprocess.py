@@ -126,6 +126,17 @@ def test_motion_stack_is_newest_first() -> None:
     np.testing.assert_allclose(out[:, :, 0, 0], [[0.4, 0.2], [0.0, 0.0]], rtol=1e-6)
 
 
+def test_a_colour_motion_stack_has_three_channels_a_frame() -> None:
+    spec = Preprocess(channels=3, resize_px=8, input_px=8, motion_offsets_ms=(0, 70), mean=(0.0,), std=(1.0,))
+    frames = np.zeros((2, 8, 8, 3), np.uint8)
+    frames[0] = [51, 102, 153]
+    frames[1] = [204, 255, 0]
+    limits = np.array([[0, 255], [0, 255]], np.float32)
+    out = clip_input(frames, limits, np.array([[1, 0]]), WHOLE, spec)
+    assert spec.input_channels == 6
+    np.testing.assert_allclose(out[0, :, 0, 0], [0.8, 1.0, 0.0, 0.2, 0.4, 0.6], rtol=1e-6)
+
+
 def test_recorded_and_live_limits_agree() -> None:
     window = PercentileWindow(time_constant_ms=200)
     rng = np.random.default_rng(0)

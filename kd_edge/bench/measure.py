@@ -216,9 +216,6 @@ def _stages(manifest: Manifest, images: list[Image], binding: Binding, frames: i
     crop = centre_crop(small.shape[0], small.shape[1], spec.input_px)
     values = np.zeros((spec.input_px, spec.input_px, *small.shape[2:]), dtype=np.float32)
     stack = [values] * len(spec.motion_offsets_ms)
-    write: Callable[[], object] = lambda: normalise.stack(stack, binding.frame[0])  # noqa: E731
-    if spec.channels == 3:
-        write = lambda: normalise.colour(values, binding.frame[0])  # noqa: E731
     ring = FeatureRing(manifest.segments, manifest.spacing_ns, manifest.feature_size)
     now = 0
     for turn in range(int(manifest.clip_seconds * 1e9 / FRAME_NS) + 2):
@@ -227,7 +224,7 @@ def _stages(manifest: Manifest, images: list[Image], binding: Binding, frames: i
     stages: dict[str, Callable[[], object]] = {
         "resize": lambda: resize(images[0], spec.resize_px, buffers),
         "window": lambda: plane(small, limits.of(small, now), crop, spec.input_px, out=values),
-        "normalise": write,
+        "normalise": lambda: normalise.stack(stack, binding.frame[0]),
         "gather": lambda: ring.gather(now + FRAME_NS, binding.past[0]),
         "inference": binding.run,
         "prediction": lambda: _predict(manifest, binding.logits[0]),

@@ -141,7 +141,7 @@ def _adapt_first_convolution(backbone: Backbone, in_channels: int) -> None:
     setattr(backbone.get_submodule(parent), leaf, new)
 
 
-def start_from_motion(backbone: Backbone) -> None:
+def start_from_motion(backbone: Backbone, frame_channels: int) -> None:
     """Make half of the first convolution's filters differences over time, for an input that is a motion stack.
 
     A static background is most of a recording's variance; random filters see little else at first and training spends
@@ -149,13 +149,16 @@ def start_from_motion(backbone: Backbone) -> None:
     frame(t) - frame(t - 2d) (the last offset), the rest stays. Nothing is fixed: training may undo it.
 
     Args:
-        backbone: With at least two input channels, newest frame first.
+        backbone: Its input is at least two frames, the newest first.
+        frame_channels: Channels of one frame.
     """
     convolution = next(m for m in backbone.modules() if isinstance(m, nn.Conv2d))
     quarter = convolution.out_channels // 4
+    frames = convolution.in_channels // frame_channels
     with torch.no_grad():
-        for first, against in ((0, 1), (quarter, convolution.in_channels - 1)):
-            filters = convolution.weight[first : first + quarter]  # (F, C, k, k)
+        for first, against in ((0, 1), (quarter, frames - 1)):
+            chosen = convolution.weight[first : first + quarter]
+            filters = chosen.view(quarter, frames, frame_channels, *chosen.shape[2:])  # (F, M, c, k, k)
             newest = filters[:, 0].clone()
             filters.zero_()
             filters[:, 0] = newest

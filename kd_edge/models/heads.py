@@ -31,8 +31,8 @@ class ConsensusHead(nn.Module):
 class TemporalConvolutionHead(nn.Module):
     """Two temporal convolutions of width 3 over the T features, their mean, and a linear classifier: sees order.
 
-    Batch normalisation follows each convolution: what all clips share, the scene above all, would otherwise dominate the
-    features for the first epochs.
+    Batch normalisation follows each convolution: what all clips share, the scene above all, would otherwise dominate
+    the features for the first epochs.
 
     Args:
         features: Feature size D.

@@ -258,7 +258,7 @@ class Recognizer:
     def _self_test(self, golden: GoldenClip, *, accept: bool) -> None:
         """Push the golden clip like any camera's frames and compare the logits of its last window.
 
-        Frames that only the motion stack needs are observed, not encoded: loading takes T runs, not three times as many.
+        Frames that only the motion stack needs are observed, not encoded: loading takes T runs, not 3 T.
         """
         try:
             last: Prediction | None = None

@@ -126,25 +126,25 @@ class MotionHistory:
 
     Args:
         offsets_ms: Of the stack, 0 first.
-        size: Side S of a plane.
+        shape: Of a plane, (S, S) or (S, S, 3).
         longest_gap_ns: Frames further apart start the history anew.
     """
 
-    def __init__(self, offsets_ms: tuple[int, ...], size: int, longest_gap_ns: int) -> None:
+    def __init__(self, offsets_ms: tuple[int, ...], shape: tuple[int, ...], longest_gap_ns: int) -> None:
         self._offsets_ns = np.asarray(offsets_ms, dtype=np.int64) * 1_000_000
         steps = np.diff(self._offsets_ns)
         self.tolerance_ns = int(steps.min()) // 2 if len(steps) else 0
         self._gap_ns = max(longest_gap_ns, 2 * self.tolerance_ns)
         span_ns = int(self._offsets_ns[-1]) + self.tolerance_ns
         separation_ns = max(1, span_ns // PLANES_PER_HISTORY)
-        self._ring = StampedRing(span_ns, separation_ns, (size, size))
+        self._ring = StampedRing(span_ns, separation_ns, shape)
 
     def clear(self) -> None:
         """Forget everything."""
         self._ring.clear()
 
     def append(self, stamp_ns: int) -> Float32:
-        """Make room for the plane of the frame captured at ``stamp_ns``; the caller fills the (S, S) float32."""
+        """Make room for the plane of the frame captured at ``stamp_ns``; the caller fills it, float32."""
         if len(self._ring) and stamp_ns - int(self._ring.stamps_ns[-1]) > self._gap_ns:
             self._ring.clear()
         return self._ring.append(stamp_ns)

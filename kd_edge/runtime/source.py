@@ -46,8 +46,9 @@ class SourceState:
         self._limits = WindowLimits(spec.window)
         self._normalise = Normalise(spec)
         size = spec.input_px
-        self._history = MotionHistory(spec.motion_offsets_ms, size, spacing_ns // 2) if spec.has_motion else None
-        self._plane: Float32 = np.zeros((size, size, 3) if spec.channels == 3 else (size, size), dtype=np.float32)
+        shape = (size, size, 3) if spec.channels == 3 else (size, size)
+        self._history = MotionHistory(spec.motion_offsets_ms, shape, spacing_ns // 2) if spec.has_motion else None
+        self._plane: Float32 = np.zeros(shape, dtype=np.float32)
         self._planes: list[Float32] = [self._plane]
         self._shape: tuple[int, ...] = ()
         self._buffers: list[Image] = []
@@ -98,7 +99,4 @@ class SourceState:
 
     def fill(self, out: Float32) -> None:
         """Write the network input of the frame observed last to ``out``, (C, S, S) float32."""
-        if self._spec.channels == 3:
-            self._normalise.colour(self._plane, out)
-        else:
-            self._normalise.stack(self._planes, out)
+        self._normalise.stack(self._planes, out)

@@ -55,6 +55,16 @@ def jitter_limits(limits: Float32, augment: Augment, rng: np.random.Generator) -
     return changed
 
 
+def mix_colours(clip: Float32, augment: Augment, rng: np.random.Generator) -> Float32:
+    """Shuffle the colour channels of a network input (T, 3 M, S, S) and mix them with their mean, alike in all frames."""
+    if augment.colour == 0:
+        return clip
+    planes = clip.reshape(len(clip), -1, 3, *clip.shape[2:])  # (T, M, 3, S, S)
+    share = np.float32(rng.uniform(0, augment.colour))
+    mixed: Float32 = (1 - share) * planes[:, :, rng.permutation(3)] + share * planes.mean(axis=2, keepdims=True)
+    return mixed.reshape(clip.shape)
+
+
 def add_noise(clip: Float32, augment: Augment, rng: np.random.Generator) -> None:
     """Add Gaussian noise to a network input in place."""
     if augment.noise > 0:

@@ -16,7 +16,7 @@ from kd_edge.data.cache import CachedClip
 from kd_edge.data.pairs import PairedClips
 from kd_edge.preprocess import Preprocess, centre_crop, clip_input, clip_limits
 from kd_edge.sampling import gather, motion_indices, nearest, segment_indices
-from kd_edge.train.augment import CropDraw, add_noise, draw_crop, jitter_limits
+from kd_edge.train.augment import CropDraw, add_noise, draw_crop, jitter_limits, mix_colours
 from kd_edge.train.recipe import Augment
 from kd_edge.types import Float32, Int64
 
@@ -129,6 +129,8 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
             return clip_input(clip.frames, limits, indices, centre_crop(height, width, spec.input_px), spec)
         limits = jitter_limits(limits, self.augment, rng)
         result = clip_input(clip.frames, limits, indices, crop.on(height, width), spec)
+        if spec.channels == 3:
+            result = mix_colours(result, self.augment, rng)
         add_noise(result, self.augment, rng)
         return result
 

@@ -31,6 +31,8 @@ class Augment(_Strict):
         gain: The intensity window's width changes by up to this share.
         offset: The intensity window moves by up to this share of its width.
         noise: Standard deviation of Gaussian noise on the network's input.
+        colour: Three-channel clips get their channels shuffled and mixed with the mean by a random share up to this;
+            clothing and walls must not identify a clip.
     """
 
     crop_scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.66, 1.0)
@@ -39,6 +41,7 @@ class Augment(_Strict):
     gain: Annotated[float, Field(ge=0, lt=1)] = 0.0
     offset: Annotated[float, Field(ge=0, lt=1)] = 0.0
     noise: Annotated[float, Field(ge=0)] = 0.0
+    colour: Share = 0.0
 
     @model_validator(mode="after")
     def _ordered(self) -> Augment:

@@ -230,7 +230,7 @@ def _build(session: _Session, name: str) -> ClipModel:
     channels = stage.preprocess.input_channels
     model = build_model(stage.model, channels, classes, recipe.segments, stage.initial_weights)
     if stage.preprocess.has_motion and stage.initial_weights is None:
-        start_from_motion(model.backbone)
+        start_from_motion(model.backbone, stage.preprocess.channels)
     return model
 
 

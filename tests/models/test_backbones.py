@@ -63,12 +63,13 @@ def test_imagenet_offline_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> No
         build_backbone("tiny", in_channels=3, weights="imagenet")
 
 
-def test_motion_start_is_blind_to_a_still_scene_in_half_of_the_filters() -> None:
-    backbone = build_backbone("tiny", in_channels=3)
-    start_from_motion(backbone)
+@pytest.mark.parametrize("frame_channels", [1, 3])
+def test_motion_start_is_blind_to_a_still_scene_in_half_of_the_filters(frame_channels: int) -> None:
+    backbone = build_backbone("tiny", in_channels=3 * frame_channels)
+    start_from_motion(backbone, frame_channels)
     convolution = backbone.get_submodule("layer1.0")
-    still = torch.randn(1, 1, 16, 16).expand(1, 3, 16, 16)
-    moving = torch.randn(1, 3, 16, 16)
+    still = torch.randn(1, frame_channels, 16, 16).repeat(1, 3, 1, 1)
+    moving = torch.randn(1, 3 * frame_channels, 16, 16)
     with torch.no_grad():
         at_rest, in_motion = convolution(still).abs().amax((0, 2, 3)), convolution(moving).abs().amax((0, 2, 3))
     assert at_rest[:4].max() < 1e-6

@@ -41,6 +41,10 @@ SPECS = {
         (48, 64),
     ),
     "motion": ({"preprocess": MOTION}, (24, 32)),
+    "colour motion": (
+        {"preprocess": MOTION.model_copy(update={"channels": 3}), "band": "rgb"},
+        (24, 32, 3),
+    ),
 }
 
 
@@ -58,7 +62,7 @@ def clip_logits(step, frames, stamps_ns, segments_at):
 
 
 @pytest.mark.parametrize(  # a motion stack needs the frames between the segments
-    ("kind", "every_ms"), [(k, ms) for k in SPECS for ms in (10, 20, 100) if (k, ms) != ("motion", 100)]
+    ("kind", "every_ms"), [(k, ms) for k in SPECS for ms in (10, 20, 100) if "motion" not in k or ms < 100]
 )
 def test_stream_gives_the_clip_models_logits(make_model, noise, kind, every_ms):
     """Pushing frames every 10, 20 or 100 ms (= the segment spacing): those between the segments do not disturb."""

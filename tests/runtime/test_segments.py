@@ -104,7 +104,7 @@ def push(history: MotionHistory, stamp_ms: float) -> tuple[list[float], int] | N
 
 
 def test_motion_history_takes_the_planes_nearest_to_their_moments():
-    history = MotionHistory((0, 70, 140), 4, longest_gap_ns=150 * MS)
+    history = MotionHistory((0, 70, 140), (4, 4), longest_gap_ns=150 * MS)
     results = [push(history, k * 100 / 3) for k in range(8)]
     assert results[:4] == [None] * 4  # 0 .. 100 ms: 140 ms are not there yet (within 35 ms)
     # at 133 ms: 63 -> 67, -7 -> 0;  at 167 ms: 97 -> 100, 27 -> 33
@@ -113,7 +113,7 @@ def test_motion_history_takes_the_planes_nearest_to_their_moments():
 
 
 def test_motion_history_starts_anew_after_a_gap():
-    history = MotionHistory((0, 70, 140), 4, longest_gap_ns=150 * MS)
+    history = MotionHistory((0, 70, 140), (4, 4), longest_gap_ns=150 * MS)
     for k in range(10):
         push(history, k * 35)
     assert push(history, 350) == ([350, 280, 210], 0)
@@ -123,7 +123,7 @@ def test_motion_history_starts_anew_after_a_gap():
 
 
 def test_motion_history_is_bounded_at_any_frame_rate():
-    history = MotionHistory((0, 70, 140), 2, longest_gap_ns=150 * MS)
+    history = MotionHistory((0, 70, 140), (2, 2), longest_gap_ns=150 * MS)
     assert history._ring.capacity < 24
     for k in range(5000):
         result = push(history, float(k))
