@@ -50,7 +50,7 @@ SetOption = Annotated[
 def main() -> None:
     """Entry point: a user's mistake is one line on standard error and exit code 2."""
     try:
-        app()
+        app(args=_resume_latest(sys.argv[1:]))
     except KdEdgeError as error:
         _fail(error)
     except ModuleNotFoundError as error:
@@ -59,6 +59,15 @@ def main() -> None:
             raise
         missing = f"module '{error.name}' is not installed"
         _fail(MissingExtraError(missing, f"the extra [{extra}]", f"pip install 'kd-edge[{extra}]'"))
+
+
+def _resume_latest(arguments: list[str]) -> list[str]:
+    """``--resume`` without a run means the latest; Typer has no options whose value may be left out."""
+    completed: list[str] = []
+    for argument, following in zip(arguments, [*arguments[1:], "-"], strict=True):
+        bare = argument == "--resume" and following.startswith("-")
+        completed += [argument, "latest"] if bare else [argument]
+    return completed
 
 
 def _fail(error: KdEdgeError) -> None:
@@ -105,7 +114,7 @@ def _root(
 
 @app.command(
     epilog="Examples:  kd-edge train  |  kd-edge train utd_mhad_pose_to_depth --data ~/data/utd-mhad  |  "
-    "kd-edge train quickstart --set student.epochs=20 --seed 1  |  kd-edge train --resume latest"
+    "kd-edge train quickstart --set student.epochs=20 --seed 1  |  kd-edge train --resume"
 )
 def train(
     recipe: Annotated[
@@ -120,7 +129,7 @@ def train(
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Override the recipe's seed.")] = None,
     resume: Annotated[
         str | None,
-        typer.Option("--resume", metavar="RUN", help="Go on with an interrupted run: its directory, or 'latest'."),
+        typer.Option("--resume", metavar="[RUN]", help="Go on with an interrupted run; default the latest."),
     ] = None,
     devices: Annotated[int, typer.Option("--devices", min=1, help="Devices per node.")] = 1,
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Nodes.")] = 1,

@@ -28,7 +28,7 @@ NAMED = 5
 
 
 def progress(console: Console) -> Progress:
-    """A progress bar with count and remaining time."""
+    """A progress bar with count and remaining time; nothing where nobody watches."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
@@ -36,7 +36,7 @@ def progress(console: Console) -> Progress:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    return _WithNote(*columns, console=console)
+    return _WithNote(*columns, console=console, disable=not console.is_terminal)
 
 
 class _WithNote(Progress):

@@ -150,7 +150,7 @@ class SyntheticStream:
         width: int = 640,
         fps: float = 30.0,
         actions: Sequence[str] | None = None,
-        block_seconds: float = 6.0,
+        block_seconds: float = 8.0,
     ) -> None:
         self.actions = LABELS if actions is None else tuple(actions)
         for action in self.actions:

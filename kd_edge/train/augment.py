@@ -56,7 +56,7 @@ def jitter_limits(limits: Float32, augment: Augment, rng: np.random.Generator) -
 
 
 def mix_colours(clip: Float32, augment: Augment, rng: np.random.Generator) -> Float32:
-    """Shuffle the colour channels of a network input (T, 3 M, S, S) and mix them with their mean, alike in all frames."""
+    """Shuffle the colours of a network input (T, 3 M, S, S) and mix them with their mean, alike in all frames."""
     if augment.colour == 0:
         return clip
     planes = clip.reshape(len(clip), -1, 3, *clip.shape[2:])  # (T, M, 3, S, S)

@@ -36,15 +36,21 @@ class Windows:
         segments: T.
         random_seconds: None spreads the segments over the clip; a length puts them into a random window of 0.5 to 1.5
             times that.
+        loop: A random window may run over the clip's end into its start.
     """
 
     segments: int
     random_seconds: float | None = None
+    loop: bool = False
 
     def choose(self, stamps_ns: Int64, rng: np.random.Generator | None) -> Int64:
         """(T,) frame indices; without ``rng`` the centres of T equal parts of the clip."""
         if rng is None:
             return segment_indices(len(stamps_ns), self.segments, mode="centre")
+        if self.random_seconds is not None and self.loop:
+            spacing_ns = rng.uniform(0.5, 1.5) * self.random_seconds * 1e9 / self.segments
+            moments = rng.uniform() * clip_length_ns(stamps_ns) + np.arange(self.segments) * spacing_ns
+            return nearest(stamps_ns, stamps_ns[0] + (moments % clip_length_ns(stamps_ns)).astype(np.int64))
         if self.random_seconds is not None:
             length = clip_length_ns(stamps_ns)
             window = min(rng.uniform(0.5, 1.5) * self.random_seconds * 1e9, length)

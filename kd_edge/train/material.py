@@ -63,7 +63,8 @@ class Material:
         """
         pairs = self._pairs(stages, self.train)
         recipe = self.recipe
-        windows = Windows(recipe.segments, self.clip_seconds if recipe.windows == "random" else None)
+        seconds = None if recipe.windows == "clip" else self.clip_seconds
+        windows = Windows(recipe.segments, seconds, loop=recipe.windows == "loop")
         specs = [self.stage(name).preprocess for name in stages]
         augment = self.stage(stages[0]).augment
         dataset = ClipDataset(pairs, specs, windows, augment, recipe.seed, self.dataset.flip_labels)

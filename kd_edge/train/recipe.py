@@ -173,7 +173,8 @@ class Recipe(_Strict):
         seed: Of everything random.
         segments: T, frames per clip.
         windows: ``clip`` spreads the segments over the whole clip; ``random`` over a random window of 0.5 to 1.5 times
-            ``clip_seconds`` inside it, as a live stream sees it.
+            ``clip_seconds`` inside it, as a live stream sees it; ``loop`` lets that window run over the clip's end into
+            its start, as when a person goes on doing the same.
         clip_seconds: Length of the live window; None takes the median training clip.
         precision: ``32-true`` or ``bf16-mixed``. Losses are always computed in float32.
         threads: CPU threads of PyTorch; None leaves its default. Weights repeat bit for bit only with the same number.
@@ -189,7 +190,7 @@ class Recipe(_Strict):
     validation_subjects: tuple[str, ...] = ()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     segments: Annotated[int, Field(ge=2, le=64)] = 8
-    windows: Literal["clip", "random"] = "clip"
+    windows: Literal["clip", "random", "loop"] = "clip"
     clip_seconds: Positive | None = None
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     threads: Annotated[int, Field(ge=1)] | None = None

@@ -146,11 +146,11 @@ def test_the_stream_is_endless_and_random_access(modality: str) -> None:
 
 def test_every_action_comes_once_in_a_cycle() -> None:
     stream = SyntheticStream(fps=10, height=48, width=64)
-    names = [stream.truth(k) for k in range(0, 1200, 60)]
+    names = [stream.truth(k) for k in range(0, 1600, 80)]
     assert sorted(names[:10]) == sorted(names[10:]) == sorted(stream.actions)
-    assert [stream.truth(k) for k in range(60)] == [names[0]] * 60
+    assert [stream.truth(k) for k in range(80)] == [names[0]] * 80
     two = SyntheticStream(fps=10, actions=("clap", "throw"))
-    assert {two.truth(k) for k in range(0, 600, 60)} == {"clap", "throw"}
+    assert {two.truth(k) for k in range(0, 800, 80)} == {"clap", "throw"}
 
 
 def test_large_pictures() -> None:

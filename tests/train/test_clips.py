@@ -9,7 +9,7 @@ import torch
 
 from kd_edge.errors import ConfigError, DataError
 from kd_edge.preprocess import centre_crop, clip_input, clip_limits
-from kd_edge.train.augment import CropDraw, draw_crop, jitter_limits
+from kd_edge.train.augment import CropDraw, draw_crop, jitter_limits, mix_colours
 from kd_edge.train.clips import ClipDataset, EpochBatches, Windows, clip_length_ns
 from kd_edge.train.material import Material, gather_material
 from kd_edge.train.recipe import Augment, Recipe
@@ -88,6 +88,23 @@ def test_teacher_and_student_move_in_lockstep(cache_folder: Path) -> None:
     batches.epoch = 1
     for batch in loader:
         assert torch.equal(*batch["inputs"])
+
+
+def test_looping_windows_run_over_the_end_with_one_spacing() -> None:
+    stamps = np.arange(100, dtype=np.int64) * 10_000_000  # 1 s, 100 frames
+    windows = Windows(8, random_seconds=1.0, loop=True)
+    spacings, starts, wrapped = set(), set(), 0
+    for seed in range(200):
+        chosen = windows.choose(stamps, np.random.default_rng(seed))
+        steps = np.diff(chosen) % 100
+        assert steps.max() - steps.min() <= 2  # one spacing; both its ends are rounded to a frame
+        spacings.add(int(steps.min()))
+        starts.add(int(chosen[0]) // 10)
+        wrapped += bool((np.diff(chosen) < 0).any())
+    assert min(spacings) in (5, 6)  # 0.5 x 1 s / 8 = 6.25 frames
+    assert max(spacings) in (17, 18)  # 1.5 x 1 s / 8 = 18.75 frames
+    assert starts == set(range(10))
+    assert wrapped > 100
 
 
 def test_random_windows_have_one_spacing_between_half_and_one_and_a_half_of_the_length() -> None:
@@ -182,3 +199,18 @@ def test_a_recipe_that_does_not_fit_the_data_is_one_line(
     change(values)
     with pytest.raises(error, match=message):
         gather_material(Recipe.model_validate(values))
+
+
+def test_colours_are_shuffled_and_faded_alike_in_all_frames() -> None:
+    rng = np.random.default_rng(3)
+    clip = rng.normal(size=(2, 6, 4, 4)).astype(np.float32)  # two segments of two stacked colour frames
+    assert mix_colours(clip, Augment(), rng) is clip
+    mixed = mix_colours(clip, Augment(colour=1.0), np.random.default_rng(5)).reshape(2, 2, 3, 4, 4)
+    planes = clip.reshape(2, 2, 3, 4, 4)
+    torch.testing.assert_close(torch.from_numpy(mixed.mean(2)), torch.from_numpy(planes.mean(2)))
+    draw = np.random.default_rng(5)
+    share, order = draw.uniform(0, 1), draw.permutation(3)
+    grey = planes.mean(2)
+    for c in range(3):
+        expected = (1 - share) * planes[:, :, order[c]] + share * grey
+        assert np.allclose(mixed[:, :, c], expected, atol=1e-6)
