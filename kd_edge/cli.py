@@ -323,13 +323,21 @@ def evaluate(
 # ---------------------------------------------------------------------------------------------- bench, cameras
 
 
-@app.command(epilog="Examples:  kd-edge bench student.onnx  |  kd-edge bench --reference resnet18 --input 224 --json")
+@app.command(
+    epilog="Examples:  kd-edge bench student.onnx  |  kd-edge bench --reference resnet18 --input 224 --json  |  "
+    "kd-edge bench --training quickstart"
+)
 def bench(
     model: Annotated[Path | None, typer.Argument(metavar="[ARTIFACT]")] = None,
     reference: Annotated[
         str | None,
         typer.Option("--reference", metavar="BACKBONE", help="An untrained network instead of an artifact."),
     ] = None,
+    training: Annotated[
+        str | None,
+        typer.Option("--training", metavar="RECIPE", help="Loader against training step, instead of a model."),
+    ] = None,
+    data: DataOption = None,
     input_px: Annotated[int, typer.Option("--input", metavar="PX", help="Input side of the reference.")] = 224,
     motion: Annotated[bool, typer.Option("--motion", help="Motion stack for the reference.")] = False,
     frames: Annotated[int, typer.Option("--frames", min=10, help="Timed pushes.")] = 200,
@@ -337,7 +345,7 @@ def bench(
     threads: Annotated[int, typer.Option("--threads", min=1, help="Of the engine.")] = 1,
     json_: JsonOption = False,
 ) -> None:
-    """Measure latency by stage, the ratio to one bare backbone pass, start-up time and memory."""
+    """Measure a model: latency by stage, ratio to one bare backbone pass, start-up, memory. Or a recipe's training."""
     import tempfile
 
     from kd_edge.bench import bench as measure
@@ -345,8 +353,13 @@ def bench(
     width, _, height = size.partition("x")
     if not (width.isdigit() and height.isdigit()):
         raise ConfigError(f"--size {size}", "WIDTHxHEIGHT, for example 640x480", "correct it")
-    if (model is None) == (reference is None):
-        raise ConfigError("neither or both of ARTIFACT and --reference", "one of them", "kd-edge bench student.onnx")
+    if sum(wanted is not None for wanted in (model, reference, training)) != 1:
+        raise ConfigError(
+            "not one of ARTIFACT, --reference and --training", "one of them", "kd-edge bench student.onnx"
+        )
+    if training is not None:
+        _bench_training(training, data, json_)
+        return
     with tempfile.TemporaryDirectory() as folder, err.status("measuring; keep the machine quiet"):
         if reference is not None:
             from kd_edge.export.reference import make_reference_artifact
@@ -359,6 +372,21 @@ def bench(
         _print_json(report)
     else:
         out.print(show.bench(report))
+
+
+def _bench_training(recipe: str, data: Path | None, json_: bool) -> None:
+    from kd_edge.train.recipe import Recipe
+    from kd_edge.train.throughput import measure
+
+    with show.Training(err) as display:
+        figures = measure(recipes.load("train", recipe, Recipe), data, progress=display.decoding)
+    if json_:
+        _print_json(figures)
+    else:
+        out.print(
+            f"{recipe}: loader alone {figures.loader:.0f} clips/s, training step {figures.step:.1f} clips/s, "
+            f"ratio {figures.ratio:.1f} ({figures.threads} thread(s), warm cache)"
+        )
 
 
 @app.command()
