@@ -1,4 +1,4 @@
-"""Figures and events as text for a terminal. Builds what ``cli`` prints; prints nothing itself."""
+"""Figures and events as text for a terminal. Builds what the verbs print; prints nothing itself."""
 
 from __future__ import annotations
 

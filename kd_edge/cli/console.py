@@ -1,0 +1,48 @@
+"""What every verb shares: where to print, common options, plain JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+WIDE = 160
+"""Columns where no terminal says how many it has: a log must not be folded at 80."""
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else WIDE)
+
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="Folder with the recordings; else KD_EDGE_DATA."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print figures as JSON on standard output, nothing else.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe, dotted: student.epochs=20."),
+]
+
+
+def print_json(values: Any) -> None:
+    """Write figures as indented JSON to standard output."""
+    sys.stdout.write(json.dumps(_plain(values), indent=2) + "\n")
+
+
+def _plain(values: Any) -> Any:
+    """Dataclasses, paths and numpy scalars as plain JSON values."""
+    if dataclasses.is_dataclass(values) and not isinstance(values, type):
+        return {f.name: _plain(getattr(values, f.name)) for f in dataclasses.fields(values)}
+    if isinstance(values, dict):
+        return {str(k): _plain(v) for k, v in values.items()}
+    if isinstance(values, (list, tuple, set)):
+        return [_plain(v) for v in values]
+    if hasattr(values, "model_dump"):
+        return values.model_dump(mode="json")
+    if hasattr(values, "tolist"):
+        return values.tolist()
+    return str(values) if isinstance(values, Path) else values
