@@ -39,6 +39,11 @@ BUNDLED = Path(__file__).parent / "bundled.onnx"
 _METADATA_PROPS = 14  # field numbers of onnx.ModelProto
 _IR_VERSION, _GRAPH = 1, 7
 
+
+class ForeignFileError(ArtifactError):
+    """Not a file of kd-edge at all: not ONNX, or without a manifest."""
+
+
 Band = Literal["nir", "lwir", "depth", "rgb"]
 
 
@@ -77,6 +82,7 @@ class Manifest(BaseModel):
         dataset: Settings of the data set it was trained on, so that ``kd-edge evaluate`` finds it; no folders.
         split: Which split of it.
         sha256: Of all bytes before the manifest entry.
+        manifest_sha256: Of this manifest as JSON with an empty ``manifest_sha256``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -106,6 +112,12 @@ class Manifest(BaseModel):
     data_fingerprint: str = ""
     versions: dict[str, str] = {}
     sha256: str = ""
+    manifest_sha256: str = ""
+
+    def own_hash(self) -> str:
+        """What ``manifest_sha256`` must be."""
+        bare = self.model_copy(update={"manifest_sha256": ""})
+        return hashlib.sha256(bare.model_dump_json().encode()).hexdigest()
 
     @property
     def spacing_ns(self) -> int:
@@ -142,20 +154,23 @@ class Artifact:
 def default_model(folder: Path | None = None) -> Path:
     """The newest artifact in a folder or in the runs below it, else the one that ships with kd-edge.
 
+    Files of other programs and plain clip models are passed over; a damaged artifact is not: running another model
+    instead must not happen silently.
+
     Args:
         folder: None takes the current one.
 
     Raises:
-        ArtifactError: There is none at all.
+        ArtifactError: The newest one is damaged, or there is none at all.
     """
     here = Path() if folder is None else folder
     candidates = [path for pattern in ("*.onnx", "runs/*/*.onnx") for path in here.glob(pattern)]
     for path in sorted(candidates, key=lambda p: p.stat().st_mtime_ns, reverse=True):
         try:
-            load(path)
-        except ArtifactError:
-            continue  # an ONNX file of something else
-        return path
+            if load(path).manifest.graph == "step":
+                return path
+        except ForeignFileError:
+            continue
     if not BUNDLED.is_file():
         raise ArtifactError(
             "no artifact here and none in the package", "one", "kd-edge export, or name it with --model"
@@ -168,7 +183,7 @@ def write(graph: bytes, manifest: Manifest, golden: GoldenClip | None, path: Pat
 
     Args:
         graph: A serialised ONNX ModelProto without external data.
-        manifest: ``sha256`` is filled in here.
+        manifest: The hashes are filled in here.
         golden: Optional self-test clip.
         path: Replaced when it exists.
 
@@ -189,6 +204,7 @@ def write(graph: bytes, manifest: Manifest, golden: GoldenClip | None, path: Pat
             )
         body += entry
     manifest = manifest.model_copy(update={"sha256": hashlib.sha256(body).hexdigest()})
+    manifest = manifest.model_copy(update={"manifest_sha256": manifest.own_hash()})
     with replacing(path, ArtifactError) as file:
         file.write(body)
         file.write(_entry(MANIFEST_KEY, manifest.model_dump_json()))
@@ -206,7 +222,7 @@ def load(path: Path | str) -> Artifact:
         with path.open("rb") as file:
             props, manifest_at = _metadata(file, path)
             if MANIFEST_KEY not in props:
-                raise ArtifactError(
+                raise ForeignFileError(
                     f"{path} is an ONNX model without a kd-edge manifest",
                     "an artifact written by kd-edge export",
                     "export the run again: kd-edge export RUN",
@@ -219,12 +235,8 @@ def load(path: Path | str) -> Artifact:
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read ({error.strerror})", "a readable file", "check the path") from error
     manifest = _parse_manifest(props[MANIFEST_KEY], path)
-    if digest != manifest.sha256:
-        raise ArtifactError(
-            f"{path} is damaged (its bytes hash to {digest[:12]}..., its manifest says {manifest.sha256[:12]}...)",
-            "the bytes that were exported",
-            "copy the file again or export again",
-        )
+    if digest != manifest.sha256 or manifest.own_hash() != manifest.manifest_sha256:
+        raise _damaged(path, "its bytes do not have the hash that was written with them")
     golden = _unpack_golden(props[GOLDEN_KEY], path) if GOLDEN_KEY in props else None
     return Artifact(path, manifest, golden)
 
@@ -301,7 +313,7 @@ def _metadata(file: BinaryIO, path: Path) -> tuple[dict[str, str], int]:
     props: dict[str, str] = {}
     last = 0
     seen: set[int] = set()
-    foreign = ArtifactError(
+    foreign = ForeignFileError(
         f"{path} is not an ONNX model", "an artifact written by kd-edge export", "kd-edge export RUN"
     )
     while True:
@@ -323,8 +335,13 @@ def _metadata(file: BinaryIO, path: Path) -> tuple[dict[str, str], int]:
             continue
         if file.tell() + length > size:
             raise _truncated(path, size)
+        if MANIFEST_KEY in props:
+            raise _damaged(path, "something follows its manifest")
         if number == _METADATA_PROPS:
-            key, value = _parse_entry(file.read(length))
+            try:
+                key, value = _parse_entry(file.read(length))
+            except (ValueError, KeyError) as error:
+                raise _damaged(path, f"a metadata entry is unreadable: {error}") from error
             props[key] = value
             last = start
         else:
@@ -332,6 +349,10 @@ def _metadata(file: BinaryIO, path: Path) -> tuple[dict[str, str], int]:
     if _GRAPH not in seen:
         raise foreign
     return props, last
+
+
+def _damaged(path: Path, why: str) -> ArtifactError:
+    return ArtifactError(f"{path} is damaged ({why})", "the bytes that were exported", "copy or export it again")
 
 
 def _truncated(path: Path, size: int) -> ArtifactError:

@@ -13,27 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import platformdirs
-
-from kd_edge import __version__, artifact, recipes
+from kd_edge import __version__, artifact
+from kd_edge.data.cache import cache_root
 from kd_edge.engines.onnxruntime import load_onnxruntime
-from kd_edge.errors import KdEdgeError, MissingExtraError
+from kd_edge.errors import EXTRA_OF, KdEdgeError, MissingExtraError
+from kd_edge.runtime.cameras.listing import list_cameras
 
 Level = Literal["ok", "note", "problem"]
-
-EXTRAS: dict[str, tuple[tuple[str, str], ...]] = {
-    "cpu": (("cv2", "opencv-python"), ("onnxruntime", "onnxruntime")),
-    "replay": (("scipy", "scipy"), ("av", "av")),
-    "train": (
-        ("torch", "torch"),
-        ("torchvision", "torchvision"),
-        ("lightning_fabric", "lightning-fabric"),
-        ("safetensors", "safetensors"),
-        ("matplotlib", "matplotlib"),
-    ),
-    "export": (("onnx", "onnx"), ("onnxscript", "onnxscript")),
-}
-"""Modules each extra brings, with the name of their distribution."""
 
 CLASHES = (
     (("onnxruntime", "onnxruntime-gpu"), "they share one import name: pip uninstall both, then install one extra"),
@@ -82,23 +68,27 @@ def _python() -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
-    for extra, modules in EXTRAS.items():
-        versions = {name: _version(name) or _imported(module) for module, name in modules}
-        absent = [name for name, version in versions.items() if version is None]
-        present = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    distributions = importlib.metadata.packages_distributions()
+    for extra in dict.fromkeys(EXTRA_OF.values()):
+        modules = [module for module, its in EXTRA_OF.items() if its == extra]
+        found = {m: _installed(m, distributions.get(m, [])) for m in modules}
+        present = ", ".join(text for text in found.values() if text)
+        absent = ", ".join(module for module, text in found.items() if not text)
         if not absent:
             yield Finding("ok", f"extra [{extra}]", present)
         else:
-            found = f"without {', '.join(absent)}" + (f" (has {present})" if present else "")
-            yield Finding("note", f"extra [{extra}]", found, f"pip install 'kd-edge[{extra}]' if it is needed here")
+            text = f"without {absent}" + (f" (has {present})" if present else "")
+            yield Finding("note", f"extra [{extra}]", text, f"pip install 'kd-edge[{extra}]' if it is needed here")
 
 
-def _imported(module: str) -> str | None:
-    """Version of a module that no distribution of the usual name brings (JetPack's OpenCV, onnxruntime-gpu)."""
+def _installed(module: str, distributions: list[str]) -> str:
+    """Name and version of what brings a module; also one without a distribution, such as JetPack's OpenCV."""
+    if distributions:
+        return " ".join(f"{name} {importlib.metadata.version(name)}" for name in dict.fromkeys(distributions))
     try:
-        return str(getattr(importlib.import_module(module), "__version__", "present"))
+        return f"{module} {getattr(importlib.import_module(module), '__version__', '')}".strip()
     except ImportError:
-        return None
+        return ""
 
 
 def _clashes() -> Iterator[Finding]:
@@ -146,18 +136,18 @@ def _models() -> Iterator[Finding]:
 
 
 def _cameras() -> Iterator[Finding]:
-    devices = sorted(str(p) for p in Path("/dev").glob("video*"))
-    configured = ", ".join(recipes.names("runtime"))
-    if devices:
-        yield Finding("ok", "cameras", f"{', '.join(devices)}; configured: {configured}")
+    found = list_cameras()
+    configured = ", ".join(camera.name for camera in found.configured)
+    if found.attached:
+        yield Finding("ok", "cameras", f"{', '.join(c.device for c in found.attached)}; configured: {configured}")
     else:
         yield Finding(
-            "note", "cameras", f"no /dev/video* device; configured: {configured}", "try kd-edge run --camera synthetic:"
+            "note", "cameras", f"no video device; configured: {configured}", "try kd-edge run --camera synthetic:"
         )
 
 
 def _folders() -> Iterator[Finding]:
-    cache = Path(os.environ.get("KD_EDGE_CACHE", platformdirs.user_cache_dir("kd-edge")))
+    cache = cache_root()
     existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
     free = shutil.disk_usage(existing).free / 1e9
     if not os.access(existing, os.W_OK):

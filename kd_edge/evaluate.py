@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from kd_edge import metrics, recipes, sampling
 from kd_edge.artifact import Artifact, Manifest
 from kd_edge.data import DataConfig, Dataset, Sample, Split, open_dataset
 from kd_edge.engines import Binding, open_engine
-from kd_edge.errors import ArtifactError, DataError, KdEdgeError
+from kd_edge.errors import ArtifactError, DataError
 from kd_edge.preprocess import recorded_input
 from kd_edge.runtime import Recognizer
 from kd_edge.types import Clip, Float32, Int64
@@ -265,7 +264,7 @@ def _clips(dataset: Dataset, split: Split, modality: str, skipped: dict[str, str
         for sample in samples:
             try:
                 yield sample, dataset.open(sample, modality)
-            except KdEdgeError as error:
+            except DataError as error:
                 skipped[sample.id] = error.found
 
 
@@ -282,8 +281,3 @@ def _score(labels: Int64, guesses: Int64, classes: int) -> Score:
         support = np.bincount(labels, minlength=classes)
         f1 = float(np.mean([2 * counts[c, c] / (counts[:, c].sum() + support[c]) for c in np.flatnonzero(support)]))
     return Score(len(labels), float(np.mean(guesses == labels)), f1)
-
-
-def as_json(evaluation: Evaluation) -> str:
-    """The evaluation as indented JSON."""
-    return json.dumps(asdict(evaluation), indent=2)

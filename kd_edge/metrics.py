@@ -179,7 +179,7 @@ def fit_temperature(logits: Array, labels: Labels, *, bounds: tuple[float, float
     """Temperature of least negative log likelihood, by golden-section search over its logarithm.
 
     The likelihood is convex in ``1 / temperature``, so the minimum inside the bounds is the only one. Logits that
-    are always right have none: they get the lower bound.
+    are always right have none: ever lower temperatures would suit them, and they keep 1.
 
     Args:
         logits: (N, K) of validation samples the model was not trained on.
@@ -189,6 +189,8 @@ def fit_temperature(logits: Array, labels: Labels, *, bounds: tuple[float, float
     Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.
     """
     _check_scores(logits, labels)
+    if np.array_equal(np.argmax(logits, axis=1), labels):
+        return 1.0
     low, high = np.log(bounds[0]), np.log(bounds[1])
     shrink = (np.sqrt(5) - 1) / 2
     while high - low > 1e-6:

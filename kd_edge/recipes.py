@@ -223,4 +223,5 @@ def _scalar(value: Any) -> str:
         return f"[{', '.join(_scalar(v) for v in value)}]"
     if isinstance(value, float):
         return repr(value)
-    return json.dumps(value)  # TOML's basic strings, integers and booleans are written as in JSON
+    # Strings, integers and booleans are written as in JSON, but TOML knows no surrogate pairs and wants DEL escaped.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")

@@ -1,4 +1,5 @@
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def written(tmp_path: Path) -> Path:
 
 def test_round_trip(written: Path) -> None:
     loaded = artifact.load(written)
-    assert loaded.manifest.model_copy(update={"sha256": ""}) == manifest()
+    assert loaded.manifest.model_copy(update={"sha256": "", "manifest_sha256": ""}) == manifest()
     assert loaded.manifest.spacing_ns == 500_000_000
     assert loaded.golden is not None
     np.testing.assert_array_equal(loaded.golden.frames, golden().frames)
@@ -76,13 +77,25 @@ def test_hash_covers_all_bytes_before_the_manifest(written: Path) -> None:
 
 def test_every_damaged_byte_is_noticed(written: Path) -> None:
     good = written.read_bytes()
-    manifest_at = good.rindex(b"kd_edge")
-    for at in range(0, manifest_at - 8, 7):
+    for at in range(0, len(good), 7):
         damaged = bytearray(good)
         damaged[at] ^= 0x41
         written.write_bytes(damaged)
         with pytest.raises(ArtifactError):
             artifact.load(written)
+
+
+def test_a_changed_label_is_noticed(written: Path) -> None:
+    written.write_bytes(written.read_bytes().replace(b'"stand"', b'"stant"'))
+    with pytest.raises(ArtifactError, match="is damaged"):
+        artifact.load(written)
+
+
+@pytest.mark.parametrize("extra", [b"\x00", graph_bytes()], ids=["byte", "second-graph"])
+def test_nothing_may_follow_the_manifest(written: Path, extra: bytes) -> None:
+    written.write_bytes(written.read_bytes() + extra)
+    with pytest.raises(ArtifactError, match=r"is damaged|is truncated"):
+        artifact.load(written)
 
 
 def test_every_truncation_is_noticed(written: Path) -> None:
@@ -155,3 +168,35 @@ def test_a_full_disk_keeps_the_old_file(written: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert written.read_bytes() == before
     assert [p.name for p in written.parent.iterdir()] == ["student.onnx"]
+
+
+def test_the_newest_artifact_is_the_default_and_foreign_files_are_not(written: Path, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "mine"
+    run.mkdir(parents=True)
+    artifact.write(graph_bytes(), manifest(), None, run / "newer.onnx")
+    (tmp_path / "plain.onnx").write_bytes(graph_bytes())
+    artifact.write(graph_bytes(), manifest().model_copy(update={"graph": "clip"}), None, tmp_path / "clip.onnx")
+    for age, path in enumerate([tmp_path / "plain.onnx", tmp_path / "clip.onnx", run / "newer.onnx", written]):
+        os.utime(path, (1e9 - age, 1e9 - age))
+    assert artifact.default_model(tmp_path) == run / "newer.onnx"
+
+
+def test_a_damaged_default_is_not_silently_replaced(written: Path) -> None:
+    damaged = bytearray(written.read_bytes())
+    damaged[40] ^= 1
+    written.write_bytes(damaged)
+    with pytest.raises(ArtifactError, match="is damaged"):
+        artifact.default_model(written.parent)
+
+
+def test_without_any_artifact_the_bundled_one_is_the_default(tmp_path: Path) -> None:
+    assert artifact.default_model(tmp_path) == artifact.BUNDLED
+
+
+def test_the_bundled_student_is_small_and_knows_the_ten_actions() -> None:
+    bundled = artifact.load(artifact.BUNDLED)
+    assert artifact.BUNDLED.stat().st_size <= 4_000_000
+    assert bundled.golden is not None
+    assert bundled.manifest.band == "nir"
+    assert bundled.manifest.precision == "fp16"
+    assert len(bundled.manifest.labels) == 10

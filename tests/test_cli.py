@@ -85,7 +85,9 @@ def test_train_export_evaluate_run(kd: Kd, tmp_path: Path) -> None:
     assert code == 0
     assert "model student.onnx" in error
     rows = [json.loads(line) for line in (tmp_path / "labels.jsonl").read_text().splitlines()]
-    assert {"warming"} < {row["state"] for row in rows}
+    states = {row["state"] for row in rows}
+    assert "warming" in states
+    assert states & {"ok", "degraded"}
     code, text, _ = kd("study", "table", "runs/tiny")
     assert code == 0
     assert "CE + DKD + MGCAM" in text

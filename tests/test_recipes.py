@@ -116,7 +116,9 @@ def test_own_folder_comes_before_the_shipped_one(folder: Path) -> None:
 
 def test_written_toml_reads_back(folder: Path) -> None:
     recipe = Recipe(
-        name='a "b"\n\\', student=Stage(epochs=3, window=Other()), losses=[Stage(epochs=1), Stage(epochs=2)]
+        name='a "b"\n\\ \U0001f916 \x7f',
+        student=Stage(epochs=3, window=Other()),
+        losses=[Stage(epochs=1), Stage(epochs=2)],
     )
     text = recipes.to_toml(recipe)
     assert Recipe.model_validate(tomllib.loads(text)) == recipe

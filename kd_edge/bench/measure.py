@@ -20,7 +20,7 @@ from kd_edge.bench.process import fresh_process
 from kd_edge.bench.report import BenchReport, Latency, Seconds, latency, ratio
 from kd_edge.engines import Binding, StepEngine, open_engine
 from kd_edge.engines.onnxruntime import Provider, load_onnxruntime
-from kd_edge.errors import import_extra
+from kd_edge.errors import ArtifactError, import_extra
 from kd_edge.preprocess import Normalise, WindowLimits, centre_crop, plane, resize, resize_buffers
 from kd_edge.runtime.recognizer import Recognizer, softmax
 from kd_edge.runtime.segments import FeatureRing
@@ -146,12 +146,16 @@ def _in_turn(
 
 def _fill_window(recognizer: Recognizer, image: Image) -> int:
     """Push frames until there is a label; the stamp of the last one."""
-    stamp = 0
-    while True:
-        stamp += FRAME_NS
+    seconds = recognizer.manifest.clip_seconds
+    for stamp in range(FRAME_NS, int(3 * seconds * 1e9) + 100 * FRAME_NS, FRAME_NS):
         prediction = recognizer.push(image, stamp)
         if prediction is not None and prediction.state is not LabelState.WARMING:
             return stamp
+    raise ArtifactError(
+        f"the window of {seconds:g} s is never full at 30 frames per second",
+        "a window with a frame within half a spacing of each of its segments",
+        "export a model with a longer clip_seconds or fewer segments",
+    )
 
 
 def _host(manifest: Manifest, engine: StepEngine, images: list[Image], frames: int) -> Seconds:

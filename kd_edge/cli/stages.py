@@ -107,7 +107,8 @@ def export_(
     name = profile or ("fp16" if fp16 else "fp32")
     settings = recipes.load("export", name, ExportProfile, [] if graph == "step" else [f"graph={graph}"])
     folder = Run.latest().path if run == "latest" else Path(run)
-    with err.status(f"exporting {folder}"):
+    err.print(f"run {folder}")
+    with err.status("exporting"):
         exported = export(folder, settings, target, data_root=data)
     if json_:
         print_json(exported.report)
@@ -175,7 +176,8 @@ def run(
                 if duration is not None and time.monotonic() - start > duration:
                     break
     except KeyboardInterrupt:
-        pass
+        if not hasattr(labels, "recognizer"):  # while the model was loading
+            raise typer.Exit(130) from None
     window_seconds = labels.recognizer.manifest.clip_seconds
     err.print(show.stream_summary(labels.statistics, window_seconds, acted, right))
 

@@ -124,7 +124,7 @@ class Synthetic:
 
 
 class SyntheticStream:
-    """An endless recording: a figure repeats one action for six seconds and goes on to the next.
+    """An endless recording: a figure repeats one action for eight seconds and goes on to the next.
 
     Every frame can be asked for in any order and is always the same. After all actions another person takes over; none
     of them is a subject of a data set.

@@ -214,7 +214,11 @@ def _read_mat(path: Path, key: str, shape: tuple[int | None, ...]) -> npt.NDArra
     io = import_extra("scipy.io", "train")
     try:
         values = io.loadmat(path, variable_names=[key]).get(key)
+    except MemoryError:
+        raise
     except Exception as error:  # SciPy raises a dozen kinds, plain Exception among them, on damaged files
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the machine's fault, not the file's: it must not be remembered as damaged
         raise _damaged(path, str(error) or type(error).__name__, "a MATLAB 5 file") from error
     if not isinstance(values, np.ndarray):
         raise _damaged(path, f"it has no array '{key}'", f"'{key}'")

@@ -180,8 +180,8 @@ def imagenet_state(name: str) -> dict[str, Tensor]:
             "change backbone, or remove initial_weights",
         ) from error
     try:
-        return dict(weights.get_state_dict(progress=False, check_hash=True))
-    except OSError as error:  # URLError and HTTPError among them
+        return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
+    except (OSError, RuntimeError) as error:  # URLError and HTTPError; RuntimeError when the hash is another
         raise TrainingError(
             f"ImageNet weights of '{name}' cannot be downloaded ({error})",
             "a network connection or a local file",

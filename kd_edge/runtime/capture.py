@@ -35,10 +35,15 @@ class CaptureCounters:
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """A frame, and how often the camera had been reopened before it: another count starts another window."""
+    """A frame, and how often the stream was cut before it (reopened, frozen): another count starts another window.
+
+    Attributes:
+        cause: Of the last cut.
+    """
 
     frame: Frame
-    reconnects: int
+    cuts: int
+    cause: str
 
 
 class Mailbox:
@@ -109,6 +114,8 @@ class Capture:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"kd-edge capture {camera.name}", daemon=True)
         self._frozen = FrozenPicture(config.frozen_ms / 1e3)
+        self._cut = self._cause = ""
+        self._cuts = 0
 
     def start(self) -> None:
         """Start; the camera is open already, so that its absence was reported to the caller."""
@@ -136,7 +143,7 @@ class Capture:
 
     def _run(self) -> None:
         try:
-            if self._camera.live:
+            if self._camera.live and self._camera.can_vanish:
                 self._run_live()
             else:
                 self._read_until_silent()
@@ -170,8 +177,16 @@ class Capture:
             self.counters.captured += 1
             if self._camera.live and self._frozen.is_frozen(frame):
                 self.counters.frozen += 1
-            elif not self._mailbox.put(Captured(frame, self.counters.reconnects)):
+                self._cut = "frozen picture"
+            elif not self._mailbox.put(self._captured(frame)):
                 self.counters.dropped += 1
+
+    def _captured(self, frame: Frame) -> Captured:
+        """The frame, with the news that what came before it does not belong to the same window."""
+        if self._cut:
+            self._cuts += 1
+            self._cause, self._cut = self._cut, ""
+        return Captured(frame, self._cuts, self._cause)
 
     def _reopen(self) -> None:
         pause = FIRST_PAUSE_SECONDS
@@ -184,6 +199,7 @@ class Capture:
                 pause = min(2 * pause, self._config.reconnect_max_ms / 1e3)
                 continue
             self.counters.reconnects += 1
+            self._cut = "reconnect"
             self._frozen.forget()
             log.warning("camera %s is back", self._camera.name)
             return

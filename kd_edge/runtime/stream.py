@@ -116,7 +116,7 @@ class LabelStream:
         self._sinks: list[SinkThread] = []
         self._capture: Capture | None = None
         self._labels: Counter[str] = Counter()
-        self._pushed = self._reconnects = 0
+        self._pushed = self._cuts = 0
         self._last_id, self._last_ns = -1, 0
         self._first_push = self._last_push = 0.0
 
@@ -222,9 +222,9 @@ class LabelStream:
 
     def _push(self, captured: Captured) -> Prediction | None:
         frame = captured.frame
-        if captured.reconnects != self._reconnects:
-            self._reconnects = captured.reconnects
-            self.recognizer.reset(frame.source, "reconnect")
+        if captured.cuts != self._cuts:
+            self._cuts = captured.cuts
+            self.recognizer.reset(frame.source, captured.cause)
         prediction = self.recognizer.push(
             frame.image, frame.captured_ns, frame.source, frame_id=frame.frame_id, truth=frame.truth
         )
@@ -237,6 +237,9 @@ class LabelStream:
         if not self.camera.live:  # its stamps are its own: no moment of this machine's clock belongs beside them
             return prediction
         now_ns = time.monotonic_ns()
+        if now_ns > prediction.valid_until_ns:  # old when it came, or the machine too slow: no label to act on
+            reason = f"labelled {(now_ns - frame.captured_ns) / 1e6:.0f} ms after its capture"
+            return self.recognizer.stale(frame.source, frame.frame_id, frame.captured_ns, now_ns, reason)
         self._watchdog.fresh(frame.captured_ns)
         if self._service is not None:
             self._service.alive(now_ns)

@@ -12,8 +12,12 @@ state.pt               to resume
 from __future__ import annotations
 
 import datetime
+import fcntl
 import io
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +29,6 @@ from torch import Tensor
 from kd_edge import recipes
 from kd_edge.errors import TrainingError
 from kd_edge.files import replacing
-from kd_edge.models import ClipModel
-from kd_edge.models.saved import SavedStudent
 from kd_edge.train.recipe import Recipe
 
 RECIPE, STUDENT, TEACHER = "recipe.toml", "student.safetensors", "teachers/teacher.safetensors"
@@ -76,11 +78,6 @@ class Run:
         return cls.load(max(complete, key=lambda path: (complete[path].get("finished", ""), path.name)))
 
 
-def load_student(run: Run) -> ClipModel:
-    """The student with its trained weights, in eval mode."""
-    return SavedStudent.load(run.path).model
-
-
 def new_run_path(root: Path, name: str) -> Path:
     """``<root>/<name>-<date>-<time>``, local time, not there yet."""
     stem = f"{name}-{datetime.datetime.now().strftime('%Y%m%d-%H%M%S')}"
@@ -126,6 +123,28 @@ def check_free(path: Path) -> None:
             "a new or empty folder",
             f"choose another --out, or kd-edge train --resume {path}",
         )
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a run directory for one process, and clear away half-written files of a killed one.
+
+    Raises:
+        TrainingError: Another process is training this run.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise TrainingError(
+                f"run {path} is being trained by another process", "one process a run", "wait for it, or stop it first"
+            ) from error
+        for left in path.rglob(".*.tmp"):
+            left.unlink()
+        yield
+    finally:
+        os.close(handle)
 
 
 def begin(path: Path, recipe: Recipe) -> None:

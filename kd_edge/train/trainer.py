@@ -6,7 +6,7 @@ import math
 import time
 import zlib
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,16 +83,21 @@ def train(
     if data_root is not None and recipe.data.kind != "synthetic":
         data = recipe.data.model_copy(update={"root": data_root.resolve()})
         recipe = recipe.model_copy(update={"data": data})
-    fabric = make_fabric(recipe, accelerator, devices, nodes)
-    fabric.launch()
-    _check_batches(recipe, fabric.world_size)
-    state = run.load_state(run_dir, recipe) if resume else None
     if not resume:
         run.check_free(run_dir)  # now, not after minutes of decoding
-    with _repeatable(recipe.threads):
+    fabric = make_fabric(recipe, accelerator, devices, nodes)
+    fabric.launch()
+    run_dir = fabric.broadcast(run_dir)  # every process may have made up a name of its own
+    _check_batches(recipe, fabric.world_size)
+    state = run.load_state(run_dir, recipe) if resume else None
+    with ExitStack() as held:
+        held.enter_context(_repeatable(recipe.threads))
         material = gather_material(recipe, data_root, progress)
         if not resume and fabric.is_global_zero:
             run.begin(run_dir, recipe)  # not earlier: a run that cannot start leaves nothing behind
+        if fabric.is_global_zero:
+            held.enter_context(run.locked(run_dir))
+        _check_same_data(state, material, run_dir)
         session = _Session(fabric, run_dir, material, state, state["report"] if state else {})
         if resume and session.writes:
             run.truncate_metrics(run_dir, *((state["stage"], state["epoch"]) if state else (run.STAGES[0], 0)))
@@ -205,15 +210,14 @@ def _fit(
         }
         if validation is not None:
             line["validation"] = scores.brief(*scores.predict(learner.model, validation, fabric.device))
-            if (
-                line["validation"]["accuracy"] >= best["score"]
-            ):  # of equal epochs the later one, trained at a lower rate
+            if line["validation"]["accuracy"] >= best["score"]:  # of equals the later one, trained at a lower rate
                 weights = {key: value.detach().clone() for key, value in learner.model.state_dict().items()}
                 best = {"epoch": epoch, "score": line["validation"]["accuracy"], "model": weights}
         seconds += spent
+        _check_weights(learner, name, epoch, session.folder)
         if session.writes:
+            run.append_metrics(session.folder, line)  # before the state: a resume drops a line too many
             _save(session, name, epoch, learner, optimiser, best, seconds)
-            run.append_metrics(session.folder, line)
         yield EpochDone(name, epoch, line)
 
     if validation is None:
@@ -256,6 +260,8 @@ def _save(
 ) -> None:
     """Everything an interrupted run needs to go on after this epoch."""
     state = {
+        "data_fingerprint": session.material.fingerprint,
+        "threads": torch.get_num_threads(),
         "stage": name,
         "epoch": epoch,
         "learner": learner.state_dict(),
@@ -277,6 +283,27 @@ def _check_finite(losses: dict[str, float], stage: str, epoch: int, step: int, f
         "finite losses",
         f"train again with a lower {stage}.learning_rate",
     )
+
+
+def _check_weights(learner: Learner, stage: str, epoch: int, folder: Path) -> None:
+    """Refuse to save what the last step of an epoch may have ruined after its loss was still finite."""
+    if all(bool(torch.isfinite(value).all()) for value in learner.state_dict().values()):
+        return
+    kept = f"the state after epoch {epoch - 1} is kept in {folder}" if epoch > 1 else "no epoch was finished"
+    raise TrainingError(
+        f"the {stage}'s weights are not finite after epoch {epoch}; {kept}",
+        "finite weights",
+        f"train again with a lower {stage}.learning_rate",
+    )
+
+
+def _check_same_data(state: dict[str, Any] | None, material: Material, folder: Path) -> None:
+    if state is not None and state["data_fingerprint"] != material.fingerprint:
+        raise TrainingError(
+            f"the recordings differ from those {folder} was begun with",
+            "the same recordings",
+            "restore them, or start a new run",
+        )
 
 
 def _check_batches(recipe: Recipe, world: int) -> None:
@@ -302,8 +329,19 @@ def _prepared(session: _Session) -> Prepared:
         clip_seconds=material.clip_seconds,
         device=str(session.fabric.device),
         threads=torch.get_num_threads(),
-        resumed=f"{state['stage']} after epoch {state['epoch']}" if state else None,
+        resumed=_resumed(state),
     )
+
+
+def _resumed(state: dict[str, Any] | None) -> str | None:
+    if state is None:
+        return None
+    text = f"{state['stage']} after epoch {state['epoch']}"
+    if state["threads"] != torch.get_num_threads():
+        text += (
+            f" (with {torch.get_num_threads()} threads instead of {state['threads']}: not the same weights bit for bit)"
+        )
+    return text
 
 
 @contextmanager

@@ -22,13 +22,13 @@ def frame(k: int, image: np.ndarray | None = None) -> Frame:
 
 def test_live_mailbox_keeps_the_latest():
     mailbox = Mailbox(latest_wins=True)
-    assert mailbox.put(Captured(frame(0), 0))
-    assert not mailbox.put(Captured(frame(1), 0))
+    assert mailbox.put(Captured(frame(0), 0, ""))
+    assert not mailbox.put(Captured(frame(1), 0, ""))
     assert mailbox.get(0).frame.frame_id == 1
     assert mailbox.get(0.01) is None
     mailbox.close()
     assert mailbox.closed
-    assert not mailbox.put(Captured(frame(2), 0))
+    assert not mailbox.put(Captured(frame(2), 0, ""))
     assert mailbox.get(None) is None
 
 
@@ -37,7 +37,7 @@ def test_lossless_mailbox_hands_over_every_frame():
 
     def give():
         for k in range(500):
-            mailbox.put(Captured(frame(k % 256), 0))
+            mailbox.put(Captured(frame(k % 256), 0, ""))
         mailbox.close()
 
     giver = threading.Thread(target=give)
@@ -51,8 +51,8 @@ def test_lossless_mailbox_hands_over_every_frame():
 
 def test_closing_frees_a_waiting_giver():
     mailbox = Mailbox(latest_wins=False)
-    mailbox.put(Captured(frame(0), 0))
-    giver = threading.Thread(target=mailbox.put, args=(Captured(frame(1), 0),))
+    mailbox.put(Captured(frame(0), 0, ""))
+    giver = threading.Thread(target=mailbox.put, args=(Captured(frame(1), 0, ""),))
     giver.start()
     mailbox.close()
     giver.join(1)
@@ -118,10 +118,10 @@ def test_live_camera_is_reopened(end):
     capture = started(camera)
     try:
         first = capture.get(2)
-        assert (first.frame.frame_id, first.reconnects) == (0, 0)
+        assert (first.frame.frame_id, first.cuts, first.cause) == (0, 0, "")
         wait_for(lambda: capture.counters.reconnects == 1)
         second = capture.get(2)
-        assert (second.frame.frame_id, second.reconnects) == (1, 1)
+        assert (second.frame.frame_id, second.cuts, second.cause) == (1, 1, "reconnect")
         assert camera.opened == 4
         assert not capture.ended
     finally:

@@ -166,7 +166,30 @@ def test_wrong_camera_is_refused_and_closed(make_model, tmp_path, noise):
         next(stream(model=model, camera="synthetic:"))
 
 
-def test_damage_in_the_middle_of_a_recording_is_raised(make_model, tmp_path, noise):
+class LateCamera(HandCamera):
+    """Delivers frames that were captured 200 ms ago."""
+
+    def read(self, timeout_seconds):
+        frame = super().read(timeout_seconds)
+        return Frame(frame.image, frame.captured_ns - 200_000_000, frame.frame_id, frame.source)
+
+
+def test_a_label_that_comes_too_late_is_stale(make_model, noise):
+    model, _ = make_model()
+    camera = LateCamera(noise(20), silent_from=-1, silent_seconds=0)
+    predictions = []
+    with stream(model=model, camera=camera, valid_ms=100) as labels:
+        for prediction in labels:
+            predictions.append(prediction)
+            if prediction.frame_id > 60:
+                break
+    assert {p.state for p in predictions} == {LabelState.STALE}
+    assert {p.label for p in predictions} == {None}
+    assert all("ms after its capture" in p.reason or "no fresh frame" in p.reason for p in predictions)
+
+
+@pytest.mark.parametrize("realtime", [False, True])
+def test_damage_in_the_middle_of_a_recording_is_raised(make_model, tmp_path, noise, realtime):
     import cv2
 
     model, _ = make_model()
@@ -174,9 +197,10 @@ def test_damage_in_the_middle_of_a_recording_is_raised(make_model, tmp_path, noi
         cv2.imwrite(str(tmp_path / f"{k}.png"), image)
     (tmp_path / "4.png").write_bytes(b"damaged")
     seen = []
-    with pytest.raises(DataError, match=r"4\.png"), stream(model=model, camera=f"replay:{tmp_path}/?.png") as labels:
+    labels = stream(model=model, camera=f"replay:{tmp_path}/?.png", realtime=realtime)
+    with pytest.raises(DataError, match=r"4\.png"), labels:
         seen.extend(labels)
-    assert len(seen) in (3, 4)
+    assert len([p for p in seen if p.state is not LabelState.STALE]) in (3, 4)
 
 
 def test_size_change_in_the_middle_is_survived(make_model, tmp_path, noise):

@@ -76,3 +76,13 @@ def test_summary_is_strict_json(tmp_path: Path) -> None:
     assert not (tmp_path / run.SUMMARY).exists()
     run.write_summary(tmp_path, {"x": 1})
     assert json.loads((tmp_path / run.SUMMARY).read_text()) == {"x": 1}
+
+
+def test_a_run_belongs_to_one_process_and_half_written_files_vanish(tmp_path: Path) -> None:
+    (tmp_path / ".state.pt.abc.tmp").write_bytes(b"half")
+    with run.locked(tmp_path):
+        assert list(tmp_path.iterdir()) == []
+        with pytest.raises(TrainingError, match="is being trained by another process"), run.locked(tmp_path):
+            pass
+    with run.locked(tmp_path):  # free again
+        pass

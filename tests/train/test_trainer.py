@@ -225,7 +225,7 @@ def test_an_unwritable_folder_and_a_full_disk_are_one_line(tmp_path: Path, tiny:
     assert done.returncode == 1
     assert "TrainingError" in done.stderr
     assert "cannot be written (File too large)" in done.stderr.splitlines()[-1]
-    assert sorted(p.name for p in (tmp_path / "full").iterdir()) == ["recipe.toml"]
+    assert sorted(p.name for p in (tmp_path / "full").iterdir()) == ["metrics.jsonl", "recipe.toml"]
 
 
 def test_bfloat16_trains_with_finite_float32_losses(tmp_path: Path) -> None:

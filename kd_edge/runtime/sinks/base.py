@@ -90,8 +90,9 @@ class SinkThread:
             self._closing = True
             self._changed.notify()
         if self._thread.ident is not None:
-            self._thread.join(DRAIN_SECONDS)
+            self._thread.join(STUCK_SECONDS if self._lossless else DRAIN_SECONDS)
         if self._thread.is_alive():
+            self.dropped += len(self._queue)
             log.warning("sink %s does not take what is queued; it is left behind", self.sink.name)
 
     def _run(self) -> None:
