@@ -107,7 +107,8 @@ def export_(
     name = profile or ("fp16" if fp16 else "fp32")
     settings = recipes.load("export", name, ExportProfile, [] if graph == "step" else [f"graph={graph}"])
     folder = Run.latest().path if run == "latest" else Path(run)
-    err.print(f"run {folder}")
+    if run == "latest":
+        err.print(f"run {folder}")
     with err.status("exporting"):
         exported = export(folder, settings, target, data_root=data)
     if json_:

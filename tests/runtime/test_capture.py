@@ -196,3 +196,40 @@ def test_frozen_frames_are_not_handed_over():
         assert capture.get(0.05) is None
     finally:
         capture.stop()
+
+
+class FreezingCamera:
+    """A live camera that delivers one picture for a while, then goes on."""
+
+    name, band, dtype, channels, fps = "freezing", "nir", "uint8", 1, 100.0
+    live, can_vanish, ended = True, True, False
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.rng = np.random.default_rng(0)
+        self.image = np.zeros((16, 16), np.uint8)
+
+    def open(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def read(self, timeout_seconds: float) -> Frame:
+        time.sleep(0.01)
+        self.count += 1
+        if not 5 <= self.count < 40:
+            self.image = self.rng.integers(0, 255, (16, 16), dtype=np.uint8)
+        return Frame(self.image, time.monotonic_ns(), self.count, self.name)
+
+
+def test_frames_after_a_frozen_picture_begin_another_window():
+    capture = Capture(FreezingCamera(), CameraConfig(uri="synthetic:", frozen_ms=100))
+    capture.start()
+    try:
+        deadline = time.monotonic() + 5
+        while (captured := capture.get(1)) is None or captured.cuts == 0:
+            assert time.monotonic() < deadline
+    finally:
+        capture.stop()
+    assert captured.cause == "frozen picture"
+    assert captured.frame.frame_id >= 40
+    assert capture.counters.frozen >= 5
