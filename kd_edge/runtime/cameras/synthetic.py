@@ -31,7 +31,7 @@ class SyntheticOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     modality: Literal["rgb", "nir"] | None = None
-    seed: int = Field(default=1, ge=0)
+    seed: int = Field(default=0, ge=0)
     height_px: int = Field(default=120, ge=32, le=1080)
     width_px: int = Field(default=160, ge=32, le=1920)
     fps: float = Field(default=30.0, ge=1, le=240)
