@@ -13,7 +13,9 @@ FOLDER = Path(__file__).parents[2] / "runtime"
 
 
 @pytest.mark.parametrize("name", sorted(p.name for p in (FOLDER / "examples").glob("*.py")))
-@pytest.mark.parametrize("camera", ["synthetic:?height_px=48&width_px=64", "synthetic:?realtime=false&frames=60"])
+@pytest.mark.parametrize(  # with this seed the tiny model does not say "throw" all the time, for which a robot halts
+    "camera", ["synthetic:?height_px=48&width_px=64&seed=1", "synthetic:?realtime=false&frames=60&seed=1"]
+)
 def test_example(make_model, tmp_path, name, camera):
     model, _ = make_model()
     done = subprocess.run(
@@ -24,7 +26,7 @@ def test_example(make_model, tmp_path, name, camera):
     lines = done.stdout.splitlines()
     assert lines[0].split()[0] in ("halt", "warming", "stale")
     if "realtime=false" not in camera or name != "control_loop.py":
-        assert any(line.split()[0] in ("drive", "ok", "degraded") for line in lines)
+        assert any(line.split()[0] in ("drive", "ok", "degraded") for line in lines), done.stdout
 
 
 def test_readme_names_every_file():
