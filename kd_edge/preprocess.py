@@ -1,19 +1,21 @@
 """Raw frame (uint8 or uint16, one or three channels) to network input: the same code in training and on the robot.
 
 The way of a frame: ``resize`` (same dtype; this is what the frame cache stores) -> intensity ``window`` to [0, 1], its
-limits fixed or taken from the resized frame -> crop -> motion stack or replication -> mean and standard deviation.
+limits fixed or taken from the resized frame -> crop of the frame or of the region around whoever is in it -> motion
+stack or replication -> mean and standard deviation.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from kd_edge.crop import WHOLE, Crop, FrameRegion, Region, crop_inside, crop_pixels
+from kd_edge.crop import centre_crop as centre_crop
 from kd_edge.errors import import_extra
 from kd_edge.sampling import motion_indices
 from kd_edge.types import Clip, Float32, Image, Int64
@@ -74,6 +76,8 @@ class Preprocess(BaseModel):
         resize_px: The frame's shorter side after resizing.
         input_px: Side S of the square network input; evaluation takes the centre crop.
         window: Raw value to [0, 1].
+        region: Which part of a frame is cropped: all of it (``frame``) or the square around whoever is in view
+            (``foreground``). Evaluation takes the whole square; a motion stack the newest frame's for all its frames.
         motion_offsets_ms: How far back each frame of the input looks; ``[0]`` is the frame alone, ``[0, 70, 140]`` the
             motion stack: three channels from a one-channel camera, nine from a colour camera.
         replicate: Number of copies of a single channel; 3 is the recipe of the papers.
@@ -86,6 +90,7 @@ class Preprocess(BaseModel):
     resize_px: int = Field(256, ge=8, le=2048)
     input_px: int = Field(224, ge=8, le=2048)
     window: Window = FixedWindow()
+    region: Region = FrameRegion()
     motion_offsets_ms: tuple[Annotated[int, Field(ge=0, le=2000)], ...] = (0,)
     replicate: Literal[1, 3] = 1
     mean: tuple[float, ...] = (0.5,)
@@ -99,6 +104,8 @@ class Preprocess(BaseModel):
             raise ValueError("motion_offsets_ms must start with 0, the newest frame")
         if list(self.motion_offsets_ms) != sorted(set(self.motion_offsets_ms)):
             raise ValueError("motion_offsets_ms must increase")
+        if self.channels == 3 and not isinstance(self.region, FrameRegion):
+            raise ValueError("a foreground region is found by raw value and needs one-channel frames")
         if self.channels == 3 and self.replicate != 1:
             raise ValueError("replicate is for one-channel frames")
         if self.has_motion and self.replicate != 1:
@@ -117,20 +124,6 @@ class Preprocess(BaseModel):
     def input_channels(self) -> int:
         """Number C of network input channels."""
         return self.channels * len(self.motion_offsets_ms) * self.replicate
-
-
-@dataclass(frozen=True, slots=True)
-class Crop:
-    """A crop of the resized frame as fractions of its height and width, with an optional mirror.
-
-    Fractions let paired modalities of different sizes share one crop.
-    """
-
-    top: float
-    left: float
-    height: float
-    width: float
-    flip: bool = False
 
 
 def resized_shape(height: int, width: int, resize_px: int) -> tuple[int, int]:
@@ -183,10 +176,9 @@ def resize(image: Image, resize_px: int, buffers: list[Image] | None = None) -> 
     return image
 
 
-def centre_crop(height: int, width: int, size: int) -> Crop:
-    """The central ``size`` x ``size`` square of a (height, width) frame."""
-    top, left = (height - size) // 2, (width - size) // 2
-    return Crop(top / height, left / width, size / height, size / width)
+def evaluation_crop(height: int, width: int, spec: Preprocess) -> Crop:
+    """What evaluation and the robot take of the region of a (height, width) frame; see ``crop_inside``."""
+    return centre_crop(height, width, spec.input_px) if isinstance(spec.region, FrameRegion) else WHOLE
 
 
 def percentile_limits(resized: Image, window: PercentileWindow) -> tuple[float, float]:
@@ -241,22 +233,13 @@ class WindowLimits:
         return self._low, max(self._high, self._low + self._window.minimum_span)
 
 
-def crop_pixels(shape: tuple[int, ...], crop: Crop) -> tuple[slice, slice]:
-    """Rows and columns that a fractional crop covers in a (h, w) frame; at least one pixel."""
-    height, width = shape[:2]
-    top = min(round(crop.top * height), height - 1)
-    left = min(round(crop.left * width), width - 1)
-    rows = max(1, min(round(crop.height * height), height - top))
-    columns = max(1, min(round(crop.width * width), width - left))
-    return slice(top, top + rows), slice(left, left + columns)
-
-
 def plane(
     resized: Image,
     limits: tuple[float, float],
     crop: Crop,
     size: int,
     out: Float32 | None = None,
+    scratch: Image | None = None,
 ) -> Float32:
     """Crop, fit to (size, size), mirror and window one resized frame.
 
@@ -266,6 +249,7 @@ def plane(
         crop: Which part; resampled bilinearly when it is not ``size`` pixels already.
         size: Side S of the result.
         out: Optional (S, S) or (S, S, 3) float32 to write to.
+        scratch: Optional (S, S) or (S, S, 3) of the frame's dtype for the resampled part.
 
     Returns:
         float32 in [0, 1], (S, S) or (S, S, 3).
@@ -274,7 +258,7 @@ def plane(
     part = resized[rows, columns]
     if part.shape[:2] != (size, size):
         cv2 = import_extra("cv2", "cpu")
-        part = cv2.resize(np.ascontiguousarray(part), (size, size), interpolation=cv2.INTER_LINEAR)
+        part = cv2.resize(part, (size, size), dst=scratch, interpolation=cv2.INTER_LINEAR)
     if crop.flip:
         part = part[:, ::-1]
     low, high = np.float32(limits[0]), np.float32(limits[1])
@@ -344,7 +328,7 @@ def clip_input(
         frames: (T, h, w) or (T, h, w, 3), uint8 or uint16, as ``resize`` returns them.
         limits: (T, 2) float32 from ``clip_limits``.
         indices: (S, M) int64: for each of S segments the frames of its M motion offsets (M = 1 without motion).
-        crop: The same for every frame.
+        crop: In fractions of the region; the same for every segment.
         spec: The preprocessing.
         out: Optional (S, C, input_px, input_px) float32.
 
@@ -356,7 +340,8 @@ def clip_input(
         out = np.empty((len(indices), spec.input_channels, size, size), dtype=np.float32)
     normalise = Normalise(spec)
     for segment, row in enumerate(indices):
-        planes = [plane(frames[i], (float(limits[i, 0]), float(limits[i, 1])), crop, size) for i in row]
+        part = crop_inside(spec.region, crop, frames[row[0]])
+        planes = [plane(frames[i], (float(limits[i, 0]), float(limits[i, 1])), part, size) for i in row]
         normalise.stack(planes, out[segment])
     return out
 
@@ -367,7 +352,7 @@ def recorded_input(clip: Clip, at: Int64, spec: Preprocess) -> Float32:
     Args:
         clip: Decoded frames, before any resizing.
         at: (S,) int64, the chosen frames.
-        spec: The preprocessing; the crop is the central one.
+        spec: The preprocessing; the crop is that of evaluation.
 
     Returns:
         (S, C, input_px, input_px) float32.
@@ -378,5 +363,5 @@ def recorded_input(clip: Clip, at: Int64, spec: Preprocess) -> Float32:
         own[:] = [percentile_limits(frame, spec.window) for frame in resized]
     limits = clip_limits(own, clip.stamps_ns, spec.window)
     indices = motion_indices(clip.stamps_ns, at, spec.motion_offsets_ms)
-    crop = centre_crop(resized.shape[1], resized.shape[2], spec.input_px)
+    crop = evaluation_crop(resized.shape[1], resized.shape[2], spec)
     return clip_input(resized, limits, indices, crop, spec)

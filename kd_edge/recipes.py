@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 import types
@@ -20,14 +21,20 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-Verb = Literal["train", "export", "runtime"]
+Verb = Literal["train", "study", "export", "runtime"]
 Model = TypeVar("Model", bound=BaseModel)
 
-FOLDERS: dict[Verb, str] = {"train": "recipes", "export": "profiles", "runtime": "cameras"}
-"""Where each verb's TOML files lie inside its folder."""
-NOUNS: dict[Verb, str] = {"train": "recipe", "export": "profile", "runtime": "camera"}
+FOLDERS: dict[Verb, tuple[str, str]] = {
+    "train": ("train", "recipes"),
+    "study": ("train", "studies"),
+    "export": ("export", "profiles"),
+    "runtime": ("runtime", "cameras"),
+}
+"""Top-level folder of each verb, and where its TOML files lie inside."""
+NOUNS: dict[Verb, str] = {"train": "recipe", "study": "study", "export": "profile", "runtime": "camera"}
 LISTINGS: dict[Verb, str] = {
     "train": "kd-edge recipes list",
+    "study": "kd-edge study list",
     "export": "ls export/profiles",
     "runtime": "kd-edge cameras",
 }
@@ -36,10 +43,12 @@ LISTINGS: dict[Verb, str] = {
 def search_path(verb: Verb) -> list[Path]:
     """Folders that are searched for a named file, the user's own first."""
     package = Path(__file__).parent
-    packaged = package / "_recipes" / verb
-    shipped = packaged if packaged.is_dir() else package.parent / verb
-    roots = [Path.cwd() / verb, Path(platformdirs.user_config_dir("kd-edge")) / verb, shipped]
-    return [folder for root in roots for folder in (root / FOLDERS[verb], root)]
+    top, inner = FOLDERS[verb]
+    packaged = package / "_recipes" / top
+    shipped = packaged if packaged.is_dir() else package.parent / top
+    roots = [Path.cwd() / top, Path(platformdirs.user_config_dir("kd-edge")) / top, shipped]
+    # A study lies only in its own folder: beside it in train/ lie recipes.
+    return [folder for root in roots for folder in ([root / inner] if verb == "study" else [root / inner, root])]
 
 
 def names(verb: Verb) -> list[str]:
@@ -82,13 +91,35 @@ def load(verb: Verb, name: str, model: type[Model], overrides: Sequence[str] = (
         ConfigError: All faults of the file together, each with its place and a suggestion.
     """
     path = find(verb, name)
+    return validate(overridden(_parsed(path), overrides), model, f"{NOUNS[verb]} {path.name}")
+
+
+def read(verb: Verb, name: str) -> dict[str, Any]:
+    """Find and read one TOML file, not validated.
+
+    Raises:
+        ConfigError: Nothing of that name, or not TOML.
+    """
+    return _parsed(find(verb, name))
+
+
+def overridden(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of plain values in which ``dotted.key=value`` entries win; the value is TOML, or else a string.
+
+    Raises:
+        ConfigError: An entry without ``=``, or a key below something that is no table.
+    """
+    values = copy.deepcopy(raw)
+    for override in overrides:
+        _override(values, override)
+    return values
+
+
+def _parsed(path: Path) -> dict[str, Any]:
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path} cannot be read ({error})", "a TOML file in UTF-8", "correct the file") from error
-    for override in overrides:
-        _override(raw, override)
-    return validate(raw, model, f"{NOUNS[verb]} {path.name}")
 
 
 def validate(raw: dict[str, Any], model: type[Model], what: str) -> Model:

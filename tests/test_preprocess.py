@@ -4,17 +4,15 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from kd_edge.crop import Crop, centre_crop, crop_pixels
 from kd_edge.preprocess import (
-    Crop,
     FixedWindow,
     Normalise,
     PercentileWindow,
     Preprocess,
     WindowLimits,
-    centre_crop,
     clip_input,
     clip_limits,
-    crop_pixels,
     percentile_limits,
     plane,
     resize,

@@ -1,71 +1,136 @@
-"""Random changes of a training clip, drawn once per sample and shared by all its modalities."""
+"""Random changes of a training clip: one crop and mirroring for all its modalities, each modality's own intensities."""
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from kd_edge.preprocess import Crop
-from kd_edge.train.recipe import Augment
-from kd_edge.types import Float32
+from kd_edge.crop import Crop
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+SCALES = (1.0, 0.875, 0.75, 0.66)
+"""Sides of a multi-scale crop as shares of the frame's shorter side (TSN)."""
+SCALE_PAIRS = tuple((tall, wide) for i, tall in enumerate(SCALES) for j, wide in enumerate(SCALES) if abs(i - j) <= 1)
+"""Heights and widths a multi-scale crop may have: at most one step apart (TSN's ``max_distort`` of 1)."""
+CORNERS = ((-1.0, -1.0), (-1.0, 1.0), (1.0, -1.0), (1.0, 1.0))
+EDGES = ((-1.0, 0.0), (0.0, -1.0), (0.0, 1.0), (1.0, 0.0))
+QUARTERS = ((-0.5, -0.5), (-0.5, 0.5), (0.5, -0.5), (0.5, 0.5))
+PLACES = ((0.0, 0.0), *CORNERS, *EDGES, *QUARTERS)
+"""The 13 places (down, right) of a multi-scale crop, as shares of the room it has (TSN's ``more_fix_crop``)."""
+
+
+class Augment(BaseModel):
+    """Random changes of a training clip.
+
+    Where a student learns from a teacher, both see the student's crop and flip, and each has its own changes of
+    intensity. Those are alike in all frames of a clip, noise excepted.
+
+    Attributes:
+        crop: ``random`` draws a square of any size in ``crop_scale`` and any place in ``shift``; ``multi_scale`` is
+            TSN's: height and width from 1, 0.875, 0.75 and 0.66 of the shorter side, at most one step apart, at one of
+            13 places.
+        crop_scale: Range of the square crop's side, as a share of the frame's shorter side.
+        shift: Furthest offset of the crop's centre, as a share of the frame's sides; the crop stays inside the frame.
+        flip: Mirror half of the clips; refused where the data set does not allow it.
+        gain: The intensity window's width changes by up to this share.
+        offset: The intensity window moves by up to this share of its width.
+        vignetting: The corner furthest from the (slightly moved) centre darkens by up to this share.
+        blur: Standard deviation of a Gaussian blur, up to this many pixels of the network's input.
+        brightness: Intensities are multiplied by a factor that differs from 1 by up to this.
+        contrast: Likewise their distance from the clip's mean grey.
+        saturation: Likewise the colours' distance from their grey, of three-channel clips.
+        colour: Three-channel clips get their channels shuffled and mixed with the mean by a random share up to this;
+            clothing and walls must not identify a clip.
+        pattern_noise: Standard deviation of one Gaussian noise image that all frames of a clip share, on the network's
+            input, as of an infrared sensor between two shutter corrections.
+        noise: Standard deviation of Gaussian noise on the network's input, new in every frame.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    crop: Literal["random", "multi_scale"] = "random"
+    crop_scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.66, 1.0)
+    shift: Share = 1.0
+    flip: bool = False
+    gain: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    offset: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    vignetting: Share = 0.0
+    blur: Annotated[float, Field(ge=0, le=20)] = 0.0
+    brightness: Share = 0.0
+    contrast: Share = 0.0
+    saturation: Share = 0.0
+    colour: Share = 0.0
+    pattern_noise: Annotated[float, Field(ge=0)] = 0.0
+    noise: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Augment:
+        if self.crop_scale[0] > self.crop_scale[1]:
+            raise ValueError("crop_scale needs its smaller value first")
+        return self
+
+    @property
+    def changes_planes(self) -> bool:
+        """Whether a clip has to be changed before it is normalised."""
+        return any((self.vignetting, self.blur, self.brightness, self.contrast, self.saturation))
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """Random numbers of one sample's modality in one epoch, a generator for each purpose.
+
+    What is drawn for one purpose never depends on whether another is switched on.
+
+    Attributes:
+        key: Of seed, epoch, sample and modality.
+    """
+
+    key: tuple[int, ...]
+
+    def of(self, purpose: str) -> np.random.Generator:
+        """The generator for a purpose; the same at every call."""
+        return np.random.default_rng([*self.key, zlib.crc32(purpose.encode())])
 
 
 @dataclass(frozen=True, slots=True)
 class CropDraw:
-    """A square crop in relative terms: the same for frames of any size.
+    """A crop in relative terms: the same for frames of any size.
 
     Attributes:
-        scale: Side as a share of the frame's shorter side.
+        tall: Height as a share of the frame's shorter side.
+        wide: Width, likewise.
         down: Offset of the centre, in [-1, 1] of the room the crop has vertically.
         right: Likewise horizontally.
         flip: Mirror.
     """
 
-    scale: float
+    tall: float
+    wide: float
     down: float
     right: float
     flip: bool
 
     def on(self, height: int, width: int) -> Crop:
         """The crop of a (height, width) frame."""
-        side = self.scale * min(height, width)
-        tall, wide = side / height, side / width
+        shorter = min(height, width)
+        tall, wide = self.tall * shorter / height, self.wide * shorter / width
         top = (1 - tall) / 2 * (1 + self.down)
         left = (1 - wide) / 2 * (1 + self.right)
         return Crop(top, left, tall, wide, self.flip)
 
 
 def draw_crop(augment: Augment, rng: np.random.Generator) -> CropDraw:
-    """Draw scale, place and mirroring of one sample."""
+    """Draw size, place and mirroring of one sample; four numbers whatever is switched on."""
+    down, right = rng.random(2)
+    flip = bool(rng.random() < 0.5) and augment.flip
+    size = rng.random()
+    if augment.crop == "multi_scale":
+        return CropDraw(*SCALE_PAIRS[int(size * len(SCALE_PAIRS))], *PLACES[int(down * len(PLACES))], flip)
     low, high = augment.crop_scale
-    down, right = rng.uniform(-augment.shift, augment.shift, 2)
-    flip = bool(rng.random() < 0.5)  # always drawn: switching flip on must not change the rest
-    return CropDraw(float(rng.uniform(low, high)), float(down), float(right), flip and augment.flip)
-
-
-def jitter_limits(limits: Float32, augment: Augment, rng: np.random.Generator) -> Float32:
-    """Change gain and offset of a clip's intensity windows, (T, 2) -> (T, 2)."""
-    gain = 1 + rng.uniform(-augment.gain, augment.gain)
-    offset = rng.uniform(-augment.offset, augment.offset)
-    span = limits[:, 1:] - limits[:, :1]
-    centre = limits.mean(axis=1, keepdims=True) + np.float32(offset) * span
-    half = np.float32(gain / 2) * span
-    changed: Float32 = np.concatenate([centre - half, centre + half], axis=1)
-    return changed
-
-
-def mix_colours(clip: Float32, augment: Augment, rng: np.random.Generator) -> Float32:
-    """Shuffle the colours of a network input (T, 3 M, S, S) and mix them with their mean, alike in all frames."""
-    if augment.colour == 0:
-        return clip
-    planes = clip.reshape(len(clip), -1, 3, *clip.shape[2:])  # (T, M, 3, S, S)
-    share = np.float32(rng.uniform(0, augment.colour))
-    mixed: Float32 = (1 - share) * planes[:, :, rng.permutation(3)] + share * planes.mean(axis=2, keepdims=True)
-    return mixed.reshape(clip.shape)
-
-
-def add_noise(clip: Float32, augment: Augment, rng: np.random.Generator) -> None:
-    """Add Gaussian noise to a network input in place."""
-    if augment.noise > 0:
-        clip += np.float32(augment.noise) * rng.standard_normal(clip.shape, dtype=np.float32)
+    side = float(low + (high - low) * size)
+    down, right = (float(-augment.shift + 2 * augment.shift * place) for place in (down, right))
+    return CropDraw(side, side, down, right, flip)

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from kd_edge.crop import FrameRegion
 from kd_edge.data.cache import CachedClip
 from kd_edge.data.pairs import PairedClips
-from kd_edge.preprocess import Preprocess, centre_crop, clip_input, clip_limits
+from kd_edge.preprocess import Preprocess, clip_input, clip_limits, evaluation_crop
 from kd_edge.sampling import gather, motion_indices, nearest, segment_indices
-from kd_edge.train.augment import CropDraw, add_noise, draw_crop, jitter_limits, mix_colours
-from kd_edge.train.recipe import Augment
+from kd_edge.train.augment import Augment, CropDraw, Draws, draw_crop
+from kd_edge.train.intensity import change_input, change_planes, jitter_limits, normalised, plain
 from kd_edge.types import Float32, Int64
 
 
@@ -79,7 +80,8 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
         pairs: The clips, one modality per preprocessing.
         specs: Preprocessing of each modality.
         windows: Where the segments lie.
-        augment: Random changes; None is evaluation: centre frames, centre crop, nothing random.
+        augments: Random changes of each modality: crop and flip of all are the first one's, intensities each one's own.
+            None is evaluation: centre frames, centre crop, nothing random.
         seed: Of the recipe.
         flip_labels: Label of each class after mirroring.
     """
@@ -89,14 +91,14 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
         pairs: PairedClips,
         specs: Sequence[Preprocess],
         windows: Windows,
-        augment: Augment | None,
+        augments: Sequence[Augment] | None,
         seed: int,
         flip_labels: Sequence[int] | None = None,
     ) -> None:
         self.pairs = pairs
         self.specs = tuple(specs)
         self.windows = windows
-        self.augment = augment
+        self.augments = augments
         self.seed = seed
         self.flip_labels = flip_labels
 
@@ -107,38 +109,46 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
         position, epoch = key
         sample, clips = self.pairs.samples[position], self.pairs.clips(position)
         first = clips[0].stamps_ns
-        if self.augment is None:
-            chosen = self.windows.choose(first, None)
-            return self._inputs(clips, first[chosen], None, None), sample.label
-        rng = np.random.default_rng([self.seed, epoch, zlib.crc32(sample.id.encode())])
-        chosen = self.windows.choose(first, rng)
-        crop = draw_crop(self.augment, rng)
-        inputs = self._inputs(clips, first[chosen], crop, rng)
+        if self.augments is None:
+            moments = first[self.windows.choose(first, None)]
+            return [_still(clip, moments, spec) for clip, spec in zip(clips, self.specs, strict=True)], sample.label
+        origin = (self.seed, epoch, zlib.crc32(sample.id.encode()))
+        rng = np.random.default_rng(origin)
+        moments = first[self.windows.choose(first, rng)]
+        crop = draw_crop(self.augments[0], rng)
+        inputs = []
+        for k, (clip, spec, augment) in enumerate(zip(clips, self.specs, self.augments, strict=True)):
+            limits = jitter_limits(clip_limits(clip.own_limits, clip.stamps_ns, spec.window), augment, rng)
+            inputs.append(_changed(clip, limits, moments, spec, crop, augment, Draws((*origin, k))))
         if crop.flip and self.flip_labels is not None:
             return inputs, self.flip_labels[sample.label]
         return inputs, sample.label
 
-    def _inputs(
-        self, clips: Sequence[CachedClip], moments: Int64, crop: CropDraw | None, rng: np.random.Generator | None
-    ) -> list[Float32]:
-        return [self._input(clip, moments, spec, crop, rng) for clip, spec in zip(clips, self.specs, strict=True)]
 
-    def _input(
-        self, clip: CachedClip, moments: Int64, spec: Preprocess, crop: CropDraw | None, rng: np.random.Generator | None
-    ) -> Float32:
-        """One modality at the chosen moments, (T, C, S, S)."""
-        height, width = clip.frames.shape[1:3]
-        at = nearest(clip.stamps_ns, moments)
-        indices = motion_indices(clip.stamps_ns, at, spec.motion_offsets_ms)
-        limits = clip_limits(clip.own_limits, clip.stamps_ns, spec.window)
-        if crop is None or rng is None or self.augment is None:
-            return clip_input(clip.frames, limits, indices, centre_crop(height, width, spec.input_px), spec)
-        limits = jitter_limits(limits, self.augment, rng)
-        result = clip_input(clip.frames, limits, indices, crop.on(height, width), spec)
-        if spec.channels == 3:
-            result = mix_colours(result, self.augment, rng)
-        add_noise(result, self.augment, rng)
-        return result
+def _still(clip: CachedClip, moments: Int64, spec: Preprocess) -> Float32:
+    """One modality at the chosen moments as evaluation sees it, (T, C, S, S)."""
+    height, width = clip.frames.shape[1:3]
+    limits = clip_limits(clip.own_limits, clip.stamps_ns, spec.window)
+    return clip_input(clip.frames, limits, _frames_at(clip, moments, spec), evaluation_crop(height, width, spec), spec)
+
+
+def _changed(
+    clip: CachedClip, limits: Float32, moments: Int64, spec: Preprocess, draw: CropDraw, augment: Augment, draws: Draws
+) -> Float32:
+    """One modality at the chosen moments, cropped as drawn and with its own changes of intensity, (T, C, S, S)."""
+    height, width = clip.frames.shape[1:3]
+    crop = draw.on(height, width) if isinstance(spec.region, FrameRegion) else draw.on(1, 1)  # other regions are square
+    indices = _frames_at(clip, moments, spec)
+    if not augment.changes_planes:
+        return change_input(clip_input(clip.frames, limits, indices, crop, spec), spec, augment, draws)
+    planes = clip_input(clip.frames, limits, indices, crop, plain(spec))
+    change_planes(planes, spec.channels, augment, draws)
+    return change_input(normalised(planes, spec), spec, augment, draws)
+
+
+def _frames_at(clip: CachedClip, moments: Int64, spec: Preprocess) -> Int64:
+    """(T, M) frame indices: of each moment the frames of its motion stack."""
+    return motion_indices(clip.stamps_ns, nearest(clip.stamps_ns, moments), spec.motion_offsets_ms)
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):

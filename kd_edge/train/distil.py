@@ -2,65 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd_edge.models import ClipModel
-from kd_edge.train.losses import MgcamAdapters, dkd, mgcam, soft_target
-from kd_edge.train.recipe import DkdLoss, MgcamLoss, SoftTargetLoss
+from kd_edge.train.loss_config import Loss
+from kd_edge.train.terms import Observation, Shape, Term, tap_shapes, tapped_layers
 
-Loss = SoftTargetLoss | DkdLoss | MgcamLoss
-
-
-class Observation(NamedTuple):
-    """What a network made of a batch of clips.
-
-    Attributes:
-        logits: (B, K).
-        maps: Stage outputs (B*T, c, h, w), one per stage; empty when nobody needs them.
-    """
-
-    logits: Tensor
-    maps: list[Tensor]
+__all__ = ["Learner", "Observation", "observe", "tap", "teach"]
 
 
 @contextmanager
-def stage_taps(model: ClipModel, active: bool = True) -> Iterator[list[Tensor]]:
-    """Collect the backbone's stage outputs of the forward passes inside the block."""
-    maps: list[Tensor] = []
-    paths = model.backbone.stages if active else ()
+def tap(model: nn.Module, paths: Collection[str]) -> Iterator[dict[str, Tensor]]:
+    """Collect the outputs of some layers of the forward pass inside the block, by module path."""
+    seen: dict[str, Tensor] = {}
     hooks = [
-        model.backbone.get_submodule(path).register_forward_hook(lambda _module, _input, output: maps.append(output))
+        model.get_submodule(path).register_forward_hook(
+            lambda _module, _input, output, path=path: seen.__setitem__(path, output)
+        )
         for path in paths
     ]
     try:
-        yield maps
+        yield seen
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def observe(model: ClipModel, clip: Tensor, *, maps: bool) -> Observation:
-    """Run a model over clips (B, T, C, S, S), with or without its stage outputs."""
-    with stage_taps(model, maps) as tapped:
+def observe(model: ClipModel, clip: Tensor, paths: Collection[str]) -> Observation:
+    """Run a model over clips (B, T, C, S, S) and look at some of its layers."""
+    with tap(model, paths) as seen:
         logits = model(clip)
-    return Observation(logits, tapped)
+    return Observation(logits, seen)
 
 
-def teach(teacher: ClipModel, clip: Tensor, losses: Sequence[Loss]) -> Observation:
-    """The teacher's view of a batch: eval mode, no gradients, stage outputs only where a loss needs them."""
+def teach(teacher: ClipModel, clip: Tensor, paths: Collection[str]) -> Observation:
+    """The teacher's view of a batch: eval mode, no gradients, only the layers that are needed."""
     with torch.no_grad():
-        return observe(teacher.eval(), clip, maps=needs_maps(losses))
-
-
-def needs_maps(losses: Sequence[Loss]) -> bool:
-    """Whether a loss compares stage outputs."""
-    return any(isinstance(loss, MgcamLoss) for loss in losses)
+        return observe(teacher.eval(), clip, paths)
 
 
 class Learner(nn.Module):
@@ -69,8 +53,17 @@ class Learner(nn.Module):
     Args:
         model: The network to train.
         losses: Distillation terms; none trains on the labels alone.
-        teacher: The observed teacher, for its channel counts only.
+        teacher: The trained teacher, for the shapes of its layers only; needed when there are losses.
+        shapes: Input of one clip, (T, C, S, S), of the model and of the teacher; needed by terms on features.
         label_smoothing: Of the cross-entropy.
+        epochs: Length of the run, for terms on a schedule.
+
+    Attributes:
+        student_layers: Layers of the model that the losses look at, with their outputs' shapes for one frame.
+        teacher_layers: Layers of the teacher, for ``teach``; likewise.
+
+    Raises:
+        TrainingError: A loss names a layer that does not exist or does not fit.
     """
 
     def __init__(
@@ -78,17 +71,24 @@ class Learner(nn.Module):
         model: ClipModel,
         losses: Sequence[Loss] = (),
         teacher: ClipModel | None = None,
+        shapes: tuple[Shape, Shape] | None = None,
         label_smoothing: float = 0,
+        epochs: int = 1,
     ) -> None:
         super().__init__()
         self.model = model
-        self.losses = tuple(losses)
         self.label_smoothing = label_smoothing
-        self.adapters = nn.ModuleDict()
-        for loss in losses:
-            if isinstance(loss, MgcamLoss) and loss.align == "conv" and teacher is not None:
-                channels = model.backbone.stage_channels, teacher.backbone.stage_channels
-                self.adapters[loss.kind] = MgcamAdapters(*channels, loss.pairs)
+        self.terms = nn.ModuleDict()
+        self.student_layers: Mapping[str, Shape] = {}
+        self.teacher_layers: Mapping[str, Shape] = {}
+        if not losses:
+            return
+        assert teacher is not None
+        mine, theirs = shapes or ((), ())
+        self.student_layers = _shapes(model, [tapped_layers(loss, model, "student") for loss in losses], mine)
+        self.teacher_layers = _shapes(teacher, [tapped_layers(loss, teacher, "teacher") for loss in losses], theirs)
+        for name, loss in zip(term_names(losses), losses, strict=True):
+            self.terms[name] = Term(loss, model, teacher, (self.student_layers, self.teacher_layers), epochs)
 
     def forward(
         self, clip: Tensor, labels: Tensor, seen: Observation | None = None, epoch: int = 1
@@ -99,49 +99,34 @@ class Learner(nn.Module):
             clip: (B, T, C, S, S).
             labels: (B,) int64.
             seen: The teacher's observation of the same samples; needed when there are losses.
-            epoch: Counted from 1, for warm-ups.
+            epoch: Counted from 1, for warm-ups and schedules.
 
         Returns:
             Scalars by name (``ce``, one per distillation term before its weight, ``total``) and the logits (B, K).
         """
-        mine = observe(self.model, clip, maps=needs_maps(self.losses))
-        terms = {"ce": F.cross_entropy(mine.logits.float(), labels, label_smoothing=self.label_smoothing)}
-        total = terms["ce"]
-        for loss in self.losses:
+        mine = observe(self.model, clip, self.student_layers)
+        values = {"ce": F.cross_entropy(mine.logits.float(), labels, label_smoothing=self.label_smoothing)}
+        total = values["ce"]
+        for name, term in self.terms.items():
             assert seen is not None
-            terms[loss.kind] = self._term(loss, mine, seen, labels)
-            total = total + _weight(loss, epoch) * terms[loss.kind]
-        return terms | {"total": total}, mine.logits
-
-    def _term(self, loss: Loss, mine: Observation, seen: Observation, labels: Tensor) -> Tensor:
-        if isinstance(loss, SoftTargetLoss):
-            return soft_target(mine.logits, seen.logits, temperature=loss.temperature)
-        if isinstance(loss, DkdLoss):
-            weights = {"target_weight": loss.target_weight, "nontarget_weight": loss.nontarget_weight}
-            return dkd(mine.logits, seen.logits, labels, **weights, temperature=loss.temperature)
-        segments = self.model.segments
-        adapters = dict(self.adapters.items()).get(loss.kind)
-        return mgcam(
-            [per_clip(m, segments, loss.segments) for m in mine.maps],
-            [per_clip(m, segments, loss.segments) for m in seen.maps],
-            adapters=adapters,
-            align=loss.align,
-            scale=loss.scale,
-            tau=loss.tau,
-            reduction=loss.reduction,
-            pairs=loss.pairs,
-            detach_attention=loss.detach_attention,
-        )
+            assert isinstance(term, Term)
+            values[name] = term(mine, seen, labels, epoch)
+            total = total + term.weight(epoch) * values[name]
+        return values | {"total": total}, mine.logits
 
 
-def per_clip(stage_map: Tensor, segments: int, how: Literal["mean", "fold"]) -> Tensor:
-    """Stage output (B*T, c, h, w) as graph vertices: the mean over a clip's segments (B, c, h, w), or all of them."""
-    if how == "fold":
-        return stage_map
-    return stage_map.float().reshape(-1, segments, *stage_map.shape[1:]).mean(dim=1)
+def term_names(losses: Sequence[Loss]) -> list[str]:
+    """One name per term: its kind, numbered from the second of the same kind on (``fitnet``, ``fitnet_2``)."""
+    seen: Counter[str] = Counter()
+    names = []
+    for loss in losses:
+        seen[loss.kind] += 1
+        names.append(loss.kind if seen[loss.kind] == 1 else f"{loss.kind}_{seen[loss.kind]}")
+    return names
 
 
-def _weight(loss: Loss, epoch: int) -> float:
-    if isinstance(loss, DkdLoss) and loss.warmup_epochs:
-        return loss.weight * min(epoch / loss.warmup_epochs, 1.0)
-    return loss.weight
+def _shapes(model: ClipModel, layers: Sequence[tuple[str, ...]], clip_shape: Shape) -> dict[str, Shape]:
+    """Output shapes of the layers that any term looks at, each layer once."""
+    paths = tuple(dict.fromkeys(path for named in layers for path in named))
+    assert clip_shape or not paths
+    return tap_shapes(model, paths, clip_shape)

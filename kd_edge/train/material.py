@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,15 +59,15 @@ class Material:
     ) -> tuple[DataLoader[Batch], EpochBatches]:
         """Shuffled, augmented clips of one or more stages side by side, and the batches that carry the epoch.
 
-        The first stage's augmentation applies to all.
+        Crop and flip are the first stage's, changes of intensity each stage's own.
         """
         pairs = self._pairs(stages, self.train)
         recipe = self.recipe
         seconds = None if recipe.windows == "clip" else self.clip_seconds
         windows = Windows(recipe.segments, seconds, loop=recipe.windows == "loop")
         specs = [self.stage(name).preprocess for name in stages]
-        augment = self.stage(stages[0]).augment
-        dataset = ClipDataset(pairs, specs, windows, augment, recipe.seed, self.dataset.flip_labels)
+        augments = [self.stage(name).augment for name in stages]
+        dataset = ClipDataset(pairs, specs, windows, augments, recipe.seed, self.dataset.flip_labels)
         batches = EpochBatches(len(pairs), batch_size, recipe.seed, rank, world)
         return make_loader(dataset, batches, recipe.workers), batches
 
@@ -88,8 +88,16 @@ class Material:
         return PairedClips([self.caches[name] for name in stages], samples)
 
 
-def gather_material(recipe: Recipe, data_root: Path | None = None, progress: Progress | None = None) -> Material:
+def gather_material(
+    recipe: Recipe, data_root: Path | None = None, progress: Progress | None = None, *, at_most: int | None = None
+) -> Material:
     """Open the recordings, split them and make the frame caches that are not there yet.
+
+    Args:
+        recipe: The run.
+        data_root: Folder with the recordings.
+        progress: Called while a frame cache is made.
+        at_most: Only so many training clips, for a dry run; no validation or test clips then.
 
     Raises:
         DataError: Recordings missing, a class without a sample, no room for the cache.
@@ -100,14 +108,18 @@ def gather_material(recipe: Recipe, data_root: Path | None = None, progress: Pro
     stages = {"student": recipe.student} | ({"teacher": recipe.teacher} if recipe.teacher else {})
     for name, stage in stages.items():
         _check_stage(name, stage, dataset)
-    caches = {name: _cache(stage, dataset, progress) for name, stage in stages.items()}
-
-    def usable(samples: Sequence[Sample]) -> tuple[Sample, ...]:
-        return tuple(s for s in samples if all(s.id in cache for cache in caches.values()))
-
-    train, test = usable(split.train), usable(split.test)
-    check_split(Split(split.name, train, test), dataset.labels, by_subject=False)
-    train, validation = validation_split(train, recipe.validation_subjects)
+    _check_labels(dataset)
+    if at_most is None:
+        # The whole data set is cached, so that other splits, validation subjects and seeds share it.
+        caches = {name: _cache(stage, dataset, dataset.samples, progress) for name, stage in stages.items()}
+        split = Split(split.name, _usable(split.train, caches), _usable(split.test, caches))
+    check_split(split, dataset.labels, by_subject=False)
+    train, validation = validation_split(split.train, recipe.validation_subjects)
+    test = split.test
+    if at_most is not None:
+        few = train[:: max(1, len(train) // at_most)][:at_most]
+        caches = {name: _cache(stage, dataset, few, progress) for name, stage in stages.items()}
+        train, validation, test = PairedClips(list(caches.values()), few).samples, (), ()
     seconds = recipe.clip_seconds
     if seconds is None:
         lengths = [clip_length_ns(caches["student"].clip(s.id).stamps_ns) for s in train]
@@ -115,14 +127,31 @@ def gather_material(recipe: Recipe, data_root: Path | None = None, progress: Pro
     return Material(recipe, dataset, train, validation, test, caches, seconds)
 
 
-def _cache(stage: StageConfig, dataset: Dataset, progress: Progress | None) -> CachedClips:
+def _usable(samples: Sequence[Sample], caches: Mapping[str, CachedClips]) -> tuple[Sample, ...]:
+    """Samples that every stage's modality has."""
+    return tuple(s for s in samples if all(s.id in cache for cache in caches.values()))
+
+
+def _check_labels(dataset: Dataset) -> None:
+    classes = len(dataset.labels)
+    wrong = next((s for s in dataset.samples if not 0 <= s.label < classes), None)
+    if wrong is not None:
+        raise DataError(
+            f"sample {wrong.id} of {dataset.name} has label {wrong.label}",
+            f"0 to {classes - 1}, a position in its {classes} class names",
+            "correct the data set's reader or its label files",
+        )
+    if classes < 2:
+        raise DataError(f"{dataset.name} has {classes} class", "at least two", "choose more classes")
+
+
+def _cache(stage: StageConfig, dataset: Dataset, samples: Sequence[Sample], progress: Progress | None) -> CachedClips:
     def report(done: int, total: int) -> None:
         if progress is not None:
             progress(stage.modality, done, total)
 
     spec = stage.preprocess
-    # The whole data set, so that other splits, validation subjects and seeds share one cache.
-    return prepare(dataset, dataset.samples, stage.modality, spec.resize_px, spec.window, progress=report)
+    return prepare(dataset, samples, stage.modality, spec.resize_px, spec.window, progress=report)
 
 
 def _check_stage(name: str, stage: StageConfig, dataset: Dataset) -> None:
@@ -132,6 +161,19 @@ def _check_stage(name: str, stage: StageConfig, dataset: Dataset) -> None:
             f"{name}.preprocess.channels is {expected}, {stage.modality} of {dataset.name} has {channels}",
             "the same number",
             f"set {name}.preprocess.channels={channels}",
+        )
+    region, (lowest, highest) = stage.preprocess.region, dataset.image_format(stage.modality).value_range
+    if region.kind == "foreground" and (region.low > highest or region.high < lowest):
+        raise ConfigError(
+            f"{name}.preprocess.region looks for values from {region.low} to {region.high}",
+            f"values of {stage.modality}, {lowest:g} to {highest:g}",
+            f"set {name}.preprocess.region.low and {name}.preprocess.region.high",
+        )
+    if channels != 3 and (stage.augment.colour or stage.augment.saturation):
+        raise ConfigError(
+            f"{name}.augment changes colours, {stage.modality} of {dataset.name} has none",
+            "colour and saturation only for three channels",
+            f"set {name}.augment.colour=0 and {name}.augment.saturation=0",
         )
     if stage.augment.flip and dataset.flip_labels is None:
         raise DataError(

@@ -11,15 +11,36 @@ from kd_edge.train.recipe import StageConfig
 
 
 def make_optimiser(module: nn.Module, stage: StageConfig) -> torch.optim.Optimizer:
-    """SGD with momentum or AdamW; weight decay on weights only, as in TSN."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": stage.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    """SGD with momentum or AdamW; weight decay on weights only, biases and classifier at their own rates (TSN, TSM).
+
+    Every group carries ``rate``, its learning rate relative to the stage's.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            decay = stage.weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((_rate(module, name, stage), decay), []).append(parameter)
+    options = [
+        {"params": group, "weight_decay": decay, "rate": rate, "lr": rate * stage.learning_rate}
+        for (rate, decay), group in groups.items()
     ]
     if stage.optimiser == "sgd":
-        return torch.optim.SGD(groups, lr=stage.learning_rate, momentum=stage.momentum)
-    return torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(stage.momentum, 0.999))
+        return torch.optim.SGD(options, lr=stage.learning_rate, momentum=stage.momentum)
+    return torch.optim.AdamW(options, lr=stage.learning_rate, betas=(stage.momentum, 0.999))
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group its share of a learning rate."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group["rate"]
+
+
+def _rate(module: nn.Module, name: str, stage: StageConfig) -> float:
+    """Learning rate of a parameter relative to the stage's."""
+    owner, _, leaf = name.rpartition(".")
+    is_norm = isinstance(module.get_submodule(owner), nn.modules.batchnorm._BatchNorm)
+    rate = stage.bias_rate if leaf == "bias" and not is_norm else 1.0
+    return rate * (stage.head_rate if ".head.classifier" in f".{owner}" else 1.0)
 
 
 def learning_rate(stage: StageConfig, step: int, steps: int) -> float:

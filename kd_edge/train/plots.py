@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -65,19 +67,68 @@ def plot_confusion(counts: Sequence[Sequence[int]], labels: Sequence[str], title
         title: Above the matrix.
         path: The PNG to write.
     """
-    table = np.asarray(counts, dtype=np.float64)
-    percent = 100 * table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    side = max(5.0, 2.6 + 0.36 * len(labels))
+    side = _side(labels)
     figure = Figure(figsize=(side, side), layout="constrained")
-    axis = figure.subplots()
-    axis.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+    _confusion(figure.subplots(), percent(counts), labels, title)
+    _save(figure, path)
+
+
+def plot_confusion_change(
+    counts: Sequence[Sequence[int]],
+    before: Sequence[Sequence[int]],
+    labels: Sequence[str],
+    titles: tuple[str, str],
+    path: Path,
+) -> None:
+    """Confusion matrix, and beside it what changed: percentage points more (blue) or fewer (red) than ``before``.
+
+    Args:
+        counts: (K, K), rows are the truth.
+        before: (K, K), of what it is compared with.
+        labels: Class names.
+        titles: Above the matrix and above the change.
+        path: The PNG to write.
+    """
+    side = _side(labels)
+    figure = Figure(figsize=(2 * side, side + 0.7), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _confusion(left, percent(counts), labels, titles[0])
+    change = percent(counts) - percent(before)
+    bound = max(1.0, float(np.abs(change).max()))
+    _matrix(right, change, labels, titles[1], "RdBu", (-bound, bound))
+    for (i, j), value in np.ndenumerate(change):
+        if abs(value) >= 0.5:
+            colour = "w" if abs(value) > 0.6 * bound else "k"
+            right.text(j, i, f"{value:+.0f}", ha="center", va="center", fontsize=7, color=colour)
+    _save(figure, path)
+
+
+def percent(counts: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
+    """Counts (K, K) in percent of their row; a row of zeros stays one."""
+    table = np.asarray(counts, dtype=np.float64)
+    rows: npt.NDArray[np.float64] = 100 * table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    return rows
+
+
+def _side(labels: Sequence[str]) -> float:
+    """Inches."""
+    return max(5.0, 2.6 + 0.36 * len(labels))
+
+
+def _confusion(axis: Axes, table: npt.NDArray[np.float64], labels: Sequence[str], title: str) -> None:
+    _matrix(axis, table, labels, title, "Blues", (0, 100))
+    for (i, j), value in np.ndenumerate(table):
+        if value >= 0.5:
+            axis.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=7, color="w" if value > 55 else "k")
+
+
+def _matrix(
+    axis: Axes, table: npt.NDArray[np.float64], labels: Sequence[str], title: str, cmap: str, span: tuple[float, float]
+) -> None:
+    axis.imshow(table, cmap=cmap, vmin=span[0], vmax=span[1])
     axis.set_xticks(range(len(labels)), labels, rotation=90)
     axis.set_yticks(range(len(labels)), labels)
     axis.set(xlabel="predicted", ylabel="true", title=title)
-    for (i, j), value in np.ndenumerate(percent):
-        if value >= 0.5:
-            axis.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=7, color="w" if value > 55 else "k")
-    _save(figure, path)
 
 
 def _save(figure: Figure, path: Path) -> None:

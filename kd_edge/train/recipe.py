@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kd_edge.data import DataConfig, SyntheticData
 from kd_edge.models import ModelConfig
 from kd_edge.preprocess import Preprocess
+from kd_edge.train.augment import Augment as Augment
+from kd_edge.train.loss_config import DkdLoss, LossConfig, MgcamLoss
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -19,35 +21,6 @@ Positive = Annotated[float, Field(gt=0)]
 
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Augment(_Strict):
-    """Random changes of a training clip; teacher and student share all but the intensity changes.
-
-    Attributes:
-        crop_scale: Range of the square crop's side, as a share of the frame's shorter side.
-        shift: Furthest offset of the crop's centre, as a share of the frame's sides; the crop stays inside the frame.
-        flip: Mirror half of the clips; refused where the data set does not allow it.
-        gain: The intensity window's width changes by up to this share.
-        offset: The intensity window moves by up to this share of its width.
-        noise: Standard deviation of Gaussian noise on the network's input.
-        colour: Three-channel clips get their channels shuffled and mixed with the mean by a random share up to this;
-            clothing and walls must not identify a clip.
-    """
-
-    crop_scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.66, 1.0)
-    shift: Share = 1.0
-    flip: bool = False
-    gain: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    offset: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    noise: Annotated[float, Field(ge=0)] = 0.0
-    colour: Share = 0.0
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Augment:
-        if self.crop_scale[0] > self.crop_scale[1]:
-            raise ValueError("crop_scale needs its smaller value first")
-        return self
 
 
 class StageConfig(_Strict):
@@ -70,6 +43,9 @@ class StageConfig(_Strict):
         epochs: Passes over the training clips.
         batch_size: Clips per step, over all devices together.
         label_smoothing: Of the cross-entropy.
+        bias_rate: Learning rate of the biases (normalisation layers excepted) relative to the weights'; TSN's is 2.
+        head_rate: Learning rate of the classifier relative to the rest; TSM's is 5.
+        clip_gradient: Largest norm of all gradients together, as in TRN (20) and MMAction2 (40); None does not clip.
     """
 
     modality: str
@@ -86,6 +62,13 @@ class StageConfig(_Strict):
     epochs: Annotated[int, Field(ge=1)] = 80
     batch_size: Annotated[int, Field(ge=1)] = 8
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    bias_rate: Positive = 1.0
+    head_rate: Positive = 1.0
+    clip_gradient: Positive | None = None
+
+    def clip_shape(self, segments: int) -> tuple[int, int, int, int]:
+        """The network's input for one clip, (T, C, S, S)."""
+        return segments, self.preprocess.input_channels, self.preprocess.input_px, self.preprocess.input_px
 
 
 class TeacherConfig(StageConfig):
@@ -103,62 +86,6 @@ class StudentConfig(StageConfig):
         if self.weights is not None:
             raise ValueError("weights is for the teacher; a student starts from initial_weights")
         return self
-
-
-class SoftTargetLoss(_Strict):
-    """Hinton's soft targets, see ``losses.soft_target``."""
-
-    kind: Literal["soft_target"] = "soft_target"
-    weight: Positive = 1.0
-    temperature: Positive = 4.0
-
-
-class DkdLoss(_Strict):
-    """Decoupled knowledge distillation, see ``losses.dkd``; ``weight`` is the paper's alpha.
-
-    Attributes:
-        weight: Of the whole term in the total loss.
-        target_weight: alpha_T.
-        nontarget_weight: alpha_N.
-        temperature: Not given in the paper; 4 as in the reference implementation of DKD.
-        warmup_epochs: The weight rises linearly over that many epochs; the paper has none.
-    """
-
-    kind: Literal["dkd"] = "dkd"
-    weight: Positive = 0.1
-    target_weight: Annotated[float, Field(ge=0)] = 0.7
-    nontarget_weight: Annotated[float, Field(ge=0)] = 0.35
-    temperature: Positive = 4.0
-    warmup_epochs: Annotated[int, Field(ge=0)] = 0
-
-
-class MgcamLoss(_Strict):
-    """Multi-scale graph cross-attention, see ``losses.mgcam``; ``weight`` is the paper's beta.
-
-    Attributes:
-        weight: Of the term in the total loss.
-        segments: ``mean`` averages a clip's feature maps over its segments, one graph vertex per clip; ``fold`` makes
-            every segment a vertex of its own.
-        scale: Distance of the sample graphs.
-        tau: Factor on the attention's logits.
-        reduction: Over the elements of a map.
-        pairs: Which stages are compared.
-        align: How different channel counts are compared.
-        detach_attention: Keep the gradient out of the attention.
-    """
-
-    kind: Literal["mgcam"] = "mgcam"
-    weight: Positive = 1.0
-    segments: Literal["mean", "fold"] = "mean"
-    scale: Literal["mean", "l2norm", "median", "sum"] = "mean"
-    tau: Positive = 1.0
-    reduction: Literal["sum", "mean"] = "sum"
-    pairs: Literal["matched", "all"] = "matched"
-    align: Literal["conv", "channel_mean"] = "conv"
-    detach_attention: bool = False
-
-
-LossConfig = Annotated[SoftTargetLoss | DkdLoss | MgcamLoss, Field(discriminator="kind")]
 
 
 class Recipe(_Strict):
@@ -205,12 +132,27 @@ class Recipe(_Strict):
             raise ValueError("losses need a teacher: add [teacher], or set losses = []")
         if self.teacher is not None and not self.losses:
             raise ValueError("a teacher without losses teaches nothing: add [[losses]], or remove [teacher]")
-        kinds = [loss.kind for loss in self.losses]
-        if len(set(kinds)) != len(kinds):
-            raise ValueError("each kind of loss may stand once in losses")
+        between_clips = [loss.kind for loss in self.losses if loss.kind in ("sp", "cc", "rkd")]
+        if between_clips and self.student.batch_size < 2:
+            raise ValueError(f"loss '{between_clips[0]}' compares a batch's clips: student.batch_size must be at least 2")
         return self
+
+    @property
+    def clip_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        """Input of one clip, (T, C, S, S), of student and teacher; None without a teacher."""
+        if self.teacher is None:
+            return None
+        return self.student.clip_shape(self.segments), self.teacher.clip_shape(self.segments)
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of everything that decides the weights; not of where the recordings lie."""
-        values = self.model_dump(mode="json", exclude={"name": True, "workers": True, "data": {"root"}})
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        return _hash(self.model_dump(mode="json", exclude={"name": True, "workers": True, "data": {"root"}}))
+
+    def teacher_fingerprint(self) -> str:
+        """SHA-256 (hex) of everything that decides the teacher's weights: equal ones need training only once."""
+        student = {"student": True, "losses": True}
+        return _hash(self.model_dump(mode="json", exclude={"name": True, "workers": True, "data": {"root"}, **student}))
+
+
+def _hash(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -111,6 +111,29 @@ def load_recipe(path: Path) -> Recipe:
     return recipes.load("train", str(path / RECIPE), Recipe)
 
 
+def same_teacher(path: Path, recipe: Recipe, data_fingerprint: str) -> dict[str, Any]:
+    """What a finished run reports of its teacher, if that is the teacher the recipe would train.
+
+    Args:
+        path: The finished run.
+        recipe: The new run.
+        data_fingerprint: Of the teacher's recordings in the new run.
+
+    Raises:
+        TrainingError: Not finished, or its teacher was trained otherwise or on other recordings.
+    """
+    other = Run.load(path)
+    same = other.recipe.teacher is not None and other.recipe.teacher_fingerprint() == recipe.teacher_fingerprint()
+    if not same or other.summary.get("data_fingerprints", {}).get("teacher") != data_fingerprint:
+        raise TrainingError(
+            f"the teacher of {path} was trained with other settings or recordings",
+            "a run of the same data, split, seed and [teacher]",
+            "leave it out to train the teacher, or set teacher.weights to use another teacher on purpose",
+        )
+    report: dict[str, Any] = other.summary["stages"]["teacher"]
+    return {key: report[key] for key in ("selected_epoch", "selected_by", "seconds")}
+
+
 def check_free(path: Path) -> None:
     """Make sure that a new run would not overwrite another one.
 

@@ -70,6 +70,7 @@ def summarise(
         else "nothing: the recipe has no validation_subjects",
         "versions": {"kd-edge": __version__} | {name: version(name) for name in ("torch", "torchvision", "numpy")},
         "data_fingerprint": material.fingerprint,
+        "data_fingerprints": {name: cache.fingerprint for name, cache in material.caches.items()},
         "recipe_fingerprint": recipe.fingerprint(),
         "threads": torch.get_num_threads(),
         "device": str(device),

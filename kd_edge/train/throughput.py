@@ -1,21 +1,43 @@
-"""Does training starve? Clips per second of the loader alone against those of the training step."""
+"""What a training step costs: clips per second, the share of the losses, and whether the loader keeps up."""
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from lightning_fabric import Fabric
 
-from kd_edge.models import ClipModel, build_model
+from kd_edge.models import ClipModel
 from kd_edge.train.clips import Batch
 from kd_edge.train.devices import make_fabric
 from kd_edge.train.distil import Learner, teach
 from kd_edge.train.material import Material, Progress, gather_material
+from kd_edge.train.networks import build
 from kd_edge.train.optim import make_optimiser
 from kd_edge.train.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class StepCost:
+    """Seconds of the student's step on a batch that is already there; medians over rounds measured in turn.
+
+    Attributes:
+        teacher: The teacher's forward pass alone; 0 without a teacher.
+        student: Forward and backward pass on the labels alone.
+        distilled: Teacher's forward pass, student's forward and backward pass, and every loss of the recipe.
+        ratio: Median over the rounds of ``distilled / (teacher + student)``: what the losses themselves add.
+        rounds: Number of rounds.
+    """
+
+    teacher: float
+    student: float
+    distilled: float
+    ratio: float
+    rounds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +47,13 @@ class Throughput:
     Attributes:
         loader: Reading, augmenting and stacking the student's batches (both modalities), nothing else.
         step: Student training step with the teacher's forward pass, on batches that are already there.
+        cost: Where the step's time goes.
         threads: CPU threads of PyTorch.
     """
 
     loader: float
     step: float
+    cost: StepCost
     threads: int
 
     @property
@@ -43,16 +67,16 @@ def measure(
     data_root: Path | None = None,
     *,
     loader_batches: int = 40,
-    step_batches: int = 8,
+    rounds: int = 5,
     progress: Progress | None = None,
 ) -> Throughput:
-    """Measure a recipe's student stage; networks have random weights, nothing is written.
+    """Measure a recipe's student stage; the teacher has random weights, nothing is written.
 
     Args:
         recipe: What would be trained.
         data_root: Folder with the recordings.
         loader_batches: Batches to load.
-        step_batches: Batches to train on, after one to warm up.
+        rounds: Of teacher, student and distilled step in turn, after one to warm up.
         progress: Called while a frame cache is made.
     """
     before = torch.get_num_threads()
@@ -61,7 +85,8 @@ def measure(
     try:
         material = gather_material(recipe, data_root, progress)
         loader = loader_throughput(material, loader_batches)
-        return Throughput(loader, step_throughput(material, step_batches), torch.get_num_threads())
+        pace, cost = step_cost(material, rounds)
+        return Throughput(loader, pace, cost, torch.get_num_threads())
     finally:
         torch.set_num_threads(before)
 
@@ -69,40 +94,64 @@ def measure(
 def loader_throughput(material: Material, batches: int) -> float:
     """Clips per second of the student's training loader alone; the same clips were read once before."""
     for stream in (_endless(material), _endless(material)):
-        pace = _clips_per_second(lambda stream=stream: len(next(stream)["labels"]), batches)  # type: ignore[misc]
+        start = time.perf_counter()
+        clips = sum(len(next(stream)["labels"]) for _ in range(batches))
+        pace = clips / (time.perf_counter() - start)
     return pace
 
 
-def step_throughput(material: Material, batches: int) -> float:
-    """Clips per second of the student's training step alone; one step warms it up."""
-    recipe = material.recipe
+def step_cost(material: Material, rounds: int) -> tuple[float, StepCost]:
+    """Clips per second of the whole training step, and where its time goes."""
+    recipe, stage = material.recipe, material.recipe.student
     fabric = make_fabric(recipe)
-    teacher = _model(material, "teacher").to(fabric.device).eval() if recipe.teacher else None
-    learner = Learner(_model(material, "student"), recipe.losses, teacher, recipe.student.label_smoothing)
-    module, optimiser = fabric.setup(learner, make_optimiser(learner, recipe.student))
+    teacher = build(material, "teacher").to(memory_format=torch.channels_last) if recipe.teacher else None
+    if teacher is not None:
+        teacher.to(fabric.device)
+    distilled = _Step(fabric, build(material, "student"), material, teacher)
+    plain = _Step(fabric, build(material, "student"), material, None)
     batch = fabric.to_device(next(_endless(material)))
+    times: list[tuple[float, float, float, float]] = []
+    for _ in range(rounds + 1):
+        alone = 0.0 if teacher is None else _seconds(lambda: distilled.look(batch))
+        times.append((alone, _seconds(lambda: plain(batch)), _seconds(lambda: distilled(batch)), distilled.update()))
+        plain.update()
+    times = times[1:]  # the first round plans memory
+    medians = [statistics.median(column) for column in zip(*times, strict=True)]
+    ratio = statistics.median(full / (alone + student) for alone, student, full, _ in times)
+    cost = StepCost(medians[0], medians[1], medians[2], ratio, rounds)
+    return stage.batch_size / (medians[2] + medians[3]), cost
 
-    def step() -> int:
-        seen = None
-        if teacher is not None:
-            with fabric.autocast():
-                seen = teach(teacher, batch["inputs"][1], learner.losses)
-        losses, _ = module(batch["inputs"][0], batch["labels"], seen)
-        fabric.backward(losses["total"])
-        optimiser.step()
-        optimiser.zero_grad()
+
+class _Step:
+    """A learner with its optimiser, and the teacher it looks at."""
+
+    def __init__(self, fabric: Fabric, model: ClipModel, material: Material, teacher: ClipModel | None) -> None:
+        recipe, stage = material.recipe, material.recipe.student
+        losses = recipe.losses if teacher else ()
+        learner = Learner(model, losses, teacher, recipe.clip_shapes, stage.label_smoothing, stage.epochs)
+        learner.to(memory_format=torch.channels_last)
+        self._learner, self._fabric, self._teacher = learner, fabric, teacher
+        self._module, self._optimiser = fabric.setup(learner, make_optimiser(learner, stage))
+
+    def look(self, batch: Batch) -> object:
+        """The teacher's forward pass."""
+        assert self._teacher is not None
+        with self._fabric.autocast():
+            return teach(self._teacher, batch["inputs"][1], self._learner.teacher_layers)
+
+    def __call__(self, batch: Batch) -> None:
+        """Forward and backward, with the teacher's forward pass where there is one."""
+        seen = None if self._teacher is None else self.look(batch)
+        losses, _ = self._module(batch["inputs"][0], batch["labels"], seen)
+        self._fabric.backward(losses["total"])
         losses["total"].item()  # wait for the device
-        return len(batch["labels"])
 
-    step()
-    return _clips_per_second(step, batches)
-
-
-def _model(material: Material, name: str) -> ClipModel:
-    stage = material.stage(name)
-    classes = len(material.dataset.labels)
-    model = build_model(stage.model, stage.preprocess.input_channels, classes, material.recipe.segments)
-    return model.to(memory_format=torch.channels_last)
+    def update(self) -> float:
+        """Seconds of the optimiser's step."""
+        start = time.perf_counter()
+        self._optimiser.step()
+        self._optimiser.zero_grad()
+        return time.perf_counter() - start
 
 
 def _endless(material: Material) -> Iterator[Batch]:
@@ -113,7 +162,7 @@ def _endless(material: Material) -> Iterator[Batch]:
         yield from loader
 
 
-def _clips_per_second(work: Callable[[], int], repeats: int) -> float:
+def _seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
-    clips = sum(work() for _ in range(repeats))
-    return clips / (time.perf_counter() - start)
+    work()
+    return time.perf_counter() - start

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 import zlib
 from collections.abc import Generator, Iterator
@@ -14,15 +13,14 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from kd_edge.errors import ConfigError, TrainingError
-from kd_edge.models import ClipModel, build_model
-from kd_edge.models.backbones import local_state, start_from_motion
-from kd_edge.train import plots, run, scores
+from kd_edge.models import ClipModel
+from kd_edge.train import checks, plots, run, scores
 from kd_edge.train.devices import make_fabric
 from kd_edge.train.distil import Learner, teach
 from kd_edge.train.events import EpochDone, Event, Finished, Prepared, StageStarted, StepDone
 from kd_edge.train.material import Material, Progress, gather_material
-from kd_edge.train.optim import learning_rate, make_optimiser
+from kd_edge.train.networks import build, load_trained
+from kd_edge.train.optim import learning_rate, make_optimiser, set_learning_rate
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.summary import summarise
 
@@ -38,6 +36,7 @@ class _Session:
     material: Material
     state: dict[str, Any] | None
     report: dict[str, dict[str, Any]]
+    teacher_run: Path | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -57,6 +56,7 @@ def train(
     accelerator: str = "auto",
     devices: int | str = 1,
     nodes: int = 1,
+    teacher_run: Path | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Event]:
     """Train a recipe's teacher and student.
@@ -70,6 +70,8 @@ def train(
         accelerator: Of Lightning Fabric: ``auto``, ``cpu``, ``cuda``.
         devices: Devices per node.
         nodes: Number of nodes.
+        teacher_run: A finished run that trained the very same teacher (same data, seed and settings): its weights are
+            taken instead of training them again. The result is the same.
         progress: Called while a frame cache is made.
 
     Yields:
@@ -88,7 +90,7 @@ def train(
     fabric = make_fabric(recipe, accelerator, devices, nodes)
     fabric.launch()
     run_dir = fabric.broadcast(run_dir)  # every process may have made up a name of its own
-    _check_batches(recipe, fabric.world_size)
+    checks.check_batches(recipe, fabric.world_size)
     state = run.load_state(run_dir, recipe) if resume else None
     with ExitStack() as held:
         held.enter_context(_repeatable(recipe.threads))
@@ -97,8 +99,8 @@ def train(
             run.begin(run_dir, recipe)  # not earlier: a run that cannot start leaves nothing behind
         if fabric.is_global_zero:
             held.enter_context(run.locked(run_dir))
-        _check_same_data(state, material, run_dir)
-        session = _Session(fabric, run_dir, material, state, state["report"] if state else {})
+        checks.check_same_data(state, material, run_dir)
+        session = _Session(fabric, run_dir, material, state, state["report"] if state else {}, teacher_run)
         if resume and session.writes:
             run.truncate_metrics(run_dir, *((state["stage"], state["epoch"]) if state else (run.STAGES[0], 0)))
         yield _prepared(session)
@@ -116,12 +118,17 @@ def _teacher(session: _Session) -> Generator[Event, None, ClipModel]:
     """Load a trained teacher, or train it on the labels alone."""
     stage = session.recipe.teacher
     assert stage is not None
-    model = _build(session, "teacher")
+    model = build(session.material, "teacher")
     trained = session.folder / run.TEACHER
     if "teacher" in session.report:
-        _load_trained(model, trained)  # the interrupted run had finished it
+        load_trained(model, trained)  # the interrupted run had finished it
+    elif session.teacher_run is not None:
+        session.report["teacher"] = run.same_teacher(
+            session.teacher_run, session.recipe, session.material.caches["teacher"].fingerprint
+        )
+        load_trained(model, session.teacher_run / run.TEACHER)
     elif stage.weights is not None:
-        _load_trained(model, stage.weights / run.TEACHER if stage.weights.is_dir() else stage.weights)
+        load_trained(model, stage.weights / run.TEACHER if stage.weights.is_dir() else stage.weights)
         session.report["teacher"] = {"selected_epoch": 0, "selected_by": f"weights {stage.weights}", "seconds": 0.0}
     else:
         learner = Learner(model, label_smoothing=stage.label_smoothing)
@@ -135,8 +142,9 @@ def _teacher(session: _Session) -> Generator[Event, None, ClipModel]:
 def _student(session: _Session, teacher: ClipModel | None) -> Generator[Event, None, ClipModel]:
     """Train the student on labels and teacher (Alg. 1 of the MGCAM paper)."""
     recipe = session.recipe
-    model = _build(session, "student")
-    learner = Learner(model, recipe.losses, teacher, recipe.student.label_smoothing)
+    model = build(session.material, "student")
+    stage = recipe.student
+    learner = Learner(model, recipe.losses, teacher, recipe.clip_shapes, stage.label_smoothing, stage.epochs)
     session.report["student"] = yield from _fit(session, "student", learner, teacher)
     if session.writes:
         run.save_weights(session.folder / run.STUDENT, model.state_dict())
@@ -178,17 +186,18 @@ def _fit(
         rate = stage.learning_rate
         for step, batch in enumerate(loader):
             rate = learning_rate(stage, (epoch - 1) * len(batches) + step, stage.epochs * len(batches))
-            for group in optimiser.param_groups:
-                group["lr"] = rate
+            set_learning_rate(optimiser, rate)
             inputs, labels = fabric.to_device((batch["inputs"], batch["labels"]))
             seen = None
             if teacher is not None:
                 with fabric.autocast():
-                    seen = teach(teacher, inputs[1], learner.losses)  # the same clips in the teacher's modality
+                    seen = teach(teacher, inputs[1], learner.teacher_layers)  # the same clips, its modality
             losses, logits = module(inputs[0], labels, seen, epoch)
             values = {key: value.item() for key, value in losses.items()}  # the one wait for the device
-            _check_finite(values, name, epoch, step + 1, session.folder)
+            checks.check_finite(values, name, epoch, step + 1, session.folder)
             fabric.backward(losses["total"])
+            if stage.clip_gradient is not None:
+                fabric.clip_gradients(module, optimiser, max_norm=stage.clip_gradient)
             optimiser.step()
             optimiser.zero_grad()
             right += int((logits.argmax(1) == labels).sum())
@@ -214,7 +223,7 @@ def _fit(
                 weights = {key: value.detach().clone() for key, value in learner.model.state_dict().items()}
                 best = {"epoch": epoch, "score": line["validation"]["accuracy"], "model": weights}
         seconds += spent
-        _check_weights(learner, name, epoch, session.folder)
+        checks.check_weights(learner, name, epoch, session.folder)
         if session.writes:
             run.append_metrics(session.folder, line)  # before the state: a resume drops a line too many
             _save(session, name, epoch, learner, optimiser, best, seconds)
@@ -224,29 +233,6 @@ def _fit(
         return {"selected_epoch": stage.epochs, "selected_by": "last epoch", "seconds": round(seconds, 1)}
     learner.model.load_state_dict(best["model"])
     return {"selected_epoch": best["epoch"], "selected_by": "validation accuracy", "seconds": round(seconds, 1)}
-
-
-def _build(session: _Session, name: str) -> ClipModel:
-    """A stage's model with its initial weights."""
-    stage, recipe = session.material.stage(name), session.recipe
-    torch.manual_seed(zlib.crc32(f"{recipe.seed} {name} 0".encode()))
-    classes = len(session.material.dataset.labels)
-    channels = stage.preprocess.input_channels
-    model = build_model(stage.model, channels, classes, recipe.segments, stage.initial_weights)
-    if stage.preprocess.has_motion and stage.initial_weights is None:
-        start_from_motion(model.backbone, stage.preprocess.channels)
-    return model
-
-
-def _load_trained(model: ClipModel, path: Path) -> None:
-    try:
-        model.load_state_dict(local_state(path))
-    except RuntimeError as error:
-        raise TrainingError(
-            f"weights {path} do not fit the teacher ({str(error).splitlines()[1].strip()})",
-            "weights trained with the same [teacher.model], preprocess, classes and segments",
-            "correct teacher.weights, or remove it to train the teacher",
-        ) from error
 
 
 def _save(
@@ -271,50 +257,6 @@ def _save(
         "report": session.report,
     }
     run.save_state(session.folder, state)
-
-
-def _check_finite(losses: dict[str, float], stage: str, epoch: int, step: int, folder: Path) -> None:
-    if all(math.isfinite(value) for value in losses.values()):
-        return
-    terms = ", ".join(f"{key} {value:.4g}" for key, value in losses.items())
-    kept = f"the state after epoch {epoch - 1} is kept in {folder}" if epoch > 1 else "no epoch was finished"
-    raise TrainingError(
-        f"the {stage}'s loss is not finite in epoch {epoch}, step {step} ({terms}); {kept}",
-        "finite losses",
-        f"train again with a lower {stage}.learning_rate",
-    )
-
-
-def _check_weights(learner: Learner, stage: str, epoch: int, folder: Path) -> None:
-    """Refuse to save what the last step of an epoch may have ruined after its loss was still finite."""
-    if all(bool(torch.isfinite(value).all()) for value in learner.state_dict().values()):
-        return
-    kept = f"the state after epoch {epoch - 1} is kept in {folder}" if epoch > 1 else "no epoch was finished"
-    raise TrainingError(
-        f"the {stage}'s weights are not finite after epoch {epoch}; {kept}",
-        "finite weights",
-        f"train again with a lower {stage}.learning_rate",
-    )
-
-
-def _check_same_data(state: dict[str, Any] | None, material: Material, folder: Path) -> None:
-    if state is not None and state["data_fingerprint"] != material.fingerprint:
-        raise TrainingError(
-            f"the recordings differ from those {folder} was begun with",
-            "the same recordings",
-            "restore them, or start a new run",
-        )
-
-
-def _check_batches(recipe: Recipe, world: int) -> None:
-    stages = {"student": recipe.student} | ({"teacher": recipe.teacher} if recipe.teacher else {})
-    for name, stage in stages.items():
-        if stage.batch_size % world:
-            raise ConfigError(
-                f"{name}.batch_size {stage.batch_size} on {world} devices",
-                "a multiple of the number of devices",
-                f"change {name}.batch_size",
-            )
 
 
 def _prepared(session: _Session) -> Prepared:

@@ -7,12 +7,17 @@ import numpy as np
 import pytest
 import torch
 
+from kd_edge.crop import ForegroundRegion
+from kd_edge.data.cache import CachedClip
+from kd_edge.data.dataset import Sample
+from kd_edge.data.pairs import PairedClips
 from kd_edge.errors import ConfigError, DataError
-from kd_edge.preprocess import centre_crop, clip_input, clip_limits
-from kd_edge.train.augment import CropDraw, draw_crop, jitter_limits, mix_colours
+from kd_edge.preprocess import FixedWindow, Preprocess, centre_crop, clip_input, clip_limits, recorded_input
+from kd_edge.train.augment import Augment
 from kd_edge.train.clips import ClipDataset, EpochBatches, Windows, clip_length_ns
 from kd_edge.train.material import Material, gather_material
-from kd_edge.train.recipe import Augment, Recipe
+from kd_edge.train.recipe import Recipe
+from kd_edge.types import Clip
 
 from .conftest import tiny_values
 
@@ -137,40 +142,6 @@ def test_clip_length_counts_every_frame() -> None:
     assert clip_length_ns(np.array([0, 100, 200])) == 300
 
 
-@pytest.mark.parametrize("shape", [(40, 48), (36, 36), (90, 60)])
-def test_crops_are_square_and_inside_whatever_the_frame(shape: tuple[int, int]) -> None:
-    augment = Augment(crop_scale=(0.4, 1.0), flip=True)
-    flips = 0
-    for seed in range(100):
-        draw = draw_crop(augment, np.random.default_rng(seed))
-        crop = draw.on(*shape)
-        assert crop.height * shape[0] == pytest.approx(crop.width * shape[1])
-        assert crop.top >= -1e-12
-        assert crop.left >= -1e-12
-        assert crop.top + crop.height <= 1 + 1e-12
-        assert crop.left + crop.width <= 1 + 1e-12
-        flips += crop.flip
-    assert 30 < flips < 70
-
-
-def test_a_still_crop_is_the_centre_crop() -> None:
-    crop, centre = CropDraw(32 / 40, 0.0, 0.0, False).on(40, 48), centre_crop(40, 48, 32)
-    assert (crop.top, crop.left, crop.height) == pytest.approx((centre.top, centre.left, centre.height))
-
-
-def test_gain_and_offset_change_the_window_within_their_bounds() -> None:
-    limits = np.array([[100, 200], [110, 250]], dtype=np.float32)
-    augment = Augment(gain=0.2, offset=0.1)
-    for seed in range(50):
-        changed = jitter_limits(limits, augment, np.random.default_rng(seed))
-        ratio = (changed[:, 1] - changed[:, 0]) / (limits[:, 1] - limits[:, 0])
-        assert np.ptp(ratio) < 1e-5
-        assert 0.8 <= ratio[0] <= 1.2
-        assert abs(changed[0].mean() - 150) <= 10 + 1e-3
-    still = jitter_limits(limits, Augment(), np.random.default_rng(0))
-    assert np.allclose(still, limits)
-
-
 def test_batches_are_dealt_to_the_processes_without_overlap() -> None:
     whole = list(EpochBatches(20, 6, seed=1))
     parts = [list(EpochBatches(20, 6, seed=1, rank=rank, world=2)) for rank in range(2)]
@@ -178,6 +149,146 @@ def test_batches_are_dealt_to_the_processes_without_overlap() -> None:
     assert all(set(a) | set(b) == set(w) for w, a, b in zip(whole, *parts, strict=True))
     assert [len(b) for b in EpochBatches(20, 6, seed=None)] == [6, 6, 6, 2]
     assert [len(b) for b in EpochBatches(4, 6, seed=0)] == [4]
+
+
+class Recorded:
+    """One modality of one sample in memory, as the frame cache hands it out."""
+
+    modality = "recorded"
+    skipped: dict[str, str] = {}  # noqa: RUF012
+
+    def __init__(self, frames: np.ndarray) -> None:
+        self.frames = frames
+        self.stamps = np.arange(len(frames), dtype=np.int64) * FRAME_NS
+
+    def __contains__(self, sample_id: object) -> bool:
+        return sample_id == "a"
+
+    def clip(self, sample_id: str) -> CachedClip:
+        assert sample_id == "a"
+        return CachedClip(self.frames, self.stamps, np.full((len(self.frames), 2), np.nan, np.float32))
+
+
+SAMPLE = Sample("a", subject="1", view="1", trial="1", label=1)
+
+
+def in_memory(
+    frames: list[np.ndarray], specs: list[Preprocess], augments: list[Augment] | None, **changes: object
+) -> ClipDataset:
+    pairs = PairedClips([Recorded(f) for f in frames], [SAMPLE])  # type: ignore[list-item]
+    return ClipDataset(pairs, specs, Windows(len(frames[0])), augments, seed=0, **changes)  # type: ignore[arg-type]
+
+
+def ramps(height: int, width: int, axis: int) -> np.ndarray:
+    """Four frames whose value is the place along an axis, 0 to 60000."""
+    length = (height, width)[axis]
+    values = ((np.arange(length) + 0.5) / length * 60000).astype(np.uint16)
+    frame = np.broadcast_to(values[:, None] if axis == 0 else values, (height, width))
+    return np.stack([frame] * 4)
+
+
+def ramp_spec(px: int) -> Preprocess:
+    window = FixedWindow(low=0, high=60000)
+    return Preprocess(resize_px=px, input_px=16, window=window, mean=(0.0,), std=(1.0,))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("crop", ["random", "multi_scale"])
+def test_frames_of_different_sizes_show_the_same_part(axis: int, crop: str) -> None:
+    """Each pixel's value is its place in the frame: both modalities must show the same places."""
+    augments = [Augment.model_validate({"crop": crop, "flip": True}), Augment(crop_scale=(0.1, 0.1), shift=0.0)]
+    frames = [ramps(72, 96, axis), ramps(240, 320, axis)]
+    dataset = in_memory(frames, [ramp_spec(72), ramp_spec(240)], augments)
+    ends = set()
+    for epoch in range(40):
+        (small, large), _ = dataset[0, epoch]
+        assert np.abs(small - large).max() < 1 / 72  # a pixel of the smaller frame
+        profile = small[0, 0, :, 0] if axis == 0 else small[0, 0, 0]
+        ends.add((round(float(profile[0]), 2), round(float(profile[-1]), 2)))
+    assert len(ends) > 5
+    flipped = sum(first > last for first, last in ends)
+    assert flipped > 2 if axis == 1 else flipped == 0
+
+
+def test_labels_follow_the_mirror() -> None:
+    dataset = in_memory([ramps(72, 96, 1)], [ramp_spec(72)], [Augment(flip=True)], flip_labels=(1, 0))
+    seen = set()
+    for epoch in range(20):
+        (clip,), label = dataset[0, epoch]
+        mirrored = bool(clip[0, 0, 0, 0] > clip[0, 0, 0, -1])
+        assert label == (0 if mirrored else SAMPLE.label)
+        seen.add(mirrored)
+    assert seen == {True, False}
+
+
+def test_without_random_changes_a_training_clip_is_the_evaluation_clip() -> None:
+    frames = np.random.default_rng(0).integers(0, 60000, (4, 16, 20), dtype=np.uint16)
+    still = Augment(crop_scale=(1.0, 1.0), shift=0.0)
+    spec = ramp_spec(16)
+    trained = in_memory([frames], [spec], [still])[0, 5][0][0]
+    evaluated = in_memory([frames], [spec], None)[0, 5][0][0]
+    assert np.array_equal(trained, evaluated)
+
+
+def test_each_modality_has_its_own_changes_of_intensity() -> None:
+    frames = np.random.default_rng(0).integers(10000, 50000, (4, 72, 96), dtype=np.uint16)
+    specs = [ramp_spec(72)] * 2
+    loud = Augment(gain=0.3, offset=0.2, vignetting=0.5, blur=1.0, brightness=0.3, pattern_noise=0.1, noise=0.1)
+
+    def inputs(student: Augment, teacher: Augment) -> list[np.ndarray]:
+        return in_memory([frames, frames], specs, [student, teacher])[0, 1][0]
+
+    still = inputs(Augment(), Augment())
+    assert np.array_equal(still[0], still[1])
+    student, teacher = inputs(Augment(), loud)
+    assert np.array_equal(student, still[0])
+    assert not np.allclose(teacher, still[1], atol=0.05)
+    student, teacher = inputs(loud, Augment())
+    assert np.array_equal(teacher, still[1])
+    assert not np.allclose(student, still[0], atol=0.05)
+    both = inputs(loud, loud)
+    assert np.array_equal(both[0], student)
+    assert not np.allclose(both[0], both[1], atol=0.05)  # independent draws
+
+
+@pytest.mark.parametrize(
+    "name", ["vignetting", "blur", "brightness", "contrast", "pattern_noise", "noise", "gain", "offset", "flip"]
+)
+def test_switching_one_change_on_leaves_the_others_draws(name: str) -> None:
+    """The crop's place, read from the ramp, and the frames stay; the ramp's slope survives all changes roughly."""
+    base = in_memory([ramps(72, 96, 1)], [ramp_spec(72)], [Augment(crop="multi_scale")])
+    value = True if name == "flip" else 1e-4
+    augment = Augment.model_validate({"crop": "multi_scale", name: value})
+    other = in_memory([ramps(72, 96, 1)], [ramp_spec(72)], [augment])
+    for epoch in range(10):
+        a, b = base[0, epoch][0][0], other[0, epoch][0][0]
+        if name == "flip":
+            assert np.allclose(a, b, atol=1e-6) or np.allclose(a, b[..., ::-1], atol=1e-6)
+        else:
+            assert np.allclose(a, b, atol=2e-3)
+
+
+def person(left: int, width: int = 10) -> np.ndarray:
+    """Four frames of 72 x 96 with somebody at 2 m, his shading fixed to him."""
+    frames = np.zeros((4, 72, 96), np.uint16)
+    frames[:, 20:52, left : left + width] = 2000 + np.arange(32 * width).reshape(32, width)
+    return frames
+
+
+def test_a_foreground_region_follows_the_person_in_training_and_evaluation() -> None:
+    """Wherever he stands, the same draws show the same part of him."""
+    region = ForegroundRegion(low=1500, high=3500, margin=0.5)  # 32 rows grow to a square of 64
+    window = FixedWindow(low=0, high=4000)
+    spec = Preprocess(resize_px=72, input_px=32, window=window, region=region, mean=(0.0,), std=(1.0,))
+    for augments in ([Augment(crop_scale=(0.5, 1.0))], [Augment(crop="multi_scale", vignetting=0.3)], None):
+        here, there = (in_memory([person(left)], [spec], augments) for left in (30, 51))
+        for epoch in range(10):
+            np.testing.assert_array_equal(here[0, epoch][0][0], there[0, epoch][0][0])
+    evaluated = in_memory([person(30)], [spec], None)[0, 0][0][0]
+    frames = person(30)
+    clip = Clip(frames, np.arange(4, dtype=np.int64) * FRAME_NS)
+    assert np.array_equal(evaluated, recorded_input(clip, np.arange(4), spec))
+    assert np.flatnonzero((evaluated > 0).any(axis=(0, 1, 3))).tolist() == list(range(8, 24))  # the middle half
 
 
 def _channels(values: dict[str, dict[str, dict[str, int]]]) -> None:
@@ -188,9 +299,22 @@ def _modality(values: dict[str, dict[str, str]]) -> None:
     values["student"]["modality"] = "nirr"
 
 
+def _colours(values: dict[str, dict[str, dict[str, float]]]) -> None:
+    values["student"]["augment"] = {"saturation": 0.4}
+
+
+def _region(values: dict[str, dict[str, dict[str, object]]]) -> None:
+    values["student"]["preprocess"]["region"] = {"kind": "foreground", "low": 1500, "high": 3500}
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
-    [(_channels, ConfigError, "student.preprocess.channels=1"), (_modality, DataError, "did you mean 'nir'")],
+    [
+        (_channels, ConfigError, "student.preprocess.channels=1"),
+        (_modality, DataError, "did you mean 'nir'"),
+        (_region, ConfigError, "looks for values from 1500 to 3500. Expected values of nir, 0 to 255"),
+        (_colours, ConfigError, "student.augment changes colours, nir of synthetic has none"),
+    ],
 )
 def test_a_recipe_that_does_not_fit_the_data_is_one_line(
     change: Callable[[object], None], error: type[Exception], message: str
@@ -199,18 +323,3 @@ def test_a_recipe_that_does_not_fit_the_data_is_one_line(
     change(values)
     with pytest.raises(error, match=message):
         gather_material(Recipe.model_validate(values))
-
-
-def test_colours_are_shuffled_and_faded_alike_in_all_frames() -> None:
-    rng = np.random.default_rng(3)
-    clip = rng.normal(size=(2, 6, 4, 4)).astype(np.float32)  # two segments of two stacked colour frames
-    assert mix_colours(clip, Augment(), rng) is clip
-    mixed = mix_colours(clip, Augment(colour=1.0), np.random.default_rng(5)).reshape(2, 2, 3, 4, 4)
-    planes = clip.reshape(2, 2, 3, 4, 4)
-    torch.testing.assert_close(torch.from_numpy(mixed.mean(2)), torch.from_numpy(planes.mean(2)))
-    draw = np.random.default_rng(5)
-    share, order = draw.uniform(0, 1), draw.permutation(3)
-    grey = planes.mean(2)
-    for c in range(3):
-        expected = (1 - share) * planes[:, :, order[c]] + share * grey
-        assert np.allclose(mixed[:, :, c], expected, atol=1e-6)

@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from kd_edge.train.plots import plot_confusion, plot_curves
+from kd_edge.train.plots import percent, plot_confusion, plot_confusion_change, plot_curves
 
 
 def test_curves_and_confusion_are_pictures(tmp_path: Path) -> None:
@@ -30,3 +30,20 @@ def test_curves_and_confusion_are_pictures(tmp_path: Path) -> None:
         image = cv2.imread(str(tmp_path / name))
         assert image is not None
         assert image.std() > 10
+
+
+def test_counts_become_percent_of_the_true_class() -> None:
+    np.testing.assert_allclose(percent([[3, 1], [0, 0]]), [[75, 25], [0, 0]])
+
+
+def test_the_change_between_two_matrices_is_signed(tmp_path: Path) -> None:
+    """Ten points more are blue, ten fewer red; the left half is the matrix itself, in blues."""
+    labels, counts = ("sit", "stand"), [[9, 1], [0, 10]]
+    plot_confusion_change(counts, [[8, 2], [0, 10]], labels, ("now", "change"), tmp_path / "change.png")
+    image = cv2.imread(str(tmp_path / "change.png"))
+    assert image is not None
+    left, right = np.split(image.astype(int), 2, axis=1)
+    redder = [(half[:, :, 2] - half[:, :, 0] > 60).sum() for half in (left, right)]
+    bluer = [(half[:, :, 0] - half[:, :, 2] > 60).sum() for half in (left, right)]
+    assert redder[0] == 0
+    assert min(redder[1], *bluer) > 1000

@@ -6,7 +6,8 @@ import pytest
 
 from kd_edge import recipes
 from kd_edge.errors import ConfigError
-from kd_edge.train.recipe import DkdLoss, MgcamLoss, Recipe
+from kd_edge.train.loss_config import DkdLoss, MgcamLoss
+from kd_edge.train.recipe import Recipe
 
 SHIPPED = sorted((Path(__file__).parents[2] / "train" / "recipes").glob("*.toml"))
 MINIMAL = {"name": "x", "split": "subjects", "student": {"modality": "nir"}, "teacher": {"modality": "rgb"}}
@@ -47,7 +48,8 @@ def test_toml_written_is_the_recipe_read(tmp_path: Path) -> None:
     [
         ({"teacher": None}, "losses need a teacher"),
         ({"losses": []}, "a teacher without losses"),
-        ({"losses": [{"kind": "dkd"}, {"kind": "dkd"}]}, "each kind of loss"),
+        ({"losses": [{"kind": "sp", "student_layers": ["a", "b"]}]}, "one layer of each network"),
+        ({"losses": [{"kind": "rkd"}], "student": {"modality": "nir", "batch_size": 1}}, "at least 2"),
         ({"losses": [{"kind": "dkdd"}]}, "did you mean 'dkd'"),
         ({"studnet": {}}, "did you mean 'student'"),
         ({"name": "../x"}, "name"),
@@ -70,3 +72,21 @@ def test_fingerprint_follows_what_decides_the_weights_only() -> None:
     utd = [{"data": {"kind": "utd_mhad", "root": root}} for root in ("/a", "/b")]
     prints = {recipes.validate(MINIMAL | u, Recipe, "r").fingerprint() for u in utd}
     assert len(prints) == 1
+
+
+def test_only_what_decides_the_teacher_is_in_its_fingerprint() -> None:
+    recipe = recipes.validate(MINIMAL, Recipe, "recipe")
+    same = [{"losses": [{"kind": "at"}]}, {"student": {"modality": "nir", "epochs": 3}}, {"name": "y"}]
+    other = [{"seed": 1}, {"segments": 4}, {"teacher": {"modality": "rgb", "epochs": 3}}, {"split": "views"}]
+    for changes in same:
+        changed = recipes.validate(MINIMAL | changes, Recipe, "r")
+        assert changed.teacher_fingerprint() == recipe.teacher_fingerprint()
+    for changes in other:
+        changed = recipes.validate(MINIMAL | changes, Recipe, "r")
+        assert changed.teacher_fingerprint() != recipe.teacher_fingerprint()
+
+
+def test_shapes_of_the_clips() -> None:
+    recipe = recipes.validate(MINIMAL, Recipe, "recipe")
+    assert recipe.clip_shapes == ((8, 1, 224, 224), (8, 1, 224, 224))
+    assert recipes.validate(MINIMAL | {"teacher": None, "losses": []}, Recipe, "r").clip_shapes is None

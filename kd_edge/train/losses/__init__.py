@@ -4,7 +4,47 @@ Every function computes in float32 (float64 stays) even inside a lower-precision
 teacher, and returns a scalar.
 """
 
-from kd_edge.train.losses.graph import MgcamAdapters, mgcam, normalize_graph, sample_graph
-from kd_edge.train.losses.logits import dkd, dkd_terms, soft_target
+from kd_edge.train.losses.ccskd import (
+    CcskdConnectors,
+    CcskdRates,
+    CcskdSchedule,
+    ccskd,
+    ccskd_schedule,
+    selective_soft_target,
+)
+from kd_edge.train.losses.features import HintRegressor, attention_transfer, hint_mse
+from kd_edge.train.losses.graph import MgcamAdapters, cross_graph, mgcam, normalize_graph, sample_graph
+from kd_edge.train.losses.logits import dkd, dkd_terms, logit_mse, soft_target
+from kd_edge.train.losses.relations import (
+    CorrelationEmbedding,
+    correlation_congruence,
+    rkd_angle,
+    rkd_distance,
+    similarity_preserving,
+)
 
-__all__ = ["MgcamAdapters", "dkd", "dkd_terms", "mgcam", "normalize_graph", "sample_graph", "soft_target"]
+__all__ = [
+    "CcskdConnectors",
+    "CcskdRates",
+    "CcskdSchedule",
+    "CorrelationEmbedding",
+    "HintRegressor",
+    "MgcamAdapters",
+    "attention_transfer",
+    "ccskd",
+    "ccskd_schedule",
+    "correlation_congruence",
+    "cross_graph",
+    "dkd",
+    "dkd_terms",
+    "hint_mse",
+    "logit_mse",
+    "mgcam",
+    "normalize_graph",
+    "rkd_angle",
+    "rkd_distance",
+    "sample_graph",
+    "selective_soft_target",
+    "similarity_preserving",
+    "soft_target",
+]

@@ -13,16 +13,18 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd_edge.errors import TrainingError
+from kd_edge.train.losses.checks import check_batch, check_choice
+from kd_edge.train.losses.geometry import to_smaller, unit
 from kd_edge.train.losses.precision import as_float, full_precision
 
 Scale = Literal["mean", "l2norm", "median", "sum"]
 Pairs = Literal["matched", "all"]
+Graph = Literal["intra", "cross"]
 _IDENTITY = 1e-6
-"""Off-diagonal edges below this carry no information in float32."""
+"""Edges between different samples below this carry no information in float32."""
 
 
 def sample_graph(features: Tensor, *, scale: Scale = "mean") -> Tensor:
@@ -41,32 +43,72 @@ def sample_graph(features: Tensor, *, scale: Scale = "mean") -> Tensor:
         (b, b), symmetric, diagonal 1, entries in [0, 1].
     """
     with full_precision(features):
-        vectors = as_float(features).flatten(1)
-        if scale == "l2norm":
-            vectors = F.normalize(vectors, dim=1)
+        vectors = _scaled(features, scale)
         vectors = vectors - vectors.mean(dim=0)  # same distances, far less cancellation in the Gram matrix
         gram = vectors @ vectors.T
         norms = gram.diagonal()
         distance = (norms[:, None] + norms[None, :] - gram - gram.T).clamp(min=0)
         distance = distance * (1 - torch.eye(len(distance), dtype=distance.dtype, device=distance.device))
-        if scale == "mean":
-            distance = distance / vectors.shape[1]
-        elif scale == "median" and len(distance) > 1:
-            distance = distance / _off_diagonal(distance).median().clamp(min=torch.finfo(distance.dtype).tiny)
-        return torch.exp(-distance / 2)
+        return _edges(distance, _off_diagonal(distance), vectors.shape[1], scale)
+
+
+def cross_graph(student: Tensor, teacher: Tensor, *, scale: Scale = "mean") -> Tensor:
+    """Gaussian similarity of every student sample to every teacher sample, Eq. 1 read literally.
+
+    Args:
+        student: (b, ...).
+        teacher: (b, ...) with as many elements per sample; no gradient flows into it.
+        scale: As in ``sample_graph``; ``median`` is over all b^2 pairs.
+
+    Returns:
+        (b, b), row = student sample; neither symmetric nor 1 on the diagonal, entries in [0, 1].
+
+    Raises:
+        TrainingError: Unequal batches or numbers of elements.
+    """
+    check_batch(student, teacher)
+    if student[0].numel() != teacher[0].numel():
+        raise TrainingError(
+            f"graph='cross' between {tuple(student.shape[1:])} student and {tuple(teacher.shape[1:])} teacher elements",
+            "features of equal size, since Eq. 1 subtracts them",
+            "use graph='intra'",
+        )
+    with full_precision(student):
+        s, t = _scaled(student, scale), _scaled(teacher.detach(), scale)
+        centre = t.mean(dim=0)
+        s, t = s - centre, t - centre
+        distance = (s.square().sum(1)[:, None] + t.square().sum(1)[None, :] - 2 * s @ t.T).clamp(min=0)
+        return _edges(distance, distance.flatten(), s.shape[1], scale)
+
+
+def _scaled(features: Tensor, scale: Scale) -> Tensor:
+    """(b, ...) -> (b, d), of length 1 for ``l2norm``."""
+    check_choice("scale", scale, ("mean", "l2norm", "median", "sum"))
+    vectors = as_float(features).flatten(1)
+    return unit(vectors) if scale == "l2norm" else vectors
+
+
+def _edges(distance: Tensor, pairs: Tensor, elements: int, scale: Scale) -> Tensor:
+    """exp(-distance / 2) after scaling; ``pairs`` are the distances the median is taken of."""
+    if scale == "mean":
+        distance = distance / elements
+    elif scale == "median" and len(pairs):
+        distance = distance / pairs.median().clamp(min=torch.finfo(distance.dtype).tiny)
+    return torch.exp(-distance / 2)
 
 
 def normalize_graph(edges: Tensor) -> Tensor:
     """Laplacian normalisation ``Q = D^-1/2 E D^-1/2`` with D the row sums (Eq. 2).
 
     Args:
-        edges: E (b, b), symmetric, diagonal 1.
+        edges: E (b, b), symmetric with diagonal 1 (``sample_graph``), or any entries in [0, 1] (``cross_graph``).
 
     Returns:
-        Q (b, b), symmetric, entries in [0, 1].
+        Q (b, b); for a symmetric E with diagonal 1 symmetric, entries in [0, 1]. A row without edges (sum below 1e-6,
+        possible across modalities only) becomes 0 instead of infinite.
     """
     with full_precision(edges):
-        root = as_float(edges).sum(dim=1).rsqrt()
+        root = as_float(edges).sum(dim=1).clamp(min=_IDENTITY).rsqrt()
         return root[:, None] * edges * root[None, :]
 
 
@@ -111,6 +153,7 @@ def mgcam(
     tau: float = 1.0,
     reduction: Literal["sum", "mean"] = "sum",
     pairs: Pairs = "matched",
+    graph: Graph = "intra",
     detach_attention: bool = False,
 ) -> Tensor:
     """Multi-scale graph cross-attention loss (Eq. 1-6).
@@ -136,19 +179,23 @@ def mgcam(
         reduction: Over (c, h, w): ``sum`` gives terms in [0, 4]; ``mean`` is the paper's "MSE calculation" read
             literally, at most 4 / (c h w), which has next to no effect with a weight of 1.
         pairs: ``matched`` stages, or ``all`` k_S * k_T of them (the double sum read literally, then averaged).
+        graph: ``intra``: one graph per network. ``cross``: Eq. 1 read literally, one graph E (b, b) from the student's
+            to the teacher's samples, then ``Q_S = Q_T = D^-1/2 E D^-1/2``; only for stages of equal c * h * w.
         detach_attention: Keep the student's gradient out of A.
 
     Returns:
         Scalar >= 0, mean over batch and pairs.
 
     Raises:
-        TrainingError: Stages or channels that do not fit.
+        TrainingError: Batches, stages or channels that do not fit, ``graph="cross"`` between sizes that differ.
     """
+    check_choice("graph", graph, ("intra", "cross"))
     terms = []
     for i, j in stage_pairs(len(student_features), len(teacher_features), pairs):
         student, teacher = as_float(student_features[i]), as_float(teacher_features[j].detach())
+        check_batch(student, teacher)
         with full_precision(student):
-            attention = _attention(student, teacher, scale, tau)
+            attention = _attention(student, teacher, scale, tau, graph)
             if detach_attention:
                 attention = attention.detach()
             if align == "channel_mean":
@@ -176,19 +223,24 @@ def stage_pairs(student_stages: int, teacher_stages: int, pairs: Pairs) -> list[
     return list(itertools.product(range(student_stages), range(teacher_stages)))
 
 
-def _attention(student: Tensor, teacher: Tensor, scale: Scale, tau: float) -> Tensor:
+def _attention(student: Tensor, teacher: Tensor, scale: Scale, tau: float, graph: Graph) -> Tensor:
     """A (b, b), rows sum to 1 (Eq. 3)."""
-    graphs = []
-    for who, features in (("student", student), ("teacher", teacher)):
-        edges = sample_graph(features, scale=scale)
-        if len(edges) > 1 and bool(_off_diagonal(edges.detach()).max() < _IDENTITY):
-            warnings.warn(
-                f"the {who}'s sample graph is the identity (scale='{scale}'): attention carries no information; "
-                "use scale='mean', 'l2norm' or 'median'",
-                stacklevel=3,
-            )
-        graphs.append(normalize_graph(edges))
-    return torch.softmax(tau * (graphs[0] @ graphs[1].T) / math.sqrt(len(student)), dim=-1)
+    if graph == "cross":
+        edges = cross_graph(student, teacher, scale=scale)
+        q_s = q_t = _normalized(edges, edges, f"the cross graph has no edges (scale='{scale}')")
+    else:
+        e_s, e_t = sample_graph(student, scale=scale), sample_graph(teacher, scale=scale)
+        q_s = _normalized(e_s, _off_diagonal(e_s), f"the student's sample graph is the identity (scale='{scale}')")
+        q_t = _normalized(e_t, _off_diagonal(e_t), f"the teacher's sample graph is the identity (scale='{scale}')")
+    return torch.softmax(tau * (q_s @ q_t.T) / math.sqrt(len(student)), dim=-1)
+
+
+def _normalized(edges: Tensor, between: Tensor, trouble: str) -> Tensor:
+    """Q (b, b), with a warning where no edge between samples is left."""
+    if between.numel() and bool(between.detach().max() < _IDENTITY):
+        advice = "attention carries no information; use scale='mean', 'l2norm' or 'median'"
+        warnings.warn(f"{trouble}: {advice}", stacklevel=4)
+    return normalize_graph(edges)
 
 
 def _same_size(student: Tensor, teacher: Tensor, i: int, j: int) -> tuple[Tensor, Tensor]:
@@ -199,18 +251,13 @@ def _same_size(student: Tensor, teacher: Tensor, i: int, j: int) -> tuple[Tensor
             "the same",
             "pass adapters=MgcamAdapters(student_channels, teacher_channels), or use align='channel_mean'",
         )
-    size = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))
-    return _pooled(student, size), _pooled(teacher, size)
-
-
-def _pooled(feature: Tensor, size: tuple[int, int]) -> Tensor:
-    return feature if tuple(feature.shape[2:]) == size else F.adaptive_avg_pool2d(feature, size)
+    return to_smaller(student, teacher)
 
 
 def _mixed_distance(attention: Tensor, student: Tensor, teacher: Tensor, reduction: str) -> Tensor:
     """Eq. 4-6 for one pair of stages of equal shape (b, c, h, w)."""
-    mixed_s = F.normalize(attention @ student.flatten(1), dim=1, eps=1e-12)
-    mixed_t = F.normalize(attention @ teacher.flatten(1), dim=1, eps=1e-12)
+    mixed_s = unit(attention @ student.flatten(1))
+    mixed_t = unit(attention @ teacher.flatten(1))
     squared = (mixed_t - mixed_s).square()
     return squared.sum(dim=1).mean() if reduction == "sum" else squared.mean()
 

@@ -1,4 +1,4 @@
-"""Losses on logits: soft targets and decoupled knowledge distillation."""
+"""Losses on logits: soft targets, their mean squared error, and decoupled knowledge distillation."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kd_edge.errors import TrainingError
+from kd_edge.train.losses.checks import check_labels
 from kd_edge.train.losses.precision import as_float, full_precision
 
 
@@ -23,11 +24,31 @@ def soft_target(student_logits: Tensor, teacher_logits: Tensor, *, temperature: 
 
     Source: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015.
     """
-    _check(student_logits, teacher_logits, temperature)
+    check_logits(student_logits, teacher_logits, temperature)
     with full_precision(student_logits):
         log_s = F.log_softmax(as_float(student_logits) / temperature, dim=1)
         log_t = F.log_softmax(as_float(teacher_logits.detach()) / temperature, dim=1)
         return _kl(log_t, log_s) * temperature**2
+
+
+def logit_mse(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Mean of ``(student - teacher)^2`` over all N * C logits.
+
+    Args:
+        student_logits: (N, C).
+        teacher_logits: (N, C); no gradient flows into it.
+
+    Returns:
+        Scalar >= 0.
+
+    Raises:
+        TrainingError: Shapes that differ.
+
+    Source: Ba and Caruana, "Do Deep Nets Really Need to be Deep?", 2014.
+    """
+    check_logits(student_logits, teacher_logits)
+    with full_precision(student_logits):
+        return F.mse_loss(as_float(student_logits), as_float(teacher_logits.detach()))
 
 
 def dkd(
@@ -56,7 +77,7 @@ def dkd(
         Scalar >= 0.
 
     Raises:
-        TrainingError: Fewer than two classes, or shapes that differ.
+        TrainingError: Fewer than two classes, shapes that differ, or labels out of range.
 
     Source: Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022; Eq. 7-9 of the MGCAM paper.
     """
@@ -83,12 +104,13 @@ def dkd_terms(
         (TCKD, NCKD), scalars >= 0.
 
     Raises:
-        TrainingError: Fewer than two classes, or shapes that differ.
+        TrainingError: Fewer than two classes, shapes that differ, or labels out of range.
     """
-    _check(student_logits, teacher_logits, temperature)
+    check_logits(student_logits, teacher_logits, temperature)
     classes = student_logits.shape[1]
     if classes < 2:
         raise TrainingError(f"DKD with {classes} class", "at least two classes", "remove the dkd loss")
+    check_labels(labels, *student_logits.shape)
     columns = torch.arange(classes - 1, device=labels.device)
     others = columns + (columns >= labels[:, None]).long()  # (N, C-1): every column but the label's
 
@@ -110,8 +132,13 @@ def _kl(log_teacher: Tensor, log_student: Tensor) -> Tensor:
     return (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1).mean()
 
 
-def _check(student: Tensor, teacher: Tensor, temperature: float) -> None:
-    if student.shape != teacher.shape or student.ndim != 2:
+def check_logits(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> None:
+    """Refuse logits that cannot be compared.
+
+    Raises:
+        TrainingError: Not both the same (N, C) with N >= 1, or a temperature of 0 or below.
+    """
+    if student.shape != teacher.shape or student.ndim != 2 or student.numel() == 0:
         raise TrainingError(
             f"student logits {tuple(student.shape)} and teacher logits {tuple(teacher.shape)}",
             "the same shape (N, C)",

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kd_edge.errors import TrainingError
-from kd_edge.train.losses import MgcamAdapters, mgcam, normalize_graph, sample_graph
+from kd_edge.train.losses import MgcamAdapters, cross_graph, mgcam, normalize_graph, sample_graph
 
 
 def maps(batch: int = 4, channels: int = 3, size: int = 2, seed: int = 0) -> torch.Tensor:
@@ -100,6 +100,62 @@ def test_other_sizes_are_pooled_to_the_smaller_and_channel_mean_needs_no_adapter
     w_s, w_t = (torch.einsum("mn,nhw->mhw", a, f.mean(1)).flatten(1) for f in (pooled, teacher))
     cosine = (w_s * w_t).sum(1) / (w_s.norm(dim=1) * w_t.norm(dim=1))
     assert value.item() == pytest.approx((2 - 2 * cosine).mean().item(), rel=1e-10)
+
+
+def test_cross_graph_of_two_samples_by_hand() -> None:
+    student, teacher = torch.tensor([[0.0, 0.0], [2.0, 4.0]]), torch.tensor([[0.0, 2.0], [2.0, 4.0]])
+    # squared distances 4, 20 and 8, 0; means 2, 10 and 4, 0
+    expected = torch.tensor([[math.exp(-1), math.exp(-5)], [math.exp(-2), 1.0]])
+    torch.testing.assert_close(cross_graph(student, teacher), expected)
+    torch.testing.assert_close(cross_graph(student, teacher, scale="sum"), expected**2)
+    # the lower median of 0, 4, 8, 20 is 4
+    torch.testing.assert_close(cross_graph(student, teacher, scale="median"), expected**0.5)
+
+
+def test_mgcam_over_the_cross_graph_agrees_with_the_equations_written_as_loops() -> None:
+    student, teacher = maps(seed=1), maps(seed=2)
+    s, t = student.numpy(), teacher.numpy()
+    e = np.array([[np.exp(-np.mean((s[m] - t[n]) ** 2) / 2) for n in range(4)] for m in range(4)])
+    d = np.diag(e.sum(1) ** -0.5)
+    q = d @ e @ d
+    a = np.exp(3 * q @ q.T / 2)
+    a /= a.sum(1, keepdims=True)
+    w_s, w_t = (np.einsum("mn,ni->mi", a, f.reshape(4, -1)) for f in (s, t))
+    cosine = (w_s * w_t).sum(1) / np.linalg.norm(w_s, axis=1) / np.linalg.norm(w_t, axis=1)
+    value = mgcam([student], [teacher], graph="cross", tau=3.0)
+    assert value.item() == pytest.approx(np.mean(2 - 2 * cosine), rel=1e-12)
+    student.requires_grad_(), teacher.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: mgcam([x], [teacher], graph="cross", tau=3.0), (student,))
+    mgcam([student], [teacher], graph="cross").backward()
+    assert teacher.grad is None
+
+
+def test_a_cross_graph_needs_equal_sizes_and_warns_when_it_has_no_edges() -> None:
+    with pytest.raises(TrainingError, match=r"\(3, 2, 2\) student and \(5, 2, 2\) teacher elements"):
+        mgcam([maps()], [maps(channels=5)], graph="cross", align="channel_mean")
+    with pytest.raises(TrainingError, match="did you mean 'cross'"):
+        mgcam([maps()], [maps()], graph="crossed")  # type: ignore[arg-type]
+    with pytest.raises(TrainingError, match="did you mean 'l2norm'"):
+        sample_graph(maps(), scale="l2-norm")  # type: ignore[arg-type]
+    far = (maps(seed=1).float() * 1e3).requires_grad_()
+    with pytest.warns(UserWarning, match="cross graph has no edges"):
+        loss = mgcam([far], [maps(seed=2).float()], graph="cross")
+    loss.backward()
+    assert far.grad is not None
+    assert torch.isfinite(far.grad).all()
+
+
+def test_dead_features_do_not_explode_the_gradient() -> None:
+    dead = torch.zeros(4, 3, 2, 2, requires_grad=True)
+    mgcam([dead], [maps(seed=3).float()], scale="l2norm").backward()
+    assert dead.grad is not None
+    assert dead.grad.abs().max() == 0
+    one = maps(seed=1).float()
+    one[2] = 0
+    one.requires_grad_()
+    sample_graph(one, scale="l2norm").square().sum().backward()
+    assert one.grad is not None
+    assert one.grad.abs().max() < 10
 
 
 def test_gradients_are_right_and_none_reaches_the_teacher() -> None:

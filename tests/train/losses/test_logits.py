@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kd_edge.errors import TrainingError
-from kd_edge.train.losses import dkd, dkd_terms, soft_target
+from kd_edge.train.losses import dkd, dkd_terms, logit_mse, soft_target
 
 
 def tensors(classes: int = 5, batch: int = 6, scale: float = 3.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -30,6 +30,11 @@ def test_soft_target_is_t_squared_kl_and_mean_over_the_batch() -> None:
     p_s = np.exp(student.numpy() / 4) / np.exp(student.numpy() / 4).sum(1, keepdims=True)
     expected = 16 * np.mean(np.sum(p_t * np.log(p_t / p_s), axis=1))
     assert soft_target(student, teacher).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_logit_mse_by_hand() -> None:
+    student, teacher = torch.tensor([[1.0, 2.0], [0.0, -1.0]]), torch.tensor([[0.0, 4.0], [3.0, -1.0]])
+    assert logit_mse(student, teacher).item() == pytest.approx((1 + 4 + 9 + 0) / 4)
 
 
 def test_dkd_terms_worked_out_by_hand() -> None:
@@ -96,6 +101,28 @@ def test_one_class_and_shapes_that_differ_raise() -> None:
         soft_target(torch.zeros(2, 3), torch.zeros(2, 4))
     with pytest.raises(TrainingError, match="temperature 0"):
         soft_target(torch.zeros(2, 3), torch.zeros(2, 3), temperature=0.0)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 5], "label 5 with 5 classes. Expected labels from 0 to 4"),
+        ([0, -1], "label -1 with 5 classes"),
+        ([0, 255], "label 255 with 5 classes"),
+        ([0, 1, 2], r"labels \(3,\) of torch.int64. Expected \(2,\)"),
+        ([0.0, 1.0], "of torch.float32"),
+        ([False, True], "of torch.bool"),
+        ([[0], [1]], r"labels \(2, 1\)"),
+    ],
+)
+def test_labels_that_are_no_class_are_named(labels: list[float], message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
+        dkd(torch.zeros(2, 5), torch.zeros(2, 5), torch.tensor(labels), target_weight=1, nontarget_weight=1)
+
+
+def test_an_empty_batch_has_no_mean() -> None:
+    with pytest.raises(TrainingError, match=r"\(0, 5\)"):
+        logit_mse(torch.zeros(0, 5), torch.zeros(0, 5))
 
 
 @settings(deadline=None, max_examples=30)

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from kd_edge import study
 from kd_edge.errors import DataError
+from kd_edge.study import table as study
 
 
 def summary(**changes: object) -> dict[str, object]:

@@ -1,0 +1,1 @@
+"""Studies: many runs from one file, their progress, and tables of what they gave beside what was published."""

@@ -1,0 +1,119 @@
+"""The table of a study: what was measured, seed by seed, beside what was published."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kd_edge.study.plan import Planned, StudyConfig, plan
+from kd_edge.study.runner import finished_run
+from kd_edge.study.table import read_summary
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One method under one protocol; figures in percent.
+
+    Attributes:
+        published: What the paper has; None when it has nothing.
+        values: Seed -> measured figure, of the runs that are finished.
+        missing: Number of runs that are not.
+    """
+
+    published: float | None
+    values: dict[int, float]
+    missing: int
+
+    @property
+    def mean(self) -> float | None:
+        """Over the seeds."""
+        return statistics.fmean(self.values.values()) if self.values else None
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over the seeds (n - 1); None for fewer than two."""
+        return statistics.stdev(self.values.values()) if len(self.values) > 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One row of the table: cells by split, and the epochs the runs were trained for."""
+
+    name: str
+    title: str
+    cells: dict[str, Cell]
+    epochs: str
+
+
+def report(study: StudyConfig, folder: Path, *, seeds: Sequence[int] = (), overrides: Sequence[str] = ()) -> list[Line]:
+    """Collect the finished runs of a study.
+
+    Args:
+        study: Which one.
+        folder: Where its runs lie.
+        seeds: As they were run.
+        overrides: As they were run; other settings are other runs.
+
+    Returns:
+        A line for the teacher, where a row has one, and a line per row.
+    """
+    runs = plan(study, seeds=seeds, overrides=overrides)
+    lines = [
+        _line(study, row.name, row.title, [r for r in runs if r.row is row], folder, "student") for row in study.rows
+    ]
+    taught = [r for r in runs if (found := finished_run(r, folder)) and "teacher" in read_summary(found)["stages"]]
+    if taught:
+        first = taught[0].row
+        lines.insert(0, _line(study, "teacher", "(teacher)", [r for r in taught if r.row is first], folder, "teacher"))
+    return lines
+
+
+def _line(study: StudyConfig, name: str, title: str, runs: Sequence[Planned], folder: Path, stage: str) -> Line:
+    cells: dict[str, Cell] = {}
+    epochs: set[str] = set()
+    for split in study.splits:
+        values: dict[int, float] = {}
+        here = [run for run in runs if run.split == split]
+        for run in here:
+            found = finished_run(run, folder)
+            if found is not None:
+                figures = read_summary(found)["stages"][stage]
+                values[run.seed] = 100 * figures["test"][study.metric]
+                epochs.add(str(figures["epochs"]))
+        published = None if stage == "teacher" or not here else here[0].row.published.get(split)
+        cells[split] = Cell(published, values, len(here) - len(values))
+    return Line(name, title, cells, ", ".join(sorted(epochs)))
+
+
+def report_markdown(study: StudyConfig, lines: Sequence[Line]) -> str:
+    """The lines as a Markdown table: per split the published figure, the mean with its spread, and every seed."""
+    unit = {"accuracy": "accuracy, %", "macro_f1": "macro F1, %", "map": "mAP, %"}[study.metric]
+    heads = ["method", "epochs"]
+    for split in study.splits:
+        heads += [f"{split}: published", f"{split}: {unit}", "each seed"]
+    table = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    for line in lines:
+        cells = [line.title, line.epochs or "-"]
+        for cell in line.cells.values():
+            cells += [_number(cell.published), _measured(cell), _each(cell)]
+        table.append(f"| {' | '.join(cells)} |")
+    return "\n".join(table) + "\n"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _measured(cell: Cell) -> str:
+    if cell.mean is None:
+        return "not run"
+    return _number(cell.mean) + ("" if cell.spread is None else f" ± {cell.spread:.1f}")
+
+
+def _each(cell: Cell) -> str:
+    parts = [f"{seed}: {value:.1f}" for seed, value in sorted(cell.values.items())]
+    if cell.missing and cell.values:
+        parts.append(f"{cell.missing} not run")
+    return ", ".join(parts) or "-"

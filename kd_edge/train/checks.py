@@ -1,0 +1,61 @@
+"""What stops a run: losses or weights that are not finite, other recordings, batches that cannot be dealt out."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kd_edge.errors import ConfigError, TrainingError
+from kd_edge.train.distil import Learner
+from kd_edge.train.material import Material
+from kd_edge.train.recipe import Recipe
+
+
+def check_finite(losses: dict[str, float], stage: str, epoch: int, step: int, folder: Path) -> None:
+    """Refuse to go on when a loss is not finite; the state of the last epoch is kept."""
+    if all(math.isfinite(value) for value in losses.values()):
+        return
+    terms = ", ".join(f"{key} {value:.4g}" for key, value in losses.items())
+    kept = f"the state after epoch {epoch - 1} is kept in {folder}" if epoch > 1 else "no epoch was finished"
+    raise TrainingError(
+        f"the {stage}'s loss is not finite in epoch {epoch}, step {step} ({terms}); {kept}",
+        "finite losses",
+        f"train again with a lower {stage}.learning_rate",
+    )
+
+
+def check_weights(learner: Learner, stage: str, epoch: int, folder: Path) -> None:
+    """Refuse to save what the last step of an epoch may have ruined after its loss was still finite."""
+    if all(bool(torch.isfinite(value).all()) for value in learner.state_dict().values()):
+        return
+    kept = f"the state after epoch {epoch - 1} is kept in {folder}" if epoch > 1 else "no epoch was finished"
+    raise TrainingError(
+        f"the {stage}'s weights are not finite after epoch {epoch}; {kept}",
+        "finite weights",
+        f"train again with a lower {stage}.learning_rate",
+    )
+
+
+def check_same_data(state: dict[str, Any] | None, material: Material, folder: Path) -> None:
+    """Refuse to resume on other recordings."""
+    if state is not None and state["data_fingerprint"] != material.fingerprint:
+        raise TrainingError(
+            f"the recordings differ from those {folder} was begun with",
+            "the same recordings",
+            "restore them, or start a new run",
+        )
+
+
+def check_batches(recipe: Recipe, world: int) -> None:
+    """Refuse batches that the devices cannot share evenly."""
+    stages = {"student": recipe.student} | ({"teacher": recipe.teacher} if recipe.teacher else {})
+    for name, stage in stages.items():
+        if stage.batch_size % world:
+            raise ConfigError(
+                f"{name}.batch_size {stage.batch_size} on {world} devices",
+                "a multiple of the number of devices",
+                f"change {name}.batch_size",
+            )

@@ -1,0 +1,29 @@
+"""Unit vectors and common map sizes, the same in every loss, with gradients that stay finite."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_SHORTEST = 1e-12
+
+
+def unit(vectors: Tensor, dim: int = 1) -> Tensor:
+    """Vectors scaled to length 1; one shorter than 1e-12 has no direction and becomes 0 with gradient 0.
+
+    Dividing such a vector by 1e-12 instead gives the same value but a gradient of 1e12, which one dead sample or two
+    equal ones then send into the whole network.
+    """
+    length = torch.linalg.vector_norm(vectors, dim=dim, keepdim=True)
+    return vectors / torch.where(length > _SHORTEST, length, torch.inf)
+
+
+def to_smaller(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps (b, c, h, w), each average-pooled to the smaller height and width of the two."""
+    size = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))
+    return _pooled(student, size), _pooled(teacher, size)
+
+
+def _pooled(feature: Tensor, size: tuple[int, int]) -> Tensor:
+    return feature if tuple(feature.shape[2:]) == size else F.adaptive_avg_pool2d(feature, size)

@@ -1,0 +1,119 @@
+"""A dry run: everything a recipe would do once, on a few clips, with nothing written but the frames it decoded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from kd_edge.data import validation_split
+from kd_edge.models import ClipModel
+from kd_edge.train.checks import check_batches
+from kd_edge.train.devices import make_fabric
+from kd_edge.train.distil import Learner, teach
+from kd_edge.train.material import Material, Progress, gather_material
+from kd_edge.train.networks import build
+from kd_edge.train.optim import make_optimiser
+from kd_edge.train.recipe import Recipe
+from kd_edge.train.terms import Shape, Term
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What one step of a recipe's student looks like.
+
+    Attributes:
+        samples: Clips of the protocol: training, validation, test.
+        inputs: Shape of a batch by stage, (B, T, C, S, S).
+        parameters: By stage, and ``adapters`` of the losses.
+        student_layers: Tapped layer -> its output for one frame.
+        teacher_layers: Likewise.
+        losses: Terms of the first step before their weights, with ``total``.
+        weights: Of the terms in the first epoch.
+        seconds: Of that step on this machine, teacher's forward pass included.
+        steps_per_epoch: Of the student over all its training clips.
+    """
+
+    samples: tuple[int, int, int]
+    inputs: Mapping[str, Shape]
+    parameters: dict[str, int]
+    student_layers: Mapping[str, Shape]
+    teacher_layers: Mapping[str, Shape]
+    losses: dict[str, float]
+    weights: dict[str, float]
+    seconds: float
+    steps_per_epoch: int
+
+
+def rehearse(recipe: Recipe, data_root: Path | None = None, *, progress: Progress | None = None) -> Rehearsal:
+    """Check a recipe against its data set, build its networks and take one training step of each.
+
+    Only the clips of one batch are decoded; all other recordings may be damaged without this noticing.
+
+    Args:
+        recipe: What would be trained.
+        data_root: Folder with the recordings.
+        progress: Called while clips are decoded.
+
+    Raises:
+        KdEdgeError: What would stop the training at its start.
+    """
+    before = torch.get_num_threads()
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    try:
+        check_batches(recipe, world=1)
+        clips = max(recipe.student.batch_size, recipe.teacher.batch_size if recipe.teacher else 0)
+        material = gather_material(recipe, data_root, progress, at_most=clips)
+        if recipe.teacher is not None:
+            _step(material, "teacher", None)
+        return _step(material, "student", build(material, "teacher") if recipe.teacher else None)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _step(material: Material, name: str, teacher: ClipModel | None) -> Rehearsal:
+    """One optimiser step of a stage on its first batch."""
+    recipe, stage = material.recipe, material.stage(name)
+    split = material.dataset.split(recipe.split)
+    train, validation = validation_split(split.train, recipe.validation_subjects)
+    fabric = make_fabric(recipe)
+    losses, shapes = (recipe.losses, recipe.clip_shapes) if teacher else ((), None)
+    learner = Learner(build(material, name), losses, teacher, shapes, stage.label_smoothing, stage.epochs)
+    module, optimiser = fabric.setup(learner, make_optimiser(learner, stage))
+    if teacher is not None:
+        teacher.to(fabric.device)
+    loader, _ = material.training_loader([name] if teacher is None else [name, "teacher"], stage.batch_size)
+    batch = next(iter(loader))
+    inputs, labels = fabric.to_device((batch["inputs"], batch["labels"]))
+    start = time.perf_counter()
+    seen = None
+    if teacher is not None:
+        with fabric.autocast():
+            seen = teach(teacher, inputs[1], learner.teacher_layers)
+    values, _ = module(inputs[0], labels, seen)
+    fabric.backward(values["total"])
+    optimiser.step()
+    figures = {key: value.item() for key, value in values.items()}
+    seconds = time.perf_counter() - start
+    stages = [name] if teacher is None else ["student", "teacher"]
+    parameters = {"student": count(learner.model), "teacher": count(teacher), "adapters": count(learner.terms)}
+    return Rehearsal(
+        samples=(len(train), len(validation), len(split.test)),
+        inputs={stage: tuple(clip.shape) for stage, clip in zip(stages, inputs, strict=True)},
+        parameters={key: value for key, value in parameters.items() if value},
+        student_layers=learner.student_layers,
+        teacher_layers=learner.teacher_layers,
+        losses=figures,
+        weights={name: term.weight(1) for name, term in learner.terms.items() if isinstance(term, Term)},
+        seconds=seconds,
+        steps_per_epoch=max(1, len(train) // stage.batch_size),
+    )
+
+
+def count(module: torch.nn.Module | None) -> int:
+    """Number of parameters."""
+    return 0 if module is None else sum(p.numel() for p in module.parameters())

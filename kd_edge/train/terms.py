@@ -1,0 +1,214 @@
+"""One distillation term: which layers it looks at, the adapters it trains, and its value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from kd_edge.errors import TrainingError
+from kd_edge.models import ClipModel
+from kd_edge.models.layers import check_layer, list_layers
+from kd_edge.train import losses as L
+from kd_edge.train.loss_config import (
+    AttentionLoss,
+    CcskdLoss,
+    CorrelationLoss,
+    DkdLoss,
+    FitnetLoss,
+    LogitsLoss,
+    Loss,
+    MgcamLoss,
+    RkdLoss,
+    SimilarityLoss,
+    SoftTargetLoss,
+)
+
+Shape = tuple[int, ...]
+Who = Literal["student", "teacher"]
+
+
+class Observation(NamedTuple):
+    """What a network made of a batch of clips.
+
+    Attributes:
+        logits: (B, K).
+        taps: Module path -> its output (B*T, ...), one row per frame; only the layers that a term asked for.
+    """
+
+    logits: Tensor
+    taps: Mapping[str, Tensor]
+
+
+class Term(nn.Module):
+    """A configured loss between two observations, with the adapters it trains (dropped at export).
+
+    Args:
+        config: The recipe's table.
+        student: For its layers.
+        teacher: Likewise.
+        shapes: Output shape of every tapped layer for one frame, by path: the student's and the teacher's.
+        epochs: Length of the run, for terms on a schedule.
+
+    Raises:
+        TrainingError: The networks' layers do not pair up.
+    """
+
+    def __init__(
+        self,
+        config: Loss,
+        student: ClipModel,
+        teacher: ClipModel,
+        shapes: tuple[Mapping[str, Shape], Mapping[str, Shape]],
+        epochs: int,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.segments = student.segments
+        self.student_layers = tapped_layers(config, student, "student")
+        self.teacher_layers = tapped_layers(config, teacher, "teacher")
+        mine = [shapes[0][path] for path in self.student_layers]
+        theirs = [shapes[1][path] for path in self.teacher_layers]
+        self.adapters = _adapters(config, mine, theirs)
+        self.schedule = L.ccskd_schedule(config.schedule, epochs=epochs) if isinstance(config, CcskdLoss) else None
+
+    def weight(self, epoch: int) -> float:
+        """Factor in the total loss in an epoch, counted from 1."""
+        warmup = self.config.warmup_epochs
+        return self.config.weight * (min(epoch / warmup, 1.0) if warmup else 1.0)
+
+    def forward(self, mine: Observation, seen: Observation, labels: Tensor, epoch: int) -> Tensor:
+        """Value of the term before its weight, a scalar; no gradient flows into the teacher's observation."""
+        config = self.config
+        students = self._features(mine, self.student_layers)
+        teachers = self._features(seen, self.teacher_layers)
+        match config:
+            case SoftTargetLoss():
+                return L.soft_target(mine.logits, seen.logits, temperature=config.temperature)
+            case LogitsLoss():
+                return L.logit_mse(mine.logits, seen.logits)
+            case DkdLoss():
+                return L.dkd(mine.logits, seen.logits, labels, **_options(config))
+            case MgcamLoss():
+                adapters = self.adapters if isinstance(self.adapters, L.MgcamAdapters) else None
+                return L.mgcam(students, teachers, adapters=adapters, **_options(config))
+            case FitnetLoss():
+                return L.hint_mse(self.adapters(students[0]), teachers[0])
+            case AttentionLoss():
+                return L.attention_transfer(students, teachers, variant=config.variant)
+            case SimilarityLoss():
+                return L.similarity_preserving(students[0], teachers[0])
+            case CorrelationLoss():
+                embedding = self.adapters if isinstance(self.adapters, L.CorrelationEmbedding) else None
+                options = _options(config, "embedding")
+                return L.correlation_congruence(students[0], teachers[0], embedding=embedding, **options)
+            case RkdLoss():
+                distance, angle = config.distance_weight, config.angle_weight
+                zero = students[0].new_zeros((), dtype=torch.float32)
+                return (distance * L.rkd_distance(students[0], teachers[0]) if distance else zero) + (
+                    angle * L.rkd_angle(students[0], teachers[0]) if angle else zero
+                )
+            case CcskdLoss():
+                assert isinstance(self.adapters, L.CcskdConnectors)
+                return L.ccskd(
+                    students, teachers, mine.logits, seen.logits, labels,
+                    epoch=epoch, connectors=self.adapters, schedule=self.schedule, temperature=config.temperature,
+                )  # fmt: skip
+
+    def _features(self, observation: Observation, layers: Sequence[str]) -> list[Tensor]:
+        how = getattr(self.config, "segments", "mean")
+        return [per_clip(observation.taps[path], self.segments, how) for path in layers]
+
+
+def _options(config: Loss, *without: str) -> dict[str, Any]:
+    """What of a recipe's table are keyword arguments of the loss function."""
+    common = {"kind", "weight", "warmup_epochs", "student_layers", "teacher_layers", "segments"}
+    return config.model_dump(exclude={*common, *without})
+
+
+def per_clip(feature: Tensor, segments: int, how: Literal["mean", "fold"]) -> Tensor:
+    """A layer's output (B*T, ...) as samples: the mean over each clip's segments (B, ...), or every row of it."""
+    if how == "fold":
+        return feature
+    return feature.float().reshape(-1, segments, *feature.shape[1:]).mean(dim=1)
+
+
+def tapped_layers(config: Loss, model: ClipModel, who: Who) -> tuple[str, ...]:
+    """Module paths that a term looks at in one network: the recipe's, or the method's own choice.
+
+    Raises:
+        TrainingError: A path that the model does not have.
+    """
+    named: tuple[str, ...] = getattr(config, f"{who}_layers", ())
+    for path in named:
+        check_layer(model, path)
+    if named:
+        return named
+    stages = tuple(f"backbone.{path}" for path in model.backbone.stages)
+    match config:
+        case MgcamLoss() | AttentionLoss() | CcskdLoss():
+            return stages
+        case FitnetLoss():
+            return (stages[1],)
+        case SimilarityLoss():
+            return (stages[-1],)
+        case CorrelationLoss() | RkdLoss():
+            return ("backbone",)
+        case SoftTargetLoss() | LogitsLoss() | DkdLoss():
+            return ()
+
+
+def tap_shapes(model: ClipModel, paths: Sequence[str], clip_shape: Shape) -> dict[str, Shape]:
+    """Output shape per frame of some layers, found by running one clip of zeros.
+
+    Args:
+        model: The network.
+        paths: Layers of it.
+        clip_shape: (T, C, S, S).
+
+    Raises:
+        TrainingError: A layer that does not put out one tensor with a row per frame.
+    """
+    if not paths:
+        return {}
+    found = {layer.path: layer.shape for layer in list_layers(model, (1, *clip_shape))}
+    shapes: dict[str, Shape] = {}
+    for path in paths:
+        shape = found[path]
+        if shape is None or len(shape) not in (2, 4) or shape[0] != clip_shape[0]:
+            raise TrainingError(
+                f"layer '{path}' puts out {'no single tensor' if shape is None else shape}",
+                f"({clip_shape[0]}, features) or ({clip_shape[0]}, channels, height, width), a row per frame",
+                "kd-edge recipes layers RECIPE shows every layer and its shape; those in the backbone fit",
+            )
+        shapes[path] = shape[1:]
+    return shapes
+
+
+def _adapters(config: Loss, mine: Sequence[Shape], theirs: Sequence[Shape]) -> nn.Module:
+    """The modules a term trains with the student; an empty one when it needs none."""
+    match config:
+        case MgcamLoss() if config.align == "conv":
+            return L.MgcamAdapters([s[0] for s in mine], [s[0] for s in theirs], config.pairs)
+        case FitnetLoss():
+            return L.HintRegressor(_map(mine[0], config), _map(theirs[0], config))
+        case CcskdLoss():
+            return L.CcskdConnectors([_map(s, config)[0] for s in mine], [_map(s, config)[0] for s in theirs])
+        case CorrelationLoss() if config.variant == "delta":
+            return L.CorrelationEmbedding(_size(mine[0]), _size(theirs[0]), config.embedding)
+        case _:
+            return nn.Module()
+
+
+def _map(shape: Shape, config: Loss) -> tuple[int, int, int]:
+    if len(shape) != 3:
+        raise TrainingError(
+            f"loss '{config.kind}' on a layer of shape {shape}", "(channels, height, width)", "choose a stage's output"
+        )
+    return shape[0], shape[1], shape[2]
+
+
+def _size(shape: Shape) -> int:
+    return int(torch.Size(shape).numel())

@@ -1,0 +1,73 @@
+"""Every row of the papers' tables starts, on miniature trees in the data sets' official layouts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from kd_edge import recipes
+from kd_edge.study.plan import Planned, load_study, plan
+from kd_edge.study.runner import run_study
+from kd_edge.train.recipe import Recipe
+from kd_edge.train.rehearsal import rehearse
+
+SMALL = {"preprocess.resize_px": 36, "preprocess.input_px": 32, "batch_size": 2}
+
+
+def small(run: Planned, **more: object) -> Recipe:
+    """A row's recipe with small images, short clips and random weights; its networks and losses untouched."""
+    assert isinstance(run.config, Recipe)
+    values = run.config.model_dump(
+        mode="json", exclude={"student": {"initial_weights"}, "teacher": {"initial_weights"}}
+    )
+    stages = [stage for stage in ("student", "teacher") if values[stage] is not None]
+    settings = [f"{stage}.{key}={value}" for stage in stages for key, value in (SMALL | more).items()]
+    return recipes.validate(recipes.overridden(values, ["segments=3", "threads=1", *settings]), Recipe, run.name)
+
+
+def rows(*tables: str) -> list[Planned]:
+    runs = [run for table in tables for run in plan(load_study(table))]
+    return [run for run in runs if isinstance(run.config, Recipe)]
+
+
+@pytest.fixture(autouse=True)
+def _cache(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KD_EDGE_CACHE", str(cache_folder))
+    torch.set_num_threads(1)
+
+
+def expected_terms(recipe: Recipe) -> set[str]:
+    return {"ce", "total", *(loss.kind for loss in recipe.losses)}
+
+
+def test_every_row_on_ntu_rgbd_takes_a_step(ntu_tree: Path) -> None:
+    for run in rows("mgcam_table1", "mgcam_table3"):
+        recipe = small(run)
+        result = rehearse(recipe, ntu_tree)
+        assert set(result.losses) == expected_terms(recipe), run.name
+        assert all(value == value and abs(value) < 1e7 for value in result.losses.values()), run.name
+        assert result.samples == (60, 0, 30)
+        assert result.inputs["student"] == (2, 3, 3, 32, 32)
+
+
+def test_every_row_on_pku_mmd_takes_a_step(pku_tree: Path) -> None:
+    other_split = plan(load_study("mgcam_table2"), rows=["alone"], splits=["cross_subject"])
+    for run in [run for run in rows("mgcam_table2", "mgcam_table4") if run.split == "cross_view"] + other_split:
+        recipe = small(run)
+        result = rehearse(recipe, pku_tree)
+        assert set(result.losses) == expected_terms(recipe), run.name
+        assert all(value == value and abs(value) < 1e7 for value in result.losses.values()), run.name
+
+
+def test_a_row_trains_to_its_end_and_reports_the_tables_figure(pku_tree: Path, tmp_path: Path) -> None:
+    run = plan(load_study("mgcam_table2"), rows=["ours"], splits=["cross_subject"])[0]
+    quick = {"epochs": 1, "batch_size": 8, "model.backbone": "tiny"}
+    planned = Planned(run.name, run.row, run.split, run.seed, small(run, **quick))
+    list(run_study([planned], tmp_path / "studies" / "table2", data_root=pku_tree))
+    summary = json.loads((tmp_path / "studies" / "table2" / run.name / "summary.json").read_text())
+    test = summary["stages"]["student"]["test"]
+    assert 0 < test["map"] <= 1
+    assert set(test) >= {"accuracy", "macro_f1", "ece", "per_class", "confusion", "map"}

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from kd_edge.errors import KdEdgeError, TrainingError
+from kd_edge.study.plan import StudyConfig, plan
+from kd_edge.study.report import report, report_markdown
+from kd_edge.study.runner import Skipped, Started, finished_run, run_study
+from kd_edge.train.recipe import Recipe
+from kd_edge.train.trainer import train
+
+
+def started(events: object) -> list[Started | Skipped]:
+    return [event for event in events if isinstance(event, (Started, Skipped))]  # type: ignore[attr-defined]
+
+
+def test_equal_teachers_are_trained_once_and_finished_runs_left_alone(study: StudyConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "studies" / "tiny"
+    first = started(run_study(plan(study), folder))
+    assert [type(event) for event in first] == [Started] * 3
+    taught = folder / "st-subjects-s0"
+    assert [event.teacher_run for event in first] == [None, None, taught]  # type: ignore[union-attr]
+    teachers = [
+        load_file(folder / run / "teachers" / "teacher.safetensors") for run in ("st-subjects-s0", "at-subjects-s0")
+    ]
+    assert all(torch.equal(teachers[0][key], teachers[1][key]) for key in teachers[0])
+
+    # The shared teacher changes nothing: trained alone, the last row gets the very same student.
+    config = plan(study, rows=["at"])[0].config
+    assert isinstance(config, Recipe)
+    list(train(config, tmp_path / "by_itself"))
+    weights = [load_file(run / "student.safetensors") for run in (folder / "at-subjects-s0", tmp_path / "by_itself")]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+    again = started(run_study(plan(study), folder))
+    assert [type(event) for event in again] == [Skipped] * 3
+    beside = started(run_study(plan(study, rows=["st"]), tmp_path / "studies" / "other"))
+    assert [event.folder for event in beside] == [taught], "another study's run of the same settings counts"
+
+    lines = report(study, folder)
+    assert [line.name for line in lines] == ["teacher", "alone", "st", "at"]
+    summary = json.loads((folder / "at-subjects-s0" / "summary.json").read_text())
+    measured = lines[3].cells["subjects"]
+    assert measured.values == {0: pytest.approx(100 * summary["stages"]["student"]["test"]["accuracy"])}
+    assert (measured.published, measured.spread, measured.missing) == (74.58, None, 0)
+    assert lines[0].cells["subjects"].values[0] == pytest.approx(100 * summary["stages"]["teacher"]["test"]["accuracy"])
+    assert f"| AT | 1 | 74.6 | {measured.mean:.1f} | 0: {measured.mean:.1f} |" in report_markdown(study, lines)
+
+
+def test_an_interrupted_run_goes_on(study: StudyConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "studies" / "tiny"
+    runs = plan(study, rows=["st"])
+    for event in run_study(runs, folder):
+        if type(event).__name__ == "StageStarted":
+            break  # as a kill in the first epoch
+    assert finished_run(runs[0], folder) is None
+    assert [type(event) for event in started(run_study(runs, folder))] == [Started]
+    assert finished_run(runs[0], folder) == folder / "st-subjects-s0"
+
+
+def test_rows_that_did_not_run_say_so(study: StudyConfig, tmp_path: Path) -> None:
+    lines = report(study, tmp_path / "studies" / "nothing", seeds=[0, 1])
+    assert [line.cells["subjects"].missing for line in lines] == [2, 2, 2]
+    text = report_markdown(study, lines)
+    assert "| AT | - | 74.6 | not run | - |" in text
+
+
+def test_a_spread_needs_two_seeds(study: StudyConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "studies" / "tiny"
+    list(run_study(plan(study, rows=["alone"], seeds=[0, 1]), folder))
+    cell = report(study, folder, seeds=[0, 1, 2])[0].cells["subjects"]
+    a, b = cell.values[0], cell.values[1]
+    assert cell.mean == pytest.approx((a + b) / 2)
+    assert cell.spread == pytest.approx(abs(a - b) / 2**0.5)
+    assert cell.missing == 1
+
+
+def test_a_teacher_of_other_settings_is_not_taken(study: StudyConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "studies" / "tiny"
+    list(run_study(plan(study, rows=["st"]), folder))
+    changed = plan(study, rows=["at"], overrides=["teacher.learning_rate=0.1"])
+    assert [event.teacher_run for event in run_study(changed, folder) if isinstance(event, Started)] == [None]
+    config = plan(study, rows=["at"], seeds=[9])[0].config
+    assert isinstance(config, Recipe)
+    with pytest.raises(TrainingError, match="other settings or recordings"):
+        list(train(config, tmp_path / "x", teacher_run=folder / "st-subjects-s0"))
+
+
+def test_a_comparator_runs_as_a_row(study: StudyConfig, tmp_path: Path) -> None:
+    small = {
+        "kind": "tstdds",
+        "frame_px": 32,
+        "streams": {"epochs": 1, "backbone": "tiny"},
+        "coding": {"codewords": 4, "dimensions": 4, "neighbours": 2, "sampled_clips": 4},
+    }
+    rows = [{"name": "classical", "title": "TSTDDs", "comparator": small}]
+    changed = StudyConfig.model_validate(study.model_dump() | {"rows": rows})
+    folder = tmp_path / "studies" / "tiny"
+    try:
+        list(run_study(plan(changed), folder))
+    except KdEdgeError as error:
+        pytest.fail(str(error))
+    assert report(changed, folder)[0].cells["subjects"].values.keys() == {0}
+    assert [type(event) for event in started(run_study(plan(changed), folder))] == [Skipped]
