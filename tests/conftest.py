@@ -43,7 +43,14 @@ def utd_root(data_root: Path) -> Path:
 
 
 def _write_video(
-    path: Path, images: list[np.ndarray], *, codec: str = "ffv1", gop: int = 12, fps: int = 30, b_frames: int = 0
+    path: Path,
+    images: list[np.ndarray],
+    *,
+    codec: str = "ffv1",
+    gop: int = 12,
+    fps: int = 30,
+    b_frames: int = 0,
+    options: dict[str, str] | None = None,
 ) -> Path:
     """Write (H, W) or (H, W, 3) uint8 images as a video; ffv1 is lossless, with a key frame every ``gop`` frames."""
     import av
@@ -53,7 +60,9 @@ def _write_video(
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=Fraction(fps))
         stream.height, stream.width = images[0].shape[:2]
-        stream.pix_fmt = ("gray" if gray else "bgr0") if codec == "ffv1" else "yuv420p"
+        lossless = "gray" if gray else "bgr0"
+        stream.pix_fmt = {"ffv1": lossless, "mjpeg": "yuvj420p"}.get(codec, "yuv420p")
+        stream.options = options or {}
         stream.codec_context.gop_size = gop
         stream.codec_context.max_b_frames = b_frames
         for image in images:

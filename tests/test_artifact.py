@@ -1,4 +1,5 @@
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -200,3 +201,23 @@ def test_the_bundled_student_is_small_and_knows_the_ten_actions() -> None:
     assert bundled.manifest.band == "nir"
     assert bundled.manifest.precision == "fp16"
     assert len(bundled.manifest.labels) == 10
+
+
+def test_an_artifact_of_before_a_new_field_still_loads(written: Path) -> None:
+    """A field with a default that a later release adds to the manifest is not damage."""
+    older = manifest().model_dump()
+    del older["states"], older["preprocess"]["replicate"]
+    text = json.dumps(older | {"sha256": "", "manifest_sha256": ""}, separators=(",", ":"))
+    body = graph_bytes()
+    text = text.replace('"sha256":""', f'"sha256":"{hashlib.sha256(body).hexdigest()}"', 1)
+    own = hashlib.sha256(text.encode()).hexdigest()
+    text = text.replace('"manifest_sha256":""', f'"manifest_sha256":"{own}"')
+    for content, good in ((text, True), (text.replace('"sit"', '"sat"'), False)):
+        entry = onnx.StringStringEntryProto(key="kd_edge", value=content).SerializeToString()
+        size = len(entry)
+        written.write_bytes(body + bytes([14 << 3 | 2, size & 0x7F | 0x80, size >> 7]) + entry)
+        if good:
+            assert artifact.load(written).manifest.labels == ("sit", "stand")
+        else:
+            with pytest.raises(ArtifactError, match="is damaged"):
+                artifact.load(written)

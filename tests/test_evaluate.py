@@ -1,4 +1,4 @@
-"""Scores against answers worked out by hand; the whole way is in test_cli."""
+"""Figures against answers worked out by hand; the whole way is in test_cli."""
 
 from pathlib import Path
 
@@ -12,28 +12,41 @@ from kd_edge.errors import ArtifactError
 from kd_edge.types import Clip
 
 
-def test_a_clip_without_a_label_is_wrong_and_no_classs_prediction() -> None:
-    score = evaluate._score(np.array([0, 1, 1]), np.array([0, -1, 1]), 3)
-    assert score.clips == 3
-    assert score.accuracy == pytest.approx(2 / 3)
-    assert score.macro_f1 == pytest.approx((1 + 2 / 3) / 2)  # class 2 has no sample
+def test_the_figures_of_answers_are_those_worked_out_by_hand() -> None:
+    """Four clips of three classes; probabilities 0.8, 0.1, 0.1 and the like at temperature 1."""
+    probabilities = np.array([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1], [0.1, 0.2, 0.7]])
+    logits, truth = np.log(probabilities).astype(np.float32), np.array([0, 1, 1, 2])
+    score = evaluate.clip_score(logits, truth, 1.0)
+    assert (score.clips, score.accuracy, score.top5) == (4, 0.75, 1.0)
+    assert score.macro_f1 == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
+    assert score.map == pytest.approx(1.0)  # class by class the right clips rank first
+    assert score.ece == pytest.approx((0.2 + 2 * 0.3 + 0.6) / 4, abs=1e-6)  # 0.7 twice, both right
+    softer = evaluate.clip_score(logits, truth, 100.0)
+    assert softer.accuracy == 0.75
+    assert softer.ece == pytest.approx(0.75 - 1 / 3, abs=0.01)  # all confidences are near a third
 
 
-def test_clips_are_joined_into_one_stream_and_the_last_label_counts() -> None:
+def test_the_average_precision_of_a_class_falls_with_a_wrong_clip_above_a_right_one() -> None:
+    probabilities = np.array([[0.8, 0.2], [0.9, 0.1], [0.3, 0.7]])
+    score = evaluate.clip_score(np.log(probabilities).astype(np.float32), np.array([0, 1, 1]), 1.0)
+    assert score.map == pytest.approx((1 / 2 + (1 + 2 / 3) / 2) / 2)
+
+
+def test_confusion_and_figures_come_out_of_an_evaluation(tmp_path: Path) -> None:
+    """The bundled student on a few generated clips: the figures must agree with each other."""
     bundled = artifact.load(artifact.BUNDLED)
-    dataset = open_dataset(SyntheticData(clips_per_class=4, subjects=4, seed=11))
-    samples = [s for s in dataset.samples if s.subject == dataset.samples[0].subject][:4]
-    stream = evaluate._Stream(bundled, threads=1)
-    clips = [dataset.open(sample, "nir") for sample in samples]
-    for sample, clip in zip(samples, clips, strict=True):
-        stream.watch(sample, clip)
-    score = stream.score()
-    assert score.every.clips == 4
-    assert score.frames == sum(len(clip) for clip in clips)
-    window = bundled.manifest.clip_seconds
-    shorter = sum(len(clip) / 30 < window - 1e-9 for clip in clips)
-    assert (0 if score.shorter is None else score.shorter.clips) == shorter
-    assert score.unlabelled <= 1  # only the first clip can end before the window is full
+    data = {"kind": "synthetic", "clips_per_class": 4, "subjects": 4, "seed": 3}
+    manifest = bundled.manifest.model_copy(update={"dataset": data})
+    few = artifact.Artifact(bundled.path, manifest, None)
+    result = evaluate._evaluate_artifact(few, None, None, False, 1, None, "few")
+    counts = np.array(result.confusion)
+    assert counts.shape == (10, 10)
+    assert counts.sum() == result.clip.clips == 10
+    assert np.trace(counts) / 10 == result.clip.accuracy
+    assert result.per_class == {n: float(counts[i, i]) for i, n in enumerate(manifest.labels)}  # one clip each
+    assert result.clip.accuracy <= result.clip.top5 <= 1
+    assert 0 <= result.clip.ece <= 1
+    assert result.clip.map >= 0.5  # it is trained
 
 
 def test_the_clip_answer_is_the_engines_own_on_the_sampled_frames() -> None:

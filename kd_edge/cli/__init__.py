@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from kd_edge import __version__
-from kd_edge.cli import folders, machine, stages
+from kd_edge.cli import evaluation, folders, machine, pictures, stages, studies
 from kd_edge.cli.console import err, out
 from kd_edge.errors import EXTRA_OF, KdEdgeError, MissingExtraError
 
@@ -23,10 +23,12 @@ app = typer.Typer(
     help="Train a small infrared or RGB action recogniser by distillation, export it, run it on a robot.",
 )
 app.add_typer(stages.app)
+app.add_typer(evaluation.app)
 app.add_typer(machine.app)
+pictures.add_to(folders.data_app, studies.app)
 app.add_typer(folders.recipes_app, name="recipes")
 app.add_typer(folders.data_app, name="data")
-app.add_typer(folders.study_app, name="study")
+app.add_typer(studies.app, name="study")
 
 
 def main() -> None:

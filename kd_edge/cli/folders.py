@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -15,26 +15,42 @@ from kd_edge.errors import ConfigError
 
 recipes_app = typer.Typer(no_args_is_help=True, help="List, show and copy the recipes that [b]train[/b] reads.")
 data_app = typer.Typer(no_args_is_help=True, help="Look after recordings: check, prepare, generate.")
-study_app = typer.Typer(no_args_is_help=True, help="Tables from run directories.")
 
 
-@data_app.command("check", epilog="Example:  kd-edge data check utd_mhad --data ~/data/utd-mhad")
+@data_app.command(
+    "check",
+    epilog="Examples:  kd-edge data check utd_mhad --data ~/data/utd-mhad  |  kd-edge data check pku_mmd --quick",
+)
 def data_check(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="utd_mhad or synthetic.")],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND|RECIPE", help="utd_mhad, ntu_rgbd, pku_mmd or synthetic; or a recipe that uses it."
+        ),
+    ],
     data: DataOption = None,
     modalities: Annotated[
         list[str] | None, typer.Option("--modality", help="Repeatable; default all of the data set.")
     ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Read only the headers of videos: presence, size, number of frames.")
+    ] = False,
+    settings: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Read every recording: what is complete, missing or damaged. Exit code 1 when something cannot be used."""
     from kd_edge.data import open_dataset
     from kd_edge.data.check import check
 
-    dataset = open_dataset(_data_config(kind), data)
+    dataset = open_dataset(_data_config(kind, settings), data)
     with show.progress(err) as bar:
         task = bar.add_task("reading", total=None)
-        report = check(dataset, modalities, progress=lambda done, total: bar.update(task, completed=done, total=total))
+        report = check(
+            dataset,
+            modalities,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            quick=quick,
+        )
     if json_:
         print_json(report)
     else:
@@ -80,7 +96,8 @@ def data_synth(
     out.print(f"{len(dataset.samples)} clips in {folder}; replay one: kd-edge run --camera replay:{example}")
 
 
-def _data_config(kind: str) -> Any:
+def _data_config(kind: str, settings: list[str] | None = None) -> Any:
+    """Settings of a data set: its kind with their defaults, or a recipe's."""
     from pydantic import BaseModel
 
     from kd_edge.data import DataConfig
@@ -88,6 +105,14 @@ def _data_config(kind: str) -> Any:
     class Wanted(BaseModel):
         data: DataConfig
 
+    if kind.endswith(".toml") or kind in recipes.names("train"):
+        from kd_edge.train.recipe import Recipe
+
+        return recipes.load("train", kind, Recipe, settings or ()).data
+    if settings:
+        raise ConfigError(
+            f"--set with '{kind}', which is no recipe", "a recipe", "name a recipe that uses the data set"
+        )
     return recipes.validate({"data": {"kind": kind}}, Wanted, "data set").data
 
 
@@ -123,27 +148,41 @@ def recipes_copy(name: str) -> None:
     out.print(f"{target}  (train it with: kd-edge train {source.stem})")
 
 
-@study_app.command("table")
-def study_table(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.")],
-    page: Annotated[
-        Path | None,
-        typer.Option("--into", metavar="FILE", help="Markdown page whose marked place is replaced."),
-    ] = None,
-    place: Annotated[str, typer.Option("--place", help="Name of the marked place: <!-- NAME -->.")] = "runs",
+@recipes_app.command("layers", epilog="Example:  kd-edge recipes layers quickstart --teacher")
+def recipes_layers(
+    name: Annotated[str, typer.Argument(metavar="RECIPE")],
+    teacher: Annotated[bool, typer.Option("--teacher", help="The teacher's instead of the student's.")] = False,
+    depth: Annotated[int, typer.Option("--depth", min=1, help="Deepest level shown; taps may lie deeper.")] = 2,
+    settings: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Write the test results of finished runs as one table.
+    """List a network's layers by module path, with their outputs' shapes and the losses that look at them.
 
-    Example: kd-edge study table runs/teacher-and-student runs/alone --into docs/RESULTS.md --place utd-mhad
+    The paths are what student_layers and teacher_layers of a loss name. Needs no recordings.
     """
-    from kd_edge import study
+    from kd_edge.models import build_model
+    from kd_edge.models.layers import list_layers
+    from kd_edge.train.distil import term_names
+    from kd_edge.train.recipe import Recipe
+    from kd_edge.train.terms import tapped_layers
 
-    table = study.rows(runs)
+    recipe = recipes.load("train", name, Recipe, settings or ())
+    stage = recipe.teacher if teacher else recipe.student
+    if stage is None:
+        raise ConfigError(f"recipe '{recipe.name}' has no teacher", "a recipe with [teacher]", "leave out --teacher")
+    model = build_model(stage.model, stage.preprocess.input_channels, 2, recipe.segments)
+    who: Literal["student", "teacher"] = "teacher" if teacher else "student"
+    taps = {
+        label: tapped_layers(loss, model, who)
+        for label, loss in zip(term_names(recipe.losses), recipe.losses, strict=True)
+    }
+    tapped = {path for paths in taps.values() for path in paths}
+    found = [
+        layer
+        for layer in list_layers(model, (1, *stage.clip_shape(recipe.segments)))
+        if json_ or layer.path in tapped or layer.path.count(".") < depth
+    ]
     if json_:
-        print_json(table)
-    elif page is None:
-        sys.stdout.write(study.markdown(table))
+        print_json({"layers": found, "losses": taps})
     else:
-        study.write_between_markers(study.markdown(table), page, place)
-        out.print(f"{len(table)} rows in {page}")
+        out.print(show.layers(found, taps))

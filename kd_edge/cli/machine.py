@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from kd_edge import recipes
 from kd_edge.cli import show
-from kd_edge.cli.console import DataOption, JsonOption, err, out, print_json
+from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, out, print_json
 from kd_edge.errors import ConfigError
 
 app = typer.Typer()
@@ -29,6 +30,7 @@ def bench(
         str | None,
         typer.Option("--training", metavar="RECIPE", help="Loader against training step, instead of a model."),
     ] = None,
+    settings: SetOption = None,
     data: DataOption = None,
     input_px: Annotated[int, typer.Option("--input", metavar="PX", help="Input side of the reference.")] = 224,
     motion: Annotated[bool, typer.Option("--motion", help="Motion stack for the reference.")] = False,
@@ -50,7 +52,7 @@ def bench(
             "not one of ARTIFACT, --reference and --training", "one of them", "kd-edge bench student.onnx"
         )
     if training is not None:
-        _bench_training(training, data, json_)
+        _bench_training(training, settings or (), data, json_)
         return
     with tempfile.TemporaryDirectory() as folder, err.status("measuring; keep the machine quiet"):
         if reference is not None:
@@ -66,19 +68,16 @@ def bench(
         out.print(show.bench(report))
 
 
-def _bench_training(recipe: str, data: Path | None, json_: bool) -> None:
+def _bench_training(recipe: str, settings: Sequence[str], data: Path | None, json_: bool) -> None:
     from kd_edge.train.recipe import Recipe
     from kd_edge.train.throughput import measure
 
     with show.Training(err) as display:
-        figures = measure(recipes.load("train", recipe, Recipe), data, progress=display.decoding)
+        figures = measure(recipes.load("train", recipe, Recipe, settings), data, progress=display.decoding)
     if json_:
         print_json(figures)
     else:
-        out.print(
-            f"{recipe}: loader alone {figures.loader:.0f} clips/s, training step {figures.step:.1f} clips/s, "
-            f"ratio {figures.ratio:.1f} ({figures.threads} thread(s), warm cache)"
-        )
+        out.print(show.throughput(recipe, figures))
 
 
 @app.command()

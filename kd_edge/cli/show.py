@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
@@ -16,15 +17,22 @@ if TYPE_CHECKING:  # a robot shows labels without the packages of the other stag
     from kd_edge.bench import BenchReport
     from kd_edge.data.check import Report
     from kd_edge.doctor import Finding
-    from kd_edge.evaluate import Evaluation, Score
     from kd_edge.export.export import Exported
+    from kd_edge.models.layers import Layer
     from kd_edge.runtime.cameras.listing import Cameras
     from kd_edge.runtime.stream import Statistics
+    from kd_edge.study.plan import Planned, StudyConfig
     from kd_edge.train.events import Event
     from kd_edge.train.material import Material
+    from kd_edge.train.rehearsal import Rehearsal
+    from kd_edge.train.throughput import Throughput
+
+Shown = TypeVar("Shown")
 
 NAMED = 5
 """So many faulty samples are named; the rest is a count."""
+REMARKS = 12
+"""So many remarks on a data set are printed; the rest is a count."""
 
 
 def progress(console: Console) -> Progress:
@@ -69,9 +77,18 @@ class Training:
 
     def follow(self, events: Iterable[Event]) -> dict[str, Any]:
         """Show events as they come; returns the run's summary."""
-        from kd_edge.train.events import EpochDone, Finished, Prepared, StageStarted, StepDone
+        from kd_edge.train.events import Finished
 
         summary: dict[str, Any] = {}
+        for event in self.watch(events):
+            if isinstance(event, Finished):
+                summary = event.summary
+        return summary
+
+    def watch(self, events: Iterable[Shown]) -> Iterator[Shown]:
+        """Show the trainer's events, and hand on every event."""
+        from kd_edge.train.events import EpochDone, Prepared, StageStarted, StepDone
+
         steps = 0
         for event in events:
             if isinstance(event, Prepared):
@@ -84,12 +101,15 @@ class Training:
                 note = f"epoch {event.epoch}  loss {event.losses['total']:.3f}  {event.clips_per_second:.0f} clips/s"
                 done = (event.epoch - 1) * steps + event.step
                 self._bar.update(self._tasks[event.stage], completed=done, note=note)
-            elif isinstance(event, EpochDone):
-                if not self._console.is_terminal:
-                    self._console.print(_epoch(event.stage, event.metrics))
-            elif isinstance(event, Finished):
-                summary = event.summary
-        return summary
+            elif isinstance(event, EpochDone) and not self._console.is_terminal:
+                self._console.print(_epoch(event.stage, event.metrics))
+            yield event
+
+    def restart(self) -> None:
+        """Another run begins: its stages get bars of their own."""
+        for task in self._tasks.values():
+            self._bar.remove_task(task)
+        self._tasks.clear()
 
     def _task(self, name: str, total: int) -> TaskID:
         if name not in self._tasks:
@@ -140,6 +160,7 @@ def training_summary(summary: Mapping[str, Any]) -> RenderableType:
             f"{name} ({stage['modality']}, {stage['backbone']} + {stage['temporal']})",
             f"{stage['test']['accuracy']:.1%}",
             f"{stage['test']['macro_f1']:.1%}",
+            f"{stage['test']['map']:.1%}" if "map" in stage["test"] else "",
             f"{stage['selected_epoch']} of {stage['epochs']}",
             f"{stage['seconds'] / 60:.1f}",
         )
@@ -148,7 +169,7 @@ def training_summary(summary: Mapping[str, Any]) -> RenderableType:
     protocol = summary["protocol"]
     where = f"{protocol['dataset']}, split {protocol['split']}"
     title = f"{where}, {protocol['test_samples']} test clips, seed {summary['seed']}"
-    return Group(title, table(("", "accuracy", "macro F1", "epoch", "minutes"), rows))
+    return Group(title, table(("", "accuracy", "macro F1", "mAP", "epoch", "minutes"), rows))
 
 
 def export_summary(exported: Exported) -> RenderableType:
@@ -181,27 +202,6 @@ def stream_summary(statistics: Statistics, window_seconds: float, acted: int, ri
     for sink, fault in statistics.sink_faults.items():
         text += f"\n[red]sink {escape(sink)} stopped:[/red] {escape(fault)}"
     return text
-
-
-def evaluation(result: Evaluation) -> RenderableType:
-    """Clip by clip, and as a stream."""
-    scores: list[tuple[str, Score | None]] = [("clip by clip", result.clip)]
-    lines: list[str] = []
-    if result.streaming is not None:
-        stream = result.streaming
-        scores += [
-            ("streaming, every clip", stream.every),
-            ("streaming, clips that fill the window", stream.window_filled),
-            ("streaming, clips shorter than the window", stream.shorter),
-        ]
-        lines.append(
-            f"{stream.frames} frames at {stream.frames_per_second:.0f} frames/s; {stream.unlabelled} clips without a "
-            f"label (counted as wrong), {stream.unknown} below the unknown threshold"
-        )
-    rows = [(name, str(s.clips), f"{s.accuracy:.1%}", f"{s.macro_f1:.1%}") for name, s in scores if s is not None]
-    title = f"{result.model} ({result.precision}) on {result.dataset}, split {result.split}, {result.modality}"
-    lines.append(f"window {result.clip_seconds:.2f} s{faults(result.skipped, 'could not be read')}")
-    return Group(escape(title), table(("", "clips", "accuracy", "macro F1"), rows), *lines)
 
 
 def doctor(findings: Sequence[Finding]) -> RenderableType:
@@ -250,7 +250,12 @@ def data_report(report: Report) -> RenderableType:
     ]
     gaps = faults(report.gaps, "of the complete data set are not here")
     broken = faults({n: why for m in report.modalities for n, why in m.unusable.items()}, "cannot be used")
-    return Group(*lines, table(header, rows), *(text.lstrip("\n") for text in (gaps, broken) if text))
+    notes = [f"  {escape(remark)}" for remark in report.remarks[:REMARKS]]
+    if len(report.remarks) > REMARKS:
+        notes.append(f"  and {len(report.remarks) - REMARKS} more remarks (all with --json)")
+    if report.quick:
+        notes.append("  headers only: damage inside a file is found without --quick")
+    return Group(*lines, *notes, table(header, rows), *(text.lstrip("\n") for text in (gaps, broken) if text))
 
 
 def material(prepared: Material) -> str:
@@ -297,3 +302,59 @@ def bench(report: BenchReport) -> RenderableType:
     if report.fallback_reason:
         lines.append(f"[yellow]fallback:[/yellow] {escape(report.fallback_reason)}")
     return Group(*lines)
+
+
+def throughput(recipe: str, figures: Throughput) -> str:
+    """Loader against step, and what the losses add."""
+    cost = figures.cost
+    lines = [
+        f"{recipe}: loader alone {figures.loader:.0f} clips/s, training step {figures.step:.1f} clips/s, "
+        f"ratio {figures.ratio:.1f} ({figures.threads} thread(s), warm cache)"
+    ]
+    if cost.teacher:
+        lines.append(
+            f"step by part, medians of {cost.rounds} rounds in turn: teacher forward {cost.teacher:.3f} s, student "
+            f"forward and backward {cost.student:.3f} s, with all losses {cost.distilled:.3f} s: {cost.ratio:.3f} x the sum"
+        )
+    return "\n".join(lines)
+
+
+def rehearsal(result: Rehearsal) -> Group:
+    """What one step of a recipe looks like."""
+    train, validation, test = result.samples
+    head = [f"{train} training, {validation} validation, {test} test clips; {result.steps_per_epoch} steps an epoch"]
+    head += [f"{name}: clips {shape}, {result.parameters[name]:,} parameters" for name, shape in result.inputs.items()]
+    if "adapters" in result.parameters:
+        head.append(f"adapters of the losses: {result.parameters['adapters']:,} parameters, dropped at export")
+    parts: list[RenderableType] = ["\n".join(head)]
+    if result.student_layers:
+        layers = Table("student's layer", "shape", "teacher's layer", "shape")
+        for mine, theirs in itertools.zip_longest(result.student_layers.items(), result.teacher_layers.items()):
+            layers.add_row(*(str(value) for value in (*(mine or ("", "")), *(theirs or ("", "")))))
+        parts.append(layers)
+    values = Table("loss", "first value", "weight")
+    for name, value in result.losses.items():
+        weight = result.weights.get(name)
+        values.add_row(name, f"{value:.4g}", "" if weight is None else f"{weight:g}")
+    parts += [values, f"one step: {result.seconds:.2f} s on this machine, the first one"]
+    return Group(*parts)
+
+
+def layers(found: Sequence[Layer], taps: Mapping[str, Sequence[str]]) -> Table:
+    """Every layer of a model, with what looks at it."""
+    table = Table("layer", "kind", "output for one clip", "looked at by")
+    for layer in found:
+        users = ", ".join(name for name, paths in taps.items() if layer.path in paths)
+        table.add_row(layer.path, layer.kind, "-" if layer.shape is None else str(layer.shape), users)
+    return table
+
+
+def study(config: StudyConfig, runs: Sequence[Planned]) -> Table:
+    """Rows of a study and what each of them trains."""
+    table = Table("row", "title", "what", *(f"{split}: published" for split in config.splits), title=config.title)
+    for row in config.rows:
+        what = next(run.config for run in runs if run.row is row)
+        losses = getattr(what, "losses", None)
+        kind = getattr(what, "kind", None) or " + ".join(["CE", *(loss.kind for loss in losses or ())])
+        table.add_row(row.name, row.title, kind, *(str(row.published.get(split, "-")) for split in config.splits))
+    return table

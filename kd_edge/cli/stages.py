@@ -1,10 +1,10 @@
-"""The main verbs: train, export, run, evaluate."""
+"""The main verbs: train, export, run."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from kd_edge import recipes
 from kd_edge.cli import show
 from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, out, print_json
 from kd_edge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from kd_edge.train.recipe import Recipe
 
 app = typer.Typer()
 
@@ -37,6 +40,9 @@ def train(
     ] = None,
     devices: Annotated[int, typer.Option("--devices", min=1, help="Devices per node.")] = 1,
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Nodes.")] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Build everything, take one step on a few clips, write nothing.")
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
     """Train the teacher, then the student; write a run directory."""
@@ -48,10 +54,13 @@ def train(
     if resume is None:
         overrides = [*(settings or ()), *([] if seed is None else [f"seed={seed}"])]
         config = recipes.load("train", recipe, Recipe, overrides)
+        if dry_run:
+            _rehearse(config, data, json_)
+            return
         run = folder or new_run_path(Path("runs"), config.name)
-    elif settings or seed is not None or folder is not None:
+    elif settings or seed is not None or folder is not None or dry_run:
         raise ConfigError(
-            "--resume with --set, --seed or --out", "--resume alone", "an interrupted run keeps its recipe"
+            "--resume with --set, --seed, --out or --dry-run", "--resume alone", "an interrupted run keeps its recipe"
         )
     else:
         run = latest_unfinished() if resume == "latest" else Path(resume)
@@ -72,6 +81,17 @@ def train(
     else:
         out.print(show.training_summary(summary))
         out.print(f"run {run}\nexport it: [b]kd-edge export {run}[/b]")
+
+
+def _rehearse(config: Recipe, data: Path | None, json_: bool) -> None:
+    from kd_edge.train.rehearsal import rehearse
+
+    with show.Training(err) as display:
+        result = rehearse(config, data, progress=display.decoding)
+    if json_:
+        print_json(result)
+    else:
+        out.print(show.rehearsal(result))
 
 
 @app.command(
@@ -181,38 +201,3 @@ def run(
             raise typer.Exit(130) from None
     window_seconds = labels.recognizer.manifest.clip_seconds
     err.print(show.stream_summary(labels.statistics, window_seconds, acted, right))
-
-
-@app.command(
-    epilog="Examples:  kd-edge evaluate student.onnx --streaming --data ~/data/utd-mhad  |  kd-edge evaluate runs/mine"
-)
-def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="RUN|ARTIFACT")],
-    data: DataOption = None,
-    split: Annotated[
-        str | None,
-        typer.Option("--split", metavar="NAME", help="Protocol; default the one it was trained under."),
-    ] = None,
-    streaming: Annotated[
-        bool, typer.Option("--streaming", help="Also join each subject's test clips into one stream.")
-    ] = False,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="Of the engine.")] = 1,
-    json_: JsonOption = False,
-) -> None:
-    """Score a model on the test clips of its data set."""
-    from kd_edge.evaluate import evaluate as evaluate_model
-
-    with show.progress(err) as bar:
-        task = bar.add_task("test clips", total=None)
-        result = evaluate_model(
-            model,
-            data_root=data,
-            split=split,
-            streaming=streaming,
-            threads=threads,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
-    if json_:
-        print_json(result)
-    else:
-        out.print(show.evaluation(result))

@@ -88,16 +88,17 @@ def _line(study: StudyConfig, name: str, title: str, runs: Sequence[Planned], fo
 
 
 def report_markdown(study: StudyConfig, lines: Sequence[Line]) -> str:
-    """The lines as a Markdown table: per split the published figure, the mean with its spread, and every seed."""
+    """The lines as a Markdown table: per split the published figure (if any), the mean with its spread, every seed."""
     unit = {"accuracy": "accuracy, %", "macro_f1": "macro F1, %", "map": "mAP, %"}[study.metric]
     heads = ["method", "epochs"]
+    published = {split for split in study.splits if any(split in row.published for row in study.rows)}
     for split in study.splits:
-        heads += [f"{split}: published", f"{split}: {unit}", "each seed"]
+        heads += [f"{split}: published"] * (split in published) + [f"{split}: {unit}", "each seed"]
     table = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for line in lines:
         cells = [line.title, line.epochs or "-"]
-        for cell in line.cells.values():
-            cells += [_number(cell.published), _measured(cell), _each(cell)]
+        for split, cell in line.cells.items():
+            cells += [_number(cell.published)] * (split in published) + [_measured(cell), _each(cell)]
         table.append(f"| {' | '.join(cells)} |")
     return "\n".join(table) + "\n"
 

@@ -132,9 +132,9 @@ class Recipe(_Strict):
             raise ValueError("losses need a teacher: add [teacher], or set losses = []")
         if self.teacher is not None and not self.losses:
             raise ValueError("a teacher without losses teaches nothing: add [[losses]], or remove [teacher]")
-        between_clips = [loss.kind for loss in self.losses if loss.kind in ("sp", "cc", "rkd")]
-        if between_clips and self.student.batch_size < 2:
-            raise ValueError(f"loss '{between_clips[0]}' compares a batch's clips: student.batch_size must be at least 2")
+        between = [loss.kind for loss in self.losses if loss.kind in ("sp", "cc", "rkd")]
+        if between and self.student.batch_size < 2:
+            raise ValueError(f"loss '{between[0]}' compares a batch's clips: student.batch_size must be at least 2")
         return self
 
     @property

@@ -118,7 +118,7 @@ class Term(nn.Module):
                 )  # fmt: skip
 
     def _features(self, observation: Observation, layers: Sequence[str]) -> list[Tensor]:
-        how = getattr(self.config, "segments", "mean")
+        how: Literal["mean", "fold"] = getattr(self.config, "segments", "mean")
         return [per_clip(observation.taps[path], self.segments, how) for path in layers]
 
 

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from kd_edge.cli import main
 from kd_edge.data.check import check, write_synthetic
+from kd_edge.data.ntu_rgbd import NtuRgbd
 from kd_edge.data.synthetic import Synthetic
 from kd_edge.data.utd_mhad import UtdMhad
 from kd_edge.data.video import read_video
@@ -42,6 +47,54 @@ def test_chosen_modalities_only(small_utd: Path) -> None:
     assert report.faultless
     with pytest.raises(DataError, match="no modality 'thermal'"):
         check(UtdMhad(small_utd), ["thermal"])
+
+
+def test_modalities_of_uneven_length_are_remarked(ntu_tree: Path, write_video: Callable[..., Path]) -> None:
+    image = np.zeros((53, 64), np.uint8)
+    for name, frames in (("S001C001P001R001A001", 60), ("S001C001P001R001A002", 14)):  # of 9: +1.7 s, +0.17 s
+        write_video(ntu_tree / "nturgb+d_ir" / f"{name}_ir.avi", [image] * frames)
+    for quick in (True, False):
+        remarks = check(NtuRgbd(ntu_tree), quick=quick).remarks
+        assert remarks[-1] == "rgb and ir differ in length by more than a tenth: 'S001C001P001R001A001'"
+
+
+def test_a_quick_check_decodes_where_no_header_tells(small_utd: Path) -> None:
+    dataset = UtdMhad(small_utd)
+    dataset.path(dataset.samples[0], "depth").write_bytes(b"damaged")
+    report = check(dataset, quick=True)
+    assert (report.complete, report.quick, report.remarks) == (7, False, ())
+
+
+def test_the_command_reports_and_fails_on_damage(
+    ntu_tree: Path, pku_tree: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*arguments: str) -> tuple[object, str]:
+        monkeypatch.setattr(sys, "argv", ["kd-edge", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, capsys.readouterr().out
+
+    monkeypatch.setenv("KD_EDGE_CACHE", str(ntu_tree.parent / "cache"))
+    monkeypatch.setenv("COLUMNS", "200")
+    (ntu_tree / "nturgb+d_ir" / "S001C001P001R001A001_ir.avi").unlink()
+    code, text = run("data", "check", "ntu_rgbd", "--quick", "--data", str(ntu_tree))
+    assert code == 1
+    assert re.search(r"ntu_rgbd: 90 samples, 89 complete, 10 classes \(9 to 9 samples each\), 3 subjects", text)
+    assert "90 of 9,480 samples of the complete data set" in text
+    assert "headers only" in text
+    assert re.search(r"1 samples cannot be used:\s+S001C001P001R001A001: no file", text)
+    code, text = run("data", "check", "ntu_rgb_to_ir", "--data", str(ntu_tree), "--set", "data.actions=all", "--json")
+    assert code == 1
+    assert len(json.loads(text)["per_class"]) == 60
+    monkeypatch.setattr(sys, "argv", ["kd-edge", "data", "check", "ntu_rgbd", "--set", "data.actions=all"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "which is no recipe" in capsys.readouterr().err
+    code, text = run("data", "check", "pku_mmd", "--data", str(pku_tree), "--modality", "ir", "--json")
+    assert code == 0
+    report = json.loads(text)
+    assert (report["complete"], report["quick"], len(report["remarks"])) == (216, False, 3)
 
 
 def test_generated_recordings_as_files(tmp_path: Path) -> None:

@@ -37,3 +37,40 @@ def test_a_damaged_or_unwritable_memo_costs_only_time(tmp_path: Path) -> None:
 def test_an_absent_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.mat"):
         FileHashes().sha256(tmp_path / "gone.mat")
+
+
+def test_large_files_by_size_and_three_places(tmp_path: Path) -> None:
+    mebibyte = 1 << 20
+    content = bytearray(8 * mebibyte)
+    file = tmp_path / "long.avi"
+
+    def digest() -> str:
+        file.write_bytes(content)
+        return FileHashes(sampled=True).sha256(file)
+
+    before = digest()
+    for place in (0, mebibyte - 1, 4 * mebibyte, 7 * mebibyte, 8 * mebibyte - 1):
+        content[place] = 1
+        assert digest() != before
+        content[place] = 0
+    content[2 * mebibyte] = 1  # between the places: not looked at, as documented
+    assert digest() == before
+    del content[2 * mebibyte : 2 * mebibyte + 1]
+    assert digest() != before
+
+
+def test_small_files_are_sampled_whole(tmp_path: Path) -> None:
+    file = tmp_path / "short.avi"
+    file.write_bytes(bytes(5000))
+    before = FileHashes(sampled=True).sha256(file)
+    assert before != FileHashes().sha256(file)  # never mistaken for a hash of every byte
+    file.write_bytes(bytes(2500) + b"\1" + bytes(2499))
+    assert FileHashes(sampled=True).sha256(file) != before
+    file.write_bytes(b"")
+    assert len(FileHashes(sampled=True).sha256(file)) == 64
+
+
+def test_a_file_longer_than_one_reading(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 8192 + b"end"  # 2 MiB and a bit
+    (tmp_path / "a.bin").write_bytes(content)
+    assert FileHashes().sha256(tmp_path / "a.bin") == hashlib.sha256(content).hexdigest()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from kd_edge.data import DataConfig, SyntheticData, UtdMhadData, open_dataset
+from kd_edge.data import DataConfig, NtuRgbdData, PkuMmdData, SyntheticData, UtdMhadData, open_dataset
 from kd_edge.errors import DataError
 
 
@@ -39,10 +39,41 @@ def test_the_folder_may_be_given_in_three_ways(
     assert len(open_dataset(config, root if way == "argument" else None).samples) == 8
 
 
+@pytest.mark.parametrize("above", [True, False], ids=["folder that holds it", "its own folder"])
+def test_video_sets_with_their_settings(
+    ntu_tree: Path, pku_tree: Path, monkeypatch: pytest.MonkeyPatch, above: bool
+) -> None:
+    monkeypatch.setenv("KD_EDGE_CACHE", str(ntu_tree.parent / "cache"))
+    ntu = open_dataset(NtuRgbdData(actions="all", decode_height_px=32), ntu_tree.parent if above else ntu_tree)
+    assert (ntu.name, len(ntu.samples), len(ntu.labels)) == ("ntu_rgbd", 90, 60)
+    assert ntu.open(ntu.samples[0], "ir").frames.shape[1:] == (32, 39)
+    pku = open_dataset(PkuMmdData(root=pku_tree.parent if above else pku_tree, decode_height_px=32))
+    assert (pku.name, len(pku.samples), len(pku.labels)) == ("pku_mmd", 216, 51)
+    assert pku.open(pku.samples[0], "rgb").frames.shape[1:] == (32, 57, 3)
+    assert pku.content_key(pku.samples[0], "rgb") == pku.content_key(pku.samples[0], "rgb")
+    assert ntu.content_key(ntu.samples[0], "rgb").endswith("-h32")
+    memos = sorted(p.name for p in (ntu_tree.parent / "cache").iterdir())
+    assert memos == ["hashes.jsonl", "sampled-hashes.jsonl"]
+
+
+def test_settings_out_of_range() -> None:
+    adapter: TypeAdapter[object] = TypeAdapter(DataConfig)
+    assert adapter.validate_python({"kind": "ntu_rgbd", "actions": "all"}) == NtuRgbdData(actions="all")
+    for wrong in (
+        {"kind": "ntu_rgbd", "actions": "five"},
+        {"kind": "pku_mmd", "decode_height_px": 10},
+        {"kind": "ntu"},
+    ):
+        with pytest.raises(ValidationError):
+            adapter.validate_python(wrong)
+
+
 def test_no_folder_says_how_to_give_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KD_EDGE_DATA", raising=False)
     with pytest.raises(DataError, match=r"--data DIR, or KD_EDGE_DATA"):
         open_dataset(UtdMhadData())
+    with pytest.raises(DataError, match=r"recordings of ntu-rgbd.*DIR/ntu-rgbd"):
+        open_dataset(NtuRgbdData())
 
 
 def test_reading_a_configuration_loads_neither_opencv_nor_scipy() -> None:

@@ -9,7 +9,7 @@ import torchvision
 from safetensors.torch import save_file
 
 from kd_edge.errors import ConfigError, TrainingError
-from kd_edge.models import build_backbone
+from kd_edge.models import ModelConfig, build_backbone, build_model
 from kd_edge.models.backbones import start_from_motion
 
 
@@ -26,7 +26,7 @@ def test_torchvision_weights_load_and_give_torchvisions_features(tmp_path: Path)
             torch.testing.assert_close(backbone(image), reference(image))
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "efficientnet_lite0"])
 def test_one_channel_equals_the_same_image_three_times(name: str, tmp_path: Path) -> None:
     three = build_backbone(name, in_channels=3).eval()
     torch.save(three.state_dict(), tmp_path / "w.pt")
@@ -50,6 +50,35 @@ def test_weights_of_another_backbone_absent_and_damaged_are_one_line(tmp_path: P
             build_backbone("resnet10_thin", in_channels=3, weights=tmp_path / name)
         assert name in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_every_misfit_is_named(tmp_path: Path) -> None:
+    def fault(name: str, state: dict[str, torch.Tensor]) -> str:
+        save_file(state, tmp_path / "w.safetensors")
+        with pytest.raises(TrainingError) as caught:
+            build_backbone(name, in_channels=3, weights=tmp_path / "w.safetensors")
+        assert len(str(caught.value)) < 500  # not a list of every layer
+        return caught.value.found
+
+    resnet18 = torchvision.models.resnet18(weights=None).state_dict()
+    deeper = torchvision.models.resnet34(weights=None).state_dict()  # has every entry of a ResNet18, and more
+    assert "96 entries are of other layers, such as 'layer1.2." in fault("resnet18", deeper)
+    assert "'layer1.0.conv1.weight' is (64, 64, 3, 3), not (64, 64, 1, 1)" in fault("resnet50", resnet18)
+    half = {k: v for k, v in resnet18.items() if not k.startswith("layer4")}
+    assert "entries are missing, such as 'layer4.0.conv1.weight'" in fault("resnet18", half)
+    assert "none of their 122 entries is one of the backbone's, such as 'features.0.0" in fault(
+        "mobilenet_v3_small", resnet18
+    )
+    assert "none of their 1 entries" in fault("tiny", {"fc.weight": torch.zeros(2)})
+
+
+def test_weights_of_a_whole_student_load_into_another_temporal_kind(tmp_path: Path) -> None:
+    """The classifier is left out, and a shifted backbone names its weights as a plain one does."""
+    student = build_model(ModelConfig(backbone="efficientnet_lite0", temporal="tsm"), 3, 7, 4)
+    save_file(student.state_dict(), tmp_path / "student.safetensors")
+    backbone = build_backbone("efficientnet_lite0", in_channels=3, weights=tmp_path / "student.safetensors")
+    for key, value in backbone.state_dict().items():
+        assert torch.equal(value, student.backbone.state_dict()[key])
 
 
 def test_imagenet_offline_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

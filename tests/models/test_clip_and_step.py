@@ -4,36 +4,95 @@ import itertools
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kd_edge.models import BACKBONES, ClipModel, ModelConfig, StreamingStep, build_model
+from kd_edge.models.shift import state_shapes
 
 
 def trained_looking(model: ClipModel) -> ClipModel:
-    """Give the batch norms running statistics that are not the initial ones."""
+    """Give the batch norms the statistics of one batch: with the initial ones most nets put out almost a constant."""
     torch.manual_seed(1)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)  # type: ignore[union-attr]
-            module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d)]
+    convolution = next(m for m in model.modules() if isinstance(m, torch.nn.Conv2d))
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        model.train()(torch.randn(3, model.segments, convolution.in_channels, 40, 40))
     return model.eval()
 
 
+KINDS = ("tsn", "tconv", "trn", "tsm_causal")
+LEFT_OUT = [("tiny", "tsm_causal"), ("resnet50", "tsn"), ("resnet50", "tconv")]  # impossible; slow and like resnet18
+
+
 @pytest.mark.parametrize(
-    ("backbone", "temporal"), list(itertools.product(("tiny", "resnet18", "mobilenet_v3_small"), ("tsn", "tconv")))
+    ("backbone", "temporal"), [p for p in itertools.product(BACKBONES, KINDS) if p not in LEFT_OUT]
 )
 def test_stepping_through_a_clip_gives_the_clip_logits(backbone: str, temporal: str) -> None:
-    config = ModelConfig.model_validate({"backbone": backbone, "temporal": temporal, "hidden": 16})
-    model = trained_looking(build_model(config, in_channels=3, classes=5, segments=4))
+    options = {"backbone": backbone, "temporal": temporal, "hidden": 16, "bottleneck": 16}
+    model = trained_looking(build_model(ModelConfig.model_validate(options), in_channels=3, classes=5, segments=4))
     step = StreamingStep(model).eval()
-    clip = torch.randn(2, 4, 3, 48, 48)
+    clip = torch.randn(2, 4, 3, 40, 40)
     with torch.no_grad():
         expected = model(clip)
+        assert expected.std(dim=0).max() > 1e-2  # the clips can be told apart at all
         past = torch.zeros(2, 3, model.backbone.feature_size)
+        states = [torch.zeros(2, *shape) for _, shape in state_shapes(model.backbone, 3, 40)]
         for segment in range(4):
-            feature, logits = step(clip[:, segment], past)
+            feature, logits, *states = step(clip[:, segment], past, *states)
             past = torch.cat([past[:, 1:], feature.unsqueeze(1)], dim=1)
     assert feature.shape == (2, model.backbone.feature_size)
-    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
+    assert bool(states) == (temporal == "tsm_causal")
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5 * max(1, expected.abs().max().item()))
+
+
+def test_later_steps_of_a_stateful_model_are_another_function() -> None:
+    """Its states reach behind the window: the fifth label is not that of a clip of the last four frames."""
+    config = ModelConfig(backbone="resnet10_thin", temporal="tsm_causal")
+    model = trained_looking(build_model(config, in_channels=1, classes=5, segments=4))
+    frames = torch.randn(1, 5, 1, 32, 32)
+    step, past = StreamingStep(model).eval(), torch.zeros(1, 3, 256)
+    states = [torch.zeros(1, *shape) for _, shape in state_shapes(model.backbone, 1, 32)]
+    with torch.no_grad():
+        for k in range(5):
+            feature, logits, *states = step(frames[:, k], past, *states)
+            past = torch.cat([past[:, 1:], feature.unsqueeze(1)], dim=1)
+        assert (logits - model(frames[:, 1:])).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("temporal", ["tsn", "tsm", "tconv"])
+def test_partial_bn_trains_the_first_norm_of_the_backbone_alone(temporal: str) -> None:
+    config = ModelConfig.model_validate({"backbone": "resnet10_thin", "temporal": temporal, "partial_bn": True})
+    model = build_model(config, in_channels=1, classes=3, segments=4)
+    norms = {name for name, m in model.backbone.named_modules() if isinstance(m, torch.nn.BatchNorm2d)}
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
+    for _ in range(2):
+        assert model.eval().train() is model  # also after an evaluation
+        torch.nn.functional.cross_entropy(model(torch.randn(2, 4, 1, 32, 32)), torch.tensor([0, 2])).backward()
+        optimiser.step()
+    assert model.training
+    changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
+    of_norms = {k.removeprefix("backbone.") for k in changed if k.removeprefix("backbone.").rpartition(".")[0] in norms}
+    assert of_norms == {"bn1.weight", "bn1.bias", "bn1.running_mean", "bn1.running_var", "bn1.num_batches_tracked"}
+    assert {"backbone.layer4.0.conv2.weight", "head.classifier.weight"} <= changed
+    assert ("head.norm1.running_mean" in changed) == (temporal == "tconv")
+
+
+def test_without_partial_bn_all_norms_train() -> None:
+    model = build_model(ModelConfig(backbone="resnet10_thin"), in_channels=1, classes=3, segments=4).train()
+    assert all(m.training for m in model.modules())
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_a_saved_configuration_of_before_still_loads() -> None:
+    """Runs know backbone, temporal, dropout and hidden; what came later has defaults that change nothing."""
+    saved = {"backbone": "resnet18", "temporal": "tconv", "dropout": 0.5, "hidden": 256}
+    config = ModelConfig.model_validate(saved)
+    assert not config.partial_bn
+    assert {k: v for k, v in config.model_dump().items() if k in saved} == saved
 
 
 def test_tsn_is_the_mean_of_the_segment_logits_and_ignores_order() -> None:
@@ -66,6 +125,45 @@ def test_every_backbone_has_the_feature_size_and_stages_it_names(backbone: str) 
     assert tuple(s[1] for s in shapes) == model.backbone.stage_channels
     strides = [64 // s[2] for s in shapes]
     assert strides == ([2, 4, 8, 16] if backbone == "tiny" else [4, 8, 16, 32])
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    backbone=st.sampled_from(["resnet10_thin", "mobilenet_v3_small", "efficientnet_lite0"]),
+    batch=st.integers(1, 3),
+    segments=st.integers(2, 5),
+    px=st.integers(32, 64),
+)
+def test_stateful_steps_are_exact_at_any_size(backbone: str, batch: int, segments: int, px: int) -> None:
+    config = ModelConfig.model_validate({"backbone": backbone, "temporal": "tsm_causal"})
+    model = trained_looking(build_model(config, in_channels=1, classes=3, segments=segments))
+    step, clip = StreamingStep(model).eval(), torch.randn(batch, segments, 1, px, px)
+    past = torch.zeros(batch, segments - 1, model.backbone.feature_size)
+    states = [torch.zeros(batch, *shape) for _, shape in state_shapes(model.backbone, 1, px)]
+    with torch.no_grad():
+        for frame in clip.unbind(1):
+            feature, logits, *states = step(frame, past, *states)
+            past = torch.cat([past[:, 1:], feature.unsqueeze(1)], dim=1)
+        expected = model(clip)
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5 * max(1, expected.abs().max().item()))
+
+
+@pytest.mark.parametrize(("backbone", "states"), [("mobilenet_v3_small", 6), ("efficientnet_lite0", 9)])
+def test_stateful_step_exports_with_a_dynamic_batch(backbone: str, states: int) -> None:
+    config = ModelConfig.model_validate({"backbone": backbone, "temporal": "tsm_causal"})
+    model = trained_looking(build_model(config, in_channels=1, classes=3, segments=3))
+    step, free = StreamingStep(model).eval(), {0: torch.export.Dim.DYNAMIC}
+
+    def arguments(batch: int) -> tuple[torch.Tensor, ...]:
+        carried = [torch.randn(batch, *shape) for _, shape in state_shapes(model.backbone, 1, 32)]
+        return torch.randn(batch, 1, 32, 32), torch.randn(batch, 2, model.backbone.feature_size), *carried
+
+    shapes = (free, free, (free,) * states)
+    program = torch.export.export(step, arguments(2), dynamic_shapes=shapes).module()
+    for batch in (1, 5):
+        given = arguments(batch)
+        with torch.no_grad():
+            torch.testing.assert_close(program(*given), step(*given), rtol=1e-5, atol=1e-5)
 
 
 def test_step_exports_with_a_dynamic_batch() -> None:

@@ -68,6 +68,10 @@ def test_rows_that_did_not_run_say_so(study: StudyConfig, tmp_path: Path) -> Non
     assert [line.cells["subjects"].missing for line in lines] == [2, 2, 2]
     text = report_markdown(study, lines)
     assert "| AT | - | 74.6 | not run | - |" in text
+    unpublished = study.model_copy(update={"rows": study.rows[:2]})
+    text = report_markdown(unpublished, report(unpublished, tmp_path / "studies" / "nothing"))
+    assert "published" not in text
+    assert "| ST | - | not run | - |" in text
 
 
 def test_a_spread_needs_two_seeds(study: StudyConfig, tmp_path: Path) -> None:

@@ -6,66 +6,14 @@ import builtins
 import json
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from kd_edge import artifact, cli
-
-Kd = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def kd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Kd:
-    """Run ``kd-edge ARGUMENTS`` in an empty folder; returns exit code, output and error output."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("KD_EDGE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("KD_EDGE_DATA", raising=False)
-    for console in (cli.out, cli.err):
-        monkeypatch.setattr(console, "_width", 400)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["kd-edge", *arguments])
-        code: Any = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
-TINY = {
-    "data.clips_per_class": 4,
-    "data.subjects": 4,
-    "student.epochs": 1,
-    "teacher.epochs": 1,
-    "student.model.backbone": "tiny",
-    "teacher.model.backbone": "tiny",
-    "student.preprocess.resize_px": 24,
-    "student.preprocess.input_px": 24,
-    "teacher.preprocess.resize_px": 24,
-    "teacher.preprocess.input_px": 24,
-}
-TINY_SETTINGS = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}")]
-
-
-def one_line(error: str) -> str:
-    """The single line a mistake must print."""
-    lines = error.strip().splitlines()
-    assert len(lines) == 1, error
-    assert lines[0].startswith("error: ")
-    assert "Expected " in lines[0]
-    assert "Fix: " in lines[0]
-    return lines[0]
-
-
-# ------------------------------------------------------------------------------------------- the whole way, small
+from kd_edge import artifact
+from tests.cli.conftest import TINY_SETTINGS, Kd, one_line
 
 
 def test_train_export_evaluate_run(kd: Kd, tmp_path: Path) -> None:
@@ -258,7 +206,7 @@ def test_a_class_without_a_sample(kd: Kd, tmp_path: Path, utd_root: Path) -> Non
 def test_training_is_not_overwritten(kd: Kd, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "mine"
     folder.mkdir(parents=True)
-    shutil.copy(Path(__file__).parents[1] / "train" / "recipes" / "quickstart.toml", folder / "recipe.toml")
+    shutil.copy(Path(__file__).parents[2] / "train" / "recipes" / "quickstart.toml", folder / "recipe.toml")
     code, _, error = kd("train", "--out", "runs/mine")
     assert code == 2
     assert "holds a run already" in one_line(error)

@@ -1,0 +1,64 @@
+"""The command line in an empty folder."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kd_edge import cli
+
+Kd = Callable[..., tuple[int, str, str]]
+
+
+TINY = {
+    "data.clips_per_class": 4,
+    "data.subjects": 4,
+    "student.epochs": 1,
+    "teacher.epochs": 1,
+    "student.model.backbone": "tiny",
+    "teacher.model.backbone": "tiny",
+    "student.preprocess.resize_px": 24,
+    "student.preprocess.input_px": 24,
+    "teacher.preprocess.resize_px": 24,
+    "teacher.preprocess.input_px": 24,
+}
+TINY_SETTINGS = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}")]
+
+
+def one_line(error: str) -> str:
+    """The single line a mistake must print."""
+    lines = error.strip().splitlines()
+    assert len(lines) == 1, error
+    assert lines[0].startswith("error: ")
+    assert "Expected " in lines[0]
+    assert "Fix: " in lines[0]
+    return lines[0]
+
+
+# ------------------------------------------------------------------------------------------- the whole way, small
+
+
+@pytest.fixture
+def kd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Kd:
+    """Run ``kd-edge ARGUMENTS``; returns exit code, output and error output."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KD_EDGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("KD_EDGE_DATA", raising=False)
+    for console in (cli.out, cli.err):
+        monkeypatch.setattr(console, "_width", 400)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["kd-edge", *arguments])
+        code: Any = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call

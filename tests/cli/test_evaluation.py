@@ -1,0 +1,91 @@
+"""What evaluate says on the terminal and as JSON; the figures themselves are tested where they are made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kd_edge import evaluate
+from kd_edge.evaluate import ClipScore, Evaluation
+from kd_edge.joined import Score, StreamingScore
+from kd_edge.spotting import Spotting
+from kd_edge.untrimmed import DetectionEvaluation, DetectionScore
+
+Kd = Callable[..., tuple[int, str, str]]
+
+CLIPS = Evaluation(
+    "m.onnx", "pku_mmd", "cross_view", "ir", "fp32", 2.0, ClipScore(50, 0.8, 0.75, 0.96, 0.585, 0.031),
+    StreamingScore(Score(50, 0.7, 0.6), None, None, 1, 2, 3000, 250.0), {"bow": 0.8}, [[8, 2], [0, 10]],
+)  # fmt: skip
+
+
+def detected(settings: Spotting, iou: float) -> DetectionEvaluation:
+    return DetectionEvaluation(
+        "m.onnx", "pku_mmd", "cross_view", "ir", "fp32", 2.0, settings, iou, 3, 40,
+        DetectionScore(90, 0.41, 0.52, 0.43, 0.44, 0.35), DetectionScore(45, 0.39, 0.61, 0.4, 0.41, 0.33), 0.3,
+        {"bow": 0.5}, 1, 9000, 120.0, {"0003-R": "0003-R.avi is damaged"},
+    )  # fmt: skip
+
+
+def test_all_figures_of_clips_are_said(kd: Kd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_, **__: CLIPS)
+    code, text, _ = kd("evaluate", "m.onnx", "--streaming")
+    assert code == 0
+    for part in ("80.0%", "75.0%", "mAP 58.5%", "top 5 96.0%", "calibration error 0.031", "70.0%", "250 frames/s"):
+        assert part in text
+    code, text, _ = kd("evaluate", "m.onnx", "--json")
+    figures = json.loads(text)
+    assert set(figures["clip"]) == {"clips", "accuracy", "macro_f1", "top5", "map", "ece"}
+    assert figures["confusion"] == [[8, 2], [0, 10]]
+    assert figures["per_class"] == {"bow": 0.8}
+
+
+def test_all_figures_of_detection_are_said(kd: Kd, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def detect(model: Path, **given: Any) -> DetectionEvaluation:
+        asked.update(given, model=model)
+        return detected(given["settings"], given["iou"])
+
+    monkeypatch.setattr(evaluate, "detect", detect)
+    code, text, _ = kd(
+        "evaluate", "m.onnx", "--detection", "--threshold", "0.25", "--iou", "0.3", "--scale", "0.5", "--scale", "2",
+        "--proposals", "windows", "--split", "cross_view", "--write", "found",
+    )  # fmt: skip
+    assert code == 0
+    assert asked["settings"] == Spotting(threshold=0.25, scales=(0.5, 2.0), proposals="windows")
+    assert (asked["iou"], asked["split"], asked["write"]) == (0.3, "cross_view", Path("found"))
+    for part in (
+        "0.410", "0.520", "0.430", "0.440", "0.350", "proposals of at least 0.30", "0.610", "40 actions", "overlap 0.3",
+        "windows of 1.00, 4.00 s", "1 videos without a proposal", "0003-R.avi is damaged", "proposals in found",
+    ):  # fmt: skip
+        assert part in text
+    code, text, _ = kd("evaluate", "m.onnx", "--detection", "--json")
+    figures = json.loads(text)
+    assert figures["settings"] == Spotting().model_dump(mode="json")
+    assert figures["iou"] == 0.5
+    assert figures["every"]["map_action"] == 0.43
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--iou", "0.3"], ["--iou", "add --detection"]),
+        (["--write", "found"], ["--write", "add --detection"]),
+        (["--detection", "--streaming"], ["--detection with --streaming"]),
+        (["--detection", "--threshold", "1.5"], ["threshold", "less than 1", "got 1.5"]),
+        (["--detection", "--proposals", "boxes"], ["proposals", "'runs' or 'windows'", "got 'boxes'"]),
+        (["--detection", "--scale", "0"], ["scales.0", "greater than or equal to 0.1"]),
+    ],
+)
+def test_a_mistake_is_one_line(kd: Kd, arguments: list[str], parts: list[str]) -> None:
+    code, text, error = kd("evaluate", "m.onnx", *arguments)
+    assert code == 2
+    assert text == ""
+    (line,) = error.strip().splitlines()
+    for part in parts:
+        assert part in line

@@ -1,0 +1,84 @@
+"""Dry runs, layers and studies on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import TINY_SETTINGS, Kd, one_line
+
+
+def test_a_dry_run_writes_nothing(kd: Kd, tmp_path: Path) -> None:
+    code, out, _ = kd("train", "quickstart", *TINY_SETTINGS, "--dry-run")
+    assert code == 0
+    assert "mgcam" in out
+    assert "backbone.layer4" in out
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+    code, out, _ = kd("train", "quickstart", *TINY_SETTINGS, "--dry-run", "--json")
+    assert set(json.loads(out)["losses"]) == {"ce", "dkd", "mgcam", "total"}
+
+
+def test_layers_of_a_network_are_listed_with_what_looks_at_them(kd: Kd) -> None:
+    code, out, _ = kd("recipes", "layers", "utd_mhad_pose_to_depth", "--teacher")
+    assert code == 0
+    line = next(line for line in out.splitlines() if "backbone.layer3 " in line)
+    assert "(8, 1024, 4, 4)" in line
+    assert "mgcam" in line
+    _, out, _ = kd("recipes", "layers", "utd_mhad_pose_to_depth", "--json")
+    found = json.loads(out)
+    assert found["losses"]["mgcam"] == [f"backbone.layer{n}" for n in (1, 2, 3, 4)]
+    assert {"path": "backbone.layer1.0.conv1", "kind": "Conv2d", "shape": [8, 64, 16, 16]} in found["layers"]
+    code, _, error = kd("recipes", "layers", "utd_mhad_depth_alone", "--teacher")
+    assert code == 2
+    assert "has no teacher" in one_line(error)
+
+
+def test_a_study_from_its_list_to_its_table(kd: Kd, tmp_path: Path) -> None:
+    _, out, _ = kd("study", "list")
+    assert "mgcam_table1" in out
+    assert "8 rows, 16 runs" in next(line for line in out.splitlines() if line.startswith("mgcam_table2"))
+    _, out, _ = kd("study", "show", "mgcam_table1")
+    assert "80.86" in out
+    code, out, _ = kd("study", "show", "mgcam_table1", "--row", "at")
+    (tmp_path / "at.toml").write_text(out)
+    assert code == 0
+    code, _, error = kd("train", "at.toml", "--dry-run")
+    assert code == 2
+    assert "no folder given for the recordings" in one_line(error)
+
+    studies = tmp_path / "train" / "studies"
+    studies.mkdir(parents=True)
+    rows = '[[rows]]\nname = "sp"\ntitle = "SP"\npublished = { subjects = 76.0 }\nset.losses = [{ kind = "sp" }]\n'
+    (studies / "mine.toml").write_text(f'title = "mine"\nbase = "quickstart"\nsplits = ["subjects"]\n{rows}')
+    code, out, _ = kd("study", "run", "mine", *TINY_SETTINGS, "--dry-run")
+    assert code == 0
+    assert "sp-subjects-s0: ce" in out
+    assert not (tmp_path / "runs").exists()
+    code, out, _ = kd("study", "run", "mine", *TINY_SETTINGS)
+    assert code == 0
+    assert (tmp_path / "runs" / "studies" / "mine" / "sp-subjects-s0" / "summary.json").is_file()
+    code, out, _ = kd("study", "run", "mine", *TINY_SETTINGS)
+    assert "there already" in out
+    (tmp_path / "page.md").write_text("<!-- mine -->\n<!-- /mine -->\n")
+    code, out, _ = kd("study", "report", "mine", *TINY_SETTINGS, "--into", "page.md")
+    assert code == 0
+    assert "| SP | 1 | 76.0 |" in (tmp_path / "page.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["study", "run", "mgcam_tabel1"], ["unknown study", "did you mean 'mgcam_table1'"]),
+        (["study", "run", "mgcam_table1", "--rows", "att"], ["no row 'att'", "did you mean 'at'"]),
+        (["study", "run", "mgcam_table1", "--seeds", "a"], ["--seeds a", "0,1,2"]),
+        (["study", "report", "mgcam_table1", "--into", "none.md"], ["none.md", "<!-- mgcam_table1 -->"]),
+        (["train", "--resume", "x", "--dry-run"], ["--resume with"]),
+    ],
+)
+def test_a_mistake_in_a_study_is_one_line(kd: Kd, arguments: list[str], parts: list[str]) -> None:
+    code, _, error = kd(*arguments)
+    assert code == 2
+    for part in parts:
+        assert part in one_line(error)

@@ -1,0 +1,128 @@
+"""A foreground region on the robot: the same network input as from the recorded clip, in fixed memory."""
+
+from __future__ import annotations
+
+import statistics
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from kd_edge.crop import ForegroundRegion
+from kd_edge.preprocess import FixedWindow, PercentileWindow, Preprocess, recorded_input
+from kd_edge.runtime.source import SourceState
+from kd_edge.types import Clip
+
+from .conftest import tiny_manifest
+
+MS = 1_000_000
+REGION = ForegroundRegion(low=1000, high=3000)
+WINDOWS = {"fixed": FixedWindow(low=500, high=3500), "percentile": PercentileWindow(ignore_value=0)}
+
+
+def walking(count: int, shape: tuple[int, int], dtype: str) -> np.ndarray:
+    """Somebody crosses the view, grows, and is gone in the last frames."""
+    rng = np.random.default_rng(1)
+    frames = np.zeros((count, *shape), dtype)
+    person, far = (2000, 3500) if dtype == "uint16" else (120, 220)
+    frames[:] = far + rng.integers(0, 20, frames.shape)
+    for k in range(count - 3):
+        top, left = shape[0] // 4, k * shape[1] // (2 * count)
+        height, width = shape[0] // 3 + k // 2, shape[1] // 8 + k % 5
+        noise = rng.integers(0, 30, (height, width))
+        frames[k, top : top + height, left : left + width] = person + noise
+    return frames
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("offsets", [(0,), (0, 70), (0, 70, 140)])
+@pytest.mark.parametrize(("dtype", "shape", "resize_px"), [("uint16", (48, 64), 24), ("uint8", (45, 61), 30)])
+def test_the_stream_sees_what_the_recorded_clip_shows(
+    window: str, offsets: tuple[int, ...], dtype: str, shape: tuple[int, int], resize_px: int
+) -> None:
+    region, limits = REGION, WINDOWS[window]
+    if dtype == "uint8":
+        region = ForegroundRegion(low=100, high=160, margin=0.2)
+        limits = FixedWindow(low=50, high=250) if window == "fixed" else limits
+    spec = Preprocess(resize_px=resize_px, input_px=16, motion_offsets_ms=offsets, window=limits, region=region)
+    frames = walking(24, shape, dtype)
+    stamps = np.arange(24, dtype=np.int64) * 35 * MS
+    expected = recorded_input(Clip(frames, stamps), np.arange(24), spec)
+    state = SourceState(tiny_manifest(preprocess=spec, dtype=dtype, clip_seconds=1.2))
+    out = np.empty_like(expected[0])
+    ready = []
+    for k, (frame, stamp) in enumerate(zip(frames, stamps, strict=True)):
+        if state.observe(frame, int(stamp)):
+            state.fill(out)
+            assert np.array_equal(out, expected[k]), k
+            assert state.motion_error_ns == 0
+            ready.append(k)
+    assert ready == list(range(max(0, offsets[-1] // 35 - 1), 24))  # half a step, 35 ms, is tolerated
+    whole = spec.model_validate({**spec.model_dump(), "region": {"kind": "frame"}})
+    assert not np.allclose(recorded_input(Clip(frames, stamps), np.arange(24), whole), expected)
+
+
+def test_a_restart_and_another_size_forget_the_frames() -> None:
+    spec = Preprocess(resize_px=24, input_px=16, motion_offsets_ms=(0, 70), window=WINDOWS["fixed"], region=REGION)
+    state = SourceState(tiny_manifest(preprocess=spec, dtype="uint16", clip_seconds=1.2))
+    small, large = walking(6, (48, 64), "uint16"), walking(6, (96, 128), "uint16")
+    assert [state.observe(frame, k * 70 * MS) for k, frame in enumerate(small)] == [False] + [True] * 5
+    state.restart("gap")
+    assert not state.observe(small[0], 1000 * MS)
+    assert state.observe(small[1], 1070 * MS)
+    assert not state.observe(large[0], 1140 * MS)
+    assert state.cause == "frame size changed from 64x48 to 128x96"
+    assert state.observe(large[1], 1210 * MS)
+    out = np.empty((2, 16, 16), np.float32)
+    state.fill(out)
+    expected = recorded_input(Clip(large[:2], np.array([0, 70 * MS])), np.array([1]), spec)[0]
+    assert np.array_equal(out, expected)
+
+
+def test_a_late_plane_is_reported_and_a_gap_starts_anew() -> None:
+    spec = Preprocess(resize_px=24, input_px=16, motion_offsets_ms=(0, 70), window=WINDOWS["fixed"], region=REGION)
+    state = SourceState(tiny_manifest(preprocess=spec, dtype="uint16", clip_seconds=1.2))  # longest gap 150 ms
+    frames = walking(8, (48, 64), "uint16")
+    state.observe(frames[0], 0)
+    assert state.observe(frames[1], 120 * MS)
+    assert state.motion_error_ns == 15 * MS  # 50 ms from its moment, 35 ms are tolerated
+    assert not state.observe(frames[2], 320 * MS)
+
+
+def test_steady_state_allocates_no_frame_sized_buffer() -> None:
+    spec = Preprocess(resize_px=256, input_px=224, motion_offsets_ms=(0, 70, 140), region=ForegroundRegion(low=100))
+    state = SourceState(tiny_manifest(preprocess=spec, clip_seconds=2.4))
+    frames = np.random.default_rng(0).integers(0, 256, (4, 480, 640), dtype=np.uint8)
+    for k in range(20):
+        state.observe(frames[k % 4], k * 33 * MS)
+    tracemalloc.start()
+    try:
+        state.observe(frames[0], 20 * 33 * MS)
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        for k in range(21, 60):
+            state.observe(frames[k % 4], k * 33 * MS)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak - before < 224 * 224
+
+
+@pytest.mark.parametrize("region", ["frame", "foreground"])
+@pytest.mark.parametrize(("px", "offsets"), [(224, (0,)), (96, (0, 70, 140)), (224, (0, 70, 140))])
+def test_host_work(region: str, px: int, offsets: tuple[int, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    values = {"resize_px": px * 8 // 7, "input_px": px, "motion_offsets_ms": offsets, "region": {"kind": region}}
+    state = SourceState(tiny_manifest(preprocess=Preprocess.model_validate(values), clip_seconds=2.4))
+    frames = walking(16, (480, 640), "uint8")
+    out = np.empty((len(offsets), px, px), np.float32)
+    seconds = []
+    for k in range(200):
+        started = time.perf_counter()
+        if state.observe(frames[k % 16], k * 33 * MS):
+            state.fill(out)
+        seconds.append(time.perf_counter() - started)
+    with capsys.disabled():
+        median = statistics.median(seconds[50:]) * 1e3
+        print(f"\nnetwork input of a 640x480 frame, {px} px, {len(offsets)} planes, {region}: {median:.3f} ms")  # noqa: T201
+    assert np.isfinite(out).all()
