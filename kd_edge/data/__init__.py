@@ -8,13 +8,28 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kd_edge.data.dataset import Dataset, ImageFormat, Sample, Split, check_split, validation_split
+from kd_edge.data.dataset import (
+    ActionInterval,
+    Dataset,
+    ImageFormat,
+    LongVideo,
+    LongVideos,
+    Sample,
+    Split,
+    check_split,
+    validation_split,
+)
 from kd_edge.errors import DataError
 
 __all__ = [
+    "ActionInterval",
     "DataConfig",
     "Dataset",
     "ImageFormat",
+    "LongVideo",
+    "LongVideos",
+    "NtuRgbdData",
+    "PkuMmdData",
     "Sample",
     "Split",
     "SyntheticData",
@@ -62,16 +77,49 @@ class UtdMhadData(BaseModel):
     root: Path | None = None
 
 
-DataConfig = Annotated[SyntheticData | UtdMhadData, Field(discriminator="kind")]
+class NtuRgbdData(BaseModel):
+    """NTU RGB+D 60 (Shahroudy, Liu, Ng, Wang, CVPR 2016): RGB and near infrared video.
+
+    Attributes:
+        root: The folder with ``nturgb+d_rgb/`` and ``nturgb+d_ir/``; None takes ``--data`` or ``KD_EDGE_DATA``.
+        actions: ``ten`` reads A001 to A010, ``all`` A001 to A060.
+        exclude: Text file of sample names to leave out, one a line (the official list of missing skeletons is one).
+        decode_height_px: Higher pictures are scaled down to this height while decoding.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Literal["ntu_rgbd"] = "ntu_rgbd"
+    root: Path | None = None
+    actions: Literal["ten", "all"] = "ten"
+    exclude: Path | None = None
+    decode_height_px: int = Field(480, ge=32, le=1080)
 
 
-def open_dataset(config: SyntheticData | UtdMhadData, data_root: Path | None = None) -> Dataset:
+class PkuMmdData(BaseModel):
+    """PKU-MMD (Liu, Hu, Li, Song, Liu, 2017): RGB and near infrared; long videos, cut into their labelled actions.
+
+    Attributes:
+        root: The folder with ``Data/``, ``Label/`` and ``Split/``; None takes ``--data`` or ``KD_EDGE_DATA``.
+        decode_height_px: Higher pictures are scaled down to this height while decoding.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Literal["pku_mmd"] = "pku_mmd"
+    root: Path | None = None
+    decode_height_px: int = Field(480, ge=32, le=1080)
+
+
+AnyData = SyntheticData | UtdMhadData | NtuRgbdData | PkuMmdData
+DataConfig = Annotated[AnyData, Field(discriminator="kind")]
+
+
+def open_dataset(config: AnyData, data_root: Path | None = None) -> Dataset:
     """Open the configured data set; nothing is decoded yet.
 
     Args:
         config: Which one, with its settings.
         data_root: Folder with the recordings, before the configured one and ``KD_EDGE_DATA``: the data set's own
-            folder, or one that holds it as ``utd-mhad/``. Generated data needs none.
+            folder, or one that holds it as ``utd-mhad/``, ``ntu-rgbd/`` or ``pku-mmd/``. Generated data needs none.
 
     Raises:
         DataError: No folder given, or not the data set's.
@@ -82,9 +130,21 @@ def open_dataset(config: SyntheticData | UtdMhadData, data_root: Path | None = N
 
         return Synthetic(**config.model_dump(exclude={"kind"}))
     from kd_edge.data.cache import cache_root
+
+    root = _recordings(data_root or config.root, config.kind.replace("_", "-"))
+    settings = config.model_dump(exclude={"kind", "root"})
+    memo = cache_root() / "hashes.jsonl"
+    if isinstance(config, NtuRgbdData):
+        from kd_edge.data.ntu_rgbd import NtuRgbd
+
+        return NtuRgbd(root, **settings, hash_memo=memo)
+    if isinstance(config, PkuMmdData):
+        from kd_edge.data.pku_mmd import PkuMmd
+
+        return PkuMmd(root, **settings, hash_memo=memo.with_name("sampled-hashes.jsonl"))
     from kd_edge.data.utd_mhad import UtdMhad
 
-    return UtdMhad(_recordings(data_root or config.root, "utd-mhad"), hash_memo=cache_root() / "hashes.jsonl")
+    return UtdMhad(root, hash_memo=memo)
 
 
 def _recordings(given: Path | None, folder: str) -> Path:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
-from kd_edge.data.dataset import Dataset, Sample, require_modality
+from kd_edge.data.dataset import Dataset, Probe, Probed, Sample, listed, require_modality
 from kd_edge.data.synthetic import Synthetic
 from kd_edge.errors import DataError, import_extra
 from kd_edge.types import Clip
@@ -23,7 +24,7 @@ class ModalityReport:
 
     Attributes:
         modality: Its name.
-        usable: Number of clips that can be decoded.
+        usable: Number of clips that can be decoded; of a quick check, whose file is there with a sound header.
         unusable: Sample id -> what is wrong with its file (absent or damaged), naming it.
         frames: Shortest, median and longest clip, in frames; zeros when none is usable.
         seconds: Likewise in seconds, first to last frame.
@@ -48,6 +49,9 @@ class Report:
         modalities: One report each.
         per_class: Class name -> number of samples.
         per_subject: Subject -> number of samples.
+        remarks: What else to know before training: counts against the official ones, repaired labels, modalities of
+            one sample that differ in length by more than a tenth.
+        quick: Whether only headers were read.
     """
 
     dataset: str
@@ -57,6 +61,8 @@ class Report:
     modalities: tuple[ModalityReport, ...]
     per_class: dict[str, int]
     per_subject: dict[str, int]
+    remarks: tuple[str, ...] = ()
+    quick: bool = False
 
     @property
     def faultless(self) -> bool:
@@ -65,7 +71,11 @@ class Report:
 
 
 def check(
-    dataset: Dataset, modalities: Sequence[str] | None = None, progress: Callable[[int, int], None] | None = None
+    dataset: Dataset,
+    modalities: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    quick: bool = False,
 ) -> Report:
     """Decode every clip once and report what is there, what is missing and what is damaged.
 
@@ -73,6 +83,8 @@ def check(
         dataset: What to check.
         modalities: Which of its modalities; None takes all.
         progress: Called with (samples done, samples in all).
+        quick: Read the headers of the files only, where the data set can: presence, size and number of frames. Damage
+            inside a file stays unseen.
 
     Raises:
         DataError: Unknown modality.
@@ -80,15 +92,16 @@ def check(
     chosen = dataset.modalities if modalities is None else tuple(modalities)
     for modality in chosen:
         require_modality(modality, dataset.modalities, dataset.name)
+    probed = dataset if quick and isinstance(dataset, Probed) else None
     unusable: dict[str, dict[str, str]] = {m: {} for m in chosen}
-    lengths: dict[str, list[tuple[int, float]]] = {m: [] for m in chosen}
+    lengths: dict[str, dict[str, Probe]] = {m: {} for m in chosen}
     for done, sample in enumerate(dataset.samples, 1):
         for modality in chosen:
-            clip = _opened(dataset, sample, modality)
-            if isinstance(clip, DataError):
-                unusable[modality][sample.id] = clip.found
+            length = _length(dataset, probed, sample, modality)
+            if isinstance(length, DataError):
+                unusable[modality][sample.id] = length.found
             else:
-                lengths[modality].append((len(clip), clip.seconds))
+                lengths[modality][sample.id] = length
         if progress is not None:
             progress(done, len(dataset.samples))
     faulty = {sample_id for found in unusable.values() for sample_id in found}
@@ -98,9 +111,11 @@ def check(
         samples=len(dataset.samples),
         complete=len(dataset.samples) - len(faulty),
         gaps=dataset.gaps(),
-        modalities=tuple(_report(m, lengths[m], unusable[m]) for m in chosen),
+        modalities=tuple(_report(m, list(lengths[m].values()), unusable[m]) for m in chosen),
         per_class={name: classes[label] for label, name in enumerate(dataset.labels)},
         per_subject=dict(sorted(subjects.items(), key=lambda item: (len(item[0]), item[0]))),
+        remarks=(*dataset.remarks(), *_uneven(lengths)),
+        quick=probed is not None,
     )
 
 
@@ -180,14 +195,26 @@ def _write_video(path: Path, clip: Clip, fps: float) -> None:
         )
 
 
-def _opened(dataset: Dataset, sample: Sample, modality: str) -> Clip | DataError:
+def _length(dataset: Dataset, probed: Probed | None, sample: Sample, modality: str) -> Probe | DataError:
     try:
-        return dataset.open(sample, modality)
+        if probed is not None:
+            return probed.probe(sample, modality)
+        clip = dataset.open(sample, modality)
+        return Probe(len(clip), clip.seconds)
     except DataError as error:
         return error
 
 
-def _report(modality: str, lengths: list[tuple[int, float]], unusable: dict[str, str]) -> ModalityReport:
+def _uneven(lengths: Mapping[str, Mapping[str, Probe]]) -> Iterator[str]:
+    """Samples whose modalities last so differently that one of them may be cut off."""
+    for one, other in combinations(lengths, 2):
+        pairs = {i: (lengths[one][i].seconds, lengths[other][i].seconds) for i in lengths[one] if i in lengths[other]}
+        uneven = [i for i, (a, b) in pairs.items() if abs(a - b) > max(0.1 * max(a, b), 0.2)]
+        if uneven:
+            yield f"{one} and {other} differ in length by more than a tenth: {listed(uneven)}"
+
+
+def _report(modality: str, lengths: list[Probe], unusable: dict[str, str]) -> ModalityReport:
     if not lengths:
         return ModalityReport(modality, 0, unusable, (0, 0, 0), (0.0, 0.0, 0.0))
     frames, seconds = (np.array(column) for column in zip(*lengths, strict=True))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from kd_edge.errors import DataError, did_you_mean
-from kd_edge.types import Clip
+from kd_edge.types import Clip, Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +116,10 @@ class Dataset(Protocol):
         """Sample id -> remark, for samples that the complete data set has and this copy lacks altogether."""
         ...
 
+    def remarks(self) -> tuple[str, ...]:
+        """What a user should know of this copy before training: counts against the official ones, repaired labels."""
+        ...
+
     def splits(self) -> tuple[str, ...]:
         """Names accepted by ``split``."""
         ...
@@ -125,6 +129,88 @@ class Dataset(Protocol):
 
         Raises:
             DataError: Unknown name, or a class without a training sample.
+        """
+        ...
+
+
+class Probe(NamedTuple):
+    """Length of a recording by its file's header.
+
+    Attributes:
+        frames: Number of frames; 0 when the header does not tell.
+        seconds: First to last frame.
+    """
+
+    frames: int
+    seconds: float
+
+
+@runtime_checkable
+class Probed(Protocol):
+    """A data set whose recordings tell their length without being decoded."""
+
+    def probe(self, sample: Sample, modality: str) -> Probe:
+        """Read the header of one recording.
+
+        Raises:
+            DataError: Absent, cut off or not a recording; the file is named.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ActionInterval:
+    """One labelled action in a long video.
+
+    Attributes:
+        label: Position of the class in the data set's labels, 0-based.
+        start: First frame of the action, 0-based.
+        end: Last frame of the action (inclusive), >= start.
+    """
+
+    label: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class LongVideo:
+    """An untrimmed recording with several actions in it.
+
+    Attributes:
+        id: Unique in the data set, for example ``"0002-L"``.
+        view: Where the camera stands.
+        actions: In the order of the labels file.
+    """
+
+    id: str
+    view: str
+    actions: tuple[ActionInterval, ...]
+
+
+@runtime_checkable
+class LongVideos(Protocol):
+    """A data set whose samples are cut from long videos, for finding actions instead of only naming them."""
+
+    def long_videos(self, split: str) -> tuple[LongVideo, ...]:
+        """Long videos of the test side of a split, in a fixed order.
+
+        Raises:
+            DataError: Unknown split, or one that this copy cannot make.
+        """
+        ...
+
+    def frames(self, video: LongVideo, modality: str) -> Iterator[tuple[Image, int]]:
+        """Decode a long video from its start, one frame at a time.
+
+        Actions count frames as recorded: the number of a frame is its stamp times the frame rate, rounded. That is its
+        place in the sequence too, unless the recording dropped frames before it.
+
+        Yields:
+            ((H, W) or (H, W, 3) uint8 as ``Dataset.image_format`` says, stamp in ns from the first frame).
+
+        Raises:
+            DataError: Unknown modality; absent or damaged, the file is named.
         """
         ...
 
@@ -174,7 +260,7 @@ def check_split(split: Split, labels: Sequence[str], *, by_subject: bool = True)
     absent = [name for label, name in enumerate(labels) if label not in present]
     if absent:
         raise DataError(
-            f"split '{split.name}' has no training sample of {_listed(absent)}",
+            f"split '{split.name}' has no training sample of {listed(absent)}",
             "at least one training sample of every class",
             "complete the data set (kd-edge data check) or choose another split",
         )
@@ -189,7 +275,7 @@ def check_split(split: Split, labels: Sequence[str], *, by_subject: bool = True)
         shared = {s.subject for s in split.train} & {s.subject for s in split.test}
     if shared:
         raise DataError(
-            f"split '{split.name}' has {_listed(sorted(shared))} on both sides",
+            f"split '{split.name}' has {listed(sorted(shared))} on both sides",
             "training and test sides without overlap",
             "check the data set's sample names",
         )
@@ -212,7 +298,7 @@ def validation_split(train: Sequence[Sample], subjects: Sequence[str]) -> tuple[
     unknown = [s for s in subjects if s not in known]
     if unknown:
         raise DataError(
-            f"validation subject {_listed(unknown)} is not on the training side",
+            f"validation subject {listed(unknown)} is not on the training side",
             f"some of {', '.join(known)}",
             "correct validation_subjects in the recipe",
         )
@@ -221,14 +307,14 @@ def validation_split(train: Sequence[Sample], subjects: Sequence[str]) -> tuple[
     lost = Counter(s.label for s in held_out).keys() - {s.label for s in kept}
     if lost:
         raise DataError(
-            f"holding out {_listed(subjects)} leaves no training sample of class {_listed(map(str, sorted(lost)))}",
+            f"holding out {listed(subjects)} leaves no training sample of class {listed(map(str, sorted(lost)))}",
             "at least one training sample of every class",
             "hold out fewer subjects in validation_subjects",
         )
     return kept, held_out
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
     """The first five names, and how many more."""
     shown = list(names)
     more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""

@@ -110,6 +110,10 @@ class Synthetic:
         """None: what is generated is complete."""
         return {}
 
+    def remarks(self) -> tuple[str, ...]:
+        """See ``Dataset.remarks``; generated data is always whole."""
+        return ()
+
     def splits(self) -> tuple[str, ...]:
         """``subjects``: the last quarter of the subjects is the test side."""
         return ("subjects",)

@@ -128,6 +128,10 @@ class UtdMhad:
         every = (f"a{a}_s{s}_t{t}" for a in range(1, len(LABELS) + 1) for s in SUBJECTS for t in range(1, 5))
         return {i: "never recorded" if i in NEVER_RECORDED else "no file" for i in every if i not in there}
 
+    def remarks(self) -> tuple[str, ...]:
+        """See ``Dataset.remarks``; what is not here stands in ``gaps``."""
+        return ()
+
     def splits(self) -> tuple[str, ...]:
         """``trials`` (1-2 / 3-4), ``odd_even`` subjects (the standard protocol), ``subject_N`` left out."""
         return ("trials", "odd_even", *(f"subject_{s}" for s in SUBJECTS))

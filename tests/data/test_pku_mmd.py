@@ -80,8 +80,10 @@ def test_an_interval_beyond_the_end(pku_tree: Path) -> None:
         dataset.open(beyond, "ir")
     with pytest.raises(DataError, match=r"0001-M\.avi has 120 frames, 0001-M_02_A07 begins at frame 120"):
         dataset.probe(beyond, "rgb")
-    expected = "0001-M_01_A05 ends at frame 125, 0001-M-infrared.avi has 120 frames: what exists is used"
-    assert expected in dataset.remarks()
+    assert dataset.remarks()[-2:] == (
+        "0001-M_01_A05 ends at frame 125, 0001-M.avi has 120: what exists is used",
+        "0001-M_01_A05 ends at frame 125, 0001-M-infrared.avi has 120: what exists is used",
+    )
 
 
 def test_official_split_files(pku_tree: Path) -> None:
@@ -148,7 +150,8 @@ def test_whole_performances_are_held_out_for_validation(pku_tree: Path) -> None:
 
 def test_long_videos_of_the_test_side(pku_tree: Path) -> None:
     rewrite(pku_tree / "Label" / "0003-M.txt", "5,0,9,2", "7,40,30,1")
-    dataset: LongVideos = PkuMmd(pku_tree)
+    dataset = PkuMmd(pku_tree)
+    assert isinstance(dataset, LongVideos)
     videos = dataset.long_videos("cross_subject")
     assert [v.id for v in videos] == ["0003-L", "0003-M", "0003-R"]
     assert videos[1] == LongVideo("0003-M", "M", (ActionInterval(4, 0, 9), ActionInterval(6, 30, 40)))

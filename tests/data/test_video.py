@@ -186,6 +186,20 @@ def test_what_is_no_video_is_named(tmp_path: Path, content: bytes) -> None:
         video_info(tmp_path / "b.avi")
 
 
+def test_an_unknown_codec_and_an_absurd_rate_are_damage(tmp_path: Path, write_video: Callable[..., Path]) -> None:
+    path = write_video(tmp_path / "a.avi", numbered(10), codec="mpeg4")
+    content = path.read_bytes()
+    assert content.count(b"FMP4") == 2
+    for changed, reason in (
+        (content.replace(b"FMP4", b"ZZZZ"), "its header names no codec that is known"),
+        (content.replace(b"\1\0\0\0\x1e\0\0\0", b"\1\0\0\0\xff\xff\xff\x7f"), "frames a second"),  # of 1/30 s
+    ):
+        path.write_bytes(changed)
+        for read in (read_video, video_info):
+            with pytest.raises(DataError, match=rf"a\.avi is damaged: .*{reason}"):
+                read(path)
+
+
 def test_a_video_without_a_frame_in_the_interval(tmp_path: Path, write_video: Callable[..., Path]) -> None:
     path = write_video(tmp_path / "a.avi", numbered(10))
     with pytest.raises(DataError, match="it ends before frame 10"):

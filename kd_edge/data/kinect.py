@@ -1,0 +1,67 @@
+"""What NTU RGB+D and PKU-MMD share: videos of a Kinect v2, colour (1920 x 1080) and infrared (512 x 424) at 30 fps."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from kd_edge.data.dataset import ImageFormat, require_modality
+from kd_edge.errors import DataError
+
+FPS = 30.0
+"""Frame rate of both streams, 1/s."""
+
+MODALITIES = ("rgb", "ir")
+
+FORMATS = {
+    "rgb": ImageFormat("rgb", "uint8", 3, "intensity", (0.0, 255.0), FPS),
+    "ir": ImageFormat("nir", "uint8", 1, "intensity", (0.0, 255.0), FPS),
+}
+"""Of the modalities, as they are decoded."""
+
+
+def require_recorded(modality: str, recorded: Sequence[str], dataset: str, place: str) -> None:
+    """Raise a DataError unless the modality exists and this copy has at least one recording of it.
+
+    Args:
+        modality: Wanted.
+        recorded: Modalities with a recording.
+        dataset: Name, for the error.
+        place: Where the recordings should be, for the error.
+    """
+    require_modality(modality, MODALITIES, dataset)
+    if modality not in recorded:
+        raise DataError(
+            f"this copy of {dataset} has no {modality} recording", place, "complete the data set (kd-edge data check)"
+        )
+
+
+def walk(root: Path, folder: str, skip: re.Pattern[str] | None = None) -> Iterator[Path]:
+    """Every file below a data set's folder, in a fixed order; linked folders are followed, each once.
+
+    Args:
+        root: The data set's folder.
+        folder: What the folder should hold, for the error.
+        skip: Names of folders not to look into.
+
+    Raises:
+        DataError: There is no such folder.
+    """
+    if not root.is_dir():
+        raise DataError(f"no folder {root}", folder, "correct --data")
+    seen = set()
+    for place, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if skip is None or not skip.fullmatch(name))
+        yield from (Path(place) / name for name in sorted(files))
+
+
+def held(root: Path) -> str:
+    """The first names in a folder, for an error that says what was found instead."""
+    return ", ".join(sorted(path.name for path in root.iterdir())[:5]) or "nothing"
