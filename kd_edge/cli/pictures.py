@@ -41,7 +41,7 @@ def examples(
 ) -> None:
     """Draw what the classes look like: a row of frames per class and camera."""
     from kd_edge.data import open_dataset
-    from kd_edge.pictures import class_examples, draw_examples
+    from kd_edge.pictures.examples import class_examples, draw_examples
 
     _check_png(picture)
     dataset = open_dataset(_data_config(source), data)
@@ -69,7 +69,7 @@ def confusion(
     json_: JsonOption = False,
 ) -> None:
     """Draw a run's confusion matrix in percent and name the most confused pairs of classes."""
-    from kd_edge.confused import confused_pairs, confusion_of, draw_confusion
+    from kd_edge.pictures.confusion import confused_pairs, confusion_of, draw_confusion
     from kd_edge.study.table import read_summary
 
     _check_png(picture)

@@ -313,8 +313,9 @@ def throughput(recipe: str, figures: Throughput) -> str:
     ]
     if cost.teacher:
         lines.append(
-            f"step by part, medians of {cost.rounds} rounds in turn: teacher forward {cost.teacher:.3f} s, student "
-            f"forward and backward {cost.student:.3f} s, with all losses {cost.distilled:.3f} s: {cost.ratio:.3f} x the sum"
+            f"step by part, medians of {cost.rounds} rounds in turn: teacher forward {cost.teacher:.3f} s, "
+            f"student forward and backward {cost.student:.3f} s, both with all losses {cost.distilled:.3f} s: "
+            f"{cost.ratio:.3f} x the sum"
         )
     return "\n".join(lines)
 

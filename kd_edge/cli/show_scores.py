@@ -11,10 +11,10 @@ from rich.markup import escape
 from kd_edge.cli.show import faults, table
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
-    from kd_edge.confused import ConfusedPair
     from kd_edge.evaluate import Evaluation
-    from kd_edge.joined import Score
-    from kd_edge.untrimmed import DetectionEvaluation, DetectionScore
+    from kd_edge.evaluate.joined import Score
+    from kd_edge.evaluate.untrimmed import DetectionEvaluation, DetectionScore
+    from kd_edge.pictures.confusion import ConfusedPair
 
 
 def evaluation(result: Evaluation) -> RenderableType:

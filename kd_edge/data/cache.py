@@ -1,7 +1,8 @@
 """The frame cache: decoded, resized frames of many clips in one memory-mapped file, so that training never waits.
 
 A cache is a folder named by the SHA-256 of everything that decides its content; it is written beside its final place
-and moved there in one step, so that it is either complete or absent.
+and moved there in one step, so that it is either complete or absent. A preparation that was killed goes on where it
+was.
 
     <cache root>/<data set>-<modality>-<key>/frames.bin   frames of all clips, one after the other
                                              stamps.npy   (all frames,) int64, ns from the start of each sample
@@ -124,6 +125,7 @@ def prepare(
     window: FixedWindow | PercentileWindow | None = None,
     root: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    every: int = 1,
 ) -> CachedClips:
     """Open the cache of these clips, made first where it is not there yet.
 
@@ -135,6 +137,7 @@ def prepare(
         window: A percentile window adds each frame's own limits; a fixed one or None needs none.
         root: Folder of the caches; None takes ``cache_root()``.
         progress: Called with (clips done, clips in all) while decoding.
+        every: Keep every so-manieth frame, the first one included, with its own stamp.
 
     Returns:
         The ready cache. Damaged or absent recordings are left out and named in ``skipped``.
@@ -145,7 +148,7 @@ def prepare(
     """
     root = cache_root() if root is None else root
     image_format = dataset.image_format(modality)
-    job = Job(dataset, tuple(samples), modality, image_format, resize_px, window)
+    job = Job(dataset, tuple(samples), modality, image_format, resize_px, window, every)
     fingerprint = _fingerprint(job)
     path = root / f"{dataset.name}-{modality}-{fingerprint[:20]}"
     ready = _open(path)
@@ -176,6 +179,7 @@ def _lock(root: Path) -> Iterator[None]:
 
 def _fingerprint(job: Job) -> str:
     settings = [FORMAT, job.dataset.name, job.modality, job.resize_px, job.window_key]
+    settings += [job.every] if job.every > 1 else []
     content = [[s.id, s.subject, s.view, s.trial, s.label, _content_key(job, s)] for s in job.samples]
     return hashlib.sha256(json.dumps([settings, content]).encode()).hexdigest()
 
@@ -197,16 +201,22 @@ def _open(path: Path) -> CachedClips | None:
 
 def _make(path: Path, job: Job, fingerprint: str, progress: Callable[[int, int], None] | None) -> None:
     """Write a cache beside its place and move it there; the caller holds the lock."""
+    temporary = path.parent / f".tmp-{path.name}"
     for leftover in path.parent.glob(".tmp-*"):  # of a killed preparation: nobody else is at work
-        shutil.rmtree(leftover)
+        if leftover != temporary:
+            shutil.rmtree(leftover)
     if path.exists():
         shutil.rmtree(path)
-    temporary = path.parent / f".tmp-{path.name}"
-    temporary.mkdir()
     try:
-        pack(temporary, job, fingerprint, progress)
+        temporary.mkdir(exist_ok=True)
+        try:
+            pack(temporary, job, fingerprint, progress)
+        except (ValueError, KeyError, TypeError):  # what a kill left is damaged: from the start
+            shutil.rmtree(temporary)
+            temporary.mkdir()
+            pack(temporary, job, fingerprint, progress)
         temporary.replace(path)
-    except BaseException:
+    except Exception:  # an interrupted preparation is kept and goes on next time
         shutil.rmtree(temporary, ignore_errors=True)
         raise
 

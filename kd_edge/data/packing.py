@@ -1,11 +1,16 @@
-"""Writes the files of a cache: clips decoded and resized a few ahead, appended one after the other."""
+"""Writes the files of a cache: clips decoded and resized a few ahead, appended one after the other.
+
+A journal beside the frames says what is written. Decoding a large data set takes hours: a preparation that was
+interrupted goes on after the last clip in the journal.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +29,9 @@ FORMAT = 1
 
 _DECODERS = 2  # SciPy, zlib and OpenCV release the interpreter lock
 _LOOKAHEAD = 4  # clips decoded ahead of the one being written: bounds the memory
+_CLIPS_TO_JUDGE = 16  # by which the size of the whole is estimated
+
+FRAMES, JOURNAL = "frames.bin", "journal.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +44,7 @@ class Job:
     image_format: ImageFormat
     resize_px: int
     window: FixedWindow | PercentileWindow | None
+    every: int = 1
 
     @property
     def window_key(self) -> list[float | None] | None:
@@ -52,29 +61,45 @@ class _Decoded(NamedTuple):
 
 
 def pack(folder: Path, job: Job, fingerprint: str, progress: Callable[[int, int], None] | None) -> None:
-    """Fill an empty folder with a cache; the index comes last.
+    """Fill a folder with a cache, empty or left by an interrupted preparation of the same one; the index comes last.
 
     Raises:
-        DataError: Not one sample can be used.
+        DataError: Not one sample can be used, or the disk is too small for all of them.
         OSError: The folder cannot be written.
     """
-    with (folder / "frames.bin").open("wb") as file:
-        writer = _Writer(file, job.image_format)
-        for done, (sample, decoded) in enumerate(_decode_all(job), 1):
+    with (folder / FRAMES).open("ab") as frames, (folder / JOURNAL).open("a+", encoding="utf-8") as journal:
+        writer = _Writer(frames, journal, job.image_format)
+        first = writer.resume(job.samples)
+        for done, (sample, decoded) in enumerate(_decode_all(job, first), first + 1):
             writer.add(sample, decoded)
+            if done - first == _CLIPS_TO_JUDGE:
+                _check_room(folder, writer.bytes, done, len(job.samples))
             if progress is not None:
                 progress(done, len(job.samples))
-        file.flush()
-        os.fsync(file.fileno())
+        frames.flush()
+        os.fsync(frames.fileno())
     writer.finish(folder, job.modality, fingerprint)
+    (folder / JOURNAL).unlink()
 
 
-def _decode_all(job: Job) -> Iterator[tuple[Sample, _Decoded | DataError]]:
-    """Decoded and resized clips, in order."""
+def _check_room(folder: Path, written: int, done: int, total: int) -> None:
+    """Stop now, not after hours, when the clips will not fit."""
+    missing, free = written / done * (total - done), shutil.disk_usage(folder).free
+    if missing > free:
+        raise DataError(
+            f"the cache of {total} clips needs about {(written + missing) / 1e9:.0f} GB in {folder.parent}, "
+            f"{(written + free) / 1e9:.0f} GB are there",
+            "room for all decoded frames",
+            "free some space, set KD_EDGE_CACHE to a larger disk, or cache fewer frames: cache_every=3 in the recipe",
+        )
+
+
+def _decode_all(job: Job, start: int) -> Iterator[tuple[Sample, _Decoded | DataError]]:
+    """Decoded and resized clips from position ``start`` on, in order."""
     pending: deque[tuple[Sample, Future[_Decoded | DataError]]] = deque()
     with ThreadPoolExecutor(_DECODERS, "decode") as decoders:
         try:
-            for sample in job.samples:
+            for sample in job.samples[start:]:
                 pending.append((sample, decoders.submit(_decode, job, sample)))
                 if len(pending) > _LOOKAHEAD:
                     first, future = pending.popleft()
@@ -92,7 +117,7 @@ def _decode(job: Job, sample: Sample) -> _Decoded | DataError:
         clip = job.dataset.open(sample, job.modality)
     except DataError as error:
         return error
-    frames = np.stack([resize(frame, job.resize_px) for frame in clip.frames])
+    frames = np.stack([resize(frame, job.resize_px) for frame in clip.frames[:: job.every]])
     channels = 1 if frames.ndim == 3 else frames.shape[-1]
     expected = job.image_format
     if (frames.dtype.name, channels) != (expected.dtype, expected.channels):
@@ -104,33 +129,69 @@ def _decode(job: Job, sample: Sample) -> _Decoded | DataError:
     limits = np.full((len(frames), 2), np.nan, dtype=np.float32)
     if isinstance(job.window, PercentileWindow):
         limits[:] = [percentile_limits(frame, job.window) for frame in frames]
-    return _Decoded(frames, clip.stamps_ns, limits)
+    return _Decoded(frames, clip.stamps_ns[:: job.every], limits)
 
 
 class _Writer:
-    """Appends clips and remembers where they are."""
+    """Appends clips and writes down where they are.
 
-    def __init__(self, file: IO[bytes], image_format: ImageFormat) -> None:
-        self._file = file
+    Attributes:
+        bytes: Size of the frames so far.
+    """
+
+    def __init__(self, frames: IO[bytes], journal: IO[str], image_format: ImageFormat) -> None:
+        self._frames_file, self._journal = frames, journal
         self._format = image_format
         self._clips: list[dict[str, Any]] = []
         self._skipped: dict[str, str] = {}
         self._stamps: list[Int64] = []
         self._limits: list[Float32] = []
-        self._bytes = self._frames = 0
+        self.bytes = self._frames = 0
+
+    def resume(self, samples: Sequence[Sample]) -> int:
+        """Take over what the journal says and drop what came after it; returns the number of samples done."""
+        self._journal.seek(0)
+        kept = 0
+        for line, sample in zip(
+            self._journal.read().split("\n")[:-1], samples, strict=False
+        ):  # the last may be cut off
+            entry = json.loads(line)
+            if entry["sample"] != asdict(sample):
+                raise ValueError("the journal is of other samples")
+            self._take(entry)
+            kept += len(line.encode()) + 1
+        self._journal.truncate(kept)
+        self._journal.seek(0, os.SEEK_END)
+        if self._frames_file.seek(0, os.SEEK_END) < self.bytes:
+            raise ValueError("fewer frames than the journal says")
+        self._frames_file.truncate(self.bytes)
+        return len(self._clips) + len(self._skipped)
 
     def add(self, sample: Sample, decoded: _Decoded | DataError) -> None:
+        entry: dict[str, Any] = {"sample": asdict(sample)}
         if isinstance(decoded, DataError):
-            self._skipped[sample.id] = str(decoded)
+            entry["skipped"] = str(decoded)
+        else:
+            self._frames_file.write(decoded.frames.data)
+            self._frames_file.flush()
+            entry |= {"offset": self.bytes, "shape": decoded.frames.shape, "first": self._frames}
+            entry |= {"bytes": decoded.frames.nbytes, "stamps": decoded.stamps_ns.tolist()}
+            entry["limits"] = None if np.isnan(decoded.limits).all() else decoded.limits.tolist()
+        self._take(entry)
+        self._journal.write(json.dumps(entry) + "\n")  # after its frames: a kill in between drops them
+        self._journal.flush()
+
+    def _take(self, entry: dict[str, Any]) -> None:
+        if "skipped" in entry:
+            self._skipped[entry["sample"]["id"]] = entry["skipped"]
             return
-        frames, stamps, limits = decoded
-        self._file.write(frames.data)
-        place = {"offset": self._bytes, "shape": frames.shape, "first": self._frames}
-        self._clips.append({"sample": asdict(sample), **place})
+        stamps, limits = np.array(entry["stamps"], dtype=np.int64), entry["limits"]
+        unknown = np.full((len(stamps), 2), np.nan, dtype=np.float32)
+        self._clips.append({key: entry[key] for key in ("sample", "offset", "shape", "first")})
         self._stamps.append(stamps)
-        self._limits.append(limits)
-        self._bytes += frames.nbytes
-        self._frames += len(frames)
+        self._limits.append(unknown if limits is None else np.array(limits, dtype=np.float32))
+        self.bytes += entry["bytes"]
+        self._frames += len(stamps)
 
     def finish(self, folder: Path, modality: str, fingerprint: str) -> None:
         if not self._clips:
@@ -144,7 +205,7 @@ class _Writer:
             "fingerprint": fingerprint,
             "modality": modality,
             "image_format": asdict(self._format),
-            "bytes": self._bytes,
+            "bytes": self.bytes,
             "frames": self._frames,
             "median_seconds": float(np.median([float(s[-1] - s[0]) / 1e9 for s in self._stamps])),
             "skipped": self._skipped,

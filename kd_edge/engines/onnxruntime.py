@@ -9,14 +9,13 @@ from typing import Any, Literal
 import numpy as np
 
 from kd_edge.artifact import Artifact, Manifest
+from kd_edge.engines.base import step_shapes
 from kd_edge.errors import ArtifactError, MissingExtraError, import_extra
 from kd_edge.types import Float32
 
 Provider = Literal["cpu", "cuda"]
 EXTRAS: dict[Provider, str] = {"cpu": "cpu", "cuda": "gpu"}
 PROVIDERS: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-INPUTS = ("frame", "past")
-OUTPUTS = ("feature", "logits")
 TELEMETRY_SWITCH = "ORT_DISABLE_TELEMETRY"
 
 
@@ -50,28 +49,34 @@ class OnnxRuntimeEngine:
 
     def bind(self, batch: int) -> OnnxRuntimeBinding:
         """Allocate inputs and outputs for ``batch`` sources."""
-        return OnnxRuntimeBinding(self._ort, self._session, step_shapes(self._manifest, batch))
+        inputs, outputs = step_shapes(self._manifest, batch)
+        return OnnxRuntimeBinding(self._ort, self._session, inputs, outputs)
 
 
 class OnnxRuntimeBinding:
     """Numpy arrays bound to a session; see ``Binding``."""
 
-    def __init__(self, ort: Any, session: Any, shapes: dict[str, tuple[int, ...]]) -> None:
-        arrays = {name: np.zeros(shape, dtype=np.float32) for name, shape in shapes.items()}
+    def __init__(
+        self, ort: Any, session: Any, inputs: dict[str, tuple[int, ...]], outputs: dict[str, tuple[int, ...]]
+    ) -> None:
+        arrays = {name: np.zeros(shape, dtype=np.float32) for name, shape in (inputs | outputs).items()}
         self.frame: Float32 = arrays["frame"]
         self.past: Float32 = arrays["past"]
         self.feature: Float32 = arrays["feature"]
         self.logits: Float32 = arrays["logits"]
+        self.states_in: tuple[Float32, ...] = tuple(arrays[name] for name in list(inputs)[2:])
+        self.states_out: tuple[Float32, ...] = tuple(arrays[name] for name in list(outputs)[2:])
         self._session = session
         self._values = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}  # shared
+        self._inputs = tuple(inputs)
         self._io = session.io_binding()
         self._on_device = session.get_providers()[0] != PROVIDERS["cpu"]
         self._bind_inputs()
-        for name in OUTPUTS:
+        for name in outputs:
             self._io.bind_ortvalue_output(name, self._values[name])
 
     def _bind_inputs(self) -> None:
-        for name in INPUTS:
+        for name in self._inputs:
             self._io.bind_ortvalue_input(name, self._values[name])
 
     def run(self) -> None:
@@ -84,17 +89,6 @@ class OnnxRuntimeBinding:
             raise ArtifactError(
                 f"the engine failed: {_first_line(error)}", "a model this engine can run", "kd-edge doctor"
             ) from error
-
-
-def step_shapes(manifest: Manifest, batch: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of the streaming step's inputs and outputs."""
-    spec, size = manifest.preprocess, manifest.preprocess.input_px
-    return {
-        "frame": (batch, spec.input_channels, size, size),
-        "past": (batch, manifest.segments - 1, manifest.feature_size),
-        "feature": (batch, manifest.feature_size),
-        "logits": (batch, len(manifest.labels)),
-    }
 
 
 def open_engine(
@@ -113,11 +107,9 @@ def open_engine(
         MissingExtraError: onnxruntime is not installed.
     """
     manifest = artifact.manifest
-    if manifest.graph != "step" or manifest.states:
+    if manifest.graph != "step":
         raise ArtifactError(
-            f"{artifact.path} holds a {manifest.graph} graph with {len(manifest.states)} recurrent states",
-            "a streaming step without recurrent states",
-            "export it with --graph step",
+            f"{artifact.path} holds a {manifest.graph} graph", "a streaming step", "export it with --graph step"
         )
     ort = load_onnxruntime(EXTRAS[provider])
     if not hasattr(ort, "InferenceSession"):  # a half-removed install leaves an empty namespace package behind
@@ -158,14 +150,20 @@ def _session(ort: Any, artifact: Artifact, threads: int, providers: list[str]) -
 
 def _check_graph(session: Any, artifact: Artifact) -> None:
     """The graph must have the names and sizes its manifest promises; the batch axis is free."""
-    expected = step_shapes(artifact.manifest, 0)
+    inputs, outputs = step_shapes(artifact.manifest, 0)
     given = {node.name: tuple(node.shape) for node in [*session.get_inputs(), *session.get_outputs()]}
-    for name, shape in expected.items():
+    for name, shape in (inputs | outputs).items():
         found = given.get(name)
         if found is None or found[1:] != shape[1:]:
             raise ArtifactError(
                 f"{artifact.path} has {name} {found}", f"{name} (batch, {shape[1:]})", "export the run again"
             )
+    if surplus := [node.name for node in session.get_inputs() if node.name not in inputs]:
+        raise ArtifactError(
+            f"{artifact.path} has input {surplus[0]}, which its manifest does not name",
+            f"the inputs {', '.join(inputs)}",
+            "export the run again",
+        )
 
 
 def _first_line(error: Exception) -> str:

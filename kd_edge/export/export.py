@@ -11,7 +11,7 @@ import onnx
 import torch
 
 import kd_edge
-from kd_edge.artifact import Artifact, GoldenClip, Manifest, load, write
+from kd_edge.artifact import Artifact, GoldenClip, Manifest, StateSpec, load, write
 from kd_edge.engines.onnxruntime import load_onnxruntime
 from kd_edge.errors import ExportError
 from kd_edge.export.golden import golden_clip
@@ -22,6 +22,7 @@ from kd_edge.export.profile import ExportProfile
 from kd_edge.export.report import ExportReport, count_flops, count_parameters, opset_of
 from kd_edge.models import ClipModel
 from kd_edge.models.saved import SavedStudent, StudentSpec
+from kd_edge.models.shift import state_shapes
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,8 @@ def build_graph(model: ClipModel, spec: StudentSpec, profile: ExportProfile) -> 
     """The graph of a profile, in its precision.
 
     Raises:
-        ExportError: The exporter silently chose another operator set.
+        ExportError: A streaming step of a model that looks into the future, or the exporter silently chose another
+            operator set.
     """
     preprocess = spec.preprocess
     proto = to_onnx(
@@ -90,7 +92,8 @@ def build_graph(model: ClipModel, spec: StudentSpec, profile: ExportProfile) -> 
 
 def describe(model: ClipModel, spec: StudentSpec, profile: ExportProfile, **facts: Any) -> Manifest:
     """The manifest of a student; ``facts`` are the fields that its specification does not decide."""
-    image_format = spec.image_format
+    image_format, preprocess = spec.image_format, spec.preprocess
+    states = state_shapes(model.backbone, preprocess.input_channels, preprocess.input_px)
     return Manifest(
         labels=spec.labels,
         modality=spec.modality,
@@ -98,11 +101,12 @@ def describe(model: ClipModel, spec: StudentSpec, profile: ExportProfile, **fact
         dtype=image_format.dtype,
         value_unit=image_format.value_unit,
         value_range=image_format.value_range,
-        preprocess=spec.preprocess,
+        preprocess=preprocess,
         segments=spec.segments,
         clip_seconds=spec.clip_seconds,
         feature_size=model.backbone.feature_size,
         temporal=spec.model.temporal,
+        states=tuple(StateSpec(name=n, shape=s) for n, s in states) if profile.graph == "step" else (),
         graph=profile.graph,
         precision=profile.precision,
         dataset=spec.data.model_dump(mode="json", exclude={"root"}),

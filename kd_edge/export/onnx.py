@@ -8,7 +8,9 @@ import onnx
 import torch
 from torch import nn
 
+from kd_edge.engines.base import state_names
 from kd_edge.models import ClipModel, StreamingStep
+from kd_edge.models.shift import state_shapes
 
 Graph = Literal["step", "clip"]
 
@@ -22,31 +24,39 @@ def to_onnx(
         model: The student.
         in_channels: Input channels C.
         input_px: Side S of the input.
-        graph: ``step``: frame (B, C, S, S), past (B, T-1, D) -> feature (B, D), logits (B, K);
+        graph: ``step``: frame (B, C, S, S), past (B, T-1, D) -> feature (B, D), logits (B, K), and with causal
+            shifts ``state_in_i`` (B, fold, h, w) -> ``state_out_i`` of the same shape;
             ``clip``: clip (B, T, C, S, S) -> logits (B, K).
         opset: ONNX operator set.
 
     Returns:
         The checked model, weights inside, without traces of the machine that made it.
+
+    Raises:
+        ExportError: A step of a model that looks into the future.
     """
     module: nn.Module
     if graph == "step":
+        module = StreamingStep(model)
+        shapes = [shape for _, shape in state_shapes(model.backbone, in_channels, input_px)]
+        states_in, states_out = state_names(len(shapes))
         frame = torch.zeros(2, in_channels, input_px, input_px)
         past = torch.zeros(2, model.segments - 1, model.backbone.feature_size)
-        module, inputs = StreamingStep(model), {"frame": frame, "past": past}
-        outputs = ["feature", "logits"]
+        inputs = {"frame": frame, "past": past}
+        inputs |= {name: torch.zeros(2, *shape) for name, shape in zip(states_in, shapes, strict=True)}
+        outputs = ["feature", "logits", *states_out]
     else:
         module, inputs = model, {"clip": torch.zeros(2, model.segments, in_channels, input_px, input_px)}
         outputs = ["logits"]
     # One named batch axis: a second one of the same name would only draw a warning, the exporter finds it is equal.
-    batch = [torch.export.Dim("batch"), *[torch.export.Dim.DYNAMIC] * (len(inputs) - 1)]
+    batch = [{0: torch.export.Dim("batch")}, *[{0: torch.export.Dim.DYNAMIC}] * (len(inputs) - 1)]
     program = torch.onnx.export(
         module.eval(),
         tuple(inputs.values()),
         input_names=list(inputs),
         output_names=outputs,
         opset_version=opset,
-        dynamic_shapes=tuple({0: axis} for axis in batch),
+        dynamic_shapes=(*batch[:2], tuple(batch[2:])) if len(batch) > 2 else tuple(batch),  # states are *args
         external_data=False,
         dynamo=True,
         verbose=False,

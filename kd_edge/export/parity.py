@@ -10,6 +10,7 @@ import torch
 
 from kd_edge.artifact import Parity
 from kd_edge.data import Dataset, open_dataset
+from kd_edge.engines.base import state_names
 from kd_edge.engines.onnxruntime import load_onnxruntime
 from kd_edge.errors import DataError, ExportError
 from kd_edge.export.profile import ExportProfile, scaled
@@ -82,14 +83,18 @@ def open_session(graph: bytes) -> Any:
 
 
 def run_clip(session: Any, clip: Float32, feature_size: int) -> Float32:
-    """Logits (K,) of a clip (T, C, S, S): one run of a clip graph, or T steps of a step graph from an empty past."""
-    if [i.name for i in session.get_inputs()] == ["clip"]:
+    """Logits (K,) of a clip (T, C, S, S): one run of a clip graph, or T steps of a step graph from a reset state."""
+    inputs = {i.name: i.shape for i in session.get_inputs()}
+    if list(inputs) == ["clip"]:
         whole: Float32 = session.run(["logits"], {"clip": clip[None]})[0][0]
         return whole
     past = np.zeros((1, len(clip) - 1, feature_size), dtype=np.float32)
+    states_in, states_out = state_names(len(inputs) - 2)
+    states = [np.zeros((1, *inputs[name][1:]), dtype=np.float32) for name in states_in]
     logits: Float32 = np.empty(0, dtype=np.float32)
     for frame in clip:
-        feature, batch = session.run(["feature", "logits"], {"frame": frame[None], "past": past})
+        given = {"frame": frame[None], "past": past, **dict(zip(states_in, states, strict=True))}
+        feature, batch, *states = session.run(["feature", "logits", *states_out], given)
         past = np.concatenate([past, feature[:, None]], axis=1)[:, 1:]
         logits = batch[0]
     return logits

@@ -13,7 +13,7 @@ from kd_edge.data import ImageFormat, SyntheticData
 from kd_edge.errors import ConfigError, did_you_mean
 from kd_edge.export.export import Exported, build_graph, describe, finish, versions
 from kd_edge.export.profile import ExportProfile
-from kd_edge.models import BACKBONES, ModelConfig, build_model
+from kd_edge.models import BACKBONES, ModelConfig, Temporal, build_model
 from kd_edge.models.saved import StudentSpec
 from kd_edge.preprocess import Preprocess
 
@@ -23,7 +23,7 @@ def make_reference_artifact(
     input_px: int,
     path: Path,
     *,
-    temporal: Literal["tsn", "tconv"] = "tsn",
+    temporal: Temporal = "tsn",
     motion: bool = False,
     precision: Literal["fp32", "fp16"] = "fp32",
     segments: int = 8,
@@ -35,14 +35,15 @@ def make_reference_artifact(
         backbone: One of ``BACKBONES``.
         input_px: Side of the input; frames are resized to 8/7 of it, 256 for 224.
         path: The artifact to write.
-        temporal: Temporal head.
+        temporal: Temporal model; not ``tsm``, which has no streaming step.
         motion: Three frames 70 ms apart as channels; otherwise the one channel three times.
         precision: Of the graph.
         segments: Number T of segments.
         clip_seconds: Length of the window.
 
     Raises:
-        ConfigError: Unknown backbone, or an input outside 8 to 1792 pixels.
+        ConfigError: Unknown backbone, one without the residual blocks that ``tsm_causal`` needs, or an input outside 8
+            to 1792 pixels.
     """
     started = time.monotonic()
     if backbone not in BACKBONES:
@@ -54,8 +55,14 @@ def make_reference_artifact(
         preprocess = Preprocess.model_validate({"resize_px": input_px * 8 // 7, "input_px": input_px, **frames})
     except ValidationError as error:
         raise ConfigError(f"input of {input_px} pixels", "8 to 1792 pixels", "change the input size") from error
+    try:
+        architecture = ModelConfig.model_validate({"backbone": backbone, "temporal": temporal})
+    except ValidationError as error:
+        raise ConfigError(
+            error.errors()[0]["msg"].removeprefix("Value error, "), "a model that can be built", "change it"
+        ) from error
     spec = StudentSpec(
-        model=ModelConfig.model_validate({"backbone": backbone, "temporal": temporal}),
+        model=architecture,
         preprocess=preprocess,
         segments=segments,
         clip_seconds=clip_seconds,

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kd_edge.artifact import Parity
 from kd_edge.models import ClipModel, StreamingStep
+from kd_edge.models.shift import shifts, state_shapes
 
 
 class ExportReport(BaseModel):
@@ -21,7 +22,8 @@ class ExportReport(BaseModel):
         file_bytes: Its size.
         graph_bytes: Of the ONNX graph in it; the rest is golden clip and manifest.
         parameters: Of the model.
-        step_flops: Floating-point operations (a multiply-add is two) of one streaming step.
+        step_flops: Floating-point operations (a multiply-add is two) of one streaming step; of one frame's share of a
+            clip where the model has none.
         clip_flops: Of the clip model on one window.
         nodes: Nodes of the graph.
         parity: Against the trained model on real clips; None for random weights.
@@ -53,11 +55,14 @@ def count_flops(model: ClipModel, in_channels: int, input_px: int) -> tuple[int,
     """Operations of one streaming step and of the clip model on one window; convolutions and matrix products."""
     frame = torch.zeros(1, in_channels, input_px, input_px)
     past = torch.zeros(1, model.segments - 1, model.backbone.feature_size)
+    states = [torch.zeros(1, *shape) for _, shape in state_shapes(model.backbone, in_channels, input_px)]
     clip = torch.zeros(1, model.segments, in_channels, input_px, input_px)
-    with torch.inference_mode(), FlopCounterMode(display=False) as step:
-        StreamingStep(model)(frame, past)
     with torch.inference_mode(), FlopCounterMode(display=False) as whole:
         model(clip)
+    if any(not module.causal for _, module in shifts(model.backbone)):
+        return whole.get_total_flops() // model.segments, whole.get_total_flops()
+    with torch.inference_mode(), FlopCounterMode(display=False) as step:
+        StreamingStep(model)(frame, past, *states)
     return step.get_total_flops(), whole.get_total_flops()
 
 

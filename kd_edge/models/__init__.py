@@ -1,7 +1,16 @@
-"""Backbones, temporal heads, the clip model and its streaming step."""
+"""Backbones, temporal shifts and heads, the clip model and its streaming step."""
 
 from kd_edge.models.backbones import BACKBONES, Backbone, build_backbone
-from kd_edge.models.clip import ClipModel, ModelConfig, build_model
+from kd_edge.models.clip import ClipModel, ModelConfig, Temporal, build_model
 from kd_edge.models.streaming import StreamingStep
 
-__all__ = ["BACKBONES", "Backbone", "ClipModel", "ModelConfig", "StreamingStep", "build_backbone", "build_model"]
+__all__ = [
+    "BACKBONES",
+    "Backbone",
+    "ClipModel",
+    "ModelConfig",
+    "StreamingStep",
+    "Temporal",
+    "build_backbone",
+    "build_model",
+]

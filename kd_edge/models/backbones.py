@@ -14,13 +14,15 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 from kd_edge.errors import ConfigError, TrainingError, did_you_mean
+from kd_edge.models import efficientnet
 
-BackboneName = Literal["resnet50", "resnet18", "resnet10_thin", "mobilenet_v3_small", "tiny"]
+BackboneName = Literal["resnet50", "resnet18", "resnet10_thin", "mobilenet_v3_small", "efficientnet_lite0", "tiny"]
 BACKBONES: tuple[str, ...] = get_args(BackboneName)
 
 _RESNET_STAGES = ("layer1", "layer2", "layer3", "layer4")
 # The last block at strides 4, 8, 16 and 32: the strides of a ResNet's four stages.
 _MOBILENET_STAGES = ("features.1", "features.3", "features.8", "features.12")
+_COUNTER = "num_batches_tracked"  # of a batch norm with momentum, which never reads it; old weights have none
 
 
 class Backbone(nn.Sequential):
@@ -50,19 +52,22 @@ def build_backbone(name: str, *, in_channels: int, weights: str | Path | None = 
         name: One of ``BACKBONES``. ``resnet10_thin`` has one basic block per stage and half of ResNet18's width;
             ``tiny`` is four small convolutions.
         in_channels: Channels C of the input.
-        weights: None (random), ``"imagenet"`` (torchvision's default weights, downloaded once) or a local state dict
-            (``.safetensors``, or ``.pt`` / ``.pth`` of tensors only). Classifier entries are left out. For C != 3 the
-            first convolution's weights are summed over their input channels and shared by the C channels.
+        weights: None (random), ``"imagenet"`` (torchvision's default weights, downloaded once; those of
+            ``efficientnet_lite0`` from the installed package) or a local state dict (``.safetensors``, or ``.pt`` /
+            ``.pth`` of tensors only). Classifier entries are left out. For C != 3 the first convolution's weights are
+            summed over their input channels and shared by the C channels.
 
     Raises:
         ConfigError: Unknown name.
         TrainingError: The weights cannot be had or do not fit.
+        MissingExtraError: The package of EfficientNet-Lite0's weights is not installed.
     """
     makers: dict[str, Callable[[], Backbone]] = {
         "resnet50": lambda: _resnet(torchvision.models.resnet50(weights=None)),
         "resnet18": lambda: _resnet(torchvision.models.resnet18(weights=None)),
         "resnet10_thin": _resnet10_thin,
         "mobilenet_v3_small": _mobilenet,
+        "efficientnet_lite0": _efficientnet,
         "tiny": _tiny,
     }
     if name not in makers:
@@ -111,6 +116,10 @@ def _mobilenet() -> Backbone:
     return Backbone(parts, _MOBILENET_STAGES, (16, 24, 48, 576))
 
 
+def _efficientnet() -> Backbone:
+    return Backbone(efficientnet.lite0_parts(), efficientnet.STAGES, efficientnet.STAGE_CHANNELS)
+
+
 def _tiny() -> Backbone:
     channels = (8, 12, 16, 24)
     parts: dict[str, nn.Module] = {}
@@ -125,7 +134,7 @@ def _tiny() -> Backbone:
 
 def _adapt_first_convolution(backbone: Backbone, in_channels: int) -> None:
     path, old = next((n, m) for n, m in backbone.named_modules() if isinstance(m, nn.Conv2d))
-    new = nn.Conv2d(
+    new = type(old)(
         in_channels,
         old.out_channels,
         (old.kernel_size[0], old.kernel_size[1]),
@@ -166,17 +175,20 @@ def start_from_motion(backbone: Backbone, frame_channels: int) -> None:
 
 
 def imagenet_state(name: str) -> dict[str, Tensor]:
-    """Torchvision's default ImageNet weights of a backbone.
+    """The ImageNet weights of a backbone: torchvision's default ones, EfficientNet-Lite0's from their own package.
 
     Raises:
-        TrainingError: torchvision has none for it, or the download failed.
+        TrainingError: There are none for it, or the download failed.
+        MissingExtraError: The package is not installed.
     """
+    if name == "efficientnet_lite0":
+        return local_state(efficientnet.published_weights())
     try:
         weights = torchvision.models.get_model_weights(name).DEFAULT
     except ValueError as error:
         raise TrainingError(
             f"no ImageNet weights for backbone '{name}'",
-            "resnet18, resnet50 or mobilenet_v3_small",
+            "resnet18, resnet50, mobilenet_v3_small or efficientnet_lite0",
             "change backbone, or remove initial_weights",
         ) from error
     try:
@@ -212,13 +224,30 @@ def local_state(path: Path) -> dict[str, Tensor]:
 
 def _load(backbone: Backbone, state: Mapping[str, Tensor], origin: str) -> None:
     inner = "backbone."  # of a clip model saved by kd-edge
-    bare = {k.removeprefix(inner): v for k, v in state.items()}
-    kept = {k: v for k, v in bare.items() if k in backbone.state_dict()}
-    try:
-        backbone.load_state_dict(kept)
-    except RuntimeError as error:
+    own = {k.removeprefix(inner): v for k, v in state.items() if k.startswith(inner)}
+    found = efficientnet.renamed(own or state)
+    wanted = backbone.state_dict()
+    kept = {k: v for k, v in found.items() if k in wanted}
+    fault = _misfit(wanted, found)
+    if fault:
         raise TrainingError(
-            f"weights {origin} do not fit: {'; '.join(line.strip() for line in str(error).splitlines()[1:3])}",
+            f"weights {origin} do not fit: {fault}",
             "the same backbone with three input channels",
             "use weights of this backbone",
-        ) from error
+        )
+    backbone.load_state_dict(wanted | kept)
+
+
+def _misfit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """Why weights are not a backbone's; empty when they are. A classifier's entries beside them do not matter."""
+    missing = [k for k in wanted if k not in found and not k.endswith(_COUNTER)]
+    parts = {k.partition(".")[0] for k in wanted}
+    surplus = [k for k in found if k not in wanted and k.partition(".")[0] in parts]
+    if not wanted.keys() & found.keys():
+        return f"none of their {len(found)} entries is one of the backbone's, such as '{missing[0]}'"
+    for key in (k for k in wanted if k in found):
+        if found[key].shape != wanted[key].shape:
+            return f"'{key}' is {tuple(found[key].shape)}, not {tuple(wanted[key].shape)}"
+    if missing:
+        return f"{len(missing)} of {len(wanted)} entries are missing, such as '{missing[0]}'"
+    return f"{len(surplus)} entries are of other layers, such as '{surplus[0]}'" if surplus else ""

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
+import torch
 from torch import Tensor, nn
+
+from kd_edge.errors import ConfigError
+
+Relations = Literal["fixed", "all"]
+MOST_RELATIONS = 2000
+"""Relations of all scales together that an evaluation over all of them may have; 10 segments have 1013."""
 
 
 class ConsensusHead(nn.Module):
@@ -58,3 +68,99 @@ class TemporalConvolutionHead(nn.Module):
         series = self.activation(self.norm2(self.convolution2(series)))
         logits: Tensor = self.classifier(self.dropout(series.mean(dim=2)))
         return logits
+
+
+class RelationHead(nn.Module):
+    """Multi-scale TRN: what k ordered segments say together, summed over the scales k = T, T-1, ... 2.
+
+    Every feature is projected to H; the k projections of a relation are joined and give its logits:
+    dropout, Linear(D, H), join k, ReLU, Linear(k H, H), ReLU, dropout, Linear(H, K). A scale's relations share weights.
+    In training at most n relations per scale are drawn, for the whole batch, from torch's generator; in evaluation the
+    same ones are taken every time, evenly spread over the scale's relations in lexicographic order, or all of them,
+    weighted as if n had been drawn, so that the logits keep their size.
+
+    Source: Zhou et al., "Temporal Relational Reasoning in Videos", ECCV 2018. The public code draws relations from
+    NumPy's generator, in evaluation too: its figures change from run to run.
+
+    Args:
+        features: Feature size D.
+        classes: Number of classes K.
+        dropout: Probability of dropping a feature in training, before the projection and before the classifiers.
+        hidden: Size H of the projection.
+        segments: Number T of segments, at least 2.
+        per_scale: Largest number n of relations per scale.
+        evaluate: Which relations an evaluation takes.
+
+    Raises:
+        ConfigError: Fewer than 2 segments, or too many for evaluating all relations.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        classes: int,
+        dropout: float,
+        *,
+        hidden: int,
+        segments: int,
+        per_scale: int,
+        evaluate: Relations = "fixed",
+    ) -> None:
+        super().__init__()
+        scales = range(segments, 1, -1)
+        count = sum(math.comb(segments, k) for k in scales)
+        if segments < 2:
+            raise ConfigError("temporal 'trn' with 1 segment", "at least 2 segments", "raise segments")
+        if evaluate == "all" and count > MOST_RELATIONS:
+            raise ConfigError(
+                f"all {count} relations of {segments} segments",
+                f"at most {MOST_RELATIONS} (10 segments)",
+                "set relations to 'fixed', or lower segments",
+            )
+        self.dropout = nn.Dropout(dropout)
+        self.project = nn.Linear(features, hidden)
+        self.relate = nn.ModuleList(nn.Linear(k * hidden, hidden) for k in scales)
+        self.classifiers = nn.ModuleList(nn.Linear(hidden, classes) for _ in scales)
+        self.activation = nn.ReLU()
+        self._segments, self._scales = segments, tuple(scales)
+        self._drawn = tuple(min(per_scale, math.comb(segments, k)) for k in scales)
+        for scale, drawn in zip(scales, self._drawn, strict=True):
+            every = math.comb(segments, scale)
+            chosen = range(every) if evaluate == "all" else [(2 * i + 1) * every // (2 * drawn) for i in range(drawn)]
+            relations = torch.tensor([relation(segments, scale, rank) for rank in chosen])  # (R, k)
+            self.register_buffer(f"fixed{scale}", relations, persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, T, D) -> (B, K)."""
+        projected = self.project(self.dropout(features))  # (B, T, H)
+        return torch.stack([self._of_scale(i, projected) for i in range(len(self._scales))]).sum(dim=0)
+
+    def _of_scale(self, position: int, projected: Tensor) -> Tensor:
+        relations = self._relations(position)  # (R, k)
+        joined = projected[:, relations].flatten(2)  # (B, R, k, H) -> (B, R, k*H)
+        hidden = self.activation(self.relate[position](self.activation(joined)))  # (B, R, H)
+        logits: Tensor = self.classifiers[position](self.dropout(hidden)).mean(dim=1)  # (B, K)
+        return logits * self._drawn[position]
+
+    def _relations(self, position: int) -> Tensor:
+        scale, drawn = self._scales[position], self._drawn[position]
+        fixed = self.get_buffer(f"fixed{scale}")
+        if not self.training:
+            return fixed
+        every = math.comb(self._segments, scale)
+        ranks = torch.randperm(every)[:drawn] if every <= MOST_RELATIONS else torch.randint(every, (drawn,))
+        return torch.tensor([relation(self._segments, scale, r) for r in ranks.tolist()], device=fixed.device)
+
+
+def relation(segments: int, scale: int, rank: int) -> tuple[int, ...]:
+    """The ``rank``-th of all ascending choices of ``scale`` out of ``segments`` positions, in lexicographic order."""
+    chosen: list[int] = []
+    position = 0
+    while len(chosen) < scale:
+        starting_here = math.comb(segments - position - 1, scale - len(chosen) - 1)
+        if rank < starting_here:
+            chosen.append(position)
+        else:
+            rank -= starting_here
+        position += 1
+    return tuple(chosen)

@@ -42,6 +42,10 @@ class Recognizer:
     Every pushed frame is encoded once; its label uses the features of T-1 older frames, chosen by time stamp. Memory is
     fixed per source. Not thread-safe: push from one thread.
 
+    A model with recurrent states (``manifest.states``, a causal TSM) steps once per segment spacing: frames in between
+    are taken in, not encoded, and give no prediction. Its first label after a start, reset or gap is the clip model's;
+    later ones remember what came before their window, another function of the same weights.
+
     Attributes:
         manifest: Of the artifact.
         engine: What runs it; ``engine.fallback_reason`` tells why it is not what was asked for.
@@ -55,8 +59,8 @@ class Recognizer:
     ) -> None:
         self.manifest, self.engine = manifest, engine
         self.self_test_error: float | None = None
-        spacing_ms = manifest.spacing_ns / 1e6
-        self.valid_ns = round((max(spacing_ms, MINIMUM_VALID_MS) if valid_ms is None else valid_ms) * 1e6)
+        usual_ms = manifest.spacing_ns / 1e6 * (1.5 if manifest.states else 1)  # with states, a label per spacing
+        self.valid_ns = round((max(usual_ms, MINIMUM_VALID_MS) if valid_ms is None else valid_ms) * 1e6)
         self._max_sources = max_sources
         self._sources: dict[str, SourceState] = {}
         self._bindings: dict[int, Binding] = {}
@@ -86,7 +90,7 @@ class Recognizer:
             self_test: What to do when the golden clip's logits are not reproduced: ``raise``, or ``accept`` with
                 ``degraded`` labels. ``off`` leaves the test out.
             valid_ms: How long a label may be acted on after its frame's capture; by default one segment spacing (then
-                the window would miss its newest segment), at least 250 ms.
+                the window would miss its newest segment), 1.5 for a model with states, at least 250 ms.
             max_sources: Bound on the number of sources.
 
         Raises:
@@ -123,7 +127,8 @@ class Recognizer:
             truth: Passed through to the prediction.
 
         Returns:
-            The prediction; None for a frame that is not newer than the source's last one (delivered twice or late).
+            The prediction; None for a frame that is not newer than the source's last one (delivered twice or late),
+            and for a frame between two steps of a model with states.
 
         Raises:
             CameraError: Wrong dtype or channels, or too many sources.
@@ -131,7 +136,7 @@ class Recognizer:
         """
         check_frame(frame, self.manifest, source)
         pushed = self._observe(frame, captured_ns, source, frame_id, truth)
-        return None if pushed is None else self._step([pushed], now_ns)[source]
+        return None if pushed is None else self._step([pushed], now_ns).get(source)
 
     def push_many(
         self, frames: Mapping[str, tuple[Image, int]], *, now_ns: int | None = None
@@ -202,19 +207,16 @@ class Recognizer:
         return self._bindings[batch]
 
     def _step(self, pushed: list[_Pushed], now_ns: int | None) -> dict[str, Prediction]:
-        """Run one batch over the frames that can be encoded; predictions of all of them by source."""
+        """Run one batch over the frames that can be encoded now; predictions by source, none for a frame in between."""
         results = {p.source: self._warming(p, now_ns, "motion history") for p in pushed if not p.encodable}
-        batch = [p for p in pushed if p.encodable]
+        batch = [p for p in pushed if p.encodable and p.state.is_due(p.captured_ns)]
         if not batch:
             return results
         binding = self._binding(len(batch))
-        errors_ns: list[int | None] = []
-        for row, p in enumerate(batch):
-            p.state.fill(binding.frame[row])
-            errors_ns.append(p.state.ring.gather(p.captured_ns, binding.past[row]))
+        errors_ns = [p.state.begin(p.captured_ns, binding, row) for row, p in enumerate(batch)]
         binding.run()
         for row, (p, error_ns) in enumerate(zip(batch, errors_ns, strict=True)):
-            p.state.ring.append(p.captured_ns, binding.feature[row])
+            p.state.end(p.captured_ns, binding, row)
             if error_ns is None:
                 results[p.source] = self._warming(p, now_ns, f"window of {self.manifest.clip_seconds:g} s")
             else:

@@ -74,14 +74,13 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 def _row(summary: dict[str, Any], stage: str) -> Row:
     values, protocol = summary["stages"][stage], summary["protocol"]
-    losses = [loss["kind"] for loss in summary["recipe"].get("losses", [])] if stage == "student" else []
     return Row(
         data=protocol["dataset"],
         split=protocol["split"],
         stage=stage,
         modality=values["modality"],
         network=f"{values['backbone']} + {values['temporal']}",
-        method="cross entropy" if not losses else " + ".join(["CE", *(loss.upper() for loss in losses)]),
+        method=_method(summary["recipe"], stage),
         epochs=f"{values['selected_epoch']} of {values['epochs']}",
         seed=summary["seed"],
         accuracy=values["test"]["accuracy"],
@@ -89,6 +88,13 @@ def _row(summary: dict[str, Any], stage: str) -> Row:
         test_samples=protocol["test_samples"],
         minutes=values["seconds"] / 60,
     )
+
+
+def _method(recipe: dict[str, Any], stage: str) -> str:
+    if "kind" in recipe:  # a classical method
+        return str(recipe["kind"]).upper()
+    losses = [loss["kind"].upper() for loss in recipe.get("losses", [])] if stage == "student" else []
+    return " + ".join(["CE", *losses]) if losses else "cross entropy"
 
 
 def markdown(table: Sequence[Row]) -> str:

@@ -111,14 +111,14 @@ def gather_material(
     _check_labels(dataset)
     if at_most is None:
         # The whole data set is cached, so that other splits, validation subjects and seeds share it.
-        caches = {name: _cache(stage, dataset, dataset.samples, progress) for name, stage in stages.items()}
+        caches = {name: _cache(stage, dataset, dataset.samples, recipe, progress) for name, stage in stages.items()}
         split = Split(split.name, _usable(split.train, caches), _usable(split.test, caches))
     check_split(split, dataset.labels, by_subject=False)
     train, validation = validation_split(split.train, recipe.validation_subjects)
     test = split.test
     if at_most is not None:
         few = train[:: max(1, len(train) // at_most)][:at_most]
-        caches = {name: _cache(stage, dataset, few, progress) for name, stage in stages.items()}
+        caches = {name: _cache(stage, dataset, few, recipe, progress) for name, stage in stages.items()}
         train, validation, test = PairedClips(list(caches.values()), few).samples, (), ()
     seconds = recipe.clip_seconds
     if seconds is None:
@@ -145,13 +145,16 @@ def _check_labels(dataset: Dataset) -> None:
         raise DataError(f"{dataset.name} has {classes} class", "at least two", "choose more classes")
 
 
-def _cache(stage: StageConfig, dataset: Dataset, samples: Sequence[Sample], progress: Progress | None) -> CachedClips:
+def _cache(
+    stage: StageConfig, dataset: Dataset, samples: Sequence[Sample], recipe: Recipe, progress: Progress | None
+) -> CachedClips:
     def report(done: int, total: int) -> None:
         if progress is not None:
             progress(stage.modality, done, total)
 
     spec = stage.preprocess
-    return prepare(dataset, samples, stage.modality, spec.resize_px, spec.window, progress=report)
+    every = recipe.cache_every
+    return prepare(dataset, samples, stage.modality, spec.resize_px, spec.window, progress=report, every=every)
 
 
 def _check_stage(name: str, stage: StageConfig, dataset: Dataset) -> None:

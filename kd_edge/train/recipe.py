@@ -103,6 +103,8 @@ class Recipe(_Strict):
             ``clip_seconds`` inside it, as a live stream sees it; ``loop`` lets that window run over the clip's end into
             its start, as when a person goes on doing the same.
         clip_seconds: Length of the live window; None takes the median training clip.
+        cache_every: Decode every frame but cache only every so-manieth: the RGB of a large data set takes hundreds of
+            gigabytes otherwise. Segments are then drawn from fewer frames; not with motion stacks.
         precision: ``32-true`` or ``bf16-mixed``. Losses are always computed in float32.
         threads: CPU threads of PyTorch; None leaves its default. Weights repeat bit for bit only with the same number.
         workers: Loader processes; 0 loads between the steps, which is enough for small images.
@@ -119,6 +121,7 @@ class Recipe(_Strict):
     segments: Annotated[int, Field(ge=2, le=64)] = 8
     windows: Literal["clip", "random", "loop"] = "clip"
     clip_seconds: Positive | None = None
+    cache_every: Annotated[int, Field(ge=1, le=100)] = 1
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     threads: Annotated[int, Field(ge=1)] | None = None
     workers: Annotated[int, Field(ge=0)] = 0
@@ -132,6 +135,9 @@ class Recipe(_Strict):
             raise ValueError("losses need a teacher: add [teacher], or set losses = []")
         if self.teacher is not None and not self.losses:
             raise ValueError("a teacher without losses teaches nothing: add [[losses]], or remove [teacher]")
+        moving = any(stage is not None and stage.preprocess.has_motion for stage in (self.student, self.teacher))
+        if self.cache_every > 1 and moving:
+            raise ValueError("cache_every drops the frames that motion stacks need: set it to 1")
         between = [loss.kind for loss in self.losses if loss.kind in ("sp", "cc", "rkd")]
         if between and self.student.batch_size < 2:
             raise ValueError(f"loss '{between[0]}' compares a batch's clips: student.batch_size must be at least 2")

@@ -132,7 +132,8 @@ def per_clip(feature: Tensor, segments: int, how: Literal["mean", "fold"]) -> Te
     """A layer's output (B*T, ...) as samples: the mean over each clip's segments (B, ...), or every row of it."""
     if how == "fold":
         return feature
-    return feature.float().reshape(-1, segments, *feature.shape[1:]).mean(dim=1)
+    precise = torch.promote_types(feature.dtype, torch.float32)  # summed in it, without a copy of the frames
+    return feature.reshape(-1, segments, *feature.shape[1:]).mean(dim=1, dtype=precise)  # (B*T, ...) -> (B, ...)
 
 
 def tapped_layers(config: Loss, model: ClipModel, who: Who) -> tuple[str, ...]:

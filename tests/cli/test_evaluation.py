@@ -11,9 +11,9 @@ import pytest
 
 from kd_edge import evaluate
 from kd_edge.evaluate import ClipScore, Evaluation
-from kd_edge.joined import Score, StreamingScore
-from kd_edge.spotting import Spotting
-from kd_edge.untrimmed import DetectionEvaluation, DetectionScore
+from kd_edge.evaluate.joined import Score, StreamingScore
+from kd_edge.evaluate.spotting import Spotting
+from kd_edge.evaluate.untrimmed import DetectionEvaluation, DetectionScore
 
 Kd = Callable[..., tuple[int, str, str]]
 

@@ -51,6 +51,14 @@ def test_a_cell_gets_a_new_track_when_its_old_one_is_complete(frames: int, gener
     assert sorted(set(tracks.starts.tolist())) == [3 * g for g in range(generations)]
 
 
+def test_no_track_starts_in_a_cell_that_has_one() -> None:
+    frames = noise(4)
+    frames[:, :, :20] = frames[:, 10:] = 90  # texture in the upper right corner alone: rows and columns differ
+    tracks = follow(frames, uniform(4, 0, 0), length=3, stride=STRIDE)
+    assert len(tracks) == 4 * 3  # columns 18 to 30, rows 2 to 10: the edge of the texture counts
+    assert set(tracks.starts.tolist()) == {0}
+
+
 def test_a_flat_frame_has_nothing_to_follow() -> None:
     flat = np.full((5, SIDE, SIDE), 90, dtype=np.uint8)
     assert len(follow(flat, uniform(5, 0, 0), length=3, stride=STRIDE)) == 0

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,21 +140,74 @@ def test_a_damaged_cache_is_made_again(generated: Synthetic, tmp_path: Path, har
     assert np.array_equal(frames[0], resize(generated.open(generated.samples[0], "nir").frames[0], 40))
 
 
-def test_an_interrupted_preparation_leaves_nothing_and_a_killed_one_is_cleaned(
-    generated: Synthetic, tmp_path: Path
-) -> None:
+def interrupted_at(clip: int) -> Callable[[int, int], None]:
     def interrupt(done: int, _: int) -> None:
-        if done == 5:
+        if done == clip:
             raise KeyboardInterrupt
 
+    return interrupt
+
+
+def test_an_interrupted_preparation_goes_on_where_it_was(generated: Synthetic, tmp_path: Path) -> None:
+    window = PercentileWindow()
+    whole = prepare(generated, generated.samples, "nir", 40, window, tmp_path / "whole")
+    root = tmp_path / "cut"
+    for clip in (5, 12):
+        with pytest.raises(KeyboardInterrupt):
+            prepare(generated, generated.samples, "nir", 40, window, root, interrupted_at(clip))
+    left = root / folders(root)[0]
+    with (left / "frames.bin").open("ab") as frames, (left / "journal.jsonl").open("a") as journal:
+        frames.write(b"half a clip")  # what a kill between two writes leaves
+        journal.write('{"sample": {"id": "a1')
+    done: list[int] = []
+    cache = prepare(generated, generated.samples, "nir", 40, window, root, lambda i, _: done.append(i))
+    assert done == list(range(13, 21))
+    assert cache.fingerprint == whole.fingerprint
+    assert sorted(path.name for path in cache.path.iterdir()) == sorted(path.name for path in whole.path.iterdir())
+    assert (cache.path / "frames.bin").read_bytes() == (whole.path / "frames.bin").read_bytes()
+    for sample in generated.samples:
+        ours, theirs = cache.clip(sample.id), whole.clip(sample.id)
+        assert np.array_equal(ours.stamps_ns, theirs.stamps_ns)
+        assert np.array_equal(ours.own_limits, theirs.own_limits)
+
+
+@pytest.mark.parametrize("journal", ["not json\n", '{"sample": {"id": "another"}}\n', '{"skipped": "x"}\n'])
+def test_a_damaged_journal_starts_again(generated: Synthetic, tmp_path: Path, journal: str) -> None:
     with pytest.raises(KeyboardInterrupt):
-        prepare(generated, generated.samples, "nir", 40, None, tmp_path, interrupt)
-    assert folders(tmp_path) == []
+        prepare(generated, generated.samples, "nir", 40, None, tmp_path, interrupted_at(5))
+    (tmp_path / folders(tmp_path)[0] / "journal.jsonl").write_text(journal)
+    done: list[int] = []
+    prepare(generated, generated.samples, "nir", 40, None, tmp_path, lambda i, _: done.append(i))
+    assert done == list(range(1, 21))
+
+
+def test_what_another_killed_preparation_left_is_cleaned(generated: Synthetic, tmp_path: Path) -> None:
     killed = tmp_path / ".tmp-synthetic-nir-00000000000000000000"
     killed.mkdir()
     (killed / "frames.bin").write_bytes(b"half")
     cache = prepare(generated, generated.samples, "nir", 40, None, tmp_path)
     assert folders(tmp_path) == [cache.path.name]
+
+
+def test_a_cache_that_will_not_fit_is_refused_early(
+    generated: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    done: list[int] = []
+    with pytest.raises(DataError, match=r"of 20 clips needs about .* GB .*cache_every=3"):
+        prepare(generated, generated.samples, "nir", 40, None, tmp_path, lambda i, _: done.append(i))
+    assert len(done) < 20
+    assert folders(tmp_path) == []
+
+
+def test_every_third_frame_keeps_its_stamp(generated: Synthetic, tmp_path: Path) -> None:
+    sample = generated.samples[0]
+    all_frames = prepare(generated, generated.samples, "nir", 40, None, tmp_path).clip(sample.id)
+    third = prepare(generated, generated.samples, "nir", 40, None, tmp_path, every=3).clip(sample.id)
+    assert np.array_equal(third.stamps_ns, all_frames.stamps_ns[::3])
+    assert np.array_equal(third.frames, all_frames.frames[::3])
+    assert len(folders(tmp_path)) == 2
 
 
 CHILD = """

@@ -49,6 +49,10 @@ def test_toml_written_is_the_recipe_read(tmp_path: Path) -> None:
         ({"teacher": None}, "losses need a teacher"),
         ({"losses": []}, "a teacher without losses"),
         ({"losses": [{"kind": "sp", "student_layers": ["a", "b"]}]}, "one layer of each network"),
+        (
+            {"cache_every": 3, "student": {"modality": "nir", "preprocess": {"motion_offsets_ms": [0, 70]}}},
+            "motion stacks need",
+        ),
         ({"losses": [{"kind": "rkd"}], "student": {"modality": "nir", "batch_size": 1}}, "at least 2"),
         ({"losses": [{"kind": "dkdd"}]}, "did you mean 'dkd'"),
         ({"studnet": {}}, "did you mean 'student'"),

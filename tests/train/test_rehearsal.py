@@ -37,7 +37,7 @@ def test_only_the_clips_of_a_batch_are_decoded(tiny: Recipe, tmp_path: Path, mon
 
 
 def test_what_would_stop_the_training_is_told_at_once() -> None:
-    with pytest.raises(TrainingError, match="did you mean 'backbone.layer2'"):
+    with pytest.raises(TrainingError, match=r"did you mean 'backbone\.layer2'"):
         rehearse(recipe(losses=[{"kind": "fitnet", "student_layers": ["backbone.layr2"]}]))
     with pytest.raises(DataError, match="did you mean 'subjects'"):
         rehearse(recipe(split="subject"))

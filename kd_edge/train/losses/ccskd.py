@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from kd_edge.errors import TrainingError
 from kd_edge.train.losses.checks import check_choice, check_labels, check_maps, check_taps
 from kd_edge.train.losses.features import normalized
+from kd_edge.train.losses.geometry import project
 from kd_edge.train.losses.logits import check_logits, soft_target
 from kd_edge.train.losses.precision import as_float, full_precision
 from kd_edge.train.losses.relations import rkd_angle, rkd_distance
@@ -175,7 +176,9 @@ class CcskdConnectors(nn.Module):
         """
         norm = self.norms[layer]
         assert isinstance(norm, nn.BatchNorm2d)
-        return F.relu(normalized(norm, self.convolutions[layer](feature)))
+        convolution = self.convolutions[layer]
+        assert isinstance(convolution, nn.Conv2d)
+        return F.relu(normalized(norm, project(convolution, feature)))
 
 
 def ccskd(

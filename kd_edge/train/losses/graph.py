@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from kd_edge.errors import TrainingError
 from kd_edge.train.losses.checks import check_batch, check_choice
-from kd_edge.train.losses.geometry import to_smaller, unit
+from kd_edge.train.losses.geometry import project, to_smaller, unit
 from kd_edge.train.losses.precision import as_float, full_precision
 
 Scale = Literal["mean", "l2norm", "median", "sum"]
@@ -139,8 +139,9 @@ class MgcamAdapters(nn.Module):
         key = f"{student_stage}_{teacher_stage}"
         if key not in self.projections:
             return feature
-        projected: Tensor = self.projections[key](feature)
-        return projected
+        convolution = self.projections[key]
+        assert isinstance(convolution, nn.Conv2d)
+        return project(convolution, feature)
 
 
 def mgcam(

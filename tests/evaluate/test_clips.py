@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kd_edge import artifact, evaluate
+from kd_edge import artifact
 from kd_edge.data import Sample, SyntheticData, open_dataset
 from kd_edge.engines import open_engine
 from kd_edge.errors import ArtifactError
+from kd_edge.evaluate import clips as evaluate
 from kd_edge.types import Clip
 
 

@@ -12,7 +12,16 @@ from pydantic import ValidationError
 
 from kd_edge.detection import Detection
 from kd_edge.errors import DataError
-from kd_edge.spotting import Spotting, VideoScores, check_free, moving_mean, runs, spot, suppress, write_proposals
+from kd_edge.evaluate.spotting import (
+    Spotting,
+    VideoScores,
+    check_free,
+    moving_mean,
+    runs,
+    spot,
+    suppress,
+    write_proposals,
+)
 
 PLAIN = Spotting(smooth_seconds=0, gap_seconds=0, shortest_seconds=0)
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from kd_edge import artifact, joined
+from kd_edge import artifact
 from kd_edge.data import SyntheticData, open_dataset
+from kd_edge.evaluate import joined
 
 
 def test_a_clip_without_a_label_is_wrong_and_no_classs_prediction() -> None:

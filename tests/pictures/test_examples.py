@@ -10,7 +10,7 @@ import pytest
 
 from kd_edge.data import ImageFormat, NtuRgbdData, Sample, SyntheticData, open_dataset
 from kd_edge.errors import DataError
-from kd_edge.pictures import class_examples, contact_sheet, draw_examples, viewable
+from kd_edge.pictures.examples import class_examples, contact_sheet, draw_examples, viewable
 from kd_edge.types import Clip
 
 RGB = ImageFormat("rgb", "uint8", 3, "intensity", (0.0, 255.0), 30)

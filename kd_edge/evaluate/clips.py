@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -18,51 +17,31 @@ from kd_edge import artifact as artifacts
 from kd_edge import metrics, recipes, sampling
 from kd_edge.artifact import Artifact, Manifest
 from kd_edge.data import DataConfig, Dataset, Sample, Split, open_dataset
-from kd_edge.engines import Binding, open_engine
+from kd_edge.data.dataset import LongVideos
+from kd_edge.engines import Binding, carry, open_engine
 from kd_edge.errors import ArtifactError, DataError
+from kd_edge.evaluate import untrimmed
+from kd_edge.evaluate.joined import JoinedStream, Score, StreamingScore, score_of
+from kd_edge.evaluate.spotting import Spotting
 from kd_edge.preprocess import recorded_input
-from kd_edge.runtime import Recognizer
 from kd_edge.types import Clip, Float32, Int64
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
-    """Accuracy of one way of evaluating.
+class ClipScore(Score):
+    """Figures of trimmed clips, one answer each.
 
     Attributes:
-        clips: Number of clips.
-        accuracy: Share of right ones.
-        macro_f1: Mean F1 over the classes.
+        top5: Share of clips whose class is among the five most probable ones.
+        map: Mean over the classes of the average precision of their probability, one class against the rest.
+        ece: Expected calibration error of the probabilities, 15 bins.
     """
 
-    clips: int
-    accuracy: float
-    macro_f1: float
-
-
-@dataclass(frozen=True, slots=True)
-class StreamingScore:
-    """Each subject's clips joined into one stream; the last label inside each clip counts.
-
-    Attributes:
-        every: Over all clips.
-        window_filled: Over clips at least as long as the window.
-        shorter: Over clips shorter than the window: part of it showed the clip before; None when there is none.
-        unlabelled: Clips without any label (the stream was still warming up); they count as wrong.
-        unknown: Clips whose last label was below the unknown threshold; scored by their best guess.
-        frames: Frames pushed.
-        frames_per_second: Pushed per second of computing.
-    """
-
-    every: Score
-    window_filled: Score | None
-    shorter: Score | None
-    unlabelled: int
-    unknown: int
-    frames: int
-    frames_per_second: float
+    top5: float
+    map: float
+    ece: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +50,7 @@ class Evaluation:
 
     Attributes:
         per_class: Recall by class name, clip by clip.
+        confusion: (K, K) counts, clip by clip; rows are the truth.
         skipped: Sample id -> why it could not be read.
     """
 
@@ -80,10 +60,16 @@ class Evaluation:
     modality: str
     precision: str
     clip_seconds: float
-    clip: Score
+    clip: ClipScore
     streaming: StreamingScore | None
     per_class: dict[str, float]
+    confusion: list[list[int]]
     skipped: dict[str, str] = field(default_factory=dict)
+
+
+@runtime_checkable
+class _HasLongVideos(LongVideos, Protocol):
+    """``LongVideos`` that a data set can be asked for."""
 
 
 def evaluate(
@@ -95,7 +81,7 @@ def evaluate(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Evaluate an artifact, or a run directory through an fp32 export of its student.
+    """Evaluate an artifact, or a run directory through an fp32 export of its student, on trimmed clips.
 
     Args:
         model: ``student.onnx`` or a run directory.
@@ -108,15 +94,70 @@ def evaluate(
     Raises:
         KdEdgeError: No such model, no such recordings, or a model that knows no data set.
     """
+    with _opened(model, data_root) as artifact:
+        return _evaluate_artifact(artifact, data_root, split, streaming, threads, progress, name=str(model))
+
+
+def detect(
+    model: Path,
+    *,
+    data_root: Path | None = None,
+    split: str | None = None,
+    settings: Spotting | None = None,
+    iou: float = 0.5,
+    threads: int = 1,
+    write: Path | None = None,
+    progress: untrimmed.Progress | None = None,
+) -> untrimmed.DetectionEvaluation:
+    """Find the actions in the long videos of a data set with an artifact or a run's student, and score them.
+
+    Args:
+        model: ``student.onnx`` or a run directory.
+        data_root: Folder with the recordings.
+        split: Protocol of the data set; None takes the one the student was trained under.
+        settings: How intervals are made; None takes the defaults.
+        iou: Least overlap of a match, in (0, 1].
+        threads: Of the engine.
+        write: Folder for what was found, in the text format of PKU-MMD's evaluator.
+        progress: Called with (frames seen, videos done, videos in all).
+
+    Raises:
+        KdEdgeError: No such model, no such recordings, or a data set of trimmed clips only.
+    """
+    with _opened(model, data_root) as artifact:
+        dataset, name = _dataset(artifact, data_root), split or artifact.manifest.split
+        if not isinstance(dataset, _HasLongVideos):
+            raise DataError(
+                f"data set {dataset.name} has no long videos",
+                "one of untrimmed recordings (pku_mmd)",
+                "leave out --detection",
+            )
+        return untrimmed.detect(
+            artifact,
+            dataset,
+            dataset.name,
+            name,
+            settings=settings or Spotting(),
+            iou=iou,
+            threads=threads,
+            write=write,
+            name=str(model),
+            progress=progress,
+        )
+
+
+@contextmanager
+def _opened(model: Path, data_root: Path | None) -> Iterator[Artifact]:
+    """A loaded artifact; that of a run directory lasts as long as the context."""
     if not model.is_dir():
-        return _evaluate_artifact(artifacts.load(model), data_root, split, streaming, threads, progress)
+        yield artifacts.load(model)
+        return
     from kd_edge.export.export import export  # torch is only needed for a run directory
     from kd_edge.export.profile import ExportProfile
 
     with tempfile.TemporaryDirectory() as folder:
         profile = recipes.load("export", "fp32", ExportProfile)
-        exported = export(model, profile, Path(folder) / "student.onnx", data_root=data_root)
-        return _evaluate_artifact(exported.artifact, data_root, split, streaming, threads, progress, name=str(model))
+        yield export(model, profile, Path(folder) / "student.onnx", data_root=data_root).artifact
 
 
 def _evaluate_artifact(
@@ -126,18 +167,18 @@ def _evaluate_artifact(
     streaming: bool,
     threads: int,
     progress: Progress | None,
-    name: str | None = None,
+    name: str,
 ) -> Evaluation:
     manifest = artifact.manifest
     dataset, split = _recordings(artifact, data_root, split_name)
     binding = open_engine(artifact, threads=threads).bind(1)
-    stream = _Stream(artifact, threads) if streaming else None
+    stream = JoinedStream(artifact, threads) if streaming else None
     labels: list[int] = []
-    guesses: list[int] = []
+    logits: list[Float32] = []
     skipped: dict[str, str] = {}
     for done, (sample, clip) in enumerate(_clips(dataset, split, manifest.modality, skipped), start=1):
         labels.append(sample.label)
-        guesses.append(int(np.argmax(clip_logits(binding, clip, manifest))))
+        logits.append(clip_logits(binding, clip, manifest))
         if stream is not None:
             stream.watch(sample, clip)
         if progress is not None:
@@ -149,24 +190,45 @@ def _evaluate_artifact(
             "readable recordings",
             "kd-edge data check",
         )
-    truth, predicted = np.array(labels), np.array(guesses)
-    recall = metrics.per_class_accuracy(predicted, truth, len(manifest.labels))
+    truth, answers, classes = np.array(labels), np.stack(logits), len(manifest.labels)  # answers (N, K)
+    recall = metrics.per_class_accuracy(answers.argmax(1), truth, classes)
     return Evaluation(
-        model=name or str(artifact.path),
+        model=name,
         dataset=dataset.name,
         split=split.name,
         modality=manifest.modality,
         precision=manifest.precision,
         clip_seconds=manifest.clip_seconds,
-        clip=_score(truth, predicted, len(manifest.labels)),
+        clip=clip_score(answers, truth, manifest.temperature),
         streaming=None if stream is None else stream.score(),
         per_class={n: float(r) for n, r in zip(manifest.labels, recall, strict=True) if not np.isnan(r)},
+        confusion=metrics.confusion(answers.argmax(1), truth, classes).tolist(),
         skipped=skipped,
     )
 
 
+def clip_score(logits: Float32, labels: Int64, temperature: float) -> ClipScore:
+    """Figures of one answer per clip.
+
+    Args:
+        logits: (N, K) float32.
+        labels: (N,) int64.
+        temperature: Divides the logits before the softmax.
+    """
+    basic = score_of(labels, logits.argmax(1), logits.shape[1])
+    probabilities = metrics.softmax(logits, temperature)
+    return ClipScore(
+        basic.clips,
+        basic.accuracy,
+        basic.macro_f1,
+        top5=metrics.top_k(logits, labels, 5),
+        map=metrics.mean_average_precision(probabilities, labels),
+        ece=metrics.expected_calibration_error(probabilities, labels),
+    )
+
+
 def clip_logits(binding: Binding, clip: Clip, manifest: Manifest) -> Float32:
-    """Logits (K,) of a recorded clip: its centre-sampled segment frames stepped through the engine.
+    """Logits (K,) of a recorded clip: its centre-sampled segment frames stepped through the engine from a reset state.
 
     Args:
         binding: Of a step graph, batch 1.
@@ -176,11 +238,14 @@ def clip_logits(binding: Binding, clip: Clip, manifest: Manifest) -> Float32:
     at = sampling.segment_indices(len(clip), manifest.segments, mode="centre")
     frames = recorded_input(clip, at, manifest.preprocess)  # (T, C, S, S)
     binding.past[:] = 0
+    for state in binding.states_in:
+        state[:] = 0
     features = []
     for frame in frames[:-1]:
         binding.frame[0] = frame
         binding.run()
         features.append(binding.feature[0].copy())
+        carry(binding)
     if features:
         binding.past[0] = np.stack(features)  # (T-1, D)
     binding.frame[0] = frames[-1]
@@ -189,56 +254,12 @@ def clip_logits(binding: Binding, clip: Clip, manifest: Manifest) -> Float32:
     return logits
 
 
-class _Stream:
-    """Feeds joined clips to a recogniser and remembers the last label inside each."""
-
-    def __init__(self, artifact: Artifact, threads: int) -> None:
-        self._recognizer = Recognizer.load(artifact.path, threads=threads, self_test="off")
-        self._window_seconds = artifact.manifest.clip_seconds
-        self._classes = len(artifact.manifest.labels)
-        self._next_ns: dict[str, int] = {}
-        self._labels: list[int] = []
-        self._guesses: list[int] = []
-        self._short: list[bool] = []
-        self._states: Counter[str] = Counter()
-        self._frames = 0
-        self._seconds = 0.0
-
-    def watch(self, sample: Sample, clip: Clip) -> None:
-        source = f"{sample.subject} {sample.view}"
-        for finished in self._next_ns.keys() - {source}:  # subjects come one after the other
-            self._recognizer.forget(finished)
-            del self._next_ns[finished]
-        period = _period(clip.stamps_ns)
-        stamps = clip.stamps_ns + self._next_ns.get(source, 0)
-        guess, state = -1, "unlabelled"
-        start = time.perf_counter()
-        for image, stamp in zip(clip.frames, stamps, strict=True):
-            prediction = self._recognizer.push(image, int(stamp), source=source)
-            if prediction is not None and prediction.index >= 0:
-                guess, state = prediction.index, prediction.state.value
-        self._seconds += time.perf_counter() - start
-        self._frames += len(clip)
-        self._next_ns[source] = int(stamps[-1]) + period
-        self._labels.append(sample.label)
-        self._guesses.append(guess)
-        self._short.append(clip.seconds + period / 1e9 < self._window_seconds)
-        self._states[state] += 1
-
-    def score(self) -> StreamingScore:
-        labels, guesses, short = np.array(self._labels), np.array(self._guesses), np.array(self._short)
-        return StreamingScore(
-            every=_score(labels, guesses, self._classes),
-            window_filled=_score(labels[~short], guesses[~short], self._classes) if (~short).any() else None,
-            shorter=_score(labels[short], guesses[short], self._classes) if short.any() else None,
-            unlabelled=self._states["unlabelled"],
-            unknown=self._states["unknown"],
-            frames=self._frames,
-            frames_per_second=self._frames / max(self._seconds, 1e-9),
-        )
-
-
 def _recordings(artifact: Artifact, data_root: Path | None, split: str | None) -> tuple[Dataset, Split]:
+    dataset = _dataset(artifact, data_root)
+    return dataset, dataset.split(split or artifact.manifest.split)
+
+
+def _dataset(artifact: Artifact, data_root: Path | None) -> Dataset:
     manifest = artifact.manifest
     if not manifest.dataset:
         raise ArtifactError(
@@ -254,7 +275,7 @@ def _recordings(artifact: Artifact, data_root: Path | None, split: str | None) -
             "the same labels in the same order",
             "evaluate on the data set it was trained on",
         )
-    return dataset, dataset.split(split or manifest.split)
+    return dataset
 
 
 def _clips(dataset: Dataset, split: Split, modality: str, skipped: dict[str, str]) -> Iterator[tuple[Sample, Clip]]:
@@ -266,18 +287,3 @@ def _clips(dataset: Dataset, split: Split, modality: str, skipped: dict[str, str
                 yield sample, dataset.open(sample, modality)
             except DataError as error:
                 skipped[sample.id] = error.found
-
-
-def _period(stamps_ns: Int64) -> int:
-    return int(np.median(np.diff(stamps_ns))) if len(stamps_ns) > 1 else 1_000_000_000 // 30
-
-
-def _score(labels: Int64, guesses: Int64, classes: int) -> Score:
-    """Accuracy and macro F1; a clip without a label (-1) is wrong and no class's prediction."""
-    labelled = guesses >= 0
-    f1 = 0.0
-    if labelled.any():
-        counts = metrics.confusion(guesses[labelled], labels[labelled], classes)
-        support = np.bincount(labels, minlength=classes)
-        f1 = float(np.mean([2 * counts[c, c] / (counts[:, c].sum() + support[c]) for c in np.flatnonzero(support)]))
-    return Score(len(labels), float(np.mean(guesses == labels)), f1)

@@ -12,15 +12,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from kd_edge import artifact, evaluate, untrimmed
+from kd_edge import artifact, evaluate
 from kd_edge.artifact import Artifact, Manifest
 from kd_edge.data.dataset import ActionInterval, LongVideo
 from kd_edge.data.pku_mmd import LABELS as PKU_LABELS
 from kd_edge.engines import open_engine
 from kd_edge.errors import ConfigError, DataError
+from kd_edge.evaluate import untrimmed
+from kd_edge.evaluate.spotting import Spotting
 from kd_edge.preprocess import FixedWindow, Preprocess
 from kd_edge.runtime import Recognizer
-from kd_edge.spotting import Spotting
 from kd_edge.types import Image
 
 LABELS = ("wave", "clap", "stand")

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from kd_edge.confused import ConfusedPair, confused_pairs, confusion_of, draw_confusion
 from kd_edge.errors import DataError
+from kd_edge.pictures.confusion import ConfusedPair, confused_pairs, confusion_of, draw_confusion
 
 LABELS = ("drop", "sitting down", "standing up")
 

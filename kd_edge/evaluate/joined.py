@@ -1,0 +1,130 @@
+"""Test clips joined into one stream per subject, as a robot would see them: how good is the last label of each."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from kd_edge import metrics
+from kd_edge.artifact import Artifact
+from kd_edge.data import Sample
+from kd_edge.runtime import Recognizer
+from kd_edge.types import Clip, Int64
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Accuracy of one way of evaluating.
+
+    Attributes:
+        clips: Number of clips.
+        accuracy: Share of right ones.
+        macro_f1: Mean F1 over the classes.
+    """
+
+    clips: int
+    accuracy: float
+    macro_f1: float
+
+
+@dataclass(frozen=True, slots=True)
+class StreamingScore:
+    """Each subject's clips joined into one stream; the last label inside each clip counts.
+
+    Attributes:
+        every: Over all clips.
+        window_filled: Over clips at least as long as the window.
+        shorter: Over clips shorter than the window: part of it showed the clip before; None when there is none.
+        unlabelled: Clips without any label (the stream was still warming up); they count as wrong.
+        unknown: Clips whose last label was below the unknown threshold; scored by their best guess.
+        frames: Frames pushed.
+        frames_per_second: Pushed per second of computing.
+    """
+
+    every: Score
+    window_filled: Score | None
+    shorter: Score | None
+    unlabelled: int
+    unknown: int
+    frames: int
+    frames_per_second: float
+
+
+class JoinedStream:
+    """Feeds joined clips to a recogniser and remembers the last label inside each.
+
+    Args:
+        artifact: The model.
+        threads: Of the engine.
+    """
+
+    def __init__(self, artifact: Artifact, threads: int) -> None:
+        self._recognizer = Recognizer.load(artifact.path, threads=threads, self_test="off")
+        self._window_seconds = artifact.manifest.clip_seconds
+        self._classes = len(artifact.manifest.labels)
+        self._next_ns: dict[str, int] = {}
+        self._labels: list[int] = []
+        self._guesses: list[int] = []
+        self._short: list[bool] = []
+        self._states: Counter[str] = Counter()
+        self._frames = 0
+        self._seconds = 0.0
+
+    def watch(self, sample: Sample, clip: Clip) -> None:
+        """Push a clip behind the last one of its subject and view; they come subject by subject, view by view."""
+        source = f"{sample.subject} {sample.view}"
+        for finished in self._next_ns.keys() - {source}:  # subjects come one after the other
+            self._recognizer.forget(finished)
+            del self._next_ns[finished]
+        period = _period(clip.stamps_ns)
+        stamps = clip.stamps_ns + self._next_ns.get(source, 0)
+        guess, state = -1, "unlabelled"
+        start = time.perf_counter()
+        for image, stamp in zip(clip.frames, stamps, strict=True):
+            prediction = self._recognizer.push(image, int(stamp), source=source)
+            if prediction is not None and prediction.index >= 0:
+                guess, state = prediction.index, prediction.state.value
+        self._seconds += time.perf_counter() - start
+        self._frames += len(clip)
+        self._next_ns[source] = int(stamps[-1]) + period
+        self._labels.append(sample.label)
+        self._guesses.append(guess)
+        self._short.append(clip.seconds + period / 1e9 < self._window_seconds)
+        self._states[state] += 1
+
+    def score(self) -> StreamingScore:
+        """The figures of all clips watched."""
+        labels, guesses, short = np.array(self._labels), np.array(self._guesses), np.array(self._short)
+        return StreamingScore(
+            every=score_of(labels, guesses, self._classes),
+            window_filled=score_of(labels[~short], guesses[~short], self._classes) if (~short).any() else None,
+            shorter=score_of(labels[short], guesses[short], self._classes) if short.any() else None,
+            unlabelled=self._states["unlabelled"],
+            unknown=self._states["unknown"],
+            frames=self._frames,
+            frames_per_second=self._frames / max(self._seconds, 1e-9),
+        )
+
+
+def _period(stamps_ns: Int64) -> int:
+    return int(np.median(np.diff(stamps_ns))) if len(stamps_ns) > 1 else 1_000_000_000 // 30
+
+
+def score_of(labels: Int64, guesses: Int64, classes: int) -> Score:
+    """Accuracy and macro F1; a clip without a label (-1) is wrong and no class's prediction.
+
+    Args:
+        labels: (N,) int64.
+        guesses: (N,) int64, -1 for a clip without a label.
+        classes: Number of classes.
+    """
+    labelled = guesses >= 0
+    f1 = 0.0
+    if labelled.any():
+        counts = metrics.confusion(guesses[labelled], labels[labelled], classes)
+        support = np.bincount(labels, minlength=classes)
+        f1 = float(np.mean([2 * counts[c, c] / (counts[:, c].sum() + support[c]) for c in np.flatnonzero(support)]))
+    return Score(len(labels), float(np.mean(guesses == labels)), f1)

@@ -1,0 +1,148 @@
+"""Which classes a run takes for which: the confusion picture, its change from another run, and the worst pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kd_edge.errors import DataError, did_you_mean
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """What a run took for what on the test clips.
+
+    Attributes:
+        labels: Class names.
+        counts: (K, K) int64, rows are the truth.
+        accuracy: Share of right answers.
+        run: Name of the run.
+        network: Stage, backbone and modality.
+    """
+
+    labels: tuple[str, ...]
+    counts: npt.NDArray[np.int64]
+    accuracy: float
+    run: str
+    network: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConfusedPair:
+    """One class taken for another.
+
+    Attributes:
+        clips: How many clips of ``true`` were taken for ``predicted``.
+        share: Of the clips of ``true``.
+        change: Share now minus share in the run compared with; None without one.
+    """
+
+    true: str
+    predicted: str
+    clips: int
+    share: float
+    change: float | None = None
+
+
+def confusion_of(summary: Mapping[str, Any], stage: str, run: Path) -> Confusion:
+    """The confusion in a run's summary.
+
+    Args:
+        summary: ``summary.json``.
+        stage: ``teacher`` or ``student``.
+        run: Its folder, for messages.
+
+    Raises:
+        DataError: No such stage, or one without a confusion matrix.
+    """
+    stages = summary.get("stages", {})
+    if stage not in stages:
+        raise DataError(
+            f"run {run} has no stage '{stage}'{did_you_mean(stage, stages)}",
+            f"one of {', '.join(stages)}",
+            "correct --stage",
+        )
+    values = stages[stage]
+    test = values["test"]
+    labels, counts = tuple(test.get("per_class", {})), np.asarray(test.get("confusion", []), dtype=np.int64)
+    if counts.shape != (len(labels), len(labels)) or not labels:
+        raise DataError(
+            f"the {stage} of run {run} has a confusion matrix of shape {counts.shape} for {len(labels)} classes",
+            "one row and column per class",
+            "train it again with this release",
+        )
+    network = f"{stage}, {values['backbone']} on {values['modality']}"
+    return Confusion(labels, counts, test["accuracy"], run.name, network)
+
+
+def confused_pairs(confusion: Confusion, against: Confusion | None = None, most: int = 10) -> list[ConfusedPair]:
+    """The most confused pairs of classes, by the share of the true class; equal shares in the order of the classes.
+
+    Args:
+        confusion: Of the run.
+        against: Of the run it is compared with.
+        most: At most so many.
+
+    Raises:
+        DataError: The two know different classes.
+    """
+    shares = _shares(confusion.counts)
+    changes = None if against is None else shares - _shares(_comparable(confusion, against).counts)
+    wrong = np.where(np.eye(len(shares), dtype=bool), 0.0, shares)
+    order = [divmod(int(at), len(shares)) for at in np.argsort(-wrong, axis=None, kind="stable")[:most]]
+    return [
+        ConfusedPair(
+            confusion.labels[i],
+            confusion.labels[j],
+            int(confusion.counts[i, j]),
+            float(shares[i, j]),
+            None if changes is None else float(changes[i, j]),
+        )
+        for i, j in order
+        if wrong[i, j] > 0
+    ]
+
+
+def draw_confusion(confusion: Confusion, path: Path, against: Confusion | None = None) -> None:
+    """Draw a confusion matrix in percent, and beside it the change from another run.
+
+    Args:
+        confusion: Of the run.
+        path: The PNG to write.
+        against: Of the run it is compared with.
+
+    Raises:
+        DataError: The two know different classes.
+        TrainingError: The picture cannot be written.
+    """
+    from kd_edge.train import plots
+
+    title = f"{confusion.run}\n{confusion.network}: {confusion.accuracy:.1%}"
+    if against is None:
+        plots.plot_confusion(confusion.counts.tolist(), confusion.labels, title, path)
+        return
+    _comparable(confusion, against)
+    gain = 100 * (confusion.accuracy - against.accuracy)
+    titles = (title, f"change from {against.run}\n{against.accuracy:.1%}, {gain:+.1f} points")
+    plots.plot_confusion_change(confusion.counts.tolist(), against.counts.tolist(), confusion.labels, titles, path)
+
+
+def _comparable(confusion: Confusion, against: Confusion) -> Confusion:
+    if against.labels != confusion.labels:
+        raise DataError(
+            f"run {confusion.run} knows {len(confusion.labels)} classes, {against.run} other ones "
+            f"({len(against.labels)})",
+            "two runs on the same classes",
+            "compare runs of one data set",
+        )
+    return against
+
+
+def _shares(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    shares: npt.NDArray[np.float64] = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return shares
