@@ -18,7 +18,7 @@ from kd_edge.data.dataset import ActionInterval, LongVideo
 from kd_edge.data.pku_mmd import LABELS as PKU_LABELS
 from kd_edge.engines import open_engine
 from kd_edge.errors import ConfigError, DataError
-from kd_edge.evaluate import untrimmed
+from kd_edge.evaluate import clips, untrimmed
 from kd_edge.evaluate.spotting import Spotting
 from kd_edge.preprocess import FixedWindow, Preprocess
 from kd_edge.runtime import Recognizer
@@ -244,7 +244,7 @@ def test_mistakes_are_noticed_before_any_video_is_watched(model: Artifact, tmp_p
 
 def test_a_model_file_leads_to_its_data_set(model: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     source = Videos({"0002-L": ACTIONS}, {"0002-L": SEEN})
-    monkeypatch.setattr(evaluate, "open_dataset", lambda config, root: source)
+    monkeypatch.setattr(clips, "open_dataset", lambda config, root: source)
     result = evaluate.detect(model.path, settings=PLAIN, iou=0.5)
     assert (result.dataset, result.split, result.model) == ("grey videos", "cross_view", str(model.path))
     assert result.every.f1 == pytest.approx(2 * (2 / 5) / (2 / 5 + 1))
