@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
@@ -111,6 +113,48 @@ def open_engine(
         raise ArtifactError(
             f"{artifact.path} holds a {manifest.graph} graph", "a streaming step", "export it with --graph step"
         )
+    ort, session, reason = _open(artifact, threads, provider, strict)
+    _check_graph(session, artifact.path, *step_shapes(manifest, 0))
+    return OnnxRuntimeEngine(ort, session, manifest, reason)
+
+
+class ClipEngine:
+    """A clip graph in an ONNX Runtime session: for evaluation, not for a stream."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def logits(self, frames: Float32) -> Float32:
+        """Logits (K,) of a clip's network input (T, C, S, S)."""
+        try:
+            answer: Float32 = self._session.run(["logits"], {"clip": frames[None]})[0][0]
+        except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+            raise ArtifactError(
+                f"the engine failed: {_first_line(error)}", "a model this engine can run", "kd-edge doctor"
+            ) from error
+        return answer
+
+
+def open_clip_engine(artifact: Artifact, *, threads: int = 1) -> ClipEngine:
+    """Load an artifact's clip graph, on the CPU.
+
+    Raises:
+        ArtifactError: Not a clip graph, shapes that contradict the manifest, or a graph the engine refuses.
+        MissingExtraError: onnxruntime is not installed.
+    """
+    manifest, spec = artifact.manifest, artifact.manifest.preprocess
+    if manifest.graph != "clip":
+        raise ArtifactError(
+            f"{artifact.path} holds a {manifest.graph} graph", "a clip graph", "export it with --graph clip"
+        )
+    _, session, _ = _open(artifact, threads, "cpu", strict=False)
+    clip = (0, manifest.segments, spec.input_channels, spec.input_px, spec.input_px)
+    _check_graph(session, artifact.path, {"clip": clip}, {"logits": (0, len(manifest.labels))})
+    return ClipEngine(session)
+
+
+def _open(artifact: Artifact, threads: int, provider: Provider, strict: bool) -> tuple[Any, Any, str | None]:
+    """onnxruntime, a session on the wanted provider or the CPU, and why it is not the wanted one."""
     ort = load_onnxruntime(EXTRAS[provider])
     if not hasattr(ort, "InferenceSession"):  # a half-removed install leaves an empty namespace package behind
         raise MissingExtraError(
@@ -127,8 +171,7 @@ def open_engine(
         reason = f"{provider} was asked for, the session runs on {session.get_providers()[0]}"
     if reason is not None and strict:
         raise ArtifactError(reason, f"the {provider} provider", "kd-edge doctor, or leave out --strict to use the CPU")
-    _check_graph(session, artifact)
-    return OnnxRuntimeEngine(ort, session, manifest, reason)
+    return ort, session, reason
 
 
 def _session(ort: Any, artifact: Artifact, threads: int, providers: list[str]) -> Any:
@@ -148,19 +191,18 @@ def _session(ort: Any, artifact: Artifact, threads: int, providers: list[str]) -
         ) from error
 
 
-def _check_graph(session: Any, artifact: Artifact) -> None:
+def _check_graph(
+    session: Any, path: Path, inputs: Mapping[str, tuple[int, ...]], outputs: Mapping[str, tuple[int, ...]]
+) -> None:
     """The graph must have the names and sizes its manifest promises; the batch axis is free."""
-    inputs, outputs = step_shapes(artifact.manifest, 0)
     given = {node.name: tuple(node.shape) for node in [*session.get_inputs(), *session.get_outputs()]}
-    for name, shape in (inputs | outputs).items():
+    for name, shape in (dict(inputs) | dict(outputs)).items():
         found = given.get(name)
         if found is None or found[1:] != shape[1:]:
-            raise ArtifactError(
-                f"{artifact.path} has {name} {found}", f"{name} (batch, {shape[1:]})", "export the run again"
-            )
+            raise ArtifactError(f"{path} has {name} {found}", f"{name} (batch, {shape[1:]})", "export the run again")
     if surplus := [node.name for node in session.get_inputs() if node.name not in inputs]:
         raise ArtifactError(
-            f"{artifact.path} has input {surplus[0]}, which its manifest does not name",
+            f"{path} has input {surplus[0]}, which its manifest does not name",
             f"the inputs {', '.join(inputs)}",
             "export the run again",
         )

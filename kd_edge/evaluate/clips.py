@@ -18,7 +18,7 @@ from kd_edge import metrics, recipes, sampling
 from kd_edge.artifact import Artifact, Manifest
 from kd_edge.data import DataConfig, Dataset, Sample, Split, open_dataset
 from kd_edge.data.dataset import LongVideos
-from kd_edge.engines import Binding, carry, open_engine
+from kd_edge.engines import Binding, carry, open_clip_engine, open_engine
 from kd_edge.errors import ArtifactError, DataError
 from kd_edge.evaluate import untrimmed
 from kd_edge.evaluate.joined import JoinedStream, Score, StreamingScore, score_of
@@ -154,9 +154,11 @@ def _opened(model: Path, data_root: Path | None) -> Iterator[Artifact]:
         return
     from kd_edge.export.export import export  # torch is only needed for a run directory
     from kd_edge.export.profile import ExportProfile
+    from kd_edge.models.saved import SavedStudent
 
+    streams = SavedStudent.load(model).spec.model.temporal != "tsm"  # both directions cannot step: judged by clips
     with tempfile.TemporaryDirectory() as folder:
-        profile = recipes.load("export", "fp32", ExportProfile)
+        profile = recipes.load("export", "fp32", ExportProfile, [] if streams else ["graph=clip"])
         yield export(model, profile, Path(folder) / "student.onnx", data_root=data_root).artifact
 
 
@@ -171,14 +173,14 @@ def _evaluate_artifact(
 ) -> Evaluation:
     manifest = artifact.manifest
     dataset, split = _recordings(artifact, data_root, split_name)
-    binding = open_engine(artifact, threads=threads).bind(1)
+    answer = _answering(artifact, threads)
     stream = JoinedStream(artifact, threads) if streaming else None
     labels: list[int] = []
     logits: list[Float32] = []
     skipped: dict[str, str] = {}
     for done, (sample, clip) in enumerate(_clips(dataset, split, manifest.modality, skipped), start=1):
         labels.append(sample.label)
-        logits.append(clip_logits(binding, clip, manifest))
+        logits.append(answer(clip))
         if stream is not None:
             stream.watch(sample, clip)
         if progress is not None:
@@ -227,6 +229,22 @@ def clip_score(logits: Float32, labels: Int64, temperature: float) -> ClipScore:
     )
 
 
+def _answering(artifact: Artifact, threads: int) -> Callable[[Clip], Float32]:
+    """What gives the logits (K,) of a recorded clip: the clip graph, or the step graph stepped through it."""
+    manifest = artifact.manifest
+    if manifest.graph == "clip":
+        engine = open_clip_engine(artifact, threads=threads)
+        return lambda clip: engine.logits(_segments(clip, manifest))
+    binding = open_engine(artifact, threads=threads).bind(1)
+    return lambda clip: clip_logits(binding, clip, manifest)
+
+
+def _segments(clip: Clip, manifest: Manifest) -> Float32:
+    """Network input of a clip's centre-sampled segment frames, (T, C, S, S)."""
+    at = sampling.segment_indices(len(clip), manifest.segments, mode="centre")
+    return recorded_input(clip, at, manifest.preprocess)
+
+
 def clip_logits(binding: Binding, clip: Clip, manifest: Manifest) -> Float32:
     """Logits (K,) of a recorded clip: its centre-sampled segment frames stepped through the engine from a reset state.
 
@@ -235,8 +253,7 @@ def clip_logits(binding: Binding, clip: Clip, manifest: Manifest) -> Float32:
         clip: (T, H, W[, 3]) in the camera's dtype.
         manifest: The artifact's.
     """
-    at = sampling.segment_indices(len(clip), manifest.segments, mode="centre")
-    frames = recorded_input(clip, at, manifest.preprocess)  # (T, C, S, S)
+    frames = _segments(clip, manifest)
     binding.past[:] = 0
     for state in binding.states_in:
         state[:] = 0

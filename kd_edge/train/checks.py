@@ -11,6 +11,7 @@ import torch
 from kd_edge.errors import ConfigError, TrainingError
 from kd_edge.train.distil import Learner
 from kd_edge.train.material import Material
+from kd_edge.train.loss_config import BETWEEN_CLIPS
 from kd_edge.train.recipe import Recipe
 
 
@@ -59,3 +60,10 @@ def check_batches(recipe: Recipe, world: int) -> None:
                 "a multiple of the number of devices",
                 f"change {name}.batch_size",
             )
+    between = [loss.kind for loss in recipe.losses if loss.kind in BETWEEN_CLIPS]
+    if between and recipe.student.batch_size // world < 2:
+        raise ConfigError(
+            f"loss '{between[0]}' compares the clips of a batch, and a device gets one clip",
+            "at least two clips on each device",
+            "raise student.batch_size, or use fewer devices",
+        )

@@ -194,3 +194,6 @@ Loss = (
     | CcskdLoss
 )
 LossConfig = Annotated[Loss, Field(discriminator="kind")]
+
+BETWEEN_CLIPS = ("sp", "cc", "rkd")
+"""Kinds that compare the clips of a batch with one another: they say nothing about a single clip."""

@@ -13,7 +13,7 @@ from kd_edge.data import DataConfig, SyntheticData
 from kd_edge.models import ModelConfig
 from kd_edge.preprocess import Preprocess
 from kd_edge.train.augment import Augment as Augment
-from kd_edge.train.loss_config import DkdLoss, LossConfig, MgcamLoss
+from kd_edge.train.loss_config import BETWEEN_CLIPS, DkdLoss, LossConfig, MgcamLoss
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -138,7 +138,7 @@ class Recipe(_Strict):
         moving = any(stage is not None and stage.preprocess.has_motion for stage in (self.student, self.teacher))
         if self.cache_every > 1 and moving:
             raise ValueError("cache_every drops the frames that motion stacks need: set it to 1")
-        between = [loss.kind for loss in self.losses if loss.kind in ("sp", "cc", "rkd")]
+        between = [loss.kind for loss in self.losses if loss.kind in BETWEEN_CLIPS]
         if between and self.student.batch_size < 2:
             raise ValueError(f"loss '{between[0]}' compares a batch's clips: student.batch_size must be at least 2")
         return self

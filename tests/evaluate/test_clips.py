@@ -4,13 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from kd_edge import artifact
 from kd_edge.data import Sample, SyntheticData, open_dataset
-from kd_edge.engines import open_engine
+from kd_edge.engines import open_clip_engine, open_engine
 from kd_edge.errors import ArtifactError
 from kd_edge.evaluate import clips as evaluate
+from kd_edge.models import ModelConfig
+from kd_edge.models.saved import SavedStudent
 from kd_edge.types import Clip
+from tests.export.conftest import write_run
 
 
 def test_the_figures_of_answers_are_those_worked_out_by_hand() -> None:
@@ -89,3 +93,22 @@ def test_unreadable_clips_are_named_and_the_rest_goes_on(monkeypatch: pytest.Mon
     assert skipped == {broken.id: "damaged file"}
     assert len(read) == len(split.test) - 1
     assert [s.subject for s in read] == sorted(s.subject for s in read)
+
+
+def test_a_student_that_cannot_stream_is_judged_by_its_clips(tmp_path: Path) -> None:
+    """A TSM in both directions: its run, and a clip graph of it, give the trained model's answers."""
+    run = write_run(tmp_path / "run", model=ModelConfig(backbone="resnet10_thin", temporal="tsm"))
+    result = evaluate.evaluate(run)
+    student = SavedStudent.load(run)
+    dataset = open_dataset(student.spec.data)
+    right = []
+    for sample in dataset.split("subjects").test:
+        clip = torch.from_numpy(student.network_input(dataset.open(sample, "nir")))[None]
+        with torch.inference_mode():
+            right.append(int(student.model(clip).argmax()) == sample.label)
+    assert result.clip.clips == len(right) == 10
+    assert result.clip.accuracy == pytest.approx(np.mean(right))
+    with pytest.raises(ArtifactError, match=r"holds a clip graph\. Expected a streaming step"):
+        evaluate.evaluate(run, streaming=True)
+    with pytest.raises(ArtifactError, match=r"holds a step graph\. Expected a clip graph"):
+        open_clip_engine(artifact.load(artifact.BUNDLED))
