@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,7 @@ __all__ = [
     "detection_average_precision",
     "detection_f1",
     "expected_calibration_error",
+    "figures",
     "fit_temperature",
     "fit_unknown_threshold",
     "interval_overlap",
@@ -173,6 +175,30 @@ def negative_log_likelihood(logits: Array, labels: Labels, temperature: float = 
     top = scaled.max(axis=1)
     log_sum = top + np.log(np.exp(scaled - top[:, None]).sum(axis=1))
     return float(np.mean(log_sum - scaled[np.arange(len(scaled)), np.asarray(labels)]))
+
+
+def figures(scores: Array, labels: Labels, names: Sequence[str], *, temperature: float | None) -> dict[str, Any]:
+    """All figures of a summary, as plain JSON values; a class without a sample has None.
+
+    Args:
+        scores: (N, K): logits, or any scores whose highest is the answer.
+        labels: (N,) integers.
+        names: Of the K classes.
+        temperature: Divides logits before the softmax. None for scores that are no logits (an SVM's): their calibration
+            error is None, and average precisions rank the scores themselves.
+    """
+    classes, predictions = len(names), np.asarray(scores).argmax(1)
+    ranked = scores if temperature is None else softmax(scores, temperature)
+    recall = per_class_accuracy(predictions, labels, classes)
+    return {
+        "accuracy": accuracy(predictions, labels),
+        "top5": top_k(scores, labels, 5),
+        "macro_f1": macro_f1(predictions, labels, classes),
+        "map": mean_average_precision(ranked, labels),
+        "ece": None if temperature is None else expected_calibration_error(ranked, labels),
+        "per_class": {n: None if np.isnan(r) else float(r) for n, r in zip(names, recall, strict=True)},
+        "confusion": confusion(predictions, labels, classes).tolist(),
+    }
 
 
 def fit_temperature(logits: Array, labels: Labels, *, bounds: tuple[float, float] = (0.2, 10.0)) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,18 +54,3 @@ def choose(
     scores = [metrics.accuracy(svm.decisions(vectors).argmax(1), labels) for svm in fitted]
     best = int(np.argmax(scores))  # the first of equals
     return fitted[best], scores[best]
-
-
-def figures(decisions: npt.NDArray[np.float64], labels: Int64, names: Sequence[str]) -> dict[str, Any]:
-    """The figures of a summary; an SVM has no probabilities, so no calibration error."""
-    classes, predictions = len(names), decisions.argmax(1)
-    recall = metrics.per_class_accuracy(predictions, labels, classes)
-    return {
-        "accuracy": metrics.accuracy(predictions, labels),
-        "top5": metrics.top_k(decisions, labels, 5),
-        "macro_f1": metrics.macro_f1(predictions, labels, classes),
-        "map": metrics.mean_average_precision(decisions, labels),
-        "ece": None,
-        "per_class": {n: None if np.isnan(r) else float(r) for n, r in zip(names, recall, strict=True)},
-        "confusion": metrics.confusion(predictions, labels, classes).tolist(),
-    }

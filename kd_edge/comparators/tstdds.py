@@ -29,13 +29,13 @@ import cv2
 import numpy as np
 import torch
 
-from kd_edge import __version__, recipes
+from kd_edge import __version__, metrics, recipes
 from kd_edge.comparators.coding import Codebook, fit_codebook
 from kd_edge.comparators.config import TstddsConfig
 from kd_edge.comparators.descriptors import video_descriptors
 from kd_edge.comparators.inputs import training_draw
 from kd_edge.comparators.streams import STREAMS, Stream, build_stream, train_stream
-from kd_edge.comparators.svm import LinearClassifier, choose, figures
+from kd_edge.comparators.svm import LinearClassifier, choose
 from kd_edge.comparators.videos import Videos
 from kd_edge.data import Dataset, Sample, Split, check_split, open_dataset, validation_split
 from kd_edge.data.cache import CachedClips, prepare
@@ -105,7 +105,9 @@ def run(
         "selected_by": f"last epoch; C = {svm.c:g}, {chosen_by}",
         "seconds": round(time.perf_counter() - start, 1),
         "validation": validation,
-        "test": figures(svm.decisions(vectors["test"]), truth["test"], material.dataset.labels),
+        "test": metrics.figures(
+            svm.decisions(vectors["test"]), truth["test"], material.dataset.labels, temperature=None
+        ),
         "parameters": _parameters(streams, books) + svm.parameters,
         "streams": training,
         "without_tracks": {side: int((~values.any(axis=1)).sum()) for side, values in vectors.items()},

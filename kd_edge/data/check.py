@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 from kd_edge.data.dataset import Dataset, Probe, Probed, Sample, listed, require_modality
 from kd_edge.data.synthetic import Synthetic
 from kd_edge.errors import DataError, import_extra
+from kd_edge.files import making
 from kd_edge.types import Clip
 
 
@@ -143,23 +143,8 @@ def write_synthetic(
         DataError: The folder holds something already or cannot be written, or the disk is full.
     """
     chosen = dataset.samples if samples is None else tuple(samples)
-    temporary = out.with_name(f".tmp-{out.name}")
-    try:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise DataError(f"{out} holds something already", "a new or empty folder", "choose another --out")
-        if temporary.exists():  # of a killed run
-            shutil.rmtree(temporary)
-        temporary.mkdir(parents=True)
-        try:
-            names = _write_all(temporary, dataset, chosen, progress)
-            temporary.replace(out)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-    except OSError as error:
-        raise DataError(
-            f"cannot write {out} ({error.strerror})", "a writable folder with room", "choose another --out"
-        ) from error
+    with making(out, "--out", DataError) as temporary:
+        names = _write_all(temporary, dataset, chosen, progress)
     return tuple(out / name for name in names)
 
 

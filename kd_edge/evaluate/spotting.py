@@ -15,7 +15,6 @@ the ranking costs little, one that was never made cannot be found.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kd_edge.detection import Detection, interval_overlap
 from kd_edge.errors import DataError
+from kd_edge.files import making
 from kd_edge.types import Float32, Int64
 
 WINDOW_STEPS = 16
@@ -171,33 +171,9 @@ def write_proposals(found: Iterable[Detection], videos: Sequence[str], folder: P
     Raises:
         DataError: The folder holds something already or cannot be written.
     """
-    check_free(folder)
     lines: dict[str, list[str]] = {video: [] for video in videos}
     for d in found:
         lines[d.video].append(f"{d.label + 1},{d.start:.0f},{d.end:.0f},{d.score:.6f}\n")
-    temporary = folder.with_name(f".tmp-{folder.name}")
-    try:
-        if temporary.exists():  # of a killed process
-            shutil.rmtree(temporary)
-        temporary.mkdir(parents=True)
-        try:
-            for video, rows in lines.items():
-                (temporary / f"{video}.txt").write_text("".join(rows), encoding="utf-8")
-            temporary.replace(folder)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-    except OSError as error:
-        raise DataError(
-            f"cannot write {folder} ({error.strerror})", "a writable folder with room", "choose another --write"
-        ) from error
-
-
-def check_free(folder: Path) -> None:
-    """Make sure that ``write_proposals`` may make a folder: asked before hours of watching, not only after.
-
-    Raises:
-        DataError: It holds something already.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} holds something already", "a new or empty folder", "choose another --write")
+    with making(folder, "--write", DataError) as temporary:
+        for video, rows in lines.items():
+            (temporary / f"{video}.txt").write_text("".join(rows), encoding="utf-8")

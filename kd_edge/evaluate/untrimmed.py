@@ -22,7 +22,8 @@ from kd_edge.data.dataset import LongVideo, LongVideos
 from kd_edge.detection import Detection
 from kd_edge.engines import open_engine
 from kd_edge.errors import ConfigError, DataError
-from kd_edge.evaluate.spotting import Spotting, VideoScores, check_free, spot, write_proposals
+from kd_edge.evaluate.spotting import Spotting, VideoScores, spot, write_proposals
+from kd_edge.files import check_free
 from kd_edge.runtime import Recognizer
 from kd_edge.sampling import nearest
 from kd_edge.types import Float32, Image, Int64
@@ -126,7 +127,7 @@ def detect(
     if not 0 < iou <= 1:
         raise ConfigError(f"an overlap of {iou:g}", "a number above 0 and at most 1", "for example --iou 0.5")
     if write is not None:
-        check_free(write)
+        check_free(write, "--write", DataError)
     manifest = artifact.manifest
     videos = source.long_videos(split)
     recognizers = _recognizers(artifact, settings.scales, threads)

@@ -83,7 +83,7 @@ def stream(
         valid_ms: See ``threads``.
         notify: Report readiness and fresh frames to systemd.
 
-    A model with memory (a causal TSM) is clocked by its segments: it gives one label per segment spacing, not per frame.
+    A model with memory (a causal TSM) is clocked by its segments: one label per segment spacing, not per frame.
 
     Returns:
         A context manager and iterator; everything is opened on entering and closed on leaving it.

@@ -10,8 +10,8 @@ import torch
 
 from kd_edge.errors import ConfigError, TrainingError
 from kd_edge.train.distil import Learner
-from kd_edge.train.material import Material
 from kd_edge.train.loss_config import BETWEEN_CLIPS
+from kd_edge.train.material import Material
 from kd_edge.train.recipe import Recipe
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -30,23 +29,4 @@ def brief(logits: Float32, labels: Int64) -> dict[str, float]:
     return {
         "accuracy": metrics.accuracy(logits.argmax(1), labels),
         "loss": metrics.negative_log_likelihood(logits, labels),
-    }
-
-
-def full(logits: Float32, labels: Int64, names: Sequence[str], temperature: float) -> dict[str, Any]:
-    """The figures of a summary; a class without a sample has None.
-
-    ``map`` is that of classification: the mean over the classes of the average precision of their probability.
-    """
-    classes, predictions = len(names), logits.argmax(1)
-    probabilities = metrics.softmax(logits, temperature)
-    recall = metrics.per_class_accuracy(predictions, labels, classes)
-    return {
-        "accuracy": metrics.accuracy(predictions, labels),
-        "top5": metrics.top_k(logits, labels, 5),
-        "macro_f1": metrics.macro_f1(predictions, labels, classes),
-        "map": metrics.mean_average_precision(probabilities, labels),
-        "ece": metrics.expected_calibration_error(probabilities, labels),
-        "per_class": {n: None if np.isnan(r) else float(r) for n, r in zip(names, recall, strict=True)},
-        "confusion": metrics.confusion(predictions, labels, classes).tolist(),
     }

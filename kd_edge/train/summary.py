@@ -52,7 +52,7 @@ def summarise(
             "epochs": stage.epochs,
             **report[name],
             "validation": validation,
-            "test": scores.full(logits, truth, labels, temperature),
+            "test": metrics.figures(logits, truth, labels, temperature=temperature),
             "parameters": sum(p.numel() for p in model.parameters()),
         }
     return {

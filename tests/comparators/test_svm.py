@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from kd_edge.comparators.svm import LinearClassifier, choose, figures
+from kd_edge.comparators.svm import LinearClassifier, choose
 
 CORNERS = np.float32([[1, 0], [0, 1], [-1, -1]])
 
@@ -45,16 +44,3 @@ def test_the_c_with_the_best_validation_accuracy_is_chosen() -> None:
     assert scores[0.02] > scores[100.0]  # so that the choice is one
     svm, accuracy = choose([0.02, 100.0], (train, labels), (held_out, truth), seed=0)
     assert (svm.c, accuracy) == (0.02, scores[0.02])
-
-
-def test_figures_by_hand() -> None:
-    decisions = np.array([[2.0, 1.0, -1.0], [0.5, 0.4, -3.0], [-1.0, 0.3, -0.2], [1.0, 2.0, -0.5]])
-    labels = np.array([0, 1, 1, 1])
-    result = figures(decisions, labels, ["sit", "stand", "wave"])
-    assert result["accuracy"] == 0.75
-    assert result["top5"] == 1
-    assert result["macro_f1"] == pytest.approx((2 / 3 + 0.8) / 2)
-    assert result["map"] == pytest.approx((1 + (1 + 2 / 3 + 3 / 4) / 3) / 2)  # of sit and stand
-    assert result["per_class"] == {"sit": 1.0, "stand": pytest.approx(2 / 3), "wave": None}
-    assert result["confusion"] == [[1, 0, 0], [1, 2, 0], [0, 0, 0]]
-    assert result["ece"] is None

@@ -15,13 +15,13 @@ from kd_edge.errors import DataError
 from kd_edge.evaluate.spotting import (
     Spotting,
     VideoScores,
-    check_free,
     moving_mean,
     runs,
     spot,
     suppress,
     write_proposals,
 )
+from kd_edge.files import check_free
 
 PLAIN = Spotting(smooth_seconds=0, gap_seconds=0, shortest_seconds=0)
 
@@ -162,7 +162,7 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds something already"):
         write_proposals([], ["v"], tmp_path)
     with pytest.raises(DataError, match="holds something already"):
-        check_free(tmp_path / "mine.txt")
+        check_free(tmp_path / "mine.txt", "--write", DataError)
     assert (tmp_path / "mine.txt").read_text() == "precious"
     with pytest.raises(DataError, match="cannot write"):
         write_proposals([], ["no/such/folder"], tmp_path / "found")
