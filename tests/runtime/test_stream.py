@@ -217,7 +217,8 @@ def test_size_change_in_the_middle_is_survived(make_model, tmp_path, noise):
 
 
 RUN = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
 from kd_edge.runtime.stream import interrupt_on_sigterm, stream
 try:
     with interrupt_on_sigterm(), stream(
