@@ -63,6 +63,8 @@ def detections(result: DetectionEvaluation) -> RenderableType:
         f"windows of {windows} s, {result.settings.proposals} from probability {result.settings.threshold:g}; "
         f"{result.frames} frames at {result.frames_per_second:.0f} frames/s",
     ]
+    if result.confident is None:
+        lines.append("F1 depends on --threshold, which is not fitted: choose it on training videos")
     unread = faults(result.skipped, "could not be read (they count 0)")
     return Group(escape(title), table(header, rows), *lines, *([unread.lstrip("\n")] if unread else []))
 

@@ -94,7 +94,7 @@ def evaluate(
     Raises:
         KdEdgeError: No such model, no such recordings, or a model that knows no data set.
     """
-    with _opened(model, data_root) as artifact:
+    with _opened(model, data_root, as_stream=streaming) as artifact:
         return _evaluate_artifact(artifact, data_root, split, streaming, threads, progress, name=str(model))
 
 
@@ -124,8 +124,9 @@ def detect(
     Raises:
         KdEdgeError: No such model, no such recordings, or a data set of trimmed clips only.
     """
-    with _opened(model, data_root) as artifact:
+    with _opened(model, data_root, as_stream=True) as artifact:
         dataset, name = _dataset(artifact, data_root), split or artifact.manifest.split
+        _check_unseen(dataset, name, artifact.manifest.split)
         if not isinstance(dataset, _HasLongVideos):
             raise DataError(
                 f"data set {dataset.name} has no long videos",
@@ -147,19 +148,36 @@ def detect(
 
 
 @contextmanager
-def _opened(model: Path, data_root: Path | None) -> Iterator[Artifact]:
+def _opened(model: Path, data_root: Path | None, *, as_stream: bool) -> Iterator[Artifact]:
     """A loaded artifact; that of a run directory lasts as long as the context."""
     if not model.is_dir():
-        yield artifacts.load(model)
+        artifact = artifacts.load(model)
+        _check_graph(model, artifact.manifest.temporal, artifact.manifest.graph, as_stream)
+        yield artifact
         return
     from kd_edge.export.export import export  # torch is only needed for a run directory
     from kd_edge.export.profile import ExportProfile
     from kd_edge.models.saved import SavedStudent
 
-    streams = SavedStudent.load(model).spec.model.temporal != "tsm"  # both directions cannot step: judged by clips
+    temporal = SavedStudent.load(model).spec.model.temporal
+    graph = "clip" if temporal == "tsm" else "step"  # both directions cannot step: such a student is judged by clips
+    _check_graph(model, temporal, graph, as_stream)
     with tempfile.TemporaryDirectory() as folder:
-        profile = recipes.load("export", "fp32", ExportProfile, [] if streams else ["graph=clip"])
+        profile = recipes.load("export", "fp32", ExportProfile, [f"graph={graph}"])
         yield export(model, profile, Path(folder) / "student.onnx", data_root=data_root).artifact
+
+
+def _check_graph(model: Path, temporal: str, graph: str, as_stream: bool) -> None:
+    """Say at once that a model cannot stream."""
+    if not as_stream or graph == "step":
+        return
+    if temporal == "tsm":
+        raise ArtifactError(
+            f"{model} is a TSM in both directions, which needs the segments after the newest one",
+            "a model that sees the past only, for --streaming and --detection",
+            "train one with temporal = 'tsm_causal', or leave the option out",
+        )
+    raise ArtifactError(f"{model} holds a clip graph", "a streaming step", "export the run again with --graph step")
 
 
 def _evaluate_artifact(
@@ -272,8 +290,25 @@ def clip_logits(binding: Binding, clip: Clip, manifest: Manifest) -> Float32:
 
 
 def _recordings(artifact: Artifact, data_root: Path | None, split: str | None) -> tuple[Dataset, Split]:
-    dataset = _dataset(artifact, data_root)
-    return dataset, dataset.split(split or artifact.manifest.split)
+    dataset, name = _dataset(artifact, data_root), split or artifact.manifest.split
+    _check_unseen(dataset, name, artifact.manifest.split)
+    return dataset, dataset.split(name)
+
+
+def _check_unseen(dataset: Dataset, split: str, trained_on: str) -> None:
+    """Refuse to score a model on clips it was trained on."""
+    if split == trained_on or not trained_on:
+        return
+    trained = {sample.id for sample in dataset.split(trained_on).train}
+    test = dataset.split(split).test
+    seen = sum(sample.id in trained for sample in test)
+    if seen:
+        raise DataError(
+            f"{seen} of the {len(test)} test clips of split '{split}' are training clips of '{trained_on}', which this "
+            "model learned from",
+            "test clips it has not seen",
+            f"evaluate on '{trained_on}', or train on '{split}'",
+        )
 
 
 def _dataset(artifact: Artifact, data_root: Path | None) -> Dataset:

@@ -82,6 +82,8 @@ def spot(video: str, scores: VideoScores, settings: Spotting) -> list[Detection]
         settings: How intervals are made.
     """
     period_ns = _period(scores.stamps_ns)
+    # A recording may lack frames; the number of one is its stamp times the rate, not its position.
+    numbers = np.rint(scores.stamps_ns / period_ns).astype(int).tolist()
     found: list[Detection] = []
     for table, seconds in zip(scores.probabilities, scores.window_seconds, strict=True):
         smooth = moving_mean(table, 2 * int(settings.smooth_seconds * 1e9 / period_ns / 2) + 1)
@@ -91,7 +93,7 @@ def spot(video: str, scores: VideoScores, settings: Spotting) -> list[Detection]
                 intervals = _action_runs(column, settings, period_ns)
             else:
                 intervals = _windows(column, settings, round(seconds * 1e9 / period_ns))
-            found += [Detection(video, label, first, last, value) for first, last, value in intervals]
+            found += [Detection(video, label, numbers[first], numbers[last], value) for first, last, value in intervals]
     return suppress(found, settings.overlap)
 
 
@@ -154,7 +156,8 @@ def _windows(column: Float32, settings: Spotting, length: int) -> list[tuple[int
 
 
 def _period(stamps_ns: Int64) -> float:
-    return float(np.median(np.diff(stamps_ns))) if len(stamps_ns) > 1 else 1e9 / 30
+    steps = np.diff(stamps_ns)
+    return float(np.median(steps[steps > 0])) if (steps > 0).any() else 1e9 / 30
 
 
 def write_proposals(found: Iterable[Detection], videos: Sequence[str], folder: Path) -> None:

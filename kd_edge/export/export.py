@@ -109,7 +109,7 @@ def describe(model: ClipModel, spec: StudentSpec, profile: ExportProfile, **fact
         states=tuple(StateSpec(name=n, shape=s) for n, s in states) if profile.graph == "step" else (),
         graph=profile.graph,
         precision=profile.precision,
-        dataset=spec.data.model_dump(mode="json", exclude={"root"}),
+        dataset=spec.data.model_dump(mode="json", exclude={"root", "exclude"}),
         split=spec.split,
         **facts,
     )

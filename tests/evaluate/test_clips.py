@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from kd_edge import artifact
-from kd_edge.data import Sample, SyntheticData, open_dataset
+from kd_edge.data import Sample, Split, SyntheticData, open_dataset
 from kd_edge.engines import open_clip_engine, open_engine
-from kd_edge.errors import ArtifactError
+from kd_edge.errors import ArtifactError, DataError
 from kd_edge.evaluate import clips as evaluate
 from kd_edge.models import ModelConfig
 from kd_edge.models.saved import SavedStudent
@@ -108,7 +108,22 @@ def test_a_student_that_cannot_stream_is_judged_by_its_clips(tmp_path: Path) -> 
             right.append(int(student.model(clip).argmax()) == sample.label)
     assert result.clip.clips == len(right) == 10
     assert result.clip.accuracy == pytest.approx(np.mean(right))
-    with pytest.raises(ArtifactError, match=r"holds a clip graph\. Expected a streaming step"):
+    with pytest.raises(ArtifactError, match=r"TSM in both directions.*temporal = 'tsm_causal'"):
         evaluate.evaluate(run, streaming=True)
     with pytest.raises(ArtifactError, match=r"holds a step graph\. Expected a clip graph"):
         open_clip_engine(artifact.load(artifact.BUNDLED))
+
+
+def test_a_split_whose_test_clips_were_trained_on_is_refused() -> None:
+    data = open_dataset(SyntheticData(clips_per_class=4, subjects=4))
+
+    class Crossed:
+        """The training side of the data set's protocol under another name, as a test side."""
+
+        def split(self, name: str) -> Split:
+            ours = data.split("subjects")
+            return ours if name == "subjects" else Split(name, ours.test, ours.train[:7] + ours.test[:2])
+
+    with pytest.raises(DataError, match="7 of the 9 test clips of split 'crossed' are training clips of 'subjects'"):
+        evaluate._check_unseen(Crossed(), "crossed", "subjects")  # type: ignore[arg-type]
+    evaluate._check_unseen(Crossed(), "subjects", "subjects")  # type: ignore[arg-type]

@@ -167,3 +167,17 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot write"):
         write_proposals([], ["no/such/folder"], tmp_path / "found")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.txt"]
+
+
+def test_intervals_are_frame_numbers_even_where_frames_are_missing() -> None:
+    """60 frames are lost before the action: frames 100 to 149 of the recording stand at positions 40 to 89."""
+    numbers = np.concatenate([np.arange(20), np.arange(80, 200)])
+    stamps = np.rint(numbers * 1e9 / 30).astype(np.int64)
+    table = np.where((numbers >= 100) & (numbers < 150), 0.9, 0.0).astype(np.float32)[:, None]
+    found = spot("v", VideoScores(stamps, (table,), (1.0,)), Spotting(smooth_seconds=0, edge=0.5))
+    assert [(d.start, d.end) for d in found] == [(100, 149)]
+
+
+def test_stamps_that_stand_still_do_not_break_it() -> None:
+    scores = VideoScores(np.zeros(5, np.int64), (np.full((5, 2), 0.5, np.float32),), (1.0,))
+    assert spot("v", scores, Spotting()) == []
