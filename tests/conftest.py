@@ -123,7 +123,7 @@ def _pku_master(tmp_path_factory: pytest.TempPathFactory, write_video: Callable[
     }
     (root / "Split").mkdir()
     for name, (train, test) in sides.items():
-        lists = ["Training videos:", ", ".join(train) + ",", "Validation videos:", ", ".join(test) + ","]
+        lists = ["Training videos:", ", ".join(train) + ",", "Validataion videos:", ", ".join(test) + ","]  # official
         (root / "Split" / f"{name}.txt").write_text("\n".join(lists) + "\n")
     return root
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,13 +13,16 @@ from kd_edge.cli import show
 from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, out, print_json
 from kd_edge.errors import ConfigError
 
+if TYPE_CHECKING:
+    from kd_edge.train.recipe import Recipe
+
 recipes_app = typer.Typer(no_args_is_help=True, help="List, show and copy the recipes that [b]train[/b] reads.")
 data_app = typer.Typer(no_args_is_help=True, help="Look after recordings: check, prepare, generate.")
 
 
 @data_app.command(
     "check",
-    epilog="Examples:  kd-edge data check utd_mhad --data ~/data/utd-mhad  |  kd-edge data check pku_mmd --quick",
+    epilog="Examples:  kd-edge data check utd_mhad --data ~/data/utd-mhad  |  kd-edge data check pku_rgb_to_ir --quick",
 )
 def data_check(
     kind: Annotated[
@@ -38,11 +41,20 @@ def data_check(
     settings: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Read every recording: what is complete, missing or damaged. Exit code 1 when something cannot be used."""
+    """Read every recording: what is complete, missing or damaged. Exit code 1 when something cannot be used.
+
+    Of a recipe only its own modalities are read, and it is told whether its training could start (exit code 1 if not).
+    """
     from kd_edge.data import open_dataset
     from kd_edge.data.check import check
 
-    dataset = open_dataset(_data_config(kind, settings), data)
+    recipe = _recipe(kind, settings)
+    dataset = open_dataset(_data_config(kind) if recipe is None else recipe.data, data)
+    wanted: dict[str, Any] = {}
+    if recipe is not None:
+        stages = [stage for stage in (recipe.teacher, recipe.student) if stage is not None]
+        modalities = modalities or [stage.modality for stage in stages]
+        wanted = {"split": recipe.split, "validation_subjects": recipe.validation_subjects}
     with show.progress(err) as bar:
         task = bar.add_task("reading", total=None)
         report = check(
@@ -50,12 +62,13 @@ def data_check(
             modalities,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
             quick=quick,
+            **wanted,
         )
     if json_:
         print_json(report)
     else:
         out.print(show.data_report(report))
-    if not report.faultless:
+    if not (report.faultless and report.trainable):
         raise typer.Exit(1)
 
 
@@ -96,8 +109,21 @@ def data_synth(
     out.print(f"{len(dataset.samples)} clips in {folder}; replay one: kd-edge run --camera replay:{example}")
 
 
-def _data_config(kind: str, settings: list[str] | None = None) -> Any:
-    """Settings of a data set: its kind with their defaults, or a recipe's."""
+def _recipe(kind: str, settings: list[str] | None) -> Recipe | None:
+    """The recipe of that name, unless it is a kind of data set."""
+    if kind.endswith(".toml") or kind in recipes.names("train"):
+        from kd_edge.train.recipe import Recipe
+
+        return recipes.load("train", kind, Recipe, settings or ())
+    if settings:
+        raise ConfigError(
+            f"--set with '{kind}', which is no recipe", "a recipe", "name a recipe that uses the data set"
+        )
+    return None
+
+
+def _data_config(kind: str) -> Any:
+    """A kind of data set with its default settings."""
     from pydantic import BaseModel
 
     from kd_edge.data import DataConfig
@@ -105,14 +131,6 @@ def _data_config(kind: str, settings: list[str] | None = None) -> Any:
     class Wanted(BaseModel):
         data: DataConfig
 
-    if kind.endswith(".toml") or kind in recipes.names("train"):
-        from kd_edge.train.recipe import Recipe
-
-        return recipes.load("train", kind, Recipe, settings or ()).data
-    if settings:
-        raise ConfigError(
-            f"--set with '{kind}', which is no recipe", "a recipe", "name a recipe that uses the data set"
-        )
     return recipes.validate({"data": {"kind": kind}}, Wanted, "data set").data
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
     from kd_edge.bench import BenchReport
-    from kd_edge.data.check import Report
+    from kd_edge.data.check import Report, SplitReport
     from kd_edge.doctor import Finding
     from kd_edge.export.export import Exported
     from kd_edge.models.layers import Layer
@@ -153,14 +153,17 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     return built
 
 
+def _percent(test: Mapping[str, Any] | None, figure: str) -> str:
+    """A figure of a stage that may be untested, or of a release that did not have it."""
+    return "" if test is None or figure not in test else f"{test[figure]:.1%}"
+
+
 def training_summary(summary: Mapping[str, Any]) -> RenderableType:
     """Test figures of each stage of a run."""
     rows = [
         (
             f"{name} ({stage['modality']}, {stage['backbone']} + {stage['temporal']})",
-            f"{stage['test']['accuracy']:.1%}",
-            f"{stage['test']['macro_f1']:.1%}",
-            f"{stage['test']['map']:.1%}" if "map" in stage["test"] else "",
+            *(_percent(stage["test"], figure) for figure in ("accuracy", "macro_f1", "map")),
             f"{stage['selected_epoch']} of {stage['epochs']}",
             f"{stage['seconds'] / 60:.1f}",
         )
@@ -255,7 +258,17 @@ def data_report(report: Report) -> RenderableType:
         notes.append(f"  and {len(report.remarks) - REMARKS} more remarks (all with --json)")
     if report.quick:
         notes.append("  headers only: damage inside a file is found without --quick")
-    return Group(*lines, *notes, table(header, rows), *(text.lstrip("\n") for text in (gaps, broken) if text))
+    verdict = [] if report.split is None else [_split(report.split)]
+    faulty = [text.lstrip("\n") for text in (gaps, broken) if text]
+    return Group(*lines, *notes, table(header, rows), *faulty, *verdict)
+
+
+def _split(split: SplitReport) -> str:
+    """Whether a recipe's training could start."""
+    if split.fault is not None:
+        return f"[red]split {escape(split.name)}: training cannot start:[/red] {escape(split.fault)}"
+    sides = f"{split.train} training, {split.validation} validation and {split.test} test samples"
+    return f"split {escape(split.name)}: training can start, with {sides}"
 
 
 def material(prepared: Material) -> str:

@@ -78,7 +78,7 @@ def study_run(
         bool, typer.Option("--dry-run", help="Take one step of every row on a few clips; write nothing.")
     ] = False,
 ) -> None:
-    """Train every row that is not there yet; interrupted runs go on, a teacher that rows share is trained once."""
+    """Train every row that is not there yet; interrupted trainings go on, a shared teacher is trained once."""
     from kd_edge.study.plan import load_study, plan
     from kd_edge.study.runner import Skipped, Started, run_study
 
@@ -158,12 +158,14 @@ def _write(text: str, page: Path | None, place: str, rows: int) -> None:
 
 def _rehearse(runs: Sequence[Planned], data: Path | None) -> None:
     """One step of every recipe; the first row that cannot start ends it."""
+    from kd_edge.comparators import check_tstdds
     from kd_edge.train.recipe import Recipe
     from kd_edge.train.rehearsal import rehearse
 
     for planned in runs:
         if not isinstance(planned.config, Recipe):
-            out.print(f"{planned.name}: {planned.config.kind}, a classical method: its settings are valid")
+            counts = check_tstdds(planned.config, data)
+            out.print(f"{planned.name}: {planned.config.kind}, {counts[0]} training, {counts[1]} test clips")
             continue
         with show.Training(err) as display:
             result = rehearse(planned.config, data, progress=display.decoding)

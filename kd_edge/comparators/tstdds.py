@@ -118,6 +118,24 @@ def run(
     return summary
 
 
+def check(config: TstddsConfig, data_root: Path | None = None) -> tuple[int, int]:
+    """Look at what a run would find, decoding one clip.
+
+    Returns:
+        Numbers of training and test clips of the protocol.
+
+    Raises:
+        DataError: What would stop the run at its start: recordings, modality, split or subjects missing.
+    """
+    dataset = open_dataset(config.data, data_root)
+    dataset.image_format(config.modality)
+    split = dataset.split(config.split)
+    check_split(split, dataset.labels, by_subject=False)
+    train, _ = validation_split(split.train, config.validation_subjects)
+    dataset.open(train[0], config.modality)
+    return len(train), len(split.test)
+
+
 def _check_free(run_dir: Path) -> None:
     """An interrupted TSTDDs run is started again; anything else that lies there is kept."""
     if (run_dir / RECIPE).exists() and ((run_dir / SUMMARY).exists() or not _is_mine(run_dir / RECIPE)):

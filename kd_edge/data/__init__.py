@@ -83,7 +83,8 @@ class NtuRgbdData(BaseModel):
     Attributes:
         root: The folder with ``nturgb+d_rgb/`` and ``nturgb+d_ir/``; None takes ``--data`` or ``KD_EDGE_DATA``.
         actions: ``ten`` reads A001 to A010, ``all`` A001 to A060.
-        exclude: Text file of sample names to leave out, one a line (the official list of missing skeletons is one).
+        exclude: Text file of sample names to leave out (the official list of missing skeletons is one). A path that is
+            not absolute is looked for below the data set's folder first, then below the current one.
         decode_height_px: Higher pictures are scaled down to this height while decoding.
     """
 

@@ -2,7 +2,7 @@
 
 A cache is a folder named by the SHA-256 of everything that decides its content; it is written beside its final place
 and moved there in one step, so that it is either complete or absent. A preparation that was killed goes on where it
-was.
+was; what it left (``.tmp-<name>``) is deleted a week later. ``.lock-<name>`` is there while a cache is being made.
 
     <cache root>/<data set>-<modality>-<key>/frames.bin   frames of all clips, one after the other
                                              stamps.npy   (all frames,) int64, ns from the start of each sample
@@ -16,10 +16,12 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,13 +30,21 @@ import numpy.typing as npt
 import platformdirs
 
 from kd_edge.data.dataset import Dataset, ImageFormat, Sample
-from kd_edge.data.packing import FORMAT, Job, pack
+from kd_edge.data.packing import FORMAT, JOURNAL, Job, pack
 from kd_edge.errors import DataError
 from kd_edge.preprocess import FixedWindow, PercentileWindow
 from kd_edge.types import Float32, Int64
 
 CACHE_VARIABLE = "KD_EDGE_CACHE"
 """Environment variable: the folder of the caches."""
+
+_LEFTOVER_SECONDS = (
+    7 * 24 * 3600
+)  # hours of decoding are worth a weekend's wait; a cache given up must not stay forever
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_TEMPORARY, _LOCK = ".tmp-", ".lock-"
+
+log = logging.getLogger("kd_edge.data")
 
 
 def cache_root() -> Path:
@@ -129,6 +139,9 @@ def prepare(
 ) -> CachedClips:
     """Open the cache of these clips, made first where it is not there yet.
 
+    Where another process is making the same cache it waits for it, and says so once through the logger
+    ``kd_edge.data``; other caches are made at the same time.
+
     Args:
         dataset: Where the clips come from.
         samples: Which ones; ask for the whole data set when several splits will use it.
@@ -143,8 +156,8 @@ def prepare(
         The ready cache. Damaged or absent recordings are left out and named in ``skipped``.
 
     Raises:
-        DataError: Nothing could be decoded, the disk is full or the folder cannot be written; nothing is left
-            half-written.
+        DataError: Nothing could be decoded or the disk is full; nothing is left half-written. Or the folder cannot be
+            written; what is kept to go on with next time is named.
     """
     root = cache_root() if root is None else root
     image_format = dataset.image_format(modality)
@@ -156,25 +169,83 @@ def prepare(
         return ready
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _lock(root):
+        with _lock(path):
             ready = _open(path)  # another process may have made it meanwhile
             if ready is None:
                 _make(path, job, fingerprint, progress)
                 ready = CachedClips(path)
             return ready
     except OSError as error:
-        raise _unwritable(root, error) from error
+        raise _unwritable(path, error) from error
 
 
 @contextmanager
-def _lock(root: Path) -> Iterator[None]:
-    """One preparation at a time in a cache folder; the kernel releases it when its process dies."""
-    handle = os.open(root, os.O_RDONLY)
+def _lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """One preparation of a cache at a time; the kernel releases it when its process dies.
+
+    Yields:
+        Whether it is held; without waiting it is not where another process holds it.
+    """
+    file = path.with_name(_LOCK + path.name)
+    handle = _acquire(file, wait)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        yield handle is not None
     finally:
-        os.close(handle)
+        if handle is not None:
+            with suppress(OSError):
+                file.unlink()  # while it is held: whoever waits for it sees that it is gone
+            os.close(handle)
+
+
+def _acquire(file: Path, wait: bool) -> int | None:
+    """Handle of a lock file that is held from now on; None when another process holds it and there is no waiting."""
+    told = False
+    while True:
+        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if not _flock(handle, wait=False):
+                if not wait:
+                    os.close(handle)
+                    return None
+                if not told:
+                    log.warning("waiting for another process, which makes %s", file.with_name(file.name[len(_LOCK) :]))
+                told = True
+                _flock(handle, wait=True)
+            if _is_at(handle, file):
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)  # who held it has removed the file: another process may hold a new one
+
+
+def _flock(handle: int, *, wait: bool) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_at(handle: int, file: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), file.stat())
+    except FileNotFoundError:
+        return False
+
+
+def cache_fingerprint(
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    modality: str,
+    resize_px: int,
+    window: FixedWindow | PercentileWindow | None = None,
+    *,
+    every: int = 1,
+) -> str:
+    """SHA-256 (hex) that the cache of these clips has or would have, see ``prepare``; nothing is decoded."""
+    job = Job(dataset, tuple(samples), modality, dataset.image_format(modality), resize_px, window, every)
+    return _fingerprint(job)
 
 
 def _fingerprint(job: Job) -> str:
@@ -201,10 +272,8 @@ def _open(path: Path) -> CachedClips | None:
 
 def _make(path: Path, job: Job, fingerprint: str, progress: Callable[[int, int], None] | None) -> None:
     """Write a cache beside its place and move it there; the caller holds the lock."""
-    temporary = path.parent / f".tmp-{path.name}"
-    for leftover in path.parent.glob(".tmp-*"):  # of a killed preparation: nobody else is at work
-        if leftover != temporary:
-            shutil.rmtree(leftover)
+    _clean(path)
+    temporary = path.with_name(_TEMPORARY + path.name)
     if path.exists():
         shutil.rmtree(path)
     try:
@@ -216,15 +285,41 @@ def _make(path: Path, job: Job, fingerprint: str, progress: Callable[[int, int],
             temporary.mkdir()
             pack(temporary, job, fingerprint, progress)
         temporary.replace(path)
-    except Exception:  # an interrupted preparation is kept and goes on next time
-        shutil.rmtree(temporary, ignore_errors=True)
+    except Exception as error:  # an interrupted preparation is kept and goes on next time
+        if not isinstance(error, OSError) or error.errno in _FULL:  # a full disk must not stay full
+            shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
-def _unwritable(root: Path, error: OSError) -> DataError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+def _clean(path: Path) -> None:
+    """Delete what killed preparations of other caches left, unless it can still be gone on with or is being made."""
+    left = {name for start in (_TEMPORARY, _LOCK) for name in _names(path.parent, start)}
+    for name in sorted(left - {path.name}):
+        other = path.with_name(name)
+        with _lock(other, wait=False) as held:
+            temporary = other.with_name(_TEMPORARY + name)
+            if held and not _resumable(temporary):
+                shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _names(folder: Path, start: str) -> list[str]:
+    return [found.name.removeprefix(start) for found in folder.glob(f"{start}*")]
+
+
+def _resumable(temporary: Path) -> bool:
+    try:
+        journal = (temporary / JOURNAL).stat()
+        return journal.st_size > 0 and time.time() - journal.st_mtime < _LEFTOVER_SECONDS
+    except OSError:
+        return False
+
+
+def _unwritable(path: Path, error: OSError) -> DataError:
+    root, temporary = path.parent, path.with_name(_TEMPORARY + path.name)
+    full = error.errno in _FULL
+    kept = f"; what was decoded is kept in {temporary} and goes on next time" if _resumable(temporary) else ""
     return DataError(
-        f"the disk of the cache {root} is full" if full else f"cannot write the cache {root} ({error.strerror})",
+        f"the disk of the cache {root} is full" if full else f"cannot write the cache {root} ({error.strerror}{kept})",
         "room for the decoded frames" if full else "a folder that can be written",
         f"free some space there, or set {CACHE_VARIABLE} to another folder",
     )

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
-from kd_edge.data.dataset import Dataset, Probe, Probed, Sample, listed, require_modality
+from kd_edge.data.dataset import (
+    Dataset,
+    Probe,
+    Probed,
+    Sample,
+    Split,
+    check_split,
+    listed,
+    require_modality,
+    validation_split,
+)
 from kd_edge.data.synthetic import Synthetic
 from kd_edge.errors import DataError, import_extra
 from kd_edge.files import making
@@ -38,6 +48,25 @@ class ModalityReport:
 
 
 @dataclass(frozen=True, slots=True)
+class SplitReport:
+    """Whether a training on a split could start.
+
+    Attributes:
+        name: Of the split.
+        train: Number of training samples that every modality has; 0 with a fault.
+        validation: Likewise of those held out of them.
+        test: Likewise of the test side.
+        fault: Why it could not; None when it could.
+    """
+
+    name: str
+    train: int
+    validation: int
+    test: int
+    fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What ``check`` found.
 
@@ -52,6 +81,7 @@ class Report:
         remarks: What else to know before training: counts against the official ones, repaired labels, modalities of
             one sample that differ in length by more than a tenth.
         quick: Whether only headers were read.
+        split: Of the split that was asked for.
     """
 
     dataset: str
@@ -63,11 +93,17 @@ class Report:
     per_subject: dict[str, int]
     remarks: tuple[str, ...] = ()
     quick: bool = False
+    split: SplitReport | None = None
 
     @property
     def faultless(self) -> bool:
         """Whether every recording that is there can be used."""
         return self.complete == self.samples
+
+    @property
+    def trainable(self) -> bool:
+        """Whether a training on the split that was asked for could start; also when none was."""
+        return self.split is None or self.split.fault is None
 
 
 def check(
@@ -76,6 +112,8 @@ def check(
     progress: Callable[[int, int], None] | None = None,
     *,
     quick: bool = False,
+    split: str | None = None,
+    validation_subjects: Sequence[str] = (),
 ) -> Report:
     """Decode every clip once and report what is there, what is missing and what is damaged.
 
@@ -85,12 +123,15 @@ def check(
         progress: Called with (samples done, samples in all).
         quick: Read the headers of the files only, where the data set can: presence, size and number of frames. Damage
             inside a file stays unseen.
+        split: Also tell whether a training on this split could start with what can be used. A modality that this copy
+            does not have is then unusable in every sample.
+        validation_subjects: Held out of the split's training side.
 
     Raises:
-        DataError: Unknown modality.
+        DataError: Unknown modality, without a split.
     """
-    chosen = dataset.modalities if modalities is None else tuple(modalities)
-    for modality in chosen:
+    chosen = dataset.modalities if modalities is None else tuple(dict.fromkeys(modalities))
+    for modality in chosen if split is None else ():
         require_modality(modality, dataset.modalities, dataset.name)
     probed = dataset if quick and isinstance(dataset, Probed) else None
     unusable: dict[str, dict[str, str]] = {m: {} for m in chosen}
@@ -116,6 +157,7 @@ def check(
         per_subject=dict(sorted(subjects.items(), key=lambda item: (len(item[0]), item[0]))),
         remarks=(*dataset.remarks(), *_uneven(lengths)),
         quick=probed is not None,
+        split=None if split is None else _split_report(dataset, split, chosen, faulty, validation_subjects),
     )
 
 
@@ -188,6 +230,22 @@ def _length(dataset: Dataset, probed: Probed | None, sample: Sample, modality: s
         return Probe(len(clip), clip.seconds)
     except DataError as error:
         return error
+
+
+def _split_report(
+    dataset: Dataset, name: str, modalities: Sequence[str], faulty: Collection[str], validation_subjects: Sequence[str]
+) -> SplitReport:
+    """The same steps as at the start of a training."""
+    try:
+        for modality in modalities:
+            dataset.image_format(modality)
+        found = dataset.split(name)
+        train, test = (tuple(s for s in side if s.id not in faulty) for side in (found.train, found.test))
+        check_split(Split(name, train, test), dataset.labels, by_subject=False)
+        train, validation = validation_split(train, validation_subjects)
+    except DataError as error:
+        return SplitReport(name, 0, 0, 0, str(error))
+    return SplitReport(name, len(train), len(validation), len(test))
 
 
 def _uneven(lengths: Mapping[str, Mapping[str, Probe]]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import IO
 
@@ -18,9 +19,10 @@ class FileHashes:
     Args:
         memo: JSON-lines file that remembers the hashes between runs; None remembers them in memory only. A memo that
             cannot be read or written costs time, never an error.
-        sampled: Hash the size and the first, middle and last MiB instead of every byte, for videos of gigabytes.
-            Another recording, another encoding or a cut-off copy is told apart, a few changed bytes elsewhere are not.
-            Needs a memo of its own.
+        sampled: Hash the size, the modification time and the first, middle and last MiB instead of every byte, for
+            videos of gigabytes. A file that is fetched again counts as another one, as its damage may have lain
+            elsewhere. So does a copy on another machine, whose caches are made anew, unless it keeps the times
+            (``cp -p``, ``rsync -t``); a repair that keeps size and time is not seen. Needs a memo of its own.
     """
 
     def __init__(self, memo: Path | None = None, *, sampled: bool = False) -> None:
@@ -40,7 +42,7 @@ class FileHashes:
             known = self._load()
             if key not in known:
                 with path.open("rb") as file:
-                    known[key] = _sampled(file, stat.st_size) if self._sampled else _digest(file)
+                    known[key] = _sampled(file, stat) if self._sampled else _digest(file)
                 self._append(key, known[key])
             return known[key]
         except OSError as error:
@@ -72,8 +74,9 @@ def _digest(file: IO[bytes]) -> str:
     return digest.hexdigest()
 
 
-def _sampled(file: IO[bytes], size: int) -> str:
-    digest = hashlib.sha256(f"sampled {size} ".encode())
+def _sampled(file: IO[bytes], stat: os.stat_result) -> str:
+    size = stat.st_size
+    digest = hashlib.sha256(f"sampled {size} {stat.st_mtime_ns} ".encode())
     for place in (0, (size - _PIECE) // 2, size - _PIECE) if size > 3 * _PIECE else range(0, size, _PIECE):
         file.seek(place)
         digest.update(file.read(_PIECE))

@@ -60,7 +60,7 @@ OFFICIAL_PER_CLASS = {"cross_subject": (672, 276), "cross_view": (632, 316)}
 
 _LAYOUT = "nturgb+d_rgb/SsssCcccPpppRrrrAaaa_rgb.avi and nturgb+d_ir/SsssCcccPpppRrrrAaaa_ir.avi"
 _FILE = re.compile(r"(S\d{3}C\d{3}P\d{3}R\d{3}A\d{3})_(rgb|ir)\.avi", re.IGNORECASE)
-_NAME = re.compile(r"S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})(?!\d)", re.IGNORECASE)
+_NAME = re.compile(r"(?<![A-Z0-9])S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})(?!\d)", re.IGNORECASE)
 
 
 class NtuRgbd:
@@ -73,8 +73,9 @@ class NtuRgbd:
     Args:
         root: The data set's folder.
         actions: ``ten`` (A001 to A010) or ``all`` (A001 to A060).
-        exclude: Text file of sample names to leave out, one a line, for example the official list of samples with
-            missing skeletons; other lines are ignored.
+        exclude: Text file of sample names to leave out, for example the official list of samples with missing
+            skeletons; every name on a line counts, other text is ignored. A path that is not absolute is looked for
+            below ``root`` first, then below the current folder.
         decode_height_px: Higher pictures are scaled down to this height while decoding.
         hash_memo: File that remembers content hashes between runs; None hashes the files anew.
 
@@ -101,7 +102,7 @@ class NtuRgbd:
         found = _recorded(root, len(self.labels))
         self._files, self._twice, self._foreign = found
         self.modalities = tuple(m for m in MODALITIES if self._files[m])
-        listed_names = _excluded(exclude) if exclude else frozenset()
+        listed_names = _excluded(root, exclude) if exclude else frozenset()
         recorded = self._files["rgb"].keys() | self._files["ir"].keys()
         self._left_out = dict.fromkeys(sorted(recorded & listed_names), f"excluded by {exclude}")
         self.samples = tuple(_sample(sample_id) for sample_id in sorted(recorded - listed_names))
@@ -247,15 +248,20 @@ def _recorded(root: Path, classes: int) -> _Recorded:
     return found._replace(foreign=foreign)
 
 
-def _excluded(path: Path) -> frozenset[str]:
-    """Sample names in a text file."""
+def _excluded(root: Path, given: Path) -> frozenset[str]:
+    """Sample names in a text file, whose path may begin at the data set's folder."""
+    path = given.expanduser()
+    below = root / path  # an absolute path stays
     try:
-        lines = path.expanduser().read_text(encoding="utf-8", errors="replace").splitlines()
+        text = (below if below.exists() else path).read_text(encoding="utf-8", errors="replace")
     except OSError as error:
+        place = "" if path.is_absolute() else f", neither in {root} nor in {Path.cwd()}"
         raise DataError(
-            f"cannot read {path} ({error.strerror})", "a text file of sample names", "correct exclude in the recipe"
+            f"cannot read {given} ({error.strerror}{place})",
+            "a text file of sample names",
+            "correct exclude in the recipe",
         ) from error
-    names = frozenset(match[0].upper() for line in lines if (match := _NAME.match(line.strip())))
+    names = frozenset(match[0].upper() for match in _NAME.finditer(text))
     if not names:
-        raise DataError(f"{path} names no sample", "lines like S001C002P005R002A008", "correct exclude in the recipe")
+        raise DataError(f"{given} names no sample", "lines like S001C002P005R002A008", "correct exclude in the recipe")
     return names

@@ -77,7 +77,11 @@ def pack(folder: Path, job: Job, fingerprint: str, progress: Callable[[int, int]
             if progress is not None:
                 progress(done, len(job.samples))
         frames.flush()
-        os.fsync(frames.fileno())
+        try:
+            os.fsync(frames.fileno())
+        except OSError:
+            journal.truncate(0)  # which frames have reached the disk is unknown: nothing to go on with
+            raise
     writer.finish(folder, job.modality, fingerprint)
     (folder / JOURNAL).unlink()
 

@@ -19,8 +19,7 @@ _VIDEO_FILE = re.compile(r"(\d{4}-[LMR])(-infrared)?\.avi", re.IGNORECASE)
 _LABEL_FILE = re.compile(r"(\d{4}-[LMR])\.(txt|label)", re.IGNORECASE)
 _SPLIT_FILE = re.compile(r"cross[-_ ](subject|view)\.txt", re.IGNORECASE)
 _PICTURES = re.compile(r"\d{4}-[LMR].*", re.IGNORECASE)  # folders with thousands of single frames, not read here
-_SIDES = {"training": "train", "train": "train", "validation": "test", "testing": "test", "test": "test"}
-_HEADING = re.compile(rf"({'|'.join(_SIDES)}) videos?\s*:?", re.IGNORECASE)
+_HEADING = re.compile(r"(train|vali|test)\w* videos?\s*:?", re.IGNORECASE)  # the official files say "Validataion"
 
 
 class Files(NamedTuple):
@@ -111,7 +110,9 @@ def read_labels(path: Path, classes: int) -> Labels:
 
 
 def read_split(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Read a protocol: a heading ``Training videos:``, names with commas, ``Validation videos:``, names.
+    """Read a protocol: a heading ``Training videos:``, names with commas, ``Validataion videos:``, names.
+
+    The official files spell the second heading so; any word that begins with ``vali`` or ``test`` is taken.
 
     Args:
         path: The file; names may go over several lines and end in a comma.
@@ -128,7 +129,7 @@ def read_split(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
         rest = line.strip()
         heading = _HEADING.match(rest)
         if heading is not None:
-            side = sides[_SIDES[heading[1].lower()]]
+            side = sides["train" if heading[1].lower() == "train" else "test"]
             rest = rest[heading.end() :]
         for name in filter(None, re.split(r"[,\s]+", rest)):
             if side is None or not _VIDEO.fullmatch(name.upper()):

@@ -134,7 +134,7 @@ class PkuMmd:
         return Probe(frames, (frames - 1) / info.fps)
 
     def content_key(self, sample: Sample, modality: str) -> str:
-        """Sampled hash of the long video (see ``FileHashes``), interval and decoding; see ``Dataset.content_key``."""
+        """Sampled hash of the long video (``FileHashes``), interval and decoding; see ``Dataset.content_key``."""
         action = self.interval(sample)
         return f"{self._hashes.sha256(self.path(sample, modality))}-{action.start}-{action.end}-h{self._height}"
 

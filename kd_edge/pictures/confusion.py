@@ -68,7 +68,7 @@ def confusion_of(summary: Mapping[str, Any], stage: str, run: Path) -> Confusion
             "correct --stage",
         )
     values = stages[stage]
-    test = values["test"]
+    test = values["test"] or {}
     labels, counts = tuple(test.get("per_class", {})), np.asarray(test.get("confusion", []), dtype=np.int64)
     if counts.shape != (len(labels), len(labels)) or not labels:
         raise DataError(

@@ -130,6 +130,7 @@ def plan(
     """
     chosen_rows = _chosen([row.name for row in study.rows], rows, "row")
     chosen_splits = _chosen(study.splits, splits, "split")
+    _check_overrides(overrides)
     base = merged(recipes.read("train", study.base), study.set)
     return [
         Planned(f"{row.name}-{split}-s{seed}", row, split, seed, _config(base, row, split, seed, overrides))
@@ -145,10 +146,20 @@ def _config(
 ) -> Recipe | TstddsConfig:
     what = f"row '{row.name}'"
     if row.comparator is not None:
+        base = recipes.overridden(dict(base), overrides)
+        recipes.validate(base | {"split": split, "seed": seed}, Recipe, "the study's base recipe")
         return recipes.validate(_comparator(base, row.comparator) | {"split": split, "seed": seed}, TstddsConfig, what)
     kept = {key: value for key, value in base.items() if key not in row.without}
     values = merged(kept, {**row.set, "name": f"{base['name']}-{row.name}", "split": split, "seed": seed})
     return recipes.validate(recipes.overridden(values, overrides), Recipe, what)
+
+
+def _check_overrides(overrides: Sequence[str]) -> None:
+    """Seed and split name a run's row and column: they are not to be changed behind the table's back."""
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if key in ("seed", "split", "name"):
+            raise ConfigError(f"--set {override}", "--seeds and --splits for these", f"leave out --set {key}")
 
 
 def _comparator(base: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

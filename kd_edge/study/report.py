@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kd_edge.study.plan import Planned, StudyConfig, plan
 from kd_edge.study.runner import finished_run
-from kd_edge.study.table import read_summary
+from kd_edge.study.table import read_summary, tested
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +20,15 @@ class Cell:
         published: What the paper has; None when it has nothing.
         values: Seed -> measured figure, of the runs that are finished.
         missing: Number of runs that are not.
+        test_samples: Test clips of those runs; one number where all is well.
+        recordings: What the stage's recordings were, by content; one where all is well.
     """
 
     published: float | None
     values: dict[int, float]
     missing: int
+    test_samples: frozenset[int] = frozenset()
+    recordings: frozenset[str] = frozenset()
 
     @property
     def mean(self) -> float | None:
@@ -63,7 +67,7 @@ def report(study: StudyConfig, folder: Path, *, seeds: Sequence[int] = (), overr
     lines = [
         _line(study, row.name, row.title, [r for r in runs if r.row is row], folder, "student") for row in study.rows
     ]
-    taught = [r for r in runs if (found := finished_run(r, folder)) and "teacher" in read_summary(found)["stages"]]
+    taught = [r for r in runs if (found := finished_run(r, folder)) and tested(read_summary(found), "teacher")]
     if taught:
         first = taught[0].row
         lines.insert(0, _line(study, "teacher", "(teacher)", [r for r in taught if r.row is first], folder, "teacher"))
@@ -75,15 +79,20 @@ def _line(study: StudyConfig, name: str, title: str, runs: Sequence[Planned], fo
     epochs: set[str] = set()
     for split in study.splits:
         values: dict[int, float] = {}
+        clips: set[int] = set()
+        recordings: set[str] = set()
         here = [run for run in runs if run.split == split]
         for run in here:
             found = finished_run(run, folder)
             if found is not None:
-                figures = read_summary(found)["stages"][stage]
+                summary = read_summary(found)
+                figures = summary["stages"][stage]
+                clips.add(figures.get("test_samples", summary["protocol"]["test_samples"]))
+                recordings |= {summary.get("data_fingerprints", {}).get(stage, "")} - {""}
                 values[run.seed] = 100 * figures["test"][study.metric]
                 epochs.add(str(figures["epochs"]))
         published = None if stage == "teacher" or not here else here[0].row.published.get(split)
-        cells[split] = Cell(published, values, len(here) - len(values))
+        cells[split] = Cell(published, values, len(here) - len(values), frozenset(clips), frozenset(recordings))
     return Line(name, title, cells, ", ".join(sorted(epochs)))
 
 
@@ -100,7 +109,20 @@ def report_markdown(study: StudyConfig, lines: Sequence[Line]) -> str:
         for split, cell in line.cells.items():
             cells += [_number(cell.published)] * (split in published) + [_measured(cell), _each(cell)]
         table.append(f"| {' | '.join(cells)} |")
-    return "\n".join(table) + "\n"
+    return "\n".join(table + _cautions(study, lines)) + "\n"
+
+
+def _cautions(study: StudyConfig, lines: Sequence[Line]) -> list[str]:
+    """What makes rows of a split incomparable."""
+    found = []
+    for split in study.splits:
+        cells = {line.title: line.cells[split] for line in lines if line.name != "teacher"}
+        if len(frozenset[int]().union(*(cell.test_samples for cell in cells.values()))) > 1:
+            counts = ", ".join(f"{title} {sorted(c.test_samples)}" for title, c in cells.items() if c.test_samples)
+            found.append(f"\n{split}: the rows were tested on different numbers of clips: {counts}.")
+        elif len(frozenset[str]().union(*(cell.recordings for cell in cells.values()))) > 1:
+            found.append(f"\n{split}: the rows were trained on recordings of different content or frame size.")
+    return found
 
 
 def _number(value: float | None) -> str:

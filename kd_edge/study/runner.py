@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from kd_edge.comparators import TstddsConfig, run_tstdds
 from kd_edge.errors import DataError, KdEdgeError
 from kd_edge.study.plan import Planned
 from kd_edge.study.table import read_summary
+from kd_edge.train.material import data_fingerprints
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.run import Run, load_recipe
 from kd_edge.train.trainer import Event, train
@@ -43,9 +45,12 @@ def run_study(
 ) -> Iterator[Started | Skipped | Event]:
     """Train what is not there yet.
 
+    A finished run counts when its settings and its recordings are the same: of this study, or of another one in the
+    folder above. Runs of other settings or recordings keep their folders.
+
     Args:
         runs: From ``plan``.
-        folder: Of this study; run directories lie in it. Finished runs of other studies in the folder above count too.
+        folder: Of this study; run directories lie in it.
         data_root: Folder with the recordings.
         progress: Called with (what, done, in all) while recordings are prepared.
 
@@ -55,12 +60,14 @@ def run_study(
     Raises:
         KdEdgeError: A run cannot start or go on; those before it are kept, and the study goes on when run again.
     """
+    recordings = _Recordings(data_root)
     for number, planned in enumerate(runs, 1):
-        done = finished_run(planned, folder)
+        wanted = recordings.of(planned.config)
+        done = finished_run(planned, folder, wanted)
         if done is not None:
             yield Skipped(planned, done)
             continue
-        place = folder / planned.name
+        place = _place(planned, folder)
         if isinstance(planned.config, TstddsConfig):
             yield Started(planned, number, len(runs), place, None)
             run_tstdds(planned.config, place, data_root=data_root, progress=progress)
@@ -68,28 +75,76 @@ def run_study(
         resume = (place / "recipe.toml").is_file()
         # A resumed run goes on with what its folder says, for example where the recordings were.
         recipe = load_recipe(place) if resume else planned.config
-        teacher = None if recipe.teacher is None or recipe.teacher.weights else _same_teacher(recipe, folder)
+        teacher = None if recipe.teacher is None or recipe.teacher.weights else _same_teacher(recipe, folder, wanted)
         yield Started(planned, number, len(runs), place, teacher)
         yield from train(recipe, place, data_root=data_root, resume=resume, teacher_run=teacher, progress=progress)
 
 
-def finished_run(planned: Planned, folder: Path) -> Path | None:
-    """The folder of a finished run of the same settings: this study's, or another's beside it."""
+def finished_run(planned: Planned, folder: Path, recordings: dict[str, str] | None = None) -> Path | None:
+    """The folder of a finished run of the same settings: this study's, or another's beside it.
+
+    Args:
+        planned: The run.
+        folder: Of the study.
+        recordings: Fingerprint of each stage's recordings, which the run must have; None does not ask.
+    """
     fingerprint = planned.config.fingerprint()
-    mine = folder / planned.name
-    for run in [mine, *(r for r in _finished(folder.parent) if r != mine)]:
+    for run in _finished(folder):
         summary = _summary(run)
-        if summary is not None and summary.get("recipe_fingerprint") == fingerprint:
+        if summary is None or summary.get("recipe_fingerprint") != fingerprint:
+            continue
+        if recordings is None or all(_data(summary).get(stage) == value for stage, value in recordings.items()):
             return run
     return None
 
 
-def _same_teacher(recipe: Recipe, folder: Path) -> Path | None:
+class _Recordings:
+    """Fingerprints of the recordings that configurations use, each looked up once."""
+
+    def __init__(self, data_root: Path | None) -> None:
+        self._data_root = data_root
+        self._known: dict[str, dict[str, str]] = {}
+
+    def of(self, config: Recipe | TstddsConfig) -> dict[str, str] | None:
+        """By stage; None for a classical method, whose run checks its own."""
+        if isinstance(config, TstddsConfig):
+            return None
+        stages = {"student": config.student, "teacher": config.teacher}
+        parts = {name: stage and (stage.modality, stage.preprocess.model_dump()) for name, stage in stages.items()}
+        key = json.dumps([config.data.model_dump(mode="json"), parts, config.cache_every], sort_keys=True)
+        if key not in self._known:
+            self._known[key] = data_fingerprints(config, self._data_root)
+        return self._known[key]
+
+
+def _place(planned: Planned, folder: Path) -> Path:
+    """Where a run goes on or begins: never in the folder of other settings, nor of a finished run."""
+    number = 1
+    while True:
+        place = folder / (planned.name if number == 1 else f"{planned.name}-{number}")
+        if not (place / "recipe.toml").exists() or (_summary(place) is None and _is_of(planned, place)):
+            return place
+        number += 1
+
+
+def _is_of(planned: Planned, place: Path) -> bool:
+    """Whether an unfinished run has the planned settings."""
+    if isinstance(planned.config, TstddsConfig):
+        return True  # it starts again whatever was there
+    try:
+        return load_recipe(place).fingerprint() == planned.config.fingerprint()
+    except KdEdgeError:
+        return False
+
+
+def _same_teacher(recipe: Recipe, folder: Path, recordings: dict[str, str] | None) -> Path | None:
     """A finished run that trained the very teacher this recipe would train."""
     wanted = recipe.teacher_fingerprint()
-    for path in _finished(folder.parent):
+    for path in _finished(folder):
         summary = _summary(path)
         if summary is None or "teacher" not in summary["stages"]:
+            continue
+        if recordings is not None and _data(summary).get("teacher") != recordings["teacher"]:
             continue
         with suppress(KdEdgeError):  # a run of an older release may not load
             if Run.load(path).recipe.teacher_fingerprint() == wanted:
@@ -97,8 +152,15 @@ def _same_teacher(recipe: Recipe, folder: Path) -> Path | None:
     return None
 
 
-def _finished(root: Path) -> list[Path]:
-    return sorted(path.parent for path in root.glob("*/*/summary.json"))
+def _finished(folder: Path) -> list[Path]:
+    """Finished runs of this study first, then of those beside it."""
+    found = sorted(path.parent for path in folder.parent.glob("*/*/summary.json"))
+    return sorted(found, key=lambda run: run.parent != folder)
+
+
+def _data(summary: dict[str, Any]) -> dict[str, str]:
+    found: dict[str, str] = summary.get("data_fingerprints", {})
+    return found
 
 
 def _summary(run: Path) -> dict[str, Any] | None:

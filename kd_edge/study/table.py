@@ -52,7 +52,7 @@ def rows(folders: Sequence[Path]) -> list[Row]:
         DataError: A folder has no complete summary.
     """
     summaries = [read_summary(folder) for folder in folders]
-    return [_row(s, stage) for s in summaries for stage in ("teacher", "student") if stage in s["stages"]]
+    return [_row(s, stage) for s in summaries for stage in ("teacher", "student") if tested(s, stage)]
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -72,6 +72,11 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return summary
 
 
+def tested(summary: dict[str, Any], stage: str) -> bool:
+    """Whether a run has a stage with test figures; a teacher whose modality no test clip has is not tested."""
+    return stage in summary["stages"] and summary["stages"][stage]["test"] is not None
+
+
 def _row(summary: dict[str, Any], stage: str) -> Row:
     values, protocol = summary["stages"][stage], summary["protocol"]
     return Row(
@@ -85,7 +90,7 @@ def _row(summary: dict[str, Any], stage: str) -> Row:
         seed=summary["seed"],
         accuracy=values["test"]["accuracy"],
         macro_f1=values["test"]["macro_f1"],
-        test_samples=protocol["test_samples"],
+        test_samples=values.get("test_samples", protocol["test_samples"]),
         minutes=values["seconds"] / 60,
     )
 

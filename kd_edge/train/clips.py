@@ -111,7 +111,8 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
         first = clips[0].stamps_ns
         if self.augments is None:
             moments = first[self.windows.choose(first, None)]
-            return [_still(clip, moments, spec) for clip, spec in zip(clips, self.specs, strict=True)], sample.label
+            same = [_same_share(first, moments, clip.stamps_ns) for clip in clips]
+            return [_still(*item) for item in zip(clips, same, self.specs, strict=True)], sample.label
         origin = (self.seed, epoch, zlib.crc32(sample.id.encode()))
         rng = np.random.default_rng(origin)
         moments = first[self.windows.choose(first, rng)]
@@ -119,7 +120,8 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
         inputs = []
         for k, (clip, spec, augment) in enumerate(zip(clips, self.specs, self.augments, strict=True)):
             limits = jitter_limits(clip_limits(clip.own_limits, clip.stamps_ns, spec.window), augment, rng)
-            inputs.append(_changed(clip, limits, moments, spec, crop, augment, Draws((*origin, k))))
+            here = _same_share(first, moments, clip.stamps_ns)
+            inputs.append(_changed(clip, limits, here, spec, crop, augment, Draws((*origin, k))))
         if crop.flip and self.flip_labels is not None:
             return inputs, self.flip_labels[sample.label]
         return inputs, sample.label
@@ -144,6 +146,16 @@ def _changed(
     planes = clip_input(clip.frames, limits, indices, crop, plain(spec))
     change_planes(planes, spec.channels, augment, draws)
     return change_input(normalised(planes, spec), spec, augment, draws)
+
+
+def _same_share(first: Int64, moments: Int64, other: Int64) -> Int64:
+    """Moments of one modality at the same share of another one's length (recordings may end at different moments)."""
+    span, other_span = int(first[-1] - first[0]), int(other[-1] - other[0])
+    if span == other_span or span == 0:
+        shifted: Int64 = moments - first[0] + other[0]
+        return shifted
+    scaled: Int64 = other[0] + np.rint((moments - first[0]) * (other_span / span)).astype(np.int64)
+    return scaled
 
 
 def _frames_at(clip: CachedClip, moments: Int64, spec: Preprocess) -> Int64:

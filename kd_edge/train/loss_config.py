@@ -24,7 +24,7 @@ class _Term(BaseModel):
             it full from the start.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     weight: Positive = 1.0
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
 
@@ -83,6 +83,12 @@ class DkdLoss(_Term):
     target_weight: NotNegative = 0.7
     nontarget_weight: NotNegative = 0.35
     temperature: Positive = 4.0
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> DkdLoss:
+        if self.target_weight == 0 == self.nontarget_weight:
+            raise ValueError("target_weight and nontarget_weight are both 0: the loss is nothing")
+        return self
 
 
 class MgcamLoss(_FeatureTerm):
@@ -164,6 +170,12 @@ class RkdLoss(_OneLayerTerm):
     kind: Literal["rkd"] = "rkd"
     distance_weight: NotNegative = 25.0
     angle_weight: NotNegative = 50.0
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> RkdLoss:
+        if self.distance_weight == 0 == self.angle_weight:
+            raise ValueError("distance_weight and angle_weight are both 0: the loss is nothing")
+        return self
 
 
 class CcskdLoss(_FeatureTerm):

@@ -11,7 +11,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from kd_edge.data import Dataset, Sample, Split, check_split, open_dataset, validation_split
-from kd_edge.data.cache import CachedClips, prepare
+from kd_edge.data.cache import CachedClips, cache_fingerprint, prepare
 from kd_edge.data.pairs import PairedClips
 from kd_edge.errors import ConfigError, DataError
 from kd_edge.train.clips import Batch, ClipDataset, EpochBatches, Windows, clip_length_ns, make_loader
@@ -28,9 +28,9 @@ class Material:
     Attributes:
         recipe: The run.
         dataset: The recordings.
-        train: Samples to train on.
-        validation: Samples to choose by; may be empty.
-        test: Samples touched once, at the end.
+        train: Samples to train on, with every stage's modality.
+        validation: Samples to choose by, with the student's modality; may be empty.
+        test: Samples touched once, at the end, with the student's modality: what a teacher lacks must not change them.
         caches: Frame cache of each stage, by stage name.
         clip_seconds: Length of the live window.
     """
@@ -72,11 +72,15 @@ class Material:
         return make_loader(dataset, batches, recipe.workers), batches
 
     def evaluation_loader(self, stage: str, samples: Sequence[Sample]) -> DataLoader[Batch]:
-        """Centre frames and centre crops of a stage's clips, in order."""
-        pairs = self._pairs([stage], samples)
+        """Centre frames and centre crops of a stage's clips, in order; those its modality has, see ``having``."""
+        pairs = self._pairs([stage], self.having(stage, samples))
         config = self.stage(stage)
         dataset = ClipDataset(pairs, [config.preprocess], Windows(self.recipe.segments), None, self.recipe.seed)
         return make_loader(dataset, EpochBatches(len(pairs), max(config.batch_size, 16), None), 0)
+
+    def having(self, stage: str, samples: Sequence[Sample]) -> tuple[Sample, ...]:
+        """Those of the samples that a stage's modality has."""
+        return tuple(s for s in samples if s.id in self.caches[stage])
 
     def stage(self, name: str) -> StageConfig:
         """The recipe's ``student`` or ``teacher``."""
@@ -112,11 +116,15 @@ def gather_material(
     if at_most is None:
         # The whole data set is cached, so that other splits, validation subjects and seeds share it.
         caches = {name: _cache(stage, dataset, dataset.samples, recipe, progress) for name, stage in stages.items()}
-        split = Split(split.name, _usable(split.train, caches), _usable(split.test, caches))
+        ours = {"student": caches["student"]}
+        split = Split(split.name, _usable(split.train, ours), _usable(split.test, ours))
     check_split(split, dataset.labels, by_subject=False)
     train, validation = validation_split(split.train, recipe.validation_subjects)
     test = split.test
-    if at_most is not None:
+    if at_most is None:
+        train = _usable(train, caches)
+        check_split(Split(split.name, train, test), dataset.labels, by_subject=False)
+    else:
         few = train[:: max(1, len(train) // at_most)][:at_most]
         caches = {name: _cache(stage, dataset, few, recipe, progress) for name, stage in stages.items()}
         train, validation, test = PairedClips(list(caches.values()), few).samples, (), ()
@@ -127,8 +135,25 @@ def gather_material(
     return Material(recipe, dataset, train, validation, test, caches, seconds)
 
 
+def data_fingerprints(recipe: Recipe, data_root: Path | None = None) -> dict[str, str]:
+    """The fingerprint that each stage's frame cache has or would have; nothing is decoded.
+
+    Raises:
+        DataError: No recordings there.
+    """
+    dataset = open_dataset(recipe.data, data_root)
+    stages = {"student": recipe.student} | ({"teacher": recipe.teacher} if recipe.teacher else {})
+    found = {}
+    for name, stage in stages.items():
+        spec, every = stage.preprocess, recipe.cache_every
+        found[name] = cache_fingerprint(
+            dataset, dataset.samples, stage.modality, spec.resize_px, spec.window, every=every
+        )
+    return found
+
+
 def _usable(samples: Sequence[Sample], caches: Mapping[str, CachedClips]) -> tuple[Sample, ...]:
-    """Samples that every stage's modality has."""
+    """Samples that all of the modalities have."""
     return tuple(s for s in samples if all(s.id in cache for cache in caches.values()))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zlib
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import torch
 from kd_edge.errors import TrainingError
 from kd_edge.models import ClipModel, build_model
 from kd_edge.models.backbones import local_state, start_from_motion
+from kd_edge.train.distil import Learner, teach
 from kd_edge.train.material import Material
+from kd_edge.train.run import TEACHER
 
 
 def build(material: Material, name: str) -> ClipModel:
@@ -23,6 +26,11 @@ def build(material: Material, name: str) -> ClipModel:
     if stage.preprocess.has_motion and stage.initial_weights is None:
         start_from_motion(model.backbone, stage.preprocess.channels)
     return model
+
+
+def teacher_weights(given: Path) -> Path:
+    """The file of a recipe's ``teacher.weights``: itself, or the teacher of a run directory."""
+    return given / TEACHER if given.is_dir() else given
 
 
 def load_trained(model: ClipModel, path: Path) -> None:
@@ -39,3 +47,20 @@ def load_trained(model: ClipModel, path: Path) -> None:
             "weights trained with the same [teacher.model], preprocess, classes and segments",
             "correct teacher.weights, or remove it to train the teacher",
         ) from error
+
+
+def rehearse_losses(material: Material) -> None:
+    """Show both networks two empty clips, so that a layer that does not fit stops a run before its teacher is trained.
+
+    Raises:
+        TrainingError: What a loss says of the layers it looks at.
+    """
+    recipe = material.recipe
+    if recipe.teacher is None:
+        return
+    student, teacher = build(material, "student"), build(material, "teacher")
+    learner = Learner(student, recipe.losses, teacher, recipe.clip_shapes, epochs=recipe.student.epochs).eval()
+    mine, theirs = (torch.zeros(2, *stage.clip_shape(recipe.segments)) for stage in (recipe.student, recipe.teacher))
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # two equal clips have no graph
+        learner(mine, torch.tensor([0, 1]), teach(teacher, theirs, learner.teacher_layers))

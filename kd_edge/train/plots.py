@@ -23,6 +23,8 @@ def plot_run(lines: Sequence[dict[str, Any]], summary: dict[str, Any], labels: S
     if lines:
         plot_curves(lines, folder / "curves.png")
     for name, stage in summary["stages"].items():
+        if stage["test"] is None:
+            continue
         accuracy = 100 * stage["test"]["accuracy"]
         title = f"{name}: {stage['backbone']} on {stage['modality']}, {accuracy:.1f} % of the test clips"
         plot_confusion(stage["test"]["confusion"], labels, title, folder / f"confusion-{name}.png")

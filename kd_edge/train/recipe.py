@@ -135,6 +135,9 @@ class Recipe(_Strict):
             raise ValueError("losses need a teacher: add [teacher], or set losses = []")
         if self.teacher is not None and not self.losses:
             raise ValueError("a teacher without losses teaches nothing: add [[losses]], or remove [teacher]")
+        slow = [loss.kind for loss in self.losses if loss.warmup_epochs > self.student.epochs]
+        if slow:
+            raise ValueError(f"loss '{slow[0]}' warms up for longer than student.epochs: lower its warmup_epochs")
         moving = any(stage is not None and stage.preprocess.has_motion for stage in (self.student, self.teacher))
         if self.cache_every > 1 and moving:
             raise ValueError("cache_every drops the frames that motion stacks need: set it to 1")

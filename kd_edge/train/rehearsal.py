@@ -15,7 +15,7 @@ from kd_edge.train.checks import check_batches
 from kd_edge.train.devices import make_fabric
 from kd_edge.train.distil import Learner, teach
 from kd_edge.train.material import Material, Progress, gather_material
-from kd_edge.train.networks import build
+from kd_edge.train.networks import build, load_trained, teacher_weights
 from kd_edge.train.optim import make_optimiser
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.terms import Shape, Term
@@ -68,9 +68,14 @@ def rehearse(recipe: Recipe, data_root: Path | None = None, *, progress: Progres
         check_batches(recipe, world=1)
         clips = max(recipe.student.batch_size, recipe.teacher.batch_size if recipe.teacher else 0)
         material = gather_material(recipe, data_root, progress, at_most=clips)
-        if recipe.teacher is not None:
+        if recipe.teacher is None:
+            return _step(material, "student", None)
+        teacher = build(material, "teacher")
+        if recipe.teacher.weights is None:
             _step(material, "teacher", None)
-        return _step(material, "student", build(material, "teacher") if recipe.teacher else None)
+        else:
+            load_trained(teacher, teacher_weights(recipe.teacher.weights))
+        return _step(material, "student", teacher)
     finally:
         torch.set_num_threads(before)
 
@@ -105,8 +110,8 @@ def _step(material: Material, name: str, teacher: ClipModel | None) -> Rehearsal
         samples=(len(train), len(validation), len(split.test)),
         inputs={stage: tuple(clip.shape) for stage, clip in zip(stages, inputs, strict=True)},
         parameters={key: value for key, value in parameters.items() if value},
-        student_layers=learner.student_layers,
-        teacher_layers=learner.teacher_layers,
+        student_layers={path: layer.shape for path, layer in learner.student_layers.items()},
+        teacher_layers={path: layer.shape for path, layer in learner.teacher_layers.items()},
         losses=figures,
         weights={name: term.weight(1) for name, term in learner.terms.items() if isinstance(term, Term)},
         seconds=seconds,

@@ -38,12 +38,15 @@ def summarise(
     stages: dict[str, Any] = {}
     for name, model in models.items():
         validation = None
-        if material.validation:
+        if material.having(name, material.validation):
             logits, truth = scores.predict(model, material.evaluation_loader(name, material.validation), device)
             validation = scores.brief(logits, truth)
             temperature = metrics.fit_temperature(logits, truth)
             threshold = metrics.fit_unknown_threshold(metrics.softmax(logits, temperature), truth)
-        logits, truth = scores.predict(model, material.evaluation_loader(name, material.test), device)
+        tested, test = material.having(name, material.test), None  # a teacher's modality may be there for training only
+        if tested:
+            logits, truth = scores.predict(model, material.evaluation_loader(name, tested), device)
+            test = metrics.figures(logits, truth, labels, temperature=temperature)
         stage = material.stage(name)
         stages[name] = {
             "modality": stage.modality,
@@ -52,7 +55,8 @@ def summarise(
             "epochs": stage.epochs,
             **report[name],
             "validation": validation,
-            "test": metrics.figures(logits, truth, labels, temperature=temperature),
+            "test": test,
+            "test_samples": len(tested),
             "parameters": sum(p.numel() for p in model.parameters()),
         }
     return {

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kd_edge.errors import TrainingError
 from kd_edge.models import ClipModel
-from kd_edge.models.layers import check_layer, list_layers
+from kd_edge.models.layers import check_layer
 from kd_edge.train import losses as L
 from kd_edge.train.loss_config import (
     AttentionLoss,
@@ -42,6 +42,18 @@ class Observation(NamedTuple):
     taps: Mapping[str, Tensor]
 
 
+class Layer(NamedTuple):
+    """What is known of a tapped layer before training.
+
+    Attributes:
+        shape: Of its output for one frame.
+        negative: Whether its output has negative values; without, it ends in a ReLU.
+    """
+
+    shape: Shape
+    negative: bool
+
+
 class Term(nn.Module):
     """A configured loss between two observations, with the adapters it trains (dropped at export).
 
@@ -49,7 +61,7 @@ class Term(nn.Module):
         config: The recipe's table.
         student: For its layers.
         teacher: Likewise.
-        shapes: Output shape of every tapped layer for one frame, by path: the student's and the teacher's.
+        layers: Every tapped layer by path: the student's and the teacher's.
         epochs: Length of the run, for terms on a schedule.
 
     Raises:
@@ -61,7 +73,7 @@ class Term(nn.Module):
         config: Loss,
         student: ClipModel,
         teacher: ClipModel,
-        shapes: tuple[Mapping[str, Shape], Mapping[str, Shape]],
+        layers: tuple[Mapping[str, Layer], Mapping[str, Layer]],
         epochs: int,
     ) -> None:
         super().__init__()
@@ -69,8 +81,8 @@ class Term(nn.Module):
         self.segments = student.segments
         self.student_layers = tapped_layers(config, student, "student")
         self.teacher_layers = tapped_layers(config, teacher, "teacher")
-        mine = [shapes[0][path] for path in self.student_layers]
-        theirs = [shapes[1][path] for path in self.teacher_layers]
+        mine = [layers[0][path] for path in self.student_layers]
+        theirs = [layers[1][path] for path in self.teacher_layers]
         self.adapters = _adapters(config, mine, theirs)
         self.schedule = L.ccskd_schedule(config.schedule, epochs=epochs) if isinstance(config, CcskdLoss) else None
 
@@ -161,55 +173,35 @@ def tapped_layers(config: Loss, model: ClipModel, who: Who) -> tuple[str, ...]:
             return ()
 
 
-def tap_shapes(model: ClipModel, paths: Sequence[str], clip_shape: Shape) -> dict[str, Shape]:
-    """Output shape per frame of some layers, found by running one clip of zeros.
-
-    Args:
-        model: The network.
-        paths: Layers of it.
-        clip_shape: (T, C, S, S).
-
-    Raises:
-        TrainingError: A layer that does not put out one tensor with a row per frame.
-    """
-    if not paths:
-        return {}
-    found = {layer.path: layer.shape for layer in list_layers(model, (1, *clip_shape))}
-    shapes: dict[str, Shape] = {}
-    for path in paths:
-        shape = found[path]
-        if shape is None or len(shape) not in (2, 4) or shape[0] != clip_shape[0]:
-            raise TrainingError(
-                f"layer '{path}' puts out {'no single tensor' if shape is None else shape}",
-                f"({clip_shape[0]}, features) or ({clip_shape[0]}, channels, height, width), a row per frame",
-                "kd-edge recipes layers RECIPE shows every layer and its shape; those in the backbone fit",
-            )
-        shapes[path] = shape[1:]
-    return shapes
-
-
-def _adapters(config: Loss, mine: Sequence[Shape], theirs: Sequence[Shape]) -> nn.Module:
+def _adapters(config: Loss, mine: Sequence[Layer], theirs: Sequence[Layer]) -> nn.Module:
     """The modules a term trains with the student; an empty one when it needs none."""
+    rectify = [not layer.negative for layer in theirs]
     match config:
         case MgcamLoss() if config.align == "conv":
-            return L.MgcamAdapters([s[0] for s in mine], [s[0] for s in theirs], config.pairs)
+            return L.MgcamAdapters(_channels(mine, config), _channels(theirs, config), config.pairs)
         case FitnetLoss():
-            return L.HintRegressor(_map(mine[0], config), _map(theirs[0], config))
+            return L.HintRegressor(_map(mine[0], config), _map(theirs[0], config), rectify=rectify[0])
         case CcskdLoss():
-            return L.CcskdConnectors([_map(s, config)[0] for s in mine], [_map(s, config)[0] for s in theirs])
+            return L.CcskdConnectors(_channels(mine, config), _channels(theirs, config), rectify=rectify)
         case CorrelationLoss() if config.variant == "delta":
             return L.CorrelationEmbedding(_size(mine[0]), _size(theirs[0]), config.embedding)
         case _:
             return nn.Module()
 
 
-def _map(shape: Shape, config: Loss) -> tuple[int, int, int]:
-    if len(shape) != 3:
+def _channels(layers: Sequence[Layer], config: Loss) -> list[int]:
+    return [_map(layer, config)[0] for layer in layers]
+
+
+def _map(layer: Layer, config: Loss) -> tuple[int, int, int]:
+    if len(layer.shape) != 3:
         raise TrainingError(
-            f"loss '{config.kind}' on a layer of shape {shape}", "(channels, height, width)", "choose a stage's output"
+            f"loss '{config.kind}' on a layer of shape {layer.shape}",
+            "(channels, height, width)",
+            "choose a stage's output",
         )
-    return shape[0], shape[1], shape[2]
+    return layer.shape[0], layer.shape[1], layer.shape[2]
 
 
-def _size(shape: Shape) -> int:
-    return int(torch.Size(shape).numel())
+def _size(layer: Layer) -> int:
+    return int(torch.Size(layer.shape).numel())

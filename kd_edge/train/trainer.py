@@ -19,7 +19,7 @@ from kd_edge.train.devices import make_fabric
 from kd_edge.train.distil import Learner, teach
 from kd_edge.train.events import EpochDone, Event, Finished, Prepared, StageStarted, StepDone
 from kd_edge.train.material import Material, Progress, gather_material
-from kd_edge.train.networks import build, load_trained
+from kd_edge.train.networks import build, load_trained, rehearse_losses, teacher_weights
 from kd_edge.train.optim import learning_rate, make_optimiser, set_learning_rate
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.summary import summarise
@@ -104,6 +104,7 @@ def train(
         if resume and session.writes:
             run.truncate_metrics(run_dir, *((state["stage"], state["epoch"]) if state else (run.STAGES[0], 0)))
         yield _prepared(session)
+        rehearse_losses(material)
         teacher = (yield from _teacher(session)) if recipe.teacher else None
         student = yield from _student(session, teacher)
         models = {"teacher": teacher, "student": student} if teacher else {"student": student}
@@ -128,7 +129,7 @@ def _teacher(session: _Session) -> Generator[Event, None, ClipModel]:
         )
         load_trained(model, session.teacher_run / run.TEACHER)
     elif stage.weights is not None:
-        load_trained(model, stage.weights / run.TEACHER if stage.weights.is_dir() else stage.weights)
+        load_trained(model, teacher_weights(stage.weights))
         session.report["teacher"] = {"selected_epoch": 0, "selected_by": f"weights {stage.weights}", "seconds": 0.0}
     else:
         learner = Learner(model, label_smoothing=stage.label_smoothing)
@@ -136,6 +137,8 @@ def _teacher(session: _Session) -> Generator[Event, None, ClipModel]:
     if session.writes:
         run.save_weights(trained, model.state_dict())
     model.requires_grad_(False)
+    # In the format it was trained in: another takes other convolution kernels, whose results differ in the last bits.
+    model.to(memory_format=torch.channels_last)
     return model.to(session.fabric.device).eval()
 
 
@@ -165,7 +168,8 @@ def _fit(
         rank=fabric.global_rank,
         world=fabric.world_size,
     )
-    validation = material.evaluation_loader(name, material.validation) if material.validation else None
+    chosen_by = material.having(name, material.validation)
+    validation = material.evaluation_loader(name, chosen_by) if chosen_by else None
     best: dict[str, Any] = {"epoch": 0, "score": -1.0, "model": {}}
     epochs_done, seconds = 0, 0.0
     if session.state is not None and session.state["stage"] == name:

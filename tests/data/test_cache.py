@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import errno
+import fcntl
+import logging
 import os
 import pickle
 import shutil
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -189,6 +194,72 @@ def test_what_another_killed_preparation_left_is_cleaned(generated: Synthetic, t
     assert folders(tmp_path) == [cache.path.name]
 
 
+def test_what_can_be_gone_on_with_survives_another_cache(generated: Synthetic, tmp_path: Path) -> None:
+    for px in (40, 32, 36):
+        with pytest.raises(KeyboardInterrupt):
+            prepare(generated, generated.samples, "nir", px, None, tmp_path, interrupted_at(5))
+    left = folders(tmp_path)
+    assert [name.startswith(".tmp-") for name in left] == [True] * 3
+    old, week = tmp_path / left[0] / "journal.jsonl", 7 * 24 * 3600
+    os.utime(old, (time.time(), time.time() - week - 60))
+    os.utime(tmp_path / left[1] / "journal.jsonl", (time.time(), time.time() - week + 600))
+    (tmp_path / ".lock-killed").touch()
+    ready = prepare(generated, generated.samples, "rgb", 40, None, tmp_path)
+    assert set(folders(tmp_path)) == {*left[1:], ready.path.name}
+    done: list[int] = []
+    for px in (40, 32, 36):
+        prepare(generated, generated.samples, "nir", px, None, tmp_path, lambda i, _: done.append(i))
+    assert len(done) == 20 + 15 + 15  # the deleted one from its start, the others from their sixth clip
+    assert len(folders(tmp_path)) == 4
+
+
+def test_what_is_being_made_is_not_cleaned(generated: Synthetic, tmp_path: Path) -> None:
+    """Its journal may be older than a week on a machine that slept."""
+    working = tmp_path / ".tmp-other"
+    working.mkdir()
+    with (tmp_path / ".lock-other").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        ready = prepare(generated, generated.samples, "nir", 40, None, tmp_path)
+        assert folders(tmp_path) == [".lock-other", ".tmp-other", ready.path.name]
+    prepare(generated, generated.samples, "nir", 32, None, tmp_path)
+    assert not working.exists()
+    assert not (tmp_path / ".lock-other").exists()
+
+
+@pytest.mark.parametrize(("number", "kept"), [(errno.EIO, True), (errno.ENOSPC, False), (errno.EDQUOT, False)])
+def test_a_fault_of_the_disk_keeps_what_was_decoded_unless_it_is_full(
+    generated: Synthetic, tmp_path: Path, number: int, kept: bool
+) -> None:
+    def fail(done: int, _: int) -> None:
+        if done == 5:
+            raise OSError(number, os.strerror(number))
+
+    with pytest.raises(DataError) as caught:
+        prepare(generated, generated.samples, "nir", 40, None, tmp_path, fail)
+    left = folders(tmp_path)
+    assert [name[:5] for name in left] == [".tmp-"] * kept
+    assert ("goes on next time" in caught.value.found) == kept
+    assert all(str(tmp_path / name) in caught.value.found for name in left)
+    done: list[int] = []
+    prepare(generated, generated.samples, "nir", 40, None, tmp_path, lambda i, _: done.append(i))
+    assert done[0] == (6 if kept else 1)
+
+
+def test_frames_that_may_not_have_reached_the_disk_are_decoded_again(
+    generated: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", fail)
+        with pytest.raises(DataError, match=r"cannot write the cache .* \(Input/output error\)\. Expected"):
+            prepare(generated, generated.samples, "nir", 40, None, tmp_path)
+    done: list[int] = []
+    prepare(generated, generated.samples, "nir", 40, None, tmp_path, lambda i, _: done.append(i))
+    assert done == list(range(1, 21))
+
+
 def test_a_cache_that_will_not_fit_is_refused_early(
     generated: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,6 +334,61 @@ def test_two_processes_make_one_cache(tmp_path: Path) -> None:
     assert sorted(int(a[0]) for a in answers) in ([0, 20], [20, 20])  # the second waits; it may come when all is done
     assert answers[0][1] == answers[1][1]
     assert len(folders(tmp_path)) == 1
+
+
+def test_waiting_is_said_once_and_other_caches_do_not_wait(
+    generated: Synthetic, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    started, go_on = threading.Event(), threading.Event()
+
+    def hold(done: int, _: int) -> None:
+        started.set()
+        assert go_on.wait(30)
+
+    def make() -> CachedClips:
+        return prepare(generated, generated.samples, "nir", 40, None, tmp_path, hold)
+
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(make)
+        assert started.wait(30)
+        other = prepare(generated, generated.samples, "nir", 32, None, tmp_path)  # while the first is at work
+        assert caplog.messages == []
+        second = threads.submit(make)
+        for _ in range(1000):
+            if caplog.messages:
+                break
+            time.sleep(0.01)
+        assert not second.done()
+        go_on.set()
+        name = first.result(30).path
+        assert second.result(30).path == name
+    assert caplog.record_tuples == [
+        ("kd_edge.data", logging.WARNING, f"waiting for another process, which makes {name}")
+    ]
+    assert folders(tmp_path) == sorted([other.path.name, name.name])
+
+
+def test_many_processes_hold_the_lock_one_after_the_other(tmp_path: Path) -> None:
+    """Each adds one to a number in a file, which loses counts where two hold the lock at once."""
+    code = """
+    from kd_edge.data.cache import _lock
+    root = Path(sys.argv[1])
+    count = root / "count"
+    for _ in range(200):
+        with _lock(root / "cache"):
+            number = int(count.read_text() or 0)
+            count.write_text(str(number + 1))
+    """
+    script = "import sys\nfrom pathlib import Path\n" + textwrap.dedent(code)
+    (tmp_path / "count").write_text("0")
+    several = [
+        subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stderr=subprocess.PIPE) for _ in range(4)
+    ]
+    for process in several:
+        process.communicate(timeout=60)
+    assert [process.returncode for process in several] == [0] * 4
+    assert (tmp_path / "count").read_text() == "800"
+    assert folders(tmp_path) == ["count"]
 
 
 def test_a_loader_process_gets_the_folder_not_the_content(generated: Synthetic, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from kd_edge.cli import main
-from kd_edge.data.check import check, write_synthetic
+from kd_edge.data.check import SplitReport, check, write_synthetic
 from kd_edge.data.ntu_rgbd import NtuRgbd
 from kd_edge.data.synthetic import Synthetic
 from kd_edge.data.utd_mhad import UtdMhad
@@ -95,6 +96,71 @@ def test_the_command_reports_and_fails_on_damage(
     assert code == 0
     report = json.loads(text)
     assert (report["complete"], report["quick"], len(report["remarks"])) == (216, False, 3)
+
+
+def test_whether_a_split_could_be_trained(ntu_tree: Path) -> None:
+    report = check(NtuRgbd(ntu_tree), ["rgb", "ir", "ir"], quick=True, split="cross_subject")
+    assert [m.modality for m in report.modalities] == ["rgb", "ir"]
+    assert report.split == SplitReport("cross_subject", 60, 0, 30)
+    assert report.trainable
+    report = check(NtuRgbd(ntu_tree), quick=True, split="cross_subject", validation_subjects=["P002"])
+    assert report.split == SplitReport("cross_subject", 30, 30, 30)
+    (ntu_tree / "nturgb+d_ir" / "S001C002P003R001A007_ir.avi").write_bytes(b"damaged")
+    report = check(NtuRgbd(ntu_tree), quick=True, split="cross_view", validation_subjects=["P002"])
+    assert report.split == SplitReport("cross_view", 39, 20, 30)
+    for path in (ntu_tree / "nturgb+d_ir").glob("*P00[12]*A005_ir.avi"):  # the files are there, but not to be used
+        path.write_bytes(b"damaged")
+    report = check(NtuRgbd(ntu_tree), quick=True, split="cross_subject")
+    assert report.split is not None
+    assert "no training sample of 'drop'" in str(report.split.fault)
+    assert not report.trainable
+    assert check(NtuRgbd(ntu_tree), ["rgb"], quick=True, split="cross_subject").trainable
+
+
+@pytest.mark.parametrize(
+    ("split", "held_out", "reason"),
+    [
+        ("cross_subjects", (), r"no split 'cross_subjects' \(did you mean 'cross_subject'\?\)"),
+        ("cross_subject", ("P003",), "validation subject 'P003' is not on the training side"),
+        ("cross_subject", ("P001", "P002"), "leaves no training sample"),
+    ],
+)
+def test_why_a_split_could_not_be_trained(ntu_tree: Path, split: str, held_out: tuple[str, ...], reason: str) -> None:
+    report = check(NtuRgbd(ntu_tree), quick=True, split=split, validation_subjects=held_out)
+    assert report.faultless
+    assert not report.trainable
+    assert report.split is not None
+    assert re.search(reason, str(report.split.fault))
+
+
+def test_the_command_checks_what_a_recipe_needs(
+    ntu_tree: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*arguments: str) -> tuple[object, str]:
+        monkeypatch.setattr(sys, "argv", ["kd-edge", "data", "check", *arguments, "--quick", "--data", str(ntu_tree)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, " ".join(capsys.readouterr().out.split())
+
+    monkeypatch.setenv("KD_EDGE_CACHE", str(ntu_tree.parent / "cache"))
+    recipe = ("ntu_rgb_to_ir", "--set", "validation_subjects=[]")
+    code, text = run(*recipe)
+    assert (code, "training can start, with 60 training, 0 validation and 30 test samples" in text) == (0, True)
+    code, text = run(*recipe, "--set", "split=odd")
+    assert (code, "split odd: training cannot start: ntu_rgbd has no split 'odd'" in text) == (1, True)
+    for path in ntu_tree.rglob("*P003*"):
+        path.unlink()
+    code, text = run(*recipe)
+    assert (code, "training cannot start: split 'cross_subject' has no test sample" in text) == (1, True)
+    code, text = run("ntu_rgbd")
+    assert (code, "training c" in text) == (0, False)  # of a kind only the recordings are told
+    shutil.rmtree(ntu_tree / "nturgb+d_ir")
+    assert run("ntu_rgbd")[0] == 0
+    code, text = run(*recipe)
+    assert code == 1
+    assert re.search(r"\bir 0 60 0 / 0 / 0", text)
+    assert "60 samples cannot be used: S001C001P001R001A001: this copy of ntu_rgbd has no ir recording" in text
+    assert "training cannot start: this copy of ntu_rgbd has no ir recording" in text
 
 
 def test_generated_recordings_as_files(tmp_path: Path) -> None:

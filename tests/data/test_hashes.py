@@ -42,10 +42,11 @@ def test_an_absent_file_is_named(tmp_path: Path) -> None:
 def test_large_files_by_size_and_three_places(tmp_path: Path) -> None:
     mebibyte = 1 << 20
     content = bytearray(8 * mebibyte)
-    file = tmp_path / "long.avi"
+    file, time_ns = tmp_path / "long.avi", 1_700_000_000_123_456_789
 
     def digest() -> str:
         file.write_bytes(content)
+        os.utime(file, ns=(0, time_ns))
         return FileHashes(sampled=True).sha256(file)
 
     before = digest()
@@ -55,6 +56,10 @@ def test_large_files_by_size_and_three_places(tmp_path: Path) -> None:
         content[place] = 0
     content[2 * mebibyte] = 1  # between the places: not looked at, as documented
     assert digest() == before
+    time_ns += 1  # but fetched again it is another file
+    assert digest() != before
+    time_ns -= 1
+    assert digest() == before
     del content[2 * mebibyte : 2 * mebibyte + 1]
     assert digest() != before
 
@@ -62,9 +67,11 @@ def test_large_files_by_size_and_three_places(tmp_path: Path) -> None:
 def test_small_files_are_sampled_whole(tmp_path: Path) -> None:
     file = tmp_path / "short.avi"
     file.write_bytes(bytes(5000))
+    os.utime(file, ns=(0, 0))
     before = FileHashes(sampled=True).sha256(file)
     assert before != FileHashes().sha256(file)  # never mistaken for a hash of every byte
     file.write_bytes(bytes(2500) + b"\1" + bytes(2499))
+    os.utime(file, ns=(0, 0))
     assert FileHashes(sampled=True).sha256(file) != before
     file.write_bytes(b"")
     assert len(FileHashes(sampled=True).sha256(file)) == 64

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kd_edge.data import cache
+from kd_edge.data import NtuRgbdData, cache
 from kd_edge.data.check import check
 from kd_edge.data.dataset import Sample
 from kd_edge.data.ntu_rgbd import LABELS, OFFICIAL_PER_CLASS, TRAINING_SUBJECTS, NtuRgbd
@@ -181,6 +181,27 @@ def test_a_list_of_samples_to_leave_out(ntu_tree: Path, tmp_path: Path) -> None:
         NtuRgbd(ntu_tree, exclude=path)
     with pytest.raises(DataError, match=r"cannot read .*gone\.txt"):
         NtuRgbd(ntu_tree, exclude=tmp_path / "gone.txt")
+
+
+def test_every_name_on_a_line_is_left_out(ntu_tree: Path) -> None:
+    text = "1: S001C001P001R001A001, s001c001p001r001a002.skeleton;S001C001P001R001A003_rgb.avi\tS001C001P001R001A0041"
+    (ntu_tree / "missing.txt").write_text(text + "\nXS001C001P001R001A005 nturgb+d/S001C001P001R001A006\n")
+    left_out = NtuRgbd(ntu_tree, exclude=ntu_tree / "missing.txt").gaps()
+    assert [name[-4:] for name in left_out] == ["A001", "A002", "A003", "A006"]
+
+
+def test_the_list_may_lie_with_the_recordings(ntu_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(DataError, match=r"cannot read missing\.txt \(No such file or directory, neither in .*here\)"):
+        NtuRgbd(ntu_tree, exclude=Path("missing.txt"))
+    Path("missing.txt").write_text("S001C001P001R001A001\n")
+    here = NtuRgbd(ntu_tree, exclude=Path("missing.txt"))
+    assert here.gaps() == {"S001C001P001R001A001": "excluded by missing.txt"}
+    (ntu_tree / "missing.txt").write_text("S001C001P001R001A002\n")  # the one with the recordings comes first
+    with_recordings = NtuRgbd(ntu_tree, exclude=Path("missing.txt"))
+    assert with_recordings.gaps() == {"S001C001P001R001A002": "excluded by missing.txt"}
+    assert NtuRgbdData(exclude="missing.txt").model_dump(mode="json")["exclude"] == "missing.txt"
 
 
 def test_an_incomplete_copy_says_which_class_cannot_be_trained(ntu_tree: Path) -> None:

@@ -55,6 +55,7 @@ def test_what_is_no_text_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        "Training videos:\n0002-L, 0002-M, 0007-R, \nValidataion videos:\n0003-L, 0003-R, \n",  # the official spelling
         "Training videos:\n0002-L, 0002-M, 0007-R,\nValidation videos:\n0003-L, 0003-R,\n",
         "Training videos:\r\n0002-L, 0002-M, \r\n0007-R\r\n\r\nTesting videos:\r\n0003-L,0003-R\r\n",
         "training videos: 0002-l 0002-m 0007-r\nTest videos\n0003-L 0003-R",
@@ -74,6 +75,7 @@ def test_spellings_of_a_split_file(tmp_path: Path, text: str) -> None:
         ("Training videos:\n0002-L,\n", "no video below 'Validation videos:'"),
         ("Training videos:\nValidation videos:\n0002-L", "no video below 'Training videos:'"),
         ("", "no video below 'Training videos:'"),
+        ("Training videos:\n0002-L,\nInvalidated videos:\n0003-L,", "line 3: 'Invalidated'"),
     ],
 )
 def test_a_wrong_split_file_is_named(tmp_path: Path, text: str, reason: str) -> None:

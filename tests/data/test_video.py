@@ -3,6 +3,8 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -38,6 +40,7 @@ OPEN_GROUPS = {"x264-params": "open-gop=1:bframes=3:b-adapt=0:scenecut=0"}
         ("a.avi", "ffv1", 0, {}, 14),
         ("a.avi", "mpeg4", 0, {}, 14),
         ("a.avi", "mpeg4", 2, {}, 40),  # an AVI with B-frames has stamps in coding order
+        ("a.avi", "libx264", 0, {}, 14),  # FFmpeg stamps these one frame late
         ("a.avi", "libx264", 2, {}, 40),
         ("a.avi", "libx264", 3, OPEN_GROUPS, 100),  # and these key frames are stamped wrongly: counted from the start
         ("a.mp4", "libx264", 2, {}, 14),
@@ -142,6 +145,72 @@ def test_damage_inside_a_file_says_how_far_it_goes(tmp_path: Path, write_video: 
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"a\.avi is damaged: .*after \d+ frames"):
         read_video(path)
+
+
+@pytest.mark.parametrize(
+    ("codec", "place", "lost"),
+    [
+        ("mjpeg", 0.27, 0.03),  # several frames and the headers between them
+        ("mjpeg", 0.57, 0.01),
+        ("mpeg4", 0.27, 0.03),
+        ("mpeg4", 0.27, 0.0005),  # inside one frame
+        ("libx264", 0.27, 0.01),
+        ("libx264", 0.31, 0.02),  # this decoder says nothing: the index does
+        ("libx264", 0.7, 0.01),
+    ],
+)
+def test_zeros_inside_a_file_are_refused_and_shift_no_frame(
+    tmp_path: Path, write_video: Callable[..., Path], codec: str, place: float, lost: float
+) -> None:
+    rng = np.random.default_rng(0)
+    images = [image // 2 + rng.integers(0, 100, image.shape, np.uint8) for image in numbered(100)]
+    path = write_video(tmp_path / "a.avi", images, codec=codec, options={"b": "20000000"})
+    assert numbers(read_video(path, gray=True, whole=True).frames) == list(range(100))
+    content = bytearray(path.read_bytes())
+    first, size = int(place * len(content)), int(lost * len(content))
+    content[first : first + size] = bytes(size)
+    path.write_bytes(content)
+    harmed = int(100 * place)
+    for start, stop in ((0, None), (harmed - 3, harmed + 20)):
+        with pytest.raises(DataError, match=r"a\.avi is damaged: .*after \d+ frames"):
+            read_video(path, gray=True, start=start, stop=stop, whole=True)
+    for start in (0, harmed + 25):  # before it, and from a key frame behind it
+        found = read_video(path, gray=True, start=start, stop=start + 5, whole=True)
+        assert numbers(found.frames) == list(range(start, start + 5))
+
+
+def test_a_picture_marked_as_damaged_is_refused(tmp_path: Path, write_video: Callable[..., Path]) -> None:
+    class Marked(NamedTuple):
+        is_corrupt: bool
+
+    class Packet(NamedTuple):
+        pictures: list[Marked]
+        is_corrupt: bool = False
+        dts: int | None = None
+
+        def decode(self) -> list[Marked]:
+            return self.pictures
+
+    sound, broken = Marked(False), Marked(True)
+    container = SimpleNamespace(
+        format=SimpleNamespace(name="mov"), demux=lambda _: [Packet([sound]), Packet([sound, broken])]
+    )
+    decoded = video._decode(container, SimpleNamespace())
+    assert [next(decoded), next(decoded)] == [sound, sound]
+    with pytest.raises(ValueError, match="a picture is damaged"):
+        next(decoded)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
+def test_open_groups_are_sound_wherever_reading_begins(
+    tmp_path: Path, write_video: Callable[..., Path], name: str
+) -> None:
+    path = write_video(tmp_path / name, numbered(60), codec="libx264", gop=12, b_frames=3, options=OPEN_GROUPS)
+    for start in range(0, 58, 3):
+        assert numbers(read_video(path, gray=True, start=start, stop=start + 2, whole=True).frames) == [
+            start,
+            start + 1,
+        ]
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -60,6 +60,15 @@ def test_a_comparator_sees_the_recordings_as_the_student_does(study: StudyConfig
     assert config.data.kind == "synthetic"
 
 
+def test_overrides_reach_a_comparator_through_the_base_recipe(study: StudyConfig) -> None:
+    rows = [{"name": "classical", "title": "x", "comparator": {"kind": "tstdds"}}]
+    changed = recipes.validate(study.model_dump() | {"rows": rows}, StudyConfig, "study")
+    config = plan(changed, overrides=["data.clips_per_class=2", 'validation_subjects=["1"]'])[0].config
+    assert (config.data.clips_per_class, config.validation_subjects) == (2, ("1",))  # type: ignore[union-attr]
+    with pytest.raises(ConfigError, match="unknown key"):
+        plan(changed, overrides=["studnet.epochs=3"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -67,6 +76,8 @@ def test_a_comparator_sees_the_recordings_as_the_student_does(study: StudyConfig
         ({"splits": ["views"]}, "no split 'views'"),
         ({"overrides": ["student.epochs=0"]}, "row 'alone'.*student.epochs"),
         ({"overrides": ["student"]}, "key=value"),
+        ({"overrides": ["seed=7"]}, "--set seed=7.*--seeds"),
+        ({"overrides": ["split=views"]}, "--set split=views"),
     ],
 )
 def test_faults_are_found_before_anything_is_trained(

@@ -111,3 +111,40 @@ def test_a_comparator_runs_as_a_row(study: StudyConfig, tmp_path: Path) -> None:
         pytest.fail(str(error))
     assert report(changed, folder)[0].cells["subjects"].values.keys() == {0}
     assert [type(event) for event in started(run_study(plan(changed), folder))] == [Skipped]
+
+
+def test_other_settings_and_other_recordings_are_other_runs(study: StudyConfig, tmp_path: Path) -> None:
+    """Nothing is resumed, skipped or overwritten that is not the planned run."""
+    folder = tmp_path / "studies" / "tiny"
+    runs = plan(study, rows=["st"])
+    longer = plan(study, rows=["st"], overrides=["student.epochs=2"])
+    for event in run_study(longer, folder):
+        if type(event).__name__ == "StageStarted":
+            break  # interrupted
+    first = started(run_study(runs, folder))
+    assert [event.folder.name for event in first] == ["st-subjects-s0-2"]
+    finished = json.loads((first[0].folder / "summary.json").read_text())
+    assert finished["stages"]["student"]["epochs"] == 1
+    again = started(run_study(longer, folder))
+    assert [event.folder.name for event in again] == ["st-subjects-s0"], "the interrupted one goes on"
+
+    # As after completing a partial download: same settings, other recordings.
+    finished["data_fingerprints"] = {"student": "other", "teacher": "other"}
+    (first[0].folder / "summary.json").write_text(json.dumps(finished))
+    anew = started(run_study([*runs, *plan(study, rows=["at"])], folder))
+    assert [type(event) for event in anew] == [Started, Started]
+    assert [event.folder.name for event in anew] == ["st-subjects-s0-3", "at-subjects-s0"]
+    trained_here = folder / "st-subjects-s0"  # of the same teacher's recordings, unlike the run that was changed
+    assert {event.teacher_run for event in anew} == {trained_here}  # type: ignore[union-attr]
+
+
+def test_rows_tested_on_other_clips_are_pointed_out(study: StudyConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "studies" / "tiny"
+    list(run_study(plan(study, rows=["alone", "st"]), folder))
+    assert "different numbers of clips" not in report_markdown(study, report(study, folder))
+    path = folder / "st-subjects-s0" / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["stages"]["student"]["test_samples"] = 9
+    path.write_text(json.dumps(summary))
+    text = report_markdown(study, report(study, folder))
+    assert "subjects: the rows were tested on different numbers of clips: alone [10], ST [9]." in text

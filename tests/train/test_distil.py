@@ -30,7 +30,7 @@ from kd_edge.train.losses import (
     rkd_distance,
     similarity_preserving,
 )
-from kd_edge.train.terms import Observation, per_clip
+from kd_edge.train.terms import Layer, Observation, per_clip
 
 SHAPES = ((4, 1, 32, 32), (4, 3, 32, 32))
 EVERY: list[Loss] = [
@@ -164,14 +164,38 @@ def test_taps_are_removed_and_only_set_when_a_loss_needs_them() -> None:
 def test_a_layer_can_be_chosen_and_a_wrong_one_is_named() -> None:
     student, teacher = models()
     learner = Learner(student, (FitnetLoss(student_layers=("backbone.layer3",)),), teacher, SHAPES)
-    assert learner.student_layers == {"backbone.layer3": (16, 4, 4)}
-    assert learner.teacher_layers == {"backbone.layer2": (64, 4, 4)}
+    assert learner.student_layers == {"backbone.layer3": Layer((16, 4, 4), negative=False)}
+    assert learner.teacher_layers == {"backbone.layer2": Layer((64, 4, 4), negative=False)}
     with pytest.raises(TrainingError, match=r"did you mean 'backbone.layer3'"):
         Learner(student, (FitnetLoss(student_layers=("backbone.layr3",)),), teacher, SHAPES)
     with pytest.raises(TrainingError, match="a row per frame"):
         Learner(student, (SimilarityLoss(teacher_layers=("head.classifier",)),), teacher, SHAPES)
-    with pytest.raises(TrainingError, match="channels, height, width"):
-        Learner(student, (FitnetLoss(student_layers=("backbone",)),), teacher, SHAPES)
+    for loss in (
+        FitnetLoss(student_layers=("backbone",)),
+        MgcamLoss(student_layers=("backbone",)),
+        CcskdLoss(teacher_layers=("backbone",)),
+    ):
+        with pytest.raises(TrainingError, match="channels, height, width"):
+            Learner(student, (loss,), teacher, SHAPES)
+
+
+def test_a_layer_that_the_next_one_overwrites_is_refused() -> None:
+    student, teacher = models()
+    with pytest.raises(TrainingError, match=r"'backbone\.layer1\.0\.bn1' is overwritten in place"):
+        Learner(student, (SimilarityLoss(teacher_layers=("backbone.layer1.0.bn1",)),), teacher, SHAPES)
+
+
+def test_a_linear_layer_of_the_teacher_is_met_without_a_relu() -> None:
+    """Inverted residual blocks end without a ReLU; a regressor that ends in one could never reach negative values."""
+    student, _ = models()
+    mobile = build_model(ModelConfig(backbone="mobilenet_v3_small"), 3, 3, 4)
+    learner = Learner(student, (FitnetLoss(), CcskdLoss()), mobile, SHAPES)
+    assert not learner.terms["fitnet"].adapters.rectify
+    assert learner.terms["ccskd"].adapters.rectify == [False, False, False, False]
+    _, resnet = models()
+    learner = Learner(student, (FitnetLoss(), CcskdLoss()), resnet, SHAPES)
+    assert learner.terms["fitnet"].adapters.rectify
+    assert learner.terms["ccskd"].adapters.rectify == [True, True, True, True]
 
 
 def test_unequal_numbers_of_layers_are_refused() -> None:

@@ -48,6 +48,10 @@ def test_toml_written_is_the_recipe_read(tmp_path: Path) -> None:
     [
         ({"teacher": None}, "losses need a teacher"),
         ({"losses": []}, "a teacher without losses"),
+        ({"losses": [{"kind": "rkd", "distance_weight": 0, "angle_weight": 0}]}, "both 0"),
+        ({"losses": [{"kind": "dkd", "target_weight": 0, "nontarget_weight": 0}]}, "both 0"),
+        ({"losses": [{"kind": "mgcam", "tau": float("inf")}]}, "finite"),
+        ({"losses": [{"kind": "dkd", "warmup_epochs": 500}]}, "warms up for longer"),
         ({"losses": [{"kind": "sp", "student_layers": ["a", "b"]}]}, "one layer of each network"),
         (
             {"cache_every": 3, "student": {"modality": "nir", "preprocess": {"motion_offsets_ms": [0, 70]}}},

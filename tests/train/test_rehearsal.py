@@ -39,6 +39,9 @@ def test_only_the_clips_of_a_batch_are_decoded(tiny: Recipe, tmp_path: Path, mon
 def test_what_would_stop_the_training_is_told_at_once() -> None:
     with pytest.raises(TrainingError, match=r"did you mean 'backbone\.layer2'"):
         rehearse(recipe(losses=[{"kind": "fitnet", "student_layers": ["backbone.layr2"]}]))
+    absent = tiny_values()["teacher"] | {"weights": "/nowhere/teacher.safetensors"}
+    with pytest.raises(TrainingError, match="/nowhere/teacher"):
+        rehearse(recipe(teacher=absent))
     with pytest.raises(DataError, match="did you mean 'subjects'"):
         rehearse(recipe(split="subject"))
     with pytest.raises(DataError, match="validation subject"):

@@ -160,6 +160,39 @@ def test_kill_minus_nine_then_resume_gives_the_same_weights_bit_for_bit(tmp_path
     assert tests[0] == tests[1]
 
 
+def residual(**changes: object) -> dict[str, object]:
+    """A recipe with a residual teacher: its convolutions give other last bits in another memory format."""
+    values = tiny_values(**changes)
+    values["teacher"]["model"] = {"backbone": "resnet10_thin", "temporal": "tsn"}
+    for stage in ("student", "teacher"):
+        values[stage]["preprocess"] |= {"resize_px": 52, "input_px": 48}
+        values[stage]["epochs"] = 2
+    return values
+
+
+def test_a_loaded_teacher_teaches_as_the_one_that_was_just_trained(tmp_path: Path) -> None:
+    recipe = Recipe.model_validate(residual())
+    run_all(recipe, tmp_path / "whole")
+    assert child(residual(), tmp_path / "killed", False, ["student", 2, 1]) == -signal.SIGKILL
+    run_all(recipe, tmp_path / "killed", resume=True)
+    assert same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
+    list(train(recipe, tmp_path / "shared", accelerator="cpu", teacher_run=tmp_path / "whole"))
+    assert same(weights(tmp_path / "shared"), weights(tmp_path / "whole"))
+
+
+def test_a_loss_that_does_not_fit_stops_before_the_teacher_is_trained(tmp_path: Path) -> None:
+    for loss in (
+        {"kind": "fitnet", "student_layers": ["backbone.layr1"]},
+        {"kind": "at", "student_layers": ["backbone.layer1"]},
+    ):
+        seen = []
+        with pytest.raises(TrainingError):
+            seen.extend(
+                train(Recipe.model_validate(tiny_values(losses=[loss])), tmp_path / loss["kind"], accelerator="cpu")
+            )
+        assert not any(isinstance(event, StageStarted) for event in seen)
+
+
 def test_validation_chooses_the_epoch_and_calibrates(tmp_path: Path) -> None:
     finished = run_all(Recipe.model_validate(tiny_values(validation_subjects=["1"])), tmp_path / "r")[-1]
     assert isinstance(finished, Finished)

@@ -146,18 +146,26 @@ def ccskd_schedule(variant: CcskdVariant = "always", *, epochs: int | None = Non
 class CcskdConnectors(nn.Module):
     """1x1 convolution, batch norm and ReLU per layer, from student to teacher channels; dropped at export.
 
-    Every layer has one, also where the channels are equal. The ReLU means the teacher's taps must be after a ReLU too.
+    Every layer has one, also where the channels are equal.
 
     Args:
         student_channels: Channels of the student's taps.
         teacher_channels: Channels of the teacher's taps.
+        rectify: Per layer, whether it ends in the ReLU; None is all. See ``HintRegressor``.
 
     Raises:
         TrainingError: Different numbers of taps.
     """
 
-    def __init__(self, student_channels: Sequence[int], teacher_channels: Sequence[int]) -> None:
+    def __init__(
+        self,
+        student_channels: Sequence[int],
+        teacher_channels: Sequence[int],
+        *,
+        rectify: Sequence[bool] | None = None,
+    ) -> None:
         super().__init__()
+        self.rectify = [True] * len(teacher_channels) if rectify is None else list(rectify)
         if len(student_channels) != len(teacher_channels):
             raise TrainingError(
                 f"{len(student_channels)} student and {len(teacher_channels)} teacher taps",
@@ -169,7 +177,7 @@ class CcskdConnectors(nn.Module):
         self.norms = nn.ModuleList(nn.BatchNorm2d(c_t) for _, c_t in pairs)
 
     def forward(self, feature: Tensor, layer: int) -> Tensor:
-        """Project (b, c_S, h, w) of a student's tap to (b, c_T, h, w), >= 0.
+        """Project (b, c_S, h, w) of a student's tap to (b, c_T, h, w); >= 0 where it is rectified.
 
         Raises:
             TrainingError: In training, one single value per channel.
@@ -178,7 +186,8 @@ class CcskdConnectors(nn.Module):
         assert isinstance(norm, nn.BatchNorm2d)
         convolution = self.convolutions[layer]
         assert isinstance(convolution, nn.Conv2d)
-        return F.relu(normalized(norm, project(convolution, feature)))
+        result = normalized(norm, project(convolution, feature))
+        return F.relu(result) if self.rectify[layer] else result
 
 
 def ccskd(

@@ -48,12 +48,14 @@ class HintRegressor(nn.Module):
     """Convolution, batch norm and ReLU from the student's map to the teacher's size; trained along, never exported.
 
     Three cases: a student map twice the teacher's size: 3x3 with stride 2; half its size: transposed 4x4 with stride 2;
-    otherwise at least its size: one kernel of ``1 + h_S - h_T`` by ``1 + w_S - w_T`` without padding. The ReLU means
-    the teacher's tap must be after a ReLU too. The convolution has no bias: the batch norm's replaces it.
+    otherwise at least its size: one kernel of ``1 + h_S - h_T`` by ``1 + w_S - w_T`` without padding. The convolution
+    has no bias: the batch norm's replaces it.
 
     Args:
         student_shape: (c, h, w) of the student's map.
         teacher_shape: (c, h, w) of the teacher's map.
+        rectify: End in the ReLU. Not for a teacher's layer with negative values (the linear ends of inverted residual
+            blocks), which it could never meet.
 
     Raises:
         TrainingError: A student map smaller than the teacher's and not half its size.
@@ -61,8 +63,11 @@ class HintRegressor(nn.Module):
     Source: the FitNet regressor of RepDistiller and mdistiller.
     """
 
-    def __init__(self, student_shape: tuple[int, int, int], teacher_shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self, student_shape: tuple[int, int, int], teacher_shape: tuple[int, int, int], *, rectify: bool = True
+    ) -> None:
         super().__init__()
+        self.rectify = rectify
         (c_s, *size_s), (c_t, *size_t) = student_shape, teacher_shape
         self.convolution: nn.Conv2d | nn.ConvTranspose2d
         if size_s == [2 * n for n in size_t]:
@@ -81,13 +86,14 @@ class HintRegressor(nn.Module):
         self.norm = nn.BatchNorm2d(c_t)
 
     def forward(self, feature: Tensor) -> Tensor:
-        """Project (b, c_S, h_S, w_S) to (b, c_T, h_T, w_T), float32 or float64, >= 0.
+        """Project (b, c_S, h_S, w_S) to (b, c_T, h_T, w_T), float32 or float64; >= 0 with ``rectify``.
 
         Raises:
             TrainingError: In training, one single value per channel: batch norm has no variance to divide by.
         """
         with full_precision(feature):
-            return F.relu(normalized(self.norm, self.convolution(as_float(feature))))
+            result = normalized(self.norm, self.convolution(as_float(feature)))
+            return F.relu(result) if self.rectify else result
 
 
 def normalized(norm: nn.BatchNorm2d, feature: Tensor) -> Tensor:

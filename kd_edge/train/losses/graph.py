@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_edge.errors import TrainingError
-from kd_edge.train.losses.checks import check_batch, check_choice
+from kd_edge.train.losses.checks import check_batch, check_choice, check_maps
 from kd_edge.train.losses.geometry import project, to_smaller, unit
 from kd_edge.train.losses.precision import as_float, full_precision
 
@@ -191,10 +191,12 @@ def mgcam(
         TrainingError: Batches, stages or channels that do not fit, ``graph="cross"`` between sizes that differ.
     """
     check_choice("graph", graph, ("intra", "cross"))
+    check_choice("align", align, ("conv", "channel_mean"))
+    check_choice("reduction", reduction, ("sum", "mean"))
     terms = []
     for i, j in stage_pairs(len(student_features), len(teacher_features), pairs):
         student, teacher = as_float(student_features[i]), as_float(teacher_features[j].detach())
-        check_batch(student, teacher)
+        check_maps(student, teacher)
         with full_precision(student):
             attention = _attention(student, teacher, scale, tau, graph)
             if detach_attention:
@@ -213,6 +215,7 @@ def stage_pairs(student_stages: int, teacher_stages: int, pairs: Pairs) -> list[
     Raises:
         TrainingError: ``matched`` with different numbers of stages, or no stage.
     """
+    check_choice("pairs", pairs, ("matched", "all"))
     if min(student_stages, teacher_stages) < 1 or (pairs == "matched" and student_stages != teacher_stages):
         raise TrainingError(
             f"{student_stages} student and {teacher_stages} teacher stages for pairs='{pairs}'",

@@ -92,7 +92,7 @@ def dkd_terms(
 
     TCKD compares ``b = [p_y, sum of p_c for c != y]``; NCKD compares the softmax over the classes other than y. Both
     stay in log space (``log b`` by logsumexp, NCKD on the C - 1 other logits alone instead of subtracting 1000 from the
-    target's), so they are finite for any finite logits. With two classes NCKD is exactly 0.
+    target's), so they are finite for logits up to 1e30. With two classes NCKD is exactly 0.
 
     Args:
         student_logits: (N, C), C >= 2.

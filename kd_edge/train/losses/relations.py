@@ -124,6 +124,13 @@ class CorrelationEmbedding(nn.Module):
     def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         """Embed features of student_size and teacher_size elements as (b, size) each; the teacher gets no gradient."""
         student, teacher = _vectors(student, teacher)
+        for name, features, layer in (("student", student, self.student), ("teacher", teacher, self.teacher)):
+            if features.shape[1:] != (layer.in_features,):
+                raise TrainingError(
+                    f"{name} features {tuple(features.shape)}",
+                    f"(b, {layer.in_features}), for which this embedding was made",
+                    "flatten them, and give CorrelationEmbedding their size",
+                )
         return self.student(student), self.teacher(teacher)
 
 

@@ -206,3 +206,15 @@ def test_bfloat16_features_are_compared_in_float32() -> None:
         lowered = mgcam([student], [teacher])
     assert lowered.dtype is torch.float32
     assert lowered.item() == plain.item()
+
+
+@pytest.mark.parametrize("option", ["reduction", "pairs", "align", "graph", "scale"])
+def test_a_misspelt_option_is_refused(option: str) -> None:
+    maps = [torch.randn(3, 2, 2, 2)]
+    with pytest.raises(TrainingError, match=f"{option}='men'"):
+        mgcam(maps, maps, **{option: "men"})  # type: ignore[arg-type]
+
+
+def test_vectors_are_no_maps() -> None:
+    with pytest.raises(TrainingError, match=r"maps \(b, c, h, w\)"):
+        mgcam([torch.randn(3, 8)], [torch.randn(3, 8)])
