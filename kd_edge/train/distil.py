@@ -14,54 +14,58 @@ from kd_edge.errors import TrainingError
 from kd_edge.models import ClipModel
 from kd_edge.models.layers import evaluating
 from kd_edge.train.loss_config import Loss
-from kd_edge.train.terms import Layer, Observation, Shape, Term, tapped_layers
+from kd_edge.train.terms import Layer, Observation, Shape, Tap, Term, per_clip, tapped_layers
 
 __all__ = ["Learner", "Observation", "observe", "tap", "teach"]
 
 
 @contextmanager
-def tap(model: nn.Module, paths: Collection[str]) -> Iterator[dict[str, tuple[Tensor, int]]]:
-    """Collect the outputs of some layers of the forward pass inside the block, by module path.
+def tap(model: ClipModel, taps: Collection[Tap]) -> Iterator[dict[Tap, Tensor]]:
+    """Collect what some layers put out in the forward pass inside the block.
 
-    Yields:
-        Path -> the output and its version when it was put out: it rises when something writes to it in place.
+    Segments are averaged at once: the maps of all frames are an order larger, and nobody else keeps a teacher's.
+
+    Raises:
+        TrainingError: A layer whose output the next one overwrites (a batch normalisation before an in-place ReLU).
     """
-    seen: dict[str, tuple[Tensor, int]] = {}
+    seen: dict[Tap, Tensor] = {}
+    versions: dict[Tap, int] = {}
+
+    def remember(tapped: Tap, output: Tensor) -> None:
+        seen[tapped] = per_clip(output, model.segments, tapped.segments)
+        versions[tapped] = getattr(seen[tapped], "_version", 0)
+
     hooks = [
-        model.get_submodule(path).register_forward_hook(
-            lambda _module, _input, output, path=path: seen.__setitem__(path, (output, getattr(output, "_version", 0)))
+        model.get_submodule(tapped.path).register_forward_hook(
+            lambda _module, _input, output, tapped=tapped: remember(tapped, output)
         )
-        for path in paths
+        for tapped in taps
     ]
     try:
         yield seen
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def observe(model: ClipModel, clip: Tensor, paths: Collection[str]) -> Observation:
-    """Run a model over clips (B, T, C, S, S) and look at some of its layers.
-
-    Raises:
-        TrainingError: A layer whose output the next one overwrites (a batch normalisation before an in-place ReLU).
-    """
-    with tap(model, paths) as seen:
-        logits = model(clip)
-    for path, (output, version) in seen.items():
-        if getattr(output, "_version", 0) != version:
+    for tapped, output in seen.items():
+        if getattr(output, "_version", 0) != versions[tapped]:
             raise TrainingError(
-                f"the output of layer '{path}' is overwritten in place by a later one",
+                f"the output of layer '{tapped.path}' is overwritten in place by a later one",
                 "a layer whose output stays as it is",
                 "look at the layer after it, or at the whole block: kd-edge recipes layers RECIPE",
             )
-    return Observation(logits, {path: output for path, (output, _) in seen.items()})
 
 
-def teach(teacher: ClipModel, clip: Tensor, paths: Collection[str]) -> Observation:
+def observe(model: ClipModel, clip: Tensor, taps: Collection[Tap]) -> Observation:
+    """Run a model over clips (B, T, C, S, S) and look at some of its layers."""
+    with tap(model, taps) as seen:
+        logits = model(clip)
+    return Observation(logits, seen)
+
+
+def teach(teacher: ClipModel, clip: Tensor, taps: Collection[Tap]) -> Observation:
     """The teacher's view of a batch: eval mode, no gradients, only the layers that are needed."""
     with torch.no_grad():
-        return observe(teacher.eval(), clip, paths)
+        return observe(teacher.eval(), clip, taps)
 
 
 class Learner(nn.Module):
@@ -77,7 +81,8 @@ class Learner(nn.Module):
 
     Attributes:
         student_layers: Layers of the model that the losses look at, with what was found of them.
-        teacher_layers: Layers of the teacher, for ``teach``; likewise.
+        teacher_layers: Layers of the teacher; likewise.
+        teacher_taps: What ``teach`` has to look at.
 
     Raises:
         TrainingError: A loss names a layer that does not exist or does not fit.
@@ -98,6 +103,8 @@ class Learner(nn.Module):
         self.terms = nn.ModuleDict()
         self.student_layers: Mapping[str, Layer] = {}
         self.teacher_layers: Mapping[str, Layer] = {}
+        self._student_taps: tuple[Tap, ...] = ()
+        self.teacher_taps: tuple[Tap, ...] = ()
         if not losses:
             return
         assert teacher is not None
@@ -105,7 +112,10 @@ class Learner(nn.Module):
         self.student_layers = _probe(model, [tapped_layers(loss, model, "student") for loss in losses], mine)
         self.teacher_layers = _probe(teacher, [tapped_layers(loss, teacher, "teacher") for loss in losses], theirs)
         for name, loss in zip(term_names(losses), losses, strict=True):
-            self.terms[name] = Term(loss, model, teacher, (self.student_layers, self.teacher_layers), epochs)
+            term = Term(loss, model, teacher, (self.student_layers, self.teacher_layers), epochs)
+            self._student_taps = tuple(dict.fromkeys((*self._student_taps, *term.student_taps)))
+            self.teacher_taps = tuple(dict.fromkeys((*self.teacher_taps, *term.teacher_taps)))
+            self.terms[name] = term
 
     def forward(
         self, clip: Tensor, labels: Tensor, seen: Observation | None = None, epoch: int = 1
@@ -121,7 +131,7 @@ class Learner(nn.Module):
         Returns:
             Scalars by name (``ce``, one per distillation term before its weight, ``total``) and the logits (B, K).
         """
-        mine = observe(self.model, clip, self.student_layers)
+        mine = observe(self.model, clip, self._student_taps)
         values = {"ce": F.cross_entropy(mine.logits.float(), labels, label_smoothing=self.label_smoothing)}
         total = values["ce"]
         for name, term in self.terms.items():
@@ -159,10 +169,10 @@ def _probe(model: ClipModel, named: Sequence[tuple[str, ...]], clip_shape: Shape
     device = next(model.parameters()).device
     clip = torch.randn(1, *clip_shape, generator=torch.Generator().manual_seed(0)).to(device)
     with torch.no_grad(), evaluating(model):
-        seen = observe(model, clip, paths).taps
+        seen = observe(model, clip, [Tap(path, "fold") for path in paths]).taps
     layers: dict[str, Layer] = {}
     for path in paths:
-        output = seen.get(path)
+        output = seen.get(Tap(path, "fold"))
         rows = isinstance(output, Tensor) and output.ndim in (2, 4) and len(output) == clip_shape[0]
         if output is None or not rows:
             raise TrainingError(

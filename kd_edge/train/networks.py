@@ -63,4 +63,4 @@ def rehearse_losses(material: Material) -> None:
     mine, theirs = (torch.zeros(2, *stage.clip_shape(recipe.segments)) for stage in (recipe.student, recipe.teacher))
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # two equal clips have no graph
-        learner(mine, torch.tensor([0, 1]), teach(teacher, theirs, learner.teacher_layers))
+        learner(mine, torch.tensor([0, 1]), teach(teacher, theirs, learner.teacher_taps))

@@ -98,7 +98,7 @@ def _step(material: Material, name: str, teacher: ClipModel | None) -> Rehearsal
     seen = None
     if teacher is not None:
         with fabric.autocast():
-            seen = teach(teacher, inputs[1], learner.teacher_layers)
+            seen = teach(teacher, inputs[1], learner.teacher_taps)
     values, _ = module(inputs[0], labels, seen)
     fabric.backward(values["total"])
     optimiser.step()

@@ -30,16 +30,28 @@ Shape = tuple[int, ...]
 Who = Literal["student", "teacher"]
 
 
+class Tap(NamedTuple):
+    """A layer that is looked at.
+
+    Attributes:
+        path: Module path.
+        segments: ``mean`` sees its mean over a clip's segments (B, ...), ``fold`` every frame (B*T, ...).
+    """
+
+    path: str
+    segments: Literal["mean", "fold"]
+
+
 class Observation(NamedTuple):
     """What a network made of a batch of clips.
 
     Attributes:
         logits: (B, K).
-        taps: Module path -> its output (B*T, ...), one row per frame; only the layers that a term asked for.
+        taps: Only what a term asked for.
     """
 
     logits: Tensor
-    taps: Mapping[str, Tensor]
+    taps: Mapping[Tap, Tensor]
 
 
 class Layer(NamedTuple):
@@ -78,11 +90,11 @@ class Term(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.segments = student.segments
-        self.student_layers = tapped_layers(config, student, "student")
-        self.teacher_layers = tapped_layers(config, teacher, "teacher")
-        mine = [layers[0][path] for path in self.student_layers]
-        theirs = [layers[1][path] for path in self.teacher_layers]
+        how: Literal["mean", "fold"] = getattr(config, "segments", "mean")
+        self.student_taps = [Tap(path, how) for path in tapped_layers(config, student, "student")]
+        self.teacher_taps = [Tap(path, how) for path in tapped_layers(config, teacher, "teacher")]
+        mine = [layers[0][tap.path] for tap in self.student_taps]
+        theirs = [layers[1][tap.path] for tap in self.teacher_taps]
         self.adapters = _adapters(config, mine, theirs)
         self.schedule = L.ccskd_schedule(config.schedule, epochs=epochs) if isinstance(config, CcskdLoss) else None
 
@@ -94,8 +106,8 @@ class Term(nn.Module):
     def forward(self, mine: Observation, seen: Observation, labels: Tensor, epoch: int) -> Tensor:
         """Value of the term before its weight, a scalar; no gradient flows into the teacher's observation."""
         config = self.config
-        students = self._features(mine, self.student_layers)
-        teachers = self._features(seen, self.teacher_layers)
+        students = [mine.taps[tap] for tap in self.student_taps]
+        teachers = [seen.taps[tap] for tap in self.teacher_taps]
         match config:
             case SoftTargetLoss():
                 return L.soft_target(mine.logits, seen.logits, temperature=config.temperature)
@@ -129,10 +141,6 @@ class Term(nn.Module):
                     epoch=epoch, connectors=self.adapters, schedule=self.schedule, temperature=config.temperature,
                 )  # fmt: skip
 
-    def _features(self, observation: Observation, layers: Sequence[str]) -> list[Tensor]:
-        how: Literal["mean", "fold"] = getattr(self.config, "segments", "mean")
-        return [per_clip(observation.taps[path], self.segments, how) for path in layers]
-
 
 def _options(config: Loss, *without: str) -> dict[str, Any]:
     """What of a recipe's table are keyword arguments of the loss function."""
@@ -145,6 +153,11 @@ def per_clip(feature: Tensor, segments: int, how: Literal["mean", "fold"]) -> Te
     if how == "fold":
         return feature
     precise = torch.promote_types(feature.dtype, torch.float32)  # summed in it, without a copy of the frames
+    if feature.ndim == 4 and feature.is_contiguous(memory_format=torch.channels_last):
+        # In the order of memory: a tenth of the time that summing across channels-last strides takes.
+        rows = feature.permute(0, 2, 3, 1)  # (B*T, h, w, c)
+        means = rows.reshape(-1, segments, *rows.shape[1:]).mean(dim=1, dtype=precise)  # (B, h, w, c)
+        return means.permute(0, 3, 1, 2)
     return feature.reshape(-1, segments, *feature.shape[1:]).mean(dim=1, dtype=precise)  # (B*T, ...) -> (B, ...)
 
 

@@ -137,7 +137,7 @@ class _Step:
         """The teacher's forward pass."""
         assert self._teacher is not None
         with self._fabric.autocast():
-            return teach(self._teacher, batch["inputs"][1], self._learner.teacher_layers)
+            return teach(self._teacher, batch["inputs"][1], self._learner.teacher_taps)
 
     def __call__(self, batch: Batch) -> None:
         """Forward and backward, with the teacher's forward pass where there is one."""

@@ -195,7 +195,7 @@ def _fit(
             seen = None
             if teacher is not None:
                 with fabric.autocast():
-                    seen = teach(teacher, inputs[1], learner.teacher_layers)  # the same clips, its modality
+                    seen = teach(teacher, inputs[1], learner.teacher_taps)  # the same clips, its modality
             losses, logits = module(inputs[0], labels, seen, epoch)
             values = {key: value.item() for key, value in losses.items()}  # the one wait for the device
             checks.check_finite(values, name, epoch, step + 1, session.folder)

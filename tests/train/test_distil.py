@@ -30,7 +30,7 @@ from kd_edge.train.losses import (
     rkd_distance,
     similarity_preserving,
 )
-from kd_edge.train.terms import Layer, Observation, per_clip
+from kd_edge.train.terms import Layer, Observation, Tap, per_clip
 
 SHAPES = ((4, 1, 32, 32), (4, 3, 32, 32))
 EVERY: list[Loss] = [
@@ -75,7 +75,7 @@ def test_total_is_cross_entropy_plus_the_weighted_terms() -> None:
     clip, rgb, labels = batch()
     losses = (DkdLoss(), MgcamLoss(weight=2.0))
     learner = Learner(student, losses, teacher, SHAPES).eval()
-    seen = teach(teacher, rgb, learner.teacher_layers)
+    seen = teach(teacher, rgb, learner.teacher_taps)
     terms, logits = learner(clip, labels, seen)
     assert terms["ce"].item() == pytest.approx(F.cross_entropy(student(clip), labels).item())
     expected_dkd = dkd(logits, seen.logits, labels, target_weight=0.7, nontarget_weight=0.35)
@@ -92,7 +92,7 @@ def test_every_term_on_features_looks_at_its_methods_own_layers() -> None:
     student, teacher = models()
     clip, rgb, labels = batch()
     learner = Learner(student, EVERY, teacher, SHAPES, epochs=10).eval()
-    values, _ = learner(clip, labels, teach(teacher, rgb, learner.teacher_layers))
+    values, _ = learner(clip, labels, teach(teacher, rgb, learner.teacher_taps))
     mine, theirs = stages(student, clip), stages(teacher, rgb)
     layers = [f"backbone.layer{i}" for i in (1, 2, 3, 4)]
     regressor = learner.terms["fitnet"].adapters
@@ -115,7 +115,7 @@ def test_every_kind_teaches_the_student_and_not_the_teacher(loss: Loss) -> None:
     student, teacher = models()
     clip, rgb, labels = batch()
     learner = Learner(student, [loss], teacher, SHAPES)
-    seen = teach(teacher, rgb, learner.teacher_layers)
+    seen = teach(teacher, rgb, learner.teacher_taps)
     values, _ = learner(clip, labels, seen)
     values[loss.kind].backward()
     gradients = [p.grad for p in student.backbone.parameters() if p.grad is not None]
@@ -135,12 +135,12 @@ def test_the_teacher_is_in_eval_mode_and_unchanged() -> None:
     teacher.train()
     before = {k: v.clone() for k, v in teacher.state_dict().items()}
     learner = Learner(student, (DkdLoss(), MgcamLoss()), teacher, SHAPES)
-    seen = teach(teacher, rgb, learner.teacher_layers)
+    seen = teach(teacher, rgb, learner.teacher_taps)
     assert not teacher.training
     learner(clip, labels, seen)[0]["total"].backward()
     assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
     assert all(p.grad is None for p in teacher.parameters())
-    assert torch.equal(seen.logits, teach(teacher, rgb, learner.teacher_layers).logits)
+    assert torch.equal(seen.logits, teach(teacher, rgb, learner.teacher_taps).logits)
 
 
 def test_building_a_learner_leaves_mode_and_statistics_alone() -> None:
@@ -155,7 +155,9 @@ def test_building_a_learner_leaves_mode_and_statistics_alone() -> None:
 def test_taps_are_removed_and_only_set_when_a_loss_needs_them() -> None:
     student, teacher = models()
     clip, _, _ = batch()
-    assert set(observe(student, clip, ["backbone.layer1", "head"]).taps) == {"backbone.layer1", "head"}
+    maps = observe(student, clip, [Tap("backbone.layer1", "mean"), Tap("backbone.layer1", "fold")]).taps
+    assert [tuple(value.shape) for value in maps.values()] == [(3, 8, 16, 16), (12, 8, 16, 16)]
+    assert torch.equal(*(value.reshape(3, -1, 8, 16, 16).mean(1) for value in maps.values()))
     assert observe(student, clip, []).taps == {}
     assert not any(m._forward_hooks for m in student.modules())
     assert not Learner(student, (DkdLoss(),), teacher).student_layers
@@ -203,7 +205,7 @@ def test_unequal_numbers_of_layers_are_refused() -> None:
     clip, rgb, labels = batch()
     learner = Learner(student, (AttentionLoss(student_layers=("backbone.layer1",)),), teacher, SHAPES)
     with pytest.raises(TrainingError, match="1 student and 4 teacher"):
-        learner(clip, labels, teach(teacher, rgb, learner.teacher_layers))
+        learner(clip, labels, teach(teacher, rgb, learner.teacher_taps))
 
 
 def test_a_teacher_of_another_batch_is_refused() -> None:
@@ -211,7 +213,7 @@ def test_a_teacher_of_another_batch_is_refused() -> None:
     clip, rgb, labels = batch()
     for loss in EVERY:
         learner = Learner(student, [loss], teacher, SHAPES)
-        seen = teach(teacher, rgb[:2], learner.teacher_layers)
+        seen = teach(teacher, rgb[:2], learner.teacher_taps)
         with pytest.raises(TrainingError):
             learner(clip, labels, seen)
 
@@ -230,7 +232,7 @@ def test_ccskd_follows_its_schedule_scaled_to_the_run() -> None:
     student, teacher = models()
     clip, rgb, labels = batch()
     learner = Learner(student, (CcskdLoss(schedule="cifar"),), teacher, SHAPES, epochs=10).eval()
-    seen = teach(teacher, rgb, learner.teacher_layers)
+    seen = teach(teacher, rgb, learner.teacher_taps)
     before, after = (learner(clip, labels, seen, epoch)[0]["ccskd"] for epoch in (3, 4))  # starts at 30 %
     assert learner.terms["ccskd"].schedule.start_epoch == 4
     assert not torch.equal(before, after)
