@@ -155,7 +155,7 @@ def _recordings(given: Path | None, folder: str) -> Path:
         raise DataError(
             f"no folder given for the recordings of {folder}",
             f"--data DIR, or {DATA_VARIABLE} set to it",
-            f"kd-edge train RECIPE --data DIR, where DIR or DIR/{folder} holds the recordings",
+            f"add --data DIR, where DIR or DIR/{folder} holds the recordings",
         )
     root = root.expanduser()
     return root / folder if (root / folder).is_dir() else root
