@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from kd_edge import recipes
-from kd_edge.cli import show
+from kd_edge.cli import show, show_training
 from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, out, print_json
 from kd_edge.errors import ConfigError
 
@@ -203,4 +203,4 @@ def recipes_layers(
     if json_:
         print_json({"layers": found, "losses": taps})
     else:
-        out.print(show.layers(found, taps))
+        out.print(show_training.layers(found, taps))

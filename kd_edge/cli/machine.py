@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from kd_edge import recipes
-from kd_edge.cli import show
+from kd_edge.cli import show, show_training
 from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, out, print_json
 from kd_edge.errors import ConfigError
 
@@ -77,7 +77,7 @@ def _bench_training(recipe: str, settings: Sequence[str], data: Path | None, jso
     if json_:
         print_json(figures)
     else:
-        out.print(show.throughput(recipe, figures))
+        out.print(show_training.throughput(recipe, figures))
 
 
 @app.command()

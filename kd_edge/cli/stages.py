@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kd_edge import recipes
-from kd_edge.cli import show
+from kd_edge.cli import show, show_training
 from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, out, print_json
 from kd_edge.errors import ConfigError
 
@@ -91,7 +91,7 @@ def _rehearse(config: Recipe, data: Path | None, json_: bool) -> None:
     if json_:
         print_json(result)
     else:
-        out.print(show.rehearsal(result))
+        out.print(show_training.rehearsal(result))
 
 
 @app.command(

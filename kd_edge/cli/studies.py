@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kd_edge import recipes
-from kd_edge.cli import show
+from kd_edge.cli import show, show_training
 from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, out, print_json
 from kd_edge.errors import ConfigError
 
@@ -58,7 +58,7 @@ def study_show(
     if row is not None:
         sys.stdout.write(recipes.to_toml(plan(study, rows=[row])[0].config))
         return
-    out.print(show.study(study, plan(study)))
+    out.print(show_training.study(study, plan(study)))
 
 
 @app.command(
