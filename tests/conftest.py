@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,77 @@ def pku_tree(_pku_master: Path, tmp_path: Path) -> Path:
     for validation. Actions are four frames long and follow one another from frame 3 on.
     """
     return Path(shutil.copytree(_pku_master, tmp_path / "pku-mmd"))
+
+
+@pytest.fixture(scope="session")
+def _berkeley_master(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("berkeley") / "berkeley-mhad"
+    for subject, action in product((1, 2, 8), range(1, 12)):
+        name = f"s{subject:02d}_a{action:02d}_r01"
+        times = [1.3e9 + 10 + n / 20 for n in range(6)]
+        correspondences = root / "Camera" / "Correspondences" / f"corr_moc_img_{name}.txt"
+        correspondences.parent.mkdir(parents=True, exist_ok=True)
+        correspondences.write_text("".join(f"{n} {t:.6f} {24 * n}\n" for n, t in enumerate(times)))
+        for cluster, camera in ((1, 1), (3, 2)):
+            folders = f"Cluster{cluster:02d}/Cam{camera:02d}/S{subject:02d}/A{action:02d}/R01"
+            folder = root / "Camera" / folders
+            folder.mkdir(parents=True)
+            for n in range(6):
+                raw = np.zeros((24, 32), np.uint8)
+                raw[0::2, 1::2] = 200  # red: the second of every first line
+                raw[:, 2 * action : 2 * action + 4] = 10 * n + subject
+                picture = folder / f"img_l{cluster:02d}_c{camera:02d}_{name}_{n:05d}.pgm"
+                picture.write_bytes(b"P5\n32 24\n255\n" + raw.tobytes())
+        for sensor in range(1, 7):
+            path = root / "Accelerometer" / f"Shimmer{sensor:02d}" / f"acc_h{sensor:02d}_{name}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lines = [f"{sensor / 100} {action / 100} 9.8 {1.3e9 + 9.9 + n / 25:.6f}\n" for n in range(12)]
+            path.write_text("".join(lines))
+    return root
+
+
+@pytest.fixture
+def berkeley_tree(_berkeley_master: Path, tmp_path: Path) -> Path:
+    """Berkeley MHAD in miniature: eleven actions by subjects 1, 2 (training) and 8 (test), views c1_1 and c3_2.
+
+    Six pictures at 20 Hz; accelerometers of 12 samples at 25 Hz, the third of them 20 ms before the first picture.
+    """
+    return Path(shutil.copytree(_berkeley_master, tmp_path / "berkeley-mhad"))
+
+
+MMACT_ACTIONS = {1: ("carrying", "using_phone", "Carrying_light"), 2: ("carrying",), 3: ("using_phone", "using_pc")}
+
+
+@pytest.fixture(scope="session")
+def _mmact_master(tmp_path_factory: pytest.TempPathFactory, write_video: Callable[..., Path]) -> Path:
+    root = tmp_path_factory.mktemp("mmact") / "mmact"
+    colours = {name: 40 * n for n, name in enumerate(("carrying", "using_phone", "Carrying_light", "using_pc"), 1)}
+    videos = {
+        name: write_video(root.parent / f"{name}.mp4", [np.full((36, 64, 3), colour, np.uint8)] * 10, codec="mpeg4")
+        for name, colour in colours.items()
+    }
+    for subject, scene, session in product((1, 2, 17), MMACT_ACTIONS, (1, 5)):
+        for action in MMACT_ACTIONS[scene]:
+            for camera in (1, 4):
+                video = root / "trimmed" / f"subject{subject}/cam{camera}/scene{scene}/session{session}/{action}.mp4"
+                video.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(videos[action], video)
+            for folder, rate in (("acc_phone", 100), ("acc_watch", 100), ("gyro", 50), ("orientation", 50)):
+                path = root / f"{folder}_clip" / f"subject{subject}/scene{scene}/session{session}/{action}.csv"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                rows = [f"20181016_13:37:{28 + n / rate:09.6f},{n},{subject},-9.5\n" for n in range(rate // 3)]
+                path.write_text("".join(rows))
+    return root
+
+
+@pytest.fixture
+def mmact_tree(_mmact_master: Path, tmp_path: Path) -> Path:
+    """MMAct in miniature: subjects 1, 2 (training), 17 (test); cameras 1 and 4, scenes 1 to 3, sessions 1 and 5.
+
+    Five of its classes: at the desk of scene 3 ``using_phone`` is ``using_phone_desk``. Ten frames at 30 Hz and a third
+    of a second of every sensor.
+    """
+    return Path(shutil.copytree(_mmact_master, tmp_path / "mmact"))
 
 
 @pytest.fixture(autouse=True)

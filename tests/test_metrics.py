@@ -144,6 +144,37 @@ def test_agreement_with_scikit_learn(seed: int, samples: int, classes: int) -> N
     assert metrics.negative_log_likelihood(scores, labels) == pytest.approx(expected_nll)
 
 
+def test_sakdn_fmeasure_by_hand() -> None:
+    logits = np.array([[2.0, 0.0], [3.0, 0.0], [0.0, 4.0], [1.0, 0.0]])
+    # top-1: 0, 0, 1, 0; nearest other: 1 (as near as 3, the first counts), 0, 3 (17 against 20 and 25), 0
+    assert metrics.sakdn_fmeasure(logits, np.array([0, 0, 1, 1])) == pytest.approx(3 / 4)  # both 3/4
+    assert metrics.sakdn_fmeasure(logits, np.array([0, 1, 1, 1])) == pytest.approx(2 * (1 / 2) * (1 / 4) / (3 / 4))
+    assert metrics.sakdn_fmeasure(logits[:1], np.array([0])) == 0  # no neighbour
+    assert metrics.sakdn_fmeasure(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([1, 0])) == 0
+    assert metrics.sakdn_fmeasure(np.array([[0.0, 0.0], [0.0, 1.0]]), np.array([0, 1])) == 0  # nobody is its neighbour
+    assert metrics.sakdn_fmeasure(np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([1, 1])) == 0  # all alike, none right
+    assert metrics.sakdn_fmeasure(np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([0, 0])) == 1
+    with pytest.raises(KdEdgeError, match="label 2"):
+        metrics.sakdn_fmeasure(logits, np.array([0, 0, 1, 2]))
+
+
+@pytest.mark.parametrize(("held", "offset"), [(1, 0.0), (90, 0.0), (1 << 22, 0.0), (90, 1e8)])
+def test_sakdn_fmeasure_agrees_with_brute_force(monkeypatch: pytest.MonkeyPatch, held: int, offset: float) -> None:
+    """In chunks of 1, 2 and all 37 rows, and with an offset far above the distances."""
+    monkeypatch.setattr(metrics, "_DISTANCES", held)
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 4, 37)
+    logits = rng.normal(size=(37, 4)) + 0.8 * np.eye(4)[labels] + offset
+    hits = 0
+    for i, row in enumerate(logits):
+        others = [(float(np.linalg.norm(row - other)), j) for j, other in enumerate(logits) if j != i]
+        hits += int(labels[min(others)[1]] == labels[i])
+    right = reference.accuracy_score(labels, logits.argmax(1))
+    expected = 2 * right * (hits / 37) / (right + hits / 37)
+    assert 0.2 < expected < 0.9
+    assert metrics.sakdn_fmeasure(logits, labels) == pytest.approx(expected, rel=1e-12)
+
+
 # ---------------------------------------------------------------------------- detection in untrimmed video
 
 FIRST, SECOND = Detection("v", 0, 0, 10), Detection("v", 0, 20, 30)

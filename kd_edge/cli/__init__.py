@@ -25,6 +25,7 @@ app = typer.Typer(
 app.add_typer(stages.app)
 app.add_typer(evaluation.app)
 app.add_typer(machine.app)
+app.add_typer(pictures.app)
 pictures.add_to(folders.data_app, studies.app)
 app.add_typer(folders.recipes_app, name="recipes")
 app.add_typer(folders.data_app, name="data")

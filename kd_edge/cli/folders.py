@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,7 +28,8 @@ def data_check(
     kind: Annotated[
         str,
         typer.Argument(
-            metavar="KIND|RECIPE", help="utd_mhad, ntu_rgbd, pku_mmd or synthetic; or a recipe that uses it."
+            metavar="KIND|RECIPE",
+            help="utd_mhad, ntu_rgbd, pku_mmd, berkeley_mhad, mmact or synthetic; or a recipe that uses it.",
         ),
     ],
     data: DataOption = None,
@@ -52,9 +53,9 @@ def data_check(
     dataset = open_dataset(_data_config(kind) if recipe is None else recipe.data, data)
     wanted: dict[str, Any] = {}
     if recipe is not None:
-        stages = [stage for stage in (recipe.teacher, recipe.student) if stage is not None]
-        modalities = modalities or [stage.modality for stage in stages]
-        wanted = {"split": recipe.split, "validation_subjects": recipe.validation_subjects}
+        modalities = modalities or recipe.modalities
+        held_out = {"validation_subjects": recipe.validation_subjects, "validation_trials": recipe.validation_trials}
+        wanted = {"split": recipe.split, **held_out}
     with show.progress(err) as bar:
         task = bar.add_task("reading", total=None)
         report = check(
@@ -107,6 +108,51 @@ def data_synth(
         )
     example = next(file for file in files if file.suffix == ".npy")
     out.print(f"{len(dataset.samples)} clips in {folder}; replay one: kd-edge run --camera replay:{example}")
+
+
+@data_app.command("glove", epilog="Example:  kd-edge data glove utd_mhad_sakdn --from glove.840B.300d.txt")
+def data_glove(
+    name: Annotated[str, typer.Argument(metavar="RECIPE")],
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from", metavar="FILE", help="Word vectors as text (GloVe, word2vec, gzipped or not), or glove-6b-50d."
+        ),
+    ],
+    target: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Text file to write; default the import folder.")
+    ] = None,
+    data: DataOption = None,
+    settings: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Copy the vectors of a recipe's class names out of a big file, under the name its [semantics] has for them.
+
+    The default name is the recipe's. Words that were imported under that name before are kept. No network.
+    """
+    from kd_edge.data import open_dataset
+    from kd_edge.data.semantics import SemanticsConfig, import_name, import_vectors
+    from kd_edge.train.recipe import Recipe
+
+    recipe = recipes.load("train", name, Recipe, settings or ())
+    semantics = recipe.semantics or SemanticsConfig()
+    with show.progress(err) as bar:
+        task = bar.add_task("reading", total=None)
+        found = import_vectors(
+            source,
+            import_name(semantics, recipe.name),
+            open_dataset(recipe.data, data).labels,
+            semantics,
+            out=target,
+            data_root=data,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if json_:
+        print_json(found._asdict())
+        return
+    rows = [(label, " ".join(known), " ".join(found.unknown[label])) for label, known in found.known.items()]
+    out.print(show.table(("class", "words", "unknown"), rows))
+    out.print(f"{found.size} values each in {found.path}; in a recipe: semantics.vectors = '{found.name}'")
 
 
 def _recipe(kind: str, settings: list[str] | None) -> Recipe | None:
@@ -178,28 +224,13 @@ def recipes_layers(
 
     The paths are what student_layers and teacher_layers of a loss name. Needs no recordings.
     """
-    from kd_edge.models import build_model
-    from kd_edge.models.layers import list_layers
-    from kd_edge.train.distil import term_names
+    from kd_edge.train.layers import recipe_layers
     from kd_edge.train.recipe import Recipe
-    from kd_edge.train.terms import tapped_layers
 
     recipe = recipes.load("train", name, Recipe, settings or ())
-    stage = recipe.teacher if teacher else recipe.student
-    if stage is None:
-        raise ConfigError(f"recipe '{recipe.name}' has no teacher", "a recipe with [teacher]", "leave out --teacher")
-    model = build_model(stage.model, stage.preprocess.input_channels, 2, recipe.segments)
-    who: Literal["student", "teacher"] = "teacher" if teacher else "student"
-    taps = {
-        label: tapped_layers(loss, model, who)
-        for label, loss in zip(term_names(recipe.losses), recipe.losses, strict=True)
-    }
+    every, taps = recipe_layers(recipe, "teacher" if teacher else "student")
     tapped = {path for paths in taps.values() for path in paths}
-    found = [
-        layer
-        for layer in list_layers(model, (1, *stage.clip_shape(recipe.segments)))
-        if json_ or layer.path in tapped or layer.path.count(".") < depth
-    ]
+    found = [layer for layer in every if json_ or layer.path in tapped or layer.path.count(".") < depth]
     if json_:
         print_json({"layers": found, "losses": taps})
     else:

@@ -10,12 +10,16 @@ import typer
 
 from kd_edge import recipes
 from kd_edge.cli import show, show_scores
-from kd_edge.cli.console import DataOption, JsonOption, err, out, print_json
+from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, out, print_json
+from kd_edge.cli.studies import SeedsOption
 from kd_edge.errors import ConfigError, did_you_mean
 
 
+app = typer.Typer()
+
+
 def add_to(data_app: typer.Typer, study_app: typer.Typer) -> None:
-    """Make them verbs of their groups."""
+    """Make them verbs of their groups; ``explain`` has none."""
     data_app.command(
         "examples",
         epilog="Examples:  kd-edge data examples synthetic --out classes.png  |  "
@@ -25,6 +29,57 @@ def add_to(data_app: typer.Typer, study_app: typer.Typer) -> None:
         "confusion",
         epilog="Example:  kd-edge study confusion runs/distilled --against runs/alone --out confusion.png",
     )(confusion)
+    study_app.command(
+        "sensitivity",
+        epilog="Examples:  kd-edge study sensitivity STUDY --published --out weights.png  |  kd-edge study sensitivity "
+        "STUDY --x soft_target --y gsdm.temperature --colour student.learning_rate --polar --out settings.png",
+    )(sensitivity)
+
+
+@app.command(
+    epilog="Examples:  kd-edge explain runs/mine --sample a1_s2_t1 --data ~/data/utd-mhad  |  kd-edge explain runs/mine "
+    "--wrong 3  |  kd-edge explain runs/mine --sample a1_s2_t1 --layer backbone.layer3 --out pictures"
+)
+def explain(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    samples: Annotated[
+        list[str] | None, typer.Option("--sample", metavar="ID", help="Sample of the run's data set; repeatable.")
+    ] = None,
+    wrong: Annotated[
+        int, typer.Option("--wrong", min=0, metavar="N", help="The first N test clips it takes for another class.")
+    ] = 0,
+    folder: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Of the pictures; default RUN/explain/ID.")
+    ] = None,
+    layer: Annotated[
+        str | None, typer.Option("--layer", metavar="PATH", help="Whose maps are drawn; default the last stage.")
+    ] = None,
+    data: DataOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Draw what a run's student looks at: activation maps, discriminative maps, sensors' images, training curves."""
+    from kd_edge.pictures.explain import explain as explain_run
+
+    explained = []
+    with show.progress(err) as bar:
+        task = bar.add_task("looking for mistakes", total=None, visible=wrong > 0)
+        found = explain_run(
+            run,
+            samples or (),
+            wrong=wrong,
+            out=folder,
+            layer=layer,
+            data_root=data,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+        for one in found:
+            explained.append(one)
+            if not json_:
+                out.print(show_scores.explained(one))
+    if json_:
+        print_json(explained)
+    elif len(explained) < wrong:
+        out.print(f"{len(explained)} in all: no more test clips are taken for another class")
 
 
 def examples(
@@ -84,6 +139,41 @@ def confusion(
         out.print(f"confusion in {picture}")
 
 
+def sensitivity(
+    name: Annotated[str, typer.Argument(metavar="STUDY", help="Name or path; kd-edge study list.")],
+    picture: Annotated[Path, typer.Option("--out", metavar="FILE", help="The PNG to write.")],
+    x: Annotated[
+        str, typer.Option("--x", metavar="KEY", help="First axis: a loss (its weight), LOSS.OPTION, or a recipe's key.")
+    ] = "soft_target",
+    y: Annotated[str, typer.Option("--y", metavar="KEY", help="Second axis.")] = "gsdm",
+    colour: Annotated[str, typer.Option("--colour", metavar="KEY")] = "semantic",
+    published: Annotated[bool, typer.Option("--published", help="Also draw the published figures.")] = False,
+    polar: Annotated[
+        bool, typer.Option("--polar", help="First key as angle, second as radius, as in the paper.")
+    ] = False,
+    runs: Annotated[
+        Path | None, typer.Option("--runs", metavar="DIR", help="Folder of the runs; default runs/studies/STUDY.")
+    ] = None,
+    seeds: SeedsOption = None,
+    settings: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Draw how a study's result depends on three settings of its rows: two axes, colour, and size for the result."""
+    from kd_edge.pictures.sensitivity import draw_sensitivity
+    from kd_edge.study.plan import load_study
+    from kd_edge.study.sensitivity import settings as read_settings
+
+    _check_png(picture)
+    study, keys = load_study(name), (x, y, colour)
+    place = runs or Path("runs") / "studies" / Path(name).stem
+    panels = read_settings(study, place, keys, published=published, seeds=_seeds(seeds), overrides=settings or ())
+    draw_sensitivity(panels, keys, f"{study.metric}, %", study.title, picture, polar=polar)
+    if json_:
+        print_json(panels)
+    else:
+        out.print(f"{sum(map(len, panels.values()))} points in {picture}")
+
+
 def _check_png(path: Path) -> None:
     if path.suffix.lower() != ".png":
         raise ConfigError(f"--out {path}", "a file name ending in .png", f"--out {path.with_suffix('.png')}")
@@ -94,6 +184,13 @@ def _split(names: str | None, labels: tuple[str, ...]) -> list[str] | None:
     if names is None:
         return None
     return [names] if names in labels else [name.strip() for name in names.split(",")]
+
+
+def _seeds(text: str | None) -> list[int]:
+    parts = _split(text, ()) or []
+    if not all(part.isdigit() for part in parts):
+        raise ConfigError(f"--seeds {text}", "numbers with commas between, for example 0,1,2", "correct it")
+    return [int(part) for part in parts]
 
 
 def _data_config(source: str) -> Any:

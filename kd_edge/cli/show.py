@@ -267,11 +267,9 @@ def _split(split: SplitReport) -> str:
 
 
 def material(prepared: Material) -> str:
-    """The frame caches of a recipe."""
-    lines = [
-        f"{stage}: {len(cache)} {cache.modality} clips, {cache.bytes / 1e6:.0f} MB in {cache.path}"
-        for stage, cache in prepared.caches.items()
-    ]
+    """The frame caches and signals of a recipe."""
+    lines = [f"{stage}: {cache}" for stage, cache in prepared.caches.items()]
+    lines += [f"{sensor}: {count} training samples lack it" for sensor, count in prepared.lacking.items() if count]
     return "\n".join(lines) + faults(prepared.skipped, "cannot be used")
 
 

@@ -158,13 +158,13 @@ def _write(text: str, page: Path | None, place: str, rows: int) -> None:
 
 def _rehearse(runs: Sequence[Planned], data: Path | None) -> None:
     """One step of every recipe; the first row that cannot start ends it."""
-    from kd_edge.comparators import check_tstdds
+    from kd_edge.comparators import check_comparator
     from kd_edge.train.recipe import Recipe
     from kd_edge.train.rehearsal import rehearse
 
     for planned in runs:
         if not isinstance(planned.config, Recipe):
-            counts = check_tstdds(planned.config, data)
+            counts = check_comparator(planned.config, data)
             out.print(f"{planned.name}: {planned.config.kind}, {counts[0]} training, {counts[1]} test clips")
             continue
         with show.Training(err) as display:

@@ -1,7 +1,22 @@
 """Methods that are compared with and are no distillation: each re-implemented from what its paper says."""
 
 from kd_edge.comparators.config import TstddsConfig
-from kd_edge.comparators.tstdds import check as check_tstdds
-from kd_edge.comparators.tstdds import run as run_tstdds
+from kd_edge.comparators.fusion_config import CnnLstmConfig, CrcConfig
+from kd_edge.comparators.run import (
+    AnyComparator,
+    ComparatorConfig,
+    check_comparator,
+    comparator_model,
+    run_comparator,
+)
 
-__all__ = ["TstddsConfig", "check_tstdds", "run_tstdds"]
+__all__ = [
+    "AnyComparator",
+    "CnnLstmConfig",
+    "ComparatorConfig",
+    "CrcConfig",
+    "TstddsConfig",
+    "check_comparator",
+    "comparator_model",
+    "run_comparator",
+]

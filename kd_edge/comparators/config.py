@@ -1,4 +1,4 @@
-"""What a TSTDDs run is: one TOML file as a frozen pydantic model."""
+"""What a comparator's run is told, and what a TSTDDs run is: one TOML file as a frozen pydantic model."""
 
 from __future__ import annotations
 
@@ -65,19 +65,40 @@ class CodingConfig(BaseModel):
     sampled_descriptors: int = Field(40_000, ge=2)
 
 
-class TstddsConfig(BaseModel):
-    """One TSTDDs run.
+class RunConfig(BaseModel):
+    """What every comparator's run is told.
 
     Attributes:
         name: Of the run directory.
         data: Which recordings.
         split: Name of the data set's protocol.
-        modality: Image modality.
-        validation_subjects: Training subjects held out to choose C among ``c_choices``; none takes ``c``.
+        validation_subjects: Training subjects held out.
         seed: Of everything random.
+        threads: CPU threads of PyTorch; None leaves its default. Figures repeat only with the same number.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "comparator"
+    data: DataConfig
+    split: str
+    validation_subjects: tuple[str, ...] = ()
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    threads: Annotated[int, Field(ge=1)] | None = None
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of everything that decides the figures; not of where the recordings lie."""
+        values = self.model_dump(mode="json", exclude={"name": True, "data": {"root"}})
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+class TstddsConfig(RunConfig):
+    """One TSTDDs run.
+
+    Attributes:
+        validation_subjects: Training subjects held out to choose C among ``c_choices``; none takes ``c``.
+        modality: Image modality.
         frame_px: Side S of the square frames: the shorter side after resizing, the central part of the longer one.
         window: Raw value to [0, 1].
-        threads: CPU threads of PyTorch; None leaves its default. Figures repeat only with the same number.
         streams: The three networks.
         tracks: Dense trajectories.
         coding: Descriptors to one vector.
@@ -85,24 +106,13 @@ class TstddsConfig(BaseModel):
         c_choices: Of the SVM with validation subjects; of equally good ones the smallest.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["tstdds"] = "tstdds"
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "tstdds"
-    data: DataConfig
-    split: str
     modality: str
-    validation_subjects: tuple[str, ...] = ()
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     frame_px: Annotated[int, Field(ge=16, le=512)] = 96
     window: Window = FixedWindow()
-    threads: Annotated[int, Field(ge=1)] | None = None
     streams: StreamConfig = StreamConfig()
     tracks: TrackConfig = TrackConfig()
     coding: CodingConfig = CodingConfig()
     c: Positive = 1.0
     c_choices: tuple[Positive, ...] = Field((0.01, 0.1, 1.0, 10.0, 100.0), min_length=1)
-
-    def fingerprint(self) -> str:
-        """SHA-256 (hex) of everything that decides the figures; not of where the recordings lie."""
-        values = self.model_dump(mode="json", exclude={"name": True, "data": {"root"}})
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

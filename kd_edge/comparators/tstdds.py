@@ -15,38 +15,36 @@ validation subjects, never on the test clips.
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import torch
 
-from kd_edge import __version__, metrics, recipes
+from kd_edge import metrics
 from kd_edge.comparators.coding import Codebook, fit_codebook
 from kd_edge.comparators.config import TstddsConfig
 from kd_edge.comparators.descriptors import video_descriptors
 from kd_edge.comparators.inputs import training_draw
+from kd_edge.comparators.runs import (
+    Progress,
+    check_free,
+    device,
+    reproducible,
+    silent,
+    summary_of,
+    write_recipe,
+    write_summary,
+)
 from kd_edge.comparators.streams import STREAMS, Stream, build_stream, train_stream
 from kd_edge.comparators.svm import LinearClassifier, choose
 from kd_edge.comparators.videos import Videos
 from kd_edge.data import Dataset, Sample, Split, check_split, open_dataset, validation_split
 from kd_edge.data.cache import CachedClips, prepare
-from kd_edge.errors import ConfigError, TrainingError
-from kd_edge.files import replacing
+from kd_edge.errors import TrainingError
 from kd_edge.types import Float32, Int64
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, done, in all)."""
-
-RECIPE, SUMMARY = "recipe.toml", "summary.json"
 
 
 @dataclass(frozen=True)
@@ -79,13 +77,12 @@ def run(
             has a moving track.
         DataError: Recordings, modality, split or subjects missing.
     """
-    report = progress or (lambda what, done, total: None)
-    _check_free(run_dir)
+    report = progress or silent
+    check_free(config, run_dir)
     start = time.perf_counter()
     material = _gather(config, data_root, report)
-    with replacing(run_dir / RECIPE, TrainingError) as file:
-        file.write(recipes.to_toml(config).encode())
-    with _reproducible(config):
+    write_recipe(config, run_dir)
+    with reproducible(config):
         streams, training = _train_streams(config, material, report)
         books = _fit_codebooks(config, material, streams, report)
         sides = {"train": material.train, "validation": material.validation, "test": material.test}
@@ -112,9 +109,8 @@ def run(
         "streams": training,
         "without_tracks": {side: int((~values.any(axis=1)).sum()) for side, values in vectors.items()},
     }
-    summary = _summary(config, material, student)
-    with replacing(run_dir / SUMMARY, TrainingError) as file:
-        file.write((json.dumps(summary, indent=1, allow_nan=False) + "\n").encode())
+    summary = summary_of(config, _protocol(material), student, material.cache.fingerprint)
+    write_summary(summary, run_dir)
     return summary
 
 
@@ -134,20 +130,6 @@ def check(config: TstddsConfig, data_root: Path | None = None) -> tuple[int, int
     train, _ = validation_split(split.train, config.validation_subjects)
     dataset.open(train[0], config.modality)
     return len(train), len(split.test)
-
-
-def _check_free(run_dir: Path) -> None:
-    """An interrupted TSTDDs run is started again; anything else that lies there is kept."""
-    if (run_dir / RECIPE).exists() and ((run_dir / SUMMARY).exists() or not _is_mine(run_dir / RECIPE)):
-        raise TrainingError(f"{run_dir} holds a run already", "a new or empty folder", "choose another one")
-
-
-def _is_mine(recipe: Path) -> bool:
-    try:
-        recipes.load("train", str(recipe), TstddsConfig)
-    except ConfigError:
-        return False
-    return True
 
 
 def _gather(config: TstddsConfig, data_root: Path | None, report: Progress) -> _Recordings:
@@ -172,19 +154,6 @@ def _gather(config: TstddsConfig, data_root: Path | None, report: Progress) -> _
     return _Recordings(dataset, cache, videos, train, validation, test, cache.skipped | short)
 
 
-@contextmanager
-def _reproducible(config: TstddsConfig) -> Iterator[None]:
-    """The configured seed and threads; the caller's come back."""
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        try:
-            torch.set_num_threads(config.threads or threads)
-            yield
-        finally:
-            torch.set_num_threads(threads)
-
-
 def _train_streams(
     config: TstddsConfig, material: _Recordings, report: Progress
 ) -> tuple[dict[str, Stream], dict[str, dict[str, float]]]:
@@ -194,7 +163,7 @@ def _train_streams(
     streams: dict[str, Stream] = {}
     training: dict[str, dict[str, float]] = {}
     for name in STREAMS:
-        stream = build_stream(config.streams, name, len(material.dataset.labels), channels).to(_device())
+        stream = build_stream(config.streams, name, len(material.dataset.labels), channels).to(device())
         draw = training_draw(name, material.videos, ids, config.streams.flow_fields)
 
         def epochs_done(done: int, name: str = name) -> None:
@@ -265,35 +234,16 @@ def _fit_svm(
     return svm, {"accuracy": accuracy}
 
 
-def _summary(config: TstddsConfig, material: _Recordings, student: dict[str, Any]) -> dict[str, Any]:
-    packages = ("torch", "torchvision", "numpy", "scikit-learn")
+def _protocol(material: _Recordings) -> dict[str, Any]:
     return {
-        "complete": True,
-        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "recipe": config.model_dump(mode="json"),
-        "protocol": {
-            "dataset": material.dataset.name,
-            "split": config.split,
-            "validation_subjects": list(config.validation_subjects),
-            "train_samples": len(material.train),
-            "validation_samples": len(material.validation),
-            "test_samples": len(material.test),
-            "skipped": material.skipped,
-        },
-        "seed": config.seed,
-        "stages": {"student": student},
-        "versions": {"kd-edge": __version__, "opencv": cv2.__version__} | {name: version(name) for name in packages},
-        "data_fingerprint": material.cache.fingerprint,
-        "recipe_fingerprint": config.fingerprint(),
-        "threads": config.threads or torch.get_num_threads(),
-        "device": str(_device()),
+        "dataset": material.dataset.name,
+        "train_samples": len(material.train),
+        "validation_samples": len(material.validation),
+        "test_samples": len(material.test),
+        "skipped": material.skipped,
     }
 
 
 def _parameters(streams: dict[str, Stream], books: dict[str, Codebook]) -> int:
     networks = sum(p.numel() for stream in streams.values() for p in stream.parameters())
     return networks + sum(book.parameters for book in books.values())
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

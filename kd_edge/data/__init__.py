@@ -15,7 +15,9 @@ from kd_edge.data.dataset import (
     LongVideo,
     LongVideos,
     Sample,
+    SignalFormat,
     Split,
+    Wearables,
     check_split,
     validation_split,
 )
@@ -23,17 +25,21 @@ from kd_edge.errors import DataError
 
 __all__ = [
     "ActionInterval",
+    "BerkeleyMhadData",
     "DataConfig",
     "Dataset",
     "ImageFormat",
     "LongVideo",
     "LongVideos",
+    "MMActData",
     "NtuRgbdData",
     "PkuMmdData",
     "Sample",
+    "SignalFormat",
     "Split",
     "SyntheticData",
     "UtdMhadData",
+    "Wearables",
     "check_split",
     "open_dataset",
     "validation_split",
@@ -41,6 +47,11 @@ __all__ = [
 
 DATA_VARIABLE = "KD_EDGE_DATA"
 """Environment variable: the folder that holds the data sets, or the data set's own folder."""
+
+
+BerkeleyView = Literal[
+    "c1_1", "c1_2", "c1_3", "c1_4", "c2_1", "c2_2", "c2_3", "c2_4", "c3_1", "c3_2", "c4_1", "c4_2"
+]  # fmt: skip
 
 
 class SyntheticData(BaseModel):
@@ -110,7 +121,39 @@ class PkuMmdData(BaseModel):
     decode_height_px: int = Field(480, ge=32, le=1080)
 
 
-AnyData = SyntheticData | UtdMhadData | NtuRgbdData | PkuMmdData
+class BerkeleyMhadData(BaseModel):
+    """Berkeley MHAD (Ofli, Chaudhry, Kurillo, Vidal, Bajcsy, WACV 2013): twelve cameras, six accelerometers.
+
+    Attributes:
+        root: The folder with ``Camera/`` and ``Accelerometer/``; None takes ``--data`` or ``KD_EDGE_DATA``.
+        views: Cameras to read, as ``c1_2`` (cluster 1, camera 2); None reads all twelve.
+        decode_height_px: Higher pictures are scaled down to this height while decoding.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Literal["berkeley_mhad"] = "berkeley_mhad"
+    root: Path | None = None
+    views: Annotated[tuple[BerkeleyView, ...], Field(min_length=1)] | None = None
+    decode_height_px: int = Field(480, ge=32, le=1080)
+
+
+class MMActData(BaseModel):
+    """MMAct (Kong, Wu, Deng, Klinkigt, Tong, Murakami, ICCV 2019): four cameras, four wearable sensors.
+
+    Attributes:
+        root: The folder with the videos and ``acc_phone_clip/`` and so on; None takes ``--data`` or ``KD_EDGE_DATA``.
+        desk: Whether ``using_phone`` and ``talking_on_phone`` at scene 3's desk are classes of their own.
+        decode_height_px: Higher pictures are scaled down to this height while decoding.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Literal["mmact"] = "mmact"
+    root: Path | None = None
+    desk: bool = True
+    decode_height_px: int = Field(480, ge=32, le=1080)
+
+
+AnyData = SyntheticData | UtdMhadData | NtuRgbdData | PkuMmdData | BerkeleyMhadData | MMActData
 DataConfig = Annotated[AnyData, Field(discriminator="kind")]
 
 
@@ -120,7 +163,8 @@ def open_dataset(config: AnyData, data_root: Path | None = None) -> Dataset:
     Args:
         config: Which one, with its settings.
         data_root: Folder with the recordings, before the configured one and ``KD_EDGE_DATA``: the data set's own
-            folder, or one that holds it as ``utd-mhad/``, ``ntu-rgbd/`` or ``pku-mmd/``. Generated data needs none.
+            folder, or one that holds it as ``utd-mhad/``, ``ntu-rgbd/``, ``pku-mmd/``, ``berkeley-mhad/`` or
+            ``mmact/``. Generated data needs none.
 
     Raises:
         DataError: No folder given, or not the data set's.
@@ -143,6 +187,14 @@ def open_dataset(config: AnyData, data_root: Path | None = None) -> Dataset:
         from kd_edge.data.pku_mmd import PkuMmd
 
         return PkuMmd(root, **settings, hash_memo=memo.with_name("sampled-hashes.jsonl"))
+    if isinstance(config, BerkeleyMhadData):
+        from kd_edge.data.berkeley_mhad import BerkeleyMhad
+
+        return BerkeleyMhad(root, **settings, hash_memo=memo)
+    if isinstance(config, MMActData):
+        from kd_edge.data.mmact import MMAct
+
+        return MMAct(root, **settings, hash_memo=memo)
     from kd_edge.data.utd_mhad import UtdMhad
 
     return UtdMhad(root, hash_memo=memo)

@@ -105,6 +105,9 @@ class CachedClips:
     def __reduce__(self) -> tuple[type[CachedClips], tuple[Path]]:
         return CachedClips, (self.path,)  # a loader process opens the map itself instead of receiving its content
 
+    def __str__(self) -> str:
+        return f"{len(self)} {self.modality} clips, {self.bytes / 1e6:.0f} MB in {self.path}"
+
     def __len__(self) -> int:
         return len(self.samples)
 

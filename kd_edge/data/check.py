@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -17,6 +17,7 @@ from kd_edge.data.dataset import (
     Probed,
     Sample,
     Split,
+    Wearables,
     check_split,
     listed,
     require_modality,
@@ -114,6 +115,7 @@ def check(
     quick: bool = False,
     split: str | None = None,
     validation_subjects: Sequence[str] = (),
+    validation_trials: Sequence[str] = (),
 ) -> Report:
     """Decode every clip once and report what is there, what is missing and what is damaged.
 
@@ -126,6 +128,7 @@ def check(
         split: Also tell whether a training on this split could start with what can be used. A modality that this copy
             does not have is then unusable in every sample.
         validation_subjects: Held out of the split's training side.
+        validation_trials: Likewise.
 
     Raises:
         DataError: Unknown modality, without a split.
@@ -145,6 +148,7 @@ def check(
                 lengths[modality][sample.id] = length
         if progress is not None:
             progress(done, len(dataset.samples))
+    held_out = (validation_subjects, validation_trials)
     faulty = {sample_id for found in unusable.values() for sample_id in found}
     classes, subjects = Counter(s.label for s in dataset.samples), Counter(s.subject for s in dataset.samples)
     return Report(
@@ -157,7 +161,7 @@ def check(
         per_subject=dict(sorted(subjects.items(), key=lambda item: (len(item[0]), item[0]))),
         remarks=(*dataset.remarks(), *_uneven(lengths)),
         quick=probed is not None,
-        split=None if split is None else _split_report(dataset, split, chosen, faulty, validation_subjects),
+        split=None if split is None else _split_report(dataset, split, unusable, held_out),
     )
 
 
@@ -233,16 +237,23 @@ def _length(dataset: Dataset, probed: Probed | None, sample: Sample, modality: s
 
 
 def _split_report(
-    dataset: Dataset, name: str, modalities: Sequence[str], faulty: Collection[str], validation_subjects: Sequence[str]
+    dataset: Dataset,
+    name: str,
+    unusable: Mapping[str, Mapping[str, str]],
+    held_out: tuple[Sequence[str], Sequence[str]],
 ) -> SplitReport:
     """The same steps as at the start of a training."""
+    sensors = [m for m in unusable if isinstance(dataset, Wearables) and m in dataset.sensors]
     try:
-        for modality in modalities:
+        for modality in unusable.keys() - set(sensors):
             dataset.image_format(modality)
         found = dataset.split(name)
-        train, test = (tuple(s for s in side if s.id not in faulty) for side in (found.train, found.test))
+        without = {i for m, faults in unusable.items() if m not in sensors for i in faults}
+        if sensors:  # one of them is enough
+            without |= set.intersection(*(set(unusable[sensor]) for sensor in sensors))
+        train, test = (tuple(s for s in side if s.id not in without) for side in (found.train, found.test))
         check_split(Split(name, train, test), dataset.labels, by_subject=False)
-        train, validation = validation_split(train, validation_subjects)
+        train, validation = validation_split(train, *held_out)
     except DataError as error:
         return SplitReport(name, 0, 0, 0, str(error))
     return SplitReport(name, len(train), len(validation), len(test))

@@ -52,6 +52,21 @@ class ImageFormat:
 
 
 @dataclass(frozen=True, slots=True)
+class SignalFormat:
+    """What the signals of one wearable sensor are: three axes over time.
+
+    Attributes:
+        unit: Of a value, for example ``"g"``.
+        value_range: Lowest and highest value that the sensor can tell.
+        rate_hz: Nominal rate, 1/s.
+    """
+
+    unit: str
+    value_range: tuple[float, float]
+    rate_hz: float
+
+
+@dataclass(frozen=True, slots=True)
 class Split:
     """Training and test samples of a named protocol."""
 
@@ -154,6 +169,28 @@ class Probed(Protocol):
 
         Raises:
             DataError: Absent, cut off or not a recording; the file is named.
+        """
+        ...
+
+
+@runtime_checkable
+class Wearables(Protocol):
+    """A data set with signals of wearable sensors beside its images.
+
+    ``open`` returns them as (T, 3) float32 with the sensor's own rate and length, their stamps on the time of the
+    clip's images.
+    """
+
+    @property
+    def sensors(self) -> tuple[str, ...]:
+        """Those of ``modalities`` that are signals of three axes."""
+        ...
+
+    def signal_format(self, sensor: str) -> SignalFormat:
+        """What a sensor's signals are.
+
+        Raises:
+            DataError: No such sensor.
         """
         ...
 
@@ -281,35 +318,43 @@ def check_split(split: Split, labels: Sequence[str], *, by_subject: bool = True)
         )
 
 
-def validation_split(train: Sequence[Sample], subjects: Sequence[str]) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
-    """Hold out whole subjects of the training side for choosing epochs and settings.
+def validation_split(
+    train: Sequence[Sample], subjects: Sequence[str], trials: Sequence[str] = ()
+) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """Hold out whole subjects, or repetitions, of the training side for choosing epochs and settings.
 
     Args:
         train: Training samples of a split.
         subjects: Subjects to hold out; none holds out nothing.
+        trials: Repetitions to hold out likewise, of every subject.
 
     Returns:
         (train, validation), each in the given order.
 
     Raises:
-        DataError: A subject that is not on the training side, or a class that is left without a training sample.
+        DataError: A subject or trial that is not on the training side, or a class that is left without a training
+            sample.
     """
-    known = sorted({s.subject for s in train})
-    unknown = [s for s in subjects if s not in known]
-    if unknown:
-        raise DataError(
-            f"validation subject {listed(unknown)} is not on the training side",
-            f"some of {', '.join(known)}",
-            "correct validation_subjects in the recipe",
-        )
-    kept = tuple(s for s in train if s.subject not in subjects)
-    held_out = tuple(s for s in train if s.subject in subjects)
+    for what, wanted, known in (
+        ("subject", subjects, sorted({s.subject for s in train})),
+        ("trial", trials, sorted({s.trial for s in train})),
+    ):
+        unknown = [name for name in wanted if name not in known]
+        if unknown:
+            raise DataError(
+                f"validation {what} {listed(unknown)} is not on the training side",
+                f"some of {', '.join(known)}",
+                f"correct validation_{what}s in the recipe",
+            )
+    kept = tuple(s for s in train if s.subject not in subjects and s.trial not in trials)
+    held_out = tuple(s for s in train if s.subject in subjects or s.trial in trials)
     lost = Counter(s.label for s in held_out).keys() - {s.label for s in kept}
     if lost:
         raise DataError(
-            f"holding out {listed(subjects)} leaves no training sample of class {listed(map(str, sorted(lost)))}",
+            f"holding out {listed([*subjects, *trials])} leaves no training sample of class "
+            f"{listed(map(str, sorted(lost)))}",
             "at least one training sample of every class",
-            "hold out fewer subjects in validation_subjects",
+            "hold out fewer in validation_subjects and validation_trials",
         )
     return kept, held_out
 

@@ -1,4 +1,7 @@
-"""The generated data set and the endless stream: an articulated figure performs ten actions, RGB and NIR paired."""
+"""The generated data set and the endless stream: an articulated figure performs ten actions, RGB and NIR paired.
+
+The data set's figure also wears a watch and carries a telephone.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +11,27 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from kd_edge.data import wearables
 from kd_edge.data.actions import ACTIONS, LABELS, Manner, join, perform
 from kd_edge.data.dataset import (
     ImageFormat,
     Sample,
+    SignalFormat,
     Split,
     check_split,
     require_modality,
     require_split,
     split_by_subject,
 )
-from kd_edge.data.figure import Body
+from kd_edge.data.figure import Array, Body
 from kd_edge.data.render import VERSION, Film
 from kd_edge.data.scene import VIEWS, Camera, Look
-from kd_edge.errors import ConfigError, did_you_mean, import_extra
+from kd_edge.errors import ConfigError, DataError, did_you_mean, import_extra
 from kd_edge.types import Clip
 
 MODALITIES = ("rgb", "nir")
@@ -38,10 +44,24 @@ def generator(*key: object) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
 
 
+class _Take(NamedTuple):
+    """What is drawn for one clip."""
+
+    action: str
+    body: Body
+    manner: Manner
+    camera: Camera
+    look: Look
+    frames: int
+    seed: int
+
+
 class Synthetic:
     """A generated data set; every clip depends on ``seed`` and its sample's id alone.
 
-    Modalities: ``rgb`` (T, H, W, 3) uint8 and ``nir`` (T, H, W) uint8 of the same motion from the same place.
+    Modalities: ``rgb`` (T, H, W, 3) uint8 and ``nir`` (T, H, W) uint8 of the same motion from the same place;
+    ``accelerometer`` (g) and ``gyroscope`` (degree/s) of a watch on the acting hand, and ``accelerometer_phone`` (g) of
+    a telephone in the right pocket, each (T, 3) float32 at 100 Hz; see ``kd_edge.data.wearables``.
 
     Args:
         clips_per_class: Clips of each action, dealt evenly over the subjects.
@@ -54,7 +74,8 @@ class Synthetic:
 
     name = "synthetic"
     labels = LABELS
-    modalities = MODALITIES
+    modalities = (*MODALITIES, *wearables.SENSORS)
+    sensors = tuple(wearables.SENSORS)
     flip_labels: tuple[int, ...] | None = tuple(range(len(LABELS)))
 
     def __init__(
@@ -77,18 +98,24 @@ class Synthetic:
 
     def film(self, sample: Sample) -> Film:
         """The recording, ready to be painted frame by frame."""
+        take = self._take(sample)
+        performance = perform(take.action, take.body, take.manner, np.arange(take.frames) / self._fps)
+        return Film(performance, take.body, take.look, take.camera, *self._size, self._fps, take.seed)
+
+    def _take(self, sample: Sample) -> _Take:
         action, rng = LABELS[sample.label], generator("clip", self._seed, sample.id)
         body = Body.draw(generator("body", self._seed, sample.subject))
         manner, camera = Manner.draw(rng, action), Camera.draw(rng, sample.view)
         look = Look.draw(rng, chair=action in SEATED, distance=camera.distance)
         seconds = manner.seconds + manner.delay_s + rng.uniform(-0.08 * manner.seconds, 0.25)
-        times = np.arange(max(8, round(seconds * self._fps))) / self._fps
-        performance = perform(action, body, manner, times)
-        return Film(performance, body, look, camera, *self._size, self._fps, int(rng.integers(1 << 31)))
+        frames = max(8, round(seconds * self._fps))
+        return _Take(action, body, manner, camera, look, frames, int(rng.integers(1 << 31)))
 
     def open(self, sample: Sample, modality: str) -> Clip:
-        """Paint one clip; see ``Dataset.open``."""
+        """Paint or measure one clip; see ``Dataset.open``."""
         require_modality(modality, self.modalities, self.name)
+        if modality in wearables.SENSORS:
+            return self._signal(sample, modality)
         film = self.film(sample)
         paint = film.rgb if modality == "rgb" else film.nir
         frames = np.stack([paint(k) for k in range(len(film))])
@@ -97,14 +124,36 @@ class Synthetic:
     def content_key(self, sample: Sample, modality: str) -> str:
         """Hash of the generator's parameters and version; see ``Dataset.content_key``."""
         key = [VERSION, self._seed, *self._size, self._fps, sample.id, sample.view, modality]
+        if modality in wearables.SENSORS:
+            key.append(wearables.VERSION)
         return hashlib.sha256(json.dumps(key).encode()).hexdigest()
 
     def image_format(self, modality: str) -> ImageFormat:
         """See ``Dataset.image_format``."""
         require_modality(modality, self.modalities, self.name)
+        if modality in self.sensors:
+            raise DataError(f"modality '{modality}' of {self.name} is a signal", "an image modality", "use rgb or nir")
         if modality == "rgb":
             return ImageFormat("rgb", "uint8", 3, "intensity", (0.0, 255.0), self._fps)
         return ImageFormat("nir", "uint8", 1, "intensity", (0.0, 255.0), self._fps)
+
+    def signal_format(self, sensor: str) -> SignalFormat:
+        """See ``Wearables.signal_format``."""
+        require_modality(sensor, self.sensors, self.name)
+        return wearables.SENSORS[sensor].signal_format
+
+    def _signal(self, sample: Sample, name: str) -> Clip:
+        """What the worn sensor measures while the clip lasts; everybody wears the watch turned a little."""
+        take, sensor = self._take(sample), wearables.SENSORS[name]
+
+        def joints(times_s: Array) -> Array:
+            return perform(take.action, take.body, take.manner, times_s).joints
+
+        roll = generator("worn", self._seed, sample.subject, sensor.place).normal(0, 0.15)
+        values, stamps = wearables.measure(
+            sensor, joints, (take.frames - 1) / self._fps, left_handed=take.manner.left_handed, roll=roll
+        )
+        return Clip(wearables.with_faults(values, sensor, generator("faults", self._seed, sample.id, name)), stamps)
 
     def gaps(self) -> dict[str, str]:
         """None: what is generated is complete."""

@@ -15,7 +15,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kd_edge.data.dataset import ImageFormat, Sample, Split, check_split, require_modality, require_split
+from kd_edge.data.dataset import (
+    ImageFormat,
+    Sample,
+    SignalFormat,
+    Split,
+    check_split,
+    require_modality,
+    require_split,
+)
 from kd_edge.data.dataset import split_by_subject as by_subject
 from kd_edge.data.hashes import FileHashes
 from kd_edge.errors import DataError, import_extra
@@ -23,6 +31,10 @@ from kd_edge.types import Clip, Int64
 
 FPS = 30
 """Frame rate of the depth and colour streams (Kinect), 1/s."""
+
+SENSOR_HZ = 79.0
+"""Rate of the worn sensors on the clock of the depth images, 1/s (72 to 138, median 79.4). Published are 50 for them
+and 30 for the images; one of the two is off, as a recording has 2.65 times as many samples as images."""
 
 LABELS = (
     "swipe left", "swipe right", "wave", "clap", "throw", "arm cross", "basketball shoot", "draw x",
@@ -41,12 +53,18 @@ _FILES = {  # modality: folder, file name ending, key in the .mat, shape with No
     "pose": ("Skeleton", "_skeleton.mat", "d_skel", (20, 3, None)),
     "skeleton": ("Skeleton", "_skeleton.mat", "d_skel", (20, 3, None)),
     "inertial": ("Inertial", "_inertial.mat", "d_iner", (None, 6)),
+    "accelerometer": ("Inertial", "_inertial.mat", "d_iner", (None, 6)),
+    "gyroscope": ("Inertial", "_inertial.mat", "d_iner", (None, 6)),
     "rgb": ("RGB", "_color.avi", "", ()),
 }
 _FORMATS = {
     "depth": ImageFormat("depth", "uint16", 1, "mm", (0.0, 4000.0), FPS),
     "pose": ImageFormat("rgb", "uint8", 3, "intensity", (0.0, 255.0), FPS),
     "rgb": ImageFormat("rgb", "uint8", 3, "intensity", (0.0, 255.0), FPS),
+}
+_SENSORS = {  # columns of the inertial file, and what they hold
+    "accelerometer": (slice(0, 3), SignalFormat("g", (-8.0, 8.0), SENSOR_HZ)),
+    "gyroscope": (slice(3, 6), SignalFormat("degree/s", (-1000.0, 1000.0), SENSOR_HZ)),
 }
 _NAME = re.compile(r"a(\d+)_s(\d+)_t(\d+)_")
 
@@ -56,7 +74,11 @@ class UtdMhad:
 
     Modalities: ``depth`` (T, 240, 320) uint16 mm, 0 = no measurement; ``pose`` (T, 240, 320, 3) uint8, the skeleton
     drawn in the depth camera's view; ``skeleton`` (T, 20, 3) float32 m; ``inertial`` (T, 6) float32, acceleration in g
-    and angular rate in degree/s; ``rgb`` (T, 480, 640, 3) uint8, only where ``RGB/`` has files.
+    and angular rate in degree/s; ``accelerometer`` and ``gyroscope`` (T, 3) float32, either half of it; ``rgb``
+    (T, 480, 640, 3) uint8, only where ``RGB/`` has files.
+
+    Mirrored video is another class for swipes (left, right) and circles (clockwise, counter-clockwise): ``flip_labels``
+    swaps them. The worn sensors are not mirrored with it.
 
     Args:
         root: The data set's folder.
@@ -68,7 +90,8 @@ class UtdMhad:
 
     name = "utd_mhad"
     labels = LABELS
-    flip_labels: tuple[int, ...] | None = None
+    sensors = tuple(_SENSORS)
+    flip_labels: tuple[int, ...] | None = (1, 0, *range(2, 8), 9, 8, *range(10, len(LABELS)))
 
     def __init__(self, root: Path, hash_memo: Path | None = None) -> None:
         self.root = root
@@ -76,7 +99,7 @@ class UtdMhad:
         found = _recorded(root)
         self.samples = tuple(_sample(*key) for key in sorted(found))
         has_rgb = any((root / "RGB").glob("a*_color.avi"))
-        self.modalities = ("depth", "pose", "skeleton", "inertial") + (("rgb",) if has_rgb else ())
+        self.modalities = ("depth", "pose", "skeleton", "inertial", *_SENSORS) + (("rgb",) if has_rgb else ())
 
     def path(self, sample: Sample, modality: str) -> Path:
         """File that a modality of a sample is read from, whether it is there or not."""
@@ -94,8 +117,10 @@ class UtdMhad:
         values = _read_mat(path, _FILES[modality][2], _FILES[modality][3])
         if modality == "depth":
             return Clip(depth_frames(values, path), _stamps(values.shape[2]))
-        if modality == "inertial":
-            return Clip(values.astype(np.float32), self._inertial_stamps(sample, len(values)))
+        if modality == "inertial" or modality in _SENSORS:
+            columns = _SENSORS[modality][0] if modality in _SENSORS else slice(None)
+            signal = np.ascontiguousarray(values[:, columns], dtype=np.float32)
+            return Clip(signal, self._inertial_stamps(sample, len(values)))
         joints = np.ascontiguousarray(values.transpose(2, 0, 1), dtype=np.float32)  # (T, 20, 3)
         stamps = _stamps(len(joints))
         if modality == "skeleton":
@@ -105,8 +130,13 @@ class UtdMhad:
         return Clip(render(joints), stamps)
 
     def content_key(self, sample: Sample, modality: str) -> str:
-        """Hash of the file, and for drawn modalities of the drawing's version; see ``Dataset.content_key``."""
+        """Hash of the file, and of what else ``open`` goes by; see ``Dataset.content_key``.
+
+        That is the version of the drawing for ``pose``; for signals the skeleton, whose length decides their stamps.
+        """
         digest = self._hashes.sha256(self.path(sample, modality))
+        if modality == "inertial" or modality in _SENSORS:
+            return f"{digest}-{modality}-{self._hashes.sha256(self.path(sample, 'skeleton'))}"
         if modality != "pose":
             return digest
         from kd_edge.data.pose import VERSION
@@ -121,6 +151,11 @@ class UtdMhad:
                 f"modality '{modality}' of {self.name} is a signal", "an image modality", "use depth, pose or rgb"
             )
         return _FORMATS[modality]
+
+    def signal_format(self, sensor: str) -> SignalFormat:
+        """See ``Wearables.signal_format``."""
+        require_modality(sensor, self.sensors, self.name)
+        return _SENSORS[sensor][1]
 
     def gaps(self) -> dict[str, str]:
         """See ``Dataset.gaps``; three combinations were never recorded."""

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 from kd_edge.errors import ConfigError, TrainingError, did_you_mean
-from kd_edge.models import efficientnet
+from kd_edge.models import bninception, efficientnet
 
-BackboneName = Literal["resnet50", "resnet18", "resnet10_thin", "mobilenet_v3_small", "efficientnet_lite0", "tiny"]
+BackboneName = Literal[
+    "resnet50", "resnet18", "resnet10_thin", "mobilenet_v3_small", "efficientnet_lite0", "bninception", "tiny"
+]
 BACKBONES: tuple[str, ...] = get_args(BackboneName)
 
 _RESNET_STAGES = ("layer1", "layer2", "layer3", "layer4")
@@ -55,7 +57,8 @@ def build_backbone(name: str, *, in_channels: int, weights: str | Path | None = 
         weights: None (random), ``"imagenet"`` (torchvision's default weights, downloaded once; those of
             ``efficientnet_lite0`` from the installed package) or a local state dict (``.safetensors``, or ``.pt`` /
             ``.pth`` of tensors only). Classifier entries are left out. For C != 3 the first convolution's weights are
-            summed over their input channels and shared by the C channels.
+            summed over their input channels and shared by the C channels. ``bninception`` takes the published file of
+            Caffe's weights and turns B, G, R round; see ``kd_edge.models.bninception``.
 
     Raises:
         ConfigError: Unknown name.
@@ -68,6 +71,7 @@ def build_backbone(name: str, *, in_channels: int, weights: str | Path | None = 
         "resnet10_thin": _resnet10_thin,
         "mobilenet_v3_small": _mobilenet,
         "efficientnet_lite0": _efficientnet,
+        "bninception": _bninception,
         "tiny": _tiny,
     }
     if name not in makers:
@@ -118,6 +122,10 @@ def _mobilenet() -> Backbone:
 
 def _efficientnet() -> Backbone:
     return Backbone(efficientnet.lite0_parts(), efficientnet.STAGES, efficientnet.STAGE_CHANNELS)
+
+
+def _bninception() -> Backbone:
+    return Backbone(bninception.parts(), bninception.STAGES, bninception.STAGE_CHANNELS)
 
 
 def _tiny() -> Backbone:
@@ -189,7 +197,7 @@ def imagenet_state(name: str) -> dict[str, Tensor]:
         raise TrainingError(
             f"no ImageNet weights for backbone '{name}'",
             "resnet18, resnet50, mobilenet_v3_small or efficientnet_lite0",
-            "change backbone, or remove initial_weights",
+            "change backbone, set initial_weights to a file, or remove it",
         ) from error
     try:
         return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
@@ -225,7 +233,7 @@ def local_state(path: Path) -> dict[str, Tensor]:
 def _load(backbone: Backbone, state: Mapping[str, Tensor], origin: str) -> None:
     inner = "backbone."  # of a clip model saved by kd-edge
     own = {k.removeprefix(inner): v for k, v in state.items() if k.startswith(inner)}
-    found = efficientnet.renamed(own or state)
+    found = bninception.renamed(efficientnet.renamed(own or state))
     wanted = backbone.state_dict()
     kept = {k: v for k, v in found.items() if k in wanted}
     fault = _misfit(wanted, found)

@@ -54,10 +54,10 @@ class ModelConfig(BaseModel):
 
     @model_validator(mode="after")
     def _can_shift(self) -> ModelConfig:
-        if self.has_shifts and self.backbone == "tiny":
+        if self.has_shifts and self.backbone in ("tiny", "bninception"):
             raise ValueError(
-                f"temporal '{self.temporal}' shifts inside residual blocks and backbone 'tiny' has none: take another "
-                "backbone, or temporal 'tconv' or 'trn'"
+                f"temporal '{self.temporal}' shifts inside residual blocks and backbone '{self.backbone}' has none: "
+                "take another backbone, or temporal 'tconv' or 'trn'"
             )
         return self
 

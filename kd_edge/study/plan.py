@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kd_edge import recipes
-from kd_edge.comparators import TstddsConfig
+from kd_edge.comparators import AnyComparator, comparator_model
 from kd_edge.errors import ConfigError, did_you_mean
 from kd_edge.train.recipe import Recipe
 
@@ -29,8 +29,9 @@ class RowConfig(_Strict):
         published: Split -> the published figure, in percent; empty where there is none.
         set: Changes of the base recipe; tables are merged key by key, everything else replaces.
         without: Top-level keys of the base recipe to drop (``teacher`` for a student that learns alone).
-        comparator: Instead of a recipe: settings of a classical method; recordings, modality, intensity window, split,
-            seed and validation subjects are the base recipe's.
+        comparator: Instead of a recipe: settings of a classical method, ``kind`` first; recordings, split, seed and
+            validation subjects are the base recipe's, and the student's modality and intensity window where the method
+            has them (those that fuse sensors name their modalities themselves).
     """
 
     name: Name
@@ -96,7 +97,7 @@ class Planned:
     row: RowConfig
     split: str
     seed: int
-    config: Recipe | TstddsConfig
+    config: Recipe | AnyComparator
 
 
 def load_study(name: str) -> StudyConfig:
@@ -143,12 +144,13 @@ def plan(
 
 def _config(
     base: Mapping[str, Any], row: RowConfig, split: str, seed: int, overrides: Sequence[str]
-) -> Recipe | TstddsConfig:
+) -> Recipe | AnyComparator:
     what = f"row '{row.name}'"
     if row.comparator is not None:
         base = recipes.overridden(dict(base), overrides)
         recipes.validate(base | {"split": split, "seed": seed}, Recipe, "the study's base recipe")
-        return recipes.validate(_comparator(base, row.comparator) | {"split": split, "seed": seed}, TstddsConfig, what)
+        model = comparator_model(row.comparator.get("kind", "tstdds"), what)
+        return recipes.validate(_comparator(base, row.comparator, model) | {"split": split, "seed": seed}, model, what)
     kept = {key: value for key, value in base.items() if key not in row.without}
     values = merged(kept, {**row.set, "name": f"{base['name']}-{row.name}", "split": split, "seed": seed})
     return recipes.validate(recipes.overridden(values, overrides), Recipe, what)
@@ -162,12 +164,13 @@ def _check_overrides(overrides: Sequence[str]) -> None:
             raise ConfigError(f"--set {override}", "--seeds and --splits for these", f"leave out --set {key}")
 
 
-def _comparator(base: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a classical method: it sees the recordings as the base recipe's student sees them."""
+def _comparator(base: Mapping[str, Any], settings: Mapping[str, Any], model: type[AnyComparator]) -> dict[str, Any]:
+    """Settings of a classical method: it sees the recordings as the base recipe's student sees them, where it asks."""
     student = base["student"]
-    shared = {key: base[key] for key in ("data", "validation_subjects", "threads") if key in base}
-    window = student.get("preprocess", {}).get("window")
-    return {**shared, "modality": student["modality"], **({"window": window} if window else {}), **settings}
+    given = {key: base.get(key) for key in ("data", "validation_subjects", "threads")}
+    given |= {"modality": student["modality"], "window": student.get("preprocess", {}).get("window")}
+    shared = {key: value for key, value in given.items() if value is not None and key in model.model_fields}
+    return {**shared, **settings}
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kd_edge.comparators import TstddsConfig, run_tstdds
+from pydantic import BaseModel
+
+from kd_edge.comparators import AnyComparator, run_comparator
 from kd_edge.errors import DataError, KdEdgeError
 from kd_edge.study.plan import Planned
 from kd_edge.study.table import read_summary
@@ -68,9 +70,9 @@ def run_study(
             yield Skipped(planned, done)
             continue
         place = _place(planned, folder)
-        if isinstance(planned.config, TstddsConfig):
+        if not isinstance(planned.config, Recipe):
             yield Started(planned, number, len(runs), place, None)
-            run_tstdds(planned.config, place, data_root=data_root, progress=progress)
+            run_comparator(planned.config, place, data_root=data_root, progress=progress)
             continue
         resume = (place / "recipe.toml").is_file()
         # A resumed run goes on with what its folder says, for example where the recordings were.
@@ -105,13 +107,19 @@ class _Recordings:
         self._data_root = data_root
         self._known: dict[str, dict[str, str]] = {}
 
-    def of(self, config: Recipe | TstddsConfig) -> dict[str, str] | None:
+    def of(self, config: Recipe | AnyComparator) -> dict[str, str] | None:
         """By stage; None for a classical method, whose run checks its own."""
-        if isinstance(config, TstddsConfig):
+        if not isinstance(config, Recipe):
             return None
-        stages = {"student": config.student, "teacher": config.teacher}
-        parts = {name: stage and (stage.modality, stage.preprocess.model_dump()) for name, stage in stages.items()}
-        key = json.dumps([config.data.model_dump(mode="json"), parts, config.cache_every], sort_keys=True)
+        key = json.dumps(
+            [
+                config.data.model_dump(mode="json"),
+                [(stage.modality, getattr(stage, "preprocess", None)) for stage in config.stages.values()],
+                config.semantics,
+                config.cache_every,
+            ],
+            default=BaseModel.model_dump_json,
+        )
         if key not in self._known:
             self._known[key] = data_fingerprints(config, self._data_root)
         return self._known[key]
@@ -129,7 +137,7 @@ def _place(planned: Planned, folder: Path) -> Path:
 
 def _is_of(planned: Planned, place: Path) -> bool:
     """Whether an unfinished run has the planned settings."""
-    if isinstance(planned.config, TstddsConfig):
+    if not isinstance(planned.config, Recipe):
         return True  # it starts again whatever was there
     try:
         return load_recipe(place).fingerprint() == planned.config.fingerprint()

@@ -79,6 +79,26 @@ class Augment(BaseModel):
         return any((self.vignetting, self.blur, self.brightness, self.contrast, self.saturation))
 
 
+class SignalJitter(BaseModel):
+    """Random changes of a training clip's signals, the same for all its sensors but for gain, rotation and noise.
+
+    Attributes:
+        shift: The span of time that is looked at moves by up to this share of the clip's length, either way; what lies
+            beyond a signal's ends is its last value.
+        stretch: Its length changes by up to this share.
+        gain: Values are multiplied by a factor that differs from 1 by up to this, a sensor at a time.
+        rotation_degrees: The axes turn about a random direction by up to this angle, as of a sensor worn differently.
+        noise: Standard deviation of Gaussian noise, as a share of the sensor's range.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    shift: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    stretch: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    gain: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    noise: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Draws:
     """Random numbers of one sample's modality in one epoch, a generator for each purpose.

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from kd_edge.errors import ConfigError, TrainingError
-from kd_edge.train.distil import Learner
 from kd_edge.train.loss_config import BETWEEN_CLIPS
 from kd_edge.train.material import Material
 from kd_edge.train.recipe import Recipe
@@ -28,7 +28,7 @@ def check_finite(losses: dict[str, float], stage: str, epoch: int, step: int, fo
     )
 
 
-def check_weights(learner: Learner, stage: str, epoch: int, folder: Path) -> None:
+def check_weights(learner: nn.Module, stage: str, epoch: int, folder: Path) -> None:
     """Refuse to save what the last step of an epoch may have ruined after its loss was still finite."""
     if all(bool(torch.isfinite(value).all()) for value in learner.state_dict().values()):
         return
@@ -52,8 +52,7 @@ def check_same_data(state: dict[str, Any] | None, material: Material, folder: Pa
 
 def check_batches(recipe: Recipe, world: int) -> None:
     """Refuse batches that the devices cannot share evenly."""
-    stages = {"student": recipe.student} | ({"teacher": recipe.teacher} if recipe.teacher else {})
-    for name, stage in stages.items():
+    for name, stage in recipe.stages.items():
         if stage.batch_size % world:
             raise ConfigError(
                 f"{name}.batch_size {stage.batch_size} on {world} devices",

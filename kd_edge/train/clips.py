@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypedDict
 
 import numpy as np
@@ -19,11 +19,16 @@ from kd_edge.preprocess import Preprocess, clip_input, clip_limits, evaluation_c
 from kd_edge.sampling import gather, motion_indices, nearest, segment_indices
 from kd_edge.train.augment import Augment, CropDraw, Draws, draw_crop
 from kd_edge.train.intensity import change_input, change_planes, jitter_limits, normalised, plain
+from kd_edge.train.signal_input import SignalInput
 from kd_edge.types import Float32, Int64
 
 
 class Batch(TypedDict):
-    """What the loader yields: ``inputs`` one (B, T, C, S, S) float32 per modality, ``labels`` (B,) int64."""
+    """What the loader yields.
+
+    ``inputs``: one (B, T, C, S, S) float32 per image modality, then (B, m, 3, n) float32 of wearable sensors where they
+    teach; ``labels``: (B,) int64.
+    """
 
     inputs: list[Tensor]
     labels: Tensor
@@ -84,6 +89,7 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
             None is evaluation: centre frames, centre crop, nothing random.
         seed: Of the recipe.
         flip_labels: Label of each class after mirroring.
+        signals: Of the sensors that teach beside the image modalities.
     """
 
     def __init__(
@@ -94,6 +100,7 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
         augments: Sequence[Augment] | None,
         seed: int,
         flip_labels: Sequence[int] | None = None,
+        signals: SignalInput | None = None,
     ) -> None:
         self.pairs = pairs
         self.specs = tuple(specs)
@@ -101,6 +108,7 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
         self.augments = augments
         self.seed = seed
         self.flip_labels = flip_labels
+        self.signals = signals
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -117,14 +125,43 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
         rng = np.random.default_rng(origin)
         moments = first[self.windows.choose(first, rng)]
         crop = draw_crop(self.augments[0], rng)
+        label = sample.label
+        if crop.flip and self.flip_labels is not None:
+            label = self.flip_labels[label]
+            if self.signals is not None and label != sample.label:  # nobody mirrors a sensor: both keep their class
+                crop, label = replace(crop, flip=False), sample.label
         inputs = []
         for k, (clip, spec, augment) in enumerate(zip(clips, self.specs, self.augments, strict=True)):
             limits = jitter_limits(clip_limits(clip.own_limits, clip.stamps_ns, spec.window), augment, rng)
             here = _same_share(first, moments, clip.stamps_ns)
             inputs.append(_changed(clip, limits, here, spec, crop, augment, Draws((*origin, k))))
-        if crop.flip and self.flip_labels is not None:
-            return inputs, self.flip_labels[sample.label]
-        return inputs, sample.label
+        if self.signals is not None:
+            inputs.append(self.signals.of(sample.id, first, Draws((*origin, len(clips)))))
+        return inputs, label
+
+
+class SignalDataset(Dataset[tuple[list[Float32], int]]):
+    """Signals of wearable sensors alone, asked for like the items of a ``ClipDataset``.
+
+    Args:
+        pairs: The image clips whose time the signals are resampled onto.
+        signals: What is made of the sensors.
+        seed: Of the recipe.
+    """
+
+    def __init__(self, pairs: PairedClips, signals: SignalInput, seed: int) -> None:
+        self.pairs = pairs
+        self.signals = signals
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[list[Float32], int]:
+        position, epoch = key
+        sample, clips = self.pairs.samples[position], self.pairs.clips(position)
+        draws = Draws((self.seed, epoch, zlib.crc32(sample.id.encode()), len(clips)))
+        return [self.signals.of(sample.id, clips[0].stamps_ns, draws)], sample.label
 
 
 def _still(clip: CachedClip, moments: Int64, spec: Preprocess) -> Float32:
@@ -204,7 +241,7 @@ def collate(items: Sequence[tuple[list[Float32], int]]) -> Batch:
     return {"inputs": inputs, "labels": torch.tensor([label for _, label in items])}
 
 
-def make_loader(dataset: ClipDataset, batches: EpochBatches, workers: int) -> DataLoader[Batch]:
+def make_loader(dataset: ClipDataset | SignalDataset, batches: EpochBatches, workers: int) -> DataLoader[Batch]:
     """A loader over the batches; worker processes start afresh (spawn) and live as long as the loader."""
     return DataLoader(
         dataset,  # type: ignore[arg-type]  # torch types a loader by its dataset's items, not by what collate returns

@@ -14,9 +14,11 @@ from kd_edge.errors import TrainingError
 from kd_edge.models import ClipModel
 from kd_edge.models.layers import evaluating
 from kd_edge.train.loss_config import Loss
-from kd_edge.train.terms import Layer, Observation, Shape, Tap, Term, per_clip, tapped_layers
+from kd_edge.train.observation import Observation, Tap
+from kd_edge.train.sensors import SensorTeacher
+from kd_edge.train.terms import Layer, Shape, Teacher, Term, per_clip, tapped_layers
 
-__all__ = ["Learner", "Observation", "observe", "tap", "teach"]
+__all__ = ["Learner", "Observation", "Tap", "observe", "tap", "teach"]
 
 
 @contextmanager
@@ -32,7 +34,9 @@ def tap(model: ClipModel, taps: Collection[Tap]) -> Iterator[dict[Tap, Tensor]]:
     versions: dict[Tap, int] = {}
 
     def remember(tapped: Tap, output: Tensor) -> None:
-        seen[tapped] = per_clip(output, model.segments, tapped.segments)
+        # A head's layer puts out (B, T, D), a backbone's (B*T, ...).
+        rows = output.flatten(0, 1) if isinstance(output, Tensor) and output.ndim == 3 else output
+        seen[tapped] = per_clip(rows, model.segments, tapped.segments)
         versions[tapped] = getattr(seen[tapped], "_version", 0)
 
     hooks = [
@@ -62,10 +66,23 @@ def observe(model: ClipModel, clip: Tensor, taps: Collection[Tap]) -> Observatio
     return Observation(logits, seen)
 
 
-def teach(teacher: ClipModel, clip: Tensor, taps: Collection[Tap]) -> Observation:
-    """The teacher's view of a batch: eval mode, no gradients, only the layers that are needed."""
+def teach(teacher: Teacher, inputs: Tensor, taps: Collection[Tap], *, ablate: bool = False) -> tuple[Observation, ...]:
+    """The teachers' view of a batch: eval mode, no gradients, only the layers that are needed.
+
+    Args:
+        teacher: One image network, or those of several sensors.
+        inputs: Clips (B, T, C, S, S), or signals (B, m, 3, n).
+        taps: Layers to look at.
+        ablate: Also ask what each makes of an input without content.
+
+    Returns:
+        One observation per network.
+    """
     with torch.no_grad():
-        return observe(teacher.eval(), clip, taps)
+        if isinstance(teacher, SensorTeacher):
+            return teacher.eval().observe(inputs, taps, ablate=ablate)
+        seen = observe(teacher.eval(), inputs, taps)
+        return (seen._replace(ablated=teacher(torch.zeros_like(inputs[:1]))) if ablate else seen,)
 
 
 class Learner(nn.Module):
@@ -75,14 +92,18 @@ class Learner(nn.Module):
         model: The network to train.
         losses: Distillation terms; none trains on the labels alone.
         teacher: The trained teacher, for the shapes of its layers only; needed when there are losses.
-        shapes: Input of one clip, (T, C, S, S), of the model and of the teacher; needed by terms on features.
+        shapes: Input of one clip, (T, C, S, S), of the model and of the teacher (of sensors (m, 3, n)); needed by terms
+            on features.
         label_smoothing: Of the cross-entropy.
         epochs: Length of the run, for terms on a schedule.
+        class_vectors: (K, D) of the class names, for terms that compare with them.
+        black: The model's input, (C,), of a black pixel, for a term whose ablated input is black.
 
     Attributes:
         student_layers: Layers of the model that the losses look at, with what was found of them.
         teacher_layers: Layers of the teacher; likewise.
         teacher_taps: What ``teach`` has to look at.
+        ablates: Whether ``teach`` has to look at an input without content too.
 
     Raises:
         TrainingError: A loss names a layer that does not exist or does not fit.
@@ -92,10 +113,13 @@ class Learner(nn.Module):
         self,
         model: ClipModel,
         losses: Sequence[Loss] = (),
-        teacher: ClipModel | None = None,
+        teacher: Teacher | None = None,
         shapes: tuple[Shape, Shape] | None = None,
         label_smoothing: float = 0,
         epochs: int = 1,
+        *,
+        class_vectors: Tensor | None = None,
+        black: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -105,6 +129,9 @@ class Learner(nn.Module):
         self.teacher_layers: Mapping[str, Layer] = {}
         self._student_taps: tuple[Tap, ...] = ()
         self.teacher_taps: tuple[Tap, ...] = ()
+        self.ablates = False
+        as_black = any(getattr(loss, "ablation", "zeros") == "black" for loss in losses)
+        self.register_buffer("black", black if as_black else None, persistent=False)
         if not losses:
             return
         assert teacher is not None
@@ -112,26 +139,29 @@ class Learner(nn.Module):
         self.student_layers = _probe(model, [tapped_layers(loss, model, "student") for loss in losses], mine)
         self.teacher_layers = _probe(teacher, [tapped_layers(loss, teacher, "teacher") for loss in losses], theirs)
         for name, loss in zip(term_names(losses), losses, strict=True):
-            term = Term(loss, model, teacher, (self.student_layers, self.teacher_layers), epochs)
+            term = Term(loss, model, teacher, (self.student_layers, self.teacher_layers), epochs, class_vectors)
             self._student_taps = tuple(dict.fromkeys((*self._student_taps, *term.student_taps)))
             self.teacher_taps = tuple(dict.fromkeys((*self.teacher_taps, *term.teacher_taps)))
+            self.ablates = self.ablates or term.ablates
             self.terms[name] = term
 
     def forward(
-        self, clip: Tensor, labels: Tensor, seen: Observation | None = None, epoch: int = 1
+        self, clip: Tensor, labels: Tensor, seen: Sequence[Observation] | None = None, epoch: int = 1
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Losses of a batch.
 
         Args:
             clip: (B, T, C, S, S).
             labels: (B,) int64.
-            seen: The teacher's observation of the same samples; needed when there are losses.
+            seen: The teachers' observations of the same samples; needed when there are losses.
             epoch: Counted from 1, for warm-ups and schedules.
 
         Returns:
             Scalars by name (``ce``, one per distillation term before its weight, ``total``) and the logits (B, K).
         """
         mine = observe(self.model, clip, self._student_taps)
+        if self.ablates:
+            mine = mine._replace(ablated=self._ablated(clip))
         values = {"ce": F.cross_entropy(mine.logits.float(), labels, label_smoothing=self.label_smoothing)}
         total = values["ce"]
         for name, term in self.terms.items():
@@ -140,6 +170,15 @@ class Learner(nn.Module):
             values[name] = term(mine, seen, labels, epoch)
             total = total + term.weight(epoch) * values[name]
         return values | {"total": total}, mine.logits
+
+    def _ablated(self, clip: Tensor) -> Tensor:
+        """Logits (1, K) of a clip without content, apart from the batch: it must not enter the batch statistics."""
+        blank = torch.zeros_like(clip[:1])
+        if self.black is not None:
+            blank = blank + self.get_buffer("black")[:, None, None]
+        with torch.no_grad(), evaluating(self.model):
+            logits: Tensor = self.model(blank)
+        return logits
 
 
 def term_names(losses: Sequence[Loss]) -> list[str]:
@@ -152,13 +191,13 @@ def term_names(losses: Sequence[Loss]) -> list[str]:
     return names
 
 
-def _probe(model: ClipModel, named: Sequence[tuple[str, ...]], clip_shape: Shape) -> dict[str, Layer]:
+def _probe(model: Teacher, named: Sequence[tuple[str, ...]], clip_shape: Shape) -> dict[str, Layer]:
     """The layers that any term looks at, each once, found by showing the model one clip of noise.
 
     Args:
         model: The network; left as it was.
         named: Module paths, term by term.
-        clip_shape: (T, C, S, S).
+        clip_shape: (T, C, S, S), or of sensors (m, 3, n).
 
     Raises:
         TrainingError: A layer that does not put out one tensor with a row per frame.
@@ -168,16 +207,18 @@ def _probe(model: ClipModel, named: Sequence[tuple[str, ...]], clip_shape: Shape
         return {}
     device = next(model.parameters()).device
     clip = torch.randn(1, *clip_shape, generator=torch.Generator().manual_seed(0)).to(device)
+    taps = [Tap(path, "fold") for path in paths]
+    frames = 1 if isinstance(model, SensorTeacher) else clip_shape[0]
     with torch.no_grad(), evaluating(model):
-        seen = observe(model, clip, [Tap(path, "fold") for path in paths]).taps
+        found = model.observe(clip, taps)[0] if isinstance(model, SensorTeacher) else observe(model, clip, taps)
     layers: dict[str, Layer] = {}
     for path in paths:
-        output = seen.get(Tap(path, "fold"))
-        rows = isinstance(output, Tensor) and output.ndim in (2, 4) and len(output) == clip_shape[0]
+        output = found.taps.get(Tap(path, "fold"))
+        rows = isinstance(output, Tensor) and output.ndim in (2, 4) and len(output) == frames
         if output is None or not rows:
             raise TrainingError(
                 f"layer '{path}' puts out {tuple(output.shape) if isinstance(output, Tensor) else 'no single tensor'}",
-                f"({clip_shape[0]}, features) or ({clip_shape[0]}, channels, height, width), a row per frame",
+                f"({frames}, features) or ({frames}, channels, height, width), a row per frame",
                 "kd-edge recipes layers RECIPE shows every layer and its shape; those in the backbone fit",
             )
         layers[path] = Layer(tuple(output.shape[1:]), bool((output < 0).any()))

@@ -57,10 +57,17 @@ class _OneLayerTerm(_FeatureTerm):
 
 
 class SoftTargetLoss(_Term):
-    """ST: Hinton's soft targets, see ``losses.soft_target``."""
+    """ST: Hinton's soft targets, see ``losses.soft_target``.
+
+    Attributes:
+        temperature: T.
+        teachers: How several teachers count: ``mean`` alike, ``attention`` by the weights that the teachers' own
+            attention gives them for this sample (``teacher.model.attention``).
+    """
 
     kind: Literal["soft_target"] = "soft_target"
     temperature: Positive = 4.0
+    teachers: Literal["mean", "attention"] = "mean"
 
 
 class LogitsLoss(_Term):
@@ -193,6 +200,37 @@ class CcskdLoss(_FeatureTerm):
     temperature: Positive = 1.0
 
 
+class GsdmLoss(_FeatureTerm):
+    """GSDM: graph-guided semantically discriminative maps of five layers, see ``losses.gsdm``; ``weight`` is beta.
+
+    Attributes:
+        slope: How Eq. 15 divides: ``stable`` by a denominator kept away from 0, ``official`` as the equation with
+            negative values cut off, ``norm`` as a ratio of norms.
+        embedding: Vector of a sample's class: ``hard`` that of the likeliest, ``soft`` the expected one.
+        weighting: Of a layer's channels: ``scalar`` all alike, ``channel`` each by its share of Eq. 15's vector.
+        reduction: Over the elements of a map.
+        ablation: What a student's ablated input is: ``zeros`` of the normalised input, or ``black`` pixels.
+    """
+
+    kind: Literal["gsdm"] = "gsdm"
+    slope: Literal["stable", "official", "norm"] = "stable"
+    embedding: Literal["hard", "soft"] = "hard"
+    weighting: Literal["scalar", "channel"] = "scalar"
+    reduction: Literal["sum", "mean"] = "sum"
+    ablation: Literal["zeros", "black"] = "zeros"
+
+
+class SemanticLoss(_OneLayerTerm):
+    """SP of the SAKDN paper (Eq. 24): the student's semantic feature is that of the teachers' fc2; ``weight`` is gamma.
+
+    Attributes:
+        reduction: ``mean`` over the elements as the official code, ``sum`` as the equation.
+    """
+
+    kind: Literal["semantic"] = "semantic"
+    reduction: Literal["mean", "sum"] = "mean"
+
+
 Loss = (
     SoftTargetLoss
     | LogitsLoss
@@ -204,6 +242,8 @@ Loss = (
     | CorrelationLoss
     | RkdLoss
     | CcskdLoss
+    | GsdmLoss
+    | SemanticLoss
 )
 LossConfig = Annotated[Loss, Field(discriminator="kind")]
 

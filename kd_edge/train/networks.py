@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import warnings
 import zlib
+from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from kd_edge.data import Wearables
 from kd_edge.errors import TrainingError
 from kd_edge.models import ClipModel, build_model
 from kd_edge.models.backbones import local_state, start_from_motion
+from kd_edge.preprocess import Preprocess
 from kd_edge.train.distil import Learner, teach
 from kd_edge.train.material import Material
-from kd_edge.train.run import TEACHER
+from kd_edge.train.recipe import Recipe, SensorTeacherConfig
+from kd_edge.train.run import SUMMARY, TEACHER, Run
+from kd_edge.train.sensors import SensorLearner, SensorTeacher
+from kd_edge.train.terms import Teacher
 
 
 def build(material: Material, name: str) -> ClipModel:
-    """A stage's model with its initial weights; the same for the same seed."""
+    """An image stage's model with its initial weights; the same for the same seed."""
     stage, recipe = material.stage(name), material.recipe
-    torch.manual_seed(zlib.crc32(f"{recipe.seed} {name} 0".encode()))
+    assert not isinstance(stage, SensorTeacherConfig)
+    torch.manual_seed(_seed(recipe, name))
     classes = len(material.dataset.labels)
     channels = stage.preprocess.input_channels
     model = build_model(stage.model, channels, classes, recipe.segments, stage.initial_weights)
@@ -28,12 +37,78 @@ def build(material: Material, name: str) -> ClipModel:
     return model
 
 
+def build_teacher(material: Material) -> Teacher:
+    """The recipe's teacher with its initial weights; the same for the same seed."""
+    config = material.recipe.teacher
+    if not isinstance(config, SensorTeacherConfig):
+        return build(material, "teacher")
+    torch.manual_seed(_seed(material.recipe, "teacher"))
+    dataset = material.dataset
+    assert isinstance(dataset, Wearables)
+    formats = [dataset.signal_format(sensor) for sensor in config.sensors]
+    return SensorTeacher(config, formats, len(dataset.labels))
+
+
+def _seed(recipe: Recipe, name: str) -> int:
+    return zlib.crc32(f"{recipe.seed} {name} 0".encode())
+
+
+def teacher_learner(material: Material, teacher: Teacher) -> Learner | SensorLearner:
+    """What trains a teacher: labels alone, and class names for sensors."""
+    config = material.recipe.teacher
+    assert config is not None
+    if isinstance(teacher, SensorTeacher):
+        assert isinstance(config, SensorTeacherConfig)
+        return SensorLearner(teacher, material.class_vectors if config.semantic_weight else None, config)
+    return Learner(teacher, label_smoothing=config.label_smoothing)
+
+
+def student_learner(material: Material, student: ClipModel, teacher: Teacher | None) -> Learner:
+    """What trains a student: labels, and the recipe's losses where there is a teacher."""
+    recipe, stage = material.recipe, material.recipe.student
+    return Learner(
+        student,
+        recipe.losses if teacher is not None else (),
+        teacher,
+        recipe.clip_shapes,
+        stage.label_smoothing,
+        stage.epochs,
+        class_vectors=material.class_vectors,
+        black=_black(stage.preprocess),
+    )
+
+
+def _black(spec: Preprocess) -> Tensor:
+    """A black pixel as the network sees it, (C,)."""
+    mean, std = (torch.tensor(values).expand(spec.input_channels) for values in (spec.mean, spec.std))
+    return -mean / std
+
+
 def teacher_weights(given: Path) -> Path:
     """The file of a recipe's ``teacher.weights``: itself, or the teacher of a run directory."""
     return given / TEACHER if given.is_dir() else given
 
 
-def load_trained(model: ClipModel, path: Path) -> None:
+def check_classes(given: Path, labels: Sequence[str]) -> None:
+    """Refuse the teacher of a run that knows other classes, as many as they may be.
+
+    Raises:
+        TrainingError: The run's class names differ.
+    """
+    if not (given / SUMMARY).is_file():
+        return
+    known = Run.load(given).summary.get("student_model", {}).get("labels", list(labels))
+    if known != list(labels):
+        other = next((pair for pair in zip_longest(known, labels) if pair[0] != pair[1]), ("", ""))
+        raise TrainingError(
+            f"the teacher of {given} knows {len(known)} classes, the recipe has {len(labels)} "
+            f"(the first that differs: '{other[0]}' and '{other[1]}')",
+            "a teacher of the same classes in the same order",
+            "train a teacher on this data set, or correct teacher.weights",
+        )
+
+
+def load_trained(model: Teacher, path: Path) -> None:
     """Load the weights of a trained teacher.
 
     Raises:
@@ -56,11 +131,12 @@ def rehearse_losses(material: Material) -> None:
         TrainingError: What a loss says of the layers it looks at.
     """
     recipe = material.recipe
-    if recipe.teacher is None:
+    if recipe.clip_shapes is None:
         return
-    student, teacher = build(material, "student"), build(material, "teacher")
-    learner = Learner(student, recipe.losses, teacher, recipe.clip_shapes, epochs=recipe.student.epochs).eval()
-    mine, theirs = (torch.zeros(2, *stage.clip_shape(recipe.segments)) for stage in (recipe.student, recipe.teacher))
+    student, teacher = build(material, "student"), build_teacher(material)
+    teacher_learner(material, teacher)  # class vectors must fit
+    learner = student_learner(material, student, teacher).eval()
+    mine, theirs = (torch.zeros(2, *shape) for shape in recipe.clip_shapes)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # two equal clips have no graph
-        learner(mine, torch.tensor([0, 1]), teach(teacher, theirs, learner.teacher_taps))
+        learner(mine, torch.tensor([0, 1]), teach(teacher, theirs, learner.teacher_taps, ablate=learner.ablates))

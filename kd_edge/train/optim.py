@@ -7,11 +7,13 @@ import math
 import torch
 from torch import nn
 
-from kd_edge.train.recipe import StageConfig
+from kd_edge.train.stage_config import Training
 
 
-def make_optimiser(module: nn.Module, stage: StageConfig) -> torch.optim.Optimizer:
-    """SGD with momentum or AdamW; weight decay on weights only, biases and classifier at their own rates (TSN, TSM).
+def make_optimiser(module: nn.Module, stage: Training) -> torch.optim.Optimizer:
+    """SGD with momentum, Adam or AdamW; weight decay on weights only.
+
+    Biases and classifier learn at their own rates (TSN, TSM).
 
     Every group carries ``rate``, its learning rate relative to the stage's.
     """
@@ -26,7 +28,8 @@ def make_optimiser(module: nn.Module, stage: StageConfig) -> torch.optim.Optimiz
     ]
     if stage.optimiser == "sgd":
         return torch.optim.SGD(options, lr=stage.learning_rate, momentum=stage.momentum)
-    return torch.optim.AdamW(options, lr=stage.learning_rate, betas=(stage.momentum, 0.999))
+    kind = torch.optim.Adam if stage.optimiser == "adam" else torch.optim.AdamW
+    return kind(options, lr=stage.learning_rate, betas=(stage.momentum, 0.999))
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
@@ -35,7 +38,7 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group["rate"]
 
 
-def _rate(module: nn.Module, name: str, stage: StageConfig) -> float:
+def _rate(module: nn.Module, name: str, stage: Training) -> float:
     """Learning rate of a parameter relative to the stage's."""
     owner, _, leaf = name.rpartition(".")
     is_norm = isinstance(module.get_submodule(owner), nn.modules.batchnorm._BatchNorm)
@@ -43,15 +46,18 @@ def _rate(module: nn.Module, name: str, stage: StageConfig) -> float:
     return rate * (stage.head_rate if ".head.classifier" in f".{owner}" else 1.0)
 
 
-def learning_rate(stage: StageConfig, step: int, steps: int) -> float:
+def learning_rate(stage: Training, step: int, steps: int) -> float:
     """Learning rate of a step, 0-based, of ``steps``: a function of progress alone, so resuming needs no state.
 
-    ``step``: divided by 10 at 50 % and again at 75 % (TSN). ``one_cycle``: a cosine from 1/25 up to the full rate over
-    the first 30 %, then a cosine down to 1/10000 (Smith and Topin, "Super-Convergence", 2018).
+    ``step``: times ``decay`` every ``decay_epochs``, or at 50 % and again at 75 % (TSN). ``one_cycle``: a cosine from
+    1/25 up to the full rate over the first 30 %, then a cosine down to 1/10000 (Smith and Topin, "Super-Convergence",
+    2018).
     """
     done = step / steps
     if stage.schedule == "step":
-        return stage.learning_rate * 0.1 ** ((done >= 0.5) + (done >= 0.75))
+        halves = (done >= 0.5) + (done >= 0.75)
+        decays = halves if stage.decay_epochs is None else step * stage.epochs // (steps * stage.decay_epochs)
+        return float(stage.learning_rate * stage.decay**decays)
     rise = 0.3
     if done < rise:
         return _cosine(stage.learning_rate / 25, stage.learning_rate, done / rise)

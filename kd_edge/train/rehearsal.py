@@ -10,15 +10,23 @@ from pathlib import Path
 import torch
 
 from kd_edge.data import validation_split
-from kd_edge.models import ClipModel
 from kd_edge.train.checks import check_batches
 from kd_edge.train.devices import make_fabric
 from kd_edge.train.distil import Learner, teach
 from kd_edge.train.material import Material, Progress, gather_material
-from kd_edge.train.networks import build, load_trained, teacher_weights
+from kd_edge.train.networks import (
+    build,
+    build_teacher,
+    check_classes,
+    load_trained,
+    student_learner,
+    teacher_learner,
+    teacher_weights,
+)
 from kd_edge.train.optim import make_optimiser
 from kd_edge.train.recipe import Recipe
-from kd_edge.train.terms import Shape, Term
+from kd_edge.train.sensors import SensorLearner
+from kd_edge.train.terms import Shape, Teacher, Term
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,25 +77,25 @@ def rehearse(recipe: Recipe, data_root: Path | None = None, *, progress: Progres
         clips = max(recipe.student.batch_size, recipe.teacher.batch_size if recipe.teacher else 0)
         material = gather_material(recipe, data_root, progress, at_most=clips)
         if recipe.teacher is None:
-            return _step(material, "student", None)
-        teacher = build(material, "teacher")
+            return _step(material, "student", student_learner(material, build(material, "student"), None), None)
+        teacher = build_teacher(material)
         if recipe.teacher.weights is None:
-            _step(material, "teacher", None)
+            _step(material, "teacher", teacher_learner(material, teacher), None)
         else:
+            check_classes(recipe.teacher.weights, material.dataset.labels)
             load_trained(teacher, teacher_weights(recipe.teacher.weights))
-        return _step(material, "student", teacher)
+        student = student_learner(material, build(material, "student"), teacher.requires_grad_(False))
+        return _step(material, "student", student, teacher)
     finally:
         torch.set_num_threads(before)
 
 
-def _step(material: Material, name: str, teacher: ClipModel | None) -> Rehearsal:
+def _step(material: Material, name: str, learner: Learner | SensorLearner, teacher: Teacher | None) -> Rehearsal:
     """One optimiser step of a stage on its first batch."""
     recipe, stage = material.recipe, material.stage(name)
     split = material.dataset.split(recipe.split)
-    train, validation = validation_split(split.train, recipe.validation_subjects)
+    train, validation = validation_split(split.train, recipe.validation_subjects, recipe.validation_trials)
     fabric = make_fabric(recipe)
-    losses, shapes = (recipe.losses, recipe.clip_shapes) if teacher else ((), None)
-    learner = Learner(build(material, name), losses, teacher, shapes, stage.label_smoothing, stage.epochs)
     module, optimiser = fabric.setup(learner, make_optimiser(learner, stage))
     if teacher is not None:
         teacher.to(fabric.device)
@@ -98,22 +106,24 @@ def _step(material: Material, name: str, teacher: ClipModel | None) -> Rehearsal
     seen = None
     if teacher is not None:
         with fabric.autocast():
-            seen = teach(teacher, inputs[1], learner.teacher_taps)
+            seen = teach(teacher, inputs[1], learner.teacher_taps, ablate=learner.ablates)
     values, _ = module(inputs[0], labels, seen)
     fabric.backward(values["total"])
     optimiser.step()
     figures = {key: value.item() for key, value in values.items()}
     seconds = time.perf_counter() - start
     stages = [name] if teacher is None else ["student", "teacher"]
-    parameters = {"student": count(learner.model), "teacher": count(teacher), "adapters": count(learner.terms)}
+    terms = learner.terms if isinstance(learner, Learner) else None
+    parameters = {"student": count(learner.model), "teacher": count(teacher), "adapters": count(terms)}
+    layers = (learner.student_layers, learner.teacher_layers) if isinstance(learner, Learner) else ({}, {})
     return Rehearsal(
         samples=(len(train), len(validation), len(split.test)),
         inputs={stage: tuple(clip.shape) for stage, clip in zip(stages, inputs, strict=True)},
         parameters={key: value for key, value in parameters.items() if value},
-        student_layers={path: layer.shape for path, layer in learner.student_layers.items()},
-        teacher_layers={path: layer.shape for path, layer in learner.teacher_layers.items()},
+        student_layers={path: layer.shape for path, layer in layers[0].items()},
+        teacher_layers={path: layer.shape for path, layer in layers[1].items()},
         losses=figures,
-        weights={name: term.weight(1) for name, term in learner.terms.items() if isinstance(term, Term)},
+        weights={name: term.weight(1) for name, term in terms.items() if isinstance(term, Term)} if terms else {},
         seconds=seconds,
         steps_per_epoch=max(1, len(train) // stage.batch_size),
     )

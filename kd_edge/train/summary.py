@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -11,13 +11,15 @@ from typing import Any
 import torch
 
 from kd_edge import __version__, metrics
-from kd_edge.models import ClipModel
+from kd_edge.data import Sample
 from kd_edge.train import scores
 from kd_edge.train.material import Material
+from kd_edge.train.sensors import SensorTeacher
+from kd_edge.train.terms import Teacher
 
 
 def summarise(
-    material: Material, models: Mapping[str, ClipModel], report: Mapping[str, Mapping[str, Any]], device: torch.device
+    material: Material, models: Mapping[str, Teacher], report: Mapping[str, Mapping[str, Any]], device: torch.device
 ) -> dict[str, Any]:
     """Evaluate and describe; the only place where test clips are looked at.
 
@@ -50,8 +52,7 @@ def summarise(
         stage = material.stage(name)
         stages[name] = {
             "modality": stage.modality,
-            "backbone": stage.model.backbone,
-            "temporal": stage.model.temporal,
+            **stage.architecture,
             "epochs": stage.epochs,
             **report[name],
             "validation": validation,
@@ -59,6 +60,8 @@ def summarise(
             "test_samples": len(tested),
             "parameters": sum(p.numel() for p in model.parameters()),
         }
+        if isinstance(model, SensorTeacher) and tested:
+            stages[name] |= _of_sensors(material, model, tested, device)
     return {
         "complete": True,
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -71,10 +74,11 @@ def summarise(
         "unknown_threshold": threshold,
         "calibrated_on": "validation clips"
         if material.validation
-        else "nothing: the recipe has no validation_subjects",
+        else "nothing: the recipe has no validation_subjects or validation_trials",
         "versions": {"kd-edge": __version__} | {name: version(name) for name in ("torch", "torchvision", "numpy")},
         "data_fingerprint": material.fingerprint,
-        "data_fingerprints": {name: cache.fingerprint for name, cache in material.caches.items()},
+        "data_fingerprints": material.fingerprints,
+        "semantics": _semantics(material),
         "recipe_fingerprint": recipe.fingerprint(),
         "threads": torch.get_num_threads(),
         "device": str(device),
@@ -82,16 +86,47 @@ def summarise(
     }
 
 
+def _of_sensors(
+    material: Material, model: SensorTeacher, tested: Sequence[Sample], device: torch.device
+) -> dict[str, Any]:
+    """Figures of each sensor's own network, and what similarity between a batch's samples would change.
+
+    In evaluation a sample's result does not depend on its neighbours. The published figures are of batches in the order
+    of the classes, where the similarity matrix of Eq. 4 tells what the neighbours are: both stand side by side.
+    """
+    labels, found = material.dataset.labels, {}
+    usual = model.networks.similarity
+    for similarity in ("identity", "batch"):
+        model.networks.similarity = similarity
+        logits, together, truth = scores.predict_sensors(model, material.evaluation_loader("teacher", tested), device)
+        found[similarity] = {"together": scores.accuracy(together, truth)} | {
+            sensor: scores.accuracy(logits[:, k], truth) for k, sensor in enumerate(model.sensors)
+        }
+        if similarity == usual:
+            heads = {s: scores.of_present(logits[:, k], truth, labels) for k, s in enumerate(model.sensors)}
+    model.networks.similarity = usual
+    return {"sensors": heads, "similarity": found, "lacking": material.lacking}
+
+
 def _protocol(material: Material) -> dict[str, Any]:
     return {
         "dataset": material.dataset.name,
         "split": material.recipe.split,
         "validation_subjects": list(material.recipe.validation_subjects),
+        "validation_trials": list(material.recipe.validation_trials),
         "train_samples": len(material.train),
         "validation_samples": len(material.validation),
         "test_samples": len(material.test),
         "skipped": material.skipped,
     }
+
+
+def _semantics(material: Material) -> dict[str, Any] | None:
+    """Where the class names' vectors came from, and the words that had none."""
+    found = material.semantics
+    if found is None:
+        return None
+    return {"source": found.source, "size": found.vectors.shape[1], "unknown_words": dict(found.unknown)}
 
 
 def _student_model(material: Material) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One distillation term: which layers it looks at, the adapters it trains, and its value."""
+"""One distillation term: which layers it looks at, the adapters it trains, and its value over all teachers."""
 
 from __future__ import annotations
 
@@ -10,48 +10,33 @@ from torch import Tensor, nn
 
 from kd_edge.errors import TrainingError
 from kd_edge.models import ClipModel
+from kd_edge.models.bninception import SAKDN_LAYERS
+from kd_edge.models.heads import RelationHead
 from kd_edge.models.layers import check_layer
 from kd_edge.train import losses as L
 from kd_edge.train.loss_config import (
+    BETWEEN_CLIPS,
     AttentionLoss,
     CcskdLoss,
     CorrelationLoss,
     DkdLoss,
     FitnetLoss,
+    GsdmLoss,
     LogitsLoss,
     Loss,
     MgcamLoss,
     RkdLoss,
+    SemanticLoss,
     SimilarityLoss,
     SoftTargetLoss,
 )
+from kd_edge.train.observation import Observation, Tap
+from kd_edge.train.sensors import BLOCKS, SensorTeacher
+
+Teacher = ClipModel | SensorTeacher
 
 Shape = tuple[int, ...]
 Who = Literal["student", "teacher"]
-
-
-class Tap(NamedTuple):
-    """A layer that is looked at.
-
-    Attributes:
-        path: Module path.
-        segments: ``mean`` sees its mean over a clip's segments (B, ...), ``fold`` every frame (B*T, ...).
-    """
-
-    path: str
-    segments: Literal["mean", "fold"]
-
-
-class Observation(NamedTuple):
-    """What a network made of a batch of clips.
-
-    Attributes:
-        logits: (B, K).
-        taps: Only what a term asked for.
-    """
-
-    logits: Tensor
-    taps: Mapping[Tap, Tensor]
 
 
 class Layer(NamedTuple):
@@ -67,14 +52,17 @@ class Layer(NamedTuple):
 
 
 class Term(nn.Module):
-    """A configured loss between two observations, with the adapters it trains (dropped at export).
+    """A configured loss between a student and its teachers, with the adapters it trains (dropped at export).
+
+    Of several teachers the value is the mean (Eq. 17, 23 and 24 of the SAKDN paper), each over the clips it could see.
 
     Args:
         config: The recipe's table.
         student: For its layers.
         teacher: Likewise.
-        layers: Every tapped layer by path: the student's and the teacher's.
+        layers: Every tapped layer by path: the student's and the teacher's (one network's, where there are several).
         epochs: Length of the run, for terms on a schedule.
+        class_vectors: (K, D) of the class names, for terms that compare with them.
 
     Raises:
         TrainingError: The networks' layers do not pair up.
@@ -84,9 +72,10 @@ class Term(nn.Module):
         self,
         config: Loss,
         student: ClipModel,
-        teacher: ClipModel,
+        teacher: Teacher,
         layers: tuple[Mapping[str, Layer], Mapping[str, Layer]],
         epochs: int,
+        class_vectors: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.config = config
@@ -95,37 +84,60 @@ class Term(nn.Module):
         self.teacher_taps = [Tap(path, how) for path in tapped_layers(config, teacher, "teacher")]
         mine = [layers[0][tap.path] for tap in self.student_taps]
         theirs = [layers[1][tap.path] for tap in self.teacher_taps]
-        self.adapters = _adapters(config, mine, theirs)
+        _check_teacher(config, teacher)
+        self.adapters = nn.ModuleList(_adapters(config, mine, theirs) for _ in range(teachers_in(teacher)))
         self.schedule = L.ccskd_schedule(config.schedule, epochs=epochs) if isinstance(config, CcskdLoss) else None
+        self.register_buffer("class_vectors", class_vectors, persistent=False)
+
+    @property
+    def ablates(self) -> bool:
+        """Whether it compares with what the networks make of a clip without content."""
+        return isinstance(self.config, GsdmLoss)
 
     def weight(self, epoch: int) -> float:
         """Factor in the total loss in an epoch, counted from 1."""
         warmup = self.config.warmup_epochs
         return self.config.weight * (min(epoch / warmup, 1.0) if warmup else 1.0)
 
-    def forward(self, mine: Observation, seen: Observation, labels: Tensor, epoch: int) -> Tensor:
-        """Value of the term before its weight, a scalar; no gradient flows into the teacher's observation."""
+    def forward(self, mine: Observation, seen: Sequence[Observation], labels: Tensor, epoch: int) -> Tensor:
+        """Value of the term before its weight, a scalar; no gradient flows into the teachers' observations."""
+        least = 2 if self.config.kind in BETWEEN_CLIPS else 1
+        value, shares = mine.logits.new_zeros((), dtype=torch.float32), 0.0
+        for adapters, teacher in zip(self.adapters, seen, strict=True):
+            present = teacher.present
+            if present is None or bool(present.all()):
+                value, shares = value + self._between(adapters, mine, teacher, labels, epoch), shares + 1
+            elif int(present.sum()) >= least:
+                share = float(present.float().mean())
+                part = self._between(adapters, mine.of(present), teacher.of(present), labels[present], epoch)
+                value, shares = value + share * part, shares + share
+        weighed = isinstance(self.config, SoftTargetLoss) and self.config.teachers == "attention"
+        return value if weighed or shares == 0 else value / shares
+
+    def _between(self, adapters: nn.Module, mine: Observation, seen: Observation, labels: Tensor, epoch: int) -> Tensor:
+        """The term between the student and one teacher."""
         config = self.config
         students = [mine.taps[tap] for tap in self.student_taps]
         teachers = [seen.taps[tap] for tap in self.teacher_taps]
         match config:
             case SoftTargetLoss():
-                return L.soft_target(mine.logits, seen.logits, temperature=config.temperature)
+                weights = seen.attention if config.teachers == "attention" else None
+                return L.soft_target(mine.logits, seen.logits, temperature=config.temperature, weights=weights)
             case LogitsLoss():
                 return L.logit_mse(mine.logits, seen.logits)
             case DkdLoss():
                 return L.dkd(mine.logits, seen.logits, labels, **_options(config))
             case MgcamLoss():
-                adapters = self.adapters if isinstance(self.adapters, L.MgcamAdapters) else None
-                return L.mgcam(students, teachers, adapters=adapters, **_options(config))
+                projections = adapters if isinstance(adapters, L.MgcamAdapters) else None
+                return L.mgcam(students, teachers, adapters=projections, **_options(config))
             case FitnetLoss():
-                return L.hint_mse(self.adapters(students[0]), teachers[0])
+                return L.hint_mse(adapters(students[0]), teachers[0])
             case AttentionLoss():
                 return L.attention_transfer(students, teachers, variant=config.variant)
             case SimilarityLoss():
                 return L.similarity_preserving(students[0], teachers[0])
             case CorrelationLoss():
-                embedding = self.adapters if isinstance(self.adapters, L.CorrelationEmbedding) else None
+                embedding = adapters if isinstance(adapters, L.CorrelationEmbedding) else None
                 options = _options(config, "embedding")
                 return L.correlation_congruence(students[0], teachers[0], embedding=embedding, **options)
             case RkdLoss():
@@ -135,11 +147,49 @@ class Term(nn.Module):
                     angle * L.rkd_angle(students[0], teachers[0]) if angle else zero
                 )
             case CcskdLoss():
-                assert isinstance(self.adapters, L.CcskdConnectors)
+                assert isinstance(adapters, L.CcskdConnectors)
                 return L.ccskd(
                     students, teachers, mine.logits, seen.logits, labels,
-                    epoch=epoch, connectors=self.adapters, schedule=self.schedule, temperature=config.temperature,
+                    epoch=epoch, connectors=adapters, schedule=self.schedule, temperature=config.temperature,
                 )  # fmt: skip
+            case GsdmLoss():
+                assert mine.ablated is not None
+                assert seen.ablated is not None
+                return L.gsdm(
+                    students, teachers, mine.logits, mine.ablated, seen.logits, seen.ablated,
+                    self.get_buffer("class_vectors"), **_options(config, "ablation"),
+                )  # fmt: skip
+            case SemanticLoss():
+                return L.semantic_preserving(adapters(students[0]), teachers[0], reduction=config.reduction)
+
+
+def teachers_in(teacher: Teacher) -> int:
+    """Number of networks that teach."""
+    return len(teacher.sensors) if isinstance(teacher, SensorTeacher) else 1
+
+
+def _check_teacher(config: Loss, teacher: Teacher) -> None:
+    """Refuse what a term asks of teachers that these are not."""
+    if not isinstance(teacher, SensorTeacher):
+        if isinstance(config, SoftTargetLoss) and config.teachers == "attention":
+            raise TrainingError(
+                "soft_target with teachers = 'attention' and a single teacher",
+                "several sensors, and [teacher.model] attention = true",
+                "set teachers = 'mean'",
+            )
+        return
+    if isinstance(config, SoftTargetLoss) and config.teachers == "attention" and not teacher.attends:
+        raise TrainingError(
+            "soft_target with teachers = 'attention', and teachers without attention",
+            "[teacher.model] attention = true",
+            "set teacher.model.attention=true, or teachers = 'mean'",
+        )
+    if getattr(config, "segments", "mean") == "fold":
+        raise TrainingError(
+            f"loss '{config.kind}' with segments = 'fold' and sensors as teachers, which have no segments",
+            "segments = 'mean'",
+            "change segments",
+        )
 
 
 def _options(config: Loss, *without: str) -> dict[str, Any]:
@@ -161,7 +211,7 @@ def per_clip(feature: Tensor, segments: int, how: Literal["mean", "fold"]) -> Te
     return feature.reshape(-1, segments, *feature.shape[1:]).mean(dim=1, dtype=precise)  # (B*T, ...) -> (B, ...)
 
 
-def tapped_layers(config: Loss, model: ClipModel, who: Who) -> tuple[str, ...]:
+def tapped_layers(config: Loss, model: Teacher, who: Who) -> tuple[str, ...]:
     """Module paths that a term looks at in one network: the recipe's, or the method's own choice.
 
     Raises:
@@ -169,10 +219,11 @@ def tapped_layers(config: Loss, model: ClipModel, who: Who) -> tuple[str, ...]:
     """
     named: tuple[str, ...] = getattr(config, f"{who}_layers", ())
     for path in named:
-        check_layer(model, path)
+        model.check_place(path) if isinstance(model, SensorTeacher) else check_layer(model, path)
     if named:
         return named
-    stages = tuple(f"backbone.{path}" for path in model.backbone.stages)
+    stages = model.stages if isinstance(model, SensorTeacher) else image_stages(model)
+    feature = model.feature if isinstance(model, SensorTeacher) else "backbone"
     match config:
         case MgcamLoss() | AttentionLoss() | CcskdLoss():
             return stages
@@ -181,9 +232,39 @@ def tapped_layers(config: Loss, model: ClipModel, who: Who) -> tuple[str, ...]:
         case SimilarityLoss():
             return (stages[-1],)
         case CorrelationLoss() | RkdLoss():
-            return ("backbone",)
+            return (feature,)
+        case GsdmLoss():
+            if config.student_layers or config.teacher_layers:
+                raise TrainingError(
+                    f"loss 'gsdm' with {'student' if config.student_layers else 'teacher'}_layers alone",
+                    "the layers of both networks, or of neither",
+                    f"add {who}_layers",
+                )
+            return BLOCKS if isinstance(model, SensorTeacher) else five_stages(model)
+        case SemanticLoss():
+            return (semantic_layer(model),) if isinstance(model, ClipModel) else (feature,)
         case SoftTargetLoss() | LogitsLoss() | DkdLoss():
             return ()
+
+
+def image_stages(model: ClipModel) -> tuple[str, ...]:
+    """The four stage outputs of an image network."""
+    return tuple(f"backbone.{path}" for path in model.backbone.stages)
+
+
+def five_stages(model: ClipModel) -> tuple[str, ...]:
+    """Five layers that correspond to the five blocks of a VGG (Eq. 22 for BN-Inception)."""
+    parts = dict(model.backbone.named_children())
+    if "inception_5b" in parts:
+        return tuple(f"backbone.{path}" for path in SAKDN_LAYERS)
+    if {"relu", "layer1"} <= parts.keys():
+        return ("backbone.relu", *image_stages(model))
+    return (image_stages(model)[0], *image_stages(model))  # the first stage twice: there is nothing before it
+
+
+def semantic_layer(model: ClipModel) -> str:
+    """The layer whose values a semantic loss compares: a relation head's projection, else the feature vector."""
+    return "head.project" if isinstance(model.head, RelationHead) else "backbone"
 
 
 def _adapters(config: Loss, mine: Sequence[Layer], theirs: Sequence[Layer]) -> nn.Module:
@@ -198,8 +279,10 @@ def _adapters(config: Loss, mine: Sequence[Layer], theirs: Sequence[Layer]) -> n
             return L.CcskdConnectors(_channels(mine, config), _channels(theirs, config), rectify=rectify)
         case CorrelationLoss() if config.variant == "delta":
             return L.CorrelationEmbedding(_size(mine[0]), _size(theirs[0]), config.embedding)
+        case SemanticLoss() if mine[0].shape != theirs[0].shape:
+            return nn.Sequential(nn.Flatten(1), nn.Linear(_size(mine[0]), _size(theirs[0])))
         case _:
-            return nn.Module()
+            return nn.Identity()
 
 
 def _channels(layers: Sequence[Layer], config: Loss) -> list[int]:

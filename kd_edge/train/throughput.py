@@ -14,11 +14,13 @@ from lightning_fabric import Fabric
 from kd_edge.models import ClipModel
 from kd_edge.train.clips import Batch
 from kd_edge.train.devices import make_fabric
-from kd_edge.train.distil import Learner, teach
+from kd_edge.train.distil import teach
 from kd_edge.train.material import Material, Progress, gather_material
-from kd_edge.train.networks import build
+from kd_edge.train.networks import build, build_teacher, student_learner
+from kd_edge.train.observation import Observation
 from kd_edge.train.optim import make_optimiser
 from kd_edge.train.recipe import Recipe
+from kd_edge.train.terms import Teacher
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ def step_cost(material: Material, rounds: int) -> tuple[float, StepCost]:
     """Clips per second of the whole training step, and where its time goes."""
     recipe, stage = material.recipe, material.recipe.student
     fabric = make_fabric(recipe)
-    teacher = build(material, "teacher").to(memory_format=torch.channels_last) if recipe.teacher else None
+    teacher = build_teacher(material).to(memory_format=torch.channels_last) if recipe.teacher else None
     if teacher is not None:
         teacher.to(fabric.device)
     distilled = _Step(fabric, build(material, "student"), material, teacher)
@@ -125,19 +127,18 @@ def step_cost(material: Material, rounds: int) -> tuple[float, StepCost]:
 class _Step:
     """A learner with its optimiser, and the teacher it looks at."""
 
-    def __init__(self, fabric: Fabric, model: ClipModel, material: Material, teacher: ClipModel | None) -> None:
-        recipe, stage = material.recipe, material.recipe.student
-        losses = recipe.losses if teacher else ()
-        learner = Learner(model, losses, teacher, recipe.clip_shapes, stage.label_smoothing, stage.epochs)
+    def __init__(self, fabric: Fabric, model: ClipModel, material: Material, teacher: Teacher | None) -> None:
+        learner = student_learner(material, model, teacher)
         learner.to(memory_format=torch.channels_last)
         self._learner, self._fabric, self._teacher = learner, fabric, teacher
-        self._module, self._optimiser = fabric.setup(learner, make_optimiser(learner, stage))
+        self._module, self._optimiser = fabric.setup(learner, make_optimiser(learner, material.recipe.student))
 
-    def look(self, batch: Batch) -> object:
+    def look(self, batch: Batch) -> tuple[Observation, ...]:
         """The teacher's forward pass."""
         assert self._teacher is not None
         with self._fabric.autocast():
-            return teach(self._teacher, batch["inputs"][1], self._learner.teacher_taps)
+            taps, ablate = self._learner.teacher_taps, self._learner.ablates
+            return teach(self._teacher, batch["inputs"][1], taps, ablate=ablate)
 
     def __call__(self, batch: Batch) -> None:
         """Forward and backward, with the teacher's forward pass where there is one."""

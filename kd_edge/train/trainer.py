@@ -19,10 +19,21 @@ from kd_edge.train.devices import make_fabric
 from kd_edge.train.distil import Learner, teach
 from kd_edge.train.events import EpochDone, Event, Finished, Prepared, StageStarted, StepDone
 from kd_edge.train.material import Material, Progress, gather_material
-from kd_edge.train.networks import build, load_trained, rehearse_losses, teacher_weights
+from kd_edge.train.networks import (
+    build,
+    build_teacher,
+    check_classes,
+    load_trained,
+    rehearse_losses,
+    student_learner,
+    teacher_learner,
+    teacher_weights,
+)
 from kd_edge.train.optim import learning_rate, make_optimiser, set_learning_rate
 from kd_edge.train.recipe import Recipe
+from kd_edge.train.sensors import SensorLearner
 from kd_edge.train.summary import summarise
+from kd_edge.train.terms import Teacher
 
 __all__ = ["EpochDone", "Event", "Finished", "Prepared", "StageStarted", "StepDone", "train"]
 
@@ -107,7 +118,9 @@ def train(
         rehearse_losses(material)
         teacher = (yield from _teacher(session)) if recipe.teacher else None
         student = yield from _student(session, teacher)
-        models = {"teacher": teacher, "student": student} if teacher else {"student": student}
+        models: dict[str, Teacher] = (
+            {"student": student} if teacher is None else {"teacher": teacher, "student": student}
+        )
         summary = summarise(material, models, session.report, fabric.device)
         if session.writes:
             plots.plot_run(run.read_metrics(run_dir), summary, material.dataset.labels, run_dir / "plots")
@@ -115,24 +128,25 @@ def train(
         yield Finished(run_dir, summary)
 
 
-def _teacher(session: _Session) -> Generator[Event, None, ClipModel]:
-    """Load a trained teacher, or train it on the labels alone."""
+def _teacher(session: _Session) -> Generator[Event, None, Teacher]:
+    """Load a trained teacher, or train it: on the labels alone, sensors on the class names too."""
     stage = session.recipe.teacher
     assert stage is not None
-    model = build(session.material, "teacher")
+    model = build_teacher(session.material)
     trained = session.folder / run.TEACHER
     if "teacher" in session.report:
         load_trained(model, trained)  # the interrupted run had finished it
     elif session.teacher_run is not None:
         session.report["teacher"] = run.same_teacher(
-            session.teacher_run, session.recipe, session.material.caches["teacher"].fingerprint
+            session.teacher_run, session.recipe, session.material.fingerprints["teacher"]
         )
         load_trained(model, session.teacher_run / run.TEACHER)
     elif stage.weights is not None:
+        check_classes(stage.weights, session.material.dataset.labels)
         load_trained(model, teacher_weights(stage.weights))
         session.report["teacher"] = {"selected_epoch": 0, "selected_by": f"weights {stage.weights}", "seconds": 0.0}
     else:
-        learner = Learner(model, label_smoothing=stage.label_smoothing)
+        learner = teacher_learner(session.material, model)
         session.report["teacher"] = yield from _fit(session, "teacher", learner, None)
     if session.writes:
         run.save_weights(trained, model.state_dict())
@@ -142,12 +156,10 @@ def _teacher(session: _Session) -> Generator[Event, None, ClipModel]:
     return model.to(session.fabric.device).eval()
 
 
-def _student(session: _Session, teacher: ClipModel | None) -> Generator[Event, None, ClipModel]:
+def _student(session: _Session, teacher: Teacher | None) -> Generator[Event, None, ClipModel]:
     """Train the student on labels and teacher (Alg. 1 of the MGCAM paper)."""
-    recipe = session.recipe
     model = build(session.material, "student")
-    stage = recipe.student
-    learner = Learner(model, recipe.losses, teacher, recipe.clip_shapes, stage.label_smoothing, stage.epochs)
+    learner = student_learner(session.material, model, teacher)
     session.report["student"] = yield from _fit(session, "student", learner, teacher)
     if session.writes:
         run.save_weights(session.folder / run.STUDENT, model.state_dict())
@@ -155,7 +167,7 @@ def _student(session: _Session, teacher: ClipModel | None) -> Generator[Event, N
 
 
 def _fit(
-    session: _Session, name: str, learner: Learner, teacher: ClipModel | None
+    session: _Session, name: str, learner: Learner | SensorLearner, teacher: Teacher | None
 ) -> Generator[Event, None, dict[str, Any]]:
     """Train one stage; afterwards its model holds the selected weights. Returns what the summary says of the stage."""
     fabric, material, recipe = session.fabric, session.material, session.recipe
@@ -195,7 +207,8 @@ def _fit(
             seen = None
             if teacher is not None:
                 with fabric.autocast():
-                    seen = teach(teacher, inputs[1], learner.teacher_taps)  # the same clips, its modality
+                    # The same clips, its modality.
+                    seen = teach(teacher, inputs[1], learner.teacher_taps, ablate=learner.ablates)
             losses, logits = module(inputs[0], labels, seen, epoch)
             values = {key: value.item() for key, value in losses.items()}  # the one wait for the device
             checks.check_finite(values, name, epoch, step + 1, session.folder)
@@ -243,7 +256,7 @@ def _save(
     session: _Session,
     name: str,
     epoch: int,
-    learner: Learner,
+    learner: Learner | SensorLearner,
     optimiser: Any,
     best: dict[str, Any],
     seconds: float,

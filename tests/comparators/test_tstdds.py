@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from kd_edge import recipes
-from kd_edge.comparators import TstddsConfig, run_tstdds, tstdds
+from kd_edge.comparators import TstddsConfig, run_comparator, tstdds
 from kd_edge.data import ImageFormat, Sample, Split
 from kd_edge.data.dataset import split_by_subject
 from kd_edge.errors import DataError, TrainingError
@@ -45,7 +45,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path) -> Fi
         seen: list[tuple[str, int, int]] = []
         torch.manual_seed(5)
         before = torch.random.get_rng_state()
-        summary = run_tstdds(small(), folder, progress=lambda *event: seen.append(event))
+        summary = run_comparator(small(), folder, progress=lambda *event: seen.append(event))
         assert torch.equal(torch.random.get_rng_state(), before)  # the caller's generator is left alone
     # every phase reaches its end
     last = {what: (done, total) for what, done, total in seen}
@@ -115,24 +115,24 @@ def test_colour_frames_and_sum_pooling(tmp_path: Path) -> None:
     config = small(modality="rgb")
     coding = config.coding.model_copy(update={"pooling": "sum"})
     streams = config.streams.model_copy(update={"epochs": 1})
-    summary = run_tstdds(config.model_copy(update={"coding": coding, "streams": streams}), tmp_path / "run")
+    summary = run_comparator(config.model_copy(update={"coding": coding, "streams": streams}), tmp_path / "run")
     assert summary["stages"]["student"]["modality"] == "rgb"
 
 
 def test_an_unknown_modality_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no modality 'nirr' \(did you mean 'nir'\?\)"):
-        run_tstdds(small(modality="nirr"), tmp_path / "run")
+        run_comparator(small(modality="nirr"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_an_unknown_split_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no split 'subject' \(did you mean 'subjects'\?\)"):
-        run_tstdds(small(split="subject"), tmp_path / "run")
+        run_comparator(small(split="subject"), tmp_path / "run")
 
 
 def test_a_test_subject_cannot_be_held_out(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="validation subject '4' is not on the training side"):
-        run_tstdds(small(validation_subjects=["4"]), tmp_path / "run")
+        run_comparator(small(validation_subjects=["4"]), tmp_path / "run")
 
 
 class Squares:
@@ -195,7 +195,7 @@ def run_squares(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
         monkeypatch.setattr(tstdds, "open_dataset", lambda data, root: squares or Squares())
         streams = {"backbone": "tiny", "epochs": epochs, "learning_rate": 0.01, "flow_fields": 4}
         config = small(streams=streams, **changes)
-        return run_tstdds(config, tmp_path / folder)
+        return run_comparator(config, tmp_path / folder)
 
     return run
 
@@ -260,16 +260,16 @@ def test_an_interrupted_run_starts_again_and_repeats_with_its_seed(
 def test_finished_runs_and_those_of_another_kind_are_kept(finished: Finished, tmp_path: Path) -> None:
     before = (finished[0] / "summary.json").read_bytes()
     with pytest.raises(TrainingError, match="holds a run already"):
-        run_tstdds(small(), finished[0])
+        run_comparator(small(), finished[0])
     assert (finished[0] / "summary.json").read_bytes() == before
 
     (tmp_path / "recipe.toml").write_text('name = "student"\nsplit = "subjects"\n', encoding="utf-8")
     with pytest.raises(TrainingError, match="holds a run already"):
-        run_tstdds(small(), tmp_path)
+        run_comparator(small(), tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["recipe.toml"]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(TrainingError, match="cannot be written"):
-        run_tstdds(small(), tmp_path / "file" / "run")
+        run_comparator(small(), tmp_path / "file" / "run")

@@ -28,8 +28,9 @@ def test_a_report_counts_and_names(small_utd: Path) -> None:
     report = check(dataset, None, lambda *at: calls.append(at))
     assert calls[-1] == (8, 8)
     assert (report.samples, report.complete, report.faultless) == (8, 6, False)
-    depth, pose, _skeleton, inertial = report.modalities
+    depth, pose, _skeleton, inertial, *worn = report.modalities
     assert (depth.usable, pose.usable, inertial.usable) == (7, 8, 7)
+    assert [(m.modality, m.usable) for m in worn] == [("accelerometer", 7), ("gyroscope", 7)]
     assert re.search(r"a1_s1_t1_depth\.mat is damaged", depth.unusable["a1_s1_t1"])
     assert re.search(r"no file .*a1_s1_t3_inertial\.mat", inertial.unusable["a1_s1_t3"])
     assert depth.frames == (4, 4, 4)
@@ -115,6 +116,14 @@ def test_whether_a_split_could_be_trained(ntu_tree: Path) -> None:
     assert "no training sample of 'drop'" in str(report.split.fault)
     assert not report.trainable
     assert check(NtuRgbd(ntu_tree), ["rgb"], quick=True, split="cross_subject").trainable
+
+
+def test_a_split_can_be_trained_with_signals_too() -> None:
+    dataset = Synthetic(clips_per_class=4, subjects=4, height_px=32, width_px=32, fps=5)
+    report = check(dataset, ["nir", "accelerometer"], split="subjects")
+    assert report.split == SplitReport("subjects", 30, 0, 10)
+    assert report.faultless
+    assert report.modalities[1].seconds == pytest.approx(report.modalities[0].seconds, abs=0.011)
 
 
 @pytest.mark.parametrize(

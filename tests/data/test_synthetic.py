@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from kd_edge.data.actions import Manner, perform
+from kd_edge.data.dataset import SignalFormat, Wearables
 from kd_edge.data.figure import Body
 from kd_edge.data.render import Film
 from kd_edge.data.scene import Camera, Look
@@ -96,6 +97,59 @@ def test_another_process_paints_the_same_bits(dataset: Synthetic) -> None:
     ]
     here.append(hashlib.sha256(SyntheticStream(height=60, width=80).frame(200)[0]).hexdigest())
     assert done.stdout.split() == here
+
+
+def test_the_figure_wears_sensors(dataset: Synthetic) -> None:
+    assert isinstance(dataset, Wearables)
+    assert dataset.modalities == ("rgb", "nir", "accelerometer", "gyroscope", "accelerometer_phone")
+    assert dataset.sensors == ("accelerometer", "gyroscope", "accelerometer_phone")
+    sample = dataset.samples[3]
+    seconds = dataset.open(sample, "nir").seconds
+    for sensor in dataset.sensors:
+        clip = dataset.open(sample, sensor)
+        assert clip.frames.dtype == np.float32
+        assert clip.frames.shape == (len(clip), 3)
+        assert np.diff(clip.stamps_ns).tolist() == [10_000_000] * (len(clip) - 1)
+        assert 0 <= seconds - clip.seconds < 0.011
+        low, high = dataset.signal_format(sensor).value_range
+        assert low <= clip.frames.min() < clip.frames.max() <= high
+        with pytest.raises(DataError, match="is a signal"):
+            dataset.image_format(sensor)
+    assert dataset.signal_format("gyroscope") == SignalFormat("degree/s", (-1000.0, 1000.0), 100.0)
+    with pytest.raises(DataError, match="did you mean 'gyroscope'"):
+        dataset.signal_format("gyroskope")
+    with pytest.raises(DataError, match="no modality 'rgb'"):
+        dataset.signal_format("rgb")
+
+
+def test_signals_depend_on_seed_and_id_alone(dataset: Synthetic) -> None:
+    sample = dataset.samples[11]
+    alone = Synthetic(clips_per_class=8, subjects=4, **SMALL)
+    other = Synthetic(clips_per_class=8, subjects=4, seed=1, **SMALL)
+    for sensor in dataset.sensors:
+        assert np.array_equal(alone.open(sample, sensor).frames, dataset.open(sample, sensor).frames)
+        assert not np.array_equal(other.open(sample, sensor).frames[:50], alone.open(sample, sensor).frames[:50])
+        assert other.content_key(sample, sensor) != alone.content_key(sample, sensor)
+    assert len({dataset.content_key(sample, m) for m in dataset.modalities}) == 5
+
+
+def test_a_watch_on_a_hand_at_rest_feels_one_g(dataset: Synthetic) -> None:
+    """Before somebody stands up nothing moves much: 1 g but for the sensor's faults, whatever the way it is held."""
+    standing = [s for s in dataset.samples if dataset.labels[s.label] == "stand up"]
+    forces = [np.linalg.norm(dataset.open(s, "accelerometer_phone").frames[:3], axis=1).mean() for s in standing]
+    assert np.median(forces) == pytest.approx(1.0, abs=0.1)
+    seated = [dataset.open(s, "accelerometer_phone").frames for s in standing]
+    # the thigh lies while sitting and hangs while standing: gravity goes from across it to along it
+    assert np.mean([f[-1, 0] for f in seated]) < -0.8
+    assert np.mean([f[0, 0] for f in seated]) > -0.6
+
+
+def test_pictures_of_earlier_versions_stay_as_they_were(dataset: Synthetic) -> None:
+    """Caches made before are still found, and their content is what would be painted now."""
+    sample = dataset.samples[11]
+    keys = [dataset.content_key(sample, m)[:16] for m in ("rgb", "nir")]
+    assert keys == ["a6c9f2702ee2d94f", "80905d3faca51d6e"]
+    assert len(dataset.open(sample, "nir")) == 47
 
 
 def test_the_last_quarter_of_the_subjects_is_the_test_side(dataset: Synthetic) -> None:

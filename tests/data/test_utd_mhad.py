@@ -9,6 +9,7 @@ import scipy.io
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kd_edge.data.dataset import SignalFormat, Wearables
 from kd_edge.data.utd_mhad import LABELS, UtdMhad, depth_clip, sample_of
 from kd_edge.errors import DataError
 
@@ -17,7 +18,7 @@ def test_time_comes_first_and_modalities_share_their_seconds(small_utd: Path) ->
     dataset = UtdMhad(small_utd)
     sample = dataset.samples[0]
     assert (sample.id, sample.subject, sample.trial, sample.label) == ("a1_s1_t1", "1", "1", 0)
-    assert dataset.modalities == ("depth", "pose", "skeleton", "inertial")
+    assert dataset.modalities == ("depth", "pose", "skeleton", "inertial", "accelerometer", "gyroscope")
     stored = scipy.io.loadmat(small_utd / "Depth" / "a1_s1_t1_depth.mat")["d_depth"]
     depth = dataset.open(sample, "depth")
     assert depth.frames.shape == (4, 240, 320)
@@ -125,6 +126,53 @@ def test_content_key_follows_the_content(small_utd: Path) -> None:
     assert UtdMhad(small_utd).content_key(first, "depth") != before
 
 
+def test_the_worn_sensors_are_the_halves_of_the_inertial_file(small_utd: Path) -> None:
+    dataset = UtdMhad(small_utd)
+    sample = dataset.samples[0]
+    assert isinstance(dataset, Wearables)
+    assert dataset.sensors == ("accelerometer", "gyroscope")
+    stored = scipy.io.loadmat(small_utd / "Inertial" / "a1_s1_t1_inertial.mat")["d_iner"].astype(np.float32)
+    for sensor, columns in (("accelerometer", stored[:, :3]), ("gyroscope", stored[:, 3:])):
+        clip = dataset.open(sample, sensor)
+        assert np.array_equal(clip.frames, columns)
+        assert clip.frames.flags.c_contiguous
+        assert np.array_equal(clip.stamps_ns, dataset.open(sample, "inertial").stamps_ns)
+        with pytest.raises(DataError, match="is a signal"):
+            dataset.image_format(sensor)
+    assert dataset.signal_format("accelerometer") == SignalFormat("g", (-8.0, 8.0), 79.0)
+    assert dataset.signal_format("gyroscope") == SignalFormat("degree/s", (-1000.0, 1000.0), 79.0)
+    with pytest.raises(DataError, match=r"'gyroscop' \(did you mean 'gyroscope'\?\)"):
+        dataset.signal_format("gyroscop")
+    with pytest.raises(DataError, match="no modality 'depth'"):
+        dataset.signal_format("depth")
+
+
+def test_content_key_of_a_signal_covers_what_its_stamps_are_made_from(small_utd: Path) -> None:
+    dataset = UtdMhad(small_utd)
+    sample = dataset.samples[0]
+    before = [dataset.content_key(sample, m) for m in ("inertial", "accelerometer", "gyroscope", "depth")]
+    assert len(set(before)) == 4
+    scipy.io.savemat(dataset.path(sample, "skeleton"), {"d_skel": np.zeros((20, 3, 7))})
+    after = [UtdMhad(small_utd).content_key(sample, m) for m in ("inertial", "accelerometer", "gyroscope", "depth")]
+    assert [a == b for a, b in zip(after, before, strict=True)] == [False, False, False, True]
+    dataset.path(sample, "skeleton").unlink()
+    with pytest.raises(DataError, match=r"a1_s1_t1_skeleton\.mat"):
+        UtdMhad(small_utd).content_key(sample, "gyroscope")
+
+
+def test_mirroring_swaps_swipes_and_circles_and_nothing_else() -> None:
+    mirrored = UtdMhad.flip_labels
+    assert mirrored is not None
+    assert [mirrored[label] for label in mirrored] == list(range(27))
+    changed = {LABELS[a]: LABELS[b] for a, b in enumerate(mirrored) if a != b}
+    assert changed == {
+        "swipe left": "swipe right",
+        "swipe right": "swipe left",
+        "draw circle clockwise": "draw circle counter-clockwise",
+        "draw circle counter-clockwise": "draw circle clockwise",
+    }
+
+
 def test_incomplete_copy_cannot_be_split(small_utd: Path) -> None:
     with pytest.raises(DataError, match=r"no training sample of 'wave'.* and 20 more"):
         UtdMhad(small_utd).split("odd_even")
@@ -172,6 +220,8 @@ def test_the_real_data_set(utd_root: Path) -> None:
     assert sides["trials"] == (432, 429)
     assert sides["odd_even"] == (431, 430)
     assert sides["subject_1"] == (754, 107)
+    acceleration = [dataset.open(s, "accelerometer") for s in dataset.samples[::100]]
+    assert np.median([np.linalg.norm(c.frames, axis=1).mean() for c in acceleration]) == pytest.approx(1.1, abs=0.2)
     clip = depth_clip(utd_root / "Depth" / "a1_s1_t1_depth.mat")
     assert clip.frames.shape == (48, 240, 320)
     assert os.path.commonpath([dataset.path(dataset.samples[0], "depth"), utd_root]) == str(utd_root)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kd_edge import recipes
-from kd_edge.comparators import check_tstdds
+from kd_edge.comparators import check_comparator
 from kd_edge.study.plan import Planned, load_study, plan
 from kd_edge.study.report import report
 from kd_edge.study.runner import run_study
@@ -70,7 +70,7 @@ def test_the_classical_row_runs_to_its_end_on_ntu_rgbd(ntu_tree: Path, tmp_path:
     shrunk = row.model_copy(update={"comparator": row.comparator | small})
     study = load_study("mgcam_table1").model_copy(update={"rows": (shrunk,)})
     runs = plan(study, splits=["cross_subject"])
-    assert check_tstdds(runs[0].config, ntu_tree) == (60, 30)  # type: ignore[arg-type]
+    assert check_comparator(runs[0].config, ntu_tree) == (60, 30)  # type: ignore[arg-type]
     list(run_study(runs, tmp_path / "studies" / "table1", data_root=ntu_tree))
     line = report(study, tmp_path / "studies" / "table1")[0]
     assert line.cells["cross_subject"].published == 72.36

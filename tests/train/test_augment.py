@@ -8,7 +8,6 @@ from pydantic import ValidationError
 
 from kd_edge.crop import centre_crop, crop_pixels
 from kd_edge.train.augment import PLACES, SCALE_PAIRS, Augment, CropDraw, Draws, draw_crop
-from kd_edge.train.recipe import Augment as RecipeAugment
 
 
 @pytest.mark.parametrize("crop", ["random", "multi_scale"])
@@ -141,7 +140,3 @@ def test_nothing_is_changed_unless_asked_for() -> None:
 def test_impossible_settings(values: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Augment.model_validate(values)
-
-
-def test_a_recipe_uses_the_same_class() -> None:
-    assert RecipeAugment is Augment

@@ -78,10 +78,10 @@ def test_total_is_cross_entropy_plus_the_weighted_terms() -> None:
     seen = teach(teacher, rgb, learner.teacher_taps)
     terms, logits = learner(clip, labels, seen)
     assert terms["ce"].item() == pytest.approx(F.cross_entropy(student(clip), labels).item())
-    expected_dkd = dkd(logits, seen.logits, labels, target_weight=0.7, nontarget_weight=0.35)
+    expected_dkd = dkd(logits, seen[0].logits, labels, target_weight=0.7, nontarget_weight=0.35)
     layers = [f"backbone.layer{i}" for i in (1, 2, 3, 4)]
     mine, theirs = stages(student, clip), stages(teacher, rgb)
-    adapters = learner.terms["mgcam"].adapters
+    adapters = learner.terms["mgcam"].adapters[0]
     expected_mgcam = mgcam([mine[name] for name in layers], [theirs[name] for name in layers], adapters=adapters)
     torch.testing.assert_close(terms["dkd"], expected_dkd)
     torch.testing.assert_close(terms["mgcam"], expected_mgcam)
@@ -95,8 +95,8 @@ def test_every_term_on_features_looks_at_its_methods_own_layers() -> None:
     values, _ = learner(clip, labels, teach(teacher, rgb, learner.teacher_taps))
     mine, theirs = stages(student, clip), stages(teacher, rgb)
     layers = [f"backbone.layer{i}" for i in (1, 2, 3, 4)]
-    regressor = learner.terms["fitnet"].adapters
-    embedding = learner.terms["cc_2"].adapters
+    regressor = learner.terms["fitnet"].adapters[0]
+    embedding = learner.terms["cc_2"].adapters[0]
     expected = {
         "fitnet": hint_mse(regressor(mine["backbone.layer2"]), theirs["backbone.layer2"]),
         "at": attention_transfer([mine[n] for n in layers], [theirs[n] for n in layers]),
@@ -140,7 +140,7 @@ def test_the_teacher_is_in_eval_mode_and_unchanged() -> None:
     learner(clip, labels, seen)[0]["total"].backward()
     assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
     assert all(p.grad is None for p in teacher.parameters())
-    assert torch.equal(seen.logits, teach(teacher, rgb, learner.teacher_taps).logits)
+    assert torch.equal(seen[0].logits, teach(teacher, rgb, learner.teacher_taps)[0].logits)
 
 
 def test_building_a_learner_leaves_mode_and_statistics_alone() -> None:
@@ -192,12 +192,12 @@ def test_a_linear_layer_of_the_teacher_is_met_without_a_relu() -> None:
     student, _ = models()
     mobile = build_model(ModelConfig(backbone="mobilenet_v3_small"), 3, 3, 4)
     learner = Learner(student, (FitnetLoss(), CcskdLoss()), mobile, SHAPES)
-    assert not learner.terms["fitnet"].adapters.rectify
-    assert learner.terms["ccskd"].adapters.rectify == [False, False, False, False]
+    assert not learner.terms["fitnet"].adapters[0].rectify
+    assert learner.terms["ccskd"].adapters[0].rectify == [False, False, False, False]
     _, resnet = models()
     learner = Learner(student, (FitnetLoss(), CcskdLoss()), resnet, SHAPES)
-    assert learner.terms["fitnet"].adapters.rectify
-    assert learner.terms["ccskd"].adapters.rectify == [True, True, True, True]
+    assert learner.terms["fitnet"].adapters[0].rectify
+    assert learner.terms["ccskd"].adapters[0].rectify == [True, True, True, True]
 
 
 def test_unequal_numbers_of_layers_are_refused() -> None:
@@ -222,7 +222,7 @@ def test_warmup_raises_the_weight_linearly() -> None:
     student, teacher = models()
     clip, _, labels = batch()
     learner = Learner(student, (DkdLoss(weight=1.0, warmup_epochs=4),), teacher).eval()
-    seen = Observation(torch.randn(3, 3), {})
+    seen = (Observation(torch.randn(3, 3), {}),)
     for epoch, share in ((1, 0.25), (4, 1.0), (9, 1.0)):
         terms, _ = learner(clip, labels, seen, epoch)
         torch.testing.assert_close(terms["total"] - terms["ce"], share * terms["dkd"], rtol=1e-4, atol=1e-5)

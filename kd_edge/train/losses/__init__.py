@@ -14,6 +14,7 @@ from kd_edge.train.losses.ccskd import (
 )
 from kd_edge.train.losses.features import HintRegressor, attention_transfer, hint_mse
 from kd_edge.train.losses.graph import MgcamAdapters, cross_graph, mgcam, normalize_graph, sample_graph
+from kd_edge.train.losses.gsdm import gsdm, map_distance, semantic_map, semantic_maps, semantic_weights
 from kd_edge.train.losses.logits import dkd, dkd_terms, logit_mse, soft_target
 from kd_edge.train.losses.relations import (
     CorrelationEmbedding,
@@ -22,6 +23,7 @@ from kd_edge.train.losses.relations import (
     rkd_distance,
     similarity_preserving,
 )
+from kd_edge.train.losses.semantic import semantic_preserving
 
 __all__ = [
     "CcskdConnectors",
@@ -37,14 +39,20 @@ __all__ = [
     "cross_graph",
     "dkd",
     "dkd_terms",
+    "gsdm",
     "hint_mse",
     "logit_mse",
+    "map_distance",
     "mgcam",
     "normalize_graph",
     "rkd_angle",
     "rkd_distance",
     "sample_graph",
     "selective_soft_target",
+    "semantic_map",
+    "semantic_maps",
+    "semantic_preserving",
+    "semantic_weights",
     "similarity_preserving",
     "soft_target",
 ]

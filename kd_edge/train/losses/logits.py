@@ -11,24 +11,34 @@ from kd_edge.train.losses.checks import check_labels
 from kd_edge.train.losses.precision import as_float, full_precision
 
 
-def soft_target(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0) -> Tensor:
+def soft_target(
+    student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0, weights: Tensor | None = None
+) -> Tensor:
     """Soft targets: ``T^2 * KL(softmax(t / T) || softmax(s / T))``, mean over the batch.
 
     Args:
         student_logits: (N, C).
         teacher_logits: (N, C); no gradient flows into it.
         temperature: T > 0; T^2 keeps the gradient's size independent of it.
+        weights: (N,) >= 0, of each sample's divergence before the mean; None weighs all by 1. No gradient into it.
 
     Returns:
         Scalar >= 0.
 
+    Raises:
+        TrainingError: Shapes that differ.
+
     Source: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015.
     """
     check_logits(student_logits, teacher_logits, temperature)
+    if weights is not None and weights.shape != student_logits.shape[:1]:
+        raise TrainingError(
+            f"weights {tuple(weights.shape)} of {len(student_logits)} samples", "one weight a sample", "correct weights"
+        )
     with full_precision(student_logits):
         log_s = F.log_softmax(as_float(student_logits) / temperature, dim=1)
         log_t = F.log_softmax(as_float(teacher_logits.detach()) / temperature, dim=1)
-        return _kl(log_t, log_s) * temperature**2
+        return _kl(log_t, log_s, weights) * temperature**2
 
 
 def logit_mse(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -127,9 +137,10 @@ def dkd_terms(
         return _kl(binary_t, binary_s) * temperature**2, _kl(others_t, others_s) * temperature**2
 
 
-def _kl(log_teacher: Tensor, log_student: Tensor) -> Tensor:
-    """KL(teacher || student) from log-probabilities (N, C), mean over N."""
-    return (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1).mean()
+def _kl(log_teacher: Tensor, log_student: Tensor, weights: Tensor | None = None) -> Tensor:
+    """KL(teacher || student) from log-probabilities (N, C), weighted (N,) and then their mean."""
+    each = (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1)
+    return each.mean() if weights is None else (as_float(weights.detach()) * each).mean()
 
 
 def check_logits(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> None:

@@ -1,0 +1,104 @@
+"""One signal of a wearable sensor: whether it is sound, how much of a stretch of time it covers, and its resampling."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from kd_edge.data.dataset import SignalFormat
+from kd_edge.errors import DataError
+from kd_edge.types import Clip, Float32, Int64
+
+_RATE_FACTOR = 2.0
+
+
+class Signal(NamedTuple):
+    """What one sensor recorded during one sample.
+
+    Attributes:
+        values: (T, 3) float32 in the sensor's unit.
+        stamps_ns: (T,) int64, strictly increasing, on the time of the sample's images.
+    """
+
+    values: Float32
+    stamps_ns: Int64
+
+
+def resample(signal: Signal, start_ns: int, end_ns: int, points: int) -> Float32:
+    """Cut the stretch of time into ``points`` equal parts and take the mean of the signal over each.
+
+    The signal is linear between its samples and held before the first and after the last. Where there are fewer samples
+    than points this is linear interpolation in the middle of each part; where there are more, it is piecewise aggregate
+    approximation by time, free of aliasing.
+
+    Args:
+        signal: At least one sample.
+        start_ns: Start of the stretch.
+        end_ns: Its end, >= ``start_ns``; an instant repeats its value.
+        points: Number of parts, >= 1.
+
+    Returns:
+        (3, points) float32.
+
+    Raises:
+        DataError: No samples or points, or a stretch that ends before it starts.
+    """
+    check_stretch(start_ns, end_ns, points)
+    stamps_ns = signal.stamps_ns
+    if not len(stamps_ns):
+        raise DataError("a signal without samples", "at least one", "leave it out")
+    first = max(int(stamps_ns.searchsorted(start_ns, "right")) - 1, 0)
+    last = min(int(stamps_ns.searchsorted(end_ns, "left")) + 1, len(stamps_ns))
+    times = (stamps_ns[first:last] - start_ns).astype(np.float64)
+    values = signal.values[first:last].T.astype(np.float64)  # (3, samples near by)
+    if start_ns == end_ns:
+        instant = np.array([np.interp(0.0, times, axis) for axis in values])
+        return np.repeat(instant[:, None], points, axis=1).astype(np.float32)
+    width = (end_ns - start_ns) / points
+    edges = np.arange(points + 1) * width
+    # between neighbours among edges and samples the signal is linear: the trapezoid is its exact integral
+    joints = np.sort(np.concatenate([edges, times[(times > 0) & (times < edges[-1])]]))
+    at = np.empty((3, len(joints)))
+    for axis in range(3):
+        at[axis] = np.interp(joints, times, values[axis])
+    areas = (at[:, 1:] + at[:, :-1]) * (np.diff(joints) / (2 * width))
+    means: Float32 = np.add.reduceat(areas, joints.searchsorted(edges[:-1]), axis=1).astype(np.float32)
+    return means
+
+
+def check_stretch(start_ns: int, end_ns: int, points: int) -> None:
+    """Refuse a stretch of time that ends before it starts, or without points."""
+    if points < 1 or end_ns < start_ns:
+        raise DataError(
+            f"{points} points from {start_ns} ns to {end_ns} ns",
+            "at least one point, and an end that is not before the start",
+            "correct the stretch of time",
+        )
+
+
+def covered(stamps_ns: Int64, start_ns: int, end_ns: int, hole_ns: int) -> float:
+    """Share of a stretch of time that lies between samples, those further apart than a hole left out."""
+    if start_ns == end_ns:
+        return float(stamps_ns[0] <= start_ns <= stamps_ns[-1])
+    steps = np.diff(stamps_ns.clip(start_ns, end_ns))
+    covered: float = steps[np.diff(stamps_ns) <= hole_ns].sum() / (end_ns - start_ns)
+    return covered
+
+
+def fault_of(clip: Clip, signal_format: SignalFormat) -> str | None:
+    """What is wrong with a decoded signal, as the end of a sentence; None when it is sound."""
+    frames, stamps_ns = clip.frames, clip.stamps_ns
+    if frames.ndim != 2 or frames.shape[1] != 3 or stamps_ns.shape != frames.shape[:1]:
+        return f"has values {frames.shape} with {stamps_ns.shape} stamps, not (T, 3) with (T,)"
+    if len(frames) < 2:
+        return f"has {len(frames)} samples, at least 2 are needed"
+    if not (np.abs(frames) <= np.finfo(np.float32).max).all():  # NaN is not
+        return "has values that are not finite"
+    steps_ns = np.diff(stamps_ns)
+    if not (steps_ns > 0).all():
+        return "has stamps that do not increase"
+    rate_hz = 1e9 / float(np.median(steps_ns))
+    if not signal_format.rate_hz / _RATE_FACTOR <= rate_hz <= signal_format.rate_hz * _RATE_FACTOR:
+        return f"has {rate_hz:.3g} samples a second instead of {signal_format.rate_hz:g}"
+    return None

@@ -1,0 +1,247 @@
+"""Similarity-preserving adaptive multi-modal fusion (SPAMFM): the features of m networks gate each other's channels.
+
+Source: Liu et al., "Semantics-aware Adaptive Knowledge Distillation for Sensor-to-Vision Action Recognition", IEEE TIP
+2021, Eq. 4-13. The text and the authors' code differ; both are here, see ``SPAMFM``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kd_edge.errors import ConfigError, TrainingError, did_you_mean
+
+Variant = Literal["paper", "official"]
+Similarity = Literal["identity", "batch", "running"]
+LARGEST_FACTOR = 1e4
+"""Bound of a factor's entries in the product, far from any real feature: six of more would leave float32's range."""
+
+
+MOMENTUM = 0.1
+"""How far a batch moves the remembered mean, as in batch norm."""
+
+
+class SPAMFM(nn.Module):
+    """Fuse the features A_k of m modalities at one layer: each keeps its shape, its channels are gated by all of them.
+
+    With b samples, ``[,]`` the concatenation and all sums and products over the modalities k = 1..m::
+
+        R_k = A_k as (b, c_k h_k w_k)                                      similarity of the samples
+        G_k[i, :] = (R_k R_k^T)[i, :] / ||(R_k R_k^T)[i, :]||_2            (4), (5)
+        S_k = mean of A_k over h_k, w_k, (b, c_k)                          squeeze (6)
+        Z_con = W_con1 [G_1 S_1, ..., G_m S_m] + b_con1                    relations (7)
+        Z_sum = W_sum1 sum_k G_k S_k + b_sum1                              (8)
+        Z_had = W_had1 prod_k G_k S_k + b_had1                             (9)
+        E_r,k = W_r2,k Z_r + b_r2,k,   r = con, sum, had                   excitation (10)-(12)
+        A~_k = (d(E_con,k) + d(E_sum,k) + d(E_had,k)) * A_k                gate per channel (13)
+
+    ``paper``: as printed, d = ReLU and nothing between the two layers; Z_r is shared by the modalities (the text gives
+    it no index) and W_r2,k is a modality's own (E is in R^{c_k}); Z has sum c / (2m) elements for con and c for sum and
+    had. The gate is not bounded.
+    ``official``: the authors' code. Both layers are a modality's own, a ReLU is between them, Z_r,k has sum c / (2m)
+    elements for all three, and d is ReLU(sigmoid), where the ReLU changes nothing: the gate lies in (0, 3).
+
+    G mixes the samples of a batch. In training it is always the batch's. In evaluation an answer should not depend on
+    its neighbours: ``identity`` takes G = I, which is exactly what Eq. 5 gives for a batch of one. But the rows of a
+    batch have length 1, not sum 1: b like samples give G S of sqrt(b) S, gates that learnt on it see another scale, and
+    networks trained on batches lose accuracy. ``running`` takes the mean G_k S_k of the training batches instead, as
+    batch norm does: the gates are then constants of the layer. ``batch`` keeps the batch's, which is the authors' code.
+
+    Unequal c_k (the text adds and multiplies them all the same): a linear map without bias takes the wider ones to
+    min c_k for sum and product. With m = 1 the three relations see the same vector G_1 S_1 and the module is a
+    squeeze-and-excitation block of three branches.
+
+    Everything up to the gate is computed in float32 (float64 stays) inside an autocast too.
+
+    Args:
+        channels: c_k of each modality.
+        variant: ``paper`` or ``official``.
+        similarity: G in evaluation; may be changed at any time.
+
+    Raises:
+        ConfigError: No modality, or an unknown variant or similarity.
+    """
+
+    def __init__(
+        self, channels: Sequence[int], *, variant: Variant = "paper", similarity: Similarity = "identity"
+    ) -> None:
+        super().__init__()
+        if not channels or min(channels) < 1:
+            raise ConfigError(f"channels {tuple(channels)} to fuse", "one modality or more", "give their channels")
+        _check_choice("variant", variant, get_args(Variant))
+        self.channels = tuple(channels)
+        self.variant = variant
+        self.similarity = similarity
+        least, reduced = min(channels), max(1, sum(channels) // (2 * len(channels)))
+        hidden = reduced if variant == "official" else least
+        self.to_least = nn.ModuleList(
+            nn.Identity() if c == least else nn.Linear(c, least, bias=False) for c in self.channels
+        )
+        self.concatenation = _Excitation(sum(channels), reduced, self.channels, variant)
+        self.summation = _Excitation(least, hidden, self.channels, variant)
+        self.product = _Excitation(least, hidden, self.channels, variant)
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+        for k, c in enumerate(self.channels):
+            self.register_buffer(f"context{k}", torch.zeros(c))
+
+    @property
+    def similarity(self) -> Similarity:
+        """G in evaluation: ``identity`` or ``batch``."""
+        return self._similarity
+
+    @similarity.setter
+    def similarity(self, value: Similarity) -> None:
+        _check_choice("similarity", value, get_args(Similarity))
+        self._similarity: Similarity = value
+
+    def forward(self, features: Sequence[Tensor], present: Tensor | None = None) -> list[Tensor]:
+        """Gate the features of every modality.
+
+        Args:
+            features: m tensors (b, c_k, h_k, w_k) or (b, c_k).
+            present: (b, m) bool, False where a sample lacks a modality; None when all are there. What is lacking, NaN
+                or whatever it holds, counts and comes out as 0, in the product it counts as 1, and the similarities
+                of the other samples are as if it were not in the batch.
+
+        Returns:
+            m tensors of the shapes and dtypes that came in.
+
+        Raises:
+            TrainingError: Features or ``present`` of other shapes.
+        """
+        self._check(features, present)
+        if present is not None:
+            features = [_without(feature, ~present[:, k]) for k, feature in enumerate(features)]
+        with _full_precision(features[0].device.type):
+            gates = self._gates(features, present)
+        return [_gated(feature, gate) for feature, gate in zip(features, gates, strict=True)]
+
+    def extra_repr(self) -> str:
+        """What ``print`` shows of the options."""
+        return f"channels={self.channels}, variant='{self.variant}', similarity='{self.similarity}'"
+
+    def _gates(self, features: Sequence[Tensor], present: Tensor | None) -> list[Tensor]:
+        """The gates of Eq. 13, m of (b, c_k)."""
+        mixing = self.training or self.similarity == "batch"
+        contexts = []
+        for feature in features:
+            squeezed = _squeeze(feature)  # (b, c_k)
+            # a batch of one: G is [[1]], or [[0]] where S is 0 as well
+            contexts.append(_similarities(feature) @ squeezed if mixing and len(feature) > 1 else squeezed)
+        if self.training:
+            self._remember(contexts, present)
+        elif self.similarity == "running":
+            contexts = self._remembered(contexts, present)
+        equal = [project(context) for project, context in zip(self.to_least, contexts, strict=True)]  # (b, min c)
+        excitations = (
+            self.concatenation(torch.cat(contexts, dim=1)),
+            self.summation(torch.stack(equal).sum(dim=0)),
+            self.product(_product(equal, present)),
+        )
+        return [con + added + had for con, added, had in zip(*excitations, strict=True)]
+
+    @torch.no_grad()
+    def _remember(self, contexts: Sequence[Tensor], present: Tensor | None) -> None:
+        """Move the mean G_k S_k towards this batch's: the plain mean of the first batches, then by ``MOMENTUM``."""
+        batches = self.get_buffer("batches").add_(1)
+        for k, context in enumerate(contexts):
+            there = context if present is None else context[present[:, k]]
+            if len(there):
+                weight = (1 / batches).clamp(min=MOMENTUM).to(context.dtype)
+                self.get_buffer(f"context{k}").lerp_(there.mean(dim=0), weight)
+
+    def _remembered(self, contexts: Sequence[Tensor], present: Tensor | None) -> list[Tensor]:
+        """The mean G_k S_k of training for every sample, m of (b, c_k); 0 where a modality is missing."""
+        means = [self.get_buffer(f"context{k}").expand_as(context) for k, context in enumerate(contexts)]
+        return means if present is None else [_without(mean, ~present[:, k]) for k, mean in enumerate(means)]
+
+    def _check(self, features: Sequence[Tensor], present: Tensor | None) -> None:
+        sizes = tuple(feature.shape[1] if feature.ndim in (2, 4) else -1 for feature in features)
+        batches = {len(feature) for feature in features}
+        if sizes != self.channels or len(batches) != 1 or 0 in batches:
+            raise TrainingError(
+                f"features {', '.join(str(tuple(f.shape)) for f in features)} to fuse",
+                f"(b, c, h, w) or (b, c) with the same b and c of {self.channels}",
+                "give one feature per modality in the order of their channels",
+            )
+        if present is not None and (present.dtype is not torch.bool or present.shape != (*batches, len(features))):
+            raise TrainingError(
+                f"present {tuple(present.shape)} of {present.dtype}",
+                f"({batches.pop()}, {len(features)}) of torch.bool",
+                "give one truth value per sample and modality",
+            )
+
+
+class _Excitation(nn.Module):
+    """One relation's two layers, (b, inputs) -> m gates (b, c_k): Eq. 7 and 10 with d of Eq. 13 around."""
+
+    def __init__(self, inputs: int, hidden: int, channels: Sequence[int], variant: Variant) -> None:
+        super().__init__()
+        self.official = variant == "official"
+        firsts = len(channels) if self.official else 1
+        self.first = nn.ModuleList(nn.Linear(inputs, hidden) for _ in range(firsts))
+        self.second = nn.ModuleList(nn.Linear(hidden, c) for c in channels)
+
+    def forward(self, joined: Tensor) -> list[Tensor]:
+        if self.official:
+            pairs = zip(self.first, self.second, strict=True)
+            return [torch.sigmoid(second(F.relu(first(joined)))) for first, second in pairs]
+        shared = self.first[0](joined)
+        return [F.relu(second(shared)) for second in self.second]
+
+
+def _full_precision(device_type: str) -> AbstractContextManager[object]:
+    """Context without autocast; a device for shapes alone has none."""
+    available = torch.amp.is_autocast_available(device_type)
+    return torch.autocast(device_type=device_type, enabled=False) if available else nullcontext()
+
+
+def _squeeze(feature: Tensor) -> Tensor:
+    """(b, c, h, w) or (b, c) -> (b, c) of at least float32, Eq. 6."""
+    dtype = torch.promote_types(feature.dtype, torch.float32)
+    return feature.to(dtype) if feature.ndim == 2 else feature.mean(dim=(2, 3), dtype=dtype)
+
+
+def _similarities(feature: Tensor) -> Tensor:
+    """(b, ...) -> G (b, b), Eq. 4 and 5; the row and column of a sample of zeros are 0.
+
+    G does not change with the scale of the feature, which is therefore divided by its largest element first: the
+    products of Eq. 4 neither overflow nor vanish.
+    """
+    if feature.ndim == 4 and feature.is_contiguous(memory_format=torch.channels_last):
+        feature = feature.permute(0, 2, 3, 1)  # the order of the elements does not matter; this one needs no copy
+    rows = feature.flatten(1).to(torch.promote_types(feature.dtype, torch.float32))  # (b, c h w)
+    least, most = torch.aminmax(rows.detach())
+    rows = rows / torch.maximum(-least, most).clamp(min=torch.finfo(rows.dtype).tiny)
+    return F.normalize(rows @ rows.T, dim=1)
+
+
+def _product(equal: Sequence[Tensor], present: Tensor | None) -> Tensor:
+    """The product of m contexts (b, c), 1 in place of a missing one."""
+    product = torch.ones_like(equal[0])
+    for k, context in enumerate(equal):
+        factor = context.clamp(-LARGEST_FACTOR, LARGEST_FACTOR)
+        product = product * (factor if present is None else factor.masked_fill(~present[:, k, None], 1.0))
+    return product
+
+
+def _without(feature: Tensor, missing: Tensor) -> Tensor:
+    """(b, ...) with 0 where a sample is missing, whatever it held."""
+    return feature.masked_fill(missing.view(-1, *[1] * (feature.ndim - 1)), 0.0)
+
+
+def _gated(feature: Tensor, gate: Tensor) -> Tensor:
+    gate = gate.to(feature.dtype)
+    return feature * (gate[:, :, None, None] if feature.ndim == 4 else gate)
+
+
+def _check_choice(what: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ConfigError(
+            f"{what} '{value}'{did_you_mean(value, choices)}", f"one of {', '.join(choices)}", f"change {what}"
+        )

@@ -1,0 +1,113 @@
+"""A study as points over three settings: what each row sets them to, and what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kd_edge.errors import ConfigError, DataError, did_you_mean
+from kd_edge.pictures.sensitivity import Setting
+from kd_edge.study.plan import StudyConfig, plan
+from kd_edge.study.report import report
+from kd_edge.train.distil import term_names
+from kd_edge.train.recipe import Recipe
+
+KEYS = ("soft_target", "gsdm", "semantic")
+"""Weights of the SAKDN paper's three losses: alpha, beta and gamma of Eq. 25."""
+
+
+def settings(
+    study: StudyConfig,
+    folder: Path,
+    keys: tuple[str, str, str] = KEYS,
+    *,
+    published: bool = False,
+    seeds: Sequence[int] = (),
+    overrides: Sequence[str] = (),
+) -> dict[str, list[Setting]]:
+    """The points of a study's pictures.
+
+    Args:
+        study: Its rows differ in three numbers.
+        folder: Where its runs lie.
+        keys: The name of a loss for its weight (0 in rows without it), ``<loss>.<option>``, or a dotted key of the
+            recipe such as ``student.learning_rate``.
+        published: Also points of the published figures.
+        seeds: As they were run.
+        overrides: As they were run.
+
+    Returns:
+        Panel -> points: per protocol those measured (mean over the seeds) and those published, where there are any.
+
+    Raises:
+        ConfigError: A key that no row has, or that is not a number.
+        DataError: No point at all.
+    """
+    values = _values(study, keys, overrides)
+    lines = {line.name: line for line in report(study, folder, seeds=seeds, overrides=overrides)}
+    panels: dict[str, list[Setting]] = {}
+    for split in study.splits:
+        for row in study.rows:
+            if row.name not in values:
+                continue  # a classical method
+            if published and split in row.published:
+                point = Setting(row.name, values[row.name], row.published[split])
+                panels.setdefault(f"{split}: published", []).append(point)
+            mean = lines[row.name].cells[split].mean
+            if mean is not None:
+                panels.setdefault(f"{split}: measured", []).append(Setting(row.name, values[row.name], mean))
+    if not panels:
+        raise DataError(
+            f"no row of '{study.title}' has a finished run in {folder}"
+            + (" or a published figure" if published else ""),
+            "at least one",
+            "kd-edge study run" if published else "kd-edge study run, or add --published to draw the published figures",
+        )
+    return panels
+
+
+def _values(
+    study: StudyConfig, keys: tuple[str, str, str], overrides: Sequence[str]
+) -> dict[str, tuple[float, float, float]]:
+    """Row -> what it sets the keys to."""
+    numbers = {p.row.name: _numbers(p.config) for p in plan(study, overrides=overrides) if isinstance(p.config, Recipe)}
+    known = {key: None for found in numbers.values() for key in found}
+    for key in keys:
+        if key not in known:
+            raise ConfigError(
+                f"no row of '{study.title}' sets a number '{key}'{did_you_mean(key, known)}",
+                f"a loss ({', '.join(k for k in known if '.' not in k) or 'none here'}), <loss>.<option>, or a dotted "
+                "key of the recipe",
+                "correct --x, --y or --colour",
+            )
+    values = {}
+    for row, found in numbers.items():
+        x, y, colour = (_value(found, key) for key in keys)
+        if x is not None and y is not None and colour is not None:
+            values[row] = (x, y, colour)
+    return values
+
+
+def _value(numbers: Mapping[str, float], key: str) -> float | None:
+    """A loss that a row has not weighs 0; an option of it, or of another part that a row has not, is not there."""
+    return numbers.get(key, None if "." in key else 0.0)
+
+
+def _numbers(recipe: Recipe) -> dict[str, float]:
+    """Every number of a recipe by its key; a loss by its name is its weight."""
+    found: dict[str, float] = {}
+    for name, loss in zip(term_names(recipe.losses), recipe.losses, strict=True):
+        found[name] = loss.weight
+        found |= _leaves(loss.model_dump(mode="json"), f"{name}.")
+    return found | _leaves(recipe.model_dump(mode="json", exclude={"losses"}), "")
+
+
+def _leaves(values: Mapping[str, Any], prefix: str) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= _leaves(value, f"{prefix}{key}.")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            found[prefix + key] = float(value)
+    return found

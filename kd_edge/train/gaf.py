@@ -1,0 +1,118 @@
+"""Gramian angular fields: a signal over time as an image of the angles between its moments.
+
+Source: Wang and Oates, "Imaging time-series to improve classification and imputation", IJCAI 2015; Eq. 1-3 of Liu et
+al., "Semantics-aware adaptive knowledge distillation for sensor-to-vision action recognition", IEEE TIP 2021.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from kd_edge.errors import TrainingError
+from kd_edge.train.losses.checks import check_choice
+from kd_edge.train.losses.precision import as_float, full_precision
+
+GafMethod = Literal["summation", "difference"]
+
+
+def gramian_angular_field(
+    signal: Tensor, *, method: GafMethod = "summation", value_range: tuple[float, float] | None = None
+) -> Tensor:
+    """Scale a signal to [-1, 1], read it as cosines of angles phi, and compare every moment with every other.
+
+    ``summation`` is cos(phi_i + phi_j) = x_i x_j - s_i s_j with s = sqrt(1 - x^2); ``difference`` is
+    sin(phi_i - phi_j) = s_i x_j - x_i s_j, phi = arccos(x): the sign of pyts, the opposite of the arcsin form.
+
+    Without ``value_range`` each signal is scaled by its own least and greatest value (Eq. 1), which loses its level and
+    amplitude; a constant one counts as x = 1 everywhere. A signal with a value that is not finite then becomes NaN
+    altogether: to find such values is the reader's job.
+
+    It can be differentiated in the signal. Where x is -1 or 1 the slope of s is infinite; s counts as constant there.
+
+    Args:
+        signal: (..., n), n >= 1, of a floating type; half precision is widened first.
+        method: Which field.
+        value_range: The sensor's lowest and highest value; the signal is scaled by them and cut off outside, which
+            keeps its level (gravity) and amplitude. A NaN stays in its own row and column.
+
+    Returns:
+        (..., n, n) float32, in [-1, 1].
+
+    Raises:
+        TrainingError: No values or integers, an unknown method, or a range that is none.
+    """
+    check_choice("method", method, ("summation", "difference"))
+    _check_signal(signal)
+    with full_precision(signal):
+        cosine, sine = _angles(as_float(signal), value_range)
+        right = (cosine, -sine) if method == "summation" else (-sine, cosine)
+        # (..., n, 2) x (..., 2, n): both products in one pass over the result
+        return torch.matmul(torch.stack([cosine, sine], dim=-1), torch.stack(right, dim=-2))
+
+
+def piecewise_means(signal: Tensor, n: int) -> Tensor:
+    """Piecewise aggregate approximation: means over n equal stretches of time.
+
+    A value on the border of two stretches counts in both by its share. A NaN anywhere makes its signal NaN.
+
+    Args:
+        signal: (..., N), N >= 1, of a floating type; half precision is widened first.
+        n: Number of stretches; more than N repeat values.
+
+    Returns:
+        (..., n) float32; float64 for float64.
+
+    Raises:
+        TrainingError: No values or integers, or n < 1.
+    """
+    _check_signal(signal)
+    if n < 1:
+        raise TrainingError(f"{n} piecewise means", "at least 1", "change n")
+    length = signal.shape[-1]
+    # in units of 1 / (n N) of the time: value j from j n to (j + 1) n, mean i from i N to (i + 1) N
+    j, i = torch.arange(length, device=signal.device)[:, None] * n, torch.arange(n, device=signal.device) * length
+    shared = (torch.minimum(j + n, i + length) - torch.maximum(j, i)).clamp(min=0)
+    with full_precision(signal):
+        values = as_float(signal)
+        return values @ (shared.to(values.dtype) / length)
+
+
+def _angles(signal: Tensor, value_range: tuple[float, float] | None) -> tuple[Tensor, Tensor]:
+    """Cosine x and sine s >= 0 of every moment's angle, float32.
+
+    From u = (1 + x) / 2 and v = (1 - x) / 2, both straight from the signal: 1 - x^2 would lose half of the digits of s
+    beside -1 and 1.
+    """
+    if value_range is None:
+        low, high = signal.amin(-1, keepdim=True), signal.amax(-1, keepdim=True)
+        half = high / 2 - low / 2  # halves first: the span of great values overflows
+        constant = half == 0
+        span = torch.where(constant, torch.ones_like(half), half)
+        # a constant signal: u = 1, v = 0
+        u = torch.where(constant, torch.ones_like(signal), (signal / 2 - low / 2) / span)
+        v = torch.where(constant, torch.zeros_like(signal), (high / 2 - signal / 2) / span)
+    else:
+        lowest, highest = value_range
+        if not (math.isfinite(lowest) and math.isfinite(highest) and lowest < highest):
+            raise TrainingError(
+                f"value_range={value_range}", "lowest and highest value, finite", "give the sensor's own range"
+            )
+        held = signal.clamp(lowest, highest)
+        u, v = (held - lowest) / (highest - lowest), (highest - held) / (highest - lowest)
+    product = u * v
+    inside = product > 0
+    sine = 2 * torch.where(inside, product, torch.ones_like(product)).sqrt() * inside
+    return (u - v).float(), sine.float()
+
+
+def _check_signal(signal: Tensor) -> None:
+    if not signal.is_floating_point() or signal.ndim < 1 or signal.shape[-1] < 1:
+        raise TrainingError(
+            f"a signal {tuple(signal.shape)} of {signal.dtype}",
+            "(..., n) values of a floating type, n >= 1",
+            "give the values in the sensor's unit as float32",
+        )
