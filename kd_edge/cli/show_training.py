@@ -11,7 +11,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
     from kd_edge.models.layers import Layer
-    from kd_edge.study.plan import Planned, StudyConfig
+    from kd_edge.study.plan import Planned, RowConfig, StudyConfig
     from kd_edge.train.rehearsal import Rehearsal
     from kd_edge.train.throughput import Throughput
 
@@ -66,8 +66,17 @@ def study(config: StudyConfig, runs: Sequence[Planned]) -> Table:
     """Rows of a study and what each of them trains."""
     table = Table("row", "title", "what", *(f"{split}: published" for split in config.splits), title=config.title)
     for row in config.rows:
-        what = next(run.config for run in runs if run.row is row)
-        losses = getattr(what, "losses", None)
-        kind = getattr(what, "kind", None) or " + ".join(["CE", *(loss.kind for loss in losses or ())])
-        table.add_row(row.name, row.title, kind, *(str(row.published.get(split, "-")) for split in config.splits))
+        published = (str(row.published.get(split, "-")) for split in config.splits)
+        table.add_row(row.name, row.title, _what(row, runs), *published)
     return table
+
+
+def _what(row: RowConfig, runs: Sequence[Planned]) -> str:
+    """What a row trains, or why it trains nothing."""
+    if row.needs:
+        return f"not run: needs {row.needs}"
+    if row.of is not None:
+        return f"read of {row.of}: {row.network}"
+    config = next(run.config for run in runs if run.row is row)
+    losses = getattr(config, "losses", None)
+    return getattr(config, "kind", None) or " + ".join(["CE", *(loss.kind for loss in losses or ())])

@@ -43,7 +43,9 @@ def study_list(json_: JsonOption = False) -> None:
         print_json(found)
         return
     for name, study in found.items():
-        out.print(f"[b]{name}[/b]  {study.title}: {len(study.rows)} rows, {len(plan(study))} runs")
+        read = sum(not row.runs for row in study.rows)
+        only = f" ({read} only read)" if read else ""
+        out.print(f"[b]{name}[/b]  {study.title}: {len(study.rows)} rows{only}, {len(plan(study))} runs")
 
 
 @app.command("show", epilog="Examples:  kd-edge study show mgcam_table1  |  kd-edge study show mgcam_table1 --row at")

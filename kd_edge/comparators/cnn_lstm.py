@@ -84,8 +84,8 @@ def run_cnn_lstm(
     names = recordings.dataset.labels
     student = {
         "modality": config.modality,
-        "backbone": "cnn" if config.depth else "",
-        "temporal": "lstm" if config.sensors else "",
+        "backbone": "cnn",
+        "temporal": "lstm" if config.sensors else "alone",
         "epochs": config.epochs,
         "selected_epoch": config.epochs,
         "selected_by": "last epoch",

@@ -155,7 +155,8 @@ class _Space:
             self._mean, self._axes = pca.mean_, pca.components_.T  # (C,), (C, D)
         else:
             largest = np.abs(given).max(axis=0)
-            self._mean, self._axes = np.zeros(given.shape[1]), 1 / np.where(largest > 0, largest, 1)  # (C,), (C,)
+            scale = 1 / np.where(largest > 0, largest, 1) if config.scaling == "columns" else np.ones(len(largest))
+            self._mean, self._axes = np.zeros(len(scale)), scale  # (C,), (C,)
         self._length = float(np.sqrt(_share(config, is_depth)))
         self.parameters = int(self._mean.size + self._axes.size)
 

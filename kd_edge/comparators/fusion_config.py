@@ -40,9 +40,9 @@ class MotionConfig(_Strict):
     projection: Projection = "occupied"
     silhouette: bool = False
     crop_share: Fraction = 0.05
-    height: int = Field(48, ge=2, le=480)
-    width: int = Field(24, ge=2, le=640)
-    depth: int = Field(32, ge=2, le=640)
+    height: int = Field(32, ge=1, le=480)
+    width: int = Field(16, ge=1, le=640)
+    depth: int = Field(10, ge=1, le=640)
 
 
 class _Fusion(RunConfig):
@@ -55,7 +55,7 @@ class _Fusion(RunConfig):
     """
 
     depth: str = "depth"
-    sensors: tuple[str, ...] = ("inertial",)
+    sensors: tuple[str, ...] = ("accelerometer", "gyroscope")
     motion: MotionConfig = MotionConfig()
 
     @model_validator(mode="after")
@@ -79,7 +79,8 @@ class CrcConfig(_Fusion):
         normalisation: Of a motion map: divided by its largest value, or the roots of its values scaled to length 1.
         variance: Share of the training vectors' variance that the principal axes of the depth vectors keep.
         windows: Equal parts of a signal whose statistics are taken.
-        depth_weight: Of the depth classifier in the pool, or of the depth vector in the joined one (lengths).
+        scaling: Of the statistics: each divided by its largest absolute value of the training clips, or as they are.
+        depth_weight: Of the depth classifier in the pool, or of the depth vector in the joined one (squared lengths).
         regularisation: Choices of lambda; of several the one that is best when each training subject is left out once,
             the largest of equals.
     """
@@ -90,6 +91,7 @@ class CrcConfig(_Fusion):
     normalisation: Literal["max", "root"] = "max"
     variance: Annotated[float, Field(gt=0, lt=1)] = 0.99
     windows: int = Field(6, ge=1, le=100)
+    scaling: Literal["columns", "none"] = "columns"
     depth_weight: Annotated[float, Field(gt=0, lt=1)] = 0.5
     regularisation: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.0001, 0.001, 0.01, 0.1, 1.0)
 

@@ -92,7 +92,7 @@ def _content_key(dataset: Dataset, sample: Sample, modality: str) -> str:
 def _read(path: Path, key: str) -> Reduced | None:
     """None where there is nothing, or nothing that can be read."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             head = json.loads(str(stored["head"]))
             if head["fingerprint"] != key:
                 return None

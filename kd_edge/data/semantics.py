@@ -1,4 +1,4 @@
-"""Vectors of class names."""
+"""A vector for every class, from the words of its name: what semantic losses compare with.
 
 A class's phrase is taken apart at everything that is neither letter nor digit ("sit-to_stand (slow)"), a possessive
 's is dropped, and the vectors of its words are summed, as SAKDN does. A word is looked up in lower case, then as given.

@@ -109,7 +109,7 @@ class SentenceVectors:
             raise DataError(
                 f"no folder {folder}", "the folder of a sentence encoder", "fetch the model and correct vectors"
             )
-        package = import_extra("sentence_transformers", _EXTRA)
+        package = import_extra("sentence_transformers", "sentence")
         try:
             self._model = package.SentenceTransformer(
                 str(folder), device="cpu", local_files_only=True, model_kwargs={"use_safetensors": True}

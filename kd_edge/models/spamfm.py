@@ -19,8 +19,7 @@ from kd_edge.errors import ConfigError, TrainingError, did_you_mean
 Variant = Literal["paper", "official"]
 Similarity = Literal["identity", "batch", "running"]
 LARGEST_FACTOR = 1e4
-"""Bound of a factor's entries in the product, far from any real feature: six of more would leave float32's range."""
-
+"""Bound of a factor's entries in the product, far above real features: six larger ones would leave float32's range."""
 
 MOMENTUM = 0.1
 """How far a batch moves the remembered mean, as in batch norm."""
@@ -91,7 +90,7 @@ class SPAMFM(nn.Module):
 
     @property
     def similarity(self) -> Similarity:
-        """G in evaluation: ``identity`` or ``batch``."""
+        """G in evaluation: ``identity``, ``batch`` or ``running``."""
         return self._similarity
 
     @similarity.setter

@@ -44,7 +44,12 @@ def last_stage(model: ClipModel) -> str:
 
 
 def class_activations(
-    model: ClipModel, clip: Tensor, classes: Sequence[int] | None = None, layer: str | None = None
+    model: ClipModel,
+    clip: Tensor,
+    classes: Sequence[int] | None = None,
+    layer: str | None = None,
+    *,
+    method: Literal["CAM", "Grad-CAM"] | None = None,
 ) -> Activations:
     """Class activation maps of one clip.
 
@@ -62,12 +67,20 @@ def class_activations(
         clip: (T, C, S, S) float32, as the network sees it.
         classes: Positions of the N classes; None takes the likeliest one.
         layer: Module path; None takes the last stage.
+        method: Which maps; None takes CAM where there is one.
 
     Raises:
-        TrainingError: No such layer, or one that does not put out a map per segment.
+        TrainingError: No such layer, one that does not put out a map per segment, or CAM where there is none.
     """
     path = last_stage(model) if layer is None else layer
-    exact = path == last_stage(model) and isinstance(model.head, ConsensusHead)
+    linear = path == last_stage(model) and isinstance(model.head, ConsensusHead)
+    if method == "CAM" and not linear:
+        raise TrainingError(
+            f"CAM of layer '{path}' under a {type(model.head).__name__}",
+            "the last stage under a linear head (tsn, tsm, tsm_causal)",
+            "take Grad-CAM",
+        )
+    exact = linear and method != "Grad-CAM"
     with torch.set_grad_enabled(not exact):
         # An input with a gradient records the graph of any layer, whatever parameters are frozen.
         feature, logits = observed_maps(model, clip.detach().clone().requires_grad_(not exact), path)
@@ -78,8 +91,7 @@ def class_activations(
             maps = torch.einsum("nc,tchw->nthw", weights, feature)
         else:
             maps = torch.stack([_gradient_map(feature, logits[label]) for label in wanted])
-    method: Literal["CAM", "Grad-CAM"] = "CAM" if exact else "Grad-CAM"
-    return Activations(maps.detach().numpy(), logits.detach().numpy(), method, path)
+    return Activations(maps.detach().numpy(), logits.detach().numpy(), "CAM" if exact else "Grad-CAM", path)
 
 
 def observed_maps(model: ClipModel, clip: Tensor, path: str) -> tuple[Tensor, Tensor]:

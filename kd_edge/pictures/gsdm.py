@@ -128,5 +128,5 @@ def draw_gsdm(view: View, path: Path, layer: str | None = None, data_root: Path 
 def _caption(found: SemanticMaps, options: GsdmLoss) -> str:
     height, width = found.maps.shape[1:]
     how = f"GSDM of {found.layer}, {height} x {width} places ({options.slope}, {options.embedding}, {options.weighting}"
-    empty = "" if found.maps.any() else ": the map is empty, the clip without content says the same or more"
-    return f"{how}; mean omega {found.weight:+.2f}){empty}"
+    empty = "" if found.maps.any() else ": empty, as no less is left of the class without the clip's content"
+    return f"{how}; mean omega {found.weight:+.2f}){empty or ': yellow most'}"

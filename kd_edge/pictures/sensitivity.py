@@ -10,6 +10,7 @@ from pathlib import Path
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.projections.polar import PolarAxes
 
 from kd_edge.pictures.strips import save
@@ -18,6 +19,8 @@ COLOURS = "cividis"
 SMALLEST, LARGEST = 90.0, 900.0
 """Area of the lowest and of the highest result of a panel, in square points."""
 _SPREAD = 0.62  # of a place's width, shared by the points that differ in colour alone
+_HUB = 1.6
+"""Radius of the lowest value: near the middle points would lie on each other."""
 _PANEL_INCHES = 5.6
 
 
@@ -80,8 +83,8 @@ def draw_sensitivity(
         for shade, value in zip(shades, places[2], strict=True)
     ]
     figure.legend(
-        handles=handles, title=f"colour: {names[2]}; size and number: {result}; red ring: the best",
-        loc="outside lower center", ncols=len(handles), fontsize=11, title_fontsize=11,
+        handles=handles, title=f"colour: {names[2]}\nsize and number: {result}; red ring: the best",
+        loc="outside lower center", ncols=len(handles), fontsize=11, title_fontsize=11, alignment="center",
     )  # fmt: skip
     save(figure, path)
 
@@ -94,7 +97,7 @@ def _draw_points(axis: Axes, panel: Sequence[Setting], places: Sequence[Sequence
         x, y, colour = (place.index(value) for place, value in zip(places, setting.values, strict=True))
         beside = _SPREAD * ((colour + 0.5) / len(places[2]) - 0.5)
         turn = 2 * math.pi / len(places[0])
-        at = ((x + beside) * turn, y + 1.0) if polar else (x + beside, float(y))
+        at = ((x + beside) * turn, y + _HUB) if polar else (x + beside, float(y))
         share = 1.0 if highest == lowest else (setting.result - lowest) / (highest - lowest)
         area = SMALLEST + share * (LARGEST - SMALLEST)
         best = setting.result == highest
@@ -104,6 +107,7 @@ def _draw_points(axis: Axes, panel: Sequence[Setting], places: Sequence[Sequence
         axis.annotate(
             f"{setting.result:.1f}", at, xytext=(0, -below), textcoords="offset points", ha="center", va="top",
             fontsize=10, fontweight="bold" if best else "normal", zorder=4,
+            path_effects=[withStroke(linewidth=2.5, foreground="w")],
         )  # fmt: skip
 
 
@@ -121,15 +125,13 @@ def _plain_grid(axis: Axes, places: Sequence[Sequence[float]], names: tuple[str,
 
 def _polar_grid(axis: PolarAxes, places: Sequence[Sequence[float]], names: tuple[str, str, str]) -> None:
     turn = 360 / len(places[0])
-    axis.set_thetagrids(
-        [turn * k for k in range(len(places[0]))], [f"{names[0]}\n{value:g}" for value in places[0]], fontsize=10
-    )
-    axis.set_rgrids([k + 1.0 for k in range(len(places[1]))], ["" for _ in places[1]])
-    axis.set_ylim(0, len(places[1]) + 0.6)
+    axis.set_theta_zero_location("N")
+    axis.set_thetagrids([turn * k for k in range(len(places[0]))], [f"{v:g}" for v in places[0]], fontsize=11)
+    axis.set_rgrids([k + _HUB for k in range(len(places[1]))], ["" for _ in places[1]])
+    axis.set_ylim(0, len(places[1]) + _HUB - 0.4)
+    axis.set_xlabel(f"angle: {names[0]}\nradius: {names[1]}", fontsize=12)
     for k, value in enumerate(places[1]):  # between two values of the angle, where no point lies
-        text = f"{names[1]} {value:g}" if k == len(places[1]) - 1 else f"{value:g}"
-        axis.text(math.radians(turn / 2), k + 1.0, text, ha="center", va="center", fontsize=10, color="0.25")
-    axis.tick_params(pad=12)
+        axis.text(math.radians(turn / 2), k + _HUB, f"{value:g}", ha="center", va="center", fontsize=11, color="0.25")
 
 
 def _shades(count: int) -> list[tuple[float, float, float, float]]:

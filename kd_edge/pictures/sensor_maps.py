@@ -128,4 +128,5 @@ def _strip(one: SensorMap, labels: Sequence[str]) -> Strip:
     best = int(one.probabilities.argmax())
     image, shares = as_rgb(one.image)[None], positive_share(one.maps)
     columns = np.concatenate([image, coloured(shares, (image.shape[1], image.shape[2])), weighted(image, shares)])
-    return Strip(f"{one.sensor}:\n{labels[best]} {one.probabilities[best]:.0%}", columns)
+    empty = "" if one.maps.any() else "\n(empty map)"
+    return Strip(f"{one.sensor}:\n{labels[best]} {one.probabilities[best]:.0%}{empty}", columns)

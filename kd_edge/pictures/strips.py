@@ -27,8 +27,12 @@ MAP = "cividis"
 """Of maps on their own; the same to the colour-blind."""
 MOST_COLUMNS = 8
 FRAME_INCHES = 1.45
-LEFT_INCHES, RIGHT_INCHES, TITLE_INCHES, STAMP_INCHES, BLANK_INCHES = 1.7, 0.15, 0.72, 0.28, 0.05
+LEFT_INCHES, RIGHT_INCHES, TITLE_INCHES, STAMP_INCHES, BLANK_INCHES = 1.85, 0.15, 0.72, 0.28, 0.05
+LEAST_INCHES = 9.5
+"""Of a picture's width: a title needs them."""
 DOTS_PER_INCH = 110
+_LETTER_INCHES = 0.0072
+"""Mean width of a letter per point of its size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,7 @@ def draw_strips(strips: Sequence[Strip], stamps: Sequence[str], title: str, capt
     """
     columns = min(MOST_COLUMNS, len(stamps))
     blocks = -(-len(stamps) // columns)
-    width = LEFT_INCHES + columns * FRAME_INCHES + RIGHT_INCHES
+    width = max(LEAST_INCHES, LEFT_INCHES + columns * FRAME_INCHES + RIGHT_INCHES)
     height = TITLE_INCHES + blocks * (STAMP_INCHES + len(strips) * (FRAME_INCHES + BLANK_INCHES))
     figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH)
     heading(figure, title, caption)
@@ -129,10 +133,11 @@ def draw_strips(strips: Sequence[Strip], stamps: Sequence[str], title: str, capt
 
 
 def heading(figure: Figure, title: str, caption: str) -> None:
-    """A title and a smaller line below it at the top left."""
-    height = float(figure.get_size_inches()[1])
-    figure.text(0.012, 1 - 0.1 / height, title, ha="left", va="top", fontsize=13)
-    figure.text(0.012, 1 - 0.42 / height, caption, ha="left", va="top", fontsize=10, color="0.3")
+    """A title and a smaller line below it at the top left; long ones in smaller letters."""
+    width, height = (float(inches) for inches in figure.get_size_inches())
+    for text, size, down, colour in ((title, 13, 0.1, "k"), (caption, 10, 0.42, "0.3")):
+        fitting = min(size, (width - 0.25) / (_LETTER_INCHES * max(len(text), 1)))
+        figure.text(0.12 / width, 1 - down / height, text, ha="left", va="top", fontsize=fitting, color=colour)
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from kd_edge import recipes
 from kd_edge.comparators import AnyComparator, comparator_model
 from kd_edge.errors import ConfigError, did_you_mean
-from kd_edge.train.recipe import Recipe
+from kd_edge.train.recipe import Recipe, SensorTeacherConfig
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 
@@ -21,7 +21,10 @@ class _Strict(BaseModel):
 
 
 class RowConfig(_Strict):
-    """One method of a table.
+    """One method of a table: trained, or only read.
+
+    A row is trained from the base recipe or is a classical method (``comparator``). It is only read when it names what
+    it ``needs`` and nothing here can run it, or when its figure is part ``of`` another row's run.
 
     Attributes:
         name: Short, for folders and ``--rows``.
@@ -32,6 +35,9 @@ class RowConfig(_Strict):
         comparator: Instead of a recipe: settings of a classical method, ``kind`` first; recordings, split, seed and
             validation subjects are the base recipe's, and the student's modality and intensity window where the method
             has them (those that fuse sensors name their modalities themselves).
+        needs: What a row would need that is not built or cannot be had; listed with its published figure, never run.
+        of: Name of the trained row whose run has this row's figure.
+        network: Which network of that run: ``teacher``, or ``teacher/SENSOR`` for a single sensor's.
     """
 
     name: Name
@@ -40,12 +46,31 @@ class RowConfig(_Strict):
     set: dict[str, Any] = {}
     without: tuple[str, ...] = ()
     comparator: dict[str, Any] | None = None
+    needs: str = ""
+    of: Name | None = None
+    network: Annotated[str, Field(pattern=r"^teacher(/[A-Za-z0-9_]+)?$")] | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> RowConfig:
         if self.comparator is not None and (self.set or self.without):
             raise ValueError("a comparator takes no recipe: remove set and without")
+        if (self.of is None) != (self.network is None):
+            raise ValueError("of and network go together: the row that is run, and 'teacher' or 'teacher/SENSOR'")
+        if self.needs and self.of is not None:
+            raise ValueError("a row either needs something or is read of another row: remove needs, or of and network")
+        if not self.runs and (self.set or self.without or self.comparator is not None):
+            raise ValueError("a row that is only read runs nothing: remove set, without and comparator")
         return self
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has runs of its own."""
+        return not self.needs and self.of is None
+
+    @property
+    def sensor(self) -> str | None:
+        """The single sensor whose network's figure it is; None for all of them together."""
+        return None if self.network is None else self.network.partition("/")[2] or None
 
 
 class StudyConfig(_Strict):
@@ -55,7 +80,8 @@ class StudyConfig(_Strict):
         title: What it shows.
         base: Name of the recipe that every row starts from.
         set: Changes of the base recipe for every row, before the row's own.
-        metric: Of the test figures; ``map`` is the mean average precision over the classes.
+        metric: Of the test figures; ``map`` is the mean average precision over the classes, ``sakdn_f`` what SAKDN's
+            code calls F-measure.
         splits: Protocols; one column each.
         seeds: Every row is trained once per seed.
         rows: In the order of the table.
@@ -64,7 +90,7 @@ class StudyConfig(_Strict):
     title: str
     base: str
     set: dict[str, Any] = {}
-    metric: Literal["accuracy", "macro_f1", "map"] = "accuracy"
+    metric: Literal["accuracy", "macro_f1", "map", "sakdn_f"] = "accuracy"
     splits: Annotated[tuple[str, ...], Field(min_length=1)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     rows: Annotated[tuple[RowConfig, ...], Field(min_length=1)]
@@ -78,6 +104,10 @@ class StudyConfig(_Strict):
             foreign = sorted(set(row.published) - set(self.splits))
             if foreign:
                 raise ValueError(f"row '{row.name}' has a published figure for '{foreign[0]}', which is not in splits")
+        trained = [row.name for row in self.rows if row.runs and row.comparator is None]
+        for row in self.rows:
+            if row.of is not None and row.of not in trained:
+                raise ValueError(f"row '{row.name}' is of '{row.of}', no trained row{did_you_mean(row.of, trained)}")
         return self
 
 
@@ -119,24 +149,30 @@ def plan(
 ) -> list[Planned]:
     """The runs of a study, in the order of its table; every recipe is validated before the first run starts.
 
+    Rows that are only read have none.
+
     Args:
         study: What to run.
-        rows: Only these rows.
+        rows: Only these rows, none of which may be only read.
         splits: Only these protocols.
         seeds: Instead of the study's.
         overrides: ``dotted.key=value`` for every recipe, after the row's own changes.
 
     Raises:
-        ConfigError: Unknown row or split, or a row whose recipe is not valid.
+        ConfigError: Unknown row or split, a row whose recipe is not valid, or one that is only read.
     """
     chosen_rows = _chosen([row.name for row in study.rows], rows, "row")
+    for row in study.rows:
+        if row.name in rows and not row.runs:
+            raise _never_run(row)
     chosen_splits = _chosen(study.splits, splits, "split")
     _check_overrides(overrides)
     base = merged(recipes.read("train", study.base), study.set)
+    _check_networks(study, base, overrides)
     return [
         Planned(f"{row.name}-{split}-s{seed}", row, split, seed, _config(base, row, split, seed, overrides))
         for row in study.rows
-        if row.name in chosen_rows
+        if row.runs and row.name in chosen_rows
         for split in chosen_splits
         for seed in seeds or study.seeds
     ]
@@ -154,6 +190,33 @@ def _config(
     kept = {key: value for key, value in base.items() if key not in row.without}
     values = merged(kept, {**row.set, "name": f"{base['name']}-{row.name}", "split": split, "seed": seed})
     return recipes.validate(recipes.overridden(values, overrides), Recipe, what)
+
+
+def _never_run(row: RowConfig) -> ConfigError:
+    """What to say of a row that was asked for and is only read."""
+    if row.needs:
+        return ConfigError(f"row '{row.name}' cannot be run, it needs {row.needs}", "another row", "leave it out")
+    return ConfigError(
+        f"row '{row.name}' is read of row '{row.of}' ({row.network})", "a row with runs of its own", f"run '{row.of}'"
+    )
+
+
+def _check_networks(study: StudyConfig, base: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Rows that are read of others name networks that those have."""
+    known = {row.name: row for row in study.rows}
+    for row in study.rows:
+        if row.of is None:
+            continue
+        config = _config(base, known[row.of], study.splits[0], 0, overrides)
+        teacher = config.teacher if isinstance(config, Recipe) else None
+        sensors = teacher.sensors if isinstance(teacher, SensorTeacherConfig) else ()
+        if teacher is None or (row.sensor is not None and row.sensor not in sensors):
+            raise ConfigError(
+                f"row '{row.name}' is read of {row.network} of row '{row.of}', which has none"
+                f"{did_you_mean(row.sensor or '', sensors)}",
+                "a row with a teacher, and one of its sensors",
+                "correct of or network",
+            )
 
 
 def _check_overrides(overrides: Sequence[str]) -> None:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from kd_edge.study.plan import Planned, StudyConfig, plan
+from kd_edge.study.plan import Planned, RowConfig, StudyConfig, plan
 from kd_edge.study.runner import finished_run
 from kd_edge.study.table import read_summary, tested
+
+_UNITS = {
+    "accuracy": "accuracy, %",
+    "macro_f1": "macro F1, %",
+    "map": "mAP, %",
+    "sakdn_f": "F-measure as SAKDN's code has it, %",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +51,23 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One row of the table: cells by split, and the epochs the runs were trained for."""
+    """One row of the table.
+
+    Attributes:
+        name: Of the row; ``teacher`` for the line of the teacher that the rows share.
+        title: As the table prints it.
+        cells: By split.
+        epochs: The runs were trained for.
+        needs: Why the row has no runs, where it never will.
+        of: Where the figures are from, when they are another row's run's: its name and network.
+    """
 
     name: str
     title: str
     cells: dict[str, Cell]
     epochs: str
+    needs: str = ""
+    of: str = ""
 
 
 def report(study: StudyConfig, folder: Path, *, seeds: Sequence[int] = (), overrides: Sequence[str] = ()) -> list[Line]:
@@ -61,20 +80,22 @@ def report(study: StudyConfig, folder: Path, *, seeds: Sequence[int] = (), overr
         overrides: As they were run; other settings are other runs.
 
     Returns:
-        A line for the teacher, where a row has one, and a line per row.
+        A line per row; before them one for the teacher, where a row has one and no row is read of a teacher.
     """
     runs = plan(study, seeds=seeds, overrides=overrides)
-    lines = [
-        _line(study, row.name, row.title, [r for r in runs if r.row is row], folder, "student") for row in study.rows
-    ]
+    lines = [_line(study, row, [r for r in runs if r.row.name == (row.of or row.name)], folder) for row in study.rows]
+    if any(row.of for row in study.rows):
+        return lines
     taught = [r for r in runs if (found := finished_run(r, folder)) and tested(read_summary(found), "teacher")]
     if taught:
         first = taught[0].row
-        lines.insert(0, _line(study, "teacher", "(teacher)", [r for r in taught if r.row is first], folder, "teacher"))
+        shared = RowConfig(name="teacher", title="(teacher)", of=first.name, network="teacher")
+        lines.insert(0, _line(study, shared, [r for r in taught if r.row is first], folder))
     return lines
 
 
-def _line(study: StudyConfig, name: str, title: str, runs: Sequence[Planned], folder: Path, stage: str) -> Line:
+def _line(study: StudyConfig, row: RowConfig, runs: Sequence[Planned], folder: Path) -> Line:
+    """A row's line from its runs, or from those it is read of."""
     cells: dict[str, Cell] = {}
     epochs: set[str] = set()
     for split in study.splits:
@@ -84,21 +105,45 @@ def _line(study: StudyConfig, name: str, title: str, runs: Sequence[Planned], fo
         here = [run for run in runs if run.split == split]
         for run in here:
             found = finished_run(run, folder)
-            if found is not None:
-                summary = read_summary(found)
-                figures = summary["stages"][stage]
-                clips.add(figures.get("test_samples", summary["protocol"]["test_samples"]))
-                recordings |= {summary.get("data_fingerprints", {}).get(stage, "")} - {""}
-                values[run.seed] = 100 * figures["test"][study.metric]
-                epochs.add(str(figures["epochs"]))
-        published = None if stage == "teacher" or not here else here[0].row.published.get(split)
-        cells[split] = Cell(published, values, len(here) - len(values), frozenset(clips), frozenset(recordings))
-    return Line(name, title, cells, ", ".join(sorted(epochs)))
+            summary = None if found is None else read_summary(found)
+            figures = None if summary is None else _figures(summary, row)
+            if summary is None or figures is None:
+                continue
+            clips.add(figures.clips)
+            if row.of is None:  # a teacher's recordings are others than the students'
+                recordings |= {summary.get("data_fingerprints", {}).get("student", "")} - {""}
+            values[run.seed] = 100 * figures.test[study.metric]
+            epochs.add(str(figures.epochs))
+        missing = len(here) - len(values)
+        published = row.published.get(split)
+        cells[split] = Cell(published, values, missing, frozenset(clips), frozenset(recordings))
+    source = "" if row.of is None else f"{row.of}: {row.network}"
+    return Line(row.name, row.title, cells, ", ".join(sorted(epochs)), row.needs, source)
+
+
+class _Figures(NamedTuple):
+    """Test figures of one network, the clips they are of, and the epochs it was trained for."""
+
+    test: Mapping[str, Any]
+    clips: int
+    epochs: int
+
+
+def _figures(summary: Mapping[str, Any], row: RowConfig) -> _Figures | None:
+    """Of the network that a row is about; None when it was not tested."""
+    stage = summary["stages"].get("student" if row.of is None else "teacher")
+    if stage is None:
+        return None
+    if row.sensor is None:
+        clips = stage.get("test_samples", summary["protocol"]["test_samples"])
+        return None if stage["test"] is None else _Figures(stage["test"], clips, stage["epochs"])
+    test = stage.get("sensors", {}).get(row.sensor)
+    return None if test is None else _Figures(test, test["clips"], stage["epochs"])
 
 
 def report_markdown(study: StudyConfig, lines: Sequence[Line]) -> str:
     """The lines as a Markdown table: per split the published figure (if any), the mean with its spread, every seed."""
-    unit = {"accuracy": "accuracy, %", "macro_f1": "macro F1, %", "map": "mAP, %"}[study.metric]
+    unit = _UNITS[study.metric]
     heads = ["method", "epochs"]
     published = {split for split in study.splits if any(split in row.published for row in study.rows)}
     for split in study.splits:
@@ -107,9 +152,16 @@ def report_markdown(study: StudyConfig, lines: Sequence[Line]) -> str:
     for line in lines:
         cells = [line.title, line.epochs or "-"]
         for split, cell in line.cells.items():
-            cells += [_number(cell.published)] * (split in published) + [_measured(cell), _each(cell)]
+            measured = "cannot be run" if line.needs else _measured(cell)
+            cells += [_number(cell.published)] * (split in published) + [measured, _each(cell)]
         table.append(f"| {' | '.join(cells)} |")
-    return "\n".join(table + _cautions(study, lines)) + "\n"
+    return "\n".join(table + _cautions(study, lines) + _needs(lines)) + "\n"
+
+
+def _needs(lines: Sequence[Line]) -> list[str]:
+    """Why rows have no figure."""
+    lacking = [f"{line.title} needs {line.needs}" for line in lines if line.needs]
+    return [f"\nRows that cannot be run: {'; '.join(lacking)}."] if lacking else []
 
 
 def _cautions(study: StudyConfig, lines: Sequence[Line]) -> list[str]:

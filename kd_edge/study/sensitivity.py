@@ -14,7 +14,14 @@ from kd_edge.train.distil import term_names
 from kd_edge.train.recipe import Recipe
 
 KEYS = ("soft_target", "gsdm", "semantic")
-"""Weights of the SAKDN paper's three losses: alpha, beta and gamma of Eq. 25."""
+"""Weights of the SAKDN paper's three losses, Eq. 25."""
+_GREEK = dict(
+    zip(
+        KEYS,
+        ("\N{GREEK SMALL LETTER ALPHA}", "\N{GREEK SMALL LETTER BETA}", "\N{GREEK SMALL LETTER GAMMA}"),
+        strict=True,
+    )
+)
 
 
 def settings(
@@ -67,6 +74,13 @@ def settings(
     return panels
 
 
+def title(key: str) -> str:
+    """A key as an axis names it."""
+    if "." in key:
+        return key
+    return f"{_GREEK[key]}, weight of {key}" if key in _GREEK else key
+
+
 def _values(
     study: StudyConfig, keys: tuple[str, str, str], overrides: Sequence[str]
 ) -> dict[str, tuple[float, float, float]]:
@@ -75,10 +89,10 @@ def _values(
     known = {key: None for found in numbers.values() for key in found}
     for key in keys:
         if key not in known:
+            losses = [name for name in known if f"{name}.weight" in known]
             raise ConfigError(
                 f"no row of '{study.title}' sets a number '{key}'{did_you_mean(key, known)}",
-                f"a loss ({', '.join(k for k in known if '.' not in k) or 'none here'}), <loss>.<option>, or a dotted "
-                "key of the recipe",
+                f"a loss ({', '.join(losses) or 'none here'}), <loss>.<option>, or a dotted key of the recipe",
                 "correct --x, --y or --colour",
             )
     values = {}

@@ -99,6 +99,9 @@ def _method(recipe: dict[str, Any], stage: str) -> str:
     if "kind" in recipe:  # a classical method
         return str(recipe["kind"]).upper()
     losses = [loss["kind"].upper() for loss in recipe.get("losses", [])] if stage == "student" else []
+    teacher = recipe.get("teacher") or {}
+    if stage == "teacher" and teacher.get("semantic_weight") and not teacher.get("weights"):
+        losses = ["SEMANTIC"]
     return " + ".join(["CE", *losses]) if losses else "cross entropy"
 
 

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import version
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from kd_edge import __version__, metrics
 from kd_edge.data import Sample
+from kd_edge.models.spamfm import Similarity
 from kd_edge.train import scores
 from kd_edge.train.material import Material
 from kd_edge.train.sensors import SensorTeacher
@@ -91,12 +92,13 @@ def _of_sensors(
 ) -> dict[str, Any]:
     """Figures of each sensor's own network, and what similarity between a batch's samples would change.
 
-    In evaluation a sample's result does not depend on its neighbours. The published figures are of batches in the order
-    of the classes, where the similarity matrix of Eq. 4 tells what the neighbours are: both stand side by side.
+    In evaluation a sample's result must not depend on its neighbours. The published figures are of batches in the order
+    of the classes, where the similarity matrix of Eq. 4 tells what the neighbours are (``batch``): all ways stand side
+    by side.
     """
     labels, found = material.dataset.labels, {}
     usual = model.networks.similarity
-    for similarity in ("identity", "batch"):
+    for similarity in get_args(Similarity):
         model.networks.similarity = similarity
         logits, together, truth = scores.predict_sensors(model, material.evaluation_loader("teacher", tested), device)
         found[similarity] = {"together": scores.accuracy(together, truth)} | {

@@ -103,6 +103,8 @@ class Term(nn.Module):
         """Value of the term before its weight, a scalar; no gradient flows into the teachers' observations."""
         least = 2 if self.config.kind in BETWEEN_CLIPS else 1
         value, shares = mine.logits.new_zeros((), dtype=torch.float32), 0.0
+        if isinstance(self.config, GsdmLoss):  # the student's maps are the same for every teacher
+            mine = mine._replace(maps=self._maps(mine, self.student_taps))
         for adapters, teacher in zip(self.adapters, seen, strict=True):
             present = teacher.present
             if present is None or bool(present.all()):
@@ -153,14 +155,19 @@ class Term(nn.Module):
                     epoch=epoch, connectors=adapters, schedule=self.schedule, temperature=config.temperature,
                 )  # fmt: skip
             case GsdmLoss():
-                assert mine.ablated is not None
-                assert seen.ablated is not None
-                return L.gsdm(
-                    students, teachers, mine.logits, mine.ablated, seen.logits, seen.ablated,
-                    self.get_buffer("class_vectors"), **_options(config, "ablation"),
-                )  # fmt: skip
+                with torch.no_grad():
+                    theirs = self._maps(seen, self.teacher_taps)
+                return L.map_distance(mine.maps, theirs, reduction=config.reduction)
             case SemanticLoss():
                 return L.semantic_preserving(adapters(students[0]), teachers[0], reduction=config.reduction)
+
+
+    def _maps(self, seen: Observation, taps: Sequence[Tap]) -> list[Tensor]:
+        """Semantically discriminative maps (b, h, w) of a network's layers."""
+        assert seen.ablated is not None
+        features, vectors = [seen.taps[tap] for tap in taps], self.get_buffer("class_vectors")
+        options = _options(self.config, "ablation", "reduction")
+        return L.semantic_maps(features, seen.logits, seen.ablated, vectors, **options)
 
 
 def teachers_in(teacher: Teacher) -> int:

@@ -279,6 +279,11 @@ def test_factors_of_the_product_are_bounded_and_missing_ones_are_one() -> None:
     torch.testing.assert_close(_product(contexts, present), torch.tensor([[-2e4, 14.0], [3.0, 5.0]]))
 
 
+def fusion_at_identity(fusion: SPAMFM, features: list[Tensor], present: Tensor) -> list[Tensor]:
+    fusion.similarity = "identity"
+    return fusion(features, present)  # type: ignore[no-any-return]
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_running_is_the_mean_of_training(variant: Variant) -> None:
     fusion = module((2, 2), variant, similarity="running").train()
@@ -294,6 +299,11 @@ def test_running_is_the_mean_of_training(variant: Variant) -> None:
         features = features_of((2, 2), maps=False)
         for mine, feature, gate in zip(fusion(features), features, gates, strict=True):
             torch.testing.assert_close(mine, feature * gate, rtol=0, atol=1e-12)
+        lacking = torch.tensor([[True, False]] * 4)
+        one = torch.tensor([[True, False]])
+        expected = features[0] * fusion_at_identity(fusion, [mean, first], one)[0] / mean
+        fusion.similarity = "running"
+        torch.testing.assert_close(fusion(features, lacking)[0], expected, rtol=0, atol=1e-12)
         assert fusion.batches == 2  # evaluation leaves it
         fusion.train()
         for _ in range(20):

@@ -33,7 +33,7 @@ def semantic_weights(
     ablated_logits: Tensor,
     class_vectors: Tensor,
     *,
-    slope: Slope = "stable",
+    slope: Slope = "official",
     embedding: ClassEmbedding = "hard",
 ) -> Tensor:
     """How much each element of a sample's class embedding rests on the input, ``omega`` (Eq. 14 and 15).
@@ -139,7 +139,7 @@ def semantic_maps(
     ablated_logits: Tensor,
     class_vectors: Tensor,
     *,
-    slope: Slope = "stable",
+    slope: Slope = "official",
     embedding: ClassEmbedding = "hard",
     weighting: Weighting = "scalar",
 ) -> list[Tensor]:
@@ -206,7 +206,7 @@ def gsdm(
     teacher_ablated: Tensor,
     class_vectors: Tensor,
     *,
-    slope: Slope = "stable",
+    slope: Slope = "official",
     embedding: ClassEmbedding = "hard",
     weighting: Weighting = "scalar",
     reduction: Reduction = "sum",
