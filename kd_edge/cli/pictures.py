@@ -81,8 +81,10 @@ def explain(
                 out.print(_explained(one))
     if json_:
         print_json(explained)
-    elif len(explained) < wrong:
-        out.print(f"{len(explained)} in all: no more test clips are taken for another class")
+        return
+    mistakes = sum(one.side == "test clip" and one.predicted != one.true for one in explained)
+    if mistakes < wrong:
+        out.print(f"{mistakes} in all: no more test clips are taken for another class")
 
 
 def examples(

@@ -3,8 +3,7 @@
 Source: Dawar, Ostadabbas, Kehtarnavaz, "Data Augmentation in Deep Learning-Based Fusion of Depth and Inertial Sensing
 for Action Recognition", IEEE Sensors Letters 2019. What is kept: depth as weighted motion images of three orthogonal
 views, a convolutional network on them, convolutions and an LSTM on the signals, training inputs changed at random, the
-product of both networks' class probabilities. The networks' sizes and the training are ours; so is the random change,
-where the paper renders depth from other sides.
+product of both networks' class probabilities. The networks' sizes, their training and the random changes are ours.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ What is kept: three motion maps per clip, cut to their bounding box, brought to 
 fitted on training clips; mean, variance, standard deviation and root mean square of each axis in six windows; the
 distance-weighted Tikhonov matrix; joined vectors (CRC), or a logarithmic opinion pool with equal weights (CRC-2).
 
-What differs, all chosen by leaving out training subjects: the maps' sizes, occupied depth bins instead of pixel counts,
-the front view only where both frames are measured (silhouettes differ by metres), a box that ignores noise, roots of
-the maps, and lambda.
+What is ours, all of it chosen by leaving out training subjects: the maps' sizes and bins, occupied bins instead of
+pixel counts, the front view only where both frames are measured (silhouettes differ by metres), a box that ignores
+noise, statistics scaled one by one with length 1 for each sensor, the share of depth in the joined vector, and lambda.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from kd_edge.comparators.inertial import window_statistics
 from kd_edge.comparators.motion_features import depth_vector, unit_length
 from kd_edge.comparators.runs import Progress, check_free, silent, summary_of, write_recipe, write_summary
 from kd_edge.data import Sample
+from kd_edge.errors import TrainingError
 from kd_edge.types import Int64
 
 _Float64 = npt.NDArray[np.float64]
@@ -53,7 +54,8 @@ def run_crc(
         The content of ``summary.json``: that of a training run whose student is the classifier.
 
     Raises:
-        TrainingError: There is a finished or another run already, or the folder cannot be written.
+        TrainingError: There is a finished or another run already, the folder cannot be written, or nothing moves in
+            the training clips.
         DataError: Recordings, modality, split or subjects missing.
     """
     report = progress or silent
@@ -116,10 +118,9 @@ class _Classifier:
         regularisation: float,
     ) -> None:
         self._spaces = [_Space(config, recordings, modality, train) for modality in parts(config)[part]]
+        self._classes = recordings.classes
         labels = np.array([s.label for s in train], dtype=np.int64)
-        self._model = CollaborativeRepresentation(
-            self._vectors(train), labels, len(recordings.dataset.labels), regularisation
-        )
+        self._model = CollaborativeRepresentation(self._vectors(train), labels, self._classes, regularisation)
 
     @property
     def parameters(self) -> int:
@@ -138,7 +139,7 @@ class _Classifier:
 
     def residuals(self, samples: Sequence[Sample]) -> _Float64:
         """(N, K)."""
-        return self._model.residuals(self._vectors(samples)) if samples else np.zeros((0, 0))
+        return self._model.residuals(self._vectors(samples)) if samples else np.zeros((0, self._classes))
 
 
 class _Space:
@@ -149,6 +150,7 @@ class _Space:
         given = self._stacked(train)
         is_depth = modality == config.depth
         if is_depth:
+            _check_different(given, modality)
             from sklearn.decomposition import PCA  # reading a configuration must not wait for scikit-learn
 
             pca = PCA(config.variance, svd_solver="full").fit(given)
@@ -168,6 +170,15 @@ class _Space:
 
     def _stacked(self, samples: Sequence[Sample]) -> _Float64:
         return np.stack([self._values[s.id] for s in samples]).astype(np.float64)
+
+
+def _check_different(vectors: _Float64, modality: str) -> None:
+    if not np.ptp(vectors, axis=0).any():
+        raise TrainingError(
+            f"the motion maps of all {len(vectors)} training clips of '{modality}' are the same",
+            "clips in which something moves",
+            "check depth, motion.bin_mm and motion.range_mm",
+        )
 
 
 def _share(config: CrcConfig, is_depth: bool) -> float:

@@ -91,7 +91,8 @@ def gather(
         report: Progress.
 
     Raises:
-        DataError: Recordings, modality, split or subjects missing, or a class without a complete training clip.
+        DataError: Recordings, modality, split or subjects missing, a modality of another kind, or a class without a
+            complete training clip.
     """
     dataset = open_dataset(config.data, data_root)
     split = dataset.split(config.split)
@@ -103,7 +104,14 @@ def gather(
         for modality, r in reductions.items()
     }
     skipped: dict[str, str] = {}
-    for found in reduced.values():
+    for modality, found in reduced.items():
+        if not found.values:
+            reason = next(iter(found.skipped.values()), "no clips")
+            raise DataError(
+                f"no clip of {dataset.name} has a usable '{modality}' ({reason})",
+                "depth images as depth and signals as sensors",
+                "correct depth and sensors, or complete the data set (kd-edge data check)",
+            )
         for sample_id, reason in found.skipped.items():
             skipped[sample_id] = f"{skipped[sample_id]}; {reason}" if sample_id in skipped else reason
     train, test = (tuple(s for s in side if s.id not in skipped) for side in (split.train, split.test))

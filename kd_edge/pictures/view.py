@@ -14,7 +14,7 @@ from kd_edge.models.saved import SavedStudent
 from kd_edge.pictures.strips import Rgb, seen_frames
 from kd_edge.preprocess import recorded_input
 from kd_edge.sampling import segment_indices
-from kd_edge.types import Clip, Float32, Int64
+from kd_edge.types import Float32, Int64
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class View:
         student: Who looks.
         dataset: The recordings.
         sample: Which one.
-        clip: As recorded.
-        at: (T,) int64, its segment frames.
+        stamps_ns: (N,) int64, of the recording's N images; they themselves are let go.
+        at: (T,) int64, the segment frames among them.
         inputs: (T, C, S, S) float32, the network's input, cropped as in an evaluation.
         probabilities: (K,) float32, of the exported student: the logits divided by its temperature.
     """
@@ -34,7 +34,7 @@ class View:
     student: SavedStudent
     dataset: Dataset
     sample: Sample
-    clip: Clip
+    stamps_ns: Int64
     at: Int64
     inputs: Float32
     probabilities: Float32
@@ -57,12 +57,12 @@ class View:
     @property
     def stamps(self) -> list[str]:
         """Time of each segment frame from the start of the sample."""
-        return [f"{self.clip.stamps_ns[i] / 1e9:.2f} s" for i in self.at]
+        return [f"{self.stamps_ns[i] / 1e9:.2f} s" for i in self.at]
 
     @property
     def span_ns(self) -> tuple[int, int]:
-        """First and last image of the clip."""
-        return int(self.clip.stamps_ns[0]), int(self.clip.stamps_ns[-1])
+        """First and last image of the recording."""
+        return int(self.stamps_ns[0]), int(self.stamps_ns[-1])
 
     @property
     def title(self) -> str:
@@ -96,7 +96,7 @@ def look(student: SavedStudent, dataset: Dataset, sample: Sample) -> View:
     with torch.no_grad():
         logits = student.model(torch.from_numpy(inputs)[None])[0].numpy()
     probabilities = softmax(logits, float(student.summary.get("temperature", 1.0))).astype(np.float32)
-    return View(student, dataset, sample, clip, at, inputs, probabilities)
+    return View(student, dataset, sample, clip.stamps_ns, at, inputs, probabilities)
 
 
 def find_sample(dataset: Dataset, name: str, skipped: dict[str, str]) -> Sample:

@@ -168,14 +168,15 @@ def plan(
     chosen_splits = _chosen(study.splits, splits, "split")
     _check_overrides(overrides)
     base = merged(recipes.read("train", study.base), study.set)
-    _check_networks(study, base, overrides)
-    return [
+    runs = [
         Planned(f"{row.name}-{split}-s{seed}", row, split, seed, _config(base, row, split, seed, overrides))
         for row in study.rows
         if row.runs and row.name in chosen_rows
         for split in chosen_splits
         for seed in seeds or study.seeds
     ]
+    _check_networks(study, base, overrides)
+    return runs
 
 
 def _config(

@@ -168,11 +168,11 @@ def _cautions(study: StudyConfig, lines: Sequence[Line]) -> list[str]:
     """What makes rows of a split incomparable."""
     found = []
     for split in study.splits:
-        cells = {line.title: line.cells[split] for line in lines if line.name != "teacher"}
-        if len(frozenset[int]().union(*(cell.test_samples for cell in cells.values()))) > 1:
-            counts = ", ".join(f"{title} {sorted(c.test_samples)}" for title, c in cells.items() if c.test_samples)
+        cells = [(line.title, line.cells[split]) for line in lines if line.name != "teacher"]
+        if len(frozenset[int]().union(*(cell.test_samples for _, cell in cells))) > 1:
+            counts = ", ".join(f"{title} {sorted(c.test_samples)}" for title, c in cells if c.test_samples)
             found.append(f"\n{split}: the rows were tested on different numbers of clips: {counts}.")
-        elif len(frozenset[str]().union(*(cell.recordings for cell in cells.values()))) > 1:
+        elif len(frozenset[str]().union(*(cell.recordings for _, cell in cells))) > 1:
             found.append(f"\n{split}: the rows were trained on recordings of different content or frame size.")
     return found
 

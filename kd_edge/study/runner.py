@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from kd_edge import recipes
 from kd_edge.comparators import AnyComparator, run_comparator
 from kd_edge.errors import DataError, KdEdgeError
 from kd_edge.study.plan import Planned
@@ -137,9 +138,10 @@ def _place(planned: Planned, folder: Path) -> Path:
 
 def _is_of(planned: Planned, place: Path) -> bool:
     """Whether an unfinished run has the planned settings."""
-    if not isinstance(planned.config, Recipe):
-        return True  # it starts again whatever was there
     try:
+        if not isinstance(planned.config, Recipe):
+            recipes.load("train", str(place / "recipe.toml"), type(planned.config))
+            return True  # a run of this kind starts again whatever its settings were
         return load_recipe(place).fingerprint() == planned.config.fingerprint()
     except KdEdgeError:
         return False

@@ -47,6 +47,7 @@ class SensorTeacher(nn.Module):
         self.points = config.points
         self.attends = config.model.attention
         self._per_sample = config.scaling == "sample"
+        self._unit = config.interval == "unit"
         ranges = [config.ranges.get(s, f.value_range) for s, f in zip(config.sensors, formats, strict=True)]
         self.networks = SensorNetworks(config.model, len(config.sensors), classes, config.points)
         self.register_buffer("ranges", torch.tensor(ranges, dtype=torch.float32), persistent=False)  # (m, 2)
@@ -85,14 +86,15 @@ class SensorTeacher(nn.Module):
         return torch.where(there[..., None], images, 0.0) if not present.all() else images, present
 
     def _scaled(self, signals: Tensor) -> Tensor:
-        """To [-1, 1], by the sensor's range or by each axis' own; a constant axis is 1, as its field is."""
+        """To the interval, by the sensor's range or by each axis' own; a constant axis is 1, as its field is."""
         if self._per_sample:
             low, high = signals.aminmax(dim=3, keepdim=True)
         else:
             low, high = self.get_buffer("ranges")[:, :, None, None].unbind(dim=1)  # (m, 1, 1) each
         span = high - low
         scaled = ((signals - low) + (signals - high)) / torch.where(span > 0, span, 1.0)
-        return torch.where(span > 0, scaled, 1.0).clamp(-1.0, 1.0)
+        held = torch.where(span > 0, scaled, 1.0).clamp(-1.0, 1.0)
+        return (held + 1) / 2 if self._unit else held
 
     def observe(self, signals: Tensor, taps: Collection[Tap], *, ablate: bool = False) -> tuple[Observation, ...]:
         """What each sensor's network makes of a batch; with ``ablate`` also of black images."""

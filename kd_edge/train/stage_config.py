@@ -111,8 +111,10 @@ class SensorTeacherConfig(Training):
     Attributes:
         sensors: Of the data set; one network each.
         points: n, length of a signal after resampling onto the clip's time, and side of its virtual image.
-        scaling: Signal to [-1, 1]: ``sample`` by its own lowest and highest value in this clip (Eq. 1), which loses its
-            size and offset, gravity's direction among them; ``sensor`` by the sensor's range.
+        scaling: By what a signal is scaled: ``sample`` its own lowest and highest value in this clip (Eq. 1), which loses its
+            size and offset, gravity's direction among them; ``sensor`` the sensor's range.
+        interval: What it is scaled to: ``signed`` is [-1, 1] (Eq. 1), where a field tells x from -x only by its
+            neighbours; ``unit`` is [0, 1], where it tells every value.
         ranges: Sensor -> lowest and highest value for ``sensor`` scaling, instead of all that the sensor can tell.
         model: Architecture of the networks.
         jitter: Random changes of the signals in training.
@@ -124,6 +126,7 @@ class SensorTeacherConfig(Training):
     sensors: Annotated[tuple[str, ...], Field(min_length=1)]
     points: Annotated[int, Field(ge=8, le=1024)] = 224
     scaling: Literal["sample", "sensor"] = "sample"
+    interval: Literal["signed", "unit"] = "signed"
     ranges: dict[str, tuple[float, float]] = {}
     model: SensorModelConfig = SensorModelConfig()
     jitter: SignalJitter = SignalJitter()

@@ -7,7 +7,25 @@ from pathlib import Path
 import cv2
 import pytest
 
+from tests.pictures.conftest import write_run as write_student
+
 Kd = Callable[..., tuple[int, str, str]]
+
+STUDY = """
+title = "two weights"
+base = "quickstart"
+splits = ["subjects"]
+[[rows]]
+name = "low"
+title = "low"
+published = { subjects = 71.5 }
+set.losses = [{ kind = "soft_target", weight = 0.1 }, { kind = "at", weight = 10 }]
+[[rows]]
+name = "high"
+title = "high"
+published = { subjects = 73.25 }
+set.losses = [{ kind = "soft_target", weight = 1 }, { kind = "at", weight = 1000 }]
+"""
 
 
 def write_run(folder: Path, counts: list[list[int]]) -> None:
@@ -56,6 +74,14 @@ def test_class_examples_of_a_kind_and_of_a_recipe(kd: Kd) -> None:
         (["study", "confusion", "gone", "--out", "a.png"], ["gone has no readable summary.json"]),
         (["study", "confusion", "runs/now", "--stage", "techer", "--out", "a.png"], ["no stage 'techer'", "student"]),
         (["study", "confusion", "runs/now", "--out", "runs/now/summary.json"], ["ending in .png"]),
+        (["explain", "gone", "--sample", "a1_s1_t1"], ["no run gone"]),
+        (["explain", "runs/now", "--sample", "a1_s1_t1"], ["runs/now holds a damaged student"]),
+        (["explain", "runs/now"], ["no sample to explain", "--wrong 3"]),
+        (["study", "sensitivity", "mgcam_table1", "--y", "att", "--out", "a.png"], ["'att'", "did you mean 'at'?"]),
+        (["study", "sensitivity", "sakdn_table9_mmact", "--out", "a.png"], ["no row of", "add --published"]),
+        (["study", "sensitivity", "sakdn_table9_mmat", "--published", "--out", "a.png"], ["sakdn_table9_mmact"]),
+        (["study", "sensitivity", "sakdn_table9_mmact", "--seeds", "0,x", "--out", "a.png"], ["--seeds 0,x"]),
+        (["study", "sensitivity", "sakdn_table9_mmact", "--out", "a.pdf"], ["--out a.pdf", "a.png"]),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(
@@ -72,8 +98,55 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["summary.json"]
 
 
+def test_samples_and_mistakes_of_a_run_are_explained(kd: Kd, tmp_path: Path) -> None:
+    write_student(tmp_path / "runs" / "thin", epochs=2)
+    code, text, _ = kd("explain", "runs/thin", "--sample", "a1_s1_t1", "--layer", "backbone.layer3", "--out", "one")
+    assert code == 0
+    assert text.startswith("a1_s1_t1 (training clip): ")
+    assert "  cam.png, gaf.png, curves.png in one\n" in text
+    assert "  no gsdm.png: the run's recipe has no [semantics], vectors of the class names\n" in text
+    assert cv2.imread("one/cam.png") is not None
+    code, text, _ = kd("explain", "runs/thin", "--wrong", "1", "--json")
+    assert code == 0
+    (found,) = json.loads(text)
+    assert found["predicted"] != found["true"]
+    assert found["side"] == "test clip"
+    assert found["folder"] == f"runs/thin/explain/{found['sample']}"
+    assert sorted(p.name for p in Path(found["folder"]).iterdir()) == sorted(found["pictures"])
+
+
+def test_fewer_mistakes_than_asked_for_are_counted(kd: Kd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kd_edge.pictures import explain
+    from kd_edge.pictures.view import View
+
+    write_student(tmp_path / "run")
+    monkeypatch.setattr(View, "correct", property(lambda view: view.sample.id != "a1_s4_t1"))
+    code, text, _ = kd("explain", "run", "--wrong", "2")
+    assert code == 0
+    assert text.endswith("1 in all: no more test clips are taken for another class\n")
+    assert [p.name for p in (tmp_path / "run" / explain.FOLDER).iterdir()] == ["a1_s4_t1"]
+
+
+def test_a_studys_settings_are_drawn(kd: Kd, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(STUDY)
+    keys = ("--y", "at", "--colour", "student.learning_rate")
+    code, text, _ = kd("study", "sensitivity", "mine.toml", "--published", *keys, "--out", "plain.png")
+    assert (code, text) == (0, "2 points in plain.png\n")
+    code, text, _ = kd(
+        "study", "sensitivity", "mine.toml", "--published", "--polar", *keys, "--json", "--out", "polar.png"
+    )
+    assert code == 0
+    points = json.loads(text)["subjects: published"]
+    assert [(point["row"], point["values"][:2], point["result"]) for point in points] == [
+        ("low", [0.1, 10.0], 71.5), ("high", [1.0, 1000.0], 73.25),
+    ]  # fmt: skip
+    plain, polar = cv2.imread("plain.png"), cv2.imread("polar.png")
+    assert plain.shape == polar.shape
+    assert (plain != polar).any()
+
+
 def test_help_has_examples(kd: Kd) -> None:
-    for verb in (("data", "examples"), ("study", "confusion")):
+    for verb in (("data", "examples"), ("study", "confusion"), ("study", "sensitivity"), ("explain",)):
         code, text, _ = kd(*verb, "--help")
         assert code == 0
         assert f"kd-edge {' '.join(verb)}" in text

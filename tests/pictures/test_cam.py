@@ -73,7 +73,7 @@ def test_grad_cam_weighs_by_the_slope_of_the_head(temporal: str) -> None:
     found = class_activations(model, clip(), [3])
     assert found.method == "Grad-CAM"
     with torch.no_grad():
-        maps = model.backbone[:4](clip()).double()  # (3, 24, 4, 4)
+        maps = torch.nn.Sequential(*list(model.backbone)[:4])(clip()).double()  # (3, 24, 4, 4)
         head, features, step = deepcopy(model.head).double(), maps.mean(dim=(2, 3)), 1e-6
         slopes = torch.zeros_like(features)
         for t, c in np.ndindex(*features.shape):
@@ -137,7 +137,7 @@ def test_layers_without_maps_are_refused(layer: str, message: str) -> None:
 def test_cam_is_refused_where_there_is_none() -> None:
     model = network("tiny", "tconv")
     assert last_stage(model) == "backbone.layer4"
-    with pytest.raises(TrainingError, match="CAM of layer 'backbone.layer4' under a TemporalConvolutionHead"):
+    with pytest.raises(TrainingError, match=r"CAM of layer 'backbone.layer4' under a TemporalConvolutionHead"):
         class_activations(model, clip(), method="CAM")
-    with pytest.raises(TrainingError, match="CAM of layer 'backbone.layer3' under a ConsensusHead"):
+    with pytest.raises(TrainingError, match=r"CAM of layer 'backbone.layer3' under a ConsensusHead"):
         class_activations(network("tiny", "tsn"), clip(), layer="backbone.layer3", method="CAM")

@@ -6,9 +6,15 @@ from typing import Any
 import pytest
 
 from kd_edge import recipes
+from kd_edge.comparators import CnnLstmConfig, CrcConfig, TstddsConfig
 from kd_edge.errors import ConfigError
+from kd_edge.models import ClipModel, build_model
+from kd_edge.models.bninception import CAFFE_MEAN, CAFFE_STD
 from kd_edge.study.plan import StudyConfig, load_study, merged, plan
+from kd_edge.train.loss_config import GsdmLoss
 from kd_edge.train.recipe import Recipe
+from kd_edge.train.sensors import BLOCKS
+from kd_edge.train.terms import tapped_layers
 
 SHIPPED = sorted((Path(__file__).parents[2] / "train" / "studies").glob("*.toml"))
 
@@ -49,7 +55,7 @@ def test_a_comparator_sees_the_recordings_as_the_student_does(study: StudyConfig
     rows = [{"name": "classical", "title": "x", "comparator": {"kind": "tstdds", "frame_px": 32}}]
     changed = recipes.validate(study.model_dump() | {"rows": rows}, StudyConfig, "study")
     config = plan(changed, seeds=[5])[0].config
-    assert not isinstance(config, Recipe)
+    assert isinstance(config, TstddsConfig)
     assert (config.kind, config.modality, config.split, config.seed, config.frame_px) == (
         "tstdds",
         "nir",
@@ -58,6 +64,57 @@ def test_a_comparator_sees_the_recordings_as_the_student_does(study: StudyConfig
         32,
     )
     assert config.data.kind == "synthetic"
+
+
+def test_a_comparator_that_fuses_sensors_names_its_modalities_itself(study: StudyConfig) -> None:
+    rows = [
+        {"name": "crc", "title": "CRC", "comparator": {"kind": "crc", "sensors": ["wrist"], "fusion": "decisions"}},
+        {"name": "lstm", "title": "CNN + LSTM", "comparator": {"kind": "cnn_lstm", "depth": ""}},
+    ]
+    changed = recipes.validate(study.model_dump() | {"rows": rows}, StudyConfig, "study")
+    crc, lstm = (run.config for run in plan(changed, seeds=[5], overrides=["data.clips_per_class=2"]))
+    assert isinstance(crc, CrcConfig)
+    assert isinstance(lstm, CnnLstmConfig)
+    assert (crc.modality, crc.split, crc.seed, crc.fusion) == ("depth+wrist", "subjects", 5, "decisions")
+    assert lstm.modality == "accelerometer+gyroscope"
+    assert [config.data.clips_per_class for config in (crc, lstm)] == [2, 2]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("comparator", "message"),
+    [
+        ({"kind": "crcc"}, "row 'a': comparator.kind: unknown 'crcc' .did you mean 'crc'"),
+        ({"kind": "crc", "window": 6}, "row 'a' has 1 fault: window: unknown key .did you mean 'windows'"),
+        ({"kind": "cnn_lstm", "modality": "depth"}, "row 'a' has 1 fault: modality: unknown key"),
+        ({"frame_px": 8}, "row 'a' has 1 fault: frame_px"),
+    ],
+)
+def test_faults_of_a_comparator_are_found(study: StudyConfig, comparator: dict[str, Any], message: str) -> None:
+    rows = [{"name": "a", "title": "a", "comparator": comparator}]
+    changed = recipes.validate(study.model_dump() | {"rows": rows}, StudyConfig, "study")
+    with pytest.raises(ConfigError, match=message):
+        plan(changed)
+
+
+def test_the_classical_rows_of_table_3_plan() -> None:
+    runs = plan(load_study("utd_mhad_classical"))
+    assert [run.name for run in runs] == [
+        f"{row}-{split}-s0"
+        for row in ("crc_depth", "crc_inertial", "crc", "crc2", "cnn_lstm")
+        for split in ("odd_even", "trials")
+    ]
+    configs = {run.row.name: run.config for run in runs}
+    crc, crc2 = configs["crc"], configs["crc2"]
+    assert isinstance(crc, CrcConfig)
+    assert isinstance(crc2, CrcConfig)
+    assert (crc.fusion, crc2.fusion) == ("features", "decisions")
+    assert {name: config.modality for name, config in configs.items()} == {  # type: ignore[union-attr]
+        "crc_depth": "depth",
+        "crc_inertial": "accelerometer+gyroscope",
+        "crc": "depth+accelerometer+gyroscope",
+        "crc2": "depth+accelerometer+gyroscope",
+        "cnn_lstm": "depth+accelerometer+gyroscope",
+    }
 
 
 def test_overrides_reach_a_comparator_through_the_base_recipe(study: StudyConfig) -> None:
@@ -74,6 +131,8 @@ def test_overrides_reach_a_comparator_through_the_base_recipe(study: StudyConfig
     [
         ({"rows": ["aat"]}, "no row 'aat' .did you mean 'at'"),
         ({"splits": ["views"]}, "no split 'views'"),
+        ({"rows": ["mkl"]}, "row 'mkl' cannot be run, it needs depth"),
+        ({"rows": ["st", "taught"]}, "row 'taught' is read of row 'st' .teacher.*run 'st'"),
         ({"overrides": ["student.epochs=0"]}, "row 'alone'.*student.epochs"),
         ({"overrides": ["student"]}, "key=value"),
         ({"overrides": ["seed=7"]}, "--set seed=7.*--seeds"),
@@ -83,14 +142,67 @@ def test_overrides_reach_a_comparator_through_the_base_recipe(study: StudyConfig
 def test_faults_are_found_before_anything_is_trained(
     study: StudyConfig, arguments: dict[str, Any], message: str
 ) -> None:
+    study = with_rows(study, MKL, {"name": "taught", "title": "x", "of": "st", "network": "teacher"})
     with pytest.raises(ConfigError, match=message):
         plan(study, **arguments)
+
+
+SET = {"set": {"student": {"epochs": 2}}}
+MKL = {"name": "mkl", "title": "MKL", "needs": "depth, and a method without public code"}
+
+
+def with_rows(study: StudyConfig, *rows: dict[str, Any]) -> StudyConfig:
+    values = study.model_dump()
+    return recipes.validate(values | {"rows": [*values["rows"], *rows]}, StudyConfig, "study")
+
+
+def test_rows_that_are_only_read_are_never_planned(study: StudyConfig) -> None:
+    read = {"name": "taught", "title": "x", "of": "st", "network": "teacher"}
+    changed = with_rows(study, MKL, read)
+    assert [run.row.name for run in plan(changed)] == ["alone", "st", "at"]
+    assert [row.runs for row in changed.rows] == [True, True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("of", "network", "message"),
+    [
+        ("alone", "teacher", "row 'taught' is read of teacher of row 'alone', which has none"),
+        ("st", "teacher/gyroscope", "teacher/gyroscope of row 'st', which has none"),  # its teacher sees images
+    ],
+)
+def test_a_network_that_the_other_row_lacks_is_refused(study: StudyConfig, of: str, network: str, message: str) -> None:
+    changed = with_rows(study, {"name": "taught", "title": "x", "of": of, "network": network})
+    with pytest.raises(ConfigError, match=message):
+        plan(changed)
+
+
+def test_a_sensor_that_the_teachers_lack_is_refused() -> None:
+    study = with_rows(
+        load_study("sakdn_table6"), {"name": "x", "title": "x", "of": "sakdn", "network": "teacher/gyroscop"}
+    )
+    with pytest.raises(ConfigError, match=r"teacher/gyroscop of row 'sakdn', which has none .did you mean 'gyroscope'"):
+        plan(study)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"rows": [{"name": "a", "title": "a"}, {"name": "a", "title": "b"}]}, "same name"),
+        ({"rows": [{"name": "a", "title": "a", "of": "b", "network": "teacher"}]}, "is of 'b', no trained row"),
+        (
+            {"rows": [MKL, {"name": "a", "title": "a", "of": "mkl", "network": "teacher"}]},
+            "is of 'mkl', no trained row",
+        ),
+        ({"rows": [{"name": "a", "title": "a", "of": "a"}]}, "of and network go together"),
+        ({"rows": [{"name": "a", "title": "a", "network": "teacher"}]}, "of and network go together"),
+        ({"rows": [{"name": "a", "title": "a", "of": "a", "network": "student"}]}, "network"),
+        ({"rows": [MKL | {"of": "a", "network": "teacher"}]}, "either needs something or is read"),
+        ({"rows": [MKL | {"without": ["teacher"]}]}, "only read runs nothing"),
+        ({"rows": [MKL | {"comparator": {"kind": "crc"}}]}, "only read runs nothing"),
+        (
+            {"rows": [{"name": "a", "title": "a"}, {"name": "b", "title": "b", "of": "a", "network": "teacher"} | SET]},
+            "only read runs nothing",
+        ),
         ({"rows": [{"name": "a", "title": "a", "published": {"views": 1.0}}]}, "not in splits"),
         ({"rows": [{"name": "a", "title": "a", "comparator": {}, "without": ["teacher"]}]}, "takes no recipe"),
         ({"metric": "auc"}, "metric"),
@@ -103,13 +215,14 @@ def test_a_study_with_faults_is_refused(study: StudyConfig, changes: dict[str, A
 
 def test_the_papers_tables_are_there() -> None:
     assert {path.stem for path in SHIPPED} >= {f"mgcam_table{n}" for n in (1, 2, 3, 4)}
+    assert {path.stem for path in SHIPPED} >= {f"sakdn_table{n}" for n in range(2, 9)}
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_row_of_every_shipped_study_validates(path: Path) -> None:
     study = load_study(path.stem)
     runs = plan(study)
-    assert len(runs) == len(study.rows) * len(study.splits) * len(study.seeds)
+    assert len(runs) == sum(row.runs for row in study.rows) * len(study.splits) * len(study.seeds)
     assert len({run.config.fingerprint() for run in runs}) == len(runs)
 
 
@@ -126,3 +239,103 @@ def test_the_papers_hyper_parameters(table: str, alpha: float, epochs: int) -> N
     assert (config.student.learning_rate, config.teacher.learning_rate) == (0.001, 0.001)
     assert (config.student.model.backbone, config.teacher.model.backbone) == ("resnet18", "resnet50")
     assert (config.student.modality, config.teacher.modality) == ("ir", "rgb")
+
+
+@pytest.mark.parametrize(
+    ("table", "rows", "runs", "teachers"),
+    [
+        ("sakdn_table2", 3 + 3 + 7 + 1, 11, 1),  # MKL, MPE and MOCAP are only read
+        ("sakdn_table3", 3 + 4 + 7 + 1, 14, 1),  # MFLF is only read
+        ("sakdn_table4", 3 + 3 + 7 + 1, 14 * 4, 4 * 4),  # those of SMD, MMD and MMAD beside SAKDN's, for every split
+        ("sakdn_table5", 6 * 3 + 3 + 6, 6, 3),  # SKDN's, AKDN's and SAKDN's
+        ("sakdn_table6", 2 * 3 + 3 + 6, 6, 3),
+        ("sakdn_table7", 4 * 3 + 3 + 6, 6 * 4, 3 * 4),
+        ("sakdn_table8", 14, 14, 1),
+        ("sakdn_table9_berkeley_mhad", 12, 12, 1),
+        ("sakdn_table9_utd_mhad", 12, 12, 1),
+        ("sakdn_table9_mmact", 12, 12, 1),
+        ("utd_mhad_sensors", 20 + 11, 20, 8),
+    ],
+)
+def test_rows_runs_and_teachers_of_the_sakdn_tables(table: str, rows: int, runs: int, teachers: int) -> None:
+    study = load_study(table)
+    planned = plan(study)
+    assert (len(study.rows), len(planned)) == (rows, runs)
+    configs = [run.config for run in planned if isinstance(run.config, Recipe)]
+    assert len({config.teacher_fingerprint() for config in configs if config.teacher is not None}) == teachers
+
+
+def test_the_published_figures_of_the_sakdn_tables() -> None:
+    """Every row has one for every split, and columns add up to what the paper's add up to."""
+    totals = {}
+    for path in SHIPPED:
+        if not path.stem.startswith("sakdn_"):
+            continue
+        study = load_study(path.stem)
+        assert all(row.published.keys() == set(study.splits) for row in study.rows), path.stem
+        totals[path.stem] = [round(sum(row.published[split] for row in study.rows), 2) for split in study.splits]
+    assert totals == {
+        "sakdn_table2": [1352.68],
+        "sakdn_table3": [1410.98],
+        "sakdn_table4": [893.44, 859.2, 795.52, 1005.11],
+        "sakdn_table5": [2078.19],
+        "sakdn_table6": [1441.66],
+        "sakdn_table7": [1164.21, 1202.74, 1271.82, 1242.35],
+        "sakdn_table8": [1363.57],
+        "sakdn_table9_berkeley_mhad": [1181.66],
+        "sakdn_table9_mmact": [716.38],
+        "sakdn_table9_utd_mhad": [1163.35],
+    }
+
+
+@pytest.mark.parametrize(
+    ("base", "segments", "teacher", "student", "weights"),
+    [
+        ("sakdn_berkeley_mhad", 8, (8, 0.0001, 0.5, 50, 100), (8, 0.001, 0.1, 20, 30), (0.1, 0.1, 1.0)),
+        ("sakdn_utd_mhad", 8, (16, 0.0002, 0.5, 50, 100), (16, 0.001, 0.5, 50, 100), (0.1, 1.0, 1.0)),
+        ("sakdn_mmact", 3, (16, 0.0001, 0.5, 50, 70), (32, 0.001, 0.5, 30, 60), (0.1, 1.0, 1.0)),
+    ],
+)
+def test_the_sakdn_papers_hyper_parameters(
+    base: str, segments: int, teacher: tuple[float, ...], student: tuple[float, ...], weights: tuple[float, ...]
+) -> None:
+    recipe = recipes.load("train", base, Recipe)
+    assert recipe.teacher is not None
+    for stage, expected in ((recipe.teacher, teacher), (recipe.student, student)):
+        steps = (stage.decay, stage.decay_epochs, stage.epochs)
+        assert (stage.batch_size, stage.learning_rate, *steps, stage.schedule) == (*expected, "step")
+    assert recipe.segments == segments
+    assert [loss.kind for loss in recipe.losses] == ["soft_target", "gsdm", "semantic"]
+    assert tuple(loss.weight for loss in recipe.losses) == weights
+    assert getattr(recipe.losses[0], "temperature", None) == 4.0
+    model = recipe.student.model
+    assert (model.backbone, model.temporal, model.bottleneck, model.dropout) == ("bninception", "trn", 300, 0.8)
+    assert (recipe.student.preprocess.mean, recipe.student.preprocess.std) == (CAFFE_MEAN, CAFFE_STD)
+    assert not recipe.student.augment.flip
+
+
+def test_table_nine_has_every_pair_of_weights_once_and_the_recipes_own_among_them() -> None:
+    grid = {(a, b, c) for a in (1.0, 0.1, 0.01) for b in (1.0, 0.1) for c in (1.0, 0.1)}
+    for data in ("berkeley_mhad", "utd_mhad", "mmact"):
+        study = load_study(f"sakdn_table9_{data}")
+        runs = {run.config.fingerprint(): run for run in plan(study)}
+        weights = [tuple(loss.weight for loss in run.config.losses) for run in runs.values()]  # type: ignore[union-attr]
+        assert (set(weights), len(weights)) == (grid, 12)
+        own = recipes.load("train", f"sakdn_{data}", Recipe, [f"split={study.splits[0]}"])
+        best = max(study.rows, key=lambda row: row.published[study.splits[0]])
+        assert runs[own.fingerprint()].row.name == best.name, "the paper's choice, trained once for all tables"
+
+
+def test_the_layers_of_table_eight_are_there() -> None:
+    models: dict[str, ClipModel] = {}
+    for run in plan(load_study("sakdn_table8")):
+        config = run.config
+        assert isinstance(config, Recipe)
+        name = config.student.model.backbone
+        if name not in models:
+            models[name] = build_model(config.student.model, 3, 27, 8)
+        gsdm = config.losses[1]
+        assert isinstance(gsdm, GsdmLoss)
+        mine = tapped_layers(gsdm, models[name], "student")
+        assert len(mine) == len(gsdm.teacher_layers or BLOCKS), run.name
+        assert set(gsdm.teacher_layers) <= set(BLOCKS)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from kd_edge import recipes
 from kd_edge.errors import TrainingError
 from kd_edge.study.plan import StudyConfig, plan
 from kd_edge.study.report import report, report_markdown
@@ -108,6 +109,38 @@ def test_a_comparator_runs_as_a_row(study: StudyConfig, tmp_path: Path) -> None:
     list(run_study(plan(changed), folder))
     assert report(changed, folder)[0].cells["subjects"].values.keys() == {0}
     assert [type(event) for event in started(run_study(plan(changed), folder))] == [Skipped]
+
+
+@pytest.mark.parametrize("kind", ["crc", "cnn_lstm"])
+def test_comparators_on_motion_maps_run_as_rows(study: StudyConfig, tmp_path: Path, kind: str) -> None:
+    """The generated near infrared frames stand in for depth."""
+    motion = {"trim_frames": 0, "bin_mm": 8, "range_mm": 256, "height": 8, "silhouette": True}
+    settings = {"kind": kind, "depth": "nir", "sensors": [], "motion": motion}
+    settings |= {"epochs": 1, "channels": 2} if kind == "cnn_lstm" else {}
+    rows = [{"name": "classical", "title": kind, "comparator": settings}]
+    changed = StudyConfig.model_validate(study.model_dump() | {"rows": rows})
+    folder = tmp_path / "studies" / "tiny"
+    planned = plan(changed)
+    place = folder / planned[0].name
+    place.mkdir(parents=True)
+    config = planned[0].config
+    (place / "recipe.toml").write_text(recipes.to_toml(config))  # as an interrupted run leaves it
+    list(run_study(planned, folder))
+    assert report(changed, folder)[0].cells["subjects"].values.keys() == {0}
+    assert [type(event) for event in started(run_study(planned, folder))] == [Skipped]
+
+
+def test_an_unfinished_comparator_of_another_kind_is_kept(study: StudyConfig, tmp_path: Path) -> None:
+    motion = {"bin_mm": 8, "range_mm": 256, "height": 8}
+    rows = [
+        {"name": "row", "title": "x", "comparator": {"kind": "crc", "depth": "nir", "sensors": [], "motion": motion}}
+    ]
+    planned = plan(StudyConfig.model_validate(study.model_dump() | {"rows": rows}))
+    place = tmp_path / "studies" / "tiny" / planned[0].name
+    place.mkdir(parents=True)
+    (place / "recipe.toml").write_text('kind = "tstdds"\n')
+    assert [event.folder.name for event in started(run_study(planned, place.parent))] == ["row-subjects-s0-2"]
+    assert (place / "recipe.toml").read_text() == 'kind = "tstdds"\n'
 
 
 def test_other_settings_and_other_recordings_are_other_runs(study: StudyConfig, tmp_path: Path) -> None:

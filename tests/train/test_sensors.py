@@ -54,6 +54,17 @@ def test_by_the_sensors_range_size_and_offset_stay() -> None:
     assert (narrower[0, 0, 0, 0], narrower[0, 1, 0, 0]) == (1.0, -0.5)
 
 
+def test_the_unit_interval_keeps_the_sign_of_a_field() -> None:
+    raw = torch.zeros(1, 2, 3, 32)
+    raw[0, 0, 0], raw[0, 0, 1] = 4.0, -4.0
+    images = {"network": "resnet18", "width": WIDTH, "fusion": []}
+    signed, _ = teacher(scaling="sensor", model=images).encode(raw)
+    assert torch.equal(signed[0, 0, 0], signed[0, 0, 1])  # cos(2 phi) = cos(2 (pi - phi))
+    unit, _ = teacher(scaling="sensor", interval="unit", model=images).encode(raw)
+    assert unit[0, 0, 0, 0, 0] == pytest.approx(2 * 0.75**2 - 1)  # cos(2 arccos(3/4))
+    assert unit[0, 0, 1, 0, 0] == pytest.approx(2 * 0.25**2 - 1)
+
+
 def test_virtual_images_by_the_angles() -> None:
     images = teacher(model={"network": "resnet18", "width": WIDTH, "fusion": []})
     raw = signals(2)

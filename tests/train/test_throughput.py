@@ -4,7 +4,7 @@ import pytest
 
 from kd_edge.train import throughput
 from kd_edge.train.recipe import Recipe
-from kd_edge.train.throughput import measure
+from kd_edge.train.throughput import images_cost, measure
 from tests.train.conftest import tiny_values
 
 
@@ -34,3 +34,7 @@ def test_without_a_teacher_the_step_is_the_students(monkeypatch: pytest.MonkeyPa
     alone = Recipe.model_validate(tiny_values(losses=[]) | {"teacher": None})
     cost = measure(alone, loader_batches=1, rounds=1).cost
     assert (cost.teacher, cost.student, cost.distilled, cost.ratio) == (0, 2.0, 3.0, 1.5)
+
+
+def test_virtual_images_are_timed_with_sensors_only() -> None:
+    assert 0 < images_cost(32, rounds=2) < images_cost(256, rounds=3)

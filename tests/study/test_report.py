@@ -1,0 +1,151 @@
+"""Reports from made-up summaries: what is read of which network, and what is said of rows without runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kd_edge import recipes
+from kd_edge.study.plan import StudyConfig, plan
+from kd_edge.study.report import Line, report, report_markdown
+from kd_edge.study.table import markdown
+from kd_edge.study.table import rows as table_rows
+
+SENSORS = ["accelerometer", "gyroscope"]
+READ = {"title": "x", "of": "taught"}
+
+
+@pytest.fixture
+def study(study: StudyConfig) -> StudyConfig:
+    """A student that sensors teach, their networks, and a method that cannot be run."""
+    teacher = {"kind": "sensors", "sensors": SENSORS, "points": 32, "semantic_weight": 0.0}
+    values = study.model_dump(exclude={"set"}) | {
+        "rows": [
+            {"name": "acc", "network": "teacher/accelerometer", "published": {"subjects": 81.09}, **READ},
+            {"name": "gyro", "network": "teacher/gyroscope", **READ},
+            {"name": "multi", "network": "teacher", **READ},
+            {"name": "mkl", "title": "MKL", "published": {"subjects": 97.81}, "needs": "depth"},
+            {"name": "alone", "title": "alone", "without": ["teacher"], "set": {"losses": []}},
+            {"name": "taught", "title": "taught", "set": {"losses": [{"kind": "soft_target"}]}},
+        ]
+    }
+    place = Path("train/recipes/sensors.toml")
+    base = recipes.read("train", "tiny") | {"teacher": teacher}
+    place.write_text(recipes.to_toml(recipes.validate(base, plan(study)[0].config.__class__, "sensors")))
+    return recipes.validate(values | {"base": "sensors"}, StudyConfig, "study")
+
+
+def write(study: StudyConfig, folder: Path, row: str, seed: int = 0, **teacher: Any) -> None:
+    """A finished run as the trainer leaves it: accuracies in steps that no two networks share."""
+    run = plan(study, rows=[row], seeds=[seed])[0]
+    step = seed / 100
+
+    def figures(accuracy: float) -> dict[str, float]:
+        return {"accuracy": accuracy + step, "macro_f1": 0.5, "map": 0.25, "sakdn_f": accuracy - step}
+
+    stages: dict[str, Any] = {"student": {"test": figures(0.9), "epochs": 30, "test_samples": 10}}
+    if row == "taught":
+        sensors = {"accelerometer": {"clips": 8, **figures(0.5)}, "gyroscope": {"clips": 10, **figures(0.6)}}
+        stages["teacher"] = {"test": figures(0.7), "epochs": 100, "test_samples": 10, "sensors": sensors} | teacher
+    place = folder / run.name
+    place.mkdir(parents=True)
+    values = {
+        "complete": True,
+        "stages": stages,
+        "protocol": {"test_samples": 10},
+        "recipe_fingerprint": run.config.fingerprint(),
+        "data_fingerprints": {"student": "s", "teacher": "t"},
+    }
+    (place / "summary.json").write_text(json.dumps(values))
+
+
+def by_name(lines: list[Line]) -> dict[str, Line]:
+    return {line.name: line for line in lines}
+
+
+def test_rows_are_read_of_the_networks_they_name(study: StudyConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "studies" / "sensors"
+    write(study, folder, "taught")
+    write(study, folder, "taught", seed=1)
+    lines = report(study, folder, seeds=[0, 1, 2])
+    assert [line.name for line in lines] == ["acc", "gyro", "multi", "mkl", "alone", "taught"], "no line of its own"
+    cells = {name: line.cells["subjects"] for name, line in by_name(lines).items()}
+    assert cells["acc"].values == {0: pytest.approx(50), 1: pytest.approx(51)}
+    assert cells["gyro"].values == {0: pytest.approx(60), 1: pytest.approx(61)}
+    assert cells["multi"].values == {0: pytest.approx(70), 1: pytest.approx(71)}
+    assert cells["taught"].values == {0: pytest.approx(90), 1: pytest.approx(91)}
+    assert [cells[name].missing for name in ("acc", "multi", "taught", "alone", "mkl")] == [1, 1, 1, 3, 0]
+    assert [by_name(lines)[name].epochs for name in ("acc", "multi", "taught", "mkl")] == ["100", "100", "30", ""]
+    assert by_name(lines)["acc"].of == "taught: teacher/accelerometer"
+    assert (cells["acc"].published, cells["acc"].test_samples) == (81.09, {8})
+
+
+def test_a_row_that_cannot_be_run_says_what_it_needs(study: StudyConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "studies" / "sensors"
+    write(study, folder, "alone")
+    text = report_markdown(study, report(study, folder))
+    assert "| MKL | - | 97.8 | cannot be run | - |" in text
+    assert "| alone | 30 | - | 90.0 | 0: 90.0 |" in text
+    assert "| x | - | 81.1 | not run | - |" in text, "its row has not run"
+    assert text.endswith("\nRows that cannot be run: MKL needs depth.\n")
+
+
+def test_sensors_tested_on_fewer_clips_are_pointed_out_and_teachers_recordings_are_not(
+    study: StudyConfig, tmp_path: Path
+) -> None:
+    folder = tmp_path / "studies" / "sensors"
+    write(study, folder, "alone")
+    write(study, folder, "taught", sensors={"accelerometer": {"clips": 10, "accuracy": 0.5}, "gyroscope": None})
+    text = report_markdown(study, report(study, folder))
+    assert "different" not in text
+    assert by_name(report(study, folder))["gyro"].cells["subjects"].values == {}, "no test clip has one"
+    (folder / "taught-subjects-s0" / "summary.json").unlink()
+    (folder / "taught-subjects-s0").rmdir()
+    write(study, folder, "taught")
+    text = report_markdown(study, report(study, folder))
+    assert "different numbers of clips: x [8], x [10], x [10], alone [10], taught [10]." in text
+
+
+def test_the_f_measure_of_sakdns_code_is_a_metric(study: StudyConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "studies" / "sensors"
+    changed = study.model_copy(update={"metric": "sakdn_f"})
+    write(changed, folder, "taught", seed=1)
+    lines = report(changed, folder, seeds=[1])
+    assert by_name(lines)["multi"].cells["subjects"].values == {1: pytest.approx(69)}
+    assert "F-measure as SAKDN's code has it, %" in report_markdown(changed, lines)
+
+
+def test_a_study_without_such_rows_keeps_its_teachers_line(study: StudyConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "studies" / "sensors"
+    changed = study.model_copy(update={"rows": study.rows[3:]})
+    write(changed, folder, "taught")
+    lines = report(changed, folder)
+    assert [line.name for line in lines] == ["teacher", "mkl", "alone", "taught"]
+    assert lines[0].title == "(teacher)"
+    assert lines[0].cells["subjects"].values == {0: pytest.approx(70)}
+    assert lines[0].cells["subjects"].published is None
+
+
+def test_tables_of_runs_say_how_sensors_were_taught(tmp_path: Path) -> None:
+    stage = {"modality": "gyroscope", "backbone": "vgg16", "temporal": "no fusion", "epochs": 2, "selected_epoch": 2}
+    stage |= {"seconds": 60.0, "test": {"accuracy": 0.5, "macro_f1": 0.25}}
+    for weight, weights, method in (
+        (1.0, None, "CE + SEMANTIC"),
+        (0.0, None, "cross entropy"),
+        (1.0, "t.safetensors", "cross entropy"),
+    ):
+        recipe = {"losses": [], "teacher": {"kind": "sensors", "semantic_weight": weight, "weights": weights}}
+        values = {
+            "complete": True,
+            "seed": 0,
+            "recipe": recipe,
+            "protocol": {"dataset": "utd_mhad", "split": "trials", "test_samples": 4},
+            "stages": {"teacher": stage},
+        }
+        (tmp_path / "summary.json").write_text(json.dumps(values))
+        found = table_rows([tmp_path])
+        assert [row.method for row in found] == [method]
+        assert f"| teacher: vgg16 + no fusion | gyroscope | {method} | 2 of 2 |" in markdown(found)
