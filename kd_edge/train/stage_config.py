@@ -111,8 +111,8 @@ class SensorTeacherConfig(Training):
     Attributes:
         sensors: Of the data set; one network each.
         points: n, length of a signal after resampling onto the clip's time, and side of its virtual image.
-        scaling: By what a signal is scaled: ``sample`` its own lowest and highest value in this clip (Eq. 1), which loses its
-            size and offset, gravity's direction among them; ``sensor`` the sensor's range.
+        scaling: By what a signal is scaled: ``sample`` its own lowest and highest value in this clip (Eq. 1), which
+            loses its size and offset, gravity's direction among them; ``sensor`` the sensor's range.
         interval: What it is scaled to: ``signed`` is [-1, 1] (Eq. 1), where a field tells x from -x only by its
             neighbours; ``unit`` is [0, 1], where it tells every value.
         ranges: Sensor -> lowest and highest value for ``sensor`` scaling, instead of all that the sensor can tell.

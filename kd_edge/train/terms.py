@@ -161,7 +161,6 @@ class Term(nn.Module):
             case SemanticLoss():
                 return L.semantic_preserving(adapters(students[0]), teachers[0], reduction=config.reduction)
 
-
     def _maps(self, seen: Observation, taps: Sequence[Tap]) -> list[Tensor]:
         """Semantically discriminative maps (b, h, w) of a network's layers."""
         assert seen.ablated is not None

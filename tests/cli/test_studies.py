@@ -82,3 +82,19 @@ def test_a_mistake_in_a_study_is_one_line(kd: Kd, arguments: list[str], parts: l
     assert code == 2
     for part in parts:
         assert part in one_line(error)
+
+
+def test_rows_that_are_only_read_say_so(kd: Kd) -> None:
+    _, out, _ = kd("study", "list")
+    assert "14 rows (3 only read), 11 runs" in next(line for line in out.splitlines() if "sakdn_table2" in line)
+    _, out, _ = kd("study", "show", "sakdn_table6")
+    assert "read of akdn: teacher/gyroscope" in out
+    _, out, _ = kd("study", "show", "sakdn_table3")
+    assert "not run: needs RGB beside the sensors at test time" in out
+    code, _, error = kd("study", "show", "sakdn_table3", "--row", "mflf")
+    assert code == 2
+    assert "row 'mflf' cannot be run, it needs RGB beside the sensors" in one_line(error)
+    _, out, _ = kd("study", "report", "sakdn_table2", "--json")
+    line = next(line for line in json.loads(out) if line["name"] == "mkl")
+    assert line["needs"].startswith("accelerometers and depth")
+    assert line["cells"]["subjects"]["published"] == 97.81

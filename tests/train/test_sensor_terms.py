@@ -185,9 +185,7 @@ def test_a_batch_that_no_teacher_saw_is_worth_nothing() -> None:
     clip, signals, labels = batch(2)
     signals[:] = torch.nan
     learner = Learner(student, [SoftTargetLoss()], teacher, SHAPES).eval()
-    unseen = tuple(
-        Observation(torch.zeros(2, CLASSES), {}, present=torch.zeros(2, dtype=torch.bool)) for _ in range(2)
-    )
+    unseen = tuple(Observation(torch.zeros(2, CLASSES), {}, present=torch.zeros(2, dtype=torch.bool)) for _ in range(2))
     assert learner(clip, labels, unseen)[0]["soft_target"].item() == 0
 
 

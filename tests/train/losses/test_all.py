@@ -16,10 +16,15 @@ from kd_edge.train import losses as L
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 CHANNELS, SIZE, CLASSES = 8, 4, 8
+VECTORS = torch.randn(CLASSES, 5, generator=torch.Generator().manual_seed(1))
 
 
 def _pooled(features: Tensor) -> Tensor:
     return features.mean(dim=(2, 3))
+
+
+def _scores(features: Tensor) -> Tensor:
+    return _pooled(features)[:, :CLASSES]
 
 
 def _labels(features: Tensor) -> Tensor:
@@ -43,7 +48,13 @@ LOSSES: dict[str, Loss] = {
     "ccskd": lambda s, t: L.ccskd([s], [t], _pooled(s), _pooled(t), _labels(s), epoch=1, connectors=None, chunk=2),
     "mgcam": lambda s, t: L.mgcam([s], [t], scale="l2norm"),
     "mgcam cross": lambda s, t: L.mgcam([s], [t], graph="cross", scale="l2norm"),
+    "gsdm": lambda s, t: L.gsdm([s], [t], _scores(s), _scores(s)[:1] - 1, _scores(t), _scores(t)[:1] - 1, VECTORS),
+    "gsdm channel": lambda s, t: L.gsdm(
+        [s], [t], _scores(s), _scores(s) * 0, _scores(t), _scores(t) * 0, VECTORS, weighting="channel"
+    ),
+    "semantic": lambda s, t: L.semantic_preserving(_pooled(s), _pooled(t), reduction="sum"),
 }
+POOLED = ("soft_target", "logit_mse", "dkd", "selective", "ccskd", "gsdm", "gsdm channel", "semantic")
 RELATIONS = ("similarity", "correlation", "correlation delta", "rkd_distance", "rkd_angle")
 every = pytest.mark.parametrize("name", LOSSES)
 
@@ -68,7 +79,7 @@ def test_the_student_learns_the_teacher_does_not_and_the_value_is_a_scalar(name:
 @every
 def test_autocast_and_bfloat16_features_do_not_lower_the_precision(name: str) -> None:
     student, teacher = (f.bfloat16() for f in features())
-    if name in ("soft_target", "logit_mse", "dkd", "selective", "ccskd"):  # the test's own pooling must not round
+    if name in POOLED:  # the test's own pooling must not round
         student, teacher = student.float(), teacher.float()
     leaf = student.clone().requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
