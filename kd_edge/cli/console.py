@@ -39,7 +39,7 @@ def _plain(values: Any) -> Any:
         return {f.name: _plain(getattr(values, f.name)) for f in dataclasses.fields(values)}
     if isinstance(values, dict):
         return {str(k): _plain(v) for k, v in values.items()}
-    if isinstance(values, (list, tuple, set)):
+    if isinstance(values, (list, tuple, set, frozenset)):
         return [_plain(v) for v in values]
     if hasattr(values, "model_dump"):
         return values.model_dump(mode="json")

@@ -10,6 +10,7 @@ lost its last letter ("squat two arms stretch ou"), and "sit to stand" has the r
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -229,16 +230,22 @@ def _report_unknown(
             "give these classes other phrases in [semantics.phrases], or set semantics.unknown='skip'",
         )
     for label, missing in lost.items():
-        log.warning("%s has no vector of %s in class '%s': left out", source, ", ".join(map(repr, missing)), label)
+        _tell(f"{source} has no vector of {', '.join(map(repr, missing))} in class '{label}': left out")
     if silent:
-        log.warning("no word of class %s is known: its vector is zero", ", ".join(map(repr, silent)))
+        _tell(f"no word of class {', '.join(map(repr, silent))} is known: its vector is zero")
+
+
+@functools.lru_cache(maxsize=256)
+def _tell(remark: str) -> None:
+    """Once: a study asks for the same vectors run after run."""
+    log.warning("%s", remark)
 
 
 def _warn_of_strangers(config: SemanticsConfig, labels: Sequence[str]) -> None:
     """A copy of a data set may lack classes, so a phrase of none is no error."""
     for label in config.phrases:
         if label not in labels:
-            log.warning("[semantics.phrases] has '%s', which is no class here%s", label, did_you_mean(label, labels))
+            _tell(f"[semantics.phrases] has '{label}', which is no class here{did_you_mean(label, labels)}")
 
 
 def _warn_of_twins(vectors: Float32, labels: Sequence[str]) -> None:
@@ -248,7 +255,7 @@ def _warn_of_twins(vectors: Float32, labels: Sequence[str]) -> None:
             alike.setdefault(row.tobytes(), []).append(label)
     for twins in alike.values():
         if len(twins) > 1:
-            log.warning("classes %s have one vector: no semantic loss tells them apart", " and ".join(map(repr, twins)))
+            _tell(f"classes {' and '.join(map(repr, twins))} have one vector: no semantic loss tells them apart")
 
 
 def _row_file(config: SemanticsConfig, data_root: Path | None) -> Path | None:

@@ -12,7 +12,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kd_edge.data import Dataset, Sample, SignalFormat, Wearables
+from kd_edge.data import Dataset, Sample, Wearables
 from kd_edge.data.signals import Signal, Signals, load_signals
 from kd_edge.errors import ConfigError, DataError
 from kd_edge.pictures.strips import Rgb, heading, save
@@ -20,6 +20,7 @@ from kd_edge.pictures.view import View
 from kd_edge.train.gaf import gramian_angular_field
 from kd_edge.train.recipe import SensorTeacherConfig
 from kd_edge.train.run import load_recipe
+from kd_edge.train.sensors import SCALED, scale_signals, sensor_ranges
 from kd_edge.types import Float32
 
 POINTS = 224
@@ -69,12 +70,15 @@ def sense(
     points = POINTS if teacher is None else teacher.points
     signals = sample_signals(dataset, sample, sensors)
     resampled = signals.points(sample.id, start_ns, end_ns, points)  # (m, 3, n)
+    config = teacher or SensorTeacherConfig(sensors=sensors)
+    scaled = scale_signals(torch.from_numpy(resampled)[None], config, sensor_ranges(config, signals.formats))[0]
+    images = gramian_angular_field(scaled, value_range=SCALED).numpy()
     found = []
-    for sensor, form, values in zip(sensors, signals.formats, resampled, strict=True):
+    for sensor, form, values, image in zip(sensors, signals.formats, resampled, images, strict=True):
         lacking = signals.lacking[sensor].get(sample.id, "")
         if not lacking and np.isnan(values).any():
             lacking = f"{sensor} covers less than half of the clip"
-        fields = None if lacking else _fields(values, sensor, form, teacher)
+        fields = None if lacking else image
         found.append(Sensed(sensor, form.unit, signals.signal(sample.id, sensor), fields, lacking))
     return found
 
@@ -122,6 +126,8 @@ def draw_signals(view: View, path: Path) -> str:
     scaling = "each axis from its lowest to its highest value"
     if teacher is not None and teacher.scaling == "sensor":
         scaling = "each sensor by its range"
+    if teacher is not None and teacher.interval == "unit":
+        scaling += " to [0, 1]"
     named = f"{view.sample.id} of {view.dataset.name}, '{view.dataset.labels[view.sample.label]}'"
     points = next((len(s.fields[0]) for s in found if s.fields is not None), 0)
     draw_sensed(
@@ -173,13 +179,6 @@ def draw_sensed(found: Sequence[Sensed], title: str, caption: str, span_ns: tupl
 def as_rgb(fields: Float32) -> Rgb:
     """Fields (3, n, n) in [-1, 1] of the axes x, y and z as red, green and blue: (n, n, 3) uint8."""
     return ((np.clip(fields, -1, 1) + 1) * 127.5).round().astype(np.uint8).transpose(1, 2, 0)
-
-
-def _fields(values: Float32, sensor: str, form: SignalFormat, teacher: SensorTeacherConfig | None) -> Float32:
-    """(3, n) -> (3, n, n)."""
-    by_sensor = teacher is not None and teacher.scaling == "sensor"
-    limits = teacher.ranges.get(sensor, form.value_range) if teacher is not None and by_sensor else None
-    return gramian_angular_field(torch.from_numpy(values), value_range=limits).numpy()
 
 
 def _draw_signal(axis: Axes, sensed: Sensed, span_ns: tuple[int, int]) -> None:

@@ -204,9 +204,9 @@ class GsdmLoss(_FeatureTerm):
     """GSDM: graph-guided semantically discriminative maps of five layers, see ``losses.gsdm``; ``weight`` is beta.
 
     Attributes:
-        slope: How Eq. 15 divides: ``official`` as the equation with negative values cut off, ``stable`` by a denominator
-            kept away from 0, which leaves a quarter of the samples with a negative weight and so without a map
-            (docs/adr/012), ``norm`` as a ratio of norms.
+        slope: How Eq. 15 divides: ``official`` as the equation with negative values cut off, ``stable`` by a
+            denominator kept away from 0, which leaves a quarter of the samples with a negative weight and so without a
+            map (docs/adr/012), ``norm`` as a ratio of norms.
         embedding: Vector of a sample's class: ``hard`` that of the likeliest, ``soft`` the expected one.
         weighting: Of a layer's channels: ``scalar`` all alike, ``channel`` each by its share of Eq. 15's vector.
         reduction: Over the elements of a map.

