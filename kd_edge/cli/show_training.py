@@ -29,6 +29,9 @@ def throughput(recipe: str, figures: Throughput) -> str:
             f"student forward and backward {cost.student:.3f} s, both with all losses {cost.distilled:.3f} s: "
             f"{cost.ratio:.3f} x the sum"
         )
+    if figures.losses:
+        shares = ", ".join(f"{name} {ratio:.3f} x" for name, ratio in figures.losses.items())
+        lines.append(f"the step relative to the step without one loss: {shares}")
     if figures.points:
         lines.append(f"virtual images of 64 x 3 x {figures.points} signals: {figures.images_ms:.1f} ms")
     return "\n".join(lines)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -14,8 +14,9 @@ from lightning_fabric import Fabric
 from kd_edge.models import ClipModel
 from kd_edge.train.clips import Batch
 from kd_edge.train.devices import make_fabric
-from kd_edge.train.distil import teach
+from kd_edge.train.distil import teach, term_names
 from kd_edge.train.gaf import gramian_angular_field
+from kd_edge.train.loss_config import Loss
 from kd_edge.train.material import Material, Progress, gather_material
 from kd_edge.train.networks import build, build_teacher, student_learner
 from kd_edge.train.observation import Observation
@@ -52,6 +53,7 @@ class Throughput:
         step: Student training step with the teacher's forward pass, on batches that are already there.
         cost: Where the step's time goes.
         threads: CPU threads of PyTorch.
+        losses: Of a recipe with several, what each costs: the distilled step relative to the one without that loss.
         points: Of the signals' virtual images; 0 without sensors as teachers.
         images_ms: Median time for the virtual images of 64 tri-axial signals, milliseconds; 0 without.
     """
@@ -60,6 +62,7 @@ class Throughput:
     step: float
     cost: StepCost
     threads: int
+    losses: dict[str, float] = field(default_factory=dict)
     points: int = 0
     images_ms: float = 0.0
 
@@ -94,7 +97,15 @@ def measure(
         loader = loader_throughput(material, loader_batches)
         pace, cost = step_cost(material, rounds)
         points = recipe.teacher.points if isinstance(recipe.teacher, SensorTeacherConfig) else 0
-        return Throughput(loader, pace, cost, torch.get_num_threads(), points, images_cost(points) if points else 0.0)
+        return Throughput(
+            loader,
+            pace,
+            cost,
+            torch.get_num_threads(),
+            losses_cost(material, rounds),
+            points,
+            images_cost(points) if points else 0.0,
+        )
     finally:
         torch.set_num_threads(before)
 
@@ -134,6 +145,37 @@ def step_cost(material: Material, rounds: int) -> tuple[float, StepCost]:
     ratio = statistics.median(full / (alone + student) for alone, student, full, _ in times)
     cost = StepCost(medians[0], medians[1], medians[2], ratio, rounds)
     return stage.batch_size / (medians[2] + medians[3]), cost
+
+
+def losses_cost(material: Material, rounds: int) -> dict[str, float]:
+    """What each of several losses costs: the step with all of them over the step without it, measured in turn.
+
+    Args:
+        material: Of a recipe with a teacher.
+        rounds: After one to warm up; the ratios' median counts.
+
+    Returns:
+        Ratio by the loss's name; empty for a recipe with fewer than two.
+    """
+    recipe = material.recipe
+    if len(recipe.losses) < 2:
+        return {}
+    fabric = make_fabric(recipe)
+    teacher = build_teacher(material).to(memory_format=torch.channels_last).to(fabric.device)
+
+    def step(losses: Sequence[Loss]) -> _Step:
+        fewer = replace(material, recipe=recipe.model_copy(update={"losses": tuple(losses)}))
+        return _Step(fabric, build(material, "student"), fewer, teacher)
+
+    full = step(recipe.losses)
+    without = [step([loss for loss in recipe.losses if loss is not left]) for left in recipe.losses]
+    batch = fabric.to_device(next(_endless(material)))
+    ratios: list[list[float]] = []
+    for _ in range(rounds + 1):
+        whole = _seconds(lambda: full(batch))
+        ratios.append([whole / _seconds(lambda fewer=fewer: fewer(batch)) for fewer in without])
+    medians = [statistics.median(column) for column in zip(*ratios[1:], strict=True)]
+    return dict(zip(term_names(recipe.losses), medians, strict=True))
 
 
 class _Step:

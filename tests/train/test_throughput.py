@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from kd_edge.train import throughput
+from kd_edge.train.material import gather_material
 from kd_edge.train.recipe import Recipe
-from kd_edge.train.throughput import images_cost, measure
+from kd_edge.train.throughput import images_cost, losses_cost, measure, step_cost
 from tests.train.conftest import tiny_values
 
 
@@ -24,7 +25,7 @@ def test_the_ratio_is_the_median_of_the_rounds_after_the_first(tiny: Recipe, mon
     """Per round: teacher, student, both with the losses. Ratios of the counted rounds: 5 / 4, 9 / 6 and 4 / 4."""
     seconds = iter([9.0, 9.0, 99.0, 1.0, 3.0, 5.0, 2.0, 4.0, 9.0, 1.5, 2.5, 4.0])
     monkeypatch.setattr(throughput, "_seconds", lambda work: next(seconds))
-    cost = measure(tiny, loader_batches=1, rounds=3).cost
+    _, cost = step_cost(gather_material(tiny), rounds=3)
     assert (cost.teacher, cost.student, cost.distilled, cost.ratio) == (1.5, 3.0, 5.0, 1.25)
 
 
@@ -34,6 +35,20 @@ def test_without_a_teacher_the_step_is_the_students(monkeypatch: pytest.MonkeyPa
     alone = Recipe.model_validate(tiny_values(losses=[]) | {"teacher": None})
     cost = measure(alone, loader_batches=1, rounds=1).cost
     assert (cost.teacher, cost.student, cost.distilled, cost.ratio) == (0, 2.0, 3.0, 1.5)
+
+
+def test_what_a_loss_costs_is_the_median_ratio_of_the_rounds_after_the_first(
+    tiny: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Per round: all three losses, then without each of them."""
+    material = gather_material(tiny)
+    seconds = iter([9.0, 1.0, 1.0, 1.0, 6.0, 3.0, 4.0, 5.0, 8.0, 2.0, 4.0, 8.0, 9.0, 3.0, 3.0, 6.0])
+    monkeypatch.setattr(throughput, "_seconds", lambda work: next(seconds))
+    assert losses_cost(material, rounds=3) == {"dkd": 3.0, "mgcam": 2.0, "soft_target": 1.2}
+
+
+def test_a_single_loss_has_no_share(tiny: Recipe) -> None:
+    assert losses_cost(gather_material(tiny.model_copy(update={"losses": tiny.losses[:1]})), rounds=1) == {}
 
 
 def test_virtual_images_are_timed_with_sensors_only() -> None:
