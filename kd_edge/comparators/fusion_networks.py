@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kd_edge.comparators.fitting import fit
 from kd_edge.comparators.fusion_config import CnnLstmConfig
 from kd_edge.types import Float32, Int64
 
@@ -103,28 +104,23 @@ def train_network(
     Returns:
         ``loss`` and ``accuracy`` on the training inputs, averaged over the last epoch.
     """
-    rng, device = np.random.default_rng(config.seed), next(network.parameters()).device
-    batches = max(1, len(labels) // config.batch_size)  # equal sizes: batch normalisation needs > 1
-    optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, max_lr=config.learning_rate, total_steps=batches * config.epochs + 1
+    rng = np.random.default_rng(config.seed)
+
+    def given(batch: Int64) -> Tensor:
+        return torch.from_numpy(
+            inputs[batch] if augment is None else np.stack([augment(inputs[i], rng) for i in batch])
+        )
+
+    return fit(
+        network,
+        config,
+        np.arange(len(labels)),
+        max(1, len(labels) // config.batch_size),
+        given,
+        labels,
+        rng,
+        progress,
     )
-    network.train()
-    for epoch in range(1, config.epochs + 1):
-        loss_sum, right = 0.0, 0
-        for batch in np.array_split(rng.permutation(len(labels)), batches):
-            given = inputs[batch] if augment is None else np.stack([augment(inputs[i], rng) for i in batch])
-            truth = torch.from_numpy(labels[batch]).to(device)
-            logits = network(torch.from_numpy(given).to(device))
-            loss = F.cross_entropy(logits, truth)
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
-            loss_sum += loss.item() * len(batch)
-            right += int((logits.argmax(1) == truth).sum())
-        progress(epoch)
-    return {"loss": loss_sum / len(labels), "accuracy": right / len(labels)}
 
 
 def log_probabilities(network: nn.Module, inputs: Float32) -> npt.NDArray[np.float64]:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from kd_edge.comparators.fitting import fit
 from kd_edge.models import Backbone, build_backbone
 from kd_edge.models.backbones import BackboneName
 from kd_edge.types import Float32, Int64
@@ -134,29 +135,12 @@ def train_stream(
         ``loss`` and ``accuracy`` on the training inputs, averaged over the last epoch.
     """
     rng = np.random.default_rng(seed)
-    device = next(stream.parameters()).device
-    inputs = np.repeat(np.arange(len(labels)), config.draws_per_clip)
-    batches = -(-len(inputs) // config.batch_size)
-    optimiser = torch.optim.AdamW(stream.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, max_lr=config.learning_rate, total_steps=batches * config.epochs + 1
-    )
-    stream.train()
-    for epoch in range(1, config.epochs + 1):
-        loss_sum, right = 0.0, 0
-        for batch in np.array_split(rng.permutation(inputs), batches):  # equal sizes: batch normalisation needs > 1
-            clips = shifted(torch.from_numpy(np.stack([draw(int(i), rng) for i in batch])), rng).to(device)
-            truth = torch.from_numpy(labels[batch]).to(device)
-            logits = stream(clips)
-            loss = F.cross_entropy(logits, truth)
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
-            loss_sum += loss.item() * len(batch)
-            right += int((logits.argmax(1) == truth).sum())
-        progress(epoch)
-    return {"loss": loss_sum / len(inputs), "accuracy": right / len(inputs)}
+    examples = np.repeat(np.arange(len(labels)), config.draws_per_clip)
+
+    def given(batch: Int64) -> Tensor:
+        return shifted(torch.from_numpy(np.stack([draw(int(i), rng) for i in batch])), rng)
+
+    return fit(stream, config, examples, -(-len(examples) // config.batch_size), given, labels, rng, progress)
 
 
 def shifted(inputs: Tensor, rng: np.random.Generator) -> Tensor:
