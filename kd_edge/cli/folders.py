@@ -110,7 +110,7 @@ def data_synth(
     out.print(f"{len(dataset.samples)} clips in {folder}; replay one: kd-edge run --camera replay:{example}")
 
 
-@data_app.command("glove", epilog="Example:  kd-edge data glove utd_mhad_sakdn --from glove.840B.300d.txt")
+@data_app.command("glove", epilog="Example:  kd-edge data glove sakdn_utd_mhad --from glove.840B.300d.txt")
 def data_glove(
     name: Annotated[str, typer.Argument(metavar="RECIPE")],
     source: Annotated[
@@ -126,9 +126,9 @@ def data_glove(
     settings: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Copy the vectors of a recipe's class names out of a big file, under the name its [semantics] has for them.
+    """Copy the vectors of a recipe's class names out of a big file, under the name its \\[semantics] has for them.
 
-    The default name is the recipe's. Words that were imported under that name before are kept. No network.
+    The default name is the recipe's. A source without the words that were imported before is refused. No network.
     """
     from kd_edge.data import open_dataset
     from kd_edge.data.semantics import SemanticsConfig, import_name, import_vectors

@@ -151,7 +151,7 @@ def sensitivity(
         str, typer.Option("--x", metavar="KEY", help="First axis: a loss (its weight), LOSS.OPTION, or a recipe's key.")
     ] = "soft_target",
     y: Annotated[str, typer.Option("--y", metavar="KEY", help="Second axis.")] = "gsdm",
-    colour: Annotated[str, typer.Option("--colour", metavar="KEY")] = "semantic",
+    colour: Annotated[str, typer.Option("--colour", metavar="KEY", help="Drawn as colour.")] = "semantic",
     published: Annotated[bool, typer.Option("--published", help="Also draw the published figures.")] = False,
     polar: Annotated[
         bool, typer.Option("--polar", help="First key as angle, second as radius, as in the paper.")

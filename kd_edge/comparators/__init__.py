@@ -6,6 +6,7 @@ from kd_edge.comparators.run import (
     AnyComparator,
     ComparatorConfig,
     check_comparator,
+    comparator_fingerprints,
     comparator_model,
     run_comparator,
 )
@@ -17,6 +18,7 @@ __all__ = [
     "CrcConfig",
     "TstddsConfig",
     "check_comparator",
+    "comparator_fingerprints",
     "comparator_model",
     "run_comparator",
 ]

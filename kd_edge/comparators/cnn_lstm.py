@@ -33,6 +33,7 @@ from kd_edge.comparators.runs import (
     Progress,
     check_free,
     device,
+    recordings_fingerprints,
     reproducible,
     silent,
     summary_of,
@@ -97,7 +98,8 @@ def run_cnn_lstm(
             for part in logs
         },
     }
-    summary = summary_of(config, recordings.protocol, student, recordings.fingerprint)
+    contents = recordings_fingerprints(recordings.dataset, modalities(config))
+    summary = summary_of(config, recordings.protocol, student, recordings.fingerprint, contents)
     write_summary(summary, run_dir)
     return summary
 

@@ -31,7 +31,15 @@ from kd_edge.comparators.fusion import Recordings, Reduction, gather, signal
 from kd_edge.comparators.fusion_config import CrcConfig
 from kd_edge.comparators.inertial import window_statistics
 from kd_edge.comparators.motion_features import depth_vector, unit_length
-from kd_edge.comparators.runs import Progress, check_free, silent, summary_of, write_recipe, write_summary
+from kd_edge.comparators.runs import (
+    Progress,
+    check_free,
+    recordings_fingerprints,
+    silent,
+    summary_of,
+    write_recipe,
+    write_summary,
+)
 from kd_edge.data import Sample
 from kd_edge.errors import TrainingError
 from kd_edge.types import Int64
@@ -81,7 +89,8 @@ def run_crc(
         "parameters": sum(classifier.parameters for classifier in fitted),
         "left_out": {part: c.accuracies for part, c in chosen.items()},
     }
-    summary = summary_of(config, recordings.protocol, student, recordings.fingerprint)
+    contents = recordings_fingerprints(recordings.dataset, modalities(config))
+    summary = summary_of(config, recordings.protocol, student, recordings.fingerprint, contents)
     write_summary(summary, run_dir)
     return summary
 

@@ -11,9 +11,10 @@ from kd_edge.comparators import tstdds
 from kd_edge.comparators.cnn_lstm import run_cnn_lstm
 from kd_edge.comparators.config import TstddsConfig
 from kd_edge.comparators.crc_run import run_crc
-from kd_edge.comparators.fusion import check_fusion
+from kd_edge.comparators.fusion import check_fusion, modalities
 from kd_edge.comparators.fusion_config import CnnLstmConfig, CrcConfig
-from kd_edge.comparators.runs import Progress
+from kd_edge.comparators.runs import Progress, recordings_fingerprints
+from kd_edge.data import open_dataset
 from kd_edge.errors import ConfigError, did_you_mean
 
 AnyComparator = TstddsConfig | CrcConfig | CnnLstmConfig
@@ -65,6 +66,16 @@ def run_comparator(
     if isinstance(config, CrcConfig):
         return run_crc(config, run_dir, data_root=data_root, progress=progress)
     return run_cnn_lstm(config, run_dir, data_root=data_root, progress=progress)
+
+
+def comparator_fingerprints(config: AnyComparator, data_root: Path | None = None) -> dict[str, str]:
+    """What ``data_fingerprints`` of a run's summary is or would be; nothing is decoded.
+
+    Raises:
+        DataError: No recordings there.
+    """
+    used = (config.modality,) if isinstance(config, TstddsConfig) else modalities(config)
+    return recordings_fingerprints(open_dataset(config.data, data_root), used)
 
 
 def check_comparator(config: AnyComparator, data_root: Path | None = None) -> tuple[int, int]:

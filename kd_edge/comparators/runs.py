@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -15,7 +16,8 @@ import torch
 
 from kd_edge import __version__, recipes
 from kd_edge.comparators.config import RunConfig
-from kd_edge.errors import ConfigError, TrainingError
+from kd_edge.data import Dataset, Sample
+from kd_edge.errors import ConfigError, DataError, TrainingError
 from kd_edge.files import replacing
 
 Progress = Callable[[str, int, int], None]
@@ -58,8 +60,32 @@ def write_summary(summary: dict[str, Any], run_dir: Path) -> None:
         file.write((json.dumps(summary, indent=1, allow_nan=False) + "\n").encode())
 
 
+def recordings_fingerprints(dataset: Dataset, modalities: Sequence[str]) -> dict[str, str]:
+    """SHA-256 (hex) of the content of all recordings, by modality; nothing is decoded.
+
+    Not of how a comparator reads them, which its settings say.
+    """
+    found = {}
+    for modality in modalities:
+        content = [[s.id, s.subject, s.view, s.trial, s.label, _content_key(dataset, s, modality)] for s in dataset.samples]
+        text = json.dumps([dataset.name, modality, content])
+        found[modality] = hashlib.sha256(text.encode()).hexdigest()
+    return found
+
+
+def _content_key(dataset: Dataset, sample: Sample, modality: str) -> str:
+    try:
+        return dataset.content_key(sample, modality)
+    except DataError:
+        return "absent"
+
+
 def summary_of(
-    config: RunConfig, protocol: dict[str, Any], student: dict[str, Any], data_fingerprint: str
+    config: RunConfig,
+    protocol: dict[str, Any],
+    student: dict[str, Any],
+    data_fingerprint: str,
+    data_fingerprints: dict[str, str],
 ) -> dict[str, Any]:
     """The content of ``summary.json``: that of a training run whose student is the comparator.
 
@@ -68,6 +94,7 @@ def summary_of(
         protocol: Data set, numbers of clips, and which were left out.
         student: Figures and description of what was trained.
         data_fingerprint: Of the recordings' content.
+        data_fingerprints: From ``recordings_fingerprints``: a study takes the run as its own while they are these.
     """
     packages = ("torch", "torchvision", "numpy", "scikit-learn")
     return {
@@ -84,6 +111,7 @@ def summary_of(
         "stages": {"student": student},
         "versions": {"kd-edge": __version__, "opencv": cv2.__version__} | {name: version(name) for name in packages},
         "data_fingerprint": data_fingerprint,
+        "data_fingerprints": data_fingerprints,
         "recipe_fingerprint": config.fingerprint(),
         "threads": config.threads or torch.get_num_threads(),
         "device": str(device()),

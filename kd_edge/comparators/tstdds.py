@@ -32,6 +32,7 @@ from kd_edge.comparators.runs import (
     Progress,
     check_free,
     device,
+    recordings_fingerprints,
     reproducible,
     silent,
     summary_of,
@@ -109,7 +110,8 @@ def run(
         "streams": training,
         "without_tracks": {side: int((~values.any(axis=1)).sum()) for side, values in vectors.items()},
     }
-    summary = summary_of(config, _protocol(material), student, material.cache.fingerprint)
+    contents = recordings_fingerprints(material.dataset, (config.modality,))
+    summary = summary_of(config, _protocol(material), student, material.cache.fingerprint, contents)
     write_summary(summary, run_dir)
     return summary
 

@@ -135,7 +135,7 @@ def check(
     """
     chosen = dataset.modalities if modalities is None else tuple(dict.fromkeys(modalities))
     for modality in chosen if split is None else ():
-        require_modality(modality, dataset.modalities, dataset.name)
+        require_modality(modality, dataset.modalities, dataset.name, fix="correct --modality")
     probed = dataset if quick and isinstance(dataset, Probed) else None
     unusable: dict[str, dict[str, str]] = {m: {} for m in chosen}
     lengths: dict[str, dict[str, Probe]] = {m: {} for m in chosen}

@@ -10,6 +10,8 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 from kd_edge.errors import DataError, did_you_mean
 from kd_edge.types import Clip, Image
 
+_FULL_TURN = 360.0  # degree
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -64,6 +66,12 @@ class SignalFormat:
     unit: str
     value_range: tuple[float, float]
     rate_hz: float
+
+    @property
+    def period(self) -> float | None:
+        """Values so far apart are the same: angles in degree come round after 360; None where values never do."""
+        low, high = self.value_range
+        return _FULL_TURN if self.unit == "degree" and high - low >= _FULL_TURN / 2 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,13 +260,15 @@ class LongVideos(Protocol):
         ...
 
 
-def require_modality(modality: str, modalities: Sequence[str], dataset: str) -> None:
-    """Raise a DataError unless the data set has the modality."""
+def require_modality(
+    modality: str, modalities: Sequence[str], dataset: str, *, fix: str = "correct the recipe's modality"
+) -> None:
+    """Raise a DataError unless the data set has the modality; ``fix`` says where it was named."""
     if modality not in modalities:
         raise DataError(
             f"{dataset} has no modality '{modality}'{did_you_mean(modality, modalities)}",
             f"one of {', '.join(modalities)}",
-            "correct the recipe's modality",
+            fix,
         )
 
 

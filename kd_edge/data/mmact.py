@@ -188,6 +188,7 @@ class MMAct:
             ]
             if untested:
                 remarks.append(f"{name}: no test sample of {listed(untested)}")
+        remarks += self._shared_signals()
         remarks += self._sensor_remarks()
         if self._found.twice:
             remarks.append(f"there twice, the first is read: {listed(self._found.twice)}")
@@ -227,6 +228,21 @@ class MMAct:
 
         test = tuple(s for s in self.samples if tests(s))
         return Split(name, tuple(s for s in self.samples if not tests(s)), test)
+
+    def _shared_signals(self) -> Iterator[str]:
+        """One sensor file serves every camera: between cameras, test signals are training signals."""
+        split = self._split("cross_view")
+        trained = {self._parts[s.id]._replace(camera=0) for s in split.train}
+        shared = [
+            parts
+            for parts in (self._parts[s.id]._replace(camera=0) for s in split.test)
+            if parts in trained and any(parts in files for files in self._found.signals.values())
+        ]
+        if shared:
+            yield (
+                f"cross_view: the signals of {len(shared):,} of {len(split.test):,} test samples are training signals "
+                "too, one file serves all cameras: figures of sensors are none of a test"
+            )
 
     def _sensor_remarks(self) -> Iterator[str]:
         filmed = {parts._replace(camera=0): _id(parts) for parts in reversed(self._parts.values())}

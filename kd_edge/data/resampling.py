@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from kd_edge.data.dataset import SignalFormat
 from kd_edge.errors import DataError
 from kd_edge.types import Clip, Float32, Int64
 
 _RATE_FACTOR = 2.0
+
+Float64 = npt.NDArray[np.float64]
 
 
 class Signal(NamedTuple):
@@ -25,18 +28,24 @@ class Signal(NamedTuple):
     stamps_ns: Int64
 
 
-def resample(signal: Signal, start_ns: int, end_ns: int, points: int) -> Float32:
+def resample(
+    signal: Signal, start_ns: int, end_ns: int, points: int, *, period: float | None = None
+) -> Float32:
     """Cut the stretch of time into ``points`` equal parts and take the mean of the signal over each.
 
     The signal is linear between its samples and held before the first and after the last. Where there are fewer samples
     than points this is linear interpolation in the middle of each part; where there are more, it is piecewise aggregate
     approximation by time, free of aliasing.
 
+    Angles take the short way from sample to sample, not back through the whole circle: 350, 355, 5, 10 degrees rise. The
+    means lie in [0, period), or in [-period / 2, period / 2) where the axis has a negative sample near by.
+
     Args:
         signal: At least one sample.
         start_ns: Start of the stretch.
         end_ns: Its end, >= ``start_ns``; an instant repeats its value.
         points: Number of parts, >= 1.
+        period: Of angles, see ``SignalFormat.period``; None for other values.
 
     Returns:
         (3, points) float32.
@@ -52,10 +61,19 @@ def resample(signal: Signal, start_ns: int, end_ns: int, points: int) -> Float32
     last = min(int(stamps_ns.searchsorted(end_ns, "left")) + 1, len(stamps_ns))
     times = (stamps_ns[first:last] - start_ns).astype(np.float64)
     values = signal.values[first:last].T.astype(np.float64)  # (3, samples near by)
-    if start_ns == end_ns:
+    if period is not None:
+        lowest = np.where(values.min(axis=1, keepdims=True) < 0, -period / 2, 0.0)  # (3, 1)
+        means = _means(times, np.unwrap(values, axis=1, period=period), float(end_ns - start_ns), points)
+        return ((means - lowest) % period + lowest).astype(np.float32)
+    return _means(times, values, float(end_ns - start_ns), points).astype(np.float32)
+
+
+def _means(times: Float64, values: Float64, length: float, points: int) -> Float64:
+    """Means (3, points) of values (3, N) at times (N,) over the equal parts of [0, length]."""
+    if length == 0:
         instant = np.array([np.interp(0.0, times, axis) for axis in values])
-        return np.repeat(instant[:, None], points, axis=1).astype(np.float32)
-    width = (end_ns - start_ns) / points
+        return np.repeat(instant[:, None], points, axis=1)
+    width = length / points
     edges = np.arange(points + 1) * width
     # between neighbours among edges and samples the signal is linear: the trapezoid is its exact integral
     joints = np.sort(np.concatenate([edges, times[(times > 0) & (times < edges[-1])]]))
@@ -63,7 +81,7 @@ def resample(signal: Signal, start_ns: int, end_ns: int, points: int) -> Float32
     for axis in range(3):
         at[axis] = np.interp(joints, times, values[axis])
     areas = (at[:, 1:] + at[:, :-1]) * (np.diff(joints) / (2 * width))
-    means: Float32 = np.add.reduceat(areas, joints.searchsorted(edges[:-1]), axis=1).astype(np.float32)
+    means: Float64 = np.add.reduceat(areas, joints.searchsorted(edges[:-1]), axis=1)
     return means
 
 

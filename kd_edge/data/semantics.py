@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from kd_edge.data.dataset import listed
 from kd_edge.data.text_vectors import Progress
 from kd_edge.data.word_vectors import (
     PACKAGE,
@@ -135,7 +136,7 @@ def import_vectors(
     data_root: Path | None = None,
     progress: Progress | None = None,
 ) -> ImportedVectors:
-    """Copy the vectors of the classes' words into a small text file; words that it held before are kept, read anew.
+    """Copy the vectors of the classes' words into a small text file; words that it held before are read anew.
 
     Args:
         source: A text file of word vectors, or ``glove-6b-50d``.
@@ -147,7 +148,8 @@ def import_vectors(
         progress: Told how far the reading is.
 
     Raises:
-        DataError: No such source, a damaged one, one without any of the words, or the file cannot be written.
+        DataError: No such source, a damaged one, one without any of the words or without words that the file holds
+            already, one of another size than they have, or the file cannot be written.
         ConfigError: A sentence encoder, which has no words.
         MissingExtraError: The package is not installed.
     """
@@ -159,10 +161,12 @@ def import_vectors(
     opened = open_vectors(source, data_root, progress)
     of_class = {label: words(_phrase(config, label)) for label in labels}
     wanted = {spelling for spoken in of_class.values() for word in spoken for spelling in _spellings(word)}
-    table = opened.vectors(wanted | _held(path))
+    held = _held(path)
+    table = opened.vectors(wanted | held.keys())
     known, unknown = _sorted_out(of_class, table)
     if not any(known.values()):
         raise DataError(f"{opened.source} has none of the classes' words", "word vectors", "name another file")
+    _check_kept(path, held, table, opened)
     with replacing(path, DataError) as file:
         for word, vector in table.items():
             file.write(f"{word} {' '.join(f'{value:.9g}' for value in vector)}\n".encode())
@@ -276,10 +280,24 @@ def _row_file(config: SemanticsConfig, data_root: Path | None) -> Path | None:
     return path
 
 
-def _held(path: Path) -> set[str]:
-    """The words of a file that an import is about to replace."""
+def _held(path: Path) -> dict[str, int]:
+    """The words of a file that an import is about to replace, with the number of values each has."""
     try:
         with path.open(encoding="utf-8") as lines:
-            return {line.partition(" ")[0] for line in lines}
+            return {word: len(values.split()) for word, _, values in (line.partition(" ") for line in lines)}
     except (OSError, ValueError):
-        return set()
+        return {}
+
+
+def _check_kept(path: Path, held: Mapping[str, int], table: Mapping[str, Float32], source: WordVectors) -> None:
+    """Other recipes read the words of an earlier import: none may be lost, nor become longer or shorter."""
+    lost = sorted(held.keys() - table.keys())
+    other = sorted(word for word, size in held.items() if size != source.size)
+    if lost or other:
+        what = f"{source.source} has not" if lost else f"{source.source} has not with so many values"
+        sizes = "" if lost else f" ({held[other[0]]}, not {source.size})"
+        raise DataError(
+            f"{path} holds words that {what}: {listed(lost or other)}{sizes}",
+            "a source with every word that was imported before, of the same size",
+            f"name another --out, import from the first source, or remove {path.name}",
+        )

@@ -4,10 +4,7 @@ A signal is small (an UTD-MHAD recording has 177 samples), so all of them are lo
 one file of the cache folder, named by the SHA-256 of everything that decides its content; without a writable folder
 they are decoded anew every time.
 
-    <cache root>/<data set>-signals-<key>.npz    index      JSON: samples, sensors, what is lacking and why
-                                                 values_k   (all samples of sensor k, 3) float32
-                                                 stamps_k   (all samples of sensor k,) int64, ns
-                                                 offsets_k  (samples + 1,) int64, where each recording lies
+    <cache root>/<data set>-signals-<key>.npz    see ``signal_file``
 """
 
 from __future__ import annotations
@@ -18,16 +15,16 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
 from kd_edge.data.cache import cache_root
 from kd_edge.data.dataset import Dataset, Sample, SignalFormat, Wearables
 from kd_edge.data.resampling import Signal, check_stretch, covered, fault_of, resample
+from kd_edge.data.signal_file import Track, map_signals, read_signals, write_signals
 from kd_edge.errors import DataError, did_you_mean
-from kd_edge.files import replacing
-from kd_edge.types import Float32, Int64
+from kd_edge.types import Float32
 
 _FORMAT = 1
 """Of the file and of the checks; part of its key."""
@@ -40,14 +37,6 @@ __all__ = ["Signal", "Signals", "load_signals", "resample", "signals_fingerprint
 log = logging.getLogger("kd_edge.data")
 
 
-class _Track(NamedTuple):
-    """All signals of one sensor, one after the other; recording i lies from offsets[i] to offsets[i + 1]."""
-
-    values: Float32
-    stamps_ns: Int64
-    offsets: Int64
-
-
 class Signals:
     """The signals of some samples, in memory; what a sample lacks is told, not filled in.
 
@@ -58,6 +47,7 @@ class Signals:
         skipped: Sample id -> why it has no sensor at all.
         lacking: Sensor -> sample id -> why it is not there; the skipped samples among them.
         fingerprint: SHA-256 (hex) of the data set's content and the sensors.
+        path: The file of the cache that has them; None where they are in memory alone.
     """
 
     def __init__(
@@ -67,11 +57,12 @@ class Signals:
         samples: Sequence[Sample],
         lacking: Mapping[str, Mapping[str, str]],
         fingerprint: str,
-        tracks: Sequence[_Track],
+        tracks: Sequence[Track],
+        path: Path | None = None,
     ) -> None:
         self.sensors, self.formats = tuple(sensors), tuple(formats)
         self.lacking = {sensor: dict(lacking[sensor]) for sensor in self.sensors}
-        self.fingerprint = fingerprint
+        self.fingerprint, self.path = fingerprint, path
         nowhere = set.intersection(*(set(reasons) for reasons in self.lacking.values()))
         self.samples = tuple(s for s in samples if s.id not in nowhere)
         self.skipped = {
@@ -82,6 +73,11 @@ class Signals:
         self._asked, self._tracks = tuple(samples), tuple(tracks)
         self._places = {s.id: i for i, s in enumerate(samples)}
         self._holes_ns = [round(_HOLE_PERIODS * 1e9 / f.rate_hz) for f in self.formats]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.path is not None:  # a loader process maps the file itself instead of receiving its content
+            return _mapped, (self.path, self.fingerprint, self.lacking)
+        return Signals, (self.sensors, self.formats, self._asked, self.lacking, self.fingerprint, self._tracks)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -103,8 +99,32 @@ class Signals:
             )
         return self._signal(sample_id, self.sensors.index(sensor))
 
+    def on_clips(self, spans_ns: Mapping[str, tuple[int, int]]) -> Signals:
+        """The same signals, without recordings that cover less than half of their sample's clip.
+
+        Ten sampling periods without a sample are not covered.
+
+        Args:
+            spans_ns: Sample id -> start and end of its clip; samples that have none are left as they are.
+
+        Returns:
+            Signals that name such recordings in ``lacking``, and samples that have no other in ``skipped``.
+        """
+        lacking = {sensor: dict(reasons) for sensor, reasons in self.lacking.items()}
+        for k, sensor in enumerate(self.sensors):
+            for sample in self._asked:
+                signal, span = self._signal(sample.id, k), spans_ns.get(sample.id)
+                if signal is None or span is None:
+                    continue
+                if covered(signal.stamps_ns, *span, self._holes_ns[k]) < _LEAST_COVER:
+                    lacking[sensor][sample.id] = f"{sensor} covers less than half of the clip"
+        return Signals(self.sensors, self.formats, self._asked, lacking, self.fingerprint, self._tracks, self.path)
+
     def points(self, sample_id: str, start_ns: int, end_ns: int, points: int) -> Float32:
         """All sensors over a stretch of time, each with the same number of points; see ``resample``.
+
+        How much of the stretch a signal covers is not asked: a clip's span is moved in training, and a sensor must not
+        come and go with it. See ``on_clips``.
 
         Args:
             sample_id: Which sample.
@@ -113,18 +133,18 @@ class Signals:
             points: How many.
 
         Returns:
-            (sensors, 3, points) float32 in the sensors' units; NaN for a sensor that the sample lacks, or that covers
-            less than half of the stretch. Ten sampling periods without a sample are not covered.
+            (sensors, 3, points) float32 in the sensors' units, the ends held beyond a signal's own; NaN for a sensor
+            that the sample lacks.
 
         Raises:
             DataError: A sample that was not asked for, no points, or a stretch that ends before it starts.
         """
         check_stretch(start_ns, end_ns, points)
         resampled = np.full((len(self.sensors), 3, points), np.nan, dtype=np.float32)
-        for k, hole_ns in enumerate(self._holes_ns):
+        for k in range(len(self.sensors)):
             signal = self._signal(sample_id, k)
-            if signal is not None and covered(signal.stamps_ns, start_ns, end_ns, hole_ns) >= _LEAST_COVER:
-                resampled[k] = resample(signal, start_ns, end_ns, points)
+            if signal is not None:
+                resampled[k] = resample(signal, start_ns, end_ns, points, period=self.formats[k].period)
         return resampled
 
     def _signal(self, sample_id: str, k: int) -> Signal | None:
@@ -132,7 +152,7 @@ class Signals:
             raise DataError(f"no signals of sample {sample_id}", "a sample they were loaded for", "load them anew")
         place = self._places[sample_id]
         first, last = self._tracks[k].offsets[place : place + 2].tolist()
-        if first == last:
+        if first == last or sample_id in self.lacking[self.sensors[k]]:
             return None
         return Signal(self._tracks[k].values[first:last], self._tracks[k].stamps_ns[first:last])
 
@@ -163,10 +183,11 @@ def load_signals(
     formats = _formats(dataset, sensors)
     fingerprint = signals_fingerprint(dataset, samples, sensors)
     path = (cache_root() if root is None else root) / f"{dataset.name}-signals-{fingerprint[:20]}.npz"
-    signals = _read(path, fingerprint)
-    if signals is None:
-        signals = _decode(dataset, samples, sensors, formats, fingerprint, progress)
-        _write(path, signals)
+    content = read_signals(path, fingerprint)
+    if content is not None:
+        return _signals(*content, path)
+    signals = _decode(dataset, samples, sensors, formats, fingerprint, progress)
+    _write(path, signals)
     return signals
 
 
@@ -176,7 +197,10 @@ def signals_fingerprint(dataset: Dataset, samples: Sequence[Sample], sensors: Se
     Raises:
         DataError: A data set without sensors, or an unknown or repeated one.
     """
-    formats = [[sensor, *asdict(f).values()] for sensor, f in zip(sensors, _formats(dataset, sensors), strict=True)]
+    formats = [
+        [sensor, *asdict(f).values(), *([f.period] if f.period else [])]
+        for sensor, f in zip(sensors, _formats(dataset, sensors), strict=True)
+    ]
     content = [[s.id, s.subject, s.view, s.trial, s.label, *_content_keys(dataset, s, sensors)] for s in samples]
     return hashlib.sha256(json.dumps([_FORMAT, dataset.name, formats, content]).encode()).hexdigest()
 
@@ -256,10 +280,10 @@ def _recorded(dataset: Dataset, sample: Sample, sensor: str, signal_format: Sign
     return Signal(np.ascontiguousarray(clip.frames, dtype=np.float32), clip.stamps_ns.astype(np.int64))
 
 
-def _track(signals: Sequence[Signal]) -> _Track:
+def _track(signals: Sequence[Signal]) -> Track:
     offsets = np.cumsum([0, *(len(s.stamps_ns) for s in signals)], dtype=np.int64)
     values = np.concatenate([_NOTHING.values, *(s.values for s in signals)])
-    return _Track(values, np.concatenate([_NOTHING.stamps_ns, *(s.stamps_ns for s in signals)]), offsets)
+    return Track(values, np.concatenate([_NOTHING.stamps_ns, *(s.stamps_ns for s in signals)]), offsets)
 
 
 def _write(path: Path, signals: Signals) -> None:
@@ -270,36 +294,21 @@ def _write(path: Path, signals: Signals) -> None:
         "samples": [asdict(s) for s in signals._asked],
         "lacking": signals.lacking,
     }
-    arrays = {
-        f"{name}_{k}": array for k, track in enumerate(signals._tracks) for name, array in track._asdict().items()
-    }
     try:
-        with replacing(path, DataError) as file:
-            np.savez(file, index=np.frombuffer(json.dumps(index).encode(), np.uint8), **arrays)
+        write_signals(path, index, signals._tracks)
+        signals.path = path
     except DataError as error:
         log.warning("the signals are decoded anew every time: %s", error.found)
 
 
-def _read(path: Path, fingerprint: str) -> Signals | None:
-    """The cached signals, or None when they are absent or damaged."""
-    try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            index = json.loads(file["index"].tobytes())
-            count = len(index["sensors"])
-            tracks = [_Track(*(file[f"{name}_{k}"] for name in _Track._fields)) for k in range(count)]
-    except Exception:  # a damaged zip file raises a dozen kinds; what is wrong with the disk shows when writing
-        return None
-    if index["fingerprint"] != fingerprint or not all(_sound(t, len(index["samples"])) for t in tracks):
-        return None
+def _signals(index: dict[str, Any], tracks: Sequence[Track], path: Path) -> Signals:
+    """The signals of a file."""
     formats = [SignalFormat(**{**f, "value_range": tuple(f["value_range"])}) for f in index["formats"]]
     samples = [Sample(**s) for s in index["samples"]]
-    return Signals(index["sensors"], formats, samples, index["lacking"], fingerprint, tracks)
+    return Signals(index["sensors"], formats, samples, index["lacking"], index["fingerprint"], tracks, path)
 
 
-def _sound(track: _Track, samples: int) -> bool:
-    kinds = [array.dtype.str for array in track] == [np.dtype(kind).str for kind in (np.float32, np.int64, np.int64)]
-    shapes = track.values.shape == (*track.stamps_ns.shape, 3) and track.offsets.shape == (samples + 1,)
-    if not kinds or not shapes:
-        return False
-    grows = bool((np.diff(track.offsets) >= 0).all())
-    return grows and track.offsets[0] == 0 and track.offsets[-1] == len(track.stamps_ns)
+def _mapped(path: Path, fingerprint: str, lacking: dict[str, dict[str, str]]) -> Signals:
+    """The signals of a file in another process, which lacks what its parent found lacking."""
+    index, tracks = map_signals(path, fingerprint)
+    return _signals(index | {"lacking": lacking}, tracks, path)

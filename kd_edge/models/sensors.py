@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Literal, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 
 from kd_edge.errors import ConfigError, TrainingError
+from kd_edge.models.layers import evaluating
 from kd_edge.models.spamfm import SPAMFM, Similarity, Variant
 
 Place = Literal["block1", "block2", "block3", "block4", "block5", "fc1", "fc2"]
@@ -146,7 +148,8 @@ class SensorNetworks(nn.Module):
     def forward(self, inputs: Tensor, present: Tensor | None = None) -> SensorOutput:
         """Classify samples by their sensors.
 
-        In training a sensor that a sample lacks passes through its network as zeros, which its batch norms see.
+        A sensor's network sees only the samples that have it, so that what is lacking is in no batch statistics; its
+        outputs are 0 elsewhere. Of a single sample in a training batch it takes the statistics remembered so far.
 
         Args:
             inputs: (b, m, 3, n, n) images or (b, m, 3, n) signals, float32, as the network takes.
@@ -165,11 +168,11 @@ class SensorNetworks(nn.Module):
         features = list((inputs if self.takes_images else inputs[..., None]).unbind(dim=1))  # m of (b, 3, n, n or 1)
         stages: dict[str, tuple[Tensor, ...]] = {}
         for place in PLACES:
-            features = self._layer(place, features)
+            features = self._layer(place, features, present)
             if place in self.fusions:
                 features = self.fusions[place](features, present)
             stages[place] = tuple(features)
-        logits = torch.stack(self._layer("head", features), dim=1)
+        logits = torch.stack(self._layer("head", features, present), dim=1)
         return SensorOutput(logits, self._weights(features, present), stages)
 
     def describe(self) -> str:
@@ -183,8 +186,12 @@ class SensorNetworks(nn.Module):
             f"{weighting}, {parameters:.1f} M parameters"
         )
 
-    def _layer(self, place: str, features: Sequence[Tensor]) -> list[Tensor]:
-        return [network.get_submodule(place)(x) for network, x in zip(self.networks, features, strict=True)]
+    def _layer(self, place: str, features: Sequence[Tensor], present: Tensor | None) -> list[Tensor]:
+        layers = [network.get_submodule(place) for network in self.networks]
+        if present is None:
+            return [layer(x) for layer, x in zip(layers, features, strict=True)]
+        columns = present.unbind(dim=1)
+        return [_of_present(layer, x, rows) for layer, x, rows in zip(layers, features, columns, strict=True)]
 
     def _spamfms(self) -> list[SPAMFM]:
         return [module for module in self.fusions.values() if isinstance(module, SPAMFM)]
@@ -219,6 +226,16 @@ class SensorNetworks(nn.Module):
             )
         if not bool(present.any(dim=1).all()):
             raise TrainingError("a sample without any sensor", "one sensor or more", "leave such samples out")
+
+
+def _of_present(layer: nn.Module, feature: Tensor, rows: Tensor) -> Tensor:
+    """A layer's output for the samples of a (b,) bool mask, 0 for the others."""
+    few = int(rows.sum()) < 2  # no batch statistics of one sample; of none only the shape is wanted
+    with evaluating(layer) if few else nullcontext():
+        seen = layer(feature[rows] if rows.any() else feature[:1])
+    output = seen.new_zeros(len(feature), *seen.shape[1:])
+    output[rows] = seen if rows.any() else seen[:0]
+    return output
 
 
 def _check_sizes(network: Network, sensors: int, classes: int, points: int) -> None:

@@ -22,7 +22,7 @@ LARGEST_FACTOR = 1e4
 """Bound of a factor's entries in the product, far above real features: six larger ones would leave float32's range."""
 
 MOMENTUM = 0.1
-"""How far a batch moves the remembered mean, as in batch norm."""
+"""How far a batch moves the remembered scale, as in batch norm."""
 
 
 class SPAMFM(nn.Module):
@@ -43,13 +43,15 @@ class SPAMFM(nn.Module):
     it no index) and W_r2,k is a modality's own (E is in R^{c_k}); Z has sum c / (2m) elements for con and c for sum and
     had. The gate is not bounded.
     ``official``: the authors' code. Both layers are a modality's own, a ReLU is between them, Z_r,k has sum c / (2m)
-    elements for all three, and d is ReLU(sigmoid), where the ReLU changes nothing: the gate lies in (0, 3).
+    elements for con and c / (2m) for sum and had, and d is ReLU(sigmoid), where the ReLU changes nothing: the gate
+    lies in (0, 3).
 
     G mixes the samples of a batch. In training it is always the batch's. In evaluation an answer should not depend on
     its neighbours: ``identity`` takes G = I, which is exactly what Eq. 5 gives for a batch of one. But the rows of a
     batch have length 1, not sum 1: b like samples give G S of sqrt(b) S, gates that learnt on it see another scale, and
-    networks trained on batches lose accuracy. ``running`` takes the mean G_k S_k of the training batches instead, as
-    batch norm does: the gates are then constants of the layer. ``batch`` keeps the batch's, which is the authors' code.
+    networks trained on batches lose accuracy. ``running`` takes G_k = r_k I, where r_k is the mean of
+    ||G_k S_k|| / ||S_k|| over the training batches: every sample is fused with its own sensors, at the scale of
+    training. ``batch`` keeps the batch's, which is the authors' code.
 
     Unequal c_k (the text adds and multiplies them all the same): a linear map without bias takes the wider ones to
     min c_k for sum and product. With m = 1 the three relations see the same vector G_1 S_1 and the module is a
@@ -77,16 +79,15 @@ class SPAMFM(nn.Module):
         self.variant = variant
         self.similarity = similarity
         least, reduced = min(channels), max(1, sum(channels) // (2 * len(channels)))
-        hidden = reduced if variant == "official" else least
+        hidden = max(1, least // (2 * len(channels))) if variant == "official" else least
         self.to_least = nn.ModuleList(
             nn.Identity() if c == least else nn.Linear(c, least, bias=False) for c in self.channels
         )
         self.concatenation = _Excitation(sum(channels), reduced, self.channels, variant)
         self.summation = _Excitation(least, hidden, self.channels, variant)
         self.product = _Excitation(least, hidden, self.channels, variant)
-        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
-        for k, c in enumerate(self.channels):
-            self.register_buffer(f"context{k}", torch.zeros(c))
+        self.register_buffer("batches", torch.zeros(len(channels), dtype=torch.int64))
+        self.register_buffer("stretch", torch.ones(len(channels)))
 
     @property
     def similarity(self) -> Similarity:
@@ -131,11 +132,12 @@ class SPAMFM(nn.Module):
         for feature in features:
             squeezed = _squeeze(feature)  # (b, c_k)
             # a batch of one: G is [[1]], or [[0]] where S is 0 as well
-            contexts.append(_similarities(feature) @ squeezed if mixing and len(feature) > 1 else squeezed)
-        if self.training:
-            self._remember(contexts, present)
-        elif self.similarity == "running":
-            contexts = self._remembered(contexts, present)
+            mixed = _similarities(feature) @ squeezed if mixing and len(feature) > 1 else squeezed
+            if self.training and len(feature) > 1:
+                self._remember(len(contexts), squeezed, mixed)
+            elif not self.training and self.similarity == "running":
+                mixed = mixed * self.get_buffer("stretch")[len(contexts)]
+            contexts.append(mixed)
         equal = [project(context) for project, context in zip(self.to_least, contexts, strict=True)]  # (b, min c)
         excitations = (
             self.concatenation(torch.cat(contexts, dim=1)),
@@ -145,19 +147,14 @@ class SPAMFM(nn.Module):
         return [con + added + had for con, added, had in zip(*excitations, strict=True)]
 
     @torch.no_grad()
-    def _remember(self, contexts: Sequence[Tensor], present: Tensor | None) -> None:
-        """Move the mean G_k S_k towards this batch's: the plain mean of the first batches, then by ``MOMENTUM``."""
-        batches = self.get_buffer("batches").add_(1)
-        for k, context in enumerate(contexts):
-            there = context if present is None else context[present[:, k]]
-            if len(there):
-                weight = (1 / batches).clamp(min=MOMENTUM).to(context.dtype)
-                self.get_buffer(f"context{k}").lerp_(there.mean(dim=0), weight)
-
-    def _remembered(self, contexts: Sequence[Tensor], present: Tensor | None) -> list[Tensor]:
-        """The mean G_k S_k of training for every sample, m of (b, c_k); 0 where a modality is missing."""
-        means = [self.get_buffer(f"context{k}").expand_as(context) for k, context in enumerate(contexts)]
-        return means if present is None else [_without(mean, ~present[:, k]) for k, mean in enumerate(means)]
+    def _remember(self, k: int, squeezed: Tensor, mixed: Tensor) -> None:
+        """Move r_k towards this batch's ||G_k S_k|| / ||S_k||: the plain mean at first, then by ``MOMENTUM``."""
+        length = squeezed.norm()
+        if length > 0:  # else nobody in this batch has the modality
+            batches = self.get_buffer("batches")[k].add_(1)
+            weight = (1 / batches).clamp(min=MOMENTUM).to(mixed.dtype)
+            stretch = self.get_buffer("stretch")
+            stretch[k].lerp_((mixed.norm() / length).to(stretch.dtype), weight.to(stretch.dtype))
 
     def _check(self, features: Sequence[Tensor], present: Tensor | None) -> None:
         sizes = tuple(feature.shape[1] if feature.ndim in (2, 4) else -1 for feature in features)

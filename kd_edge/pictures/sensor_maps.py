@@ -93,12 +93,12 @@ def draw_sensor_maps(view: View, path: Path, data_root: Path | None = None) -> s
     if isinstance(semantics, str):
         return semantics
     try:
-        recorded = sample_signals(view.dataset, view.sample, teacher.sensors)
+        recorded = sample_signals(view.dataset, view.sample, teacher.sensors).on_clips({view.sample.id: view.span_ns})
     except DataError as error:
         return error.found
-    signals = torch.from_numpy(recorded.points(view.sample.id, *view.span_ns, teacher.points))[None]  # (1, m, 3, n)
-    if signals.isnan().flatten(2).any(dim=2).all():
+    if view.sample.id in recorded.skipped:
         return "no sensor covers half of the clip"
+    signals = torch.from_numpy(recorded.points(view.sample.id, *view.span_ns, teacher.points))[None]  # (1, m, 3, n)
     vectors, options = semantics
     found = sensor_maps(teacher, signals, vectors, options)
     labels, (height, width) = view.dataset.labels, found[0].maps.shape[1:]

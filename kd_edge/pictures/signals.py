@@ -69,15 +69,14 @@ def sense(
     sensors = dataset.sensors if teacher is None else teacher.sensors
     points = POINTS if teacher is None else teacher.points
     signals = sample_signals(dataset, sample, sensors)
-    resampled = signals.points(sample.id, start_ns, end_ns, points)  # (m, 3, n)
+    used = signals.on_clips({sample.id: (start_ns, end_ns)})
+    resampled = used.points(sample.id, start_ns, end_ns, points)  # (m, 3, n)
     config = teacher or SensorTeacherConfig(sensors=sensors)
     scaled = scale_signals(torch.from_numpy(resampled)[None], config, sensor_ranges(config, signals.formats))[0]
     images = gramian_angular_field(scaled, value_range=SCALED).numpy()
     found = []
-    for sensor, form, values, image in zip(sensors, signals.formats, resampled, images, strict=True):
-        lacking = signals.lacking[sensor].get(sample.id, "")
-        if not lacking and np.isnan(values).any():
-            lacking = f"{sensor} covers less than half of the clip"
+    for sensor, form, image in zip(sensors, signals.formats, images, strict=True):
+        lacking = used.lacking[sensor].get(sample.id, "")
         fields = None if lacking else image
         found.append(Sensed(sensor, form.unit, signals.signal(sample.id, sensor), fields, lacking))
     return found

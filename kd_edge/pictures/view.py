@@ -73,10 +73,20 @@ class View:
 
     @property
     def side(self) -> str:
-        """Whether the student was trained on this sample: ``training clip``, ``test clip`` or ``in neither``."""
+        """What the sample was to the student: ``training clip``, ``validation clip``, ``test clip`` or in neither side."""
         split = self.dataset.split(self.student.spec.split)
-        sides = {"training clip": split.train, "test clip": split.test}
-        return next((name for name, side in sides.items() if self.sample in side), "in neither side of the split")
+        if self.sample in split.test:
+            return "test clip"
+        if self.sample not in split.train:
+            return "in neither side of the split"
+        return "validation clip" if self._held_out else "training clip"
+
+    @property
+    def _held_out(self) -> bool:
+        """Whether the run held the sample out of its training side."""
+        protocol = self.student.summary.get("protocol", {})
+        subjects, trials = protocol.get("validation_subjects", ()), protocol.get("validation_trials", ())
+        return self.sample.subject in subjects or self.sample.trial in trials
 
     def named(self, label: int) -> str:
         """A class with its probability."""

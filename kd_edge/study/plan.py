@@ -156,7 +156,7 @@ def plan(
         rows: Only these rows, none of which may be only read.
         splits: Only these protocols.
         seeds: Instead of the study's.
-        overrides: ``dotted.key=value`` for every recipe, after the row's own changes.
+        overrides: ``dotted.key=value`` for every recipe, after the row's own changes; not below what it does ``without``.
 
     Raises:
         ConfigError: Unknown row or split, a row whose recipe is not valid, or one that is only read.
@@ -190,7 +190,14 @@ def _config(
         return recipes.validate(_comparator(base, row.comparator, model) | {"split": split, "seed": seed}, model, what)
     kept = {key: value for key, value in base.items() if key not in row.without}
     values = merged(kept, {**row.set, "name": f"{base['name']}-{row.name}", "split": split, "seed": seed})
-    return recipes.validate(recipes.overridden(values, overrides), Recipe, what)
+    gone = {key for key in row.without if key not in values}
+    kept_overrides = [override for override in overrides if _table(override) not in gone]
+    return recipes.validate(recipes.overridden(values, kept_overrides), Recipe, what)
+
+
+def _table(override: str) -> str:
+    """The first part of the key that ``dotted.key=value`` changes."""
+    return override.partition("=")[0].partition(".")[0].strip()
 
 
 def _never_run(row: RowConfig) -> ConfigError:

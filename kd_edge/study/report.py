@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kd_edge.study.plan import Planned, RowConfig, StudyConfig, plan
 from kd_edge.study.runner import finished_run
 from kd_edge.study.table import read_summary, tested
+from kd_edge.train.recipe import Recipe
 
 _UNITS = {
     "accuracy": "accuracy, %",
@@ -30,6 +31,7 @@ class Cell:
         missing: Number of runs that are not.
         test_samples: Test clips of those runs; one number where all is well.
         recordings: What the stage's recordings were, by content; one where all is well.
+        seen_in_training: Test clips of a sensor's network whose very signals trained it; the most of those runs.
     """
 
     published: float | None
@@ -37,6 +39,7 @@ class Cell:
     missing: int
     test_samples: frozenset[int] = frozenset()
     recordings: frozenset[str] = frozenset()
+    seen_in_training: int = 0
 
     @property
     def mean(self) -> float | None:
@@ -54,12 +57,14 @@ class Line:
     """One row of the table.
 
     Attributes:
-        name: Of the row; ``teacher`` for the line of the teacher that the rows share.
+        name: Of the row; ``teacher`` for the line of the teacher that the rows share, ``teacher of ROW`` where they have
+            several.
         title: As the table prints it.
         cells: By split.
         epochs: The runs were trained for.
         needs: Why the row has no runs, where it never will.
         of: Where the figures are from, when they are another row's run's: its name and network.
+        shared: Whether it is the line of a teacher, which is no row of the table.
     """
 
     name: str
@@ -68,6 +73,7 @@ class Line:
     epochs: str
     needs: str = ""
     of: str = ""
+    shared: bool = False
 
 
 def report(study: StudyConfig, folder: Path, *, seeds: Sequence[int] = (), overrides: Sequence[str] = ()) -> list[Line]:
@@ -80,18 +86,29 @@ def report(study: StudyConfig, folder: Path, *, seeds: Sequence[int] = (), overr
         overrides: As they were run; other settings are other runs.
 
     Returns:
-        A line per row; before them one for the teacher, where a row has one and no row is read of a teacher.
+        A line per row; before them one for each teacher that was trained, where no row is read of a teacher.
     """
     runs = plan(study, seeds=seeds, overrides=overrides)
     lines = [_line(study, row, [r for r in runs if r.row.name == (row.of or row.name)], folder) for row in study.rows]
-    if any(row.of for row in study.rows):
+    return lines if any(row.of for row in study.rows) else _teachers(study, runs, folder) + lines
+
+
+def _teachers(study: StudyConfig, runs: Sequence[Planned], folder: Path) -> list[Line]:
+    """A line per teacher that rows have, from the first row that has it and was run."""
+    found: dict[tuple[str, ...], Line | None] = {}
+    for row in study.rows:
+        own = [run for run in runs if run.row is row]
+        same = tuple(run.config.teacher_fingerprint() for run in own if isinstance(run.config, Recipe) and run.config.teacher)
+        if not same or found.get(same) is not None:
+            continue
+        taught = [run for run in own if (place := finished_run(run, folder)) and tested(read_summary(place), "teacher")]
+        source = RowConfig(name="teacher", title=f"(teacher of {row.title})", of=row.name, network="teacher")
+        line = replace(_line(study, source, taught, folder), name=f"teacher of {row.name}", shared=True)
+        found[same] = line if taught else None
+    lines = [line for line in found.values() if line is not None]
+    if len(found) > 1:
         return lines
-    taught = [r for r in runs if (found := finished_run(r, folder)) and tested(read_summary(found), "teacher")]
-    if taught:
-        first = taught[0].row
-        shared = RowConfig(name="teacher", title="(teacher)", of=first.name, network="teacher")
-        lines.insert(0, _line(study, shared, [r for r in taught if r.row is first], folder))
-    return lines
+    return [replace(line, name="teacher", title="(teacher)") for line in lines]
 
 
 def _line(study: StudyConfig, row: RowConfig, runs: Sequence[Planned], folder: Path) -> Line:
@@ -102,6 +119,7 @@ def _line(study: StudyConfig, row: RowConfig, runs: Sequence[Planned], folder: P
         values: dict[int, float] = {}
         clips: set[int] = set()
         recordings: set[str] = set()
+        seen = 0
         here = [run for run in runs if run.split == split]
         for run in here:
             found = finished_run(run, folder)
@@ -110,23 +128,25 @@ def _line(study: StudyConfig, row: RowConfig, runs: Sequence[Planned], folder: P
             if summary is None or figures is None:
                 continue
             clips.add(figures.clips)
+            seen = max(seen, figures.seen)
             if row.of is None:  # a teacher's recordings are others than the students'
                 recordings |= {summary.get("data_fingerprints", {}).get("student", "")} - {""}
             values[run.seed] = 100 * figures.test[study.metric]
             epochs.add(str(figures.epochs))
         missing = len(here) - len(values)
         published = row.published.get(split)
-        cells[split] = Cell(published, values, missing, frozenset(clips), frozenset(recordings))
+        cells[split] = Cell(published, values, missing, frozenset(clips), frozenset(recordings), seen)
     source = "" if row.of is None else f"{row.of}: {row.network}"
     return Line(row.name, row.title, cells, ", ".join(sorted(epochs)), row.needs, source)
 
 
 class _Figures(NamedTuple):
-    """Test figures of one network, the clips they are of, and the epochs it was trained for."""
+    """Test figures of one network, the clips they are of, the epochs it was trained for, and clips seen in training."""
 
     test: Mapping[str, Any]
     clips: int
     epochs: int
+    seen: int
 
 
 def _figures(summary: Mapping[str, Any], row: RowConfig) -> _Figures | None:
@@ -134,11 +154,12 @@ def _figures(summary: Mapping[str, Any], row: RowConfig) -> _Figures | None:
     stage = summary["stages"].get("student" if row.of is None else "teacher")
     if stage is None:
         return None
+    seen = stage.get("seen_in_training", 0)
     if row.sensor is None:
         clips = stage.get("test_samples", summary["protocol"]["test_samples"])
-        return None if stage["test"] is None else _Figures(stage["test"], clips, stage["epochs"])
+        return None if stage["test"] is None else _Figures(stage["test"], clips, stage["epochs"], seen)
     test = stage.get("sensors", {}).get(row.sensor)
-    return None if test is None else _Figures(test, test["clips"], stage["epochs"])
+    return None if test is None else _Figures(test, test["clips"], stage["epochs"], seen)
 
 
 def report_markdown(study: StudyConfig, lines: Sequence[Line]) -> str:
@@ -168,12 +189,18 @@ def _cautions(study: StudyConfig, lines: Sequence[Line]) -> list[str]:
     """What makes rows of a split incomparable."""
     found = []
     for split in study.splits:
-        cells = [(line.title, line.cells[split]) for line in lines if line.name != "teacher"]
+        cells = [(line.title, line.cells[split]) for line in lines if not line.shared]
         if len(frozenset[int]().union(*(cell.test_samples for _, cell in cells))) > 1:
             counts = ", ".join(f"{title} {sorted(c.test_samples)}" for title, c in cells if c.test_samples)
             found.append(f"\n{split}: the rows were tested on different numbers of clips: {counts}.")
         elif len(frozenset[str]().union(*(cell.recordings for _, cell in cells))) > 1:
             found.append(f"\n{split}: the rows were trained on recordings of different content or frame size.")
+        seen = [f"{line.title} {line.cells[split].seen_in_training}" for line in lines if line.cells[split].seen_in_training]
+        if seen:
+            found.append(
+                f"\n{split}: no test of the sensors: one signal serves several cameras, and so many test clips have one that "
+                f"trained: {', '.join(seen)}."
+            )
     return found
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from kd_edge import recipes
-from kd_edge.comparators import AnyComparator, run_comparator
+from kd_edge.comparators import AnyComparator, comparator_fingerprints, run_comparator
 from kd_edge.errors import DataError, KdEdgeError
 from kd_edge.study.plan import Planned
 from kd_edge.study.table import read_summary
@@ -89,7 +89,8 @@ def finished_run(planned: Planned, folder: Path, recordings: dict[str, str] | No
     Args:
         planned: The run.
         folder: Of the study.
-        recordings: Fingerprint of each stage's recordings, which the run must have; None does not ask.
+        recordings: Fingerprint of each stage's recordings, or of each modality's of a comparator, which the run must
+            have; None does not ask.
     """
     fingerprint = planned.config.fingerprint()
     for run in _finished(folder):
@@ -108,10 +109,13 @@ class _Recordings:
         self._data_root = data_root
         self._known: dict[str, dict[str, str]] = {}
 
-    def of(self, config: Recipe | AnyComparator) -> dict[str, str] | None:
-        """By stage; None for a classical method, whose run checks its own."""
+    def of(self, config: Recipe | AnyComparator) -> dict[str, str]:
+        """By stage; of a comparator by modality."""
         if not isinstance(config, Recipe):
-            return None
+            key = f"{config.data.model_dump_json()} {config.modality}"
+            if key not in self._known:
+                self._known[key] = comparator_fingerprints(config, self._data_root)
+            return self._known[key]
         key = json.dumps(
             [
                 config.data.model_dump(mode="json"),
@@ -147,14 +151,14 @@ def _is_of(planned: Planned, place: Path) -> bool:
         return False
 
 
-def _same_teacher(recipe: Recipe, folder: Path, recordings: dict[str, str] | None) -> Path | None:
+def _same_teacher(recipe: Recipe, folder: Path, recordings: dict[str, str]) -> Path | None:
     """A finished run that trained the very teacher this recipe would train."""
     wanted = recipe.teacher_fingerprint()
     for path in _finished(folder):
         summary = _summary(path)
         if summary is None or "teacher" not in summary["stages"]:
             continue
-        if recordings is not None and _data(summary).get("teacher") != recordings["teacher"]:
+        if _data(summary).get("teacher") != recordings["teacher"]:
             continue
         with suppress(KdEdgeError):  # a run of an older release may not load
             if Run.load(path).recipe.teacher_fingerprint() == wanted:

@@ -87,7 +87,8 @@ class SignalJitter(BaseModel):
             beyond a signal's ends is its last value.
         stretch: Its length changes by up to this share.
         gain: Values are multiplied by a factor that differs from 1 by up to this, a sensor at a time.
-        rotation_degrees: The axes turn about a random direction by up to this angle, as of a sensor worn differently.
+        rotation_degrees: The axes turn about a random direction by up to this angle, as of a sensor worn differently;
+            each sensor by itself, as sensors worn at different places do.
         noise: Standard deviation of Gaussian noise, as a share of the sensor's range.
     """
 

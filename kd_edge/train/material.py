@@ -71,8 +71,12 @@ class Material:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """SHA-256 (hex) of what each stage sees, by stage name; sensors see the class names' vectors too."""
-        return {name: _with_semantics(cache.fingerprint, self.semantics) for name, cache in self.caches.items()}
+        """SHA-256 (hex) of what each stage sees, by stage name; the class names' vectors count as the teacher's.
+
+        Only with a teacher are they looked at, so a student's fingerprint is that of its recordings alone.
+        """
+        found = {name: cache.fingerprint for name, cache in self.caches.items()}
+        return _with_semantics(found, self.semantics)
 
     @property
     def class_vectors(self) -> Tensor | None:
@@ -177,7 +181,9 @@ def gather_material(
     semantics = None if recipe.semantics is None else class_vectors(recipe.semantics, dataset.labels, data_root)
     if at_most is None:
         # The whole data set is cached, so that other splits, validation subjects and seeds share it.
-        caches = {name: _load(stage, dataset, dataset.samples, recipe, progress) for name, stage in stages.items()}
+        caches = _on_clips(
+            {name: _load(stage, dataset, dataset.samples, recipe, progress) for name, stage in stages.items()}
+        )
         ours = {"student": caches["student"]}
         split = Split(split.name, _usable(split.train, ours), _usable(split.test, ours))
     check_split(split, dataset.labels, by_subject=False)
@@ -188,7 +194,7 @@ def gather_material(
         check_split(Split(split.name, train, test), dataset.labels, by_subject=False)
     else:
         few = train[:: max(1, len(train) // at_most)][:at_most]
-        caches = {name: _load(stage, dataset, few, recipe, progress) for name, stage in stages.items()}
+        caches = _on_clips({name: _load(stage, dataset, few, recipe, progress) for name, stage in stages.items()})
         images = [cache for cache in caches.values() if isinstance(cache, CachedClips)]
         train, validation, test = _usable(PairedClips(images, few).samples, caches), (), ()
     seconds = recipe.clip_seconds
@@ -215,14 +221,24 @@ def data_fingerprints(recipe: Recipe, data_root: Path | None = None) -> dict[str
         else:
             spec, every = stage.preprocess, recipe.cache_every
             seen = cache_fingerprint(dataset, dataset.samples, stage.modality, spec.resize_px, spec.window, every=every)
-        found[name] = _with_semantics(seen, semantics)
-    return found
+        found[name] = seen
+    return _with_semantics(found, semantics)
 
 
-def _with_semantics(fingerprint: str, semantics: ClassVectors | None) -> str:
-    if semantics is None:
-        return fingerprint
-    return hashlib.sha256(fingerprint.encode() + semantics.vectors.tobytes()).hexdigest()
+def _with_semantics(fingerprints: dict[str, str], semantics: ClassVectors | None) -> dict[str, str]:
+    if semantics is None or "teacher" not in fingerprints:
+        return fingerprints
+    seen = fingerprints["teacher"].encode() + semantics.vectors.tobytes()
+    return fingerprints | {"teacher": hashlib.sha256(seen).hexdigest()}
+
+
+def _on_clips(caches: dict[str, CachedClips | Signals]) -> dict[str, CachedClips | Signals]:
+    """The caches, without signals that hardly cover the student's clip: found now, before any span is moved."""
+    clips = caches["student"]
+    assert isinstance(clips, CachedClips)
+    stamps = {s.id: clips.clip(s.id).stamps_ns for s in clips.samples}
+    spans = {sample_id: (int(when[0]), int(when[-1])) for sample_id, when in stamps.items()}
+    return {name: cache.on_clips(spans) if isinstance(cache, Signals) else cache for name, cache in caches.items()}
 
 
 def _usable(samples: Sequence[Sample], caches: Mapping[str, CachedClips | Signals]) -> tuple[Sample, ...]:

@@ -125,7 +125,10 @@ class Recipe(Strict):
     def teacher_fingerprint(self) -> str:
         """SHA-256 (hex) of everything that decides the teacher's weights: equal ones need training only once."""
         student = {"student": True, "losses": True}
-        return _hash(self.model_dump(mode="json", exclude={"name": True, "workers": True, "data": {"root"}, **student}))
+        values = self.model_dump(mode="json", exclude={"name": True, "workers": True, "data": {"root"}, **student})
+        if isinstance(self.teacher, SensorTeacherConfig):
+            values["clips"] = self.student.modality  # whose time the signals are resampled onto
+        return _hash(values)
 
 
 def _hash(values: dict[str, Any]) -> str:

@@ -129,9 +129,10 @@ class SensorTeacher(nn.Module):
         )
 
     def ablated(self, signals: Tensor) -> SensorOutput:
-        """The networks' answer to one black image each: in eval mode that of every black image."""
+        """The networks' answer to one black image each (all -1), or to flat signals: in eval mode that of all such."""
         shape = (1, *signals.shape[1:]) + ((self.points,) if self.networks.takes_images else ())
-        output: SensorOutput = self.networks(signals.new_zeros(shape), None)
+        black = SCALED[0] if self.networks.takes_images else 0.0
+        output: SensorOutput = self.networks(signals.new_full(shape, black), None)
         return output
 
     def check_place(self, path: str) -> None:

@@ -107,7 +107,14 @@ def _of_sensors(
         if similarity == usual:
             heads = {s: scores.of_present(logits[:, k], truth, labels) for k, s in enumerate(model.sensors)}
     model.networks.similarity = usual
-    return {"sensors": heads, "similarity": found, "lacking": material.lacking}
+    seen = _seen_in_training(material.train, tested)
+    return {"sensors": heads, "similarity": found, "lacking": material.lacking, "seen_in_training": seen}
+
+
+def _seen_in_training(train: Sequence[Sample], tested: Sequence[Sample]) -> int:
+    """Number of test samples whose performance, filmed by another camera, trained: their signals are the same."""
+    performances = {(s.subject, s.trial, s.label) for s in train}
+    return sum((s.subject, s.trial, s.label) in performances for s in tested)
 
 
 def _protocol(material: Material) -> dict[str, Any]:

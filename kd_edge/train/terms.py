@@ -55,6 +55,7 @@ class Term(nn.Module):
     """A configured loss between a student and its teachers, with the adapters it trains (dropped at export).
 
     Of several teachers the value is the mean (Eq. 17, 23 and 24 of the SAKDN paper), each over the clips it could see.
+    Each teacher has adapters of its own, except in the semantic loss.
 
     Args:
         config: The recipe's table.
@@ -85,7 +86,11 @@ class Term(nn.Module):
         mine = [layers[0][tap.path] for tap in self.student_taps]
         theirs = [layers[1][tap.path] for tap in self.teacher_taps]
         _check_teacher(config, teacher)
-        self.adapters = nn.ModuleList(_adapters(config, mine, theirs) for _ in range(teachers_in(teacher)))
+        count = teachers_in(teacher)
+        if isinstance(config, SemanticLoss):  # Eq. 24 has one h^S, which comes near every teacher's h
+            self.adapters = nn.ModuleList([_adapters(config, mine, theirs)] * count)
+        else:
+            self.adapters = nn.ModuleList(_adapters(config, mine, theirs) for _ in range(count))
         self.schedule = L.ccskd_schedule(config.schedule, epochs=epochs) if isinstance(config, CcskdLoss) else None
         self.register_buffer("class_vectors", class_vectors, persistent=False)
 

@@ -135,11 +135,12 @@ def test_sizes_of_the_layers_are_the_papers_and_the_codes() -> None:
 
     # 64 channels each: 4 x 64 / (2 x 4) = 32
     assert sizes(module([64] * 4, "paper")) == [(256, 32, 1), (64, 64, 1), (64, 64, 1)]
-    assert sizes(module([64] * 4, "official")) == [(256, 32, 4), (64, 32, 4), (64, 32, 4)]
+    # and 64 / (2 x 4) = 8 in the code's sum and product
+    assert sizes(module([64] * 4, "official")) == [(256, 32, 4), (64, 8, 4), (64, 8, 4)]
     # (256 + 1) 32 + 4 (32 + 1) 64 = 16672; 2 ((64 + 1) 64 + 4 (64 + 1) 64) = 41600
     assert sum(p.numel() for p in module([64] * 4, "paper").parameters()) == 16672 + 41600
-    # 4 ((256 + 1) 32 + 33 x 64) + 2 x 4 (65 x 32 + 33 x 64)
-    assert sum(p.numel() for p in module([64] * 4, "official").parameters()) == 41344 + 33536
+    # 4 ((256 + 1) 32 + 33 x 64) + 2 x 4 (65 x 8 + 9 x 64)
+    assert sum(p.numel() for p in module([64] * 4, "official").parameters()) == 41344 + 8768
     assert sizes(module([8, 4], "paper")) == [(12, 3, 1), (4, 4, 1), (4, 4, 1)]
     assert sizes(module([1], "official")) == [(1, 1, 1)] * 3  # 1 / 2, but never none
 
@@ -279,36 +280,42 @@ def test_factors_of_the_product_are_bounded_and_missing_ones_are_one() -> None:
     torch.testing.assert_close(_product(contexts, present), torch.tensor([[-2e4, 14.0], [3.0, 5.0]]))
 
 
-def fusion_at_identity(fusion: SPAMFM, features: list[Tensor], present: Tensor) -> list[Tensor]:
+def fusion_at_identity(fusion: SPAMFM, features: list[Tensor], present: Tensor | None = None) -> list[Tensor]:
     fusion.similarity = "identity"
     return fusion(features, present)  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_running_is_the_mean_of_training(variant: Variant) -> None:
+def test_running_is_the_samples_own_feature_at_the_scale_of_training(variant: Variant) -> None:
+    """Two equal samples: G has 1 / sqrt 2 everywhere, so G S = sqrt 2 S; two orthogonal ones: G = I."""
     fusion = module((2, 2), variant, similarity="running").train()
-    first, mean = (torch.tensor([row], dtype=torch.float64) for row in ([1.0, 3.0], [2.0, 4.0]))
+    equal, apart = torch.tensor([[1.0, 3.0], [1.0, 3.0]]).double(), torch.eye(2).double()
     with torch.no_grad():
-        fusion([first, 2 * first])  # in a batch of one G is 1
-        fusion([torch.tensor([[3.0, 5.0]]).double(), 6 * first])
-        torch.testing.assert_close(fusion.context0, mean[0])
-        torch.testing.assert_close(fusion.context1, 4 * first[0])
-        fusion.eval().similarity = "identity"
-        gates = [a / b for a, b in zip(fusion([mean, 4 * first]), (mean, 4 * first), strict=True)]
-        fusion.similarity = "running"
+        fusion([equal, apart])
+        torch.testing.assert_close(fusion.stretch, torch.tensor([2**0.5, 1.0]).to(fusion.stretch))
+        fusion([apart, equal])
+        torch.testing.assert_close(fusion.stretch, torch.full((2,), (2**0.5 + 1) / 2).to(fusion.stretch))
+        fusion.eval()
+        assert fusion.batches.tolist() == [2, 2]
         features = features_of((2, 2), maps=False)
-        for mine, feature, gate in zip(fusion(features), features, gates, strict=True):
-            torch.testing.assert_close(mine, feature * gate, rtol=0, atol=1e-12)
-        lacking = torch.tensor([[True, False]] * 4)
-        one = torch.tensor([[True, False]])
-        expected = features[0] * fusion_at_identity(fusion, [mean, first], one)[0] / mean
+        found = fusion(features)
+        at_scale = fusion_at_identity(fusion, [f * (2**0.5 + 1) / 2 for f in features])
+        for mine, feature, scaled in zip(found, features, at_scale, strict=True):
+            expected = feature * scaled / (feature * (2**0.5 + 1) / 2)
+            torch.testing.assert_close(mine, expected, rtol=1e-6, atol=1e-9)
         fusion.similarity = "running"
-        torch.testing.assert_close(fusion(features, lacking)[0], expected, rtol=0, atol=1e-12)
-        assert fusion.batches == 2  # evaluation leaves it
-        fusion.train()
-        for _ in range(20):
-            fusion([torch.zeros(1, 2).double()] * 2, torch.tensor([[True, False]]))
-    # twenty batches of zeros: weights 1/3 ... 1/10, then a tenth each; what is missing is not counted
-    left = np.prod([1 - 1 / i for i in range(3, 11)]) * 0.9**12
-    torch.testing.assert_close(fusion.context0, mean[0] * left)
-    torch.testing.assert_close(fusion.context1, 4 * first[0])
+        alone = fusion([f[:1] for f in features])
+        torch.testing.assert_close(found[0][:1], alone[0])  # no neighbour matters
+        other = fusion([features[0], features[1].flip(0)])
+        assert not torch.allclose(other[0], found[0])  # but the other sensor does
+
+
+def test_a_modality_that_nobody_has_is_not_remembered() -> None:
+    fusion = module((2, 2), "official", similarity="running").train()
+    equal = torch.tensor([[1.0, 3.0], [1.0, 3.0]]).double()
+    with torch.no_grad():
+        for _ in range(4):
+            fusion([equal, equal], torch.tensor([[True, False]] * 2))
+        fusion([equal, equal])
+    assert fusion.batches.tolist() == [5, 1]
+    torch.testing.assert_close(fusion.stretch, torch.full((2,), 2**0.5).to(fusion.stretch))

@@ -42,6 +42,16 @@ def test_validation_subjects_are_held_out(tiny: Recipe) -> None:
     assert len(held.train) + len(held.validation) == 30
 
 
+def test_validation_trials_are_held_out(tiny: Recipe) -> None:
+    twice = tiny.model_copy(update={"data": tiny.data.model_copy(update={"clips_per_class": 8})})
+    held = gather_material(twice.model_copy(update={"validation_trials": ("2",)}))
+    assert {s.trial for s in held.validation} == {"2"}
+    assert {s.trial for s in held.train} == {"1"}
+    assert {s.subject for s in held.validation} == {s.subject for s in held.train}
+    with pytest.raises(DataError, match="validation trial '77' is not on the training side"):
+        gather_material(tiny.model_copy(update={"validation_trials": ("77",)}))
+
+
 def test_evaluation_is_centre_frames_and_centre_crop(material: Material) -> None:
     batch = next(iter(material.evaluation_loader("student", material.test)))
     clip = material.caches["student"].clip(material.test[0].id)
@@ -219,6 +229,29 @@ def test_labels_follow_the_mirror() -> None:
         assert label == (0 if mirrored else SAMPLE.label)
         seen.add(mirrored)
     assert seen == {True, False}
+
+
+class Worn:
+    """Signals of the one sample; nobody mirrors them."""
+
+    def of(self, sample_id: str, stamps_ns: np.ndarray, draws: object) -> np.ndarray:
+        return np.ones((2, 3, 8), np.float32)
+
+
+@pytest.mark.parametrize(("flip_labels", "mirrored"), [((1, 0), {False}), ((0, 1), {True, False})])
+def test_with_sensors_a_clip_is_mirrored_only_where_its_class_stays(
+    flip_labels: tuple[int, ...], mirrored: set[bool]
+) -> None:
+    dataset = in_memory(
+        [ramps(72, 96, 1)], [ramp_spec(72)], [Augment(flip=True)], flip_labels=flip_labels, signals=Worn()
+    )
+    seen = set()
+    for epoch in range(20):
+        (clip, signals), label = dataset[0, epoch]
+        assert label == SAMPLE.label
+        assert signals.shape == (2, 3, 8)
+        seen.add(bool(clip[0, 0, 0, 0] > clip[0, 0, 0, -1]))
+    assert seen == mirrored
 
 
 def test_without_random_changes_a_training_clip_is_the_evaluation_clip() -> None:

@@ -163,10 +163,13 @@ def test_impossible_settings(changes: dict[str, object], message: str) -> None:
         config(**changes)
 
 
-def test_the_ablated_input_is_one_black_image_for_all() -> None:
-    model = teacher().eval()
+@pytest.mark.parametrize(
+    ("network", "black"), [("conv1d", torch.zeros(3, 2, 3, 32)), ("resnet18", -torch.ones(3, 2, 3, 32, 32))]
+)
+def test_the_ablated_input_is_one_black_image_for_all(network: str, black: torch.Tensor) -> None:
+    model = teacher(model={"network": network, "width": WIDTH}).eval()
     seen = model.observe(signals(5), [], ablate=True)
-    black = model.networks(torch.zeros(3, 2, 3, 32), None)
+    black = model.networks(black, None)
     for k in range(2):
         assert seen[k].ablated is not None
         assert seen[k].ablated.shape == (1, CLASSES)
