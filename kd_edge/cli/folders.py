@@ -126,7 +126,7 @@ def data_glove(
     settings: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Copy the vectors of a recipe's class names out of a big file, under the name its \\[semantics] has for them.
+    r"""Copy the vectors of a recipe's class names out of a big file, under the name its \[semantics] has for them.
 
     The default name is the recipe's. A source without the words that were imported before is refused. No network.
     """

@@ -34,8 +34,8 @@ def add_to(data_app: typer.Typer, study_app: typer.Typer) -> None:
     )(confusion)
     study_app.command(
         "sensitivity",
-        epilog="Examples:  kd-edge study sensitivity STUDY --published --out weights.png  |  kd-edge study sensitivity "
-        "STUDY --x soft_target --y gsdm.temperature --colour student.learning_rate --polar --out settings.png",
+        epilog="Examples:  kd-edge study sensitivity sakdn_table9_mmact --published --out weights.png  |  kd-edge "
+        "study sensitivity sakdn_table9_mmact --x semantic --y gsdm --colour soft_target --polar --out settings.png",
     )(sensitivity)
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from torch import nn
 
 from kd_edge import metrics
-from kd_edge.comparators.fusion import Recordings, Reduction, gather, signal
+from kd_edge.comparators.fusion import Recordings, Reduction, gather, modalities, signal
 from kd_edge.comparators.fusion_config import CnnLstmConfig
 from kd_edge.comparators.fusion_networks import (
     MotionNetwork,

@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from kd_edge import metrics
 from kd_edge.comparators.crc import CollaborativeRepresentation, opinion_pool
-from kd_edge.comparators.fusion import Recordings, Reduction, gather, signal
+from kd_edge.comparators.fusion import Recordings, Reduction, gather, modalities, signal
 from kd_edge.comparators.fusion_config import CrcConfig
 from kd_edge.comparators.inertial import window_statistics
 from kd_edge.comparators.motion_features import depth_vector, unit_length

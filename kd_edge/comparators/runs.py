@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -67,7 +68,7 @@ def recordings_fingerprints(dataset: Dataset, modalities: Sequence[str]) -> dict
     """
     found = {}
     for modality in modalities:
-        content = [[s.id, s.subject, s.view, s.trial, s.label, _content_key(dataset, s, modality)] for s in dataset.samples]
+        content = [[*astuple(sample), _content_key(dataset, sample, modality)] for sample in dataset.samples]
         text = json.dumps([dataset.name, modality, content])
         found[modality] = hashlib.sha256(text.encode()).hexdigest()
     return found

@@ -28,17 +28,15 @@ class Signal(NamedTuple):
     stamps_ns: Int64
 
 
-def resample(
-    signal: Signal, start_ns: int, end_ns: int, points: int, *, period: float | None = None
-) -> Float32:
+def resample(signal: Signal, start_ns: int, end_ns: int, points: int, *, period: float | None = None) -> Float32:
     """Cut the stretch of time into ``points`` equal parts and take the mean of the signal over each.
 
     The signal is linear between its samples and held before the first and after the last. Where there are fewer samples
     than points this is linear interpolation in the middle of each part; where there are more, it is piecewise aggregate
     approximation by time, free of aliasing.
 
-    Angles take the short way from sample to sample, not back through the whole circle: 350, 355, 5, 10 degrees rise. The
-    means lie in [0, period), or in [-period / 2, period / 2) where the axis has a negative sample near by.
+    Angles go the short way from sample to sample, not back through the whole circle: 350, 355, 5, 10 degrees rise.
+    Their means lie in [0, period), or in [-period / 2, period / 2) where the axis has a negative sample near by.
 
     Args:
         signal: At least one sample.

@@ -232,22 +232,27 @@ def _of_present(layer: nn.Module, feature: Tensor, rows: Tensor) -> Tensor:
     """A layer's output for the samples of a (b,) bool mask, 0 for the others."""
     few = int(rows.sum()) < 2  # no batch statistics of one sample; of none only the shape is wanted
     with evaluating(layer) if few else nullcontext():
-        seen = layer(feature[rows] if rows.any() else feature[:1])
+        seen: Tensor = layer(feature[rows] if rows.any() else feature[:1])
     output = seen.new_zeros(len(feature), *seen.shape[1:])
     output[rows] = seen if rows.any() else seen[:0]
     return output
 
 
+def fitting_points(network: Network, points: int) -> int:
+    """The least number of points, not below ``points``, that a network can halve five times."""
+    if network == "conv1d":
+        return max(points, _SMALLEST)
+    return -(-max(points, 1) // _SMALLEST) * _SMALLEST
+
+
 def _check_sizes(network: Network, sensors: int, classes: int, points: int) -> None:
     if sensors < 1 or classes < 1:
         raise ConfigError(f"{sensors} sensors and {classes} classes", "one or more of each", "name the sensors")
-    whole = network != "conv1d"
-    if points < _SMALLEST or (whole and points % _SMALLEST):
-        above = -(-max(points, 1) // _SMALLEST) * _SMALLEST
+    if points != fitting_points(network, points):
         raise ConfigError(
             f"points {points} for network '{network}', which halves them five times",
-            f"a multiple of {_SMALLEST}" if whole else f"{_SMALLEST} or more",
-            f"set points to {above}",
+            f"{_SMALLEST} or more" if network == "conv1d" else f"a multiple of {_SMALLEST}",
+            f"set points to {fitting_points(network, points)}",
         )
 
 

@@ -128,7 +128,7 @@ class SPAMFM(nn.Module):
     def _gates(self, features: Sequence[Tensor], present: Tensor | None) -> list[Tensor]:
         """The gates of Eq. 13, m of (b, c_k)."""
         mixing = self.training or self.similarity == "batch"
-        contexts = []
+        contexts: list[Tensor] = []
         for feature in features:
             squeezed = _squeeze(feature)  # (b, c_k)
             # a batch of one: G is [[1]], or [[0]] where S is 0 as well

@@ -73,7 +73,7 @@ class View:
 
     @property
     def side(self) -> str:
-        """What the sample was to the student: ``training clip``, ``validation clip``, ``test clip`` or in neither side."""
+        """What it was to the student: ``training clip``, ``validation clip``, ``test clip``, or of neither side."""
         split = self.dataset.split(self.student.spec.split)
         if self.sample in split.test:
             return "test clip"

@@ -156,7 +156,8 @@ def plan(
         rows: Only these rows, none of which may be only read.
         splits: Only these protocols.
         seeds: Instead of the study's.
-        overrides: ``dotted.key=value`` for every recipe, after the row's own changes; not below what it does ``without``.
+        overrides: ``dotted.key=value`` for every recipe, after the row's own changes, except below what it does
+            ``without``.
 
     Raises:
         ConfigError: Unknown row or split, a row whose recipe is not valid, or one that is only read.

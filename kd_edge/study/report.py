@@ -57,8 +57,8 @@ class Line:
     """One row of the table.
 
     Attributes:
-        name: Of the row; ``teacher`` for the line of the teacher that the rows share, ``teacher of ROW`` where they have
-            several.
+        name: Of the row; ``teacher`` for the line of the teacher that the rows share, ``teacher of ROW`` where there
+            are several.
         title: As the table prints it.
         cells: By split.
         epochs: The runs were trained for.
@@ -98,7 +98,8 @@ def _teachers(study: StudyConfig, runs: Sequence[Planned], folder: Path) -> list
     found: dict[tuple[str, ...], Line | None] = {}
     for row in study.rows:
         own = [run for run in runs if run.row is row]
-        same = tuple(run.config.teacher_fingerprint() for run in own if isinstance(run.config, Recipe) and run.config.teacher)
+        recipes = [run.config for run in own if isinstance(run.config, Recipe)]
+        same = tuple(recipe.teacher_fingerprint() for recipe in recipes if recipe.teacher is not None)
         if not same or found.get(same) is not None:
             continue
         taught = [run for run in own if (place := finished_run(run, folder)) and tested(read_summary(place), "teacher")]
@@ -195,11 +196,12 @@ def _cautions(study: StudyConfig, lines: Sequence[Line]) -> list[str]:
             found.append(f"\n{split}: the rows were tested on different numbers of clips: {counts}.")
         elif len(frozenset[str]().union(*(cell.recordings for _, cell in cells))) > 1:
             found.append(f"\n{split}: the rows were trained on recordings of different content or frame size.")
-        seen = [f"{line.title} {line.cells[split].seen_in_training}" for line in lines if line.cells[split].seen_in_training]
-        if seen:
+        every = [(line.title, line.cells[split].seen_in_training) for line in lines]
+        if any(seen for _, seen in every):
+            counts = ", ".join(f"{title} {seen}" for title, seen in every if seen)
             found.append(
-                f"\n{split}: no test of the sensors: one signal serves several cameras, and so many test clips have one that "
-                f"trained: {', '.join(seen)}."
+                f"\n{split}: no test of the sensors, one signal serves several cameras. Test clips with a signal that "
+                f"was trained on: {counts}."
             )
     return found
 

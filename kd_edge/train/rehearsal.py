@@ -17,7 +17,7 @@ from kd_edge.train.material import Material, Progress, gather_material
 from kd_edge.train.networks import (
     build,
     build_teacher,
-    check_classes,
+    check_given,
     load_trained,
     student_learner,
     teacher_learner,
@@ -82,7 +82,7 @@ def rehearse(recipe: Recipe, data_root: Path | None = None, *, progress: Progres
         if recipe.teacher.weights is None:
             _step(material, "teacher", teacher_learner(material, teacher), None)
         else:
-            check_classes(recipe.teacher.weights, material.dataset.labels)
+            check_given(material)
             load_trained(teacher, teacher_weights(recipe.teacher.weights))
         student = student_learner(material, build(material, "student"), teacher.requires_grad_(False))
         return _step(material, "student", student, teacher)

@@ -214,9 +214,9 @@ def load_state(path: Path, recipe: Recipe) -> dict[str, Any] | None:
         ) from error
 
 
-def save_weights(path: Path, state_dict: dict[str, Tensor]) -> None:
-    """Write weights as safetensors, whole or not at all."""
-    data = safetensors_bytes({k: v.detach().cpu().contiguous() for k, v in state_dict.items()})
+def save_weights(path: Path, state_dict: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write weights as safetensors, whole or not at all; ``metadata`` says what the numbers alone do not."""
+    data = safetensors_bytes({k: v.detach().cpu().contiguous() for k, v in state_dict.items()}, metadata)
     with replacing(path, TrainingError) as file:
         file.write(data)
 

@@ -51,6 +51,29 @@ def scale_signals(signals: Tensor, config: SensorTeacherConfig, ranges: Tensor) 
     return (held + 1) / 2 if config.interval == "unit" else held
 
 
+def network_inputs(signals: Tensor, config: SensorTeacherConfig, ranges: Tensor) -> tuple[Tensor, Tensor]:
+    """What the networks see of signals, see ``SensorTeacher.encode``.
+
+    Args:
+        signals: (B, m, 3, n) in the sensors' units, all NaN for a sensor that a sample lacks.
+        config: Says how they are scaled, and whether the network sees images.
+        ranges: (m, 2), see ``sensor_ranges``.
+
+    Returns:
+        (images (B, m, 3, n, n) or scaled signals (B, m, 3, n), 0 for a sensor that is not there; (B, m) bool, which
+        are).
+    """
+    present = ~signals.isnan().flatten(2).any(dim=2)  # (B, m)
+    there = present[:, :, None, None]
+    scaled = scale_signals(torch.where(there, signals, 0.0), config, ranges)
+    if config.model.network == "conv1d":
+        return torch.where(there, scaled, 0.0), present
+    images = gramian_angular_field(scaled, value_range=SCALED)
+    lacking = (~present).flatten().nonzero()[:, 0]
+    images.view(-1, *images.shape[2:]).index_fill_(0, lacking, 0.0)  # a mask would pass over all of the images
+    return images, present
+
+
 class SensorTeacher(nn.Module):
     """The networks of m wearable sensors, and the virtual images that they see.
 
@@ -105,13 +128,7 @@ class SensorTeacher(nn.Module):
                 f"(batch, {len(self.sensors)} sensors, 3, {self.points} points)",
                 "resample with the teacher's points",
             )
-        present = ~signals.isnan().flatten(2).any(dim=2)  # (B, m)
-        there = present[:, :, None, None]
-        scaled = scale_signals(torch.where(there, signals, 0.0), self._config, self.get_buffer("ranges"))
-        if not self.networks.takes_images:
-            return torch.where(there, scaled, 0.0), present
-        images = gramian_angular_field(scaled, value_range=SCALED)
-        return torch.where(there[..., None], images, 0.0) if not present.all() else images, present
+        return network_inputs(signals, self._config, self.get_buffer("ranges"))
 
     def observe(self, signals: Tensor, taps: Collection[Tap], *, ablate: bool = False) -> tuple[Observation, ...]:
         """What each sensor's network makes of a batch; with ``ablate`` also of black images."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from kd_edge.models import ModelConfig
-from kd_edge.models.sensors import SensorModelConfig
+from kd_edge.models.sensors import SensorModelConfig, fitting_points
 from kd_edge.preprocess import Preprocess
 from kd_edge.train.augment import Augment, SignalJitter
 
@@ -110,7 +110,8 @@ class SensorTeacherConfig(Training):
 
     Attributes:
         sensors: Of the data set; one network each.
-        points: n, length of a signal after resampling onto the clip's time, and side of its virtual image.
+        points: n, length of a signal after resampling onto the clip's time, and side of its virtual image; a multiple
+            of 32, for networks on signals 32 or more.
         scaling: By what a signal is scaled: ``sample`` its own lowest and highest value in this clip (Eq. 1), which
             loses its size and offset, gravity's direction among them; ``sensor`` the sensor's range.
         interval: What it is scaled to: ``signed`` is [-1, 1] (Eq. 1), where a field tells x from -x only by its
@@ -124,7 +125,7 @@ class SensorTeacherConfig(Training):
 
     kind: Literal["sensors"] = "sensors"
     sensors: Annotated[tuple[str, ...], Field(min_length=1)]
-    points: Annotated[int, Field(ge=8, le=1024)] = 224
+    points: Annotated[int, Field(ge=1, le=1024)] = 224
     scaling: Literal["sample", "sensor"] = "sample"
     interval: Literal["signed", "unit"] = "signed"
     ranges: dict[str, tuple[float, float]] = {}
@@ -149,6 +150,11 @@ class SensorTeacherConfig(Training):
             raise ValueError(f"ranges has '{unknown[0]}', which is not one of the sensors {list(self.sensors)}")
         if any(low >= high for low, high in self.ranges.values()):
             raise ValueError("ranges need their lower value first")
+        if self.ranges and self.scaling == "sample":
+            raise ValueError("ranges say nothing with scaling = 'sample': set scaling = 'sensor', or drop them")
+        network, fitting = self.model.network, fitting_points(self.model.network, self.points)
+        if self.points != fitting:
+            raise ValueError(f"points {self.points} do not fit network '{network}': set points to {fitting}")
         if self.batch_size < 2:
             raise ValueError("batch_size must be at least 2: the networks normalise over the batch")
         return self

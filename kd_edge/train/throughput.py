@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,13 +16,13 @@ from kd_edge.models import ClipModel
 from kd_edge.train.clips import Batch
 from kd_edge.train.devices import make_fabric
 from kd_edge.train.distil import teach, term_names
-from kd_edge.train.gaf import gramian_angular_field
 from kd_edge.train.loss_config import Loss
 from kd_edge.train.material import Material, Progress, gather_material
 from kd_edge.train.networks import build, build_teacher, student_learner
 from kd_edge.train.observation import Observation
 from kd_edge.train.optim import make_optimiser
 from kd_edge.train.recipe import Recipe, SensorTeacherConfig
+from kd_edge.train.sensors import network_inputs
 from kd_edge.train.terms import Teacher
 
 
@@ -54,7 +55,7 @@ class Throughput:
         cost: Where the step's time goes.
         threads: CPU threads of PyTorch.
         losses: Of a recipe with several, what each costs: the distilled step relative to the one without that loss.
-        points: Of the signals' virtual images; 0 without sensors as teachers.
+        points: Of the signals' virtual images; 0 without teachers that see such images.
         images_ms: Median time for the virtual images of 64 tri-axial signals, milliseconds; 0 without.
     """
 
@@ -96,24 +97,30 @@ def measure(
         material = gather_material(recipe, data_root, progress)
         loader = loader_throughput(material, loader_batches)
         pace, cost = step_cost(material, rounds)
-        points = recipe.teacher.points if isinstance(recipe.teacher, SensorTeacherConfig) else 0
+        sensors = recipe.teacher if isinstance(recipe.teacher, SensorTeacherConfig) else None
+        imaged = None if sensors is None or sensors.model.network == "conv1d" else sensors
         return Throughput(
             loader,
             pace,
             cost,
             torch.get_num_threads(),
             losses_cost(material, rounds),
-            points,
-            images_cost(points) if points else 0.0,
+            imaged.points if imaged else 0,
+            images_cost(imaged) if imaged else 0.0,
         )
     finally:
         torch.set_num_threads(before)
 
 
-def images_cost(points: int, rounds: int = 20) -> float:
-    """Milliseconds for the Gramian angular fields of 64 signals of three axes; median after one round to warm up."""
-    signals = torch.randn(64, 3, points, generator=torch.Generator().manual_seed(0))
-    return 1e3 * statistics.median([_seconds(lambda: gramian_angular_field(signals)) for _ in range(rounds + 1)][1:])
+def images_cost(config: SensorTeacherConfig, rounds: int = 20) -> float:
+    """Milliseconds for what networks see of 64 signals of three axes, scaled as in training.
+
+    The median after one round to warm up; each sensor of a sample is one signal.
+    """
+    signals = torch.randn(64, 1, 3, config.points, generator=torch.Generator().manual_seed(0))
+    ranges = torch.tensor([[-4.0, 4.0]])
+    times = [_seconds(lambda: network_inputs(signals, config, ranges)) for _ in range(rounds + 1)]
+    return 1e3 * statistics.median(times[1:])
 
 
 def loader_throughput(material: Material, batches: int) -> float:
@@ -173,7 +180,7 @@ def losses_cost(material: Material, rounds: int) -> dict[str, float]:
     ratios: list[list[float]] = []
     for _ in range(rounds + 1):
         whole = _seconds(lambda: full(batch))
-        ratios.append([whole / _seconds(lambda fewer=fewer: fewer(batch)) for fewer in without])
+        ratios.append([whole / _seconds(partial(fewer, batch)) for fewer in without])
     medians = [statistics.median(column) for column in zip(*ratios[1:], strict=True)]
     return dict(zip(term_names(recipe.losses), medians, strict=True))
 

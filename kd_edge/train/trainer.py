@@ -22,12 +22,13 @@ from kd_edge.train.material import Material, Progress, gather_material
 from kd_edge.train.networks import (
     build,
     build_teacher,
-    check_classes,
+    check_given,
     load_trained,
     rehearse_losses,
     student_learner,
     teacher_learner,
     teacher_weights,
+    weights_metadata,
 )
 from kd_edge.train.optim import learning_rate, make_optimiser, set_learning_rate
 from kd_edge.train.recipe import Recipe
@@ -142,14 +143,14 @@ def _teacher(session: _Session) -> Generator[Event, None, Teacher]:
         )
         load_trained(model, session.teacher_run / run.TEACHER)
     elif stage.weights is not None:
-        check_classes(stage.weights, session.material.dataset.labels)
+        check_given(session.material)
         load_trained(model, teacher_weights(stage.weights))
         session.report["teacher"] = {"selected_epoch": 0, "selected_by": f"weights {stage.weights}", "seconds": 0.0}
     else:
         learner = teacher_learner(session.material, model)
         session.report["teacher"] = yield from _fit(session, "teacher", learner, None)
     if session.writes:
-        run.save_weights(trained, model.state_dict())
+        run.save_weights(trained, model.state_dict(), weights_metadata(stage))
     model.requires_grad_(False)
     # In the format it was trained in: another takes other convolution kernels, whose results differ in the last bits.
     model.to(memory_format=torch.channels_last)

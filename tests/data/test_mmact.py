@@ -199,6 +199,8 @@ def test_gaps_and_remarks(mmact_tree: Path) -> None:
         "cross_scene: 59 of 25,078 training and 10 of 10,084 test samples",
         "cross_scene: no test sample of 'using_phone', 'using_pc', 'using_phone_desk', 'carrying_light'",
         "cross_session: 35 of 28,232 training and 34 of 6,930 test samples",
+        "cross_view: the signals of 34 of 34 test samples are training signals too, one file serves all cameras: "
+        "figures of sensors are none of a test",
         "gyroscope is missing in 1 of 35 performances: 's01_cam1_scene1_session1_carrying'",
         "not used, sensors without a video: 1 performances",
         "there twice, the first is read: 'zz/cam1/subject1/scene1/session1/carrying.mp4'",
@@ -316,3 +318,13 @@ def test_the_command_line_reads_it(
             assert json.loads(text)["per_class"]["carrying"] == 24
     assert "5 rows in" in text
     assert picture.stat().st_size > 1000
+
+
+def test_cameras_without_sensors_share_nothing(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"subject1/cam{camera}/scene1/session1/carrying.mp4" for camera in (1, 4)))
+    assert not any("training signals too" in remark for remark in MMAct(tmp_path).remarks())
+    touch(tmp_path, "acc_phone_clip/subject1/scene1/session1/carrying.csv")
+    touch(tmp_path, "subject2/cam4/scene1/session1/carrying.mp4")
+    touch(tmp_path, "acc_phone_clip/subject2/scene1/session1/carrying.csv")
+    shared = next(remark for remark in MMAct(tmp_path).remarks() if "training signals too" in remark)
+    assert shared.startswith("cross_view: the signals of 1 of 2 test samples"), "nobody filmed subject 2 for training"

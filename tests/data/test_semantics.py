@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kd_edge import recipes
 from kd_edge.data import semantics, text_vectors
 from kd_edge.data.semantics import SemanticsConfig, class_vectors, import_name, import_vectors, words
 from kd_edge.data.utd_mhad import LABELS
 from kd_edge.data.word_vectors import open_vectors
 from kd_edge.errors import ConfigError, DataError, MissingExtraError
+from kd_edge.train.recipe import Recipe
 
 GLOVE = """\
 , 0.5 0.5 0.5
@@ -364,3 +366,35 @@ def test_a_sentence_encoder_sees_whole_phrases(tmp_path: Path, monkeypatch: pyte
     package.SentenceTransformer = None  # type: ignore[attr-defined]
     with pytest.raises(DataError, match="MiniLM cannot be loaded as a sentence encoder"):
         class_vectors(config, ("b",))
+
+
+def test_words_of_an_earlier_import_are_never_lost(glove: str, tmp_path: Path) -> None:
+    config = SemanticsConfig()
+    first = import_vectors(glove, "mine", ("sit-to_stand",), config)
+    before = first.path.read_bytes()
+    (tmp_path / "few.txt").write_text("sit 1 2 3\nslow 4 5 6\n")
+    lost = r"mine\.txt holds words that few\.txt has not: 'stand', 'to'\. .*every word that was imported before"
+    with pytest.raises(DataError, match=lost):
+        import_vectors("few.txt", "mine", ("slow",), config)
+    (tmp_path / "short.txt").write_text("sit 1 2\nto 1 2\nstand 3 4\n")
+    shorter = r"'sit', 'stand', 'to' \(3, not 2\)\. .*name another --out, import from the first"
+    with pytest.raises(DataError, match=shorter):
+        import_vectors("short.txt", "mine", ("sit",), config)
+    assert first.path.read_bytes() == before
+    import_vectors("few.txt", "other", ("slow",), config)
+    import_vectors("few.txt", "x", ("slow",), config, out=tmp_path / "out.txt")
+    assert (tmp_path / "out.txt").read_text().startswith("slow 4 5 6")
+
+
+def test_recipes_of_one_data_set_share_an_import() -> None:
+    """What the README types: imported for one recipe, found by the other."""
+    names = {
+        "utd_mhad_sensors_to_depth": "utd_mhad",
+        "sakdn_utd_mhad": "utd_mhad",
+        "sakdn_berkeley_mhad": "berkeley_mhad",
+        "sakdn_mmact": "mmact",
+    }
+    for name, expected in names.items():
+        recipe = recipes.load("train", name, Recipe)
+        assert recipe.semantics is not None
+        assert import_name(recipe.semantics, recipe.name) == recipe.semantics.vectors == expected

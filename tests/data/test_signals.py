@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +12,8 @@ import numpy as np
 import pytest
 
 from kd_edge.data.dataset import Sample, SignalFormat
-from kd_edge.data.signals import Signal, load_signals, resample, signals_fingerprint
+from kd_edge.data.signal_file import Track
+from kd_edge.data.signals import Signal, Signals, load_signals, resample, signals_fingerprint
 from kd_edge.data.utd_mhad import UtdMhad
 from kd_edge.errors import DataError
 from kd_edge.types import Clip
@@ -120,9 +123,32 @@ def test_a_sensor_that_covers_less_than_half_is_lacking(
     dataset: Any, tmp_path: Path, start: float, end: float, there: bool
 ) -> None:
     """The accelerometer of sample two recorded from 0.5 s to 1.5 s."""
-    points = load(dataset, tmp_path).points("two", round(start * S), round(end * S), 8)
+    span = round(start * S), round(end * S)
+    whole = load(dataset, tmp_path)
+    signals = whole.on_clips({"two": span})
+    points = signals.points("two", *span, 8)
     assert np.isfinite(points[0]).all() == there
     assert np.isnan(points[0]).all() != there
+    assert np.isnan(points[1]).all()
+    assert ("two" in signals) == there
+    assert len(signals) == 1 + there
+    assert (signals.signal("two", "accelerometer") is not None) == there
+    reason = "accelerometer covers less than half of the clip"
+    assert signals.lacking["accelerometer"] == ({} if there else {"two": reason})
+    assert signals.skipped == ({} if there else {"two": f"{reason}; no file two.gyroscope"})
+    assert np.isfinite(signals.points("one", *span, 8)).all()  # no clip was given for it
+    assert whole.lacking["accelerometer"] == {}
+    assert load(dataset, tmp_path).lacking == whole.lacking  # the cache does not know of clips
+
+
+def test_a_span_that_moves_away_is_held_and_never_lacking(dataset: Any, tmp_path: Path) -> None:
+    """Sample two's clip is its accelerometer's time; points are asked for where less and less of it is left."""
+    signals = load(dataset, tmp_path).on_clips({"two": (S // 2, 3 * S // 2)})
+    # the last quarter from -0.4 s: 0.5 held for 0.15 s, then up to 0.6 for 0.1 s
+    for start, first, last in [(0.0, 0.5, 0.875), (-0.4, 0.5, 0.52), (1.2, 1.325, 1.5), (7.0, 1.5, 1.5)]:
+        points = signals.points("two", round(start * S), round((start + 1) * S), 4)[0, 0]
+        assert points[0] == pytest.approx(first, abs=1e-5)
+        assert points[-1] == pytest.approx(last, abs=1e-5)
 
 
 def test_a_hole_is_not_covered(tmp_path: Path) -> None:
@@ -134,10 +160,10 @@ def test_a_hole_is_not_covered(tmp_path: Path) -> None:
     kept = (times <= 1.0) | (times >= 1.19)
     short = Clip(whole.frames[kept], whole.stamps_ns[kept])
     signals = load(InMemory({("one", "accelerometer"): clip, ("one", "gyroscope"): short}), tmp_path)
-    silent, dropped = signals.points("one", 0, 2 * S, 4)
+    silent, dropped = signals.on_clips({"one": (0, 2 * S)}).points("one", 0, 2 * S, 4)
     assert np.isnan(silent).all()
     assert dropped[0] == pytest.approx([0.25, 0.75, 1.25, 1.75], abs=1e-6)
-    assert np.isfinite(signals.points("one", 0, S // 2, 4)[0]).all()
+    assert np.isfinite(signals.on_clips({"one": (0, S // 2)}).points("one", 0, S // 2, 4)[0]).all()
 
 
 def test_fewer_samples_than_points_are_interpolated() -> None:
@@ -247,6 +273,43 @@ def test_the_fingerprint_follows_content_samples_and_sensors(dataset: Any, tmp_p
     assert len(set(keys)) == 5
     assert dataset.opened == opened
     assert load(dataset, tmp_path).signal("two", "gyroscope") is not None  # not the cached one
+
+
+def test_a_loader_process_maps_the_file_instead_of_receiving_it(tmp_path: Path) -> None:
+    clips = {(f"{k}", sensor): ramp(2.0 + k / 10) for k in range(40) for sensor in FORMATS}
+    del clips["7", "gyroscope"]
+    recordings = InMemory(clips)
+    for loaded in (load(recordings, tmp_path), load(recordings, tmp_path)):  # decoded, and read from the cache
+        signals = loaded.on_clips({"3": (0, 9 * S), "7": (0, S)})
+        sent = pickle.dumps(signals)
+        assert len(sent) < 1500  # their values and stamps are over 200 000 bytes
+        again = pickle.loads(sent)
+        assert isinstance(again._tracks[0].values.base, np.memmap)
+        assert isinstance(again._tracks[1].stamps_ns.base, np.memmap)
+        assert (again.sensors, again.formats, again.samples) == (signals.sensors, signals.formats, signals.samples)
+        assert (again.lacking, again.skipped) == (signals.lacking, signals.skipped)
+        assert again.skipped.keys() == {"3"}
+        for sample_id in ("0", "7", "39"):
+            assert np.array_equal(
+                again.points(sample_id, 0, S, 16), signals.points(sample_id, 0, S, 16), equal_nan=True
+            )
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        answer = pool.apply(signals.points, ("7", 0, S, 16))
+    assert np.array_equal(answer, signals.points("7", 0, S, 16), equal_nan=True)
+    signals.path.unlink()
+    with pytest.raises(DataError, match=r"in_memory-signals-.*are gone or were changed"):
+        pickle.loads(sent)
+
+
+def test_signals_without_a_file_are_sent_whole() -> None:
+    track = Track(ramp(1.0).frames, ramp(1.0).stamps_ns, np.array([0, 51, 51]))
+    samples = [Sample(name, "1", "front", "1", 0) for name in ("one", "two")]
+    lacking = {"accelerometer": {"two": "no file"}}
+    signals = Signals(["accelerometer"], [FORMATS["accelerometer"]], samples, lacking, "f" * 64, [track])
+    again = pickle.loads(pickle.dumps(signals))
+    assert again.path is None
+    assert (again.samples, again.skipped, again.fingerprint) == (signals.samples, {"two": "no file"}, "f" * 64)
+    assert np.array_equal(again.points("one", 0, S, 8), signals.points("one", 0, S, 8))
 
 
 def test_a_cache_that_cannot_be_written_costs_time_only(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +182,26 @@ def test_recordings_are_let_go_one_by_one(run: Path, tmp_path: Path, monkeypatch
     for number, _ in enumerate(explain(run, wrong=2, out=tmp_path), start=1):
         assert len(decoded) >= number
         assert not [ref for ref in decoded if ref() is not None]
+
+
+def test_a_held_out_clip_is_a_validation_clip(run: Path) -> None:
+    student, dataset = SavedStudent.load(run), open_dataset(DATA)
+    split = dataset.split("subjects")
+    sample, test = split.train[0], split.test[0]
+    view = look(student, dataset, sample)
+
+    def side(sample: Sample, **protocol: list[str]) -> str:
+        changed = replace(student, summary=student.summary | {"protocol": protocol})
+        return replace(view, student=changed, sample=sample).side
+
+    assert side(sample, validation_subjects=[sample.subject]) == "validation clip"
+    assert side(sample, validation_trials=[sample.trial]) == "validation clip"
+    assert side(sample, validation_subjects=["nobody"], validation_trials=[]) == "training clip"
+    assert side(test, validation_trials=[test.trial]) == "test clip", "whatever else it is"
+    assert (
+        "(validation clip)"
+        in replace(
+            view,
+            student=replace(student, summary=student.summary | {"protocol": {"validation_subjects": [sample.subject]}}),
+        ).title
+    )

@@ -32,7 +32,7 @@ def test_maps_follow_the_equations() -> None:
     np.testing.assert_allclose(both[1].image, gramian_angular_field(signals[0, 1]).numpy(), atol=1e-5)
     with torch.no_grad():
         images = gramian_angular_field(signals)
-        seen, black = teacher.networks(images), teacher.networks(torch.zeros_like(images))
+        seen, black = teacher.networks(images), teacher.networks(-torch.ones_like(images))
     for k, one in enumerate(both):
         embedded, without = ((out.logits[0, k].double().softmax(0) @ vectors.double()).numpy() for out in (seen, black))
         least = 0.01 * np.sqrt(np.mean(embedded**2))

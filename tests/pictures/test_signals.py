@@ -45,12 +45,12 @@ class Worn:
 
 
 def test_fields_are_cosines_of_summed_angles() -> None:
-    (found,) = sense(Worn(), Worn.samples[0], 0, SECOND, _teacher(points=11))  # type: ignore[arg-type]
-    ramp = np.linspace(-1, 1, 11)  # each axis from its lowest to its highest value
+    (found,) = sense(Worn(), Worn.samples[0], 0, SECOND, _teacher(points=32))  # type: ignore[arg-type]
+    ramp = np.linspace(-1, 1, 32)  # each axis from its lowest to its highest value
     angles = np.arccos([ramp, -ramp])
     expected = np.cos(angles[:, :, None] + angles[:, None, :])
     assert found.fields is not None
-    assert found.fields.shape == (3, 11, 11)
+    assert found.fields.shape == (3, 32, 32)
     assert found.fields.dtype == np.float32
     # bin means pull the ends of a ramp in a little: scaled to its own range it is a ramp again
     np.testing.assert_allclose(found.fields[:2], expected, atol=2e-2)
@@ -61,7 +61,7 @@ def test_fields_are_cosines_of_summed_angles() -> None:
 
 
 def test_a_sensors_range_keeps_the_size() -> None:
-    teacher = _teacher(points=8, scaling="sensor", ranges={"accelerometer": (-4.0, 4.0)})
+    teacher = _teacher(points=32, scaling="sensor", ranges={"accelerometer": (-4.0, 4.0)})
     (found,) = sense(Worn(), Worn.samples[0], 0, SECOND, teacher)  # type: ignore[arg-type]
     assert found.fields is not None
     values = np.diagonal(found.fields[0])  # 2 x^2 - 1, x = value / 4

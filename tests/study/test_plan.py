@@ -350,3 +350,13 @@ def test_the_layers_of_table_eight_are_there() -> None:
         mine = tapped_layers(gsdm, models[name], "student")
         assert len(mine) == len(gsdm.teacher_layers or BLOCKS), run.name
         assert set(gsdm.teacher_layers) <= set(BLOCKS)
+
+
+def test_an_override_does_not_bring_back_what_a_row_does_without(study: StudyConfig) -> None:
+    overrides = ["teacher.epochs=5", "student.epochs=3"]
+    alone, taught = plan(study, rows=["alone", "st"], overrides=overrides)
+    assert isinstance(alone.config, Recipe)
+    assert isinstance(taught.config, Recipe)
+    assert (alone.config.teacher, alone.config.student.epochs) == (None, 3)
+    assert taught.config.teacher is not None
+    assert taught.config.teacher.epochs == 5

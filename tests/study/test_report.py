@@ -149,3 +149,44 @@ def test_tables_of_runs_say_how_sensors_were_taught(tmp_path: Path) -> None:
         found = table_rows([tmp_path])
         assert [row.method for row in found] == [method]
         assert f"| teacher: vgg16 + no fusion | gyroscope | {method} | 2 of 2 |" in markdown(found)
+
+
+def test_sensors_tested_on_signals_that_trained_them_are_pointed_out(study: StudyConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "studies" / "sensors"
+    write(study, folder, "alone")
+    write(study, folder, "taught", seen_in_training=0)
+    assert "trained on" not in report_markdown(study, report(study, folder))
+    (folder / "taught-subjects-s0" / "summary.json").unlink()
+    (folder / "taught-subjects-s0").rmdir()
+    write(study, folder, "taught", seen_in_training=7)
+    text = report_markdown(study, report(study, folder))
+    assert "subjects: no test of the sensors, one signal serves several cameras." in text
+    assert "Test clips with a signal that was trained on: x 7, x 7, x 7.\n" in text, "the students' tests are tests"
+    changed = study.model_copy(update={"rows": study.rows[3:]})
+    assert "was trained on: (teacher) 7.\n" in report_markdown(changed, report(changed, folder))
+
+
+def test_teachers_that_differ_have_a_line_each(study: StudyConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "studies" / "sensors"
+    losses = {"losses": [{"kind": "soft_target"}]}
+    rows = [
+        {"name": "a", "title": "A", "set": losses},
+        {"name": "b", "title": "B", "set": losses | {"teacher": {"epochs": 7}}},
+        {"name": "c", "title": "C", "set": {"losses": [{"kind": "logits"}]}},  # of a's teacher
+    ]
+    changed = recipes.validate(study.model_dump() | {"rows": rows}, StudyConfig, "study")
+    for row, accuracy in (("b", 0.2), ("c", 0.1)):
+        write(changed, folder, row)
+        path = folder / f"{row}-subjects-s0" / "summary.json"
+        summary = json.loads(path.read_text())
+        summary["stages"]["teacher"] = {"test": {"accuracy": accuracy}, "epochs": 3, "test_samples": 10}
+        path.write_text(json.dumps(summary))
+    lines = report(changed, folder)
+    assert [(line.name, line.title) for line in lines[:2]] == [
+        ("teacher of c", "(teacher of C)"),
+        ("teacher of b", "(teacher of B)"),
+    ]
+    assert [line.cells["subjects"].values[0] for line in lines[:2]] == [pytest.approx(10), pytest.approx(20)]
+    assert [line.name for line in lines[2:]] == ["a", "b", "c"]
+    same = changed.model_copy(update={"rows": (changed.rows[0], changed.rows[2])})
+    assert [line.title for line in report(same, folder)] == ["(teacher)", "A", "C"]

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from kd_edge import recipes
+from kd_edge.comparators import comparator_fingerprints
 from kd_edge.errors import TrainingError
 from kd_edge.study.plan import StudyConfig, plan
 from kd_edge.study.report import report, report_markdown
@@ -128,6 +129,9 @@ def test_comparators_on_motion_maps_run_as_rows(study: StudyConfig, tmp_path: Pa
     list(run_study(planned, folder))
     assert report(changed, folder)[0].cells["subjects"].values.keys() == {0}
     assert [type(event) for event in started(run_study(planned, folder))] == [Skipped]
+    summary = json.loads((place / "summary.json").read_text())
+    assert not isinstance(config, Recipe)
+    assert summary["data_fingerprints"] == comparator_fingerprints(config)
 
 
 def test_an_unfinished_comparator_of_another_kind_is_kept(study: StudyConfig, tmp_path: Path) -> None:
@@ -178,3 +182,29 @@ def test_rows_tested_on_other_clips_are_pointed_out(study: StudyConfig, tmp_path
     path.write_text(json.dumps(summary))
     text = report_markdown(study, report(study, folder))
     assert "subjects: the rows were tested on different numbers of clips: alone [10], ST [9]." in text
+
+
+def test_a_comparators_run_of_other_recordings_is_no_finished_one(
+    study: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after completing a partial download; a run of a release that did not say is run again too."""
+    settings = {"kind": "crc", "depth": "nir", "sensors": ["gyroscope"]}
+    rows = [{"name": "classical", "title": "CRC", "comparator": settings}]
+    planned = plan(StudyConfig.model_validate(study.model_dump() | {"rows": rows}))
+    config = planned[0].config
+    assert not isinstance(config, Recipe)
+    run: list[str] = []
+    monkeypatch.setattr("kd_edge.study.runner.run_comparator", lambda config, place, **_: run.append(place.name))
+    folder = tmp_path / "studies" / "tiny"
+    place = folder / planned[0].name
+    place.mkdir(parents=True)
+    now = comparator_fingerprints(config)
+    assert now.keys() == {"nir", "gyroscope"}
+    summary = {"complete": True, "stages": {}, "recipe_fingerprint": config.fingerprint()}
+    for found, expected in ((now, Skipped), (now | {"gyroscope": "other"}, Started), (None, Started)):
+        values = summary if found is None else summary | {"data_fingerprints": found}
+        (place / "summary.json").write_text(json.dumps(values))
+        assert [type(event) for event in started(run_study(planned, folder))] == [expected]
+    assert len(run) == 2
+    fewer = config.model_copy(update={"data": config.data.model_copy(update={"clips_per_class": 5})})
+    assert comparator_fingerprints(fewer)["nir"] != now["nir"]

@@ -94,6 +94,17 @@ def test_only_what_decides_the_teacher_is_in_its_fingerprint() -> None:
         assert changed.teacher_fingerprint() != recipe.teacher_fingerprint()
 
 
+def test_the_students_modality_decides_what_sensors_see() -> None:
+    """Their signals are resampled onto its clips; all else of the student does not matter to them."""
+    teacher = {"kind": "sensors", "sensors": ["gyroscope"], "semantic_weight": 0}
+    values = MINIMAL | {"teacher": teacher, "losses": [{"kind": "soft_target"}]}
+    recipe = recipes.validate(values, Recipe, "recipe")
+    other = recipes.validate(values | {"student": {"modality": "rgb"}}, Recipe, "recipe")
+    longer = recipes.validate(values | {"student": {"modality": "nir", "epochs": 3}}, Recipe, "recipe")
+    assert other.teacher_fingerprint() != recipe.teacher_fingerprint()
+    assert longer.teacher_fingerprint() == recipe.teacher_fingerprint()
+
+
 def test_shapes_of_the_clips() -> None:
     recipe = recipes.validate(MINIMAL, Recipe, "recipe")
     assert recipe.clip_shapes == ((8, 1, 224, 224), (8, 1, 224, 224))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ from kd_edge.train.loss_config import (
 from kd_edge.train.losses import gsdm, semantic_preserving, soft_target
 from kd_edge.train.observation import Tap
 from kd_edge.train.recipe import Recipe
-from kd_edge.train.run import Run, load_recipe
+from kd_edge.train.rehearsal import rehearse
+from kd_edge.train.run import TEACHER, Run, load_recipe
 from kd_edge.train.sensors import BLOCKS, SensorTeacher
 from kd_edge.train.stage_config import SensorTeacherConfig
 from kd_edge.train.terms import five_stages
@@ -120,6 +122,30 @@ def test_the_relation_heads_projection_is_averaged_over_the_segments() -> None:
     seen = observe(student.eval(), clip, [Tap("head.project", "mean"), Tap("backbone", "mean")])
     projected = student.head.project(student.backbone(clip.flatten(0, 1))).reshape(4, 4, WIDTH).mean(1)
     torch.testing.assert_close(seen.taps[Tap("head.project", "mean")], projected)
+
+
+def test_one_adapter_brings_the_student_near_all_teachers() -> None:
+    """Eq. 24 has a single h^S; other losses map onto each teacher by itself."""
+    student, teacher = networks("tconv")
+    clip, signals, labels = batch()
+    learner = Learner(student, [SemanticLoss(), FitnetLoss()], teacher, SHAPES, class_vectors=VECTORS).eval()
+    shared, own = learner.terms["semantic"].adapters, learner.terms["fitnet"].adapters
+    assert (len(shared), len(own)) == (2, 2)
+    assert shared[0] is shared[1]
+    assert own[0] is not own[1]
+    size = student.backbone.feature_size
+    assert sum(p.numel() for p in learner.terms["semantic"].parameters()) == WIDTH * (size + 1)
+    seen = teach(teacher, signals, learner.teacher_taps)
+    values, _ = learner(clip, labels, seen)
+    linear = shared[0][1]
+    mine = observe(student, clip, [Tap("backbone", "mean")]).taps[Tap("backbone", "mean")]
+    projected = mine @ linear.weight.T + linear.bias
+    theirs = [one.taps[Tap("fc2", "mean")] for one in seen]
+    torch.testing.assert_close(values["semantic"], sum(((projected - h) ** 2).mean() for h in theirs) / 2)
+    values["semantic"].backward()
+    # the derivative of the mean over both teachers by the bias: 2 (h^S - mean of h^T), averaged over the batch
+    wanted = 2 * (projected - (theirs[0] + theirs[1]) / 2).sum(dim=0) / (4 * WIDTH)
+    torch.testing.assert_close(linear.bias.grad, wanted)
 
 
 def test_gsdm_teaches_the_students_maps() -> None:
@@ -305,9 +331,19 @@ def test_other_vectors_are_another_teacher(vectors: Path, tmp_path: Path) -> Non
         list(train(recipe, tmp_path / "new", accelerator="cpu", teacher_run=tmp_path / "run"))
 
 
-def test_teachers_of_other_classes_are_refused(vectors: Path, tmp_path: Path) -> None:
+def test_teachers_of_other_classes_or_signals_are_refused(vectors: Path, tmp_path: Path) -> None:
     values = sensor_values(vectors, losses=[{"kind": "soft_target"}])
     run_all(Recipe.model_validate(values), tmp_path / "run")
+    alone = tmp_path / "alone.safetensors"
+    shutil.copy(tmp_path / "run" / TEACHER, alone)
+    for given in (tmp_path / "run", alone):
+        taken = values["teacher"] | {"weights": str(given)}
+        other = Recipe.model_validate(values | {"teacher": taken | {"interval": "unit"}})
+        with pytest.raises(TrainingError, match=r'teacher\.interval = "signed", the recipe has "unit"'):
+            run_all(other, tmp_path / f"of-{given.stem}")
+        with pytest.raises(TrainingError, match=r'teacher\.interval = "signed", the recipe has "unit"'):
+            rehearse(other)
+        assert rehearse(Recipe.model_validate(values | {"teacher": taken})).losses["soft_target"] > 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     summary["student_model"]["labels"][3] = "juggle"
     (tmp_path / "run" / "summary.json").write_text(json.dumps(summary))

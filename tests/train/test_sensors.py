@@ -89,6 +89,25 @@ def test_a_missing_sensor_is_empty_and_said_to_be_missing() -> None:
     assert seen[0].attention.tolist() == [0.5, 0.0, 0.5]
 
 
+@pytest.mark.parametrize("network", ["conv1d", "resnet18"])
+def test_what_the_networks_see_of_a_missing_sensor_is_zero_and_of_the_others_unchanged(network: str) -> None:
+    model = teacher(model={"network": network, "width": WIDTH}, scaling="sensor")
+    whole, raw = signals(3), signals(3)
+    raw[1, 0] = raw[2, 1] = torch.nan
+    full, there = model.encode(whole)
+    found, present = model.encode(raw)
+    assert there.all()
+    assert present.tolist() == [[True, True], [False, True], [True, False]]
+    assert torch.equal(found[present], full[present])
+    assert not found[~present].any()
+    assert full[~present].any()
+
+
+@pytest.mark.parametrize(("points", "network"), [(33, "conv1d"), (1000, "conv1d"), (96, "vgg16"), (1024, "resnet18")])
+def test_points_that_a_network_takes(points: int, network: str) -> None:
+    assert config(points=points, model={"network": network}).points == points
+
+
 def test_signals_of_another_shape() -> None:
     with pytest.raises(TrainingError, match="2 sensors, 3, 32 points"):
         teacher().encode(torch.zeros(1, 2, 3, 31))
@@ -156,6 +175,10 @@ def test_class_vectors_of_another_size() -> None:
         ({"ranges": {"magnetometer": [0, 1]}}, "ranges has 'magnetometer'"),
         ({"ranges": {"gyroscope": [1, 0]}}, "lower value first"),
         ({"batch_size": 1}, "at least 2"),
+        ({"ranges": {"gyroscope": [0, 1]}}, "ranges say nothing with scaling = 'sample'"),
+        ({"points": 31}, "points 31 do not fit network 'conv1d': set points to 32"),
+        ({"points": 8, "model": {"network": "vgg16"}}, "points 8 do not fit network 'vgg16': set points to 32"),
+        ({"points": 200, "model": {"network": "resnet18"}}, "'resnet18': set points to 224"),
     ],
 )
 def test_impossible_settings(changes: dict[str, object], message: str) -> None:

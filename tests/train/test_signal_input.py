@@ -60,6 +60,15 @@ def test_a_shift_moves_and_a_stretch_widens_the_span() -> None:
     assert 0.05 <= min(slopes) < 0.08 < 0.12 < max(slopes) <= 0.15  # 0.1 without
 
 
+def test_a_sensor_that_barely_covers_its_clip_is_there_whatever_is_drawn() -> None:
+    """It recorded one second of a clip of 1.9: moved by half of the clip, it would cover next to nothing."""
+    stamps = np.array([0, 1_900_000_000])
+    for key in range(30):
+        values = made(SignalJitter(shift=0.5, stretch=0.5), key, stamps)
+        assert np.isfinite(values[0]).all()
+        assert np.isnan(values[1]).all()
+
+
 def test_gain_is_one_factor_for_all_axes() -> None:
     plain, louder = made(None), made(SignalJitter(gain=0.3), key=3)
     factors = louder[0] / plain[0]

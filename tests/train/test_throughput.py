@@ -5,7 +5,8 @@ import pytest
 from kd_edge.train import throughput
 from kd_edge.train.material import gather_material
 from kd_edge.train.recipe import Recipe
-from kd_edge.train.throughput import images_cost, losses_cost, measure, step_cost
+from kd_edge.train.stage_config import SensorTeacherConfig
+from kd_edge.train.throughput import StepCost, images_cost, losses_cost, measure, step_cost
 from tests.train.conftest import tiny_values
 
 
@@ -51,5 +52,30 @@ def test_a_single_loss_has_no_share(tiny: Recipe) -> None:
     assert losses_cost(gather_material(tiny.model_copy(update={"losses": tiny.losses[:1]})), rounds=1) == {}
 
 
-def test_virtual_images_are_timed_with_sensors_only() -> None:
-    assert 0 < images_cost(32, rounds=2) < images_cost(256, rounds=3)
+def test_virtual_images_are_timed_as_training_makes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = SensorTeacherConfig(sensors=("a", "b"), points=32, scaling="sensor", interval="unit")
+    assert 0 < images_cost(small, rounds=2) < images_cost(small.model_copy(update={"points": 256}), rounds=3)
+    seen = []
+
+    def look(*given: object) -> None:
+        seen.append(given)
+
+    monkeypatch.setattr(throughput, "network_inputs", look)
+    images_cost(small, rounds=1)
+    assert len(seen) == 2
+    signals, config, ranges = seen[0]
+    assert (signals.shape, config, ranges.shape) == ((64, 1, 3, 32), small, (1, 2))
+
+
+@pytest.mark.parametrize(("network", "points"), [("resnet18", 32), ("conv1d", 0)])
+def test_only_teachers_that_see_images_are_timed(
+    network: str, points: int, tiny: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throughput, "gather_material", lambda *given: None)
+    monkeypatch.setattr(throughput, "loader_throughput", lambda *given: 1.0)
+    monkeypatch.setattr(throughput, "step_cost", lambda *given: (1.0, StepCost(1, 1, 1, 1, 1)))
+    monkeypatch.setattr(throughput, "losses_cost", lambda *given: {})
+    teacher = SensorTeacherConfig(sensors=("a",), points=32, model={"network": network})
+    measured = measure(tiny.model_copy(update={"teacher": teacher}))
+    assert measured.points == points
+    assert (measured.images_ms > 0) == (points > 0)
