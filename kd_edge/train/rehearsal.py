@@ -80,7 +80,8 @@ def rehearse(recipe: Recipe, data_root: Path | None = None, *, progress: Progres
             return _step(material, "student", student_learner(material, build(material, "student"), None), None)
         teacher = build_teacher(material)
         if recipe.teacher.weights is None:
-            _step(material, "teacher", teacher_learner(material, teacher), None)
+            # Another copy: after a single step a network is no teacher, its statistics are hardly begun.
+            _step(material, "teacher", teacher_learner(material, build_teacher(material)), None)
         else:
             check_given(material)
             load_trained(teacher, teacher_weights(recipe.teacher.weights))
