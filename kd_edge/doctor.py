@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from kd_edge import __version__, artifact
-from kd_edge.data.cache import cache_root
+from kd_edge.data.cache.frames import cache_root
 from kd_edge.engines.onnxruntime import load_onnxruntime
 from kd_edge.errors import EXTRA_OF, KdEdgeError, MissingExtraError
 from kd_edge.runtime.cameras.listing import list_cameras

@@ -22,8 +22,8 @@ from kd_edge.engines import Binding, StepEngine, open_engine
 from kd_edge.engines.onnxruntime import Provider, load_onnxruntime
 from kd_edge.errors import ArtifactError, import_extra
 from kd_edge.preprocess import Normalise, WindowLimits, centre_crop, plane, resize, resize_buffers
+from kd_edge.runtime.memory import FeatureRing
 from kd_edge.runtime.recognizer import Recognizer, softmax
-from kd_edge.runtime.segments import FeatureRing
 from kd_edge.types import Float32, Image, LabelState, Prediction
 
 FRAME_NS = 33_333_333

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from kd_edge import __version__
-from kd_edge.cli import evaluation, folders, machine, pictures, stages, studies
+from kd_edge.cli import bench, cameras, data, demo, doctor, evaluate, explain, export, recipes, run, study, train
 from kd_edge.cli.console import err, out
 from kd_edge.errors import EXTRA_OF, KdEdgeError, MissingExtraError
 
@@ -22,14 +22,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Train a small infrared or RGB action recogniser by distillation, export it, run it on a robot.",
 )
-app.add_typer(stages.app)
-app.add_typer(evaluation.app)
-app.add_typer(machine.app)
-app.add_typer(pictures.app)
-pictures.add_to(folders.data_app, studies.app)
-app.add_typer(folders.recipes_app, name="recipes")
-app.add_typer(folders.data_app, name="data")
-app.add_typer(studies.app, name="study")
+for verb in (train, evaluate, export, run, bench, cameras, explain, demo, doctor):
+    app.add_typer(verb.app)
+app.add_typer(recipes.app, name="recipes")
+app.add_typer(data.app, name="data")
+app.add_typer(study.app, name="study")
 
 
 def main() -> None:

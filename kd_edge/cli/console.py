@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 WIDE = 160
 """Columns where no terminal says how many it has: a log must not be folded at 80."""
@@ -46,3 +49,26 @@ def _plain(values: Any) -> Any:
     if hasattr(values, "tolist"):
         return values.tolist()
     return str(values) if isinstance(values, Path) else values
+
+
+NAMED = 5
+"""So many faulty samples are named; the rest is a count."""
+
+
+def faults(skipped: Mapping[str, str], what: str) -> str:
+    """Named faulty samples as extra lines; an empty string when there is none."""
+    if not skipped:
+        return ""
+    named = [f"\n  {escape(name)}: {escape(why)}" for name, why in list(skipped.items())[:NAMED]]
+    more = f"\n  and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
+    return f"\n[yellow]{len(skipped)} samples {what}:[/yellow]{''.join(named)}{more}"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A plain table; every column but the first is right-aligned."""
+    built = Table(box=None, pad_edge=False)
+    for position, name in enumerate(header):
+        built.add_column(name, justify="left" if position == 0 else "right")
+    for row in rows:
+        built.add_row(*row)
+    return built

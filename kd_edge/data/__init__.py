@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import Annotated, Literal
-
-from pydantic import BaseModel, ConfigDict, Field
-
+from kd_edge.data.config import (
+    BerkeleyMhadData,
+    DataConfig,
+    MMActData,
+    NtuRgbdData,
+    PkuMmdData,
+    SyntheticData,
+    UtdMhadData,
+    open_dataset,
+)
 from kd_edge.data.dataset import (
     ActionInterval,
     Dataset,
@@ -21,7 +25,6 @@ from kd_edge.data.dataset import (
     check_split,
     validation_split,
 )
-from kd_edge.errors import DataError
 
 __all__ = [
     "ActionInterval",
@@ -44,170 +47,3 @@ __all__ = [
     "open_dataset",
     "validation_split",
 ]
-
-DATA_VARIABLE = "KD_EDGE_DATA"
-"""Environment variable: the folder that holds the data sets, or the data set's own folder."""
-
-
-BerkeleyView = Literal[
-    "c1_1", "c1_2", "c1_3", "c1_4", "c2_1", "c2_2", "c2_3", "c2_4", "c3_1", "c3_2", "c4_1", "c4_2"
-]  # fmt: skip
-
-
-class SyntheticData(BaseModel):
-    """The generated data set: an articulated figure performs ten actions, RGB and near infrared paired.
-
-    Attributes:
-        clips_per_class: Clips of each action, dealt evenly over the subjects.
-        subjects: Number of different bodies; the last quarter of them is the test side.
-        seed: Of everything random.
-        height_px: Image height.
-        width_px: Image width.
-        fps: Frame rate, 1/s.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    kind: Literal["synthetic"] = "synthetic"
-    clips_per_class: int = Field(48, ge=1, le=10_000)
-    subjects: int = Field(12, ge=2, le=1000)
-    seed: int = Field(0, ge=0)
-    height_px: int = Field(120, ge=32, le=1080)
-    width_px: int = Field(160, ge=32, le=1920)
-    fps: float = Field(30.0, ge=5, le=120)
-
-
-class UtdMhadData(BaseModel):
-    """UTD-MHAD (Chen, Jafari, Kehtarnavaz, ICIP 2015): depth, skeleton, inertial and, where present, RGB.
-
-    Attributes:
-        root: The folder with ``Depth/``, ``Skeleton/`` and ``Inertial/``; None takes ``--data`` or ``KD_EDGE_DATA``.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    kind: Literal["utd_mhad"] = "utd_mhad"
-    root: Path | None = None
-
-
-class NtuRgbdData(BaseModel):
-    """NTU RGB+D 60 (Shahroudy, Liu, Ng, Wang, CVPR 2016): RGB and near infrared video.
-
-    Attributes:
-        root: The folder with ``nturgb+d_rgb/`` and ``nturgb+d_ir/``; None takes ``--data`` or ``KD_EDGE_DATA``.
-        actions: ``ten`` reads A001 to A010, ``all`` A001 to A060.
-        exclude: Text file of sample names to leave out (the official list of missing skeletons is one). A path that is
-            not absolute is looked for below the data set's folder first, then below the current one.
-        decode_height_px: Higher pictures are scaled down to this height while decoding.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    kind: Literal["ntu_rgbd"] = "ntu_rgbd"
-    root: Path | None = None
-    actions: Literal["ten", "all"] = "ten"
-    exclude: Path | None = None
-    decode_height_px: int = Field(480, ge=32, le=1080)
-
-
-class PkuMmdData(BaseModel):
-    """PKU-MMD (Liu, Hu, Li, Song, Liu, 2017): RGB and near infrared; long videos, cut into their labelled actions.
-
-    Attributes:
-        root: The folder with ``Data/``, ``Label/`` and ``Split/``; None takes ``--data`` or ``KD_EDGE_DATA``.
-        decode_height_px: Higher pictures are scaled down to this height while decoding.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    kind: Literal["pku_mmd"] = "pku_mmd"
-    root: Path | None = None
-    decode_height_px: int = Field(480, ge=32, le=1080)
-
-
-class BerkeleyMhadData(BaseModel):
-    """Berkeley MHAD (Ofli, Chaudhry, Kurillo, Vidal, Bajcsy, WACV 2013): twelve cameras, six accelerometers.
-
-    Attributes:
-        root: The folder with ``Camera/`` and ``Accelerometer/``; None takes ``--data`` or ``KD_EDGE_DATA``.
-        views: Cameras to read, as ``c1_2`` (cluster 1, camera 2); None reads all twelve.
-        decode_height_px: Higher pictures are scaled down to this height while decoding.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    kind: Literal["berkeley_mhad"] = "berkeley_mhad"
-    root: Path | None = None
-    views: Annotated[tuple[BerkeleyView, ...], Field(min_length=1)] | None = None
-    decode_height_px: int = Field(480, ge=32, le=1080)
-
-
-class MMActData(BaseModel):
-    """MMAct (Kong, Wu, Deng, Klinkigt, Tong, Murakami, ICCV 2019): four cameras, four wearable sensors.
-
-    Attributes:
-        root: The folder with the videos and ``acc_phone_clip/`` and so on; None takes ``--data`` or ``KD_EDGE_DATA``.
-        desk: Whether ``using_phone`` and ``talking_on_phone`` at scene 3's desk are classes of their own.
-        decode_height_px: Higher pictures are scaled down to this height while decoding.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    kind: Literal["mmact"] = "mmact"
-    root: Path | None = None
-    desk: bool = True
-    decode_height_px: int = Field(480, ge=32, le=1080)
-
-
-AnyData = SyntheticData | UtdMhadData | NtuRgbdData | PkuMmdData | BerkeleyMhadData | MMActData
-DataConfig = Annotated[AnyData, Field(discriminator="kind")]
-
-
-def open_dataset(config: AnyData, data_root: Path | None = None) -> Dataset:
-    """Open the configured data set; nothing is decoded yet.
-
-    Args:
-        config: Which one, with its settings.
-        data_root: Folder with the recordings, before the configured one and ``KD_EDGE_DATA``: the data set's own
-            folder, or one that holds it as ``utd-mhad/``, ``ntu-rgbd/``, ``pku-mmd/``, ``berkeley-mhad/`` or
-            ``mmact/``. Generated data needs none.
-
-    Raises:
-        DataError: No folder given, or not the data set's.
-    """
-    # Imported here: reading a configuration must not need OpenCV or SciPy.
-    if isinstance(config, SyntheticData):
-        from kd_edge.data.synthetic import Synthetic
-
-        return Synthetic(**config.model_dump(exclude={"kind"}))
-    from kd_edge.data.cache import cache_root
-
-    root = _recordings(data_root or config.root, config.kind.replace("_", "-"))
-    settings = config.model_dump(exclude={"kind", "root"})
-    memo = cache_root() / "hashes.jsonl"
-    if isinstance(config, NtuRgbdData):
-        from kd_edge.data.ntu_rgbd import NtuRgbd
-
-        return NtuRgbd(root, **settings, hash_memo=memo)
-    if isinstance(config, PkuMmdData):
-        from kd_edge.data.pku_mmd import PkuMmd
-
-        return PkuMmd(root, **settings, hash_memo=memo.with_name("sampled-hashes.jsonl"))
-    if isinstance(config, BerkeleyMhadData):
-        from kd_edge.data.berkeley_mhad import BerkeleyMhad
-
-        return BerkeleyMhad(root, **settings, hash_memo=memo)
-    if isinstance(config, MMActData):
-        from kd_edge.data.mmact import MMAct
-
-        return MMAct(root, **settings, hash_memo=memo)
-    from kd_edge.data.utd_mhad import UtdMhad
-
-    return UtdMhad(root, hash_memo=memo)
-
-
-def _recordings(given: Path | None, folder: str) -> Path:
-    """The data set's folder: the given path or the environment's, itself or its subfolder."""
-    root = given or (Path(os.environ[DATA_VARIABLE]) if os.environ.get(DATA_VARIABLE) else None)
-    if root is None:
-        raise DataError(
-            f"no folder given for the recordings of {folder}",
-            f"--data DIR, or {DATA_VARIABLE} set to it",
-            f"add --data DIR, where DIR or DIR/{folder} holds the recordings",
-        )
-    root = root.expanduser()
-    return root / folder if (root / folder).is_dir() else root

@@ -23,7 +23,7 @@ from kd_edge.data.dataset import (
     require_modality,
     validation_split,
 )
-from kd_edge.data.synthetic import Synthetic
+from kd_edge.data.synthetic.dataset import Synthetic
 from kd_edge.errors import DataError, import_extra
 from kd_edge.files import making
 from kd_edge.types import Clip

@@ -16,8 +16,8 @@ from kd_edge.models.heads import ConsensusHead
 from kd_edge.models.layers import check_layer, evaluating
 from kd_edge.pictures.strips import Strip, draw_strips, heated, positive_share
 from kd_edge.pictures.view import View
-from kd_edge.train.distil import tap
-from kd_edge.train.observation import Tap
+from kd_edge.train.teachers.base import Tap
+from kd_edge.train.teachers.images import tap
 from kd_edge.types import Float32
 
 

@@ -120,7 +120,7 @@ def draw_confusion(confusion: Confusion, path: Path, against: Confusion | None =
         DataError: The two know different classes.
         TrainingError: The picture cannot be written.
     """
-    from kd_edge.train import plots
+    from kd_edge.train.results import plots
 
     title = f"{confusion.run}\n{confusion.network}: {confusion.accuracy:.1%}"
     if against is None:

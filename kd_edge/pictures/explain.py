@@ -15,8 +15,8 @@ from kd_edge.pictures.gsdm import draw_gsdm
 from kd_edge.pictures.sensor_maps import draw_sensor_maps
 from kd_edge.pictures.signals import draw_signals
 from kd_edge.pictures.view import View, find_sample, look
-from kd_edge.train.plots import plot_curves
-from kd_edge.train.run import read_metrics
+from kd_edge.rundir import read_metrics
+from kd_edge.train.results.plots import plot_curves
 
 Progress = Callable[[int, int], None]
 

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from kd_edge.data.semantics import class_vectors
+from kd_edge.data.words.class_vectors import class_vectors
 from kd_edge.errors import ConfigError
 from kd_edge.models import ClipModel
 from kd_edge.models.layers import evaluating
@@ -16,9 +16,9 @@ from kd_edge.pictures.cam import last_stage, observed_maps
 from kd_edge.pictures.strips import Strip, coloured, draw_strips, positive_share, weighted
 from kd_edge.pictures.view import View
 from kd_edge.preprocess import Preprocess
-from kd_edge.train.loss_config import GsdmLoss
 from kd_edge.train.losses.gsdm import semantic_map, semantic_weights
-from kd_edge.train.run import load_recipe
+from kd_edge.train.recipe.losses import GsdmLoss
+from kd_edge.train.results.run import load_recipe
 from kd_edge.types import Float32
 
 

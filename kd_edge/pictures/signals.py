@@ -13,14 +13,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kd_edge.data import Dataset, Sample, Wearables
-from kd_edge.data.signals import Signal, Signals, load_signals
+from kd_edge.data.signals.load import Signal, Signals, load_signals
 from kd_edge.errors import ConfigError, DataError
 from kd_edge.pictures.strips import Rgb, heading, save
 from kd_edge.pictures.view import View
 from kd_edge.train.gaf import gramian_angular_field
 from kd_edge.train.recipe import SensorTeacherConfig
-from kd_edge.train.run import load_recipe
-from kd_edge.train.sensors import SCALED, scale_signals, sensor_ranges
+from kd_edge.train.results.run import load_recipe
+from kd_edge.train.teachers.sensors import SCALED, scale_signals, sensor_ranges
 from kd_edge.types import Float32
 
 POINTS = 224

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from kd_edge.errors import KdEdgeError
 from kd_edge.runtime.cameras.base import Camera
-from kd_edge.runtime.config import CameraConfig
+from kd_edge.runtime.cameras.config import CameraConfig
 from kd_edge.types import Frame
 
 log = logging.getLogger("kd_edge.runtime")

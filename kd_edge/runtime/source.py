@@ -9,9 +9,9 @@ from kd_edge.crop import FrameRegion
 from kd_edge.engines import Binding
 from kd_edge.errors import CameraError
 from kd_edge.preprocess import Normalise, WindowLimits, centre_crop, plane, resize, resize_buffers
-from kd_edge.runtime.frames import RegionPlanes
+from kd_edge.runtime.memory import FeatureRing, MotionHistory
 from kd_edge.runtime.recurrence import Recurrence
-from kd_edge.runtime.segments import FeatureRing, MotionHistory
+from kd_edge.runtime.region import RegionPlanes
 from kd_edge.types import Float32, Image
 
 DTYPES = {"uint8": np.dtype(np.uint8), "uint16": np.dtype(np.uint16)}

@@ -17,8 +17,8 @@ from kd_edge.artifact import Artifact
 from kd_edge.engines.onnxruntime import Provider
 from kd_edge.runtime.cameras import Wanted, check_fits, make_camera
 from kd_edge.runtime.cameras.base import Camera
+from kd_edge.runtime.cameras.config import CameraConfig, camera_config
 from kd_edge.runtime.capture import Capture, Captured
-from kd_edge.runtime.config import CameraConfig, camera_config
 from kd_edge.runtime.recognizer import Recognizer, SelfTest
 from kd_edge.runtime.sinks import Sink, SinkThread, open_sink
 from kd_edge.runtime.watchdog import ServiceNotifier, Watchdog

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kd_edge import recipes
-from kd_edge.comparators import AnyComparator, comparator_model
 from kd_edge.errors import ConfigError, did_you_mean
+from kd_edge.study.classical import AnyComparator, comparator_model
 from kd_edge.train.recipe import Recipe, SensorTeacherConfig
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]

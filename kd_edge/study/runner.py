@@ -12,13 +12,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from kd_edge import recipes
-from kd_edge.comparators import AnyComparator, comparator_fingerprints, run_comparator
 from kd_edge.errors import DataError, KdEdgeError
+from kd_edge.study.classical import AnyComparator, comparator_fingerprints, run_comparator
 from kd_edge.study.plan import Planned
 from kd_edge.study.table import read_summary
-from kd_edge.train.material import data_fingerprints
+from kd_edge.train.inputs.material import data_fingerprints
 from kd_edge.train.recipe import Recipe
-from kd_edge.train.run import Run, load_recipe
+from kd_edge.train.results.run import Run, load_recipe
 from kd_edge.train.trainer import Event, train
 
 Progress = Callable[[str, int, int], None]

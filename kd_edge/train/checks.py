@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from kd_edge.errors import ConfigError, TrainingError
-from kd_edge.train.loss_config import BETWEEN_CLIPS
-from kd_edge.train.material import Material
+from kd_edge.train.inputs.material import Material
 from kd_edge.train.recipe import Recipe
+from kd_edge.train.recipe.losses import BETWEEN_CLIPS
 
 
 def check_finite(losses: dict[str, float], stage: str, epoch: int, step: int, folder: Path) -> None:

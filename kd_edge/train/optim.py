@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from kd_edge.train.stage_config import Training
+from kd_edge.train.recipe.stages import Training
 
 
 def make_optimiser(module: nn.Module, stage: Training) -> torch.optim.Optimizer:

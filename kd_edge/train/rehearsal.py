@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,21 +13,15 @@ import torch
 from kd_edge.data import validation_split
 from kd_edge.train.checks import check_batches
 from kd_edge.train.devices import make_fabric
-from kd_edge.train.distil import Learner, teach
-from kd_edge.train.material import Material, Progress, gather_material
-from kd_edge.train.networks import (
-    build,
-    build_teacher,
-    check_given,
-    load_trained,
-    student_learner,
-    teacher_learner,
-    teacher_weights,
-)
+from kd_edge.train.distil.learner import Learner, teach
+from kd_edge.train.distil.terms import Teacher, Term
+from kd_edge.train.given import check_given, load_trained, teacher_weights
+from kd_edge.train.inputs.material import Material, Progress, gather_material
+from kd_edge.train.networks import build, build_teacher, student_learner, teacher_learner
 from kd_edge.train.optim import make_optimiser
 from kd_edge.train.recipe import Recipe
-from kd_edge.train.sensors import SensorLearner
-from kd_edge.train.terms import Shape, Teacher, Term
+from kd_edge.train.teachers.base import Shape
+from kd_edge.train.teachers.sensors import SensorLearner
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,3 +128,21 @@ def _step(material: Material, name: str, learner: Learner | SensorLearner, teach
 def count(module: torch.nn.Module | None) -> int:
     """Number of parameters."""
     return 0 if module is None else sum(p.numel() for p in module.parameters())
+
+
+def rehearse_losses(material: Material) -> None:
+    """Show both networks two empty clips, so that a layer that does not fit stops a run before its teacher is trained.
+
+    Raises:
+        TrainingError: What a loss says of the layers it looks at.
+    """
+    recipe = material.recipe
+    if recipe.clip_shapes is None:
+        return
+    student, teacher = build(material, "student"), build_teacher(material)
+    teacher_learner(material, teacher)  # class vectors must fit
+    learner = student_learner(material, student, teacher).eval()
+    mine, theirs = (torch.zeros(2, *shape) for shape in recipe.clip_shapes)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # two equal clips have no graph
+        learner(mine, torch.tensor([0, 1]), teach(teacher, theirs, learner.teacher_taps, ablate=learner.ablates))

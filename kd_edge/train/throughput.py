@@ -13,17 +13,17 @@ import torch
 from lightning_fabric import Fabric
 
 from kd_edge.models import ClipModel
-from kd_edge.train.clips import Batch
 from kd_edge.train.devices import make_fabric
-from kd_edge.train.distil import teach, term_names
-from kd_edge.train.loss_config import Loss
-from kd_edge.train.material import Material, Progress, gather_material
+from kd_edge.train.distil.learner import teach, term_names
+from kd_edge.train.distil.terms import Teacher
+from kd_edge.train.inputs.clips import Batch
+from kd_edge.train.inputs.material import Material, Progress, gather_material
 from kd_edge.train.networks import build, build_teacher, student_learner
-from kd_edge.train.observation import Observation
 from kd_edge.train.optim import make_optimiser
 from kd_edge.train.recipe import Recipe, SensorTeacherConfig
-from kd_edge.train.sensors import network_inputs
-from kd_edge.train.terms import Teacher
+from kd_edge.train.recipe.losses import Loss
+from kd_edge.train.teachers.base import Observation
+from kd_edge.train.teachers.sensors import network_inputs
 
 
 @dataclass(frozen=True, slots=True)

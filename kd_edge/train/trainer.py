@@ -13,28 +13,22 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
+from kd_edge import rundir
 from kd_edge.models import ClipModel
-from kd_edge.train import checks, plots, run, scores
+from kd_edge.train import checks
 from kd_edge.train.devices import make_fabric
-from kd_edge.train.distil import Learner, teach
+from kd_edge.train.distil.learner import Learner, teach
+from kd_edge.train.distil.terms import Teacher
 from kd_edge.train.events import EpochDone, Event, Finished, Prepared, StageStarted, StepDone
-from kd_edge.train.material import Material, Progress, gather_material
-from kd_edge.train.networks import (
-    build,
-    build_teacher,
-    check_given,
-    load_trained,
-    rehearse_losses,
-    student_learner,
-    teacher_learner,
-    teacher_weights,
-    weights_metadata,
-)
+from kd_edge.train.given import check_given, load_trained, teacher_weights, weights_metadata
+from kd_edge.train.inputs.material import Material, Progress, gather_material
+from kd_edge.train.networks import build, build_teacher, student_learner, teacher_learner
 from kd_edge.train.optim import learning_rate, make_optimiser, set_learning_rate
 from kd_edge.train.recipe import Recipe
-from kd_edge.train.sensors import SensorLearner
-from kd_edge.train.summary import summarise
-from kd_edge.train.terms import Teacher
+from kd_edge.train.rehearsal import rehearse_losses
+from kd_edge.train.results import plots, run, scores
+from kd_edge.train.results.summary import summarise
+from kd_edge.train.teachers.sensors import SensorLearner
 
 __all__ = ["EpochDone", "Event", "Finished", "Prepared", "StageStarted", "StepDone", "train"]
 
@@ -114,7 +108,7 @@ def train(
         checks.check_same_data(state, material, run_dir)
         session = _Session(fabric, run_dir, material, state, state["report"] if state else {}, teacher_run)
         if resume and session.writes:
-            run.truncate_metrics(run_dir, *((state["stage"], state["epoch"]) if state else (run.STAGES[0], 0)))
+            run.truncate_metrics(run_dir, *((state["stage"], state["epoch"]) if state else (rundir.STAGES[0], 0)))
         yield _prepared(session)
         rehearse_losses(material)
         teacher = (yield from _teacher(session)) if recipe.teacher else None
@@ -124,8 +118,8 @@ def train(
         )
         summary = summarise(material, models, session.report, fabric.device)
         if session.writes:
-            plots.plot_run(run.read_metrics(run_dir), summary, material.dataset.labels, run_dir / "plots")
-            run.write_summary(run_dir, summary)
+            plots.plot_run(rundir.read_metrics(run_dir), summary, material.dataset.labels, run_dir / "plots")
+            rundir.write_summary(run_dir, summary)
         yield Finished(run_dir, summary)
 
 
@@ -134,14 +128,14 @@ def _teacher(session: _Session) -> Generator[Event, None, Teacher]:
     stage = session.recipe.teacher
     assert stage is not None
     model = build_teacher(session.material)
-    trained = session.folder / run.TEACHER
+    trained = session.folder / rundir.TEACHER
     if "teacher" in session.report:
         load_trained(model, trained)  # the interrupted run had finished it
     elif session.teacher_run is not None:
         session.report["teacher"] = run.same_teacher(
             session.teacher_run, session.recipe, session.material.fingerprints["teacher"]
         )
-        load_trained(model, session.teacher_run / run.TEACHER)
+        load_trained(model, session.teacher_run / rundir.TEACHER)
     elif stage.weights is not None:
         check_given(session.material)
         load_trained(model, teacher_weights(stage.weights))
@@ -163,7 +157,7 @@ def _student(session: _Session, teacher: Teacher | None) -> Generator[Event, Non
     learner = student_learner(session.material, model, teacher)
     session.report["student"] = yield from _fit(session, "student", learner, teacher)
     if session.writes:
-        run.save_weights(session.folder / run.STUDENT, model.state_dict())
+        run.save_weights(session.folder / rundir.STUDENT, model.state_dict())
     return model.eval()
 
 

@@ -13,10 +13,10 @@ import pytest
 
 from kd_edge.cli import main
 from kd_edge.data.check import SplitReport, check, write_synthetic
-from kd_edge.data.ntu_rgbd import NtuRgbd
-from kd_edge.data.synthetic import Synthetic
-from kd_edge.data.utd_mhad import UtdMhad
-from kd_edge.data.video import read_video
+from kd_edge.data.readers.ntu_rgbd import NtuRgbd
+from kd_edge.data.readers.utd_mhad import UtdMhad
+from kd_edge.data.readers.video import read_video
+from kd_edge.data.synthetic.dataset import Synthetic
 from kd_edge.errors import DataError
 
 

@@ -12,15 +12,7 @@ from pydantic import ValidationError
 
 from kd_edge.detection import Detection
 from kd_edge.errors import DataError
-from kd_edge.evaluate.spotting import (
-    Spotting,
-    VideoScores,
-    moving_mean,
-    runs,
-    spot,
-    suppress,
-    write_proposals,
-)
+from kd_edge.evaluate.spotting import Spotting, VideoScores, moving_mean, runs, spot, suppress, write_proposals
 from kd_edge.files import check_free
 
 PLAIN = Spotting(smooth_seconds=0, gap_seconds=0, shortest_seconds=0)

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from kd_edge import artifact, evaluate
 from kd_edge.artifact import Artifact, Manifest
 from kd_edge.data.dataset import ActionInterval, LongVideo
-from kd_edge.data.pku_mmd import LABELS as PKU_LABELS
+from kd_edge.data.readers.pku_mmd import LABELS as PKU_LABELS
 from kd_edge.engines import open_engine
 from kd_edge.errors import ConfigError, DataError
 from kd_edge.evaluate import clips, untrimmed

@@ -12,15 +12,16 @@ import pytest
 import torch
 from torch import nn
 
+from kd_edge import rundir
 from kd_edge.data import SyntheticData, Wearables, open_dataset
 from kd_edge.models import Backbone, ClipModel, ModelConfig, build_model
 from kd_edge.models.heads import ConsensusHead
 from kd_edge.models.saved import SavedStudent
 from kd_edge.pictures.view import View, look
 from kd_edge.preprocess import PercentileWindow, Preprocess
-from kd_edge.train import run as runs
 from kd_edge.train.recipe import Recipe, SensorTeacherConfig
-from kd_edge.train.sensors import SensorTeacher
+from kd_edge.train.results import run as runs
+from kd_edge.train.teachers.sensors import SensorTeacher
 
 DATA = SyntheticData(clips_per_class=4, subjects=4, height_px=64, width_px=80)
 LINES = [
@@ -50,12 +51,12 @@ def write_run(folder: Path, *, temporal: str = "tconv", epochs: int = 0, **recip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         net = build_model(ModelConfig.model_validate(model), preprocess.input_channels, len(dataset.labels), 4)
-        runs.save_weights(folder / runs.STUDENT, net.state_dict())
+        runs.save_weights(folder / rundir.STUDENT, net.state_dict())
         if isinstance(resolved.teacher, SensorTeacherConfig):
             assert isinstance(dataset, Wearables)
             formats = [dataset.signal_format(sensor) for sensor in resolved.teacher.sensors]
             teacher = SensorTeacher(resolved.teacher, formats, len(dataset.labels))
-            runs.save_weights(folder / runs.TEACHER, teacher.state_dict())
+            runs.save_weights(folder / rundir.TEACHER, teacher.state_dict())
     for line in LINES[:epochs]:
         runs.append_metrics(folder, line)
     spec = {
@@ -70,7 +71,7 @@ def write_run(folder: Path, *, temporal: str = "tconv", epochs: int = 0, **recip
         "split": "subjects",
     }
     protocol = {"skipped": {"a9_s9_t9": "a9_s9_t9_ir.avi ends after 3 frames"}}
-    runs.write_summary(
+    rundir.write_summary(
         folder,
         {"complete": True, "recipe": {"name": "thin"}, "protocol": protocol, "student_model": spec, "temperature": 1.5},
     )

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from kd_edge.data import Sample, open_dataset
-from kd_edge.data.synthetic import Synthetic
+from kd_edge.data.synthetic.dataset import Synthetic
 from kd_edge.errors import ConfigError, DataError, ExportError, KdEdgeError
 from kd_edge.models.saved import SavedStudent
 from kd_edge.pictures.cam import draw_cam

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from kd_edge.errors import CameraError, DataError
+from kd_edge.runtime.cameras.config import CameraConfig
 from kd_edge.runtime.capture import Capture, Captured, FrozenPicture, Mailbox
-from kd_edge.runtime.config import CameraConfig
 from kd_edge.types import Frame
 
 FAST = CameraConfig(uri="synthetic:", read_timeout_ms=50, reconnect_max_ms=150, frozen_ms=100)

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from kd_edge import recipes
-from kd_edge.comparators import check_comparator
+from kd_edge.study.classical import check_comparator
 from kd_edge.study.plan import Planned, load_study, plan
 from kd_edge.study.report import report
 from kd_edge.study.runner import run_study
-from kd_edge.train.material import gather_material
+from kd_edge.train.inputs.material import gather_material
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.rehearsal import rehearse
 

@@ -13,15 +13,15 @@ import torch
 from scipy.io import savemat
 
 from kd_edge import recipes
-from kd_edge.comparators import check_comparator
 from kd_edge.data import open_dataset
+from kd_edge.study.classical import check_comparator
 from kd_edge.study.plan import Planned, load_study, plan
 from kd_edge.study.report import report, report_markdown
 from kd_edge.study.runner import run_study
 from kd_edge.study.table import read_summary
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.rehearsal import Rehearsal, rehearse
-from kd_edge.train.sensors import BLOCKS
+from kd_edge.train.teachers.sensors import BLOCKS
 
 FRAMES, SIGNAL = 6, 10
 

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from kd_edge import recipes
-from kd_edge.comparators import comparator_fingerprints
 from kd_edge.errors import TrainingError
+from kd_edge.study.classical import comparator_fingerprints
 from kd_edge.study.plan import StudyConfig, plan
 from kd_edge.study.report import report, report_markdown
 from kd_edge.study.runner import Skipped, Started, finished_run, run_study

@@ -13,10 +13,11 @@ from safetensors import safe_open
 from kd_edge import recipes
 from kd_edge.errors import TrainingError
 from kd_edge.models.backbones import local_state
-from kd_edge.train.networks import check_sensors, weights_metadata
+from kd_edge.rundir import RECIPE, TEACHER
+from kd_edge.train.given import check_sensors, weights_metadata
 from kd_edge.train.recipe import Recipe
-from kd_edge.train.run import RECIPE, TEACHER, save_weights
-from kd_edge.train.stage_config import SensorTeacherConfig
+from kd_edge.train.recipe.stages import SensorTeacherConfig
+from kd_edge.train.results.run import save_weights
 from tests.train.conftest import tiny_values
 
 TRAINED = {

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kd_edge.train.optim import learning_rate, make_optimiser
-from kd_edge.train.stage_config import StageConfig
+from kd_edge.train.recipe.stages import StageConfig
 
 
 def stage(**changes: object) -> StageConfig:

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from kd_edge.train import throughput
-from kd_edge.train.material import gather_material
+from kd_edge.train.inputs.material import gather_material
 from kd_edge.train.recipe import Recipe
-from kd_edge.train.stage_config import SensorTeacherConfig
+from kd_edge.train.recipe.stages import SensorTeacherConfig
 from kd_edge.train.throughput import StepCost, images_cost, losses_cost, measure, step_cost
 from tests.train.conftest import tiny_values
 

@@ -15,11 +15,12 @@ from safetensors.torch import load_file, save_file
 
 from kd_edge.errors import TrainingError
 from kd_edge.models.saved import SavedStudent
+from kd_edge.rundir import read_metrics
 from kd_edge.train import trainer
 from kd_edge.train.events import EpochDone, Event, Finished, Prepared, StageStarted, StepDone
-from kd_edge.train.material import gather_material
+from kd_edge.train.inputs.material import gather_material
 from kd_edge.train.recipe import Recipe
-from kd_edge.train.run import Run, load_state, read_metrics
+from kd_edge.train.results.run import Run, load_state
 from kd_edge.train.trainer import train
 
 from .conftest import tiny_values

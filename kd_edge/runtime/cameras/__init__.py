@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kd_edge.runtime.cameras.base import Camera, Wanted, check_fits
-from kd_edge.runtime.config import CameraConfig, camera_config
+from kd_edge.runtime.cameras.config import CameraConfig, camera_config
 
 ANYTHING = Wanted()
 """No model decides what the camera must deliver."""

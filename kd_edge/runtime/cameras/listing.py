@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kd_edge import recipes
 from kd_edge.errors import ConfigError
-from kd_edge.runtime.config import camera_config
+from kd_edge.runtime.cameras.config import camera_config
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import numpy as np
 from kd_edge.artifact import Band
 from kd_edge.errors import DataError, did_you_mean, import_extra
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
-from kd_edge.runtime.config import CameraConfig
+from kd_edge.runtime.cameras.config import CameraConfig
 from kd_edge.types import Frame, Image
 
 DEFAULT_FPS = 30.0
@@ -108,7 +108,7 @@ class ReplayCamera:
         )
 
     def _utd_depth(self) -> Stamped:
-        from kd_edge.data import utd_mhad
+        from kd_edge.data.readers import utd_mhad
 
         import_extra("scipy.io", "replay")
         sample = utd_mhad.sample_of(self._path)

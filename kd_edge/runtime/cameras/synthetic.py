@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kd_edge import recipes
 from kd_edge.artifact import Band
-from kd_edge.data.synthetic import SyntheticStream
+from kd_edge.data.synthetic.dataset import SyntheticStream
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
-from kd_edge.runtime.config import CameraConfig, split_query
+from kd_edge.runtime.cameras.config import CameraConfig, split_query
 from kd_edge.types import Frame
 
 

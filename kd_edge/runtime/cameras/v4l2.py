@@ -12,7 +12,7 @@ from typing import Any
 from kd_edge.artifact import Band
 from kd_edge.errors import CameraError, import_extra
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
-from kd_edge.runtime.config import CameraConfig
+from kd_edge.runtime.cameras.config import CameraConfig
 from kd_edge.types import Frame, Image
 
 log = logging.getLogger("kd_edge.runtime")

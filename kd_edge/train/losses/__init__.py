@@ -13,9 +13,9 @@ from kd_edge.train.losses.ccskd import (
     selective_soft_target,
 )
 from kd_edge.train.losses.features import HintRegressor, attention_transfer, hint_mse
-from kd_edge.train.losses.graph import MgcamAdapters, cross_graph, mgcam, normalize_graph, sample_graph
 from kd_edge.train.losses.gsdm import gsdm, map_distance, semantic_map, semantic_maps, semantic_weights
 from kd_edge.train.losses.logits import dkd, dkd_terms, logit_mse, soft_target
+from kd_edge.train.losses.mgcam import MgcamAdapters, cross_graph, mgcam, normalize_graph, sample_graph
 from kd_edge.train.losses.relations import (
     CorrelationEmbedding,
     correlation_congruence,

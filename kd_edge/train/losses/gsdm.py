@@ -17,7 +17,7 @@ from torch import Tensor
 from kd_edge.errors import TrainingError
 from kd_edge.train.losses.checks import check_batch, check_choice, check_taps
 from kd_edge.train.losses.geometry import unit
-from kd_edge.train.losses.graph import normalize_graph, sample_graph
+from kd_edge.train.losses.mgcam import normalize_graph, sample_graph
 from kd_edge.train.losses.precision import as_float, full_precision
 
 Slope = Literal["stable", "official", "norm"]

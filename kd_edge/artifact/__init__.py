@@ -1,0 +1,33 @@
+"""The self-describing model file: one ONNX graph with everything a robot must know to run it."""
+
+from kd_edge.artifact.file import BUNDLED, Artifact, default_model, load, write
+from kd_edge.artifact.golden import GoldenClip
+from kd_edge.artifact.manifest import (
+    FORMAT,
+    GOLDEN_BYTES,
+    GOLDEN_KEY,
+    MANIFEST_KEY,
+    Band,
+    ForeignFileError,
+    Manifest,
+    Parity,
+    StateSpec,
+)
+
+__all__ = [
+    "BUNDLED",
+    "FORMAT",
+    "GOLDEN_BYTES",
+    "GOLDEN_KEY",
+    "MANIFEST_KEY",
+    "Artifact",
+    "Band",
+    "ForeignFileError",
+    "GoldenClip",
+    "Manifest",
+    "Parity",
+    "StateSpec",
+    "default_model",
+    "load",
+    "write",
+]

@@ -1,0 +1,293 @@
+"""The verb data: check, prepare, generate and draw recordings; import word vectors."""
+
+from __future__ import annotations
+
+import typing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Group, RenderableType
+from rich.markup import escape
+
+from kd_edge import recipes
+from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, faults, out, print_json, table
+from kd_edge.cli.progress import TrainingDisplay, progress_bar
+from kd_edge.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from kd_edge.data.check import Report, SplitReport
+    from kd_edge.train.inputs.material import Material
+    from kd_edge.train.recipe import Recipe
+
+app = typer.Typer(no_args_is_help=True, help="Look after recordings: check, prepare, generate.")
+
+
+@app.command(
+    "check",
+    epilog="Examples:  kd-edge data check utd_mhad --data ~/data/utd-mhad  |  kd-edge data check pku_rgb_to_ir --quick",
+)
+def data_check(
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND|RECIPE",
+            help="utd_mhad, ntu_rgbd, pku_mmd, berkeley_mhad, mmact or synthetic; or a recipe that uses it.",
+        ),
+    ],
+    data: DataOption = None,
+    modalities: Annotated[
+        list[str] | None, typer.Option("--modality", help="Repeatable; default all of the data set.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Read only the headers of videos: presence, size, number of frames.")
+    ] = False,
+    settings: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Read every recording: what is complete, missing or damaged. Exit code 1 when something cannot be used.
+
+    Of a recipe only its own modalities are read, and it is told whether its training could start (exit code 1 if not).
+    """
+    from kd_edge.data import open_dataset
+    from kd_edge.data.check import check
+
+    recipe = _recipe(kind, settings)
+    dataset = open_dataset(_data_config(kind) if recipe is None else recipe.data, data)
+    wanted: dict[str, Any] = {}
+    if recipe is not None:
+        modalities = modalities or recipe.modalities
+        held_out = {"validation_subjects": recipe.validation_subjects, "validation_trials": recipe.validation_trials}
+        wanted = {"split": recipe.split, **held_out}
+    with progress_bar(err) as bar:
+        task = bar.add_task("reading", total=None)
+        report = check(
+            dataset,
+            modalities,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            quick=quick,
+            **wanted,
+        )
+    if json_:
+        print_json(report)
+    else:
+        out.print(data_report(report))
+    if not (report.faultless and report.trainable):
+        raise typer.Exit(1)
+
+
+@app.command("prepare", epilog="Example:  kd-edge data prepare utd_mhad_pose_to_depth --data ~/data/utd-mhad")
+def data_prepare(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE")],
+    data: DataOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Decode a recipe's recordings into the frame cache, so that training starts at once."""
+    from kd_edge.train.inputs.material import gather_material
+    from kd_edge.train.recipe import Recipe
+
+    config = recipes.load("train", recipe, Recipe, settings or ())
+    with TrainingDisplay(err) as display:
+        material = gather_material(config, data, display.decoding)
+    out.print(material_report(material))
+
+
+@app.command("synth", epilog="Example:  kd-edge data synth --out figures --clips-per-class 2")
+def data_synth(
+    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="New or empty folder.")],
+    clips: Annotated[int, typer.Option("--clips-per-class", min=1)] = 2,
+    subjects: Annotated[int, typer.Option("--subjects", min=2)] = 4,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+) -> None:
+    """Write clips of the generated figure as files to look at or replay: RGB video, infrared .npy, labels.csv."""
+    from kd_edge.data.check import write_synthetic
+    from kd_edge.data.synthetic.dataset import Synthetic
+
+    dataset = Synthetic(clips_per_class=clips, subjects=subjects, seed=seed)
+    with progress_bar(err) as bar:
+        task = bar.add_task("drawing", total=None)
+        files = write_synthetic(
+            folder, dataset, progress=lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    example = next(file for file in files if file.suffix == ".npy")
+    out.print(f"{len(dataset.samples)} clips in {folder}; replay one: kd-edge run --camera replay:{example}")
+
+
+@app.command("glove", epilog="Example:  kd-edge data glove sakdn_utd_mhad --from glove.840B.300d.txt")
+def data_glove(
+    name: Annotated[str, typer.Argument(metavar="RECIPE")],
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from", metavar="FILE", help="Word vectors as text (GloVe, word2vec, gzipped or not), or glove-6b-50d."
+        ),
+    ],
+    target: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Text file to write; default the import folder.")
+    ] = None,
+    data: DataOption = None,
+    settings: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    r"""Copy the vectors of a recipe's class names out of a big file, under the name its \[semantics] has for them.
+
+    The default name is the recipe's. A source without the words that were imported before is refused. No network.
+    """
+    from kd_edge.data import open_dataset
+    from kd_edge.data.words.class_vectors import SemanticsConfig, import_name, import_vectors
+    from kd_edge.train.recipe import Recipe
+
+    recipe = recipes.load("train", name, Recipe, settings or ())
+    semantics = recipe.semantics or SemanticsConfig()
+    with progress_bar(err) as bar:
+        task = bar.add_task("reading", total=None)
+        found = import_vectors(
+            source,
+            import_name(semantics, recipe.name),
+            open_dataset(recipe.data, data).labels,
+            semantics,
+            out=target,
+            data_root=data,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if json_:
+        print_json(found._asdict())
+        return
+    rows = [(label, " ".join(known), " ".join(found.unknown[label])) for label, known in found.known.items()]
+    out.print(table(("class", "words", "unknown"), rows))
+    out.print(f"{found.size} values each in {found.path}; in a recipe: semantics.vectors = '{found.name}'")
+
+
+def _recipe(kind: str, settings: list[str] | None) -> Recipe | None:
+    """The recipe of that name, unless it is a kind of data set."""
+    if kind.endswith(".toml") or kind in recipes.names("train"):
+        from kd_edge.train.recipe import Recipe
+
+        return recipes.load("train", kind, Recipe, settings or ())
+    if settings:
+        raise ConfigError(
+            f"--set with '{kind}', which is no recipe", "a recipe", "name a recipe that uses the data set"
+        )
+    return None
+
+
+REMARKS = 12
+"""So many remarks on a data set are printed; the rest is a count."""
+
+
+def data_report(report: Report) -> RenderableType:
+    """What is complete, missing and damaged."""
+    rows = [
+        (
+            m.modality,
+            str(m.usable),
+            str(len(m.unusable)),
+            " / ".join(map(str, m.frames)),
+            " / ".join(f"{s:.1f}" for s in m.seconds),
+        )
+        for m in report.modalities
+    ]
+    header = ("modality", "usable", "unusable", "frames min / median / max", "seconds")
+    classes = list(report.per_class.values())
+    lines = [
+        f"{report.dataset}: {report.samples} samples, {report.complete} complete, {len(report.per_class)} classes "
+        f"({min(classes)} to {max(classes)} samples each), {len(report.per_subject)} subjects"
+    ]
+    gaps = faults(report.gaps, "of the complete data set are not here")
+    broken = faults({n: why for m in report.modalities for n, why in m.unusable.items()}, "cannot be used")
+    notes = [f"  {escape(remark)}" for remark in report.remarks[:REMARKS]]
+    if len(report.remarks) > REMARKS:
+        notes.append(f"  and {len(report.remarks) - REMARKS} more remarks (all with --json)")
+    if report.quick:
+        notes.append("  headers only: damage inside a file is found without --quick")
+    verdict = [] if report.split is None else [_split(report.split)]
+    faulty = [text.lstrip("\n") for text in (gaps, broken) if text]
+    return Group(*lines, *notes, table(header, rows), *faulty, *verdict)
+
+
+def _split(split: SplitReport) -> str:
+    """Whether a recipe's training could start."""
+    if split.fault is not None:
+        return f"[red]split {escape(split.name)}: training cannot start:[/red] {escape(split.fault)}"
+    sides = f"{split.train} training, {split.validation} validation and {split.test} test samples"
+    return f"split {escape(split.name)}: training can start, with {sides}"
+
+
+def material_report(prepared: Material) -> str:
+    """The frame caches and signals of a recipe."""
+    lines = [f"{stage}: {cache}" for stage, cache in prepared.caches.items()]
+    lines += [f"{sensor}: {count} training samples lack it" for sensor, count in prepared.lacking.items() if count]
+    return "\n".join(lines) + faults(prepared.skipped, "cannot be used")
+
+
+@app.command(
+    "examples",
+    epilog="Examples:  kd-edge data examples synthetic --out classes.png  |  "
+    "kd-edge data examples utd_mhad --classes 'wave,sit to stand' --modalities depth,pose --out classes.png",
+)
+def data_examples(
+    source: Annotated[str, typer.Argument(metavar="KIND|RECIPE", help="A kind of data set, or a recipe's.")],
+    picture: Annotated[Path, typer.Option("--out", metavar="FILE", help="The PNG to write.")],
+    data: DataOption = None,
+    classes: Annotated[
+        str | None, typer.Option("--classes", metavar="A,B", help="Names, with commas between; default the first 10.")
+    ] = None,
+    modalities: Annotated[
+        str | None, typer.Option("--modalities", metavar="A,B", help="Default all that are made of images.")
+    ] = None,
+    frames: Annotated[int, typer.Option("--frames", min=1, max=64, help="Frames per clip.")] = 6,
+) -> None:
+    """Draw what the classes look like: a row of frames per class and camera."""
+    from kd_edge.data import open_dataset
+    from kd_edge.pictures.examples import class_examples, draw_examples
+
+    check_png(picture)
+    dataset = open_dataset(_data_config(source), data)
+    with progress_bar(err) as bar:
+        task = bar.add_task("classes", total=None)
+        found = class_examples(
+            dataset,
+            classes=split_names(classes, dataset.labels),
+            modalities=None if modalities is None else [name.strip() for name in modalities.split(",")],
+            frames=frames,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    draw_examples(found, f"{dataset.name}: {frames} evenly spaced frames of one clip", picture)
+    out.print(f"{len(found)} rows in {picture}")
+
+
+def check_png(path: Path) -> None:
+    """Refuse a picture's file name of another kind."""
+    if path.suffix.lower() != ".png":
+        raise ConfigError(f"--out {path}", "a file name ending in .png", f"--out {path.with_suffix('.png')}")
+
+
+def split_names(names: str | None, labels: tuple[str, ...]) -> list[str] | None:
+    """Names between commas; a class whose own name has a comma is found as a whole."""
+    if names is None:
+        return None
+    return [names] if names in labels else [name.strip() for name in names.split(",")]
+
+
+def _data_config(source: str) -> Any:
+    """The settings of a kind of data set as they are by default, or of a recipe."""
+    from pydantic import BaseModel
+
+    from kd_edge.data import DataConfig
+
+    class Wanted(BaseModel):
+        data: DataConfig
+
+    kinds = [str(model.model_fields["kind"].default) for model in typing.get_args(typing.get_args(DataConfig)[0])]
+    if source in kinds:
+        return recipes.validate({"data": {"kind": source}}, Wanted, "data set").data
+    known = recipes.names("train")
+    if source not in known and not source.endswith(".toml"):
+        raise ConfigError(
+            f"no data set or recipe '{source}'{did_you_mean(source, [*kinds, *known])}",
+            f"one of {', '.join(kinds)}, or a recipe",
+            "kd-edge recipes list shows the recipes; a path ending in .toml works too",
+        )
+    from kd_edge.train.recipe import Recipe
+
+    return recipes.load("train", source, Recipe).data

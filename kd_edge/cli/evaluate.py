@@ -1,0 +1,178 @@
+"""The verb evaluate: trimmed clips, the stream they make, or the long videos they were cut from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Group, RenderableType
+from rich.markup import escape
+
+from kd_edge import recipes
+from kd_edge.cli.console import DataOption, JsonOption, err, faults, out, print_json, table
+from kd_edge.cli.progress import progress_bar
+from kd_edge.errors import ConfigError
+
+if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
+    from kd_edge.evaluate import Evaluation
+    from kd_edge.evaluate.joined import Score
+    from kd_edge.evaluate.untrimmed import DetectionEvaluation, DetectionScore
+
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog="Examples:  kd-edge evaluate student.onnx --streaming --data ~/data/utd-mhad  |  kd-edge evaluate runs/mine"
+    "  |  kd-edge evaluate student.onnx --detection --write found --data ~/data/pku-mmd"
+)
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="RUN|ARTIFACT")],
+    data: DataOption = None,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", metavar="NAME", help="Protocol; default the one it was trained under."),
+    ] = None,
+    streaming: Annotated[
+        bool, typer.Option("--streaming", help="Also join each subject's test clips into one stream.")
+    ] = False,
+    detection: Annotated[
+        bool, typer.Option("--detection", help="Instead find the actions in the long videos (pku_mmd).")
+    ] = False,
+    threshold: Annotated[
+        float | None,
+        typer.Option("--threshold", metavar="P", help="Detection: least probability of a proposal; default 0.1."),
+    ] = None,
+    iou: Annotated[
+        float | None, typer.Option("--iou", metavar="O", help="Detection: least overlap of a match; default 0.5.")
+    ] = None,
+    scales: Annotated[
+        list[float] | None,
+        typer.Option("--scale", metavar="X", help="Detection: window length in trained ones, repeatable; default 1."),
+    ] = None,
+    proposals: Annotated[
+        str | None,
+        typer.Option("--proposals", metavar="KIND", help="Detection: merged runs (the default), or windows."),
+    ] = None,
+    write: Annotated[
+        Path | None,
+        typer.Option("--write", metavar="DIR", help="Detection: what was found, as PKU-MMD's evaluator reads it."),
+    ] = None,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Of the engine.")] = 1,
+    json_: JsonOption = False,
+) -> None:
+    """Score a model on the test clips of its data set, or on the long videos they were cut from."""
+    given = {"threshold": threshold, "scales": scales or None, "proposals": proposals}
+    chosen = {key: value for key, value in given.items() if value is not None}
+    if detection:
+        if streaming:
+            raise ConfigError("--detection with --streaming", "one of them", "evaluate twice")
+        _detect(model, data, split, chosen, 0.5 if iou is None else iou, write, threads, json_)
+        return
+    if chosen or iou is not None or write is not None:
+        raise ConfigError(
+            "--threshold, --iou, --scale, --proposals or --write without --detection", "both", "add --detection"
+        )
+    from kd_edge.evaluate import evaluate as evaluate_model
+
+    with progress_bar(err) as bar:
+        task = bar.add_task("test clips", total=None)
+        result = evaluate_model(
+            model,
+            data_root=data,
+            split=split,
+            streaming=streaming,
+            threads=threads,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if json_:
+        print_json(result)
+    else:
+        out.print(evaluation_report(result))
+
+
+def _detect(
+    model: Path,
+    data: Path | None,
+    split: str | None,
+    chosen: dict[str, Any],
+    iou: float,
+    write: Path | None,
+    threads: int,
+    json_: bool,
+) -> None:
+    from kd_edge.evaluate import detect
+    from kd_edge.evaluate.spotting import Spotting
+
+    settings = recipes.validate(chosen, Spotting, "--detection")
+    with progress_bar(err) as bar:
+        task = bar.add_task("long videos", total=None)
+        result = detect(
+            model,
+            data_root=data,
+            split=split,
+            settings=settings,
+            iou=iou,
+            threads=threads,
+            write=write,
+            progress=lambda frames, done, total: bar.update(task, completed=done, total=total, note=f"{frames} frames"),
+        )
+    if json_:
+        print_json(result)
+    else:
+        out.print(detection_report(result))
+        if write is not None:
+            out.print(f"proposals in {write}, one file per video")
+
+
+def evaluation_report(result: Evaluation) -> RenderableType:
+    """Clip by clip, and as a stream."""
+    scores: list[tuple[str, Score | None]] = [("clip by clip", result.clip)]
+    clip = result.clip
+    lines = [f"clip by clip: mAP {clip.map:.1%}, top 5 {clip.top5:.1%}, calibration error {clip.ece:.3f}"]
+    if result.streaming is not None:
+        stream = result.streaming
+        scores += [
+            ("streaming, every clip", stream.every),
+            ("streaming, clips that fill the window", stream.window_filled),
+            ("streaming, clips shorter than the window", stream.shorter),
+        ]
+        lines.append(
+            f"{stream.frames} frames at {stream.frames_per_second:.0f} frames/s; {stream.unlabelled} clips without a "
+            f"label (counted as wrong), {stream.unknown} below the unknown threshold"
+        )
+    rows = [(name, str(s.clips), f"{s.accuracy:.1%}", f"{s.macro_f1:.1%}") for name, s in scores if s is not None]
+    title = f"{result.model} ({result.precision}) on {result.dataset}, split {result.split}, {result.modality}"
+    lines.append(f"window {result.clip_seconds:.2f} s{faults(result.skipped, 'could not be read')}")
+    return Group(escape(title), table(("", "clips", "accuracy", "macro F1"), rows), *lines)
+
+
+def detection_report(result: DetectionEvaluation) -> RenderableType:
+    """What was found in long videos."""
+    scores: list[tuple[str, DetectionScore | None]] = [
+        ("all proposals", result.every),
+        (f"proposals of at least {result.unknown_threshold:.2f}", result.confident),
+    ]
+    rows = [
+        (
+            name,
+            str(s.proposals),
+            *(f"{value:.3f}" for value in (s.ap, s.f1, s.map_action, s.map_video, s.two_d_ap)),
+        )
+        for name, s in scores
+        if s is not None
+    ]
+    header = ("", "proposals", "AP", "F1", "mAP_action", "mAP_video", "2D-AP")
+    windows = ", ".join(f"{scale * result.clip_seconds:.2f}" for scale in result.settings.scales)
+    title = f"{result.model} ({result.precision}) on {result.dataset}, split {result.split}, {result.modality}"
+    lines = [
+        f"{result.videos} long videos, {result.actions} actions, overlap {result.iou:g}; "
+        f"{result.without_proposal} videos without a proposal (they count 0)",
+        f"windows of {windows} s, {result.settings.proposals} from probability {result.settings.threshold:g}; "
+        f"{result.frames} frames at {result.frames_per_second:.0f} frames/s",
+    ]
+    if result.confident is None:
+        lines.append("F1 depends on --threshold, which is not fitted: choose it on training videos")
+    unread = faults(result.skipped, "could not be read (they count 0)")
+    return Group(escape(title), table(header, rows), *lines, *([unread.lstrip("\n")] if unread else []))

@@ -1,0 +1,87 @@
+"""The verb recipes: list, show, copy, layers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from kd_edge import recipes
+from kd_edge.cli.console import JsonOption, SetOption, out, print_json
+from kd_edge.errors import ConfigError
+
+if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
+    from kd_edge.models.layers import Layer
+
+
+app = typer.Typer(no_args_is_help=True, help="List, show and copy the recipes that [b]train[/b] reads.")
+
+
+@app.command("list")
+def recipes_list(json_: JsonOption = False) -> None:
+    """List all recipes, your own first when names collide."""
+    found = {name: recipes.find("train", name) for name in recipes.names("train")}
+    if json_:
+        print_json(found)
+        return
+    for name, path in found.items():
+        comment = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+        out.print(f"[b]{name}[/b]  {comment}")
+
+
+@app.command("show")
+def recipes_show(name: str) -> None:
+    """Print a recipe."""
+    sys.stdout.write(recipes.find("train", name).read_text(encoding="utf-8"))
+
+
+@app.command("copy")
+def recipes_copy(name: str) -> None:
+    """Copy a recipe to ./train/recipes, where you can edit it."""
+    source = recipes.find("train", name)
+    target = Path("train") / "recipes" / source.name
+    if target.exists():
+        raise ConfigError(f"{target} is already there", "no file of that name", "edit it, or rename it first")
+    from kd_edge.files import replacing
+
+    with replacing(target, ConfigError) as file:
+        file.write(source.read_bytes())
+    out.print(f"{target}  (train it with: kd-edge train {source.stem})")
+
+
+@app.command("layers", epilog="Example:  kd-edge recipes layers quickstart --teacher")
+def recipes_layers(
+    name: Annotated[str, typer.Argument(metavar="RECIPE")],
+    teacher: Annotated[bool, typer.Option("--teacher", help="The teacher's instead of the student's.")] = False,
+    depth: Annotated[int, typer.Option("--depth", min=1, help="Deepest level shown; taps may lie deeper.")] = 2,
+    settings: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """List a network's layers by module path, with their outputs' shapes and the losses that look at them.
+
+    The paths are what student_layers and teacher_layers of a loss name. Needs no recordings.
+    """
+    from kd_edge.train.distil.listing import recipe_layers
+    from kd_edge.train.recipe import Recipe
+
+    recipe = recipes.load("train", name, Recipe, settings or ())
+    every, taps = recipe_layers(recipe, "teacher" if teacher else "student")
+    tapped = {path for paths in taps.values() for path in paths}
+    found = [layer for layer in every if json_ or layer.path in tapped or layer.path.count(".") < depth]
+    if json_:
+        print_json({"layers": found, "losses": taps})
+    else:
+        out.print(layer_table(found, taps))
+
+
+def layer_table(found: Sequence[Layer], taps: Mapping[str, Sequence[str]]) -> Table:
+    """Every layer of a model, with what looks at it."""
+    table = Table("layer", "kind", "output for one clip", "looked at by")
+    for layer in found:
+        users = ", ".join(name for name, paths in taps.items() if layer.path in paths)
+        table.add_row(layer.path, layer.kind, "-" if layer.shape is None else str(layer.shape), users)
+    return table

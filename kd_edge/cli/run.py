@@ -1,0 +1,98 @@
+"""The verb run: live labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from kd_edge.cli.console import err
+from kd_edge.errors import ConfigError
+
+if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
+    from kd_edge.runtime.stream import Statistics
+
+app = typer.Typer()
+
+
+def stream_summary(statistics: Statistics, window_seconds: float, acted: int, right: int) -> str:
+    """How a stream went."""
+    states = ", ".join(f"{count} {state}" for state, count in statistics.labels.items())
+    text = f"{statistics.pushed} frames labelled ({states or 'no label'}), {statistics.fps:.1f} frames/s"
+    for count, what in ((statistics.dropped, "frames dropped"), (statistics.reconnects, "reconnects")):
+        if count:
+            text += f", {count} {what}"
+    if set(statistics.labels) == {"warming"}:
+        text += f"\n[yellow]no label:[/yellow] the window of {window_seconds:.2f} s was never full (too short, or gaps)"
+    if acted:
+        text += f"; {right} of {acted} labels right ({right / acted:.0%})"
+    for sink, fault in statistics.sink_faults.items():
+        text += f"\n[red]sink {escape(sink)} stopped:[/red] {escape(fault)}"
+    return text
+
+
+@app.command(
+    epilog="Examples:  kd-edge run --camera ir0  |  kd-edge run --camera synthetic: --duration 20  |  "
+    "kd-edge run --camera replay:clip_depth.mat --model student.onnx --sink jsonl:-"
+)
+def run(
+    camera: Annotated[str, typer.Option("--camera", "-c", metavar="NAME|URI", help="kd-edge cameras shows them.")],
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", "-m", metavar="FILE", help="Artifact; default the newest here, else the bundled one."),
+    ] = None,
+    sinks: Annotated[
+        list[str] | None,
+        typer.Option("--sink", metavar="URI", help="terminal: or jsonl:PATH, repeatable. Default terminal:"),
+    ] = None,
+    duration: Annotated[
+        float | None,
+        typer.Option("--duration", metavar="S", min=0.1, help="Stop after so many seconds."),
+    ] = None,
+    realtime: Annotated[bool, typer.Option("--realtime", help="Pace a recording by its time stamps.")] = False,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Of the engine.")] = 1,
+    provider: Annotated[str, typer.Option("--provider", help="cpu or cuda.")] = "cpu",
+    strict: Annotated[bool, typer.Option("--strict", help="Make any fallback an error.")] = False,
+    accept: Annotated[
+        bool, typer.Option("--accept-self-test", help="Run a model that fails its self-test; labels are 'degraded'.")
+    ] = False,
+    notify: Annotated[bool, typer.Option("--notify", help="Report to systemd (READY, WATCHDOG).")] = False,
+) -> None:
+    """Live labels from a camera; Ctrl-C stops."""
+    import time
+
+    from kd_edge.artifact import default_model
+    from kd_edge.runtime.stream import interrupt_on_sigterm, stream
+
+    if provider not in ("cpu", "cuda"):
+        raise ConfigError(f"--provider {provider}", "cpu or cuda", "correct it")
+    path = model or default_model()
+    err.print(f"model {path}")
+    labels = stream(
+        model=path,
+        camera=camera,
+        realtime=realtime,
+        sinks=sinks or ["terminal:"],
+        threads=threads,
+        provider="cuda" if provider == "cuda" else "cpu",
+        strict=strict,
+        self_test="accept" if accept else "raise",
+        notify=notify,
+    )
+    acted = right = 0
+    start = time.monotonic()
+    try:
+        with interrupt_on_sigterm(), labels:
+            for prediction in labels:
+                if prediction.label is not None and prediction.truth is not None:
+                    acted += 1
+                    right += prediction.label == prediction.truth
+                if duration is not None and time.monotonic() - start > duration:
+                    break
+    except KeyboardInterrupt:
+        if not hasattr(labels, "recognizer"):  # while the model was loading
+            raise typer.Exit(130) from None
+    window_seconds = labels.recognizer.manifest.clip_seconds
+    err.print(stream_summary(labels.statistics, window_seconds, acted, right))

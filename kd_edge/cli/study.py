@@ -1,0 +1,297 @@
+"""The verb study: whole tables run, reported and drawn."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from kd_edge import recipes
+from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, out, print_json
+from kd_edge.cli.data import check_png
+from kd_edge.cli.progress import TrainingDisplay
+from kd_edge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from kd_edge.pictures.confusion import ConfusedPair
+    from kd_edge.study.plan import Planned, RowConfig, StudyConfig
+
+app = typer.Typer(no_args_is_help=True, help="Run whole tables, and print what came out beside what was published.")
+
+NameArgument = Annotated[str, typer.Argument(metavar="STUDY", help="Name or path; kd-edge study list.")]
+RowsOption = Annotated[
+    str | None, typer.Option("--rows", metavar="A,B", help="Only these rows; kd-edge study show STUDY names them.")
+]
+SplitsOption = Annotated[str | None, typer.Option("--splits", metavar="A,B", help="Only these protocols.")]
+SeedsOption = Annotated[str | None, typer.Option("--seeds", metavar="0,1", help="Instead of the study's.")]
+FolderOption = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Folder of the runs; default runs/studies/STUDY.")
+]
+PageOption = Annotated[
+    Path | None, typer.Option("--into", metavar="FILE", help="Markdown page whose marked place is replaced.")
+]
+
+
+@app.command("list")
+def study_list(json_: JsonOption = False) -> None:
+    """List all studies, your own first when names collide."""
+    from kd_edge.study.plan import load_study, plan
+
+    found = {name: load_study(name) for name in recipes.names("study")}
+    if json_:
+        print_json(found)
+        return
+    for name, study in found.items():
+        read = sum(not row.runs for row in study.rows)
+        only = f" ({read} only read)" if read else ""
+        out.print(f"[b]{name}[/b]  {study.title}: {len(study.rows)} rows{only}, {len(plan(study))} runs")
+
+
+@app.command("show", epilog="Examples:  kd-edge study show mgcam_table1  |  kd-edge study show mgcam_table1 --row at")
+def study_show(
+    name: NameArgument,
+    row: Annotated[str | None, typer.Option("--row", metavar="NAME", help="Print this row's resolved recipe.")] = None,
+) -> None:
+    """Show a study's rows, or the complete recipe of one of them, ready for kd-edge train."""
+    from kd_edge.study.plan import load_study, plan
+
+    study = load_study(name)
+    if row is not None:
+        sys.stdout.write(recipes.to_toml(plan(study, rows=[row])[0].config))
+        return
+    out.print(overview(study, plan(study)))
+
+
+@app.command(
+    "run",
+    epilog="Examples:  kd-edge study run mgcam_table3 --data ~/data/ntu  |  kd-edge study run utd_mhad_methods --rows "
+    "at,sp --seeds 0,1,2  |  kd-edge study run mgcam_table1 --dry-run",
+)
+def study_run(
+    name: NameArgument,
+    data: DataOption = None,
+    rows: RowsOption = None,
+    splits: SplitsOption = None,
+    seeds: SeedsOption = None,
+    settings: SetOption = None,
+    folder: FolderOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Take one step of every row on a few clips; write nothing.")
+    ] = False,
+) -> None:
+    """Train every row that is not there yet; interrupted trainings go on, a shared teacher is trained once."""
+    from kd_edge.study.plan import load_study, plan
+    from kd_edge.study.runner import Skipped, Started, run_study
+
+    runs = plan(
+        load_study(name), rows=_names(rows), splits=_names(splits), seeds=_numbers(seeds), overrides=settings or ()
+    )
+    if dry_run:
+        _rehearse(runs, data)
+        return
+    place = folder or _folder(name)
+    display = TrainingDisplay(err)
+    with display:
+        events = run_study(runs, place, data_root=data, progress=display.decoding)
+        for event in display.watch(events):
+            if isinstance(event, Skipped):
+                out.print(f"{event.planned.name}: there already, {event.folder}")
+            elif isinstance(event, Started):
+                shared = f", teacher of {event.teacher_run}" if event.teacher_run else ""
+                out.print(f"[b]{event.planned.name}[/b] ({event.number} of {event.total}): {event.folder}{shared}")
+                display.restart()
+    out.print(f"the table: [b]kd-edge study report {name}" + (f" --out {folder}[/b]" if folder else "[/b]"))
+
+
+@app.command("report", epilog="Example:  kd-edge study report mgcam_table1 --into docs/RESULTS.md --place table1")
+def study_report(
+    name: NameArgument,
+    seeds: SeedsOption = None,
+    settings: SetOption = None,
+    folder: FolderOption = None,
+    page: PageOption = None,
+    place: Annotated[str | None, typer.Option("--place", help="Name of the marked place; default the study's.")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Print a study's table: published figure, mean and spread over the seeds, every seed; rows not run say so."""
+    from kd_edge.study.plan import load_study
+    from kd_edge.study.report import report, report_markdown
+
+    study = load_study(name)
+    lines = report(study, folder or _folder(name), seeds=_numbers(seeds), overrides=settings or ())
+    if json_:
+        print_json(lines)
+        return
+    _write(report_markdown(study, lines), page, place or Path(name).stem, len(lines))
+
+
+@app.command("table")
+def study_table(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.")],
+    page: PageOption = None,
+    place: Annotated[str, typer.Option("--place", help="Name of the marked place: <!-- NAME -->.")] = "runs",
+    json_: JsonOption = False,
+) -> None:
+    """Write the test results of finished runs as one table.
+
+    Example: kd-edge study table runs/teacher-and-student runs/alone --into docs/RESULTS.md --place utd-mhad
+    """
+    from kd_edge.study.table import markdown
+    from kd_edge.study.table import rows as read_rows
+
+    found = read_rows(runs)
+    if json_:
+        print_json(found)
+        return
+    _write(markdown(found), page, place, len(found))
+
+
+def _write(text: str, page: Path | None, place: str, rows: int) -> None:
+    """To standard output, or between a page's markers."""
+    from kd_edge.study.table import write_between_markers
+
+    if page is None:
+        sys.stdout.write(text)
+        return
+    write_between_markers(text, page, place)
+    out.print(f"{rows} rows in {page}")
+
+
+def _rehearse(runs: Sequence[Planned], data: Path | None) -> None:
+    """One step of every recipe; the first row that cannot start ends it."""
+    from kd_edge.study.classical import check_comparator
+    from kd_edge.train.recipe import Recipe
+    from kd_edge.train.rehearsal import rehearse
+
+    for planned in runs:
+        if not isinstance(planned.config, Recipe):
+            counts = check_comparator(planned.config, data)
+            out.print(f"{planned.name}: {planned.config.kind}, {counts[0]} training, {counts[1]} test clips")
+            continue
+        with TrainingDisplay(err) as display:
+            result = rehearse(planned.config, data, progress=display.decoding)
+        terms = " ".join(f"{key} {value:.3g}" for key, value in result.losses.items())
+        out.print(f"{planned.name}: {terms}; {result.steps_per_epoch} steps an epoch, {result.seconds:.1f} s each")
+
+
+def _folder(name: str) -> Path:
+    return Path("runs") / "studies" / Path(name).stem
+
+
+def _names(text: str | None) -> list[str]:
+    return [] if text is None else [part.strip() for part in text.split(",")]
+
+
+def _numbers(text: str | None) -> list[int]:
+    parts = _names(text)
+    if not all(part.isdigit() for part in parts):
+        raise ConfigError(f"--seeds {text}", "numbers with commas between, for example 0,1,2", "correct it")
+    return [int(part) for part in parts]
+
+
+def overview(config: StudyConfig, runs: Sequence[Planned]) -> Table:
+    """Rows of a study and what each of them trains."""
+    table = Table("row", "title", "what", *(f"{split}: published" for split in config.splits), title=config.title)
+    for row in config.rows:
+        published = (str(row.published.get(split, "-")) for split in config.splits)
+        table.add_row(row.name, row.title, _what(row, runs), *published)
+    return table
+
+
+def _what(row: RowConfig, runs: Sequence[Planned]) -> str:
+    """What a row trains, or why it trains nothing."""
+    if row.needs:
+        return f"not run: needs {row.needs}"
+    if row.of is not None:
+        return f"read of {row.of}: {row.network}"
+    config = next(run.config for run in runs if run.row is row)
+    losses = getattr(config, "losses", None)
+    return getattr(config, "kind", None) or " + ".join(["CE", *(loss.kind for loss in losses or ())])
+
+
+@app.command(
+    "confusion", epilog="Example:  kd-edge study confusion runs/distilled --against runs/alone --out confusion.png"
+)
+def study_confusion(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    picture: Annotated[Path, typer.Option("--out", metavar="FILE", help="The PNG to write.")],
+    stage: Annotated[str, typer.Option("--stage", help="student or teacher.")] = "student",
+    against: Annotated[
+        Path | None, typer.Option("--against", metavar="RUN", help="Another run; what changed is drawn beside it.")
+    ] = None,
+    most: Annotated[int, typer.Option("--pairs", min=1, help="So many most confused pairs are printed.")] = 10,
+    json_: JsonOption = False,
+) -> None:
+    """Draw a run's confusion matrix in percent and name the most confused pairs of classes."""
+    from kd_edge.pictures.confusion import confused_pairs, confusion_of, draw_confusion
+    from kd_edge.study.table import read_summary
+
+    check_png(picture)
+    drawn = confusion_of(read_summary(run), stage, run)
+    other = None if against is None else confusion_of(read_summary(against), stage, against)
+    pairs = confused_pairs(drawn, other, most)
+    draw_confusion(drawn, picture, other)
+    if json_:
+        print_json(pairs)
+    else:
+        out.print(confused_report(pairs))
+        out.print(f"confusion in {picture}")
+
+
+@app.command(
+    "sensitivity",
+    epilog="Examples:  kd-edge study sensitivity sakdn_table9_mmact --published --out weights.png  |  kd-edge "
+    "study sensitivity sakdn_table9_mmact --x semantic --y gsdm --colour soft_target --polar --out settings.png",
+)
+def study_sensitivity(
+    name: Annotated[str, typer.Argument(metavar="STUDY", help="Name or path; kd-edge study list.")],
+    picture: Annotated[Path, typer.Option("--out", metavar="FILE", help="The PNG to write.")],
+    x: Annotated[
+        str, typer.Option("--x", metavar="KEY", help="First axis: a loss (its weight), LOSS.OPTION, or a recipe's key.")
+    ] = "soft_target",
+    y: Annotated[str, typer.Option("--y", metavar="KEY", help="Second axis.")] = "gsdm",
+    colour: Annotated[str, typer.Option("--colour", metavar="KEY", help="Drawn as colour.")] = "semantic",
+    published: Annotated[bool, typer.Option("--published", help="Also draw the published figures.")] = False,
+    polar: Annotated[
+        bool, typer.Option("--polar", help="First key as angle, second as radius, as in the paper.")
+    ] = False,
+    runs: Annotated[
+        Path | None, typer.Option("--runs", metavar="DIR", help="Folder of the runs; default runs/studies/STUDY.")
+    ] = None,
+    seeds: SeedsOption = None,
+    settings: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Draw how a study's result depends on three settings of its rows: two axes, colour, and size for the result."""
+    from kd_edge.pictures.sensitivity import draw_sensitivity
+    from kd_edge.study.plan import load_study
+    from kd_edge.study.sensitivity import settings as read_settings
+    from kd_edge.study.sensitivity import title
+
+    check_png(picture)
+    study, keys = load_study(name), (x, y, colour)
+    place = runs or Path("runs") / "studies" / Path(name).stem
+    panels = read_settings(study, place, keys, published=published, seeds=_numbers(seeds), overrides=settings or ())
+    draw_sensitivity(
+        panels, (title(x), title(y), title(colour)), f"{study.metric}, %", study.title, picture, polar=polar
+    )
+    if json_:
+        print_json(panels)
+    else:
+        out.print(f"{sum(map(len, panels.values()))} points in {picture}")
+
+
+def confused_report(pairs: Sequence[ConfusedPair]) -> str:
+    """One line per pair: what was taken for what, how often."""
+    if not pairs:
+        return "no clip was taken for another class"
+    return "\n".join(
+        f"{escape(p.true)} taken for {escape(p.predicted)}  {p.share:.0%} ({p.clips} clips)"
+        + ("" if p.change is None else f", {100 * p.change:+.0f} points")
+        for p in pairs
+    )

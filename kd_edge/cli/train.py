@@ -1,0 +1,143 @@
+"""The verb train: a run, or a dry run of one."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from kd_edge import recipes
+from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, out, print_json, table
+from kd_edge.cli.progress import TrainingDisplay
+from kd_edge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from kd_edge.train.recipe import Recipe
+    from kd_edge.train.rehearsal import Rehearsal
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog="Examples:  kd-edge train  |  kd-edge train utd_mhad_pose_to_depth --data ~/data/utd-mhad  |  "
+    "kd-edge train quickstart --set student.epochs=20 --seed 1  |  kd-edge train --resume"
+)
+def train(
+    recipe: Annotated[
+        str, typer.Argument(metavar="[RECIPE]", help="Name or path; kd-edge recipes list.")
+    ] = "quickstart",
+    data: DataOption = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Run directory; default runs/<recipe>-<time>."),
+    ] = None,
+    settings: SetOption = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Override the recipe's seed.")] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option("--resume", metavar="[RUN]", help="Go on with an interrupted run; default the latest."),
+    ] = None,
+    devices: Annotated[int, typer.Option("--devices", min=1, help="Devices per node.")] = 1,
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="Nodes.")] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Build everything, take one step on a few clips, write nothing.")
+    ] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Train the teacher, then the student; write a run directory."""
+    from kd_edge.rundir import new_run_path
+    from kd_edge.train.recipe import Recipe
+    from kd_edge.train.results.run import latest_unfinished, load_recipe
+    from kd_edge.train.trainer import train as train_run
+
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision the recipe names
+    if resume is None:
+        overrides = [*(settings or ()), *([] if seed is None else [f"seed={seed}"])]
+        config = recipes.load("train", recipe, Recipe, overrides)
+        if dry_run:
+            _rehearse(config, data, json_)
+            return
+        run = folder or new_run_path(Path("runs"), config.name)
+    elif settings or seed is not None or folder is not None or dry_run:
+        raise ConfigError(
+            "--resume with --set, --seed, --out or --dry-run", "--resume alone", "an interrupted run keeps its recipe"
+        )
+    else:
+        run = latest_unfinished() if resume == "latest" else Path(resume)
+        config = load_recipe(run)
+    with TrainingDisplay(err) as display:
+        events = train_run(
+            config,
+            run,
+            data_root=data,
+            resume=resume is not None,
+            devices=devices,
+            nodes=nodes,
+            progress=display.decoding,
+        )
+        summary = display.follow(events)
+    if json_:
+        print_json(summary)
+    else:
+        out.print(training_summary(summary))
+        out.print(f"run {run}\nexport it: [b]kd-edge export {run}[/b]")
+
+
+def _rehearse(config: Recipe, data: Path | None, json_: bool) -> None:
+    from kd_edge.train.rehearsal import rehearse
+
+    with TrainingDisplay(err) as display:
+        result = rehearse(config, data, progress=display.decoding)
+    if json_:
+        print_json(result)
+    else:
+        out.print(rehearsal_report(result))
+
+
+def rehearsal_report(result: Rehearsal) -> Group:
+    """What one step of a recipe looks like."""
+    train, validation, test = result.samples
+    head = [f"{train} training, {validation} validation, {test} test clips; {result.steps_per_epoch} steps an epoch"]
+    head += [f"{name}: clips {shape}, {result.parameters[name]:,} parameters" for name, shape in result.inputs.items()]
+    if "adapters" in result.parameters:
+        head.append(f"adapters of the losses: {result.parameters['adapters']:,} parameters, dropped at export")
+    parts: list[RenderableType] = ["\n".join(head)]
+    if result.student_layers:
+        layers = Table("student's layer", "shape", "teacher's layer", "shape")
+        for mine, theirs in itertools.zip_longest(result.student_layers.items(), result.teacher_layers.items()):
+            layers.add_row(*(str(value) for value in (*(mine or ("", "")), *(theirs or ("", "")))))
+        parts.append(layers)
+    values = Table("loss", "first value", "weight")
+    for name, value in result.losses.items():
+        weight = result.weights.get(name)
+        values.add_row(name, f"{value:.4g}", "" if weight is None else f"{weight:g}")
+    parts += [values, f"one step: {result.seconds:.2f} s on this machine, the first one"]
+    return Group(*parts)
+
+
+def _percent(test: Mapping[str, Any] | None, figure: str) -> str:
+    """A figure of a stage that may be untested, or of a release that did not have it."""
+    return "" if test is None or figure not in test else f"{test[figure]:.1%}"
+
+
+def training_summary(summary: Mapping[str, Any]) -> RenderableType:
+    """Test figures of each stage of a run."""
+    rows = [
+        (
+            f"{name} ({stage['modality']}, {stage['backbone']} + {stage['temporal']})",
+            *(_percent(stage["test"], figure) for figure in ("accuracy", "macro_f1", "map")),
+            f"{stage['selected_epoch']} of {stage['epochs']}",
+            f"{stage['seconds'] / 60:.1f}",
+        )
+        for name, stage in summary["stages"].items()
+    ]
+    protocol = summary["protocol"]
+    where = f"{protocol['dataset']}, split {protocol['split']}"
+    title = f"{where}, {protocol['test_samples']} test clips, seed {summary['seed']}"
+    return Group(title, table(("", "accuracy", "macro F1", "mAP", "epoch", "minutes"), rows))

@@ -1,0 +1,1 @@
+"""The frame cache: decoded once, resized, read by every epoch."""

@@ -1,0 +1,53 @@
+"""Several modalities of the same samples, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kd_edge.data.cache.frames import CachedClip, CachedClips
+from kd_edge.data.dataset import Sample
+from kd_edge.errors import DataError
+
+
+class PairedClips:
+    """Cached clips of several modalities, aligned by sample id.
+
+    Args:
+        caches: One per modality.
+        samples: The samples wanted, for example one side of a split; None takes those of the first cache.
+
+    Attributes:
+        samples: Samples that every modality has, in the given order.
+        dropped: Sample id -> which modality it lacks and why.
+
+    Raises:
+        DataError: No sample is left.
+    """
+
+    def __init__(self, caches: Sequence[CachedClips], samples: Sequence[Sample] | None = None) -> None:
+        self.caches = tuple(caches)
+        wanted = caches[0].samples if samples is None else samples
+        self.dropped: dict[str, str] = {}
+        for sample in wanted:
+            lacking = [c for c in self.caches if sample.id not in c]
+            if lacking:
+                self.dropped[sample.id] = "; ".join(f"{c.modality}: {_reason(c, sample.id)}" for c in lacking)
+        self.samples = tuple(s for s in wanted if s.id not in self.dropped)
+        if not self.samples:
+            why = next(iter(self.dropped.values()), "no sample was asked for")
+            raise DataError(
+                f"no sample has all of {', '.join(c.modality for c in self.caches)}; the first lacks {why}",
+                "samples with every modality",
+                "kd-edge data check",
+            )
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def clips(self, index: int) -> tuple[CachedClip, ...]:
+        """Clips of sample number ``index``, one per cache, in the order of the caches."""
+        return tuple(cache.clip(self.samples[index].id) for cache in self.caches)
+
+
+def _reason(cache: CachedClips, sample_id: str) -> str:
+    return cache.skipped.get(sample_id, "not prepared")

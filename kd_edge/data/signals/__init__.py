@@ -1,0 +1,1 @@
+"""Signals of wearable sensors: files, resampling, what a run loads of them."""

@@ -1,0 +1,276 @@
+"""The generated data set and the endless stream: an articulated figure performs ten actions, RGB and NIR paired.
+
+The data set's figure also wears a watch and carries a telephone.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from kd_edge.data.dataset import (
+    ImageFormat,
+    Sample,
+    SignalFormat,
+    Split,
+    check_split,
+    require_modality,
+    require_split,
+    split_by_subject,
+)
+from kd_edge.data.synthetic import worn_sensors
+from kd_edge.data.synthetic.actions import ACTIONS, LABELS, Manner, join, perform
+from kd_edge.data.synthetic.figure import Array, Body
+from kd_edge.data.synthetic.render import VERSION, Film
+from kd_edge.data.synthetic.scene import VIEWS, Camera, Look
+from kd_edge.errors import ConfigError, DataError, did_you_mean, import_extra
+from kd_edge.types import Clip
+
+MODALITIES = ("rgb", "nir")
+SEATED = ("sit down", "stand up")
+
+
+def generator(*key: object) -> np.random.Generator:
+    """A generator that depends on nothing but the key."""
+    digest = hashlib.sha256(json.dumps(key).encode()).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
+
+
+class _Take(NamedTuple):
+    """What is drawn for one clip."""
+
+    action: str
+    body: Body
+    manner: Manner
+    camera: Camera
+    look: Look
+    frames: int
+    seed: int
+
+
+class Synthetic:
+    """A generated data set; every clip depends on ``seed`` and its sample's id alone.
+
+    Modalities: ``rgb`` (T, H, W, 3) uint8 and ``nir`` (T, H, W) uint8 of the same motion from the same place;
+    ``accelerometer`` (g) and ``gyroscope`` (degree/s) of a watch on the acting hand, and ``accelerometer_phone`` (g) of
+    a telephone in the right pocket, each (T, 3) float32 at 100 Hz; see ``kd_edge.data.synthetic.worn_sensors``.
+
+    Args:
+        clips_per_class: Clips of each action, dealt evenly over the subjects.
+        subjects: Number of different bodies; the last quarter of them is the test side.
+        seed: Of everything random.
+        height_px: Image height.
+        width_px: Image width.
+        fps: Frame rate, 1/s.
+    """
+
+    name = "synthetic"
+    labels = LABELS
+    modalities = (*MODALITIES, *worn_sensors.SENSORS)
+    sensors = tuple(worn_sensors.SENSORS)
+    flip_labels: tuple[int, ...] | None = tuple(range(len(LABELS)))
+
+    def __init__(
+        self,
+        clips_per_class: int = 48,
+        subjects: int = 12,
+        seed: int = 0,
+        height_px: int = 120,
+        width_px: int = 160,
+        fps: float = 30.0,
+    ) -> None:
+        self._seed, self._size, self._fps = seed, (height_px, width_px), fps
+        self._subjects = [f"{i + 1}" for i in range(min(subjects, clips_per_class))]
+        self.samples = tuple(self._sample(label, i) for label in range(len(LABELS)) for i in range(clips_per_class))
+
+    def _sample(self, label: int, i: int) -> Sample:
+        subject, trial = self._subjects[i % len(self._subjects)], i // len(self._subjects) + 1
+        view = tuple(VIEWS)[(trial + i % len(self._subjects) + label) % len(VIEWS)]
+        return Sample(f"a{label + 1}_s{subject}_t{trial}", subject, view, f"{trial}", label)
+
+    def film(self, sample: Sample) -> Film:
+        """The recording, ready to be painted frame by frame."""
+        take = self._take(sample)
+        performance = perform(take.action, take.body, take.manner, np.arange(take.frames) / self._fps)
+        return Film(performance, take.body, take.look, take.camera, *self._size, self._fps, take.seed)
+
+    def _take(self, sample: Sample) -> _Take:
+        action, rng = LABELS[sample.label], generator("clip", self._seed, sample.id)
+        body = Body.draw(generator("body", self._seed, sample.subject))
+        manner, camera = Manner.draw(rng, action), Camera.draw(rng, sample.view)
+        look = Look.draw(rng, chair=action in SEATED, distance=camera.distance)
+        seconds = manner.seconds + manner.delay_s + rng.uniform(-0.08 * manner.seconds, 0.25)
+        frames = max(8, round(seconds * self._fps))
+        return _Take(action, body, manner, camera, look, frames, int(rng.integers(1 << 31)))
+
+    def open(self, sample: Sample, modality: str) -> Clip:
+        """Paint or measure one clip; see ``Dataset.open``."""
+        require_modality(modality, self.modalities, self.name)
+        if modality in worn_sensors.SENSORS:
+            return self._signal(sample, modality)
+        film = self.film(sample)
+        paint = film.rgb if modality == "rgb" else film.nir
+        frames = np.stack([paint(k) for k in range(len(film))])
+        return Clip(frames, np.round(np.arange(len(film)) * 1e9 / self._fps).astype(np.int64))
+
+    def content_key(self, sample: Sample, modality: str) -> str:
+        """Hash of the generator's parameters and version; see ``Dataset.content_key``."""
+        key = [VERSION, self._seed, *self._size, self._fps, sample.id, sample.view, modality]
+        if modality in worn_sensors.SENSORS:
+            key.append(worn_sensors.VERSION)
+        return hashlib.sha256(json.dumps(key).encode()).hexdigest()
+
+    def image_format(self, modality: str) -> ImageFormat:
+        """See ``Dataset.image_format``."""
+        require_modality(modality, self.modalities, self.name)
+        if modality in self.sensors:
+            raise DataError(f"modality '{modality}' of {self.name} is a signal", "an image modality", "use rgb or nir")
+        if modality == "rgb":
+            return ImageFormat("rgb", "uint8", 3, "intensity", (0.0, 255.0), self._fps)
+        return ImageFormat("nir", "uint8", 1, "intensity", (0.0, 255.0), self._fps)
+
+    def signal_format(self, sensor: str) -> SignalFormat:
+        """See ``Wearables.signal_format``."""
+        require_modality(sensor, self.sensors, self.name)
+        return worn_sensors.SENSORS[sensor].signal_format
+
+    def _signal(self, sample: Sample, name: str) -> Clip:
+        """What the worn sensor measures while the clip lasts; everybody wears the watch turned a little."""
+        take, sensor = self._take(sample), worn_sensors.SENSORS[name]
+
+        def joints(times_s: Array) -> Array:
+            return perform(take.action, take.body, take.manner, times_s).joints
+
+        roll = generator("worn", self._seed, sample.subject, sensor.place).normal(0, 0.15)
+        values, stamps = worn_sensors.measure(
+            sensor, joints, (take.frames - 1) / self._fps, left_handed=take.manner.left_handed, roll=roll
+        )
+        return Clip(worn_sensors.with_faults(values, sensor, generator("faults", self._seed, sample.id, name)), stamps)
+
+    def gaps(self) -> dict[str, str]:
+        """None: what is generated is complete."""
+        return {}
+
+    def remarks(self) -> tuple[str, ...]:
+        """See ``Dataset.remarks``; generated data is always whole."""
+        return ()
+
+    def splits(self) -> tuple[str, ...]:
+        """``subjects``: the last quarter of the subjects is the test side."""
+        return ("subjects",)
+
+    def split(self, name: str) -> Split:
+        """See ``Dataset.split``."""
+        require_split(name, self.splits(), self.name)
+        test = self._subjects[-max(1, round(len(self._subjects) / 4)) :]
+        split = split_by_subject(name, self.samples, test)
+        check_split(split, self.labels)
+        return split
+
+
+class SyntheticStream:
+    """An endless recording: a figure repeats one action for eight seconds and goes on to the next.
+
+    Every frame can be asked for in any order and is always the same. After all actions another person takes over; none
+    of them is a subject of a data set.
+
+    Args:
+        modality: ``"nir"`` or ``"rgb"``.
+        seed: Of everything random.
+        height: Image height, pixels.
+        width: Image width, pixels.
+        fps: Frame rate, 1/s.
+        actions: Which actions, in any order; None performs all ten.
+        block_seconds: How long one action is repeated.
+
+    Raises:
+        ConfigError: Unknown modality or action, or impossible size or rate.
+    """
+
+    def __init__(
+        self,
+        modality: str = "nir",
+        seed: int = 0,
+        height: int = 480,
+        width: int = 640,
+        fps: float = 30.0,
+        actions: Sequence[str] | None = None,
+        block_seconds: float = 8.0,
+    ) -> None:
+        self.actions = LABELS if actions is None else tuple(actions)
+        for action in self.actions:
+            _require("action", action, LABELS)
+        _require("modality", modality, MODALITIES)
+        if min(height, width) < 32 or not 1 <= fps <= 240 or block_seconds < 1 or not self.actions:
+            raise ConfigError(
+                f"a synthetic stream of {width}x{height} at {fps} fps with {len(self.actions)} actions",
+                "at least 32x32, 1 to 240 fps, one action for a second",
+                "correct the camera's address",
+            )
+        self.modality, self.height, self.width, self.fps = modality, height, width, fps
+        self._seed = seed
+        self._block = max(1, round(block_seconds * fps))
+        self._shrink = max(1, height // 240)  # large pictures are painted small and enlarged
+        self._film = functools.lru_cache(maxsize=1)(self._make_film)
+
+    def truth(self, k: int) -> str:
+        """Name of the action performed in frame k."""
+        cycle, position = divmod(k // self._block, len(self.actions))
+        order = generator("order", self._seed, cycle).permutation(len(self.actions))
+        return self.actions[int(order[position])]
+
+    def frame(self, k: int) -> tuple[npt.NDArray[np.uint8], str]:
+        """Frame k >= 0: (H, W) or (H, W, 3) uint8, and the name of the action performed."""
+        film, truth = self._film(k // self._block)
+        at = k % self._block
+        image: npt.NDArray[np.uint8] = film.nir(at) if self.modality == "nir" else film.rgb(at)
+        if self._shrink > 1:
+            image = _enlarge(image, self.height, self.width)
+        return image, truth
+
+    def _make_film(self, block: int) -> tuple[Film, str]:
+        truth = self.truth(block * self._block)
+        cycle = block // len(self.actions)
+        person, rng = generator("person", self._seed, cycle), generator("block", self._seed, block)
+        body = Body.draw(person)
+        camera = Camera.draw(person, tuple(VIEWS)[int(person.integers(len(VIEWS)))])
+        look = Look.draw(person, chair=True, distance=camera.distance)
+        return self._repeated(truth, body, look, camera, rng, block * self._block), truth
+
+    def _repeated(
+        self, action: str, body: Body, look: Look, camera: Camera, rng: np.random.Generator, first: int
+    ) -> Film:
+        """One film of several performances that fill a block."""
+        usual_s = sum(ACTIONS[action].seconds) / 2 + 0.15
+        count = max(1, round(self._block / self.fps / usual_s))
+        cuts = np.round(np.linspace(0, self._block, count + 1)).astype(int)
+        takes, left = [], bool(rng.random() < 0.3)
+        for start, stop in pairwise(cuts.tolist()):
+            seconds = (stop - start) / self.fps
+            manner = replace(Manner.draw(rng, action), seconds=seconds * 0.94, delay_s=seconds * 0.03, left_handed=left)
+            takes.append(perform(action, body, manner, np.arange(stop - start) / self.fps))
+        size = self.height // self._shrink, self.width // self._shrink
+        return Film(join(takes), body, look, camera, *size, self.fps, self._seed, first)
+
+
+def _require(what: str, given: str, choices: Sequence[str]) -> None:
+    if given not in choices:
+        raise ConfigError(
+            f"synthetic {what} '{given}'{did_you_mean(given, choices)}",
+            f"one of {', '.join(choices)}",
+            "correct the camera's address",
+        )
+
+
+def _enlarge(image: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
+    cv2 = import_extra("cv2", "cpu")
+    enlarged: npt.NDArray[np.uint8] = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    return enlarged

@@ -1,0 +1,215 @@
+"""What a generated recording looks like: camera, room, clothes, light; and the empty room's pictures in both bands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from kd_edge.data.synthetic.actions import SEAT_BACK, SEAT_HEIGHT
+from kd_edge.data.synthetic.figure import Array
+from kd_edge.errors import import_extra
+from kd_edge.types import Float32
+
+VIEWS = {"front": 0.0, "left45": -45.0, "right45": 45.0}
+"""Named views: degrees the figure is turned against the camera."""
+
+MATERIALS = (
+    "skin", "hair", "shirt", "sleeve", "trousers", "shin", "shoe", "cup", "bowl", "spoon", "toothbrush", "hairbrush",
+    "ball", "chair", "stripe",
+)  # fmt: skip
+
+SHIFT = 4
+"""Sub-pixel bits of the drawing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """A pinhole camera that looks horizontally at the figure.
+
+    Attributes:
+        distance: Metres to the figure.
+        yaw: Radians the figure is turned.
+        height: Metres above the floor.
+        aside: Metres the figure stands to the right of the optical axis.
+        focal: Focal length over the image width.
+    """
+
+    distance: float
+    yaw: float
+    height: float
+    aside: float
+    focal: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, view: str) -> Camera:
+        """A random camera of a named view."""
+        distance = float(np.exp(rng.uniform(np.log(1.8), np.log(4.5))))
+        yaw = np.radians(VIEWS[view] + rng.uniform(-12, 12))
+        aside = rng.uniform(-0.16, 0.16) * distance
+        return cls(distance, float(yaw), rng.uniform(0.85, 1.15), aside, rng.uniform(0.72, 0.8))
+
+    def place(self, points: Array) -> Array:
+        """Body frame to camera frame: (..., 3) x right, y down, z away, metres."""
+        c, s = np.cos(self.yaw), np.sin(self.yaw)
+        x, y, z = points[..., 0], points[..., 1], points[..., 2]
+        placed = [c * x + s * z + self.aside, self.height - y, self.distance - (c * z - s * x)]
+        return np.stack(placed, axis=-1)
+
+    def project(self, placed: Array, height: int, width: int) -> tuple[Array, Array]:
+        """Pixel coordinates (..., 2), and pixels per metre (...), of points in the camera frame."""
+        scale = self.focal * width / np.maximum(placed[..., 2], 0.3)
+        uv = np.stack([width / 2 + placed[..., 0] * scale, height / 2 + placed[..., 1] * scale], axis=-1)
+        return uv, scale
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Everything that can be seen and is not motion.
+
+    Attributes:
+        colours: (materials, 3) visible colour, 0..1.
+        reflectances: (materials,) in the near infrared, 0..1, independent of the colours.
+        chair: Whether a chair stands behind the figure.
+        stripes: Number of stripes on the shirt, 0 for none.
+        long_hair: Scale of the hair.
+        room: Seed of the room.
+        brightness: Of the visible light, 0..1.5.
+        flicker: Relative amplitude of the light's slow change.
+        tint: (3,) colour of the light.
+        light_side: -1 from the left of the image .. 1 from the right.
+        phases: (4,) radians.
+        illumination: Near-infrared value of a white surface at the figure's distance, 0..255.
+        shot: Variance of the near-infrared shot noise per unit of value.
+        read: Standard deviation of the read noise in both bands, at 120 lines.
+    """
+
+    colours: Array
+    reflectances: Array
+    chair: bool
+    stripes: int
+    long_hair: float
+    room: int
+    brightness: float
+    flicker: float
+    tint: Array
+    light_side: float
+    phases: Array
+    illumination: float
+    shot: float
+    read: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, *, chair: bool, distance: float) -> Look:
+        """A random look; without need of it a chair stands there every other time."""
+        dim = rng.random() < 0.2
+        colours, reflectances = _materials(rng)
+        return cls(
+            colours=colours,
+            reflectances=reflectances,
+            chair=bool(rng.random() < 0.5) or chair,
+            stripes=int(rng.choice([0, 0, 3, 5])),
+            long_hair=rng.uniform(1.0, 1.25),
+            room=int(rng.integers(1 << 31)),
+            brightness=rng.uniform(0.22, 0.4) if dim else rng.uniform(0.7, 1.15),
+            flicker=rng.uniform(0.02, 0.22),
+            tint=1 + rng.uniform(-0.12, 0.12, 3),
+            light_side=rng.uniform(-1, 1),
+            phases=rng.uniform(0, 2 * np.pi, 4),
+            illumination=rng.uniform(190, 300) * (2.2 / distance) ** 0.8,
+            shot=rng.uniform(0.12, 0.35),
+            read=rng.uniform(1.5, 4.0),
+        )
+
+
+def _materials(rng: np.random.Generator) -> tuple[Array, Array]:
+    """Colours and reflectances of all materials, in the order of ``MATERIALS``."""
+    colours = rng.uniform(0.08, 0.95, (len(MATERIALS), 3))
+    grey = colours.mean(axis=1, keepdims=True)
+    colours = np.clip(grey + (colours - grey) * rng.uniform(0.5, 1.5), 0.03, 1)
+    reflectances = rng.uniform(0.2, 0.85, len(MATERIALS))
+    at = {name: i for i, name in enumerate(MATERIALS)}
+    colours[at["skin"]] = np.array([0.92, 0.70, 0.56]) * rng.uniform(0.4, 1.05)
+    reflectances[at["skin"]] = rng.uniform(0.5, 0.62)  # skin of any colour is bright around 850 nm
+    colours[at["hair"]] = np.array([0.35, 0.25, 0.15]) * rng.uniform(0.2, 1.9)
+    reflectances[at["hair"]] = rng.uniform(0.15, 0.45)
+    for part, cloth, bare in (("sleeve", "shirt", 0.4), ("shin", "trousers", 0.2)):
+        source = at["skin"] if rng.random() < bare else at[cloth]
+        colours[at[part]], reflectances[at[part]] = colours[source], reflectances[source]
+    # Dyes are mostly transparent in the near infrared: a printed stripe nearly vanishes there.
+    reflectances[at["stripe"]] = reflectances[at["shirt"]] * rng.uniform(0.85, 1.1)
+    return np.clip(colours, 0.02, 1), reflectances
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The empty room: (H, W, 3) visible colour as uint8, and (H, W) near-infrared value as uint8."""
+
+    rgb: npt.NDArray[np.uint8]
+    nir: npt.NDArray[np.uint8]
+
+
+def build_room(camera: Camera, look: Look, height: int, width: int) -> Room:
+    """Wall, floor and clutter in both bands, drawn once for a recording."""
+    cv2 = import_extra("cv2", "cpu")
+    rng = np.random.Generator(np.random.PCG64(look.room))
+    rgb = np.empty((height, width, 3), dtype=np.float32)
+    albedo = np.empty((height, width), dtype=np.float32)
+    wall_z = camera.distance + rng.uniform(0.7, 2.5)
+    horizon = height / 2 + camera.height * camera.focal * width / wall_z  # where the wall meets the floor
+    rows = np.arange(height, dtype=np.float32)
+    depth = np.full(height, wall_z, dtype=np.float32)
+    floor = rows > horizon
+    depth[floor] = camera.height * camera.focal * width / (rows[floor] + 0.5 - height / 2)
+    colours, reflectances = _muted(rng.uniform(0.25, 0.85, (2, 3)), 0.35), rng.uniform(0.2, 0.7, 2)
+    rgb[:], albedo[:] = colours[0], reflectances[0]
+    rgb[floor], albedo[floor] = colours[1], reflectances[1]
+    for _ in range(int(rng.integers(1, 7))):  # doors, posters, shelves
+        w, h = rng.uniform(0.06, 0.35) * width, rng.uniform(0.1, 0.6) * height
+        x, y = rng.uniform(-0.1, 1.0) * width, rng.uniform(-0.1, 0.6) * height
+        corners = (int(x), int(y)), (int(x + w), int(y + h))
+        cv2.rectangle(rgb, *corners, _muted(rng.uniform(0.1, 0.9, 3), 0.6).tolist(), -1)
+        cv2.rectangle(albedo, *corners, float(rng.uniform(0.1, 0.8)), -1)
+    grain = cv2.resize(rng.normal(0, 1, (height // 6, width // 6)).astype(np.float32), (width, height))
+    texture: Float32 = 1 + np.float32(rng.uniform(0.01, 0.05)) * grain
+    across = np.linspace(-1, 1, width, dtype=np.float32) * np.float32(0.25 * look.light_side)
+    rgb *= (texture * (1 + across))[:, :, None]
+    albedo *= 1 + (texture - 1) * np.float32(0.5)
+    nir = look.illumination * albedo * (camera.distance / depth[:, None]) ** 2
+    room = Room(np.clip(rgb * 255, 0, 255).astype(np.uint8), np.clip(nir, 0, 255).astype(np.uint8))
+    if look.chair:
+        _draw_chair(room, camera, look)
+    return room
+
+
+def _muted(colours: Array, saturation: float) -> Array:
+    """Rooms are less colourful than clothes."""
+    grey = colours.mean(axis=-1, keepdims=True)
+    muted: Array = grey + (colours - grey) * saturation
+    return muted
+
+
+def _draw_chair(room: Room, camera: Camera, look: Look) -> None:
+    """A chair behind the figure's feet."""
+    cv2 = import_extra("cv2", "cpu")
+    height, width = room.nir.shape
+    half, front, back, top = 0.23, -SEAT_BACK + 0.24, -SEAT_BACK - 0.22, 0.9
+    legs = [[[x, 0, z], [x, SEAT_HEIGHT, z]] for x in (-half, half) for z in (front, back)]
+    rest = [[-half, 0.55, back], [half, 0.55, back], [half, top, back], [-half, top, back]]
+    seat = [[x, SEAT_HEIGHT, z] for x, z in ((-half, front), (half, front), (half, back), (-half, back))]
+    chair = MATERIALS.index("chair")
+    for shape, shade in ((rest, 0.75), *((leg, 0.55) for leg in legs), (seat, 1.0)):
+        placed = camera.place(np.array(shape, dtype=np.float64))
+        uv, scale = camera.project(placed, height, width)
+        points = np.round(uv * (1 << SHIFT)).astype(np.int32)
+        near = look.illumination * (camera.distance / float(placed[:, 2].mean())) ** 2
+        value = float(min(255.0, look.reflectances[chair] * near * shade))
+        colour = (look.colours[chair] * 255 * shade).tolist()
+        if len(shape) == 2:
+            thickness = max(1, round(0.04 * float(scale.mean())))
+            cv2.line(room.rgb, points[0].tolist(), points[1].tolist(), colour, thickness, cv2.LINE_AA, SHIFT)
+            cv2.line(room.nir, points[0].tolist(), points[1].tolist(), value, thickness, cv2.LINE_AA, SHIFT)
+        else:
+            cv2.fillPoly(room.rgb, [points], colour, cv2.LINE_AA, SHIFT)
+            cv2.fillPoly(room.nir, [points], value, cv2.LINE_AA, SHIFT)

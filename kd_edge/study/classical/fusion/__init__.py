@@ -1,0 +1,1 @@
+"""Classical methods on depth and wearable sensors: CRC, CRC-2, CNN + LSTM."""

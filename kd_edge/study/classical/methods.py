@@ -1,0 +1,92 @@
+"""Every comparator by its kind: one way to check it and one to run it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from kd_edge.data import open_dataset
+from kd_edge.errors import ConfigError, did_you_mean
+from kd_edge.study.classical.fusion.cnn_lstm import run_cnn_lstm
+from kd_edge.study.classical.fusion.config import CnnLstmConfig, CrcConfig
+from kd_edge.study.classical.fusion.crc import run_crc
+from kd_edge.study.classical.fusion.recordings import check_fusion, modalities
+from kd_edge.study.classical.results import Progress, recordings_fingerprints
+from kd_edge.study.classical.tstdds import run
+from kd_edge.study.classical.tstdds.config import TstddsConfig
+
+AnyComparator = TstddsConfig | CrcConfig | CnnLstmConfig
+ComparatorConfig = Annotated[AnyComparator, Field(discriminator="kind")]
+
+MODELS: dict[str, type[AnyComparator]] = {"tstdds": TstddsConfig, "crc": CrcConfig, "cnn_lstm": CnnLstmConfig}
+
+
+def comparator_model(kind: str, what: str) -> type[AnyComparator]:
+    """The settings of a kind of comparator.
+
+    Args:
+        kind: ``tstdds``, ``crc`` or ``cnn_lstm``.
+        what: Whose it is, for the message.
+
+    Raises:
+        ConfigError: No such kind.
+    """
+    if kind not in MODELS:
+        raise ConfigError(
+            f"{what}: comparator.kind: unknown '{kind}'{did_you_mean(str(kind), MODELS)}",
+            f"one of {', '.join(MODELS)}",
+            "correct it",
+        )
+    return MODELS[kind]
+
+
+def run_comparator(
+    config: AnyComparator, run_dir: Path, *, data_root: Path | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Fit or train a comparator, and test it; writes ``recipe.toml`` first and ``summary.json`` last.
+
+    Args:
+        config: The run.
+        run_dir: Where to write; must not hold a run yet.
+        data_root: Folder with the recordings.
+        progress: Called with (what, done, in all) as the work goes on.
+
+    Returns:
+        The content of ``summary.json``: that of a training run whose student is the comparator.
+
+    Raises:
+        TrainingError: There is a finished or another run already, the folder cannot be written, or nothing can be
+            learned from the clips.
+        DataError: Recordings, modality, split or subjects missing.
+    """
+    if isinstance(config, TstddsConfig):
+        return run.run(config, run_dir, data_root=data_root, progress=progress)
+    if isinstance(config, CrcConfig):
+        return run_crc(config, run_dir, data_root=data_root, progress=progress)
+    return run_cnn_lstm(config, run_dir, data_root=data_root, progress=progress)
+
+
+def comparator_fingerprints(config: AnyComparator, data_root: Path | None = None) -> dict[str, str]:
+    """What ``data_fingerprints`` of a run's summary is or would be; nothing is decoded.
+
+    Raises:
+        DataError: No recordings there.
+    """
+    used = (config.modality,) if isinstance(config, TstddsConfig) else modalities(config)
+    return recordings_fingerprints(open_dataset(config.data, data_root), used)
+
+
+def check_comparator(config: AnyComparator, data_root: Path | None = None) -> tuple[int, int]:
+    """Look at what a run would find, decoding as little as possible.
+
+    Returns:
+        Numbers of training and test clips of the protocol.
+
+    Raises:
+        DataError: What would stop the run at its start: recordings, modality, split or subjects missing.
+    """
+    if isinstance(config, TstddsConfig):
+        return run.check(config, data_root)
+    return check_fusion(config, data_root)

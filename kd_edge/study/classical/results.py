@@ -1,0 +1,137 @@
+"""What every comparator's run has in common: its folder, its summary, its seed and threads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+
+from kd_edge import __version__, recipes
+from kd_edge.data import Dataset, Sample
+from kd_edge.errors import ConfigError, DataError, TrainingError
+from kd_edge.files import replacing
+from kd_edge.study.classical.config import RunConfig
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, done, in all)."""
+
+RECIPE, SUMMARY = "recipe.toml", "summary.json"
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Progress that nobody follows."""
+
+
+def check_free(config: RunConfig, run_dir: Path) -> None:
+    """An interrupted run of the same kind is started again; anything else that lies there is kept.
+
+    Raises:
+        TrainingError: There is a finished or another run.
+    """
+    if (run_dir / RECIPE).exists() and ((run_dir / SUMMARY).exists() or not _is_of(type(config), run_dir / RECIPE)):
+        raise TrainingError(f"{run_dir} holds a run already", "a new or empty folder", "choose another one")
+
+
+def _is_of(model: type[RunConfig], recipe: Path) -> bool:
+    try:
+        recipes.load("train", str(recipe), model)
+    except ConfigError:
+        return False
+    return True
+
+
+def write_recipe(config: RunConfig, run_dir: Path) -> None:
+    """``recipe.toml``, whole or not at all."""
+    with replacing(run_dir / RECIPE, TrainingError) as file:
+        file.write(recipes.to_toml(config).encode())
+
+
+def write_summary(summary: dict[str, Any], run_dir: Path) -> None:
+    """``summary.json``, whole or not at all; a run that has it is finished."""
+    with replacing(run_dir / SUMMARY, TrainingError) as file:
+        file.write((json.dumps(summary, indent=1, allow_nan=False) + "\n").encode())
+
+
+def recordings_fingerprints(dataset: Dataset, modalities: Sequence[str]) -> dict[str, str]:
+    """SHA-256 (hex) of the content of all recordings, by modality; nothing is decoded.
+
+    Not of how a comparator reads them, which its settings say.
+    """
+    found = {}
+    for modality in modalities:
+        content = [[*astuple(sample), _content_key(dataset, sample, modality)] for sample in dataset.samples]
+        text = json.dumps([dataset.name, modality, content])
+        found[modality] = hashlib.sha256(text.encode()).hexdigest()
+    return found
+
+
+def _content_key(dataset: Dataset, sample: Sample, modality: str) -> str:
+    try:
+        return dataset.content_key(sample, modality)
+    except DataError:
+        return "absent"
+
+
+def summary_of(
+    config: RunConfig,
+    protocol: dict[str, Any],
+    student: dict[str, Any],
+    data_fingerprint: str,
+    data_fingerprints: dict[str, str],
+) -> dict[str, Any]:
+    """The content of ``summary.json``: that of a training run whose student is the comparator.
+
+    Args:
+        config: The run.
+        protocol: Data set, numbers of clips, and which were left out.
+        student: Figures and description of what was trained.
+        data_fingerprint: Of the recordings' content.
+        data_fingerprints: From ``recordings_fingerprints``: a study takes the run as its own while they are these.
+    """
+    packages = ("torch", "torchvision", "numpy", "scikit-learn")
+    return {
+        "complete": True,
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "recipe": config.model_dump(mode="json"),
+        "protocol": {
+            "dataset": protocol["dataset"],
+            "split": config.split,
+            "validation_subjects": list(config.validation_subjects),
+        }
+        | {key: value for key, value in protocol.items() if key != "dataset"},
+        "seed": config.seed,
+        "stages": {"student": student},
+        "versions": {"kd-edge": __version__, "opencv": cv2.__version__} | {name: version(name) for name in packages},
+        "data_fingerprint": data_fingerprint,
+        "data_fingerprints": data_fingerprints,
+        "recipe_fingerprint": config.fingerprint(),
+        "threads": config.threads or torch.get_num_threads(),
+        "device": str(device()),
+    }
+
+
+@contextmanager
+def reproducible(config: RunConfig) -> Iterator[None]:
+    """The configured seed and threads; the caller's come back."""
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        try:
+            torch.set_num_threads(config.threads or threads)
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+def device() -> torch.device:
+    """A graphics card where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,1 @@
+"""TSTDDs: three streams, trajectory pooling, locality-constrained coding, a linear SVM."""

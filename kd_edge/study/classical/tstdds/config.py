@@ -1,0 +1,87 @@
+"""What a comparator's run is told, and what a TSTDDs run is: one TOML file as a frozen pydantic model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from kd_edge.preprocess import FixedWindow, Window
+from kd_edge.study.classical.config import Positive, RunConfig, Share
+from kd_edge.study.classical.tstdds.coding import Pooling
+from kd_edge.study.classical.tstdds.networks import StreamConfig
+
+
+class TrackConfig(BaseModel):
+    """Dense trajectories; the limits are those of 320 x 240 pixels, as shares of the frame's side.
+
+    Attributes:
+        frames: Of one track.
+        stride_px: Between the points of the grid.
+        minimum_spread: A track whose x and y deviate less is static and dropped.
+        maximum_spread: A track whose x or y deviates more is runaway and dropped.
+        maximum_step: Likewise one that makes most of its way in a single longer step.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    frames: int = Field(15, ge=2, le=100)
+    stride_px: int = Field(2, ge=1, le=64)
+    minimum_spread: Share = 0.007
+    maximum_spread: Share = 0.2
+    maximum_step: Share = 0.08
+
+    @model_validator(mode="after")
+    def _ordered(self) -> TrackConfig:
+        if not self.minimum_spread < self.maximum_spread:
+            raise ValueError(
+                f"minimum_spread ({self.minimum_spread}) must be below maximum_spread ({self.maximum_spread})"
+            )
+        return self
+
+
+class CodingConfig(BaseModel):
+    """Codebooks and coding, the same for every kind of descriptor.
+
+    Attributes:
+        dimensions: After PCA.
+        codewords: Of each codebook.
+        neighbours: k of the LLC.
+        pooling: Of a video's codes.
+        sampled_clips: At most this many training clips, drawn at random, give descriptors to the codebooks.
+        sampled_descriptors: At most this many of a kind make a codebook.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    dimensions: int = Field(64, ge=1)
+    codewords: int = Field(1024, ge=2)
+    neighbours: int = Field(5, ge=1)
+    pooling: Pooling = "max"
+    sampled_clips: int = Field(256, ge=1)
+    sampled_descriptors: int = Field(40_000, ge=2)
+
+
+class TstddsConfig(RunConfig):
+    """One TSTDDs run.
+
+    Attributes:
+        validation_subjects: Training subjects held out to choose C among ``c_choices``; none takes ``c``.
+        modality: Image modality.
+        frame_px: Side S of the square frames: the shorter side after resizing, the central part of the longer one.
+        window: Raw value to [0, 1].
+        streams: The three networks.
+        tracks: Dense trajectories.
+        coding: Descriptors to one vector.
+        c: Of the SVM without validation subjects.
+        c_choices: Of the SVM with validation subjects; of equally good ones the smallest.
+    """
+
+    kind: Literal["tstdds"] = "tstdds"
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "tstdds"
+    modality: str
+    frame_px: Annotated[int, Field(ge=16, le=512)] = 96
+    window: Window = FixedWindow()
+    streams: StreamConfig = StreamConfig()
+    tracks: TrackConfig = TrackConfig()
+    coding: CodingConfig = CodingConfig()
+    c: Positive = 1.0
+    c_choices: tuple[Positive, ...] = Field((0.01, 0.1, 1.0, 10.0, 100.0), min_length=1)

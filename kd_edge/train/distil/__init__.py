@@ -1,0 +1,1 @@
+"""Distillation: the learner, its terms, the layers they look at."""

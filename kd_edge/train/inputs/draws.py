@@ -1,0 +1,88 @@
+"""Random numbers of a training clip: its own generators, its crop and its mirroring."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from kd_edge.crop import Crop
+from kd_edge.train.recipe.augment import Augment
+
+SCALES = (1.0, 0.875, 0.75, 0.66)
+"""Sides of a multi-scale crop as shares of the frame's shorter side (TSN)."""
+
+
+SCALE_PAIRS = tuple((tall, wide) for i, tall in enumerate(SCALES) for j, wide in enumerate(SCALES) if abs(i - j) <= 1)
+"""Heights and widths a multi-scale crop may have: at most one step apart (TSN's ``max_distort`` of 1)."""
+
+
+CORNERS = ((-1.0, -1.0), (-1.0, 1.0), (1.0, -1.0), (1.0, 1.0))
+
+
+EDGES = ((-1.0, 0.0), (0.0, -1.0), (0.0, 1.0), (1.0, 0.0))
+
+
+QUARTERS = ((-0.5, -0.5), (-0.5, 0.5), (0.5, -0.5), (0.5, 0.5))
+
+
+PLACES = ((0.0, 0.0), *CORNERS, *EDGES, *QUARTERS)
+"""The 13 places (down, right) of a multi-scale crop, as shares of the room it has (TSN's ``more_fix_crop``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """Random numbers of one sample's modality in one epoch, a generator for each purpose.
+
+    What is drawn for one purpose never depends on whether another is switched on.
+
+    Attributes:
+        key: Of seed, epoch, sample and modality.
+    """
+
+    key: tuple[int, ...]
+
+    def of(self, purpose: str) -> np.random.Generator:
+        """The generator for a purpose; the same at every call."""
+        return np.random.default_rng([*self.key, zlib.crc32(purpose.encode())])
+
+
+@dataclass(frozen=True, slots=True)
+class CropDraw:
+    """A crop in relative terms: the same for frames of any size.
+
+    Attributes:
+        tall: Height as a share of the frame's shorter side.
+        wide: Width, likewise.
+        down: Offset of the centre, in [-1, 1] of the room the crop has vertically.
+        right: Likewise horizontally.
+        flip: Mirror.
+    """
+
+    tall: float
+    wide: float
+    down: float
+    right: float
+    flip: bool
+
+    def on(self, height: int, width: int) -> Crop:
+        """The crop of a (height, width) frame."""
+        shorter = min(height, width)
+        tall, wide = self.tall * shorter / height, self.wide * shorter / width
+        top = (1 - tall) / 2 * (1 + self.down)
+        left = (1 - wide) / 2 * (1 + self.right)
+        return Crop(top, left, tall, wide, self.flip)
+
+
+def draw_crop(augment: Augment, rng: np.random.Generator) -> CropDraw:
+    """Draw size, place and mirroring of one sample; four numbers whatever is switched on."""
+    down, right = rng.random(2)
+    flip = bool(rng.random() < 0.5) and augment.flip
+    size = rng.random()
+    if augment.crop == "multi_scale":
+        return CropDraw(*SCALE_PAIRS[int(size * len(SCALE_PAIRS))], *PLACES[int(down * len(PLACES))], flip)
+    low, high = augment.crop_scale
+    side = float(low + (high - low) * size)
+    down, right = (float(-augment.shift + 2 * augment.shift * place) for place in (down, right))
+    return CropDraw(side, side, down, right, flip)

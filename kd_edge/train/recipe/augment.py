@@ -1,0 +1,85 @@
+"""Random changes of a training clip: one crop and mirroring for all its modalities, each modality's own intensities."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Augment(BaseModel):
+    """Random changes of a training clip.
+
+    Where a student learns from a teacher, both see the student's crop and flip, and each has its own changes of
+    intensity. Those are alike in all frames of a clip, noise excepted.
+
+    Attributes:
+        crop: ``random`` draws a square of any size in ``crop_scale`` and any place in ``shift``; ``multi_scale`` is
+            TSN's: height and width from 1, 0.875, 0.75 and 0.66 of the shorter side, at most one step apart, at one of
+            13 places.
+        crop_scale: Range of the square crop's side, as a share of the frame's shorter side.
+        shift: Furthest offset of the crop's centre, as a share of the frame's sides; the crop stays inside the frame.
+        flip: Mirror half of the clips; refused where the data set does not allow it.
+        gain: The intensity window's width changes by up to this share.
+        offset: The intensity window moves by up to this share of its width.
+        vignetting: The corner furthest from the (slightly moved) centre darkens by up to this share.
+        blur: Standard deviation of a Gaussian blur, up to this many pixels of the network's input.
+        brightness: Intensities are multiplied by a factor that differs from 1 by up to this.
+        contrast: Likewise their distance from the clip's mean grey.
+        saturation: Likewise the colours' distance from their grey, of three-channel clips.
+        colour: Three-channel clips get their channels shuffled and mixed with the mean by a random share up to this;
+            clothing and walls must not identify a clip.
+        pattern_noise: Standard deviation of one Gaussian noise image that all frames of a clip share, on the network's
+            input, as of an infrared sensor between two shutter corrections.
+        noise: Standard deviation of Gaussian noise on the network's input, new in every frame.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    crop: Literal["random", "multi_scale"] = "random"
+    crop_scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.66, 1.0)
+    shift: Share = 1.0
+    flip: bool = False
+    gain: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    offset: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    vignetting: Share = 0.0
+    blur: Annotated[float, Field(ge=0, le=20)] = 0.0
+    brightness: Share = 0.0
+    contrast: Share = 0.0
+    saturation: Share = 0.0
+    colour: Share = 0.0
+    pattern_noise: Annotated[float, Field(ge=0)] = 0.0
+    noise: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Augment:
+        if self.crop_scale[0] > self.crop_scale[1]:
+            raise ValueError("crop_scale needs its smaller value first")
+        return self
+
+    @property
+    def changes_planes(self) -> bool:
+        """Whether a clip has to be changed before it is normalised."""
+        return any((self.vignetting, self.blur, self.brightness, self.contrast, self.saturation))
+
+
+class SignalJitter(BaseModel):
+    """Random changes of a training clip's signals, the same for all its sensors but for gain, rotation and noise.
+
+    Attributes:
+        shift: The span of time that is looked at moves by up to this share of the clip's length, either way; what lies
+            beyond a signal's ends is its last value.
+        stretch: Its length changes by up to this share.
+        gain: Values are multiplied by a factor that differs from 1 by up to this, a sensor at a time.
+        rotation_degrees: The axes turn about a random direction by up to this angle, as of a sensor worn differently;
+            each sensor by itself, as sensors worn at different places do.
+        noise: Standard deviation of Gaussian noise, as a share of the sensor's range.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    shift: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    stretch: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    gain: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    noise: Annotated[float, Field(ge=0, le=1)] = 0.0

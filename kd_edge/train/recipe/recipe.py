@@ -1,0 +1,135 @@
+"""What a training run is: one TOML file as a frozen pydantic model, with the MGCAM paper's values as defaults."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from kd_edge.data import DataConfig, SyntheticData
+from kd_edge.data.words.class_vectors import SemanticsConfig
+from kd_edge.train.recipe.losses import BETWEEN_CLIPS, DkdLoss, GsdmLoss, LossConfig, MgcamLoss
+from kd_edge.train.recipe.stages import AnyTeacher, SensorTeacherConfig, Stage, Strict, StudentConfig, TeacherConfig
+
+__all__ = ["Recipe", "SensorTeacherConfig", "Stage", "StudentConfig", "TeacherConfig"]
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Recipe(Strict):
+    """One training run.
+
+    Attributes:
+        name: Of the run directory.
+        data: Which recordings.
+        split: Name of the data set's protocol.
+        validation_subjects: Training subjects held out to choose the epoch, the temperature and the unknown threshold;
+            none trains on all and keeps the last epoch.
+        validation_trials: Training repetitions held out likewise, for protocols with every subject on both sides.
+        seed: Of everything random.
+        segments: T, frames per clip.
+        windows: ``clip`` spreads the segments over the whole clip; ``random`` over a random window of 0.5 to 1.5 times
+            ``clip_seconds`` inside it, as a live stream sees it; ``loop`` lets that window run over the clip's end into
+            its start, as when a person goes on doing the same.
+        clip_seconds: Length of the live window; None takes the median training clip.
+        cache_every: Decode every frame but cache only every so-manieth: the RGB of a large data set takes hundreds of
+            gigabytes otherwise. Segments are then drawn from fewer frames; not with motion stacks.
+        precision: ``32-true`` or ``bf16-mixed``. Losses are always computed in float32.
+        threads: CPU threads of PyTorch; None leaves its default. Weights repeat bit for bit only with the same number.
+        workers: Loader processes; 0 loads between the steps, which is enough for small images.
+        student: The network that ships.
+        teacher: The network it learns from; none trains the student alone.
+        semantics: Vectors of the class names, for teachers and losses that compare with them.
+        losses: Distillation terms beside the cross-entropy.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    data: DataConfig = SyntheticData()
+    split: str
+    validation_subjects: tuple[str, ...] = ()
+    validation_trials: tuple[str, ...] = ()
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    segments: Annotated[int, Field(ge=2, le=64)] = 8
+    windows: Literal["clip", "random", "loop"] = "clip"
+    clip_seconds: Positive | None = None
+    cache_every: Annotated[int, Field(ge=1, le=100)] = 1
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    threads: Annotated[int, Field(ge=1)] | None = None
+    workers: Annotated[int, Field(ge=0)] = 0
+    student: StudentConfig
+    teacher: AnyTeacher | None = None
+    semantics: SemanticsConfig | None = None
+    losses: tuple[LossConfig, ...] = (DkdLoss(), MgcamLoss())
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if self.teacher is None and self.losses:
+            raise ValueError("losses need a teacher: add [teacher], or set losses = []")
+        if self.teacher is not None and not self.losses:
+            raise ValueError("a teacher without losses teaches nothing: add [[losses]], or remove [teacher]")
+        slow = [loss.kind for loss in self.losses if loss.warmup_epochs > self.student.epochs]
+        if slow:
+            raise ValueError(f"loss '{slow[0]}' warms up for longer than student.epochs: lower its warmup_epochs")
+        moving = any(
+            stage.preprocess.has_motion for stage in self.stages.values() if not isinstance(stage, SensorTeacherConfig)
+        )
+        if self.cache_every > 1 and moving:
+            raise ValueError("cache_every drops the frames that motion stacks need: set it to 1")
+        between = [loss.kind for loss in self.losses if loss.kind in BETWEEN_CLIPS]
+        if between and self.student.batch_size < 2:
+            raise ValueError(f"loss '{between[0]}' compares a batch's clips: student.batch_size must be at least 2")
+        if self.semantics is None and self.needs_semantics:
+            raise ValueError(
+                f"{self.needs_semantics} compares with the class names' vectors: add [semantics] with vectors = "
+                "'FILE' (kd-edge data glove imports them)"
+            )
+        return self
+
+    @property
+    def stages(self) -> dict[str, Stage]:
+        """Student and teacher, where there is one."""
+        student: dict[str, Stage] = {"student": self.student}
+        return student if self.teacher is None else student | {"teacher": self.teacher}
+
+    @property
+    def modalities(self) -> list[str]:
+        """Names of everything of the data set that is used, sensors one by one."""
+        used: list[str] = []
+        for stage in reversed(self.stages.values()):
+            used += stage.sensors if isinstance(stage, SensorTeacherConfig) else [stage.modality]
+        return used
+
+    @property
+    def needs_semantics(self) -> str:
+        """What of the recipe cannot do without the class names' vectors; empty when nothing needs them."""
+        if any(isinstance(loss, GsdmLoss) for loss in self.losses):
+            return "loss 'gsdm'"
+        teacher = self.teacher
+        if isinstance(teacher, SensorTeacherConfig) and teacher.weights is None and teacher.semantic_weight:
+            return "teacher.semantic_weight"
+        return ""
+
+    @property
+    def clip_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        """Input of one clip, (T, C, S, S), of student and teacher; None without a teacher."""
+        if self.teacher is None:
+            return None
+        return self.student.clip_shape(self.segments), self.teacher.clip_shape(self.segments)
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of everything that decides the weights; not of where the recordings lie."""
+        return _hash(self.model_dump(mode="json", exclude={"name": True, "workers": True, "data": {"root"}}))
+
+    def teacher_fingerprint(self) -> str:
+        """SHA-256 (hex) of everything that decides the teacher's weights: equal ones need training only once."""
+        student = {"student": True, "losses": True}
+        values = self.model_dump(mode="json", exclude={"name": True, "workers": True, "data": {"root"}, **student})
+        if isinstance(self.teacher, SensorTeacherConfig):
+            values["clips"] = self.student.modality  # whose time the signals are resampled onto
+        return _hash(values)
+
+
+def _hash(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,187 @@
+"""The stages of a recipe: which network is trained on which modality, and how."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from kd_edge.models import ModelConfig
+from kd_edge.models.sensors import SensorModelConfig, fitting_points
+from kd_edge.preprocess import Preprocess
+from kd_edge.train.recipe.augment import Augment, SignalJitter
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class Strict(BaseModel):
+    """Frozen; refuses what it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Training(Strict):
+    """How a network is trained.
+
+    Attributes:
+        weights: Trained weights; the stage is not trained then. A ``.safetensors`` file, or a run directory whose
+            teacher is taken. Only for the teacher.
+        optimiser: ``sgd`` (with momentum), ``adam`` (weight decay as part of the gradient) or ``adamw``.
+        learning_rate: The highest one.
+        momentum: Of SGD; the first beta of Adam.
+        weight_decay: On weights; biases and normalisation layers have none.
+        schedule: ``step`` multiplies by ``decay`` again and again; ``one_cycle`` rises over the first 30 % and falls to
+            nearly 0, both as a cosine.
+        decay: Factor of ``step``.
+        decay_epochs: ``step`` decays every so many epochs; None after 50 % and 75 % of the steps (TSN).
+        epochs: Passes over the training clips.
+        batch_size: Clips per step, over all devices together.
+        label_smoothing: Of the cross-entropy.
+        bias_rate: Learning rate of the biases (normalisation layers excepted) relative to the weights'; TSN's is 2.
+        head_rate: Learning rate of the classifier relative to the rest; TSM's is 5.
+        clip_gradient: Largest norm of all gradients together, as in TRN (20) and MMAction2 (40); None does not clip.
+    """
+
+    weights: Path | None = None
+    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
+    learning_rate: Positive = 0.001
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: NotNegative = 5e-4
+    schedule: Literal["step", "one_cycle"] = "step"
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.1
+    decay_epochs: Annotated[int, Field(ge=1)] | None = None
+    epochs: Annotated[int, Field(ge=1)] = 80
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    bias_rate: Positive = 1.0
+    head_rate: Positive = 1.0
+    clip_gradient: Positive | None = None
+
+
+class StageConfig(Training):
+    """A network on an image modality, and its training.
+
+    Attributes:
+        modality: Image modality of the data set.
+        model: Architecture.
+        preprocess: Recorded frame to network input.
+        augment: Random changes in training.
+        initial_weights: Of the backbone: None (random), ``"imagenet"``, or a state-dict file.
+    """
+
+    modality: str
+    model: ModelConfig = ModelConfig()
+    preprocess: Preprocess = Preprocess()
+    augment: Augment = Augment()
+    initial_weights: str | None = None
+
+    @property
+    def architecture(self) -> dict[str, str]:
+        """Network and what joins its inputs, for reports."""
+        return {"backbone": self.model.backbone, "temporal": self.model.temporal}
+
+    def clip_shape(self, segments: int) -> tuple[int, ...]:
+        """The network's input for one clip, (T, C, S, S)."""
+        return segments, self.preprocess.input_channels, self.preprocess.input_px, self.preprocess.input_px
+
+
+class StudentConfig(StageConfig):
+    """The student: always trained."""
+
+    @model_validator(mode="after")
+    def _trained(self) -> StudentConfig:
+        if self.weights is not None:
+            raise ValueError("weights is for the teacher; a student starts from initial_weights")
+        return self
+
+
+class TeacherConfig(StageConfig):
+    """A teacher that sees images: the MGCAM paper's differs from its student in backbone and batch size."""
+
+    kind: Literal["images"] = "images"
+    model: ModelConfig = ModelConfig(backbone="resnet50")
+    batch_size: Annotated[int, Field(ge=1)] = 16
+
+
+class SensorTeacherConfig(Training):
+    """Wearable sensors as teachers: a network each, trained together (the SAKDN paper's, Eq. 20).
+
+    Attributes:
+        sensors: Of the data set; one network each.
+        points: n, length of a signal after resampling onto the clip's time, and side of its virtual image; a multiple
+            of 32, for networks on signals 32 or more.
+        scaling: By what a signal is scaled: ``sample`` its own lowest and highest value in this clip (Eq. 1), which
+            loses its size and offset, gravity's direction among them; ``sensor`` the sensor's range.
+        interval: What it is scaled to: ``signed`` is [-1, 1] (Eq. 1), where a field tells x from -x only by its
+            neighbours; ``unit`` is [0, 1], where it tells every value.
+        ranges: Sensor -> lowest and highest value for ``sensor`` scaling, instead of all that the sensor can tell.
+        model: Architecture of the networks.
+        jitter: Random changes of the signals in training.
+        semantic_weight: Of the semantic preserving loss (Eq. 19) in the total; 0 leaves it out.
+        semantic_reduction: Over the elements of fc2: ``mean`` as the official code, ``sum`` as the equation.
+    """
+
+    kind: Literal["sensors"] = "sensors"
+    sensors: Annotated[tuple[str, ...], Field(min_length=1)]
+    points: Annotated[int, Field(ge=1, le=1024)] = 224
+    scaling: Literal["sample", "sensor"] = "sample"
+    interval: Literal["signed", "unit"] = "signed"
+    ranges: dict[str, tuple[float, float]] = {}
+    model: SensorModelConfig = SensorModelConfig()
+    jitter: SignalJitter = SignalJitter()
+    semantic_weight: NotNegative = 1.0
+    semantic_reduction: Literal["mean", "sum"] = "mean"
+    optimiser: Literal["sgd", "adam", "adamw"] = "adam"
+    learning_rate: Positive = 2e-4
+    weight_decay: NotNegative = 1e-5
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.5
+    decay_epochs: Annotated[int, Field(ge=1)] | None = 50
+    epochs: Annotated[int, Field(ge=1)] = 100
+    batch_size: Annotated[int, Field(ge=1)] = 16
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SensorTeacherConfig:
+        if len(set(self.sensors)) != len(self.sensors):
+            raise ValueError(f"sensors {list(self.sensors)} names one twice")
+        unknown = sorted(set(self.ranges) - set(self.sensors))
+        if unknown:
+            raise ValueError(f"ranges has '{unknown[0]}', which is not one of the sensors {list(self.sensors)}")
+        if any(low >= high for low, high in self.ranges.values()):
+            raise ValueError("ranges need their lower value first")
+        if self.ranges and self.scaling == "sample":
+            raise ValueError("ranges say nothing with scaling = 'sample': set scaling = 'sensor', or drop them")
+        network, fitting = self.model.network, fitting_points(self.model.network, self.points)
+        if self.points != fitting:
+            raise ValueError(f"points {self.points} do not fit network '{network}': set points to {fitting}")
+        if self.batch_size < 2:
+            raise ValueError("batch_size must be at least 2: the networks normalise over the batch")
+        return self
+
+    @property
+    def modality(self) -> str:
+        """The sensors' names, for reports."""
+        return " + ".join(self.sensors)
+
+    @property
+    def architecture(self) -> dict[str, str]:
+        """Network and what joins its inputs, for reports."""
+        model = self.model
+        return {"backbone": model.network, "temporal": f"SPAMFM ({model.variant})" if model.fusion else "no fusion"}
+
+    def clip_shape(self, segments: int) -> tuple[int, ...]:
+        """The networks' input for one clip, (m, 3, n)."""
+        return len(self.sensors), 3, self.points
+
+
+def _kind(value: Any) -> str:
+    """A teacher sees images unless it says otherwise."""
+    given = value.get("kind", "images") if isinstance(value, dict) else getattr(value, "kind", "images")
+    return str(given)
+
+
+AnyTeacher = Annotated[
+    Annotated[TeacherConfig, Tag("images")] | Annotated[SensorTeacherConfig, Tag("sensors")], Discriminator(_kind)
+]
+Stage = StudentConfig | TeacherConfig | SensorTeacherConfig

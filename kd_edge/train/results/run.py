@@ -1,0 +1,231 @@
+"""The run directory: what a training run leaves behind, and how it goes on after a kill.
+
+recipe.toml            as resolved
+student.safetensors    the student's weights
+teachers/teacher.safetensors
+metrics.jsonl          one line per epoch
+summary.json           written last; "complete": true
+plots/*.png
+state.pt               to resume
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+
+from kd_edge import recipes
+from kd_edge.errors import TrainingError
+from kd_edge.files import replacing
+from kd_edge.rundir import METRICS, RECIPE, STAGES, STATE, complete_summary, read_metrics, run_folders
+from kd_edge.train.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Run:
+    """A complete run.
+
+    Attributes:
+        path: Its directory.
+        recipe: As resolved.
+        summary: ``summary.json``.
+    """
+
+    path: Path
+    recipe: Recipe
+    summary: dict[str, Any]
+
+    @classmethod
+    def load(cls, path: Path) -> Run:
+        """Open a run.
+
+        Raises:
+            TrainingError: No run there, or not finished.
+            ConfigError: Its recipe is damaged.
+        """
+        if not (path / RECIPE).is_file():
+            raise TrainingError(f"no run {path}", "a folder written by kd-edge train", "kd-edge train")
+        summary = complete_summary(path)
+        if summary is None:
+            raise TrainingError(f"run {path} is not finished", "a finished run", f"kd-edge train --resume {path}")
+        return cls(path, load_recipe(path), summary)
+
+    @classmethod
+    def latest(cls, root: Path = Path("runs")) -> Run:
+        """The newest complete run directly in a folder; studies keep theirs one level deeper.
+
+        Raises:
+            TrainingError: There is none.
+        """
+        complete = {path: summary for path in run_folders(root) if (summary := complete_summary(path)) is not None}
+        if not complete:
+            raise TrainingError(f"no finished run in {root}/", "at least one", "kd-edge train")
+        return cls.load(max(complete, key=lambda path: (complete[path].get("finished", ""), path.name)))
+
+
+def latest_unfinished(root: Path = Path("runs")) -> Path:
+    """The newest run in a folder that was interrupted, for ``--resume`` without a name.
+
+    Raises:
+        TrainingError: There is none.
+    """
+    open_runs = [path for path in run_folders(root) if complete_summary(path) is None]
+    if not open_runs:
+        raise TrainingError(
+            f"no unfinished run in {root}/", "an interrupted run", "name it: kd-edge train --resume RUN"
+        )
+    return max(open_runs, key=lambda path: ((path / RECIPE).stat().st_mtime_ns, path.name))
+
+
+def load_recipe(path: Path) -> Recipe:
+    """The recipe of a run directory.
+
+    Raises:
+        ConfigError: Absent or damaged.
+    """
+    return recipes.load("train", str(path / RECIPE), Recipe)
+
+
+def same_teacher(path: Path, recipe: Recipe, data_fingerprint: str) -> dict[str, Any]:
+    """What a finished run reports of its teacher, if that is the teacher the recipe would train.
+
+    Args:
+        path: The finished run.
+        recipe: The new run.
+        data_fingerprint: Of the teacher's recordings in the new run.
+
+    Raises:
+        TrainingError: Not finished, or its teacher was trained otherwise or on other recordings.
+    """
+    other = Run.load(path)
+    same = other.recipe.teacher is not None and other.recipe.teacher_fingerprint() == recipe.teacher_fingerprint()
+    if not same or other.summary.get("data_fingerprints", {}).get("teacher") != data_fingerprint:
+        raise TrainingError(
+            f"the teacher of {path} was trained with other settings or recordings",
+            "a run of the same data, split, seed and [teacher]",
+            "leave it out to train the teacher, or set teacher.weights to use another teacher on purpose",
+        )
+    report: dict[str, Any] = other.summary["stages"]["teacher"]
+    return {key: report[key] for key in ("selected_epoch", "selected_by", "seconds")}
+
+
+def check_free(path: Path) -> None:
+    """Make sure that a new run would not overwrite another one.
+
+    Raises:
+        TrainingError: There is a run already.
+    """
+    if (path / RECIPE).exists():
+        raise TrainingError(
+            f"{path} holds a run already",
+            "a new or empty folder",
+            f"choose another --out, or kd-edge train --resume {path}",
+        )
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a run directory for one process, and clear away half-written files of a killed one.
+
+    Raises:
+        TrainingError: Another process is training this run.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise TrainingError(
+                f"run {path} is being trained by another process", "one process a run", "wait for it, or stop it first"
+            ) from error
+        for left in path.rglob(".*.tmp"):
+            left.unlink()
+        yield
+    finally:
+        os.close(handle)
+
+
+def begin(path: Path, recipe: Recipe) -> None:
+    """Make a new run directory with its recipe.
+
+    Raises:
+        TrainingError: There is a run already, or the folder cannot be written.
+    """
+    check_free(path)
+    with replacing(path / RECIPE, TrainingError) as file:
+        file.write(recipes.to_toml(recipe).encode())
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write what a resumed run needs, whole or not at all."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    with replacing(path / STATE, TrainingError) as file:
+        file.write(buffer.getbuffer())
+
+
+def load_state(path: Path, recipe: Recipe) -> dict[str, Any] | None:
+    """The state of an interrupted run; None when it was interrupted before its first epoch ended.
+
+    Raises:
+        TrainingError: The run is complete, its recipe is another one, or the file is damaged.
+    """
+    if complete_summary(path) is not None:
+        raise TrainingError(f"run {path} is complete", "an interrupted run", "start a new one: kd-edge train")
+    if load_recipe(path).fingerprint() != recipe.fingerprint():
+        raise TrainingError(
+            f"the recipe differs from {path / RECIPE}", "the same recipe", "resume without --set, or start a new run"
+        )
+    if not (path / STATE).is_file():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path / STATE, map_location="cpu", weights_only=True)
+        return state
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise TrainingError(
+            f"{path / STATE} is damaged ({str(error).splitlines()[0]})",
+            "the file a run wrote",
+            "remove it to start this run again",
+        ) from error
+
+
+def save_weights(path: Path, state_dict: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write weights as safetensors, whole or not at all; ``metadata`` says what the numbers alone do not."""
+    data = safetensors_bytes({k: v.detach().cpu().contiguous() for k, v in state_dict.items()}, metadata)
+    with replacing(path, TrainingError) as file:
+        file.write(data)
+
+
+def append_metrics(path: Path, line: dict[str, Any]) -> None:
+    """Add one line to ``metrics.jsonl``.
+
+    Raises:
+        TrainingError: It cannot be written.
+    """
+    try:
+        with (path / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+    except OSError as error:
+        raise TrainingError(
+            f"{path / METRICS} cannot be written ({error.strerror or error})",
+            "a writable folder with free space",
+            f"free space, then kd-edge train --resume {path}",
+        ) from error
+
+
+def truncate_metrics(path: Path, stage: str, epoch: int) -> None:
+    """Drop the lines after an epoch of a stage, and a last line that a kill cut off: they are made again."""
+    kept = [m for m in read_metrics(path) if (STAGES.index(m["stage"]), m["epoch"]) <= (STAGES.index(stage), epoch)]
+    with replacing(path / METRICS, TrainingError) as file:
+        file.write("".join(json.dumps(m) + "\n" for m in kept).encode())

@@ -1,0 +1,1 @@
+"""Who teaches: image networks, and networks of wearable sensors."""

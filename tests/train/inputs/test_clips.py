@@ -1,0 +1,367 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kd_edge.crop import ForegroundRegion
+from kd_edge.data.cache.frames import CachedClip
+from kd_edge.data.cache.pairs import PairedClips
+from kd_edge.data.dataset import Sample
+from kd_edge.errors import ConfigError, DataError
+from kd_edge.preprocess import FixedWindow, Preprocess, centre_crop, clip_input, clip_limits, recorded_input
+from kd_edge.train.inputs.clips import ClipDataset, EpochBatches, Windows, _same_share, clip_length_ns
+from kd_edge.train.inputs.material import Material, gather_material
+from kd_edge.train.recipe import Recipe
+from kd_edge.train.recipe.augment import Augment
+from kd_edge.types import Clip
+
+from .conftest import tiny_values
+
+FRAME_NS = 33_333_333
+
+
+@pytest.fixture
+def material(tiny: Recipe) -> Material:
+    return gather_material(tiny)
+
+
+def test_material_follows_split_and_median_clip(material: Material) -> None:
+    assert (len(material.train), len(material.validation), len(material.test)) == (30, 0, 10)
+    lengths = [len(material.caches["student"].clip(s.id).frames) / 30 for s in material.train]
+    assert material.clip_seconds == pytest.approx(np.median(lengths), abs=1e-3)
+
+
+def test_validation_subjects_are_held_out(tiny: Recipe) -> None:
+    subject = gather_material(tiny).train[0].subject
+    held = gather_material(tiny.model_copy(update={"validation_subjects": (subject,)}))
+    assert {s.subject for s in held.validation} == {subject}
+    assert len(held.train) + len(held.validation) == 30
+
+
+def test_validation_trials_are_held_out(tiny: Recipe) -> None:
+    twice = tiny.model_copy(update={"data": tiny.data.model_copy(update={"clips_per_class": 8})})
+    held = gather_material(twice.model_copy(update={"validation_trials": ("2",)}))
+    assert {s.trial for s in held.validation} == {"2"}
+    assert {s.trial for s in held.train} == {"1"}
+    assert {s.subject for s in held.validation} == {s.subject for s in held.train}
+    with pytest.raises(DataError, match="validation trial '77' is not on the training side"):
+        gather_material(tiny.model_copy(update={"validation_trials": ("77",)}))
+
+
+def test_evaluation_is_centre_frames_and_centre_crop(material: Material) -> None:
+    batch = next(iter(material.evaluation_loader("student", material.test)))
+    clip = material.caches["student"].clip(material.test[0].id)
+    frames = len(clip.frames)
+    at = np.array([(2 * k + 1) * frames // 8 for k in range(4)])
+    spec = material.recipe.student.preprocess
+    crop = centre_crop(*clip.frames.shape[1:3], spec.input_px)
+    limits = clip_limits(clip.own_limits, clip.stamps_ns, spec.window)
+    expected = clip_input(clip.frames, limits, at[:, None], crop, spec)
+    assert np.array_equal(batch["inputs"][0][0].numpy(), expected)
+    assert batch["labels"].tolist() == [s.label for s in material.test]
+
+
+def test_an_item_depends_on_seed_epoch_and_sample_only(material: Material) -> None:
+    loader, batches = material.training_loader(["student", "teacher"], 6)
+    dataset = loader.dataset
+    assert isinstance(dataset, ClipDataset)
+    torch.manual_seed(0)
+    first = dataset[3, 1]
+    np.random.seed(5)  # noqa: NPY002 - shows that the global generator does not matter
+    again, later = dataset[3, 1], dataset[3, 2]
+    assert all(np.array_equal(a, b) for a, b in zip(first[0], again[0], strict=True))
+    assert not np.array_equal(first[0][0], later[0][0])
+    batches.epoch = 1
+    assert list(batches) == list(batches)
+    order = [key for batch in batches for key in batch]
+    assert len({position for position, _ in order}) == 30
+    batches.epoch = 2
+    assert [key for batch in batches for key in batch] != [(position, 2) for position, _ in order]
+
+
+def test_worker_processes_deliver_the_same_clips(tiny: Recipe) -> None:
+    def clips(workers: int) -> list[torch.Tensor]:
+        material = gather_material(tiny.model_copy(update={"workers": workers}))
+        loader, batches = material.training_loader(["student"], 10)
+        batches.epoch = 3
+        return [batch["inputs"][0] for batch in loader]
+
+    assert all(torch.equal(a, b) for a, b in zip(clips(0), clips(1), strict=True))
+
+
+def test_teacher_and_student_move_in_lockstep(cache_folder: Path) -> None:
+    """With the same modality and preprocessing on both sides, frames, crop and flip make the two inputs equal."""
+    values = tiny_values()
+    values["teacher"]["modality"] = "nir"
+    values["teacher"]["preprocess"] = values["student"]["preprocess"]
+    values["student"]["augment"] = {"crop_scale": [0.6, 0.9], "flip": True}
+    loader, batches = gather_material(Recipe.model_validate(values)).training_loader(["student", "teacher"], 6)
+    batches.epoch = 1
+    for batch in loader:
+        assert torch.equal(*batch["inputs"])
+
+
+def test_looping_windows_run_over_the_end_with_one_spacing() -> None:
+    stamps = np.arange(100, dtype=np.int64) * 10_000_000  # 1 s, 100 frames
+    windows = Windows(8, random_seconds=1.0, loop=True)
+    spacings, starts, wrapped = set(), set(), 0
+    for seed in range(200):
+        chosen = windows.choose(stamps, np.random.default_rng(seed))
+        steps = np.diff(chosen) % 100
+        assert steps.max() - steps.min() <= 2  # one spacing; both its ends are rounded to a frame
+        spacings.add(int(steps.min()))
+        starts.add(int(chosen[0]) // 10)
+        wrapped += bool((np.diff(chosen) < 0).any())
+    assert min(spacings) in (5, 6)  # 0.5 x 1 s / 8 = 6.25 frames
+    assert max(spacings) in (17, 18)  # 1.5 x 1 s / 8 = 18.75 frames
+    assert starts == set(range(10))
+    assert wrapped > 100
+
+
+def test_random_windows_have_one_spacing_between_half_and_one_and_a_half_of_the_length() -> None:
+    stamps = np.arange(300, dtype=np.int64) * FRAME_NS
+    windows = Windows(8, random_seconds=2.0)
+    spans = []
+    for seed in range(200):
+        chosen = windows.choose(stamps, np.random.default_rng(seed))
+        steps = np.diff(chosen)
+        assert steps.max() - steps.min() <= 1
+        spans.append((stamps[chosen[-1]] - stamps[chosen[0]]) / 1e9 * 8 / 7)
+    assert 1.0 - 0.05 <= min(spans) < 1.1
+    assert 2.9 < max(spans) <= 3.0 + 0.05
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5, 8, 20])
+def test_a_window_longer_than_the_clip_is_cut_and_a_tiny_clip_still_gives_segments(frames: int) -> None:
+    stamps = np.arange(frames, dtype=np.int64) * FRAME_NS
+    for seed in range(50):
+        chosen = Windows(8, random_seconds=10.0).choose(stamps, np.random.default_rng(seed))
+        assert len(chosen) == 8
+        assert chosen[0] >= 0
+        assert chosen[-1] < frames
+        assert np.all(np.diff(chosen) >= 0)
+    if frames == 20:
+        assert chosen[-1] - chosen[0] >= 16
+
+
+def test_clip_length_counts_every_frame() -> None:
+    assert clip_length_ns(np.array([0, 100, 200])) == 300
+
+
+def test_batches_are_dealt_to_the_processes_without_overlap() -> None:
+    whole = list(EpochBatches(20, 6, seed=1))
+    parts = [list(EpochBatches(20, 6, seed=1, rank=rank, world=2)) for rank in range(2)]
+    assert len(whole) == 3
+    assert all(set(a) | set(b) == set(w) for w, a, b in zip(whole, *parts, strict=True))
+    assert [len(b) for b in EpochBatches(20, 6, seed=None)] == [6, 6, 6, 2]
+    assert [len(b) for b in EpochBatches(4, 6, seed=0)] == [4]
+
+
+class Recorded:
+    """One modality of one sample in memory, as the frame cache hands it out."""
+
+    modality = "recorded"
+    skipped: dict[str, str] = {}  # noqa: RUF012
+
+    def __init__(self, frames: np.ndarray) -> None:
+        self.frames = frames
+        self.stamps = np.arange(len(frames), dtype=np.int64) * FRAME_NS
+
+    def __contains__(self, sample_id: object) -> bool:
+        return sample_id == "a"
+
+    def clip(self, sample_id: str) -> CachedClip:
+        assert sample_id == "a"
+        return CachedClip(self.frames, self.stamps, np.full((len(self.frames), 2), np.nan, np.float32))
+
+
+SAMPLE = Sample("a", subject="1", view="1", trial="1", label=1)
+
+
+def in_memory(
+    frames: list[np.ndarray], specs: list[Preprocess], augments: list[Augment] | None, **changes: object
+) -> ClipDataset:
+    pairs = PairedClips([Recorded(f) for f in frames], [SAMPLE])  # type: ignore[list-item]
+    return ClipDataset(pairs, specs, Windows(len(frames[0])), augments, seed=0, **changes)  # type: ignore[arg-type]
+
+
+def ramps(height: int, width: int, axis: int) -> np.ndarray:
+    """Four frames whose value is the place along an axis, 0 to 60000."""
+    length = (height, width)[axis]
+    values = ((np.arange(length) + 0.5) / length * 60000).astype(np.uint16)
+    frame = np.broadcast_to(values[:, None] if axis == 0 else values, (height, width))
+    return np.stack([frame] * 4)
+
+
+def ramp_spec(px: int) -> Preprocess:
+    window = FixedWindow(low=0, high=60000)
+    return Preprocess(resize_px=px, input_px=16, window=window, mean=(0.0,), std=(1.0,))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("crop", ["random", "multi_scale"])
+def test_frames_of_different_sizes_show_the_same_part(axis: int, crop: str) -> None:
+    """Each pixel's value is its place in the frame: both modalities must show the same places."""
+    augments = [Augment.model_validate({"crop": crop, "flip": True}), Augment(crop_scale=(0.1, 0.1), shift=0.0)]
+    frames = [ramps(72, 96, axis), ramps(240, 320, axis)]
+    dataset = in_memory(frames, [ramp_spec(72), ramp_spec(240)], augments)
+    ends = set()
+    for epoch in range(40):
+        (small, large), _ = dataset[0, epoch]
+        assert np.abs(small - large).max() < 1 / 72  # a pixel of the smaller frame
+        profile = small[0, 0, :, 0] if axis == 0 else small[0, 0, 0]
+        ends.add((round(float(profile[0]), 2), round(float(profile[-1]), 2)))
+    assert len(ends) > 5
+    flipped = sum(first > last for first, last in ends)
+    assert flipped > 2 if axis == 1 else flipped == 0
+
+
+def test_labels_follow_the_mirror() -> None:
+    dataset = in_memory([ramps(72, 96, 1)], [ramp_spec(72)], [Augment(flip=True)], flip_labels=(1, 0))
+    seen = set()
+    for epoch in range(20):
+        (clip,), label = dataset[0, epoch]
+        mirrored = bool(clip[0, 0, 0, 0] > clip[0, 0, 0, -1])
+        assert label == (0 if mirrored else SAMPLE.label)
+        seen.add(mirrored)
+    assert seen == {True, False}
+
+
+class Worn:
+    """Signals of the one sample; nobody mirrors them."""
+
+    def of(self, sample_id: str, stamps_ns: np.ndarray, draws: object) -> np.ndarray:
+        return np.ones((2, 3, 8), np.float32)
+
+
+@pytest.mark.parametrize(("flip_labels", "mirrored"), [((1, 0), {False}), ((0, 1), {True, False})])
+def test_with_sensors_a_clip_is_mirrored_only_where_its_class_stays(
+    flip_labels: tuple[int, ...], mirrored: set[bool]
+) -> None:
+    dataset = in_memory(
+        [ramps(72, 96, 1)], [ramp_spec(72)], [Augment(flip=True)], flip_labels=flip_labels, signals=Worn()
+    )
+    seen = set()
+    for epoch in range(20):
+        (clip, signals), label = dataset[0, epoch]
+        assert label == SAMPLE.label
+        assert signals.shape == (2, 3, 8)
+        seen.add(bool(clip[0, 0, 0, 0] > clip[0, 0, 0, -1]))
+    assert seen == mirrored
+
+
+def test_without_random_changes_a_training_clip_is_the_evaluation_clip() -> None:
+    frames = np.random.default_rng(0).integers(0, 60000, (4, 16, 20), dtype=np.uint16)
+    still = Augment(crop_scale=(1.0, 1.0), shift=0.0)
+    spec = ramp_spec(16)
+    trained = in_memory([frames], [spec], [still])[0, 5][0][0]
+    evaluated = in_memory([frames], [spec], None)[0, 5][0][0]
+    assert np.array_equal(trained, evaluated)
+
+
+def test_each_modality_has_its_own_changes_of_intensity() -> None:
+    frames = np.random.default_rng(0).integers(10000, 50000, (4, 72, 96), dtype=np.uint16)
+    specs = [ramp_spec(72)] * 2
+    loud = Augment(gain=0.3, offset=0.2, vignetting=0.5, blur=1.0, brightness=0.3, pattern_noise=0.1, noise=0.1)
+
+    def inputs(student: Augment, teacher: Augment) -> list[np.ndarray]:
+        return in_memory([frames, frames], specs, [student, teacher])[0, 1][0]
+
+    still = inputs(Augment(), Augment())
+    assert np.array_equal(still[0], still[1])
+    student, teacher = inputs(Augment(), loud)
+    assert np.array_equal(student, still[0])
+    assert not np.allclose(teacher, still[1], atol=0.05)
+    student, teacher = inputs(loud, Augment())
+    assert np.array_equal(teacher, still[1])
+    assert not np.allclose(student, still[0], atol=0.05)
+    both = inputs(loud, loud)
+    assert np.array_equal(both[0], student)
+    assert not np.allclose(both[0], both[1], atol=0.05)  # independent draws
+
+
+@pytest.mark.parametrize(
+    "name", ["vignetting", "blur", "brightness", "contrast", "pattern_noise", "noise", "gain", "offset", "flip"]
+)
+def test_switching_one_change_on_leaves_the_others_draws(name: str) -> None:
+    """The crop's place, read from the ramp, and the frames stay; the ramp's slope survives all changes roughly."""
+    base = in_memory([ramps(72, 96, 1)], [ramp_spec(72)], [Augment(crop="multi_scale")])
+    value = True if name == "flip" else 1e-4
+    augment = Augment.model_validate({"crop": "multi_scale", name: value})
+    other = in_memory([ramps(72, 96, 1)], [ramp_spec(72)], [augment])
+    for epoch in range(10):
+        a, b = base[0, epoch][0][0], other[0, epoch][0][0]
+        if name == "flip":
+            assert np.allclose(a, b, atol=1e-6) or np.allclose(a, b[..., ::-1], atol=1e-6)
+        else:
+            assert np.allclose(a, b, atol=2e-3)
+
+
+def person(left: int, width: int = 10) -> np.ndarray:
+    """Four frames of 72 x 96 with somebody at 2 m, his shading fixed to him."""
+    frames = np.zeros((4, 72, 96), np.uint16)
+    frames[:, 20:52, left : left + width] = 2000 + np.arange(32 * width).reshape(32, width)
+    return frames
+
+
+def test_a_foreground_region_follows_the_person_in_training_and_evaluation() -> None:
+    """Wherever he stands, the same draws show the same part of him."""
+    region = ForegroundRegion(low=1500, high=3500, margin=0.5)  # 32 rows grow to a square of 64
+    window = FixedWindow(low=0, high=4000)
+    spec = Preprocess(resize_px=72, input_px=32, window=window, region=region, mean=(0.0,), std=(1.0,))
+    for augments in ([Augment(crop_scale=(0.5, 1.0))], [Augment(crop="multi_scale", vignetting=0.3)], None):
+        here, there = (in_memory([person(left)], [spec], augments) for left in (30, 51))
+        for epoch in range(10):
+            np.testing.assert_array_equal(here[0, epoch][0][0], there[0, epoch][0][0])
+    evaluated = in_memory([person(30)], [spec], None)[0, 0][0][0]
+    frames = person(30)
+    clip = Clip(frames, np.arange(4, dtype=np.int64) * FRAME_NS)
+    assert np.array_equal(evaluated, recorded_input(clip, np.arange(4), spec))
+    assert np.flatnonzero((evaluated > 0).any(axis=(0, 1, 3))).tolist() == list(range(8, 24))  # the middle half
+
+
+def _channels(values: dict[str, dict[str, dict[str, int]]]) -> None:
+    values["student"]["preprocess"]["channels"] = 3
+
+
+def _modality(values: dict[str, dict[str, str]]) -> None:
+    values["student"]["modality"] = "nirr"
+
+
+def _colours(values: dict[str, dict[str, dict[str, float]]]) -> None:
+    values["student"]["augment"] = {"saturation": 0.4}
+
+
+def _region(values: dict[str, dict[str, dict[str, object]]]) -> None:
+    values["student"]["preprocess"]["region"] = {"kind": "foreground", "low": 1500, "high": 3500}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (_channels, ConfigError, "student.preprocess.channels=1"),
+        (_modality, DataError, "did you mean 'nir'"),
+        (_region, ConfigError, "looks for values from 1500 to 3500. Expected values of nir, 0 to 255"),
+        (_colours, ConfigError, "student.augment changes colours, nir of synthetic has none"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_the_data_is_one_line(
+    change: Callable[[object], None], error: type[Exception], message: str
+) -> None:
+    values = tiny_values()
+    change(values)
+    with pytest.raises(error, match=message):
+        gather_material(Recipe.model_validate(values))
+
+
+def test_modalities_of_other_lengths_are_taken_at_the_same_share() -> None:
+    first, other = np.arange(90) * 33_000_000, 5_000_000 + np.arange(60) * 33_000_000
+    moments = first[[0, 44, 89]]
+    shares = (_same_share(first, moments, other) - other[0]) / (other[-1] - other[0])
+    assert np.allclose(shares, (moments - first[0]) / (first[-1] - first[0]), atol=1e-8)
+    assert np.array_equal(_same_share(first, moments, first), moments)
+    assert np.array_equal(_same_share(first[:1], first[:1], other), other[:1])

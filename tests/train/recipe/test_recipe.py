@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kd_edge import recipes
+from kd_edge.errors import ConfigError
+from kd_edge.train.recipe import Recipe
+from kd_edge.train.recipe.losses import DkdLoss, MgcamLoss
+
+SHIPPED = sorted((Path(__file__).parents[2] / "train" / "recipes").glob("*.toml"))
+MINIMAL = {"name": "x", "split": "subjects", "student": {"modality": "nir"}, "teacher": {"modality": "rgb"}}
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_every_shipped_recipe_validates_and_is_named_like_its_file(path: Path) -> None:
+    recipe = recipes.load("train", str(path), Recipe)
+    assert recipe.name == path.stem
+    assert path.read_text(encoding="utf-8").startswith("#"), "a recipe says in its first line what it is for"
+
+
+def test_the_shipped_recipes_are_there() -> None:
+    assert {"quickstart", "bundled", "utd_mhad_pose_to_depth", "utd_mhad_depth_alone"} <= {p.stem for p in SHIPPED}
+
+
+def test_the_defaults_are_the_papers() -> None:
+    recipe = recipes.validate(MINIMAL, Recipe, "recipe")
+    assert recipe.teacher is not None
+    assert (recipe.student.model.backbone, recipe.teacher.model.backbone) == ("resnet18", "resnet50")
+    assert (recipe.student.batch_size, recipe.teacher.batch_size) == (8, 16)
+    assert (recipe.segments, recipe.student.epochs, recipe.student.learning_rate) == (8, 80, 0.001)
+    assert (recipe.student.momentum, recipe.student.weight_decay, recipe.student.model.dropout) == (0.9, 5e-4, 0.5)
+    dkd, mgcam = recipe.losses
+    assert isinstance(dkd, DkdLoss)
+    assert isinstance(mgcam, MgcamLoss)
+    assert (dkd.weight, dkd.target_weight, dkd.nontarget_weight, mgcam.weight) == (0.1, 0.7, 0.35, 1.0)
+
+
+def test_toml_written_is_the_recipe_read(tmp_path: Path) -> None:
+    recipe = recipes.validate(MINIMAL, Recipe, "recipe")
+    (tmp_path / "r.toml").write_text(recipes.to_toml(recipe), encoding="utf-8")
+    assert recipes.load("train", str(tmp_path / "r.toml"), Recipe) == recipe
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"teacher": None}, "losses need a teacher"),
+        ({"losses": []}, "a teacher without losses"),
+        ({"losses": [{"kind": "rkd", "distance_weight": 0, "angle_weight": 0}]}, "both 0"),
+        ({"losses": [{"kind": "dkd", "target_weight": 0, "nontarget_weight": 0}]}, "both 0"),
+        ({"losses": [{"kind": "mgcam", "tau": float("inf")}]}, "finite"),
+        ({"losses": [{"kind": "dkd", "warmup_epochs": 500}]}, "warms up for longer"),
+        ({"losses": [{"kind": "sp", "student_layers": ["a", "b"]}]}, "one layer of each network"),
+        (
+            {"cache_every": 3, "student": {"modality": "nir", "preprocess": {"motion_offsets_ms": [0, 70]}}},
+            "motion stacks need",
+        ),
+        ({"losses": [{"kind": "rkd"}], "student": {"modality": "nir", "batch_size": 1}}, "at least 2"),
+        ({"losses": [{"kind": "dkdd"}]}, "did you mean 'dkd'"),
+        ({"studnet": {}}, "did you mean 'student'"),
+        ({"name": "../x"}, "name"),
+        ({"student": {"modality": "nir", "weights": "a.safetensors"}}, "weights is for the teacher"),
+        ({"student": {"modality": "nir", "augment": {"crop_scale": [1.0, 0.5]}}}, "smaller value first"),
+        ({"student": {"modality": "nir", "learning_rate": 0}}, "learning_rate"),
+    ],
+)
+def test_faults_are_told_in_one_line(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        recipes.validate(MINIMAL | changes, Recipe, "recipe")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_fingerprint_follows_what_decides_the_weights_only() -> None:
+    recipe = recipes.validate(MINIMAL, Recipe, "recipe")
+    assert recipes.validate(MINIMAL | {"name": "y", "workers": 2}, Recipe, "r").fingerprint() == recipe.fingerprint()
+    assert recipes.validate(MINIMAL | {"seed": 1}, Recipe, "r").fingerprint() != recipe.fingerprint()
+    utd = [{"data": {"kind": "utd_mhad", "root": root}} for root in ("/a", "/b")]
+    prints = {recipes.validate(MINIMAL | u, Recipe, "r").fingerprint() for u in utd}
+    assert len(prints) == 1
+
+
+def test_only_what_decides_the_teacher_is_in_its_fingerprint() -> None:
+    recipe = recipes.validate(MINIMAL, Recipe, "recipe")
+    same = [{"losses": [{"kind": "at"}]}, {"student": {"modality": "nir", "epochs": 3}}, {"name": "y"}]
+    other = [{"seed": 1}, {"segments": 4}, {"teacher": {"modality": "rgb", "epochs": 3}}, {"split": "views"}]
+    for changes in same:
+        changed = recipes.validate(MINIMAL | changes, Recipe, "r")
+        assert changed.teacher_fingerprint() == recipe.teacher_fingerprint()
+    for changes in other:
+        changed = recipes.validate(MINIMAL | changes, Recipe, "r")
+        assert changed.teacher_fingerprint() != recipe.teacher_fingerprint()
+
+
+def test_the_students_modality_decides_what_sensors_see() -> None:
+    """Their signals are resampled onto its clips; all else of the student does not matter to them."""
+    teacher = {"kind": "sensors", "sensors": ["gyroscope"], "semantic_weight": 0}
+    values = MINIMAL | {"teacher": teacher, "losses": [{"kind": "soft_target"}]}
+    recipe = recipes.validate(values, Recipe, "recipe")
+    other = recipes.validate(values | {"student": {"modality": "rgb"}}, Recipe, "recipe")
+    longer = recipes.validate(values | {"student": {"modality": "nir", "epochs": 3}}, Recipe, "recipe")
+    assert other.teacher_fingerprint() != recipe.teacher_fingerprint()
+    assert longer.teacher_fingerprint() == recipe.teacher_fingerprint()
+
+
+def test_shapes_of_the_clips() -> None:
+    recipe = recipes.validate(MINIMAL, Recipe, "recipe")
+    assert recipe.clip_shapes == ((8, 1, 224, 224), (8, 1, 224, 224))
+    assert recipes.validate(MINIMAL | {"teacher": None, "losses": []}, Recipe, "r").clip_shapes is None
