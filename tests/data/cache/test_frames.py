@@ -285,7 +285,7 @@ CHILD = """
 import resource, signal, sys
 from pathlib import Path
 from kd_edge.data.cache.frames import prepare
-from kd_edge.data.synthetic import Synthetic
+from kd_edge.data.synthetic.dataset import Synthetic
 from kd_edge.errors import DataError
 dataset = Synthetic(clips_per_class=2, subjects=2, height_px=48, width_px=64, fps=10)
 """
