@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from kd_edge.data import ImageFormat, SyntheticData
 from kd_edge.errors import ConfigError, did_you_mean
-from kd_edge.export.export import Exported, build_graph, describe, finish, versions
+from kd_edge.export.exporter import Exported, build_graph, describe, finish, versions
 from kd_edge.export.profile import ExportProfile
 from kd_edge.models import BACKBONES, ModelConfig, Temporal, build_model
 from kd_edge.models.saved import StudentSpec

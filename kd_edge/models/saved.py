@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from kd_edge.data import DataConfig, ImageFormat
 from kd_edge.errors import ExportError
-from kd_edge.models.clip import ClipModel, ModelConfig, build_model
+from kd_edge.models.clip import ClipModel, build_model
+from kd_edge.models.config import ModelConfig
 from kd_edge.preprocess import Preprocess, recorded_input
 from kd_edge.sampling import segment_indices
 from kd_edge.types import Clip, Float32

@@ -12,7 +12,7 @@ import torch
 
 from kd_edge import __version__, metrics
 from kd_edge.data import Sample
-from kd_edge.models.spamfm import Similarity
+from kd_edge.models.config import Similarity
 from kd_edge.train.distil.terms import Teacher
 from kd_edge.train.inputs.material import Material
 from kd_edge.train.results import scores

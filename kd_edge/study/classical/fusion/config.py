@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kd_edge.study.classical.config import Positive, RunConfig
-from kd_edge.study.classical.fusion.depth_motion import VIEWS, Projection, View
+
+View = Literal["front", "side", "top"]
+VIEWS: tuple[View, ...] = get_args(View)
+Projection = Literal["occupied", "counts"]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -58,6 +61,11 @@ class _Fusion(RunConfig):
     sensors: tuple[str, ...] = ("accelerometer", "gyroscope")
     motion: MotionConfig = MotionConfig()
 
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Depth first, then the sensors."""
+        return ((self.depth,) if self.depth else ()) + self.sensors
+
     @model_validator(mode="after")
     def _something(self) -> _Fusion:
         if not self.depth and not self.sensors:
@@ -67,7 +75,7 @@ class _Fusion(RunConfig):
     @property
     def modality(self) -> str:
         """What it looks at, as a table names it."""
-        return "+".join(([self.depth] if self.depth else []) + list(self.sensors))
+        return "+".join(self.modalities)
 
 
 class CrcConfig(_Fusion):

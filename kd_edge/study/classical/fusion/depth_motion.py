@@ -7,18 +7,15 @@ are summed over the clip, and the part that is not 0 is brought to a fixed size.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from kd_edge.errors import DataError
+from kd_edge.study.classical.fusion.config import Projection
 from kd_edge.types import Float32
-
-View = Literal["front", "side", "top"]
-VIEWS: tuple[View, ...] = ("front", "side", "top")
-Projection = Literal["occupied", "counts"]
 
 _Depth = npt.NDArray[np.unsignedinteger]
 _Float64 = npt.NDArray[np.float64]

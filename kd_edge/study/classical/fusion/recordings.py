@@ -74,11 +74,6 @@ class Recordings:
         return {"dataset": self.dataset.name, **counts, "skipped": self.skipped}
 
 
-def modalities(config: AnyFusionConfig) -> tuple[str, ...]:
-    """Depth first, then the sensors."""
-    return ((config.depth,) if config.depth else ()) + config.sensors
-
-
 def gather(
     config: AnyFusionConfig, reductions: Mapping[str, Reduction], data_root: Path | None, report: Progress
 ) -> Recordings:
@@ -132,12 +127,12 @@ def check_fusion(config: AnyFusionConfig, data_root: Path | None = None) -> tupl
         DataError: What would stop the run at its start: recordings, modality, split or subjects missing.
     """
     dataset = open_dataset(config.data, data_root)
-    for modality in modalities(config):
+    for modality in config.modalities:
         require_modality(modality, dataset.modalities, dataset.name)
     split = dataset.split(config.split)
     check_split(split, dataset.labels, by_subject=False)
     train, _ = validation_split(split.train, config.validation_subjects)
-    for modality in modalities(config):
+    for modality in config.modalities:
         _first(dataset, train, modality)
     return len(train), len(split.test)
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from kd_edge.study.classical.tstdds.config import Pooling
 from kd_edge.types import Float32
-
-Pooling = Literal["max", "sum"]
 
 _ROWS = 4096  # descriptors coded at a time
 _SOFTENING = 1e-4  # of the covariance's trace, as in the authors' approximated LLC

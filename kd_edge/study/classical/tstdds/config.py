@@ -6,10 +6,46 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from kd_edge.models.config import BackboneName
 from kd_edge.preprocess import FixedWindow, Window
 from kd_edge.study.classical.config import Positive, RunConfig, Share
-from kd_edge.study.classical.tstdds.coding import Pooling
-from kd_edge.study.classical.tstdds.networks import StreamConfig
+
+Pooling = Literal["max", "sum"]
+
+
+class StreamConfig(BaseModel):
+    """The networks of all three streams and their training.
+
+    Attributes:
+        backbone: Image network.
+        initial_weights: None (random), ``"imagenet"`` or a state-dict file, see ``models.build_backbone``.
+        flow_fields: L, flow fields per stack of the local stream.
+        epochs: Passes over the training clips.
+        draws_per_clip: Random inputs taken of every clip in an epoch.
+        batch_size: Inputs per step.
+        learning_rate: The highest one of a one-cycle schedule, AdamW.
+        weight_decay: On all parameters.
+        dropout: On the features.
+        layers: Which stages' feature maps are pooled, from 1; two, like the two layers per stream of the letter.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    backbone: BackboneName = "resnet18"
+    initial_weights: str | None = None
+    flow_fields: int = Field(10, ge=1, le=64)
+    epochs: int = Field(20, ge=1)
+    draws_per_clip: int = Field(2, ge=1)
+    batch_size: int = Field(32, ge=2)
+    learning_rate: float = Field(0.001, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    dropout: float = Field(0.5, ge=0, lt=1)
+    layers: tuple[Annotated[int, Field(ge=1, le=4)], Annotated[int, Field(ge=1, le=4)]] = (2, 3)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> StreamConfig:
+        if not self.layers[0] < self.layers[1]:
+            raise ValueError(f"layers {self.layers} must increase")
+        return self
 
 
 class TrackConfig(BaseModel):
@@ -85,3 +121,8 @@ class TstddsConfig(RunConfig):
     coding: CodingConfig = CodingConfig()
     c: Positive = 1.0
     c_choices: tuple[Positive, ...] = Field((0.01, 0.1, 1.0, 10.0, 100.0), min_length=1)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The one that is looked at."""
+        return (self.modality,)

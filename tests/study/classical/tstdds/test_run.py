@@ -16,7 +16,6 @@ from kd_edge.data import ImageFormat, Sample, Split
 from kd_edge.data.dataset import split_by_subject
 from kd_edge.errors import DataError, TrainingError
 from kd_edge.study.classical import TstddsConfig, run_comparator
-from kd_edge.study.classical.tstdds import run
 from kd_edge.types import Clip
 
 
@@ -193,7 +192,7 @@ def run_squares(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Runs on a data set of squares."""
 
     def run(folder: str = "run", squares: Squares | None = None, epochs: int = 1, **changes: Any) -> dict[str, Any]:
-        monkeypatch.setattr(run, "open_dataset", lambda data, root: squares or Squares())
+        monkeypatch.setattr("kd_edge.study.classical.tstdds.run.open_dataset", lambda data, root: squares or Squares())
         streams = {"backbone": "tiny", "epochs": epochs, "learning_rate": 0.01, "flow_fields": 4}
         config = small(streams=streams, **changes)
         return run_comparator(config, tmp_path / folder)
