@@ -240,7 +240,7 @@ def test_an_interrupted_run_starts_again_and_repeats_with_its_seed(
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "_train_streams", killed)
+        patch.setattr("kd_edge.study.classical.tstdds.run._train_streams", killed)
         with pytest.raises(KilledError):
             run_squares("interrupted", seed=7)
     assert [file.name for file in (tmp_path / "interrupted").iterdir()] == ["recipe.toml"]
