@@ -11,7 +11,7 @@ def lazily(package: str, module_of: Mapping[str, str]) -> Callable[[str], Any]:
     """Make the ``__getattr__`` of a package.
 
     Args:
-        package: Its ``__name__``.
+        package: ``__name__`` of the package.
         module_of: Public name -> module of the package that defines it.
     """
 

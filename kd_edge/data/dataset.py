@@ -38,7 +38,7 @@ class ImageFormat:
 
     Attributes:
         band: What the camera sees.
-        dtype: Of one pixel.
+        dtype: Data type of a pixel.
         channels: 1, or 3 in R, G, B order.
         value_unit: Unit of a pixel value.
         value_range: Lowest and highest value that occurs.
@@ -58,7 +58,7 @@ class SignalFormat:
     """What the signals of one wearable sensor are: three axes over time.
 
     Attributes:
-        unit: Of a value, for example ``"g"``.
+        unit: Unit of a value, for example ``"g"``.
         value_range: Lowest and highest value that the sensor can tell.
         rate_hz: Nominal rate, 1/s.
     """
@@ -161,7 +161,7 @@ class Probe(NamedTuple):
 
     Attributes:
         frames: Number of frames; 0 when the header does not tell.
-        seconds: First to last frame.
+        seconds: Time from the first to the last frame.
     """
 
     frames: int
@@ -225,7 +225,7 @@ class LongVideo:
     Attributes:
         id: Unique in the data set, for example ``"0002-L"``.
         view: Where the camera stands.
-        actions: In the order of the labels file.
+        actions: Intervals of its actions, in the order of the labels file.
     """
 
     id: str
@@ -336,7 +336,7 @@ def validation_split(
     Args:
         train: Training samples of a split.
         subjects: Subjects to hold out; none holds out nothing.
-        trials: Repetitions to hold out likewise, of every subject.
+        trials: Repetitions of every subject to hold out; none holds out nothing.
 
     Returns:
         (train, validation), each in the given order.

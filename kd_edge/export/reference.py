@@ -36,7 +36,7 @@ def make_reference_artifact(
         path: The artifact to write.
         temporal: Temporal model; not ``tsm``, which has no streaming step.
         motion: Three frames 70 ms apart as channels; otherwise the one channel three times.
-        precision: Of the graph.
+        precision: Arithmetic inside the graph.
         segments: Number T of segments.
         clip_seconds: Length of the window.
 

@@ -161,7 +161,7 @@ def start_from_motion(backbone: Backbone, frame_channels: int) -> None:
     frame(t) - frame(t - 2d) (the last offset), the rest stays. Nothing is fixed: training may undo it.
 
     Args:
-        backbone: Its input is at least two frames, the newest first.
+        backbone: Backbone whose input is at least two frames, the newest first.
         frame_channels: Channels of one frame.
     """
     convolution = next(m for m in backbone.modules() if isinstance(m, nn.Conv2d))

@@ -34,11 +34,11 @@ class ModelConfig(BaseModel):
             ``trn`` sums relations of 2 to T ordered segments; ``tsm`` shifts channels inside the backbone between
             neighbouring segments, for clips; ``tsm_causal`` only from the past, so that it can stream with explicit
             state. Both TSM average the segments' logits.
-        dropout: On the features, in training.
+        dropout: Probability of dropping a feature in training.
         hidden: Channels of the temporal convolutions (``tconv`` only).
         bottleneck: Size of the projected features (``trn`` only).
         relations_per_scale: Largest number of relations of one scale (``trn`` only).
-        relations: Which of them an evaluation takes: ``fixed`` as many, evenly chosen, or ``all`` (``trn`` only).
+        relations: Relations per scale in an evaluation: ``fixed`` as many, evenly chosen, or ``all`` (``trn`` only).
         fold_div: One in ``fold_div`` channels moves from each direction (``tsm`` and ``tsm_causal`` only).
         partial_bn: Only the backbone's first batch norm trains; the others keep the statistics and the scale of the
             initial weights (Wang et al., TSN). Sensible with pretrained weights only.
@@ -81,7 +81,7 @@ class SensorModelConfig(BaseModel):
         similarity: What the fusion takes for the sensors' similarity in evaluation, see ``SPAMFM``; ``running`` for
             answers that depend on no neighbour and keep the accuracy of training.
         attention: Whether the sensors' logits are weighted by learnt weights, per sample, instead of equally.
-        dropout: After fc1, in training.
+        dropout: Probability of dropping an output of fc1 in training.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

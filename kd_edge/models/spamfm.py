@@ -59,9 +59,9 @@ class SPAMFM(nn.Module):
     Everything up to the gate is computed in float32 (float64 stays) inside an autocast too.
 
     Args:
-        channels: c_k of each modality.
+        channels: Number c_k of channels of each modality.
         variant: ``paper`` or ``official``.
-        similarity: G in evaluation; may be changed at any time.
+        similarity: What G is in evaluation; may be changed at any time.
 
     Raises:
         ConfigError: No modality, or an unknown variant or similarity.

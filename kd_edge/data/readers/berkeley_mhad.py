@@ -43,7 +43,7 @@ LABELS = (
     "jumping in place", "jumping jacks", "bending", "punching", "waving two hands", "waving one hand",
     "clapping hands", "throwing a ball", "sit down then stand up", "sit down", "stand up",
 )  # fmt: skip
-"""Of A01 to A11."""
+"""Names of the actions A01 to A11."""
 
 VIEWS = {
     f"c{cluster}_{camera}": View(cluster, camera)

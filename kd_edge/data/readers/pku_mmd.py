@@ -42,7 +42,7 @@ LABELS = (
     "touch head (headache)", "touch neck (neckache)", "typing on a keyboard",
     "use a fan (with hand or paper)/feeling warm", "wear jacket", "wear on glasses", "wipe face", "writing",
 )  # fmt: skip
-"""Of actions 1 to 51."""
+"""Names of the actions 1 to 51."""
 
 OFFICIAL_VIDEOS = 1076
 OFFICIAL_ACTIONS = 21_545
@@ -50,7 +50,7 @@ OFFICIAL_SIDES = {"cross_subject": (944, 132), "cross_view": (717, 359)}
 """Training and test videos of the complete data set."""
 
 TEST_VIEW = "L"
-"""Of the cross-view protocol; the other two cameras train."""
+"""Test camera of the cross-view protocol; the other two train."""
 
 _FOLDERS = {"rgb": "Data/RGB_VIDEO", "ir": "Data/IR_VIDEO"}
 _ENDINGS = {"rgb": ".avi", "ir": "-infrared.avi"}

@@ -66,7 +66,7 @@ class Synthetic:
     Args:
         clips_per_class: Clips of each action, dealt evenly over the subjects.
         subjects: Number of different bodies; the last quarter of them is the test side.
-        seed: Of everything random.
+        seed: Seed of everything random.
         height_px: Image height.
         width_px: Image width.
         fps: Frame rate, 1/s.
@@ -184,7 +184,7 @@ class SyntheticStream:
 
     Args:
         modality: ``"nir"`` or ``"rgb"``.
-        seed: Of everything random.
+        seed: Seed of everything random.
         height: Image height, pixels.
         width: Image width, pixels.
         fps: Frame rate, 1/s.

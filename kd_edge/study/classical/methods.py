@@ -26,7 +26,7 @@ def comparator_model(kind: str, what: str) -> type[AnyComparator]:
 
     Args:
         kind: ``tstdds``, ``crc`` or ``cnn_lstm``.
-        what: Whose it is, for the message.
+        what: Whose settings they are, for the message.
 
     Raises:
         ConfigError: No such kind.

@@ -191,7 +191,7 @@ def _check_different(vectors: _Float64, modality: str) -> None:
 
 
 def _share(config: CrcConfig, is_depth: bool) -> float:
-    """Of the squared length of a classifier's vectors."""
+    """The modality's share of the squared length of a classifier's vectors."""
     if config.fusion == "decisions" or not (config.depth and config.sensors):
         return 1.0 if is_depth else 1 / len(config.sensors)
     return float(config.depth_weight) if is_depth else (1 - config.depth_weight) / len(config.sensors)

@@ -39,11 +39,11 @@ class Recordings:
     """Clips that every modality of the run has.
 
     Attributes:
-        dataset: Where from.
+        dataset: Data set that the clips come from.
         sides: ``train``, ``validation`` and ``test`` clips.
         values: Modality -> sample id -> array.
         skipped: Sample id -> why a clip of the protocol takes no part.
-        fingerprint: Of all recordings and settings.
+        fingerprint: SHA-256 (hex) of all recordings and settings.
     """
 
     dataset: Dataset
@@ -81,9 +81,9 @@ def gather(
 
     Args:
         config: The run.
-        reductions: By modality.
+        reductions: Modality -> how its clips become arrays.
         data_root: Folder with the recordings.
-        report: Progress.
+        report: Called with (what, done, in all) as the work goes on.
 
     Raises:
         DataError: Recordings, modality, split or subjects missing, a modality of another kind, or a class without a

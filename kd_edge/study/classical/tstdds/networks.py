@@ -28,7 +28,7 @@ class Stream(nn.Module):
     Args:
         backbone: Image network.
         classes: Number K of classes.
-        dropout: On the features.
+        dropout: Probability of dropping a feature in training.
         layers: Stages whose maps are taken, from 1.
     """
 
@@ -87,11 +87,11 @@ def train_stream(
     """Train a stream as a classifier of single inputs.
 
     Args:
-        stream: Trained in place, on its device.
-        draw: An input of a training clip.
+        stream: Network that is trained in place, on its device.
+        draw: Draws an input of a training clip.
         labels: (N,) of the training clips.
         config: Epochs, batch size and the optimiser's settings.
-        seed: Of the draws and the shifts.
+        seed: Seed of the draws, the shifts and the shuffling.
         progress: Called with the epochs done.
 
     Returns:
