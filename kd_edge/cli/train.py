@@ -70,7 +70,7 @@ def train(
 
         run = latest_unfinished() if resume == "latest" else Path(resume)
         config = load_recipe(run)
-    from kd_edge.train.trainer import train as train_run  # not earlier: a mistyped recipe must not wait for torch
+    from kd_edge.train.trainer import train as train_run
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision the recipe names
     with TrainingDisplay(err) as display:

@@ -11,18 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kd_edge.data.dataset import (
-    Dataset,
-    Probe,
-    Probed,
-    Sample,
-    Split,
-    Wearables,
-    check_split,
-    listed,
-    require_modality,
-    validation_split,
-)
+from kd_edge.data.dataset import Dataset, Probe, Probed, Sample, Split, Wearables, listed, require_modality
+from kd_edge.data.splits import check_split, validation_split
 from kd_edge.data.synthetic.dataset import Synthetic
 from kd_edge.errors import DataError, import_extra
 from kd_edge.files import making

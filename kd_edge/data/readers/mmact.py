@@ -12,21 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from kd_edge.data.dataset import (
-    ImageFormat,
-    Probe,
-    Sample,
-    SignalFormat,
-    Split,
-    check_split,
-    listed,
-    require_modality,
-    require_split,
-)
+from kd_edge.data.dataset import ImageFormat, Probe, Sample, SignalFormat, Split, listed, require_modality
 from kd_edge.data.readers.hashes import FileHashes
 from kd_edge.data.readers.kinect import held, walk
 from kd_edge.data.readers.sensor_files import VERSION, Columns, read_signal
 from kd_edge.data.readers.video import read_video, video_info
+from kd_edge.data.splits import check_split, require_split
 from kd_edge.errors import DataError, did_you_mean
 from kd_edge.types import Clip
 

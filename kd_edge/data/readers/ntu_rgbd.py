@@ -11,10 +11,11 @@ import re
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from kd_edge.data.dataset import ImageFormat, Probe, Sample, Split, check_split, listed, require_split
+from kd_edge.data.dataset import ImageFormat, Probe, Sample, Split, listed
 from kd_edge.data.readers.hashes import FileHashes
 from kd_edge.data.readers.kinect import FORMATS, MODALITIES, held, require_recorded, walk
 from kd_edge.data.readers.video import read_video, video_info
+from kd_edge.data.splits import check_split, require_split
 from kd_edge.errors import DataError
 from kd_edge.types import Clip
 

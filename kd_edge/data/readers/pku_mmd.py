@@ -11,21 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from kd_edge.data.dataset import (
-    ActionInterval,
-    ImageFormat,
-    LongVideo,
-    Probe,
-    Sample,
-    Split,
-    check_split,
-    listed,
-    require_split,
-)
+from kd_edge.data.dataset import ActionInterval, ImageFormat, LongVideo, Probe, Sample, Split, listed
 from kd_edge.data.readers.hashes import FileHashes
 from kd_edge.data.readers.kinect import FORMATS, MODALITIES, require_recorded
 from kd_edge.data.readers.pku_files import find_files, read_labels, read_split
 from kd_edge.data.readers.video import VideoInfo, iterate_video, read_video, video_info
+from kd_edge.data.splits import check_split, require_split
 from kd_edge.errors import DataError
 from kd_edge.types import Clip, Image
 

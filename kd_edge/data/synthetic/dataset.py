@@ -16,16 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from kd_edge.data.dataset import (
-    ImageFormat,
-    Sample,
-    SignalFormat,
-    Split,
-    check_split,
-    require_modality,
-    require_split,
-    split_by_subject,
-)
+from kd_edge.data.dataset import ImageFormat, Sample, SignalFormat, Split, require_modality
+from kd_edge.data.splits import check_split, require_split, split_by_subject
 from kd_edge.data.synthetic import worn_sensors
 from kd_edge.data.synthetic.actions import ACTIONS, LABELS, Manner, join, perform
 from kd_edge.data.synthetic.figure import Array, Body

@@ -13,7 +13,7 @@ import torch
 
 from kd_edge import recipes
 from kd_edge.data import ImageFormat, Sample, Split
-from kd_edge.data.dataset import split_by_subject
+from kd_edge.data.splits import split_by_subject
 from kd_edge.errors import DataError, TrainingError
 from kd_edge.study.classical import TstddsConfig, run_comparator
 from kd_edge.types import Clip
