@@ -11,7 +11,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from kd_edge.errors import TrainingError
-from kd_edge.models.backbones import local_state
+from kd_edge.models.weights import load_whole, local_state
 from kd_edge.rundir import RECIPE, SUMMARY, TEACHER
 from kd_edge.train.distil.terms import Teacher
 from kd_edge.train.inputs.material import Material
@@ -49,7 +49,7 @@ def check_classes(given: Path, labels: Sequence[str]) -> None:
     """
     if not (given / SUMMARY).is_file():
         return
-    known = Run.load(given).summary.get("student_model", {}).get("labels", list(labels))
+    known = Run.load(given).summary.student_model.get("labels", list(labels))
     if known != list(labels):
         other = next((pair for pair in zip_longest(known, labels) if pair[0] != pair[1]), ("", ""))
         raise TrainingError(
@@ -113,11 +113,10 @@ def load_trained(model: Teacher, path: Path) -> None:
     Raises:
         TrainingError: Unreadable, or of another network.
     """
-    try:
-        model.load_state_dict(local_state(path))
-    except RuntimeError as error:
+    fault = load_whole(model, local_state(path), "teacher")
+    if fault:
         raise TrainingError(
-            f"weights {path} do not fit the teacher ({str(error).splitlines()[1].strip()})",
+            f"weights {path} do not fit the teacher ({fault})",
             "weights trained with the same [teacher.model], preprocess, classes and segments",
             "correct teacher.weights, or remove it to train the teacher",
-        ) from error
+        )

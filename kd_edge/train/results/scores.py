@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from kd_edge import metrics
+from kd_edge.rundir import Scores
 from kd_edge.train.inputs.clips import Batch
 from kd_edge.train.teachers.sensors import SensorTeacher
 from kd_edge.types import Float32, Int64
@@ -48,17 +48,16 @@ def accuracy(logits: Float32, labels: Int64) -> float | None:
     return metrics.accuracy(logits[there].argmax(1), labels[there]) if there.any() else None
 
 
-def of_present(logits: Float32, truth: Int64, labels: Sequence[str]) -> dict[str, Any] | None:
+def of_present(logits: Float32, truth: Int64, labels: Sequence[str]) -> Scores | None:
     """Test figures of the clips whose logits (N, K) are there; None when there are none."""
     there = ~np.isnan(logits).any(axis=1)
     if not there.any():
         return None
-    return {"clips": int(there.sum())} | metrics.figures(logits[there], truth[there], labels, temperature=None)
+    return Scores(clips=int(there.sum()), **metrics.figures(logits[there], truth[there], labels, temperature=None))
 
 
-def brief(logits: Float32, labels: Int64) -> dict[str, float]:
+def brief(logits: Float32, labels: Int64) -> Scores:
     """Accuracy and loss, for choosing an epoch."""
-    return {
-        "accuracy": metrics.accuracy(logits.argmax(1), labels),
-        "loss": metrics.negative_log_likelihood(logits, labels),
-    }
+    return Scores(
+        accuracy=metrics.accuracy(logits.argmax(1), labels), loss=metrics.negative_log_likelihood(logits, labels)
+    )
