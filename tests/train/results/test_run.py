@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from kd_edge.train.results import run
 def make(folder: Path, recipe: Recipe, finished: str | None) -> Path:
     run.begin(folder, recipe)
     if finished is not None:
-        rundir.write_summary(folder, {"complete": True, "finished": finished})
+        rundir.write_summary(folder, rundir.Summary(complete=True, finished=finished))
     return folder
 
 
@@ -41,42 +40,12 @@ def test_without_a_run_the_fix_is_to_train(tmp_path: Path, tiny: Recipe) -> None
         run.latest_unfinished(tmp_path / "absent")
 
 
-def test_metrics_are_cut_after_the_resumed_epoch_and_a_torn_line_is_dropped(tmp_path: Path) -> None:
-    for stage, epoch in (("teacher", 1), ("teacher", 2), ("student", 1), ("student", 2)):
-        run.append_metrics(tmp_path, {"stage": stage, "epoch": epoch})
-    with (tmp_path / rundir.METRICS).open("a") as file:
-        file.write('{"stage": "stud')
-    run.truncate_metrics(tmp_path, "student", 1)
-    assert [(m["stage"], m["epoch"]) for m in rundir.read_metrics(tmp_path)] == [
-        ("teacher", 1),
-        ("teacher", 2),
-        ("student", 1),
-    ]
-    run.truncate_metrics(tmp_path, "teacher", 0)
-    assert rundir.read_metrics(tmp_path) == []
-
-
 def test_a_damaged_state_says_what_to_do(tmp_path: Path, tiny: Recipe) -> None:
     make(tmp_path / "r", tiny, None)
     assert run.load_state(tmp_path / "r", tiny) is None
     (tmp_path / "r" / rundir.STATE).write_bytes(b"PK\x03\x04 torn")
     with pytest.raises(TrainingError, match=r"state.pt is damaged.*remove it"):
         run.load_state(tmp_path / "r", tiny)
-
-
-def test_new_run_paths_do_not_collide(tmp_path: Path) -> None:
-    first = rundir.new_run_path(tmp_path, "x")
-    first.mkdir()
-    assert rundir.new_run_path(tmp_path, "x") != first
-    assert first.name.startswith("x-20")
-
-
-def test_summary_is_strict_json(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="JSON"):
-        rundir.write_summary(tmp_path, {"x": float("nan")})
-    assert not (tmp_path / rundir.SUMMARY).exists()
-    rundir.write_summary(tmp_path, {"x": 1})
-    assert json.loads((tmp_path / rundir.SUMMARY).read_text()) == {"x": 1}
 
 
 def test_a_run_belongs_to_one_process_and_half_written_files_vanish(tmp_path: Path) -> None:
