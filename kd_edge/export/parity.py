@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from kd_edge import metrics
 from kd_edge.artifact import Parity
 from kd_edge.data import Dataset, open_dataset
 from kd_edge.engines.base import state_names
@@ -68,7 +69,7 @@ def measure(model: ClipModel, graph: bytes, clips: Iterable[Float32], bound: flo
     error = float(np.abs(truth - ours).max())
     return Parity(
         max_abs_error=error if np.isfinite(error) else float("inf"),
-        argmax_agreement=float(np.mean(truth.argmax(axis=1) == ours.argmax(axis=1))),
+        argmax_agreement=metrics.accuracy(ours.argmax(axis=1), truth.argmax(axis=1)),
         clips=len(truth),
         tolerance=scaled(bound, float(np.abs(truth).max())),
     )

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_edge.errors import DataError, did_you_mean
+from kd_edge.metrics import row_shares
 from kd_edge.rundir import Summary
 
 
@@ -95,8 +96,8 @@ def confused_pairs(confusion: Confusion, against: Confusion | None = None, most:
     Raises:
         DataError: The two know different classes.
     """
-    shares = _shares(confusion.counts)
-    changes = None if against is None else shares - _shares(_comparable(confusion, against).counts)
+    shares = row_shares(confusion.counts)
+    changes = None if against is None else shares - row_shares(_comparable(confusion, against).counts)
     wrong = np.where(np.eye(len(shares), dtype=bool), 0.0, shares)
     order = [divmod(int(at), len(shares)) for at in np.argsort(-wrong, axis=None, kind="stable")[:most]]
     return [
@@ -145,8 +146,3 @@ def _comparable(confusion: Confusion, against: Confusion) -> Confusion:
             "compare runs of one data set",
         )
     return against
-
-
-def _shares(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    shares: npt.NDArray[np.float64] = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    return shares

@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from kd_edge.errors import TrainingError
 from kd_edge.files import replacing
+from kd_edge.metrics import row_shares
 from kd_edge.rundir import MetricsLine, Summary
 
 
@@ -114,9 +115,7 @@ def plot_confusion_change(
 
 def percent(counts: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
     """Counts (K, K) in percent of their row; a row of zeros stays one."""
-    table = np.asarray(counts, dtype=np.float64)
-    rows: npt.NDArray[np.float64] = 100 * table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    return rows
+    return 100 * row_shares(counts)
 
 
 def _side(labels: Sequence[str]) -> float:
