@@ -17,14 +17,18 @@ NESTINGS = ("state_dict", "model_state_dict", "model", "net")
 """Where checkpoints keep their weights beside the optimiser's state and the epoch."""
 _PARALLEL, _COMPILED = "module.", "_orig_mod."  # put before every name by (Distributed)DataParallel and torch.compile
 _COUNTER = "num_batches_tracked"  # of a batch norm with momentum, which never reads it; old weights have none
-_KEPT = "a state dict as .safetensors, .pt or .pth"
+_SAVE = "correct the path, or save the tensors alone with torch.save(model.state_dict(), path)"
 
 
-def local_state(path: Path) -> dict[str, Tensor]:
+def local_state(path: Path, fix: str = _SAVE) -> dict[str, Tensor]:
     """A state dict from ``.safetensors``, or from a torch file that holds nothing but tensors and plain values.
 
     Weights that lie in a checkpoint under one of ``NESTINGS`` are taken out of it, and the prefixes that
     ``DataParallel`` and ``torch.compile`` put before their names are taken off.
+
+    Args:
+        path: The file.
+        fix: What to do when it is none.
 
     Raises:
         TrainingError: Absent, damaged, or not one dictionary of tensors.
@@ -34,10 +38,10 @@ def local_state(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # torch and safetensors raise many kinds for a damaged file
         raise TrainingError(
             f"weights {path} cannot be read ({damage(path, error)})",
-            _KEPT,
-            "correct the path, or save the tensors alone with torch.save(model.state_dict(), path)",
+            "a state dict as .safetensors, .pt or .pth",
+            fix,
         ) from error
-    return _plain_names(_taken_out(found, path))
+    return _plain_names(_taken_out(found, path, fix))
 
 
 def load_tensors(path: Path) -> Any:
@@ -95,7 +99,7 @@ def load_whole(model: nn.Module, found: Mapping[str, Tensor], owner: str) -> str
     return fault
 
 
-def _taken_out(found: Any, path: Path) -> dict[str, Tensor]:
+def _taken_out(found: Any, path: Path, fix: str) -> dict[str, Tensor]:
     """The one dictionary of tensors in what a file holds."""
     if _is_state(found):
         return found
@@ -105,7 +109,7 @@ def _taken_out(found: Any, path: Path) -> dict[str, Tensor]:
     raise TrainingError(
         f"weights {path} hold {_described(found, inside)}",
         f"a dictionary of tensors by name, alone or under one of {', '.join(map(repr, NESTINGS))}",
-        "save the tensors alone with torch.save(model.state_dict(), path)",
+        fix,
     )
 
 

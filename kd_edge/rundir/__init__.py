@@ -36,6 +36,7 @@ from kd_edge.rundir.records import (
     SemanticsNote,
     StageReport,
     Summary,
+    first_fault,
 )
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "Summary",
     "append_metrics",
     "complete_summary",
+    "first_fault",
     "new_run_path",
     "read_metrics",
     "read_summary",

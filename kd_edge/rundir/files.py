@@ -11,7 +11,7 @@ from pydantic_core import to_jsonable_python
 
 from kd_edge.errors import KdEdgeError, TrainingError
 from kd_edge.files import replacing
-from kd_edge.rundir.records import MetricsLine, Record, Summary
+from kd_edge.rundir.records import MetricsLine, Record, Summary, first_fault
 
 RECIPE, STUDENT, TEACHER = "recipe.toml", "student.safetensors", "teachers/teacher.safetensors"
 METRICS, SUMMARY, STATE = "metrics.jsonl", "summary.json", "state.pt"
@@ -167,12 +167,6 @@ def _as_json(record: Record, indent: int | None = None) -> str:
 
 
 def _why(fault: Exception) -> str:
-    """The first thing that is wrong, in one line."""
     if isinstance(fault, ValidationError):
-        first = fault.errors(include_url=False)[0]
-        return _joined(".".join(str(part) for part in first["loc"]), first["msg"])
+        return first_fault(fault)
     return (fault.strerror if isinstance(fault, OSError) else None) or str(fault) or type(fault).__name__
-
-
-def _joined(place: str, message: str) -> str:
-    return f"{place}: {message}" if place else message

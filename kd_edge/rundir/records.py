@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, StrictBool, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StrictBool,
+    ValidationError,
+    model_serializer,
+)
 
 
 class Record(BaseModel):
@@ -19,6 +27,13 @@ class Record(BaseModel):
     @model_serializer(mode="wrap")
     def _what_was_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {key: value for key, value in write(self).items() if key in self.model_fields_set}
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first thing that is wrong with a record, in one line: where, and what."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place}: {first['msg']}" if place else first["msg"]
 
 
 class Scores(Record):

@@ -20,6 +20,7 @@ from kd_edge.train.results.run import Run, load_recipe
 
 _SETTINGS = "sensor_teacher"
 """Key of a weights file's metadata."""
+_FIX = "correct teacher.weights, or remove it to train the teacher"
 
 
 def teacher_weights(given: Path) -> Path:
@@ -107,16 +108,21 @@ def _trained_with(given: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def load_trained(model: Teacher, path: Path) -> None:
+def load_trained(model: Teacher, path: Path, fix: str = _FIX) -> None:
     """Load the weights of a trained teacher.
 
+    Args:
+        model: To load them into.
+        path: Their file.
+        fix: What to do when it is unreadable, or of another network.
+
     Raises:
-        TrainingError: Unreadable, or of another network.
+        TrainingError: It is.
     """
-    fault = load_whole(model, local_state(path), "teacher")
+    fault = load_whole(model, local_state(path, fix), "teacher")
     if fault:
         raise TrainingError(
             f"weights {path} do not fit the teacher ({fault})",
             "weights trained with the same [teacher.model], preprocess, classes and segments",
-            "correct teacher.weights, or remove it to train the teacher",
+            fix,
         )

@@ -131,12 +131,13 @@ def _teacher(session: _Session) -> Generator[Event, None, Teacher]:
     model = build_teacher(session.material)
     trained = session.folder / rundir.TEACHER
     if "teacher" in session.selections:
-        load_trained(model, trained)  # the interrupted run had finished it
+        # The interrupted run had finished it.
+        load_trained(model, trained, f"restore the file, or remove {session.folder / rundir.STATE} to start again")
     elif session.teacher_run is not None:
         session.selections["teacher"] = run.same_teacher(
             session.teacher_run, session.recipe, session.material.fingerprints["teacher"]
         )
-        load_trained(model, session.teacher_run / rundir.TEACHER)
+        load_trained(model, session.teacher_run / rundir.TEACHER, f"remove the run {session.teacher_run}")
     elif stage.weights is not None:
         check_given(session.material)
         load_trained(model, teacher_weights(stage.weights))

@@ -20,6 +20,7 @@ import logging
 import os
 import shutil
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -269,7 +270,7 @@ def _open(path: Path) -> CachedClips | None:
     """The cache, or None when it is absent or damaged."""
     try:
         return CachedClips(path)
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return None
 
 

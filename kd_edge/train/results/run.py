@@ -20,7 +20,7 @@ from kd_edge import recipes
 from kd_edge.errors import TrainingError
 from kd_edge.files import replacing
 from kd_edge.models.weights import damage, load_tensors
-from kd_edge.rundir import RECIPE, STATE, Selection, Summary, complete_summary, read_summary, run_folders
+from kd_edge.rundir import RECIPE, STATE, Selection, Summary, complete_summary, first_fault, read_summary, run_folders
 from kd_edge.train.recipe import Recipe
 
 
@@ -183,8 +183,7 @@ def load_state(path: Path, recipe: Recipe) -> dict[str, Any] | None:
         _State.model_validate(state)
         return state
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise _damaged(path / STATE, f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error
+        raise _damaged(path / STATE, first_fault(error)) from error
     except Exception as error:  # torch raises many kinds for a damaged file
         raise _damaged(path / STATE, damage(path / STATE, error)) from error
 

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from kd_edge import rundir
 from kd_edge.errors import TrainingError
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.results import run
+
+NOISE = np.random.default_rng(0).bytes(3000)
 
 
 def make(folder: Path, recipe: Recipe, finished: str | None) -> Path:
@@ -40,11 +45,67 @@ def test_without_a_run_the_fix_is_to_train(tmp_path: Path, tiny: Recipe) -> None
         run.latest_unfinished(tmp_path / "absent")
 
 
-def test_a_damaged_state_says_what_to_do(tmp_path: Path, tiny: Recipe) -> None:
+STATES: dict[str, Any] = {
+    "data_fingerprint": "d",
+    "threads": 1,
+    "stage": "student",
+    "epoch": 2,
+    "learner": {},
+    "optimiser": {},
+    "best": {"epoch": 0, "score": -1.0, "model": {}},
+    "seconds": 0.5,
+    "report": {"teacher": {"selected_epoch": 3, "selected_by": "last epoch", "seconds": 1.5}},
+}
+
+
+def test_a_state_is_read_as_it_was_saved(tmp_path: Path, tiny: Recipe) -> None:
     make(tmp_path / "r", tiny, None)
     assert run.load_state(tmp_path / "r", tiny) is None
-    (tmp_path / "r" / rundir.STATE).write_bytes(b"PK\x03\x04 torn")
-    with pytest.raises(TrainingError, match=r"state.pt is damaged.*remove it"):
+    assert run.selections(None) == {}
+    run.save_state(tmp_path / "r", STATES)
+    state = run.load_state(tmp_path / "r", tiny)
+    assert state == STATES
+    kept = rundir.Selection(selected_epoch=3, selected_by="last epoch", seconds=1.5)
+    assert run.selections(state) == {"teacher": kept}
+
+
+@pytest.mark.parametrize(
+    ("damaged", "why"),
+    [
+        (b"", "it is empty"),
+        (b"PK\x03\x04 torn", "PytorchStreamReader failed"),
+        (NOISE, "it is cut, or torch.save did not write it"),
+        ([1, 2], "Input should be a valid dictionary"),
+        ({}, "data_fingerprint: Field required"),
+        ({"w": torch.ones(2)}, "data_fingerprint: Field required"),
+        (STATES | {"stage": "pupil"}, "stage: Input should be 'teacher' or 'student'"),
+        (STATES | {"epoch": "two"}, "epoch: Input should be a valid integer"),
+        (STATES | {"best": {"epoch": 1}}, "best.score: Field required"),
+        (STATES | {"report": {"teacher": 3}}, "report.teacher: Input should be a valid dictionary"),
+    ],
+)
+def test_a_damaged_state_says_what_to_do(damaged: Any, why: str, tmp_path: Path, tiny: Recipe) -> None:
+    place = make(tmp_path / "r", tiny, None) / rundir.STATE
+    if isinstance(damaged, bytes):
+        place.write_bytes(damaged)
+    else:
+        torch.save(damaged, place)
+    with pytest.raises(TrainingError) as caught:
+        run.load_state(tmp_path / "r", tiny)
+    assert f"{place} is damaged ({why}" in caught.value.found
+    assert caught.value.fix == "remove it to start this run again"
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_state_that_was_cut_and_one_that_is_a_folder(tmp_path: Path, tiny: Recipe) -> None:
+    place = make(tmp_path / "r", tiny, None) / rundir.STATE
+    run.save_state(tmp_path / "r", STATES)
+    place.write_bytes(place.read_bytes()[: place.stat().st_size // 2])
+    with pytest.raises(TrainingError, match="PytorchStreamReader failed"):
+        run.load_state(tmp_path / "r", tiny)
+    place.unlink()
+    place.mkdir()
+    with pytest.raises(TrainingError, match="it is a folder"):
         run.load_state(tmp_path / "r", tiny)
 
 
