@@ -48,7 +48,7 @@ def check_classes(given: Path, labels: Sequence[str]) -> None:
     Raises:
         TrainingError: The run's class names differ.
     """
-    if not (given / SUMMARY).is_file():
+    if not (given / SUMMARY).exists():
         return
     known = Run.load(given).summary.student_model.get("labels", list(labels))
     if known != list(labels):

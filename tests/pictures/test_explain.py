@@ -18,9 +18,9 @@ from kd_edge.data.synthetic.dataset import Synthetic
 from kd_edge.errors import ConfigError, DataError, ExportError, KdEdgeError
 from kd_edge.models.saved import SavedStudent
 from kd_edge.pictures.cam import draw_cam
-from kd_edge.pictures.explain import explain, folder_name, wrong_views
+from kd_edge.pictures.explain import _draw_curves, explain, folder_name, wrong_views
 from kd_edge.pictures.view import look
-from kd_edge.rundir import Protocol
+from kd_edge.rundir import METRICS, Protocol
 from tests.pictures.conftest import DATA, picture, view_of, write_run
 
 PICTURES = ("cam.png", "gaf.png", "curves.png")
@@ -202,3 +202,10 @@ def test_a_held_out_clip_is_a_validation_clip(run: Path) -> None:
     assert side(sample, validation_subjects=["nobody"], validation_trials=[]) == "training clip"
     assert side(test, validation_trials=[test.trial]) == "test clip", "whatever else it is"
     assert "(validation clip)" in replace(view, student=held_out(validation_subjects=[sample.subject])).title
+
+
+def test_damaged_metrics_cost_their_picture_only(tmp_path: Path) -> None:
+    (tmp_path / METRICS).write_text("[]\n")
+    why = _draw_curves(tmp_path, tmp_path / "curves.png")
+    assert why.startswith(f"line 1 of {tmp_path / METRICS} is damaged (")
+    assert [path.name for path in tmp_path.iterdir()] == [METRICS]
