@@ -250,7 +250,7 @@ def figures(scores: Array, labels: Labels, names: Sequence[str], *, temperature:
     Args:
         scores: (N, K): logits, or any scores whose highest is the answer.
         labels: (N,) integers.
-        names: Of the K classes.
+        names: What the K classes are called.
         temperature: Divides logits before the softmax. None for scores that are no logits (an SVM's): their calibration
             error is None, and average precisions rank the scores themselves.
     """
@@ -341,7 +341,7 @@ def paired_interval(
         subjects: (N,) who performed each sample; subjects are drawn with replacement, never single samples.
         level: Coverage of the interval.
         resamples: Number of bootstrap draws.
-        seed: Of the draws.
+        seed: Where the draws start from.
 
     Returns:
         The difference and its interval; with a single subject the interval has no width and says nothing.

@@ -127,9 +127,9 @@ class RecipeNote(Record):
     """The recipe as resolved; of its keys those that reports name.
 
     Attributes:
-        name: Of the recipe.
-        kind: Of a classical method; None of a trained student.
-        losses: Beside the cross entropy.
+        name: What the recipe calls itself.
+        kind: Which classical method it is; None for a trained student.
+        losses: What the student is trained by, beside the cross entropy.
         teacher: None of a student that learned alone.
     """
 
@@ -145,8 +145,8 @@ class Protocol(Record):
     Attributes:
         dataset: Name of the data set.
         split: Name of its protocol.
-        validation_subjects: Held out of the training side.
-        validation_trials: Held out of the training side.
+        validation_subjects: Subjects held out of the training side.
+        validation_trials: Trials held out of the training side.
         train_samples: Number of training clips.
         validation_samples: Number of validation clips.
         test_samples: Number of test clips.
@@ -185,17 +185,17 @@ class Summary(Record):
         finished: When, ISO 8601 in UTC.
         recipe: As resolved.
         protocol: The clips.
-        seed: Of everything random.
+        seed: Where everything random starts from.
         stages: ``teacher`` (if any) and ``student``.
         clip_seconds: Length of the live window.
         temperature: Divides the student's logits before the softmax.
         unknown_threshold: Confidence below which the student's answer is ``unknown``; 0 when nothing is.
         calibrated_on: What both were fitted on.
         versions: Releases of the packages that trained.
-        data_fingerprint: Of the recordings.
-        data_fingerprints: Of each stage's recordings, or of each modality's of a classical method.
+        data_fingerprint: SHA-256 (hex) of all recordings' content and how they were read.
+        data_fingerprints: The same for each stage alone; for a classical method, the content of each modality.
         semantics: None without class vectors.
-        recipe_fingerprint: Of the settings.
+        recipe_fingerprint: SHA-256 (hex) of the settings that decide the result.
         threads: CPU threads of PyTorch.
         device: What trained, for example ``cpu``.
         student_model: How the student is built and fed: ``kd_edge.models.saved.StudentSpec``. Empty of a classical
@@ -234,9 +234,9 @@ class MetricsLine(Record):
         epoch: From 1.
         losses: Mean of each loss over the epoch's steps, with ``total``.
         train_accuracy: Share of right answers on the training clips as they were drawn.
-        learning_rate: Of the last step.
+        learning_rate: What the epoch's last step was taken with.
         seconds: Spent on the steps.
-        clips_per_second: Of all devices together.
+        clips_per_second: Pace of training, all devices together.
         validation: Accuracy and loss on the validation clips; None without any.
     """
 

@@ -32,7 +32,7 @@ def check_given(material: Material) -> None:
     """Refuse a recipe's ``teacher.weights`` that fit its network but were trained for something else.
 
     Raises:
-        TrainingError: Of other classes; of sensors, signals or networks of sensors that differ.
+        TrainingError: The classes differ, or the sensors, their signals or their networks.
     """
     config = material.recipe.teacher
     assert config is not None

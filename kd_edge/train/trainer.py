@@ -221,6 +221,7 @@ def _fit(
             yield StepDone(name, epoch, step + 1, values, pace)
         spent = time.perf_counter() - start
 
+        checks.check_weights(learner, name, epoch, session.folder)  # before they are judged or saved
         judged = None
         if validation is not None:
             judged = scores.brief(*scores.predict(learner.model, validation, fabric.device))
@@ -238,7 +239,6 @@ def _fit(
             validation=judged,
         )
         seconds += spent
-        checks.check_weights(learner, name, epoch, session.folder)
         if session.writes:
             rundir.append_metrics(session.folder, line)  # before the state: a resume drops a line too many
             _save(session, name, epoch, learner, optimiser, best, seconds)

@@ -92,7 +92,7 @@ def same_teacher(path: Path, recipe: Recipe, data_fingerprint: str) -> Selection
     Args:
         path: The finished run.
         recipe: The new run.
-        data_fingerprint: Of the teacher's recordings in the new run.
+        data_fingerprint: What the teacher's recordings are in the new run.
 
     Raises:
         TrainingError: Not finished, or its teacher was trained otherwise or on other recordings.

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from kd_edge import metrics
+from kd_edge.errors import TrainingError
 from kd_edge.rundir import Scores
 from kd_edge.train.inputs.clips import Batch
 from kd_edge.train.teachers.sensors import SensorTeacher
@@ -16,14 +17,26 @@ from kd_edge.types import Float32, Int64
 
 
 def predict(model: nn.Module, loader: Iterable[Batch], device: torch.device) -> tuple[Float32, Int64]:
-    """Logits (N, K) and labels (N,) of all clips, in float32: the precision that is exported."""
+    """Logits (N, K) and labels (N,) of all clips, in float32: the precision that is exported.
+
+    Raises:
+        TrainingError: A logit is not finite, though the weights are.
+    """
     model.eval()
     logits, labels = [], []
     with torch.no_grad():
         for batch in loader:
             logits.append(model(batch["inputs"][0].to(device)).float().cpu().numpy())
             labels.append(batch["labels"].numpy())
-    return np.concatenate(logits), np.concatenate(labels)
+    found = np.concatenate(logits)
+    faulty = int((~np.isfinite(found)).any(axis=1).sum())
+    if faulty:
+        raise TrainingError(
+            f"the logits of {faulty} of {len(found)} clips are not finite",
+            "finite logits",
+            "train again with a lower learning_rate",
+        )
+    return found, np.concatenate(labels)
 
 
 def predict_sensors(
