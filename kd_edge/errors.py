@@ -39,6 +39,10 @@ class ArtifactError(KdEdgeError):
     """A model file is foreign, damaged, truncated or does not fit its use."""
 
 
+class EngineError(KdEdgeError):
+    """An engine was given arrays its graph does not take, or was used after it was closed."""
+
+
 class CameraError(KdEdgeError):
     """A camera is not there, does not answer, or delivers something else than the model needs."""
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from kd_edge.artifact import Artifact, GoldenClip, Manifest
 from kd_edge.artifact import load as load_artifact
-from kd_edge.engines import Binding, StepEngine, open_engine
-from kd_edge.engines.onnxruntime import Provider
+from kd_edge.engines import Binding, EngineName, Provider, StepEngine, open_engine
 from kd_edge.errors import ArtifactError, CameraError, KdEdgeError
 from kd_edge.runtime.source import SourceState, check_frame
 from kd_edge.sampling import gather
 from kd_edge.types import Float32, Image, LabelState, Prediction
+
+if TYPE_CHECKING:
+    from typing import Self
 
 SelfTest = Literal["raise", "accept", "off"]
 MINIMUM_VALID_MS = 250.0
@@ -40,7 +43,8 @@ class Recognizer:
     """Live action labels from one or several cameras of the same kind.
 
     Every pushed frame is encoded once; its label uses the features of T-1 older frames, chosen by time stamp. Memory is
-    fixed per source. Not thread-safe: push from one thread.
+    fixed per source. Not thread-safe: push from one thread. ``close`` it, or leave its ``with`` block, to give back the
+    engine at once.
 
     A model with recurrent states (``manifest.states``, a causal TSM) steps once per segment spacing: frames in between
     are taken in, not encoded, and give no prediction. Its first label after a start, reset or gap is the clip model's;
@@ -57,6 +61,10 @@ class Recognizer:
     def __init__(
         self, manifest: Manifest, engine: StepEngine, *, valid_ms: float | None = None, max_sources: int = MAX_SOURCES
     ) -> None:
+        if manifest.graph != "step":
+            raise ArtifactError(
+                f"'{manifest.name}' is a {manifest.graph} graph", "a streaming step", "export it with --graph step"
+            )
         self.manifest, self.engine = manifest, engine
         self.self_test_error: float | None = None
         usual_ms = manifest.spacing_ns / 1e6 * (1.5 if manifest.states else 1)  # with states, a label per spacing
@@ -73,6 +81,7 @@ class Recognizer:
         cls,
         model: str | Path | Artifact,
         *,
+        engine: EngineName = "auto",
         threads: int = 1,
         provider: Provider = "cpu",
         strict: bool = False,
@@ -83,8 +92,9 @@ class Recognizer:
         """Load an artifact, run its golden clip and be ready.
 
         Args:
-            model: Path of the artifact.
-            threads: Of the engine.
+            model: Path of the artifact, or one that is loaded already.
+            engine: What runs the model; ``auto`` takes the first one that is installed.
+            threads: How many the engine may use.
             provider: ``cpu`` or ``cuda``; an unusable one falls back to the CPU and labels are ``degraded``.
             strict: Make that fallback an error.
             self_test: What to do when the golden clip's logits are not reproduced: ``raise``, or ``accept`` with
@@ -95,16 +105,33 @@ class Recognizer:
 
         Raises:
             ArtifactError: Foreign, damaged or unsuitable file, or the self-test failed.
-            MissingExtraError: onnxruntime is not installed.
+            ConfigError: An unknown engine or provider, or no thread.
+            MissingExtraError: The engine is not installed.
         """
         artifact = model if isinstance(model, Artifact) else load_artifact(model)
-        engine = open_engine(artifact, threads=threads, provider=provider, strict=strict)
-        recognizer = cls(artifact.manifest, engine, valid_ms=valid_ms, max_sources=max_sources)
-        if self_test != "off" and artifact.golden is not None:
-            recognizer._self_test(artifact.golden, accept=self_test == "accept")
-        else:
-            recognizer._binding(1).run()  # warm: the first run plans memory
+        opened = open_engine(artifact, engine=engine, threads=threads, provider=provider, strict=strict)
+        try:
+            recognizer = cls(artifact.manifest, opened, valid_ms=valid_ms, max_sources=max_sources)
+            if self_test != "off" and artifact.golden is not None:
+                recognizer._self_test(artifact.golden, accept=self_test == "accept")
+            else:
+                recognizer._binding(1).run()  # warm: the first run plans memory
+        except BaseException:
+            opened.close()
+            raise
         return recognizer
+
+    def close(self) -> None:
+        """Close the engine; nothing can be pushed after that."""
+        self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def push(
         self,
@@ -133,6 +160,7 @@ class Recognizer:
         Raises:
             CameraError: Wrong dtype or channels, or too many sources.
             ArtifactError: The engine failed.
+            EngineError: It is closed.
         """
         check_frame(frame, self.manifest, source)
         pushed = self._observe(frame, captured_ns, source, frame_id, truth)

@@ -269,7 +269,7 @@ def test_steady_state_allocates_no_frame_sized_buffer(tmp_path, noise):
     ("states", "message"),
     [
         ((STATES[0], StateSpec(name="last", shape=(2, 2, 2))), "has state_in_1 "),
-        ((*STATES, StateSpec(name="more", shape=(1,))), "has state_in_2 None"),
+        ((*STATES, StateSpec(name="more", shape=(1,))), "has no state_in_2"),
         (STATES[:1], "has input state_in_1, which its manifest does not name"),
     ],
 )
