@@ -271,5 +271,5 @@ def test_neither_torch_nor_onnx_is_imported(name: EngineName, step: Artifact, tm
         "assert not {'torch', 'torchvision', 'onnx'} & sys.modules.keys()"
     )
     environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
