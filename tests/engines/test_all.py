@@ -115,7 +115,7 @@ def test_infer_takes_arrays_by_name(name: EngineName, save: Callable[..., Artifa
         given = {"frame": frame, "past": np.ones((2, 2, 2), dtype=np.float32)}
         assert engine.check_inputs(given) == 2
         found = engine.infer(given)
-        engine.infer({"frame": frame[:1], "past": np.zeros((1, 2, 2), dtype=np.float32)})
+        engine.infer({"frame": 0 * frame, "past": 0 * given["past"]})  # what the first run gave is the caller's own
     assert {n: a.tolist() for n, a in found.items()} == {
         "feature": [[3.0, 66.0], [21.0, 84.0]],
         "logits": [[5.0, 68.0], [23.0, 86.0]],
