@@ -74,11 +74,10 @@ def import_each(modules: Iterable[str], seconds: float = IMPORT_SECONDS) -> dict
         Each module's own version (an empty string when it has none), or why it cannot be imported.
     """
     answers: dict[str, str | MissingExtraError] = {}
-    left = list(modules)
+    left = tuple(modules)
     while left:
-        for module, answer in zip(left.copy(), _answers(left, seconds), strict=False):
-            answers[module] = answer
-            left.remove(module)
+        answers.update(zip(left, _answers(left, seconds), strict=False))
+        left = tuple(module for module in left if module not in answers)
     return answers
 
 

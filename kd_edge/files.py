@@ -59,7 +59,7 @@ def held(file: Path, waiting: Callable[[], None] | None = None) -> Iterator[bool
     after one on another machine. A line in the log says so.
 
     Args:
-        file: The lock file; its folder must be there.
+        file: The lock file; its folder is made.
         waiting: Called once where another process holds it, which is then waited for; None does not wait.
 
     Yields:

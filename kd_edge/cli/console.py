@@ -95,6 +95,7 @@ def flush_streams() -> bool:
 def print_text(text: str) -> None:
     """Write text to standard output as it is."""
     out.file.write(text)
+    out.file.flush()
 
 
 DataOption = Annotated[
