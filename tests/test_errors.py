@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -56,11 +56,15 @@ def test_the_reason_is_one_line_whatever_the_message(message: str, line: str) ->
 
 
 @pytest.fixture
-def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installs:
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installs]:
     """Install fake modules and distributions, the only ones there are beside Python's own."""
     importlib.metadata.version("pytest")  # imports what metadata needs, while it can be found
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    for name in [m for m in sys.modules if m.split(".")[0] in ("cv2", "torchvision", "av", "scipy")]:
+
+    def loaded() -> list[str]:
+        return [name for name in sys.modules if name.split(".")[0] in ("cv2", "torchvision", "av", "scipy")]
+
+    for name in loaded():
         monkeypatch.delitem(sys.modules, name)
 
     def install(module: str, code: str | None, *distributions: str) -> None:
@@ -74,7 +78,9 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installs:
             folder.mkdir()
             (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
 
-    return install
+    yield install
+    for name in loaded():
+        del sys.modules[name]
 
 
 def test_missing_module_names_the_extra() -> None:
@@ -130,7 +136,18 @@ REINSTALL = "pip install --force-reinstall --no-deps opencv-python==4.8.0"
             "pip install opencv-python, which brings what it needs",
         ),
     ],
-    ids=["gone", "empty folder", "half", "no message", "other error", "libGL", "other library", "ABI", "C API", "needs"],
+    ids=[
+        "gone",
+        "empty folder",
+        "half",
+        "no message",
+        "other error",
+        "libGL",
+        "other library",
+        "ABI",
+        "C API",
+        "needs",
+    ],
 )
 def test_a_broken_package_is_told_from_an_absent_one_with_what_helps(
     packages: Installs, tmp_path: Path, code: str | None, why: str, remedy: str
@@ -160,7 +177,9 @@ def test_other_remedies(packages: Installs) -> None:
     with pytest.raises(BrokenPackageError, match="Fix: pip install --upgrade numpy, then"):
         import_extra("av", "replay")
     packages("scipy", "")  # a folder that nobody installed
-    with pytest.raises(BrokenPackageError, match=r"cannot be imported \(.*scipy holds no module\).*'kd-edge\[replay\]'"):
+    with pytest.raises(
+        BrokenPackageError, match=r"cannot be imported \(.*scipy holds no module\).*'kd-edge\[replay\]'"
+    ):
         import_extra("scipy", "replay")
 
 

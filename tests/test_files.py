@@ -4,7 +4,6 @@ import errno
 import fcntl
 import logging
 import os
-import pwd
 import signal
 import subprocess
 import sys
@@ -41,22 +40,7 @@ def holder(lock: Path, number: int = 0) -> subprocess.Popen[str]:
     return process
 
 
-@pytest.fixture
-def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A container that runs under a user id without a name, and without HOME."""
-
-    def unknown(key: object) -> None:
-        raise KeyError(f"getpwuid(): uid not found: {key}")
-
-    for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(pwd, "getpwuid", unknown)
-    monkeypatch.setattr(os, "getuid", lambda: 12345)
-
-
-@pytest.mark.parametrize(
-    ("kind", "below"), [("cache", ".cache"), ("config", ".config"), ("data", ".local/share")]
-)
+@pytest.mark.parametrize(("kind", "below"), [("cache", ".cache"), ("config", ".config"), ("data", ".local/share")])
 def test_folders_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, below: str) -> None:
     for name in ("CACHE", "CONFIG", "DATA"):
         monkeypatch.delenv(f"XDG_{name}_HOME", raising=False)
@@ -136,7 +120,7 @@ def test_waiting_is_told_once_and_ends_when_the_holder_does(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-def refuse(number: int):  # noqa: ANN201
+def refuse(number: int):
     """A file system that answers every lock with an error."""
 
     def flock(*_: object) -> None:

@@ -185,6 +185,7 @@ def load_signals(
     fingerprint = signals_fingerprint(dataset, samples, sensors)
     folder = cache_folder() if root is None else root
     if folder is None:
+        log.warning("no folder for the signals is known: they are decoded anew every time")
         return _decode(dataset, samples, sensors, formats, fingerprint, progress)
     path = folder / f"{dataset.name}-signals-{fingerprint[:20]}.npz"
     content = read_signals(path, fingerprint)
