@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import threading
 import time
@@ -208,6 +209,19 @@ def mmact_tree(_mmact_master: Path, tmp_path: Path) -> Path:
     of a second of every sensor.
     """
     return Path(shutil.copytree(_mmact_master, tmp_path / "mmact"))
+
+
+@pytest.fixture
+def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container that runs under a user id without a name, 12345, and without HOME or a folder of kd-edge's."""
+
+    def unknown(key: object) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {key}")
+
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "KD_EDGE_CACHE", "KD_EDGE_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from kd_edge.errors import ConfigError, TrainingError, did_you_mean
+from kd_edge.errors import ConfigError, TrainingError, did_you_mean, reason
 from kd_edge.models import bninception, efficientnet
 from kd_edge.models.config import BACKBONES
 
@@ -219,7 +219,7 @@ def local_state(path: Path) -> dict[str, Tensor]:
         return state
     except Exception as error:  # torch and safetensors raise many kinds for a damaged file
         raise TrainingError(
-            f"weights {path} cannot be read ({str(error).splitlines()[0]})",
+            f"weights {path} cannot be read ({reason(error)})",
             "a state dict as .safetensors, .pt or .pth",
             "correct the path, or save the tensors alone with torch.save(model.state_dict(), path)",
         ) from error

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from kd_edge.data import DataConfig, ImageFormat
-from kd_edge.errors import ExportError
+from kd_edge.errors import ExportError, reason
 from kd_edge.models.clip import ClipModel, build_model
 from kd_edge.models.config import ModelConfig
 from kd_edge.preprocess import Preprocess, recorded_input
@@ -82,7 +82,7 @@ class SavedStudent:
         except FileNotFoundError as error:
             raise _incomplete(run, f"{WEIGHTS} is missing") from error
         except (KeyError, ValidationError, SafetensorError, RuntimeError, OSError) as error:
-            first = str(error).splitlines()[0]
+            first = reason(error)
             raise ExportError(
                 f"{run} holds a damaged student ({type(error).__name__}: {first})",
                 f"{SUMMARY} and {WEIGHTS} as kd-edge train wrote them",

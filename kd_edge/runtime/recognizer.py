@@ -13,7 +13,7 @@ import numpy as np
 from kd_edge.artifact import Artifact, GoldenClip, Manifest
 from kd_edge.artifact import load as load_artifact
 from kd_edge.engines import Binding, EngineName, Provider, StepEngine, open_engine
-from kd_edge.errors import ArtifactError, CameraError, KdEdgeError
+from kd_edge.errors import ArtifactError, CameraError, KdEdgeError, MissingExtraError
 from kd_edge.runtime.source import SourceState, check_frame
 from kd_edge.sampling import gather
 from kd_edge.types import Float32, Image, LabelState, Prediction
@@ -308,6 +308,8 @@ class Recognizer:
                 if self.self_test_error <= golden.tolerance:
                     return
                 fault = f"logits differ by {self.self_test_error:.2g}, tolerance {golden.tolerance:.2g}"
+        except MissingExtraError:
+            raise  # a package cannot be imported: the model is not at fault, and no label would come
         except (KdEdgeError, ValueError) as error:
             fault = str(error)
         finally:

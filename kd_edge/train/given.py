@@ -10,7 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from kd_edge.errors import TrainingError
+from kd_edge.errors import TrainingError, reason
 from kd_edge.models.backbones import local_state
 from kd_edge.rundir import RECIPE, SUMMARY, TEACHER
 from kd_edge.train.distil.terms import Teacher
@@ -117,7 +117,7 @@ def load_trained(model: Teacher, path: Path) -> None:
         model.load_state_dict(local_state(path))
     except RuntimeError as error:
         raise TrainingError(
-            f"weights {path} do not fit the teacher ({str(error).splitlines()[1].strip()})",
+            f"weights {path} do not fit the teacher ({reason(error)})",
             "weights trained with the same [teacher.model], preprocess, classes and segments",
             "correct teacher.weights, or remove it to train the teacher",
         ) from error

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from kd_edge.artifact import Band
-from kd_edge.errors import DataError, did_you_mean, import_extra
+from kd_edge.errors import DataError, did_you_mean, import_extra, reason
+from kd_edge.files import expanded
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
 from kd_edge.runtime.cameras.config import CameraConfig
 from kd_edge.types import Frame, Image
@@ -29,7 +30,7 @@ class ReplayCamera:
     can_vanish = False
 
     def __init__(self, name: str, config: CameraConfig, wanted: Wanted, *, realtime: bool = False) -> None:
-        path = Path(config.target).expanduser()
+        path = expanded(config.target)
         self.name = path.name if name == config.uri or name.startswith("replay:") else name
         self.live = realtime
         self.fps = config.fps
@@ -125,7 +126,7 @@ def _array(path: Path, fps: float) -> Stamped:
     try:
         frames = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise _unreadable(path, str(error)) from error
+        raise _unreadable(path, reason(error)) from error
     right_shape = frames.ndim == 3 or (frames.ndim == 4 and frames.shape[3] == 3)
     if frames.dtype not in (np.uint8, np.uint16) or not right_shape:
         found = f"it holds {frames.dtype} {frames.shape}, not uint8 or uint16 (T, H, W[, 3])"
