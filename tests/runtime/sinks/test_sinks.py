@@ -27,8 +27,9 @@ def prediction(
     probabilities = np.array([0.75, 0.25], np.float32) if index == 0 else np.zeros(2, np.float32)
     reason = "" if state is LabelState.OK else "why"
     return Prediction(
-        "ir0", label if acts else None, index, 0.75 if index == 0 else 0.0, probabilities, state, k, k * 10**8,
-        None, k * 10**8 + 5, reason, truth,
+        source="ir0", label=label if acts else None, index=index, confidence=0.75 if index == 0 else 0.0,
+        probabilities=probabilities, state=state, frame_id=k, captured_ns=k * 10**8, emitted_ns=None,
+        valid_until_ns=k * 10**8 + 5, reason=reason, truth=truth,
     )  # fmt: skip
 
 
