@@ -84,6 +84,11 @@ class Recurrence:
         manifest: Of a model with states.
     """
 
+    _seen_ns: int | None  # stamp of the newest frame
+    _step_ns: int | None  # stamp of the last step's frame
+    _moment_ns: int  # of the grid, of the last step
+    _period_ns: int  # of the camera, smoothed
+
     def __init__(self, manifest: Manifest) -> None:
         self._spacing_ns = manifest.spacing_ns
         self._longest_gap_ns = _longest_gap_ns(manifest)
@@ -137,10 +142,8 @@ class Recurrence:
     def _start_anew(self, seen_ns: int | None) -> None:
         for state in self._states:
             state.fill(0)
-        self._seen_ns = seen_ns  # stamp of the newest frame
-        self._step_ns: int | None = None  # stamp of the last step's frame
-        self._moment_ns = 0  # of the grid, of the last step
-        self._period_ns = 0  # of the camera, smoothed
+        self._seen_ns, self._step_ns = seen_ns, None
+        self._moment_ns = self._period_ns = 0
 
 
 def _longest_gap_ns(manifest: Manifest) -> int:
