@@ -24,7 +24,7 @@ class Stack:
     """The planes of one network input.
 
     Attributes:
-        stamp_ns: Of the newest frame.
+        stamp_ns: When the newest frame was captured.
         planes: One per motion offset, newest first; views that the next frame may overwrite.
         late_ns: By how far the furthest plane lies outside the tolerance about its moment; 0 when none does.
     """
@@ -134,13 +134,16 @@ class FeatureRing:
             The largest distance of a feature from its segment's moment, in ns; None (warming) when a segment has no
             feature within half a spacing.
         """
-        if self._segments == 1:
-            return 0
+        error_ns = 0 if self._segments == 1 else self._collect(now_ns, out)
+        if error_ns is not None:
+            self.cause = GAP  # nothing else empties a full window without ``clear``
+        return error_ns
+
+    def _collect(self, now_ns: int, out: Float32) -> int | None:
         stamps = self._ring.stamps_ns
         chosen = gather(stamps, now_ns - self._spacing_ns, self._segments - 1, self._spacing_ns)
         if chosen is None:
             return None
-        self.cause = GAP  # nothing else empties a full window without ``clear``
         self._ring.take(chosen, out)
         moments = now_ns - np.arange(self._segments - 1, 0, -1, dtype=np.int64) * self._spacing_ns
         return int(np.abs(stamps[chosen] - moments).max())

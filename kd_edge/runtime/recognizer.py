@@ -51,7 +51,7 @@ class Recognizer:
     later ones remember what came before their window, another function of the same weights.
 
     Attributes:
-        manifest: Of the artifact.
+        manifest: What the artifact says of itself: labels, preprocessing, window.
         engine: What runs it; ``engine.fallback_reason`` tells why it is not what was asked for.
         degraded_reason: Why all labels are ``degraded`` (fallback engine, failed self-test); empty when they are not.
         self_test_error: Largest difference from the golden logits; None when there was no self-test.
@@ -148,7 +148,7 @@ class Recognizer:
             frame: (H, W) or (H, W, 3) in R, G, B order, of the manifest's dtype. Values beyond its range are clipped.
             captured_ns: Moment of capture, monotonic nanoseconds.
             source: Which camera; each has its own window.
-            frame_id: Of the camera; by default frames are counted.
+            frame_id: The camera's number of the frame; by default frames are counted.
             now_ns: Becomes ``emitted_ns``.
             truth: Passed through to the prediction.
 
@@ -319,9 +319,10 @@ class Recognizer:
             for position, (frame, stamp_ns) in enumerate(zip(golden.frames, stamps_ns, strict=True)):
                 check_frame(frame, self.manifest, _GOLDEN_SOURCE)
                 pushed = self._observe(frame, int(stamp_ns), _GOLDEN_SOURCE, None, None)
-                if position in encoded:  # whatever the rate of the clip's frames: each of its segments makes a step
-                    ready = pushed is not None and pushed.state.stack is not None
-                    last = self._encode([pushed], None)[_GOLDEN_SOURCE] if pushed and ready else None
+                if position in encoded:
+                    last = None
+                    if pushed is not None and pushed.state.stack is not None:  # a step, due or not at the clip's rate
+                        last = self._encode([pushed], None)[_GOLDEN_SOURCE]
             if last is None or last.state is LabelState.WARMING:
                 fault = "its window is not full"
             else:

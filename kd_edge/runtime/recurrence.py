@@ -81,7 +81,7 @@ class Recurrence:
     again: a window that spans a gap is never labelled.
 
     Args:
-        manifest: Of a model with states.
+        manifest: What a model with states says of itself.
     """
 
     _seen_ns: int | None  # stamp of the newest frame

@@ -43,7 +43,7 @@ class SourceState:
     """Everything remembered of one source; its size is fixed when its frames' size is known.
 
     Attributes:
-        stamp_ns: Of the newest frame; None before the first.
+        stamp_ns: When the newest frame was captured; None before the first.
         frames: How many were taken in.
         stack: What the network sees of the newest frame; None while the motion history is too short.
     """

@@ -90,11 +90,11 @@ def stream(
         camera: Name, URI, or a camera of one's own (``Camera``), which brings its time-outs or gets the usual ones.
         realtime: Pace a recording by its stamps; without it every frame is labelled as fast as possible.
         sinks: URIs or sinks of one's own; each gets every prediction, none can delay one.
-        threads: As in ``Recognizer.load``, like ``provider``, ``strict``, ``self_test`` and ``valid_ms``.
-        provider: See ``threads``.
-        strict: See ``threads``.
-        self_test: See ``threads``.
-        valid_ms: See ``threads``.
+        threads: How many the engine computes with.
+        provider: ``cpu`` or ``cuda``; an unusable one falls back to the CPU and labels are ``degraded``.
+        strict: Make that fallback an error.
+        self_test: What to do when the golden clip's logits are not reproduced; see ``Recognizer.load``.
+        valid_ms: How long a label may be acted on after its frame's capture; see ``Recognizer.load``.
         notify: Report readiness and fresh frames to systemd.
 
     A model with memory (a causal TSM) is clocked by its segments: one label per segment spacing, not per frame.
@@ -119,9 +119,9 @@ class LabelStream:
     """See ``stream``. Iterating ends with a recording; a live camera's labels end with the ``with`` block.
 
     Args:
-        model: See ``stream``.
-        camera: See ``stream``.
-        options: See ``stream``.
+        model: Artifact, or a recogniser that is loaded already.
+        camera: Name, URI, or a camera of one's own.
+        options: Everything else.
         clock: Stamps predictions and says when they are stale; cameras that are made here follow it, too.
 
     Attributes:

@@ -148,6 +148,13 @@ def test_a_stack_of_the_frame_alone_is_never_too_short():
     assert [push(history, stamp) for stamp in (0, 30, 5000)] == [([0], 0), ([30], 0), ([5000], 0)]
 
 
+def test_a_window_of_one_segment_is_always_full():
+    ring = FeatureRing(segments=1, spacing_ns=100, feature_size=1)
+    ring.clear("reconnect")
+    assert ring.gather(0, np.zeros((0, 1), np.float32)) == 0
+    assert ring.cause == "gap"
+
+
 def test_the_window_says_why_it_is_not_full():
     ring = FeatureRing(segments=2, spacing_ns=100, feature_size=1)
     feature, out = np.zeros(1, np.float32), np.zeros((1, 1), np.float32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 import os
 import signal
@@ -180,6 +182,12 @@ def test_time_outs_of_another_kind_are_refused(by_hand):
     with pytest.raises(CameraError, match=r"camera hand has timeouts 0\.5\. Expected .*cameras\.TimeOuts"):
         hand.__enter__()
     assert not hand.camera.open_now
+
+
+def test_the_options_have_the_functions_defaults():
+    asked = inspect.signature(stream).parameters
+    options = {field.name: field.default for field in dataclasses.fields(StreamOptions)}
+    assert options == {name: p.default for name, p in asked.items() if name not in ("model", "camera")}
 
 
 def test_broken_sink_does_not_disturb(make_model, clip, tmp_path):
