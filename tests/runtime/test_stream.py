@@ -87,7 +87,7 @@ def test_synthetic_camera(make_model):
     assert predictions[-1].valid_until_ns == predictions[-1].captured_ns + 250 * MS
     with stream(model=model, camera=f"{uri}&fps=50", valid_ms=600_000) as labels:  # live: frames may be missed
         predictions = list(labels)
-    assert predictions[-1].frame_id == 39
+    assert predictions[-1].frame_id >= 39  # the last may lie beyond, when the ones before it were missed
     assert all(p.truth and p.emitted_ns >= p.captured_ns for p in predictions)
 
 

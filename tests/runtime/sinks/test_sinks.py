@@ -253,6 +253,6 @@ def test_a_lossless_sink_that_hangs_breaks_instead_of_blocking_for_ever(monkeypa
     assert thread.fault == "it took nothing for 0 s"
     assert thread.dropped == QUEUE_LENGTH + 1  # what was queued and what did not fit; later ones were not taken at all
     gate.set()
-    thread._thread.join(PATIENCE_SECONDS)
     thread.close()
+    thread._thread.join(PATIENCE_SECONDS)
     assert sink.got == [0]
