@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from pathlib import Path
 
 import numpy as np
@@ -45,10 +46,12 @@ def test_report_is_complete_and_consistent(tiny: Path) -> None:
 
 
 def test_a_fresh_process_runs_the_model_without_torch(tiny: Path) -> None:
+    started = time.perf_counter()
     process = fresh_process(tiny, (48, 64), repeats=1)
+    elapsed_seconds = time.perf_counter() - started
     assert not process.imports_torch
     assert 20 < process.peak_rss_mb < 260
-    assert process.ready_seconds < 20  # not a timed test: only that it is in seconds
+    assert 0 < process.ready_seconds < elapsed_seconds
 
 
 def test_a_fresh_process_that_fails_says_why(tmp_path: Path) -> None:

@@ -228,7 +228,18 @@ def _stages(manifest: Manifest, images: list[Image], binding: Binding, frames: i
 def _predict(manifest: Manifest, logits: Float32) -> Prediction:
     p = softmax(logits, manifest.temperature)
     index = int(p.argmax())
-    return Prediction("bench", manifest.labels[index], index, float(p[index]), p, LabelState.OK, 0, 0, 0, 0)
+    return Prediction(
+        source="bench",
+        label=manifest.labels[index],
+        index=index,
+        confidence=float(p[index]),
+        probabilities=p,
+        state=LabelState.OK,
+        frame_id=0,
+        captured_ns=0,
+        emitted_ns=0,
+        valid_until_ns=0,
+    )
 
 
 def _seconds(call: Callable[[], object]) -> float:
