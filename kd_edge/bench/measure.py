@@ -22,9 +22,10 @@ from kd_edge.bench.process import fresh_process
 from kd_edge.bench.report import BenchReport, Latency, Seconds, latency, ratio
 from kd_edge.engines import Binding, Engine, EngineName, Provider, StepEngine, open_engine
 from kd_edge.errors import ArtifactError, import_extra
+from kd_edge.metrics import softmax
 from kd_edge.preprocess import Normalise, WindowLimits, centre_crop, plane, resize, resize_buffers
 from kd_edge.runtime.memory import FeatureRing
-from kd_edge.runtime.recognizer import Recognizer, softmax
+from kd_edge.runtime.recognizer import Recognizer
 from kd_edge.types import Float32, Image, LabelState, Prediction
 
 FRAME_NS = 33_333_333
@@ -226,7 +227,7 @@ def _stages(manifest: Manifest, images: list[Image], binding: Binding, frames: i
 
 
 def _predict(manifest: Manifest, logits: Float32) -> Prediction:
-    p = softmax(logits, manifest.temperature)
+    p: Float32 = softmax(logits, manifest.temperature).astype(np.float32)
     index = int(p.argmax())
     return Prediction(
         source="bench",

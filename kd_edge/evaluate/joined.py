@@ -27,7 +27,7 @@ class Score:
     Attributes:
         clips: Number of clips.
         accuracy: Share of right ones.
-        macro_f1: Mean F1 over the classes.
+        macro_f1: Mean F1 over the classes that occur, see ``kd_edge.metrics.macro_f1``.
     """
 
     clips: int
@@ -134,10 +134,4 @@ def score_of(labels: Int64, guesses: Int64, classes: int) -> Score:
         guesses: (N,) int64, -1 for a clip without a label.
         classes: Number of classes.
     """
-    labelled = guesses >= 0
-    f1 = 0.0
-    if labelled.any():
-        counts = metrics.confusion(guesses[labelled], labels[labelled], classes)
-        support = np.bincount(labels, minlength=classes)
-        f1 = float(np.mean([2 * counts[c, c] / (counts[:, c].sum() + support[c]) for c in np.flatnonzero(support)]))
-    return Score(len(labels), float(np.mean(guesses == labels)), f1)
+    return Score(len(labels), metrics.accuracy(guesses, labels), metrics.macro_f1(guesses, labels, classes))

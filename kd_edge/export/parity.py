@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from kd_edge import metrics
 from kd_edge.artifact import Artifact, Parity
 from kd_edge.data import Dataset, open_dataset
 from kd_edge.engines import Engine, open_engine
@@ -66,7 +67,7 @@ def measure(model: ClipModel, engine: Engine, clips: Iterable[Float32], bound: f
     error = float(np.abs(truth - ours).max())
     return Parity(
         max_abs_error=error if np.isfinite(error) else float("inf"),
-        argmax_agreement=float(np.mean(truth.argmax(axis=1) == ours.argmax(axis=1))),
+        argmax_agreement=metrics.accuracy(ours.argmax(axis=1), truth.argmax(axis=1)),
         clips=len(truth),
         tolerance=scaled(bound, float(np.abs(truth).max())),
     )

@@ -14,6 +14,7 @@ from kd_edge.artifact import Artifact, GoldenClip, Manifest
 from kd_edge.artifact import load as load_artifact
 from kd_edge.engines import Binding, EngineName, Provider, StepEngine, open_engine
 from kd_edge.errors import ArtifactError, CameraError, KdEdgeError, MissingExtraError
+from kd_edge.metrics import softmax
 from kd_edge.runtime.recurrence import label_ns
 from kd_edge.runtime.source import SourceState, check_frame
 from kd_edge.sampling import gather
@@ -274,7 +275,7 @@ class Recognizer:
         )
 
     def _label(self, p: _Pushed, logits: Float32, error_ns: int, now_ns: int | None) -> Prediction:
-        probabilities = softmax(logits, self.manifest.temperature)
+        probabilities: Float32 = softmax(logits, self.manifest.temperature).astype(np.float32)
         index = int(probabilities.argmax())
         confidence = float(probabilities[index])
         state, reason = self._judge(p, confidence, error_ns)
@@ -343,11 +344,3 @@ class Recognizer:
                 "kd-edge doctor, export again, or accept degraded labels with self_test='accept'",
             )
         self.degraded_reason = f"self-test failed: {fault}"
-
-
-def softmax(logits: Float32, temperature: float) -> Float32:
-    """Probabilities (K,) float32 of logits (K,) divided by the temperature."""
-    scaled = logits.astype(np.float64) / temperature
-    np.exp(scaled - scaled.max(), out=scaled)
-    probabilities: Float32 = (scaled / scaled.sum()).astype(np.float32)
-    return probabilities

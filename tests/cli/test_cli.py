@@ -113,7 +113,7 @@ def test_synthetic_clips_are_written_and_replayed(kd: Kd, tmp_path: Path) -> Non
         (["bench", "--reference", "resnet81"], ["resnet81", "did you mean 'resnet18'?"]),
         (["data", "check", "utd_mad"], ["no data set or recipe 'utd_mad'", "did you mean 'utd_mhad'?"]),
         (["recipes", "show", "bundeld"], ["unknown recipe 'bundeld'", "did you mean 'bundled'?"]),
-        (["study", "table", "gone"], ["gone has no readable summary.json"]),
+        (["study", "table", "gone"], ["no run gone"]),
     ],
     ids=lambda value: " ".join(value) if value and value[0] in cli_verbs() else "",
 )

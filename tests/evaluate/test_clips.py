@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kd_edge import artifact
+from kd_edge import artifact, metrics
 from kd_edge.data import Sample, Split, SyntheticData, open_dataset
 from kd_edge.engines import open_engine
 from kd_edge.errors import ArtifactError, DataError
@@ -35,6 +35,17 @@ def test_the_average_precision_of_a_class_falls_with_a_wrong_clip_above_a_right_
     probabilities = np.array([[0.8, 0.2], [0.9, 0.1], [0.3, 0.7]])
     score = evaluate.clip_score(np.log(probabilities).astype(np.float32), np.array([0, 1, 1]), 1.0)
     assert score.map == pytest.approx((1 / 2 + (1 + 2 / 3) / 2) / 2)
+
+
+def test_the_figures_are_those_of_a_summary() -> None:
+    """Of an absent class's answer, too; one function gives both."""
+    logits = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
+    truth = np.random.default_rng(1).integers(0, 5, 40)  # class 5 is never true
+    assert 5 in logits.argmax(1)
+    names = tuple("abcdef")
+    score, figures = evaluate.clip_score(logits, truth, 1.5), metrics.figures(logits, truth, names, temperature=1.5)
+    for name in ("accuracy", "macro_f1", "top5", "map", "ece"):
+        assert getattr(score, name) == figures[name], name
 
 
 def test_confusion_and_figures_come_out_of_an_evaluation(tmp_path: Path) -> None:
