@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import platformdirs
 from pydantic import BaseModel, ValidationError
 
 from kd_edge.errors import ConfigError, did_you_mean, import_extra
+from kd_edge.files import user_folder
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -45,7 +45,8 @@ def search_path(verb: Verb) -> list[Path]:
     top, inner = FOLDERS[verb]
     packaged = package / "_recipes" / top
     shipped = packaged if packaged.is_dir() else package.parent / top
-    roots = [Path.cwd() / top, Path(platformdirs.user_config_dir("kd-edge")) / top, shipped]
+    own = user_folder("config")
+    roots = [Path.cwd() / top, *([] if own is None else [own / top]), shipped]
     # A study lies only in its own folder: beside it in train/ lie recipes.
     return [folder for root in roots for folder in ([root / inner] if verb == "study" else [root / inner, root])]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kd_edge import recipes
-from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, out, print_json
+from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, out, print_json, print_text
 from kd_edge.cli.data import check_png
 from kd_edge.cli.progress import TrainingDisplay
 from kd_edge.errors import ConfigError, DataError
@@ -62,7 +61,7 @@ def study_show(
 
     study = load_study(name)
     if row is not None:
-        sys.stdout.write(recipes.to_toml(plan(study, rows=[row])[0].config))
+        print_text(recipes.to_toml(plan(study, rows=[row])[0].config))
         return
     out.print(overview(study, plan(study)))
 
@@ -157,7 +156,7 @@ def _write(text: str, page: Path | None, place: str, rows: int) -> None:
     from kd_edge.study.table import write_between_markers
 
     if page is None:
-        sys.stdout.write(text)
+        print_text(text)
         return
     write_between_markers(text, page, place)
     out.print(f"{rows} rows in {page}")

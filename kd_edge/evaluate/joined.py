@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +15,9 @@ from kd_edge.artifact import Artifact
 from kd_edge.data import Sample
 from kd_edge.runtime import Recognizer
 from kd_edge.types import Clip, Int64
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,7 @@ class StreamingScore:
 
 
 class JoinedStream:
-    """Feeds joined clips to a recogniser and remembers the last label inside each.
+    """Feeds joined clips to a recogniser and remembers the last label inside each; a context manager.
 
     Args:
         artifact: The model.
@@ -72,6 +77,14 @@ class JoinedStream:
         self._states: Counter[str] = Counter()
         self._frames = 0
         self._seconds = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._recognizer.close()
 
     def watch(self, sample: Sample, clip: Clip) -> None:
         """Push a clip behind the last one of its subject and view; they come subject by subject, view by view."""

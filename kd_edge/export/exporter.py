@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,6 @@ def export(run: Path | str, profile: ExportProfile, out: Path, *, data_root: Pat
     student = SavedStudent.load(run)
     summary, spec = student.summary, student.spec
     proto = build_graph(student.model, spec, profile)
-    parity = run_parity(student, proto.SerializeToString(), profile, data_root)
     manifest = describe(
         student.model,
         spec,
@@ -61,11 +61,15 @@ def export(run: Path | str, profile: ExportProfile, out: Path, *, data_root: Pat
         temperature=summary.temperature,
         unknown_threshold=summary.unknown_threshold,
         accuracy=_accuracy(summary),
-        parity=parity,
         recipe_fingerprint=summary.recipe_fingerprint,
         data_fingerprint=summary.data_fingerprint,
         versions={**{f"train_{name}": release for name, release in summary.versions.items()}, **versions()},
     )
+    with tempfile.TemporaryDirectory() as folder:
+        unproven = Path(folder) / "student.onnx"
+        write(proto.SerializeToString(), manifest, None, unproven)
+        parity = run_parity(student, load(unproven), profile, data_root)
+    manifest = manifest.model_copy(update={"parity": parity})
     return finish(student.model, spec, profile, proto, manifest, out, started)
 
 

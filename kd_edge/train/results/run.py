@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,10 +16,22 @@ from torch import Tensor
 
 from kd_edge import recipes
 from kd_edge.errors import TrainingError
-from kd_edge.files import replacing
+from kd_edge.files import held, replacing
 from kd_edge.models.weights import damage, load_tensors
-from kd_edge.rundir import RECIPE, STATE, Selection, Summary, complete_summary, first_fault, read_summary, run_folders
+from kd_edge.rundir import (
+    RECIPE,
+    STATE,
+    Selection,
+    Summary,
+    complete_summary,
+    first_fault,
+    read_summary,
+    run_folders,
+)
 from kd_edge.train.recipe import Recipe
+
+_LOCK = ".lock"
+"""There while a process trains the run."""
 
 
 @dataclass(frozen=True)
@@ -128,21 +138,22 @@ def locked(path: Path) -> Iterator[None]:
     """Hold a run directory for one process, and clear away half-written files of a killed one.
 
     Raises:
-        TrainingError: Another process is training this run.
+        TrainingError: Another process is training this run, or its folder cannot be written.
     """
-    handle = os.open(path, os.O_RDONLY)
-    try:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            is_held = stack.enter_context(held(path / _LOCK))
+        except OSError as error:
+            raise TrainingError(
+                f"run {path} cannot be locked ({error.strerror or error})", "a folder that can be written", "check it"
+            ) from error
+        if not is_held:
             raise TrainingError(
                 f"run {path} is being trained by another process", "one process a run", "wait for it, or stop it first"
-            ) from error
+            )
         for left in path.rglob(".*.tmp"):
             left.unlink()
         yield
-    finally:
-        os.close(handle)
 
 
 def begin(path: Path, recipe: Recipe) -> None:

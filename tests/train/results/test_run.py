@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +114,35 @@ def test_a_state_that_was_cut_and_one_that_is_a_folder(tmp_path: Path, tiny: Rec
 def test_a_run_belongs_to_one_process_and_half_written_files_vanish(tmp_path: Path) -> None:
     (tmp_path / ".state.pt.abc.tmp").write_bytes(b"half")
     with run.locked(tmp_path):
-        assert list(tmp_path.iterdir()) == []
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
         with pytest.raises(TrainingError, match="is being trained by another process"), run.locked(tmp_path):
             pass
+    assert list(tmp_path.iterdir()) == []
     with run.locked(tmp_path):  # free again
         pass
+
+
+def test_a_run_on_a_file_system_without_locks_belongs_to_one_process_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with (
+        run.locked(tmp_path),
+        pytest.raises(TrainingError, match="is being trained by another process"),
+        run.locked(tmp_path),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_cannot_be_locked_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(TrainingError) as caught, run.locked(tmp_path):
+        pass
+    assert caught.value.found == f"run {tmp_path} cannot be locked (Input/output error)"

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from kd_edge.errors import TrainingError
-from kd_edge.rundir import Scores
 from kd_edge.train.results import scores
 
 LOADER = [
