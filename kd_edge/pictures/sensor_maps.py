@@ -17,9 +17,9 @@ from kd_edge.pictures.signals import as_rgb, sample_signals, sensor_teacher
 from kd_edge.pictures.strips import Strip, coloured, draw_strips, positive_share, weighted
 from kd_edge.pictures.view import View
 from kd_edge.rundir import TEACHER
+from kd_edge.train.distil.methods import GsdmLoss
 from kd_edge.train.given import load_trained
 from kd_edge.train.losses.gsdm import semantic_map, semantic_weights
-from kd_edge.train.recipe.losses import GsdmLoss
 from kd_edge.train.teachers.base import Tap
 from kd_edge.train.teachers.sensors import SensorTeacher
 from kd_edge.types import Float32

@@ -11,9 +11,9 @@ from kd_edge.models import ClipModel, build_model
 from kd_edge.models.bninception import CAFFE_MEAN, CAFFE_STD
 from kd_edge.study.classical import CnnLstmConfig, CrcConfig, TstddsConfig
 from kd_edge.study.plan import StudyConfig, load_study, merged, plan
+from kd_edge.train.distil.methods import GsdmLoss
 from kd_edge.train.distil.terms import tapped_layers
 from kd_edge.train.recipe import Recipe
-from kd_edge.train.recipe.losses import GsdmLoss
 from kd_edge.train.teachers.sensors import BLOCKS
 
 SHIPPED = sorted((Path(__file__).parents[2] / "train" / "studies").glob("*.toml"))

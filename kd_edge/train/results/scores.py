@@ -11,7 +11,6 @@ from torch import nn
 
 from kd_edge import metrics
 from kd_edge.train.inputs.clips import Batch
-from kd_edge.train.teachers.sensors import SensorTeacher
 from kd_edge.types import Float32, Int64
 
 
@@ -24,22 +23,6 @@ def predict(model: nn.Module, loader: Iterable[Batch], device: torch.device) -> 
             logits.append(model(batch["inputs"][0].to(device)).float().cpu().numpy())
             labels.append(batch["labels"].numpy())
     return np.concatenate(logits), np.concatenate(labels)
-
-
-def predict_sensors(
-    model: SensorTeacher, loader: Iterable[Batch], device: torch.device
-) -> tuple[Float32, Float32, Int64]:
-    """Logits (N, m, K) of each sensor (NaN where a sample lacks it), of all together (N, K), and labels (N,)."""
-    model.eval()
-    logits, together, labels = [], [], []
-    with torch.no_grad():
-        for batch in loader:
-            output, present = model.look(batch["inputs"][0].to(device))
-            alone = output.logits.float().masked_fill(~present[:, :, None], torch.nan)
-            logits.append(alone.cpu().numpy())
-            together.append(output.together.float().cpu().numpy())
-            labels.append(batch["labels"].numpy())
-    return np.concatenate(logits), np.concatenate(together), np.concatenate(labels)
 
 
 def accuracy(logits: Float32, labels: Int64) -> float | None:

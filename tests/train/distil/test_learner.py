@@ -7,18 +7,7 @@ import torch.nn.functional as F
 from kd_edge.errors import TrainingError
 from kd_edge.models import ModelConfig, build_model
 from kd_edge.train.distil.learner import Learner, teach, term_names
-from kd_edge.train.distil.terms import Observation, Tap
-from kd_edge.train.losses import (
-    attention_transfer,
-    correlation_congruence,
-    dkd,
-    hint_mse,
-    mgcam,
-    rkd_angle,
-    rkd_distance,
-    similarity_preserving,
-)
-from kd_edge.train.recipe.losses import (
+from kd_edge.train.distil.methods import (
     AttentionLoss,
     CcskdLoss,
     CorrelationLoss,
@@ -30,6 +19,17 @@ from kd_edge.train.recipe.losses import (
     RkdLoss,
     SimilarityLoss,
     SoftTargetLoss,
+)
+from kd_edge.train.distil.terms import Observation, Tap
+from kd_edge.train.losses import (
+    attention_transfer,
+    correlation_congruence,
+    dkd,
+    hint_mse,
+    mgcam,
+    rkd_angle,
+    rkd_distance,
+    similarity_preserving,
 )
 from kd_edge.train.teachers.base import Layer, per_clip
 from kd_edge.train.teachers.images import observe

@@ -17,9 +17,7 @@ from kd_edge.errors import TrainingError
 from kd_edge.models import ModelConfig, build_model
 from kd_edge.rundir import TEACHER
 from kd_edge.train.distil.learner import Learner, Observation, teach
-from kd_edge.train.losses import gsdm, semantic_preserving, soft_target
-from kd_edge.train.recipe import Recipe
-from kd_edge.train.recipe.losses import (
+from kd_edge.train.distil.methods import (
     AttentionLoss,
     CorrelationLoss,
     DkdLoss,
@@ -33,6 +31,8 @@ from kd_edge.train.recipe.losses import (
     SimilarityLoss,
     SoftTargetLoss,
 )
+from kd_edge.train.losses import gsdm, semantic_preserving, soft_target
+from kd_edge.train.recipe import Recipe
 from kd_edge.train.recipe.stages import SensorTeacherConfig
 from kd_edge.train.rehearsal import rehearse
 from kd_edge.train.results.run import Run, load_recipe
