@@ -45,7 +45,7 @@ class StateSpec(BaseModel):
 
     Attributes:
         name: Module path of the layer that carries it.
-        shape: Without the batch axis.
+        shape: Shape of the tensor without the batch axis.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,7 +57,7 @@ class Manifest(BaseModel):
     """What a robot must know to run the graph.
 
     Attributes:
-        dtype: Of the camera's frames.
+        dtype: Pixel type of the camera's frames.
         value_unit: What a raw value measures ("grey level", "mm").
         value_range: Raw values the camera delivers, inclusive.
         segments: Number T of segments in a window.
@@ -69,9 +69,9 @@ class Manifest(BaseModel):
         temperature: Divides the logits before the softmax.
         unknown_threshold: Confidence below it makes the label ``unknown``.
         dataset: Settings of the data set it was trained on, so that ``kd-edge evaluate`` finds it; no folders.
-        split: Which split of it.
-        sha256: Of all bytes before the manifest entry.
-        manifest_sha256: Of this manifest as JSON with an empty ``manifest_sha256``.
+        split: Name of the data set's split that it was trained on.
+        sha256: SHA-256 (hex) of all bytes before the manifest entry.
+        manifest_sha256: SHA-256 (hex) of this manifest as JSON with an empty ``manifest_sha256``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

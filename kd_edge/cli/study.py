@@ -86,7 +86,6 @@ def study_run(
 ) -> None:
     """Train every row that is not there yet; interrupted trainings go on, a shared teacher is trained once."""
     from kd_edge.study.plan import load_study, plan
-    from kd_edge.study.runner import Skipped, Started, run_study
 
     runs = plan(
         load_study(name), rows=_names(rows), splits=_names(splits), seeds=_numbers(seeds), overrides=settings or ()
@@ -94,6 +93,8 @@ def study_run(
     if dry_run:
         _rehearse(runs, data)
         return
+    from kd_edge.study.runner import Skipped, Started, run_study
+
     place = folder or _folder(name)
     display = TrainingDisplay(err)
     with display:

@@ -53,10 +53,7 @@ def train(
     """Train the teacher, then the student; write a run directory."""
     from kd_edge.rundir import new_run_path
     from kd_edge.train.recipe import Recipe
-    from kd_edge.train.results.run import latest_unfinished, load_recipe
-    from kd_edge.train.trainer import train as train_run
 
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision the recipe names
     if resume is None:
         overrides = [*(settings or ()), *([] if seed is None else [f"seed={seed}"])]
         config = recipes.load("train", recipe, Recipe, overrides)
@@ -69,8 +66,13 @@ def train(
             "--resume with --set, --seed, --out or --dry-run", "--resume alone", "an interrupted run keeps its recipe"
         )
     else:
+        from kd_edge.train.results.run import latest_unfinished, load_recipe
+
         run = latest_unfinished() if resume == "latest" else Path(resume)
         config = load_recipe(run)
+    from kd_edge.train.trainer import train as train_run
+
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision the recipe names
     with TrainingDisplay(err) as display:
         events = train_run(
             config,

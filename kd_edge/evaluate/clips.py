@@ -155,7 +155,7 @@ def _opened(model: Path, data_root: Path | None, *, as_stream: bool) -> Iterator
         _check_graph(model, artifact.manifest.temporal, artifact.manifest.graph, as_stream)
         yield artifact
         return
-    from kd_edge.export.export import export
+    from kd_edge.export.exporter import export
     from kd_edge.export.profile import ExportProfile
     from kd_edge.models.saved import SavedStudent
 

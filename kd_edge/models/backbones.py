@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, get_args
 
 import torch
 import torchvision
@@ -15,11 +14,7 @@ from torchvision.models.resnet import BasicBlock
 
 from kd_edge.errors import ConfigError, TrainingError, did_you_mean
 from kd_edge.models import bninception, efficientnet
-
-BackboneName = Literal[
-    "resnet50", "resnet18", "resnet10_thin", "mobilenet_v3_small", "efficientnet_lite0", "bninception", "tiny"
-]
-BACKBONES: tuple[str, ...] = get_args(BackboneName)
+from kd_edge.models.config import BACKBONES
 
 _RESNET_STAGES = ("layer1", "layer2", "layer3", "layer4")
 # The last block at strides 4, 8, 16 and 32: the strides of a ResNet's four stages.
@@ -166,7 +161,7 @@ def start_from_motion(backbone: Backbone, frame_channels: int) -> None:
     frame(t) - frame(t - 2d) (the last offset), the rest stays. Nothing is fixed: training may undo it.
 
     Args:
-        backbone: Its input is at least two frames, the newest first.
+        backbone: Backbone whose input is at least two frames, the newest first.
         frame_channels: Channels of one frame.
     """
     convolution = next(m for m in backbone.modules() if isinstance(m, nn.Conv2d))

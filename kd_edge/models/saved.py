@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from kd_edge.data import DataConfig, ImageFormat
 from kd_edge.errors import ExportError
-from kd_edge.models.clip import ClipModel, ModelConfig, build_model
+from kd_edge.models.clip import ClipModel, build_model
+from kd_edge.models.config import ModelConfig
 from kd_edge.preprocess import Preprocess, recorded_input
 from kd_edge.sampling import segment_indices
 from kd_edge.types import Clip, Float32
@@ -31,9 +32,9 @@ class StudentSpec(BaseModel):
         segments: Number T of segments in a window.
         clip_seconds: Length of the live window.
         labels: Class names.
-        modality: Of the data set.
+        modality: Modality of the data set that the student sees.
         data: The data set it was trained on.
-        image_format: Of that modality's frames.
+        image_format: Format of that modality's frames.
         split: Protocol that says which samples are test samples.
     """
 
@@ -56,8 +57,8 @@ class SavedStudent:
     Attributes:
         path: The run directory.
         spec: How it is built and fed.
-        model: With its weights, in eval mode.
-        summary: All of ``summary.json``.
+        model: The clip model with its weights, in eval mode.
+        summary: Whole content of ``summary.json``.
     """
 
     path: Path

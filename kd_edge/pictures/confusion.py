@@ -38,7 +38,7 @@ class ConfusedPair:
 
     Attributes:
         clips: How many clips of ``true`` were taken for ``predicted``.
-        share: Of the clips of ``true``.
+        share: Share of the clips of ``true`` that were taken for ``predicted``.
         change: Share now minus share in the run compared with; None without one.
     """
 
@@ -53,9 +53,9 @@ def confusion_of(summary: Mapping[str, Any], stage: str, run: Path) -> Confusion
     """The confusion in a run's summary.
 
     Args:
-        summary: ``summary.json``.
+        summary: Content of the run's ``summary.json``.
         stage: ``teacher`` or ``student``.
-        run: Its folder, for messages.
+        run: Run directory, for messages.
 
     Raises:
         DataError: No such stage, or one without a confusion matrix.
@@ -84,9 +84,9 @@ def confused_pairs(confusion: Confusion, against: Confusion | None = None, most:
     """The most confused pairs of classes, by the share of the true class; equal shares in the order of the classes.
 
     Args:
-        confusion: Of the run.
-        against: Of the run it is compared with.
-        most: At most so many.
+        confusion: Confusion of the run.
+        against: Confusion of the run it is compared with; None without one.
+        most: Largest number of pairs.
 
     Raises:
         DataError: The two know different classes.
@@ -112,9 +112,9 @@ def draw_confusion(confusion: Confusion, path: Path, against: Confusion | None =
     """Draw a confusion matrix in percent, and beside it the change from another run.
 
     Args:
-        confusion: Of the run.
+        confusion: Confusion of the run.
         path: The PNG to write.
-        against: Of the run it is compared with.
+        against: Confusion of the run it is compared with; None without one.
 
     Raises:
         DataError: The two know different classes.

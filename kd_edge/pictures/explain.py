@@ -21,7 +21,7 @@ from kd_edge.train.results.plots import plot_curves
 Progress = Callable[[int, int], None]
 
 FOLDER = "explain"
-"""In a run directory, one folder per sample in it."""
+"""Name of the folder of a run directory that has one folder per sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +29,15 @@ class Explained:
     """What was drawn of one sample.
 
     Attributes:
-        sample: Its id.
-        side: Where the run's split has it.
-        true: Its class.
-        predicted: The student's answer.
-        probability: Of that answer.
-        true_probability: Of the true class.
+        sample: Id of the sample.
+        side: What the sample was to the student: ``training clip``, ``validation clip``, ``test clip``, or of neither
+            side.
+        true: Name of the sample's class.
+        predicted: Name of the class that the student takes for the likeliest.
+        probability: Probability of that class, in [0, 1].
+        true_probability: Probability of the true class, in [0, 1].
         folder: Where the pictures lie.
-        pictures: File names.
+        pictures: File names of the pictures.
         skipped: File name -> why there is no such picture.
     """
 
@@ -69,8 +70,8 @@ def explain(
     Args:
         run: A finished run.
         samples: Ids of samples of the data set, of either side of the split.
-        wrong: After them the first so many test clips, in the order of an evaluation, that the student takes for
-            another class.
+        wrong: Number of test clips to add after them: the first, in the order of an evaluation, that the student takes
+            for another class.
         out: Folder of the pictures of a single sample; several samples, or ``wrong``, have a folder each in it. None
             takes ``<run>/explain/<id>``.
         layer: Module path of the layer whose maps are drawn; None takes the last stage.
@@ -104,9 +105,9 @@ def wrong_views(
     """The first ``count`` test clips that a student takes for another class; unreadable ones are passed over.
 
     Args:
-        student: Who looks.
+        student: Student that looks at the clips.
         dataset: The recordings.
-        count: At most so many.
+        count: Largest number of clips.
         progress: Called with (test clips seen, test clips in all).
     """
     if count < 1:

@@ -22,9 +22,9 @@ class View:
     """A sample before a student.
 
     Attributes:
-        student: Who looks.
+        student: Student that looks at the sample.
         dataset: The recordings.
-        sample: Which one.
+        sample: The sample.
         stamps_ns: (N,) int64, of the recording's N images; they themselves are let go.
         at: (T,) int64, the segment frames among them.
         inputs: (T, C, S, S) float32, the network's input, cropped as in an evaluation.

@@ -43,7 +43,7 @@ class Cell:
 
     @property
     def mean(self) -> float | None:
-        """Over the seeds."""
+        """Mean over the seeds; None without a finished run."""
         return statistics.fmean(self.values.values()) if self.values else None
 
     @property
@@ -57,11 +57,11 @@ class Line:
     """One row of the table.
 
     Attributes:
-        name: Of the row; ``teacher`` for the line of the teacher that the rows share, ``teacher of ROW`` where there
-            are several.
-        title: As the table prints it.
-        cells: By split.
-        epochs: The runs were trained for.
+        name: Name of the row; ``teacher`` for the line of the teacher that the rows share, ``teacher of ROW`` where
+            there are several.
+        title: Name of the method as the table prints it.
+        cells: Split -> figures of the row under it.
+        epochs: Epochs the runs were trained for; several with commas between them.
         needs: Why the row has no runs, where it never will.
         of: Where the figures are from, when they are another row's run's: its name and network.
         shared: Whether it is the line of a teacher, which is no row of the table.
@@ -80,10 +80,10 @@ def report(study: StudyConfig, folder: Path, *, seeds: Sequence[int] = (), overr
     """Collect the finished runs of a study.
 
     Args:
-        study: Which one.
-        folder: Where its runs lie.
-        seeds: As they were run.
-        overrides: As they were run; other settings are other runs.
+        study: The study.
+        folder: Folder that its runs lie in.
+        seeds: Seeds that were run; none takes the study's.
+        overrides: Overrides of the recipe that were run; other settings are other runs.
 
     Returns:
         A line per row; before them one for each teacher that was trained, where no row is read of a teacher.

@@ -52,8 +52,8 @@ def run_study(
     folder above. Runs of other settings or recordings keep their folders.
 
     Args:
-        runs: From ``plan``.
-        folder: Of this study; run directories lie in it.
+        runs: Runs of the study, from ``plan``.
+        folder: Folder of this study; run directories lie in it.
         data_root: Folder with the recordings.
         progress: Called with (what, done, in all) while recordings are prepared.
 
@@ -88,7 +88,7 @@ def finished_run(planned: Planned, folder: Path, recordings: dict[str, str] | No
 
     Args:
         planned: The run.
-        folder: Of the study.
+        folder: Folder of the study.
         recordings: Fingerprint of each stage's recordings, or of each modality's of a comparator, which the run must
             have; None does not ask.
     """

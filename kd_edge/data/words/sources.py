@@ -30,7 +30,7 @@ class WordVectors(Protocol):
     """Where vectors come from.
 
     Attributes:
-        source: Its name for a person; no path.
+        source: Name of the vectors for a person; no path.
         takes_phrases: Whether it encodes whole phrases, not their words.
     """
 
@@ -94,7 +94,7 @@ class SentenceVectors:
     """A sentence encoder of the package ``sentence-transformers``, from a local folder.
 
     Args:
-        folder: Of the model; its weights must be safetensors.
+        folder: Folder of the model; its weights must be safetensors.
 
     Raises:
         MissingExtraError: The package is not installed.

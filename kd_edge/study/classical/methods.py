@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from kd_edge.data import open_dataset
 from kd_edge.errors import ConfigError, did_you_mean
-from kd_edge.study.classical.fusion.cnn_lstm import run_cnn_lstm
 from kd_edge.study.classical.fusion.config import CnnLstmConfig, CrcConfig
-from kd_edge.study.classical.fusion.crc import run_crc
-from kd_edge.study.classical.fusion.recordings import check_fusion, modalities
-from kd_edge.study.classical.results import Progress, recordings_fingerprints
-from kd_edge.study.classical.tstdds import run
 from kd_edge.study.classical.tstdds.config import TstddsConfig
+
+if TYPE_CHECKING:  # settings are read without torch and OpenCV
+    from kd_edge.study.classical.results import Progress
 
 AnyComparator = TstddsConfig | CrcConfig | CnnLstmConfig
 ComparatorConfig = Annotated[AnyComparator, Field(discriminator="kind")]
@@ -28,7 +26,7 @@ def comparator_model(kind: str, what: str) -> type[AnyComparator]:
 
     Args:
         kind: ``tstdds``, ``crc`` or ``cnn_lstm``.
-        what: Whose it is, for the message.
+        what: Whose settings they are, for the message.
 
     Raises:
         ConfigError: No such kind.
@@ -62,9 +60,15 @@ def run_comparator(
         DataError: Recordings, modality, split or subjects missing.
     """
     if isinstance(config, TstddsConfig):
-        return run.run(config, run_dir, data_root=data_root, progress=progress)
+        from kd_edge.study.classical.tstdds.run import run_tstdds
+
+        return run_tstdds(config, run_dir, data_root=data_root, progress=progress)
     if isinstance(config, CrcConfig):
+        from kd_edge.study.classical.fusion.crc import run_crc
+
         return run_crc(config, run_dir, data_root=data_root, progress=progress)
+    from kd_edge.study.classical.fusion.cnn_lstm import run_cnn_lstm
+
     return run_cnn_lstm(config, run_dir, data_root=data_root, progress=progress)
 
 
@@ -74,8 +78,9 @@ def comparator_fingerprints(config: AnyComparator, data_root: Path | None = None
     Raises:
         DataError: No recordings there.
     """
-    used = (config.modality,) if isinstance(config, TstddsConfig) else modalities(config)
-    return recordings_fingerprints(open_dataset(config.data, data_root), used)
+    from kd_edge.study.classical.results import recordings_fingerprints
+
+    return recordings_fingerprints(open_dataset(config.data, data_root), config.modalities)
 
 
 def check_comparator(config: AnyComparator, data_root: Path | None = None) -> tuple[int, int]:
@@ -88,5 +93,9 @@ def check_comparator(config: AnyComparator, data_root: Path | None = None) -> tu
         DataError: What would stop the run at its start: recordings, modality, split or subjects missing.
     """
     if isinstance(config, TstddsConfig):
-        return run.check(config, data_root)
+        from kd_edge.study.classical.tstdds.run import check_tstdds
+
+        return check_tstdds(config, data_root)
+    from kd_edge.study.classical.fusion.recordings import check_fusion
+
     return check_fusion(config, data_root)

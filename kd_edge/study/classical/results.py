@@ -94,8 +94,9 @@ def summary_of(
         config: The run.
         protocol: Data set, numbers of clips, and which were left out.
         student: Figures and description of what was trained.
-        data_fingerprint: Of the recordings' content.
-        data_fingerprints: From ``recordings_fingerprints``: a study takes the run as its own while they are these.
+        data_fingerprint: Fingerprint of the recordings as the run reads them.
+        data_fingerprints: Modality -> SHA-256 (hex) of its recordings, from ``recordings_fingerprints``: a study takes
+            the run as its own while they are these.
     """
     packages = ("torch", "torchvision", "numpy", "scikit-learn")
     return {

@@ -13,7 +13,7 @@ from kd_edge.data.cache.frames import CachedClips, cache_fingerprint, prepare
 from kd_edge.data.signals.load import Signals, load_signals, signals_fingerprint
 from kd_edge.errors import ConfigError, DataError
 from kd_edge.models import ModelConfig
-from kd_edge.models.sensors import SensorModelConfig, fitting_points
+from kd_edge.models.config import SensorModelConfig, fitting_points
 from kd_edge.preprocess import Preprocess
 from kd_edge.train.options import Reduction
 from kd_edge.train.recipe.augment import Augment, SignalJitter

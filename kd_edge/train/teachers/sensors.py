@@ -12,10 +12,10 @@ from torch import Tensor
 
 from kd_edge.data import Dataset, SignalFormat
 from kd_edge.errors import TrainingError, did_you_mean
+from kd_edge.models.config import PLACES, Similarity
 from kd_edge.models.layers import Layer as NamedLayer
 from kd_edge.models.layers import evaluating
-from kd_edge.models.sensors import PLACES, SensorNetworks, SensorOutput
-from kd_edge.models.spamfm import Similarity
+from kd_edge.models.sensors import SensorNetworks, SensorOutput
 from kd_edge.train.gaf import gramian_angular_field
 from kd_edge.train.inputs.clips import Batch
 from kd_edge.train.losses import semantic_preserving

@@ -28,7 +28,7 @@ from kd_edge.study.classical.fusion.networks import (
     log_probabilities,
     train_network,
 )
-from kd_edge.study.classical.fusion.recordings import Recordings, Reduction, gather, modalities, signal
+from kd_edge.study.classical.fusion.recordings import Recordings, Reduction, gather, signal
 from kd_edge.study.classical.results import (
     Progress,
     check_free,
@@ -98,7 +98,7 @@ def run_cnn_lstm(
             for part in logs
         },
     }
-    contents = recordings_fingerprints(recordings.dataset, modalities(config))
+    contents = recordings_fingerprints(recordings.dataset, config.modalities)
     summary = summary_of(config, recordings.protocol, student, recordings.fingerprint, contents)
     write_summary(summary, run_dir)
     return summary

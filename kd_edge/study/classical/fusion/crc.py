@@ -31,7 +31,7 @@ from kd_edge.errors import TrainingError
 from kd_edge.study.classical.fusion.config import CrcConfig
 from kd_edge.study.classical.fusion.inertial import window_statistics
 from kd_edge.study.classical.fusion.motion_features import depth_vector, unit_length
-from kd_edge.study.classical.fusion.recordings import Recordings, Reduction, gather, modalities, signal
+from kd_edge.study.classical.fusion.recordings import Recordings, Reduction, gather, signal
 from kd_edge.study.classical.fusion.representation import CollaborativeRepresentation, opinion_pool
 from kd_edge.study.classical.results import (
     Progress,
@@ -89,7 +89,7 @@ def run_crc(
         "parameters": sum(classifier.parameters for classifier in fitted),
         "left_out": {part: c.accuracies for part, c in chosen.items()},
     }
-    contents = recordings_fingerprints(recordings.dataset, modalities(config))
+    contents = recordings_fingerprints(recordings.dataset, config.modalities)
     summary = summary_of(config, recordings.protocol, student, recordings.fingerprint, contents)
     write_summary(summary, run_dir)
     return summary
@@ -191,7 +191,7 @@ def _check_different(vectors: _Float64, modality: str) -> None:
 
 
 def _share(config: CrcConfig, is_depth: bool) -> float:
-    """Of the squared length of a classifier's vectors."""
+    """The modality's share of the squared length of a classifier's vectors."""
     if config.fusion == "decisions" or not (config.depth and config.sensors):
         return 1.0 if is_depth else 1 / len(config.sensors)
     return float(config.depth_weight) if is_depth else (1 - config.depth_weight) / len(config.sensors)

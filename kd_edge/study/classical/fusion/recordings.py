@@ -39,11 +39,11 @@ class Recordings:
     """Clips that every modality of the run has.
 
     Attributes:
-        dataset: Where from.
+        dataset: Data set that the clips come from.
         sides: ``train``, ``validation`` and ``test`` clips.
         values: Modality -> sample id -> array.
         skipped: Sample id -> why a clip of the protocol takes no part.
-        fingerprint: Of all recordings and settings.
+        fingerprint: SHA-256 (hex) of all recordings and settings.
     """
 
     dataset: Dataset
@@ -74,11 +74,6 @@ class Recordings:
         return {"dataset": self.dataset.name, **counts, "skipped": self.skipped}
 
 
-def modalities(config: AnyFusionConfig) -> tuple[str, ...]:
-    """Depth first, then the sensors."""
-    return ((config.depth,) if config.depth else ()) + config.sensors
-
-
 def gather(
     config: AnyFusionConfig, reductions: Mapping[str, Reduction], data_root: Path | None, report: Progress
 ) -> Recordings:
@@ -86,9 +81,9 @@ def gather(
 
     Args:
         config: The run.
-        reductions: By modality.
+        reductions: Modality -> how its clips become arrays.
         data_root: Folder with the recordings.
-        report: Progress.
+        report: Called with (what, done, in all) as the work goes on.
 
     Raises:
         DataError: Recordings, modality, split or subjects missing, a modality of another kind, or a class without a
@@ -132,12 +127,12 @@ def check_fusion(config: AnyFusionConfig, data_root: Path | None = None) -> tupl
         DataError: What would stop the run at its start: recordings, modality, split or subjects missing.
     """
     dataset = open_dataset(config.data, data_root)
-    for modality in modalities(config):
+    for modality in config.modalities:
         require_modality(modality, dataset.modalities, dataset.name)
     split = dataset.split(config.split)
     check_split(split, dataset.labels, by_subject=False)
     train, _ = validation_split(split.train, config.validation_subjects)
-    for modality in modalities(config):
+    for modality in config.modalities:
         _first(dataset, train, modality)
     return len(train), len(split.test)
 

@@ -66,7 +66,7 @@ def opinion_pool(residuals: Sequence[_Float64], weights: Sequence[float]) -> _Fl
 
     Args:
         residuals: (Q, K) of each classifier.
-        weights: Of each classifier; they sum to 1.
+        weights: Weight of each classifier; they sum to 1.
 
     Returns:
         (Q, K) log of the pooled probabilities, each row normalised: ``exp`` of it sums to 1.

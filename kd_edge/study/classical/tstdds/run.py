@@ -59,7 +59,7 @@ class _Recordings:
     skipped: dict[str, str]
 
 
-def run(
+def run_tstdds(
     config: TstddsConfig, run_dir: Path, *, data_root: Path | None = None, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Train and test TSTDDs; writes ``recipe.toml`` first and ``summary.json`` last, each whole or not at all.
@@ -116,7 +116,7 @@ def run(
     return summary
 
 
-def check(config: TstddsConfig, data_root: Path | None = None) -> tuple[int, int]:
+def check_tstdds(config: TstddsConfig, data_root: Path | None = None) -> tuple[int, int]:
     """Look at what a run would find, decoding one clip.
 
     Returns:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.comparators.moves import Moves
 
 from kd_edge import recipes
 from kd_edge.errors import TrainingError
@@ -23,6 +22,7 @@ from kd_edge.study.classical.fusion.networks import (
     log_probabilities,
     train_network,
 )
+from tests.study.classical.moves import Moves
 
 
 def small(**changes: Any) -> CnnLstmConfig:

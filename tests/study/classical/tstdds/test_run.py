@@ -13,10 +13,9 @@ import torch
 
 from kd_edge import recipes
 from kd_edge.data import ImageFormat, Sample, Split
-from kd_edge.data.dataset import split_by_subject
+from kd_edge.data.splits import split_by_subject
 from kd_edge.errors import DataError, TrainingError
 from kd_edge.study.classical import TstddsConfig, run_comparator
-from kd_edge.study.classical.tstdds import run
 from kd_edge.types import Clip
 
 
@@ -193,7 +192,7 @@ def run_squares(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Runs on a data set of squares."""
 
     def run(folder: str = "run", squares: Squares | None = None, epochs: int = 1, **changes: Any) -> dict[str, Any]:
-        monkeypatch.setattr(run, "open_dataset", lambda data, root: squares or Squares())
+        monkeypatch.setattr("kd_edge.study.classical.tstdds.run.open_dataset", lambda data, root: squares or Squares())
         streams = {"backbone": "tiny", "epochs": epochs, "learning_rate": 0.01, "flow_fields": 4}
         config = small(streams=streams, **changes)
         return run_comparator(config, tmp_path / folder)
@@ -241,7 +240,7 @@ def test_an_interrupted_run_starts_again_and_repeats_with_its_seed(
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "_train_streams", killed)
+        patch.setattr("kd_edge.study.classical.tstdds.run._train_streams", killed)
         with pytest.raises(KilledError):
             run_squares("interrupted", seed=7)
     assert [file.name for file in (tmp_path / "interrupted").iterdir()] == ["recipe.toml"]
