@@ -13,8 +13,7 @@ import torch
 from lightning_fabric import Fabric
 
 from kd_edge.train.devices import make_fabric
-from kd_edge.train.distil.learner import term_names
-from kd_edge.train.distil.methods import Loss
+from kd_edge.train.distil.methods import Loss, term_names
 from kd_edge.train.inputs.clips import Batch
 from kd_edge.train.inputs.material import Material, Progress, gather_material
 from kd_edge.train.networks import build_teacher, student_learner

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from kd_edge.errors import TrainingError
 from kd_edge.models import ClipModel
 from kd_edge.models.layers import evaluating
-from kd_edge.train.distil.methods import Method
+from kd_edge.train.distil.methods import Method, term_names
 from kd_edge.train.distil.terms import Term
 from kd_edge.train.teachers.base import LabelLearner, Layer, Observation, Shape, Tap, Teacher
 from kd_edge.train.teachers.images import image_places, observe
@@ -133,16 +132,6 @@ class Learner(LabelLearner):
         with torch.no_grad(), evaluating(self.model):
             logits: Tensor = self.model(blank)
         return logits
-
-
-def term_names(losses: Sequence[Method]) -> list[str]:
-    """One name per term: its kind, numbered from the second of the same kind on (``fitnet``, ``fitnet_2``)."""
-    seen: Counter[str] = Counter()
-    names = []
-    for loss in losses:
-        seen[loss.kind] += 1
-        names.append(loss.kind if seen[loss.kind] == 1 else f"{loss.kind}_{seen[loss.kind]}")
-    return names
 
 
 def _probe(

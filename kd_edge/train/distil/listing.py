@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kd_edge.errors import ConfigError
 from kd_edge.models.layers import Layer, list_layers
-from kd_edge.train.distil.learner import term_names
+from kd_edge.train.distil.methods import term_names
 from kd_edge.train.networks import TEACHERS
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.teachers.base import Who

@@ -11,6 +11,8 @@ takes its own paper's choice.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
@@ -48,6 +50,7 @@ __all__ = [
     "SemanticLoss",
     "SimilarityLoss",
     "SoftTargetLoss",
+    "term_names",
 ]
 
 Loss = (
@@ -65,3 +68,13 @@ Loss = (
     | SemanticLoss
 )
 LossConfig = Annotated[Loss, Field(discriminator="kind")]
+
+
+def term_names(losses: Sequence[Method]) -> list[str]:
+    """One name per term: its kind, numbered from the second of the same kind on (``fitnet``, ``fitnet_2``)."""
+    seen: Counter[str] = Counter()
+    names = []
+    for loss in losses:
+        seen[loss.kind] += 1
+        names.append(loss.kind if seen[loss.kind] == 1 else f"{loss.kind}_{seen[loss.kind]}")
+    return names
