@@ -114,25 +114,30 @@ def demo(
     folder: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default runs/demo-<time>.")] = None,
     seconds: Annotated[float, typer.Option("--seconds", min=1, help="How long the student watches.")] = 20.0,
 ) -> None:
-    """Go the whole way on generated data: train, export, run; minutes on two cores."""
+    """Go the whole way on generated data: train with and without a teacher, export, run; minutes on two cores."""
     from kd_edge.demo import Watched, demo_export, demo_stream, demo_train
     from kd_edge.runtime.sinks.terminal import describe
+    from kd_edge.train.events import Finished
     from kd_edge.train.run import new_run_path
 
     place = folder or new_run_path(Path("runs"), "demo")
-    out.rule("1  train a teacher on RGB, then a student on near infrared")
+    out.rule("1  train a teacher on RGB, a student on near infrared that learns from it, and the same student alone")
     with show.Training(err) as display:
-        summary = display.follow(demo_train(place, display.decoding))
-    out.print(show.training_summary(summary))
-    out.rule("2  export the student")
+        finished = []
+        for event in display.watch(demo_train(place, display.decoding)):
+            if isinstance(event, Finished):
+                finished.append(event.summary)
+                display.restart()
+    out.print(show.demo_table(*finished))
+    out.rule("2  export the student that learnt from the teacher")
     with err.status("exporting"):
         exported = demo_export(place)
     out.print(show.export_summary(exported))
     out.rule("3  live labels from the synthetic infrared camera")
-    for event in demo_stream(exported.artifact.path, seconds):
-        if isinstance(event, Watched):
-            out.print(f"{event.right} of {event.labels} labels right in {event.seconds:.0f} s")
+    for seen in demo_stream(exported.artifact.path, seconds):
+        if isinstance(seen, Watched):
+            out.print(f"{show.tally(seen.tally)} in {seen.seconds:.0f} s")
         else:
-            out.print(describe(event), markup=False)
+            out.print(describe(seen), markup=False)
     out.rule("where everything landed")
     out.print(show.demo_places(place, exported.artifact.path))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # a robot shows labels without the packages of the other stag
     from kd_edge.export.export import Exported
     from kd_edge.runtime.cameras.listing import Cameras
     from kd_edge.runtime.stream import Statistics
+    from kd_edge.runtime.tally import Tally
     from kd_edge.train.events import Event
     from kd_edge.train.material import Material
 
@@ -170,6 +171,23 @@ def training_summary(summary: Mapping[str, Any]) -> RenderableType:
     return Group(title, table(("", "accuracy", "macro F1", "mAP", "epoch", "minutes"), rows))
 
 
+def demo_table(distilled: Mapping[str, Any], alone: Mapping[str, Any]) -> RenderableType:
+    """Test figures of the teacher, the student alone and the student that learnt from the teacher, side by side."""
+    rows = []
+    for name, of, summary in (
+        ("teacher", "teacher", distilled),
+        ("student alone", "student", alone),
+        ("distilled student", "student", distilled),
+    ):
+        stage = summary["stages"][of]
+        figures = (_percent(stage["test"], figure) for figure in ("accuracy", "macro_f1", "map"))
+        rows.append((name, stage["modality"], *figures, f"{stage['seconds'] / 60:.1f}"))
+    title = (
+        f"{distilled['protocol']['test_samples']} test clips of people nobody was trained on, seed {distilled['seed']}"
+    )
+    return Group(title, table(("", "sees", "accuracy", "macro F1", "mAP", "minutes"), rows))
+
+
 def export_summary(exported: Exported) -> RenderableType:
     """What was written, and how closely it reproduces the student."""
     report = exported.report
@@ -186,7 +204,17 @@ def export_summary(exported: Exported) -> RenderableType:
     return "\n".join(lines)
 
 
-def stream_summary(statistics: Statistics, window_seconds: float, acted: int, right: int) -> str:
+def tally(counts: Tally) -> str:
+    """How labels did against the truth."""
+    if not counts.labels:
+        return "no label"
+    return (
+        f"{counts.right} of {counts.labels} labels right ({counts.right / counts.labels:.0%}), "
+        f"{counts.changes} changes of the label for {counts.real_changes} real ones"
+    )
+
+
+def stream_summary(statistics: Statistics, window_seconds: float, counts: Tally) -> str:
     """How a stream went."""
     states = ", ".join(f"{count} {state}" for state, count in statistics.labels.items())
     text = f"{statistics.pushed} frames labelled ({states or 'no label'}), {statistics.fps:.1f} frames/s"
@@ -195,8 +223,8 @@ def stream_summary(statistics: Statistics, window_seconds: float, acted: int, ri
             text += f", {count} {what}"
     if set(statistics.labels) == {"warming"}:
         text += f"\n[yellow]no label:[/yellow] the window of {window_seconds:.2f} s was never full (too short, or gaps)"
-    if acted:
-        text += f"; {right} of {acted} labels right ({right / acted:.0%})"
+    if counts.labels:
+        text += f"; {tally(counts)}"
     for sink, fault in statistics.sink_faults.items():
         text += f"\n[red]sink {escape(sink)} stopped:[/red] {escape(fault)}"
     return text

@@ -170,6 +170,7 @@ def run(
 
     from kd_edge.artifact import default_model
     from kd_edge.runtime.stream import interrupt_on_sigterm, stream
+    from kd_edge.runtime.tally import Tally
 
     if provider not in ("cpu", "cuda"):
         raise ConfigError(f"--provider {provider}", "cpu or cuda", "correct it")
@@ -186,18 +187,16 @@ def run(
         self_test="accept" if accept else "raise",
         notify=notify,
     )
-    acted = right = 0
+    counts = Tally()
     start = time.monotonic()
     try:
         with interrupt_on_sigterm(), labels:
             for prediction in labels:
-                if prediction.label is not None and prediction.truth is not None:
-                    acted += 1
-                    right += prediction.label == prediction.truth
+                counts.add(prediction)
                 if duration is not None and time.monotonic() - start > duration:
                     break
     except KeyboardInterrupt:
         if not hasattr(labels, "recognizer"):  # while the model was loading
             raise typer.Exit(130) from None
     window_seconds = labels.recognizer.manifest.clip_seconds
-    err.print(show.stream_summary(labels.statistics, window_seconds, acted, right))
+    err.print(show.stream_summary(labels.statistics, window_seconds, counts))

@@ -19,6 +19,7 @@ from kd_edge.data.semantics import ClassVectors, class_vectors
 from kd_edge.data.signals import Signals, load_signals, signals_fingerprint
 from kd_edge.errors import ConfigError, DataError
 from kd_edge.train.clips import (
+    BEFORE_SHARE,
     Batch,
     ClipDataset,
     EpochBatches,
@@ -108,7 +109,8 @@ class Material:
             return self._shuffled(SignalDataset(clips, signals, recipe.seed), batch_size, rank, world)
         pairs = self._pairs(images, self.train)
         seconds = None if recipe.windows == "clip" else self.clip_seconds
-        windows = Windows(recipe.segments, seconds, loop=recipe.windows == "loop")
+        looping, before = recipe.windows in ("loop", "stream"), BEFORE_SHARE if recipe.windows == "stream" else 0.0
+        windows = Windows(recipe.segments, seconds, looping, before)
         configs = [self._images(name) for name in images]
         specs, augments = [c.preprocess for c in configs], [c.augment for c in configs]
         dataset = ClipDataset(pairs, specs, windows, augments, recipe.seed, self.dataset.flip_labels, signals)
