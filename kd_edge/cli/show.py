@@ -182,9 +182,7 @@ def demo_table(distilled: Mapping[str, Any], alone: Mapping[str, Any]) -> Render
         stage = summary["stages"][of]
         figures = (_percent(stage["test"], figure) for figure in ("accuracy", "macro_f1", "map"))
         rows.append((name, stage["modality"], *figures, f"{stage['seconds'] / 60:.1f}"))
-    title = (
-        f"{distilled['protocol']['test_samples']} test clips of people nobody was trained on, seed {distilled['seed']}"
-    )
+    title = f"{distilled['protocol']['test_samples']} test clips of other people, seed {distilled['seed']}"
     return Group(title, table(("", "sees", "accuracy", "macro F1", "mAP", "minutes"), rows))
 
 

@@ -95,7 +95,7 @@ class Film:
         lit = canvas.astype(np.float32)
         lit *= self._light[k]
         y, x = self._moves[k]
-        lit += self._noise[y : y + self._size[0], x : x + self._size[1]] * self._grain
+        lit += self._noise[y : y + self._size[0], x : x + self._size[1]] * (self._grain / 2)
         return self._bytes(lit)
 
     def nir(self, k: int) -> npt.NDArray[np.uint8]:

@@ -62,7 +62,7 @@ class Camera:
     @classmethod
     def draw(cls, rng: np.random.Generator, view: str) -> Camera:
         """A random camera of a named view."""
-        distance = float(np.exp(rng.uniform(np.log(1.8), np.log(3.2))))
+        distance = float(np.exp(rng.uniform(np.log(1.8), np.log(2.8))))
         yaw = np.radians(VIEWS[view] + rng.uniform(-12, 12))
         aside = rng.uniform(-0.16, 0.16) * distance
         return cls(distance, float(yaw), rng.uniform(0.85, 1.15), aside, rng.uniform(0.72, 0.8))
@@ -98,7 +98,7 @@ class Look:
         phases: (4,) radians.
         illumination: Near-infrared value of a white surface at the figure's distance, 0..255.
         shot: Variance of the near-infrared shot noise per unit of value, at 120 lines.
-        read: Standard deviation of the read noise in both bands, at 120 lines.
+        read: Standard deviation of the near-infrared read noise, at 120 lines; in visible light it is half of that.
         blur: Standard deviation of the near-infrared lens's blur, pixels at 120 lines.
     """
 
@@ -133,9 +133,9 @@ class Look:
             light_side=rng.uniform(-1, 1),
             phases=rng.uniform(0, 2 * np.pi, 4),
             illumination=rng.uniform(190, 300) * (2.2 / distance) ** 0.8,
-            shot=rng.uniform(0.3, 0.8),
-            read=rng.uniform(1.5, 3.5),
-            blur=rng.uniform(0.8, 1.4),
+            shot=rng.uniform(0.4, 1.0),
+            read=rng.uniform(2.0, 5.0),
+            blur=rng.uniform(1.0, 1.6),
         )
 
 
