@@ -29,7 +29,7 @@ class ForegroundRegion(BaseModel):
 
     Attributes:
         low: Smallest raw value of the foreground.
-        high: Largest one.
+        high: Largest raw value of the foreground.
         margin: What the bounding box's longer side grows by at each end, as a share of it.
         minimum_pixels: Rows and columns of the resized frame with fewer foreground pixels do not count, so that single
             noisy pixels cannot widen the box.
@@ -127,8 +127,8 @@ def crop_inside(region: FrameRegion | ForegroundRegion, crop: Crop, resized: Ima
     """A crop of a frame's region as a crop of the frame.
 
     Args:
-        region: Of the preprocessing.
-        crop: In fractions of the region, which is square unless it is the frame.
+        region: Part of a frame that the preprocessing crops.
+        crop: Crop in fractions of the region, which is square unless it is the frame.
         resized: The frame, (h, w) or (h, w, 3).
         mask: Optional (h, w) uint8 to work in.
     """

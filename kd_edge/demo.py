@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kd_edge import recipes
-from kd_edge.export.export import Exported, export
+from kd_edge.export.exporter import Exported, export
 from kd_edge.export.profile import ExportProfile
 from kd_edge.runtime import stream
 from kd_edge.train.recipe import Recipe

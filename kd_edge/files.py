@@ -146,8 +146,8 @@ def making(folder: Path, option: str, error: type[KdEdgeError] = KdEdgeError) ->
     """Fill a temporary folder that becomes ``folder`` on success and vanishes on failure.
 
     Args:
-        folder: To make; must be absent or empty.
-        option: Of the command line that chose it, for the advice.
+        folder: Folder to make; must be absent or empty.
+        option: Option of the command line that chose the folder, for the advice.
         error: What to raise when it is not free or cannot be written.
     """
     check_free(folder, option, error)

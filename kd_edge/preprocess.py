@@ -44,8 +44,9 @@ class PercentileWindow(BaseModel):
 
     Attributes:
         low_percent: Percentile of the resized frame that becomes 0.
-        high_percent: Percentile that becomes 1.
-        time_constant_ms: Of the first-order low-pass on both limits, by the frames' stamps; 0 follows every frame.
+        high_percent: Percentile of the resized frame that becomes 1.
+        time_constant_ms: Time constant of the first-order low-pass on both limits, by the frames' stamps; 0 follows
+            every frame.
         ignore_value: Raw value that means "no measurement" (0 for depth); left out of the percentiles.
         minimum_span: Raw units the window never gets narrower than, so that a flat frame does not amplify noise.
     """
@@ -75,14 +76,14 @@ class Preprocess(BaseModel):
         channels: Channels of the camera frame: 1 (infrared, depth) or 3 (R, G, B).
         resize_px: The frame's shorter side after resizing.
         input_px: Side S of the square network input; evaluation takes the centre crop.
-        window: Raw value to [0, 1].
+        window: Intensity window that takes a raw value to [0, 1].
         region: Which part of a frame is cropped: all of it (``frame``) or the square around whoever is in view
             (``foreground``). Evaluation takes the whole square; a motion stack the newest frame's for all its frames.
         motion_offsets_ms: How far back each frame of the input looks; ``[0]`` is the frame alone, ``[0, 70, 140]`` the
             motion stack: three channels from a one-channel camera, nine from a colour camera.
         replicate: Number of copies of a single channel; 3 is the recipe of the papers.
-        mean: Per input channel, in [0, 1] units; one value serves all channels.
-        std: Likewise.
+        mean: Mean per input channel, in [0, 1] units; one value serves all channels.
+        std: Standard deviation per input channel, in [0, 1] units; one value serves all channels.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -158,7 +159,7 @@ def resize(image: Image, resize_px: int, buffers: list[Image] | None = None) -> 
     Args:
         image: (H, W) or (H, W, 3), uint8 or uint16.
         resize_px: Length of the shorter side afterwards.
-        buffers: From ``resize_buffers``; the result is the last of them.
+        buffers: Buffers from ``resize_buffers``; the result is the last of them.
 
     Returns:
         (h, w) or (h, w, 3): halved by 2x2 averages as long as possible, the rest bilinear (area averaging where an odd
@@ -246,7 +247,7 @@ def plane(
     Args:
         resized: (h, w) or (h, w, 3), uint8 or uint16.
         limits: Raw values that become 0 and 1.
-        crop: Which part; resampled bilinearly when it is not ``size`` pixels already.
+        crop: Part of the frame to take; resampled bilinearly when it is not ``size`` pixels already.
         size: Side S of the result.
         out: Optional (S, S) or (S, S, 3) float32 to write to.
         scratch: Optional (S, S) or (S, S, 3) of the frame's dtype for the resampled part.
@@ -328,7 +329,7 @@ def clip_input(
         frames: (T, h, w) or (T, h, w, 3), uint8 or uint16, as ``resize`` returns them.
         limits: (T, 2) float32 from ``clip_limits``.
         indices: (S, M) int64: for each of S segments the frames of its M motion offsets (M = 1 without motion).
-        crop: In fractions of the region; the same for every segment.
+        crop: Crop in fractions of the region; the same for every segment.
         spec: The preprocessing.
         out: Optional (S, C, input_px, input_px) float32.
 

@@ -41,7 +41,7 @@ def default_model(folder: Path | None = None) -> Path:
     instead must not happen silently.
 
     Args:
-        folder: None takes the current one.
+        folder: Folder to look in; None takes the current one.
 
     Raises:
         ArtifactError: The newest one is damaged, or there is none at all.
@@ -66,9 +66,9 @@ def write(graph: bytes, manifest: Manifest, golden: GoldenClip | None, path: Pat
 
     Args:
         graph: A serialised ONNX ModelProto without external data.
-        manifest: The hashes are filled in here.
+        manifest: The manifest, whose hashes are filled in here.
         golden: Optional self-test clip.
-        path: Replaced when it exists.
+        path: File to write; replaced when it exists.
 
     Returns:
         The manifest as written.

@@ -45,7 +45,7 @@ class StateSpec(BaseModel):
 
     Attributes:
         name: Module path of the layer that carries it.
-        shape: Without the batch axis.
+        shape: Shape of the tensor without the batch axis.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,7 +57,7 @@ class Manifest(BaseModel):
     """What a robot must know to run the graph.
 
     Attributes:
-        dtype: Of the camera's frames.
+        dtype: Pixel type of the camera's frames.
         value_unit: What a raw value measures ("grey level", "mm").
         value_range: Raw values the camera delivers, inclusive.
         segments: Number T of segments in a window.
@@ -65,13 +65,14 @@ class Manifest(BaseModel):
         feature_size: Length D of one frame's feature.
         temporal: Kind of the temporal model.
         states: What one step hands to the next inside the backbone, one segment spacing later; empty for most kinds.
-        graph: ``step`` (one new frame per run) or ``clip`` (T frames per run).
+        graph: ``step`` (one new frame per run), ``clip`` (T frames per run) or ``backbone`` (a frame to its feature,
+            what a benchmark compares a step with).
         temperature: Divides the logits before the softmax.
         unknown_threshold: Confidence below it makes the label ``unknown``.
         dataset: Settings of the data set it was trained on, so that ``kd-edge evaluate`` finds it; no folders.
-        split: Which split of it.
-        sha256: Of all bytes before the manifest entry.
-        manifest_sha256: Of this manifest as JSON with an empty ``manifest_sha256``.
+        split: Name of the data set's split that it was trained on.
+        sha256: SHA-256 (hex) of all bytes before the manifest entry.
+        manifest_sha256: SHA-256 (hex) of this manifest as JSON with an empty ``manifest_sha256``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -89,7 +90,7 @@ class Manifest(BaseModel):
     feature_size: int = Field(ge=1)
     temporal: Literal["tsn", "tconv", "trn", "tsm", "tsm_causal"]
     states: tuple[StateSpec, ...] = ()
-    graph: Literal["step", "clip"] = "step"
+    graph: Literal["step", "clip", "backbone"] = "step"
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     temperature: float = Field(1.0, gt=0)
     unknown_threshold: float = Field(0.0, ge=0, le=1)

@@ -124,10 +124,12 @@ def bench(
 
 def _bench_training(recipe: str, settings: Sequence[str], data: Path | None, json_: bool) -> None:
     from kd_edge.train.recipe import Recipe
+
+    config = recipes.load("train", recipe, Recipe, settings)
     from kd_edge.train.throughput import measure
 
     with TrainingDisplay(err) as display:
-        figures = measure(recipes.load("train", recipe, Recipe, settings), data, progress=display.decoding)
+        figures = measure(config, data, progress=display.decoding)
     if json_:
         print_json(figures)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, TextIO, cast
 
 import typer
+from pydantic_core import to_jsonable_python
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -111,22 +111,13 @@ SetOption = Annotated[
 
 def print_json(values: Any) -> None:
     """Write figures as indented JSON to standard output."""
-    print_text(json.dumps(_plain(values), indent=2) + "\n")
+    plain = to_jsonable_python(values, fallback=_of_numpy)
+    print_text(json.dumps(plain, indent=2) + "\n")
 
 
-def _plain(values: Any) -> Any:
-    """Dataclasses, paths and numpy scalars as plain JSON values."""
-    if dataclasses.is_dataclass(values) and not isinstance(values, type):
-        return {f.name: _plain(getattr(values, f.name)) for f in dataclasses.fields(values)}
-    if isinstance(values, dict):
-        return {str(k): _plain(v) for k, v in values.items()}
-    if isinstance(values, (list, tuple, set, frozenset)):
-        return [_plain(v) for v in values]
-    if hasattr(values, "model_dump"):
-        return values.model_dump(mode="json")
-    if hasattr(values, "tolist"):
-        return values.tolist()
-    return str(values) if isinstance(values, Path) else values
+def _of_numpy(values: Any) -> Any:
+    """The arrays and scalars that pydantic does not know."""
+    return values.tolist()
 
 
 NAMED = 5

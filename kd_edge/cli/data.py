@@ -83,10 +83,11 @@ def data_prepare(
     settings: SetOption = None,
 ) -> None:
     """Decode a recipe's recordings into the frame cache, so that training starts at once."""
-    from kd_edge.train.inputs.material import gather_material
     from kd_edge.train.recipe import Recipe
 
     config = recipes.load("train", recipe, Recipe, settings or ())
+    from kd_edge.train.inputs.material import gather_material
+
     with TrainingDisplay(err) as display:
         material = gather_material(config, data, display.decoding)
     out.print(material_report(material))

@@ -13,7 +13,7 @@ from kd_edge.cli.console import DataOption, JsonOption, err, out, print_json
 from kd_edge.errors import ConfigError
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
-    from kd_edge.export.export import Exported
+    from kd_edge.export.exporter import Exported
 
 app = typer.Typer()
 
@@ -58,14 +58,15 @@ def export_(
     json_: JsonOption = False,
 ) -> None:
     """Export a student to one self-describing ONNX file, compared with the trained model on real clips."""
-    from kd_edge.export.export import export
     from kd_edge.export.profile import ExportProfile
-    from kd_edge.train.results.run import Run
 
     if fp16 and profile is not None:
         raise ConfigError("--fp16 and --profile together", "one of them", "set precision in the profile")
     name = profile or ("fp16" if fp16 else "fp32")
     settings = recipes.load("export", name, ExportProfile, [] if graph == "step" else [f"graph={graph}"])
+    from kd_edge.export.exporter import export
+    from kd_edge.train.results.run import Run
+
     folder = Run.latest().path if run == "latest" else Path(run)
     if run == "latest":
         err.print(f"run {folder}")

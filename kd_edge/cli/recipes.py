@@ -64,10 +64,11 @@ def recipes_layers(
 
     The paths are what student_layers and teacher_layers of a loss name. Needs no recordings.
     """
-    from kd_edge.train.distil.listing import recipe_layers
     from kd_edge.train.recipe import Recipe
 
     recipe = recipes.load("train", name, Recipe, settings or ())
+    from kd_edge.train.distil.listing import recipe_layers
+
     every, taps = recipe_layers(recipe, "teacher" if teacher else "student")
     tapped = {path for paths in taps.values() for path in paths}
     found = [layer for layer in every if json_ or layer.path in tapped or layer.path.count(".") < depth]

@@ -14,7 +14,7 @@ from kd_edge import recipes
 from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, out, print_json, print_text
 from kd_edge.cli.data import check_png
 from kd_edge.cli.progress import TrainingDisplay
-from kd_edge.errors import ConfigError
+from kd_edge.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from kd_edge.pictures.confusion import ConfusedPair
@@ -85,7 +85,6 @@ def study_run(
 ) -> None:
     """Train every row that is not there yet; interrupted trainings go on, a shared teacher is trained once."""
     from kd_edge.study.plan import load_study, plan
-    from kd_edge.study.runner import Skipped, Started, run_study
 
     runs = plan(
         load_study(name), rows=_names(rows), splits=_names(splits), seeds=_numbers(seeds), overrides=settings or ()
@@ -93,6 +92,8 @@ def study_run(
     if dry_run:
         _rehearse(runs, data)
         return
+    from kd_edge.study.runner import Skipped, Started, run_study
+
     place = folder or _folder(name)
     display = TrainingDisplay(err)
     with display:
@@ -228,11 +229,11 @@ def study_confusion(
 ) -> None:
     """Draw a run's confusion matrix in percent and name the most confused pairs of classes."""
     from kd_edge.pictures.confusion import confused_pairs, confusion_of, draw_confusion
-    from kd_edge.study.table import read_summary
+    from kd_edge.rundir import read_summary
 
     check_png(picture)
-    drawn = confusion_of(read_summary(run), stage, run)
-    other = None if against is None else confusion_of(read_summary(against), stage, against)
+    drawn = confusion_of(read_summary(run, DataError), stage, run)
+    other = None if against is None else confusion_of(read_summary(against, DataError), stage, against)
     pairs = confused_pairs(drawn, other, most)
     draw_confusion(drawn, picture, other)
     if json_:

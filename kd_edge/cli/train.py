@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Group, RenderableType
@@ -18,6 +17,7 @@ from kd_edge.cli.progress import TrainingDisplay
 from kd_edge.errors import ConfigError
 
 if TYPE_CHECKING:
+    from kd_edge.rundir import Summary
     from kd_edge.train.recipe import Recipe
     from kd_edge.train.rehearsal import Rehearsal
 
@@ -53,10 +53,7 @@ def train(
     """Train the teacher, then the student; write a run directory."""
     from kd_edge.rundir import new_run_path
     from kd_edge.train.recipe import Recipe
-    from kd_edge.train.results.run import latest_unfinished, load_recipe
-    from kd_edge.train.trainer import train as train_run
 
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision the recipe names
     if resume is None:
         overrides = [*(settings or ()), *([] if seed is None else [f"seed={seed}"])]
         config = recipes.load("train", recipe, Recipe, overrides)
@@ -69,8 +66,13 @@ def train(
             "--resume with --set, --seed, --out or --dry-run", "--resume alone", "an interrupted run keeps its recipe"
         )
     else:
+        from kd_edge.train.results.run import latest_unfinished, load_recipe
+
         run = latest_unfinished() if resume == "latest" else Path(resume)
         config = load_recipe(run)
+    from kd_edge.train.trainer import train as train_run
+
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision the recipe names
     with TrainingDisplay(err) as display:
         events = train_run(
             config,
@@ -121,23 +123,23 @@ def rehearsal_report(result: Rehearsal) -> Group:
     return Group(*parts)
 
 
-def _percent(test: Mapping[str, Any] | None, figure: str) -> str:
+def _percent(figure: float | None) -> str:
     """A figure of a stage that may be untested, or of a release that did not have it."""
-    return "" if test is None or figure not in test else f"{test[figure]:.1%}"
+    return "" if figure is None else f"{figure:.1%}"
 
 
-def training_summary(summary: Mapping[str, Any]) -> RenderableType:
+def training_summary(summary: Summary) -> RenderableType:
     """Test figures of each stage of a run."""
     rows = [
         (
-            f"{name} ({stage['modality']}, {stage['backbone']} + {stage['temporal']})",
-            *(_percent(stage["test"], figure) for figure in ("accuracy", "macro_f1", "map")),
-            f"{stage['selected_epoch']} of {stage['epochs']}",
-            f"{stage['seconds'] / 60:.1f}",
+            f"{name} ({stage.modality}, {stage.backbone} + {stage.temporal})",
+            *(_percent(getattr(stage.test, figure, None)) for figure in ("accuracy", "macro_f1", "map")),
+            f"{stage.selected_epoch} of {stage.epochs}",
+            f"{stage.seconds / 60:.1f}",
         )
-        for name, stage in summary["stages"].items()
+        for name, stage in summary.stages.items()
     ]
-    protocol = summary["protocol"]
-    where = f"{protocol['dataset']}, split {protocol['split']}"
-    title = f"{where}, {protocol['test_samples']} test clips, seed {summary['seed']}"
+    protocol = summary.protocol
+    where = f"{protocol.dataset}, split {protocol.split}"
+    title = f"{where}, {protocol.test_samples} test clips, seed {summary.seed}"
     return Group(title, table(("", "accuracy", "macro F1", "mAP", "epoch", "minutes"), rows))

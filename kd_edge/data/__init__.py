@@ -22,9 +22,8 @@ from kd_edge.data.dataset import (
     SignalFormat,
     Split,
     Wearables,
-    check_split,
-    validation_split,
 )
+from kd_edge.data.splits import check_split, validation_split
 
 __all__ = [
     "ActionInterval",

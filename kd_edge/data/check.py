@@ -11,18 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kd_edge.data.dataset import (
-    Dataset,
-    Probe,
-    Probed,
-    Sample,
-    Split,
-    Wearables,
-    check_split,
-    listed,
-    require_modality,
-    validation_split,
-)
+from kd_edge.data.dataset import Dataset, Probe, Probed, Sample, Split, Wearables, listed, require_modality
+from kd_edge.data.splits import check_split, validation_split
 from kd_edge.data.synthetic.dataset import Synthetic
 from kd_edge.errors import DataError, import_extra
 from kd_edge.files import making
@@ -34,11 +24,11 @@ class ModalityReport:
     """One modality of a data set.
 
     Attributes:
-        modality: Its name.
+        modality: Name of the modality.
         usable: Number of clips that can be decoded; of a quick check, whose file is there with a sound header.
         unusable: Sample id -> what is wrong with its file (absent or damaged), naming it.
         frames: Shortest, median and longest clip, in frames; zeros when none is usable.
-        seconds: Likewise in seconds, first to last frame.
+        seconds: Shortest, median and longest clip, in seconds from first to last frame; zeros when none is usable.
     """
 
     modality: str
@@ -53,11 +43,11 @@ class SplitReport:
     """Whether a training on a split could start.
 
     Attributes:
-        name: Of the split.
+        name: Name of the split.
         train: Number of training samples that every modality has; 0 with a fault.
-        validation: Likewise of those held out of them.
-        test: Likewise of the test side.
-        fault: Why it could not; None when it could.
+        validation: Number of samples held out of the training samples; 0 with a fault.
+        test: Number of test samples that every modality has; 0 with a fault.
+        fault: Why a training could not start; None when it could.
     """
 
     name: str
@@ -72,17 +62,17 @@ class Report:
     """What ``check`` found.
 
     Attributes:
-        dataset: Its name.
+        dataset: Name of the data set.
         samples: Number of samples with at least one recording.
         complete: Number of samples whose modalities can all be decoded.
         gaps: Sample id -> remark, for samples that the complete data set has and this copy lacks altogether.
-        modalities: One report each.
+        modalities: One report per modality.
         per_class: Class name -> number of samples.
         per_subject: Subject -> number of samples.
         remarks: What else to know before training: counts against the official ones, repaired labels, modalities of
             one sample that differ in length by more than a tenth.
         quick: Whether only headers were read.
-        split: Of the split that was asked for.
+        split: Report on the split that was asked for; None when none was.
     """
 
     dataset: str
@@ -127,8 +117,8 @@ def check(
             inside a file stays unseen.
         split: Also tell whether a training on this split could start with what can be used. A modality that this copy
             does not have is then unusable in every sample.
-        validation_subjects: Held out of the split's training side.
-        validation_trials: Likewise.
+        validation_subjects: Subjects held out of the split's training side.
+        validation_trials: Repetitions of every subject held out of the split's training side.
 
     Raises:
         DataError: Unknown modality, without a split.
@@ -179,7 +169,7 @@ def write_synthetic(
     Args:
         out: Folder to make; must be absent or empty.
         dataset: Where the recordings come from.
-        samples: Which ones; None writes all.
+        samples: Samples to write; None writes all.
         progress: Called with (samples done, samples in all).
 
     Returns:

@@ -27,7 +27,7 @@ class SyntheticData(BaseModel):
     Attributes:
         clips_per_class: Clips of each action, dealt evenly over the subjects.
         subjects: Number of different bodies; the last quarter of them is the test side.
-        seed: Of everything random.
+        seed: Seed of everything random.
         height_px: Image height.
         width_px: Image width.
         fps: Frame rate, 1/s.
@@ -130,7 +130,7 @@ def open_dataset(config: AnyData, data_root: Path | None = None) -> Dataset:
     """Open the configured data set; nothing is decoded yet.
 
     Args:
-        config: Which one, with its settings.
+        config: Which data set, with its settings.
         data_root: Folder with the recordings, before the configured one and ``KD_EDGE_DATA``: the data set's own
             folder, or one that holds it as ``utd-mhad/``, ``ntu-rgbd/``, ``pku-mmd/``, ``berkeley-mhad/`` or
             ``mmact/``. Generated data needs none.

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Precision = Literal["fp32", "fp16"]
+
 
 class ExportProfile(BaseModel):
     """One file of ``export/profiles``.
@@ -26,7 +28,7 @@ class ExportProfile(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
-    precision: Literal["fp32", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     graph: Literal["step", "clip"] = "step"
     opset: Literal[18, 20, 21] = 20
     max_abs_error: float = Field(1e-5, gt=0)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Literal
 
 import torch
 from pydantic import ValidationError
 
 from kd_edge.data import ImageFormat, SyntheticData
 from kd_edge.errors import ConfigError, did_you_mean
-from kd_edge.export.export import Exported, build_graph, describe, finish, versions
-from kd_edge.export.profile import ExportProfile
+from kd_edge.export.exporter import Exported, build_graph, describe, finish, versions
+from kd_edge.export.profile import ExportProfile, Precision
 from kd_edge.models import BACKBONES, ModelConfig, Temporal, build_model
 from kd_edge.models.saved import StudentSpec
 from kd_edge.preprocess import Preprocess
@@ -25,7 +24,7 @@ def make_reference_artifact(
     *,
     temporal: Temporal = "tsn",
     motion: bool = False,
-    precision: Literal["fp32", "fp16"] = "fp32",
+    precision: Precision = "fp32",
     segments: int = 8,
     clip_seconds: float = 2.0,
 ) -> Exported:
@@ -37,7 +36,7 @@ def make_reference_artifact(
         path: The artifact to write.
         temporal: Temporal model; not ``tsm``, which has no streaming step.
         motion: Three frames 70 ms apart as channels; otherwise the one channel three times.
-        precision: Of the graph.
+        precision: Arithmetic inside the graph.
         segments: Number T of segments.
         clip_seconds: Length of the window.
 

@@ -19,14 +19,14 @@ class ExportReport(BaseModel):
 
     Attributes:
         file: The artifact.
-        file_bytes: Its size.
-        graph_bytes: Of the ONNX graph in it; the rest is golden clip and manifest.
-        parameters: Of the model.
+        file_bytes: Size of the artifact.
+        graph_bytes: Size of the ONNX graph in it; the rest is golden clip and manifest.
+        parameters: Number of the model's weights.
         step_flops: Floating-point operations (a multiply-add is two) of one streaming step; of one frame's share of a
             clip where the model has none.
-        clip_flops: Of the clip model on one window.
-        nodes: Nodes of the graph.
-        parity: Against the trained model on real clips; None for random weights.
+        clip_flops: Floating-point operations of the clip model on one window.
+        nodes: Number of nodes of the graph.
+        parity: Comparison with the trained model on real clips; None for random weights.
         seconds: Wall time of the export.
     """
 

@@ -1,8 +1,14 @@
-"""Backbones, temporal shifts and heads, the clip model and its streaming step."""
+"""Backbones, temporal shifts and heads, the clip model and its streaming step; their settings need no torch."""
 
-from kd_edge.models.backbones import BACKBONES, Backbone, build_backbone
-from kd_edge.models.clip import ClipModel, ModelConfig, Temporal, build_model
-from kd_edge.models.streaming import StreamingStep
+from typing import TYPE_CHECKING
+
+from kd_edge.lazy import lazily
+from kd_edge.models.config import BACKBONES, ModelConfig, Temporal
+
+if TYPE_CHECKING:
+    from kd_edge.models.backbones import Backbone, build_backbone
+    from kd_edge.models.clip import ClipModel, build_model
+    from kd_edge.models.streaming import StreamingStep
 
 __all__ = [
     "BACKBONES",
@@ -14,3 +20,14 @@ __all__ = [
     "build_backbone",
     "build_model",
 ]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "Backbone": "backbones",
+        "build_backbone": "backbones",
+        "ClipModel": "clip",
+        "build_model": "clip",
+        "StreamingStep": "streaming",
+    },
+)

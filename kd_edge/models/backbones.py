@@ -5,26 +5,20 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, get_args
 
 import torch
 import torchvision
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from kd_edge.errors import ConfigError, TrainingError, did_you_mean, reason
+from kd_edge.errors import ConfigError, TrainingError, did_you_mean
 from kd_edge.models import bninception, efficientnet
-
-BackboneName = Literal[
-    "resnet50", "resnet18", "resnet10_thin", "mobilenet_v3_small", "efficientnet_lite0", "bninception", "tiny"
-]
-BACKBONES: tuple[str, ...] = get_args(BackboneName)
+from kd_edge.models.config import BACKBONES
+from kd_edge.models.weights import local_state, misfit
 
 _RESNET_STAGES = ("layer1", "layer2", "layer3", "layer4")
 # The last block at strides 4, 8, 16 and 32: the strides of a ResNet's four stages.
 _MOBILENET_STAGES = ("features.1", "features.3", "features.8", "features.12")
-_COUNTER = "num_batches_tracked"  # of a batch norm with momentum, which never reads it; old weights have none
 
 
 class Backbone(nn.Sequential):
@@ -55,10 +49,10 @@ def build_backbone(name: str, *, in_channels: int, weights: str | Path | None = 
             ``tiny`` is four small convolutions.
         in_channels: Channels C of the input.
         weights: None (random), ``"imagenet"`` (torchvision's default weights, downloaded once; those of
-            ``efficientnet_lite0`` from the installed package) or a local state dict (``.safetensors``, or ``.pt`` /
-            ``.pth`` of tensors only). Classifier entries are left out. For C != 3 the first convolution's weights are
-            summed over their input channels and shared by the C channels. ``bninception`` takes the published file of
-            Caffe's weights and turns B, G, R round; see ``kd_edge.models.bninception``.
+            ``efficientnet_lite0`` from the installed package) or a local file, see ``weights.local_state``. Classifier
+            entries are left out. For C != 3 the first convolution's weights are summed over their input channels and
+            shared by the C channels. ``bninception`` takes the published file of Caffe's weights and turns B, G, R
+            round; see ``kd_edge.models.bninception``.
 
     Raises:
         ConfigError: Unknown name.
@@ -166,7 +160,7 @@ def start_from_motion(backbone: Backbone, frame_channels: int) -> None:
     frame(t) - frame(t - 2d) (the last offset), the rest stays. Nothing is fixed: training may undo it.
 
     Args:
-        backbone: Its input is at least two frames, the newest first.
+        backbone: Backbone whose input is at least two frames, the newest first.
         frame_channels: Channels of one frame.
     """
     convolution = next(m for m in backbone.modules() if isinstance(m, nn.Conv2d))
@@ -209,34 +203,13 @@ def imagenet_state(name: str) -> dict[str, Tensor]:
         ) from error
 
 
-def local_state(path: Path) -> dict[str, Tensor]:
-    """A state dict from ``.safetensors``, or from a torch file that holds nothing but tensors.
-
-    Raises:
-        TrainingError: Absent, damaged, or not a dictionary of tensors.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-            raise ValueError("not a dictionary of tensors")
-        return state
-    except Exception as error:  # torch and safetensors raise many kinds for a damaged file
-        raise TrainingError(
-            f"weights {path} cannot be read ({reason(error)})",
-            "a state dict as .safetensors, .pt or .pth",
-            "correct the path, or save the tensors alone with torch.save(model.state_dict(), path)",
-        ) from error
-
-
 def _load(backbone: Backbone, state: Mapping[str, Tensor], origin: str) -> None:
     inner = "backbone."  # of a clip model saved by kd-edge
     own = {k.removeprefix(inner): v for k, v in state.items() if k.startswith(inner)}
     found = bninception.renamed(efficientnet.renamed(own or state))
     wanted = backbone.state_dict()
     kept = {k: v for k, v in found.items() if k in wanted}
-    fault = _misfit(wanted, found)
+    fault = misfit(wanted, found, "backbone", whole=False)
     if fault:
         raise TrainingError(
             f"weights {origin} do not fit: {fault}",
@@ -244,18 +217,3 @@ def _load(backbone: Backbone, state: Mapping[str, Tensor], origin: str) -> None:
             "use weights of this backbone",
         )
     backbone.load_state_dict(wanted | kept)
-
-
-def _misfit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
-    """Why weights are not a backbone's; empty when they are. A classifier's entries beside them do not matter."""
-    missing = [k for k in wanted if k not in found and not k.endswith(_COUNTER)]
-    parts = {k.partition(".")[0] for k in wanted}
-    surplus = [k for k in found if k not in wanted and k.partition(".")[0] in parts]
-    if not wanted.keys() & found.keys():
-        return f"none of their {len(found)} entries is one of the backbone's, such as '{missing[0]}'"
-    for key in (k for k in wanted if k in found):
-        if found[key].shape != wanted[key].shape:
-            return f"'{key}' is {tuple(found[key].shape)}, not {tuple(wanted[key].shape)}"
-    if missing:
-        return f"{len(missing)} of {len(wanted)} entries are missing, such as '{missing[0]}'"
-    return f"{len(surplus)} entries are of other layers, such as '{surplus[0]}'" if surplus else ""

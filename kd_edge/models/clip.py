@@ -3,63 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from kd_edge.errors import ConfigError, TrainingError
-from kd_edge.models.backbones import Backbone, BackboneName, build_backbone
-from kd_edge.models.heads import ConsensusHead, RelationHead, Relations, TemporalConvolutionHead
+from kd_edge.models.backbones import Backbone, build_backbone
+from kd_edge.models.config import ModelConfig
+from kd_edge.models.heads import ConsensusHead, RelationHead, TemporalConvolutionHead
 from kd_edge.models.shift import add_shifts
 
 Head = ConsensusHead | TemporalConvolutionHead | RelationHead
-Temporal = Literal["tsn", "tconv", "trn", "tsm", "tsm_causal"]
-
-
-class ModelConfig(BaseModel):
-    """The architecture of a teacher or a student; with channels, classes and segments it rebuilds the module.
-
-    Attributes:
-        backbone: Image network.
-        temporal: ``tsn`` averages the segments' logits; ``tconv`` is two temporal convolutions and sees their order;
-            ``trn`` sums relations of 2 to T ordered segments; ``tsm`` shifts channels inside the backbone between
-            neighbouring segments, for clips; ``tsm_causal`` only from the past, so that it can stream with explicit
-            state. Both TSM average the segments' logits.
-        dropout: On the features, in training.
-        hidden: Channels of the temporal convolutions (``tconv`` only).
-        bottleneck: Size of the projected features (``trn`` only).
-        relations_per_scale: Largest number of relations of one scale (``trn`` only).
-        relations: Which of them an evaluation takes: ``fixed`` as many, evenly chosen, or ``all`` (``trn`` only).
-        fold_div: One in ``fold_div`` channels moves from each direction (``tsm`` and ``tsm_causal`` only).
-        partial_bn: Only the backbone's first batch norm trains; the others keep the statistics and the scale of the
-            initial weights (Wang et al., TSN). Sensible with pretrained weights only.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    backbone: BackboneName = "resnet18"
-    temporal: Temporal = "tsn"
-    dropout: float = Field(0.5, ge=0, lt=1)
-    hidden: int = Field(256, ge=1, le=4096)
-    bottleneck: int = Field(256, ge=1, le=4096)
-    relations_per_scale: int = Field(3, ge=1, le=100)
-    relations: Relations = "fixed"
-    fold_div: int = Field(8, ge=2, le=64)
-    partial_bn: bool = False
-
-    @property
-    def has_shifts(self) -> bool:
-        """Whether segments are mixed inside the backbone."""
-        return self.temporal in ("tsm", "tsm_causal")
-
-    @model_validator(mode="after")
-    def _can_shift(self) -> ModelConfig:
-        if self.has_shifts and self.backbone in ("tiny", "bninception"):
-            raise ValueError(
-                f"temporal '{self.temporal}' shifts inside residual blocks and backbone '{self.backbone}' has none: "
-                "take another backbone, or temporal 'tconv' or 'trn'"
-            )
-        return self
 
 
 class ClipModel(nn.Module):

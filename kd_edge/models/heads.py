@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from kd_edge.errors import ConfigError
+from kd_edge.models.config import Relations
 
-Relations = Literal["fixed", "all"]
 MOST_RELATIONS = 2000
 """Relations of all scales together that an evaluation over all of them may have; 10 segments have 1013."""
 

@@ -18,10 +18,10 @@ class Layer:
     """One named submodule.
 
     Attributes:
-        path: As ``get_submodule`` takes it.
+        path: Module path, as ``get_submodule`` takes it.
         kind: Name of its class.
-        shape: Of the output of its first call, batch (and segments) included; None when it was not called or does not
-            put out one tensor.
+        shape: Shape of the output of its first call, batch (and segments) included; None when it was not called or does
+            not put out one tensor.
     """
 
     path: str

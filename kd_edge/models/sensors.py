@@ -10,59 +10,22 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torchvision
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 
 from kd_edge.errors import ConfigError, TrainingError
+from kd_edge.models.config import PLACES, SMALLEST_POINTS, Network, SensorModelConfig, Similarity, fitting_points
 from kd_edge.models.layers import evaluating
-from kd_edge.models.spamfm import SPAMFM, Similarity, Variant
+from kd_edge.models.spamfm import SPAMFM
 
-Place = Literal["block1", "block2", "block3", "block4", "block5", "fc1", "fc2"]
-PLACES: tuple[Place, ...] = ("block1", "block2", "block3", "block4", "block5", "fc1", "fc2")
-"""Layers of every network that can be fused and tapped, from the input to the logits."""
-
-Network = Literal["vgg16", "resnet18", "conv1d"]
 _NAMES: dict[Network, str] = {"vgg16": "VGG16", "resnet18": "ResNet18", "conv1d": "1-D CNN"}
 _VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 _RESNET18 = (64, 64, 128, 256, 512)
 _CONV1D = ((64, 7), (128, 5), (128, 5), (256, 5), (256, 5))  # channels, kernel
-_SMALLEST = 32  # every network halves its input five times
 _ATTENTION = 64
-
-
-class SensorModelConfig(BaseModel):
-    """The architecture of the sensor networks; with sensors, classes and points it rebuilds the module.
-
-    Attributes:
-        network: ``vgg16`` (with batch norm) or ``resnet18`` on images of a signal, ``conv1d`` on the signal itself.
-        width: Size of fc1 and fc2; the size of the class vectors where fc2 is held to them (300 of GloVe).
-        fusion: Layers at which the networks are fused; none for independent networks.
-        variant: Of the fusion, see ``SPAMFM``.
-        similarity: Of the fusion in evaluation, see ``SPAMFM``; ``running`` for answers that depend on no neighbour and
-            keep the accuracy of training.
-        attention: Whether the sensors' logits are weighted by learnt weights, per sample, instead of equally.
-        dropout: After fc1, in training.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    network: Network = "vgg16"
-    width: int = Field(300, ge=1, le=4096)
-    fusion: tuple[Place, ...] = PLACES
-    variant: Variant = "official"
-    similarity: Similarity = "running"
-    attention: bool = False
-    dropout: float = Field(0.5, ge=0, lt=1)
-
-    @field_validator("fusion")
-    @classmethod
-    def _each_once(cls, places: tuple[Place, ...]) -> tuple[Place, ...]:
-        if len(set(places)) != len(places):
-            raise ValueError(f"fusion names a layer twice: {', '.join(places)}")
-        return tuple(place for place in PLACES if place in places)
 
 
 class SensorOutput(NamedTuple):
@@ -238,20 +201,13 @@ def _of_present(layer: nn.Module, feature: Tensor, rows: Tensor) -> Tensor:
     return output
 
 
-def fitting_points(network: Network, points: int) -> int:
-    """The least number of points, not below ``points``, that a network can halve five times."""
-    if network == "conv1d":
-        return max(points, _SMALLEST)
-    return -(-max(points, 1) // _SMALLEST) * _SMALLEST
-
-
 def _check_sizes(network: Network, sensors: int, classes: int, points: int) -> None:
     if sensors < 1 or classes < 1:
         raise ConfigError(f"{sensors} sensors and {classes} classes", "one or more of each", "name the sensors")
     if points != fitting_points(network, points):
         raise ConfigError(
             f"points {points} for network '{network}', which halves them five times",
-            f"{_SMALLEST} or more" if network == "conv1d" else f"a multiple of {_SMALLEST}",
+            f"{SMALLEST_POINTS} or more" if network == "conv1d" else f"a multiple of {SMALLEST_POINTS}",
             f"set points to {fitting_points(network, points)}",
         )
 
@@ -271,7 +227,7 @@ def _network(config: SensorModelConfig, classes: int, points: int) -> nn.Sequent
     flat: nn.Module
     last = _channels(config)["block5"]
     if config.network == "vgg16":
-        blocks, flat, size = _vgg16_blocks(), nn.Flatten(1), last * (points // _SMALLEST) ** 2
+        blocks, flat, size = _vgg16_blocks(), nn.Flatten(1), last * (points // SMALLEST_POINTS) ** 2
     elif config.network == "resnet18":
         blocks, flat, size = _resnet18_blocks(), nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(1)), last
     else:

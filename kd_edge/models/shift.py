@@ -32,10 +32,10 @@ class ShiftedConvolution(nn.Conv2d):
     """A convolution that sees some channels of the segment before (and, unless causal, of the segment after).
 
     Args:
-        convolution: Its weights are taken over.
+        convolution: Convolution whose weights are taken over.
         segments: Number T of segments of a clip.
         fold: Channels that come from the segment before; unless causal, as many come from the segment after.
-        causal: Only from the past.
+        causal: Whether channels come from the past only.
     """
 
     def __init__(self, convolution: nn.Conv2d, segments: int, fold: int, *, causal: bool) -> None:
@@ -70,9 +70,9 @@ def temporal_shift(frames: Tensor, segments: int, fold: int, *, causal: bool) ->
 
     Args:
         frames: (B*T, C, h, w), the segments of a clip one after the other.
-        segments: T.
+        segments: Number T of segments of a clip.
         fold: Number of channels that move in one direction.
-        causal: Only from the past.
+        causal: Whether channels come from the past only.
 
     Raises:
         TrainingError: The number of frames is no multiple of T.
@@ -107,10 +107,10 @@ def add_shifts(backbone: Backbone, segments: int, fold_div: int, *, causal: bool
     ResNets: all blocks. MobileNetV3 and EfficientNet: the inverted residual blocks that add their input.
 
     Args:
-        backbone: Changed in place; the names of its weights stay.
+        backbone: Backbone that is changed in place; the names of its weights stay.
         segments: Number T of segments.
         fold_div: A block of C channels moves C // fold_div of them in one direction.
-        causal: Only from the past.
+        causal: Whether channels come from the past only.
 
     Raises:
         ConfigError: No such block, or too few channels to move one.
@@ -170,7 +170,7 @@ def run_with_states(backbone: Backbone, frame: Tensor, states: Sequence[Tensor])
     """Encode one new frame with what the frame before left behind.
 
     Args:
-        backbone: With causal shifts.
+        backbone: Backbone with causal shifts.
         frame: (B, C, S, S).
         states: One (B, fold, h, w) for every shifted convolution; zeros before the first frame.
 

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kd_edge.errors import ConfigError, TrainingError, did_you_mean
+from kd_edge.models.config import Similarity, Variant
 
-Variant = Literal["paper", "official"]
-Similarity = Literal["identity", "batch", "running"]
 LARGEST_FACTOR = 1e4
 """Bound of a factor's entries in the product, far above real features: six larger ones would leave float32's range."""
 
@@ -60,9 +59,9 @@ class SPAMFM(nn.Module):
     Everything up to the gate is computed in float32 (float64 stays) inside an autocast too.
 
     Args:
-        channels: c_k of each modality.
+        channels: Number c_k of channels of each modality.
         variant: ``paper`` or ``official``.
-        similarity: G in evaluation; may be changed at any time.
+        similarity: What G is in evaluation; may be changed at any time.
 
     Raises:
         ConfigError: No modality, or an unknown variant or similarity.

@@ -63,7 +63,7 @@ def class_activations(
     "Grad-CAM", ICCV 2017.
 
     Args:
-        model: Left as it was: mode, gradients and hooks.
+        model: The clip model; mode, gradients and hooks are left as they were.
         clip: (T, C, S, S) float32, as the network sees it.
         classes: Positions of the N classes; None takes the likeliest one.
         layer: Module path; None takes the last stage.

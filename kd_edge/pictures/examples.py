@@ -55,12 +55,12 @@ def class_examples(
     """Centre-segment frames of the first readable sample of each class, in every modality.
 
     Args:
-        dataset: Where from.
-        classes: Names; None takes the first ``most_classes``.
-        modalities: Names; None takes all that are made of images.
+        dataset: Data set that the clips come from.
+        classes: Names of the classes; None takes the first ``most_classes``.
+        modalities: Names of the modalities; None takes all that are made of images.
         frames: Frames per clip.
-        height_px: Of one frame.
-        most_classes: See ``classes``.
+        height_px: Height of one frame.
+        most_classes: Largest number of classes where ``classes`` is None.
         progress: Called with (classes done, classes in all).
 
     Returns:
@@ -90,8 +90,8 @@ def draw_examples(examples: Sequence[Example], title: str, path: Path) -> None:
     """Draw a contact sheet: one row per class and modality, class and modality at the left.
 
     Args:
-        examples: From ``class_examples``.
-        title: Above the sheet.
+        examples: Clips to draw, from ``class_examples``.
+        title: Title above the sheet.
         path: The PNG to write.
 
     Raises:
@@ -123,7 +123,7 @@ def contact_sheet(rows: Sequence[Rgb]) -> tuple[Rgb, list[float]]:
     """Rows of frames of any width below each other on white.
 
     Args:
-        rows: Each (N, h, w, 3) uint8.
+        rows: Frames of each row, (N, h, w, 3) uint8.
 
     Returns:
         (H, W, 3) uint8, and the middle of each row in pixels from the top.
@@ -148,7 +148,7 @@ def viewable(frames: npt.NDArray[Any], image_format: ImageFormat) -> Rgb:
 
     Args:
         frames: (N, h, w) or (N, h, w, 3), uint8 or uint16.
-        image_format: Of their modality.
+        image_format: Format of their modality.
 
     Returns:
         (N, h, w, 3) uint8.

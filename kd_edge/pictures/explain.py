@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kd_edge.data import Dataset, Sample, open_dataset
-from kd_edge.errors import ConfigError, DataError
-from kd_edge.models.saved import SUMMARY, SavedStudent
+from kd_edge.errors import ConfigError, DataError, TrainingError
+from kd_edge.models.saved import SavedStudent
 from kd_edge.pictures.cam import draw_cam
 from kd_edge.pictures.gsdm import draw_gsdm
 from kd_edge.pictures.sensor_maps import draw_sensor_maps
 from kd_edge.pictures.signals import draw_signals
 from kd_edge.pictures.view import View, find_sample, look
-from kd_edge.rundir import read_metrics
+from kd_edge.rundir import complete_summary, read_metrics
 from kd_edge.train.results.plots import plot_curves
 
 Progress = Callable[[int, int], None]
 
 FOLDER = "explain"
-"""In a run directory, one folder per sample in it."""
+"""Name of the folder of a run directory that has one folder per sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +28,15 @@ class Explained:
     """What was drawn of one sample.
 
     Attributes:
-        sample: Its id.
-        side: Where the run's split has it.
-        true: Its class.
-        predicted: The student's answer.
-        probability: Of that answer.
-        true_probability: Of the true class.
+        sample: Id of the sample.
+        side: What the sample was to the student: ``training clip``, ``validation clip``, ``test clip``, or of neither
+            side.
+        true: Name of the sample's class.
+        predicted: Name of the class that the student takes for the likeliest.
+        probability: Probability of that class, in [0, 1].
+        true_probability: Probability of the true class, in [0, 1].
         folder: Where the pictures lie.
-        pictures: File names.
+        pictures: File names of the pictures.
         skipped: File name -> why there is no such picture.
     """
 
@@ -69,8 +69,8 @@ def explain(
     Args:
         run: A finished run.
         samples: Ids of samples of the data set, of either side of the split.
-        wrong: After them the first so many test clips, in the order of an evaluation, that the student takes for
-            another class.
+        wrong: Number of test clips to add after them: the first, in the order of an evaluation, that the student takes
+            for another class.
         out: Folder of the pictures of a single sample; several samples, or ``wrong``, have a folder each in it. None
             takes ``<run>/explain/<id>``.
         layer: Module path of the layer whose maps are drawn; None takes the last stage.
@@ -86,7 +86,7 @@ def explain(
     _check_has_network(run)
     student = SavedStudent.load(run)
     dataset = open_dataset(student.spec.data, data_root)
-    skipped = student.summary.get("protocol", {}).get("skipped", {})
+    skipped = student.summary.protocol.skipped
     chosen = [find_sample(dataset, name, skipped) for name in dict.fromkeys(samples)]
     base = out or student.path / FOLDER
     single = out is not None and wrong < 1 and len(chosen) == 1
@@ -104,9 +104,9 @@ def wrong_views(
     """The first ``count`` test clips that a student takes for another class; unreadable ones are passed over.
 
     Args:
-        student: Who looks.
+        student: Student that looks at the clips.
         dataset: The recordings.
-        count: At most so many.
+        count: Largest number of clips.
         progress: Called with (test clips seen, test clips in all).
     """
     if count < 1:
@@ -133,12 +133,11 @@ def folder_name(sample: Sample) -> str:
 
 def _check_has_network(run: Path) -> None:
     """Say of a classical method's run that there is nothing to look into."""
-    try:
-        kind = json.loads((run / SUMMARY).read_text(encoding="utf-8"))["recipe"]["kind"]
-    except (OSError, ValueError, KeyError, TypeError):
+    summary = complete_summary(run)
+    if summary is None or summary.recipe.kind is None:
         return  # of a network, or no run at all, which loading it will say
     raise DataError(
-        f"run {run} is of the classical method '{kind}', which has no network",
+        f"run {run} is of the classical method '{summary.recipe.kind}', which has no network",
         "a run of kd-edge train",
         "explain the run of a student",
     )
@@ -166,7 +165,10 @@ def _draw(view: View, folder: Path, layer: str | None, data_root: Path | None) -
 
 
 def _draw_curves(run: Path, path: Path) -> str:
-    lines = read_metrics(run)
+    try:
+        lines = read_metrics(run)
+    except TrainingError as error:
+        return error.found
     if not lines:
         return "the run has no metrics.jsonl"
     plot_curves(lines, path)

@@ -46,10 +46,10 @@ def semantically_discriminative_maps(
     Q joins the clips of a batch, and the loss looks at the mean over the segments.
 
     Args:
-        model: Left as it was.
+        model: The clip model, left as it was.
         clip: (T, C, S, S) float32, as the network sees it.
-        ablated: The same without content.
-        vectors: (K, D) of the class names.
+        ablated: (T, C, S, S) float32, the clip with nothing to see, from ``without_content``.
+        vectors: (K, D) word vectors of the class names.
         options: Slope, embedding and weighting.
         layer: Module path; None takes the last stage.
 

@@ -29,9 +29,9 @@ class Setting:
     """One row of a study.
 
     Attributes:
-        row: Its name.
-        values: What it sets the three keys to: first axis, second axis, colour.
-        result: What came out, in percent.
+        row: Name of the row.
+        values: What the row sets the three keys to: first axis, second axis, colour.
+        result: Figure of the row, in percent.
     """
 
     row: str
@@ -55,11 +55,11 @@ def draw_sensitivity(
 
     Args:
         panels: Title -> settings, at least one each.
-        names: Of the three keys.
-        result: What the numbers are.
-        title: Above all.
+        names: Names of the three keys.
+        result: Name and unit of the results.
+        title: Title above all panels.
         path: The PNG to write.
-        polar: The first setting as angle and the second as radius, as the paper draws it.
+        polar: Whether the first setting is drawn as angle and the second as radius, as in the paper.
 
     Raises:
         DataError: The picture cannot be written.

@@ -33,8 +33,8 @@ class SensorMap(NamedTuple):
     """One sensor teacher's view of a sample.
 
     Attributes:
-        sensor: Its name.
-        probabilities: (K,) float32 of its network.
+        sensor: Name of the sensor.
+        probabilities: (K,) float32, answer of the sensor's network.
         image: (3, n, n) float32 in [-1, 1], what its network sees.
         maps: (1, h, w) float32, >= 0.
     """
@@ -49,9 +49,9 @@ def sensor_maps(teacher: SensorTeacher, signals: Tensor, vectors: Tensor, option
     """Eq. 14 to 16 of the SAKDN paper for the sensors that one sample has; it stands alone, as in ``gsdm``.
 
     Args:
-        teacher: In eval mode, of networks that see images.
+        teacher: Sensor teacher in eval mode, whose networks see images.
         signals: (1, m, 3, n) float32, NaN for a sensor that is not there; at least one is.
-        vectors: (K, D) of the class names.
+        vectors: (K, D) word vectors of the class names.
         options: Slope, embedding and weighting.
     """
     tap = Tap(PLACE, "mean")

@@ -24,10 +24,10 @@ from kd_edge.train.teachers.sensors import SCALED, scale_signals, sensor_ranges
 from kd_edge.types import Float32
 
 POINTS = 224
-"""Of a signal, where the run has no teacher that says how many."""
+"""Number of points of a signal, where the run has no teacher that says how many."""
 AXES = ("x", "y", "z")
 COLOURS = ("#0072b2", "#e69f00", "#009e73")
-"""Of the axes; told apart by the colour-blind too (Okabe and Ito)."""
+"""Colours of the axes; told apart by the colour-blind too (Okabe and Ito)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,11 @@ class Sensed:
     """One sensor's recording of a sample.
 
     Attributes:
-        sensor: Its name.
-        unit: Of its values.
-        signal: As recorded; None where the sample lacks it.
+        sensor: Name of the sensor.
+        unit: Unit of the signal's values.
+        signal: Signal as recorded; None where the sample lacks it.
         fields: (3, n, n) float32 in [-1, 1], one Gramian angular field per axis; None where there is none.
-        lacking: Why there is none.
+        lacking: Why there are no fields; empty when there are.
     """
 
     sensor: str
@@ -55,10 +55,10 @@ def sense(
     """A sample's signals over the time of its clip, and their fields as a sensor teacher sees them.
 
     Args:
-        dataset: With wearable sensors.
-        sample: Which sample.
-        start_ns: First image of the clip.
-        end_ns: Its last one.
+        dataset: Data set with wearable sensors.
+        sample: The sample.
+        start_ns: Time of the clip's first image.
+        end_ns: Time of the clip's last image.
         teacher: Says which sensors, how many points and how they are scaled; None takes all sensors, 224 points, and
             each axis' own lowest and highest value.
 
@@ -143,9 +143,9 @@ def draw_sensed(found: Sequence[Sensed], title: str, caption: str, span_ns: tupl
     """Draw one row per sensor: signals over time, a field per axis, and their image.
 
     Args:
-        found: From ``sense``.
-        title: Above all.
-        caption: Below the title, smaller.
+        found: The sensors' recordings, from ``sense``.
+        title: Title of the picture.
+        caption: Smaller text below the title.
         span_ns: Start and end of the clip.
         path: The PNG to write.
 

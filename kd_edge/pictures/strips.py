@@ -22,14 +22,14 @@ from kd_edge.types import Float32
 Rgb = npt.NDArray[np.uint8]
 
 HEAT = "jet"
-"""Of class activation maps: blue low, red high, as in the SAKDN paper's Fig. 9."""
+"""Colour map of class activation maps: blue low, red high, as in the SAKDN paper's Fig. 9."""
 MAP = "cividis"
-"""Of maps on their own; the same to the colour-blind."""
+"""Colour map of maps on their own; the same to the colour-blind."""
 MOST_COLUMNS = 8
 FRAME_INCHES = 1.45
 LEFT_INCHES, RIGHT_INCHES, TITLE_INCHES, STAMP_INCHES, BLANK_INCHES = 1.85, 0.15, 0.72, 0.28, 0.05
 LEAST_INCHES = 9.5
-"""Of a picture's width: a title needs them."""
+"""Least width of a picture: a title needs it."""
 DOTS_PER_INCH = 110
 _LETTER_INCHES = 0.0072
 """Mean width of a letter per point of its size."""
@@ -40,7 +40,7 @@ class Strip:
     """One row of frames.
 
     Attributes:
-        title: At its left.
+        title: Text at the left of the row.
         frames: (T, h, w, 3) uint8.
     """
 
@@ -101,8 +101,8 @@ def draw_strips(strips: Sequence[Strip], stamps: Sequence[str], title: str, capt
     Args:
         strips: Rows of T frames of equal size each.
         stamps: T texts, above the columns.
-        title: Above all.
-        caption: Below the title, smaller: how to read it.
+        title: Title of the picture.
+        caption: Smaller text below the title: how to read the picture.
         path: The PNG to write.
 
     Raises:

@@ -27,8 +27,8 @@ class RowConfig(_Strict):
     it ``needs`` and nothing here can run it, or when its figure is part ``of`` another row's run.
 
     Attributes:
-        name: Short, for folders and ``--rows``.
-        title: As the table prints it.
+        name: Short name, for folders and ``--rows``.
+        title: Name of the method as the table prints it.
         published: Split -> the published figure, in percent; empty where there is none.
         set: Changes of the base recipe; tables are merged key by key, everything else replaces.
         without: Top-level keys of the base recipe to drop (``teacher`` for a student that learns alone).
@@ -80,11 +80,11 @@ class StudyConfig(_Strict):
         title: What it shows.
         base: Name of the recipe that every row starts from.
         set: Changes of the base recipe for every row, before the row's own.
-        metric: Of the test figures; ``map`` is the mean average precision over the classes, ``sakdn_f`` what SAKDN's
-            code calls F-measure.
+        metric: Test figure that the table shows; ``map`` is the mean average precision over the classes, ``sakdn_f``
+            what SAKDN's code calls F-measure.
         splits: Protocols; one column each.
         seeds: Every row is trained once per seed.
-        rows: In the order of the table.
+        rows: Rows in the order of the table.
     """
 
     title: str
@@ -116,10 +116,10 @@ class Planned:
     """One run of a study.
 
     Attributes:
-        name: Of its folder: row, split and seed.
+        name: Name of its folder: row, split and seed.
         row: Row of the table.
         split: Protocol.
-        seed: Of everything random.
+        seed: Seed of everything random.
         config: What to run: a recipe, or a classical method.
     """
 
@@ -155,7 +155,7 @@ def plan(
         study: What to run.
         rows: Only these rows, none of which may be only read.
         splits: Only these protocols.
-        seeds: Instead of the study's.
+        seeds: Seeds instead of the study's.
         overrides: ``dotted.key=value`` for every recipe, after the row's own changes, except below what it does
             ``without``.
 

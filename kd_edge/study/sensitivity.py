@@ -36,13 +36,13 @@ def settings(
     """The points of a study's pictures.
 
     Args:
-        study: Its rows differ in three numbers.
-        folder: Where its runs lie.
+        study: Study whose rows differ in three numbers.
+        folder: Folder that its runs lie in.
         keys: The name of a loss for its weight (0 in rows without it), ``<loss>.<option>``, or a dotted key of the
             recipe such as ``student.learning_rate``.
-        published: Also points of the published figures.
-        seeds: As they were run.
-        overrides: As they were run.
+        published: Whether to add points of the published figures.
+        seeds: Seeds that were run; none takes the study's.
+        overrides: Overrides of the recipe that were run; other settings are other runs.
 
     Returns:
         Panel -> points: per protocol those measured (mean over the seeds) and those published, where there are any.

@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 
 from kd_edge import rundir
 from kd_edge.models import ClipModel
+from kd_edge.rundir import MetricsLine, Selection
 from kd_edge.train import checks
 from kd_edge.train.devices import make_fabric
 from kd_edge.train.distil.learner import Learner, teach
@@ -35,13 +36,13 @@ __all__ = ["EpochDone", "Event", "Finished", "Prepared", "StageStarted", "StepDo
 
 @dataclass
 class _Session:
-    """What the parts of one run share. ``report`` holds what is known of each finished stage."""
+    """What the parts of one run share. ``selections`` holds what each finished stage kept."""
 
     fabric: Fabric
     folder: Path
     material: Material
     state: dict[str, Any] | None
-    report: dict[str, dict[str, Any]]
+    selections: dict[str, Selection]
     teacher_run: Path | None = None
 
     @property
@@ -106,9 +107,9 @@ def train(
         if fabric.is_global_zero:
             held.enter_context(run.locked(run_dir))
         checks.check_same_data(state, material, run_dir)
-        session = _Session(fabric, run_dir, material, state, state["report"] if state else {}, teacher_run)
+        session = _Session(fabric, run_dir, material, state, run.selections(state), teacher_run)
         if resume and session.writes:
-            run.truncate_metrics(run_dir, *((state["stage"], state["epoch"]) if state else (rundir.STAGES[0], 0)))
+            rundir.truncate_metrics(run_dir, *((state["stage"], state["epoch"]) if state else (rundir.STAGES[0], 0)))
         yield _prepared(session)
         rehearse_losses(material)
         teacher = (yield from _teacher(session)) if recipe.teacher else None
@@ -116,7 +117,7 @@ def train(
         models: dict[str, Teacher] = (
             {"student": student} if teacher is None else {"teacher": teacher, "student": student}
         )
-        summary = summarise(material, models, session.report, fabric.device)
+        summary = summarise(material, models, session.selections, fabric.device)
         if session.writes:
             plots.plot_run(rundir.read_metrics(run_dir), summary, material.dataset.labels, run_dir / "plots")
             rundir.write_summary(run_dir, summary)
@@ -129,20 +130,21 @@ def _teacher(session: _Session) -> Generator[Event, None, Teacher]:
     assert stage is not None
     model = build_teacher(session.material)
     trained = session.folder / rundir.TEACHER
-    if "teacher" in session.report:
-        load_trained(model, trained)  # the interrupted run had finished it
+    if "teacher" in session.selections:
+        # The interrupted run had finished it.
+        load_trained(model, trained, f"restore the file, or remove {session.folder / rundir.STATE} to start again")
     elif session.teacher_run is not None:
-        session.report["teacher"] = run.same_teacher(
+        session.selections["teacher"] = run.same_teacher(
             session.teacher_run, session.recipe, session.material.fingerprints["teacher"]
         )
-        load_trained(model, session.teacher_run / rundir.TEACHER)
+        load_trained(model, session.teacher_run / rundir.TEACHER, f"remove the run {session.teacher_run}")
     elif stage.weights is not None:
         check_given(session.material)
         load_trained(model, teacher_weights(stage.weights))
-        session.report["teacher"] = {"selected_epoch": 0, "selected_by": f"weights {stage.weights}", "seconds": 0.0}
+        session.selections["teacher"] = Selection(selected_epoch=0, selected_by=f"weights {stage.weights}", seconds=0.0)
     else:
         learner = teacher_learner(session.material, model)
-        session.report["teacher"] = yield from _fit(session, "teacher", learner, None)
+        session.selections["teacher"] = yield from _fit(session, "teacher", learner, None)
     if session.writes:
         run.save_weights(trained, model.state_dict(), weights_metadata(stage))
     model.requires_grad_(False)
@@ -155,7 +157,7 @@ def _student(session: _Session, teacher: Teacher | None) -> Generator[Event, Non
     """Train the student on labels and teacher (Alg. 1 of the MGCAM paper)."""
     model = build(session.material, "student")
     learner = student_learner(session.material, model, teacher)
-    session.report["student"] = yield from _fit(session, "student", learner, teacher)
+    session.selections["student"] = yield from _fit(session, "student", learner, teacher)
     if session.writes:
         run.save_weights(session.folder / rundir.STUDENT, model.state_dict())
     return model.eval()
@@ -163,8 +165,8 @@ def _student(session: _Session, teacher: Teacher | None) -> Generator[Event, Non
 
 def _fit(
     session: _Session, name: str, learner: Learner | SensorLearner, teacher: Teacher | None
-) -> Generator[Event, None, dict[str, Any]]:
-    """Train one stage; afterwards its model holds the selected weights. Returns what the summary says of the stage."""
+) -> Generator[Event, None, Selection]:
+    """Train one stage; afterwards its model holds the selected weights. Returns which they are."""
     fabric, material, recipe = session.fabric, session.material, session.recipe
     stage = material.stage(name)
     learner.to(memory_format=torch.channels_last)
@@ -219,32 +221,33 @@ def _fit(
             yield StepDone(name, epoch, step + 1, values, pace)
         spent = time.perf_counter() - start
 
-        line: dict[str, Any] = {
-            "stage": name,
-            "epoch": epoch,
-            "losses": {key: value / len(batches) for key, value in sums.items()},
-            "train_accuracy": right / seen_clips,
-            "learning_rate": rate,
-            "seconds": round(spent, 3),
-            "clips_per_second": round(seen_clips * fabric.world_size / spent, 2),
-            "validation": None,
-        }
+        checks.check_weights(learner, name, epoch, session.folder)  # before they are judged or saved
+        judged = None
         if validation is not None:
-            line["validation"] = scores.brief(*scores.predict(learner.model, validation, fabric.device))
-            if line["validation"]["accuracy"] >= best["score"]:  # of equals the later one, trained at a lower rate
+            judged = scores.brief(*scores.predict(learner.model, validation, fabric.device))
+            if judged.accuracy >= best["score"]:  # of equals the later one, trained at a lower rate
                 weights = {key: value.detach().clone() for key, value in learner.model.state_dict().items()}
-                best = {"epoch": epoch, "score": line["validation"]["accuracy"], "model": weights}
+                best = {"epoch": epoch, "score": judged.accuracy, "model": weights}
+        line = MetricsLine(
+            stage=name,
+            epoch=epoch,
+            losses={key: value / len(batches) for key, value in sums.items()},
+            train_accuracy=right / seen_clips,
+            learning_rate=rate,
+            seconds=round(spent, 3),
+            clips_per_second=round(seen_clips * fabric.world_size / spent, 2),
+            validation=judged,
+        )
         seconds += spent
-        checks.check_weights(learner, name, epoch, session.folder)
         if session.writes:
-            run.append_metrics(session.folder, line)  # before the state: a resume drops a line too many
+            rundir.append_metrics(session.folder, line)  # before the state: a resume drops a line too many
             _save(session, name, epoch, learner, optimiser, best, seconds)
         yield EpochDone(name, epoch, line)
 
     if validation is None:
-        return {"selected_epoch": stage.epochs, "selected_by": "last epoch", "seconds": round(seconds, 1)}
+        return Selection(selected_epoch=stage.epochs, selected_by="last epoch", seconds=round(seconds, 1))
     learner.model.load_state_dict(best["model"])
-    return {"selected_epoch": best["epoch"], "selected_by": "validation accuracy", "seconds": round(seconds, 1)}
+    return Selection(selected_epoch=best["epoch"], selected_by="validation accuracy", seconds=round(seconds, 1))
 
 
 def _save(
@@ -266,7 +269,7 @@ def _save(
         "optimiser": optimiser.state_dict(),
         "best": best,
         "seconds": seconds,
-        "report": session.report,
+        "report": {stage: kept.model_dump() for stage, kept in session.selections.items()},
     }
     run.save_state(session.folder, state)
 

@@ -8,7 +8,7 @@ import torch
 
 from kd_edge.artifact import GOLDEN_BYTES, write
 from kd_edge.data import ImageFormat
-from kd_edge.export.export import build_graph, describe
+from kd_edge.export.exporter import build_graph, describe
 from kd_edge.export.golden import draw, golden_clip, golden_stamps
 from kd_edge.export.profile import ExportProfile
 from kd_edge.models import ModelConfig, build_model

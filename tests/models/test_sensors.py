@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torchvision.models.vgg import cfgs, make_layers
 
 from kd_edge.errors import ConfigError, TrainingError
-from kd_edge.models.sensors import PLACES, SensorModelConfig, SensorNetworks, SensorOutput
+from kd_edge.models.config import PLACES, SensorModelConfig
+from kd_edge.models.sensors import SensorNetworks, SensorOutput
 
 
 def networks(network: str = "conv1d", sensors: int = 2, points: int = 32, **options: object) -> SensorNetworks:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from kd_edge.errors import ConfigError, TrainingError
-from kd_edge.models.spamfm import SPAMFM, Variant, _product, _similarities
+from kd_edge.models.config import Variant
+from kd_edge.models.spamfm import SPAMFM, _product, _similarities
 
 VARIANTS: tuple[Variant, ...] = ("paper", "official")
 RELATIONS = ("concatenation", "summation", "product")

@@ -19,6 +19,7 @@ import logging
 import os
 import shutil
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -245,7 +246,7 @@ def _open(path: Path) -> CachedClips | None:
     """The cache, or None when it is absent or damaged."""
     try:
         return CachedClips(path)
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return None
 
 

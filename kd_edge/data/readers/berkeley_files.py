@@ -152,7 +152,7 @@ def frame_stamps(times: Path | None, numbers: Sequence[int], fps: float) -> tupl
 
     Args:
         times: Text file, a line per picture: number, time, whatever else; None without one.
-        numbers: Of the pictures, increasing.
+        numbers: Numbers of the clip's pictures, increasing.
         fps: Nominal frame rate, 1/s.
 
     Returns:

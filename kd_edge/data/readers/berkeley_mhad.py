@@ -12,18 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kd_edge.data.dataset import (
-    ImageFormat,
-    Probe,
-    Sample,
-    SignalFormat,
-    Split,
-    check_split,
-    listed,
-    require_modality,
-    require_split,
-)
-from kd_edge.data.dataset import split_by_subject as by_subject
+from kd_edge.data.dataset import ImageFormat, Probe, Sample, SignalFormat, Split, listed, require_modality
 from kd_edge.data.readers.berkeley_files import (
     LAYOUT,
     Performance,
@@ -36,6 +25,8 @@ from kd_edge.data.readers.berkeley_files import (
 )
 from kd_edge.data.readers.hashes import FileHashes
 from kd_edge.data.readers.sensor_files import VERSION, Columns, SignalFile, read_signal
+from kd_edge.data.splits import check_split, require_split
+from kd_edge.data.splits import split_by_subject as by_subject
 from kd_edge.errors import DataError, did_you_mean
 from kd_edge.types import Clip, Int64
 
@@ -43,7 +34,7 @@ LABELS = (
     "jumping in place", "jumping jacks", "bending", "punching", "waving two hands", "waving one hand",
     "clapping hands", "throwing a ball", "sit down then stand up", "sit down", "stand up",
 )  # fmt: skip
-"""Of A01 to A11."""
+"""Names of the actions A01 to A11."""
 
 VIEWS = {
     f"c{cluster}_{camera}": View(cluster, camera)

@@ -19,16 +19,16 @@ FORMATS = {
     "rgb": ImageFormat("rgb", "uint8", 3, "intensity", (0.0, 255.0), FPS),
     "ir": ImageFormat("nir", "uint8", 1, "intensity", (0.0, 255.0), FPS),
 }
-"""Of the modalities, as they are decoded."""
+"""Modality -> what its images are, as they are decoded."""
 
 
 def require_recorded(modality: str, recorded: Sequence[str], dataset: str, place: str) -> None:
     """Raise a DataError unless the modality exists and this copy has at least one recording of it.
 
     Args:
-        modality: Wanted.
+        modality: Modality that is wanted.
         recorded: Modalities with a recording.
-        dataset: Name, for the error.
+        dataset: Name of the data set, for the error.
         place: Where the recordings should be, for the error.
     """
     require_modality(modality, MODALITIES, dataset)

@@ -12,21 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from kd_edge.data.dataset import (
-    ImageFormat,
-    Probe,
-    Sample,
-    SignalFormat,
-    Split,
-    check_split,
-    listed,
-    require_modality,
-    require_split,
-)
+from kd_edge.data.dataset import ImageFormat, Probe, Sample, SignalFormat, Split, listed, require_modality
 from kd_edge.data.readers.hashes import FileHashes
 from kd_edge.data.readers.kinect import held, walk
 from kd_edge.data.readers.sensor_files import VERSION, Columns, read_signal
 from kd_edge.data.readers.video import read_video, video_info
+from kd_edge.data.splits import check_split, require_split
 from kd_edge.errors import DataError, did_you_mean
 from kd_edge.types import Clip
 
@@ -37,14 +28,14 @@ LABELS = (
     "walking", "waving_hand", "drinking", "pocket_in", "pocket_out", "sitting", "sitting_down", "standing_up",
     "talking_on_phone_desk", "using_pc", "using_phone_desk", "carrying_heavy", "carrying_light",
 )  # fmt: skip
-"""Of the complete data set, in its order."""
+"""Names of the complete data set's actions, in its order."""
 
 DESK_SCENE = 3
 """Where ``using_phone`` and ``talking_on_phone`` are performed at a desk: classes of their own, by file name alike."""
 
 TEST_SUBJECTS = frozenset({17, 18, 19, 20})
 TEST_CAMERA, TEST_SCENE, TEST_SESSION = 4, 2, 5
-"""Of the protocols; everything else trains. Scene 2 is the one with occlusion."""
+"""Test sides of the protocols; everything else trains. Scene 2 is the one with occlusion."""
 
 OFFICIAL_SIDES = {
     "cross_subject": (27_754, 7_408),

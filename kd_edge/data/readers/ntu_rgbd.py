@@ -11,10 +11,11 @@ import re
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from kd_edge.data.dataset import ImageFormat, Probe, Sample, Split, check_split, listed, require_split
+from kd_edge.data.dataset import ImageFormat, Probe, Sample, Split, listed
 from kd_edge.data.readers.hashes import FileHashes
 from kd_edge.data.readers.kinect import FORMATS, MODALITIES, held, require_recorded, walk
 from kd_edge.data.readers.video import read_video, video_info
+from kd_edge.data.splits import check_split, require_split
 from kd_edge.errors import DataError
 from kd_edge.files import expanded
 from kd_edge.types import Clip
@@ -35,7 +36,7 @@ LABELS = (
     "hugging other person", "giving something to other person", "touch other person's pocket", "handshaking",
     "walking towards each other", "walking apart from each other",
 )  # fmt: skip
-"""Of A001 to A060."""
+"""Names of the actions A001 to A060."""
 
 ACTIONS = {"ten": 10, "all": 60}
 """Choice of classes -> how many of the labels, from A001 on."""
@@ -43,10 +44,10 @@ ACTIONS = {"ten": 10, "all": 60}
 TRAINING_SUBJECTS = frozenset(
     f"P{n:03d}" for n in (1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38)
 )
-"""Of the cross-subject protocol; every other subject tests."""
+"""Training side of the cross-subject protocol; every other subject tests."""
 
 TEST_VIEW = "C001"
-"""Of the cross-view protocol; the other two cameras train."""
+"""Test camera of the cross-view protocol; the other two train."""
 
 OFFICIAL_PER_CLASS = {"cross_subject": (672, 276), "cross_view": (632, 316)}
 """Training and test samples of every class in the complete data set: 40,320 / 16,560 and 37,920 / 18,960 in all."""

@@ -11,21 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from kd_edge.data.dataset import (
-    ActionInterval,
-    ImageFormat,
-    LongVideo,
-    Probe,
-    Sample,
-    Split,
-    check_split,
-    listed,
-    require_split,
-)
+from kd_edge.data.dataset import ActionInterval, ImageFormat, LongVideo, Probe, Sample, Split, listed
 from kd_edge.data.readers.hashes import FileHashes
 from kd_edge.data.readers.kinect import FORMATS, MODALITIES, require_recorded
 from kd_edge.data.readers.pku_files import find_files, read_labels, read_split
 from kd_edge.data.readers.video import VideoInfo, iterate_video, read_video, video_info
+from kd_edge.data.splits import check_split, require_split
 from kd_edge.errors import DataError
 from kd_edge.types import Clip, Image
 
@@ -42,7 +33,7 @@ LABELS = (
     "touch head (headache)", "touch neck (neckache)", "typing on a keyboard",
     "use a fan (with hand or paper)/feeling warm", "wear jacket", "wear on glasses", "wipe face", "writing",
 )  # fmt: skip
-"""Of actions 1 to 51."""
+"""Names of the actions 1 to 51."""
 
 OFFICIAL_VIDEOS = 1076
 OFFICIAL_ACTIONS = 21_545
@@ -50,7 +41,7 @@ OFFICIAL_SIDES = {"cross_subject": (944, 132), "cross_view": (717, 359)}
 """Training and test videos of the complete data set."""
 
 TEST_VIEW = "L"
-"""Of the cross-view protocol; the other two cameras train."""
+"""Test camera of the cross-view protocol; the other two train."""
 
 _FOLDERS = {"rgb": "Data/RGB_VIDEO", "ir": "Data/IR_VIDEO"}
 _ENDINGS = {"rgb": ".avi", "ir": "-infrared.avi"}

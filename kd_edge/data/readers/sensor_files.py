@@ -15,7 +15,7 @@ from kd_edge.errors import DataError
 from kd_edge.types import Float32, Int64
 
 VERSION = 1
-"""Of what ``read_signal`` makes of a file; part of content keys."""
+"""Version of what ``read_signal`` makes of a file; part of content keys."""
 
 _CLOCK = re.compile(
     r"(\d{4})-?(\d{2})-?(\d{2})[_T ](\d{1,2}):(\d{2}):(\d{2}(?:\.\d*)?)(?:Z|[+-]\d{2}:?\d{2})?", re.IGNORECASE
@@ -65,7 +65,7 @@ def read_signal(path: Path, columns: Columns, rate_hz: float) -> SignalFile:
 
     Args:
         path: The file.
-        columns: Where it has what.
+        columns: Which of its columns hold the axes and the time stamp.
         rate_hz: Nominal rate of the sensor, 1/s.
 
     Raises:

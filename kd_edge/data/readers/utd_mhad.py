@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kd_edge.data.dataset import ImageFormat, Sample, SignalFormat, Split, check_split, require_modality, require_split
-from kd_edge.data.dataset import split_by_subject as by_subject
+from kd_edge.data.dataset import ImageFormat, Sample, SignalFormat, Split, require_modality
 from kd_edge.data.readers.hashes import FileHashes
+from kd_edge.data.splits import check_split, require_split
+from kd_edge.data.splits import split_by_subject as by_subject
 from kd_edge.errors import DataError, import_extra, reason
 from kd_edge.types import Clip, Int64
 

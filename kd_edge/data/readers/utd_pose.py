@@ -9,7 +9,7 @@ from kd_edge.errors import import_extra
 from kd_edge.types import Float32
 
 VERSION = 1
-"""Of the drawing; part of the cache's key."""
+"""Version of the drawing; part of the cache's key."""
 
 HEIGHT, WIDTH = 240, 320
 FOCAL_PX = 285.0

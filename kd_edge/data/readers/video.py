@@ -24,8 +24,8 @@ class VideoInfo(NamedTuple):
     Attributes:
         frames: Number of frames; 0 when the header does not tell.
         fps: Frame rate, 1/s.
-        height_px: Of the pictures.
-        width_px: Of the pictures.
+        height_px: Height of the pictures.
+        width_px: Width of the pictures.
     """
 
     frames: int
@@ -39,8 +39,8 @@ class VideoFrame(NamedTuple):
 
     Attributes:
         image: (H, W) or (H, W, 3) uint8, R, G, B.
-        number: Its place in the file, 0-based.
-        stamp_ns: Its time since the first frame of the interval.
+        number: Position of the frame in the file, 0-based.
+        stamp_ns: Time since the first frame of the interval.
     """
 
     image: npt.NDArray[np.uint8]
@@ -104,10 +104,10 @@ def iterate_video(
 
     Args:
         path: The file.
-        gray: See ``read_video``, as for the other arguments.
+        gray: Return one channel (luminance, full range) instead of three.
         start: First frame, 0-based.
-        stop: Frame to stop before.
-        max_height_px: Of the images.
+        stop: Frame to stop before; None reads to the end.
+        max_height_px: Scale higher pictures down to this height while decoding (area average, same proportions).
         whole: Raise at the end where the header promised more. Two frames, or 2 %, may be missing: some encoders count
             frames they do not write.
 

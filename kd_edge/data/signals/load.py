@@ -27,7 +27,7 @@ from kd_edge.errors import DataError, did_you_mean
 from kd_edge.types import Float32
 
 _FORMAT = 1
-"""Of the file and of the checks; part of its key."""
+"""Version of the file and of the checks; part of the file's key."""
 
 _LEAST_COVER = 0.5
 _HOLE_PERIODS = 10  # nominal sampling periods without a sample: such a hole counts as not covered
@@ -41,8 +41,8 @@ class Signals:
     """The signals of some samples, in memory; what a sample lacks is told, not filled in.
 
     Attributes:
-        sensors: Their names, in the order asked for.
-        formats: One per sensor.
+        sensors: Names of the sensors, in the order asked for.
+        formats: Format of each sensor's signals.
         samples: Samples with at least one sensor, in the order asked for.
         skipped: Sample id -> why it has no sensor at all.
         lacking: Sensor -> sample id -> why it is not there; the skipped samples among them.
@@ -127,10 +127,10 @@ class Signals:
         come and go with it. See ``on_clips``.
 
         Args:
-            sample_id: Which sample.
+            sample_id: Id of the sample.
             start_ns: Start of the stretch on the time of the sample's images.
-            end_ns: Its end, >= ``start_ns``.
-            points: How many.
+            end_ns: End of the stretch, >= ``start_ns``.
+            points: Number of points, >= 1.
 
         Returns:
             (sensors, 3, points) float32 in the sensors' units, the ends held beyond a signal's own; NaN for a sensor
@@ -168,7 +168,7 @@ def load_signals(
     """Load the signals of these samples, decoded first where the cache does not have them yet.
 
     Args:
-        dataset: Where they come from.
+        dataset: Data set that the signals come from.
         samples: Which samples; ask for the whole data set when several splits will use it.
         sensors: Which of the data set's sensors.
         root: Folder of the caches; None takes ``cache_folder()``. One that cannot be written, or none,

@@ -39,11 +39,11 @@ def resample(signal: Signal, start_ns: int, end_ns: int, points: int, *, period:
     Their means lie in [0, period), or in [-period / 2, period / 2) where the axis has a negative sample near by.
 
     Args:
-        signal: At least one sample.
+        signal: Signal of at least one sample.
         start_ns: Start of the stretch.
-        end_ns: Its end, >= ``start_ns``; an instant repeats its value.
+        end_ns: End of the stretch, >= ``start_ns``; an instant repeats its value.
         points: Number of parts, >= 1.
-        period: Of angles, see ``SignalFormat.period``; None for other values.
+        period: Full turn of angles in their unit, see ``SignalFormat.period``; None for other values.
 
     Returns:
         (3, points) float32.

@@ -159,7 +159,7 @@ class Manner:
     Attributes:
         seconds: Duration of the action.
         delay_s: When it starts; negative when the recording starts late.
-        left_handed: Mirrors it.
+        left_handed: Whether the action is mirrored.
         amplitude: Scale of repeated motion and leaning.
         hertz: Position in the action's range of frequencies, 0..1.
         phases: (12,) random phases, radians.
@@ -203,8 +203,8 @@ def perform(name: str, body: Body, manner: Manner, times_s: Array) -> Performanc
 
     Args:
         name: One of ``LABELS``.
-        body: Who.
-        manner: How.
+        body: Body of the person who performs.
+        manner: How this performance differs from others.
         times_s: (T,) seconds; the pose is held before the start and after the end of the action.
     """
     action = ACTIONS[name]

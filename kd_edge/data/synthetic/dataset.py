@@ -16,16 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from kd_edge.data.dataset import (
-    ImageFormat,
-    Sample,
-    SignalFormat,
-    Split,
-    check_split,
-    require_modality,
-    require_split,
-    split_by_subject,
-)
+from kd_edge.data.dataset import ImageFormat, Sample, SignalFormat, Split, require_modality
+from kd_edge.data.splits import check_split, require_split, split_by_subject
 from kd_edge.data.synthetic import worn_sensors
 from kd_edge.data.synthetic.actions import ACTIONS, LABELS, Manner, join, perform
 from kd_edge.data.synthetic.figure import Array, Body
@@ -66,7 +58,7 @@ class Synthetic:
     Args:
         clips_per_class: Clips of each action, dealt evenly over the subjects.
         subjects: Number of different bodies; the last quarter of them is the test side.
-        seed: Of everything random.
+        seed: Seed of everything random.
         height_px: Image height.
         width_px: Image width.
         fps: Frame rate, 1/s.
@@ -184,7 +176,7 @@ class SyntheticStream:
 
     Args:
         modality: ``"nir"`` or ``"rgb"``.
-        seed: Of everything random.
+        seed: Seed of everything random.
         height: Image height, pixels.
         width: Image width, pixels.
         fps: Frame rate, 1/s.

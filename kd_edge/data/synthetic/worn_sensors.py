@@ -20,7 +20,7 @@ from kd_edge.data.synthetic.figure import Array
 from kd_edge.types import Float32, Int64
 
 VERSION = 1
-"""Of the signals; part of their content key."""
+"""Version of the signals; part of their content key."""
 
 RATE_HZ = 100.0
 GRAVITY = 9.80665
@@ -68,7 +68,7 @@ def measure(
     """What a sensor without faults measures.
 
     Args:
-        sensor: Which.
+        sensor: Sensor that records.
         joints: Takes (T,) seconds and returns (T, 20, 3) metres in the body's frame, also shortly before 0 and after
             the end.
         seconds: Length of the clip.

@@ -98,7 +98,7 @@ def class_vectors(config: SemanticsConfig, labels: Sequence[str], data_root: Pat
     Warns of unknown words, of classes without any known word and of classes that share one vector.
 
     Args:
-        config: Where from, and how.
+        config: Source of the vectors, phrases of the classes, and how words are combined.
         labels: Class names, in the order of the rows.
         data_root: Folder with the recordings, where files are looked for too.
 
@@ -143,7 +143,7 @@ def import_vectors(
         source: A text file of word vectors, or ``glove-6b-50d``.
         name: To write as ``NAME.txt`` in the import folder, unless ``out`` is given.
         labels: Class names.
-        config: Their phrases.
+        config: Settings with the phrases of the classes.
         out: File to write instead.
         data_root: Where ``source`` is looked for too.
         progress: Told how far the reading is.

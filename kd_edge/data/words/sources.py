@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
@@ -30,7 +31,7 @@ class WordVectors(Protocol):
     """Where vectors come from.
 
     Attributes:
-        source: Its name for a person; no path.
+        source: Name of the vectors for a person; no path.
         takes_phrases: Whether it encodes whole phrases, not their words.
     """
 
@@ -94,7 +95,7 @@ class SentenceVectors:
     """A sentence encoder of the package ``sentence-transformers``, from a local folder.
 
     Args:
-        folder: Of the model; its weights must be safetensors.
+        folder: Folder of the model; its weights must be safetensors.
 
     Raises:
         MissingExtraError: The package is not installed.
@@ -204,12 +205,15 @@ def class_rows(path: Path, classes: int) -> Float32:
     """
     try:
         rows = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(
             f"{path} cannot be read ({reason(error)})",
             "a .npy file of numbers",
             "write it with numpy.save",
         ) from error
+    if not isinstance(rows, np.ndarray):
+        rows.close()
+        raise DataError(f"{path} is an archive of several arrays", "a .npy file of one", "write it with numpy.save")
     if rows.ndim != 2 or len(rows) != classes or rows.shape[1] < 1 or rows.dtype.kind not in "fiu":
         raise DataError(
             f"{path} is {rows.dtype} of {rows.shape}",

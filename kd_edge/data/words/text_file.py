@@ -36,7 +36,7 @@ class TextVectors:
     """A text file of word vectors.
 
     Args:
-        path: Of the file.
+        path: The text file.
         progress: Told now and then how far the reading is.
 
     Raises:

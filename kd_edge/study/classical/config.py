@@ -20,11 +20,11 @@ class RunConfig(BaseModel):
     """What every comparator's run is told.
 
     Attributes:
-        name: Of the run directory.
-        data: Which recordings.
+        name: Name of the run directory.
+        data: Data set of the recordings.
         split: Name of the data set's protocol.
         validation_subjects: Training subjects held out.
-        seed: Of everything random.
+        seed: Seed of everything random.
         threads: CPU threads of PyTorch; None leaves its default. Figures repeat only with the same number.
     """
 

@@ -23,12 +23,12 @@ class Schedule(Protocol):
 
     @property
     def learning_rate(self) -> float:
-        """The highest one."""
+        """Highest learning rate of the schedule."""
         ...
 
     @property
     def weight_decay(self) -> float:
-        """On all weights."""
+        """Weight decay of all weights."""
         ...
 
 
@@ -51,7 +51,7 @@ def fit(
         batches: Number of batches of an epoch, of equal size: batch normalisation needs more than one input.
         given: The inputs of some examples, anew each time.
         labels: (clips,) of the training clips.
-        rng: Of the shuffling.
+        rng: Random generator of the shuffling.
         progress: Called with the epochs done.
 
     Returns:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from kd_edge.data import open_dataset
 from kd_edge.errors import ConfigError, did_you_mean
-from kd_edge.study.classical.fusion.cnn_lstm import run_cnn_lstm
 from kd_edge.study.classical.fusion.config import CnnLstmConfig, CrcConfig
-from kd_edge.study.classical.fusion.crc import run_crc
-from kd_edge.study.classical.fusion.recordings import check_fusion, modalities
-from kd_edge.study.classical.results import Progress, recordings_fingerprints
-from kd_edge.study.classical.tstdds import run
 from kd_edge.study.classical.tstdds.config import TstddsConfig
+
+if TYPE_CHECKING:  # settings are read without torch and OpenCV
+    from kd_edge.rundir import Summary
+    from kd_edge.study.classical.results import Progress
 
 AnyComparator = TstddsConfig | CrcConfig | CnnLstmConfig
 ComparatorConfig = Annotated[AnyComparator, Field(discriminator="kind")]
@@ -28,7 +27,7 @@ def comparator_model(kind: str, what: str) -> type[AnyComparator]:
 
     Args:
         kind: ``tstdds``, ``crc`` or ``cnn_lstm``.
-        what: Whose it is, for the message.
+        what: Whose settings they are, for the message.
 
     Raises:
         ConfigError: No such kind.
@@ -44,7 +43,7 @@ def comparator_model(kind: str, what: str) -> type[AnyComparator]:
 
 def run_comparator(
     config: AnyComparator, run_dir: Path, *, data_root: Path | None = None, progress: Progress | None = None
-) -> dict[str, Any]:
+) -> Summary:
     """Fit or train a comparator, and test it; writes ``recipe.toml`` first and ``summary.json`` last.
 
     Args:
@@ -54,7 +53,7 @@ def run_comparator(
         progress: Called with (what, done, in all) as the work goes on.
 
     Returns:
-        The content of ``summary.json``: that of a training run whose student is the comparator.
+        What ``summary.json`` says: as of a training run whose student is the comparator.
 
     Raises:
         TrainingError: There is a finished or another run already, the folder cannot be written, or nothing can be
@@ -62,9 +61,15 @@ def run_comparator(
         DataError: Recordings, modality, split or subjects missing.
     """
     if isinstance(config, TstddsConfig):
-        return run.run(config, run_dir, data_root=data_root, progress=progress)
+        from kd_edge.study.classical.tstdds.run import run_tstdds
+
+        return run_tstdds(config, run_dir, data_root=data_root, progress=progress)
     if isinstance(config, CrcConfig):
+        from kd_edge.study.classical.fusion.crc import run_crc
+
         return run_crc(config, run_dir, data_root=data_root, progress=progress)
+    from kd_edge.study.classical.fusion.cnn_lstm import run_cnn_lstm
+
     return run_cnn_lstm(config, run_dir, data_root=data_root, progress=progress)
 
 
@@ -74,8 +79,9 @@ def comparator_fingerprints(config: AnyComparator, data_root: Path | None = None
     Raises:
         DataError: No recordings there.
     """
-    used = (config.modality,) if isinstance(config, TstddsConfig) else modalities(config)
-    return recordings_fingerprints(open_dataset(config.data, data_root), used)
+    from kd_edge.study.classical.results import recordings_fingerprints
+
+    return recordings_fingerprints(open_dataset(config.data, data_root), config.modalities)
 
 
 def check_comparator(config: AnyComparator, data_root: Path | None = None) -> tuple[int, int]:
@@ -88,5 +94,9 @@ def check_comparator(config: AnyComparator, data_root: Path | None = None) -> tu
         DataError: What would stop the run at its start: recordings, modality, split or subjects missing.
     """
     if isinstance(config, TstddsConfig):
-        return run.check(config, data_root)
+        from kd_edge.study.classical.tstdds.run import check_tstdds
+
+        return check_tstdds(config, data_root)
+    from kd_edge.study.classical.fusion.recordings import check_fusion
+
     return check_fusion(config, data_root)

@@ -34,11 +34,11 @@ class CcskdRates(NamedTuple):
     """Weights of one epoch.
 
     Attributes:
-        channel: Of the channel vectors' mean squared error.
-        relation: Of distances + 2 * angles among the channel vectors.
-        selective: Of the selective soft targets; 0 before the start epoch.
-        soft: Of the plain soft targets.
-        selective_decay: Inside the selective term's mask.
+        channel: Weight of the channel vectors' mean squared error.
+        relation: Weight of distances + 2 * angles among the channel vectors.
+        selective: Weight of the selective soft targets; 0 before the start epoch.
+        soft: Weight of the plain soft targets.
+        selective_decay: Factor inside the selective term's mask.
     """
 
     channel: float
@@ -60,7 +60,7 @@ class CcskdSchedule:
         selective_rate: Weight of the selective term from ``start_epoch`` on, 0 before.
         soft_rate: Weight of the plain soft targets, constant.
         selective_decay: The selective mask holds ``selective_decay ** (epoch // selective_epochs)``, > 0.
-        selective_epochs: See ``selective_decay``; >= 1.
+        selective_epochs: Epochs from one step of ``selective_decay`` to the next, >= 1.
         start_epoch: First epoch of the selective term. 1 has it always on; the authors' configuration has 61.
     """
 
@@ -218,12 +218,12 @@ def ccskd(
         student_logits: (b, C).
         teacher_logits: (b, C); no gradient flows into it.
         labels: (b,) int64.
-        epoch: Counted from 1.
+        epoch: Number of the epoch, counted from 1.
         connectors: ``connectors(feature, layer)`` projects to the teacher's channels, see ``CcskdConnectors``. None
             compares channels as they are, which is not the published method and needs equal channels.
         schedule: Weights by epoch; ``ccskd_schedule()`` if None.
-        temperature: Of both soft-target terms.
-        chunk: See ``rkd_angle``.
+        temperature: Softening T > 0 of both soft-target terms; 1 leaves the logits as they are.
+        chunk: Vertices of the angles at a time, see ``rkd_angle``.
 
     Returns:
         Scalar. It may be negative, see ``selective_soft_target``. With a batch of 1 the relation terms are 0.
@@ -264,8 +264,8 @@ def selective_soft_target(
         student_logits: (N, C).
         teacher_logits: (N, C); no gradient flows into it.
         labels: (N,) int64.
-        decay: > 0.
-        temperature: T > 0.
+        decay: Factor of the mask m, > 0.
+        temperature: Softening T > 0 of both distributions; 1 leaves the logits as they are.
 
     Returns:
         Scalar.

@@ -22,7 +22,7 @@ def hint_mse(student_feature: Tensor, teacher_feature: Tensor) -> Tensor:
 
     Args:
         student_feature: (b, ...), the output of ``HintRegressor`` where sizes differ. Segments are averaged before.
-        teacher_feature: The same shape; no gradient flows into it.
+        teacher_feature: (b, ...), the student's shape; no gradient flows into it.
 
     Returns:
         Scalar >= 0. A batch of 1 is no special case.

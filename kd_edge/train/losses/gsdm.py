@@ -143,7 +143,7 @@ def semantic_maps(
     embedding: ClassEmbedding = "hard",
     weighting: Weighting = "scalar",
 ) -> list[Tensor]:
-    """``semantic_map`` of several maps (b, c, h, w) of one network, which share omega; options as above.
+    """``semantic_map`` of several maps (b, c, h, w) of one network, which share omega (``semantic_weights``).
 
     Returns:
         As many (b, h, w). With several teachers the student's need computing only once, see ``map_distance``.

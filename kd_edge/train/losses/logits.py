@@ -20,7 +20,7 @@ def soft_target(
         student_logits: (N, C).
         teacher_logits: (N, C); no gradient flows into it.
         temperature: T > 0; T^2 keeps the gradient's size independent of it.
-        weights: (N,) >= 0, of each sample's divergence before the mean; None weighs all by 1. No gradient into it.
+        weights: (N,) >= 0, factors of the samples' divergences before the mean; None takes 1. No gradient into it.
 
     Returns:
         Scalar >= 0.
@@ -108,7 +108,7 @@ def dkd_terms(
         student_logits: (N, C), C >= 2.
         teacher_logits: (N, C); no gradient flows into it.
         labels: (N,) int64.
-        temperature: T > 0.
+        temperature: Softening T > 0 of both distributions; 1 leaves the logits as they are.
 
     Returns:
         (TCKD, NCKD), scalars >= 0.

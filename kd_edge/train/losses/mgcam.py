@@ -58,7 +58,7 @@ def cross_graph(student: Tensor, teacher: Tensor, *, scale: Scale = "mean") -> T
     Args:
         student: (b, ...).
         teacher: (b, ...) with as many elements per sample; no gradient flows into it.
-        scale: As in ``sample_graph``; ``median`` is over all b^2 pairs.
+        scale: What the squared distance is, see ``sample_graph``; ``median`` is over all b^2 pairs.
 
     Returns:
         (b, b), row = student sample; neither symmetric nor 1 on the diagonal, entries in [0, 1].
@@ -121,7 +121,7 @@ class MgcamAdapters(nn.Module):
     Args:
         student_channels: Channels of the student's stages.
         teacher_channels: Channels of the teacher's stages.
-        pairs: As in ``mgcam``.
+        pairs: Stages that are compared: ``matched`` ones, or ``all`` pairs.
     """
 
     def __init__(

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from kd_edge.models import ModelConfig
-from kd_edge.models.sensors import SensorModelConfig, fitting_points
+from kd_edge.models.config import SensorModelConfig, fitting_points
 from kd_edge.preprocess import Preprocess
 from kd_edge.train.recipe.augment import Augment, SignalJitter
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from kd_edge.data import SignalFormat
 from kd_edge.errors import TrainingError, did_you_mean
-from kd_edge.models.sensors import PLACES, SensorNetworks, SensorOutput
+from kd_edge.models.config import PLACES
+from kd_edge.models.sensors import SensorNetworks, SensorOutput
 from kd_edge.train.gaf import gramian_angular_field
 from kd_edge.train.losses import semantic_preserving
 from kd_edge.train.recipe.stages import SensorTeacherConfig

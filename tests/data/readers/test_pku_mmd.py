@@ -9,8 +9,9 @@ import pytest
 
 from kd_edge.data.cache import frames
 from kd_edge.data.check import check
-from kd_edge.data.dataset import ActionInterval, LongVideo, LongVideos, Sample, validation_split
+from kd_edge.data.dataset import ActionInterval, LongVideo, LongVideos, Sample
 from kd_edge.data.readers.pku_mmd import LABELS, PkuMmd
+from kd_edge.data.splits import validation_split
 from kd_edge.errors import DataError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kd_edge.data import ImageFormat, Sample, Split
-from kd_edge.data.dataset import split_by_subject
+from kd_edge.data.splits import split_by_subject
 from kd_edge.errors import DataError
 from kd_edge.types import Clip
 

@@ -9,7 +9,7 @@ from kd_edge.errors import ConfigError
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.recipe.losses import DkdLoss, MgcamLoss
 
-SHIPPED = sorted((Path(__file__).parents[2] / "train" / "recipes").glob("*.toml"))
+SHIPPED = sorted((Path(__file__).parents[3] / "train" / "recipes").glob("*.toml"))
 MINIMAL = {"name": "x", "split": "subjects", "student": {"modality": "nir"}, "teacher": {"modality": "rgb"}}
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kd_edge.study.classical.config import Positive, RunConfig
-from kd_edge.study.classical.fusion.depth_motion import VIEWS, Projection, View
+
+View = Literal["front", "side", "top"]
+VIEWS: tuple[View, ...] = get_args(View)
+Projection = Literal["occupied", "counts"]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -21,8 +24,8 @@ class MotionConfig(_Strict):
     """Depth motion maps.
 
     Attributes:
-        views: Which ones are taken.
-        trim_frames: Left out at either end of a clip, where people stand still.
+        views: Views whose maps are taken.
+        trim_frames: Number of frames left out at either end of a clip, where people stand still.
         bin_mm: Depth of a bin of the side and top views.
         range_mm: Farther pixels count as the last bin.
         projection: What a bin holds: 1 where there is any pixel, or the number of pixels.
@@ -51,12 +54,17 @@ class _Fusion(RunConfig):
     Attributes:
         depth: Depth modality; empty for the sensors alone.
         sensors: Modalities with signals of wearable sensors; none for depth alone.
-        motion: Depth motion maps.
+        motion: Settings of the depth motion maps.
     """
 
     depth: str = "depth"
     sensors: tuple[str, ...] = ("accelerometer", "gyroscope")
     motion: MotionConfig = MotionConfig()
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Depth first, then the sensors."""
+        return ((self.depth,) if self.depth else ()) + self.sensors
 
     @model_validator(mode="after")
     def _something(self) -> _Fusion:
@@ -67,7 +75,7 @@ class _Fusion(RunConfig):
     @property
     def modality(self) -> str:
         """What it looks at, as a table names it."""
-        return "+".join(([self.depth] if self.depth else []) + list(self.sensors))
+        return "+".join(self.modalities)
 
 
 class CrcConfig(_Fusion):
@@ -76,11 +84,13 @@ class CrcConfig(_Fusion):
     Attributes:
         fusion: ``features`` joins the vectors before one classifier (CRC), ``decisions`` pools the opinions of one
             classifier per modality (CRC-2); without effect where there is one modality.
-        normalisation: Of a motion map: divided by its largest value, or the roots of its values scaled to length 1.
+        normalisation: Scaling of a motion map: ``max`` divides by its largest value, ``root`` takes the roots of its
+            values and scales them to length 1.
         variance: Share of the training vectors' variance that the principal axes of the depth vectors keep.
         windows: Equal parts of a signal whose statistics are taken.
-        scaling: Of the statistics: each divided by its largest absolute value of the training clips, or as they are.
-        depth_weight: Of the depth classifier in the pool, or of the depth vector in the joined one (squared lengths).
+        scaling: Scaling of the statistics: ``columns`` divides each by its largest absolute value of the training
+            clips, ``none`` leaves them as they are.
+        depth_weight: Weight of depth: of its classifier in the pool, or of its squared length in the joined vector.
         regularisation: Choices of lambda; of several the one that is best when each training subject is left out once,
             the largest of equals.
     """
@@ -100,16 +110,17 @@ class CnnLstmConfig(_Fusion):
     """One run of a CNN on motion images and a CNN with an LSTM on signals, whose decisions are pooled.
 
     Attributes:
-        points: Of a signal, evenly over the clip.
-        channels: Of the first convolution of either network; it doubles from stage to stage.
-        hidden: Of the LSTM.
-        dropout: Before either classifier.
+        points: Number of points of a signal, evenly over the clip.
+        channels: Output channels of the motion network's first convolution, doubled from stage to stage; the signal
+            network starts with twice as many.
+        hidden: Size of the LSTM's state.
+        dropout: Probability of dropping a feature before either classifier, in training.
         epochs: Passes over the training clips.
         batch_size: Clips per step.
-        learning_rate: The highest one of a one-cycle schedule, AdamW.
-        weight_decay: On all parameters.
+        learning_rate: Highest learning rate of a one-cycle schedule, AdamW.
+        weight_decay: Weight decay of all parameters.
         augment: Whether training inputs are moved, stretched and scaled at random.
-        depth_weight: Of the depth network in the pool.
+        depth_weight: Weight of the depth network in the pool.
     """
 
     kind: Literal["cnn_lstm"] = "cnn_lstm"

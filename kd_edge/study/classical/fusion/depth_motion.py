@@ -7,18 +7,15 @@ are summed over the clip, and the part that is not 0 is brought to a fixed size.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from kd_edge.errors import DataError
+from kd_edge.study.classical.fusion.config import Projection
 from kd_edge.types import Float32
-
-View = Literal["front", "side", "top"]
-VIEWS: tuple[View, ...] = ("front", "side", "top")
-Projection = Literal["occupied", "counts"]
 
 _Depth = npt.NDArray[np.unsignedinteger]
 _Float64 = npt.NDArray[np.float64]
@@ -30,7 +27,7 @@ class MotionMaps(NamedTuple):
     Attributes:
         front: (H, W) float32, in mm.
         side: (H, D) float32, over image rows and depth bins; in pixels, or in changes of occupied bins.
-        top: (D, W) float32, likewise over depth bins and image columns.
+        top: (D, W) float32, over depth bins and image columns; in pixels, or in changes of occupied bins.
     """
 
     front: Float32
@@ -62,7 +59,7 @@ def motion_maps(
         projection: What a bin of a projected frame holds: 1 where there is any pixel, or the number of pixels.
         silhouette: Whether the front view counts pixels that are measured in only one of two frames; they differ by
             metres.
-        weights: (T - 1,), of each pair of consecutive frames; None weights all 1.
+        weights: (T - 1,) weights of the pairs of consecutive frames; None weighs all by 1.
 
     Raises:
         DataError: Fewer than two frames, or no depth images.

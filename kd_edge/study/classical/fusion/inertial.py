@@ -20,7 +20,7 @@ def window_statistics(signal: npt.NDArray[np.floating], windows: int) -> Float32
 
     Args:
         signal: (T, C) with T >= M; windows differ in length by one value at most, the longer ones first.
-        windows: M.
+        windows: Number M of windows.
 
     Returns:
         (M * 4 * C,) float32: window by window, statistic by statistic, axis by axis. Moments divide by the number of

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kd_edge.study.classical.fusion.config import MotionConfig
-from kd_edge.study.classical.fusion.depth_motion import MotionMaps, View, box, motion_maps, resized, trimmed
+from kd_edge.study.classical.fusion.config import MotionConfig, View
+from kd_edge.study.classical.fusion.depth_motion import MotionMaps, box, motion_maps, resized, trimmed
 from kd_edge.types import Float32
 
 

@@ -31,8 +31,8 @@ class MotionNetwork(nn.Module):
     Args:
         images: Number C of images.
         classes: Number K of classes.
-        channels: Of the first convolution.
-        dropout: Before the classifier.
+        channels: Output channels of the first convolution, doubled by each later one.
+        dropout: Probability of dropping a feature before the classifier, in training.
     """
 
     def __init__(self, images: int, classes: int, channels: int, dropout: float) -> None:
@@ -55,9 +55,9 @@ class SignalNetwork(nn.Module):
     Args:
         axes: Number C of axes of all sensors.
         classes: Number K of classes.
-        channels: Of the first convolution.
-        hidden: Of the LSTM.
-        dropout: Before the classifier.
+        channels: Half the output channels of the first convolution, a quarter of the second's.
+        hidden: Size of the LSTM's state.
+        dropout: Probability of dropping a feature before the classifier, in training.
     """
 
     def __init__(self, axes: int, classes: int, channels: int, hidden: int, dropout: float) -> None:
@@ -98,7 +98,7 @@ def train_network(
         inputs: (N, ...) of the training clips, N >= 2.
         labels: (N,) int64.
         config: Epochs, batch size, seed and the optimiser's settings.
-        augment: Of each input in each epoch; None leaves them as they are.
+        augment: Random change of an input, made anew in each epoch; None leaves the inputs as they are.
         progress: Called with the epochs done.
 
     Returns:

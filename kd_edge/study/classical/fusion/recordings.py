@@ -13,6 +13,7 @@ import numpy as np
 from kd_edge.data import Dataset, Sample, Split, check_split, open_dataset, validation_split
 from kd_edge.data.dataset import require_modality
 from kd_edge.errors import DataError
+from kd_edge.rundir import Protocol
 from kd_edge.study.classical.fusion.config import CnnLstmConfig, CrcConfig
 from kd_edge.study.classical.fusion.reduction import reduce_clips
 from kd_edge.study.classical.results import Progress
@@ -39,11 +40,11 @@ class Recordings:
     """Clips that every modality of the run has.
 
     Attributes:
-        dataset: Where from.
+        dataset: Data set that the clips come from.
         sides: ``train``, ``validation`` and ``test`` clips.
         values: Modality -> sample id -> array.
         skipped: Sample id -> why a clip of the protocol takes no part.
-        fingerprint: Of all recordings and settings.
+        fingerprint: SHA-256 (hex) of all recordings and settings.
     """
 
     dataset: Dataset
@@ -67,16 +68,15 @@ class Recordings:
         shape = next(iter(values.values())).shape
         return np.array([values[s.id] for s in self.sides[side]], dtype=np.float32).reshape(-1, *shape)
 
-    @property
-    def protocol(self) -> dict[str, Any]:
+    def protocol(self, config: AnyFusionConfig) -> Protocol:
         """Its part of the summary."""
-        counts = {f"{side}_samples": len(samples) for side, samples in self.sides.items()}
-        return {"dataset": self.dataset.name, **counts, "skipped": self.skipped}
-
-
-def modalities(config: AnyFusionConfig) -> tuple[str, ...]:
-    """Depth first, then the sensors."""
-    return ((config.depth,) if config.depth else ()) + config.sensors
+        return Protocol(
+            dataset=self.dataset.name,
+            split=config.split,
+            validation_subjects=config.validation_subjects,
+            **{f"{side}_samples": len(samples) for side, samples in self.sides.items()},
+            skipped=self.skipped,
+        )
 
 
 def gather(
@@ -86,9 +86,9 @@ def gather(
 
     Args:
         config: The run.
-        reductions: By modality.
+        reductions: Modality -> how its clips become arrays.
         data_root: Folder with the recordings.
-        report: Progress.
+        report: Called with (what, done, in all) as the work goes on.
 
     Raises:
         DataError: Recordings, modality, split or subjects missing, a modality of another kind, or a class without a
@@ -132,12 +132,12 @@ def check_fusion(config: AnyFusionConfig, data_root: Path | None = None) -> tupl
         DataError: What would stop the run at its start: recordings, modality, split or subjects missing.
     """
     dataset = open_dataset(config.data, data_root)
-    for modality in modalities(config):
+    for modality in config.modalities:
         require_modality(modality, dataset.modalities, dataset.name)
     split = dataset.split(config.split)
     check_split(split, dataset.labels, by_subject=False)
     train, _ = validation_split(split.train, config.validation_subjects)
-    for modality in modalities(config):
+    for modality in config.modalities:
         _first(dataset, train, modality)
     return len(train), len(split.test)
 

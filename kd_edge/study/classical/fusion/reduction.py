@@ -52,12 +52,12 @@ def reduce_clips(
     """Reduce every clip of one modality, or read what was reduced before.
 
     Args:
-        dataset: Where from.
-        samples: Which clips.
-        modality: Of the clips.
+        dataset: Data set that the clips come from.
+        samples: Samples of the clips.
+        modality: Modality of the clips.
         reduce: A clip's array; a DataError of it leaves the clip out.
         settings: Plain values that decide what ``reduce`` computes.
-        report: Progress.
+        report: Called with (what, done, in all) as the work goes on.
     """
     key = _fingerprint(dataset, samples, modality, settings)
     path = cache_root() / f"reduced-{dataset.name}-{modality}-{key[:16]}.npz"

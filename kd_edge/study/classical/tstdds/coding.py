@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from kd_edge.study.classical.tstdds.config import Pooling
 from kd_edge.types import Float32
-
-Pooling = Literal["max", "sum"]
 
 _ROWS = 4096  # descriptors coded at a time
 _SOFTENING = 1e-4  # of the covariance's trace, as in the authors' approximated LLC
@@ -21,7 +19,7 @@ class Codebook:
     """Codewords of one kind of descriptor.
 
     Attributes:
-        mean: (C,) float32, of the descriptors.
+        mean: (C,) float32, mean of the descriptors.
         axes: (D, C) float32, principal axes.
         words: (W, D) float32, codewords.
     """
@@ -50,9 +48,9 @@ def fit_codebook(descriptors: Float32, *, dimensions: int, words: int, seed: int
 
     Args:
         descriptors: (N, C) of training videos, N >= 2.
-        dimensions: D; at most C and N are kept.
-        words: W; at most N are made.
-        seed: Of the k-means.
+        dimensions: Number D of principal axes; at most C and N are kept.
+        words: Number W of codewords; at most N are made.
+        seed: Seed of the k-means.
     """
     # Imported here: reading a configuration must not wait for scikit-learn.
     from sklearn.cluster import MiniBatchKMeans
@@ -77,7 +75,7 @@ def llc(
     Args:
         descriptors: (N, D).
         words: (W, D).
-        neighbours: k; at most W.
+        neighbours: Number k of nearest codewords; at most W.
 
     Returns:
         (N, W) float64; each row sums to 1 and has at most k entries that are not 0. A descriptor that equals all of

@@ -41,10 +41,10 @@ def video_inputs(name: str, frames: UInt8, flow: Float32, flow_fields: int) -> I
     """All inputs of a stream from one video, in batches (n, C, S, S); T of them, or the one of the global stream.
 
     Args:
-        name: Of the stream.
+        name: Name of the stream: ``spatial``, ``local`` or ``global``.
         frames: (T, S, S) or (T, S, S, 3) uint8.
         flow: (T-1, S, S, 2) float32.
-        flow_fields: L, of the local stream's stacks.
+        flow_fields: L, flow fields per stack of the local stream.
     """
     if name == "global":
         yield global_input(flow)[None]

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from kd_edge.models import Backbone, build_backbone
-from kd_edge.models.backbones import BackboneName
 from kd_edge.study.classical.fitting import fit
+from kd_edge.study.classical.tstdds.config import StreamConfig
 from kd_edge.types import Float32, Int64
 
 STREAMS = ("spatial", "local", "global")
@@ -24,48 +22,13 @@ Draw = Callable[[int, np.random.Generator], Float32]
 """An input (C, S, S) of a training clip, given by its position."""
 
 
-class StreamConfig(BaseModel):
-    """The networks of all three streams and their training.
-
-    Attributes:
-        backbone: Image network.
-        initial_weights: None (random), ``"imagenet"`` or a state-dict file, see ``models.build_backbone``.
-        flow_fields: L, flow fields per stack of the local stream.
-        epochs: Passes over the training clips.
-        draws_per_clip: Random inputs taken of every clip in an epoch.
-        batch_size: Inputs per step.
-        learning_rate: The highest one of a one-cycle schedule, AdamW.
-        weight_decay: On all parameters.
-        dropout: On the features.
-        layers: Which stages' feature maps are pooled, from 1; two, like the two layers per stream of the letter.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    backbone: BackboneName = "resnet18"
-    initial_weights: str | None = None
-    flow_fields: int = Field(10, ge=1, le=64)
-    epochs: int = Field(20, ge=1)
-    draws_per_clip: int = Field(2, ge=1)
-    batch_size: int = Field(32, ge=2)
-    learning_rate: float = Field(0.001, gt=0)
-    weight_decay: float = Field(0.05, ge=0)
-    dropout: float = Field(0.5, ge=0, lt=1)
-    layers: tuple[Annotated[int, Field(ge=1, le=4)], Annotated[int, Field(ge=1, le=4)]] = (2, 3)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> StreamConfig:
-        if not self.layers[0] < self.layers[1]:
-            raise ValueError(f"layers {self.layers} must increase")
-        return self
-
-
 class Stream(nn.Module):
     """Class logits of a stream's input, and the feature maps on the way.
 
     Args:
         backbone: Image network.
         classes: Number K of classes.
-        dropout: On the features.
+        dropout: Probability of dropping a feature in training.
         layers: Stages whose maps are taken, from 1.
     """
 
@@ -124,11 +87,11 @@ def train_stream(
     """Train a stream as a classifier of single inputs.
 
     Args:
-        stream: Trained in place, on its device.
-        draw: An input of a training clip.
+        stream: Network that is trained in place, on its device.
+        draw: Draws an input of a training clip.
         labels: (N,) of the training clips.
         config: Epochs, batch size and the optimiser's settings.
-        seed: Of the draws and the shifts.
+        seed: Seed of the draws, the shifts and the shuffling.
         progress: Called with the epochs done.
 
     Returns:

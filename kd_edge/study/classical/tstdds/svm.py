@@ -18,7 +18,7 @@ class LinearClassifier:
         vectors: (N, W) of the training clips.
         labels: (N,) int64, every class 0..K-1 at least once.
         c: Weight of the training errors.
-        seed: Of the solver's order.
+        seed: Seed of the order in which the solver visits the clips.
     """
 
     def __init__(self, vectors: Float32, labels: Int64, c: float, seed: int) -> None:
@@ -46,8 +46,8 @@ def choose(
     Args:
         choices: Values of C.
         train: Vectors (N, W) and labels (N,) to fit on.
-        validation: Likewise, to choose by.
-        seed: Of the solver's order.
+        validation: Vectors (N, W) and labels (N,) to choose C by.
+        seed: Seed of the order in which the solver visits the clips.
     """
     fitted = [LinearClassifier(*train, c, seed) for c in sorted(choices)]
     vectors, labels = validation

@@ -77,7 +77,7 @@ def moving(tracks: Tracks, *, minimum_spread: float, maximum_spread: float, maxi
     """Tracks that are neither static nor runaway.
 
     Args:
-        tracks: All of them.
+        tracks: All tracks of a video.
         minimum_spread: Pixels; static when the standard deviations of x and of y both lie below it.
         maximum_spread: Pixels; runaway when either lies above it.
         maximum_step: Pixels; runaway when one step is longer and makes up most of the track.

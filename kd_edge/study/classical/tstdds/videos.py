@@ -19,8 +19,8 @@ class Videos:
     """Frames of cached clips: intensity window to 0..255, central square.
 
     Args:
-        cache: Its frames have a shorter side of ``size`` or more.
-        window: Raw value to [0, 1].
+        cache: Cached clips whose frames have a shorter side of ``size`` or more.
+        window: Intensity window that takes a raw value to [0, 1].
         size: Side S of the square frames.
     """
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.comparators.moves import Moves
 
 from kd_edge import recipes
 from kd_edge.errors import TrainingError
@@ -23,6 +22,7 @@ from kd_edge.study.classical.fusion.networks import (
     log_probabilities,
     train_network,
 )
+from tests.study.classical.moves import Moves
 
 
 def small(**changes: Any) -> CnnLstmConfig:
@@ -52,7 +52,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
 
     def run(folder: str = "run", moves: Moves | None = None, **changes: Any) -> dict[str, Any]:
         monkeypatch.setattr(recordings, "open_dataset", lambda data, root: moves or Moves())
-        return run_comparator(small(**changes), tmp_path / folder)
+        return run_comparator(small(**changes), tmp_path / folder).model_dump(mode="json")
 
     return run
 

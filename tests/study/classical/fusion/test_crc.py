@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.comparators.moves import Moves
 
 from kd_edge import recipes
 from kd_edge.errors import DataError, TrainingError
@@ -17,6 +16,7 @@ from kd_edge.study.classical import CrcConfig, check_comparator, run_comparator
 from kd_edge.study.classical.fusion import recordings
 from kd_edge.study.classical.fusion.inertial import window_statistics
 from kd_edge.study.classical.fusion.representation import CollaborativeRepresentation
+from tests.study.classical.moves import Moves
 
 
 def small(**changes: Any) -> CrcConfig:
@@ -39,7 +39,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
 
     def run(folder: str = "run", moves: Moves | None = None, **changes: Any) -> dict[str, Any]:
         monkeypatch.setattr(recordings, "open_dataset", lambda data, root: moves or Moves())
-        return run_comparator(small(**changes), tmp_path / folder)
+        return run_comparator(small(**changes), tmp_path / folder).model_dump(mode="json")
 
     return run
 

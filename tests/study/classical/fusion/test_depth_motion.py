@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from kd_edge.errors import DataError
-from kd_edge.study.classical.fusion.config import MotionConfig
-from kd_edge.study.classical.fusion.depth_motion import Projection, box, motion_maps, resized, trimmed
+from kd_edge.study.classical.fusion.config import MotionConfig, Projection
+from kd_edge.study.classical.fusion.depth_motion import box, motion_maps, resized, trimmed
 from kd_edge.study.classical.fusion.motion_features import depth_vector, motion_images, unit_length
 
 

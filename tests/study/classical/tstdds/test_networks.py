@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from kd_edge.models import build_backbone
-from kd_edge.study.classical.tstdds.networks import Stream, StreamConfig, build_stream, shifted, train_stream
+from kd_edge.study.classical.tstdds.config import StreamConfig
+from kd_edge.study.classical.tstdds.networks import Stream, build_stream, shifted, train_stream
 from kd_edge.types import Float32
 
 TINY = StreamConfig(backbone="tiny", epochs=8, batch_size=8, learning_rate=0.01, layers=(1, 3))

@@ -13,10 +13,9 @@ import torch
 
 from kd_edge import recipes
 from kd_edge.data import ImageFormat, Sample, Split
-from kd_edge.data.dataset import split_by_subject
+from kd_edge.data.splits import split_by_subject
 from kd_edge.errors import DataError, TrainingError
 from kd_edge.study.classical import TstddsConfig, run_comparator
-from kd_edge.study.classical.tstdds import run
 from kd_edge.types import Clip
 
 
@@ -61,7 +60,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path) -> Fi
         "coding the test clips",
     }
     assert all(done == total for done, total in last.values())
-    return folder, summary
+    return folder, summary.model_dump(mode="json")
 
 
 def test_the_run_directory_is_that_of_a_finished_run(finished: Finished) -> None:
@@ -117,7 +116,7 @@ def test_colour_frames_and_sum_pooling(tmp_path: Path) -> None:
     coding = config.coding.model_copy(update={"pooling": "sum"})
     streams = config.streams.model_copy(update={"epochs": 1})
     summary = run_comparator(config.model_copy(update={"coding": coding, "streams": streams}), tmp_path / "run")
-    assert summary["stages"]["student"]["modality"] == "rgb"
+    assert summary.stages["student"].modality == "rgb"
 
 
 def test_an_unknown_modality_is_named(tmp_path: Path) -> None:
@@ -193,10 +192,10 @@ def run_squares(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Runs on a data set of squares."""
 
     def run(folder: str = "run", squares: Squares | None = None, epochs: int = 1, **changes: Any) -> dict[str, Any]:
-        monkeypatch.setattr(run, "open_dataset", lambda data, root: squares or Squares())
+        monkeypatch.setattr("kd_edge.study.classical.tstdds.run.open_dataset", lambda data, root: squares or Squares())
         streams = {"backbone": "tiny", "epochs": epochs, "learning_rate": 0.01, "flow_fields": 4}
         config = small(streams=streams, **changes)
-        return run_comparator(config, tmp_path / folder)
+        return run_comparator(config, tmp_path / folder).model_dump(mode="json")
 
     return run
 
@@ -241,7 +240,7 @@ def test_an_interrupted_run_starts_again_and_repeats_with_its_seed(
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "_train_streams", killed)
+        patch.setattr("kd_edge.study.classical.tstdds.run._train_streams", killed)
         with pytest.raises(KilledError):
             run_squares("interrupted", seed=7)
     assert [file.name for file in (tmp_path / "interrupted").iterdir()] == ["recipe.toml"]

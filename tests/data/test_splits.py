@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from kd_edge.data.dataset import Sample, Split, check_split, split_by_subject, validation_split
+from kd_edge.data.dataset import Sample, Split
+from kd_edge.data.splits import check_split, split_by_subject, validation_split
 from kd_edge.errors import DataError
 
 

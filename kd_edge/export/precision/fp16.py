@@ -1,8 +1,6 @@
-"""Float32 graph to the precision that ships."""
+"""Half precision."""
 
 from __future__ import annotations
-
-from typing import Literal
 
 import onnx
 
@@ -13,18 +11,15 @@ KEPT_IN_FLOAT32 = ["LayerNormalization", "InstanceNormalization", "Softmax", "Lo
 """Sums of exponentials and squares overflow half precision; today's students contain none of them."""
 
 
-def convert(proto: onnx.ModelProto, precision: Literal["fp32", "fp16"]) -> onnx.ModelProto:
-    """Convert the arithmetic of a graph; inputs and outputs stay float32.
+def to_half(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Store weights and compute in half precision, with casts behind the inputs and before the outputs.
+
+    CPUs run it at float32 speed: ONNX Runtime widens it at load. Source of the conversion: onnxruntime's own
+    ``transformers.float16`` (docs/adr/004-fp16.md says why).
 
     Args:
         proto: A float32 graph; not changed.
-        precision: ``fp32`` returns it as it is; ``fp16`` stores weights and computes in half precision, with casts
-            behind the inputs and before the outputs. CPUs run it at float32 speed: ONNX Runtime widens it at load.
-
-    Source of the conversion: onnxruntime's own ``transformers.float16`` (docs/adr/004-fp16.md says why).
     """
-    if precision == "fp32":
-        return proto
     load_onnxruntime()  # first, with its telemetry off
     float16 = import_extra("onnxruntime.transformers.float16", "cpu")
     onnx_model = import_extra("onnxruntime.transformers.onnx_model", "cpu")

@@ -1,0 +1,23 @@
+"""Names of a package that are imported when they are first asked for (PEP 562): settings are read without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+
+def lazily(package: str, module_of: Mapping[str, str]) -> Callable[[str], Any]:
+    """Make the ``__getattr__`` of a package.
+
+    Args:
+        package: ``__name__`` of the package.
+        module_of: Public name -> module of the package that defines it.
+    """
+
+    def get(name: str) -> Any:
+        if name not in module_of:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(f"{package}.{module_of[name]}"), name)
+
+    return get
