@@ -52,8 +52,9 @@ def build_backbone(name: str, *, in_channels: int, weights: str | Path | None = 
         weights: None (random), ``"imagenet"`` (torchvision's default weights, downloaded once; those of
             ``efficientnet_lite0`` from the installed package) or a local file, see ``weights.local_state``. Classifier
             entries are left out. For C != 3 the first convolution's weights are summed over their input channels and
-            shared by the C channels. ``bninception`` takes the published file of Caffe's weights and turns B, G, R
-            round; see ``kd_edge.models.bninception``.
+            shared by the C channels; in a stack of colour frames (C a multiple of 3) each frame gets them in colour.
+            ``bninception`` takes the published file of Caffe's weights and turns B, G, R round; see
+            ``kd_edge.models.bninception``.
 
     Raises:
         ConfigError: Unknown name.
@@ -145,8 +146,12 @@ def _adapt_first_convolution(backbone: Backbone, in_channels: int) -> None:
         padding=(int(old.padding[0]), int(old.padding[1])),
         bias=old.bias is not None,
     )
-    with torch.no_grad():  # shared by the channels, so that C equal channels give what one gray RGB image gave
-        new.weight.copy_(old.weight.sum(dim=1, keepdim=True).expand_as(new.weight) / in_channels)
+    with torch.no_grad():  # so that C equal channels give what one gray RGB image gave
+        if in_channels % 3:
+            shared = old.weight.sum(dim=1, keepdim=True).expand_as(new.weight) / in_channels
+        else:  # a stack of colour frames: each is seen in colour, the time between them is up to training
+            shared = old.weight.repeat(1, in_channels // 3, 1, 1) * (3 / in_channels)
+        new.weight.copy_(shared)
         if old.bias is not None and new.bias is not None:
             new.bias.copy_(old.bias)
     parent, _, leaf = path.rpartition(".")

@@ -17,9 +17,7 @@ from kd_edge.errors import TrainingError
 from kd_edge.models import ModelConfig, build_model
 from kd_edge.rundir import TEACHER
 from kd_edge.train.distil.learner import Learner, Observation, teach
-from kd_edge.train.losses import gsdm, semantic_preserving, soft_target
-from kd_edge.train.recipe import Recipe
-from kd_edge.train.recipe.losses import (
+from kd_edge.train.distil.methods import (
     AttentionLoss,
     CorrelationLoss,
     DkdLoss,
@@ -33,11 +31,13 @@ from kd_edge.train.recipe.losses import (
     SimilarityLoss,
     SoftTargetLoss,
 )
+from kd_edge.train.losses import gsdm, semantic_preserving, soft_target
+from kd_edge.train.recipe import Recipe
 from kd_edge.train.recipe.stages import SensorTeacherConfig
 from kd_edge.train.rehearsal import rehearse
 from kd_edge.train.results.run import Run, load_recipe
 from kd_edge.train.teachers.base import Tap
-from kd_edge.train.teachers.images import five_stages, observe
+from kd_edge.train.teachers.images import ImageTeacher, five_stages, observe
 from kd_edge.train.teachers.sensors import BLOCKS, SensorTeacher
 from kd_edge.train.trainer import train
 from tests.train.conftest import tiny_values
@@ -201,9 +201,9 @@ def test_a_missing_sensor_teaches_nothing_and_the_other_all_it_saw(loss: Loss) -
         mine = mine._replace(ablated=student(torch.zeros(1, 4, 1, 32, 32)))
     term = learner.terms[loss.kind]
     if isinstance(loss, GsdmLoss):
-        mine = mine._replace(maps=term._maps(mine, term.student_taps))
-    first = term._between(term.adapters[0], mine.of(there), seen[0].of(there), labels[there], 1)
-    second = term._between(term.adapters[1], mine, seen[1], labels, 1)
+        mine = loss.prepare(mine, [mine.taps[tap] for tap in term.student_taps], VECTORS)
+    first = term.between(term.adapters[0], mine.of(there), seen[0].of(there), labels[there], 1)
+    second = term.between(term.adapters[1], mine, seen[1], labels, 1)
     assert value.item() == pytest.approx(((4 / 6 * first + second) / (4 / 6 + 1)).item(), rel=1e-5)
 
 
@@ -238,7 +238,7 @@ def test_attention_that_nobody_pays() -> None:
     student, teacher = networks()
     with pytest.raises(TrainingError, match="teachers without attention"):
         Learner(student, [SoftTargetLoss(teachers="attention")], teacher, SHAPES)
-    images = build_model(ModelConfig(backbone="tiny"), 3, CLASSES, 4)
+    images = ImageTeacher(build_model(ModelConfig(backbone="tiny"), 3, CLASSES, 4))
     with pytest.raises(TrainingError, match="a single teacher"):
         Learner(student, [SoftTargetLoss(teachers="attention")], images, ((4, 1, 32, 32), (4, 3, 32, 32)))
 
@@ -255,7 +255,7 @@ def test_layers_of_one_network_only_and_segments_that_sensors_lack() -> None:
 
 def test_gsdm_and_semantics_between_two_image_networks() -> None:
     student = networks()[0]
-    images = build_model(ModelConfig(backbone="resnet10_thin"), 3, CLASSES, 4).eval()
+    images = ImageTeacher(build_model(ModelConfig(backbone="resnet10_thin"), 3, CLASSES, 4)).eval()
     clip, _, labels = batch()
     shapes = ((4, 1, 32, 32), (4, 3, 32, 32))
     learner = Learner(student, [GsdmLoss(), SemanticLoss()], images, shapes, class_vectors=VECTORS).eval()
