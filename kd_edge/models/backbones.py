@@ -11,6 +11,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
+from kd_edge.data.cache.frames import cache_root
 from kd_edge.errors import ConfigError, TrainingError, did_you_mean
 from kd_edge.models import bninception, efficientnet
 from kd_edge.models.config import BACKBONES
@@ -187,6 +188,7 @@ def imagenet_state(name: str) -> dict[str, Tensor]:
     Raises:
         TrainingError: There are none for it, or the download failed.
         MissingExtraError: The package is not installed.
+        ConfigError: No folder for the download is known.
     """
     if name == "efficientnet_lite0":
         return local_state(efficientnet.published_weights())
@@ -199,13 +201,18 @@ def imagenet_state(name: str) -> dict[str, Tensor]:
             "change backbone, set initial_weights to a file, or remove it",
         ) from error
     try:
-        return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
+        return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True, **_downloads()))
     except (OSError, RuntimeError) as error:  # URLError and HTTPError; RuntimeError when the hash is another
         raise TrainingError(
             f"ImageNet weights of '{name}' cannot be downloaded ({error})",
             "a network connection or a local file",
             f"fetch {weights.url} elsewhere and set initial_weights to that file, or remove initial_weights",
         ) from error
+
+
+def _downloads() -> dict[str, str]:
+    """Where torch keeps its downloads: its own folder, or one below the cache where no home of this user is known."""
+    return {"model_dir": str(cache_root() / "imagenet")} if torch.hub.get_dir().startswith("~") else {}
 
 
 def _load(backbone: Backbone, state: Mapping[str, Tensor], origin: str) -> None:

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from kd_edge.errors import ConfigError, TrainingError
 from kd_edge.models import ModelConfig, build_backbone, build_model
-from kd_edge.models.backbones import start_from_motion
+from kd_edge.models.backbones import imagenet_state, start_from_motion
 
 
 def test_torchvision_weights_load_and_give_torchvisions_features(tmp_path: Path) -> None:
@@ -104,3 +104,19 @@ def test_motion_start_is_blind_to_a_still_scene_in_half_of_the_filters(frame_cha
     assert at_rest[:4].max() < 1e-6
     assert at_rest[4:].min() > 1e-3
     assert in_motion.min() > 1e-3
+
+
+@pytest.mark.usefixtures("no_home")
+def test_without_a_home_downloads_go_below_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch would make a folder named ~ in the current one."""
+    asked = []
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda url, **how: asked.append(how) or {})
+    monkeypatch.delenv("TORCH_HOME", raising=False)
+    with pytest.raises(ConfigError, match="no folder for the cache"):
+        imagenet_state("resnet18")
+    monkeypatch.setenv("KD_EDGE_CACHE", str(tmp_path))
+    imagenet_state("resnet18")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    imagenet_state("resnet18")
+    usual = {"progress": False, "check_hash": True, "weights_only": True}
+    assert asked == [usual | {"model_dir": f"{tmp_path}/imagenet"}, usual]
