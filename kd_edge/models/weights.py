@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from kd_edge.errors import TrainingError
+from kd_edge.errors import TrainingError, reason
 
 NESTINGS = ("state_dict", "model_state_dict", "model", "net")
 """Where checkpoints keep their weights beside the optimiser's state and the epoch."""
@@ -62,8 +62,7 @@ def damage(path: Path, error: Exception) -> str:
         return f"beside tensors it holds {foreign[1]}"
     if path.suffix != ".safetensors" and not isinstance(error, RuntimeError):
         return "it is cut, or torch.save did not write it"
-    first = str(error).partition("\n")[0].partition(". ")[0]
-    return first or type(error).__name__
+    return reason(error).partition(". ")[0]  # torch goes on with what may have been the cause
 
 
 def misfit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], owner: str, *, whole: bool) -> str:

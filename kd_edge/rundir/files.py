@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
-from kd_edge.errors import KdEdgeError, TrainingError
+from kd_edge.errors import KdEdgeError, TrainingError, reason
 from kd_edge.files import replacing
 from kd_edge.rundir.records import MetricsLine, Record, Summary, first_fault
 
@@ -169,4 +169,4 @@ def _as_json(record: Record, indent: int | None = None) -> str:
 def _why(fault: Exception) -> str:
     if isinstance(fault, ValidationError):
         return first_fault(fault)
-    return (fault.strerror if isinstance(fault, OSError) else None) or str(fault) or type(fault).__name__
+    return (fault.strerror if isinstance(fault, OSError) else None) or reason(fault)
