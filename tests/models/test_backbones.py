@@ -36,6 +36,18 @@ def test_one_channel_equals_the_same_image_three_times(name: str, tmp_path: Path
         torch.testing.assert_close(one(gray), three(gray.expand(1, 3, 64, 64)), rtol=1e-4, atol=1e-5)
 
 
+def test_a_stack_of_colour_frames_is_seen_in_colour(tmp_path: Path) -> None:
+    """Three equal frames give what the one colour image gave; swapped colours give something else."""
+    three = build_backbone("tiny", in_channels=3).eval()
+    save_file(three.state_dict(), tmp_path / "w.safetensors")
+    nine = build_backbone("tiny", in_channels=9, weights=tmp_path / "w.safetensors").eval()
+    image = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(nine(image.repeat(1, 3, 1, 1)), three(image), rtol=1e-4, atol=1e-5)
+        swapped = nine(image.flip(1).repeat(1, 3, 1, 1))
+    assert not torch.allclose(swapped, three(image), rtol=1e-2)
+
+
 def test_unknown_backbone_names_the_close_one() -> None:
     with pytest.raises(ConfigError, match="did you mean 'resnet18'"):
         build_backbone("resnet81", in_channels=3)
