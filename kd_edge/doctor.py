@@ -177,7 +177,11 @@ def _engines(imported: str | MissingExtraError) -> Iterator[Finding]:
     if isinstance(imported, MissingExtraError):
         yield Finding("problem", "engine", "no engine can run a model", "ONNX Runtime", imported.fix)
         return
-    ort = load_onnxruntime()  # here too, after another process has shown that it can be
+    try:
+        ort = load_onnxruntime()  # here too, after another process has shown that it can be
+    except MissingExtraError as error:
+        yield Finding.of("problem", "engine", error)
+        return
     providers = [p.removesuffix("ExecutionProvider") for p in ort.get_available_providers()]
     yield Finding("ok", "engine", f"ONNX Runtime {ort.__version__} lists {', '.join(providers)}")
     if "CUDA" in providers and shutil.which("nvidia-smi") is None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
+import io
 import re
+import sys
+import threading
 from collections.abc import Iterable, Mapping
 from types import ModuleType
 
@@ -141,7 +144,7 @@ def import_extra(module: str, extra: str) -> ModuleType:
         BrokenPackageError: It is installed and cannot be imported.
     """
     try:
-        imported = importlib.import_module(module)
+        imported = importlib.import_module(module) if module in sys.modules else _imported(module)
     except Exception as error:  # a package that does not fit its surroundings raises any kind
         raise _import_fault(module, extra, error) from error
     spec = getattr(imported, "__spec__", None)
@@ -170,6 +173,17 @@ def installed(module: str) -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError, KeyError, TypeError):  # the latter: no METADATA
             found[name] = metadata.version(name)
     return {name: version for name, version in found.items() if version}
+
+
+def _imported(module: str) -> ModuleType:
+    """Import a module; what it prints to standard error is shown only where the import works, else the error tells."""
+    if threading.current_thread() is not threading.main_thread():  # standard error belongs to all threads
+        return importlib.import_module(module)
+    with contextlib.redirect_stderr(io.StringIO()) as complaints:  # NumPy prints whole tracebacks before it raises
+        imported = importlib.import_module(module)
+    if complaints.getvalue() and sys.stderr is not None:
+        sys.stderr.write(complaints.getvalue())
+    return imported
 
 
 def _importing(error: BaseException) -> list[str]:

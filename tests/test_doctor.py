@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kd_edge import doctor
+from kd_edge.cli.console import print_json
 from kd_edge.doctor import Finding
 from kd_edge.errors import EXTRA_OF, BrokenPackageError, MissingExtraError
 
@@ -217,14 +218,14 @@ def test_a_robot_without_a_cache_is_in_order(monkeypatch: pytest.MonkeyPatch, tm
     assert finding.fix == "write the path out, or set HOME"
 
 
-def test_a_finding_becomes_json_with_what_was_expected() -> None:
-    from kd_edge.cli.console import _plain
-
-    found = _plain(Finding.of("note", "x", ABSENT))
-    assert json.loads(json.dumps(found)) == {
-        "level": "note",
-        "topic": "x",
-        "found": "module 'x' is not installed",
-        "expected": "the extra [x]",
-        "fix": "pip install x",
-    }
+def test_a_finding_becomes_json_with_what_was_expected(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json([Finding.of("note", "x", ABSENT)])
+    assert json.loads(capsys.readouterr().out) == [
+        {
+            "level": "note",
+            "topic": "x",
+            "found": "module 'x' is not installed",
+            "expected": "the extra [x]",
+            "fix": "pip install x",
+        }
+    ]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import sys
 from collections.abc import Callable, Iterator
@@ -160,6 +161,16 @@ def test_a_broken_package_is_told_from_an_absent_one_with_what_helps(
         f"module 'cv2' cannot be imported, though opencv-python 4.8.0 is installed ({why}). "
         f"Expected the extra [cpu], whole and fit for this machine. Fix: {remedy}, then kd-edge doctor"
     )
+
+
+@pytest.mark.parametrize(("then", "shown"), [("raise ImportError('no')", ""), ("", "a whole traceback\n")])
+def test_what_a_failed_import_prints_is_not_shown(
+    packages: Installs, capsys: pytest.CaptureFixture[str], then: str, shown: str
+) -> None:
+    packages("cv2", f"import sys; print('a whole traceback', file=sys.stderr); {then}", "opencv-python==4.8.0")
+    with pytest.raises(BrokenPackageError) if then else contextlib.nullcontext():
+        import_extra("cv2", "cpu")
+    assert capsys.readouterr().err == shown
 
 
 def test_other_remedies(packages: Installs) -> None:

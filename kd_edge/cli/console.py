@@ -141,3 +141,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     for row in rows:
         built.add_row(*row)
     return built
+
+
+def percent(figure: float | None) -> str:
+    """A figure of a stage that may be untested, or of a release that did not have it."""
+    return "" if figure is None else f"{figure:.1%}"

@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from kd_edge import recipes
-from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, out, print_json, table
+from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, out, percent, print_json, table
 from kd_edge.cli.progress import TrainingDisplay
 from kd_edge.errors import ConfigError
 
@@ -123,17 +123,12 @@ def rehearsal_report(result: Rehearsal) -> Group:
     return Group(*parts)
 
 
-def _percent(figure: float | None) -> str:
-    """A figure of a stage that may be untested, or of a release that did not have it."""
-    return "" if figure is None else f"{figure:.1%}"
-
-
 def training_summary(summary: Summary) -> RenderableType:
     """Test figures of each stage of a run."""
     rows = [
         (
             f"{name} ({stage.modality}, {stage.backbone} + {stage.temporal})",
-            *(_percent(getattr(stage.test, figure, None)) for figure in ("accuracy", "macro_f1", "map")),
+            *(percent(getattr(stage.test, figure, None)) for figure in ("accuracy", "macro_f1", "map")),
             f"{stage.selected_epoch} of {stage.epochs}",
             f"{stage.seconds / 60:.1f}",
         )

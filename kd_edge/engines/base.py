@@ -17,7 +17,7 @@ import numpy as np
 
 from kd_edge.artifact import Artifact
 from kd_edge.engines.tensors import Tensors, check_arrays, tensors
-from kd_edge.errors import ArtifactError, EngineError, KdEdgeError
+from kd_edge.errors import ArtifactError, EngineError, KdEdgeError, reason
 from kd_edge.types import Float32
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class Engine(ABC):
         except Exception as error:  # an engine's exceptions are its own
             self.close()
             raise ArtifactError(
-                f"{artifact.path} is refused by {self.name}: {_first_line(error)}",
+                f"{artifact.path} is refused by {self.name}: {reason(error)}",
                 "a graph this version can run",
                 f"pip install --upgrade {self.library}, or export the run again",
             ) from error
@@ -315,12 +315,8 @@ class Engine(ABC):
 
 def failed(error: Exception) -> ArtifactError:
     """What a library's exception while running is told as."""
-    return ArtifactError(f"the engine failed: {_first_line(error)}", "a model this engine can run", "kd-edge doctor")
+    return ArtifactError(f"the engine failed: {reason(error)}", "a model this engine can run", "kd-edge doctor")
 
 
 def _refuse() -> None:
     raise EngineError("the engine is closed", "an open one", "open the model again, and close it after the last run")
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -10,7 +10,7 @@ from typing import Any
 from kd_edge.artifact import Artifact
 from kd_edge.engines.base import Engine, Provider
 from kd_edge.engines.tensors import Tensors
-from kd_edge.errors import MissingExtraError, import_extra
+from kd_edge.errors import import_extra
 from kd_edge.types import Float32
 
 __all__ = ["OnnxRuntimeEngine", "Provider", "load_onnxruntime"]
@@ -33,15 +33,10 @@ def load_onnxruntime(extra: str = "cpu") -> ModuleType:
     decided = TELEMETRY_SWITCH in os.environ
     os.environ.setdefault(TELEMETRY_SWITCH, "1")  # read once, while the library is loaded
     try:
-        ort = import_extra("onnxruntime", extra)
+        return import_extra("onnxruntime", extra)
     finally:
         if not decided:
             del os.environ[TELEMETRY_SWITCH]
-    if not hasattr(ort, "InferenceSession"):  # a half-removed install leaves an empty namespace package behind
-        raise MissingExtraError(
-            "onnxruntime is damaged", "a whole package", f"pip install --force-reinstall 'kd-edge[{extra}]'"
-        )
-    return ort
 
 
 class OnnxRuntimeEngine(Engine):

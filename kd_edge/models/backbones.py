@@ -11,6 +11,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
+from kd_edge.data.cache.frames import cache_root
 from kd_edge.errors import ConfigError, TrainingError, did_you_mean
 from kd_edge.models import bninception, efficientnet
 from kd_edge.models.config import BACKBONES
@@ -51,8 +52,9 @@ def build_backbone(name: str, *, in_channels: int, weights: str | Path | None = 
         weights: None (random), ``"imagenet"`` (torchvision's default weights, downloaded once; those of
             ``efficientnet_lite0`` from the installed package) or a local file, see ``weights.local_state``. Classifier
             entries are left out. For C != 3 the first convolution's weights are summed over their input channels and
-            shared by the C channels. ``bninception`` takes the published file of Caffe's weights and turns B, G, R
-            round; see ``kd_edge.models.bninception``.
+            shared by the C channels; in a stack of colour frames (C a multiple of 3) each frame gets them in colour.
+            ``bninception`` takes the published file of Caffe's weights and turns B, G, R round; see
+            ``kd_edge.models.bninception``.
 
     Raises:
         ConfigError: Unknown name.
@@ -144,8 +146,12 @@ def _adapt_first_convolution(backbone: Backbone, in_channels: int) -> None:
         padding=(int(old.padding[0]), int(old.padding[1])),
         bias=old.bias is not None,
     )
-    with torch.no_grad():  # shared by the channels, so that C equal channels give what one gray RGB image gave
-        new.weight.copy_(old.weight.sum(dim=1, keepdim=True).expand_as(new.weight) / in_channels)
+    with torch.no_grad():  # so that C equal channels give what one gray RGB image gave
+        if in_channels % 3:
+            shared = old.weight.sum(dim=1, keepdim=True).expand_as(new.weight) / in_channels
+        else:  # a stack of colour frames: each is seen in colour, the time between them is up to training
+            shared = old.weight.repeat(1, in_channels // 3, 1, 1) * (3 / in_channels)
+        new.weight.copy_(shared)
         if old.bias is not None and new.bias is not None:
             new.bias.copy_(old.bias)
     parent, _, leaf = path.rpartition(".")
@@ -182,6 +188,7 @@ def imagenet_state(name: str) -> dict[str, Tensor]:
     Raises:
         TrainingError: There are none for it, or the download failed.
         MissingExtraError: The package is not installed.
+        ConfigError: No folder for the download is known.
     """
     if name == "efficientnet_lite0":
         return local_state(efficientnet.published_weights())
@@ -194,13 +201,18 @@ def imagenet_state(name: str) -> dict[str, Tensor]:
             "change backbone, set initial_weights to a file, or remove it",
         ) from error
     try:
-        return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
+        return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True, **_downloads()))
     except (OSError, RuntimeError) as error:  # URLError and HTTPError; RuntimeError when the hash is another
         raise TrainingError(
             f"ImageNet weights of '{name}' cannot be downloaded ({error})",
             "a network connection or a local file",
             f"fetch {weights.url} elsewhere and set initial_weights to that file, or remove initial_weights",
         ) from error
+
+
+def _downloads() -> dict[str, str]:
+    """Where torch keeps its downloads: its own folder, or one below the cache where no home of this user is known."""
+    return {"model_dir": str(cache_root() / "imagenet")} if torch.hub.get_dir().startswith("~") else {}
 
 
 def _load(backbone: Backbone, state: Mapping[str, Tensor], origin: str) -> None:

@@ -16,8 +16,8 @@ from kd_edge.pictures.cam import last_stage, observed_maps
 from kd_edge.pictures.strips import Strip, coloured, draw_strips, positive_share, weighted
 from kd_edge.pictures.view import View
 from kd_edge.preprocess import Preprocess
+from kd_edge.train.distil.methods import GsdmLoss
 from kd_edge.train.losses.gsdm import semantic_map, semantic_weights
-from kd_edge.train.recipe.losses import GsdmLoss
 from kd_edge.train.results.run import load_recipe
 from kd_edge.types import Float32
 

@@ -10,16 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kd_edge.data import Wearables
 from kd_edge.errors import DataError
 from kd_edge.pictures.gsdm import run_semantics
 from kd_edge.pictures.signals import as_rgb, sample_signals, sensor_teacher
 from kd_edge.pictures.strips import Strip, coloured, draw_strips, positive_share, weighted
 from kd_edge.pictures.view import View
 from kd_edge.rundir import TEACHER
+from kd_edge.train.distil.methods import GsdmLoss
 from kd_edge.train.given import load_trained
 from kd_edge.train.losses.gsdm import semantic_map, semantic_weights
-from kd_edge.train.recipe.losses import GsdmLoss
 from kd_edge.train.teachers.base import Tap
 from kd_edge.train.teachers.sensors import SensorTeacher
 from kd_edge.types import Float32
@@ -60,10 +59,8 @@ def sensor_maps(teacher: SensorTeacher, signals: Tensor, vectors: Tensor, option
         images, present = teacher.encode(signals)
         seen = teacher.observe(signals, [tap], ablate=True)
         for k in present[0].nonzero()[:, 0].tolist():
-            ablated = seen[k].ablated
-            assert ablated is not None
             omega = semantic_weights(
-                seen[k].logits, ablated, vectors, slope=options.slope, embedding=options.embedding
+                seen[k].logits, seen[k].of_blank, vectors, slope=options.slope, embedding=options.embedding
             )  # (1, D)
             maps = semantic_map(seen[k].taps[tap], omega, weighting=options.weighting)  # (1, h, w)
             probabilities = seen[k].logits[0].softmax(dim=0)
@@ -111,12 +108,12 @@ def draw_sensor_maps(view: View, path: Path, data_root: Path | None = None) -> s
 def _trained(view: View) -> SensorTeacher | str:
     """The run's sensor teacher with its weights, or why there is none whose maps can be drawn."""
     config, weights = sensor_teacher(view.student.path), view.student.path / TEACHER
-    if config is None or not isinstance(view.dataset, Wearables):
+    if config is None:
         return "the run has no sensor teacher"
     if not weights.is_file():
         return f"the run has no {TEACHER}"
     labels = view.dataset.labels
-    teacher = SensorTeacher(config, [view.dataset.signal_format(s) for s in config.sensors], len(labels)).eval()
+    teacher = SensorTeacher(config, config.formats(view.dataset), len(labels)).eval()
     if not teacher.networks.takes_images:
         return f"the teachers' network '{config.model.network}' sees signals, not images"
     load_trained(teacher, weights)

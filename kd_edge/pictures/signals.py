@@ -95,10 +95,9 @@ def sample_signals(dataset: Dataset, sample: Sample, sensors: Sequence[str]) -> 
 def sensor_teacher(run: Path) -> SensorTeacherConfig | None:
     """The sensor teacher of a run's recipe, where it has one."""
     try:
-        teacher = load_recipe(run).teacher
+        return load_recipe(run).wearables
     except ConfigError:  # of another release: drawn as without a teacher
         return None
-    return teacher if isinstance(teacher, SensorTeacherConfig) else None
 
 
 def draw_signals(view: View, path: Path) -> str:

@@ -78,7 +78,7 @@ class Mailbox:
             False when another frame was replaced by it, or when the mailbox is closed.
         """
         with self._changed:
-            if not self._latest_wins:
+            if not self._latest_wins:  # as long as the consumer thinks: close() ends it
                 self._changed.wait_for(lambda: self._frame is None or self._closed)
             kept = self._frame is None and not self._closed
             if not self._closed:

@@ -19,7 +19,7 @@ class Clock(Protocol):
 
 
 class MonotonicClock:
-    """This machine's ``time.monotonic_ns``, which frames, labels and ROS-free robots count in."""
+    """This machine's ``time.monotonic_ns``, which the stamps of frames and labels are moments of."""
 
     def now_ns(self) -> int:
         """This moment, monotonic nanoseconds."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 from kd_edge.artifact import Artifact
-from kd_edge.engines.onnxruntime import Provider
+from kd_edge.engines import Provider
 from kd_edge.runtime.cameras import Wanted, check_fits, make_camera, timeouts_of
 from kd_edge.runtime.cameras.base import Camera
 from kd_edge.runtime.cameras.config import camera_config
@@ -90,7 +90,7 @@ def stream(
         camera: Name, URI, or a camera of one's own (``Camera``), which brings its time-outs or gets the usual ones.
         realtime: Pace a recording by its stamps; without it every frame is labelled as fast as possible.
         sinks: URIs or sinks of one's own; each gets every prediction, none can delay one.
-        threads: How many the engine computes with.
+        threads: How many the engine may use.
         provider: ``cpu`` or ``cuda``; an unusable one falls back to the CPU and labels are ``degraded``.
         strict: Make that fallback an error.
         self_test: What to do when the golden clip's logits are not reproduced; see ``Recognizer.load``.

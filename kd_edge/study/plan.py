@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from kd_edge import recipes
 from kd_edge.errors import ConfigError, did_you_mean
 from kd_edge.study.classical import AnyComparator, comparator_model
-from kd_edge.train.recipe import Recipe, SensorTeacherConfig
+from kd_edge.train.recipe import Recipe
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 
@@ -218,7 +218,7 @@ def _check_networks(study: StudyConfig, base: Mapping[str, Any], overrides: Sequ
             continue
         config = _config(base, known[row.of], study.splits[0], 0, overrides)
         teacher = config.teacher if isinstance(config, Recipe) else None
-        sensors = teacher.sensors if isinstance(teacher, SensorTeacherConfig) else ()
+        sensors = teacher.wearables.sensors if teacher is not None and teacher.wearables is not None else ()
         if teacher is None or (row.sensor is not None and row.sensor not in sensors):
             raise ConfigError(
                 f"row '{row.name}' is read of {row.network} of row '{row.of}', which has none"

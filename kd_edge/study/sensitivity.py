@@ -10,7 +10,7 @@ from kd_edge.errors import ConfigError, DataError, did_you_mean
 from kd_edge.pictures.sensitivity import Setting
 from kd_edge.study.plan import StudyConfig, plan
 from kd_edge.study.report import report
-from kd_edge.train.distil.learner import term_names
+from kd_edge.train.distil.methods import term_names
 from kd_edge.train.recipe import Recipe
 
 KEYS = ("soft_target", "gsdm", "semantic")

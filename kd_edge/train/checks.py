@@ -12,7 +12,6 @@ from torch import nn
 from kd_edge.errors import ConfigError, TrainingError
 from kd_edge.train.inputs.material import Material
 from kd_edge.train.recipe import Recipe
-from kd_edge.train.recipe.losses import BETWEEN_CLIPS
 
 
 def check_finite(losses: dict[str, float], stage: str, epoch: int, step: int, folder: Path) -> None:
@@ -59,10 +58,9 @@ def check_batches(recipe: Recipe, world: int) -> None:
                 "a multiple of the number of devices",
                 f"change {name}.batch_size",
             )
-    between = [loss.kind for loss in recipe.losses if loss.kind in BETWEEN_CLIPS]
-    if between and recipe.student.batch_size // world < 2:
+    if recipe.compares_clips and recipe.student.batch_size // world < 2:
         raise ConfigError(
-            f"loss '{between[0]}' compares the clips of a batch, and a device gets one clip",
+            f"loss '{recipe.compares_clips}' compares the clips of a batch, and a device gets one clip",
             "at least two clips on each device",
             "raise student.batch_size, or use fewer devices",
         )

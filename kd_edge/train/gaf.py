@@ -45,7 +45,7 @@ def gramian_angular_field(
     Raises:
         TrainingError: No values or integers, an unknown method, or a range that is none.
     """
-    check_choice("method", method, ("summation", "difference"))
+    check_choice("method", method, GafMethod)
     _check_signal(signal)
     with full_precision(signal):
         cosine, sine = _angles(as_float(signal), value_range)

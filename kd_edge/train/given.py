@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from torch import nn
 
 from kd_edge.errors import TrainingError
 from kd_edge.models.weights import load_whole, local_state
 from kd_edge.rundir import RECIPE, SUMMARY, TEACHER
-from kd_edge.train.distil.terms import Teacher
-from kd_edge.train.inputs.material import Material
-from kd_edge.train.recipe import SensorTeacherConfig, Stage
+from kd_edge.train.recipe.stages import AnyTeacher
 from kd_edge.train.results.run import Run, load_recipe
 
 _SETTINGS = "sensor_teacher"
@@ -28,18 +27,22 @@ def teacher_weights(given: Path) -> Path:
     return given / TEACHER if given.is_dir() else given
 
 
-def check_given(material: Material) -> None:
-    """Refuse a recipe's ``teacher.weights`` that fit its network but were trained for something else.
+def take_weights(model: nn.Module, given: Path, config: AnyTeacher, labels: Sequence[str]) -> None:
+    """Load a recipe's ``teacher.weights`` into its network.
+
+    Args:
+        model: The teacher.
+        given: A file of weights, or a run directory.
+        config: The recipe's ``[teacher]``.
+        labels: Its class names.
 
     Raises:
-        TrainingError: The classes differ, or the sensors, their signals or their networks.
+        TrainingError: Unreadable, of another network, or trained for something else: other classes, or sensors, signals
+            or networks of sensors that differ.
     """
-    config = material.recipe.teacher
-    assert config is not None
-    assert config.weights is not None
-    check_classes(config.weights, material.dataset.labels)
-    if isinstance(config, SensorTeacherConfig):
-        check_sensors(config.weights, config)
+    check_classes(given, labels)
+    check_settings(given, config)
+    load_trained(model, teacher_weights(given))
 
 
 def check_classes(given: Path, labels: Sequence[str]) -> None:
@@ -61,13 +64,13 @@ def check_classes(given: Path, labels: Sequence[str]) -> None:
         )
 
 
-def check_sensors(given: Path, config: SensorTeacherConfig) -> None:
-    """Refuse a sensor teacher that saw its signals otherwise, where its run or its file says how it did.
+def check_settings(given: Path, config: AnyTeacher) -> None:
+    """Refuse a teacher that saw its signals otherwise, where its run or its file says how it did.
 
     Raises:
         TrainingError: Names the first setting that differs.
     """
-    trained, wanted = _trained_with(given), sensor_settings(config)
+    trained, wanted = _trained_with(given), config.trained_for
     for name, value in wanted.items():
         if trained.get(name, value) != value:
             raise TrainingError(
@@ -78,25 +81,16 @@ def check_sensors(given: Path, config: SensorTeacherConfig) -> None:
             )
 
 
-def sensor_settings(config: SensorTeacherConfig) -> dict[str, Any]:
-    """What a sensor teacher's weights hold for, setting by setting; how it was trained to them is not asked."""
-    values = config.model_dump(mode="json")
-    own = {name: values[name] for name in ("sensors", "points", "scaling", "interval", "ranges")}
-    return own | {f"model.{name}": value for name, value in values["model"].items() if name != "similarity"}
-
-
-def weights_metadata(config: Stage | None) -> dict[str, str] | None:
-    """What a teacher's file says beside its weights, for ``check_sensors``; nothing of one that sees images."""
-    if not isinstance(config, SensorTeacherConfig):
-        return None
-    return {_SETTINGS: json.dumps(sensor_settings(config))}
+def weights_metadata(config: AnyTeacher) -> dict[str, str] | None:
+    """What a teacher's file says beside its weights, for ``check_settings``; nothing where the network says it all."""
+    return {_SETTINGS: json.dumps(config.trained_for)} if config.trained_for else None
 
 
 def _trained_with(given: Path) -> dict[str, Any]:
-    """Settings of a trained sensor teacher, from the recipe of its run or from its file; empty where neither tells."""
+    """Settings of a trained teacher, from the recipe of its run or from its file; empty where neither tells."""
     if (given / RECIPE).is_file():
         teacher = load_recipe(given).teacher
-        return sensor_settings(teacher) if isinstance(teacher, SensorTeacherConfig) else {}
+        return {} if teacher is None else teacher.trained_for
     path = teacher_weights(given)
     if path.suffix != ".safetensors" or not path.is_file():
         return {}
@@ -108,7 +102,7 @@ def _trained_with(given: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def load_trained(model: Teacher, path: Path, fix: str = _FIX) -> None:
+def load_trained(model: nn.Module, path: Path, fix: str = _FIX) -> None:
     """Load the weights of a trained teacher.
 
     Args:

@@ -7,59 +7,42 @@ import zlib
 import torch
 from torch import Tensor
 
-from kd_edge.data import Wearables
-from kd_edge.models import ClipModel, build_model
-from kd_edge.models.backbones import start_from_motion
+from kd_edge.models import ClipModel
 from kd_edge.preprocess import Preprocess
 from kd_edge.train.distil.learner import Learner
-from kd_edge.train.distil.terms import Teacher
 from kd_edge.train.inputs.material import Material
-from kd_edge.train.recipe import Recipe, SensorTeacherConfig
-from kd_edge.train.teachers.sensors import SensorLearner, SensorTeacher
+from kd_edge.train.recipe import Recipe
+from kd_edge.train.recipe.stages import AnyTeacher
+from kd_edge.train.teachers.base import Teacher
+from kd_edge.train.teachers.images import ImageTeacher, image_network
+from kd_edge.train.teachers.sensors import SensorTeacher
+
+TEACHERS: dict[str, type[Teacher]] = {"images": ImageTeacher, "sensors": SensorTeacher}
+"""The kinds of teachers, by the ``kind`` of their settings."""
 
 
-def build(material: Material, name: str) -> ClipModel:
-    """An image stage's model with its initial weights; the same for the same seed."""
-    stage, recipe = material.stage(name), material.recipe
-    assert not isinstance(stage, SensorTeacherConfig)
-    torch.manual_seed(_seed(recipe, name))
-    classes = len(material.dataset.labels)
-    channels = stage.preprocess.input_channels
-    model = build_model(stage.model, channels, classes, recipe.segments, stage.initial_weights)
-    if stage.preprocess.has_motion and stage.initial_weights is None:
-        start_from_motion(model.backbone, stage.preprocess.channels)
-    return model
+def build_student(material: Material) -> ClipModel:
+    """The recipe's student with its initial weights; the same for the same seed."""
+    recipe = material.recipe
+    _seed(recipe, "student")
+    return image_network(recipe.student, recipe.segments, len(material.dataset.labels))
 
 
-def build_teacher(material: Material) -> Teacher:
+def build_teacher(material: Material, config: AnyTeacher) -> Teacher:
     """The recipe's teacher with its initial weights; the same for the same seed."""
-    config = material.recipe.teacher
-    if not isinstance(config, SensorTeacherConfig):
-        return build(material, "teacher")
-    torch.manual_seed(_seed(material.recipe, "teacher"))
-    dataset = material.dataset
-    assert isinstance(dataset, Wearables)
-    formats = [dataset.signal_format(sensor) for sensor in config.sensors]
-    return SensorTeacher(config, formats, len(dataset.labels))
+    recipe, dataset = material.recipe, material.dataset
+    _seed(recipe, "teacher")
+    return TEACHERS[config.kind].build(config, recipe.segments, len(dataset.labels), dataset)
 
 
-def _seed(recipe: Recipe, name: str) -> int:
-    return zlib.crc32(f"{recipe.seed} {name} 0".encode())
+def _seed(recipe: Recipe, name: str) -> None:
+    torch.manual_seed(zlib.crc32(f"{recipe.seed} {name} 0".encode()))
 
 
-def teacher_learner(material: Material, teacher: Teacher) -> Learner | SensorLearner:
-    """What trains a teacher: labels alone, and class names for sensors."""
-    config = material.recipe.teacher
-    assert config is not None
-    if isinstance(teacher, SensorTeacher):
-        assert isinstance(config, SensorTeacherConfig)
-        return SensorLearner(teacher, material.class_vectors if config.semantic_weight else None, config)
-    return Learner(teacher, label_smoothing=config.label_smoothing)
-
-
-def student_learner(material: Material, student: ClipModel, teacher: Teacher | None) -> Learner:
-    """What trains a student: labels, and the recipe's losses where there is a teacher."""
+def student_learner(material: Material, teacher: Teacher | None) -> Learner:
+    """A new student and what trains it: labels, and the recipe's losses where there is a teacher."""
     recipe, stage = material.recipe, material.recipe.student
+    student = build_student(material)  # adapters take their weights from the random numbers that follow the student's
     return Learner(
         student,
         recipe.losses if teacher is not None else (),

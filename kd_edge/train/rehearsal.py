@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from kd_edge.data import validation_split
+from kd_edge.models.layers import evaluating
 from kd_edge.train.checks import check_batches
 from kd_edge.train.devices import make_fabric
 from kd_edge.train.distil.learner import Learner, teach
-from kd_edge.train.distil.terms import Teacher, Term
-from kd_edge.train.given import check_given, load_trained, teacher_weights
+from kd_edge.train.given import take_weights
 from kd_edge.train.inputs.material import Material, Progress, gather_material
-from kd_edge.train.networks import build, build_teacher, student_learner, teacher_learner
-from kd_edge.train.optim import make_optimiser
+from kd_edge.train.networks import build_teacher, student_learner
 from kd_edge.train.recipe import Recipe
-from kd_edge.train.teachers.base import Shape
-from kd_edge.train.teachers.sensors import SensorLearner
+from kd_edge.train.step import Step, on_device
+from kd_edge.train.teachers.base import LabelLearner, Shape, Teacher
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +32,12 @@ class Rehearsal:
         samples: Clips of the protocol: training, validation, test.
         inputs: Shape of a batch by stage, (B, T, C, S, S).
         parameters: By stage, and ``adapters`` of the losses.
-        student_layers: Tapped layer -> its output for one frame.
-        teacher_layers: Likewise.
+        student_layers: Tapped layer of the student -> its output for one frame.
+        teacher_layers: Tapped layer of the teacher -> its output for one frame.
         losses: Terms of the first step before their weights, with ``total``.
-        weights: Of the terms in the first epoch.
-        seconds: Of that step on this machine, teacher's forward pass included.
-        steps_per_epoch: Of the student over all its training clips.
+        weights: The terms' weights in the first epoch.
+        seconds: Time of that step on this machine, teacher's forward pass included.
+        steps_per_epoch: Steps of the student over all its training clips.
     """
 
     samples: tuple[int, int, int]
@@ -71,78 +71,65 @@ def rehearse(recipe: Recipe, data_root: Path | None = None, *, progress: Progres
         check_batches(recipe, world=1)
         clips = max(recipe.student.batch_size, recipe.teacher.batch_size if recipe.teacher else 0)
         material = gather_material(recipe, data_root, progress, at_most=clips)
-        if recipe.teacher is None:
-            return _step(material, "student", student_learner(material, build(material, "student"), None), None)
-        teacher = build_teacher(material)
-        if recipe.teacher.weights is None:
-            # Another copy: after a single step a network is no teacher, its statistics are hardly begun.
-            _step(material, "teacher", teacher_learner(material, build_teacher(material)), None)
-        else:
-            check_given(material)
-            load_trained(teacher, teacher_weights(recipe.teacher.weights))
-        student = student_learner(material, build(material, "student"), teacher.requires_grad_(False))
-        return _step(material, "student", student, teacher)
+        teacher = None
+        if recipe.teacher is not None:
+            teacher = build_teacher(material, recipe.teacher)
+            if recipe.teacher.weights is None:
+                # Another copy: after a single step a network is no teacher, its statistics are hardly begun.
+                learner = build_teacher(material, recipe.teacher).learner(recipe.teacher, material.class_vectors)
+                _step(material, "teacher", learner, None)
+            else:
+                take_weights(teacher, recipe.teacher.weights, recipe.teacher, material.dataset.labels)
+            teacher.requires_grad_(False)
+        return _step(material, "student", student_learner(material, teacher), teacher)
     finally:
         torch.set_num_threads(before)
 
 
-def _step(material: Material, name: str, learner: Learner | SensorLearner, teacher: Teacher | None) -> Rehearsal:
+def _step(material: Material, name: str, learner: LabelLearner, teacher: Teacher | None) -> Rehearsal:
     """One optimiser step of a stage on its first batch."""
     recipe, stage = material.recipe, material.stage(name)
     split = material.dataset.split(recipe.split)
     train, validation = validation_split(split.train, recipe.validation_subjects, recipe.validation_trials)
     fabric = make_fabric(recipe)
-    module, optimiser = fabric.setup(learner, make_optimiser(learner, stage))
     if teacher is not None:
         teacher.to(fabric.device)
-    loader, _ = material.training_loader([name] if teacher is None else [name, "teacher"], stage.batch_size)
-    batch = next(iter(loader))
-    inputs, labels = fabric.to_device((batch["inputs"], batch["labels"]))
+    step = Step(fabric, learner, stage, teacher)
+    stages = [name] if teacher is None else [name, "teacher"]
+    batch = next(on_device(fabric, material.training_loader(stages, stage.batch_size)[0]))
     start = time.perf_counter()
-    seen = None
-    if teacher is not None:
-        with fabric.autocast():
-            seen = teach(teacher, inputs[1], learner.teacher_taps, ablate=learner.ablates)
-    values, _ = module(inputs[0], labels, seen)
-    fabric.backward(values["total"])
-    optimiser.step()
-    figures = {key: value.item() for key, value in values.items()}
+    losses, _ = step(batch).wait()
     seconds = time.perf_counter() - start
-    stages = [name] if teacher is None else ["student", "teacher"]
-    terms = learner.terms if isinstance(learner, Learner) else None
-    parameters = {"student": count(learner.model), "teacher": count(teacher), "adapters": count(terms)}
-    layers = (learner.student_layers, learner.teacher_layers) if isinstance(learner, Learner) else ({}, {})
+    parameters = {"student": count(learner.model), "teacher": count(teacher), "adapters": count(learner.terms)}
     return Rehearsal(
         samples=(len(train), len(validation), len(split.test)),
-        inputs={stage: tuple(clip.shape) for stage, clip in zip(stages, inputs, strict=True)},
+        inputs={stage: tuple(seen.shape) for stage, seen in zip(stages, batch["inputs"], strict=True)},
         parameters={key: value for key, value in parameters.items() if value},
-        student_layers={path: layer.shape for path, layer in layers[0].items()},
-        teacher_layers={path: layer.shape for path, layer in layers[1].items()},
-        losses=figures,
-        weights={name: term.weight(1) for name, term in terms.items() if isinstance(term, Term)} if terms else {},
+        student_layers={path: layer.shape for path, layer in learner.student_layers.items()},
+        teacher_layers={path: layer.shape for path, layer in learner.teacher_layers.items()},
+        losses=losses,
+        weights=learner.weights(1),
         seconds=seconds,
         steps_per_epoch=max(1, len(train) // stage.batch_size),
     )
 
 
-def count(module: torch.nn.Module | None) -> int:
+def count(module: nn.Module | None) -> int:
     """Number of parameters."""
     return 0 if module is None else sum(p.numel() for p in module.parameters())
 
 
-def rehearse_losses(material: Material) -> None:
+def rehearse_losses(learner: Learner, recipe: Recipe, teacher: Teacher) -> None:
     """Show both networks two empty clips, so that a layer that does not fit stops a run before its teacher is trained.
+
+    The networks stay as they are.
 
     Raises:
         TrainingError: What a loss says of the layers it looks at.
     """
-    recipe = material.recipe
     if recipe.clip_shapes is None:
         return
-    student, teacher = build(material, "student"), build_teacher(material)
-    teacher_learner(material, teacher)  # class vectors must fit
-    learner = student_learner(material, student, teacher).eval()
     mine, theirs = (torch.zeros(2, *shape) for shape in recipe.clip_shapes)
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), evaluating(learner), evaluating(teacher), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # two equal clips have no graph
         learner(mine, torch.tensor([0, 1]), teach(teacher, theirs, learner.teacher_taps, ablate=learner.ablates))

@@ -12,17 +12,14 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 
-from kd_edge.models import ClipModel
 from kd_edge.train.devices import make_fabric
-from kd_edge.train.distil.learner import teach, term_names
-from kd_edge.train.distil.terms import Teacher
+from kd_edge.train.distil.methods import Loss, term_names
 from kd_edge.train.inputs.clips import Batch
 from kd_edge.train.inputs.material import Material, Progress, gather_material
-from kd_edge.train.networks import build, build_teacher, student_learner
-from kd_edge.train.optim import make_optimiser
+from kd_edge.train.networks import build_teacher, student_learner
 from kd_edge.train.recipe import Recipe, SensorTeacherConfig
-from kd_edge.train.recipe.losses import Loss
-from kd_edge.train.teachers.base import Observation
+from kd_edge.train.step import Step
+from kd_edge.train.teachers.base import Teacher
 from kd_edge.train.teachers.sensors import network_inputs
 
 
@@ -54,8 +51,8 @@ class Throughput:
         step: Student training step with the teacher's forward pass, on batches that are already there.
         cost: Where the step's time goes.
         threads: CPU threads of PyTorch.
-        losses: Of a recipe with several, what each costs: the distilled step relative to the one without that loss.
-        points: Of the signals' virtual images; 0 without teachers that see such images.
+        losses: Loss -> what it costs: the distilled step relative to the one without it; empty for a recipe with one.
+        points: Side of the signals' virtual images; 0 without teachers that see such images.
         images_ms: Median time for the virtual images of 64 tri-axial signals, milliseconds; 0 without.
     """
 
@@ -97,7 +94,7 @@ def measure(
         material = gather_material(recipe, data_root, progress)
         loader = loader_throughput(material, loader_batches)
         pace, cost = step_cost(material, rounds)
-        sensors = recipe.teacher if isinstance(recipe.teacher, SensorTeacherConfig) else None
+        sensors = recipe.wearables
         imaged = None if sensors is None or sensors.model.network == "conv1d" else sensors
         return Throughput(
             loader,
@@ -136,16 +133,16 @@ def step_cost(material: Material, rounds: int) -> tuple[float, StepCost]:
     """Clips per second of the whole training step, and where its time goes."""
     recipe, stage = material.recipe, material.recipe.student
     fabric = make_fabric(recipe)
-    teacher = build_teacher(material).to(memory_format=torch.channels_last) if recipe.teacher else None
-    if teacher is not None:
-        teacher.to(fabric.device)
-    distilled = _Step(fabric, build(material, "student"), material, teacher)
-    plain = _Step(fabric, build(material, "student"), material, None)
+    teacher = _teacher(material, fabric)
+    distilled, plain = _student_step(fabric, material, teacher), _student_step(fabric, material, None)
     batch = fabric.to_device(next(_endless(material)))
     times: list[tuple[float, float, float, float]] = []
     for _ in range(rounds + 1):
         alone = 0.0 if teacher is None else _seconds(lambda: distilled.look(batch))
-        times.append((alone, _seconds(lambda: plain(batch)), _seconds(lambda: distilled(batch)), distilled.update()))
+        student, full = (_seconds(partial(_gradients, step, batch)) for step in (plain, distilled))
+        start = time.perf_counter()
+        distilled.update()
+        times.append((alone, student, full, time.perf_counter() - start))
         plain.update()
     times = times[1:]  # the first round plans memory
     medians = [statistics.median(column) for column in zip(*times, strict=True)]
@@ -168,52 +165,39 @@ def losses_cost(material: Material, rounds: int) -> dict[str, float]:
     if len(recipe.losses) < 2:
         return {}
     fabric = make_fabric(recipe)
-    teacher = build_teacher(material).to(memory_format=torch.channels_last).to(fabric.device)
+    teacher = _teacher(material, fabric)
 
-    def step(losses: Sequence[Loss]) -> _Step:
+    def step(losses: Sequence[Loss]) -> Step:
         fewer = replace(material, recipe=recipe.model_copy(update={"losses": tuple(losses)}))
-        return _Step(fabric, build(material, "student"), fewer, teacher)
+        return _student_step(fabric, fewer, teacher)
 
     full = step(recipe.losses)
     without = [step([loss for loss in recipe.losses if loss is not left]) for left in recipe.losses]
     batch = fabric.to_device(next(_endless(material)))
     ratios: list[list[float]] = []
     for _ in range(rounds + 1):
-        whole = _seconds(lambda: full(batch))
-        ratios.append([whole / _seconds(partial(fewer, batch)) for fewer in without])
+        whole = _seconds(lambda: _gradients(full, batch))
+        ratios.append([whole / _seconds(partial(_gradients, fewer, batch)) for fewer in without])
     medians = [statistics.median(column) for column in zip(*ratios[1:], strict=True)]
     return dict(zip(term_names(recipe.losses), medians, strict=True))
 
 
-class _Step:
-    """A learner with its optimiser, and the teacher it looks at."""
+def _teacher(material: Material, fabric: Fabric) -> Teacher | None:
+    """The recipe's teacher on the device, with initial weights, in the format it teaches in."""
+    if material.recipe.teacher is None:
+        return None
+    teacher = build_teacher(material, material.recipe.teacher)
+    teacher.to(memory_format=torch.channels_last)
+    return teacher.to(fabric.device)
 
-    def __init__(self, fabric: Fabric, model: ClipModel, material: Material, teacher: Teacher | None) -> None:
-        learner = student_learner(material, model, teacher)
-        learner.to(memory_format=torch.channels_last)
-        self._learner, self._fabric, self._teacher = learner, fabric, teacher
-        self._module, self._optimiser = fabric.setup(learner, make_optimiser(learner, material.recipe.student))
 
-    def look(self, batch: Batch) -> tuple[Observation, ...]:
-        """The teacher's forward pass."""
-        assert self._teacher is not None
-        with self._fabric.autocast():
-            taps, ablate = self._learner.teacher_taps, self._learner.ablates
-            return teach(self._teacher, batch["inputs"][1], taps, ablate=ablate)
+def _student_step(fabric: Fabric, material: Material, teacher: Teacher | None) -> Step:
+    return Step(fabric, student_learner(material, teacher), material.recipe.student, teacher)
 
-    def __call__(self, batch: Batch) -> None:
-        """Forward and backward, with the teacher's forward pass where there is one."""
-        seen = None if self._teacher is None else self.look(batch)
-        losses, _ = self._module(batch["inputs"][0], batch["labels"], seen)
-        self._fabric.backward(losses["total"])
-        losses["total"].item()  # wait for the device
 
-    def update(self) -> float:
-        """Seconds of the optimiser's step."""
-        start = time.perf_counter()
-        self._optimiser.step()
-        self._optimiser.zero_grad()
-        return time.perf_counter() - start
+def _gradients(step: Step, batch: Batch) -> None:
+    """A step up to its gradients, waited for."""
+    step.gradients(batch).wait()
 
 
 def _endless(material: Material) -> Iterator[Batch]:

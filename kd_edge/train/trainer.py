@@ -12,24 +12,25 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 
 from kd_edge import rundir
-from kd_edge.models import ClipModel
 from kd_edge.rundir import MetricsLine, Selection
 from kd_edge.train import checks
-from kd_edge.train.devices import make_fabric
-from kd_edge.train.distil.learner import Learner, teach
-from kd_edge.train.distil.terms import Teacher
+from kd_edge.train.devices import averaged, make_fabric, share_statistics
+from kd_edge.train.distil.learner import Learner
 from kd_edge.train.events import EpochDone, Event, Finished, Prepared, StageStarted, StepDone
-from kd_edge.train.given import check_given, load_trained, teacher_weights, weights_metadata
+from kd_edge.train.given import load_trained, take_weights, weights_metadata
 from kd_edge.train.inputs.material import Material, Progress, gather_material
-from kd_edge.train.networks import build, build_teacher, student_learner, teacher_learner
-from kd_edge.train.optim import learning_rate, make_optimiser, set_learning_rate
+from kd_edge.train.networks import build_teacher, student_learner
+from kd_edge.train.optim import learning_rate, set_learning_rate
 from kd_edge.train.recipe import Recipe
+from kd_edge.train.recipe.stages import AnyTeacher
 from kd_edge.train.rehearsal import rehearse_losses
 from kd_edge.train.results import plots, run, scores
 from kd_edge.train.results.summary import summarise
-from kd_edge.train.teachers.sensors import SensorLearner
+from kd_edge.train.step import Step, on_device
+from kd_edge.train.teachers.base import LabelLearner, Teacher
 
 __all__ = ["EpochDone", "Event", "Finished", "Prepared", "StageStarted", "StepDone", "train"]
 
@@ -111,66 +112,65 @@ def train(
         if resume and session.writes:
             rundir.truncate_metrics(run_dir, *((state["stage"], state["epoch"]) if state else (rundir.STAGES[0], 0)))
         yield _prepared(session)
-        rehearse_losses(material)
-        teacher = (yield from _teacher(session)) if recipe.teacher else None
-        student = yield from _student(session, teacher)
-        models: dict[str, Teacher] = (
-            {"student": student} if teacher is None else {"teacher": teacher, "student": student}
-        )
-        summary = summarise(material, models, session.selections, fabric.device)
+        models: dict[str, nn.Module] = {}
+        teacher = None
+        if recipe.teacher is not None:
+            teacher = models["teacher"] = build_teacher(material, recipe.teacher)
+        learner = student_learner(material, teacher)
+        models["student"] = learner.model
+        if recipe.teacher is not None and teacher is not None:
+            rehearse_losses(learner, recipe, teacher)  # before minutes of training a teacher
+            yield from _train_teacher(session, recipe.teacher, teacher)
+        yield from _train_student(session, learner, teacher)
         if session.writes:
+            summary = summarise(material, models, session.selections, fabric.device)
             plots.plot_run(rundir.read_metrics(run_dir), summary, material.dataset.labels, run_dir / "plots")
             rundir.write_summary(run_dir, summary)
-        yield Finished(run_dir, summary)
+            yield Finished(run_dir, summary)
 
 
-def _teacher(session: _Session) -> Generator[Event, None, Teacher]:
+def _train_teacher(session: _Session, config: AnyTeacher, teacher: Teacher) -> Generator[Event, None, None]:
     """Load a trained teacher, or train it: on the labels alone, sensors on the class names too."""
-    stage = session.recipe.teacher
-    assert stage is not None
-    model = build_teacher(session.material)
     trained = session.folder / rundir.TEACHER
     if "teacher" in session.selections:
         # The interrupted run had finished it.
-        load_trained(model, trained, f"restore the file, or remove {session.folder / rundir.STATE} to start again")
+        load_trained(teacher, trained, f"restore the file, or remove {session.folder / rundir.STATE} to start again")
     elif session.teacher_run is not None:
         session.selections["teacher"] = run.same_teacher(
             session.teacher_run, session.recipe, session.material.fingerprints["teacher"]
         )
-        load_trained(model, session.teacher_run / rundir.TEACHER, f"remove the run {session.teacher_run}")
-    elif stage.weights is not None:
-        check_given(session.material)
-        load_trained(model, teacher_weights(stage.weights))
-        session.selections["teacher"] = Selection(selected_epoch=0, selected_by=f"weights {stage.weights}", seconds=0.0)
+        load_trained(teacher, session.teacher_run / rundir.TEACHER, f"remove the run {session.teacher_run}")
+    elif config.weights is not None:
+        take_weights(teacher, config.weights, config, session.material.dataset.labels)
+        session.selections["teacher"] = Selection(
+            selected_epoch=0, selected_by=f"weights {config.weights}", seconds=0.0
+        )
     else:
-        learner = teacher_learner(session.material, model)
+        learner = teacher.learner(config, session.material.class_vectors)
         session.selections["teacher"] = yield from _fit(session, "teacher", learner, None)
     if session.writes:
-        run.save_weights(trained, model.state_dict(), weights_metadata(stage))
-    model.requires_grad_(False)
+        run.save_weights(trained, teacher.state_dict(), weights_metadata(config))
+    teacher.requires_grad_(False)
     # In the format it was trained in: another takes other convolution kernels, whose results differ in the last bits.
-    model.to(memory_format=torch.channels_last)
-    return model.to(session.fabric.device).eval()
+    teacher.to(memory_format=torch.channels_last)
+    teacher.to(session.fabric.device).eval()
 
 
-def _student(session: _Session, teacher: Teacher | None) -> Generator[Event, None, ClipModel]:
+def _train_student(session: _Session, learner: Learner, teacher: Teacher | None) -> Generator[Event, None, None]:
     """Train the student on labels and teacher (Alg. 1 of the MGCAM paper)."""
-    model = build(session.material, "student")
-    learner = student_learner(session.material, model, teacher)
     session.selections["student"] = yield from _fit(session, "student", learner, teacher)
     if session.writes:
-        run.save_weights(session.folder / rundir.STUDENT, model.state_dict())
-    return model.eval()
+        run.save_weights(session.folder / rundir.STUDENT, learner.model.state_dict())
+    learner.model.eval()
 
 
 def _fit(
-    session: _Session, name: str, learner: Learner | SensorLearner, teacher: Teacher | None
+    session: _Session, name: str, learner: LabelLearner, teacher: Teacher | None
 ) -> Generator[Event, None, Selection]:
     """Train one stage; afterwards its model holds the selected weights. Returns which they are."""
     fabric, material, recipe = session.fabric, session.material, session.recipe
     stage = material.stage(name)
-    learner.to(memory_format=torch.channels_last)
-    module, optimiser = fabric.setup(learner, make_optimiser(learner, stage))
+    step = Step(fabric, learner, stage, teacher)
     loader, batches = material.training_loader(
         [name] if teacher is None else [name, "teacher"],
         stage.batch_size,
@@ -184,7 +184,7 @@ def _fit(
     if session.state is not None and session.state["stage"] == name:
         saved = session.state
         learner.load_state_dict(saved["learner"])
-        optimiser.load_state_dict(saved["optimiser"])
+        step.optimiser.load_state_dict(saved["optimiser"])
         best, epochs_done, seconds = saved["best"], saved["epoch"], saved["seconds"]
     yield StageStarted(name, stage.epochs, len(batches), epochs_done + 1)
 
@@ -194,35 +194,29 @@ def _fit(
         batches.epoch = epoch
         learner.train()
         sums: dict[str, float] = {}
-        right = seen_clips = 0
+        right = seen_clips = number = 0
         start = time.perf_counter()
         rate = stage.learning_rate
-        for step, batch in enumerate(loader):
-            rate = learning_rate(stage, (epoch - 1) * len(batches) + step, stage.epochs * len(batches))
-            set_learning_rate(optimiser, rate)
-            inputs, labels = fabric.to_device((batch["inputs"], batch["labels"]))
-            seen = None
-            if teacher is not None:
-                with fabric.autocast():
-                    # The same clips, its modality.
-                    seen = teach(teacher, inputs[1], learner.teacher_taps, ablate=learner.ablates)
-            losses, logits = module(inputs[0], labels, seen, epoch)
-            values = {key: value.item() for key, value in losses.items()}  # the one wait for the device
-            checks.check_finite(values, name, epoch, step + 1, session.folder)
-            fabric.backward(losses["total"])
-            if stage.clip_gradient is not None:
-                fabric.clip_gradients(module, optimiser, max_norm=stage.clip_gradient)
-            optimiser.step()
-            optimiser.zero_grad()
-            right += int((logits.argmax(1) == labels).sum())
-            seen_clips += len(labels)
+        arriving = on_device(fabric, loader)
+        batch = next(arriving, None)
+        while batch is not None:
+            rate = learning_rate(stage, (epoch - 1) * len(batches) + number, stage.epochs * len(batches))
+            set_learning_rate(step.optimiser, rate)
+            number, seen_clips = number + 1, seen_clips + len(batch["labels"])
+            outcome = step(batch, epoch)
+            batch = next(arriving, None)  # while the device is still at work on this one
+            values, correct = outcome.wait()
+            checks.check_finite(values, name, epoch, number, session.folder)
+            right += correct
             sums = {key: sums.get(key, 0.0) + value for key, value in values.items()}
             pace = seen_clips * fabric.world_size / (time.perf_counter() - start)
-            yield StepDone(name, epoch, step + 1, values, pace)
+            yield StepDone(name, epoch, number, values, pace)
         spent = time.perf_counter() - start
 
         checks.check_weights(learner, name, epoch, session.folder)  # before they are judged or saved
         judged = None
+        share_statistics(fabric, learner)
+        accuracy, *means = averaged(fabric, right / seen_clips, *(value / number for value in sums.values()))
         if validation is not None:
             judged = scores.brief(*scores.predict(learner.model, validation, fabric.device))
             if judged.accuracy >= best["score"]:  # of equals the later one, trained at a lower rate
@@ -231,8 +225,8 @@ def _fit(
         line = MetricsLine(
             stage=name,
             epoch=epoch,
-            losses={key: value / len(batches) for key, value in sums.items()},
-            train_accuracy=right / seen_clips,
+            losses=dict(zip(sums, means, strict=True)),
+            train_accuracy=accuracy,
             learning_rate=rate,
             seconds=round(spent, 3),
             clips_per_second=round(seen_clips * fabric.world_size / spent, 2),
@@ -241,7 +235,7 @@ def _fit(
         seconds += spent
         if session.writes:
             rundir.append_metrics(session.folder, line)  # before the state: a resume drops a line too many
-            _save(session, name, epoch, learner, optimiser, best, seconds)
+            _save(session, name, epoch, step, best, seconds)
         yield EpochDone(name, epoch, line)
 
     if validation is None:
@@ -250,23 +244,15 @@ def _fit(
     return Selection(selected_epoch=best["epoch"], selected_by="validation accuracy", seconds=round(seconds, 1))
 
 
-def _save(
-    session: _Session,
-    name: str,
-    epoch: int,
-    learner: Learner | SensorLearner,
-    optimiser: Any,
-    best: dict[str, Any],
-    seconds: float,
-) -> None:
+def _save(session: _Session, name: str, epoch: int, step: Step, best: dict[str, Any], seconds: float) -> None:
     """Everything an interrupted run needs to go on after this epoch."""
     state = {
         "data_fingerprint": session.material.fingerprint,
         "threads": torch.get_num_threads(),
         "stage": name,
         "epoch": epoch,
-        "learner": learner.state_dict(),
-        "optimiser": optimiser.state_dict(),
+        "learner": step.learner.state_dict(),
+        "optimiser": step.optimiser.state_dict(),
         "best": best,
         "seconds": seconds,
         "report": {stage: kept.model_dump() for stage, kept in session.selections.items()},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from kd_edge.artifact import Artifact
 from kd_edge.engines import open_engine
 from kd_edge.engines.onnxruntime import load_onnxruntime
-from kd_edge.errors import ArtifactError, MissingExtraError
+from kd_edge.errors import ArtifactError
 
 onnxruntime = load_onnxruntime()
 
@@ -79,13 +78,6 @@ def test_a_failure_while_running_becomes_an_artifact_error(step: Artifact, monke
     ):
         engine.bind(1).run()
     assert "\n" not in str(caught.value)
-
-
-def test_a_half_removed_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty folder of that name imports as a namespace package."""
-    monkeypatch.setitem(sys.modules, "onnxruntime", ModuleType("onnxruntime"))
-    with pytest.raises(MissingExtraError, match=r"damaged.*force-reinstall 'kd-edge\[gpu\]'"):
-        load_onnxruntime("gpu")
 
 
 @pytest.mark.parametrize(("choice", "events"), [(None, False), ("1", False), ("0", True)])

@@ -12,11 +12,12 @@ from kd_edge.data import SignalFormat
 from kd_edge.errors import TrainingError
 from kd_edge.pictures.sensor_maps import draw_sensor_maps, sensor_maps
 from kd_edge.rundir import TEACHER
+from kd_edge.train.distil.methods import GsdmLoss
 from kd_edge.train.gaf import gramian_angular_field
 from kd_edge.train.recipe import SensorTeacherConfig
-from kd_edge.train.recipe.losses import GsdmLoss
 from kd_edge.train.teachers.sensors import SensorTeacher
-from tests.pictures.conftest import SENSORS, picture, view_of, write_run
+from tests.pictures.conftest import picture, view_of
+from tests.pictures.runs import SENSORS, write_run
 
 
 def test_maps_follow_the_equations() -> None:

@@ -11,9 +11,9 @@ from kd_edge.models import ClipModel, build_model
 from kd_edge.models.bninception import CAFFE_MEAN, CAFFE_STD
 from kd_edge.study.classical import CnnLstmConfig, CrcConfig, TstddsConfig
 from kd_edge.study.plan import StudyConfig, load_study, merged, plan
-from kd_edge.train.distil.terms import tapped_layers
+from kd_edge.train.distil.methods import GsdmLoss
 from kd_edge.train.recipe import Recipe
-from kd_edge.train.recipe.losses import GsdmLoss
+from kd_edge.train.teachers.images import image_places
 from kd_edge.train.teachers.sensors import BLOCKS
 
 SHIPPED = sorted((Path(__file__).parents[2] / "train" / "studies").glob("*.toml"))
@@ -347,7 +347,7 @@ def test_the_layers_of_table_eight_are_there() -> None:
             models[name] = build_model(config.student.model, 3, 27, 8)
         gsdm = config.losses[1]
         assert isinstance(gsdm, GsdmLoss)
-        mine = tapped_layers(gsdm, models[name], "student")
+        mine = gsdm.layers(image_places(models[name]), "student")
         assert len(mine) == len(gsdm.teacher_layers or BLOCKS), run.name
         assert set(gsdm.teacher_layers) <= set(BLOCKS)
 

@@ -14,11 +14,11 @@ from kd_edge import recipes
 from kd_edge.errors import TrainingError
 from kd_edge.models.weights import local_state
 from kd_edge.rundir import RECIPE, TEACHER
-from kd_edge.train.given import check_sensors, weights_metadata
+from kd_edge.train.given import check_settings, weights_metadata
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.recipe.stages import SensorTeacherConfig
 from kd_edge.train.results.run import save_weights
-from tests.train.conftest import tiny_values
+from tests.runs import tiny_values
 
 TRAINED = {
     "kind": "sensors",
@@ -65,14 +65,14 @@ def test_a_teacher_that_saw_something_else_is_refused(
     form: str, changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(TrainingError, match=f"was trained with teacher.{message}"):
-        check_sensors(given(tmp_path, form), config(**changes))
+        check_settings(given(tmp_path, form), config(**changes))
 
 
 @pytest.mark.parametrize("form", ["run", "folder", "file"])
 def test_what_does_not_touch_the_weights_may_differ(form: str, tmp_path: Path) -> None:
     path = given(tmp_path, form)
-    check_sensors(path, config())
-    check_sensors(path, config(model={"similarity": "identity"}, jitter={"shift": 0.1}, epochs=3))
+    check_settings(path, config())
+    check_settings(path, config(model={"similarity": "identity"}, jitter={"shift": 0.1}, epochs=3))
 
 
 def test_files_that_say_nothing_are_taken(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_files_that_say_nothing_are_taken(tmp_path: Path) -> None:
     odd = {"sensor_teacher": "{"}
     save_weights(tmp_path / "odd.safetensors", {"w": torch.ones(2)}, odd)
     for name in ("plain.safetensors", "plain.pt", "broken.safetensors", "odd.safetensors", "absent.safetensors"):
-        check_sensors(tmp_path / name, config())
+        check_settings(tmp_path / name, config())
 
 
 def test_metadata_is_beside_the_weights(tmp_path: Path) -> None:
@@ -93,4 +93,5 @@ def test_metadata_is_beside_the_weights(tmp_path: Path) -> None:
     assert "model.similarity" not in told
     assert torch.equal(local_state(path)["w"], torch.ones(2))
     images = Recipe.model_validate(tiny_values()).teacher
-    assert weights_metadata(images) is weights_metadata(None) is None
+    assert images is not None
+    assert weights_metadata(images) is None

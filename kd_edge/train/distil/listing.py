@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from kd_edge.data import SignalFormat
 from kd_edge.errors import ConfigError
-from kd_edge.models import build_model
 from kd_edge.models.layers import Layer, list_layers
-from kd_edge.train.distil.learner import term_names
-from kd_edge.train.distil.terms import tapped_layers
-from kd_edge.train.recipe import Recipe, SensorTeacherConfig
+from kd_edge.train.distil.methods import term_names
+from kd_edge.train.networks import TEACHERS
+from kd_edge.train.recipe import Recipe
 from kd_edge.train.teachers.base import Who
-from kd_edge.train.teachers.sensors import SensorTeacher, places
+from kd_edge.train.teachers.images import image_network, image_places
 
-_ANY = SignalFormat("", (-1.0, 1.0), 50.0)
+_CLASSES = 2
+"""Their number changes no layer but the last."""
 
 
 def recipe_layers(recipe: Recipe, who: Who) -> tuple[list[Layer], dict[str, tuple[str, ...]]]:
     """Build a recipe's student or teacher and list what a loss may name; needs no recordings.
 
     Args:
-        recipe: Of which run.
+        recipe: Whose networks.
         who: ``student`` or ``teacher``; of several sensors' networks one, they are alike.
 
     Returns:
@@ -29,14 +28,14 @@ def recipe_layers(recipe: Recipe, who: Who) -> tuple[list[Layer], dict[str, tupl
         ConfigError: No teacher.
         TrainingError: A loss names a layer that does not exist.
     """
-    stage = recipe.stages.get(who)
-    if stage is None:
+    if who == "student":
+        shape = recipe.student.clip_shape(recipe.segments)
+        student = image_network(recipe.student, recipe.segments, _CLASSES, initial_weights=False)
+        layers, places = list_layers(student, (1, *shape)), image_places(student)
+    elif recipe.teacher is None:
         raise ConfigError(f"recipe '{recipe.name}' has no teacher", "a recipe with [teacher]", "leave out --teacher")
-    named = list(zip(term_names(recipe.losses), recipe.losses, strict=True))
-    if isinstance(stage, SensorTeacherConfig):
-        sensors = SensorTeacher(stage, [_ANY] * len(stage.sensors), classes=2)
-        layers = [Layer(path, "sensor network", (1, *shape)) for path, shape in places(sensors).items()]
-        return layers, {name: tapped_layers(loss, sensors, who) for name, loss in named}
-    model = build_model(stage.model, stage.preprocess.input_channels, 2, recipe.segments)
-    taps = {name: tapped_layers(loss, model, who) for name, loss in named}
-    return list_layers(model, (1, *stage.clip_shape(recipe.segments))), taps
+    else:
+        teacher = TEACHERS[recipe.teacher.kind].build(recipe.teacher, recipe.segments, _CLASSES, None)
+        layers, places = teacher.layers(recipe.teacher.clip_shape(recipe.segments)), teacher.places
+    named = zip(term_names(recipe.losses), recipe.losses, strict=True)
+    return layers, {name: loss.layers(places, who) for name, loss in named}

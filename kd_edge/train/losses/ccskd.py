@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +22,8 @@ from kd_edge.train.losses.geometry import project
 from kd_edge.train.losses.logits import check_logits, soft_target
 from kd_edge.train.losses.precision import as_float, full_precision
 from kd_edge.train.losses.relations import rkd_angle, rkd_distance
+from kd_edge.train.options import CcskdVariant
 
-CcskdVariant = Literal["always", "cifar"]
 _PUBLISHED_EPOCHS = 200
 _PUBLISHED_START = 61
 _ANGLE = 2.0
@@ -138,7 +138,7 @@ def ccskd_schedule(variant: CcskdVariant = "always", *, epochs: int | None = Non
     Raises:
         TrainingError: An unknown variant.
     """
-    check_choice("variant", variant, ("always", "cifar"))
+    check_choice("variant", variant, CcskdVariant)
     schedule = CcskdSchedule(start_epoch=_PUBLISHED_START if variant == "cifar" else 1)
     return schedule if epochs is None else schedule.scaled(epochs)
 

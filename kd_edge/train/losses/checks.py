@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -74,13 +75,18 @@ def check_labels(labels: Tensor, samples: int, classes: int) -> None:
         )
 
 
-def check_choice(what: str, value: str, choices: Iterable[str]) -> None:
+def check_choice(what: str, value: str, options: Any) -> None:
     """Refuse a misspelt option.
 
+    Args:
+        what: Name of the option.
+        value: What was given.
+        options: The ``Literal`` of all that may be.
+
     Raises:
-        TrainingError: ``value`` is none of the choices.
+        TrainingError: ``value`` is none of them.
     """
-    names = list(choices)
+    names = list(get_args(options))
     if value not in names:
         raise TrainingError(
             f"{what}='{value}'{did_you_mean(value, names)}", f"one of {', '.join(names)}", f"change {what}"

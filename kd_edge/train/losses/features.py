@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +12,7 @@ from kd_edge.errors import TrainingError
 from kd_edge.train.losses.checks import check_batch, check_choice, check_maps, check_taps
 from kd_edge.train.losses.geometry import to_smaller, unit
 from kd_edge.train.losses.precision import as_float, full_precision
-
-AttentionVariant = Literal["squared", "paper", "sakdn"]
+from kd_edge.train.options import AttentionVariant
 
 
 def hint_mse(student_feature: Tensor, teacher_feature: Tensor) -> Tensor:
@@ -140,7 +138,7 @@ def attention_transfer(
     Source: Zagoruyko and Komodakis, "Paying More Attention to Attention", 2017.
     """
     check_taps(student_features, teacher_features)
-    check_choice("variant", variant, ("squared", "paper", "sakdn"))
+    check_choice("variant", variant, AttentionVariant)
     terms = []
     for student, teacher in zip(student_features, teacher_features, strict=True):
         check_maps(student, teacher)

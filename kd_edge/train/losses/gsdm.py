@@ -8,7 +8,6 @@ Where paper and code disagree the choice made is named below.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,11 +18,8 @@ from kd_edge.train.losses.checks import check_batch, check_choice, check_taps
 from kd_edge.train.losses.geometry import unit
 from kd_edge.train.losses.mgcam import normalize_graph, sample_graph
 from kd_edge.train.losses.precision import as_float, full_precision
+from kd_edge.train.options import ClassEmbedding, Reduction, Slope, Weighting
 
-Slope = Literal["stable", "official", "norm"]
-ClassEmbedding = Literal["hard", "soft"]
-Weighting = Literal["scalar", "channel"]
-Reduction = Literal["sum", "mean"]
 _SMALLEST = 1e-2
 """``stable``: the least denominator, as a share of the sample's root mean square."""
 
@@ -63,8 +59,8 @@ def semantic_weights(
     Raises:
         TrainingError: Shapes that do not fit, an unknown option.
     """
-    check_choice("slope", slope, ("stable", "official", "norm"))
-    check_choice("embedding", embedding, ("hard", "soft"))
+    check_choice("slope", slope, Slope)
+    check_choice("embedding", embedding, ClassEmbedding)
     _check_logits(logits, ablated_logits, class_vectors)
     with torch.no_grad(), full_precision(logits):
         full = _graph_embedding(as_float(logits), class_vectors, embedding)
@@ -115,7 +111,7 @@ def semantic_map(feature: Tensor, omega: Tensor, *, weighting: Weighting = "scal
     Raises:
         TrainingError: Shapes that do not fit, an unknown weighting.
     """
-    check_choice("weighting", weighting, ("scalar", "channel"))
+    check_choice("weighting", weighting, Weighting)
     if feature.ndim != 4 or omega.ndim != 2 or len(feature) != len(omega):
         raise TrainingError(
             f"a map {tuple(feature.shape)} and weights {tuple(omega.shape)}",
@@ -177,7 +173,7 @@ def map_distance(
         TrainingError: Unequal numbers of maps or batches, an unknown reduction.
     """
     check_taps(student_maps, teacher_maps)
-    check_choice("reduction", reduction, ("sum", "mean"))
+    check_choice("reduction", reduction, Reduction)
     terms = []
     for student, teacher in zip(student_maps, teacher_maps, strict=True):
         check_batch(student, teacher)

@@ -10,7 +10,6 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +18,8 @@ from kd_edge.errors import TrainingError
 from kd_edge.train.losses.checks import check_batch, check_choice, check_maps
 from kd_edge.train.losses.geometry import project, to_smaller, unit
 from kd_edge.train.losses.precision import as_float, full_precision
+from kd_edge.train.options import Align, Graph, Pairs, Reduction, Scale
 
-Scale = Literal["mean", "l2norm", "median", "sum"]
-Pairs = Literal["matched", "all"]
-Graph = Literal["intra", "cross"]
 _IDENTITY = 1e-6
 """Edges between different samples below this carry no information in float32."""
 
@@ -83,7 +80,7 @@ def cross_graph(student: Tensor, teacher: Tensor, *, scale: Scale = "mean") -> T
 
 def _scaled(features: Tensor, scale: Scale) -> Tensor:
     """(b, ...) -> (b, d), of length 1 for ``l2norm``."""
-    check_choice("scale", scale, ("mean", "l2norm", "median", "sum"))
+    check_choice("scale", scale, Scale)
     vectors = as_float(features).flatten(1)
     return unit(vectors) if scale == "l2norm" else vectors
 
@@ -149,10 +146,10 @@ def mgcam(
     teacher_features: Sequence[Tensor],
     *,
     adapters: Callable[[Tensor, int, int], Tensor] | None = None,
-    align: Literal["conv", "channel_mean"] = "conv",
+    align: Align = "conv",
     scale: Scale = "mean",
     tau: float = 1.0,
-    reduction: Literal["sum", "mean"] = "sum",
+    reduction: Reduction = "sum",
     pairs: Pairs = "matched",
     graph: Graph = "intra",
     detach_attention: bool = False,
@@ -190,9 +187,9 @@ def mgcam(
     Raises:
         TrainingError: Batches, stages or channels that do not fit, ``graph="cross"`` between sizes that differ.
     """
-    check_choice("graph", graph, ("intra", "cross"))
-    check_choice("align", align, ("conv", "channel_mean"))
-    check_choice("reduction", reduction, ("sum", "mean"))
+    check_choice("graph", graph, Graph)
+    check_choice("align", align, Align)
+    check_choice("reduction", reduction, Reduction)
     terms = []
     for i, j in stage_pairs(len(student_features), len(teacher_features), pairs):
         student, teacher = as_float(student_features[i]), as_float(teacher_features[j].detach())
@@ -215,7 +212,7 @@ def stage_pairs(student_stages: int, teacher_stages: int, pairs: Pairs) -> list[
     Raises:
         TrainingError: ``matched`` with different numbers of stages, or no stage.
     """
-    check_choice("pairs", pairs, ("matched", "all"))
+    check_choice("pairs", pairs, Pairs)
     if min(student_stages, teacher_stages) < 1 or (pairs == "matched" and student_stages != teacher_stages):
         raise TrainingError(
             f"{student_stages} student and {teacher_stages} teacher stages for pairs='{pairs}'",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +19,8 @@ from kd_edge.errors import TrainingError
 from kd_edge.train.losses.checks import check_batch, check_choice
 from kd_edge.train.losses.geometry import unit
 from kd_edge.train.losses.precision import as_float, full_precision
+from kd_edge.train.options import CorrelationVariant
 
-CorrelationVariant = Literal["rbf", "delta"]
 _NEAREST = 1e-6
 """Samples closer than this count as this far apart, with gradient 0."""
 
@@ -86,7 +85,7 @@ def correlation_congruence(
 
     Source: Peng et al., "Correlation Congruence for Knowledge Distillation", ICCV 2019.
     """
-    check_choice("variant", variant, ("rbf", "delta"))
+    check_choice("variant", variant, CorrelationVariant)
     if not gamma > 0 or order < 1:
         raise TrainingError(f"gamma {gamma}, order {order}", "gamma > 0 and order >= 1", "change them")
     student, teacher = _vectors(student, teacher)

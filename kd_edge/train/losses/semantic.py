@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch.nn.functional as F
 from torch import Tensor
 
 from kd_edge.errors import TrainingError
 from kd_edge.train.losses.checks import check_batch, check_choice
 from kd_edge.train.losses.precision import as_float, full_precision
+from kd_edge.train.options import Reduction
 
 
-def semantic_preserving(features: Tensor, targets: Tensor, *, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
+def semantic_preserving(features: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     """Squared distance of features to class embeddings or to a teacher's features (Eq. 19 and 24 for one teacher).
 
     Training a teacher, ``targets`` are the word vectors of its samples' labels; training a student, the teacher's last
@@ -32,7 +31,7 @@ def semantic_preserving(features: Tensor, targets: Tensor, *, reduction: Literal
 
     Source: Liu et al., "Semantics-aware Adaptive Knowledge Distillation for Sensor-to-Vision Action Recognition".
     """
-    check_choice("reduction", reduction, ("mean", "sum"))
+    check_choice("reduction", reduction, Reduction)
     check_batch(features, targets)
     if features.ndim != 2 or features.shape != targets.shape:
         raise TrainingError(

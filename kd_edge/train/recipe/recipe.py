@@ -10,8 +10,16 @@ from pydantic import Field, model_validator
 
 from kd_edge.data import DataConfig, SyntheticData
 from kd_edge.data.words.class_vectors import SemanticsConfig
-from kd_edge.train.recipe.losses import BETWEEN_CLIPS, DkdLoss, GsdmLoss, LossConfig, MgcamLoss
-from kd_edge.train.recipe.stages import AnyTeacher, SensorTeacherConfig, Stage, Strict, StudentConfig, TeacherConfig
+from kd_edge.train.distil.methods import DkdLoss, LossConfig, MgcamLoss
+from kd_edge.train.recipe.stages import (
+    AnyTeacher,
+    SensorTeacherConfig,
+    Stage,
+    StageConfig,
+    Strict,
+    StudentConfig,
+    TeacherConfig,
+)
 
 __all__ = ["Recipe", "SensorTeacherConfig", "Stage", "StudentConfig", "TeacherConfig"]
 
@@ -31,8 +39,9 @@ class Recipe(Strict):
         seed: Of everything random.
         segments: T, frames per clip.
         windows: ``clip`` spreads the segments over the whole clip; ``random`` over a random window of 0.5 to 1.5 times
-            ``clip_seconds`` inside it, as a live stream sees it; ``loop`` lets that window run over the clip's end into
-            its start, as when a person goes on doing the same.
+            ``clip_seconds`` inside it, as a live stream sees it; ``loop`` lets that window begin before the clip, as
+            when a person goes on doing the same; ``stream`` lets two windows in five see the end of another action
+            there, of the same subject, view and trial, as when a person goes on to something else.
         clip_seconds: Length of the live window; None takes the median training clip.
         cache_every: Decode every frame but cache only every so-manieth: the RGB of a large data set takes hundreds of
             gigabytes otherwise. Segments are then drawn from fewer frames; not with motion stacks.
@@ -52,7 +61,7 @@ class Recipe(Strict):
     validation_trials: tuple[str, ...] = ()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     segments: Annotated[int, Field(ge=2, le=64)] = 8
-    windows: Literal["clip", "random", "loop"] = "clip"
+    windows: Literal["clip", "random", "loop", "stream"] = "clip"
     clip_seconds: Positive | None = None
     cache_every: Annotated[int, Field(ge=1, le=100)] = 1
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
@@ -72,14 +81,12 @@ class Recipe(Strict):
         slow = [loss.kind for loss in self.losses if loss.warmup_epochs > self.student.epochs]
         if slow:
             raise ValueError(f"loss '{slow[0]}' warms up for longer than student.epochs: lower its warmup_epochs")
-        moving = any(
-            stage.preprocess.has_motion for stage in self.stages.values() if not isinstance(stage, SensorTeacherConfig)
-        )
-        if self.cache_every > 1 and moving:
+        if self.cache_every > 1 and any(stage.has_motion for stage in self.stages.values()):
             raise ValueError("cache_every drops the frames that motion stacks need: set it to 1")
-        between = [loss.kind for loss in self.losses if loss.kind in BETWEEN_CLIPS]
-        if between and self.student.batch_size < 2:
-            raise ValueError(f"loss '{between[0]}' compares a batch's clips: student.batch_size must be at least 2")
+        if self.compares_clips and self.student.batch_size < 2:
+            raise ValueError(
+                f"loss '{self.compares_clips}' compares a batch's clips: student.batch_size must be at least 2"
+            )
         if self.semantics is None and self.needs_semantics:
             raise ValueError(
                 f"{self.needs_semantics} compares with the class names' vectors: add [semantics] with vectors = "
@@ -94,22 +101,30 @@ class Recipe(Strict):
         return student if self.teacher is None else student | {"teacher": self.teacher}
 
     @property
+    def image_stages(self) -> dict[str, StageConfig]:
+        """Student and teacher, those that see images."""
+        return {name: stage.images for name, stage in self.stages.items() if stage.images is not None}
+
+    @property
+    def wearables(self) -> SensorTeacherConfig | None:
+        """The teacher's settings, where wearable sensors teach."""
+        return None if self.teacher is None else self.teacher.wearables
+
+    @property
     def modalities(self) -> list[str]:
         """Names of everything of the data set that is used, sensors one by one."""
-        used: list[str] = []
-        for stage in reversed(self.stages.values()):
-            used += stage.sensors if isinstance(stage, SensorTeacherConfig) else [stage.modality]
-        return used
+        return [used for stage in reversed(self.stages.values()) for used in stage.modalities]
 
     @property
     def needs_semantics(self) -> str:
         """What of the recipe cannot do without the class names' vectors; empty when nothing needs them."""
-        if any(isinstance(loss, GsdmLoss) for loss in self.losses):
-            return "loss 'gsdm'"
-        teacher = self.teacher
-        if isinstance(teacher, SensorTeacherConfig) and teacher.weights is None and teacher.semantic_weight:
-            return "teacher.semantic_weight"
-        return ""
+        needing = [f"loss '{loss.kind}'" for loss in self.losses if loss.needs_vectors]
+        return next(iter(needing), "" if self.teacher is None else self.teacher.needs_vectors)
+
+    @property
+    def compares_clips(self) -> str:
+        """The first loss that compares the clips of a batch with one another; empty when none does."""
+        return next((loss.kind for loss in self.losses if loss.between_clips), "")
 
     @property
     def clip_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
@@ -126,7 +141,7 @@ class Recipe(Strict):
         """SHA-256 (hex) of everything that decides the teacher's weights: equal ones need training only once."""
         student = {"student": True, "losses": True}
         values = self.model_dump(mode="json", exclude={"name": True, "workers": True, "data": {"root"}, **student})
-        if isinstance(self.teacher, SensorTeacherConfig):
+        if self.wearables is not None:
             values["clips"] = self.student.modality  # whose time the signals are resampled onto
         return _hash(values)
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from kd_edge.data import Dataset, Sample, SignalFormat, Wearables
+from kd_edge.data.cache.frames import CachedClips, cache_fingerprint, prepare
+from kd_edge.data.signals.load import Signals, load_signals, signals_fingerprint
+from kd_edge.errors import ConfigError, DataError
 from kd_edge.models import ModelConfig
 from kd_edge.models.config import SensorModelConfig, fitting_points
 from kd_edge.preprocess import Preprocess
+from kd_edge.train.options import Reduction
 from kd_edge.train.recipe.augment import Augment, SignalJitter
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+
+Done = Callable[[int, int], None]
+"""Called with (samples done, samples in all) while recordings are decoded."""
 
 
 class Strict(BaseModel):
@@ -78,13 +87,86 @@ class StageConfig(Training):
     initial_weights: str | None = None
 
     @property
+    def images(self) -> StageConfig:
+        """These settings: the stage sees images."""
+        return self
+
+    @property
+    def wearables(self) -> None:
+        """The stage sees no wearable sensors."""
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of everything of the data set that the stage sees."""
+        return (self.modality,)
+
+    @property
     def architecture(self) -> dict[str, str]:
         """Network and what joins its inputs, for reports."""
         return {"backbone": self.model.backbone, "temporal": self.model.temporal}
 
+    @property
+    def has_motion(self) -> bool:
+        """Whether the network sees several moments at once, a motion stack."""
+        return self.preprocess.has_motion
+
+    @property
+    def needs_vectors(self) -> str:
+        """Which setting compares with the class names' vectors: none."""
+        return ""
+
+    @property
+    def trained_for(self) -> dict[str, Any]:
+        """What the trained weights hold for beside the network's shape, setting by setting: nothing."""
+        return {}
+
     def clip_shape(self, segments: int) -> tuple[int, ...]:
         """The network's input for one clip, (T, C, S, S)."""
         return segments, self.preprocess.input_channels, self.preprocess.input_px, self.preprocess.input_px
+
+    def check_data(self, name: str, dataset: Dataset) -> None:
+        """Refuse a data set that does not have what the stage, ``student`` or ``teacher``, asks for.
+
+        Raises:
+            ConfigError: Settings of another modality than the data set's.
+            DataError: No such modality, or clips are mirrored that must not be.
+        """
+        form, channels = dataset.image_format(self.modality), self.preprocess.channels
+        if form.channels != channels:
+            raise ConfigError(
+                f"{name}.preprocess.channels is {channels}, {self.modality} of {dataset.name} has {form.channels}",
+                "the same number",
+                f"set {name}.preprocess.channels={form.channels}",
+            )
+        region, (lowest, highest) = self.preprocess.region, form.value_range
+        if region.kind == "foreground" and (region.low > highest or region.high < lowest):
+            raise ConfigError(
+                f"{name}.preprocess.region looks for values from {region.low} to {region.high}",
+                f"values of {self.modality}, {lowest:g} to {highest:g}",
+                f"set {name}.preprocess.region.low and {name}.preprocess.region.high",
+            )
+        if channels != 3 and (self.augment.colour or self.augment.saturation):
+            raise ConfigError(
+                f"{name}.augment changes colours, {self.modality} of {dataset.name} has none",
+                "colour and saturation only for three channels",
+                f"set {name}.augment.colour=0 and {name}.augment.saturation=0",
+            )
+        if self.augment.flip and dataset.flip_labels is None:
+            raise DataError(
+                f"{name}.augment.flip with {dataset.name}",
+                "a data set whose actions may be mirrored",
+                f"set {name}.augment.flip=false",
+            )
+
+    def load(self, dataset: Dataset, samples: Sequence[Sample], every: int, done: Done) -> CachedClips:
+        """What the stage sees of the samples: a frame cache, of every so-manieth frame."""
+        spec = self.preprocess
+        return prepare(dataset, samples, self.modality, spec.resize_px, spec.window, progress=done, every=every)
+
+    def data_fingerprint(self, dataset: Dataset, every: int) -> str:
+        """SHA-256 (hex) that ``load`` of all samples has or would have; nothing is decoded."""
+        spec = self.preprocess
+        return cache_fingerprint(dataset, dataset.samples, self.modality, spec.resize_px, spec.window, every=every)
 
 
 class StudentConfig(StageConfig):
@@ -132,7 +214,7 @@ class SensorTeacherConfig(Training):
     model: SensorModelConfig = SensorModelConfig()
     jitter: SignalJitter = SignalJitter()
     semantic_weight: NotNegative = 1.0
-    semantic_reduction: Literal["mean", "sum"] = "mean"
+    semantic_reduction: Reduction = "mean"
     optimiser: Literal["sgd", "adam", "adamw"] = "adam"
     learning_rate: Positive = 2e-4
     weight_decay: NotNegative = 1e-5
@@ -160,9 +242,23 @@ class SensorTeacherConfig(Training):
         return self
 
     @property
+    def images(self) -> None:
+        """The stage sees no images."""
+
+    @property
+    def wearables(self) -> SensorTeacherConfig:
+        """These settings: the stage sees wearable sensors."""
+        return self
+
+    @property
     def modality(self) -> str:
         """The sensors' names, for reports."""
         return " + ".join(self.sensors)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of everything of the data set that the stage sees."""
+        return self.sensors
 
     @property
     def architecture(self) -> dict[str, str]:
@@ -170,9 +266,53 @@ class SensorTeacherConfig(Training):
         model = self.model
         return {"backbone": model.network, "temporal": f"SPAMFM ({model.variant})" if model.fusion else "no fusion"}
 
+    @property
+    def has_motion(self) -> bool:
+        """Whether the networks see several moments at once: a signal has no frames that could be left out."""
+        return False
+
+    @property
+    def needs_vectors(self) -> str:
+        """Which setting compares with the class names' vectors while the networks are trained; empty for none."""
+        return "teacher.semantic_weight" if self.weights is None and self.semantic_weight else ""
+
+    @property
+    def trained_for(self) -> dict[str, Any]:
+        """What the trained weights hold for, setting by setting; how they were trained to them is not asked."""
+        values = self.model_dump(mode="json")
+        own = {name: values[name] for name in ("sensors", "points", "scaling", "interval", "ranges")}
+        return own | {f"model.{name}": value for name, value in values["model"].items() if name != "similarity"}
+
     def clip_shape(self, segments: int) -> tuple[int, ...]:
         """The networks' input for one clip, (m, 3, n)."""
         return len(self.sensors), 3, self.points
+
+    def formats(self, dataset: Dataset) -> list[SignalFormat]:
+        """Unit, range and rate of each sensor's signal in a data set.
+
+        Raises:
+            ConfigError: A data set without wearable sensors.
+            DataError: It lacks one of them.
+        """
+        if not isinstance(dataset, Wearables):
+            raise ConfigError(
+                f"teacher.kind 'sensors' with {dataset.name}, which has no wearable sensors",
+                "utd_mhad, berkeley_mhad, mmact or synthetic",
+                "change data.kind, or teach with images",
+            )
+        return [dataset.signal_format(sensor) for sensor in self.sensors]
+
+    def check_data(self, name: str, dataset: Dataset) -> None:
+        """Refuse a data set that does not have the sensors, see ``formats``."""
+        self.formats(dataset)
+
+    def load(self, dataset: Dataset, samples: Sequence[Sample], every: int, done: Done) -> Signals:
+        """What the stage sees of the samples: the sensors' signals, whole."""
+        return load_signals(dataset, samples, self.sensors, progress=done)
+
+    def data_fingerprint(self, dataset: Dataset, every: int) -> str:
+        """SHA-256 (hex) that ``load`` of all samples has or would have; nothing is decoded."""
+        return signals_fingerprint(dataset, dataset.samples, self.sensors)
 
 
 def _kind(value: Any) -> str:

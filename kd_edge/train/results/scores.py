@@ -12,7 +12,6 @@ from kd_edge import metrics
 from kd_edge.errors import TrainingError
 from kd_edge.rundir import Scores
 from kd_edge.train.inputs.clips import Batch
-from kd_edge.train.teachers.sensors import SensorTeacher
 from kd_edge.types import Float32, Int64
 
 
@@ -37,22 +36,6 @@ def predict(model: nn.Module, loader: Iterable[Batch], device: torch.device) -> 
             "train again with a lower learning_rate",
         )
     return found, np.concatenate(labels)
-
-
-def predict_sensors(
-    model: SensorTeacher, loader: Iterable[Batch], device: torch.device
-) -> tuple[Float32, Float32, Int64]:
-    """Logits (N, m, K) of each sensor (NaN where a sample lacks it), of all together (N, K), and labels (N,)."""
-    model.eval()
-    logits, together, labels = [], [], []
-    with torch.no_grad():
-        for batch in loader:
-            output, present = model.look(batch["inputs"][0].to(device))
-            alone = output.logits.float().masked_fill(~present[:, :, None], torch.nan)
-            logits.append(alone.cpu().numpy())
-            together.append(output.together.float().cpu().numpy())
-            labels.append(batch["labels"].numpy())
-    return np.concatenate(logits), np.concatenate(together), np.concatenate(labels)
 
 
 def accuracy(logits: Float32, labels: Int64) -> float | None:

@@ -5,23 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
-from typing import Any, get_args
+from typing import Any
 
 import torch
+from torch import nn
 
 from kd_edge import __version__, metrics
 from kd_edge.data import Sample
-from kd_edge.models.config import Similarity
 from kd_edge.models.saved import StudentSpec
 from kd_edge.rundir import Protocol, Scores, Selection, SemanticsNote, StageReport, Summary
-from kd_edge.train.distil.terms import Teacher
 from kd_edge.train.inputs.material import Material
 from kd_edge.train.results import scores
-from kd_edge.train.teachers.sensors import SensorTeacher
+from kd_edge.train.teachers.base import Teacher
 
 
 def summarise(
-    material: Material, models: Mapping[str, Teacher], selections: Mapping[str, Selection], device: torch.device
+    material: Material, models: Mapping[str, nn.Module], selections: Mapping[str, Selection], device: torch.device
 ) -> Summary:
     """Evaluate and describe; the only place where test clips are looked at.
 
@@ -61,7 +60,7 @@ def summarise(
             test=test,
             test_samples=len(tested),
             parameters=sum(p.numel() for p in model.parameters()),
-            **(_of_sensors(material, model, tested, device) if isinstance(model, SensorTeacher) and tested else {}),
+            **(_of_its_kind(material, model, tested, device) if isinstance(model, Teacher) and tested else {}),
         )
     return Summary(
         complete=True,
@@ -87,28 +86,14 @@ def summarise(
     )
 
 
-def _of_sensors(
-    material: Material, model: SensorTeacher, tested: Sequence[Sample], device: torch.device
+def _of_its_kind(
+    material: Material, teacher: Teacher, tested: Sequence[Sample], device: torch.device
 ) -> dict[str, Any]:
-    """Figures of each sensor's own network, and what similarity between a batch's samples would change.
-
-    In evaluation a sample's result must not depend on its neighbours. The published figures are of batches in the order
-    of the classes, where the similarity matrix of Eq. 4 tells what the neighbours are (``batch``): all ways stand side
-    by side.
-    """
-    labels, found = material.dataset.labels, {}
-    usual = model.networks.similarity
-    for similarity in get_args(Similarity):
-        model.networks.similarity = similarity
-        logits, together, truth = scores.predict_sensors(model, material.evaluation_loader("teacher", tested), device)
-        found[similarity] = {"together": scores.accuracy(together, truth)} | {
-            sensor: scores.accuracy(logits[:, k], truth) for k, sensor in enumerate(model.sensors)
-        }
-        if similarity == usual:
-            heads = {s: scores.of_present(logits[:, k], truth, labels) for k, s in enumerate(model.sensors)}
-    model.networks.similarity = usual
-    seen = _seen_in_training(material.train, tested)
-    return {"sensors": heads, "similarity": found, "lacking": material.lacking, "seen_in_training": seen}
+    """What only some kinds of teacher report, with what they lacked and had seen of it."""
+    loader = material.evaluation_loader("teacher", tested)
+    found = teacher.evaluate(loader, material.dataset.labels, device)
+    seen = {"lacking": material.lacking, "seen_in_training": _seen_in_training(material.train, tested)}
+    return found | seen if found else {}
 
 
 def _seen_in_training(train: Sequence[Sample], tested: Sequence[Sample]) -> int:

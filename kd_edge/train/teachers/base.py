@@ -1,12 +1,23 @@
-"""What is looked at in a network while it classifies a batch of clips."""
+"""What a loss sees of a network while it classifies a batch of clips, and what every teacher is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kd_edge.data import Dataset
+from kd_edge.errors import TrainingError
+from kd_edge.models.layers import Layer as NamedLayer
+from kd_edge.train.options import Segments
+
+if TYPE_CHECKING:
+    from kd_edge.train.inputs.clips import Batch
 
 
 class Tap(NamedTuple):
@@ -18,7 +29,7 @@ class Tap(NamedTuple):
     """
 
     path: str
-    segments: Literal["mean", "fold"]
+    segments: Segments
 
 
 class Observation(NamedTuple):
@@ -39,6 +50,17 @@ class Observation(NamedTuple):
     present: Tensor | None = None
     attention: Tensor | None = None
     maps: Sequence[Tensor] = ()
+
+    @property
+    def of_blank(self) -> Tensor:
+        """(1, K) logits of a clip without content.
+
+        Raises:
+            TrainingError: The network was not shown one.
+        """
+        if self.ablated is None:
+            raise TrainingError("an observation without a blank clip's logits", "both", "observe with ablate=True")
+        return self.ablated
 
     def of(self, rows: Tensor) -> Observation:
         """The same of some of the clips, by a (B,) bool mask; without segments folded into the batch."""
@@ -65,7 +87,140 @@ class Layer(NamedTuple):
     negative: bool
 
 
-def per_clip(feature: Tensor, segments: int, how: Literal["mean", "fold"]) -> Tensor:
+@dataclass(frozen=True)
+class Places:
+    """The layers of a network that losses look at where a recipe names none.
+
+    Attributes:
+        stages: The outputs of its four stages, the earliest first.
+        blocks: Five layers that correspond to the five blocks of a VGG.
+        feature: The feature vector before the classifier.
+        semantic: The feature that is compared with another network's or with a class vector.
+        check: Raises a ``TrainingError`` for a path that the network does not have.
+    """
+
+    stages: tuple[str, ...]
+    blocks: tuple[str, ...]
+    feature: str
+    semantic: str
+    check: Callable[[str], None]
+
+
+class Teacher(nn.Module, ABC):
+    """One network that teaches, or several that teach together.
+
+    Its weights are a run's ``teachers/teacher.safetensors``, by these names.
+
+    Another kind is a class like this one, the class of its settings in ``train.recipe.stages``, and a line in
+    ``train.networks.TEACHERS``.
+
+    Attributes:
+        count: Number of networks that teach.
+        attends: Whether they weigh one another, sample by sample.
+        has_segments: Whether they see a clip as segments, whose features can be told apart.
+    """
+
+    count: int = 1
+    attends: bool = False
+    has_segments: bool = True
+
+    @classmethod
+    @abstractmethod
+    def build(cls, config: Any, segments: int, classes: int, dataset: Dataset | None) -> Teacher:
+        """Make the networks with the weights they start from.
+
+        Args:
+            config: The recipe's ``[teacher]``, of the kind that belongs to this class.
+            segments: T.
+            classes: Number of classes K.
+            dataset: What they will see; None makes the same layers with random weights, to list them.
+        """
+
+    @property
+    @abstractmethod
+    def places(self) -> Places:
+        """The layers that losses look at."""
+
+    @abstractmethod
+    def layers(self, shape: Shape) -> list[NamedLayer]:
+        """Every layer of one of the networks that a loss may name, with its output for an input (1, *shape)."""
+
+    @abstractmethod
+    def observe(self, inputs: Tensor, taps: Collection[Tap], *, ablate: bool = False) -> tuple[Observation, ...]:
+        """What each network makes of a batch; with ``ablate`` also of an input without content."""
+
+    def learner(self, config: Any, class_vectors: Tensor | None) -> LabelLearner:
+        """What trains it: cross-entropy on the labels.
+
+        Args:
+            config: The recipe's ``[teacher]``.
+            class_vectors: (K, D) of the class names, where the recipe has some.
+
+        Raises:
+            TrainingError: It cannot be trained like that.
+        """
+        return LabelLearner(self, config.label_smoothing)
+
+    def evaluate(self, loader: Iterable[Batch], labels: Sequence[str], device: torch.device) -> dict[str, Any]:
+        """Figures of a summary that only this kind of teacher has, of a loader's clips.
+
+        Args:
+            loader: Clips in order, as the teacher sees them; may be read more than once.
+            labels: Class names.
+            device: Where to evaluate.
+        """
+        return {}
+
+
+class LabelLearner(nn.Module):
+    """A network in training on the labels alone, with nobody to look at.
+
+    Args:
+        model: The network to train.
+        label_smoothing: Of the cross-entropy.
+
+    Attributes:
+        terms: Distillation terms by name, with what they train beside the network; dropped at export.
+        student_layers: Layers of the network that losses look at, with what was found of them.
+        teacher_layers: Layers of its teacher that losses look at, with what was found of them.
+        teacher_taps: What ``teach`` has to look at.
+        ablates: Whether ``teach`` has to look at an input without content too.
+    """
+
+    def __init__(self, model: nn.Module, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.model = model
+        self.label_smoothing = label_smoothing
+        self.terms = nn.ModuleDict()
+        self.student_layers: Mapping[str, Layer] = {}
+        self.teacher_layers: Mapping[str, Layer] = {}
+        self.teacher_taps: tuple[Tap, ...] = ()
+        self.ablates = False
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        """Factors of the distillation terms in the total loss, by name, in an epoch counted from 1."""
+        return {}
+
+    def forward(
+        self, inputs: Tensor, labels: Tensor, seen: Sequence[Observation] | None = None, epoch: int = 1
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Losses of a batch.
+
+        Args:
+            inputs: What the network sees: clips (B, T, C, S, S), or signals (B, m, 3, n).
+            labels: (B,) int64.
+            seen: The teachers' observations of the same samples; needed when there are distillation terms.
+            epoch: Counted from 1, for warm-ups and schedules.
+
+        Returns:
+            Scalars by name (``ce`` and ``total`` among them) and the logits (B, K).
+        """
+        logits = self.model(inputs)
+        value = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
+        return {"ce": value, "total": value}, logits
+
+
+def per_clip(feature: Tensor, segments: int, how: Segments) -> Tensor:
     """A layer's output (B*T, ...) as samples: the mean over each clip's segments (B, ...), or every row of it."""
     if how == "fold":
         return feature

@@ -1,17 +1,48 @@
-"""An image network that is looked at while it classifies clips."""
+"""An image network that is looked at while it classifies clips, as a student or as a teacher."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 
+import torch
 from torch import Tensor
 
+from kd_edge.data import Dataset
 from kd_edge.errors import TrainingError
-from kd_edge.models import ClipModel
+from kd_edge.models import ClipModel, build_model
+from kd_edge.models.backbones import start_from_motion
 from kd_edge.models.bninception import SAKDN_LAYERS
 from kd_edge.models.heads import RelationHead
-from kd_edge.train.teachers.base import Observation, Tap, per_clip
+from kd_edge.models.layers import Layer as NamedLayer
+from kd_edge.models.layers import check_layer, list_layers
+from kd_edge.train.recipe.stages import StageConfig
+from kd_edge.train.teachers.base import Observation, Places, Shape, Tap, Teacher, per_clip
+
+
+def image_network(config: StageConfig, segments: int, classes: int, *, initial_weights: bool = True) -> ClipModel:
+    """An image stage's network.
+
+    Args:
+        config: The stage.
+        segments: T.
+        classes: Number of classes K.
+        initial_weights: Whether the backbone starts from the stage's ``initial_weights``; at random otherwise.
+    """
+    weights = config.initial_weights if initial_weights else None
+    spec = config.preprocess
+    model = build_model(config.model, spec.input_channels, classes, segments, weights)
+    if spec.has_motion and config.initial_weights is None:
+        start_from_motion(model.backbone, spec.channels)
+    return model
+
+
+def image_places(model: ClipModel) -> Places:
+    """The layers of an image network that losses look at."""
+    return Places(
+        image_stages(model), five_stages(model), "backbone", semantic_layer(model), partial(check_layer, model)
+    )
 
 
 def image_stages(model: ClipModel) -> tuple[str, ...]:
@@ -77,3 +108,34 @@ def observe(model: ClipModel, clip: Tensor, taps: Collection[Tap]) -> Observatio
     with tap(model, taps) as seen:
         logits = model(clip)
     return Observation(logits, seen)
+
+
+class ImageTeacher(ClipModel, Teacher):
+    """A clip model that teaches; the weights are named as the clip model's.
+
+    Args:
+        model: Whose backbone and head these are from now on.
+    """
+
+    def __init__(self, model: ClipModel) -> None:
+        super().__init__(model.backbone, model.head, model.segments)
+        self._fixed_norms = model._fixed_norms
+
+    @classmethod
+    def build(cls, config: StageConfig, segments: int, classes: int, dataset: Dataset | None) -> ImageTeacher:
+        """See ``Teacher.build``."""
+        return cls(image_network(config, segments, classes, initial_weights=dataset is not None))
+
+    @property
+    def places(self) -> Places:
+        """See ``image_places``."""
+        return image_places(self)
+
+    def layers(self, shape: Shape) -> list[NamedLayer]:
+        """Every submodule with its output for one clip."""
+        return list_layers(self, (1, *shape))
+
+    def observe(self, inputs: Tensor, taps: Collection[Tap], *, ablate: bool = False) -> tuple[Observation, ...]:
+        """What the network makes of clips (B, T, C, S, S); with ``ablate`` also of one clip of zeros."""
+        seen = observe(self, inputs, taps)
+        return (seen._replace(ablated=self(torch.zeros_like(inputs[:1]))) if ablate else seen,)

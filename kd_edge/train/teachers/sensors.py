@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from kd_edge.data import SignalFormat
+from kd_edge.data import Dataset, SignalFormat
 from kd_edge.errors import TrainingError, did_you_mean
-from kd_edge.models.config import PLACES
+from kd_edge.models.config import PLACES, Similarity
+from kd_edge.models.layers import Layer as NamedLayer
+from kd_edge.models.layers import evaluating
 from kd_edge.models.sensors import SensorNetworks, SensorOutput
 from kd_edge.train.gaf import gramian_angular_field
+from kd_edge.train.inputs.clips import Batch
 from kd_edge.train.losses import semantic_preserving
 from kd_edge.train.recipe.stages import SensorTeacherConfig
-from kd_edge.train.teachers.base import Observation, Tap
+from kd_edge.train.results import scores
+from kd_edge.train.teachers.base import LabelLearner, Observation, Places, Shape, Tap, Teacher
+from kd_edge.types import Float32, Int64
 
 BLOCKS = PLACES[:5]
 """The convolutional blocks, Eq. 21."""
 
+
+FEATURE = PLACES[6]
+"""fc2, the last feature before the logits."""
+
+
+_ANY = SignalFormat("", (-1.0, 1.0), 50.0)
 
 SCALED = (-1.0, 1.0)
 """Range of scaled signals: a field's own scaling by it changes nothing."""
@@ -75,35 +88,50 @@ def network_inputs(signals: Tensor, config: SensorTeacherConfig, ranges: Tensor)
     return images, present
 
 
-class SensorTeacher(nn.Module):
+class SensorTeacher(Teacher):
     """The networks of m wearable sensors, and the virtual images that they see.
 
     Signals arrive as (B, m, 3, n) float32, resampled onto the clip's time; a sensor that a sample lacks is all NaN.
 
     Args:
-        config: Of the recipe.
-        formats: Of each sensor.
+        config: The recipe's ``[teacher]``.
+        formats: Unit and range of each sensor's signal.
         classes: Number of classes K.
 
     Attributes:
         sensors: Their names.
         points: n.
-        attends: Whether the networks weigh one another, sample by sample.
-        stages: Places that correspond to an image backbone's four stages.
-        feature: Place of the feature vector.
     """
 
-    stages = PLACES[1:5]
-    feature = PLACES[6]
+    has_segments = False
 
     def __init__(self, config: SensorTeacherConfig, formats: Sequence[SignalFormat], classes: int) -> None:
         super().__init__()
         self.sensors = config.sensors
+        self.count = len(config.sensors)
         self.points = config.points
         self.attends = config.model.attention
         self._config = config
         self.networks = SensorNetworks(config.model, len(config.sensors), classes, config.points)
         self.register_buffer("ranges", sensor_ranges(config, formats), persistent=False)
+
+    @classmethod
+    def build(cls, config: SensorTeacherConfig, segments: int, classes: int, dataset: Dataset | None) -> SensorTeacher:
+        """See ``Teacher.build``."""
+        formats = [_ANY] * len(config.sensors) if dataset is None else config.formats(dataset)
+        return cls(config, formats, classes)
+
+    @property
+    def places(self) -> Places:
+        """The places of every network; its last layer before the classifier is the feature and the semantic one."""
+        return Places(PLACES[1:5], BLOCKS, FEATURE, FEATURE, self.check_place)
+
+    def layers(self, shape: Shape) -> list[NamedLayer]:
+        """The places of one network, which are those of all, with their outputs for one sample (m, 3, n)."""
+        taps = [Tap(path, "mean") for path in PLACES]
+        with torch.no_grad(), evaluating(self):
+            first = self.observe(torch.zeros(1, *shape), taps)[0]
+        return [NamedLayer(tap.path, "sensor network", tuple(first.taps[tap].shape)) for tap in taps]
 
     def forward(self, signals: Tensor) -> Tensor:
         """(B, m, 3, n) -> (B, K), what the sensors that are there say together."""
@@ -166,8 +194,47 @@ class SensorTeacher(nn.Module):
                 "change teacher_layers",
             )
 
+    def learner(self, config: SensorTeacherConfig, class_vectors: Tensor | None) -> SensorLearner:
+        """What trains the networks; without a ``semantic_weight`` class vectors are left out."""
+        return SensorLearner(self, class_vectors if config.semantic_weight else None, config)
 
-class SensorLearner(nn.Module):
+    def evaluate(self, loader: Iterable[Batch], labels: Sequence[str], device: torch.device) -> dict[str, Any]:
+        """Figures of each sensor's own network, and what similarity between a batch's samples would change.
+
+        In evaluation a sample's result must not depend on its neighbours. The published figures are of batches in the
+        order of the classes, where the similarity matrix of Eq. 4 tells what the neighbours are (``batch``): all ways
+        stand side by side.
+
+        Returns:
+            ``sensors``, figures by sensor, and ``similarity``, accuracies by similarity and sensor.
+        """
+        usual, by_sensor, by_similarity = self.networks.similarity, {}, {}
+        for similarity in get_args(Similarity):
+            self.networks.similarity = similarity
+            logits, together, truth = self._predict(loader, device)
+            by_similarity[similarity] = {"together": scores.accuracy(together, truth)} | {
+                sensor: scores.accuracy(logits[:, k], truth) for k, sensor in enumerate(self.sensors)
+            }
+            if similarity == usual:
+                by_sensor = {s: scores.of_present(logits[:, k], truth, labels) for k, s in enumerate(self.sensors)}
+        self.networks.similarity = usual
+        return {"sensors": by_sensor, "similarity": by_similarity}
+
+    def _predict(self, loader: Iterable[Batch], device: torch.device) -> tuple[Float32, Float32, Int64]:
+        """Logits (N, m, K) of each sensor (NaN where a sample lacks it), of all together (N, K), and labels (N,)."""
+        self.eval()
+        logits, together, labels = [], [], []
+        with torch.no_grad():
+            for batch in loader:
+                output, present = self.look(batch["inputs"][0].to(device))
+                alone = output.logits.float().masked_fill(~present[:, :, None], torch.nan)
+                logits.append(alone.cpu().numpy())
+                together.append(output.together.float().cpu().numpy())
+                labels.append(batch["labels"].numpy())
+        return np.concatenate(logits), np.concatenate(together), np.concatenate(labels)
+
+
+class SensorLearner(LabelLearner):
     """The sensors' networks in training (Eq. 20): cross-entropy and semantic preserving loss, means over the sensors.
 
     A sample counts for the sensors it has.
@@ -175,18 +242,17 @@ class SensorLearner(nn.Module):
     Args:
         model: The networks.
         class_vectors: (K, D) of the class names; None leaves the semantic preserving loss out.
-        config: Of the recipe.
+        config: The recipe's ``[teacher]``.
 
     Raises:
         TrainingError: Vectors of another size than the networks' fc2.
     """
 
+    model: SensorTeacher
+
     def __init__(self, model: SensorTeacher, class_vectors: Tensor | None, config: SensorTeacherConfig) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model, config.label_smoothing)
         self.config = config
-        self.teacher_taps: tuple[Tap, ...] = ()
-        self.ablates = False
         if class_vectors is not None and class_vectors.shape[1] != config.model.width:
             raise TrainingError(
                 f"class vectors of {class_vectors.shape[1]} values for networks whose fc2 has {config.model.width}",
@@ -196,12 +262,12 @@ class SensorLearner(nn.Module):
         self.register_buffer("class_vectors", class_vectors, persistent=False)
 
     def forward(
-        self, signals: Tensor, labels: Tensor, seen: object = None, epoch: int = 1
+        self, inputs: Tensor, labels: Tensor, seen: Sequence[Observation] | None = None, epoch: int = 1
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Losses of a batch.
 
         Args:
-            signals: (B, m, 3, n) float32, NaN where a sample lacks a sensor.
+            inputs: Signals (B, m, 3, n) float32, NaN where a sample lacks a sensor.
             labels: (B,) int64.
             seen: Nobody teaches the sensors.
             epoch: Counted from 1; nothing is on a schedule.
@@ -210,7 +276,7 @@ class SensorLearner(nn.Module):
             Scalars by name (``ce``, ``semantic``, with attention ``attention``, and ``total``), and the logits (B, K)
             of all sensors together.
         """
-        output, present = self.model.look(signals)
+        output, present = self.model.look(inputs)
         ce, semantic = self._means(output, present, labels)
         values = {"ce": ce}
         total = ce
@@ -230,25 +296,14 @@ class SensorLearner(nn.Module):
             rows = present[:, k]
             if not rows.any():
                 continue
-            smoothing = self.config.label_smoothing
+            smoothing = self.label_smoothing
             entropies.append(F.cross_entropy(output.logits[rows, k].float(), labels[rows], label_smoothing=smoothing))
             if self.class_vectors is not None:
                 wanted = self.get_buffer("class_vectors")[labels[rows]]
-                feature = output.stages[SensorTeacher.feature][k][rows]
+                feature = output.stages[FEATURE][k][rows]
                 distances.append(semantic_preserving(feature, wanted, reduction=self.config.semantic_reduction))
         if not entropies:
             raise TrainingError(
                 "a batch without any sensor", "samples that have at least one", "raise teacher.batch_size"
             )
         return torch.stack(entropies).mean(), torch.stack(distances).mean() if distances else None
-
-
-def places(teacher: SensorTeacher) -> Mapping[str, tuple[int, ...]]:
-    """Shape of each place's output for one sample."""
-    signals = torch.zeros(1, len(teacher.sensors), 3, teacher.points)
-    taps = [Tap(path, "mean") for path in PLACES]
-    training = teacher.training
-    with torch.no_grad():
-        first = teacher.eval().observe(signals, taps)[0]
-    teacher.train(training)
-    return {tap.path: tuple(first.taps[tap].shape[1:]) for tap in taps}

@@ -6,19 +6,8 @@ import torch.nn.functional as F
 
 from kd_edge.errors import TrainingError
 from kd_edge.models import ModelConfig, build_model
-from kd_edge.train.distil.learner import Learner, teach, term_names
-from kd_edge.train.distil.terms import Observation, Tap
-from kd_edge.train.losses import (
-    attention_transfer,
-    correlation_congruence,
-    dkd,
-    hint_mse,
-    mgcam,
-    rkd_angle,
-    rkd_distance,
-    similarity_preserving,
-)
-from kd_edge.train.recipe.losses import (
+from kd_edge.train.distil.learner import Learner, teach
+from kd_edge.train.distil.methods import (
     AttentionLoss,
     CcskdLoss,
     CorrelationLoss,
@@ -30,9 +19,21 @@ from kd_edge.train.recipe.losses import (
     RkdLoss,
     SimilarityLoss,
     SoftTargetLoss,
+    term_names,
 )
-from kd_edge.train.teachers.base import Layer, per_clip
-from kd_edge.train.teachers.images import observe
+from kd_edge.train.losses import (
+    attention_transfer,
+    ccskd_schedule,
+    correlation_congruence,
+    dkd,
+    hint_mse,
+    mgcam,
+    rkd_angle,
+    rkd_distance,
+    similarity_preserving,
+)
+from kd_edge.train.teachers.base import Layer, Observation, Tap, per_clip
+from kd_edge.train.teachers.images import ImageTeacher, observe
 
 SHAPES = ((4, 1, 32, 32), (4, 3, 32, 32))
 EVERY: list[Loss] = [
@@ -53,7 +54,7 @@ EVERY: list[Loss] = [
 def models() -> tuple[torch.nn.Module, ...]:
     torch.manual_seed(0)
     student = build_model(ModelConfig(backbone="tiny", dropout=0), 1, 3, 4)
-    teacher = build_model(ModelConfig(backbone="resnet10_thin", dropout=0.5), 3, 3, 4)
+    teacher = ImageTeacher(build_model(ModelConfig(backbone="resnet10_thin", dropout=0.5), 3, 3, 4))
     return student, teacher
 
 
@@ -192,7 +193,7 @@ def test_a_layer_that_the_next_one_overwrites_is_refused() -> None:
 def test_a_linear_layer_of_the_teacher_is_met_without_a_relu() -> None:
     """Inverted residual blocks end without a ReLU; a regressor that ends in one could never reach negative values."""
     student, _ = models()
-    mobile = build_model(ModelConfig(backbone="mobilenet_v3_small"), 3, 3, 4)
+    mobile = ImageTeacher(build_model(ModelConfig(backbone="mobilenet_v3_small"), 3, 3, 4))
     learner = Learner(student, (FitnetLoss(), CcskdLoss()), mobile, SHAPES)
     assert not learner.terms["fitnet"].adapters[0].rectify
     assert learner.terms["ccskd"].adapters[0].rectify == [False, False, False, False]
@@ -236,7 +237,7 @@ def test_ccskd_follows_its_schedule_scaled_to_the_run() -> None:
     learner = Learner(student, (CcskdLoss(schedule="cifar"),), teacher, SHAPES, epochs=10).eval()
     seen = teach(teacher, rgb, learner.teacher_taps)
     before, after = (learner(clip, labels, seen, epoch)[0]["ccskd"] for epoch in (3, 4))  # starts at 30 %
-    assert learner.terms["ccskd"].schedule.start_epoch == 4
+    assert ccskd_schedule("cifar", epochs=10).start_epoch == 4
     assert not torch.equal(before, after)
 
 

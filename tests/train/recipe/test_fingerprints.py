@@ -14,7 +14,7 @@ from kd_edge.data.words.class_vectors import ClassVectors
 from kd_edge.train.inputs.material import Material, data_fingerprints
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.results.summary import _seen_in_training
-from tests.train.conftest import tiny_values
+from tests.runs import tiny_values
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_run_has_the_fingerprints_that_were_foretold(files: list[str]) -> None
     plain, expected = data_fingerprints(recipe()), data_fingerprints(config)
     caches: Any = {name: SimpleNamespace(fingerprint=value) for name, value in plain.items()}
     vectors = ClassVectors(np.load(files[0]).astype(np.float32), {}, "a.npy")
-    material = Material(config, open_dataset(config.data), (), (), (), caches, 1.0, vectors)
+    material = Material(config, open_dataset(config.data), (), (), (), caches, {}, 1.0, vectors)
     assert material.fingerprints == expected
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from kd_edge import recipes
 from kd_edge.errors import ConfigError
+from kd_edge.train.distil.methods import DkdLoss, MgcamLoss
 from kd_edge.train.recipe import Recipe
-from kd_edge.train.recipe.losses import DkdLoss, MgcamLoss
 
 SHIPPED = sorted((Path(__file__).parents[3] / "train" / "recipes").glob("*.toml"))
 MINIMAL = {"name": "x", "split": "subjects", "student": {"modality": "nir"}, "teacher": {"modality": "rgb"}}

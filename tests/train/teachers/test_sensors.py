@@ -9,9 +9,10 @@ from pydantic import ValidationError
 from kd_edge.data import SignalFormat
 from kd_edge.errors import TrainingError
 from kd_edge.models.config import PLACES
+from kd_edge.models.layers import Layer
 from kd_edge.train.recipe.stages import SensorTeacherConfig
 from kd_edge.train.teachers.base import Tap
-from kd_edge.train.teachers.sensors import SensorLearner, SensorTeacher, places
+from kd_edge.train.teachers.sensors import SensorLearner, SensorTeacher
 
 FORMATS = [SignalFormat("g", (-8.0, 8.0), 50.0), SignalFormat("degree/s", (-1000.0, 1000.0), 50.0)]
 WIDTH, CLASSES = 6, 4
@@ -115,12 +116,12 @@ def test_signals_of_another_shape() -> None:
 
 def test_every_place_can_be_looked_at_and_others_are_named() -> None:
     model = teacher()
-    shapes = places(model)
-    assert tuple(shapes) == PLACES
-    assert shapes["fc2"] == (WIDTH,)
+    layers = model.layers((2, 3, 32))
+    assert tuple(layer.path for layer in layers) == PLACES
+    assert layers[-1] == Layer("fc2", "sensor network", (1, WIDTH))
     assert model.training
     with pytest.raises(TrainingError, match="no layer 'block6' \\(did you mean 'block"):
-        model.check_place("block6")
+        model.places.check("block6")
 
 
 def test_the_teachers_loss_is_equation_20() -> None:
