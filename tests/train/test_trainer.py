@@ -16,11 +16,13 @@ from safetensors.torch import load_file, save_file
 from kd_edge.errors import TrainingError
 from kd_edge.models.saved import SavedStudent
 from kd_edge.rundir import read_metrics
-from kd_edge.train import trainer
+from kd_edge.train import step, trainer
 from kd_edge.train.events import EpochDone, Event, Finished, Prepared, StageStarted, StepDone
+from kd_edge.train.inputs import clips
 from kd_edge.train.inputs.material import gather_material
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.results.run import Run, load_state
+from kd_edge.train.teachers import images
 from kd_edge.train.trainer import train
 
 from .conftest import tiny_values
@@ -62,6 +64,30 @@ def test_events_tell_the_story_in_order(tiny: Recipe, tmp_path: Path) -> None:
     assert set(last.metrics["losses"]) == {"ce", "dkd", "mgcam", "soft_target", "total"}
     assert torch.get_num_threads() == threads
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_networks_are_built_once_and_batches_fetched_behind_the_step(
+    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def spied(module: Any, name: str, what: str) -> None:
+        function = getattr(module, name)
+
+        def spy(*given: Any, **named: Any) -> Any:
+            told.append(what)
+            return function(*given, **named)
+
+        monkeypatch.setattr(module, name, spy)
+
+    spied(images, "build_model", "build")
+    spied(step.Step, "__call__", "step")
+    spied(step.Outcome, "wait", "wait")
+    spied(clips, "collate", "fetch")
+    once = {name: stage.model_copy(update={"epochs": 1}) for name, stage in tiny.stages.items()}
+    list(train(tiny.model_copy(update=once), tmp_path / "run", accelerator="cpu"))
+    epoch = ["fetch", *["step", "fetch", "wait"] * 4, "step", "wait"]
+    assert told == ["build", "build", *epoch, *epoch, "fetch", "fetch"], "the last two are the test clips of both"
 
 
 def test_the_run_directory_is_complete_and_describes_itself(finished: Path) -> None:
@@ -125,6 +151,7 @@ from pathlib import Path
 import torch
 from kd_edge.train.events import EpochDone, StepDone
 from kd_edge.train.recipe import Recipe
+from kd_edge.train.teachers import images
 from kd_edge.train.trainer import train
 values, folder, resume, at = json.loads(sys.argv[1])
 for event in train(Recipe.model_validate(values), Path(folder), resume=resume, accelerator="cpu"):
@@ -227,14 +254,17 @@ def test_a_trained_teacher_is_taken_and_not_trained(finished: Path, tmp_path: Pa
         run_all(Recipe.model_validate(values), tmp_path / "r2")
 
 
+@pytest.mark.parametrize("clip_gradient", [None, 20.0])
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clip_gradient: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rate = trainer.learning_rate
     monkeypatch.setattr(
         trainer, "learning_rate", lambda stage, step, steps: rate(stage, step, steps) if step < 7 else 1e30
     )
-    recipe = Recipe.model_validate(tiny_values(teacher=None, losses=[]))
+    values = tiny_values(teacher=None, losses=[])
+    values["student"]["clip_gradient"] = clip_gradient
+    recipe = Recipe.model_validate(values)
     with pytest.raises(
         TrainingError, match=r"student's loss is not finite in epoch 2, step \d+ \(ce .*\); the state after"
     ) as caught:
