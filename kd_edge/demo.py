@@ -1,4 +1,4 @@
-"""The whole way on generated data: train a teacher and a student, export the student, run it on a stream."""
+"""The whole way on generated data: train a teacher and a student with and without it, export the student, run it."""
 
 from __future__ import annotations
 
@@ -11,25 +11,34 @@ from kd_edge import recipes
 from kd_edge.export.exporter import Exported, export
 from kd_edge.export.profile import ExportProfile
 from kd_edge.runtime import stream
+from kd_edge.runtime.tally import Tally
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.trainer import Event, train
 from kd_edge.types import Prediction
 
 CAMERA = "synthetic:?seed=7"
+ALONE = "alone"
+"""Folder of the student that learns without a teacher, in the run directory of the one that learns from it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """How the live labels did: those a robot may act on, and the right ones among them."""
+    """How the live labels did, and for how long."""
 
     seconds: float
-    labels: int
-    right: int
+    tally: Tally
 
 
 def demo_train(folder: Path, progress: Callable[[str, int, int], None] | None = None) -> Iterator[Event]:
-    """Train the quickstart recipe in ``folder``; yields the trainer's events."""
-    return train(recipes.load("train", "quickstart", Recipe), folder, progress=progress)
+    """Train the quickstart recipe in ``folder``, then its student without the teacher, the control, below it.
+
+    Yields:
+        The trainer's events of both runs, each with a ``Finished`` of its own.
+    """
+    recipe = recipes.load("train", "quickstart", Recipe)
+    yield from train(recipe, folder, progress=progress)
+    alone = recipe.model_copy(update={"name": f"{recipe.name}-{ALONE}", "teacher": None, "losses": ()})
+    yield from train(alone, folder / ALONE, progress=progress)
 
 
 def demo_export(folder: Path) -> Exported:
@@ -40,17 +49,15 @@ def demo_export(folder: Path) -> Exported:
 
 def demo_stream(model: Path, seconds: float) -> Iterator[Prediction | Watched]:
     """Let the student watch the synthetic camera: yields each change of label or state, and the score at the end."""
-    labels = right = 0
+    watched = Tally()
     shown: tuple[str | None, str] | None = None
     start = time.monotonic()
     with stream(model=model, camera=CAMERA) as live:
         for prediction in live:
-            if prediction.label is not None:
-                labels += 1
-                right += prediction.label == prediction.truth
+            watched.add(prediction)
             if shown != (prediction.label, prediction.state.value):
                 shown = prediction.label, prediction.state.value
                 yield prediction
             if time.monotonic() - start > seconds:
                 break
-    yield Watched(time.monotonic() - start, labels, right)
+    yield Watched(time.monotonic() - start, watched)

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
+import json
 import os
 import platform
+import select
 import shutil
+import signal
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from kd_edge import __version__, artifact
-from kd_edge.data.cache.frames import cache_root
-from kd_edge.engines.onnxruntime import load_onnxruntime
-from kd_edge.errors import EXTRA_OF, KdEdgeError, MissingExtraError
+from kd_edge.data.cache.frames import CACHE_VARIABLE, cache_root
+from kd_edge.data.config import DATA_VARIABLE
+from kd_edge.engines.onnxruntime import TELEMETRY_SWITCH, load_onnxruntime
+from kd_edge.errors import DISTRIBUTIONS, EXTRA_OF, BrokenPackageError, KdEdgeError, MissingExtraError, installed
+from kd_edge.files import expanded
 from kd_edge.runtime.cameras.listing import list_cameras
 
 Level = Literal["ok", "note", "problem"]
 
-CLASHES = (
-    (("onnxruntime", "onnxruntime-gpu"), "they share one import name: pip uninstall both, then install one extra"),
-    (("opencv-python", "opencv-python-headless"), "they share one import name: pip uninstall both, install one"),
-)
+IMPORT_SECONDS = 120.0
+"""How long one import may take: torch from a cold SD card takes half a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,84 +36,151 @@ class Finding:
         level: ``ok``, ``note`` (something optional is absent) or ``problem`` (something is wrong).
         topic: What was looked at.
         found: What was found.
+        expected: What would have been right; an empty string when nothing is wrong.
         fix: What to do; an empty string when nothing.
     """
 
     level: Level
     topic: str
     found: str
+    expected: str = ""
     fix: str = ""
+
+    @classmethod
+    def of(cls, level: Level, topic: str, error: KdEdgeError) -> Finding:
+        """A finding that says what an error says."""
+        return cls(level, topic, error.found, error.expected, error.fix)
 
 
 def examine() -> list[Finding]:
-    """Look at this machine; nothing is changed and nothing is sent."""
-    # Engines before extras: ONNX Runtime must first be imported by the loader that turns its telemetry off.
-    checks = (_python, _engines, _extras, _clashes, _torch_pair, _models, _cameras, _folders)
-    return [finding for check in checks for finding in check()]
+    """Look at this machine; nothing is changed and nothing is sent.
+
+    Every package is imported, in another process: an import that crashes or hangs is a finding, not the end.
+    """
+    imports = import_each(EXTRA_OF)
+    packages = [*_extras(imports), *_engines(imports["onnxruntime"])]
+    checks = (_clashes, _torch_pair, _models, _cameras, _cache, _recordings)
+    return [*_python(), *packages, *(finding for check in checks for finding in check())]
 
 
-def _version(distribution: str) -> str | None:
+def import_each(modules: Iterable[str], seconds: float = IMPORT_SECONDS) -> dict[str, str | MissingExtraError]:
+    """Import modules in another process, one after the other; after one that fails the rest get a fresh process.
+
+    Args:
+        modules: Names out of ``EXTRA_OF``.
+        seconds: How long each may take.
+
+    Returns:
+        Each module's own version (an empty string when it has none), or why it cannot be imported.
+    """
+    answers: dict[str, str | MissingExtraError] = {}
+    left = tuple(modules)
+    while left:
+        answers.update(zip(left, _answers(left, seconds), strict=False))
+        left = tuple(module for module in left if module not in answers)
+    return answers
+
+
+def _answers(modules: Sequence[str], seconds: float) -> Iterator[str | MissingExtraError]:
+    """What one process says of each module, up to the first that cannot be imported."""
+    command = [sys.executable, "-c", _CHILD, json.dumps(sys.path), *modules]
+    environment = {TELEMETRY_SWITCH: "1", **os.environ}
+    with subprocess.Popen(  # noqa: S603 - our own interpreter and script
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0, env=environment
+    ) as child:
+        assert child.stdout is not None
+        try:
+            for module in modules:
+                ready, _, _ = select.select([child.stdout], [], [], seconds)
+                line = child.stdout.readline() if ready else b""
+                if not line:
+                    yield _unanswered(module, seconds if not ready else None, child)
+                    return
+                answer = json.loads(line)
+                if isinstance(answer, str):
+                    yield answer
+                else:
+                    kind, *parts = answer
+                    yield (BrokenPackageError if kind == "BrokenPackageError" else MissingExtraError)(*parts)
+                    return
+        finally:
+            child.kill()
+
+
+def _unanswered(module: str, waited: float | None, child: subprocess.Popen[bytes]) -> BrokenPackageError:
+    """A module whose import ended or stopped the process it was imported in."""
+    names = " ".join(installed(module)) or f"what brought '{module}'"
+    again = f"pip install --force-reinstall --no-deps {names}"
+    if waited is not None:
+        return BrokenPackageError(
+            f"the import of '{module}' has not ended after {waited:g} s",
+            "an import of seconds",
+            f"python -X faulthandler -c 'import {module}' and Ctrl-C show where it stands; {again}",
+        )
+    code = child.wait()
+    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    if code == -signal.SIGILL:
+        again = f"{names} is made for a newer processor: pip install an older version or build it here"
+    return BrokenPackageError(f"the import of '{module}' ends Python ({how})", "a package fit for this machine", again)
+
+
+# Modules may print while they are imported, so the answers go out through a channel of their own.
+_CHILD = """
+import json, os, sys
+path, *modules = sys.argv[1:]
+sys.path[:] = json.loads(path)
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+from kd_edge.errors import EXTRA_OF, KdEdgeError, import_extra
+for module in modules:
     try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+        answer = str(getattr(import_extra(module, EXTRA_OF[module]), "__version__", ""))
+    except KdEdgeError as error:
+        answer = [type(error).__name__, error.found, error.expected, error.fix]
+    print(json.dumps(answer), file=answers, flush=True)
+"""
 
 
 def _python() -> Iterator[Finding]:
     version = platform.python_version()
     text = f"kd-edge {__version__}, Python {version}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-    supported = (3, 10) <= sys.version_info[:2] <= (3, 13)
-    yield Finding(
-        "ok" if supported else "note", "machine", text, "" if supported else "tested with Python 3.10 to 3.13"
-    )
+    if (3, 10) <= sys.version_info[:2] <= (3, 13):
+        yield Finding("ok", "machine", text)
+    else:
+        yield Finding("note", "machine", text, "Python 3.10 to 3.13", "other versions are untested: use one of these")
 
 
-def _extras() -> Iterator[Finding]:
-    distributions = importlib.metadata.packages_distributions()
+def _extras(imports: Mapping[str, str | MissingExtraError]) -> Iterator[Finding]:
     for extra in dict.fromkeys(EXTRA_OF.values()):
-        modules = [module for module, its in EXTRA_OF.items() if its == extra]
-        found = {m: _installed(m, distributions.get(m, [])) for m in modules}
-        present = ", ".join(text for text in found.values() if text)
-        absent = ", ".join(module for module, text in found.items() if not text)
-        if not absent:
-            yield Finding("ok", f"extra [{extra}]", present)
-        else:
-            text = f"without {absent}" + (f" (has {present})" if present else "")
-            yield Finding("note", f"extra [{extra}]", text, f"pip install 'kd-edge[{extra}]' if it is needed here")
+        topic = f"extra [{extra}]"
+        its = {module: answer for module, answer in imports.items() if EXTRA_OF[module] == extra}
+        present = ", ".join(_named(module, answer) for module, answer in its.items() if isinstance(answer, str))
+        broken = [answer for answer in its.values() if isinstance(answer, BrokenPackageError)]
+        absent = [module for module, answer in its.items() if not isinstance(answer, (str, BrokenPackageError))]
+        if absent:
+            text = f"without {', '.join(absent)}" + (f" (has {present})" if present else "")
+            level: Level = "problem" if extra == "cpu" else "note"  # nothing runs or trains without OpenCV
+            install = f"pip install 'kd-edge[{extra}]'" + ("" if extra == "cpu" else " if it is needed here")
+            yield Finding(level, topic, text, "all of it" if extra == "cpu" else "", install)
+        elif present:
+            yield Finding("ok", topic, present)
+        yield from (Finding.of("problem", topic, error) for error in broken)
 
 
-def _installed(module: str, distributions: list[str]) -> str:
-    """Name and version of what brings a module; also one without a distribution, such as JetPack's OpenCV."""
-    if distributions:
-        return " ".join(f"{name} {importlib.metadata.version(name)}" for name in dict.fromkeys(distributions))
-    try:
-        return f"{module} {getattr(importlib.import_module(module), '__version__', '')}".strip()
-    except ImportError:
-        return ""
+def _named(module: str, version: str) -> str:
+    """Name and version of what brings a module; also of one that pip did not install, such as JetPack's OpenCV."""
+    found = installed(module) or {module: version}
+    return " ".join(f"{name} {number}".strip() for name, number in found.items())
 
 
-def _clashes() -> Iterator[Finding]:
-    for names, fix in CLASHES:
-        if all(_version(name) for name in names):
-            yield Finding("problem", "clash", " and ".join(names) + " are both installed", fix)
-
-
-def _torch_pair() -> Iterator[Finding]:
-    torch, vision = _version("torch"), _version("torchvision")
-    if torch is None or vision is None:
+def _engines(imported: str | MissingExtraError) -> Iterator[Finding]:
+    if isinstance(imported, MissingExtraError):
+        yield Finding("problem", "engine", "no engine can run a model", "ONNX Runtime", imported.fix)
         return
-    pair = f"torch {torch} with torchvision {vision}"
-    minor_torch, minor_vision = (int(v.split(".")[1]) for v in (torch, vision))
-    if minor_vision != minor_torch + 15:  # torchvision 0.N+15 is built for torch 2.N
-        fix = f"pip install torch=={torch.split('+')[0]} torchvision (together, so that pip finds the matching one)"
-        yield Finding("problem", "torch", f"{pair} are not a matched pair", fix)
-
-
-def _engines() -> Iterator[Finding]:
     try:
-        ort = load_onnxruntime()
+        ort = load_onnxruntime()  # here too, after another process has shown that it can be
     except MissingExtraError as error:
-        yield Finding("problem", "engine", error.found, error.fix)
+        yield Finding.of("problem", "engine", error)
         return
     providers = [p.removesuffix("ExecutionProvider") for p in ort.get_available_providers()]
     yield Finding("ok", "engine", f"ONNX Runtime {ort.__version__} lists {', '.join(providers)}")
@@ -121,7 +189,45 @@ def _engines() -> Iterator[Finding]:
             "note",
             "engine",
             "CUDA is listed but no NVIDIA driver was found: it would fall back to the CPU",
+            "an NVIDIA driver",
             "install the driver, or use kd-edge[cpu]",
+        )
+
+
+def _clashes() -> Iterator[Finding]:
+    for module in DISTRIBUTIONS:
+        found = installed(module)
+        if len(found) > 1:  # each overwrites the other's files, and removing one removes them from both
+            yield Finding(
+                "problem",
+                "clash",
+                f"{' and '.join(found)} are both installed",
+                f"one of them: they share the import name {module}",
+                f"pip uninstall -y {' '.join(found)}, then pip install the one you want "
+                f"({_choice(module)}); removing only one of them breaks the other",
+            )
+
+
+def _choice(module: str) -> str:
+    if module == "onnxruntime":
+        return "onnxruntime for the CPU, onnxruntime-gpu for CUDA"
+    if module == "cv2":
+        return "opencv-python, or opencv-python-headless where there is no libGL"
+    return " or ".join(DISTRIBUTIONS[module])
+
+
+def _torch_pair() -> Iterator[Finding]:
+    torch, vision = installed("torch").get("torch"), installed("torchvision").get("torchvision")
+    if torch is None or vision is None:
+        return
+    minor_torch, minor_vision = (int(v.split(".")[1]) for v in (torch, vision))
+    if minor_vision != minor_torch + 15:
+        yield Finding(
+            "problem",
+            "torch",
+            f"torch {torch} with torchvision {vision} are not a matched pair",
+            f"torchvision 0.{minor_torch + 15}, which is built for torch 2.{minor_torch}",
+            f"pip install torch=={torch.split('+')[0]} torchvision (together, so that pip finds the matching one)",
         )
 
 
@@ -132,7 +238,7 @@ def _models() -> Iterator[Finding]:
         text = f"{found.name}: {len(found.labels)} actions from {found.band}, {size:.1f} MB"
         yield Finding("ok", "bundled model", text)
     except KdEdgeError as error:
-        yield Finding("problem", "bundled model", error.found, error.fix)
+        yield Finding.of("problem", "bundled model", error)
 
 
 def _cameras() -> Iterator[Finding]:
@@ -142,23 +248,41 @@ def _cameras() -> Iterator[Finding]:
         yield Finding("ok", "cameras", f"{', '.join(c.device for c in found.attached)}; configured: {configured}")
     else:
         yield Finding(
-            "note", "cameras", f"no video device; configured: {configured}", "try kd-edge run --camera synthetic:"
+            "note", "cameras", f"no video device; configured: {configured}", "", "try kd-edge run --camera synthetic:"
         )
 
 
-def _folders() -> Iterator[Finding]:
-    cache = cache_root()
+def _cache() -> Iterator[Finding]:
+    """Only training and scoring need it: a robot may do without."""
+    try:
+        cache = cache_root()
+    except KdEdgeError as error:
+        yield Finding.of("note", "frame cache", error)
+        return
     existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
     free = shutil.disk_usage(existing).free / 1e9
     if not os.access(existing, os.W_OK):
-        yield Finding("problem", "frame cache", f"{cache} cannot be written", "set KD_EDGE_CACHE to a writable folder")
+        advice = f"to train or evaluate here, set {CACHE_VARIABLE} to one"
+        yield Finding("note", "frame cache", f"{cache} cannot be written", "a folder that can be written", advice)
+    elif free > 2:
+        yield Finding("ok", "frame cache", f"{cache}, {free:.0f} GB free")
     else:
-        level: Level = "ok" if free > 2 else "note"
-        yield Finding(level, "frame cache", f"{cache}, {free:.0f} GB free", "" if free > 2 else "free some space")
-    data = os.environ.get("KD_EDGE_DATA")
-    if data is None:
-        yield Finding("note", "recordings", "KD_EDGE_DATA is not set", "set it, or pass --data to train and evaluate")
-    elif not Path(data).is_dir():
-        yield Finding("problem", "recordings", f"KD_EDGE_DATA={data} is no folder", "point it to the data sets")
-    else:
+        yield Finding("note", "frame cache", f"{cache}, {free:.0f} GB free", "2 GB or more", "free some space")
+
+
+def _recordings() -> Iterator[Finding]:
+    data = os.environ.get(DATA_VARIABLE)
+    if not data:
+        advice = f"set {DATA_VARIABLE}, or pass --data to train and evaluate"
+        yield Finding("note", "recordings", f"{DATA_VARIABLE} is not set", "", advice)
+        return
+    try:
+        there = expanded(data).is_dir()
+    except KdEdgeError as error:
+        yield Finding.of("problem", "recordings", error)
+        return
+    if there:
         yield Finding("ok", "recordings", data)
+    else:
+        found = f"{DATA_VARIABLE}={data} is no folder"
+        yield Finding("problem", "recordings", found, "the folder of the data sets", f"correct {DATA_VARIABLE}")

@@ -1,16 +1,114 @@
-"""Write a file or a folder whole or not at all."""
+"""Files and folders: written whole or not at all, held by one process at a time, found in the user's home."""
 
 from __future__ import annotations
 
+import errno
+import functools
+import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
-from kd_edge.errors import KdEdgeError
+from kd_edge.errors import ConfigError, KdEdgeError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+log = logging.getLogger("kd_edge.files")
+
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EPERM}
+"""What file systems without locks answer: NFS without its lock service, Lustre without ``flock``, some of FUSE."""
+
+
+def user_folder(kind: Literal["cache", "config", "data"]) -> Path | None:
+    """kd-edge's folder in the user's home; None where no home is known, as in a container that runs under a bare id."""
+    import platformdirs  # most runs need no folder of the user's
+
+    try:
+        return Path(getattr(platformdirs, f"user_{kind}_dir")("kd-edge", appauthor=False)).expanduser()
+    except (RuntimeError, KeyError):
+        return None
+
+
+def expanded(path: Path | str) -> Path:
+    """A path with ``~`` replaced by the home folder it means.
+
+    Raises:
+        ConfigError: No such home is known.
+    """
+    try:
+        return Path(path).expanduser()
+    except (RuntimeError, KeyError) as error:
+        raise ConfigError(
+            f"{path}: no home folder is known (user id {os.getuid()}, HOME {os.environ.get('HOME', 'not set')})",
+            "a path without ~, or a user with a home",
+            "write the path out, or set HOME",
+        ) from error
+
+
+@contextmanager
+def held(file: Path, waiting: Callable[[], None] | None = None) -> Iterator[bool]:
+    """Hold a lock file for this process; it is there only as long as it is held.
+
+    The kernel frees it when the process dies. On a file system without locks a file beside it takes its place, which
+    names the process; it is taken over from a process that has died on this machine, and has to be removed by hand
+    after one on another machine. A line in the log says so.
+
+    Args:
+        file: The lock file; its folder is made.
+        waiting: Called once where another process holds it, which is then waited for; None does not wait.
+
+    Yields:
+        Whether it is held; without waiting it is not where another process holds it.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    lock = _acquired(file, waiting)
+    try:
+        yield lock is not None
+    finally:
+        if lock is not None:
+            with suppress(OSError):
+                file.unlink()  # while it is held: whoever waits for it sees that it is gone
+            lock.release()
+
+
+def _acquired(file: Path, waiting: Callable[[], None] | None) -> BaseFileLock | None:
+    from filelock import FileLock, SoftFileLock  # a robot's process holds nothing
+
+    try:
+        return _taken(FileLock(file, fallback_to_soft=False), waiting)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    # Another name: whether this one is there says nothing about who holds it.
+    marker = file.with_name(f".soft{file.name}")
+    _tell_of_markers(file.parent)
+    return _taken(SoftFileLock(marker), waiting)
+
+
+@functools.cache
+def _tell_of_markers(folder: Path) -> None:
+    log.warning("%s has no file locks: .soft* files stand for them; remove one whose process is gone", folder)
+
+
+def _taken(lock: BaseFileLock, waiting: Callable[[], None] | None) -> BaseFileLock | None:
+    """The lock, held; None where another process holds it and there is no waiting."""
+    from filelock import Timeout
+
+    try:
+        lock.acquire(timeout=0.1, poll_interval=0.02)  # a second try takes over from a process that has died
+    except Timeout:
+        if waiting is None:
+            return None
+        waiting()
+        lock.acquire(timeout=-1, poll_interval=0.02)
+    return lock
 
 
 @contextmanager

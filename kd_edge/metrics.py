@@ -38,6 +38,7 @@ __all__ = [
     "fit_temperature",
     "fit_unknown_threshold",
     "interval_overlap",
+    "log_softmax",
     "macro_f1",
     "map_action",
     "map_video",
@@ -45,6 +46,7 @@ __all__ = [
     "negative_log_likelihood",
     "paired_interval",
     "per_class_accuracy",
+    "row_shares",
     "sakdn_fmeasure",
     "softmax",
     "top_k",
@@ -62,7 +64,7 @@ _DISTANCES = 1 << 22
 
 
 def accuracy(predictions: Labels, labels: Labels) -> float:
-    """Share of predictions (N,) equal to labels (N,)."""
+    """Share of predictions (N,) equal to labels (N,); -1 is no answer and never right."""
     _check_same_length(predictions, labels, "predictions")
     return float(np.mean(np.asarray(predictions) == np.asarray(labels)))
 
@@ -95,15 +97,35 @@ def per_class_accuracy(predictions: Labels, labels: Labels, classes: int) -> Flo
     return _ratio(np.diag(counts), counts.sum(axis=1), empty=np.nan)
 
 
-def macro_f1(predictions: Labels, labels: Labels, classes: int) -> float:
-    """Mean F1 over the classes that occur among the labels or the predictions.
+def row_shares(counts: npt.ArrayLike) -> Float64:
+    """Counts (K, K) as shares of their row, float64; a row of zeros stays one."""
+    table = np.asarray(counts, dtype=np.float64)
+    return _ratio(table, table.sum(axis=1, keepdims=True), empty=0.0)
 
-    A class that is predicted but has no sample counts as 0; one that occurs in neither is left out
-    (scikit-learn's ``f1_score(average="macro")``).
+
+def macro_f1(predictions: Labels, labels: Labels, classes: int) -> float:
+    """Mean F1 over the classes that occur among the labels or the predictions: the one definition used everywhere.
+
+    A class that is predicted but has no sample counts as 0, so that a wrong answer costs the same whether or not its
+    class has samples here; one that occurs in neither is left out. On a whole test split, where every class has
+    samples, all common definitions agree. Source: scikit-learn's ``f1_score(average="macro")``; see docs/adr/016.
+
+    Args:
+        predictions: (N,) integers; -1 is no answer: a miss of the sample's class, and no class's prediction.
+        labels: (N,) integers.
+        classes: Number K of classes.
     """
-    counts = confusion(predictions, labels, classes)
-    occurrences = counts.sum(axis=0) + counts.sum(axis=1)
-    return float(np.mean((2 * np.diag(counts) / np.maximum(occurrences, 1))[occurrences > 0]))
+    _check_same_length(predictions, labels, "predictions")
+    given, truth = np.asarray(predictions), np.asarray(labels)
+    right = _occurrences(truth[given == truth], classes, "label")
+    occurrences = _occurrences(truth, classes, "label") + _occurrences(given[given != -1], classes, "prediction")
+    return float(np.mean((2 * right / np.maximum(occurrences, 1))[occurrences > 0]))
+
+
+def _occurrences(values: Labels, classes: int, name: str) -> npt.NDArray[np.int64]:
+    """How often each class occurs, (K,) int64."""
+    _check_range(values, classes, name)
+    return np.bincount(np.asarray(values, dtype=np.int64), minlength=classes).astype(np.int64)
 
 
 def sakdn_fmeasure(logits: Array, labels: Labels) -> float:
@@ -190,6 +212,13 @@ def softmax(logits: Array, temperature: float = 1.0) -> Float64:
     return scaled
 
 
+def log_softmax(logits: Array, temperature: float = 1.0) -> Float64:
+    """Logarithm of ``softmax`` over the last axis, finite for any finite logits; float64."""
+    scaled = np.asarray(logits, dtype=np.float64) / temperature
+    top = scaled.max(axis=-1, keepdims=True)
+    return np.asarray(scaled - (top + np.log(np.exp(scaled - top).sum(axis=-1, keepdims=True))))
+
+
 def expected_calibration_error(probabilities: Array, labels: Labels, bins: int = 15) -> float:
     """Mean gap between confidence and accuracy, weighted by samples, over equal-width bins ``(k/bins, (k+1)/bins]``.
 
@@ -211,10 +240,8 @@ def expected_calibration_error(probabilities: Array, labels: Labels, bins: int =
 def negative_log_likelihood(logits: Array, labels: Labels, temperature: float = 1.0) -> float:
     """Mean ``-log softmax(z / temperature)[label]`` in nats, finite for any finite logits."""
     _check_scores(logits, labels)
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
-    top = scaled.max(axis=1)
-    log_sum = top + np.log(np.exp(scaled - top[:, None]).sum(axis=1))
-    return float(np.mean(log_sum - scaled[np.arange(len(scaled)), np.asarray(labels)]))
+    logs = log_softmax(logits, temperature)
+    return float(-np.mean(logs[np.arange(len(logs)), np.asarray(labels)]))
 
 
 def figures(scores: Array, labels: Labels, names: Sequence[str], *, temperature: float | None) -> dict[str, Any]:
@@ -223,7 +250,7 @@ def figures(scores: Array, labels: Labels, names: Sequence[str], *, temperature:
     Args:
         scores: (N, K): logits, or any scores whose highest is the answer.
         labels: (N,) integers.
-        names: Of the K classes.
+        names: What the K classes are called.
         temperature: Divides logits before the softmax. None for scores that are no logits (an SVM's): their calibration
             error is None, and average precisions rank the scores themselves.
     """
@@ -314,7 +341,7 @@ def paired_interval(
         subjects: (N,) who performed each sample; subjects are drawn with replacement, never single samples.
         level: Coverage of the interval.
         resamples: Number of bootstrap draws.
-        seed: Of the draws.
+        seed: Where the draws start from.
 
     Returns:
         The difference and its interval; with a single subject the interval has no width and says nothing.
@@ -353,7 +380,7 @@ def _check_range(values: Labels, classes: int, name: str) -> None:
         raise KdEdgeError(f"{name} {worst}", f"an integer from 0 to {classes - 1}", "check the class list")
 
 
-def _ratio(part: npt.NDArray[np.integer], whole: npt.NDArray[np.integer], *, empty: float) -> Float64:
-    result = np.full(len(whole), empty, dtype=np.float64)
+def _ratio(part: npt.NDArray[np.number], whole: npt.NDArray[np.number], *, empty: float) -> Float64:
+    result = np.full(np.shape(part), empty, dtype=np.float64)
     np.divide(part, whole, out=result, where=whole > 0)
     return result

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import sys
 import types
 import typing
@@ -11,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import platformdirs
 from pydantic import BaseModel, ValidationError
 
-from kd_edge.errors import ConfigError, did_you_mean
+from kd_edge.errors import ConfigError, did_you_mean, import_extra
+from kd_edge.files import user_folder
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -46,7 +45,8 @@ def search_path(verb: Verb) -> list[Path]:
     top, inner = FOLDERS[verb]
     packaged = package / "_recipes" / top
     shipped = packaged if packaged.is_dir() else package.parent / top
-    roots = [Path.cwd() / top, Path(platformdirs.user_config_dir("kd-edge")) / top, shipped]
+    own = user_folder("config")
+    roots = [Path.cwd() / top, *([] if own is None else [own / top]), shipped]
     # A study lies only in its own folder: beside it in train/ lie recipes.
     return [folder for root in roots for folder in ([root / inner] if verb == "study" else [root / inner, root])]
 
@@ -135,8 +135,13 @@ def validate(raw: dict[str, Any], model: type[Model], what: str) -> Model:
 
 
 def to_toml(model: BaseModel) -> str:
-    """Write a model as TOML: scalars, arrays, tables and arrays of tables; None is left out."""
-    return "\n".join(_table(model.model_dump(mode="json", exclude_none=True), "")).lstrip("\n") + "\n"
+    """Write a model as TOML, which reads back as the same model; None is left out.
+
+    Raises:
+        MissingExtraError: tomli-w is not installed; a robot only reads.
+    """
+    text: str = import_extra("tomli_w", "train").dumps(model.model_dump(mode="json", exclude_none=True))
+    return text
 
 
 def _override(raw: dict[str, Any], override: str) -> None:
@@ -226,33 +231,3 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
         return
     for argument in typing.get_args(annotation):
         yield from _models(argument)
-
-
-def _table(values: dict[str, Any], prefix: str) -> Iterator[str]:
-    later: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        is_table = isinstance(value, dict)
-        is_tables = isinstance(value, list) and bool(value) and isinstance(value[0], dict)
-        if is_table or is_tables:
-            later.append((key, value))
-        else:
-            yield f"{_key(key)} = {_scalar(value)}"
-    for key, value in later:
-        name = f"{prefix}{_key(key)}"
-        for entry in value if isinstance(value, list) else [value]:
-            yield f"\n[[{name}]]" if isinstance(value, list) else f"\n[{name}]"
-            yield from _table(entry, f"{name}.")
-
-
-def _key(key: str) -> str:
-    bare = key.isascii() and key.replace("_", "").replace("-", "").isalnum()
-    return key if bare else json.dumps(key)
-
-
-def _scalar(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(_scalar(v) for v in value)}]"
-    if isinstance(value, float):
-        return repr(value)
-    # Strings, integers and booleans are written as in JSON, but TOML knows no surrogate pairs and wants DEL escaped.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")

@@ -72,9 +72,9 @@ class Clip:
         return float(self.stamps_ns[-1] - self.stamps_ns[0]) / 1e9
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """The label of one source at one moment.
+    """The label of one source at one moment; built by keyword, and without a label unless one is given.
 
     Attributes:
         source: Name of the camera.
@@ -92,9 +92,9 @@ class Prediction:
     """
 
     source: str
-    label: str | None
-    index: int
-    confidence: float
+    label: str | None = None
+    index: int = -1
+    confidence: float = 0.0
     probabilities: Float32
     state: LabelState
     frame_id: int

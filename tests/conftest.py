@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import threading
 import time
@@ -210,13 +211,26 @@ def mmact_tree(_mmact_master: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(_mmact_master, tmp_path / "mmact"))
 
 
+@pytest.fixture
+def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container that runs under a user id without a name, 12345, and without HOME or a folder of kd-edge's."""
+
+    def unknown(key: object) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {key}")
+
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "KD_EDGE_CACHE", "KD_EDGE_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+
+
 @pytest.fixture(autouse=True)
 def _leaks() -> Iterator[None]:
     """A test must not leave threads or environment variables behind."""
     threads = set(threading.enumerate())
     environment = dict(os.environ)
     yield
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 60  # on a busy machine a thread that ends may take a while to
     while left := [t for t in threading.enumerate() if t not in threads and t.name.startswith("kd-edge")]:
         if time.monotonic() > deadline:
             pytest.fail(f"threads left running: {left}")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 
 from kd_edge.artifact import load
 from kd_edge.bench import bench, fresh_process
-from kd_edge.bench.measure import noise
+from kd_edge.bench.measure import _backbone_of, noise
 from kd_edge.bench.report import latency, ratio
+from kd_edge.engines import open_engine
 from kd_edge.errors import ArtifactError, ConfigError
 from kd_edge.export import make_reference_artifact
 
@@ -44,10 +46,12 @@ def test_report_is_complete_and_consistent(tiny: Path) -> None:
 
 
 def test_a_fresh_process_runs_the_model_without_torch(tiny: Path) -> None:
+    started = time.perf_counter()
     process = fresh_process(tiny, (48, 64), repeats=1)
+    elapsed_seconds = time.perf_counter() - started
     assert not process.imports_torch
     assert 20 < process.peak_rss_mb < 260
-    assert process.ready_seconds < 20  # not a timed test: only that it is in seconds
+    assert 0 < process.ready_seconds < elapsed_seconds
 
 
 def test_a_fresh_process_that_fails_says_why(tmp_path: Path) -> None:
@@ -59,6 +63,18 @@ def test_without_onnx_the_step_stands_in_for_the_backbone(tiny: Path, monkeypatc
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnx" else find(name))
     assert bench(tiny, frames=5, size=(48, 64), repeats=1).bare_is == "step"
+
+
+def test_the_bare_pass_is_the_backbone_of_the_step(tiny: Path, tmp_path: Path) -> None:
+    artifact = load(tiny)
+    frame = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
+    with open_engine(artifact) as step, open_engine(_backbone_of(artifact, tmp_path)) as backbone:
+        found = backbone.infer({"frame": frame})
+        past = np.zeros((2, artifact.manifest.segments - 1, artifact.manifest.feature_size), dtype=np.float32)
+        expected = step.infer({"frame": frame, "past": past})["feature"]
+    assert list(found) == ["feature"]
+    assert np.abs(expected).max() > 0
+    np.testing.assert_array_equal(found["feature"], expected)
 
 
 def test_noise_has_the_camera_format(tiny: Path) -> None:

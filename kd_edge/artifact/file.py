@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from kd_edge.artifact import wire
 from kd_edge.artifact.golden import GoldenClip, pack_golden, unpack_golden
 from kd_edge.artifact.manifest import FORMAT, GOLDEN_BYTES, GOLDEN_KEY, MANIFEST_KEY, ForeignFileError, Manifest
-from kd_edge.errors import ArtifactError
+from kd_edge.errors import ArtifactError, reason
 from kd_edge.files import replacing
 
 BUNDLED = Path(__file__).parents[1] / "bundled.onnx"
@@ -140,7 +140,7 @@ def _parse_manifest(text: str, path: Path) -> Manifest:
             )
         return Manifest.model_validate(raw)
     except (ValueError, AttributeError, ValidationError) as error:
-        first = str(error).splitlines()[0]
+        first = reason(error)
         raise ArtifactError(
             f"{path} has an unreadable manifest ({first})", "a manifest written by kd-edge", "export the run again"
         ) from error

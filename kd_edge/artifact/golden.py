@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kd_edge.errors import ArtifactError
+from kd_edge.errors import ArtifactError, reason
 from kd_edge.types import Float32, Int64
 
 
@@ -71,5 +71,5 @@ def unpack_golden(text: str, path: Path) -> GoldenClip:
         )
     except (KeyError, TypeError, ValueError, zlib.error, binascii.Error) as error:
         raise ArtifactError(
-            f"{path} has an unreadable golden clip ({error})", "one written by kd-edge", "export the run again"
+            f"{path} has an unreadable golden clip ({reason(error)})", "one written by kd-edge", "export the run again"
         ) from error

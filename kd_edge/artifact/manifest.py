@@ -65,7 +65,8 @@ class Manifest(BaseModel):
         feature_size: Length D of one frame's feature.
         temporal: Kind of the temporal model.
         states: What one step hands to the next inside the backbone, one segment spacing later; empty for most kinds.
-        graph: ``step`` (one new frame per run) or ``clip`` (T frames per run).
+        graph: ``step`` (one new frame per run), ``clip`` (T frames per run) or ``backbone`` (a frame to its feature,
+            what a benchmark compares a step with).
         temperature: Divides the logits before the softmax.
         unknown_threshold: Confidence below it makes the label ``unknown``.
         dataset: Settings of the data set it was trained on, so that ``kd-edge evaluate`` finds it; no folders.
@@ -89,7 +90,7 @@ class Manifest(BaseModel):
     feature_size: int = Field(ge=1)
     temporal: Literal["tsn", "tconv", "trn", "tsm", "tsm_causal"]
     states: tuple[StateSpec, ...] = ()
-    graph: Literal["step", "clip"] = "step"
+    graph: Literal["step", "clip", "backbone"] = "step"
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     temperature: float = Field(1.0, gt=0)
     unknown_threshold: float = Field(0.0, ge=0, le=1)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import importlib.util
 import platform
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,12 +20,12 @@ from kd_edge import artifact as artifacts
 from kd_edge.artifact import Artifact, Manifest
 from kd_edge.bench.process import fresh_process
 from kd_edge.bench.report import BenchReport, Latency, Seconds, latency, ratio
-from kd_edge.engines import Binding, StepEngine, open_engine
-from kd_edge.engines.onnxruntime import Provider, load_onnxruntime
+from kd_edge.engines import Binding, Engine, EngineName, Provider, StepEngine, open_engine
 from kd_edge.errors import ArtifactError, import_extra
+from kd_edge.metrics import softmax
 from kd_edge.preprocess import Normalise, WindowLimits, centre_crop, plane, resize, resize_buffers
 from kd_edge.runtime.memory import FeatureRing
-from kd_edge.runtime.recognizer import Recognizer, softmax
+from kd_edge.runtime.recognizer import Recognizer
 from kd_edge.types import Float32, Image, LabelState, Prediction
 
 FRAME_NS = 33_333_333
@@ -37,6 +39,7 @@ def bench(
     *,
     frames: int = 200,
     size: tuple[int, int] = (480, 640),
+    engine: EngineName = "auto",
     threads: int = 1,
     provider: Provider = "cpu",
     repeats: int = 3,
@@ -47,44 +50,45 @@ def bench(
         path: The artifact.
         frames: Number of timed pushes.
         size: (H, W) of the pushed frames, which are noise of the model's dtype and value range.
-        threads: Of the engine.
-        provider: As in ``Recognizer.load``.
+        engine: As in ``Recognizer.load``, like ``threads`` and ``provider``.
+        threads: See ``engine``.
+        provider: See ``engine``.
         repeats: Number of fresh processes.
 
     Raises:
         ArtifactError: Foreign, damaged or unsuitable file.
     """
     artifact = artifacts.load(path)
-    engine = _TimedEngine(open_engine(artifact, threads=threads, provider=provider))
     images = noise(artifact.manifest, size)
-    bare, several, bare_is = _bare(artifact, engine.inner, threads)
-    push, inference, alone, naive = _in_turn(
-        Recognizer(artifact.manifest, engine), engine, images, bare, several, frames
-    )
-    return BenchReport(
-        model=artifact.manifest.name,
-        file=artifact.path,
-        file_bytes=artifact.path.stat().st_size,
-        precision=artifact.manifest.precision,
-        engine=engine.name,
-        providers=engine.providers,
-        fallback_reason=engine.fallback_reason,
-        cpu=_cpu(),
-        threads=threads,
-        frame=f"{size[1]}x{size[0]}",
-        pushes=frames,
-        stages=_stages(artifact.manifest, images, engine.inner.bind(1), frames),
-        push=latency(push),
-        inference=latency(inference),
-        host=latency(_host(artifact.manifest, engine.inner, images, frames)),
-        host_between_runs=latency(push - inference),
-        bare=latency(alone),
-        bare_is=bare_is,
-        naive=latency(naive),
-        push_to_bare=ratio(push, alone),
-        naive_to_push=ratio(naive, push[::NAIVE_EVERY]),
-        process=fresh_process(artifact.path, size, threads=threads, repeats=repeats),
-    )
+    opened = partial(open_engine, engine=engine, threads=threads, provider=provider)
+    with opened(artifact) as step, _bare(artifact, step, opened) as (bare, bare_is):
+        push, inference, alone, naive = _in_turn(artifact.manifest, step, images, bare, frames)
+        return BenchReport(
+            model=artifact.manifest.name,
+            file=artifact.path,
+            file_bytes=artifact.path.stat().st_size,
+            precision=artifact.manifest.precision,
+            engine=step.name,
+            providers=step.providers,
+            fallback_reason=step.fallback_reason,
+            cpu=_cpu(),
+            threads=threads,
+            frame=f"{size[1]}x{size[0]}",
+            pushes=frames,
+            stages=_stages(artifact.manifest, images, step.bind(1), frames),
+            push=latency(push),
+            inference=latency(inference),
+            host=latency(_host(artifact.manifest, step, images, frames)),
+            host_between_runs=latency(push - inference),
+            bare=latency(alone),
+            bare_is=bare_is,
+            naive=latency(naive),
+            push_to_bare=ratio(push, alone),
+            naive_to_push=ratio(naive, push[::NAIVE_EVERY]),
+            process=fresh_process(
+                artifact.path, size, engine=engine, threads=threads, provider=provider, repeats=repeats
+            ),
+        )
 
 
 def noise(manifest: Manifest, size: tuple[int, int], count: int = 8) -> list[Image]:
@@ -100,47 +104,44 @@ class _TimedEngine:
     """A step engine that notes how long each run takes, or leaves it out; the recogniser around it is the real one."""
 
     def __init__(self, inner: StepEngine, *, idle: bool = False) -> None:
-        self.inner, self.idle = inner, idle
+        self._inner, self._idle = inner, idle
         self.name, self.providers, self.fallback_reason = inner.name, inner.providers, inner.fallback_reason
         self.seconds = 0.0
 
-    def bind(self, batch: int) -> _TimedBinding:
-        return _TimedBinding(self, self.inner.bind(batch))
+    def bind(self, batch: int) -> Binding:
+        binding = self._inner.bind(batch)
 
+        def run() -> None:
+            started = time.perf_counter()
+            if not self._idle:
+                binding.run()
+            self.seconds = time.perf_counter() - started
 
-class _TimedBinding:
-    def __init__(self, engine: _TimedEngine, inner: Binding) -> None:
-        self.frame, self.past, self.feature, self.logits = inner.frame, inner.past, inner.feature, inner.logits
-        self.states_in, self.states_out = inner.states_in, inner.states_out
-        self._engine, self._inner = engine, inner
+        return Binding(binding.inputs, binding.outputs, run)
 
-    def run(self) -> None:
-        started = time.perf_counter()
-        if not self._engine.idle:
-            self._inner.run()
-        self._engine.seconds = time.perf_counter() - started
+    def close(self) -> None:
+        self._inner.close()
 
 
 def _in_turn(
-    recognizer: Recognizer,
-    engine: _TimedEngine,
-    images: list[Image],
-    bare: Callable[[], None],
-    several: Callable[[], None],
-    frames: int,
+    manifest: Manifest, step: Engine, images: list[Image], bare: Engine, frames: int
 ) -> tuple[Seconds, Seconds, Seconds, Seconds]:
     """Seconds of each push, its inference, each bare pass and each whole window, one after the other."""
+    engine = _TimedEngine(step)
+    recognizer = Recognizer(manifest, engine)
+    one, several = bare.bind(1), bare.bind(manifest.segments)
+    for binding in (one, several):
+        binding.frame[:] = np.random.default_rng(0).normal(size=binding.frame.shape)
+        binding.run()
     stamp = _fill_window(recognizer, images[0])
-    bare()
-    several()
     push, inference, alone, naive = [], [], [], []
     for turn in range(frames):
         stamp, seconds = _step(recognizer, images[turn % len(images)], stamp)
         push.append(seconds)
         inference.append(engine.seconds)
-        alone.append(_seconds(bare))
+        alone.append(_seconds(one.run))
         if turn % NAIVE_EVERY == 0:
-            naive.append(_seconds(several))
+            naive.append(_seconds(several.run))
     return np.array(push), np.array(inference), np.array(alone), np.array(naive)
 
 
@@ -180,47 +181,24 @@ def _host(manifest: Manifest, engine: StepEngine, images: list[Image], frames: i
     return np.array(seconds)
 
 
-def _bare(artifact: Artifact, engine: StepEngine, threads: int) -> tuple[Callable[[], None], Callable[[], None], str]:
-    """One backbone pass, T frames through it as a batch, and whether the backbone could be cut out."""
-    segments = artifact.manifest.segments
-    on_cpu = engine.providers[0] == "CPUExecutionProvider"
-    if artifact.manifest.states or importlib.util.find_spec("onnx") is None or not on_cpu:
-        return engine.bind(1).run, engine.bind(segments).run, "step"
-    session = _session(_backbone_of(artifact), threads)
-    return _runner(session, artifact.manifest, 1), _runner(session, artifact.manifest, segments), "backbone"
+@contextmanager
+def _bare(artifact: Artifact, step: Engine, opened: Callable[[Artifact], Engine]) -> Iterator[tuple[Engine, str]]:
+    """What one backbone pass runs on: the backbone cut out (it needs onnx), or the whole step in its stead."""
+    if artifact.manifest.states or importlib.util.find_spec("onnx") is None:
+        yield step, "step"
+        return
+    with tempfile.TemporaryDirectory() as folder, opened(_backbone_of(artifact, Path(folder))) as backbone:
+        yield backbone, "backbone"
 
 
-def _backbone_of(artifact: Artifact) -> bytes:
-    """The part of a step graph from ``frame`` to ``feature``, serialised."""
+def _backbone_of(artifact: Artifact, folder: Path) -> Artifact:
+    """The part of a step graph from ``frame`` to ``feature`` as an artifact of its own."""
     onnx = import_extra("onnx", "export")
     extractor = import_extra("onnx.utils", "export").Extractor(onnx.load(artifact.path))
     part: bytes = extractor.extract_model(["frame"], ["feature"]).SerializeToString()
-    return part
-
-
-def _session(graph: bytes, threads: int) -> Any:
-    ort = load_onnxruntime()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-
-def _runner(session: Any, manifest: Manifest, batch: int) -> Callable[[], None]:
-    """A pass on arrays bound once, as the runtime's engine does it."""
-    ort = load_onnxruntime()
-    spec = manifest.preprocess
-    frame = np.random.default_rng(0).normal(size=(batch, spec.input_channels, spec.input_px, spec.input_px))
-    arrays = [frame.astype(np.float32), np.zeros((batch, manifest.feature_size), dtype=np.float32)]
-    values = [ort.OrtValue.ortvalue_from_numpy(array) for array in arrays]
-    io = session.io_binding()
-    io.bind_ortvalue_input("frame", values[0])
-    io.bind_ortvalue_output("feature", values[1])
-
-    def run(_keep: object = (arrays, values)) -> None:  # the session reads and writes these arrays' memory
-        session.run_with_iobinding(io)
-
-    return run
+    path = folder / "backbone.onnx"
+    artifacts.write(part, artifact.manifest.model_copy(update={"graph": "backbone"}), None, path)
+    return artifacts.load(path)
 
 
 def _stages(manifest: Manifest, images: list[Image], binding: Binding, frames: int) -> dict[str, Latency]:
@@ -249,9 +227,20 @@ def _stages(manifest: Manifest, images: list[Image], binding: Binding, frames: i
 
 
 def _predict(manifest: Manifest, logits: Float32) -> Prediction:
-    p = softmax(logits, manifest.temperature)
+    p: Float32 = softmax(logits, manifest.temperature).astype(np.float32)
     index = int(p.argmax())
-    return Prediction("bench", manifest.labels[index], index, float(p[index]), p, LabelState.OK, 0, 0, 0, 0)
+    return Prediction(
+        source="bench",
+        label=manifest.labels[index],
+        index=index,
+        confidence=float(p[index]),
+        probabilities=p,
+        state=LabelState.OK,
+        frame_id=0,
+        captured_ns=0,
+        emitted_ns=0,
+        valid_until_ns=0,
+    )
 
 
 def _seconds(call: Callable[[], object]) -> float:

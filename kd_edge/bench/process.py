@@ -10,19 +10,29 @@ from pathlib import Path
 
 import kd_edge
 from kd_edge.bench.report import Process
+from kd_edge.engines import EngineName, Provider
 from kd_edge.errors import ArtifactError
 
 
-def fresh_process(path: Path, size: tuple[int, int], *, threads: int = 1, repeats: int = 3) -> Process:
+def fresh_process(
+    path: Path,
+    size: tuple[int, int],
+    *,
+    engine: EngineName = "auto",
+    threads: int = 1,
+    provider: Provider = "cpu",
+    repeats: int = 3,
+) -> Process:
     """Start Python anew, load the model through the runtime alone, push one frame; the best of several.
 
     Raises:
         ArtifactError: The process failed; its last line is in the error.
     """
+    options = {"model": str(path.resolve()), "engine": engine, "threads": threads, "provider": provider}
     best: list[tuple[float, float, bool]] = []
     for _ in range(repeats):
         started = time.perf_counter()
-        command = [sys.executable, "-c", _CHILD, str(path.resolve()), str(threads), *map(str, size)]
+        command = [sys.executable, "-c", _CHILD, json.dumps(options), *map(str, size)]
         home = Path(kd_edge.__file__).parents[1]  # the folder that holds the package: found without an install too
         with subprocess.Popen(  # noqa: S603 - our own interpreter and script
             command, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -48,11 +58,11 @@ def fresh_process(path: Path, size: tuple[int, int], *, threads: int = 1, repeat
 _CHILD = """
 import json, sys
 from kd_edge.runtime import Recognizer
-recognizer = Recognizer.load(sys.argv[1], threads=int(sys.argv[2]))
+recognizer = Recognizer.load(**json.loads(sys.argv[1]))
 print("ready", flush=True)
 import numpy
 m = recognizer.manifest
-shape = tuple(map(int, sys.argv[3:5])) + ((3,) if m.preprocess.channels == 3 else ())
+shape = tuple(map(int, sys.argv[2:4])) + ((3,) if m.preprocess.channels == 3 else ())
 recognizer.push(numpy.zeros(shape, m.dtype), 0)
 try:
     peak = next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmHWM")) * 1024

@@ -10,8 +10,8 @@ from rich.markup import escape
 
 from kd_edge import __version__
 from kd_edge.cli import bench, cameras, data, demo, doctor, evaluate, explain, export, recipes, run, study, train
-from kd_edge.cli.console import err, out
-from kd_edge.errors import EXTRA_OF, KdEdgeError, MissingExtraError
+from kd_edge.cli.console import err, flush_streams, open_closed_streams, out, print_text
+from kd_edge.errors import KdEdgeError, failed_import
 
 __all__ = ["app", "err", "main", "out"]
 
@@ -30,17 +30,30 @@ app.add_typer(study.app, name="study")
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one line on standard error and exit code 2."""
+    """Entry point: a user's mistake is one line on standard error and exit code 2.
+
+    A standard stream that is closed stands for the null device. Where standard output is a pipe whose reader has gone,
+    the exit code is 1 and nothing is said; standard error may be lost at any time.
+    """
+    open_closed_streams()
     try:
-        app(args=_resume_latest(sys.argv[1:]))
+        _run(_resume_latest(sys.argv[1:]))
+    except SystemExit as end:
+        if not flush_streams() and not end.code:
+            sys.exit(1)
+        raise
+
+
+def _run(arguments: list[str]) -> None:
+    try:
+        app(args=arguments)
     except KdEdgeError as error:
         _fail(error)
-    except ModuleNotFoundError as error:
-        extra = EXTRA_OF.get((error.name or "").split(".")[0])
-        if extra is None:
+    except Exception as error:
+        package = failed_import(error)
+        if package is None:
             raise
-        missing = f"module '{error.name}' is not installed"
-        _fail(MissingExtraError(missing, f"the extra [{extra}]", f"pip install 'kd-edge[{extra}]'"))
+        _fail(package)
 
 
 def _resume_latest(arguments: list[str]) -> list[str]:
@@ -59,7 +72,7 @@ def _fail(error: KdEdgeError) -> None:
 
 def _version(show: bool) -> None:
     if show:
-        sys.stdout.write(f"kd-edge {__version__}\n")
+        print_text(f"kd-edge {__version__}\n")
         raise typer.Exit
 
 

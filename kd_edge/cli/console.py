@@ -2,23 +2,101 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO, cast
 
 import typer
+from pydantic_core import to_jsonable_python
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kd_edge.errors import ConfigError
+
 WIDE = 160
 """Columns where no terminal says how many it has: a log must not be folded at 80."""
 
-out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
-err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else WIDE)
+
+class _Standard:
+    """Standard output or error as it is at the moment, with faults that end the work in one line or not at all.
+
+    Args:
+        name: ``stdout`` or ``stderr``.
+        may_be_lost: Whether the work goes on where it cannot be written.
+    """
+
+    def __init__(self, name: str, *, may_be_lost: bool) -> None:
+        self._name, self._may_be_lost = name, may_be_lost
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(getattr(sys, self._name), name)
+
+    def write(self, text: str) -> int:
+        with self._watched():
+            getattr(sys, self._name).write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._watched():
+            getattr(sys, self._name).flush()
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            if not self._may_be_lost:
+                raise  # Rich and Typer leave quietly, with exit code 1
+        except OSError as error:
+            if not self._may_be_lost:
+                raise ConfigError(
+                    f"standard output cannot be written ({error.strerror})", "an output that takes it", "free space"
+                ) from error
+
+
+def _console(name: str, *, may_be_lost: bool) -> Console:
+    stream = getattr(sys, name)  # None where a supervisor has closed it
+    width = None if stream is not None and stream.isatty() else WIDE
+    return Console(file=cast(TextIO, _Standard(name, may_be_lost=may_be_lost)), highlight=False, width=width)
+
+
+out = _console("stdout", may_be_lost=False)
+err = _console("stderr", may_be_lost=True)
+
+
+def open_closed_streams() -> None:
+    """Put the null device where a supervisor has closed a standard stream: verbs that act do not need it."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # It takes the closed stream's number, which the next file would take, and what libraries print with it.
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115 - it stays open
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
+
+
+def flush_streams() -> bool:
+    """Write what is left of standard output and error; whether all of the output could be written."""
+    written = True
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            written = written and stream is not sys.stdout
+            # Python tries again while it ends, and would complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return written
+
+
+def print_text(text: str) -> None:
+    """Write text to standard output as it is."""
+    out.file.write(text)
+    out.file.flush()
+
 
 DataOption = Annotated[
     Path | None,
@@ -33,22 +111,13 @@ SetOption = Annotated[
 
 def print_json(values: Any) -> None:
     """Write figures as indented JSON to standard output."""
-    sys.stdout.write(json.dumps(_plain(values), indent=2) + "\n")
+    plain = to_jsonable_python(values, fallback=_of_numpy)
+    print_text(json.dumps(plain, indent=2) + "\n")
 
 
-def _plain(values: Any) -> Any:
-    """Dataclasses, paths and numpy scalars as plain JSON values."""
-    if dataclasses.is_dataclass(values) and not isinstance(values, type):
-        return {f.name: _plain(getattr(values, f.name)) for f in dataclasses.fields(values)}
-    if isinstance(values, dict):
-        return {str(k): _plain(v) for k, v in values.items()}
-    if isinstance(values, (list, tuple, set, frozenset)):
-        return [_plain(v) for v in values]
-    if hasattr(values, "model_dump"):
-        return values.model_dump(mode="json")
-    if hasattr(values, "tolist"):
-        return values.tolist()
-    return str(values) if isinstance(values, Path) else values
+def _of_numpy(values: Any) -> Any:
+    """The arrays and scalars that pydantic does not know."""
+    return values.tolist()
 
 
 NAMED = 5
@@ -72,3 +141,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     for row in rows:
         built.add_row(*row)
     return built
+
+
+def percent(figure: float | None) -> str:
+    """A figure of a stage that may be untested, or of a release that did not have it."""
+    return "" if figure is None else f"{figure:.1%}"

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Group, RenderableType
 
-from kd_edge.cli import export, train
-from kd_edge.cli.console import err, out
+from kd_edge.cli import export, run
+from kd_edge.cli.console import err, out, percent, table
 from kd_edge.cli.progress import TrainingDisplay
 
+if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
+    from kd_edge.rundir import Summary
+
 app = typer.Typer()
+
+
+def demo_table(distilled: Summary, alone: Summary) -> RenderableType:
+    """Test figures of the teacher, the student alone and the student that learnt from the teacher, side by side."""
+    rows = []
+    for name, of, summary in (
+        ("teacher", "teacher", distilled),
+        ("student alone", "student", alone),
+        ("distilled student", "student", distilled),
+    ):
+        stage = summary.stages[of]
+        figures = (percent(getattr(stage.test, figure, None)) for figure in ("accuracy", "macro_f1", "map"))
+        rows.append((name, stage.modality, *figures, f"{stage.seconds / 60:.1f}"))
+    title = f"{distilled.protocol.test_samples} test clips of other people, seed {distilled.seed}"
+    return Group(title, table(("", "sees", "accuracy", "macro F1", "mAP", "minutes"), rows))
 
 
 def demo_places(folder: Path, model: Path) -> str:
@@ -29,25 +48,30 @@ def demo(
     folder: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default runs/demo-<time>.")] = None,
     seconds: Annotated[float, typer.Option("--seconds", min=1, help="How long the student watches.")] = 20.0,
 ) -> None:
-    """Go the whole way on generated data: train, export, run; minutes on two cores."""
+    """Go the whole way on generated data: train with and without a teacher, export, run; minutes on two cores."""
     from kd_edge.demo import Watched, demo_export, demo_stream, demo_train
     from kd_edge.rundir import new_run_path
     from kd_edge.runtime.sinks.terminal import describe
+    from kd_edge.train.events import Finished
 
     place = folder or new_run_path(Path("runs"), "demo")
-    out.rule("1  train a teacher on RGB, then a student on near infrared")
+    out.rule("1  train a teacher on RGB, a student on near infrared that learns from it, and the same student alone")
     with TrainingDisplay(err) as display:
-        summary = display.follow(demo_train(place, display.decoding))
-    out.print(train.training_summary(summary))
-    out.rule("2  export the student")
+        finished = []
+        for event in display.watch(demo_train(place, display.decoding)):
+            if isinstance(event, Finished):
+                finished.append(event.summary)
+                display.restart()
+    out.print(demo_table(*finished))
+    out.rule("2  export the student that learnt from the teacher")
     with err.status("exporting"):
         exported = demo_export(place)
     out.print(export.export_summary(exported))
     out.rule("3  live labels from the synthetic infrared camera")
-    for event in demo_stream(exported.artifact.path, seconds):
-        if isinstance(event, Watched):
-            out.print(f"{event.right} of {event.labels} labels right in {event.seconds:.0f} s")
+    for seen in demo_stream(exported.artifact.path, seconds):
+        if isinstance(seen, Watched):
+            out.print(f"{run.tally_report(seen.tally)} in {seen.seconds:.0f} s")
         else:
-            out.print(describe(event), markup=False)
+            out.print(describe(seen), markup=False)
     out.rule("where everything landed")
     out.print(demo_places(place, exported.artifact.path))

@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from kd_edge.cli.console import JsonOption, out, print_json
+from kd_edge.cli.console import JsonOption, err, out, print_json
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
     from kd_edge.doctor import Finding
@@ -23,9 +23,10 @@ def doctor_report(findings: Sequence[Finding]) -> RenderableType:
     colour = {"ok": "green", "note": "yellow", "problem": "red"}
     built = Table(box=None, pad_edge=False, show_header=False)
     for finding in findings:
+        expected = f"\n[dim]expected: {escape(finding.expected)}[/dim]" if finding.expected else ""
         fix = f"\n[dim]-> {escape(finding.fix)}[/dim]" if finding.fix else ""
         level = f"[{colour[finding.level]}]{finding.level}[/]"
-        built.add_row(level, escape(finding.topic), escape(finding.found) + fix)
+        built.add_row(level, escape(finding.topic), escape(finding.found) + expected + fix)
     return built
 
 
@@ -37,7 +38,8 @@ def doctor(json_: JsonOption = False) -> None:
     """
     from kd_edge.doctor import examine
 
-    findings = examine()
+    with err.status("importing what is installed"):
+        findings = examine()
     if json_:
         print_json(findings)
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from kd_edge.cli.console import faults
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
+    from kd_edge.rundir import MetricsLine, Summary
     from kd_edge.train.events import Event
 
 
@@ -58,11 +59,11 @@ class TrainingDisplay:
         """Progress of a frame cache."""
         self._bar.update(self._task(f"decoding {modality}", total), completed=done)
 
-    def follow(self, events: Iterable[Event]) -> dict[str, Any]:
-        """Show events as they come; returns the run's summary."""
+    def follow(self, events: Iterable[Event]) -> Summary | None:
+        """Show events as they come; returns the run's summary, None in a process that leaves it to another."""
         from kd_edge.train.events import Finished
 
-        summary: dict[str, Any] = {}
+        summary: Summary | None = None
         for event in self.watch(events):
             if isinstance(event, Finished):
                 summary = event.summary
@@ -85,7 +86,7 @@ class TrainingDisplay:
                 done = (event.epoch - 1) * steps + event.step
                 self._bar.update(self._tasks[event.stage], completed=done, note=note)
             elif isinstance(event, EpochDone) and not self._console.is_terminal:
-                self._console.print(_epoch(event.stage, event.metrics))
+                self._console.print(_epoch(event.metrics))
             yield event
 
     def restart(self) -> None:
@@ -110,8 +111,7 @@ def _prepared(event: Any) -> str:
     return text + faults(event.skipped, "cannot be used")
 
 
-def _epoch(stage: str, metrics: Mapping[str, Any]) -> str:
-    losses = " ".join(f"{k} {v:.4g}" for k, v in metrics["losses"].items())
-    validation = metrics.get("validation")
-    score = f"  validation {validation['accuracy']:.1%}" if validation else ""
-    return f"{stage} epoch {metrics['epoch']}: {losses}  {metrics['clips_per_second']:.0f} clips/s{score}"
+def _epoch(line: MetricsLine) -> str:
+    losses = " ".join(f"{name} {value:.4g}" for name, value in line.losses.items())
+    score = f"  validation {line.validation.accuracy:.1%}" if line.validation else ""
+    return f"{line.stage} epoch {line.epoch}: {losses}  {line.clips_per_second:.0f} clips/s{score}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,7 @@ import typer
 from rich.table import Table
 
 from kd_edge import recipes
-from kd_edge.cli.console import JsonOption, SetOption, out, print_json
+from kd_edge.cli.console import JsonOption, SetOption, out, print_json, print_text
 from kd_edge.errors import ConfigError
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
@@ -36,7 +35,7 @@ def recipes_list(json_: JsonOption = False) -> None:
 @app.command("show")
 def recipes_show(name: str) -> None:
     """Print a recipe."""
-    sys.stdout.write(recipes.find("train", name).read_text(encoding="utf-8"))
+    print_text(recipes.find("train", name).read_text(encoding="utf-8"))
 
 
 @app.command("copy")

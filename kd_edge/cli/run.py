@@ -13,11 +13,22 @@ from kd_edge.errors import ConfigError
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
     from kd_edge.runtime.stream import Statistics
+    from kd_edge.runtime.tally import Tally
 
 app = typer.Typer()
 
 
-def stream_summary(statistics: Statistics, window_seconds: float, acted: int, right: int) -> str:
+def tally_report(counts: Tally) -> str:
+    """How labels did against the truth."""
+    if not counts.labels:
+        return "no label"
+    return (
+        f"{counts.right} of {counts.labels} labels right ({counts.right / counts.labels:.0%}), "
+        f"{counts.changes} changes of the label for {counts.real_changes} real ones"
+    )
+
+
+def stream_summary(statistics: Statistics, window_seconds: float, counts: Tally) -> str:
     """How a stream went."""
     states = ", ".join(f"{count} {state}" for state, count in statistics.labels.items())
     text = f"{statistics.pushed} frames labelled ({states or 'no label'}), {statistics.fps:.1f} frames/s"
@@ -26,8 +37,8 @@ def stream_summary(statistics: Statistics, window_seconds: float, acted: int, ri
             text += f", {count} {what}"
     if set(statistics.labels) == {"warming"}:
         text += f"\n[yellow]no label:[/yellow] the window of {window_seconds:.2f} s was never full (too short, or gaps)"
-    if acted:
-        text += f"; {right} of {acted} labels right ({right / acted:.0%})"
+    if counts.labels:
+        text += f"; {tally_report(counts)}"
     for sink, fault in statistics.sink_faults.items():
         text += f"\n[red]sink {escape(sink)} stopped:[/red] {escape(fault)}"
     return text
@@ -65,6 +76,7 @@ def run(
 
     from kd_edge.artifact import default_model
     from kd_edge.runtime.stream import interrupt_on_sigterm, stream
+    from kd_edge.runtime.tally import Tally
 
     if provider not in ("cpu", "cuda"):
         raise ConfigError(f"--provider {provider}", "cpu or cuda", "correct it")
@@ -81,18 +93,16 @@ def run(
         self_test="accept" if accept else "raise",
         notify=notify,
     )
-    acted = right = 0
+    counts = Tally()
     start = time.monotonic()
     try:
         with interrupt_on_sigterm(), labels:
             for prediction in labels:
-                if prediction.label is not None and prediction.truth is not None:
-                    acted += 1
-                    right += prediction.label == prediction.truth
+                counts.add(prediction)
                 if duration is not None and time.monotonic() - start > duration:
                     break
     except KeyboardInterrupt:
         if not hasattr(labels, "recognizer"):  # while the model was loading
             raise typer.Exit(130) from None
     window_seconds = labels.recognizer.manifest.clip_seconds
-    err.print(stream_summary(labels.statistics, window_seconds, acted, right))
+    err.print(stream_summary(labels.statistics, window_seconds, counts))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,10 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from kd_edge import recipes
-from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, out, print_json
+from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, out, print_json, print_text
 from kd_edge.cli.data import check_png
 from kd_edge.cli.progress import TrainingDisplay
-from kd_edge.errors import ConfigError
+from kd_edge.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from kd_edge.pictures.confusion import ConfusedPair
@@ -62,7 +61,7 @@ def study_show(
 
     study = load_study(name)
     if row is not None:
-        sys.stdout.write(recipes.to_toml(plan(study, rows=[row])[0].config))
+        print_text(recipes.to_toml(plan(study, rows=[row])[0].config))
         return
     out.print(overview(study, plan(study)))
 
@@ -157,7 +156,7 @@ def _write(text: str, page: Path | None, place: str, rows: int) -> None:
     from kd_edge.study.table import write_between_markers
 
     if page is None:
-        sys.stdout.write(text)
+        print_text(text)
         return
     write_between_markers(text, page, place)
     out.print(f"{rows} rows in {page}")
@@ -230,11 +229,11 @@ def study_confusion(
 ) -> None:
     """Draw a run's confusion matrix in percent and name the most confused pairs of classes."""
     from kd_edge.pictures.confusion import confused_pairs, confusion_of, draw_confusion
-    from kd_edge.study.table import read_summary
+    from kd_edge.rundir import read_summary
 
     check_png(picture)
-    drawn = confusion_of(read_summary(run), stage, run)
-    other = None if against is None else confusion_of(read_summary(against), stage, against)
+    drawn = confusion_of(read_summary(run, DataError), stage, run)
+    other = None if against is None else confusion_of(read_summary(against, DataError), stage, against)
     pairs = confused_pairs(drawn, other, most)
     draw_confusion(drawn, picture, other)
     if json_:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Group, RenderableType
 from rich.table import Table
 
 from kd_edge import recipes
-from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, out, print_json, table
+from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, out, percent, print_json, table
 from kd_edge.cli.progress import TrainingDisplay
 from kd_edge.errors import ConfigError
 
 if TYPE_CHECKING:
+    from kd_edge.rundir import Summary
     from kd_edge.train.recipe import Recipe
     from kd_edge.train.rehearsal import Rehearsal
 
@@ -84,7 +84,7 @@ def train(
             progress=display.decoding,
         )
         summary = display.follow(events)
-    if not summary:
+    if summary is None:
         return  # of several processes, the first one reports
     if json_:
         print_json(summary)
@@ -125,23 +125,18 @@ def rehearsal_report(result: Rehearsal) -> Group:
     return Group(*parts)
 
 
-def _percent(test: Mapping[str, Any] | None, figure: str) -> str:
-    """A figure of a stage that may be untested, or of a release that did not have it."""
-    return "" if test is None or figure not in test else f"{test[figure]:.1%}"
-
-
-def training_summary(summary: Mapping[str, Any]) -> RenderableType:
+def training_summary(summary: Summary) -> RenderableType:
     """Test figures of each stage of a run."""
     rows = [
         (
-            f"{name} ({stage['modality']}, {stage['backbone']} + {stage['temporal']})",
-            *(_percent(stage["test"], figure) for figure in ("accuracy", "macro_f1", "map")),
-            f"{stage['selected_epoch']} of {stage['epochs']}",
-            f"{stage['seconds'] / 60:.1f}",
+            f"{name} ({stage.modality}, {stage.backbone} + {stage.temporal})",
+            *(percent(getattr(stage.test, figure, None)) for figure in ("accuracy", "macro_f1", "map")),
+            f"{stage.selected_epoch} of {stage.epochs}",
+            f"{stage.seconds / 60:.1f}",
         )
-        for name, stage in summary["stages"].items()
+        for name, stage in summary.stages.items()
     ]
-    protocol = summary["protocol"]
-    where = f"{protocol['dataset']}, split {protocol['split']}"
-    title = f"{where}, {protocol['test_samples']} test clips, seed {summary['seed']}"
+    protocol = summary.protocol
+    where = f"{protocol.dataset}, split {protocol.split}"
+    title = f"{where}, {protocol.test_samples} test clips, seed {summary.seed}"
     return Group(title, table(("", "accuracy", "macro F1", "mAP", "epoch", "minutes"), rows))

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kd_edge.data.dataset import Dataset
 from kd_edge.errors import DataError
+from kd_edge.files import expanded
 
 DATA_VARIABLE = "KD_EDGE_DATA"
 """Environment variable: the folder that holds the data sets, or the data set's own folder."""
@@ -142,11 +143,12 @@ def open_dataset(config: AnyData, data_root: Path | None = None) -> Dataset:
         from kd_edge.data.synthetic.dataset import Synthetic
 
         return Synthetic(**config.model_dump(exclude={"kind"}))
-    from kd_edge.data.cache.frames import cache_root
+    from kd_edge.data.cache.frames import cache_folder
 
     root = _recordings(data_root or config.root, config.kind.replace("_", "-"))
     settings = config.model_dump(exclude={"kind", "root"})
-    memo = cache_root() / "hashes.jsonl"
+    folder = cache_folder()
+    memo = None if folder is None else folder / "hashes.jsonl"
     if isinstance(config, NtuRgbdData):
         from kd_edge.data.readers.ntu_rgbd import NtuRgbd
 
@@ -154,7 +156,7 @@ def open_dataset(config: AnyData, data_root: Path | None = None) -> Dataset:
     if isinstance(config, PkuMmdData):
         from kd_edge.data.readers.pku_mmd import PkuMmd
 
-        return PkuMmd(root, **settings, hash_memo=memo.with_name("sampled-hashes.jsonl"))
+        return PkuMmd(root, **settings, hash_memo=memo and memo.with_name("sampled-hashes.jsonl"))
     if isinstance(config, BerkeleyMhadData):
         from kd_edge.data.readers.berkeley_mhad import BerkeleyMhad
 
@@ -177,5 +179,5 @@ def _recordings(given: Path | None, folder: str) -> Path:
             f"--data DIR, or {DATA_VARIABLE} set to it",
             f"add --data DIR, where DIR or DIR/{folder} holds the recordings",
         )
-    root = root.expanduser()
+    root = expanded(root)
     return root / folder if (root / folder).is_dir() else root

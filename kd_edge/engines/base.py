@@ -1,43 +1,98 @@
-"""What the runtime asks of an engine: preallocated arrays and one verb, run."""
+"""What every engine does alike: the checks, the stepping, the closing. An engine's file adds how its library does it.
+
+A new engine is a subclass of ``Engine`` with three methods (``_load``, ``_bind``, ``_unload``) and a line in the table
+of ``kd_edge.engines``. Public methods check, those with an underscore do.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+import importlib.util
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
-from kd_edge.artifact import Manifest
+import numpy as np
+
+from kd_edge.artifact import Artifact
+from kd_edge.engines.tensors import Tensors, check_arrays, tensors
+from kd_edge.errors import ArtifactError, EngineError, KdEdgeError, reason
 from kd_edge.types import Float32
 
+if TYPE_CHECKING:
+    from typing import Self
 
-class Binding(Protocol):
+Provider = Literal["cpu", "cuda"]
+"""Where a graph is to run."""
+
+
+class Binding:
     """Arrays an engine reads from and writes to in place; fill the inputs, ``run``, read the outputs.
 
+    All are float32 with the batch axis first, and zeros at first. A graph's arrays are attributes too:
+
     Attributes:
-        frame: (B, C, S, S) float32, input.
-        past: (B, T-1, D) float32, input: features of the older segments, oldest first.
-        feature: (B, D) float32, output: of the new frame.
-        logits: (B, K) float32, output.
-        states_in: (B, ...) float32 each, inputs: what the step before left behind, zeros at first; often none.
+        inputs: What the graph reads, by name.
+        outputs: What it writes, by name.
+        frame: (B, C, S, S), input of a step or backbone graph.
+        past: (B, T-1, D), input of a step graph: features of the older segments, oldest first.
+        clip: (B, T, C, S, S), input of a clip graph.
+        feature: (B, D), output of a step or backbone graph: of the new frame.
+        logits: (B, K), output of a step or clip graph.
+        states_in: (B, ...) each, inputs of a step graph: what the step before left behind; often none.
         states_out: Outputs of the same shapes, for the next step.
+
+    Args:
+        inputs: Read at every run.
+        outputs: Written at every run.
+        run: Runs the graph once on these arrays.
     """
 
     frame: Float32
     past: Float32
+    clip: Float32
     feature: Float32
     logits: Float32
-    states_in: tuple[Float32, ...]
-    states_out: tuple[Float32, ...]
+
+    def __init__(self, inputs: dict[str, Float32], outputs: dict[str, Float32], run: Callable[[], None]) -> None:
+        self.inputs, self.outputs, self._run = inputs, outputs, run
+        self.states_in = tuple(array for name, array in inputs.items() if name.startswith("state_in_"))
+        self.states_out = tuple(array for name, array in outputs.items() if name.startswith("state_out_"))
+        vars(self).update({name: array for name, array in (inputs | outputs).items() if not name.startswith("state_")})
 
     def run(self) -> None:
-        """Run the streaming step once.
+        """Run the graph once.
 
         Raises:
-            ArtifactError: The engine refused; its own message is in the error.
+            ArtifactError: The engine failed; its own message is in the error.
+            EngineError: It is closed.
         """
-        ...
+        try:
+            self._run()
+        except KdEdgeError:
+            raise
+        except Exception as error:  # an engine's exceptions are its own
+            raise failed(error) from error
+
+    def reset(self) -> None:
+        """Fill the inputs with zeros: no older segment, no state."""
+        for array in self.inputs.values():
+            array.fill(0)
+
+    def close(self) -> None:
+        """Let go of the engine; the arrays stay readable."""
+        self._run = _refuse
+
+
+def carry(binding: Binding) -> None:
+    """Make a run's states the next run's."""
+    for before, after in zip(binding.states_in, binding.states_out, strict=True):
+        before[:] = after
 
 
 class StepEngine(Protocol):
-    """A loaded streaming step.
+    """What a recogniser asks of an engine; ``Engine`` is one, and so is what wraps one to measure it.
 
     Attributes:
         name: Engine and version, for reports.
@@ -53,29 +108,215 @@ class StepEngine(Protocol):
         """Make the arrays for ``batch`` sources; the caller keeps and reuses them."""
         ...
 
-
-def state_names(count: int) -> tuple[list[str], list[str]]:
-    """Names of a step graph's recurrent inputs and outputs, ``state_in_0`` ... and ``state_out_0`` ..."""
-    return [f"state_in_{i}" for i in range(count)], [f"state_out_{i}" for i in range(count)]
-
-
-def step_shapes(manifest: Manifest, batch: int) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
-    """Shapes of the streaming step's inputs and outputs by name."""
-    spec, size = manifest.preprocess, manifest.preprocess.input_px
-    states = [(batch, *state.shape) for state in manifest.states]
-    states_in, states_out = state_names(len(states))
-    inputs: dict[str, tuple[int, ...]] = {
-        "frame": (batch, spec.input_channels, size, size),
-        "past": (batch, manifest.segments - 1, manifest.feature_size),
-    }
-    outputs: dict[str, tuple[int, ...]] = {
-        "feature": (batch, manifest.feature_size),
-        "logits": (batch, len(manifest.labels)),
-    }
-    return inputs | dict(zip(states_in, states, strict=True)), outputs | dict(zip(states_out, states, strict=True))
+    def close(self) -> None:
+        """Give back what the engine holds."""
+        ...
 
 
-def carry(binding: Binding) -> None:
-    """Make a run's states the next run's."""
-    for before, after in zip(binding.states_in, binding.states_out, strict=True):
-        before[:] = after
+class Engine(ABC):
+    """A loaded graph: a streaming step, a clip model or a bare backbone, as the manifest says.
+
+    A context manager: leaving it closes it. Nothing runs after that.
+
+    Attributes:
+        library: Name under which the engine's library is imported.
+        name: Engine and version, for reports.
+        manifest: Of the artifact.
+        tensors: Of the graph.
+        providers: What the engine really runs on, best first.
+        fallback_reason: Why it does not run on what was asked for; None when it does.
+    """
+
+    library: ClassVar[str]
+    name: str
+    providers: tuple[str, ...]
+    fallback_reason: str | None = None
+
+    def __init__(
+        self, artifact: Artifact, *, threads: int = 1, provider: Provider = "cpu", strict: bool = False
+    ) -> None:
+        """Load a graph and compare it with its manifest; see ``kd_edge.engines.open_engine``."""
+        self.manifest, self.tensors = artifact.manifest, tensors(artifact.manifest)
+        self.name = self.library
+        self._closed = False
+        self._bindings: weakref.WeakSet[Binding] = weakref.WeakSet()
+        self._latest: tuple[int, Binding] | None = None
+        try:
+            found = self._load(artifact, threads, provider)
+            if strict and self.fallback_reason is not None:
+                raise ArtifactError(
+                    self.fallback_reason,
+                    f"the {provider} provider",
+                    "kd-edge doctor, or leave out --strict to use the CPU",
+                )
+            self._check_graph(found, artifact)
+        except KdEdgeError:
+            self.close()
+            raise
+        except Exception as error:  # an engine's exceptions are its own
+            self.close()
+            raise ArtifactError(
+                f"{artifact.path} is refused by {self.name}: {reason(error)}",
+                "a graph this version can run",
+                f"pip install --upgrade {self.library}, or export the run again",
+            ) from error
+
+    @classmethod
+    def is_installed(cls) -> bool:
+        """Whether the engine's library is there; it is not imported."""
+        return importlib.util.find_spec(cls.library) is not None
+
+    def bind(self, batch: int) -> Binding:
+        """Make the arrays for ``batch`` sources; the caller keeps and reuses them.
+
+        Raises:
+            EngineError: The engine is closed, or the batch is empty.
+            ArtifactError: The engine failed.
+        """
+        self._check_open()
+        if batch < 1:
+            raise EngineError(f"a batch of {batch}", "at least one source", "bind as many as are pushed at once")
+        inputs, outputs = (
+            {name: np.zeros((batch, *shape), dtype=np.float32) for name, shape in shapes.items()}
+            for shapes in self.tensors
+        )
+        try:
+            binding = Binding(inputs, outputs, self._bind(inputs, outputs))
+        except KdEdgeError:
+            raise
+        except Exception as error:  # an engine's exceptions are its own
+            raise failed(error) from error
+        self._bindings.add(binding)
+        return binding
+
+    def check_inputs(self, inputs: Mapping[str, object]) -> int:
+        """Compare arrays with what the graph reads.
+
+        Returns:
+            Their batch size B.
+
+        Raises:
+            EngineError: A name, dtype or shape is wrong.
+        """
+        return check_arrays(inputs, self.tensors.inputs)
+
+    def infer(self, inputs: Mapping[str, Float32]) -> dict[str, Float32]:
+        """One run on arrays of one's own, for tools and tests; a stream uses ``bind``.
+
+        Args:
+            inputs: float32 arrays by name, batch axis first.
+
+        Returns:
+            The outputs by name.
+
+        Raises:
+            EngineError: The engine is closed, or a name, dtype or shape is wrong.
+            ArtifactError: The engine failed.
+        """
+        self._check_open()
+        binding = self._own(self.check_inputs(inputs))
+        for name, array in inputs.items():
+            binding.inputs[name][:] = array
+        binding.run()
+        return {name: array.copy() for name, array in binding.outputs.items()}
+
+    def run_clip(self, clip: Float32) -> Float32:
+        """Label whole clips: one run of a clip graph, or a step graph stepped through them from a reset state.
+
+        Args:
+            clip: Network input (B, T, C, S, S) float32.
+
+        Returns:
+            Logits (B, K) float32.
+
+        Raises:
+            EngineError: The engine is closed, the dtype or shape is wrong, or the graph gives no logits.
+            ArtifactError: The engine failed.
+        """
+        self._check_open()
+        if "logits" not in self.tensors.outputs:
+            raise EngineError(f"a {self.manifest.graph} graph", "a step or clip graph", "open the whole model")
+        if self.manifest.graph == "clip":
+            return self.infer({"clip": clip})["logits"]
+        batch = check_arrays({"clip": clip}, {"clip": (self.manifest.segments, *self.tensors.inputs["frame"])})
+        binding = self._own(batch)
+        binding.reset()
+        for segment in range(self.manifest.segments - 1):
+            binding.frame[:] = clip[:, segment]
+            binding.run()
+            binding.past[:, segment] = binding.feature
+            carry(binding)
+        binding.frame[:] = clip[:, -1]
+        binding.run()
+        return binding.logits.copy()
+
+    def close(self) -> None:
+        """Give back what the engine holds; its bindings run no more. Closing twice does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        self._latest = None
+        for binding in self._bindings:
+            binding.close()
+        self._unload()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def _load(self, artifact: Artifact, threads: int, provider: Provider) -> Tensors:
+        """Load the graph; set ``name``, ``providers`` and, when it runs elsewhere than asked, ``fallback_reason``.
+
+        Any exception is told as a refusal of the file.
+
+        Returns:
+            What the graph really reads and writes, without the batch axis.
+        """
+
+    @abstractmethod
+    def _bind(self, inputs: dict[str, Float32], outputs: dict[str, Float32]) -> Callable[[], None]:
+        """Tie arrays to the graph; what is returned runs it once on them and allocates nothing of their size."""
+
+    @abstractmethod
+    def _unload(self) -> None:
+        """Let go of the graph; also after a ``_load`` that failed half-way."""
+
+    def _own(self, batch: int) -> Binding:
+        """The binding of ``infer`` and ``run_clip``: the last one again when the batch is as large."""
+        if self._latest is None or self._latest[0] != batch:
+            self._latest = batch, self.bind(batch)
+        return self._latest[1]
+
+    def _check_open(self) -> None:
+        if self._closed:
+            _refuse()
+
+    def _check_graph(self, found: Tensors, artifact: Artifact) -> None:
+        """The graph must have the names and sizes its manifest promises; the batch axis is free."""
+        given = found.inputs | found.outputs
+        for name, shape in (self.tensors.inputs | self.tensors.outputs).items():
+            if given.get(name) != shape:
+                what = f"{name} {given[name]}" if name in given else f"no {name}"
+                raise ArtifactError(
+                    f"{artifact.path} has {what}", f"{name} {shape} behind the batch axis", "export the run again"
+                )
+        if surplus := [name for name in found.inputs if name not in self.tensors.inputs]:
+            raise ArtifactError(
+                f"{artifact.path} has input {surplus[0]}, which its manifest does not name",
+                f"the inputs {', '.join(self.tensors.inputs)}",
+                "export the run again",
+            )
+
+
+def failed(error: Exception) -> ArtifactError:
+    """What a library's exception while running is told as."""
+    return ArtifactError(f"the engine failed: {reason(error)}", "a model this engine can run", "kd-edge doctor")
+
+
+def _refuse() -> None:
+    raise EngineError("the engine is closed", "an open one", "open the model again, and close it after the last run")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -18,7 +18,7 @@ from kd_edge import metrics, recipes, sampling
 from kd_edge.artifact import Artifact, Manifest
 from kd_edge.data import DataConfig, Dataset, Sample, Split, open_dataset
 from kd_edge.data.dataset import LongVideos
-from kd_edge.engines import Binding, carry, open_clip_engine, open_engine
+from kd_edge.engines import Engine, open_engine
 from kd_edge.errors import ArtifactError, DataError
 from kd_edge.evaluate import untrimmed
 from kd_edge.evaluate.joined import JoinedStream, Score, StreamingScore, score_of
@@ -191,18 +191,19 @@ def _evaluate_artifact(
 ) -> Evaluation:
     manifest = artifact.manifest
     dataset, split = _recordings(artifact, data_root, split_name)
-    answer = _answering(artifact, threads)
-    stream = JoinedStream(artifact, threads) if streaming else None
     labels: list[int] = []
     logits: list[Float32] = []
     skipped: dict[str, str] = {}
-    for done, (sample, clip) in enumerate(_clips(dataset, split, manifest.modality, skipped), start=1):
-        labels.append(sample.label)
-        logits.append(answer(clip))
-        if stream is not None:
-            stream.watch(sample, clip)
-        if progress is not None:
-            progress(done, len(split.test))
+    with ExitStack() as opened:
+        engine = opened.enter_context(open_engine(artifact, threads=threads))
+        stream = opened.enter_context(JoinedStream(artifact, threads)) if streaming else None
+        for done, (sample, clip) in enumerate(_clips(dataset, split, manifest.modality, skipped), start=1):
+            labels.append(sample.label)
+            logits.append(clip_logits(engine, clip, manifest))
+            if stream is not None:
+                stream.watch(sample, clip)
+            if progress is not None:
+                progress(done, len(split.test))
     if not labels:
         first = next(iter(skipped.items()), ("none", "the split has no test clip"))
         raise DataError(
@@ -247,46 +248,17 @@ def clip_score(logits: Float32, labels: Int64, temperature: float) -> ClipScore:
     )
 
 
-def _answering(artifact: Artifact, threads: int) -> Callable[[Clip], Float32]:
-    """What gives the logits (K,) of a recorded clip: the clip graph, or the step graph stepped through it."""
-    manifest = artifact.manifest
-    if manifest.graph == "clip":
-        engine = open_clip_engine(artifact, threads=threads)
-        return lambda clip: engine.logits(_segments(clip, manifest))
-    binding = open_engine(artifact, threads=threads).bind(1)
-    return lambda clip: clip_logits(binding, clip, manifest)
-
-
-def _segments(clip: Clip, manifest: Manifest) -> Float32:
-    """Network input of a clip's centre-sampled segment frames, (T, C, S, S)."""
-    at = sampling.segment_indices(len(clip), manifest.segments, mode="centre")
-    return recorded_input(clip, at, manifest.preprocess)
-
-
-def clip_logits(binding: Binding, clip: Clip, manifest: Manifest) -> Float32:
-    """Logits (K,) of a recorded clip: its centre-sampled segment frames stepped through the engine from a reset state.
+def clip_logits(engine: Engine, clip: Clip, manifest: Manifest) -> Float32:
+    """Logits (K,) of a recorded clip: its centre-sampled segment frames, by one run or stepped from a reset state.
 
     Args:
-        binding: Of a step graph, batch 1.
+        engine: Of a step or clip graph.
         clip: (T, H, W[, 3]) in the camera's dtype.
         manifest: The artifact's.
     """
-    frames = _segments(clip, manifest)
-    binding.past[:] = 0
-    for state in binding.states_in:
-        state[:] = 0
-    features = []
-    for frame in frames[:-1]:
-        binding.frame[0] = frame
-        binding.run()
-        features.append(binding.feature[0].copy())
-        carry(binding)
-    if features:
-        binding.past[0] = np.stack(features)  # (T-1, D)
-    binding.frame[0] = frames[-1]
-    binding.run()
-    logits: Float32 = binding.logits[0].copy()
-    return logits
+    at = sampling.segment_indices(len(clip), manifest.segments, mode="centre")
+    answer: Float32 = engine.run_clip(recorded_input(clip, at, manifest.preprocess)[None])[0]
+    return answer
 
 
 def _recordings(artifact: Artifact, data_root: Path | None, split: str | None) -> tuple[Dataset, Split]:

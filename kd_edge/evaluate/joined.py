@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +16,9 @@ from kd_edge.data import Sample
 from kd_edge.runtime import Recognizer
 from kd_edge.types import Clip, Int64
 
+if TYPE_CHECKING:
+    from typing import Self
+
 
 @dataclass(frozen=True, slots=True)
 class Score:
@@ -22,7 +27,7 @@ class Score:
     Attributes:
         clips: Number of clips.
         accuracy: Share of right ones.
-        macro_f1: Mean F1 over the classes.
+        macro_f1: Mean F1 over the classes that occur, see ``kd_edge.metrics.macro_f1``.
     """
 
     clips: int
@@ -54,7 +59,7 @@ class StreamingScore:
 
 
 class JoinedStream:
-    """Feeds joined clips to a recogniser and remembers the last label inside each.
+    """Feeds joined clips to a recogniser and remembers the last label inside each; a context manager.
 
     Args:
         artifact: The model.
@@ -72,6 +77,14 @@ class JoinedStream:
         self._states: Counter[str] = Counter()
         self._frames = 0
         self._seconds = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._recognizer.close()
 
     def watch(self, sample: Sample, clip: Clip) -> None:
         """Push a clip behind the last one of its subject and view; they come subject by subject, view by view."""
@@ -121,10 +134,4 @@ def score_of(labels: Int64, guesses: Int64, classes: int) -> Score:
         guesses: (N,) int64, -1 for a clip without a label.
         classes: Number of classes.
     """
-    labelled = guesses >= 0
-    f1 = 0.0
-    if labelled.any():
-        counts = metrics.confusion(guesses[labelled], labels[labelled], classes)
-        support = np.bincount(labels, minlength=classes)
-        f1 = float(np.mean([2 * counts[c, c] / (counts[:, c].sum() + support[c]) for c in np.flatnonzero(support)]))
-    return Score(len(labels), float(np.mean(guesses == labels)), f1)
+    return Score(len(labels), metrics.accuracy(guesses, labels), metrics.macro_f1(guesses, labels, classes))

@@ -20,7 +20,7 @@ from kd_edge import detection
 from kd_edge.artifact import Artifact, Manifest
 from kd_edge.data.dataset import LongVideo, LongVideos
 from kd_edge.detection import Detection
-from kd_edge.engines import open_engine
+from kd_edge.engines import Engine, open_engine
 from kd_edge.errors import ConfigError, DataError
 from kd_edge.evaluate.spotting import Spotting, VideoScores, spot, write_proposals
 from kd_edge.files import check_free
@@ -130,19 +130,20 @@ def detect(
         check_free(write, "--write", DataError)
     manifest = artifact.manifest
     videos = source.long_videos(split)
-    recognizers = _recognizers(artifact, settings.scales, threads)
     found: list[Detection] = []
     skipped: dict[str, str] = {}
-    frames, start = 0, time.perf_counter()
-    for done, video in enumerate(videos):
-        report = None if progress is None else _counting(progress, frames, done, len(videos))
-        try:
-            scores = watch(recognizers, source.frames(video, manifest.modality), report)
-        except DataError as error:
-            skipped[video.id] = error.found
-            continue
-        frames += len(scores.stamps_ns)
-        found += spot(video.id, scores, settings)
+    with open_engine(artifact, threads=threads) as engine:
+        recognizers = _recognizers(manifest, engine, settings.scales)
+        frames, start = 0, time.perf_counter()
+        for done, video in enumerate(videos):
+            report = None if progress is None else _counting(progress, frames, done, len(videos))
+            try:
+                scores = watch(recognizers, source.frames(video, manifest.modality), report)
+            except DataError as error:
+                skipped[video.id] = error.found
+                continue
+            frames += len(scores.stamps_ns)
+            found += spot(video.id, scores, settings)
     seconds = time.perf_counter() - start
     if len(skipped) == len(videos):
         first = next(iter(skipped.items()), ("none", "the split has no long video"))
@@ -274,9 +275,8 @@ def _per_frame(stamps_ns: Int64, centres: list[int], rows: list[Float32], manife
     return table
 
 
-def _recognizers(artifact: Artifact, scales: Sequence[float], threads: int) -> list[Recognizer]:
+def _recognizers(manifest: Manifest, engine: Engine, scales: Sequence[float]) -> list[Recognizer]:
     """One per window length, all on one engine."""
-    engine, manifest = open_engine(artifact, threads=threads), artifact.manifest
     lengths = [scale * manifest.clip_seconds for scale in scales]
     return [Recognizer(manifest.model_copy(update={"clip_seconds": seconds}), engine) for seconds in lengths]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from kd_edge.export.report import ExportReport, count_flops, count_parameters, o
 from kd_edge.models import ClipModel
 from kd_edge.models.saved import SavedStudent, StudentSpec
 from kd_edge.models.shift import state_shapes
+from kd_edge.rundir import Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +53,23 @@ def export(run: Path | str, profile: ExportProfile, out: Path, *, data_root: Pat
     student = SavedStudent.load(run)
     summary, spec = student.summary, student.spec
     proto = build_graph(student.model, spec, profile)
-    parity = run_parity(student, proto.SerializeToString(), profile, data_root)
     manifest = describe(
         student.model,
         spec,
         profile,
         name=_name(student),
-        temperature=summary.get("temperature") or 1.0,
-        unknown_threshold=summary.get("unknown_threshold") or 0.0,
+        temperature=summary.temperature,
+        unknown_threshold=summary.unknown_threshold,
         accuracy=_accuracy(summary),
-        parity=parity,
-        recipe_fingerprint=summary.get("recipe_fingerprint", ""),
-        data_fingerprint=_text(summary.get("data_fingerprint", "")),
-        versions={**_trained_with(summary), **versions()},
+        recipe_fingerprint=summary.recipe_fingerprint,
+        data_fingerprint=summary.data_fingerprint,
+        versions={**{f"train_{name}": release for name, release in summary.versions.items()}, **versions()},
     )
+    with tempfile.TemporaryDirectory() as folder:
+        unproven = Path(folder) / "student.onnx"
+        write(proto.SerializeToString(), manifest, None, unproven)
+        parity = run_parity(student, load(unproven), profile, data_root)
+    manifest = manifest.model_copy(update={"parity": parity})
     return finish(student.model, spec, profile, proto, manifest, out, started)
 
 
@@ -161,21 +166,11 @@ def versions() -> dict[str, str]:
 
 
 def _name(student: SavedStudent) -> str:
-    recipe = student.summary.get("recipe")
-    name = recipe.get("name") if isinstance(recipe, dict) else recipe
-    return str(name or student.path.resolve().name)
+    return student.summary.recipe.name or student.path.resolve().name
 
 
-def _accuracy(summary: dict[str, Any]) -> dict[str, float]:
+def _accuracy(summary: Summary) -> dict[str, float]:
     """The scalar test figures of the student."""
-    test = summary.get("stages", {}).get("student", {}).get("test") or {}
-    return {k: float(v) for k, v in test.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
-
-
-def _trained_with(summary: dict[str, Any]) -> dict[str, str]:
-    return {f"train_{name}": str(version) for name, version in (summary.get("versions") or {}).items()}
-
-
-def _text(value: Any) -> str:
-    """A fingerprint as text; several (one per modality) are joined."""
-    return " ".join(f"{k}={v}" for k, v in sorted(value.items())) if isinstance(value, dict) else str(value)
+    report = summary.stages.get("student")
+    figures = {} if report is None or report.test is None else report.test.model_dump()
+    return {name: float(value) for name, value in figures.items() if isinstance(value, (int, float))}

@@ -8,7 +8,7 @@ import onnx
 import torch
 from torch import nn
 
-from kd_edge.engines.base import state_names
+from kd_edge.engines import state_names
 from kd_edge.models import ClipModel, StreamingStep
 from kd_edge.models.shift import state_shapes
 

@@ -1,4 +1,4 @@
-"""Does the exported graph give what the trained model gives? Torch's clip model against ONNX Runtime, on real clips."""
+"""Does the exported graph give what the trained model gives? Torch's clip model against an engine, on real clips."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from kd_edge.artifact import Parity
+from kd_edge import metrics
+from kd_edge.artifact import Artifact, Parity
 from kd_edge.data import Dataset, open_dataset
-from kd_edge.engines.base import state_names
-from kd_edge.engines.onnxruntime import load_onnxruntime
+from kd_edge.engines import Engine, open_engine
 from kd_edge.errors import DataError, ExportError
 from kd_edge.export.profile import ExportProfile, scaled
 from kd_edge.models import ClipModel
@@ -41,12 +41,12 @@ def real_clips(student: SavedStudent, dataset: Dataset, count: int) -> Iterable[
         raise faults[0]
 
 
-def measure(model: ClipModel, graph: bytes, clips: Iterable[Float32], bound: float) -> Parity:
+def measure(model: ClipModel, engine: Engine, clips: Iterable[Float32], bound: float) -> Parity:
     """Compare the logits of every clip.
 
     Args:
         model: The trained clip model, in eval mode.
-        graph: Serialised step (stepped through the T frames, from an empty past) or clip graph.
+        engine: Of the exported step or clip graph.
         clips: Network inputs (T, C, S, S) float32.
         bound: ``max_abs_error`` of the profile.
 
@@ -54,12 +54,11 @@ def measure(model: ClipModel, graph: bytes, clips: Iterable[Float32], bound: flo
         Largest difference of a logit (infinite when one is not finite) and what is tolerated at the size of these
         logits, share of equal argmax, number of clips.
     """
-    session = open_session(graph)
     expected, found = [], []
     for clip in clips:
         with torch.inference_mode():
             expected.append(model(torch.from_numpy(clip)[None])[0].numpy())
-        found.append(run_clip(session, clip, model.backbone.feature_size))
+        found.append(engine.run_clip(clip[None])[0])
     if not expected:
         raise ExportError(
             "no clip to compare", "at least one test clip", "check the run's data set: kd-edge data check"
@@ -68,36 +67,10 @@ def measure(model: ClipModel, graph: bytes, clips: Iterable[Float32], bound: flo
     error = float(np.abs(truth - ours).max())
     return Parity(
         max_abs_error=error if np.isfinite(error) else float("inf"),
-        argmax_agreement=float(np.mean(truth.argmax(axis=1) == ours.argmax(axis=1))),
+        argmax_agreement=metrics.accuracy(ours.argmax(axis=1), truth.argmax(axis=1)),
         clips=len(truth),
         tolerance=scaled(bound, float(np.abs(truth).max())),
     )
-
-
-def open_session(graph: bytes) -> Any:
-    """ONNX Runtime on one CPU thread."""
-    ort = load_onnxruntime()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-
-def run_clip(session: Any, clip: Float32, feature_size: int) -> Float32:
-    """Logits (K,) of a clip (T, C, S, S): one run of a clip graph, or T steps of a step graph from a reset state."""
-    inputs = {i.name: i.shape for i in session.get_inputs()}
-    if list(inputs) == ["clip"]:
-        whole: Float32 = session.run(["logits"], {"clip": clip[None]})[0][0]
-        return whole
-    past = np.zeros((1, len(clip) - 1, feature_size), dtype=np.float32)
-    states_in, states_out = state_names(len(inputs) - 2)
-    states = [np.zeros((1, *inputs[name][1:]), dtype=np.float32) for name in states_in]
-    logits: Float32 = np.empty(0, dtype=np.float32)
-    for frame in clip:
-        given = {"frame": frame[None], "past": past, **dict(zip(states_in, states, strict=True))}
-        feature, batch, *states = session.run(["feature", "logits", *states_out], given)
-        past = np.concatenate([past, feature[:, None]], axis=1)[:, 1:]
-        logits = batch[0]
-    return logits
 
 
 def check(parity: Parity, profile: ExportProfile) -> None:
@@ -120,8 +93,8 @@ def check(parity: Parity, profile: ExportProfile) -> None:
         )
 
 
-def run_parity(student: SavedStudent, graph: bytes, profile: ExportProfile, data_root: Any = None) -> Parity:
-    """Measure and check a graph on the test clips of the student's own data set.
+def run_parity(student: SavedStudent, artifact: Artifact, profile: ExportProfile, data_root: Any = None) -> Parity:
+    """Measure and check an exported graph in ONNX Runtime, on the test clips of the student's own data set.
 
     Raises:
         DataError: The data set is not there.
@@ -129,6 +102,7 @@ def run_parity(student: SavedStudent, graph: bytes, profile: ExportProfile, data
     """
     dataset = open_dataset(student.spec.data, data_root)
     clips = real_clips(student, dataset, profile.parity_clips)
-    parity = measure(student.model, graph, clips, profile.max_abs_error)
+    with open_engine(artifact, engine="onnxruntime") as engine:
+        parity = measure(student.model, engine, clips, profile.max_abs_error)
     check(parity, profile)
     return parity

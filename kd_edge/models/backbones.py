@@ -8,18 +8,18 @@ from pathlib import Path
 
 import torch
 import torchvision
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
+from kd_edge.data.cache.frames import cache_root
 from kd_edge.errors import ConfigError, TrainingError, did_you_mean
 from kd_edge.models import bninception, efficientnet
 from kd_edge.models.config import BACKBONES
+from kd_edge.models.weights import local_state, misfit
 
 _RESNET_STAGES = ("layer1", "layer2", "layer3", "layer4")
 # The last block at strides 4, 8, 16 and 32: the strides of a ResNet's four stages.
 _MOBILENET_STAGES = ("features.1", "features.3", "features.8", "features.12")
-_COUNTER = "num_batches_tracked"  # of a batch norm with momentum, which never reads it; old weights have none
 
 
 class Backbone(nn.Sequential):
@@ -50,10 +50,11 @@ def build_backbone(name: str, *, in_channels: int, weights: str | Path | None = 
             ``tiny`` is four small convolutions.
         in_channels: Channels C of the input.
         weights: None (random), ``"imagenet"`` (torchvision's default weights, downloaded once; those of
-            ``efficientnet_lite0`` from the installed package) or a local state dict (``.safetensors``, or ``.pt`` /
-            ``.pth`` of tensors only). Classifier entries are left out. For C != 3 the first convolution's weights are
-            summed over their input channels and shared by the C channels. ``bninception`` takes the published file of
-            Caffe's weights and turns B, G, R round; see ``kd_edge.models.bninception``.
+            ``efficientnet_lite0`` from the installed package) or a local file, see ``weights.local_state``. Classifier
+            entries are left out. For C != 3 the first convolution's weights are summed over their input channels and
+            shared by the C channels; in a stack of colour frames (C a multiple of 3) each frame gets them in colour.
+            ``bninception`` takes the published file of Caffe's weights and turns B, G, R round; see
+            ``kd_edge.models.bninception``.
 
     Raises:
         ConfigError: Unknown name.
@@ -145,8 +146,12 @@ def _adapt_first_convolution(backbone: Backbone, in_channels: int) -> None:
         padding=(int(old.padding[0]), int(old.padding[1])),
         bias=old.bias is not None,
     )
-    with torch.no_grad():  # shared by the channels, so that C equal channels give what one gray RGB image gave
-        new.weight.copy_(old.weight.sum(dim=1, keepdim=True).expand_as(new.weight) / in_channels)
+    with torch.no_grad():  # so that C equal channels give what one gray RGB image gave
+        if in_channels % 3:
+            shared = old.weight.sum(dim=1, keepdim=True).expand_as(new.weight) / in_channels
+        else:  # a stack of colour frames: each is seen in colour, the time between them is up to training
+            shared = old.weight.repeat(1, in_channels // 3, 1, 1) * (3 / in_channels)
+        new.weight.copy_(shared)
         if old.bias is not None and new.bias is not None:
             new.bias.copy_(old.bias)
     parent, _, leaf = path.rpartition(".")
@@ -183,6 +188,7 @@ def imagenet_state(name: str) -> dict[str, Tensor]:
     Raises:
         TrainingError: There are none for it, or the download failed.
         MissingExtraError: The package is not installed.
+        ConfigError: No folder for the download is known.
     """
     if name == "efficientnet_lite0":
         return local_state(efficientnet.published_weights())
@@ -195,7 +201,7 @@ def imagenet_state(name: str) -> dict[str, Tensor]:
             "change backbone, set initial_weights to a file, or remove it",
         ) from error
     try:
-        return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
+        return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True, **_downloads()))
     except (OSError, RuntimeError) as error:  # URLError and HTTPError; RuntimeError when the hash is another
         raise TrainingError(
             f"ImageNet weights of '{name}' cannot be downloaded ({error})",
@@ -204,25 +210,9 @@ def imagenet_state(name: str) -> dict[str, Tensor]:
         ) from error
 
 
-def local_state(path: Path) -> dict[str, Tensor]:
-    """A state dict from ``.safetensors``, or from a torch file that holds nothing but tensors.
-
-    Raises:
-        TrainingError: Absent, damaged, or not a dictionary of tensors.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-            raise ValueError("not a dictionary of tensors")
-        return state
-    except Exception as error:  # torch and safetensors raise many kinds for a damaged file
-        raise TrainingError(
-            f"weights {path} cannot be read ({str(error).splitlines()[0]})",
-            "a state dict as .safetensors, .pt or .pth",
-            "correct the path, or save the tensors alone with torch.save(model.state_dict(), path)",
-        ) from error
+def _downloads() -> dict[str, str]:
+    """Where torch keeps its downloads: its own folder, or one below the cache where no home of this user is known."""
+    return {"model_dir": str(cache_root() / "imagenet")} if torch.hub.get_dir().startswith("~") else {}
 
 
 def _load(backbone: Backbone, state: Mapping[str, Tensor], origin: str) -> None:
@@ -231,7 +221,7 @@ def _load(backbone: Backbone, state: Mapping[str, Tensor], origin: str) -> None:
     found = bninception.renamed(efficientnet.renamed(own or state))
     wanted = backbone.state_dict()
     kept = {k: v for k, v in found.items() if k in wanted}
-    fault = _misfit(wanted, found)
+    fault = misfit(wanted, found, "backbone", whole=False)
     if fault:
         raise TrainingError(
             f"weights {origin} do not fit: {fault}",
@@ -239,18 +229,3 @@ def _load(backbone: Backbone, state: Mapping[str, Tensor], origin: str) -> None:
             "use weights of this backbone",
         )
     backbone.load_state_dict(wanted | kept)
-
-
-def _misfit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
-    """Why weights are not a backbone's; empty when they are. A classifier's entries beside them do not matter."""
-    missing = [k for k in wanted if k not in found and not k.endswith(_COUNTER)]
-    parts = {k.partition(".")[0] for k in wanted}
-    surplus = [k for k in found if k not in wanted and k.partition(".")[0] in parts]
-    if not wanted.keys() & found.keys():
-        return f"none of their {len(found)} entries is one of the backbone's, such as '{missing[0]}'"
-    for key in (k for k in wanted if k in found):
-        if found[key].shape != wanted[key].shape:
-            return f"'{key}' is {tuple(found[key].shape)}, not {tuple(wanted[key].shape)}"
-    if missing:
-        return f"{len(missing)} of {len(wanted)} entries are missing, such as '{missing[0]}'"
-    return f"{len(surplus)} entries are of other layers, such as '{surplus[0]}'" if surplus else ""

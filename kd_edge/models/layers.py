@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_edge.errors import TrainingError, did_you_mean
+from kd_edge.errors import TrainingError, did_you_mean, reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def list_layers(model: nn.Module, clip_shape: tuple[int, ...]) -> list[Layer]:
             model(clip)
     except (RuntimeError, ValueError) as error:
         raise TrainingError(
-            f"{type(model).__name__} cannot be run on an input of {clip_shape} ({str(error).splitlines()[0]})",
+            f"{type(model).__name__} cannot be run on an input of {clip_shape} ({reason(error)})",
             "(batch, segments, channels, size, size) of the model",
             "change the shape",
         ) from error

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from pydantic import BaseModel, ConfigDict, Field
 
+from kd_edge import recipes
 from kd_edge.data import DataConfig, ImageFormat
-from kd_edge.errors import ExportError
+from kd_edge.errors import ExportError, KdEdgeError
 from kd_edge.models.clip import ClipModel, build_model
 from kd_edge.models.config import ModelConfig
+from kd_edge.models.weights import load_whole, local_state
 from kd_edge.preprocess import Preprocess, recorded_input
+from kd_edge.rundir import STUDENT, SUMMARY, Summary, read_summary
 from kd_edge.sampling import segment_indices
 from kd_edge.types import Clip, Float32
-
-SUMMARY = "summary.json"
-WEIGHTS = "student.safetensors"
 
 
 class StudentSpec(BaseModel):
@@ -64,7 +60,7 @@ class SavedStudent:
     path: Path
     spec: StudentSpec
     model: ClipModel
-    summary: dict[str, Any]
+    summary: Summary
 
     @classmethod
     def load(cls, run: Path | str) -> SavedStudent:
@@ -74,43 +70,29 @@ class SavedStudent:
             ExportError: No run there, the run is not finished, or a file of it is damaged.
         """
         run = Path(run)
-        summary = _read_summary(run)
-        try:
-            spec = StudentSpec.model_validate(summary["student_model"])
-            model = build_model(spec.model, spec.preprocess.input_channels, len(spec.labels), spec.segments)
-            model.load_state_dict(load_file(run / WEIGHTS))
-        except FileNotFoundError as error:
-            raise _incomplete(run, f"{WEIGHTS} is missing") from error
-        except (KeyError, ValidationError, SafetensorError, RuntimeError, OSError) as error:
-            first = str(error).splitlines()[0]
+        summary = read_summary(run, ExportError)
+        weights = run / STUDENT
+        if not weights.exists():
             raise ExportError(
-                f"{run} holds a damaged student ({type(error).__name__}: {first})",
-                f"{SUMMARY} and {WEIGHTS} as kd-edge train wrote them",
+                f"run {run} is not finished ({STUDENT} is missing)",
+                "a finished run",
+                f"go on with it: kd-edge train --resume {run}",
+            )
+        try:
+            spec = recipes.validate(summary.student_model, StudentSpec, "student_model")
+            model = build_model(spec.model, spec.preprocess.input_channels, len(spec.labels), spec.segments)
+            fault = load_whole(model, local_state(weights), "student")
+        except KdEdgeError as error:
+            fault = error.found
+        if fault:
+            raise ExportError(
+                f"{run} holds a damaged student ({fault})",
+                f"{SUMMARY} and {STUDENT} as kd-edge train wrote them",
                 "train again: kd-edge train",
-            ) from error
+            )
         return cls(run, spec, model.eval(), summary)
 
     def network_input(self, clip: Clip) -> Float32:
         """Centre-sampled segments of a recorded clip as the network sees them, (T, C, S, S) float32."""
         at = segment_indices(len(clip), self.spec.segments, mode="centre")
         return recorded_input(clip, at, self.spec.preprocess)
-
-
-def _read_summary(run: Path) -> dict[str, Any]:
-    if not run.is_dir():
-        raise ExportError(f"no run {run}", "a folder written by kd-edge train", "train one first: kd-edge train")
-    try:
-        summary = json.loads((run / SUMMARY).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise _incomplete(run, f"it has no {SUMMARY}") from error
-    except (OSError, ValueError) as error:
-        raise _incomplete(run, f"{SUMMARY} cannot be read: {error}") from error
-    if not isinstance(summary, dict) or summary.get("complete") is not True:
-        raise _incomplete(run, f"{SUMMARY} does not say complete")
-    return summary
-
-
-def _incomplete(run: Path, why: str) -> ExportError:
-    return ExportError(
-        f"run {run} is not finished ({why})", "a finished run", f"go on with it: kd-edge train --resume {run}"
-    )

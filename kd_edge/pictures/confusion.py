@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from kd_edge.errors import DataError, did_you_mean
+from kd_edge.metrics import row_shares
+from kd_edge.rundir import Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class ConfusedPair:
     change: float | None = None
 
 
-def confusion_of(summary: Mapping[str, Any], stage: str, run: Path) -> Confusion:
+def confusion_of(summary: Summary, stage: str, run: Path) -> Confusion:
     """The confusion in a run's summary.
 
     Args:
@@ -60,24 +60,29 @@ def confusion_of(summary: Mapping[str, Any], stage: str, run: Path) -> Confusion
     Raises:
         DataError: No such stage, or one without a confusion matrix.
     """
-    stages = summary.get("stages", {})
-    if stage not in stages:
+    report = summary.stages.get(stage)
+    if report is None:
         raise DataError(
-            f"run {run} has no stage '{stage}'{did_you_mean(stage, stages)}",
-            f"one of {', '.join(stages)}",
+            f"run {run} has no stage '{stage}'{did_you_mean(stage, summary.stages)}",
+            f"one of {', '.join(summary.stages)}",
             "correct --stage",
         )
-    values = stages[stage]
-    test = values["test"] or {}
-    labels, counts = tuple(test.get("per_class", {})), np.asarray(test.get("confusion", []), dtype=np.int64)
+    test = report.test
+    if test is None:
+        raise DataError(
+            f"the {stage} of run {run} was not tested: no test clip has its modality",
+            "a stage with test figures",
+            "choose another --stage",
+        )
+    labels, counts = tuple(test.per_class), np.asarray(test.confusion, dtype=np.int64)
     if counts.shape != (len(labels), len(labels)) or not labels:
         raise DataError(
             f"the {stage} of run {run} has a confusion matrix of shape {counts.shape} for {len(labels)} classes",
             "one row and column per class",
             "train it again with this release",
         )
-    network = f"{stage}, {values['backbone']} on {values['modality']}"
-    return Confusion(labels, counts, test["accuracy"], run.name, network)
+    network = f"{stage}, {report.backbone} on {report.modality}"
+    return Confusion(labels, counts, test.accuracy, run.name, network)
 
 
 def confused_pairs(confusion: Confusion, against: Confusion | None = None, most: int = 10) -> list[ConfusedPair]:
@@ -91,8 +96,8 @@ def confused_pairs(confusion: Confusion, against: Confusion | None = None, most:
     Raises:
         DataError: The two know different classes.
     """
-    shares = _shares(confusion.counts)
-    changes = None if against is None else shares - _shares(_comparable(confusion, against).counts)
+    shares = row_shares(confusion.counts)
+    changes = None if against is None else shares - row_shares(_comparable(confusion, against).counts)
     wrong = np.where(np.eye(len(shares), dtype=bool), 0.0, shares)
     order = [divmod(int(at), len(shares)) for at in np.argsort(-wrong, axis=None, kind="stable")[:most]]
     return [
@@ -141,8 +146,3 @@ def _comparable(confusion: Confusion, against: Confusion) -> Confusion:
             "compare runs of one data set",
         )
     return against
-
-
-def _shares(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    shares: npt.NDArray[np.float64] = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    return shares

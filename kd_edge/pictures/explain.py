@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kd_edge.data import Dataset, Sample, open_dataset
-from kd_edge.errors import ConfigError, DataError
-from kd_edge.models.saved import SUMMARY, SavedStudent
+from kd_edge.errors import ConfigError, DataError, TrainingError
+from kd_edge.models.saved import SavedStudent
 from kd_edge.pictures.cam import draw_cam
 from kd_edge.pictures.gsdm import draw_gsdm
 from kd_edge.pictures.sensor_maps import draw_sensor_maps
 from kd_edge.pictures.signals import draw_signals
 from kd_edge.pictures.view import View, find_sample, look
-from kd_edge.rundir import read_metrics
+from kd_edge.rundir import complete_summary, read_metrics
 from kd_edge.train.results.plots import plot_curves
 
 Progress = Callable[[int, int], None]
@@ -87,7 +86,7 @@ def explain(
     _check_has_network(run)
     student = SavedStudent.load(run)
     dataset = open_dataset(student.spec.data, data_root)
-    skipped = student.summary.get("protocol", {}).get("skipped", {})
+    skipped = student.summary.protocol.skipped
     chosen = [find_sample(dataset, name, skipped) for name in dict.fromkeys(samples)]
     base = out or student.path / FOLDER
     single = out is not None and wrong < 1 and len(chosen) == 1
@@ -134,12 +133,11 @@ def folder_name(sample: Sample) -> str:
 
 def _check_has_network(run: Path) -> None:
     """Say of a classical method's run that there is nothing to look into."""
-    try:
-        kind = json.loads((run / SUMMARY).read_text(encoding="utf-8"))["recipe"]["kind"]
-    except (OSError, ValueError, KeyError, TypeError):
+    summary = complete_summary(run)
+    if summary is None or summary.recipe.kind is None:
         return  # of a network, or no run at all, which loading it will say
     raise DataError(
-        f"run {run} is of the classical method '{kind}', which has no network",
+        f"run {run} is of the classical method '{summary.recipe.kind}', which has no network",
         "a run of kd-edge train",
         "explain the run of a student",
     )
@@ -167,7 +165,10 @@ def _draw(view: View, folder: Path, layer: str | None, data_root: Path | None) -
 
 
 def _draw_curves(run: Path, path: Path) -> str:
-    lines = read_metrics(run)
+    try:
+        lines = read_metrics(run)
+    except TrainingError as error:
+        return error.found
     if not lines:
         return "the run has no metrics.jsonl"
     plot_curves(lines, path)

@@ -84,9 +84,8 @@ class View:
     @property
     def _held_out(self) -> bool:
         """Whether the run held the sample out of its training side."""
-        protocol = self.student.summary.get("protocol", {})
-        subjects, trials = protocol.get("validation_subjects", ()), protocol.get("validation_trials", ())
-        return self.sample.subject in subjects or self.sample.trial in trials
+        protocol = self.student.summary.protocol
+        return self.sample.subject in protocol.validation_subjects or self.sample.trial in protocol.validation_trials
 
     def named(self, label: int) -> str:
         """A class with its probability."""
@@ -105,7 +104,7 @@ def look(student: SavedStudent, dataset: Dataset, sample: Sample) -> View:
     inputs = recorded_input(clip, at, spec.preprocess)
     with torch.no_grad():
         logits = student.model(torch.from_numpy(inputs)[None])[0].numpy()
-    probabilities = softmax(logits, float(student.summary.get("temperature", 1.0))).astype(np.float32)
+    probabilities = softmax(logits, student.summary.temperature).astype(np.float32)
     return View(student, dataset, sample, clip.stamps_ns, at, inputs, probabilities)
 
 

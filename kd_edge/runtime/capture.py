@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,8 @@ import numpy.typing as npt
 
 from kd_edge.errors import KdEdgeError
 from kd_edge.runtime.cameras.base import Camera
-from kd_edge.runtime.cameras.config import CameraConfig
+from kd_edge.runtime.cameras.config import TimeOuts
+from kd_edge.runtime.clock import MONOTONIC, Clock
 from kd_edge.types import Frame
 
 log = logging.getLogger("kd_edge.runtime")
@@ -34,16 +34,28 @@ class CaptureCounters:
 
 
 @dataclass(frozen=True, slots=True)
-class Captured:
-    """A frame, and how often the stream was cut before it (reopened, frozen): another count starts another window.
+class Cut:
+    """Where a stream does not go on as it was: another cut begins another window.
 
     Attributes:
-        cause: Of the last cut.
+        number: 0 at the start; each cut has a larger one than those before.
+        cause: What happened there.
     """
 
+    number: int = 0
+    cause: str = "start"
+
+    def next(self, cause: str) -> Cut:
+        """A later cut."""
+        return Cut(self.number + 1, cause)
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """A frame and the last cut before it."""
+
     frame: Frame
-    cuts: int
-    cause: str
+    cut: Cut
 
 
 class Mailbox:
@@ -66,7 +78,7 @@ class Mailbox:
             False when another frame was replaced by it, or when the mailbox is closed.
         """
         with self._changed:
-            if not self._latest_wins:
+            if not self._latest_wins:  # as long as the consumer thinks: close() ends it
                 self._changed.wait_for(lambda: self._frame is None or self._closed)
             kept = self._frame is None and not self._closed
             if not self._closed:
@@ -74,7 +86,7 @@ class Mailbox:
                 self._changed.notify_all()
             return kept
 
-    def get(self, timeout_seconds: float | None) -> Captured | None:
+    def get(self, timeout_seconds: float) -> Captured | None:
         """Fetch the frame; None when none came in time or the mailbox is closed and empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._frame is not None or self._closed, timeout_seconds)
@@ -101,27 +113,31 @@ class Capture:
     A recording ends the capture when it ends or fails. A live camera that is silent for its read time-out, or raises,
     is closed and reopened with growing pauses until ``stop``.
 
+    Args:
+        camera: What to read.
+        timeouts: How long to wait for it.
+        clock: Tells how long a picture has been frozen.
+
     Attributes:
         counters: Frames captured, dropped, frozen; reconnects.
         error: What ended the capture early.
     """
 
-    def __init__(self, camera: Camera, config: CameraConfig) -> None:
+    def __init__(self, camera: Camera, timeouts: TimeOuts, clock: Clock = MONOTONIC) -> None:
         self.counters = CaptureCounters()
         self.error: KdEdgeError | None = None
-        self._camera, self._config = camera, config
+        self._camera, self._timeouts, self._clock = camera, timeouts, clock
         self._mailbox = Mailbox(latest_wins=camera.live)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"kd-edge capture {camera.name}", daemon=True)
-        self._frozen = FrozenPicture(config.frozen_ms / 1e3)
-        self._cut = self._cause = ""
-        self._cuts = 0
+        self._frozen = FrozenPicture(timeouts.frozen_ms * 1_000_000)
+        self._cut = Cut()
 
     def start(self) -> None:
         """Start; the camera is open already, so that its absence was reported to the caller."""
         self._thread.start()
 
-    def get(self, timeout_seconds: float | None) -> Captured | None:
+    def get(self, timeout_seconds: float) -> Captured | None:
         """The newest frame not yet fetched; None when none came in time or the recording has ended."""
         return self._mailbox.get(timeout_seconds)
 
@@ -158,7 +174,7 @@ class Capture:
         while not self._stop.is_set():
             try:
                 self._read_until_silent()
-                why = f"no frame for {self._config.read_timeout_ms} ms"
+                why = f"no frame for {self._timeouts.read_timeout_ms} ms"
             except KdEdgeError as error:
                 why = error.found
             if self._stop.is_set() or self._camera.ended:
@@ -169,24 +185,17 @@ class Capture:
     def _read_until_silent(self) -> None:
         """Hand over frames until the stop, the end, or a read that timed out."""
         while not self._stop.is_set() and not self._camera.ended:
-            frame = self._camera.read(self._config.read_timeout_ms / 1e3)
+            frame = self._camera.read(self._timeouts.read_timeout_ms / 1e3)
             if frame is None:
                 if self._camera.can_vanish:
                     return
                 continue
             self.counters.captured += 1
-            if self._camera.live and self._frozen.is_frozen(frame):
+            if self._camera.live and self._frozen.is_frozen(frame, self._clock.now_ns()):
                 self.counters.frozen += 1
-                self._cut = "frozen picture"
-            elif not self._mailbox.put(self._captured(frame)):
+                self._cut = self._cut.next("frozen picture")
+            elif not self._mailbox.put(Captured(frame, self._cut)):
                 self.counters.dropped += 1
-
-    def _captured(self, frame: Frame) -> Captured:
-        """The frame, with the news that what came before it does not belong to the same window."""
-        if self._cut:
-            self._cuts += 1
-            self._cause, self._cut = self._cut, ""
-        return Captured(frame, self._cuts, self._cause)
 
     def _reopen(self) -> None:
         pause = FIRST_PAUSE_SECONDS
@@ -196,37 +205,36 @@ class Capture:
                 self._camera.open()
             except KdEdgeError as error:
                 log.debug("camera %s: %s", self._camera.name, error.found)
-                pause = min(2 * pause, self._config.reconnect_max_ms / 1e3)
+                pause = min(2 * pause, self._timeouts.reconnect_max_ms / 1e3)
                 continue
             self.counters.reconnects += 1
-            self._cut = "reconnect"
+            self._cut = self._cut.next("reconnect")
             self._frozen.forget()
             log.warning("camera %s is back", self._camera.name)
             return
 
 
 class FrozenPicture:
-    """Tells a camera that hangs: a real sensor's noise never gives the same picture for long.
+    """Tells a camera that hangs: a real sensor's noise never gives the same picture for long. Has no clock of its own.
 
     Args:
-        seconds: The same picture for longer than this is frozen.
+        longest_ns: The same picture for longer than this is frozen.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, longest_ns: int) -> None:
+        self._longest_ns = longest_ns
         self.forget()
 
     def forget(self) -> None:
         """Start anew."""
         self._grid: npt.NDArray[np.generic] | None = None
         self._stamp_ns = -1
-        self._since = 0.0
+        self._since_ns = 0
 
-    def is_frozen(self, frame: Frame) -> bool:
-        """Whether picture or stamp have not changed for too long, this frame included."""
-        now = time.monotonic()
+    def is_frozen(self, frame: Frame, now_ns: int) -> bool:
+        """Whether picture or stamp have not changed for too long, this frame, read at ``now_ns``, included."""
         grid = frame.image[::_GRID, ::_GRID]
         same = self._grid is not None and np.array_equal(grid, self._grid)
         if not same and frame.captured_ns != self._stamp_ns:
-            self._grid, self._stamp_ns, self._since = grid.copy(), frame.captured_ns, now
-        return now - self._since > self._seconds
+            self._grid, self._stamp_ns, self._since_ns = grid.copy(), frame.captured_ns, now_ns
+        return now_ns - self._since_ns > self._longest_ns

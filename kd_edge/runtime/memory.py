@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,23 @@ FEATURES_PER_SPACING = 32
 """Features kept per segment spacing; faster cameras are thinned to this."""
 PLANES_PER_HISTORY = 16
 """Planes kept per motion history; faster cameras are thinned to this."""
+GAP = "gap"
+"""Cause of a window that is not full because no frame came for too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """The planes of one network input.
+
+    Attributes:
+        stamp_ns: When the newest frame was captured.
+        planes: One per motion offset, newest first; views that the next frame may overwrite.
+        late_ns: By how far the furthest plane lies outside the tolerance about its moment; 0 when none does.
+    """
+
+    stamp_ns: int
+    planes: list[Float32]
+    late_ns: int
 
 
 class StampedRing:
@@ -78,22 +96,28 @@ class StampedRing:
 
 
 class FeatureRing:
-    """Features of one source, gathered by time stamp into the streaming step's ``past``.
+    """The window of one source: its features, gathered by time stamp into the streaming step's ``past``.
 
     Args:
         segments: Number T of segments in a window.
         spacing_ns: Time between two segments.
         feature_size: Length D of a feature.
+
+    Attributes:
+        cause: Why the window is not full, for the reason of a ``warming`` prediction: what emptied it, or a gap since
+            it was full last. ``clear`` and ``gather`` alone decide it.
     """
 
     def __init__(self, segments: int, spacing_ns: int, feature_size: int) -> None:
         self._segments, self._spacing_ns = segments, spacing_ns
         separation_ns = max(1, spacing_ns // FEATURES_PER_SPACING)
         self._ring = StampedRing(segments * spacing_ns, separation_ns, (feature_size,))
+        self.clear("start")
 
-    def clear(self) -> None:
-        """Forget everything."""
+    def clear(self, cause: str) -> None:
+        """Forget everything, and remember why."""
         self._ring.clear()
+        self.cause = cause
 
     def append(self, stamp_ns: int, feature: Float32) -> None:
         """Remember the (D,) feature of the frame captured at ``stamp_ns``, later than all before."""
@@ -110,8 +134,12 @@ class FeatureRing:
             The largest distance of a feature from its segment's moment, in ns; None (warming) when a segment has no
             feature within half a spacing.
         """
-        if self._segments == 1:
-            return 0
+        error_ns = 0 if self._segments == 1 else self._collect(now_ns, out)
+        if error_ns is not None:
+            self.cause = GAP  # nothing else empties a full window without ``clear``
+        return error_ns
+
+    def _collect(self, now_ns: int, out: Float32) -> int | None:
         stamps = self._ring.stamps_ns
         chosen = gather(stamps, now_ns - self._spacing_ns, self._segments - 1, self._spacing_ns)
         if chosen is None:
@@ -122,43 +150,42 @@ class FeatureRing:
 
 
 class MotionHistory:
-    """Planes of one source, for the motion stack: the frames at t, t - d1, t - d2 ... as channels.
+    """Rows of the newest frames of one source, for the motion stack: those at t, t - d1, t - d2 ... as channels.
+
+    A stack of the newest frame alone, with the one offset 0, is never too short.
 
     Args:
-        offsets_ms: Of the stack, 0 first.
-        shape: Of a plane, (S, S) or (S, S, 3).
+        offsets_ms: How far back each row of the stack lies, milliseconds; 0 first.
+        row_shape: Shape of one frame's float32 row: a plane (S, S) or (S, S, 3), or what planes are made of later.
         longest_gap_ns: Frames further apart start the history anew.
     """
 
-    def __init__(self, offsets_ms: tuple[int, ...], shape: tuple[int, ...], longest_gap_ns: int) -> None:
+    def __init__(self, offsets_ms: tuple[int, ...], row_shape: tuple[int, ...], longest_gap_ns: int) -> None:
         self._offsets_ns = np.asarray(offsets_ms, dtype=np.int64) * 1_000_000
         steps = np.diff(self._offsets_ns)
-        self.tolerance_ns = int(steps.min()) // 2 if len(steps) else 0
-        self._gap_ns = max(longest_gap_ns, 2 * self.tolerance_ns)
-        span_ns = int(self._offsets_ns[-1]) + self.tolerance_ns
+        self._tolerance_ns = int(steps.min()) // 2 if len(steps) else 0
+        self._gap_ns = max(longest_gap_ns, 2 * self._tolerance_ns)
+        span_ns = int(self._offsets_ns[-1]) + self._tolerance_ns
         separation_ns = max(1, span_ns // PLANES_PER_HISTORY)
-        self._ring = StampedRing(span_ns, separation_ns, shape)
+        self._ring = StampedRing(span_ns, separation_ns, row_shape)
 
     def clear(self) -> None:
         """Forget everything."""
         self._ring.clear()
 
     def append(self, stamp_ns: int) -> Float32:
-        """Make room for the plane of the frame captured at ``stamp_ns``; the caller fills it, float32."""
+        """Make room for the row of the frame captured at ``stamp_ns``; the caller fills it, float32."""
         if len(self._ring) and stamp_ns - int(self._ring.stamps_ns[-1]) > self._gap_ns:
             self._ring.clear()
         return self._ring.append(stamp_ns)
 
-    def planes(self) -> tuple[list[Float32], int] | None:
-        """The stack of the newest frame.
-
-        Returns:
-            One plane per offset, newest first, and the largest distance of a plane from its moment in ns; None
-            (warming) while the history does not reach back to the last offset.
-        """
+    def stack(self) -> Stack | None:
+        """The rows of the newest frame's stack; None (warming) while the history does not reach back far enough."""
         stamps = self._ring.stamps_ns
         moments = stamps[-1] - self._offsets_ns
-        if stamps[0] - moments[-1] > self.tolerance_ns:
+        if stamps[0] - moments[-1] > self._tolerance_ns:
             return None
         chosen = nearest(stamps, moments)
-        return [self._ring.row(int(i)) for i in chosen], int(np.abs(stamps[chosen] - moments).max())
+        error_ns = int(np.abs(stamps[chosen] - moments).max())
+        rows = [self._ring.row(int(i)) for i in chosen]
+        return Stack(int(stamps[-1]), rows, max(0, error_ns - self._tolerance_ns))

@@ -5,21 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from kd_edge.artifact import Artifact, GoldenClip, Manifest
 from kd_edge.artifact import load as load_artifact
-from kd_edge.engines import Binding, StepEngine, open_engine
-from kd_edge.engines.onnxruntime import Provider
-from kd_edge.errors import ArtifactError, CameraError, KdEdgeError
+from kd_edge.engines import Binding, EngineName, Provider, StepEngine, open_engine
+from kd_edge.errors import ArtifactError, CameraError, KdEdgeError, MissingExtraError
+from kd_edge.metrics import softmax
+from kd_edge.runtime.recurrence import label_ns
 from kd_edge.runtime.source import SourceState, check_frame
 from kd_edge.sampling import gather
 from kd_edge.types import Float32, Image, LabelState, Prediction
 
+if TYPE_CHECKING:
+    from typing import Self
+
 SelfTest = Literal["raise", "accept", "off"]
-MINIMUM_VALID_MS = 250.0
+MINIMUM_VALID_NS = 250_000_000
 MAX_SOURCES = 8
 _GOLDEN_SOURCE = "self-test"
 
@@ -33,21 +38,21 @@ class _Pushed:
     captured_ns: int
     frame_id: int
     truth: str | None
-    encodable: bool
 
 
 class Recognizer:
     """Live action labels from one or several cameras of the same kind.
 
     Every pushed frame is encoded once; its label uses the features of T-1 older frames, chosen by time stamp. Memory is
-    fixed per source. Not thread-safe: push from one thread.
+    fixed per source. Not thread-safe: push from one thread. ``close`` it, or leave its ``with`` block, to give back the
+    engine at once.
 
     A model with recurrent states (``manifest.states``, a causal TSM) steps once per segment spacing: frames in between
     are taken in, not encoded, and give no prediction. Its first label after a start, reset or gap is the clip model's;
     later ones remember what came before their window, another function of the same weights.
 
     Attributes:
-        manifest: Of the artifact.
+        manifest: What the artifact says of itself: labels, preprocessing, window.
         engine: What runs it; ``engine.fallback_reason`` tells why it is not what was asked for.
         degraded_reason: Why all labels are ``degraded`` (fallback engine, failed self-test); empty when they are not.
         self_test_error: Largest difference from the golden logits; None when there was no self-test.
@@ -57,10 +62,13 @@ class Recognizer:
     def __init__(
         self, manifest: Manifest, engine: StepEngine, *, valid_ms: float | None = None, max_sources: int = MAX_SOURCES
     ) -> None:
+        if manifest.graph != "step":
+            raise ArtifactError(
+                f"'{manifest.name}' is a {manifest.graph} graph", "a streaming step", "export it with --graph step"
+            )
         self.manifest, self.engine = manifest, engine
         self.self_test_error: float | None = None
-        usual_ms = manifest.spacing_ns / 1e6 * (1.5 if manifest.states else 1)  # with states, a label per spacing
-        self.valid_ns = round((max(usual_ms, MINIMUM_VALID_MS) if valid_ms is None else valid_ms) * 1e6)
+        self.valid_ns = max(label_ns(manifest), MINIMUM_VALID_NS) if valid_ms is None else round(valid_ms * 1e6)
         self._max_sources = max_sources
         self._sources: dict[str, SourceState] = {}
         self._bindings: dict[int, Binding] = {}
@@ -73,6 +81,7 @@ class Recognizer:
         cls,
         model: str | Path | Artifact,
         *,
+        engine: EngineName = "auto",
         threads: int = 1,
         provider: Provider = "cpu",
         strict: bool = False,
@@ -83,8 +92,9 @@ class Recognizer:
         """Load an artifact, run its golden clip and be ready.
 
         Args:
-            model: Path of the artifact.
-            threads: Of the engine.
+            model: Path of the artifact, or one that is loaded already.
+            engine: What runs the model; ``auto`` takes the first one that is installed.
+            threads: How many the engine may use.
             provider: ``cpu`` or ``cuda``; an unusable one falls back to the CPU and labels are ``degraded``.
             strict: Make that fallback an error.
             self_test: What to do when the golden clip's logits are not reproduced: ``raise``, or ``accept`` with
@@ -95,16 +105,33 @@ class Recognizer:
 
         Raises:
             ArtifactError: Foreign, damaged or unsuitable file, or the self-test failed.
-            MissingExtraError: onnxruntime is not installed.
+            ConfigError: An unknown engine or provider, or no thread.
+            MissingExtraError: The engine is not installed.
         """
         artifact = model if isinstance(model, Artifact) else load_artifact(model)
-        engine = open_engine(artifact, threads=threads, provider=provider, strict=strict)
-        recognizer = cls(artifact.manifest, engine, valid_ms=valid_ms, max_sources=max_sources)
-        if self_test != "off" and artifact.golden is not None:
-            recognizer._self_test(artifact.golden, accept=self_test == "accept")
-        else:
-            recognizer._binding(1).run()  # warm: the first run plans memory
+        opened = open_engine(artifact, engine=engine, threads=threads, provider=provider, strict=strict)
+        try:
+            recognizer = cls(artifact.manifest, opened, valid_ms=valid_ms, max_sources=max_sources)
+            if self_test != "off" and artifact.golden is not None:
+                recognizer._self_test(artifact.golden, accept=self_test == "accept")
+            else:
+                recognizer._binding(1).run()  # warm: the first run plans memory
+        except BaseException:
+            opened.close()
+            raise
         return recognizer
+
+    def close(self) -> None:
+        """Close the engine; nothing can be pushed after that."""
+        self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def push(
         self,
@@ -122,7 +149,7 @@ class Recognizer:
             frame: (H, W) or (H, W, 3) in R, G, B order, of the manifest's dtype. Values beyond its range are clipped.
             captured_ns: Moment of capture, monotonic nanoseconds.
             source: Which camera; each has its own window.
-            frame_id: Of the camera; by default frames are counted.
+            frame_id: The camera's number of the frame; by default frames are counted.
             now_ns: Becomes ``emitted_ns``.
             truth: Passed through to the prediction.
 
@@ -133,6 +160,7 @@ class Recognizer:
         Raises:
             CameraError: Wrong dtype or channels, or too many sources.
             ArtifactError: The engine failed.
+            EngineError: It is closed.
         """
         check_frame(frame, self.manifest, source)
         pushed = self._observe(frame, captured_ns, source, frame_id, truth)
@@ -173,7 +201,14 @@ class Recognizer:
     def stale(self, source: str, frame_id: int, captured_ns: int, now_ns: int, reason: str) -> Prediction:
         """The prediction that says there is none: for a watchdog that saw no fresh frame."""
         return Prediction(
-            source, None, -1, 0.0, self._zeros, LabelState.STALE, frame_id, captured_ns, now_ns, now_ns, reason
+            source=source,
+            probabilities=self._zeros,
+            state=LabelState.STALE,
+            frame_id=frame_id,
+            captured_ns=captured_ns,
+            emitted_ns=now_ns,
+            valid_until_ns=now_ns,
+            reason=reason,
         )
 
     def _make_room(self, sources: Mapping[str, object]) -> None:
@@ -198,8 +233,8 @@ class Recognizer:
         if state.stamp_ns is not None and stamp_ns <= state.stamp_ns:
             return None
         frame_id = state.frames if frame_id is None else frame_id
-        encodable = state.observe(frame, stamp_ns)
-        return _Pushed(source, state, stamp_ns, frame_id, truth, encodable)
+        state.observe(frame, stamp_ns)
+        return _Pushed(source, state, stamp_ns, frame_id, truth)
 
     def _binding(self, batch: int) -> Binding:
         if batch not in self._bindings:
@@ -207,42 +242,57 @@ class Recognizer:
         return self._bindings[batch]
 
     def _step(self, pushed: list[_Pushed], now_ns: int | None) -> dict[str, Prediction]:
-        """Run one batch over the frames that can be encoded now; predictions by source, none for a frame in between."""
-        results = {p.source: self._warming(p, now_ns, "motion history") for p in pushed if not p.encodable}
-        batch = [p for p in pushed if p.encodable and p.state.is_due(p.captured_ns)]
-        if not batch:
-            return results
+        """Encode the frames that make a step; predictions by source, none for a frame in between."""
+        results = {p.source: self._warming(p, now_ns, "motion history") for p in pushed if p.state.stack is None}
+        due = [p for p in pushed if p.state.is_due]
+        return results | self._encode(due, now_ns) if due else results
+
+    def _encode(self, batch: list[_Pushed], now_ns: int | None) -> dict[str, Prediction]:
+        """Run one batch over frames that can be encoded; predictions by source."""
         binding = self._binding(len(batch))
-        errors_ns = [p.state.begin(p.captured_ns, binding, row) for row, p in enumerate(batch)]
+        errors_ns = [p.state.begin(binding, row) for row, p in enumerate(batch)]
         binding.run()
+        results = {}
         for row, (p, error_ns) in enumerate(zip(batch, errors_ns, strict=True)):
-            p.state.end(p.captured_ns, binding, row)
+            p.state.end(binding, row)
             if error_ns is None:
                 results[p.source] = self._warming(p, now_ns, f"window of {self.manifest.clip_seconds:g} s")
             else:
-                p.state.cause = "gap"
                 results[p.source] = self._label(p, binding.logits[row], error_ns, now_ns)
         return results
 
     def _warming(self, p: _Pushed, now_ns: int | None, what: str) -> Prediction:
-        reason = f"{p.state.cause}: {what} not full"
-        valid_until_ns = p.captured_ns + self.valid_ns
         return Prediction(
-            p.source, None, -1, 0.0, self._zeros, LabelState.WARMING, p.frame_id, p.captured_ns, now_ns, valid_until_ns,
-            reason, p.truth,
-        )  # fmt: skip
+            source=p.source,
+            probabilities=self._zeros,
+            state=LabelState.WARMING,
+            frame_id=p.frame_id,
+            captured_ns=p.captured_ns,
+            emitted_ns=now_ns,
+            valid_until_ns=p.captured_ns + self.valid_ns,
+            reason=f"{p.state.cause}: {what} not full",
+            truth=p.truth,
+        )
 
     def _label(self, p: _Pushed, logits: Float32, error_ns: int, now_ns: int | None) -> Prediction:
-        probabilities = softmax(logits, self.manifest.temperature)
+        probabilities: Float32 = softmax(logits, self.manifest.temperature).astype(np.float32)
         index = int(probabilities.argmax())
         confidence = float(probabilities[index])
         state, reason = self._judge(p, confidence, error_ns)
-        label = self.manifest.labels[index] if state in (LabelState.OK, LabelState.DEGRADED) else None
-        valid_until_ns = p.captured_ns + self.valid_ns
         return Prediction(
-            p.source, label, index, confidence, probabilities, state, p.frame_id, p.captured_ns, now_ns, valid_until_ns,
-            reason, p.truth,
-        )  # fmt: skip
+            source=p.source,
+            label=self.manifest.labels[index] if state in (LabelState.OK, LabelState.DEGRADED) else None,
+            index=index,
+            confidence=confidence,
+            probabilities=probabilities,
+            state=state,
+            frame_id=p.frame_id,
+            captured_ns=p.captured_ns,
+            emitted_ns=now_ns,
+            valid_until_ns=p.captured_ns + self.valid_ns,
+            reason=reason,
+            truth=p.truth,
+        )
 
     def _judge(self, p: _Pushed, confidence: float, error_ns: int) -> tuple[LabelState, str]:
         if not confidence >= self.manifest.unknown_threshold:  # also when the logits are not finite
@@ -253,7 +303,7 @@ class Recognizer:
             return LabelState.DEGRADED, (
                 f"a segment is {error_ns / 1e6:.0f} ms off its moment: frames far apart, or the window only just full"
             )
-        if p.state.motion_error_ns:
+        if p.state.stack is not None and p.state.stack.late_ns:
             return LabelState.DEGRADED, "frames too far apart for the motion stack"
         return LabelState.OK, ""
 
@@ -268,11 +318,12 @@ class Recognizer:
             segments = gather(stamps_ns, int(stamps_ns[-1]), self.manifest.segments, self.manifest.spacing_ns)
             encoded = set() if segments is None else set(segments.tolist())
             for position, (frame, stamp_ns) in enumerate(zip(golden.frames, stamps_ns, strict=True)):
+                check_frame(frame, self.manifest, _GOLDEN_SOURCE)
+                pushed = self._observe(frame, int(stamp_ns), _GOLDEN_SOURCE, None, None)
                 if position in encoded:
-                    last = self.push(frame, int(stamp_ns), _GOLDEN_SOURCE)
-                else:
-                    check_frame(frame, self.manifest, _GOLDEN_SOURCE)
-                    self._observe(frame, int(stamp_ns), _GOLDEN_SOURCE, None, None)
+                    last = None
+                    if pushed is not None and pushed.state.stack is not None:  # a step, due or not at the clip's rate
+                        last = self._encode([pushed], None)[_GOLDEN_SOURCE]
             if last is None or last.state is LabelState.WARMING:
                 fault = "its window is not full"
             else:
@@ -280,6 +331,8 @@ class Recognizer:
                 if self.self_test_error <= golden.tolerance:
                     return
                 fault = f"logits differ by {self.self_test_error:.2g}, tolerance {golden.tolerance:.2g}"
+        except MissingExtraError:
+            raise  # a package cannot be imported: the model is not at fault, and no label would come
         except (KdEdgeError, ValueError) as error:
             fault = str(error)
         finally:
@@ -291,11 +344,3 @@ class Recognizer:
                 "kd-edge doctor, export again, or accept degraded labels with self_test='accept'",
             )
         self.degraded_reason = f"self-test failed: {fault}"
-
-
-def softmax(logits: Float32, temperature: float) -> Float32:
-    """Probabilities (K,) float32 of logits (K,) divided by the temperature."""
-    scaled = logits.astype(np.float64) / temperature
-    np.exp(scaled - scaled.max(), out=scaled)
-    probabilities: Float32 = (scaled / scaled.sum()).astype(np.float32)
-    return probabilities

@@ -1,6 +1,8 @@
-"""Recurrent states of one source: what a step hands to the next one, and which frames make a step."""
+"""Which frames of a source make a step of the model, and what one step hands to the next."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import numpy as np
 
@@ -8,8 +10,70 @@ from kd_edge.artifact import Manifest
 from kd_edge.types import Float32
 
 
+class Steps(Protocol):
+    """The steps of one source: see every frame, ask whether it is due, begin and end its step."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the frame seen last makes a step; asking changes nothing."""
+        ...
+
+    def reset(self) -> None:
+        """Start anew with the next frame."""
+        ...
+
+    def see(self, stamp_ns: int) -> None:
+        """Take note of a frame, captured later than all before."""
+        ...
+
+    def begin(self, states_in: tuple[Float32, ...], row: int) -> bool:
+        """Write the states to row ``row`` of a binding, for the step of the frame seen last.
+
+        Returns:
+            Whether the memory survived; False after a gap, when the states are zeros.
+        """
+        ...
+
+    def end(self, states_out: tuple[Float32, ...], row: int) -> None:
+        """Keep row ``row`` of a finished step's states."""
+        ...
+
+
+def steps_of(manifest: Manifest) -> Steps:
+    """The steps of a source of a model with or without states."""
+    return Recurrence(manifest) if manifest.states else EveryFrame()
+
+
+def label_ns(manifest: Manifest) -> int:
+    """How long a label lasts until the next one must have come.
+
+    Without states one spacing: then the window would miss its newest segment. With states the longest time between two
+    steps.
+    """
+    return _longest_gap_ns(manifest) if manifest.states else manifest.spacing_ns
+
+
+class EveryFrame:
+    """A model without states steps with every frame and hands nothing on; see ``Steps``."""
+
+    is_due = True
+
+    def reset(self) -> None:
+        """Nothing to forget."""
+
+    def see(self, stamp_ns: int) -> None:
+        """Every frame is as good as another."""
+
+    def begin(self, states_in: tuple[Float32, ...], row: int) -> bool:
+        """No state to write: none is ever lost."""
+        return True
+
+    def end(self, states_out: tuple[Float32, ...], row: int) -> None:
+        """No state to keep."""
+
+
 class Recurrence:
-    """A stateful model steps once per segment: a frame in between would age its memory too fast.
+    """A stateful model steps once per segment: a frame in between would age its memory too fast; see ``Steps``.
 
     Steps follow a grid of one segment spacing that starts with the first frame. A frame makes a step when it is the
     nearest one to the next moment of the grid (at most half a frame period before it, so that jitter does not skip
@@ -17,48 +81,52 @@ class Recurrence:
     again: a window that spans a gap is never labelled.
 
     Args:
-        manifest: Of a model with states.
+        manifest: What a model with states says of itself.
     """
+
+    _seen_ns: int | None  # stamp of the newest frame
+    _step_ns: int | None  # stamp of the last step's frame
+    _moment_ns: int  # of the grid, of the last step
+    _period_ns: int  # of the camera, smoothed
 
     def __init__(self, manifest: Manifest) -> None:
         self._spacing_ns = manifest.spacing_ns
-        self.longest_gap_ns = self._spacing_ns * 3 // 2
+        self._longest_gap_ns = _longest_gap_ns(manifest)
         self._states: tuple[Float32, ...] = tuple(np.zeros(s.shape, dtype=np.float32) for s in manifest.states)
         self.reset()
 
+    @property
+    def is_due(self) -> bool:
+        """Whether the frame seen last makes a step; asking changes nothing, and no frame makes two."""
+        if self._seen_ns is None or self._seen_ns == self._step_ns:
+            return False
+        if self._step_ns is None:
+            return True
+        early_ns = min(self._period_ns, self._spacing_ns) // 2
+        latest_next_ns = self._seen_ns + self._period_ns * 3 // 2
+        is_nearest = self._seen_ns + early_ns >= self._moment_ns + self._spacing_ns
+        return is_nearest or latest_next_ns > self._step_ns + self._longest_gap_ns
+
     def reset(self) -> None:
         """Zero the states; the next frame starts a new grid."""
-        for state in self._states:
-            state.fill(0)
-        self._moment_ns: int | None = None  # of the grid, of the last step
-        self._step_ns = 0  # stamp of its frame
-        self._seen_ns: int | None = None
-        self._period_ns = 0  # of the camera, smoothed
+        self._start_anew(None)
 
-    def is_due(self, stamp_ns: int) -> bool:
-        """Whether a frame makes a step; call it once for every frame."""
+    def see(self, stamp_ns: int) -> None:
+        """Take note of a frame: its distance from the last one tells the camera's period."""
         if self._seen_ns is not None:
             gap_ns = stamp_ns - self._seen_ns
             self._period_ns += (gap_ns - self._period_ns) // 8 if self._period_ns else gap_ns
         self._seen_ns = stamp_ns
-        if self._moment_ns is None:
-            return True
-        early_ns = min(self._period_ns, self._spacing_ns) // 2
-        latest_next_ns = stamp_ns + self._period_ns * 3 // 2
-        is_nearest = stamp_ns + early_ns >= self._moment_ns + self._spacing_ns
-        return is_nearest or latest_next_ns > self._step_ns + self.longest_gap_ns
 
-    def begin(self, stamp_ns: int, states_in: tuple[Float32, ...], row: int) -> bool:
-        """Write the states to row ``row`` of a binding, for the step of the frame captured at ``stamp_ns``.
-
-        Returns:
-            Whether the memory survived; False after a gap, when the states are zeros.
-        """
-        unbroken = self._moment_ns is None or stamp_ns - self._step_ns <= self.longest_gap_ns
+    def begin(self, states_in: tuple[Float32, ...], row: int) -> bool:
+        """Write the states of the step before, or zeros after a gap; place the step on the grid."""
+        stamp_ns = self._seen_ns
+        if stamp_ns is None:
+            raise RuntimeError("a step without a frame: see() comes first")
+        unbroken = self._step_ns is None or stamp_ns - self._step_ns <= self._longest_gap_ns
         if not unbroken:
-            self.reset()
-            self._seen_ns = stamp_ns
-        moment_ns = stamp_ns if self._moment_ns is None else self._moment_ns + self._spacing_ns
+            self._start_anew(stamp_ns)
+        moment_ns = stamp_ns if self._step_ns is None else self._moment_ns + self._spacing_ns
         # A camera slower than the segments would fall behind its grid for ever: it starts a new one.
         self._moment_ns = moment_ns if 2 * abs(stamp_ns - moment_ns) <= self._spacing_ns else stamp_ns
         self._step_ns = stamp_ns
@@ -70,3 +138,13 @@ class Recurrence:
         """Keep row ``row`` of a finished step's states."""
         for state, made in zip(self._states, states_out, strict=True):
             state[:] = made[row]
+
+    def _start_anew(self, seen_ns: int | None) -> None:
+        for state in self._states:
+            state.fill(0)
+        self._seen_ns, self._step_ns = seen_ns, None
+        self._moment_ns = self._period_ns = 0
+
+
+def _longest_gap_ns(manifest: Manifest) -> int:
+    return manifest.spacing_ns * 3 // 2

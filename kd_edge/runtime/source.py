@@ -1,18 +1,17 @@
-"""One camera as the recogniser sees it: format checks, preprocessing state, feature ring."""
+"""One camera as the recogniser sees it: format checks, planes of its frames, window of features, steps."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from kd_edge.artifact import Manifest
-from kd_edge.crop import FrameRegion
 from kd_edge.engines import Binding
 from kd_edge.errors import CameraError
-from kd_edge.preprocess import Normalise, WindowLimits, centre_crop, plane, resize, resize_buffers
-from kd_edge.runtime.memory import FeatureRing, MotionHistory
-from kd_edge.runtime.recurrence import Recurrence
-from kd_edge.runtime.region import RegionPlanes
-from kd_edge.types import Float32, Image
+from kd_edge.preprocess import Normalise, WindowLimits, resize, resize_buffers
+from kd_edge.runtime.memory import GAP, FeatureRing, Stack
+from kd_edge.runtime.recurrence import steps_of
+from kd_edge.runtime.region import planes_of
+from kd_edge.types import Image
 
 DTYPES = {"uint8": np.dtype(np.uint8), "uint16": np.dtype(np.uint16)}
 """Compared with a frame's dtype ten times faster than the names are."""
@@ -41,106 +40,96 @@ def check_frame(frame: Image, manifest: Manifest, source: str) -> None:
 
 
 class SourceState:
-    """Everything remembered of one source; its size is fixed when its frames' size is known."""
+    """Everything remembered of one source; its size is fixed when its frames' size is known.
+
+    Attributes:
+        stamp_ns: When the newest frame was captured; None before the first.
+        frames: How many were taken in.
+        stack: What the network sees of the newest frame; None while the motion history is too short.
+    """
 
     def __init__(self, manifest: Manifest) -> None:
-        spec = manifest.preprocess
-        spacing_ns = manifest.spacing_ns
-        self._spec = spec
-        self._limits = WindowLimits(spec.window)
-        self._normalise = Normalise(spec)
-        size = spec.input_px
-        shape = (size, size, 3) if spec.channels == 3 else (size, size)
-        self._whole = isinstance(spec.region, FrameRegion)
-        stacked = spec.has_motion and self._whole
-        self._history = MotionHistory(spec.motion_offsets_ms, shape, spacing_ns // 2) if stacked else None
-        self._plane: Float32 = np.zeros(shape, dtype=np.float32)
-        self._planes: list[Float32] = [self._plane]
-        self._shape: tuple[int, ...] = ()
-        self._buffers: list[Image] = []
-        self._region: RegionPlanes | None = None  # made with the first frame, unless the whole frame is the region
-        self._longest_gap_ns = spacing_ns // 2
-        self.ring = FeatureRing(manifest.segments, spacing_ns, manifest.feature_size)
-        self.recurrence = Recurrence(manifest) if manifest.states else None
+        self._manifest = manifest
+        self._limits = WindowLimits(manifest.preprocess.window)
+        self._normalise = Normalise(manifest.preprocess)
+        self._window = FeatureRing(manifest.segments, manifest.spacing_ns, manifest.feature_size)
+        self._steps = steps_of(manifest)
+        self._sized: _Sized | None = None
         self.stamp_ns: int | None = None
         self.frames = 0
-        self.cause = "start"
+        self.stack: Stack | None = None
+
+    @property
+    def cause(self) -> str:
         """Why the window is not full, for the reason of a ``warming`` prediction."""
-        self.motion_error_ns = 0
-        """How far the newest stack's planes lie from their moments."""
+        return self._window.cause
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the newest frame can be encoded now and makes a step; all do, unless the model has states."""
+        return self.stack is not None and self._steps.is_due
 
     def restart(self, cause: str) -> None:
         """Forget all frames; stamps must still increase."""
         self._limits.reset()
-        self.ring.clear()
-        if self.recurrence is not None:
-            self.recurrence.reset()
-        if self._history is not None:
-            self._history.clear()
-        if self._region is not None:
-            self._region.clear()
-        self.cause = cause
+        self._window.clear(cause)
+        self._steps.reset()
+        if self._sized is not None:
+            self._sized.planes.clear()
+        self.stack = None
 
-    def observe(self, frame: Image, stamp_ns: int) -> bool:
-        """Take in a frame: intensity limits and motion history.
-
-        Returns:
-            Whether its network input can be made; False while the motion history is too short.
-        """
-        if frame.shape != self._shape:
-            if self._shape:
-                old, new = (f"{s[1]}x{s[0]}" for s in (self._shape, frame.shape))
-                self.restart(f"frame size changed from {old} to {new}")
-            self._shape = frame.shape
-            self._buffers = resize_buffers(frame, self._spec.resize_px)
-            self._region = None
+    def observe(self, frame: Image, stamp_ns: int) -> None:
+        """Take in a frame, captured later than all before: its period, intensity limits and planes."""
+        sized = self._sized_for(frame)
         self.stamp_ns = stamp_ns
         self.frames += 1
-        resized = resize(frame, self._spec.resize_px, self._buffers)
-        limits = self._limits.of(resized, stamp_ns)
-        if not self._whole:
-            return self._observe_region(resized, limits, stamp_ns)
-        size = self._spec.input_px
-        crop = centre_crop(resized.shape[0], resized.shape[1], size)
-        if self._history is None:
-            plane(resized, limits, crop, size, out=self._plane)
-            return True
-        plane(resized, limits, crop, size, out=self._history.append(stamp_ns))
-        stack = self._history.planes()
-        if stack is None:
-            return False
-        self._planes, error_ns = stack
-        self.motion_error_ns = max(0, error_ns - self._history.tolerance_ns)
-        return True
+        self._steps.see(stamp_ns)
+        resized = sized.resized(frame)
+        self.stack = sized.planes.append(resized, self._limits.of(resized, stamp_ns), stamp_ns)
 
-    def _observe_region(self, resized: Image, limits: tuple[float, float], stamp_ns: int) -> bool:
-        """Likewise, where the frame itself decides which part of it is seen."""
-        if self._region is None:
-            self._region = RegionPlanes(self._spec, resized, self._longest_gap_ns)
-        stack = self._region.append(resized, limits, stamp_ns)
-        if stack is None:
-            return False
-        self._planes, self.motion_error_ns = stack
-        return True
+    def begin(self, binding: Binding, row: int) -> int | None:
+        """Write the inputs of the newest frame's step to row ``row`` of a binding.
 
-    def fill(self, out: Float32) -> None:
-        """Write the network input of the frame observed last to ``out``, (C, S, S) float32."""
-        self._normalise.stack(self._planes, out)
+        Returns:
+            As ``FeatureRing.gather``: how far the furthest feature lies from its segment's moment, in ns; None while
+            the window is not full.
+        """
+        stack = self._encodable()
+        self._normalise.stack(stack.planes, binding.frame[row])
+        if not self._steps.begin(binding.states_in, row):
+            self._window.clear(GAP)  # features from before it remember what the states no longer do
+        return self._window.gather(stack.stamp_ns, binding.past[row])
 
-    def is_due(self, stamp_ns: int) -> bool:
-        """Whether the frame makes a step: all do, unless the model has states; call it once for every frame."""
-        return self.recurrence is None or self.recurrence.is_due(stamp_ns)
-
-    def begin(self, stamp_ns: int, binding: Binding, row: int) -> int | None:
-        """Write the step's inputs to row ``row`` of a binding; returns what ``FeatureRing.gather`` does."""
-        self.fill(binding.frame[row])
-        if self.recurrence is not None and not self.recurrence.begin(stamp_ns, binding.states_in, row):
-            self.ring.clear()  # features from before a gap remember what the states no longer do
-            self.cause = "gap"
-        return self.ring.gather(stamp_ns, binding.past[row])
-
-    def end(self, stamp_ns: int, binding: Binding, row: int) -> None:
+    def end(self, binding: Binding, row: int) -> None:
         """Remember what the step put out."""
-        self.ring.append(stamp_ns, binding.feature[row])
-        if self.recurrence is not None:
-            self.recurrence.end(binding.states_out, row)
+        self._window.append(self._encodable().stamp_ns, binding.feature[row])
+        self._steps.end(binding.states_out, row)
+
+    def _encodable(self) -> Stack:
+        if self.stack is None:
+            raise RuntimeError("a step without a frame that can be encoded: is_due tells")
+        return self.stack
+
+    def _sized_for(self, frame: Image) -> _Sized:
+        """Buffers for frames of this size; another size than before starts the source anew."""
+        if self._sized is not None:
+            if self._sized.shape == frame.shape:
+                return self._sized
+            old, new = (f"{shape[1]}x{shape[0]}" for shape in (self._sized.shape, frame.shape))
+            self.restart(f"frame size changed from {old} to {new}")
+        self._sized = _Sized(self._manifest, frame)
+        return self._sized
+
+
+class _Sized:
+    """What is made to measure for frames of one size: buffers to resize them, and memory for their planes."""
+
+    def __init__(self, manifest: Manifest, frame: Image) -> None:
+        self.shape = frame.shape
+        self._resize_px = manifest.preprocess.resize_px
+        self._buffers = resize_buffers(frame, self._resize_px)
+        template = self._buffers[-1] if self._buffers else frame
+        self.planes = planes_of(manifest.preprocess, template, longest_gap_ns=manifest.spacing_ns // 2)
+
+    def resized(self, frame: Image) -> Image:
+        return resize(frame, self._resize_px, self._buffers)

@@ -31,11 +31,12 @@ class Watchdog:
         return max(0.0, (self._due_ns - now_ns) / 1e9)
 
     def is_due(self, now_ns: int) -> bool:
-        """Whether a stale prediction is due now; the next one is an interval later."""
-        if now_ns < self._due_ns:
-            return False
+        """Whether a stale prediction is due now; asking changes nothing."""
+        return now_ns >= self._due_ns
+
+    def told(self, now_ns: int) -> None:
+        """A stale prediction was made at ``now_ns``: the next one is due an interval later."""
         self._due_ns = now_ns + self._valid_ns
-        return True
 
 
 class ServiceNotifier:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from kd_edge.errors import DataError
+from kd_edge.rundir import Scores, Summary, read_summary
 from kd_edge.study.plan import Planned, RowConfig, StudyConfig, plan
 from kd_edge.study.runner import finished_run
-from kd_edge.study.table import read_summary, tested
+from kd_edge.study.table import tested
 from kd_edge.train.recipe import Recipe
 
 _UNITS = {
@@ -102,7 +104,11 @@ def _teachers(study: StudyConfig, runs: Sequence[Planned], folder: Path) -> list
         same = tuple(recipe.teacher_fingerprint() for recipe in recipes if recipe.teacher is not None)
         if not same or found.get(same) is not None:
             continue
-        taught = [run for run in own if (place := finished_run(run, folder)) and tested(read_summary(place), "teacher")]
+        taught = [
+            run
+            for run in own
+            if (place := finished_run(run, folder)) and tested(read_summary(place, DataError), "teacher")
+        ]
         source = RowConfig(name="teacher", title=f"(teacher of {row.title})", of=row.name, network="teacher")
         line = replace(_line(study, source, taught, folder), name=f"teacher of {row.name}", shared=True)
         found[same] = line if taught else None
@@ -110,6 +116,11 @@ def _teachers(study: StudyConfig, runs: Sequence[Planned], folder: Path) -> list
     if len(found) > 1:
         return lines
     return [replace(line, name="teacher", title="(teacher)") for line in lines]
+
+
+def _taught(run: Path | None) -> bool:
+    """Whether a run's teacher has test figures."""
+    return run is not None and tested(read_summary(run, DataError), "teacher") is not None
 
 
 def _line(study: StudyConfig, row: RowConfig, runs: Sequence[Planned], folder: Path) -> Line:
@@ -124,15 +135,16 @@ def _line(study: StudyConfig, row: RowConfig, runs: Sequence[Planned], folder: P
         here = [run for run in runs if run.split == split]
         for run in here:
             found = finished_run(run, folder)
-            summary = None if found is None else read_summary(found)
+            summary = None if found is None else read_summary(found, DataError)
             figures = None if summary is None else _figures(summary, row)
-            if summary is None or figures is None:
+            value = None if figures is None else getattr(figures.test, study.metric)
+            if summary is None or figures is None or value is None:
                 continue
             clips.add(figures.clips)
             seen = max(seen, figures.seen)
             if row.of is None:  # a teacher's recordings are others than the students'
-                recordings |= {summary.get("data_fingerprints", {}).get("student", "")} - {""}
-            values[run.seed] = 100 * figures.test[study.metric]
+                recordings |= {summary.data_fingerprints.get("student", "")} - {""}
+            values[run.seed] = 100 * value
             epochs.add(str(figures.epochs))
         missing = len(here) - len(values)
         published = row.published.get(split)
@@ -144,23 +156,22 @@ def _line(study: StudyConfig, row: RowConfig, runs: Sequence[Planned], folder: P
 class _Figures(NamedTuple):
     """Test figures of one network, the clips they are of, the epochs it was trained for, and clips seen in training."""
 
-    test: Mapping[str, Any]
+    test: Scores
     clips: int
     epochs: int
     seen: int
 
 
-def _figures(summary: Mapping[str, Any], row: RowConfig) -> _Figures | None:
+def _figures(summary: Summary, row: RowConfig) -> _Figures | None:
     """Of the network that a row is about; None when it was not tested."""
-    stage = summary["stages"].get("student" if row.of is None else "teacher")
+    stage = summary.stages.get("student" if row.of is None else "teacher")
     if stage is None:
         return None
-    seen = stage.get("seen_in_training", 0)
-    if row.sensor is None:
-        clips = stage.get("test_samples", summary["protocol"]["test_samples"])
-        return None if stage["test"] is None else _Figures(stage["test"], clips, stage["epochs"], seen)
-    test = stage.get("sensors", {}).get(row.sensor)
-    return None if test is None else _Figures(test, test["clips"], stage["epochs"], seen)
+    test = stage.test if row.sensor is None else stage.sensors.get(row.sensor)
+    if test is None:
+        return None
+    clips = summary.test_clips(stage) if test.clips is None else test.clips
+    return _Figures(test, clips, stage.epochs, stage.seen_in_training)
 
 
 def report_markdown(study: StudyConfig, lines: Sequence[Line]) -> str:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel
+from pydantic_core import to_json
 
 from kd_edge import recipes
-from kd_edge.errors import DataError, KdEdgeError
+from kd_edge.errors import KdEdgeError
+from kd_edge.rundir import RECIPE, SUMMARY, complete_summary
 from kd_edge.study.classical import AnyComparator, comparator_fingerprints, run_comparator
 from kd_edge.study.plan import Planned
-from kd_edge.study.table import read_summary
 from kd_edge.train.inputs.material import data_fingerprints
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.results.run import Run, load_recipe
@@ -75,7 +73,7 @@ def run_study(
             yield Started(planned, number, len(runs), place, None)
             run_comparator(planned.config, place, data_root=data_root, progress=progress)
             continue
-        resume = (place / "recipe.toml").is_file()
+        resume = (place / RECIPE).is_file()
         # A resumed run goes on with what its folder says, for example where the recordings were.
         recipe = load_recipe(place) if resume else planned.config
         teacher = None if recipe.teacher is None or recipe.teacher.weights else _same_teacher(recipe, folder, wanted)
@@ -94,10 +92,11 @@ def finished_run(planned: Planned, folder: Path, recordings: dict[str, str] | No
     """
     fingerprint = planned.config.fingerprint()
     for run in _finished(folder):
-        summary = _summary(run)
-        if summary is None or summary.get("recipe_fingerprint") != fingerprint:
+        summary = complete_summary(run)
+        if summary is None or summary.recipe_fingerprint != fingerprint:
             continue
-        if recordings is None or all(_data(summary).get(stage) == value for stage, value in recordings.items()):
+        known = summary.data_fingerprints
+        if recordings is None or all(known.get(stage) == value for stage, value in recordings.items()):
             return run
     return None
 
@@ -107,24 +106,17 @@ class _Recordings:
 
     def __init__(self, data_root: Path | None) -> None:
         self._data_root = data_root
-        self._known: dict[str, dict[str, str]] = {}
+        self._known: dict[bytes, dict[str, str]] = {}
 
     def of(self, config: Recipe | AnyComparator) -> dict[str, str]:
         """By stage; of a comparator by modality."""
         if not isinstance(config, Recipe):
-            key = f"{config.data.model_dump_json()} {config.modality}"
+            key = to_json([config.data, config.modality])
             if key not in self._known:
                 self._known[key] = comparator_fingerprints(config, self._data_root)
             return self._known[key]
-        key = json.dumps(
-            [
-                config.data.model_dump(mode="json"),
-                [(stage.modality, getattr(stage, "preprocess", None)) for stage in config.stages.values()],
-                config.semantics,
-                config.cache_every,
-            ],
-            default=BaseModel.model_dump_json,
-        )
+        seen = [(stage.modality, getattr(stage, "preprocess", None)) for stage in config.stages.values()]
+        key = to_json([config.data, seen, config.semantics, config.cache_every])
         if key not in self._known:
             self._known[key] = data_fingerprints(config, self._data_root)
         return self._known[key]
@@ -135,7 +127,7 @@ def _place(planned: Planned, folder: Path) -> Path:
     number = 1
     while True:
         place = folder / (planned.name if number == 1 else f"{planned.name}-{number}")
-        if not (place / "recipe.toml").exists() or (_summary(place) is None and _is_of(planned, place)):
+        if not (place / RECIPE).exists() or (complete_summary(place) is None and _is_of(planned, place)):
             return place
         number += 1
 
@@ -144,7 +136,7 @@ def _is_of(planned: Planned, place: Path) -> bool:
     """Whether an unfinished run has the planned settings."""
     try:
         if not isinstance(planned.config, Recipe):
-            recipes.load("train", str(place / "recipe.toml"), type(planned.config))
+            recipes.load("train", str(place / RECIPE), type(planned.config))
             return True  # a run of this kind starts again whatever its settings were
         return load_recipe(place).fingerprint() == planned.config.fingerprint()
     except KdEdgeError:
@@ -155,10 +147,10 @@ def _same_teacher(recipe: Recipe, folder: Path, recordings: dict[str, str]) -> P
     """A finished run that trained the very teacher this recipe would train."""
     wanted = recipe.teacher_fingerprint()
     for path in _finished(folder):
-        summary = _summary(path)
-        if summary is None or "teacher" not in summary["stages"]:
+        summary = complete_summary(path)
+        if summary is None or "teacher" not in summary.stages:
             continue
-        if _data(summary).get("teacher") != recordings["teacher"]:
+        if summary.data_fingerprints.get("teacher") != recordings["teacher"]:
             continue
         with suppress(KdEdgeError):  # a run of an older release may not load
             if Run.load(path).recipe.teacher_fingerprint() == wanted:
@@ -168,17 +160,5 @@ def _same_teacher(recipe: Recipe, folder: Path, recordings: dict[str, str]) -> P
 
 def _finished(folder: Path) -> list[Path]:
     """Finished runs of this study first, then of those beside it."""
-    found = sorted(path.parent for path in folder.parent.glob("*/*/summary.json"))
+    found = sorted(path.parent for path in folder.parent.glob(f"*/*/{SUMMARY}"))
     return sorted(found, key=lambda run: run.parent != folder)
-
-
-def _data(summary: dict[str, Any]) -> dict[str, str]:
-    found: dict[str, str] = summary.get("data_fingerprints", {})
-    return found
-
-
-def _summary(run: Path) -> dict[str, Any] | None:
-    try:
-        return read_summary(run)
-    except DataError:
-        return None

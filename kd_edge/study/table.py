@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kd_edge.errors import DataError
 from kd_edge.files import replacing
+from kd_edge.rundir import RecipeNote, Scores, Summary, read_summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +24,7 @@ class Row:
     epochs: str
     seed: int
     accuracy: float
-    macro_f1: float
+    macro_f1: float | None
     test_samples: int
     minutes: float
 
@@ -51,56 +50,44 @@ def rows(folders: Sequence[Path]) -> list[Row]:
     Raises:
         DataError: A folder has no complete summary.
     """
-    summaries = [read_summary(folder) for folder in folders]
-    return [_row(s, stage) for s in summaries for stage in ("teacher", "student") if tested(s, stage)]
+    summaries = [read_summary(folder, DataError) for folder in folders]
+    found = [_row(s, stage) for s in summaries for stage in ("teacher", "student")]
+    return [row for row in found if row is not None]
 
 
-def read_summary(folder: Path) -> dict[str, Any]:
-    """The summary of a complete run.
-
-    Raises:
-        DataError: Absent, unreadable or incomplete.
-    """
-    try:
-        summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{folder} has no readable summary.json", "the folder of a finished run", "kd-edge train, or check the path"
-        ) from error
-    if not summary.get("complete"):
-        raise DataError(f"run {folder} is not finished", "a complete run", f"kd-edge train --resume {folder}")
-    return summary
+def tested(summary: Summary, stage: str) -> Scores | None:
+    """Test figures of a run's stage; None without it, and of a teacher whose modality no test clip has."""
+    report = summary.stages.get(stage)
+    return None if report is None else report.test
 
 
-def tested(summary: dict[str, Any], stage: str) -> bool:
-    """Whether a run has a stage with test figures; a teacher whose modality no test clip has is not tested."""
-    return stage in summary["stages"] and summary["stages"][stage]["test"] is not None
-
-
-def _row(summary: dict[str, Any], stage: str) -> Row:
-    values, protocol = summary["stages"][stage], summary["protocol"]
+def _row(summary: Summary, stage: str) -> Row | None:
+    test = tested(summary, stage)
+    if test is None:
+        return None
+    report = summary.stages[stage]
     return Row(
-        data=protocol["dataset"],
-        split=protocol["split"],
+        data=summary.protocol.dataset,
+        split=summary.protocol.split,
         stage=stage,
-        modality=values["modality"],
-        network=f"{values['backbone']} + {values['temporal']}",
-        method=_method(summary["recipe"], stage),
-        epochs=f"{values['selected_epoch']} of {values['epochs']}",
-        seed=summary["seed"],
-        accuracy=values["test"]["accuracy"],
-        macro_f1=values["test"]["macro_f1"],
-        test_samples=values.get("test_samples", protocol["test_samples"]),
-        minutes=values["seconds"] / 60,
+        modality=report.modality,
+        network=f"{report.backbone} + {report.temporal}",
+        method=_method(summary.recipe, stage),
+        epochs=f"{report.selected_epoch} of {report.epochs}",
+        seed=summary.seed,
+        accuracy=test.accuracy,
+        macro_f1=test.macro_f1,
+        test_samples=summary.test_clips(report),
+        minutes=report.seconds / 60,
     )
 
 
-def _method(recipe: dict[str, Any], stage: str) -> str:
-    if "kind" in recipe:  # a classical method
-        return str(recipe["kind"]).upper()
-    losses = [loss["kind"].upper() for loss in recipe.get("losses", [])] if stage == "student" else []
-    teacher = recipe.get("teacher") or {}
-    if stage == "teacher" and teacher.get("semantic_weight") and not teacher.get("weights"):
+def _method(recipe: RecipeNote, stage: str) -> str:
+    if recipe.kind is not None:  # a classical method
+        return recipe.kind.upper()
+    losses = [loss.kind.upper() for loss in recipe.losses] if stage == "student" else []
+    teacher = recipe.teacher
+    if stage == "teacher" and teacher is not None and teacher.semantic_weight and not teacher.weights:
         losses = ["SEMANTIC"]
     return " + ".join(["CE", *losses]) if losses else "cross entropy"
 
@@ -118,7 +105,7 @@ def markdown(table: Sequence[Row]) -> str:
             row.epochs,
             str(row.seed),
             f"{100 * row.accuracy:.1f}",
-            f"{100 * row.macro_f1:.1f}",
+            "-" if row.macro_f1 is None else f"{100 * row.macro_f1:.1f}",
             str(row.test_samples),
             f"{row.minutes:.0f}",
         )

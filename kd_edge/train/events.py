@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from kd_edge.rundir import MetricsLine, Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class EpochDone:
 
     stage: str
     epoch: int
-    metrics: dict[str, Any]
+    metrics: MetricsLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class Finished:
     """The run is complete: its directory and its summary."""
 
     run: Path
-    summary: dict[str, Any]
+    summary: Summary
 
 
 Event = Prepared | StageStarted | StepDone | EpochDone | Finished

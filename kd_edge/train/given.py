@@ -12,13 +12,14 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from kd_edge.errors import TrainingError
-from kd_edge.models.backbones import local_state
+from kd_edge.models.weights import load_whole, local_state
 from kd_edge.rundir import RECIPE, SUMMARY, TEACHER
 from kd_edge.train.recipe.stages import AnyTeacher
 from kd_edge.train.results.run import Run, load_recipe
 
 _SETTINGS = "sensor_teacher"
 """Key of a weights file's metadata."""
+_FIX = "correct teacher.weights, or remove it to train the teacher"
 
 
 def teacher_weights(given: Path) -> Path:
@@ -50,9 +51,9 @@ def check_classes(given: Path, labels: Sequence[str]) -> None:
     Raises:
         TrainingError: The run's class names differ.
     """
-    if not (given / SUMMARY).is_file():
+    if not (given / SUMMARY).exists():
         return
-    known = Run.load(given).summary.get("student_model", {}).get("labels", list(labels))
+    known = Run.load(given).summary.student_model.get("labels", list(labels))
     if known != list(labels):
         other = next((pair for pair in zip_longest(known, labels) if pair[0] != pair[1]), ("", ""))
         raise TrainingError(
@@ -101,17 +102,21 @@ def _trained_with(given: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def load_trained(model: nn.Module, path: Path) -> None:
+def load_trained(model: nn.Module, path: Path, fix: str = _FIX) -> None:
     """Load the weights of a trained teacher.
 
+    Args:
+        model: To load them into.
+        path: Their file.
+        fix: What to do when it is unreadable, or of another network.
+
     Raises:
-        TrainingError: Unreadable, or of another network.
+        TrainingError: It is.
     """
-    try:
-        model.load_state_dict(local_state(path))
-    except RuntimeError as error:
+    fault = load_whole(model, local_state(path, fix), "teacher")
+    if fault:
         raise TrainingError(
-            f"weights {path} do not fit the teacher ({str(error).splitlines()[1].strip()})",
+            f"weights {path} do not fit the teacher ({fault})",
             "weights trained with the same [teacher.model], preprocess, classes and segments",
-            "correct teacher.weights, or remove it to train the teacher",
-        ) from error
+            fix,
+        )

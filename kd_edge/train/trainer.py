@@ -16,6 +16,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from kd_edge import rundir
+from kd_edge.rundir import MetricsLine, Selection
 from kd_edge.train import checks
 from kd_edge.train.devices import averaged, first_alone, make_fabric, share_statistics
 from kd_edge.train.distil.learner import Learner
@@ -37,13 +38,13 @@ __all__ = ["EpochDone", "Event", "Finished", "Prepared", "StageStarted", "StepDo
 
 @dataclass
 class _Session:
-    """What the parts of one run share. ``report`` holds what is known of each finished stage."""
+    """What the parts of one run share. ``selections`` holds what each finished stage kept."""
 
     fabric: Fabric
     folder: Path
     material: Material
     state: dict[str, Any] | None
-    report: dict[str, dict[str, Any]]
+    selections: dict[str, Selection]
     teacher_run: Path | None = None
 
     @property
@@ -83,7 +84,7 @@ def train(
         progress: Called while a frame cache is made.
 
     Yields:
-        Events, ``Finished`` last. With several processes only the first one reports and writes: the others yield nothing.
+        Events, ``Finished`` last. Of several processes only the first one reports and writes: the others yield nothing.
 
     Raises:
         TrainingError: The run cannot start, a loss is not finite (the last epoch's state is kept), or a file cannot be
@@ -111,9 +112,9 @@ def train(
         if fabric.is_global_zero:
             held.enter_context(run.locked(run_dir))
         checks.check_same_data(state, material, run_dir)
-        session = _Session(fabric, run_dir, material, state, state["report"] if state else {}, teacher_run)
+        session = _Session(fabric, run_dir, material, state, run.selections(state), teacher_run)
         if resume and session.writes:
-            run.truncate_metrics(run_dir, *((state["stage"], state["epoch"]) if state else (rundir.STAGES[0], 0)))
+            rundir.truncate_metrics(run_dir, *((state["stage"], state["epoch"]) if state else (rundir.STAGES[0], 0)))
         for event in _stages(session):
             if session.writes:
                 yield event
@@ -132,7 +133,7 @@ def _stages(session: _Session) -> Iterator[Event]:
     yield from _train_student(session, learner, teacher)
     models["student"] = learner.model
     if session.writes:
-        summary = summarise(material, models, session.report, session.fabric.device)
+        summary = summarise(material, models, session.selections, session.fabric.device)
         plots.plot_run(rundir.read_metrics(session.folder), summary, material.dataset.labels, session.folder / "plots")
         rundir.write_summary(session.folder, summary)
         yield Finished(session.folder, summary)
@@ -141,19 +142,22 @@ def _stages(session: _Session) -> Iterator[Event]:
 def _train_teacher(session: _Session, config: AnyTeacher, teacher: Teacher) -> Generator[Event, None, None]:
     """Load a trained teacher, or train it: on the labels alone, sensors on the class names too."""
     trained = session.folder / rundir.TEACHER
-    if "teacher" in session.report:
-        load_trained(teacher, trained)  # the interrupted run had finished it
+    if "teacher" in session.selections:
+        # The interrupted run had finished it.
+        load_trained(teacher, trained, f"restore the file, or remove {session.folder / rundir.STATE} to start again")
     elif session.teacher_run is not None:
-        session.report["teacher"] = run.same_teacher(
+        session.selections["teacher"] = run.same_teacher(
             session.teacher_run, session.recipe, session.material.fingerprints["teacher"]
         )
-        load_trained(teacher, session.teacher_run / rundir.TEACHER)
+        load_trained(teacher, session.teacher_run / rundir.TEACHER, f"remove the run {session.teacher_run}")
     elif config.weights is not None:
         take_weights(teacher, config.weights, config, session.material.dataset.labels)
-        session.report["teacher"] = {"selected_epoch": 0, "selected_by": f"weights {config.weights}", "seconds": 0.0}
+        session.selections["teacher"] = Selection(
+            selected_epoch=0, selected_by=f"weights {config.weights}", seconds=0.0
+        )
     else:
         learner = teacher.learner(config, session.material.class_vectors)
-        session.report["teacher"] = yield from _fit(session, "teacher", learner, None)
+        session.selections["teacher"] = yield from _fit(session, "teacher", learner, None)
     if session.writes:
         run.save_weights(trained, teacher.state_dict(), weights_metadata(config))
     teacher.requires_grad_(False)
@@ -164,7 +168,7 @@ def _train_teacher(session: _Session, config: AnyTeacher, teacher: Teacher) -> G
 
 def _train_student(session: _Session, learner: Learner, teacher: Teacher | None) -> Generator[Event, None, None]:
     """Train the student on labels and teacher (Alg. 1 of the MGCAM paper)."""
-    session.report["student"] = yield from _fit(session, "student", learner, teacher)
+    session.selections["student"] = yield from _fit(session, "student", learner, teacher)
     if session.writes:
         run.save_weights(session.folder / rundir.STUDENT, learner.model.state_dict())
     learner.model.eval()
@@ -172,8 +176,8 @@ def _train_student(session: _Session, learner: Learner, teacher: Teacher | None)
 
 def _fit(
     session: _Session, name: str, learner: LabelLearner, teacher: Teacher | None
-) -> Generator[Event, None, dict[str, Any]]:
-    """Train one stage; afterwards its model holds the selected weights. Returns what the summary says of the stage."""
+) -> Generator[Event, None, Selection]:
+    """Train one stage; afterwards its model holds the selected weights. Returns which they are."""
     fabric, material, recipe = session.fabric, session.material, session.recipe
     stage = material.stage(name)
     step = Step(fabric, learner, stage, teacher)
@@ -219,34 +223,35 @@ def _fit(
             yield StepDone(name, epoch, number, values, pace)
         spent = time.perf_counter() - start
 
+        checks.check_weights(learner, name, epoch, session.folder)  # before they are judged or saved
+        judged = None
         share_statistics(fabric, learner)
         accuracy, *means = averaged(fabric, right / seen_clips, *(value / number for value in sums.values()))
-        line: dict[str, Any] = {
-            "stage": name,
-            "epoch": epoch,
-            "losses": dict(zip(sums, means, strict=True)),
-            "train_accuracy": accuracy,
-            "learning_rate": rate,
-            "seconds": round(spent, 3),
-            "clips_per_second": round(seen_clips * fabric.world_size / spent, 2),
-            "validation": None,
-        }
         if validation is not None:
-            line["validation"] = scores.brief(*scores.predict(learner.model, validation, fabric.device))
-            if line["validation"]["accuracy"] >= best["score"]:  # of equals the later one, trained at a lower rate
+            judged = scores.brief(*scores.predict(learner.model, validation, fabric.device))
+            if judged.accuracy >= best["score"]:  # of equals the later one, trained at a lower rate
                 weights = {key: value.detach().clone() for key, value in learner.model.state_dict().items()}
-                best = {"epoch": epoch, "score": line["validation"]["accuracy"], "model": weights}
+                best = {"epoch": epoch, "score": judged.accuracy, "model": weights}
+        line = MetricsLine(
+            stage=name,
+            epoch=epoch,
+            losses=dict(zip(sums, means, strict=True)),
+            train_accuracy=accuracy,
+            learning_rate=rate,
+            seconds=round(spent, 3),
+            clips_per_second=round(seen_clips * fabric.world_size / spent, 2),
+            validation=judged,
+        )
         seconds += spent
-        checks.check_weights(learner, name, epoch, session.folder)
         if session.writes:
-            run.append_metrics(session.folder, line)  # before the state: a resume drops a line too many
+            rundir.append_metrics(session.folder, line)  # before the state: a resume drops a line too many
             _save(session, name, epoch, step, best, seconds)
         yield EpochDone(name, epoch, line)
 
     if validation is None:
-        return {"selected_epoch": stage.epochs, "selected_by": "last epoch", "seconds": round(seconds, 1)}
+        return Selection(selected_epoch=stage.epochs, selected_by="last epoch", seconds=round(seconds, 1))
     learner.model.load_state_dict(best["model"])
-    return {"selected_epoch": best["epoch"], "selected_by": "validation accuracy", "seconds": round(seconds, 1)}
+    return Selection(selected_epoch=best["epoch"], selected_by="validation accuracy", seconds=round(seconds, 1))
 
 
 def _save(session: _Session, name: str, epoch: int, step: Step, best: dict[str, Any], seconds: float) -> None:
@@ -260,7 +265,7 @@ def _save(session: _Session, name: str, epoch: int, step: Step, best: dict[str, 
         "optimiser": step.optimiser.state_dict(),
         "best": best,
         "seconds": seconds,
-        "report": session.report,
+        "report": {stage: kept.model_dump() for stage, kept in session.selections.items()},
     }
     run.save_state(session.folder, state)
 

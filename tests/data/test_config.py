@@ -8,7 +8,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from kd_edge.data import DataConfig, NtuRgbdData, PkuMmdData, SyntheticData, UtdMhadData, open_dataset
-from kd_edge.errors import DataError
+from kd_edge.errors import ConfigError, DataError
 
 
 def test_the_kind_chooses_the_configuration() -> None:
@@ -54,6 +54,19 @@ def test_video_sets_with_their_settings(
     assert ntu.content_key(ntu.samples[0], "rgb").endswith("-h32")
     memos = sorted(p.name for p in (ntu_tree.parent / "cache").iterdir())
     assert memos == ["hashes.jsonl", "sampled-hashes.jsonl"]
+
+
+@pytest.mark.usefixtures("no_home")
+def test_without_a_home_hashes_are_remembered_in_memory_only(ntu_tree: Path, pku_tree: Path, small_utd: Path) -> None:
+    ntu, pku, utd = (
+        open_dataset(config)
+        for config in (NtuRgbdData(root=ntu_tree), PkuMmdData(root=pku_tree), UtdMhadData(root=small_utd))
+    )
+    for dataset, modality in ((ntu, "rgb"), (pku, "rgb"), (utd, "depth")):
+        key = dataset.content_key(dataset.samples[0], modality)
+        assert key == dataset.content_key(dataset.samples[0], modality)
+    with pytest.raises(ConfigError, match=r"^~/data: no home folder is known"):
+        open_dataset(UtdMhadData(root=Path("~/data")))
 
 
 def test_settings_out_of_range() -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from kd_edge import artifact
+from kd_edge import artifact, metrics
 from kd_edge.data import Sample, Split, SyntheticData, open_dataset
-from kd_edge.engines import open_clip_engine, open_engine
+from kd_edge.engines import open_engine
 from kd_edge.errors import ArtifactError, DataError
 from kd_edge.evaluate import clips as evaluate
 from kd_edge.models import ModelConfig
@@ -37,6 +37,17 @@ def test_the_average_precision_of_a_class_falls_with_a_wrong_clip_above_a_right_
     assert score.map == pytest.approx((1 / 2 + (1 + 2 / 3) / 2) / 2)
 
 
+def test_the_figures_are_those_of_a_summary() -> None:
+    """Of an absent class's answer, too; one function gives both."""
+    logits = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
+    truth = np.random.default_rng(1).integers(0, 5, 40)  # class 5 is never true
+    assert 5 in logits.argmax(1)
+    names = tuple("abcdef")
+    score, figures = evaluate.clip_score(logits, truth, 1.5), metrics.figures(logits, truth, names, temperature=1.5)
+    for name in ("accuracy", "macro_f1", "top5", "map", "ece"):
+        assert getattr(score, name) == figures[name], name
+
+
 def test_confusion_and_figures_come_out_of_an_evaluation(tmp_path: Path) -> None:
     """The bundled student on a few generated clips: the figures must agree with each other."""
     bundled = artifact.load(artifact.BUNDLED)
@@ -57,14 +68,14 @@ def test_confusion_and_figures_come_out_of_an_evaluation(tmp_path: Path) -> None
 def test_the_clip_answer_is_the_engines_own_on_the_sampled_frames() -> None:
     bundled = artifact.load(artifact.BUNDLED)
     assert bundled.golden is not None
-    binding = open_engine(bundled).bind(1)
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 255, (8, 120, 160), dtype=np.uint8)
     clip = Clip(frames, np.arange(8, dtype=np.int64) * 290_000_000)
-    first = evaluate.clip_logits(binding, clip, bundled.manifest)
-    again = evaluate.clip_logits(binding, clip, bundled.manifest)
+    with open_engine(bundled) as engine:
+        first = evaluate.clip_logits(engine, clip, bundled.manifest)
+        again = evaluate.clip_logits(engine, clip, bundled.manifest)
+        other = evaluate.clip_logits(engine, Clip(frames[::-1].copy(), clip.stamps_ns), bundled.manifest)
     np.testing.assert_array_equal(first, again)  # nothing is left over from the clip before
-    other = evaluate.clip_logits(binding, Clip(frames[::-1].copy(), clip.stamps_ns), bundled.manifest)
     assert np.abs(first - other).max() > 1e-3  # the order of the frames matters to this head
 
 
@@ -110,8 +121,6 @@ def test_a_student_that_cannot_stream_is_judged_by_its_clips(tmp_path: Path) -> 
     assert result.clip.accuracy == pytest.approx(np.mean(right))
     with pytest.raises(ArtifactError, match=r"TSM in both directions.*temporal = 'tsm_causal'"):
         evaluate.evaluate(run, streaming=True)
-    with pytest.raises(ArtifactError, match=r"holds a step graph\. Expected a clip graph"):
-        open_clip_engine(artifact.load(artifact.BUNDLED))
 
 
 def test_a_split_whose_test_clips_were_trained_on_is_refused() -> None:

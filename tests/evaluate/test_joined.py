@@ -15,6 +15,12 @@ def test_a_clip_without_a_label_is_wrong_and_no_classs_prediction() -> None:
     assert score.macro_f1 == pytest.approx((1 + 2 / 3) / 2)  # class 2 has no sample
 
 
+def test_an_answer_of_an_absent_class_counts_as_in_a_summary() -> None:
+    labels, guesses = np.array([0, 0]), np.array([0, 3])
+    assert joined.score_of(labels, guesses, 4) == joined.Score(2, 0.5, pytest.approx(1 / 3))
+    assert joined.score_of(labels, np.array([-1, -1]), 4) == joined.Score(2, 0.0, 0.0)
+
+
 def test_clips_are_joined_into_one_stream_and_the_last_label_counts() -> None:
     bundled = artifact.load(artifact.BUNDLED)
     dataset = open_dataset(SyntheticData(clips_per_class=4, subjects=4, seed=11))

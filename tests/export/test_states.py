@@ -14,10 +14,9 @@ from kd_edge import recipes
 from kd_edge.artifact import Artifact
 from kd_edge.data import open_dataset
 from kd_edge.engines import carry, open_engine
-from kd_edge.errors import ConfigError, ExportError
+from kd_edge.errors import ArtifactError, ConfigError, ExportError
 from kd_edge.evaluate import clip_logits
 from kd_edge.export import Exported, ExportProfile, export, make_reference_artifact
-from kd_edge.export.parity import open_session
 from kd_edge.models import ModelConfig
 from kd_edge.models.saved import SavedStudent
 from kd_edge.preprocess import PercentileWindow, Preprocess, recorded_input
@@ -51,7 +50,7 @@ def shape_of(value: onnx.ValueInfoProto) -> list[str | int]:
 
 
 def step_through(artifact: Artifact, clips: np.ndarray) -> np.ndarray:
-    """Logits (B, K) of clips (B, T, C, S, S), stepped as a batch from zero states."""
+    """Logits (B, K) of clips (B, T, C, S, S), stepped as a batch from zero states, the past rolling along."""
     binding = open_engine(artifact).bind(len(clips))
     for frame in clips.swapaxes(0, 1):
         binding.frame[:] = frame
@@ -82,6 +81,7 @@ def test_steps_from_a_reset_are_the_clip_model_in_every_batch(causal: Trained, b
         expected = causal.student.model(torch.from_numpy(clips)).numpy()
     found = step_through(causal.exported.artifact, clips)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * max(1, np.abs(expected).max()))
+    np.testing.assert_array_equal(open_engine(causal.exported.artifact).run_clip(clips), found)
     still = step_through(causal.exported.artifact, clips[:, :1].repeat(8, axis=1))
     assert np.abs(still - found).max() > 1e-2  # the frames before do matter
 
@@ -99,12 +99,12 @@ def test_export_compared_real_clips_and_the_golden_clip(causal: Trained) -> None
 def test_evaluate_steps_each_clip_from_a_reset(causal: Trained) -> None:
     dataset = open_dataset(DATA)
     samples = dataset.split("subjects").test[:3]
-    binding = open_engine(causal.exported.artifact).bind(1)
+    engine = open_engine(causal.exported.artifact)
     for sample in [*samples, samples[0]]:
         clip = dataset.open(sample, "nir")
         with torch.inference_mode():
             expected = causal.student.model(torch.from_numpy(causal.student.network_input(clip))[None])[0].numpy()
-        found = clip_logits(binding, clip, causal.exported.artifact.manifest)
+        found = clip_logits(engine, clip, causal.exported.artifact.manifest)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * max(1, np.abs(expected).max()))
 
 
@@ -166,8 +166,10 @@ def test_bidirectional_student_exports_as_a_clip_only(tmp_path: Path) -> None:
     clips = np.random.default_rng(0).normal(size=(3, 8, 3, 32, 32)).astype(np.float32)
     with torch.inference_mode():
         expected = SavedStudent.load(run).model(torch.from_numpy(clips)).numpy()
-    found = open_session(whole.artifact.path.read_bytes()).run(["logits"], {"clip": clips})[0]
+    found = open_engine(whole.artifact).run_clip(clips)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * max(1, np.abs(expected).max()))
+    with pytest.raises(ArtifactError, match=r"is a clip graph\. Expected a streaming step\. Fix: .*--graph step"):
+        Recognizer.load(whole.artifact)
 
 
 def test_relations_stream_without_states(tmp_path: Path) -> None:

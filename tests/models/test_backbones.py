@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from kd_edge.errors import ConfigError, TrainingError
 from kd_edge.models import ModelConfig, build_backbone, build_model
-from kd_edge.models.backbones import start_from_motion
+from kd_edge.models.backbones import imagenet_state, start_from_motion
 
 
 def test_torchvision_weights_load_and_give_torchvisions_features(tmp_path: Path) -> None:
@@ -34,6 +34,18 @@ def test_one_channel_equals_the_same_image_three_times(name: str, tmp_path: Path
     gray = torch.randn(1, 1, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(one(gray), three(gray.expand(1, 3, 64, 64)), rtol=1e-4, atol=1e-5)
+
+
+def test_a_stack_of_colour_frames_is_seen_in_colour(tmp_path: Path) -> None:
+    """Three equal frames give what the one colour image gave; swapped colours give something else."""
+    three = build_backbone("tiny", in_channels=3).eval()
+    save_file(three.state_dict(), tmp_path / "w.safetensors")
+    nine = build_backbone("tiny", in_channels=9, weights=tmp_path / "w.safetensors").eval()
+    image = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(nine(image.repeat(1, 3, 1, 1)), three(image), rtol=1e-4, atol=1e-5)
+        swapped = nine(image.flip(1).repeat(1, 3, 1, 1))
+    assert not torch.allclose(swapped, three(image), rtol=1e-2)
 
 
 def test_unknown_backbone_names_the_close_one() -> None:
@@ -104,3 +116,19 @@ def test_motion_start_is_blind_to_a_still_scene_in_half_of_the_filters(frame_cha
     assert at_rest[:4].max() < 1e-6
     assert at_rest[4:].min() > 1e-3
     assert in_motion.min() > 1e-3
+
+
+@pytest.mark.usefixtures("no_home")
+def test_without_a_home_downloads_go_below_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch would make a folder named ~ in the current one."""
+    asked = []
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda url, **how: asked.append(how) or {})
+    monkeypatch.delenv("TORCH_HOME", raising=False)
+    with pytest.raises(ConfigError, match="no folder for the cache"):
+        imagenet_state("resnet18")
+    monkeypatch.setenv("KD_EDGE_CACHE", str(tmp_path))
+    imagenet_state("resnet18")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    imagenet_state("resnet18")
+    usual = {"progress": False, "check_hash": True, "weights_only": True}
+    assert asked == [usual | {"model_dir": f"{tmp_path}/imagenet"}, usual]

@@ -58,7 +58,7 @@ def write_run(folder: Path, *, temporal: str = "tconv", epochs: int = 0, **recip
             teacher = SensorTeacher(resolved.teacher, formats, len(dataset.labels))
             runs.save_weights(folder / rundir.TEACHER, teacher.state_dict())
     for line in LINES[:epochs]:
-        runs.append_metrics(folder, line)
+        rundir.append_metrics(folder, rundir.MetricsLine(**line))
     spec = {
         "model": model,
         "preprocess": preprocess.model_dump(mode="json"),
@@ -71,10 +71,8 @@ def write_run(folder: Path, *, temporal: str = "tconv", epochs: int = 0, **recip
         "split": "subjects",
     }
     protocol = {"skipped": {"a9_s9_t9": "a9_s9_t9_ir.avi ends after 3 frames"}}
-    rundir.write_summary(
-        folder,
-        {"complete": True, "recipe": {"name": "thin"}, "protocol": protocol, "student_model": spec, "temperature": 1.5},
-    )
+    summary = {"complete": True, "recipe": {"name": "thin"}, "protocol": protocol, "student_model": spec}
+    rundir.write_summary(folder, rundir.Summary(**summary, temperature=1.5))
     return folder
 
 

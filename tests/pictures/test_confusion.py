@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -11,14 +10,15 @@ import pytest
 
 from kd_edge.errors import DataError
 from kd_edge.pictures.confusion import ConfusedPair, confused_pairs, confusion_of, draw_confusion
+from kd_edge.rundir import Summary
 
 LABELS = ("drop", "sitting down", "standing up")
 
 
-def summary(counts: list[list[int]], labels: tuple[str, ...] = LABELS) -> dict[str, Any]:
+def summary(counts: list[list[int]], labels: tuple[str, ...] = LABELS) -> Summary:
     right = float(np.trace(np.array(counts)) / np.sum(counts))
     test = {"accuracy": right, "per_class": dict.fromkeys(labels, 0.0), "confusion": counts}
-    return {"stages": {"student": {"backbone": "resnet18", "modality": "ir", "test": test}}}
+    return Summary(stages={"student": {"backbone": "resnet18", "modality": "ir", "test": test}})
 
 
 NOW = summary([[10, 0, 0], [1, 38, 11], [0, 4, 16]])
@@ -59,6 +59,9 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
         confusion_of(NOW, "studnt", Path("runs/now"))
     with pytest.raises(DataError, match=r"shape \(1, 1\) for 3 classes"):
         confusion_of(summary([[1]]), "student", Path("runs/now"))
+    untested = Summary(stages={"teacher": {"test": None}})
+    with pytest.raises(DataError, match="the teacher of run runs/now was not tested"):
+        confusion_of(untested, "teacher", Path("runs/now"))
     assert not list(tmp_path.iterdir())
 
 

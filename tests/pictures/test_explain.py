@@ -18,8 +18,9 @@ from kd_edge.data.synthetic.dataset import Synthetic
 from kd_edge.errors import ConfigError, DataError, ExportError, KdEdgeError
 from kd_edge.models.saved import SavedStudent
 from kd_edge.pictures.cam import draw_cam
-from kd_edge.pictures.explain import explain, folder_name, wrong_views
+from kd_edge.pictures.explain import _draw_curves, explain, folder_name, wrong_views
 from kd_edge.pictures.view import look
+from kd_edge.rundir import METRICS, Protocol
 from tests.pictures.conftest import DATA, picture, view_of, write_run
 
 PICTURES = ("cam.png", "gaf.png", "curves.png")
@@ -190,18 +191,21 @@ def test_a_held_out_clip_is_a_validation_clip(run: Path) -> None:
     sample, test = split.train[0], split.test[0]
     view = look(student, dataset, sample)
 
+    def held_out(**protocol: list[str]) -> SavedStudent:
+        return replace(student, summary=student.summary.model_copy(update={"protocol": Protocol(**protocol)}))
+
     def side(sample: Sample, **protocol: list[str]) -> str:
-        changed = replace(student, summary=student.summary | {"protocol": protocol})
-        return replace(view, student=changed, sample=sample).side
+        return replace(view, student=held_out(**protocol), sample=sample).side
 
     assert side(sample, validation_subjects=[sample.subject]) == "validation clip"
     assert side(sample, validation_trials=[sample.trial]) == "validation clip"
     assert side(sample, validation_subjects=["nobody"], validation_trials=[]) == "training clip"
     assert side(test, validation_trials=[test.trial]) == "test clip", "whatever else it is"
-    assert (
-        "(validation clip)"
-        in replace(
-            view,
-            student=replace(student, summary=student.summary | {"protocol": {"validation_subjects": [sample.subject]}}),
-        ).title
-    )
+    assert "(validation clip)" in replace(view, student=held_out(validation_subjects=[sample.subject])).title
+
+
+def test_damaged_metrics_cost_their_picture_only(tmp_path: Path) -> None:
+    (tmp_path / METRICS).write_text("[]\n")
+    why = _draw_curves(tmp_path, tmp_path / "curves.png")
+    assert why.startswith(f"line 1 of {tmp_path / METRICS} is damaged (")
+    assert [path.name for path in tmp_path.iterdir()] == [METRICS]

@@ -12,21 +12,57 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "runtime"
 
 
-@pytest.mark.parametrize("name", sorted(p.name for p in (FOLDER / "examples").glob("*.py")))
-@pytest.mark.parametrize(  # with this seed the tiny model does not say "throw" all the time, for which a robot halts
-    "camera", ["synthetic:?height_px=48&width_px=64&seed=1", "synthetic:?realtime=false&frames=60&seed=1"]
-)
-def test_example(make_model, tmp_path, name, camera):
+NAMES = sorted(p.name for p in (FOLDER / "examples").glob("*.py"))
+CAMERA = "synthetic:?height_px=48&width_px=64&seed=1"
+"""With this seed the tiny model does not say "throw" all the time, for which a robot halts."""
+
+
+def command(name, model, camera, seconds):
+    return [sys.executable, str(FOLDER / "examples" / name), "--model", model, "--camera", camera, "--seconds", seconds]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_example_ends_with_the_recording(make_model, tmp_path, name):
     model, _ = make_model()
     done = subprocess.run(
-        [sys.executable, FOLDER / "examples" / name, "--model", model, "--camera", camera, "--seconds", "2.5"],
-        capture_output=True, text=True, timeout=30, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        command(name, model, f"{CAMERA}&realtime=false&frames=60", "3600"),
+        capture_output=True, text=True, timeout=110, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
-    assert lines[0].split()[0] in ("halt", "warming", "stale")
-    if "realtime=false" not in camera or name != "control_loop.py":
-        assert any(line.split()[0] in ("drive", "ok", "degraded") for line in lines), done.stdout
+    words = [line.split()[0] for line in done.stdout.splitlines()]
+    assert words[0] in ("halt", "warming")
+    # its stamps are its own: to a robot whose clock is another one its labels are old
+    assert set(words) <= ({"halt"} if name == "control_loop.py" else {"warming", "ok", "degraded", "..."})
+    assert name == "control_loop.py" or "ok" in words
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_example_ends_after_so_many_seconds(make_model, tmp_path, name):
+    model, _ = make_model()
+    done = subprocess.run(
+        command(name, model, CAMERA, "0.5"),
+        capture_output=True, text=True, timeout=110, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_example_labels_a_live_camera(make_model, tmp_path, name):
+    """On a busy machine that may take a while: it goes on until it did."""
+    model, _ = make_model()
+    with subprocess.Popen(
+        command(name, model, CAMERA, "3600"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    ) as process:  # fmt: skip
+        words = []
+        for line in process.stdout:
+            words.append(line.split()[0])
+            if words[-1] in ("drive", "ok", "degraded"):
+                break
+        process.terminate()
+        assert process.stderr.read() == ""
+    assert words[0] in ("halt", "warming", "stale")
+    assert words[-1] in ("drive", "ok", "degraded")
 
 
 def test_readme_names_every_file():

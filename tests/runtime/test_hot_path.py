@@ -9,6 +9,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from kd_edge.crop import ForegroundRegion
 from kd_edge.preprocess import PercentileWindow, Preprocess
 from kd_edge.runtime import Recognizer
 
@@ -19,6 +20,10 @@ KINDS = {
     "96 px motion stack": Preprocess(resize_px=96, input_px=96, motion_offsets_ms=(0, 70, 140)),
     "96 px percentile motion stack": Preprocess(
         resize_px=96, input_px=96, motion_offsets_ms=(0, 70, 140), window=PercentileWindow()
+    ),
+    "96 px foreground": Preprocess(resize_px=110, input_px=96, region=ForegroundRegion(low=100)),
+    "96 px foreground motion stack": Preprocess(
+        resize_px=110, input_px=96, motion_offsets_ms=(0, 70, 140), region=ForegroundRegion(low=100)
     ),
 }
 

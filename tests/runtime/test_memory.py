@@ -99,8 +99,11 @@ def test_window_of_one_segment_needs_no_past():
 
 def push(history: MotionHistory, stamp_ms: float) -> tuple[list[float], int] | None:
     history.append(round(stamp_ms * MS))[:] = stamp_ms
-    stack = history.planes()
-    return None if stack is None else ([round(float(p[0, 0])) for p in stack[0]], stack[1] // MS)
+    stack = history.stack()
+    if stack is None:
+        return None
+    assert stack.stamp_ns == round(stamp_ms * MS)
+    return [round(float(p[0, 0])) for p in stack.planes], stack.late_ns // MS
 
 
 def test_motion_history_takes_the_planes_nearest_to_their_moments():
@@ -108,8 +111,15 @@ def test_motion_history_takes_the_planes_nearest_to_their_moments():
     results = [push(history, k * 100 / 3) for k in range(8)]
     assert results[:4] == [None] * 4  # 0 .. 100 ms: 140 ms are not there yet (within 35 ms)
     # at 133 ms: 63 -> 67, -7 -> 0;  at 167 ms: 97 -> 100, 27 -> 33
-    assert results[4] == ([133, 67, 0], 6)
-    assert results[5] == ([167, 100, 33], 6)
+    assert results[4] == ([133, 67, 0], 0)
+    assert results[5] == ([167, 100, 33], 0)
+
+
+def test_motion_history_says_how_late_a_plane_is():
+    history = MotionHistory((0, 70), (4, 4), longest_gap_ns=150 * MS)
+    assert push(history, 0) is None
+    assert push(history, 120) == ([120, 0], 15)  # 50 ms from its moment, half a step of 70 ms is tolerated
+    assert push(history, 155) == ([155, 120], 0)
 
 
 def test_motion_history_starts_anew_after_a_gap():
@@ -128,6 +138,31 @@ def test_motion_history_is_bounded_at_any_frame_rate():
     for k in range(5000):
         result = push(history, float(k))
     assert result is not None
-    planes, error_ms = result
-    assert planes[0] == 4999
-    assert error_ms <= 11  # thinned to a plane every 11 ms
+    planes, late_ms = result
+    assert (planes[0], late_ms) == (4999, 0)
+    assert np.abs(np.subtract(planes[1:], (4929, 4859))).max() <= 11  # thinned to a plane every 11 ms
+
+
+def test_a_stack_of_the_frame_alone_is_never_too_short():
+    history = MotionHistory((0,), (2, 2), longest_gap_ns=150 * MS)
+    assert [push(history, stamp) for stamp in (0, 30, 5000)] == [([0], 0), ([30], 0), ([5000], 0)]
+
+
+def test_a_window_of_one_segment_is_always_full():
+    ring = FeatureRing(segments=1, spacing_ns=100, feature_size=1)
+    ring.clear("reconnect")
+    assert ring.gather(0, np.zeros((0, 1), np.float32)) == 0
+    assert ring.cause == "gap"
+
+
+def test_the_window_says_why_it_is_not_full():
+    ring = FeatureRing(segments=2, spacing_ns=100, feature_size=1)
+    feature, out = np.zeros(1, np.float32), np.zeros((1, 1), np.float32)
+    causes = [ring.cause]
+    for stamp, cut in ((0, ""), (100, ""), (400, ""), (450, "reconnect"), (500, ""), (600, "")):
+        if cut:
+            ring.clear(cut)
+        full = ring.gather(stamp, out) is not None
+        ring.append(stamp, feature)
+        causes.append(f"{full} {ring.cause}")
+    assert causes == ["start", "False start", "True gap", "False gap", "False reconnect", "True gap", "True gap"]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from kd_edge.artifact import GoldenClip
-from kd_edge.errors import ArtifactError, CameraError
+from kd_edge.engines import open_engine
+from kd_edge.errors import ArtifactError, CameraError, EngineError
 from kd_edge.preprocess import (
     FixedWindow,
     PercentileWindow,
@@ -331,6 +332,25 @@ def test_fallback_engine_degrades_labels(make_model, noise):
         prediction = recognizer.push(frame, k * 100 * MS)
     assert prediction.state is LabelState.DEGRADED
     assert prediction.reason == recognizer.engine.fallback_reason
+
+
+def test_closed_with_its_block_or_when_loading_fails(make_model, noise, monkeypatch):
+    path, step = make_model()
+    with Recognizer.load(path) as recognizer:
+        assert recognizer.push(noise(1)[0], 0) is not None
+    with pytest.raises(EngineError, match="the engine is closed"):
+        recognizer.push(noise(1)[0], 1)
+    opened = []
+
+    def keeping(artifact, **options):
+        opened.append(open_engine(artifact, **options))
+        return opened[0]
+
+    monkeypatch.setattr("kd_edge.runtime.recognizer.open_engine", keeping)
+    with pytest.raises(ArtifactError, match="self-test"):
+        Recognizer.load(make_model(golden_clip(step, noise(9), 1e-4, shift=0.5))[0])
+    with pytest.raises(EngineError, match="the engine is closed"):
+        opened[0].bind(1)
 
 
 def test_thousands_of_frames(make_model, noise):

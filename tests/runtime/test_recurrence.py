@@ -19,6 +19,7 @@ from kd_edge.errors import ArtifactError
 from kd_edge.preprocess import Preprocess
 from kd_edge.runtime import Recognizer
 from kd_edge.runtime.recurrence import Recurrence
+from kd_edge.runtime.source import SourceState
 from kd_edge.types import LabelState
 
 from .conftest import tiny_manifest
@@ -142,8 +143,11 @@ def test_steps_of_a_steady_camera_never_look_like_a_gap(period, jitter, spacing,
     states = tuple(np.zeros((1, *s.shape), np.float32) for s in STATES)
     steps = []
     for stamp in stamps.astype(np.int64).tolist():
-        if clock.is_due(stamp):
-            assert clock.begin(stamp, states, 0)
+        clock.see(stamp)
+        if clock.is_due:
+            assert clock.is_due  # asking changes nothing
+            assert clock.begin(states, 0)
+            assert not clock.is_due  # no frame makes two steps
             steps.append(stamp / MS)
     distances = np.diff(steps)
     assert distances.max(initial=0) <= 1.5 * spacing
@@ -246,6 +250,44 @@ def test_the_golden_clip_is_stepped_from_zero_states(tmp_path, noise):
         Recognizer.load(stateful(tmp_path, wrong)[0])
 
 
+def test_every_segment_of_the_golden_clip_makes_a_step_whatever_its_frames_rate(tmp_path, noise):
+    """A live camera's grid starts with its first frame: the frames nearest to 226 and 500 ms come too early for it."""
+    _, step = stateful(tmp_path)
+    frames = noise(11, (16, 16))
+    stamps_ns = np.array([24, 75, 125, 176, 226, 276, 326, 376, 420, 460, 500]) * MS
+    golden = GoldenClip(frames, stamps_ns, step.logits(frames[[0, 4, 10]]).astype(np.float32), 1e-4)
+    recognizer = Recognizer.load(stateful(tmp_path, golden)[0])
+    assert recognizer.self_test_error < 1e-5
+    assert list(pushed(recognizer, frames, stamps_ns / MS)) == [0, 5]
+
+
+def test_no_step_without_a_frame():
+    clock = Recurrence(tiny_manifest(states=STATES))
+    states = tuple(np.zeros((1, *s.shape), np.float32) for s in STATES)
+    assert not clock.is_due
+    with pytest.raises(RuntimeError, match="a step without a frame"):
+        clock.begin(states, 0)
+    clock.see(0)
+    assert clock.is_due
+    clock.reset()
+    assert not clock.is_due  # until the next frame
+
+
+def test_every_frame_counts_whether_it_can_be_encoded_or_not():
+    """The camera's period is known before the motion history is full."""
+    spec = Preprocess(resize_px=16, input_px=16, motion_offsets_ms=(0, 70, 140))
+    state = SourceState(tiny_manifest(states=STATES, preprocess=spec, clip_seconds=1.0))
+    frame = np.zeros((16, 16), np.uint8)
+    for k in range(4):
+        state.observe(frame, k * 33 * MS)
+        assert not state.is_due
+    assert state._steps._period_ns == 33 * MS
+    with pytest.raises(RuntimeError, match="without a frame that can be encoded"):
+        state.begin(None, 0)
+    state.observe(frame, 4 * 33 * MS)
+    assert state.is_due
+
+
 def test_steady_state_allocates_no_frame_sized_buffer(tmp_path, noise):
     path, _ = stateful(tmp_path, preprocess=Preprocess(resize_px=96, input_px=96))
     recognizer = Recognizer.load(path)
@@ -269,7 +311,7 @@ def test_steady_state_allocates_no_frame_sized_buffer(tmp_path, noise):
     ("states", "message"),
     [
         ((STATES[0], StateSpec(name="last", shape=(2, 2, 2))), "has state_in_1 "),
-        ((*STATES, StateSpec(name="more", shape=(1,))), "has state_in_2 None"),
+        ((*STATES, StateSpec(name="more", shape=(1,))), "has no state_in_2"),
         (STATES[:1], "has input state_in_1, which its manifest does not name"),
     ],
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kd_edge.crop import ForegroundRegion
-from kd_edge.preprocess import FixedWindow, PercentileWindow, Preprocess, recorded_input
+from kd_edge.preprocess import FixedWindow, Normalise, PercentileWindow, Preprocess, recorded_input
 from kd_edge.runtime.source import SourceState
 from kd_edge.types import Clip
 
@@ -35,6 +35,18 @@ def walking(count: int, shape: tuple[int, int], dtype: str) -> np.ndarray:
     return frames
 
 
+def network_input(state: SourceState, spec: Preprocess) -> np.ndarray:
+    assert state.stack is not None
+    shape = (spec.input_channels, spec.input_px, spec.input_px)
+    return Normalise(spec).stack(state.stack.planes, np.empty(shape, np.float32))
+
+
+def is_ready(state: SourceState, frame: np.ndarray, stamp_ns: int) -> bool:
+    """Whether the network input of a frame can be made."""
+    state.observe(frame, stamp_ns)
+    return state.stack is not None
+
+
 @pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("offsets", [(0,), (0, 70), (0, 70, 140)])
 @pytest.mark.parametrize(("dtype", "shape", "resize_px"), [("uint16", (48, 64), 24), ("uint8", (45, 61), 30)])
@@ -50,13 +62,13 @@ def test_the_stream_sees_what_the_recorded_clip_shows(
     stamps = np.arange(24, dtype=np.int64) * 35 * MS
     expected = recorded_input(Clip(frames, stamps), np.arange(24), spec)
     state = SourceState(tiny_manifest(preprocess=spec, dtype=dtype, clip_seconds=1.2))
-    out = np.empty_like(expected[0])
     ready = []
     for k, (frame, stamp) in enumerate(zip(frames, stamps, strict=True)):
-        if state.observe(frame, int(stamp)):
-            state.fill(out)
-            assert np.array_equal(out, expected[k]), k
-            assert state.motion_error_ns == 0
+        state.observe(frame, int(stamp))
+        if state.stack is not None:
+            assert state.is_due
+            assert np.array_equal(network_input(state, spec), expected[k]), k
+            assert (state.stack.stamp_ns, state.stack.late_ns) == (stamp, 0)
             ready.append(k)
     assert ready == list(range(max(0, offsets[-1] // 35 - 1), 24))  # half a step, 35 ms, is tolerated
     whole = spec.model_validate({**spec.model_dump(), "region": {"kind": "frame"}})
@@ -67,17 +79,15 @@ def test_a_restart_and_another_size_forget_the_frames() -> None:
     spec = Preprocess(resize_px=24, input_px=16, motion_offsets_ms=(0, 70), window=WINDOWS["fixed"], region=REGION)
     state = SourceState(tiny_manifest(preprocess=spec, dtype="uint16", clip_seconds=1.2))
     small, large = walking(6, (48, 64), "uint16"), walking(6, (96, 128), "uint16")
-    assert [state.observe(frame, k * 70 * MS) for k, frame in enumerate(small)] == [False] + [True] * 5
+    assert [is_ready(state, frame, k * 70 * MS) for k, frame in enumerate(small)] == [False] + [True] * 5
     state.restart("gap")
-    assert not state.observe(small[0], 1000 * MS)
-    assert state.observe(small[1], 1070 * MS)
-    assert not state.observe(large[0], 1140 * MS)
+    assert not is_ready(state, small[0], 1000 * MS)
+    assert is_ready(state, small[1], 1070 * MS)
+    assert not is_ready(state, large[0], 1140 * MS)
     assert state.cause == "frame size changed from 64x48 to 128x96"
-    assert state.observe(large[1], 1210 * MS)
-    out = np.empty((2, 16, 16), np.float32)
-    state.fill(out)
+    assert is_ready(state, large[1], 1210 * MS)
     expected = recorded_input(Clip(large[:2], np.array([0, 70 * MS])), np.array([1]), spec)[0]
-    assert np.array_equal(out, expected)
+    assert np.array_equal(network_input(state, spec), expected)
 
 
 def test_a_late_plane_is_reported_and_a_gap_starts_anew() -> None:
@@ -85,9 +95,9 @@ def test_a_late_plane_is_reported_and_a_gap_starts_anew() -> None:
     state = SourceState(tiny_manifest(preprocess=spec, dtype="uint16", clip_seconds=1.2))  # longest gap 150 ms
     frames = walking(8, (48, 64), "uint16")
     state.observe(frames[0], 0)
-    assert state.observe(frames[1], 120 * MS)
-    assert state.motion_error_ns == 15 * MS  # 50 ms from its moment, 35 ms are tolerated
-    assert not state.observe(frames[2], 320 * MS)
+    assert is_ready(state, frames[1], 120 * MS)
+    assert state.stack.late_ns == 15 * MS  # 50 ms from its moment, 35 ms are tolerated
+    assert not is_ready(state, frames[2], 320 * MS)
 
 
 def test_steady_state_allocates_no_frame_sized_buffer() -> None:
@@ -115,12 +125,12 @@ def test_host_work(region: str, px: int, offsets: tuple[int, ...], capsys: pytes
     values = {"resize_px": px * 8 // 7, "input_px": px, "motion_offsets_ms": offsets, "region": {"kind": region}}
     state = SourceState(tiny_manifest(preprocess=Preprocess.model_validate(values), clip_seconds=2.4))
     frames = walking(16, (480, 640), "uint8")
-    out = np.empty((len(offsets), px, px), np.float32)
+    normalise, out = Normalise(state._manifest.preprocess), np.empty((len(offsets), px, px), np.float32)
     seconds = []
     for k in range(200):
         started = time.perf_counter()
-        if state.observe(frames[k % 16], k * 33 * MS):
-            state.fill(out)
+        if is_ready(state, frames[k % 16], k * 33 * MS):
+            normalise.stack(state.stack.planes, out)
         seconds.append(time.perf_counter() - started)
     with capsys.disabled():
         median = statistics.median(seconds[50:]) * 1e3

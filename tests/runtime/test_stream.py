@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 
 from kd_edge.errors import ArtifactError, CameraError, DataError, KdEdgeError
 from kd_edge.runtime import Recognizer, stream
-from kd_edge.types import Frame, LabelState
+from kd_edge.runtime.cameras import TimeOuts
+from kd_edge.runtime.stream import LabelStream, StreamOptions
+from kd_edge.types import LabelState
+
+from .conftest import HandCamera, HandClock
+
+MS = 1_000_000
 
 
 @pytest.fixture
@@ -57,87 +64,130 @@ def test_stream_gives_the_recognisers_labels(make_model, clip):
 
 
 def test_realtime_recording(make_model, clip):
+    """However many frames a busy machine drops: none is labelled before its moment, and the last one is never lost."""
     model, _ = make_model()
-    before = time.monotonic()
-    with stream(model=model, camera=f"replay:{clip}?fps=100", realtime=True) as labels:
-        predictions = [p for p in labels if p.state is not LabelState.STALE]
-    assert 0.28 <= time.monotonic() - before < 3
+    with stream(model=model, camera=f"replay:{clip}?fps=100", realtime=True, valid_ms=600_000) as labels:
+        predictions = list(labels)
     assert all(p.emitted_ns >= p.captured_ns for p in predictions)
+    started_ns = predictions[-1].captured_ns - 290 * MS
+    assert [p.captured_ns - started_ns for p in predictions] == [p.frame_id * 10 * MS for p in predictions]
     assert predictions[-1].frame_id == 29
+    statistics = labels.statistics
+    assert (statistics.captured, statistics.dropped + statistics.pushed) == (30, 30)
+    assert LabelState.STALE not in {p.state for p in predictions}
 
 
 def test_synthetic_camera(make_model):
     model, _ = make_model()
-    with stream(model=model, camera="synthetic:?fps=50&height_px=48&width_px=64&frames=40") as labels:
+    uri = "synthetic:?height_px=48&width_px=64&frames=40"
+    with stream(model=model, camera=f"{uri}&realtime=false") as labels:
         predictions = list(labels)
-    good = [p for p in predictions if p.state in (LabelState.OK, LabelState.DEGRADED)]
-    assert good
-    assert good[-1].truth
-    assert good[-1].valid_until_ns == good[-1].captured_ns + 250_000_000
-    assert labels.statistics.fps > 20
+    assert {p.state for p in predictions[12:]} == {LabelState.OK}
+    assert predictions[-1].truth
+    assert predictions[-1].valid_until_ns == predictions[-1].captured_ns + 250 * MS
+    with stream(model=model, camera=f"{uri}&fps=50", valid_ms=600_000) as labels:  # live: frames may be missed
+        predictions = list(labels)
+    assert predictions[-1].frame_id >= 39  # the last may lie beyond, when the ones before it were missed
+    assert all(p.truth and p.emitted_ns >= p.captured_ns for p in predictions)
 
 
-class HandCamera:
-    """A live camera of one's own that falls silent for a while."""
+class HandStream:
+    """A stream whose clock and camera a test moves by hand."""
 
-    name, band, dtype, channels, fps = "hand", "nir", "uint8", 1, 100.0
-    live, can_vanish, ended = True, False, False
+    def __init__(self, model, images, **options):
+        self.clock, self.camera, self.images = HandClock(), HandCamera(), images
+        self.labels = LabelStream(model, self.camera, StreamOptions(**options), self.clock)
 
-    def __init__(self, images, silent_from, silent_seconds):
-        self.images, self.silent_from, self.silent_seconds = images, silent_from, silent_seconds
-        self.count = 0
-        self.open_now = False
+    def __enter__(self):
+        self.labels.__enter__()
+        return self
 
-    def open(self):
-        self.open_now = True
+    def __exit__(self, *error):
+        self.labels.__exit__(*error)
 
-    def close(self):
-        self.open_now = False
+    def frame(self, after_ms, age_ms=0):
+        """The prediction of a frame captured ``age_ms`` ago."""
+        self.give(after_ms, age_ms)
+        return next(self.labels)
 
-    def read(self, timeout_seconds):
-        if self.count == self.silent_from:
-            time.sleep(self.silent_seconds)
-        time.sleep(0.01)
-        self.count += 1
-        return Frame(self.images[self.count % len(self.images)], time.monotonic_ns(), self.count, self.name)
+    def give(self, after_ms, age_ms=0):
+        captured_ns = self.clock.advance(after_ms) - age_ms * MS
+        self.camera.give(self.images[self.camera.count % len(self.images)], captured_ns)
 
-
-def test_stale_labels_while_the_camera_is_silent(make_model, noise):
-    model, _ = make_model()
-    camera = HandCamera(noise(20), silent_from=60, silent_seconds=0.5)
-    predictions = []
-    with stream(model=model, camera=camera, valid_ms=100) as labels:
-        for prediction in labels:
-            predictions.append(prediction)
-            if prediction.frame_id > 75:
-                break
-    assert not camera.open_now
-    stale = [k for k, p in enumerate(predictions) if p.state is LabelState.STALE]
-    assert 3 <= len(stale) <= 6  # one per 100 ms
-    first = predictions[stale[0]]
-    assert first.label is None
-    assert first.frame_id == 60
-    assert first.reason.startswith("no fresh frame for 1")
-    assert first.emitted_ns - first.captured_ns >= 100_000_000
-    assert predictions[stale[-1] + 1].state is LabelState.WARMING
-    assert predictions[stale[-1] + 1].reason.startswith("gap")
-    assert labels.statistics.labels["stale"] == len(stale)
+    def silence(self, ms):
+        self.clock.advance(ms)
+        return next(self.labels)
 
 
-class StuckClockCamera(HandCamera):
-    """Goes on delivering, but its stamps stand still."""
-
-    def read(self, timeout_seconds):
-        frame = super().read(timeout_seconds)
-        self.stamp = getattr(self, "stamp", frame.captured_ns) if self.count > 5 else frame.captured_ns
-        return Frame(frame.image, self.stamp, frame.frame_id, frame.source)
+@pytest.fixture
+def by_hand(make_model, noise):
+    return lambda **options: HandStream(make_model()[0], noise(20), **options)
 
 
-def test_frames_whose_stamps_stand_still_are_not_fresh(make_model, noise):
-    model, _ = make_model()
-    with stream(model=model, camera=StuckClockCamera(noise(20), -1, 0), valid_ms=100) as labels:
-        states = [p.state for p, _ in zip(labels, range(8), strict=False)]
-    assert states[-1] is LabelState.STALE
+def test_stale_labels_while_the_camera_is_silent(by_hand):
+    with by_hand(valid_ms=100) as hand:
+        assert hand.camera.open_now
+        fresh = [hand.frame(10) for _ in range(60)]
+        assert [p.frame_id for p in fresh] == list(range(60))
+        assert {p.state for p in fresh[28:]} == {LabelState.OK}
+        stale = [hand.silence(100), hand.silence(100), hand.silence(150)]
+        assert [p.reason for p in stale] == [f"no fresh frame for {ms} ms" for ms in (100, 200, 350)]
+        assert {(p.state, p.label, p.frame_id, p.captured_ns) for p in stale} == {
+            (LabelState.STALE, None, 59, fresh[-1].captured_ns)
+        }
+        assert [p.emitted_ns - fresh[-1].captured_ns for p in stale] == [100 * MS, 200 * MS, 350 * MS]
+        back = hand.frame(50)
+        assert (back.state, back.frame_id) == (LabelState.WARMING, 60)
+        assert back.reason == "gap: window of 0.4 s not full"
+        statistics = hand.labels.statistics
+    assert not hand.camera.open_now
+    # the oldest segment, 300 ms back, has a frame within 50 ms from frame 25 on, within 25 ms from frame 28 on
+    assert statistics.labels == {"warming": 25 + 1, "degraded": 3, "ok": 32, "stale": 3}
+    assert statistics.fps == pytest.approx(60 / 0.99)  # 61 frames in 590 + 400 ms
+
+
+def test_frames_whose_stamps_stand_still_are_not_fresh(by_hand):
+    with by_hand(valid_ms=100) as hand:
+        assert hand.frame(10).state is LabelState.WARMING
+        for k in range(5):
+            hand.give(30, age_ms=30 * (k + 1))
+        stale = next(hand.labels)
+    assert (stale.state, stale.reason) == (LabelState.STALE, "no fresh frame for 150 ms")
+    assert hand.labels.statistics.pushed == 1
+
+
+def test_a_label_that_comes_too_late_is_stale(by_hand):
+    with by_hand(valid_ms=100) as hand:
+        predictions = [hand.frame(10, age_ms=200) for _ in range(9)]
+        silent = hand.silence(10)  # a frame as old as that does not count as a fresh one
+    assert {(p.state, p.label, p.reason) for p in predictions} == {
+        (LabelState.STALE, None, "labelled 200 ms after its capture")
+    }
+    assert (silent.state, silent.reason) == (LabelState.STALE, "no fresh frame for 210 ms")
+
+
+@pytest.mark.parametrize(("brought", "seconds"), [(None, 1.0), (TimeOuts(read_timeout_ms=50), 0.05)])
+def test_a_camera_of_ones_own_brings_its_time_outs_or_gets_the_usual_ones(by_hand, brought, seconds):
+    hand = by_hand()
+    if brought is not None:
+        hand.camera.timeouts = brought
+    with hand:
+        hand.frame(10)
+    assert hand.camera.asked == {seconds}
+
+
+def test_time_outs_of_another_kind_are_refused(by_hand):
+    hand = by_hand()
+    hand.camera.timeouts = 0.5
+    with pytest.raises(CameraError, match=r"camera hand has timeouts 0\.5\. Expected .*cameras\.TimeOuts"):
+        hand.__enter__()
+    assert not hand.camera.open_now
+
+
+def test_the_options_have_the_functions_defaults():
+    asked = inspect.signature(stream).parameters
+    options = {field.name: field.default for field in dataclasses.fields(StreamOptions)}
+    assert options == {name: p.default for name, p in asked.items() if name not in ("model", "camera")}
 
 
 def test_broken_sink_does_not_disturb(make_model, clip, tmp_path):
@@ -166,28 +216,6 @@ def test_wrong_camera_is_refused_and_closed(make_model, tmp_path, noise):
         next(stream(model=model, camera="synthetic:"))
 
 
-class LateCamera(HandCamera):
-    """Delivers frames that were captured 200 ms ago."""
-
-    def read(self, timeout_seconds):
-        frame = super().read(timeout_seconds)
-        return Frame(frame.image, frame.captured_ns - 200_000_000, frame.frame_id, frame.source)
-
-
-def test_a_label_that_comes_too_late_is_stale(make_model, noise):
-    model, _ = make_model()
-    camera = LateCamera(noise(20), silent_from=-1, silent_seconds=0)
-    predictions = []
-    with stream(model=model, camera=camera, valid_ms=100) as labels:
-        for prediction in labels:
-            predictions.append(prediction)
-            if prediction.frame_id > 60:
-                break
-    assert {p.state for p in predictions} == {LabelState.STALE}
-    assert {p.label for p in predictions} == {None}
-    assert all("ms after its capture" in p.reason or "no fresh frame" in p.reason for p in predictions)
-
-
 @pytest.mark.parametrize("realtime", [False, True])
 def test_damage_in_the_middle_of_a_recording_is_raised(make_model, tmp_path, noise, realtime):
     import cv2
@@ -200,7 +228,8 @@ def test_damage_in_the_middle_of_a_recording_is_raised(make_model, tmp_path, noi
     labels = stream(model=model, camera=f"replay:{tmp_path}/?.png", realtime=realtime)
     with pytest.raises(DataError, match=r"4\.png"), labels:
         seen.extend(labels)
-    assert len([p for p in seen if p.state is not LabelState.STALE]) in (3, 4)
+    good = [p.frame_id for p in seen if p.state is not LabelState.STALE]
+    assert good == [0, 1, 2] if not realtime else set(good) <= {0, 1, 2}  # a live stream may miss some
 
 
 def test_size_change_in_the_middle_is_survived(make_model, tmp_path, noise):
@@ -222,7 +251,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 from kd_edge.runtime.stream import interrupt_on_sigterm, stream
 try:
     with interrupt_on_sigterm(), stream(
-        model=sys.argv[1], camera="synthetic:?height_px=48&width_px=64", sinks=["jsonl:" + sys.argv[2]], notify=True
+        model=sys.argv[1], camera="synthetic:?height_px=48&width_px=64", sinks=["jsonl:" + sys.argv[2]], notify=True,
+        valid_ms=600_000,
     ) as labels:
         for k, prediction in enumerate(labels):
             if k == 5:
@@ -240,17 +270,15 @@ def test_interrupted_stream_leaves_cleanly(make_model, tmp_path, number):
     out = tmp_path / "labels.jsonl"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(5)
+        manager.settimeout(60)
         with subprocess.Popen(
             [sys.executable, "-c", RUN, str(model), str(out)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env=os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify")},
         ) as process:  # fmt: skip
             assert process.stdout.readline() == "running\n"
-            before = time.monotonic()
             process.send_signal(number)
-            stdout, stderr = process.communicate(timeout=10)
-        assert time.monotonic() - before < 2
+            stdout, stderr = process.communicate(timeout=60)
         messages = [manager.recv(64) for _ in range(3)]
     assert (stdout, stderr, process.returncode) == ("closed [] False False False\n", "", 0)
     assert messages[:2] == [b"READY=1", b"WATCHDOG=1"]

@@ -14,11 +14,11 @@ from scipy.io import savemat
 
 from kd_edge import recipes
 from kd_edge.data import open_dataset
+from kd_edge.rundir import read_summary
 from kd_edge.study.classical import check_comparator
 from kd_edge.study.plan import Planned, load_study, plan
 from kd_edge.study.report import report, report_markdown
 from kd_edge.study.runner import run_study
-from kd_edge.study.table import read_summary
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.rehearsal import Rehearsal, rehearse
 from kd_edge.train.teachers.sensors import BLOCKS
@@ -167,16 +167,16 @@ def test_a_row_trains_to_its_end_and_others_are_read_of_its_teachers(
     place.write_text(recipes.to_toml(small(sakdn, utd_tree, tmp_path, *tiny)))
     study, folder = study.model_copy(update={"base": "mini"}), tmp_path / "studies" / "table6"
     list(run_study(plan(study, rows=["sakdn"]), folder, data_root=utd_tree))
-    teacher = read_summary(folder / "sakdn-trials-s0")["stages"]["teacher"]
-    assert teacher["sensors"].keys() == {"accelerometer", "gyroscope"}
+    teacher = read_summary(folder / "sakdn-trials-s0").stages["teacher"]
+    assert teacher.sensors.keys() == {"accelerometer", "gyroscope"}
     lines = {line.name: line.cells["trials"] for line in report(study, folder)}
     for name, figures in (
-        ("acc_sakdn", teacher["sensors"]["accelerometer"]),
-        ("gyo_sakdn", teacher["sensors"]["gyroscope"]),
-        ("multi_sakdn", teacher["test"]),
+        ("acc_sakdn", teacher.sensors["accelerometer"]),
+        ("gyo_sakdn", teacher.sensors["gyroscope"]),
+        ("multi_sakdn", teacher.test),
     ):
-        assert lines[name].values == {0: pytest.approx(100 * figures["accuracy"])}
-        assert 0 < figures["sakdn_f"] <= 1 or figures["accuracy"] == 0
+        assert lines[name].values == {0: pytest.approx(100 * figures.accuracy)}
+        assert 0 < figures.sakdn_f <= 1 or figures.accuracy == 0
     assert lines["acc_sakdn"].published == 97.66
     assert (lines["acc_skdn"].values, lines["acc_skdn"].missing) == ({}, 1)
     text = report_markdown(study, report(study, folder))

@@ -45,7 +45,8 @@ def test_teacher_first_then_student_with_its_losses(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "message"), [(None, "no readable summary.json"), (summary(complete=False), "is not finished")]
+    ("values", "message"),
+    [(None, "it has no summary.json"), (summary(complete=False), "is not finished")],
 )
 def test_only_finished_runs_count(tmp_path: Path, values: dict[str, object] | None, message: str) -> None:
     folder = tmp_path / "run"

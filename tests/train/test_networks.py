@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from kd_edge import recipes
 from kd_edge.errors import TrainingError
-from kd_edge.models.backbones import local_state
+from kd_edge.models.weights import local_state
 from kd_edge.rundir import RECIPE, TEACHER
 from kd_edge.train.given import check_settings, weights_metadata
 from kd_edge.train.recipe import Recipe

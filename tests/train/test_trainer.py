@@ -61,7 +61,7 @@ def test_events_tell_the_story_in_order(tiny: Recipe, tmp_path: Path) -> None:
     steps = [(e.stage, e.epoch, e.step) for e in events if isinstance(e, StepDone)]
     assert steps == [(s, e, k) for s in ("teacher", "student") for e in (1, 2, 3) for k in (1, 2, 3, 4, 5)]
     last = [e for e in events if isinstance(e, EpochDone)][-1]
-    assert set(last.metrics["losses"]) == {"ce", "dkd", "mgcam", "soft_target", "total"}
+    assert set(last.metrics.losses) == {"ce", "dkd", "mgcam", "soft_target", "total"}
     assert torch.get_num_threads() == threads
     assert not torch.are_deterministic_algorithms_enabled()
 
@@ -104,17 +104,18 @@ def test_the_run_directory_is_complete_and_describes_itself(finished: Path) -> N
         "teachers/teacher.safetensors",
     }
     summary = Run.load(finished).summary
-    assert summary["protocol"]["train_samples"] == 30
-    assert summary["protocol"]["test_samples"] == 10
-    student = summary["stages"]["student"]
-    assert (student["epochs"], student["selected_epoch"], student["selected_by"]) == (3, 3, "last epoch")
-    assert student["validation"] is None
-    assert (summary["temperature"], summary["unknown_threshold"]) == (1.0, 0.0)
-    assert "no validation_subjects" in summary["calibrated_on"]
-    confusion = np.array(student["test"]["confusion"])
+    assert summary.protocol.train_samples == 30
+    assert summary.protocol.test_samples == 10
+    student = summary.stages["student"]
+    assert (student.epochs, student.selected_epoch, student.selected_by) == (3, 3, "last epoch")
+    assert student.validation is None
+    assert (summary.temperature, summary.unknown_threshold) == (1.0, 0.0)
+    assert "no validation_subjects" in summary.calibrated_on
+    assert student.test is not None
+    confusion = np.array(student.test.confusion)
     assert confusion.sum() == 10
-    assert student["test"]["accuracy"] == pytest.approx(np.trace(confusion) / 10)
-    assert summary["threads"] == 1
+    assert student.test.accuracy == pytest.approx(np.trace(confusion) / 10)
+    assert summary.threads == 1
     assert len(read_metrics(finished)) == 6
 
 
@@ -127,7 +128,7 @@ def test_the_summary_rebuilds_the_student_and_its_test_accuracy(finished: Path) 
         with torch.no_grad():
             logits = saved.model(torch.from_numpy(saved.network_input(clip))[None])
         right += int(logits.argmax()) == sample.label
-    assert right / 10 == pytest.approx(saved.summary["stages"]["student"]["test"]["accuracy"])
+    assert right / 10 == pytest.approx(saved.summary.stages["student"].test.accuracy)
 
 
 def test_the_same_recipe_gives_the_same_weights_and_another_seed_others(finished: Path, tmp_path: Path) -> None:
@@ -142,7 +143,7 @@ def test_training_learns(tmp_path: Path) -> None:
     values["student"] |= {"epochs": 40, "learning_rate": 0.01, "augment": {"crop_scale": [0.9, 0.9], "shift": 0.0}}
     values["student"]["model"] = {"backbone": "tiny", "dropout": 0.0}
     lines = [e.metrics for e in run_all(Recipe.model_validate(values), tmp_path / "r") if isinstance(e, EpochDone)]
-    assert lines[-1]["losses"]["ce"] < 0.7 * lines[0]["losses"]["ce"]
+    assert lines[-1].losses["ce"] < 0.7 * lines[0].losses["ce"]
 
 
 CHILD = """
@@ -178,7 +179,7 @@ def test_kill_minus_nine_then_resume_gives_the_same_weights_bit_for_bit(tmp_path
     run_all(Recipe.model_validate(values), killed, resume=True)
     assert same(weights(killed), weights(tmp_path / "whole"))
     timeless = [
-        [{k: v for k, v in m.items() if k not in ("seconds", "clips_per_second")} for m in read_metrics(folder)]
+        [m.model_dump(exclude={"seconds", "clips_per_second"}) for m in read_metrics(folder)]
         for folder in (killed, tmp_path / "whole")
     ]
     assert timeless[0] == timeless[1]
@@ -224,12 +225,12 @@ def test_a_loss_that_does_not_fit_stops_before_the_teacher_is_trained(tmp_path: 
 def test_validation_chooses_the_epoch_and_calibrates(tmp_path: Path) -> None:
     finished = run_all(Recipe.model_validate(tiny_values(validation_subjects=["1"])), tmp_path / "r")[-1]
     assert isinstance(finished, Finished)
-    student = finished.summary["stages"]["student"]
-    scores = [m["validation"]["accuracy"] for m in read_metrics(tmp_path / "r") if m["stage"] == "student"]
-    assert student["validation"]["accuracy"] == pytest.approx(max(scores))
-    assert student["selected_epoch"] == max(i for i, s in enumerate(scores, 1) if s == max(scores))
-    assert finished.summary["temperature"] != 1.0
-    assert finished.summary["calibrated_on"] == "validation clips"
+    student = finished.summary.stages["student"]
+    scores = [m.validation.accuracy for m in read_metrics(tmp_path / "r") if m.stage == "student"]
+    assert student.validation.accuracy == pytest.approx(max(scores))
+    assert student.selected_epoch == max(i for i, s in enumerate(scores, 1) if s == max(scores))
+    assert finished.summary.temperature != 1.0
+    assert finished.summary.calibrated_on == "validation clips"
 
 
 def test_resume_refuses_a_complete_run_and_another_recipe(finished: Path, tmp_path: Path) -> None:
@@ -298,5 +299,5 @@ def test_bfloat16_trains_with_finite_float32_losses(tmp_path: Path) -> None:
         for e in run_all(Recipe.model_validate(tiny_values(precision="bf16-mixed")), tmp_path / "r")
         if isinstance(e, EpochDone)
     ]
-    assert all(np.isfinite(list(m["losses"].values())).all() for m in lines)
+    assert all(np.isfinite(list(m.losses.values())).all() for m in lines)
     assert all(v.dtype in (torch.float32, torch.int64) for v in weights(tmp_path / "r").values())

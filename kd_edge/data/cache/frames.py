@@ -13,25 +13,25 @@ was; what it left (``.tmp-<name>``) is deleted a week later. ``.lock-<name>`` is
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import shutil
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import platformdirs
 
 from kd_edge.data.cache.writer import FORMAT, JOURNAL, Job, pack
 from kd_edge.data.dataset import Dataset, ImageFormat, Sample
-from kd_edge.errors import DataError
+from kd_edge.errors import ConfigError, DataError
+from kd_edge.files import expanded, held, user_folder
 from kd_edge.preprocess import FixedWindow, PercentileWindow
 from kd_edge.types import Float32, Int64
 
@@ -47,10 +47,26 @@ _TEMPORARY, _LOCK = ".tmp-", ".lock-"
 log = logging.getLogger("kd_edge.data")
 
 
-def cache_root() -> Path:
-    """``KD_EDGE_CACHE``, or the user's cache folder."""
+def cache_folder() -> Path | None:
+    """``KD_EDGE_CACHE``, or the user's cache folder; None where neither is known, for those who can do without."""
     given = os.environ.get(CACHE_VARIABLE)
-    return Path(given).expanduser() if given else platformdirs.user_cache_path("kd-edge", appauthor=False)
+    return expanded(given) if given else user_folder("cache")
+
+
+def cache_root() -> Path:
+    """``cache_folder``, for those who need it.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    folder = cache_folder()
+    if folder is None:
+        raise ConfigError(
+            f"no folder for the cache: {CACHE_VARIABLE} is not set, and no home is known of user id {os.getuid()}",
+            "a folder that can be written",
+            f"set {CACHE_VARIABLE} to one",
+        )
+    return folder
 
 
 class CachedClip(NamedTuple):
@@ -161,6 +177,7 @@ def prepare(
     Raises:
         DataError: Nothing could be decoded or the disk is full; nothing is left half-written. Or the folder cannot be
             written; what is kept to go on with next time is named.
+        ConfigError: No root was given, and none is known.
     """
     root = cache_root() if root is None else root
     image_format = dataset.image_format(modality)
@@ -184,57 +201,17 @@ def prepare(
 
 @contextmanager
 def _lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """One preparation of a cache at a time; the kernel releases it when its process dies.
+    """One preparation of a cache at a time.
 
     Yields:
         Whether it is held; without waiting it is not where another process holds it.
     """
-    file = path.with_name(_LOCK + path.name)
-    handle = _acquire(file, wait)
-    try:
-        yield handle is not None
-    finally:
-        if handle is not None:
-            with suppress(OSError):
-                file.unlink()  # while it is held: whoever waits for it sees that it is gone
-            os.close(handle)
 
+    def waiting() -> None:
+        log.warning("waiting for another process, which makes %s", path)
 
-def _acquire(file: Path, wait: bool) -> int | None:
-    """Handle of a lock file that is held from now on; None when another process holds it and there is no waiting."""
-    told = False
-    while True:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            if not _flock(handle, wait=False):
-                if not wait:
-                    os.close(handle)
-                    return None
-                if not told:
-                    log.warning("waiting for another process, which makes %s", file.with_name(file.name[len(_LOCK) :]))
-                told = True
-                _flock(handle, wait=True)
-            if _is_at(handle, file):
-                return handle
-        except BaseException:
-            os.close(handle)
-            raise
-        os.close(handle)  # who held it has removed the file: another process may hold a new one
-
-
-def _flock(handle: int, *, wait: bool) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_at(handle: int, file: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), file.stat())
-    except FileNotFoundError:
-        return False
+    with held(path.with_name(_LOCK + path.name), waiting if wait else None) as is_held:
+        yield is_held
 
 
 def cache_fingerprint(
@@ -269,7 +246,7 @@ def _open(path: Path) -> CachedClips | None:
     """The cache, or None when it is absent or damaged."""
     try:
         return CachedClips(path)
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return None
 
 
@@ -299,9 +276,9 @@ def _clean(path: Path) -> None:
     left = {name for start in (_TEMPORARY, _LOCK) for name in _names(path.parent, start)}
     for name in sorted(left - {path.name}):
         other = path.with_name(name)
-        with _lock(other, wait=False) as held:
+        with _lock(other, wait=False) as is_held:
             temporary = other.with_name(_TEMPORARY + name)
-            if held and not _resumable(temporary):
+            if is_held and not _resumable(temporary):
                 shutil.rmtree(temporary, ignore_errors=True)
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from kd_edge.data.readers.kinect import held, walk
 from kd_edge.data.readers.sensor_files import time_unit
-from kd_edge.errors import DataError, import_extra
+from kd_edge.errors import DataError, import_extra, reason
 from kd_edge.types import Int64
 
 LAYOUT = (
@@ -226,7 +226,7 @@ def _picture(path: Path, max_height_px: int) -> npt.NDArray[np.uint8]:
             raise _damaged(path, "it is cut off")  # the decoder would fill the rest with gray
         image = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if content.size else None
     except (OSError, cv2.error) as error:
-        raise _damaged(path, str(error)) from error
+        raise _damaged(path, reason(error)) from error
     if image is None or image.dtype != np.uint8 or min(image.shape[:2]) < 2:
         raise _damaged(path, "it is not a picture of 8 bits a value")
     if image.ndim == 2:

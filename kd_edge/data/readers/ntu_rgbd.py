@@ -17,6 +17,7 @@ from kd_edge.data.readers.kinect import FORMATS, MODALITIES, held, require_recor
 from kd_edge.data.readers.video import read_video, video_info
 from kd_edge.data.splits import check_split, require_split
 from kd_edge.errors import DataError
+from kd_edge.files import expanded
 from kd_edge.types import Clip
 
 LABELS = (
@@ -243,7 +244,7 @@ def _recorded(root: Path, classes: int) -> _Recorded:
 
 def _excluded(root: Path, given: Path) -> frozenset[str]:
     """Sample names in a text file, whose path may begin at the data set's folder."""
-    path = given.expanduser()
+    path = expanded(given)
     below = root / path  # an absolute path stays
     try:
         text = (below if below.exists() else path).read_text(encoding="utf-8", errors="replace")

@@ -19,7 +19,7 @@ from kd_edge.data.dataset import ImageFormat, Sample, SignalFormat, Split, requi
 from kd_edge.data.readers.hashes import FileHashes
 from kd_edge.data.splits import check_split, require_split
 from kd_edge.data.splits import split_by_subject as by_subject
-from kd_edge.errors import DataError, import_extra
+from kd_edge.errors import DataError, import_extra, reason
 from kd_edge.types import Clip, Int64
 
 FPS = 30
@@ -251,7 +251,7 @@ def _read_mat(path: Path, key: str, shape: tuple[int | None, ...]) -> npt.NDArra
     except Exception as error:  # SciPy raises a dozen kinds, plain Exception among them, on damaged files
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the machine's fault, not the file's: it must not be remembered as damaged
-        raise _damaged(path, str(error) or type(error).__name__, "a MATLAB 5 file") from error
+        raise _damaged(path, reason(error), "a MATLAB 5 file") from error
     if not isinstance(values, np.ndarray):
         raise _damaged(path, f"it has no array '{key}'", f"'{key}'")
     fits = values.ndim == len(shape) and all(s in (None, n) for s, n in zip(shape, values.shape, strict=True))

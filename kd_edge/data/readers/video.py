@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from kd_edge.errors import DataError, import_extra
+from kd_edge.errors import DataError, import_extra, reason
 from kd_edge.types import Clip
 
 _LONGEST_REORDERING = 16  # frames by which a packet may come before its picture is shown
@@ -333,7 +333,7 @@ def _require_whole_riff(path: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error)
+    return getattr(error, "strerror", None) or reason(error)
 
 
 def _damaged(path: Path, found: str) -> DataError:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from kd_edge.data.cache.frames import cache_root
+from kd_edge.data.cache.frames import cache_folder
 from kd_edge.data.dataset import Dataset, Sample, SignalFormat, Wearables
 from kd_edge.data.signals.file import Track, map_signals, read_signals, write_signals
 from kd_edge.data.signals.resampling import Signal, check_stretch, covered, fault_of, resample
@@ -171,7 +171,8 @@ def load_signals(
         dataset: Data set that the signals come from.
         samples: Which samples; ask for the whole data set when several splits will use it.
         sensors: Which of the data set's sensors.
-        root: Folder of the caches; None takes ``cache_root()``. One that cannot be written costs time, not the run.
+        root: Folder of the caches; None takes ``cache_folder()``. One that cannot be written, or none,
+            costs time, not the run.
         progress: Called with (samples done, samples in all) while decoding.
 
     Returns:
@@ -182,7 +183,11 @@ def load_signals(
     """
     formats = _formats(dataset, sensors)
     fingerprint = signals_fingerprint(dataset, samples, sensors)
-    path = (cache_root() if root is None else root) / f"{dataset.name}-signals-{fingerprint[:20]}.npz"
+    folder = cache_folder() if root is None else root
+    if folder is None:
+        log.warning("no folder for the signals is known: they are decoded anew every time")
+        return _decode(dataset, samples, sensors, formats, fingerprint, progress)
+    path = folder / f"{dataset.name}-signals-{fingerprint[:20]}.npz"
     content = read_signals(path, fingerprint)
     if content is not None:
         return _signals(*content, path)

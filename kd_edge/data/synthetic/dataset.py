@@ -27,7 +27,6 @@ from kd_edge.errors import ConfigError, DataError, did_you_mean, import_extra
 from kd_edge.types import Clip
 
 MODALITIES = ("rgb", "nir")
-SEATED = ("sit down", "stand up")
 
 
 def generator(*key: object) -> np.random.Generator:
@@ -50,6 +49,9 @@ class _Take(NamedTuple):
 
 class Synthetic:
     """A generated data set; every clip depends on ``seed`` and its sample's id alone.
+
+    A trial of a subject is a session: all ten actions in the same clothes, room and light, before the same camera. So
+    nothing but the action, and its object, tells the classes apart.
 
     Modalities: ``rgb`` (T, H, W, 3) uint8 and ``nir`` (T, H, W) uint8 of the same motion from the same place;
     ``accelerometer`` (g) and ``gyroscope`` (degree/s) of a watch on the acting hand, and ``accelerometer_phone`` (g) of
@@ -85,7 +87,7 @@ class Synthetic:
 
     def _sample(self, label: int, i: int) -> Sample:
         subject, trial = self._subjects[i % len(self._subjects)], i // len(self._subjects) + 1
-        view = tuple(VIEWS)[(trial + i % len(self._subjects) + label) % len(VIEWS)]
+        view = tuple(VIEWS)[(trial + i % len(self._subjects)) % len(VIEWS)]
         return Sample(f"a{label + 1}_s{subject}_t{trial}", subject, view, f"{trial}", label)
 
     def film(self, sample: Sample) -> Film:
@@ -97,8 +99,9 @@ class Synthetic:
     def _take(self, sample: Sample) -> _Take:
         action, rng = LABELS[sample.label], generator("clip", self._seed, sample.id)
         body = Body.draw(generator("body", self._seed, sample.subject))
-        manner, camera = Manner.draw(rng, action), Camera.draw(rng, sample.view)
-        look = Look.draw(rng, chair=action in SEATED, distance=camera.distance)
+        manner, session = Manner.draw(rng, action), generator("session", self._seed, sample.subject, sample.trial)
+        camera = Camera.draw(session, sample.view)
+        look = Look.draw(session, distance=camera.distance)
         seconds = manner.seconds + manner.delay_s + rng.uniform(-0.08 * manner.seconds, 0.25)
         frames = max(8, round(seconds * self._fps))
         return _Take(action, body, manner, camera, look, frames, int(rng.integers(1 << 31)))
@@ -234,7 +237,7 @@ class SyntheticStream:
         person, rng = generator("person", self._seed, cycle), generator("block", self._seed, block)
         body = Body.draw(person)
         camera = Camera.draw(person, tuple(VIEWS)[int(person.integers(len(VIEWS)))])
-        look = Look.draw(person, chair=True, distance=camera.distance)
+        look = Look.draw(person, distance=camera.distance)
         return self._repeated(truth, body, look, camera, rng, block * self._block), truth
 
     def _repeated(

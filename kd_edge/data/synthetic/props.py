@@ -45,18 +45,18 @@ def props(
         to_mouth = np.linalg.norm(hand - joints[:, HEAD], axis=-1, keepdims=True)
         tilt = ease(to_mouth[:, 0], [0.15, 0.32], [1.1, 0.0])[:, None]  # the rim turns to the mouth when it is there
         axis = np.cos(tilt) * [0.0, 1.0, 0.0] - np.sin(tilt) * forward
-        return (_stick("cup", hand + 0.03 * forward - 0.04 * axis, axis, 0.11, 0.036),)
+        return (_stick("cup", hand + 0.03 * forward - 0.04 * axis, axis, 0.12, 0.048),)
     if kind == "bowl":
         bowl = joints[:, L_HAND] + [0.0, 0.03, 0.04]
         spoon = _unit(joints[:, HEAD] - hand)
         return (
-            _stick("bowl", bowl - left * 0.05, left, 0.10, 0.045),
-            _stick("spoon", hand, spoon, 0.13, 0.011),
+            _stick("bowl", bowl - left * 0.05, left, 0.10, 0.055),
+            _stick("spoon", hand, spoon, 0.14, 0.013),
         )
     if kind == "toothbrush":
-        return (_stick("toothbrush", hand - 0.03 * left, left + 0.2 * up, 0.15, 0.011),)
+        return (_stick("toothbrush", hand - 0.03 * left, left + 0.2 * up, 0.17, 0.018),)
     if kind == "hairbrush":
-        return (_stick("hairbrush", hand, _unit(left * 0.8 + forward * 0.5), 0.15, 0.022),)
+        return (_stick("hairbrush", hand, _unit(left * 0.8 + forward * 0.5), 0.18, 0.032),)
     if kind == "ball":
         centre = _ball(hand + 0.05 * _unit(hand - joints[:, R_ELBOW]), held, u, times_s)
         return (Prop("ball", np.stack([centre, centre], axis=1), 0.062),)

@@ -1,4 +1,4 @@
-"""A performance painted in two bands: limbs as capsules, far ones first, then light, vignette and noise."""
+"""A performance painted in two bands: limbs as capsules, far ones first, then light, lens, vignette and noise."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kd_edge.data.synthetic.scene import MATERIALS, SHIFT, Camera, Look, build_r
 from kd_edge.errors import import_extra
 from kd_edge.types import Float32
 
-VERSION = 1
+VERSION = 2
 """Of the pictures; part of the cache's key."""
 
 _SLACK = 48  # how far the noise pattern is moved from frame to frame, pixels
@@ -33,7 +33,7 @@ class _Part(NamedTuple):
 
 _LIMBS = (
     _Part("skin", f.SHOULDERS, f.HEAD, (0.032, 0.03)),
-    _Part("shirt", f.L_SHOULDER, f.L_ELBOW, (0.032, 0.027)), _Part("shirt", f.R_SHOULDER, f.R_ELBOW, (0.032, 0.027)),
+    _Part("arm", f.L_SHOULDER, f.L_ELBOW, (0.032, 0.027)), _Part("arm", f.R_SHOULDER, f.R_ELBOW, (0.032, 0.027)),
     _Part("sleeve", f.L_ELBOW, f.L_WRIST, (0.025, 0.019)), _Part("sleeve", f.R_ELBOW, f.R_WRIST, (0.025, 0.019)),
     _Part("skin", f.L_WRIST, f.L_HAND, (0.02, 0.024)), _Part("skin", f.R_WRIST, f.R_HAND, (0.02, 0.024)),
     _Part("trousers", f.L_HIP, f.L_KNEE, (0.05, 0.036)), _Part("trousers", f.R_HIP, f.R_KNEE, (0.05, 0.036)),
@@ -77,6 +77,7 @@ class Film:
         self._noise = _noise(height + _SLACK, width + _SLACK)
         self._grain = np.float32(look.read * (height / 120) ** 0.5)
         self._shot = np.float32(look.shot * height / 120)
+        self._blur = look.blur * height / 120
         frames = len(performance.joints)
         rng = np.random.Generator(np.random.PCG64([seed, first]))
         self._moves = rng.integers(0, _SLACK, (frames, 2)).tolist()
@@ -94,13 +95,15 @@ class Film:
         lit = canvas.astype(np.float32)
         lit *= self._light[k]
         y, x = self._moves[k]
-        lit += self._noise[y : y + self._size[0], x : x + self._size[1]] * self._grain
+        lit += self._noise[y : y + self._size[0], x : x + self._size[1]] * (self._grain / 2)
         return self._bytes(lit)
 
     def nir(self, k: int) -> npt.NDArray[np.uint8]:
         """Frame k in the near infrared: (H, W) uint8."""
         canvas = self._room.nir.copy()
         self._paint(canvas, k, self._values[k])
+        if self._blur > 0:
+            self._cv2.GaussianBlur(canvas, (0, 0), self._blur, dst=canvas)
         value = canvas * self._vignette
         y, x = self._moves[k]
         spread = np.sqrt(value * self._shot + self._grain**2)
@@ -224,16 +227,16 @@ def _light(look: Look, times_s: Array) -> Float32:
     p = look.phases
     change = np.sin(2.1 * times_s + p[0]) + 0.5 * np.sin(5.3 * times_s + p[1])
     gain = look.brightness * (1 + look.flicker * change / 1.5)
-    drift = 0.04 * np.sin(0.8 * times_s[:, None] + p[1:4])
+    drift = 0.02 * np.sin(0.8 * times_s[:, None] + p[1:4])
     lit: Float32 = (gain[:, None] * (look.tint + drift)).astype(np.float32)[:, None, None, :]
     return lit
 
 
 @functools.lru_cache(maxsize=4)
 def _vignette(height: int, width: int) -> Float32:
-    """The illuminator's cone: 1 in the middle, about a half in the corners."""
+    """The illuminator's cone: 1 in the middle, 0.38 in the corners."""
     y, x = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)[None, :]
-    return (1 / (1 + 0.5 * (x**2 + y**2))).astype(np.float32)
+    return (1 / (1 + 0.8 * (x**2 + y**2))).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=2)

@@ -1,4 +1,10 @@
-"""What a generated recording looks like: camera, room, clothes, light; and the empty room's pictures in both bands."""
+"""What a generated recording looks like: camera, room, clothes, light; and the empty room's pictures in both bands.
+
+Visible light is the richer band, as in the recordings this set stands for. There every kind of object has its colour,
+sleeves, trunk, skin and trousers differ, and the light is moderate. In the near infrared none of that is left: dyes,
+plastics and enamel reflect much alike there, so objects, limbs and trunk blend; the picture comes through a simpler
+lens, with few photons, from an illuminator whose light falls off towards the corners and with the squared distance.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +22,20 @@ VIEWS = {"front": 0.0, "left45": -45.0, "right45": 45.0}
 """Named views: degrees the figure is turned against the camera."""
 
 MATERIALS = (
-    "skin", "hair", "shirt", "sleeve", "trousers", "shin", "shoe", "cup", "bowl", "spoon", "toothbrush", "hairbrush",
-    "ball", "chair", "stripe",
+    "skin", "hair", "shirt", "arm", "sleeve", "trousers", "shin", "shoe", "cup", "bowl", "spoon", "toothbrush",
+    "hairbrush", "ball", "chair", "stripe",
 )  # fmt: skip
+"""``arm`` is the sleeve above the elbow, ``sleeve`` the one below."""
+
+OBJECT_COLOURS = {
+    "cup": (0.80, 0.10, 0.10),  # red enamel
+    "bowl": (0.10, 0.25, 0.85),  # blue china
+    "spoon": (0.80, 0.80, 0.84),  # steel
+    "toothbrush": (0.05, 0.75, 0.45),  # green plastic
+    "hairbrush": (0.60, 0.12, 0.65),  # purple plastic
+    "ball": (0.95, 0.75, 0.05),  # yellow rubber
+}
+"""Usual colour of each kind of object; a single one differs from it, see ``_materials``."""
 
 SHIFT = 4
 """Sub-pixel bits of the drawing."""
@@ -45,7 +62,7 @@ class Camera:
     @classmethod
     def draw(cls, rng: np.random.Generator, view: str) -> Camera:
         """A random camera of a named view."""
-        distance = float(np.exp(rng.uniform(np.log(1.8), np.log(4.5))))
+        distance = float(np.exp(rng.uniform(np.log(1.8), np.log(2.8))))
         yaw = np.radians(VIEWS[view] + rng.uniform(-12, 12))
         aside = rng.uniform(-0.16, 0.16) * distance
         return cls(distance, float(yaw), rng.uniform(0.85, 1.15), aside, rng.uniform(0.72, 0.8))
@@ -70,24 +87,23 @@ class Look:
 
     Attributes:
         colours: (materials, 3) visible colour, 0..1.
-        reflectances: (materials,) in the near infrared, 0..1, independent of the colours.
-        chair: Whether a chair stands behind the figure.
+        reflectances: (materials,) in the near infrared, 0..1, independent of the colours and of the kind of object.
         stripes: Number of stripes on the shirt, 0 for none.
         long_hair: Scale of the hair.
         room: Seed of the room.
-        brightness: Of the visible light, 0..1.5.
+        brightness: Of the visible light, 0..1.5; moderate, so that colours stay what they are.
         flicker: Relative amplitude of the light's slow change.
         tint: (3,) colour of the light.
         light_side: -1 from the left of the image .. 1 from the right.
         phases: (4,) radians.
         illumination: Near-infrared value of a white surface at the figure's distance, 0..255.
-        shot: Variance of the near-infrared shot noise per unit of value.
-        read: Standard deviation of the read noise in both bands, at 120 lines.
+        shot: Variance of the near-infrared shot noise per unit of value, at 120 lines.
+        read: Standard deviation of the near-infrared read noise, at 120 lines; in visible light it is half of that.
+        blur: Standard deviation of the near-infrared lens's blur, pixels at 120 lines.
     """
 
     colours: Array
     reflectances: Array
-    chair: bool
     stripes: int
     long_hair: float
     room: int
@@ -99,46 +115,52 @@ class Look:
     illumination: float
     shot: float
     read: float
+    blur: float
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, *, chair: bool, distance: float) -> Look:
-        """A random look; without need of it a chair stands there every other time."""
-        dim = rng.random() < 0.2
+    def draw(cls, rng: np.random.Generator, *, distance: float) -> Look:
+        """A random look for a camera at that distance, metres."""
         colours, reflectances = _materials(rng)
         return cls(
             colours=colours,
             reflectances=reflectances,
-            chair=bool(rng.random() < 0.5) or chair,
-            stripes=int(rng.choice([0, 0, 3, 5])),
+            stripes=int(rng.choice([0, 3, 5])),
             long_hair=rng.uniform(1.0, 1.25),
             room=int(rng.integers(1 << 31)),
-            brightness=rng.uniform(0.22, 0.4) if dim else rng.uniform(0.7, 1.15),
-            flicker=rng.uniform(0.02, 0.22),
-            tint=1 + rng.uniform(-0.12, 0.12, 3),
+            brightness=rng.uniform(0.55, 1.05),
+            flicker=rng.uniform(0.01, 0.08),
+            tint=1 + rng.uniform(-0.08, 0.08, 3),
             light_side=rng.uniform(-1, 1),
             phases=rng.uniform(0, 2 * np.pi, 4),
             illumination=rng.uniform(190, 300) * (2.2 / distance) ** 0.8,
-            shot=rng.uniform(0.12, 0.35),
-            read=rng.uniform(1.5, 4.0),
+            shot=rng.uniform(0.4, 1.0),
+            read=rng.uniform(2.0, 5.0),
+            blur=rng.uniform(1.0, 1.6),
         )
 
 
 def _materials(rng: np.random.Generator) -> tuple[Array, Array]:
     """Colours and reflectances of all materials, in the order of ``MATERIALS``."""
-    colours = rng.uniform(0.08, 0.95, (len(MATERIALS), 3))
-    grey = colours.mean(axis=1, keepdims=True)
-    colours = np.clip(grey + (colours - grey) * rng.uniform(0.5, 1.5), 0.03, 1)
-    reflectances = rng.uniform(0.2, 0.85, len(MATERIALS))
     at = {name: i for i, name in enumerate(MATERIALS)}
+    colours = _muted(rng.uniform(0.05, 0.85, (len(MATERIALS), 3)), 0.3)
+    colours[at["trousers"]] *= 0.5  # dark, as most are
+    for kind, usual in OBJECT_COLOURS.items():  # enamel, plastic and rubber are more colourful than cloth
+        colours[at[kind]] = np.array(usual) * rng.uniform(0.8, 1.2) + rng.normal(0, 0.04, 3)
+    # Dyes, plastics and enamel reflect most of the near infrared: whatever its colour, a thing is as bright as skin.
+    reflectances = rng.uniform(0.44, 0.66, len(MATERIALS))
+    reflectances[at["chair"]] = rng.uniform(0.2, 0.85)
     colours[at["skin"]] = np.array([0.92, 0.70, 0.56]) * rng.uniform(0.4, 1.05)
     reflectances[at["skin"]] = rng.uniform(0.5, 0.62)  # skin of any colour is bright around 850 nm
     colours[at["hair"]] = np.array([0.35, 0.25, 0.15]) * rng.uniform(0.2, 1.9)
-    reflectances[at["hair"]] = rng.uniform(0.15, 0.45)
-    for part, cloth, bare in (("sleeve", "shirt", 0.4), ("shin", "trousers", 0.2)):
+    reflectances[at["hair"]] = rng.uniform(0.25, 0.5)
+    # Sleeves have another colour than the trunk, light on dark or dark on light, and are one cloth in the infrared.
+    shade = colours[at["shirt"]].mean()
+    colours[at["arm"]] *= (shade - 0.35 if shade > 0.5 else shade + 0.35) / colours[at["arm"]].mean()
+    reflectances[at["arm"]] = reflectances[at["shirt"]]
+    for part, cloth, bare in (("sleeve", "arm", 0.7), ("shin", "trousers", 0.2)):
         source = at["skin"] if rng.random() < bare else at[cloth]
         colours[at[part]], reflectances[at[part]] = colours[source], reflectances[source]
-    # Dyes are mostly transparent in the near infrared: a printed stripe nearly vanishes there.
-    reflectances[at["stripe"]] = reflectances[at["shirt"]] * rng.uniform(0.85, 1.1)
+    reflectances[at["stripe"]] = reflectances[at["shirt"]] * rng.uniform(0.92, 1.08)  # a print nearly vanishes
     return np.clip(colours, 0.02, 1), reflectances
 
 
@@ -151,40 +173,39 @@ class Room:
 
 
 def build_room(camera: Camera, look: Look, height: int, width: int) -> Room:
-    """Wall, floor and clutter in both bands, drawn once for a recording."""
+    """Wall, floor, clutter and a chair in both bands, drawn once for a recording."""
     cv2 = import_extra("cv2", "cpu")
     rng = np.random.Generator(np.random.PCG64(look.room))
     rgb = np.empty((height, width, 3), dtype=np.float32)
     albedo = np.empty((height, width), dtype=np.float32)
-    wall_z = camera.distance + rng.uniform(0.7, 2.5)
+    wall_z = camera.distance + rng.uniform(0.6, 2.0)
     horizon = height / 2 + camera.height * camera.focal * width / wall_z  # where the wall meets the floor
     rows = np.arange(height, dtype=np.float32)
     depth = np.full(height, wall_z, dtype=np.float32)
     floor = rows > horizon
     depth[floor] = camera.height * camera.focal * width / (rows[floor] + 0.5 - height / 2)
-    colours, reflectances = _muted(rng.uniform(0.25, 0.85, (2, 3)), 0.35), rng.uniform(0.2, 0.7, 2)
-    rgb[:], albedo[:] = colours[0], reflectances[0]
-    rgb[floor], albedo[floor] = colours[1], reflectances[1]
-    for _ in range(int(rng.integers(1, 7))):  # doors, posters, shelves
+    wall_colour, floor_colour = _muted(rng.uniform(0.7, 0.95, 3), 0.5), _muted(rng.uniform(0.3, 0.7, 3), 0.3)
+    rgb[:], albedo[:] = wall_colour, rng.uniform(0.5, 0.85)  # paint is bright in both bands
+    rgb[floor], albedo[floor] = floor_colour, rng.uniform(0.2, 0.6)
+    for _ in range(int(rng.integers(0, 5))):  # doors, posters, shelves
         w, h = rng.uniform(0.06, 0.35) * width, rng.uniform(0.1, 0.6) * height
         x, y = rng.uniform(-0.1, 1.0) * width, rng.uniform(-0.1, 0.6) * height
         corners = (int(x), int(y)), (int(x + w), int(y + h))
-        cv2.rectangle(rgb, *corners, _muted(rng.uniform(0.1, 0.9, 3), 0.6).tolist(), -1)
-        cv2.rectangle(albedo, *corners, float(rng.uniform(0.1, 0.8)), -1)
+        cv2.rectangle(rgb, *corners, _muted(rng.uniform(0.3, 0.9, 3), 0.3).tolist(), -1)
+        cv2.rectangle(albedo, *corners, float(rng.uniform(0.2, 0.85)), -1)
     grain = cv2.resize(rng.normal(0, 1, (height // 6, width // 6)).astype(np.float32), (width, height))
-    texture: Float32 = 1 + np.float32(rng.uniform(0.01, 0.05)) * grain
+    texture: Float32 = 1 + np.float32(rng.uniform(0.01, 0.04)) * grain
     across = np.linspace(-1, 1, width, dtype=np.float32) * np.float32(0.25 * look.light_side)
     rgb *= (texture * (1 + across))[:, :, None]
     albedo *= 1 + (texture - 1) * np.float32(0.5)
     nir = look.illumination * albedo * (camera.distance / depth[:, None]) ** 2
     room = Room(np.clip(rgb * 255, 0, 255).astype(np.uint8), np.clip(nir, 0, 255).astype(np.uint8))
-    if look.chair:
-        _draw_chair(room, camera, look)
+    _draw_chair(room, camera, look)
     return room
 
 
-def _muted(colours: Array, saturation: float) -> Array:
-    """Rooms are less colourful than clothes."""
+def _muted(colours: Array, saturation: float | Array) -> Array:
+    """Rooms are less colourful than clothes, and clothes less than painted things."""
     grey = colours.mean(axis=-1, keepdims=True)
     muted: Array = grey + (colours - grey) * saturation
     return muted

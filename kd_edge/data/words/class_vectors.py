@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from kd_edge.data.cache.frames import CACHE_VARIABLE
 from kd_edge.data.dataset import listed
 from kd_edge.data.words.sources import (
     PACKAGE,
@@ -155,7 +156,7 @@ def import_vectors(
     """
     if source.startswith(SENTENCE):
         raise ConfigError(f"'{source}' has no words to import", "a text file or glove-6b-50d", "name it in the recipe")
-    path = import_folder() / f"{name}.txt" if out is None else out
+    path = _import_file(name) if out is None else out
     if path.suffix in (".npy", ".gz"):
         raise ConfigError(f"'{path}' to write", "a text file, .txt", "change --out")
     opened = open_vectors(source, data_root, progress)
@@ -171,6 +172,17 @@ def import_vectors(
         for word, vector in table.items():
             file.write(f"{word} {' '.join(f'{value:.9g}' for value in vector)}\n".encode())
     return ImportedVectors(path, name if out is None else str(out), opened.size, known, unknown)
+
+
+def _import_file(name: str) -> Path:
+    folder = import_folder()
+    if folder is None:
+        raise ConfigError(
+            f"no folder for the vectors '{name}': no home is known of this user",
+            "a folder that can be written",
+            f"name a file with --out, or set {CACHE_VARIABLE}",
+        )
+    return folder / f"{name}.txt"
 
 
 def _from_words(config: SemanticsConfig, labels: Sequence[str], source: WordVectors) -> ClassVectors:

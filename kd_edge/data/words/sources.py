@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import platformdirs
 
 from kd_edge.data.cache.frames import CACHE_VARIABLE
 from kd_edge.data.config import DATA_VARIABLE
 from kd_edge.data.words.text_file import Progress, TextVectors
-from kd_edge.errors import ConfigError, DataError, did_you_mean, import_extra
+from kd_edge.errors import ConfigError, DataError, did_you_mean, import_extra, reason
+from kd_edge.files import expanded, user_folder
 from kd_edge.types import Float32
 
 PACKAGE = "glove-6b-50d"
@@ -70,7 +71,7 @@ class PackageVectors:
             self._rows = np.load(folder / "glove_6B_50d_emb.npy", mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise DataError(
-                f"the package of {PACKAGE} is damaged ({error})", "its files as published", "install it again"
+                f"the package of {PACKAGE} is damaged ({reason(error)})", "its files as published", "install it again"
             ) from error
         if self._rows.ndim != 2 or len(self._rows) != len(self._words):
             raise DataError(
@@ -117,7 +118,7 @@ class SentenceVectors:
             self._size = int(self._encoded(["size"]).shape[1])
         except Exception as error:  # the package and those below it raise many kinds for a folder of something else
             raise DataError(
-                f"{folder} cannot be loaded as a sentence encoder ({(str(error).splitlines() or [''])[0]})",
+                f"{folder} cannot be loaded as a sentence encoder ({reason(error)})",
                 "a model that sentence-transformers saved, with weights as safetensors",
                 "save it again with SentenceTransformer.save",
             ) from error
@@ -147,15 +148,15 @@ def open_vectors(name: str, data_root: Path | None = None, progress: Progress | 
     if name == PACKAGE:
         return PackageVectors()
     if name.startswith(SENTENCE):
-        return SentenceVectors(Path(name.removeprefix(SENTENCE)).expanduser())
+        return SentenceVectors(expanded(name.removeprefix(SENTENCE)))
     return TextVectors(locate(name, data_root), progress)
 
 
-def import_folder() -> Path:
-    """Where imported vectors lie: below ``KD_EDGE_CACHE``, or in the user's data folder."""
+def import_folder() -> Path | None:
+    """Where imported vectors lie: below ``KD_EDGE_CACHE`` or in the user's data folder; None where neither is known."""
     cache = os.environ.get(CACHE_VARIABLE)
-    root = Path(cache).expanduser() if cache else platformdirs.user_data_path("kd-edge", appauthor=False)
-    return root / "semantics"
+    root = expanded(cache) if cache else user_folder("data")
+    return None if root is None else root / "semantics"
 
 
 def locate(name: str, data_root: Path | None) -> Path:
@@ -167,14 +168,13 @@ def locate(name: str, data_root: Path | None) -> Path:
     """
     if not name:
         raise ConfigError("no file of word vectors", "a path or a name", "name one")
-    given = Path(name).expanduser()
-    elsewhere = [data_root, os.environ.get(DATA_VARIABLE), import_folder()]
-    places = [given, *(Path(folder).expanduser() / given for folder in elsewhere if folder)]
-    places.append(import_folder() / f"{name}.txt")
+    given, imports = expanded(name), import_folder()
+    places = [given, *(expanded(folder) / given for folder in (data_root, os.environ.get(DATA_VARIABLE)) if folder)]
+    places += [] if imports is None else [imports / given, imports / f"{name}.txt"]
     for place in places:
         if place.is_file():
             return place
-    imported = [file.stem for file in import_folder().glob("*.txt")]
+    imported = [] if imports is None else [file.stem for file in imports.glob("*.txt")]
     raise DataError(
         f"no vectors '{name}'{did_you_mean(name, [*imported, PACKAGE])}",
         f"a file, {PACKAGE}, {SENTENCE}FOLDER" + (f", or one of {', '.join(sorted(imported))}" if imported else ""),
@@ -205,12 +205,15 @@ def class_rows(path: Path, classes: int) -> Float32:
     """
     try:
         rows = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(
-            f"{path} cannot be read ({str(error).splitlines()[0]})",
+            f"{path} cannot be read ({reason(error)})",
             "a .npy file of numbers",
             "write it with numpy.save",
         ) from error
+    if not isinstance(rows, np.ndarray):
+        rows.close()
+        raise DataError(f"{path} is an archive of several arrays", "a .npy file of one", "write it with numpy.save")
     if rows.ndim != 2 or len(rows) != classes or rows.shape[1] < 1 or rows.dtype.kind not in "fiu":
         raise DataError(
             f"{path} is {rows.dtype} of {rows.shape}",

@@ -2,39 +2,45 @@
 
 from __future__ import annotations
 
-from kd_edge.runtime.cameras.base import Camera, Wanted, check_fits
-from kd_edge.runtime.cameras.config import CameraConfig, camera_config
+from kd_edge.runtime.cameras.base import Camera, Wanted, check_fits, timeouts_of
+from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts, camera_config
+from kd_edge.runtime.clock import MONOTONIC, Clock
 
 ANYTHING = Wanted()
 """No model decides what the camera must deliver."""
 
-__all__ = ["Camera", "Wanted", "check_fits", "make_camera", "open_camera"]
+__all__ = ["Camera", "TimeOuts", "Wanted", "check_fits", "make_camera", "open_camera", "timeouts_of"]
 
 
-def make_camera(name: str, config: CameraConfig, wanted: Wanted = ANYTHING, *, realtime: bool = False) -> Camera:
+def make_camera(
+    name: str, config: CameraConfig, wanted: Wanted = ANYTHING, *, realtime: bool = False, clock: Clock = MONOTONIC
+) -> Camera:
     """Make a camera of the configured kind; nothing is opened yet.
 
     Args:
         name: Names the source in predictions.
-        config: Of the camera.
+        config: What the user says about it; the camera brings its time-outs.
         wanted: What the model needs; it decides what a generated or colour source delivers.
         realtime: Pace a recording by its stamps instead of reading it as fast as possible.
+        clock: Stamps and paces its frames.
     """
     # Imported here: a robot with one kind of camera should not pay for the others.
     if config.scheme == "replay":
         from kd_edge.runtime.cameras.replay import ReplayCamera
 
-        return ReplayCamera(name, config, wanted, realtime=realtime)
+        return ReplayCamera(name, config, wanted, realtime=realtime, clock=clock)
     if config.scheme == "synthetic":
         from kd_edge.runtime.cameras.synthetic import SyntheticCamera
 
-        return SyntheticCamera(name, config, wanted)
+        return SyntheticCamera(name, config, wanted, clock=clock)
     from kd_edge.runtime.cameras.v4l2 import V4l2Camera
 
-    return V4l2Camera(name, config, wanted)
+    return V4l2Camera(name, config, wanted, clock=clock)
 
 
-def open_camera(name_or_uri: str, wanted: Wanted = ANYTHING, *, realtime: bool = False) -> Camera:
+def open_camera(
+    name_or_uri: str, wanted: Wanted = ANYTHING, *, realtime: bool = False, clock: Clock = MONOTONIC
+) -> Camera:
     """Find, make and open a camera; the caller closes it.
 
     Raises:
@@ -42,7 +48,7 @@ def open_camera(name_or_uri: str, wanted: Wanted = ANYTHING, *, realtime: bool =
         CameraError: Not there, or not what the model needs.
         DataError: A recording is absent or damaged.
     """
-    camera = make_camera(name_or_uri, camera_config(name_or_uri), wanted, realtime=realtime)
+    camera = make_camera(name_or_uri, camera_config(name_or_uri), wanted, realtime=realtime, clock=clock)
     camera.open()
     try:
         check_fits(camera, wanted)

@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 from kd_edge.artifact import Band, Manifest
 from kd_edge.errors import CameraError
+from kd_edge.runtime.cameras.config import TimeOuts
 from kd_edge.types import Frame
 
 Dtype = Literal["uint8", "uint16"]
@@ -19,8 +20,8 @@ class Wanted:
 
     Attributes:
         band: What the camera must see.
-        dtype: Of the frames.
-        channels: Of the frames.
+        dtype: Type of its pixels.
+        channels: 1 for grey or depth, 3 for R, G, B.
     """
 
     band: Band | None = None
@@ -36,16 +37,17 @@ class Wanted:
 class Camera(Protocol):
     """A source of frames with monotonic stamps.
 
+    A camera of one's own needs no more than this; with an attribute ``timeouts`` (``TimeOuts``) it brings its own.
+
     Attributes:
         name: Names the source in predictions.
         band: What it sees; None when not known.
-        dtype: Of its frames; None before ``open`` where only the device knows.
-        channels: Likewise.
+        dtype: Type of its pixels; None before ``open`` where only the device knows.
+        channels: 1 or 3; None before ``open`` where only the device knows.
         fps: Nominal frame rate; None when not known.
         live: Whether time goes on by itself: late frames are dropped, a silent camera is reopened. A recording that is
             read as fast as possible is not live: every frame is handed over, stamps are the recording's.
         can_vanish: Whether silence means that it is gone and must be reopened; never so for recordings.
-        ended: Whether the last frame has been read.
     """
 
     name: str
@@ -55,7 +57,11 @@ class Camera(Protocol):
     fps: float | None
     live: bool
     can_vanish: bool
-    ended: bool
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last frame has been read."""
+        ...
 
     def open(self) -> None:
         """Open, or reopen after ``close``.
@@ -77,6 +83,22 @@ class Camera(Protocol):
     def close(self) -> None:
         """Release the device; a second call does nothing."""
         ...
+
+
+def timeouts_of(camera: Camera) -> TimeOuts:
+    """The time-outs a camera brings, or the usual ones.
+
+    Raises:
+        CameraError: ``camera.timeouts`` is something else.
+    """
+    timeouts = getattr(camera, "timeouts", TimeOuts())
+    if not isinstance(timeouts, TimeOuts):
+        raise CameraError(
+            f"camera {camera.name} has timeouts {timeouts!r}",
+            "kd_edge.runtime.cameras.TimeOuts",
+            "for example timeouts = TimeOuts(read_timeout_ms=500), or leave the attribute out",
+        )
+    return timeouts
 
 
 def check_fits(camera: Camera, wanted: Wanted) -> None:

@@ -13,8 +13,23 @@ from kd_edge.errors import ConfigError, did_you_mean
 SCHEMES = ("replay", "synthetic", "v4l2")
 
 
-class CameraConfig(BaseModel):
-    """One camera.
+class TimeOuts(BaseModel):
+    """How long a stream waits for a camera; a camera of one's own may bring them as its attribute ``timeouts``.
+
+    Attributes:
+        read_timeout_ms: No frame for so long means that the camera is gone: it is reopened.
+        reconnect_max_ms: Longest pause between two attempts to reopen.
+        frozen_ms: The same picture for so long means that the camera hangs: its frames no longer count.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    read_timeout_ms: int = Field(1000, ge=50, le=60_000)
+    reconnect_max_ms: int = Field(5000, ge=100, le=60_000)
+    frozen_ms: int = Field(2000, ge=100, le=60_000)
+
+
+class CameraConfig(TimeOuts):
+    """One camera, with its time-outs.
 
     Attributes:
         uri: ``v4l2:/dev/video0``, ``replay:PATH`` or ``synthetic:``; what follows a ``?`` sets the other keys
@@ -24,21 +39,14 @@ class CameraConfig(BaseModel):
         width_px: Frame width to ask for. None: the camera's own.
         height_px: Frame height to ask for.
         pixel_format: V4L2 fourcc: ``GREY`` (uint8), ``Y16`` (uint16), or a colour format such as ``YUYV`` or ``MJPG``.
-        read_timeout_ms: No frame for so long means that the camera is gone: it is reopened.
-        reconnect_max_ms: Longest pause between two attempts to reopen.
-        frozen_ms: The same picture for so long means that the camera hangs: its frames no longer count.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     uri: str = Field(min_length=1)
     band: Literal["nir", "lwir", "depth", "rgb"] | None = None
     fps: float | None = Field(None, gt=0, le=1000)
     width_px: int | None = Field(None, ge=8, le=8192)
     height_px: int | None = Field(None, ge=8, le=8192)
     pixel_format: str | None = Field(None, pattern=r"^[A-Za-z0-9]{3,4}$")
-    read_timeout_ms: int = Field(1000, ge=50, le=60_000)
-    reconnect_max_ms: int = Field(5000, ge=100, le=60_000)
-    frozen_ms: int = Field(2000, ge=100, le=60_000)
 
     @property
     def scheme(self) -> str:

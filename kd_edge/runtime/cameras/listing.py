@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kd_edge import recipes
 from kd_edge.errors import ConfigError
+from kd_edge.files import expanded
 from kd_edge.runtime.cameras.config import camera_config
 
 
@@ -80,9 +81,9 @@ def _configured(name: str) -> ConfiguredCamera:
     file, use = recipes.find("runtime", name), f"kd-edge run --camera {name}"
     try:
         config = camera_config(name)
+        present = config.scheme == "synthetic" or expanded(config.target or "/dev/video0").exists()
     except ConfigError as error:
         return ConfiguredCamera(name, file, "", False, str(error), use)
-    present = config.scheme == "synthetic" or Path(config.target or "/dev/video0").expanduser().exists()
     return ConfiguredCamera(name, file, config.uri, present, "" if present else f"no {config.target}", use)
 
 

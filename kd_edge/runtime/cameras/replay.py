@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from kd_edge.artifact import Band
-from kd_edge.errors import DataError, did_you_mean, import_extra
+from kd_edge.errors import DataError, did_you_mean, import_extra, reason
+from kd_edge.files import expanded
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
-from kd_edge.runtime.cameras.config import CameraConfig
+from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts
+from kd_edge.runtime.clock import MONOTONIC, Clock
 from kd_edge.types import Frame, Image
 
 DEFAULT_FPS = 30.0
@@ -28,21 +29,28 @@ class ReplayCamera:
 
     can_vanish = False
 
-    def __init__(self, name: str, config: CameraConfig, wanted: Wanted, *, realtime: bool = False) -> None:
-        path = Path(config.target).expanduser()
+    def __init__(
+        self, name: str, config: CameraConfig, wanted: Wanted, *, realtime: bool = False, clock: Clock = MONOTONIC
+    ) -> None:
+        path = expanded(config.target)
         self.name = path.name if name == config.uri or name.startswith("replay:") else name
         self.live = realtime
+        self.timeouts: TimeOuts = config
         self.fps = config.fps
         self.band: Band | None = config.band
         self.dtype: Dtype | None = None
         self.channels: Channels | None = None
-        self.ended = False
-        self._path, self._config, self._wanted = path, config, wanted
+        self._path, self._config, self._wanted, self._clock = path, config, wanted, clock
         self._frames: Stamped | None = None
         self._next: tuple[Image, int] | None = None
         self._started_ns = 0
         self._count = 0
         self._truth: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last frame has been read; False while it is not open."""
+        return self._frames is not None and self._next is None
 
     def open(self) -> None:
         """Open the recording at its start and read the first frame, which tells dtype and channels."""
@@ -55,8 +63,8 @@ class ReplayCamera:
         image = self._next[0]
         self.dtype = "uint16" if image.dtype == np.uint16 else "uint8"
         self.channels = 3 if image.ndim == 3 else 1
-        self._count, self.ended = 0, False
-        self._started_ns = time.monotonic_ns() if self.live else 0
+        self._count = 0
+        self._started_ns = self._clock.now_ns() if self.live else 0
 
     def read(self, timeout_seconds: float) -> Frame | None:
         """The next frame; paced when live."""
@@ -65,14 +73,13 @@ class ReplayCamera:
         image, stamp_ns = self._next
         captured_ns = self._started_ns + stamp_ns
         if self.live:
-            ahead = (captured_ns - time.monotonic_ns()) / 1e9
-            time.sleep(max(0.0, min(ahead, timeout_seconds)))
+            ahead = (captured_ns - self._clock.now_ns()) / 1e9
+            self._clock.sleep(max(0.0, min(ahead, timeout_seconds)))
             if ahead > timeout_seconds:
                 return None
         frame = Frame(image, captured_ns, self._count, self.name, self._truth)
         self._count += 1
         self._next = next(self._frames, None)
-        self.ended = self._next is None
         return frame
 
     def close(self) -> None:
@@ -125,7 +132,7 @@ def _array(path: Path, fps: float) -> Stamped:
     try:
         frames = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise _unreadable(path, str(error)) from error
+        raise _unreadable(path, reason(error)) from error
     right_shape = frames.ndim == 3 or (frames.ndim == 4 and frames.shape[3] == 3)
     if frames.dtype not in (np.uint8, np.uint16) or not right_shape:
         found = f"it holds {frames.dtype} {frames.shape}, not uint8 or uint16 (T, H, W[, 3])"

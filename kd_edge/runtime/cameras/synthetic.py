@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,7 +10,8 @@ from kd_edge import recipes
 from kd_edge.artifact import Band
 from kd_edge.data.synthetic.dataset import SyntheticStream
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
-from kd_edge.runtime.cameras.config import CameraConfig, split_query
+from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts, split_query
+from kd_edge.runtime.clock import MONOTONIC, Clock
 from kd_edge.types import Frame
 
 
@@ -46,7 +46,7 @@ class SyntheticCamera:
     dtype: Dtype | None = "uint8"
     can_vanish = False
 
-    def __init__(self, name: str, config: CameraConfig, wanted: Wanted) -> None:
+    def __init__(self, name: str, config: CameraConfig, wanted: Wanted, *, clock: Clock = MONOTONIC) -> None:
         options = recipes.validate(split_query(config.target)[1], SyntheticOptions, f"camera {config.uri}")
         modality = options.modality or ("rgb" if wanted.band == "rgb" else "nir")
         self.name = "synthetic" if name.startswith("synthetic:") else name
@@ -54,8 +54,8 @@ class SyntheticCamera:
         self.channels: Channels | None = 3 if modality == "rgb" else 1
         self.fps: float | None = options.fps
         self.live = options.realtime
-        self.ended = False
-        self._options = options
+        self.timeouts: TimeOuts = config
+        self._options, self._clock = options, clock
         actions = tuple(a.strip() for a in options.actions.split(",") if a.strip()) or None
         self._figure = SyntheticStream(
             modality, options.seed, options.height_px, options.width_px, options.fps, actions=actions
@@ -63,10 +63,15 @@ class SyntheticCamera:
         self._started_ns = 0
         self._next = 0
 
+    @property
+    def ended(self) -> bool:
+        """Whether the last frame has been read."""
+        return 0 < self._options.frames <= self._next
+
     def open(self) -> None:
         """Start the performance anew."""
-        self._next, self.ended = 0, False
-        self._started_ns = time.monotonic_ns() if self.live else 0
+        self._next = 0
+        self._started_ns = self._clock.now_ns() if self.live else 0
 
     def read(self, timeout_seconds: float) -> Frame | None:
         """Render the next frame when it is due; frames missed meanwhile are skipped, as a real camera does."""
@@ -74,14 +79,13 @@ class SyntheticCamera:
             return None
         k = self._next
         if self.live:
-            k = max(k, int((time.monotonic_ns() - self._started_ns) * self._options.fps / 1e9))
-            ahead = (self._stamp_ns(k) - time.monotonic_ns()) / 1e9
-            time.sleep(max(0.0, min(ahead, timeout_seconds)))
+            k = max(k, int((self._clock.now_ns() - self._started_ns) * self._options.fps / 1e9))
+            ahead = (self._stamp_ns(k) - self._clock.now_ns()) / 1e9
+            self._clock.sleep(max(0.0, min(ahead, timeout_seconds)))
             if ahead > timeout_seconds:
                 return None
         image, truth = self._figure.frame(k)
         self._next = k + 1
-        self.ended = 0 < self._options.frames <= self._next
         return Frame(image, self._stamp_ns(k), k, self.name, truth)
 
     def close(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 from kd_edge.artifact import Band
 from kd_edge.errors import CameraError, import_extra
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
-from kd_edge.runtime.cameras.config import CameraConfig
+from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts
+from kd_edge.runtime.clock import MONOTONIC, Clock
 from kd_edge.types import Frame, Image
 
 log = logging.getLogger("kd_edge.runtime")
@@ -28,14 +28,15 @@ class V4l2Camera:
     can_vanish = True
     ended = False
 
-    def __init__(self, name: str, config: CameraConfig, wanted: Wanted) -> None:
+    def __init__(self, name: str, config: CameraConfig, wanted: Wanted, *, clock: Clock = MONOTONIC) -> None:
         self.name = name
         self.band: Band | None = config.band
         self.dtype: Dtype | None = None
         self.channels: Channels | None = None
         self.fps: float | None = config.fps
         self._device = config.target or "/dev/video0"
-        self._config, self._wanted = config, wanted
+        self.timeouts: TimeOuts = config
+        self._config, self._wanted, self._clock = config, wanted, clock
         self._format = config.pixel_format or _usual_format(wanted)
         self._cv2 = import_extra("cv2", "cpu")
         self._capture: Any = None
@@ -88,8 +89,7 @@ class V4l2Camera:
             raise self._gone(error.err or "no frame") from error
         if not good or image is None:
             raise self._gone("it delivers no frame")
-        now_ns = time.monotonic_ns()
-        captured_ns = stamp_ns if 0 <= now_ns - stamp_ns < OLDEST_STAMP_NS else now_ns
+        captured_ns = captured_at(stamp_ns, self._clock.now_ns())
         frame = Frame(self._convert(image), captured_ns, self._count, self.name)
         self._count += 1
         return frame
@@ -144,6 +144,11 @@ class V4l2Camera:
         return CameraError(
             f"camera {self.name} ({self._device}) is gone: {why}", "frames", "check its cable; kd-edge cameras"
         )
+
+
+def captured_at(stamp_ns: int, now_ns: int) -> int:
+    """Moment of capture of a frame read now: the driver's stamp, unless that is on another clock."""
+    return stamp_ns if 0 <= now_ns - stamp_ns < OLDEST_STAMP_NS else now_ns
 
 
 def _usual_format(wanted: Wanted) -> str:

@@ -20,7 +20,7 @@ def open_sink(uri: str, stdout: TextIO | io.TextIOBase | None = None) -> Sink:
     """Make the sink a URI names: ``terminal:`` or ``jsonl:PATH[?max_mb=N]`` (``-`` is standard output); not yet opened.
 
     Args:
-        uri: Of the sink.
+        uri: Where predictions go.
         stdout: Stands for standard output.
 
     Raises:

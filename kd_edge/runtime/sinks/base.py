@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from typing import Protocol
 
+from kd_edge.errors import reason
 from kd_edge.types import Prediction
 
 log = logging.getLogger("kd_edge.runtime")
@@ -118,7 +119,7 @@ class SinkThread:
 
     def _break(self, error: Exception) -> None:
         with self._changed:
-            self._fail(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+            self._fail(getattr(error, "strerror", None) or reason(error))
 
     def _fail(self, fault: str) -> None:
         """Note what broke the sink, once; the lock is held."""

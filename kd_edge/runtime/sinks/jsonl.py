@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from kd_edge.errors import ConfigError
+from kd_edge.files import expanded
 from kd_edge.types import Prediction
 
 
@@ -25,7 +26,7 @@ class JsonlSink:
         self.name = f"jsonl:{target}"
         self._max_bytes = None if max_mb is None else max_mb * 1e6
         self._bytes = 0
-        self._path = None if target == "-" else Path(target).expanduser()
+        self._path = None if target == "-" else expanded(target)
         self._file: TextIO | io.TextIOBase = stdout
 
     def open(self) -> None:

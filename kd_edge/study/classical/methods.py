@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -13,6 +13,7 @@ from kd_edge.study.classical.fusion.config import CnnLstmConfig, CrcConfig
 from kd_edge.study.classical.tstdds.config import TstddsConfig
 
 if TYPE_CHECKING:  # settings are read without torch and OpenCV
+    from kd_edge.rundir import Summary
     from kd_edge.study.classical.results import Progress
 
 AnyComparator = TstddsConfig | CrcConfig | CnnLstmConfig
@@ -42,7 +43,7 @@ def comparator_model(kind: str, what: str) -> type[AnyComparator]:
 
 def run_comparator(
     config: AnyComparator, run_dir: Path, *, data_root: Path | None = None, progress: Progress | None = None
-) -> dict[str, Any]:
+) -> Summary:
     """Fit or train a comparator, and test it; writes ``recipe.toml`` first and ``summary.json`` last.
 
     Args:
@@ -52,7 +53,7 @@ def run_comparator(
         progress: Called with (what, done, in all) as the work goes on.
 
     Returns:
-        The content of ``summary.json``: that of a training run whose student is the comparator.
+        What ``summary.json`` says: as of a training run whose student is the comparator.
 
     Raises:
         TrainingError: There is a finished or another run already, the folder cannot be written, or nothing can be

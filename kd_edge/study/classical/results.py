@@ -10,7 +10,6 @@ from dataclasses import astuple
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import cv2
 import torch
@@ -19,12 +18,11 @@ from kd_edge import __version__, recipes
 from kd_edge.data import Dataset, Sample
 from kd_edge.errors import ConfigError, DataError, TrainingError
 from kd_edge.files import replacing
+from kd_edge.rundir import RECIPE, SUMMARY, Protocol, StageReport, Summary
 from kd_edge.study.classical.config import RunConfig
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, done, in all)."""
-
-RECIPE, SUMMARY = "recipe.toml", "summary.json"
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -55,12 +53,6 @@ def write_recipe(config: RunConfig, run_dir: Path) -> None:
         file.write(recipes.to_toml(config).encode())
 
 
-def write_summary(summary: dict[str, Any], run_dir: Path) -> None:
-    """``summary.json``, whole or not at all; a run that has it is finished."""
-    with replacing(run_dir / SUMMARY, TrainingError) as file:
-        file.write((json.dumps(summary, indent=1, allow_nan=False) + "\n").encode())
-
-
 def recordings_fingerprints(dataset: Dataset, modalities: Sequence[str]) -> dict[str, str]:
     """SHA-256 (hex) of the content of all recordings, by modality; nothing is decoded.
 
@@ -83,41 +75,36 @@ def _content_key(dataset: Dataset, sample: Sample, modality: str) -> str:
 
 def summary_of(
     config: RunConfig,
-    protocol: dict[str, Any],
-    student: dict[str, Any],
+    protocol: Protocol,
+    student: StageReport,
     data_fingerprint: str,
     data_fingerprints: dict[str, str],
-) -> dict[str, Any]:
-    """The content of ``summary.json``: that of a training run whose student is the comparator.
+) -> Summary:
+    """What ``summary.json`` says: as of a training run whose student is the comparator.
 
     Args:
         config: The run.
-        protocol: Data set, numbers of clips, and which were left out.
+        protocol: The clips.
         student: Figures and description of what was trained.
         data_fingerprint: Fingerprint of the recordings as the run reads them.
         data_fingerprints: Modality -> SHA-256 (hex) of its recordings, from ``recordings_fingerprints``: a study takes
             the run as its own while they are these.
     """
     packages = ("torch", "torchvision", "numpy", "scikit-learn")
-    return {
-        "complete": True,
-        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "recipe": config.model_dump(mode="json"),
-        "protocol": {
-            "dataset": protocol["dataset"],
-            "split": config.split,
-            "validation_subjects": list(config.validation_subjects),
-        }
-        | {key: value for key, value in protocol.items() if key != "dataset"},
-        "seed": config.seed,
-        "stages": {"student": student},
-        "versions": {"kd-edge": __version__, "opencv": cv2.__version__} | {name: version(name) for name in packages},
-        "data_fingerprint": data_fingerprint,
-        "data_fingerprints": data_fingerprints,
-        "recipe_fingerprint": config.fingerprint(),
-        "threads": config.threads or torch.get_num_threads(),
-        "device": str(device()),
-    }
+    return Summary(
+        complete=True,
+        finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        recipe=config.model_dump(mode="json"),
+        protocol=protocol,
+        seed=config.seed,
+        stages={"student": student},
+        versions={"kd-edge": __version__, "opencv": cv2.__version__} | {name: version(name) for name in packages},
+        data_fingerprint=data_fingerprint,
+        data_fingerprints=data_fingerprints,
+        recipe_fingerprint=config.fingerprint(),
+        threads=config.threads or torch.get_num_threads(),
+        device=str(device()),
+    )
 
 
 @contextmanager

@@ -5,9 +5,10 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from kd_edge.crop import FrameRegion
 from kd_edge.data.cache.frames import CachedClip
 from kd_edge.data.cache.pairs import PairedClips
+from kd_edge.data.dataset import Sample
 from kd_edge.preprocess import Preprocess, clip_input, clip_limits, evaluation_crop
 from kd_edge.sampling import gather, motion_indices, nearest, segment_indices
 from kd_edge.train.inputs.draws import CropDraw, Draws, draw_crop
@@ -35,6 +37,10 @@ class Batch(TypedDict):
     labels: Tensor
 
 
+BEFORE_SHARE = 0.4
+"""Share of a stream's windows that may begin in the action before: about as many as a live camera sees."""
+
+
 @dataclass(frozen=True, slots=True)
 class Windows:
     """Where a clip's segments lie.
@@ -43,21 +49,19 @@ class Windows:
         segments: T.
         random_seconds: None spreads the segments over the clip; a length puts them into a random window of 0.5 to 1.5
             times that.
-        loop: A random window may run over the clip's end into its start.
+        loop: A random window may begin before the clip does, where what came before is seen: the same once more.
+        before_share: Share of such windows that see another action there, which came to its end.
     """
 
     segments: int
     random_seconds: float | None = None
     loop: bool = False
+    before_share: float = 0.0
 
     def choose(self, stamps_ns: Int64, rng: np.random.Generator | None) -> Int64:
-        """(T,) frame indices; without ``rng`` the centres of T equal parts of the clip."""
+        """(T,) frame indices inside the clip; without ``rng`` the centres of T equal parts of it."""
         if rng is None:
             return segment_indices(len(stamps_ns), self.segments, mode="centre")
-        if self.random_seconds is not None and self.loop:
-            spacing_ns = rng.uniform(0.5, 1.5) * self.random_seconds * 1e9 / self.segments
-            moments = rng.uniform() * clip_length_ns(stamps_ns) + np.arange(self.segments) * spacing_ns
-            return nearest(stamps_ns, stamps_ns[0] + (moments % clip_length_ns(stamps_ns)).astype(np.int64))
         if self.random_seconds is not None:
             length = clip_length_ns(stamps_ns)
             window = min(rng.uniform(0.5, 1.5) * self.random_seconds * 1e9, length)
@@ -68,6 +72,22 @@ class Windows:
             if chosen is not None:
                 return chosen  # else the clip has fewer frames than segments
         return segment_indices(len(stamps_ns), self.segments, mode="random", rng=rng)
+
+    def around(self, stamps_ns: Int64, rng: np.random.Generator, *, other_before: bool = False) -> Int64:
+        """(T,) moments of a looping window in ns from the clip's beginning, oldest first; those before it negative.
+
+        They are moments of frames, where frames come evenly. The newest lies anywhere in the clip; after another action
+        at least a quarter of the window later than its end, because less tells nobody what is done now.
+        """
+        assert self.random_seconds is not None
+        length_ns = clip_length_ns(stamps_ns)
+        period_ns = length_ns / len(stamps_ns)
+        spacing_ns = rng.uniform(0.5, 1.5) * self.random_seconds * 1e9 / self.segments
+        earliest = min(self.segments * spacing_ns / 4, length_ns) if other_before else 0.0
+        newest = earliest + rng.uniform() * (length_ns - earliest)
+        moments = newest - np.arange(self.segments - 1, -1, -1) * spacing_ns
+        framed: Int64 = np.rint(np.rint(moments / period_ns) * period_ns).astype(np.int64)
+        return framed
 
 
 def clip_length_ns(stamps_ns: Int64) -> float:
@@ -110,6 +130,10 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
         self.seed = seed
         self.flip_labels = flip_labels
         self.signals = signals
+        self._smoothed: dict[int, list[Float32]] = {}
+        self._sessions: dict[tuple[str, ...], list[int]] = {}
+        for position, sample in enumerate(pairs.samples):
+            self._sessions.setdefault(_session(sample), []).append(position)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -124,7 +148,7 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
             return [_still(*item) for item in zip(clips, same, self.specs, strict=True)], sample.label
         origin = (self.seed, epoch, zlib.crc32(sample.id.encode()))
         rng = np.random.default_rng(origin)
-        moments = first[self.windows.choose(first, rng)]
+        shots = self._looping(position, rng) if self.windows.loop else self._inside(position, rng)
         crop = draw_crop(self.augments[0], rng)
         label = sample.label
         if crop.flip and self.flip_labels is not None:
@@ -132,13 +156,57 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
             if self.signals is not None and label != sample.label:  # nobody mirrors a sensor: both keep their class
                 crop, label = replace(crop, flip=False), sample.label
         inputs = []
-        for k, (clip, spec, augment) in enumerate(zip(clips, self.specs, self.augments, strict=True)):
-            limits = jitter_limits(clip_limits(clip.own_limits, clip.stamps_ns, spec.window), augment, rng)
-            here = _same_share(first, moments, clip.stamps_ns)
-            inputs.append(_changed(clip, limits, here, spec, crop, augment, Draws((*origin, k))))
+        for k, (shot, spec, augment) in enumerate(zip(shots, self.specs, self.augments, strict=True)):
+            shot = shot._replace(limits=jitter_limits(shot.limits, augment, rng))
+            inputs.append(_changed(shot, spec, crop, augment, Draws((*origin, k))))
         if self.signals is not None:
             inputs.append(self.signals.of(sample.id, first, Draws((*origin, len(clips)))))
         return inputs, label
+
+    def _inside(self, position: int, rng: np.random.Generator) -> list[_Shot]:
+        """Every modality of a window inside the clip."""
+        clips = self.pairs.clips(position)
+        first = clips[0].stamps_ns
+        moments = first[self.windows.choose(first, rng)]
+        return [
+            _Shot(clip.frames, limits, _frames_at(clip, _same_share(first, moments, clip.stamps_ns), spec))
+            for clip, limits, spec in zip(clips, self._limits(position), self.specs, strict=True)
+        ]
+
+    def _looping(self, position: int, rng: np.random.Generator) -> list[_Shot]:
+        """Every modality of a window that may begin before the clip does."""
+        other = self._before(position, rng) if rng.random() < self.windows.before_share else position
+        clips, before = self.pairs.clips(position), self.pairs.clips(other)
+        length, length_before = (clip_length_ns(c[0].stamps_ns) for c in (clips, before))
+        moments = self.windows.around(clips[0].stamps_ns, rng, other_before=other != position)
+        half = length / len(clips[0].stamps_ns) / 2  # what is nearer to the first frame is the clip's own
+        shots = []
+        for k, spec in enumerate(self.specs):
+            at = moments[:, None] - np.asarray(spec.motion_offsets_ms, dtype=np.int64) * 1_000_000  # (T, M)
+            shot = _endless(clips[k], self._limits(position)[k], at, length)
+            if other != position:
+                earlier = at.ravel() < -half
+                then = _endless(before[k], self._limits(other)[k], at, length_before)
+                shot.frames[earlier], shot.limits[earlier] = then.frames[earlier], then.limits[earlier]
+            shots.append(shot)
+        return shots
+
+    def _before(self, position: int, rng: np.random.Generator) -> int:
+        """What was done before: another action of the same session, or the same one where there is no other."""
+        sample, frames = self.pairs.samples[position], self.pairs.clips(position)[0].frames
+        session = self._sessions[_session(sample)]
+        others = [other for other in session if self.pairs.samples[other].label != sample.label]
+        other = others[int(rng.integers(len(others)))] if others else position
+        return other if self.pairs.clips(other)[0].frames.shape[1:] == frames.shape[1:] else position
+
+    def _limits(self, position: int) -> list[Float32]:
+        """Smoothed intensity limits of a sample's clips, each computed once."""
+        if position not in self._smoothed:
+            self._smoothed[position] = [
+                clip_limits(clip.own_limits, clip.stamps_ns, spec.window)
+                for clip, spec in zip(self.pairs.clips(position), self.specs, strict=True)
+            ]
+        return self._smoothed[position]
 
 
 class SignalDataset(Dataset[tuple[list[Float32], int]]):
@@ -172,16 +240,48 @@ def _still(clip: CachedClip, moments: Int64, spec: Preprocess) -> Float32:
     return clip_input(clip.frames, limits, _frames_at(clip, moments, spec), evaluation_crop(height, width, spec), spec)
 
 
-def _changed(
-    clip: CachedClip, limits: Float32, moments: Int64, spec: Preprocess, draw: CropDraw, augment: Augment, draws: Draws
-) -> Float32:
-    """One modality at the chosen moments, cropped as drawn and with its own changes of intensity, (T, C, S, S)."""
-    height, width = clip.frames.shape[1:3]
+class _Shot(NamedTuple):
+    """What a window shows of one modality: frames with their limits (N, 2), and (T, M) which of them."""
+
+    frames: npt.NDArray[Any]
+    limits: Float32
+    indices: Int64
+
+
+def _session(sample: Sample) -> tuple[str, ...]:
+    """Samples that are alike in this were recorded one after the other, by the same camera in the same place."""
+    return sample.subject, sample.view, sample.trial
+
+
+def _endless(clip: CachedClip, limits: Float32, at: Int64, length: float) -> _Shot:
+    """A clip that goes on for ever, at moments from its beginning, as a live camera would see it.
+
+    Motion stacks reach over the joints, too.
+
+    Args:
+        clip: Of one modality.
+        limits: (N, 2), smoothed.
+        at: (T, M) ns of every frame that is looked at; negative ones lie before the clip's beginning.
+        length: Of the clip in ns, in the modality that the moments are of; recordings may differ in length.
+
+    Returns:
+        A frame of its own for each moment.
+    """
+    own = clip_length_ns(clip.stamps_ns)
+    half = own / len(clip.stamps_ns) / 2  # before the end, the first frame is the nearest again
+    phase = ((at * (own / length) + half) % own - half).astype(np.int64)
+    chosen = nearest(clip.stamps_ns - clip.stamps_ns[0], phase).ravel()
+    return _Shot(clip.frames[chosen], limits[chosen], np.arange(at.size).reshape(at.shape))
+
+
+def _changed(shot: _Shot, spec: Preprocess, draw: CropDraw, augment: Augment, draws: Draws) -> Float32:
+    """One modality of a window, cropped as drawn and with its own changes of intensity, (T, C, S, S)."""
+    frames, limits, indices = shot
+    height, width = frames.shape[1:3]
     crop = draw.on(height, width) if isinstance(spec.region, FrameRegion) else draw.on(1, 1)  # other regions are square
-    indices = _frames_at(clip, moments, spec)
     if not augment.changes_planes:
-        return change_input(clip_input(clip.frames, limits, indices, crop, spec), spec, augment, draws)
-    planes = clip_input(clip.frames, limits, indices, crop, plain(spec))
+        return change_input(clip_input(frames, limits, indices, crop, spec), spec, augment, draws)
+    planes = clip_input(frames, limits, indices, crop, plain(spec))
     change_planes(planes, spec.channels, augment, draws)
     return change_input(normalised(planes, spec), spec, augment, draws)
 

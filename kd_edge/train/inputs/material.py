@@ -20,6 +20,7 @@ from kd_edge.data.signals.load import Signals
 from kd_edge.data.words.class_vectors import ClassVectors, class_vectors
 from kd_edge.errors import DataError
 from kd_edge.train.inputs.clips import (
+    BEFORE_SHARE,
     Batch,
     ClipDataset,
     EpochBatches,
@@ -112,7 +113,8 @@ class Material:
             return self._shuffled(SignalDataset(clips, signals, recipe.seed), batch_size, rank, world)
         pairs = self._pairs(images, self.train)
         seconds = None if recipe.windows == "clip" else self.clip_seconds
-        windows = Windows(recipe.segments, seconds, loop=recipe.windows == "loop")
+        looping, before = recipe.windows in ("loop", "stream"), BEFORE_SHARE if recipe.windows == "stream" else 0.0
+        windows = Windows(recipe.segments, seconds, looping, before)
         configs = [recipe.image_stages[name] for name in images]
         specs, augments = [c.preprocess for c in configs], [c.augment for c in configs]
         dataset = ClipDataset(pairs, specs, windows, augments, recipe.seed, self.dataset.flip_labels, signals)

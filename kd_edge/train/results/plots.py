@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,40 +15,44 @@ from matplotlib.ticker import MaxNLocator
 
 from kd_edge.errors import TrainingError
 from kd_edge.files import replacing
+from kd_edge.metrics import row_shares
+from kd_edge.rundir import MetricsLine, Summary
 
 
-def plot_run(lines: Sequence[dict[str, Any]], summary: dict[str, Any], labels: Sequence[str], folder: Path) -> None:
+def plot_run(lines: Sequence[MetricsLine], summary: Summary, labels: Sequence[str], folder: Path) -> None:
     """Curves of a run, and the confusion matrix of each of its stages on the test clips."""
     if lines:
         plot_curves(lines, folder / "curves.png")
-    for name, stage in summary["stages"].items():
-        if stage["test"] is None:
+    for name, stage in summary.stages.items():
+        if stage.test is None:
             continue
-        accuracy = 100 * stage["test"]["accuracy"]
-        title = f"{name}: {stage['backbone']} on {stage['modality']}, {accuracy:.1f} % of the test clips"
-        plot_confusion(stage["test"]["confusion"], labels, title, folder / f"confusion-{name}.png")
+        accuracy = 100 * stage.test.accuracy
+        title = f"{name}: {stage.backbone} on {stage.modality}, {accuracy:.1f} % of the test clips"
+        plot_confusion(stage.test.confusion, labels, title, folder / f"confusion-{name}.png")
 
 
-def plot_curves(metrics: Sequence[dict[str, Any]], path: Path) -> None:
+def plot_curves(metrics: Sequence[MetricsLine], path: Path) -> None:
     """Losses, accuracy and learning rate over the epochs, one row per stage.
 
     Args:
         metrics: Lines of ``metrics.jsonl``.
         path: The PNG to write.
     """
-    stages = list(dict.fromkeys(m["stage"] for m in metrics))
+    stages = list(dict.fromkeys(m.stage for m in metrics))
     figure = Figure(figsize=(12, 3.4 * len(stages)), layout="constrained")
     axes = figure.subplots(len(stages), 3, squeeze=False)
     for row, stage in zip(axes, stages, strict=True):
-        lines = [m for m in metrics if m["stage"] == stage]
-        epochs = [m["epoch"] for m in lines]
-        for name in lines[0]["losses"]:
-            row[0].plot(epochs, [m["losses"][name] for m in lines], label=name)
-        row[1].plot(epochs, [100 * m["train_accuracy"] for m in lines], label="training clips")
-        if lines[0]["validation"]:
-            row[0].plot(epochs, [m["validation"]["loss"] for m in lines], "--", label="ce, validation")
-            row[1].plot(epochs, [100 * m["validation"]["accuracy"] for m in lines], "--", label="validation")
-        row[2].plot(epochs, [m["learning_rate"] for m in lines])
+        lines = [m for m in metrics if m.stage == stage]
+        epochs = [m.epoch for m in lines]
+        for name in lines[0].losses:
+            row[0].plot(epochs, [m.losses.get(name, np.nan) for m in lines], label=name)
+        row[1].plot(epochs, [100 * _known(m.train_accuracy) for m in lines], label="training clips")
+        judged = [(m.epoch, m.validation) for m in lines if m.validation is not None]
+        if judged:
+            at = [epoch for epoch, _ in judged]
+            row[0].plot(at, [_known(v.loss) for _, v in judged], "--", label="ce, validation")
+            row[1].plot(at, [100 * v.accuracy for _, v in judged], "--", label="validation")
+        row[2].plot(epochs, [_known(m.learning_rate) for m in lines])
         for axis, title in zip(row, ("loss", "accuracy, %", "learning rate"), strict=True):
             axis.set(title=f"{stage}: {title}", xlabel="epoch")
             axis.grid(alpha=0.3)
@@ -58,6 +61,11 @@ def plot_curves(metrics: Sequence[dict[str, Any]], path: Path) -> None:
         row[1].legend()
         row[1].set_ylim(0, 101)
     _save(figure, path)
+
+
+def _known(value: float | None) -> float:
+    """A gap in the curve where there is no value."""
+    return np.nan if value is None else value
 
 
 def plot_confusion(counts: Sequence[Sequence[int]], labels: Sequence[str], title: str, path: Path) -> None:
@@ -107,9 +115,7 @@ def plot_confusion_change(
 
 def percent(counts: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
     """Counts (K, K) in percent of their row; a row of zeros stays one."""
-    table = np.asarray(counts, dtype=np.float64)
-    rows: npt.NDArray[np.float64] = 100 * table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    return rows
+    return 100 * row_shares(counts)
 
 
 def _side(labels: Sequence[str]) -> float:

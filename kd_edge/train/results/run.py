@@ -1,35 +1,37 @@
-"""The run directory: what a training run leaves behind, and how it goes on after a kill.
-
-recipe.toml            as resolved
-student.safetensors    the student's weights
-teachers/teacher.safetensors
-metrics.jsonl          one line per epoch
-summary.json           written last; "complete": true
-plots/*.png
-state.pt               to resume
-"""
+"""Runs that are finished, and how one goes on after a kill; what lies in their folder is ``kd_edge.rundir``."""
 
 from __future__ import annotations
 
-import fcntl
 import io
-import json
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import BaseModel, ValidationError
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from kd_edge import recipes
 from kd_edge.errors import TrainingError
-from kd_edge.files import replacing
-from kd_edge.rundir import METRICS, RECIPE, STAGES, STATE, complete_summary, read_metrics, run_folders
+from kd_edge.files import held, replacing
+from kd_edge.models.weights import damage, load_tensors
+from kd_edge.rundir import (
+    RECIPE,
+    STATE,
+    Selection,
+    Summary,
+    complete_summary,
+    first_fault,
+    read_summary,
+    run_folders,
+)
 from kd_edge.train.recipe import Recipe
+
+_LOCK = ".lock"
+"""There while a process trains the run."""
 
 
 @dataclass(frozen=True)
@@ -44,22 +46,19 @@ class Run:
 
     path: Path
     recipe: Recipe
-    summary: dict[str, Any]
+    summary: Summary
 
     @classmethod
     def load(cls, path: Path) -> Run:
         """Open a run.
 
         Raises:
-            TrainingError: No run there, or not finished.
+            TrainingError: No run there, not finished, or its summary is damaged.
             ConfigError: Its recipe is damaged.
         """
         if not (path / RECIPE).is_file():
             raise TrainingError(f"no run {path}", "a folder written by kd-edge train", "kd-edge train")
-        summary = complete_summary(path)
-        if summary is None:
-            raise TrainingError(f"run {path} is not finished", "a finished run", f"kd-edge train --resume {path}")
-        return cls(path, load_recipe(path), summary)
+        return cls(path, load_recipe(path), read_summary(path))
 
     @classmethod
     def latest(cls, root: Path = Path("runs")) -> Run:
@@ -71,7 +70,7 @@ class Run:
         complete = {path: summary for path in run_folders(root) if (summary := complete_summary(path)) is not None}
         if not complete:
             raise TrainingError(f"no finished run in {root}/", "at least one", "kd-edge train")
-        return cls.load(max(complete, key=lambda path: (complete[path].get("finished", ""), path.name)))
+        return cls.load(max(complete, key=lambda path: (complete[path].finished, path.name)))
 
 
 def latest_unfinished(root: Path = Path("runs")) -> Path:
@@ -97,27 +96,27 @@ def load_recipe(path: Path) -> Recipe:
     return recipes.load("train", str(path / RECIPE), Recipe)
 
 
-def same_teacher(path: Path, recipe: Recipe, data_fingerprint: str) -> dict[str, Any]:
-    """What a finished run reports of its teacher, if that is the teacher the recipe would train.
+def same_teacher(path: Path, recipe: Recipe, data_fingerprint: str) -> Selection:
+    """Which weights a finished run kept of its teacher, if that is the teacher the recipe would train.
 
     Args:
         path: The finished run.
         recipe: The new run.
-        data_fingerprint: Of the teacher's recordings in the new run.
+        data_fingerprint: What the teacher's recordings are in the new run.
 
     Raises:
         TrainingError: Not finished, or its teacher was trained otherwise or on other recordings.
     """
     other = Run.load(path)
     same = other.recipe.teacher is not None and other.recipe.teacher_fingerprint() == recipe.teacher_fingerprint()
-    if not same or other.summary.get("data_fingerprints", {}).get("teacher") != data_fingerprint:
+    if not same or other.summary.data_fingerprints.get("teacher") != data_fingerprint:
         raise TrainingError(
             f"the teacher of {path} was trained with other settings or recordings",
             "a run of the same data, split, seed and [teacher]",
             "leave it out to train the teacher, or set teacher.weights to use another teacher on purpose",
         )
-    report: dict[str, Any] = other.summary["stages"]["teacher"]
-    return {key: report[key] for key in ("selected_epoch", "selected_by", "seconds")}
+    kept = other.summary.stages["teacher"]
+    return Selection(selected_epoch=kept.selected_epoch, selected_by=kept.selected_by, seconds=kept.seconds)
 
 
 def check_free(path: Path) -> None:
@@ -139,21 +138,22 @@ def locked(path: Path) -> Iterator[None]:
     """Hold a run directory for one process, and clear away half-written files of a killed one.
 
     Raises:
-        TrainingError: Another process is training this run.
+        TrainingError: Another process is training this run, or its folder cannot be written.
     """
-    handle = os.open(path, os.O_RDONLY)
-    try:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            is_held = stack.enter_context(held(path / _LOCK))
+        except OSError as error:
+            raise TrainingError(
+                f"run {path} cannot be locked ({error.strerror or error})", "a folder that can be written", "check it"
+            ) from error
+        if not is_held:
             raise TrainingError(
                 f"run {path} is being trained by another process", "one process a run", "wait for it, or stop it first"
-            ) from error
+            )
         for left in path.rglob(".*.tmp"):
             left.unlink()
         yield
-    finally:
-        os.close(handle)
 
 
 def begin(path: Path, recipe: Recipe) -> None:
@@ -187,17 +187,45 @@ def load_state(path: Path, recipe: Recipe) -> dict[str, Any] | None:
         raise TrainingError(
             f"the recipe differs from {path / RECIPE}", "the same recipe", "resume without --set, or start a new run"
         )
-    if not (path / STATE).is_file():
+    if not (path / STATE).exists():
         return None
     try:
-        state: dict[str, Any] = torch.load(path / STATE, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = load_tensors(path / STATE)
+        _State.model_validate(state)
         return state
+    except ValidationError as error:
+        raise _damaged(path / STATE, first_fault(error)) from error
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise TrainingError(
-            f"{path / STATE} is damaged ({str(error).splitlines()[0]})",
-            "the file a run wrote",
-            "remove it to start this run again",
-        ) from error
+        raise _damaged(path / STATE, damage(path / STATE, error)) from error
+
+
+def selections(state: dict[str, Any] | None) -> dict[str, Selection]:
+    """Which weights the stages kept that an interrupted run had finished."""
+    return {} if state is None else {name: Selection(**kept) for name, kept in state["report"].items()}
+
+
+class _Best(BaseModel):
+    epoch: int
+    score: float
+    model: dict[str, Any]
+
+
+class _State(BaseModel):
+    """What the trainer's ``state.pt`` must hold, so that a resumed run does not stumble over it later."""
+
+    data_fingerprint: str
+    threads: int
+    stage: Literal["teacher", "student"]
+    epoch: int
+    learner: dict[str, Any]
+    optimiser: dict[str, Any]
+    best: _Best
+    seconds: float
+    report: dict[Literal["teacher", "student"], Selection]
+
+
+def _damaged(path: Path, why: str) -> TrainingError:
+    return TrainingError(f"{path} is damaged ({why})", "the file a run wrote", "remove it to start this run again")
 
 
 def save_weights(path: Path, state_dict: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -205,27 +233,3 @@ def save_weights(path: Path, state_dict: dict[str, Tensor], metadata: dict[str, 
     data = safetensors_bytes({k: v.detach().cpu().contiguous() for k, v in state_dict.items()}, metadata)
     with replacing(path, TrainingError) as file:
         file.write(data)
-
-
-def append_metrics(path: Path, line: dict[str, Any]) -> None:
-    """Add one line to ``metrics.jsonl``.
-
-    Raises:
-        TrainingError: It cannot be written.
-    """
-    try:
-        with (path / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-    except OSError as error:
-        raise TrainingError(
-            f"{path / METRICS} cannot be written ({error.strerror or error})",
-            "a writable folder with free space",
-            f"free space, then kd-edge train --resume {path}",
-        ) from error
-
-
-def truncate_metrics(path: Path, stage: str, epoch: int) -> None:
-    """Drop the lines after an epoch of a stage, and a last line that a kill cut off: they are made again."""
-    kept = [m for m in read_metrics(path) if (STAGES.index(m["stage"]), m["epoch"]) <= (STAGES.index(stage), epoch)]
-    with replacing(path / METRICS, TrainingError) as file:
-        file.write("".join(json.dumps(m) + "\n" for m in kept).encode())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import version
 from typing import Any
@@ -13,14 +12,16 @@ from torch import nn
 
 from kd_edge import __version__, metrics
 from kd_edge.data import Sample
+from kd_edge.models.saved import StudentSpec
+from kd_edge.rundir import Protocol, Scores, Selection, SemanticsNote, StageReport, Summary
 from kd_edge.train.inputs.material import Material
 from kd_edge.train.results import scores
 from kd_edge.train.teachers.base import Teacher
 
 
 def summarise(
-    material: Material, models: Mapping[str, nn.Module], report: Mapping[str, Mapping[str, Any]], device: torch.device
-) -> dict[str, Any]:
+    material: Material, models: Mapping[str, nn.Module], selections: Mapping[str, Selection], device: torch.device
+) -> Summary:
     """Evaluate and describe; the only place where test clips are looked at.
 
     Temperature and unknown threshold are fitted on the validation clips; without any they stay 1 and 0 (nothing is
@@ -29,15 +30,15 @@ def summarise(
     Args:
         material: The recordings.
         models: Trained models by stage; the student last.
-        report: ``selected_epoch``, ``selected_by`` and ``seconds`` of each stage.
+        selections: Which weights each stage kept.
         device: Where to evaluate.
 
     Returns:
-        The content of ``summary.json``.
+        What ``summary.json`` says.
     """
     recipe, labels = material.recipe, material.dataset.labels
     temperature, threshold = 1.0, 0.0
-    stages: dict[str, Any] = {}
+    stages: dict[str, StageReport] = {}
     for name, model in models.items():
         validation = None
         if material.having(name, material.validation):
@@ -48,42 +49,41 @@ def summarise(
         tested, test = material.having(name, material.test), None  # a teacher's modality may be there for training only
         if tested:
             logits, truth = scores.predict(model, material.evaluation_loader(name, tested), device)
-            test = metrics.figures(logits, truth, labels, temperature=temperature)
+            test = Scores(**metrics.figures(logits, truth, labels, temperature=temperature))
         stage = material.stage(name)
-        stages[name] = {
-            "modality": stage.modality,
+        stages[name] = StageReport(
+            modality=stage.modality,
             **stage.architecture,
-            "epochs": stage.epochs,
-            **report[name],
-            "validation": validation,
-            "test": test,
-            "test_samples": len(tested),
-            "parameters": sum(p.numel() for p in model.parameters()),
-        }
-        if isinstance(model, Teacher) and tested:
-            stages[name] |= _of_its_kind(material, model, tested, device)
-    return {
-        "complete": True,
-        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "recipe": recipe.model_dump(mode="json"),
-        "protocol": _protocol(material),
-        "seed": recipe.seed,
-        "stages": stages,
-        "clip_seconds": material.clip_seconds,
-        "temperature": temperature,  # of the student, which comes last
-        "unknown_threshold": threshold,
-        "calibrated_on": "validation clips"
+            epochs=stage.epochs,
+            **selections[name].model_dump(),
+            validation=validation,
+            test=test,
+            test_samples=len(tested),
+            parameters=sum(p.numel() for p in model.parameters()),
+            **(_of_its_kind(material, model, tested, device) if isinstance(model, Teacher) and tested else {}),
+        )
+    return Summary(
+        complete=True,
+        finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        recipe=recipe.model_dump(mode="json"),
+        protocol=_protocol(material),
+        seed=recipe.seed,
+        stages=stages,
+        clip_seconds=material.clip_seconds,
+        temperature=temperature,  # of the student, which comes last
+        unknown_threshold=threshold,
+        calibrated_on="validation clips"
         if material.validation
         else "nothing: the recipe has no validation_subjects or validation_trials",
-        "versions": {"kd-edge": __version__} | {name: version(name) for name in ("torch", "torchvision", "numpy")},
-        "data_fingerprint": material.fingerprint,
-        "data_fingerprints": material.fingerprints,
-        "semantics": _semantics(material),
-        "recipe_fingerprint": recipe.fingerprint(),
-        "threads": torch.get_num_threads(),
-        "device": str(device),
-        "student_model": _student_model(material),
-    }
+        versions={"kd-edge": __version__} | {name: version(name) for name in ("torch", "torchvision", "numpy")},
+        data_fingerprint=material.fingerprint,
+        data_fingerprints=material.fingerprints,
+        semantics=_semantics(material),
+        recipe_fingerprint=recipe.fingerprint(),
+        threads=torch.get_num_threads(),
+        device=str(device),
+        student_model=_student_spec(material).model_dump(mode="json"),
+    )
 
 
 def _of_its_kind(
@@ -102,38 +102,38 @@ def _seen_in_training(train: Sequence[Sample], tested: Sequence[Sample]) -> int:
     return sum((s.subject, s.trial, s.label) in performances for s in tested)
 
 
-def _protocol(material: Material) -> dict[str, Any]:
-    return {
-        "dataset": material.dataset.name,
-        "split": material.recipe.split,
-        "validation_subjects": list(material.recipe.validation_subjects),
-        "validation_trials": list(material.recipe.validation_trials),
-        "train_samples": len(material.train),
-        "validation_samples": len(material.validation),
-        "test_samples": len(material.test),
-        "skipped": material.skipped,
-    }
+def _protocol(material: Material) -> Protocol:
+    return Protocol(
+        dataset=material.dataset.name,
+        split=material.recipe.split,
+        validation_subjects=tuple(material.recipe.validation_subjects),
+        validation_trials=tuple(material.recipe.validation_trials),
+        train_samples=len(material.train),
+        validation_samples=len(material.validation),
+        test_samples=len(material.test),
+        skipped=material.skipped,
+    )
 
 
-def _semantics(material: Material) -> dict[str, Any] | None:
+def _semantics(material: Material) -> SemanticsNote | None:
     """Where the class names' vectors came from, and the words that had none."""
     found = material.semantics
     if found is None:
         return None
-    return {"source": found.source, "size": found.vectors.shape[1], "unknown_words": dict(found.unknown)}
+    return SemanticsNote(source=found.source, size=found.vectors.shape[1], unknown_words=dict(found.unknown))
 
 
-def _student_model(material: Material) -> dict[str, Any]:
-    """Everything that rebuilds and feeds the student without the trainer, see ``models.saved``."""
+def _student_spec(material: Material) -> StudentSpec:
+    """Everything that rebuilds and feeds the student without the trainer."""
     recipe, student = material.recipe, material.recipe.student
-    return {
-        "model": student.model.model_dump(mode="json"),
-        "preprocess": student.preprocess.model_dump(mode="json"),
-        "segments": recipe.segments,
-        "clip_seconds": material.clip_seconds,
-        "labels": list(material.dataset.labels),
-        "modality": student.modality,
-        "data": recipe.data.model_dump(mode="json"),
-        "image_format": asdict(material.dataset.image_format(student.modality)),
-        "split": recipe.split,
-    }
+    return StudentSpec(
+        model=student.model,
+        preprocess=student.preprocess,
+        segments=recipe.segments,
+        clip_seconds=material.clip_seconds,
+        labels=tuple(material.dataset.labels),
+        modality=student.modality,
+        data=recipe.data,
+        image_format=material.dataset.image_format(student.modality),
+        split=recipe.split,
+    )

@@ -321,6 +321,13 @@ def test_a_cache_that_cannot_be_written_costs_time_only(
     assert "decoded anew every time" in caplog.text
 
 
+@pytest.mark.usefixtures("no_home")
+def test_without_a_home_they_are_decoded_and_not_kept(dataset: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "kd_edge.data"):
+        assert len(load(dataset, None)) == 2
+    assert caplog.messages == ["no folder for the signals is known: they are decoded anew every time"]
+
+
 def test_nothing_usable_and_wrong_names(dataset: Any, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no sensor 'gyroscop' \(did you mean 'gyroscope'\?\)"):
         load_signals(dataset, dataset.samples, ["gyroscop"], root=tmp_path)

@@ -51,14 +51,14 @@ def test_both_bands_show_the_same_motion() -> None:
             change = np.abs(frames[half - 3 : half + 3] - np.median(frames, axis=0)).mean(axis=0)
             moved.append(change > np.quantile(change, 0.98))
         overlaps.append((moved[0] & moved[1]).sum() / moved[0].sum())
-    assert np.median(overlaps) > 0.3  # 0.02 by chance
+    assert np.median(overlaps) > 0.15  # 0.02 by chance; noise moves in the infrared, too
 
 
 def test_infrared_falls_with_the_squared_distance_and_visible_light_does_not() -> None:
     """A figure that comes from 3 m to 2 m gets (3/2)^2 = 2.25 times as bright in the infrared."""
     rng = generator("test", "distance")
     body, camera = Body.draw(rng), Camera(3.0, 0.0, 1.0, 0.0, 0.75)
-    drawn = Look.draw(rng, chair=False, distance=3.0)
+    drawn = Look.draw(rng, distance=3.0)
     plain = np.full_like(drawn.colours, 0.5)
     look = replace(
         drawn, colours=plain, reflectances=plain[:, 0], shot=0.0, read=0.0, illumination=160.0, stripes=0,
@@ -178,11 +178,11 @@ def test_too_few_clips_for_a_test_side_is_an_error() -> None:
         Synthetic(clips_per_class=1, subjects=1).split("subjects")
 
 
-def test_rgb_changes_its_light_and_is_sometimes_dim() -> None:
-    dataset = Synthetic(clips_per_class=4, subjects=4, **SMALL)
-    means = [dataset.film(s).rgb(0).mean() for s in dataset.samples]
-    assert min(means) < 45
-    assert max(means) > 110
+def test_rgb_is_lit_differently_and_never_in_the_dark() -> None:
+    dataset = Synthetic(clips_per_class=12, subjects=4, **SMALL)
+    means = [dataset.film(s).rgb(0).mean() for s in dataset.samples if s.label == 0]
+    assert min(means) > 50
+    assert max(means) > 1.4 * min(means)
 
 
 @pytest.mark.parametrize("modality", ["nir", "rgb"])

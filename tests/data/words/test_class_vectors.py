@@ -398,3 +398,18 @@ def test_recipes_of_one_data_set_share_an_import() -> None:
         recipe = recipes.load("train", name, Recipe)
         assert recipe.semantics is not None
         assert import_name(recipe.semantics, recipe.name) == recipe.semantics.vectors == expected
+
+
+@pytest.mark.usefixtures("no_home")
+def test_without_a_home_a_file_is_found_by_its_path_and_importing_says_what_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "w.txt").write_text("sit 1 2\n")
+    np.testing.assert_array_equal(open_vectors("w.txt").vectors(["sit"])["sit"], [1, 2])
+    with pytest.raises(DataError, match=r"^no vectors 'v'"):
+        open_vectors("v")
+    with pytest.raises(ConfigError, match=r"^~/w.txt: no home folder is known"):
+        open_vectors("~/w.txt")
+    with pytest.raises(ConfigError) as caught:
+        import_vectors("w.txt", "mine", ["sit"], SemanticsConfig())
+    assert caught.value.found == "no folder for the vectors 'mine': no home is known of this user"

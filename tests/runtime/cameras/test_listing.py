@@ -48,3 +48,12 @@ def test_configured(machine):
 
 def test_machine_without_cameras(tmp_path):
     assert list_cameras(tmp_path).attached == ()
+
+
+@pytest.mark.usefixtures("no_home")
+def test_a_camera_below_a_home_that_is_not_known_has_a_fault_and_the_others_are_listed(machine):
+    (machine / "runtime/cameras/clip.toml").write_text('uri = "replay:~/clip.npy"\n')
+    found = {c.name: c for c in list_cameras(machine).configured}
+    assert {"figure", "clip", "ir0"} <= found.keys()
+    assert not found["clip"].present
+    assert found["clip"].fault.startswith("~/clip.npy: no home folder is known (user id 12345, HOME not set)")

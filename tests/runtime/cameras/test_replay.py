@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import cv2
 import numpy as np
 import pytest
@@ -11,6 +9,7 @@ import scipy.io
 
 from kd_edge.errors import CameraError, DataError
 from kd_edge.runtime.cameras import Wanted, open_camera
+from tests.runtime.conftest import HandClock
 
 
 def read_all(camera):
@@ -83,14 +82,18 @@ def test_video_every_frame_by_its_stamps(video):
 
 
 def test_realtime_is_paced(video):
-    camera = open_camera(f"replay:{video}?fps=50", realtime=True)
+    clock = HandClock()
+    started_ns = clock.now_ns()
+    camera = open_camera(f"replay:{video}?fps=50", realtime=True, clock=clock)
     assert camera.live
-    started = time.monotonic_ns()
-    assert camera.read(1.0) is not None
+    assert camera.read(1.0).captured_ns == started_ns
     assert camera.read(0.0) is None  # not due yet
-    frames = read_all(camera)
-    assert time.monotonic_ns() - started >= 175_000_000
-    assert all(time.monotonic_ns() > f.captured_ns >= started - 20_000_000 for f in frames)
+    moments = []
+    while (frame := camera.read(1.0)) is not None:
+        moments.append((frame.captured_ns - started_ns, clock.now_ns() - started_ns))
+    assert moments == [(k * 20_000_000, k * 20_000_000) for k in range(1, 10)]
+    assert camera.ended
+    camera.close()
 
 
 def test_reopening_starts_again(video):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 
 from kd_edge.errors import ConfigError
 from kd_edge.runtime.cameras import Wanted, open_camera
+from tests.runtime.conftest import HandClock
 
 
 def test_follows_the_model():
@@ -36,14 +35,26 @@ def test_repeatable_without_realtime():
 
 
 def test_live_frames_come_at_their_rate_and_missed_ones_are_skipped():
-    camera = open_camera("synthetic:?fps=50&height_px=48&width_px=64")
-    started = time.monotonic_ns()
+    clock = HandClock()
+    started_ns = clock.now_ns()
+    camera = open_camera("synthetic:?fps=50&height_px=48&width_px=64", clock=clock)
     first = [camera.read(1.0) for _ in range(5)]
-    assert time.monotonic_ns() - started >= 75_000_000
-    time.sleep(0.2)
+    assert [(f.frame_id, f.captured_ns - started_ns) for f in first] == [(k, k * 20_000_000) for k in range(5)]
+    assert clock.slept == [0.0, 0.02, 0.02, 0.02, 0.02]
+    assert camera.read(0.005) is None  # not due yet: it waited as long as it was told
+    assert clock.slept[-1] == 0.005
+    clock.advance(205)  # 290 ms after the start: frames 5 to 13 were missed
     late = camera.read(1.0)
-    assert late.frame_id >= first[-1].frame_id + 10
-    assert abs(late.captured_ns - time.monotonic_ns()) < 100_000_000
+    assert (late.frame_id, late.captured_ns - started_ns) == (14, 280_000_000)
+    assert clock.slept[-1] == 0.0
+
+
+def test_it_ends_after_so_many_frames_and_opens_anew():
+    camera = open_camera("synthetic:?frames=2&height_px=48&width_px=64", clock=HandClock())
+    assert [camera.ended, camera.read(1.0).frame_id, camera.ended] == [False, 0, False]
+    assert [camera.read(1.0).frame_id, camera.ended, camera.read(1.0)] == [1, True, None]
+    camera.open()
+    assert [camera.ended, camera.read(1.0).frame_id] == [False, 0]
 
 
 @pytest.mark.parametrize("query", ["seeed=1", "fps=0", "modality=xray", "actions=juggle"])

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from kd_edge.errors import ConfigError
 from kd_edge.runtime.sinks import JsonlSink, SinkThread, TerminalSink, open_sink
 from kd_edge.runtime.sinks.base import QUEUE_LENGTH
 from kd_edge.types import LabelState, Prediction
+from tests.runtime.conftest import PATIENCE_SECONDS
 
 
 def prediction(
@@ -27,8 +27,9 @@ def prediction(
     probabilities = np.array([0.75, 0.25], np.float32) if index == 0 else np.zeros(2, np.float32)
     reason = "" if state is LabelState.OK else "why"
     return Prediction(
-        "ir0", label if acts else None, index, 0.75 if index == 0 else 0.0, probabilities, state, k, k * 10**8,
-        None, k * 10**8 + 5, reason, truth,
+        source="ir0", label=label if acts else None, index=index, confidence=0.75 if index == 0 else 0.0,
+        probabilities=probabilities, state=state, frame_id=k, captured_ns=k * 10**8, emitted_ns=None,
+        valid_until_ns=k * 10**8 + 5, reason=reason, truth=truth,
     )  # fmt: skip
 
 
@@ -114,12 +115,14 @@ class ListSink:
     def __init__(self, gate: threading.Event | None = None, fault: Exception | None = None) -> None:
         self.got: list[int] = []
         self.gate, self.fault, self.closed = gate, fault, False
+        self.writing = threading.Event()
 
     def open(self) -> None: ...
 
     def write(self, p: Prediction) -> None:
+        self.writing.set()
         if self.gate is not None:
-            self.gate.wait()
+            assert self.gate.wait(PATIENCE_SECONDS)
         if self.fault is not None:
             raise self.fault
         self.got.append(p.frame_id)
@@ -146,12 +149,10 @@ def test_slow_sink_loses_the_oldest_and_never_delays():
     thread = SinkThread(sink)
     thread.open()
     thread.put(prediction(0))
-    while thread._queue:  # the thread holds prediction 0 now
-        time.sleep(0.001)
-    before = time.monotonic()
+    assert sink.writing.wait(PATIENCE_SECONDS)  # the thread holds prediction 0 now
     for k in range(1, 1001):
         thread.put(prediction(k))
-    assert time.monotonic() - before < 0.5
+    assert sink.got == []  # nobody waited for it
     gate.set()
     thread.close()
     assert sink.got == [0, *range(1001 - QUEUE_LENGTH, 1001)]
@@ -163,7 +164,6 @@ def test_broken_sink_is_reported_once(caplog):
     thread.open()
     for k in range(5):
         thread.put(prediction(k))
-        time.sleep(0.005)
     thread.close()
     assert thread.fault == "no link"
     assert [r.getMessage() for r in caplog.records] == ["sink list: stopped: no link; labels go on without it"]
@@ -179,27 +179,30 @@ def test_full_disk_is_reported():
     assert thread.fault == "No space left on device"
 
 
-def test_sink_that_hangs_is_left_behind_in_bounded_time(tmp_path, caplog):
+def test_sink_that_hangs_is_left_behind_in_bounded_time(tmp_path, caplog, monkeypatch):
     """A pipe nobody reads."""
+    monkeypatch.setattr("kd_edge.runtime.sinks.base.DRAIN_SECONDS", 0.01)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, bytes(4096))  # full
+    os.close(writer)
     thread = SinkThread(JsonlSink(str(pipe), io.StringIO()))
     thread.open()
-    for k in range(2000):
+    for k in range(3):
         thread.put(prediction(k))
-        if k % 32 == 0:
-            time.sleep(0.002)
-    before = time.monotonic()
     thread.close()
-    assert time.monotonic() - before < 2
-    assert any("left behind" in r.getMessage() for r in caplog.records)
-    while True:  # read it empty, so that the thread can end
+    assert thread._thread.is_alive()
+    assert [r.getMessage() for r in caplog.records] == [
+        f"sink jsonl:{pipe} does not take what is queued; it is left behind"
+    ]
+    while thread._thread.is_alive():  # read it empty, so that the thread can end
         with contextlib.suppress(BlockingIOError):
             os.read(reader, 1 << 16)
         thread._thread.join(0.01)
-        if not thread._thread.is_alive():
-            break
     os.close(reader)
 
 
@@ -222,42 +225,34 @@ def test_a_faulty_bound_is_refused(query):
         open_sink(f"jsonl:labels.jsonl?{query}")
 
 
-class Recorder:
-    """A sink that takes its time."""
-
-    name = "recorder"
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds, self.seen = seconds, []
-
-    def open(self) -> None: ...
-
-    def write(self, prediction: Prediction) -> None:
-        time.sleep(self.seconds)
-        self.seen.append(prediction.frame_id)
-
-    def close(self) -> None: ...
-
-
 def test_a_lossless_sink_gets_every_label_of_a_recording():
-    slow = Recorder(0.001)
-    thread = SinkThread(slow, lossless=True)
+    gate = threading.Event()
+    sink = ListSink(gate)
+    thread = SinkThread(sink, lossless=True)
     thread.open()
-    for k in range(3 * QUEUE_LENGTH):
+    for k in range(QUEUE_LENGTH):
+        thread.put(prediction(k))
+    threading.Timer(0.01, gate.set).start()  # while the queue is full
+    for k in range(QUEUE_LENGTH, 3 * QUEUE_LENGTH):
         thread.put(prediction(k))
     thread.close()
-    assert slow.seen == list(range(3 * QUEUE_LENGTH))
+    assert sink.got == list(range(3 * QUEUE_LENGTH))
     assert thread.dropped == 0
 
 
 def test_a_lossless_sink_that_hangs_breaks_instead_of_blocking_for_ever(monkeypatch):
     monkeypatch.setattr("kd_edge.runtime.sinks.base.STUCK_SECONDS", 0.05)
-    monkeypatch.setattr("kd_edge.runtime.sinks.base.DRAIN_SECONDS", 2.0)
-    thread = SinkThread(Recorder(0.5), lossless=True)
+    gate = threading.Event()
+    sink = ListSink(gate)
+    thread = SinkThread(sink, lossless=True)
     thread.open()
-    start = time.monotonic()
-    for k in range(2 * QUEUE_LENGTH):
+    thread.put(prediction(0))
+    assert sink.writing.wait(PATIENCE_SECONDS)
+    for k in range(1, 2 * QUEUE_LENGTH):
         thread.put(prediction(k))
-    assert time.monotonic() - start < 1
     assert thread.fault == "it took nothing for 0 s"
+    assert thread.dropped == QUEUE_LENGTH + 1  # what was queued and what did not fit; later ones were not taken at all
+    gate.set()
     thread.close()
+    thread._thread.join(PATIENCE_SECONDS)
+    assert sink.got == [0]

@@ -194,5 +194,5 @@ def test_the_students_places() -> None:
     assert places.stages == LAYERS
     assert places.blocks == (LAYERS[0], *LAYERS)
     assert (places.feature, places.semantic) == ("backbone", "head.project")
-    with pytest.raises(TrainingError, match="no layer 'backbone.layr1'"):
+    with pytest.raises(TrainingError, match=r"no layer 'backbone\.layr1'"):
         places.check("backbone.layr1")

@@ -297,15 +297,15 @@ def sensor_values(vectors: Path, **changes: Any) -> dict[str, Any]:
 def test_the_summary_has_every_sensor_and_every_similarity(vectors: Path, tmp_path: Path) -> None:
     recipe = Recipe.model_validate(sensor_values(vectors))
     summary = run_all(recipe, tmp_path / "run")[-1].summary
-    teacher = summary["stages"]["teacher"]
-    assert teacher["modality"] == "accelerometer + gyroscope"
-    assert (teacher["backbone"], teacher["temporal"]) == ("conv1d", "SPAMFM (official)")
-    assert set(teacher["sensors"]) == {"accelerometer", "gyroscope"}
-    assert teacher["sensors"]["gyroscope"]["clips"] == teacher["test_samples"] == summary["protocol"]["test_samples"]
-    assert set(teacher["similarity"]) == {"identity", "batch", "running"}
-    assert teacher["similarity"]["running"]["together"] == teacher["test"]["accuracy"]
-    assert teacher["lacking"] == {"accelerometer": 0, "gyroscope": 0}
-    assert summary["semantics"]["size"] == WIDTH
+    teacher = summary.stages["teacher"]
+    assert teacher.modality == "accelerometer + gyroscope"
+    assert (teacher.backbone, teacher.temporal) == ("conv1d", "SPAMFM (official)")
+    assert set(teacher.sensors) == {"accelerometer", "gyroscope"}
+    assert teacher.sensors["gyroscope"].clips == teacher.test_samples == summary.protocol.test_samples
+    assert set(teacher.similarity) == {"identity", "batch", "running"}
+    assert teacher.similarity["running"]["together"] == teacher.test.accuracy
+    assert teacher.lacking == {"accelerometer": 0, "gyroscope": 0}
+    assert summary.semantics.size == WIDTH
     assert load_recipe(tmp_path / "run") == recipe  # the written recipe is the same one
 
 
@@ -348,7 +348,7 @@ def test_teachers_of_other_classes_or_signals_are_refused(vectors: Path, tmp_pat
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     summary["student_model"]["labels"][3] = "juggle"
     (tmp_path / "run" / "summary.json").write_text(json.dumps(summary))
-    assert Run.load(tmp_path / "run").summary["student_model"]["labels"][3] == "juggle"
+    assert Run.load(tmp_path / "run").summary.student_model["labels"][3] == "juggle"
     values["teacher"]["weights"] = str(tmp_path / "run")
     with pytest.raises(TrainingError, match="the first that differs: 'juggle' and"):
         run_all(Recipe.model_validate(values), tmp_path / "new")

@@ -104,21 +104,30 @@ def test_teacher_and_student_move_in_lockstep(cache_folder: Path) -> None:
         assert torch.equal(*batch["inputs"])
 
 
-def test_looping_windows_run_over_the_end_with_one_spacing() -> None:
-    stamps = np.arange(100, dtype=np.int64) * 10_000_000  # 1 s, 100 frames
+def test_looping_windows_have_any_phase_and_half_to_one_and_a_half_of_the_length() -> None:
+    stamps = np.arange(200, dtype=np.int64) * 10_000_000  # 2 s
     windows = Windows(8, random_seconds=1.0, loop=True)
-    spacings, starts, wrapped = set(), set(), 0
+    spacings, newest = [], []
     for seed in range(200):
-        chosen = windows.choose(stamps, np.random.default_rng(seed))
-        steps = np.diff(chosen) % 100
-        assert steps.max() - steps.min() <= 2  # one spacing; both its ends are rounded to a frame
-        spacings.add(int(steps.min()))
-        starts.add(int(chosen[0]) // 10)
-        wrapped += bool((np.diff(chosen) < 0).any())
-    assert min(spacings) in (5, 6)  # 0.5 x 1 s / 8 = 6.25 frames
-    assert max(spacings) in (17, 18)  # 1.5 x 1 s / 8 = 18.75 frames
-    assert starts == set(range(10))
-    assert wrapped > 100
+        moments = windows.around(stamps, np.random.default_rng(seed))
+        steps = np.diff(moments)
+        assert steps.max() - steps.min() <= 10_000_000  # one spacing; both its ends are moments of frames
+        assert (moments % 10_000_000 == 0).all()
+        spacings.append(steps.mean() * 8 / 1e9)
+        newest.append(moments[-1] / 1e9)
+    for values, low, high in ((spacings, 0.5, 1.5), (newest, 0.0, 2.0)):
+        assert np.histogram(values, 5, (low, high))[0].min() > 20  # 40 on average
+        assert low - 0.02 <= min(values) < max(values) <= high + 0.02
+
+
+def test_after_another_action_a_quarter_of_the_window_has_passed() -> None:
+    stamps = np.arange(200, dtype=np.int64) * 10_000_000
+    windows = Windows(8, random_seconds=1.0, loop=True)
+    for seed in range(100):
+        moments = windows.around(stamps, np.random.default_rng(seed), other_before=True)
+        assert 2 * np.diff(moments).mean() - 10_000_000 <= moments[-1] <= 2e9
+    tiny = windows.around(stamps[:5], np.random.default_rng(0), other_before=True)  # shorter than that quarter
+    assert tiny[-1] == 50_000_000
 
 
 def test_random_windows_have_one_spacing_between_half_and_one_and_a_half_of_the_length() -> None:
@@ -186,6 +195,55 @@ def in_memory(
 ) -> ClipDataset:
     pairs = PairedClips([Recorded(f) for f in frames], [SAMPLE])  # type: ignore[list-item]
     return ClipDataset(pairs, specs, Windows(len(frames[0])), augments, seed=0, **changes)  # type: ignore[arg-type]
+
+
+class Session:
+    """Clips of one modality in memory; each frame has one value: 1000 times its clip's number and its own place."""
+
+    modality = "recorded"
+    skipped: dict[str, str] = {}  # noqa: RUF012
+
+    def __init__(self, frames: dict[str, int]) -> None:
+        self.frames = frames
+
+    def __contains__(self, sample_id: object) -> bool:
+        return sample_id in self.frames
+
+    def clip(self, sample_id: str) -> CachedClip:
+        count = self.frames[sample_id]
+        values = (1000 * (int(sample_id) + 1) + np.arange(count)).astype(np.uint16)
+        frames = np.broadcast_to(values[:, None, None], (count, 8, 8)).copy()
+        return CachedClip(frames, np.arange(count) * FRAME_NS, np.full((count, 2), np.nan, np.float32))
+
+
+def test_a_stream_sees_the_end_of_another_action_of_the_same_session() -> None:
+    samples = [
+        Sample("0", "1", "front", "1", label=0), Sample("1", "1", "front", "1", label=1),  # a session
+        Sample("2", "1", "front", "2", label=2), Sample("3", "2", "front", "1", label=3),  # others
+    ]  # fmt: skip
+    lengths = {"0": 60, "1": 50, "2": 40, "3": 40}
+    pairs = PairedClips([Session(lengths)], samples)  # type: ignore[list-item]
+    whole = FixedWindow(low=0, high=65535)
+    spec = Preprocess(resize_px=8, input_px=8, window=whole, motion_offsets_ms=(0, 67), mean=(0.0,), std=(1.0,))
+    still = Augment(crop_scale=(1.0, 1.0), shift=0.0)
+    dataset = ClipDataset(pairs, [spec], Windows(4, 2.0, loop=True, before_share=0.5), [still], seed=0)
+    mixed = 0
+    for epoch in range(100):
+        for position in range(4):
+            (clip,), label = dataset[position, epoch]
+            values = np.rint(clip[:, :, 0, 0] * 65535).astype(int)  # (T, M): newest frame of a stack first
+            source, place = values // 1000 - 1, values % 1000
+            assert label == position == source[-1, 0]
+            assert np.isin(np.diff(place)[source[:, 0] == source[:, 1]], [-2, *(n - 2 for n in lengths.values())]).all()
+            before = source[:, 0] != position
+            assert before.tolist() == sorted(before, reverse=True)  # first the other action, then this one
+            if before.any():
+                mixed += 1
+                assert set(source[before, 0]) == {1 - position}
+                timeline = np.where(before, place[:, 0] - lengths[str(1 - position)], place[:, 0])  # 0 at the joint
+                steps = np.diff(timeline) % 50
+                assert steps.max() - steps.min() <= 1 or lengths[str(1 - position)] != 50
+    assert 50 < mixed < 100  # half of the windows of two samples may see something before, most of them do
 
 
 def ramps(height: int, width: int, axis: int) -> np.ndarray:

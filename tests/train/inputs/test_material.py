@@ -81,7 +81,7 @@ def test_what_hardly_covers_its_clip_is_found_before_training(
     assert seen[:, 1].sum() <= 2  # those two, never one more
 
     summary = run_all(recipe(), tmp_path / "run")[-1].summary
-    assert summary["stages"]["teacher"]["test_samples"] == len(tested) - 1
-    assert summary["protocol"]["test_samples"] == len(tested)
-    assert summary["stages"]["teacher"]["lacking"] == {"accelerometer": 0, "gyroscope": 2}
-    assert summary["protocol"]["skipped"] == {trained[0]: why, tested[1]: why}
+    assert summary.stages["teacher"].test_samples == len(tested) - 1
+    assert summary.protocol.test_samples == len(tested)
+    assert summary.stages["teacher"].lacking == {"accelerometer": 0, "gyroscope": 2}
+    assert summary.protocol.skipped == {trained[0]: why, tested[1]: why}

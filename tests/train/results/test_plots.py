@@ -5,20 +5,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from kd_edge.rundir import MetricsLine
 from kd_edge.train.results.plots import percent, plot_confusion, plot_confusion_change, plot_curves
 
 
 def test_curves_and_confusion_are_pictures(tmp_path: Path) -> None:
     validation = {"loss": 1.0, "accuracy": 0.5}
     lines = [
-        {
-            "stage": stage,
-            "epoch": epoch,
-            "losses": {"ce": 1 / epoch, "total": 2 / epoch},
-            "train_accuracy": 0.1 * epoch,
-            "learning_rate": 0.1,
-            "validation": validation,
-        }
+        MetricsLine(
+            stage=stage,
+            epoch=epoch,
+            losses={"ce": 1 / epoch, "total": 2 / epoch},
+            train_accuracy=0.1 * epoch,
+            learning_rate=0.1,
+            validation=validation,
+        )
         for stage in ("teacher", "student")
         for epoch in (1, 2, 3)
     ]

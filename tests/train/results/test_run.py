@@ -1,20 +1,26 @@
 from __future__ import annotations
 
-import json
+import errno
+import fcntl
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from kd_edge import rundir
 from kd_edge.errors import TrainingError
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.results import run
 
+NOISE = np.random.default_rng(0).bytes(3000)
+
 
 def make(folder: Path, recipe: Recipe, finished: str | None) -> Path:
     run.begin(folder, recipe)
     if finished is not None:
-        rundir.write_summary(folder, {"complete": True, "finished": finished})
+        rundir.write_summary(folder, rundir.Summary(complete=True, finished=finished))
     return folder
 
 
@@ -41,49 +47,102 @@ def test_without_a_run_the_fix_is_to_train(tmp_path: Path, tiny: Recipe) -> None
         run.latest_unfinished(tmp_path / "absent")
 
 
-def test_metrics_are_cut_after_the_resumed_epoch_and_a_torn_line_is_dropped(tmp_path: Path) -> None:
-    for stage, epoch in (("teacher", 1), ("teacher", 2), ("student", 1), ("student", 2)):
-        run.append_metrics(tmp_path, {"stage": stage, "epoch": epoch})
-    with (tmp_path / rundir.METRICS).open("a") as file:
-        file.write('{"stage": "stud')
-    run.truncate_metrics(tmp_path, "student", 1)
-    assert [(m["stage"], m["epoch"]) for m in rundir.read_metrics(tmp_path)] == [
-        ("teacher", 1),
-        ("teacher", 2),
-        ("student", 1),
-    ]
-    run.truncate_metrics(tmp_path, "teacher", 0)
-    assert rundir.read_metrics(tmp_path) == []
+STATES: dict[str, Any] = {
+    "data_fingerprint": "d",
+    "threads": 1,
+    "stage": "student",
+    "epoch": 2,
+    "learner": {},
+    "optimiser": {},
+    "best": {"epoch": 0, "score": -1.0, "model": {}},
+    "seconds": 0.5,
+    "report": {"teacher": {"selected_epoch": 3, "selected_by": "last epoch", "seconds": 1.5}},
+}
 
 
-def test_a_damaged_state_says_what_to_do(tmp_path: Path, tiny: Recipe) -> None:
+def test_a_state_is_read_as_it_was_saved(tmp_path: Path, tiny: Recipe) -> None:
     make(tmp_path / "r", tiny, None)
     assert run.load_state(tmp_path / "r", tiny) is None
-    (tmp_path / "r" / rundir.STATE).write_bytes(b"PK\x03\x04 torn")
-    with pytest.raises(TrainingError, match=r"state.pt is damaged.*remove it"):
+    assert run.selections(None) == {}
+    run.save_state(tmp_path / "r", STATES)
+    state = run.load_state(tmp_path / "r", tiny)
+    assert state == STATES
+    kept = rundir.Selection(selected_epoch=3, selected_by="last epoch", seconds=1.5)
+    assert run.selections(state) == {"teacher": kept}
+
+
+@pytest.mark.parametrize(
+    ("damaged", "why"),
+    [
+        (b"", "it is empty"),
+        (b"PK\x03\x04 torn", "PytorchStreamReader failed"),
+        (NOISE, "it is cut, or torch.save did not write it"),
+        ([1, 2], "Input should be a valid dictionary"),
+        ({}, "data_fingerprint: Field required"),
+        ({"w": torch.ones(2)}, "data_fingerprint: Field required"),
+        (STATES | {"stage": "pupil"}, "stage: Input should be 'teacher' or 'student'"),
+        (STATES | {"epoch": "two"}, "epoch: Input should be a valid integer"),
+        (STATES | {"best": {"epoch": 1}}, "best.score: Field required"),
+        (STATES | {"report": {"teacher": 3}}, "report.teacher: Input should be a valid dictionary"),
+    ],
+)
+def test_a_damaged_state_says_what_to_do(damaged: Any, why: str, tmp_path: Path, tiny: Recipe) -> None:
+    place = make(tmp_path / "r", tiny, None) / rundir.STATE
+    if isinstance(damaged, bytes):
+        place.write_bytes(damaged)
+    else:
+        torch.save(damaged, place)
+    with pytest.raises(TrainingError) as caught:
         run.load_state(tmp_path / "r", tiny)
+    assert f"{place} is damaged ({why}" in caught.value.found
+    assert caught.value.fix == "remove it to start this run again"
+    assert len(str(caught.value).splitlines()) == 1
 
 
-def test_new_run_paths_do_not_collide(tmp_path: Path) -> None:
-    first = rundir.new_run_path(tmp_path, "x")
-    first.mkdir()
-    assert rundir.new_run_path(tmp_path, "x") != first
-    assert first.name.startswith("x-20")
-
-
-def test_summary_is_strict_json(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="JSON"):
-        rundir.write_summary(tmp_path, {"x": float("nan")})
-    assert not (tmp_path / rundir.SUMMARY).exists()
-    rundir.write_summary(tmp_path, {"x": 1})
-    assert json.loads((tmp_path / rundir.SUMMARY).read_text()) == {"x": 1}
+def test_a_state_that_was_cut_and_one_that_is_a_folder(tmp_path: Path, tiny: Recipe) -> None:
+    place = make(tmp_path / "r", tiny, None) / rundir.STATE
+    run.save_state(tmp_path / "r", STATES)
+    place.write_bytes(place.read_bytes()[: place.stat().st_size // 2])
+    with pytest.raises(TrainingError, match="PytorchStreamReader failed"):
+        run.load_state(tmp_path / "r", tiny)
+    place.unlink()
+    place.mkdir()
+    with pytest.raises(TrainingError, match="it is a folder"):
+        run.load_state(tmp_path / "r", tiny)
 
 
 def test_a_run_belongs_to_one_process_and_half_written_files_vanish(tmp_path: Path) -> None:
     (tmp_path / ".state.pt.abc.tmp").write_bytes(b"half")
     with run.locked(tmp_path):
-        assert list(tmp_path.iterdir()) == []
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
         with pytest.raises(TrainingError, match="is being trained by another process"), run.locked(tmp_path):
             pass
+    assert list(tmp_path.iterdir()) == []
     with run.locked(tmp_path):  # free again
         pass
+
+
+def test_a_run_on_a_file_system_without_locks_belongs_to_one_process_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with (
+        run.locked(tmp_path),
+        pytest.raises(TrainingError, match="is being trained by another process"),
+        run.locked(tmp_path),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_cannot_be_locked_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(TrainingError) as caught, run.locked(tmp_path):
+        pass
+    assert caught.value.found == f"run {tmp_path} cannot be locked (Input/output error)"

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from torch import nn
 
 from kd_edge import metrics
+from kd_edge.rundir import Scores, StageReport, Summary, write_summary
 from kd_edge.study.classical.fusion.config import CnnLstmConfig
 from kd_edge.study.classical.fusion.inertial import at_points
 from kd_edge.study.classical.fusion.motion_features import motion_images
@@ -38,16 +39,25 @@ from kd_edge.study.classical.results import (
     silent,
     summary_of,
     write_recipe,
-    write_summary,
 )
 from kd_edge.types import Float32
 
 _Float64 = npt.NDArray[np.float64]
 
 
+class CnnLstmReport(StageReport):
+    """What became of both networks together.
+
+    Attributes:
+        networks: Network -> loss and accuracy of its last epoch, and its own test accuracy.
+    """
+
+    networks: dict[str, dict[str, float]]
+
+
 def run_cnn_lstm(
     config: CnnLstmConfig, run_dir: Path, *, data_root: Path | None = None, progress: Progress | None = None
-) -> dict[str, Any]:
+) -> Summary:
     """Train and test; writes ``recipe.toml`` first and ``summary.json`` last, each whole or not at all.
 
     Args:
@@ -57,7 +67,7 @@ def run_cnn_lstm(
         progress: Called as the work goes on.
 
     Returns:
-        The content of ``summary.json``: that of a training run whose student is both networks together.
+        What ``summary.json`` says: as of a training run whose student is both networks together.
 
     Raises:
         TrainingError: There is a finished or another run already, or the folder cannot be written.
@@ -82,33 +92,33 @@ def run_cnn_lstm(
     scores = {side: sum(weights[part] * logs[part][side] for part in logs) for side in _TESTED}
     truth = {side: recordings.labels(side) for side in _TESTED}
     names = recordings.dataset.labels
-    student = {
-        "modality": config.modality,
-        "backbone": "cnn",
-        "temporal": "lstm" if config.sensors else "alone",
-        "epochs": config.epochs,
-        "selected_epoch": config.epochs,
-        "selected_by": "last epoch",
-        "seconds": round(time.perf_counter() - start, 1),
-        "validation": _figures(scores["validation"], truth["validation"], names),
-        "test": _figures(scores["test"], truth["test"], names),
-        "parameters": parameters,
-        "networks": {
+    student = CnnLstmReport(
+        modality=config.modality,
+        backbone="cnn",
+        temporal="lstm" if config.sensors else "alone",
+        epochs=config.epochs,
+        selected_epoch=config.epochs,
+        selected_by="last epoch",
+        seconds=round(time.perf_counter() - start, 1),
+        validation=_figures(scores["validation"], truth["validation"], names),
+        test=_figures(scores["test"], truth["test"], names),
+        parameters=parameters,
+        networks={
             part: training[part] | {"test_accuracy": metrics.accuracy(logs[part]["test"].argmax(1), truth["test"])}
             for part in logs
         },
-    }
+    )
     contents = recordings_fingerprints(recordings.dataset, config.modalities)
-    summary = summary_of(config, recordings.protocol, student, recordings.fingerprint, contents)
-    write_summary(summary, run_dir)
+    summary = summary_of(config, recordings.protocol(config), student, recordings.fingerprint, contents)
+    write_summary(run_dir, summary)
     return summary
 
 
 _TESTED = ("validation", "test")
 
 
-def _figures(scores: Any, truth: Any, names: tuple[str, ...]) -> dict[str, Any] | None:
-    return metrics.figures(scores, truth, names, temperature=1.0) if len(truth) else None
+def _figures(scores: Any, truth: Any, names: tuple[str, ...]) -> Scores | None:
+    return Scores(**metrics.figures(scores, truth, names, temperature=1.0)) if len(truth) else None
 
 
 def reductions(config: CnnLstmConfig) -> dict[str, Reduction]:

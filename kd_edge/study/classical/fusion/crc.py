@@ -20,7 +20,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +27,7 @@ import numpy.typing as npt
 from kd_edge import metrics
 from kd_edge.data import Sample
 from kd_edge.errors import TrainingError
+from kd_edge.rundir import Scores, StageReport, Summary, write_summary
 from kd_edge.study.classical.fusion.config import CrcConfig
 from kd_edge.study.classical.fusion.inertial import window_statistics
 from kd_edge.study.classical.fusion.motion_features import depth_vector, unit_length
@@ -40,16 +40,25 @@ from kd_edge.study.classical.results import (
     silent,
     summary_of,
     write_recipe,
-    write_summary,
 )
 from kd_edge.types import Int64
 
 _Float64 = npt.NDArray[np.float64]
 
 
+class CrcReport(StageReport):
+    """What became of the classifiers.
+
+    Attributes:
+        left_out: Classifier -> lambda -> accuracy when every training subject is left out once.
+    """
+
+    left_out: dict[str, dict[str, float]]
+
+
 def run_crc(
     config: CrcConfig, run_dir: Path, *, data_root: Path | None = None, progress: Progress | None = None
-) -> dict[str, Any]:
+) -> Summary:
     """Fit and test; writes ``recipe.toml`` first and ``summary.json`` last, each whole or not at all.
 
     Args:
@@ -59,7 +68,7 @@ def run_crc(
         progress: Called as the work goes on.
 
     Returns:
-        The content of ``summary.json``: that of a training run whose student is the classifier.
+        What ``summary.json`` says: as of a training run whose student is the classifier.
 
     Raises:
         TrainingError: There is a finished or another run already, the folder cannot be written, or nothing moves in
@@ -76,22 +85,23 @@ def run_crc(
     fitted = [_Classifier(config, recordings, part, train, chosen[part].regularisation) for part in chosen]
     scores = {side: _scores(config, recordings, fitted, side) for side in ("validation", "test")}
     held_out = recordings.labels("validation")
-    student = {
-        "modality": config.modality,
-        "backbone": "crc",
-        "temporal": config.fusion if config.depth and config.sensors else "alone",
-        "epochs": 0,
-        "selected_epoch": 0,
-        "selected_by": "; ".join(f"{part}: lambda = {c.regularisation:g}, {c.why}" for part, c in chosen.items()),
-        "seconds": round(time.perf_counter() - start, 1),
-        "validation": _validation(scores["validation"], held_out),
-        "test": metrics.figures(scores["test"], recordings.labels("test"), recordings.dataset.labels, temperature=None),
-        "parameters": sum(classifier.parameters for classifier in fitted),
-        "left_out": {part: c.accuracies for part, c in chosen.items()},
-    }
+    tested = metrics.figures(scores["test"], recordings.labels("test"), recordings.dataset.labels, temperature=None)
+    student = CrcReport(
+        modality=config.modality,
+        backbone="crc",
+        temporal=config.fusion if config.depth and config.sensors else "alone",
+        epochs=0,
+        selected_epoch=0,
+        selected_by="; ".join(f"{part}: lambda = {c.regularisation:g}, {c.why}" for part, c in chosen.items()),
+        seconds=round(time.perf_counter() - start, 1),
+        validation=_validation(scores["validation"], held_out),
+        test=Scores(**tested),
+        parameters=sum(classifier.parameters for classifier in fitted),
+        left_out={part: c.accuracies for part, c in chosen.items()},
+    )
     contents = recordings_fingerprints(recordings.dataset, config.modalities)
-    summary = summary_of(config, recordings.protocol, student, recordings.fingerprint, contents)
-    write_summary(summary, run_dir)
+    summary = summary_of(config, recordings.protocol(config), student, recordings.fingerprint, contents)
+    write_summary(run_dir, summary)
     return summary
 
 
@@ -197,8 +207,8 @@ def _share(config: CrcConfig, is_depth: bool) -> float:
     return float(config.depth_weight) if is_depth else (1 - config.depth_weight) / len(config.sensors)
 
 
-def _validation(scores: _Float64, truth: Int64) -> dict[str, float] | None:
-    return {"accuracy": metrics.accuracy(scores.argmax(1), truth)} if len(truth) else None
+def _validation(scores: _Float64, truth: Int64) -> Scores | None:
+    return Scores(accuracy=metrics.accuracy(scores.argmax(1), truth)) if len(truth) else None
 
 
 def _scores(config: CrcConfig, recordings: Recordings, fitted: Sequence[_Classifier], side: str) -> _Float64:

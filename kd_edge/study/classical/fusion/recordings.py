@@ -13,6 +13,7 @@ import numpy as np
 from kd_edge.data import Dataset, Sample, Split, check_split, open_dataset, validation_split
 from kd_edge.data.dataset import require_modality
 from kd_edge.errors import DataError
+from kd_edge.rundir import Protocol
 from kd_edge.study.classical.fusion.config import CnnLstmConfig, CrcConfig
 from kd_edge.study.classical.fusion.reduction import reduce_clips
 from kd_edge.study.classical.results import Progress
@@ -67,11 +68,15 @@ class Recordings:
         shape = next(iter(values.values())).shape
         return np.array([values[s.id] for s in self.sides[side]], dtype=np.float32).reshape(-1, *shape)
 
-    @property
-    def protocol(self) -> dict[str, Any]:
+    def protocol(self, config: AnyFusionConfig) -> Protocol:
         """Its part of the summary."""
-        counts = {f"{side}_samples": len(samples) for side, samples in self.sides.items()}
-        return {"dataset": self.dataset.name, **counts, "skipped": self.skipped}
+        return Protocol(
+            dataset=self.dataset.name,
+            split=config.split,
+            validation_subjects=config.validation_subjects,
+            **{f"{side}_samples": len(samples) for side, samples in self.sides.items()},
+            skipped=self.skipped,
+        )
 
 
 def gather(

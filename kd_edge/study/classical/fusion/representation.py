@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from kd_edge.metrics import log_softmax
 from kd_edge.types import Int64
 
 _Float64 = npt.NDArray[np.float64]
@@ -71,12 +72,5 @@ def opinion_pool(residuals: Sequence[_Float64], weights: Sequence[float]) -> _Fl
     Returns:
         (Q, K) log of the pooled probabilities, each row normalised: ``exp`` of it sums to 1.
     """
-    logs = [-values - _log_sum(-values) for values in residuals]
-    pooled = np.sum([w * log for w, log in zip(weights, logs, strict=True)], axis=0)
-    return np.asarray(pooled - _log_sum(pooled))
-
-
-def _log_sum(values: _Float64) -> _Float64:
-    """Logarithm of the sum of exp over each row, (Q, 1)."""
-    top = values.max(axis=1, keepdims=True)
-    return np.asarray(top + np.log(np.exp(values - top).sum(axis=1, keepdims=True)))
+    beliefs = [log_softmax(-values) for values in residuals]
+    return log_softmax(np.sum([w * belief for w, belief in zip(weights, beliefs, strict=True)], axis=0))

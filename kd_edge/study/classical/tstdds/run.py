@@ -19,7 +19,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from kd_edge import metrics
 from kd_edge.data import Dataset, Sample, Split, check_split, open_dataset, validation_split
 from kd_edge.data.cache.frames import CachedClips, prepare
 from kd_edge.errors import TrainingError
+from kd_edge.rundir import Protocol, Scores, StageReport, Summary, write_summary
 from kd_edge.study.classical.results import (
     Progress,
     check_free,
@@ -36,7 +36,6 @@ from kd_edge.study.classical.results import (
     silent,
     summary_of,
     write_recipe,
-    write_summary,
 )
 from kd_edge.study.classical.tstdds.coding import Codebook, fit_codebook
 from kd_edge.study.classical.tstdds.config import TstddsConfig
@@ -46,6 +45,18 @@ from kd_edge.study.classical.tstdds.networks import STREAMS, Stream, build_strea
 from kd_edge.study.classical.tstdds.svm import LinearClassifier, choose
 from kd_edge.study.classical.tstdds.videos import Videos
 from kd_edge.types import Float32, Int64
+
+
+class TstddsReport(StageReport):
+    """What became of the streams and of the classifier behind them.
+
+    Attributes:
+        streams: Network -> loss and accuracy of its last epoch.
+        without_tracks: Side of the split -> number of clips in which no track moves.
+    """
+
+    streams: dict[str, dict[str, float]]
+    without_tracks: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -61,7 +72,7 @@ class _Recordings:
 
 def run_tstdds(
     config: TstddsConfig, run_dir: Path, *, data_root: Path | None = None, progress: Progress | None = None
-) -> dict[str, Any]:
+) -> Summary:
     """Train and test TSTDDs; writes ``recipe.toml`` first and ``summary.json`` last, each whole or not at all.
 
     Args:
@@ -71,7 +82,7 @@ def run_tstdds(
         progress: Called as the work goes on.
 
     Returns:
-        The content of ``summary.json``: that of a training run whose student is the SVM.
+        What ``summary.json`` says: as of a training run whose student is the SVM.
 
     Raises:
         TrainingError: There is a finished or another run already, the folder cannot be written, or no training clip
@@ -94,25 +105,24 @@ def run_tstdds(
         truth = {side: np.array([s.label for s in samples], dtype=np.int64) for side, samples in sides.items()}
         svm, validation = _fit_svm(config, vectors, truth)
     chosen_by = "fixed" if validation is None else "by validation accuracy"
-    student = {
-        "modality": config.modality,
-        "backbone": "tstdds",
-        "temporal": "svm",
-        "epochs": config.streams.epochs,
-        "selected_epoch": config.streams.epochs,
-        "selected_by": f"last epoch; C = {svm.c:g}, {chosen_by}",
-        "seconds": round(time.perf_counter() - start, 1),
-        "validation": validation,
-        "test": metrics.figures(
-            svm.decisions(vectors["test"]), truth["test"], material.dataset.labels, temperature=None
-        ),
-        "parameters": _parameters(streams, books) + svm.parameters,
-        "streams": training,
-        "without_tracks": {side: int((~values.any(axis=1)).sum()) for side, values in vectors.items()},
-    }
+    figures = metrics.figures(svm.decisions(vectors["test"]), truth["test"], material.dataset.labels, temperature=None)
+    student = TstddsReport(
+        modality=config.modality,
+        backbone="tstdds",
+        temporal="svm",
+        epochs=config.streams.epochs,
+        selected_epoch=config.streams.epochs,
+        selected_by=f"last epoch; C = {svm.c:g}, {chosen_by}",
+        seconds=round(time.perf_counter() - start, 1),
+        validation=validation,
+        test=Scores(**figures),
+        parameters=_parameters(streams, books) + svm.parameters,
+        streams=training,
+        without_tracks={side: int((~values.any(axis=1)).sum()) for side, values in vectors.items()},
+    )
     contents = recordings_fingerprints(material.dataset, (config.modality,))
-    summary = summary_of(config, _protocol(material), student, material.cache.fingerprint, contents)
-    write_summary(summary, run_dir)
+    summary = summary_of(config, _protocol(config, material), student, material.cache.fingerprint, contents)
+    write_summary(run_dir, summary)
     return summary
 
 
@@ -227,23 +237,25 @@ def _encode(
 
 def _fit_svm(
     config: TstddsConfig, vectors: dict[str, Float32], truth: dict[str, Int64]
-) -> tuple[LinearClassifier, dict[str, float] | None]:
+) -> tuple[LinearClassifier, Scores | None]:
     """The classifier, and its figures on the validation clips, if there are any."""
     train, validation = ((vectors[side], truth[side]) for side in ("train", "validation"))
     if not len(validation[1]):
         return LinearClassifier(*train, config.c, config.seed), None
     svm, accuracy = choose(config.c_choices, train, validation, config.seed)
-    return svm, {"accuracy": accuracy}
+    return svm, Scores(accuracy=accuracy)
 
 
-def _protocol(material: _Recordings) -> dict[str, Any]:
-    return {
-        "dataset": material.dataset.name,
-        "train_samples": len(material.train),
-        "validation_samples": len(material.validation),
-        "test_samples": len(material.test),
-        "skipped": material.skipped,
-    }
+def _protocol(config: TstddsConfig, material: _Recordings) -> Protocol:
+    return Protocol(
+        dataset=material.dataset.name,
+        split=config.split,
+        validation_subjects=config.validation_subjects,
+        train_samples=len(material.train),
+        validation_samples=len(material.validation),
+        test_samples=len(material.test),
+        skipped=material.skipped,
+    )
 
 
 def _parameters(streams: dict[str, Stream], books: dict[str, Codebook]) -> int:

@@ -52,7 +52,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
 
     def run(folder: str = "run", moves: Moves | None = None, **changes: Any) -> dict[str, Any]:
         monkeypatch.setattr(recordings, "open_dataset", lambda data, root: moves or Moves())
-        return run_comparator(small(**changes), tmp_path / folder)
+        return run_comparator(small(**changes), tmp_path / folder).model_dump(mode="json")
 
     return run
 

@@ -60,7 +60,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path) -> Fi
         "coding the test clips",
     }
     assert all(done == total for done, total in last.values())
-    return folder, summary
+    return folder, summary.model_dump(mode="json")
 
 
 def test_the_run_directory_is_that_of_a_finished_run(finished: Finished) -> None:
@@ -116,7 +116,7 @@ def test_colour_frames_and_sum_pooling(tmp_path: Path) -> None:
     coding = config.coding.model_copy(update={"pooling": "sum"})
     streams = config.streams.model_copy(update={"epochs": 1})
     summary = run_comparator(config.model_copy(update={"coding": coding, "streams": streams}), tmp_path / "run")
-    assert summary["stages"]["student"]["modality"] == "rgb"
+    assert summary.stages["student"].modality == "rgb"
 
 
 def test_an_unknown_modality_is_named(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def run_squares(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
         monkeypatch.setattr("kd_edge.study.classical.tstdds.run.open_dataset", lambda data, root: squares or Squares())
         streams = {"backbone": "tiny", "epochs": epochs, "learning_rate": 0.01, "flow_fields": 4}
         config = small(streams=streams, **changes)
-        return run_comparator(config, tmp_path / folder)
+        return run_comparator(config, tmp_path / folder).model_dump(mode="json")
 
     return run
 

@@ -1,0 +1,140 @@
+"""Weights from files: what is accepted, and what is said of the rest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from kd_edge.errors import TrainingError, reason
+
+NESTINGS = ("state_dict", "model_state_dict", "model", "net")
+"""Where checkpoints keep their weights beside the optimiser's state and the epoch."""
+_PARALLEL, _COMPILED = "module.", "_orig_mod."  # put before every name by (Distributed)DataParallel and torch.compile
+_COUNTER = "num_batches_tracked"  # of a batch norm with momentum, which never reads it; old weights have none
+_SAVE = "correct the path, or save the tensors alone with torch.save(model.state_dict(), path)"
+
+
+def local_state(path: Path, fix: str = _SAVE) -> dict[str, Tensor]:
+    """A state dict from ``.safetensors``, or from a torch file that holds nothing but tensors and plain values.
+
+    Weights that lie in a checkpoint under one of ``NESTINGS`` are taken out of it, and the prefixes that
+    ``DataParallel`` and ``torch.compile`` put before their names are taken off.
+
+    Args:
+        path: The file.
+        fix: What to do when it is none.
+
+    Raises:
+        TrainingError: Absent, damaged, or not one dictionary of tensors.
+    """
+    try:
+        found = load_file(path) if path.suffix == ".safetensors" else load_tensors(path)
+    except Exception as error:  # torch and safetensors raise many kinds for a damaged file
+        raise TrainingError(
+            f"weights {path} cannot be read ({damage(path, error)})",
+            "a state dict as .safetensors, .pt or .pth",
+            fix,
+        ) from error
+    return _plain_names(_taken_out(found, path, fix))
+
+
+def load_tensors(path: Path) -> Any:
+    """What ``torch.save`` wrote, if it is tensors and plain values: no code of the file is run."""
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def damage(path: Path, error: Exception) -> str:
+    """What is wrong with a file of weights that raised an error, in one line."""
+    if path.is_dir():
+        return "it is a folder"
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if not path.stat().st_size:
+        return "it is empty"
+    foreign = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
+    if foreign:
+        return f"beside tensors it holds {foreign[1]}"
+    if path.suffix != ".safetensors" and not isinstance(error, RuntimeError):
+        return "it is cut, or torch.save did not write it"
+    return reason(error).partition(". ")[0]  # torch goes on with what may have been the cause
+
+
+def misfit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], owner: str, *, whole: bool) -> str:
+    """Why weights are not a network's; empty when they are.
+
+    Args:
+        wanted: The network's own.
+        found: What is to be loaded.
+        owner: Whose they should be, for the message.
+        whole: Every entry must be one of the network's; else those of other parts, such as a classifier's, do not
+            matter.
+    """
+    missing = [key for key in wanted if key not in found and not key.endswith(_COUNTER)]
+    parts = {key.partition(".")[0] for key in wanted}
+    surplus = [key for key in found if key not in wanted and (whole or key.partition(".")[0] in parts)]
+    if not wanted.keys() & found.keys():
+        theirs = f"; theirs are such as '{next(iter(found))}'" if found else ""
+        return f"none of their {len(found)} entries is one of the {owner}'s, such as '{missing[0]}'{theirs}"
+    for key in (key for key in wanted if key in found):
+        if found[key].shape != wanted[key].shape:
+            return f"'{key}' is {tuple(found[key].shape)}, not {tuple(wanted[key].shape)}"
+    if missing:
+        return f"{len(missing)} of {len(wanted)} entries are missing, such as '{missing[0]}'"
+    return f"{len(surplus)} entries are of other layers, such as '{surplus[0]}'" if surplus else ""
+
+
+def load_whole(model: nn.Module, found: Mapping[str, Tensor], owner: str) -> str:
+    """Load all weights of a network; when they are not its own, load none and say why."""
+    wanted = model.state_dict()
+    fault = misfit(wanted, found, owner, whole=True)
+    if not fault:
+        model.load_state_dict(wanted | dict(found))
+    return fault
+
+
+def _taken_out(found: Any, path: Path, fix: str) -> dict[str, Tensor]:
+    """The one dictionary of tensors in what a file holds."""
+    if _is_state(found):
+        return found
+    inside = {key: found[key] for key in NESTINGS if isinstance(found, dict) and _is_state(found.get(key))}
+    if len(inside) == 1:
+        return next(iter(inside.values()))
+    raise TrainingError(
+        f"weights {path} hold {_described(found, inside)}",
+        f"a dictionary of tensors by name, alone or under one of {', '.join(map(repr, NESTINGS))}",
+        fix,
+    )
+
+
+def _is_state(found: Any) -> TypeGuard[dict[str, Tensor]]:
+    return (
+        isinstance(found, dict)
+        and len(found) > 0
+        and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in found.items())
+    )
+
+
+def _described(found: Any, inside: Mapping[str, Any]) -> str:
+    if not isinstance(found, dict):
+        return f"a {type(found).__name__}"
+    if not found:
+        return "an empty dictionary"
+    if inside:
+        return f"several dictionaries of tensors: {', '.join(map(repr, inside))}"
+    named = [f"{key!r} ({type(value).__name__})" for key, value in list(found.items())[:5]]
+    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    return f"no weights but {', '.join(named)}{more}"
+
+
+def _plain_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names without what parallel and compiled modules put before them, where all of them have it."""
+    for prefix in (_PARALLEL, _COMPILED, _PARALLEL):  # in either order
+        if all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state

@@ -1,0 +1,68 @@
+"""The run directory: what a training run leaves behind. Typed, one reader, one writer; no torch.
+
+recipe.toml            as resolved
+student.safetensors    the student's weights
+teachers/teacher.safetensors
+metrics.jsonl          a ``MetricsLine`` per epoch
+summary.json           a ``Summary``, written last; "complete": true
+plots/*.png
+state.pt               to resume, see ``kd_edge.train.results.run``
+"""
+
+from kd_edge.rundir.files import (
+    METRICS,
+    RECIPE,
+    STAGES,
+    STATE,
+    STUDENT,
+    SUMMARY,
+    TEACHER,
+    append_metrics,
+    complete_summary,
+    new_run_path,
+    read_metrics,
+    read_summary,
+    run_folders,
+    truncate_metrics,
+    write_summary,
+)
+from kd_edge.rundir.records import (
+    MetricsLine,
+    Protocol,
+    RecipeNote,
+    Record,
+    Scores,
+    Selection,
+    SemanticsNote,
+    StageReport,
+    Summary,
+    first_fault,
+)
+
+__all__ = [
+    "METRICS",
+    "RECIPE",
+    "STAGES",
+    "STATE",
+    "STUDENT",
+    "SUMMARY",
+    "TEACHER",
+    "MetricsLine",
+    "Protocol",
+    "RecipeNote",
+    "Record",
+    "Scores",
+    "Selection",
+    "SemanticsNote",
+    "StageReport",
+    "Summary",
+    "append_metrics",
+    "complete_summary",
+    "first_fault",
+    "new_run_path",
+    "read_metrics",
+    "read_summary",
+    "run_folders",
+    "truncate_metrics",
+    "write_summary",
+]

@@ -1,0 +1,250 @@
+"""What stands in ``summary.json`` and ``metrics.jsonl``.
+
+A record says what it was told and nothing else: keys of another release are kept, a key that was never set is not
+written, and reads as its default. So a summary that is read and written again has the keys it had.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StrictBool,
+    ValidationError,
+    model_serializer,
+)
+
+
+class Record(BaseModel):
+    """A table of a run directory's JSON; every number is finite."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False, ser_json_inf_nan="constants")
+
+    @model_serializer(mode="wrap")
+    def _what_was_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in write(self).items() if key in self.model_fields_set}
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first thing that is wrong with a record, in one line: where, and what."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place}: {first['msg']}" if place else first["msg"]
+
+
+class Scores(Record):
+    """Figures of one network on some clips, each a fraction in [0, 1]; None where there is no such figure.
+
+    Attributes:
+        clips: Number of clips, where it is not the stage's.
+        accuracy: Share of right answers.
+        loss: Mean cross entropy in nats.
+        top5: Share of clips whose class is among the five of highest score.
+        macro_f1: Mean F1 over the classes, see ``kd_edge.metrics.macro_f1``.
+        map: Mean average precision over the classes.
+        sakdn_f: What SAKDN's code calls F-measure.
+        ece: Expected calibration error; None for scores that are no logits.
+        per_class: Recall by class name; None for a class without a clip.
+        confusion: (K, K) counts, rows are the truth.
+    """
+
+    clips: int | None = None
+    accuracy: float
+    loss: float | None = None
+    top5: float | None = None
+    macro_f1: float | None = None
+    map: float | None = None
+    sakdn_f: float | None = None
+    ece: float | None = None
+    per_class: dict[str, float | None] = {}
+    confusion: list[list[int]] = []
+
+
+class Selection(Record):
+    """Which of a stage's weights were kept.
+
+    Attributes:
+        selected_epoch: The epoch they are of, from 1; 0 when they were not trained in this run.
+        selected_by: Why that one.
+        seconds: Spent on training.
+    """
+
+    selected_epoch: int = 0
+    selected_by: str = ""
+    seconds: float = 0.0
+
+
+class StageReport(Selection):
+    """What became of the teacher or of the student.
+
+    Attributes:
+        modality: What it sees; of sensors their names.
+        backbone: The network.
+        temporal: What joins the network's outputs.
+        epochs: It was to be trained for.
+        validation: Figures of the selected weights on the validation clips; None without any.
+        test: Figures on the test clips; None when no test clip has its modality.
+        test_samples: Number of those clips; None in summaries of the first release, where it is the protocol's.
+        parameters: Number of values in its weights.
+        sensors: Test figures of each sensor's own network; None of a sensor that no test clip has.
+        similarity: Way of comparing the clips of a batch -> network -> test accuracy.
+        lacking: Sensor -> number of samples without it.
+        seen_in_training: Test clips whose very signals trained the sensors' networks.
+    """
+
+    modality: str = ""
+    backbone: str = ""
+    temporal: str = ""
+    epochs: int = 0
+    validation: Scores | None = None
+    test: Scores | None = None
+    test_samples: int | None = None
+    parameters: int = 0
+    sensors: dict[str, Scores | None] = {}
+    similarity: dict[str, dict[str, float | None]] = {}
+    lacking: dict[str, int] = {}
+    seen_in_training: int = 0
+
+
+class LossNote(Record):
+    """A loss of the recipe; its options stand beside its kind."""
+
+    kind: str = ""
+
+
+class TeacherNote(Record):
+    """The recipe's teacher: whether it was given, and how much it heeded the class names' vectors."""
+
+    weights: str | None = None
+    semantic_weight: float = 0.0
+
+
+class RecipeNote(Record):
+    """The recipe as resolved; of its keys those that reports name.
+
+    Attributes:
+        name: What the recipe calls itself.
+        kind: Which classical method it is; None for a trained student.
+        losses: What the student is trained by, beside the cross entropy.
+        teacher: None of a student that learned alone.
+    """
+
+    name: str = ""
+    kind: str | None = None
+    losses: tuple[LossNote, ...] = ()
+    teacher: TeacherNote | None = None
+
+
+class Protocol(Record):
+    """Which clips were trained on, chosen by and tested on.
+
+    Attributes:
+        dataset: Name of the data set.
+        split: Name of its protocol.
+        validation_subjects: Subjects held out of the training side.
+        validation_trials: Trials held out of the training side.
+        train_samples: Number of training clips.
+        validation_samples: Number of validation clips.
+        test_samples: Number of test clips.
+        skipped: Sample id -> why it could not be used.
+    """
+
+    dataset: str = ""
+    split: str = ""
+    validation_subjects: tuple[str, ...] = ()
+    validation_trials: tuple[str, ...] = ()
+    train_samples: int = 0
+    validation_samples: int = 0
+    test_samples: int = 0
+    skipped: dict[str, str] = {}
+
+
+class SemanticsNote(Record):
+    """Where the class names' vectors came from.
+
+    Attributes:
+        source: Name of the vectors.
+        size: Values of each.
+        unknown_words: Class name -> its words without a vector.
+    """
+
+    source: str = ""
+    size: int = 0
+    unknown_words: dict[str, tuple[str, ...]] = {}
+
+
+class Summary(Record):
+    """``summary.json``.
+
+    Attributes:
+        complete: Whether the run came to its end.
+        finished: When, ISO 8601 in UTC.
+        recipe: As resolved.
+        protocol: The clips.
+        seed: Where everything random starts from.
+        stages: ``teacher`` (if any) and ``student``.
+        clip_seconds: Length of the live window.
+        temperature: Divides the student's logits before the softmax.
+        unknown_threshold: Confidence below which the student's answer is ``unknown``; 0 when nothing is.
+        calibrated_on: What both were fitted on.
+        versions: Releases of the packages that trained.
+        data_fingerprint: SHA-256 (hex) of all recordings' content and how they were read.
+        data_fingerprints: The same for each stage alone; for a classical method, the content of each modality.
+        semantics: None without class vectors.
+        recipe_fingerprint: SHA-256 (hex) of the settings that decide the result.
+        threads: CPU threads of PyTorch.
+        device: What trained, for example ``cpu``.
+        student_model: How the student is built and fed: ``kd_edge.models.saved.StudentSpec``. Empty of a classical
+            method, which has no network.
+    """
+
+    complete: StrictBool = False
+    finished: str = ""
+    recipe: RecipeNote = RecipeNote()
+    protocol: Protocol = Protocol()
+    seed: int = 0
+    stages: dict[str, StageReport] = {}
+    clip_seconds: float | None = None
+    temperature: float = Field(default=1.0, gt=0)
+    unknown_threshold: float = 0.0
+    calibrated_on: str = ""
+    versions: dict[str, str] = {}
+    data_fingerprint: str = ""
+    data_fingerprints: dict[str, str] = {}
+    semantics: SemanticsNote | None = None
+    recipe_fingerprint: str = ""
+    threads: int | None = None
+    device: str = ""
+    student_model: dict[str, Any] = {}
+
+    def test_clips(self, stage: StageReport) -> int:
+        """Number of clips a stage was tested on."""
+        return self.protocol.test_samples if stage.test_samples is None else stage.test_samples
+
+
+class MetricsLine(Record):
+    """One epoch of a stage, a line of ``metrics.jsonl``.
+
+    Attributes:
+        stage: ``teacher`` or ``student``.
+        epoch: From 1.
+        losses: Mean of each loss over the epoch's steps, with ``total``.
+        train_accuracy: Share of right answers on the training clips as they were drawn.
+        learning_rate: What the epoch's last step was taken with.
+        seconds: Spent on the steps.
+        clips_per_second: Pace of training, all devices together.
+        validation: Accuracy and loss on the validation clips; None without any.
+    """
+
+    stage: Literal["teacher", "student"]
+    epoch: int = Field(ge=1)
+    losses: dict[str, float] = {}
+    train_accuracy: float | None = None
+    learning_rate: float | None = None
+    seconds: float = 0.0
+    clips_per_second: float = 0.0
+    validation: Scores | None = None

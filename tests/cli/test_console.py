@@ -1,0 +1,51 @@
+"""What --json prints of the values that verbs have."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import BaseModel
+
+from kd_edge.cli.console import print_json
+from kd_edge.rundir import Scores, Summary
+from kd_edge.types import LabelState
+
+
+class Settings(BaseModel):
+    px: tuple[int, int] = (3, 4)
+    folder: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    settings: Settings
+    values: Any
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (Path("runs/one"), "runs/one"),
+        ((1, 2.5, None, True), [1, 2.5, None, True]),
+        ({"a", "b"}, ["a", "b"]),
+        ({3: "x", "y": {}}, {"3": "x", "y": {}}),
+        (np.float32(0.5), 0.5),
+        (np.int64(3), 3),
+        (np.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
+        (np.array([0.5], np.float32), [0.5]),
+        (LabelState.OK, "ok"),
+        (Summary(complete=True, stages={"student": {"test": Scores(accuracy=0.5)}}),
+         {"complete": True, "stages": {"student": {"test": {"accuracy": 0.5}}}}),
+    ],
+)  # fmt: skip
+def test_values_are_plain_json(value: Any, plain: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    print_json(Report(Settings(), [value]))
+    written = json.loads(capsys.readouterr().out)
+    if isinstance(value, set):
+        written["values"][0].sort()
+    assert written == {"settings": {"px": [3, 4], "folder": None}, "values": [plain]}
