@@ -204,8 +204,8 @@ def test_figures_that_only_sensors_have() -> None:
     with torch.no_grad():
         batches = [(model.look(batch["inputs"][0])[0], batch["labels"]) for batch in loader]
     right = sum(int((output.logits[:, 1].argmax(dim=1) == labels).sum()) for output, labels in batches)
-    assert found["sensors"]["gyroscope"]["clips"] == 10
-    assert found["sensors"]["gyroscope"]["accuracy"] == pytest.approx(right / 10)
+    assert found["sensors"]["gyroscope"].clips == 10
+    assert found["sensors"]["gyroscope"].accuracy == pytest.approx(right / 10)
     assert found["similarity"]["running"]["gyroscope"] == pytest.approx(right / 10)
     assert list(found["similarity"]) == ["identity", "batch", "running"]
 
@@ -245,7 +245,8 @@ def test_another_kind_is_one_class_and_a_line_in_the_table(tmp_path: Path, monke
     values = tiny_values(losses=[{"kind": "soft_target"}, {"kind": "dkd"}])
     values["teacher"]["weights"] = str(given)
     list(train(Recipe.model_validate(values), tmp_path / "run", accelerator="cpu"))
-    stages = Run.load(tmp_path / "run").summary["stages"]
-    assert stages["teacher"]["selected_by"] == f"weights {given}"
-    assert stages["teacher"]["test"]["accuracy"] == pytest.approx(0.1)  # one class of ten, always
-    assert stages["student"]["test_samples"] == 10
+    stages = Run.load(tmp_path / "run").summary.stages
+    assert stages["teacher"].selected_by == f"weights {given}"
+    assert stages["teacher"].test is not None
+    assert stages["teacher"].test.accuracy == pytest.approx(0.1)  # one class of ten, always
+    assert stages["student"].test_samples == 10
