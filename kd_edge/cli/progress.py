@@ -59,12 +59,11 @@ class TrainingDisplay:
         """Progress of a frame cache."""
         self._bar.update(self._task(f"decoding {modality}", total), completed=done)
 
-    def follow(self, events: Iterable[Event]) -> Summary:
-        """Show events as they come; returns the run's summary."""
-        from kd_edge.rundir import Summary
+    def follow(self, events: Iterable[Event]) -> Summary | None:
+        """Show events as they come; returns the run's summary, None in a process that leaves it to another."""
         from kd_edge.train.events import Finished
 
-        summary = Summary()
+        summary: Summary | None = None
         for event in self.watch(events):
             if isinstance(event, Finished):
                 summary = event.summary

@@ -84,6 +84,8 @@ def train(
             progress=display.decoding,
         )
         summary = display.follow(events)
+    if summary is None:
+        return  # of several processes, the first one reports
     if json_:
         print_json(summary)
     else:

@@ -3,18 +3,45 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from lightning_fabric import Fabric
 from torch import nn
 
+from kd_edge.errors import KdEdgeError
 from kd_edge.train.recipe import Recipe
+
+Made = TypeVar("Made")
 
 
 def make_fabric(recipe: Recipe, accelerator: str = "auto", devices: int | str = 1, nodes: int = 1) -> Fabric:
     """Fabric for a recipe, without its notices on standard error: only the command line prints."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     return Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, precision=recipe.precision)
+
+
+def first_alone(fabric: Fabric, make: Callable[[], Made]) -> Made | None:
+    """What each process makes, the first one before the others, which find its files there.
+
+    Returns:
+        What was made; None in a process that need not go on, since the first one failed and tells why.
+
+    Raises:
+        KdEdgeError: Making it failed in this process, which is the first one, or the only one that failed.
+    """
+    failure: KdEdgeError | None = None
+    with fabric.rank_zero_first():
+        try:
+            made = make()
+        except KdEdgeError as error:
+            failure = error
+    if fabric.broadcast(failure is not None) and not fabric.is_global_zero:
+        return None
+    if failure is not None:
+        raise failure
+    return made
 
 
 def share_statistics(fabric: Fabric, module: nn.Module) -> None:

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import nn
 from kd_edge import rundir
 from kd_edge.rundir import MetricsLine, Selection
 from kd_edge.train import checks
-from kd_edge.train.devices import averaged, make_fabric, share_statistics
+from kd_edge.train.devices import averaged, first_alone, make_fabric, share_statistics
 from kd_edge.train.distil.learner import Learner
 from kd_edge.train.events import EpochDone, Event, Finished, Prepared, StageStarted, StepDone
 from kd_edge.train.given import load_trained, take_weights, weights_metadata
@@ -83,7 +84,7 @@ def train(
         progress: Called while a frame cache is made.
 
     Yields:
-        Events, ``Finished`` last. With several processes only the first one writes files.
+        Events, ``Finished`` last. Of several processes only the first one reports and writes: the others yield nothing.
 
     Raises:
         TrainingError: The run cannot start, a loss is not finite (the last epoch's state is kept), or a file cannot be
@@ -102,7 +103,10 @@ def train(
     state = run.load_state(run_dir, recipe) if resume else None
     with ExitStack() as held:
         held.enter_context(_repeatable(recipe.threads))
-        material = gather_material(recipe, data_root, progress)
+        shown = progress if fabric.is_global_zero else None
+        material = first_alone(fabric, partial(gather_material, recipe, data_root, shown))
+        if material is None:
+            return
         if not resume and fabric.is_global_zero:
             run.begin(run_dir, recipe)  # not earlier: a run that cannot start leaves nothing behind
         if fabric.is_global_zero:
@@ -111,22 +115,28 @@ def train(
         session = _Session(fabric, run_dir, material, state, run.selections(state), teacher_run)
         if resume and session.writes:
             rundir.truncate_metrics(run_dir, *((state["stage"], state["epoch"]) if state else (rundir.STAGES[0], 0)))
-        yield _prepared(session)
-        models: dict[str, nn.Module] = {}
-        teacher = None
-        if recipe.teacher is not None:
-            teacher = models["teacher"] = build_teacher(material, recipe.teacher)
-        learner = student_learner(material, teacher)
-        models["student"] = learner.model
-        if recipe.teacher is not None and teacher is not None:
-            rehearse_losses(learner, recipe, teacher)  # before minutes of training a teacher
-            yield from _train_teacher(session, recipe.teacher, teacher)
-        yield from _train_student(session, learner, teacher)
-        if session.writes:
-            summary = summarise(material, models, session.selections, fabric.device)
-            plots.plot_run(rundir.read_metrics(run_dir), summary, material.dataset.labels, run_dir / "plots")
-            rundir.write_summary(run_dir, summary)
-            yield Finished(run_dir, summary)
+        for event in _stages(session):
+            if session.writes:
+                yield event
+
+
+def _stages(session: _Session) -> Iterator[Event]:
+    """The run itself: teacher, student, and the evaluation of both by the process that writes."""
+    material, recipe, models = session.material, session.recipe, dict[str, nn.Module]()
+    yield _prepared(session)
+    teacher = None if recipe.teacher is None else build_teacher(material, recipe.teacher)
+    learner = student_learner(material, teacher)
+    if recipe.teacher is not None and teacher is not None:
+        rehearse_losses(learner, recipe, teacher)  # before a teacher is trained that cannot teach
+        yield from _train_teacher(session, recipe.teacher, teacher)
+        models["teacher"] = teacher
+    yield from _train_student(session, learner, teacher)
+    models["student"] = learner.model
+    if session.writes:
+        summary = summarise(material, models, session.selections, session.fabric.device)
+        plots.plot_run(rundir.read_metrics(session.folder), summary, material.dataset.labels, session.folder / "plots")
+        rundir.write_summary(session.folder, summary)
+        yield Finished(session.folder, summary)
 
 
 def _train_teacher(session: _Session, config: AnyTeacher, teacher: Teacher) -> Generator[Event, None, None]:

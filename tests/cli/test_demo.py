@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from kd_edge.train.run import Run
 from rich.console import Console
 
 from kd_edge import demo, recipes

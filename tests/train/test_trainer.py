@@ -12,11 +12,13 @@ from safetensors.torch import save_file
 from kd_edge.errors import TrainingError
 from kd_edge.models.saved import SavedStudent
 from kd_edge.rundir import read_metrics
-from kd_edge.train import trainer
+from kd_edge.train import step, trainer
 from kd_edge.train.events import EpochDone, Finished, Prepared, StageStarted, StepDone
+from kd_edge.train.inputs import clips
 from kd_edge.train.inputs.material import gather_material
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.results.run import Run, load_state
+from kd_edge.train.teachers import images
 from kd_edge.train.trainer import train
 from tests.runs import killed, on_a_full_disk, run_all, same, tiny_values, weights
 from tests.shared import Trained
@@ -44,6 +46,30 @@ def test_events_tell_the_story_in_order_and_the_same_recipe_gives_the_same_weigh
     assert torch.get_num_threads() == threads
     assert not torch.are_deterministic_algorithms_enabled()
     assert same(weights(finished), weights(tmp_path / "again"))
+
+
+def test_networks_are_built_once_and_batches_fetched_behind_the_step(
+    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def spied(module: Any, name: str, what: str) -> None:
+        function = getattr(module, name)
+
+        def spy(*given: Any, **named: Any) -> Any:
+            told.append(what)
+            return function(*given, **named)
+
+        monkeypatch.setattr(module, name, spy)
+
+    spied(images, "build_model", "build")
+    spied(step.Step, "__call__", "step")
+    spied(step.Outcome, "wait", "wait")
+    spied(clips, "collate", "fetch")
+    once = {name: stage.model_copy(update={"epochs": 1}) for name, stage in tiny.stages.items()}
+    list(train(tiny.model_copy(update=once), tmp_path / "run", accelerator="cpu"))
+    epoch = ["fetch", *["step", "fetch", "wait"] * 4, "step", "wait"]
+    assert told == ["build", "build", *epoch, *epoch, "fetch", "fetch"], "the last two are the test clips of both"
 
 
 def test_the_run_directory_is_complete_and_describes_itself(finished: Path) -> None:
@@ -183,14 +209,17 @@ def test_a_trained_teacher_is_taken_and_not_trained(finished: Path, tmp_path: Pa
         run_all(Recipe.model_validate(values), tmp_path / "r2")
 
 
+@pytest.mark.parametrize("clip_gradient", [None, 20.0])
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clip_gradient: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rate = trainer.learning_rate
     monkeypatch.setattr(
         trainer, "learning_rate", lambda stage, step, steps: rate(stage, step, steps) if step < 7 else 1e30
     )
-    recipe = Recipe.model_validate(tiny_values(teacher=None, losses=[]))
+    values = tiny_values(teacher=None, losses=[])
+    values["student"]["clip_gradient"] = clip_gradient
+    recipe = Recipe.model_validate(values)
     with pytest.raises(
         TrainingError, match=r"student's loss is not finite in epoch 2, step \d+ \(ce .*\); the state after"
     ) as caught:

@@ -24,6 +24,49 @@ def test_the_shipped_recipes_are_there() -> None:
     assert {"quickstart", "bundled", "utd_mhad_pose_to_depth", "utd_mhad_depth_alone"} <= {p.stem for p in SHIPPED}
 
 
+PRINTS = {
+    "ntu_rgb_to_ir": (
+        "f22e0a82fe604b78083b20570f6c295e1ae7e8c2c50b71a30d002f2419498134",
+        "c45df414d926a6e99b0db382604ae6af0898891b7769bcd2e96283f4e6272e51",
+    ),
+    "pku_rgb_to_ir": (
+        "a2f2484bf808a07961af3cd1bc0ce29eb8819ae9eca1fb98ca22ab52b38d1fec",
+        "5d463c79d31737adf5f0de52a4965d2c27dd8a0ddb9318e69ff993ced9941d8a",
+    ),
+    "sakdn_berkeley_mhad": (
+        "d3bcffe163a683722db8b4c681ab7193eb57fb5a640c4e8b69e11c574b514f15",
+        "46e2a0d7bb72046b39f35e6f05bb808c67235bebaf72b42886c059244bc430ed",
+    ),
+    "sakdn_mmact": (
+        "0b219cd93602983e51c6f39bf7d5b5e8ea218412c44f06304f70b37a4277949f",
+        "2e4578aaf4483f2fc105aadc720d18d0677d5c047ff0f94940bbb810c6c730e5",
+    ),
+    "sakdn_utd_mhad": (
+        "0257e8865d4ffb29037f63900ae59d5355eb6d7ca27aa92e11c0410e574352f2",
+        "f2486ce709fa8a5c7adccd425da333d4285ca283c7c4d21457238aef74037648",
+    ),
+    "utd_mhad_depth_alone": (
+        "56e7bf5a05789ab7282f324b936a8c14dfb954dc820d9c95cc8f42d022d39cd3",
+        "a3b2295fbb1e4f938eb0baa475345f7b10781da2189e88d79f57d6e01bc372e1",
+    ),
+    "utd_mhad_pose_to_depth": (
+        "8f9862cc92ecbd03d1c534da8dee9ac3cfb661a4ec098a579fbc2710cfe2407d",
+        "e14a8cba044c658c3a58894b52968b43892e822a9b98d58cb7fb0f9c942627b2",
+    ),
+    "utd_mhad_sensors_to_depth": (
+        "a27a7b1f13f440b63d05d62f24c3f9f719b5b4c1d08577bb4f3f9be7068f5f26",
+        "2fa2a15200c0b4732a85b3aa38c28c8ca86569dffac38afa092a1af1da588e76",
+    ),
+}
+"""Fingerprint of each recipe of real recordings and of its teacher: those of all runs there are."""
+
+
+@pytest.mark.parametrize("name", PRINTS)
+def test_fingerprints_of_the_shipped_recipes_stay(name: str) -> None:
+    recipe = recipes.load("train", name, Recipe)
+    assert (recipe.fingerprint(), recipe.teacher_fingerprint()) == PRINTS[name]
+
+
 def test_the_defaults_are_the_papers() -> None:
     recipe = recipes.validate(MINIMAL, Recipe, "recipe")
     assert recipe.teacher is not None
