@@ -74,9 +74,9 @@ class SavedStudent:
         weights = run / STUDENT
         if not weights.exists():
             raise ExportError(
-                f"run {run} is not finished ({STUDENT} is missing)",
-                "a finished run",
-                f"go on with it: kd-edge train --resume {run}",
+                f"{run} is a finished run, but {STUDENT} is missing",
+                "the run as kd-edge train left it",
+                "put the file back, or train again: kd-edge train",
             )
         try:
             spec = recipes.validate(summary.student_model, StudentSpec, "student_model")
