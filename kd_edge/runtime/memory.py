@@ -182,6 +182,8 @@ class MotionHistory:
     def stack(self) -> Stack | None:
         """The rows of the newest frame's stack; None (warming) while the history does not reach back far enough."""
         stamps = self._ring.stamps_ns
+        if len(self._offsets_ns) == 1:  # the newest frame alone: nothing to search for
+            return Stack(int(stamps[-1]), [self._ring.row(len(stamps) - 1)], 0)
         moments = stamps[-1] - self._offsets_ns
         if stamps[0] - moments[-1] > self._tolerance_ns:
             return None
