@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test check lint types bundled clean
+.PHONY: install demo test test-slow test-all coverage check lint types bundled clean
 
 install: $(STAMP)
 
@@ -18,8 +18,20 @@ $(STAMP): pyproject.toml
 demo: install
 	$(BIN)/kd-edge demo
 
+# Two workers of one thread each. What cannot be made short is marked slow and left to `make test-all`.
+test test-slow coverage: export OMP_NUM_THREADS := 1
+
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --durations=10
+
+test-slow: install
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow --durations=10
+
+test-all: test test-slow
+
+coverage: install
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage report
 
 check: lint types
 

@@ -6,7 +6,6 @@ import os
 import pwd
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import product
@@ -14,6 +13,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+from tests.recordings import data_root, pytest_terminal_summary, utd_root
+from tests.shared import cache_folder, causal_reference, once, shared_folder, trained
+
+__all__ = [  # pytest finds them here
+    "cache_folder",
+    "causal_reference",
+    "data_root",
+    "once",
+    "pytest_terminal_summary",
+    "shared_folder",
+    "trained",
+    "utd_root",
+]
 
 # pytest itself, and what OpenCV and torch set when they are imported
 SET_BY_LIBRARIES = {"PYTEST_CURRENT_TEST", "LD_LIBRARY_PATH", "QT_QPA_FONTDIR", "QT_QPA_PLATFORM_PLUGIN_PATH"} | {
@@ -25,23 +39,11 @@ SET_BY_LIBRARIES = {"PYTEST_CURRENT_TEST", "LD_LIBRARY_PATH", "QT_QPA_FONTDIR", 
 }
 
 
-@pytest.fixture(scope="session")
-def data_root() -> Path:
-    """The folder of the real data sets; the test is skipped where there is none."""
-    beside = Path(__file__).parents[2] / "shared" / "data"
-    root = Path(os.environ.get("KD_EDGE_DATA", beside))
-    if not root.is_dir():
-        pytest.skip(f"no real data: neither KD_EDGE_DATA nor {beside.parent.name}/{beside.name} beside the checkout")
-    return root
-
-
-@pytest.fixture(scope="session")
-def utd_root(data_root: Path) -> Path:
-    """UTD-MHAD in its official layout."""
-    root = data_root / "utd-mhad"
-    if not (root / "Depth").is_dir():
-        pytest.skip("no UTD-MHAD: its Depth folder is absent")
-    return root
+# One run is as another: the examples are the same in every run, and no run remembers those of another one.
+# HYPOTHESIS_PROFILE=search draws new ones.
+settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+settings.register_profile("search", database=None, deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
 def _write_video(
@@ -230,11 +232,11 @@ def _leaks() -> Iterator[None]:
     threads = set(threading.enumerate())
     environment = dict(os.environ)
     yield
-    deadline = time.monotonic() + 60  # on a busy machine a thread that ends may take a while to
-    while left := [t for t in threading.enumerate() if t not in threads and t.name.startswith("kd-edge")]:
-        if time.monotonic() > deadline:
-            pytest.fail(f"threads left running: {left}")
-        time.sleep(0.01)
+    started = [t for t in threading.enumerate() if t not in threads and t.name.startswith("kd-edge")]
+    for thread in started:
+        thread.join(timeout=60)  # on a busy machine a thread that ends may take a while to
+    if left := [t for t in started if t.is_alive()]:
+        pytest.fail(f"threads left running: {left}")
     changed = {k for k in environment.keys() | os.environ.keys() if environment.get(k) != os.environ.get(k)}
     changed -= SET_BY_LIBRARIES
     if changed:

@@ -94,9 +94,7 @@ def test_reference_artifacts_name_what_is_wrong(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_of_a_model_with_states_the_pushes_that_ran_it_are_timed(tmp_path: Path) -> None:
-    path = tmp_path / "causal.onnx"
-    make_reference_artifact("resnet10_thin", 32, path, motion=True, temporal="tsm_causal", segments=8)
-    report = bench(path, frames=12, size=(60, 80), repeats=1)
+def test_of_a_model_with_states_the_pushes_that_ran_it_are_timed(causal_reference: Path) -> None:
+    report = bench(causal_reference, frames=12, size=(60, 80), repeats=1)
     assert report.bare_is == "step"
     assert report.push.minimum >= report.inference.minimum > 0.05  # ms: every push ran the engine

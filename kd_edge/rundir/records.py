@@ -12,6 +12,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializeAsAny,
     SerializerFunctionWrapHandler,
     StrictBool,
     ValidationError,
@@ -207,7 +208,7 @@ class Summary(Record):
     recipe: RecipeNote = RecipeNote()
     protocol: Protocol = Protocol()
     seed: int = 0
-    stages: dict[str, StageReport] = {}
+    stages: dict[str, SerializeAsAny[StageReport]] = {}
     clip_seconds: float | None = None
     temperature: float = Field(default=1.0, gt=0)
     unknown_threshold: float = 0.0

@@ -14,7 +14,7 @@ from kd_edge import recipes
 from kd_edge.rundir import METRICS, RECIPE, STATE, STUDENT, SUMMARY, TEACHER
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.trainer import train
-from tests.train.conftest import tiny_values
+from tests.runs import tiny_values
 
 from .conftest import Kd, one_line
 

@@ -7,9 +7,10 @@ from kd_edge.train.run import Run
 from rich.console import Console
 
 from kd_edge import demo, recipes
-from kd_edge.cli import show
+from kd_edge.cli.demo import demo_table
 from kd_edge.train.events import Finished
 from kd_edge.train.recipe import Recipe
+from kd_edge.train.results.run import Run
 
 from .conftest import TINY
 
@@ -26,18 +27,18 @@ def test_teacher_student_alone_and_distilled_student_side_by_side(
     own.write_text(recipes.to_toml(tiny))
     events = list(demo.demo_train(tmp_path / "demo"))
     distilled, alone = (event.summary for event in events if isinstance(event, Finished))
-    assert list(distilled["stages"]) == ["teacher", "student"]
-    assert list(alone["stages"]) == ["student"]
+    assert list(distilled.stages) == ["teacher", "student"]
+    assert list(alone.stages) == ["student"]
     assert Run.load(tmp_path / "demo").recipe == tiny
     control = Run.load(tmp_path / "demo" / demo.ALONE).recipe
     assert control == tiny.model_copy(update={"name": "quickstart-alone", "teacher": None, "losses": ()})
     console = Console(width=120, record=True, quiet=True)
-    console.print(show.demo_table(distilled, alone))
+    console.print(demo_table(distilled, alone))
     title, _, *rows = console.export_text().splitlines()
     assert title == "10 test clips of other people, seed 0"
     accuracies = [
-        s["stages"][of]["test"]["accuracy"]
-        for s, of in ((distilled, "teacher"), (alone, "student"), (distilled, "student"))
+        summary.stages[of].test.accuracy
+        for summary, of in ((distilled, "teacher"), (alone, "student"), (distilled, "student"))
     ]
     for row, name, modality, accuracy in zip(
         rows, ("teacher", "student alone", "distilled student"), ("rgb", "nir", "nir"), accuracies, strict=True

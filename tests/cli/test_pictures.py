@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from tests.pictures.conftest import write_run as write_student
+from tests.pictures.runs import write_run as write_student
 
 Kd = Callable[..., tuple[int, str, str]]
 

@@ -14,7 +14,7 @@ from kd_edge.evaluate import clips as evaluate
 from kd_edge.models import ModelConfig
 from kd_edge.models.saved import SavedStudent
 from kd_edge.types import Clip
-from tests.export.conftest import write_run
+from tests.runs import write_run
 
 
 def test_the_figures_of_answers_are_those_worked_out_by_hand() -> None:

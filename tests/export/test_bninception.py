@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from kd_edge import recipes
@@ -13,12 +14,12 @@ from kd_edge.export import ExportProfile, export
 from kd_edge.models import ModelConfig
 from kd_edge.models.saved import SavedStudent
 from kd_edge.preprocess import Preprocess
-
-from .conftest import write_run
+from tests.runs import write_run
 
 FP32 = recipes.load("export", "fp32", ExportProfile, ["parity_clips=4"])
 
 
+@pytest.mark.slow  # torch's exporter takes its time for 69 convolutions
 def test_relations_on_bninception_stream_exactly(tmp_path: Path) -> None:
     px = 48  # sides 24, 12, 6, 3, 2: the first block that halves sees an even map, the second an odd one
     preprocess = Preprocess(resize_px=px, input_px=px, motion_offsets_ms=(0, 70, 140), mean=(0.4,), std=(0.3,))

@@ -11,12 +11,13 @@ from kd_edge.data import ImageFormat
 from kd_edge.export.exporter import build_graph, describe
 from kd_edge.export.golden import draw, golden_clip, golden_stamps
 from kd_edge.export.profile import ExportProfile
-from kd_edge.models import ModelConfig, build_model
+from kd_edge.models import ClipModel, ModelConfig, build_model
 from kd_edge.models.saved import StudentSpec
 from kd_edge.preprocess import FixedWindow, PercentileWindow, Preprocess
 from kd_edge.runtime import Recognizer
 
 MS = 1_000_000
+FP32 = ExportProfile(name="fp32")
 
 
 def test_stamps_without_motion_are_the_segments() -> None:
@@ -76,6 +77,20 @@ COLOUR = Preprocess(channels=3, resize_px=36, input_px=32, mean=(0.4, 0.5, 0.6),
 LONG = Preprocess(resize_px=36, input_px=32, window=FixedWindow(low=40, high=200), motion_offsets_ms=(0, 200, 500))
 
 
+def seeded_model(spec: StudentSpec) -> ClipModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        return build_model(spec.model, spec.preprocess.input_channels, 3, 8).eval()
+
+
+@pytest.fixture(scope="module")
+def graph() -> bytes:
+    """The same for all of these: a graph begins behind the preprocessing, at three planes of 32 pixels."""
+    assert {(p.input_channels, p.input_px) for p in (FIXED, DEPTH, COLOUR, LONG)} == {(3, 32)}
+    spec = spec_of(FIXED, "uint8", 2.0)
+    return build_graph(seeded_model(spec), spec, FP32).SerializeToString()
+
+
 @pytest.mark.parametrize(
     ("preprocess", "dtype", "clip_seconds"),
     [
@@ -91,16 +106,12 @@ LONG = Preprocess(resize_px=36, input_px=32, window=FixedWindow(low=40, high=200
     ],
 )
 def test_a_recognizer_reproduces_the_golden_logits(
-    preprocess: Preprocess, dtype: str, clip_seconds: float, tmp_path: Path
+    preprocess: Preprocess, dtype: str, clip_seconds: float, graph: bytes, tmp_path: Path
 ) -> None:
     spec = spec_of(preprocess, dtype, clip_seconds)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        model = build_model(spec.model, preprocess.input_channels, 3, 8).eval()
-    profile = ExportProfile(name="fp32")
+    model = seeded_model(spec)
     golden = golden_clip(model, preprocess, spec.image_format, clip_seconds, 1e-4)
-    manifest = describe(model, spec, profile, name="tiny")
-    graph = build_graph(model, spec, profile).SerializeToString()
+    manifest = describe(model, spec, FP32, name="tiny")
     write(graph, manifest, golden, tmp_path / "a.onnx")
     error = Recognizer.load(tmp_path / "a.onnx").self_test_error
     assert error is not None
@@ -114,7 +125,7 @@ def test_the_largest_golden_clip_fits_its_share_of_the_file(tmp_path: Path) -> N
     model = build_model(spec.model, 3, 3, 16).eval()
     golden = golden_clip(model, preprocess, spec.image_format, 4.0, 1e-4)
     assert len(golden.frames) == 48
-    manifest = describe(model, spec, ExportProfile(name="fp32"), name="tiny")
+    manifest = describe(model, spec, FP32, name="tiny")
     path = tmp_path / "a.onnx"
     write(b"\x08\x0a", manifest, golden, path)
     assert path.stat().st_size < GOLDEN_BYTES / 2

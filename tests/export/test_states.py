@@ -22,8 +22,7 @@ from kd_edge.models.saved import SavedStudent
 from kd_edge.preprocess import PercentileWindow, Preprocess, recorded_input
 from kd_edge.runtime import Recognizer
 from kd_edge.types import Clip
-
-from .conftest import DATA, write_run
+from tests.runs import DATA, write_run
 
 FEW = ["parity_clips=4"]
 FP32 = recipes.load("export", "fp32", ExportProfile, FEW)

@@ -21,7 +21,8 @@ from kd_edge.pictures.cam import draw_cam
 from kd_edge.pictures.explain import _draw_curves, explain, folder_name, wrong_views
 from kd_edge.pictures.view import look
 from kd_edge.rundir import METRICS, Protocol
-from tests.pictures.conftest import DATA, picture, view_of, write_run
+from tests.pictures.conftest import picture, view_of
+from tests.pictures.runs import DATA, write_run
 
 PICTURES = ("cam.png", "gaf.png", "curves.png")
 

@@ -14,7 +14,8 @@ from kd_edge.errors import DataError, TrainingError
 from kd_edge.pictures.gsdm import draw_gsdm, semantically_discriminative_maps, without_content
 from kd_edge.preprocess import Preprocess
 from kd_edge.train.distil.methods import GsdmLoss
-from tests.pictures.conftest import by_hand, picture, pixels, view_of, write_run
+from tests.pictures.conftest import by_hand, picture, pixels, view_of
+from tests.pictures.runs import write_run
 
 VECTORS = torch.tensor([[1.0, 2.0], [0.5, 4.0]])
 

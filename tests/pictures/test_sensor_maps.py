@@ -16,7 +16,8 @@ from kd_edge.train.distil.methods import GsdmLoss
 from kd_edge.train.gaf import gramian_angular_field
 from kd_edge.train.recipe import SensorTeacherConfig
 from kd_edge.train.teachers.sensors import SensorTeacher
-from tests.pictures.conftest import SENSORS, picture, view_of, write_run
+from tests.pictures.conftest import picture, view_of
+from tests.pictures.runs import SENSORS, write_run
 
 
 def test_maps_follow_the_equations() -> None:

@@ -14,7 +14,8 @@ from kd_edge.errors import DataError
 from kd_edge.pictures.signals import as_rgb, draw_sensed, draw_signals, sense
 from kd_edge.train.recipe import SensorTeacherConfig
 from kd_edge.types import Clip
-from tests.pictures.conftest import DATA, SENSORS, picture, view_of, write_run
+from tests.pictures.conftest import picture, view_of
+from tests.pictures.runs import DATA, SENSORS, write_run
 
 SECOND = 1_000_000_000
 

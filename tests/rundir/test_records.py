@@ -204,6 +204,15 @@ def test_unknown_keys_are_kept_and_unsaid_ones_are_not_written() -> None:
     assert Summary(complete=True).model_copy(update={"seed": 3}).model_dump() == {"complete": True, "seed": 3}
 
 
+def test_what_a_method_says_of_its_own_is_written(tmp_path: Path) -> None:
+    class Report(StageReport):
+        left_out: dict[str, float]
+
+    write_summary(tmp_path, Summary(complete=True, stages={"student": Report(epochs=3, left_out={"0.01": 0.5})}))
+    written = json.loads((tmp_path / SUMMARY).read_text())
+    assert written == {"complete": True, "stages": {"student": {"epochs": 3, "left_out": {"0.01": 0.5}}}}
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_every_number_is_finite(value: float, tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="finite"):

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from kd_edge import recipes
-from kd_edge.study.plan import StudyConfig
+from kd_edge.study.plan import StudyConfig, plan
+from kd_edge.study.runner import run_study
 from kd_edge.train.recipe import Recipe
-from tests.train.conftest import tiny_values
+from tests.runs import tiny_values
+from tests.shared import Once
 
 
 @pytest.fixture
@@ -38,6 +41,8 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache_folder: Path) -
     )
 
 
-@pytest.fixture(scope="session")
-def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+@pytest.fixture
+def finished_rows(study: StudyConfig, once: Once, tmp_path: Path) -> Path:
+    """The study's folder with its three rows finished, one's own to change."""
+    finished = once("study", lambda folder: list(run_study(plan(study), folder)))
+    return Path(shutil.copytree(finished, tmp_path / "studies" / "tiny"))

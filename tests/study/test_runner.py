@@ -76,25 +76,23 @@ def test_rows_that_did_not_run_say_so(study: StudyConfig, tmp_path: Path) -> Non
     assert "| ST | - | not run | - |" in text
 
 
-def test_a_spread_needs_two_seeds(study: StudyConfig, tmp_path: Path) -> None:
-    folder = tmp_path / "studies" / "tiny"
-    list(run_study(plan(study, rows=["alone"], seeds=[0, 1]), folder))
-    cell = report(study, folder, seeds=[0, 1, 2])[0].cells["subjects"]
+def test_a_spread_needs_two_seeds(study: StudyConfig, finished_rows: Path) -> None:
+    list(run_study(plan(study, rows=["alone"], seeds=[0, 1]), finished_rows))
+    lines = {line.name: line for line in report(study, finished_rows, seeds=[0, 1, 2])}
+    cell = lines["alone"].cells["subjects"]
     a, b = cell.values[0], cell.values[1]
     assert cell.mean == pytest.approx((a + b) / 2)
     assert cell.spread == pytest.approx(abs(a - b) / 2**0.5)
     assert cell.missing == 1
 
 
-def test_a_teacher_of_other_settings_is_not_taken(study: StudyConfig, tmp_path: Path) -> None:
-    folder = tmp_path / "studies" / "tiny"
-    list(run_study(plan(study, rows=["st"]), folder))
+def test_a_teacher_of_other_settings_is_not_taken(study: StudyConfig, finished_rows: Path, tmp_path: Path) -> None:
     changed = plan(study, rows=["at"], overrides=["teacher.learning_rate=0.1"])
-    assert [event.teacher_run for event in run_study(changed, folder) if isinstance(event, Started)] == [None]
+    assert [event.teacher_run for event in run_study(changed, finished_rows) if isinstance(event, Started)] == [None]
     config = plan(study, rows=["at"], seeds=[9])[0].config
     assert isinstance(config, Recipe)
     with pytest.raises(TrainingError, match="other settings or recordings"):
-        list(train(config, tmp_path / "x", teacher_run=folder / "st-subjects-s0"))
+        list(train(config, tmp_path / "x", teacher_run=finished_rows / "st-subjects-s0"))
 
 
 def test_a_comparator_runs_as_a_row(study: StudyConfig, tmp_path: Path) -> None:
@@ -172,16 +170,14 @@ def test_other_settings_and_other_recordings_are_other_runs(study: StudyConfig, 
     assert {event.teacher_run for event in anew} == {trained_here}  # type: ignore[union-attr]
 
 
-def test_rows_tested_on_other_clips_are_pointed_out(study: StudyConfig, tmp_path: Path) -> None:
-    folder = tmp_path / "studies" / "tiny"
-    list(run_study(plan(study, rows=["alone", "st"]), folder))
-    assert "different numbers of clips" not in report_markdown(study, report(study, folder))
-    path = folder / "st-subjects-s0" / "summary.json"
+def test_rows_tested_on_other_clips_are_pointed_out(study: StudyConfig, finished_rows: Path) -> None:
+    assert "different numbers of clips" not in report_markdown(study, report(study, finished_rows))
+    path = finished_rows / "st-subjects-s0" / "summary.json"
     summary = json.loads(path.read_text())
     summary["stages"]["student"]["test_samples"] = 9
     path.write_text(json.dumps(summary))
-    text = report_markdown(study, report(study, folder))
-    assert "subjects: the rows were tested on different numbers of clips: alone [10], ST [9]." in text
+    text = report_markdown(study, report(study, finished_rows))
+    assert "subjects: the rows were tested on different numbers of clips: alone [10], ST [9], AT [10]." in text
 
 
 def test_a_comparators_run_of_other_recordings_is_no_finished_one(

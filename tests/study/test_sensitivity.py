@@ -78,13 +78,14 @@ def test_a_study_without_a_point_says_what_to_do(study: StudyConfig, tmp_path: P
     ],
 )
 def test_table_ix_of_the_paper(name: str, split: str, best: tuple[tuple[float, ...], float], tmp_path: Path) -> None:
-    (points,) = settings(load_study(name), tmp_path, published=True).values()
+    panels = settings(load_study(name), tmp_path, published=True)
+    assert list(panels) == [f"{split}: published"]
+    (points,) = panels.values()
     grid = {(a, b, g) for a in (0.01, 0.1, 1.0) for b in (0.1, 1.0) for g in (0.1, 1.0)}
     assert {point.values for point in points} == grid
     assert len(points) == 12
     winner = max(points, key=lambda point: point.result)
     assert (winner.values, winner.result) == best
-    assert list(settings(load_study(name), tmp_path, published=True)) == [f"{split}: published"]
 
 
 def test_axes_name_the_papers_weights() -> None:

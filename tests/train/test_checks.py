@@ -5,7 +5,7 @@ import pytest
 from kd_edge.errors import ConfigError
 from kd_edge.train.checks import check_batches
 from kd_edge.train.recipe import Recipe
-from tests.train.conftest import tiny_values
+from tests.runs import tiny_values
 
 
 def test_batches_must_be_dealt_out_evenly() -> None:

@@ -18,7 +18,7 @@ from kd_edge.train.given import check_settings, weights_metadata
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.recipe.stages import SensorTeacherConfig
 from kd_edge.train.results.run import save_weights
-from tests.train.conftest import tiny_values
+from tests.runs import tiny_values
 
 TRAINED = {
     "kind": "sensors",

@@ -8,7 +8,7 @@ from kd_edge import recipes
 from kd_edge.errors import ConfigError, DataError, TrainingError
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.rehearsal import rehearse
-from tests.train.conftest import tiny_values
+from tests.runs import tiny_values
 
 
 def recipe(**changes: object) -> Recipe:

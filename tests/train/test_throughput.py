@@ -7,7 +7,7 @@ from kd_edge.train.inputs.material import gather_material
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.recipe.stages import SensorTeacherConfig
 from kd_edge.train.throughput import StepCost, images_cost, losses_cost, measure, step_cost
-from tests.train.conftest import tiny_values
+from tests.runs import tiny_values
 
 
 def test_throughput_measures_loader_and_step(tiny: Recipe) -> None:

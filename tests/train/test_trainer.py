@@ -1,59 +1,41 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from kd_edge.errors import TrainingError
 from kd_edge.models.saved import SavedStudent
 from kd_edge.rundir import read_metrics
 from kd_edge.train import step, trainer
-from kd_edge.train.events import EpochDone, Event, Finished, Prepared, StageStarted, StepDone
+from kd_edge.train.events import EpochDone, Finished, Prepared, StageStarted, StepDone
 from kd_edge.train.inputs import clips
 from kd_edge.train.inputs.material import gather_material
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.results.run import Run, load_state
 from kd_edge.train.teachers import images
 from kd_edge.train.trainer import train
-
-from .conftest import tiny_values
-
-
-def run_all(recipe: Recipe, folder: Path, **options: Any) -> list[Event]:
-    return list(train(recipe, folder, accelerator="cpu", **options))
+from tests.runs import killed, on_a_full_disk, run_all, same, tiny_values, weights
+from tests.shared import Trained
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "student.safetensors")
+@pytest.fixture
+def finished(trained: Trained) -> Path:
+    """The complete run of the tiny recipe."""
+    return trained(tiny_values())
 
 
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path) -> Path:
-    """A complete run of the tiny recipe with one validation subject."""
-    folder = tmp_path_factory.mktemp("runs") / "tiny"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KD_EDGE_CACHE", str(cache_folder))
-        torch.set_num_threads(1)
-        run_all(Recipe.model_validate(tiny_values()), folder)
-    return folder
-
-
-def test_events_tell_the_story_in_order(tiny: Recipe, tmp_path: Path) -> None:
+def test_events_tell_the_story_in_order_and_the_same_recipe_gives_the_same_weights(
+    tiny: Recipe, finished: Path, tmp_path: Path
+) -> None:
     threads = torch.get_num_threads()
-    events = run_all(tiny, tmp_path / "run")
+    events = run_all(tiny, tmp_path / "again")
     assert isinstance(events[0], Prepared)
     assert isinstance(events[-1], Finished)
     started = [e for e in events if isinstance(e, StageStarted)]
@@ -64,6 +46,7 @@ def test_events_tell_the_story_in_order(tiny: Recipe, tmp_path: Path) -> None:
     assert set(last.metrics.losses) == {"ce", "dkd", "mgcam", "soft_target", "total"}
     assert torch.get_num_threads() == threads
     assert not torch.are_deterministic_algorithms_enabled()
+    assert same(weights(finished), weights(tmp_path / "again"))
 
 
 def test_networks_are_built_once_and_batches_fetched_behind_the_step(
@@ -131,9 +114,7 @@ def test_the_summary_rebuilds_the_student_and_its_test_accuracy(finished: Path) 
     assert right / 10 == pytest.approx(saved.summary.stages["student"].test.accuracy)
 
 
-def test_the_same_recipe_gives_the_same_weights_and_another_seed_others(finished: Path, tmp_path: Path) -> None:
-    run_all(Recipe.model_validate(tiny_values()), tmp_path / "again")
-    assert same(weights(finished), weights(tmp_path / "again"))
+def test_another_seed_gives_other_weights(finished: Path, tmp_path: Path) -> None:
     run_all(Recipe.model_validate(tiny_values(seed=1)), tmp_path / "other")
     assert not same(weights(finished), weights(tmp_path / "other"))
 
@@ -146,46 +127,20 @@ def test_training_learns(tmp_path: Path) -> None:
     assert lines[-1].losses["ce"] < 0.7 * lines[0].losses["ce"]
 
 
-CHILD = """
-import json, os, signal, sys
-from pathlib import Path
-import torch
-from kd_edge.train.events import EpochDone, StepDone
-from kd_edge.train.recipe import Recipe
-from kd_edge.train.teachers import images
-from kd_edge.train.trainer import train
-values, folder, resume, at = json.loads(sys.argv[1])
-for event in train(Recipe.model_validate(values), Path(folder), resume=resume, accelerator="cpu"):
-    if isinstance(event, StepDone) and [event.stage, event.epoch, event.step] == at:
-        os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def child(values: dict[str, Any], folder: Path, resume: bool, at: list[Any] | None) -> int:
-    argument = json.dumps([values, str(folder), resume, at])
-    return subprocess.run(
-        [sys.executable, "-c", CHILD, argument], check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    ).returncode
-
-
-def test_kill_minus_nine_then_resume_gives_the_same_weights_bit_for_bit(tmp_path: Path) -> None:
+def test_kill_minus_nine_then_resume_gives_the_same_weights_bit_for_bit(trained: Trained, tmp_path: Path) -> None:
     """Killed in the first epoch, in the teacher and in the student, with selection by validation and dropout on."""
     values = tiny_values(validation_subjects=["1"])
-    run_all(Recipe.model_validate(values), tmp_path / "whole")
-    killed = tmp_path / "killed"
-    for resume, at in ((False, ["teacher", 1, 2]), (True, ["teacher", 3, 2]), (True, ["student", 3, 1])):
-        assert child(values, killed, resume, at) == -signal.SIGKILL
-        assert not (killed / "summary.json").exists()
-    run_all(Recipe.model_validate(values), killed, resume=True)
-    assert same(weights(killed), weights(tmp_path / "whole"))
+    whole, folder = trained(values), tmp_path / "killed"
+    for resume, at in ((False, ("teacher", 1, 2)), (True, ("teacher", 3, 2)), (True, ("student", 3, 1))):
+        assert killed(values, folder, resume, at) == -signal.SIGKILL
+        assert not (folder / "summary.json").exists()
+    run_all(Recipe.model_validate(values), folder, resume=True)
+    assert same(weights(folder), weights(whole))
     timeless = [
-        [m.model_dump(exclude={"seconds", "clips_per_second"}) for m in read_metrics(folder)]
-        for folder in (killed, tmp_path / "whole")
+        [m.model_dump(exclude={"seconds", "clips_per_second"}) for m in read_metrics(run)] for run in (folder, whole)
     ]
     assert timeless[0] == timeless[1]
-    tests = [
-        json.loads((f / "summary.json").read_text())["stages"]["student"]["test"] for f in (killed, tmp_path / "whole")
-    ]
+    tests = [json.loads((run / "summary.json").read_text())["stages"]["student"]["test"] for run in (folder, whole)]
     assert tests[0] == tests[1]
 
 
@@ -202,7 +157,7 @@ def residual(**changes: object) -> dict[str, object]:
 def test_a_loaded_teacher_teaches_as_the_one_that_was_just_trained(tmp_path: Path) -> None:
     recipe = Recipe.model_validate(residual())
     run_all(recipe, tmp_path / "whole")
-    assert child(residual(), tmp_path / "killed", False, ["student", 2, 1]) == -signal.SIGKILL
+    assert killed(residual(), tmp_path / "killed", False, ("student", 2, 1)) == -signal.SIGKILL
     run_all(recipe, tmp_path / "killed", resume=True)
     assert same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
     list(train(recipe, tmp_path / "shared", accelerator="cpu", teacher_run=tmp_path / "whole"))
@@ -222,15 +177,15 @@ def test_a_loss_that_does_not_fit_stops_before_the_teacher_is_trained(tmp_path: 
         assert not any(isinstance(event, StageStarted) for event in seen)
 
 
-def test_validation_chooses_the_epoch_and_calibrates(tmp_path: Path) -> None:
-    finished = run_all(Recipe.model_validate(tiny_values(validation_subjects=["1"])), tmp_path / "r")[-1]
-    assert isinstance(finished, Finished)
-    student = finished.summary.stages["student"]
-    scores = [m.validation.accuracy for m in read_metrics(tmp_path / "r") if m.stage == "student"]
+def test_validation_chooses_the_epoch_and_calibrates(trained: Trained) -> None:
+    run = trained(tiny_values(validation_subjects=["1"]))
+    summary = Run.load(run).summary
+    student = summary.stages["student"]
+    scores = [m.validation.accuracy for m in read_metrics(run) if m.stage == "student"]
     assert student.validation.accuracy == pytest.approx(max(scores))
     assert student.selected_epoch == max(i for i, s in enumerate(scores, 1) if s == max(scores))
-    assert finished.summary.temperature != 1.0
-    assert finished.summary.calibrated_on == "validation clips"
+    assert summary.temperature != 1.0
+    assert summary.calibrated_on == "validation clips"
 
 
 def test_resume_refuses_a_complete_run_and_another_recipe(finished: Path, tmp_path: Path) -> None:
@@ -282,14 +237,10 @@ def test_an_unwritable_folder_and_a_full_disk_are_one_line(tmp_path: Path, tiny:
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingError, match="cannot be written"):
         run_all(tiny, tmp_path / "file" / "run")
-    code = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-    code += "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n" + CHILD
-    arguments = [sys.executable, "-c", code, json.dumps([tiny_values(), str(tmp_path / "full"), False, None])]
-    gather_material(tiny)  # the frame cache is there already
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "TrainingError" in done.stderr
-    assert "cannot be written (File too large)" in done.stderr.splitlines()[-1]
+    code, errors = on_a_full_disk(tiny_values(), tmp_path / "full", 20_000)
+    assert code == 1
+    assert errors.splitlines()[-1].startswith("kd_edge.errors.TrainingError")
+    assert "cannot be written (File too large)" in errors.splitlines()[-1]
     assert sorted(p.name for p in (tmp_path / "full").iterdir()) == ["metrics.jsonl", "recipe.toml"]
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from typing import Literal
-from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from kd_edge import recipes
 from kd_edge.errors import ConfigError, did_you_mean
+from kd_edge.runtime.uri import forms, parse
 
 SCHEMES = ("replay", "synthetic", "v4l2")
 
@@ -50,13 +50,18 @@ class CameraConfig(TimeOuts):
 
     @property
     def scheme(self) -> str:
-        """The part before the first colon."""
-        return self.uri.partition(":")[0]
+        """The kind of camera."""
+        return parse(self.uri).scheme
 
     @property
     def target(self) -> str:
-        """The part after the first colon."""
-        return self.uri.partition(":")[2]
+        """Its device or path."""
+        return parse(self.uri).target
+
+    @property
+    def query(self) -> dict[str, str]:
+        """What the URI sets besides."""
+        return parse(self.uri).query
 
 
 def camera_config(name_or_uri: str) -> CameraConfig:
@@ -74,28 +79,18 @@ def camera_config(name_or_uri: str) -> CameraConfig:
     return config if config.scheme == "synthetic" else _with_query(config)
 
 
-def split_query(target: str) -> tuple[str, dict[str, str]]:
-    """Split ``path?key=value&key=value``; a question mark without ``=`` behind it belongs to the path (a glob)."""
-    path, _, query = target.rpartition("?")
-    if "=" not in query:
-        return target, {}
-    return path, dict(parse_qsl(query, keep_blank_values=True))
-
-
 def _with_query(config: CameraConfig) -> CameraConfig:
     """A URI's query sets the other keys; synthetic cameras have keys of their own and read it themselves."""
-    path, query = split_query(config.target)
-    if not query:
+    if not config.query:
         return config
-    query.pop("uri", None)
-    raw = {**config.model_dump(exclude_none=True), **query, "uri": f"{config.scheme}:{path}"}
+    raw = {**config.model_dump(exclude_none=True), **config.query, "uri": f"{config.scheme}:{config.target}"}
     return recipes.validate(raw, CameraConfig, f"camera {config.uri}")
 
 
 def _check_scheme(config: CameraConfig) -> None:
-    if config.scheme not in SCHEMES or ":" not in config.uri:
+    if config.scheme not in SCHEMES:
         raise ConfigError(
             f"camera URI '{config.uri}' of unknown kind{did_you_mean(config.scheme, SCHEMES)}",
-            f"one of {', '.join(f'{scheme}:' for scheme in SCHEMES)}",
+            f"one of {forms(SCHEMES)}",
             "kd-edge cameras shows what there is and the exact line to use it",
         )

@@ -10,7 +10,7 @@ from kd_edge import recipes
 from kd_edge.artifact import Band
 from kd_edge.data.synthetic.dataset import SyntheticStream
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
-from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts, split_query
+from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts
 from kd_edge.runtime.clock import MONOTONIC, Clock
 from kd_edge.types import Frame
 
@@ -47,7 +47,7 @@ class SyntheticCamera:
     can_vanish = False
 
     def __init__(self, name: str, config: CameraConfig, wanted: Wanted, *, clock: Clock = MONOTONIC) -> None:
-        options = recipes.validate(split_query(config.target)[1], SyntheticOptions, f"camera {config.uri}")
+        options = recipes.validate(config.query, SyntheticOptions, f"camera {config.uri}")
         modality = options.modality or ("rgb" if wanted.band == "rgb" else "nir")
         self.name = "synthetic" if name.startswith("synthetic:") else name
         self.band: Band | None = modality

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import sys
+from contextlib import suppress
 from typing import TextIO
 
 from kd_edge.errors import ConfigError, did_you_mean
 from kd_edge.runtime.sinks.base import Sink, SinkThread
 from kd_edge.runtime.sinks.jsonl import JsonlSink
 from kd_edge.runtime.sinks.terminal import TerminalSink
+from kd_edge.runtime.uri import parse
 
 __all__ = ["JsonlSink", "Sink", "SinkThread", "TerminalSink", "open_sink"]
 
@@ -26,25 +28,21 @@ def open_sink(uri: str, stdout: TextIO | io.TextIOBase | None = None) -> Sink:
     Raises:
         ConfigError: Unknown kind, a missing path, or a bound that is no positive number.
     """
-    scheme, colon, target = uri.partition(":")
+    scheme, target, query = parse(uri)
     stream = sys.stdout if stdout is None else stdout
-    if colon and scheme == "terminal":
+    if scheme == "terminal":
         return TerminalSink(stream)
-    if colon and scheme == "jsonl" and target:
-        path, _, query = target.partition("?")
-        return JsonlSink(path, stream, _max_mb(uri, query))
+    if scheme == "jsonl" and target:
+        return JsonlSink(target, stream, _max_mb(uri, query))
     raise ConfigError(
         f"sink '{uri}'{did_you_mean(scheme, SCHEMES)}", "terminal:, jsonl:PATH or jsonl:-", "correct --sink"
     )
 
 
-def _max_mb(uri: str, query: str) -> float | None:
+def _max_mb(uri: str, query: dict[str, str]) -> float | None:
     if not query:
         return None
-    key, _, value = query.partition("=")
-    try:
-        if key == "max_mb" and 0 < float(value) < float("inf"):
-            return float(value)
-    except ValueError:
-        pass
+    with suppress(KeyError, ValueError):
+        if len(query) == 1 and 0 < float(query["max_mb"]) < float("inf"):
+            return float(query["max_mb"])
     raise ConfigError(f"sink '{uri}'", "jsonl:PATH?max_mb=N with N above 0", "correct --sink")

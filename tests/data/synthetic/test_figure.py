@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kd_edge.data.synthetic import figure as f
@@ -11,6 +11,9 @@ from kd_edge.data.synthetic.dataset import generator
 from kd_edge.data.synthetic.figure import Body, ease
 
 TIMES = np.arange(0, 4, 1 / 30)
+THROW = 21.1
+"""Metres a second: a ball leaves the hands of elite handball players no faster (11 men, van den Tillaar and Cabri,
+"Gender differences in the kinematics and ball velocity of overarm throwing in elite team handball players", 2012)."""
 
 
 def performed(action: str, seed: int = 0, *, left_handed: bool = False) -> tuple[np.ndarray, np.ndarray, Body]:
@@ -30,6 +33,8 @@ def test_minimum_jerk_known_values() -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(action=st.sampled_from(LABELS), seed=st.integers(0, 10_000))
+@example(action="throw", seed=8237)  # the fastest of all the throws
+@example(action="brush hair", seed=340)  # and of everything else
 def test_bones_keep_their_length_and_motion_is_human(action: str, seed: int) -> None:
     rng = generator("person", seed)
     body = Body.draw(rng)
@@ -42,7 +47,8 @@ def test_bones_keep_their_length_and_motion_is_human(action: str, seed: int) -> 
         assert np.linalg.norm(joints[:, a] - joints[:, b], axis=-1) == pytest.approx(length, abs=1e-6)
     assert joints[..., 1].min() > -0.05  # nothing below the floor
     assert joints[..., 1].max() < body.stature + 0.75
-    assert np.abs(np.diff(joints, axis=0)).max() * 30 < 15  # metres a second
+    speed = np.linalg.norm(np.diff(joints, axis=0), axis=-1).max() * 30
+    assert speed < (THROW if action == "throw" else 15)
 
 
 def test_drinking_takes_the_hand_to_the_mouth_and_back() -> None:

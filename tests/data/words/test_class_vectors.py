@@ -19,6 +19,7 @@ from kd_edge.data.words.class_vectors import SemanticsConfig, _tell, class_vecto
 from kd_edge.data.words.sources import open_vectors
 from kd_edge.errors import ConfigError, DataError, MissingExtraError
 from kd_edge.train.recipe import Recipe
+from tests.recordings import absent
 
 GLOVE = """\
 , 0.5 0.5 0.5
@@ -276,7 +277,7 @@ def test_sakdn_vectors_of_utd(data_root: Path, caplog: pytest.LogCaptureFixture)
     """The published file: rows in the order of the actions, norms as measured, two classes alike."""
     file = data_root / "glove" / "UTD_Glove.npy"
     if not file.is_file():
-        pytest.skip("no glove/UTD_Glove.npy")
+        absent("no glove/UTD_Glove.npy")
     found = class_vectors(SemanticsConfig(vectors="glove/UTD_Glove.npy"), LABELS, data_root)
     assert found.vectors.shape == (27, 300)
     norms = np.linalg.norm(found.vectors.astype(np.float64), axis=1)

@@ -40,8 +40,8 @@ from kd_edge.train.teachers.base import Tap
 from kd_edge.train.teachers.images import ImageTeacher, five_stages, observe
 from kd_edge.train.teachers.sensors import BLOCKS, SensorTeacher
 from kd_edge.train.trainer import train
-from tests.train.conftest import tiny_values
-from tests.train.test_trainer import child, run_all, same, weights
+from tests.runs import killed, run_all, same, tiny_values, weights
+from tests.shared import Once, Trained
 
 CLASSES, WIDTH = 4, 6
 SHAPES = ((4, 1, 32, 32), (2, 3, 32))
@@ -268,11 +268,13 @@ def test_gsdm_and_semantics_between_two_image_networks() -> None:
 # ------------------------------------------------------------------------------------------------ training
 
 
-@pytest.fixture(scope="module")
-def vectors(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("semantics") / "classes.npy"
-    np.save(path, np.random.default_rng(0).standard_normal((10, WIDTH)))
-    return path
+@pytest.fixture
+def vectors(once: Once) -> Path:
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        np.save(folder / "classes.npy", np.random.default_rng(0).standard_normal((10, WIDTH)))
+
+    return once("vectors", make) / "classes.npy"
 
 
 def sensor_values(vectors: Path, **changes: Any) -> dict[str, Any]:
@@ -294,9 +296,9 @@ def sensor_values(vectors: Path, **changes: Any) -> dict[str, Any]:
     return values | changes
 
 
-def test_the_summary_has_every_sensor_and_every_similarity(vectors: Path, tmp_path: Path) -> None:
-    recipe = Recipe.model_validate(sensor_values(vectors))
-    summary = run_all(recipe, tmp_path / "run")[-1].summary
+def test_the_summary_has_every_sensor_and_every_similarity(vectors: Path, trained: Trained) -> None:
+    run = trained(sensor_values(vectors))
+    summary = Run.load(run).summary
     teacher = summary.stages["teacher"]
     assert teacher.modality == "accelerometer + gyroscope"
     assert (teacher.backbone, teacher.temporal) == ("conv1d", "SPAMFM (official)")
@@ -306,35 +308,33 @@ def test_the_summary_has_every_sensor_and_every_similarity(vectors: Path, tmp_pa
     assert teacher.similarity["running"]["together"] == teacher.test.accuracy
     assert teacher.lacking == {"accelerometer": 0, "gyroscope": 0}
     assert summary.semantics.size == WIDTH
-    assert load_recipe(tmp_path / "run") == recipe  # the written recipe is the same one
+    assert load_recipe(run) == Recipe.model_validate(sensor_values(vectors))  # the written recipe is the same one
 
 
-def test_killed_and_resumed_sensors_give_the_same_weights(vectors: Path, tmp_path: Path) -> None:
+def test_killed_and_resumed_sensors_give_the_same_weights(vectors: Path, trained: Trained, tmp_path: Path) -> None:
     values = sensor_values(vectors)
-    run_all(Recipe.model_validate(values), tmp_path / "whole")
-    killed = tmp_path / "killed"
-    assert child(values, killed, False, ["teacher", 2, 1]) == -signal.SIGKILL
-    assert child(values, killed, True, ["student", 2, 1]) == -signal.SIGKILL
-    run_all(Recipe.model_validate(values), killed, resume=True)
-    assert same(weights(killed), weights(tmp_path / "whole"))
+    whole, folder = trained(values), tmp_path / "killed"
+    assert killed(values, folder, False, ("teacher", 2, 1)) == -signal.SIGKILL
+    assert killed(values, folder, True, ("student", 2, 1)) == -signal.SIGKILL
     recipe = Recipe.model_validate(values)
-    list(train(recipe, tmp_path / "shared", accelerator="cpu", teacher_run=tmp_path / "whole"))
-    assert same(weights(tmp_path / "shared"), weights(tmp_path / "whole"))
+    run_all(recipe, folder, resume=True)
+    assert same(weights(folder), weights(whole))
+    list(train(recipe, tmp_path / "shared", accelerator="cpu", teacher_run=whole))
+    assert same(weights(tmp_path / "shared"), weights(whole))
 
 
-def test_other_vectors_are_another_teacher(vectors: Path, tmp_path: Path) -> None:
-    run_all(Recipe.model_validate(sensor_values(vectors)), tmp_path / "run")
+def test_other_vectors_are_another_teacher(vectors: Path, trained: Trained, tmp_path: Path) -> None:
+    run = trained(sensor_values(vectors))
     other = tmp_path / "other.npy"
     np.save(other, np.load(vectors) + 1)
-    values = sensor_values(other)
-    recipe = Recipe.model_validate(values)
+    recipe = Recipe.model_validate(sensor_values(other))
     with pytest.raises(TrainingError, match="other settings or recordings"):
-        list(train(recipe, tmp_path / "new", accelerator="cpu", teacher_run=tmp_path / "run"))
+        list(train(recipe, tmp_path / "new", accelerator="cpu", teacher_run=run))
 
 
-def test_teachers_of_other_classes_or_signals_are_refused(vectors: Path, tmp_path: Path) -> None:
+def test_teachers_of_other_classes_or_signals_are_refused(vectors: Path, trained: Trained, tmp_path: Path) -> None:
     values = sensor_values(vectors, losses=[{"kind": "soft_target"}])
-    run_all(Recipe.model_validate(values), tmp_path / "run")
+    shutil.copytree(trained(sensor_values(vectors)), tmp_path / "run")
     alone = tmp_path / "alone.safetensors"
     shutil.copy(tmp_path / "run" / TEACHER, alone)
     for given in (tmp_path / "run", alone):

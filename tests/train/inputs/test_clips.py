@@ -18,7 +18,7 @@ from kd_edge.train.inputs.material import Material, gather_material
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.recipe.augment import Augment
 from kd_edge.types import Clip
-from tests.train.conftest import tiny_values
+from tests.runs import tiny_values
 
 FRAME_NS = 33_333_333
 

@@ -14,8 +14,7 @@ from kd_edge.data.synthetic.dataset import Synthetic
 from kd_edge.train.inputs.material import gather_material
 from kd_edge.train.recipe import Recipe
 from kd_edge.types import Clip
-from tests.train.conftest import tiny_values
-from tests.train.test_trainer import run_all
+from tests.runs import run_all, tiny_values
 
 SENSORS = ("accelerometer", "gyroscope")
 

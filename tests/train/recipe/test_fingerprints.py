@@ -14,7 +14,7 @@ from kd_edge.data.words.class_vectors import ClassVectors
 from kd_edge.train.inputs.material import Material, data_fingerprints
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.results.summary import _seen_in_training
-from tests.train.conftest import tiny_values
+from tests.runs import tiny_values
 
 
 @pytest.fixture

@@ -1,0 +1,90 @@
+"""What is made once in a session and read by many tests, whichever worker needs it first."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+Once = Callable[[str, Callable[[Path], object]], Path]
+Trained = Callable[[dict[str, Any]], Path]
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """One folder for all workers of a session; what pytest-xdist gives each worker is a folder inside the session's."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if hasattr(request.config, "workerinput") else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def once(shared_folder: Path) -> Once:
+    """``once(name, make) -> folder``, which ``make(folder)`` fills the first time; to be read, not written."""
+    return lambda name, make: made_once(shared_folder, name, make)
+
+
+def made_once(root: Path, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder under ``root`` that the first caller of all processes makes and nobody changes."""
+    folder, listing = root / name, root / f"{name}.files"
+    with FileLock(root / f"{name}.lock"):
+        if not listing.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a try that failed
+            make(folder)
+            listing.write_text(_listing(folder))
+    assert listing.read_text() == _listing(folder), f"a test has written into {name}, which others read"
+    return folder
+
+
+def _listing(folder: Path) -> str:
+    """Every file with the moment of its last change."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return "\n".join(f"{file.stat().st_mtime_ns} {file.relative_to(folder)}" for file in files)
+
+
+@pytest.fixture(scope="session")
+def causal_reference(once: Once) -> Path:
+    """The artifact of an untrained student that carries states: a causal TSM on motion stacks of 32 pixels."""
+
+    def make(folder: Path) -> None:
+        from kd_edge.export import make_reference_artifact
+
+        folder.mkdir()
+        make_reference_artifact("resnet10_thin", 32, folder / "causal.onnx", motion=True, temporal="tsm_causal")
+
+    return once("causal-reference", make) / "causal.onnx"
+
+
+@pytest.fixture(scope="session")
+def cache_folder(shared_folder: Path) -> Path:
+    """One frame cache for all tests that train."""
+    return shared_folder / "cache"
+
+
+@pytest.fixture(scope="session")
+def trained(once: Once, cache_folder: Path) -> Trained:
+    """``trained(values) -> folder``: the complete run of a recipe; to be read, not written."""
+
+    def get(values: dict[str, Any]) -> Path:
+        def make(folder: Path) -> None:
+            import torch
+
+            from kd_edge.train.recipe import Recipe
+            from tests.runs import run_all
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("KD_EDGE_CACHE", str(cache_folder))
+                torch.set_num_threads(1)
+                run_all(Recipe.model_validate(values), folder)
+
+        settings = json.dumps(values, sort_keys=True, default=str)
+        return once(f"{values['name']}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}", make)
+
+    return get

@@ -1,0 +1,116 @@
+"""What users import and type: no name may get lost. A name is added here in the change that adds it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from types import ModuleType
+from typing import Any
+
+import pytest
+import typer.main
+
+from kd_edge.cli import app
+
+MODULES = {
+    "kd_edge.artifact": """
+        Artifact BUNDLED Band FORMAT ForeignFileError GOLDEN_BYTES GOLDEN_KEY GoldenClip MANIFEST_KEY
+        Manifest Parity StateSpec default_model load write
+    """,
+    "kd_edge.data": """
+        ActionInterval BerkeleyMhadData DataConfig Dataset ImageFormat LongVideo LongVideos MMActData
+        NtuRgbdData PkuMmdData Sample SignalFormat Split SyntheticData UtdMhadData Wearables check_split
+        open_dataset validation_split
+    """,
+    "kd_edge.engines": """
+        Binding ClipEngine StepEngine carry open_clip_engine open_engine state_names
+    """,
+    "kd_edge.metrics": """
+        Detection Interval accuracy average_precision confusion detection_average_precision detection_f1
+        expected_calibration_error figures fit_temperature fit_unknown_threshold interval_overlap macro_f1
+        map_action map_video mean_average_precision negative_log_likelihood paired_interval
+        per_class_accuracy sakdn_fmeasure softmax top_k two_d_average_precision
+    """,
+    "kd_edge.models": """
+        BACKBONES Backbone ClipModel ModelConfig StreamingStep Temporal build_backbone build_model
+    """,
+    "kd_edge.runtime": """
+        Recognizer stream
+    """,
+    "kd_edge.sampling": """
+        gather motion_indices nearest segment_indices
+    """,
+    "kd_edge.train.losses": """
+        CcskdConnectors CcskdRates CcskdSchedule CorrelationEmbedding HintRegressor MgcamAdapters
+        attention_transfer ccskd ccskd_schedule correlation_congruence cross_graph dkd dkd_terms gsdm
+        hint_mse logit_mse map_distance mgcam normalize_graph rkd_angle rkd_distance sample_graph
+        selective_soft_target semantic_map semantic_maps semantic_preserving semantic_weights
+        similarity_preserving soft_target
+    """,
+    "kd_edge.train.recipe": """
+        Recipe SensorTeacherConfig Stage StudentConfig TeacherConfig
+    """,
+}
+
+VERBS = {
+    "bench": "MODEL --data --frames --input --json --motion --reference --set --size --threads --training",
+    "cameras": "--json",
+    "data check": "KIND --data --json --modality --quick --set",
+    "data examples": "SOURCE --classes --data --frames --modalities --out",
+    "data glove": "NAME --data --from --json --out --set",
+    "data prepare": "RECIPE --data --set",
+    "data synth": "--clips-per-class --out --seed --subjects",
+    "demo": "--out --seconds",
+    "doctor": "--json",
+    "evaluate": "MODEL --data --detection --iou --json --proposals --scale --split --streaming --threads --threshold "
+    "--write",
+    "explain": "RUN --data --json --layer --out --sample --wrong",
+    "export": "RUN --data --fp16 --graph --json --out --profile",
+    "recipes copy": "NAME",
+    "recipes layers": "NAME --depth --json --set --teacher",
+    "recipes list": "--json",
+    "recipes show": "NAME",
+    "run": "--accept-self-test --camera -c --duration --model -m --notify --provider --realtime --sink --strict "
+    "--threads",
+    "study confusion": "RUN --against --json --out --pairs --stage",
+    "study list": "--json",
+    "study report": "NAME --into --json --out --place --seeds --set",
+    "study run": "NAME --data --dry-run --out --rows --seeds --set --splits",
+    "study sensitivity": "NAME --colour --json --out --polar --published --runs --seeds --set --x --y",
+    "study show": "NAME --row",
+    "study table": "RUNS --into --json --place",
+    "train": "RECIPE --data --devices --dry-run --json --nodes --out --resume --seed --set",
+}
+
+
+def exported(module: ModuleType) -> set[str]:
+    """The names of ``__all__``; of a module without one, the functions and classes it defines."""
+    if hasattr(module, "__all__"):
+        return set(module.__all__)
+    return {
+        name
+        for name, value in vars(module).items()
+        if (inspect.isfunction(value) or inspect.isclass(value))
+        and value.__module__ == module.__name__
+        and not name.startswith("_")
+    }
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_public_name_is_there_and_no_other(name: str) -> None:
+    module = importlib.import_module(name)
+    assert exported(module) == set(MODULES[name].split())
+    assert [missing for missing in exported(module) if not hasattr(module, missing)] == []
+
+
+def verbs(command: Any, path: tuple[str, ...] = ()) -> dict[str, set[str]]:
+    """Every verb with the names of its arguments and options."""
+    if hasattr(command, "commands"):
+        return {k: v for name, each in command.commands.items() for k, v in verbs(each, (*path, name)).items()}
+    parameters = command.params
+    names = [[p.name.upper()] if p.param_type_name == "argument" else [*p.opts, *p.secondary_opts] for p in parameters]
+    return {" ".join(path): {name for each in names for name in each}}
+
+
+def test_every_verb_and_option_is_there_and_no_other() -> None:
+    assert verbs(typer.main.get_command(app)) == {verb: set(names.split()) for verb, names in VERBS.items()}
