@@ -15,6 +15,7 @@ Kd = Callable[..., tuple[int, str, str]]
 
 
 TINY = {
+    "workers": 0,
     "data.clips_per_class": 4,
     "data.subjects": 4,
     "student.epochs": 1,

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
-from kd_edge.train.run import Run
 from rich.console import Console
 
 from kd_edge import demo, recipes
@@ -32,9 +32,9 @@ def test_teacher_student_alone_and_distilled_student_side_by_side(
     assert Run.load(tmp_path / "demo").recipe == tiny
     control = Run.load(tmp_path / "demo" / demo.ALONE).recipe
     assert control == tiny.model_copy(update={"name": "quickstart-alone", "teacher": None, "losses": ()})
-    console = Console(width=120, record=True, quiet=True)
-    console.print(demo_table(distilled, alone))
-    title, _, *rows = console.export_text().splitlines()
+    text = io.StringIO()
+    Console(file=text, width=120).print(demo_table(distilled, alone))
+    title, _, *rows = text.getvalue().splitlines()
     assert title == "10 test clips of other people, seed 0"
     accuracies = [
         summary.stages[of].test.accuracy

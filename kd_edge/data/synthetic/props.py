@@ -54,9 +54,9 @@ def props(
             _stick("spoon", hand, spoon, 0.14, 0.013),
         )
     if kind == "toothbrush":
-        return (_stick("toothbrush", hand - 0.03 * left, left + 0.2 * up, 0.17, 0.018),)
+        return (_stick("toothbrush", hand - 0.03 * left, left + 0.2 * up, 0.18, 0.021),)
     if kind == "hairbrush":
-        return (_stick("hairbrush", hand, _unit(left * 0.8 + forward * 0.5), 0.18, 0.032),)
+        return (_stick("hairbrush", hand, _unit(left * 0.8 + forward * 0.5), 0.20, 0.045),)
     if kind == "ball":
         centre = _ball(hand + 0.05 * _unit(hand - joints[:, R_ELBOW]), held, u, times_s)
         return (Prop("ball", np.stack([centre, centre], axis=1), 0.062),)

@@ -31,8 +31,8 @@ OBJECT_COLOURS = {
     "cup": (0.80, 0.10, 0.10),  # red enamel
     "bowl": (0.10, 0.25, 0.85),  # blue china
     "spoon": (0.80, 0.80, 0.84),  # steel
-    "toothbrush": (0.05, 0.75, 0.45),  # green plastic
-    "hairbrush": (0.60, 0.12, 0.65),  # purple plastic
+    "toothbrush": (0.05, 0.85, 0.80),  # turquoise plastic
+    "hairbrush": (0.90, 0.10, 0.60),  # pink plastic
     "ball": (0.95, 0.75, 0.05),  # yellow rubber
 }
 """Usual colour of each kind of object; a single one differs from it, see ``_materials``."""
@@ -133,9 +133,9 @@ class Look:
             light_side=rng.uniform(-1, 1),
             phases=rng.uniform(0, 2 * np.pi, 4),
             illumination=rng.uniform(190, 300) * (2.2 / distance) ** 0.8,
-            shot=rng.uniform(0.4, 1.0),
+            shot=rng.uniform(0.7, 1.6),
             read=rng.uniform(2.0, 5.0),
-            blur=rng.uniform(1.0, 1.6),
+            blur=rng.uniform(1.3, 2.0),
         )
 
 
