@@ -48,7 +48,7 @@ class Step:
 
     Attributes:
         learner: As given.
-        optimiser: Of its parameters.
+        optimiser: What changes the learner's parameters.
     """
 
     def __init__(self, fabric: Fabric, learner: LabelLearner, stage: Training, teacher: Teacher | None = None) -> None:

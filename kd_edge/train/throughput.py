@@ -84,7 +84,7 @@ def measure(
         recipe: What would be trained.
         data_root: Folder with the recordings.
         loader_batches: Batches to load.
-        rounds: Of teacher, student and distilled step in turn, after one to warm up.
+        rounds: How often teacher, student and distilled step are timed in turn, after once to warm up.
         progress: Called while a frame cache is made.
     """
     before = torch.get_num_threads()
@@ -155,7 +155,7 @@ def losses_cost(material: Material, rounds: int) -> dict[str, float]:
     """What each of several losses costs: the step with all of them over the step without it, measured in turn.
 
     Args:
-        material: Of a recipe with a teacher.
+        material: The recordings of a recipe with a teacher.
         rounds: After one to warm up; the ratios' median counts.
 
     Returns:

@@ -76,7 +76,7 @@ def train(
         data_root: Folder with the recordings, before the recipe's; kept in the run's recipe.
         resume: Go on after the last epoch of an interrupted run. On the CPU with the same number of threads the final
             weights are those of an uninterrupted run, bit for bit.
-        accelerator: Of Lightning Fabric: ``auto``, ``cpu``, ``cuda``.
+        accelerator: What trains, in Lightning Fabric's words: ``auto``, ``cpu``, ``cuda``.
         devices: Devices per node.
         nodes: Number of nodes.
         teacher_run: A finished run that trained the very same teacher (same data, seed and settings): its weights are

@@ -17,7 +17,7 @@ from kd_edge.train.optim import make_optimiser
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.step import Outcome, Step, on_device
 from kd_edge.train.teachers.base import LabelLearner
-from tests.train.conftest import tiny_values
+from tests.runs import tiny_values
 
 
 def recipe(**student: Any) -> Recipe:

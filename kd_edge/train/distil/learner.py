@@ -45,7 +45,7 @@ class Learner(LabelLearner):
         teacher: Who teaches, for its layers only; needed when there are losses.
         shapes: Input of one clip, (T, C, S, S), of the model and of the teacher (of sensors (m, 3, n)); needed by terms
             on features.
-        label_smoothing: Of the cross-entropy.
+        label_smoothing: Share of a label that the cross-entropy spreads over all classes.
         epochs: Length of the run, for terms on a schedule.
         class_vectors: (K, D) of the class names, for terms that compare with them.
         black: The model's input, (C,), of a black pixel, for a term whose ablated input is black.

@@ -108,9 +108,9 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
         windows: Where the segments lie.
         augments: Random changes of each modality: crop and flip of all are the first one's, intensities each one's own.
             None is evaluation: centre frames, centre crop, nothing random.
-        seed: Of the recipe.
+        seed: The recipe's seed.
         flip_labels: Label of each class after mirroring.
-        signals: Of the sensors that teach beside the image modalities.
+        signals: What is made of the sensors that teach beside the image modalities.
     """
 
     def __init__(
@@ -215,7 +215,7 @@ class SignalDataset(Dataset[tuple[list[Float32], int]]):
     Args:
         pairs: The image clips whose time the signals are resampled onto.
         signals: What is made of the sensors.
-        seed: Of the recipe.
+        seed: The recipe's seed.
     """
 
     def __init__(self, pairs: PairedClips, signals: SignalInput, seed: int) -> None:
@@ -259,10 +259,10 @@ def _endless(clip: CachedClip, limits: Float32, at: Int64, length: float) -> _Sh
     Motion stacks reach over the joints, too.
 
     Args:
-        clip: Of one modality.
+        clip: Frames and stamps of one modality.
         limits: (N, 2), smoothed.
         at: (T, M) ns of every frame that is looked at; negative ones lie before the clip's beginning.
-        length: Of the clip in ns, in the modality that the moments are of; recordings may differ in length.
+        length: Length of the clip in ns, in the modality that the moments are of; recordings may differ in length.
 
     Returns:
         A frame of its own for each moment.

@@ -38,7 +38,7 @@ class Draws:
     What is drawn for one purpose never depends on whether another is switched on.
 
     Attributes:
-        key: Of seed, epoch, sample and modality.
+        key: Seed, epoch, sample and modality, as numbers.
     """
 
     key: tuple[int, ...]
@@ -56,7 +56,7 @@ class CropDraw:
         tall: Height as a share of the frame's shorter side.
         wide: Width, likewise.
         down: Offset of the centre, in [-1, 1] of the room the crop has vertically.
-        right: Likewise horizontally.
+        right: Offset of the centre, in [-1, 1] of the room the crop has horizontally.
         flip: Mirror.
     """
 

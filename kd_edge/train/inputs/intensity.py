@@ -41,7 +41,7 @@ def change_planes(planes: Float32, colours: int, augment: Augment, draws: Draws)
         planes: (T, M * colours, S, S) float32 in [0, 1], M frames of the motion stack.
         colours: 1 or 3.
         augment: How much.
-        draws: Of the sample.
+        draws: Random numbers of the sample.
     """
     if augment.vignetting > 0:
         darken_corners(planes, augment.vignetting, draws.of("vignetting"))

@@ -17,7 +17,7 @@ class SignalInput:
     """What is made of a sample's signals.
 
     Attributes:
-        signals: Of all samples.
+        signals: The recordings of all samples.
         points: n, after resampling.
         jitter: Random changes; None is evaluation.
     """

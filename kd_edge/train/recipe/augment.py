@@ -27,8 +27,9 @@ class Augment(BaseModel):
         vignetting: The corner furthest from the (slightly moved) centre darkens by up to this share.
         blur: Standard deviation of a Gaussian blur, up to this many pixels of the network's input.
         brightness: Intensities are multiplied by a factor that differs from 1 by up to this.
-        contrast: Likewise their distance from the clip's mean grey.
-        saturation: Likewise the colours' distance from their grey, of three-channel clips.
+        contrast: Distances from the clip's mean grey are multiplied by a factor that differs from 1 by up to this.
+        saturation: Distances of three-channel clips' colours from their grey are multiplied by a factor that differs
+            from 1 by up to this.
         colour: Three-channel clips get their channels shuffled and mixed with the mean by a random share up to this;
             clothing and walls must not identify a clip.
         pattern_noise: Standard deviation of one Gaussian noise image that all frames of a clip share, on the network's

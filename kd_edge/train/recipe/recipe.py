@@ -30,13 +30,13 @@ class Recipe(Strict):
     """One training run.
 
     Attributes:
-        name: Of the run directory.
+        name: How run directories begin.
         data: Which recordings.
         split: Name of the data set's protocol.
         validation_subjects: Training subjects held out to choose the epoch, the temperature and the unknown threshold;
             none trains on all and keeps the last epoch.
         validation_trials: Training repetitions held out likewise, for protocols with every subject on both sides.
-        seed: Of everything random.
+        seed: Where everything random starts from.
         segments: T, frames per clip.
         windows: ``clip`` spreads the segments over the whole clip; ``random`` over a random window of 0.5 to 1.5 times
             ``clip_seconds`` inside it, as a live stream sees it; ``loop`` lets that window begin before the clip, as

@@ -39,7 +39,7 @@ class Training(Strict):
             teacher is taken. Only for the teacher.
         optimiser: ``sgd`` (with momentum), ``adam`` (weight decay as part of the gradient) or ``adamw``.
         learning_rate: The highest one.
-        momentum: Of SGD; the first beta of Adam.
+        momentum: Momentum of SGD; the first beta of Adam.
         weight_decay: On weights; biases and normalisation layers have none.
         schedule: ``step`` multiplies by ``decay`` again and again; ``one_cycle`` rises over the first 30 % and falls to
             nearly 0, both as a cosine.
@@ -47,7 +47,7 @@ class Training(Strict):
         decay_epochs: ``step`` decays every so many epochs; None after 50 % and 75 % of the steps (TSN).
         epochs: Passes over the training clips.
         batch_size: Clips per step, over all devices together.
-        label_smoothing: Of the cross-entropy.
+        label_smoothing: Share of a label that the cross-entropy spreads over all classes.
         bias_rate: Learning rate of the biases (normalisation layers excepted) relative to the weights'; TSN's is 2.
         head_rate: Learning rate of the classifier relative to the rest; TSM's is 5.
         clip_gradient: Largest norm of all gradients together, as in TRN (20) and MMAction2 (40); None does not clip.
@@ -77,7 +77,7 @@ class StageConfig(Training):
         model: Architecture.
         preprocess: Recorded frame to network input.
         augment: Random changes in training.
-        initial_weights: Of the backbone: None (random), ``"imagenet"``, or a state-dict file.
+        initial_weights: What the backbone starts from: None (random), ``"imagenet"``, or a state-dict file.
     """
 
     modality: str
@@ -191,7 +191,7 @@ class SensorTeacherConfig(Training):
     """Wearable sensors as teachers: a network each, trained together (the SAKDN paper's, Eq. 20).
 
     Attributes:
-        sensors: Of the data set; one network each.
+        sensors: Names of sensors of the data set; one network each.
         points: n, length of a signal after resampling onto the clip's time, and side of its virtual image; a multiple
             of 32, for networks on signals 32 or more.
         scaling: By what a signal is scaled: ``sample`` its own lowest and highest value in this clip (Eq. 1), which
@@ -201,7 +201,7 @@ class SensorTeacherConfig(Training):
         ranges: Sensor -> lowest and highest value for ``sensor`` scaling, instead of all that the sensor can tell.
         model: Architecture of the networks.
         jitter: Random changes of the signals in training.
-        semantic_weight: Of the semantic preserving loss (Eq. 19) in the total; 0 leaves it out.
+        semantic_weight: Factor of the semantic preserving loss (Eq. 19) in the total; 0 leaves it out.
         semantic_reduction: Over the elements of fc2: ``mean`` as the official code, ``sum`` as the equation.
     """
 

@@ -79,7 +79,7 @@ class Layer(NamedTuple):
     """What is known of a tapped layer before training.
 
     Attributes:
-        shape: Of its output for one frame.
+        shape: What it puts out for one frame.
         negative: Whether its output has negative values; without, it ends in a ReLU.
     """
 
@@ -177,7 +177,7 @@ class LabelLearner(nn.Module):
 
     Args:
         model: The network to train.
-        label_smoothing: Of the cross-entropy.
+        label_smoothing: Share of a label that the cross-entropy spreads over all classes.
 
     Attributes:
         terms: Distillation terms by name, with what they train beside the network; dropped at export.

@@ -22,7 +22,7 @@ from kd_edge.train.recipe.stages import AnyTeacher, SensorTeacherConfig, Teacher
 from kd_edge.train.results.run import Run
 from kd_edge.train.teachers.base import Observation, Places, Shape, Tap, Teacher
 from kd_edge.train.trainer import train
-from tests.train.conftest import tiny_values
+from tests.runs import tiny_values
 
 IMAGES = {
     "modality": "rgb",

@@ -100,7 +100,7 @@ class Method(BaseModel):
         """Module paths that the loss looks at in one network.
 
         Args:
-            places: Of that network.
+            places: The network's layers.
             who: Which of the two it is.
 
         Raises:
