@@ -193,11 +193,12 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
 
     def _before(self, position: int, rng: np.random.Generator) -> int:
         """What was done before: another action of the same session, or the same one where there is no other."""
-        sample, frames = self.pairs.samples[position], self.pairs.clips(position)[0].frames
+        sample = self.pairs.samples[position]
         session = self._sessions[_session(sample)]
         others = [other for other in session if self.pairs.samples[other].label != sample.label]
         other = others[int(rng.integers(len(others)))] if others else position
-        return other if self.pairs.clips(other)[0].frames.shape[1:] == frames.shape[1:] else position
+        here, there = ([clip.frames.shape[1:] for clip in self.pairs.clips(p)] for p in (position, other))
+        return other if here == there else position
 
     def _limits(self, position: int) -> list[Float32]:
         """Smoothed intensity limits of a sample's clips, each computed once."""
