@@ -75,7 +75,10 @@ def test_class_examples_of_a_kind_and_of_a_recipe(kd: Kd) -> None:
         (["study", "confusion", "runs/now", "--stage", "techer", "--out", "a.png"], ["no stage 'techer'", "student"]),
         (["study", "confusion", "runs/now", "--out", "runs/now/summary.json"], ["ending in .png"]),
         (["explain", "gone", "--sample", "a1_s1_t1"], ["no run gone"]),
-        (["explain", "runs/now", "--sample", "a1_s1_t1"], ["runs/now is a finished run", "student.safetensors is missing"]),
+        (
+            ["explain", "runs/now", "--sample", "a1_s1_t1"],
+            ["runs/now is a finished run", "student.safetensors is missing"],
+        ),
         (["explain", "runs/now"], ["no sample to explain", "--wrong 3"]),
         (["study", "sensitivity", "mgcam_table1", "--y", "att", "--out", "a.png"], ["'att'", "did you mean 'at'?"]),
         (["study", "sensitivity", "sakdn_table9_mmact", "--out", "a.png"], ["no row of", "add --published"]),
