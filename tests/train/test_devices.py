@@ -39,8 +39,9 @@ def spy(fabric, module):
         file.write(f"{before} {digest()}\\n")
 
 trainer.share_statistics = spy
-from kd_edge.cli import main
-main()
+if __name__ == "__main__":
+    from kd_edge.cli import main
+    main()
 """
 
 SETTINGS = [
@@ -49,6 +50,7 @@ SETTINGS = [
     "data.height_px=40",
     "data.width_px=48",
     "threads=1",
+    "workers=0",
     *(
         f"{stage}.{key}"
         for stage in ("teacher", "student")
