@@ -40,3 +40,8 @@ class RunConfig(BaseModel):
         """SHA-256 (hex) of everything that decides the figures; not of where the recordings lie."""
         values = self.model_dump(mode="json", exclude={"name": True, "data": {"root"}})
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What of the data set is used."""
+        raise NotImplementedError

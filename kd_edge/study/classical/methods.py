@@ -60,17 +60,19 @@ def run_comparator(
             learned from the clips.
         DataError: Recordings, modality, split or subjects missing.
     """
+    from kd_edge.study.classical.results import run_method
+
     if isinstance(config, TstddsConfig):
-        from kd_edge.study.classical.tstdds.run import run_tstdds
+        from kd_edge.study.classical.tstdds.run import train_tstdds
 
-        return run_tstdds(config, run_dir, data_root=data_root, progress=progress)
+        return run_method(train_tstdds, config, run_dir, data_root, progress)
     if isinstance(config, CrcConfig):
-        from kd_edge.study.classical.fusion.crc import run_crc
+        from kd_edge.study.classical.fusion.crc import fit_crc
 
-        return run_crc(config, run_dir, data_root=data_root, progress=progress)
-    from kd_edge.study.classical.fusion.cnn_lstm import run_cnn_lstm
+        return run_method(fit_crc, config, run_dir, data_root, progress)
+    from kd_edge.study.classical.fusion.cnn_lstm import train_cnn_lstm
 
-    return run_cnn_lstm(config, run_dir, data_root=data_root, progress=progress)
+    return run_method(train_cnn_lstm, config, run_dir, data_root, progress)
 
 
 def comparator_fingerprints(config: AnyComparator, data_root: Path | None = None) -> dict[str, str]:

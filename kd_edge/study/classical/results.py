@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import torch
@@ -18,11 +20,64 @@ from kd_edge import __version__, recipes
 from kd_edge.data import Dataset, Sample
 from kd_edge.errors import ConfigError, DataError, TrainingError
 from kd_edge.files import replacing
-from kd_edge.rundir import RECIPE, SUMMARY, Protocol, StageReport, Summary
+from kd_edge.rundir import RECIPE, SUMMARY, Protocol, StageReport, Summary, write_summary
 from kd_edge.study.classical.config import RunConfig
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, done, in all)."""
+
+
+Begin = Callable[[], None]
+"""Called when the recordings are there: the run can start, and its folder is made."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a method came to.
+
+    Attributes:
+        dataset: The recordings.
+        protocol: The clips.
+        data_fingerprint: Fingerprint of the recordings as the method reads them.
+        student: Figures and description of what was trained.
+    """
+
+    dataset: Dataset
+    protocol: Protocol
+    data_fingerprint: str
+    student: StageReport
+
+
+ConfigT = TypeVar("ConfigT", bound=RunConfig)
+Fit = Callable[[ConfigT, Path | None, Begin, Progress], Fitted]
+"""A method: settings, folder with the recordings, what to call when they are there, and progress -> what it came to."""
+
+
+def run_method(
+    fit: Fit[ConfigT], config: ConfigT, run_dir: Path, data_root: Path | None, progress: Progress | None
+) -> Summary:
+    """Fit and test a method; writes ``recipe.toml`` first and ``summary.json`` last, each whole or not at all.
+
+    Args:
+        fit: The method.
+        config: The run.
+        run_dir: Where to write; must not hold a run yet.
+        data_root: Folder with the recordings.
+        progress: Called as the work goes on.
+
+    Raises:
+        TrainingError: There is a finished or another run already, the folder cannot be written, or nothing can be
+            learned from the clips.
+        DataError: Recordings, modality, split or subjects missing.
+    """
+    check_free(config, run_dir)
+    start = time.perf_counter()
+    fitted = fit(config, data_root, lambda: write_recipe(config, run_dir), progress or silent)
+    student = fitted.student.model_copy(update={"seconds": round(time.perf_counter() - start, 1)})
+    contents = recordings_fingerprints(fitted.dataset, config.modalities)
+    summary = summary_of(config, fitted.protocol, student, fitted.data_fingerprint, contents)
+    write_summary(run_dir, summary)
+    return summary
 
 
 def silent(what: str, done: int, total: int) -> None:

@@ -8,7 +8,6 @@ product of both networks' class probabilities. The networks' sizes, their traini
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy.typing as npt
 from torch import nn
 
 from kd_edge import metrics
-from kd_edge.rundir import Scores, StageReport, Summary, write_summary
+from kd_edge.rundir import Scores, StageReport
 from kd_edge.study.classical.fusion.config import CnnLstmConfig
 from kd_edge.study.classical.fusion.inertial import at_points
 from kd_edge.study.classical.fusion.motion_features import motion_images
@@ -30,16 +29,7 @@ from kd_edge.study.classical.fusion.networks import (
     train_network,
 )
 from kd_edge.study.classical.fusion.recordings import Recordings, Reduction, gather, signal
-from kd_edge.study.classical.results import (
-    Progress,
-    check_free,
-    device,
-    recordings_fingerprints,
-    reproducible,
-    silent,
-    summary_of,
-    write_recipe,
-)
+from kd_edge.study.classical.results import Begin, Fitted, Progress, device, reproducible
 from kd_edge.types import Float32
 
 _Float64 = npt.NDArray[np.float64]
@@ -55,29 +45,10 @@ class CnnLstmReport(StageReport):
     networks: dict[str, dict[str, float]]
 
 
-def run_cnn_lstm(
-    config: CnnLstmConfig, run_dir: Path, *, data_root: Path | None = None, progress: Progress | None = None
-) -> Summary:
-    """Train and test; writes ``recipe.toml`` first and ``summary.json`` last, each whole or not at all.
-
-    Args:
-        config: The run.
-        run_dir: Where to write; must not hold a run yet.
-        data_root: Folder with the recordings.
-        progress: Called as the work goes on.
-
-    Returns:
-        What ``summary.json`` says: as of a training run whose student is both networks together.
-
-    Raises:
-        TrainingError: There is a finished or another run already, or the folder cannot be written.
-        DataError: Recordings, modality, split or subjects missing.
-    """
-    report = progress or silent
-    check_free(config, run_dir)
-    start = time.perf_counter()
+def train_cnn_lstm(config: CnnLstmConfig, data_root: Path | None, begin: Begin, report: Progress) -> Fitted:
+    """Train both networks and test them together; see ``Fit``."""
     recordings = gather(config, reductions(config), data_root, report)
-    write_recipe(config, run_dir)
+    begin()
     logs: dict[str, dict[str, _Float64]] = {}
     training: dict[str, dict[str, float]] = {}
     parameters = 0
@@ -99,7 +70,6 @@ def run_cnn_lstm(
         epochs=config.epochs,
         selected_epoch=config.epochs,
         selected_by="last epoch",
-        seconds=round(time.perf_counter() - start, 1),
         validation=_figures(scores["validation"], truth["validation"], names),
         test=_figures(scores["test"], truth["test"], names),
         parameters=parameters,
@@ -108,10 +78,7 @@ def run_cnn_lstm(
             for part in logs
         },
     )
-    contents = recordings_fingerprints(recordings.dataset, config.modalities)
-    summary = summary_of(config, recordings.protocol(config), student, recordings.fingerprint, contents)
-    write_summary(run_dir, summary)
-    return summary
+    return Fitted(recordings.dataset, recordings.protocol(config), recordings.fingerprint, student)
 
 
 _TESTED = ("validation", "test")

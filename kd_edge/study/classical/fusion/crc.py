@@ -16,7 +16,6 @@ noise, statistics scaled one by one with length 1 for each sensor, the share of 
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,20 +26,13 @@ import numpy.typing as npt
 from kd_edge import metrics
 from kd_edge.data import Sample
 from kd_edge.errors import TrainingError
-from kd_edge.rundir import Scores, StageReport, Summary, write_summary
+from kd_edge.rundir import Scores, StageReport
 from kd_edge.study.classical.fusion.config import CrcConfig
 from kd_edge.study.classical.fusion.inertial import window_statistics
 from kd_edge.study.classical.fusion.motion_features import depth_vector, unit_length
 from kd_edge.study.classical.fusion.recordings import Recordings, Reduction, gather, signal
 from kd_edge.study.classical.fusion.representation import CollaborativeRepresentation, opinion_pool
-from kd_edge.study.classical.results import (
-    Progress,
-    check_free,
-    recordings_fingerprints,
-    silent,
-    summary_of,
-    write_recipe,
-)
+from kd_edge.study.classical.results import Begin, Fitted, Progress
 from kd_edge.types import Int64
 
 _Float64 = npt.NDArray[np.float64]
@@ -56,30 +48,14 @@ class CrcReport(StageReport):
     left_out: dict[str, dict[str, float]]
 
 
-def run_crc(
-    config: CrcConfig, run_dir: Path, *, data_root: Path | None = None, progress: Progress | None = None
-) -> Summary:
-    """Fit and test; writes ``recipe.toml`` first and ``summary.json`` last, each whole or not at all.
-
-    Args:
-        config: The run.
-        run_dir: Where to write; must not hold a run yet.
-        data_root: Folder with the recordings.
-        progress: Called as the work goes on.
-
-    Returns:
-        What ``summary.json`` says: as of a training run whose student is the classifier.
+def fit_crc(config: CrcConfig, data_root: Path | None, begin: Begin, report: Progress) -> Fitted:
+    """Fit the classifiers and test them together; see ``Fit``.
 
     Raises:
-        TrainingError: There is a finished or another run already, the folder cannot be written, or nothing moves in
-            the training clips.
-        DataError: Recordings, modality, split or subjects missing.
+        TrainingError: Nothing moves in the training clips.
     """
-    report = progress or silent
-    check_free(config, run_dir)
-    start = time.perf_counter()
     recordings = gather(config, reductions(config), data_root, report)
-    write_recipe(config, run_dir)
+    begin()
     train = recordings.sides["train"]
     chosen = {part: _choose(config, recordings, part, report) for part in parts(config)}
     fitted = [_Classifier(config, recordings, part, train, chosen[part].regularisation) for part in chosen]
@@ -93,16 +69,12 @@ def run_crc(
         epochs=0,
         selected_epoch=0,
         selected_by="; ".join(f"{part}: lambda = {c.regularisation:g}, {c.why}" for part, c in chosen.items()),
-        seconds=round(time.perf_counter() - start, 1),
         validation=_validation(scores["validation"], held_out),
         test=Scores(**tested),
         parameters=sum(classifier.parameters for classifier in fitted),
         left_out={part: c.accuracies for part, c in chosen.items()},
     )
-    contents = recordings_fingerprints(recordings.dataset, config.modalities)
-    summary = summary_of(config, recordings.protocol(config), student, recordings.fingerprint, contents)
-    write_summary(run_dir, summary)
-    return summary
+    return Fitted(recordings.dataset, recordings.protocol(config), recordings.fingerprint, student)
 
 
 def parts(config: CrcConfig) -> dict[str, tuple[str, ...]]:

@@ -15,7 +15,6 @@ validation subjects, never on the test clips.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,17 +25,8 @@ from kd_edge import metrics
 from kd_edge.data import Dataset, Sample, Split, check_split, open_dataset, validation_split
 from kd_edge.data.cache.frames import CachedClips, prepare
 from kd_edge.errors import TrainingError
-from kd_edge.rundir import Protocol, Scores, StageReport, Summary, write_summary
-from kd_edge.study.classical.results import (
-    Progress,
-    check_free,
-    device,
-    recordings_fingerprints,
-    reproducible,
-    silent,
-    summary_of,
-    write_recipe,
-)
+from kd_edge.rundir import Protocol, Scores, StageReport
+from kd_edge.study.classical.results import Begin, Fitted, Progress, device, reproducible
 from kd_edge.study.classical.tstdds.coding import Codebook, fit_codebook
 from kd_edge.study.classical.tstdds.config import TstddsConfig
 from kd_edge.study.classical.tstdds.descriptors import video_descriptors
@@ -70,30 +60,14 @@ class _Recordings:
     skipped: dict[str, str]
 
 
-def run_tstdds(
-    config: TstddsConfig, run_dir: Path, *, data_root: Path | None = None, progress: Progress | None = None
-) -> Summary:
-    """Train and test TSTDDs; writes ``recipe.toml`` first and ``summary.json`` last, each whole or not at all.
-
-    Args:
-        config: The run.
-        run_dir: Where to write; must not hold a run yet.
-        data_root: Folder with the recordings.
-        progress: Called as the work goes on.
-
-    Returns:
-        What ``summary.json`` says: as of a training run whose student is the SVM.
+def train_tstdds(config: TstddsConfig, data_root: Path | None, begin: Begin, report: Progress) -> Fitted:
+    """Train the streams and the SVM and test them; see ``Fit``.
 
     Raises:
-        TrainingError: There is a finished or another run already, the folder cannot be written, or no training clip
-            has a moving track.
-        DataError: Recordings, modality, split or subjects missing.
+        TrainingError: No training clip has a moving track.
     """
-    report = progress or silent
-    check_free(config, run_dir)
-    start = time.perf_counter()
     material = _gather(config, data_root, report)
-    write_recipe(config, run_dir)
+    begin()
     with reproducible(config):
         streams, training = _train_streams(config, material, report)
         books = _fit_codebooks(config, material, streams, report)
@@ -113,17 +87,13 @@ def run_tstdds(
         epochs=config.streams.epochs,
         selected_epoch=config.streams.epochs,
         selected_by=f"last epoch; C = {svm.c:g}, {chosen_by}",
-        seconds=round(time.perf_counter() - start, 1),
         validation=validation,
         test=Scores(**figures),
         parameters=_parameters(streams, books) + svm.parameters,
         streams=training,
         without_tracks={side: int((~values.any(axis=1)).sum()) for side, values in vectors.items()},
     )
-    contents = recordings_fingerprints(material.dataset, (config.modality,))
-    summary = summary_of(config, _protocol(config, material), student, material.cache.fingerprint, contents)
-    write_summary(run_dir, summary)
-    return summary
+    return Fitted(material.dataset, _protocol(config, material), material.cache.fingerprint, student)
 
 
 def check_tstdds(config: TstddsConfig, data_root: Path | None = None) -> tuple[int, int]:
