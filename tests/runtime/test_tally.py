@@ -8,7 +8,18 @@ from kd_edge.types import LabelState, Prediction
 
 def prediction(label: str | None, truth: str | None) -> Prediction:
     state = LabelState.WARMING if label is None else LabelState.OK
-    return Prediction("camera", label, 0, 0.9, np.zeros(2, np.float32), state, 0, 0, None, 0, truth=truth)
+    return Prediction(
+        source="camera",
+        label=label,
+        confidence=0.9,
+        probabilities=np.zeros(2, np.float32),
+        state=state,
+        frame_id=0,
+        captured_ns=0,
+        emitted_ns=None,
+        valid_until_ns=0,
+        truth=truth,
+    )
 
 
 def test_changes_are_counted_between_labels_and_between_truths() -> None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kd_edge.data.synthetic import Synthetic, generator
 from kd_edge.data.synthetic.actions import Manner, perform
+from kd_edge.data.synthetic.dataset import Synthetic, generator
 from kd_edge.data.synthetic.figure import Body
 from kd_edge.data.synthetic.render import Film
 from kd_edge.data.synthetic.scene import MATERIALS, OBJECT_COLOURS, Camera, Look
