@@ -344,7 +344,11 @@ def collate(items: Sequence[tuple[list[Float32], int]]) -> Batch:
 
 
 def make_loader(dataset: ClipDataset | SignalDataset, batches: EpochBatches, workers: int) -> DataLoader[Batch]:
-    """A loader over the batches; worker processes start afresh (spawn) and live as long as the loader."""
+    """A loader over the batches; worker processes start afresh (spawn) and live as long as the loader.
+
+    It draws from a generator of its own: its draws depend on the number of workers and on which epoch is its first, and
+    must not move the network's (dropout), or a resumed run would end with other weights.
+    """
     return DataLoader(
         dataset,  # type: ignore[arg-type]  # torch types a loader by its dataset's items, not by what collate returns
         batch_sampler=batches,
@@ -352,5 +356,6 @@ def make_loader(dataset: ClipDataset | SignalDataset, batches: EpochBatches, wor
         collate_fn=collate,
         multiprocessing_context="spawn" if workers else None,
         persistent_workers=workers > 0,
+        generator=torch.Generator(),
         pin_memory=torch.cuda.is_available(),
     )

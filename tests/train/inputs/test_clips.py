@@ -82,6 +82,14 @@ def test_an_item_depends_on_seed_epoch_and_sample_only(material: Material) -> No
     assert [key for batch in batches for key in batch] != [(position, 2) for position, _ in order]
 
 
+def test_the_loader_leaves_the_networks_random_numbers_alone(material: Material) -> None:
+    loader, batches = material.training_loader(["student"], 10)
+    before = torch.get_rng_state()
+    for batches.epoch in (1, 2):
+        assert len(list(loader)) == len(batches)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_worker_processes_deliver_the_same_clips(tiny: Recipe) -> None:
     def clips(workers: int) -> list[torch.Tensor]:
         material = gather_material(tiny.model_copy(update={"workers": workers}))
