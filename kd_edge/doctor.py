@@ -18,7 +18,15 @@ from kd_edge import __version__, artifact
 from kd_edge.data.cache.frames import CACHE_VARIABLE, cache_root
 from kd_edge.data.config import DATA_VARIABLE
 from kd_edge.engines.onnxruntime import TELEMETRY_SWITCH, load_onnxruntime
-from kd_edge.errors import DISTRIBUTIONS, EXTRA_OF, BrokenPackageError, KdEdgeError, MissingExtraError, installed
+from kd_edge.errors import (
+    DISTRIBUTIONS,
+    EXTRA_OF,
+    REQUIRED,
+    BrokenPackageError,
+    KdEdgeError,
+    MissingExtraError,
+    installed,
+)
 from kd_edge.files import expanded
 from kd_edge.runtime.cameras.listing import list_cameras
 
@@ -57,8 +65,8 @@ def examine() -> list[Finding]:
 
     Every package is imported, in another process: an import that crashes or hangs is a finding, not the end.
     """
-    imports = import_each(EXTRA_OF)
-    packages = [*_extras(imports), *_engines(imports["onnxruntime"])]
+    imports = import_each([*REQUIRED, *EXTRA_OF])
+    packages = [*_required(imports), *_extras(imports), *_engines(imports["onnxruntime"])]
     checks = (_clashes, _torch_pair, _models, _cameras, _cache, _recordings)
     return [*_python(), *packages, *(finding for check in checks for finding in check())]
 
@@ -67,7 +75,7 @@ def import_each(modules: Iterable[str], seconds: float = IMPORT_SECONDS) -> dict
     """Import modules in another process, one after the other; after one that fails the rest get a fresh process.
 
     Args:
-        modules: Names out of ``EXTRA_OF``.
+        modules: Names out of ``REQUIRED`` and ``EXTRA_OF``.
         seconds: How long each may take.
 
     Returns:
@@ -134,7 +142,7 @@ os.dup2(2, 1)
 from kd_edge.errors import EXTRA_OF, KdEdgeError, import_extra
 for module in modules:
     try:
-        answer = str(getattr(import_extra(module, EXTRA_OF[module]), "__version__", ""))
+        answer = str(getattr(import_extra(module, EXTRA_OF.get(module, "")), "__version__", ""))
     except KdEdgeError as error:
         answer = [type(error).__name__, error.found, error.expected, error.fix]
     print(json.dumps(answer), file=answers, flush=True)
@@ -150,10 +158,20 @@ def _python() -> Iterator[Finding]:
         yield Finding("note", "machine", text, "Python 3.10 to 3.13", "other versions are untested: use one of these")
 
 
+def _required(imports: Mapping[str, str | MissingExtraError]) -> Iterator[Finding]:
+    answers = {module: imports[module] for module in REQUIRED}
+    broken = [answer for answer in answers.values() if not isinstance(answer, str)]
+    if not broken:
+        yield Finding(
+            "ok", "kd-edge itself", ", ".join(_named(module, str(answer)) for module, answer in answers.items())
+        )
+    yield from (Finding.of("problem", "kd-edge itself", error) for error in broken)
+
+
 def _extras(imports: Mapping[str, str | MissingExtraError]) -> Iterator[Finding]:
     for extra in dict.fromkeys(EXTRA_OF.values()):
         topic = f"extra [{extra}]"
-        its = {module: answer for module, answer in imports.items() if EXTRA_OF[module] == extra}
+        its = {module: answer for module, answer in imports.items() if EXTRA_OF.get(module) == extra}
         present = ", ".join(_named(module, answer) for module, answer in its.items() if isinstance(answer, str))
         broken = [answer for answer in its.values() if isinstance(answer, BrokenPackageError)]
         absent = [module for module, answer in its.items() if not isinstance(answer, (str, BrokenPackageError))]
@@ -220,7 +238,10 @@ def _torch_pair() -> Iterator[Finding]:
     torch, vision = installed("torch").get("torch"), installed("torchvision").get("torchvision")
     if torch is None or vision is None:
         return
-    minor_torch, minor_vision = (int(v.split(".")[1]) for v in (torch, vision))
+    try:
+        minor_torch, minor_vision = (int(v.split(".")[1]) for v in (torch, vision))
+    except (IndexError, ValueError):  # no release of theirs
+        return
     if minor_vision != minor_torch + 15:
         yield Finding(
             "problem",

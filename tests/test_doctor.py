@@ -11,9 +11,9 @@ import pytest
 from kd_edge import doctor
 from kd_edge.cli.console import print_json
 from kd_edge.doctor import Finding
-from kd_edge.errors import EXTRA_OF, BrokenPackageError, MissingExtraError
+from kd_edge.errors import EXTRA_OF, REQUIRED, BrokenPackageError, MissingExtraError
 
-WHOLE = dict.fromkeys(EXTRA_OF, "1.0")
+WHOLE = dict.fromkeys([*REQUIRED, *EXTRA_OF], "1.0")
 ABSENT = MissingExtraError("module 'x' is not installed", "the extra [x]", "pip install x")
 BROKEN = BrokenPackageError("module 'x' cannot be imported", "a whole one", "pip install again")
 
@@ -44,6 +44,12 @@ def only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
 
 def findings(topic: str) -> list[Finding]:
     return [finding for finding in doctor.examine() if finding.topic == topic]
+
+
+def test_what_kd_edge_itself_needs_is_imported_too(imports: dict[str, str | MissingExtraError]) -> None:
+    assert [finding.level for finding in findings("kd-edge itself")] == ["ok"]
+    imports["filelock"] = BROKEN
+    assert findings("kd-edge itself") == [Finding.of("problem", "kd-edge itself", BROKEN)]
 
 
 def test_this_machine_is_described_without_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from typing import Annotated
 
@@ -51,9 +53,11 @@ def _run(arguments: list[str]) -> None:
         _fail(error)
     except Exception as error:
         package = failed_import(error)
-        if package is None:
-            raise
-        _fail(package)
+        if package is not None:
+            _fail(package)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # Typer prints its help itself
+            _fail(KdEdgeError("the output cannot be written (no space left)", "an output that takes it", "free space"))
+        raise
 
 
 def _resume_latest(arguments: list[str]) -> list[str]:
@@ -66,7 +70,8 @@ def _resume_latest(arguments: list[str]) -> list[str]:
 
 
 def _fail(error: KdEdgeError) -> None:
-    err.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes the first one tells
+        err.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
     sys.exit(2)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,13 +54,15 @@ def damage(path: Path, error: Exception) -> str:
     """What is wrong with a file of weights that raised an error, in one line."""
     if path.is_dir():
         return "it is a folder"
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and not path.is_file():
         return error.strerror or str(error)
     if not path.stat().st_size:
         return "it is empty"
     foreign = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
     if foreign:
         return f"beside tensors it holds {foreign[1]}"
+    if isinstance(error, OSError) and error.errno != errno.EINVAL:  # torch seeks beyond the end of a cut file
+        return error.strerror or str(error)
     if path.suffix != ".safetensors" and not isinstance(error, RuntimeError):
         return "it is cut, or torch.save did not write it"
     return reason(error).partition(". ")[0]  # torch goes on with what may have been the cause

@@ -13,7 +13,7 @@ import numpy as np
 from kd_edge.artifact import Artifact, GoldenClip, Manifest
 from kd_edge.artifact import load as load_artifact
 from kd_edge.engines import Binding, EngineName, Provider, StepEngine, open_engine
-from kd_edge.errors import ArtifactError, CameraError, KdEdgeError, MissingExtraError
+from kd_edge.errors import ArtifactError, CameraError, EngineError, KdEdgeError, MissingExtraError
 from kd_edge.metrics import softmax
 from kd_edge.runtime.recurrence import label_ns
 from kd_edge.runtime.source import SourceState, check_frame
@@ -75,6 +75,7 @@ class Recognizer:
         self.degraded_reason = engine.fallback_reason or ""
         self._zeros: Float32 = np.zeros(len(manifest.labels), dtype=np.float32)
         self._zeros.flags.writeable = False
+        self._closed = False
 
     @classmethod
     def load(
@@ -123,9 +124,11 @@ class Recognizer:
 
     def close(self) -> None:
         """Close the engine; nothing can be pushed after that."""
+        self._closed = True
         self.engine.close()
 
     def __enter__(self) -> Self:
+        self._check_open()
         return self
 
     def __exit__(
@@ -162,6 +165,7 @@ class Recognizer:
             ArtifactError: The engine failed.
             EngineError: It is closed.
         """
+        self._check_open()
         check_frame(frame, self.manifest, source)
         pushed = self._observe(frame, captured_ns, source, frame_id, truth)
         return None if pushed is None else self._step([pushed], now_ns).get(source)
@@ -181,6 +185,7 @@ class Recognizer:
         Raises:
             CameraError: As ``push``; then no frame was taken in.
         """
+        self._check_open()
         for source, (frame, _) in frames.items():
             check_frame(frame, self.manifest, source)
         self._make_room(frames)
@@ -188,6 +193,12 @@ class Recognizer:
         results: dict[str, Prediction | None] = dict.fromkeys(frames)
         results.update(self._step([pushed for pushed in observed if pushed is not None], now_ns))
         return results
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineError(
+                "the recogniser is closed", "an open one", "load it again, and close it after the last push"
+            )
 
     def reset(self, source: str = "camera", cause: str = "reset") -> None:
         """Empty a source's window (reconnect, cut); its labels are ``warming`` until it is full again."""

@@ -156,6 +156,8 @@ class LabelStream:
         """
         with ExitStack() as opened:
             self.recognizer = self._load()
+            if self.recognizer is not self._model:
+                opened.callback(self.recognizer.close)  # last, when nothing captures any more
             if self.recognizer.degraded_reason:
                 log.warning("labels are degraded: %s", self.recognizer.degraded_reason)
             self.camera = self._make_camera()

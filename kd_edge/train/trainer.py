@@ -16,6 +16,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from kd_edge import rundir
+from kd_edge.errors import reason
 from kd_edge.rundir import MetricsLine, Selection
 from kd_edge.train import checks
 from kd_edge.train.devices import averaged, first_alone, make_fabric, share_statistics
@@ -107,10 +108,9 @@ def train(
         material = first_alone(fabric, partial(gather_material, recipe, data_root, shown))
         if material is None:
             return
-        if not resume and fabric.is_global_zero:
-            run.begin(run_dir, recipe)  # not earlier: a run that cannot start leaves nothing behind
-        if fabric.is_global_zero:
-            held.enter_context(run.locked(run_dir))
+        hold = partial(_hold, held if fabric.is_global_zero else None, run_dir, None if resume else recipe)
+        if first_alone(fabric, hold) is None:
+            return
         checks.check_same_data(state, material, run_dir)
         session = _Session(fabric, run_dir, material, state, run.selections(state), teacher_run)
         if resume and session.writes:
@@ -118,6 +118,16 @@ def train(
         for event in _stages(session):
             if session.writes:
                 yield event
+
+
+def _hold(held: ExitStack | None, run_dir: Path, new: Recipe | None) -> bool:
+    """Make a new run's directory and hold it, in the process that writes; not before the recordings are there."""
+    if held is None:
+        return True
+    if new is not None:
+        held.enter_context(run.begun(run_dir, new))
+    held.enter_context(run.locked(run_dir))
+    return True
 
 
 def _stages(session: _Session) -> Iterator[Event]:
@@ -193,8 +203,13 @@ def _fit(
     epochs_done, seconds = 0, 0.0
     if session.state is not None and session.state["stage"] == name:
         saved = session.state
-        learner.load_state_dict(saved["learner"])
-        step.optimiser.load_state_dict(saved["optimiser"])
+        try:
+            learner.load_state_dict(saved["learner"])
+            step.optimiser.load_state_dict(saved["optimiser"])
+        except (RuntimeError, KeyError, ValueError, TypeError) as error:
+            raise run.damaged(
+                session.folder / rundir.STATE, f"what it holds is not this run's: {reason(error)}"
+            ) from error
         best, epochs_done, seconds = saved["best"], saved["epoch"], saved["seconds"]
     yield StageStarted(name, stage.epochs, len(batches), epochs_done + 1)
 

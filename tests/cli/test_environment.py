@@ -170,6 +170,9 @@ def test_a_full_disk_behind_an_output() -> None:
     done = shell("kd-edge recipes list > /dev/full")
     assert done.returncode == 2
     assert one_line(done.stderr).startswith("error: standard output cannot be written (No space left on device)")
+    done = shell("kd-edge --help > /dev/full")
+    assert done.returncode == 2
+    assert one_line(done.stderr).startswith("error: the output cannot be written (no space left)")
     done = shell("kd-edge --version 2> /dev/full")
     assert (done.returncode, done.stdout) == (0, f"kd-edge {kd_edge.__version__}\n")
     assert shell("kd-edge recipes show nothing 2> /dev/full").returncode == 2

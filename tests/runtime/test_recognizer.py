@@ -338,8 +338,12 @@ def test_closed_with_its_block_or_when_loading_fails(make_model, noise, monkeypa
     path, step = make_model()
     with Recognizer.load(path) as recognizer:
         assert recognizer.push(noise(1)[0], 0) is not None
-    with pytest.raises(EngineError, match="the engine is closed"):
-        recognizer.push(noise(1)[0], 1)
+    with pytest.raises(EngineError, match="the recogniser is closed"):
+        recognizer.push(noise(1)[0], 1, "a source that has no history yet")
+    with pytest.raises(EngineError, match="the recogniser is closed"):
+        recognizer.push_many({"new": (noise(1)[0], 1)})
+    with pytest.raises(EngineError, match="the recogniser is closed"), recognizer:
+        pass
     opened = []
 
     def keeping(artifact, **options):

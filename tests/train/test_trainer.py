@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,16 @@ def test_resume_refuses_a_complete_run_and_another_recipe(finished: Path, tmp_pa
         run_all(Recipe.model_validate(tiny_values(seed=3)), tmp_path / "r", resume=True)
     with pytest.raises(TrainingError, match="holds a run already"):
         run_all(Recipe.model_validate(tiny_values()), tmp_path / "r")
+
+
+def test_a_state_that_is_not_the_runs_is_one_line(tiny: Recipe, finished: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(finished, tmp_path / "run")
+    (folder / "summary.json").unlink()
+    state = torch.load(folder / "state.pt", weights_only=True)
+    lost = state["learner"].popitem()[0]
+    torch.save(state, folder / "state.pt")
+    with pytest.raises(TrainingError, match=rf"state.pt is damaged \(what it holds is not this run's: .*{lost}"):
+        run_all(tiny, folder, resume=True)
 
 
 def test_a_trained_teacher_is_taken_and_not_trained(finished: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,10 +15,11 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from kd_edge import recipes
-from kd_edge.errors import TrainingError
+from kd_edge.errors import KdEdgeError, TrainingError
 from kd_edge.files import held, replacing
 from kd_edge.models.weights import damage, load_tensors
 from kd_edge.rundir import (
+    METRICS,
     RECIPE,
     STATE,
     Selection,
@@ -156,15 +157,29 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def begin(path: Path, recipe: Recipe) -> None:
-    """Make a new run directory with its recipe.
+@contextmanager
+def begun(path: Path, recipe: Recipe) -> Iterator[None]:
+    """Make a new run directory with its recipe; a run that cannot start leaves nothing behind.
+
+    An error before the first epoch has ended takes the recipe away again, so that the corrected command may use the
+    folder. A kill or Ctrl-C does not: that run goes on when it is resumed.
 
     Raises:
         TrainingError: There is a run already, or the folder cannot be written.
     """
     check_free(path)
+    is_new = not path.exists()
     with replacing(path / RECIPE, TrainingError) as file:
         file.write(recipes.to_toml(recipe).encode())
+    try:
+        yield
+    except KdEdgeError:
+        if not (path / METRICS).exists():
+            (path / RECIPE).unlink(missing_ok=True)
+            with suppress(OSError):  # what else lies there stays
+                if is_new:
+                    path.rmdir()
+        raise
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -194,9 +209,9 @@ def load_state(path: Path, recipe: Recipe) -> dict[str, Any] | None:
         _State.model_validate(state)
         return state
     except ValidationError as error:
-        raise _damaged(path / STATE, first_fault(error)) from error
+        raise damaged(path / STATE, first_fault(error)) from error
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise _damaged(path / STATE, damage(path / STATE, error)) from error
+        raise damaged(path / STATE, damage(path / STATE, error)) from error
 
 
 def selections(state: dict[str, Any] | None) -> dict[str, Selection]:
@@ -224,7 +239,8 @@ class _State(BaseModel):
     report: dict[Literal["teacher", "student"], Selection]
 
 
-def _damaged(path: Path, why: str) -> TrainingError:
+def damaged(path: Path, why: str) -> TrainingError:
+    """What a state that cannot be resumed from is refused with."""
     return TrainingError(f"{path} is damaged ({why})", "the file a run wrote", "remove it to start this run again")
 
 

@@ -18,7 +18,8 @@ NOISE = np.random.default_rng(0).bytes(3000)
 
 
 def make(folder: Path, recipe: Recipe, finished: str | None) -> Path:
-    run.begin(folder, recipe)
+    with run.begun(folder, recipe):
+        pass
     if finished is not None:
         rundir.write_summary(folder, rundir.Summary(complete=True, finished=finished))
     return folder
@@ -146,3 +147,24 @@ def test_a_run_that_cannot_be_locked_is_one_line(tmp_path: Path, monkeypatch: py
     with pytest.raises(TrainingError) as caught, run.locked(tmp_path):
         pass
     assert caught.value.found == f"run {tmp_path} cannot be locked (Input/output error)"
+
+
+def test_a_run_that_cannot_start_leaves_nothing_behind(tmp_path: Path, tiny: Recipe) -> None:
+    with pytest.raises(TrainingError), run.begun(tmp_path / "new", tiny):
+        raise TrainingError("a fault", "none", "mend it")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "mine").touch()
+    with pytest.raises(TrainingError), run.begun(tmp_path / "old", tiny):
+        raise TrainingError("a fault", "none", "mend it")
+    assert [file.name for file in (tmp_path / "old").iterdir()] == ["mine"]
+
+
+def test_a_run_that_was_stopped_or_has_an_epoch_can_go_on(tmp_path: Path, tiny: Recipe) -> None:
+    with pytest.raises(KeyboardInterrupt), run.begun(tmp_path / "stopped", tiny):
+        raise KeyboardInterrupt
+    (tmp_path / "late").mkdir()
+    (tmp_path / "late" / rundir.METRICS).touch()
+    with pytest.raises(TrainingError), run.begun(tmp_path / "late", tiny):
+        raise TrainingError("a fault", "none", "mend it")
+    assert [(tmp_path / name / rundir.RECIPE).exists() for name in ("stopped", "late")] == [True, True]
