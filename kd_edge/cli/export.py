@@ -28,7 +28,7 @@ def export_summary(exported: Exported) -> RenderableType:
     if report.parity is not None:
         p = report.parity
         lines.append(
-            f"against the trained model on {p.clips} real clips: largest logit error {p.max_abs_error:.1e} "
+            f"against the trained model on {p.clips} clips: largest logit error {p.max_abs_error:.1e} "
             f"(bound {p.tolerance:.0e}), same label on {p.argmax_agreement:.1%}"
         )
     return "\n".join(lines)
@@ -76,4 +76,6 @@ def export_(
         print_json(exported.report)
         return
     out.print(export_summary(exported))
-    out.print(f"run it: [b]kd-edge run --camera synthetic: --model {target}[/b]")
+    band = exported.artifact.manifest.band
+    camera = "synthetic:" if band in ("nir", "rgb") else "replay:RECORDING"  # the generated figure has no other band
+    out.print(f"run it: [b]kd-edge run --camera {camera} --model {target}[/b]")

@@ -92,8 +92,11 @@ def load_recipe(path: Path) -> Recipe:
     """The recipe of a run directory.
 
     Raises:
-        ConfigError: Absent or damaged.
+        TrainingError: No run there.
+        ConfigError: Damaged.
     """
+    if not (path / RECIPE).exists():
+        raise TrainingError(f"no run {path}", "a folder written by kd-edge train", "check the path")
     return recipes.load("train", str(path / RECIPE), Recipe)
 
 
