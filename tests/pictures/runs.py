@@ -39,7 +39,8 @@ def write_run(folder: Path, *, temporal: str = "tconv", epochs: int = 0, **recip
     student = {"modality": "nir", "model": model, "preprocess": preprocess.model_dump(mode="json")}
     values = {"name": "thin", "data": DATA.model_dump(), "split": "subjects", "segments": 4, "student": student}
     resolved = Recipe.model_validate({"losses": [], **values, **recipe})
-    runs.begin(folder, resolved)
+    with runs.begun(folder, resolved):
+        pass
     dataset = open_dataset(DATA)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
