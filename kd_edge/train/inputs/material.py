@@ -19,17 +19,9 @@ from kd_edge.data.cache.pairs import PairedClips
 from kd_edge.data.signals.load import Signals
 from kd_edge.data.words.class_vectors import ClassVectors, class_vectors
 from kd_edge.errors import DataError
-from kd_edge.train.inputs.clips import (
-    BEFORE_SHARE,
-    Batch,
-    ClipDataset,
-    EpochBatches,
-    SignalDataset,
-    Windows,
-    clip_length_ns,
-    make_loader,
-)
+from kd_edge.train.inputs.clips import Batch, ClipDataset, EpochBatches, SignalDataset, make_loader
 from kd_edge.train.inputs.signals import SignalInput
+from kd_edge.train.inputs.windows import BEFORE_SHARE, Windows, clip_length_ns
 from kd_edge.train.recipe import Recipe, Stage
 
 Progress = Callable[[str, int, int], None]

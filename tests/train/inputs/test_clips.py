@@ -13,8 +13,9 @@ from kd_edge.data.cache.pairs import PairedClips
 from kd_edge.data.dataset import Sample
 from kd_edge.errors import ConfigError, DataError
 from kd_edge.preprocess import FixedWindow, Preprocess, centre_crop, clip_input, clip_limits, recorded_input
-from kd_edge.train.inputs.clips import ClipDataset, EpochBatches, Windows, _same_share, clip_length_ns
+from kd_edge.train.inputs.clips import ClipDataset, EpochBatches, _same_share
 from kd_edge.train.inputs.material import Material, gather_material
+from kd_edge.train.inputs.windows import Windows, clip_length_ns
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.recipe.augment import Augment
 from kd_edge.types import Clip
