@@ -129,15 +129,23 @@ def test_another_loss_is_one_class() -> None:
     assert learner.weights(2) == {"agreement": 3.0}
 
 
-def test_a_loss_as_it_stands_looks_at_nothing_and_has_no_value() -> None:
+def test_a_loss_as_it_stands_looks_at_nothing_and_must_have_a_value() -> None:
     class Idle(Method):
         kind: Literal["idle"] = "idle"
 
+    with pytest.raises(TypeError, match=r"abstract method '?value"):
+        Idle()
+
+    class Constant(Idle):
+        def value(self, pair: Pair) -> torch.Tensor:
+            return torch.tensor(2.5)
+
     student, teacher = networks()
-    learner = Learner(student, [Idle()], teacher, SHAPES)
+    learner = Learner(student, [Constant()], teacher, SHAPES)
     assert (learner.student_layers, learner.teacher_taps, list(learner.terms.parameters())) == ({}, (), [])
-    with pytest.raises(NotImplementedError):
-        learner(torch.randn(2, 4, 1, 32, 32), torch.tensor([0, 1]), teach(teacher, torch.randn(2, 4, 3, 32, 32), ()))
+    seen = teach(teacher, torch.randn(2, 4, 3, 32, 32), ())
+    values, _ = learner(torch.randn(2, 4, 1, 32, 32), torch.tensor([0, 1]), seen)
+    assert values["idle"] == 2.5
 
 
 def test_losses_need_somebody_who_teaches_and_is_looked_at() -> None:

@@ -7,6 +7,7 @@ computes.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -130,13 +131,13 @@ class Method(BaseModel):
         """What the student's view is completed by, once for all its teachers."""
         return mine
 
+    @abstractmethod
     def value(self, pair: Pair) -> Tensor:
         """Value between the student and one teacher before the weight, a scalar.
 
         Raises:
             TrainingError: Features that cannot be compared.
         """
-        raise NotImplementedError
 
 
 class FeatureMethod(Method):
@@ -153,9 +154,9 @@ class FeatureMethod(Method):
     teacher_layers: tuple[str, ...] = ()
     segments: Segments = "mean"
 
+    @abstractmethod
     def own_layers(self, places: Places, who: Who) -> tuple[str, ...]:
         """The method's own choice of layers in one network."""
-        raise NotImplementedError
 
     def layers(self, places: Places, who: Who) -> tuple[str, ...]:
         named = self.student_layers if who == "student" else self.teacher_layers
