@@ -33,6 +33,14 @@ def open_regular(path: Path) -> BinaryIO:
     raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
+def is_file(path: Path) -> bool:
+    """Whether a regular file lies there, or a link to one; False too where that cannot be found out."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, a folder that may not be entered
+        return False
+
+
 def read_bytes(path: Path, limit: int) -> bytes:
     """A regular file's bytes.
 

@@ -137,7 +137,7 @@ def metadata(file: BinaryIO, path: Path) -> tuple[dict[str, str], int]:
                 raise damaged(path, "a metadata entry stands there twice")
             props[key], last = value, field.start
     except ValueError as error:
-        raise truncated(path, size) if _GRAPH in seen else foreign from error
+        raise truncated(path, size) if seen else foreign from error
     if _GRAPH not in seen:
         raise foreign
     return props, last
