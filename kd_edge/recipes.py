@@ -187,37 +187,40 @@ def to_toml(model: BaseModel) -> str:
 
 def _override(raw: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
+    shown = f"--set {override[:_VALUE_CHARACTERS]}"
     if not equals or not key.strip():
-        raise ConfigError(f"--set {override}", "key=value, for example --set student.epochs=20", "add the '=' part")
+        raise ConfigError(shown, "key=value, for example --set student.epochs=20", "add the '=' part")
     try:
         value = _toml(f"value = {text}")["value"]
     except ValueError:
         value = text
     *parents, last = key.strip().split(".")
     if len(parents) >= DEPTH:
-        raise ConfigError(f"--set {override[:80]}", f"a key of at most {DEPTH} parts", "shorten it")
+        raise ConfigError(shown, f"a key of at most {DEPTH} parts", "shorten it")
     table: Any = raw
     for part in parents:
-        table = _step(table, part, override)
+        table = _step(table, part, shown)
     if isinstance(table, list):
-        table[_position(table, last, override)] = value
+        table[_position(table, last, shown)] = value
     else:
         table[last] = value
 
 
-def _step(table: Any, part: str, override: str) -> Any:
+def _step(table: Any, part: str, shown: str) -> Any:
     if isinstance(table, list):
-        return table[_position(table, part, override)]
+        return table[_position(table, part, shown)]
     child = table.setdefault(part, {})
     if not isinstance(child, (dict, list)):
-        raise ConfigError(f"--set {override}: '{part}' is a value", "a table", "drop what follows it")
+        raise ConfigError(f"{shown}: '{part[:_VALUE_CHARACTERS]}' is a value", "a table", "drop what follows it")
     return child
 
 
-def _position(table: list[Any], part: str, override: str) -> int:
+def _position(table: list[Any], part: str, shown: str) -> int:
     if part.isdecimal() and len(part) < 10 and int(part) < len(table):
         return int(part)
-    raise ConfigError(f"--set {override}: '{part}' in a list of {len(table)}", "a position from 0", "use a number")
+    raise ConfigError(
+        f"{shown}: '{part[:_VALUE_CHARACTERS]}' in a list of {len(table)}", "a position from 0", "use a number"
+    )
 
 
 def _fault(detail: Any, model: type[BaseModel]) -> str:

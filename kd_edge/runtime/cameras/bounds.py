@@ -14,6 +14,7 @@ MATLAB_BYTES = 100_000_000
 
 _PIECE = 1 << 18
 _MATLAB_HEADER, _MATLAB_COMPRESSED = 128, 15
+_MATLAB_VERSION_5 = {b"\0\1IM": "<", b"\1\0MI": ">"}
 _JPEG_SIZED = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start-of-frame markers
 _JPEG_BARE = frozenset(range(0xD0, 0xDA)) | {0x01}  # markers without a length
 _TIFF_SIZES = {256: 0, 257: 1, 322: 0, 323: 1}  # width and height of the image and of its tiles
@@ -49,13 +50,16 @@ def check_pixels(width: float, height: float) -> None:
 
 
 def check_matlab(file: BinaryIO) -> None:
-    """Refuse a MATLAB 5 file that unpacks to more than ``MATLAB_BYTES``; any other kind is left to its reader.
+    """Refuse a MATLAB file that unpacks to more than ``MATLAB_BYTES``, or is of another version than 5.
 
     Raises:
-        ValueError: It does, or is longer than that itself.
+        ValueError: It does, or is.
     """
     room = MATLAB_BYTES
-    order = {b"IM": "<", b"MI": ">"}.get(file.read(_MATLAB_HEADER)[126:], "<")
+    header = file.read(_MATLAB_HEADER)
+    order = _MATLAB_VERSION_5.get(header[124:])
+    if order is None or 0 in header[:4]:  # a zero there means version 4
+        raise ValueError("it is no MATLAB 5 file")
     while len(tag := file.read(8)) == 8:
         kind, length = struct.unpack(f"{order}2I", tag)
         inflater = zlib.decompressobj() if kind == _MATLAB_COMPRESSED else None

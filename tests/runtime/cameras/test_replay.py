@@ -152,7 +152,7 @@ def damaged(tmp_path, name):
         ("empty.npy", "it has no frame"),
         ("object.npy", "cannot be replayed"),
         ("zeros.avi", "no video OpenCV can read"),
-        ("zeros.mat", "cannot be replayed"),
+        ("zeros.mat", "it is no MATLAB 5 file"),
         ("zeros.png", "it is no PNG, JPEG, BMP, TIFF or PNM image"),
         ("zeros.xyz", "of a kind that cannot be replayed"),
         ("empty folder", "it has no frame"),
