@@ -69,19 +69,21 @@ def read_json(text: str) -> dict[str, Any]:
         raise ValueError("nested too deeply") from None
     if not isinstance(raw, dict):
         raise ValueError(f"a {type(raw).__name__} instead of an object")
-    check_depth(raw)
+    check_plain(raw)
     json.dumps(raw, ensure_ascii=False).encode()  # a half pair of surrogates has no bytes
     return raw
 
 
-def check_depth(value: object) -> None:
-    """Refuse what is nested deeper than ``DEPTH``: whoever copies or prints it would run out of stack.
+def check_plain(value: object) -> None:
+    """Refuse what plain values of a file never are, and what whoever copies or prints them would stumble over.
 
     Raises:
-        ValueError: It is.
+        ValueError: Nested deeper than ``DEPTH``, or an integer that is no int64.
     """
     level = [value]
     for _ in range(DEPTH + 1):
+        if any(isinstance(one, int) and not -(1 << 63) <= one < 1 << 63 for one in level):
+            raise ValueError("an integer of more than 64 bits")
         level = [child for parent in level for child in _children(parent)]
         if not level:
             return

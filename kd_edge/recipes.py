@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from kd_edge.errors import ConfigError, did_you_mean, import_extra
 from kd_edge.files import user_folder
-from kd_edge.reading import DEPTH, check_depth, is_file, read_bytes
+from kd_edge.reading import DEPTH, check_plain, is_file, read_bytes
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -156,7 +156,7 @@ def _toml(text: str) -> dict[str, Any]:
         values = tomllib.loads(text.replace("\r\n", "\n"))
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    check_depth(values)
+    check_plain(values)
     return values
 
 
@@ -242,11 +242,8 @@ def _fault(detail: Any, model: type[BaseModel]) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value in a message: not a whole file of it, nor an integer that Python will not write out."""
-    try:
-        text = repr(value)
-    except ValueError:
-        return "an enormous integer"
+    """A value in a message: not a whole file of it."""
+    text = repr(value)
     return text if len(text) <= _VALUE_CHARACTERS else f"{text[:_VALUE_CHARACTERS]}..."
 
 

@@ -59,7 +59,7 @@ Label = Annotated[str, Field(max_length=200), AfterValidator(_shown_as_it_is)]
 def fault(error: Exception) -> str:
     """What is wrong with a text of an artifact, in a few words: of many faults the first."""
     if not isinstance(error, ValidationError):
-        return reason(error)[:_FAULT_CHARACTERS]
+        return reason(error)
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:_FAULT_CHARACTERS].removeprefix(": ")
 

@@ -89,13 +89,18 @@ def cases_of(kind: str, folder: Path, *, large: bool = True) -> Callable[[Genera
     return Tomls(folder, large=large)
 
 
+def command(kind: str, seed: int, first: int, end: int, folder: str) -> list[str]:
+    """What starts a child."""
+    return [sys.executable, "-m", "tests.fuzz.campaign", kind, str(seed), str(first), str(end), folder]
+
+
 def run(kind: str, count: int, seed: int, first: int = 0) -> Figures:
     """Try ``count`` cases, in a new child after every hang and crash."""
     figures, case, end = Figures(), first, first + count
     while case < end:
         with tempfile.TemporaryDirectory() as folder, open(f"{folder}/stderr", "w+") as errors:
-            command = [sys.executable, "-m", "tests.fuzz.campaign", kind, str(seed), str(case), str(end), folder]
-            with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as child:
+            started = command(kind, seed, case, end, folder)
+            with subprocess.Popen(started, stdout=subprocess.PIPE, stderr=errors) as child:
                 assert child.stdout is not None
                 case, outcome = _watched(child.stdout, case, end, figures)
                 child.kill()
