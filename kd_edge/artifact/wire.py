@@ -15,8 +15,8 @@ METADATA_BYTES = 8_000_000
 """All metadata entries of a file together take at most so many bytes."""
 FILE_BYTES = 2**31 - 1
 """No protobuf message is longer."""
-_FIELDS = 500_000
-"""A graph of so many fields is no network: looking it over would take seconds."""
+_FIELDS = 200_000
+"""A graph of so many fields is no network: looking it over would take long."""
 _NESTING = 64
 """Messages inside one another; protobuf itself allows 100."""
 
