@@ -8,6 +8,7 @@ import sys
 import types
 import typing
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -190,10 +191,10 @@ def _override(raw: dict[str, Any], override: str) -> None:
     shown = f"--set {override[:_VALUE_CHARACTERS]}"
     if not equals or not key.strip():
         raise ConfigError(shown, "key=value, for example --set student.epochs=20", "add the '=' part")
-    try:
-        value = _toml(f"value = {text}")["value"]
-    except ValueError:
-        value = text
+    value: Any = text
+    with suppress(ValueError):
+        values = _toml(f"value = {text}")
+        value = values["value"] if len(values) == 1 else text
     *parents, last = key.strip().split(".")
     if len(parents) >= DEPTH:
         raise ConfigError(shown, f"a key of at most {DEPTH} parts", "shorten it")
