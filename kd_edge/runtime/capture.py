@@ -13,7 +13,8 @@ from kd_edge.errors import KdEdgeError
 from kd_edge.runtime.cameras.base import Camera
 from kd_edge.runtime.cameras.config import TimeOuts
 from kd_edge.runtime.clock import MONOTONIC, Clock
-from kd_edge.types import Frame
+from kd_edge.runtime.memory import START
+from kd_edge.types import Cause, Frame, Reason
 
 log = logging.getLogger("kd_edge.runtime")
 
@@ -43,9 +44,9 @@ class Cut:
     """
 
     number: int = 0
-    cause: str = "start"
+    cause: Cause = START
 
-    def next(self, cause: str) -> Cut:
+    def next(self, cause: Cause) -> Cut:
         """A later cut."""
         return Cut(self.number + 1, cause)
 
@@ -193,7 +194,7 @@ class Capture:
             self.counters.captured += 1
             if self._camera.live and self._frozen.is_frozen(frame, self._clock.now_ns()):
                 self.counters.frozen += 1
-                self._cut = self._cut.next("frozen picture")
+                self._cut = self._cut.next(Cause(Reason.FROZEN, "frozen picture"))
             elif not self._mailbox.put(Captured(frame, self._cut)):
                 self.counters.dropped += 1
 
@@ -208,7 +209,7 @@ class Capture:
                 pause = min(2 * pause, self._timeouts.reconnect_max_ms / 1e3)
                 continue
             self.counters.reconnects += 1
-            self._cut = self._cut.next("reconnect")
+            self._cut = self._cut.next(Cause(Reason.RECONNECT, "reconnect"))
             self._frozen.forget()
             log.warning("camera %s is back", self._camera.name)
             return

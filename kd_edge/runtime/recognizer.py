@@ -18,7 +18,7 @@ from kd_edge.metrics import softmax
 from kd_edge.runtime.recurrence import label_ns
 from kd_edge.runtime.source import SourceState, check_frame
 from kd_edge.sampling import gather
-from kd_edge.types import Float32, Image, LabelState, Prediction
+from kd_edge.types import Cause, Float32, Image, LabelState, Prediction, Reason
 
 if TYPE_CHECKING:
     from typing import Self
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 SelfTest = Literal["raise", "accept", "off"]
 MINIMUM_VALID_NS = 250_000_000
 MAX_SOURCES = 8
+NOTHING = Cause(Reason.NONE, "")
+RESET = Cause(Reason.RESET, "reset")
 _GOLDEN_SOURCE = "self-test"
 
 
@@ -54,7 +56,6 @@ class Recognizer:
     Attributes:
         manifest: What the artifact says of itself: labels, preprocessing, window.
         engine: What runs it; ``engine.fallback_reason`` tells why it is not what was asked for.
-        degraded_reason: Why all labels are ``degraded`` (fallback engine, failed self-test); empty when they are not.
         self_test_error: Largest difference from the golden logits; None when there was no self-test.
         valid_ns: How long a label may be acted on after its frame's capture.
     """
@@ -72,7 +73,7 @@ class Recognizer:
         self._max_sources = max_sources
         self._sources: dict[str, SourceState] = {}
         self._bindings: dict[int, Binding] = {}
-        self.degraded_reason = engine.fallback_reason or ""
+        self._degraded = Cause(Reason.FALLBACK, engine.fallback_reason) if engine.fallback_reason else NOTHING
         self._zeros: Float32 = np.zeros(len(manifest.labels), dtype=np.float32)
         self._zeros.flags.writeable = False
         self._closed = False
@@ -121,6 +122,11 @@ class Recognizer:
             opened.close()
             raise
         return recognizer
+
+    @property
+    def degraded_reason(self) -> str:
+        """Why all labels are ``degraded`` (fallback engine, failed self-test); empty when they are not."""
+        return self._degraded.detail
 
     def close(self) -> None:
         """Close the engine; nothing can be pushed after that."""
@@ -200,7 +206,7 @@ class Recognizer:
                 "the recogniser is closed", "an open one", "load it again, and close it after the last push"
             )
 
-    def reset(self, source: str = "camera", cause: str = "reset") -> None:
+    def reset(self, source: str = "camera", cause: Cause = RESET) -> None:
         """Empty a source's window (reconnect, cut); its labels are ``warming`` until it is full again."""
         if source in self._sources:
             self._sources[source].restart(cause)
@@ -209,7 +215,7 @@ class Recognizer:
         """Drop a source and its memory; it may come back as a new one."""
         self._sources.pop(source, None)
 
-    def stale(self, source: str, frame_id: int, captured_ns: int, now_ns: int, reason: str) -> Prediction:
+    def stale(self, source: str, frame_id: int, captured_ns: int, now_ns: int, cause: Cause) -> Prediction:
         """The prediction that says there is none: for a watchdog that saw no fresh frame."""
         return Prediction(
             source=source,
@@ -219,7 +225,8 @@ class Recognizer:
             captured_ns=captured_ns,
             emitted_ns=now_ns,
             valid_until_ns=now_ns,
-            reason=reason,
+            reason=cause.reason,
+            detail=cause.detail,
         )
 
     def _make_room(self, sources: Mapping[str, object]) -> None:
@@ -281,7 +288,8 @@ class Recognizer:
             captured_ns=p.captured_ns,
             emitted_ns=now_ns,
             valid_until_ns=p.captured_ns + self.valid_ns,
-            reason=f"{p.state.cause}: {what} not full",
+            reason=p.state.cause.reason,
+            detail=f"{p.state.cause.detail}: {what} not full",
             truth=p.truth,
         )
 
@@ -289,7 +297,7 @@ class Recognizer:
         probabilities: Float32 = softmax(logits, self.manifest.temperature).astype(np.float32)
         index = int(probabilities.argmax())
         confidence = float(probabilities[index])
-        state, reason = self._judge(p, confidence, error_ns)
+        state, cause = self._judge(p, confidence, error_ns)
         return Prediction(
             source=p.source,
             label=self.manifest.labels[index] if state in (LabelState.OK, LabelState.DEGRADED) else None,
@@ -301,22 +309,25 @@ class Recognizer:
             captured_ns=p.captured_ns,
             emitted_ns=now_ns,
             valid_until_ns=p.captured_ns + self.valid_ns,
-            reason=reason,
+            reason=cause.reason,
+            detail=cause.detail,
             truth=p.truth,
         )
 
-    def _judge(self, p: _Pushed, confidence: float, error_ns: int) -> tuple[LabelState, str]:
+    def _judge(self, p: _Pushed, confidence: float, error_ns: int) -> tuple[LabelState, Cause]:
         if not confidence >= self.manifest.unknown_threshold:  # also when the logits are not finite
-            return LabelState.UNKNOWN, f"confidence {confidence:.2f} below {self.manifest.unknown_threshold:.2f}"
-        if self.degraded_reason:
-            return LabelState.DEGRADED, self.degraded_reason
+            low = f"confidence {confidence:.2f} below {self.manifest.unknown_threshold:.2f}"
+            return LabelState.UNKNOWN, Cause(Reason.LOW_CONFIDENCE, low)
+        if self._degraded.reason:
+            return LabelState.DEGRADED, self._degraded
         if error_ns * 4 > self.manifest.spacing_ns:  # frames further apart than half a spacing cannot do better
-            return LabelState.DEGRADED, (
-                f"a segment is {error_ns / 1e6:.0f} ms off its moment: frames far apart, or the window only just full"
+            return LabelState.DEGRADED, Cause(
+                Reason.SPARSE,
+                f"a segment is {error_ns / 1e6:.0f} ms off its moment: frames far apart, or the window only just full",
             )
         if p.state.stack is not None and p.state.stack.late_ns:
-            return LabelState.DEGRADED, "frames too far apart for the motion stack"
-        return LabelState.OK, ""
+            return LabelState.DEGRADED, Cause(Reason.SPARSE, "frames too far apart for the motion stack")
+        return LabelState.OK, NOTHING
 
     def _self_test(self, golden: GoldenClip, *, accept: bool) -> None:
         """Push the golden clip like any camera's frames and compare the logits of its last window.
@@ -354,4 +365,4 @@ class Recognizer:
                 "the logits of the golden clip",
                 "kd-edge doctor, export again, or accept degraded labels with self_test='accept'",
             )
-        self.degraded_reason = f"self-test failed: {fault}"
+        self._degraded = Cause(Reason.SELF_TEST, f"self-test failed: {fault}")

@@ -11,7 +11,7 @@ from kd_edge.preprocess import Normalise, WindowLimits, resize, resize_buffers
 from kd_edge.runtime.memory import GAP, FeatureRing, Stack
 from kd_edge.runtime.recurrence import steps_of
 from kd_edge.runtime.region import planes_of
-from kd_edge.types import Image
+from kd_edge.types import Cause, Image, Reason
 
 DTYPES = {"uint8": np.dtype(np.uint8), "uint16": np.dtype(np.uint16)}
 """Compared with a frame's dtype ten times faster than the names are."""
@@ -60,7 +60,7 @@ class SourceState:
         self.stack: Stack | None = None
 
     @property
-    def cause(self) -> str:
+    def cause(self) -> Cause:
         """Why the window is not full, for the reason of a ``warming`` prediction."""
         return self._window.cause
 
@@ -69,7 +69,7 @@ class SourceState:
         """Whether the newest frame can be encoded now and makes a step; all do, unless the model has states."""
         return self.stack is not None and self._steps.is_due
 
-    def restart(self, cause: str) -> None:
+    def restart(self, cause: Cause) -> None:
         """Forget all frames; stamps must still increase."""
         self._limits.reset()
         self._window.clear(cause)
@@ -116,7 +116,7 @@ class SourceState:
             if self._sized.shape == frame.shape:
                 return self._sized
             old, new = (f"{shape[1]}x{shape[0]}" for shape in (self._sized.shape, frame.shape))
-            self.restart(f"frame size changed from {old} to {new}")
+            self.restart(Cause(Reason.SIZE_CHANGE, f"frame size changed from {old} to {new}"))
         self._sized = _Sized(self._manifest, frame)
         return self._sized
 

@@ -22,7 +22,7 @@ from kd_edge.runtime.clock import MONOTONIC, Clock
 from kd_edge.runtime.recognizer import Recognizer, SelfTest
 from kd_edge.runtime.sinks import Sink, SinkThread, open_sink
 from kd_edge.runtime.watchdog import ServiceNotifier, Watchdog
-from kd_edge.types import Prediction
+from kd_edge.types import Cause, Prediction, Reason
 
 log = logging.getLogger("kd_edge.runtime")
 
@@ -277,8 +277,8 @@ class LabelStream:
         if not self.camera.live:  # its stamps are its own: no moment of this machine's clock belongs beside them
             return prediction
         if now_ns > prediction.valid_until_ns:  # old when it came, or the machine too slow: no label to act on
-            reason = f"labelled {(now_ns - frame.captured_ns) / 1e6:.0f} ms after its capture"
-            return self.recognizer.stale(frame.source, frame.frame_id, frame.captured_ns, now_ns, reason)
+            late = Cause(Reason.LATE, f"labelled {(now_ns - frame.captured_ns) / 1e6:.0f} ms after its capture")
+            return self.recognizer.stale(frame.source, frame.frame_id, frame.captured_ns, now_ns, late)
         self._watchdog.fresh(frame.captured_ns)
         if self._service is not None:
             self._service.alive(now_ns)
@@ -289,8 +289,8 @@ class LabelStream:
         if not self.camera.live or (self._capture and self._capture.ended) or not self._watchdog.is_due(now_ns):
             return None
         self._watchdog.told(now_ns)
-        reason = f"no fresh frame for {(now_ns - self._last_ns) / 1e6:.0f} ms"
-        return self.recognizer.stale(self.camera.name, self._last_id, self._last_ns, now_ns, reason)
+        silence = Cause(Reason.NO_FRAME, f"no fresh frame for {(now_ns - self._last_ns) / 1e6:.0f} ms")
+        return self.recognizer.stale(self.camera.name, self._last_id, self._last_ns, now_ns, silence)
 
 
 @contextmanager

@@ -84,7 +84,7 @@ def test_a_restart_and_another_size_forget_the_frames() -> None:
     assert not is_ready(state, small[0], 1000 * MS)
     assert is_ready(state, small[1], 1070 * MS)
     assert not is_ready(state, large[0], 1140 * MS)
-    assert state.cause == "frame size changed from 64x48 to 128x96"
+    assert state.cause.detail == "frame size changed from 64x48 to 128x96"
     assert is_ready(state, large[1], 1210 * MS)
     expected = recorded_input(Clip(large[:2], np.array([0, 70 * MS])), np.array([1]), spec)[0]
     assert np.array_equal(network_input(state, spec), expected)

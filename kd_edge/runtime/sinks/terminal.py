@@ -55,13 +55,13 @@ class TerminalSink:
 
 
 def describe(prediction: Prediction) -> str:
-    """One line: moment, state, label with confidence, truth where known, reason."""
+    """One line: moment, state, label with confidence, truth where known, what is wrong."""
     bar = "#" * round(_BAR * prediction.confidence)
     parts = [f"{prediction.captured_ns / 1e9:10.2f} s", f"{prediction.state.value:8}"]
     if prediction.index >= 0:
         parts.append(f"{prediction.label or '-':24} {prediction.confidence:4.0%} {bar:{_BAR}}")
     if prediction.truth is not None and prediction.label is not None:
         parts.append("right" if prediction.label == prediction.truth else f"truth: {prediction.truth}")
-    if prediction.reason:
-        parts.append(f"({prediction.reason})")
+    if prediction.detail:
+        parts.append(f"({prediction.detail})")
     return "  ".join(parts).rstrip()

@@ -153,7 +153,7 @@ with stream(model=sys.argv[1], camera="v4l2:/dev/video0?read_timeout_ms=300&reco
             valid_ms=120) as labels:
     for prediction in labels:
         if messages:  # the capture thread has noticed
-            afterwards.append([prediction.state.value, prediction.reason])
+            afterwards.append([prediction.state.value, prediction.detail])
             if len(afterwards) == 5:
                 break
         elif prediction.label is not None:

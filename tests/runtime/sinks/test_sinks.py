@@ -15,7 +15,7 @@ import pytest
 from kd_edge.errors import ConfigError
 from kd_edge.runtime.sinks import JsonlSink, SinkThread, TerminalSink, open_sink
 from kd_edge.runtime.sinks.base import QUEUE_LENGTH
-from kd_edge.types import LabelState, Prediction
+from kd_edge.types import Cause, LabelState, Prediction, Reason
 from tests.runtime.conftest import PATIENCE_SECONDS
 
 
@@ -25,11 +25,11 @@ def prediction(
     acts = state in (LabelState.OK, LabelState.DEGRADED)
     index = -1 if state in (LabelState.WARMING, LabelState.STALE) else 0
     probabilities = np.array([0.75, 0.25], np.float32) if index == 0 else np.zeros(2, np.float32)
-    reason = "" if state is LabelState.OK else "why"
+    cause = Cause(Reason.NONE, "") if state is LabelState.OK else Cause(Reason.GAP, "why")
     return Prediction(
         source="ir0", label=label if acts else None, index=index, confidence=0.75 if index == 0 else 0.0,
         probabilities=probabilities, state=state, frame_id=k, captured_ns=k * 10**8, emitted_ns=None,
-        valid_until_ns=k * 10**8 + 5, reason=reason, truth=truth,
+        valid_until_ns=k * 10**8 + 5, reason=cause.reason, detail=cause.detail, truth=truth,
     )  # fmt: skip
 
 
@@ -41,8 +41,8 @@ def test_jsonl_file(tmp_path):
     sink.close()
     assert len(lines) == 1
     assert json.loads(lines[0]) == {
-        "source": "ir0", "label": "wave", "index": 0, "confidence": 0.75, "state": "ok", "reason": "", "frame_id": 3,
-        "captured_ns": 300000000, "emitted_ns": None, "valid_until_ns": 300000005, "truth": None,
+        "source": "ir0", "label": "wave", "index": 0, "confidence": 0.75, "state": "ok", "reason": "", "detail": "",
+        "frame_id": 3, "captured_ns": 300000000, "emitted_ns": None, "valid_until_ns": 300000005, "truth": None,
         "probabilities": [0.75, 0.25],
     }  # fmt: skip
 
