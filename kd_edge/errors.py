@@ -52,6 +52,10 @@ class CameraError(KdEdgeError):
     """A camera is not there, does not answer, or delivers something else than the model needs."""
 
 
+class BadPictureError(CameraError):
+    """One picture cannot be decoded; the camera goes on."""
+
+
 class TrainingError(KdEdgeError):
     """Training cannot start or go on; the last good state is kept."""
 

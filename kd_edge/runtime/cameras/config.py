@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kd_edge import recipes
 from kd_edge.errors import ConfigError, did_you_mean
+from kd_edge.runtime.clock import MAX_AHEAD_MS, ClockKind
 from kd_edge.runtime.uri import forms, parse
 
 SCHEMES = ("replay", "synthetic", "v4l2")
@@ -20,18 +21,22 @@ class TimeOuts(BaseModel):
         read_timeout_ms: No frame for so long means that the camera is gone: it is reopened.
         reconnect_max_ms: Longest pause between two attempts to reopen.
         frozen_ms: The same picture for so long means that the camera hangs: its frames no longer count.
+        max_ahead_ms: How far a frame's stamp may lie ahead of now; one further ahead is of another clock, and lost.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     read_timeout_ms: int = Field(1000, ge=50, le=60_000)
-    reconnect_max_ms: int = Field(5000, ge=100, le=60_000)
+    reconnect_max_ms: int = Field(1500, ge=100, le=60_000)
     frozen_ms: int = Field(2000, ge=100, le=60_000)
+    max_ahead_ms: int = Field(round(MAX_AHEAD_MS), ge=0, le=60_000)
 
 
 class CameraConfig(TimeOuts):
     """One camera, with its time-outs.
 
     Attributes:
+        clock: What the camera's stamps are of: ``monotonic`` (this machine's, which V4L2 drivers use), ``wall`` (its time
+            of day), ``device`` (any clock of the device's own) or ``arrival`` (no usable stamps: the moment of reading).
         uri: ``v4l2:/dev/video0``, ``replay:PATH`` or ``synthetic:``; what follows a ``?`` sets the other keys
             (``v4l2:/dev/video0?pixel_format=Y16&fps=9``).
         band: What the camera sees; a model for another band is refused. None: not known, not checked.
@@ -46,6 +51,7 @@ class CameraConfig(TimeOuts):
     fps: float | None = Field(None, gt=0, le=1000)
     width_px: int | None = Field(None, ge=8, le=8192)
     height_px: int | None = Field(None, ge=8, le=8192)
+    clock: ClockKind = "monotonic"
     pixel_format: str | None = Field(None, pattern=r"^[A-Za-z0-9]{3,4}$")
 
     @property
