@@ -53,6 +53,10 @@ class CameraError(KdEdgeError):
     """A camera is not there, does not answer, or delivers something else than the model needs."""
 
 
+class SinkError(KdEdgeError):
+    """A sink cannot be opened, or one that must take every label of a recording has broken."""
+
+
 class TrainingError(KdEdgeError):
     """Training cannot start or go on; the last good state is kept."""
 
@@ -119,10 +123,10 @@ _OTHER_NUMPY = ("_ARRAY_API", "multiarray failed to import", "compiled using Num
 
 
 def printable(text: str) -> str:
-    """Text for a terminal or a log, on one line.
+    r"""Text for a terminal or a log, on one line.
 
     Control and format characters (escape sequences, line breaks, bidirectional marks), surrogates and code points
-    without a character are escaped (``\\n``, ``\\xNN``, ``\\uNNNN``): what a file says must not steer a terminal.
+    without a character are escaped (``\n``, ``\xNN``, ``\uNNNN``): what a file says must not steer a terminal.
     """
     return text if text.isprintable() else "".join(map(_escaped, text))
 
