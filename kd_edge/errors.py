@@ -9,6 +9,7 @@ import io
 import re
 import sys
 import threading
+import unicodedata
 from collections.abc import Iterable, Mapping
 from types import ModuleType
 
@@ -29,7 +30,7 @@ class KdEdgeError(Exception):
         self.fix = fix
 
     def __str__(self) -> str:
-        return f"{self.found.rstrip('.')}. Expected {self.expected.rstrip('.')}. Fix: {self.fix}"
+        return printable(f"{self.found.rstrip('.')}. Expected {self.expected.rstrip('.')}. Fix: {self.fix}")
 
 
 class ConfigError(KdEdgeError):
@@ -54,6 +55,10 @@ class CameraError(KdEdgeError):
 
 class BadPictureError(CameraError):
     """One picture cannot be decoded; the camera goes on."""
+
+
+class SinkError(KdEdgeError):
+    """A sink cannot be opened, or one that must take every label of a recording has broken."""
 
 
 class TrainingError(KdEdgeError):
@@ -119,6 +124,20 @@ SYSTEM_PACKAGES = {
 
 _SHARED_LIBRARY = re.compile(r"(\S+\.so[.\d]*): cannot open shared object file")
 _OTHER_NUMPY = ("_ARRAY_API", "multiarray failed to import", "compiled using NumPy", "numpy.dtype size", "ABI version")
+
+
+def printable(text: str) -> str:
+    r"""Text for a terminal or a log, on one line.
+
+    Control and format characters (escape sequences, line breaks, bidirectional marks), surrogates and code points
+    without a character are escaped (``\n``, ``\xNN``, ``\uNNNN``): what a file says must not steer a terminal.
+    """
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    is_shown = character.isprintable() or unicodedata.category(character) == "Zs"
+    return character if is_shown else character.encode("unicode_escape").decode("ascii")
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
+from kd_edge.errors import printable, reason
 from kd_edge.runtime.clock import duration
 from kd_edge.types import LabelState, Prediction, Reason
+
+log = logging.getLogger("kd_edge.runtime")
 
 ALIVE_INTERVAL_NS = 500_000_000
 """systemd hears of fresh frames at most twice a second."""
@@ -86,22 +91,28 @@ class Watchdog:
 
 
 class ServiceNotifier:
-    """Speaks systemd's notify protocol (sd_notify(3)) on ``NOTIFY_SOCKET``; silent where there is none."""
+    """Speaks systemd's notify protocol (sd_notify(3)) on ``NOTIFY_SOCKET``; silent where there is none.
+
+    A manager that cannot be told does not stop the labels: a line in the log says so, once.
+    """
 
     def __init__(self) -> None:
         self._alive_ns = -ALIVE_INTERVAL_NS
         address = os.environ.get("NOTIFY_SOCKET", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) if address else None
-        if self._socket is not None:
-            self._socket.setblocking(False)
+        self._is_heard = True
+        self._socket: socket.socket | None = None
+        if address:
+            with self._watched():
+                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                self._socket.setblocking(False)
 
     def ready(self) -> None:
         """Model and camera are open."""
         self._send(b"READY=1")
 
     def alive(self, now_ns: int) -> None:
-        """A fresh frame was labelled; without these systemd restarts the service after ``WatchdogSec``."""
+        """A fresh frame was labelled and a sink took it; without these systemd restarts us after ``WatchdogSec``."""
         if now_ns - self._alive_ns >= ALIVE_INTERVAL_NS:
             self._alive_ns = now_ns
             self._send(b"WATCHDOG=1")
@@ -115,5 +126,16 @@ class ServiceNotifier:
 
     def _send(self, message: bytes) -> None:
         if self._socket is not None:
-            with contextlib.suppress(OSError):  # a manager that does not listen must not stop the labels
+            with self._watched():
                 self._socket.sendto(message, self._address)
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        try:
+            yield
+        except BlockingIOError:
+            pass  # it is behind with reading; the next message comes soon
+        except OSError as error:
+            if self._is_heard:
+                log.warning("systemd cannot be told: %s (NOTIFY_SOCKET)", printable(error.strerror or reason(error)))
+            self._is_heard = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -35,14 +35,18 @@ class CameraConfig(TimeOuts):
     """One camera, with its time-outs.
 
     Attributes:
-        clock: What the camera's stamps are of: ``monotonic`` (this machine's, which V4L2 drivers use), ``wall`` (its time
-            of day), ``device`` (any clock of the device's own) or ``arrival`` (no usable stamps: the moment of reading).
+        clock: What the camera's stamps are of: ``monotonic`` (this machine's, which V4L2 drivers use), ``wall`` (its
+            time of day), ``device`` (any clock of the device's own) or ``arrival`` (no usable stamps: the moment of
+            reading).
         uri: ``v4l2:/dev/video0``, ``replay:PATH`` or ``synthetic:``; what follows a ``?`` sets the other keys
             (``v4l2:/dev/video0?pixel_format=Y16&fps=9``).
         band: What the camera sees; a model for another band is refused. None: not known, not checked.
         fps: Frame rate to ask for, or of a recording without stamps, 1/s. None: the camera's own.
         width_px: Frame width to ask for. None: the camera's own.
         height_px: Frame height to ask for.
+        threads: How many the engine may use. None: 1, or what the command line says.
+        cpus: Numbers of the cores that capture, preprocessing and engine run on. Empty: all.
+        priority: Real-time priority (``SCHED_FIFO``, 1 to 99) of the same. None: an ordinary process.
         pixel_format: V4L2 fourcc: ``GREY`` (uint8), ``Y16`` (uint16), or a colour format such as ``YUYV`` or ``MJPG``.
     """
 
@@ -52,6 +56,9 @@ class CameraConfig(TimeOuts):
     width_px: int | None = Field(None, ge=8, le=8192)
     height_px: int | None = Field(None, ge=8, le=8192)
     clock: ClockKind = "monotonic"
+    threads: int | None = Field(None, ge=1, le=256)
+    cpus: tuple[Annotated[int, Field(ge=0, le=4095)], ...] = ()
+    priority: int | None = Field(None, ge=1, le=99)
     pixel_format: str | None = Field(None, pattern=r"^[A-Za-z0-9]{3,4}$")
 
     @property
