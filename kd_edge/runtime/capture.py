@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_edge.errors import BadPictureError, KdEdgeError, printable, reason
+from kd_edge.runtime.backoff import Backoff
 from kd_edge.runtime.cameras.base import Camera, clock_of
 from kd_edge.runtime.cameras.config import TimeOuts
 from kd_edge.runtime.clock import MONOTONIC, Clock, StampMapper, duration
@@ -121,29 +122,6 @@ class Mailbox:
             return self._closed and self._frame is None
 
 
-class BackOff:
-    """Pauses between attempts that grow until what is attempted has worked for a while.
-
-    Args:
-        longest_seconds: The longest pause, and how long it must have worked for the next one to be short again.
-    """
-
-    def __init__(self, longest_seconds: float) -> None:
-        self._longest_seconds = longest_seconds
-        self._next_seconds = FIRST_PAUSE_SECONDS
-
-    def pause_seconds(self) -> float:
-        """How long to wait before the next attempt; twice as long the next time."""
-        pause = min(self._next_seconds, self._longest_seconds)
-        self._next_seconds = 2 * pause
-        return pause
-
-    def worked(self, seconds: float) -> None:
-        """It worked for so long."""
-        if seconds >= self._longest_seconds:
-            self._next_seconds = FIRST_PAUSE_SECONDS
-
-
 class Capture:
     """Runs one camera in a thread of its own.
 
@@ -174,12 +152,15 @@ class Capture:
         self._frozen = FrozenPicture(timeouts.frozen_ms * 1_000_000)
         self._cut = Cut()
         self._suspended_ns = clock.suspended_ns()
-        self._good_ns: int | None = None  # when the last good frame came, since the camera was opened
-        self._opened_ns = 0
+        self._good_ns = 0  # when the last good frame came, or the camera was opened
+        longest_seconds = timeouts.reconnect_max_ms / 1e3
+        settled_seconds = longest_seconds + timeouts.read_timeout_ms / 1e3
+        self._backoff = Backoff(clock, FIRST_PAUSE_SECONDS, longest_seconds, settled_seconds)
+        self._is_back = False
 
     def start(self) -> None:
         """Start; the camera is open already, so that its absence was reported to the caller."""
-        self._opened_ns = self._clock.now_ns()
+        self._good_ns = self._clock.now_ns()
         self._thread.start()
 
     def get(self, timeout_seconds: float) -> Captured | None:
@@ -221,14 +202,10 @@ class Capture:
         return self._stop.is_set() or self._camera.ended
 
     def _run_live(self) -> None:
-        back_off = BackOff(self._timeouts.reconnect_max_ms / 1e3)
         while not self._finished:
             why = self._read_until_fault()
-            if self._finished:
-                return
-            if self._good_ns is not None:
-                back_off.worked((self._good_ns - self._opened_ns) / 1e9)
-            self._reopen(why, back_off)
+            if not self._finished:
+                self._reopen(why)
 
     def _read_until_fault(self) -> str:
         """Hand over frames until the stop, the end, or a fault that only reopening can mend; what it was."""
@@ -248,8 +225,7 @@ class Capture:
 
     def _silent_ms(self) -> float:
         """How long there has been no good frame."""
-        since_ns = self._opened_ns if self._good_ns is None else self._good_ns
-        return (self._clock.now_ns() - since_ns) / 1e6
+        return (self._clock.now_ns() - self._good_ns) / 1e6
 
     def _read(self) -> Frame | None:
         """The camera's next frame, which has a picture."""
@@ -316,15 +292,18 @@ class Capture:
             log.warning("camera %s is back", printable(self._camera.name))
         self.trouble = None
         self._good_ns = now_ns
+        if not self._is_back:
+            self._is_back = True
+            self._backoff.came_back()
 
-    def _reopen(self, why: str, back_off: BackOff) -> None:
+    def _reopen(self, why: str) -> None:
         """Close the camera and try until it opens again, or until the stop."""
         why = printable(why)
         if self.trouble is None or self.trouble.reason is not Reason.CAMERA_LOST:  # else it never really came back
             log.warning("camera %s: %s; reopening", printable(self._camera.name), why)
         self.trouble = Cause(Reason.CAMERA_LOST, f"{why}; reopening")
         self._close()
-        while not self._stop.wait(back_off.pause_seconds()):
+        while not self._stop.wait(self._backoff.next_seconds()):
             try:
                 self._camera.open()
             except Exception as error:  # whatever a driver raises
@@ -335,7 +314,7 @@ class Capture:
             self._cut = self._cut.next(Cause(Reason.RECONNECT, "reconnect"))
             self._moments.restart()
             self._frozen.forget()
-            self._opened_ns, self._good_ns = self._clock.now_ns(), None
+            self._good_ns, self._is_back = self._clock.now_ns(), False
             return
 
     def _close(self) -> None:

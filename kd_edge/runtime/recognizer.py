@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SelfTest = Literal["raise", "accept", "off"]
 MINIMUM_VALID_NS = 250_000_000
 MAX_SOURCES = 8
-MAX_VALID_MS = 60_000.0
+MAX_VALID_MS = 3_600_000.0
 NOTHING = Cause(Reason.NONE, "")
 RESET = Cause(Reason.RESET, "reset")
 NOT_FINITE = Cause(Reason.NOT_FINITE, "the network gave no finite numbers")
@@ -125,7 +125,7 @@ class Recognizer:
             self_test: What to do when the golden clip's logits are not reproduced: ``raise``, or ``accept`` with
                 ``degraded`` labels. ``off`` leaves the test out.
             valid_ms: How long a label may be acted on after its frame's capture; by default one segment spacing (then
-                the window would miss its newest segment), 1.5 for a model with states, at least 250 ms. 1 to 60,000.
+                the window would miss its newest segment), 1.5 for a model with states, at least 250 ms. 1 ms to an hour.
             max_ahead_ms: How far a stamp may lie ahead of ``now_ns``.
             max_sources: Bound on the number of sources, at least 1.
 

@@ -39,7 +39,7 @@ class Camera(Protocol):
     """A source of frames with stamps.
 
     A camera of one's own needs no more than this. With an attribute ``timeouts`` (``TimeOuts``) it brings its own, with
-    an attribute ``clock`` (``ClockKind``) it says what it stamps with; unless it does, that is ``time.monotonic_ns``.
+    an attribute ``clock_kind`` (``ClockKind``) it says what it stamps with; unless it does, that is ``time.monotonic_ns``.
     The clock of a live camera is checked with every frame.
 
     Attributes:
@@ -109,12 +109,12 @@ def clock_of(camera: Camera) -> ClockKind:
     """What a camera says it stamps with.
 
     Raises:
-        CameraError: ``camera.clock`` is nothing known.
+        CameraError: ``camera.clock_kind`` is nothing known.
     """
-    kind: ClockKind = getattr(camera, "clock", "monotonic")
+    kind: ClockKind = getattr(camera, "clock_kind", "monotonic")
     if kind not in get_args(ClockKind):
         raise CameraError(
-            f"camera {camera.name} has clock {kind!r}", f"one of {', '.join(get_args(ClockKind))}", "correct it"
+            f"camera {camera.name} has clock_kind {kind!r}", f"one of {', '.join(get_args(ClockKind))}", "correct it"
         )
     return kind
 

@@ -33,7 +33,7 @@ class V4l2Camera:
         self.fps: float | None = config.fps
         self._device = config.target or "/dev/video0"
         self.timeouts: TimeOuts = config
-        self.clock: ClockKind = config.clock
+        self.clock_kind: ClockKind = config.clock
         self._config, self._wanted = config, wanted
         self._format = config.pixel_format or _usual_format(wanted)
         self._cv2 = import_extra("cv2", "cpu")

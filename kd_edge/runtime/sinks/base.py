@@ -11,7 +11,9 @@ from contextlib import suppress
 from typing import Protocol
 
 from kd_edge.errors import KdEdgeError, SinkError, printable, reason
+from kd_edge.runtime.backoff import Backoff
 from kd_edge.runtime.clock import MONOTONIC, Clock
+from kd_edge.runtime.scheduling import at_ease
 from kd_edge.types import Prediction
 
 log = logging.getLogger("kd_edge.runtime")
@@ -71,31 +73,6 @@ class SinkState(str, enum.Enum):
         return self.value
 
 
-class Backoff:
-    """Waits between attempts: each twice the one before, and short again only after all was well for a while.
-
-    Args:
-        clock: Says how long it was well.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._seconds = FIRST_RETRY_SECONDS
-        self._well_since_ns: int | None = None
-
-    def came_back(self) -> None:
-        """It works again from now on."""
-        self._well_since_ns = self._clock.now_ns()
-
-    def next_seconds(self) -> float:
-        """How long to wait before the next attempt."""
-        since, self._well_since_ns = self._well_since_ns, None
-        if since is not None and self._clock.now_ns() - since >= SETTLED_SECONDS * 1e9:
-            self._seconds = FIRST_RETRY_SECONDS
-        seconds, self._seconds = self._seconds, min(2 * self._seconds, LONGEST_RETRY_SECONDS)
-        return seconds
-
-
 class SinkThread:
     """A sink behind a bounded queue that drops the oldest prediction when it is full.
 
@@ -121,7 +98,7 @@ class SinkThread:
         self.dropped = self.reopened = 0
         self._lossless = lossless
         self._reopens = not lossless and getattr(sink, "reopens", True)
-        self._backoff = Backoff(clock)
+        self._backoff = Backoff(clock, FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, SETTLED_SECONDS)
         self._queue: deque[Prediction] = deque()
         self._changed = threading.Condition()
         self._open = self._closing = self._ended = False
@@ -187,6 +164,7 @@ class SinkThread:
             log.warning("sink %s does not take what is queued; it is left behind", self.name)
 
     def _run(self) -> None:
+        at_ease()
         while self._can_write() and (prediction := self._next()) is not None:
             try:
                 self.sink.write(prediction)
