@@ -84,7 +84,7 @@ def test_a_sink_that_breaks_comes_back_and_is_told_of_twice(caplog):
     assert (thread.state, thread.fault, thread.reopened) == (SinkState.WORKING, None, 1)
     thread.close()
     down, back = lines_of(caplog)
-    assert down == r"sink list: is down: no \x1b[31mlink; labels go on without it until it can be reopened"
+    assert down == r"sink list: is down: no \x1b[31mlink; labels go on without it until it is back"
     assert back.startswith("sink list: is back; ")
     assert sink.opened == 1 + 5  # two failed, two were broken by the next label, the last one held
     assert sink.closed == 1 + 5
@@ -209,7 +209,9 @@ def test_sink_that_hangs_is_left_behind_in_bounded_time(tmp_path, caplog, monkey
     os.close(writer)
     thread = SinkThread(JsonlSink(str(pipe)))
     thread.open()
-    for k in range(3):
+    thread.put(prediction(0))
+    wait_for(lambda: not thread._queue)  # the thread holds it
+    for k in (1, 2):
         thread.put(prediction(k))
     thread.close()
     assert thread._thread.is_alive()
@@ -220,6 +222,28 @@ def test_sink_that_hangs_is_left_behind_in_bounded_time(tmp_path, caplog, monkey
         thread._thread.join(0.01)
     os.close(reader)
     assert thread.dropped == 2
+
+
+def test_a_live_sink_that_hangs_is_said_to_be_down_until_it_goes_on(monkeypatch, caplog):
+    monkeypatch.setattr(sinks_base, "STUCK_SECONDS", 30.0)
+    clock, gate = HandClock(), threading.Event()
+    sink = ListSink(gate)
+    thread = SinkThread(sink, clock=clock)
+    thread.open()
+    thread.put(prediction())
+    assert sink.writing.wait(PATIENCE_SECONDS)
+    for ms in (29_999, 1):
+        assert thread.state is SinkState.WORKING
+        clock.advance(ms)
+        for k in range(QUEUE_LENGTH + 1):
+            thread.put(prediction(k))
+    assert (thread.state, thread.fault) == (SinkState.DOWN, "it took nothing for 30 s")
+    gate.set()
+    wait_for(lambda: thread.state is SinkState.WORKING)
+    thread.close()
+    assert (thread.fault, thread.reopened, sink.opened) == (None, 1, 1)
+    assert thread.dropped + len(sink.got) == 1 + 2 * (QUEUE_LENGTH + 1)
+    assert len(lines_of(caplog)) == 2
 
 
 def test_a_lossless_sink_gets_every_label_of_a_recording():
@@ -344,7 +368,7 @@ def test_a_named_pipe_is_written_as_soon_as_somebody_reads(tmp_path):
     os.mkfifo(pipe)
     thread = SinkThread(open_sink(f"jsonl:{pipe}"))
     thread.open()
-    assert (thread.state, thread.fault) == (SinkState.DOWN, "No such device or address")
+    assert (thread.state, thread.fault) == (SinkState.DOWN, "nobody reads the pipe")
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     put_until(thread, lambda: thread.state is SinkState.WORKING)
     os.close(reader)

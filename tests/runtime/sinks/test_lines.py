@@ -17,7 +17,7 @@ from tests.runtime.conftest import HandClock
 
 @contextlib.contextmanager
 def opened(*arguments: object) -> Iterator[LineFile]:
-    file = LineFile(*arguments)  # type: ignore[arg-type]
+    file = LineFile(*arguments)
     file.open()
     try:
         yield file
