@@ -173,14 +173,17 @@ class SinkThread:
 
     def close(self) -> None:
         """Write what is queued and close: a live sink within bounded time, a lossless one as long as it goes on."""
+        if self._thread.ident is None:  # it was never open
+            return
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-            if self._thread.ident is None or self._has_ended():
-                return
-            is_news = self._lossless and self._note(_stuck(), SinkState.DEAD)
+            has_ended = self._has_ended()
+            is_news = not has_ended and self._lossless and self._note(_stuck(), SinkState.DEAD)
             self._drop_queued()
-        if is_news:
+        if has_ended:
+            self._thread.join()
+        elif is_news:
             self._tell()
         elif not self._lossless:
             log.warning("sink %s does not take what is queued; it is left behind", self.name)
@@ -254,8 +257,8 @@ class SinkThread:
         return self._reopens and not self._closing
 
     def _note(self, fault: str, state: SinkState) -> bool:
-        """Keep what is wrong and drop what is queued; whether nothing was wrong before. The lock is held."""
-        is_news = self.state is SinkState.WORKING
+        """Keep what is wrong and drop what is queued; whether the state is another than before. The lock is held."""
+        is_news = self.state is not state and self.state is not SinkState.DEAD
         if self.state is not SinkState.DEAD:
             self.state, self.fault = state, fault
         self._drop_queued()
