@@ -7,8 +7,13 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
 
 from kd_edge.errors import printable, reason
+from kd_edge.runtime.clock import duration
+from kd_edge.types import LabelState, Prediction, Reason
 
 log = logging.getLogger("kd_edge.runtime")
 
@@ -17,16 +22,56 @@ ALIVE_INTERVAL_NS = 500_000_000
 
 
 class Watchdog:
-    """Decides when a ``stale`` prediction is due: once per interval without a fresh frame. Has no clock of its own.
+    """Decides when labels are ``stale``: as soon as none is valid any more. Has no clock of its own.
+
+    Whoever pushes frames himself asks ``current`` in every turn of his loop, with a new prediction or without one.
 
     Args:
-        valid_ns: How long a frame's label is valid, and the interval of repeated stale predictions.
+        valid_ns: How long a frame's label is valid, and the interval of repeated stale predictions
+            (``Recognizer.valid_ns``).
         now_ns: The start.
+        source: Name of the camera.
     """
 
-    def __init__(self, valid_ns: int, now_ns: int) -> None:
+    def __init__(self, valid_ns: int, now_ns: int, source: str = "camera") -> None:
         self._valid_ns = valid_ns
         self._due_ns = now_ns + valid_ns
+        self._newest = Prediction(
+            source=source,
+            probabilities=np.zeros(0, dtype=np.float32),
+            state=LabelState.STALE,
+            frame_id=-1,
+            captured_ns=now_ns,
+            emitted_ns=now_ns,
+            valid_until_ns=now_ns,
+            reason=Reason.NO_FRAME,
+            detail="no frame yet",
+        )
+
+    def current(self, prediction: Prediction | None, now_ns: int) -> Prediction:
+        """What holds now: the newest prediction while it is valid, else one that is ``stale`` and has no label.
+
+        Args:
+            prediction: What a push gave just now; None when it gave none, or when no frame came.
+            now_ns: This moment.
+        """
+        if prediction is not None:
+            self._newest = prediction
+        newest = self._newest
+        if newest.state is LabelState.STALE or not newest.is_stale(now_ns):
+            return newest
+        return replace(
+            newest,
+            label=None,
+            index=-1,
+            confidence=0.0,
+            probabilities=np.zeros_like(newest.probabilities),
+            state=LabelState.STALE,
+            emitted_ns=now_ns,
+            valid_until_ns=now_ns,
+            reason=Reason.NO_FRAME,
+            detail=f"no fresh frame for {duration(now_ns - newest.captured_ns)}",
+        )
 
     def fresh(self, captured_ns: int) -> None:
         """A fresh frame was captured at ``captured_ns``."""
