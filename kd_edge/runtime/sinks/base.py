@@ -20,8 +20,8 @@ log = logging.getLogger("kd_edge.runtime")
 
 QUEUE_LENGTH = 64
 STUCK_SECONDS = 30.0
-"""A sink of a recording that takes nothing for so long is broken: a memory card that erases or a network drive that
-reconnects stalls for seconds, and giving up costs the rest of the recording while waiting costs nobody anything."""
+"""A sink that takes nothing for so long is broken: a memory card that erases or a network drive that reconnects stalls
+for seconds; giving up costs the rest of a recording, while waiting costs nobody anything."""
 DRAIN_SECONDS = 1.0
 """How long closing waits for a live sink to write what is queued."""
 FIRST_RETRY_SECONDS = 0.1
@@ -65,7 +65,7 @@ class SinkState(str, enum.Enum):
     WORKING = "working"
     """It takes labels."""
     DOWN = "down"
-    """It is broken and opened again with back-off; its labels are dropped meanwhile."""
+    """It is broken and opened again with back-off, or it hangs; its labels are dropped meanwhile."""
     DEAD = "dead"
     """It cannot come back: standard output that nobody reads, or a recording's sink that has lost a label."""
 
@@ -80,7 +80,7 @@ class SinkThread:
         sink: What to write to.
         lossless: Wait for room instead of dropping, and stop at the first fault: for recordings, where every label
             counts and no robot waits.
-        clock: Says how long a sink that came back has worked.
+        clock: Says how long a sink has worked or hung.
 
     Attributes:
         name: The sink's, as it can be printed.
@@ -98,11 +98,12 @@ class SinkThread:
         self.dropped = self.reopened = 0
         self._lossless = lossless
         self._reopens = not lossless and getattr(sink, "reopens", True)
+        self._clock = clock
         self._backoff = Backoff(clock, FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, SETTLED_SECONDS)
         self._queue: deque[Prediction] = deque()
         self._changed = threading.Condition()
         self._open = self._closing = self._ended = False
-        self._written = 0
+        self._written, self._moved_ns = 0, clock.now_ns()
         self._thread = threading.Thread(target=self._run, name=f"kd-edge sink {self.name}", daemon=True)
 
     def open(self) -> None:
@@ -129,8 +130,7 @@ class SinkThread:
     def put(self, prediction: Prediction) -> None:
         """Queue a prediction; never waits for the sink, unless it is lossless."""
         with self._changed:
-            is_stuck = self._lossless and not self._changed.wait_for(self._has_room, STUCK_SECONDS)
-            is_news = is_stuck and self._note(_stuck(), SinkState.DEAD)
+            is_news = self._is_stuck() and self._note(_stuck(), SinkState.DEAD if self._lossless else SinkState.DOWN)
             self._take(prediction)
             self._changed.notify_all()
         if is_news:
@@ -151,14 +151,17 @@ class SinkThread:
 
     def close(self) -> None:
         """Write what is queued and close: a live sink within bounded time, a lossless one as long as it goes on."""
+        if self._thread.ident is None:  # it was never open
+            return
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-            if self._thread.ident is None or self._has_ended():
-                return
-            is_news = self._lossless and self._note(_stuck(), SinkState.DEAD)
+            has_ended = self._has_ended()
+            is_news = not has_ended and self._lossless and self._note(_stuck(), SinkState.DEAD)
             self._drop_queued()
-        if is_news:
+        if has_ended:
+            self._thread.join()
+        elif is_news:
             self._tell()
         elif not self._lossless:
             log.warning("sink %s does not take what is queued; it is left behind", self.name)
@@ -201,6 +204,7 @@ class SinkThread:
     def _next(self) -> Prediction | None:
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closing or self.state is SinkState.DEAD)
+            self._moved_ns = self._clock.now_ns()
             prediction = self._queue.popleft() if self._queue else None
             self._changed.notify_all()
             return prediction
@@ -232,8 +236,8 @@ class SinkThread:
         return self._reopens and not self._closing
 
     def _note(self, fault: str, state: SinkState) -> bool:
-        """Keep what is wrong and drop what is queued; whether nothing was wrong before. The lock is held."""
-        is_news = self.state is SinkState.WORKING
+        """Keep what is wrong and drop what is queued; whether the state is another than before. The lock is held."""
+        is_news = self.state is not state and self.state is not SinkState.DEAD
         if self.state is not SinkState.DEAD:
             self.state, self.fault = state, fault
         self._drop_queued()
@@ -244,7 +248,7 @@ class SinkThread:
         if self.state is SinkState.DEAD:
             log.warning("sink %s stopped: %s", self.name, self.fault)
         else:
-            log.warning("sink %s is down: %s; labels go on without it until it can be reopened", self.name, self.fault)
+            log.warning("sink %s is down: %s; labels go on without it until it is back", self.name, self.fault)
 
     def _take(self, prediction: Prediction) -> None:
         """Queue a prediction, or drop the one that has no room; the lock is held."""
@@ -259,6 +263,12 @@ class SinkThread:
     def _drop_queued(self) -> None:
         self.dropped += len(self._queue)
         self._queue.clear()
+
+    def _is_stuck(self) -> bool:
+        """Whether a full queue has not moved for too long; for a lossless sink this waits. The lock is held."""
+        if self._lossless:
+            return not self._changed.wait_for(self._has_room, STUCK_SECONDS)
+        return not self._has_room() and self._clock.now_ns() - self._moved_ns >= STUCK_SECONDS * 1e9
 
     def _has_room(self) -> bool:
         return len(self._queue) < QUEUE_LENGTH or self.state is SinkState.DEAD

@@ -46,8 +46,10 @@ class JsonlSink:
             self._file.open()
         except (OSError, ValueError) as error:
             code = getattr(error, "errno", None)
-            if code in _FULL or (code == errno.ENXIO and _is_pipe(self._path)):
+            if code in _FULL:
                 raise
+            if code == errno.ENXIO and _is_pipe(self._path):
+                raise OSError(errno.ENXIO, "nobody reads the pipe") from error
             raise _refusal(self.name, error) from error
 
     def write(self, prediction: Prediction) -> None:

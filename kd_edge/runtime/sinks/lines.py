@@ -92,14 +92,14 @@ class LineFile:
 
     def _make_room(self, size: int) -> None:
         """Begin a new file where the old one was moved away, or is full."""
-        now_ns, is_full = self._clock.now_ns(), self._is_full(size)
-        if now_ns < self._check_ns and not is_full:
+        now_ns = self._clock.now_ns()
+        if now_ns < self._check_ns and not self._is_full(size):
             return
         self._check_ns = now_ns + CHECK_NS
         if self._is_moved():
             self.close()
             self.open()
-        elif is_full:
+        elif self._is_full(size):
             self._turn_over()
 
     def _turn_over(self) -> None:
