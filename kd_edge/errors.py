@@ -53,6 +53,14 @@ class CameraError(KdEdgeError):
     """A camera is not there, does not answer, or delivers something else than the model needs."""
 
 
+class BadPictureError(CameraError):
+    """One picture cannot be decoded; the camera goes on."""
+
+
+class SinkError(KdEdgeError):
+    """A sink cannot be opened, or one that must take every label of a recording has broken."""
+
+
 class TrainingError(KdEdgeError):
     """Training cannot start or go on; the last good state is kept."""
 

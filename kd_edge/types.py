@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,88 @@ class LabelState(str, enum.Enum):
 
     def __str__(self) -> str:
         return self.value
+
+
+class Reason(str, enum.Enum):
+    """Why a label is not ``ok``: a code for programs; ``Prediction.detail`` says it to people. See docs/faults.md."""
+
+    NONE = ""
+    """Nothing is wrong."""
+    START = "start"
+    """The window is filling for the first time."""
+    RESET = "reset"
+    """The program emptied the window."""
+    RECONNECT = "reconnect"
+    """The camera was reopened."""
+    GAP = "gap"
+    """No frame came for longer than a window may miss."""
+    SIZE_CHANGE = "size_change"
+    """Frames have another size than before."""
+    SUSPENDED = "suspended"
+    """The machine slept."""
+    CLOCK_AHEAD = "clock_ahead"
+    """A stamp lies ahead of now: the camera's clock is not the one that was declared."""
+    CLOCK_BEHIND = "clock_behind"
+    """A stamp lies far behind now: as above."""
+    CLOCK_JUMP = "clock_jump"
+    """The camera's clock stepped or wrapped."""
+    CLOCK_INVALID = "clock_invalid"
+    """A stamp is no moment in time."""
+    NO_FRAME = "no_frame"
+    """No fresh frame came in time."""
+    CAMERA_LOST = "camera_lost"
+    """The camera is gone and is being reopened."""
+    BAD_PICTURE = "bad_picture"
+    """Pictures cannot be decoded."""
+    FROZEN = "frozen"
+    """The camera repeats one picture."""
+    LATE = "late"
+    """The label was made after it had run out: an old frame, or a machine that stood still."""
+    OVERLOAD = "overload"
+    """The engine is too slow for the camera."""
+    SLOW_RATE = "slow_rate"
+    """Frames come too seldom for the model's window."""
+    SPARSE = "sparse"
+    """Some frames of this window lie too far apart."""
+    DARK = "dark"
+    """The picture is too dark, or the lens is covered."""
+    SATURATED = "saturated"
+    """Too much of the picture is at the sensor's limit."""
+    FLAT = "flat"
+    """The picture has no contrast."""
+    STATIC = "static"
+    """The picture has not even noise."""
+    BLURRED = "blurred"
+    """The picture has no fine structure."""
+    NOISE = "noise"
+    """The picture is mostly noise."""
+    UNFAMILIAR = "unfamiliar"
+    """What the network sees is far from everything it was trained on."""
+    LOW_CONFIDENCE = "low_confidence"
+    """No class is probable enough."""
+    ENGINE_FAILED = "engine_failed"
+    """The engine could not run the model on this frame."""
+    NOT_FINITE = "not_finite"
+    """The network gave no numbers."""
+    FALLBACK = "fallback"
+    """The model runs on another engine or provider than was asked for."""
+    SELF_TEST = "self_test"
+    """The self-test failed and the user accepted that."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Cause(NamedTuple):
+    """A reason with its words.
+
+    Attributes:
+        reason: For programs.
+        detail: For people, with figures.
+    """
+
+    reason: Reason
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +170,8 @@ class Prediction:
         captured_ns: Moment of capture of that frame.
         emitted_ns: Moment the prediction was made; None from a bare ``push`` without ``now_ns``.
         valid_until_ns: A robot must not act on the label after this moment.
-        reason: Why the state is not ``ok``; an empty string otherwise.
+        reason: Why the state is not ``ok``, as a code; ``Reason.NONE``, which is false, otherwise.
+        detail: The same in words, with figures; empty when there is no reason.
         truth: The action really performed, where the camera knows it.
     """
 
@@ -101,7 +185,8 @@ class Prediction:
     captured_ns: int
     emitted_ns: int | None
     valid_until_ns: int
-    reason: str = ""
+    reason: Reason = Reason.NONE
+    detail: str = ""
     truth: str | None = None
 
     def is_stale(self, now_ns: int) -> bool:
@@ -109,18 +194,31 @@ class Prediction:
         return self.state is LabelState.STALE or now_ns > self.valid_until_ns
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; probabilities rounded to 6 digits."""
+        """Plain values for JSON, probabilities rounded to 6 digits.
+
+        What JSON has no word for is replaced: a number that is not finite by None, half a surrogate pair (a byte of a
+        file name that is no UTF-8) by a question mark.
+        """
         return {
-            "source": self.source,
-            "label": self.label,
-            "index": self.index,
-            "confidence": round(self.confidence, 6),
+            "source": _well_formed(self.source),
+            "label": _well_formed(self.label),
+            "index": int(self.index),
+            "confidence": _finite(self.confidence),
             "state": self.state.value,
-            "reason": self.reason,
-            "frame_id": self.frame_id,
-            "captured_ns": self.captured_ns,
-            "emitted_ns": self.emitted_ns,
-            "valid_until_ns": self.valid_until_ns,
-            "truth": self.truth,
-            "probabilities": [round(float(p), 6) for p in self.probabilities],
+            "reason": self.reason.value,
+            "detail": _well_formed(self.detail),
+            "frame_id": int(self.frame_id),
+            "captured_ns": int(self.captured_ns),
+            "emitted_ns": None if self.emitted_ns is None else int(self.emitted_ns),
+            "valid_until_ns": int(self.valid_until_ns),
+            "truth": _well_formed(self.truth),
+            "probabilities": [_finite(p) for p in self.probabilities],
         }
+
+
+def _finite(value: float) -> float | None:
+    return round(float(value), 6) if math.isfinite(value) else None
+
+
+def _well_formed(text: str | None) -> str | None:
+    return None if text is None else text.encode("utf-8", "replace").decode("utf-8")

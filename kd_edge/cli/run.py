@@ -75,7 +75,7 @@ def run(
     import time
 
     from kd_edge.artifact import default_model
-    from kd_edge.runtime.stream import interrupt_on_sigterm, stream
+    from kd_edge.runtime.stream import interrupt_on_termination, stream
     from kd_edge.runtime.tally import Tally
 
     if provider not in ("cpu", "cuda"):
@@ -96,7 +96,7 @@ def run(
     counts = Tally()
     start = time.monotonic()
     try:
-        with interrupt_on_sigterm(), labels:
+        with interrupt_on_termination(), labels:
             for prediction in labels:
                 counts.add(prediction)
                 if duration is not None and time.monotonic() - start > duration:

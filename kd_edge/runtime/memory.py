@@ -9,14 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_edge.sampling import gather, nearest
-from kd_edge.types import Float32, Int64
+from kd_edge.types import Cause, Float32, Int64, Reason
 
 FEATURES_PER_SPACING = 32
 """Features kept per segment spacing; faster cameras are thinned to this."""
 PLANES_PER_HISTORY = 16
 """Planes kept per motion history; faster cameras are thinned to this."""
-GAP = "gap"
-"""Cause of a window that is not full because no frame came for too long."""
+START = Cause(Reason.START, "start")
+"""Of a window that has never been full."""
+GAP = Cause(Reason.GAP, "gap")
+"""Of a window that is not full because no frame came for too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +114,9 @@ class FeatureRing:
         self._segments, self._spacing_ns = segments, spacing_ns
         separation_ns = max(1, spacing_ns // FEATURES_PER_SPACING)
         self._ring = StampedRing(segments * spacing_ns, separation_ns, (feature_size,))
-        self.clear("start")
+        self.clear(START)
 
-    def clear(self, cause: str) -> None:
+    def clear(self, cause: Cause) -> None:
         """Forget everything, and remember why."""
         self._ring.clear()
         self.cause = cause

@@ -24,7 +24,7 @@ async def watch(model: str, camera: str) -> None:
     async for prediction in labels_of(model, camera):
         if (prediction.state, prediction.label) != shown:
             shown = (prediction.state, prediction.label)
-            print(prediction.state, prediction.label or prediction.reason, f"{prediction.confidence:.0%}", flush=True)
+            print(prediction.state, prediction.label or prediction.detail, f"{prediction.confidence:.0%}", flush=True)
 
 
 async def heartbeat() -> None:

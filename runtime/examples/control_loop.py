@@ -37,7 +37,7 @@ def main() -> None:
             halt = not valid or prediction.label in STOP_FOR
             if halt != halted:
                 halted = halt
-                why = prediction.label or prediction.reason or prediction.state
+                why = prediction.label or prediction.detail or prediction.state
                 print("halt" if halt else "drive", f"({why}, {prediction.confidence:.0%})", flush=True)
     finally:
         camera.close()

@@ -121,7 +121,7 @@ def test_first_label_of_a_live_stream_is_the_clip_models(tmp_path: Path) -> None
     stepped = []
     for k in range(60):
         prediction = recognizer.push(frames[k], int(stamps_ns[k]))
-        if prediction is not None and "motion" not in prediction.reason:
+        if prediction is not None and "motion" not in prediction.detail:
             stepped.append(k)
             if prediction.index >= 0:
                 break

@@ -10,7 +10,7 @@ import pytest
 from kd_edge.errors import CameraError, DataError
 from kd_edge.runtime.cameras import TimeOuts
 from kd_edge.runtime.capture import Capture, Captured, Cut, FrozenPicture, Mailbox
-from kd_edge.types import Frame
+from kd_edge.types import Cause, Frame, Reason
 
 from .conftest import PATIENCE_SECONDS, HandClock, wait_for
 
@@ -118,11 +118,11 @@ def test_live_camera_is_reopened(end):
     capture = started(camera)
     try:
         first = capture.get(PATIENCE_SECONDS)
-        assert (first.frame.frame_id, first.cut) == (0, Cut(0, "start"))
+        assert (first.frame.frame_id, first.cut) == (0, Cut())
         fetched.set()
         wait_for(lambda: capture.counters.reconnects == 1)
         second = capture.get(PATIENCE_SECONDS)
-        assert (second.frame.frame_id, second.cut) == (1, Cut(1, "reconnect"))
+        assert (second.frame.frame_id, second.cut) == (1, Cut(1, Cause(Reason.RECONNECT, "reconnect")))
         assert camera.opened >= 4
         assert not capture.ended
     finally:
@@ -229,14 +229,14 @@ def test_frozen_frames_are_not_handed_over_and_begin_another_window_afterwards()
     try:
         wait_for(lambda: capture.counters.frozen == 25)  # frames 15 to 39: frozen for more than 100 ms
         before = capture.get(0)
-        assert (before.frame.frame_id, before.cut) == (14, Cut(0, "start"))
+        assert (before.frame.frame_id, before.cut) == (14, Cut())
         assert capture.get(0) is None
         go_on.set()
         wait_for(lambda: capture.counters.captured == 42)
         after = capture.get(PATIENCE_SECONDS)
         assert after.frame.frame_id in (40, 41)
         assert after.cut.number > 0
-        assert after.cut.cause == "frozen picture"
+        assert after.cut.cause.detail == "frozen picture"
         assert capture.counters.frozen == 25
     finally:
         capture.stop()

@@ -6,10 +6,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kd_edge.runtime.memory import FEATURES_PER_SPACING, FeatureRing, MotionHistory, StampedRing
+from kd_edge.runtime.memory import FEATURES_PER_SPACING, GAP, FeatureRing, MotionHistory, StampedRing
 from kd_edge.sampling import gather
+from kd_edge.types import Cause, Reason
 
 MS = 1_000_000
+RECONNECT = Cause(Reason.RECONNECT, "reconnect")
 
 
 def test_stamped_ring_keeps_the_newest_rows_in_order():
@@ -150,19 +152,19 @@ def test_a_stack_of_the_frame_alone_is_never_too_short():
 
 def test_a_window_of_one_segment_is_always_full():
     ring = FeatureRing(segments=1, spacing_ns=100, feature_size=1)
-    ring.clear("reconnect")
+    ring.clear(RECONNECT)
     assert ring.gather(0, np.zeros((0, 1), np.float32)) == 0
-    assert ring.cause == "gap"
+    assert ring.cause is GAP
 
 
 def test_the_window_says_why_it_is_not_full():
     ring = FeatureRing(segments=2, spacing_ns=100, feature_size=1)
     feature, out = np.zeros(1, np.float32), np.zeros((1, 1), np.float32)
-    causes = [ring.cause]
-    for stamp, cut in ((0, ""), (100, ""), (400, ""), (450, "reconnect"), (500, ""), (600, "")):
-        if cut:
+    causes = [ring.cause.detail]
+    for stamp, cut in ((0, None), (100, None), (400, None), (450, RECONNECT), (500, None), (600, None)):
+        if cut is not None:
             ring.clear(cut)
         full = ring.gather(stamp, out) is not None
         ring.append(stamp, feature)
-        causes.append(f"{full} {ring.cause}")
+        causes.append(f"{full} {ring.cause.detail}")
     assert causes == ["start", "False start", "True gap", "False gap", "False reconnect", "True gap", "True gap"]

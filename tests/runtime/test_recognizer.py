@@ -22,7 +22,7 @@ from kd_edge.preprocess import (
 )
 from kd_edge.runtime import Recognizer
 from kd_edge.sampling import motion_indices
-from kd_edge.types import LabelState
+from kd_edge.types import Cause, LabelState, Reason
 
 MS = 1_000_000
 MOTION = Preprocess(resize_px=16, input_px=16, motion_offsets_ms=(0, 20, 40))
@@ -113,7 +113,7 @@ def test_warming_until_the_window_is_full_and_after_a_gap(make_model, noise):
     assert states(recognizer, frames, [700, 800, 900, 1000]) == ["warming"] * 3 + ["ok"]
     warming = recognizer.push(next(frames), 1300 * MS)
     assert (warming.label, warming.index, warming.confidence) == (None, -1, 0.0)
-    assert warming.reason == "gap: window of 0.4 s not full"
+    assert warming.detail == "gap: window of 0.4 s not full"
     assert warming.probabilities.tolist() == [0, 0, 0]
 
 
@@ -137,7 +137,7 @@ def test_unknown_below_the_fitted_threshold(make_model, noise):
     assert prediction.state is LabelState.UNKNOWN
     assert prediction.label is None
     assert prediction.index >= 0
-    assert prediction.reason == f"confidence {prediction.confidence:.2f} below 1.00"
+    assert prediction.detail == f"confidence {prediction.confidence:.2f} below 1.00"
 
 
 def test_degraded_when_frames_lie_far_from_their_segments(make_model, noise):
@@ -161,7 +161,7 @@ def test_motion_history_warms_up_first(make_model, noise):
     recognizer = Recognizer.load(make_model(preprocess=MOTION)[0])
     first = recognizer.push(noise(1)[0], 0)
     assert first.state is LabelState.WARMING
-    assert first.reason == "start: motion history not full"
+    assert first.detail == "start: motion history not full"
 
 
 def test_size_change_resets_that_source_only(make_model, noise):
@@ -172,7 +172,7 @@ def test_size_change_resets_that_source_only(make_model, noise):
         recognizer.push(small[k], k * 100 * MS, "b")
     changed = recognizer.push(large[4], 400 * MS, "a")
     assert changed.state is LabelState.WARMING
-    assert changed.reason == "frame size changed from 32x24 to 64x48: window of 0.4 s not full"
+    assert changed.detail == "frame size changed from 32x24 to 64x48: window of 0.4 s not full"
     assert recognizer.push(small[4], 400 * MS, "b").state is LabelState.OK
     assert states(recognizer, large[5:], [500, 600, 700], source="a") == ["warming", "warming", "ok"]
 
@@ -181,9 +181,9 @@ def test_reset_and_forget(make_model, noise):
     recognizer = Recognizer.load(make_model()[0])
     frames = noise(12)
     states(recognizer, frames, [0, 100, 200, 300])
-    recognizer.reset(cause="reconnect")
+    recognizer.reset(cause=Cause(Reason.RECONNECT, "reconnect"))
     prediction = recognizer.push(frames[0], 400 * MS)
-    assert prediction.reason == "reconnect: window of 0.4 s not full"
+    assert prediction.detail == "reconnect: window of 0.4 s not full"
     assert recognizer.push(frames[0], 100 * MS) is None  # stamps still increase
     recognizer.forget("camera")
     assert recognizer.push(frames[0], 100 * MS).frame_id == 0
@@ -242,10 +242,10 @@ def test_push_many_equals_single_pushes(make_model, noise, kind):
     for k in range(80):
         now = {"a": k * 20, "b": k * 20 + 3 if k > 7 else 5, "c": k // 2 * 40 if k > 20 else -1}
         batch = {s: (frames[(k + 3 * i) % 90], t * MS) for i, (s, t) in enumerate(now.items()) if t >= 0}
-        together = many.push_many(batch, now_ns=k)
+        together = many.push_many(batch, now_ns=(k * 20 + 5) * MS)
         assert together.keys() == batch.keys()
         for source, (frame, stamp) in batch.items():
-            alone = single.push(frame, stamp, source, now_ns=k)
+            alone = single.push(frame, stamp, source, now_ns=(k * 20 + 5) * MS)
             both = together[source]
             assert (alone is None) == (both is None)
             if alone is not None:
@@ -310,7 +310,7 @@ def test_failed_self_test_raises_or_degrades(make_model, noise):
         prediction = recognizer.push(frame, k * 100 * MS)
     assert prediction.state is LabelState.DEGRADED
     assert prediction.label is not None
-    assert prediction.reason.startswith("self-test failed: logits differ")
+    assert prediction.detail.startswith("self-test failed: logits differ")
     assert Recognizer.load(path, self_test="off").self_test_error is None
 
 
@@ -331,7 +331,7 @@ def test_fallback_engine_degrades_labels(make_model, noise):
     for k, frame in enumerate(noise(4)):
         prediction = recognizer.push(frame, k * 100 * MS)
     assert prediction.state is LabelState.DEGRADED
-    assert prediction.reason == recognizer.engine.fallback_reason
+    assert prediction.detail == recognizer.engine.fallback_reason
 
 
 def test_closed_with_its_block_or_when_loading_fails(make_model, noise, monkeypatch):
@@ -370,7 +370,7 @@ def test_thousands_of_frames(make_model, noise):
 
 
 def test_stale_prediction(make_model):
-    prediction = Recognizer.load(make_model()[0]).stale("ir0", 3, 100, 900, "no fresh frame")
+    prediction = Recognizer.load(make_model()[0]).stale("ir0", 3, 100, 900, Cause(Reason.NO_FRAME, "no fresh frame"))
     assert prediction.state is LabelState.STALE
     assert prediction.label is None
     assert prediction.is_stale(0)

@@ -20,7 +20,7 @@ from kd_edge.preprocess import Preprocess
 from kd_edge.runtime import Recognizer
 from kd_edge.runtime.recurrence import Recurrence
 from kd_edge.runtime.source import SourceState
-from kd_edge.types import LabelState
+from kd_edge.types import Cause, LabelState, Reason
 
 from .conftest import tiny_manifest
 
@@ -165,7 +165,7 @@ def test_a_gap_zeroes_the_states_and_empties_the_window(tmp_path, noise):
     ] * 2
     after = pushed(recognizer, frames[4:], 750 + 376 + np.arange(4) * 250)  # 1.5 spacings are 375 ms
     assert [p.state.value for p in after.values()] == ["warming"] * 2 + ["ok"] * 2
-    assert after[0].reason == "gap: window of 0.75 s not full"
+    assert after[0].detail == "gap: window of 0.75 s not full"
     np.testing.assert_allclose(recognizer._binding(1).logits[0], step.logits(frames[4:]), rtol=1e-5, atol=1e-5)
 
 
@@ -183,10 +183,10 @@ def test_reset_and_size_change_start_from_zero_states(tmp_path, noise):
     recognizer = Recognizer.load(path)
     frames = noise(12, (16, 16))
     pushed(recognizer, frames[:4], np.arange(4) * 250)
-    recognizer.reset(cause="reconnect")
+    recognizer.reset(cause=Cause(Reason.RECONNECT, "reconnect"))
     after = pushed(recognizer, frames[4:7], 800 + np.arange(3) * 250)  # at once: the grid starts anew
     assert list(after) == [0, 1, 2]
-    assert after[0].reason == "reconnect: window of 0.75 s not full"
+    assert after[0].detail == "reconnect: window of 0.75 s not full"
     np.testing.assert_allclose(recognizer._binding(1).logits[0], step.logits(frames[4:7]), rtol=1e-5, atol=1e-5)
     larger = frames[7:10].repeat(2, axis=1).repeat(2, axis=2)  # resizing it gives back the small ones
     pushed(recognizer, larger, 1400 + np.arange(3) * 250)
@@ -212,11 +212,11 @@ def test_push_many_steps_those_that_are_due_together(tmp_path, noise):
     for k in range(120):
         now = {"a": k * 25, "b": k * 25 + 60 if k > 3 else -1, "c": k // 2 * 50 + 7 if k > 20 else -1}
         batch = {s: (frames[(k + 7 * i) % 90], t * MS) for i, (s, t) in enumerate(now.items()) if t >= 0}
-        together = many.push_many(batch, now_ns=k)
+        together = many.push_many(batch, now_ns=(k * 25 + 60) * MS)
         assert together.keys() == batch.keys()
         sizes.add(sum(p is not None for p in together.values()))
         for source, (frame, stamp) in batch.items():
-            alone, both = single.push(frame, stamp, source, now_ns=k), together[source]
+            alone, both = single.push(frame, stamp, source, now_ns=(k * 25 + 60) * MS), together[source]
             assert (alone is None) == (both is None)
             if alone is not None and both is not None:
                 assert (alone.state, alone.index, alone.reason) == (both.state, both.index, both.reason)

@@ -131,14 +131,14 @@ def test_stale_labels_while_the_camera_is_silent(by_hand):
         assert [p.frame_id for p in fresh] == list(range(60))
         assert {p.state for p in fresh[28:]} == {LabelState.OK}
         stale = [hand.silence(100), hand.silence(100), hand.silence(150)]
-        assert [p.reason for p in stale] == [f"no fresh frame for {ms} ms" for ms in (100, 200, 350)]
+        assert [p.detail for p in stale] == [f"no fresh frame for {ms} ms" for ms in (100, 200, 350)]
         assert {(p.state, p.label, p.frame_id, p.captured_ns) for p in stale} == {
             (LabelState.STALE, None, 59, fresh[-1].captured_ns)
         }
         assert [p.emitted_ns - fresh[-1].captured_ns for p in stale] == [100 * MS, 200 * MS, 350 * MS]
         back = hand.frame(50)
         assert (back.state, back.frame_id) == (LabelState.WARMING, 60)
-        assert back.reason == "gap: window of 0.4 s not full"
+        assert back.detail == "gap: window of 0.4 s not full"
         statistics = hand.labels.statistics
     assert not hand.camera.open_now
     # the oldest segment, 300 ms back, has a frame within 50 ms from frame 25 on, within 25 ms from frame 28 on
@@ -152,7 +152,7 @@ def test_frames_whose_stamps_stand_still_are_not_fresh(by_hand):
         for k in range(5):
             hand.give(30, age_ms=30 * (k + 1))
         stale = next(hand.labels)
-    assert (stale.state, stale.reason) == (LabelState.STALE, "no fresh frame for 150 ms")
+    assert (stale.state, stale.detail) == (LabelState.STALE, "no fresh frame for 150 ms")
     assert hand.labels.statistics.pushed == 1
 
 
@@ -160,10 +160,10 @@ def test_a_label_that_comes_too_late_is_stale(by_hand):
     with by_hand(valid_ms=100) as hand:
         predictions = [hand.frame(10, age_ms=200) for _ in range(9)]
         silent = hand.silence(10)  # a frame as old as that does not count as a fresh one
-    assert {(p.state, p.label, p.reason) for p in predictions} == {
+    assert {(p.state, p.label, p.detail) for p in predictions} == {
         (LabelState.STALE, None, "labelled 200 ms after its capture")
     }
-    assert (silent.state, silent.reason) == (LabelState.STALE, "no fresh frame for 210 ms")
+    assert (silent.state, silent.detail) == (LabelState.STALE, "no fresh frame for 210 ms")
 
 
 @pytest.mark.parametrize(("brought", "seconds"), [(None, 1.0), (TimeOuts(read_timeout_ms=50), 0.05)])
@@ -241,16 +241,16 @@ def test_size_change_in_the_middle_is_survived(make_model, tmp_path, noise):
     with stream(model=model, camera=f"replay:{tmp_path}") as labels:
         predictions = list(labels)
     assert predictions[19].state is LabelState.OK
-    assert predictions[20].reason.startswith("frame size changed from 32x24 to 40x48")
+    assert predictions[20].detail.startswith("frame size changed from 32x24 to 40x48")
     assert predictions[-1].state is LabelState.OK
 
 
 RUN = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
-from kd_edge.runtime.stream import interrupt_on_sigterm, stream
+from kd_edge.runtime.stream import interrupt_on_termination, stream
 try:
-    with interrupt_on_sigterm(), stream(
+    with interrupt_on_termination(), stream(
         model=sys.argv[1], camera="synthetic:?height_px=48&width_px=64", sinks=["jsonl:" + sys.argv[2]], notify=True,
         valid_ms=600_000,
     ) as labels:
