@@ -145,7 +145,7 @@ def test_values_of_all_kinds_where_others_belong(folder: Path) -> None:
         f'name = 1979-05-27\nfolder = "{"x" * 50_000}\\u0000"\nsizes = [[nan, 1], [true, inf]]\n'
         "student = {epochs = 9223372036854775807, window = []}\nlosses = {a.b = 1}\n" + f'"{"k" * 50_000}" = 1\n'
     )
-    with pytest.raises(ConfigError, match="bad.toml has") as caught:
+    with pytest.raises(ConfigError, match=r"bad\.toml has") as caught:
         recipes.load("train", "bad", Recipe)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 2000

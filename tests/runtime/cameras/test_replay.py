@@ -180,13 +180,15 @@ def test_absent_recording_suggests_the_closest(video):
 def read_until_it_breaks(camera):
     """The frames that were handed over, and the error that came after them."""
     frames = []
-    with pytest.raises(DataError) as caught:
+    try:
         while not camera.ended:
             frames.append(camera.read(1.0))
-    assert camera.ended
-    assert camera.read(0.0) is None
-    camera.close()
-    return frames, str(caught.value)
+    except DataError as error:
+        assert camera.ended
+        assert camera.read(0.0) is None
+        camera.close()
+        return frames, str(error)
+    return frames, "nothing"
 
 
 @pytest.mark.parametrize("at", [1, 2, 4])
@@ -343,7 +345,7 @@ class OddVideo:
     def __init__(self, facts, stamps_ms):
         self.facts, self.stamps_ms = facts, list(stamps_ms)
 
-    def isOpened(self):  # noqa: N802 - OpenCV's name
+    def isOpened(self):
         return True
 
     def get(self, what):
