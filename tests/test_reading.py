@@ -71,6 +71,7 @@ def test_a_file_is_read_up_to_its_bound(tmp_path: Path) -> None:
         ('{"a": ' + "9" * 5000 + "}", "an integer of 5000 digits"),
         ('{"a": "\\ud800"}', "surrogates not allowed"),
         ('{"a": ' + "[" * 100_000, "nested too deeply"),
+        ('{"a": [' + "1," * 25_000 + "1], " + '"b": [' + "1," * 25_000 + "1]}", "more than 50,000 values"),
         ('{"a": ' + "[" * (DEPTH + 1) + "]" * (DEPTH + 1) + "}", f"nested deeper than {DEPTH} levels"),
     ],
 )
