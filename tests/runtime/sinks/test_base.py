@@ -16,7 +16,7 @@ import pytest
 from kd_edge.errors import ConfigError, SinkError
 from kd_edge.runtime.sinks import JsonlSink, SinkState, SinkThread, TerminalSink, none_left, open_sink
 from kd_edge.runtime.sinks import base as sinks_base
-from kd_edge.runtime.sinks.base import QUEUE_LENGTH, Backoff
+from kd_edge.runtime.sinks.base import QUEUE_LENGTH
 from tests.runtime.conftest import PATIENCE_SECONDS, HandClock, wait_for
 from tests.runtime.sinks.conftest import ListSink, prediction
 
@@ -103,21 +103,6 @@ def test_what_is_wrong_now_is_told_while_it_is_down():
     assert not none_left([thread])
     thread.close()
     assert (thread.state, thread.fault) == (SinkState.DOWN, "No space left on device")
-
-
-def test_waits_double_and_are_short_again_only_after_it_worked_for_a_while(monkeypatch):
-    monkeypatch.undo()
-    clock = HandClock()
-    backoff = Backoff(clock)
-    assert [backoff.next_seconds() for _ in range(8)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
-    backoff.came_back()
-    clock.advance(9_999)
-    assert backoff.next_seconds() == 5.0
-    clock.advance(60_000)  # it was away for that long, and has not worked since
-    assert backoff.next_seconds() == 5.0
-    backoff.came_back()
-    clock.advance(10_000)
-    assert [backoff.next_seconds() for _ in range(2)] == [0.1, 0.2]
 
 
 def test_closing_does_not_wait_for_the_next_attempt(monkeypatch):
