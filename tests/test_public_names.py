@@ -35,7 +35,7 @@ MODULES = {
         BACKBONES Backbone ClipModel ModelConfig StreamingStep Temporal build_backbone build_model
     """,
     "kd_edge.runtime": """
-        Recognizer stream
+        Recognizer Watchdog stream
     """,
     "kd_edge.sampling": """
         gather motion_indices nearest segment_indices
