@@ -6,4 +6,17 @@ from kd_edge.bench.process import fresh_process
 from kd_edge.bench.report import BenchReport, Latency, Process, Ratio
 from kd_edge.bench.soak import SoakReport, soak
 
-__all__ = ["BenchReport", "Latency", "LiveReport", "OverloadReport", "Process", "Ratio", "SoakReport", "bench", "fresh_process", "overload", "soak", "watch"]
+__all__ = [
+    "BenchReport",
+    "Latency",
+    "LiveReport",
+    "OverloadReport",
+    "Process",
+    "Ratio",
+    "SoakReport",
+    "bench",
+    "fresh_process",
+    "overload",
+    "soak",
+    "watch",
+]
