@@ -125,7 +125,8 @@ class Recognizer:
             self_test: What to do when the golden clip's logits are not reproduced: ``raise``, or ``accept`` with
                 ``degraded`` labels. ``off`` leaves the test out.
             valid_ms: How long a label may be acted on after its frame's capture; by default one segment spacing (then
-                the window would miss its newest segment), 1.5 for a model with states, at least 250 ms. 1 ms to an hour.
+                the window would miss its newest segment), 1.5 for a model with states, at least 250 ms.
+                Between 1 ms and an hour.
             max_ahead_ms: How far a stamp may lie ahead of ``now_ns``.
             max_sources: Bound on the number of sources, at least 1.
 
