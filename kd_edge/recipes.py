@@ -54,9 +54,16 @@ def search_path(verb: Verb) -> list[Path]:
     packaged = package / "_recipes" / top
     shipped = packaged if packaged.is_dir() else package.parent / top
     own = user_folder("config")
-    roots = [Path.cwd() / top, *([] if own is None else [own / top]), shipped]
+    roots = [*_here(top), *([] if own is None else [own / top]), shipped]
     # A study lies only in its own folder: beside it in train/ lie recipes.
     return [folder for root in roots for folder in ([root / inner] if verb == "study" else [root / inner, root])]
+
+
+def _here(top: str) -> list[Path]:
+    try:
+        return [Path.cwd() / top]
+    except OSError:  # the working directory was removed
+        return []
 
 
 def names(verb: Verb) -> list[str]:

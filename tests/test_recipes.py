@@ -168,6 +168,15 @@ def test_what_is_no_file_is_neither_listed_nor_found(folder: Path) -> None:
             recipes.load("train", name, Recipe)
 
 
+def test_a_working_directory_that_was_removed_holds_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = folder / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert "ir0" in recipes.names("runtime")
+    assert recipes.find("runtime", "ir0").is_file()
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
