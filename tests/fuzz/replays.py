@@ -149,7 +149,8 @@ class Replays:
         ending, content = choose(rng, self._videos)
         if chance(rng, 0.1):
             content = choose(rng, (b"#EXTM3U\n#EXTINF:1,\n/etc/passwd\n", b"ffconcat version 1.0\nfile x.avi\n", b""))
-        return self._put(f"a{choose(rng, (ending, ending, ending, '.ts', '.mkv'))}", mutated_bytes(rng, content))
+        content = _resized_video(rng, content) if chance(rng, 0.4) else mutated_bytes(rng, content)
+        return self._put(f"a{choose(rng, (ending, ending, ending, '.ts', '.mkv'))}", content)
 
     def _special(self, rng: Generator) -> Path:
         ending = choose(rng, (".npy", ".mat", ".avi", ".png", ".xyz", ""))
@@ -209,7 +210,10 @@ def _resized_header(rng: Generator, ending: str, content: bytes) -> bytes:
     """The image with other sizes in its header, otherwise sound."""
     width, height = (int(choose(rng, NUMBERS)) for _ in range(2))
     data = bytearray(content)
-    if ending == ".png":
+    if ending == ".png" and chance(rng, 0.3):
+        at = content.index(choose(rng, (b"IDAT", b"IEND", b"IHDR")))
+        data[at - 4 : at] = struct.pack(">I", width)
+    elif ending == ".png":
         data[16:24] = struct.pack(">2I", width, height)
         data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
     elif ending == ".bmp":
@@ -226,6 +230,17 @@ def _resized_header(rng: Generator, ending: str, content: bytes) -> bytes:
         kind = int(choose(rng, (3, 4, 4, 5, 16, 99)))
         data[entry + 2 : entry + 12] = struct.pack("<HII", kind, int(choose(rng, (1, 1, 2, 2**31))), width)
     return bytes(data)
+
+
+def _resized_video(rng: Generator, content: bytes) -> bytes:
+    """The video with other sizes wherever its containers and codecs say 64x48."""
+    width, height = (int(choose(rng, NUMBERS)) for _ in range(2))
+    for form in ("<2I", "<2H", ">2I", ">2H"):
+        most = 0xFFFF if "H" in form else 0xFFFFFFFF
+        content = content.replace(struct.pack(form, 64, 48), struct.pack(form, width & most, height & most))
+    return content.replace(
+        b"\xb0\x81\x40\xba\x81\x30", b"\xb0\x82" + struct.pack(">H", width & 0xFFFF) + b"\xba\x81\x30"
+    )
 
 
 def _element(kind: int, payload: bytes) -> bytes:
