@@ -130,10 +130,7 @@ class Replays:
             inner = zlib.decompress(self._matlab[0][136:])
             content = content[:128] + _element(15, zlib.compress(mutated_bytes(rng, inner)))
         elif kind < 0.6:
-            nested = b""
-            for _ in range(int(choose(rng, (3, 300, 30_000)))):
-                nested = _element(14, _cell_header(b"d_depth" if chance(rng, 0.5) else b"x") + nested)[:1_000_000]
-            content = content[:128] + nested
+            content = content[:128] + _cells(choose(rng, (3, 300, 30_000)), choose(rng, (b"d_depth", b"x")))
         elif kind < 0.65 and self._large:
             content = content[:128] + _element(15, _bomb())
         elif kind < 0.75:
@@ -247,10 +244,11 @@ def _element(kind: int, payload: bytes) -> bytes:
     return struct.pack("<2I", kind, len(payload)) + payload
 
 
-def _cell_header(name: bytes) -> bytes:
-    """Array flags of a cell, dimensions 1x1, a name."""
+def _cells(levels: int, name: bytes) -> bytes:
+    """Cells within cells: array flags, dimensions 1x1, a name."""
     flags = _element(6, struct.pack("<2I", 1, 0)) + _element(5, struct.pack("<2i", 1, 1))
-    return flags + struct.pack("<2I8s", 1, len(name), name)
+    head = flags + struct.pack("<2I8s", 1, len(name), name)
+    return b"".join(struct.pack("<2I", 14, (8 + len(head)) * left - 8) + head for left in range(levels, 0, -1))
 
 
 @functools.cache

@@ -244,11 +244,14 @@ def mat(payload):
 
 
 def cells(levels):
-    nested = b""
-    for _ in range(levels):
-        flags, shape = element(6, struct.pack("<2I", 1, 0)), element(5, struct.pack("<2i", 1, 1))
-        nested = element(14, flags + shape + struct.pack("<2I8s", 1, 7, b"d_depth") + nested)
-    return nested
+    """Cells within cells, all named d_depth, the innermost empty."""
+    head = (
+        element(6, struct.pack("<2I", 1, 0))
+        + element(5, struct.pack("<2i", 1, 1))
+        + struct.pack("<2I8s", 1, 7, b"d_depth")
+    )
+    size = 8 + len(head)
+    return b"".join(struct.pack("<2I", 14, size * left - 8) + head for left in range(levels, 0, -1))
 
 
 @pytest.mark.parametrize(
