@@ -205,10 +205,10 @@ def softmax(logits: Array, temperature: float = 1.0) -> Float64:
     """Probabilities ``exp(z / temperature) / sum`` over the last axis, finite for any finite logits; float64."""
     if not temperature > 0:
         raise KdEdgeError(f"temperature {temperature}", "a positive number", "check the fitted temperature")
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
-    scaled -= scaled.max(axis=-1, keepdims=True)
+    scaled: Float64 = np.divide(logits, temperature, dtype=np.float64)
+    scaled -= np.maximum.reduce(scaled, axis=-1, keepdims=True)
     np.exp(scaled, out=scaled)
-    scaled /= scaled.sum(axis=-1, keepdims=True)
+    scaled /= np.add.reduce(scaled, axis=-1, keepdims=True)
     return scaled
 
 

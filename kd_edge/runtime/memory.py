@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
-from kd_edge.sampling import gather, nearest
-from kd_edge.types import Cause, Float32, Int64, Reason
+from kd_edge.sampling import nearest_one
+from kd_edge.types import Cause, Float32, Reason
 
 FEATURES_PER_SPACING = 32
 """Features kept per segment spacing; faster cameras are thinned to this."""
@@ -52,22 +52,20 @@ class StampedRing:
         self.capacity = span_ns // separation_ns + 3
         self._separation_ns = separation_ns
         self._rows: Float32 = np.zeros((self.capacity, *row_shape), dtype=np.float32)
-        self._stamps: Int64 = np.zeros(2 * self.capacity, dtype=np.int64)  # twice, so that any window is contiguous
-        self.clear()
+        self._stamps: list[int] = []  # plain integers: NumPy costs more than it saves on so few
+        self._next = 0  # where the next row goes
 
     def clear(self) -> None:
         """Forget everything."""
-        self._next = 0  # where the next row goes
-        self._count = 0
+        self._stamps.clear()
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._stamps)
 
     @property
-    def stamps_ns(self) -> Int64:
-        """(N,) int64 view, increasing."""
-        start = (self._next - self._count) % self.capacity
-        return self._stamps[start : start + self._count]
+    def stamps_ns(self) -> Sequence[int]:
+        """Increasing; the next ``append`` changes it."""
+        return self._stamps
 
     def append(self, stamp_ns: int) -> Float32:
         """Add a row; stamps must increase.
@@ -75,26 +73,26 @@ class StampedRing:
         Returns:
             The row, for the caller to fill.
         """
-        if self._count >= 2:
-            before, last = self.stamps_ns[-2:]
-            if last - before < self._separation_ns:
-                self._next = (self._next - 1) % self.capacity
-                self._count -= 1
+        stamps = self._stamps
+        if len(stamps) >= 2 and stamps[-1] - stamps[-2] < self._separation_ns:
+            stamps.pop()
+            self._next -= 1
+        elif len(stamps) == self.capacity:
+            del stamps[0]
+        stamps.append(stamp_ns)
         row: Float32 = self._rows[self._next]
-        self._stamps[self._next] = self._stamps[self._next + self.capacity] = stamp_ns
         self._next = (self._next + 1) % self.capacity
-        self._count = min(self._count + 1, self.capacity)
         return row
 
     def row(self, index: int) -> Float32:
         """The row that belongs to ``stamps_ns[index]``; a view."""
-        row: Float32 = self._rows[(self._next - self._count + index) % self.capacity]
+        row: Float32 = self._rows[(self._next - len(self._stamps) + index) % self.capacity]
         return row
 
-    def take(self, indices: npt.NDArray[Any], out: Float32) -> None:
+    def take(self, indices: Iterable[int], out: Float32) -> None:
         """Copy the rows of several positions in ``stamps_ns`` to ``out``."""
-        at = (self._next - self._count + indices) % self.capacity
-        np.take(self._rows, at, axis=0, out=out, mode="clip")  # the default mode would buffer the whole result
+        for index, target in zip(indices, out, strict=True):
+            target[...] = self.row(index)
 
 
 class FeatureRing:
@@ -142,13 +140,16 @@ class FeatureRing:
         return error_ns
 
     def _collect(self, now_ns: int, out: Float32) -> int | None:
-        stamps = self._ring.stamps_ns
-        chosen = gather(stamps, now_ns - self._spacing_ns, self._segments - 1, self._spacing_ns)
-        if chosen is None:
+        stamps, spacing_ns = self._ring.stamps_ns, self._spacing_ns
+        if not stamps:
+            return None
+        moments = range(now_ns - (self._segments - 1) * spacing_ns, now_ns, spacing_ns)
+        chosen = [nearest_one(stamps, moment) for moment in moments]
+        error_ns = max(abs(stamps[i] - moment) for i, moment in zip(chosen, moments, strict=True))
+        if error_ns * 2 > spacing_ns:
             return None
         self._ring.take(chosen, out)
-        moments = now_ns - np.arange(self._segments - 1, 0, -1, dtype=np.int64) * self._spacing_ns
-        return int(np.abs(stamps[chosen] - moments).max())
+        return error_ns
 
 
 class MotionHistory:
@@ -163,11 +164,10 @@ class MotionHistory:
     """
 
     def __init__(self, offsets_ms: tuple[int, ...], row_shape: tuple[int, ...], longest_gap_ns: int) -> None:
-        self._offsets_ns = np.asarray(offsets_ms, dtype=np.int64) * 1_000_000
-        steps = np.diff(self._offsets_ns)
-        self._tolerance_ns = int(steps.min()) // 2 if len(steps) else 0
+        self._offsets_ns = [offset * 1_000_000 for offset in offsets_ms]
+        self._tolerance_ns = min((b - a for a, b in pairwise(self._offsets_ns)), default=0) // 2
         self._gap_ns = max(longest_gap_ns, 2 * self._tolerance_ns)
-        span_ns = int(self._offsets_ns[-1]) + self._tolerance_ns
+        span_ns = self._offsets_ns[-1] + self._tolerance_ns
         separation_ns = max(1, span_ns // PLANES_PER_HISTORY)
         self._ring = StampedRing(span_ns, separation_ns, row_shape)
 
@@ -177,19 +177,19 @@ class MotionHistory:
 
     def append(self, stamp_ns: int) -> Float32:
         """Make room for the row of the frame captured at ``stamp_ns``; the caller fills it, float32."""
-        if len(self._ring) and stamp_ns - int(self._ring.stamps_ns[-1]) > self._gap_ns:
+        if len(self._ring) and stamp_ns - self._ring.stamps_ns[-1] > self._gap_ns:
             self._ring.clear()
         return self._ring.append(stamp_ns)
 
     def stack(self) -> Stack | None:
         """The rows of the newest frame's stack; None (warming) while the history does not reach back far enough."""
         stamps = self._ring.stamps_ns
+        newest_ns = stamps[-1]
         if len(self._offsets_ns) == 1:  # the newest frame alone: nothing to search for
-            return Stack(int(stamps[-1]), [self._ring.row(len(stamps) - 1)], 0)
-        moments = stamps[-1] - self._offsets_ns
+            return Stack(newest_ns, [self._ring.row(len(stamps) - 1)], 0)
+        moments = [newest_ns - offset for offset in self._offsets_ns]
         if stamps[0] - moments[-1] > self._tolerance_ns:
             return None
-        chosen = nearest(stamps, moments)
-        error_ns = int(np.abs(stamps[chosen] - moments).max())
-        rows = [self._ring.row(int(i)) for i in chosen]
-        return Stack(int(stamps[-1]), rows, max(0, error_ns - self._tolerance_ns))
+        chosen = [nearest_one(stamps, moment) for moment in moments]
+        error_ns = max(abs(stamps[i] - moment) for i, moment in zip(chosen, moments, strict=True))
+        return Stack(newest_ns, [self._ring.row(i) for i in chosen], max(0, error_ns - self._tolerance_ns))

@@ -19,7 +19,7 @@ def test_stamped_ring_keeps_the_newest_rows_in_order():
     assert ring.capacity == 7
     for k in range(10):
         ring.append(k * 10)[:] = k
-    assert ring.stamps_ns.tolist() == [30, 40, 50, 60, 70, 80, 90]
+    assert list(ring.stamps_ns) == [30, 40, 50, 60, 70, 80, 90]
     assert [ring.row(i)[0] for i in range(7)] == [3, 4, 5, 6, 7, 8, 9]
     out = np.zeros((3, 2), dtype=np.float32)
     ring.take(np.array([0, 6, 3]), out)
@@ -33,7 +33,7 @@ def test_stamped_ring_thins_rows_that_come_too_fast():
     for stamp in (0, 4, 8, 12, 16, 20, 24):
         ring.append(stamp)
     # 4 and 8 were replaced: they followed 0 too soon; 12 is 12 after 0 and stays; 24 is 12 after 12
-    assert ring.stamps_ns.tolist() == [0, 12, 24]
+    assert list(ring.stamps_ns) == [0, 12, 24]
 
 
 class NaiveHistory:
