@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -21,22 +22,30 @@ GAP = Cause(Reason.GAP, "gap")
 """Of a window that is not full because no frame came for too long."""
 
 
+Row = TypeVar("Row")
+
+
 @dataclass(frozen=True, slots=True)
-class Stack:
+class Stack(Generic[Row]):
     """The planes of one network input.
 
     Attributes:
         stamp_ns: When the newest frame was captured.
-        planes: One per motion offset, newest first; views that the next frame may overwrite.
+        planes: One per motion offset, newest first; the next frame may overwrite what they hold.
         late_ns: By how far the furthest plane lies outside the tolerance about its moment; 0 when none does.
     """
 
     stamp_ns: int
-    planes: list[Float32]
+    planes: list[Row]
     late_ns: int
 
 
-class StampedRing:
+def rows_of(shape: tuple[int, ...]) -> Callable[[int], list[Float32]]:
+    """What makes N float32 rows of one shape, zeros, for a ring."""
+    return lambda count: list(np.zeros((count, *shape), dtype=np.float32))
+
+
+class StampedRing(Generic[Row]):
     """The newest rows of an endless sequence with their time stamps, oldest first, in memory allocated once.
 
     Rows are kept at least ``separation_ns`` apart (the newest one excepted): one that follows its predecessor sooner
@@ -45,13 +54,13 @@ class StampedRing:
     Args:
         span_ns: How far back rows must reach.
         separation_ns: Smallest distance of kept rows.
-        row_shape: Shape of one float32 row.
+        make_rows: Makes as many rows as are asked for; they are written to again and again.
     """
 
-    def __init__(self, span_ns: int, separation_ns: int, row_shape: tuple[int, ...]) -> None:
+    def __init__(self, span_ns: int, separation_ns: int, make_rows: Callable[[int], list[Row]]) -> None:
         self.capacity = span_ns // separation_ns + 3
         self._separation_ns = separation_ns
-        self._rows: Float32 = np.zeros((self.capacity, *row_shape), dtype=np.float32)
+        self._rows = make_rows(self.capacity)
         self._stamps: list[int] = []  # plain integers: NumPy costs more than it saves on so few
         self._next = 0  # where the next row goes
 
@@ -67,7 +76,7 @@ class StampedRing:
         """Increasing; the next ``append`` changes it."""
         return self._stamps
 
-    def append(self, stamp_ns: int) -> Float32:
+    def append(self, stamp_ns: int) -> Row:
         """Add a row; stamps must increase.
 
         Returns:
@@ -80,19 +89,13 @@ class StampedRing:
         elif len(stamps) == self.capacity:
             del stamps[0]
         stamps.append(stamp_ns)
-        row: Float32 = self._rows[self._next]
+        row = self._rows[self._next]
         self._next = (self._next + 1) % self.capacity
         return row
 
-    def row(self, index: int) -> Float32:
-        """The row that belongs to ``stamps_ns[index]``; a view."""
-        row: Float32 = self._rows[(self._next - len(self._stamps) + index) % self.capacity]
-        return row
-
-    def take(self, indices: Iterable[int], out: Float32) -> None:
-        """Copy the rows of several positions in ``stamps_ns`` to ``out``."""
-        for index, target in zip(indices, out, strict=True):
-            target[...] = self.row(index)
+    def row(self, index: int) -> Row:
+        """The row that belongs to ``stamps_ns[index]``."""
+        return self._rows[(self._next - len(self._stamps) + index) % self.capacity]
 
 
 class FeatureRing:
@@ -111,7 +114,7 @@ class FeatureRing:
     def __init__(self, segments: int, spacing_ns: int, feature_size: int) -> None:
         self._segments, self._spacing_ns = segments, spacing_ns
         separation_ns = max(1, spacing_ns // FEATURES_PER_SPACING)
-        self._ring = StampedRing(segments * spacing_ns, separation_ns, (feature_size,))
+        self._ring = StampedRing(segments * spacing_ns, separation_ns, rows_of((feature_size,)))
         self.clear(START)
 
     def clear(self, cause: Cause) -> None:
@@ -148,40 +151,43 @@ class FeatureRing:
         error_ns = max(abs(stamps[i] - moment) for i, moment in zip(chosen, moments, strict=True))
         if error_ns * 2 > spacing_ns:
             return None
-        self._ring.take(chosen, out)
+        for target, index in zip(out, chosen, strict=True):
+            target[:] = self._ring.row(index)
         return error_ns
 
 
-class MotionHistory:
+class MotionHistory(Generic[Row]):
     """Rows of the newest frames of one source, for the motion stack: those at t, t - d1, t - d2 ... as channels.
 
     A stack of the newest frame alone, with the one offset 0, is never too short.
 
     Args:
         offsets_ms: How far back each row of the stack lies, milliseconds; 0 first.
-        row_shape: Shape of one frame's float32 row: a plane (S, S) or (S, S, 3), or what planes are made of later.
+        make_rows: Makes the rows of that many frames: their planes, or what planes are made of later.
         longest_gap_ns: Frames further apart start the history anew.
     """
 
-    def __init__(self, offsets_ms: tuple[int, ...], row_shape: tuple[int, ...], longest_gap_ns: int) -> None:
+    def __init__(
+        self, offsets_ms: tuple[int, ...], make_rows: Callable[[int], list[Row]], longest_gap_ns: int
+    ) -> None:
         self._offsets_ns = [offset * 1_000_000 for offset in offsets_ms]
         self._tolerance_ns = min((b - a for a, b in pairwise(self._offsets_ns)), default=0) // 2
         self._gap_ns = max(longest_gap_ns, 2 * self._tolerance_ns)
         span_ns = self._offsets_ns[-1] + self._tolerance_ns
         separation_ns = max(1, span_ns // PLANES_PER_HISTORY)
-        self._ring = StampedRing(span_ns, separation_ns, row_shape)
+        self._ring = StampedRing(span_ns, separation_ns, make_rows)
 
     def clear(self) -> None:
         """Forget everything."""
         self._ring.clear()
 
-    def append(self, stamp_ns: int) -> Float32:
-        """Make room for the row of the frame captured at ``stamp_ns``; the caller fills it, float32."""
+    def append(self, stamp_ns: int) -> Row:
+        """Make room for the row of the frame captured at ``stamp_ns``; the caller fills it."""
         if len(self._ring) and stamp_ns - self._ring.stamps_ns[-1] > self._gap_ns:
             self._ring.clear()
         return self._ring.append(stamp_ns)
 
-    def stack(self) -> Stack | None:
+    def stack(self) -> Stack[Row] | None:
         """The rows of the newest frame's stack; None (warming) while the history does not reach back far enough."""
         stamps = self._ring.stamps_ns
         newest_ns = stamps[-1]
