@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -260,14 +259,17 @@ def plane(
     Returns:
         float32 in [0, 1], (S, S) or (S, S, 3).
     """
+    return windowed(cut(resized, crop, size, scratch), limits, out)
+
+
+def cut(resized: Image, crop: Crop, size: int, scratch: Image | None = None) -> Image:
+    """The raw pixels of a plane, (size, size) or (size, size, 3); see ``plane``. A view where nothing is resampled."""
     rows, columns = crop_pixels(resized.shape, crop)
     part = resized[rows, columns]
     if part.shape[:2] != (size, size):
         cv2 = opencv()
         part = cv2.resize(part, (size, size), dst=scratch, interpolation=cv2.INTER_LINEAR)
-    if crop.flip:
-        part = part[:, ::-1]
-    return windowed(part, limits, out)
+    return part[:, ::-1] if crop.flip else part
 
 
 def windowed(values: npt.NDArray[Any], limits: tuple[float, float], out: Float32 | None = None) -> Float32:
@@ -281,78 +283,73 @@ def windowed(values: npt.NDArray[Any], limits: tuple[float, float], out: Float32
     low, high = np.float32(limits[0]), np.float32(limits[1])
     result: Float32 = np.subtract(values, low, out=out, dtype=np.float32)
     np.multiply(result, _WHITE / (high - low), out=result)
-    np.maximum(result, _BLACK, out=result)  # np.clip computes the same and takes three times as long to get there
-    return np.minimum(result, _WHITE, out=result)
-
-
-@dataclass(slots=True)
-class Lookup:
-    """The plane of an 8-bit frame before it is computed: for so few values a table is faster, to the same bits.
-
-    Attributes:
-        pixels: (S, S) or (S, S, 3) uint8.
-        table: (C, 256) float32 from ``Normalise.table``: what each channel of the network sees of each value.
-    """
-
-    pixels: npt.NDArray[np.uint8]
-    table: Float32
-
-    @classmethod
-    def empty(cls, shape: tuple[int, ...], channels: int) -> Lookup:
-        """Memory for a frame of ``shape`` and C = ``channels``."""
-        return cls(np.empty(shape, dtype=np.uint8), np.empty((channels, 256), dtype=np.float32))
+    return result.clip(_BLACK, _WHITE, result)  # what np.clip does, which takes twice as long to get there
 
 
 class Normalise:
-    """Planes in [0, 1] to the network's channels: stack or replicate, subtract the mean, divide by the deviation."""
+    """Raw values to the network's channels: window, stack or replicate, subtract the mean, divide by the deviation.
+
+    What is the same for all channels is done to a frame once, before it is stacked.
+    """
 
     def __init__(self, spec: Preprocess) -> None:
         channels = spec.input_channels
         mean = np.asarray(spec.mean * channels if len(spec.mean) == 1 else spec.mean, dtype=np.float32)
         std = np.asarray(spec.std * channels if len(spec.std) == 1 else spec.std, dtype=np.float32)
-        self._gain = np.array([_WHITE / s for s in std], dtype=np.float32)[:, None, None]
-        self._shift = np.array([-m / s for m, s in zip(mean, std, strict=True)], dtype=np.float32)[:, None, None]
-        is_copied = len(spec.mean) == len(spec.std) == 1  # replicas that are all alike
-        self._made = channels // spec.replicate if is_copied else channels
+        self._gain = [_WHITE / s for s in std]
+        self._shift = [-m / s for m, s in zip(mean, std, strict=True)]
+        self._replicate = spec.replicate
+        self._is_uniform = len(spec.mean) == len(spec.std) == 1
+        self._limits: tuple[float, float] | None = None  # of the table
+        self._table = np.empty(256, dtype=np.float32)
 
-    def stack(self, planes: Sequence[Float32 | Lookup], out: Float32) -> Float32:
-        """Write planes, newest first, to ``out``.
+    def plane(self, part: Image, limits: tuple[float, float], out: Float32 | None = None) -> Float32:
+        """One frame's plane for ``stack``.
 
         Args:
-            planes: One plane per motion offset, (S, S) or (S, S, 3); a single (S, S) is replicated as the spec says.
+            part: (S, S) or (S, S, 3) from ``cut``.
+            limits: Raw values that become 0 and 1.
+            out: Optional float32 of the same shape to write to.
+        """
+        if part.dtype != np.uint8:
+            return self._values(part, limits, out)
+        if limits != self._limits:  # of 8 bits, only the 256 possible values are computed
+            self._table = self._values(_EIGHT_BIT, limits, self._table)
+            self._limits = limits
+        looked_up: Float32 = opencv().LUT(part, self._table, dst=out)
+        return looked_up
+
+    def _values(self, raw: npt.NDArray[Any], limits: tuple[float, float], out: Float32 | None) -> Float32:
+        values = windowed(raw, limits, out)
+        if self._is_uniform:
+            np.multiply(values, self._gain[0], out=values)
+            np.add(values, self._shift[0], out=values)
+        return values
+
+    def stack(self, planes: Sequence[Float32], out: Float32) -> Float32:
+        """Write planes from ``plane``, newest first, to ``out``.
+
+        Args:
+            planes: One per motion offset, (S, S) or (S, S, 3); a single (S, S) is replicated as the spec says.
             out: (C, S, S) float32; colour planes take three channels each, R, G, B.
         """
-        made = out[: self._made]
-        c = 0
-        while c < len(made):
-            for plane in planes:
-                for values in _colours(plane.pixels if isinstance(plane, Lookup) else plane):
-                    if isinstance(plane, Lookup):
-                        opencv().LUT(values, plane.table[c], dst=made[c])
-                    else:
-                        np.multiply(values, self._gain[c], out=made[c])
-                    c += 1
-        if not isinstance(planes[0], Lookup):
-            np.add(made, self._shift[: self._made], out=made)
-        if self._made < len(out):
-            out[self._made :] = made
+        if not self._is_uniform:
+            return self.stack_windowed(planes, out)
+        for channel, values in zip(out, self._channels(planes), strict=True):
+            channel[:] = values
         return out
 
-    def table(self, limits: tuple[float, float], out: Float32) -> Float32:
-        """What each channel makes of each 8-bit value, (C, 256) float32: for ``Lookup``.
+    def stack_windowed(self, planes: Sequence[Float32], out: Float32) -> Float32:
+        """As ``stack``, of planes in [0, 1]."""
+        for c, values in enumerate(self._channels(planes)):
+            np.multiply(values, self._gain[c], out=out[c])
+            np.add(out[c], self._shift[c], out=out[c])
+        return out
 
-        Args:
-            limits: Raw values that become 0 and 1.
-            out: Where to write it.
-        """
-        values = windowed(_EIGHT_BIT, limits)
-        np.multiply(values, self._gain[:, 0], out=out)
-        return np.add(out, self._shift[:, 0], out=out)
-
-
-def _colours(plane: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    """The channels of a plane, (S, S) each."""
-    return [plane] if plane.ndim == 2 else [plane[:, :, c] for c in range(plane.shape[2])]
+    def _channels(self, planes: Sequence[Float32]) -> list[Float32]:
+        if planes[0].ndim == 3:
+            return [plane[:, :, c] for plane in planes for c in range(3)]
+        return [*planes] * self._replicate
 
 
 def clip_limits(
@@ -403,7 +400,9 @@ def clip_input(
     normalise = Normalise(spec)
     for segment, row in enumerate(indices):
         part = crop_inside(spec.region, crop, frames[row[0]])
-        planes = [plane(frames[i], (float(limits[i, 0]), float(limits[i, 1])), part, size) for i in row]
+        planes = [
+            normalise.plane(cut(frames[i], part, size), (float(limits[i, 0]), float(limits[i, 1]))) for i in row
+        ]
         normalise.stack(planes, out[segment])
     return out
 

@@ -103,7 +103,7 @@ def test_a_flat_frame_does_not_amplify_noise() -> None:
 def test_replication_uses_each_channels_statistics() -> None:
     spec = Preprocess(resize_px=8, input_px=8, replicate=3, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0))
     out = np.empty((3, 8, 8), np.float32)
-    Normalise(spec).stack([np.full((8, 8), 0.5, np.float32)], out)
+    Normalise(spec).stack_windowed([np.full((8, 8), 0.5, np.float32)], out)
     assert out[:, 0, 0].tolist() == [0.0, 1.0, 0.5]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Generic, TypeVar
@@ -40,27 +40,23 @@ class Stack(Generic[Row]):
     late_ns: int
 
 
-def rows_of(shape: tuple[int, ...]) -> Callable[[int], list[Float32]]:
-    """What makes N float32 rows of one shape, zeros, for a ring."""
-    return lambda count: list(np.zeros((count, *shape), dtype=np.float32))
-
-
-class StampedRing(Generic[Row]):
-    """The newest rows of an endless sequence with their time stamps, oldest first, in memory allocated once.
+class StampedRing:
+    """Places for the newest rows of an endless sequence, by time stamp, oldest first; the rows are the owner's.
 
     Rows are kept at least ``separation_ns`` apart (the newest one excepted): one that follows its predecessor sooner
     gives its place to the next. So a fixed capacity spans a fixed time, whatever the frame rate.
 
     Args:
-        span_ns: How far back rows must reach.
+        span_ns: How far back rows must reach; 0 for the newest one alone.
         separation_ns: Smallest distance of kept rows.
-        make_rows: Makes as many rows as are asked for; they are written to again and again.
+
+    Attributes:
+        capacity: Number of places; the owner allocates as many rows.
     """
 
-    def __init__(self, span_ns: int, separation_ns: int, make_rows: Callable[[int], list[Row]]) -> None:
-        self.capacity = span_ns // separation_ns + 3
+    def __init__(self, span_ns: int, separation_ns: int) -> None:
+        self.capacity = span_ns // separation_ns + 3 if span_ns else 1
         self._separation_ns = separation_ns
-        self._rows = make_rows(self.capacity)
         self._stamps: list[int] = []  # plain integers: NumPy costs more than it saves on so few
         self._next = 0  # where the next row goes
 
@@ -68,19 +64,16 @@ class StampedRing(Generic[Row]):
         """Forget everything."""
         self._stamps.clear()
 
-    def __len__(self) -> int:
-        return len(self._stamps)
-
     @property
     def stamps_ns(self) -> Sequence[int]:
         """Increasing; the next ``append`` changes it."""
         return self._stamps
 
-    def append(self, stamp_ns: int) -> Row:
+    def append(self, stamp_ns: int) -> int:
         """Add a row; stamps must increase.
 
         Returns:
-            The row, for the caller to fill.
+            Its place, for the owner to fill.
         """
         stamps = self._stamps
         if len(stamps) >= 2 and stamps[-1] - stamps[-2] < self._separation_ns:
@@ -89,13 +82,23 @@ class StampedRing(Generic[Row]):
         elif len(stamps) == self.capacity:
             del stamps[0]
         stamps.append(stamp_ns)
-        row = self._rows[self._next]
-        self._next = (self._next + 1) % self.capacity
-        return row
+        place = self._next % self.capacity
+        self._next = place + 1
+        return place
 
-    def row(self, index: int) -> Row:
-        """The row that belongs to ``stamps_ns[index]``."""
-        return self._rows[(self._next - len(self._stamps) + index) % self.capacity]
+    def places(self, targets_ns: Iterable[int]) -> tuple[list[int], int]:
+        """Where the rows nearest to some moments are, the earlier one on a tie; there must be a row.
+
+        Returns:
+            Their places, and the largest distance from a moment in ns.
+        """
+        stamps, first = self._stamps, self._next - len(self._stamps)
+        places, worst_ns = [], 0
+        for target_ns in targets_ns:
+            index = nearest_one(stamps, target_ns)
+            places.append((first + index) % self.capacity)
+            worst_ns = max(worst_ns, abs(stamps[index] - target_ns))
+        return places, worst_ns
 
 
 class FeatureRing:
@@ -114,7 +117,8 @@ class FeatureRing:
     def __init__(self, segments: int, spacing_ns: int, feature_size: int) -> None:
         self._segments, self._spacing_ns = segments, spacing_ns
         separation_ns = max(1, spacing_ns // FEATURES_PER_SPACING)
-        self._ring = StampedRing(segments * spacing_ns, separation_ns, rows_of((feature_size,)))
+        self._ring = StampedRing(segments * spacing_ns, separation_ns)
+        self._features: Float32 = np.zeros((self._ring.capacity, feature_size), dtype=np.float32)
         self.clear(START)
 
     def clear(self, cause: Cause) -> None:
@@ -124,7 +128,7 @@ class FeatureRing:
 
     def append(self, stamp_ns: int, feature: Float32) -> None:
         """Remember the (D,) feature of the frame captured at ``stamp_ns``, later than all before."""
-        self._ring.append(stamp_ns)[:] = feature
+        self._features[self._ring.append(stamp_ns)] = feature
 
     def gather(self, now_ns: int, out: Float32) -> int | None:
         """Write the features of the T-1 older segments of the window that ends at ``now_ns``.
@@ -143,16 +147,13 @@ class FeatureRing:
         return error_ns
 
     def _collect(self, now_ns: int, out: Float32) -> int | None:
-        stamps, spacing_ns = self._ring.stamps_ns, self._spacing_ns
-        if not stamps:
+        if not self._ring.stamps_ns:
             return None
-        moments = range(now_ns - (self._segments - 1) * spacing_ns, now_ns, spacing_ns)
-        chosen = [nearest_one(stamps, moment) for moment in moments]
-        error_ns = max(abs(stamps[i] - moment) for i, moment in zip(chosen, moments, strict=True))
-        if error_ns * 2 > spacing_ns:
+        oldest_ns = now_ns - (self._segments - 1) * self._spacing_ns
+        places, error_ns = self._ring.places(range(oldest_ns, now_ns, self._spacing_ns))
+        if error_ns * 2 > self._spacing_ns:
             return None
-        for target, index in zip(out, chosen, strict=True):
-            target[:] = self._ring.row(index)
+        self._features.take(places, axis=0, out=out, mode="clip")  # the default mode would buffer the whole result
         return error_ns
 
 
@@ -175,7 +176,8 @@ class MotionHistory(Generic[Row]):
         self._gap_ns = max(longest_gap_ns, 2 * self._tolerance_ns)
         span_ns = self._offsets_ns[-1] + self._tolerance_ns
         separation_ns = max(1, span_ns // PLANES_PER_HISTORY)
-        self._ring = StampedRing(span_ns, separation_ns, make_rows)
+        self._ring = StampedRing(span_ns, separation_ns)
+        self._rows = make_rows(self._ring.capacity)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -183,19 +185,14 @@ class MotionHistory(Generic[Row]):
 
     def append(self, stamp_ns: int) -> Row:
         """Make room for the row of the frame captured at ``stamp_ns``; the caller fills it."""
-        if len(self._ring) and stamp_ns - self._ring.stamps_ns[-1] > self._gap_ns:
+        if self._ring.stamps_ns and stamp_ns - self._ring.stamps_ns[-1] > self._gap_ns:
             self._ring.clear()
-        return self._ring.append(stamp_ns)
+        return self._rows[self._ring.append(stamp_ns)]
 
     def stack(self) -> Stack[Row] | None:
         """The rows of the newest frame's stack; None (warming) while the history does not reach back far enough."""
-        stamps = self._ring.stamps_ns
-        newest_ns = stamps[-1]
-        if len(self._offsets_ns) == 1:  # the newest frame alone: nothing to search for
-            return Stack(newest_ns, [self._ring.row(len(stamps) - 1)], 0)
-        moments = [newest_ns - offset for offset in self._offsets_ns]
-        if stamps[0] - moments[-1] > self._tolerance_ns:
+        oldest_ns, newest_ns = self._ring.stamps_ns[0], self._ring.stamps_ns[-1]
+        if oldest_ns - (newest_ns - self._offsets_ns[-1]) > self._tolerance_ns:
             return None
-        chosen = [nearest_one(stamps, moment) for moment in moments]
-        error_ns = max(abs(stamps[i] - moment) for i, moment in zip(chosen, moments, strict=True))
-        return Stack(newest_ns, [self._ring.row(i) for i in chosen], max(0, error_ns - self._tolerance_ns))
+        places, error_ns = self._ring.places([newest_ns - offset for offset in self._offsets_ns])
+        return Stack(newest_ns, [self._rows[place] for place in places], max(0, error_ns - self._tolerance_ns))

@@ -8,12 +8,9 @@ from typing import Protocol
 import numpy as np
 
 from kd_edge.crop import Crop, ForegroundRegion, crop_inside, crop_pixels
-from kd_edge.preprocess import Lookup, Normalise, Preprocess, evaluation_crop, plane, windowed
-from kd_edge.runtime.memory import MotionHistory, Stack, rows_of
+from kd_edge.preprocess import Normalise, Preprocess, cut, evaluation_crop
+from kd_edge.runtime.memory import MotionHistory, Stack
 from kd_edge.types import Float32, Image
-
-Plane = Float32 | Lookup
-
 
 class Planes(Protocol):
     """Planes of the newest frames of one source, all of one size, in fixed memory."""
@@ -22,7 +19,7 @@ class Planes(Protocol):
         """Forget all frames."""
         ...
 
-    def append(self, resized: Image, limits: tuple[float, float], stamp_ns: int) -> Stack[Plane] | None:
+    def append(self, resized: Image, limits: tuple[float, float], stamp_ns: int) -> Stack[Float32] | None:
         """Take in a frame.
 
         Args:
@@ -46,8 +43,6 @@ def planes_of(spec: Preprocess, resized: Image, longest_gap_ns: int) -> Planes:
     """
     if isinstance(spec.region, ForegroundRegion):
         return RegionPlanes(spec, spec.region, resized, longest_gap_ns)
-    if resized.dtype == np.uint8:
-        return LookedUpPlanes(spec, resized, longest_gap_ns)
     return WholePlanes(spec, resized, longest_gap_ns)
 
 
@@ -56,46 +51,19 @@ class WholePlanes:
 
     def __init__(self, spec: Preprocess, resized: Image, longest_gap_ns: int) -> None:
         self._part = crop_pixels(resized.shape, evaluation_crop(resized.shape[0], resized.shape[1], spec))
-        make_rows = rows_of(resized[self._part].shape)
-        self._history = MotionHistory(spec.motion_offsets_ms, make_rows, longest_gap_ns)
-
-    def clear(self) -> None:
-        """Forget all frames."""
-        self._history.clear()
-
-    def append(self, resized: Image, limits: tuple[float, float], stamp_ns: int) -> Stack[Plane] | None:
-        """Cut the frame's plane and stack it on those of earlier frames."""
-        windowed(resized[self._part], limits, out=self._history.append(stamp_ns))
-        return self._history.stack()
-
-
-class LookedUpPlanes:
-    """Planes of the whole of 8-bit frames: their pixels are kept, with a table of what becomes of them."""
-
-    def __init__(self, spec: Preprocess, resized: Image, longest_gap_ns: int) -> None:
-        self._part = crop_pixels(resized.shape, evaluation_crop(resized.shape[0], resized.shape[1], spec))
         self._normalise = Normalise(spec)
-        self._limits: tuple[float, float] | None = None  # of the table
-        self._table = np.empty((spec.input_channels, 256), dtype=np.float32)
         shape = resized[self._part].shape
-        self._history: MotionHistory[Lookup] = MotionHistory(
-            spec.motion_offsets_ms,
-            lambda count: [Lookup.empty(shape, spec.input_channels) for _ in range(count)],
-            longest_gap_ns,
+        self._history: MotionHistory[Float32] = MotionHistory(
+            spec.motion_offsets_ms, lambda count: list(np.zeros((count, *shape), dtype=np.float32)), longest_gap_ns
         )
 
     def clear(self) -> None:
         """Forget all frames."""
         self._history.clear()
 
-    def append(self, resized: Image, limits: tuple[float, float], stamp_ns: int) -> Stack[Plane] | None:
-        """Keep the frame's part and its table, and stack it on those of earlier frames."""
-        row = self._history.append(stamp_ns)
-        row.pixels[:] = resized[self._part]
-        if limits != self._limits:
-            self._normalise.table(limits, out=self._table)
-            self._limits = limits
-        row.table[:] = self._table
+    def append(self, resized: Image, limits: tuple[float, float], stamp_ns: int) -> Stack[Float32] | None:
+        """Cut the frame's plane and stack it on those of earlier frames."""
+        self._normalise.plane(resized[self._part], limits, out=self._history.append(stamp_ns))
         return self._history.stack()
 
 
@@ -116,7 +84,7 @@ class RegionPlanes:
 
     def __init__(self, spec: Preprocess, region: ForegroundRegion, resized: Image, longest_gap_ns: int) -> None:
         size = spec.input_px
-        self._region, self._size = region, size
+        self._region, self._size, self._normalise = region, size, Normalise(spec)
         self._crop = evaluation_crop(resized.shape[0], resized.shape[1], spec)
         self._mask = np.empty(resized.shape, dtype=np.uint8)
         self._scratch: Image = np.empty((size, size), dtype=resized.dtype)
@@ -131,7 +99,7 @@ class RegionPlanes:
         """Forget all frames."""
         self._history.clear()
 
-    def append(self, resized: Image, limits: tuple[float, float], stamp_ns: int) -> Stack[Plane] | None:
+    def append(self, resized: Image, limits: tuple[float, float], stamp_ns: int) -> Stack[Float32] | None:
         """Keep the frame and cut it and earlier ones where it tells."""
         row = self._history.append(stamp_ns)
         row.frame[:], row.limits = resized, limits
@@ -142,4 +110,5 @@ class RegionPlanes:
         return Stack(stack.stamp_ns, [self._cut(kept, crop, k) for k, kept in enumerate(stack.planes)], stack.late_ns)
 
     def _cut(self, kept: _Kept, crop: Crop, index: int) -> Float32:
-        return plane(kept.frame, kept.limits, crop, self._size, self._planes[index], self._scratch)
+        part = cut(kept.frame, crop, self._size, self._scratch)
+        return self._normalise.plane(part, kept.limits, out=self._planes[index])
