@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -25,8 +24,7 @@ GAP = Cause(Reason.GAP, "gap")
 Row = TypeVar("Row")
 
 
-@dataclass(frozen=True, slots=True)
-class Stack(Generic[Row]):
+class Stack(NamedTuple, Generic[Row]):
     """The planes of one network input.
 
     Attributes:
