@@ -9,18 +9,23 @@ import io
 import re
 import sys
 import threading
+import unicodedata
 from collections.abc import Iterable, Mapping
 from types import ModuleType
+from typing import ClassVar
 
 
 class KdEdgeError(Exception):
-    """A user error: shown as one line without a traceback, exit code 2.
+    """A user error: shown as one line without a traceback.
 
     Args:
         found: What was there, with the value itself.
         expected: What would have been right.
         fix: The next thing to do, as a sentence or a command.
     """
+
+    exit_code: ClassVar[int] = 2
+    """What the command line ends with."""
 
     def __init__(self, found: str, expected: str, fix: str) -> None:
         super().__init__(found, expected, fix)
@@ -29,7 +34,7 @@ class KdEdgeError(Exception):
         self.fix = fix
 
     def __str__(self) -> str:
-        return f"{self.found.rstrip('.')}. Expected {self.expected.rstrip('.')}. Fix: {self.fix}"
+        return printable(f"{self.found.rstrip('.')}. Expected {self.expected.rstrip('.')}. Fix: {self.fix}")
 
 
 class ConfigError(KdEdgeError):
@@ -50,6 +55,16 @@ class EngineError(KdEdgeError):
 
 class CameraError(KdEdgeError):
     """A camera is not there, does not answer, or delivers something else than the model needs."""
+
+
+class BadPictureError(CameraError):
+    """One picture cannot be decoded; the camera goes on."""
+
+
+class SinkError(KdEdgeError):
+    """A sink cannot be opened, or one that must take every label of a recording has broken."""
+
+    exit_code = 1
 
 
 class TrainingError(KdEdgeError):
@@ -115,6 +130,20 @@ SYSTEM_PACKAGES = {
 
 _SHARED_LIBRARY = re.compile(r"(\S+\.so[.\d]*): cannot open shared object file")
 _OTHER_NUMPY = ("_ARRAY_API", "multiarray failed to import", "compiled using NumPy", "numpy.dtype size", "ABI version")
+
+
+def printable(text: str) -> str:
+    r"""Text for a terminal or a log, on one line.
+
+    Control and format characters (escape sequences, line breaks, bidirectional marks), surrogates and code points
+    without a character are escaped (``\n``, ``\xNN``, ``\uNNNN``): what a file says must not steer a terminal.
+    """
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    is_shown = character.isprintable() or unicodedata.category(character) == "Zs"
+    return character if is_shown else character.encode("unicode_escape").decode("ascii")
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

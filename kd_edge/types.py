@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -51,6 +52,8 @@ class Reason(str, enum.Enum):
     """The machine slept."""
     CLOCK_AHEAD = "clock_ahead"
     """A stamp lies ahead of now: the camera's clock is not the one that was declared."""
+    CLOCK_BEHIND = "clock_behind"
+    """A stamp lies far behind now: as above."""
     CLOCK_JUMP = "clock_jump"
     """The camera's clock stepped or wrapped."""
     CLOCK_INVALID = "clock_invalid"
@@ -87,6 +90,8 @@ class Reason(str, enum.Enum):
     """What the network sees is far from everything it was trained on."""
     LOW_CONFIDENCE = "low_confidence"
     """No class is probable enough."""
+    ENGINE_FAILED = "engine_failed"
+    """The engine could not run the model on this frame."""
     NOT_FINITE = "not_finite"
     """The network gave no numbers."""
     FALLBACK = "fallback"
@@ -189,19 +194,31 @@ class Prediction:
         return self.state is LabelState.STALE or now_ns > self.valid_until_ns
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; probabilities rounded to 6 digits."""
+        """Plain values for JSON, probabilities rounded to 6 digits.
+
+        What JSON has no word for is replaced: a number that is not finite by None, half a surrogate pair (a byte of a
+        file name that is no UTF-8) by a question mark.
+        """
         return {
-            "source": self.source,
-            "label": self.label,
-            "index": self.index,
-            "confidence": round(self.confidence, 6),
+            "source": _well_formed(self.source),
+            "label": _well_formed(self.label),
+            "index": int(self.index),
+            "confidence": _finite(self.confidence),
             "state": self.state.value,
             "reason": self.reason.value,
-            "detail": self.detail,
-            "frame_id": self.frame_id,
-            "captured_ns": self.captured_ns,
-            "emitted_ns": self.emitted_ns,
-            "valid_until_ns": self.valid_until_ns,
-            "truth": self.truth,
-            "probabilities": [round(float(p), 6) for p in self.probabilities],
+            "detail": _well_formed(self.detail),
+            "frame_id": int(self.frame_id),
+            "captured_ns": int(self.captured_ns),
+            "emitted_ns": None if self.emitted_ns is None else int(self.emitted_ns),
+            "valid_until_ns": int(self.valid_until_ns),
+            "truth": _well_formed(self.truth),
+            "probabilities": [_finite(p) for p in self.probabilities],
         }
+
+
+def _finite(value: float) -> float | None:
+    return round(float(value), 6) if math.isfinite(value) else None
+
+
+def _well_formed(text: str | None) -> str | None:
+    return None if text is None else text.encode("utf-8", "replace").decode("utf-8")

@@ -17,6 +17,7 @@ from kd_edge.errors import (
     failed_import,
     import_extra,
     installed,
+    printable,
     reason,
 )
 
@@ -27,6 +28,21 @@ def test_one_line_with_found_expected_and_fix() -> None:
     error = ConfigError("epochs is -3.", "a number from 1", "set epochs = 20")
     assert str(error) == "epochs is -3. Expected a number from 1. Fix: set epochs = 20"
     assert isinstance(error, KdEdgeError)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("wave, größe, 手を振る, \U0001f916, a\xa0b", None),
+        ("a\nb\tc\r", r"a\nb\tc\r"),
+        ("\x1b]0;title\x07\x1b[2J\x9b1m\x7f", r"\x1b]0;title\x07\x1b[2J\x9b1m\x7f"),
+        ("\u202egnp.exe\u2066\u200b\ufeff\u2028", r"\u202egnp.exe\u2066\u200b\ufeff\u2028"),
+        ("\ud800 \U000e0001", r"\ud800 \U000e0001"),
+    ],
+)
+def test_nothing_that_steers_a_terminal_is_printed(text: str, shown: str | None) -> None:
+    assert printable(text) == (text if shown is None else shown)
+    assert str(ConfigError(text, "a", "b")) == f"{printable(text)}. Expected a. Fix: b"
 
 
 @pytest.mark.parametrize(

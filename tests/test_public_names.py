@@ -35,7 +35,7 @@ MODULES = {
         BACKBONES Backbone ClipModel ModelConfig StreamingStep Temporal build_backbone build_model
     """,
     "kd_edge.runtime": """
-        Recognizer stream
+        Recognizer Watchdog stream
     """,
     "kd_edge.sampling": """
         gather motion_indices nearest segment_indices
@@ -70,8 +70,8 @@ VERBS = {
     "recipes layers": "NAME --depth --json --set --teacher",
     "recipes list": "--json",
     "recipes show": "NAME",
-    "run": "--accept-self-test --camera -c --duration --model -m --notify --provider --realtime --sink --strict "
-    "--threads",
+    "run": "--accept-self-test --camera -c --duration --max-age-ms --model -m --notify --provider --realtime --sink "
+    "--strict --threads --valid-ms",
     "study confusion": "RUN --against --json --out --pairs --stage",
     "study list": "--json",
     "study report": "NAME --into --json --out --place --seeds --set",

@@ -1,9 +1,10 @@
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
-from kd_edge.types import Clip, LabelState, Prediction
+from kd_edge.types import Clip, LabelState, Prediction, Reason
 
 
 def prediction(state: LabelState = LabelState.OK, valid_until_ns: int = 100) -> Prediction:
@@ -31,6 +32,17 @@ def test_as_dict_is_json() -> None:
     assert values["state"] == "ok"
     assert values["probabilities"] == [0.25, 0.75]
     assert values["emitted_ns"] is None
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_as_dict_has_what_json_has_a_word_for(bad: float) -> None:
+    probabilities = np.array([bad, 0.5], np.float32)
+    odd = dataclasses.replace(prediction(), source="\udcff", confidence=np.float32(bad), probabilities=probabilities)
+    odd = dataclasses.replace(odd, captured_ns=np.int64(3), detail="a\nb", reason=Reason.DARK)
+    values = json.loads(json.dumps(odd.as_dict(), allow_nan=False))
+    assert (values["confidence"], values["probabilities"]) == (None, [None, 0.5])
+    assert (values["source"], values["captured_ns"]) == ("?", 3)
+    assert (values["reason"], values["detail"]) == ("dark", "a\nb")
 
 
 def test_value_types_are_immutable() -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from kd_edge.errors import KdEdgeError
-from kd_edge.runtime.cameras.base import Camera
+from kd_edge.errors import BadPictureError, KdEdgeError, printable, reason
+from kd_edge.runtime.backoff import Backoff
+from kd_edge.runtime.cameras.base import Camera, clock_of
 from kd_edge.runtime.cameras.config import TimeOuts
-from kd_edge.runtime.clock import MONOTONIC, Clock
+from kd_edge.runtime.clock import MONOTONIC, Clock, StampMapper, duration
 from kd_edge.runtime.memory import START
 from kd_edge.types import Cause, Frame, Reason
 
@@ -21,16 +22,29 @@ log = logging.getLogger("kd_edge.runtime")
 FIRST_PAUSE_SECONDS = 0.1
 STOP_SECONDS = 2.0
 """A thread that hangs inside a driver for longer than this is left behind (it is a daemon)."""
+LONGEST_NAP_NS = 100_000_000
+"""Two readings of two clocks differ by less than this unless the machine slept."""
 _GRID = 8  # every 8th pixel in both directions tells a frozen picture
 
 
 @dataclass(slots=True)
 class CaptureCounters:
-    """What happened to the frames so far."""
+    """What happened to the frames so far.
+
+    Attributes:
+        captured: Read from the camera.
+        dropped: Replaced by a newer one before they were fetched.
+        frozen: Not handed over because the picture was frozen.
+        misdated: Not handed over because the stamp broke the clock's rule.
+        damaged: Could not be decoded.
+        reconnects: How often the camera was reopened.
+    """
 
     captured: int = 0
     dropped: int = 0
     frozen: int = 0
+    misdated: int = 0
+    damaged: int = 0
     reconnects: int = 0
 
 
@@ -111,31 +125,42 @@ class Mailbox:
 class Capture:
     """Runs one camera in a thread of its own.
 
-    A recording ends the capture when it ends or fails. A live camera that is silent for its read time-out, or raises,
-    is closed and reopened with growing pauses until ``stop``.
+    A recording ends the capture when it ends or fails. A live camera that is silent for its read time-out, or raises
+    whatever it may, is closed and reopened with growing pauses until ``stop``. A picture that cannot be decoded, or
+    whose stamp breaks the clock's rule, is lost; the camera goes on.
 
     Args:
         camera: What to read.
         timeouts: How long to wait for it.
-        clock: Tells how long a picture has been frozen.
+        clock: Turns its stamps into moments, and tells how long a picture has been frozen.
 
     Attributes:
-        counters: Frames captured, dropped, frozen; reconnects.
+        counters: What happened to its frames.
+        trouble: Why no frame is handed over just now; None when nothing is known to be wrong.
         error: What ended the capture early.
     """
 
     def __init__(self, camera: Camera, timeouts: TimeOuts, clock: Clock = MONOTONIC) -> None:
         self.counters = CaptureCounters()
+        self.trouble: Cause | None = None
         self.error: KdEdgeError | None = None
         self._camera, self._timeouts, self._clock = camera, timeouts, clock
+        self._moments = StampMapper(clock_of(camera), timeouts.max_ahead_ms * 1_000_000, clock)
         self._mailbox = Mailbox(latest_wins=camera.live)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"kd-edge capture {camera.name}", daemon=True)
         self._frozen = FrozenPicture(timeouts.frozen_ms * 1_000_000)
         self._cut = Cut()
+        self._suspended_ns = clock.suspended_ns()
+        self._good_ns = 0  # when the last good frame came, or the camera was opened
+        longest_seconds = timeouts.reconnect_max_ms / 1e3
+        settled_seconds = longest_seconds + timeouts.read_timeout_ms / 1e3
+        self._backoff = Backoff(clock, FIRST_PAUSE_SECONDS, longest_seconds, settled_seconds)
+        self._is_back = False
 
     def start(self) -> None:
         """Start; the camera is open already, so that its absence was reported to the caller."""
+        self._good_ns = self._clock.now_ns()
         self._thread.start()
 
     def get(self, timeout_seconds: float) -> Captured | None:
@@ -154,16 +179,17 @@ class Capture:
         if self._thread.ident is not None:
             self._thread.join(STOP_SECONDS)
         if self._thread.is_alive():
-            log.warning("camera %s does not stop; its thread is left behind", self._camera.name)
+            log.warning("camera %s does not stop; its thread is left behind", printable(self._camera.name))
         else:
-            self._camera.close()
+            self._close()
 
     def _run(self) -> None:
         try:
             if self._camera.live and self._camera.can_vanish:
                 self._run_live()
             else:
-                self._read_until_silent()
+                while not self._finished:
+                    self._deliver(self._read())
         except KdEdgeError as error:
             self.error = error
         except Exception as error:  # a driver's own exception must reach the consumer, not vanish with the thread
@@ -171,48 +197,136 @@ class Capture:
         finally:
             self._mailbox.close()
 
+    @property
+    def _finished(self) -> bool:
+        return self._stop.is_set() or self._camera.ended
+
     def _run_live(self) -> None:
-        while not self._stop.is_set():
+        while not self._finished:
+            why = self._read_until_fault()
+            if not self._finished:
+                self._reopen(why)
+
+    def _read_until_fault(self) -> str:
+        """Hand over frames until the stop, the end, or a fault that only reopening can mend; what it was."""
+        while not self._finished:
             try:
-                self._read_until_silent()
-                why = f"no frame for {self._timeouts.read_timeout_ms} ms"
-            except KdEdgeError as error:
-                why = error.found
-            if self._stop.is_set() or self._camera.ended:
-                return
-            log.warning("camera %s: %s; reopening", self._camera.name, why)
-            self._reopen()
-
-    def _read_until_silent(self) -> None:
-        """Hand over frames until the stop, the end, or a read that timed out."""
-        while not self._stop.is_set() and not self._camera.ended:
-            frame = self._camera.read(self._timeouts.read_timeout_ms / 1e3)
-            if frame is None:
-                if self._camera.can_vanish:
-                    return
+                frame = self._read()
+            except BadPictureError as error:
+                if self._silent_ms() > self._timeouts.read_timeout_ms:
+                    return error.found
                 continue
-            self.counters.captured += 1
-            if self._camera.live and self._frozen.is_frozen(frame, self._clock.now_ns()):
-                self.counters.frozen += 1
-                self._cut = self._cut.next(Cause(Reason.FROZEN, "frozen picture"))
-            elif not self._mailbox.put(Captured(frame, self._cut)):
-                self.counters.dropped += 1
+            except Exception as error:  # whatever a driver raises
+                return fault_of(error)
+            if frame is None:
+                return f"no frame for {self._timeouts.read_timeout_ms} ms"
+            self._deliver(frame)
+        return ""
 
-    def _reopen(self) -> None:
-        pause = FIRST_PAUSE_SECONDS
-        self._camera.close()
-        while not self._stop.wait(pause):
+    def _silent_ms(self) -> float:
+        """How long there has been no good frame."""
+        return (self._clock.now_ns() - self._good_ns) / 1e6
+
+    def _read(self) -> Frame | None:
+        """The camera's next frame, which has a picture."""
+        try:
+            frame = self._camera.read(self._timeouts.read_timeout_ms / 1e3)
+            if frame is not None and not (isinstance(frame.image, np.ndarray) and frame.image.size):
+                raise BadPictureError(f"camera {self._camera.name} gave no picture", "pixels", "check its cable")
+        except BadPictureError as error:
+            self.counters.damaged += 1
+            self.trouble = Cause(Reason.BAD_PICTURE, error.found)
+            raise
+        return frame
+
+    def _deliver(self, frame: Frame | None) -> None:
+        """Judge a frame's stamp and picture, and hand it over if they are good."""
+        if frame is None:
+            return
+        self.counters.captured += 1
+        if self._camera.live:
+            now_ns = self._clock.now_ns()
+            moment_ns = self._moment(frame, now_ns)
+            if moment_ns is None or self._is_frozen(frame, now_ns):
+                return
+            self._told_back(now_ns)
+            if moment_ns != frame.captured_ns:
+                frame = replace(frame, captured_ns=moment_ns)
+        if not self._mailbox.put(Captured(frame, self._cut)):
+            self.counters.dropped += 1
+
+    def _moment(self, frame: Frame, now_ns: int) -> int | None:
+        """When a frame was captured by our clock; None where its stamp does not tell."""
+        self._see_suspend()
+        moment = self._moments.moment(frame.captured_ns, now_ns)
+        if not isinstance(moment, Cause):
+            return moment
+        self.counters.misdated += 1
+        if self.trouble is None or self.trouble.reason is not moment.reason:
+            log.warning("camera %s: %s", printable(self._camera.name), printable(moment.detail))
+        self.trouble = moment
+        if moment.reason is Reason.CLOCK_JUMP:
+            self._cut = self._cut.next(moment)
+        return None
+
+    def _see_suspend(self) -> None:
+        """Frames from before and after the machine slept are no window, though our clock stood still meanwhile."""
+        slept_ns = self._clock.suspended_ns() - self._suspended_ns
+        if slept_ns > LONGEST_NAP_NS:
+            self._suspended_ns += slept_ns
+            self._moments.restart()
+            self._cut = self._cut.next(Cause(Reason.SUSPENDED, f"the machine slept for {duration(slept_ns)}"))
+
+    def _is_frozen(self, frame: Frame, now_ns: int) -> bool:
+        """Whether the camera repeats itself; the frames after that begin another window."""
+        if not self._frozen.is_frozen(frame, now_ns):
+            return False
+        self.counters.frozen += 1
+        self.trouble = Cause(Reason.FROZEN, f"the same picture for over {self._timeouts.frozen_ms} ms")
+        self._cut = self._cut.next(Cause(Reason.FROZEN, "frozen picture"))
+        return True
+
+    def _told_back(self, now_ns: int) -> None:
+        """Take note of a good frame; the first one after a reconnect is news."""
+        if self.trouble is not None and self.trouble.reason is Reason.CAMERA_LOST:
+            log.warning("camera %s is back", printable(self._camera.name))
+        self.trouble = None
+        self._good_ns = now_ns
+        if not self._is_back:
+            self._is_back = True
+            self._backoff.came_back()
+
+    def _reopen(self, why: str) -> None:
+        """Close the camera and try until it opens again, or until the stop."""
+        why = printable(why)
+        if self.trouble is None or self.trouble.reason is not Reason.CAMERA_LOST:  # else it never really came back
+            log.warning("camera %s: %s; reopening", printable(self._camera.name), why)
+        self.trouble = Cause(Reason.CAMERA_LOST, f"{why}; reopening")
+        self._close()
+        while not self._stop.wait(self._backoff.next_seconds()):
             try:
                 self._camera.open()
-            except KdEdgeError as error:
-                log.debug("camera %s: %s", self._camera.name, error.found)
-                pause = min(2 * pause, self._timeouts.reconnect_max_ms / 1e3)
+            except Exception as error:  # whatever a driver raises
+                log.debug("camera %s: %s", printable(self._camera.name), printable(fault_of(error)))
+                self._close()
                 continue
             self.counters.reconnects += 1
             self._cut = self._cut.next(Cause(Reason.RECONNECT, "reconnect"))
+            self._moments.restart()
             self._frozen.forget()
-            log.warning("camera %s is back", self._camera.name)
+            self._good_ns, self._is_back = self._clock.now_ns(), False
             return
+
+    def _close(self) -> None:
+        try:
+            self._camera.close()
+        except Exception as error:  # a device that is gone cannot be closed; it is opened anew
+            log.debug("camera %s cannot be closed: %s", printable(self._camera.name), printable(fault_of(error)))
+
+
+def fault_of(error: Exception) -> str:
+    """What an exception of a camera says, in one line."""
+    return error.found if isinstance(error, KdEdgeError) else f"{type(error).__name__}: {reason(error)}"
 
 
 class FrozenPicture:

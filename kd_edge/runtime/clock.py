@@ -1,9 +1,33 @@
-"""The clock of a stream: one moment for capture, watchdog and labels, and one way to wait until another."""
+"""Time: the clock of a stream, and the one rule that turns a camera's stamps into moments of it.
+
+A stamp decides how fresh a label looks, so no camera is believed: a moment may not lie ahead of now by more than
+a stated bound, nor far behind it, nor jump. What breaks the rule is a ``Cause``, never a moment.
+"""
 
 from __future__ import annotations
 
+import math
+import operator
+import statistics
 import time
-from typing import Protocol
+from collections import deque
+from itertools import combinations
+from typing import Literal, Protocol, SupportsFloat, SupportsIndex, cast
+
+from kd_edge.types import Cause, Reason
+
+ClockKind = Literal["monotonic", "wall", "device", "arrival"]
+"""What a camera stamps with: this machine's ``CLOCK_MONOTONIC``, its time of day, a clock of the device's own with any
+epoch, or nothing at all: then the moment of reading stands in, and how long a frame lay in buffers is not known."""
+
+MAX_AHEAD_MS = 50.0
+"""How far a stamp may lie ahead of now: two clocks of one machine are read one after the other."""
+STEP_BACK_NS = 1_000_000_000
+"""Stamps that go back by more are of a clock that stepped or wrapped; by less, of frames that overtook each other."""
+OLDEST_NS = 10_000_000_000
+"""A live frame that seems older than this bears the stamp of another clock."""
+STAMP_LIMIT_NS = 1 << 62
+"""Stamps below this leave room to calculate in 64 bits."""
 
 
 class Clock(Protocol):
@@ -15,6 +39,14 @@ class Clock(Protocol):
 
     def sleep(self, seconds: float) -> None:
         """Wait; not at all for 0."""
+        ...
+
+    def wall_ns(self) -> int:
+        """The time of day, nanoseconds since 1970; may step at any moment."""
+        ...
+
+    def suspended_ns(self) -> int:
+        """How long this machine has slept since it started, which ``now_ns`` leaves out."""
         ...
 
 
@@ -29,6 +61,176 @@ class MonotonicClock:
         """Wait for so many seconds of this machine."""
         time.sleep(seconds)
 
+    def wall_ns(self) -> int:
+        """This machine's time of day."""
+        return time.time_ns()
+
+    def suspended_ns(self) -> int:
+        """What the clock that counts sleep is ahead; 0 where there is none (not Linux)."""
+        boot = getattr(time, "CLOCK_BOOTTIME", None)
+        return 0 if boot is None else time.clock_gettime_ns(boot) - time.monotonic_ns()
+
 
 MONOTONIC = MonotonicClock()
 """The clock unless told otherwise."""
+
+
+def stamp_of(value: object) -> int | Cause:
+    """A stamp as whole nanoseconds, or why it is none (None, NaN, infinite, beyond 64 bits)."""
+    try:
+        stamp_ns = operator.index(cast("SupportsIndex", value))
+    except TypeError:  # a float of whole nanoseconds will do
+        try:
+            stamp_ns = int(float(cast("SupportsFloat", value)) if not isinstance(value, str) else math.nan)
+        except (TypeError, ValueError, OverflowError):
+            return Cause(Reason.CLOCK_INVALID, f"a frame's stamp is {value!r:.60}, not nanoseconds")
+    if not -STAMP_LIMIT_NS < stamp_ns < STAMP_LIMIT_NS:
+        return Cause(Reason.CLOCK_INVALID, f"a frame's stamp is {stamp_ns.bit_length()} bits long, beyond any clock")
+    return stamp_ns
+
+
+def ahead_of(now_ns: int, stamp_ns: int, max_ahead_ns: int) -> Cause | None:
+    """What is wrong with a moment that lies too far ahead of now; None of any other."""
+    ahead_ns = stamp_ns - now_ns
+    if ahead_ns <= max_ahead_ns:
+        return None
+    return Cause(Reason.CLOCK_AHEAD, f"a frame's stamp lies {duration(ahead_ns)} ahead of now")
+
+
+def duration(ns: int) -> str:
+    """A length of time for people, in the largest unit of which there is one: ``350 ms``, ``2.0 hours``."""
+    for unit_ns, unit in ((31_557_600e9, "years"), (86_400e9, "days"), (3600e9, "hours"), (60e9, "min"), (1e9, "s")):
+        if abs(ns) >= unit_ns:
+            return f"{ns / unit_ns:.1f} {unit}"
+    return f"{ns / 1e6:.0f} ms"
+
+
+class StampMapper:
+    """Turns the stamps of one live camera into moments of our clock, or says why it cannot.
+
+    A frame whose stamp breaks the rule is lost; ``CLOCK_JUMP`` besides means that moments before and after cannot be
+    compared, and that frames after it are welcome again.
+
+    Args:
+        kind: What the camera stamps with.
+        max_ahead_ns: How far a moment may lie ahead of now.
+        clock: Ours.
+    """
+
+    def __init__(self, kind: ClockKind, max_ahead_ns: int, clock: Clock) -> None:
+        self._kind, self._max_ahead_ns, self._clock = kind, max_ahead_ns, clock
+        self._device = DeviceClock(max_ahead_ns)
+        self._last_ns: int | None = None
+
+    def restart(self) -> None:
+        """The camera was reopened: its clock may have another epoch."""
+        self._device.restart()
+        self._last_ns = None
+
+    def moment(self, stamp: object, received_ns: int) -> int | Cause:
+        """The moment of capture of a frame, at most ``received_ns``.
+
+        Args:
+            stamp: What the camera stamped it with.
+            received_ns: Our clock, right after it was read.
+        """
+        if self._kind == "arrival":
+            return received_ns
+        stamp_ns = stamp_of(stamp)
+        if isinstance(stamp_ns, Cause):
+            return stamp_ns
+        if self._kind == "device":
+            return self._device.moment(stamp_ns, received_ns)
+        if self._kind == "wall":
+            stamp_ns -= self._clock.wall_ns() - received_ns
+        return self._judged(stamp_ns, received_ns)
+
+    def _judged(self, moment_ns: int, received_ns: int) -> int | Cause:
+        """The rule for a clock whose now is known."""
+        if ahead := ahead_of(received_ns, moment_ns, self._max_ahead_ns):
+            return self._with_advice(ahead)
+        if received_ns - moment_ns > OLDEST_NS:
+            age = duration(received_ns - moment_ns)
+            return self._with_advice(Cause(Reason.CLOCK_BEHIND, f"a frame's stamp lies {age} behind now"))
+        last_ns, self._last_ns = self._last_ns, moment_ns
+        if last_ns is not None and last_ns - moment_ns > STEP_BACK_NS:
+            return Cause(Reason.CLOCK_JUMP, f"stamps went back by {duration(last_ns - moment_ns)}")
+        return min(moment_ns, received_ns)
+
+    def _with_advice(self, cause: Cause) -> Cause:
+        others = "'device' (any clock that runs) or 'arrival' (no usable stamps)"
+        return cause._replace(detail=f"{cause.detail}: not the clock '{self._kind}'; set clock = {others}")
+
+
+class DeviceClock:
+    """Offset and drift of a clock with an epoch of its own, learned from when its stamps arrive.
+
+    No frame arrives before it was captured, so the least delay of the last seconds is taken for the way from the device
+    to us: the lower envelope of ``arrival - stamp``, a line through the least delays of each second (Theil-Sen slope,
+    which a few late seconds cannot turn).
+
+    Args:
+        max_ahead_ns: A stamp that lies further ahead of the line than this has jumped.
+    """
+
+    SECONDS = 16
+    """How many seconds' least delays are kept."""
+    MAX_DRIFT = 1e-3
+    """Two clocks that drift apart faster than this are not clocks."""
+
+    def __init__(self, max_ahead_ns: int) -> None:
+        self._max_ahead_ns = max_ahead_ns
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget everything: the next stamp begins a new epoch."""
+        self._least: deque[tuple[int, int]] = deque(maxlen=self.SECONDS)  # (stamp, delay) of whole seconds
+        self._second: tuple[int, int] | None = None  # of the running one
+        self._began_ns = 0  # stamp at which it began
+        self._origin_ns = self._offset_ns = 0
+        self._drift = 0.0
+        self._last_ns: int | None = None
+
+    def moment(self, stamp_ns: int, received_ns: int) -> int | Cause:
+        """The moment of capture by our clock, at most ``received_ns``; a ``CLOCK_JUMP`` begins a new epoch."""
+        delay_ns = received_ns - stamp_ns
+        if self._last_ns is not None and (jump := self._jump(stamp_ns, delay_ns)):
+            self.restart()
+            self._learn(stamp_ns, delay_ns)
+            return jump
+        self._learn(stamp_ns, delay_ns)
+        return min(stamp_ns + self._expected_ns(stamp_ns), received_ns)
+
+    def _jump(self, stamp_ns: int, delay_ns: int) -> Cause | None:
+        ahead_ns = self._expected_ns(stamp_ns) - delay_ns
+        if ahead_ns > self._max_ahead_ns:
+            return Cause(Reason.CLOCK_JUMP, f"the device's clock jumped ahead by {duration(ahead_ns)}")
+        back_ns = cast("int", self._last_ns) - stamp_ns
+        if back_ns > self._max_ahead_ns or -ahead_ns > OLDEST_NS:
+            return Cause(Reason.CLOCK_JUMP, f"the device's clock went back by {duration(max(back_ns, -ahead_ns))}")
+        return None
+
+    def _expected_ns(self, stamp_ns: int) -> int:
+        """The delay on the line at a stamp."""
+        return self._offset_ns + round(self._drift * (stamp_ns - self._origin_ns))
+
+    def _learn(self, stamp_ns: int, delay_ns: int) -> None:
+        self._last_ns = stamp_ns
+        if self._second is None or stamp_ns - self._began_ns >= 1_000_000_000:
+            if self._second is not None:
+                self._least.append(self._second)
+            self._began_ns, self._second = stamp_ns, (stamp_ns, delay_ns)
+            self._fit()
+        elif delay_ns < self._second[1]:
+            self._second = stamp_ns, delay_ns
+        if delay_ns < self._expected_ns(stamp_ns):
+            self._origin_ns, self._offset_ns = stamp_ns, delay_ns
+
+    def _fit(self) -> None:
+        """Lay the line under the least delays."""
+        points = [*self._least, cast("tuple[int, int]", self._second)]
+        slopes = [(b - a) / (t - s) for (s, a), (t, b) in combinations(points, 2) if t > s]
+        drift = statistics.median(slopes) if len(points) > 3 else 0.0
+        self._drift = max(-self.MAX_DRIFT, min(self.MAX_DRIFT, drift))
+        self._origin_ns = points[-1][0]
+        self._offset_ns = min(delay + round(self._drift * (self._origin_ns - stamp)) for stamp, delay in points)

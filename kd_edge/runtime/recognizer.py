@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from kd_edge.artifact import Artifact, GoldenClip, Manifest
 from kd_edge.artifact import load as load_artifact
 from kd_edge.engines import Binding, EngineName, Provider, StepEngine, open_engine
-from kd_edge.errors import ArtifactError, CameraError, EngineError, KdEdgeError, MissingExtraError
+from kd_edge.errors import ArtifactError, CameraError, ConfigError, EngineError, KdEdgeError, MissingExtraError
 from kd_edge.metrics import softmax
+from kd_edge.runtime.clock import MAX_AHEAD_MS, STEP_BACK_NS, ahead_of, duration, stamp_of
+from kd_edge.runtime.rate import NeededRate
 from kd_edge.runtime.recurrence import label_ns
 from kd_edge.runtime.source import SourceState, check_frame
 from kd_edge.sampling import gather
@@ -26,8 +30,10 @@ if TYPE_CHECKING:
 SelfTest = Literal["raise", "accept", "off"]
 MINIMUM_VALID_NS = 250_000_000
 MAX_SOURCES = 8
+MAX_VALID_MS = 3_600_000.0
 NOTHING = Cause(Reason.NONE, "")
 RESET = Cause(Reason.RESET, "reset")
+NOT_FINITE = Cause(Reason.NOT_FINITE, "the network gave no finite numbers")
 _GOLDEN_SOURCE = "self-test"
 
 
@@ -45,6 +51,9 @@ class _Pushed:
 class Recognizer:
     """Live action labels from one or several cameras of the same kind.
 
+    ``push`` believes no clock: given ``now_ns``, a stamp ahead of it, or a label that has run out, becomes a ``stale``
+    prediction. Without ``now_ns`` it can only see that stamps go back.
+
     Every pushed frame is encoded once; its label uses the features of T-1 older frames, chosen by time stamp. Memory is
     fixed per source. Not thread-safe: push from one thread. ``close`` it, or leave its ``with`` block, to give back the
     engine at once.
@@ -58,10 +67,18 @@ class Recognizer:
         engine: What runs it; ``engine.fallback_reason`` tells why it is not what was asked for.
         self_test_error: Largest difference from the golden logits; None when there was no self-test.
         valid_ns: How long a label may be acted on after its frame's capture.
+        needed_rate: Which frame rate the model's window needs.
+        reasons: How often each reason was given.
     """
 
     def __init__(
-        self, manifest: Manifest, engine: StepEngine, *, valid_ms: float | None = None, max_sources: int = MAX_SOURCES
+        self,
+        manifest: Manifest,
+        engine: StepEngine,
+        *,
+        valid_ms: float | None = None,
+        max_ahead_ms: float = MAX_AHEAD_MS,
+        max_sources: int = MAX_SOURCES,
     ) -> None:
         if manifest.graph != "step":
             raise ArtifactError(
@@ -69,7 +86,12 @@ class Recognizer:
             )
         self.manifest, self.engine = manifest, engine
         self.self_test_error: float | None = None
-        self.valid_ns = max(label_ns(manifest), MINIMUM_VALID_NS) if valid_ms is None else round(valid_ms * 1e6)
+        self.valid_ns = max(label_ns(manifest), MINIMUM_VALID_NS)
+        if valid_ms is not None:
+            self.valid_ns = _bounded_ns("valid_ms", valid_ms, least_ms=1.0)
+        self._max_ahead_ns = _bounded_ns("max_ahead_ms", max_ahead_ms, least_ms=0.0)
+        self.needed_rate = NeededRate.of(manifest)
+        self.reasons: Counter[Reason] = Counter()
         self._max_sources = max_sources
         self._sources: dict[str, SourceState] = {}
         self._bindings: dict[int, Binding] = {}
@@ -89,6 +111,7 @@ class Recognizer:
         strict: bool = False,
         self_test: SelfTest = "raise",
         valid_ms: float | None = None,
+        max_ahead_ms: float = MAX_AHEAD_MS,
         max_sources: int = MAX_SOURCES,
     ) -> Recognizer:
         """Load an artifact, run its golden clip and be ready.
@@ -103,17 +126,23 @@ class Recognizer:
                 ``degraded`` labels. ``off`` leaves the test out.
             valid_ms: How long a label may be acted on after its frame's capture; by default one segment spacing (then
                 the window would miss its newest segment), 1.5 for a model with states, at least 250 ms.
-            max_sources: Bound on the number of sources.
+                Between 1 ms and an hour.
+            max_ahead_ms: How far a stamp may lie ahead of ``now_ns``.
+            max_sources: Bound on the number of sources, at least 1.
 
         Raises:
             ArtifactError: Foreign, damaged or unsuitable file, or the self-test failed.
-            ConfigError: An unknown engine or provider, or no thread.
+            ConfigError: An unknown engine, provider or self-test, or a number that makes no sense.
             MissingExtraError: The engine is not installed.
         """
+        if self_test not in get_args(SelfTest):
+            raise ConfigError(f"self_test {self_test!r}", f"one of {', '.join(get_args(SelfTest))}", "correct it")
         artifact = model if isinstance(model, Artifact) else load_artifact(model)
         opened = open_engine(artifact, engine=engine, threads=threads, provider=provider, strict=strict)
         try:
-            recognizer = cls(artifact.manifest, opened, valid_ms=valid_ms, max_sources=max_sources)
+            recognizer = cls(
+                artifact.manifest, opened, valid_ms=valid_ms, max_ahead_ms=max_ahead_ms, max_sources=max_sources
+            )
             if self_test != "off" and artifact.golden is not None:
                 recognizer._self_test(artifact.golden, accept=self_test == "accept")
             else:
@@ -159,22 +188,22 @@ class Recognizer:
             captured_ns: Moment of capture, monotonic nanoseconds.
             source: Which camera; each has its own window.
             frame_id: The camera's number of the frame; by default frames are counted.
-            now_ns: Becomes ``emitted_ns``.
+            now_ns: This moment by the same clock; becomes ``emitted_ns``.
             truth: Passed through to the prediction.
 
         Returns:
-            The prediction; None for a frame that is not newer than the source's last one (delivered twice or late),
-            and for a frame between two steps of a model with states.
+            The prediction, ``stale`` when the frame's stamp lies ahead of ``now_ns`` or the label has run out by then;
+            None for a frame that is not newer than the source's last one (delivered twice or late), and for a frame
+            between two steps of a model with states. Stamps that go back by more than 1 s are of a clock that
+            stepped: the window starts anew.
 
         Raises:
-            CameraError: Wrong dtype or channels, or too many sources.
-            ArtifactError: The engine failed.
+            CameraError: Wrong dtype, channels or size, a stamp that is no number, or too many sources. The frame was
+                not taken in.
+            ArtifactError: The engine failed; the window starts anew with the next frame.
             EngineError: It is closed.
         """
-        self._check_open()
-        check_frame(frame, self.manifest, source)
-        pushed = self._observe(frame, captured_ns, source, frame_id, truth)
-        return None if pushed is None else self._step([pushed], now_ns).get(source)
+        return self._push({source: (frame, captured_ns)}, now_ns, frame_id, truth)[source]
 
     def push_many(
         self, frames: Mapping[str, tuple[Image, int]], *, now_ns: int | None = None
@@ -183,7 +212,7 @@ class Recognizer:
 
         Args:
             frames: ``(frame, captured_ns)`` by source.
-            now_ns: Becomes ``emitted_ns``.
+            now_ns: This moment by the same clock; becomes ``emitted_ns``.
 
         Returns:
             Per source what ``push`` returns.
@@ -191,14 +220,45 @@ class Recognizer:
         Raises:
             CameraError: As ``push``; then no frame was taken in.
         """
+        return self._push(frames, now_ns, None, None)
+
+    def _push(
+        self, frames: Mapping[str, tuple[Image, int]], now_ns: int | None, frame_id: int | None, truth: str | None
+    ) -> dict[str, Prediction | None]:
         self._check_open()
-        for source, (frame, _) in frames.items():
-            check_frame(frame, self.manifest, source)
+        stamps_ns = {source: self._checked(source, frame, stamp) for source, (frame, stamp) in frames.items()}
         self._make_room(frames)
-        observed = (self._observe(frame, stamp, source, None, None) for source, (frame, stamp) in frames.items())
         results: dict[str, Prediction | None] = dict.fromkeys(frames)
-        results.update(self._step([pushed for pushed in observed if pushed is not None], now_ns))
+        pushed = []
+        for source, (frame, _) in frames.items():
+            stamp_ns = stamps_ns[source]
+            ahead = None if now_ns is None else ahead_of(now_ns, stamp_ns, self._max_ahead_ns)
+            if ahead is not None and now_ns is not None:
+                number = self._sources[source].frames if frame_id is None else frame_id
+                results[source] = self.stale(source, number, now_ns, now_ns, ahead)
+            elif taken := self._observe(frame, stamp_ns, source, frame_id, truth):
+                pushed.append(taken)
+        results.update(self._step(pushed, now_ns))
+        for source, prediction in results.items():
+            if prediction is not None:
+                results[source] = prediction = prediction if now_ns is None else self.at(prediction, now_ns)
+                self.reasons[prediction.reason] += 1
         return results
+
+    def _checked(self, source: str, frame: Image, stamp: object) -> int:
+        """The stamp of a frame that may be taken in."""
+        check_frame(frame, self.manifest, source)
+        stamp_ns = stamp_of(stamp)
+        if isinstance(stamp_ns, Cause):
+            raise CameraError(f"{source}: {stamp_ns.detail}", "whole nanoseconds", "time.monotonic_ns() at the capture")
+        return stamp_ns
+
+    def at(self, prediction: Prediction, now_ns: int) -> Prediction:
+        """A prediction as of a moment: with that as ``emitted_ns``, and ``stale`` when it has run out by then."""
+        if prediction.state is LabelState.STALE or now_ns <= prediction.valid_until_ns:
+            return prediction if prediction.emitted_ns == now_ns else replace(prediction, emitted_ns=now_ns)
+        late = Cause(Reason.LATE, f"labelled {duration(now_ns - prediction.captured_ns)} after its capture")
+        return self.stale(prediction.source, prediction.frame_id, prediction.captured_ns, now_ns, late)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -207,12 +267,15 @@ class Recognizer:
             )
 
     def reset(self, source: str = "camera", cause: Cause = RESET) -> None:
-        """Empty a source's window (reconnect, cut); its labels are ``warming`` until it is full again."""
+        """Empty a source's window (reconnect, cut); its labels are ``warming`` until it is full again.
+
+        The next frame may bear any stamp. A source that was never pushed has nothing to empty.
+        """
         if source in self._sources:
             self._sources[source].restart(cause)
 
     def forget(self, source: str) -> None:
-        """Drop a source and its memory; it may come back as a new one."""
+        """Drop a source and its memory, if there is one; it may come back as a new one."""
         self._sources.pop(source, None)
 
     def stale(self, source: str, frame_id: int, captured_ns: int, now_ns: int, cause: Cause) -> Prediction:
@@ -241,15 +304,14 @@ class Recognizer:
             self._sources[name] = SourceState(self.manifest)
 
     def _observe(
-        self, frame: Image, captured_ns: int, source: str, frame_id: int | None, truth: str | None
+        self, frame: Image, stamp_ns: int, source: str, frame_id: int | None, truth: str | None
     ) -> _Pushed | None:
-        state = self._sources.get(source)
-        if state is None:
-            self._make_room({source: None})
-            state = self._sources[source]
-        stamp_ns = int(captured_ns)
+        state = self._sources[source]
         if state.stamp_ns is not None and stamp_ns <= state.stamp_ns:
-            return None
+            back_ns = state.stamp_ns - stamp_ns
+            if back_ns <= STEP_BACK_NS:
+                return None
+            state.restart(Cause(Reason.CLOCK_JUMP, f"stamps went back by {duration(back_ns)}"))
         frame_id = state.frames if frame_id is None else frame_id
         state.observe(frame, stamp_ns)
         return _Pushed(source, state, stamp_ns, frame_id, truth)
@@ -269,9 +331,18 @@ class Recognizer:
         """Run one batch over frames that can be encoded; predictions by source."""
         binding = self._binding(len(batch))
         errors_ns = [p.state.begin(binding, row) for row, p in enumerate(batch)]
-        binding.run()
+        try:
+            binding.run()
+        except ArtifactError as error:  # nothing to remember of these frames, and of a model's states nothing certain
+            for p in batch:
+                p.state.restart(Cause(Reason.ENGINE_FAILED, error.found))
+            raise
         results = {}
         for row, (p, error_ns) in enumerate(zip(batch, errors_ns, strict=True)):
+            if not _is_finite(binding, row):
+                p.state.restart(NOT_FINITE)
+                results[p.source] = self._unlabelled(p, now_ns, LabelState.UNKNOWN, NOT_FINITE)
+                continue
             p.state.end(binding, row)
             if error_ns is None:
                 results[p.source] = self._warming(p, now_ns, f"window of {self.manifest.clip_seconds:g} s")
@@ -280,16 +351,29 @@ class Recognizer:
         return results
 
     def _warming(self, p: _Pushed, now_ns: int | None, what: str) -> Prediction:
+        cause = self._too_slow(p, self.needed_rate.least_fps)
+        if cause is None:
+            cause = p.state.cause._replace(detail=f"{p.state.cause.detail}: {what} not full")
+        return self._unlabelled(p, now_ns, LabelState.WARMING, cause)
+
+    def _too_slow(self, p: _Pushed, needed_fps: float) -> Cause | None:
+        """The cause that lies in the source's frame rate, if it is below ``needed_fps``."""
+        fps = p.state.fps
+        if fps is None or fps >= needed_fps:
+            return None
+        return Cause(Reason.SLOW_RATE, f"{fps:.1f} frames/s: the window needs {self.needed_rate}")
+
+    def _unlabelled(self, p: _Pushed, now_ns: int | None, state: LabelState, cause: Cause) -> Prediction:
         return Prediction(
             source=p.source,
             probabilities=self._zeros,
-            state=LabelState.WARMING,
+            state=state,
             frame_id=p.frame_id,
             captured_ns=p.captured_ns,
             emitted_ns=now_ns,
             valid_until_ns=p.captured_ns + self.valid_ns,
-            reason=p.state.cause.reason,
-            detail=f"{p.state.cause.detail}: {what} not full",
+            reason=cause.reason,
+            detail=cause.detail,
             truth=p.truth,
         )
 
@@ -315,18 +399,19 @@ class Recognizer:
         )
 
     def _judge(self, p: _Pushed, confidence: float, error_ns: int) -> tuple[LabelState, Cause]:
-        if not confidence >= self.manifest.unknown_threshold:  # also when the logits are not finite
+        if confidence < self.manifest.unknown_threshold:
             low = f"confidence {confidence:.2f} below {self.manifest.unknown_threshold:.2f}"
             return LabelState.UNKNOWN, Cause(Reason.LOW_CONFIDENCE, low)
         if self._degraded.reason:
             return LabelState.DEGRADED, self._degraded
         if error_ns * 4 > self.manifest.spacing_ns:  # frames further apart than half a spacing cannot do better
-            return LabelState.DEGRADED, Cause(
+            return LabelState.DEGRADED, self._too_slow(p, self.needed_rate.full_fps) or Cause(
                 Reason.SPARSE,
                 f"a segment is {error_ns / 1e6:.0f} ms off its moment: frames far apart, or the window only just full",
             )
         if p.state.stack is not None and p.state.stack.late_ns:
-            return LabelState.DEGRADED, Cause(Reason.SPARSE, "frames too far apart for the motion stack")
+            sparse = Cause(Reason.SPARSE, "frames too far apart for the motion stack")
+            return LabelState.DEGRADED, self._too_slow(p, self.needed_rate.full_fps) or sparse
         return LabelState.OK, NOTHING
 
     def _self_test(self, golden: GoldenClip, *, accept: bool) -> None:
@@ -341,6 +426,7 @@ class Recognizer:
             encoded = set() if segments is None else set(segments.tolist())
             for position, (frame, stamp_ns) in enumerate(zip(golden.frames, stamps_ns, strict=True)):
                 check_frame(frame, self.manifest, _GOLDEN_SOURCE)
+                self._make_room({_GOLDEN_SOURCE: None})
                 pushed = self._observe(frame, int(stamp_ns), _GOLDEN_SOURCE, None, None)
                 if position in encoded:
                     last = None
@@ -366,3 +452,14 @@ class Recognizer:
                 "kd-edge doctor, export again, or accept degraded labels with self_test='accept'",
             )
         self._degraded = Cause(Reason.SELF_TEST, f"self-test failed: {fault}")
+
+
+def _is_finite(binding: Binding, row: int) -> bool:
+    """Whether a step gave numbers: a sum over anything that is not finite is not finite either."""
+    return math.isfinite(float(binding.feature[row].sum()) + float(binding.logits[row].sum()))
+
+
+def _bounded_ns(option: str, value_ms: float, *, least_ms: float) -> int:
+    if not isinstance(value_ms, (int, float)) or not least_ms <= value_ms <= MAX_VALID_MS:
+        raise ConfigError(f"{option} {value_ms!r}", f"{least_ms:g} to {MAX_VALID_MS:g} milliseconds", "correct it")
+    return round(value_ms * 1e6)

@@ -9,6 +9,7 @@ from kd_edge.engines import Binding
 from kd_edge.errors import CameraError
 from kd_edge.preprocess import Normalise, WindowLimits, resize, resize_buffers
 from kd_edge.runtime.memory import GAP, FeatureRing, Stack
+from kd_edge.runtime.rate import RateMeter
 from kd_edge.runtime.recurrence import steps_of
 from kd_edge.runtime.region import planes_of
 from kd_edge.types import Cause, Image, Reason
@@ -17,16 +18,24 @@ DTYPES = {"uint8": np.dtype(np.uint8), "uint16": np.dtype(np.uint16)}
 """Compared with a frame's dtype ten times faster than the names are."""
 
 
+MAX_ASPECT = 8
+"""A frame's longer side is at most so many times the shorter one: its resized copy is as many times longer."""
+MAX_SIDE_PX = 8192
+MAX_ENLARGED = 16
+"""A frame is enlarged at most so many times to the size the model wants: beyond, it has nothing to show."""
+
+
 def check_frame(frame: Image, manifest: Manifest, source: str) -> None:
-    """Refuse a frame the model was not trained for.
+    """Refuse a frame the model was not trained for, before anything is made of it.
 
     Raises:
-        CameraError: Not an array, or another dtype or number of channels.
+        CameraError: Not an array, another dtype or number of channels, or of a size or shape no camera has.
     """
     channels = manifest.preprocess.channels
     if isinstance(frame, np.ndarray):
         right_shape = frame.ndim == 2 if channels == 1 else frame.ndim == 3 and frame.shape[2] == 3
         if right_shape and frame.dtype == DTYPES[manifest.dtype] and frame.size:
+            _check_size(frame, manifest, source)
             return
         found = f"{frame.dtype.name} {frame.shape}"
     else:
@@ -37,6 +46,20 @@ def check_frame(frame: Image, manifest: Manifest, source: str) -> None:
         f"{manifest.dtype} {shape} frames of {manifest.band} for '{manifest.name}'",
         "choose the camera's pixel format (Y16 for uint16, GREY for uint8) or a model for this camera",
     )
+
+
+def _check_size(frame: Image, manifest: Manifest, source: str) -> None:
+    height, width = frame.shape[:2]
+    longer, shorter = (height, width) if height > width else (width, height)
+    wanted_px = manifest.preprocess.resize_px
+    least_px = max(2, -(-wanted_px // MAX_ENLARGED))
+    if longer > MAX_SIDE_PX or longer > MAX_ASPECT * shorter or shorter < least_px:
+        raise CameraError(
+            f"{source} delivers frames of {width}x{height}",
+            f"at least {least_px} and at most {MAX_SIDE_PX} pixels a side, neither side more than {MAX_ASPECT} times "
+            f"the other ('{manifest.name}' resizes the shorter one to {wanted_px})",
+            "check the camera's width, height and pixel format, or cut the frame",
+        )
 
 
 class SourceState:
@@ -54,6 +77,7 @@ class SourceState:
         self._normalise = Normalise(manifest.preprocess)
         self._window = FeatureRing(manifest.segments, manifest.spacing_ns, manifest.feature_size)
         self._steps = steps_of(manifest)
+        self._rate = RateMeter()
         self._sized: _Sized | None = None
         self.stamp_ns: int | None = None
         self.frames = 0
@@ -69,8 +93,15 @@ class SourceState:
         """Whether the newest frame can be encoded now and makes a step; all do, unless the model has states."""
         return self.stack is not None and self._steps.is_due
 
+    @property
+    def fps(self) -> float | None:
+        """The rate of its frames; None before enough of them."""
+        return self._rate.fps
+
     def restart(self, cause: Cause) -> None:
-        """Forget all frames; stamps must still increase."""
+        """Forget all frames; the next one may bear any stamp."""
+        self.stamp_ns = None
+        self._rate.reset()
         self._limits.reset()
         self._window.clear(cause)
         self._steps.reset()
@@ -83,6 +114,7 @@ class SourceState:
         sized = self._sized_for(frame)
         self.stamp_ns = stamp_ns
         self.frames += 1
+        self._rate.see(stamp_ns)
         self._steps.see(stamp_ns)
         resized = sized.resized(frame)
         self.stack = sized.planes.append(resized, self._limits.of(resized, stamp_ns), stamp_ns)
@@ -129,7 +161,7 @@ class _Sized:
         self._resize_px = manifest.preprocess.resize_px
         self._buffers = resize_buffers(frame, self._resize_px)
         template = self._buffers[-1] if self._buffers else frame
-        self.planes = planes_of(manifest.preprocess, template, longest_gap_ns=manifest.spacing_ns // 2)
+        self.planes = planes_of(manifest.preprocess, template, longest_gap_ns=manifest.spacing_ns)
 
     def resized(self, frame: Image) -> Image:
         return resize(frame, self._resize_px, self._buffers)

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType, TracebackType
+from typing import cast
 
 from kd_edge.artifact import Artifact
 from kd_edge.engines import Provider
+from kd_edge.errors import ArtifactError, CameraError, ConfigError, KdEdgeError, printable
 from kd_edge.runtime.cameras import Wanted, check_fits, make_camera, timeouts_of
 from kd_edge.runtime.cameras.base import Camera
-from kd_edge.runtime.cameras.config import camera_config
-from kd_edge.runtime.capture import Capture, CaptureCounters, Captured, Cut
-from kd_edge.runtime.clock import MONOTONIC, Clock
+from kd_edge.runtime.cameras.config import CameraConfig, camera_config
+from kd_edge.runtime.capture import Capture, CaptureCounters, Captured, Cut, fault_of
+from kd_edge.runtime.clock import MONOTONIC, Clock, duration
+from kd_edge.runtime.load import Load
 from kd_edge.runtime.recognizer import Recognizer, SelfTest
-from kd_edge.runtime.sinks import Sink, SinkThread, open_sink
+from kd_edge.runtime.scheduling import scheduled
+from kd_edge.runtime.sinks import Sink, SinkThread, none_left, open_sink
 from kd_edge.runtime.watchdog import ServiceNotifier, Watchdog
-from kd_edge.types import Cause, Prediction, Reason
+from kd_edge.types import Cause, Frame, LabelState, Prediction, Reason
 
 log = logging.getLogger("kd_edge.runtime")
+
+MOST_FAILURES = 5
+"""An engine that fails so often in turn will not work again by itself."""
+CLEARLY = 0.9
+"""A nominal frame rate below this share of the least one is too low, whatever its tolerance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,24 +44,36 @@ class Statistics:
     Attributes:
         captured: Frames the camera delivered.
         dropped: Frames a newer one replaced before they were encoded.
+        skipped: Frames that were older than ``max_age_ms`` when their turn came.
         frozen: Frames that showed a frozen picture and were not encoded.
+        misdated: Frames whose stamp broke the clock's rule.
+        damaged: Pictures that could not be decoded.
         reconnects: How often the camera was reopened.
         pushed: Frames encoded.
+        engine_failures: Frames the engine failed on.
         labels: Predictions by state.
+        reasons: Predictions that are not ``ok``, by reason.
         fps: Frames encoded per second of wall time.
-        sink_faults: What broke each broken sink, by name.
+        sink_faults: What is wrong with each sink that does not work now, by name.
         sink_dropped: Predictions that sinks were too slow for or broken to take.
+        sinks_reopened: How often a broken sink came back.
     """
 
     captured: int
     dropped: int
+    skipped: int
     frozen: int
+    misdated: int
+    damaged: int
     reconnects: int
     pushed: int
+    engine_failures: int
     labels: dict[str, int]
+    reasons: dict[str, int]
     fps: float
-    sink_faults: dict[str, str] = field(default_factory=dict)
-    sink_dropped: int = 0
+    sink_faults: dict[str, str]
+    sink_dropped: int
+    sinks_reopened: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +82,22 @@ class StreamOptions:
 
     realtime: bool = False
     sinks: tuple[str | Sink, ...] = ()
-    threads: int = 1
+    threads: int | None = None
     provider: Provider = "cpu"
     strict: bool = False
     self_test: SelfTest = "raise"
     valid_ms: float | None = None
+    max_age_ms: float | None = None
     notify: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense, where it was written.
+
+        Raises:
+            ConfigError: A largest age that is no positive number.
+        """
+        if self.max_age_ms is not None and not 0 < self.max_age_ms < math.inf:
+            raise ConfigError(f"max_age_ms {self.max_age_ms}", "a positive number of milliseconds", "correct it")
 
 
 def stream(
@@ -74,11 +106,12 @@ def stream(
     camera: str | Camera,
     realtime: bool = False,
     sinks: Sequence[str | Sink] = (),
-    threads: int = 1,
+    threads: int | None = None,
     provider: Provider = "cpu",
     strict: bool = False,
     self_test: SelfTest = "raise",
     valid_ms: float | None = None,
+    max_age_ms: float | None = None,
     notify: bool = False,
 ) -> LabelStream:
     """Label a camera's frames as they come.
@@ -90,11 +123,12 @@ def stream(
         camera: Name, URI, or a camera of one's own (``Camera``), which brings its time-outs or gets the usual ones.
         realtime: Pace a recording by its stamps; without it every frame is labelled as fast as possible.
         sinks: URIs or sinks of one's own; each gets every prediction, none can delay one.
-        threads: How many the engine may use.
+        threads: How many the engine may use; by default what the camera file says, else 1.
         provider: ``cpu`` or ``cuda``; an unusable one falls back to the CPU and labels are ``degraded``.
         strict: Make that fallback an error.
         self_test: What to do when the golden clip's logits are not reproduced; see ``Recognizer.load``.
         valid_ms: How long a label may be acted on after its frame's capture; see ``Recognizer.load``.
+        max_age_ms: Frames that are older than this when their turn comes are skipped; by default none is.
         notify: Report readiness and fresh frames to systemd.
 
     A model with memory (a causal TSM) is clocked by its segments: one label per segment spacing, not per frame.
@@ -110,6 +144,7 @@ def stream(
         strict=strict,
         self_test=self_test,
         valid_ms=valid_ms,
+        max_age_ms=max_age_ms,
         notify=notify,
     )
     return LabelStream(model, camera, options)
@@ -117,6 +152,8 @@ def stream(
 
 class LabelStream:
     """See ``stream``. Iterating ends with a recording; a live camera's labels end with the ``with`` block.
+
+    It may be entered again after it was left: everything is opened anew, counters begin at 0.
 
     Args:
         model: Artifact, or a recogniser that is loaded already.
@@ -141,53 +178,74 @@ class LabelStream:
     ) -> None:
         self._model, self._camera, self._options, self._clock = model, camera, options, clock
         self._closing = ExitStack()
+        self._entered = False
+        self._begin()
+
+    def _begin(self) -> None:
+        """Everything that one pass counts and remembers."""
         self._sinks: list[SinkThread] = []
         self._capture: Capture | None = None
         self._labels: Counter[str] = Counter()
+        self._reasons: Counter[str] = Counter()
+        self._load = Load()
         self._cut = Cut()
         self._last_id, self._last_ns = -1, 0
         self._pushed = self._first_push_ns = self._last_push_ns = 0
+        self._skipped = self._failures = self._failures_in_turn = 0
 
     def __enter__(self) -> LabelStream:
         """Load the model, open camera and sinks, start capturing.
 
         Raises:
-            KdEdgeError: Model, camera or a sink cannot be opened; nothing stays open.
+            KdEdgeError: Model, camera or a sink cannot be opened, or no label can ever come of this camera; nothing
+                stays open.
+            RuntimeError: It is entered already.
         """
+        if self._entered:
+            raise RuntimeError("this stream is entered already: leave it first, or make another one")
+        self._begin()
         with ExitStack() as opened:
-            self.recognizer = self._load()
+            config = camera_config(self._camera) if isinstance(self._camera, str) else None
+            if config is not None:
+                opened.enter_context(scheduled(config.cpus, config.priority))
+            self.recognizer = self._recognizer(config)
             if self.recognizer is not self._model:
                 opened.callback(self.recognizer.close)  # last, when nothing captures any more
             if self.recognizer.degraded_reason:
                 log.warning("labels are degraded: %s", self.recognizer.degraded_reason)
-            self.camera = self._make_camera()
+            self.camera = self._made(config)
             self._timeouts = timeouts_of(self.camera)
             self._capture = Capture(self.camera, self._timeouts, self._clock)
             opened.callback(self._capture.stop)
-            self.camera.open()
+            open_or_explain(self.camera)
             check_fits(self.camera, Wanted.by(self.recognizer.manifest))
-            self.recognizer.forget(self.camera.name)  # an earlier stream's stamps may be later than this one's
-            for wanted in self._options.sinks:
-                made = open_sink(wanted) if isinstance(wanted, str) else wanted
-                sink = SinkThread(made, lossless=not self.camera.live)
-                sink.open()
-                opened.callback(sink.close)
-                self._sinks.append(sink)
+            self._check_rate()
+            self.recognizer.forget(self.camera.name)  # an earlier stream's window is none of this one's
+            self._open_sinks(opened)
             self._service = ServiceNotifier() if self._options.notify else None
             if self._service is not None:
                 opened.callback(self._service.stopping)
                 self._service.ready()
             self._last_ns = self._clock.now_ns()
-            self._watchdog = Watchdog(self.recognizer.valid_ns, self._last_ns)
+            self._watchdog = Watchdog(self.recognizer.valid_ns, self._last_ns, self.camera.name)
             self._capture.start()
             self._closing = opened.pop_all()
+        self._entered = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop capturing, write what is queued, close everything; takes bounded time."""
+        """Stop capturing, write what is queued, close everything; takes bounded time.
+
+        Raises:
+            SinkError: A recording's sink could not write everything, and nothing else had gone wrong.
+        """
+        self._entered = False
         self._closing.close()
+        if kind is None:
+            for sink in self._sinks:
+                sink.check()
 
     def __iter__(self) -> Iterator[Prediction]:
         """The stream itself."""
@@ -198,19 +256,19 @@ class LabelStream:
 
         Raises:
             StopIteration: The recording has ended, or the stream was left.
-            KdEdgeError: The recording is damaged here, or frames are not what the model needs.
+            CameraError: Frames are not what the model needs.
+            DataError: The recording is damaged here.
+            ArtifactError: The engine fails with every frame.
+            SinkError: A recording's sink has broken: its next label would be lost.
         """
         if self._capture is None:
             raise RuntimeError("iterate inside the with block: with stream(...) as labels: for prediction in labels")
         while True:
             captured = self._capture.get(self._wait_seconds())
-            prediction = self._push(captured) if captured is not None else None
+            prediction = self._labelled(captured) if captured is not None else None
             prediction = prediction or self._due_stale()  # a frame that is not newer than the last is not fresh
             if prediction is not None:
-                self._labels[prediction.state.value] += 1
-                for sink in self._sinks:
-                    sink.put(prediction)
-                return prediction
+                return self._given_out(prediction)
             if captured is None and self._capture.ended:
                 if self._capture.error is not None:
                     raise self._capture.error
@@ -224,34 +282,66 @@ class LabelStream:
         return Statistics(
             captured=counters.captured,
             dropped=counters.dropped,
+            skipped=self._skipped,
             frozen=counters.frozen,
+            misdated=counters.misdated,
+            damaged=counters.damaged,
             reconnects=counters.reconnects,
             pushed=self._pushed,
+            engine_failures=self._failures,
             labels=dict(self._labels),
+            reasons=dict(self._reasons),
             fps=(self._pushed - 1) / seconds if seconds > 0 else 0.0,
-            sink_faults={s.sink.name: s.fault for s in self._sinks if s.fault is not None},
+            sink_faults={s.name: s.fault for s in self._sinks if s.fault is not None},
             sink_dropped=sum(s.dropped for s in self._sinks),
+            sinks_reopened=sum(s.reopened for s in self._sinks),
         )
 
-    def _load(self) -> Recognizer:
+    @property
+    def is_heard(self) -> bool:
+        """Whether labels reach anyone but the caller: False when there were sinks and every one of them is dead."""
+        return not none_left(self._sinks)
+
+    def _recognizer(self, config: CameraConfig | None) -> Recognizer:
         if isinstance(self._model, Recognizer):
             return self._model
         options = self._options
+        configured = None if config is None else config.threads
         return Recognizer.load(
             self._model,
-            threads=options.threads,
+            threads=options.threads or configured or 1 if options.threads != 0 else 0,
             provider=options.provider,
             strict=options.strict,
             self_test=options.self_test,
             valid_ms=options.valid_ms,
         )
 
-    def _make_camera(self) -> Camera:
-        if not isinstance(self._camera, str):
-            return self._camera
+    def _made(self, config: CameraConfig | None) -> Camera:
+        if config is None or not isinstance(self._camera, str):
+            return cast("Camera", self._camera)
         wanted = Wanted.by(self.recognizer.manifest)
-        config = camera_config(self._camera)
         return make_camera(self._camera, config, wanted, realtime=self._options.realtime, clock=self._clock)
+
+    def _check_rate(self) -> None:
+        """Refuse a camera whose nominal rate can never fill a window, and say so of one that degrades every label."""
+        fps, needed = self.camera.fps, self.recognizer.needed_rate
+        if not fps or fps >= needed.full_fps:
+            return
+        if fps < needed.least_fps * CLEARLY:
+            raise CameraError(
+                f"camera {self.camera.name} gives {fps:.1f} frames/s",
+                f"{needed} ('{self.recognizer.manifest.name}')",
+                "set fps, or use a model with a longer window and motion offsets for this camera",
+            )
+        log.warning("camera %s gives %.1f frames/s; this model needs %s", printable(self.camera.name), fps, needed)
+
+    def _open_sinks(self, opened: ExitStack) -> None:
+        for wanted in self._options.sinks:
+            made = open_sink(wanted) if isinstance(wanted, str) else wanted
+            sink = SinkThread(made, lossless=not self.camera.live)
+            sink.open()
+            opened.callback(sink.close)
+            self._sinks.append(sink)
 
     def _wait_seconds(self) -> float:
         """Until a stale prediction is due; with a recording, which is never late, until it is worth another look."""
@@ -259,43 +349,124 @@ class LabelStream:
             return self._watchdog.wait_seconds(self._clock.now_ns())
         return self._timeouts.read_timeout_ms / 1e3
 
-    def _push(self, captured: Captured) -> Prediction | None:
-        frame = captured.frame
+    def _given_out(self, prediction: Prediction) -> Prediction:
+        """Count a prediction and give it to the sinks."""
+        self._labels[prediction.state.value] += 1
+        if prediction.reason:
+            self._reasons[prediction.reason.value] += 1
+        for sink in self._sinks:
+            sink.put(prediction)
+            sink.check()
+        return prediction
+
+    def _labelled(self, captured: Captured) -> Prediction | None:
+        """The prediction of a frame; None where it gives none."""
+        frame, began_ns = captured.frame, self._clock.now_ns()
         if captured.cut != self._cut:
             self._cut = captured.cut
             self.recognizer.reset(frame.source, captured.cut.cause)
+        if not self.camera.live:
+            return self._pushed_by(frame)
+        if self._is_too_old(frame, began_ns):
+            return None
+        try:
+            prediction = self._pushed_by(frame)
+        except ArtifactError as error:
+            return self._failed(frame, error)
+        self._failures_in_turn = 0
+        if prediction is None:
+            return None
+        now_ns = self._last_push_ns
+        self._load.see(began_ns, now_ns, self._captured)
+        prediction = self.recognizer.at(prediction, now_ns)  # old when it came, or the machine too slow: stale
+        if prediction.state is LabelState.STALE:
+            return prediction
+        self._watchdog.fresh(frame.captured_ns)
+        if self._service is not None and self.is_heard:
+            self._service.alive(now_ns)
+        return self._explained(prediction)
+
+    @property
+    def _captured(self) -> int:
+        return 0 if self._capture is None else self._capture.counters.captured
+
+    def _pushed_by(self, frame: Frame) -> Prediction | None:
         prediction = self.recognizer.push(
             frame.image, frame.captured_ns, frame.source, frame_id=frame.frame_id, truth=frame.truth
         )
         if prediction is None:
             return None
-        now_ns = self._last_push_ns = self._clock.now_ns()
+        self._last_push_ns = self._clock.now_ns()
         if self._pushed == 0:
-            self._first_push_ns = now_ns
+            self._first_push_ns = self._last_push_ns
         self._pushed += 1
         self._last_id, self._last_ns = frame.frame_id, frame.captured_ns
-        if not self.camera.live:  # its stamps are its own: no moment of this machine's clock belongs beside them
+        return prediction
+
+    def _is_too_old(self, frame: Frame, now_ns: int) -> bool:
+        """Whether a frame is skipped on purpose: the next one is worth more than its label."""
+        longest_ms = self._options.max_age_ms
+        if longest_ms is None or now_ns - frame.captured_ns <= longest_ms * 1e6:
+            return False
+        self._skipped += 1
+        return True
+
+    def _failed(self, frame: Frame, error: ArtifactError) -> Prediction:
+        """What a live stream says of a frame that the engine failed on; the window has started anew.
+
+        Raises:
+            ArtifactError: It fails with every frame.
+        """
+        self._failures += 1
+        self._failures_in_turn += 1
+        if self._failures_in_turn >= MOST_FAILURES:
+            raise error
+        if self._failures_in_turn == 1:
+            log.warning("%s", error.found)
+        cause = Cause(Reason.ENGINE_FAILED, error.found)
+        return self.recognizer.stale(frame.source, frame.frame_id, frame.captured_ns, self._clock.now_ns(), cause)
+
+    def _explained(self, prediction: Prediction) -> Prediction:
+        """Where frames are far apart because this machine is too slow for them, say that instead."""
+        if prediction.reason not in (Reason.SLOW_RATE, Reason.SPARSE) or not self._load.is_over:
             return prediction
-        if now_ns > prediction.valid_until_ns:  # old when it came, or the machine too slow: no label to act on
-            late = Cause(Reason.LATE, f"labelled {(now_ns - frame.captured_ns) / 1e6:.0f} ms after its capture")
-            return self.recognizer.stale(frame.source, frame.frame_id, frame.captured_ns, now_ns, late)
-        self._watchdog.fresh(frame.captured_ns)
-        if self._service is not None:
-            self._service.alive(now_ns)
-        return replace(prediction, emitted_ns=now_ns)
+        cause = self._load.cause(self.recognizer.needed_rate)
+        return replace(prediction, reason=cause.reason, detail=cause.detail)
 
     def _due_stale(self) -> Prediction | None:
         now_ns = self._clock.now_ns()
-        if not self.camera.live or (self._capture and self._capture.ended) or not self._watchdog.is_due(now_ns):
+        if not self.camera.live or self._capture is None or self._capture.ended or not self._watchdog.is_due(now_ns):
             return None
         self._watchdog.told(now_ns)
-        silence = Cause(Reason.NO_FRAME, f"no fresh frame for {(now_ns - self._last_ns) / 1e6:.0f} ms")
-        return self.recognizer.stale(self.camera.name, self._last_id, self._last_ns, now_ns, silence)
+        silence = f"no fresh frame for {duration(now_ns - self._last_ns)}"
+        cause = Cause(Reason.NO_FRAME, silence)
+        if trouble := self._capture.trouble:
+            cause = Cause(trouble.reason, f"{silence}: {trouble.detail}")
+        return self.recognizer.stale(self.camera.name, self._last_id, self._last_ns, now_ns, cause)
+
+
+def open_or_explain(camera: Camera) -> None:
+    """Open a camera; whatever a driver raises becomes one line.
+
+    Raises:
+        CameraError: It is not there.
+    """
+    try:
+        camera.open()
+    except KdEdgeError:
+        raise
+    except Exception as error:
+        raise CameraError(
+            f"camera {camera.name} cannot be opened ({fault_of(error)})", "a camera that answers", "kd-edge cameras"
+        ) from error
 
 
 @contextmanager
-def interrupt_on_sigterm() -> Iterator[None]:
-    """Treat SIGTERM like Ctrl-C inside the block, so that a service stops as cleanly as a person stops it."""
+def interrupt_on_termination() -> Iterator[None]:
+    """Treat SIGTERM and SIGHUP like Ctrl-C inside the block, so that a service stops as cleanly as a person stops it.
+
+    A signal that is ignored (``nohup``) stays ignored.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -303,8 +474,10 @@ def interrupt_on_sigterm() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    before = {n: signal.signal(n, interrupt) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -3,24 +3,75 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from kd_edge.errors import printable, reason
+from kd_edge.runtime.clock import duration
+from kd_edge.types import LabelState, Prediction, Reason
+
+log = logging.getLogger("kd_edge.runtime")
 
 ALIVE_INTERVAL_NS = 500_000_000
 """systemd hears of fresh frames at most twice a second."""
 
 
 class Watchdog:
-    """Decides when a ``stale`` prediction is due: once per interval without a fresh frame. Has no clock of its own.
+    """Decides when labels are ``stale``: as soon as none is valid any more. Has no clock of its own.
+
+    Whoever pushes frames himself asks ``current`` in every turn of his loop, with a new prediction or without one.
 
     Args:
-        valid_ns: How long a frame's label is valid, and the interval of repeated stale predictions.
+        valid_ns: How long a frame's label is valid, and the interval of repeated stale predictions
+            (``Recognizer.valid_ns``).
         now_ns: The start.
+        source: Name of the camera.
     """
 
-    def __init__(self, valid_ns: int, now_ns: int) -> None:
+    def __init__(self, valid_ns: int, now_ns: int, source: str = "camera") -> None:
         self._valid_ns = valid_ns
         self._due_ns = now_ns + valid_ns
+        self._newest = Prediction(
+            source=source,
+            probabilities=np.zeros(0, dtype=np.float32),
+            state=LabelState.STALE,
+            frame_id=-1,
+            captured_ns=now_ns,
+            emitted_ns=now_ns,
+            valid_until_ns=now_ns,
+            reason=Reason.NO_FRAME,
+            detail="no frame yet",
+        )
+
+    def current(self, prediction: Prediction | None, now_ns: int) -> Prediction:
+        """What holds now: the newest prediction while it is valid, else one that is ``stale`` and has no label.
+
+        Args:
+            prediction: What a push gave just now; None when it gave none, or when no frame came.
+            now_ns: This moment.
+        """
+        if prediction is not None:
+            self._newest = prediction
+        newest = self._newest
+        if newest.state is LabelState.STALE or not newest.is_stale(now_ns):
+            return newest
+        return replace(
+            newest,
+            label=None,
+            index=-1,
+            confidence=0.0,
+            probabilities=np.zeros_like(newest.probabilities),
+            state=LabelState.STALE,
+            emitted_ns=now_ns,
+            valid_until_ns=now_ns,
+            reason=Reason.NO_FRAME,
+            detail=f"no fresh frame for {duration(now_ns - newest.captured_ns)}",
+        )
 
     def fresh(self, captured_ns: int) -> None:
         """A fresh frame was captured at ``captured_ns``."""
@@ -40,22 +91,28 @@ class Watchdog:
 
 
 class ServiceNotifier:
-    """Speaks systemd's notify protocol (sd_notify(3)) on ``NOTIFY_SOCKET``; silent where there is none."""
+    """Speaks systemd's notify protocol (sd_notify(3)) on ``NOTIFY_SOCKET``; silent where there is none.
+
+    A manager that cannot be told does not stop the labels: a line in the log says so, once.
+    """
 
     def __init__(self) -> None:
         self._alive_ns = -ALIVE_INTERVAL_NS
         address = os.environ.get("NOTIFY_SOCKET", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) if address else None
-        if self._socket is not None:
-            self._socket.setblocking(False)
+        self._is_heard = True
+        self._socket: socket.socket | None = None
+        if address:
+            with self._watched():
+                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                self._socket.setblocking(False)
 
     def ready(self) -> None:
         """Model and camera are open."""
         self._send(b"READY=1")
 
     def alive(self, now_ns: int) -> None:
-        """A fresh frame was labelled; without these systemd restarts the service after ``WatchdogSec``."""
+        """A fresh frame was labelled and a sink took it; without these systemd restarts us after ``WatchdogSec``."""
         if now_ns - self._alive_ns >= ALIVE_INTERVAL_NS:
             self._alive_ns = now_ns
             self._send(b"WATCHDOG=1")
@@ -69,5 +126,16 @@ class ServiceNotifier:
 
     def _send(self, message: bytes) -> None:
         if self._socket is not None:
-            with contextlib.suppress(OSError):  # a manager that does not listen must not stop the labels
+            with self._watched():
                 self._socket.sendto(message, self._address)
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        try:
+            yield
+        except BlockingIOError:
+            pass  # it is behind with reading; the next message comes soon
+        except OSError as error:
+            if self._is_heard:
+                log.warning("systemd cannot be told: %s (NOTIFY_SOCKET)", printable(error.strerror or reason(error)))
+            self._is_heard = False

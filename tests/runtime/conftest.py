@@ -50,6 +50,8 @@ class HandClock:
     def __init__(self) -> None:
         self.ns = 5_000_000_000
         self.slept: list[float] = []
+        self.wall_ahead_ns = 1_795_000_000_000_000_000
+        self.nap_ns = 0
 
     def now_ns(self) -> int:
         return self.ns
@@ -57,6 +59,12 @@ class HandClock:
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         self.ns += round(seconds * 1e9)
+
+    def wall_ns(self) -> int:
+        return self.ns + self.wall_ahead_ns
+
+    def suspended_ns(self) -> int:
+        return self.nap_ns
 
     def advance(self, ms: float) -> int:
         self.ns += round(ms * 1e6)

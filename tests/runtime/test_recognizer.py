@@ -242,10 +242,10 @@ def test_push_many_equals_single_pushes(make_model, noise, kind):
     for k in range(80):
         now = {"a": k * 20, "b": k * 20 + 3 if k > 7 else 5, "c": k // 2 * 40 if k > 20 else -1}
         batch = {s: (frames[(k + 3 * i) % 90], t * MS) for i, (s, t) in enumerate(now.items()) if t >= 0}
-        together = many.push_many(batch, now_ns=k)
+        together = many.push_many(batch, now_ns=(k * 20 + 5) * MS)
         assert together.keys() == batch.keys()
         for source, (frame, stamp) in batch.items():
-            alone = single.push(frame, stamp, source, now_ns=k)
+            alone = single.push(frame, stamp, source, now_ns=(k * 20 + 5) * MS)
             both = together[source]
             assert (alone is None) == (both is None)
             if alone is not None:

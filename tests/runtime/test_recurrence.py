@@ -212,11 +212,11 @@ def test_push_many_steps_those_that_are_due_together(tmp_path, noise):
     for k in range(120):
         now = {"a": k * 25, "b": k * 25 + 60 if k > 3 else -1, "c": k // 2 * 50 + 7 if k > 20 else -1}
         batch = {s: (frames[(k + 7 * i) % 90], t * MS) for i, (s, t) in enumerate(now.items()) if t >= 0}
-        together = many.push_many(batch, now_ns=k)
+        together = many.push_many(batch, now_ns=(k * 25 + 60) * MS)
         assert together.keys() == batch.keys()
         sizes.add(sum(p is not None for p in together.values()))
         for source, (frame, stamp) in batch.items():
-            alone, both = single.push(frame, stamp, source, now_ns=k), together[source]
+            alone, both = single.push(frame, stamp, source, now_ns=(k * 25 + 60) * MS), together[source]
             assert (alone is None) == (both is None)
             if alone is not None and both is not None:
                 assert (alone.state, alone.index, alone.reason) == (both.state, both.index, both.reason)

@@ -92,12 +92,13 @@ def test_a_restart_and_another_size_forget_the_frames() -> None:
 
 def test_a_late_plane_is_reported_and_a_gap_starts_anew() -> None:
     spec = Preprocess(resize_px=24, input_px=16, motion_offsets_ms=(0, 70), window=WINDOWS["fixed"], region=REGION)
-    state = SourceState(tiny_manifest(preprocess=spec, dtype="uint16", clip_seconds=1.2))  # longest gap 150 ms
+    state = SourceState(tiny_manifest(preprocess=spec, dtype="uint16", clip_seconds=1.2))  # longest gap 300 ms
     frames = walking(8, (48, 64), "uint16")
     state.observe(frames[0], 0)
     assert is_ready(state, frames[1], 120 * MS)
     assert state.stack.late_ns == 15 * MS  # 50 ms from its moment, 35 ms are tolerated
-    assert not is_ready(state, frames[2], 320 * MS)
+    assert is_ready(state, frames[2], 420 * MS)
+    assert not is_ready(state, frames[3], 721 * MS)
 
 
 def test_steady_state_allocates_no_frame_sized_buffer() -> None:

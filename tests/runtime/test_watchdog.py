@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 
 import pytest
@@ -64,3 +65,45 @@ def test_silent_without_a_manager(monkeypatch, tmp_path):
     service = ServiceNotifier()
     service.ready()
     service.stopping()
+
+
+@pytest.mark.parametrize(
+    ("address", "fault"),
+    [
+        ("/nobody/listens", "No such file or directory"),
+        ("/" + "x" * 200, "AF_UNIX path too long"),
+        ("@" + "x" * 200, "AF_UNIX path too long"),
+        ("@nobody-listens\x1b", "Connection refused"),
+    ],
+)
+def test_a_manager_that_cannot_be_told_is_named_once(address, fault, monkeypatch, caplog):
+    monkeypatch.setenv("NOTIFY_SOCKET", address)
+    service = ServiceNotifier()
+    service.ready()
+    service.alive(0)
+    service.stopping()
+    assert [r.getMessage() for r in caplog.records] == [f"systemd cannot be told: {fault} (NOTIFY_SOCKET)"]
+
+
+def test_a_process_without_descriptors_goes_on_without_its_manager(monkeypatch, caplog):
+    def full(*_: object) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setenv("NOTIFY_SOCKET", "@manager")
+    monkeypatch.setattr(socket, "socket", full)
+    service = ServiceNotifier()
+    service.ready()
+    service.stopping()
+    assert [r.getMessage() for r in caplog.records] == ["systemd cannot be told: Too many open files (NOTIFY_SOCKET)"]
+
+
+def test_a_manager_that_is_behind_with_reading_does_not_hold_anything_up(tmp_path, monkeypatch, caplog):
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as behind:
+        behind.bind(address)
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        service = ServiceNotifier()
+        for k in range(10_000):
+            service.alive(k * 600 * MS)
+        service.stopping()
+    assert caplog.records == []

@@ -35,7 +35,7 @@ def make_camera(
         return SyntheticCamera(name, config, wanted, clock=clock)
     from kd_edge.runtime.cameras.v4l2 import V4l2Camera
 
-    return V4l2Camera(name, config, wanted, clock=clock)
+    return V4l2Camera(name, config, wanted)
 
 
 def open_camera(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from kd_edge.artifact import Band, Manifest
 from kd_edge.errors import CameraError
 from kd_edge.runtime.cameras.config import TimeOuts
+from kd_edge.runtime.clock import ClockKind
 from kd_edge.types import Frame
 
 Dtype = Literal["uint8", "uint16"]
@@ -35,9 +36,11 @@ class Wanted:
 
 
 class Camera(Protocol):
-    """A source of frames with monotonic stamps.
+    """A source of frames with stamps.
 
-    A camera of one's own needs no more than this; with an attribute ``timeouts`` (``TimeOuts``) it brings its own.
+    A camera of one's own needs no more than this. With an attribute ``timeouts`` (``TimeOuts``) it brings its own, with
+    an attribute ``clock_kind`` (``ClockKind``) it says what it stamps with, unless that is ``time.monotonic_ns``. The
+    clock of a live camera is checked with every frame.
 
     Attributes:
         name: Names the source in predictions.
@@ -76,7 +79,8 @@ class Camera(Protocol):
         """The next frame; None when none came in time or after the last one. The image is the caller's.
 
         Raises:
-            CameraError: The camera is gone.
+            BadPictureError: This picture is damaged; the next one may be good.
+            CameraError: The camera is gone. Any other exception means the same.
         """
         ...
 
@@ -99,6 +103,20 @@ def timeouts_of(camera: Camera) -> TimeOuts:
             "for example timeouts = TimeOuts(read_timeout_ms=500), or leave the attribute out",
         )
     return timeouts
+
+
+def clock_of(camera: Camera) -> ClockKind:
+    """What a camera says it stamps with.
+
+    Raises:
+        CameraError: ``camera.clock_kind`` is nothing known.
+    """
+    kind: ClockKind = getattr(camera, "clock_kind", "monotonic")
+    if kind not in get_args(ClockKind):
+        raise CameraError(
+            f"camera {camera.name} has clock_kind {kind!r}", f"one of {', '.join(get_args(ClockKind))}", "correct it"
+        )
+    return kind
 
 
 def check_fits(camera: Camera, wanted: Wanted) -> None:

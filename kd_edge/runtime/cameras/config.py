@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from kd_edge import recipes
 from kd_edge.errors import ConfigError, did_you_mean
+from kd_edge.runtime.clock import MAX_AHEAD_MS, ClockKind
 from kd_edge.runtime.uri import forms, parse
 
 SCHEMES = ("replay", "synthetic", "v4l2")
@@ -20,24 +21,32 @@ class TimeOuts(BaseModel):
         read_timeout_ms: No frame for so long means that the camera is gone: it is reopened.
         reconnect_max_ms: Longest pause between two attempts to reopen.
         frozen_ms: The same picture for so long means that the camera hangs: its frames no longer count.
+        max_ahead_ms: How far a frame's stamp may lie ahead of now; one further ahead is of another clock, and lost.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     read_timeout_ms: int = Field(1000, ge=50, le=60_000)
-    reconnect_max_ms: int = Field(5000, ge=100, le=60_000)
+    reconnect_max_ms: int = Field(1500, ge=100, le=60_000)
     frozen_ms: int = Field(2000, ge=100, le=60_000)
+    max_ahead_ms: int = Field(round(MAX_AHEAD_MS), ge=0, le=60_000)
 
 
 class CameraConfig(TimeOuts):
     """One camera, with its time-outs.
 
     Attributes:
+        clock: What the camera's stamps are of: ``monotonic`` (this machine's, which V4L2 drivers use), ``wall`` (its
+            time of day), ``device`` (any clock of the device's own) or ``arrival`` (no usable stamps: the moment of
+            reading).
         uri: ``v4l2:/dev/video0``, ``replay:PATH`` or ``synthetic:``; what follows a ``?`` sets the other keys
             (``v4l2:/dev/video0?pixel_format=Y16&fps=9``).
         band: What the camera sees; a model for another band is refused. None: not known, not checked.
         fps: Frame rate to ask for, or of a recording without stamps, 1/s. None: the camera's own.
         width_px: Frame width to ask for. None: the camera's own.
         height_px: Frame height to ask for.
+        threads: How many the engine may use. None: 1, or what the command line says.
+        cpus: Numbers of the cores that capture, preprocessing and engine run on. Empty: all.
+        priority: Real-time priority (``SCHED_FIFO``, 1 to 99) of the same. None: an ordinary process.
         pixel_format: V4L2 fourcc: ``GREY`` (uint8), ``Y16`` (uint16), or a colour format such as ``YUYV`` or ``MJPG``.
     """
 
@@ -46,6 +55,10 @@ class CameraConfig(TimeOuts):
     fps: float | None = Field(None, gt=0, le=1000)
     width_px: int | None = Field(None, ge=8, le=8192)
     height_px: int | None = Field(None, ge=8, le=8192)
+    clock: ClockKind = "monotonic"
+    threads: int | None = Field(None, ge=1, le=256)
+    cpus: tuple[Annotated[int, Field(ge=0, le=4095)], ...] = ()
+    priority: int | None = Field(None, ge=1, le=99)
     pixel_format: str | None = Field(None, pattern=r"^[A-Za-z0-9]{3,4}$")
 
     @property

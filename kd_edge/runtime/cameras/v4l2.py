@@ -9,16 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from kd_edge.artifact import Band
-from kd_edge.errors import CameraError, import_extra
+from kd_edge.errors import BadPictureError, CameraError, import_extra
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
 from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts
-from kd_edge.runtime.clock import MONOTONIC, Clock
+from kd_edge.runtime.clock import ClockKind
 from kd_edge.types import Frame, Image
 
 log = logging.getLogger("kd_edge.runtime")
-
-OLDEST_STAMP_NS = 2_000_000_000
-"""A driver's stamp that is older than this, or in the future, is on another clock: the moment of reading stands in."""
 
 
 class V4l2Camera:
@@ -28,7 +25,7 @@ class V4l2Camera:
     can_vanish = True
     ended = False
 
-    def __init__(self, name: str, config: CameraConfig, wanted: Wanted, *, clock: Clock = MONOTONIC) -> None:
+    def __init__(self, name: str, config: CameraConfig, wanted: Wanted) -> None:
         self.name = name
         self.band: Band | None = config.band
         self.dtype: Dtype | None = None
@@ -36,11 +33,13 @@ class V4l2Camera:
         self.fps: float | None = config.fps
         self._device = config.target or "/dev/video0"
         self.timeouts: TimeOuts = config
-        self._config, self._wanted, self._clock = config, wanted, clock
+        self.clock_kind: ClockKind = config.clock
+        self._config, self._wanted = config, wanted
         self._format = config.pixel_format or _usual_format(wanted)
         self._cv2 = import_extra("cv2", "cpu")
         self._capture: Any = None
         self._count = 0
+        self._size = (0, 0)  # height and width that the driver granted
 
     def open(self) -> None:
         """Open the device, ask for the configured format and check that it was granted."""
@@ -82,17 +81,34 @@ class V4l2Camera:
                 ready, _ = cv2.VideoCapture.waitAny([capture], round(timeout_seconds * 1e9))
                 if not ready:
                     return None
-                good = capture.grab()
-                stamp_ns = round(capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
-                good, image = capture.retrieve() if good else (False, None)
+                if not capture.grab():
+                    raise self._gone("it delivers no frame")
+                captured_ns = round(capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+                image = self._decoded(capture)
         except cv2.error as error:
             raise self._gone(error.err or "no frame") from error
-        if not good or image is None:
-            raise self._gone("it delivers no frame")
-        captured_ns = captured_at(stamp_ns, self._clock.now_ns())
-        frame = Frame(self._convert(image), captured_ns, self._count, self.name)
+        frame = Frame(image, captured_ns, self._count, self.name)
         self._count += 1
         return frame
+
+    def _decoded(self, capture: Any) -> Image:
+        """The frame that was grabbed.
+
+        Raises:
+            BadPictureError: It is damaged: a JPEG cut short, a frame with bytes missing.
+            CameraError: It has another size than the driver granted.
+        """
+        try:
+            good, image = capture.retrieve()
+            if not good or image is None:
+                raise BadPictureError(f"camera {self.name}: a damaged picture", "a whole one", "check its cable")
+            if image.shape[:2] != self._size:
+                height, width = image.shape[:2]
+                raise self._gone(f"its frames became {width}x{height}, not {self._size[1]}x{self._size[0]}")
+            return self._convert(image)
+        except self._cv2.error as error:
+            found = f"camera {self.name}: a damaged picture ({error.err or 'no reason given'})"
+            raise BadPictureError(found, "a whole one", "check its cable") from error
 
     def close(self) -> None:
         """Release the device."""
@@ -116,6 +132,7 @@ class V4l2Camera:
         granted = int(capture.get(cv2.CAP_PROP_FOURCC))
         size = (round(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), round(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)))
         asked_size = (config.width_px or size[0], config.height_px or size[1])
+        self._size = size[::-1]
         if (raw or config.pixel_format) and granted != fourcc:
             found = granted.to_bytes(4, "little").decode("latin-1").strip()
             raise CameraError(
@@ -144,11 +161,6 @@ class V4l2Camera:
         return CameraError(
             f"camera {self.name} ({self._device}) is gone: {why}", "frames", "check its cable; kd-edge cameras"
         )
-
-
-def captured_at(stamp_ns: int, now_ns: int) -> int:
-    """Moment of capture of a frame read now: the driver's stamp, unless that is on another clock."""
-    return stamp_ns if 0 <= now_ns - stamp_ns < OLDEST_STAMP_NS else now_ns
 
 
 def _usual_format(wanted: Wanted) -> str:

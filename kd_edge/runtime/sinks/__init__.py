@@ -8,22 +8,24 @@ from contextlib import suppress
 from typing import TextIO
 
 from kd_edge.errors import ConfigError, did_you_mean
-from kd_edge.runtime.sinks.base import Sink, SinkThread
-from kd_edge.runtime.sinks.jsonl import JsonlSink
+from kd_edge.runtime.clock import MONOTONIC, Clock
+from kd_edge.runtime.sinks.base import Sink, SinkState, SinkThread, none_left
+from kd_edge.runtime.sinks.jsonl import JsonlSink, JsonlStream
 from kd_edge.runtime.sinks.terminal import TerminalSink
 from kd_edge.runtime.uri import parse
 
-__all__ = ["JsonlSink", "Sink", "SinkThread", "TerminalSink", "open_sink"]
+__all__ = ["JsonlSink", "JsonlStream", "Sink", "SinkState", "SinkThread", "TerminalSink", "none_left", "open_sink"]
 
 SCHEMES = ("terminal", "jsonl")
 
 
-def open_sink(uri: str, stdout: TextIO | io.TextIOBase | None = None) -> Sink:
+def open_sink(uri: str, stdout: TextIO | io.TextIOBase | None = None, clock: Clock = MONOTONIC) -> Sink:
     """Make the sink a URI names: ``terminal:`` or ``jsonl:PATH[?max_mb=N]`` (``-`` is standard output); not yet opened.
 
     Args:
         uri: Where predictions go.
         stdout: Stands for standard output.
+        clock: Says when to look whether a file was moved away.
 
     Raises:
         ConfigError: Unknown kind, a missing path, or a bound that is no positive number.
@@ -33,7 +35,8 @@ def open_sink(uri: str, stdout: TextIO | io.TextIOBase | None = None) -> Sink:
     if scheme == "terminal":
         return TerminalSink(stream)
     if scheme == "jsonl" and target:
-        return JsonlSink(target, stream, _max_mb(uri, query))
+        max_mb = _max_mb(uri, query)
+        return JsonlStream(stream) if target == "-" else JsonlSink(target, max_mb, clock)
     raise ConfigError(
         f"sink '{uri}'{did_you_mean(scheme, SCHEMES)}", "terminal:, jsonl:PATH or jsonl:-", "correct --sink"
     )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import TextIO
 
+from kd_edge.errors import printable
+from kd_edge.runtime.sinks.standard import Standard
 from kd_edge.types import LabelState, Prediction
 
 _BAR = 20
@@ -15,20 +18,25 @@ class TerminalSink:
 
     Args:
         stream: A terminal gets one line that is rewritten, and a new line when the label changes; a pipe or file gets
-            a line only when label or state change.
+            a line only when label or state change. None where standard output was closed before the program began.
     """
 
     name = "terminal:"
+    reopens = False
 
-    def __init__(self, stream: TextIO | io.TextIOBase) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO | io.TextIOBase | None) -> None:
+        self._output = Standard(self.name, stream)
         self._tty = False
         self._shown: tuple[LabelState, int, bool | None] | None = None
         self._width = 0
 
     def open(self) -> None:
-        """See whether a person is looking."""
-        self._tty = self._stream.isatty()
+        """See whether a person is looking.
+
+        Raises:
+            ConfigError: Standard output is closed.
+        """
+        self._tty = self._output.open().isatty()
 
     def write(self, prediction: Prediction) -> None:
         """Show one prediction."""
@@ -37,31 +45,34 @@ class TerminalSink:
         changed = shown != self._shown
         if not self._tty:
             if changed:
-                self._stream.write(describe(prediction) + "\n")
-                self._stream.flush()
+                self._output.write(describe(prediction) + "\n")
         else:
             line = describe(prediction)
             start = "\n" if changed and self._shown is not None else "\r"
-            self._stream.write(start + line.ljust(0 if start == "\n" else self._width))
-            self._stream.flush()
+            self._output.write(start + line.ljust(0 if start == "\n" else self._width))
             self._width = len(line)
         self._shown = shown
 
     def close(self) -> None:
         """End the line."""
         if self._tty and self._shown is not None:
-            self._stream.write("\n")
-            self._stream.flush()
+            self._shown = None
+            self._output.write("\n")
 
 
 def describe(prediction: Prediction) -> str:
-    """One line: moment, state, label with confidence, truth where known, what is wrong."""
-    bar = "#" * round(_BAR * prediction.confidence)
+    """One line: moment, state, label with confidence, truth where known, what is wrong; nothing steers a terminal."""
     parts = [f"{prediction.captured_ns / 1e9:10.2f} s", f"{prediction.state.value:8}"]
     if prediction.index >= 0:
-        parts.append(f"{prediction.label or '-':24} {prediction.confidence:4.0%} {bar:{_BAR}}")
+        label = printable(prediction.label or "-")
+        parts.append(f"{label:24} {prediction.confidence:4.0%} {_bar(prediction.confidence):{_BAR}}")
     if prediction.truth is not None and prediction.label is not None:
-        parts.append("right" if prediction.label == prediction.truth else f"truth: {prediction.truth}")
+        right = prediction.label == prediction.truth
+        parts.append("right" if right else f"truth: {printable(prediction.truth)}")
     if prediction.detail:
-        parts.append(f"({prediction.detail})")
+        parts.append(f"({printable(prediction.detail)})")
     return "  ".join(parts).rstrip()
+
+
+def _bar(share: float) -> str:
+    return "#" * round(_BAR * min(max(share, 0.0), 1.0)) if math.isfinite(share) else ""

@@ -13,7 +13,6 @@ import pytest
 
 from kd_edge.errors import CameraError
 from kd_edge.runtime.cameras import Wanted, open_camera
-from kd_edge.runtime.cameras.v4l2 import captured_at
 
 READ = """
 import json, sys, time
@@ -81,21 +80,6 @@ def test_grey(with_device):
     assert ids == (0, 1, 2, 3)
     moments_ns = [result["span_ns"][0], *stamps_ns, result["span_ns"][1]]
     assert moments_ns == sorted(set(moments_ns))  # the driver's stamps are on the monotonic clock
-
-
-@pytest.mark.parametrize(
-    ("stamp_ns", "captured_ns"),
-    [
-        (9_990_000_000, 9_990_000_000),  # the driver's
-        (10_000_000_000, 10_000_000_000),
-        (8_000_000_001, 8_000_000_001),  # just not too old
-        (8_000_000_000, 10_000_000_000),
-        (10_000_000_001, 10_000_000_000),  # the future: another clock
-        (0, 10_000_000_000),  # a driver without stamps
-    ],
-)
-def test_a_stamp_on_another_clock_is_replaced_by_the_moment_of_reading(stamp_ns, captured_ns):
-    assert captured_at(stamp_ns, now_ns=10_000_000_000) == captured_ns
 
 
 def test_sixteen_bit(with_device):

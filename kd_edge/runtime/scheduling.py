@@ -1,0 +1,73 @@
+"""Which cores a stream runs on and how urgently, as a camera file says."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from kd_edge.errors import ConfigError
+
+log = logging.getLogger("kd_edge.runtime")
+
+
+@contextmanager
+def scheduled(cpus: Sequence[int] = (), priority: int | None = None) -> Iterator[None]:
+    """Bind this thread, and those it starts inside the block, to cores and a real-time priority.
+
+    Args:
+        cpus: Numbers of the cores; empty leaves them as they are.
+        priority: Of ``SCHED_FIFO``, 1 to 99; None leaves it as it is. Where it is not permitted a warning says so and
+            the stream runs as it is: late labels are stale, not wrong.
+
+    Raises:
+        ConfigError: A core that this process does not have, or a system that cannot bind.
+    """
+    if not cpus and priority is None:
+        yield
+        return
+    if not hasattr(os, "sched_setaffinity"):
+        raise ConfigError("cpus or priority in the camera file", "Linux", "leave them out on this system")
+    before = os.sched_getaffinity(0), os.sched_getscheduler(0), os.sched_getparam(0)
+    if cpus:
+        _bind(cpus, before[0])
+    if priority is not None:
+        _hurry(priority)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            os.sched_setaffinity(0, before[0])
+            os.sched_setscheduler(0, before[1], before[2])
+
+
+def at_ease() -> None:
+    """Give up this thread's urgency: what writes files must not hold up what labels frames."""
+    if hasattr(os, "sched_setscheduler"):
+        with suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+def _bind(cpus: Sequence[int], there: set[int]) -> None:
+    try:
+        os.sched_setaffinity(0, cpus)
+    except (OSError, ValueError, OverflowError) as error:
+        raise ConfigError(
+            f"cpus {list(cpus)} in the camera file",
+            f"some of this process's cores {sorted(there)}",
+            "correct cpus, or leave it out",
+        ) from error
+
+
+def _hurry(priority: int) -> None:
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+    except PermissionError:
+        log.warning(
+            "real-time priority %d is not permitted; running without (LimitRTPRIO=%d in the unit permits it)",
+            priority,
+            priority,
+        )
+    except OSError as error:
+        raise ConfigError(f"priority {priority} ({error.strerror})", "1 to 99", "correct the camera file") from error
