@@ -335,8 +335,8 @@ class Normalise:
         """
         if not self._is_uniform:
             return self.stack_windowed(planes, out)
-        for channel, values in zip(out, self._channels(planes), strict=True):
-            channel[:] = values
+        for c, values in enumerate(self._channels(planes)):
+            out[c] = values
         return out
 
     def stack_windowed(self, planes: Sequence[Float32], out: Float32) -> Float32:
