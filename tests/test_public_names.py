@@ -53,7 +53,8 @@ MODULES = {
 }
 
 VERBS = {
-    "bench": "MODEL --data --frames --input --json --motion --reference --set --size --threads --training",
+    "bench": "MODEL --camera --data --frames --input --json --motion --overload --reference --seconds --set --size --soak "
+    "--threads --training",
     "cameras": "--json",
     "data check": "KIND --data --json --modality --quick --set",
     "data examples": "SOURCE --classes --data --frames --modalities --out",

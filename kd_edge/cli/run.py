@@ -51,7 +51,7 @@ def stream_summary(statistics: Statistics, window_seconds: float, counts: Tally)
     if counts.labels:
         text += f"; {tally_report(counts)}"
     for sink, fault in statistics.sink_faults.items():
-        text += f"\n[red]sink {escape(sink)}:[/red] {escape(fault)}"
+        text += f"\n[red]sink {escape(sink)} does not work:[/red] {escape(fault)}"
     return text
 
 

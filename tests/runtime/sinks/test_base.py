@@ -151,6 +151,21 @@ def test_a_pipe_that_nobody_reads_any_more_is_dead_at_once():
         os.dup2(os.open(os.devnull, os.O_WRONLY), writer)  # what is left in its buffer
 
 
+def test_a_pipe_that_nobody_reads_is_found_while_the_label_stays_the_same():
+    reader, writer = os.pipe()
+    with open(writer, "w", encoding="utf-8") as out:
+        thread = SinkThread(TerminalSink(out))
+        thread.open()
+        for k in range(3):
+            thread.put(prediction(k))
+        wait_for(lambda: thread._written == 3)
+        assert thread.state is SinkState.WORKING
+        os.close(reader)
+        thread.put(prediction(3))
+        thread.close()
+    assert (thread.state, thread.fault) == (SinkState.DEAD, "Broken pipe")
+
+
 def test_a_live_stream_starts_without_a_sink_that_is_not_there_yet(caplog):
     openings = iter([ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")])
     thread = SinkThread(ListSink(open=lambda: next(openings, None)))
