@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from kd_edge.errors import import_extra
 from kd_edge.types import Image
 
+
 @cache
 def opencv() -> ModuleType:
     """OpenCV, looked up once: a stream asks several times with each frame."""

@@ -400,9 +400,7 @@ def clip_input(
     normalise = Normalise(spec)
     for segment, row in enumerate(indices):
         part = crop_inside(spec.region, crop, frames[row[0]])
-        planes = [
-            normalise.plane(cut(frames[i], part, size), (float(limits[i, 0]), float(limits[i, 1]))) for i in row
-        ]
+        planes = [normalise.plane(cut(frames[i], part, size), (float(limits[i, 0]), float(limits[i, 1]))) for i in row]
         normalise.stack(planes, out[segment])
     return out
 

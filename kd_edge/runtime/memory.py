@@ -166,9 +166,7 @@ class MotionHistory(Generic[Row]):
         longest_gap_ns: Frames further apart start the history anew.
     """
 
-    def __init__(
-        self, offsets_ms: tuple[int, ...], make_rows: Callable[[int], list[Row]], longest_gap_ns: int
-    ) -> None:
+    def __init__(self, offsets_ms: tuple[int, ...], make_rows: Callable[[int], list[Row]], longest_gap_ns: int) -> None:
         self._offsets_ns = [offset * 1_000_000 for offset in offsets_ms]
         self._tolerance_ns = min((b - a for a, b in pairwise(self._offsets_ns)), default=0) // 2
         self._gap_ns = max(longest_gap_ns, 2 * self._tolerance_ns)

@@ -12,6 +12,7 @@ from kd_edge.preprocess import Normalise, Preprocess, cut, evaluation_crop
 from kd_edge.runtime.memory import MotionHistory, Stack
 from kd_edge.types import Float32, Image
 
+
 class Planes(Protocol):
     """Planes of the newest frames of one source, all of one size, in fixed memory."""
 
