@@ -17,6 +17,7 @@ from kd_edge.errors import ConfigError
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
     from kd_edge.bench import BenchReport, LiveReport, OverloadReport, SoakReport
+    from kd_edge.bench.report import HostWork
     from kd_edge.train.throughput import Throughput
 
 app = typer.Typer()
@@ -52,12 +53,15 @@ def bench_report(report: BenchReport) -> RenderableType:
         ("push with the engine left out", report.host),
         ("push outside the engine, between runs", report.host_between_runs),
     ]
+    for dtype, work in report.host_work.items():
+        rows += [(f"host work, {dtype}", work.cold), (f"host work, {dtype} just written", work.delivered)]
     rows += [(f"one bare {report.bare_is} pass", report.bare), ("re-encoding the whole window", report.naive)]
     cells = [(name, *(f"{v:.3f}" for v in (r.p50, r.p90, r.p99, r.minimum))) for name, r in rows]
     lines: list[RenderableType] = [
         f"{escape(report.model)}, {report.precision}, {report.file_bytes / 1e6:.1f} MB; {report.frame} frames, "
         f"{report.pushes} pushes, {report.engine} on {report.cpu}, {report.threads} thread(s)",
         table(("milliseconds", "median", "90 %", "99 %", "least"), cells),
+        *(_against_target(dtype, work) for dtype, work in report.host_work.items()),
         f"push = {report.push_to_bare.median:.3f} x one bare {report.bare_is} pass (median of pairs; "
         f"fastest {report.push_to_bare.minimum:.3f})",
         f"re-encoding the window = {report.naive_to_push.median:.2f} x a push "
@@ -68,6 +72,16 @@ def bench_report(report: BenchReport) -> RenderableType:
     if report.fallback_reason:
         lines.append(f"[yellow]fallback:[/yellow] {escape(report.fallback_reason)}")
     return Group(*lines)
+
+
+def _against_target(dtype: str, work: HostWork) -> str:
+    from kd_edge.bench.report import HOST_MEDIAN_MS, HOST_P99_MS
+
+    verdict = "[green]met[/green]" if work.meets_target else "[yellow]missed[/yellow]"
+    return (
+        f"host work between runs, {dtype}: {work.cold.p50:.3f} ms median (target {HOST_MEDIAN_MS:g}), "
+        f"{work.cold.p99:.3f} ms at 99 % (target {HOST_P99_MS:g}): {verdict}"
+    )
 
 
 @app.command(
@@ -183,8 +197,8 @@ def live_report(report: LiveReport) -> RenderableType:
     states = ", ".join(f"{count} {state}" for state, count in report.labels.items()) or "none"
     least, full = report.needed_fps
     lines: list[RenderableType] = [
-        f"{escape(report.camera)} with {escape(report.model)}, {report.seconds:.0f} s: {report.camera_fps:.1f} frames/s; "
-        f"the window needs {least:.1f}, {full:.1f} for labels that are not degraded",
+        f"{escape(report.camera)} with {escape(report.model)}, {report.seconds:.0f} s: {report.camera_fps:.1f} "
+        f"frames/s; the window needs {least:.1f}, {full:.1f} for labels that are not degraded",
         table(("milliseconds", "median", "90 %", "99 %", "least"), cells),
         f"a push takes {report.budget:.0%} of the time between two frames; {report.dropped:.0%} of the frames skipped",
         f"labels: {states}",
