@@ -38,7 +38,7 @@ MODULES = {
         Recognizer Watchdog stream
     """,
     "kd_edge.sampling": """
-        gather motion_indices nearest segment_indices
+        gather motion_indices nearest nearest_one segment_indices
     """,
     "kd_edge.train.losses": """
         CcskdConnectors CcskdRates CcskdSchedule CorrelationEmbedding HintRegressor MgcamAdapters
@@ -53,8 +53,8 @@ MODULES = {
 }
 
 VERBS = {
-    "bench": "MODEL --camera --data --frames --input --json --motion --overload --reference --seconds --set --size --soak "
-    "--threads --training",
+    "bench": "MODEL --camera --data --frames --input --json --motion --overload --reference --seconds --set --size "
+    "--soak --threads --training",
     "cameras": "--json",
     "data check": "KIND --data --json --modality --quick --set",
     "data examples": "SOURCE --classes --data --frames --modalities --out",

@@ -1,4 +1,4 @@
-"""How fast and how large a model is on this machine: latency per stage, ratios to a bare backbone pass, memory; live with a camera, overloaded, and for long."""
+"""How fast and how large a model is on this machine, and how its labels come: live, overloaded, and for long."""
 
 from kd_edge.bench.live import LiveReport, OverloadReport, overload, watch
 from kd_edge.bench.measure import bench

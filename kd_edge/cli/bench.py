@@ -197,8 +197,8 @@ def live_report(report: LiveReport) -> RenderableType:
     states = ", ".join(f"{count} {state}" for state, count in report.labels.items()) or "none"
     least, full = report.needed_fps
     lines: list[RenderableType] = [
-        f"{escape(report.camera)} with {escape(report.model)}, {report.seconds:.0f} s: {report.camera_fps:.1f} frames/s; "
-        f"the window needs {least:.1f}, {full:.1f} for labels that are not degraded",
+        f"{escape(report.camera)} with {escape(report.model)}, {report.seconds:.0f} s: {report.camera_fps:.1f} "
+        f"frames/s; the window needs {least:.1f}, {full:.1f} for labels that are not degraded",
         table(("milliseconds", "median", "90 %", "99 %", "least"), cells),
         f"a push takes {report.budget:.0%} of the time between two frames; {report.dropped:.0%} of the frames skipped",
         f"labels: {states}",
