@@ -322,7 +322,7 @@ class Normalise:
         Args:
             part: (S, S) or (S, S, 3) from ``cut``.
             limits: Raw values that become 0 and 1.
-            out: Optional float32 of the same shape to write to.
+            out: Optional contiguous float32 of the same shape to write to.
         """
         if part.dtype != np.uint8:
             return self._values(part, limits, out)
