@@ -41,7 +41,6 @@ AHEAD_NS = 50 * MS
 LEAST_WAY_NS, LONGEST_WAY_NS = 2 * MS, 25 * MS
 """From capture to arrival, unless the host stalls."""
 NO_STAMPS = (None, math.nan, math.inf, -math.inf, 1 << 63, "1")
-VALID_NS = 250 * MS
 LABELLED = (LabelState.OK, LabelState.DEGRADED, LabelState.UNKNOWN)
 FAULTS = (
     "gap", "rate", "twice", "stall", "no_stamp", "slightly_ahead", "ahead", "back", "jump_back", "jump_ahead",
@@ -156,8 +155,9 @@ class Event:
 class World:
     """One camera with its faults: writes the script of a schedule, then judges what is said of it."""
 
-    def __init__(self, rng: random.Random, name: str, kind: str, clock: SteppedClock, *, is_raw: bool) -> None:
+    def __init__(self, rng: random.Random, name: str, kind: str, clock: SteppedClock, valid_ns: int, *, is_raw: bool):
         self.rng, self.name, self.kind, self.clock, self.is_raw = rng, name, kind, clock, is_raw
+        self.valid_ns, self.settled_ns = valid_ns, 0
         self.script: list[Event] = []
         self.ns = clock.ns + rng.randrange(40 * MS)
         self.period_ns = self._period()
@@ -176,7 +176,7 @@ class World:
         # what the judge remembers
         self.window: list[tuple[int, Shot]] = []  # (moment, frame) since the last cut, as dense as a window keeps them
         self.shots: dict[int, Shot] = {}
-        self.cut = Cut()
+        self.cut = self.learned = Cut()
         self.least_way_ns = 10 * S
         self.labels = 0
         self.last_state: LabelState | None = None
@@ -184,14 +184,16 @@ class World:
     # the script
 
     def write(self, faults: int) -> None:
-        self.frames(self.rng.randrange(8, 24))
+        self.frames(self.rng.randrange(6, 16))
         for _ in range(faults):
             getattr(self, self.rng.choice(FAULTS))()
-            self.frames(self.rng.randrange(2, 24))
+            self.frames(self.rng.randrange(1, 16))
         self.period_ns = 40 * MS  # all faults end: labels must come back
         self.mood("good")
         self.reconnect()
-        self.frames(14)
+        self.ns += 100 * MS
+        self.settled_ns = self.ns
+        self.frames(12)
 
     def _period(self) -> int:
         return round(self.rng.choice((5, 10, 20, 33.3, 40, 66, 90, 120)) * MS)
@@ -344,7 +346,10 @@ class World:
         self.ns += self.rng.choice((0, 20, 80, 600)) * MS
         self.offset_ns = self.rng.randrange(10**5 * S) if self.kind == "device" else 0
         self.wrap_ns, self.last_stamp, self.last_true_ns = 0, None, self.ns
-        self.frames(1)
+        if self.rng.random() < 0.4:
+            self.stall()
+        else:
+            self.frames(1)
 
     def suspend(self) -> None:
         """Our clock stands still while the machine sleeps; a camera's own may go on, or begin anew."""
@@ -365,15 +370,19 @@ class World:
         if cut != self.cut:
             self.cut = cut
             self.cut_here()
-            self.least_way_ns = 10 * S
 
     def arrived(self, shot: Shot) -> Shot:
         """A frame arrives at this machine: where there are no stamps that is the only moment there is."""
         if self.kind == "arrival":
             return replace(shot, true_ns=self.clock.ns)
+        return shot
+
+    def learn(self, shot: Shot, cut: Cut) -> None:
+        """The shortest way of this device's frames, as far as the code may know of it."""
+        if cut != self.learned:
+            self.learned, self.least_way_ns = cut, 10 * S
         if shot.epoch >= 0:
             self.least_way_ns = min(self.least_way_ns, self.clock.ns - shot.true_ns)
-        return shot
 
     def judge(self, prediction: Prediction | None, shot: Shot) -> None:
         """Whether that may be said of a frame that was pushed just now."""
@@ -428,7 +437,7 @@ class World:
 
     def must_be_fresh(self, prediction: Prediction, shot: Shot, now_ns: int) -> None:
         unknown_ns = AHEAD_NS + (self.least_way_ns if self.kind == "device" else 0)
-        longest_ns = VALID_NS + unknown_ns
+        longest_ns = self.valid_ns + unknown_ns
         self.must(now_ns <= prediction.valid_until_ns, "a label that has run out")
         self.must(now_ns - shot.true_ns <= longest_ns, "a label of an old frame")
         self.must(prediction.valid_until_ns - shot.true_ns <= longest_ns, "a label valid for too long")
@@ -444,15 +453,16 @@ class Schedule:
     def __init__(self, seed: int) -> None:
         self.rng = rng = random.Random(seed)
         self.clock, self.engine = SteppedClock(), Engine()
-        self.recognizer = Recognizer(MANIFEST, self.engine)
+        self.recognizer = Recognizer(MANIFEST, self.engine, valid_ms=rng.choice((100, 250, 1000, 4000)))
+        valid_ns = self.recognizer.valid_ns
         self.is_raw = rng.random() < 0.35
         kinds = ("monotonic",) if self.is_raw else ("monotonic", "wall", "device", "device", "arrival")
         self.worlds = [
-            World(rng, f"camera{k}", rng.choice(kinds), self.clock, is_raw=self.is_raw)
+            World(rng, f"camera{k}", rng.choice(kinds), self.clock, valid_ns, is_raw=self.is_raw)
             for k in range(rng.choice((1, 1, 2)))
         ]
         self.reasons: Counter[Reason] = Counter()
-        self.watchdogs = {w.name: Watchdog(VALID_NS, self.clock.ns, w.name) for w in self.worlds}
+        self.watchdogs = {w.name: Watchdog(self.recognizer.valid_ns, self.clock.ns, w.name) for w in self.worlds}
         self.streams = {} if self.is_raw else {w.name: self.stream(w) for w in self.worlds}
         self.waiting: dict[str, Shot] = {}
         self.count = 0
@@ -463,7 +473,7 @@ class Schedule:
         vars(camera).update(name=world.name, clock_kind=world.kind)
         made = LabelStream(self.recognizer, camera, StreamOptions(), self.clock)
         made.recognizer, made.camera, made._service = self.recognizer, camera, None
-        made._watchdog = Watchdog(VALID_NS, self.clock.ns, world.name)
+        made._watchdog = Watchdog(self.recognizer.valid_ns, self.clock.ns, world.name)
         made._capture = Capture(camera, TimeOuts(frozen_ms=300), self.clock)
         made._capture._stop = NoPause()
         return made
@@ -490,7 +500,7 @@ class Schedule:
         if world.name in self.waiting:
             self.push_waiting()
         self.waiting[world.name] = shot
-        if len(self.waiting) == len(self.worlds) or self.rng.random() < 0.5:
+        if len(self.waiting) == len(self.worlds) or self.rng.random() < 0.5 or self.clock.ns > world.settled_ns:
             self.push_waiting()
         return None
 
@@ -501,11 +511,19 @@ class Schedule:
         world.shots[self.count] = shot
         capture._deliver(Frame(shot.image(), shot.stamp, self.count, world.name))
         self.count += 1
-        world.see_cut(capture._cut)
-        if self.rng.random() < 0.1 or (captured := capture.get(0)) is None:
+        world.learn(shot, capture._cut)
+        if self.rng.random() > 0.1 or self.clock.ns > world.settled_ns:
+            self.fetch(world)
+
+    def fetch(self, world: World) -> None:
+        """As the consumer does with the newest frame, if there is one."""
+        stream = self.streams[world.name]
+        captured = stream._capture.get(0)
+        if captured is None:
             return
         shot = world.shots[captured.frame.frame_id]
         world.shots.clear()
+        world.see_cut(captured.cut)
         self.said(world, stream._labelled(captured), shot)
 
     def push_waiting(self) -> None:
@@ -539,17 +557,23 @@ class Schedule:
                          (watchdog.current(None, later_ns), later_ns)):  # fmt: skip
             world.must(held.label is None or ns <= held.valid_until_ns, "a label that has run out is held")
 
+    def push_all(self) -> None:
+        """Nothing is under way any more."""
+        self.push_waiting()
+        for world in self.worlds if self.streams else ():
+            self.fetch(world)
+
     def mood(self, world: World, mood: str) -> None:
         self.push_waiting()
         self.engine.mood = mood
 
     def reset(self, world: World, _: object) -> None:
-        self.push_waiting()
+        self.push_all()
         self.recognizer.reset(world.name)
         world.cut_here()
 
     def forget(self, world: World, _: object) -> None:
-        self.push_waiting()
+        self.push_all()
         self.recognizer.forget(world.name)
         world.cut_here()
 
@@ -557,16 +581,13 @@ class Schedule:
         if self.is_raw:
             return self.reset(world, None)
         self.streams[world.name]._capture._reopen("no frame")
-        world.cut_here()
         return None
 
     def suspend(self, world: World, nap_ns: int) -> None:
         """The whole machine sleeps: every camera of it."""
         self.clock.nap_ns += nap_ns
-        for one in self.worlds:
-            if self.is_raw:
-                self.reset(one, None)
-            one.cut_here()
+        for one in self.worlds if self.is_raw else ():
+            self.reset(one, None)
 
     def must_be_bounded(self) -> None:
         assert len(self.recognizer._sources) <= len(self.worlds)
