@@ -23,7 +23,8 @@ epoch, or nothing at all: then the moment of reading stands in, and how long a f
 MAX_AHEAD_MS = 50.0
 """How far a stamp may lie ahead of now: two clocks of one machine are read one after the other."""
 STEP_BACK_NS = 1_000_000_000
-"""Stamps that go back by more are of a clock that stepped or wrapped; by less, of frames that overtook each other."""
+"""Bare stamps that go back by more are of a clock that stepped or wrapped; by less, of frames that overtook each other.
+A camera's own may only go back by ``max_ahead_ms``: its frames do not overtake each other."""
 OLDEST_NS = 10_000_000_000
 """A live frame that seems older than this bears the stamp of another clock."""
 STAMP_LIMIT_NS = 1 << 62
@@ -161,7 +162,7 @@ class StampMapper:
             age = duration(received_ns - moment_ns)
             return self._with_advice(Cause(Reason.CLOCK_BEHIND, f"a frame's stamp lies {age} behind now"))
         last_ns, self._last_ns = self._last_ns, moment_ns
-        if last_ns is not None and last_ns - moment_ns > STEP_BACK_NS:
+        if last_ns is not None and last_ns - moment_ns > self._max_ahead_ns:
             return Cause(Reason.CLOCK_JUMP, f"stamps went back by {duration(last_ns - moment_ns)}")
         return min(moment_ns, received_ns)
 
@@ -197,17 +198,17 @@ class DeviceClock:
         self._began_ns = 0  # stamp at which it began
         self._origin_ns = self._offset_ns = 0
         self._drift = 0.0
+        self._fallen_ns = 0  # how much shorter the way turned out to be in the running second
         self._last_ns: int | None = None
 
     def moment(self, stamp_ns: int, received_ns: int) -> int | Cause:
         """The moment of capture by our clock, at most ``received_ns``; a ``CLOCK_JUMP`` begins a new epoch."""
         delay_ns = received_ns - stamp_ns
-        if self._last_ns is not None and (jump := self._jump(stamp_ns, delay_ns)):
+        jump = None if self._last_ns is None else self._jump(stamp_ns, delay_ns)
+        if jump is not None:
             self.restart()
-            self._learn(stamp_ns, delay_ns)
-            return jump
         self._learn(stamp_ns, delay_ns)
-        return min(stamp_ns + self._expected_ns(stamp_ns), received_ns)
+        return jump or min(stamp_ns + self._expected_ns(stamp_ns), received_ns)
 
     def _jump(self, stamp_ns: int, delay_ns: int) -> Cause | None:
         ahead_ns = self._expected_ns(stamp_ns) - delay_ns
@@ -216,6 +217,8 @@ class DeviceClock:
         back_ns = cast("int", self._last_ns) - stamp_ns
         if back_ns > self._max_ahead_ns or -ahead_ns > OLDEST_NS:
             return Cause(Reason.CLOCK_JUMP, f"the device's clock went back by {duration(max(back_ns, -ahead_ns))}")
+        if ahead_ns > 0 and self._fallen_ns + ahead_ns > self._max_ahead_ns:  # learned from a burst of old frames
+            return Cause(Reason.CLOCK_JUMP, "frames came late while the device's clock was learned")
         return None
 
     def _expected_ns(self, stamp_ns: int) -> int:
@@ -228,10 +231,13 @@ class DeviceClock:
             if self._second is not None:
                 self._least.append(self._second)
             self._began_ns, self._second = stamp_ns, (stamp_ns, delay_ns)
+            self._fallen_ns = 0
             self._fit()
         elif delay_ns < self._second[1]:
             self._second = stamp_ns, delay_ns
-        if delay_ns < self._expected_ns(stamp_ns):
+        fall_ns = self._expected_ns(stamp_ns) - delay_ns
+        if fall_ns > 0:
+            self._fallen_ns += fall_ns
             self._origin_ns, self._offset_ns = stamp_ns, delay_ns
 
     def _fit(self) -> None:
