@@ -10,6 +10,7 @@ a wrong stamp that fits between the last one and now; a clock that steps while f
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import random
@@ -26,8 +27,9 @@ from kd_edge.runtime import Recognizer, Watchdog
 from kd_edge.runtime.cameras.config import TimeOuts
 from kd_edge.runtime.capture import Capture, Cut
 from kd_edge.runtime.clock import DeviceClock, StampMapper
+from kd_edge.runtime.memory import FeatureRing
 from kd_edge.runtime.source import SourceState
-from kd_edge.runtime.stream import LabelStream, StreamOptions
+from kd_edge.runtime.stream import MOST_FAILURES, LabelStream, StreamOptions
 from kd_edge.types import Frame, LabelState, Prediction, Reason
 
 from .conftest import HandCamera, HandClock, TinyStep, tiny_manifest
@@ -44,7 +46,7 @@ NO_STAMPS = (None, math.nan, math.inf, -math.inf, 1 << 63, "1")
 LABELLED = (LabelState.OK, LabelState.DEGRADED, LabelState.UNKNOWN)
 FAULTS = (
     "gap", "rate", "twice", "stall", "no_stamp", "slightly_ahead", "ahead", "back", "jump_back", "jump_ahead",
-    "wall_step", "size", "frozen", "mood", "reset", "forget", "reconnect", "suspend", "stall", "gap",
+    "wall_step", "size", "frozen", "mood", "reset", "forget", "reconnect", "reconnect", "suspend", "stall", "gap",
 )  # fmt: skip
 SHAPES = ((16, 16), (16, 20), (32, 40))
 MANIFEST = tiny_manifest(unknown_threshold=0.4)
@@ -188,12 +190,14 @@ class World:
         for _ in range(faults):
             getattr(self, self.rng.choice(FAULTS))()
             self.frames(self.rng.randrange(1, 16))
-        self.period_ns = 40 * MS  # all faults end: labels must come back
+
+    def settle(self, ns: int) -> None:
+        """All faults end: labels must come back."""
+        self.ns, self.period_ns = ns, 40 * MS
         self.mood("good")
-        self.reconnect()
-        self.ns += 100 * MS
+        self.reopen()
         self.settled_ns = self.ns
-        self.frames(12)
+        self.frames(13)
 
     def _period(self) -> int:
         return round(self.rng.choice((5, 10, 20, 33.3, 40, 66, 90, 120)) * MS)
@@ -256,7 +260,7 @@ class World:
         if self.rng.random() < 0.3:
             k = self.rng.randrange(len(burst) - 1)
             burst[k].value, burst[k + 1].value = burst[k + 1].value, burst[k].value
-        self.ns = max(event.ns for event in burst) + self.rng.choice((0, 50, 500)) * MS
+        self.ns = max(event.ns for event in burst) + self.rng.choice((0, 0, 30, 500)) * MS
         for k, event in enumerate(burst):
             event.ns = self.ns + k * self.rng.choice((0, 200_000, MS))
         self.ns += 30 * MS
@@ -275,7 +279,8 @@ class World:
 
     def ahead(self) -> None:
         if self.kind != "arrival":
-            far_ns = LONGEST_WAY_NS + AHEAD_NS + self.rng.choice((60 * MS, 300 * MS, 3600 * S, 10**9 * S))
+            behind_ns = 0 if self.kind == "device" else -self.offset_ns
+            far_ns = behind_ns + LONGEST_WAY_NS + AHEAD_NS + self.rng.choice((60 * MS, 300 * MS, 3600 * S, 10**9 * S))
             self.stray(self.stamp(self.ns + self.period_ns) + far_ns)
 
     def back(self) -> None:
@@ -294,7 +299,7 @@ class World:
         if self.kind == "device":
             self._jump(self.rng.choice((400 * MS, 1500 * MS, 60 * S, 3600 * S)))
         elif self.kind != "arrival":  # no moment to believe until it comes back
-            self.offset_ns += (far_ns := self.rng.choice((400 * MS, 1500 * MS, 3600 * S)))
+            self.offset_ns += (far_ns := self.rng.choice((400 * MS, 1500 * MS, 3600 * S)) - self.offset_ns)
             for _ in range(self.rng.randrange(1, 12)):
                 self.stray(self.stamp(self.ns + self.period_ns))
             self.offset_ns -= far_ns
@@ -342,14 +347,17 @@ class World:
         self.epoch += 1
 
     def reconnect(self) -> None:
+        self.reopen()
+        if self.rng.random() < 0.6:
+            self.stall()
+        else:
+            self.frames(1)
+
+    def reopen(self) -> None:
         self._cut("reconnect")
         self.ns += self.rng.choice((0, 20, 80, 600)) * MS
         self.offset_ns = self.rng.randrange(10**5 * S) if self.kind == "device" else 0
         self.wrap_ns, self.last_stamp, self.last_true_ns = 0, None, self.ns
-        if self.rng.random() < 0.4:
-            self.stall()
-        else:
-            self.frames(1)
 
     def suspend(self) -> None:
         """Our clock stands still while the machine sleeps; a camera's own may go on, or begin anew."""
@@ -480,7 +488,10 @@ class Schedule:
 
     def run(self) -> None:
         for world in self.worlds:
-            world.write(faults=self.rng.randrange(2, 7))
+            world.write(faults=self.rng.randrange(2, 6))
+        ended_ns = max(world.ns for world in self.worlds)
+        for world in self.worlds:
+            world.settle(ended_ns)
         script = sorted((event, world.name, world) for world in self.worlds for event in world.script)
         for event, _, world in script:
             self.clock.ns = max(self.clock.ns, event.ns)
@@ -524,7 +535,12 @@ class Schedule:
         shot = world.shots[captured.frame.frame_id]
         world.shots.clear()
         world.see_cut(captured.cut)
-        self.said(world, stream._labelled(captured), shot)
+        try:
+            self.said(world, stream._labelled(captured), shot)
+        except ArtifactError:  # it failed too often in turn: whoever runs the stream enters it again
+            assert stream._failures_in_turn >= MOST_FAILURES
+            stream._failures_in_turn = 0
+            world.cut_here()
 
     def push_waiting(self) -> None:
         """As those do who push bare stamps."""
@@ -615,6 +631,99 @@ def run(seeds) -> tuple[Counter[Reason], int]:
     return reasons, labels
 
 
-def test_no_label_comes_of_a_poisoned_window():
+def test_no_label_comes_of_a_poisoned_window(monkeypatch):
+    monkeypatch.setattr(logging.getLogger("kd_edge.runtime"), "disabled", True)
     reasons, labels = run(SEEDS)
     print(f"{len(SEEDS)} schedules, {sum(reasons.values())} predictions, {labels} labels: none of a poisoned window")
+    if len(SEEDS) >= 200:  # they do what they are for
+        assert labels > 0.2 * sum(reasons.values())
+        assert set(reasons) >= MET
+
+
+MET = {
+    Reason.NONE, Reason.START, Reason.RESET, Reason.RECONNECT, Reason.GAP, Reason.SIZE_CHANGE, Reason.SUSPENDED,
+    Reason.CLOCK_AHEAD, Reason.CLOCK_JUMP, Reason.FROZEN, Reason.LATE, Reason.SLOW_RATE, Reason.SPARSE,
+    Reason.ENGINE_FAILED, Reason.NOT_FINITE,
+}  # fmt: skip
+
+
+def no_cut(reason):
+    def mutate(patch):
+        following = Cut.next
+        patch.setattr(Cut, "next", lambda cut, cause: cut if cause.reason is reason else following(cut, cause))
+
+    return mutate
+
+
+def no_restart(*reasons):
+    def mutate(patch):
+        restart = SourceState.restart
+        patch.setattr(SourceState, "restart", lambda s, cause: None if cause.reason in reasons else restart(s, cause))
+
+    return mutate
+
+
+def stamps_ahead_are_believed(patch):
+    for module in ("clock", "recognizer"):
+        patch.setattr(f"kd_edge.runtime.{module}.ahead_of", lambda *_: None)
+
+
+def steps_back_are_not_seen(patch):
+    judged = StampMapper._judged
+
+    def forgetful(mapper, moment_ns, received_ns):
+        mapper._last_ns = None
+        return judged(mapper, moment_ns, received_ns)
+
+    patch.setattr(StampMapper, "_judged", forgetful)
+
+
+def late_frames_teach_a_device_clock(patch):
+    learn = DeviceClock._learn
+
+    def trusting(clock, stamp_ns, delay_ns):
+        learn(clock, stamp_ns, delay_ns)
+        clock._fallen_ns = 0
+
+    patch.setattr(DeviceClock, "_learn", trusting)
+
+
+def any_feature_will_do(patch):
+    def collect(ring, now_ns, out):
+        stamps = ring._ring.stamps_ns
+        if not stamps or now_ns - stamps[0] < (SEGMENTS - 1) * SPACING_NS - SPACING_NS // 2:
+            return None
+        places, error_ns = ring._ring.places(now_ns - k * SPACING_NS for k in range(SEGMENTS - 1, 0, -1))
+        ring._features.take(places, axis=0, out=out)
+        return error_ns
+
+    patch.setattr(FeatureRing, "_collect", collect)
+
+
+def labels_are_held_for_ever(patch):
+    current = Watchdog.current
+    patch.setattr(Watchdog, "current", lambda dog, given, now_ns: current(dog, given, 0))
+
+
+@pytest.mark.parametrize(
+    "mutate",
+    [
+        pytest.param(no_cut(Reason.RECONNECT), id="no cut on reconnect"),
+        pytest.param(no_cut(Reason.CLOCK_JUMP), id="no cut on a clock jump"),
+        pytest.param(no_cut(Reason.SUSPENDED), id="no cut on suspend"),
+        pytest.param(no_restart(Reason.CLOCK_JUMP), id="no restart on a jump"),
+        pytest.param(no_restart(Reason.SIZE_CHANGE), id="no restart on another size"),
+        pytest.param(no_restart(Reason.RESET), id="no restart on reset"),
+        pytest.param(no_restart(Reason.ENGINE_FAILED, Reason.NOT_FINITE), id="features kept after an engine failure"),
+        stamps_ahead_are_believed,
+        steps_back_are_not_seen,
+        late_frames_teach_a_device_clock,
+        any_feature_will_do,
+        labels_are_held_for_ever,
+    ],
+)
+def test_each_safeguard_is_missed(monkeypatch, mutate):
+    monkeypatch.setattr(logging.getLogger("kd_edge.runtime"), "disabled", True)
+    mutate(monkeypatch)
+    with pytest.raises(Poisoned):
+        run(range(200))
