@@ -130,11 +130,12 @@ class StampMapper:
         self._kind, self._max_ahead_ns, self._clock = kind, max_ahead_ns, clock
         self._device = DeviceClock(max_ahead_ns)
         self._last_ns: int | None = None
+        self._wall_ahead_ns: int | None = None  # how far the time of day was ahead of our clock at the last frame
 
     def restart(self) -> None:
         """The camera was reopened: its clock may have another epoch."""
         self._device.restart()
-        self._last_ns = None
+        self._last_ns = self._wall_ahead_ns = None
 
     def moment(self, stamp: object, received_ns: int) -> int | Cause:
         """The moment of capture of a frame, at most ``received_ns``.
@@ -151,8 +152,15 @@ class StampMapper:
         if self._kind == "device":
             return self._device.moment(stamp_ns, received_ns)
         if self._kind == "wall":
-            stamp_ns -= self._clock.wall_ns() - received_ns
+            return self._wall_moment(stamp_ns, received_ns)
         return self._judged(stamp_ns, received_ns)
+
+    def _wall_moment(self, stamp_ns: int, received_ns: int) -> int | Cause:
+        """The moment of a stamp of the time of day; where that stepped, a frame under way bears neither time."""
+        last_ns, self._wall_ahead_ns = self._wall_ahead_ns, self._clock.wall_ns() - received_ns
+        if last_ns is not None and abs(self._wall_ahead_ns - last_ns) > self._max_ahead_ns:
+            return Cause(Reason.CLOCK_JUMP, f"the time of day stepped by {duration(self._wall_ahead_ns - last_ns)}")
+        return self._judged(stamp_ns - self._wall_ahead_ns, received_ns)
 
     def _judged(self, moment_ns: int, received_ns: int) -> int | Cause:
         """The rule for a clock whose now is known."""
