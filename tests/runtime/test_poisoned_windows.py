@@ -1,7 +1,7 @@
 """Whatever goes wrong, in whatever order: no label comes of a window that is not what it seems.
 
 Random schedules of faults drive the real pieces by a hand clock, without a thread. A world that knows when every frame
-was really captured judges each prediction. ``KD_EDGE_SCHEDULES=10000`` runs so many schedules, ``KD_EDGE_SEED=7`` only
+was really captured judges each prediction. ``KD_EDGE_SCHEDULES=10000`` runs so many schedules, ``KD_EDGE_SCHEDULE_SEED=7`` only
 that one.
 
 Some faults nobody can tell from what is right, and no schedule has them: a stamp that lies up to ``max_ahead_ms`` off;
@@ -38,7 +38,7 @@ from .conftest import HandCamera, HandClock, TinyStep, tiny_manifest
 MS = 1_000_000
 S = 1000 * MS
 SCHEDULES = int(os.environ.get("KD_EDGE_SCHEDULES", "200"))
-SEEDS = [int(os.environ["KD_EDGE_SEED"])] if "KD_EDGE_SEED" in os.environ else range(SCHEDULES)
+SEEDS = [int(os.environ["KD_EDGE_SCHEDULE_SEED"])] if "KD_EDGE_SCHEDULE_SEED" in os.environ else range(SCHEDULES)
 AHEAD_NS = 50 * MS
 """How far off a stamp may be and still be believed."""
 LEAST_WAY_NS, LONGEST_WAY_NS = 2 * MS, 25 * MS
@@ -640,7 +640,7 @@ def run(seeds, faults=FAULTS) -> tuple[Counter[Reason], int]:
         try:
             schedule.run()
         except Exception as error:
-            again = f"KD_EDGE_SEED={seed} python -m pytest tests/runtime/test_schedules.py -k poisoned"
+            again = f"KD_EDGE_SCHEDULE_SEED={seed} python -m pytest tests/runtime/test_poisoned_windows.py -k poisoned"
             raise (Poisoned if isinstance(error, Poisoned) else RuntimeError)(f"{error} (again: {again})") from error
         reasons += schedule.reasons
         labels += sum(world.labels for world in schedule.worlds)
