@@ -62,4 +62,4 @@ def test_what_is_logged_is_a_line_each_whatever_it_holds(capsys):
     finally:
         for handler in logging.getLogger("kd_edge").handlers[:]:
             logging.getLogger("kd_edge").removeHandler(handler)
-    assert capsys.readouterr().err == "camera ir0\\x1b[2J\\x0aerror: forged: [red]lost[/red]\n"
+    assert capsys.readouterr().err == "camera ir0\\x1b[2J\\nerror: forged: [red]lost[/red]\n"
