@@ -122,6 +122,7 @@ SYSTEM_PACKAGES = {
 }
 """The Debian or Ubuntu package that brings a shared library."""
 
+_REASON_CHARACTERS = 500
 _SHARED_LIBRARY = re.compile(r"(\S+\.so[.\d]*): cannot open shared object file")
 _OTHER_NUMPY = ("_ARRAY_API", "multiarray failed to import", "compiled using NumPy", "numpy.dtype size", "ABI version")
 
@@ -149,10 +150,11 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 def reason(error: BaseException) -> str:
     """The line of an error's message that says most: the first one, or what follows it where it is but a heading.
 
-    An error without a message is named by its class.
+    An error without a message is named by its class; a long line, which may quote a whole file, is cut.
     """
     first, *others = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return others[0] if others and first.endswith(":") else first
+    line = others[0] if others and first.endswith(":") else first
+    return line if len(line) <= _REASON_CHARACTERS else f"{line[:_REASON_CHARACTERS]}..."
 
 
 def import_extra(module: str, extra: str) -> ModuleType:

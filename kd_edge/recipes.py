@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import sys
 import types
 import typing
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from kd_edge.errors import ConfigError, did_you_mean, import_extra
 from kd_edge.files import user_folder
+from kd_edge.reading import DEPTH, check_plain, is_file, read_bytes
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -30,6 +32,11 @@ FOLDERS: dict[Verb, tuple[str, str]] = {
     "runtime": ("runtime", "cameras"),
 }
 """Top-level folder of each verb, and where its TOML files lie inside."""
+TOML_BYTES = 256_000
+"""A longer file is none that a person wrote."""
+_KEY_PART = r"""(?:(?<![\w-])[\w-]+|"[^"\n]*"|'[^'\n]*')"""
+_LONG_KEY = re.compile(rf"(?:{_KEY_PART}[ \t]*\.[ \t]*){{{DEPTH}}}")
+_FAULTS_SHOWN, _VALUE_CHARACTERS = 20, 120
 NOUNS: dict[Verb, str] = {"train": "recipe", "study": "study", "export": "profile", "runtime": "camera"}
 LISTINGS: dict[Verb, str] = {
     "train": "kd-edge recipes list",
@@ -53,7 +60,8 @@ def search_path(verb: Verb) -> list[Path]:
 
 def names(verb: Verb) -> list[str]:
     """Names of all files a verb can use, without duplicates, sorted."""
-    return sorted({file.stem for folder in search_path(verb) if folder.is_dir() for file in folder.glob("*.toml")})
+    found = (file for folder in search_path(verb) if folder.is_dir() for file in folder.glob("*.toml"))
+    return sorted({file.stem for file in found if is_file(file)})
 
 
 def find(verb: Verb, name: str) -> Path:
@@ -64,11 +72,11 @@ def find(verb: Verb, name: str) -> Path:
     """
     if name.endswith(".toml"):
         path = Path(name)
-        if path.is_file():
+        if is_file(path):
             return path
         raise ConfigError(f"no file {name}", f"a {NOUNS[verb]} file", f"check the path, or {LISTINGS[verb]}")
     for folder in search_path(verb):
-        if (path := folder / f"{name}.toml").is_file():
+        if is_file(path := folder / f"{name}.toml"):
             return path
     known = names(verb)
     raise ConfigError(
@@ -103,6 +111,20 @@ def read(verb: Verb, name: str) -> dict[str, Any]:
     return _parsed(find(verb, name))
 
 
+def text_of(path: Path) -> str:
+    """A TOML file as it is written.
+
+    Raises:
+        ConfigError: It cannot be read, is longer than ``TOML_BYTES``, or not UTF-8.
+    """
+    try:
+        return read_bytes(path, TOML_BYTES).decode()
+    except OSError as error:
+        raise _unreadable(path, error.strerror) from error
+    except ValueError as error:
+        raise _unreadable(path, error) from error
+
+
 def overridden(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A copy of plain values in which ``dotted.key=value`` entries win; the value is TOML, or else a string.
 
@@ -117,9 +139,25 @@ def overridden(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path} cannot be read ({error})", "a TOML file in UTF-8", "correct the file") from error
+        return _toml(text_of(path))
+    except ValueError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, why: object) -> ConfigError:
+    return ConfigError(f"{path} cannot be read ({why})", "a TOML file in UTF-8", "correct the file")
+
+
+def _toml(text: str) -> dict[str, Any]:
+    """Parse TOML; ValueError, of which TOMLDecodeError is a kind, whatever is wrong with it."""
+    if long := _LONG_KEY.search(text):  # its time grows with the square of a key's parts
+        raise ValueError(f"a key of more than {DEPTH} parts at character {long.start()}")
+    try:
+        values = tomllib.loads(text.replace("\r\n", "\n"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    check_plain(values)
+    return values
 
 
 def validate(raw: dict[str, Any], model: type[Model], what: str) -> Model:
@@ -127,8 +165,11 @@ def validate(raw: dict[str, Any], model: type[Model], what: str) -> Model:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        faults = [_fault(detail, model) for detail in error.errors(include_url=False)]
-        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        details = error.errors(include_url=False)
+        faults = [_fault(detail, model) for detail in details[:_FAULTS_SHOWN]]
+        count = "1 fault" if len(details) == 1 else f"{len(details)} faults"
+        if len(details) > len(faults):
+            faults.append(f"and {len(details) - len(faults)} more")
         raise ConfigError(
             f"{what} has {count}: {'; '.join(faults)}", "every key known and in range", "correct them and run again"
         ) from error
@@ -146,40 +187,45 @@ def to_toml(model: BaseModel) -> str:
 
 def _override(raw: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
+    shown = f"--set {override[:_VALUE_CHARACTERS]}"
     if not equals or not key.strip():
-        raise ConfigError(f"--set {override}", "key=value, for example --set student.epochs=20", "add the '=' part")
+        raise ConfigError(shown, "key=value, for example --set student.epochs=20", "add the '=' part")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = _toml(f"value = {text}")["value"]
+    except ValueError:
         value = text
     *parents, last = key.strip().split(".")
+    if len(parents) >= DEPTH:
+        raise ConfigError(shown, f"a key of at most {DEPTH} parts", "shorten it")
     table: Any = raw
     for part in parents:
-        table = _step(table, part, override)
+        table = _step(table, part, shown)
     if isinstance(table, list):
-        table[_position(table, last, override)] = value
+        table[_position(table, last, shown)] = value
     else:
         table[last] = value
 
 
-def _step(table: Any, part: str, override: str) -> Any:
+def _step(table: Any, part: str, shown: str) -> Any:
     if isinstance(table, list):
-        return table[_position(table, part, override)]
+        return table[_position(table, part, shown)]
     child = table.setdefault(part, {})
     if not isinstance(child, (dict, list)):
-        raise ConfigError(f"--set {override}: '{part}' is a value", "a table", "drop what follows it")
+        raise ConfigError(f"{shown}: '{part[:_VALUE_CHARACTERS]}' is a value", "a table", "drop what follows it")
     return child
 
 
-def _position(table: list[Any], part: str, override: str) -> int:
-    if part.isdigit() and int(part) < len(table):
+def _position(table: list[Any], part: str, shown: str) -> int:
+    if part.isdecimal() and len(part) < 10 and int(part) < len(table):
         return int(part)
-    raise ConfigError(f"--set {override}: '{part}' in a list of {len(table)}", "a position from 0", "use a number")
+    raise ConfigError(
+        f"{shown}: '{part[:_VALUE_CHARACTERS]}' in a list of {len(table)}", "a position from 0", "use a number"
+    )
 
 
 def _fault(detail: Any, model: type[BaseModel]) -> str:
     """One pydantic error as ``place: what is wrong``."""
-    loc = tuple(detail["loc"])
+    loc = tuple(part[:_VALUE_CHARACTERS] if isinstance(part, str) else part for part in detail["loc"])
     fields, place = _walk(model, loc)
     if detail["type"] == "extra_forbidden":
         return f"{place}: unknown key{did_you_mean(str(loc[-1]), fields)}"
@@ -187,11 +233,18 @@ def _fault(detail: Any, model: type[BaseModel]) -> str:
         return f"{place}: missing"
     if detail["type"] == "union_tag_invalid":
         tags = [tag.strip(" '") for tag in detail["ctx"]["expected_tags"].split(",")]
-        return f"{place}.kind: unknown '{detail['ctx']['tag']}'{did_you_mean(detail['ctx']['tag'], tags)}"
+        tag = str(detail["ctx"]["tag"])[:_VALUE_CHARACTERS]
+        return f"{place}.kind: unknown '{tag}'{did_you_mean(tag, tags)}"
     message = str(detail["msg"]).removeprefix("Value error, ")
     value = detail.get("input")
-    shown = f", got {value!r}" if isinstance(value, (str, int, float, bool)) else ""
+    shown = f", got {_shown(value)}" if isinstance(value, (str, int, float, bool)) else ""
     return f"{place or 'file'}: {message[:1].lower()}{message[1:]}{shown}"
+
+
+def _shown(value: object) -> str:
+    """A value in a message: not a whole file of it."""
+    text = repr(value)
+    return text if len(text) <= _VALUE_CHARACTERS else f"{text[:_VALUE_CHARACTERS]}..."
 
 
 def _walk(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], str]:

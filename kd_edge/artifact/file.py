@@ -8,18 +8,28 @@ the file. Its hash covers all bytes before the manifest entry. Reading needs nei
 from __future__ import annotations
 
 import hashlib
-import json
+import os
+import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from pydantic import ValidationError
-
 from kd_edge.artifact import wire
-from kd_edge.artifact.golden import GoldenClip, pack_golden, unpack_golden
-from kd_edge.artifact.manifest import FORMAT, GOLDEN_BYTES, GOLDEN_KEY, MANIFEST_KEY, ForeignFileError, Manifest
-from kd_edge.errors import ArtifactError, reason
+from kd_edge.artifact.golden import FRAMES_BYTES, GoldenClip, pack_golden, unpack_golden
+from kd_edge.artifact.manifest import (
+    FORMAT,
+    GOLDEN_BYTES,
+    GOLDEN_KEY,
+    MANIFEST_BYTES,
+    MANIFEST_KEY,
+    ForeignFileError,
+    Manifest,
+    fault,
+)
+from kd_edge.errors import ArtifactError
 from kd_edge.files import replacing
+from kd_edge.reading import open_regular, read_json
 
 BUNDLED = Path(__file__).parents[1] / "bundled.onnx"
 """A student of the generated data set that ships with kd-edge."""
@@ -37,8 +47,8 @@ class Artifact:
 def default_model(folder: Path | None = None) -> Path:
     """The newest artifact in a folder or in the runs below it, else the one that ships with kd-edge.
 
-    Files of other programs and plain clip models are passed over; a damaged artifact is not: running another model
-    instead must not happen silently.
+    Files of other programs and plain clip models are passed over, and so is what is no readable file (a folder, a FIFO,
+    a broken link); a damaged artifact is not: running another model instead must not happen silently.
 
     Args:
         folder: Folder to look in; None takes the current one.
@@ -47,8 +57,7 @@ def default_model(folder: Path | None = None) -> Path:
         ArtifactError: The newest one is damaged, or there is none at all.
     """
     here = Path() if folder is None else folder
-    candidates = [path for pattern in ("*.onnx", "runs/*/*.onnx") for path in here.glob(pattern)]
-    for path in sorted(candidates, key=lambda p: p.stat().st_mtime_ns, reverse=True):
+    for path in _models(here):
         try:
             if load(path).manifest.graph == "step":
                 return path
@@ -59,6 +68,18 @@ def default_model(folder: Path | None = None) -> Path:
             "no artifact here and none in the package", "one", "kd-edge export, or name it with --model"
         )
     return BUNDLED
+
+
+def _models(folder: Path) -> list[Path]:
+    """Readable regular files that may be artifacts, the newest first."""
+    found = []
+    for pattern in ("*.onnx", "runs/*/*.onnx"):
+        for path in folder.glob(pattern):
+            with suppress(OSError):
+                facts = path.stat()
+                if stat.S_ISREG(facts.st_mode) and os.access(path, os.R_OK):
+                    found.append((facts.st_mtime_ns, path))
+    return [path for _, path in sorted(found, reverse=True)]
 
 
 def write(graph: bytes, manifest: Manifest, golden: GoldenClip | None, path: Path) -> Manifest:
@@ -79,10 +100,10 @@ def write(graph: bytes, manifest: Manifest, golden: GoldenClip | None, path: Pat
     body = graph
     if golden is not None:
         entry = wire.entry(GOLDEN_KEY, pack_golden(golden))
-        if len(entry) > GOLDEN_BYTES:
+        if len(entry) > GOLDEN_BYTES or golden.frames.nbytes > FRAMES_BYTES:
             raise ArtifactError(
-                f"a golden clip of {len(entry):,} bytes",
-                f"at most {GOLDEN_BYTES:,} bytes",
+                f"a golden clip of {len(entry):,} bytes, its frames {golden.frames.nbytes:,}",
+                f"at most {GOLDEN_BYTES:,} bytes and {FRAMES_BYTES:,}",
                 "use smaller or fewer frames",
             )
         body += entry
@@ -102,7 +123,7 @@ def load(path: Path | str) -> Artifact:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             props, manifest_at = wire.metadata(file, path)
             if MANIFEST_KEY not in props:
                 raise ForeignFileError(
@@ -110,18 +131,21 @@ def load(path: Path | str) -> Artifact:
                     "an artifact written by kd-edge export",
                     "export the run again: kd-edge export RUN",
                 )
-            digest = _sha256(file, manifest_at)
+            text = props[MANIFEST_KEY]
+            manifest = _parse_manifest(text, path)
+            if (
+                _sha256(file, manifest_at) != manifest.sha256
+                or _text_hash(text, manifest.manifest_sha256) != manifest.manifest_sha256
+            ):
+                raise wire.damaged(path, "its bytes do not have the hash that was written with them")
+            wire.check_self_contained(file, manifest_at, path)
     except FileNotFoundError as error:
         raise ArtifactError(
             f"no file {path}", "an artifact (student.onnx)", "kd-edge export, or check the path"
         ) from error
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read ({error.strerror})", "a readable file", "check the path") from error
-    text = props[MANIFEST_KEY]
-    manifest = _parse_manifest(text, path)
-    if digest != manifest.sha256 or _text_hash(text, manifest.manifest_sha256) != manifest.manifest_sha256:
-        raise wire.damaged(path, "its bytes do not have the hash that was written with them")
-    golden = unpack_golden(props[GOLDEN_KEY], path) if GOLDEN_KEY in props else None
+    golden = unpack_golden(props[GOLDEN_KEY], manifest, path) if GOLDEN_KEY in props else None
     return Artifact(path, manifest, golden)
 
 
@@ -132,17 +156,21 @@ def _text_hash(text: str, own: str) -> str:
 
 def _parse_manifest(text: str, path: Path) -> Manifest:
     try:
-        raw = json.loads(text)
-        version = raw.get("format")
-        if version != FORMAT:
+        if len(text) > MANIFEST_BYTES:
+            raise ValueError(f"{len(text):,} bytes, more than {MANIFEST_BYTES:,}")
+        version = read_json(text).get("format")
+        if type(version) is not int or version != FORMAT:  # True is an integer, too
             raise ArtifactError(
-                f"{path} has manifest format {version}", f"format {FORMAT}", "use the kd-edge release that wrote it"
+                f"{path} has manifest format {str(version)[:20]}",
+                f"format {FORMAT}",
+                "use the kd-edge release that wrote it",
             )
-        return Manifest.model_validate(raw)
-    except (ValueError, AttributeError, ValidationError) as error:
-        first = reason(error)
+        return Manifest.model_validate_json(text, strict=True)
+    except ValueError as error:
         raise ArtifactError(
-            f"{path} has an unreadable manifest ({first})", "a manifest written by kd-edge", "export the run again"
+            f"{path} has an unreadable manifest ({fault(error)})",
+            "a manifest written by kd-edge",
+            "export the run again",
         ) from error
 
 
@@ -158,6 +186,3 @@ def _sha256(file: BinaryIO, length: int) -> str:
         digest.update(buffer[:got])
         length -= got
     return digest.hexdigest()
-
-
-# Protobuf's wire format, as much of it as the metadata needs. Wire type 2 is "length-delimited".

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal
+import math
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from kd_edge.errors import ArtifactError
+from kd_edge.errors import ArtifactError, printable, reason
 from kd_edge.preprocess import Preprocess
 
 FORMAT = 1
@@ -23,6 +24,19 @@ GOLDEN_BYTES = 400_000
 """The golden clip takes at most this many bytes of the file."""
 
 
+MANIFEST_BYTES = 4_000_000
+"""The manifest takes at most this many bytes of the file."""
+
+
+SOURCE_BYTES = 256_000_000
+"""A model whose arrays take more memory than this for one source is refused before any is made."""
+
+
+_FAULT_CHARACTERS = 200
+_ROWS_PER_SPACING, _ROWS_PER_HISTORY = 33, 19
+"""Features and planes that a stream keeps at most (``kd_edge.runtime.memory``)."""
+
+
 class ForeignFileError(ArtifactError):
     """Not a file of kd-edge at all: not ONNX, or without a manifest."""
 
@@ -30,10 +44,30 @@ class ForeignFileError(ArtifactError):
 Band = Literal["nir", "lwir", "depth", "rgb"]
 
 
+def _shown_as_it_is(label: str) -> str:
+    if not label.strip():
+        raise ValueError("a label is blank")
+    if label != printable(label):
+        raise ValueError("a label holds control characters")
+    return label
+
+
+Label = Annotated[str, Field(max_length=200), AfterValidator(_shown_as_it_is)]
+"""The name of an action: not blank, and nothing in it that steers a terminal."""
+
+
+def fault(error: Exception) -> str:
+    """What is wrong with a text of an artifact, in a few words: of many faults the first."""
+    if not isinstance(error, ValidationError):
+        return reason(error)
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:_FAULT_CHARACTERS].removeprefix(": ")
+
+
 class Parity(BaseModel):
     """How closely the exported graph reproduced the torch model on real frames."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     max_abs_error: float
     argmax_agreement: float
     clips: int
@@ -50,7 +84,7 @@ class StateSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
-    shape: tuple[int, ...]
+    shape: tuple[Annotated[int, Field(ge=1, le=1 << 20)], ...] = Field(max_length=8)
 
 
 class Manifest(BaseModel):
@@ -75,34 +109,54 @@ class Manifest(BaseModel):
         manifest_sha256: SHA-256 (hex) of this manifest as JSON with an empty ``manifest_sha256``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     format: int = FORMAT
     name: str
-    labels: tuple[str, ...] = Field(min_length=2)
+    labels: tuple[Label, ...] = Field(min_length=2, max_length=10_000)
     modality: str
     band: Band
     dtype: Literal["uint8", "uint16"]
     value_unit: str
     value_range: tuple[float, float]
     preprocess: Preprocess
-    segments: int = Field(ge=1)
-    clip_seconds: float = Field(gt=0)
-    feature_size: int = Field(ge=1)
+    segments: int = Field(ge=1, le=1024)
+    clip_seconds: float = Field(ge=0.001, le=3600)
+    feature_size: int = Field(ge=1, le=1 << 20)
     temporal: Literal["tsn", "tconv", "trn", "tsm", "tsm_causal"]
-    states: tuple[StateSpec, ...] = ()
+    states: tuple[StateSpec, ...] = Field((), max_length=1024)
     graph: Literal["step", "clip", "backbone"] = "step"
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     temperature: float = Field(1.0, gt=0)
     unknown_threshold: float = Field(0.0, ge=0, le=1)
-    accuracy: dict[str, float] = {}
+    accuracy: dict[str, float] = Field({}, max_length=1000)
     dataset: dict[str, Any] = {}
     split: str = ""
     parity: Parity | None = None
     recipe_fingerprint: str = ""
     data_fingerprint: str = ""
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = Field({}, max_length=1000)
     sha256: str = ""
     manifest_sha256: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        if len(set(self.labels)) < len(self.labels):
+            raise ValueError("two labels are the same")
+        if not self.value_range[0] < self.value_range[1]:
+            raise ValueError(f"value_range {self.value_range} must increase")
+        if self.source_bytes > SOURCE_BYTES:
+            raise ValueError(f"its arrays take {self.source_bytes:,} bytes, more than {SOURCE_BYTES:,}")
+        return self
+
+    @property
+    def source_bytes(self) -> int:
+        """Memory that one source takes at most: what the graph reads and writes, kept features and kept planes."""
+        spec = self.preprocess
+        network_input = spec.input_channels * spec.input_px**2 * (self.segments if self.graph == "clip" else 1)
+        states = sum(math.prod(state.shape) for state in self.states)
+        features = self.segments * _ROWS_PER_SPACING * self.feature_size
+        planes = spec.channels * spec.resize_px**2 * (_ROWS_PER_HISTORY if spec.has_motion else 3)
+        return 4 * (network_input + 3 * states + features + planes)
 
     def own_hash(self) -> str:
         """What ``manifest_sha256`` must be."""

@@ -1,17 +1,53 @@
-"""The protobuf bytes of an ONNX file's metadata, read and written without onnx."""
+"""The protobuf bytes of an ONNX file: its metadata read and written, its tensors looked over, without onnx."""
 
 from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal, NamedTuple
 
 from kd_edge.artifact.manifest import MANIFEST_KEY, ForeignFileError
 from kd_edge.errors import ArtifactError
 
+METADATA_BYTES = 8_000_000
+"""All metadata entries of a file together take at most so many bytes."""
+FILE_BYTES = 2**31 - 1
+"""No protobuf message is longer."""
+_FIELDS = 200_000
+"""A graph of so many fields is no network: looking it over would take long."""
+_NESTING = 64
+"""Messages inside one another; protobuf itself allows 100."""
+
 _METADATA_PROPS = 14  # field numbers of onnx.ModelProto
 _IR_VERSION, _GRAPH = 1, 7
+
+_Message = Literal["Model", "Training", "Function", "Graph", "Node", "Attribute", "SparseTensor", "Tensor"]
+_INNER: dict[_Message, dict[int, _Message]] = {
+    "Model": {7: "Graph", 20: "Training", 25: "Function"},
+    "Training": {1: "Graph", 2: "Graph"},
+    "Function": {7: "Node", 11: "Attribute"},
+    "Graph": {1: "Node", 5: "Tensor", 15: "SparseTensor"},
+    "Node": {5: "Attribute"},
+    "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "SparseTensor", 23: "SparseTensor"},
+    "SparseTensor": {1: "Tensor", 2: "Tensor"},
+    "Tensor": {},
+}
+"""By message and field number: the messages of an ONNX file that hold tensors, wherever they may stand."""
+_EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # field numbers of onnx.TensorProto
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4, groups, are of no ONNX file
+_FIXED = {_FIXED64: 8, _FIXED32: 4}
+
+
+class _Field(NamedTuple):
+    """One field of a message: its number, wire type, where it begins, and its value or payload's length."""
+
+    number: int
+    wire: int
+    start: int
+    value: int
 
 
 def _varint(value: int) -> bytes:
@@ -24,7 +60,7 @@ def _varint(value: int) -> bytes:
 
 
 def _field(number: int, payload: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
+    return _varint(number << 3 | _BYTES) + _varint(len(payload)) + payload
 
 
 def entry(key: str, value: str) -> bytes:
@@ -32,63 +68,114 @@ def entry(key: str, value: str) -> bytes:
     return _field(_METADATA_PROPS, _field(1, key.encode()) + _field(2, value.encode()))
 
 
-def _read_varint(file: BinaryIO) -> int | None:
-    """The next varint; None at the end of the file, ValueError inside one."""
+def _read_varint(file: BinaryIO) -> tuple[int, int]:
+    """The next varint and how many bytes it takes.
+
+    Raises:
+        ValueError: There is none, or it ends too early.
+    """
     value = shift = 0
     while byte := file.read(1):
         value |= (byte[0] & 0x7F) << shift
-        if not byte[0] & 0x80:
-            return value
         shift += 7
+        if byte[0] < 0x80:
+            return value, shift // 7
         if shift > 63:
-            raise ValueError("no varint")
-    if shift:
-        raise ValueError("truncated varint")
-    return None
+            break
+    raise ValueError("no varint")
+
+
+def _fields(file: BinaryIO, start: int, end: int) -> Iterator[_Field]:
+    """The fields of the message between two positions; at each, the file stands at its payload.
+
+    Raises:
+        ValueError: It is no message, or longer than ``end``.
+    """
+    at = start
+    while at < end:
+        file.seek(at)
+        tag, taken = _read_varint(file)
+        number, wire = tag >> 3, tag & 7
+        if not 0 < number < 2**29:
+            raise ValueError(f"field number {number}")
+        value, more = (_FIXED[wire], 0) if wire in _FIXED else _read_varint(file)
+        payload = at + taken + more
+        after = payload if wire == _VARINT else payload + value
+        if wire not in (_VARINT, _BYTES, *_FIXED) or after > end:
+            raise ValueError(f"field {number} of wire type {wire} ends at {after:,} of {end:,}")
+        yield _Field(number, wire, at, value)
+        at = after
 
 
 def metadata(file: BinaryIO, path: Path) -> tuple[dict[str, str], int]:
     """Walk the top-level fields: metadata_props as a dict, and where the last entry begins."""
     size = os.fstat(file.fileno()).st_size
     props: dict[str, str] = {}
-    last = 0
+    last = total = 0
     seen: set[int] = set()
     foreign = ForeignFileError(
         f"{path} is not an ONNX model", "an artifact written by kd-edge export", "kd-edge export RUN"
     )
-    while True:
-        start = file.tell()
-        try:
-            tag = _read_varint(file)
-            if tag is None:
-                break
-            number, wire = tag >> 3, tag & 7
-            length = _read_varint(file) if wire in (0, 2) else None
-        except ValueError as error:
-            raise truncated(path, size) if _GRAPH in seen else foreign from error
-        if length is None:
-            raise truncated(path, size) if _GRAPH in seen else foreign
-        if not seen and (number, wire) != (_IR_VERSION, 0):
-            raise foreign
-        seen.add(number)
-        if wire == 0:
-            continue
-        if file.tell() + length > size:
-            raise truncated(path, size)
-        if MANIFEST_KEY in props:
-            raise damaged(path, "something follows its manifest")
-        if number == _METADATA_PROPS:
-            try:
-                key, value = _parse_entry(file.read(length))
-            except (ValueError, KeyError) as error:
-                raise damaged(path, f"a metadata entry is unreadable: {error}") from error
-            props[key] = value
-            last = start
-        else:
-            file.seek(length, os.SEEK_CUR)
+    if size > FILE_BYTES:
+        raise foreign
+    try:
+        for count, field in enumerate(_fields(file, 0, size)):
+            if not seen and (field.number, field.wire) != (_IR_VERSION, _VARINT):
+                raise foreign
+            if MANIFEST_KEY in props:
+                raise damaged(path, "something follows its manifest")
+            if count == _FIELDS:
+                raise damaged(path, "it has too many fields")
+            seen.add(field.number)
+            if (field.number, field.wire) != (_METADATA_PROPS, _BYTES):
+                continue
+            total += field.value
+            if total > METADATA_BYTES:
+                raise damaged(path, f"its metadata is longer than {METADATA_BYTES:,} bytes")
+            key, value = _parse_entry(file.read(field.value), path)
+            if key in props:
+                raise damaged(path, "a metadata entry stands there twice")
+            props[key], last = value, field.start
+    except ValueError as error:
+        raise truncated(path, size) if seen else foreign from error
     if _GRAPH not in seen:
         raise foreign
     return props, last
+
+
+def check_self_contained(file: BinaryIO, end: int, path: Path) -> None:
+    """Refuse a model with a tensor outside the file: no hash covers it, and it may be any file of the machine.
+
+    Args:
+        file: The file.
+        end: Where its manifest begins.
+        path: Names it in errors.
+
+    Raises:
+        ArtifactError: There is one, or the graph cannot be looked over.
+    """
+    budget = iter(range(_FIELDS))
+
+    def look(message: _Message, start: int, end: int, depth: int) -> None:
+        if depth > _NESTING:
+            raise ValueError(f"messages nested deeper than {_NESTING}")
+        for field in _fields(file, start, end):
+            if next(budget, None) is None:
+                raise ValueError(f"more than {_FIELDS:,} fields")
+            if message == "Tensor":
+                is_external = (field.number, field.wire) == (_EXTERNAL_DATA, _BYTES)
+                if is_external or ((field.number, field.wire) == (_DATA_LOCATION, _VARINT) and field.value):
+                    raise ArtifactError(
+                        f"{path} keeps a tensor in another file", "a model in one file", "export it again"
+                    )
+            elif field.wire == _BYTES and (inner := _INNER[message].get(field.number)):
+                begin = file.tell()
+                look(inner, begin, begin + field.value, depth + 1)
+
+    try:
+        look("Model", 0, end, 1)
+    except ValueError as error:
+        raise damaged(path, f"its graph is unreadable: {error}") from error
 
 
 def damaged(path: Path, why: str) -> ArtifactError:
@@ -103,10 +190,14 @@ def truncated(path: Path, size: int) -> ArtifactError:
     )
 
 
-def _parse_entry(payload: bytes) -> tuple[str, str]:
+def _parse_entry(payload: bytes, path: Path) -> tuple[str, str]:
     stream = io.BytesIO(payload)
-    fields = {1: "", 2: ""}
-    while (tag := _read_varint(stream)) is not None:
-        length = _read_varint(stream) or 0
-        fields[tag >> 3] = stream.read(length).decode()
-    return fields[1], fields[2]
+    texts = {1: "", 2: ""}
+    try:
+        for count, field in enumerate(_fields(stream, 0, len(payload))):
+            if count == len(texts) or field.number not in texts or field.wire != _BYTES:
+                raise ValueError(f"field {field.number}")
+            texts[field.number] = stream.read(field.value).decode()
+    except ValueError as error:
+        raise damaged(path, f"a metadata entry is unreadable: {error}") from error
+    return texts[1], texts[2]

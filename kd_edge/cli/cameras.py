@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kd_edge.cli.console import JsonOption, out, print_json
+from kd_edge.errors import printable
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
     from kd_edge.runtime.cameras.listing import Cameras
@@ -26,7 +27,7 @@ def camera_table(found: Cameras) -> RenderableType:
         built.add_row(device.device, escape(device.description or "video device"), device.use)
     for camera in found.configured:
         state = camera.fault or ("present" if camera.present else "not attached")
-        built.add_row(camera.name, escape(f"{camera.uri} ({state})"), camera.use)
+        built.add_row(*(escape(printable(text)) for text in (camera.name, f"{camera.uri} ({state})", camera.use)))
     built.add_row("synthetic:", "a generated figure, no device needed", "kd-edge run --camera synthetic:")
     note = "" if found.attached else "no video device is attached to this machine"
     return Group(built, note) if note else built

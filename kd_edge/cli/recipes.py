@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from kd_edge import recipes
 from kd_edge.cli.console import JsonOption, SetOption, out, print_json, print_text
-from kd_edge.errors import ConfigError
+from kd_edge.errors import ConfigError, printable
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
     from kd_edge.models.layers import Layer
@@ -28,14 +29,21 @@ def recipes_list(json_: JsonOption = False) -> None:
         print_json(found)
         return
     for name, path in found.items():
-        comment = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
-        out.print(f"[b]{name}[/b]  {comment}")
+        out.print(f"[b]{escape(printable(name))}[/b]  {escape(printable(_comment(path)))}")
+
+
+def _comment(path: Path) -> str:
+    """The first line of a recipe; what is wrong with a file that cannot be read."""
+    try:
+        return recipes.text_of(path).partition("\n")[0].lstrip("# ")
+    except ConfigError as error:
+        return str(error)
 
 
 @app.command("show")
 def recipes_show(name: str) -> None:
     """Print a recipe."""
-    print_text(recipes.find("train", name).read_text(encoding="utf-8"))
+    print_text(recipes.text_of(recipes.find("train", name)))
 
 
 @app.command("copy")
@@ -48,7 +56,7 @@ def recipes_copy(name: str) -> None:
     from kd_edge.files import replacing
 
     with replacing(target, ConfigError) as file:
-        file.write(source.read_bytes())
+        file.write(recipes.text_of(source).encode())
     out.print(f"{target}  (train it with: kd-edge train {source.stem})")
 
 

@@ -176,11 +176,11 @@ class Engine(ABC):
         self._check_open()
         if batch < 1:
             raise EngineError(f"a batch of {batch}", "at least one source", "bind as many as are pushed at once")
-        inputs, outputs = (
-            {name: np.zeros((batch, *shape), dtype=np.float32) for name, shape in shapes.items()}
-            for shapes in self.tensors
-        )
         try:
+            inputs, outputs = (
+                {name: np.zeros((batch, *shape), dtype=np.float32) for name, shape in shapes.items()}
+                for shapes in self.tensors
+            )
             binding = Binding(inputs, outputs, self._bind(inputs, outputs))
         except KdEdgeError:
             raise

@@ -51,7 +51,12 @@ class OnnxRuntimeEngine(Engine):
         wanted, cpu = PROVIDERS[provider], PROVIDERS["cpu"]
         is_listed = wanted in self._ort.get_available_providers()
         providers = list(dict.fromkeys([wanted, cpu])) if is_listed else [cpu]
-        self._session = self._ort.InferenceSession(str(artifact.path), self._options(threads), providers=providers)
+        self._session = self._ort.InferenceSession(
+            str(artifact.path),
+            self._options(threads),
+            providers=providers,
+            enable_fallback=int(len(providers) > 1),  # of the CPU to the CPU: a second try that prints to our output
+        )
         self.providers = tuple(self._session.get_providers())
         if not is_listed:
             self.fallback_reason = f"{provider} was asked for, this onnxruntime has no {wanted}"

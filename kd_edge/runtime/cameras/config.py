@@ -50,9 +50,9 @@ class CameraConfig(TimeOuts):
         pixel_format: V4L2 fourcc: ``GREY`` (uint8), ``Y16`` (uint16), or a colour format such as ``YUYV`` or ``MJPG``.
     """
 
-    uri: str = Field(min_length=1)
+    uri: str = Field(min_length=1, max_length=8192, pattern=r"^[^\x00]+$")
     band: Literal["nir", "lwir", "depth", "rgb"] | None = None
-    fps: float | None = Field(None, gt=0, le=1000)
+    fps: float | None = Field(None, ge=0.001, le=1000)
     width_px: int | None = Field(None, ge=8, le=8192)
     height_px: int | None = Field(None, ge=8, le=8192)
     clock: ClockKind = "monotonic"

@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kd_edge import recipes
-from kd_edge.errors import ConfigError
+from kd_edge.errors import ConfigError, printable
 from kd_edge.files import expanded
+from kd_edge.reading import read_bytes
 from kd_edge.runtime.cameras.config import camera_config
+
+_FACT_BYTES = 4096
+"""One page: longer no file of sysfs is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +85,22 @@ def _configured(name: str) -> ConfiguredCamera:
     file, use = recipes.find("runtime", name), f"kd-edge run --camera {name}"
     try:
         config = camera_config(name)
-        present = config.scheme == "synthetic" or expanded(config.target or "/dev/video0").exists()
+        present = config.scheme == "synthetic" or _exists(expanded(config.target or "/dev/video0"))
     except ConfigError as error:
         return ConfiguredCamera(name, file, "", False, str(error), use)
     return ConfiguredCamera(name, file, config.uri, present, "" if present else f"no {config.target}", use)
 
 
-def _line(path: Path) -> str:
+def _exists(path: Path) -> bool:
     try:
-        return path.read_text().strip()
+        return path.exists()
+    except OSError:  # a name too long, a folder that may not be entered
+        return False
+
+
+def _line(path: Path) -> str:
+    """What a driver says of its device; a USB camera's name is whatever its maker burnt into it."""
+    try:
+        return printable(read_bytes(path, _FACT_BYTES).decode(errors="replace").strip())
     except OSError:
         return ""

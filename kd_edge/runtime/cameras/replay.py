@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from kd_edge.artifact import Band
-from kd_edge.errors import DataError, did_you_mean, import_extra, reason
+from kd_edge.errors import DataError, KdEdgeError, did_you_mean, import_extra, reason
 from kd_edge.files import expanded
+from kd_edge.reading import is_file, open_regular, read_bytes
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
+from kd_edge.runtime.cameras.bounds import check_matlab, check_pixels, image_size
 from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts
 from kd_edge.runtime.clock import MONOTONIC, Clock
 from kd_edge.types import Frame, Image
@@ -20,6 +22,12 @@ from kd_edge.types import Frame, Image
 DEFAULT_FPS = 30.0
 IMAGES = (".png", ".tif", ".tiff", ".pgm", ".jpg", ".jpeg", ".bmp")
 VIDEOS = (".avi", ".mp4", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".webm", ".ts")
+IMAGE_BYTES = 128_000_000
+"""A longer file is no image of at most ``FRAME_PIXELS``."""
+VIDEO_TIMEOUT_MS = 5000
+LONGEST_NS = 10**16
+"""No recording lasts four months: a later stamp of a video is damage."""
+_HEAD_BYTES = 1024
 
 Stamped = Generator[tuple[Image, int], None, None]
 
@@ -43,6 +51,7 @@ class ReplayCamera:
         self._path, self._config, self._wanted, self._clock = path, config, wanted, clock
         self._frames: Stamped | None = None
         self._next: tuple[Image, int] | None = None
+        self._fault: KdEdgeError | None = None
         self._started_ns = 0
         self._count = 0
         self._truth: str | None = None
@@ -50,16 +59,16 @@ class ReplayCamera:
     @property
     def ended(self) -> bool:
         """Whether the last frame has been read; False while it is not open."""
-        return self._frames is not None and self._next is None
+        return self._frames is not None and self._next is None and self._fault is None
 
     def open(self) -> None:
         """Open the recording at its start and read the first frame, which tells dtype and channels."""
         self.close()
-        self._frames = self._reader()
-        self._next = next(self._frames, None)
+        self._advance()
         if self._next is None:
+            fault = self._fault or _unreadable(self._path, "it has no frame")
             self.close()
-            raise _unreadable(self._path, "it has no frame")
+            raise fault
         image = self._next[0]
         self.dtype = "uint16" if image.dtype == np.uint16 else "uint8"
         self.channels = 3 if image.ndim == 3 else 1
@@ -67,8 +76,15 @@ class ReplayCamera:
         self._started_ns = self._clock.now_ns() if self.live else 0
 
     def read(self, timeout_seconds: float) -> Frame | None:
-        """The next frame; paced when live."""
-        if self._next is None or self._frames is None:
+        """The next frame; paced when live.
+
+        Raises:
+            DataError: What follows the frame before is damaged. After that the recording has ended.
+        """
+        if self._fault is not None:
+            fault, self._fault = self._fault, None
+            raise fault
+        if self._next is None:
             return None
         image, stamp_ns = self._next
         captured_ns = self._started_ns + stamp_ns
@@ -79,14 +95,26 @@ class ReplayCamera:
                 return None
         frame = Frame(image, captured_ns, self._count, self.name, self._truth)
         self._count += 1
-        self._next = next(self._frames, None)
+        self._advance()
         return frame
 
     def close(self) -> None:
         """Release the file."""
         if self._frames is not None:
             self._frames.close()
-        self._frames = self._next = None
+        self._frames = self._next = self._fault = None
+
+    def _advance(self) -> None:
+        """Read ahead by one frame; what is wrong with it is told after the frame before has been handed over."""
+        self._next = None
+        try:
+            self._frames = self._reader() if self._frames is None else self._frames
+            self._next = next(self._frames, None)
+        except KdEdgeError as error:
+            self._fault = error
+        except Exception as error:  # NumPy's, SciPy's and OpenCV's readers raise any kind on damaged files
+            self._fault = _unreadable(self._path, reason(error))
+            self._fault.__cause__ = error
 
     def _reader(self) -> Stamped:
         path, fps = self._path, self._config.fps
@@ -94,7 +122,7 @@ class ReplayCamera:
         grey = self._wanted.channels == 1
         if any(c in path.name for c in "*?[") or path.is_dir() or ending in IMAGES:
             return _images(path, fps or DEFAULT_FPS, grey)
-        if not path.is_file():
+        if not is_file(path):
             beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
             raise DataError(
                 f"no recording {path}{did_you_mean(path.name, beside)}",
@@ -117,7 +145,13 @@ class ReplayCamera:
     def _utd_depth(self) -> Stamped:
         from kd_edge.data.readers import utd_mhad
 
-        import_extra("scipy.io", "replay")
+        io = import_extra("scipy.io", "replay")
+        with open_regular(self._path) as file:
+            check_matlab(file)
+        # SciPy follows cells within cells until the stack ends: only a plain array may be read.
+        for name, shape, kind in io.whosmat(self._path):
+            if name == "d_depth" and kind != "uint16":
+                raise _unreadable(self._path, f"its {name} {shape} is of class {kind}, not uint16")
         sample = utd_mhad.sample_of(self._path)
         self._truth = utd_mhad.LABELS[sample.label] if sample is not None else None
         clip = utd_mhad.depth_clip(self._path)
@@ -129,15 +163,15 @@ class ReplayCamera:
 
 def _array(path: Path, fps: float) -> Stamped:
     """Frames of an .npy file (T, H, W[, 3]), mapped: a long recording does not pass through memory at once."""
-    try:
-        frames = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise _unreadable(path, reason(error)) from error
+    open_regular(path).close()  # mapping would wait for a FIFO
+    frames = np.lib.format.open_memmap(path, mode="r")
     right_shape = frames.ndim == 3 or (frames.ndim == 4 and frames.shape[3] == 3)
     if frames.dtype not in (np.uint8, np.uint16) or not right_shape:
         found = f"it holds {frames.dtype} {frames.shape}, not uint8 or uint16 (T, H, W[, 3])"
         del frames  # the error must not keep the file mapped
         raise _unreadable(path, found)
+    if len(frames):
+        check_pixels(*frames.shape[2:0:-1])
     for k in range(len(frames)):
         yield np.array(frames[k]), round(k * 1e9 / fps)
 
@@ -148,26 +182,47 @@ def _images(path: Path, fps: float, grey: bool) -> Stamped:
     if path.is_dir():
         files = [p for p in path.iterdir() if p.suffix.lower() in IMAGES]
     else:
-        files = list(path.parent.glob(path.name))
+        files = list(path.parent.glob(path.name.replace("**", "*")))  # of one folder, not of all below it
     for k, file in enumerate(sorted(files, key=_numbers)):
-        image = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
-        if image is None:
-            raise _unreadable(file, "it is no image OpenCV can read")
-        yield _rgb_or_grey(cv2, image, grey), round(k * 1e9 / fps)
+        yield _rgb_or_grey(cv2, _image(cv2, file), grey), round(k * 1e9 / fps)
+
+
+def _image(cv2: Any, file: Path) -> Image:
+    """One decoded image, its size known before."""
+    try:
+        content = read_bytes(file, IMAGE_BYTES)
+        check_pixels(*image_size(content))
+        image: Image | None = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    except OSError as error:
+        raise _unreadable(file, error.strerror or reason(error)) from error
+    except (ValueError, MemoryError, cv2.error) as error:
+        raise _unreadable(file, reason(error)) from error
+    if image is None:
+        raise _unreadable(file, "it is no image OpenCV can read")
+    if image.dtype not in (np.uint8, np.uint16) or image.shape[2:] not in ((), (3,), (4,)):
+        raise _unreadable(file, f"it holds {image.dtype} {image.shape}, not 8 or 16 bit grey or colour")
+    return image
 
 
 def _video(path: Path, fps: float | None, grey: bool) -> Stamped:
     """Decoded frames with the file's own stamps, or evenly spaced where ``fps`` is given or the stamps are unusable."""
     cv2 = import_extra("cv2", "cpu")
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    with open_regular(path) as file:
+        if b"\0" not in file.read(_HEAD_BYTES):  # a playlist of other files, perhaps
+            raise _unreadable(path, "it is text, no video")
+    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, VIDEO_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, VIDEO_TIMEOUT_MS]
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, limits)
     try:
         if not capture.isOpened():
             raise _unreadable(path, "it is no video OpenCV can read")
-        period_ns = 1e9 / (fps or capture.get(cv2.CAP_PROP_FPS) or DEFAULT_FPS)
+        check_pixels(capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        own_fps = capture.get(cv2.CAP_PROP_FPS)
+        period_ns = 1e9 / (fps or (own_fps if 0.001 <= own_fps <= 1000 else DEFAULT_FPS))
         last_ns = -1
         for k, image in enumerate(_decoded(capture)):
-            stamp_ns = round(k * period_ns if fps else capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
-            last_ns = stamp_ns if stamp_ns > last_ns else last_ns + max(1, round(period_ns))
+            stamp_ns = k * period_ns if fps else capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6
+            is_usable = last_ns < stamp_ns <= LONGEST_NS
+            last_ns = round(stamp_ns) if is_usable else last_ns + max(1, round(period_ns))
             yield _rgb_or_grey(cv2, image, grey), last_ns
     finally:
         capture.release()

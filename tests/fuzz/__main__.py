@@ -1,0 +1,27 @@
+"""``python -m tests.fuzz artifacts|replays|tomls --count N --seed S``: the same cases for the same seed, on any machine."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from tests.fuzz.campaign import KINDS, run
+
+
+def main() -> int:
+    """Print one line of figures, and the first faults before it; 1 where there is one."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first case, to try one again")
+    options = parser.parse_args()
+    figures = run(options.kind, options.count, options.seed, options.first)
+    for note in figures.notes:
+        print(note)
+    print(f"{options.kind}, seed {options.seed}: {figures.line()}")
+    return 1 if figures.notes else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
