@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
 from typing import Annotated, Literal
 
 import numpy as np
@@ -10,6 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kd_edge.errors import import_extra
 from kd_edge.types import Image
+
+
+@cache
+def opencv() -> ModuleType:
+    """OpenCV, looked up once: a stream asks several times with each frame."""
+    return import_extra("cv2", "cpu")
+
 
 _HIT = 255  # OpenCV marks a pixel inside the range with this
 
@@ -107,7 +116,7 @@ def foreground_square(resized: Image, region: ForegroundRegion, mask: Image | No
     """
     height, width = resized.shape
     shorter = min(height, width)
-    cv2 = import_extra("cv2", "cpu")
+    cv2 = opencv()
     mask = cv2.inRange(resized, region.low, region.high, dst=mask)
     per_row = cv2.reduce(mask, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel()
     per_column = cv2.reduce(mask, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel()

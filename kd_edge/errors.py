@@ -12,16 +12,20 @@ import threading
 import unicodedata
 from collections.abc import Iterable, Mapping
 from types import ModuleType
+from typing import ClassVar
 
 
 class KdEdgeError(Exception):
-    """A user error: shown as one line without a traceback, exit code 2.
+    """A user error: shown as one line without a traceback.
 
     Args:
         found: What was there, with the value itself.
         expected: What would have been right.
         fix: The next thing to do, as a sentence or a command.
     """
+
+    exit_code: ClassVar[int] = 2
+    """What the command line ends with."""
 
     def __init__(self, found: str, expected: str, fix: str) -> None:
         super().__init__(found, expected, fix)
@@ -59,6 +63,8 @@ class BadPictureError(CameraError):
 
 class SinkError(KdEdgeError):
     """A sink cannot be opened, or one that must take every label of a recording has broken."""
+
+    exit_code = 1
 
 
 class TrainingError(KdEdgeError):

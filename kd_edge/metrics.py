@@ -7,6 +7,7 @@ detection in untrimmed video live in ``kd_edge.detection`` and are offered here 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -205,11 +206,24 @@ def softmax(logits: Array, temperature: float = 1.0) -> Float64:
     """Probabilities ``exp(z / temperature) / sum`` over the last axis, finite for any finite logits; float64."""
     if not temperature > 0:
         raise KdEdgeError(f"temperature {temperature}", "a positive number", "check the fitted temperature")
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
-    scaled -= scaled.max(axis=-1, keepdims=True)
+    scaled: Float64 = np.divide(logits, temperature, dtype=np.float64)
+    scaled -= np.maximum.reduce(scaled, axis=-1, keepdims=True)
     np.exp(scaled, out=scaled)
-    scaled /= scaled.sum(axis=-1, keepdims=True)
+    scaled /= np.add.reduce(scaled, axis=-1, keepdims=True)
     return scaled
+
+
+def softmax_row(logits: Sequence[float], temperature: float = 1.0) -> list[float]:
+    """``softmax`` of one sample in plain floats, the same to 1e-15: for a stream, whose caches are cold.
+
+    Args:
+        logits: K numbers; one that is not finite may make all probabilities NaN.
+        temperature: Positive.
+    """
+    largest = max(logits) / temperature
+    terms = [math.exp(logit / temperature - largest) for logit in logits]
+    total = sum(terms)
+    return [term / total for term in terms]
 
 
 def log_softmax(logits: Array, temperature: float = 1.0) -> Float64:

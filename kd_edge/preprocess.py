@@ -8,20 +8,22 @@ stack or replication -> mean and standard deviation.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from kd_edge.crop import WHOLE, Crop, FrameRegion, Region, crop_inside, crop_pixels
+from kd_edge.crop import WHOLE, Crop, FrameRegion, Region, crop_inside, crop_pixels, opencv
 from kd_edge.crop import centre_crop as centre_crop
-from kd_edge.errors import import_extra
 from kd_edge.sampling import motion_indices
 from kd_edge.types import Clip, Float32, Image, Int64
 
 PERCENTILE_PIXELS = 4096
 """At most this many pixels of the resized frame, on a regular grid, decide its percentile limits."""
+_BLACK, _WHITE = np.float32(0), np.float32(1)
+_EIGHT_BIT = np.arange(256, dtype=np.uint8)
 
 
 class FixedWindow(BaseModel):
@@ -168,7 +170,9 @@ def resize(image: Image, resize_px: int, buffers: list[Image] | None = None) -> 
     buffers = resize_buffers(image, resize_px) if buffers is None else buffers
     if not buffers:
         return image
-    cv2 = import_extra("cv2", "cpu")
+    cv2 = opencv()
+    if image.flags.c_contiguous:
+        cv2.sumElems(image)  # reading it in one go first takes half as long as fetching it in the order of resizing
     for buffer in buffers:
         factor = image.shape[0] / buffer.shape[0]
         method = cv2.INTER_AREA if factor >= 2 else cv2.INTER_LINEAR
@@ -189,14 +193,14 @@ def percentile_limits(resized: Image, window: PercentileWindow) -> tuple[float, 
         (low, high) in raw units; NaN for both when every pixel is ``ignore_value``.
     """
     step = max(1, math.ceil(math.sqrt(resized.shape[0] * resized.shape[1] / PERCENTILE_PIXELS)))
-    pixels = resized[::step, ::step].ravel()
+    pixels = resized[::step, ::step].flatten()
     if window.ignore_value is not None:
         pixels = pixels[pixels != window.ignore_value]
     if pixels.size == 0:
         return math.nan, math.nan
     low, high = (round(p / 100 * (pixels.size - 1)) for p in (window.low_percent, window.high_percent))
-    ordered = np.partition(pixels, (low, high))
-    return float(ordered[low]), float(ordered[high])
+    pixels.sort(kind="stable")  # by radix: twice as fast as partitioning so few of so few values
+    return float(pixels[low]), float(pixels[high])
 
 
 class WindowLimits:
@@ -255,43 +259,97 @@ def plane(
     Returns:
         float32 in [0, 1], (S, S) or (S, S, 3).
     """
+    return windowed(cut(resized, crop, size, scratch), limits, out)
+
+
+def cut(resized: Image, crop: Crop, size: int, scratch: Image | None = None) -> Image:
+    """The raw pixels of a plane, (size, size) or (size, size, 3); see ``plane``. A view where nothing is resampled."""
     rows, columns = crop_pixels(resized.shape, crop)
     part = resized[rows, columns]
     if part.shape[:2] != (size, size):
-        cv2 = import_extra("cv2", "cpu")
+        cv2 = opencv()
         part = cv2.resize(part, (size, size), dst=scratch, interpolation=cv2.INTER_LINEAR)
-    if crop.flip:
-        part = part[:, ::-1]
+    return part[:, ::-1] if crop.flip else part
+
+
+def windowed(values: npt.NDArray[Any], limits: tuple[float, float], out: Float32 | None = None) -> Float32:
+    """Raw values as float32 in [0, 1], of the same shape.
+
+    Args:
+        values: Any shape, uint8 or uint16.
+        limits: Raw values that become 0 and 1.
+        out: Optional float32 of the same shape to write to.
+    """
     low, high = np.float32(limits[0]), np.float32(limits[1])
-    result: Float32 = np.subtract(part, low, out=out, dtype=np.float32)
-    np.multiply(result, np.float32(1) / (high - low), out=result)
-    np.clip(result, np.float32(0), np.float32(1), out=result)
-    return result
+    result: Float32 = np.subtract(values, low, out=out, dtype=np.float32)
+    np.multiply(result, _WHITE / (high - low), out=result)
+    return result.clip(_BLACK, _WHITE, result)  # what np.clip does, which takes twice as long to get there
 
 
 class Normalise:
-    """Planes in [0, 1] to the network's channels: stack or replicate, subtract the mean, divide by the deviation."""
+    """Raw values to the network's channels: window, stack or replicate, subtract the mean, divide by the deviation.
+
+    What is the same for all channels is done to a frame once, before it is stacked.
+    """
 
     def __init__(self, spec: Preprocess) -> None:
         channels = spec.input_channels
         mean = np.asarray(spec.mean * channels if len(spec.mean) == 1 else spec.mean, dtype=np.float32)
         std = np.asarray(spec.std * channels if len(spec.std) == 1 else spec.std, dtype=np.float32)
-        self._gain = [np.float32(1) / s for s in std]
+        self._gain = [_WHITE / s for s in std]
         self._shift = [-m / s for m, s in zip(mean, std, strict=True)]
         self._replicate = spec.replicate
+        self._is_uniform = len(spec.mean) == len(spec.std) == 1
+        self._limits: tuple[float, float] | None = None  # of the table
+        self._table = np.empty(256, dtype=np.float32)
 
-    def stack(self, planes: list[Float32], out: Float32) -> Float32:
-        """Write planes, newest first, to ``out``.
+    def plane(self, part: Image, limits: tuple[float, float], out: Float32 | None = None) -> Float32:
+        """One frame's plane for ``stack``.
 
         Args:
-            planes: One plane per motion offset, (S, S) or (S, S, 3); a single (S, S) is replicated as the spec says.
+            part: (S, S) or (S, S, 3) from ``cut``.
+            limits: Raw values that become 0 and 1.
+            out: Optional float32 of the same shape to write to.
+        """
+        if part.dtype != np.uint8:
+            return self._values(part, limits, out)
+        if limits != self._limits:  # of 8 bits, only the 256 possible values are computed
+            self._table = self._values(_EIGHT_BIT, limits, self._table)
+            self._limits = limits
+        looked_up: Float32 = opencv().LUT(part, self._table, dst=out)
+        return looked_up
+
+    def _values(self, raw: npt.NDArray[Any], limits: tuple[float, float], out: Float32 | None) -> Float32:
+        values = windowed(raw, limits, out)
+        if self._is_uniform:
+            np.multiply(values, self._gain[0], out=values)
+            np.add(values, self._shift[0], out=values)
+        return values
+
+    def stack(self, planes: Sequence[Float32], out: Float32) -> Float32:
+        """Write planes from ``plane``, newest first, to ``out``.
+
+        Args:
+            planes: One per motion offset, (S, S) or (S, S, 3); a single (S, S) is replicated as the spec says.
             out: (C, S, S) float32; colour planes take three channels each, R, G, B.
         """
-        channels = [p if p.ndim == 2 else p[:, :, c] for p in planes for c in range(1 if p.ndim == 2 else 3)]
-        for c, values in enumerate(channels * self._replicate):
+        if not self._is_uniform:
+            return self.stack_windowed(planes, out)
+        for c, values in enumerate(self._channels(planes)):
+            out[c] = values
+        return out
+
+    def stack_windowed(self, planes: Sequence[Float32], out: Float32) -> Float32:
+        """As ``stack``, of planes in [0, 1]."""
+        for c, values in enumerate(self._channels(planes)):
             np.multiply(values, self._gain[c], out=out[c])
             np.add(out[c], self._shift[c], out=out[c])
         return out
+
+    def _channels(self, planes: Sequence[Float32]) -> list[Float32]:
+        if planes[0].ndim == 3:
+            return [plane[:, :, c] for plane in planes for c in range(3)]
+        return [*planes] * self._replicate
 
 
 def clip_limits(
@@ -342,7 +400,7 @@ def clip_input(
     normalise = Normalise(spec)
     for segment, row in enumerate(indices):
         part = crop_inside(spec.region, crop, frames[row[0]])
-        planes = [plane(frames[i], (float(limits[i, 0]), float(limits[i, 1])), part, size) for i in row]
+        planes = [normalise.plane(cut(frames[i], part, size), (float(limits[i, 0]), float(limits[i, 1]))) for i in row]
         normalise.stack(planes, out[segment])
     return out
 

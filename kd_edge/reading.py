@@ -13,6 +13,8 @@ from typing import Any, BinaryIO
 
 DEPTH = 32
 """How deep tables and lists of a user's file may lie inside one another."""
+VALUES = 50_000
+"""How many values a user's file may hold: of so many faults at most a list is made before the first is told."""
 _INTEGER_DIGITS = 19
 """An int64 has no more."""
 
@@ -59,7 +61,7 @@ def read_json(text: str) -> dict[str, Any]:
 
     Raises:
         ValueError: Not JSON or no object, a key twice, NaN or an infinity, an integer longer than an int64, half a
-            surrogate pair, or nested deeper than ``DEPTH``.
+            surrogate pair, nested deeper than ``DEPTH``, or more than ``VALUES``.
     """
     try:
         raw = json.loads(
@@ -78,13 +80,16 @@ def check_plain(value: object) -> None:
     """Refuse what plain values of a file never are, and what whoever copies or prints them would stumble over.
 
     Raises:
-        ValueError: Nested deeper than ``DEPTH``, or an integer that is no int64.
+        ValueError: Nested deeper than ``DEPTH``, more than ``VALUES`` of them, or an integer that is no int64.
     """
-    level = [value]
+    level, count = [value], 0
     for _ in range(DEPTH + 1):
         if any(isinstance(one, int) and not -(1 << 63) <= one < 1 << 63 for one in level):
             raise ValueError("an integer of more than 64 bits")
         level = [child for parent in level for child in _children(parent)]
+        count += len(level)
+        if count > VALUES:
+            raise ValueError(f"more than {VALUES:,} values")
         if not level:
             return
     raise ValueError(f"nested deeper than {DEPTH} levels")

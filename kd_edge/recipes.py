@@ -8,6 +8,7 @@ import sys
 import types
 import typing
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -53,9 +54,16 @@ def search_path(verb: Verb) -> list[Path]:
     packaged = package / "_recipes" / top
     shipped = packaged if packaged.is_dir() else package.parent / top
     own = user_folder("config")
-    roots = [Path.cwd() / top, *([] if own is None else [own / top]), shipped]
+    roots = [*_here(top), *([] if own is None else [own / top]), shipped]
     # A study lies only in its own folder: beside it in train/ lie recipes.
     return [folder for root in roots for folder in ([root / inner] if verb == "study" else [root / inner, root])]
+
+
+def _here(top: str) -> list[Path]:
+    try:
+        return [Path.cwd() / top]
+    except OSError:  # the working directory was removed
+        return []
 
 
 def names(verb: Verb) -> list[str]:
@@ -190,10 +198,10 @@ def _override(raw: dict[str, Any], override: str) -> None:
     shown = f"--set {override[:_VALUE_CHARACTERS]}"
     if not equals or not key.strip():
         raise ConfigError(shown, "key=value, for example --set student.epochs=20", "add the '=' part")
-    try:
-        value = _toml(f"value = {text}")["value"]
-    except ValueError:
-        value = text
+    value: Any = text
+    with suppress(ValueError):
+        values = _toml(f"value = {text}")
+        value = values["value"] if len(values) == 1 else text
     *parents, last = key.strip().split(".")
     if len(parents) >= DEPTH:
         raise ConfigError(shown, f"a key of at most {DEPTH} parts", "shorten it")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -63,6 +65,18 @@ def nearest(stamps_ns: Int64, targets_ns: Int64) -> Int64:
     earlier = targets_ns - stamps_ns[left] <= stamps_ns[right] - targets_ns
     chosen: Int64 = np.where(earlier, left, right).astype(np.int64)
     return chosen
+
+
+def nearest_one(stamps_ns: Sequence[int], target_ns: int) -> int:
+    """``nearest`` of a single target, in plain integers: for the few that a stream asks for with each frame.
+
+    Args:
+        stamps_ns: Strictly increasing, at least one.
+        target_ns: The moment wanted.
+    """
+    after = bisect_left(stamps_ns, target_ns)
+    left, right = max(after - 1, 0), min(after, len(stamps_ns) - 1)
+    return left if target_ns - stamps_ns[left] <= stamps_ns[right] - target_ns else right
 
 
 def gather(stamps_ns: Int64, now_ns: int, segments: int, spacing_ns: int) -> Int64 | None:

@@ -9,11 +9,12 @@ import pytest
 
 from kd_edge.artifact import load
 from kd_edge.bench import bench, fresh_process
-from kd_edge.bench.measure import _backbone_of, noise
-from kd_edge.bench.report import latency, ratio
+from kd_edge.bench.measure import _backbone_of, noise, of_dtype
+from kd_edge.bench.report import HostWork, Latency, latency, ratio
 from kd_edge.engines import open_engine
 from kd_edge.errors import ArtifactError, ConfigError
 from kd_edge.export import make_reference_artifact
+from kd_edge.preprocess import FixedWindow
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,10 @@ def test_report_is_complete_and_consistent(tiny: Path) -> None:
     assert all(0 < s.minimum <= s.p50 <= s.p90 <= s.p99 for s in report.stages.values())
     assert report.push.minimum >= report.inference.minimum > 0
     assert report.host.minimum > 0
+    assert list(report.host_work) == ["uint8", "uint16"]
+    assert all(
+        0 < w.minimum <= w.p50 <= w.p99 for work in report.host_work.values() for w in (work.cold, work.delivered)
+    )
     assert report.bare_is == "backbone"
     assert report.naive.minimum > report.bare.minimum
     assert (report.frame, report.threads, report.pushes) == ("160x120", 1, 30)
@@ -84,6 +89,24 @@ def test_noise_has_the_camera_format(tiny: Path) -> None:
     image = noise(deep, (60, 80), 1)[0]
     assert image.dtype == np.uint16
     assert 3500 < image.max() <= 4000
+
+
+def test_host_work_is_held_against_its_target() -> None:
+    def work(median: float, p99: float) -> HostWork:
+        times = Latency(p50=median, p90=median, p99=p99, minimum=0.1)
+        return HostWork(cold=times, delivered=times)
+
+    assert [work(*times).meets_target for times in ((0.15, 2.0), (0.151, 0.2), (0.1, 2.1))] == [True, False, False]
+
+
+def test_a_model_takes_frames_of_the_other_dtype_for_measuring(tiny: Path) -> None:
+    manifest = load(tiny).manifest
+    assert of_dtype(manifest, "uint8") is manifest
+    deep = of_dtype(manifest, "uint16")
+    assert (deep.dtype, deep.value_range) == ("uint16", (0.0, 16383.0))
+    assert isinstance(deep.preprocess.window, FixedWindow)
+    assert deep.preprocess.window.high == 16383.0
+    assert of_dtype(deep, "uint8").preprocess.window == manifest.preprocess.window
 
 
 def test_reference_artifacts_name_what_is_wrong(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from kd_edge.crop import Crop, centre_crop, crop_pixels
@@ -103,7 +105,7 @@ def test_a_flat_frame_does_not_amplify_noise() -> None:
 def test_replication_uses_each_channels_statistics() -> None:
     spec = Preprocess(resize_px=8, input_px=8, replicate=3, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0))
     out = np.empty((3, 8, 8), np.float32)
-    Normalise(spec).stack([np.full((8, 8), 0.5, np.float32)], out)
+    Normalise(spec).stack_windowed([np.full((8, 8), 0.5, np.float32)], out)
     assert out[:, 0, 0].tolist() == [0.0, 1.0, 0.5]
 
 
@@ -133,6 +135,84 @@ def test_a_colour_motion_stack_has_three_channels_a_frame() -> None:
     out = clip_input(frames, limits, np.array([[1, 0]]), WHOLE, spec)
     assert spec.input_channels == 6
     np.testing.assert_allclose(out[0, :, 0, 0], [0.8, 1.0, 0.0, 0.2, 0.4, 0.6], rtol=1e-6)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[Preprocess, list[np.ndarray], list[tuple[float, float]]]:
+    """A preprocessing, one raw part per motion offset, and each part's limits."""
+    dtype = draw(st.sampled_from(["uint8", "uint16"]))
+    channels, offsets, replicate = draw(st.sampled_from([(1, (0,), 1), (1, (0,), 3), (1, (0, 70), 1), (3, (0, 70), 1)]))
+    count = draw(st.sampled_from([1, channels * len(offsets) * replicate]))
+    statistic = st.floats(0.0625, 2, width=32)
+    spec = Preprocess(
+        channels=channels,
+        resize_px=8,
+        input_px=8,
+        motion_offsets_ms=offsets,
+        replicate=replicate,
+        mean=tuple(draw(st.lists(statistic, min_size=count, max_size=count))),
+        std=tuple(draw(st.lists(statistic, min_size=count, max_size=count))),
+    )
+    rng, top = np.random.default_rng(draw(st.integers(0, 2**32 - 1))), int(np.iinfo(dtype).max)
+    shape = (8, 8) if channels == 1 else (8, 8, 3)
+    parts = [rng.integers(0, top + 1, shape).astype(dtype) for _ in offsets]
+    for part in parts:
+        part.flat[:3] = [0, top, top // 2]
+    low = st.floats(-100, top)
+    limits = [(a, a + draw(st.floats(1, top))) for a in (draw(low) for _ in offsets)]
+    return spec, parts, limits
+
+
+@given(cases(), st.booleans())
+def test_what_is_done_to_a_plane_early_changes_no_bit(
+    case: tuple[Preprocess, list[np.ndarray], list[tuple[float, float]]], flip: bool
+) -> None:
+    spec, parts, limits = case
+    parts = [part[:, ::-1] for part in parts] if flip else parts
+    normalise, shape = Normalise(spec), (spec.input_channels, 8, 8)
+    planes = [normalise.plane(part, pair) for part, pair in zip(parts, limits, strict=True)]
+    unit = []
+    for part, (low, high) in zip(parts, limits, strict=True):
+        scale = np.float32(1) / (np.float32(high) - np.float32(low))
+        unit.append(np.clip((part.astype(np.float32) - np.float32(low)) * scale, np.float32(0), np.float32(1)))
+    expected = normalise.stack_windowed(unit, np.empty(shape, np.float32))
+    np.testing.assert_array_equal(normalise.stack(planes, np.empty(shape, np.float32)), expected)
+    for c in (0, spec.input_channels - 1):
+        mean, std = (np.float32(values[c % len(values)]) for values in (spec.mean, spec.std))
+        last = unit[-1 if c else 0]
+        values = last if last.ndim == 2 else last[:, :, 2 if c else 0]
+        np.testing.assert_array_equal(expected[c], values * (np.float32(1) / std) + -mean / std)
+
+
+@given(
+    st.sampled_from(["uint8", "uint16"]),
+    st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    st.sampled_from([(1.0, 99.0), (0.0, 100.0), (25.0, 75.5)]),
+    st.sampled_from([None, 0, 7]),
+    st.sampled_from([2, 50, 65536]),
+    st.integers(0, 2**32 - 1),
+)
+def test_percentile_limits_agree_with_sorting_everything(
+    dtype: str, shape: tuple[int, int], percents: tuple[float, float], ignored: int | None, values: int, seed: int
+) -> None:
+    image = np.random.default_rng(seed).integers(0, min(values, np.iinfo(dtype).max + 1), shape).astype(dtype)
+    before = image.copy()
+    window = PercentileWindow(low_percent=percents[0], high_percent=percents[1], ignore_value=ignored)
+    found = percentile_limits(image, window)
+    np.testing.assert_array_equal(image, before)  # a small frame is its own grid
+    step = math.ceil(math.sqrt(image.size / 4096))
+    ordered = sorted(int(v) for v in image[::step, ::step].flat if v != ignored)
+    if not ordered:
+        assert all(math.isnan(v) for v in found)
+    else:
+        assert found == tuple(ordered[round(p / 100 * (len(ordered) - 1))] for p in percents)
+
+
+@pytest.mark.parametrize("shape", [(48, 64), (48, 64, 3)])
+def test_a_view_is_resized_like_its_copy(shape: tuple[int, ...]) -> None:
+    image = np.random.default_rng(0).integers(0, 65536, shape).astype(np.uint16)
+    for view in (image[:, ::-1], image[4:44, 3:60], image[::2, ::2]):
+        np.testing.assert_array_equal(resize(view, 16), resize(view.copy(), 16))
 
 
 def test_recorded_and_live_limits_agree() -> None:

@@ -35,7 +35,7 @@ MODULES = {
         BACKBONES Backbone ClipModel ModelConfig StreamingStep Temporal build_backbone build_model
     """,
     "kd_edge.runtime": """
-        Recognizer stream
+        Recognizer Watchdog stream
     """,
     "kd_edge.sampling": """
         gather motion_indices nearest segment_indices
@@ -53,7 +53,8 @@ MODULES = {
 }
 
 VERBS = {
-    "bench": "MODEL --data --frames --input --json --motion --reference --set --size --threads --training",
+    "bench": "MODEL --camera --data --frames --input --json --motion --overload --reference --seconds --set --size "
+    "--soak --threads --training",
     "cameras": "--json",
     "data check": "KIND --data --json --modality --quick --set",
     "data examples": "SOURCE --classes --data --frames --modalities --out",
@@ -70,8 +71,8 @@ VERBS = {
     "recipes layers": "NAME --depth --json --set --teacher",
     "recipes list": "--json",
     "recipes show": "NAME",
-    "run": "--accept-self-test --camera -c --duration --model -m --notify --provider --realtime --sink --strict "
-    "--threads",
+    "run": "--accept-self-test --camera -c --duration --max-age-ms --model -m --notify --provider --realtime --sink "
+    "--strict --threads --valid-ms",
     "study confusion": "RUN --against --json --out --pairs --stage",
     "study list": "--json",
     "study report": "NAME --into --json --out --place --seeds --set",

@@ -1,3 +1,4 @@
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -109,6 +110,90 @@ def test_missing_path_and_broken_toml(folder: Path) -> None:
     (folder / "bad.toml").write_text("a = = 1")
     with pytest.raises(ConfigError, match=r"bad\.toml cannot be read"):
         recipes.load("train", "bad", Recipe)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"a = \xff", "can't decode byte 0xff"),
+        (b"a = 1\0", "Expected newline"),
+        (b"a = " + b"[" * 20_000, "nested too deeply"),
+        (b"a = " + b"[" * 60 + b"]" * 60, "nested deeper than 32 levels"),
+        (b"a." * 100_000 + b"a = 1", "a key of more than 32 parts at character 0"),
+        (b"[b]\n['a' . \"b\".c" + b".a" * 31 + b"]", "a key of more than 32 parts at character 5"),
+        (b"a = " + b"9" * 5000, "4300 digits"),
+        (b"a = 0x" + b"f" * 5000, "an integer of more than 64 bits"),
+        (b"#" * 256_001, "more than 256,000 bytes"),
+    ],
+)
+def test_whatever_the_bytes_it_is_one_line(folder: Path, content: bytes, why: str) -> None:
+    (folder / "bad.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"bad\.toml cannot be read \(.*{why}") as caught:
+        recipes.load("train", "bad", Recipe)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
+
+
+def test_a_key_of_as_many_parts_as_allowed_and_dots_in_texts_are_read(folder: Path) -> None:
+    key = ".".join("abcdefgh" * 3)
+    (folder / "good.toml").write_text(f'{key} = 1\nb = "{"a" * 100}. b. {"." * 100}"\n')
+    assert recipes.read("train", "good").keys() == {"a", "b"}
+
+
+def test_values_of_all_kinds_where_others_belong(folder: Path) -> None:
+    (folder / "bad.toml").write_text(
+        f'name = 1979-05-27\nfolder = "{"x" * 50_000}\\u0000"\nsizes = [[nan, 1], [true, inf]]\n'
+        "student = {epochs = 9223372036854775807, window = []}\nlosses = {a.b = 1}\n" + f'"{"k" * 50_000}" = 1\n'
+    )
+    with pytest.raises(ConfigError, match=r"bad\.toml has") as caught:
+        recipes.load("train", "bad", Recipe)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 2000
+
+
+def test_of_very_many_faults_the_first_are_told(folder: Path) -> None:
+    (folder / "bad.toml").write_text("".join(f"key{k} = 1\n" for k in range(500)))
+    with pytest.raises(ConfigError, match=r"has 502 faults: .*; and 482 more\. Expected"):
+        recipes.load("train", "bad", Recipe)
+
+
+def test_what_is_no_file_is_neither_listed_nor_found(folder: Path) -> None:
+    os.mkfifo(folder / "fifo.toml")
+    (folder / "link.toml").symlink_to("nowhere")
+    (folder / "zero.toml").symlink_to("/dev/zero")
+    (folder / "folder.toml").mkdir()
+    assert not {"fifo", "link", "zero", "folder"} & set(recipes.names("train"))
+    for name in ("fifo", "link.toml", "train/recipes/fifo.toml", "train/recipes/zero.toml", "x" * 5000, "a\0.toml"):
+        with pytest.raises(ConfigError, match=r"unknown recipe|no file"):
+            recipes.load("train", name, Recipe)
+
+
+def test_a_working_directory_that_was_removed_holds_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = folder / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert "ir0" in recipes.names("runtime")
+    assert recipes.find("runtime", "ir0").is_file()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("losses.\u00b2.epochs=1", "in a list of 1"),  # a digit to some, no number
+        ("losses." + "9" * 5000 + ".epochs=1", "in a list of 1"),
+        ("a." * 40 + "a=1", "a key of at most 32 parts"),
+        ("student.epochs=0x" + "f" * 5000, r"student.epochs: input should be a valid integer.*, got '0xf+"),
+        ("sizes=" + "[" * 20_000, "sizes: input should be a valid tuple"),
+        ("student.epochs=1\nname = 2", "student.epochs: input should be a valid integer"),
+    ],
+)
+def test_overrides_of_all_kinds(folder: Path, override: str, message: str) -> None:
+    (folder / "mine.toml").write_text('name = "x"\n[student]\nepochs = 1\n[[losses]]\nepochs = 2\n')
+    with pytest.raises(ConfigError, match=message) as caught:
+        recipes.load("train", "mine", Recipe, [override])
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
 
 
 def test_own_folder_comes_before_the_shipped_one(folder: Path) -> None:

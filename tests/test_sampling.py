@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kd_edge.errors import KdEdgeError
-from kd_edge.sampling import gather, motion_indices, nearest, segment_indices
+from kd_edge.sampling import gather, motion_indices, nearest, nearest_one, segment_indices
 
 MS = 1_000_000
 
@@ -63,6 +63,7 @@ def test_nearest_agrees_with_a_search_of_all(stamps: list[int], target: int) -> 
     ordered = np.array(sorted(stamps), np.int64)
     expected = int(np.abs(ordered - target).argmin())  # argmin also takes the first of equals
     assert nearest(ordered, np.array([target], np.int64)).tolist() == [expected]
+    assert nearest_one(sorted(stamps), target) == expected
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ from kd_edge.types import Float32, Int64
 
 FRAMES_BYTES = 64_000_000
 """The golden clip's frames take at most this much memory."""
+RESIZED_PIXELS = 300_000_000
+"""All frames together, resized for the network, have at most so many: about a second of a robot's start."""
 _LONGEST_ASPECT = 8
 """A frame's longer side by its shorter one: resizing a longer strip to the model's side would take gigabytes."""
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -112,8 +114,11 @@ def _check_fits(packed: _Packed, manifest: Manifest) -> None:
     spec, (count, height, width, *colours) = manifest.preprocess, packed.shape
     if packed.dtype != manifest.dtype or colours != ([3] if spec.channels == 3 else []):
         raise ValueError(f"it holds {packed.dtype} {tuple(packed.shape)} of a {manifest.dtype} model")
-    if max(height, width) > _LONGEST_ASPECT * min(height, width):
+    short, long = sorted((height, width))
+    if long > _LONGEST_ASPECT * short:
         raise ValueError(f"its frames are {width}x{height} pixels")
+    if count * spec.resize_px**2 * long / short > RESIZED_PIXELS:
+        raise ValueError(f"{count} frames of {width}x{height} pixels, resized to {spec.resize_px}")
     if len(packed.stamps_ns) != count or any(b <= a for a, b in itertools.pairwise(packed.stamps_ns)):
         raise ValueError(f"its stamps are not {count} increasing ones")
     if len(packed.logits) != len(manifest.labels):

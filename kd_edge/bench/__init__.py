@@ -1,7 +1,22 @@
-"""How fast and how large a model is on this machine: latency per stage, ratios to a bare backbone pass, memory."""
+"""How fast and how large a model is on this machine, and how its labels come: live, overloaded, and for long."""
 
+from kd_edge.bench.live import LiveReport, OverloadReport, overload, watch
 from kd_edge.bench.measure import bench
 from kd_edge.bench.process import fresh_process
 from kd_edge.bench.report import BenchReport, Latency, Process, Ratio
+from kd_edge.bench.soak import SoakReport, soak
 
-__all__ = ["BenchReport", "Latency", "Process", "Ratio", "bench", "fresh_process"]
+__all__ = [
+    "BenchReport",
+    "Latency",
+    "LiveReport",
+    "OverloadReport",
+    "Process",
+    "Ratio",
+    "SoakReport",
+    "bench",
+    "fresh_process",
+    "overload",
+    "soak",
+    "watch",
+]

@@ -19,17 +19,20 @@ import numpy as np
 from kd_edge import artifact as artifacts
 from kd_edge.artifact import Artifact, Manifest
 from kd_edge.bench.process import fresh_process
-from kd_edge.bench.report import BenchReport, Latency, Seconds, latency, ratio
+from kd_edge.bench.report import BenchReport, HostWork, Latency, Seconds, latency, ratio
+from kd_edge.crop import centre_crop, crop_pixels
 from kd_edge.engines import Binding, Engine, EngineName, Provider, StepEngine, open_engine
 from kd_edge.errors import ArtifactError, import_extra
-from kd_edge.metrics import softmax
-from kd_edge.preprocess import Normalise, WindowLimits, centre_crop, plane, resize, resize_buffers
+from kd_edge.metrics import softmax_row
+from kd_edge.preprocess import FixedWindow, Normalise, WindowLimits, resize, resize_buffers
 from kd_edge.runtime.memory import FeatureRing
 from kd_edge.runtime.recognizer import Recognizer
 from kd_edge.types import Float32, Image, LabelState, Prediction
 
 FRAME_NS = 33_333_333
 """Between pushed frames: 30 frames per second."""
+FULL_RANGE = {"uint8": (0.0, 255.0), "uint16": (0.0, 16383.0)}
+"""Values of a camera of each dtype: grey levels of 8 bits, counts of a thermal core of 14."""
 NAIVE_EVERY = 10
 """Re-encoding a whole window is timed once in this many rounds; it takes T times as long."""
 
@@ -80,6 +83,7 @@ def bench(
             inference=latency(inference),
             host=latency(_host(artifact.manifest, step, images, frames)),
             host_between_runs=latency(push - inference),
+            host_work=_host_work(artifact.manifest, step, size, frames),
             bare=latency(alone),
             bare_is=bare_is,
             naive=latency(naive),
@@ -98,6 +102,17 @@ def noise(manifest: Manifest, size: tuple[int, int], count: int = 8) -> list[Ima
     shape = (*size, 3) if manifest.preprocess.channels == 3 else size
     dtype = np.dtype(manifest.dtype)
     return [rng.integers(int(low), int(high) + 1, size=shape, dtype=dtype) for _ in range(count)]
+
+
+def of_dtype(manifest: Manifest, dtype: str) -> Manifest:
+    """The same model for frames of another dtype; its labels mean nothing, its pushes take as long."""
+    if manifest.dtype == dtype:
+        return manifest
+    low, high = FULL_RANGE[dtype]
+    spec = manifest.preprocess
+    if isinstance(spec.window, FixedWindow):
+        spec = spec.model_copy(update={"window": FixedWindow(low=low, high=high)})
+    return manifest.model_copy(update={"dtype": dtype, "value_range": (low, high), "preprocess": spec})
 
 
 class _TimedEngine:
@@ -181,6 +196,26 @@ def _host(manifest: Manifest, engine: StepEngine, images: list[Image], frames: i
     return np.array(seconds)
 
 
+def _host_work(manifest: Manifest, step: Engine, size: tuple[int, int], frames: int) -> dict[str, HostWork]:
+    """What pushes that follow each other take outside the engine, by dtype."""
+    dtypes = list(FULL_RANGE) if manifest.preprocess.channels == 1 else [manifest.dtype]
+    return {dtype: _outside_the_engine(of_dtype(manifest, dtype), step, size, frames) for dtype in dtypes}
+
+
+def _outside_the_engine(manifest: Manifest, step: Engine, size: tuple[int, int], frames: int) -> HostWork:
+    engine, images = _TimedEngine(step), noise(manifest, size)
+    recognizer = Recognizer(manifest, engine)
+    stamp, written = _fill_window(recognizer, images[0]), images[0].copy()
+    cold, delivered = [], []
+    for turn in range(frames):
+        stamp, seconds = _step(recognizer, images[2 * turn % len(images)], stamp)
+        cold.append(seconds - engine.seconds)
+        written[:] = images[(2 * turn + 1) % len(images)]
+        stamp, seconds = _step(recognizer, written, stamp)
+        delivered.append(seconds - engine.seconds)
+    return HostWork(cold=latency(np.array(cold)), delivered=latency(np.array(delivered)))
+
+
 @contextmanager
 def _bare(artifact: Artifact, step: Engine, opened: Callable[[Artifact], Engine]) -> Iterator[tuple[Engine, str]]:
     """What one backbone pass runs on: the backbone cut out (it needs onnx), or the whole step in its stead."""
@@ -207,7 +242,7 @@ def _stages(manifest: Manifest, images: list[Image], binding: Binding, frames: i
     buffers = resize_buffers(images[0], spec.resize_px)
     small = resize(images[0], spec.resize_px, buffers).copy()
     limits, normalise = WindowLimits(spec.window), Normalise(spec)
-    crop = centre_crop(small.shape[0], small.shape[1], spec.input_px)
+    part = crop_pixels(small.shape, centre_crop(small.shape[0], small.shape[1], spec.input_px))
     values = np.zeros((spec.input_px, spec.input_px, *small.shape[2:]), dtype=np.float32)
     stack = [values] * len(spec.motion_offsets_ms)
     ring = FeatureRing(manifest.segments, manifest.spacing_ns, manifest.feature_size)
@@ -217,7 +252,7 @@ def _stages(manifest: Manifest, images: list[Image], binding: Binding, frames: i
         ring.append(now, binding.feature[0])
     stages: dict[str, Callable[[], object]] = {
         "resize": lambda: resize(images[0], spec.resize_px, buffers),
-        "window": lambda: plane(small, limits.of(small, now), crop, spec.input_px, out=values),
+        "window": lambda: normalise.plane(small[part], limits.of(small, now), out=values),
         "normalise": lambda: normalise.stack(stack, binding.frame[0]),
         "gather": lambda: ring.gather(now + FRAME_NS, binding.past[0]),
         "inference": binding.run,
@@ -227,13 +262,15 @@ def _stages(manifest: Manifest, images: list[Image], binding: Binding, frames: i
 
 
 def _predict(manifest: Manifest, logits: Float32) -> Prediction:
-    p: Float32 = softmax(logits, manifest.temperature).astype(np.float32)
-    index = int(p.argmax())
+    p: Float32 = np.array(softmax_row(logits.tolist(), manifest.temperature), dtype=np.float32)
+    rounded = p.tolist()
+    confidence = max(rounded)
+    index = rounded.index(confidence)
     return Prediction(
         source="bench",
         label=manifest.labels[index],
         index=index,
-        confidence=float(p[index]),
+        confidence=confidence,
         probabilities=p,
         state=LabelState.OK,
         frame_id=0,

@@ -32,7 +32,7 @@ app.add_typer(study.app, name="study")
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one line on standard error and exit code 2.
+    """Entry point: a user's mistake is one line on standard error and exit code 2; output lost is 1.
 
     A standard stream that is closed stands for the null device. Where standard output is a pipe whose reader has gone,
     the exit code is 1 and nothing is said; standard error may be lost at any time.
@@ -72,7 +72,7 @@ def _resume_latest(arguments: list[str]) -> list[str]:
 def _fail(error: KdEdgeError) -> None:
     if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes the first one tells
         err.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
-    sys.exit(2)
+    sys.exit(error.exit_code)
 
 
 def _version(show: bool) -> None:

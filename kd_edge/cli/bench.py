@@ -12,11 +12,12 @@ from rich.markup import escape
 
 from kd_edge import recipes
 from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, out, print_json, table
-from kd_edge.cli.progress import TrainingDisplay
+from kd_edge.cli.progress import TrainingDisplay, progress_bar
 from kd_edge.errors import ConfigError
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
-    from kd_edge.bench import BenchReport
+    from kd_edge.bench import BenchReport, LiveReport, OverloadReport, SoakReport
+    from kd_edge.bench.report import HostWork
     from kd_edge.train.throughput import Throughput
 
 app = typer.Typer()
@@ -52,12 +53,15 @@ def bench_report(report: BenchReport) -> RenderableType:
         ("push with the engine left out", report.host),
         ("push outside the engine, between runs", report.host_between_runs),
     ]
+    for dtype, work in report.host_work.items():
+        rows += [(f"host work, {dtype}", work.cold), (f"host work, {dtype} just written", work.delivered)]
     rows += [(f"one bare {report.bare_is} pass", report.bare), ("re-encoding the whole window", report.naive)]
     cells = [(name, *(f"{v:.3f}" for v in (r.p50, r.p90, r.p99, r.minimum))) for name, r in rows]
     lines: list[RenderableType] = [
         f"{escape(report.model)}, {report.precision}, {report.file_bytes / 1e6:.1f} MB; {report.frame} frames, "
         f"{report.pushes} pushes, {report.engine} on {report.cpu}, {report.threads} thread(s)",
         table(("milliseconds", "median", "90 %", "99 %", "least"), cells),
+        *(_against_target(dtype, work) for dtype, work in report.host_work.items()),
         f"push = {report.push_to_bare.median:.3f} x one bare {report.bare_is} pass (median of pairs; "
         f"fastest {report.push_to_bare.minimum:.3f})",
         f"re-encoding the window = {report.naive_to_push.median:.2f} x a push "
@@ -70,9 +74,19 @@ def bench_report(report: BenchReport) -> RenderableType:
     return Group(*lines)
 
 
+def _against_target(dtype: str, work: HostWork) -> str:
+    from kd_edge.bench.report import HOST_MEDIAN_MS, HOST_P99_MS
+
+    verdict = "[green]met[/green]" if work.meets_target else "[yellow]missed[/yellow]"
+    return (
+        f"host work between runs, {dtype}: {work.cold.p50:.3f} ms median (target {HOST_MEDIAN_MS:g}), "
+        f"{work.cold.p99:.3f} ms at 99 % (target {HOST_P99_MS:g}): {verdict}"
+    )
+
+
 @app.command(
     epilog="Examples:  kd-edge bench student.onnx  |  kd-edge bench --reference resnet18 --input 224 --json  |  "
-    "kd-edge bench --training quickstart"
+    "kd-edge bench --training quickstart  |  kd-edge bench student.onnx --camera ir0  |  kd-edge bench --soak 1000000"
 )
 def bench(
     model: Annotated[Path | None, typer.Argument(metavar="[ARTIFACT]")] = None,
@@ -91,22 +105,46 @@ def bench(
     frames: Annotated[int, typer.Option("--frames", min=10, help="Timed pushes.")] = 200,
     size: Annotated[str, typer.Option("--size", metavar="WxH", help="Camera frame.")] = "640x480",
     threads: Annotated[int, typer.Option("--threads", min=1, help="Of the engine.")] = 1,
+    camera: Annotated[
+        str | None,
+        typer.Option("--camera", metavar="NAME|URI", help="Do this camera and the model fit on this machine?"),
+    ] = None,
+    seconds: Annotated[float, typer.Option("--seconds", min=1, help="How long to watch the camera.")] = 10.0,
+    overloaded: Annotated[
+        bool, typer.Option("--overload", help="Age of labels at three times the sustainable frame rate.")
+    ] = False,
+    soaked: Annotated[
+        int | None,
+        typer.Option("--soak", metavar="FRAMES", min=1000, help="Accelerated frames with faults: memory, threads."),
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Measure a model: latency by stage, ratio to one bare backbone pass, start-up, memory. Or a recipe's training."""
+    """Measure a model: latency by stage, ratio to one bare backbone pass, start-up, memory. Or a recipe's training.
+
+    With --camera, --overload or --soak: live, by default with the newest artifact here or the bundled one.
+    """
     import tempfile
 
+    from kd_edge.artifact import default_model
     from kd_edge.bench import bench as measure
 
     width, _, height = size.partition("x")
     if not (width.isdigit() and height.isdigit()):
         raise ConfigError(f"--size {size}", "WIDTHxHEIGHT, for example 640x480", "correct it")
+    live = [name for name, asked in (("--camera", camera), ("--overload", overloaded), ("--soak", soaked)) if asked]
+    if len(live) > 1:
+        raise ConfigError(" and ".join(live), "one of them at a time", "run one after the other")
+    if live and reference is None and training is None:
+        model = model or default_model()
     if sum(wanted is not None for wanted in (model, reference, training)) != 1:
         raise ConfigError(
             "not one of ARTIFACT, --reference and --training", "one of them", "kd-edge bench student.onnx"
         )
     if training is not None:
         _bench_training(training, settings or (), data, json_)
+        return
+    if live and model is not None:
+        _bench_live(model, camera, seconds, soaked, (int(height), int(width)), threads, json_)
         return
     with tempfile.TemporaryDirectory() as folder, err.status("measuring; keep the machine quiet"):
         if reference is not None:
@@ -120,6 +158,79 @@ def bench(
         print_json(report)
     else:
         out.print(bench_report(report))
+
+
+def _bench_live(
+    model: Path,
+    camera: str | None,
+    seconds: float,
+    soaked: int | None,
+    size: tuple[int, int],
+    threads: int,
+    json_: bool,
+) -> None:
+    from kd_edge import bench as benches
+
+    if camera is not None:
+        with err.status(f"watching {camera} for {seconds:g} s"):
+            watched = benches.watch(model, camera, seconds=seconds, threads=threads)
+        print_json(watched) if json_ else out.print(live_report(watched))
+        if watched.faults:
+            raise typer.Exit(1)
+    elif soaked is not None:
+        with progress_bar(err) as bar:
+            task = bar.add_task("frames", total=soaked)
+            report = benches.soak(
+                model, soaked, size=size, threads=threads, progress=lambda done, total: bar.update(task, completed=done)
+            )
+        print_json(report) if json_ else out.print(soak_report(report))
+    else:
+        with err.status("loading the machine; leave it alone"):
+            figures = benches.overload(model, size=size, threads=threads)
+        print_json(figures) if json_ else out.print(overload_report(figures))
+
+
+def live_report(report: LiveReport) -> RenderableType:
+    """Rate, budget and age of a camera's labels, and what is in the way."""
+    rows = [(what, row) for what, row in (("push", report.push), ("age of a label", report.age)) if row is not None]
+    cells = [(what, *(f"{v:.1f}" for v in (r.p50, r.p90, r.p99, r.minimum))) for what, r in rows]
+    states = ", ".join(f"{count} {state}" for state, count in report.labels.items()) or "none"
+    least, full = report.needed_fps
+    lines: list[RenderableType] = [
+        f"{escape(report.camera)} with {escape(report.model)}, {report.seconds:.0f} s: {report.camera_fps:.1f} "
+        f"frames/s; the window needs {least:.1f}, {full:.1f} for labels that are not degraded",
+        table(("milliseconds", "median", "90 %", "99 %", "least"), cells),
+        f"a push takes {report.budget:.0%} of the time between two frames; {report.dropped:.0%} of the frames skipped",
+        f"labels: {states}",
+    ]
+    lines += [f"[yellow]{escape(fault)}[/yellow]" for fault in report.faults] or ["[green]they fit[/green]"]
+    return Group(*lines)
+
+
+def overload_report(report: OverloadReport) -> RenderableType:
+    """Age of labels with and without overload."""
+    cells = [
+        (name, *(f"{v:.2f}" for v in (r.p50, r.p90, r.p99, r.minimum)))
+        for name, r in (("at a third of it", report.unloaded), ("at three times it", report.overloaded))
+    ]
+    return Group(
+        f"{escape(report.model)}: this machine sustains {report.sustainable_fps:.1f} frames/s",
+        table(("age of a label, ms", "median", "90 %", "99 %", "least"), cells),
+        f"99 % under overload = {report.p99.median:.2f} x unloaded (median of rounds; target 2); "
+        f"{report.skipped:.0%} of the frames skipped",
+    )
+
+
+def soak_report(report: SoakReport) -> str:
+    """What a long stream did to its process."""
+    states = ", ".join(f"{count:,} {state}" for state, count in report.labels.items())
+    return (
+        f"{report.frames:,} frames ({report.hours:.1f} hours at 30 frames/s), {report.faults:,} faults, "
+        f"{report.reconnects:,} reconnects; labels: {states}\n"
+        f"resident memory {report.rss_mb:.1f} MB, {report.rss_change_mb[0]:+.2f} to {report.rss_change_mb[1]:+.2f} MB "
+        f"afterwards (target 5); descriptors {report.descriptors[0]} to {report.descriptors[1]}, "
+        f"threads {report.threads[0]} to {report.threads[1]}"
+    )
 
 
 def _bench_training(recipe: str, settings: Sequence[str], data: Path | None, json_: bool) -> None:

@@ -32,15 +32,26 @@ def stream_summary(statistics: Statistics, window_seconds: float, counts: Tally)
     """How a stream went."""
     states = ", ".join(f"{count} {state}" for state, count in statistics.labels.items())
     text = f"{statistics.pushed} frames labelled ({states or 'no label'}), {statistics.fps:.1f} frames/s"
-    for count, what in ((statistics.dropped, "frames dropped"), (statistics.reconnects, "reconnects")):
+    for count, what in (
+        (statistics.dropped, "frames dropped"),
+        (statistics.skipped, "skipped for their age"),
+        (statistics.frozen, "frozen"),
+        (statistics.damaged, "damaged"),
+        (statistics.misdated, "with impossible stamps"),
+        (statistics.engine_failures, "engine failures"),
+        (statistics.reconnects, "reconnects"),
+        (statistics.sink_dropped, "labels lost by sinks"),
+    ):
         if count:
             text += f", {count} {what}"
-    if set(statistics.labels) == {"warming"}:
-        text += f"\n[yellow]no label:[/yellow] the window of {window_seconds:.2f} s was never full (too short, or gaps)"
+    if not {"ok", "degraded", "unknown"} & set(statistics.labels):
+        often = max(statistics.reasons, key=lambda code: statistics.reasons[code], default="")
+        text += f"\n[yellow]no label:[/yellow] the window of {window_seconds:.2f} s was never full"
+        text += " (too short, or gaps)" if often in ("", "start", "gap") else f" ({often})"
     if counts.labels:
         text += f"; {tally_report(counts)}"
     for sink, fault in statistics.sink_faults.items():
-        text += f"\n[red]sink {escape(sink)} stopped:[/red] {escape(fault)}"
+        text += f"\n[red]sink {escape(sink)} does not work:[/red] {escape(fault)}"
     return text
 
 
@@ -63,15 +74,25 @@ def run(
         typer.Option("--duration", metavar="S", min=0.1, help="Stop after so many seconds."),
     ] = None,
     realtime: Annotated[bool, typer.Option("--realtime", help="Pace a recording by its time stamps.")] = False,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="Of the engine.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Of the engine; default the camera file's, else 1.")
+    ] = None,
     provider: Annotated[str, typer.Option("--provider", help="cpu or cuda.")] = "cpu",
     strict: Annotated[bool, typer.Option("--strict", help="Make any fallback an error.")] = False,
     accept: Annotated[
         bool, typer.Option("--accept-self-test", help="Run a model that fails its self-test; labels are 'degraded'.")
     ] = False,
+    valid_ms: Annotated[
+        float | None,
+        typer.Option("--valid-ms", metavar="MS", help="How long a label holds after its frame; default by the model."),
+    ] = None,
+    max_age_ms: Annotated[
+        float | None,
+        typer.Option("--max-age-ms", metavar="MS", help="Skip frames that are older when their turn comes."),
+    ] = None,
     notify: Annotated[bool, typer.Option("--notify", help="Report to systemd (READY, WATCHDOG).")] = False,
 ) -> None:
-    """Live labels from a camera; Ctrl-C stops."""
+    """Live labels from a camera; Ctrl-C stops. Exit code 1: labels were lost, or no sink is left to take them."""
     import time
 
     from kd_edge.artifact import default_model
@@ -91,6 +112,8 @@ def run(
         provider="cuda" if provider == "cuda" else "cpu",
         strict=strict,
         self_test="accept" if accept else "raise",
+        valid_ms=valid_ms,
+        max_age_ms=max_age_ms,
         notify=notify,
     )
     counts = Tally()
@@ -99,6 +122,8 @@ def run(
         with interrupt_on_termination(), labels:
             for prediction in labels:
                 counts.add(prediction)
+                if not labels.is_heard:
+                    break
                 if duration is not None and time.monotonic() - start > duration:
                     break
     except KeyboardInterrupt:
@@ -106,3 +131,5 @@ def run(
             raise typer.Exit(130) from None
     window_seconds = labels.recognizer.manifest.clip_seconds
     err.print(stream_summary(labels.statistics, window_seconds, counts))
+    if not labels.is_heard:
+        raise typer.Exit(1)

@@ -26,6 +26,8 @@ EngineName = Literal["auto", "onnxruntime"]
 ENGINES: dict[EngineName, type[Engine]] = {"onnxruntime": OnnxRuntimeEngine}
 """In the order in which ``auto`` looks for one that is installed; their libraries are imported when one is opened."""
 
+MAX_THREADS = 256
+
 
 def open_engine(
     artifact: Artifact,
@@ -40,7 +42,7 @@ def open_engine(
     Args:
         artifact: Verified by ``artifact.load``.
         engine: What runs it; ``auto`` takes the first one that is installed.
-        threads: Of the engine, at least 1; idle ones sleep instead of spinning.
+        threads: Of the engine, 1 to 256; idle ones sleep instead of spinning.
         provider: What to run on. An unusable ``cuda`` falls back to the CPU and says so in ``fallback_reason``.
         strict: Make that fallback an error.
 
@@ -48,7 +50,7 @@ def open_engine(
         The engine, a context manager: leave or ``close`` it when nothing runs any more.
 
     Raises:
-        ConfigError: An unknown engine or provider, or no thread.
+        ConfigError: An unknown engine or provider, or an impossible number of threads.
         ArtifactError: Shapes that contradict the manifest, or a graph the engine refuses.
         MissingExtraError: The engine is not installed; its extra is named.
     """
@@ -56,10 +58,10 @@ def open_engine(
         names = get_args(choices)
         if value not in names:
             raise ConfigError(
-                f"{option} '{value}'{did_you_mean(value, names)}", f"one of {', '.join(names)}", "correct it"
+                f"{option} '{value}'{did_you_mean(str(value), names)}", f"one of {', '.join(names)}", "correct it"
             )
-    if threads < 1:
-        raise ConfigError(f"{threads} threads", "at least 1", "correct it")
+    if not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
+        raise ConfigError(f"{threads!r} threads", f"1 to {MAX_THREADS}", "correct it")
     if engine == "auto":  # with none installed, the first one names its extra
         engine = next((name for name, kind in ENGINES.items() if kind.is_installed()), next(iter(ENGINES)))
     return ENGINES[engine](artifact, threads=threads, provider=provider, strict=strict)

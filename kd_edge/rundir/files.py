@@ -11,11 +11,14 @@ from pydantic_core import to_jsonable_python
 
 from kd_edge.errors import KdEdgeError, TrainingError, reason
 from kd_edge.files import replacing
+from kd_edge.reading import read_bytes
 from kd_edge.rundir.records import MetricsLine, Record, Summary, first_fault
 
 RECIPE, STUDENT, TEACHER = "recipe.toml", "student.safetensors", "teachers/teacher.safetensors"
 METRICS, SUMMARY, STATE = "metrics.jsonl", "summary.json", "state.pt"
 STAGES = ("teacher", "student")
+FILE_BYTES = 64_000_000
+"""No summary and no metrics of a run are longer."""
 
 
 def new_run_path(root: Path, name: str) -> Path:
@@ -49,7 +52,7 @@ def read_summary(path: Path, error: type[KdEdgeError] = TrainingError) -> Summar
     if not path.is_dir():
         raise error(f"no run {path}", "a folder written by kd-edge train", "train one first: kd-edge train")
     try:
-        text = (path / SUMMARY).read_text(encoding="utf-8")
+        text = read_bytes(path / SUMMARY, FILE_BYTES).decode()
     except FileNotFoundError as fault:
         raise _unfinished(path, f"it has no {SUMMARY}", error) from fault
     except (OSError, UnicodeDecodeError) as fault:
@@ -106,7 +109,7 @@ def read_metrics(path: Path) -> list[MetricsLine]:
         TrainingError: The file cannot be read, or a line of it is damaged.
     """
     try:
-        lines = (path / METRICS).read_bytes().split(b"\n")[:-1]
+        lines = read_bytes(path / METRICS, FILE_BYTES).split(b"\n")[:-1]
     except FileNotFoundError:
         return []
     except OSError as fault:

@@ -2,5 +2,6 @@
 
 from kd_edge.runtime.recognizer import Recognizer
 from kd_edge.runtime.stream import stream
+from kd_edge.runtime.watchdog import Watchdog
 
-__all__ = ["Recognizer", "stream"]
+__all__ = ["Recognizer", "Watchdog", "stream"]

@@ -79,13 +79,13 @@ def stamp_of(value: object) -> int | Cause:
     """A stamp as whole nanoseconds, or why it is none (None, NaN, infinite, beyond 64 bits)."""
     try:
         stamp_ns = operator.index(cast("SupportsIndex", value))
-    except TypeError:
-        number = float(value) if isinstance(value, SupportsFloat) else math.nan
-        if not math.isfinite(number):
+    except TypeError:  # a float of whole nanoseconds will do
+        try:
+            stamp_ns = int(float(cast("SupportsFloat", value)) if not isinstance(value, str) else math.nan)
+        except (TypeError, ValueError, OverflowError):
             return Cause(Reason.CLOCK_INVALID, f"a frame's stamp is {value!r:.60}, not nanoseconds")
-        stamp_ns = int(number)
     if not -STAMP_LIMIT_NS < stamp_ns < STAMP_LIMIT_NS:
-        return Cause(Reason.CLOCK_INVALID, f"a frame's stamp is {float(stamp_ns):.3g} ns, beyond any clock")
+        return Cause(Reason.CLOCK_INVALID, f"a frame's stamp is {stamp_ns.bit_length()} bits long, beyond any clock")
     return stamp_ns
 
 

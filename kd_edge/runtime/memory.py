@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-from kd_edge.sampling import gather, nearest
-from kd_edge.types import Cause, Float32, Int64, Reason
+from kd_edge.sampling import nearest_one
+from kd_edge.types import Cause, Float32, Reason
 
 FEATURES_PER_SPACING = 32
 """Features kept per segment spacing; faster cameras are thinned to this."""
@@ -21,80 +21,82 @@ GAP = Cause(Reason.GAP, "gap")
 """Of a window that is not full because no frame came for too long."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stack:
+Row = TypeVar("Row")
+
+
+class Stack(NamedTuple, Generic[Row]):
     """The planes of one network input.
 
     Attributes:
         stamp_ns: When the newest frame was captured.
-        planes: One per motion offset, newest first; views that the next frame may overwrite.
+        planes: One per motion offset, newest first; the next frame may overwrite what they hold.
         late_ns: By how far the furthest plane lies outside the tolerance about its moment; 0 when none does.
     """
 
     stamp_ns: int
-    planes: list[Float32]
+    planes: list[Row]
     late_ns: int
 
 
 class StampedRing:
-    """The newest rows of an endless sequence with their time stamps, oldest first, in memory allocated once.
+    """Places for the newest rows of an endless sequence, by time stamp, oldest first; the rows are the owner's.
 
     Rows are kept at least ``separation_ns`` apart (the newest one excepted): one that follows its predecessor sooner
     gives its place to the next. So a fixed capacity spans a fixed time, whatever the frame rate.
 
     Args:
-        span_ns: How far back rows must reach.
+        span_ns: How far back rows must reach; 0 for the newest one alone.
         separation_ns: Smallest distance of kept rows.
-        row_shape: Shape of one float32 row.
+
+    Attributes:
+        capacity: Number of places; the owner allocates as many rows.
     """
 
-    def __init__(self, span_ns: int, separation_ns: int, row_shape: tuple[int, ...]) -> None:
-        self.capacity = span_ns // separation_ns + 3
+    def __init__(self, span_ns: int, separation_ns: int) -> None:
+        self.capacity = span_ns // separation_ns + 3 if span_ns else 1
         self._separation_ns = separation_ns
-        self._rows: Float32 = np.zeros((self.capacity, *row_shape), dtype=np.float32)
-        self._stamps: Int64 = np.zeros(2 * self.capacity, dtype=np.int64)  # twice, so that any window is contiguous
-        self.clear()
+        self._stamps: list[int] = []  # plain integers: NumPy costs more than it saves on so few
+        self._next = 0  # where the next row goes
 
     def clear(self) -> None:
         """Forget everything."""
-        self._next = 0  # where the next row goes
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
+        self._stamps.clear()
 
     @property
-    def stamps_ns(self) -> Int64:
-        """(N,) int64 view, increasing."""
-        start = (self._next - self._count) % self.capacity
-        return self._stamps[start : start + self._count]
+    def stamps_ns(self) -> Sequence[int]:
+        """Increasing; the next ``append`` changes it."""
+        return self._stamps
 
-    def append(self, stamp_ns: int) -> Float32:
+    def append(self, stamp_ns: int) -> int:
         """Add a row; stamps must increase.
 
         Returns:
-            The row, for the caller to fill.
+            Its place, for the owner to fill.
         """
-        if self._count >= 2:
-            before, last = self.stamps_ns[-2:]
-            if last - before < self._separation_ns:
-                self._next = (self._next - 1) % self.capacity
-                self._count -= 1
-        row: Float32 = self._rows[self._next]
-        self._stamps[self._next] = self._stamps[self._next + self.capacity] = stamp_ns
-        self._next = (self._next + 1) % self.capacity
-        self._count = min(self._count + 1, self.capacity)
-        return row
+        stamps = self._stamps
+        if len(stamps) >= 2 and stamps[-1] - stamps[-2] < self._separation_ns:
+            stamps.pop()
+            self._next -= 1
+        elif len(stamps) == self.capacity:
+            del stamps[0]
+        stamps.append(stamp_ns)
+        place = self._next % self.capacity
+        self._next = place + 1
+        return place
 
-    def row(self, index: int) -> Float32:
-        """The row that belongs to ``stamps_ns[index]``; a view."""
-        row: Float32 = self._rows[(self._next - self._count + index) % self.capacity]
-        return row
+    def places(self, targets_ns: Iterable[int]) -> tuple[list[int], int]:
+        """Where the rows nearest to some moments are, the earlier one on a tie; there must be a row.
 
-    def take(self, indices: npt.NDArray[Any], out: Float32) -> None:
-        """Copy the rows of several positions in ``stamps_ns`` to ``out``."""
-        at = (self._next - self._count + indices) % self.capacity
-        np.take(self._rows, at, axis=0, out=out, mode="clip")  # the default mode would buffer the whole result
+        Returns:
+            Their places, and the largest distance from a moment in ns.
+        """
+        stamps, first = self._stamps, self._next - len(self._stamps)
+        places, worst_ns = [], 0
+        for target_ns in targets_ns:
+            index = nearest_one(stamps, target_ns)
+            places.append((first + index) % self.capacity)
+            worst_ns = max(worst_ns, abs(stamps[index] - target_ns))
+        return places, worst_ns
 
 
 class FeatureRing:
@@ -113,7 +115,8 @@ class FeatureRing:
     def __init__(self, segments: int, spacing_ns: int, feature_size: int) -> None:
         self._segments, self._spacing_ns = segments, spacing_ns
         separation_ns = max(1, spacing_ns // FEATURES_PER_SPACING)
-        self._ring = StampedRing(segments * spacing_ns, separation_ns, (feature_size,))
+        self._ring = StampedRing(segments * spacing_ns, separation_ns)
+        self._features: Float32 = np.zeros((self._ring.capacity, feature_size), dtype=np.float32)
         self.clear(START)
 
     def clear(self, cause: Cause) -> None:
@@ -123,7 +126,7 @@ class FeatureRing:
 
     def append(self, stamp_ns: int, feature: Float32) -> None:
         """Remember the (D,) feature of the frame captured at ``stamp_ns``, later than all before."""
-        self._ring.append(stamp_ns)[:] = feature
+        self._features[self._ring.append(stamp_ns)] = feature
 
     def gather(self, now_ns: int, out: Float32) -> int | None:
         """Write the features of the T-1 older segments of the window that ends at ``now_ns``.
@@ -142,54 +145,50 @@ class FeatureRing:
         return error_ns
 
     def _collect(self, now_ns: int, out: Float32) -> int | None:
-        stamps = self._ring.stamps_ns
-        chosen = gather(stamps, now_ns - self._spacing_ns, self._segments - 1, self._spacing_ns)
-        if chosen is None:
+        if not self._ring.stamps_ns:
             return None
-        self._ring.take(chosen, out)
-        moments = now_ns - np.arange(self._segments - 1, 0, -1, dtype=np.int64) * self._spacing_ns
-        return int(np.abs(stamps[chosen] - moments).max())
+        oldest_ns = now_ns - (self._segments - 1) * self._spacing_ns
+        places, error_ns = self._ring.places(range(oldest_ns, now_ns, self._spacing_ns))
+        if error_ns * 2 > self._spacing_ns:
+            return None
+        self._features.take(places, axis=0, out=out, mode="clip")  # the default mode would buffer the whole result
+        return error_ns
 
 
-class MotionHistory:
+class MotionHistory(Generic[Row]):
     """Rows of the newest frames of one source, for the motion stack: those at t, t - d1, t - d2 ... as channels.
 
     A stack of the newest frame alone, with the one offset 0, is never too short.
 
     Args:
         offsets_ms: How far back each row of the stack lies, milliseconds; 0 first.
-        row_shape: Shape of one frame's float32 row: a plane (S, S) or (S, S, 3), or what planes are made of later.
+        make_rows: Makes the rows of that many frames: their planes, or what planes are made of later.
         longest_gap_ns: Frames further apart start the history anew.
     """
 
-    def __init__(self, offsets_ms: tuple[int, ...], row_shape: tuple[int, ...], longest_gap_ns: int) -> None:
-        self._offsets_ns = np.asarray(offsets_ms, dtype=np.int64) * 1_000_000
-        steps = np.diff(self._offsets_ns)
-        self._tolerance_ns = int(steps.min()) // 2 if len(steps) else 0
+    def __init__(self, offsets_ms: tuple[int, ...], make_rows: Callable[[int], list[Row]], longest_gap_ns: int) -> None:
+        self._offsets_ns = [offset * 1_000_000 for offset in offsets_ms]
+        self._tolerance_ns = min((b - a for a, b in pairwise(self._offsets_ns)), default=0) // 2
         self._gap_ns = max(longest_gap_ns, 2 * self._tolerance_ns)
-        span_ns = int(self._offsets_ns[-1]) + self._tolerance_ns
+        span_ns = self._offsets_ns[-1] + self._tolerance_ns
         separation_ns = max(1, span_ns // PLANES_PER_HISTORY)
-        self._ring = StampedRing(span_ns, separation_ns, row_shape)
+        self._ring = StampedRing(span_ns, separation_ns)
+        self._rows = make_rows(self._ring.capacity)
 
     def clear(self) -> None:
         """Forget everything."""
         self._ring.clear()
 
-    def append(self, stamp_ns: int) -> Float32:
-        """Make room for the row of the frame captured at ``stamp_ns``; the caller fills it, float32."""
-        if len(self._ring) and stamp_ns - int(self._ring.stamps_ns[-1]) > self._gap_ns:
+    def append(self, stamp_ns: int) -> Row:
+        """Make room for the row of the frame captured at ``stamp_ns``; the caller fills it."""
+        if self._ring.stamps_ns and stamp_ns - self._ring.stamps_ns[-1] > self._gap_ns:
             self._ring.clear()
-        return self._ring.append(stamp_ns)
+        return self._rows[self._ring.append(stamp_ns)]
 
-    def stack(self) -> Stack | None:
+    def stack(self) -> Stack[Row] | None:
         """The rows of the newest frame's stack; None (warming) while the history does not reach back far enough."""
-        stamps = self._ring.stamps_ns
-        if len(self._offsets_ns) == 1:  # the newest frame alone: nothing to search for
-            return Stack(int(stamps[-1]), [self._ring.row(len(stamps) - 1)], 0)
-        moments = stamps[-1] - self._offsets_ns
-        if stamps[0] - moments[-1] > self._tolerance_ns:
+        oldest_ns, newest_ns = self._ring.stamps_ns[0], self._ring.stamps_ns[-1]
+        if oldest_ns - (newest_ns - self._offsets_ns[-1]) > self._tolerance_ns:
             return None
-        chosen = nearest(stamps, moments)
-        error_ns = int(np.abs(stamps[chosen] - moments).max())
-        rows = [self._ring.row(int(i)) for i in chosen]
-        return Stack(int(stamps[-1]), rows, max(0, error_ns - self._tolerance_ns))
+        places, error_ns = self._ring.places([newest_ns - offset for offset in self._offsets_ns])
+        return Stack(newest_ns, [self._rows[place] for place in places], max(0, error_ns - self._tolerance_ns))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from kd_edge.artifact import Artifact, GoldenClip, Manifest
 from kd_edge.artifact import load as load_artifact
 from kd_edge.engines import Binding, EngineName, Provider, StepEngine, open_engine
 from kd_edge.errors import ArtifactError, CameraError, ConfigError, EngineError, KdEdgeError, MissingExtraError
-from kd_edge.metrics import softmax
+from kd_edge.metrics import softmax_row
 from kd_edge.runtime.clock import MAX_AHEAD_MS, STEP_BACK_NS, ahead_of, duration, stamp_of
 from kd_edge.runtime.rate import NeededRate
 from kd_edge.runtime.recurrence import label_ns
@@ -37,8 +37,7 @@ NOT_FINITE = Cause(Reason.NOT_FINITE, "the network gave no finite numbers")
 _GOLDEN_SOURCE = "self-test"
 
 
-@dataclass(frozen=True, slots=True)
-class _Pushed:
+class _Pushed(NamedTuple):
     """A frame on its way through one batched step."""
 
     source: str
@@ -125,7 +124,8 @@ class Recognizer:
             self_test: What to do when the golden clip's logits are not reproduced: ``raise``, or ``accept`` with
                 ``degraded`` labels. ``off`` leaves the test out.
             valid_ms: How long a label may be acted on after its frame's capture; by default one segment spacing (then
-                the window would miss its newest segment), 1.5 for a model with states, at least 250 ms. 1 ms to an hour.
+                the window would miss its newest segment), 1.5 for a model with states, at least 250 ms.
+                Between 1 ms and an hour.
             max_ahead_ms: How far a stamp may lie ahead of ``now_ns``.
             max_sources: Bound on the number of sources, at least 1.
 
@@ -377,9 +377,10 @@ class Recognizer:
         )
 
     def _label(self, p: _Pushed, logits: Float32, error_ns: int, now_ns: int | None) -> Prediction:
-        probabilities: Float32 = softmax(logits, self.manifest.temperature).astype(np.float32)
-        index = int(probabilities.argmax())
-        confidence = float(probabilities[index])
+        probabilities: Float32 = np.array(softmax_row(logits.tolist(), self.manifest.temperature), dtype=np.float32)
+        rounded = probabilities.tolist()
+        confidence = max(rounded)
+        index = rounded.index(confidence)
         state, cause = self._judge(p, confidence, error_ns)
         return Prediction(
             source=p.source,
@@ -455,7 +456,7 @@ class Recognizer:
 
 def _is_finite(binding: Binding, row: int) -> bool:
     """Whether a step gave numbers: a sum over anything that is not finite is not finite either."""
-    return math.isfinite(float(binding.feature[row].sum()) + float(binding.logits[row].sum()))
+    return math.isfinite(np.add.reduce(binding.feature[row])) and math.isfinite(sum(binding.logits[row].tolist()))
 
 
 def _bounded_ns(option: str, value_ms: float, *, least_ms: float) -> int:

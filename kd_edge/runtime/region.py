@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from kd_edge.crop import Crop, ForegroundRegion, crop_inside
-from kd_edge.preprocess import Preprocess, evaluation_crop, plane
+from kd_edge.crop import Crop, ForegroundRegion, crop_inside, crop_pixels
+from kd_edge.preprocess import Normalise, Preprocess, cut, evaluation_crop
 from kd_edge.runtime.memory import MotionHistory, Stack
 from kd_edge.types import Float32, Image
-
-_LIMITS = 2  # a row starts with the frame's intensity limits
 
 
 class Planes(Protocol):
@@ -22,7 +20,7 @@ class Planes(Protocol):
         """Forget all frames."""
         ...
 
-    def append(self, resized: Image, limits: tuple[float, float], stamp_ns: int) -> Stack | None:
+    def append(self, resized: Image, limits: tuple[float, float], stamp_ns: int) -> Stack[Float32] | None:
         """Take in a frame.
 
         Args:
@@ -31,7 +29,7 @@ class Planes(Protocol):
             stamp_ns: Moment of capture, later than all before.
 
         Returns:
-            One (S, S) or (S, S, 3) plane per motion offset; None while the motion history is too short.
+            One plane per motion offset, as ``Normalise.stack`` takes them; None while the motion history is too short.
         """
         ...
 
@@ -53,19 +51,29 @@ class WholePlanes:
     """Planes cut from the centre of the whole frame: final as soon as their frame is there; see ``Planes``."""
 
     def __init__(self, spec: Preprocess, resized: Image, longest_gap_ns: int) -> None:
-        self._size = spec.input_px
-        self._crop = evaluation_crop(resized.shape[0], resized.shape[1], spec)
-        shape = (self._size, self._size, *resized.shape[2:])
-        self._history = MotionHistory(spec.motion_offsets_ms, shape, longest_gap_ns)
+        self._part = crop_pixels(resized.shape, evaluation_crop(resized.shape[0], resized.shape[1], spec))
+        self._normalise = Normalise(spec)
+        shape = resized[self._part].shape
+        self._history: MotionHistory[Float32] = MotionHistory(
+            spec.motion_offsets_ms, lambda count: list(np.zeros((count, *shape), dtype=np.float32)), longest_gap_ns
+        )
 
     def clear(self) -> None:
         """Forget all frames."""
         self._history.clear()
 
-    def append(self, resized: Image, limits: tuple[float, float], stamp_ns: int) -> Stack | None:
+    def append(self, resized: Image, limits: tuple[float, float], stamp_ns: int) -> Stack[Float32] | None:
         """Cut the frame's plane and stack it on those of earlier frames."""
-        plane(resized, limits, self._crop, self._size, out=self._history.append(stamp_ns))
+        self._normalise.plane(resized[self._part], limits, out=self._history.append(stamp_ns))
         return self._history.stack()
+
+
+@dataclass(slots=True)
+class _Kept:
+    """A resized frame and its limits."""
+
+    frame: Image
+    limits: tuple[float, float] = (0.0, 1.0)
 
 
 class RegionPlanes:
@@ -77,35 +85,31 @@ class RegionPlanes:
 
     def __init__(self, spec: Preprocess, region: ForegroundRegion, resized: Image, longest_gap_ns: int) -> None:
         size = spec.input_px
-        self._region, self._size = region, size
+        self._region, self._size, self._normalise = region, size, Normalise(spec)
         self._crop = evaluation_crop(resized.shape[0], resized.shape[1], spec)
         self._mask = np.empty(resized.shape, dtype=np.uint8)
         self._scratch: Image = np.empty((size, size), dtype=resized.dtype)
         self._planes: Float32 = np.zeros((len(spec.motion_offsets_ms), size, size), dtype=np.float32)
-        self._shape, self._dtype = resized.shape, resized.dtype
-        words = -(-resized.nbytes // 4)
-        self._history = MotionHistory(spec.motion_offsets_ms, (_LIMITS + words,), longest_gap_ns)
+        self._history: MotionHistory[_Kept] = MotionHistory(
+            spec.motion_offsets_ms,
+            lambda count: [_Kept(np.zeros_like(resized)) for _ in range(count)],
+            longest_gap_ns,
+        )
 
     def clear(self) -> None:
         """Forget all frames."""
         self._history.clear()
 
-    def append(self, resized: Image, limits: tuple[float, float], stamp_ns: int) -> Stack | None:
+    def append(self, resized: Image, limits: tuple[float, float], stamp_ns: int) -> Stack[Float32] | None:
         """Keep the frame and cut it and earlier ones where it tells."""
         row = self._history.append(stamp_ns)
-        row[:_LIMITS] = limits
-        self._frame(row)[:] = resized
+        row.frame[:], row.limits = resized, limits
         stack = self._history.stack()
         if stack is None:
             return None
         crop = crop_inside(self._region, self._crop, resized, self._mask)
-        return replace(stack, planes=[self._cut(row, crop, k) for k, row in enumerate(stack.planes)])
+        return Stack(stack.stamp_ns, [self._cut(kept, crop, k) for k, kept in enumerate(stack.planes)], stack.late_ns)
 
-    def _cut(self, row: Float32, crop: Crop, index: int) -> Float32:
-        limits = float(row[0]), float(row[1])
-        return plane(self._frame(row), limits, crop, self._size, self._planes[index], self._scratch)
-
-    def _frame(self, row: Float32) -> Any:
-        """The frame stored in a row of the history, whose memory is used as it is: no float is made of a pixel."""
-        pixels = row[_LIMITS:].view(self._dtype)
-        return pixels[: self._shape[0] * self._shape[1]].reshape(self._shape)
+    def _cut(self, kept: _Kept, crop: Crop, index: int) -> Float32:
+        part = cut(kept.frame, crop, self._size, self._scratch)
+        return self._normalise.plane(part, kept.limits, out=self._planes[index])

@@ -12,7 +12,7 @@ from kd_edge.runtime.memory import GAP, FeatureRing, Stack
 from kd_edge.runtime.rate import RateMeter
 from kd_edge.runtime.recurrence import steps_of
 from kd_edge.runtime.region import planes_of
-from kd_edge.types import Cause, Image, Reason
+from kd_edge.types import Cause, Float32, Image, Reason
 
 DTYPES = {"uint8": np.dtype(np.uint8), "uint16": np.dtype(np.uint16)}
 """Compared with a frame's dtype ten times faster than the names are."""
@@ -81,7 +81,7 @@ class SourceState:
         self._sized: _Sized | None = None
         self.stamp_ns: int | None = None
         self.frames = 0
-        self.stack: Stack | None = None
+        self.stack: Stack[Float32] | None = None
 
     @property
     def cause(self) -> Cause:
@@ -137,7 +137,7 @@ class SourceState:
         self._window.append(self._encodable().stamp_ns, binding.feature[row])
         self._steps.end(binding.states_out, row)
 
-    def _encodable(self) -> Stack:
+    def _encodable(self) -> Stack[Float32]:
         if self.stack is None:
             raise RuntimeError("a step without a frame that can be encoded: is_due tells")
         return self.stack

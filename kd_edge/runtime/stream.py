@@ -236,7 +236,9 @@ class LabelStream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop capturing, write what is queued, close everything; takes bounded time.
+        """Stop capturing, write what is queued, close everything.
+
+        It takes bounded time; with a recording, whose labels all count, as long as its sinks go on.
 
         Raises:
             SinkError: A recording's sink could not write everything, and nothing else had gone wrong.
@@ -337,8 +339,8 @@ class LabelStream:
 
     def _open_sinks(self, opened: ExitStack) -> None:
         for wanted in self._options.sinks:
-            made = open_sink(wanted) if isinstance(wanted, str) else wanted
-            sink = SinkThread(made, lossless=not self.camera.live)
+            made = open_sink(wanted, clock=self._clock) if isinstance(wanted, str) else wanted
+            sink = SinkThread(made, lossless=not self.camera.live, clock=self._clock)
             sink.open()
             opened.callback(sink.close)
             self._sinks.append(sink)
@@ -356,6 +358,7 @@ class LabelStream:
             self._reasons[prediction.reason.value] += 1
         for sink in self._sinks:
             sink.put(prediction)
+        for sink in self._sinks:
             sink.check()
         return prediction
 

@@ -169,6 +169,8 @@ def plan(
     chosen_splits = _chosen(study.splits, splits, "split")
     _check_overrides(overrides)
     base = merged(recipes.read("train", study.base), study.set)
+    if not isinstance(base.get("name"), str):
+        raise ConfigError(f"the study's base recipe '{study.base}' has no name", "name = '...'", "add the line")
     runs = [
         Planned(f"{row.name}-{split}-s{seed}", row, split, seed, _config(base, row, split, seed, overrides))
         for row in study.rows
@@ -233,7 +235,7 @@ def _check_overrides(overrides: Sequence[str]) -> None:
     for override in overrides:
         key = override.partition("=")[0].strip()
         if key in ("seed", "split", "name"):
-            raise ConfigError(f"--set {override}", "--seeds and --splits for these", f"leave out --set {key}")
+            raise ConfigError(f"--set {override[:120]}", "--seeds and --splits for these", f"leave out --set {key}")
 
 
 def _comparator(base: Mapping[str, Any], settings: Mapping[str, Any], model: type[AnyComparator]) -> dict[str, Any]:

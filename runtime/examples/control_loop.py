@@ -1,16 +1,66 @@
 """Action labels inside a robot's own control loop: your frames, your clock, no thread of kd-edge's.
 
+The robot halts whenever no valid label says otherwise: at the start, when the camera is silent, when a label has run
+out, and when anything raises. It drives again only after nothing has stood against it for a while, so that it does not
+stutter.
+
 python control_loop.py [--model student.onnx] [--camera synthetic:] [--seconds 10]
 """
 
 import argparse
 import time
+from collections.abc import Callable
 
 from kd_edge.artifact import default_model
-from kd_edge.runtime import Recognizer
-from kd_edge.runtime.cameras import Wanted, open_camera
+from kd_edge.runtime import Recognizer, Watchdog
+from kd_edge.runtime.cameras import Camera, Wanted, open_camera
+from kd_edge.types import Prediction
 
 STOP_FOR = {"throw", "drop"}  # the robot halts while somebody does one of these
+CALM_NS = 500_000_000  # how long all must be well before it drives again
+READ_SECONDS = 0.05  # the loop's pace when no frame comes: shorter than a label holds
+
+
+class Robot:
+    """Stands for your drive. It stands still until it is told to go, and when it is told anything else."""
+
+    def __init__(self) -> None:
+        self.driving = False
+        self._calm_since_ns: int | None = None
+
+    def decide(self, prediction: Prediction, now_ns: int) -> None:
+        """Halt at once, drive when all has been well for a while."""
+        if prediction.label is None or prediction.is_stale(now_ns) or prediction.label in STOP_FOR:
+            self.halt(f"{prediction.label or prediction.state}: {prediction.detail}".rstrip(": "))
+            return
+        if self._calm_since_ns is None:
+            self._calm_since_ns = now_ns
+        if not self.driving and now_ns - self._calm_since_ns >= CALM_NS:
+            self.driving = True
+            print(f"drive ({prediction.label}, {prediction.confidence:.0%})", flush=True)
+
+    def halt(self, why: str) -> None:
+        """Stand still."""
+        if self.driving or self._calm_since_ns is not None:
+            print(f"halt ({why})", flush=True)
+        self.driving, self._calm_since_ns = False, None
+
+
+def control(
+    camera: Camera, recognizer: Recognizer, robot: Robot, seconds: float, now: Callable[[], int] = time.monotonic_ns
+) -> None:
+    """Label frames and decide in every turn, whether a frame came or not."""
+    watchdog = Watchdog(recognizer.valid_ns, now())
+    end_ns = now() + round(seconds * 1e9)
+    try:
+        while now() < end_ns and not camera.ended:
+            frame = camera.read(READ_SECONDS)
+            prediction = None
+            if frame is not None:  # now_ns: a stamp ahead of it is not believed, a label that has run out is stale
+                prediction = recognizer.push(frame.image, frame.captured_ns, frame.source, now_ns=now())
+            robot.decide(watchdog.current(prediction, now()), now())
+    finally:  # the end, Ctrl-C, or anything that camera or engine raise
+        robot.halt("the loop ended")
 
 
 def main() -> None:
@@ -20,27 +70,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     options = parser.parse_args()
 
-    recognizer = Recognizer.load(options.model or default_model(), threads=1)
-    camera = open_camera(options.camera, Wanted.by(recognizer.manifest))  # or any driver that gives numpy arrays
-    halted = None
-    end = time.monotonic() + options.seconds
-    try:
-        while time.monotonic() < end and not camera.ended:
-            frame = camera.read(0.1)
-            if frame is None:
-                continue  # no frame in time: whatever was decided last runs out by itself, below
-            prediction = recognizer.push(frame.image, frame.captured_ns, frame.source)
-            if prediction is None:
-                continue  # the same frame again
-            # Act on a label only while it is valid; no label and an unknown one mean: be careful.
-            valid = prediction.label is not None and not prediction.is_stale(time.monotonic_ns())
-            halt = not valid or prediction.label in STOP_FOR
-            if halt != halted:
-                halted = halt
-                why = prediction.label or prediction.detail or prediction.state
-                print("halt" if halt else "drive", f"({why}, {prediction.confidence:.0%})", flush=True)
-    finally:
-        camera.close()
+    print("halt (start)", flush=True)
+    with Recognizer.load(options.model or default_model(), threads=1) as recognizer:
+        camera = open_camera(options.camera, Wanted.by(recognizer.manifest))  # or any driver that gives numpy arrays
+        try:
+            control(camera, recognizer, Robot(), options.seconds)
+        finally:
+            camera.close()
 
 
 if __name__ == "__main__":

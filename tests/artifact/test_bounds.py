@@ -100,6 +100,7 @@ def test_the_forger_can_write_a_good_file(tmp_path: Path) -> None:
         ({"labels": ["sit", "\ud800"]}, "surrogates not allowed"),
         ({"labels": ["sit", "x" * 201]}, "at most 200 characters"),
         ({"labels": ["x"] * 10_001}, "at most 10000"),
+        ({"states": [1] * 50_001}, "more than 50,000 values"),  # a list of so many faults would take a gigabyte
         ({"name": "x" * 4_000_000}, "bytes, more than 4,000,000"),
     ],
 )
@@ -168,6 +169,14 @@ def zeros(count: int) -> str:
 )
 def test_a_golden_clip_that_no_export_writes(tmp_path: Path, values: dict[str, Any], why: str) -> None:
     refused(forged(tmp_path / "a.onnx", golden=packed(**values)), why)
+
+
+def test_a_golden_clip_that_would_take_a_minute_to_resize(tmp_path: Path) -> None:
+    count = 8000
+    golden = packed(shape=[count, 40, 40], frames=zeros(count * 3200), stamps_ns=list(range(count)))
+    assert artifact.load(forged(tmp_path / "a.onnx", golden=golden)).golden is not None
+    large = changed(preprocess=Preprocess(resize_px=2048, input_px=224).model_dump(mode="json"))
+    refused(forged(tmp_path / "a.onnx", golden=golden, text=large), "8000 frames of 40x40 pixels, resized to 2048")
 
 
 def test_a_golden_clip_with_frames_a_robot_would_refuse_is_not_written(tmp_path: Path) -> None:

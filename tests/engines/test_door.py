@@ -25,7 +25,11 @@ def test_the_names_are_those_of_the_table() -> None:
             r"engine 'onnxruntim' \(did you mean 'onnxruntime'\?\)\. Expected one of auto, onnx",
         ),
         ({"provider": "metal"}, r"provider 'metal'\. Expected one of cpu, cuda"),
-        ({"threads": 0}, r"0 threads\. Expected at least 1"),
+        ({"threads": 0}, r"0 threads\. Expected 1 to 256"),
+        ({"threads": 100_000}, r"100000 threads\. Expected 1 to 256"),
+        ({"threads": 1.5}, r"1\.5 threads"),
+        ({"threads": "2"}, r"'2' threads"),
+        ({"engine": None}, r"engine 'None'"),
     ],
 )
 def test_options_that_do_not_exist_are_refused(step: Artifact, options: dict[str, object], message: str) -> None:

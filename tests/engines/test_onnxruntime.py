@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from kd_edge import artifact
 from kd_edge.artifact import Artifact
 from kd_edge.engines import open_engine
 from kd_edge.engines.onnxruntime import load_onnxruntime
 from kd_edge.errors import ArtifactError
+
+from .conftest import step_model
 
 onnxruntime = load_onnxruntime()
 
@@ -93,3 +97,26 @@ def test_telemetry_is_off_unless_the_user_allows_it(tmp_path, choice, events):
     written = [p for p in tmp_path.rglob("*") if p.is_file()]
     if not events:
         assert written == []
+
+
+def test_a_refused_graph_prints_nothing_of_the_library_s_own(
+    step: Artifact, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """After a try on the CPU that failed it tries the CPU, and says so on standard output, where labels go."""
+    graph = step_model().SerializeToString().replace(b"ReduceMean", b"Reduce\xffean")
+    path = tmp_path / "bad.onnx"
+    artifact.write(graph, step.manifest, None, path)
+    with pytest.raises(ArtifactError, match="is refused by onnxruntime") as caught:
+        open_engine(artifact.load(path), engine="onnxruntime")
+    assert str(caught.value).isprintable()
+    assert capfd.readouterr().out == ""
+
+
+def test_no_memory_for_the_arrays_is_one_line(step: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    def zeros(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    with open_engine(step, engine="onnxruntime") as engine:
+        monkeypatch.setattr(np, "zeros", zeros)
+        with pytest.raises(ArtifactError, match="the engine failed: MemoryError"):
+            engine.bind(1)

@@ -1,4 +1,4 @@
-"""``python -m tests.fuzz artifacts|replays|tomls --count N --seed S``: the same cases for the same seed, on any machine."""
+"""``python -m tests.fuzz artifacts|replays|tomls --count N --seed S``: the same cases for the same seed."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first case, to try one again")
     options = parser.parse_args()
     figures = run(options.kind, options.count, options.seed, options.first)
-    for note in figures.notes:
-        print(note)
-    print(f"{options.kind}, seed {options.seed}: {figures.line()}")
+    line = f"{options.kind}, seed {options.seed}: {figures.line()}"
+    sys.stdout.write("\n".join((*figures.notes, line)) + "\n")
     return 1 if figures.notes else 0
 
 

@@ -67,9 +67,9 @@ class Artifacts:
         graph, golden, manifest = self._parts[index]
         kind = rng.random()
         golden_text = None if golden is None else json.dumps(golden)
-        if kind < _FILE_SHARE:
-            return mutated_bytes(rng, _assembled(graph, golden_text, json.dumps(manifest)))
         text = json.dumps(manifest, separators=(",", ":"))
+        if kind < _FILE_SHARE:
+            return mutated_bytes(rng, _assembled(graph, golden_text, text))
         if kind < _GRAPH_SHARE:
             graph = _mutated_graph(rng, graph)
         elif golden is not None and chance(rng, 0.5):

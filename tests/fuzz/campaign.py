@@ -1,4 +1,4 @@
-"""Many cases in child processes whose memory is bounded and whose silence is noticed; figures of what became of them."""
+"""Many cases in child processes whose memory is bounded and whose silence is noticed, and what became of them."""
 
 from __future__ import annotations
 

@@ -235,7 +235,7 @@ def _element(kind: int, payload: bytes) -> bytes:
 def _cell_header(name: bytes) -> bytes:
     """Array flags of a cell, dimensions 1x1, a name."""
     flags = _element(6, struct.pack("<2I", 1, 0)) + _element(5, struct.pack("<2i", 1, 1))
-    return flags + _element(1, name.ljust(8, b"\0"))
+    return flags + struct.pack("<2I8s", 1, len(name), name)
 
 
 @functools.cache

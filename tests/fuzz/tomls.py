@@ -30,6 +30,10 @@ LINES = (
     "a = 1", "[a]", "[[a]]", "a." * 20000 + "a = 1", "[" + "b." * 5000 + "b]", "= 1", "\x00", "[student]", "[[losses]]",
     'x = "' + "y" * 100_000 + '"', "name = 1", "\n" * 5000, "[a.b]\n[a]\nb = 1", "a = {b = 1}\na.c = 2", "uri = []",
 )  # fmt: skip
+KEYS = (
+    "name", "student.epochs", "losses.0.weight", "losses.\u00b2.weight", "losses." + "9" * 5000, "a" + ".b" * 9, ".",
+    "", "a..b", "data", "losses", "a." * 3000 + "a", "teacher.kind", "preprocess.window.low",
+)  # fmt: skip
 
 
 class Tomls:
@@ -48,7 +52,7 @@ class Tomls:
         """Try one case: ``refused`` or ``accepted``."""
         verb, content = choose(rng, self._files)
         self._put(rng, _mutated(rng, content))
-        overrides = [f"{_key(rng)}={choose(rng, VALUES)}" for _ in range(int(choose(rng, (0, 0, 0, 1, 3))))]
+        overrides = [f"{choose(rng, KEYS)}={choose(rng, VALUES)}" for _ in range(int(choose(rng, (0, 0, 0, 1, 3))))]
         try:
             self._read(rng, verb, overrides)
         except KdEdgeError as error:
@@ -105,10 +109,3 @@ def _mutated(rng: Generator, content: bytes) -> bytes:
             del lines[at]
             lines = lines or [""]
     return "\n".join(lines).encode("utf-8", "surrogatepass") + choose(rng, (b"", b"", b"\xff", b"\r", b"\r\n"))
-
-
-def _key(rng: Generator) -> str:
-    return choose(
-        rng, ("name", "student.epochs", "losses.0.weight", "losses.\u00b2.weight", "losses." + "9" * 5000, "a" + ".b" * 9,
-              ".", "", "a..b", "data", "losses", "a." * 3000 + "a", "teacher.kind", "preprocess.window.low"),
-    )  # fmt: skip

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from kd_edge.errors import CameraError
+from kd_edge.types import Frame, LabelState, Prediction
+
+from .conftest import HandClock
 
 FOLDER = Path(__file__).parents[2] / "runtime"
 
@@ -68,6 +76,113 @@ def test_example_labels_a_live_camera(make_model, tmp_path, name):
         assert process.stderr.read() == ""
     assert words[0] in ("halt", "warming", "stale")
     assert words[-1] in ("drive", "ok", "degraded")
+
+
+def example(name):
+    spec = importlib.util.spec_from_file_location(name, FOLDER / "examples" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Told:
+    """A recogniser that is sure of what it is told, and knows how stale a stamp is."""
+
+    valid_ns = 250_000_000
+
+    def __init__(self, label="wave"):
+        self.label = label
+
+    def push(self, image, captured_ns, source, *, now_ns):
+        state = LabelState.OK if self.label else LabelState.UNKNOWN
+        return Prediction(
+            source=source, label=self.label, probabilities=np.zeros(2, np.float32), state=state, frame_id=0,
+            captured_ns=captured_ns, emitted_ns=now_ns, valid_until_ns=captured_ns + self.valid_ns,
+        )  # fmt: skip
+
+
+class Scripted:
+    """A camera by hand: every read takes 50 ms and gives what is next: True a frame, False silence, or an exception."""
+
+    ended = False
+
+    def __init__(self, clock, script, recognizer, robot):
+        self.clock, self.script, self.recognizer, self.robot = clock, list(script), recognizer, robot
+        self.seen = []
+
+    def read(self, timeout_seconds):
+        self.seen.append(self.robot.driving)
+        self.clock.advance(50)
+        item = self.script.pop(0)
+        if isinstance(item, BaseException):
+            raise item
+        if isinstance(item, str):
+            self.recognizer.label = item or None
+        return Frame(np.zeros((8, 8), np.uint8), self.clock.now_ns() - 5_000_000, 0, "x") if item is not False else None
+
+
+def driven(script, seconds=1000):
+    """Whether the robot drove before each read of a script, and in the end."""
+    module, clock, recognizer = example("control_loop"), HandClock(), Told()
+    robot = module.Robot()
+    camera = Scripted(clock, [*script, KeyboardInterrupt()], recognizer, robot)
+    with pytest.raises(KeyboardInterrupt):
+        module.control(camera, recognizer, robot, seconds, clock.now_ns)
+    assert not robot.driving
+    return camera.seen
+
+
+def test_the_control_loop_drives_only_after_it_was_calm():
+    assert driven([True] * 20) == [False] * 11 + [True] * 10
+
+
+def test_the_control_loop_halts_when_the_camera_dies():
+    seen = driven([True] * 20 + [False] * 200)
+    assert seen[15:25] == [True] * 10
+    assert not any(seen[26:])  # the last label held for 250 ms after its frame
+
+
+@pytest.mark.parametrize("label", ["throw", "drop", ""])
+def test_the_control_loop_halts_at_once_and_does_not_stutter(label):
+    seen = driven([True] * 20 + [label, "wave"] + [True] * 20)
+    assert seen[20] is True
+    assert seen[21:31] == [False] * 10
+    assert seen[-1] is True
+
+
+@pytest.mark.parametrize("error", [CameraError("gone", "a camera", "cable"), RuntimeError("driver"), MemoryError()])
+def test_the_control_loop_leaves_the_robot_standing_whatever_is_raised(error):
+    module, clock, recognizer = example("control_loop"), HandClock(), Told()
+    robot = module.Robot()
+    camera = Scripted(clock, [True] * 20 + [error], recognizer, robot)
+    with pytest.raises(type(error)):
+        module.control(camera, recognizer, robot, 1000, clock.now_ns)
+    assert camera.seen[-1] is True
+    assert not robot.driving
+
+
+def test_the_event_loop_acts_on_nothing_that_has_run_out():
+    latest = example("asyncio_labels").Latest()
+    assert latest.label(0) is None
+    latest.prediction = Told().push(None, 1_000_000_000, "x", now_ns=1_000_000_000)
+    assert latest.label(1_250_000_000) == "wave"
+    assert latest.label(1_250_000_001) is None
+
+
+@pytest.mark.parametrize("error", [CameraError("gone", "a camera", "cable"), RuntimeError("driver")])
+def test_the_event_loop_acts_on_nothing_when_the_labels_end(monkeypatch, error):
+    module = example("asyncio_labels")
+
+    async def labels_of(model, camera):
+        yield Told().push(None, 10**18, "x", now_ns=10**18)
+        assert latest.label(10**18) == "wave"
+        raise error
+
+    monkeypatch.setattr(module, "labels_of", labels_of)
+    latest = module.Latest()
+    with pytest.raises(type(error)):
+        asyncio.run(module.listen("", "", latest))
+    assert latest.prediction is None
 
 
 def test_readme_names_every_file():

@@ -15,25 +15,30 @@ RECONNECT = Cause(Reason.RECONNECT, "reconnect")
 
 
 def test_stamped_ring_keeps_the_newest_rows_in_order():
-    ring = StampedRing(span_ns=40, separation_ns=10, row_shape=(2,))
+    ring = StampedRing(span_ns=40, separation_ns=10)
     assert ring.capacity == 7
-    for k in range(10):
-        ring.append(k * 10)[:] = k
-    assert ring.stamps_ns.tolist() == [30, 40, 50, 60, 70, 80, 90]
-    assert [ring.row(i)[0] for i in range(7)] == [3, 4, 5, 6, 7, 8, 9]
-    out = np.zeros((3, 2), dtype=np.float32)
-    ring.take(np.array([0, 6, 3]), out)
-    assert out[:, 0].tolist() == [3, 9, 6]
+    places = [ring.append(k * 10) for k in range(10)]
+    assert places == [k % 7 for k in range(10)]
+    assert list(ring.stamps_ns) == [30, 40, 50, 60, 70, 80, 90]
+    assert ring.places([30, 44, 45, 46, 90]) == ([places[k] for k in (3, 4, 4, 5, 9)], 5)
+    assert ring.places([0]) == ([places[3]], 30)
     ring.clear()
-    assert len(ring) == 0
+    assert list(ring.stamps_ns) == []
 
 
 def test_stamped_ring_thins_rows_that_come_too_fast():
-    ring = StampedRing(span_ns=40, separation_ns=10, row_shape=())
-    for stamp in (0, 4, 8, 12, 16, 20, 24):
-        ring.append(stamp)
+    ring = StampedRing(span_ns=40, separation_ns=10)
+    places = {stamp: ring.append(stamp) for stamp in (0, 4, 8, 12, 16, 20, 24)}
     # 4 and 8 were replaced: they followed 0 too soon; 12 is 12 after 0 and stays; 24 is 12 after 12
-    assert ring.stamps_ns.tolist() == [0, 12, 24]
+    assert list(ring.stamps_ns) == [0, 12, 24]
+    assert ring.places([0, 12, 24]) == ([places[0], places[12], places[24]], 0)
+    assert len({places[0], places[12], places[24]}) == 3
+
+
+def test_stamped_ring_of_no_span_holds_the_newest_row_alone():
+    ring = StampedRing(span_ns=0, separation_ns=1)
+    assert [ring.append(stamp) for stamp in (0, 1, 50)] == [0, 0, 0]
+    assert (ring.capacity, list(ring.stamps_ns)) == (1, [50])
 
 
 class NaiveHistory:
@@ -99,6 +104,10 @@ def test_window_of_one_segment_needs_no_past():
     assert ring.gather(0, np.zeros((0, 2), dtype=np.float32)) == 0
 
 
+def rows(count: int) -> list[np.ndarray]:
+    return list(np.zeros((count, 2, 2), dtype=np.float32))
+
+
 def push(history: MotionHistory, stamp_ms: float) -> tuple[list[float], int] | None:
     history.append(round(stamp_ms * MS))[:] = stamp_ms
     stack = history.stack()
@@ -109,7 +118,7 @@ def push(history: MotionHistory, stamp_ms: float) -> tuple[list[float], int] | N
 
 
 def test_motion_history_takes_the_planes_nearest_to_their_moments():
-    history = MotionHistory((0, 70, 140), (4, 4), longest_gap_ns=150 * MS)
+    history = MotionHistory((0, 70, 140), rows, longest_gap_ns=150 * MS)
     results = [push(history, k * 100 / 3) for k in range(8)]
     assert results[:4] == [None] * 4  # 0 .. 100 ms: 140 ms are not there yet (within 35 ms)
     # at 133 ms: 63 -> 67, -7 -> 0;  at 167 ms: 97 -> 100, 27 -> 33
@@ -118,14 +127,14 @@ def test_motion_history_takes_the_planes_nearest_to_their_moments():
 
 
 def test_motion_history_says_how_late_a_plane_is():
-    history = MotionHistory((0, 70), (4, 4), longest_gap_ns=150 * MS)
+    history = MotionHistory((0, 70), rows, longest_gap_ns=150 * MS)
     assert push(history, 0) is None
     assert push(history, 120) == ([120, 0], 15)  # 50 ms from its moment, half a step of 70 ms is tolerated
     assert push(history, 155) == ([155, 120], 0)
 
 
 def test_motion_history_starts_anew_after_a_gap():
-    history = MotionHistory((0, 70, 140), (4, 4), longest_gap_ns=150 * MS)
+    history = MotionHistory((0, 70, 140), rows, longest_gap_ns=150 * MS)
     for k in range(10):
         push(history, k * 35)
     assert push(history, 350) == ([350, 280, 210], 0)
@@ -135,7 +144,7 @@ def test_motion_history_starts_anew_after_a_gap():
 
 
 def test_motion_history_is_bounded_at_any_frame_rate():
-    history = MotionHistory((0, 70, 140), (2, 2), longest_gap_ns=150 * MS)
+    history = MotionHistory((0, 70, 140), rows, longest_gap_ns=150 * MS)
     assert history._ring.capacity < 24
     for k in range(5000):
         result = push(history, float(k))
@@ -146,7 +155,7 @@ def test_motion_history_is_bounded_at_any_frame_rate():
 
 
 def test_a_stack_of_the_frame_alone_is_never_too_short():
-    history = MotionHistory((0,), (2, 2), longest_gap_ns=150 * MS)
+    history = MotionHistory((0,), rows, longest_gap_ns=150 * MS)
     assert [push(history, stamp) for stamp in (0, 30, 5000)] == [([0], 0), ([30], 0), ([5000], 0)]
 
 

@@ -10,17 +10,18 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 
-from kd_edge.errors import ArtifactError, CameraError, DataError, KdEdgeError
+from kd_edge.errors import ArtifactError, CameraError, DataError, KdEdgeError, SinkError
 from kd_edge.runtime import Recognizer, stream
 from kd_edge.runtime.cameras import TimeOuts
 from kd_edge.runtime.stream import LabelStream, StreamOptions
 from kd_edge.types import LabelState
 
-from .conftest import HandCamera, HandClock
+from .conftest import HandCamera, HandClock, wait_for
 
 MS = 1_000_000
 
@@ -190,13 +191,27 @@ def test_the_options_have_the_functions_defaults():
     assert options == {name: p.default for name, p in asked.items() if name not in ("model", "camera")}
 
 
-def test_broken_sink_does_not_disturb(make_model, clip, tmp_path):
+def test_a_broken_sink_ends_a_recording(make_model, clip, tmp_path):
+    model, _ = make_model()
+    labels = stream(model=model, camera=f"replay:{clip}", sinks=["jsonl:/dev/full", f"jsonl:{tmp_path}/good.jsonl"])
+    with pytest.raises(SinkError, match="sink jsonl:/dev/full stopped: No space left on device"), labels:
+        list(labels)
+    assert labels.statistics.sink_faults == {"jsonl:/dev/full": "No space left on device"}
+
+
+def test_a_broken_sink_does_not_disturb_a_live_camera(make_model, tmp_path):
     model, _ = make_model()
     good = tmp_path / "good.jsonl"
-    with stream(model=model, camera=f"replay:{clip}", sinks=["jsonl:/dev/full", f"jsonl:{good}"]) as labels:
-        assert len(list(labels)) == 30
-    assert labels.statistics.sink_faults == {"jsonl:/dev/full": "No space left on device"}
-    assert len(good.read_text().splitlines()) == 30
+    camera = HandCamera()
+    with LabelStream(
+        model, camera, StreamOptions(sinks=("jsonl:/dev/full", f"jsonl:{good}"), valid_ms=600_000)
+    ) as labels:
+        for k in range(4):
+            camera.give(np.full((24, 32), 40 * k, np.uint8), time.monotonic_ns())
+            next(labels)
+        wait_for(lambda: "jsonl:/dev/full" in labels.statistics.sink_faults)
+        assert labels.is_heard
+    assert len(good.read_text().splitlines()) == 4
 
 
 def test_wrong_camera_is_refused_and_closed(make_model, tmp_path, noise):

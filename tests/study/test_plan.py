@@ -84,6 +84,7 @@ def test_a_comparator_that_fuses_sensors_names_its_modalities_itself(study: Stud
     ("comparator", "message"),
     [
         ({"kind": "crcc"}, "row 'a': comparator.kind: unknown 'crcc' .did you mean 'crc'"),
+        ({"kind": ["crc"]}, "row 'a': comparator.kind: unknown"),
         ({"kind": "crc", "window": 6}, "row 'a' has 1 fault: window: unknown key .did you mean 'windows'"),
         ({"kind": "cnn_lstm", "modality": "depth"}, "row 'a' has 1 fault: modality: unknown key"),
         ({"frame_px": 8}, "row 'a' has 1 fault: frame_px"),
@@ -360,3 +361,10 @@ def test_an_override_does_not_bring_back_what_a_row_does_without(study: StudyCon
     assert (alone.config.teacher, alone.config.student.epochs) == (None, 3)
     assert taught.config.teacher is not None
     assert taught.config.teacher.epochs == 5
+
+
+def test_a_base_recipe_without_a_name_is_told(tmp_path: Path, study: StudyConfig) -> None:
+    (tmp_path / "base.toml").write_text("seed = 1\n")
+    nameless = study.model_copy(update={"base": str(tmp_path / "base.toml")})
+    with pytest.raises(ConfigError, match=r"base\.toml' has no name"):
+        plan(nameless)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +14,7 @@ from kd_edge.data.config import DATA_VARIABLE
 from kd_edge.data.words.text_file import Progress, TextVectors
 from kd_edge.errors import ConfigError, DataError, did_you_mean, import_extra, reason
 from kd_edge.files import expanded, user_folder
+from kd_edge.reading import open_regular
 from kd_edge.types import Float32
 
 PACKAGE = "glove-6b-50d"
@@ -189,7 +189,7 @@ def has_rows(path: Path) -> bool:
         DataError: It cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return path.suffix == ".npy" or file.read(len(_NPY)) == _NPY
     except OSError as error:
         raise DataError(
@@ -204,8 +204,9 @@ def class_rows(path: Path, classes: int) -> Float32:
         DataError: Damaged, of another number of classes, or with a value that is not finite.
     """
     try:
-        rows = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        with open_regular(path) as file:
+            rows = np.load(file, allow_pickle=False)
+    except Exception as error:  # NumPy's reader raises any kind on damaged files
         raise DataError(
             f"{path} cannot be read ({reason(error)})",
             "a .npy file of numbers",

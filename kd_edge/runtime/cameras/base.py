@@ -39,8 +39,8 @@ class Camera(Protocol):
     """A source of frames with stamps.
 
     A camera of one's own needs no more than this. With an attribute ``timeouts`` (``TimeOuts``) it brings its own, with
-    an attribute ``clock_kind`` (``ClockKind``) it says what it stamps with; unless it does, that is ``time.monotonic_ns``.
-    The clock of a live camera is checked with every frame.
+    an attribute ``clock_kind`` (``ClockKind``) it says what it stamps with, unless that is ``time.monotonic_ns``. The
+    clock of a live camera is checked with every frame.
 
     Attributes:
         name: Names the source in predictions.

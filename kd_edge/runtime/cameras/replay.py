@@ -165,15 +165,23 @@ def _array(path: Path, fps: float) -> Stamped:
     """Frames of an .npy file (T, H, W[, 3]), mapped: a long recording does not pass through memory at once."""
     open_regular(path).close()  # mapping would wait for a FIFO
     frames = np.lib.format.open_memmap(path, mode="r")
-    right_shape = frames.ndim == 3 or (frames.ndim == 4 and frames.shape[3] == 3)
-    if frames.dtype not in (np.uint8, np.uint16) or not right_shape:
-        found = f"it holds {frames.dtype} {frames.shape}, not uint8 or uint16 (T, H, W[, 3])"
+    if found := _misfit(frames.shape, frames.dtype):
         del frames  # the error must not keep the file mapped
         raise _unreadable(path, found)
-    if len(frames):
-        check_pixels(*frames.shape[2:0:-1])
     for k in range(len(frames)):
         yield np.array(frames[k]), round(k * 1e9 / fps)
+
+
+def _misfit(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
+    """Why an array is no recording; empty where it is one."""
+    right_shape = len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)
+    if dtype not in (np.uint8, np.uint16) or not right_shape:
+        return f"it holds {dtype} {shape}, not uint8 or uint16 (T, H, W[, 3])"
+    try:
+        check_pixels(shape[2], shape[1])
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _images(path: Path, fps: float, grey: bool) -> Stamped:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
+import select
 from typing import TextIO
 
 from kd_edge.errors import ConfigError
@@ -44,3 +47,18 @@ class Standard:
         encoding = getattr(stream, "encoding", None) or "utf-8"
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         stream.flush()
+
+    def check(self) -> None:
+        """Make sure that somebody reads it still, where there is nothing to write: that may last for hours.
+
+        Raises:
+            OSError: Nobody does.
+        """
+        try:
+            descriptor = self.open().fileno()
+        except io.UnsupportedOperation:  # a stream in memory
+            return
+        poller = select.poll()
+        poller.register(descriptor, 0)  # what is asked for is nothing; a broken end is reported all the same
+        if poller.poll(0):
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))

@@ -43,15 +43,18 @@ class TerminalSink:
         right = None if prediction.truth is None else prediction.label == prediction.truth
         shown = (prediction.state, prediction.index if prediction.label else -1, right)
         changed = shown != self._shown
-        if not self._tty:
-            if changed:
-                self._output.write(describe(prediction) + "\n")
+        if self._tty:
+            self._rewrite(describe(prediction), changed)
+        elif changed:
+            self._output.write(describe(prediction) + "\n")
         else:
-            line = describe(prediction)
-            start = "\n" if changed and self._shown is not None else "\r"
-            self._output.write(start + line.ljust(0 if start == "\n" else self._width))
-            self._width = len(line)
+            self._output.check()
         self._shown = shown
+
+    def _rewrite(self, line: str, changed: bool) -> None:
+        start = "\n" if changed and self._shown is not None else "\r"
+        self._output.write(start + line.ljust(0 if start == "\n" else self._width))
+        self._width = len(line)
 
     def close(self) -> None:
         """End the line."""

@@ -32,7 +32,7 @@ def comparator_model(kind: str, what: str) -> type[AnyComparator]:
     Raises:
         ConfigError: No such kind.
     """
-    if kind not in MODELS:
+    if str(kind) not in MODELS:  # a study file may say anything
         raise ConfigError(
             f"{what}: comparator.kind: unknown '{kind}'{did_you_mean(str(kind), MODELS)}",
             f"one of {', '.join(MODELS)}",

@@ -109,7 +109,7 @@ def normalised(planes: Float32, spec: Preprocess) -> Float32:
     out = np.empty((len(planes), spec.input_channels, *planes.shape[2:]), dtype=np.float32)
     normalise = Normalise(spec)
     for frame, target in zip(planes, out, strict=True):
-        normalise.stack(list(frame), target)
+        normalise.stack_windowed(list(frame), target)
     return out
 
 

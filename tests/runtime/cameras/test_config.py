@@ -66,3 +66,13 @@ def test_mistakes_are_named(camera, message):
     with pytest.raises(ConfigError, match=message) as caught:
         camera_config(camera)
     assert "kd-edge cameras" in str(caught.value) or "correct" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "camera",
+    ["replay:a\0b", "a\0b.toml", "x" * 5000, "replay:" + "x" * 9000, "replay:x?fps=nan", "replay:x?fps=1e-320"],
+)
+def test_whatever_is_typed_it_is_one_line(camera):
+    with pytest.raises(ConfigError) as caught:
+        camera_config(camera)
+    assert str(caught.value).isprintable()

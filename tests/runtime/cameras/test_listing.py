@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from kd_edge.runtime.cameras.listing import list_cameras
@@ -57,3 +59,20 @@ def test_a_camera_below_a_home_that_is_not_known_has_a_fault_and_the_others_are_
     assert {"figure", "clip", "ir0"} <= found.keys()
     assert not found["clip"].present
     assert found["clip"].fault.startswith("~/clip.npy: no home folder is known (user id 12345, HOME not set)")
+
+
+def test_what_is_no_camera_file_is_passed_over(machine):
+    folder = machine / "runtime/cameras"
+    os.mkfifo(folder / "fifo.toml")
+    (folder / "gone.toml").symlink_to("nowhere")
+    (folder / "bytes.toml").write_bytes(b"\xff\xfe")
+    (folder / "long.toml").write_text(f'uri = "replay:{"x" * 5000}"\n')
+    found = {c.name: c for c in list_cameras(machine).configured}
+    assert not {"fifo", "gone"} & found.keys()
+    assert "cannot be read" in found["bytes"].fault
+    assert not found["long"].present
+
+
+def test_a_device_whose_name_steers_terminals_or_is_no_text(machine):
+    (machine / "sys/class/video4linux/video0/name").write_bytes(b"Cam\x1b[2J \xff\n")
+    assert list_cameras(machine).attached[0].description == "Cam\\x1b[2J \ufffd"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import zlib
+
 import cv2
 import numpy as np
 import pytest
@@ -9,6 +13,9 @@ import scipy.io
 
 from kd_edge.errors import CameraError, DataError
 from kd_edge.runtime.cameras import Wanted, open_camera
+from kd_edge.runtime.cameras.bounds import image_size
+from kd_edge.runtime.cameras.config import camera_config
+from kd_edge.runtime.cameras.replay import ReplayCamera
 from tests.runtime.conftest import HandClock
 
 
@@ -168,3 +175,201 @@ def test_damaged_recordings_are_named(tmp_path, capfd, name, message):
 def test_absent_recording_suggests_the_closest(video):
     with pytest.raises(DataError, match=r"no recording .*did you mean 'clip.avi'"):
         open_camera(f"replay:{video.parent}/clip.av")
+
+
+def read_until_it_breaks(camera):
+    """The frames that were handed over, and the error that came after them."""
+    frames = []
+    try:
+        while not camera.ended:
+            frames.append(camera.read(1.0))
+    except DataError as error:
+        assert camera.ended
+        assert camera.read(0.0) is None
+        camera.close()
+        return frames, str(error)
+    return frames, "nothing"
+
+
+@pytest.mark.parametrize("at", [1, 2, 4])
+def test_every_frame_before_a_damaged_image_is_handed_over(tmp_path, noise, at):
+    array = noise(5, (12, 16))
+    for k, image in enumerate(array):
+        cv2.imwrite(str(tmp_path / f"{k}.png"), image)
+    (tmp_path / f"{at}.png").write_bytes(b"no image")
+    frames, error = read_until_it_breaks(open_camera(f"replay:{tmp_path}"))
+    np.testing.assert_array_equal([f.image for f in frames], array[:at])
+    assert f"{at}.png cannot be replayed" in error
+
+
+def test_a_damaged_first_image_does_not_open_and_a_mended_one_does(tmp_path, noise):
+    (tmp_path / "a.png").write_bytes(b"no image")
+    camera = ReplayCamera("x", camera_config(f"replay:{tmp_path}"), Wanted())
+    for _ in range(2):
+        with pytest.raises(DataError, match="no PNG, JPEG"):
+            camera.open()
+        assert not camera.ended
+    cv2.imwrite(str(tmp_path / "a.png"), noise(1)[0])
+    camera.open()
+    assert len(read_all(camera)) == 1
+
+
+def test_whatever_a_reader_raises_is_one_line(tmp_path, monkeypatch, noise):
+    np.save(tmp_path / "a.npy", noise(1))
+    for error in (MemoryError(), RuntimeError("two\nlines"), RecursionError("deep"), cv2.error("assertion")):
+
+        def broken(*_: object, error: Exception = error, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(np.lib.format, "open_memmap", broken)
+        with pytest.raises(DataError, match=r"a\.npy cannot be replayed") as caught:
+            open_camera(f"replay:{tmp_path}/a.npy")
+        assert str(caught.value).isprintable()
+
+
+PNG, PGM = cv2.imencode(".png", np.zeros((24, 32), np.uint16))[1].tobytes(), b"P5\n# a comment\n32 24\n255\n"
+
+
+def npy(header):
+    text = header.encode()
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + bytes(1000)
+
+
+def element(kind, payload):
+    return struct.pack("<2I", kind, len(payload)) + payload
+
+
+def mat(payload):
+    return b"MATLAB 5.0".ljust(124) + b"\0\1IM" + payload
+
+
+def cells(levels):
+    nested = b""
+    for _ in range(levels):
+        flags, shape = element(6, struct.pack("<2I", 1, 0)), element(5, struct.pack("<2i", 1, 1))
+        nested = element(14, flags + shape + struct.pack("<2I8s", 1, 7, b"d_depth") + nested)
+    return nested
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.png", PNG[:16] + struct.pack(">2I", 60_000, 60_000) + PNG[24:], "60000x60000 pixels, not 1 to 10,000,000"),
+        ("a.png", PNG[:16] + struct.pack(">2I", 0, 9) + PNG[24:], "0x9 pixels"),
+        ("a.png", PNG[:20], "its header breaks off"),
+        ("a.png", PNG.replace(b"IHDR", b"IDAT"), "its header is not where it must be"),
+        ("a.png", PNG[:60], "no image OpenCV can read"),
+        ("a.pgm", PGM.replace(b"32 24", b"60000\n60000"), "60000x60000 pixels"),
+        ("a.pgm", b"P5 x", "its header is not made of numbers"),
+        ("a.pgm", b"P5 5", "its header breaks off"),
+        ("a.bmp", b"BM" + bytes(12) + struct.pack("<I2i", 40, 60_000, -60_000), "60000x60000 pixels"),
+        ("a.bmp", b"BM" + bytes(12) + struct.pack("<I2H", 12, 60_000, 60_000), "60000x60000 pixels"),
+        ("a.jpg", b"\xff\xd8\xff\xe0\0\4ab\xff\xc4\0\2\xff\xff\xc2\0\x0b\x08" + b"\xea\x60" * 2, "60000x60000 pixels"),
+        ("a.jpg", b"\xff\xd8\xff\xe0\0\4ab", "subsection not found"),
+        ("a.tif", b"II*\0" + struct.pack("<IH2HII2HII", 8, 2, 257, 3, 1, 60_000, 256, 4, 1, 60_000), "60000x60000 pix"),
+        ("a.tif", b"MM\0*" + struct.pack(">IH2HII", 8, 1, 256, 5, 1, 8), "its size is of kind 5"),
+        ("a.tif", b"II*\0" + struct.pack("<I", 2**31), "its header breaks off"),
+        ("a.png", b"RIFF\0\0\0\0WEBPVP8 ", "no PNG, JPEG, BMP, TIFF or PNM image"),
+        (
+            "a.npy",
+            npy("{'descr': '|u1', 'fortran_order': False, 'shape': (2, 99999, 99999)}"),
+            "greater than file size",
+        ),
+        ("a.npy", npy("{'descr': '|u1', 'fortran_order': False, 'shape': (1, 0, 9)}"), "9x0 pixels"),
+        (
+            "a.npy",
+            npy("{'descr': '|u1', 'fortran_order': False, 'shape': (10**9, 10**9, 10**9)}"),
+            "cannot be replayed",
+        ),
+        ("a.npy", npy("(" * 9000), "a.npy cannot be replayed"),
+        ("a.npy", npy("-" * 9000 + "1"), "a.npy cannot be replayed"),
+        ("a.npy", npy("{'a': " * 1500), "a.npy cannot be replayed"),
+        ("a.mat", mat(cells(3)), "its d_depth .* is of class cell, not uint16"),
+        ("a.mat", mat(cells(20_000)), "its d_depth .* is of class cell, not uint16"),
+        ("a.mat", mat(element(15, zlib.compress(bytes(101_000_000), 9))), "take more than 100,000,000 bytes"),
+        ("a.mat", mat(element(15, b"no zlib")), "a.mat cannot be replayed"),
+        ("a.mat", struct.pack("<5I", 0, 60_000, 60_000, 0, 8) + b"d_depth\0", "no MATLAB 5 file"),
+        ("a.avi", b"ffconcat version 1.0\nfile b.avi\n", "it is text, no video"),
+        ("a.ts", b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1/a.ts\n", "it is text, no video"),
+    ],
+)
+def test_a_file_that_claims_too_much(tmp_path, capfd, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message) as caught:
+        open_camera(f"replay:{tmp_path}/{name}")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".bmp", ".tif", ".pgm"])
+def test_the_size_in_a_header_is_the_image_s(tmp_path, ending):
+    for image in (np.zeros((24, 32), np.uint8), np.zeros((7, 300), np.uint8)):
+        assert image_size(cv2.imencode(ending, image)[1].tobytes()) == image.shape[::-1]
+
+
+def test_images_that_are_no_frames(tmp_path):
+    for name, image in (("a.tif", np.zeros((8, 8), np.float32)), ("b.tif", np.zeros((8, 8), np.int16))):
+        cv2.imwrite(str(tmp_path / name), image)
+        with pytest.raises(DataError, match=r"it holds (float32|int16) \(8, 8\)"):
+            open_camera(f"replay:{tmp_path}/{name}")
+
+
+@pytest.mark.parametrize("ending", [".npy", ".mat", ".avi", ".png", ".xyz"])
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to("gone")]
+)
+def test_what_is_no_file_is_refused_without_waiting(tmp_path, ending, make):
+    make(tmp_path / f"a{ending}")
+    with pytest.raises(DataError, match=r"no recording|not a regular file|has no frame"):
+        open_camera(f"replay:{tmp_path}/a{ending}")
+
+
+def test_names_that_steer_terminals_or_search_whole_disks(tmp_path):
+    (tmp_path / "below").mkdir()
+    (tmp_path / "a\n\x1b[2J.png").write_bytes(b"")
+    for target in (tmp_path, tmp_path / "**.png", tmp_path / "a\n\x1b[2J.png"):
+        with pytest.raises(DataError, match=r"a\\n\\x1b\[2J.png cannot be replayed") as caught:
+            open_camera(f"replay:{target}")
+        assert str(caught.value).isprintable()
+    cv2.imwrite(str(tmp_path / "below" / "b.jpg"), np.zeros((8, 8), np.uint8))
+    with pytest.raises(DataError, match="it has no frame"):
+        open_camera(f"replay:{tmp_path}/**.jpg")
+    for name in ("n" * 300, "n" * 300 + ".npy", "n" * 300 + "*"):
+        with pytest.raises(DataError):
+            open_camera(f"replay:{tmp_path}/{name}")
+
+
+class OddVideo:
+    """A capture whose file says absurd things of itself."""
+
+    def __init__(self, facts, stamps_ms):
+        self.facts, self.stamps_ms = facts, list(stamps_ms)
+
+    def isOpened(self):
+        return True
+
+    def get(self, what):
+        return self.stamps_ms[0] if what == cv2.CAP_PROP_POS_MSEC else self.facts[what]
+
+    def read(self):
+        self.stamps_ms.pop(0)
+        return bool(self.stamps_ms), np.zeros((8, 8, 3), np.uint8)
+
+    def release(self):
+        pass
+
+
+@pytest.mark.parametrize("fps", [float("nan"), 0.0, -1.0, 1e9, float("inf")])
+def test_a_video_with_absurd_stamps_is_evenly_spaced(video, monkeypatch, fps):
+    facts = {cv2.CAP_PROP_FRAME_WIDTH: 8.0, cv2.CAP_PROP_FRAME_HEIGHT: 8.0, cv2.CAP_PROP_FPS: fps}
+    odd = OddVideo(facts, [0.0, 0.0, float("nan"), -1e300, float("inf"), 1e18, 40.0])
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: odd)
+    stamps = [f.captured_ns for f in read_all(open_camera(f"replay:{video}"))]
+    assert stamps == [0, *(round(1e9 / 30) * k for k in range(1, 5)), 4 * round(1e9 / 30) + round(1e9 / 30)]
+
+
+def test_a_video_of_absurd_size_is_not_decoded(video, monkeypatch):
+    odd = OddVideo({cv2.CAP_PROP_FRAME_WIDTH: 32_000.0, cv2.CAP_PROP_FRAME_HEIGHT: 32_000.0}, [])
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: odd)
+    with pytest.raises(DataError, match="32000x32000 pixels"):
+        open_camera(f"replay:{video}")

@@ -16,7 +16,7 @@ import pytest
 from kd_edge.errors import ConfigError, SinkError
 from kd_edge.runtime.sinks import JsonlSink, SinkState, SinkThread, TerminalSink, none_left, open_sink
 from kd_edge.runtime.sinks import base as sinks_base
-from kd_edge.runtime.sinks.base import QUEUE_LENGTH, Backoff
+from kd_edge.runtime.sinks.base import QUEUE_LENGTH
 from tests.runtime.conftest import PATIENCE_SECONDS, HandClock, wait_for
 from tests.runtime.sinks.conftest import ListSink, prediction
 
@@ -105,21 +105,6 @@ def test_what_is_wrong_now_is_told_while_it_is_down():
     assert (thread.state, thread.fault) == (SinkState.DOWN, "No space left on device")
 
 
-def test_waits_double_and_are_short_again_only_after_it_worked_for_a_while(monkeypatch):
-    monkeypatch.undo()
-    clock = HandClock()
-    backoff = Backoff(clock)
-    assert [backoff.next_seconds() for _ in range(8)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
-    backoff.came_back()
-    clock.advance(9_999)
-    assert backoff.next_seconds() == 5.0
-    clock.advance(60_000)  # it was away for that long, and has not worked since
-    assert backoff.next_seconds() == 5.0
-    backoff.came_back()
-    clock.advance(10_000)
-    assert [backoff.next_seconds() for _ in range(2)] == [0.1, 0.2]
-
-
 def test_closing_does_not_wait_for_the_next_attempt(monkeypatch):
     monkeypatch.setattr(sinks_base, "FIRST_RETRY_SECONDS", 10 * PATIENCE_SECONDS)
     thread = SinkThread(ListSink(write=lambda: NO_SPACE))
@@ -164,6 +149,21 @@ def test_a_pipe_that_nobody_reads_any_more_is_dead_at_once():
         with contextlib.suppress(BrokenPipeError):
             out.flush()
         os.dup2(os.open(os.devnull, os.O_WRONLY), writer)  # what is left in its buffer
+
+
+def test_a_pipe_that_nobody_reads_is_found_while_the_label_stays_the_same():
+    reader, writer = os.pipe()
+    with open(writer, "w", encoding="utf-8") as out:
+        thread = SinkThread(TerminalSink(out))
+        thread.open()
+        for k in range(3):
+            thread.put(prediction(k))
+        wait_for(lambda: thread._written == 3)
+        assert thread.state is SinkState.WORKING
+        os.close(reader)
+        thread.put(prediction(3))
+        thread.close()
+    assert (thread.state, thread.fault) == (SinkState.DEAD, "Broken pipe")
 
 
 def test_a_live_stream_starts_without_a_sink_that_is_not_there_yet(caplog):

@@ -111,12 +111,25 @@ def test_a_pipe_without_a_reader_is_no_fault_of_its_path(tmp_path):
 
 
 @pytest.mark.parametrize("device", ["/dev/null", "/dev/zero"])
-def test_devices_are_written_and_never_turned_over(device):
-    sink = open_sink(f"jsonl:{device}?max_mb=0.000001")
+def test_devices_are_written(device):
+    sink = open_sink(f"jsonl:{device}")
+    sink.open()
+    sink.write(prediction())
+    sink.close()
+
+
+def test_a_pipe_is_never_turned_over(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    sink = open_sink(f"jsonl:{tmp_path}/pipe?max_mb=0.000001")
     sink.open()
     for k in range(3):
         sink.write(prediction(k))
     sink.close()
+    lines = os.read(reader, 1 << 16).splitlines()
+    os.close(reader)
+    assert [json.loads(line)["frame_id"] for line in lines] == [0, 1, 2]
+    assert [p.name for p in tmp_path.iterdir()] == ["pipe"]
 
 
 def test_a_bounded_jsonl_file_never_takes_more_than_twice_its_bound(tmp_path):

@@ -1,0 +1,203 @@
+"""A long life in short: a stream of accelerated frames, with faults, watched for memory, descriptors and threads."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from kd_edge import artifact as artifacts
+from kd_edge.artifact import Band, Manifest
+from kd_edge.bench.measure import FRAME_NS, noise
+from kd_edge.errors import BadPictureError, CameraError
+from kd_edge.runtime.cameras.base import Channels, Dtype
+from kd_edge.runtime.cameras.config import TimeOuts
+from kd_edge.runtime.stream import LabelStream, StreamOptions
+from kd_edge.types import Frame
+
+WARM_SHARE = 0.05
+"""The first frames fill queues, pools and caches; what comes after them is held against them."""
+LOOKS = 200
+FAULT_EVERY = 997
+"""Something goes wrong once in so many frames."""
+
+
+class SoakReport(BaseModel):
+    """What a long stream did to its process.
+
+    Attributes:
+        frames: Frames read.
+        hours: How long that is at 30 frames per second.
+        faults: How many of them went wrong on purpose.
+        reconnects: How often the camera was reopened.
+        labels: Predictions by state.
+        rss_mb: Resident memory after warming up, 10^6 bytes.
+        rss_change_mb: Least and largest difference from it afterwards.
+        descriptors: Least and largest number of open files.
+        threads: Least and largest number of threads.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    frames: int
+    hours: float
+    faults: int
+    reconnects: int
+    labels: dict[str, int]
+    rss_mb: float
+    rss_change_mb: tuple[float, float]
+    descriptors: tuple[int, int]
+    threads: tuple[int, int]
+
+
+class AcceleratedClock:
+    """Time passes with every frame, not with the machine's."""
+
+    def __init__(self) -> None:
+        self.ns = 1_000_000_000_000
+
+    def now_ns(self) -> int:
+        """This moment of the stream."""
+        return self.ns
+
+    def sleep(self, seconds: float) -> None:
+        """Time passes at once."""
+        self.ns += round(seconds * 1e9)
+
+    def wall_ns(self) -> int:
+        """The same: nobody sets this clock."""
+        return self.ns
+
+    def suspended_ns(self) -> int:
+        """It never sleeps."""
+        return 0
+
+
+class UnrulyCamera:
+    """A live camera in lockstep with its consumer whose frames go wrong now and then: gaps, damage, clocks, unplugging.
+
+    Args:
+        manifest: Of the model that it suits.
+        size: (H, W).
+        frames: Silent after so many.
+        clock: Goes on by 1/30 s with every frame.
+    """
+
+    name = "unruly"
+    fps: float | None = 30.0
+    live, can_vanish, ended = True, True, False
+    timeouts = TimeOuts(read_timeout_ms=500, reconnect_max_ms=100)
+
+    def __init__(self, manifest: Manifest, size: tuple[int, int], frames: int, clock: AcceleratedClock) -> None:
+        self.band: Band | None = manifest.band
+        self.dtype: Dtype | None = manifest.dtype
+        self.channels: Channels | None = manifest.preprocess.channels
+        self.count = self.faults = 0
+        self.turn = threading.Semaphore(1)
+        self._images = noise(manifest, size)
+        self._smaller = noise(manifest, (size[0] // 2, size[1] // 2), count=1)[0]
+        self._frames, self._clock = frames, clock
+
+    def open(self) -> None:
+        """It is always there."""
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def read(self, timeout_seconds: float) -> Frame | None:
+        """The next frame once the last one has been labelled."""
+        if self.count >= self._frames or not self.turn.acquire(timeout=timeout_seconds):
+            return None
+        self.count += 1
+        self._clock.ns += FRAME_NS
+        image, stamp_ns = self._images[self.count % len(self._images)], self._clock.ns
+        if self.count % FAULT_EVERY == 0:
+            self.faults += 1
+            kind = self.faults % 6
+            if kind < 3:
+                self.turn.release()  # no prediction will come of it
+            if kind == 0:
+                raise CameraError("unplugged", "a cable", "plug it in")
+            if kind == 1:
+                raise BadPictureError("damaged", "a picture", "check the cable")
+            if kind == 2:
+                stamp_ns += 3_600_000_000_000
+            if kind == 3:
+                image = self._smaller
+            if kind == 4:
+                self._clock.ns += 2_000_000_000
+                stamp_ns = self._clock.ns
+        return Frame(image, stamp_ns, self.count, self.name)
+
+
+def soak(
+    model: Path | str,
+    frames: int,
+    *,
+    size: tuple[int, int] = (480, 640),
+    threads: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> SoakReport:
+    """Stream accelerated frames through capture, recogniser, watchdog and sinks, and watch the process.
+
+    Args:
+        model: The artifact.
+        frames: How many.
+        size: (H, W) of the frames.
+        threads: Of the engine.
+        progress: Told how many frames of how many are done.
+    """
+    manifest = artifacts.load(model).manifest
+    clock = AcceleratedClock()
+    camera = UnrulyCamera(manifest, size, frames, clock)
+    warm, every = round(frames * WARM_SHARE), max(1, frames // LOOKS)
+    looks: list[tuple[float, int, int]] = []
+    with tempfile.TemporaryDirectory() as folder, _quiet(), contextlib.ExitStack() as opened:
+        options = StreamOptions(sinks=(f"jsonl:{folder}/labels.jsonl?max_mb=1",), threads=threads)
+        labels = opened.enter_context(LabelStream(model, camera, options, clock))
+        looked = 0
+        while camera.count < frames:
+            next(labels)
+            camera.turn.release()
+            if camera.count >= max(warm, looked + every):
+                looked = camera.count
+                looks.append(_look())
+                progress(camera.count, frames)
+        statistics = labels.statistics
+    rss, descriptors, counted = (np.array(column) for column in zip(*looks, strict=True))
+    return SoakReport(
+        frames=camera.count,
+        hours=camera.count / 30 / 3600,
+        faults=camera.faults,
+        reconnects=statistics.reconnects,
+        labels=statistics.labels,
+        rss_mb=float(rss[0]),
+        rss_change_mb=(float((rss - rss[0]).min()), float((rss - rss[0]).max())),
+        descriptors=(int(descriptors.min()), int(descriptors.max())),
+        threads=(int(counted.min()), int(counted.max())),
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Faults on purpose are no news."""
+    log = logging.getLogger("kd_edge.runtime")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+def _look() -> tuple[float, int, int]:
+    """Resident memory in MB, open files and threads of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a listing of one's own descriptors is all it is
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6, descriptors, len(os.listdir("/proc/self/task"))  # noqa: PTH208

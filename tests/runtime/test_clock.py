@@ -1,0 +1,182 @@
+"""The one clock rule: what each kind of stamp becomes, and what is refused."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from kd_edge.runtime.clock import MAX_AHEAD_MS, MonotonicClock, StampMapper, ahead_of, duration, stamp_of
+from kd_edge.types import Cause, Reason
+
+from .conftest import HandClock
+
+MS = 1_000_000
+S = 1000 * MS
+AHEAD = round(MAX_AHEAD_MS) * MS
+
+
+def reason(moment: int | Cause) -> str | int:
+    return moment.reason.value if isinstance(moment, Cause) else moment
+
+
+@pytest.mark.parametrize(
+    ("value", "stamp"),
+    [
+        (5, 5), (np.int64(7), 7), (np.uint64(9), 9), (1e9, 10**9), (-3, -3), (np.float32(2.0), 2),
+        ((1 << 62) - 1, (1 << 62) - 1),
+        (None, "clock_invalid"), (math.nan, "clock_invalid"), (math.inf, "clock_invalid"), (-math.inf, "clock_invalid"),
+        (1 << 62, "clock_invalid"), (1 << 63, "clock_invalid"), (10**400, "clock_invalid"), (1e300, "clock_invalid"),
+        ("12", "clock_invalid"), ([1], "clock_invalid"), (np.array([1, 2]), "clock_invalid"), (1j, "clock_invalid"),
+    ],
+)  # fmt: skip
+def test_a_stamp_is_whole_nanoseconds_or_none(value, stamp):
+    assert reason(stamp_of(value)) == stamp
+
+
+def test_a_moment_may_lie_a_little_ahead():
+    assert ahead_of(1000 * MS, 1050 * MS, AHEAD) is None
+    ahead = ahead_of(1000 * MS, 1000 * MS + AHEAD + 3600 * S, AHEAD)
+    assert ahead == Cause(Reason.CLOCK_AHEAD, "a frame's stamp lies 1.0 hours ahead of now")
+
+
+@pytest.mark.parametrize(
+    ("ns", "text"),
+    [(0, "0 ms"), (999 * MS, "999 ms"), (S, "1.0 s"), (90 * S, "1.5 min"),
+     (57 * 31_557_600 * S, "57.0 years"), (-2 * S, "-2.0 s")],
+)  # fmt: skip
+def test_durations_are_for_people(ns, text):
+    assert duration(ns) == text
+
+
+def test_our_own_clock():
+    clock = MonotonicClock()
+    before = clock.now_ns()
+    assert 0 <= clock.now_ns() - before < 3600 * S
+    assert clock.wall_ns() > 1_600_000_000 * S
+    assert clock.suspended_ns() > -S
+
+
+class Mapped:
+    """A camera's stamps against a clock moved by hand."""
+
+    def __init__(self, kind):
+        self.clock = HandClock()
+        self.mapper = StampMapper(kind, AHEAD, self.clock)
+
+    def at(self, ms: float, stamp_ns: object) -> int | str:
+        """Read a frame ``ms`` after the start of the clock; its moment in ms after the start, or the reason."""
+        self.clock.ns = 5 * S + round(ms * MS)
+        moment = self.mapper.moment(stamp_ns, self.clock.ns)
+        return moment.reason.value if isinstance(moment, Cause) else (moment - 5 * S) / MS
+
+
+def test_monotonic_stamps_are_taken_as_they_are():
+    camera = Mapped("monotonic")
+    assert camera.at(40, 5 * S + 30 * MS) == 30
+    assert camera.at(50, 5 * S + 90 * MS) == 50  # within the bound, but no frame is captured after it was read
+    assert camera.at(60, 5 * S + 111 * MS) == "clock_ahead"
+    assert camera.at(5100, 5 * S + 5090 * MS) == 5090  # nothing is left of it
+
+
+def test_wall_clock_stamps_declared_monotonic_are_refused_for_ever_and_say_what_to_do():
+    camera = Mapped("monotonic")
+    for ms in range(0, 3000, 33):
+        assert camera.at(ms, 1_795_000_000 * S + ms * MS) == "clock_ahead"
+    moment = camera.mapper.moment(1_795_000_000 * S, camera.clock.ns)
+    assert "56.9 years ahead of now: not the clock 'monotonic'; set clock = 'device'" in moment.detail
+
+
+def test_stamps_of_a_clock_that_began_later_are_refused():
+    camera = Mapped("monotonic")
+    camera.clock.ns = 100 * S
+    moment = camera.mapper.moment(3 * S, 100 * S)
+    assert (moment.reason, moment.detail[:42]) == (Reason.CLOCK_BEHIND, "a frame's stamp lies 1.6 min behind now: n")
+    assert reason(camera.mapper.moment(0, 100 * S)) == "clock_behind"  # a driver without stamps
+
+
+def test_one_stray_stamp_costs_one_frame():
+    camera = Mapped("monotonic")
+    assert [camera.at(ms, 5 * S + stamp * MS) for ms, stamp in ((10, 0), (43, 3_600_000), (76, 66), (109, 99))] == [
+        0, "clock_ahead", 66, 99,
+    ]  # fmt: skip
+
+
+def test_a_clock_that_steps_back_is_followed_after_one_frame():
+    camera = Mapped("monotonic")
+    moments = [camera.at(ms, 5 * S + (ms - 2000 * (ms >= 3099)) * MS) for ms in range(3000, 3200, 33)]
+    assert moments == [3000, 3033, 3066, "clock_jump", 1132, 1165, 1198]
+
+
+def test_wall_stamps_follow_the_time_of_day_though_it_steps():
+    camera = Mapped("wall")
+    wall = lambda ms: camera.clock.wall_ahead_ns + 5 * S + ms * MS  # noqa: E731
+    assert camera.at(40, wall(30)) == 30
+    late = wall(63)  # stamped before the step
+    camera.clock.wall_ahead_ns += 3600 * S
+    assert camera.at(73, late) == "clock_behind"
+    assert camera.at(106, wall(96)) == 96
+    late = wall(129)
+    camera.clock.wall_ahead_ns -= 3600 * S
+    assert camera.at(139, late) == "clock_ahead"
+    assert camera.at(172, wall(162)) == 162
+
+
+def test_a_camera_without_stamps_is_dated_by_its_arrival():
+    camera = Mapped("arrival")
+    assert [camera.at(ms, stamp) for ms, stamp in ((40, None), (73, math.nan), (106, 0))] == [40, 73, 106]
+
+
+def jitter(count: int, seed: int = 0) -> np.ndarray:
+    """Milliseconds on the way from the device: 4 at least, seldom many."""
+    return 4 + np.random.default_rng(seed).exponential(3, count)
+
+
+@pytest.mark.parametrize("ppm", [-200, -20, 0, 20, 200])
+def test_a_device_clock_is_learned_with_its_drift(ppm):
+    camera = Mapped("device")
+    delays = jitter(3000)
+    errors = []
+    for k in range(3000):
+        true_ms = k * 33.0
+        stamp_ns = 777 * S + round(true_ms * (1 + ppm * 1e-6) * MS)
+        found = camera.at(true_ms + delays[k], stamp_ns)
+        errors.append(found - true_ms)
+    settled = np.array(errors[300:])
+    assert settled.min() > 3.5  # the shortest way is not known: it counts as no time at all
+    assert settled.max() < 6.5
+    assert np.all(np.array(errors) <= delays + 1e-6)  # never after its arrival
+
+
+def test_a_device_clock_that_wraps_costs_one_frame():
+    camera = Mapped("device")
+    stamps_us = (2**32 - 100_000 + np.arange(0, 400_000, 33_000)) % 2**32
+    found = [camera.at(33 * k + 5, int(us) * 1000) for k, us in enumerate(stamps_us)]
+    assert found.count("clock_jump") == 1
+    assert found[4] == "clock_jump"
+    assert [round(f) for f in found[5:]] == [33 * k + 5 for k in range(5, len(found))]
+
+
+@pytest.mark.parametrize("step_ms", [3_600_000, 500, -500, -3_600_000])
+def test_a_device_clock_that_steps_costs_one_frame(step_ms):
+    camera = Mapped("device")
+    found = [camera.at(33 * k + 5, 50 * S + (33 * k + step_ms * (k >= 20)) * MS + 9000 * S) for k in range(40)]
+    assert [k for k, f in enumerate(found) if f == "clock_jump"] == [20]
+    assert [f for f in found if f != "clock_jump"] == [33 * k + 5 for k in range(40) if k != 20]
+
+
+def test_a_burst_after_a_stall_keeps_its_own_moments():
+    camera = Mapped("device")
+    for k in range(60):
+        camera.at(33 * k + 5, 70 * S + 33 * k * MS)
+    burst = [camera.at(4000 + k, 70 * S + 33 * (60 + k) * MS) for k in range(10)]  # delivered two seconds late
+    assert burst == [33 * (60 + k) + 5 for k in range(10)]
+
+
+def test_a_reopened_device_may_begin_anywhere():
+    camera = Mapped("device")
+    assert camera.at(5, 70 * S) == 5
+    camera.mapper.restart()
+    assert camera.at(38, 0) == 38
+    assert camera.at(71, math.nan) == "clock_invalid"

@@ -1,0 +1,79 @@
+"""Which rates a window needs, and the median of what there is."""
+
+from __future__ import annotations
+
+import pytest
+
+from kd_edge.preprocess import Preprocess
+from kd_edge.runtime import Recognizer
+from kd_edge.runtime.rate import NeededRate, RateMeter
+from kd_edge.types import Reason
+
+from .conftest import tiny_manifest
+
+MS = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("segments", "seconds", "offsets", "least", "full"),
+    [
+        (4, 0.4, (0,), 10.0, 20.0),  # a frame within half, within a quarter of 100 ms
+        (8, 2.0, (0, 70, 140), 4.0, 1000 / 70),
+        (8, 2.0, (0, 200), 4.0, 8.0),  # the spacing asks for more than the offsets
+        (8, 2.0, (0, 120, 240), 4.0, 1000 / 120),  # a thermal camera with 9 Hz will do
+    ],
+)
+def test_needed_rates(segments, seconds, offsets, least, full):
+    spec = Preprocess(resize_px=16, input_px=16, motion_offsets_ms=offsets)
+    needed = NeededRate.of(tiny_manifest(segments=segments, clip_seconds=seconds, preprocess=spec))
+    assert (needed.least_fps, needed.full_fps) == (pytest.approx(least), pytest.approx(full))
+
+
+def test_the_rate_is_the_median_of_the_last_periods():
+    meter = RateMeter()
+    for stamp in (0, 100, 200):
+        meter.see(stamp * MS)
+    assert meter.fps is None
+    for stamp in (300, 2300, 2400, 2500):  # one gap
+        meter.see(stamp * MS)
+    assert meter.fps == pytest.approx(10)
+    meter.reset()
+    meter.see(99_000 * MS)  # follows none
+    assert meter.fps == pytest.approx(10)
+
+
+def labels(make_model, noise, period_ms: float, offsets: tuple[int, ...], segments: int = 8, seconds: float = 2.0):
+    """What half a minute of a steady camera gives."""
+    spec = Preprocess(resize_px=16, input_px=16, motion_offsets_ms=offsets)
+    recognizer = Recognizer.load(make_model(segments=segments, clip_seconds=seconds, preprocess=spec)[0])
+    frames = noise(8)
+    given = [recognizer.push(frames[k % 8], round(k * period_ms * MS)) for k in range(round(30_000 / period_ms))]
+    return [p for p in given if p is not None]
+
+
+@pytest.mark.parametrize(
+    ("fps", "offsets", "state", "reason"),
+    [
+        (30, (0, 70, 140), "ok", Reason.NONE),
+        (15, (0, 70, 140), "ok", Reason.NONE),
+        (9, (0, 70, 140), "degraded", Reason.SLOW_RATE),
+        (6.5, (0, 70, 140), "degraded", Reason.SLOW_RATE),  # never a label before
+        (4.1, (0, 70, 140), "degraded", Reason.SLOW_RATE),
+        (3.0, (0, 70, 140), "warming", Reason.SLOW_RATE),
+        (9, (0, 120, 240), "ok", Reason.NONE),
+        (9, (0,), "ok", Reason.NONE),
+        (4.5, (0,), "degraded", Reason.SLOW_RATE),
+        (3.0, (0,), "warming", Reason.SLOW_RATE),
+    ],
+)
+def test_what_a_camera_of_some_rate_gives(make_model, noise, fps, offsets, state, reason):
+    given = labels(make_model, noise, 1e3 / fps, offsets)
+    later = given[len(given) // 3 :]
+    assert later
+    if state == "degraded":  # now and then a frame lies just where it is wanted
+        assert {p.state.value for p in later} <= {"degraded", "ok"}
+        later = [p for p in later if p.state.value == "degraded"]
+        assert len(later) > 20
+    assert {(p.state.value, p.reason) for p in later} == {(state, reason)}
+    if reason:
+        assert f"{fps:.1f} frames/s: the window needs at least 4.0 frames/s, " in later[-1].detail
