@@ -1,4 +1,4 @@
-"""Is there anything to recognise? Figures of the resized picture against bounds, and of the feature against a reference.
+"""Is there anything to recognise? Figures of the picture against bounds, the window's feature against a reference.
 
 Both are fitted at export and travel in the manifest. Figures are taken on some rows of the picture, a few times a
 second: what a look costs does not depend on the frame's size.

@@ -150,9 +150,9 @@ class Manifest(BaseModel):
         if not self.value_range[0] < self.value_range[1]:
             raise ValueError(f"value_range {self.value_range} must increase")
         if self.familiar is not None:
-            classes, size = self.familiar.classes, self.familiar.size
-            if classes > len(self.labels) or size != self.feature_size:
-                raise ValueError(f"familiar: {classes} classes of {size} values, not {len(self.labels)} of {self.feature_size}")
+            found = f"familiar: {self.familiar.classes} classes of {self.familiar.size} values"
+            if self.familiar.classes > len(self.labels) or self.familiar.size != self.feature_size:
+                raise ValueError(f"{found} for {len(self.labels)} labels and features of {self.feature_size}")
         if self.source_bytes > SOURCE_BYTES:
             raise ValueError(f"its arrays take {self.source_bytes:,} bytes, more than {SOURCE_BYTES:,}")
         return self

@@ -85,9 +85,9 @@ def refit(artifact: Artifact, dataset: Dataset, out: Path, *, clips: int = CLIPS
 def fit_bounds(pictures: Sequence[Picture], manifest: Manifest, clips: int) -> PictureBounds:
     """Extremes of training pictures, with a margin.
 
-    A picture four times as dark, with half the contrast, three quarters of the sharpness or a tenth more at the limit is
-    still healthy: cameras of the same kind differ by as much, and a percentile window follows them. A fixed window does
-    not: then half as bright.
+    A picture of a quarter of the brightness, half the contrast, three quarters of the sharpness or with a tenth more of
+    its pixels at the limit is still healthy: cameras of a kind differ by as much, and a percentile window follows them.
+    A fixed window does not: there it is half the brightness.
     """
     spec = manifest.preprocess
     ignored = None if isinstance(spec.window, FixedWindow) else spec.window.ignore_value
@@ -126,9 +126,9 @@ def fit_reference(seen: Sequence[_Seen], proof: Sequence[_Seen]) -> FeatureRefer
     if proof:
         distances, fitted_on = _distances(reference, proof), "validation clips"
     else:
-        parts = list(_left_out(seen)) or [(seen, seen)]
-        distances = np.concatenate([_distances(_reference(rest), part) for rest, part in parts])
-        fitted_on = f"training clips, {len(parts)} groups of subjects left out in turn" if len(parts) > 1 else "training clips"
+        parts = list(_left_out(seen))
+        distances = np.concatenate([_distances(_reference(rest), part) for rest, part in parts or [(seen, seen)]])
+        fitted_on = f"training clips, {len(parts)} groups of subjects left out in turn" if parts else "training clips"
     facts = {
         "threshold": _short(max(float(np.quantile(distances, 1 - EXTREME)), 1e-3)),
         "fitted_on": fitted_on,
@@ -195,8 +195,8 @@ def _windows(seen: Sequence[_Seen]) -> list[Float32]:
     for one, other in pairwise(ordered):
         if (one.sample.subject, one.sample.view) == (other.sample.subject, other.sample.view):
             length = len(one.features)
-            for cut in sorted({length // 4, length // 2, 3 * length // 4} - {0}):
-                windows.append(np.concatenate([one.features[cut:], other.features[:cut]]))
+            cuts = sorted({length // 4, length // 2, 3 * length // 4} - {0})
+            windows += [np.concatenate([one.features[cut:], other.features[:cut]]) for cut in cuts]
     return windows
 
 
@@ -230,7 +230,7 @@ def _distances(reference: FeatureReference, seen: Sequence[_Seen]) -> npt.NDArra
     return np.array([familiarity.score(window[:-1], window[-1]) for window in _windows(seen)])
 
 
-def _left_out(seen: Sequence[_Seen]) -> Iterator[tuple[list[_Seen], list[_Seen]]]:
+def _left_out(seen: Sequence[_Seen]) -> Iterator[tuple[Sequence[_Seen], Sequence[_Seen]]]:
     """Recordings without one of ``FOLDS`` groups of subjects, and that group; none where all are one subject's."""
     subjects = sorted({one.sample.subject for one in seen})
     for k in range(min(FOLDS, len(subjects)) if len(subjects) > 1 else 0):
