@@ -94,7 +94,10 @@ def test_softmax_by_hand_and_at_extremes() -> None:
     np.testing.assert_allclose(metrics.softmax(np.array([1e4, -1e4, 1e4])), [0.5, 0.0, 0.5])
 
 
-@given(st.lists(st.floats(-(2.0**127), 2.0**127, width=32), min_size=1, max_size=30), st.sampled_from([0.2, 1.0, 1.7, 10.0]))
+FLOATS = st.floats(-(2.0**127), 2.0**127, width=32)
+
+
+@given(st.lists(FLOATS, min_size=1, max_size=30), st.sampled_from([0.2, 1.0, 1.7, 10.0]))
 def test_softmax_of_one_row_is_the_softmax(logits: list[float], temperature: float) -> None:
     row = metrics.softmax_row(logits, temperature)
     np.testing.assert_allclose(row, metrics.softmax(np.float32(logits), temperature), rtol=1e-14, atol=1e-300)

@@ -38,7 +38,7 @@ MODULES = {
         Recognizer Watchdog stream
     """,
     "kd_edge.sampling": """
-        gather motion_indices nearest segment_indices
+        gather motion_indices nearest nearest_one segment_indices
     """,
     "kd_edge.train.losses": """
         CcskdConnectors CcskdRates CcskdSchedule CorrelationEmbedding HintRegressor MgcamAdapters
