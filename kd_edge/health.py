@@ -19,8 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from kd_edge.errors import import_extra
 from kd_edge.types import Cause, Float32, Image, LabelState, Reason
 
-LOOK_NS = 100_000_000
-"""Pictures are looked at at most this often."""
+LOOK_NS = 90_000_000
+"""Pictures are looked at at most this often: every third one of 30 a second."""
 STATIC_NS = 1_000_000_000
 """Pictures without any change for so long are static: noise alone changes some pixels between two looks."""
 SAMPLED_VALUES = 4096

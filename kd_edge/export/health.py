@@ -24,6 +24,8 @@ CLIPS = 300
 """Recordings that are looked at, unless a profile says otherwise."""
 EXTREME = 0.005
 """Share of training pictures, and of familiar windows, that an extreme passes over."""
+MARGIN = 1.1
+"""A live camera's windows may lie so many times as far from the classes as recordings left out of the reference."""
 RANK = 64
 """Directions of a reference, at most."""
 FOLDS = 4
@@ -85,9 +87,9 @@ def refit(artifact: Artifact, dataset: Dataset, out: Path, *, clips: int = CLIPS
 def fit_bounds(pictures: Sequence[Picture], manifest: Manifest, clips: int) -> PictureBounds:
     """Extremes of training pictures, with a margin.
 
-    A picture of a quarter of the brightness, half the contrast, three quarters of the sharpness or with a tenth more of
-    its pixels at the limit is still healthy: cameras of a kind differ by as much, and a percentile window follows them.
-    A fixed window does not: there it is half the brightness.
+    A picture of a quarter of the brightness and contrast, three quarters of the sharpness, twice the noise or with a
+    tenth more of its pixels at the limit is still healthy: cameras of a kind differ by as much, and a percentile window
+    follows them. A fixed window does not: there it is half the brightness and contrast.
     """
     spec = manifest.preprocess
     ignored = None if isinstance(spec.window, FixedWindow) else spec.window.ignore_value
@@ -95,10 +97,10 @@ def fit_bounds(pictures: Sequence[Picture], manifest: Manifest, clips: int) -> P
     figures[~np.isfinite(figures)] = np.nan  # the change before a first picture
     low = Picture(*np.nanquantile(figures, EXTREME, axis=0).tolist())
     high = Picture(*np.nanquantile(figures, 1 - EXTREME, axis=0).tolist())
-    darkest = low.mean / (2 if isinstance(spec.window, FixedWindow) else 4)
+    dimmed = 2 if isinstance(spec.window, FixedWindow) else 4
     return PictureBounds(
-        mean=_short(darkest) if ignored is None else 0.0,  # of a distance, near is not dark
-        contrast=_short(low.contrast / 2),
+        mean=_short(low.mean / dimmed) if ignored is None else 0.0,  # of a distance, near is not dark
+        contrast=_short(low.contrast / dimmed),
         saturated=_short(min(1.0, high.saturated + 0.1)),
         measured=_short(low.measured / 2) if ignored is not None else 0.0,
         grain=_short((high.grain + max(1.0, high.grain)) / 2),
@@ -130,7 +132,7 @@ def fit_reference(seen: Sequence[_Seen], proof: Sequence[_Seen]) -> FeatureRefer
         distances = np.concatenate([_distances(_reference(rest), part) for rest, part in parts or [(seen, seen)]])
         fitted_on = f"training clips, {len(parts)} groups of subjects left out in turn" if parts else "training clips"
     facts = {
-        "threshold": _short(max(float(np.quantile(distances, 1 - EXTREME)), 1e-3)),
+        "threshold": _short(max(MARGIN * float(np.quantile(distances, 1 - EXTREME)), 1e-3)),
         "fitted_on": fitted_on,
         "clips": len(seen),
         "windows": len(distances),
