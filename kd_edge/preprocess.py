@@ -149,36 +149,49 @@ def resize_steps(height: int, width: int, resize_px: int) -> list[tuple[int, int
     return steps if (height, width) == target else [*steps, target]
 
 
-def resize_buffers(image: Image, resize_px: int) -> list[Image]:
-    """Buffers for ``resize`` of images of this shape and dtype, so that a stream allocates nothing per frame."""
-    steps = resize_steps(image.shape[0], image.shape[1], resize_px)
-    return [np.empty(step + image.shape[2:], image.dtype) for step in steps]
+class Resizer:
+    """``resize`` of a stream's images, all of one shape and dtype: planned once, into memory allocated once.
+
+    Args:
+        image: One of them.
+        resize_px: Length of the shorter side afterwards.
+    """
+
+    def __init__(self, image: Image, resize_px: int) -> None:
+        self._steps: list[tuple[tuple[int, int], int, Image]] = []
+        before = image.shape[0]
+        for height, width in resize_steps(image.shape[0], image.shape[1], resize_px):
+            cv2 = opencv()
+            method = cv2.INTER_AREA if before / height >= 2 else cv2.INTER_LINEAR
+            buffer = np.empty((height, width, *image.shape[2:]), image.dtype)
+            self._steps.append(((width, height), method, buffer))
+            before = height
+
+    def __call__(self, image: Image) -> Image:
+        """The resized image, which the next call overwrites; the image itself when it fits."""
+        if not self._steps:
+            return image
+        cv2 = opencv()
+        if image.flags.c_contiguous:
+            cv2.sumElems(image)  # reading it in one go first takes half as long as fetching it in the order of resizing
+        for size, method, buffer in self._steps:
+            cv2.resize(image, size, buffer, 0, 0, method)
+            image = buffer
+        return image
 
 
-def resize(image: Image, resize_px: int, buffers: list[Image] | None = None) -> Image:
+def resize(image: Image, resize_px: int) -> Image:
     """Resize so that the shorter side is ``resize_px``; the dtype stays.
 
     Args:
         image: (H, W) or (H, W, 3), uint8 or uint16.
         resize_px: Length of the shorter side afterwards.
-        buffers: Buffers from ``resize_buffers``; the result is the last of them.
 
     Returns:
         (h, w) or (h, w, 3): halved by 2x2 averages as long as possible, the rest bilinear (area averaging where an odd
         size stopped the halving early); the input itself when it fits.
     """
-    buffers = resize_buffers(image, resize_px) if buffers is None else buffers
-    if not buffers:
-        return image
-    cv2 = opencv()
-    if image.flags.c_contiguous:
-        cv2.sumElems(image)  # reading it in one go first takes half as long as fetching it in the order of resizing
-    for buffer in buffers:
-        factor = image.shape[0] / buffer.shape[0]
-        method = cv2.INTER_AREA if factor >= 2 else cv2.INTER_LINEAR
-        cv2.resize(image, buffer.shape[1::-1], dst=buffer, interpolation=method)
-        image = buffer
-    return image
+    return Resizer(image, resize_px)(image)
 
 
 def evaluation_crop(height: int, width: int, spec: Preprocess) -> Crop:
@@ -309,7 +322,7 @@ class Normalise:
         Args:
             part: (S, S) or (S, S, 3) from ``cut``.
             limits: Raw values that become 0 and 1.
-            out: Optional float32 of the same shape to write to.
+            out: Optional contiguous float32 of the same shape to write to.
         """
         if part.dtype != np.uint8:
             return self._values(part, limits, out)

@@ -50,8 +50,9 @@ def read_bytes(path: Path, limit: int) -> bytes:
         OSError: As ``open_regular``, or it is longer than ``limit`` bytes.
     """
     with open_regular(path) as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
+        is_short = os.fstat(file.fileno()).st_size <= limit
+        content = file.read(limit + 1) if is_short else b""
+    if not is_short or len(content) > limit:  # it may have grown meanwhile
         raise OSError(errno.EFBIG, f"more than {limit:,} bytes", str(path))
     return content
 

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from kd_edge.artifact import load
 from kd_edge.bench import bench, fresh_process
 from kd_edge.bench.measure import _backbone_of, noise, of_dtype
-from kd_edge.bench.report import HostWork, Latency, latency, ratio
+from kd_edge.bench.report import BenchReport, HostWork, Latency, latency, ratio
+from kd_edge.cli.bench import bench_report
 from kd_edge.engines import open_engine
 from kd_edge.errors import ArtifactError, ConfigError
 from kd_edge.export import make_reference_artifact
@@ -48,6 +51,26 @@ def test_report_is_complete_and_consistent(tiny: Path) -> None:
     assert report.providers == ("CPUExecutionProvider",)
     assert report.fallback_reason is None
     assert type(report).model_validate_json(report.model_dump_json()) == report
+
+
+def printed(report: BenchReport) -> list[str]:
+    console = Console(file=io.StringIO(), width=200)
+    with console.capture() as capture:
+        console.print(bench_report(report))
+    return [line for line in capture.get().splitlines() if line.startswith("host work between runs")]
+
+
+def test_host_work_is_printed_with_its_target(tiny: Path) -> None:
+    report = bench(tiny, frames=10, size=(48, 64), repeats=1)
+    assert printed(report) == []  # the target is for frames of one size
+    times = Latency(p50=0.1, p90=0.2, p99=0.3, minimum=0.1)
+    fast = HostWork(cold=times, delivered=times)
+    slow = HostWork(cold=times.model_copy(update={"p50": 0.2}), delivered=times)
+    work = {"uint8": fast, "uint16": slow}
+    assert printed(report.model_copy(update={"frame": "640x480", "host_work": work})) == [
+        "host work between runs, uint8: 0.100 ms median (target 0.15), 0.300 ms at 99 % (target 2): met",
+        "host work between runs, uint16: 0.200 ms median (target 0.15), 0.300 ms at 99 % (target 2): missed",
+    ]
 
 
 def test_a_fresh_process_runs_the_model_without_torch(tiny: Path) -> None:

@@ -12,13 +12,13 @@ from kd_edge.preprocess import (
     Normalise,
     PercentileWindow,
     Preprocess,
+    Resizer,
     WindowLimits,
     clip_input,
     clip_limits,
     percentile_limits,
     plane,
     resize,
-    resize_buffers,
     resize_steps,
     resized_shape,
 )
@@ -262,8 +262,8 @@ def test_resize_halves_as_long_as_it_is_exact(height: int, width: int, px: int, 
 
 def test_resize_reuses_its_buffers() -> None:
     image = np.arange(16, dtype=np.uint8).reshape(4, 4) * 10
-    buffers = resize_buffers(image, 2)
-    assert [b.shape for b in buffers] == [(2, 2)]
-    small = resize(image, 2, buffers)
-    assert small is buffers[-1]
+    resizer = Resizer(image, 2)
+    small = resizer(image)
+    assert resizer(image + np.uint8(1)) is small
+    assert resizer(image) is small
     assert small.tolist() == [[25, 45], [105, 125]]  # means of 2x2 pixels

@@ -1,10 +1,10 @@
 """How fast and how large a model is on this machine, and how its labels come: live, overloaded, and for long."""
 
+from kd_edge.bench.endurance import SoakReport, soak
 from kd_edge.bench.live import LiveReport, OverloadReport, overload, watch
 from kd_edge.bench.measure import bench
 from kd_edge.bench.process import fresh_process
 from kd_edge.bench.report import BenchReport, Latency, Process, Ratio
-from kd_edge.bench.soak import SoakReport, soak
 
 __all__ = [
     "BenchReport",

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -18,7 +19,7 @@ from kd_edge.runtime.cameras.base import Camera, Channels, Dtype
 from kd_edge.runtime.clock import MONOTONIC
 from kd_edge.runtime.recognizer import Recognizer
 from kd_edge.runtime.stream import Statistics, stream
-from kd_edge.types import Frame, Image, Prediction
+from kd_edge.types import Frame, Prediction
 
 OVERLOAD = 3.0
 """How many times faster than sustainable an overloading camera is."""
@@ -82,18 +83,9 @@ class _Timed(Recognizer):
 
     seconds: list[float]
 
-    def push(
-        self,
-        frame: Image,
-        captured_ns: int,
-        source: str = "camera",
-        *,
-        frame_id: int | None = None,
-        now_ns: int | None = None,
-        truth: str | None = None,
-    ) -> Prediction | None:
+    def push(self, *arguments: Any, **options: Any) -> Prediction | None:
         started = time.perf_counter()
-        prediction = super().push(frame, captured_ns, source, frame_id=frame_id, now_ns=now_ns, truth=truth)
+        prediction = super().push(*arguments, **options)
         if prediction is not None:
             self.seconds.append(time.perf_counter() - started)
         return prediction
@@ -183,12 +175,13 @@ def overload(
         model: The artifact.
         size: (H, W) of the frames.
         rounds: How often each is measured.
-        seconds: How long each time.
+        seconds: How long each time, once the window is full.
         threads: Of the engine.
     """
     manifest = artifacts.load(model).manifest
     with _Timed.load(model, threads=threads) as recognizer:
         assert isinstance(recognizer, _Timed)
+        seconds += manifest.clip_seconds  # until the window is full there is no label
         _labelled(recognizer, PacedCamera(manifest, size, 2 * recognizer.needed_rate.full_fps), seconds / 2)
         sustainable = 1 / float(np.median(recognizer.seconds))
         slow: list[Seconds] = []

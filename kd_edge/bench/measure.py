@@ -24,7 +24,7 @@ from kd_edge.crop import centre_crop, crop_pixels
 from kd_edge.engines import Binding, Engine, EngineName, Provider, StepEngine, open_engine
 from kd_edge.errors import ArtifactError, import_extra
 from kd_edge.metrics import softmax_row
-from kd_edge.preprocess import FixedWindow, Normalise, WindowLimits, resize, resize_buffers
+from kd_edge.preprocess import FixedWindow, Normalise, Resizer, WindowLimits
 from kd_edge.runtime.memory import FeatureRing
 from kd_edge.runtime.recognizer import Recognizer
 from kd_edge.types import Float32, Image, LabelState, Prediction
@@ -239,8 +239,8 @@ def _backbone_of(artifact: Artifact, folder: Path) -> Artifact:
 def _stages(manifest: Manifest, images: list[Image], binding: Binding, frames: int) -> dict[str, Latency]:
     """Time the functions that a push consists of, each alone, in the order they run."""
     spec = manifest.preprocess
-    buffers = resize_buffers(images[0], spec.resize_px)
-    small = resize(images[0], spec.resize_px, buffers).copy()
+    resize = Resizer(images[0], spec.resize_px)
+    small = resize(images[0]).copy()
     limits, normalise = WindowLimits(spec.window), Normalise(spec)
     part = crop_pixels(small.shape, centre_crop(small.shape[0], small.shape[1], spec.input_px))
     values = np.zeros((spec.input_px, spec.input_px, *small.shape[2:]), dtype=np.float32)
@@ -251,7 +251,7 @@ def _stages(manifest: Manifest, images: list[Image], binding: Binding, frames: i
         now = turn * FRAME_NS
         ring.append(now, binding.feature[0])
     stages: dict[str, Callable[[], object]] = {
-        "resize": lambda: resize(images[0], spec.resize_px, buffers),
+        "resize": lambda: resize(images[0]),
         "window": lambda: normalise.plane(small[part], limits.of(small, now), out=values),
         "normalise": lambda: normalise.stack(stack, binding.frame[0]),
         "gather": lambda: ring.gather(now + FRAME_NS, binding.past[0]),

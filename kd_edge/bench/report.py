@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict
 Seconds = npt.NDArray[np.float64]
 
 HOST_MEDIAN_MS = 0.15
-"""Target of a push's median outside the engine, frames of 640x480."""
+"""Target of a push's median outside the engine, frames of ``HOST_FRAME``."""
+HOST_FRAME = "640x480"
 HOST_P99_MS = 2.0
 """Target of its 99th percentile."""
 

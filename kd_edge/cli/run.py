@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from kd_edge.cli.console import err
-from kd_edge.errors import ConfigError
+from kd_edge.errors import ConfigError, printable
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
     from kd_edge.runtime.stream import Statistics
@@ -102,7 +102,7 @@ def run(
     if provider not in ("cpu", "cuda"):
         raise ConfigError(f"--provider {provider}", "cpu or cuda", "correct it")
     path = model or default_model()
-    err.print(f"model {path}")
+    err.print(f"model {escape(printable(str(path)))}")
     labels = stream(
         model=path,
         camera=camera,

@@ -476,5 +476,5 @@ def _is_finite(binding: Binding, row: int) -> bool:
 
 def _bounded_ns(option: str, value_ms: float, *, least_ms: float) -> int:
     if not isinstance(value_ms, (int, float)) or not least_ms <= value_ms <= MAX_VALID_MS:
-        raise ConfigError(f"{option} {value_ms!r}", f"{least_ms:g} to {MAX_VALID_MS:g} milliseconds", "correct it")
+        raise ConfigError(f"{option} {value_ms!r}", f"{least_ms:g} to {MAX_VALID_MS:,.0f} milliseconds", "correct it")
     return round(value_ms * 1e6)

@@ -8,7 +8,7 @@ from kd_edge.artifact import Manifest
 from kd_edge.engines import Binding
 from kd_edge.errors import CameraError
 from kd_edge.health import FINE, Finding, PictureHealth
-from kd_edge.preprocess import Normalise, WindowLimits, resize, resize_buffers
+from kd_edge.preprocess import Normalise, Resizer, WindowLimits
 from kd_edge.runtime.memory import GAP, FeatureRing, Stack
 from kd_edge.runtime.rate import RateMeter
 from kd_edge.runtime.recurrence import steps_of
@@ -174,10 +174,6 @@ class _Sized:
 
     def __init__(self, manifest: Manifest, frame: Image) -> None:
         self.shape = frame.shape
-        self._resize_px = manifest.preprocess.resize_px
-        self._buffers = resize_buffers(frame, self._resize_px)
-        template = self._buffers[-1] if self._buffers else frame
+        self.resized = Resizer(frame, manifest.preprocess.resize_px)
+        template = self.resized(frame)
         self.planes = planes_of(manifest.preprocess, template, longest_gap_ns=manifest.spacing_ns)
-
-    def resized(self, frame: Image) -> Image:
-        return resize(frame, self._resize_px, self._buffers)

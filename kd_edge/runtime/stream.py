@@ -212,7 +212,7 @@ class LabelStream:
             if self.recognizer is not self._model:
                 opened.callback(self.recognizer.close)  # last, when nothing captures any more
             if self.recognizer.degraded_reason:
-                log.warning("labels are degraded: %s", self.recognizer.degraded_reason)
+                log.warning("labels are degraded: %s", printable(self.recognizer.degraded_reason))
             self.camera = self._made(config)
             self._timeouts = timeouts_of(self.camera)
             self._capture = Capture(self.camera, self._timeouts, self._clock)
@@ -425,7 +425,7 @@ class LabelStream:
         if self._failures_in_turn >= MOST_FAILURES:
             raise error
         if self._failures_in_turn == 1:
-            log.warning("%s", error.found)
+            log.warning("%s", printable(error.found))
         cause = Cause(Reason.ENGINE_FAILED, error.found)
         return self.recognizer.stale(frame.source, frame.frame_id, frame.captured_ns, self._clock.now_ns(), cause)
 

@@ -130,10 +130,7 @@ class Replays:
             inner = zlib.decompress(self._matlab[0][136:])
             content = content[:128] + _element(15, zlib.compress(mutated_bytes(rng, inner)))
         elif kind < 0.6:
-            nested = b""
-            for _ in range(int(choose(rng, (3, 300, 30_000)))):
-                nested = _element(14, _cell_header(b"d_depth" if chance(rng, 0.5) else b"x") + nested)[:1_000_000]
-            content = content[:128] + nested
+            content = content[:128] + _cells(choose(rng, (3, 300, 30_000)), choose(rng, (b"d_depth", b"x")))
         elif kind < 0.65 and self._large:
             content = content[:128] + _element(15, _bomb())
         elif kind < 0.75:
@@ -149,7 +146,8 @@ class Replays:
         ending, content = choose(rng, self._videos)
         if chance(rng, 0.1):
             content = choose(rng, (b"#EXTM3U\n#EXTINF:1,\n/etc/passwd\n", b"ffconcat version 1.0\nfile x.avi\n", b""))
-        return self._put(f"a{choose(rng, (ending, ending, ending, '.ts', '.mkv'))}", mutated_bytes(rng, content))
+        content = _resized_video(rng, content) if chance(rng, 0.4) else mutated_bytes(rng, content)
+        return self._put(f"a{choose(rng, (ending, ending, ending, '.ts', '.mkv'))}", content)
 
     def _special(self, rng: Generator) -> Path:
         ending = choose(rng, (".npy", ".mat", ".avi", ".png", ".xyz", ""))
@@ -209,7 +207,10 @@ def _resized_header(rng: Generator, ending: str, content: bytes) -> bytes:
     """The image with other sizes in its header, otherwise sound."""
     width, height = (int(choose(rng, NUMBERS)) for _ in range(2))
     data = bytearray(content)
-    if ending == ".png":
+    if ending == ".png" and chance(rng, 0.3):
+        at = content.index(choose(rng, (b"IDAT", b"IEND", b"IHDR")))
+        data[at - 4 : at] = struct.pack(">I", width)
+    elif ending == ".png":
         data[16:24] = struct.pack(">2I", width, height)
         data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
     elif ending == ".bmp":
@@ -228,14 +229,26 @@ def _resized_header(rng: Generator, ending: str, content: bytes) -> bytes:
     return bytes(data)
 
 
+def _resized_video(rng: Generator, content: bytes) -> bytes:
+    """The video with other sizes wherever its containers and codecs say 64x48."""
+    width, height = (int(choose(rng, NUMBERS)) for _ in range(2))
+    for form in ("<2I", "<2H", ">2I", ">2H"):
+        most = 0xFFFF if "H" in form else 0xFFFFFFFF
+        content = content.replace(struct.pack(form, 64, 48), struct.pack(form, width & most, height & most))
+    return content.replace(
+        b"\xb0\x81\x40\xba\x81\x30", b"\xb0\x82" + struct.pack(">H", width & 0xFFFF) + b"\xba\x81\x30"
+    )
+
+
 def _element(kind: int, payload: bytes) -> bytes:
     return struct.pack("<2I", kind, len(payload)) + payload
 
 
-def _cell_header(name: bytes) -> bytes:
-    """Array flags of a cell, dimensions 1x1, a name."""
+def _cells(levels: int, name: bytes) -> bytes:
+    """Cells within cells: array flags, dimensions 1x1, a name."""
     flags = _element(6, struct.pack("<2I", 1, 0)) + _element(5, struct.pack("<2i", 1, 1))
-    return flags + struct.pack("<2I8s", 1, len(name), name)
+    head = flags + struct.pack("<2I8s", 1, len(name), name)
+    return b"".join(struct.pack("<2I", 14, (8 + len(head)) * left - 8) + head for left in range(levels, 0, -1))
 
 
 @functools.cache

@@ -180,3 +180,18 @@ def test_a_reopened_device_may_begin_anywhere():
     camera.mapper.restart()
     assert camera.at(38, 0) == 38
     assert camera.at(71, math.nan) == "clock_invalid"
+
+
+def test_a_reading_that_was_interrupted_is_no_sleep(monkeypatch):
+    """Between two readings of the clocks another thread runs for a second, three times in turn."""
+    held = {"ns": 0, "left": 3}
+
+    def boot(kind):
+        if held["left"]:
+            held["left"] -= 1
+            held["ns"] += S
+        return 900 * S + held["ns"] + 7 * S
+
+    monkeypatch.setattr("kd_edge.runtime.clock.time.monotonic_ns", lambda: 900 * S + held["ns"])
+    monkeypatch.setattr("kd_edge.runtime.clock.time.clock_gettime_ns", boot)
+    assert MonotonicClock().suspended_ns() == 7 * S

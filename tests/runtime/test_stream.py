@@ -15,11 +15,11 @@ import time
 import numpy as np
 import pytest
 
-from kd_edge.errors import ArtifactError, CameraError, DataError, KdEdgeError, SinkError
+from kd_edge.errors import ArtifactError, CameraError, ConfigError, DataError, KdEdgeError, SinkError
 from kd_edge.runtime import Recognizer, stream
 from kd_edge.runtime.cameras import TimeOuts
 from kd_edge.runtime.stream import LabelStream, StreamOptions
-from kd_edge.types import LabelState
+from kd_edge.types import LabelState, Reason
 
 from .conftest import HandCamera, HandClock, wait_for
 
@@ -298,3 +298,84 @@ def test_interrupted_stream_leaves_cleanly(make_model, tmp_path, number):
     assert (stdout, stderr, process.returncode) == ("closed [] False False False\n", "", 0)
     assert messages[:2] == [b"READY=1", b"WATCHDOG=1"]
     assert all(json.loads(line)["source"] == "synthetic" for line in out.read_text().splitlines())
+
+
+def test_a_stream_may_be_entered_again_and_counts_anew(make_model, clip):
+    labels = stream(model=make_model()[0], camera=f"replay:{clip}")
+    passes = []
+    for _ in range(2):
+        with labels:
+            with pytest.raises(RuntimeError, match="entered already"):
+                labels.__enter__()
+            passes.append([(p.state, p.label, p.confidence) for p in labels])
+        assert labels.statistics.captured == len(passes[-1]) == 30
+    assert passes[0] == passes[1]
+
+
+@pytest.mark.parametrize("age", [0, -1, float("nan"), float("inf")])
+def test_an_age_that_makes_no_sense_is_refused(age):
+    with pytest.raises(ConfigError, match="max_age_ms"):
+        stream(model="m.onnx", camera="ir0", max_age_ms=age)
+
+
+def test_frames_that_are_too_old_are_skipped_and_counted(make_model):
+    clock, camera = HandClock(), HandCamera()
+    options = StreamOptions(max_age_ms=80, valid_ms=150)
+    with LabelStream(make_model()[0], camera, options, clock) as labels:
+        camera.give(np.full((24, 32), 1, np.uint8), clock.ns - 81_000_000)
+        wait_for(lambda: labels.statistics.captured == 1)
+        clock.advance(150)  # only the watchdog speaks
+        assert next(labels).state is LabelState.STALE
+        camera.give(np.full((24, 32), 2, np.uint8), clock.ns - 80_000_000)
+        assert next(labels).state is LabelState.WARMING
+        assert labels.statistics.skipped == 1
+
+
+@pytest.mark.parametrize(("fps", "warned"), [(30.0, False), (12.0, True), (8.9, None)])
+def test_a_camera_too_slow_for_the_window_is_refused_with_the_figure(make_model, caplog, fps, warned):
+    camera = HandCamera()
+    camera.fps = fps
+    labels = LabelStream(make_model()[0], camera, StreamOptions())  # segments 100 ms apart
+    if warned is None:
+        needed = r"gives 8.9 frames/s. Expected at least 10.0 frames/s, 20.0 for labels that are not degraded"
+        with pytest.raises(CameraError, match=needed):
+            labels.__enter__()
+        assert not camera.open_now
+        return
+    with labels:
+        assert ("gives 12.0 frames/s; this model needs at least 10.0" in caplog.text) == warned
+
+
+@pytest.mark.parametrize("error", [RuntimeError("No device connected"), OSError(19, "No such device"), MemoryError()])
+def test_whatever_a_camera_raises_on_opening_is_one_line(make_model, error):
+    camera = HandCamera()
+    camera.open = lambda: (_ for _ in ()).throw(error)
+    with pytest.raises(CameraError, match=f"camera hand cannot be opened .{type(error).__name__}") as caught:
+        LabelStream(make_model()[0], camera, StreamOptions()).__enter__()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_machine_that_is_too_slow_says_so(make_model, monkeypatch):
+    """Every push takes 80 ms by the stream's clock; five frames come in 180 ms."""
+    clock, camera = HandClock(), HandCamera()
+    push = Recognizer.push
+
+    def slow(self, *arguments, **options):
+        prediction = push(self, *arguments, **options)
+        clock.advance(80)
+        return prediction
+
+    monkeypatch.setattr(Recognizer, "push", slow)
+    predictions = []
+    with LabelStream(make_model()[0], camera, StreamOptions(valid_ms=1000), clock) as labels:
+        for k in range(40):
+            for step in range(5):
+                camera.give(np.full((24, 32), 5 * k + step, np.uint8), clock.ns + 5_000_000 * step)
+            clock.advance(100)
+            wait_for(lambda k=k: labels.statistics.captured == 5 * (k + 1))
+            predictions.append(next(labels))
+    assert {p.reason for p in predictions[20:]} == {Reason.OVERLOAD}
+    assert labels.statistics.reasons["overload"] >= 20
+    assert predictions[-1].detail.startswith(
+        "a frame takes 80 ms and one comes every 36 ms: 80% are skipped; the window"
+    )

@@ -85,6 +85,14 @@ def _inflated(inflater: zlib._Decompress, piece: bytes, room: int) -> int:
 def _png(content: bytes) -> tuple[int, int]:
     if content[12:16] != b"IHDR":
         raise ValueError("its header is not where it must be")
+    at, kind = 8, b""
+    while kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", content, at)
+        at += 12 + length
+        if at > len(content):  # OpenCV makes room for a chunk before it reads it
+            raise ValueError(f"it breaks off {at - len(content):,} bytes before the end of a chunk")
+        if kind == b"acTL":
+            raise ValueError("it is an animation")
     width, height = struct.unpack_from(">2I", content, 16)
     return width, height
 

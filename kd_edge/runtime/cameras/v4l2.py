@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_edge.artifact import Band
-from kd_edge.errors import BadPictureError, CameraError, import_extra
+from kd_edge.errors import BadPictureError, CameraError, import_extra, printable
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
 from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts
 from kd_edge.runtime.clock import ClockKind
@@ -67,7 +67,8 @@ class V4l2Camera:
             raise
         self.fps = self._capture.get(cv2.CAP_PROP_FPS) or config.fps
         if config.fps and self.fps and abs(self.fps - config.fps) > 0.1 * config.fps:
-            log.warning("camera %s: %g frames/s were asked for, the driver gives %g", self.name, config.fps, self.fps)
+            name = printable(self.name)
+            log.warning("camera %s: %g frames/s were asked for, the driver gives %g", name, config.fps, self.fps)
         self.dtype = "uint16" if self._format == "Y16" else "uint8"
         self.channels = 1 if raw or self._wanted.channels == 1 else 3
 

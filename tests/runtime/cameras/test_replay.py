@@ -244,11 +244,14 @@ def mat(payload):
 
 
 def cells(levels):
-    nested = b""
-    for _ in range(levels):
-        flags, shape = element(6, struct.pack("<2I", 1, 0)), element(5, struct.pack("<2i", 1, 1))
-        nested = element(14, flags + shape + struct.pack("<2I8s", 1, 7, b"d_depth") + nested)
-    return nested
+    """Cells within cells, all named d_depth, the innermost empty."""
+    head = (
+        element(6, struct.pack("<2I", 1, 0))
+        + element(5, struct.pack("<2i", 1, 1))
+        + struct.pack("<2I8s", 1, 7, b"d_depth")
+    )
+    size = 8 + len(head)
+    return b"".join(struct.pack("<2I", 14, size * left - 8) + head for left in range(levels, 0, -1))
 
 
 @pytest.mark.parametrize(
@@ -256,9 +259,12 @@ def cells(levels):
     [
         ("a.png", PNG[:16] + struct.pack(">2I", 60_000, 60_000) + PNG[24:], "60000x60000 pixels, not 1 to 10,000,000"),
         ("a.png", PNG[:16] + struct.pack(">2I", 0, 9) + PNG[24:], "0x9 pixels"),
-        ("a.png", PNG[:20], "its header breaks off"),
+        ("a.png", PNG[:20], "it breaks off 13 bytes before"),
         ("a.png", PNG.replace(b"IHDR", b"IDAT"), "its header is not where it must be"),
-        ("a.png", PNG[:60], "no image OpenCV can read"),
+        ("a.png", PNG[:60], "it breaks off .* bytes before the end of a chunk"),
+        ("a.png", PNG[:-12] + b"\x7f\0\0\0tEXt" + PNG[-12:], "it breaks off 2,130,706,.* before the end of a chunk"),
+        ("a.png", PNG[:33] + b"\0\0\0\x08acTL" + bytes(12) + PNG[33:], "it is an animation"),
+        ("a.png", PNG[:-12], "its header breaks off"),
         ("a.pgm", PGM.replace(b"32 24", b"60000\n60000"), "60000x60000 pixels"),
         ("a.pgm", b"P5 x", "its header is not made of numbers"),
         ("a.pgm", b"P5 5", "its header breaks off"),

@@ -119,7 +119,7 @@ class UnrulyCamera:
         image, stamp_ns = self._images[self.count % len(self._images)], self._clock.ns
         if self.count % FAULT_EVERY == 0:
             self.faults += 1
-            kind = self.faults % 6
+            kind = self.faults % 5
             if kind < 3:
                 self.turn.release()  # no prediction will come of it
             if kind == 0:
