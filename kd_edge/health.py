@@ -99,7 +99,7 @@ class PictureMeter:
         far, steep_far = self._far.within(now)
         noise, change = self._changed(now, contrast) if self._has_before else (0.0, math.inf)
         self._has_before = True
-        grain, sharpness = (near / far, steep_near / steep_far) if far else (0.0, 0.0)
+        grain, sharpness = _ratio(near, far), _ratio(steep_near, steep_far)
         return Picture(mean, contrast, saturated, measured, grain, sharpness, noise, change)
 
     def _moments(self, now: Image) -> tuple[float, float, float]:
@@ -401,6 +401,10 @@ class Familiarity:
         nearest = float((self._own + self._twice @ x).min())
         squared = nearest + float(x @ x) * self._rest - float(seen @ seen)
         return math.sqrt(max(0.0, squared) * self._unit)
+
+
+def _ratio(near: float, far: float) -> float:
+    return near / far if far else math.inf if near else 0.0
 
 
 def _packed(values: npt.NDArray[np.floating[Any]]) -> str:
