@@ -248,6 +248,7 @@ class PictureHealth:
         """Forget all pictures; the next one may bear any stamp."""
         self._looked_ns: int | None = None
         self._still_since_ns: int | None = None
+        self._noise = 0.0
         self._bad = [False] * _VOTES
         self._looks = 0
         self._found: dict[LabelState, tuple[int, Finding]] = {}
@@ -279,7 +280,8 @@ class PictureHealth:
             self._still_since_ns = None
         elif self._still_since_ns is None:
             self._still_since_ns = self._looked_ns
-        finding = self._bounds.judge(picture)
+        noise, self._noise = min(picture.noise, self._noise), picture.noise  # after a cut all has changed once
+        finding = self._bounds.judge(picture._replace(noise=noise))
         if finding.state is LabelState.UNKNOWN or self._still_since_ns is None or not self._bounds.moves:
             return finding
         still_ns = stamp_ns - self._still_since_ns

@@ -143,6 +143,14 @@ def test_two_of_three_looks_decide_and_the_window_remembers():
     assert [ms for ms, reason in reasons.items() if reason is Reason.DARK] == list(range(2300, 2801, 100))
 
 
+def test_a_cut_is_not_noise():
+    images = {ms: healthy(ms) if ms < 1000 else healthy(ms)[::-1, ::-1] for ms in range(0, 2000, 100)}
+    meter = PictureMeter(STEP, 250, None)
+    measured = [meter.measure(images[ms]).noise for ms in (900, 1000, 1100)]
+    assert measured[1] > 2 * BOUNDS.noise
+    assert set(seen(PictureHealth(BOUNDS, hold_ns=0), images).values()) == {Reason.NONE}
+
+
 def test_the_worse_of_two_findings_stands():
     health = PictureHealth(BOUNDS, hold_ns=1000 * MS)
     dim = healthy(0) // 8
@@ -166,7 +174,7 @@ def test_a_look_costs_nothing_between_looks(monkeypatch):
 def test_static_after_a_second_without_a_change():
     still = {ms: healthy(0) for ms in range(0, 3000, 100)}
     reasons = seen(PictureHealth(BOUNDS, hold_ns=0), still)
-    assert [ms for ms, reason in reasons.items() if reason is Reason.STATIC][0] == 1100  # two looks that say so
+    assert next(ms for ms, reason in reasons.items() if reason is Reason.STATIC) == 1100  # two looks that say so
     restless = BOUNDS.model_copy(update={"moves": False})
     assert set(seen(PictureHealth(restless, hold_ns=0), still).values()) == {Reason.NONE}
 
