@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -127,13 +127,13 @@ class _Differences:
         self._apart = apart
         self._all = np.empty_like(template[:, apart:])
         self._sums = np.empty((1, self._all.shape[1]), dtype=np.float32)
-        self._maxima = np.empty((1, self._all.shape[1]), dtype=template.dtype)
+        self._maxima = np.empty(self._all.shape[1], dtype=template.dtype)
 
     def within(self, now: Image) -> tuple[float, float]:
         """Root mean squares of all differences, and of the largest one of each column."""
         cv2 = self._cv2
         cv2.absdiff(now[:, self._apart :], now[:, : -self._apart], dst=self._all)
-        cv2.reduce(self._all, 0, cv2.REDUCE_MAX, dst=self._maxima)
+        np.maximum.reduce(self._all, axis=0, out=self._maxima)
         squares = cv2.norm(self._all, cv2.NORM_L2SQR), cv2.norm(self._maxima, cv2.NORM_L2SQR)
         return math.sqrt(squares[0] / self._all.size), math.sqrt(squares[1] / self._maxima.size)
 
@@ -182,26 +182,35 @@ class PictureBounds(BaseModel):
     frames: int = Field(ge=1)
 
     def judge(self, picture: Picture) -> Finding:
-        """What one picture allows; ``PictureHealth`` adds what only several can tell."""
-        empty = picture.contrast < self.contrast
+        """What one picture allows, the worst that is found; ``PictureHealth`` adds what only several can tell."""
+        return next(self._empty(picture), None) or next(self._doubtful(picture), FINE)
+
+    def _empty(self, picture: Picture) -> Iterator[Finding]:
+        """Why there is nothing to see."""
+        flat, overexposed = picture.contrast < self.contrast, picture.saturated > self.saturated
         if picture.measured < self.measured:
-            return _nothing(Reason.DARK, f"only {picture.measured:.0%} of the pixels are measured")
-        if picture.mean < self.mean:
-            worth = _nothing if empty else _doubtful
-            return worth(Reason.DARK, f"mean {picture.mean:.3g} below {self.mean:.3g}")
-        if picture.saturated > self.saturated:
-            worth = _nothing if empty or picture.saturated > SHARE_LOST else _doubtful
-            return worth(Reason.SATURATED, f"{picture.saturated:.0%} of the pixels at the limit")
-        if empty:
-            return _nothing(Reason.FLAT, f"contrast {picture.contrast:.2g} below {self.contrast:.2g}")
+            yield _nothing(Reason.DARK, f"only {picture.measured:.0%} of the pixels are measured")
+        if flat and picture.mean < self.mean:
+            yield _nothing(Reason.DARK, f"mean {picture.mean:.3g} below {self.mean:.3g}")
+        if overexposed and (flat or picture.saturated > SHARE_LOST):
+            yield _nothing(Reason.SATURATED, f"{picture.saturated:.0%} of the pixels at the limit")
+        if flat:
+            yield _nothing(Reason.FLAT, f"contrast {picture.contrast:.2g} below {self.contrast:.2g}")
         if picture.grain > self.grain:
-            return _nothing(Reason.NOISE, f"grain {picture.grain:.2f} above {self.grain:.2f}")
+            yield _nothing(Reason.NOISE, f"grain {picture.grain:.2f} above {self.grain:.2f}")
+        if picture.noise > max(SHARE_LOST, self.noise):
+            yield _nothing(Reason.NOISE, f"{picture.noise:.0%} of the variance is noise")
+
+    def _doubtful(self, picture: Picture) -> Iterator[Finding]:
+        """Why what is to see looks like no picture of training."""
+        if picture.mean < self.mean:
+            yield _doubtful(Reason.DARK, f"mean {picture.mean:.3g} below {self.mean:.3g}")
+        if picture.saturated > self.saturated:
+            yield _doubtful(Reason.SATURATED, f"{picture.saturated:.0%} of the pixels at the limit")
         if picture.noise > self.noise:
-            worth = _nothing if picture.noise > SHARE_LOST else _doubtful
-            return worth(Reason.NOISE, f"{picture.noise:.0%} of the variance is noise")
+            yield _doubtful(Reason.NOISE, f"{picture.noise:.0%} of the variance is noise")
         if picture.sharpness < self.sharpness:
-            return _doubtful(Reason.BLURRED, f"sharpness {picture.sharpness:.2f} below {self.sharpness:.2f}")
-        return FINE
+            yield _doubtful(Reason.BLURRED, f"sharpness {picture.sharpness:.2f} below {self.sharpness:.2f}")
 
 
 class Finding(NamedTuple):

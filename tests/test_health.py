@@ -108,6 +108,7 @@ def test_a_large_picture_is_sampled_by_rows_and_one_row_is_enough():
         ({"noise": 0.26}, LabelState.DEGRADED, Reason.NOISE),
         ({"noise": 0.51}, LabelState.UNKNOWN, Reason.NOISE),
         ({"sharpness": 0.29}, LabelState.DEGRADED, Reason.BLURRED),
+        ({"saturated": 0.21, "noise": 0.51}, LabelState.UNKNOWN, Reason.NOISE),  # the worse
     ],
 )
 def test_what_one_picture_allows(changes, state, reason):

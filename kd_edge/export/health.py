@@ -32,6 +32,7 @@ FOLDS = 4
 """Parts of the training side that stand in for a validation side."""
 _NEAR_LIMIT = 0.98  # of the value range: sensors clip a little below it, and so does the average of a resized pixel
 _LEAST_DEVIATION = 1e-3
+_LEAST_NOISE = 0.1  # a bound below: recordings without a background show no noise
 
 
 class Fitted(NamedTuple):
@@ -105,7 +106,7 @@ def fit_bounds(pictures: Sequence[Picture], manifest: Manifest, clips: int) -> P
         measured=_short(low.measured / 2) if ignored is not None else 0.0,
         grain=_short((high.grain + max(1.0, high.grain)) / 2),
         sharpness=_short(0.75 * low.sharpness),
-        noise=_short(2 * high.noise),
+        noise=_short(max(_LEAST_NOISE, 2 * high.noise)),
         moves=low.change > 0,
         saturation=_short(saturation_of(manifest)),
         ignore_value=ignored,

@@ -132,6 +132,10 @@ def test_margins():
     assert (depth.mean, depth.measured, depth.ignore_value) == (0, 0.4, 0)
 
 
+def test_recordings_without_noise_do_not_forbid_any():
+    assert bounds_of(PercentileWindow(), noise=0.0).noise == 0.1
+
+
 def test_pictures_that_may_stand_still_are_never_called_static():
     assert not bounds_of(PercentileWindow(), change=0.0).moves
 
