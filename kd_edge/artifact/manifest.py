@@ -68,7 +68,7 @@ def fault(error: Exception) -> str:
 class Parity(BaseModel):
     """How closely the exported graph reproduced the torch model on real frames."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid")
     max_abs_error: float
     argmax_agreement: float
     clips: int

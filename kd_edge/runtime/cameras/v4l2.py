@@ -18,6 +18,12 @@ from kd_edge.types import Frame, Image
 log = logging.getLogger("kd_edge.runtime")
 
 
+JPEGS = ("MJPG", "JPEG")
+END_OF_JPEG = b"\xff\xd9"
+PADDING = 4096
+"""Drivers fill a JPEG up with zeros."""
+
+
 class V4l2Camera:
     """A ``/dev/video*`` device; see ``Camera``."""
 
@@ -47,7 +53,8 @@ class V4l2Camera:
         cv2, config = self._cv2, self._config
         fourcc = cv2.VideoWriter.fourcc(*self._format.ljust(4))
         raw = self._format in ("GREY", "Y16")
-        asked = [cv2.CAP_PROP_FOURCC, fourcc, cv2.CAP_PROP_CONVERT_RGB, 0 if raw else 1]
+        as_it_comes = raw or self._format in JPEGS
+        asked = [cv2.CAP_PROP_FOURCC, fourcc, cv2.CAP_PROP_CONVERT_RGB, 0 if as_it_comes else 1]
         with _quiet(cv2):
             self._capture = cv2.VideoCapture(self._device, cv2.CAP_V4L2, asked)
             for prop, value in (  # not in the call above: a driver that cannot set a rate would refuse to open
@@ -102,14 +109,14 @@ class V4l2Camera:
         try:
             good, image = capture.retrieve()
             if not good or image is None:
-                raise BadPictureError(f"camera {self.name}: a damaged picture", "a whole one", "check its cable")
-            if image.shape[:2] != self._size:
-                height, width = image.shape[:2]
-                raise self._gone(f"its frames became {width}x{height}, not {self._size[1]}x{self._size[0]}")
-            return self._convert(image)
+                raise self._damaged("nothing there")
+            converted = self._unpacked(image) if self._format in JPEGS else self._convert(image)
         except self._cv2.error as error:
-            found = f"camera {self.name}: a damaged picture ({error.err or 'no reason given'})"
-            raise BadPictureError(found, "a whole one", "check its cable") from error
+            raise self._damaged(error.err or "no reason given") from error
+        height, width = converted.shape[:2]
+        if (height, width) != self._size:
+            raise self._gone(f"its frames became {width}x{height}, not {self._size[1]}x{self._size[0]}")
+        return converted
 
     def close(self) -> None:
         """Release the device."""
@@ -117,6 +124,20 @@ class V4l2Camera:
             with _quiet(self._cv2):
                 self._capture.release()
             self._capture = None
+
+    def _unpacked(self, jpeg: Image) -> Image:
+        """A JPEG's picture. OpenCV's own way repeats the picture before it where one cannot be decoded."""
+        packed = jpeg.ravel()
+        if END_OF_JPEG not in packed[-PADDING:].tobytes():
+            raise self._damaged("a JPEG that is cut short")
+        grey = self.channels == 1
+        image = self._cv2.imdecode(packed, self._cv2.IMREAD_GRAYSCALE if grey else self._cv2.IMREAD_COLOR)
+        if image is None:
+            raise self._damaged("a JPEG that cannot be decoded")
+        return self._convert(image)
+
+    def _damaged(self, why: str) -> BadPictureError:
+        return BadPictureError(f"camera {self.name}: a damaged picture ({why})", "a whole one", "check its cable")
 
     def _convert(self, image: Image) -> Image:
         if image.ndim == 3 and image.shape[2] == 1:

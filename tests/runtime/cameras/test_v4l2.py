@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from kd_edge.errors import CameraError
@@ -166,6 +168,88 @@ def test_stream_labels_then_goes_stale_when_unplugged(with_device, make_model, t
     assert result["captured"] > max(result["labels"])
     assert result["reconnects"] == 0  # the device never comes back
     assert result["threads"] == 0
+
+
+COUNT = """
+import json, logging, sys
+from kd_edge.runtime import stream
+
+class Messages(logging.Handler):
+    def emit(self, record):
+        messages.append(record.getMessage())
+
+messages, states, reasons = [], [], set()
+logging.getLogger("kd_edge.runtime").addHandler(Messages())
+with stream(model=sys.argv[1], camera="v4l2:/dev/video0" + sys.argv[2], valid_ms=600_000) as labels:
+    for prediction in labels:
+        states.append(prediction.state.value)
+        reasons.add(prediction.reason.value)
+        if labels.statistics.captured + labels.statistics.misdated >= int(sys.argv[3]):
+            break
+    statistics = labels.statistics
+print(json.dumps({"messages": messages, "states": states, "reasons": sorted(reasons), "captured": statistics.captured,
+                  "damaged": statistics.damaged, "misdated": statistics.misdated, "reconnects": statistics.reconnects}))
+"""
+
+
+@pytest.fixture
+def jpegs(tmp_path):
+    """Ten JPEG pictures of noise, 64 x 48."""
+    for k in range(10):
+        picture = np.random.default_rng(k).integers(0, 255, (48, 64, 3)).astype(np.uint8)
+        cv2.imwrite(str(tmp_path / f"{k}.jpg"), picture)
+    return tmp_path
+
+
+@pytest.mark.parametrize("every", [7, 2])
+def test_a_damaged_jpeg_is_one_frame_lost_the_first_one_too(with_device, make_model, jpegs, every):
+    """With one bad picture in seven, from the very first, the window fills as if nothing had been."""
+    path, _ = make_model()
+    settings = {"W": 64, "H": 48, "FPS": 100, "JPEGS": jpegs, "BAD_EVERY": every}
+    done = with_device(COUNT, str(path), "?pixel_format=MJPG", "60", **settings)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["damaged"] >= 60 // every - 1
+    assert (result["reconnects"], result["misdated"]) == (0, 0)
+    assert "ok" in result["states"]
+    assert set(result["reasons"]) <= {"", "start", "sparse"}
+    assert result["messages"] == []
+
+
+def test_stamps_of_another_clock_are_refused_with_the_line_to_write(with_device, make_model):
+    """As of a driver that stamps with the time of day."""
+    path, _ = make_model()
+    settings = {"W": 64, "H": 48, "FPS": 50, "STAMP_AHEAD": 7200}
+    done = with_device(COUNT.replace("600_000", "120"), str(path), "", "40", **settings)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert set(result["states"]) == {"stale"}
+    assert set(result["reasons"]) <= {"no_frame", "clock_ahead"}
+    assert "clock_ahead" in result["reasons"]
+    assert result["misdated"] == result["captured"]
+    assert len(result["messages"]) == 1
+    assert "2.0 hours ahead of now: not the clock 'monotonic'; set clock = 'device'" in result["messages"][0]
+
+
+@pytest.mark.parametrize("clock", ["device", "arrival"])
+def test_such_a_camera_works_once_its_clock_is_declared(with_device, make_model, clock):
+    path, _ = make_model()
+    settings = {"W": 64, "H": 48, "FPS": 100, "STAMP_AHEAD": 7200}
+    done = with_device(COUNT, str(path), f"?clock={clock}", "60", **settings)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["misdated"] == 0
+    assert "ok" in result["states"]
+
+
+def test_frames_of_another_size_than_granted_are_no_frames(with_device, make_model, jpegs):
+    path, _ = make_model()
+    settings = {"W": 96, "H": 64, "FPS": 100, "JPEGS": jpegs}
+    until_told = COUNT.replace("in labels:", "in labels:\n        if messages: break").replace("600_000", "120")
+    done = with_device(until_told, str(path), "?pixel_format=MJPG", "60", **settings)
+    result = json.loads(done.stdout)
+    assert set(result["states"]) <= {"stale"}
+    assert "is gone: its frames became 64x48, not 96x64; reopening" in result["messages"][0]
 
 
 def test_absent_device_points_to_the_listing(capfd):
