@@ -386,7 +386,7 @@ class Recognizer:
         index = rounded.index(confidence)
         anomaly = None
         if self._familiarity is not None:
-            anomaly = self._familiarity.score(binding.past[row], binding.feature[row])
+            anomaly = p.state.anomaly(self._familiarity, binding, row)
         state, cause = self._judge(p, confidence, anomaly, error_ns)
         return Prediction(
             source=p.source,
