@@ -311,7 +311,7 @@ class LabelStream:
         configured = None if config is None else config.threads
         return Recognizer.load(
             self._model,
-            threads=options.threads or configured or 1 if options.threads != 0 else 0,
+            threads=next(n for n in (options.threads, configured, 1) if n is not None),
             provider=options.provider,
             strict=options.strict,
             self_test=options.self_test,
