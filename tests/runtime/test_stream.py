@@ -263,7 +263,8 @@ def test_size_change_in_the_middle_is_survived(make_model, tmp_path, noise):
 RUN = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
-from kd_edge.runtime.stream import interrupt_on_termination, stream
+from kd_edge.runtime.signals import interrupt_on_termination
+from kd_edge.runtime.stream import stream
 try:
     with interrupt_on_termination(), stream(
         model=sys.argv[1], camera="synthetic:?height_px=48&width_px=64", sinks=["jsonl:" + sys.argv[2]], notify=True,
