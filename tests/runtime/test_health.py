@@ -164,6 +164,24 @@ def test_an_unfamiliar_window_names_the_picture_where_that_is_bad_too(make_model
         assert (last.state, last.reason, last.label) == (LabelState.UNKNOWN, reason, None)
 
 
+def test_a_window_is_scored_ten_times_a_second_and_at_once_after_a_restart(make_model, noise, monkeypatch):
+    scored = []
+    monkeypatch.setattr("kd_edge.health.Familiarity.score", lambda self, past, feature: scored.append(1) or 0.25)
+    near = FeatureReference.of(np.zeros((1, 5), np.float32), np.ones(5, np.float32), np.zeros((0, 5)), np.zeros(0), 1.0)
+    path, _ = make_model(familiar=near)
+    with Recognizer.load(path) as strict:
+        labelled = [p for p in pushed(strict, list(noise(40))) if p.state is LabelState.OK]
+        assert {p.anomaly for p in labelled} == {0.25}
+        assert len(scored) == -(-len(labelled) // 3)
+        strict.reset()
+        scored.clear()
+        for k, frame in enumerate(noise(40)):
+            last = strict.push(frame, 10**10 + k * 10_000_000)
+            if last is not None and last.anomaly is not None:
+                break
+    assert len(scored) == 1
+
+
 def test_sources_are_judged_apart_and_memory_is_fixed(make_model, noise):
     manifest = artifact.load(make_model(health=bounds(mean=20))[0]).manifest
     one, other = SourceState(manifest), SourceState(manifest)
