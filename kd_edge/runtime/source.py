@@ -151,9 +151,15 @@ class SourceState:
         self._steps.end(binding.states_out, row)
 
     def anomaly(self, familiarity: Familiarity, binding: Binding, row: int) -> float:
-        """The score of the window a step has encoded, or of one at most ``LOOK_NS`` before: it changes slowly."""
+        """How far the window is from all that is familiar, of a finished step.
+
+        A window changes slowly: it is scored when its newest picture is looked at, or as often where none is, so that
+        most frames cost neither; after two looks' time at the latest.
+        """
         stamp_ns = self._encodable().stamp_ns
-        if self._scored_ns is None or stamp_ns - self._scored_ns >= LOOK_NS:
+        age_ns = 2 * LOOK_NS if self._scored_ns is None else stamp_ns - self._scored_ns
+        is_looked_at = age_ns >= LOOK_NS if self._health is None else self._health.looked_ns == stamp_ns
+        if is_looked_at or age_ns >= 2 * LOOK_NS:
             self._anomaly = familiarity.score(binding.past[row], binding.feature[row])
             self._scored_ns = stamp_ns
         return self._anomaly

@@ -13,7 +13,7 @@ import pytest
 from kd_edge import artifact
 from kd_edge.artifact import BUNDLED
 from kd_edge.data.synthetic.dataset import SyntheticStream
-from kd_edge.health import FeatureReference, PictureBounds
+from kd_edge.health import LOOK_NS, Familiarity, FeatureReference, PictureBounds
 from kd_edge.runtime import Recognizer
 from kd_edge.runtime.source import SourceState
 from kd_edge.types import LabelState, Prediction, Reason
@@ -88,6 +88,17 @@ def test_what_is_no_scene_of_training_is_unfamiliar(recognizer, good):
     assert (last.state, last.reason, last.label) == (LabelState.UNKNOWN, Reason.UNFAMILIAR, None)
     assert last.anomaly is not None
     assert last.anomaly > 1
+
+
+def test_a_window_is_scored_when_its_newest_picture_is_looked_at(recognizer, good, monkeypatch):
+    scores, score = [], Familiarity.score
+    monkeypatch.setattr(Familiarity, "score", lambda *args: scores.append(score(*args)) or scores[-1])
+    labelled = [p for p in pushed(recognizer, good[: GOOD_FRAMES + 40]) if p.anomaly is not None]
+    assert len(labelled) > 20
+    assert len(scores) <= len(labelled) // 3 + 2
+    assert {p.anomaly for p in labelled} == set(scores)
+    changes = [k for k in range(1, len(labelled)) if labelled[k].anomaly != labelled[k - 1].anomaly]
+    assert max(np.diff(changes)) * PERIOD_NS <= 2 * LOOK_NS
 
 
 def test_no_label_while_the_window_holds_a_bad_picture_and_ok_afterwards(recognizer, good):
