@@ -204,9 +204,9 @@ class Stepped:
             self.camera.turns.give(item)
         return self.take()
 
-    def frame(self, image: Any = None, stamp: Any = ...) -> list[Prediction]:
+    def frame(self, image: Any = ..., stamp: Any = ...) -> list[Prediction]:
         """A frame captured now, or with another stamp."""
-        image = self.picture() if image is None else image
+        image = self.picture() if image is ... else image
         self.count += 1
         return self.give(Frame(image, self.clock.ns if stamp is ... else stamp, self.count - 1, self.camera.name))
 

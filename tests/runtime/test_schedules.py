@@ -313,6 +313,10 @@ class Schedule:
         self.oracle.cut()
         if self.rng.random() < 0.5:
             self._deliver(frame)
+        if self.rng.random() < 0.5 and self.camera.turns.reading:
+            self.camera.turns.give(self._capture())  # waits for the stream while the machine sleeps
+            self.clock.nap_ns += int(self.rng.choice([S, 3600 * S]))
+            self._check(self.camera.opened)
 
     def frozen(self) -> None:
         image = self.stream.picture(self.shape)
