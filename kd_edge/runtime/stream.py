@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
-import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import cast
 
 from kd_edge.artifact import Artifact
@@ -26,6 +24,7 @@ from kd_edge.runtime.load import Load
 from kd_edge.runtime.recognizer import Recognizer, SelfTest
 from kd_edge.runtime.scheduling import scheduled
 from kd_edge.runtime.sinks import Sink, SinkThread, none_left, open_sink
+from kd_edge.runtime.statistics import Statistics
 from kd_edge.runtime.watchdog import ServiceNotifier, Watchdog
 from kd_edge.types import Cause, Frame, LabelState, Prediction, Reason
 
@@ -35,45 +34,6 @@ MOST_FAILURES = 5
 """An engine that fails so often in turn will not work again by itself."""
 CLEARLY = 0.9
 """A nominal frame rate below this share of the least one is too low, whatever its tolerance."""
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """Counters of a stream.
-
-    Attributes:
-        captured: Frames the camera delivered.
-        dropped: Frames a newer one replaced before they were encoded.
-        skipped: Frames that were older than ``max_age_ms`` when their turn came.
-        frozen: Frames that showed a frozen picture and were not encoded.
-        misdated: Frames whose stamp broke the clock's rule.
-        damaged: Pictures that could not be decoded.
-        reconnects: How often the camera was reopened.
-        pushed: Frames encoded.
-        engine_failures: Frames the engine failed on.
-        labels: Predictions by state.
-        reasons: Predictions that are not ``ok``, by reason.
-        fps: Frames encoded per second of wall time.
-        sink_faults: What is wrong with each sink that does not work now, by name.
-        sink_dropped: Predictions that sinks were too slow for or broken to take.
-        sinks_reopened: How often a broken sink came back.
-    """
-
-    captured: int
-    dropped: int
-    skipped: int
-    frozen: int
-    misdated: int
-    damaged: int
-    reconnects: int
-    pushed: int
-    engine_failures: int
-    labels: dict[str, int]
-    reasons: dict[str, int]
-    fps: float
-    sink_faults: dict[str, str]
-    sink_dropped: int
-    sinks_reopened: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,7 +271,7 @@ class LabelStream:
         configured = None if config is None else config.threads
         return Recognizer.load(
             self._model,
-            threads=options.threads or configured or 1 if options.threads != 0 else 0,
+            threads=next(n for n in (options.threads, configured, 1) if n is not None),
             provider=options.provider,
             strict=options.strict,
             self_test=options.self_test,
@@ -473,25 +433,3 @@ def open_or_explain(camera: Camera) -> None:
         raise CameraError(
             f"camera {camera.name} cannot be opened ({fault_of(error)})", "a camera that answers", "kd-edge cameras"
         ) from error
-
-
-@contextmanager
-def interrupt_on_termination() -> Iterator[None]:
-    """Treat SIGTERM and SIGHUP like Ctrl-C inside the block, so that a service stops as cleanly as a person stops it.
-
-    A signal that is ignored (``nohup``) stays ignored.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-    before = {n: signal.signal(n, interrupt) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
