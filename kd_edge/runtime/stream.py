@@ -328,6 +328,8 @@ class LabelStream:
         if captured.cut != self._cut:
             self._cut = captured.cut
             self.recognizer.reset(frame.source, captured.cut.cause)
+            if captured.cut.cause.reason is Reason.SUSPENDED:
+                self._slept_ns()  # this frame is from after it
         if not self.camera.live:
             return self._pushed_by(frame)
         if self._is_too_old(frame, began_ns):
