@@ -18,7 +18,7 @@ from kd_edge.errors import ArtifactError, CameraError, ConfigError, KdEdgeError,
 from kd_edge.runtime.cameras import Wanted, check_fits, make_camera, timeouts_of
 from kd_edge.runtime.cameras.base import Camera
 from kd_edge.runtime.cameras.config import CameraConfig, camera_config
-from kd_edge.runtime.capture import Capture, CaptureCounters, Captured, Cut, fault_of
+from kd_edge.runtime.capture import LONGEST_NAP_NS, Capture, CaptureCounters, Captured, Cut, fault_of
 from kd_edge.runtime.clock import MONOTONIC, Clock, duration
 from kd_edge.runtime.load import Load
 from kd_edge.runtime.recognizer import Recognizer, SelfTest
@@ -186,7 +186,7 @@ class LabelStream:
             if self._service is not None:
                 opened.callback(self._service.stopping)
                 self._service.ready()
-            self._last_ns = self._clock.now_ns()
+            self._last_ns, self._suspended_ns = self._clock.now_ns(), self._clock.suspended_ns()
             self._watchdog = Watchdog(self.recognizer.valid_ns, self._last_ns, self.camera.name)
             self._capture.start()
             self._closing = opened.pop_all()
@@ -328,6 +328,8 @@ class LabelStream:
         if captured.cut != self._cut:
             self._cut = captured.cut
             self.recognizer.reset(frame.source, captured.cut.cause)
+            if captured.cut.cause.reason is Reason.SUSPENDED:
+                self._slept_ns()  # this frame is from after it
         if not self.camera.live:
             return self._pushed_by(frame)
         if self._is_too_old(frame, began_ns):
@@ -340,6 +342,9 @@ class LabelStream:
         if prediction is None:
             return None
         now_ns = self._last_push_ns
+        if slept_ns := self._slept_ns():
+            cause = Cause(Reason.SUSPENDED, f"the machine slept for {duration(slept_ns)}")
+            return self.recognizer.stale(frame.source, frame.frame_id, frame.captured_ns, now_ns, cause)
         self._load.see(began_ns, now_ns, self._captured)
         prediction = self.recognizer.at(prediction, now_ns)  # old when it came, or the machine too slow: stale
         if prediction.state is LabelState.STALE:
@@ -348,6 +353,14 @@ class LabelStream:
         if self._service is not None and self.is_heard:
             self._service.alive(now_ns)
         return self._explained(prediction)
+
+    def _slept_ns(self) -> int:
+        """How long the machine slept since this was asked last, which no age of a frame tells; 0 if it did not."""
+        slept_ns = self._clock.suspended_ns() - self._suspended_ns
+        if slept_ns <= LONGEST_NAP_NS:
+            return 0
+        self._suspended_ns += slept_ns
+        return slept_ns
 
     @property
     def _captured(self) -> int:
