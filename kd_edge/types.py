@@ -23,11 +23,12 @@ class LabelState(str, enum.Enum):
     OK = "ok"
     """Label and confidence are valid until ``valid_until_ns``."""
     UNKNOWN = "unknown"
-    """The window is valid, the confidence is below the fitted threshold."""
+    """The window is valid, and the confidence is below the fitted threshold or the pictures show nothing known."""
     STALE = "stale"
     """No fresh frame came in time; emitted by the stream's watchdog."""
     DEGRADED = "degraded"
-    """Valid, but on a fallback engine, at a slower rate or after a failed self-test the user accepted."""
+    """Valid, but on a fallback engine, at a slower rate, of doubtful pictures or after a failed self-test the user
+    accepted."""
 
     def __str__(self) -> str:
         return self.value
@@ -172,6 +173,8 @@ class Prediction:
         valid_until_ns: A robot must not act on the label after this moment.
         reason: Why the state is not ``ok``, as a code; ``Reason.NONE``, which is false, otherwise.
         detail: The same in words, with figures; empty when there is no reason.
+        anomaly: How far the window is from all that the model was trained on, above 1 too far, as of the last look at
+            it, some ten a second; None while warming or stale, and of a model that does not know.
         truth: The action really performed, where the camera knows it.
     """
 
@@ -187,6 +190,7 @@ class Prediction:
     valid_until_ns: int
     reason: Reason = Reason.NONE
     detail: str = ""
+    anomaly: float | None = None
     truth: str | None = None
 
     def is_stale(self, now_ns: int) -> bool:
@@ -207,6 +211,7 @@ class Prediction:
             "state": self.state.value,
             "reason": self.reason.value,
             "detail": _well_formed(self.detail),
+            "anomaly": None if self.anomaly is None else _finite(self.anomaly),
             "frame_id": int(self.frame_id),
             "captured_ns": int(self.captured_ns),
             "emitted_ns": None if self.emitted_ns is None else int(self.emitted_ns),

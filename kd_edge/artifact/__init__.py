@@ -1,6 +1,6 @@
 """The self-describing model file: one ONNX graph with everything a robot must know to run it."""
 
-from kd_edge.artifact.file import BUNDLED, Artifact, default_model, load, write
+from kd_edge.artifact.file import BUNDLED, Artifact, default_model, load, rewrite, write
 from kd_edge.artifact.golden import GoldenClip
 from kd_edge.artifact.manifest import (
     FORMAT,
@@ -29,5 +29,6 @@ __all__ = [
     "StateSpec",
     "default_model",
     "load",
+    "rewrite",
     "write",
 ]

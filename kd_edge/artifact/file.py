@@ -107,6 +107,38 @@ def write(graph: bytes, manifest: Manifest, golden: GoldenClip | None, path: Pat
                 "use smaller or fewer frames",
             )
         body += entry
+    return _write(body, manifest, path)
+
+
+def rewrite(artifact: Artifact, manifest: Manifest, path: Path) -> Manifest:
+    """Write an artifact with another manifest; all bytes before the manifest stay, and so does the golden clip.
+
+    Args:
+        artifact: As loaded; its file must still be there.
+        manifest: The new manifest, whose hashes are filled in here.
+        path: File to write; may be the artifact's own.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        ArtifactError: The file has changed since, or cannot be read or written; nothing is left behind.
+    """
+    try:
+        with open_regular(artifact.path) as file:
+            _, manifest_at = wire.metadata(file, artifact.path)
+            file.seek(0)
+            body = file.read(manifest_at)
+    except OSError as error:
+        raise ArtifactError(
+            f"{artifact.path} cannot be read ({error.strerror})", "a readable file", "check the path"
+        ) from error
+    if hashlib.sha256(body).hexdigest() != artifact.manifest.sha256:
+        raise wire.damaged(artifact.path, "it has changed since it was loaded")
+    return _write(body, manifest, path)
+
+
+def _write(body: bytes, manifest: Manifest, path: Path) -> Manifest:
     manifest = manifest.model_copy(update={"sha256": hashlib.sha256(body).hexdigest()})
     manifest = manifest.model_copy(update={"manifest_sha256": manifest.own_hash()})
     with replacing(path, ArtifactError) as file:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from kd_edge.errors import ArtifactError, printable, reason
+from kd_edge.health import FeatureReference, PictureBounds
 from kd_edge.preprocess import Preprocess
 
 FORMAT = 1
@@ -105,6 +106,8 @@ class Manifest(BaseModel):
         unknown_threshold: Confidence below it makes the label ``unknown``.
         dataset: Settings of the data set it was trained on, so that ``kd-edge evaluate`` finds it; no folders.
         split: Name of the data set's split that it was trained on.
+        health: What pictures must be like to be judged; None judges none.
+        familiar: What features of familiar windows are like; None takes any.
         sha256: SHA-256 (hex) of all bytes before the manifest entry.
         manifest_sha256: SHA-256 (hex) of this manifest as JSON with an empty ``manifest_sha256``.
     """
@@ -132,6 +135,8 @@ class Manifest(BaseModel):
     dataset: dict[str, Any] = {}
     split: str = ""
     parity: Parity | None = None
+    health: PictureBounds | None = None
+    familiar: FeatureReference | None = None
     recipe_fingerprint: str = ""
     data_fingerprint: str = ""
     versions: dict[str, str] = Field({}, max_length=1000)
@@ -144,6 +149,10 @@ class Manifest(BaseModel):
             raise ValueError("two labels are the same")
         if not self.value_range[0] < self.value_range[1]:
             raise ValueError(f"value_range {self.value_range} must increase")
+        if self.familiar is not None:
+            found = f"familiar: {self.familiar.classes} classes of {self.familiar.size} values"
+            if self.familiar.classes > len(self.labels) or self.familiar.size != self.feature_size:
+                raise ValueError(f"{found} for {len(self.labels)} labels and features of {self.feature_size}")
         if self.source_bytes > SOURCE_BYTES:
             raise ValueError(f"its arrays take {self.source_bytes:,} bytes, more than {SOURCE_BYTES:,}")
         return self

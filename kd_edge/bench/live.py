@@ -18,7 +18,8 @@ from kd_edge.bench.report import Latency, Ratio, Seconds, latency
 from kd_edge.runtime.cameras.base import Camera, Channels, Dtype
 from kd_edge.runtime.clock import MONOTONIC
 from kd_edge.runtime.recognizer import Recognizer
-from kd_edge.runtime.stream import Statistics, stream
+from kd_edge.runtime.statistics import Statistics
+from kd_edge.runtime.stream import stream
 from kd_edge.types import Frame, Prediction
 
 OVERLOAD = 3.0

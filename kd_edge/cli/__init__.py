@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from kd_edge import __version__
 from kd_edge.cli import bench, cameras, data, demo, doctor, evaluate, explain, export, recipes, run, study, train
-from kd_edge.cli.console import err, flush_streams, open_closed_streams, out, print_text
+from kd_edge.cli.console import err, flush_streams, open_closed_streams, out, print_text, show_log
 from kd_edge.errors import KdEdgeError, failed_import
 
 __all__ = ["app", "err", "main", "out"]
@@ -38,6 +38,7 @@ def main() -> None:
     the exit code is 1 and nothing is said; standard error may be lost at any time.
     """
     open_closed_streams()
+    show_log()
     try:
         _run(_resume_latest(sys.argv[1:]))
     except SystemExit as end:

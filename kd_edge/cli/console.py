@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kd_edge.errors import ConfigError
+from kd_edge.errors import ConfigError, printable
 
 WIDE = 160
 """Columns where no terminal says how many it has: a log must not be folded at 80."""
@@ -67,6 +68,20 @@ def _console(name: str, *, may_be_lost: bool) -> Console:
 
 out = _console("stdout", may_be_lost=False)
 err = _console("stderr", may_be_lost=True)
+
+
+class _LogLines(logging.Handler):
+    """What kd-edge logs, on standard error: a line each, whatever the names and messages in it hold."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        err.print(escape(printable(record.getMessage())), soft_wrap=True)
+
+
+def show_log() -> None:
+    """Show warnings of kd-edge from now on."""
+    log = logging.getLogger("kd_edge")
+    if not any(isinstance(handler, _LogLines) for handler in log.handlers):
+        log.addHandler(_LogLines(logging.WARNING))
 
 
 def open_closed_streams() -> None:

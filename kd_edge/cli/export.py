@@ -31,6 +31,12 @@ def export_summary(exported: Exported) -> RenderableType:
             f"against the trained model on {p.clips} clips: largest logit error {p.max_abs_error:.1e} "
             f"(bound {p.tolerance:.0e}), same label on {p.argmax_agreement:.1%}"
         )
+    if report.health is not None:
+        h = report.health
+        lines.append(
+            f"healthy pictures, by {h.clips} clips: mean at least {h.mean:g}, contrast {h.contrast:g}; "
+            f"familiar windows: fitted on {report.familiar_fitted_on}"
+        )
     return "\n".join(lines)
 
 

@@ -12,7 +12,7 @@ from kd_edge.cli.console import err
 from kd_edge.errors import ConfigError, printable
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
-    from kd_edge.runtime.stream import Statistics
+    from kd_edge.runtime.statistics import Statistics
     from kd_edge.runtime.tally import Tally
 
 app = typer.Typer()
@@ -96,7 +96,8 @@ def run(
     import time
 
     from kd_edge.artifact import default_model
-    from kd_edge.runtime.stream import interrupt_on_termination, stream
+    from kd_edge.runtime.signals import interrupt_on_termination
+    from kd_edge.runtime.stream import stream
     from kd_edge.runtime.tally import Tally
 
     if provider not in ("cpu", "cuda"):

@@ -13,9 +13,11 @@ import torch
 
 import kd_edge
 from kd_edge.artifact import Artifact, GoldenClip, Manifest, StateSpec, load, write
+from kd_edge.data import open_dataset, validation_split
 from kd_edge.engines.onnxruntime import load_onnxruntime
 from kd_edge.errors import ExportError
 from kd_edge.export.golden import golden_clip
+from kd_edge.export.health import fit_artifact
 from kd_edge.export.onnx import to_onnx
 from kd_edge.export.parity import run_parity
 from kd_edge.export.precision import convert
@@ -68,8 +70,13 @@ def export(run: Path | str, profile: ExportProfile, out: Path, *, data_root: Pat
     with tempfile.TemporaryDirectory() as folder:
         unproven = Path(folder) / "student.onnx"
         write(proto.SerializeToString(), manifest, None, unproven)
-        parity = run_parity(student, load(unproven), profile, data_root)
-    manifest = manifest.model_copy(update={"parity": parity})
+        artifact, dataset = load(unproven), open_dataset(spec.data, data_root)
+        manifest = manifest.model_copy(update={"parity": run_parity(student, artifact, profile, dataset)})
+        if profile.health and profile.graph == "step":
+            train, protocol = dataset.split(spec.split).train, summary.protocol
+            _, held_out = validation_split(train, protocol.validation_subjects, protocol.validation_trials)
+            fitted = fit_artifact(artifact, dataset, validation=held_out, clips=profile.health_clips)
+            manifest = manifest.model_copy(update=fitted._asdict())
     return finish(student.model, spec, profile, proto, manifest, out, started)
 
 
@@ -149,6 +156,8 @@ def finish(
         step_flops=step_flops,
         clip_flops=clip_flops,
         parity=manifest.parity,
+        health=manifest.health,
+        familiar_fitted_on="" if manifest.familiar is None else manifest.familiar.fitted_on,
         seconds=time.monotonic() - started,
     )
     return Exported(load(out), report)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import torch
 
 from kd_edge import metrics
 from kd_edge.artifact import Artifact, Parity
-from kd_edge.data import Dataset, open_dataset
+from kd_edge.data import Dataset
 from kd_edge.engines import Engine, open_engine
 from kd_edge.errors import DataError, ExportError
 from kd_edge.export.profile import ExportProfile, scaled
@@ -93,14 +92,13 @@ def check(parity: Parity, profile: ExportProfile) -> None:
         )
 
 
-def run_parity(student: SavedStudent, artifact: Artifact, profile: ExportProfile, data_root: Any = None) -> Parity:
+def run_parity(student: SavedStudent, artifact: Artifact, profile: ExportProfile, dataset: Dataset) -> Parity:
     """Measure and check an exported graph in ONNX Runtime, on the test clips of the student's own data set.
 
     Raises:
-        DataError: The data set is not there.
+        DataError: Not one test clip can be read.
         ExportError: Out of bound.
     """
-    dataset = open_dataset(student.spec.data, data_root)
     clips = real_clips(student, dataset, profile.parity_clips)
     with open_engine(artifact, engine="onnxruntime") as engine:
         parity = measure(student.model, engine, clips, profile.max_abs_error)

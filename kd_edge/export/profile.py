@@ -24,6 +24,8 @@ class ExportProfile(BaseModel):
         golden_tolerance: Largest difference of a logit in the self-test at load, with the same proportion. Wider than
             ``max_abs_error``: engines and image libraries of other machines round differently, a wrong preprocessing is
             far outside.
+        health: Fit what healthy pictures and familiar features are like, so that a robot is told of others.
+        health_clips: Training clips that are looked at for it, spread evenly over classes and subjects.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,6 +37,8 @@ class ExportProfile(BaseModel):
     min_argmax_agreement: float = Field(1.0, ge=0, le=1)
     parity_clips: int = Field(32, ge=1)
     golden_tolerance: float = Field(0.005, gt=0)
+    health: bool = True
+    health_clips: int = Field(300, ge=10, le=400)
 
 
 def scaled(bound: float, largest_logit: float) -> float:

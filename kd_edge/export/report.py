@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from torch.utils.flop_counter import FlopCounterMode
 
 from kd_edge.artifact import Parity
+from kd_edge.health import PictureBounds
 from kd_edge.models import ClipModel, StreamingStep
 from kd_edge.models.shift import shifts, state_shapes
 
@@ -27,6 +28,8 @@ class ExportReport(BaseModel):
         clip_flops: Floating-point operations of the clip model on one window.
         nodes: Number of nodes of the graph.
         parity: Comparison with the trained model on real clips; None for random weights.
+        health: Bounds of a healthy picture; None where none were fitted.
+        familiar_fitted_on: Which windows decided what is unfamiliar; empty where nothing did.
         seconds: Wall time of the export.
     """
 
@@ -43,6 +46,8 @@ class ExportReport(BaseModel):
     step_flops: int
     clip_flops: int
     parity: Parity | None
+    health: PictureBounds | None
+    familiar_fitted_on: str
     seconds: float
 
 

@@ -13,7 +13,7 @@ from kd_edge.errors import BadPictureError, KdEdgeError, printable, reason
 from kd_edge.runtime.backoff import Backoff
 from kd_edge.runtime.cameras.base import Camera, clock_of
 from kd_edge.runtime.cameras.config import TimeOuts
-from kd_edge.runtime.clock import MONOTONIC, Clock, StampMapper, duration
+from kd_edge.runtime.clock import MONOTONIC, STAMP_LIMIT_NS, Clock, StampMapper, duration
 from kd_edge.runtime.memory import START
 from kd_edge.types import Cause, Frame, Reason
 
@@ -151,7 +151,7 @@ class Capture:
         self._thread = threading.Thread(target=self._run, name=f"kd-edge capture {camera.name}", daemon=True)
         self._frozen = FrozenPicture(timeouts.frozen_ms * 1_000_000)
         self._cut = Cut()
-        self._suspended_ns = clock.suspended_ns()
+        self._suspended_ns, self._awake_ns = clock.suspended_ns(), -STAMP_LIMIT_NS
         self._good_ns = 0  # when the last good frame came, or the camera was opened
         longest_seconds = timeouts.reconnect_max_ms / 1e3
         settled_seconds = longest_seconds + timeouts.read_timeout_ms / 1e3
@@ -257,8 +257,10 @@ class Capture:
 
     def _moment(self, frame: Frame, now_ns: int) -> int | None:
         """When a frame was captured by our clock; None where its stamp does not tell."""
-        self._see_suspend()
+        self._see_suspend(now_ns)
         moment = self._moments.moment(frame.captured_ns, now_ns)
+        if not isinstance(moment, Cause) and moment <= self._awake_ns:
+            moment = Cause(Reason.SUSPENDED, "a frame from before the machine slept")
         if not isinstance(moment, Cause):
             return moment
         self.counters.misdated += 1
@@ -269,11 +271,15 @@ class Capture:
             self._cut = self._cut.next(moment)
         return None
 
-    def _see_suspend(self) -> None:
-        """Frames from before and after the machine slept are no window, though our clock stood still meanwhile."""
+    def _see_suspend(self, now_ns: int) -> None:
+        """Frames from before and after the machine slept are no window, though our clock stood still meanwhile.
+
+        When it fell asleep is not known: what was captured before the first frame after it came may be from before.
+        """
         slept_ns = self._clock.suspended_ns() - self._suspended_ns
         if slept_ns > LONGEST_NAP_NS:
             self._suspended_ns += slept_ns
+            self._awake_ns = now_ns
             self._moments.restart()
             self._cut = self._cut.next(Cause(Reason.SUSPENDED, f"the machine slept for {duration(slept_ns)}"))
 

@@ -23,8 +23,8 @@ epoch, or nothing at all: then the moment of reading stands in, and how long a f
 MAX_AHEAD_MS = 50.0
 """How far a stamp may lie ahead of now: two clocks of one machine are read one after the other."""
 STEP_BACK_NS = 1_000_000_000
-"""Bare stamps that go back by more are of a clock that stepped or wrapped; by less, of frames that overtook each other.
-A camera's own may only go back by ``max_ahead_ms``: its frames do not overtake each other."""
+"""Stamps that go back by more are of a clock that stepped or wrapped; by less, of frames that overtook each other. A
+camera's may go back no further than ahead: frames do not overtake each other in a driver."""
 OLDEST_NS = 10_000_000_000
 """A live frame that seems older than this bears the stamp of another clock."""
 STAMP_LIMIT_NS = 1 << 62
@@ -170,7 +170,7 @@ class StampMapper:
             age = duration(received_ns - moment_ns)
             return self._with_advice(Cause(Reason.CLOCK_BEHIND, f"a frame's stamp lies {age} behind now"))
         last_ns, self._last_ns = self._last_ns, moment_ns
-        if last_ns is not None and last_ns - moment_ns > self._max_ahead_ns:
+        if last_ns is not None and last_ns - moment_ns > min(self._max_ahead_ns, STEP_BACK_NS):
             return Cause(Reason.CLOCK_JUMP, f"stamps went back by {duration(last_ns - moment_ns)}")
         return min(moment_ns, received_ns)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Generic, NamedTuple, TypeVar
@@ -55,12 +56,12 @@ class StampedRing:
     def __init__(self, span_ns: int, separation_ns: int) -> None:
         self.capacity = span_ns // separation_ns + 3 if span_ns else 1
         self._separation_ns = separation_ns
-        self._stamps: list[int] = []  # plain integers: NumPy costs more than it saves on so few
+        self._stamps = array("q")  # searched one by one: NumPy costs more than it saves on so few
         self._next = 0  # where the next row goes
 
     def clear(self) -> None:
         """Forget everything."""
-        self._stamps.clear()
+        del self._stamps[:]
 
     @property
     def stamps_ns(self) -> Sequence[int]:

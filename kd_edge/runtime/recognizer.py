@@ -16,6 +16,7 @@ from kd_edge.artifact import Artifact, GoldenClip, Manifest
 from kd_edge.artifact import load as load_artifact
 from kd_edge.engines import Binding, EngineName, Provider, StepEngine, open_engine
 from kd_edge.errors import ArtifactError, CameraError, ConfigError, EngineError, KdEdgeError, MissingExtraError
+from kd_edge.health import Familiarity
 from kd_edge.metrics import softmax_row
 from kd_edge.runtime.clock import MAX_AHEAD_MS, STEP_BACK_NS, ahead_of, duration, stamp_of
 from kd_edge.runtime.rate import NeededRate
@@ -97,6 +98,7 @@ class Recognizer:
         self._degraded = Cause(Reason.FALLBACK, engine.fallback_reason) if engine.fallback_reason else NOTHING
         self._zeros: Float32 = np.zeros(len(manifest.labels), dtype=np.float32)
         self._zeros.flags.writeable = False
+        self._familiarity = None if manifest.familiar is None else Familiarity(manifest.familiar)
         self._closed = False
 
     @classmethod
@@ -346,7 +348,7 @@ class Recognizer:
             if error_ns is None:
                 results[p.source] = self._warming(p, now_ns, f"window of {self.manifest.clip_seconds:g} s")
             else:
-                results[p.source] = self._label(p, binding.logits[row], error_ns, now_ns)
+                results[p.source] = self._label(p, binding, row, error_ns, now_ns)
         return results
 
     def _warming(self, p: _Pushed, now_ns: int | None, what: str) -> Prediction:
@@ -376,12 +378,14 @@ class Recognizer:
             truth=p.truth,
         )
 
-    def _label(self, p: _Pushed, logits: Float32, error_ns: int, now_ns: int | None) -> Prediction:
-        probabilities: Float32 = np.array(softmax_row(logits.tolist(), self.manifest.temperature), dtype=np.float32)
+    def _label(self, p: _Pushed, binding: Binding, row: int, error_ns: int, now_ns: int | None) -> Prediction:
+        logits: list[float] = binding.logits[row].tolist()
+        probabilities: Float32 = np.array(softmax_row(logits, self.manifest.temperature), dtype=np.float32)
         rounded = probabilities.tolist()
         confidence = max(rounded)
         index = rounded.index(confidence)
-        state, cause = self._judge(p, confidence, error_ns)
+        anomaly = None if self._familiarity is None else p.state.anomaly(self._familiarity, binding, row)
+        state, cause = self._judge(p, confidence, anomaly, error_ns)
         return Prediction(
             source=p.source,
             label=self.manifest.labels[index] if state in (LabelState.OK, LabelState.DEGRADED) else None,
@@ -395,15 +399,24 @@ class Recognizer:
             valid_until_ns=p.captured_ns + self.valid_ns,
             reason=cause.reason,
             detail=cause.detail,
+            anomaly=anomaly,
             truth=p.truth,
         )
 
-    def _judge(self, p: _Pushed, confidence: float, error_ns: int) -> tuple[LabelState, Cause]:
+    def _judge(self, p: _Pushed, confidence: float, anomaly: float | None, error_ns: int) -> tuple[LabelState, Cause]:
+        picture = p.state.finding
+        if picture.state is LabelState.UNKNOWN:
+            return picture
+        if anomaly is not None and anomaly > 1:
+            strange = Cause(Reason.UNFAMILIAR, f"{anomaly:.2f} times as far from all classes as familiar windows are")
+            return LabelState.UNKNOWN, picture.cause if picture.cause.reason else strange
         if confidence < self.manifest.unknown_threshold:
             low = f"confidence {confidence:.2f} below {self.manifest.unknown_threshold:.2f}"
             return LabelState.UNKNOWN, Cause(Reason.LOW_CONFIDENCE, low)
         if self._degraded.reason:
             return LabelState.DEGRADED, self._degraded
+        if picture.state is LabelState.DEGRADED:
+            return picture
         if error_ns * 4 > self.manifest.spacing_ns:  # frames further apart than half a spacing cannot do better
             return LabelState.DEGRADED, self._too_slow(p, self.needed_rate.full_fps) or Cause(
                 Reason.SPARSE,

@@ -7,6 +7,7 @@ import numpy as np
 from kd_edge.artifact import Manifest
 from kd_edge.engines import Binding
 from kd_edge.errors import CameraError
+from kd_edge.health import FINE, LOOK_NS, Familiarity, Finding, PictureHealth
 from kd_edge.preprocess import Normalise, Resizer, WindowLimits
 from kd_edge.runtime.memory import GAP, FeatureRing, Stack
 from kd_edge.runtime.rate import RateMeter
@@ -78,7 +79,10 @@ class SourceState:
         self._window = FeatureRing(manifest.segments, manifest.spacing_ns, manifest.feature_size)
         self._steps = steps_of(manifest)
         self._rate = RateMeter()
+        self._health = None if manifest.health is None else PictureHealth(manifest.health, seen_ns(manifest))
         self._sized: _Sized | None = None
+        self._scored_ns: int | None = None
+        self._anomaly = 0.0
         self.stamp_ns: int | None = None
         self.frames = 0
         self.stack: Stack[Float32] | None = None
@@ -98,11 +102,18 @@ class SourceState:
         """The rate of its frames; None before enough of them."""
         return self._rate.fps
 
+    @property
+    def finding(self) -> Finding:
+        """What the pictures in the window are worth; fine where the model does not know what they must be like."""
+        return FINE if self._health is None else self._health.finding
+
     def restart(self, cause: Cause) -> None:
         """Forget all frames; the next one may bear any stamp."""
-        self.stamp_ns = None
+        self.stamp_ns = self._scored_ns = None
         self._rate.reset()
         self._limits.reset()
+        if self._health is not None:
+            self._health.reset()
         self._window.clear(cause)
         self._steps.reset()
         if self._sized is not None:
@@ -117,6 +128,8 @@ class SourceState:
         self._rate.see(stamp_ns)
         self._steps.see(stamp_ns)
         resized = sized.resized(frame)
+        if self._health is not None:
+            self._health.see(resized, stamp_ns)
         self.stack = sized.planes.append(resized, self._limits.of(resized, stamp_ns), stamp_ns)
 
     def begin(self, binding: Binding, row: int) -> int | None:
@@ -137,6 +150,20 @@ class SourceState:
         self._window.append(self._encodable().stamp_ns, binding.feature[row])
         self._steps.end(binding.states_out, row)
 
+    def anomaly(self, familiarity: Familiarity, binding: Binding, row: int) -> float:
+        """How far the window is from all that is familiar, of a finished step.
+
+        A window changes slowly: it is scored when its newest picture is looked at, or as often where none is, so that
+        most frames cost neither; after two looks' time at the latest.
+        """
+        stamp_ns = self._encodable().stamp_ns
+        age_ns = 2 * LOOK_NS if self._scored_ns is None else stamp_ns - self._scored_ns
+        is_looked_at = age_ns >= LOOK_NS if self._health is None else self._health.looked_ns == stamp_ns
+        if is_looked_at or age_ns >= 2 * LOOK_NS:
+            self._anomaly = familiarity.score(binding.past[row], binding.feature[row])
+            self._scored_ns = stamp_ns
+        return self._anomaly
+
     def _encodable(self) -> Stack[Float32]:
         if self.stack is None:
             raise RuntimeError("a step without a frame that can be encoded: is_due tells")
@@ -151,6 +178,11 @@ class SourceState:
             self.restart(Cause(Reason.SIZE_CHANGE, f"frame size changed from {old} to {new}"))
         self._sized = _Sized(self._manifest, frame)
         return self._sized
+
+
+def seen_ns(manifest: Manifest) -> int:
+    """How far back the pictures of one label lie: the window, and the motion stack of its oldest segment."""
+    return round(manifest.clip_seconds * 1e9) + manifest.preprocess.motion_offsets_ms[-1] * 1_000_000
 
 
 class _Sized:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
-import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import cast
 
 from kd_edge.artifact import Artifact
@@ -20,12 +18,13 @@ from kd_edge.errors import ArtifactError, CameraError, ConfigError, KdEdgeError,
 from kd_edge.runtime.cameras import Wanted, check_fits, make_camera, timeouts_of
 from kd_edge.runtime.cameras.base import Camera
 from kd_edge.runtime.cameras.config import CameraConfig, camera_config
-from kd_edge.runtime.capture import Capture, CaptureCounters, Captured, Cut, fault_of
+from kd_edge.runtime.capture import LONGEST_NAP_NS, Capture, CaptureCounters, Captured, Cut, fault_of
 from kd_edge.runtime.clock import MONOTONIC, Clock, duration
 from kd_edge.runtime.load import Load
 from kd_edge.runtime.recognizer import Recognizer, SelfTest
 from kd_edge.runtime.scheduling import scheduled
 from kd_edge.runtime.sinks import Sink, SinkThread, none_left, open_sink
+from kd_edge.runtime.statistics import Statistics
 from kd_edge.runtime.watchdog import ServiceNotifier, Watchdog
 from kd_edge.types import Cause, Frame, LabelState, Prediction, Reason
 
@@ -35,45 +34,6 @@ MOST_FAILURES = 5
 """An engine that fails so often in turn will not work again by itself."""
 CLEARLY = 0.9
 """A nominal frame rate below this share of the least one is too low, whatever its tolerance."""
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """Counters of a stream.
-
-    Attributes:
-        captured: Frames the camera delivered.
-        dropped: Frames a newer one replaced before they were encoded.
-        skipped: Frames that were older than ``max_age_ms`` when their turn came.
-        frozen: Frames that showed a frozen picture and were not encoded.
-        misdated: Frames whose stamp broke the clock's rule.
-        damaged: Pictures that could not be decoded.
-        reconnects: How often the camera was reopened.
-        pushed: Frames encoded.
-        engine_failures: Frames the engine failed on.
-        labels: Predictions by state.
-        reasons: Predictions that are not ``ok``, by reason.
-        fps: Frames encoded per second of wall time.
-        sink_faults: What is wrong with each sink that does not work now, by name.
-        sink_dropped: Predictions that sinks were too slow for or broken to take.
-        sinks_reopened: How often a broken sink came back.
-    """
-
-    captured: int
-    dropped: int
-    skipped: int
-    frozen: int
-    misdated: int
-    damaged: int
-    reconnects: int
-    pushed: int
-    engine_failures: int
-    labels: dict[str, int]
-    reasons: dict[str, int]
-    fps: float
-    sink_faults: dict[str, str]
-    sink_dropped: int
-    sinks_reopened: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,7 +186,7 @@ class LabelStream:
             if self._service is not None:
                 opened.callback(self._service.stopping)
                 self._service.ready()
-            self._last_ns = self._clock.now_ns()
+            self._last_ns, self._suspended_ns = self._clock.now_ns(), self._clock.suspended_ns()
             self._watchdog = Watchdog(self.recognizer.valid_ns, self._last_ns, self.camera.name)
             self._capture.start()
             self._closing = opened.pop_all()
@@ -311,7 +271,7 @@ class LabelStream:
         configured = None if config is None else config.threads
         return Recognizer.load(
             self._model,
-            threads=options.threads or configured or 1 if options.threads != 0 else 0,
+            threads=next(n for n in (options.threads, configured, 1) if n is not None),
             provider=options.provider,
             strict=options.strict,
             self_test=options.self_test,
@@ -368,6 +328,8 @@ class LabelStream:
         if captured.cut != self._cut:
             self._cut = captured.cut
             self.recognizer.reset(frame.source, captured.cut.cause)
+            if captured.cut.cause.reason is Reason.SUSPENDED:
+                self._slept_ns()  # this frame is from after it
         if not self.camera.live:
             return self._pushed_by(frame)
         if self._is_too_old(frame, began_ns):
@@ -380,6 +342,9 @@ class LabelStream:
         if prediction is None:
             return None
         now_ns = self._last_push_ns
+        if slept_ns := self._slept_ns():
+            cause = Cause(Reason.SUSPENDED, f"the machine slept for {duration(slept_ns)}")
+            return self.recognizer.stale(frame.source, frame.frame_id, frame.captured_ns, now_ns, cause)
         self._load.see(began_ns, now_ns, self._captured)
         prediction = self.recognizer.at(prediction, now_ns)  # old when it came, or the machine too slow: stale
         if prediction.state is LabelState.STALE:
@@ -388,6 +353,14 @@ class LabelStream:
         if self._service is not None and self.is_heard:
             self._service.alive(now_ns)
         return self._explained(prediction)
+
+    def _slept_ns(self) -> int:
+        """How long the machine slept since this was asked last, which no age of a frame tells; 0 if it did not."""
+        slept_ns = self._clock.suspended_ns() - self._suspended_ns
+        if slept_ns <= LONGEST_NAP_NS:
+            return 0
+        self._suspended_ns += slept_ns
+        return slept_ns
 
     @property
     def _captured(self) -> int:
@@ -462,25 +435,3 @@ def open_or_explain(camera: Camera) -> None:
         raise CameraError(
             f"camera {camera.name} cannot be opened ({fault_of(error)})", "a camera that answers", "kd-edge cameras"
         ) from error
-
-
-@contextmanager
-def interrupt_on_termination() -> Iterator[None]:
-    """Treat SIGTERM and SIGHUP like Ctrl-C inside the block, so that a service stops as cleanly as a person stops it.
-
-    A signal that is ignored (``nohup``) stays ignored.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-    before = {n: signal.signal(n, interrupt) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

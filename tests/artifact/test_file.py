@@ -11,6 +11,7 @@ import pytest
 from kd_edge import artifact
 from kd_edge.artifact import GoldenClip, Manifest
 from kd_edge.errors import ArtifactError
+from kd_edge.health import FeatureReference, PictureBounds
 from kd_edge.preprocess import Preprocess
 
 
@@ -206,7 +207,7 @@ def test_the_bundled_student_is_small_and_knows_the_ten_actions() -> None:
 def test_an_artifact_of_before_a_new_field_still_loads(written: Path) -> None:
     """A field with a default that a later release adds to the manifest is not damage."""
     older = manifest().model_dump()
-    del older["states"], older["preprocess"]["replicate"]
+    del older["states"], older["preprocess"]["replicate"], older["health"], older["familiar"]
     text = json.dumps(older | {"sha256": "", "manifest_sha256": ""}, separators=(",", ":"))
     body = graph_bytes()
     text = text.replace('"sha256":""', f'"sha256":"{hashlib.sha256(body).hexdigest()}"', 1)
@@ -221,3 +222,43 @@ def test_an_artifact_of_before_a_new_field_still_loads(written: Path) -> None:
         else:
             with pytest.raises(ArtifactError, match="is damaged"):
                 artifact.load(written)
+
+
+BOUNDS = PictureBounds(
+    mean=1, contrast=1, saturated=0.1, measured=0, grain=1, sharpness=0.5, noise=0.2, moves=True, saturation=65000,
+    side="training side of subjects", clips=2, frames=9,
+)  # fmt: skip
+
+
+def reference(classes: int, size: int) -> FeatureReference:
+    means, deviation = np.ones((classes, size), np.float32), np.ones(size, np.float32)
+    return FeatureReference.of(means, deviation, means[:1], np.float32([2]), 0.5)
+
+
+def test_rewriting_changes_the_manifest_alone(written: Path, tmp_path: Path) -> None:
+    before = artifact.load(written)
+    wanted = before.manifest.model_copy(update={"health": BOUNDS, "familiar": reference(2, 3)})
+    artifact.rewrite(before, wanted, written)
+    after = artifact.load(written)
+    assert after.manifest.sha256 == before.manifest.sha256
+    assert (after.manifest.health, after.manifest.familiar) == (BOUNDS, reference(2, 3))
+    assert after.golden is not None
+    assert after.golden.logits.tolist() == [0.5, -1.0]
+    onnx.checker.check_model(onnx.load(written))
+
+
+def test_a_file_that_has_changed_is_not_rewritten(written: Path, tmp_path: Path) -> None:
+    loaded = artifact.load(written)
+    artifact.write(graph_bytes(), manifest(), None, written)
+    with pytest.raises(ArtifactError, match="has changed since"):
+        artifact.rewrite(loaded, loaded.manifest, tmp_path / "never.onnx")
+    written.unlink()
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        artifact.rewrite(loaded, loaded.manifest, tmp_path / "never.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("classes", "size"), [(3, 3), (2, 4)])
+def test_a_reference_of_another_model_is_refused(classes: int, size: int) -> None:
+    with pytest.raises(ValueError, match=f"familiar: {classes} classes of {size} values for 2 labels"):
+        Manifest.model_validate(manifest().model_dump() | {"familiar": reference(classes, size).model_dump()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
-from kd_edge.cli.console import print_json
+from kd_edge.cli.console import print_json, show_log
 from kd_edge.rundir import Scores, Summary
 from kd_edge.types import LabelState
 
@@ -49,3 +50,16 @@ def test_values_are_plain_json(value: Any, plain: Any, capsys: pytest.CaptureFix
     if isinstance(value, set):
         written["values"][0].sort()
     assert written == {"settings": {"px": [3, 4], "folder": None}, "values": [plain]}
+
+
+def test_what_is_logged_is_a_line_each_whatever_it_holds(capsys):
+    show_log()
+    show_log()  # once is enough
+    log = logging.getLogger("kd_edge.somewhere")
+    try:
+        log.warning("camera %s: [red]lost[/red]", "ir0\x1b[2J\nerror: forged")
+        log.info("not shown")
+    finally:
+        for handler in logging.getLogger("kd_edge").handlers[:]:
+            logging.getLogger("kd_edge").removeHandler(handler)
+    assert capsys.readouterr().err == "camera ir0\\x1b[2J\\nerror: forged: [red]lost[/red]\n"

@@ -114,6 +114,7 @@ def test_clip_graph(run: Path, tmp_path: Path) -> None:
     whole = export(run, FP32.model_copy(update={"graph": "clip"}), tmp_path / "clip.onnx")
     assert whole.artifact.manifest.parity is not None
     assert whole.artifact.golden is None
+    assert (whole.artifact.manifest.health, whole.artifact.manifest.familiar) == (None, None)
     assert [i.name for i in onnx.load(whole.artifact.path).graph.input] == ["clip"]
 
 

@@ -24,7 +24,7 @@ from kd_edge.runtime import Recognizer
 from kd_edge.types import Clip
 from tests.runs import DATA, write_run
 
-FEW = ["parity_clips=4"]
+FEW = ["parity_clips=4", "health_clips=10"]
 FP32 = recipes.load("export", "fp32", ExportProfile, FEW)
 FP16 = recipes.load("export", "fp16", ExportProfile, FEW)
 BLOCKS = {"resnet10_thin": [(4, 8), (4, 8), (8, 4), (16, 2)]}  # at 32 px: (channels carried, side)

@@ -1,11 +1,12 @@
 """Whatever goes wrong, in whatever order: no label comes of a window that is not what it seems.
 
-Random schedules of faults drive the real pieces by a hand clock, without a thread. A world that knows when every frame
-was really captured judges each prediction. ``KD_EDGE_SCHEDULES=10000`` runs so many schedules, ``KD_EDGE_SCHEDULE_SEED=7`` only
-that one.
+Random schedules of faults drive the real pieces by a hand clock, without a thread, several cameras at a time. A world
+that knows when every frame was really captured judges each prediction; then every safeguard is taken away in turn, and
+must be missed. ``KD_EDGE_SCHEDULES=10000`` runs so many schedules; a failure names its seed, and
+``KD_EDGE_SCHEDULE_SEED`` runs that one alone.
 
-Some faults nobody can tell from what is right, and no schedule has them: a stamp that lies up to ``max_ahead_ms`` off;
-a wrong stamp that fits between the last one and now; a clock that steps while frames lie in buffers.
+Some faults nobody can tell from what is right, and no schedule has them: a stamp that lies up to ``max_ahead_ms`` off,
+a wrong one that fits between the last one and now, a camera's clock that steps while frames lie in buffers.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ KINDS = ("monotonic", "monotonic", "wall", "wall", "device", "device", "device",
 LABELLED = (LabelState.OK, LabelState.DEGRADED, LabelState.UNKNOWN)
 FAULTS = (
     "gap", "rate", "twice", "stall", "no_stamp", "slightly_ahead", "ahead", "back", "jump_back", "jump_ahead",
-    "wall_step", "wall_step", "size", "frozen", "mood", "reset", "forget", "reconnect", "late_start", "late_start", "suspend", "stall", "gap",
+    "wall_step", "wall_step", "size", "frozen", "mood", "reset", "forget", "reconnect", "late_start",
+    "late_start", "suspend", "stall", "gap",
 )  # fmt: skip
 SHAPES = ((16, 16), (16, 20), (32, 40))
 MANIFEST = tiny_manifest(unknown_threshold=0.4)
@@ -494,7 +496,7 @@ class Schedule:
         camera = HandCamera()
         vars(camera).update(name=world.name, clock_kind=world.kind)
         made = LabelStream(self.recognizer, camera, StreamOptions(), self.clock)
-        made.recognizer, made.camera, made._service = self.recognizer, camera, None
+        made.recognizer, made.camera, made._service, made._suspended_ns = self.recognizer, camera, None, 0
         made._watchdog = Watchdog(self.recognizer.valid_ns, self.clock.ns, world.name)
         made._capture = Capture(camera, TimeOuts(frozen_ms=300), self.clock)
         made._capture._stop = NoPause()

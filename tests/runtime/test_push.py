@@ -124,7 +124,7 @@ def test_one_recogniser_labels_many_recordings_alike(make_model, noise):
 )
 def test_a_frame_no_camera_has_is_refused_before_it_is_resized(make_model, noise, monkeypatch, shape):
     recognizer = Recognizer.load(make_model()[0])
-    monkeypatch.setattr("kd_edge.runtime.source.resize", lambda *_: pytest.fail("resized"))
+    monkeypatch.setattr("kd_edge.runtime.source.Resizer", lambda *_: pytest.fail("resized"))
     with pytest.raises(CameraError, match=f"camera delivers frames of {shape[1]}x{shape[0]}"):
         recognizer.push(np.zeros(shape, np.uint8), 0)
     assert recognizer._sources == {}

@@ -263,7 +263,8 @@ def test_size_change_in_the_middle_is_survived(make_model, tmp_path, noise):
 RUN = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
-from kd_edge.runtime.stream import interrupt_on_termination, stream
+from kd_edge.runtime.signals import interrupt_on_termination
+from kd_edge.runtime.stream import stream
 try:
     with interrupt_on_termination(), stream(
         model=sys.argv[1], camera="synthetic:?height_px=48&width_px=64", sinks=["jsonl:" + sys.argv[2]], notify=True,
@@ -379,3 +380,24 @@ def test_a_machine_that_is_too_slow_says_so(make_model, monkeypatch):
     assert predictions[-1].detail.startswith(
         "a frame takes 80 ms and one comes every 36 ms: 80% are skipped; the window"
     )
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux's scheduler")
+@pytest.mark.parametrize(("asked", "used"), [(None, 2), (3, 3)])
+def test_a_camera_file_says_which_cores_and_how_many_threads(make_model, tmp_path, monkeypatch, asked, used):
+    there = os.sched_getaffinity(0)
+    core = min(there)
+    file = tmp_path / "ir9.toml"
+    file.write_text(f'uri = "synthetic:?frames=3&realtime=false"\nthreads = 2\ncpus = [{core}]\n')
+    loaded = {}
+    load = Recognizer.load
+
+    def noted(model, **options):
+        loaded.update(options, cores=os.sched_getaffinity(0))
+        return load(model, **options)
+
+    monkeypatch.setattr(Recognizer, "load", noted)
+    with stream(model=make_model()[0], camera=str(file), threads=asked) as labels:
+        assert len(list(labels)) == 3
+    assert (loaded["threads"], loaded["cores"]) == (used, {core})
+    assert os.sched_getaffinity(0) == there

@@ -26,8 +26,8 @@ def test_jsonl_file(tmp_path):
     assert len(lines) == 1
     assert json.loads(lines[0]) == {
         "source": "ir0", "label": "wave", "index": 0, "confidence": 0.75, "state": "ok", "reason": "", "detail": "",
-        "frame_id": 3, "captured_ns": 300000000, "emitted_ns": None, "valid_until_ns": 300000005, "truth": None,
-        "probabilities": [0.75, 0.25],
+        "anomaly": None, "frame_id": 3, "captured_ns": 300000000, "emitted_ns": None, "valid_until_ns": 300000005,
+        "truth": None, "probabilities": [0.75, 0.25],
     }  # fmt: skip
 
 

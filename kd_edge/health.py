@@ -1,0 +1,440 @@
+"""Is there anything to recognise? Figures of the picture against bounds, the window's feature against a reference.
+
+Both are fitted at export and travel in the manifest. Figures are taken on some rows of the picture, a few times a
+second: what a look costs does not depend on the frame's size.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from kd_edge.errors import import_extra
+from kd_edge.types import Cause, Float32, Image, LabelState, Reason
+
+LOOK_NS = 90_000_000
+"""Pictures are looked at at most this often: every third one of 30 a second."""
+STATIC_NS = 1_000_000_000
+"""Pictures without any change for so long are static: noise alone changes some pixels between two looks."""
+SAMPLED_VALUES = 4096
+"""At most about this many values of a picture, whole rows of it, are looked at."""
+FAR_PX = 4
+"""Neighbours are compared with pixels so far apart."""
+SHARE_LOST = 0.5
+"""A picture of which more is at the limit, or noise, shows nothing."""
+_VOTES = 3
+_CHANGE_OF_UNIT_NOISE = 2 / math.sqrt(math.pi)
+"""Mean absolute difference of two pictures that differ by normal noise of unit deviation."""
+
+
+class Picture(NamedTuple):
+    """Figures of one picture.
+
+    Attributes:
+        mean: Of the measured pixels, raw units.
+        contrast: Standard deviation of the measured pixels, raw units.
+        saturated: Share of pixels at the limit of the sensor or of the intensity window.
+        measured: Share of pixels that are measurements; 1 where every value is one.
+        grain: Difference of neighbours over that of pixels ``FAR_PX`` apart, as root mean squares: 1 for white noise,
+            ``1 / FAR_PX`` for a slope; 0 where nothing differs.
+        sharpness: The same of the steepest places: 1 for an edge from one pixel to the next.
+        noise: Share of the variance that is noise, by what changes where nothing moves; 0 for the first picture.
+        change: Mean absolute difference from the picture before, raw units; infinite for the first one.
+    """
+
+    mean: float
+    contrast: float
+    saturated: float
+    measured: float
+    grain: float
+    sharpness: float
+    noise: float
+    change: float
+
+
+class PictureMeter:
+    """Takes the figures of pictures of one size, in memory allocated once.
+
+    Args:
+        template: A picture (h, w) or (h, w, 3), uint8 or uint16; only its shape and dtype matter.
+        saturation: Raw values from here on are at the limit.
+        ignore_value: Raw value that means "no measurement"; None where every value is one.
+    """
+
+    def __init__(self, template: Image, saturation: float, ignore_value: int | None) -> None:
+        self._cv2: Any = import_extra("cv2", "cpu")
+        self.shape = template.shape
+        self._step = max(1, -(-template.size // SAMPLED_VALUES))
+        self._saturation, self._ignore = math.ceil(saturation), ignore_value
+        channels = 1 if template.ndim == 2 else template.shape[2]
+        rows = template[:: self._step]
+        self._now, self._before = np.zeros_like(rows), np.zeros_like(rows)
+        flat = self._now.reshape(len(rows), -1)
+        self._size = flat.size
+        self._mask: npt.NDArray[np.bool_] = np.empty(flat.shape, dtype=np.bool_)
+        self._changes = _Differences(flat, 0)
+        self._near, self._far = _Differences(flat, channels), _Differences(flat, FAR_PX * channels)
+        self._has_before = False
+
+    def reset(self) -> None:
+        """Forget the picture before."""
+        self._has_before = False
+
+    def measure(self, resized: Image) -> Picture:
+        """The figures of a picture of the template's shape and dtype."""
+        self._now, self._before = self._before, self._now
+        np.copyto(self._now, resized[:: self._step])
+        now = self._now.reshape(self._mask.shape)  # the channels of a row side by side
+        mean, contrast, measured = self._moments(now)
+        np.greater_equal(now, self._saturation, out=self._mask)
+        saturated = np.count_nonzero(self._mask) / self._size
+        near, steep_near = self._near.within(now)
+        far, steep_far = self._far.within(now)
+        noise, change = self._changed(now, contrast) if self._has_before else (0.0, math.inf)
+        self._has_before = True
+        grain, sharpness = _ratio(near, far), _ratio(steep_near, steep_far)
+        return Picture(mean, contrast, saturated, measured, grain, sharpness, noise, change)
+
+    def _moments(self, now: Image) -> tuple[float, float, float]:
+        """Mean and standard deviation of the measured pixels, and their share."""
+        if self._ignore is None:
+            mean, deviation = self._cv2.meanStdDev(now)
+            return float(mean[0, 0]), float(deviation[0, 0]), 1.0
+        np.not_equal(now, self._ignore, out=self._mask)
+        mean, deviation = self._cv2.meanStdDev(now, mask=self._mask.view(np.uint8))
+        return float(mean[0, 0]), float(deviation[0, 0]), np.count_nonzero(self._mask) / self._size
+
+    def _changed(self, now: Image, contrast: float) -> tuple[float, float]:
+        """Share of the variance that is noise, and mean change."""
+        columns = self._changes.by_column(now, self._before.reshape(now.shape))
+        still = np.partition(columns, len(columns) // 4)[len(columns) // 4] / len(now)  # where little moves
+        deviation = float(still) / _CHANGE_OF_UNIT_NOISE
+        return min(1.0, (deviation / contrast) ** 2) if contrast else 0.0, float(columns.sum()) / now.size
+
+
+class _Differences:
+    """Absolute differences of a picture of (n, w) values from another one, or of its own values some columns apart."""
+
+    def __init__(self, template: Image, apart: int) -> None:
+        self._cv2: Any = import_extra("cv2", "cpu")
+        self._apart = apart
+        self._all = np.empty_like(template[:, apart:])
+        self._sums = np.empty((1, self._all.shape[1]), dtype=np.float32)
+        self._maxima = np.empty(self._all.shape[1], dtype=template.dtype)
+
+    def within(self, now: Image) -> tuple[float, float]:
+        """Root mean squares of all differences, and of the largest one of each column."""
+        cv2 = self._cv2
+        cv2.absdiff(now[:, self._apart :], now[:, : -self._apart], dst=self._all)
+        np.maximum.reduce(self._all, axis=0, out=self._maxima)
+        squares = cv2.norm(self._all, cv2.NORM_L2SQR), cv2.norm(self._maxima, cv2.NORM_L2SQR)
+        return math.sqrt(squares[0] / self._all.size), math.sqrt(squares[1] / self._maxima.size)
+
+    def by_column(self, now: Image, other: Image) -> Float32:
+        """Sums (w,) over the columns."""
+        cv2 = self._cv2
+        cv2.absdiff(now, other, dst=self._all)
+        cv2.reduce(self._all, 0, cv2.REDUCE_SUM, dst=self._sums, dtype=cv2.CV_32F)
+        sums: Float32 = self._sums[0]
+        return sums
+
+
+class PictureBounds(BaseModel):
+    """What pictures of a healthy camera look like.
+
+    Attributes:
+        mean: Least mean, raw units; 0 says nothing.
+        contrast: Least contrast, raw units.
+        saturated: Largest share of saturated pixels.
+        measured: Least share of measured pixels; 0 says nothing.
+        grain: Largest grain.
+        sharpness: Least sharpness.
+        noise: Largest share of noise.
+        moves: Whether two pictures ``LOOK_NS`` apart always differ, if by noise alone; of a camera of which that is not
+            known no picture is called static.
+        saturation: Raw values from here on are at the limit.
+        ignore_value: Raw value that means "no measurement".
+        side: Which recordings this was fitted to.
+        clips: How many of them.
+        frames: How many of their pictures.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    mean: float = Field(ge=0)
+    contrast: float = Field(ge=0)
+    saturated: float = Field(ge=0, le=1)
+    measured: float = Field(ge=0, le=1)
+    grain: float = Field(ge=0)
+    sharpness: float = Field(ge=0)
+    noise: float = Field(ge=0)
+    moves: bool
+    saturation: float = Field(ge=0, le=65536)
+    ignore_value: int | None = Field(None, ge=0, le=65535)
+    side: str = Field("", max_length=200)
+    clips: int = Field(ge=1)
+    frames: int = Field(ge=1)
+
+    def judge(self, picture: Picture) -> Finding:
+        """What one picture allows, the worst that is found; ``PictureHealth`` adds what only several can tell."""
+        return next(self._empty(picture), None) or next(self._doubtful(picture), FINE)
+
+    def _empty(self, picture: Picture) -> Iterator[Finding]:
+        """Why there is nothing to see."""
+        flat, overexposed = picture.contrast < self.contrast, picture.saturated > self.saturated
+        if picture.measured < self.measured:
+            yield _nothing(Reason.DARK, f"only {picture.measured:.0%} of the pixels are measured")
+        if flat and picture.mean < self.mean:
+            yield _nothing(Reason.DARK, f"mean {picture.mean:.3g} below {self.mean:.3g}")
+        if overexposed and (flat or picture.saturated > SHARE_LOST):
+            yield _nothing(Reason.SATURATED, f"{picture.saturated:.0%} of the pixels at the limit")
+        if flat:
+            yield _nothing(Reason.FLAT, f"contrast {picture.contrast:.2g} below {self.contrast:.2g}")
+        if picture.grain > self.grain:
+            yield _nothing(Reason.NOISE, f"grain {picture.grain:.2f} above {self.grain:.2f}")
+        if picture.noise > max(SHARE_LOST, self.noise):
+            yield _nothing(Reason.NOISE, f"{picture.noise:.0%} of the variance is noise")
+
+    def _doubtful(self, picture: Picture) -> Iterator[Finding]:
+        """Why what is to see looks like no picture of training."""
+        if picture.mean < self.mean:
+            yield _doubtful(Reason.DARK, f"mean {picture.mean:.3g} below {self.mean:.3g}")
+        if picture.saturated > self.saturated:
+            yield _doubtful(Reason.SATURATED, f"{picture.saturated:.0%} of the pixels at the limit")
+        if picture.noise > self.noise:
+            yield _doubtful(Reason.NOISE, f"{picture.noise:.0%} of the variance is noise")
+        if picture.sharpness < self.sharpness:
+            yield _doubtful(Reason.BLURRED, f"sharpness {picture.sharpness:.2f} below {self.sharpness:.2f}")
+
+
+class Finding(NamedTuple):
+    """What a picture allows.
+
+    Attributes:
+        state: ``ok``; ``degraded``, where there is something to see and it looks like no picture of training;
+            ``unknown``, where there is nothing to see.
+        cause: Why.
+    """
+
+    state: LabelState
+    cause: Cause
+
+
+FINE = Finding(LabelState.OK, Cause(Reason.NONE, ""))
+
+
+def _nothing(reason: Reason, detail: str) -> Finding:
+    return Finding(LabelState.UNKNOWN, Cause(reason, detail))
+
+
+def _doubtful(reason: Reason, detail: str) -> Finding:
+    return Finding(LabelState.DEGRADED, Cause(reason, detail))
+
+
+class PictureHealth:
+    """The pictures of one source over time.
+
+    A finding counts when two of the last three looks had one. It stands for ``hold_ns`` after the last picture of its
+    kind, because that long the window holds what the network saw of it.
+
+    Args:
+        bounds: What the pictures must be like.
+        hold_ns: Length of the window.
+    """
+
+    def __init__(self, bounds: PictureBounds, hold_ns: int) -> None:
+        self._bounds, self._hold_ns = bounds, hold_ns
+        self._meter: PictureMeter | None = None
+        self.reset()
+
+    @property
+    def looked_ns(self) -> int | None:
+        """Stamp of the picture looked at last."""
+        return self._looked_ns
+
+    def reset(self) -> None:
+        """Forget all pictures; the next one may bear any stamp."""
+        self._looked_ns: int | None = None
+        self._still_since_ns: int | None = None
+        self._noise = 0.0
+        self._bad = [False] * _VOTES
+        self._looks = 0
+        self._found: dict[LabelState, tuple[int, Finding]] = {}
+        self.finding = FINE
+        if self._meter is not None:
+            self._meter.reset()
+
+    def see(self, resized: Image, stamp_ns: int) -> None:
+        """Look at a picture, unless the last look was a moment ago; ``finding`` is what the window allows then.
+
+        Args:
+            resized: (h, w) or (h, w, 3) as ``preprocess.resize`` returns it.
+            stamp_ns: Moment of capture, later than all before.
+        """
+        if self._looked_ns is not None and stamp_ns - self._looked_ns < LOOK_NS:
+            return
+        if self._meter is None or self._meter.shape != resized.shape:
+            self._meter = PictureMeter(resized, self._bounds.saturation, self._bounds.ignore_value)
+        finding = self._judged(self._meter.measure(resized), stamp_ns)
+        self._looked_ns = stamp_ns
+        self._bad[self._looks % _VOTES] = finding is not FINE
+        self._looks += 1
+        if finding is not FINE and 2 * sum(self._bad) > _VOTES:
+            self._found[finding.state] = stamp_ns, finding
+        self.finding = self._standing(stamp_ns) if self._found else FINE
+
+    def _judged(self, picture: Picture, stamp_ns: int) -> Finding:
+        if picture.change != 0:
+            self._still_since_ns = None
+        elif self._still_since_ns is None:
+            self._still_since_ns = self._looked_ns
+        noise, self._noise = min(picture.noise, self._noise), picture.noise  # after a cut all has changed once
+        finding = self._bounds.judge(picture._replace(noise=noise))
+        if finding.state is LabelState.UNKNOWN or self._still_since_ns is None or not self._bounds.moves:
+            return finding
+        still_ns = stamp_ns - self._still_since_ns
+        if still_ns < STATIC_NS:
+            return finding
+        return _nothing(Reason.STATIC, f"not a pixel has changed for {still_ns / 1e9:.1f} s")
+
+    def _standing(self, now_ns: int) -> Finding:
+        """The worst finding that the window still holds."""
+        for state in (LabelState.UNKNOWN, LabelState.DEGRADED):
+            if state in self._found:
+                seen_ns, finding = self._found[state]
+                if now_ns - seen_ns <= self._hold_ns:
+                    return finding
+                del self._found[state]
+        return FINE
+
+
+class FeatureReference(BaseModel):
+    """What the network makes of what it was trained on: the mean feature of a window, class by class.
+
+    A window's distance from a class is that of Mahalanobis: a direction in which windows of one class differ much
+    counts little. The covariance is that of ``directions``, and one variance in all others.
+
+    Attributes:
+        classes: Number K of classes with a mean.
+        size: Length D of a feature.
+        rank: Number R of directions.
+        means: (K, D) float16, little endian, base64.
+        deviation: (D,) float16 likewise, positive: deviation within the classes, the unit of what follows.
+        directions: (R, D) float16 likewise: unit vectors in which windows of a class differ most.
+        variances: (R,) variance in these directions.
+        rest: Variance in any other direction.
+        threshold: Distances of familiar windows, root mean squares over the D dimensions, are below this.
+        fitted_on: Which windows decided the threshold.
+        clips: Recordings the means are of.
+        windows: Windows the threshold is of.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    classes: int = Field(ge=1, le=10_000)
+    size: int = Field(ge=1, le=1 << 20)
+    rank: int = Field(ge=0, le=1024)
+    means: str
+    deviation: str
+    directions: str
+    variances: tuple[Annotated[float, Field(gt=0)], ...] = Field(max_length=1024)
+    rest: float = Field(gt=0)
+    threshold: float = Field(1.0, gt=0)
+    fitted_on: str = Field("", max_length=200)
+    clips: int = Field(1, ge=1)
+    windows: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _decodable(self) -> FeatureReference:
+        if not (self.arrays()[1] > 0).all():
+            raise ValueError("a deviation is not positive")
+        if len(self.variances) != self.rank:
+            raise ValueError(f"{len(self.variances)} variances for {self.rank} directions")
+        return self
+
+    @classmethod
+    def of(
+        cls, means: Float32, deviation: Float32, directions: Float32, variances: Float32, rest: float
+    ) -> FeatureReference:
+        """Pack arrays (K, D), (D,), (R, D) and (R,)."""
+        return cls(
+            classes=len(means),
+            size=len(deviation),
+            rank=len(directions),
+            means=_packed(means),
+            deviation=_packed(deviation),
+            directions=_packed(directions),
+            variances=tuple(float(f"{v:.4g}") for v in variances),
+            rest=float(f"{rest:.4g}"),
+        )
+
+    def arrays(self) -> tuple[Float32, Float32, Float32]:
+        """Means (K, D), deviation (D,) and directions (R, D), float32."""
+        return (
+            _unpacked(self.means, (self.classes, self.size)),
+            _unpacked(self.deviation, (self.size,)),
+            _unpacked(self.directions, (self.rank, self.size)),
+        )
+
+
+class Familiarity:
+    """Scores windows by a reference, in memory allocated once."""
+
+    def __init__(self, reference: FeatureReference) -> None:
+        means, deviation, directions = reference.arrays()
+        centre = means.mean(axis=0)
+        classes = (means - centre) / deviation
+        excess = 1 / reference.rest - 1 / np.maximum(np.asarray(reference.variances, np.float32), reference.rest)
+        directions = directions * np.sqrt(excess)[:, None]
+        # |x - m|^2 / rest - |directions (x - m)|^2, multiplied out: what depends on the class alone is known before
+        seen = classes @ directions.T
+        self._own = (classes**2).sum(axis=1) / reference.rest - (seen**2).sum(axis=1)
+        self._twice = np.ascontiguousarray(2 * (seen @ directions - classes / reference.rest))
+        self._directions = np.ascontiguousarray(directions)
+        self._inverse, self._centre = 1 / deviation, centre / deviation
+        self._rest = 1 / reference.rest
+        self._unit = 1 / (reference.size * reference.threshold**2)
+        self._mean = np.empty(reference.size, dtype=np.float32)
+
+    def score(self, past: Float32, feature: Float32) -> float:
+        """Distance of a window's mean feature from the nearest class, over the threshold: above 1 is unfamiliar.
+
+        Args:
+            past: (T-1, D) float32, features of the older segments.
+            feature: (D,) float32, the newest one.
+        """
+        x = np.add.reduce(past, axis=0, out=self._mean)
+        x += feature
+        x *= np.float32(1 / (len(past) + 1))
+        x *= self._inverse
+        x -= self._centre
+        seen = self._directions @ x
+        nearest = float((self._own + self._twice @ x).min())
+        squared = nearest + float(x @ x) * self._rest - float(seen @ seen)
+        return math.sqrt(max(0.0, squared) * self._unit)
+
+
+def _ratio(near: float, far: float) -> float:
+    return near / far if far else math.inf if near else 0.0
+
+
+def _packed(values: npt.NDArray[np.floating[Any]]) -> str:
+    return base64.b64encode(values.astype("<f2").tobytes()).decode()
+
+
+def _unpacked(text: str, shape: Sequence[int]) -> Float32:
+    count = math.prod(shape)
+    if len(text) != 4 * -(-2 * count // 3):  # base64 writes four characters for three bytes
+        raise ValueError(f"{len(text)} characters for {'x'.join(map(str, shape))} half-precision numbers")
+    try:
+        values = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f2").astype(np.float32)
+    except binascii.Error as error:
+        raise ValueError(f"not base64: {error}") from error
+    if len(values) != count or not np.isfinite(values).all():
+        raise ValueError("a number is missing or not finite")
+    return values.reshape(tuple(shape))
