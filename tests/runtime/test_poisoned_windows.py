@@ -228,7 +228,7 @@ class World:
         self.last_stamp, self.last_true_ns = stamp, self.ns
         quarters = tuple(self.rng.randrange(256) for _ in range(4))
         values = {"true_ns": self.ns, "stamp": stamp, "quarters": quarters, "shape": self.shape, "epoch": self.epoch}
-        return Shot(**{**values, **changes})  # type: ignore[arg-type]
+        return Shot(**{**values, **changes})
 
     def way_ns(self) -> int:
         return self.rng.randrange(LEAST_WAY_NS, LONGEST_WAY_NS)
@@ -414,10 +414,8 @@ class World:
         now_ns, moment_ns = self.clock.ns, prediction.captured_ns
         if prediction.state is LabelState.STALE and prediction.reason is Reason.CLOCK_AHEAD:
             return
-        if prediction.reason in (Reason.NOT_FINITE, Reason.ENGINE_FAILED) and prediction.state in (
-            LabelState.UNKNOWN,
-            LabelState.STALE,
-        ):
+        failed = prediction.reason in (Reason.NOT_FINITE, Reason.ENGINE_FAILED)
+        if failed and prediction.state is not LabelState.WARMING:
             self.cut_here()
             self.must(prediction.label is None, "a label of a failed run")
             return
@@ -448,9 +446,7 @@ class World:
             chosen.append(self.window[older][1])
             apart_ns = shot.true_ns - chosen[-1].true_ns
             off_ns = abs(apart_ns - k * SPACING_NS)
-            self.must(
-                off_ns <= SPACING_NS // 2 + 2 * AHEAD_NS, f"segment {k}: really captured {off_ns / MS:.0f} ms off"
-            )
+            self.must(off_ns <= SPACING_NS // 2 + AHEAD_NS, f"segment {k}: really captured {off_ns / MS:.0f} ms off")
         chosen.append(shot)
         self.must(all(one.epoch >= 0 for one in chosen), "a frame whose stamp was wrong")
         logits = np.concatenate([one.feature() for one in chosen]) @ STEP.w2
