@@ -1,4 +1,4 @@
-"""A stream whose capture thread and test take turns, on a clock moved by hand: whatever the machine does, one result."""
+"""A stream whose capture thread and test take turns, on a clock moved by hand: one result on any machine."""
 
 from __future__ import annotations
 
