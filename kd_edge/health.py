@@ -253,6 +253,11 @@ class PictureHealth:
         self._meter: PictureMeter | None = None
         self.reset()
 
+    @property
+    def looked_ns(self) -> int | None:
+        """Stamp of the picture looked at last."""
+        return self._looked_ns
+
     def reset(self) -> None:
         """Forget all pictures; the next one may bear any stamp."""
         self._looked_ns: int | None = None

@@ -173,8 +173,8 @@ class Prediction:
         valid_until_ns: A robot must not act on the label after this moment.
         reason: Why the state is not ``ok``, as a code; ``Reason.NONE``, which is false, otherwise.
         detail: The same in words, with figures; empty when there is no reason.
-        anomaly: How far the window is from all that the model was trained on, above 1 too far; None while warming or
-            stale, and of a model that does not know.
+        anomaly: How far the window is from all that the model was trained on, above 1 too far, as of the last look at
+            it, some ten a second; None while warming or stale, and of a model that does not know.
         truth: The action really performed, where the camera knows it.
     """
 

@@ -384,9 +384,7 @@ class Recognizer:
         rounded = probabilities.tolist()
         confidence = max(rounded)
         index = rounded.index(confidence)
-        anomaly = None
-        if self._familiarity is not None:
-            anomaly = self._familiarity.score(binding.past[row], binding.feature[row])
+        anomaly = None if self._familiarity is None else p.state.anomaly(self._familiarity, binding, row)
         state, cause = self._judge(p, confidence, anomaly, error_ns)
         return Prediction(
             source=p.source,

@@ -7,7 +7,7 @@ import numpy as np
 from kd_edge.artifact import Manifest
 from kd_edge.engines import Binding
 from kd_edge.errors import CameraError
-from kd_edge.health import FINE, Finding, PictureHealth
+from kd_edge.health import FINE, LOOK_NS, Familiarity, Finding, PictureHealth
 from kd_edge.preprocess import Normalise, Resizer, WindowLimits
 from kd_edge.runtime.memory import GAP, FeatureRing, Stack
 from kd_edge.runtime.rate import RateMeter
@@ -81,6 +81,8 @@ class SourceState:
         self._rate = RateMeter()
         self._health = None if manifest.health is None else PictureHealth(manifest.health, seen_ns(manifest))
         self._sized: _Sized | None = None
+        self._scored_ns: int | None = None
+        self._anomaly = 0.0
         self.stamp_ns: int | None = None
         self.frames = 0
         self.stack: Stack[Float32] | None = None
@@ -107,7 +109,7 @@ class SourceState:
 
     def restart(self, cause: Cause) -> None:
         """Forget all frames; the next one may bear any stamp."""
-        self.stamp_ns = None
+        self.stamp_ns = self._scored_ns = None
         self._rate.reset()
         self._limits.reset()
         if self._health is not None:
@@ -147,6 +149,20 @@ class SourceState:
         """Remember what the step put out."""
         self._window.append(self._encodable().stamp_ns, binding.feature[row])
         self._steps.end(binding.states_out, row)
+
+    def anomaly(self, familiarity: Familiarity, binding: Binding, row: int) -> float:
+        """How far the window is from all that is familiar, of a finished step.
+
+        A window changes slowly: it is scored when its newest picture is looked at, or as often where none is, so that
+        most frames cost neither; after two looks' time at the latest.
+        """
+        stamp_ns = self._encodable().stamp_ns
+        age_ns = 2 * LOOK_NS if self._scored_ns is None else stamp_ns - self._scored_ns
+        is_looked_at = age_ns >= LOOK_NS if self._health is None else self._health.looked_ns == stamp_ns
+        if is_looked_at or age_ns >= 2 * LOOK_NS:
+            self._anomaly = familiarity.score(binding.past[row], binding.feature[row])
+            self._scored_ns = stamp_ns
+        return self._anomaly
 
     def _encodable(self) -> Stack[Float32]:
         if self.stack is None:

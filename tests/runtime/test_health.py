@@ -13,7 +13,7 @@ import pytest
 from kd_edge import artifact
 from kd_edge.artifact import BUNDLED
 from kd_edge.data.synthetic.dataset import SyntheticStream
-from kd_edge.health import FeatureReference, PictureBounds
+from kd_edge.health import LOOK_NS, Familiarity, FeatureReference, PictureBounds
 from kd_edge.runtime import Recognizer
 from kd_edge.runtime.source import SourceState
 from kd_edge.types import LabelState, Prediction, Reason
@@ -90,6 +90,17 @@ def test_what_is_no_scene_of_training_is_unfamiliar(recognizer, good):
     assert last.anomaly > 1
 
 
+def test_a_window_is_scored_when_its_newest_picture_is_looked_at(recognizer, good, monkeypatch):
+    scores, score = [], Familiarity.score
+    monkeypatch.setattr(Familiarity, "score", lambda *args: scores.append(score(*args)) or scores[-1])
+    labelled = [p for p in pushed(recognizer, good[: GOOD_FRAMES + 40]) if p.anomaly is not None]
+    assert len(labelled) > 20
+    assert len(scores) <= len(labelled) // 3 + 2
+    assert {p.anomaly for p in labelled} == set(scores)
+    changes = [k for k in range(1, len(labelled)) if labelled[k].anomaly != labelled[k - 1].anomaly]
+    assert max(np.diff(changes)) * PERIOD_NS <= 2 * LOOK_NS
+
+
 def test_no_label_while_the_window_holds_a_bad_picture_and_ok_afterwards(recognizer, good):
     black = [np.zeros_like(good[0])] * 15
     predictions = pushed(recognizer, good[:GOOD_FRAMES] + black + good[GOOD_FRAMES : GOOD_FRAMES + 90])
@@ -151,6 +162,24 @@ def test_an_unfamiliar_window_names_the_picture_where_that_is_bad_too(make_model
         with Recognizer.load(path) as strict:
             last = pushed(strict, list(noise(60)))[-1]
         assert (last.state, last.reason, last.label) == (LabelState.UNKNOWN, reason, None)
+
+
+def test_a_window_is_scored_ten_times_a_second_and_at_once_after_a_restart(make_model, noise, monkeypatch):
+    scored = []
+    monkeypatch.setattr("kd_edge.health.Familiarity.score", lambda self, past, feature: scored.append(1) or 0.25)
+    near = FeatureReference.of(np.zeros((1, 5), np.float32), np.ones(5, np.float32), np.zeros((0, 5)), np.zeros(0), 1.0)
+    path, _ = make_model(familiar=near)
+    with Recognizer.load(path) as strict:
+        labelled = [p for p in pushed(strict, list(noise(40))) if p.state is LabelState.OK]
+        assert {p.anomaly for p in labelled} == {0.25}
+        assert len(scored) == -(-len(labelled) // 3)
+        strict.reset()
+        scored.clear()
+        for k, frame in enumerate(noise(40)):
+            last = strict.push(frame, 10**10 + k * 10_000_000)
+            if last is not None and last.anomaly is not None:
+                break
+    assert len(scored) == 1
 
 
 def test_sources_are_judged_apart_and_memory_is_fixed(make_model, noise):
