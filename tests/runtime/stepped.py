@@ -1,11 +1,11 @@
-"""A stream whose capture thread and test take turns, on a clock moved by hand: whatever the machine does, one result."""
+"""A stream whose capture thread and test take turns, on a clock moved by hand: one result on any machine."""
 
 from __future__ import annotations
 
 import queue
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -182,10 +182,11 @@ class Stepped:
 
     @contextmanager
     def running(self) -> Iterator[Stepped]:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(import_module("kd_edge.runtime.stream"), "Capture", SteppedCapture)
-            with self.labels:
-                yield self
+        with ExitStack() as opened:
+            with pytest.MonkeyPatch.context() as patch:  # only while it is opened: other streams have threads
+                patch.setattr(import_module("kd_edge.runtime.stream"), "Capture", SteppedCapture)
+                opened.enter_context(self.labels)
+            yield self
 
     def picture(self, shape: tuple[int, ...] = (16, 24)) -> np.ndarray:
         """Another one each time."""
