@@ -476,10 +476,11 @@ class Schedule:
         self.recognizer = Recognizer(MANIFEST, self.engine, valid_ms=rng.choice((100, 250, 1000, 4000)))
         valid_ns = self.recognizer.valid_ns
         self.is_raw = rng.random() < 0.35
-        kinds = ("monotonic",) if self.is_raw else KINDS
+        kinds = [("monotonic" if self.is_raw else rng.choice(KINDS)) for _ in range(rng.choice((1, 1, 2)))]
+        if kinds == ["wall", "wall"]:  # whose time of day would step by the other's script
+            kinds[1] = "device"
         self.worlds = [
-            World(rng, f"camera{k}", rng.choice(kinds), self.clock, valid_ns, is_raw=self.is_raw)
-            for k in range(rng.choice((1, 1, 2)))
+            World(rng, f"camera{k}", kind, self.clock, valid_ns, is_raw=self.is_raw) for k, kind in enumerate(kinds)
         ]
         self.reasons: Counter[Reason] = Counter()
         self.watchdogs = {w.name: Watchdog(self.recognizer.valid_ns, self.clock.ns, w.name) for w in self.worlds}
