@@ -163,8 +163,8 @@ class Event:
 class World:
     """One camera with its faults: writes the script of a schedule, then judges what is said of it."""
 
-    def __init__(self, rng: random.Random, name: str, kind: str, clock: SteppedClock, valid_ns: int, *, is_raw: bool):
-        self.rng, self.name, self.kind, self.clock, self.is_raw = rng, name, kind, clock, is_raw
+    def __init__(self, rng, name, kind, clock, engine, valid_ns, *, is_raw):
+        self.rng, self.name, self.kind, self.clock, self.engine, self.is_raw = rng, name, kind, clock, engine, is_raw
         self.valid_ns, self.settled_ns = valid_ns, 0
         self.script: list[Event] = []
         self.ns = clock.ns + rng.randrange(40 * MS)
@@ -414,8 +414,7 @@ class World:
         now_ns, moment_ns = self.clock.ns, prediction.captured_ns
         if prediction.state is LabelState.STALE and prediction.reason is Reason.CLOCK_AHEAD:
             return
-        failed = prediction.reason in (Reason.NOT_FINITE, Reason.ENGINE_FAILED)
-        if failed and prediction.state is not LabelState.WARMING:
+        if self.engine.mood != "good":
             self.cut_here()
             self.must(prediction.label is None, "a label of a failed run")
             return
@@ -480,7 +479,8 @@ class Schedule:
         if kinds == ["wall", "wall"]:  # whose time of day would step by the other's script
             kinds[1] = "device"
         self.worlds = [
-            World(rng, f"camera{k}", kind, self.clock, valid_ns, is_raw=self.is_raw) for k, kind in enumerate(kinds)
+            World(rng, f"camera{k}", kind, self.clock, self.engine, valid_ns, is_raw=self.is_raw)
+            for k, kind in enumerate(kinds)
         ]
         self.reasons: Counter[Reason] = Counter()
         self.watchdogs = {w.name: Watchdog(self.recognizer.valid_ns, self.clock.ns, w.name) for w in self.worlds}
