@@ -239,8 +239,8 @@ class World:
             self.add("frame", self.shot(), self.ns + self.way_ns())
 
     def stray(self, stamp: object) -> None:
-        """One frame with a wrong stamp: it must be in no window."""
-        self.ns += self.period_ns
+        """One frame with a wrong stamp, after all before it have arrived: it must be in no window."""
+        self.ns += LONGEST_WAY_NS + self.period_ns
         kept = self.last_stamp
         self.add("frame", self.shot(stamp=stamp, epoch=-1), self.ns + self.way_ns())
         self.last_stamp = kept
