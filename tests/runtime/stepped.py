@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -182,10 +182,11 @@ class Stepped:
 
     @contextmanager
     def running(self) -> Iterator[Stepped]:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(import_module("kd_edge.runtime.stream"), "Capture", SteppedCapture)
-            with self.labels:
-                yield self
+        with ExitStack() as opened:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(import_module("kd_edge.runtime.stream"), "Capture", SteppedCapture)
+                opened.enter_context(self.labels)
+            yield self
 
     def picture(self, shape: tuple[int, ...] = (16, 24)) -> np.ndarray:
         """Another one each time."""
