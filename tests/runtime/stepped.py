@@ -183,7 +183,7 @@ class Stepped:
     @contextmanager
     def running(self) -> Iterator[Stepped]:
         with ExitStack() as opened:
-            with pytest.MonkeyPatch.context() as patch:
+            with pytest.MonkeyPatch.context() as patch:  # only while it is opened: other streams have threads
                 patch.setattr(import_module("kd_edge.runtime.stream"), "Capture", SteppedCapture)
                 opened.enter_context(self.labels)
             yield self
