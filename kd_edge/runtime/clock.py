@@ -130,11 +130,12 @@ class StampMapper:
         self._kind, self._max_ahead_ns, self._clock = kind, max_ahead_ns, clock
         self._device = DeviceClock(max_ahead_ns)
         self._last_ns: int | None = None
+        self._wall_ahead_ns: int | None = None  # how far the time of day was ahead of our clock at the last frame
 
     def restart(self) -> None:
         """The camera was reopened: its clock may have another epoch."""
         self._device.restart()
-        self._last_ns = None
+        self._last_ns = self._wall_ahead_ns = None
 
     def moment(self, stamp: object, received_ns: int) -> int | Cause:
         """The moment of capture of a frame, at most ``received_ns``.
@@ -151,8 +152,15 @@ class StampMapper:
         if self._kind == "device":
             return self._device.moment(stamp_ns, received_ns)
         if self._kind == "wall":
-            stamp_ns -= self._clock.wall_ns() - received_ns
+            return self._wall_moment(stamp_ns, received_ns)
         return self._judged(stamp_ns, received_ns)
+
+    def _wall_moment(self, stamp_ns: int, received_ns: int) -> int | Cause:
+        """The moment of a stamp of the time of day; where that stepped, a frame under way bears neither time."""
+        last_ns, self._wall_ahead_ns = self._wall_ahead_ns, self._clock.wall_ns() - received_ns
+        if last_ns is not None and abs(self._wall_ahead_ns - last_ns) > self._max_ahead_ns:
+            return Cause(Reason.CLOCK_JUMP, f"the time of day stepped by {duration(self._wall_ahead_ns - last_ns)}")
+        return self._judged(stamp_ns - self._wall_ahead_ns, received_ns)
 
     def _judged(self, moment_ns: int, received_ns: int) -> int | Cause:
         """The rule for a clock whose now is known."""
@@ -198,17 +206,17 @@ class DeviceClock:
         self._began_ns = 0  # stamp at which it began
         self._origin_ns = self._offset_ns = 0
         self._drift = 0.0
+        self._fallen_ns = 0  # how much shorter the way turned out to be in the running second
         self._last_ns: int | None = None
 
     def moment(self, stamp_ns: int, received_ns: int) -> int | Cause:
         """The moment of capture by our clock, at most ``received_ns``; a ``CLOCK_JUMP`` begins a new epoch."""
         delay_ns = received_ns - stamp_ns
-        if self._last_ns is not None and (jump := self._jump(stamp_ns, delay_ns)):
+        jump = None if self._last_ns is None else self._jump(stamp_ns, delay_ns)
+        if jump is not None:
             self.restart()
-            self._learn(stamp_ns, delay_ns)
-            return jump
         self._learn(stamp_ns, delay_ns)
-        return min(stamp_ns + self._expected_ns(stamp_ns), received_ns)
+        return jump or min(stamp_ns + self._expected_ns(stamp_ns), received_ns)
 
     def _jump(self, stamp_ns: int, delay_ns: int) -> Cause | None:
         ahead_ns = self._expected_ns(stamp_ns) - delay_ns
@@ -217,6 +225,8 @@ class DeviceClock:
         back_ns = cast("int", self._last_ns) - stamp_ns
         if back_ns > self._max_ahead_ns or -ahead_ns > OLDEST_NS:
             return Cause(Reason.CLOCK_JUMP, f"the device's clock went back by {duration(max(back_ns, -ahead_ns))}")
+        if ahead_ns > 0 and self._fallen_ns + ahead_ns > self._max_ahead_ns:  # learned from a burst of old frames
+            return Cause(Reason.CLOCK_JUMP, "frames came late while the device's clock was learned")
         return None
 
     def _expected_ns(self, stamp_ns: int) -> int:
@@ -229,10 +239,13 @@ class DeviceClock:
             if self._second is not None:
                 self._least.append(self._second)
             self._began_ns, self._second = stamp_ns, (stamp_ns, delay_ns)
+            self._fallen_ns = 0
             self._fit()
         elif delay_ns < self._second[1]:
             self._second = stamp_ns, delay_ns
-        if delay_ns < self._expected_ns(stamp_ns):
+        fall_ns = self._expected_ns(stamp_ns) - delay_ns
+        if fall_ns > 0:
+            self._fallen_ns += fall_ns
             self._origin_ns, self._offset_ns = stamp_ns, delay_ns
 
     def _fit(self) -> None:

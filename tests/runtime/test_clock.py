@@ -109,18 +109,47 @@ def test_a_clock_that_steps_back_is_followed_after_one_frame():
     assert moments == [3000, 3033, 3066, "clock_jump", 1132, 1165, 1198]
 
 
+@pytest.mark.parametrize("step_ms", [-900, -300, -100])
+def test_a_clock_that_steps_back_by_less_than_a_window_is_no_frame_overtaken(step_ms):
+    """Its stamps would be older than the last one for a while, then go on as if nothing had been."""
+    camera = Mapped("monotonic")
+    moments = [camera.at(ms, 5 * S + (ms + step_ms * (ms >= 3099)) * MS) for ms in range(3000, 3200, 33)]
+    assert moments == [3000, 3033, 3066, "clock_jump", *(ms + step_ms for ms in (3132, 3165, 3198))]
+
+
+def test_frames_that_overtake_each_other_a_little_are_told_by_their_stamps():
+    camera = Mapped("monotonic")
+    assert [camera.at(ms, 5 * S + stamp * MS) for ms, stamp in ((40, 30), (41, 20), (73, 63), (74, 20))] == [
+        30, 20, 63, 20,
+    ]  # fmt: skip
+
+
 def test_wall_stamps_follow_the_time_of_day_though_it_steps():
     camera = Mapped("wall")
     wall = lambda ms: camera.clock.wall_ahead_ns + 5 * S + ms * MS  # noqa: E731
     assert camera.at(40, wall(30)) == 30
     late = wall(63)  # stamped before the step
     camera.clock.wall_ahead_ns += 3600 * S
-    assert camera.at(73, late) == "clock_behind"
+    assert camera.at(73, late) == "clock_jump"
     assert camera.at(106, wall(96)) == 96
     late = wall(129)
     camera.clock.wall_ahead_ns -= 3600 * S
-    assert camera.at(139, late) == "clock_ahead"
+    assert camera.at(139, late) == "clock_jump"
     assert camera.at(172, wall(162)) == 162
+
+
+@pytest.mark.parametrize("step_ms", [-500, -60, 60, 300, 500])
+def test_a_frame_under_way_while_the_time_of_day_steps_bears_neither_time(step_ms):
+    """After a gap its stamp would fit, a few hundred ms off."""
+    camera = Mapped("wall")
+    wall = lambda ms: camera.clock.wall_ahead_ns + 5 * S + ms * MS  # noqa: E731
+    assert camera.at(40, wall(30)) == 30
+    late = wall(600)
+    camera.clock.wall_ahead_ns += step_ms * MS
+    assert camera.at(610, late) == "clock_jump"
+    assert camera.at(643, wall(633)) == 633
+    camera.clock.wall_ahead_ns += 40 * MS  # within what a stamp may be off
+    assert camera.at(676, wall(666)) == 666
 
 
 def test_a_camera_without_stamps_is_dated_by_its_arrival():
@@ -172,6 +201,16 @@ def test_a_burst_after_a_stall_keeps_its_own_moments():
         camera.at(33 * k + 5, 70 * S + 33 * k * MS)
     burst = [camera.at(4000 + k, 70 * S + 33 * (60 + k) * MS) for k in range(10)]  # delivered two seconds late
     assert burst == [33 * (60 + k) + 5 for k in range(10)]
+
+
+def test_a_device_clock_learned_from_a_burst_is_learned_again():
+    """The first frames after a start lay in buffers for up to 600 ms, each 20 ms less than the one before."""
+    camera = Mapped("device")
+    found = [camera.at(600 + 0.2 * k, 70 * S + 20 * k * MS) for k in range(30)]
+    found += [camera.at(20 * k + 5, 70 * S + 20 * k * MS) for k in range(31, 60)]
+    jumps = [k for k, moment in enumerate(found) if moment == "clock_jump"]
+    assert jumps == list(range(3, 31, 3))
+    assert found[31:] == [20 * k + 5 for k in range(32, 60)]
 
 
 def test_a_reopened_device_may_begin_anywhere():
