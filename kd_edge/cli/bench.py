@@ -124,7 +124,7 @@ def bench(
 ) -> None:
     """Measure a model: latency by stage, ratio to one bare backbone pass, start-up, memory. Or a recipe's training.
 
-    With --camera, --overload or --soak: live, by default with the newest artifact here or the bundled one.
+    With --camera, --overload or --soak: live, unless told otherwise with the newest artifact here or the bundled one.
     """
     import tempfile
 
@@ -146,17 +146,19 @@ def bench(
     if training is not None:
         _bench_training(training, settings or (), data, json_)
         return
-    if live and model is not None:
-        _bench_live(model, camera, seconds, soaked, (int(height), int(width)), threads, json_)
-        return
-    with tempfile.TemporaryDirectory() as folder, err.status("measuring; keep the machine quiet"):
+    with tempfile.TemporaryDirectory() as folder:
         if reference is not None:
             from kd_edge.export.reference import make_reference_artifact
 
             model = Path(folder) / "reference.onnx"
-            make_reference_artifact(reference, input_px, model, motion=motion)
+            with err.status("exporting the reference"):
+                make_reference_artifact(reference, input_px, model, motion=motion)
         assert model is not None
-        report = measure(model, frames=frames, size=(int(height), int(width)), threads=threads)
+        if live:
+            _bench_live(model, camera, seconds, soaked, (int(height), int(width)), threads, json_)
+            return
+        with err.status("measuring; keep the machine quiet"):
+            report = measure(model, frames=frames, size=(int(height), int(width)), threads=threads)
     if json_:
         print_json(report)
     else:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -41,19 +42,14 @@ DOCS = Path(__file__).parents[2] / "docs" / "faults.md"
 @pytest.fixture
 def up():
     """Starts a stream and brings it to its first ``ok``: ``up(kind) -> Stepped``."""
-    opened = []
+    with ExitStack() as opened:
 
-    def start(kind: str = "monotonic", **options) -> Stepped:
-        stream = Stepped(kind, **options)
-        running = stream.running()
-        running.__enter__()
-        opened.append(running)
-        until_ok(stream)
-        return stream
+        def start(kind: str = "monotonic", **options) -> Stepped:
+            stream = opened.enter_context(Stepped(kind, **options).running())
+            until_ok(stream)
+            return stream
 
-    yield start
-    for running in opened:
-        running.__exit__(None, None, None)
+        yield start
 
 
 def stamped(stream: Stepped, kind: str | None = None):
