@@ -248,7 +248,9 @@ class Recognizer:
 
     def _checked(self, source: str, frame: Image, stamp: object) -> int:
         """The stamp of a frame that may be taken in."""
-        check_frame(frame, self.manifest, source)
+        state = self._sources.get(source)
+        if state is None or not state.knows(frame):
+            check_frame(frame, self.manifest, source)
         stamp_ns = stamp_of(stamp)
         if isinstance(stamp_ns, Cause):
             raise CameraError(f"{source}: {stamp_ns.detail}", "whole nanoseconds", "time.monotonic_ns() at the capture")
@@ -340,7 +342,8 @@ class Recognizer:
             raise
         results = {}
         for row, (p, error_ns) in enumerate(zip(batch, errors_ns, strict=True)):
-            if not _is_finite(binding, row):
+            logits: list[float] = binding.logits[row].tolist()
+            if not math.isfinite(sum(logits) + float(binding.feature[row].sum())):  # nor is a sum of what is not finite
                 p.state.restart(NOT_FINITE)
                 results[p.source] = self._unlabelled(p, now_ns, LabelState.UNKNOWN, NOT_FINITE)
                 continue
@@ -348,7 +351,7 @@ class Recognizer:
             if error_ns is None:
                 results[p.source] = self._warming(p, now_ns, f"window of {self.manifest.clip_seconds:g} s")
             else:
-                results[p.source] = self._label(p, binding, row, error_ns, now_ns)
+                results[p.source] = self._label(p, binding, row, logits, error_ns, now_ns)
         return results
 
     def _warming(self, p: _Pushed, now_ns: int | None, what: str) -> Prediction:
@@ -378,8 +381,9 @@ class Recognizer:
             truth=p.truth,
         )
 
-    def _label(self, p: _Pushed, binding: Binding, row: int, error_ns: int, now_ns: int | None) -> Prediction:
-        logits: list[float] = binding.logits[row].tolist()
+    def _label(
+        self, p: _Pushed, binding: Binding, row: int, logits: list[float], error_ns: int, now_ns: int | None
+    ) -> Prediction:
         probabilities: Float32 = np.array(softmax_row(logits, self.manifest.temperature), dtype=np.float32)
         rounded = probabilities.tolist()
         confidence = max(rounded)
@@ -465,11 +469,6 @@ class Recognizer:
                 "kd-edge doctor, export again, or accept degraded labels with self_test='accept'",
             )
         self._degraded = Cause(Reason.SELF_TEST, f"self-test failed: {fault}")
-
-
-def _is_finite(binding: Binding, row: int) -> bool:
-    """Whether a step gave numbers: a sum over anything that is not finite is not finite either."""
-    return math.isfinite(np.add.reduce(binding.feature[row])) and math.isfinite(sum(binding.logits[row].tolist()))
 
 
 def _bounded_ns(option: str, value_ms: float, *, least_ms: float) -> int:

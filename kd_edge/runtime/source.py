@@ -107,6 +107,16 @@ class SourceState:
         """What the pictures in the window are worth; fine where the model does not know what they must be like."""
         return FINE if self._health is None else self._health.finding
 
+    def knows(self, frame: Image) -> bool:
+        """Whether a frame is like the one before it, which was checked."""
+        sized = self._sized
+        return (
+            sized is not None
+            and type(frame) is np.ndarray
+            and frame.shape == sized.shape
+            and frame.dtype == sized.dtype
+        )
+
     def restart(self, cause: Cause) -> None:
         """Forget all frames; the next one may bear any stamp."""
         self.stamp_ns = self._scored_ns = None
@@ -189,7 +199,7 @@ class _Sized:
     """What is made to measure for frames of one size: buffers to resize them, and memory for their planes."""
 
     def __init__(self, manifest: Manifest, frame: Image) -> None:
-        self.shape = frame.shape
+        self.shape, self.dtype = frame.shape, frame.dtype
         self.resized = Resizer(frame, manifest.preprocess.resize_px)
         template = self.resized(frame)
         self.planes = planes_of(manifest.preprocess, template, longest_gap_ns=manifest.spacing_ns)
