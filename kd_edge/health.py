@@ -265,6 +265,7 @@ class PictureHealth:
         self._noise = 0.0
         self._bad = [False] * _VOTES
         self._looks = 0
+        self._unseen = 0  # pictures since the last look
         self._found: dict[LabelState, tuple[int, Finding]] = {}
         self.finding = FINE
         if self._meter is not None:
@@ -277,8 +278,10 @@ class PictureHealth:
             resized: (h, w) or (h, w, 3) as ``preprocess.resize`` returns it.
             stamp_ns: Moment of capture, later than all before.
         """
-        if self._looked_ns is not None and stamp_ns - self._looked_ns < LOOK_NS:
-            return
+        self._unseen += 1
+        if self._looked_ns is not None and (stamp_ns - self._looked_ns < LOOK_NS or self._unseen % 2 == 0):
+            return  # an odd number of pictures apart: a lamp that lights every other one must not hide it
+        self._unseen = 0
         if self._meter is None or self._meter.shape != resized.shape:
             self._meter = PictureMeter(resized, self._bounds.saturation, self._bounds.ignore_value)
         finding = self._judged(self._meter.measure(resized), stamp_ns)

@@ -256,3 +256,13 @@ def test_a_reference_that_makes_no_sense_is_refused(changes):
 def test_round_trip():
     for fitted in (reference(), BOUNDS):
         assert type(fitted).model_validate_json(fitted.model_dump_json(), strict=True) == fitted
+
+
+@pytest.mark.parametrize("period_ms", [16, 33, 46])
+def test_a_lamp_that_lights_every_other_picture_hides_nothing(period_ms):
+    health = PictureHealth(BOUNDS, hold_ns=500 * MS)
+    found = set()
+    for k in range(120):
+        health.see(DARK if k % 2 else healthy(k), k * period_ms * MS)
+        found.add(health.finding.cause.reason)
+    assert Reason.DARK in found

@@ -15,6 +15,7 @@ from kd_edge.runtime.cameras.base import Camera, clock_of
 from kd_edge.runtime.cameras.config import TimeOuts
 from kd_edge.runtime.clock import MONOTONIC, STAMP_LIMIT_NS, Clock, StampMapper, duration
 from kd_edge.runtime.memory import START
+from kd_edge.runtime.news import News
 from kd_edge.types import Cause, Frame, Reason
 
 log = logging.getLogger("kd_edge.runtime")
@@ -22,6 +23,8 @@ log = logging.getLogger("kd_edge.runtime")
 FIRST_PAUSE_SECONDS = 0.1
 STOP_SECONDS = 2.0
 """A thread that hangs inside a driver for longer than this is left behind (it is a daemon)."""
+EARLY_SECONDS = 0.005
+"""The pause after a read that gave nothing before its time-out."""
 LONGEST_NAP_NS = 100_000_000
 """Two readings of two clocks differ by less than this unless the machine slept."""
 _GRID = 8  # every 8th pixel in both directions tells a frozen picture
@@ -157,10 +160,13 @@ class Capture:
         settled_seconds = longest_seconds + timeouts.read_timeout_ms / 1e3
         self._backoff = Backoff(clock, FIRST_PAUSE_SECONDS, longest_seconds, settled_seconds)
         self._is_back = False
+        self._heard_ns = 0  # when any frame came last, or the camera was opened
+        self._news = News(clock)
+        self._count = 0
 
     def start(self) -> None:
         """Start; the camera is open already, so that its absence was reported to the caller."""
-        self._good_ns = self._clock.now_ns()
+        self._good_ns = self._heard_ns = self._clock.now_ns()
         self._thread.start()
 
     def get(self, timeout_seconds: float) -> Captured | None:
@@ -173,29 +179,43 @@ class Capture:
         return self._mailbox.closed
 
     def stop(self) -> None:
-        """Stop and close the camera, within bounded time."""
+        """Stop; the thread closes its camera. Takes bounded time, however long a driver hangs."""
         self._stop.set()
         self._mailbox.close()
-        if self._thread.ident is not None:
-            self._thread.join(STOP_SECONDS)
+        if self._thread.ident is None:
+            self._close()
+            return
+        self._thread.join(STOP_SECONDS)
         if self._thread.is_alive():
             log.warning("camera %s does not stop; its thread is left behind", printable(self._camera.name))
-        else:
-            self._close()
 
     def _run(self) -> None:
         try:
             if self._camera.live and self._camera.can_vanish:
                 self._run_live()
             else:
-                while not self._finished:
-                    self._deliver(self._read())
+                self._run_once()
         except KdEdgeError as error:
             self.error = error
-        except Exception as error:  # a driver's own exception must reach the consumer, not vanish with the thread
+        except BaseException as error:  # a driver's own exception must reach the consumer, not vanish with the thread
             self.error = KdEdgeError(f"camera {self._camera.name} failed ({error!r})", "frames", "kd-edge cameras")
         finally:
             self._mailbox.close()
+            self._close()
+
+    def _run_once(self) -> None:
+        """A recording, or what behaves like one: its faults end it, but for a single picture of a live one."""
+        while not self._finished:
+            try:
+                frame = self._read()
+            except BadPictureError:
+                if not self._camera.live:
+                    raise
+                continue
+            if frame is None:
+                self._stop.wait(EARLY_SECONDS)
+            else:
+                self._deliver(frame)
 
     @property
     def _finished(self) -> bool:
@@ -216,11 +236,14 @@ class Capture:
                 if self._silent_ms() > self._timeouts.read_timeout_ms:
                     return error.found
                 continue
-            except Exception as error:  # whatever a driver raises
+            except BaseException as error:  # whatever a driver raises
                 return fault_of(error)
-            if frame is None:
+            if frame is not None:
+                self._deliver(frame)
+            elif self._clock.now_ns() - self._heard_ns >= self._timeouts.read_timeout_ms * 1_000_000:
                 return f"no frame for {self._timeouts.read_timeout_ms} ms"
-            self._deliver(frame)
+            else:
+                self._stop.wait(EARLY_SECONDS)
         return ""
 
     def _silent_ms(self) -> float:
@@ -231,27 +254,31 @@ class Capture:
         """The camera's next frame, which has a picture."""
         try:
             frame = self._camera.read(self._timeouts.read_timeout_ms / 1e3)
-            if frame is not None and not (isinstance(frame.image, np.ndarray) and frame.image.size):
+            if frame is not None and not (isinstance(frame.image, np.ndarray) and _is_picture(frame.image)):
                 raise BadPictureError(f"camera {self._camera.name} gave no picture", "pixels", "check its cable")
         except BadPictureError as error:
             self.counters.damaged += 1
             self.trouble = Cause(Reason.BAD_PICTURE, error.found)
             raise
-        return frame
-
-    def _deliver(self, frame: Frame | None) -> None:
-        """Judge a frame's stamp and picture, and hand it over if they are good."""
         if frame is None:
-            return
+            return None
+        self._heard_ns = self._clock.now_ns()
+        self._count += 1
+        return _in_order(frame, self._count - 1)
+
+    def _deliver(self, frame: Frame) -> None:
+        """Judge a frame's stamp and picture, and hand it over if they are good."""
         self.counters.captured += 1
         if self._camera.live:
             now_ns = self._clock.now_ns()
             moment_ns = self._moment(frame, now_ns)
-            if moment_ns is None or self._is_frozen(frame, now_ns):
+            if moment_ns is None:
                 return
-            self._told_back(now_ns)
             if moment_ns != frame.captured_ns:
                 frame = replace(frame, captured_ns=moment_ns)
+            if self._is_frozen(frame, now_ns):
+                return
+            self._told_back(now_ns)
         if not self._mailbox.put(Captured(frame, self._cut)):
             self.counters.dropped += 1
 
@@ -264,7 +291,7 @@ class Capture:
         if not isinstance(moment, Cause):
             return moment
         self.counters.misdated += 1
-        if self.trouble is None or self.trouble.reason is not moment.reason:
+        if self._news.is_news(moment.reason):
             log.warning("camera %s: %s", printable(self._camera.name), printable(moment.detail))
         self.trouble = moment
         if moment.reason is Reason.CLOCK_JUMP:
@@ -312,25 +339,38 @@ class Capture:
         while not self._stop.wait(self._backoff.next_seconds()):
             try:
                 self._camera.open()
-            except Exception as error:  # whatever a driver raises
+            except BaseException as error:  # whatever a driver raises
                 log.debug("camera %s: %s", printable(self._camera.name), printable(fault_of(error)))
                 self._close()
                 continue
             self.counters.reconnects += 1
             self._cut = self._cut.next(Cause(Reason.RECONNECT, "reconnect"))
-            self._moments.restart()
+            self._moments.reopened()
             self._frozen.forget()
-            self._good_ns, self._is_back = self._clock.now_ns(), False
+            self._good_ns = self._heard_ns = self._clock.now_ns()
+            self._is_back = False
             return
 
     def _close(self) -> None:
         try:
             self._camera.close()
-        except Exception as error:  # a device that is gone cannot be closed; it is opened anew
+        except BaseException as error:  # a device that is gone cannot be closed; it is opened anew
             log.debug("camera %s cannot be closed: %s", printable(self._camera.name), printable(fault_of(error)))
 
 
-def fault_of(error: Exception) -> str:
+def _is_picture(image: npt.NDArray[np.generic]) -> bool:
+    return image.ndim in (2, 3) and image.size > 0
+
+
+def _in_order(frame: Frame, count: int) -> Frame:
+    """A frame whose number and truth are what they are said to be, whatever a driver puts there."""
+    if isinstance(frame.frame_id, int) and (frame.truth is None or isinstance(frame.truth, str)):
+        return frame
+    frame_id = frame.frame_id if isinstance(frame.frame_id, int) else count
+    return replace(frame, frame_id=frame_id, truth=None if frame.truth is None else str(frame.truth))
+
+
+def fault_of(error: BaseException) -> str:
     """What an exception of a camera says, in one line."""
     return error.found if isinstance(error, KdEdgeError) else f"{type(error).__name__}: {reason(error)}"
 

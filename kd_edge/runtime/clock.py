@@ -132,10 +132,14 @@ class StampMapper:
         self._last_ns: int | None = None
         self._wall_ahead_ns: int | None = None  # how far the time of day was ahead of our clock at the last frame
 
-    def restart(self) -> None:
-        """The camera was reopened: its clock may have another epoch."""
-        self._device.restart()
+    def reopened(self) -> None:
+        """The camera was reopened: stamps may go back. What is known of a device's clock holds until it jumps."""
         self._last_ns = self._wall_ahead_ns = None
+
+    def restart(self) -> None:
+        """Forget everything: the machine slept, and nothing is known of the device's clock meanwhile."""
+        self._device.restart()
+        self.reopened()
 
     def moment(self, stamp: object, received_ns: int) -> int | Cause:
         """The moment of capture of a frame, at most ``received_ns``.
@@ -184,7 +188,8 @@ class DeviceClock:
 
     No frame arrives before it was captured, so the least delay of the last seconds is taken for the way from the device
     to us: the lower envelope of ``arrival - stamp``, a line through the least delays of each second (Theil-Sen slope,
-    which a few late seconds cannot turn).
+    which a few late seconds cannot turn). The line never rises faster above the least delay ever seen than clocks
+    drift: frames that are late for good stay late.
 
     Args:
         max_ahead_ns: A stamp that lies further ahead of the line than this has jumped.
@@ -192,8 +197,8 @@ class DeviceClock:
 
     SECONDS = 16
     """How many seconds' least delays are kept."""
-    MAX_DRIFT = 1e-3
-    """Two clocks that drift apart faster than this are not clocks."""
+    MAX_DRIFT = 5e-4
+    """Two clocks that drift apart faster than this are not clocks: what grows faster is lateness."""
 
     def __init__(self, max_ahead_ns: int) -> None:
         self._max_ahead_ns = max_ahead_ns
@@ -206,6 +211,9 @@ class DeviceClock:
         self._began_ns = 0  # stamp at which it began
         self._origin_ns = self._offset_ns = 0
         self._drift = 0.0
+        self._floor: tuple[int, int] | None = (
+            None  # (stamp, delay) above which the line rises no faster than clocks drift
+        )
         self._fallen_ns = 0  # how much shorter the way turned out to be in the running second
         self._last_ns: int | None = None
 
@@ -223,15 +231,19 @@ class DeviceClock:
         if ahead_ns > self._max_ahead_ns:
             return Cause(Reason.CLOCK_JUMP, f"the device's clock jumped ahead by {duration(ahead_ns)}")
         back_ns = cast("int", self._last_ns) - stamp_ns
-        if back_ns > self._max_ahead_ns or -ahead_ns > OLDEST_NS:
-            return Cause(Reason.CLOCK_JUMP, f"the device's clock went back by {duration(max(back_ns, -ahead_ns))}")
+        if back_ns > self._max_ahead_ns:
+            return Cause(Reason.CLOCK_JUMP, f"the device's clock went back by {duration(back_ns)}")
         if ahead_ns > 0 and self._fallen_ns + ahead_ns > self._max_ahead_ns:  # learned from a burst of old frames
             return Cause(Reason.CLOCK_JUMP, "frames came late while the device's clock was learned")
         return None
 
     def _expected_ns(self, stamp_ns: int) -> int:
         """The delay on the line at a stamp."""
-        return self._offset_ns + round(self._drift * (stamp_ns - self._origin_ns))
+        line_ns = self._offset_ns + round(self._drift * (stamp_ns - self._origin_ns))
+        return line_ns if self._floor is None else min(line_ns, self._ceiling_ns(self._floor, stamp_ns))
+
+    def _ceiling_ns(self, floor: tuple[int, int], stamp_ns: int) -> int:
+        return floor[1] + round(self.MAX_DRIFT * (stamp_ns - floor[0]))
 
     def _learn(self, stamp_ns: int, delay_ns: int) -> None:
         self._last_ns = stamp_ns
@@ -247,6 +259,8 @@ class DeviceClock:
         if fall_ns > 0:
             self._fallen_ns += fall_ns
             self._origin_ns, self._offset_ns = stamp_ns, delay_ns
+        if self._floor is None or delay_ns <= self._ceiling_ns(self._floor, stamp_ns):
+            self._floor = stamp_ns, delay_ns
 
     def _fit(self) -> None:
         """Lay the line under the least delays."""

@@ -92,6 +92,8 @@ class Recognizer:
         self._max_ahead_ns = _bounded_ns("max_ahead_ms", max_ahead_ms, least_ms=0.0)
         self.needed_rate = NeededRate.of(manifest)
         self.reasons: Counter[Reason] = Counter()
+        if not isinstance(max_sources, int) or max_sources < 1:
+            raise ConfigError(f"max_sources {max_sources!r}", "at least 1", "correct it")
         self._max_sources = max_sources
         self._sources: dict[str, SourceState] = {}
         self._bindings: dict[int, Binding] = {}
@@ -227,6 +229,8 @@ class Recognizer:
         self, frames: Mapping[str, tuple[Image, int]], now_ns: int | None, frame_id: int | None, truth: str | None
     ) -> dict[str, Prediction | None]:
         self._check_open()
+        if now_ns is not None and isinstance(stamp_of(now_ns), Cause):
+            raise ConfigError(f"now_ns {now_ns!r:.60}", "whole nanoseconds", "time.monotonic_ns()")
         stamps_ns = {source: self._checked(source, frame, stamp) for source, (frame, stamp) in frames.items()}
         self._make_room(frames)
         results: dict[str, Prediction | None] = dict.fromkeys(frames)
@@ -312,7 +316,7 @@ class Recognizer:
         state = self._sources[source]
         if state.stamp_ns is not None and stamp_ns <= state.stamp_ns:
             back_ns = state.stamp_ns - stamp_ns
-            if back_ns <= STEP_BACK_NS:
+            if back_ns <= STEP_BACK_NS and not state.steps_back(stamp_ns):
                 return None
             state.restart(Cause(Reason.CLOCK_JUMP, f"stamps went back by {duration(back_ns)}"))
         frame_id = state.frames if frame_id is None else frame_id
@@ -472,6 +476,7 @@ class Recognizer:
 
 
 def _bounded_ns(option: str, value_ms: float, *, least_ms: float) -> int:
-    if not isinstance(value_ms, (int, float)) or not least_ms <= value_ms <= MAX_VALID_MS:
+    is_number = isinstance(value_ms, (int, float, np.integer, np.floating)) and not isinstance(value_ms, bool)
+    if not is_number or not least_ms <= value_ms <= MAX_VALID_MS:
         raise ConfigError(f"{option} {value_ms!r}", f"{least_ms:g} to {MAX_VALID_MS:,.0f} milliseconds", "correct it")
     return round(value_ms * 1e6)

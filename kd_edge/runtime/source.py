@@ -19,6 +19,8 @@ DTYPES = {"uint8": np.dtype(np.uint8), "uint16": np.dtype(np.uint16)}
 """Compared with a frame's dtype ten times faster than the names are."""
 
 
+RISING_FRAMES = 3
+"""So many older frames in a row whose stamps rise are of a clock that stepped back; fewer may have been overtaken."""
 MAX_ASPECT = 8
 """A frame's longer side is at most so many times the shorter one: its resized copy is as many times longer."""
 MAX_SIDE_PX = 8192
@@ -38,7 +40,8 @@ def check_frame(frame: Image, manifest: Manifest, source: str) -> None:
         if right_shape and frame.dtype == DTYPES[manifest.dtype] and frame.size:
             _check_size(frame, manifest, source)
             return
-        found = f"{frame.dtype.name} {frame.shape}"
+        name = frame.dtype.name if frame.dtype.isnative else f"{frame.dtype.name} of the other byte order"
+        found = f"{name} {frame.shape}"
     else:
         found = type(frame).__name__
     shape = "(H, W)" if channels == 1 else "(H, W, 3)"
@@ -84,6 +87,7 @@ class SourceState:
         self._scored_ns: int | None = None
         self._anomaly = 0.0
         self.stamp_ns: int | None = None
+        self._older_ns: list[int] = []
         self.frames = 0
         self.stack: Stack[Float32] | None = None
 
@@ -120,6 +124,7 @@ class SourceState:
     def restart(self, cause: Cause) -> None:
         """Forget all frames; the next one may bear any stamp."""
         self.stamp_ns = self._scored_ns = None
+        self._older_ns.clear()
         self._rate.reset()
         self._limits.reset()
         if self._health is not None:
@@ -130,10 +135,20 @@ class SourceState:
             self._sized.planes.clear()
         self.stack = None
 
+    def steps_back(self, stamp_ns: int) -> bool:
+        """Whether a frame that is not newer than the newest one tells of a clock that stepped."""
+        if stamp_ns == self.stamp_ns:  # delivered twice
+            return False
+        if self._older_ns and stamp_ns <= self._older_ns[-1]:
+            self._older_ns.clear()
+        self._older_ns.append(stamp_ns)
+        return len(self._older_ns) >= RISING_FRAMES
+
     def observe(self, frame: Image, stamp_ns: int) -> None:
         """Take in a frame, captured later than all before: its period, intensity limits and planes."""
         sized = self._sized_for(frame)
         self.stamp_ns = stamp_ns
+        self._older_ns.clear()
         self.frames += 1
         self._rate.see(stamp_ns)
         self._steps.see(stamp_ns)

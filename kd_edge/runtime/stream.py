@@ -21,9 +21,10 @@ from kd_edge.runtime.cameras.config import CameraConfig, camera_config
 from kd_edge.runtime.capture import LONGEST_NAP_NS, Capture, CaptureCounters, Captured, Cut, fault_of
 from kd_edge.runtime.clock import MONOTONIC, Clock, duration
 from kd_edge.runtime.load import Load
+from kd_edge.runtime.news import News
 from kd_edge.runtime.recognizer import Recognizer, SelfTest
 from kd_edge.runtime.scheduling import scheduled
-from kd_edge.runtime.sinks import Sink, SinkThread, none_left, open_sink
+from kd_edge.runtime.sinks import Sink, SinkState, SinkThread, none_left, open_sink
 from kd_edge.runtime.statistics import Statistics
 from kd_edge.runtime.watchdog import ServiceNotifier, Watchdog
 from kd_edge.types import Cause, Frame, LabelState, Prediction, Reason
@@ -152,6 +153,8 @@ class LabelStream:
         self._last_id, self._last_ns = -1, 0
         self._pushed = self._first_push_ns = self._last_push_ns = 0
         self._skipped = self._failures = self._failures_in_turn = 0
+        self._too_old: Cause | None = None  # why the last frame was skipped
+        self._news = News(self._clock)
 
     def __enter__(self) -> LabelStream:
         """Load the model, open camera and sinks, start capturing.
@@ -287,7 +290,7 @@ class LabelStream:
     def _check_rate(self) -> None:
         """Refuse a camera whose nominal rate can never fill a window, and say so of one that degrades every label."""
         fps, needed = self.camera.fps, self.recognizer.needed_rate
-        if not fps or fps >= needed.full_fps:
+        if not isinstance(fps, (int, float)) or not 0 < fps < needed.full_fps:
             return
         if fps < needed.least_fps * CLEARLY:
             raise CameraError(
@@ -327,7 +330,7 @@ class LabelStream:
         frame, began_ns = captured.frame, self._clock.now_ns()
         if captured.cut != self._cut:
             self._cut = captured.cut
-            self.recognizer.reset(frame.source, captured.cut.cause)
+            self.recognizer.reset(self.camera.name, captured.cut.cause)
             if captured.cut.cause.reason is Reason.SUSPENDED:
                 self._slept_ns()  # this frame is from after it
         if not self.camera.live:
@@ -344,15 +347,19 @@ class LabelStream:
         now_ns = self._last_push_ns
         if slept_ns := self._slept_ns():
             cause = Cause(Reason.SUSPENDED, f"the machine slept for {duration(slept_ns)}")
-            return self.recognizer.stale(frame.source, frame.frame_id, frame.captured_ns, now_ns, cause)
+            return self.recognizer.stale(self.camera.name, frame.frame_id, frame.captured_ns, now_ns, cause)
         self._load.see(began_ns, now_ns, self._captured)
         prediction = self.recognizer.at(prediction, now_ns)  # old when it came, or the machine too slow: stale
-        if prediction.state is LabelState.STALE:
-            return prediction
-        self._watchdog.fresh(frame.captured_ns)
-        if self._service is not None and self.is_heard:
-            self._service.alive(now_ns)
+        if prediction.state is not LabelState.STALE:
+            self._watchdog.fresh(frame.captured_ns)
+            if self._service is not None and self._is_taken:
+                self._service.alive(now_ns)
         return self._explained(prediction)
+
+    @property
+    def _is_taken(self) -> bool:
+        """Whether some sink takes labels now, or none was asked for."""
+        return not self._sinks or any(sink.state is SinkState.WORKING for sink in self._sinks)
 
     def _slept_ns(self) -> int:
         """How long the machine slept since this was asked last, which no age of a frame tells; 0 if it did not."""
@@ -367,8 +374,8 @@ class LabelStream:
         return 0 if self._capture is None else self._capture.counters.captured
 
     def _pushed_by(self, frame: Frame) -> Prediction | None:
-        prediction = self.recognizer.push(
-            frame.image, frame.captured_ns, frame.source, frame_id=frame.frame_id, truth=frame.truth
+        prediction = self.recognizer.push(  # one stream, one source, whatever frames say
+            frame.image, frame.captured_ns, self.camera.name, frame_id=frame.frame_id, truth=frame.truth
         )
         if prediction is None:
             return None
@@ -382,9 +389,15 @@ class LabelStream:
     def _is_too_old(self, frame: Frame, now_ns: int) -> bool:
         """Whether a frame is skipped on purpose: the next one is worth more than its label."""
         longest_ms = self._options.max_age_ms
-        if longest_ms is None or now_ns - frame.captured_ns <= longest_ms * 1e6:
+        age_ns = now_ns - frame.captured_ns
+        if longest_ms is None or age_ns <= longest_ms * 1e6:
+            self._too_old = None
             return False
         self._skipped += 1
+        self._too_old = Cause(
+            Reason.LATE,
+            f"frames are {duration(age_ns)} old when their turn comes and skipped (max_age_ms {longest_ms:g})",
+        )
         return True
 
     def _failed(self, frame: Frame, error: ArtifactError) -> Prediction:
@@ -397,14 +410,14 @@ class LabelStream:
         self._failures_in_turn += 1
         if self._failures_in_turn >= MOST_FAILURES:
             raise error
-        if self._failures_in_turn == 1:
+        if self._news.is_news(Reason.ENGINE_FAILED):
             log.warning("%s", printable(error.found))
         cause = Cause(Reason.ENGINE_FAILED, error.found)
-        return self.recognizer.stale(frame.source, frame.frame_id, frame.captured_ns, self._clock.now_ns(), cause)
+        return self.recognizer.stale(self.camera.name, frame.frame_id, frame.captured_ns, self._clock.now_ns(), cause)
 
     def _explained(self, prediction: Prediction) -> Prediction:
-        """Where frames are far apart because this machine is too slow for them, say that instead."""
-        if prediction.reason not in (Reason.SLOW_RATE, Reason.SPARSE) or not self._load.is_over:
+        """Where frames are far apart, or labels late, because this machine is too slow for them, say that instead."""
+        if prediction.reason not in (Reason.SLOW_RATE, Reason.SPARSE, Reason.LATE) or not self._load.is_over:
             return prediction
         cause = self._load.cause(self.recognizer.needed_rate)
         return replace(prediction, reason=cause.reason, detail=cause.detail)
@@ -416,7 +429,7 @@ class LabelStream:
         self._watchdog.told(now_ns)
         silence = f"no fresh frame for {duration(now_ns - self._last_ns)}"
         cause = Cause(Reason.NO_FRAME, silence)
-        if trouble := self._capture.trouble:
+        if trouble := self._capture.trouble or self._too_old:
             cause = Cause(trouble.reason, f"{silence}: {trouble.detail}")
         return self.recognizer.stale(self.camera.name, self._last_id, self._last_ns, now_ns, cause)
 

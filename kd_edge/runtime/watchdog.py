@@ -12,11 +12,12 @@ from dataclasses import replace
 import numpy as np
 
 from kd_edge.errors import printable, reason
-from kd_edge.runtime.clock import duration
-from kd_edge.types import LabelState, Prediction, Reason
+from kd_edge.runtime.clock import MAX_AHEAD_MS, ahead_of, duration
+from kd_edge.types import Cause, LabelState, Prediction, Reason
 
 log = logging.getLogger("kd_edge.runtime")
 
+MAX_AHEAD_NS = round(MAX_AHEAD_MS * 1e6)
 ALIVE_INTERVAL_NS = 500_000_000
 """systemd hears of fresh frames at most twice a second."""
 
@@ -58,8 +59,10 @@ class Watchdog:
         if prediction is not None:
             self._newest = prediction
         newest = self._newest
-        if newest.state is LabelState.STALE or not newest.is_stale(now_ns):
+        ahead = ahead_of(now_ns, newest.captured_ns, MAX_AHEAD_NS)
+        if newest.state is LabelState.STALE or not (ahead or newest.is_stale(now_ns)):
             return newest
+        cause = ahead or Cause(Reason.NO_FRAME, f"no fresh frame for {duration(now_ns - newest.captured_ns)}")
         return replace(
             newest,
             label=None,
@@ -69,8 +72,8 @@ class Watchdog:
             state=LabelState.STALE,
             emitted_ns=now_ns,
             valid_until_ns=now_ns,
-            reason=Reason.NO_FRAME,
-            detail=f"no fresh frame for {duration(now_ns - newest.captured_ns)}",
+            reason=cause.reason,
+            detail=cause.detail,
         )
 
     def fresh(self, captured_ns: int) -> None:

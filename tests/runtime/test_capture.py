@@ -81,6 +81,7 @@ class ScriptedCamera:
     def __init__(self, sessions, *, live=True):
         self.sessions, self.live, self.can_vanish, self.ended = list(sessions), live, live, False
         self.opened = self.closed = 0
+        self.clock = None
         self.script = iter(())
 
     def open(self):
@@ -98,6 +99,8 @@ class ScriptedCamera:
         if isinstance(item, Exception):
             raise item
         self.ended = item is None and not self.live
+        if item is None and self.clock is not None:
+            self.clock.advance(timeout_seconds * 1e3)
         return item
 
     def close(self):
@@ -106,7 +109,10 @@ class ScriptedCamera:
 
 def started(camera, clock=None):
     camera.open()
-    capture = Capture(camera, FAST, clock or HandClock())
+    clock = clock or HandClock()
+    if isinstance(camera, ScriptedCamera):
+        camera.clock = clock
+    capture = Capture(camera, FAST, clock)
     capture.start()
     return capture
 
@@ -238,5 +244,100 @@ def test_frozen_frames_are_not_handed_over_and_begin_another_window_afterwards()
         assert after.cut.number > 0
         assert after.cut.cause.detail == "frozen picture"
         assert capture.counters.frozen == 25
+    finally:
+        capture.stop()
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+def test_what_a_driver_raises_beside_exceptions_reopens_it_too(error):
+    capture = started(ScriptedCamera([[frame(0), error], [frame(1)]]))
+    try:
+        wait_for(lambda: capture.counters.captured == 2)
+        assert capture.counters.reconnects == 1
+        assert not capture.ended
+    finally:
+        capture.stop()
+
+
+def test_a_read_that_gives_nothing_before_its_time_is_no_silence(monkeypatch):
+    """A driver that polls: nothing, and nothing, and a frame; by a clock that hardly moves meanwhile."""
+    camera = ScriptedCamera([[None, None, frame(0), None, None, frame(1)]])
+    clock = HandClock()
+    camera.open()
+    capture = Capture(camera, FAST, clock)  # not told of the clock: its reads take no time
+    capture.start()
+    try:
+        wait_for(lambda: capture.counters.captured == 2)
+        assert (camera.opened, capture.counters.reconnects) == (1, 0)
+    finally:
+        capture.stop()
+
+
+def test_a_camera_whose_closing_hangs_does_not_hold_up_the_end(monkeypatch, caplog):
+    monkeypatch.setattr("kd_edge.runtime.capture.STOP_SECONDS", 0.01)
+    at_work_again = threading.Event()
+    camera = ScriptedCamera([[frame(0)]])
+    camera.close = lambda: at_work_again.wait(PATIENCE_SECONDS)
+    capture = started(camera)
+    wait_for(lambda: capture.counters.captured == 1)
+    capture.stop()
+    assert "its thread is left behind" in caplog.text
+    at_work_again.set()
+    capture._thread.join(PATIENCE_SECONDS)
+    assert not capture._thread.is_alive()
+
+
+class Numbered(ScriptedCamera):
+    clock_kind = "arrival"
+
+
+def test_a_camera_without_stamps_is_frozen_only_by_its_picture():
+    """Every stamp is 0, which is what ``clock = "arrival"`` is for."""
+    clock, go_on = HandClock(), [threading.Event() for _ in range(20)]
+    session = [x for k in range(20) for x in (go_on[k], Frame(np.full((16, 16), k, np.uint8), 0, k, "script"))]
+    camera = Numbered([session])
+    capture = started(camera, clock)
+    try:
+        for k in range(20):  # two seconds, and a frame is frozen after 0.1
+            clock.advance(100)
+            go_on[k].set()
+            wait_for(lambda k=k: capture.counters.captured == k + 1)
+        assert capture.counters.frozen == 0
+    finally:
+        capture.stop()
+
+
+@pytest.mark.parametrize(
+    "image", [None, [[1]], np.zeros(3, np.uint8), np.zeros((), np.uint8), np.zeros((0, 4), np.uint8)]
+)
+def test_what_is_no_picture_is_one_frame_lost(image):
+    bad = Frame(image, 0, 0, "script")
+    capture = started(ScriptedCamera([[frame(0), bad, frame(1)]]))
+    try:
+        wait_for(lambda: capture.counters.captured == 2)
+        assert (capture.counters.damaged, capture.counters.reconnects) == (1, 0)
+    finally:
+        capture.stop()
+
+
+def test_numbers_and_truths_are_what_they_are_said_to_be():
+    odd = Frame(np.ones((8, 8), np.uint8), 5_000_000_000, None, "script", truth=5)
+    capture = started(ScriptedCamera([[odd]], live=False))
+    got = capture.get(PATIENCE_SECONDS).frame
+    capture.stop()
+    assert (got.frame_id, got.truth) == (0, "5")
+
+
+def test_stamps_that_are_wrong_again_and_again_are_told_once_in_a_while(caplog):
+    clock = HandClock()
+    hour = 3_600_000 * MS
+    frames = [
+        Frame(np.full((8, 8), k % 250, np.uint8), clock.ns + (hour if k % 2 else 0), k, "script") for k in range(200)
+    ]
+    capture = started(ScriptedCamera([frames]), clock)
+    try:
+        wait_for(lambda: capture.counters.captured == 200)
+        assert capture.counters.misdated == 100
+        assert sum("ahead of now" in r.getMessage() for r in caplog.records) == 1
     finally:
         capture.stop()

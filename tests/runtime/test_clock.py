@@ -216,9 +216,32 @@ def test_a_device_clock_learned_from_a_burst_is_learned_again():
 def test_a_reopened_device_may_begin_anywhere():
     camera = Mapped("device")
     assert camera.at(5, 70 * S) == 5
-    camera.mapper.restart()
-    assert camera.at(38, 0) == 38
-    assert camera.at(71, math.nan) == "clock_invalid"
+    camera.mapper.reopened()
+    assert camera.at(38, 0) == "clock_jump"
+    assert camera.at(71, 33 * MS) == 71
+    assert camera.at(104, math.nan) == "clock_invalid"
+
+
+@pytest.mark.parametrize("late_ms", [300, 2000, 20_000])
+@pytest.mark.parametrize("reopened", [False, True])
+def test_a_device_that_is_late_for_good_stays_late(late_ms, reopened):
+    """A queue that never empties: what waited in it does not become fresh by lasting."""
+    camera = Mapped("device")
+    for k in range(100):
+        camera.at(33 * k + 5, 70 * S + 33 * k * MS)
+    if reopened:
+        camera.mapper.reopened()
+    for k in range(100, 3100):
+        moment = camera.at(33 * k + 5 + late_ms, 70 * S + 33 * k * MS)
+        assert abs(moment - (33 * k + 5)) < 60, k  # 100 s at 500 ppm
+
+
+def test_a_queue_that_grows_is_no_drift():
+    camera = Mapped("device")
+    for k in range(3000):
+        true_ms = 33 * k
+        moment = camera.at(true_ms + 5 + 0.05 * true_ms, 70 * S + true_ms * MS)  # 50 ms later each second
+    assert moment - (true_ms + 5) < 60
 
 
 def test_a_reading_that_was_interrupted_is_no_sleep(monkeypatch):

@@ -730,7 +730,9 @@ def any_feature_will_do(patch):
 
 def labels_are_held_for_ever(patch):
     current = Watchdog.current
-    patch.setattr(Watchdog, "current", lambda dog, given, now_ns: current(dog, given, 0))
+    patch.setattr(
+        Watchdog, "current", lambda dog, given, now_ns: current(dog, given, (given or dog._newest).captured_ns)
+    )
 
 
 @pytest.mark.parametrize(

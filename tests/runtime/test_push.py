@@ -242,3 +242,53 @@ def test_a_watchdog_for_those_who_push_themselves(full):
     assert not silent.probabilities.any()
     again = recognizer.push(frames[1], 1300 * MS, now_ns=1301 * MS)
     assert watchdog.current(again, 1302 * MS) is again
+
+
+@pytest.mark.parametrize("back_ms", [100, 200, 900])
+def test_a_small_step_back_is_told_from_frames_that_were_overtaken(full, back_ms):
+    """Three older frames in a row that rise: before, windows mixed what lay on both sides of the step."""
+    recognizer, frames = full
+    given = [recognizer.push(frames[k % 50], (1000 + 20 * k - back_ms) * MS) for k in range(60)]
+    labels = [p for p in given if p is not None]
+    assert labels[0].reason is Reason.CLOCK_JUMP
+    assert labels[-1].state is LabelState.OK
+    waited = next(k for k, p in enumerate(given) if p is not None and p.label is not None)
+    assert waited >= 2 + 13  # the window was filled anew
+
+
+def test_frames_that_were_overtaken_are_no_step(full):
+    recognizer, frames = full
+    for k in range(20):
+        assert recognizer.push(frames[k], (1000 + 60 * k + 40) * MS).state is not LabelState.WARMING
+        assert recognizer.push(frames[k], (1000 + 60 * k) * MS) is None
+        assert recognizer.push(frames[k], (1000 + 60 * k + 20) * MS) is None
+        assert recognizer.push(frames[k], (1000 + 60 * k + 40) * MS) is None
+
+
+def test_a_watchdog_believes_no_stamp_ahead_of_now(full):
+    recognizer, frames = full
+    watchdog = Watchdog(recognizer.valid_ns, 980 * MS)
+    for k in range(20):
+        ahead = recognizer.push(frames[k], HOUR + k * 20 * MS)
+    assert ahead.label is not None  # a bare push cannot know
+    held = watchdog.current(ahead, 1000 * MS)
+    assert (held.state, held.reason, held.label) == (LabelState.STALE, Reason.CLOCK_AHEAD, None)
+
+
+@pytest.mark.parametrize("now_ns", [math.nan, math.inf, "5", 1 << 63])
+def test_a_now_that_is_no_moment_is_refused(full, now_ns):
+    recognizer, frames = full
+    with pytest.raises(ConfigError, match="now_ns"):
+        recognizer.push(frames[0], 1000 * MS, now_ns=now_ns)
+
+
+@pytest.mark.parametrize("sources", [0, -1, 1.5, None, "8"])
+def test_a_number_of_sources_that_makes_no_sense(make_model, sources):
+    with pytest.raises(ConfigError, match="max_sources"):
+        Recognizer.load(make_model()[0], max_sources=sources)
+
+
+def test_numpy_numbers_are_numbers(make_model):
+    assert Recognizer.load(make_model()[0], valid_ms=np.int64(300)).valid_ns == 300 * MS
+    with pytest.raises(ConfigError, match="valid_ms True"):
+        Recognizer.load(make_model()[0], valid_ms=True)

@@ -19,7 +19,7 @@ from kd_edge.errors import ArtifactError, CameraError, ConfigError, DataError, K
 from kd_edge.runtime import Recognizer, stream
 from kd_edge.runtime.cameras import TimeOuts
 from kd_edge.runtime.stream import LabelStream, StreamOptions
-from kd_edge.types import LabelState, Reason
+from kd_edge.types import Frame, LabelState, Reason
 
 from .conftest import HandCamera, HandClock, wait_for
 
@@ -401,3 +401,86 @@ def test_a_camera_file_says_which_cores_and_how_many_threads(make_model, tmp_pat
         assert len(list(labels)) == 3
     assert (loaded["threads"], loaded["cores"]) == (used, {core})
     assert os.sched_getaffinity(0) == there
+
+
+def test_one_stream_is_one_source_whatever_its_frames_say(make_model):
+    """A camera whose frames name others: cut, window and labels are those of the camera."""
+    recognizer = Recognizer.load(make_model()[0])
+    for _ in range(2):  # the same recogniser for two recordings
+
+        class Named(HandCamera):
+            live, ended = False, False
+            left = 30
+
+            def read(self, timeout_seconds):
+                if not self.left:
+                    self.ended = True
+                    return None
+                self.left -= 1
+                k = 30 - self.left
+                return Frame(np.full((24, 32), 8 * k, np.uint8), k * 33_000_000, k, ["left", 7, None][k % 3])
+
+        with LabelStream(recognizer, Named(), StreamOptions()) as labels:
+            given = list(labels)
+        assert {p.source for p in given} == {"hand"}
+        assert len(given) == 30
+        assert given[0].reason is Reason.START
+        assert [p.state for p in given[:7]] == [LabelState.WARMING] * 7
+        assert given[-1].state is LabelState.OK
+
+
+def test_an_engine_slower_than_a_label_lasts_says_so(make_model, monkeypatch):
+    clock, camera = HandClock(), HandCamera()
+    push = Recognizer.push
+
+    def slow(self, *arguments, **options):
+        prediction = push(self, *arguments, **options)
+        clock.advance(300)
+        return prediction
+
+    monkeypatch.setattr(Recognizer, "push", slow)
+    given = []
+    with LabelStream(make_model()[0], camera, StreamOptions(), clock) as labels:
+        for k in range(20):
+            for step in range(3):
+                camera.give(np.full((24, 32), 5 * k + step, np.uint8), clock.ns + 5_000_000 * step)
+            wait_for(lambda k=k: labels.statistics.captured == 3 * (k + 1))
+            given.append(next(labels))
+    assert {p.state for p in given} == {LabelState.STALE}
+    assert given[0].reason is Reason.LATE
+    assert {p.reason for p in given[12:]} == {Reason.OVERLOAD}
+    assert given[-1].detail.startswith("a frame takes 300 ms and one comes every 100 ms")
+
+
+def test_a_stream_that_skips_everything_says_why(make_model):
+    clock, camera = HandClock(), HandCamera()
+    with LabelStream(make_model()[0], camera, StreamOptions(max_age_ms=10), clock) as labels:
+        camera.give(np.full((24, 32), 1, np.uint8), clock.ns - 50_000_000)
+        wait_for(lambda: labels.statistics.captured == 1)
+        clock.advance(250)
+        stale = next(labels)
+    assert (stale.state, stale.reason) == (LabelState.STALE, Reason.LATE)
+    assert "when their turn comes and skipped (max_age_ms 10)" in stale.detail
+
+
+@pytest.mark.parametrize("fps", ["30", float("nan"), float("inf"), 0, -1, None])
+def test_a_nominal_rate_that_is_none_is_not_known(make_model, fps):
+    camera = HandCamera()
+    camera.fps = fps
+    with LabelStream(make_model()[0], camera, StreamOptions()):
+        pass
+
+
+def test_systemd_hears_nothing_while_no_sink_takes_labels(make_model, monkeypatch, tmp_path):
+    told = []
+    monkeypatch.setattr("kd_edge.runtime.watchdog.ServiceNotifier.alive", lambda self, now_ns: told.append(now_ns))
+    clock, camera = HandClock(), HandCamera()
+    options = StreamOptions(sinks=("jsonl:/dev/full",), notify=True)
+    with LabelStream(make_model()[0], camera, options, clock) as labels:
+        for k in range(10):
+            camera.give(np.full((24, 32), 20 * k, np.uint8), clock.advance(20))
+            next(labels)
+            if k == 0:
+                wait_for(lambda: labels.statistics.sink_faults)
+                told.clear()
+        assert told == []

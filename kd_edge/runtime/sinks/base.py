@@ -171,7 +171,7 @@ class SinkThread:
         while self._can_write() and (prediction := self._next()) is not None:
             try:
                 self.sink.write(prediction)
-            except Exception as error:  # whatever breaks a sink, the labels and the other sinks go on
+            except BaseException as error:  # whatever breaks a sink, the labels and the other sinks go on
                 self._broke(error, lost=1)
             else:
                 self._wrote()
@@ -221,7 +221,7 @@ class SinkThread:
             self._backoff.came_back()
         log.warning("sink %s is back; %d labels were dropped up to now", self.name, self.dropped)
 
-    def _broke(self, error: Exception, lost: int = 0) -> None:
+    def _broke(self, error: BaseException, lost: int = 0) -> None:
         """Note what broke the sink and release it; where it can come back, that is tried next."""
         with self._changed:
             self._open = False
@@ -295,7 +295,7 @@ def _stuck() -> str:
     return f"it took nothing for {STUCK_SECONDS:.0f} s"
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
     """What an error says, without the advice for whoever typed the command."""
     text = error.found if isinstance(error, KdEdgeError) else getattr(error, "strerror", None) or reason(error)
     return printable(str(text))
