@@ -107,7 +107,7 @@ def load(verb: Verb, name: str, model: type[Model], overrides: Sequence[str] = (
         ConfigError: All faults of the file together, each with its place and a suggestion.
     """
     path = find(verb, name)
-    return validate(overridden(_parsed(path), overrides), model, f"{NOUNS[verb]} {path.name}")
+    return validate(overridden(_parsed(path), overrides), model, f"{NOUNS[verb]} {path}")
 
 
 def read(verb: Verb, name: str) -> dict[str, Any]:

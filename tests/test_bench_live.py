@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import threading
 
+import numpy as np
 import pytest
 
 from kd_edge import artifact
 from kd_edge.artifact import BUNDLED
 from kd_edge.bench import LiveReport, overload, soak, watch
+from kd_edge.bench.endurance import pictures
 from kd_edge.bench.live import PacedCamera, _faults
+from kd_edge.bench.measure import of_dtype
 from kd_edge.bench.report import Latency
+from kd_edge.data.synthetic.dataset import SyntheticStream
 from kd_edge.runtime import Recognizer
+from kd_edge.runtime.statistics import Statistics
 from tests.runtime.conftest import TinyStep, tiny_manifest
 
 
@@ -106,3 +111,30 @@ def test_a_paced_camera_skips_what_was_missed():
 
 def test_the_report_is_json():
     assert json.loads(LIVE.model_dump_json())["needed_fps"] == [4, 14]
+
+
+def test_a_soak_shows_the_figure_to_a_model_that_can_see_it():
+    manifest = artifact.load(BUNDLED).manifest
+    images = pictures(manifest, (48, 64))
+    first, _ = SyntheticStream(manifest.band, height=48, width=64).frame(0)
+    assert len(images) == 90
+    np.testing.assert_array_equal(images[0], first)
+    # Too small for a figure, another band, another dtype, too large to be kept.
+    for other, size in (
+        (manifest, (24, 32)), (manifest.model_copy(update={"band": "lwir"}), (48, 64)),
+        (of_dtype(manifest, "uint16"), (48, 64)),
+    ):  # fmt: skip
+        assert len(pictures(other, size)) == 8
+
+
+def test_the_progress_of_overload_is_told(tiny, monkeypatch):
+    found = (np.array([0.1]), Statistics(*[0] * 9, {}, {}, 0.0, {}, 0, 0), "paced", 1.0)
+
+    def labelled(recognizer, camera, seconds):
+        recognizer.seconds = [0.1]
+        return found
+
+    monkeypatch.setattr("kd_edge.bench.live._labelled", labelled)
+    told = []
+    overload(tiny, size=(48, 64), rounds=2, progress=lambda done, total: told.append((done, total)))
+    assert told == [(k, 5) for k in range(6)]

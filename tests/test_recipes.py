@@ -57,7 +57,7 @@ def test_all_faults_at_once_with_suggestions(folder: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         recipes.load("train", "mine", Recipe)
     text = str(caught.value)
-    assert "recipe mine.toml has 6 faults" in text
+    assert f"recipe {folder}/mine.toml has 6 faults" in text
     for part in [
         "name: missing",
         "student.epochs: input should be greater than or equal to 1, got 0",

@@ -16,17 +16,25 @@ from pydantic import BaseModel, ConfigDict
 from kd_edge import artifact as artifacts
 from kd_edge.artifact import Band, Manifest
 from kd_edge.bench.measure import FRAME_NS, noise
+from kd_edge.data.synthetic.dataset import SyntheticStream
 from kd_edge.errors import BadPictureError, CameraError
 from kd_edge.runtime.cameras.base import Channels, Dtype
 from kd_edge.runtime.cameras.config import TimeOuts
 from kd_edge.runtime.stream import LabelStream, StreamOptions
-from kd_edge.types import Frame
+from kd_edge.types import Frame, Image
 
 WARM_SHARE = 0.05
 """The first frames fill queues, pools and caches; what comes after them is held against them."""
 LOOKS = 200
 FAULT_EVERY = 997
 """Something goes wrong once in so many frames."""
+FIGURE_FRAMES = 90
+"""Three seconds of the figure: one action, over and over."""
+FIGURE_BYTES = 200_000_000
+FEWEST_FRAMES = 15
+"""Of larger pictures there is room for fewer; less than half a second shows no action."""
+SMALLEST_PX = 32
+"""No smaller picture shows it."""
 
 
 class SoakReport(BaseModel):
@@ -79,6 +87,21 @@ class AcceleratedClock:
         return 0
 
 
+def pictures(manifest: Manifest, size: tuple[int, int]) -> list[Image]:
+    """Frames to show in turn: the generated figure where the model can see it, which it may label; noise elsewhere.
+
+    Args:
+        manifest: Of the model that they suit.
+        size: (H, W).
+    """
+    is_suitable = (manifest.band, manifest.preprocess.channels) in (("nir", 1), ("rgb", 3))
+    count = min(FIGURE_FRAMES, FIGURE_BYTES // (size[0] * size[1] * manifest.preprocess.channels))
+    if not is_suitable or manifest.dtype != "uint8" or min(size) < SMALLEST_PX or count < FEWEST_FRAMES:
+        return noise(manifest, size)
+    figure = SyntheticStream(manifest.band, height=size[0], width=size[1])
+    return [figure.frame(k)[0] for k in range(count)]
+
+
 class UnrulyCamera:
     """A live camera in lockstep with its consumer whose frames go wrong now and then: gaps, damage, clocks, unplugging.
 
@@ -100,8 +123,8 @@ class UnrulyCamera:
         self.channels: Channels | None = manifest.preprocess.channels
         self.count = self.faults = 0
         self.turn = threading.Semaphore(1)
-        self._images = noise(manifest, size)
-        self._smaller = noise(manifest, (size[0] // 2, size[1] // 2), count=1)[0]
+        self._images = pictures(manifest, size)
+        self._smaller = self._images[0][::2, ::2].copy()
         self._frames, self._clock = frames, clock
 
     def open(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +168,13 @@ def watch(model: Path | str, camera: str | Camera, *, seconds: float = 10.0, thr
 
 
 def overload(
-    model: Path | str, *, size: tuple[int, int] = (480, 640), rounds: int = 3, seconds: float = 8.0, threads: int = 1
+    model: Path | str,
+    *,
+    size: tuple[int, int] = (480, 640),
+    rounds: int = 3,
+    seconds: float = 8.0,
+    threads: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> OverloadReport:
     """Compare the age of labels at a third and at three times the rate this machine sustains, in turn.
 
@@ -178,12 +184,16 @@ def overload(
         rounds: How often each is measured.
         seconds: How long each time, once the window is full.
         threads: Of the engine.
+        progress: Told how many measurements of how many are done: one to begin with, two a round.
     """
     manifest = artifacts.load(model).manifest
     with _Timed.load(model, threads=threads) as recognizer:
         assert isinstance(recognizer, _Timed)
         seconds += manifest.clip_seconds  # until the window is full there is no label
+        done, total = 0, 1 + 2 * rounds
+        progress(done, total)
         _labelled(recognizer, PacedCamera(manifest, size, 2 * recognizer.needed_rate.full_fps), seconds / 2)
+        progress(done := done + 1, total)
         sustainable = 1 / float(np.median(recognizer.seconds))
         slow: list[Seconds] = []
         fast: list[Seconds] = []
@@ -192,6 +202,7 @@ def overload(
             for rate, ages in ((sustainable / OVERLOAD, slow), (sustainable * OVERLOAD, fast)):
                 found, statistics, _, _ = _labelled(recognizer, PacedCamera(manifest, size, rate), seconds)
                 ages.append(found)
+                progress(done := done + 1, total)
             captured += Counter(captured=statistics.captured, dropped=statistics.dropped)
         ratios = np.array([np.percentile(f, 99) / np.percentile(s, 99) for s, f in zip(slow, fast, strict=True)])
         return OverloadReport(

@@ -13,7 +13,7 @@ from rich.markup import escape
 from kd_edge import recipes
 from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, out, print_json, table
 from kd_edge.cli.progress import TrainingDisplay, progress_bar
-from kd_edge.errors import ConfigError
+from kd_edge.errors import ConfigError, printable
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
     from kd_edge.bench import BenchReport, LiveReport, OverloadReport, SoakReport
@@ -22,11 +22,20 @@ if TYPE_CHECKING:  # a robot shows labels without the packages of the other stag
 app = typer.Typer()
 
 
+BEYOND_WINDOW_SECONDS = 2.0
+"""How long a camera is watched at least beyond the model's window: before it is full there is no label."""
+
+
+def _shown(text: str) -> str:
+    """A name, or what a machine says, as it can be printed."""
+    return escape(printable(text))
+
+
 def throughput_report(recipe: str, figures: Throughput) -> str:
     """Loader against step, and what the losses add."""
     cost = figures.cost
     lines = [
-        f"{recipe}: loader alone {figures.loader:.0f} clips/s, training step {figures.step:.1f} clips/s, "
+        f"{_shown(recipe)}: loader alone {figures.loader:.0f} clips/s, training step {figures.step:.1f} clips/s, "
         f"ratio {figures.ratio:.1f} ({figures.threads} thread(s), warm cache)"
     ]
     if cost.teacher:
@@ -36,7 +45,7 @@ def throughput_report(recipe: str, figures: Throughput) -> str:
             f"{cost.ratio:.3f} x the sum"
         )
     if figures.losses:
-        shares = ", ".join(f"{name} {ratio:.3f} x" for name, ratio in figures.losses.items())
+        shares = ", ".join(f"{_shown(name)} {ratio:.3f} x" for name, ratio in figures.losses.items())
         lines.append(f"the step relative to the step without one loss: {shares}")
     if figures.points:
         lines.append(f"virtual images of 64 x 3 x {figures.points} signals: {figures.images_ms:.1f} ms")
@@ -57,8 +66,8 @@ def bench_report(report: BenchReport) -> RenderableType:
     rows += [(f"one bare {report.bare_is} pass", report.bare), ("re-encoding the whole window", report.naive)]
     cells = [(name, *(f"{v:.3f}" for v in (r.p50, r.p90, r.p99, r.minimum))) for name, r in rows]
     lines: list[RenderableType] = [
-        f"{escape(report.model)}, {report.precision}, {report.file_bytes / 1e6:.1f} MB; {report.frame} frames, "
-        f"{report.pushes} pushes, {report.engine} on {report.cpu}, {report.threads} thread(s)",
+        f"{_shown(report.model)}, {_shown(report.precision)}, {report.file_bytes / 1e6:.1f} MB; {report.frame} frames, "
+        f"{report.pushes} pushes, {_shown(report.engine)} on {_shown(report.cpu)}, {report.threads} thread(s)",
         table(("milliseconds", "median", "90 %", "99 %", "least"), cells),
         *_against_target(report),
         f"push = {report.push_to_bare.median:.3f} x one bare {report.bare_is} pass (median of pairs; "
@@ -69,7 +78,7 @@ def bench_report(report: BenchReport) -> RenderableType:
         f"torch {'imported' if report.process.imports_torch else 'not imported'}",
     ]
     if report.fallback_reason:
-        lines.append(f"[yellow]fallback:[/yellow] {escape(report.fallback_reason)}")
+        lines.append(f"[yellow]fallback:[/yellow] {_shown(report.fallback_reason)}")
     return Group(*lines)
 
 
@@ -112,7 +121,12 @@ def bench(
         str | None,
         typer.Option("--camera", metavar="NAME|URI", help="Do this camera and the model fit on this machine?"),
     ] = None,
-    seconds: Annotated[float, typer.Option("--seconds", min=1, help="How long to watch the camera.")] = 10.0,
+    seconds: Annotated[
+        float,
+        typer.Option(
+            "--seconds", min=1, help="How long to watch the camera; at least the model's window and 2 s more."
+        ),
+    ] = 10.0,
     overloaded: Annotated[
         bool, typer.Option("--overload", help="Age of labels at three times the sustainable frame rate.")
     ] = False,
@@ -174,10 +188,12 @@ def _bench_live(
     threads: int,
     json_: bool,
 ) -> None:
+    from kd_edge import artifact as artifacts
     from kd_edge import bench as benches
 
     if camera is not None:
-        with err.status(f"watching {camera} for {seconds:g} s"):
+        seconds = max(seconds, artifacts.load(model).manifest.clip_seconds + BEYOND_WINDOW_SECONDS)
+        with err.status(f"watching {_shown(camera)} for {seconds:.1f} s"):
             watched = benches.watch(model, camera, seconds=seconds, threads=threads)
         print_json(watched) if json_ else out.print(live_report(watched))
         if watched.faults:
@@ -190,8 +206,14 @@ def _bench_live(
             )
         print_json(report) if json_ else out.print(soak_report(report))
     else:
-        with err.status("loading the machine; leave it alone"):
-            figures = benches.overload(model, size=size, threads=threads)
+        with progress_bar(err) as bar:
+            task = bar.add_task("loading the machine; leave it alone", total=None)
+            figures = benches.overload(
+                model,
+                size=size,
+                threads=threads,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
         print_json(figures) if json_ else out.print(overload_report(figures))
 
 
@@ -202,13 +224,13 @@ def live_report(report: LiveReport) -> RenderableType:
     states = ", ".join(f"{count} {state}" for state, count in report.labels.items()) or "none"
     least, full = report.needed_fps
     lines: list[RenderableType] = [
-        f"{escape(report.camera)} with {escape(report.model)}, {report.seconds:.0f} s: {report.camera_fps:.1f} "
+        f"{_shown(report.camera)} with {_shown(report.model)}, {report.seconds:.0f} s: {report.camera_fps:.1f} "
         f"frames/s; the window needs {least:.1f}, {full:.1f} for labels that are not degraded",
         table(("milliseconds", "median", "90 %", "99 %", "least"), cells),
         f"a push takes {report.budget:.0%} of the time between two frames; {report.dropped:.0%} of the frames skipped",
         f"labels: {states}",
     ]
-    lines += [f"[yellow]{escape(fault)}[/yellow]" for fault in report.faults] or ["[green]they fit[/green]"]
+    lines += [f"[yellow]{_shown(fault)}[/yellow]" for fault in report.faults] or ["[green]they fit[/green]"]
     return Group(*lines)
 
 
@@ -219,7 +241,7 @@ def overload_report(report: OverloadReport) -> RenderableType:
         for name, r in (("at a third of it", report.unloaded), ("at three times it", report.overloaded))
     ]
     return Group(
-        f"{escape(report.model)}: this machine sustains {report.sustainable_fps:.1f} frames/s",
+        f"{_shown(report.model)}: this machine sustains {report.sustainable_fps:.1f} frames/s",
         table(("age of a label, ms", "median", "90 %", "99 %", "least"), cells),
         f"99 % under overload = {report.p99.median:.2f} x unloaded (median of rounds; target 2); "
         f"{report.skipped:.0%} of the frames skipped",

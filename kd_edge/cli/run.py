@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,10 +10,12 @@ import typer
 from rich.markup import escape
 
 from kd_edge.cli.console import err
-from kd_edge.errors import ConfigError, printable
+from kd_edge.errors import ConfigError, SinkError, printable
+from kd_edge.runtime.uri import parse
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
     from kd_edge.runtime.statistics import Statistics
+    from kd_edge.runtime.stream import LabelStream
     from kd_edge.runtime.tally import Tally
 
 app = typer.Typer()
@@ -55,6 +58,12 @@ def stream_summary(statistics: Statistics, window_seconds: float, counts: Tally)
     return text
 
 
+def any_works(sinks: Sequence[str], statistics: Statistics) -> bool:
+    """Whether a sink takes labels; faults are counted by the sink's name, which is its URI without the query."""
+    names = {parse(uri)[:2] for uri in sinks}
+    return len(statistics.sink_faults) < len(names)
+
+
 @app.command(
     epilog="Examples:  kd-edge run --camera ir0  |  kd-edge run --camera synthetic: --duration 20  |  "
     "kd-edge run --camera replay:clip_depth.mat --model student.onnx --sink jsonl:-"
@@ -92,7 +101,10 @@ def run(
     ] = None,
     notify: Annotated[bool, typer.Option("--notify", help="Report to systemd (READY, WATCHDOG).")] = False,
 ) -> None:
-    """Live labels from a camera; Ctrl-C stops. Exit code 1: labels were lost, or no sink is left to take them."""
+    """Live labels from a camera; Ctrl-C stops.
+
+    Exit code 1: at the end no sink works, or a recording's sink has lost a label; 0 when at least one sink works.
+    """
     import time
 
     from kd_edge.artifact import default_model
@@ -104,11 +116,12 @@ def run(
         raise ConfigError(f"--provider {provider}", "cpu or cuda", "correct it")
     path = model or default_model()
     err.print(f"model {escape(printable(str(path)))}")
+    sinks = sinks or ["terminal:"]
     labels = stream(
         model=path,
         camera=camera,
         realtime=realtime,
-        sinks=sinks or ["terminal:"],
+        sinks=sinks,
         threads=threads,
         provider="cuda" if provider == "cuda" else "cpu",
         strict=strict,
@@ -127,10 +140,18 @@ def run(
                     break
                 if duration is not None and time.monotonic() - start > duration:
                     break
+    except SinkError:
+        if labels.statistics.labels:
+            _summarise(labels, counts)
+        raise
     except KeyboardInterrupt:
         if not hasattr(labels, "recognizer"):  # while the model was loading
             raise typer.Exit(130) from None
+    _summarise(labels, counts)
+    if not any_works(sinks, labels.statistics):
+        raise typer.Exit(1)
+
+
+def _summarise(labels: LabelStream, counts: Tally) -> None:
     window_seconds = labels.recognizer.manifest.clip_seconds
     err.print(stream_summary(labels.statistics, window_seconds, counts))
-    if not labels.is_heard:
-        raise typer.Exit(1)

@@ -217,9 +217,8 @@ def test_training_is_not_overwritten(kd: Kd, tmp_path: Path) -> None:
 def test_bench_live(tmp_path, kd):
     code, text, _ = kd("bench", "--soak", "1000", "--size", "64x48", "--json")
     assert code == 0
-    assert json.loads(text)["frames"] == 1000
+    report = json.loads(text)
+    assert report["frames"] == 1000
+    assert report["labels"].get("ok", 0) + report["labels"].get("degraded", 0) > 100  # a figure, no noise
     code, text, error = kd("bench", "--soak", "1000", "--overload")
     assert (code, "--overload and --soak" in error) == (2, True)
-    code, text, _ = kd("bench", "--camera", "synthetic:?height_px=48&width_px=64", "--seconds", "1")
-    assert code == 1  # the window was never full in a second
-    assert "no label came" in text

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from kd_edge import recipes
 from kd_edge.errors import ConfigError, did_you_mean
@@ -12,6 +13,11 @@ from kd_edge.runtime.clock import MAX_AHEAD_MS, ClockKind
 from kd_edge.runtime.uri import forms, parse
 
 SCHEMES = ("replay", "synthetic", "v4l2")
+FOREIGN_KEYS = {
+    "replay": ("pixel_format", "clock", "width_px", "height_px"),
+    "synthetic": ("pixel_format", "clock"),
+}
+"""What only a device can be asked for: nothing comes of it elsewhere, so it is refused there."""
 
 
 class TimeOuts(BaseModel):
@@ -61,6 +67,13 @@ class CameraConfig(TimeOuts):
     priority: int | None = Field(None, ge=1, le=99)
     pixel_format: str | None = Field(None, pattern=r"^[A-Za-z0-9]{3,4}$")
 
+    @field_validator("cpus", mode="before")
+    @classmethod
+    def _is_list(cls, value: object) -> object:
+        if not isinstance(value, (list, tuple)):
+            raise ValueError("a list in a camera file, e.g. cpus = [1]")
+        return value
+
     @property
     def scheme(self) -> str:
         """The kind of camera."""
@@ -81,23 +94,52 @@ def camera_config(name_or_uri: str) -> CameraConfig:
     """Look up a named camera or read a URI.
 
     Raises:
-        ConfigError: Unknown name or kind, or a faulty file, each with the closest thing that exists.
+        ConfigError: Unknown name or kind, a path without its kind, a faulty file, or a key that such a camera does not
+            have, each with the closest thing that exists.
     """
     is_file = name_or_uri.endswith(".toml")
     if ":" not in name_or_uri or is_file:
+        _check_no_path(name_or_uri)
         config = recipes.load("runtime", name_or_uri, CameraConfig)
+        where = str(recipes.find("runtime", name_or_uri))
     else:
         config = recipes.validate({"uri": name_or_uri}, CameraConfig, f"camera {name_or_uri}")
+        where = name_or_uri
     _check_scheme(config)
-    return config if config.scheme == "synthetic" else _with_query(config)
+    config = config if config.scheme == "synthetic" else _with_query(config)
+    _check_keys(config, where)
+    return config
 
 
 def _with_query(config: CameraConfig) -> CameraConfig:
     """A URI's query sets the other keys; synthetic cameras have keys of their own and read it themselves."""
     if not config.query:
         return config
-    raw = {**config.model_dump(exclude_none=True), **config.query, "uri": f"{config.scheme}:{config.target}"}
+    raw = {**config.model_dump(exclude_unset=True), **config.query, "uri": f"{config.scheme}:{config.target}"}
     return recipes.validate(raw, CameraConfig, f"camera {config.uri}")
+
+
+def _check_no_path(name: str) -> None:
+    """Refuse a device or recording without its kind; a camera's name wins over a folder that is called the same."""
+    is_device = name.startswith("/dev/")
+    exists = not name.endswith(".toml") and os.path.exists(name)  # noqa: PTH110 - never raises, whatever is typed
+    if is_device or (exists and name not in recipes.names("runtime")):
+        raise ConfigError(
+            f"camera '{name}' is a path without its kind",
+            f"one of {forms(SCHEMES)} before it",
+            f"--camera {'v4l2' if is_device else 'replay'}:{name}",
+        )
+
+
+def _check_keys(config: CameraConfig, where: str) -> None:
+    fields = CameraConfig.model_fields
+    foreign = [k for k in FOREIGN_KEYS.get(config.scheme, ()) if getattr(config, k) != fields[k].default]
+    if foreign:
+        raise ConfigError(
+            f"camera {where} sets {', '.join(foreign)}, which no {config.scheme}: camera has",
+            "only keys that this kind of camera has",
+            "take them out, or use them with v4l2:",
+        )
 
 
 def _check_scheme(config: CameraConfig) -> None:

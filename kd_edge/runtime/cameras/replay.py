@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -120,15 +121,12 @@ class ReplayCamera:
         path, fps = self._path, self._config.fps
         ending = path.suffix.lower()
         grey = self._wanted.channels == 1
-        if any(c in path.name for c in "*?[") or path.is_dir() or ending in IMAGES:
+        if any(c in path.name for c in "*?[") or path.is_dir():
             return _images(path, fps or DEFAULT_FPS, grey)
         if not is_file(path):
-            beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-            raise DataError(
-                f"no recording {path}{did_you_mean(path.name, beside)}",
-                "a video, a folder of images, an .npy array or a UTD-MHAD depth .mat",
-                "check the path after replay:",
-            )
+            raise _absent(path)
+        if ending in IMAGES:
+            return _images(path, fps or DEFAULT_FPS, grey)
         if ending == ".npy":
             return _array(path, fps or DEFAULT_FPS)
         if ending == ".mat":
@@ -258,6 +256,19 @@ def _numbers(path: Path) -> list[tuple[int, int | str]]:
     """Sort key that puts frame10 behind frame9."""
     parts = re.split(r"(\d+)", path.name)
     return [(1, int(p)) if p.isdigit() else (0, p) for p in parts]
+
+
+def _absent(path: Path) -> DataError:
+    if os.path.lexists(path):
+        found = f"{path} is no regular file"
+    else:
+        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        found = f"no recording {path}{did_you_mean(path.name, beside)}"
+    return DataError(
+        found,
+        "a video, a folder of images, an .npy array or a UTD-MHAD depth .mat",
+        "check the path after replay:",
+    )
 
 
 def _unreadable(path: Path, found: str) -> DataError:

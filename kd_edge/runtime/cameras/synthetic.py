@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kd_edge import recipes
 from kd_edge.artifact import Band
-from kd_edge.data.synthetic.dataset import SyntheticStream
+from kd_edge.data.synthetic.dataset import MODALITIES, SyntheticStream
+from kd_edge.errors import ConfigError
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
 from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts
 from kd_edge.runtime.clock import MONOTONIC, Clock
@@ -16,10 +17,10 @@ from kd_edge.types import Frame
 
 
 class SyntheticOptions(BaseModel):
-    """Keys of ``synthetic:?key=value&key=value``.
+    """Keys of ``synthetic:?key=value&key=value``; they win over a camera file's ``fps``, ``width_px``, ``height_px``.
 
     Attributes:
-        modality: None follows the model: ``rgb`` for an RGB model, ``nir`` otherwise.
+        modality: None follows the camera file's ``band``, else the model: ``rgb`` for an RGB model, ``nir`` otherwise.
         seed: Chooses body, clothes, view and the order of actions.
         height_px: Image height; by default as in the generated data set.
         width_px: Image width.
@@ -47,8 +48,14 @@ class SyntheticCamera:
     can_vanish = False
 
     def __init__(self, name: str, config: CameraConfig, wanted: Wanted, *, clock: Clock = MONOTONIC) -> None:
-        options = recipes.validate(config.query, SyntheticOptions, f"camera {config.uri}")
-        modality = options.modality or ("rgb" if wanted.band == "rgb" else "nir")
+        options = _options(name, config)
+        modality = options.modality or ("rgb" if (config.band or wanted.band) == "rgb" else "nir")
+        if config.band not in (None, modality):
+            raise ConfigError(
+                f"camera {name} with band '{config.band}' shows a figure in '{modality}'",
+                f"a band of the figure's, {' or '.join(MODALITIES)}, the same as its modality",
+                f'band = "{modality}", or leave band out',
+            )
         self.name = "synthetic" if name.startswith("synthetic:") else name
         self.band: Band | None = modality
         self.channels: Channels | None = 3 if modality == "rgb" else 1
@@ -93,3 +100,8 @@ class SyntheticCamera:
 
     def _stamp_ns(self, k: int) -> int:
         return self._started_ns + round(k * 1e9 / self._options.fps)
+
+
+def _options(name: str, config: CameraConfig) -> SyntheticOptions:
+    file_keys = config.model_dump(include={"fps", "width_px", "height_px"}, exclude_none=True)
+    return recipes.validate({**file_keys, **config.query}, SyntheticOptions, f"camera {name}")

@@ -37,9 +37,17 @@ def open_sink(uri: str, stdout: TextIO | io.TextIOBase | None = None, clock: Clo
     if scheme == "jsonl" and target:
         max_mb = _max_mb(uri, query)
         return JsonlStream(stream) if target == "-" else JsonlSink(target, max_mb, clock)
-    raise ConfigError(
-        f"sink '{uri}'{did_you_mean(scheme, SCHEMES)}", "terminal:, jsonl:PATH or jsonl:-", "correct --sink"
-    )
+    raise ConfigError(f"sink '{uri}'{_hint(uri, scheme)}", "terminal:, jsonl:PATH or jsonl:-", "correct --sink")
+
+
+def _hint(uri: str, scheme: str) -> str:
+    """What a faulty URI lacks or was meant to be."""
+    if scheme == "jsonl":
+        return " without a path"
+    if scheme:
+        return did_you_mean(scheme, SCHEMES)
+    is_path = "/" in uri or "." in uri
+    return f" (did you mean 'jsonl:{uri}'?)" if is_path else did_you_mean(f"{uri}:", [f"{s}:" for s in SCHEMES])
 
 
 def _max_mb(uri: str, query: dict[str, str]) -> float | None:

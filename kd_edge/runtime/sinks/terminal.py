@@ -64,17 +64,24 @@ class TerminalSink:
 
 
 def describe(prediction: Prediction) -> str:
-    """One line: moment, state, label with confidence, truth where known, what is wrong; nothing steers a terminal."""
+    """One line: moment, state, label with confidence, truth where known, reason; nothing steers a terminal."""
     parts = [f"{prediction.captured_ns / 1e9:10.2f} s", f"{prediction.state.value:8}"]
     if prediction.index >= 0:
         label = printable(prediction.label or "-")
-        parts.append(f"{label:24} {prediction.confidence:4.0%} {_bar(prediction.confidence):{_BAR}}")
+        bar = "" if prediction.label is None else _bar(prediction.confidence)
+        parts.append(f"{label:24} {prediction.confidence:4.0%} {bar:{_BAR}}")
     if prediction.truth is not None and prediction.label is not None:
         right = prediction.label == prediction.truth
         parts.append("right" if right else f"truth: {printable(prediction.truth)}")
-    if prediction.detail:
-        parts.append(f"({printable(prediction.detail)})")
+    if cause := _cause(prediction):
+        parts.append(f"({printable(cause)})")
     return "  ".join(parts).rstrip()
+
+
+def _cause(prediction: Prediction) -> str:
+    """Code and words; the words alone where they begin with the code."""
+    code, detail = prediction.reason.value, prediction.detail
+    return detail if detail.startswith(code) else ": ".join(part for part in (code, detail) if part)
 
 
 def _bar(share: float) -> str:

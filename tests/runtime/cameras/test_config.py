@@ -76,3 +76,54 @@ def test_whatever_is_typed_it_is_one_line(camera):
     with pytest.raises(ConfigError) as caught:
         camera_config(camera)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("uri", "text", "keys"),
+    [
+        ("synthetic:", 'pixel_format = "GREY"', "pixel_format"),
+        ("synthetic:", 'clock = "wall"', "clock"),
+        ("replay:a.npy", 'pixel_format = "Y16"\nclock = "arrival"', "pixel_format, clock"),
+        ("replay:a.npy", "width_px = 640\nheight_px = 480", "width_px, height_px"),
+        ("replay:a.npy?width_px=640", "", "width_px"),
+    ],
+)
+def test_keys_that_only_a_device_has_are_refused(tmp_path, uri, text, keys):
+    file = tmp_path / "mine.toml"
+    file.write_text(f'uri = "{uri}"\n{text}\n')
+    with pytest.raises(ConfigError) as caught:
+        camera_config(str(file))
+    assert f"camera {file} sets {keys}, which no {uri.partition(':')[0]}: camera has" in str(caught.value)
+
+
+def test_keys_that_every_camera_has_are_taken(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('uri = "replay:a.npy?fps=9"\nband = "nir"\nclock = "monotonic"\nthreads = 2\nfrozen_ms = 900\n')
+    config = camera_config(str(file))
+    assert (config.fps, config.band, config.threads, config.frozen_ms) == (9.0, "nir", 2, 900)
+
+
+def test_a_file_s_faults_name_its_whole_path_and_what_a_list_looks_like(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('uri = "synthetic:"\ncpus = 1\n')
+    with pytest.raises(ConfigError) as caught:
+        camera_config(str(file))
+    found = str(caught.value)
+    assert f"camera {file} has 1 fault: cpus: a list in a camera file, e.g. cpus = [1], got 1" in found
+
+
+def test_a_path_without_its_kind_is_told_with_the_kind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clip.npy").touch()
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "ir0").mkdir()
+    for path, wanted in (
+        ("/dev/video0", "v4l2:/dev/video0"), ("/dev/no-such", "v4l2:/dev/no-such"), ("clip.npy", "replay:clip.npy"),
+        ("./frames", "replay:./frames"), ("frames", "replay:frames"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match="is a path without its kind") as caught:
+            camera_config(path)
+        assert str(caught.value).endswith(f"Fix: --camera {wanted}")
+    assert camera_config("ir0").scheme == "v4l2"  # a camera of that name
+    with pytest.raises(ConfigError, match="unknown camera 'gone'"):
+        camera_config("gone")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kd_edge.errors import ConfigError
+from kd_edge.errors import CameraError, ConfigError
 from kd_edge.runtime.cameras import Wanted, open_camera
 from tests.runtime.conftest import HandClock
 
@@ -61,3 +61,28 @@ def test_it_ends_after_so_many_frames_and_opens_anew():
 def test_mistakes(query):
     with pytest.raises(ConfigError):
         open_camera(f"synthetic:?{query}")
+
+
+def figure_of(folder, text, query=""):
+    (folder / "figure.toml").write_text(f'uri = "synthetic:?{query}"\n{text}\n')
+    return str(folder / "figure.toml")
+
+
+def test_a_camera_file_s_keys_count_and_its_query_wins(tmp_path):
+    text = "fps = 5\nheight_px = 48\nwidth_px = 64"
+    camera = open_camera(figure_of(tmp_path, text), clock=HandClock())
+    assert (camera.fps, camera.read(1.0).image.shape) == (5.0, (48, 64))
+    camera = open_camera(figure_of(tmp_path, text, "fps=50&width_px=80"), clock=HandClock())
+    assert (camera.fps, camera.read(1.0).image.shape) == (50.0, (48, 80))
+    with pytest.raises(ConfigError, match=r"figure\.toml has 1 fault: fps: .*less than or equal to 240"):
+        open_camera(figure_of(tmp_path, "fps = 500"))
+
+
+def test_band_is_what_the_figure_shows(tmp_path):
+    assert open_camera(figure_of(tmp_path, 'band = "rgb"')).channels == 3
+    assert open_camera(figure_of(tmp_path, 'band = "nir"')).channels == 1
+    with pytest.raises(CameraError, match="nir"):
+        open_camera(figure_of(tmp_path, 'band = "rgb"'), Wanted("nir", "uint8", 1))
+    for text, query in (('band = "lwir"', ""), ('band = "depth"', ""), ('band = "nir"', "modality=rgb")):
+        with pytest.raises(ConfigError, match=r"shows a figure in '(nir|rgb)'"):
+            open_camera(figure_of(tmp_path, text, query))

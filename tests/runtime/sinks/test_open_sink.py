@@ -20,6 +20,24 @@ def test_unknown_sinks(uri):
             open_sink(uri)
 
 
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("jsonl:", "sink 'jsonl:' without a path. Expected"),
+        ("jsonl:?max_mb=3", "without a path. Expected"),
+        ("labels.jsonl", "(did you mean 'jsonl:labels.jsonl'?)"),
+        ("/tmp/labels", "(did you mean 'jsonl:/tmp/labels'?)"),
+        ("terminal", "(did you mean 'terminal:'?)"),
+        ("json", "(did you mean 'jsonl:'?)"),
+        ("", "sink ''. Expected"),
+    ],
+)
+def test_what_a_sink_lacks_is_told(uri, told):
+    with pytest.raises(ConfigError) as caught:
+        open_sink(uri)
+    assert told in str(caught.value)
+
+
 @pytest.mark.parametrize("query", ["max_mb=0", "max_mb=much", "max=3", "max_mb=nan"])
 def test_a_faulty_bound_is_refused(query):
     with pytest.raises(ConfigError, match="max_mb=N"):

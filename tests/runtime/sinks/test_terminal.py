@@ -9,7 +9,7 @@ import pytest
 
 from kd_edge.runtime.sinks import TerminalSink
 from kd_edge.runtime.sinks.terminal import describe
-from kd_edge.types import LabelState
+from kd_edge.types import LabelState, Reason
 from tests.runtime.sinks.conftest import prediction
 
 
@@ -25,7 +25,7 @@ def test_terminal_that_is_no_tty_gets_a_line_per_change():
     sink.close()
     lines = out.getvalue().splitlines()
     assert [line.split()[2] for line in lines] == ["warming", "ok", "ok", "unknown", "stale"]
-    assert lines[0] == "      0.00 s  warming   (why)"
+    assert lines[0] == "      0.00 s  warming   (gap: why)"
     assert lines[1].split()[:5] == ["0.20", "s", "ok", "wave", "75%"]
     assert lines[2].endswith("truth: clap")
     assert "wave" not in lines[3]
@@ -62,3 +62,25 @@ def test_nothing_that_steers_a_terminal_is_shown(where):
 )
 def test_a_confidence_that_is_none_is_shown_without_a_fault(confidence, bar):
     assert describe(prediction(confidence=confidence)).count("#") == bar
+
+
+@pytest.mark.parametrize(
+    ("reason", "detail", "shown"),
+    [
+        (Reason.DARK, "mean 0 below 7.91", "(dark: mean 0 below 7.91)"),
+        (Reason.DARK, "dark: mean 0", "(dark: mean 0)"),
+        (Reason.GAP, "", "(gap)"),
+        (Reason.NONE, "slow", "(slow)"),
+    ],
+)
+def test_the_reason_s_code_is_shown_once(reason, detail, shown):
+    line = describe(prediction(state=LabelState.UNKNOWN, reason=reason, detail=detail))
+    assert line.endswith(f"  {shown}")
+    assert "(" not in describe(prediction())
+
+
+def test_there_is_a_bar_only_where_there_is_a_label():
+    assert "75% ###" in describe(prediction())
+    unknown = describe(prediction(state=LabelState.UNKNOWN))
+    assert " 75% " in unknown
+    assert "#" not in unknown

@@ -1,0 +1,83 @@
+"""What the verbs about live labels say, and their exit codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kd_edge import artifact
+from kd_edge.artifact import BUNDLED
+from kd_edge.bench import LiveReport
+from kd_edge.cli.run import any_works
+from kd_edge.errors import SinkError
+from kd_edge.runtime.sinks import JsonlSink
+from kd_edge.runtime.statistics import Statistics
+from kd_edge.types import Prediction
+from tests.cli.conftest import Kd
+
+FIGURE = "synthetic:?height_px=48&width_px=64&fps=240"
+needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+
+
+def counted(**faults: str) -> Statistics:
+    return Statistics(
+        captured=0, dropped=0, skipped=0, frozen=0, misdated=0, damaged=0, reconnects=0, pushed=0, engine_failures=0,
+        labels={}, reasons={}, fps=0.0, sink_faults=faults, sink_dropped=0, sinks_reopened=0,
+    )  # fmt: skip
+
+
+def test_a_sink_that_works_is_one_without_a_fault() -> None:
+    both = ["terminal:", "jsonl:a?max_mb=1"]
+    assert any_works(both, counted())
+    assert any_works(both, counted(**{"jsonl:a": "full"}))
+    assert not any_works(both, counted(**{"jsonl:a": "full", "terminal:": "closed"}))
+    assert not any_works(["jsonl:a", "jsonl:a?max_mb=1"], counted(**{"jsonl:a": "full"}))
+
+
+@needs_full
+def test_run_ends_with_1_where_no_sink_works_and_with_0_where_one_does(kd: Kd) -> None:
+    full = ["--sink", "jsonl:/dev/full"]
+    code, _, error = kd("run", "--camera", f"{FIGURE}&frames=30", *full)
+    assert code == 1
+    assert "sink jsonl:/dev/full does not work" in error
+    code, _, error = kd("run", "--camera", f"{FIGURE}&frames=30", *full, "--sink", "jsonl:labels.jsonl")
+    assert code == 0
+    assert "sink jsonl:/dev/full does not work" in error
+
+
+def test_a_recording_that_a_sink_ends_is_summarised_before_the_error(kd: Kd, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(sink: JsonlSink, prediction: Prediction) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(JsonlSink, "write", write)
+    code, _, error = kd("run", "--camera", f"{FIGURE}&realtime=false&frames=5", "--sink", "jsonl:labels.jsonl")
+    assert code == SinkError.exit_code
+    lines = error.splitlines()
+    assert "frames labelled" in error
+    assert lines[-1].startswith("error: sink jsonl:labels.jsonl stopped: No space left on device")
+
+
+LIVE = LiveReport(
+    camera="\x1b[31mv.toml", model="[red]\x1b[2J", seconds=1, camera_fps=30, needed_fps=(4, 14), dropped=0, labels={},
+    reasons={}, push=None, age=None, budget=0.3, faults=(),
+)  # fmt: skip
+
+
+def test_bench_watches_for_longer_than_the_window_and_shows_names_as_text(
+    kd: Kd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched: list[float] = []
+
+    def watch(model: object, camera: str, *, seconds: float, threads: int) -> LiveReport:
+        watched.append(seconds)
+        return LIVE
+
+    monkeypatch.setattr("kd_edge.bench.watch", watch)
+    window = artifact.load(BUNDLED).manifest.clip_seconds
+    for seconds in ("1", "60"):
+        code, text, error = kd("bench", "--camera", "./e\x1b[31mv.toml", "--seconds", seconds)
+        assert code == 0
+        assert r"\x1b[31mv.toml with [red]\x1b[2J" in text
+        assert "\x1b" not in text + error
+    assert watched == [pytest.approx(window + 2), 60]
