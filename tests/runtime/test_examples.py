@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -57,10 +61,11 @@ def test_example_ends_after_so_many_seconds(make_model, tmp_path, name):
         capture_output=True, text=True, timeout=110, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1].startswith("halt" if name == "control_loop.py" else "... halt")
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_example_labels_a_live_camera(make_model, tmp_path, name):
+@pytest.mark.parametrize(("name", "number"), [*((n, signal.SIGTERM) for n in NAMES), (NAMES[0], signal.SIGINT)])
+def test_example_labels_a_live_camera_and_halts_when_it_is_ended(make_model, tmp_path, name, number):
     """On a busy machine that may take a while: it goes on until it did."""
     model, _ = make_model()
     with subprocess.Popen(
@@ -72,8 +77,11 @@ def test_example_labels_a_live_camera(make_model, tmp_path, name):
             words.append(word)
             if word in ("drive", "ok", "degraded"):
                 break
-        process.terminate()
+        process.send_signal(number)
+        rest = process.stdout.read().splitlines()
         assert process.stderr.read() == ""
+    assert process.returncode == 0
+    assert rest[-1].startswith("halt" if name == "control_loop.py" else "... halt")
     assert words[0] in ("halt", "warming", "stale")
     assert words[-1] in ("drive", "ok", "degraded")
 
@@ -159,6 +167,70 @@ def test_the_control_loop_leaves_the_robot_standing_whatever_is_raised(error):
         module.control(camera, recognizer, robot, 1000, clock.now_ns)
     assert camera.seen[-1] is True
     assert not robot.driving
+
+
+def test_the_deadman_halts_when_a_label_has_run_out_whatever_the_loop_does():
+    module, clock, recognizer = example("control_loop"), HandClock(), Told()
+    robot = module.Robot()
+    captured_ns = clock.now_ns()
+    robot.tick(clock.now_ns())
+    for _ in range(12):  # calm for long enough
+        captured_ns = clock.now_ns()
+        robot.decide(recognizer.push(None, captured_ns, "x", now_ns=captured_ns), captured_ns)
+        robot.tick(captured_ns)
+        clock.advance(50)
+    robot.tick(captured_ns + recognizer.valid_ns)
+    assert robot.driving
+    robot.tick(captured_ns + recognizer.valid_ns + 1)
+    assert not robot.driving
+    late_ns = captured_ns + recognizer.valid_ns + 2
+    robot.decide(recognizer.push(None, late_ns, "x", now_ns=late_ns), late_ns)
+    assert not robot.driving  # it must be calm anew
+
+
+@pytest.mark.parametrize("error", [None, CameraError("gone", "a camera", "cable"), asyncio.CancelledError()])
+def test_the_event_loop_ends_with_a_halt(capsys, error):
+    module = example("asyncio_labels")
+    latest = module.Latest()
+
+    async def listening():
+        latest.prediction = Told().push(None, 10**18, "x", now_ns=10**18)
+        latest.prediction = dataclasses.replace(latest.prediction, valid_until_ns=2**62)
+        await asyncio.sleep(0.15)
+        if error is not None:
+            raise error
+
+    with pytest.raises(type(error)) if error else contextlib.nullcontext():
+        asyncio.run(module.both(module.act(latest), listening(), 1000))
+    assert capsys.readouterr().out.splitlines()[-2:] == ["... act on wave", "... halt"]
+
+
+def test_the_event_loop_goes_on_while_a_stream_closes(monkeypatch):
+    module = example("asyncio_labels")
+    closing, went_on = threading.Event(), threading.Event()
+
+    class Labels:
+        def __enter__(self):
+            return self
+
+        def __next__(self):
+            raise StopIteration
+
+        def __exit__(self, *raised):
+            closing.set()
+            assert went_on.wait(60), "the event loop stood still"
+
+    async def watch():
+        while not closing.is_set():
+            await asyncio.sleep(0)
+        went_on.set()
+
+    async def both():
+        await asyncio.gather(watch(), module.listen("", "", module.Latest()))
+
+    monkeypatch.setattr(module, "stream", lambda model, camera: Labels())
+    asyncio.run(both())
+    assert went_on.is_set()
 
 
 def test_the_event_loop_acts_on_nothing_that_has_run_out():
