@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kd_edge.artifact import default_model
 from kd_edge.errors import CameraError
+from kd_edge.runtime import stream
 from kd_edge.types import Frame, LabelState, Prediction
 
 from .conftest import HandClock
@@ -261,3 +264,28 @@ def test_readme_names_every_file():
     text = (FOLDER / "README.md").read_text()
     files = [*FOLDER.glob("cameras/*.toml"), *FOLDER.glob("examples/*.py")]
     assert [f for f in files if f"`{f.relative_to(FOLDER)}`" not in text] == []
+
+
+def printed_programs():
+    """The Python blocks of the READMEs, as they are printed."""
+    for path in (FOLDER.parent / "README.md", FOLDER / "README.md"):
+        for k, block in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)):
+            yield pytest.param(block, id=f"{path.relative_to(FOLDER.parent)}-{k}")
+
+
+@pytest.mark.parametrize("program", [*printed_programs()])
+def test_the_readmes_programs_run_as_they_are_printed(monkeypatch, tmp_path, program):
+    """Each stands alone; a stream of the generated figure renders no slower than the machine allows."""
+    monkeypatch.chdir(tmp_path)  # no model lies here: the bundled one
+    live = 'camera="synthetic:"'
+    exec(program.replace(live, 'camera="synthetic:?realtime=false&frames=100"'), {"__name__": "readme"})
+
+
+def test_the_readmes_own_camera_is_labelled():
+    names = {"__name__": "readme"}
+    (block,) = [b.values[0] for b in printed_programs() if "class MyCamera" in b.values[0]]
+    exec(block, names)
+    with stream(model=default_model(), camera=names["MyCamera"](), threads=1) as labels:
+        predictions = [p for p, _ in zip((p for p in labels if p.frame_id >= 0), range(3), strict=False)]
+    assert [p.source for p in predictions] == ["mine"] * 3
+    assert {p.state for p in predictions} <= {LabelState.WARMING, LabelState.STALE}
