@@ -27,6 +27,7 @@ from .conftest import HandClock
 FOLDER = Path(__file__).parents[2] / "runtime"
 
 
+PATHS = os.pathsep.join([str(FOLDER / "examples"), *filter(None, [os.environ.get("PYTHONPATH")])])
 NAMES = sorted(p.name for p in (FOLDER / "examples").glob("*.py"))
 CAMERA = "synthetic:?height_px=48&width_px=64&seed=1"
 """With this seed the tiny model does not say "throw" all the time, for which a robot halts."""
@@ -189,6 +190,30 @@ def test_the_deadman_halts_when_a_label_has_run_out_whatever_the_loop_does():
     late_ns = captured_ns + recognizer.valid_ns + 2
     robot.decide(recognizer.push(None, late_ns, "x", now_ns=late_ns), late_ns)
     assert not robot.driving  # it must be calm anew
+
+
+HANGS = """
+import sys, time
+import control_loop
+
+def hang(camera, recognizer, robot, seconds):
+    robot.driving = True
+    while robot.driving:
+        time.sleep(0.01)
+
+control_loop.control = hang
+control_loop.main()
+"""
+
+
+def test_the_deadman_watches_a_loop_that_hangs(make_model, tmp_path):
+    model, _ = make_model()
+    done = subprocess.run(
+        [sys.executable, "-c", HANGS, "--model", model, "--camera", CAMERA], capture_output=True, text=True,
+        timeout=110, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": PATHS},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["halt (start)", "halt (the label ran out)"]
 
 
 @pytest.mark.parametrize("error", [None, CameraError("gone", "a camera", "cable"), asyncio.CancelledError()])
