@@ -193,7 +193,7 @@ def test_the_deadman_halts_when_a_label_has_run_out_whatever_the_loop_does():
 
 
 HANGS = """
-import sys, time
+import time
 import control_loop
 
 def hang(camera, recognizer, robot, seconds):
