@@ -24,7 +24,7 @@ FIRST_PAUSE_SECONDS = 0.1
 STOP_SECONDS = 2.0
 """A thread that hangs inside a driver for longer than this is left behind (it is a daemon)."""
 EARLY_SECONDS = 0.005
-"""The pause after a read that gave nothing before its time-out."""
+"""The pause after a read that gave nothing before its time-out, or no picture: a driver may fail at once, for ever."""
 LONGEST_NAP_NS = 100_000_000
 """Two readings of two clocks differ by less than this unless the machine slept."""
 _GRID = 8  # every 8th pixel in both directions tells a frozen picture
@@ -162,7 +162,6 @@ class Capture:
         self._is_back = False
         self._heard_ns = 0  # when any frame came last, or the camera was opened
         self._news = News(clock)
-        self._count = 0
 
     def start(self) -> None:
         """Start; the camera is open already, so that its absence was reported to the caller."""
@@ -211,7 +210,7 @@ class Capture:
             except BadPictureError:
                 if not self._camera.live:
                     raise
-                continue
+                frame = None
             if frame is None:
                 self._stop.wait(EARLY_SECONDS)
             else:
@@ -235,6 +234,7 @@ class Capture:
             except BadPictureError as error:
                 if self._silent_ms() > self._timeouts.read_timeout_ms:
                     return error.found
+                self._stop.wait(EARLY_SECONDS)
                 continue
             except BaseException as error:  # whatever a driver raises
                 return fault_of(error)
@@ -263,8 +263,7 @@ class Capture:
         if frame is None:
             return None
         self._heard_ns = self._clock.now_ns()
-        self._count += 1
-        return _in_order(frame, self._count - 1)
+        return _in_order(frame, self.counters.captured)
 
     def _deliver(self, frame: Frame) -> None:
         """Judge a frame's stamp and picture, and hand it over if they are good."""

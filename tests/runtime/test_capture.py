@@ -7,9 +7,9 @@ import threading
 import numpy as np
 import pytest
 
-from kd_edge.errors import CameraError, DataError
+from kd_edge.errors import BadPictureError, CameraError, DataError
 from kd_edge.runtime.cameras import TimeOuts
-from kd_edge.runtime.capture import Capture, Captured, Cut, FrozenPicture, Mailbox
+from kd_edge.runtime.capture import EARLY_SECONDS, Capture, Captured, Cut, FrozenPicture, Mailbox
 from kd_edge.types import Cause, Frame, Reason
 
 from .conftest import PATIENCE_SECONDS, HandClock, wait_for
@@ -339,5 +339,24 @@ def test_stamps_that_are_wrong_again_and_again_are_told_once_in_a_while(caplog):
         wait_for(lambda: capture.counters.captured == 200)
         assert capture.counters.misdated == 100
         assert sum("ahead of now" in r.getMessage() for r in caplog.records) == 1
+    finally:
+        capture.stop()
+
+
+@pytest.mark.parametrize("can_vanish", [True, False])
+def test_a_driver_that_fails_at_once_for_ever_does_not_spin(monkeypatch, can_vanish):
+    """Nothing but damaged pictures, each at once: there is a pause after every one."""
+    count = 30
+    camera = ScriptedCamera([[BadPictureError("damaged", "a picture", "cable")] * count])
+    camera.can_vanish = can_vanish
+    camera.open()
+    capture = Capture(camera, FAST, HandClock())
+    pauses = []
+    wait = capture._stop.wait
+    monkeypatch.setattr(capture._stop, "wait", lambda seconds: pauses.append(seconds) or wait(seconds))
+    capture.start()
+    try:
+        wait_for(lambda: capture.counters.damaged == count)
+        assert pauses[: count - 1] == [EARLY_SECONDS] * (count - 1)
     finally:
         capture.stop()

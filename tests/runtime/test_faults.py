@@ -197,6 +197,7 @@ def test_frames_without_a_picture_are_lost_one_by_one(up, image):
         stream.pass_by(PERIOD_MS)
         assert stream.frame(image) == []
         if image is None:
+            stream.camera.turns.advance(5)  # the pause after what was no picture
             stream.camera.turns.give(BadPictureError("a damaged picture", "a whole one", "cable"))
     assert stream.labels.statistics.damaged == 10 * (1 + (image is None))
     assert stream.labels.statistics.reconnects == 0
