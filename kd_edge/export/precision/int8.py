@@ -17,7 +17,7 @@ from kd_edge.export.precision.fp16 import tidied
 BACKBONE = "backbone."
 """How the names of the nodes begin that are quantised: the temporal head is a thousandth of the work."""
 
-CPU_OPERATORS = ("Conv", "Gemm", "MatMul", "Add", "Relu", "Clip", "MaxPool")
+CPU_OPERATORS = ("Conv", "Gemm", "MatMul", "Add", "Relu", "Clip", "MaxPool", "AveragePool", "Concat", "Pad")
 """What has 8-bit kernels in CPU engines."""
 TENSORRT_OPERATORS = ("Conv", "Gemm", "MatMul", "Add")
 
@@ -65,7 +65,11 @@ def _quantised(
     quantizer = import_extra("onnxruntime.quantization.qdq_quantizer", "cpu")
     typed = onnx.shape_inference.infer_shapes(proto)  # a copy
     utilities.add_infer_metadata(typed)  # else it is written to a file for this
-    chosen = [node.name for node in proto.graph.node if is_quantised(node) and node.op_type in operators and node.name not in keep]
+    chosen = [
+        node.name
+        for node in proto.graph.node
+        if is_quantised(node) and node.op_type in operators and node.name not in keep
+    ]
     if not chosen:
         return proto
     data = {
