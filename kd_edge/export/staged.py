@@ -14,7 +14,7 @@ from kd_edge.artifact import ActivationRanges, Artifact, Manifest, StreamFigures
 from kd_edge.engines import Engine, EngineName, open_engine
 from kd_edge.errors import ExportError, printable
 from kd_edge.export.culprits import culprits
-from kd_edge.export.parity import Answers, Comparison, Fault, faults_of, parity, stream_figures
+from kd_edge.export.parity import Answers, Bound, Comparison, Fault, faults_of, parity, stream_figures
 from kd_edge.export.precision import Converted, convert
 from kd_edge.export.profile import ExportProfile
 from kd_edge.export.ranges import Feed, training_feeds
@@ -92,7 +92,7 @@ def stage(
         ExportError: A stage is out of bounds.
     """
     say(f"asking the trained model: {recordings.side}")
-    comparison = Comparison(student, recordings, profile)
+    comparison = Comparison.of(student, recordings, profile)
     ranges: ActivationRanges | None = None
     stream: StreamFigures | None = None
     feeds: tuple[Feed, ...] = ()
@@ -101,7 +101,8 @@ def stage(
         written = _written(exact, manifest.model_copy(update={"precision": "fp32"}), folder / "fp32.onnx")
         exact_engine = opened.enter_context(opened_here(written))
         answers = [comparison.trained, comparison.answer("onnx", exact_engine, comparison.trained)]
-        _refuse(faults_of(answers[-1], comparison, profile, "max_onnx_error"), "float32 graph", (), RELEASES)
+        bound: Bound = "max_abs_error" if profile.precision == "fp32" else "max_onnx_error"
+        _refuse(faults_of(answers[-1], comparison, profile, bound), "float32 graph", (), RELEASES)
         shipped = Converted(exact, {})
         if profile.precision != "fp32":
             say(f"converting to {profile.precision}")
@@ -128,8 +129,7 @@ def stage(
             engine = opened.enter_context(opened_here(written, name))
             answers.append(comparison.answer(name, engine, answers[-1]))
             _refuse(faults_of(answers[-1], comparison, profile, "max_engine_error"), name, (), OTHER_ENGINE)
-    bound = profile.max_onnx_error if profile.precision == "fp32" else profile.max_abs_error
-    figures = parity(answers, comparison, bound, stream)
+    figures = parity(answers, comparison, profile.max_abs_error, stream)
     return Staged(
         proto=shipped.proto,
         exact=exact,
