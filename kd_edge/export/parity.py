@@ -273,12 +273,13 @@ def stream_figures(
         )
     same, right, before = (np.array(a) == np.array(b) for a, b in ((ours, theirs), (ours, truth), (theirs, truth)))
     agreement = metrics.paired_interval(same, np.ones_like(same), of)
+    low, high = metrics.proportion_interval(int(same.sum()), len(same))  # says something where all frames agree, too
     change = metrics.paired_interval(right, before, of)
     return StreamFigures(
         clips=len(set(of)),
         frames=len(truth),
         agreement=1 + agreement.difference,
-        agreement_interval=(1 + agreement.low, 1 + agreement.high),
+        agreement_interval=(min(low, 1 + agreement.low), max(high, 1 + agreement.high)),
         accuracy=float(np.mean(right)),
         accuracy_change=change.difference,
         accuracy_change_interval=(change.low, change.high),
