@@ -16,6 +16,9 @@ from kd_edge.export.ranges import Feed
 MOST_FEEDS = 8
 """Runs that are compared; of more, these many are taken evenly spread."""
 
+MERGED = ("Relu", "Clip")
+"""Activations that quantisers let vanish: the range of the quantised value does their work."""
+
 
 @dataclass(frozen=True, slots=True)
 class LayerError:
@@ -49,7 +52,8 @@ def layer_errors(
 
     Both graphs run in ONNX Runtime as they are written, without fusion, so that every value can be looked at: integer
     kernels are replaced by the arithmetic that the Q/DQ nodes stand for. Where a graph quantises a value, the
-    dequantised one is compared, for it is what the next layer reads.
+    dequantised one is compared, for it is what the next layer reads; where a quantiser has merged an activation into
+    the layer before, that layer is judged behind its activation. What one run writes in both graphs is held at once.
 
     Args:
         exact: The float32 graph; its nodes have names.
@@ -57,15 +61,18 @@ def layer_errors(
         feeds: Runs with a batch axis of 1.
         most_feeds: How many of them are taken at most.
     """
-    pairs = _pairs(exact, shipped)
+    judged_by = _judged_by(exact.graph, {name for node in shipped.graph.node for name in node.output})
+    read_back = _dequantised(shipped.graph)
+    pairs = {name: read_back.get(name, name) for name in judged_by.values()}
     exact_session, shipped_session = _exposing(exact, pairs), _exposing(shipped, pairs.values())
     sums = {name: _Sums() for name in pairs}
     for feed in _spread(feeds, most_feeds):
         expected = exact_session.run(list(pairs), feed)
-        found = shipped_session.run(list(pairs.values()), feed)
-        for own, x, y in zip(sums.values(), expected, found, strict=True):
+        given = shipped_session.run(list(pairs.values()), feed)
+        for own, x, y in zip(sums.values(), expected, given, strict=True):
             own.add(x, y)
-    return _in_order(exact.graph, {name: own for name, own in sums.items() if own.is_number})
+    found = {name: sums[judge] for name, judge in judged_by.items() if sums[judge].is_number}
+    return _in_order(exact.graph, found)
 
 
 def likeliest(layers: Iterable[LayerError]) -> list[str]:
@@ -98,12 +105,20 @@ class _Sums:
         return float(np.sqrt(self._differences / self._squares)) if self._squares else float("inf")
 
 
-def _pairs(exact: onnx.ModelProto, shipped: onnx.ModelProto) -> dict[str, str]:
-    """What to compare: every tensor a node of the float32 graph writes, and what the other graph has of it."""
-    there = {name for node in shipped.graph.node for name in node.output if name}
-    read_back = _dequantised(shipped.graph)
-    written = [name for node in exact.graph.node if node.op_type != "Constant" for name in node.output if name]
-    return {name: read_back.get(name, name) for name in written if name in there}
+def _judged_by(graph: onnx.GraphProto, there: set[str]) -> dict[str, str]:
+    """What nodes of the float32 graph write, and by which tensor, that the other graph has too, it is judged."""
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    judges = {}
+    for name in (name for node in graph.node if node.op_type != "Constant" for name in node.output if name):
+        reading = readers.get(name, [])
+        is_merged = name not in there and len(reading) == 1 and reading[0].op_type in MERGED
+        judge = reading[0].output[0] if is_merged else name
+        if judge in there:
+            judges[name] = judge
+    return judges
 
 
 def _dequantised(graph: onnx.GraphProto) -> dict[str, str]:

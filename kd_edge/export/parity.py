@@ -95,9 +95,7 @@ class Comparison:
         """A bound at the size of these logits."""
         return scaled(bound, float(np.abs(self._expected).max()))
 
-    def _judged(
-        self, stage: str, engine: str, logits: Float32, before: Float32, milliseconds: float | None
-    ) -> Answers:
+    def _judged(self, stage: str, engine: str, logits: Float32, before: Float32, milliseconds: float | None) -> Answers:
         difference = np.abs(logits.astype(np.float64) - self._expected)
         finite = bool(np.isfinite(logits).all())
         answers, truth = logits.argmax(axis=1), self.truth

@@ -51,12 +51,16 @@ def test_half_precision_is_a_little_wrong_everywhere(step: onnx.ModelProto, feed
 
 def test_int8_is_wrong_by_its_steps(step: onnx.ModelProto, feeds: list[Feed], tmp_path: Path) -> None:
     onnx.save(step, tmp_path / "fp32.onnx")
-    quantise_static(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", Frames(feeds), quant_format=QuantFormat.QDQ, per_channel=True)
+    quantise_static(
+        tmp_path / "fp32.onnx", tmp_path / "int8.onnx", Frames(feeds), quant_format=QuantFormat.QDQ, per_channel=True
+    )
     layers = layer_errors(step, onnx.load(tmp_path / "int8.onnx"), feeds)
-    convs = [layer.error for layer in layers if layer.operator == "Conv"]
-    assert len(convs) > 2
-    assert all(1e-3 < error < 0.2 for error in convs)
-    assert layers[-1].name == step.graph.node[-1].name
+    assert [layer.name for layer in layers] == [node.name for node in step.graph.node]
+    assert all(1e-3 < layer.error < 0.2 for layer in layers)
+    convolution, activation = layers[:2]  # one node now
+    assert (convolution.operator, activation.operator) == ("Conv", "Relu")
+    assert convolution.added == convolution.error == activation.error
+    assert activation.added == 0
 
 
 class Frames(CalibrationDataReader):  # type: ignore[misc]
