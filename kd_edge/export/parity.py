@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -37,10 +38,12 @@ class Answers:
     Attributes:
         figures: Against the trained model and the truth.
         logits: (N, K) float32.
+        milliseconds: Median time of one frame's step while it answered; of a whole clip where nothing steps.
     """
 
     figures: StageFigures
     logits: Float32
+    milliseconds: float
 
 
 class Comparison:
@@ -70,10 +73,8 @@ class Comparison:
         opened = [(sample.label, student.network_input(clip)) for sample, clip in recordings.opened(chosen)]
         self.truth = np.array([label for label, _ in opened], dtype=np.int64)
         self.inputs: Float32 = np.stack([clip for _, clip in opened])
-        with torch.inference_mode():
-            logits = torch.cat([student.model(torch.from_numpy(clip)[None]) for clip in self.inputs]).numpy()
-        self._expected: Float32 = logits
-        self.trained = self._judged("torch", f"torch {torch.__version__}", logits, logits, None)
+        self._expected, milliseconds = self._timed(student.model.answer)
+        self.trained = self._judged("torch", f"torch {torch.__version__}", self._expected, self._expected, milliseconds)
 
     def answer(self, stage: str, engine: Engine, before: Answers) -> Answers:
         """What an engine answers to the same clips.
@@ -83,39 +84,49 @@ class Comparison:
             engine: With a step or clip graph.
             before: The stage before.
         """
+        logits, milliseconds = self._timed(engine.run_clip)
         steps = self.inputs.shape[1] if engine.manifest.graph == "step" else 1
-        logits, times = [], []
-        for clip in self.inputs:
-            start = time.perf_counter()
-            logits.append(engine.run_clip(clip[None])[0])
-            times.append((time.perf_counter() - start) / steps)
-        return self._judged(stage, engine.name, np.stack(logits), before.logits, 1000 * float(np.median(times)))
+        return self._judged(stage, engine.name, logits, before.logits, milliseconds / steps)
 
     def tolerance(self, bound: float) -> float:
         """A bound at the size of these logits."""
         return scaled(bound, float(np.abs(self._expected).max()))
 
-    def _judged(self, stage: str, engine: str, logits: Float32, before: Float32, milliseconds: float | None) -> Answers:
-        difference = np.abs(logits.astype(np.float64) - self._expected)
-        finite = bool(np.isfinite(logits).all())
+    def _timed(self, run: Callable[[Float32], Float32]) -> tuple[Float32, float]:
+        """Logits (N, K) of all clips, and the median milliseconds of one."""
+        logits, times = [], []
+        for clip in self.inputs:
+            start = time.perf_counter()
+            logits.append(run(clip[None])[0])
+            times.append(time.perf_counter() - start)
+        return np.stack(logits), 1000 * float(np.median(times))
+
+    def _judged(self, stage: str, engine: str, logits: Float32, before: Float32, milliseconds: float) -> Answers:
+        largest, relative = _errors(logits, self._expected)
         answers, truth = logits.argmax(axis=1), self.truth
         recall = metrics.per_class_accuracy(answers, truth, self._classes)
         probabilities = metrics.softmax(np.nan_to_num(logits), self._temperature)
         figures = StageFigures(
             stage=stage,
             engine=engine,
-            max_abs_error=float(difference.max()) if finite else float("inf"),
-            relative_error=float(np.linalg.norm(difference) / max(np.linalg.norm(self._expected), 1e-12))
-            if finite
-            else float("inf"),
+            max_abs_error=largest,
+            relative_error=relative,
             flips=int(np.sum(answers != before.argmax(axis=1))),
             accuracy=metrics.accuracy(answers, truth),
             macro_f1=metrics.macro_f1(answers, truth, self._classes),
             per_class=tuple(None if np.isnan(share) else float(share) for share in recall),
             ece=metrics.expected_calibration_error(probabilities, truth),
-            milliseconds=milliseconds,
         )
-        return Answers(figures, logits)
+        return Answers(figures, logits, milliseconds)
+
+
+def _errors(found: Float32, expected: Float32) -> tuple[float, float]:
+    """Largest and relative difference; infinite where a number is not finite."""
+    if not np.isfinite(found).all():
+        return float("inf"), float("inf")
+    difference = found.astype(np.float64) - expected
+    size = float(np.linalg.norm(expected))
+    return float(np.abs(difference).max()), float(np.linalg.norm(difference)) / size if size else 0.0
 
 
 def check_classes(recordings: Recordings) -> None:
@@ -148,26 +159,35 @@ def parity(answers: Sequence[Answers], comparison: Comparison, bound: float, str
     )
 
 
-def faults_of(
-    answers: Answers, comparison: Comparison, profile: ExportProfile, bound: float, bound_name: str
-) -> Iterator[tuple[str, str]]:
-    """What of a stage is out of its profile's bounds: what was found, what is expected."""
-    figures, clips = answers.figures, len(comparison.truth)
-    tolerance = comparison.tolerance(bound)
+class Fault(NamedTuple):
+    """What of a stage is out of its profile's bounds."""
+
+    found: str
+    expected: str
+
+
+Bound = Literal["max_onnx_error", "max_abs_error", "max_engine_error"]
+"""Which bound of a profile a stage's largest error is held to."""
+
+
+def faults_of(answers: Answers, comparison: Comparison, profile: ExportProfile, bound: Bound) -> Iterator[Fault]:
+    """What of a stage is out of its profile's bounds."""
+    figures, clips, limit = answers.figures, len(comparison.truth), float(getattr(profile, bound))
+    tolerance = comparison.tolerance(limit)
     if not figures.max_abs_error <= tolerance:
-        yield (
+        yield Fault(
             f"differs from the trained model by {figures.max_abs_error:.3g} on {clips} clips",
-            f"at most {tolerance:.3g} ({bound_name} {bound:g} of profile '{profile.name}' times the largest logit)",
+            f"at most {tolerance:.3g} ({bound} {limit:g} of profile '{profile.name}' times the largest logit)",
         )
     agreement = metrics.accuracy(answers.logits.argmax(axis=1), comparison.trained.logits.argmax(axis=1))
     if agreement < profile.min_argmax_agreement:
-        yield (
+        yield Fault(
             f"names the same class on only {agreement:.1%} of {clips} clips",
             f"at least {profile.min_argmax_agreement:.1%} (min_argmax_agreement of profile '{profile.name}')",
         )
     drop = comparison.trained.figures.accuracy - figures.accuracy
     if drop > profile.max_accuracy_drop:
-        yield (
+        yield Fault(
             f"is right on {figures.accuracy:.1%} of {clips} clips where the trained model is on "
             f"{comparison.trained.figures.accuracy:.1%}",
             f"at most {profile.max_accuracy_drop:.1%} less (max_accuracy_drop of profile '{profile.name}')",
