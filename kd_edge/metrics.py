@@ -29,6 +29,7 @@ from kd_edge.errors import KdEdgeError
 __all__ = [
     "Detection",
     "Interval",
+    "Reliability",
     "accuracy",
     "average_precision",
     "confusion",
@@ -47,6 +48,7 @@ __all__ = [
     "negative_log_likelihood",
     "paired_interval",
     "per_class_accuracy",
+    "reliability",
     "row_shares",
     "sakdn_fmeasure",
     "softmax",
@@ -243,12 +245,46 @@ def expected_calibration_error(probabilities: Array, labels: Labels, bins: int =
 
     Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, Eq. 5.
     """
+    binned = reliability(probabilities, labels, bins)
+    filled = binned.counts > 0
+    gaps = np.abs(binned.accuracy - binned.confidence)[filled]
+    return float((binned.counts[filled] * gaps).sum() / binned.counts.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """How often answers of a confidence are right, by equal-width bins ``(k/bins, (k+1)/bins]`` of the confidence.
+
+    Attributes:
+        counts: Samples of each bin, (bins,) int64.
+        confidence: Their mean confidence, (bins,) float64; NaN for an empty bin.
+        accuracy: Share of them that is right, (bins,) float64; NaN for an empty bin.
+    """
+
+    counts: npt.NDArray[np.int64]
+    confidence: Float64
+    accuracy: Float64
+
+
+def reliability(probabilities: Array, labels: Labels, bins: int = 15) -> Reliability:
+    """What a reliability diagram shows.
+
+    Args:
+        probabilities: (N, K), rows sum to 1; the confidence is the largest of a row.
+        labels: (N,) integers.
+        bins: Number of bins.
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, Fig. 1.
+    """
     _check_scores(probabilities, labels)
     confidence = np.max(probabilities, axis=1).astype(np.float64)
     right = np.argmax(probabilities, axis=1) == np.asarray(labels)
     bin_of = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    gaps = np.bincount(bin_of, weights=right - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(confidence))
+    counts = np.bincount(bin_of, minlength=bins).astype(np.int64)
+    confidence, accuracy = (
+        _ratio(np.bincount(bin_of, weights=sums, minlength=bins), counts, empty=np.nan) for sums in (confidence, right)
+    )
+    return Reliability(counts, confidence, accuracy)
 
 
 def negative_log_likelihood(logits: Array, labels: Labels, temperature: float = 1.0) -> float:
