@@ -14,8 +14,9 @@ from kd_edge.cli import app
 
 MODULES = {
     "kd_edge.artifact": """
-        Artifact BUNDLED Band FORMAT ForeignFileError GOLDEN_BYTES GOLDEN_KEY GoldenClip MANIFEST_KEY
-        Manifest Parity StateSpec default_model load rewrite write
+        ActivationRanges Artifact BUNDLED Band FORMAT ForeignFileError GOLDEN_BYTES GOLDEN_KEY GoldenClip MANIFEST_KEY
+        Manifest Parity Precision StageFigures StateSpec StreamFigures UNCALIBRATED default_model load rewrite
+        write
     """,
     "kd_edge.data": """
         ActionInterval BerkeleyMhadData DataConfig Dataset ImageFormat LongVideo LongVideos MMActData
