@@ -54,6 +54,7 @@ __all__ = [
     "softmax",
     "top_k",
     "two_d_average_precision",
+    "worst_confusions",
 ]
 
 Array = npt.NDArray[np.floating]
@@ -104,6 +105,19 @@ def row_shares(counts: npt.ArrayLike) -> Float64:
     """Counts (K, K) as shares of their row, float64; a row of zeros stays one."""
     table = np.asarray(counts, dtype=np.float64)
     return _ratio(table, table.sum(axis=1, keepdims=True), empty=0.0)
+
+
+def worst_confusions(counts: npt.ArrayLike, most: int = 10) -> list[tuple[int, int]]:
+    """Pairs (true, predicted) of different classes that occur, the largest share of the true class first.
+
+    Args:
+        counts: (K, K), rows are the truth; of equal shares the lower positions come first.
+        most: Largest number of pairs.
+    """
+    shares = row_shares(counts)
+    np.fill_diagonal(shares, 0.0)
+    order = np.argsort(-shares, axis=None, kind="stable")[:most]
+    return [(i, j) for i, j in (divmod(int(at), len(shares)) for at in order) if shares[i, j] > 0]
 
 
 def macro_f1(predictions: Labels, labels: Labels, classes: int) -> float:
