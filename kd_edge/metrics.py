@@ -259,10 +259,7 @@ def expected_calibration_error(probabilities: Array, labels: Labels, bins: int =
 
     Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, Eq. 5.
     """
-    binned = reliability(probabilities, labels, bins)
-    filled = binned.counts > 0
-    gaps = np.abs(binned.accuracy - binned.confidence)[filled]
-    return float((binned.counts[filled] * gaps).sum() / binned.counts.sum())
+    return reliability(probabilities, labels, bins).error
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +275,12 @@ class Reliability:
     counts: npt.NDArray[np.int64]
     confidence: Float64
     accuracy: Float64
+
+    @property
+    def error(self) -> float:
+        """Mean gap between confidence and accuracy, weighted by samples."""
+        gaps = np.nan_to_num(np.abs(self.accuracy - self.confidence))
+        return float((self.counts * gaps).sum() / self.counts.sum())
 
 
 def reliability(probabilities: Array, labels: Labels, bins: int = 15) -> Reliability:

@@ -35,13 +35,13 @@ def layer_chart(layers: Sequence[LayerError], kept: Collection[str] = ()) -> str
         return left + _PLOT * (min(max(at, low), high) - low) / (high - low)
 
     parts = [_band(26 + _ROW * row, width) for row in range(0, len(layers), 2)]
-    for decade in range(low, high + 1):
-        parts.append(_line(x(10.0**decade), 22, x(10.0**decade), bottom, "line"))
-        parts.append(_text(x(10.0**decade), 15, f"1e{decade}", "soft", "middle"))
+    for tick in _ticks(low, high):
+        parts.append(_line(x(tick), 22, x(tick), bottom, "line"))
+        parts.append(_text(x(tick), 15, f"{tick:.0e}", "soft", "middle"))
     columns = (left + _PLOT + 85, left + _PLOT + 160)
     parts += [_text(at, 15, head, "soft", "end") for at, head in zip(columns, ("error", "largest"), strict=True)]
     for row, layer in enumerate(layers):
-        y, at, figures = 26 + _ROW * (row + 0.5), x(layer.error), (number(layer.error), number(layer.largest))
+        y, at, figures = 26 + _ROW * (row + 0.5), x(layer.error), (_magnitude(layer.error), number(layer.largest))
         parts.append(_text(left - 8, y + 4, _short(layer.name), "name", "end", layer.name))
         parts.append(_line(x(layer.inherited), y, at, y, "accent" if layer.added else "line"))
         parts.append(f'<circle class="accent{" hollow" * (layer.name in kept)}" cx="{at:.1f}" cy="{y:.1f}" r="3.5"/>')
@@ -108,9 +108,9 @@ def _reliability(left: float, top: float, title: str, binned: Reliability) -> li
         x, accuracy, count = left + width * k, float(binned.accuracy[k]), int(binned.counts[k])
         told = f"{count} clips, mean confidence {binned.confidence[k]:.1%}, right {accuracy:.1%}"
         parts.append(_rect(x, bottom - _PANEL * accuracy, width, _PANEL * accuracy, "bar", told))
+        low, high = sorted((accuracy, float(binned.confidence[k])))
+        parts.append(_rect(x, bottom - _PANEL * high, width, _PANEL * (high - low), "gap", told))
         parts.append(_line(x, bottom - _PANEL * accuracy, x + width, bottom - _PANEL * accuracy, "accent", 2))
-        y = bottom - _PANEL * float(binned.confidence[k])
-        parts.append(f'<circle class="other" cx="{x + width / 2:.1f}" cy="{y:.1f}" r="3"/>')
         height = _HISTOGRAM * count / most
         parts.append(_rect(x, bottom + _HISTOGRAM + 24 - height, width, height, "bar", told))
         parts.append(_text(x + width / 2, bottom + _HISTOGRAM + 21 - height, str(count), "small soft", "middle"))
@@ -134,6 +134,18 @@ def _decades(errors: Sequence[float]) -> tuple[int, int]:
     sizes = [math.log10(error) for error in errors if 0 < error < math.inf] or [-6.0]
     low, high = math.floor(min(sizes)), math.ceil(max(sizes))
     return low, max(high, low + 1)
+
+
+def _ticks(low: int, high: int) -> list[float]:
+    """Values to mark on an axis over these powers of ten: some between them where there are few."""
+    digits = (1, 2, 5) if high - low <= 2 else (1,)
+    between = [digit * 10.0**decade for decade in range(low, high) for digit in digits]
+    return [*between[:: 1 + len(between) // 10], 10.0**high]
+
+
+def _magnitude(value: float) -> str:
+    """Two digits and a power of ten, so that a column of them lines up."""
+    return f"{value:.1e}" if 0 < value < math.inf else number(value)
 
 
 def _short(text: str, most: int = _MOST_LETTERS) -> str:

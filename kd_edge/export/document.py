@@ -109,9 +109,10 @@ svg text.soft { fill: var(--soft); } svg text.on { fill: var(--paper); }
 svg text.title { font-size: 13px; font-weight: 600; }
 svg text.small { font-size: 9px; } svg text.name { font-family: ui-monospace, "DejaVu Sans Mono", Menlo, monospace; }
 .line { stroke: var(--line); } .axis { stroke: var(--soft); } .accent { stroke: var(--accent); fill: var(--accent); }
-.other { stroke: var(--other); fill: var(--other); } .band { fill: var(--band); } .hollow { fill: var(--paper); }
+.band { fill: var(--band); } .hollow { fill: var(--paper); }
 .frame { fill: none; stroke: var(--line); } .dashed { stroke-dasharray: 4 4; }
-.bar { fill: var(--accent); fill-opacity: 0.35; } .cell { fill: var(--accent); }
+.bar { fill: var(--accent); fill-opacity: 0.35; } .gap { fill: var(--other); fill-opacity: 0.3; }
+.cell { fill: var(--accent); }
 @media print { body { max-width: none; } h2 { break-after: avoid; } figure, tr { break-inside: avoid; } }
 """
 

@@ -147,11 +147,13 @@ def _verdict(facts: _Facts) -> Iterator[Block]:
         f"its logits differ by at most {number(parity.max_abs_error)}, and it is right on {_percent(shipped.accuracy)} "
         f"where the trained model is on {_percent(trained.accuracy)}."
     )
-    verdict = f"Every bound of profile '{facts.profile.name}' is met: it may stand in for the trained model."
+    verdict = f"Every bound of profile '{facts.profile.name}' is met: it may be trusted as the trained model may."
     if broken:
         named = "; ".join(f"{bound.what}: {bound.found}, allowed {bound.allowed}" for bound in broken)
-        verdict = f"It must not stand in for the trained model. Out of bounds: {named}."
-    yield Paragraph(f"{what} {like} {verdict}", "bad" if broken else "good")
+        verdict = f"It must not be trusted. Out of bounds: {named}."
+    tested = facts.manifest.accuracy.get("accuracy")
+    test = "" if tested is None else f" On all test clips it was right on {_percent(tested)} after training."
+    yield Paragraph(f"{what} {like}{test} {verdict}", "bad" if broken else "good")
     yield _calibration(facts)
     if facts.profile.precision != "fp32" and parity.stream is None:
         yield Paragraph("It was not compared frame by frame in a stream.")
@@ -275,24 +277,26 @@ def _precision(facts: _Facts) -> Iterator[Block]:
 
 
 def _confidence(facts: _Facts) -> Iterator[Block]:
-    temperature = facts.manifest.temperature
-    before, after = facts.reliability(1.0), facts.reliability(temperature)
-    yield _calibration(facts)
+    temperatures = dict.fromkeys((1.0, facts.manifest.temperature))
+    panels = {f"at temperature {value:.3g}": facts.reliability(value) for value in temperatures}
+    errors = [f"{_percent(binned.error)} {name}" for name, binned in panels.items()]
+    yield Paragraph(f"Mean gap between confidence and accuracy (ECE, 15 bins) of what ships: {', '.join(errors)}.")
+    first, *_ = panels.values()
+    bins = len(first.counts)
     rows = [
         (
-            f"{100 * k / len(before.counts):.0f} to {100 * (k + 1) / len(before.counts):.0f} %",
-            *_bin(before, k),
-            *_bin(after, k),
+            f"{100 * k / bins:.0f} to {100 * (k + 1) / bins:.0f} %",
+            *chain.from_iterable(_bin(b, k) for b in panels.values()),
         )
-        for k in range(len(before.counts))
-        if before.counts[k] or after.counts[k]
+        for k in range(bins)
+        if any(binned.counts[k] for binned in panels.values())
     ]
-    head = ("confidence", "clips, as trained", "mean", "right", f"clips at {temperature:.3g}", "mean", "right")
+    heads = chain.from_iterable((f"clips {name}", "mean confidence", "right") for name in panels)
     yield Picture(
-        reliability_chart([("as trained (temperature 1)", before), (f"at temperature {temperature:.3g}", after)]),
-        "Share of right answers, %, by the confidence of what ships (bars) and the mean confidence there (dots): the "
-        "diagonal is honest, bars below it are overconfident. Beneath, the number of clips.",
-        Table(head, rows),
+        reliability_chart(list(panels.items())),
+        "Share of right answers, %, by the confidence of what ships, and (orange) how far the mean confidence there is "
+        "from it; on the diagonal confidences are honest. Beneath, the number of clips.",
+        Table(("confidence", *heads), rows),
     )
 
 
@@ -316,8 +320,11 @@ def _classes(facts: _Facts) -> Iterator[Block]:
         yield Table(("true", "taken for", "clips", "trained model", "what ships"), rows, words=2)
     if len(labels) > MOST_DRAWN_CLASSES:
         return
-    for counts, title in ((before, "trained model"), (after, f"what ships ({facts.manifest.precision})")):
-        caption = f"{title}: rows are the truth, columns the answers, in percent of the row."
+    drawn = [("trained model", before), (f"what ships ({facts.manifest.precision})", after)]
+    if np.array_equal(before, after):
+        drawn = [("trained model and what ships, alike", after)]
+    for title, counts in drawn:
+        caption = "Rows are the truth, columns the answers, in percent of the row."
         yield Picture(confusion_chart(counts, labels, title), caption)
 
 
@@ -334,7 +341,7 @@ def _changed(facts: _Facts) -> Iterator[Block]:
     before, after = facts.given
     yield Paragraph(
         f"{int(np.sum(before != after))} of {len(facts.truth)} clips get another class than from the trained model; "
-        f"the accuracy of {len(found) or 'no'} class{'' if len(found) == 1 else 'es'} changes."
+        f"{len(found)} of {len(facts.manifest.labels)} classes are right more or less often."
     )
     if found:
         rows = [(label, str(n), _percent(a), _percent(b), _points(b - a)) for label, n, a, b in found[:_MOST_ROWS]]
