@@ -121,6 +121,25 @@ def test_expected_calibration_error_by_hand() -> None:
     assert metrics.expected_calibration_error(edge, np.array([0, 1]), bins=10) == pytest.approx((0.5 + 0.6) / 2)
 
 
+def test_reliability_by_hand() -> None:
+    probabilities = np.array([[0.95, 0.05], [0.91, 0.09], [0.6, 0.4], [0.5, 0.5]])
+    binned = metrics.reliability(probabilities, np.array([0, 1, 0, 1]), bins=10)
+    # (0.4, 0.5]: one, wrong; (0.5, 0.6]: one, right; (0.9, 1]: two, one of them right
+    assert binned.counts.tolist() == [0, 0, 0, 0, 1, 1, 0, 0, 0, 2]
+    np.testing.assert_allclose(binned.confidence[[4, 5, 9]], [0.5, 0.6, 0.93])
+    assert binned.accuracy[[4, 5, 9]].tolist() == [0.0, 1.0, 0.5]
+    assert np.isnan(binned.confidence[:4]).all()
+    assert np.isnan(binned.accuracy[6:9]).all()
+
+
+def test_worst_confusions_by_hand() -> None:
+    counts = [[5, 3, 2], [0, 0, 0], [1, 0, 3]]
+    # of the first class 30 and 20 %, of the last 25 %
+    assert metrics.worst_confusions(counts) == [(0, 1), (2, 0), (0, 2)]
+    assert metrics.worst_confusions(counts, most=1) == [(0, 1)]
+    assert metrics.worst_confusions(np.eye(3)) == []
+
+
 def test_fit_temperature_by_hand() -> None:
     # 3 of 4 right at equal margin m: least NLL where sigmoid(m / T) = 3/4, so T = m / log 3
     logits = np.array([[4.0, 0.0]] * 4)

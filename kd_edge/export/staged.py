@@ -14,6 +14,7 @@ from kd_edge.artifact import ActivationRanges, Artifact, Manifest, StreamFigures
 from kd_edge.engines import Engine, EngineName, open_engine
 from kd_edge.errors import ExportError, printable
 from kd_edge.export.culprits import culprits
+from kd_edge.export.layers import layer_errors, likeliest
 from kd_edge.export.parity import Answers, Bound, Comparison, Fault, faults_of, parity, stream_figures
 from kd_edge.export.precision import Converted, convert
 from kd_edge.export.profile import ExportProfile
@@ -179,7 +180,11 @@ class _Lowering:
         what = f"{self._profile.precision} graph"
         say(f"the {what} is out of bounds: looking for the nodes that cause it")
         lowered = [node.name for node in self._exact.graph.node if node.name not in converted.kept]
-        found = culprits(lowered, lambda kept: not self._faults(self._attempt(kept)[2]))
+        found = culprits(
+            lowered,
+            lambda kept: not self._faults(self._attempt(kept)[2]),
+            likeliest=likeliest(layer_errors(self._exact, converted.proto, self._feeds)),
+        )
         if found is None or not auto_precision:
             _refuse(faults, what, () if found is None else found.nodes, HIGHER if found is None else AUTOMATIC)
             raise AssertionError
