@@ -101,10 +101,10 @@ def attachment_head(name: str, length: int) -> bytes:
     Raises:
         ArtifactError: An attachment that no artifact carries, or too long a one.
     """
-    if not 0 < length <= ATTACHMENTS.get(name, 0):
+    if length > ATTACHMENTS.get(name, -1):
         raise ArtifactError(
             f"an attachment '{name}' of {length:,} bytes",
-            " or ".join(f"{known} of 1 to {most:,} bytes" for known, most in ATTACHMENTS.items()),
+            " or ".join(f"{known} of at most {most:,} bytes" for known, most in ATTACHMENTS.items()),
             "attach a smaller model, or none",
         )
     inner = _field(_NAME, name.encode()) + _varint(_CONTENT << 3 | _BYTES) + _varint(length)
@@ -257,7 +257,7 @@ def _attachment(file: BinaryIO, length: int, path: Path) -> tuple[str, Span]:
         if second is None or (second.number, second.wire) != (_CONTENT, _BYTES):
             raise ValueError(f"{name} is without content")
         span = Span(file.tell(), second.value)
-        if not 0 < span.length <= ATTACHMENTS[name] or span.start + span.length != start + length:
+        if span.length > ATTACHMENTS[name] or span.start + span.length != start + length:
             raise ValueError(f"{name} of {span.length:,} bytes in {length:,}")
     except ValueError as error:
         raise damaged(path, f"an attachment is unreadable: {error}") from error
