@@ -126,7 +126,7 @@ class _Reader:
     def __init__(self, file: BinaryIO, left: int) -> None:
         self._file, self.left = file, left
 
-    def read(self, _: object, buffer: object, size: int) -> int:
+    def read(self, buffer: object, size: int) -> int:
         """Fill a buffer of ncnn's; how many bytes there were for it."""
         memory = (ctypes.c_char * min(size, self.left)).from_address(_pointer(buffer, None))
         count: int = self._file.readinto(memory)  # type: ignore[attr-defined]

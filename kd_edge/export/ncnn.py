@@ -10,12 +10,15 @@ import subprocess
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
+from copy import copy
+from functools import reduce
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from kd_edge.artifact import Artifact
 from kd_edge.engines import open_engine, state_names
@@ -23,6 +26,7 @@ from kd_edge.engines.base import Binding, carry
 from kd_edge.engines.ncnn import PARAM, WEIGHTS
 from kd_edge.errors import ArtifactError, ExportError, import_extra, reason
 from kd_edge.models import ClipModel, StreamingStep
+from kd_edge.models.heads import RelationHead
 from kd_edge.models.shift import state_shapes
 from kd_edge.types import Float32
 
@@ -157,12 +161,34 @@ def _example(model: ClipModel, in_channels: int, input_px: int) -> dict[str, Ten
     }
 
 
+class _PlainRelationHead(RelationHead):
+    """In operations that ncnn has: it cannot gather, and pnnx stacks along another axis than asked.
+
+    A product with zeros and ones picks segments exactly.
+    """
+
+    def join(self, projected: Tensor, relations: Tensor) -> Tensor:
+        picked = functional.one_hot(relations.flatten(), projected.shape[1]).float() @ projected  # (B, R*k, H)
+        return picked.reshape(len(projected), len(relations), -1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        projected = self.project(features)
+        return reduce(torch.add, (self._of_scale(i, projected) for i in range(len(self._scales))))
+
+
+def _plain(step: StreamingStep) -> StreamingStep:
+    """The same step, of the same weights."""
+    if isinstance(step.head, RelationHead):
+        step.head = copy(step.head)
+        step.head.__class__ = _PlainRelationHead
+    return step
+
+
 def _trace(model: ClipModel, inputs: dict[str, Tensor]) -> torch.jit.ScriptModule:
     with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore", FutureWarning)  # tracing is deprecated, and all that pnnx reads
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore")  # tracing is deprecated, and all that pnnx reads; sizes may be frozen
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
-            StreamingStep(model).eval(), tuple(inputs.values()), check_trace=False
+            _plain(StreamingStep(model).eval()), tuple(inputs.values()), check_trace=False
         )
     assert isinstance(traced, torch.jit.ScriptModule)
     return traced
