@@ -16,7 +16,7 @@ import numpy as np
 
 from kd_edge.artifact import Artifact
 from kd_edge.engines.base import Engine, Provider
-from kd_edge.engines.tensors import Shapes, Tensors
+from kd_edge.engines.tensors import Shapes, Tensors, tensors
 from kd_edge.errors import ArtifactError, import_extra
 from kd_edge.types import Float32
 
@@ -43,8 +43,11 @@ class NcnnEngine(Engine):
     @classmethod
     def unsuited(cls, artifact: Artifact) -> str | None:
         """Why this engine cannot run an artifact, None when it can; its library is not imported."""
-        has_both = {PARAM, WEIGHTS} <= artifact.attachments.keys()
-        return None if has_both else f"{artifact.path} carries no ncnn model"
+        if not {PARAM, WEIGHTS} <= artifact.attachments.keys():
+            return f"{artifact.path} carries no ncnn model"
+        if any(0 in shape for shape in tensors(artifact.manifest).inputs.values()):
+            return f"{artifact.path} has windows of one segment, and ncnn crashes on an empty past"
+        return None
 
     def _load(self, artifact: Artifact, threads: int, provider: Provider) -> Tensors:
         self._ncnn = import_extra("ncnn", "ncnn")
@@ -53,17 +56,19 @@ class NcnnEngine(Engine):
         if provider != "cpu":
             self.fallback_reason = f"{provider} was asked for, ncnn runs on the CPU"
         if why := self.unsuited(artifact):
-            raise ArtifactError(why, "one exported for ncnn too", "export it again with --with ncnn")
+            raise ArtifactError(why, "one to run", "export it again with --with ncnn, or choose another engine")
         self._net, self._pools = self._ncnn.Net(), (self._ncnn.PoolAllocator(), self._ncnn.PoolAllocator())
         self._set_options(threads)
         param = artifact.attachment(PARAM).decode()
         with _telling():
             if self._net.load_param_mem(param) != 0 or not self._read_weights(artifact):
                 raise ValueError("its weights are not those of its layers")
-        inputs, names = _inputs(param), self._net.output_names()
+        inputs = _inputs(param)
+        if inputs != self.tensors.inputs:  # refused by the caller; given them, the net might crash
+            return Tensors(inputs, self.tensors.outputs)
         mats = self._mats({name: np.zeros((1, *shape), dtype=np.float32) for name, shape in inputs.items()})
-        outputs = {name: np.asarray(mat).shape for name, mat in self._extracted(self._net, mats, names)}
-        return Tensors(inputs, outputs)
+        names = self._net.output_names()
+        return Tensors(inputs, {n: np.asarray(mat).shape for n, mat in self._extracted(self._net, mats, names)})
 
     def _set_options(self, threads: int) -> None:
         options = self._net.opt

@@ -71,6 +71,8 @@ def to_ncnn(
         ExportError: A model that looks into the future, or a converter that fails.
     """
     pnnx = import_extra("pnnx", "ncnn-export")
+    if model.segments < 2:
+        raise _failed("windows of one segment have an empty past, on which ncnn crashes")
     inputs = _example(model, in_channels, input_px)
     with tempfile.TemporaryDirectory() as folder:
         traced = Path(folder) / "step.pt"
