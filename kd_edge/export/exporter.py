@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,7 @@ def export(
             manifest = manifest.model_copy(update=fitted._asdict())
         golden = _golden(student.model, student.spec, profile, staged.artifact)
     say("writing")
-    exported = finish(student.model, student.spec, staged.proto, manifest, golden, out, started)
+    exported = finish(student.model, student.spec, staged.proto, manifest, golden, staged.attachments, out, started)
     if report is not None:
         say("writing the report")
         write_report(
@@ -201,12 +201,13 @@ def finish(
     proto: onnx.ModelProto,
     manifest: Manifest,
     golden: GoldenClip | None,
+    attachments: Mapping[str, bytes],
     out: Path,
     started: float,
 ) -> Exported:
     """Write the file, read it back and sum up."""
     graph = proto.SerializeToString()
-    write(graph, manifest, golden, out)
+    write(graph, manifest, golden, out, attachments=attachments)
     step_flops, clip_flops = count_flops(model, spec.preprocess.input_channels, spec.preprocess.input_px)
     report = ExportReport(
         file=out,

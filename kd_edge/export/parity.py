@@ -206,8 +206,23 @@ class Fault(NamedTuple):
     expected: str
 
 
-Bound = Literal["max_onnx_error", "max_abs_error", "max_engine_error"]
+Bound = Literal["max_onnx_error", "max_abs_error"]
 """Which bound of a profile a stage's largest error is held to."""
+
+
+def engine_faults(
+    answers: Answers, shipped: Answers, comparison: Comparison, profile: ExportProfile
+) -> Iterator[Fault]:
+    """What of another engine is out of its profile's bounds, by ONNX Runtime's answers with the graph that ships."""
+    largest, _ = _errors(answers.logits, shipped.logits)
+    tolerance = comparison.tolerance(profile.max_engine_error)
+    if not largest <= tolerance:
+        yield Fault(
+            f"differs from ONNX Runtime by {largest:.3g} on {len(comparison.truth)} clips",
+            f"at most {tolerance:.3g} (max_engine_error {profile.max_engine_error:g} of profile '{profile.name}' times "
+            "the largest logit)",
+        )
+    yield from classes_of(answers, comparison, profile)
 
 
 def faults_of(answers: Answers, comparison: Comparison, profile: ExportProfile, bound: Bound) -> Iterator[Fault]:
@@ -219,6 +234,12 @@ def faults_of(answers: Answers, comparison: Comparison, profile: ExportProfile, 
             f"differs from the trained model by {figures.max_abs_error:.3g} on {clips} clips",
             f"at most {tolerance:.3g} ({bound} {limit:g} of profile '{profile.name}' times the largest logit)",
         )
+    yield from classes_of(answers, comparison, profile)
+
+
+def classes_of(answers: Answers, comparison: Comparison, profile: ExportProfile) -> Iterator[Fault]:
+    """What of a stage's classes is out of its profile's bounds, by the trained model's and by the truth."""
+    figures, clips = answers.figures, len(comparison.truth)
     agreement = metrics.accuracy(answers.logits.argmax(axis=1), comparison.trained.logits.argmax(axis=1))
     if agreement < profile.min_argmax_agreement:
         yield Fault(

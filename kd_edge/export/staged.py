@@ -15,7 +15,8 @@ from kd_edge.engines import Engine, EngineName, open_engine
 from kd_edge.errors import ExportError, printable
 from kd_edge.export.culprits import culprits
 from kd_edge.export.layers import layer_errors, likeliest
-from kd_edge.export.parity import Answers, Bound, Comparison, Fault, faults_of, parity, stream_figures
+from kd_edge.export.ncnn import prove, to_ncnn
+from kd_edge.export.parity import Answers, Bound, Comparison, Fault, engine_faults, faults_of, parity, stream_figures
 from kd_edge.export.precision import Converted, convert
 from kd_edge.export.profile import ExportProfile
 from kd_edge.export.ranges import Feed, training_feeds
@@ -26,6 +27,8 @@ Say = Callable[[str], None]
 """Told what is being done."""
 
 MOST_THREADS = 4
+_PROVED = 8
+"""Clips on which all that a converted step gives is compared, not its logits only."""
 _NAMED = 6
 """Nodes that an error names; the rest are counted."""
 _KEPT = "without it the {precision} graph is out of the bounds of profile '{profile}'"
@@ -104,7 +107,7 @@ def stage(
         answers = [comparison.trained, comparison.answer("onnx", exact_engine, comparison.trained)]
         bound: Bound = "max_abs_error" if profile.precision == "fp32" else "max_onnx_error"
         _refuse(faults_of(answers[-1], comparison, profile, bound), "float32 graph", (), RELEASES)
-        shipped = Converted(exact, {})
+        shipped, lowered = Converted(exact, {}), answers[-1]
         if profile.precision != "fp32":
             say(f"converting to {profile.precision}")
             feeds, ranges = training_feeds(student, recordings, exact_engine, profile)
@@ -127,9 +130,11 @@ def stage(
             written = _written(shipped.proto, manifest, folder / "carrying.onnx", attachments)
         for name in engines_of(profile)[1:]:
             say(f"asking {name}")
+            if name in profile.carry:  # converted by another program: its features and states are proved, too
+                prove(student.model, written, comparison.inputs[:_PROVED], profile.max_engine_error)
             engine = opened.enter_context(opened_here(written, name))
             answers.append(comparison.answer(name, engine, answers[-1]))
-            _refuse(faults_of(answers[-1], comparison, profile, "max_engine_error"), name, (), OTHER_ENGINE)
+            _refuse(engine_faults(answers[-1], lowered, comparison, profile), name, (), OTHER_ENGINE)
     figures = parity(answers, comparison, profile.max_abs_error, stream)
     return Staged(
         proto=shipped.proto,
@@ -145,7 +150,7 @@ def stage(
 
 def engines_of(profile: ExportProfile) -> tuple[EngineName, ...]:
     """The engines whose answers are compared, ONNX Runtime first."""
-    return tuple(dict.fromkeys(("onnxruntime", profile.engine, *profile.carry)))  # type: ignore[arg-type]
+    return tuple(dict.fromkeys(("onnxruntime", profile.engine, *profile.carry)))
 
 
 # ------------------------------------------------------------------------------------------------ a lower precision
@@ -235,11 +240,23 @@ def _refuse(faults: Iterable[Fault], what: str, nodes: Sequence[str], fix: str) 
 
 def _carried(student: SavedStudent, profile: ExportProfile, say: Say) -> dict[str, bytes]:
     """What other engines are given, by name."""
-    return {}
+    if "ncnn" not in profile.carry:
+        return {}
+    if profile.graph != "step" or profile.precision.startswith("int8"):
+        raise ExportError(
+            f"an ncnn model beside the {profile.graph} graph in {profile.precision}",
+            "a streaming step in fp32 or fp16: ncnn's integers are slow, and its numbers would be another network's",
+            "leave out --with ncnn, or export another precision",
+        )
+    say("converting for ncnn")
+    preprocess = student.spec.preprocess
+    half = profile.precision == "fp16"
+    converted = to_ncnn(student.model, in_channels=preprocess.input_channels, input_px=preprocess.input_px, half=half)
+    return converted.attachments
 
 
 def _written(
     proto: onnx.ModelProto, manifest: Manifest, path: Path, attachments: dict[str, bytes] | None = None
 ) -> Artifact:
-    write(proto.SerializeToString(), manifest, None, path)
+    write(proto.SerializeToString(), manifest, None, path, attachments=attachments or {})
     return load(path)
