@@ -17,9 +17,10 @@ from kd_edge.bench.measure import cpu_name
 from kd_edge.bench.process import fresh_process
 from kd_edge.bench.report import Latency, Process, Seconds, latency
 from kd_edge.engines import ENGINES, Binding, EngineName, open_engine
-from kd_edge.errors import KdEdgeError, printable
+from kd_edge.errors import ExportError, KdEdgeError, printable
 from kd_edge.export.exporter import export
 from kd_edge.export.profile import ExportProfile
+from kd_edge.files import replacing
 
 PROFILES = ("fp32", "fp16", "int8", "int8-tensorrt")
 """The profiles that the table has, unless told otherwise."""
@@ -75,7 +76,7 @@ class Matrix(BaseModel):
     rows: tuple[MatrixRow, ...]
 
 
-def matrix(
+def measured(
     run: Path,
     *,
     data_root: Path | None = None,
@@ -201,6 +202,18 @@ def _warm(binding: Binding) -> Binding:
 
 def _array(seconds: Sequence[float]) -> Seconds:
     return np.array(seconds)
+
+
+def write_matrix(matrix: Matrix, folder: Path) -> None:
+    """Write ``matrix.md`` and ``matrix.json`` into a folder, which is there.
+
+    Raises:
+        ExportError: It cannot be written.
+    """
+    texts = {"matrix.md": markdown(matrix), "matrix.json": matrix.model_dump_json(indent=2) + "\n"}
+    for name, text in texts.items():
+        with replacing(folder / name, ExportError, option="--report") as file:
+            file.write(text.encode())
 
 
 COLUMNS = (
