@@ -70,7 +70,7 @@ def confusion_chart(counts: npt.NDArray[np.int64], labels: Sequence[str], title:
         title: Above the matrix.
     """
     shares = row_shares(counts)
-    cell = 22 if len(labels) <= 30 else 15
+    cell = 22 if len(labels) <= 30 else 12
     names = [_short(label, 26) for label in labels]
     left, side = 14 + 6.2 * max(map(len, names)), cell * len(labels)
     top = 30 + 0.82 * (left - 14)
@@ -87,7 +87,7 @@ def confusion_chart(counts: npt.NDArray[np.int64], labels: Sequence[str], title:
     parts += [_line(left + cell * k, top, left + cell * k, top + side, "line") for k in grid]
     parts += [_line(left, top + cell * k, left + side, top + cell * k, "line") for k in grid]
     parts.append(f'<rect class="frame" x="{left:.1f}" y="{top:.1f}" width="{side}" height="{side}"/>')
-    return _svg(left + side + 0.55 * left + 8, top + side + 8, parts, title, "large")
+    return _svg(left + side + 0.55 * left + 8, top + side + 8, parts, title)
 
 
 def number(value: float) -> str:
@@ -107,8 +107,8 @@ def _reliability(left: float, top: float, title: str, binned: Reliability) -> li
     for k in np.flatnonzero(binned.counts):
         x, accuracy, count = left + width * k, float(binned.accuracy[k]), int(binned.counts[k])
         told = f"{count} clips, mean confidence {binned.confidence[k]:.1%}, right {accuracy:.1%}"
-        parts.append(_rect(x, bottom - _PANEL * accuracy, width, _PANEL * accuracy, "bar", told))
         low, high = sorted((accuracy, float(binned.confidence[k])))
+        parts.append(_rect(x, bottom - _PANEL * low, width, _PANEL * low, "bar", told))
         parts.append(_rect(x, bottom - _PANEL * high, width, _PANEL * (high - low), "gap", told))
         parts.append(_line(x, bottom - _PANEL * accuracy, x + width, bottom - _PANEL * accuracy, "accent", 2))
         height = _HISTOGRAM * count / most
@@ -153,9 +153,9 @@ def _short(text: str, most: int = _MOST_LETTERS) -> str:
     return text if len(text) <= most else f"{text[: most // 2]}…{text[1 + len(text) - most // 2 :]}"
 
 
-def _svg(width: float, height: float, parts: Sequence[str], label: str, kind: str = "") -> str:
+def _svg(width: float, height: float, parts: Sequence[str], label: str) -> str:
     size = f'width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}"'
-    return f'<svg class="{kind}" role="img" aria-label="{escaped(label)}" {size}>{"".join(parts)}</svg>'
+    return f'<svg role="img" aria-label="{escaped(label)}" {size}>{"".join(parts)}</svg>'
 
 
 def _told(text: str) -> str:
