@@ -101,7 +101,8 @@ p.good { border-color: var(--good); } p.warning { border-color: var(--warning); 
 table { border-collapse: collapse; font-size: 0.88rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.32rem 0.75rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { color: var(--soft); font-weight: 600; } th.word, td.word { text-align: left; white-space: normal; }
-td.word { overflow-wrap: break-word; min-width: 6rem; max-width: 28rem; } tbody tr:nth-child(even) { background: var(--band); }
+td.word { overflow-wrap: break-word; min-width: 6rem; max-width: 28rem; }
+tbody tr:nth-child(even) { background: var(--band); }
 figure { margin: 1rem 0; } figcaption { color: var(--soft); font-size: 0.88rem; max-width: 46rem; margin: 0 0 0.5rem; }
 svg { display: block; }
 svg text { fill: var(--ink); font: 11px system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
