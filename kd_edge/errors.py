@@ -86,6 +86,8 @@ class BrokenPackageError(MissingExtraError):
 EXTRA_OF = {
     "cv2": "cpu",
     "onnxruntime": "cpu",
+    "ncnn": "ncnn",
+    "pnnx": "ncnn-export",
     "scipy": "replay",
     "av": "replay",
     "torch": "train",

@@ -48,6 +48,7 @@ __all__ = [
     "negative_log_likelihood",
     "paired_interval",
     "per_class_accuracy",
+    "proportion_interval",
     "reliability",
     "row_shares",
     "sakdn_fmeasure",
@@ -423,6 +424,26 @@ def paired_interval(
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(gain.mean()), float(low), float(high))
 
+
+def proportion_interval(successes: int, trials: int) -> tuple[float, float]:
+    """Interval of 95 % of a share of independent trials, by Wilson's score: not empty where all succeed.
+
+    Args:
+        successes: At least 0, at most ``trials``.
+        trials: At least 1.
+
+    Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 1927.
+    """
+    if not 0 <= successes <= trials or trials < 1:
+        raise KdEdgeError(f"{successes} of {trials}", "0 <= successes <= trials, trials >= 1", "count again")
+    share, squared = successes / trials, _NORMAL_95**2
+    centre = (share + squared / (2 * trials)) / (1 + squared / trials)
+    half = _NORMAL_95 / (1 + squared / trials) * math.sqrt(share * (1 - share) / trials + squared / (4 * trials**2))
+    return (centre - half if successes else 0.0), (centre + half if successes < trials else 1.0)
+
+
+_NORMAL_95 = 1.959963984540054
+"""Quantile 0.975 of the normal distribution."""
 
 # ------------------------------------------------------------------------------------------------------ checks
 

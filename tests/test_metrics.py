@@ -363,3 +363,13 @@ def test_figures_of_scores_that_are_no_logits() -> None:
     assert result["per_class"] == {"sit": 1.0, "stand": pytest.approx(2 / 3), "wave": None}
     assert result["confusion"] == [[1, 0, 0], [1, 2, 0], [0, 0, 0]]
     assert result["ece"] is None
+
+
+def test_wilson_intervals_by_hand() -> None:
+    # z^2 = 3.841459: n = 10, all: centre = (1 + 0.192073) / 1.384146, half the same distance below 1
+    assert metrics.proportion_interval(10, 10) == (pytest.approx(0.722467, abs=1e-6), 1.0)
+    assert metrics.proportion_interval(0, 10) == (0.0, pytest.approx(0.277533, abs=1e-6))
+    # p = 0.5, n = 100: 0.5 +- 1.959964 * sqrt(0.0025 + 0.00009603648) / 1.03841459
+    assert metrics.proportion_interval(50, 100) == pytest.approx((0.403832, 0.596168), abs=1e-6)
+    with pytest.raises(KdEdgeError, match="11 of 10"):
+        metrics.proportion_interval(11, 10)

@@ -30,8 +30,8 @@ MODULES = {
         Detection Interval Reliability accuracy average_precision confusion detection_average_precision detection_f1
         expected_calibration_error figures fit_temperature fit_unknown_threshold interval_overlap log_softmax
         macro_f1 map_action map_video mean_average_precision negative_log_likelihood paired_interval
-        per_class_accuracy reliability row_shares sakdn_fmeasure softmax top_k two_d_average_precision
-        worst_confusions
+        per_class_accuracy proportion_interval reliability row_shares sakdn_fmeasure softmax top_k
+        two_d_average_precision worst_confusions
     """,
     "kd_edge.models": """
         BACKBONES Backbone ClipModel ModelConfig StreamingStep Temporal build_backbone build_model

@@ -74,7 +74,7 @@ def bench(
             engine=step.name,
             providers=step.providers,
             fallback_reason=step.fallback_reason,
-            cpu=_cpu(),
+            cpu=cpu_name(),
             threads=threads,
             frame=f"{size[1]}x{size[0]}",
             pushes=frames,
@@ -286,7 +286,7 @@ def _seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _cpu() -> str:
+def cpu_name() -> str:
     """Name of the processor, as far as the system tells."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

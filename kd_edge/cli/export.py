@@ -109,6 +109,10 @@ def export_(
         bool,
         typer.Option("--auto-precision", help="Keep the nodes in float32 that put a lower precision out of bounds."),
     ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="DIR", help="Write a page about the export here, Markdown and HTML."),
+    ] = None,
     settings: SetOption = None,
     data: DataOption = None,
     json_: JsonOption = False,
@@ -135,6 +139,7 @@ def export_(
             target,
             data_root=data,
             auto_precision=auto_precision,
+            report=report,
             say=lambda what: status.update(escape(what)),
         )
     if json_:

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from kd_edge.artifact import Artifact
 from kd_edge.engines.base import Binding, Engine, Provider, StepEngine, carry
+from kd_edge.engines.ncnn import NcnnEngine
 from kd_edge.engines.onnxruntime import OnnxRuntimeEngine
 from kd_edge.engines.tensors import state_names
 from kd_edge.errors import ConfigError, did_you_mean
@@ -22,8 +23,8 @@ __all__ = [
     "state_names",
 ]
 
-EngineName = Literal["auto", "onnxruntime"]
-ENGINES: dict[EngineName, type[Engine]] = {"onnxruntime": OnnxRuntimeEngine}
+EngineName = Literal["auto", "onnxruntime", "ncnn"]
+ENGINES: dict[EngineName, type[Engine]] = {"onnxruntime": OnnxRuntimeEngine, "ncnn": NcnnEngine}
 """In the order in which ``auto`` looks for one that is installed; their libraries are imported when one is opened."""
 
 MAX_THREADS = 256

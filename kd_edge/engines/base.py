@@ -166,6 +166,11 @@ class Engine(ABC):
         """Whether the engine's library is there; it is not imported."""
         return importlib.util.find_spec(cls.library) is not None
 
+    @classmethod
+    def unsuited(cls, artifact: Artifact) -> str | None:
+        """Why this engine cannot run an artifact, None when it can; its library is not imported."""
+        return None
+
     def bind(self, batch: int) -> Binding:
         """Make the arrays for ``batch`` sources; the caller keeps and reuses them.
 

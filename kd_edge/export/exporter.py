@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from kd_edge.engines.onnxruntime import load_onnxruntime
 from kd_edge.errors import EXTRA_OF, ExportError, MissingExtraError
 from kd_edge.export.golden import golden_clip
 from kd_edge.export.health import fit_artifact
+from kd_edge.export.layers import layer_errors
 from kd_edge.export.onnx import to_onnx
+from kd_edge.export.page import check_report_folder, write_report
 from kd_edge.export.profile import ExportProfile
 from kd_edge.export.recordings import Recordings
 from kd_edge.export.report import ExportReport, count_flops, count_parameters, opset_of
@@ -51,6 +53,7 @@ def export(
     *,
     data_root: Path | None = None,
     auto_precision: bool = False,
+    report: Path | None = None,
     say: Say = _silent,
 ) -> Exported:
     """Export the student of a run.
@@ -64,6 +67,7 @@ def export(
         out: The artifact to write; replaced only when all went well.
         data_root: Where the run's recordings are, when they are neither generated nor in the recipe or environment.
         auto_precision: Keep the nodes in float32 without which a lower precision is out of bounds.
+        report: Folder for a page about the export, Markdown and HTML.
         say: Told what is being done.
 
     Raises:
@@ -74,6 +78,8 @@ def export(
     """
     started = time.monotonic()
     check_installed(profile)
+    if report is not None:
+        check_report_folder(report)
     student = SavedStudent.load(run)
     recordings = Recordings.of(student, open_dataset(student.spec.data, data_root))
     say("exporting the graph")
@@ -96,7 +102,19 @@ def export(
             manifest = manifest.model_copy(update=fitted._asdict())
         golden = _golden(student.model, student.spec, profile, staged.artifact)
     say("writing")
-    return finish(student.model, student.spec, staged.proto, manifest, golden, out, started)
+    exported = finish(student.model, student.spec, staged.proto, manifest, golden, staged.attachments, out, started)
+    if report is not None:
+        say("writing the report")
+        write_report(
+            report,
+            manifest=exported.artifact.manifest,
+            profile=profile,
+            truth=staged.comparison.truth,
+            answers=staged.answers,
+            layers=layer_errors(staged.exact, staged.proto, staged.feeds) if staged.feeds else [],
+            file_bytes=exported.report.file_bytes,
+        )
+    return exported
 
 
 def check_installed(profile: ExportProfile) -> None:
@@ -183,12 +201,13 @@ def finish(
     proto: onnx.ModelProto,
     manifest: Manifest,
     golden: GoldenClip | None,
+    attachments: Mapping[str, bytes],
     out: Path,
     started: float,
 ) -> Exported:
     """Write the file, read it back and sum up."""
     graph = proto.SerializeToString()
-    write(graph, manifest, golden, out)
+    write(graph, manifest, golden, out, attachments=attachments)
     step_flops, clip_flops = count_flops(model, spec.preprocess.input_channels, spec.preprocess.input_px)
     report = ExportReport(
         file=out,

@@ -50,31 +50,62 @@ class Comparison:
     """Clips that every stage of an export answers, the trained model first.
 
     Args:
-        student: The trained model.
-        recordings: Its clips.
-        profile: How many are compared, and the bounds.
+        inputs: (N, T, C, S, S) float32, the clips as the network sees them.
+        truth: (N,) int64.
+        run: Gives the trained model's logits (1, K) of a clip (1, T, C, S, S).
+        runner: What that is, with its version.
+        classes: Number K of classes.
+        temperature: Divides logits before the softmax.
+        side: Whose clips they are, for people.
 
     Attributes:
-        inputs: (N, T, C, S, S) float32.
-        truth: (N,) int64.
-        side: Whose clips they are.
+        inputs: As given.
+        truth: As given.
+        side: As given.
         trained: What the trained model answers.
-
-    Raises:
-        DataError: Not one clip can be read.
-        ExportError: All clips that could be judged by are of one class.
     """
 
-    def __init__(self, student: SavedStudent, recordings: Recordings, profile: ExportProfile) -> None:
-        self._student, self._profile, self.side = student, profile, recordings.side
-        self._classes, self._temperature = len(student.spec.labels), student.summary.temperature
+    def __init__(
+        self,
+        inputs: Float32,
+        truth: Int64,
+        run: Callable[[Float32], Float32],
+        *,
+        runner: str,
+        classes: int,
+        temperature: float,
+        side: str,
+    ) -> None:
+        self.inputs, self.truth, self.side = inputs, truth, side
+        self._classes, self._temperature = classes, temperature
+        self._expected, milliseconds = self._timed(run)
+        self.trained = self.judged("torch", runner, self._expected, before=self._expected, milliseconds=milliseconds)
+
+    @classmethod
+    def of(cls, student: SavedStudent, recordings: Recordings, profile: ExportProfile) -> Comparison:
+        """The clips that a student's export is judged by.
+
+        Args:
+            student: The trained model.
+            recordings: Its clips.
+            profile: How many are compared.
+
+        Raises:
+            DataError: Not one clip can be read.
+            ExportError: All clips that could be judged by are of one class.
+        """
         check_classes(recordings)
         chosen = spread(recordings.compared, _affordable(student, profile.parity_clips))
         opened = [(sample.label, student.network_input(clip)) for sample, clip in recordings.opened(chosen)]
-        self.truth = np.array([label for label, _ in opened], dtype=np.int64)
-        self.inputs: Float32 = np.stack([clip for _, clip in opened])
-        self._expected, milliseconds = self._timed(student.model.answer)
-        self.trained = self._judged("torch", f"torch {torch.__version__}", self._expected, self._expected, milliseconds)
+        return cls(
+            np.stack([clip for _, clip in opened]),
+            np.array([label for label, _ in opened], dtype=np.int64),
+            student.model.answer,
+            runner=f"torch {torch.__version__}",
+            classes=len(student.spec.labels),
+            temperature=student.summary.temperature,
+            side=recordings.side,
+        )
 
     def answer(self, stage: str, engine: Engine, before: Answers) -> Answers:
         """What an engine answers to the same clips.
@@ -86,7 +117,7 @@ class Comparison:
         """
         logits, milliseconds = self._timed(engine.run_clip)
         steps = self.inputs.shape[1] if engine.manifest.graph == "step" else 1
-        return self._judged(stage, engine.name, logits, before.logits, milliseconds / steps)
+        return self.judged(stage, engine.name, logits, before=before.logits, milliseconds=milliseconds / steps)
 
     def tolerance(self, bound: float) -> float:
         """A bound at the size of these logits."""
@@ -101,7 +132,16 @@ class Comparison:
             times.append(time.perf_counter() - start)
         return np.stack(logits), 1000 * float(np.median(times))
 
-    def _judged(self, stage: str, engine: str, logits: Float32, before: Float32, milliseconds: float) -> Answers:
+    def judged(self, stage: str, engine: str, logits: Float32, *, before: Float32, milliseconds: float) -> Answers:
+        """Answers with their figures.
+
+        Args:
+            stage: Name of the stage.
+            engine: What ran it, with its version.
+            logits: (N, K) float32.
+            before: (N, K) float32, of the stage before.
+            milliseconds: Median time of one frame's step.
+        """
         largest, relative = _errors(logits, self._expected)
         answers, truth = logits.argmax(axis=1), self.truth
         recall = metrics.per_class_accuracy(answers, truth, self._classes)
@@ -166,8 +206,23 @@ class Fault(NamedTuple):
     expected: str
 
 
-Bound = Literal["max_onnx_error", "max_abs_error", "max_engine_error"]
+Bound = Literal["max_onnx_error", "max_abs_error"]
 """Which bound of a profile a stage's largest error is held to."""
+
+
+def engine_faults(
+    answers: Answers, shipped: Answers, comparison: Comparison, profile: ExportProfile
+) -> Iterator[Fault]:
+    """What of another engine is out of its profile's bounds, by ONNX Runtime's answers with the graph that ships."""
+    largest, _ = _errors(answers.logits, shipped.logits)
+    tolerance = comparison.tolerance(profile.max_engine_error)
+    if not largest <= tolerance:
+        yield Fault(
+            f"differs from ONNX Runtime by {largest:.3g} on {len(comparison.truth)} clips",
+            f"at most {tolerance:.3g} (max_engine_error {profile.max_engine_error:g} of profile '{profile.name}' times "
+            "the largest logit)",
+        )
+    yield from classes_of(answers, comparison, profile)
 
 
 def faults_of(answers: Answers, comparison: Comparison, profile: ExportProfile, bound: Bound) -> Iterator[Fault]:
@@ -179,6 +234,12 @@ def faults_of(answers: Answers, comparison: Comparison, profile: ExportProfile, 
             f"differs from the trained model by {figures.max_abs_error:.3g} on {clips} clips",
             f"at most {tolerance:.3g} ({bound} {limit:g} of profile '{profile.name}' times the largest logit)",
         )
+    yield from classes_of(answers, comparison, profile)
+
+
+def classes_of(answers: Answers, comparison: Comparison, profile: ExportProfile) -> Iterator[Fault]:
+    """What of a stage's classes is out of its profile's bounds, by the trained model's and by the truth."""
+    figures, clips = answers.figures, len(comparison.truth)
     agreement = metrics.accuracy(answers.logits.argmax(axis=1), comparison.trained.logits.argmax(axis=1))
     if agreement < profile.min_argmax_agreement:
         yield Fault(
@@ -233,12 +294,13 @@ def stream_figures(
         )
     same, right, before = (np.array(a) == np.array(b) for a, b in ((ours, theirs), (ours, truth), (theirs, truth)))
     agreement = metrics.paired_interval(same, np.ones_like(same), of)
+    low, high = metrics.proportion_interval(int(same.sum()), len(same))  # says something where all frames agree, too
     change = metrics.paired_interval(right, before, of)
     return StreamFigures(
         clips=len(set(of)),
         frames=len(truth),
         agreement=1 + agreement.difference,
-        agreement_interval=(1 + agreement.low, 1 + agreement.high),
+        agreement_interval=(min(low, 1 + agreement.low), max(high, 1 + agreement.high)),
         accuracy=float(np.mean(right)),
         accuracy_change=change.difference,
         accuracy_change_interval=(change.low, change.high),

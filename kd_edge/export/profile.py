@@ -25,10 +25,9 @@ class ExportProfile(BaseModel):
         keep_float32: Nodes that stay in float32 in a lower precision, as patterns of their names (``head.*``).
         range_clips: Training clips whose frames give quantised activations their ranges, spread evenly.
         range_method: How: the extremes that were seen, or the range that loses least information.
-        max_onnx_error: Largest difference of a logit of the float32 graph from the torch model that passes, where no
-            logit exceeds 1 in size; it grows in proportion to the largest logit, as the resolution of floating-point
-            numbers does.
-        max_abs_error: The same of the graph in its precision.
+        max_abs_error: Largest difference of a logit from the torch model that passes, where no logit exceeds 1 in size;
+            it grows in proportion to the largest logit, as the resolution of floating-point numbers does.
+        max_onnx_error: The same of the float32 graph on the way to a lower precision.
         max_engine_error: The same of another engine from ONNX Runtime with that graph.
         min_argmax_agreement: Smallest share of clips whose most probable class stays the trained model's.
         min_stream_agreement: Smallest share of a stream's frames whose class stays the float32 graph's.
@@ -52,8 +51,8 @@ class ExportProfile(BaseModel):
     keep_float32: tuple[str, ...] = ()
     range_clips: int = Field(64, ge=1, le=1000)
     range_method: Literal["extremes", "entropy", "percentile"] = "extremes"
-    max_onnx_error: float = Field(1e-5, gt=0)
     max_abs_error: float = Field(1e-5, gt=0)
+    max_onnx_error: float = Field(1e-5, gt=0)
     max_engine_error: float = Field(1e-4, gt=0)
     min_argmax_agreement: float = Field(1.0, ge=0, le=1)
     min_stream_agreement: float = Field(0.0, ge=0, le=1)

@@ -80,4 +80,4 @@ def make_reference_artifact(
     manifest = describe(model, spec, profile, name=f"{backbone}@{input_px} (random weights)", versions=versions())
     if precision == "fp16":
         proto = to_half(proto)
-    return finish(model, spec, proto, manifest, draw_golden(model.answer, spec, profile), path, started)
+    return finish(model, spec, proto, manifest, draw_golden(model.answer, spec, profile), {}, path, started)

@@ -14,7 +14,9 @@ from kd_edge.artifact import ActivationRanges, Artifact, Manifest, StreamFigures
 from kd_edge.engines import Engine, EngineName, open_engine
 from kd_edge.errors import ExportError, printable
 from kd_edge.export.culprits import culprits
-from kd_edge.export.parity import Answers, Comparison, Fault, faults_of, parity, stream_figures
+from kd_edge.export.layers import layer_errors, likeliest
+from kd_edge.export.ncnn import prove, to_ncnn
+from kd_edge.export.parity import Answers, Bound, Comparison, Fault, engine_faults, faults_of, parity, stream_figures
 from kd_edge.export.precision import Converted, convert
 from kd_edge.export.profile import ExportProfile
 from kd_edge.export.ranges import Feed, training_feeds
@@ -25,6 +27,8 @@ Say = Callable[[str], None]
 """Told what is being done."""
 
 MOST_THREADS = 4
+_PROVED = 8
+"""Clips on which all that a converted step gives is compared, not its logits only."""
 _NAMED = 6
 """Nodes that an error names; the rest are counted."""
 _KEPT = "without it the {precision} graph is out of the bounds of profile '{profile}'"
@@ -92,7 +96,7 @@ def stage(
         ExportError: A stage is out of bounds.
     """
     say(f"asking the trained model: {recordings.side}")
-    comparison = Comparison(student, recordings, profile)
+    comparison = Comparison.of(student, recordings, profile)
     ranges: ActivationRanges | None = None
     stream: StreamFigures | None = None
     feeds: tuple[Feed, ...] = ()
@@ -101,8 +105,9 @@ def stage(
         written = _written(exact, manifest.model_copy(update={"precision": "fp32"}), folder / "fp32.onnx")
         exact_engine = opened.enter_context(opened_here(written))
         answers = [comparison.trained, comparison.answer("onnx", exact_engine, comparison.trained)]
-        _refuse(faults_of(answers[-1], comparison, profile, "max_onnx_error"), "float32 graph", (), RELEASES)
-        shipped = Converted(exact, {})
+        bound: Bound = "max_abs_error" if profile.precision == "fp32" else "max_onnx_error"
+        _refuse(faults_of(answers[-1], comparison, profile, bound), "float32 graph", (), RELEASES)
+        shipped, lowered = Converted(exact, {}), answers[-1]
         if profile.precision != "fp32":
             say(f"converting to {profile.precision}")
             feeds, ranges = training_feeds(student, recordings, exact_engine, profile)
@@ -125,11 +130,12 @@ def stage(
             written = _written(shipped.proto, manifest, folder / "carrying.onnx", attachments)
         for name in engines_of(profile)[1:]:
             say(f"asking {name}")
+            if name in profile.carry:  # converted by another program: its features and states are proved, too
+                prove(student.model, written, comparison.inputs[:_PROVED], profile.max_engine_error)
             engine = opened.enter_context(opened_here(written, name))
             answers.append(comparison.answer(name, engine, answers[-1]))
-            _refuse(faults_of(answers[-1], comparison, profile, "max_engine_error"), name, (), OTHER_ENGINE)
-    bound = profile.max_onnx_error if profile.precision == "fp32" else profile.max_abs_error
-    figures = parity(answers, comparison, bound, stream)
+            _refuse(engine_faults(answers[-1], lowered, comparison, profile), name, (), OTHER_ENGINE)
+    figures = parity(answers, comparison, profile.max_abs_error, stream)
     return Staged(
         proto=shipped.proto,
         exact=exact,
@@ -144,7 +150,7 @@ def stage(
 
 def engines_of(profile: ExportProfile) -> tuple[EngineName, ...]:
     """The engines whose answers are compared, ONNX Runtime first."""
-    return tuple(dict.fromkeys(("onnxruntime", profile.engine, *profile.carry)))  # type: ignore[arg-type]
+    return tuple(dict.fromkeys(("onnxruntime", profile.engine, *profile.carry)))
 
 
 # ------------------------------------------------------------------------------------------------ a lower precision
@@ -179,7 +185,11 @@ class _Lowering:
         what = f"{self._profile.precision} graph"
         say(f"the {what} is out of bounds: looking for the nodes that cause it")
         lowered = [node.name for node in self._exact.graph.node if node.name not in converted.kept]
-        found = culprits(lowered, lambda kept: not self._faults(self._attempt(kept)[2]))
+        found = culprits(
+            lowered,
+            lambda kept: not self._faults(self._attempt(kept)[2]),
+            likeliest=likeliest(layer_errors(self._exact, converted.proto, self._feeds)),
+        )
         if found is None or not auto_precision:
             _refuse(faults, what, () if found is None else found.nodes, HIGHER if found is None else AUTOMATIC)
             raise AssertionError
@@ -230,11 +240,23 @@ def _refuse(faults: Iterable[Fault], what: str, nodes: Sequence[str], fix: str) 
 
 def _carried(student: SavedStudent, profile: ExportProfile, say: Say) -> dict[str, bytes]:
     """What other engines are given, by name."""
-    return {}
+    if "ncnn" not in profile.carry:
+        return {}
+    if profile.graph != "step" or profile.precision.startswith("int8"):
+        raise ExportError(
+            f"an ncnn model beside the {profile.graph} graph in {profile.precision}",
+            "a streaming step in fp32 or fp16: ncnn's integers are slow, and its numbers would be another network's",
+            "leave out --with ncnn, or export another precision",
+        )
+    say("converting for ncnn")
+    preprocess = student.spec.preprocess
+    half = profile.precision == "fp16"
+    converted = to_ncnn(student.model, in_channels=preprocess.input_channels, input_px=preprocess.input_px, half=half)
+    return converted.attachments
 
 
 def _written(
     proto: onnx.ModelProto, manifest: Manifest, path: Path, attachments: dict[str, bytes] | None = None
 ) -> Artifact:
-    write(proto.SerializeToString(), manifest, None, path)
+    write(proto.SerializeToString(), manifest, None, path, attachments=attachments or {})
     return load(path)
