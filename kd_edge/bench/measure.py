@@ -6,7 +6,6 @@ What is compared is measured in turn (A, B, A, B ...) in one run, so that load o
 from __future__ import annotations
 
 import importlib.util
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from kd_edge.bench.report import BenchReport, HostWork, Latency, Seconds, latenc
 from kd_edge.crop import centre_crop, crop_pixels
 from kd_edge.engines import Binding, Engine, EngineName, Provider, StepEngine, open_engine
 from kd_edge.errors import ArtifactError, import_extra
+from kd_edge.machine import cpu_name
 from kd_edge.metrics import softmax_row
 from kd_edge.preprocess import FixedWindow, Normalise, Resizer, WindowLimits
 from kd_edge.runtime.memory import FeatureRing
@@ -74,7 +74,7 @@ def bench(
             engine=step.name,
             providers=step.providers,
             fallback_reason=step.fallback_reason,
-            cpu=_cpu(),
+            cpu=cpu_name(),
             threads=threads,
             frame=f"{size[1]}x{size[0]}",
             pushes=frames,
@@ -284,12 +284,3 @@ def _seconds(call: Callable[[], object]) -> float:
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
-
-
-def _cpu() -> str:
-    """Name of the processor, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
