@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 EngineName = Literal["auto", "onnxruntime", "openvino"]
-ENGINES: dict[EngineName, type[Engine]] = {"onnxruntime": OnnxRuntimeEngine, "openvino": OpenVinoEngine}
+ENGINES: dict[str, type[Engine]] = {"onnxruntime": OnnxRuntimeEngine, "openvino": OpenVinoEngine}
 """The first one judges what the others compute; their libraries are imported when one is opened."""
 
 MAX_THREADS = 256

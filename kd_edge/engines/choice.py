@@ -144,7 +144,8 @@ def choose(
     suited = {name: kind for name, kind in accepting.items() if kind.is_installed() and kind.unsuited(artifact) is None}
     if len(suited) < 2:  # with none, opening the first one says what is missing
         name = next(iter(suited or accepting))
-        return Choice(name, f"engine {name}: the only one here that can run this model", {}, {}, kept=False)
+        shown = _version(accepting[name]) or name
+        return Choice(name, f"engine {shown}, the only one here that can run this model", {}, {}, kept=False)
     question = _Question(
         artifact=artifact.manifest.sha256,
         versions={name: _version(kind) for name, kind in suited.items()},
