@@ -134,8 +134,10 @@ def _detect(
             out.print(f"proposals in {write}, one file per video")
 
 
-def _on(engine: str) -> str:
-    return f", {engine}" if engine else ""
+def _title(result: Evaluation | DetectionEvaluation) -> str:
+    """What was judged, on what."""
+    title = f"{result.model} ({result.precision}) on {result.dataset}, split {result.split}, {result.modality}"
+    return f"{title}, {result.engine}" if result.engine else title
 
 
 def evaluation_report(result: Evaluation) -> RenderableType:
@@ -155,9 +157,7 @@ def evaluation_report(result: Evaluation) -> RenderableType:
             f"label (counted as wrong), {stream.unknown} below the unknown threshold"
         )
     rows = [(name, str(s.clips), f"{s.accuracy:.1%}", f"{s.macro_f1:.1%}") for name, s in scores if s is not None]
-    title = f"{result.model} ({result.precision}) on {result.dataset}, split {result.split}, {result.modality}" + _on(
-        result.engine
-    )
+    title = _title(result)
     lines.append(f"window {result.clip_seconds:.2f} s{faults(result.skipped, 'could not be read')}")
     return Group(escape(title), table(("", "clips", "accuracy", "macro F1"), rows), *lines)
 
@@ -179,9 +179,7 @@ def detection_report(result: DetectionEvaluation) -> RenderableType:
     ]
     header = ("", "proposals", "AP", "F1", "mAP_action", "mAP_video", "2D-AP")
     windows = ", ".join(f"{scale * result.clip_seconds:.2f}" for scale in result.settings.scales)
-    title = f"{result.model} ({result.precision}) on {result.dataset}, split {result.split}, {result.modality}" + _on(
-        result.engine
-    )
+    title = _title(result)
     lines = [
         f"{result.videos} long videos, {result.actions} actions, overlap {result.iou:g}; "
         f"{result.without_proposal} videos without a proposal (they count 0)",

@@ -168,17 +168,16 @@ def choose(
     return _choice(answer, "measured here", kept=True)
 
 
-def measured(
-    artifact: Artifact, engines: Engines, threads: int, provider: Provider, seconds: float = SECONDS
-) -> Measured:
+def measured(artifact: Artifact, engines: Engines, threads: int, provider: Provider) -> Measured:
     """Run a model on several engines in turn, each on the same noise; the first one that runs judges the others.
+
+    It takes ``SECONDS`` once all are open, longer where ``LEAST_ROUNDS`` do.
 
     Args:
         artifact: The model.
         engines: By name; a library that cannot be imported counts as an engine that fails.
         threads: Of each engine.
         provider: What to run on; an engine that falls back from it is out.
-        seconds: How long, after all have been opened; longer where ``LEAST_ROUNDS`` take longer.
     """
     names: dict[str, str] = {}
     bindings: dict[str, Binding] = {}
@@ -196,7 +195,7 @@ def measured(
                 out[name] = fault + ("" if judge == name else f" ({names[judge]} judges)")
                 continue
             names[name], bindings[name] = engine.name, binding
-        return Measured(names, _timings(bindings, seconds), out)
+        return Measured(names, _timings(bindings, SECONDS), out)
 
 
 def _timings(bindings: Mapping[str, Binding], seconds: float) -> dict[str, Timing]:
@@ -226,11 +225,11 @@ def _fault(binding: Binding, judge: Binding, tolerance: float) -> str | None:
     """What is wrong with an engine's outputs, measured by another one's; None where nothing is."""
     for name, array in binding.outputs.items():
         if not np.isfinite(array).all():
-            return f"its {name} is not finite"
+            return f"{name} not finite"
         wanted = judge.outputs[name]
         difference = float(np.abs(array - wanted).max() / max(float(np.abs(wanted).max()), 1e-6))
         if difference > tolerance:
-            return f"its {name} differs by {difference:.1g} of the largest value, tolerance {tolerance:g}"
+            return f"{name} off by {difference:.1g} of the largest value, tolerance {tolerance:g}"
     return None
 
 

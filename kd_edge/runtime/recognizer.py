@@ -121,8 +121,8 @@ class Recognizer:
 
         Args:
             model: Path of the artifact, or one that is loaded already.
-            engine: What runs the model; ``auto`` takes the fastest one here: with several installed it measures them for
-                two seconds once, and keeps the answer in the cache folder (``recognizer.engine.choice``).
+            engine: What runs the model; ``auto`` takes the fastest one here: where several are installed it measures
+                them for two seconds once, and keeps the answer in the cache folder (``engine.choice`` tells).
             threads: How many the engine may use.
             provider: ``cpu``, ``cuda`` (onnxruntime), ``gpu`` or ``npu`` (openvino); one that is not there falls back
                 to the CPU and labels are ``degraded``.
@@ -472,7 +472,8 @@ class Recognizer:
             raise ArtifactError(
                 f"the self-test on {self.engine.name} failed: {fault}",
                 "the logits of the golden clip",
-                f"{self._another_engine()}kd-edge doctor, export again, or accept degraded labels with self_test='accept'",
+                self._another_engine()
+                + "kd-edge doctor, export again, or accept degraded labels with self_test='accept'",
             )
         self._degraded = Cause(Reason.SELF_TEST, f"self-test failed: {fault}")
 
