@@ -66,7 +66,7 @@ def examine() -> list[Finding]:
 
     Every package is imported, in another process: an import that crashes or hangs is a finding, not the end.
     """
-    imports = import_each([*REQUIRED, *EXTRA_OF])
+    imports = import_each(dict.fromkeys([*REQUIRED, *EXTRA_OF, *(kind.library for kind in ENGINES.values())]))
     packages = [*_required(imports), *_extras(imports), *_engines(imports)]
     checks = (_clashes, _torch_pair, _models, _cameras, _cache, _recordings)
     return [*_python(), *packages, *(finding for check in checks for finding in check())]

@@ -149,9 +149,7 @@ def test_each_engine_is_listed_with_its_version_or_its_extra(
     assert len(findings("clash")) == 1
 
 
-def test_an_import_for_the_report_leaves_openvino_s_converter_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_report_imports_openvino_without_its_converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would tell its maker."""
     fake(tmp_path, openvino="try:\n    import openvino.tools.ovc\nexcept ImportError:\n    __version__ = 'quiet'")
     for folder in ("tools", "tools/ovc"):

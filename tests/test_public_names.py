@@ -64,16 +64,16 @@ VERBS = {
     "data synth": "--clips-per-class --out --seed --subjects",
     "demo": "--out --seconds",
     "doctor": "--json",
-    "evaluate": "MODEL --data --detection --engine --iou --json --proposals --scale --split --streaming --threads --threshold "
-    "--write",
+    "evaluate": "MODEL --data --detection --engine --iou --json --proposals --scale --split --streaming --threads "
+    "--threshold --write",
     "explain": "RUN --data --json --layer --out --sample --wrong",
     "export": "RUN --data --fp16 --graph --json --out --profile",
     "recipes copy": "NAME",
     "recipes layers": "NAME --depth --json --set --teacher",
     "recipes list": "--json",
     "recipes show": "NAME",
-    "run": "--accept-self-test --camera -c --duration --engine --max-age-ms --model -m --notify --provider --realtime --sink "
-    "--strict --threads --valid-ms",
+    "run": "--accept-self-test --camera -c --duration --engine --max-age-ms --model -m --notify --provider --realtime "
+    "--sink --strict --threads --valid-ms",
     "study confusion": "RUN --against --json --out --pairs --stage",
     "study list": "--json",
     "study report": "NAME --into --json --out --place --seeds --set",

@@ -104,11 +104,7 @@ def test_a_user_id_without_a_name(bare: list[str], tmp_path: Path) -> None:
     """The whole way a container takes: nothing of it may ask for a home."""
     for arguments, code, says in (
         (["cameras"], 0, "ir0"),
-        (
-            ["run", "--camera", "synthetic:?realtime=false&frames=100", "--engine", "onnxruntime"],
-            0,
-            "100 frames labelled",
-        ),
+        (["run", "--engine", "onnxruntime", "--camera", "synthetic:?realtime=false&frames=100"], 0, "100 frames"),
     ):
         done = subprocess.run(
             [*bare, *KD_EDGE, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False

@@ -86,7 +86,7 @@ def test_bench_watches_for_longer_than_the_window_and_shows_names_as_text(
 ) -> None:
     watched: list[float] = []
 
-    def watch(model: object, camera: str, *, seconds: float, threads: int) -> LiveReport:
+    def watch(model: object, camera: str, *, seconds: float, engine: str, threads: int) -> LiveReport:
         watched.append(seconds)
         return LIVE
 
