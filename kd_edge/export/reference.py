@@ -46,8 +46,8 @@ def make_reference_artifact(
         carry: ``ncnn`` to convert it for that engine, too.
 
     Raises:
-        ConfigError: 8-bit integers, whose ranges need recordings. Unknown backbone, one without the residual blocks that ``tsm_causal`` needs, or an input outside 8
-            to 1792 pixels.
+        ConfigError: 8-bit integers, whose ranges need recordings, an unknown backbone, one without the residual blocks
+            that ``tsm_causal`` needs, or an input outside 8 to 1792 pixels.
     """
     started = time.monotonic()
     if precision not in ("fp32", "fp16"):
