@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("kd_edge.files")
 
+CACHE_VARIABLE = "KD_EDGE_CACHE"
+"""Environment variable: the folder of the caches."""
+
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EPERM}
 """What file systems without locks answer: NFS without its lock service, Lustre without ``flock``, some of FUSE."""
 
@@ -48,6 +51,28 @@ def expanded(path: Path | str) -> Path:
             "a path without ~, or a user with a home",
             "write the path out, or set HOME",
         ) from error
+
+
+def cache_folder() -> Path | None:
+    """``KD_EDGE_CACHE``, or the user's cache folder; None where neither is known, for those who can do without."""
+    given = os.environ.get(CACHE_VARIABLE)
+    return expanded(given) if given else user_folder("cache")
+
+
+def cache_root() -> Path:
+    """``cache_folder``, for those who need it.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    folder = cache_folder()
+    if folder is None:
+        raise ConfigError(
+            f"no folder for the cache: {CACHE_VARIABLE} is not set, and no home is known of user id {os.getuid()}",
+            "a folder that can be written",
+            f"set {CACHE_VARIABLE} to one",
+        )
+    return folder
 
 
 @contextmanager

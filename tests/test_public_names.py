@@ -24,7 +24,8 @@ MODULES = {
         open_dataset validation_split
     """,
     "kd_edge.engines": """
-        Binding ENGINES Engine EngineName Provider StepEngine carry open_engine state_names
+        Binding Choice ENGINES Engine EngineName Provider StepEngine carry engine_name open_engine provider_name
+        state_names
     """,
     "kd_edge.metrics": """
         Detection Interval Reliability accuracy average_precision confusion detection_average_precision detection_f1
@@ -55,8 +56,8 @@ MODULES = {
 }
 
 VERBS = {
-    "bench": "MODEL --camera --data --frames --input --json --motion --overload --reference --seconds --set --size "
-    "--soak --threads --training",
+    "bench": "MODEL --camera --data --engine --frames --input --json --motion --overload --reference --seconds --set "
+    "--size --soak --threads --training",
     "cameras": "--json",
     "data check": "KIND --data --json --modality --quick --set",
     "data examples": "SOURCE --classes --data --frames --modalities --out",
@@ -65,16 +66,16 @@ VERBS = {
     "data synth": "--clips-per-class --out --seed --subjects",
     "demo": "--out --seconds",
     "doctor": "--json",
-    "evaluate": "MODEL --data --detection --iou --json --proposals --scale --split --streaming --threads --threshold "
-    "--write",
+    "evaluate": "MODEL --data --detection --engine --iou --json --proposals --scale --split --streaming --threads "
+    "--threshold --write",
     "explain": "RUN --data --json --layer --out --sample --wrong",
     "export": "RUN --data --fp16 --graph --json --out --profile",
     "recipes copy": "NAME",
     "recipes layers": "NAME --depth --json --set --teacher",
     "recipes list": "--json",
     "recipes show": "NAME",
-    "run": "--accept-self-test --camera -c --duration --max-age-ms --model -m --notify --provider --realtime --sink "
-    "--strict --threads --valid-ms",
+    "run": "--accept-self-test --camera -c --duration --engine --max-age-ms --model -m --notify --provider --realtime "
+    "--sink --strict --threads --valid-ms",
     "study confusion": "RUN --against --json --out --pairs --stage",
     "study list": "--json",
     "study report": "NAME --into --json --out --place --seeds --set",
