@@ -123,7 +123,7 @@ class _Bound(NamedTuple):
 def _sections(facts: _Facts) -> Iterator[Section]:
     yield Section("May it be trusted?", list(_verdict(facts)))
     yield Section("Stages", list(_stages(facts)))
-    if facts.layers:
+    if facts.manifest.precision != "fp32":
         yield Section("Layer by layer", list(_layers(facts)))
     yield Section("Confidence", list(_confidence(facts)))
     yield Section("Classes", list(_classes(facts)))
@@ -248,6 +248,12 @@ def _stages(facts: _Facts) -> Iterator[Block]:
 
 
 def _layers(facts: _Facts) -> Iterator[Block]:
+    if facts.layers:
+        yield from _errors(facts)
+    yield from _precision(facts)
+
+
+def _errors(facts: _Facts) -> Iterator[Block]:
     kept = facts.manifest.kept_float32
     worst = sorted(facts.layers, key=lambda layer: -layer.added)[:3]
     named = ", ".join(f"{layer.name} ({number(layer.added)})" for layer in worst if layer.added)
@@ -268,7 +274,6 @@ def _layers(facts: _Facts) -> Iterator[Block]:
         "reads (line); a hollow dot is kept in float32. Last column: the largest value in the float32 graph.",
         Table(("layer", "error", "added", "largest value", "kept in float32"), rows),
     )
-    yield from _precision(facts)
 
 
 def _precision(facts: _Facts) -> Iterator[Block]:

@@ -335,8 +335,14 @@ def test_errors_of_any_size_can_be_drawn(tmp_path: Path) -> None:
 
 
 def test_a_float32_graph_has_no_layers_to_compare(tmp_path: Path) -> None:
-    page, _, _ = written(tmp_path, layers=())
+    page, _, _ = written(tmp_path, MANIFEST.model_copy(update={"precision": "fp32"}), layers=())
     assert "Layer by layer" not in page.text
+
+
+def test_where_no_layer_was_compared_what_was_kept_is_still_said(tmp_path: Path) -> None:
+    page, _, _ = written(tmp_path, layers=())
+    assert page.row("backbone.conv2/Conv") == ["overflows"]
+    assert "Most error" not in page.text
 
 
 # ------------------------------------------------------------------------------------------------------- bad input
