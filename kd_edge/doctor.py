@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from kd_edge import __version__, artifact
@@ -27,6 +28,7 @@ from kd_edge.errors import (
     MissingExtraError,
     clash,
     installed,
+    printable,
 )
 from kd_edge.files import CACHE_VARIABLE, cache_root, expanded
 from kd_edge.runtime.cameras.listing import list_cameras
@@ -254,13 +256,30 @@ def _torch_pair() -> Iterator[Finding]:
 
 
 def _models() -> Iterator[Finding]:
+    """The student in the package, and the one that ``kd-edge run`` would take here."""
+    yield from _model("bundled model", artifact.BUNDLED)
     try:
-        found = artifact.load(artifact.BUNDLED).manifest
-        size = artifact.BUNDLED.stat().st_size / 1e6
-        text = f"{found.name}: {len(found.labels)} actions from {found.band}, {size:.1f} MB"
-        yield Finding("ok", "bundled model", text)
+        newest = artifact.default_model()
     except KdEdgeError as error:
-        yield Finding.of("problem", "bundled model", error)
+        yield Finding.of("problem", "model here", error)
+        return
+    if newest != artifact.BUNDLED:
+        yield from _model("model here", newest)
+
+
+def _model(topic: str, path: Path) -> Iterator[Finding]:
+    try:
+        found = artifact.load(path).manifest
+    except KdEdgeError as error:
+        yield Finding.of("problem", topic, error)
+        return
+    where = "" if path == artifact.BUNDLED else f"{printable(str(path))}, "
+    size = path.stat().st_size / 1e6
+    text = f"{where}{found.name}: {len(found.labels)} actions from {found.band}, {found.precision}, {size:.1f} MB"
+    yield Finding("ok", topic, text)
+    if not found.calibrated_on:
+        advice = "hold subjects out (validation_subjects in the recipe), train and export again"
+        yield Finding("note", topic, artifact.UNCALIBRATED, "", advice)
 
 
 def _cameras() -> Iterator[Finding]:

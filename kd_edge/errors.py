@@ -87,6 +87,8 @@ EXTRA_OF = {
     "cv2": "cpu",
     "onnxruntime": "cpu",
     "openvino": "openvino",
+    "ncnn": "ncnn",
+    "pnnx": "ncnn-export",
     "scipy": "replay",
     "av": "replay",
     "torch": "train",

@@ -137,12 +137,13 @@ def _taken(lock: BaseFileLock, waiting: Callable[[], None] | None) -> BaseFileLo
 
 
 @contextmanager
-def replacing(path: Path, error: type[KdEdgeError] = KdEdgeError) -> Iterator[BinaryIO]:
+def replacing(path: Path, error: type[KdEdgeError] = KdEdgeError, *, option: str = "--out") -> Iterator[BinaryIO]:
     """Open a temporary file beside ``path`` that takes its place on success and vanishes on failure.
 
     Args:
         path: The file to write; its folder is made.
         error: What to raise when the folder cannot be written or the disk is full.
+        option: Option of the command line that chose the folder, for the advice.
     """
     temporary: Path | None = None
     try:
@@ -159,7 +160,7 @@ def replacing(path: Path, error: type[KdEdgeError] = KdEdgeError) -> Iterator[Bi
         raise error(
             f"{path} cannot be written ({fault.strerror or fault})",
             "a writable folder with free space",
-            "free space or choose another folder with --out",
+            f"free space or choose another folder with {option}",
         ) from fault
     finally:
         if temporary is not None:

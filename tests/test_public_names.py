@@ -14,8 +14,9 @@ from kd_edge.cli import app
 
 MODULES = {
     "kd_edge.artifact": """
-        Artifact BUNDLED Band FORMAT ForeignFileError GOLDEN_BYTES GOLDEN_KEY GoldenClip MANIFEST_KEY
-        Manifest Parity StateSpec default_model load rewrite write
+        ActivationRanges Artifact BUNDLED Band FORMAT ForeignFileError GOLDEN_BYTES GOLDEN_KEY GoldenClip MANIFEST_KEY
+        Manifest Parity Precision StageFigures StateSpec StreamFigures UNCALIBRATED default_model load rewrite
+        write
     """,
     "kd_edge.data": """
         ActionInterval BerkeleyMhadData DataConfig Dataset ImageFormat LongVideo LongVideos MMActData
@@ -27,10 +28,11 @@ MODULES = {
         state_names
     """,
     "kd_edge.metrics": """
-        Detection Interval accuracy average_precision confusion detection_average_precision detection_f1
+        Detection Interval Reliability accuracy average_precision confusion detection_average_precision detection_f1
         expected_calibration_error figures fit_temperature fit_unknown_threshold interval_overlap log_softmax
         macro_f1 map_action map_video mean_average_precision negative_log_likelihood paired_interval
-        per_class_accuracy row_shares sakdn_fmeasure softmax top_k two_d_average_precision
+        per_class_accuracy proportion_interval reliability row_shares sakdn_fmeasure softmax top_k
+        two_d_average_precision worst_confusions
     """,
     "kd_edge.models": """
         BACKBONES Backbone ClipModel ModelConfig StreamingStep Temporal build_backbone build_model

@@ -14,6 +14,7 @@ from kd_edge.errors import SinkError, printable
 from kd_edge.runtime.uri import parse
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
+    from kd_edge.artifact import Manifest
     from kd_edge.engines import StepEngine
     from kd_edge.runtime.statistics import Statistics
     from kd_edge.runtime.stream import LabelStream
@@ -57,6 +58,14 @@ def stream_summary(statistics: Statistics, window_seconds: float, counts: Tally)
     for sink, fault in statistics.sink_faults.items():
         text += f"\n[red]sink {escape(sink)} does not work:[/red] {escape(fault)}"
     return text
+
+
+def first_line(path: Path, manifest: Manifest) -> str:
+    """Which model, and whether its confidences mean anything."""
+    from kd_edge.artifact import UNCALIBRATED
+
+    model = f"model {escape(printable(str(path)))}"
+    return model if manifest.calibrated_on else f"{model} [yellow]({UNCALIBRATED})[/yellow]"
 
 
 def any_works(sinks: Sequence[str], statistics: Statistics) -> bool:
@@ -111,7 +120,7 @@ def run(
     """
     import time
 
-    from kd_edge.artifact import default_model
+    from kd_edge.artifact import default_model, load
     from kd_edge.engines import engine_name, provider_name
     from kd_edge.runtime.signals import interrupt_on_termination
     from kd_edge.runtime.stream import stream
@@ -119,10 +128,11 @@ def run(
 
     runner, device = engine_name(engine), provider_name(provider)
     path = model or default_model()
-    err.print(f"model {escape(printable(str(path)))}")
+    artifact = load(path)
+    err.print(first_line(path, artifact.manifest))
     sinks = sinks or ["terminal:"]
     labels = stream(
-        model=path,
+        model=artifact,
         camera=camera,
         realtime=realtime,
         sinks=sinks,

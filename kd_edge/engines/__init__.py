@@ -8,10 +8,11 @@ from typing import Literal, cast, get_args
 from kd_edge.artifact import Artifact
 from kd_edge.engines.base import Binding, Engine, Provider, StepEngine, carry
 from kd_edge.engines.choice import Choice, choose
+from kd_edge.engines.ncnn import NcnnEngine
 from kd_edge.engines.onnxruntime import OnnxRuntimeEngine
 from kd_edge.engines.openvino import OpenVinoEngine
 from kd_edge.engines.tensors import state_names
-from kd_edge.errors import ArtifactError, ConfigError, did_you_mean
+from kd_edge.errors import ConfigError, did_you_mean
 
 __all__ = [
     "ENGINES",
@@ -28,8 +29,12 @@ __all__ = [
     "state_names",
 ]
 
-EngineName = Literal["auto", "onnxruntime", "openvino"]
-ENGINES: dict[str, type[Engine]] = {"onnxruntime": OnnxRuntimeEngine, "openvino": OpenVinoEngine}
+EngineName = Literal["auto", "onnxruntime", "openvino", "ncnn"]
+ENGINES: dict[EngineName, type[Engine]] = {
+    "onnxruntime": OnnxRuntimeEngine,
+    "openvino": OpenVinoEngine,
+    "ncnn": NcnnEngine,
+}
 """The first one judges what the others compute; their libraries are imported when one is opened."""
 
 MAX_THREADS = 256
@@ -64,7 +69,13 @@ def open_engine(
     engine = _checked(engine, threads, provider)
     choice = None
     if engine == "auto":
-        choice = choose(artifact, ENGINES, threads=threads, provider=provider, strict=strict)
+        choice = choose(
+            artifact,
+            {str(name): kind for name, kind in ENGINES.items()},
+            threads=threads,
+            provider=provider,
+            strict=strict,
+        )
         engine = engine_name(choice.engine)
     kind = ENGINES[engine]
     if provider not in kind.accepts:
@@ -74,14 +85,9 @@ def open_engine(
             f"one of {', '.join(kind.accepts)}",
             f"choose one of these, or --engine {' or '.join(others)}",
         )
-    if (why := kind.unsuited(artifact)) is not None:
-        raise ArtifactError(f"{artifact.path} cannot run on {engine}: {why}", "an artifact made for it", _ANOTHER)
     opened = kind(artifact, threads=threads, provider=provider, strict=strict)
     opened.choice = choice
     return opened
-
-
-_ANOTHER = "choose another engine, for example --engine onnxruntime"
 
 
 def engine_name(text: str) -> EngineName:

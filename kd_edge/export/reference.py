@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from kd_edge.data import ImageFormat, SyntheticData
 from kd_edge.errors import ConfigError, did_you_mean
-from kd_edge.export.exporter import Exported, build_graph, describe, finish, versions
+from kd_edge.export.exporter import Exported, build_graph, describe, draw_golden, finish, versions
+from kd_edge.export.precision.fp16 import to_half
 from kd_edge.export.profile import ExportProfile, Precision
 from kd_edge.models import BACKBONES, ModelConfig, Temporal, build_model
 from kd_edge.models.saved import StudentSpec
@@ -77,4 +78,6 @@ def make_reference_artifact(
     profile = ExportProfile(name=f"reference {precision}", precision=precision)
     proto = build_graph(model, spec, profile)
     manifest = describe(model, spec, profile, name=f"{backbone}@{input_px} (random weights)", versions=versions())
-    return finish(model, spec, profile, proto, manifest, path, started)
+    if precision == "fp16":
+        proto = to_half(proto)
+    return finish(model, spec, proto, manifest, draw_golden(model.answer, spec, profile), {}, path, started)

@@ -28,6 +28,8 @@ class ExportReport(BaseModel):
         clip_flops: Floating-point operations of the clip model on one window.
         nodes: Number of nodes of the graph.
         parity: Comparison with the trained model on real clips; None for random weights.
+        kept_float32: Nodes of a lower precision that stayed in float32, and why.
+        calibrated_on: Whose clips decided temperature and threshold; empty when nobody's did.
         health: Bounds of a healthy picture; None where none were fitted.
         familiar_fitted_on: Which windows decided what is unfamiliar; empty where nothing did.
         seconds: Wall time of the export.
@@ -46,6 +48,8 @@ class ExportReport(BaseModel):
     step_flops: int
     clip_flops: int
     parity: Parity | None
+    kept_float32: dict[str, str]
+    calibrated_on: str
     health: PictureBounds | None
     familiar_fitted_on: str
     seconds: float
