@@ -86,9 +86,9 @@ class BrokenPackageError(MissingExtraError):
 EXTRA_OF = {
     "cv2": "cpu",
     "onnxruntime": "cpu",
-    "openvino": "openvino",
     "ncnn": "ncnn",
     "pnnx": "ncnn-export",
+    "openvino": "openvino",
     "scipy": "replay",
     "av": "replay",
     "torch": "train",

@@ -15,10 +15,11 @@ from kd_edge import recipes
 from kd_edge.artifact import Artifact, Parity
 from kd_edge.bench.process import fresh_process
 from kd_edge.bench.report import Latency, Process, Seconds, latency
-from kd_edge.engines import ENGINES, Binding, EngineName, open_engine
-from kd_edge.errors import KdEdgeError, printable
+from kd_edge.engines import ENGINES, Binding, engine_name, open_engine
+from kd_edge.errors import ExportError, KdEdgeError, printable
 from kd_edge.export.exporter import export
 from kd_edge.export.profile import ExportProfile
+from kd_edge.files import replacing
 from kd_edge.machine import cpu_name
 
 PROFILES = ("fp32", "fp16", "int8", "int8-tensorrt")
@@ -75,7 +76,7 @@ class Matrix(BaseModel):
     rows: tuple[MatrixRow, ...]
 
 
-def matrix(
+def measured(
     run: Path,
     *,
     data_root: Path | None = None,
@@ -148,16 +149,14 @@ def _rows(profile: str, made: Artifact, threads: int, frames: int, repeats: int)
     ]
 
 
-def _absent(name: EngineName, made: Artifact) -> str:
+def _absent(name: str, made: Artifact) -> str:
     """Why an engine has no figures; empty when it has."""
     if not ENGINES[name].is_installed():
         return "not installed"
     return ENGINES[name].unsuited(made) or ""
 
 
-def _row(
-    profile: str, name: EngineName, made: Artifact, step: tuple[str, Latency], threads: int, repeats: int
-) -> MatrixRow:
+def _row(profile: str, name: str, made: Artifact, step: tuple[str, Latency], threads: int, repeats: int) -> MatrixRow:
     parity = made.manifest.parity
     assert parity is not None
     stages = {stage.engine: stage for stage in parity.stages}  # of ONNX Runtime the last one, which ships
@@ -170,18 +169,18 @@ def _row(
         flips=stage.flips,
         max_abs_error=stage.max_abs_error,
         step=step[1],
-        process=fresh_process(made.path, FRAME, engine=name, threads=threads, repeats=repeats),
+        process=fresh_process(made.path, FRAME, engine=engine_name(name), threads=threads, repeats=repeats),
     )
 
 
-def _in_turn(
-    made: Artifact, names: Sequence[EngineName], threads: int, frames: int
-) -> dict[EngineName, tuple[str, Latency]]:
+def _in_turn(made: Artifact, names: Sequence[str], threads: int, frames: int) -> dict[str, tuple[str, Latency]]:
     """Name and time of one frame's step, of each engine, one after the other so that load falls on all."""
     with ExitStack() as opened:
-        engines = {name: opened.enter_context(open_engine(made, engine=name, threads=threads)) for name in names}
+        engines = {
+            name: opened.enter_context(open_engine(made, engine=engine_name(name), threads=threads)) for name in names
+        }
         bindings = {name: _warm(engine.bind(1)) for name, engine in engines.items()}
-        times: dict[EngineName, list[float]] = {name: [] for name in names}
+        times: dict[str, list[float]] = {name: [] for name in names}
         for _ in range(frames):
             for name, binding in bindings.items():
                 started = time.perf_counter()
@@ -201,6 +200,18 @@ def _warm(binding: Binding) -> Binding:
 
 def _array(seconds: Sequence[float]) -> Seconds:
     return np.array(seconds)
+
+
+def write_matrix(matrix: Matrix, folder: Path) -> None:
+    """Write ``matrix.md`` and ``matrix.json`` into a folder, which is there.
+
+    Raises:
+        ExportError: It cannot be written.
+    """
+    texts = {"matrix.md": markdown(matrix), "matrix.json": matrix.model_dump_json(indent=2) + "\n"}
+    for name, text in texts.items():
+        with replacing(folder / name, ExportError, option="--report") as file:
+            file.write(text.encode())
 
 
 COLUMNS = (

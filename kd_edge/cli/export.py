@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ from kd_edge.errors import ConfigError, printable
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
     from kd_edge.artifact import Manifest, Parity
+    from kd_edge.bench.matrix import Matrix
     from kd_edge.export.exporter import Exported
 
 app = typer.Typer()
@@ -85,7 +87,7 @@ def calibration(manifest: Manifest) -> str:
 @app.command(
     "export",
     epilog="Examples:  kd-edge export --fp16  |  kd-edge export runs/quickstart-20260101-120000 --out robot.onnx  |  "
-    "kd-edge export --profile my_profile.toml",
+    "kd-edge export --int8 --report report  |  kd-edge export --with ncnn  |  kd-edge export --matrix",
 )
 def export_(
     run: Annotated[
@@ -113,6 +115,14 @@ def export_(
         Path | None,
         typer.Option("--report", metavar="DIR", help="Write a page about the export here, Markdown and HTML."),
     ] = None,
+    carried: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="ENGINE", help="Convert for this engine, too, and carry it: ncnn."),
+    ] = None,
+    matrix: Annotated[
+        bool,
+        typer.Option("--matrix", help="Every precision on every engine here as one table; --report keeps it."),
+    ] = False,
     settings: SetOption = None,
     data: DataOption = None,
     json_: JsonOption = False,
@@ -120,18 +130,27 @@ def export_(
     """Export a student to one self-describing ONNX file, compared with the trained model on real clips."""
     from kd_edge.export.profile import ExportProfile
 
+    if matrix and (fp16 or int8 or auto_precision or carried or settings or graph != "step"):
+        raise ConfigError(
+            "--matrix with options of one export", "--profile, --data, --report and --json at most", "leave them out"
+        )
     asked = [name for name, wanted in (("--fp16", fp16), ("--int8", int8), ("--profile", profile)) if wanted]
     if len(asked) > 1:
         raise ConfigError(" and ".join(asked) + " together", "one of them", "set precision in the profile")
     name = profile or ("fp16" if fp16 else "int8" if int8 else "fp32")
     changes = [*(settings or ()), *([] if graph == "step" else [f"graph={graph}"])]
+    if carried:
+        changes.append(f"carry={json.dumps(carried)}")
     chosen = recipes.load("export", name, ExportProfile, changes)
     from kd_edge.export.exporter import export
     from kd_edge.train.results.run import Run
 
     folder = Run.latest().path if run == "latest" else Path(run)
     if run == "latest":
-        err.print(f"run {folder}")
+        err.print(f"run {escape(printable(str(folder)))}")
+    if matrix:
+        _matrix(folder, [profile] if profile else None, data, report, json_)
+        return
     with err.status("exporting") as status:
         exported = export(
             folder,
@@ -149,3 +168,33 @@ def export_(
     band = exported.artifact.manifest.band
     camera = "synthetic:" if band in ("nir", "rgb") else "replay:RECORDING"  # the generated figure has no other band
     out.print(f"run it: [b]kd-edge run --camera {camera} --model {target}[/b]")
+
+
+def _matrix(run: Path, profiles: Sequence[str] | None, data: Path | None, report: Path | None, json_: bool) -> None:
+    """Measure every precision on every engine, and show or keep the table."""
+    from kd_edge.bench.matrix import PROFILES, measured, write_matrix
+    from kd_edge.export.page import check_report_folder
+
+    if report is not None:
+        check_report_folder(report)
+    with err.status("exporting") as status:
+        found = measured(
+            run, data_root=data, profiles=profiles or PROFILES, say=lambda what: status.update(escape(what))
+        )
+    if report is not None:
+        write_matrix(found, report)
+    if json_:
+        print_json(found)
+    else:
+        out.print(matrix_table(found))
+
+
+def matrix_table(found: Matrix) -> RenderableType:
+    """Every precision on every engine."""
+    from kd_edge.bench.matrix import COLUMNS, cells
+
+    return Group(
+        f"{found.clips} {escape(found.side)}, of which the trained model has {found.accuracy:.1%}; "
+        f"{escape(printable(found.cpu))}, {found.threads} thread(s), engines in turn",
+        table(COLUMNS, [[escape(text) for text in row] for row in cells(found)]),
+    )

@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 EngineName = Literal["auto", "onnxruntime", "openvino", "ncnn"]
-ENGINES: dict[EngineName, type[Engine]] = {
+ENGINES: dict[str, type[Engine]] = {
     "onnxruntime": OnnxRuntimeEngine,
     "openvino": OpenVinoEngine,
     "ncnn": NcnnEngine,
@@ -69,13 +69,7 @@ def open_engine(
     engine = _checked(engine, threads, provider)
     choice = None
     if engine == "auto":
-        choice = choose(
-            artifact,
-            {str(name): kind for name, kind in ENGINES.items()},
-            threads=threads,
-            provider=provider,
-            strict=strict,
-        )
+        choice = choose(artifact, ENGINES, threads=threads, provider=provider, strict=strict)
         engine = engine_name(choice.engine)
     kind = ENGINES[engine]
     if provider not in kind.accepts:

@@ -70,24 +70,26 @@ def confusion_chart(counts: npt.NDArray[np.int64], labels: Sequence[str], title:
         title: Above the matrix.
     """
     shares = row_shares(counts)
-    cell = 22 if len(labels) <= 30 else 15
-    names = [_short(label, 26) for label in labels]
-    left, side = 14 + 6.2 * max(map(len, names)), cell * len(labels)
-    top = 30 + 0.82 * (left - 14)
+    is_wide = len(labels) > 30
+    cell, angle, kind = (12, 90, "small") if is_wide else (22, 60, "")
+    names = [_short(label, 28) for label in labels]
+    left, side = 14 + (5.2 if is_wide else 6.2) * max(map(len, names)), cell * len(labels)
+    top = 30 + (left - 14) * math.sin(math.radians(angle))
     parts = [_text(left, 16, title, "title")]
     for k, (name, label) in enumerate(zip(names, labels, strict=True)):
         middle = cell * (k + 0.5)
-        parts.append(_text(left - 6, top + middle + 4, name, "", "end", label))
+        parts.append(_text(left - 6, top + middle + 4, name, kind, "end", label))
         x, y = left + middle + 4, top - 6
-        parts.append(_text(x, y, name, "", "start", label, f' transform="rotate(-60 {x:.1f} {y:.1f})"'))
+        parts.append(_text(x, y, name, kind, "start", label, f' transform="rotate(-{angle} {x:.1f} {y:.1f})"'))
     for (i, j), share in np.ndenumerate(shares):
         if share:
             parts += _cell(left + cell * j, top + cell * i, cell, float(share), f"{labels[i]} taken for {labels[j]}")
-    grid = range(0, len(labels) + 1, 1 if len(labels) <= 30 else 5)
+    grid = range(0, len(labels) + 1, 5 if is_wide else 1)
     parts += [_line(left + cell * k, top, left + cell * k, top + side, "line") for k in grid]
     parts += [_line(left, top + cell * k, left + side, top + cell * k, "line") for k in grid]
     parts.append(f'<rect class="frame" x="{left:.1f}" y="{top:.1f}" width="{side}" height="{side}"/>')
-    return _svg(left + side + 0.55 * left + 8, top + side + 8, parts, title, "large")
+    beyond = 8 + left * math.cos(math.radians(angle))
+    return _svg(left + side + beyond, top + side + 8, parts, title)
 
 
 def number(value: float) -> str:
@@ -107,8 +109,8 @@ def _reliability(left: float, top: float, title: str, binned: Reliability) -> li
     for k in np.flatnonzero(binned.counts):
         x, accuracy, count = left + width * k, float(binned.accuracy[k]), int(binned.counts[k])
         told = f"{count} clips, mean confidence {binned.confidence[k]:.1%}, right {accuracy:.1%}"
-        parts.append(_rect(x, bottom - _PANEL * accuracy, width, _PANEL * accuracy, "bar", told))
         low, high = sorted((accuracy, float(binned.confidence[k])))
+        parts.append(_rect(x, bottom - _PANEL * low, width, _PANEL * low, "bar", told))
         parts.append(_rect(x, bottom - _PANEL * high, width, _PANEL * (high - low), "gap", told))
         parts.append(_line(x, bottom - _PANEL * accuracy, x + width, bottom - _PANEL * accuracy, "accent", 2))
         height = _HISTOGRAM * count / most
@@ -153,9 +155,9 @@ def _short(text: str, most: int = _MOST_LETTERS) -> str:
     return text if len(text) <= most else f"{text[: most // 2]}…{text[1 + len(text) - most // 2 :]}"
 
 
-def _svg(width: float, height: float, parts: Sequence[str], label: str, kind: str = "") -> str:
+def _svg(width: float, height: float, parts: Sequence[str], label: str) -> str:
     size = f'width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}"'
-    return f'<svg class="{kind}" role="img" aria-label="{escaped(label)}" {size}>{"".join(parts)}</svg>'
+    return f'<svg role="img" aria-label="{escaped(label)}" {size}>{"".join(parts)}</svg>'
 
 
 def _told(text: str) -> str:

@@ -101,9 +101,10 @@ p.good { border-color: var(--good); } p.warning { border-color: var(--warning); 
 table { border-collapse: collapse; font-size: 0.88rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.32rem 0.75rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { color: var(--soft); font-weight: 600; } th.word, td.word { text-align: left; white-space: normal; }
-td.word { overflow-wrap: anywhere; min-width: 6rem; } tbody tr:nth-child(even) { background: var(--band); }
+td.word { overflow-wrap: break-word; min-width: 6rem; max-width: 28rem; }
+tbody tr:nth-child(even) { background: var(--band); }
 figure { margin: 1rem 0; } figcaption { color: var(--soft); font-size: 0.88rem; max-width: 46rem; margin: 0 0 0.5rem; }
-svg { display: block; max-width: 100%; height: auto; } svg.large { max-width: none; }
+svg { display: block; }
 svg text { fill: var(--ink); font: 11px system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 svg text.soft { fill: var(--soft); } svg text.on { fill: var(--paper); }
 svg text.title { font-size: 13px; font-weight: 600; }
@@ -111,7 +112,7 @@ svg text.small { font-size: 9px; } svg text.name { font-family: ui-monospace, "D
 .line { stroke: var(--line); } .axis { stroke: var(--soft); } .accent { stroke: var(--accent); fill: var(--accent); }
 .band { fill: var(--band); } .hollow { fill: var(--paper); }
 .frame { fill: none; stroke: var(--line); } .dashed { stroke-dasharray: 4 4; }
-.bar { fill: var(--accent); fill-opacity: 0.35; } .gap { fill: var(--other); fill-opacity: 0.3; }
+.bar { fill: var(--accent); fill-opacity: 0.35; } .gap { fill: var(--other); fill-opacity: 0.45; }
 .cell { fill: var(--accent); }
 @media print { body { max-width: none; } h2 { break-after: avoid; } figure, tr { break-inside: avoid; } }
 """

@@ -25,13 +25,16 @@ from kd_edge.export.onnx import to_onnx
 from kd_edge.export.page import check_report_folder, write_report
 from kd_edge.export.profile import ExportProfile
 from kd_edge.export.recordings import Recordings
-from kd_edge.export.report import ExportReport, count_flops, count_parameters, opset_of
+from kd_edge.export.report import ExportReport, clips_within, count_flops, count_parameters, opset_of
 from kd_edge.export.staged import Say, engines_of, export_threads, opened_here, stage
 from kd_edge.models import ClipModel
 from kd_edge.models.saved import SavedStudent, StudentSpec
 from kd_edge.models.shift import state_shapes
 from kd_edge.rundir import Summary
 from kd_edge.types import Float32
+
+HEALTH_FLOPS = 3e12
+"""Operations on all clips that healthy pictures and familiar windows are fitted on: half a minute on one core."""
 
 
 def _silent(_: str) -> None:
@@ -96,7 +99,7 @@ def export(
                 staged.artifact,
                 recordings.dataset,
                 validation=recordings.validation,
-                clips=profile.health_clips,
+                clips=clips_within(HEALTH_FLOPS, student, profile.health_clips),
                 threads=export_threads(),
             )
             manifest = manifest.model_copy(update=fitted._asdict())

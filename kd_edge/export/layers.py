@@ -12,6 +12,7 @@ import onnx
 
 from kd_edge.engines.onnxruntime import load_onnxruntime
 from kd_edge.export.ranges import Feed
+from kd_edge.export.recordings import evenly
 
 MOST_FEEDS = 8
 """Runs that are compared; of more, these many are taken evenly spread."""
@@ -66,7 +67,7 @@ def layer_errors(
     pairs = {name: read_back.get(name, name) for name in judged_by.values()}
     exact_session, shipped_session = _exposing(exact, pairs), _exposing(shipped, pairs.values())
     sums = {name: _Sums() for name in pairs}
-    for feed in _spread(feeds, most_feeds):
+    for feed in evenly(feeds, most_feeds):
         expected = exact_session.run(list(pairs), feed)
         given = shipped_session.run(list(pairs.values()), feed)
         for own, x, y in zip(sums.values(), expected, given, strict=True):
@@ -140,11 +141,6 @@ def _exposing(proto: onnx.ModelProto, tensors: Iterable[str]) -> Any:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     return ort.InferenceSession(open_graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-def _spread(feeds: Sequence[Feed], most: int) -> list[Feed]:
-    at = np.unique(np.linspace(0, len(feeds) - 1, min(most, len(feeds))).round().astype(int))
-    return [feeds[i] for i in at]
 
 
 def _in_order(graph: onnx.GraphProto, sums: dict[str, _Sums]) -> list[LayerError]:

@@ -226,8 +226,8 @@ def _stages(facts: _Facts) -> Iterator[Block]:
         low, high = stream.agreement_interval
         down, up = stream.accuracy_change_interval
         yield Paragraph(
-            f"Frame by frame in streams of {stream.clips} clips, {stream.frames} frames: what ships names the float32 "
-            f"graph's class in {_percent(stream.agreement)} of the frames (95 % interval {_percent(low)} to "
+            f"Frame by frame in streams of {stream.clips} clips, {stream.frames:,} frames: what ships names the "
+            f"float32 graph's class in {_percent(stream.agreement)} of the frames (95 % interval {_percent(low)} to "
             f"{_percent(high)}) and is right in {_percent(stream.accuracy)}, {_points(stream.accuracy_change)} against "
             f"the float32 graph (95 % interval {_points(down)} to {_points(up)})."
         )
@@ -294,8 +294,8 @@ def _confidence(facts: _Facts) -> Iterator[Block]:
     heads = chain.from_iterable((f"clips {name}", "mean confidence", "right") for name in panels)
     yield Picture(
         reliability_chart(list(panels.items())),
-        "Share of right answers, %, by the confidence of what ships, and (orange) how far the mean confidence there is "
-        "from it; on the diagonal confidences are honest. Beneath, the number of clips.",
+        "Share of right answers, % (blue line), by the confidence of what ships; orange is the gap to the mean "
+        "confidence. On the diagonal confidences are honest. Beneath, the number of clips.",
         Table(("confidence", *heads), rows),
     )
 

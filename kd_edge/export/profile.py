@@ -32,7 +32,8 @@ class ExportProfile(BaseModel):
         min_argmax_agreement: Smallest share of clips whose most probable class stays the trained model's.
         min_stream_agreement: Smallest share of a stream's frames whose class stays the float32 graph's.
         max_accuracy_drop: How much smaller the share of right clips may be than the trained model's.
-        parity_clips: Real clips that are compared, spread evenly over classes and subjects.
+        parity_clips: Real clips that are compared, spread evenly over classes and subjects; of a large network
+            fewer.
         stream_frames: Frames of a stream that are compared, at least, where the clips have so many; 0 for none.
         golden_tolerance: Largest difference of a logit in the self-test at load, with the same proportion. Wider than
             ``max_abs_error``: engines and image libraries of other machines round differently, a wrong preprocessing is
@@ -57,7 +58,7 @@ class ExportProfile(BaseModel):
     min_argmax_agreement: float = Field(1.0, ge=0, le=1)
     min_stream_agreement: float = Field(0.0, ge=0, le=1)
     max_accuracy_drop: float = Field(1.0, ge=0, le=1)
-    parity_clips: int = Field(64, ge=1)
+    parity_clips: int = Field(128, ge=1)
     stream_frames: int = Field(500, ge=0)
     golden_tolerance: float = Field(0.005, gt=0)
     health: bool = True

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kd_edge.artifact import Parity
 from kd_edge.health import PictureBounds
 from kd_edge.models import ClipModel, StreamingStep
+from kd_edge.models.saved import SavedStudent
 from kd_edge.models.shift import shifts, state_shapes
 
 
@@ -73,6 +74,13 @@ def count_flops(model: ClipModel, in_channels: int, input_px: int) -> tuple[int,
     with torch.inference_mode(), FlopCounterMode(display=False) as step:
         StreamingStep(model)(frame, past, *states)
     return step.get_total_flops(), whole.get_total_flops()
+
+
+def clips_within(flops: float, student: SavedStudent, wanted: int) -> int:
+    """How many clips a student answers with so many operations; at most those that are wanted, at least eight."""
+    spec = student.spec.preprocess
+    _, clip = count_flops(student.model, spec.input_channels, spec.input_px)
+    return min(wanted, max(8, int(flops // clip)))
 
 
 def opset_of(proto: onnx.ModelProto) -> int:

@@ -16,11 +16,12 @@ from kd_edge.errors import ExportError, printable
 from kd_edge.export.culprits import culprits
 from kd_edge.export.layers import layer_errors, likeliest
 from kd_edge.export.ncnn import prove, to_ncnn
-from kd_edge.export.parity import Answers, Bound, Comparison, Fault, engine_faults, faults_of, parity, stream_figures
+from kd_edge.export.parity import Answers, Bound, Comparison, Fault, engine_faults, faults_of, parity
 from kd_edge.export.precision import Converted, convert
 from kd_edge.export.profile import ExportProfile
 from kd_edge.export.ranges import Feed, training_feeds
 from kd_edge.export.recordings import Recordings
+from kd_edge.export.streams import stream_figures
 from kd_edge.models.saved import SavedStudent
 
 Say = Callable[[str], None]
