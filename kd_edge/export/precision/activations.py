@@ -74,7 +74,9 @@ def observe(proto: onnx.ModelProto, profile: ExportProfile, feeds: Sequence[Feed
     for name, values in _tensors(proto, feeds):
         histograms[name] += _histogram(values, _reach(extremes[name]))
     ranges = {
-        name: _within(extremes[name], magnitude(histogram, _reach(extremes[name]), extremes[name], profile.range_method))
+        name: _within(
+            extremes[name], magnitude(histogram, _reach(extremes[name]), extremes[name], profile.range_method)
+        )
         for name, histogram in histograms.items()
     }
     return Activations(extremes, ranges)

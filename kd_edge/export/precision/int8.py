@@ -65,7 +65,11 @@ def _quantised(
     quantizer = import_extra("onnxruntime.quantization.qdq_quantizer", "cpu")
     typed = onnx.shape_inference.infer_shapes(proto)  # a copy
     utilities.add_infer_metadata(typed)  # else it is written to a file for this
-    chosen = [node.name for node in proto.graph.node if is_quantised(node) and node.op_type in operators and node.name not in keep]
+    chosen = [
+        node.name
+        for node in proto.graph.node
+        if is_quantised(node) and node.op_type in operators and node.name not in keep
+    ]
     if not chosen:
         return proto
     data = {
