@@ -2,7 +2,8 @@
 
 A protobuf message may be extended by appending fields, so the manifest is written behind the serialised graph as the
 ``metadata_props`` entry ``kd_edge`` (the golden clip as ``kd_edge_golden`` before it) and every ONNX tool still reads
-the file. Its hash covers all bytes before the manifest entry. Reading needs neither onnx nor an engine.
+the file. The same graph in another engine's format is attached between them, as a field that ONNX does not know. The
+manifest's hash covers all bytes before its entry. Reading needs neither onnx nor an engine.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,11 +39,44 @@ BUNDLED = Path(__file__).parents[1] / "bundled.onnx"
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A verified model file."""
+    """A verified model file.
+
+    Attributes:
+        path: The file.
+        manifest: What a robot must know to run it.
+        golden: Its self-test.
+        attachments: Where the same graph stands in the formats of other engines, by name (``wire.ATTACHMENTS``).
+    """
 
     path: Path
     manifest: Manifest
     golden: GoldenClip | None
+    attachments: Mapping[str, wire.Span] = field(default_factory=dict)
+
+    @contextmanager
+    def open_attachment(self, name: str) -> Iterator[BinaryIO]:
+        """Open the file where an attachment begins; ``attachments[name].length`` bytes of it are the attachment.
+
+        Raises:
+            ArtifactError: There is none of that name, or the file cannot be read any more.
+        """
+        if name not in self.attachments:
+            raise ArtifactError(f"{self.path} carries no {name}", "one that was exported with it", "export it again")
+        with _reading(self.path) as file:
+            file.seek(self.attachments[name].start)
+            yield file
+
+    def attachment(self, name: str) -> bytes:
+        """The bytes of an attachment.
+
+        Raises:
+            ArtifactError: There is none of that name, or the file cannot be read any more.
+        """
+        with self.open_attachment(name) as file:
+            content = file.read(self.attachments[name].length)
+        if len(content) < self.attachments[name].length:
+            raise wire.damaged(self.path, "it has changed since it was loaded")
+        return content
 
 
 def default_model(folder: Path | None = None) -> Path:
@@ -82,22 +117,32 @@ def _models(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found, reverse=True)]
 
 
-def write(graph: bytes, manifest: Manifest, golden: GoldenClip | None, path: Path) -> Manifest:
-    """Write graph, golden clip and manifest as one file, atomically.
+def write(
+    graph: bytes,
+    manifest: Manifest,
+    golden: GoldenClip | None,
+    path: Path,
+    attachments: Mapping[str, bytes] | None = None,
+) -> Manifest:
+    """Write graph, attachments, golden clip and manifest as one file, atomically.
 
     Args:
         graph: A serialised ONNX ModelProto without external data.
         manifest: The manifest, whose hashes are filled in here.
         golden: Optional self-test clip.
         path: File to write; replaced when it exists.
+        attachments: The graph in other engines' formats, by name (``wire.ATTACHMENTS``).
 
     Returns:
         The manifest as written.
 
     Raises:
-        ArtifactError: The golden clip is too large, or the file cannot be written; nothing is left behind.
+        ArtifactError: The golden clip or an attachment is too large, or the file cannot be written; nothing is left
+            behind.
     """
-    body = graph
+    body = [graph]
+    for name, content in (attachments or {}).items():
+        body += [wire.attachment_head(name, len(content)), content]
     if golden is not None:
         entry = wire.entry(GOLDEN_KEY, pack_golden(golden))
         if len(entry) > GOLDEN_BYTES or golden.frames.nbytes > FRAMES_BYTES:
@@ -106,12 +151,12 @@ def write(graph: bytes, manifest: Manifest, golden: GoldenClip | None, path: Pat
                 f"at most {GOLDEN_BYTES:,} bytes and {FRAMES_BYTES:,}",
                 "use smaller or fewer frames",
             )
-        body += entry
+        body.append(entry)
     return _write(body, manifest, path)
 
 
 def rewrite(artifact: Artifact, manifest: Manifest, path: Path) -> Manifest:
-    """Write an artifact with another manifest; all bytes before the manifest stay, and so does the golden clip.
+    """Write an artifact with another manifest; all bytes before the manifest stay: golden clip and attachments too.
 
     Args:
         artifact: As loaded; its file must still be there.
@@ -124,27 +169,39 @@ def rewrite(artifact: Artifact, manifest: Manifest, path: Path) -> Manifest:
     Raises:
         ArtifactError: The file has changed since, or cannot be read or written; nothing is left behind.
     """
-    try:
-        with open_regular(artifact.path) as file:
-            _, manifest_at = wire.metadata(file, artifact.path)
-            file.seek(0)
-            body = file.read(manifest_at)
-    except OSError as error:
-        raise ArtifactError(
-            f"{artifact.path} cannot be read ({error.strerror})", "a readable file", "check the path"
-        ) from error
+    with _reading(artifact.path) as file:
+        manifest_at = wire.layout(file, artifact.path).last
+        file.seek(0)
+        body = file.read(manifest_at)
     if hashlib.sha256(body).hexdigest() != artifact.manifest.sha256:
         raise wire.damaged(artifact.path, "it has changed since it was loaded")
-    return _write(body, manifest, path)
+    return _write([body], manifest, path)
 
 
-def _write(body: bytes, manifest: Manifest, path: Path) -> Manifest:
-    manifest = manifest.model_copy(update={"sha256": hashlib.sha256(body).hexdigest()})
+def _write(body: Sequence[bytes], manifest: Manifest, path: Path) -> Manifest:
+    digest = hashlib.sha256()
+    for piece in body:
+        digest.update(piece)
+    manifest = manifest.model_copy(update={"sha256": digest.hexdigest()})
     manifest = manifest.model_copy(update={"manifest_sha256": manifest.own_hash()})
     with replacing(path, ArtifactError) as file:
-        file.write(body)
+        file.writelines(body)
         file.write(wire.entry(MANIFEST_KEY, manifest.model_dump_json()))
     return manifest
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[BinaryIO]:
+    """Open a file whose every failure is an ArtifactError."""
+    try:
+        with open_regular(path) as file:
+            yield file
+    except FileNotFoundError as error:
+        raise ArtifactError(
+            f"no file {path}", "an artifact (student.onnx)", "kd-edge export, or check the path"
+        ) from error
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read ({error.strerror})", "a readable file", "check the path") from error
 
 
 def load(path: Path | str) -> Artifact:
@@ -154,31 +211,24 @@ def load(path: Path | str) -> Artifact:
         ArtifactError: With what was found and how to fix it.
     """
     path = Path(path)
-    try:
-        with open_regular(path) as file:
-            props, manifest_at = wire.metadata(file, path)
-            if MANIFEST_KEY not in props:
-                raise ForeignFileError(
-                    f"{path} is an ONNX model without a kd-edge manifest",
-                    "an artifact written by kd-edge export",
-                    "export the run again: kd-edge export RUN",
-                )
-            text = props[MANIFEST_KEY]
-            manifest = _parse_manifest(text, path)
-            if (
-                _sha256(file, manifest_at) != manifest.sha256
-                or _text_hash(text, manifest.manifest_sha256) != manifest.manifest_sha256
-            ):
-                raise wire.damaged(path, "its bytes do not have the hash that was written with them")
-            wire.check_self_contained(file, manifest_at, path)
-    except FileNotFoundError as error:
-        raise ArtifactError(
-            f"no file {path}", "an artifact (student.onnx)", "kd-edge export, or check the path"
-        ) from error
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read ({error.strerror})", "a readable file", "check the path") from error
+    with _reading(path) as file:
+        props, manifest_at, attachments = wire.layout(file, path)
+        if MANIFEST_KEY not in props:
+            raise ForeignFileError(
+                f"{path} is an ONNX model without a kd-edge manifest",
+                "an artifact written by kd-edge export",
+                "export the run again: kd-edge export RUN",
+            )
+        text = props[MANIFEST_KEY]
+        manifest = _parse_manifest(text, path)
+        if (
+            _sha256(file, manifest_at) != manifest.sha256
+            or _text_hash(text, manifest.manifest_sha256) != manifest.manifest_sha256
+        ):
+            raise wire.damaged(path, "its bytes do not have the hash that was written with them")
+        wire.check_self_contained(file, manifest_at, path)
     golden = unpack_golden(props[GOLDEN_KEY], manifest, path) if GOLDEN_KEY in props else None
-    return Artifact(path, manifest, golden)
+    return Artifact(path, manifest, golden, attachments)
 
 
 def _text_hash(text: str, own: str) -> str:

@@ -38,6 +38,12 @@ _ROWS_PER_SPACING, _ROWS_PER_HISTORY = 33, 19
 """Features and planes that a stream keeps at most (``kd_edge.runtime.memory``)."""
 
 
+UNCALIBRATED = (
+    "uncalibrated: no recordings were held out to fit temperature and unknown threshold; a confidence may be far off"
+)
+"""What is said of a model whose ``calibrated_on`` is empty."""
+
+
 class ForeignFileError(ArtifactError):
     """Not a file of kd-edge at all: not ONNX, or without a manifest."""
 
@@ -82,7 +88,6 @@ class StageFigures(BaseModel):
         macro_f1: See ``kd_edge.metrics.macro_f1``.
         per_class: Recall of each class, in the order of the labels; None for a class without a clip.
         ece: Calibration error, 15 bins, at the manifest's temperature.
-        milliseconds: Median time of one frame's step while this was measured; None of whole clips.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True)
@@ -95,7 +100,6 @@ class StageFigures(BaseModel):
     macro_f1: float
     per_class: tuple[float | None, ...] = Field(max_length=10_000)
     ece: float
-    milliseconds: float | None = None
 
 
 class StreamFigures(BaseModel):

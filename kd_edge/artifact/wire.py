@@ -20,8 +20,14 @@ _FIELDS = 200_000
 _NESTING = 64
 """Messages inside one another; protobuf itself allows 100."""
 
+ATTACHMENTS = {"ncnn.param": 1_000_000, "ncnn.bin": 256_000_000}
+"""What may be attached to a graph, and the most bytes it may have."""
+
 _METADATA_PROPS = 14  # field numbers of onnx.ModelProto
 _IR_VERSION, _GRAPH = 1, 7
+_ATTACHMENT = 1100  # of no field of ONNX's: every protobuf reader passes over it
+_NAME, _CONTENT = 1, 2  # field numbers of an attachment
+_NAME_BYTES = 64
 
 _Message = Literal["Model", "Training", "Function", "Graph", "Node", "Attribute", "SparseTensor", "Tensor"]
 _INNER: dict[_Message, dict[int, _Message]] = {
@@ -50,6 +56,27 @@ class _Field(NamedTuple):
     value: int
 
 
+class Span(NamedTuple):
+    """Where something stands in a file, in bytes."""
+
+    start: int
+    length: int
+
+
+class Layout(NamedTuple):
+    """The top level of an artifact.
+
+    Attributes:
+        props: The metadata entries.
+        last: Where the last of them begins, which is the manifest's.
+        attachments: By name.
+    """
+
+    props: dict[str, str]
+    last: int
+    attachments: dict[str, Span]
+
+
 def _varint(value: int) -> bytes:
     out = bytearray()
     while value > 0x7F:
@@ -66,6 +93,22 @@ def _field(number: int, payload: bytes) -> bytes:
 def entry(key: str, value: str) -> bytes:
     """One serialised StringStringEntryProto of ``metadata_props``."""
     return _field(_METADATA_PROPS, _field(1, key.encode()) + _field(2, value.encode()))
+
+
+def attachment_head(name: str, length: int) -> bytes:
+    """What stands before the ``length`` bytes of an attachment.
+
+    Raises:
+        ArtifactError: An attachment that no artifact carries, or too long a one.
+    """
+    if length > ATTACHMENTS.get(name, -1):
+        raise ArtifactError(
+            f"an attachment '{name}' of {length:,} bytes",
+            " or ".join(f"{known} of at most {most:,} bytes" for known, most in ATTACHMENTS.items()),
+            "attach a smaller model, or none",
+        )
+    inner = _field(_NAME, name.encode()) + _varint(_CONTENT << 3 | _BYTES) + _varint(length)
+    return _varint(_ATTACHMENT << 3 | _BYTES) + _varint(len(inner) + length) + inner
 
 
 def _read_varint(file: BinaryIO) -> tuple[int, int]:
@@ -107,10 +150,15 @@ def _fields(file: BinaryIO, start: int, end: int) -> Iterator[_Field]:
         at = after
 
 
-def metadata(file: BinaryIO, path: Path) -> tuple[dict[str, str], int]:
-    """Walk the top-level fields: metadata_props as a dict, and where the last entry begins."""
+def layout(file: BinaryIO, path: Path) -> Layout:
+    """Walk the top-level fields: what the metadata says, and where it and the attachments stand.
+
+    Raises:
+        ArtifactError: Not ONNX, damaged, truncated or beyond what is allowed.
+    """
     size = os.fstat(file.fileno()).st_size
     props: dict[str, str] = {}
+    attachments: dict[str, Span] = {}
     last = total = 0
     seen: set[int] = set()
     foreign = ForeignFileError(
@@ -127,6 +175,11 @@ def metadata(file: BinaryIO, path: Path) -> tuple[dict[str, str], int]:
             if count == _FIELDS:
                 raise damaged(path, "it has too many fields")
             seen.add(field.number)
+            if (field.number, field.wire) == (_ATTACHMENT, _BYTES):
+                name, span = _attachment(file, field.value, path)
+                if name in attachments:
+                    raise damaged(path, f"{name} is attached twice")
+                attachments[name] = span
             if (field.number, field.wire) != (_METADATA_PROPS, _BYTES):
                 continue
             total += field.value
@@ -140,7 +193,7 @@ def metadata(file: BinaryIO, path: Path) -> tuple[dict[str, str], int]:
         raise truncated(path, size) if seen else foreign from error
     if _GRAPH not in seen:
         raise foreign
-    return props, last
+    return Layout(props, last, attachments)
 
 
 def check_self_contained(file: BinaryIO, end: int, path: Path) -> None:
@@ -188,6 +241,27 @@ def truncated(path: Path, size: int) -> ArtifactError:
     return ArtifactError(
         f"{path} is truncated ({size:,} bytes)", "the whole file", "copy the file again or export again"
     )
+
+
+def _attachment(file: BinaryIO, length: int, path: Path) -> tuple[str, Span]:
+    """Name and content of the attachment whose payload the file stands at; only the name is read."""
+    start = file.tell()
+    fields = _fields(file, start, start + length)
+    try:
+        first = next(fields, None)
+        if first is None or (first.number, first.wire) != (_NAME, _BYTES) or first.value > _NAME_BYTES:
+            raise ValueError("it does not begin with its name")
+        if (name := file.read(first.value).decode()) not in ATTACHMENTS:
+            raise ValueError(f"'{name}' is unknown")
+        second = next(fields, None)
+        if second is None or (second.number, second.wire) != (_CONTENT, _BYTES):
+            raise ValueError(f"{name} is without content")
+        span = Span(file.tell(), second.value)
+        if span.length > ATTACHMENTS[name] or span.start + span.length != start + length:
+            raise ValueError(f"{name} of {span.length:,} bytes in {length:,}")
+    except ValueError as error:
+        raise damaged(path, f"an attachment is unreadable: {error}") from error
+    return name, span
 
 
 def _parse_entry(payload: bytes, path: Path) -> tuple[str, str]:

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 
 from kd_edge import metrics
 from kd_edge.artifact import Parity, StageFigures, StreamFigures
-from kd_edge.data import Sample
-from kd_edge.engines import Engine, carry
+from kd_edge.engines import Engine
 from kd_edge.errors import ExportError
 from kd_edge.export.profile import ExportProfile, scaled
 from kd_edge.export.recordings import Recordings, spread
+from kd_edge.export.report import clips_within
 from kd_edge.models.saved import SavedStudent
-from kd_edge.preprocess import recorded_input
-from kd_edge.sampling import gather
-from kd_edge.types import Clip, Float32, Int64
+from kd_edge.types import Float32, Int64
 
 MOST_INPUT_BYTES = 1_000_000_000
 """The network inputs of all compared clips together; more clips are not compared."""
 
 
-_AT_ONCE = 64
-"""Frames of a stream that are prepared together."""
+MOST_FLOPS = 1.5e12
+"""Operations of one stage on all compared clips; of a large network fewer clips are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,43 +35,74 @@ class Answers:
     Attributes:
         figures: Against the trained model and the truth.
         logits: (N, K) float32.
+        milliseconds: Median time of one frame's step while it answered; of a whole clip where nothing steps.
     """
 
     figures: StageFigures
     logits: Float32
+    milliseconds: float
 
 
 class Comparison:
     """Clips that every stage of an export answers, the trained model first.
 
     Args:
-        student: The trained model.
-        recordings: Its clips.
-        profile: How many are compared, and the bounds.
+        inputs: (N, T, C, S, S) float32, the clips as the network sees them.
+        truth: (N,) int64.
+        run: Gives the trained model's logits (1, K) of a clip (1, T, C, S, S).
+        runner: What that is, with its version.
+        classes: Number K of classes.
+        temperature: Divides logits before the softmax.
+        side: Whose clips they are, for people.
 
     Attributes:
-        inputs: (N, T, C, S, S) float32.
-        truth: (N,) int64.
-        side: Whose clips they are.
+        inputs: As given.
+        truth: As given.
+        side: As given.
         trained: What the trained model answers.
-
-    Raises:
-        DataError: Not one clip can be read.
-        ExportError: All clips that could be judged by are of one class.
     """
 
-    def __init__(self, student: SavedStudent, recordings: Recordings, profile: ExportProfile) -> None:
-        self._student, self._profile, self.side = student, profile, recordings.side
-        self._classes, self._temperature = len(student.spec.labels), student.summary.temperature
+    def __init__(
+        self,
+        inputs: Float32,
+        truth: Int64,
+        run: Callable[[Float32], Float32],
+        *,
+        runner: str,
+        classes: int,
+        temperature: float,
+        side: str,
+    ) -> None:
+        self.inputs, self.truth, self.side = inputs, truth, side
+        self._classes, self._temperature = classes, temperature
+        self._expected, milliseconds = self._timed(run)
+        self.trained = self.judged("torch", runner, self._expected, before=self._expected, milliseconds=milliseconds)
+
+    @classmethod
+    def of(cls, student: SavedStudent, recordings: Recordings, profile: ExportProfile) -> Comparison:
+        """The clips that a student's export is judged by.
+
+        Args:
+            student: The trained model.
+            recordings: Its clips.
+            profile: How many are compared.
+
+        Raises:
+            DataError: Not one clip can be read.
+            ExportError: All clips that could be judged by are of one class.
+        """
         check_classes(recordings)
         chosen = spread(recordings.compared, _affordable(student, profile.parity_clips))
         opened = [(sample.label, student.network_input(clip)) for sample, clip in recordings.opened(chosen)]
-        self.truth = np.array([label for label, _ in opened], dtype=np.int64)
-        self.inputs: Float32 = np.stack([clip for _, clip in opened])
-        with torch.inference_mode():
-            logits = torch.cat([student.model(torch.from_numpy(clip)[None]) for clip in self.inputs]).numpy()
-        self._expected: Float32 = logits
-        self.trained = self._judged("torch", f"torch {torch.__version__}", logits, logits, None)
+        return cls(
+            np.stack([clip for _, clip in opened]),
+            np.array([label for label, _ in opened], dtype=np.int64),
+            student.model.answer,
+            runner=f"torch {torch.__version__}",
+            classes=len(student.spec.labels),
+            temperature=student.summary.temperature,
+            side=recordings.side,
+        )
 
     def answer(self, stage: str, engine: Engine, before: Answers) -> Answers:
         """What an engine answers to the same clips.
@@ -83,41 +112,58 @@ class Comparison:
             engine: With a step or clip graph.
             before: The stage before.
         """
+        logits, milliseconds = self._timed(engine.run_clip)
         steps = self.inputs.shape[1] if engine.manifest.graph == "step" else 1
-        logits, times = [], []
-        for clip in self.inputs:
-            start = time.perf_counter()
-            logits.append(engine.run_clip(clip[None])[0])
-            times.append((time.perf_counter() - start) / steps)
-        return self._judged(stage, engine.name, np.stack(logits), before.logits, 1000 * float(np.median(times)))
+        return self.judged(stage, engine.name, logits, before=before.logits, milliseconds=milliseconds / steps)
 
     def tolerance(self, bound: float) -> float:
         """A bound at the size of these logits."""
         return scaled(bound, float(np.abs(self._expected).max()))
 
-    def _judged(
-        self, stage: str, engine: str, logits: Float32, before: Float32, milliseconds: float | None
-    ) -> Answers:
-        difference = np.abs(logits.astype(np.float64) - self._expected)
-        finite = bool(np.isfinite(logits).all())
+    def _timed(self, run: Callable[[Float32], Float32]) -> tuple[Float32, float]:
+        """Logits (N, K) of all clips, and the median milliseconds of one."""
+        logits, times = [], []
+        for clip in self.inputs:
+            start = time.perf_counter()
+            logits.append(run(clip[None])[0])
+            times.append(time.perf_counter() - start)
+        return np.stack(logits), 1000 * float(np.median(times))
+
+    def judged(self, stage: str, engine: str, logits: Float32, *, before: Float32, milliseconds: float) -> Answers:
+        """Answers with their figures.
+
+        Args:
+            stage: Name of the stage.
+            engine: What ran it, with its version.
+            logits: (N, K) float32.
+            before: (N, K) float32, of the stage before.
+            milliseconds: Median time of one frame's step.
+        """
+        largest, relative = _errors(logits, self._expected)
         answers, truth = logits.argmax(axis=1), self.truth
         recall = metrics.per_class_accuracy(answers, truth, self._classes)
         probabilities = metrics.softmax(np.nan_to_num(logits), self._temperature)
         figures = StageFigures(
             stage=stage,
             engine=engine,
-            max_abs_error=float(difference.max()) if finite else float("inf"),
-            relative_error=float(np.linalg.norm(difference) / max(np.linalg.norm(self._expected), 1e-12))
-            if finite
-            else float("inf"),
+            max_abs_error=largest,
+            relative_error=relative,
             flips=int(np.sum(answers != before.argmax(axis=1))),
             accuracy=metrics.accuracy(answers, truth),
             macro_f1=metrics.macro_f1(answers, truth, self._classes),
             per_class=tuple(None if np.isnan(share) else float(share) for share in recall),
             ece=metrics.expected_calibration_error(probabilities, truth),
-            milliseconds=milliseconds,
         )
-        return Answers(figures, logits)
+        return Answers(figures, logits, milliseconds)
+
+
+def _errors(found: Float32, expected: Float32) -> tuple[float, float]:
+    """Largest and relative difference; infinite where a number is not finite."""
+    if not np.isfinite(found).all():
+        return float("inf"), float("inf")
+    difference = found.astype(np.float64) - expected
+    size = float(np.linalg.norm(expected))
+    return float(np.abs(difference).max()), float(np.linalg.norm(difference)) / size if size else 0.0
 
 
 def check_classes(recordings: Recordings) -> None:
@@ -150,148 +196,64 @@ def parity(answers: Sequence[Answers], comparison: Comparison, bound: float, str
     )
 
 
-def faults_of(
-    answers: Answers, comparison: Comparison, profile: ExportProfile, bound: float, bound_name: str
-) -> Iterator[tuple[str, str]]:
-    """What of a stage is out of its profile's bounds: what was found, what is expected."""
-    figures, clips = answers.figures, len(comparison.truth)
-    tolerance = comparison.tolerance(bound)
-    if not figures.max_abs_error <= tolerance:
-        yield (
-            f"differs from the trained model by {figures.max_abs_error:.3g} on {clips} clips",
-            f"at most {tolerance:.3g} ({bound_name} {bound:g} of profile '{profile.name}' times the largest logit)",
+class Fault(NamedTuple):
+    """What of a stage is out of its profile's bounds."""
+
+    found: str
+    expected: str
+
+
+Bound = Literal["max_onnx_error", "max_abs_error"]
+"""Which bound of a profile a stage's largest error is held to."""
+
+
+def engine_faults(
+    answers: Answers, shipped: Answers, comparison: Comparison, profile: ExportProfile
+) -> Iterator[Fault]:
+    """What of another engine is out of its profile's bounds, by ONNX Runtime's answers with the graph that ships."""
+    largest, _ = _errors(answers.logits, shipped.logits)
+    tolerance = comparison.tolerance(profile.max_engine_error)
+    if not largest <= tolerance:
+        yield Fault(
+            f"differs from ONNX Runtime by {largest:.3g} on {len(comparison.truth)} clips",
+            f"at most {tolerance:.3g} (max_engine_error {profile.max_engine_error:g} of profile '{profile.name}' times "
+            "the largest logit)",
         )
+    yield from classes_of(answers, comparison, profile)
+
+
+def faults_of(answers: Answers, comparison: Comparison, profile: ExportProfile, bound: Bound) -> Iterator[Fault]:
+    """What of a stage is out of its profile's bounds."""
+    figures, clips, limit = answers.figures, len(comparison.truth), float(getattr(profile, bound))
+    tolerance = comparison.tolerance(limit)
+    if not figures.max_abs_error <= tolerance:
+        yield Fault(
+            f"differs from the trained model by {figures.max_abs_error:.3g} on {clips} clips",
+            f"at most {tolerance:.3g} ({bound} {limit:g} of profile '{profile.name}' times the largest logit)",
+        )
+    yield from classes_of(answers, comparison, profile)
+
+
+def classes_of(answers: Answers, comparison: Comparison, profile: ExportProfile) -> Iterator[Fault]:
+    """What of a stage's classes is out of its profile's bounds, by the trained model's and by the truth."""
+    figures, clips = answers.figures, len(comparison.truth)
     agreement = metrics.accuracy(answers.logits.argmax(axis=1), comparison.trained.logits.argmax(axis=1))
     if agreement < profile.min_argmax_agreement:
-        yield (
+        yield Fault(
             f"names the same class on only {agreement:.1%} of {clips} clips",
             f"at least {profile.min_argmax_agreement:.1%} (min_argmax_agreement of profile '{profile.name}')",
         )
     drop = comparison.trained.figures.accuracy - figures.accuracy
     if drop > profile.max_accuracy_drop:
-        yield (
+        yield Fault(
             f"is right on {figures.accuracy:.1%} of {clips} clips where the trained model is on "
             f"{comparison.trained.figures.accuracy:.1%}",
             f"at most {profile.max_accuracy_drop:.1%} less (max_accuracy_drop of profile '{profile.name}')",
         )
 
 
-# ------------------------------------------------------------------------------------------------------- a stream
-
-
-def stream_figures(
-    student: SavedStudent, recordings: Recordings, exact: Engine, shipped: Engine, frames: int
-) -> StreamFigures:
-    """Label every frame of clips that follow one another, as a robot sees them, with two graphs of one student.
-
-    Args:
-        student: Says how frames become the network's input.
-        recordings: Its clips; those that an export is judged by are taken.
-        exact: The float32 step.
-        shipped: The step in the precision that ships.
-        frames: How many, at least, where there are so many.
-    """
-    ours: list[int] = []
-    theirs: list[int] = []
-    truth: list[int] = []
-    of: list[str] = []
-    windows = [_Window(engine) for engine in (exact, shipped)]
-    for stream in _streams(recordings, student, frames):
-        for window in windows:
-            window.restart()
-        for sample, inputs, stamps_ns in stream:
-            for frame, stamp_ns in zip(inputs, stamps_ns.tolist(), strict=True):
-                answers = [window.label(frame, stamp_ns) for window in windows]
-                if answers[0] is not None and answers[1] is not None:
-                    theirs.append(answers[0])
-                    ours.append(answers[1])
-                    truth.append(sample.label)
-                    of.append(sample.id)
-    if not truth:
-        raise ExportError(
-            f"no window of {student.spec.clip_seconds:.2f} s is ever full on the {recordings.side}",
-            "clips that fill it when they follow one another",
-            "set stream_frames = 0 in a profile of your own",
-        )
-    same, right, before = (np.array(a) == np.array(b) for a, b in ((ours, theirs), (ours, truth), (theirs, truth)))
-    agreement = metrics.paired_interval(same, np.ones_like(same), of)
-    change = metrics.paired_interval(right, before, of)
-    return StreamFigures(
-        clips=len(set(of)),
-        frames=len(truth),
-        agreement=1 + agreement.difference,
-        agreement_interval=(1 + agreement.low, 1 + agreement.high),
-        accuracy=float(np.mean(right)),
-        accuracy_change=change.difference,
-        accuracy_change_interval=(change.low, change.high),
-    )
-
-
-class _Window:
-    """The features a step is handed back, of one engine and one stream."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._manifest, self._binding = engine.manifest, engine.bind(1)
-        self.restart()
-
-    def restart(self) -> None:
-        self._binding.reset()
-        self._stamps_ns: list[int] = []
-        self._features: list[Float32] = []
-
-    def label(self, frame: Float32, stamp_ns: int) -> int | None:
-        """The class of the window that ends with a frame (C, S, S); None while the window is not full."""
-        manifest, binding = self._manifest, self._binding
-        if binding.states_in and self._stamps_ns and stamp_ns - self._stamps_ns[-1] < manifest.spacing_ns:
-            return None  # such a model is clocked by its segments
-        stamps_ns = np.array([*self._stamps_ns, stamp_ns], dtype=np.int64)
-        at = gather(stamps_ns, stamp_ns, manifest.segments, manifest.spacing_ns)
-        binding.frame[0] = frame
-        if at is not None:
-            for row, older in enumerate(at[:-1]):
-                binding.past[0, row] = self._features[min(older, len(self._features) - 1)]
-        binding.run()
-        carry(binding)
-        self._stamps_ns.append(stamp_ns)
-        self._features.append(binding.feature[0].copy())
-        oldest_ns = stamp_ns - manifest.segments * manifest.spacing_ns
-        while self._stamps_ns[0] < oldest_ns:
-            del self._stamps_ns[0], self._features[0]
-        return None if at is None else int(binding.logits[0].argmax())
-
-
-def _streams(
-    recordings: Recordings, student: SavedStudent, frames: int
-) -> Iterator[Iterator[tuple[Sample, Float32, Int64]]]:
-    """Clips of the same subject and view, one behind the other: network inputs (F, C, S, S) and stamps."""
-    samples = sorted(_enough(recordings, frames), key=lambda s: (s.subject, s.view, s.id))
-    for _, same in groupby(samples, key=lambda s: (s.subject, s.view)):
-        yield _joined(recordings, student, list(same))
-
-
-def _joined(
-    recordings: Recordings, student: SavedStudent, samples: Sequence[Sample]
-) -> Iterator[tuple[Sample, Float32, Int64]]:
-    now_ns = 0
-    for sample, clip in recordings.opened(samples):
-        stamps_ns = clip.stamps_ns - clip.stamps_ns[0] + now_ns
-        now_ns = int(stamps_ns[-1]) + _period_ns(clip)
-        for at in np.split(np.arange(len(clip)), range(_AT_ONCE, len(clip), _AT_ONCE)):
-            yield sample, recorded_input(clip, at, student.spec.preprocess), stamps_ns[at]
-
-
-def _period_ns(clip: Clip) -> int:
-    return int(np.median(np.diff(clip.stamps_ns))) if len(clip) > 1 else 33_333_333
-
-
-def _enough(recordings: Recordings, frames: int) -> list[Sample]:
-    """Samples with about so many frames together."""
-    candidates = recordings.compared
-    _, first = next(recordings.opened(candidates))
-    return spread(candidates, max(2, -(-frames * 5 // (4 * len(first)))))  # windows fill first: a quarter more
-
-
 def _affordable(student: SavedStudent, clips: int) -> int:
-    preprocess = student.spec.preprocess
-    one = 4 * student.spec.segments * preprocess.input_channels * preprocess.input_px**2
-    return max(1, min(clips, MOST_INPUT_BYTES // one))
+    """How many clips are compared: memory holds them, and no stage takes longer than some ten seconds."""
+    spec = student.spec.preprocess
+    one = 4 * student.spec.segments * spec.input_channels * spec.input_px**2
+    return max(1, min(clips_within(MOST_FLOPS, student, clips), MOST_INPUT_BYTES // one))

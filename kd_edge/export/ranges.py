@@ -16,7 +16,7 @@ Feed = dict[str, Float32]
 
 def training_feeds(
     student: SavedStudent, recordings: Recordings, engine: Engine, profile: ExportProfile
-) -> tuple[list[Feed], ActivationRanges]:
+) -> tuple[tuple[Feed, ...], ActivationRanges]:
     """Runs of the float32 graph on training clips, stepped from a reset state; nobody held out, no test clip.
 
     Args:
@@ -47,7 +47,7 @@ def training_feeds(
         frames=len(ids) * student.spec.segments,
         method=profile.range_method,
     )
-    return feeds, facts
+    return tuple(feeds), facts
 
 
 def _feeds(clip: Float32, engine: Engine) -> list[Feed]:

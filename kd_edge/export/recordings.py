@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from kd_edge.types import Clip
 
 if TYPE_CHECKING:  # fitting a finished artifact anew needs no torch
     from kd_edge.models.saved import SavedStudent
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,10 @@ class Recordings:
 
 def spread(samples: Iterable[Sample], count: int) -> list[Sample]:
     """At most ``count`` of the samples, evenly over classes and, within them, subjects."""
-    ordered = sorted(samples, key=lambda s: (s.label, s.subject, s.view, s.id))
-    chosen = np.unique(np.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().astype(int))
-    return [ordered[i] for i in chosen]
+    return evenly(sorted(samples, key=lambda s: (s.label, s.subject, s.view, s.id)), count)
+
+
+def evenly(items: Sequence[T], count: int) -> list[T]:
+    """At most ``count`` of the items, in their order and as far apart as can be."""
+    chosen = np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int))
+    return [items[i] for i in chosen]

@@ -57,7 +57,7 @@ class SameConvolution(nn.Conv2d):
 
     def _missing(self, size: int, axis: int) -> int:
         stride = self.stride[axis]
-        return max((-(-size // stride) - 1) * stride + self.kernel_size[axis] - size, 0)
+        return max(((size + stride - 1) // stride - 1) * stride + self.kernel_size[axis] - size, 0)
 
 
 class InvertedResidual(nn.Module):

@@ -134,9 +134,13 @@ class RelationHead(nn.Module):
         projected = self.project(self.dropout(features))  # (B, T, H)
         return torch.stack([self._of_scale(i, projected) for i in range(len(self._scales))]).sum(dim=0)
 
+    def join(self, projected: Tensor, relations: Tensor) -> Tensor:
+        """Lay the segments of every relation side by side: (B, T, H) and (R, k) -> (B, R, k*H)."""
+        return projected[:, relations].flatten(2)
+
     def _of_scale(self, position: int, projected: Tensor) -> Tensor:
         relations = self._relations(position)  # (R, k)
-        joined = projected[:, relations].flatten(2)  # (B, R, k, H) -> (B, R, k*H)
+        joined = self.join(projected, relations)
         hidden = self.activation(self.relate[position](self.activation(joined)))  # (B, R, H)
         logits: Tensor = self.classifiers[position](self.dropout(hidden)).mean(dim=1)  # (B, K)
         return logits * self._drawn[position]

@@ -1,0 +1,183 @@
+"""ncnn on the CPU: the fastest convolutions in float32, on x86 and Arm. It runs the model attached to the artifact.
+
+Whoever exports converts (``kd_edge.export.ncnn``): a robot converts nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from kd_edge.artifact import Artifact
+from kd_edge.engines.base import Engine, Provider
+from kd_edge.engines.tensors import Shapes, Tensors, tensors
+from kd_edge.errors import ArtifactError, import_extra
+from kd_edge.types import Float32
+
+PARAM, WEIGHTS = "ncnn.param", "ncnn.bin"
+"""The attachments that hold the layers, as text, and their weights."""
+
+_REDUCED = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_packed", "use_bf16_storage")
+_SIZES = ("2", "11", "1", "0")  # keys of an Input layer: channels, depth, height, width
+_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_pointer.restype, _pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+
+
+class NcnnEngine(Engine):
+    """A graph in an ncnn net, in float32 throughout; a batch is run source by source.
+
+    Arrays are copied in and out. A net may write into its input, and crashes on memory that is not its own when it
+    does; the copies take less than a hundredth of a step. ``extract`` lets other Python threads run.
+    """
+
+    library = "ncnn"
+    _net: Any = None
+    _pools: Any = None
+
+    @classmethod
+    def unsuited(cls, artifact: Artifact) -> str | None:
+        """Why this engine cannot run an artifact, None when it can; its library is not imported."""
+        if not {PARAM, WEIGHTS} <= artifact.attachments.keys():
+            return f"{artifact.path} carries no ncnn model"
+        if any(0 in shape for shape in tensors(artifact.manifest).inputs.values()):
+            return f"{artifact.path} has windows of one segment, and ncnn crashes on an empty past"
+        return None
+
+    def _load(self, artifact: Artifact, threads: int, provider: Provider) -> Tensors:
+        self._ncnn = import_extra("ncnn", "ncnn")
+        self.name = f"ncnn {self._ncnn.__version__}"
+        self.providers = ("cpu",)
+        if provider != "cpu":
+            self.fallback_reason = f"{provider} was asked for, ncnn runs on the CPU"
+        if why := self.unsuited(artifact):
+            raise ArtifactError(why, "one to run", "export it again with --with ncnn, or choose another engine")
+        self._net, self._pools = self._ncnn.Net(), (self._ncnn.PoolAllocator(), self._ncnn.PoolAllocator())
+        self._set_options(threads)
+        param = artifact.attachment(PARAM).decode()
+        with _telling():
+            if self._net.load_param_mem(param) != 0 or not self._read_weights(artifact):
+                raise ValueError("its weights are not those of its layers")
+        inputs = _inputs(param)
+        if inputs != self.tensors.inputs:  # refused by the caller; given them, the net might crash
+            return Tensors(inputs, self.tensors.outputs)
+        mats = self._mats({name: np.zeros((1, *shape), dtype=np.float32) for name, shape in inputs.items()})
+        names = self._net.output_names()
+        return Tensors(inputs, {n: np.asarray(mat).shape for n, mat in self._extracted(self._net, mats, names)})
+
+    def _set_options(self, threads: int) -> None:
+        options = self._net.opt
+        options.num_threads = threads
+        options.use_vulkan_compute = False
+        for name in _REDUCED:
+            if hasattr(options, name):
+                setattr(options, name, False)
+
+    def _read_weights(self, artifact: Artifact) -> bool:
+        """Whether the layers took exactly the weights that are there."""
+        with artifact.open_attachment(WEIGHTS) as file:
+            reader = _Reader(file, artifact.attachments[WEIGHTS].length)
+            source = type("Reader", (self._ncnn.DataReader,), {"read": reader.read, "scan": lambda *_: 0})()
+            return self._net.load_model(source) == 0 and reader.left == 0
+
+    def _mats(self, arrays: dict[str, Float32]) -> dict[str, Any]:
+        """Memory of ncnn's own, of the size that one source takes."""
+        return {name: self._ncnn.Mat(array[0]).clone() for name, array in arrays.items()}
+
+    def _extracted(self, net: Any, mats: dict[str, Any], names: list[str]) -> Iterator[tuple[str, Any]]:
+        """Run the net once; its outputs by name, each until the next is asked for."""
+        blobs, workspace = self._pools
+        with net.create_extractor() as extractor:
+            extractor.set_blob_allocator(blobs)
+            extractor.set_workspace_allocator(workspace)
+            for name, mat in mats.items():
+                _check(extractor.input(name, mat), name)
+            for name in names:
+                mat = self._ncnn.Mat()
+                _check(extractor.extract(name, mat), name)
+                yield name, mat
+
+    def _bind(self, inputs: dict[str, Float32], outputs: dict[str, Float32]) -> Callable[[], None]:
+        net, mats, names = self._net, self._mats(inputs), list(outputs)  # it may be closed while it runs
+        pairs = [(np.asarray(mats[name]), array) for name, array in inputs.items()]
+        batch = len(next(iter(inputs.values())))
+
+        def run() -> None:
+            for source in range(batch):
+                for memory, array in pairs:
+                    memory[...] = array[source]
+                for name, mat in self._extracted(net, mats, names):
+                    outputs[name][source] = np.asarray(mat)
+
+        return run
+
+    def _unload(self) -> None:
+        self._net = None
+
+
+class _Reader:
+    """Hands ncnn the bytes of its weights, and none beyond: what it reads from memory it reads without bounds.
+
+    Args:
+        file: Where they begin.
+        left: How many there are.
+    """
+
+    def __init__(self, file: BinaryIO, left: int) -> None:
+        self._file, self.left = file, left
+
+    def read(self, buffer: object, size: int) -> int:
+        """Fill a buffer of ncnn's; how many bytes there were for it."""
+        memory = (ctypes.c_char * min(size, self.left)).from_address(_pointer(buffer, None))
+        count: int = self._file.readinto(memory)  # type: ignore[attr-defined]
+        self.left -= count
+        return count
+
+
+@contextmanager
+def _telling() -> Iterator[None]:
+    """Give a ValueError the words that ncnn writes to standard error; its functions return numbers alone."""
+    if sys.stderr is None:  # closed: whatever file has its number now is not to be touched
+        yield
+        return
+    fault: ValueError | None = None
+    said, written = os.pipe()
+    with open(said, "rb", buffering=0) as pipe:
+        for end in (said, written):
+            os.set_blocking(end, False)
+        kept = os.dup(2)
+        os.dup2(written, 2)
+        os.close(written)
+        try:
+            yield
+        except ValueError as error:
+            fault = error
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+        heard = pipe.read() or b""
+    if fault is not None:
+        lines = heard.decode(errors="replace").splitlines()
+        raise ValueError(lines[-1] if lines else str(fault)) from fault
+    os.write(2, heard)  # of another thread
+
+
+def _inputs(param: str) -> Shapes:
+    """What a net reads, by name: (c, h, w), (h, w) or (w,), as its Input layers say."""
+    shapes = {}
+    for line in param.splitlines()[2:]:
+        kind, *words = line.split()
+        if kind == "Input":
+            sizes = dict(word.split("=") for word in words[4:])
+            shapes[words[3]] = tuple(int(sizes[key]) for key in _SIZES if key in sizes)
+    return shapes
+
+
+def _check(code: int, name: str) -> None:
+    if code != 0:
+        raise RuntimeError(f"ncnn answers {code} to '{name}'")

@@ -1,0 +1,252 @@
+"""A student as an ncnn model, converted by pnnx from the traced streaming step and proved before it counts.
+
+Never from the ONNX file: pnnx turns the mean over time of the exporter's graph into one over another axis and says
+nothing; the logits are NaN.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator
+from copy import copy
+from functools import reduce
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from kd_edge.artifact import Artifact
+from kd_edge.engines import open_engine, state_names
+from kd_edge.engines.base import Binding, carry
+from kd_edge.engines.ncnn import PARAM, WEIGHTS
+from kd_edge.errors import ArtifactError, ExportError, import_extra, reason
+from kd_edge.models import ClipModel, StreamingStep
+from kd_edge.models.heads import RelationHead
+from kd_edge.models.shift import state_shapes
+from kd_edge.types import Float32
+
+CONVERTER_SECONDS = 120.0
+"""A ResNet18 takes two, a ResNet50 four."""
+_REMEDY = "leave out --with ncnn, or try another release of pnnx and ncnn"
+
+
+class NcnnModel(NamedTuple):
+    """A converted streaming step; its blobs have the names of the step's tensors.
+
+    Attributes:
+        param: The layers, as text.
+        weights: Their weights, in float32, or in float16 when half were asked for.
+        version: Release of pnnx.
+    """
+
+    param: str
+    weights: bytes
+    version: str
+
+    @property
+    def attachments(self) -> dict[str, bytes]:
+        """What ``artifact.write`` attaches."""
+        return {PARAM: self.param.encode(), WEIGHTS: self.weights}
+
+
+def to_ncnn(
+    model: ClipModel, *, in_channels: int, input_px: int, half: bool = False, seconds: float = CONVERTER_SECONDS
+) -> NcnnModel:
+    """Convert the streaming step of a clip model, in eval mode. ``prove`` whatever comes out.
+
+    Args:
+        model: The student.
+        in_channels: Input channels C.
+        input_px: Side S of the input.
+        half: Store the weights in float16; they are computed with in float32.
+        seconds: How long the converter may take.
+
+    Raises:
+        MissingExtraError: pnnx is not installed.
+        ExportError: A model that looks into the future, or a converter that fails.
+    """
+    pnnx = import_extra("pnnx", "ncnn-export")
+    if model.segments < 2:
+        raise _failed("windows of one segment have an empty past, on which ncnn crashes")
+    inputs = _example(model, in_channels, input_px)
+    with tempfile.TemporaryDirectory() as folder:
+        traced = Path(folder) / "step.pt"
+        _trace(model, inputs).save(str(traced))
+        shapes = ",".join(str(list(tensor.shape)).replace(" ", "") for tensor in inputs.values())
+        _run([pnnx.EXEC_PATH, traced.name, f"inputshape={shapes}", f"fp16={int(half)}"], Path(folder), seconds)
+        try:
+            param, weights = (Path(folder, f"step.ncnn.{kind}").read_bytes() for kind in ("param", "bin"))
+        except OSError as error:
+            raise _failed(f"pnnx wrote no model ({reason(error)})") from error
+    outputs = ["feature", "logits", *state_names(len(inputs) - 2)[1]]
+    names = {f"in{i}": name for i, name in enumerate(inputs)} | {f"out{i}": name for i, name in enumerate(outputs)}
+    return NcnnModel(_renamed(param, names, inputs), weights, pnnx.__version__)
+
+
+def prove(model: ClipModel, artifact: Artifact, clips: Iterable[Float32], bound: float) -> dict[str, float]:
+    """Compare the attached ncnn model with torch: feature, logits and states of every step through whole clips.
+
+    Each carries its own features and states along, so that errors add up as they would on a robot.
+
+    Args:
+        model: The trained clip model, in eval mode.
+        artifact: Carries the ncnn model.
+        clips: Network inputs (T, C, S, S) float32.
+        bound: Largest error that passes, relative to the largest value of the tensor over all clips.
+
+    Returns:
+        The relative error by output name.
+
+    Raises:
+        ExportError: An error beyond the bound, a model that ncnn refuses, or no clip.
+        MissingExtraError: ncnn is not installed.
+    """
+    step = StreamingStep(model).eval()
+    errors: dict[str, float] = {}
+    largest: dict[str, float] = {}
+    try:
+        with open_engine(artifact, engine="ncnn", threads=1) as engine:
+            binding = engine.bind(1)
+            for clip in clips:
+                for expected, found in _steps(step, binding, clip):
+                    for name, truth in expected.items():
+                        error = float(np.abs(truth - found[name]).max())
+                        errors[name] = max(errors.get(name, 0.0), error if np.isfinite(error) else float("inf"))
+                        largest[name] = max(largest.get(name, 0.0), float(np.abs(truth).max()))
+    except ArtifactError as error:
+        raise _failed(error.found) from error
+    if not errors:
+        raise ExportError("no clip to prove the ncnn model on", "at least one", "kd-edge data check")
+    relative = {name: error / (largest[name] or 1.0) for name, error in errors.items()}
+    worst = max(relative, key=relative.__getitem__)
+    if not relative[worst] <= bound:
+        raise ExportError(
+            f"the ncnn model's {worst} differs from the trained model's by {relative[worst]:.3g} of its largest value",
+            f"at most {bound:.3g}",
+            f"{_REMEDY}; nothing was written",
+        )
+    return relative
+
+
+def _steps(
+    step: StreamingStep, binding: Binding, clip: Float32
+) -> Iterator[tuple[dict[str, Float32], dict[str, Float32]]]:
+    """Outputs of torch and of the engine, by name, after each frame of a clip from a reset state."""
+    binding.reset()
+    given = [torch.zeros(array.shape) for array in binding.inputs.values()]
+    for frame in clip:
+        given[0] = torch.from_numpy(frame)[None]
+        with torch.inference_mode():
+            outputs = step(*given)
+        binding.frame[:] = frame
+        binding.run()
+        yield {n: t.numpy() for n, t in zip(binding.outputs, outputs, strict=True)}, binding.outputs
+        feature, _, *states = outputs
+        given[1:] = [torch.cat([given[1][:, 1:], feature[:, None]], dim=1), *states]
+        binding.past[:] = np.concatenate([binding.past[:, 1:], binding.feature[:, None]], axis=1)
+        carry(binding)
+
+
+def _example(model: ClipModel, in_channels: int, input_px: int) -> dict[str, Tensor]:
+    """The step's inputs by name, for one source."""
+    shapes = [shape for _, shape in state_shapes(model.backbone, in_channels, input_px)]
+    states_in, _ = state_names(len(shapes))
+    return {
+        "frame": torch.zeros(1, in_channels, input_px, input_px),
+        "past": torch.zeros(1, model.segments - 1, model.backbone.feature_size),
+        **{name: torch.zeros(1, *shape) for name, shape in zip(states_in, shapes, strict=True)},
+    }
+
+
+class _PlainRelationHead(RelationHead):
+    """In operations that ncnn has: it cannot gather, and pnnx stacks along another axis than asked.
+
+    A product with zeros and ones picks segments exactly.
+    """
+
+    def join(self, projected: Tensor, relations: Tensor) -> Tensor:
+        picked = functional.one_hot(relations.flatten(), projected.shape[1]).float() @ projected  # (B, R*k, H)
+        return picked.reshape(len(projected), len(relations), -1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        projected = self.project(features)
+        return reduce(torch.add, (self._of_scale(i, projected) for i in range(len(self._scales))))
+
+
+def _plain(step: StreamingStep) -> StreamingStep:
+    """The same step, of the same weights."""
+    if isinstance(step.head, RelationHead):
+        step.head = copy(step.head)
+        step.head.__class__ = _PlainRelationHead
+    return step
+
+
+def _trace(model: ClipModel, inputs: dict[str, Tensor]) -> torch.jit.ScriptModule:
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # tracing is deprecated, and all that pnnx reads; sizes may be frozen
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+            _plain(StreamingStep(model).eval()), tuple(inputs.values()), check_trace=False
+        )
+    assert isinstance(traced, torch.jit.ScriptModule)
+    return traced
+
+
+def _run(command: list[str], folder: Path, seconds: float) -> None:
+    """Run the converter in a folder of its own: it writes eight files beside the model."""
+    try:
+        done = subprocess.run(  # noqa: S603
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _failed(f"pnnx was not done after {seconds:g} s{_last_line(error.stdout)}") from error
+    except OSError as error:
+        raise _failed(f"pnnx cannot be run ({reason(error)})") from error
+    if done.returncode != 0:
+        raise _failed(f"pnnx ended with {done.returncode}{_last_line(done.stdout)}")
+
+
+def _last_line(output: bytes | None) -> str:
+    lines = [line.strip() for line in (output or b"").decode(errors="replace").splitlines() if line.strip()]
+    return f": {lines[-1][:200]}" if lines else ""
+
+
+def _renamed(param: bytes, names: dict[str, str], inputs: dict[str, Tensor]) -> str:
+    """The layers with the step's names for its tensors, and with the sizes of its inputs.
+
+    Raises:
+        ExportError: It is no list of layers, or not whole.
+    """
+    try:
+        magic, counts, *layers = param.decode().splitlines()
+        if int(counts.split()[0]) != len(layers):
+            raise ValueError(f"{len(layers)} layers of {counts.split()[0]}")
+        lines = [_layer(line, names, inputs) for line in layers]
+    except (ValueError, IndexError) as error:
+        raise _failed(f"pnnx wrote half a model ({reason(error)})") from error
+    found = {word for line in lines for word in line.split()}
+    if missing := [name for name in names.values() if name not in found]:
+        raise _failed(f"pnnx wrote a model without {missing[0]}")
+    return "\n".join([magic, counts, *lines, ""])
+
+
+def _layer(line: str, names: dict[str, str], inputs: dict[str, Tensor]) -> str:
+    kind, name, takes, gives, *words = line.split()
+    count = int(takes) + int(gives)
+    blobs = [names.get(blob, blob) for blob in words[:count]]
+    sizes = inputs[blobs[0]].shape[:0:-1] if kind == "Input" else ()  # without the batch axis, the last one first
+    return " ".join([kind, name, takes, gives, *blobs, *words[count:], *(f"{k}={n}" for k, n in enumerate(sizes))])
+
+
+def _failed(found: str) -> ExportError:
+    return ExportError(found, "a model that pnnx and ncnn can convert", f"{_REMEDY}; nothing was written")
