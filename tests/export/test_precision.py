@@ -128,6 +128,20 @@ def test_the_classifier_stays_in_float32_and_says_so() -> None:
     assert_array_equal(constants(proto)["h"], constants(ONE)["h"])
 
 
+TEMPORAL = graph(
+    [conv("backbone.conv/Conv", ["x", "w"], "c"), conv("head.convolution1/Conv", ["c", "h"], "y")],
+    {"w": [[[[0.5]]]], "h": [[[[0.25]]]]},
+    channels=1,
+)
+
+
+def test_temporal_convolutions_are_quantised_for_cpus_and_not_for_tensorrt() -> None:
+    proto, kept = convert(TEMPORAL, INT8, SEEN)
+    assert kept == {}
+    assert constants(proto)["h_quantized"].dtype == np.int8
+    assert constants(convert(TEMPORAL, TENSORRT, SEEN).proto)["h"].dtype == np.float16
+
+
 def test_kept_nodes_are_not_quantised() -> None:
     profile = INT8.model_copy(update={"keep_float32": ("backbone.c*",)})
     proto, kept = convert(ONE, profile, SEEN, keep=["backbone.relu/Relu"])
