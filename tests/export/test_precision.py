@@ -363,7 +363,9 @@ def frames(step: onnx.ModelProto) -> list[dict[str, Float32]]:
     return [{name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()} for _ in range(8)]
 
 
-@pytest.mark.parametrize(("profile", "error"), [(FP16, 2e-3), (INT8, 0.1), (TENSORRT, 0.1)], ids=lambda x: str(x))
+@pytest.mark.parametrize(
+    ("profile", "error"), [(FP16, 2e-3), (INT8, 0.1), (TENSORRT, 0.1)], ids=lambda x: getattr(x, "name", "")
+)
 def test_a_student_converts_and_reproduces(
     step: onnx.ModelProto, frames: list[dict[str, Float32]], profile: ExportProfile, error: float
 ) -> None:

@@ -20,7 +20,7 @@ def shipped(name: str) -> ExportProfile:
 
 
 def test_there_is_one_for_every_precision() -> None:
-    assert NAMES == sorted(get_args(Precision))
+    assert sorted(get_args(Precision)) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
