@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -122,7 +123,7 @@ class _Bound(NamedTuple):
 def _sections(facts: _Facts) -> Iterator[Section]:
     yield Section("May it be trusted?", list(_verdict(facts)))
     yield Section("Stages", list(_stages(facts)))
-    if facts.layers:
+    if facts.manifest.precision != "fp32":
         yield Section("Layer by layer", list(_layers(facts)))
     yield Section("Confidence", list(_confidence(facts)))
     yield Section("Classes", list(_classes(facts)))
@@ -182,9 +183,18 @@ def _bounds(facts: _Facts) -> Iterator[_Bound]:
     """What of a profile can be held against what was found, stage by stage."""
     profile, (trained, *others) = facts.profile, facts.answers
     largest = float(np.abs(trained.logits).max())
+    graph = trained
     for answer in others:
-        allowed, error = scaled(_error_bound(answer.figures.stage, profile), largest), answer.figures.max_abs_error
-        yield _Bound(f"largest error, {answer.figures.stage}", number(error), number(allowed), error <= allowed)
+        stage, error = answer.figures.stage, answer.figures.max_abs_error
+        what, limit = f"largest error, {stage}", profile.max_abs_error
+        if stage not in ("onnx", profile.precision):
+            what, limit = f"largest difference, {stage} from ONNX Runtime", profile.max_engine_error
+            error = _largest_difference(answer, graph)
+        else:
+            graph = answer
+            limit = profile.max_onnx_error if stage == "onnx" and profile.precision != "fp32" else limit
+        allowed = scaled(limit, largest)
+        yield _Bound(what, number(error), number(allowed), error <= allowed)
     expected = trained.logits.argmax(axis=1)
     agreement = min((float(np.mean(a.logits.argmax(axis=1) == expected)) for a in others), default=1.0)
     least = profile.min_argmax_agreement
@@ -199,10 +209,11 @@ def _bounds(facts: _Facts) -> Iterator[_Bound]:
         yield _Bound("same class in a stream, at least", _percent(stream.agreement), _percent(least), met)
 
 
-def _error_bound(stage: str, profile: ExportProfile) -> float:
-    if stage == "onnx":
-        return profile.max_onnx_error
-    return profile.max_abs_error if stage == profile.precision else profile.max_engine_error
+def _largest_difference(answer: Answers, of: Answers) -> float:
+    """Of any logit; infinite where one is not finite."""
+    if not np.isfinite(answer.logits).all():
+        return math.inf
+    return float(np.abs(answer.logits.astype(np.float64) - of.logits).max())
 
 
 # ---------------------------------------------------------------------------------------------------------- stages
@@ -237,6 +248,12 @@ def _stages(facts: _Facts) -> Iterator[Block]:
 
 
 def _layers(facts: _Facts) -> Iterator[Block]:
+    if facts.layers:
+        yield from _errors(facts)
+    yield from _precision(facts)
+
+
+def _errors(facts: _Facts) -> Iterator[Block]:
     kept = facts.manifest.kept_float32
     worst = sorted(facts.layers, key=lambda layer: -layer.added)[:3]
     named = ", ".join(f"{layer.name} ({number(layer.added)})" for layer in worst if layer.added)
@@ -257,7 +274,6 @@ def _layers(facts: _Facts) -> Iterator[Block]:
         "reads (line); a hollow dot is kept in float32. Last column: the largest value in the float32 graph.",
         Table(("layer", "error", "added", "largest value", "kept in float32"), rows),
     )
-    yield from _precision(facts)
 
 
 def _precision(facts: _Facts) -> Iterator[Block]:

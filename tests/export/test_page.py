@@ -239,6 +239,23 @@ def test_a_bound_that_is_not_met_is_said_first(bound: dict[str, float], said: st
     assert sum(row[-1] == "NO" for row in page.rows) == 1
 
 
+def test_another_engine_is_held_to_the_answers_of_the_graph_that_ships(tmp_path: Path) -> None:
+    there, off = INT8 + np.float32(0.25), INT8.copy()
+    off[0, 0] = np.nan
+    for logits, row in ((there, ["0.25", "0.4", "yes"]), (off, ["∞", "0.4", "NO"])):
+        engine = Answers(ANSWERS[-1].figures.model_copy(update={"stage": "ncnn"}), logits, 1.0)
+        profile = PROFILE.model_copy(update={"max_engine_error": 0.1})
+        page, _, _ = written(tmp_path, profile=profile, answers=(*ANSWERS, engine))
+        assert page.row("largest error, int8") == ["3", "4", "yes"]
+        assert page.row("largest difference, ncnn from ONNX Runtime") == row
+
+
+def test_a_float32_graph_is_held_to_the_bound_of_what_ships(tmp_path: Path) -> None:
+    profile = PROFILE.model_copy(update={"precision": "fp32", "max_abs_error": 2e-5})
+    page, _, _ = written(tmp_path, profile=profile, answers=ANSWERS[:2], layers=())
+    assert page.row("largest error, onnx") == ["0", "8e-05", "yes"]
+
+
 def test_layers_are_drawn_in_order_and_the_worst_is_named(report: tuple[Page, str, str]) -> None:
     page, text, markdown = report
     assert "Most error is added by backbone.conv2/Conv (0.248), backbone.conv1/Conv (0.002)." in page.text
@@ -318,8 +335,14 @@ def test_errors_of_any_size_can_be_drawn(tmp_path: Path) -> None:
 
 
 def test_a_float32_graph_has_no_layers_to_compare(tmp_path: Path) -> None:
-    page, _, _ = written(tmp_path, layers=())
+    page, _, _ = written(tmp_path, MANIFEST.model_copy(update={"precision": "fp32"}), layers=())
     assert "Layer by layer" not in page.text
+
+
+def test_where_no_layer_was_compared_what_was_kept_is_still_said(tmp_path: Path) -> None:
+    page, _, _ = written(tmp_path, layers=())
+    assert page.row("backbone.conv2/Conv") == ["overflows"]
+    assert "Most error" not in page.text
 
 
 # ------------------------------------------------------------------------------------------------------- bad input
