@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import onnx
+from scipy.special import rel_entr
 
 from kd_edge.engines.onnxruntime import load_onnxruntime
 from kd_edge.errors import ExportError
@@ -137,23 +138,22 @@ def magnitude(
         share = np.cumsum(histogram) / max(histogram.sum(), 1.0)
         return reach * (int(np.searchsorted(share, 1 - CLIPPED)) + 1) / BINS
     levels = 256 if extremes[0] >= 0 else 128
-    kept = np.arange(levels, BINS + 1, 8)
-    return reach * float(kept[np.argmin([_divergence(histogram, int(bins), levels) for bins in kept])]) / BINS
+    counts = histogram.copy()
+    counts[0] = counts[1]  # zeros are exact in every range, and so many that nothing else would count
+    candidates = np.arange(levels, BINS + 1, 8)
+    losses = [_divergence(counts, int(bins), levels) for bins in candidates]
+    return reach * float(candidates[np.argmin(losses)]) / BINS if np.isfinite(losses).any() else reach
 
 
 def _divergence(histogram: Float64, bins: int, levels: int) -> float:
-    """Kullback-Leibler divergence of what was seen from its first bins, the rest clipped, in so many levels."""
-    seen = histogram[:bins].copy()
-    seen[0] = seen[1]  # zeros are exact in every range, and so many that nothing else would count
-    occupied = seen > 0
+    """Kullback-Leibler divergence of what was seen from its first bins in so many levels, the rest clipped."""
     edges = np.arange(levels) * bins // levels
-    level = np.repeat(np.arange(levels), np.diff(edges, append=bins))
-    mass, share = np.add.reduceat(seen, edges), np.add.reduceat(occupied, edges, dtype=np.float64)
-    coarse = np.where(occupied, (mass / np.maximum(share, 1))[level], 0.0)
+    mass = np.add.reduceat(histogram[:bins], edges)
+    seen = histogram[:bins].copy()
     seen[-1] += histogram[bins:].sum()
-    valid = (seen > 0) & (coarse > 0)
-    lost = seen[~valid].sum()
-    if not valid.any():
+    occupied = seen > 0
+    share = mass / np.maximum(np.add.reduceat(occupied, edges, dtype=np.float64), 1)
+    coarse = np.where(occupied, np.repeat(share, np.diff(edges, append=bins)), 0.0)
+    if not coarse.any():
         return float("inf")
-    p, q = seen / seen.sum(), coarse / coarse.sum()
-    return float(np.sum(p[valid] * np.log(p[valid] / q[valid])) + (np.inf if lost > 0 and seen[-1] == lost else 0.0))
+    return float(rel_entr(seen / seen.sum(), coarse / coarse.sum()).sum())

@@ -17,7 +17,7 @@ from kd_edge.export.precision.fp16 import tidied
 BACKBONE = "backbone."
 """How the names of the nodes begin that are quantised: the temporal head is a thousandth of the work."""
 
-CPU_OPERATORS = ("Conv", "Gemm", "MatMul", "Add", "Relu", "Clip", "MaxPool")
+CPU_OPERATORS = ("Conv", "Gemm", "MatMul", "Add", "Relu", "Clip", "MaxPool", "AveragePool", "Concat", "Pad")
 """What has 8-bit kernels in CPU engines."""
 TENSORRT_OPERATORS = ("Conv", "Gemm", "MatMul", "Add")
 
