@@ -12,7 +12,7 @@ from kd_edge.artifact import StreamFigures
 from kd_edge.data import Sample
 from kd_edge.engines import Engine, carry
 from kd_edge.errors import ExportError
-from kd_edge.export.recordings import Recordings, spread
+from kd_edge.export.recordings import Recordings, evenly, spread
 from kd_edge.models.saved import SavedStudent
 from kd_edge.preprocess import recorded_input
 from kd_edge.sampling import gather
