@@ -11,7 +11,7 @@ import onnx
 from kd_edge.errors import ExportError
 from kd_edge.export.precision.activations import Activations, observe
 from kd_edge.export.precision.fp16 import to_half, unfit_for_half
-from kd_edge.export.precision.int8 import CPU_OPERATORS, is_quantised, quantised, quantised_for_tensorrt
+from kd_edge.export.precision.int8 import BACKBONE, is_quantised, quantised, quantised_for_tensorrt
 from kd_edge.export.profile import ExportProfile
 from kd_edge.export.ranges import Feed
 
@@ -74,12 +74,9 @@ def convert(
 
 def _not_quantised(proto: onnx.ModelProto) -> dict[str, str]:
     """Nodes that the CPU's 8-bit graph computes in float32, by name: why."""
-    reasons = {True: "no 8-bit kernel", False: "temporal head and consensus stay in float32"}
-    return {
-        node.name: reasons[is_quantised(node)]
-        for node in proto.graph.node
-        if not is_quantised(node) or node.op_type not in CPU_OPERATORS
-    }
+    nodes = [node for node in proto.graph.node if not is_quantised(node)]
+    reasons = ("consensus and classifier stay in float32", "no 8-bit kernel")
+    return {node.name: reasons[node.name.startswith(BACKBONE)] for node in nodes}
 
 
 def _check_opset(proto: onnx.ModelProto, profile: ExportProfile) -> None:

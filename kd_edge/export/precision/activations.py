@@ -24,7 +24,7 @@ Range = tuple[float, float]
 
 BINS = 2048
 """Of the histogram of a tensor's magnitudes."""
-CLIPPED = 1e-4
+CLIPPED = 1e-5
 """Share of a tensor's values that the method ``percentile`` clips."""
 MOST_THREADS = 4
 
@@ -34,7 +34,8 @@ class Activations(NamedTuple):
 
     Attributes:
         extremes: The smallest and the largest value.
-        ranges: What a quantised tensor is to cover, by the profile's method.
+        ranges: What a quantised tensor is to cover, by the profile's method; of what the graph reads, the extremes:
+            preprocessing bounds pictures, and a picture's background is often its largest value.
     """
 
     extremes: dict[str, Range]
@@ -71,15 +72,16 @@ def observe(proto: onnx.ModelProto, profile: ExportProfile, feeds: Sequence[Feed
         extremes[name] = min(before[0], low), max(before[1], high)
     if profile.range_method == "extremes" or profile.precision == "fp16":
         return Activations(extremes, extremes)
-    histograms = {name: np.zeros(BINS) for name in extremes}
+    given = {value.name for value in proto.graph.input}
+    reaches = {name: max(-low, high) for name, (low, high) in extremes.items() if name not in given}
+    histograms = {name: np.zeros(BINS) for name in reaches}
     for name, values in _tensors(proto, feeds):
-        histograms[name] += _histogram(values, _reach(extremes[name]))
-    ranges = {
-        name: _within(
-            extremes[name], magnitude(histogram, _reach(extremes[name]), extremes[name], profile.range_method)
-        )
-        for name, histogram in histograms.items()
-    }
+        if name in reaches:
+            histograms[name] += _histogram(values, reaches[name])
+    ranges = dict(extremes)
+    for name, histogram in histograms.items():
+        largest = magnitude(histogram, reaches[name], extremes[name], profile.range_method)
+        ranges[name] = max(extremes[name][0], -largest), min(extremes[name][1], largest)
     return Activations(extremes, ranges)
 
 
@@ -103,14 +105,6 @@ def _tensors(proto: onnx.ModelProto, feeds: Sequence[Feed]) -> Iterator[tuple[st
 
 
 # ---------------------------------------------------------------------------------------------- ranges of histograms
-
-
-def _reach(extremes: Range) -> float:
-    return max(-extremes[0], extremes[1])
-
-
-def _within(extremes: Range, magnitude: float) -> Range:
-    return max(extremes[0], -magnitude), min(extremes[1], magnitude)
 
 
 def _histogram(values: Float32, reach: float) -> Float64:

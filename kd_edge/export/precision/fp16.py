@@ -79,7 +79,7 @@ def _stay_wide(graph: onnx.GraphProto) -> None:
 
 
 def _type(cast: onnx.NodeProto) -> int:
-    return next(attribute.i for attribute in cast.attribute if attribute.name == "to")
+    return int(next(attribute.i for attribute in cast.attribute if attribute.name == "to"))
 
 
 def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:

@@ -11,15 +11,18 @@ import onnx
 
 from kd_edge.engines.onnxruntime import load_onnxruntime
 from kd_edge.errors import import_extra
+from kd_edge.export.onnx import HEAD
 from kd_edge.export.precision.activations import Range
 from kd_edge.export.precision.fp16 import tidied
 
 BACKBONE = "backbone."
-"""How the names of the nodes begin that are quantised: the temporal head is a thousandth of the work."""
+"""How the names of the nodes begin that are quantised; docs/adr/022-int8-two-profiles.md says why."""
 
 CPU_OPERATORS = ("Conv", "Gemm", "MatMul", "Add", "Relu", "Clip", "MaxPool", "AveragePool", "Concat", "Pad")
 """What has 8-bit kernels in CPU engines."""
 TENSORRT_OPERATORS = ("Conv", "Gemm", "MatMul", "Add")
+TEMPORAL_OPERATORS = ("Conv", "Relu")
+"""What of a temporal head is quantised: the convolutions, a fifth of a ResNet18's 8-bit file if they were float32."""
 
 
 def quantised(proto: onnx.ModelProto, ranges: Mapping[str, Range], keep: Collection[str] = ()) -> onnx.ModelProto:
@@ -38,6 +41,8 @@ def quantised_for_tensorrt(
 ) -> onnx.ModelProto:
     """For TensorRT: signed activations around zero, no quantised bias, inputs quantised and outputs left to the reader.
 
+    The first convolution is left out: pictures are one-sided, and half of the levels around zero would go unused.
+
     Args:
         proto: A float32 graph; not changed.
         ranges: What every tensor of it is to cover.
@@ -48,6 +53,7 @@ def quantised_for_tensorrt(
         "QuantizeBias": False,
         "OpTypesToExcludeOutputQuantization": list(TENSORRT_OPERATORS),
     }
+    keep = {*keep, first_convolution(proto)}
     return _quantised(proto, ranges, keep, TENSORRT_OPERATORS, "QInt8", options)
 
 
@@ -65,11 +71,7 @@ def _quantised(
     quantizer = import_extra("onnxruntime.quantization.qdq_quantizer", "cpu")
     typed = onnx.shape_inference.infer_shapes(proto)  # a copy
     utilities.add_infer_metadata(typed)  # else it is written to a file for this
-    chosen = [
-        node.name
-        for node in proto.graph.node
-        if is_quantised(node) and node.op_type in operators and node.name not in keep
-    ]
+    chosen = [node.name for node in proto.graph.node if is_quantised(node, operators) and node.name not in keep]
     if not chosen:
         return proto
     data = {
@@ -96,9 +98,15 @@ def _quantised(
     return tidied(graph)
 
 
-def is_quantised(node: onnx.NodeProto) -> bool:
-    """Whether a node is in the part of a graph that is quantised."""
-    return node.name.startswith(BACKBONE)
+def is_quantised(node: onnx.NodeProto, operators: Collection[str] = CPU_OPERATORS) -> bool:
+    """Whether a node is one of these operators in the backbone, or a temporal convolution."""
+    is_temporal = node.name.startswith(HEAD) and node.op_type in TEMPORAL_OPERATORS
+    return node.op_type in operators and (node.name.startswith(BACKBONE) or is_temporal)
+
+
+def first_convolution(proto: onnx.ModelProto) -> str:
+    """Name of the convolution that reads the pictures; empty without one."""
+    return next((node.name for node in proto.graph.node if node.op_type == "Conv"), "")
 
 
 @contextmanager
