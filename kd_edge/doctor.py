@@ -12,11 +12,12 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from kd_edge import __version__, artifact
-from kd_edge.data.cache.frames import CACHE_VARIABLE, cache_root
 from kd_edge.data.config import DATA_VARIABLE
+from kd_edge.engines import ENGINES
 from kd_edge.engines.onnxruntime import TELEMETRY_SWITCH, load_onnxruntime
 from kd_edge.errors import (
     DISTRIBUTIONS,
@@ -25,9 +26,11 @@ from kd_edge.errors import (
     BrokenPackageError,
     KdEdgeError,
     MissingExtraError,
+    clash,
     installed,
+    printable,
 )
-from kd_edge.files import expanded
+from kd_edge.files import CACHE_VARIABLE, cache_root, expanded
 from kd_edge.runtime.cameras.listing import list_cameras
 
 Level = Literal["ok", "note", "problem"]
@@ -65,8 +68,8 @@ def examine() -> list[Finding]:
 
     Every package is imported, in another process: an import that crashes or hangs is a finding, not the end.
     """
-    imports = import_each([*REQUIRED, *EXTRA_OF])
-    packages = [*_required(imports), *_extras(imports), *_engines(imports["onnxruntime"])]
+    imports = import_each(dict.fromkeys([*REQUIRED, *EXTRA_OF, *(kind.library for kind in ENGINES.values())]))
+    packages = [*_required(imports), *_extras(imports), *_engines(imports)]
     checks = (_clashes, _torch_pair, _models, _cameras, _cache, _recordings)
     return [*_python(), *packages, *(finding for check in checks for finding in check())]
 
@@ -140,6 +143,7 @@ sys.path[:] = json.loads(path)
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 from kd_edge.errors import EXTRA_OF, KdEdgeError, import_extra
+sys.modules["openvino.tools.ovc"] = None  # would report the import to OpenVINO's maker
 for module in modules:
     try:
         answer = str(getattr(import_extra(module, EXTRA_OF.get(module, "")), "__version__", ""))
@@ -191,17 +195,34 @@ def _named(module: str, version: str) -> str:
     return " ".join(f"{name} {number}".strip() for name, number in found.items())
 
 
-def _engines(imported: str | MissingExtraError) -> Iterator[Finding]:
-    if isinstance(imported, MissingExtraError):
-        yield Finding("problem", "engine", "no engine can run a model", "ONNX Runtime", imported.fix)
+def _engines(imports: Mapping[str, str | MissingExtraError]) -> Iterator[Finding]:
+    answers = {name: imports[kind.library] for name, kind in ENGINES.items()}
+    if not any(isinstance(answer, str) for answer in answers.values()):
+        fix = next(answer.fix for answer in answers.values() if not isinstance(answer, str))
+        yield Finding("problem", "engine", "no engine can run a model", "ONNX Runtime", fix)
         return
+    for name, answer in answers.items():
+        if name == "onnxruntime" and isinstance(answer, str):
+            yield from _onnxruntime()
+        elif isinstance(answer, str):
+            yield Finding("ok", "engine", f"{name} {answer.partition('-')[0]}".strip())
+        elif isinstance(answer, BrokenPackageError):
+            yield Finding.of("problem", "engine", answer)
+        else:
+            extra = EXTRA_OF[ENGINES[name].library]
+            install = f"pip install 'kd-edge[{extra}]' if it is needed here"
+            yield Finding("note", "engine", f"{name} is not installed", "", install)
+
+
+def _onnxruntime() -> Iterator[Finding]:
     try:
         ort = load_onnxruntime()  # here too, after another process has shown that it can be
     except MissingExtraError as error:
-        yield Finding.of("problem", "engine", error)
+        if clash("onnxruntime") is None:  # which has a line of its own
+            yield Finding.of("problem", "engine", error)
         return
     providers = [p.removesuffix("ExecutionProvider") for p in ort.get_available_providers()]
-    yield Finding("ok", "engine", f"ONNX Runtime {ort.__version__} lists {', '.join(providers)}")
+    yield Finding("ok", "engine", f"onnxruntime {ort.__version__} lists {', '.join(providers)}")
     if "CUDA" in providers and shutil.which("nvidia-smi") is None:
         yield Finding(
             "note",
@@ -213,25 +234,7 @@ def _engines(imported: str | MissingExtraError) -> Iterator[Finding]:
 
 
 def _clashes() -> Iterator[Finding]:
-    for module in DISTRIBUTIONS:
-        found = installed(module)
-        if len(found) > 1:  # each overwrites the other's files, and removing one removes them from both
-            yield Finding(
-                "problem",
-                "clash",
-                f"{' and '.join(found)} are both installed",
-                f"one of them: they share the import name {module}",
-                f"pip uninstall -y {' '.join(found)}, then pip install the one you want "
-                f"({_choice(module)}); removing only one of them breaks the other",
-            )
-
-
-def _choice(module: str) -> str:
-    if module == "onnxruntime":
-        return "onnxruntime for the CPU, onnxruntime-gpu for CUDA"
-    if module == "cv2":
-        return "opencv-python, or opencv-python-headless where there is no libGL"
-    return " or ".join(DISTRIBUTIONS[module])
+    yield from (Finding.of("problem", "clash", error) for error in map(clash, DISTRIBUTIONS) if error is not None)
 
 
 def _torch_pair() -> Iterator[Finding]:
@@ -253,13 +256,30 @@ def _torch_pair() -> Iterator[Finding]:
 
 
 def _models() -> Iterator[Finding]:
+    """The student in the package, and the one that ``kd-edge run`` would take here."""
+    yield from _model("bundled model", artifact.BUNDLED)
     try:
-        found = artifact.load(artifact.BUNDLED).manifest
-        size = artifact.BUNDLED.stat().st_size / 1e6
-        text = f"{found.name}: {len(found.labels)} actions from {found.band}, {size:.1f} MB"
-        yield Finding("ok", "bundled model", text)
+        newest = artifact.default_model()
     except KdEdgeError as error:
-        yield Finding.of("problem", "bundled model", error)
+        yield Finding.of("problem", "model here", error)
+        return
+    if newest != artifact.BUNDLED:
+        yield from _model("model here", newest)
+
+
+def _model(topic: str, path: Path) -> Iterator[Finding]:
+    try:
+        found = artifact.load(path).manifest
+    except KdEdgeError as error:
+        yield Finding.of("problem", topic, error)
+        return
+    where = "" if path == artifact.BUNDLED else f"{printable(str(path))}, "
+    size = path.stat().st_size / 1e6
+    text = f"{where}{found.name}: {len(found.labels)} actions from {found.band}, {found.precision}, {size:.1f} MB"
+    yield Finding("ok", topic, text)
+    if not found.calibrated_on:
+        advice = "hold subjects out (validation_subjects in the recipe), train and export again"
+        yield Finding("note", topic, artifact.UNCALIBRATED, "", advice)
 
 
 def _cameras() -> Iterator[Finding]:

@@ -88,6 +88,7 @@ EXTRA_OF = {
     "onnxruntime": "cpu",
     "ncnn": "ncnn",
     "pnnx": "ncnn-export",
+    "openvino": "openvino",
     "scipy": "replay",
     "av": "replay",
     "torch": "train",
@@ -115,6 +116,11 @@ DISTRIBUTIONS = {
     "sklearn": ("scikit-learn",),
 }
 """The distributions that bring a module, where its name does not tell; one of them at a time."""
+
+_WHICH = {
+    "onnxruntime": "onnxruntime for the CPU, onnxruntime-gpu for CUDA",
+    "cv2": "opencv-python, or opencv-python-headless where there is no libGL",
+}
 
 SYSTEM_PACKAGES = {
     "libGL.so.1": "libgl1",
@@ -206,6 +212,23 @@ def installed(module: str) -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError, KeyError, TypeError):  # the latter: no METADATA
             found[name] = metadata.version(name)
     return {name: version for name, version in found.items() if version}
+
+
+def clash(module: str) -> BrokenPackageError | None:
+    """What is wrong where several distributions bring one module; None where at most one is installed.
+
+    Each overwrites the other's files, and removing one removes them from both.
+    """
+    found = installed(module)
+    if len(found) < 2:
+        return None
+    which = _WHICH.get(module, " or ".join(found))
+    return BrokenPackageError(
+        f"{' and '.join(found)} are both installed",
+        f"one of them: they share the import name {module}",
+        f"pip uninstall -y {' '.join(found)}, then pip install the one you want ({which}); "
+        "removing only one of them breaks the other",
+    )
 
 
 def _imported(module: str) -> ModuleType:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("kd_edge.files")
 
+CACHE_VARIABLE = "KD_EDGE_CACHE"
+"""Environment variable: the folder of the caches."""
+
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EPERM}
 """What file systems without locks answer: NFS without its lock service, Lustre without ``flock``, some of FUSE."""
 
@@ -48,6 +51,28 @@ def expanded(path: Path | str) -> Path:
             "a path without ~, or a user with a home",
             "write the path out, or set HOME",
         ) from error
+
+
+def cache_folder() -> Path | None:
+    """``KD_EDGE_CACHE``, or the user's cache folder; None where neither is known, for those who can do without."""
+    given = os.environ.get(CACHE_VARIABLE)
+    return expanded(given) if given else user_folder("cache")
+
+
+def cache_root() -> Path:
+    """``cache_folder``, for those who need it.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    folder = cache_folder()
+    if folder is None:
+        raise ConfigError(
+            f"no folder for the cache: {CACHE_VARIABLE} is not set, and no home is known of user id {os.getuid()}",
+            "a folder that can be written",
+            f"set {CACHE_VARIABLE} to one",
+        )
+    return folder
 
 
 @contextmanager
@@ -112,12 +137,13 @@ def _taken(lock: BaseFileLock, waiting: Callable[[], None] | None) -> BaseFileLo
 
 
 @contextmanager
-def replacing(path: Path, error: type[KdEdgeError] = KdEdgeError) -> Iterator[BinaryIO]:
+def replacing(path: Path, error: type[KdEdgeError] = KdEdgeError, *, option: str = "--out") -> Iterator[BinaryIO]:
     """Open a temporary file beside ``path`` that takes its place on success and vanishes on failure.
 
     Args:
         path: The file to write; its folder is made.
         error: What to raise when the folder cannot be written or the disk is full.
+        option: Option of the command line that chose the folder, for the advice.
     """
     temporary: Path | None = None
     try:
@@ -134,7 +160,7 @@ def replacing(path: Path, error: type[KdEdgeError] = KdEdgeError) -> Iterator[Bi
         raise error(
             f"{path} cannot be written ({fault.strerror or fault})",
             "a writable folder with free space",
-            "free space or choose another folder with --out",
+            f"free space or choose another folder with {option}",
         ) from fault
     finally:
         if temporary is not None:

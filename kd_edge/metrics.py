@@ -29,6 +29,7 @@ from kd_edge.errors import KdEdgeError
 __all__ = [
     "Detection",
     "Interval",
+    "Reliability",
     "accuracy",
     "average_precision",
     "confusion",
@@ -47,11 +48,14 @@ __all__ = [
     "negative_log_likelihood",
     "paired_interval",
     "per_class_accuracy",
+    "proportion_interval",
+    "reliability",
     "row_shares",
     "sakdn_fmeasure",
     "softmax",
     "top_k",
     "two_d_average_precision",
+    "worst_confusions",
 ]
 
 Array = npt.NDArray[np.floating]
@@ -102,6 +106,19 @@ def row_shares(counts: npt.ArrayLike) -> Float64:
     """Counts (K, K) as shares of their row, float64; a row of zeros stays one."""
     table = np.asarray(counts, dtype=np.float64)
     return _ratio(table, table.sum(axis=1, keepdims=True), empty=0.0)
+
+
+def worst_confusions(counts: npt.ArrayLike, most: int = 10) -> list[tuple[int, int]]:
+    """Pairs (true, predicted) of different classes that occur, the largest share of the true class first.
+
+    Args:
+        counts: (K, K), rows are the truth; of equal shares the lower positions come first.
+        most: Largest number of pairs.
+    """
+    shares = row_shares(counts)
+    np.fill_diagonal(shares, 0.0)
+    order = np.argsort(-shares, axis=None, kind="stable")[:most]
+    return [(i, j) for i, j in (divmod(int(at), len(shares)) for at in order) if shares[i, j] > 0]
 
 
 def macro_f1(predictions: Labels, labels: Labels, classes: int) -> float:
@@ -243,12 +260,49 @@ def expected_calibration_error(probabilities: Array, labels: Labels, bins: int =
 
     Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, Eq. 5.
     """
+    return reliability(probabilities, labels, bins).error
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """How often answers of a confidence are right, by equal-width bins ``(k/bins, (k+1)/bins]`` of the confidence.
+
+    Attributes:
+        counts: Samples of each bin, (bins,) int64.
+        confidence: Their mean confidence, (bins,) float64; NaN for an empty bin.
+        accuracy: Share of them that is right, (bins,) float64; NaN for an empty bin.
+    """
+
+    counts: npt.NDArray[np.int64]
+    confidence: Float64
+    accuracy: Float64
+
+    @property
+    def error(self) -> float:
+        """Mean gap between confidence and accuracy, weighted by samples."""
+        gaps = np.nan_to_num(np.abs(self.accuracy - self.confidence))
+        return float((self.counts * gaps).sum() / self.counts.sum())
+
+
+def reliability(probabilities: Array, labels: Labels, bins: int = 15) -> Reliability:
+    """What a reliability diagram shows.
+
+    Args:
+        probabilities: (N, K), rows sum to 1; the confidence is the largest of a row.
+        labels: (N,) integers.
+        bins: Number of bins.
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, Fig. 1.
+    """
     _check_scores(probabilities, labels)
     confidence = np.max(probabilities, axis=1).astype(np.float64)
     right = np.argmax(probabilities, axis=1) == np.asarray(labels)
     bin_of = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    gaps = np.bincount(bin_of, weights=right - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(confidence))
+    counts = np.bincount(bin_of, minlength=bins).astype(np.int64)
+    confidence, accuracy = (
+        _ratio(np.bincount(bin_of, weights=sums, minlength=bins), counts, empty=np.nan) for sums in (confidence, right)
+    )
+    return Reliability(counts, confidence, accuracy)
 
 
 def negative_log_likelihood(logits: Array, labels: Labels, temperature: float = 1.0) -> float:
@@ -370,6 +424,26 @@ def paired_interval(
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(gain.mean()), float(low), float(high))
 
+
+def proportion_interval(successes: int, trials: int) -> tuple[float, float]:
+    """Interval of 95 % of a share of independent trials, by Wilson's score: not empty where all succeed.
+
+    Args:
+        successes: At least 0, at most ``trials``.
+        trials: At least 1.
+
+    Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 1927.
+    """
+    if not 0 <= successes <= trials or trials < 1:
+        raise KdEdgeError(f"{successes} of {trials}", "0 <= successes <= trials, trials >= 1", "count again")
+    share, squared = successes / trials, _NORMAL_95**2
+    centre = (share + squared / (2 * trials)) / (1 + squared / trials)
+    half = _NORMAL_95 / (1 + squared / trials) * math.sqrt(share * (1 - share) / trials + squared / (4 * trials**2))
+    return (centre - half if successes else 0.0), (centre + half if successes < trials else 1.0)
+
+
+_NORMAL_95 = 1.959963984540054
+"""Quantile 0.975 of the normal distribution."""
 
 # ------------------------------------------------------------------------------------------------------ checks
 

@@ -63,7 +63,7 @@ def printed(report: BenchReport) -> list[str]:
 def test_host_work_is_printed_with_its_target(tiny: Path) -> None:
     report = bench(tiny, frames=10, size=(48, 64), repeats=1)
     assert printed(report) == []  # the target is for frames of one size
-    times = Latency(p50=0.1, p90=0.2, p99=0.3, minimum=0.1)
+    times = Latency(p50=0.1, p90=0.2, p95=0.25, p99=0.3, minimum=0.1)
     fast = HostWork(cold=times, delivered=times)
     slow = HostWork(cold=times.model_copy(update={"p50": 0.2}), delivered=times)
     work = {"uint8": fast, "uint16": slow}
@@ -116,7 +116,7 @@ def test_noise_has_the_camera_format(tiny: Path) -> None:
 
 def test_host_work_is_held_against_its_target() -> None:
     def work(median: float, p99: float) -> HostWork:
-        times = Latency(p50=median, p90=median, p99=p99, minimum=0.1)
+        times = Latency(p50=median, p90=median, p95=median, p99=p99, minimum=0.1)
         return HostWork(cold=times, delivered=times)
 
     assert [work(*times).meets_target for times in ((0.15, 2.0), (0.151, 0.2), (0.1, 2.1))] == [True, False, False]

@@ -55,7 +55,7 @@ def test_a_camera_is_watched():
 
 LIVE = LiveReport(
     camera="ir0", model="m", seconds=10, camera_fps=30, needed_fps=(4, 14), dropped=0, labels={"ok": 300}, reasons={},
-    push=Latency(p50=10, p90=11, p99=12, minimum=9), age=Latency(p50=15, p90=20, p99=25, minimum=12),
+    push=Latency(p50=10, p90=11, p95=11.5, p99=12, minimum=9), age=Latency(p50=15, p90=20, p95=22, p99=25, minimum=12),
     budget=0.3, faults=(),
 )  # fmt: skip
 
@@ -81,7 +81,7 @@ LIVE = LiveReport(
             ],
         ),
         (
-            {"age": Latency(p50=15, p90=20, p99=300, minimum=12)},
+            {"age": Latency(p50=15, p90=20, p95=22, p99=300, minimum=12)},
             ["1 % of the labels are older than 300 ms when they come and hold for 250 ms"],
         ),
         ({"age": None, "reasons": {"start": 3, "dark": 9}}, ["no label came (dark)"]),

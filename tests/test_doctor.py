@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -130,8 +131,36 @@ def test_an_extra_by_what_its_imports_say(
     ]
 
 
+def test_each_engine_is_listed_with_its_version_or_its_extra(
+    imports: dict[str, str | MissingExtraError], only: Callable[..., None]
+) -> None:
+    only(onnxruntime="1.32.0")
+    imports |= {"onnxruntime": "1.32.0", "openvino": "2026.4.1-22982-e213a147257-releases/2026/4"}
+    found = findings("engine")
+    assert re.fullmatch(r"onnxruntime [\d.]+ lists .*CPU.*", found[0].found)
+    assert Finding("ok", "engine", "openvino 2026.4.1") in found
+    imports["openvino"] = ABSENT
+    install = "pip install 'kd-edge[openvino]' if it is needed here"
+    assert Finding("note", "engine", "openvino is not installed", "", install) in findings("engine")
+    imports["openvino"] = BROKEN
+    assert Finding.of("problem", "engine", BROKEN) in findings("engine")
+    only(onnxruntime_gpu="1.32.0")
+    assert not [finding for finding in findings("engine") if "onnxruntime" in finding.found]  # but a clash, elsewhere
+    assert len(findings("clash")) == 1
+
+
+def test_the_report_imports_openvino_without_its_converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would tell its maker."""
+    fake(tmp_path, openvino="try:\n    import openvino.tools.ovc\nexcept ImportError:\n    __version__ = 'quiet'")
+    for folder in ("tools", "tools/ovc"):
+        (tmp_path / "openvino" / folder).mkdir()
+        (tmp_path / "openvino" / folder / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert doctor.import_each(["openvino"]) == {"openvino": "quiet"}
+
+
 def test_a_robot_needs_opencv_and_an_engine(imports: dict[str, str | MissingExtraError]) -> None:
-    imports |= {"cv2": ABSENT, "onnxruntime": ABSENT}
+    imports |= {"cv2": ABSENT, "onnxruntime": ABSENT, "openvino": ABSENT}
     assert findings("extra [cpu]") == [
         Finding("problem", "extra [cpu]", "without cv2, onnxruntime", "all of it", "pip install 'kd-edge[cpu]'")
     ]

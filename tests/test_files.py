@@ -7,12 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from kd_edge.errors import ConfigError
-from kd_edge.files import expanded, held, user_folder
+from kd_edge.files import cache_folder, cache_root, expanded, held, user_folder
 
 HOLDER = """
 import sys, time
@@ -157,3 +158,27 @@ def test_any_other_fault_of_a_lock_is_handed_on(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "file").touch()
     with pytest.raises(FileExistsError), held(tmp_path / "file" / ".lock"):
         pass
+
+
+@pytest.fixture
+def no_variable(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    monkeypatch.delenv("KD_EDGE_CACHE", raising=False)
+    return monkeypatch
+
+
+def test_the_root_is_the_users_cache_folder_or_the_variable(no_variable: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    no_variable.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_root() == tmp_path / "kd-edge"
+    no_variable.setenv("KD_EDGE_CACHE", "/elsewhere")
+    assert cache_root() == Path("/elsewhere")
+
+
+@pytest.mark.usefixtures("no_home")
+def test_without_a_home_the_root_is_one_line_and_the_rest_does_without() -> None:
+    assert cache_folder() is None
+    with pytest.raises(ConfigError) as caught:
+        cache_root()
+    assert str(caught.value) == (
+        "no folder for the cache: KD_EDGE_CACHE is not set, and no home is known of user id 12345. "
+        "Expected a folder that can be written. Fix: set KD_EDGE_CACHE to one"
+    )

@@ -121,6 +121,25 @@ def test_expected_calibration_error_by_hand() -> None:
     assert metrics.expected_calibration_error(edge, np.array([0, 1]), bins=10) == pytest.approx((0.5 + 0.6) / 2)
 
 
+def test_reliability_by_hand() -> None:
+    probabilities = np.array([[0.95, 0.05], [0.91, 0.09], [0.6, 0.4], [0.5, 0.5]])
+    binned = metrics.reliability(probabilities, np.array([0, 1, 0, 1]), bins=10)
+    # (0.4, 0.5]: one, wrong; (0.5, 0.6]: one, right; (0.9, 1]: two, one of them right
+    assert binned.counts.tolist() == [0, 0, 0, 0, 1, 1, 0, 0, 0, 2]
+    np.testing.assert_allclose(binned.confidence[[4, 5, 9]], [0.5, 0.6, 0.93])
+    assert binned.accuracy[[4, 5, 9]].tolist() == [0.0, 1.0, 0.5]
+    assert np.isnan(binned.confidence[:4]).all()
+    assert np.isnan(binned.accuracy[6:9]).all()
+
+
+def test_worst_confusions_by_hand() -> None:
+    counts = [[5, 3, 2], [0, 0, 0], [1, 0, 3]]
+    # of the first class 30 and 20 %, of the last 25 %
+    assert metrics.worst_confusions(counts) == [(0, 1), (2, 0), (0, 2)]
+    assert metrics.worst_confusions(counts, most=1) == [(0, 1)]
+    assert metrics.worst_confusions(np.eye(3)) == []
+
+
 def test_fit_temperature_by_hand() -> None:
     # 3 of 4 right at equal margin m: least NLL where sigmoid(m / T) = 3/4, so T = m / log 3
     logits = np.array([[4.0, 0.0]] * 4)
@@ -344,3 +363,13 @@ def test_figures_of_scores_that_are_no_logits() -> None:
     assert result["per_class"] == {"sit": 1.0, "stand": pytest.approx(2 / 3), "wave": None}
     assert result["confusion"] == [[1, 0, 0], [1, 2, 0], [0, 0, 0]]
     assert result["ece"] is None
+
+
+def test_wilson_intervals_by_hand() -> None:
+    # z^2 = 3.841459: n = 10, all: centre = (1 + 0.192073) / 1.384146, half the same distance below 1
+    assert metrics.proportion_interval(10, 10) == (pytest.approx(0.722467, abs=1e-6), 1.0)
+    assert metrics.proportion_interval(0, 10) == (0.0, pytest.approx(0.277533, abs=1e-6))
+    # p = 0.5, n = 100: 0.5 +- 1.959964 * sqrt(0.0025 + 0.00009603648) / 1.03841459
+    assert metrics.proportion_interval(50, 100) == pytest.approx((0.403832, 0.596168), abs=1e-6)
+    with pytest.raises(KdEdgeError, match="11 of 10"):
+        metrics.proportion_interval(11, 10)

@@ -14,8 +14,9 @@ from kd_edge.cli import app
 
 MODULES = {
     "kd_edge.artifact": """
-        Artifact BUNDLED Band FORMAT ForeignFileError GOLDEN_BYTES GOLDEN_KEY GoldenClip MANIFEST_KEY
-        Manifest Parity StateSpec default_model load rewrite write
+        ActivationRanges Artifact BUNDLED Band FORMAT ForeignFileError GOLDEN_BYTES GOLDEN_KEY GoldenClip MANIFEST_KEY
+        Manifest Parity Precision StageFigures StateSpec StreamFigures UNCALIBRATED default_model load rewrite
+        write
     """,
     "kd_edge.data": """
         ActionInterval BerkeleyMhadData DataConfig Dataset ImageFormat LongVideo LongVideos MMActData
@@ -23,13 +24,15 @@ MODULES = {
         open_dataset validation_split
     """,
     "kd_edge.engines": """
-        Binding ENGINES Engine EngineName Provider StepEngine carry open_engine state_names
+        Binding Choice ENGINES Engine EngineName Provider StepEngine carry engine_name open_engine provider_name
+        state_names
     """,
     "kd_edge.metrics": """
-        Detection Interval accuracy average_precision confusion detection_average_precision detection_f1
+        Detection Interval Reliability accuracy average_precision confusion detection_average_precision detection_f1
         expected_calibration_error figures fit_temperature fit_unknown_threshold interval_overlap log_softmax
         macro_f1 map_action map_video mean_average_precision negative_log_likelihood paired_interval
-        per_class_accuracy row_shares sakdn_fmeasure softmax top_k two_d_average_precision
+        per_class_accuracy proportion_interval reliability row_shares sakdn_fmeasure softmax top_k
+        two_d_average_precision worst_confusions
     """,
     "kd_edge.models": """
         BACKBONES Backbone ClipModel ModelConfig StreamingStep Temporal build_backbone build_model
@@ -53,8 +56,8 @@ MODULES = {
 }
 
 VERBS = {
-    "bench": "MODEL --camera --data --frames --input --json --motion --overload --reference --seconds --set --size "
-    "--soak --threads --training",
+    "bench": "MODEL --camera --data --engine --frames --input --json --motion --overload --reference --seconds --set "
+    "--size --soak --threads --training",
     "cameras": "--json",
     "data check": "KIND --data --json --modality --quick --set",
     "data examples": "SOURCE --classes --data --frames --modalities --out",
@@ -63,16 +66,16 @@ VERBS = {
     "data synth": "--clips-per-class --out --seed --subjects",
     "demo": "--out --seconds",
     "doctor": "--json",
-    "evaluate": "MODEL --data --detection --iou --json --proposals --scale --split --streaming --threads --threshold "
-    "--write",
+    "evaluate": "MODEL --data --detection --engine --iou --json --proposals --scale --split --streaming --threads "
+    "--threshold --write",
     "explain": "RUN --data --json --layer --out --sample --wrong",
     "export": "RUN --data --fp16 --graph --json --out --profile",
     "recipes copy": "NAME",
     "recipes layers": "NAME --depth --json --set --teacher",
     "recipes list": "--json",
     "recipes show": "NAME",
-    "run": "--accept-self-test --camera -c --duration --max-age-ms --model -m --notify --provider --realtime --sink "
-    "--strict --threads --valid-ms",
+    "run": "--accept-self-test --camera -c --duration --engine --max-age-ms --model -m --notify --provider --realtime "
+    "--sink --strict --threads --valid-ms",
     "study confusion": "RUN --against --json --out --pairs --stage",
     "study list": "--json",
     "study report": "NAME --into --json --out --place --seeds --set",

@@ -38,11 +38,21 @@ _ROWS_PER_SPACING, _ROWS_PER_HISTORY = 33, 19
 """Features and planes that a stream keeps at most (``kd_edge.runtime.memory``)."""
 
 
+UNCALIBRATED = (
+    "uncalibrated: no recordings were held out to fit temperature and unknown threshold; a confidence may be far off"
+)
+"""What is said of a model whose ``calibrated_on`` is empty."""
+
+
 class ForeignFileError(ArtifactError):
     """Not a file of kd-edge at all: not ONNX, or without a manifest."""
 
 
 Band = Literal["nir", "lwir", "depth", "rgb"]
+
+
+Precision = Literal["fp32", "fp16", "int8", "int8-tensorrt"]
+"""Arithmetic inside a graph; its inputs and outputs are float32 in every precision."""
 
 
 def _shown_as_it_is(label: str) -> str:
@@ -65,14 +75,92 @@ def fault(error: Exception) -> str:
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:_FAULT_CHARACTERS].removeprefix(": ")
 
 
+class StageFigures(BaseModel):
+    """One stage of an export on the same clips: the trained model, or an engine with the graph of a precision.
+
+    Attributes:
+        stage: ``torch``, ``onnx`` (the float32 graph), a precision, or what the artifact carries for another engine.
+        engine: What ran it, with its version.
+        max_abs_error: Largest difference of a logit from the trained model's; infinite when one is not finite.
+        relative_error: Norm of all differences by the norm of the trained model's logits.
+        flips: Clips whose class differs from the stage before.
+        accuracy: Share of clips whose class is right.
+        macro_f1: See ``kd_edge.metrics.macro_f1``.
+        per_class: Recall of each class, in the order of the labels; None for a class without a clip.
+        ece: Calibration error, 15 bins, at the manifest's temperature.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True)
+    stage: str
+    engine: str
+    max_abs_error: float
+    relative_error: float
+    flips: int
+    accuracy: float
+    macro_f1: float
+    per_class: tuple[float | None, ...] = Field(max_length=10_000)
+    ece: float
+
+
+class StreamFigures(BaseModel):
+    """The shipped graph against the float32 one, frame by frame of a stream; intervals of 95 % by whole clips.
+
+    Attributes:
+        clips: Clips that were joined into streams.
+        frames: Frames with a label.
+        agreement: Share of frames with the same class, and its interval.
+        accuracy: Share of frames with the right class, of the shipped graph.
+        accuracy_change: Accuracy less that of the float32 graph, and its interval.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    clips: int
+    frames: int
+    agreement: float
+    agreement_interval: tuple[float, float]
+    accuracy: float
+    accuracy_change: float
+    accuracy_change_interval: tuple[float, float]
+
+
 class Parity(BaseModel):
-    """How closely the exported graph reproduced the torch model on real frames."""
+    """How closely the exported graph reproduced the torch model on real frames.
+
+    Attributes:
+        max_abs_error: Largest difference of a logit, of the last stage.
+        argmax_agreement: Share of clips with the trained model's class, of the last stage.
+        clips: Clips that were compared.
+        tolerance: What ``max_abs_error`` was held to.
+        side: Whose clips they are.
+        stages: From the trained model to what ships.
+        stream: Frame by frame; None of float32 graphs and of clip graphs.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     max_abs_error: float
     argmax_agreement: float
     clips: int
     tolerance: float
+    side: str = "test clips"
+    stages: tuple[StageFigures, ...] = Field((), max_length=16)
+    stream: StreamFigures | None = None
+
+
+class ActivationRanges(BaseModel):
+    """Where the ranges of quantised activations come from.
+
+    Attributes:
+        side: Whose clips.
+        clips: Their ids.
+        frames: Frames of them that ran through the network.
+        method: How a range was made of what was seen.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    side: str
+    clips: tuple[str, ...] = Field(max_length=10_000)
+    frames: int
+    method: str
 
 
 class StateSpec(BaseModel):
@@ -102,8 +190,13 @@ class Manifest(BaseModel):
         states: What one step hands to the next inside the backbone, one segment spacing later; empty for most kinds.
         graph: ``step`` (one new frame per run), ``clip`` (T frames per run) or ``backbone`` (a frame to its feature,
             what a benchmark compares a step with).
+        precision: Arithmetic inside the graph.
+        kept_float32: Nodes of a lower precision that stayed in float32, and why.
+        ranges: Where the ranges of quantised activations come from; None of a graph without any.
         temperature: Divides the logits before the softmax.
         unknown_threshold: Confidence below it makes the label ``unknown``.
+        calibrated_on: Whose clips temperature and threshold were fitted on; empty when they were not: confidences are
+            then what the network happens to say.
         dataset: Settings of the data set it was trained on, so that ``kd-edge evaluate`` finds it; no folders.
         split: Name of the data set's split that it was trained on.
         health: What pictures must be like to be judged; None judges none.
@@ -128,9 +221,12 @@ class Manifest(BaseModel):
     temporal: Literal["tsn", "tconv", "trn", "tsm", "tsm_causal"]
     states: tuple[StateSpec, ...] = Field((), max_length=1024)
     graph: Literal["step", "clip", "backbone"] = "step"
-    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    precision: Precision = "fp32"
+    kept_float32: dict[str, str] = Field({}, max_length=100_000)
+    ranges: ActivationRanges | None = None
     temperature: float = Field(1.0, gt=0)
     unknown_threshold: float = Field(0.0, ge=0, le=1)
+    calibrated_on: str = ""
     accuracy: dict[str, float] = Field({}, max_length=1000)
     dataset: dict[str, Any] = {}
     split: str = ""

@@ -17,6 +17,7 @@ from kd_edge import artifact as artifacts
 from kd_edge.artifact import Band, Manifest
 from kd_edge.bench.measure import FRAME_NS, noise
 from kd_edge.data.synthetic.dataset import SyntheticStream
+from kd_edge.engines import EngineName
 from kd_edge.errors import BadPictureError, CameraError
 from kd_edge.runtime.cameras.base import Channels, Dtype
 from kd_edge.runtime.cameras.config import TimeOuts
@@ -164,6 +165,7 @@ def soak(
     frames: int,
     *,
     size: tuple[int, int] = (480, 640),
+    engine: EngineName = "onnxruntime",
     threads: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> SoakReport:
@@ -173,6 +175,7 @@ def soak(
         model: The artifact.
         frames: How many.
         size: (H, W) of the frames.
+        engine: What runs the model, see ``open_engine``.
         threads: Of the engine.
         progress: Told how many frames of how many are done.
     """
@@ -182,7 +185,7 @@ def soak(
     warm, every = round(frames * WARM_SHARE), max(1, frames // LOOKS)
     looks: list[tuple[float, int, int]] = []
     with tempfile.TemporaryDirectory() as folder, _quiet(), contextlib.ExitStack() as opened:
-        options = StreamOptions(sinks=(f"jsonl:{folder}/labels.jsonl?max_mb=1",), threads=threads)
+        options = StreamOptions(sinks=(f"jsonl:{folder}/labels.jsonl?max_mb=1",), engine=engine, threads=threads)
         labels = opened.enter_context(LabelStream(model, camera, options, clock))
         looked = 0
         while camera.count < frames:

@@ -15,6 +15,7 @@ from kd_edge import artifact as artifacts
 from kd_edge.artifact import Band, Manifest
 from kd_edge.bench.measure import noise
 from kd_edge.bench.report import Latency, Ratio, Seconds, latency
+from kd_edge.engines import EngineName
 from kd_edge.runtime.cameras.base import Camera, Channels, Dtype
 from kd_edge.runtime.clock import MONOTONIC
 from kd_edge.runtime.recognizer import Recognizer
@@ -130,19 +131,27 @@ class PacedCamera:
         """Nothing to release."""
 
 
-def watch(model: Path | str, camera: str | Camera, *, seconds: float = 10.0, threads: int = 1) -> LiveReport:
+def watch(
+    model: Path | str,
+    camera: str | Camera,
+    *,
+    seconds: float = 10.0,
+    engine: EngineName = "onnxruntime",
+    threads: int = 1,
+) -> LiveReport:
     """Label a camera for a while and say whether model and camera fit together on this machine.
 
     Args:
         model: The artifact.
         camera: Name, URI or camera; a recording is paced by its stamps.
         seconds: How long.
+        engine: What runs the model, see ``open_engine``.
         threads: Of the engine.
 
     Raises:
         KdEdgeError: As ``kd_edge.runtime.stream``.
     """
-    with _Timed.load(model, threads=threads) as recognizer:
+    with _Timed.load(model, engine=engine, threads=threads) as recognizer:
         assert isinstance(recognizer, _Timed)
         ages, statistics, name, elapsed = _labelled(recognizer, camera, seconds)
         needed = recognizer.needed_rate
@@ -173,6 +182,7 @@ def overload(
     size: tuple[int, int] = (480, 640),
     rounds: int = 3,
     seconds: float = 8.0,
+    engine: EngineName = "onnxruntime",
     threads: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> OverloadReport:
@@ -183,11 +193,12 @@ def overload(
         size: (H, W) of the frames.
         rounds: How often each is measured.
         seconds: How long each time, once the window is full.
+        engine: What runs the model, see ``open_engine``.
         threads: Of the engine.
         progress: Told how many measurements of how many are done: one to begin with, two a round.
     """
     manifest = artifacts.load(model).manifest
-    with _Timed.load(model, threads=threads) as recognizer:
+    with _Timed.load(model, engine=engine, threads=threads) as recognizer:
         assert isinstance(recognizer, _Timed)
         seconds += manifest.clip_seconds  # until the window is full there is no label
         done, total = 0, 1 + 2 * rounds

@@ -6,11 +6,10 @@ What is compared is measured in turn (A, B, A, B ...) in one run, so that load o
 from __future__ import annotations
 
 import importlib.util
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -21,8 +20,9 @@ from kd_edge.artifact import Artifact, Manifest
 from kd_edge.bench.process import fresh_process
 from kd_edge.bench.report import BenchReport, HostWork, Latency, Seconds, latency, ratio
 from kd_edge.crop import centre_crop, crop_pixels
-from kd_edge.engines import Binding, Engine, EngineName, Provider, StepEngine, open_engine
+from kd_edge.engines import Binding, Engine, EngineName, Provider, StepEngine, engine_name, open_engine
 from kd_edge.errors import ArtifactError, import_extra
+from kd_edge.machine import cpu_name
 from kd_edge.metrics import softmax_row
 from kd_edge.preprocess import FixedWindow, Normalise, Resizer, WindowLimits
 from kd_edge.runtime.memory import FeatureRing
@@ -42,7 +42,7 @@ def bench(
     *,
     frames: int = 200,
     size: tuple[int, int] = (480, 640),
-    engine: EngineName = "auto",
+    engine: EngineName = "onnxruntime",
     threads: int = 1,
     provider: Provider = "cpu",
     repeats: int = 3,
@@ -63,8 +63,11 @@ def bench(
     """
     artifact = artifacts.load(path)
     images = noise(artifact.manifest, size)
-    opened = partial(open_engine, engine=engine, threads=threads, provider=provider)
-    with opened(artifact) as step, _bare(artifact, step, opened) as (bare, bare_is):
+    with ExitStack() as opened:
+        step = opened.enter_context(open_engine(artifact, engine=engine, threads=threads, provider=provider))
+        engine = engine_name(step.library)  # one choice for all that is measured
+        again = partial(open_engine, engine=engine, threads=threads, provider=provider)
+        bare, bare_is = opened.enter_context(_bare(artifact, step, again))
         push, inference, alone, naive = _in_turn(artifact.manifest, step, images, bare, frames)
         return BenchReport(
             model=artifact.manifest.name,
@@ -74,7 +77,7 @@ def bench(
             engine=step.name,
             providers=step.providers,
             fallback_reason=step.fallback_reason,
-            cpu=_cpu(),
+            cpu=cpu_name(),
             threads=threads,
             frame=f"{size[1]}x{size[0]}",
             pushes=frames,
@@ -222,8 +225,13 @@ def _bare(artifact: Artifact, step: Engine, opened: Callable[[Artifact], Engine]
     if artifact.manifest.states or importlib.util.find_spec("onnx") is None:
         yield step, "step"
         return
-    with tempfile.TemporaryDirectory() as folder, opened(_backbone_of(artifact, Path(folder))) as backbone:
-        yield backbone, "backbone"
+    with tempfile.TemporaryDirectory() as folder:
+        part = _backbone_of(artifact, Path(folder))
+        if type(step).unsuited(part) is not None:
+            yield step, "step"
+            return
+        with opened(part) as backbone:
+            yield backbone, "backbone"
 
 
 def _backbone_of(artifact: Artifact, folder: Path) -> Artifact:
@@ -284,12 +292,3 @@ def _seconds(call: Callable[[], object]) -> float:
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
-
-
-def _cpu() -> str:
-    """Name of the processor, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

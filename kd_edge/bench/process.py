@@ -18,7 +18,7 @@ def fresh_process(
     path: Path,
     size: tuple[int, int],
     *,
-    engine: EngineName = "auto",
+    engine: EngineName = "onnxruntime",
     threads: int = 1,
     provider: Provider = "cpu",
     repeats: int = 3,

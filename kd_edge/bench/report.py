@@ -23,6 +23,7 @@ class Latency(BaseModel):
     model_config = ConfigDict(frozen=True)
     p50: float
     p90: float
+    p95: float
     p99: float
     minimum: float
 
@@ -122,8 +123,8 @@ class BenchReport(BaseModel):
 
 def latency(seconds: Seconds) -> Latency:
     """Percentiles of (N,) seconds, in ms."""
-    p50, p90, p99 = np.percentile(seconds, [50, 90, 99]) * 1e3
-    return Latency(p50=float(p50), p90=float(p90), p99=float(p99), minimum=float(seconds.min()) * 1e3)
+    p50, p90, p95, p99 = np.percentile(seconds, [50, 90, 95, 99]) * 1e3
+    return Latency(p50=float(p50), p90=float(p90), p95=float(p95), p99=float(p99), minimum=float(seconds.min()) * 1e3)
 
 
 def ratio(long: Seconds, short: Seconds) -> Ratio:

@@ -11,12 +11,13 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 
 from kd_edge import recipes
-from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, out, print_json, table
+from kd_edge.cli.console import DataOption, EngineOption, JsonOption, SetOption, err, out, print_json, table
 from kd_edge.cli.progress import TrainingDisplay, progress_bar
 from kd_edge.errors import ConfigError, printable
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
     from kd_edge.bench import BenchReport, LiveReport, OverloadReport, SoakReport
+    from kd_edge.engines import EngineName
     from kd_edge.train.throughput import Throughput
 
 app = typer.Typer()
@@ -116,6 +117,7 @@ def bench(
     motion: Annotated[bool, typer.Option("--motion", help="Motion stack for the reference.")] = False,
     frames: Annotated[int, typer.Option("--frames", min=10, help="Timed pushes.")] = 200,
     size: Annotated[str, typer.Option("--size", metavar="WxH", help="Camera frame.")] = "640x480",
+    engine: EngineOption = "onnxruntime",
     threads: Annotated[int, typer.Option("--threads", min=1, help="Of the engine.")] = 1,
     camera: Annotated[
         str | None,
@@ -160,6 +162,9 @@ def bench(
     if training is not None:
         _bench_training(training, settings or (), data, json_)
         return
+    from kd_edge.engines import engine_name
+
+    chosen = engine_name(engine)
     with tempfile.TemporaryDirectory() as folder:
         if reference is not None:
             from kd_edge.export.reference import make_reference_artifact
@@ -169,10 +174,10 @@ def bench(
                 make_reference_artifact(reference, input_px, model, motion=motion)
         assert model is not None
         if live:
-            _bench_live(model, camera, seconds, soaked, (int(height), int(width)), threads, json_)
+            _bench_live(model, camera, seconds, soaked, (int(height), int(width)), chosen, threads, json_)
             return
         with err.status("measuring; keep the machine quiet"):
-            report = measure(model, frames=frames, size=(int(height), int(width)), threads=threads)
+            report = measure(model, frames=frames, size=(int(height), int(width)), engine=chosen, threads=threads)
     if json_:
         print_json(report)
     else:
@@ -185,6 +190,7 @@ def _bench_live(
     seconds: float,
     soaked: int | None,
     size: tuple[int, int],
+    engine: EngineName,
     threads: int,
     json_: bool,
 ) -> None:
@@ -194,7 +200,7 @@ def _bench_live(
     if camera is not None:
         seconds = max(seconds, artifacts.load(model).manifest.clip_seconds + BEYOND_WINDOW_SECONDS)
         with err.status(f"watching {_shown(camera)} for {seconds:.1f} s"):
-            watched = benches.watch(model, camera, seconds=seconds, threads=threads)
+            watched = benches.watch(model, camera, seconds=seconds, engine=engine, threads=threads)
         print_json(watched) if json_ else out.print(live_report(watched))
         if watched.faults:
             raise typer.Exit(1)
@@ -202,7 +208,12 @@ def _bench_live(
         with progress_bar(err) as bar:
             task = bar.add_task("frames", total=soaked)
             report = benches.soak(
-                model, soaked, size=size, threads=threads, progress=lambda done, total: bar.update(task, completed=done)
+                model,
+                soaked,
+                size=size,
+                engine=engine,
+                threads=threads,
+                progress=lambda done, total: bar.update(task, completed=done),
             )
         print_json(report) if json_ else out.print(soak_report(report))
     else:
@@ -211,6 +222,7 @@ def _bench_live(
             figures = benches.overload(
                 model,
                 size=size,
+                engine=engine,
                 threads=threads,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )

@@ -117,6 +117,10 @@ DataOption = Annotated[
     Path | None,
     typer.Option("--data", metavar="DIR", help="Folder with the recordings; else KD_EDGE_DATA."),
 ]
+EngineOption = Annotated[
+    str,
+    typer.Option("--engine", metavar="NAME", help="onnxruntime, openvino, or auto: the fastest here, measured once."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print figures as JSON on standard output, nothing else.")]
 SetOption = Annotated[
     list[str] | None,

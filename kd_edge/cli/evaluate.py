@@ -10,11 +10,12 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 
 from kd_edge import recipes
-from kd_edge.cli.console import DataOption, JsonOption, err, faults, out, print_json, table
+from kd_edge.cli.console import DataOption, EngineOption, JsonOption, err, faults, out, print_json, table
 from kd_edge.cli.progress import progress_bar
 from kd_edge.errors import ConfigError
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
+    from kd_edge.engines import EngineName
     from kd_edge.evaluate import Evaluation
     from kd_edge.evaluate.joined import Score
     from kd_edge.evaluate.untrimmed import DetectionEvaluation, DetectionScore
@@ -59,16 +60,20 @@ def evaluate(
         Path | None,
         typer.Option("--write", metavar="DIR", help="Detection: what was found, as PKU-MMD's evaluator reads it."),
     ] = None,
+    engine: EngineOption = "onnxruntime",
     threads: Annotated[int, typer.Option("--threads", min=1, help="Of the engine.")] = 1,
     json_: JsonOption = False,
 ) -> None:
     """Score a model on the test clips of its data set, or on the long videos they were cut from."""
+    from kd_edge.engines import engine_name
+
+    runner = engine_name(engine)
     given = {"threshold": threshold, "scales": scales or None, "proposals": proposals}
     chosen = {key: value for key, value in given.items() if value is not None}
     if detection:
         if streaming:
             raise ConfigError("--detection with --streaming", "one of them", "evaluate twice")
-        _detect(model, data, split, chosen, 0.5 if iou is None else iou, write, threads, json_)
+        _detect(model, data, split, chosen, 0.5 if iou is None else iou, write, runner, threads, json_)
         return
     if chosen or iou is not None or write is not None:
         raise ConfigError(
@@ -83,6 +88,7 @@ def evaluate(
             data_root=data,
             split=split,
             streaming=streaming,
+            engine=runner,
             threads=threads,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
@@ -99,6 +105,7 @@ def _detect(
     chosen: dict[str, Any],
     iou: float,
     write: Path | None,
+    engine: EngineName,
     threads: int,
     json_: bool,
 ) -> None:
@@ -114,6 +121,7 @@ def _detect(
             split=split,
             settings=settings,
             iou=iou,
+            engine=engine,
             threads=threads,
             write=write,
             progress=lambda frames, done, total: bar.update(task, completed=done, total=total, note=f"{frames} frames"),
@@ -124,6 +132,12 @@ def _detect(
         out.print(detection_report(result))
         if write is not None:
             out.print(f"proposals in {write}, one file per video")
+
+
+def _title(result: Evaluation | DetectionEvaluation) -> str:
+    """What was judged, on what."""
+    title = f"{result.model} ({result.precision}) on {result.dataset}, split {result.split}, {result.modality}"
+    return f"{title}, {result.engine}" if result.engine else title
 
 
 def evaluation_report(result: Evaluation) -> RenderableType:
@@ -143,7 +157,7 @@ def evaluation_report(result: Evaluation) -> RenderableType:
             f"label (counted as wrong), {stream.unknown} below the unknown threshold"
         )
     rows = [(name, str(s.clips), f"{s.accuracy:.1%}", f"{s.macro_f1:.1%}") for name, s in scores if s is not None]
-    title = f"{result.model} ({result.precision}) on {result.dataset}, split {result.split}, {result.modality}"
+    title = _title(result)
     lines.append(f"window {result.clip_seconds:.2f} s{faults(result.skipped, 'could not be read')}")
     return Group(escape(title), table(("", "clips", "accuracy", "macro F1"), rows), *lines)
 
@@ -165,7 +179,7 @@ def detection_report(result: DetectionEvaluation) -> RenderableType:
     ]
     header = ("", "proposals", "AP", "F1", "mAP_action", "mAP_video", "2D-AP")
     windows = ", ".join(f"{scale * result.clip_seconds:.2f}" for scale in result.settings.scales)
-    title = f"{result.model} ({result.precision}) on {result.dataset}, split {result.split}, {result.modality}"
+    title = _title(result)
     lines = [
         f"{result.videos} long videos, {result.actions} actions, overlap {result.iou:g}; "
         f"{result.without_proposal} videos without a proposal (they count 0)",

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
+from rich.markup import escape
 
 from kd_edge import recipes
-from kd_edge.cli.console import DataOption, JsonOption, err, out, print_json
-from kd_edge.errors import ConfigError
+from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, out, print_json, table
+from kd_edge.errors import ConfigError, printable
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
+    from kd_edge.artifact import Manifest, Parity
+    from kd_edge.bench.matrix import Matrix
     from kd_edge.export.exporter import Exported
 
 app = typer.Typer()
@@ -21,29 +26,68 @@ app = typer.Typer()
 def export_summary(exported: Exported) -> RenderableType:
     """What was written, and how closely it reproduces the student."""
     report = exported.report
-    lines = [
-        f"[b]{report.file}[/b]  {report.file_bytes / 1e6:.1f} MB, {report.precision}, opset {report.opset}, "
-        f"{report.parameters / 1e6:.2f} M parameters, {report.step_flops / 1e9:.2f} GFLOP a frame"
+    parts: list[RenderableType] = [
+        f"[b]{escape(printable(str(report.file)))}[/b]  {report.file_bytes / 1e6:.1f} MB, {report.precision}, opset "
+        f"{report.opset}, {report.parameters / 1e6:.2f} M parameters, {report.step_flops / 1e9:.2f} GFLOP a frame, "
+        f"exported in {report.seconds:.0f} s"
     ]
     if report.parity is not None:
-        p = report.parity
-        lines.append(
-            f"against the trained model on {p.clips} clips: largest logit error {p.max_abs_error:.1e} "
-            f"(bound {p.tolerance:.0e}), same label on {p.argmax_agreement:.1%}"
-        )
+        parts += _parity(report.parity)
+    if report.kept_float32:
+        parts.append(f"{len(report.kept_float32)} nodes stay in float32; the manifest names them")
+    parts.append(calibration(exported.artifact.manifest))
     if report.health is not None:
         h = report.health
-        lines.append(
+        parts.append(
             f"healthy pictures, by {h.clips} clips: mean at least {h.mean:g}, contrast {h.contrast:g}; "
-            f"familiar windows: fitted on {report.familiar_fitted_on}"
+            f"familiar windows: fitted on {escape(report.familiar_fitted_on)}"
         )
-    return "\n".join(lines)
+    return Group(*parts)
+
+
+def _parity(parity: Parity) -> Iterator[RenderableType]:
+    """The stages of an export as a table, and what a stream of the shipped graph is like."""
+    yield f"{parity.clips} {escape(parity.side)}; largest error tolerated {parity.tolerance:.1e}"
+    cells = [
+        (
+            escape(s.stage),
+            escape(s.engine),
+            f"{s.max_abs_error:.1e}",
+            f"{s.relative_error:.1e}",
+            str(s.flips),
+            f"{s.accuracy:.1%}",
+            f"{s.macro_f1:.3f}",
+            f"{s.ece:.3f}",
+        )
+        for s in parity.stages
+    ]
+    columns = ("stage", "engine", "largest error", "relative", "flips", "accuracy", "macro F1", "calibration error")
+    yield table(columns, cells)
+    if (stream := parity.stream) is not None:
+        (low, high), (least, most) = stream.agreement_interval, stream.accuracy_change_interval
+        yield (
+            f"as a stream, {stream.frames} frames of {stream.clips} clips: the float32 graph's class in "
+            f"{stream.agreement:.2%} ({low:.2%} to {high:.2%}), accuracy {stream.accuracy:.1%}, change "
+            f"{stream.accuracy_change:+.2%} ({least:+.2%} to {most:+.2%})"
+        )
+
+
+def calibration(manifest: Manifest) -> str:
+    """What a confidence is worth."""
+    from kd_edge.artifact import UNCALIBRATED
+
+    if not manifest.calibrated_on:
+        return f"[yellow]{UNCALIBRATED}[/yellow]"
+    return (
+        f"calibrated on {escape(manifest.calibrated_on)}: temperature {manifest.temperature:.2f}, unknown below "
+        f"{manifest.unknown_threshold:.0%}"
+    )
 
 
 @app.command(
     "export",
     epilog="Examples:  kd-edge export --fp16  |  kd-edge export runs/quickstart-20260101-120000 --out robot.onnx  |  "
-    "kd-edge export --profile my_profile.toml",
+    "kd-edge export --int8 --report report  |  kd-edge export --with ncnn  |  kd-edge export --matrix",
 )
 def export_(
     run: Annotated[
@@ -51,6 +95,9 @@ def export_(
     ] = "latest",
     fp16: Annotated[
         bool, typer.Option("--fp16", help="Half-precision arithmetic, float32 inputs and outputs.")
+    ] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Integer arithmetic for CPUs, ranges from training recordings.")
     ] = False,
     profile: Annotated[
         str | None,
@@ -60,24 +107,60 @@ def export_(
         "student.onnx"
     ),
     graph: Annotated[str, typer.Option("--graph", help="'step' for the runtime, or the plain 'clip' model.")] = "step",
+    auto_precision: Annotated[
+        bool,
+        typer.Option("--auto-precision", help="Keep the nodes in float32 that put a lower precision out of bounds."),
+    ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="DIR", help="Write a page about the export here, Markdown and HTML."),
+    ] = None,
+    carried: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="ENGINE", help="Convert for this engine, too, and carry it: ncnn."),
+    ] = None,
+    matrix: Annotated[
+        bool,
+        typer.Option("--matrix", help="Every precision on every engine here as one table; --report keeps it."),
+    ] = False,
+    settings: SetOption = None,
     data: DataOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Export a student to one self-describing ONNX file, compared with the trained model on real clips."""
     from kd_edge.export.profile import ExportProfile
 
-    if fp16 and profile is not None:
-        raise ConfigError("--fp16 and --profile together", "one of them", "set precision in the profile")
-    name = profile or ("fp16" if fp16 else "fp32")
-    settings = recipes.load("export", name, ExportProfile, [] if graph == "step" else [f"graph={graph}"])
+    if matrix and (fp16 or int8 or auto_precision or carried or settings or graph != "step"):
+        raise ConfigError(
+            "--matrix with options of one export", "--profile, --data, --report and --json at most", "leave them out"
+        )
+    asked = [name for name, wanted in (("--fp16", fp16), ("--int8", int8), ("--profile", profile)) if wanted]
+    if len(asked) > 1:
+        raise ConfigError(" and ".join(asked) + " together", "one of them", "set precision in the profile")
+    name = profile or ("fp16" if fp16 else "int8" if int8 else "fp32")
+    changes = [*(settings or ()), *([] if graph == "step" else [f"graph={graph}"])]
+    if carried:
+        changes.append(f"carry={json.dumps(carried)}")
+    chosen = recipes.load("export", name, ExportProfile, changes)
     from kd_edge.export.exporter import export
     from kd_edge.train.results.run import Run
 
     folder = Run.latest().path if run == "latest" else Path(run)
     if run == "latest":
-        err.print(f"run {folder}")
-    with err.status("exporting"):
-        exported = export(folder, settings, target, data_root=data)
+        err.print(f"run {escape(printable(str(folder)))}")
+    if matrix:
+        _matrix(folder, [profile] if profile else None, data, report, json_)
+        return
+    with err.status("exporting") as status:
+        exported = export(
+            folder,
+            chosen,
+            target,
+            data_root=data,
+            auto_precision=auto_precision,
+            report=report,
+            say=lambda what: status.update(escape(what)),
+        )
     if json_:
         print_json(exported.report)
         return
@@ -85,3 +168,33 @@ def export_(
     band = exported.artifact.manifest.band
     camera = "synthetic:" if band in ("nir", "rgb") else "replay:RECORDING"  # the generated figure has no other band
     out.print(f"run it: [b]kd-edge run --camera {camera} --model {target}[/b]")
+
+
+def _matrix(run: Path, profiles: Sequence[str] | None, data: Path | None, report: Path | None, json_: bool) -> None:
+    """Measure every precision on every engine, and show or keep the table."""
+    from kd_edge.bench.matrix import PROFILES, measured, write_matrix
+    from kd_edge.export.page import check_report_folder
+
+    if report is not None:
+        check_report_folder(report)
+    with err.status("exporting") as status:
+        found = measured(
+            run, data_root=data, profiles=profiles or PROFILES, say=lambda what: status.update(escape(what))
+        )
+    if report is not None:
+        write_matrix(found, report)
+    if json_:
+        print_json(found)
+    else:
+        out.print(matrix_table(found))
+
+
+def matrix_table(found: Matrix) -> RenderableType:
+    """Every precision on every engine."""
+    from kd_edge.bench.matrix import COLUMNS, cells
+
+    return Group(
+        f"{found.clips} {escape(found.side)}, of which the trained model has {found.accuracy:.1%}; "
+        f"{escape(printable(found.cpu))}, {found.threads} thread(s), engines in turn",
+        table(COLUMNS, [[escape(text) for text in row] for row in cells(found)]),
+    )

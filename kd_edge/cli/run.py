@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from kd_edge.cli.console import err
-from kd_edge.errors import ConfigError, SinkError, printable
+from kd_edge.cli.console import EngineOption, err
+from kd_edge.errors import SinkError, printable
 from kd_edge.runtime.uri import parse
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
+    from kd_edge.artifact import Manifest
+    from kd_edge.engines import StepEngine
     from kd_edge.runtime.statistics import Statistics
     from kd_edge.runtime.stream import LabelStream
     from kd_edge.runtime.tally import Tally
@@ -58,6 +60,14 @@ def stream_summary(statistics: Statistics, window_seconds: float, counts: Tally)
     return text
 
 
+def first_line(path: Path, manifest: Manifest) -> str:
+    """Which model, and whether its confidences mean anything."""
+    from kd_edge.artifact import UNCALIBRATED
+
+    model = f"model {escape(printable(str(path)))}"
+    return model if manifest.calibrated_on else f"{model} [yellow]({UNCALIBRATED})[/yellow]"
+
+
 def any_works(sinks: Sequence[str], statistics: Statistics) -> bool:
     """Whether a sink takes labels; faults are counted by the sink's name, which is its URI without the query."""
     names = {parse(uri)[:2] for uri in sinks}
@@ -83,10 +93,13 @@ def run(
         typer.Option("--duration", metavar="S", min=0.1, help="Stop after so many seconds."),
     ] = None,
     realtime: Annotated[bool, typer.Option("--realtime", help="Pace a recording by its time stamps.")] = False,
+    engine: EngineOption = "auto",
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Of the engine; default the camera file's, else 1.")
     ] = None,
-    provider: Annotated[str, typer.Option("--provider", help="cpu or cuda.")] = "cpu",
+    provider: Annotated[
+        str, typer.Option("--provider", metavar="NAME", help="cpu; cuda with onnxruntime; gpu or npu with openvino.")
+    ] = "cpu",
     strict: Annotated[bool, typer.Option("--strict", help="Make any fallback an error.")] = False,
     accept: Annotated[
         bool, typer.Option("--accept-self-test", help="Run a model that fails its self-test; labels are 'degraded'.")
@@ -107,23 +120,25 @@ def run(
     """
     import time
 
-    from kd_edge.artifact import default_model
+    from kd_edge.artifact import default_model, load
+    from kd_edge.engines import engine_name, provider_name
     from kd_edge.runtime.signals import interrupt_on_termination
     from kd_edge.runtime.stream import stream
     from kd_edge.runtime.tally import Tally
 
-    if provider not in ("cpu", "cuda"):
-        raise ConfigError(f"--provider {provider}", "cpu or cuda", "correct it")
+    runner, device = engine_name(engine), provider_name(provider)
     path = model or default_model()
-    err.print(f"model {escape(printable(str(path)))}")
+    artifact = load(path)
+    err.print(first_line(path, artifact.manifest))
     sinks = sinks or ["terminal:"]
     labels = stream(
-        model=path,
+        model=artifact,
         camera=camera,
         realtime=realtime,
         sinks=sinks,
+        engine=runner,
         threads=threads,
-        provider="cuda" if provider == "cuda" else "cpu",
+        provider=device,
         strict=strict,
         self_test="accept" if accept else "raise",
         valid_ms=valid_ms,
@@ -134,6 +149,7 @@ def run(
     start = time.monotonic()
     try:
         with interrupt_on_termination(), labels:
+            err.print(escape(printable(_engine_line(labels.recognizer.engine))))
             for prediction in labels:
                 counts.add(prediction)
                 if not labels.is_heard:
@@ -150,6 +166,14 @@ def run(
     _summarise(labels, counts)
     if not any_works(sinks, labels.statistics):
         raise typer.Exit(1)
+
+
+def _engine_line(engine: StepEngine) -> str:
+    """What runs the model, and why where that was measured."""
+    from kd_edge.engines import Engine
+
+    choice = engine.choice if isinstance(engine, Engine) else None
+    return f"engine {engine.name}" if choice is None else choice.text
 
 
 def _summarise(labels: LabelStream, counts: Tally) -> None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kd_edge.data.dataset import Dataset
 from kd_edge.errors import DataError
-from kd_edge.files import expanded
+from kd_edge.files import cache_folder, expanded
 
 DATA_VARIABLE = "KD_EDGE_DATA"
 """Environment variable: the folder that holds the data sets, or the data set's own folder."""
@@ -143,8 +143,6 @@ def open_dataset(config: AnyData, data_root: Path | None = None) -> Dataset:
         from kd_edge.data.synthetic.dataset import Synthetic
 
         return Synthetic(**config.model_dump(exclude={"kind"}))
-    from kd_edge.data.cache.frames import cache_folder
-
     root = _recordings(data_root or config.root, config.kind.replace("_", "-"))
     settings = config.model_dump(exclude={"kind", "root"})
     folder = cache_folder()

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Sequence
+from typing import Literal, cast, get_args
 
 from kd_edge.artifact import Artifact
 from kd_edge.engines.base import Binding, Engine, Provider, StepEngine, carry
+from kd_edge.engines.choice import Choice, choose
 from kd_edge.engines.ncnn import NcnnEngine
 from kd_edge.engines.onnxruntime import OnnxRuntimeEngine
+from kd_edge.engines.openvino import OpenVinoEngine
 from kd_edge.engines.tensors import state_names
-from kd_edge.errors import ConfigError, did_you_mean
+from kd_edge.errors import ArtifactError, ConfigError, did_you_mean
 
 __all__ = [
     "ENGINES",
     "Binding",
+    "Choice",
     "Engine",
     "EngineName",
     "Provider",
     "StepEngine",
     "carry",
+    "engine_name",
     "open_engine",
+    "provider_name",
     "state_names",
 ]
 
-EngineName = Literal["auto", "onnxruntime", "ncnn"]
-ENGINES: dict[EngineName, type[Engine]] = {"onnxruntime": OnnxRuntimeEngine, "ncnn": NcnnEngine}
-"""In the order in which ``auto`` looks for one that is installed; their libraries are imported when one is opened."""
+EngineName = Literal["auto", "onnxruntime", "openvino", "ncnn"]
+ENGINES: dict[str, type[Engine]] = {
+    "onnxruntime": OnnxRuntimeEngine,
+    "openvino": OpenVinoEngine,
+    "ncnn": NcnnEngine,
+}
+"""The first one judges what the others compute; their libraries are imported when one is opened."""
 
 MAX_THREADS = 256
 
@@ -33,7 +43,7 @@ MAX_THREADS = 256
 def open_engine(
     artifact: Artifact,
     *,
-    engine: EngineName = "auto",
+    engine: EngineName = "onnxruntime",
     threads: int = 1,
     provider: Provider = "cpu",
     strict: bool = False,
@@ -42,27 +52,72 @@ def open_engine(
 
     Args:
         artifact: Verified by ``artifact.load``.
-        engine: What runs it; ``auto`` takes the first one that is installed.
+        engine: What runs it; ``auto`` takes the fastest one here, see ``kd_edge.engines.choice``.
         threads: Of the engine, 1 to 256; idle ones sleep instead of spinning.
-        provider: What to run on. An unusable ``cuda`` falls back to the CPU and says so in ``fallback_reason``.
+        provider: What to run on. One that is not there falls back to the CPU and says so in ``fallback_reason``.
         strict: Make that fallback an error.
 
     Returns:
         The engine, a context manager: leave or ``close`` it when nothing runs any more.
 
     Raises:
-        ConfigError: An unknown engine or provider, or an impossible number of threads.
+        ConfigError: An unknown engine or provider, a provider the engine knows nothing of, or an impossible number of
+            threads.
         ArtifactError: Shapes that contradict the manifest, or a graph the engine refuses.
         MissingExtraError: The engine is not installed; its extra is named.
     """
-    for option, value, choices in (("engine", engine, EngineName), ("provider", provider, Provider)):
-        names = get_args(choices)
-        if value not in names:
-            raise ConfigError(
-                f"{option} '{value}'{did_you_mean(str(value), names)}", f"one of {', '.join(names)}", "correct it"
-            )
+    engine = _checked(engine, threads, provider)
+    choice = None
+    if engine == "auto":
+        choice = choose(artifact, ENGINES, threads=threads, provider=provider, strict=strict)
+        engine = engine_name(choice.engine)
+    kind = ENGINES[engine]
+    if provider not in kind.accepts:
+        others = [name for name, other in ENGINES.items() if provider in other.accepts]
+        raise ConfigError(
+            f"engine {engine} with provider {provider}",
+            f"one of {', '.join(kind.accepts)}",
+            f"choose one of these, or --engine {' or '.join(others)}",
+        )
+    if (why := kind.unsuited(artifact)) is not None:
+        raise ArtifactError(f"{artifact.path} cannot run on {engine}: {why}", "an artifact made for it", _ANOTHER)
+    opened = kind(artifact, threads=threads, provider=provider, strict=strict)
+    opened.choice = choice
+    return opened
+
+
+_ANOTHER = "choose another engine, for example --engine onnxruntime"
+
+
+def engine_name(text: str) -> EngineName:
+    """The name of an engine, or ``auto``.
+
+    Raises:
+        ConfigError: There is no such engine.
+    """
+    _check_named("engine", text, get_args(EngineName))
+    return cast("EngineName", text)
+
+
+def provider_name(text: str) -> Provider:
+    """The name of a provider.
+
+    Raises:
+        ConfigError: There is no such provider.
+    """
+    _check_named("provider", text, get_args(Provider))
+    return cast("Provider", text)
+
+
+def _checked(engine: str, threads: object, provider: str) -> EngineName:
+    provider_name(provider)
     if not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
         raise ConfigError(f"{threads!r} threads", f"1 to {MAX_THREADS}", "correct it")
-    if engine == "auto":  # with none installed, the first one names its extra
-        engine = next((name for name, kind in ENGINES.items() if kind.is_installed()), next(iter(ENGINES)))
-    return ENGINES[engine](artifact, threads=threads, provider=provider, strict=strict)
+    return engine_name(engine)
+
+
+def _check_named(option: str, value: object, names: Sequence[str]) -> None:
+    if value not in names:
+        raise ConfigError(
+            f"{option} '{value}'{did_you_mean(str(value), names)}", f"one of {', '.join(names)}", "correct it"
+        )

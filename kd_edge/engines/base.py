@@ -23,8 +23,10 @@ from kd_edge.types import Float32
 if TYPE_CHECKING:
     from typing import Self
 
-Provider = Literal["cpu", "cuda"]
-"""Where a graph is to run."""
+    from kd_edge.engines.choice import Choice
+
+Provider = Literal["cpu", "cuda", "gpu", "npu"]
+"""Where a graph is to run: the processor, an NVIDIA GPU, or the GPU or neural unit beside an Intel processor."""
 
 
 class Binding:
@@ -120,17 +122,21 @@ class Engine(ABC):
 
     Attributes:
         library: Name under which the engine's library is imported.
+        accepts: What it can run on where the machine has it.
         name: Engine and version, for reports.
         manifest: Of the artifact.
         tensors: Of the graph.
         providers: What the engine really runs on, best first.
         fallback_reason: Why it does not run on what was asked for; None when it does.
+        choice: Why it was chosen; None where it was asked for by name.
     """
 
     library: ClassVar[str]
+    accepts: ClassVar[tuple[Provider, ...]] = ("cpu",)
     name: str
     providers: tuple[str, ...]
     fallback_reason: str | None = None
+    choice: Choice | None = None
 
     def __init__(
         self, artifact: Artifact, *, threads: int = 1, provider: Provider = "cpu", strict: bool = False

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 from kd_edge.artifact import Artifact
 from kd_edge.engines.base import Engine, Provider
 from kd_edge.engines.tensors import Tensors
-from kd_edge.errors import import_extra
+from kd_edge.errors import clash, import_extra
 from kd_edge.types import Float32
 
 __all__ = ["OnnxRuntimeEngine", "Provider", "load_onnxruntime"]
@@ -28,8 +28,11 @@ def load_onnxruntime(extra: str = "cpu") -> ModuleType:
     allows them.
 
     Raises:
-        MissingExtraError: It is not installed, or only half of it; ``extra`` would bring it.
+        MissingExtraError: It is not installed, or only half of it; ``extra`` would bring it. Or ``onnxruntime`` and
+            ``onnxruntime-gpu`` are both installed: which one answers is chance.
     """
+    if (both := clash("onnxruntime")) is not None:
+        raise both
     decided = TELEMETRY_SWITCH in os.environ
     os.environ.setdefault(TELEMETRY_SWITCH, "1")  # read once, while the library is loaded
     try:
@@ -43,6 +46,7 @@ class OnnxRuntimeEngine(Engine):
     """A graph in an ONNX Runtime session; idle threads sleep, so a robot's other work keeps its cores."""
 
     library = "onnxruntime"
+    accepts: ClassVar[tuple[Provider, ...]] = tuple(PROVIDERS)
     _session: Any = None
 
     def _load(self, artifact: Artifact, threads: int, provider: Provider) -> Tensors:

@@ -18,7 +18,7 @@ from kd_edge import metrics, recipes, sampling
 from kd_edge.artifact import Artifact, Manifest
 from kd_edge.data import DataConfig, Dataset, Sample, Split, open_dataset
 from kd_edge.data.dataset import LongVideos
-from kd_edge.engines import Engine, open_engine
+from kd_edge.engines import Engine, EngineName, engine_name, open_engine
 from kd_edge.errors import ArtifactError, DataError
 from kd_edge.evaluate import untrimmed
 from kd_edge.evaluate.joined import JoinedStream, Score, StreamingScore, score_of
@@ -52,6 +52,7 @@ class Evaluation:
         per_class: Recall by class name, clip by clip.
         confusion: (K, K) counts, clip by clip; rows are the truth.
         skipped: Sample id -> why it could not be read.
+        engine: What ran the model, and its version.
     """
 
     model: str
@@ -65,6 +66,7 @@ class Evaluation:
     per_class: dict[str, float]
     confusion: list[list[int]]
     skipped: dict[str, str] = field(default_factory=dict)
+    engine: str = ""
 
 
 @runtime_checkable
@@ -78,6 +80,7 @@ def evaluate(
     data_root: Path | None = None,
     split: str | None = None,
     streaming: bool = False,
+    engine: EngineName = "onnxruntime",
     threads: int = 1,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -88,6 +91,7 @@ def evaluate(
         data_root: Folder with the recordings.
         split: Protocol of the data set; None takes the one the student was trained under.
         streaming: Also join each subject's test clips into one stream.
+        engine: What runs the model, see ``open_engine``.
         threads: Of the engine.
         progress: Called with (clips done, clips in all).
 
@@ -95,7 +99,7 @@ def evaluate(
         KdEdgeError: No such model, no such recordings, or a model that knows no data set.
     """
     with _opened(model, data_root, as_stream=streaming) as artifact:
-        return _evaluate_artifact(artifact, data_root, split, streaming, threads, progress, name=str(model))
+        return _evaluate_artifact(artifact, data_root, split, streaming, engine, threads, progress, name=str(model))
 
 
 def detect(
@@ -105,6 +109,7 @@ def detect(
     split: str | None = None,
     settings: Spotting | None = None,
     iou: float = 0.5,
+    engine: EngineName = "onnxruntime",
     threads: int = 1,
     write: Path | None = None,
     progress: untrimmed.Progress | None = None,
@@ -117,6 +122,7 @@ def detect(
         split: Protocol of the data set; None takes the one the student was trained under.
         settings: How intervals are made; None takes the defaults.
         iou: Least overlap of a match, in (0, 1].
+        engine: What runs the model, see ``open_engine``.
         threads: Of the engine.
         write: Folder for what was found, in the text format of PKU-MMD's evaluator.
         progress: Called with (frames seen, videos done, videos in all).
@@ -140,6 +146,7 @@ def detect(
             name,
             settings=settings or Spotting(),
             iou=iou,
+            engine=engine,
             threads=threads,
             write=write,
             name=str(model),
@@ -185,6 +192,7 @@ def _evaluate_artifact(
     data_root: Path | None,
     split_name: str | None,
     streaming: bool,
+    engine: EngineName,
     threads: int,
     progress: Progress | None,
     name: str,
@@ -195,11 +203,12 @@ def _evaluate_artifact(
     logits: list[Float32] = []
     skipped: dict[str, str] = {}
     with ExitStack() as opened:
-        engine = opened.enter_context(open_engine(artifact, threads=threads))
-        stream = opened.enter_context(JoinedStream(artifact, threads)) if streaming else None
+        clipwise = opened.enter_context(open_engine(artifact, engine=engine, threads=threads))
+        chosen = engine_name(clipwise.library)
+        stream = opened.enter_context(JoinedStream(artifact, threads, chosen)) if streaming else None
         for done, (sample, clip) in enumerate(_clips(dataset, split, manifest.modality, skipped), start=1):
             labels.append(sample.label)
-            logits.append(clip_logits(engine, clip, manifest))
+            logits.append(clip_logits(clipwise, clip, manifest))
             if stream is not None:
                 stream.watch(sample, clip)
             if progress is not None:
@@ -225,6 +234,7 @@ def _evaluate_artifact(
         per_class={n: float(r) for n, r in zip(manifest.labels, recall, strict=True) if not np.isnan(r)},
         confusion=metrics.confusion(answers.argmax(1), truth, classes).tolist(),
         skipped=skipped,
+        engine=clipwise.name,
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from kd_edge import metrics
 from kd_edge.artifact import Artifact
 from kd_edge.data import Sample
+from kd_edge.engines import EngineName
 from kd_edge.runtime import Recognizer
 from kd_edge.types import Clip, Int64
 
@@ -64,10 +65,11 @@ class JoinedStream:
     Args:
         artifact: The model.
         threads: Of the engine.
+        engine: What runs the model.
     """
 
-    def __init__(self, artifact: Artifact, threads: int) -> None:
-        self._recognizer = Recognizer.load(artifact.path, threads=threads, self_test="off")
+    def __init__(self, artifact: Artifact, threads: int, engine: EngineName = "onnxruntime") -> None:
+        self._recognizer = Recognizer.load(artifact.path, engine=engine, threads=threads, self_test="off")
         self._window_seconds = artifact.manifest.clip_seconds
         self._classes = len(artifact.manifest.labels)
         self._next_ns: dict[str, int] = {}

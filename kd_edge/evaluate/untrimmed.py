@@ -20,7 +20,7 @@ from kd_edge import detection
 from kd_edge.artifact import Artifact, Manifest
 from kd_edge.data.dataset import LongVideo, LongVideos
 from kd_edge.detection import Detection
-from kd_edge.engines import Engine, open_engine
+from kd_edge.engines import Engine, EngineName, open_engine
 from kd_edge.errors import ConfigError, DataError
 from kd_edge.evaluate.spotting import Spotting, VideoScores, spot, write_proposals
 from kd_edge.files import check_free
@@ -71,6 +71,7 @@ class DetectionEvaluation:
         frames: Frames seen.
         frames_per_second: Seen per second, decoding included.
         skipped: Video -> why it could not be read; it counts as one without a proposal.
+        engine: What ran the model, and its version.
     """
 
     model: str
@@ -91,6 +92,7 @@ class DetectionEvaluation:
     frames: int
     frames_per_second: float
     skipped: dict[str, str] = field(default_factory=dict)
+    engine: str = ""
 
 
 def detect(
@@ -101,6 +103,7 @@ def detect(
     *,
     settings: Spotting,
     iou: float = 0.5,
+    engine: EngineName = "onnxruntime",
     threads: int = 1,
     write: Path | None = None,
     name: str | None = None,
@@ -115,6 +118,7 @@ def detect(
         split: Protocol of the data set.
         settings: How intervals are made.
         iou: Least overlap of a match, in (0, 1].
+        engine: What runs the model.
         threads: Of the engine.
         write: Folder for the proposals as text, see ``write_proposals``.
         name: What to call the model; None takes the artifact's path.
@@ -132,8 +136,8 @@ def detect(
     videos = source.long_videos(split)
     found: list[Detection] = []
     skipped: dict[str, str] = {}
-    with open_engine(artifact, threads=threads) as engine:
-        recognizers = _recognizers(manifest, engine, settings.scales)
+    with open_engine(artifact, engine=engine, threads=threads) as opened:
+        recognizers = _recognizers(manifest, opened, settings.scales)
         frames, start = 0, time.perf_counter()
         for done, video in enumerate(videos):
             report = None if progress is None else _counting(progress, frames, done, len(videos))
@@ -175,6 +179,7 @@ def detect(
         frames=frames,
         frames_per_second=frames / max(seconds, 1e-9),
         skipped=skipped,
+        engine=opened.name,
     )
 
 

@@ -3,39 +3,45 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from kd_edge.artifact import GoldenClip
 from kd_edge.data import ImageFormat
 from kd_edge.export.profile import scaled
-from kd_edge.models import ClipModel
 from kd_edge.preprocess import FixedWindow, Preprocess, recorded_input
-from kd_edge.types import Clip, Image, Int64
+from kd_edge.types import Clip, Float32, Image, Int64
 
 _TINT = np.array([1.0, 0.8, 0.6])  # of the three colour channels
 _APART_NS = 20_000_000
 
 
 def golden_clip(
-    model: ClipModel, spec: Preprocess, image_format: ImageFormat, clip_seconds: float, bound: float
+    answer: Callable[[Float32], Float32],
+    spec: Preprocess,
+    image_format: ImageFormat,
+    *,
+    segments: int,
+    clip_seconds: float,
+    bound: float,
 ) -> GoldenClip:
-    """Draw the frames that a window needs and compute their logits with the torch model.
+    """Draw the frames that a window needs and compute their logits.
 
     The last frame of the stream ends the window: pushed one after the other through a recogniser, the frames must give
     these logits. A frame stands at every segment's moment and, for a motion stack, at its offsets before that.
 
     Args:
-        model: The trained clip model, in eval mode.
-        spec: Its preprocessing.
+        answer: Gives the logits (1, K) of a clip (1, T, C, S, S), float32: the trained model's, as a rule.
+        spec: The preprocessing.
         image_format: What the camera delivers.
+        segments: Number T of segments in a window.
         clip_seconds: Length of the window.
         bound: ``golden_tolerance`` of the profile.
     """
-    spacing_ns = round(clip_seconds * 1e9 / model.segments)
-    segments_ns, stamps_ns = golden_stamps(model.segments, spacing_ns, spec.motion_offsets_ms)
+    spacing_ns = round(clip_seconds * 1e9 / segments)
+    segments_ns, stamps_ns = golden_stamps(segments, spacing_ns, spec.motion_offsets_ms)
     low, high = image_format.value_range
     if isinstance(spec.window, FixedWindow):  # contrast where the network looks
         low, high = max(low, spec.window.low), min(high, spec.window.high)
@@ -47,8 +53,7 @@ def golden_clip(
         ]
     )
     inputs = recorded_input(Clip(frames, stamps_ns), np.searchsorted(stamps_ns, segments_ns), spec)
-    with torch.inference_mode():
-        logits = model(torch.from_numpy(inputs)[None])[0].numpy()
+    logits = answer(inputs[None])[0]
     return GoldenClip(frames, stamps_ns, logits, scaled(bound, float(np.abs(logits).max())))
 
 

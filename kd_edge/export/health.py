@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +15,7 @@ from kd_edge.data import Dataset, Sample
 from kd_edge.engines import Engine, open_engine
 from kd_edge.engines.base import carry
 from kd_edge.errors import DataError
+from kd_edge.export.recordings import spread
 from kd_edge.health import LOOK_NS, Familiarity, FeatureReference, Picture, PictureBounds, PictureMeter
 from kd_edge.preprocess import FixedWindow, recorded_input, resize
 from kd_edge.sampling import segment_indices
@@ -51,7 +52,12 @@ class _Seen(NamedTuple):
 
 
 def fit_artifact(
-    artifact: Artifact, dataset: Dataset, *, validation: Sequence[Sample] = (), clips: int = CLIPS
+    artifact: Artifact,
+    dataset: Dataset,
+    *,
+    validation: Sequence[Sample] = (),
+    clips: int = CLIPS,
+    threads: int = 1,
 ) -> Fitted:
     """Fit what a manifest says of healthy pictures and familiar features; the test side is never looked at.
 
@@ -61,15 +67,16 @@ def fit_artifact(
         validation: Recordings of the training side that it did not learn from; without any, groups of subjects are
             left out of the reference in turn.
         clips: Recordings at most, spread evenly over the training side.
+        threads: Of the engine.
 
     Raises:
         DataError: The split is unknown, or not one recording can be read.
     """
     held_out = {sample.id for sample in validation}
     train = [s for s in dataset.split(artifact.manifest.split).train if s.id not in held_out]
-    with open_engine(artifact, engine="onnxruntime") as engine:
-        seen = list(_readable(engine, dataset, _spread(train, clips)))
-        proof = list(_readable(engine, dataset, _spread(validation, clips))) if validation else []
+    with open_engine(artifact, engine="onnxruntime", threads=threads) as engine:
+        seen = list(_readable(engine, dataset, spread(train, clips)))
+        proof = list(_readable(engine, dataset, spread(validation, clips))) if validation else []
     pictures = [picture for one in seen for picture in one.pictures]
     return Fitted(fit_bounds(pictures, artifact.manifest, len(seen)), fit_reference(seen, proof))
 
@@ -139,13 +146,6 @@ def fit_reference(seen: Sequence[_Seen], proof: Sequence[_Seen]) -> FeatureRefer
         "windows": len(distances),
     }
     return reference.model_copy(update=facts)
-
-
-def _spread(samples: Iterable[Sample], count: int) -> list[Sample]:
-    """At most ``count`` of the samples, evenly over classes and, within them, subjects."""
-    ordered = sorted(samples, key=lambda s: (s.label, s.subject, s.view, s.id))
-    chosen = np.unique(np.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().astype(int))
-    return [ordered[i] for i in chosen]
 
 
 def _readable(engine: Engine, dataset: Dataset, samples: Sequence[Sample]) -> Iterator[_Seen]:

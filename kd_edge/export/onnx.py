@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from typing import Literal
 
 import onnx
@@ -63,9 +65,35 @@ def to_onnx(
     )
     assert program is not None
     proto = program.model_proto
+    _name_nodes(proto.graph)
     _strip(proto)
     onnx.checker.check_model(proto)
     return proto
+
+
+HEAD = "head."
+"""How the names of the temporal head's nodes begin; the backbone's begin with ``backbone.``."""
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+def _name_nodes(graph: onnx.GraphProto) -> None:
+    """Call every node by the module it came from and its operator, as in ``backbone.layer1.0.conv1/Conv``."""
+    weights = {initializer.name for initializer in graph.initializer}
+    counts: Counter[str] = Counter()
+    for node in graph.node:
+        own = next((name.rpartition(".")[0] for name in node.input if name in weights and name.endswith(".weight")), "")
+        name = f"{own or _module(node)}/{node.op_type}"
+        counts[name] += 1
+        node.name = name if counts[name] == 1 else f"{name}_{counts[name]}"
+
+
+def _module(node: onnx.NodeProto) -> str:
+    """Path of the innermost module that a node was exported from; ``step`` for what the streaming step itself does."""
+    text = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "[]")
+    scopes = [str(scope) for scope in json.loads(text.replace("'", '"'))]
+    modules = [scope for scope in scopes[:-1] if scope]  # the last one is the operator
+    return modules[-1] if modules and "." in modules[-1] else f"{modules[-1]}.{scopes[-1]}" if modules else "step"
 
 
 def _strip(proto: onnx.ModelProto) -> None:

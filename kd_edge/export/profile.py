@@ -6,7 +6,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Precision = Literal["fp32", "fp16"]
+from kd_edge.artifact import Precision
+from kd_edge.engines import EngineName
+
+__all__ = ["ExportProfile", "Precision", "scaled"]
 
 
 class ExportProfile(BaseModel):
@@ -17,10 +20,21 @@ class ExportProfile(BaseModel):
         precision: Arithmetic inside the graph; inputs and outputs are float32 in every precision.
         graph: ``step`` is the streaming step that the runtime runs, ``clip`` the plain clip model.
         opset: ONNX operator set.
+        engine: The engine whose answers are held to the bounds, beside ONNX Runtime's.
+        carry: What is converted and carried in the artifact for other engines.
+        keep_float32: Nodes that stay in float32 in a lower precision, as patterns of their names (``head.*``).
+        range_clips: Training clips whose frames give quantised activations their ranges, spread evenly.
+        range_method: How: the extremes that were seen, or the range that loses least information.
         max_abs_error: Largest difference of a logit from the torch model that passes, where no logit exceeds 1 in size;
             it grows in proportion to the largest logit, as the resolution of floating-point numbers does.
-        min_argmax_agreement: Smallest share of clips whose most probable class stays the same.
-        parity_clips: Real clips that are compared, spread evenly over the test split.
+        max_onnx_error: The same of the float32 graph on the way to a lower precision.
+        max_engine_error: The same of another engine from ONNX Runtime with that graph.
+        min_argmax_agreement: Smallest share of clips whose most probable class stays the trained model's.
+        min_stream_agreement: Smallest share of a stream's frames whose class stays the float32 graph's.
+        max_accuracy_drop: How much smaller the share of right clips may be than the trained model's.
+        parity_clips: Real clips that are compared, spread evenly over classes and subjects; of a large network
+            fewer.
+        stream_frames: Frames of a stream that are compared, at least, where the clips have so many; 0 for none.
         golden_tolerance: Largest difference of a logit in the self-test at load, with the same proportion. Wider than
             ``max_abs_error``: engines and image libraries of other machines round differently, a wrong preprocessing is
             far outside.
@@ -33,9 +47,19 @@ class ExportProfile(BaseModel):
     precision: Precision = "fp32"
     graph: Literal["step", "clip"] = "step"
     opset: Literal[18, 20, 21] = 20
+    engine: EngineName = "onnxruntime"
+    carry: tuple[Literal["ncnn"], ...] = ()
+    keep_float32: tuple[str, ...] = ()
+    range_clips: int = Field(64, ge=1, le=1000)
+    range_method: Literal["extremes", "entropy", "percentile"] = "extremes"
     max_abs_error: float = Field(1e-5, gt=0)
+    max_onnx_error: float = Field(1e-5, gt=0)
+    max_engine_error: float = Field(1e-4, gt=0)
     min_argmax_agreement: float = Field(1.0, ge=0, le=1)
-    parity_clips: int = Field(32, ge=1)
+    min_stream_agreement: float = Field(0.0, ge=0, le=1)
+    max_accuracy_drop: float = Field(1.0, ge=0, le=1)
+    parity_clips: int = Field(128, ge=1)
+    stream_frames: int = Field(500, ge=0)
     golden_tolerance: float = Field(0.005, gt=0)
     health: bool = True
     health_clips: int = Field(300, ge=10, le=400)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -10,7 +11,9 @@ from pydantic import ValidationError
 
 from kd_edge.data import ImageFormat, SyntheticData
 from kd_edge.errors import ConfigError, did_you_mean
-from kd_edge.export.exporter import Exported, build_graph, describe, finish, versions
+from kd_edge.export.exporter import Exported, build_graph, describe, draw_golden, finish, versions
+from kd_edge.export.ncnn import to_ncnn
+from kd_edge.export.precision.fp16 import to_half
 from kd_edge.export.profile import ExportProfile, Precision
 from kd_edge.models import BACKBONES, ModelConfig, Temporal, build_model
 from kd_edge.models.saved import StudentSpec
@@ -27,6 +30,7 @@ def make_reference_artifact(
     precision: Precision = "fp32",
     segments: int = 8,
     clip_seconds: float = 2.0,
+    carry: Collection[str] = (),
 ) -> Exported:
     """Write the streaming step of an untrained student for 8-bit near-infrared frames.
 
@@ -39,12 +43,19 @@ def make_reference_artifact(
         precision: Arithmetic inside the graph.
         segments: Number T of segments.
         clip_seconds: Length of the window.
+        carry: ``ncnn`` to convert it for that engine, too.
 
     Raises:
-        ConfigError: Unknown backbone, one without the residual blocks that ``tsm_causal`` needs, or an input outside 8
-            to 1792 pixels.
+        ConfigError: 8-bit integers, whose ranges need recordings, an unknown backbone, one without the residual blocks
+            that ``tsm_causal`` needs, or an input outside 8 to 1792 pixels.
     """
     started = time.monotonic()
+    if precision not in ("fp32", "fp16"):
+        raise ConfigError(
+            f"an untrained network in {precision}, whose ranges come from training recordings",
+            "fp32 or fp16",
+            "train one",
+        )
     if backbone not in BACKBONES:
         raise ConfigError(
             f"backbone '{backbone}'{did_you_mean(backbone, BACKBONES)}", f"one of {', '.join(BACKBONES)}", "change it"
@@ -77,4 +88,10 @@ def make_reference_artifact(
     profile = ExportProfile(name=f"reference {precision}", precision=precision)
     proto = build_graph(model, spec, profile)
     manifest = describe(model, spec, profile, name=f"{backbone}@{input_px} (random weights)", versions=versions())
-    return finish(model, spec, profile, proto, manifest, path, started)
+    if precision == "fp16":
+        proto = to_half(proto)
+    attachments = {}
+    if "ncnn" in carry:
+        half = precision == "fp16"
+        attachments = to_ncnn(model, in_channels=preprocess.input_channels, input_px=input_px, half=half).attachments
+    return finish(model, spec, proto, manifest, draw_golden(model.answer, spec, profile), attachments, path, started)

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kd_edge.artifact import Parity
 from kd_edge.health import PictureBounds
 from kd_edge.models import ClipModel, StreamingStep
+from kd_edge.models.saved import SavedStudent
 from kd_edge.models.shift import shifts, state_shapes
 
 
@@ -28,6 +29,8 @@ class ExportReport(BaseModel):
         clip_flops: Floating-point operations of the clip model on one window.
         nodes: Number of nodes of the graph.
         parity: Comparison with the trained model on real clips; None for random weights.
+        kept_float32: Nodes of a lower precision that stayed in float32, and why.
+        calibrated_on: Whose clips decided temperature and threshold; empty when nobody's did.
         health: Bounds of a healthy picture; None where none were fitted.
         familiar_fitted_on: Which windows decided what is unfamiliar; empty where nothing did.
         seconds: Wall time of the export.
@@ -46,6 +49,8 @@ class ExportReport(BaseModel):
     step_flops: int
     clip_flops: int
     parity: Parity | None
+    kept_float32: dict[str, str]
+    calibrated_on: str
     health: PictureBounds | None
     familiar_fitted_on: str
     seconds: float
@@ -69,6 +74,13 @@ def count_flops(model: ClipModel, in_channels: int, input_px: int) -> tuple[int,
     with torch.inference_mode(), FlopCounterMode(display=False) as step:
         StreamingStep(model)(frame, past, *states)
     return step.get_total_flops(), whole.get_total_flops()
+
+
+def clips_within(flops: float, student: SavedStudent, wanted: int) -> int:
+    """How many clips a student answers with so many operations; at most those that are wanted, at least eight."""
+    spec = student.spec.preprocess
+    _, clip = count_flops(student.model, spec.input_channels, spec.input_px)
+    return min(wanted, max(8, int(flops // clip)))
 
 
 def opset_of(proto: onnx.ModelProto) -> int:

@@ -11,8 +11,8 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from kd_edge.data.cache.frames import cache_root
 from kd_edge.errors import ConfigError, TrainingError, did_you_mean
+from kd_edge.files import cache_root
 from kd_edge.models import bninception, efficientnet
 from kd_edge.models.config import BACKBONES
 from kd_edge.models.weights import local_state, misfit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from kd_edge.errors import ConfigError, TrainingError
@@ -11,6 +12,7 @@ from kd_edge.models.backbones import Backbone, build_backbone
 from kd_edge.models.config import ModelConfig
 from kd_edge.models.heads import ConsensusHead, RelationHead, TemporalConvolutionHead
 from kd_edge.models.shift import add_shifts
+from kd_edge.types import Float32
 
 Head = ConsensusHead | TemporalConvolutionHead | RelationHead
 
@@ -59,6 +61,12 @@ class ClipModel(nn.Module):
             )
         features = self.backbone(clip.flatten(0, 1))  # (B*T, D)
         logits: Tensor = self.head(features.unflatten(0, (-1, self.segments)))
+        return logits
+
+    def answer(self, clip: Float32) -> Float32:
+        """What ``forward`` gives, in and out of NumPy: clips (B, T, C, S, S) float32 to logits (B, K) float32."""
+        with torch.inference_mode():
+            logits: Float32 = self(torch.from_numpy(clip)).numpy()
         return logits
 
 

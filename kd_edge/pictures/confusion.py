@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_edge.errors import DataError, did_you_mean
-from kd_edge.metrics import row_shares
+from kd_edge.metrics import row_shares, worst_confusions
 from kd_edge.rundir import Summary
 
 
@@ -98,8 +98,6 @@ def confused_pairs(confusion: Confusion, against: Confusion | None = None, most:
     """
     shares = row_shares(confusion.counts)
     changes = None if against is None else shares - row_shares(_comparable(confusion, against).counts)
-    wrong = np.where(np.eye(len(shares), dtype=bool), 0.0, shares)
-    order = [divmod(int(at), len(shares)) for at in np.argsort(-wrong, axis=None, kind="stable")[:most]]
     return [
         ConfusedPair(
             confusion.labels[i],
@@ -108,8 +106,7 @@ def confused_pairs(confusion: Confusion, against: Confusion | None = None, most:
             float(shares[i, j]),
             None if changes is None else float(changes[i, j]),
         )
-        for i, j in order
-        if wrong[i, j] > 0
+        for i, j in worst_confusions(confusion.counts, most)
     ]
 
 

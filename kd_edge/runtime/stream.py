@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import cast
 
 from kd_edge.artifact import Artifact
-from kd_edge.engines import Provider
+from kd_edge.engines import EngineName, Provider
 from kd_edge.errors import ArtifactError, CameraError, ConfigError, KdEdgeError, printable
 from kd_edge.runtime.cameras import Wanted, check_fits, make_camera, timeouts_of
 from kd_edge.runtime.cameras.base import Camera
@@ -43,6 +43,7 @@ class StreamOptions:
 
     realtime: bool = False
     sinks: tuple[str | Sink, ...] = ()
+    engine: EngineName = "onnxruntime"
     threads: int | None = None
     provider: Provider = "cpu"
     strict: bool = False
@@ -67,6 +68,7 @@ def stream(
     camera: str | Camera,
     realtime: bool = False,
     sinks: Sequence[str | Sink] = (),
+    engine: EngineName = "onnxruntime",
     threads: int | None = None,
     provider: Provider = "cpu",
     strict: bool = False,
@@ -84,8 +86,9 @@ def stream(
         camera: Name, URI, or a camera of one's own (``Camera``), which brings its time-outs or gets the usual ones.
         realtime: Pace a recording by its stamps; without it every frame is labelled as fast as possible.
         sinks: URIs or sinks of one's own; each gets every prediction, none can delay one.
+        engine: What runs the model; ``auto`` takes the fastest one here, see ``Recognizer.load``.
         threads: How many the engine may use; by default what the camera file says, else 1.
-        provider: ``cpu`` or ``cuda``; an unusable one falls back to the CPU and labels are ``degraded``.
+        provider: What to run on; one that is not there falls back to the CPU and labels are ``degraded``.
         strict: Make that fallback an error.
         self_test: What to do when the golden clip's logits are not reproduced; see ``Recognizer.load``.
         valid_ms: How long a label may be acted on after its frame's capture; see ``Recognizer.load``.
@@ -100,6 +103,7 @@ def stream(
     options = StreamOptions(
         realtime=realtime,
         sinks=tuple(sinks),
+        engine=engine,
         threads=threads,
         provider=provider,
         strict=strict,
@@ -274,6 +278,7 @@ class LabelStream:
         configured = None if config is None else config.threads
         return Recognizer.load(
             self._model,
+            engine=options.engine,
             threads=next(n for n in (options.threads, configured, 1) if n is not None),
             provider=options.provider,
             strict=options.strict,

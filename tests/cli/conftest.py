@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from kd_edge import cli
+from kd_edge.engines import choice
 
 Kd = Callable[..., tuple[int, str, str]]
 
@@ -40,6 +41,12 @@ def one_line(error: str) -> str:
     return lines[0]
 
 
+def onnxruntime_wins(*_: object) -> choice.Measured:
+    """What measuring the engines gives: the same everywhere, and at once."""
+    times = {"onnxruntime": choice.Timing(1.0, 1.25), "openvino": choice.Timing(2.0, 2.5)}
+    return choice.Measured({name: f"{name} 1.0" for name in times}, times, {})
+
+
 # ------------------------------------------------------------------------------------------- the whole way, small
 
 
@@ -48,6 +55,7 @@ def kd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     """Run ``kd-edge ARGUMENTS``; returns exit code, output and error output."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KD_EDGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(choice, "measured", onnxruntime_wins)
     monkeypatch.delenv("KD_EDGE_DATA", raising=False)
     for console in (cli.out, cli.err):
         monkeypatch.setattr(console, "_width", 400)

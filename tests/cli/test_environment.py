@@ -104,7 +104,7 @@ def test_a_user_id_without_a_name(bare: list[str], tmp_path: Path) -> None:
     """The whole way a container takes: nothing of it may ask for a home."""
     for arguments, code, says in (
         (["cameras"], 0, "ir0"),
-        (["run", "--camera", "synthetic:?realtime=false&frames=100"], 0, "100 frames labelled"),
+        (["run", "--engine", "onnxruntime", "--camera", "synthetic:?realtime=false&frames=100"], 0, "100 frames"),
     ):
         done = subprocess.run(
             [*bare, *KD_EDGE, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
@@ -132,7 +132,7 @@ def shell(command: str) -> subprocess.CompletedProcess[str]:
         ("kd-edge --version <&- >&- 2>&-", 0, "", ""),
         ("kd-edge recipes show nothing >&-", 2, "", "error: unknown recipe"),
         ("kd-edge recipes show nothing 2>&-", 2, "", ""),
-        ("kd-edge run --camera 'synthetic:?realtime=false&frames=3' >&- 2>&-", 0, "", ""),
+        ("kd-edge run --camera 'synthetic:?realtime=false&frames=3' --engine onnxruntime >&- 2>&-", 0, "", ""),
     ],
 )
 def test_a_closed_stream_is_the_null_device(command: str, code: int, output: str, error: str) -> None:

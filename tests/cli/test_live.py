@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,22 @@ def test_a_sink_that_works_is_one_without_a_fault() -> None:
     assert any_works(both, counted(**{"jsonl:a": "full"}))
     assert not any_works(both, counted(**{"jsonl:a": "full", "terminal:": "closed"}))
     assert not any_works(["jsonl:a", "jsonl:a?max_mb=1"], counted(**{"jsonl:a": "full"}))
+
+
+def test_run_says_which_engine_it_took_and_why(kd: Kd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["run", "--camera", f"{FIGURE}&realtime=false&frames=3"]
+    for how in ("here", "before"):
+        code, _, error = kd(*arguments)
+        assert code == 0
+        assert f"engine onnxruntime 1.0: 1.25 ms a step (openvino 2.50), measured {how}\n" in error
+    code, _, error = kd(*arguments, "--engine", "onnxruntime")
+    assert re.search(r"^engine onnxruntime [\d.]+$", error, re.M)
+    (tmp_path / "taken").write_text("")
+    monkeypatch.setenv("KD_EDGE_CACHE", str(tmp_path / "taken"))
+    code, _, error = kd(*arguments)
+    assert (code, "measured here; not kept: " in error) == (0, True)
+    code, _, error = kd(*arguments, "--strict")
+    assert (code, "Fix: set KD_EDGE_CACHE" in error) == (2, True)
 
 
 @needs_full
@@ -69,7 +86,7 @@ def test_bench_watches_for_longer_than_the_window_and_shows_names_as_text(
 ) -> None:
     watched: list[float] = []
 
-    def watch(model: object, camera: str, *, seconds: float, threads: int) -> LiveReport:
+    def watch(model: object, camera: str, *, seconds: float, engine: str, threads: int) -> LiveReport:
         watched.append(seconds)
         return LIVE
 

@@ -44,6 +44,16 @@ def test_one_thread_that_sleeps_by_default(step: Artifact) -> None:
         assert used.get_session_config_entry("session.inter_op.allow_spinning") == "0"
 
 
+def test_threads_are_counted(step: Artifact) -> None:
+    started = {}
+    for threads in (1, 3):
+        before = set(os.listdir("/proc/self/task"))
+        with open_engine(step, engine="onnxruntime", threads=threads) as engine:
+            engine.bind(1).run()
+            started[threads] = len(set(os.listdir("/proc/self/task")) - before)
+    assert started == {1: 0, 3: 2}
+
+
 @pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="CUDA is there")
 def test_without_cuda_it_falls_back_with_a_reason_or_raises_when_strict(step: Artifact) -> None:
     reason = "cuda was asked for, this onnxruntime has no CUDAExecutionProvider"

@@ -14,7 +14,9 @@ from kd_edge import recipes
 from kd_edge.artifact import load
 from kd_edge.errors import ArtifactError, ExportError
 from kd_edge.export import Exported, ExportProfile, export
+from kd_edge.export.parity import Comparison, faults_of
 from kd_edge.runtime import Recognizer
+from kd_edge.types import Float32
 
 FP32 = recipes.load("export", "fp32", ExportProfile)
 FP16 = recipes.load("export", "fp16", ExportProfile)
@@ -26,7 +28,7 @@ def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
 
 
 def test_every_shipped_profile_validates_and_is_named_after_its_file() -> None:
-    assert recipes.names("export") == ["fp16", "fp32"]
+    assert {"fp16", "fp32"} <= set(recipes.names("export"))
     for name in recipes.names("export"):
         assert recipes.load("export", name, ExportProfile).name == name
 
@@ -134,15 +136,44 @@ def test_out_of_bound_writes_nothing(run: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_disagreement_on_the_class_writes_nothing(run: Path) -> None:
-    from kd_edge.artifact import Parity
-    from kd_edge.export.parity import check
+ANSWERS = np.array([[4.0, 0.0], [1.0, 3.0], [2.5, 1.5]], dtype=np.float32)  # the largest logit is 4
+TRUTH = np.array([0, 1, 1])
 
-    check(Parity(max_abs_error=1.9e-5, argmax_agreement=1.0, clips=9, tolerance=4.6e-4), FP32)  # logits up to 46
-    with pytest.raises(ExportError, match=r"same class on only 88\.9%"):
-        check(Parity(max_abs_error=1e-6, argmax_agreement=8 / 9, clips=9, tolerance=1e-5), FP32)
-    with pytest.raises(ExportError, match="by inf"):
-        check(Parity(max_abs_error=float("inf"), argmax_agreement=1.0, clips=9, tolerance=1e-5), FP32)
+
+def judged(found: Float32, **bounds: float) -> list[str]:
+    """What of a graph's answers is out of bounds, by the trained model's ``ANSWERS``."""
+    comparison = Comparison(
+        np.arange(3, dtype=np.float32),  # the number of a clip is all that the model needs
+        TRUTH,
+        lambda clip: ANSWERS[clip.astype(int)],
+        runner="torch",
+        classes=2,
+        temperature=1.0,
+        side="validation clips",
+    )
+    profile = ExportProfile.model_validate({"name": "mine", "max_abs_error": 0.5, **bounds})
+    answers = comparison.judged("int8", "onnxruntime", found, before=ANSWERS, milliseconds=1.0)
+    return [fault.found for fault in faults_of(answers, comparison, profile, "max_abs_error")]
+
+
+def test_bounds_grow_with_the_logits_and_fail_closed() -> None:
+    assert judged(ANSWERS + np.float32(1.9)) == []  # 0.5 times the largest logit is 2
+    assert judged(ANSWERS - np.float32(2.5)) == ["differs from the trained model by 2.5 on 3 clips"]
+    broken = ANSWERS.copy()
+    broken[0, 1] = np.nan
+    assert judged(broken)[0] == "differs from the trained model by inf on 3 clips"
+
+
+def test_a_class_that_changes_is_out_of_bounds() -> None:
+    flipped = ANSWERS + np.array([[0, 0], [0, 0], [-1, 1]], dtype=np.float32)  # the third clip: from wrong to right
+    assert judged(flipped) == ["names the same class on only 66.7% of 3 clips"]
+    assert judged(flipped, min_argmax_agreement=0.6) == []
+    worse = ANSWERS + np.array([[0, 0], [1.5, -1.5], [0, 0]], dtype=np.float32)  # the second: from right to wrong
+    loose = {"min_argmax_agreement": 0.0}
+    assert judged(worse, max_accuracy_drop=0.3, **loose) == [
+        "is right on 33.3% of 3 clips where the trained model is on 66.7%"
+    ]
+    assert judged(worse, max_accuracy_drop=0.34, **loose) == []
 
 
 def test_no_run_and_unfinished_run(run: Path, tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_a_recognizer_reproduces_the_golden_logits(
 ) -> None:
     spec = spec_of(preprocess, dtype, clip_seconds)
     model = seeded_model(spec)
-    golden = golden_clip(model, preprocess, spec.image_format, clip_seconds, 1e-4)
+    golden = golden_clip(model.answer, preprocess, spec.image_format, segments=8, clip_seconds=clip_seconds, bound=1e-4)
     manifest = describe(model, spec, FP32, name="tiny")
     write(graph, manifest, golden, tmp_path / "a.onnx")
     error = Recognizer.load(tmp_path / "a.onnx").self_test_error
@@ -123,7 +123,7 @@ def test_the_largest_golden_clip_fits_its_share_of_the_file(tmp_path: Path) -> N
     preprocess = Preprocess(resize_px=256, input_px=224, motion_offsets_ms=(0, 70, 140))
     spec = spec_of(preprocess, "uint16", 4.0)
     model = build_model(spec.model, 3, 3, 16).eval()
-    golden = golden_clip(model, preprocess, spec.image_format, 4.0, 1e-4)
+    golden = golden_clip(model.answer, preprocess, spec.image_format, segments=16, clip_seconds=4.0, bound=1e-4)
     assert len(golden.frames) == 48
     manifest = describe(model, spec, FP32, name="tiny")
     path = tmp_path / "a.onnx"

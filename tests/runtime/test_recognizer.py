@@ -305,6 +305,8 @@ def test_failed_self_test_raises_or_degrades(make_model, noise):
     path, _ = make_model(golden_clip(step, noise(9), 1e-4, shift=0.5))
     with pytest.raises(ArtifactError, match=r"logits differ by 0\.5, tolerance 0\.0001"):
         Recognizer.load(path)
+    with pytest.raises(ArtifactError, match=r"self-test on openvino [\d.]+ failed: .* Fix: --engine onnxruntime, kd"):
+        Recognizer.load(path, engine="openvino")  # never another engine instead, without a word
     recognizer = Recognizer.load(path, self_test="accept")
     for k, frame in enumerate(noise(4)):
         prediction = recognizer.push(frame, k * 100 * MS)

@@ -16,7 +16,6 @@ import errno
 import hashlib
 import json
 import logging
-import os
 import shutil
 import time
 import zipfile
@@ -30,13 +29,10 @@ import numpy.typing as npt
 
 from kd_edge.data.cache.writer import FORMAT, JOURNAL, Job, pack
 from kd_edge.data.dataset import Dataset, ImageFormat, Sample
-from kd_edge.errors import ConfigError, DataError
-from kd_edge.files import expanded, held, user_folder
+from kd_edge.errors import DataError
+from kd_edge.files import CACHE_VARIABLE, cache_root, held
 from kd_edge.preprocess import FixedWindow, PercentileWindow
 from kd_edge.types import Float32, Int64
-
-CACHE_VARIABLE = "KD_EDGE_CACHE"
-"""Environment variable: the folder of the caches."""
 
 _LEFTOVER_SECONDS = (
     7 * 24 * 3600
@@ -45,28 +41,6 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TEMPORARY, _LOCK = ".tmp-", ".lock-"
 
 log = logging.getLogger("kd_edge.data")
-
-
-def cache_folder() -> Path | None:
-    """``KD_EDGE_CACHE``, or the user's cache folder; None where neither is known, for those who can do without."""
-    given = os.environ.get(CACHE_VARIABLE)
-    return expanded(given) if given else user_folder("cache")
-
-
-def cache_root() -> Path:
-    """``cache_folder``, for those who need it.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    folder = cache_folder()
-    if folder is None:
-        raise ConfigError(
-            f"no folder for the cache: {CACHE_VARIABLE} is not set, and no home is known of user id {os.getuid()}",
-            "a folder that can be written",
-            f"set {CACHE_VARIABLE} to one",
-        )
-    return folder
 
 
 class CachedClip(NamedTuple):

@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from kd_edge.data.cache.frames import cache_folder
 from kd_edge.data.dataset import Dataset, Sample, SignalFormat, Wearables
 from kd_edge.data.signals.file import Track, map_signals, read_signals, write_signals
 from kd_edge.data.signals.resampling import Signal, check_stretch, covered, fault_of, resample
 from kd_edge.errors import DataError, did_you_mean
+from kd_edge.files import cache_folder
 from kd_edge.types import Float32
 
 _FORMAT = 1

@@ -20,7 +20,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from kd_edge.data.cache.frames import CACHE_VARIABLE
 from kd_edge.data.dataset import listed
 from kd_edge.data.words.sources import (
     PACKAGE,
@@ -34,7 +33,7 @@ from kd_edge.data.words.sources import (
 )
 from kd_edge.data.words.text_file import Progress
 from kd_edge.errors import ConfigError, DataError, did_you_mean
-from kd_edge.files import replacing
+from kd_edge.files import CACHE_VARIABLE, replacing
 from kd_edge.types import Float32
 
 log = logging.getLogger("kd_edge.data")

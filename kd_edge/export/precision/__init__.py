@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
 import onnx
 
 from kd_edge.export.precision.fp16 import to_half
-from kd_edge.export.profile import Precision
+from kd_edge.export.profile import ExportProfile
+from kd_edge.export.ranges import Feed
 
 
-def convert(proto: onnx.ModelProto, precision: Precision) -> onnx.ModelProto:
-    """Convert the arithmetic of a graph; inputs and outputs stay float32.
+class Converted(NamedTuple):
+    """A graph in its precision.
+
+    Attributes:
+        proto: The graph; inputs and outputs are float32.
+        kept: Nodes that stayed in float32, by name: why.
+    """
+
+    proto: onnx.ModelProto
+    kept: dict[str, str]
+
+
+def convert(
+    proto: onnx.ModelProto, profile: ExportProfile, feeds: Sequence[Feed], *, keep: Collection[str] = ()
+) -> Converted:
+    """Convert the arithmetic of a graph.
 
     Args:
         proto: A float32 graph; not changed.
-        precision: ``fp32`` returns it as it is, ``fp16`` see ``to_half``.
+        profile: Which precision, and which nodes it keeps in float32.
+        feeds: Real frames on their way through the float32 graph.
+        keep: Names of further nodes to keep.
     """
-    return to_half(proto) if precision == "fp16" else proto
+    if profile.precision == "fp32":
+        return Converted(proto, {})
+    return Converted(to_half(proto), {})

@@ -11,7 +11,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kd_edge.data.cache.frames import CachedClips, cache_folder, cache_root, prepare
+from kd_edge.data.cache.frames import CachedClips, prepare
 from kd_edge.data.readers import hashes
 from kd_edge.data.readers.utd_mhad import UtdMhad
 from kd_edge.data.synthetic.dataset import Synthetic
-from kd_edge.errors import ConfigError, DataError
+from kd_edge.errors import DataError
 from kd_edge.preprocess import FixedWindow, PercentileWindow, percentile_limits, resize
 
 WINDOW = PercentileWindow(ignore_value=0)
@@ -396,30 +396,6 @@ def test_a_loader_process_gets_the_folder_not_the_content(generated: Synthetic, 
     assert len(sent) < 1000 < cache.bytes
     received: CachedClips = pickle.loads(sent)
     assert np.array_equal(received.clip("a1_s1_t1").frames, cache.clip("a1_s1_t1").frames)
-
-
-@pytest.fixture
-def no_variable(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    monkeypatch.delenv("KD_EDGE_CACHE", raising=False)
-    return monkeypatch
-
-
-def test_the_root_is_the_users_cache_folder_or_the_variable(no_variable: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    no_variable.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_root() == tmp_path / "kd-edge"
-    no_variable.setenv("KD_EDGE_CACHE", "/elsewhere")
-    assert cache_root() == Path("/elsewhere")
-
-
-@pytest.mark.usefixtures("no_home")
-def test_without_a_home_the_root_is_one_line_and_the_rest_does_without() -> None:
-    assert cache_folder() is None
-    with pytest.raises(ConfigError) as caught:
-        cache_root()
-    assert str(caught.value) == (
-        "no folder for the cache: KD_EDGE_CACHE is not set, and no home is known of user id 12345. "
-        "Expected a folder that can be written. Fix: set KD_EDGE_CACHE to one"
-    )
 
 
 def test_two_processes_on_a_file_system_without_locks_make_one_cache(tmp_path: Path) -> None:

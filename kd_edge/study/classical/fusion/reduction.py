@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 
 from kd_edge.data import Dataset, Sample
-from kd_edge.data.cache.frames import cache_root
 from kd_edge.errors import DataError
-from kd_edge.files import replacing
+from kd_edge.files import cache_root, replacing
 from kd_edge.study.classical.results import Progress
 from kd_edge.types import Clip, Float32
 

@@ -1,0 +1,263 @@
+"""The stages of an export, each held to its bounds: trained model, float32 graph, precision, other engines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from kd_edge.artifact import ActivationRanges, Artifact, Manifest, StreamFigures, load, write
+from kd_edge.engines import Engine, EngineName, open_engine
+from kd_edge.errors import ExportError, printable
+from kd_edge.export.culprits import culprits
+from kd_edge.export.layers import layer_errors, likeliest
+from kd_edge.export.ncnn import prove, to_ncnn
+from kd_edge.export.parity import Answers, Bound, Comparison, Fault, engine_faults, faults_of, parity
+from kd_edge.export.precision import Converted, convert
+from kd_edge.export.profile import ExportProfile
+from kd_edge.export.ranges import Feed, training_feeds
+from kd_edge.export.recordings import Recordings
+from kd_edge.export.streams import stream_figures
+from kd_edge.models.saved import SavedStudent
+
+Say = Callable[[str], None]
+"""Told what is being done."""
+
+MOST_THREADS = 4
+_PROVED = 8
+"""Clips on which all that a converted step gives is compared, not its logits only."""
+_NAMED = 6
+"""Nodes that an error names; the rest are counted."""
+_KEPT = "without it the {precision} graph is out of the bounds of profile '{profile}'"
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """What ships, proved, and what it was proved by.
+
+    Attributes:
+        proto: The graph in its precision.
+        exact: The float32 graph.
+        artifact: A file with the graph and what it carries, without golden clip, in the scratch folder.
+        manifest: With the figures of all stages.
+        attachments: What the artifact carries for other engines, by name.
+        comparison: The clips and the trained model's answers.
+        answers: Of every stage, the trained model's first.
+        feeds: Runs of the float32 graph on training clips; none for float32.
+    """
+
+    proto: onnx.ModelProto
+    exact: onnx.ModelProto
+    artifact: Artifact
+    manifest: Manifest
+    attachments: dict[str, bytes]
+    comparison: Comparison
+    answers: tuple[Answers, ...]
+    feeds: tuple[Feed, ...]
+
+
+def export_threads() -> int:
+    """How many threads the engines of an export use."""
+    return min(MOST_THREADS, os.cpu_count() or 1)
+
+
+def opened_here(artifact: Artifact, engine: EngineName = "onnxruntime") -> Engine:
+    """An engine for the comparisons of an export; no other one in its place."""
+    return open_engine(artifact, engine=engine, threads=export_threads(), strict=True)
+
+
+def stage(
+    student: SavedStudent,
+    recordings: Recordings,
+    profile: ExportProfile,
+    exact: onnx.ModelProto,
+    manifest: Manifest,
+    folder: Path,
+    *,
+    auto_precision: bool,
+    say: Say,
+) -> Staged:
+    """Take a float32 graph to what ships; every stage is compared with the trained model.
+
+    Args:
+        student: The trained model.
+        recordings: Its clips.
+        profile: Precision, engines, bounds.
+        exact: The float32 graph.
+        manifest: Of what ships, without figures.
+        folder: For files on the way.
+        auto_precision: Keep the nodes in float32 that put a lower precision out of bounds.
+        say: Told what is being done.
+
+    Raises:
+        ExportError: A stage is out of bounds.
+    """
+    say(f"asking the trained model: {recordings.side}")
+    comparison = Comparison.of(student, recordings, profile)
+    ranges: ActivationRanges | None = None
+    stream: StreamFigures | None = None
+    feeds: tuple[Feed, ...] = ()
+    with ExitStack() as opened:
+        say("asking the float32 graph")
+        written = _written(exact, manifest.model_copy(update={"precision": "fp32"}), folder / "fp32.onnx")
+        exact_engine = opened.enter_context(opened_here(written))
+        answers = [comparison.trained, comparison.answer("onnx", exact_engine, comparison.trained)]
+        bound: Bound = "max_abs_error" if profile.precision == "fp32" else "max_onnx_error"
+        _refuse(faults_of(answers[-1], comparison, profile, bound), "float32 graph", (), RELEASES)
+        shipped, lowered = Converted(exact, {}), answers[-1]
+        if profile.precision != "fp32":
+            say(f"converting to {profile.precision}")
+            feeds, ranges = training_feeds(student, recordings, exact_engine, profile)
+            lowering = _Lowering(exact, manifest, profile, feeds, comparison, answers[-1], folder)
+            shipped, written, lowered = lowering.within_bounds(auto_precision=auto_precision, say=say)
+            answers.append(lowered)
+            if profile.graph == "step" and profile.stream_frames:
+                say("labelling streams frame by frame")
+                engine = opened.enter_context(opened_here(written))
+                stream = stream_figures(student, recordings, exact_engine, engine, profile.stream_frames)
+                _refuse(stream_faults(stream, profile), f"{profile.precision} graph", (), HIGHER)
+        attachments = _carried(student, profile, say)
+        manifest = manifest.model_copy(
+            update={
+                "kept_float32": shipped.kept,
+                "ranges": ranges if profile.precision.startswith("int8") else None,
+            }
+        )
+        if attachments:
+            written = _written(shipped.proto, manifest, folder / "carrying.onnx", attachments)
+        for name in engines_of(profile)[1:]:
+            say(f"asking {name}")
+            if name in profile.carry:  # converted by another program: its features and states are proved, too
+                prove(student.model, written, comparison.inputs[:_PROVED], profile.max_engine_error)
+            engine = opened.enter_context(opened_here(written, name))
+            answers.append(comparison.answer(name, engine, answers[-1]))
+            _refuse(engine_faults(answers[-1], lowered, comparison, profile), name, (), OTHER_ENGINE)
+    figures = parity(answers, comparison, profile.max_abs_error, stream)
+    return Staged(
+        proto=shipped.proto,
+        exact=exact,
+        artifact=written,
+        manifest=manifest.model_copy(update={"parity": figures}),
+        attachments=attachments,
+        comparison=comparison,
+        answers=tuple(answers),
+        feeds=feeds,
+    )
+
+
+def engines_of(profile: ExportProfile) -> tuple[EngineName, ...]:
+    """The engines whose answers are compared, ONNX Runtime first."""
+    return tuple(dict.fromkeys(("onnxruntime", profile.engine, *profile.carry)))
+
+
+# ------------------------------------------------------------------------------------------------ a lower precision
+
+
+class _Lowering:
+    """Tries a lower precision, with some nodes kept in float32."""
+
+    def __init__(
+        self,
+        exact: onnx.ModelProto,
+        manifest: Manifest,
+        profile: ExportProfile,
+        feeds: Sequence[Feed],
+        comparison: Comparison,
+        before: Answers,
+        folder: Path,
+    ) -> None:
+        self._exact, self._manifest, self._profile, self._feeds = exact, manifest, profile, feeds
+        self._comparison, self._before, self._path = comparison, before, folder / "lowered.onnx"
+
+    def within_bounds(self, *, auto_precision: bool, say: Say) -> tuple[Converted, Artifact, Answers]:
+        """The graph in its precision, its file and its answers.
+
+        Raises:
+            ExportError: It is out of bounds; the nodes that cause it are named.
+        """
+        converted, written, answers = self._attempt(frozenset())
+        faults = self._faults(answers)
+        if not faults:
+            return converted, written, answers
+        what = f"{self._profile.precision} graph"
+        say(f"the {what} is out of bounds: looking for the nodes that cause it")
+        lowered = [node.name for node in self._exact.graph.node if node.name not in converted.kept]
+        found = culprits(
+            lowered,
+            lambda kept: not self._faults(self._attempt(kept)[2]),
+            likeliest=likeliest(layer_errors(self._exact, converted.proto, self._feeds)),
+        )
+        if found is None or not auto_precision:
+            _refuse(faults, what, () if found is None else found.nodes, HIGHER if found is None else AUTOMATIC)
+            raise AssertionError
+        converted, written, answers = self._attempt(frozenset(found.nodes))
+        why = _KEPT.format(precision=self._profile.precision, profile=self._profile.name)
+        return converted._replace(kept=converted.kept | dict.fromkeys(found.nodes, why)), written, answers
+
+    def _attempt(self, keep: frozenset[str]) -> tuple[Converted, Artifact, Answers]:
+        converted = convert(self._exact, self._profile, self._feeds, keep=keep)
+        written = _written(converted.proto, self._manifest, self._path)
+        with opened_here(written) as engine:
+            return converted, written, self._comparison.answer(self._profile.precision, engine, self._before)
+
+    def _faults(self, answers: Answers) -> list[Fault]:
+        return list(faults_of(answers, self._comparison, self._profile, "max_abs_error"))
+
+
+# --------------------------------------------------------------------------------------------------------- refusals
+
+RELEASES = "try other releases of torch and onnxruntime, or widen the bound in a profile of your own"
+HIGHER = "export in a higher precision, or widen the bound in a profile of your own"
+AUTOMATIC = "add --auto-precision to keep these nodes in float32, or export in a higher precision"
+OTHER_ENGINE = "leave it out, try another release of it, or widen the bound in a profile of your own"
+
+
+def stream_faults(stream: StreamFigures, profile: ExportProfile) -> list[Fault]:
+    """What of a stream is out of a profile's bounds."""
+    if stream.agreement >= profile.min_stream_agreement:
+        return []
+    return [
+        Fault(
+            f"names the float32 graph's class in only {stream.agreement:.1%} of {stream.frames} frames of a stream",
+            f"at least {profile.min_stream_agreement:.1%} (min_stream_agreement of profile '{profile.name}')",
+        )
+    ]
+
+
+def _refuse(faults: Iterable[Fault], what: str, nodes: Sequence[str], fix: str) -> None:
+    """Raise an ExportError for the first fault, if there is one."""
+    for fault in faults:
+        because = ""
+        if nodes:
+            named = ", ".join(printable(node) for node in nodes[:_NAMED])
+            more = f" and {len(nodes) - _NAMED} more" if len(nodes) > _NAMED else ""
+            because = f", because of {named}{more}"
+        raise ExportError(f"the {what} {fault.found}{because}", fault.expected, f"{fix}; nothing was written")
+
+
+def _carried(student: SavedStudent, profile: ExportProfile, say: Say) -> dict[str, bytes]:
+    """What other engines are given, by name."""
+    if "ncnn" not in profile.carry:
+        return {}
+    if profile.graph != "step" or profile.precision.startswith("int8"):
+        raise ExportError(
+            f"an ncnn model beside the {profile.graph} graph in {profile.precision}",
+            "a streaming step in fp32 or fp16: ncnn's integers are slow, and its numbers would be another network's",
+            "leave out --with ncnn, or export another precision",
+        )
+    say("converting for ncnn")
+    preprocess = student.spec.preprocess
+    half = profile.precision == "fp16"
+    converted = to_ncnn(student.model, in_channels=preprocess.input_channels, input_px=preprocess.input_px, half=half)
+    return converted.attachments
+
+
+def _written(
+    proto: onnx.ModelProto, manifest: Manifest, path: Path, attachments: dict[str, bytes] | None = None
+) -> Artifact:
+    write(proto.SerializeToString(), manifest, None, path, attachments=attachments or {})
+    return load(path)
