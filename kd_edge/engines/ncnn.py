@@ -18,7 +18,7 @@ import numpy as np
 from kd_edge.artifact import Artifact
 from kd_edge.engines.base import Engine, Provider
 from kd_edge.engines.tensors import Shapes, Tensors, tensors
-from kd_edge.errors import ArtifactError, import_extra
+from kd_edge.errors import import_extra
 from kd_edge.types import Float32
 
 PARAM, WEIGHTS = "ncnn.param", "ncnn.bin"
@@ -38,25 +38,21 @@ class NcnnEngine(Engine):
     """
 
     library = "ncnn"
+    _ncnn: Any = None
     _net: Any = None
 
     @classmethod
     def unsuited(cls, artifact: Artifact) -> str | None:
         """Why this engine cannot run an artifact, None when it can; its library is not imported."""
         if not {PARAM, WEIGHTS} <= artifact.attachments.keys():
-            return f"{artifact.path} carries no ncnn model"
+            return "it carries no ncnn model (kd-edge export --with ncnn)"
         if any(0 in shape for shape in tensors(artifact.manifest).inputs.values()):
-            return f"{artifact.path} has windows of one segment, and ncnn crashes on an empty past"
+            return "its windows are of one segment, and ncnn crashes on an empty past"
         return None
 
     def _load(self, artifact: Artifact, threads: int, provider: Provider) -> Tensors:
-        ncnn = import_extra("ncnn", "ncnn")
-        self.name = f"ncnn {ncnn.__version__}"
-        self.providers = ("cpu",)
-        if provider != "cpu":
-            self.fallback_reason = f"{provider} was asked for, ncnn runs on the CPU"
-        if why := self.unsuited(artifact):
-            raise ArtifactError(why, "one to run", "export it again with --with ncnn, or choose another engine")
+        ncnn = self._ncnn = import_extra("ncnn", "ncnn")
+        self.name, self.providers = f"ncnn {ncnn.__version__}", ("cpu",)
         param = artifact.attachment(PARAM).decode()
         with artifact.open_attachment(WEIGHTS) as file:
             self._net = _net(ncnn, param, file, artifact.attachments[WEIGHTS].length, threads)
@@ -67,7 +63,7 @@ class NcnnEngine(Engine):
         return Tensors(inputs, {name: np.asarray(mat).shape for name, mat in _extracted(ncnn, self._net, mats, names)})
 
     def _bind(self, inputs: dict[str, Float32], outputs: dict[str, Float32]) -> Callable[[], None]:
-        ncnn, net, names = import_extra("ncnn", "ncnn"), self._net, list(outputs)
+        ncnn, net, names = self._ncnn, self._net, list(outputs)
         mats = _zeros(ncnn, self.tensors.inputs)
         pairs = [(np.asarray(mats[name]), array) for name, array in inputs.items()]
         batch = len(next(iter(inputs.values())))

@@ -65,7 +65,7 @@ def test_an_engine_that_is_not_installed_names_its_extra(
     for kind in ENGINES.values():
         monkeypatch.setitem(sys.modules, kind.library, None)
         assert not kind.is_installed()
-    extras = {"auto": "cpu", "onnxruntime": "cpu", "openvino": "openvino"}
+    extras = {"auto": "cpu", "onnxruntime": "cpu", "openvino": "openvino", "ncnn": "ncnn"}
     with pytest.raises(MissingExtraError, match=rf"\[{extras[engine]}\]"):
         open_engine(step, engine=engine)
     if engine in ("auto", "onnxruntime"):
