@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -24,10 +25,29 @@ from kd_edge.types import Float32
 PARAM, WEIGHTS = "ncnn.param", "ncnn.bin"
 """The attachments that hold the layers, as text, and their weights."""
 
+WAITING_SWITCH = "OMP_WAIT_POLICY"
+
 _REDUCED = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_packed", "use_bf16_storage")
 _SIZES = ("2", "11", "1", "0")  # keys of an Input layer: channels, depth, height, width
 _pointer = ctypes.pythonapi.PyCapsule_GetPointer
 _pointer.restype, _pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+
+
+def load_ncnn() -> ModuleType:
+    """Import ncnn so that its idle threads sleep: OpenMP's spin by default, on a busy robot longer than they compute.
+
+    A value that is set already is left alone.
+
+    Raises:
+        MissingExtraError: It is not installed, or only half of it.
+    """
+    decided = WAITING_SWITCH in os.environ
+    os.environ.setdefault(WAITING_SWITCH, "PASSIVE")  # read once, while the library is loaded
+    try:
+        return import_extra("ncnn", "ncnn")
+    finally:
+        if not decided:
+            del os.environ[WAITING_SWITCH]
 
 
 class NcnnEngine(Engine):
@@ -51,7 +71,7 @@ class NcnnEngine(Engine):
         return None
 
     def _load(self, artifact: Artifact, threads: int, provider: Provider) -> Tensors:
-        ncnn = self._ncnn = import_extra("ncnn", "ncnn")
+        ncnn = self._ncnn = load_ncnn()
         self.name, self.providers = f"ncnn {ncnn.__version__}", ("cpu",)
         param = artifact.attachment(PARAM).decode()
         with artifact.open_attachment(WEIGHTS) as file:
@@ -89,7 +109,7 @@ def blob_sizes(param: str, weights: bytes) -> dict[str, tuple[int, ...]]:
         RuntimeError: It cannot run it.
         MissingExtraError: ncnn is not installed.
     """
-    ncnn = import_extra("ncnn", "ncnn")
+    ncnn = load_ncnn()
     net = _net(ncnn, param, io.BytesIO(weights), len(weights), threads=1)
     names = [blob.name for blob in net.blobs()]
     mats = _extracted(ncnn, net, _zeros(ncnn, _inputs(param)), names, keep=True)

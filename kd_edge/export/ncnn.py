@@ -6,6 +6,7 @@ nothing; the logits are NaN.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 import warnings
@@ -81,7 +82,9 @@ def to_ncnn(
         traced = Path(folder) / "step.pt"
         _trace(model, inputs).save(str(traced))
         shapes = ",".join(str(list(tensor.shape)).replace(" ", "") for tensor in inputs.values())
-        _run([pnnx.EXEC_PATH, traced.name, f"inputshape={shapes}", f"fp16={int(half)}"], Path(folder), seconds)
+        unwanted = [f"{kind}={os.devnull}" for kind in ("pnnxparam", "pnnxbin", "pnnxpy", "pnnxonnx", "ncnnpy")]
+        command = [pnnx.EXEC_PATH, traced.name, f"inputshape={shapes}", f"fp16={int(half)}", *unwanted]
+        _run(command, Path(folder), seconds)
         try:
             param, weights = (Path(folder, f"step.ncnn.{kind}").read_bytes() for kind in ("param", "bin"))
         except OSError as error:
@@ -206,7 +209,7 @@ def _trace(model: ClipModel, inputs: dict[str, Tensor]) -> torch.jit.ScriptModul
 
 
 def _run(command: list[str], folder: Path, seconds: float) -> None:
-    """Run the converter in a folder of its own: it writes eight files beside the model."""
+    """Run the converter in a folder of its own: it writes beside the model."""
     try:
         done = subprocess.run(  # noqa: S603
             command,

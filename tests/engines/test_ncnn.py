@@ -14,13 +14,14 @@ import pytest
 from kd_edge import artifact
 from kd_edge.artifact import Artifact, StateSpec
 from kd_edge.engines import ENGINES, open_engine
-from kd_edge.engines.ncnn import PARAM, WEIGHTS, blob_sizes
+from kd_edge.engines.ncnn import PARAM, WEIGHTS, blob_sizes, load_ncnn
 from kd_edge.errors import ArtifactError
 from kd_edge.preprocess import Preprocess
 
 from .conftest import SIDE, as_ncnn, manifest, step_model
 
-ncnn = pytest.importorskip("ncnn", reason="ncnn is not installed")
+pytest.importorskip("ncnn", reason="ncnn is not installed")
+ncnn = load_ncnn()
 
 STEP = as_ncnn(step_model())
 CONVOLUTION = STEP[PARAM].replace(b"Flatten", b"Convolution").decode()
@@ -158,9 +159,22 @@ def test_sizes_of_all_that_is_computed() -> None:
 def test_importing_it_reads_no_other_package_and_asks_no_network() -> None:
     """Its distribution brings a model zoo, which downloads; nothing of it is imported."""
     program = (
-        "import sys; from kd_edge.errors import import_extra; import_extra('ncnn', 'ncnn')\n"
+        "import sys; from kd_edge.engines.ncnn import load_ncnn; load_ncnn()\n"
         "assert not {'ncnn.model_zoo', 'ncnn.utils', 'requests', 'portalocker', 'tqdm'} & sys.modules.keys()"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(("choice", "policy"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_idle_threads_sleep_unless_the_user_wants_otherwise(choice: str | None, policy: str) -> None:
+    """In a process of its own: OpenMP reads the switch, and tells what it read, while it is loaded."""
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"} | {"OMP_DISPLAY_ENV": "TRUE"}
+    if choice is not None:
+        environment["OMP_WAIT_POLICY"] = choice
+    program = "import os; from kd_edge.engines.ncnn import load_ncnn; load_ncnn()\n"
+    program += f"assert os.environ.get('OMP_WAIT_POLICY') == {choice!r}"
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert f"OMP_WAIT_POLICY = '{policy}'" in done.stderr
