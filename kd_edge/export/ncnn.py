@@ -6,6 +6,7 @@ nothing; the logits are NaN.
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import tempfile
@@ -78,17 +79,10 @@ def to_ncnn(
     if model.segments < 2:
         raise _failed("windows of one segment have an empty past, on which ncnn crashes")
     inputs = _example(model, in_channels, input_px)
-    with tempfile.TemporaryDirectory() as folder:
-        traced = Path(folder) / "step.pt"
-        _trace(model, inputs).save(str(traced))
-        shapes = ",".join(str(list(tensor.shape)).replace(" ", "") for tensor in inputs.values())
-        unwanted = [f"{kind}={os.devnull}" for kind in ("pnnxparam", "pnnxbin", "pnnxpy", "pnnxonnx", "ncnnpy")]
-        command = [pnnx.EXEC_PATH, traced.name, f"inputshape={shapes}", f"fp16={int(half)}", *unwanted]
-        _run(command, Path(folder), seconds)
-        try:
-            param, weights = (Path(folder, f"step.ncnn.{kind}").read_bytes() for kind in ("param", "bin"))
-        except OSError as error:
-            raise _failed(f"pnnx wrote no model ({reason(error)})") from error
+    try:
+        param, weights = _converted(pnnx.EXEC_PATH, model, inputs, half, seconds)
+    except OSError as error:
+        raise _failed(f"the step cannot be written for pnnx ({reason(error)})") from error
     outputs = ["feature", "logits", *state_names(len(inputs) - 2)[1]]
     names = {f"in{i}": name for i, name in enumerate(inputs)} | {f"out{i}": name for i, name in enumerate(outputs)}
     head, layers = _layers(param)
@@ -164,6 +158,22 @@ def _steps(
         carry(binding)
 
 
+def _converted(
+    program: str, model: ClipModel, inputs: dict[str, Tensor], half: bool, seconds: float
+) -> tuple[bytes, bytes]:
+    """What pnnx makes of a step: layers and weights."""
+    shapes = ",".join(str(list(tensor.shape)).replace(" ", "") for tensor in inputs.values())
+    unwanted = [f"{kind}={os.devnull}" for kind in ("pnnxparam", "pnnxbin", "pnnxpy", "pnnxonnx", "ncnnpy")]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "step.pt").write_bytes(_traced(model, inputs))
+        _run([program, "step.pt", f"inputshape={shapes}", f"fp16={int(half)}", *unwanted], folder, seconds)
+        try:
+            return (folder / "step.ncnn.param").read_bytes(), (folder / "step.ncnn.bin").read_bytes()
+        except FileNotFoundError as error:
+            raise _failed(f"pnnx wrote no model ({reason(error)})") from error
+
+
 def _example(model: ClipModel, in_channels: int, input_px: int) -> dict[str, Tensor]:
     """The step's inputs by name, for one source."""
     shapes = [shape for _, shape in state_shapes(model.backbone, in_channels, input_px)]
@@ -198,14 +208,16 @@ def _plain(step: StreamingStep) -> StreamingStep:
     return step
 
 
-def _trace(model: ClipModel, inputs: dict[str, Tensor]) -> torch.jit.ScriptModule:
+def _traced(model: ClipModel, inputs: dict[str, Tensor]) -> bytes:
+    """The step as TorchScript; in memory, for torch ends the process when a disk is full."""
+    content = io.BytesIO()
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # tracing is deprecated, and all that pnnx reads; sizes may be frozen
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
             _plain(StreamingStep(model).eval()), tuple(inputs.values()), check_trace=False
         )
-    assert isinstance(traced, torch.jit.ScriptModule)
-    return traced
+        torch.jit.save(traced, content)  # type: ignore[no-untyped-call]
+    return content.getvalue()
 
 
 def _run(command: list[str], folder: Path, seconds: float) -> None:

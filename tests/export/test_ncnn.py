@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -208,6 +209,20 @@ def test_a_converter_that_cannot_be_run_or_is_not_there(
     monkeypatch.setitem(sys.modules, "pnnx", None)
     with pytest.raises(MissingExtraError, match=r"\[ncnn-export\]"):
         to_ncnn(tiny, in_channels=3, input_px=32)
+
+
+def test_a_disk_without_room_is_one_line(tiny: ClipModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+        with pytest.raises(ExportError, match=r"the step cannot be written for pnnx \("):
+            to_ncnn(tiny, in_channels=3, input_px=32)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+    try:
+        with pytest.raises(ExportError, match=r"the step cannot be written for pnnx \("):
+            to_ncnn(tiny, in_channels=3, input_px=32)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_models_that_have_no_step_for_ncnn() -> None:
