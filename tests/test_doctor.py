@@ -12,6 +12,7 @@ import pytest
 from kd_edge import doctor
 from kd_edge.cli.console import print_json
 from kd_edge.doctor import Finding
+from kd_edge.engines import ENGINES
 from kd_edge.errors import EXTRA_OF, REQUIRED, BrokenPackageError, MissingExtraError
 
 WHOLE = dict.fromkeys([*REQUIRED, *EXTRA_OF], "1.0")
@@ -160,7 +161,7 @@ def test_the_report_imports_openvino_without_its_converter(tmp_path: Path, monke
 
 
 def test_a_robot_needs_opencv_and_an_engine(imports: dict[str, str | MissingExtraError]) -> None:
-    imports |= {"cv2": ABSENT, "onnxruntime": ABSENT, "openvino": ABSENT}
+    imports |= dict.fromkeys(["cv2", *(kind.library for kind in ENGINES.values())], ABSENT)
     assert findings("extra [cpu]") == [
         Finding("problem", "extra [cpu]", "without cv2, onnxruntime", "all of it", "pip install 'kd-edge[cpu]'")
     ]

@@ -69,7 +69,7 @@ VERBS = {
     "evaluate": "MODEL --data --detection --engine --iou --json --proposals --scale --split --streaming --threads "
     "--threshold --write",
     "explain": "RUN --data --json --layer --out --sample --wrong",
-    "export": "RUN --data --fp16 --graph --json --out --profile",
+    "export": "RUN --auto-precision --data --fp16 --graph --int8 --json --matrix --out --profile --report --set --with",
     "recipes copy": "NAME",
     "recipes layers": "NAME --depth --json --set --teacher",
     "recipes list": "--json",

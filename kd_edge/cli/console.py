@@ -119,7 +119,7 @@ DataOption = Annotated[
 ]
 EngineOption = Annotated[
     str,
-    typer.Option("--engine", metavar="NAME", help="onnxruntime, openvino, or auto: the fastest here, measured once."),
+    typer.Option("--engine", metavar="NAME", help="onnxruntime, openvino, ncnn, or auto: the fastest here."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print figures as JSON on standard output, nothing else.")]
 SetOption = Annotated[

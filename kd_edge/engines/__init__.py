@@ -12,7 +12,7 @@ from kd_edge.engines.ncnn import NcnnEngine
 from kd_edge.engines.onnxruntime import OnnxRuntimeEngine
 from kd_edge.engines.openvino import OpenVinoEngine
 from kd_edge.engines.tensors import state_names
-from kd_edge.errors import ArtifactError, ConfigError, did_you_mean
+from kd_edge.errors import ConfigError, did_you_mean
 
 __all__ = [
     "ENGINES",
@@ -79,14 +79,9 @@ def open_engine(
             f"one of {', '.join(kind.accepts)}",
             f"choose one of these, or --engine {' or '.join(others)}",
         )
-    if (why := kind.unsuited(artifact)) is not None:
-        raise ArtifactError(f"{artifact.path} cannot run on {engine}: {why}", "an artifact made for it", _ANOTHER)
     opened = kind(artifact, threads=threads, provider=provider, strict=strict)
     opened.choice = choice
     return opened
-
-
-_ANOTHER = "choose another engine, for example --engine onnxruntime"
 
 
 def engine_name(text: str) -> EngineName:

@@ -17,7 +17,7 @@ from kd_edge.export.culprits import culprits
 from kd_edge.export.layers import layer_errors, likeliest
 from kd_edge.export.ncnn import prove, to_ncnn
 from kd_edge.export.parity import Answers, Bound, Comparison, Fault, engine_faults, faults_of, parity
-from kd_edge.export.precision import Converted, convert
+from kd_edge.export.precision import Converted, convert, observe
 from kd_edge.export.profile import ExportProfile
 from kd_edge.export.ranges import Feed, training_feeds
 from kd_edge.export.recordings import Recordings
@@ -172,6 +172,7 @@ class _Lowering:
     ) -> None:
         self._exact, self._manifest, self._profile, self._feeds = exact, manifest, profile, feeds
         self._comparison, self._before, self._path = comparison, before, folder / "lowered.onnx"
+        self._seen = observe(exact, profile, feeds)  # once, however often it is converted
 
     def within_bounds(self, *, auto_precision: bool, say: Say) -> tuple[Converted, Artifact, Answers]:
         """The graph in its precision, its file and its answers.
@@ -199,7 +200,7 @@ class _Lowering:
         return converted._replace(kept=converted.kept | dict.fromkeys(found.nodes, why)), written, answers
 
     def _attempt(self, keep: frozenset[str]) -> tuple[Converted, Artifact, Answers]:
-        converted = convert(self._exact, self._profile, self._feeds, keep=keep)
+        converted = convert(self._exact, self._profile, self._feeds, keep=keep, seen=self._seen)
         written = _written(converted.proto, self._manifest, self._path)
         with opened_here(written) as engine:
             return converted, written, self._comparison.answer(self._profile.precision, engine, self._before)

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import onnx
 
-from kd_edge.export.precision.fp16 import to_half
+from kd_edge.errors import ExportError
+from kd_edge.export.precision.activations import Activations, observe
+from kd_edge.export.precision.fp16 import to_half, unfit_for_half
+from kd_edge.export.precision.int8 import CPU_OPERATORS, is_quantised, quantised, quantised_for_tensorrt
 from kd_edge.export.profile import ExportProfile
 from kd_edge.export.ranges import Feed
+
+__all__ = ["Activations", "Converted", "convert", "observe"]
+
+HALF_SCALES_OPSET = 19
+"""The first operator set whose QuantizeLinear reads half precision."""
 
 
 class Converted(NamedTuple):
@@ -25,7 +34,12 @@ class Converted(NamedTuple):
 
 
 def convert(
-    proto: onnx.ModelProto, profile: ExportProfile, feeds: Sequence[Feed], *, keep: Collection[str] = ()
+    proto: onnx.ModelProto,
+    profile: ExportProfile,
+    feeds: Sequence[Feed],
+    *,
+    keep: Collection[str] = (),
+    seen: Activations | None = None,
 ) -> Converted:
     """Convert the arithmetic of a graph.
 
@@ -34,7 +48,45 @@ def convert(
         profile: Which precision, and which nodes it keeps in float32.
         feeds: Real frames on their way through the float32 graph.
         keep: Names of further nodes to keep.
+        seen: What ``observe`` found on the feeds, where a graph is converted more than once.
+
+    Raises:
+        ExportError: No feed, values that are not finite, or an operator set that lacks what the precision needs.
     """
     if profile.precision == "fp32":
         return Converted(proto, {})
-    return Converted(to_half(proto), {})
+    _check_opset(proto, profile)
+    seen = seen or observe(proto, profile, feeds)
+    kept = {}
+    for node in proto.graph.node:
+        if any(fnmatchcase(node.name, pattern) for pattern in profile.keep_float32):
+            kept[node.name] = f"kept by profile '{profile.name}'"
+        elif node.name in keep:
+            kept[node.name] = "kept on request"
+    if profile.precision == "int8":
+        kept = _not_quantised(proto) | kept
+        return Converted(quantised(proto, seen.ranges, kept), kept)
+    kept = unfit_for_half(proto, seen.extremes) | kept
+    if profile.precision == "int8-tensorrt":
+        proto = quantised_for_tensorrt(proto, seen.ranges, kept)
+    return Converted(to_half(proto, kept), kept)
+
+
+def _not_quantised(proto: onnx.ModelProto) -> dict[str, str]:
+    """Nodes that the CPU's 8-bit graph computes in float32, by name: why."""
+    reasons = {True: "no 8-bit kernel", False: "temporal head and consensus stay in float32"}
+    return {
+        node.name: reasons[is_quantised(node)]
+        for node in proto.graph.node
+        if not is_quantised(node) or node.op_type not in CPU_OPERATORS
+    }
+
+
+def _check_opset(proto: onnx.ModelProto, profile: ExportProfile) -> None:
+    opset = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+    if profile.precision == "int8-tensorrt" and opset < HALF_SCALES_OPSET:
+        raise ExportError(
+            f"opset {opset} in profile '{profile.name}'",
+            f"opset {HALF_SCALES_OPSET} or later, whose 8-bit values may have half-precision scales",
+            "set opset = 20",
+        )

@@ -1,0 +1,159 @@
+"""What the tensors of a float32 graph reach on real frames."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from scipy.special import rel_entr
+
+from kd_edge.engines.onnxruntime import load_onnxruntime
+from kd_edge.errors import ExportError
+from kd_edge.export.profile import ExportProfile
+from kd_edge.export.ranges import Feed
+from kd_edge.types import Float32
+
+Float64 = npt.NDArray[np.float64]
+
+Range = tuple[float, float]
+"""Smallest and largest value."""
+
+BINS = 2048
+"""Of the histogram of a tensor's magnitudes."""
+CLIPPED = 1e-4
+"""Share of a tensor's values that the method ``percentile`` clips."""
+MOST_THREADS = 4
+
+
+class Activations(NamedTuple):
+    """What was seen of every float32 tensor that a graph reads or computes, by its name.
+
+    Attributes:
+        extremes: The smallest and the largest value.
+        ranges: What a quantised tensor is to cover, by the profile's method.
+    """
+
+    extremes: dict[str, Range]
+    ranges: dict[str, Range]
+
+
+def observe(proto: onnx.ModelProto, profile: ExportProfile, feeds: Sequence[Feed]) -> Activations:
+    """Run a float32 graph on real frames and look at every tensor; memory does not grow with the frames.
+
+    Args:
+        proto: The graph; not changed.
+        profile: How a range is made of what was seen. All methods but ``extremes`` run the frames twice.
+        feeds: What the graph reads, run by run.
+
+    Raises:
+        ExportError: No feed, or a value that is not finite.
+    """
+    if not feeds:
+        raise ExportError(
+            f"no frame to convert to {profile.precision} by",
+            "frames of training clips",
+            "add --data DIR, or export in fp32",
+        )
+    extremes: dict[str, Range] = {}
+    for name, values in _tensors(proto, feeds):
+        low, high = float(values.min()), float(values.max())
+        if not np.isfinite(high - low):
+            raise ExportError(
+                f"tensor '{name}' of the float32 graph is not finite on training frames",
+                "finite values",
+                "look at the student's training; its weights or recordings are damaged",
+            )
+        before = extremes.get(name, (low, high))
+        extremes[name] = min(before[0], low), max(before[1], high)
+    if profile.range_method == "extremes" or profile.precision == "fp16":
+        return Activations(extremes, extremes)
+    histograms = {name: np.zeros(BINS) for name in extremes}
+    for name, values in _tensors(proto, feeds):
+        histograms[name] += _histogram(values, _reach(extremes[name]))
+    ranges = {
+        name: _within(
+            extremes[name], magnitude(histogram, _reach(extremes[name]), extremes[name], profile.range_method)
+        )
+        for name, histogram in histograms.items()
+    }
+    return Activations(extremes, ranges)
+
+
+def _tensors(proto: onnx.ModelProto, feeds: Sequence[Feed]) -> Iterator[tuple[str, Float32]]:
+    """Every float32 tensor of every run."""
+    exposed = onnx.ModelProto()
+    exposed.CopyFrom(proto)
+    declared = {value.name for value in proto.graph.output}
+    computed = dict.fromkeys(name for node in proto.graph.node for name in node.output if name)
+    exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in computed if name not in declared)
+    ort = load_onnxruntime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = min(MOST_THREADS, os.cpu_count() or 1)
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = ort.InferenceSession(exposed.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    for feed in feeds:
+        tensors = feed | dict(zip(names, session.run(names, feed), strict=True))
+        yield from ((name, values) for name, values in tensors.items() if values.dtype == np.float32 and values.size)
+
+
+# ---------------------------------------------------------------------------------------------- ranges of histograms
+
+
+def _reach(extremes: Range) -> float:
+    return max(-extremes[0], extremes[1])
+
+
+def _within(extremes: Range, magnitude: float) -> Range:
+    return max(extremes[0], -magnitude), min(extremes[1], magnitude)
+
+
+def _histogram(values: Float32, reach: float) -> Float64:
+    """(BINS,) of magnitudes up to ``reach``."""
+    if reach == 0:
+        return np.zeros(BINS)
+    bins = np.abs(values).ravel() * np.float32(BINS / reach)
+    return np.bincount(np.minimum(bins.astype(np.int64), BINS - 1), minlength=BINS).astype(np.float64)
+
+
+def magnitude(
+    histogram: Float64, reach: float, extremes: Range, method: Literal["extremes", "entropy", "percentile"]
+) -> float:
+    """The largest magnitude that a quantised tensor is to cover.
+
+    Args:
+        histogram: (BINS,) of magnitudes up to ``reach``.
+        reach: The largest magnitude that was seen.
+        extremes: Tensors without negative values have twice as many levels for their magnitudes.
+        method: ``percentile`` clips ``CLIPPED`` of the values; ``entropy`` takes the magnitude at which the
+            distribution of the quantised values diverges least from what was seen (Migacz, "8-bit inference with
+            TensorRT", GTC 2017).
+    """
+    if method == "percentile":
+        share = np.cumsum(histogram) / max(histogram.sum(), 1.0)
+        return reach * (int(np.searchsorted(share, 1 - CLIPPED)) + 1) / BINS
+    levels = 256 if extremes[0] >= 0 else 128
+    counts = histogram.copy()
+    counts[0] = counts[1]  # zeros are exact in every range, and so many that nothing else would count
+    candidates = np.arange(levels, BINS + 1, 8)
+    losses = [_divergence(counts, int(bins), levels) for bins in candidates]
+    return reach * float(candidates[np.argmin(losses)]) / BINS if np.isfinite(losses).any() else reach
+
+
+def _divergence(histogram: Float64, bins: int, levels: int) -> float:
+    """Kullback-Leibler divergence of what was seen from its first bins in so many levels, the rest clipped."""
+    edges = np.arange(levels) * bins // levels
+    mass = np.add.reduceat(histogram[:bins], edges)
+    seen = histogram[:bins].copy()
+    seen[-1] += histogram[bins:].sum()
+    occupied = seen > 0
+    share = mass / np.maximum(np.add.reduceat(occupied, edges, dtype=np.float64), 1)
+    coarse = np.where(occupied, np.repeat(share, np.diff(edges, append=bins)), 0.0)
+    if not coarse.any():
+        return float("inf")
+    return float(rel_entr(seen / seen.sum(), coarse / coarse.sum()).sum())

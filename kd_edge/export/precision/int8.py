@@ -1,0 +1,112 @@
+"""Eight-bit integers: static quantisation with QuantizeLinear and DequantizeLinear nodes (QDQ)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import onnx
+
+from kd_edge.engines.onnxruntime import load_onnxruntime
+from kd_edge.errors import import_extra
+from kd_edge.export.precision.activations import Range
+from kd_edge.export.precision.fp16 import tidied
+
+BACKBONE = "backbone."
+"""How the names of the nodes begin that are quantised: the temporal head is a thousandth of the work."""
+
+CPU_OPERATORS = ("Conv", "Gemm", "MatMul", "Add", "Relu", "Clip", "MaxPool", "AveragePool", "Concat", "Pad")
+"""What has 8-bit kernels in CPU engines."""
+TENSORRT_OPERATORS = ("Conv", "Gemm", "MatMul", "Add")
+
+
+def quantised(proto: onnx.ModelProto, ranges: Mapping[str, Range], keep: Collection[str] = ()) -> onnx.ModelProto:
+    """For CPUs: unsigned activations, signed weights per channel.
+
+    Args:
+        proto: A float32 graph; not changed.
+        ranges: What every tensor of it is to cover.
+        keep: Names of nodes that stay in float32.
+    """
+    return _quantised(proto, ranges, keep, CPU_OPERATORS, "QUInt8", {})
+
+
+def quantised_for_tensorrt(
+    proto: onnx.ModelProto, ranges: Mapping[str, Range], keep: Collection[str] = ()
+) -> onnx.ModelProto:
+    """For TensorRT: signed activations around zero, no quantised bias, inputs quantised and outputs left to the reader.
+
+    Args:
+        proto: A float32 graph; not changed.
+        ranges: What every tensor of it is to cover.
+        keep: Names of nodes that stay in float32.
+    """
+    options = {
+        "ActivationSymmetric": True,
+        "QuantizeBias": False,
+        "OpTypesToExcludeOutputQuantization": list(TENSORRT_OPERATORS),
+    }
+    return _quantised(proto, ranges, keep, TENSORRT_OPERATORS, "QInt8", options)
+
+
+def _quantised(
+    proto: onnx.ModelProto,
+    ranges: Mapping[str, Range],
+    keep: Collection[str],
+    operators: tuple[str, ...],
+    activations: str,
+    options: Mapping[str, object],
+) -> onnx.ModelProto:
+    load_onnxruntime()  # first, with its telemetry off
+    calibrate = import_extra("onnxruntime.quantization.calibrate", "cpu")
+    utilities = import_extra("onnxruntime.quantization.quant_utils", "cpu")
+    quantizer = import_extra("onnxruntime.quantization.qdq_quantizer", "cpu")
+    typed = onnx.shape_inference.infer_shapes(proto)  # a copy
+    utilities.add_infer_metadata(typed)  # else it is written to a file for this
+    chosen = [
+        node.name
+        for node in proto.graph.node
+        if is_quantised(node) and node.op_type in operators and node.name not in keep
+    ]
+    if not chosen:
+        return proto
+    data = {
+        name: calibrate.TensorData(lowest=np.float32(low), highest=np.float32(high))
+        for name, (low, high) in ranges.items()
+    }
+    with _silence():
+        made = quantizer.QDQQuantizer(
+            typed,
+            per_channel=True,
+            reduce_range=False,
+            weight_qType=utilities.QuantType.QInt8,
+            activation_qType=utilities.QuantType[activations],
+            tensors_range=calibrate.TensorsData(calibrate.CalibrationMethod.MinMax, data),
+            nodes_to_quantize=chosen,
+            nodes_to_exclude=[],
+            op_types_to_quantize=list(operators),
+            extra_options=dict(options),
+        )
+        made.quantize_model()
+    graph: onnx.ModelProto = made.model.model
+    del graph.metadata_props[:]
+    graph.producer_name, graph.producer_version = proto.producer_name, proto.producer_version
+    return tidied(graph)
+
+
+def is_quantised(node: onnx.NodeProto) -> bool:
+    """Whether a node is in the part of a graph that is quantised."""
+    return node.name.startswith(BACKBONE)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """The quantizer advises on the root logger."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
