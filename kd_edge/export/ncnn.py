@@ -216,7 +216,7 @@ def _traced(model: ClipModel, inputs: dict[str, Tensor]) -> bytes:
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
             _plain(StreamingStep(model).eval()), tuple(inputs.values()), check_trace=False
         )
-        torch.jit.save(traced, content)  # type: ignore[no-untyped-call]
+        torch.jit.save(traced, content)
     return content.getvalue()
 
 
