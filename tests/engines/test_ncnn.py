@@ -20,7 +20,8 @@ from kd_edge.preprocess import Preprocess
 
 from .conftest import SIDE, as_ncnn, manifest, step_model
 
-pytest.importorskip("ncnn", reason="ncnn is not installed")
+if not ENGINES["ncnn"].is_installed():
+    pytest.skip("ncnn is not installed", allow_module_level=True)
 ncnn = load_ncnn()
 
 STEP = as_ncnn(step_model())

@@ -15,7 +15,7 @@ from torch import nn
 
 from kd_edge import artifact
 from kd_edge.artifact import Artifact, Manifest, StateSpec
-from kd_edge.engines import open_engine
+from kd_edge.engines import ENGINES, open_engine
 from kd_edge.errors import ExportError, MissingExtraError
 from kd_edge.export.ncnn import NcnnModel, prove, to_ncnn
 from kd_edge.models import ClipModel, ModelConfig, build_model
@@ -23,7 +23,8 @@ from kd_edge.models.shift import state_shapes
 from kd_edge.preprocess import Preprocess
 from tests.artifact.test_file import graph_bytes
 
-pytest.importorskip("ncnn", reason="ncnn is not installed")
+if not ENGINES["ncnn"].is_installed():
+    pytest.skip("ncnn is not installed", allow_module_level=True)
 pnnx = pytest.importorskip("pnnx", reason="pnnx is not installed")
 
 SEGMENTS = 4
