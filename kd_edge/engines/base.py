@@ -147,6 +147,12 @@ class Engine(ABC):
         self._closed = False
         self._bindings: weakref.WeakSet[Binding] = weakref.WeakSet()
         self._latest: tuple[int, Binding] | None = None
+        if (why := self.unsuited(artifact)) is not None:
+            raise ArtifactError(
+                f"{artifact.path} cannot run on {self.library}: {why}",
+                "an artifact made for it",
+                "choose another engine, for example --engine onnxruntime",
+            )
         try:
             found = self._load(artifact, threads, provider)
             if strict and self.fallback_reason is not None:

@@ -1,7 +1,7 @@
 """``auto``: which engine is the fastest here? Measured once for a model on a machine, kept in the cache folder, told.
 
 The file (``engines.json``) is anyone's to damage or delete: what cannot be read, or was measured with other versions,
-is measured again.
+is measured again. An engine that ended the process while it was tried is not tried again.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ QUANTISED_TOLERANCE = 0.1
 """Of other precisions: rounding to 8 bits falls either way, seen up to 0.03."""
 
 FILE = "engines.json"
+ENDED = f"the process ended while it was tried (delete {FILE} in the cache folder to try it again)"
 MOST_KEPT = 64
 MOST_BYTES = 1_000_000
 
@@ -156,15 +157,18 @@ def choose(
     known = next((answer for answer in _kept() if answer.question == question), None)
     if known is not None:
         return _choice(known, "measured before", kept=True)
-    answer = _answer(question, (measure or measured)(artifact, suited, threads, provider))
-    if not answer.median_ms:  # nothing runs here today: its opening says why, and tomorrow it may
-        return _choice(answer, "the first one", kept=False)
+    _write(question, _suspicion(question), strict)
     try:
-        _keep(answer)
-    except ConfigError as error:
-        if strict:
-            raise
-        return _choice(answer, f"measured here; not kept: {error.found}", kept=False)
+        found = (measure or measured)(artifact, suited, threads, provider)
+    except BaseException:  # what Python tells has not ended the process
+        _write(question, None, strict=False)
+        raise
+    answer = _answer(question, found)
+    if not answer.median_ms:  # nothing runs here today: its opening says why, and tomorrow it may
+        _write(question, None, strict=False)
+        return _choice(answer, "the first one", kept=False)
+    if fault := _write(question, answer, strict):
+        return _choice(answer, f"measured here; not kept: {fault}", kept=False)
     return _choice(answer, "measured here", kept=True)
 
 
@@ -195,20 +199,25 @@ def measured(artifact: Artifact, engines: Engines, threads: int, provider: Provi
                 out[name] = fault + ("" if judge == name else f" ({names[judge]} judges)")
                 continue
             names[name], bindings[name] = engine.name, binding
-        return Measured(names, _timings(bindings, SECONDS), out)
+        return Measured(names, _timings(bindings, out, SECONDS), out)
 
 
-def _timings(bindings: Mapping[str, Binding], seconds: float) -> dict[str, Timing]:
-    """Time runs in turn, so that load on the machine falls on all."""
+def _timings(bindings: dict[str, Binding], out: dict[str, str], seconds: float) -> dict[str, Timing]:
+    """Time runs in turn, so that load on the machine falls on all; one that fails moves to ``out``."""
     spent: dict[str, list[float]] = {name: [] for name in bindings}
     end = time.perf_counter() + seconds
     for turn in range(MOST_ROUNDS):
         if turn >= LEAST_ROUNDS and time.perf_counter() > end:
             break
-        for name, binding in bindings.items():
+        for name, binding in list(bindings.items()):
             started = time.perf_counter()
-            binding.run()
-            spent[name].append(1e3 * (time.perf_counter() - started))
+            try:
+                binding.run()
+            except KdEdgeError as error:
+                out[name] = error.found
+                del bindings[name], spent[name]
+            else:
+                spent[name].append(1e3 * (time.perf_counter() - started))
     return {name: Timing(min(times), float(np.median(times))) for name, times in spent.items()}
 
 
@@ -237,13 +246,19 @@ def _tolerance(artifact: Artifact) -> float:
     return TOLERANCE.get(artifact.manifest.precision, QUANTISED_TOLERANCE)
 
 
+def _suspicion(question: _Question) -> _Answer:
+    """What is kept while engines are tried: one that ends the process must not end it at every start."""
+    _, *others = question.versions
+    return _answer(question, Measured({}, {}, dict.fromkeys(others, ENDED)))
+
+
 def _answer(question: _Question, found: Measured) -> _Answer:
     """The fastest one; where all are out, the first one, whose opening says why."""
     engine = min(found.timings, key=lambda name: found.timings[name].median, default=next(iter(question.versions)))
     return _Answer(
         question=question,
         engine=engine,
-        name=found.names.get(engine, engine)[:500],
+        name=(found.names.get(engine) or question.versions[engine] or engine)[:500],
         minimum_ms={name: timing.minimum for name, timing in found.timings.items()},
         median_ms={name: timing.median for name, timing in found.timings.items()},
         out={name: printable(why)[:500] for name, why in found.out.items()},
@@ -276,19 +291,25 @@ def _kept() -> Iterator[_Answer]:
         return
 
 
-def _keep(answer: _Answer) -> None:
-    """Put an answer into the file, in front of the others; the oldest ones go.
+def _write(question: _Question, answer: _Answer | None, strict: bool) -> str:
+    """Put an answer in front of the others, the oldest of which go; None takes the question's out.
+
+    Returns:
+        Why it cannot be kept; an empty string when it is.
 
     Raises:
-        ConfigError: The cache folder is not known or cannot be written.
+        ConfigError: It cannot be kept, with ``strict``.
     """
     try:
         path = _path()
-        others = [other for other in _kept() if other.question != answer.question]
-        text = _File(answers=[answer, *others][:MOST_KEPT]).model_dump_json(indent=1)
+        others = [other for other in _kept() if other.question != question]
+        answers = [*([] if answer is None else [answer]), *others][:MOST_KEPT]
         with replacing(path, ConfigError) as file:
-            file.write(text.encode())
+            file.write(_File(answers=answers).model_dump_json(indent=1).encode())
     except ConfigError as error:
-        raise ConfigError(
-            error.found, "a cache folder that can be written", f"set {CACHE_VARIABLE} to one, or name the engine"
-        ) from error
+        if strict:
+            raise ConfigError(
+                error.found, "a cache folder that can be written", f"set {CACHE_VARIABLE} to one, or name the engine"
+            ) from error
+        return error.found
+    return ""

@@ -11,6 +11,9 @@ from kd_edge.engines import EngineName
 
 __all__ = ["ExportProfile", "Precision", "scaled"]
 
+RangeMethod = Literal["least_squares", "extremes", "percentile", "entropy"]
+"""How the range of a quantised activation is made of the values that were seen."""
+
 
 class ExportProfile(BaseModel):
     """One file of ``export/profiles``.
@@ -24,7 +27,8 @@ class ExportProfile(BaseModel):
         carry: What is converted and carried in the artifact for other engines.
         keep_float32: Nodes that stay in float32 in a lower precision, as patterns of their names (``head.*``).
         range_clips: Training clips whose frames give quantised activations their ranges, spread evenly.
-        range_method: How: the extremes that were seen, or the range that loses least information.
+        range_method: How: ``least_squares``, where rounding and clipping together lose least; the ``extremes`` that
+            were seen; all but a ``percentile``; ``entropy``, where the distribution changes least.
         max_abs_error: Largest difference of a logit from the torch model that passes, where no logit exceeds 1 in size;
             it grows in proportion to the largest logit, as the resolution of floating-point numbers does.
         max_onnx_error: The same of the float32 graph on the way to a lower precision.
@@ -51,7 +55,7 @@ class ExportProfile(BaseModel):
     carry: tuple[Literal["ncnn"], ...] = ()
     keep_float32: tuple[str, ...] = ()
     range_clips: int = Field(64, ge=1, le=1000)
-    range_method: Literal["extremes", "entropy", "percentile"] = "extremes"
+    range_method: RangeMethod = "least_squares"
     max_abs_error: float = Field(1e-5, gt=0)
     max_onnx_error: float = Field(1e-5, gt=0)
     max_engine_error: float = Field(1e-4, gt=0)

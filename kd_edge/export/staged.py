@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import onnx
 
@@ -21,7 +22,7 @@ from kd_edge.export.precision import Converted, convert, observe
 from kd_edge.export.profile import ExportProfile
 from kd_edge.export.ranges import Feed, training_feeds
 from kd_edge.export.recordings import Recordings
-from kd_edge.export.streams import stream_figures
+from kd_edge.export.streams import StreamComparison
 from kd_edge.models.saved import SavedStudent
 
 Say = Callable[[str], None]
@@ -112,14 +113,13 @@ def stage(
         if profile.precision != "fp32":
             say(f"converting to {profile.precision}")
             feeds, ranges = training_feeds(student, recordings, exact_engine, profile)
-            lowering = _Lowering(exact, manifest, profile, feeds, comparison, answers[-1], folder)
-            shipped, written, lowered = lowering.within_bounds(auto_precision=auto_precision, say=say)
-            answers.append(lowered)
+            streams = None
             if profile.graph == "step" and profile.stream_frames:
-                say("labelling streams frame by frame")
-                engine = opened.enter_context(opened_here(written))
-                stream = stream_figures(student, recordings, exact_engine, engine, profile.stream_frames)
-                _refuse(stream_faults(stream, profile), f"{profile.precision} graph", (), HIGHER)
+                say("labelling streams with the float32 graph")
+                streams = StreamComparison(student, recordings, exact_engine, profile.stream_frames)
+            lowering = _Lowering(exact, manifest, profile, feeds, comparison, streams, answers[-1], folder)
+            shipped, written, lowered, stream = lowering.within_bounds(auto_precision=auto_precision, say=say)
+            answers.append(lowered)
         attachments = _carried(student, profile, say)
         manifest = manifest.model_copy(
             update={
@@ -157,6 +157,15 @@ def engines_of(profile: ExportProfile) -> tuple[EngineName, ...]:
 # ------------------------------------------------------------------------------------------------ a lower precision
 
 
+class _Attempt(NamedTuple):
+    """A graph in its precision, its file, and what it answers."""
+
+    converted: Converted
+    written: Artifact
+    answers: Answers
+    stream: StreamFigures | None
+
+
 class _Lowering:
     """Tries a lower precision, with some nodes kept in float32."""
 
@@ -167,46 +176,53 @@ class _Lowering:
         profile: ExportProfile,
         feeds: Sequence[Feed],
         comparison: Comparison,
+        streams: StreamComparison | None,
         before: Answers,
         folder: Path,
     ) -> None:
         self._exact, self._manifest, self._profile, self._feeds = exact, manifest, profile, feeds
-        self._comparison, self._before, self._path = comparison, before, folder / "lowered.onnx"
+        self._comparison, self._streams = comparison, streams
+        self._before, self._path = before, folder / "lowered.onnx"
         self._seen = observe(exact, profile, feeds)  # once, however often it is converted
 
-    def within_bounds(self, *, auto_precision: bool, say: Say) -> tuple[Converted, Artifact, Answers]:
-        """The graph in its precision, its file and its answers.
+    def within_bounds(self, *, auto_precision: bool, say: Say) -> _Attempt:
+        """The graph in its precision.
 
         Raises:
             ExportError: It is out of bounds; the nodes that cause it are named.
         """
-        converted, written, answers = self._attempt(frozenset())
-        faults = self._faults(answers)
-        if not faults:
-            return converted, written, answers
         what = f"{self._profile.precision} graph"
+        say(f"asking the {what}")
+        first = self._attempt(frozenset())
+        faults = self._faults(first)
+        if not faults:
+            return first
         say(f"the {what} is out of bounds: looking for the nodes that cause it")
-        lowered = [node.name for node in self._exact.graph.node if node.name not in converted.kept]
+        lowered = [node.name for node in self._exact.graph.node if node.name not in first.converted.kept]
         found = culprits(
             lowered,
-            lambda kept: not self._faults(self._attempt(kept)[2]),
-            likeliest=likeliest(layer_errors(self._exact, converted.proto, self._feeds)),
+            lambda kept: not self._faults(self._attempt(kept)),
+            likeliest=likeliest(layer_errors(self._exact, first.converted.proto, self._feeds)),
         )
         if found is None or not auto_precision:
             _refuse(faults, what, () if found is None else found.nodes, HIGHER if found is None else AUTOMATIC)
             raise AssertionError
-        converted, written, answers = self._attempt(frozenset(found.nodes))
+        last = self._attempt(frozenset(found.nodes))
         why = _KEPT.format(precision=self._profile.precision, profile=self._profile.name)
-        return converted._replace(kept=converted.kept | dict.fromkeys(found.nodes, why)), written, answers
+        kept = last.converted.kept | dict.fromkeys(found.nodes, why)
+        return last._replace(converted=last.converted._replace(kept=kept))
 
-    def _attempt(self, keep: frozenset[str]) -> tuple[Converted, Artifact, Answers]:
+    def _attempt(self, keep: frozenset[str]) -> _Attempt:
         converted = convert(self._exact, self._profile, self._feeds, keep=keep, seen=self._seen)
         written = _written(converted.proto, self._manifest, self._path)
         with opened_here(written) as engine:
-            return converted, written, self._comparison.answer(self._profile.precision, engine, self._before)
+            answers = self._comparison.answer(self._profile.precision, engine, self._before)
+            stream = None if self._streams is None else self._streams.figures(engine)
+        return _Attempt(converted, written, answers, stream)
 
-    def _faults(self, answers: Answers) -> list[Fault]:
-        return list(faults_of(answers, self._comparison, self._profile, "max_abs_error"))
+    def _faults(self, attempt: _Attempt) -> list[Fault]:
+        faults = list(faults_of(attempt.answers, self._comparison, self._profile, "max_abs_error"))
+        return faults if attempt.stream is None else [*faults, *stream_faults(attempt.stream, self._profile)]
 
 
 # --------------------------------------------------------------------------------------------------------- refusals

@@ -12,7 +12,7 @@ from kd_edge.artifact import StreamFigures
 from kd_edge.data import Sample
 from kd_edge.engines import Engine, carry
 from kd_edge.errors import ExportError
-from kd_edge.export.recordings import Recordings, spread
+from kd_edge.export.recordings import Recordings, evenly, spread
 from kd_edge.models.saved import SavedStudent
 from kd_edge.preprocess import recorded_input
 from kd_edge.sampling import gather
@@ -25,53 +25,61 @@ _AT_ONCE = 64
 """Frames of a stream that are prepared together."""
 
 
-def stream_figures(
-    student: SavedStudent, recordings: Recordings, exact: Engine, shipped: Engine, frames: int
-) -> StreamFigures:
-    """Label every frame of clips that follow one another, as a robot sees them, with two graphs of one student.
+class StreamComparison:
+    """Clips that follow one another, as a robot sees them, and what the float32 graph calls each of their frames.
 
     Args:
         student: Says how frames become the network's input.
         recordings: Its clips; those that an export is judged by are taken.
         exact: The float32 step.
-        shipped: The step in the precision that ships.
-        frames: How many, at least, where there are so many.
+        frames: How many frames get a label, about, where there are so many.
+
+    Raises:
+        ExportError: No window is ever full.
     """
-    ours: list[int] = []
-    theirs: list[int] = []
-    truth: list[int] = []
-    of: list[str] = []
-    windows = [_Window(engine) for engine in (exact, shipped)]
-    for stream in _streams(recordings, student, frames):
-        for window in windows:
-            window.restart()
-        for sample, inputs, stamps_ns in stream:
-            for frame, stamp_ns in zip(inputs, stamps_ns.tolist(), strict=True):
-                answers = [window.label(frame, stamp_ns) for window in windows]
-                if answers[0] is not None and answers[1] is not None:
-                    theirs.append(answers[0])
-                    ours.append(answers[1])
-                    truth.append(sample.label)
-                    of.append(sample.id)
-    if not truth:
-        raise ExportError(
-            f"no window of {student.spec.clip_seconds:.2f} s is ever full on the {recordings.side}",
-            "clips that fill it when they follow one another",
-            "set stream_frames = 0 in a profile of your own",
+
+    def __init__(self, student: SavedStudent, recordings: Recordings, exact: Engine, frames: int) -> None:
+        self._student, self._recordings = student, recordings
+        self._streams = _chosen(recordings, student, frames)
+        self._exact = self._labels(exact)
+        if not self._exact:
+            raise ExportError(
+                f"no window of {student.spec.clip_seconds:.2f} s is ever full on the {recordings.side}",
+                "clips that fill it when they follow one another",
+                "set stream_frames = 0 in a profile of your own",
+            )
+
+    def figures(self, shipped: Engine) -> StreamFigures:
+        """How the step in the precision that ships labels the same frames."""
+        labels = self._labels(shipped)
+        of = [sample.id for sample, _ in labels]
+        truth = np.array([sample.label for sample, _ in labels])
+        ours, theirs = (np.array([label for _, label in pairs]) for pairs in (labels, self._exact))
+        same, right, before = ours == theirs, ours == truth, theirs == truth
+        agreement = metrics.paired_interval(same, np.ones_like(same), of)
+        low, high = metrics.proportion_interval(int(same.sum()), len(same))  # has a width where all frames agree, too
+        change = metrics.paired_interval(right, before, of)
+        return StreamFigures(
+            clips=len(set(of)),
+            frames=len(labels),
+            agreement=1 + agreement.difference,
+            agreement_interval=(min(low, 1 + agreement.low), max(high, 1 + agreement.high)),
+            accuracy=float(np.mean(right)),
+            accuracy_change=change.difference,
+            accuracy_change_interval=(change.low, change.high),
         )
-    same, right, before = (np.array(a) == np.array(b) for a, b in ((ours, theirs), (ours, truth), (theirs, truth)))
-    agreement = metrics.paired_interval(same, np.ones_like(same), of)
-    low, high = metrics.proportion_interval(int(same.sum()), len(same))  # says something where all frames agree, too
-    change = metrics.paired_interval(right, before, of)
-    return StreamFigures(
-        clips=len(set(of)),
-        frames=len(truth),
-        agreement=1 + agreement.difference,
-        agreement_interval=(min(low, 1 + agreement.low), max(high, 1 + agreement.high)),
-        accuracy=float(np.mean(right)),
-        accuracy_change=change.difference,
-        accuracy_change_interval=(change.low, change.high),
-    )
+
+    def _labels(self, engine: Engine) -> list[tuple[Sample, int]]:
+        """The class of every frame whose window is full, with the clip it is of."""
+        found: list[tuple[Sample, int]] = []
+        for samples in self._streams:
+            window = _Window(engine)
+            for sample, inputs, stamps_ns in _joined(self._recordings, self._student, samples):
+                for frame, stamp_ns in zip(inputs, stamps_ns.tolist(), strict=True):
+                    label = window.label(frame, stamp_ns)
+                    if label is not None:
+                        found.append((sample, label))
+        return found
 
 
 class _Window:
@@ -79,10 +87,6 @@ class _Window:
 
     def __init__(self, engine: Engine) -> None:
         self._manifest, self._binding = engine.manifest, engine.bind(1)
-        self.restart()
-
-    def restart(self) -> None:
-        self._binding.reset()
         self._stamps_ns: list[int] = []
         self._features: list[Float32] = []
 
@@ -96,7 +100,7 @@ class _Window:
         binding.frame[0] = frame
         if at is not None:
             for row, older in enumerate(at[:-1]):
-                binding.past[0, row] = self._features[min(older, len(self._features) - 1)]
+                binding.past[0, row] = self._features[older]
         binding.run()
         carry(binding)
         self._stamps_ns.append(stamp_ns)
@@ -107,17 +111,10 @@ class _Window:
         return None if at is None else int(binding.logits[0].argmax())
 
 
-def _streams(
-    recordings: Recordings, student: SavedStudent, frames: int
-) -> Iterator[Iterator[tuple[Sample, Float32, Int64]]]:
-    """Clips of the same subject and view, one behind the other: network inputs (F, C, S, S) and stamps."""
-    for samples in _enough(recordings, student, frames):
-        yield _joined(recordings, student, samples)
-
-
 def _joined(
     recordings: Recordings, student: SavedStudent, samples: Sequence[Sample]
 ) -> Iterator[tuple[Sample, Float32, Int64]]:
+    """Clips one behind the other: network inputs (F, C, S, S) and stamps (F,), a few frames at a time."""
     now_ns = 0
     for sample, clip in recordings.opened(samples):
         stamps_ns = clip.stamps_ns - clip.stamps_ns[0] + now_ns
@@ -130,14 +127,12 @@ def _period_ns(clip: Clip) -> int:
     return int(np.median(np.diff(clip.stamps_ns))) if len(clip) > 1 else 33_333_333
 
 
-def _enough(recordings: Recordings, student: SavedStudent, frames: int) -> list[list[Sample]]:
-    """Clips of a few subjects before one camera each, whose windows are full in about so many frames."""
+def _chosen(recordings: Recordings, student: SavedStudent, frames: int) -> list[list[Sample]]:
+    """Clips by stream: of a few subjects before one camera each, whose windows are full in about so many frames."""
     _, first = next(recordings.opened(recordings.compared))
     before_full = -(-round(student.spec.clip_seconds * 1e9) // (_period_ns(first) * len(first)))  # clips
     ordered = sorted(recordings.compared, key=lambda s: (s.subject, s.view, s.id))
     groups = [list(same) for _, same in groupby(ordered, key=lambda s: (s.subject, s.view))]
-    chosen = [
-        groups[i] for i in np.unique(np.linspace(0, len(groups) - 1, min(_STREAMS, len(groups))).round().astype(int))
-    ]
+    chosen = evenly(groups, _STREAMS)
     each = before_full + -(-frames // (len(chosen) * len(first)))
     return [sorted(spread(group, each), key=lambda s: s.id) for group in chosen]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from kd_edge import artifact
 from kd_edge.artifact import Artifact, Manifest, StateSpec
@@ -90,13 +90,65 @@ def backbone_model() -> ModelProto:
     return build(nodes, [value("frame", 1, SIDE, SIDE)], [value("feature", 2)], axes=[1, 2, 3])
 
 
+def as_ncnn(model: ModelProto) -> dict[str, bytes]:
+    """One of the models above as ncnn's text; an operator it does not know becomes a layer of that name."""
+    graph = model.graph
+    constants = {tensor.name: numpy_helper.to_array(tensor).tolist() for tensor in graph.initializer}
+    layers: list[tuple[str, list[str], list[str], str]] = []
+    for tensor in graph.input:
+        sizes = [d.dim_value for d in tensor.type.tensor_type.shape.dim][1:]
+        keys = {1: (0,), 2: (1, 0), 3: (2, 1, 0), 4: (2, 11, 1, 0)}[len(sizes)]
+        layers.append(("Input", [], [tensor.name], " ".join(f"{k}={n}" for k, n in zip(keys, sizes, strict=True))))
+    for node in graph.node:
+        takes, gives = [name for name in node.input if name not in constants], list(node.output)
+        if node.op_type in REDUCTIONS:  # without the batch axis every axis is one lower
+            axes = [axis - 1 for axis in constants[node.input[1]]]
+            keep = all(attribute.i for attribute in node.attribute)
+            listed = ",".join(map(str, (len(axes), *axes)))
+            layers.append(
+                ("Reduction", takes, gives, f"0={REDUCTIONS[node.op_type]} 1=0 -23303={listed} 4={keep:d} 5=1")
+            )
+        elif node.op_type == "Slice":  # all but the last, and the last
+            layers.append(("Slice", takes, [*gives, "newest"], f"-23300=2,{SEGMENTS - 1},-233 1=0"))
+        elif node.op_type == "Pad":
+            layers.append(("BinaryOp", ["newest"], ["nothing"], "0=2 1=1 2=0.0"))
+            layers.append(("Concat", ["nothing", *takes], gives, "0=0"))
+        else:
+            kind, options = KINDS.get(node.op_type, (node.op_type, ""))
+            layers.append((kind, takes, gives, options))
+    return {"ncnn.param": _text(layers, [output.name for output in graph.output]).encode(), "ncnn.bin": b""}
+
+
+REDUCTIONS = {"ReduceSum": 0, "ReduceMean": 3, "ReduceMax": 4}
+KINDS = {"Flatten": ("Flatten", ""), "Concat": ("Concat", "0=0"), "Add": ("BinaryOp", "0=0"), "Identity": ("Noop", "")}
+
+
+def _text(layers: list[tuple[str, list[str], list[str], str]], outputs: list[str]) -> str:
+    """Layers as lines; what several of them read, or what is read and put out, goes through a Split."""
+    readers = {name: sum(takes.count(name) for _, takes, _, _ in layers) for _, _, gives, _ in layers for name in gives}
+    readers |= {name: readers[name] + (readers[name] > 0) for name in outputs}
+    left = {name: list(range(count)) for name, count in readers.items()}
+    lines, blobs = [], 0
+    for number, (kind, takes, gives, options) in enumerate(layers):
+        read = [f"{name}_{left[name].pop()}" if readers[name] > 1 else name for name in takes]
+        made = {name: name if kind == "Input" or readers[name] < 2 else f"{name}_made" for name in gives}
+        lines.append(" ".join([kind, f"layer{number}", f"{len(read)} {len(made)}", *read, *made.values(), options]))
+        for name in gives:
+            if readers[name] > 1:
+                copies = [name if name in outputs and k == 0 else f"{name}_{k}" for k in range(readers[name])]
+                lines.append(f"Split split{len(lines)} 1 {len(copies)} {made[name]} {' '.join(copies)}")
+                blobs += len(copies)
+        blobs += len(made)
+    return "\n".join(["7767517", f"{len(lines)} {blobs}", *lines, ""])
+
+
 @pytest.fixture
 def save(tmp_path: Path) -> Callable[..., Artifact]:
-    """Write a model with the manifest above, some fields changed, and load it as an artifact."""
+    """Write a model with the manifest above, some fields changed, and load it as an artifact; it carries ncnn's."""
 
     def save(model: ModelProto, **changes: object) -> Artifact:
         path = tmp_path / f"{len(list(tmp_path.iterdir()))}.onnx"
-        artifact.write(model.SerializeToString(), manifest(**changes), None, path)
+        artifact.write(model.SerializeToString(), manifest(**changes), None, path, as_ncnn(model))
         return artifact.load(path)
 
     return save

@@ -212,7 +212,7 @@ def test_one_thread_is_the_callers(name: EngineName, step: Artifact) -> None:
 
 
 def test_threads_end_with_the_engine(name: EngineName, step: Artifact) -> None:
-    with open_engine(step, engine=name) as first:  # a library's own, which stay
+    with open_engine(step, engine=name, threads=2) as first:  # a library's own, which stay: OpenMP keeps its team
         first.bind(1).run()
     del first
     before = set(os.listdir("/proc/self/task"))
@@ -241,6 +241,8 @@ def test_other_python_threads_go_on_while_it_runs(name: EngineName, step: Artifa
             seen = passes[0]
             for _ in range(50):
                 binding.run()
+                if passes[0] > seen:
+                    break
             assert passes[0] > seen
         finally:
             done.set()

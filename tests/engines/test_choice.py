@@ -129,7 +129,35 @@ def test_where_none_runs_the_first_one_is_opened_and_nothing_is_kept(step: Artif
     """Its opening says why; tomorrow there may be memory again."""
     nothing = Measured({}, {}, {"sure": "no memory", "swift": "no memory"})
     chosen = choose(step, TWO, measure=Measuring(nothing))
-    assert (chosen.engine, chosen.kept, file.exists()) == ("sure", False, False)
+    assert (chosen.engine, chosen.kept, json.loads(file.read_text())["answers"]) == ("sure", False, [])
+
+
+def test_an_engine_that_ends_the_process_does_so_once(step: Artifact, file: Path) -> None:
+    """A robot's service would start again for ever: the first engine runs until someone looks."""
+
+    def dies(*_: object) -> Measured:
+        left.append(file.read_bytes())
+        return SWIFT
+
+    left: list[bytes] = []
+    choose(step, TWO, measure=dies)
+    file.write_bytes(left[0])  # as it was in the moment of the crash
+    measure = Measuring()
+    chosen = choose(step, TWO, measure=measure)
+    assert (chosen.engine, chosen.kept, measure.asked) == ("sure", True, [])
+    assert chosen.text == (
+        "engine onnxruntime 1.0, measured before; not swift: the process ended while it was tried "
+        "(delete engines.json in the cache folder to try it again)"
+    )
+
+
+def test_one_that_was_stopped_is_measured_again(step: Artifact, file: Path) -> None:
+    def stopped(*_: object) -> Measured:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        choose(step, TWO, measure=stopped)
+    assert choose(step, TWO, measure=Measuring()).text.endswith("measured here")
 
 
 KEPT = {
@@ -183,12 +211,11 @@ def test_what_is_no_file_is_not_waited_for(step: Artifact, file: Path) -> None:
     assert choose(step, TWO, measure=Measuring()).kept  # a file takes its place
 
 
-def test_the_oldest_answers_go(step: Artifact, file: Path) -> None:
-    for threads in range(1, choice.MOST_KEPT + 3):
+def test_the_oldest_answers_go(step: Artifact, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "MOST_KEPT", 4)
+    for threads in range(1, 8):
         choose(step, TWO, threads=threads, measure=Measuring())
-    kept = [answer["question"]["threads"] for answer in json.loads(file.read_text())["answers"]]
-    assert kept == list(range(choice.MOST_KEPT + 2, 2, -1))
-    assert file.stat().st_size < choice.MOST_BYTES
+    assert [answer["question"]["threads"] for answer in json.loads(file.read_text())["answers"]] == [7, 6, 5, 4]
 
 
 def test_a_folder_that_cannot_be_written_is_told_or_with_strict_refused(
@@ -200,8 +227,10 @@ def test_a_folder_that_cannot_be_written_is_told_or_with_strict_refused(
     assert (chosen.engine, chosen.kept) == ("swift", False)
     assert "measured here; not kept: " in chosen.text
     assert "taken/cache/engines.json cannot be written (Not a directory)" in chosen.text
+    measure = Measuring()
     with pytest.raises(ConfigError, match=r"cannot be written .* Fix: set KD_EDGE_CACHE to one, or name the engine"):
-        choose(step, TWO, strict=True, measure=Measuring())
+        choose(step, TWO, strict=True, measure=measure)
+    assert measure.asked == []
 
 
 @pytest.mark.usefixtures("no_home")
@@ -310,7 +339,7 @@ def test_they_run_in_turn_until_the_time_is_over(monkeypatch: pytest.MonkeyPatch
         return Binding({}, {}, run)
 
     monkeypatch.setattr(choice.time, "perf_counter", lambda: now[0])
-    timings = choice._timings({"a": running("a"), "b": running("b")}, 2.0)
+    timings = choice._timings({"a": running("a"), "b": running("b")}, {}, 2.0)
     assert seen == ["a", "b"] * 4  # 0.5 + 0.7 + 0.6 = 1.8 s after three rounds, 2.4 after four
     assert {name: tuple(np.round(timing, 6)) for name, timing in timings.items()} == {
         "a": (100.0, 200.0),
@@ -326,8 +355,20 @@ def test_every_engine_runs_a_few_times_however_slow(monkeypatch: pytest.MonkeyPa
         now[0] += 60.0
 
     monkeypatch.setattr(choice.time, "perf_counter", lambda: now[0])
-    assert choice._timings({"slow": Binding({}, {}, run)}, 2.0)["slow"] == Timing(60_000.0, 60_000.0)
+    assert choice._timings({"slow": Binding({}, {}, run)}, {}, 2.0)["slow"] == Timing(60_000.0, 60_000.0)
     assert len(runs) == choice.LEAST_ROUNDS
+
+
+def test_one_that_fails_later_is_out_as_well() -> None:
+    runs, out = [], {}
+
+    def run() -> None:
+        runs.append(1)
+        if len(runs) == 2:
+            raise RuntimeError("device lost")
+
+    timings = choice._timings({"good": Binding({}, {}, lambda: None), "bad": Binding({}, {}, run)}, out, 0.0)
+    assert (list(timings), out, len(runs)) == (["good"], {"bad": "the engine failed: device lost"}, 2)
 
 
 # ------------------------------------------------------------------------------------------------------- the door

@@ -15,7 +15,7 @@ from kd_edge.export import ExportProfile
 from kd_edge.export.exporter import build_graph, describe
 from kd_edge.export.parity import check_classes
 from kd_edge.export.recordings import Recordings, evenly, spread
-from kd_edge.export.streams import stream_figures
+from kd_edge.export.streams import StreamComparison
 from kd_edge.models.saved import SavedStudent
 
 FP32 = recipes.load("export", "fp32", ExportProfile)
@@ -72,7 +72,7 @@ def test_evenly_by_hand() -> None:
 
 
 def test_a_graph_agrees_with_itself(student: SavedStudent, recordings: Recordings, engine: Engine) -> None:
-    found = stream_figures(student, recordings, engine, engine, 200)
+    found = StreamComparison(student, recordings, engine, 200).figures(engine)
     assert found.frames >= 200
     assert (found.agreement, found.accuracy_change) == (1.0, 0.0)
     low, high = found.agreement_interval
@@ -100,7 +100,7 @@ class Contrary:
 
 
 def test_disagreement_is_counted(student: SavedStudent, recordings: Recordings, engine: Engine) -> None:
-    found = stream_figures(student, recordings, engine, Contrary(engine), 200)  # type: ignore[arg-type]
+    found = StreamComparison(student, recordings, engine, 200).figures(Contrary(engine))  # type: ignore[arg-type]
     assert found.agreement == pytest.approx(0.75, abs=0.02)
     assert found.agreement_interval[0] < found.agreement < found.agreement_interval[1]
 
@@ -111,6 +111,6 @@ def test_a_window_that_is_never_full(student: SavedStudent, recordings: Recordin
     engine.manifest = manifest.model_copy(update={"clip_seconds": 3000.0})
     try:
         with pytest.raises(ExportError, match="is ever full on the validation clips"):
-            stream_figures(student, short, engine, engine, 10)
+            StreamComparison(student, short, engine, 10)
     finally:
         engine.manifest = manifest

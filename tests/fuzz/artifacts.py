@@ -44,14 +44,16 @@ class Artifacts:
 
     def __init__(self, folder: Path, *, large: bool = True) -> None:
         self._path = folder / "case.onnx"
-        self._parts = [_plain(), _with_golden(), _with_states(), *([_bundled()] if large else [])]
-        self._shares = np.array([4, 4, 4, 0.5][: len(self._parts)])
+        self._parts = [_plain(), _with_golden(), _with_states(), _attached(), *([_bundled()] if large else [])]
+        self._shares = np.array([4, 4, 4, 2, 0.5][: len(self._parts)])
 
     def __call__(self, rng: Generator) -> str:
         """Try one case: ``refused`` or ``accepted``."""
         self._path.write_bytes(self._file(rng))
         try:
             loaded = artifact.load(self._path)
+            for name, span in loaded.attachments.items():
+                assert len(loaded.attachment(name)) == span.length
             with Recognizer.load(loaded, self_test=choose(rng, ("accept", "raise", "off"))) as recognizer:
                 spec = loaded.manifest.preprocess
                 shape = (48, 64) if spec.channels == 1 else (48, 64, 3)
@@ -115,6 +117,14 @@ def _parts(step: TinyStep, graph: bytes, golden: GoldenClip | None) -> Parts:
 def _plain() -> Parts:
     step = TinyStep(tiny_manifest())
     return _parts(step, step.graph(), None)
+
+
+def _attached() -> Parts:
+    """A graph with a model of another engine behind it."""
+    graph, golden, manifest = _plain()
+    for name, content in (("ncnn.param", b"7767517\n0 0\n"), ("ncnn.bin", bytes(300))):
+        graph += wire.attachment_head(name, len(content)) + content
+    return graph, golden, manifest
 
 
 def _with_golden() -> Parts:

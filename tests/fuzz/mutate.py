@@ -113,7 +113,7 @@ def parse_message(data: bytes, depth: int = 0) -> list[Field] | None:
     while at < len(data):
         tag, at = _varint_at(data, at)
         number, wire = tag >> 3, tag & 7
-        if at < 0 or not 0 < number < 200 or wire not in (0, 2, 5, 1):
+        if at < 0 or not 0 < number < 2000 or wire not in (0, 2, 5, 1):
             return None
         if wire in (1, 5):
             size = 8 if wire == 1 else 4
