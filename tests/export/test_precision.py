@@ -25,8 +25,8 @@ from kd_edge.models import ModelConfig, build_model
 from kd_edge.types import Float32
 
 FP16 = ExportProfile(name="fp16", precision="fp16")
-INT8 = ExportProfile(name="int8", precision="int8")
-TENSORRT = ExportProfile(name="int8-tensorrt", precision="int8-tensorrt")
+INT8 = ExportProfile(name="int8", precision="int8", range_method="extremes")
+TENSORRT = ExportProfile(name="int8-tensorrt", precision="int8-tensorrt", range_method="extremes")
 
 
 def graph(
