@@ -18,7 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 from kd_edge.errors import ExportError
 from kd_edge.export.onnx import to_onnx
 from kd_edge.export.precision import Converted, convert, observe
-from kd_edge.export.precision.activations import BINS, magnitude
+from kd_edge.export.precision.activations import BINS, magnitude, on_grid
+from kd_edge.export.precision.correction import corrected, line
 from kd_edge.export.precision.fp16 import to_half, unfit_for_half
 from kd_edge.export.profile import ExportProfile
 from kd_edge.models import ModelConfig, build_model
@@ -388,3 +389,53 @@ def test_the_head_of_an_int8_student_is_untouched_bit_for_bit(
         assert_array_equal(ours[name], theirs[name])
     outside = [node for node in step.graph.node if not node.name.startswith("backbone.")]
     assert [node for node in proto.graph.node if node.name in {other.name for other in outside}] == outside
+
+
+# ------------------------------------------------------------------------------------- grids, squares and corrections
+
+
+def test_the_commonest_value_of_a_picture_is_a_level() -> None:
+    # (5.588235 + 0.294118) / 255 = 0.023068, of which 0.294118 holds 12.75: 12 levels of 0.0245098
+    background = np.full(880, -0.29411766, dtype=np.float32)
+    person = np.linspace(0, 5.588235, 120, dtype=np.float32)
+    low, high = on_grid((-0.29411766, 5.588235), np.concatenate([background, person]))
+    assert (low, high) == pytest.approx((-0.29411766, 5.95588), rel=1e-5)
+    assert (high - low) / 255 * 12 == pytest.approx(0.29411766, rel=1e-6)
+    assert on_grid((-0.29411766, 5.588235), person) == (-0.29411766, 5.588235)  # nothing is common: as it was seen
+    assert on_grid((0.0, 2.0), np.zeros(9, dtype=np.float32)) == (0.0, 2.0)  # zero is a level of every range
+
+
+def test_least_squares_weighs_rounding_against_clipping() -> None:
+    histogram = np.zeros(BINS)
+    histogram[:512] = 1000.0
+    # covering c bins in 256 levels loses 512,000 (c / 256)^2 / 12 by rounding; the value in the last bin loses
+    # (2047.5 - c)^2 by clipping. The derivative, 2 c 512,000 / 786,432 - 2 (2047.5 - c), is zero at 2047.5 / 1.65104
+    histogram[-1] = 1.0
+    assert magnitude(histogram, 2048.0, (0.0, 2048.0), "least_squares") == pytest.approx(1240, abs=1)
+    histogram[-1] = 1000.0  # then at 2047.5 / 1.000651
+    assert magnitude(histogram, 2048.0, (0.0, 2048.0), "least_squares") == pytest.approx(2046, abs=1)
+    histogram[-1] = 0.0
+    assert magnitude(histogram, 2048.0, (0.0, 2048.0), "least_squares") == pytest.approx(512, abs=2)
+
+
+def test_a_correction_is_the_line_of_least_squares() -> None:
+    found = np.array([[1.0, 5.0, 0.0], [2.0, 5.0, 1.0], [3.0, 5.0, 2.0]])
+    expected = np.array([[3.0, 5.5, 0.0], [5.0, 5.5, 9.0], [7.0, 5.5, 18.0]])
+    slope, shift = line(found, expected)
+    assert slope.tolist() == [2.0, 1.0, 2.0]  # of the last one, 9, no more than 2
+    assert shift.tolist() == [-1.0 + 2.0, 0.5, 9.0 - 2.0]
+
+
+def test_a_step_is_corrected_to_the_float32_features_mean() -> None:
+    step = onnx.ModelProto()
+    step.CopyFrom(graph([helper.make_node("Flatten", ["x"], ["y"], "backbone.flatten/Flatten")], {}, 1))
+    step.graph.node[0].output[0] = step.graph.output[0].name = "feature"
+    del step.graph.output[0].type.tensor_type.shape.dim[2:]
+    feeds = [feed(value, value) for value in (0.5, 1.0, 1.5)]
+    features = [2 * one["x"].reshape(1, 2) + 1 for one in feeds]
+    made = corrected(step, features, feeds)
+    assert [node.name for node in made.graph.node] == ["backbone.flatten/Flatten", "correction/Mul", "correction/Add"]
+    onnx.checker.check_model(made)
+    for one, wanted in zip(feeds, features, strict=True):
+        assert_allclose(run(made, one)[0], wanted, atol=1e-6)
+    assert step.graph.node[0].output[0] == "feature"  # the given graph is not changed

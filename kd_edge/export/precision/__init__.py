@@ -10,6 +10,7 @@ import onnx
 
 from kd_edge.errors import ExportError
 from kd_edge.export.precision.activations import Activations, observe
+from kd_edge.export.precision.correction import corrected
 from kd_edge.export.precision.fp16 import to_half, unfit_for_half
 from kd_edge.export.precision.int8 import BACKBONE, is_quantised, quantised, quantised_for_tensorrt
 from kd_edge.export.profile import ExportProfile
@@ -65,11 +66,16 @@ def convert(
             kept[node.name] = "kept on request"
     if profile.precision == "int8":
         kept = _not_quantised(proto) | kept
-        return Converted(quantised(proto, seen.ranges, kept), kept)
+        return Converted(_corrected(quantised(proto, seen.ranges, kept), seen, feeds), kept)
     kept = unfit_for_half(proto, seen.extremes) | kept
     if profile.precision == "int8-tensorrt":
-        proto = quantised_for_tensorrt(proto, seen.ranges, kept)
+        proto = _corrected(quantised_for_tensorrt(proto, seen.ranges, kept), seen, feeds)
     return Converted(to_half(proto, kept), kept)
+
+
+def _corrected(proto: onnx.ModelProto, seen: Activations, feeds: Sequence[Feed]) -> onnx.ModelProto:
+    """A clip graph has no output for its features and stays as it is."""
+    return corrected(proto, seen.features, feeds) if seen.features else proto
 
 
 def _not_quantised(proto: onnx.ModelProto) -> dict[str, str]:

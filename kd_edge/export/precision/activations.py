@@ -27,6 +27,12 @@ BINS = 2048
 CLIPPED = 1e-5
 """Share of a tensor's values that the method ``percentile`` clips."""
 MOST_THREADS = 4
+_SAMPLED = 2000
+"""Values of each input of a run among which the commonest one is sought."""
+_WIDER = 1.1
+"""How much coarser a grid may become for it."""
+_COMMON = 1 / 3
+"""Share that makes a value common."""
 
 
 class Activations(NamedTuple):
@@ -34,12 +40,15 @@ class Activations(NamedTuple):
 
     Attributes:
         extremes: The smallest and the largest value.
-        ranges: What a quantised tensor is to cover, by the profile's method; of what the graph reads, the extremes:
-            preprocessing bounds pictures, and a picture's background is often its largest value.
+        ranges: What a quantised tensor is to cover, by the profile's method; of what the graph reads, all that was
+            seen, so that the commonest value is one of 256 levels: preprocessing bounds pictures, and their background
+            is often one value.
+        features: (1, D) of every run; none of a clip graph.
     """
 
     extremes: dict[str, Range]
     ranges: dict[str, Range]
+    features: tuple[Float32, ...] = ()
 
 
 def observe(proto: onnx.ModelProto, profile: ExportProfile, feeds: Sequence[Feed]) -> Activations:
@@ -59,7 +68,11 @@ def observe(proto: onnx.ModelProto, profile: ExportProfile, feeds: Sequence[Feed
             "frames of training clips",
             "add --data DIR, or export in fp32",
         )
+    given = {value.name for value in proto.graph.input}
+    declared = {value.name for value in proto.graph.output}
     extremes: dict[str, Range] = {}
+    features: list[Float32] = []
+    samples: dict[str, list[Float32]] = {name: [] for name in given}
     for name, values in _tensors(proto, feeds):
         low, high = float(values.min()), float(values.max())
         if not np.isfinite(high - low):
@@ -70,19 +83,43 @@ def observe(proto: onnx.ModelProto, profile: ExportProfile, feeds: Sequence[Feed
             )
         before = extremes.get(name, (low, high))
         extremes[name] = min(before[0], low), max(before[1], high)
+        if name in given:
+            samples[name].append(values.ravel()[:: max(1, values.size // _SAMPLED)].copy())
+        if name == "feature" and name in declared:
+            features.append(values)
+    ranges = extremes | {
+        name: on_grid(extremes[name], np.concatenate(samples[name])) for name in given if samples[name]
+    }
     if profile.range_method == "extremes" or profile.precision == "fp16":
-        return Activations(extremes, extremes)
-    given = {value.name for value in proto.graph.input}
+        return Activations(extremes, ranges, tuple(features))
     reaches = {name: max(-low, high) for name, (low, high) in extremes.items() if name not in given}
     histograms = {name: np.zeros(BINS) for name in reaches}
     for name, values in _tensors(proto, feeds):
         if name in reaches:
             histograms[name] += _histogram(values, reaches[name])
-    ranges = dict(extremes)
     for name, histogram in histograms.items():
         largest = magnitude(histogram, reaches[name], extremes[name], profile.range_method)
         ranges[name] = max(extremes[name][0], -largest), min(extremes[name][1], largest)
-    return Activations(extremes, ranges)
+    return Activations(extremes, ranges, tuple(features))
+
+
+def on_grid(seen: Range, values: Float32) -> Range:
+    """A range whose 256 levels hold zero and the commonest of some values; what was seen, where none is common.
+
+    Where most of a picture is one value, its rounding error is no noise: every window of the first convolution adds it
+    up to the same shift.
+    """
+    low, high = min(seen[0], 0.0), max(seen[1], 0.0)
+    levels, counts = np.unique(values, return_counts=True)
+    common, step = float(levels[counts.argmax()]), (high - low) / 255
+    if counts.max() < _COMMON * len(values) or abs(common) < step or common == 0:
+        return seen
+    wider = abs(common) / int(abs(common) / step)  # so that all still fits
+    if wider > _WIDER * step:
+        return seen
+    step = wider
+    below = round(-low / step)
+    return -below * step, (255 - below) * step
 
 
 def _tensors(proto: onnx.ModelProto, feeds: Sequence[Feed]) -> Iterator[tuple[str, Float32]]:
