@@ -19,7 +19,7 @@ from kd_edge.sampling import gather
 from kd_edge.types import Clip, Float32, Int64
 
 _STREAMS = 4
-"""Streams that are labelled frame by frame: of each so many clips as it takes, evenly over the classes."""
+"""Streams that are labelled frame by frame, at least: of each so many clips as it takes, evenly over the classes."""
 
 _AT_ONCE = 64
 """Frames of a stream that are prepared together."""
@@ -133,6 +133,7 @@ def _chosen(recordings: Recordings, student: SavedStudent, frames: int) -> list[
     before_full = -(-round(student.spec.clip_seconds * 1e9) // (_period_ns(first) * len(first)))  # clips
     ordered = sorted(recordings.compared, key=lambda s: (s.subject, s.view, s.id))
     groups = [list(same) for _, same in groupby(ordered, key=lambda s: (s.subject, s.view))]
-    chosen = evenly(groups, _STREAMS)
+    usable = sum(max(0, len(group) - before_full) for group in groups) * len(first)  # frames of full windows, in all
+    chosen = evenly(groups, max(_STREAMS, -(-len(groups) * frames // max(1, usable))))
     each = before_full + -(-frames // (len(chosen) * len(first)))
     return [sorted(spread(group, each), key=lambda s: s.id) for group in chosen]
