@@ -87,7 +87,7 @@ def export(
     recordings = Recordings.of(student, open_dataset(student.spec.data, data_root))
     say("exporting the graph")
     exact = build_graph(student.model, student.spec, profile)
-    manifest = describe(student.model, student.spec, profile, **_facts(student))
+    manifest = describe(student.model, student.spec, profile, **_facts(student, recordings))
     with tempfile.TemporaryDirectory() as folder:
         staged = stage(
             student, recordings, profile, exact, manifest, Path(folder), auto_precision=auto_precision, say=say
@@ -136,14 +136,14 @@ def check_installed(profile: ExportProfile) -> None:
             )
 
 
-def _facts(student: SavedStudent) -> dict[str, Any]:
-    """What a run's summary says of its student."""
+def _facts(student: SavedStudent, recordings: Recordings) -> dict[str, Any]:
+    """What a run's summary says of its student; temperature and threshold were fitted on its validation clips."""
     summary = student.summary
     return {
         "name": summary.recipe.name or student.path.resolve().name,
         "temperature": summary.temperature,
         "unknown_threshold": summary.unknown_threshold,
-        "calibrated_on": _calibrated_on(summary),
+        "calibrated_on": recordings.side if recordings.validation else "",
         "accuracy": _accuracy(summary),
         "recipe_fingerprint": summary.recipe_fingerprint,
         "data_fingerprint": summary.data_fingerprint,
@@ -265,11 +265,6 @@ def versions() -> dict[str, str]:
         "onnx": onnx.__version__,
         "onnxruntime": ort.__version__,
     }
-
-
-def _calibrated_on(summary: Summary) -> str:
-    """Whose clips decided temperature and threshold; nobody's where the recipe holds nobody out."""
-    return summary.calibrated_on if summary.protocol.validation_samples else ""
 
 
 def _accuracy(summary: Summary) -> dict[str, float]:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from kd_edge import artifact, recipes
 from kd_edge.artifact import Artifact, Manifest
@@ -59,10 +61,17 @@ def test_export_fits_bounds_and_a_reference(exported):
     assert familiar.windows >= TRAIN
 
 
+def shown(what):
+    console = Console(width=400, file=io.StringIO())
+    console.print(what)
+    return console.file.getvalue()
+
+
 def test_the_report_tells_what_was_fitted(made):
     from kd_edge.cli.export import export_summary
 
-    told = str(export_summary(made))
+    told = shown(export_summary(made))
+    assert "uncalibrated: no recordings were held out" in told
     assert f"healthy pictures, by {TRAIN} clips" in told
     assert "subjects left out in turn" in told
 
