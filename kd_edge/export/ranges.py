@@ -7,11 +7,15 @@ from kd_edge.engines import Engine, carry
 from kd_edge.errors import ExportError
 from kd_edge.export.profile import ExportProfile
 from kd_edge.export.recordings import Recordings, spread
+from kd_edge.export.report import clips_within
 from kd_edge.models.saved import SavedStudent
 from kd_edge.types import Float32
 
 Feed = dict[str, Float32]
 """What one run of a graph reads: arrays by input name, with a batch axis of 1."""
+
+MOST_FLOPS = 1e12
+"""Operations on all clips; of a large network fewer clips are run."""
 
 
 def training_feeds(
@@ -29,7 +33,7 @@ def training_feeds(
         ExportError: There is no training clip.
         DataError: Not one can be read.
     """
-    chosen = spread(recordings.train, profile.range_clips)
+    chosen = spread(recordings.train, clips_within(MOST_FLOPS, student, profile.range_clips))
     if not chosen:
         raise ExportError(
             "no training clip to take the ranges of int8 activations from",

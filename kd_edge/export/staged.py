@@ -29,6 +29,8 @@ Say = Callable[[str], None]
 """Told what is being done."""
 
 MOST_THREADS = 4
+_TRIES = 20
+"""Conversions that the search for such nodes may take."""
 _PROVED = 8
 """Clips on which all that a converted step gives is compared, not its logits only."""
 _NAMED = 6
@@ -203,6 +205,7 @@ class _Lowering:
             lowered,
             lambda kept: not self._faults(self._attempt(kept)),
             likeliest=likeliest(layer_errors(self._exact, first.converted.proto, self._feeds)),
+            tries=_TRIES,
         )
         if found is None or not auto_precision:
             _refuse(faults, what, () if found is None else found.nodes, HIGHER if found is None else AUTOMATIC)
@@ -217,12 +220,17 @@ class _Lowering:
         written = _written(converted.proto, self._manifest, self._path)
         with opened_here(written) as engine:
             answers = self._comparison.answer(self._profile.precision, engine, self._before)
-            stream = None if self._streams is None else self._streams.figures(engine)
+            stream = None
+            if self._streams is not None and not self._clip_faults(answers):  # else it fails without
+                stream = self._streams.figures(engine)
         return _Attempt(converted, written, answers, stream)
 
     def _faults(self, attempt: _Attempt) -> list[Fault]:
-        faults = list(faults_of(attempt.answers, self._comparison, self._profile, "max_abs_error"))
+        faults = self._clip_faults(attempt.answers)
         return faults if attempt.stream is None else [*faults, *stream_faults(attempt.stream, self._profile)]
+
+    def _clip_faults(self, answers: Answers) -> list[Fault]:
+        return list(faults_of(answers, self._comparison, self._profile, "max_abs_error"))
 
 
 # --------------------------------------------------------------------------------------------------------- refusals

@@ -15,6 +15,7 @@ from kd_edge.engines.onnxruntime import load_onnxruntime
 from kd_edge.errors import ExportError
 from kd_edge.export.profile import ExportProfile, RangeMethod
 from kd_edge.export.ranges import Feed
+from kd_edge.export.recordings import evenly
 from kd_edge.types import Float32
 
 Float64 = npt.NDArray[np.float64]
@@ -22,6 +23,8 @@ Float64 = npt.NDArray[np.float64]
 Range = tuple[float, float]
 """Smallest and largest value."""
 
+MOST_HISTOGRAM_FEEDS = 128
+"""Runs that histograms are made of; extremes are those of all runs."""
 BINS = 2048
 """Of the histogram of a tensor's magnitudes."""
 CLIPPED = 1e-5
@@ -94,7 +97,7 @@ def observe(proto: onnx.ModelProto, profile: ExportProfile, feeds: Sequence[Feed
         return Activations(extremes, ranges, tuple(features))
     reaches = {name: max(-low, high) for name, (low, high) in extremes.items() if name not in given}
     histograms = {name: np.zeros(BINS) for name in reaches}
-    for name, values in _tensors(proto, feeds):
+    for name, values in _tensors(proto, evenly(feeds, MOST_HISTOGRAM_FEEDS)):
         if name in reaches:
             histograms[name] += _histogram(values, reaches[name])
     for name, histogram in histograms.items():
