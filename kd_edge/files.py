@@ -167,6 +167,24 @@ def replacing(path: Path, error: type[KdEdgeError] = KdEdgeError, *, option: str
             temporary.unlink(missing_ok=True)
 
 
+def check_writable(path: Path, error: type[KdEdgeError] = KdEdgeError, *, option: str = "--out") -> None:
+    """Make sure that ``replacing`` may write a file: to be asked before minutes of work, not only after.
+
+    Raises:
+        KdEdgeError: It may not; nothing is made.
+    """
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    fault = ""
+    if path.is_dir():
+        fault = "it is a folder"
+    elif not there.is_dir():
+        fault = f"{there} is a file"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        fault = f"{there} cannot be written"
+    if fault:
+        raise error(f"{path} cannot be written ({fault})", "a writable folder", f"choose another {option}")
+
+
 @contextmanager
 def making(folder: Path, option: str, error: type[KdEdgeError] = KdEdgeError) -> Iterator[Path]:
     """Fill a temporary folder that becomes ``folder`` on success and vanishes on failure.

@@ -34,7 +34,7 @@ class MatrixRow(BaseModel):
         profile: Name of the export profile.
         engine: The engine, with its version where it ran.
         missing: Why there are no figures; empty where there are.
-        file_bytes: Size of the artifact.
+        file_bytes: Size of the artifact, with what it carries for this engine and without what it carries for others.
         accuracy: Share of right clips.
         flips: Clips whose class is not the trained model's.
         max_abs_error: Largest difference of a logit from the trained model's.
@@ -151,6 +151,8 @@ def _rows(profile: str, made: Artifact, threads: int, frames: int, repeats: int)
 
 def _absent(name: str, made: Artifact) -> str:
     """Why an engine has no figures; empty when it has."""
+    if name == "ncnn" and made.manifest.precision.startswith("int8"):
+        return "not offered: ncnn's integers are slow"
     if not ENGINES[name].is_installed():
         return "not installed"
     return ENGINES[name].unsuited(made) or ""
@@ -164,13 +166,19 @@ def _row(profile: str, name: str, made: Artifact, step: tuple[str, Latency], thr
     return MatrixRow(
         profile=profile,
         engine=step[0],
-        file_bytes=made.path.stat().st_size,
+        file_bytes=_bytes(made, name),
         accuracy=stage.accuracy,
         flips=stage.flips,
         max_abs_error=stage.max_abs_error,
         step=step[1],
         process=fresh_process(made.path, FRAME, engine=engine_name(name), threads=threads, repeats=repeats),
     )
+
+
+def _bytes(made: Artifact, engine: str) -> int:
+    """Size of a file that holds what this engine needs."""
+    others = 0 if engine == "ncnn" else sum(span.length for span in made.attachments.values())
+    return made.path.stat().st_size - others
 
 
 def _in_turn(made: Artifact, names: Sequence[str], threads: int, frames: int) -> dict[str, tuple[str, Latency]]:
@@ -252,11 +260,21 @@ def _cells(row: MatrixRow) -> tuple[str, ...]:
     )
 
 
+def conclusion(matrix: Matrix) -> str:
+    """Which row is fastest here."""
+    ran = [(row.step.p50, row) for row in matrix.rows if row.step is not None]
+    least, best = min(ran, key=lambda pair: pair[0])
+    return (
+        f"Fastest here: {best.profile} on {best.engine}, {least:.2f} ms, {best.accuracy:.1%} right. int8-tensorrt is "
+        "for TensorRT: CPUs emulate its half precision."
+    )
+
+
 def markdown(matrix: Matrix) -> str:
     """The table in Markdown, with what it is of."""
     lines = [
         f"{printable(matrix.model)}: {matrix.clips} {matrix.side}, of which the trained model has "
-        f"{matrix.accuracy:.1%}; {matrix.cpu}, {matrix.threads} thread(s), engines in turn.",
+        f"{matrix.accuracy:.1%}; {matrix.cpu}, {matrix.threads} thread(s), engines in turn. {conclusion(matrix)}",
         "",
         "| " + " | ".join(COLUMNS) + " |",
         "|" + "---|" * len(COLUMNS),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +13,8 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 
 from kd_edge import recipes
-from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, out, print_json, table
-from kd_edge.errors import ConfigError, printable
+from kd_edge.cli.console import DataOption, JsonOption, err, out, print_json, table
+from kd_edge.errors import ConfigError, did_you_mean, printable
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
     from kd_edge.artifact import Manifest, Parity
@@ -65,10 +66,14 @@ def _parity(parity: Parity) -> Iterator[RenderableType]:
     yield table(columns, cells)
     if (stream := parity.stream) is not None:
         (low, high), (least, most) = stream.agreement_interval, stream.accuracy_change_interval
+        change = "none became right or wrong"
+        if least < most:
+            change = f"change {stream.accuracy_change:+.2%} ({least:+.2%} to {most:+.2%})"
         yield (
             f"as a stream, {stream.frames} frames of {stream.clips} clips: the float32 graph's class in "
-            f"{stream.agreement:.2%} ({low:.2%} to {high:.2%}), accuracy {stream.accuracy:.1%}, change "
-            f"{stream.accuracy_change:+.2%} ({least:+.2%} to {most:+.2%})"
+            f"{stream.agreement:.2%} ({low:.2%} to {high:.2%})\n"
+            f"  right in {stream.accuracy:.1%} of these frames, {change}; "
+            "lower than the clips' accuracy because windows reach back into the clip before"
         )
 
 
@@ -123,7 +128,10 @@ def export_(
         bool,
         typer.Option("--matrix", help="Every precision on every engine here as one table; --report keeps it."),
     ] = False,
-    settings: SetOption = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the profile: range_clips=128."),
+    ] = None,
     data: DataOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -137,6 +145,9 @@ def export_(
     asked = [name for name, wanted in (("--fp16", fp16), ("--int8", int8), ("--profile", profile)) if wanted]
     if len(asked) > 1:
         raise ConfigError(" and ".join(asked) + " together", "one of them", "set precision in the profile")
+    check_one_of("--graph", graph, ("step", "clip"))
+    for engine in carried or ():
+        check_one_of("--with", engine, ("ncnn",))
     name = profile or ("fp16" if fp16 else "int8" if int8 else "fp32")
     changes = [*(settings or ()), *([] if graph == "step" else [f"graph={graph}"])]
     if carried:
@@ -151,16 +162,8 @@ def export_(
     if matrix:
         _matrix(folder, [profile] if profile else None, data, report, json_)
         return
-    with err.status("exporting") as status:
-        exported = export(
-            folder,
-            chosen,
-            target,
-            data_root=data,
-            auto_precision=auto_precision,
-            report=report,
-            say=lambda what: status.update(escape(what)),
-        )
+    with steps() as say:
+        exported = export(folder, chosen, target, data_root=data, auto_precision=auto_precision, report=report, say=say)
     if json_:
         print_json(exported.report)
         return
@@ -170,6 +173,28 @@ def export_(
     out.print(f"run it: [b]kd-edge run --camera {camera} --model {target}[/b]")
 
 
+@contextmanager
+def steps() -> Iterator[Callable[[str], None]]:
+    """Tells what is being done: on a terminal in place, elsewhere a line each."""
+    if not err.is_terminal:
+        yield lambda what: err.print(escape(what))
+        return
+    with err.status("exporting") as status:
+        yield lambda what: status.update(escape(what))
+
+
+def check_one_of(option: str, value: str, choices: Sequence[str]) -> None:
+    """Refuse another value than the choices.
+
+    Raises:
+        ConfigError: It is another one.
+    """
+    if value not in choices:
+        raise ConfigError(
+            f"{option} '{value}'{did_you_mean(value, choices)}", f"one of {', '.join(choices)}", f"correct {option}"
+        )
+
+
 def _matrix(run: Path, profiles: Sequence[str] | None, data: Path | None, report: Path | None, json_: bool) -> None:
     """Measure every precision on every engine, and show or keep the table."""
     from kd_edge.bench.matrix import PROFILES, measured, write_matrix
@@ -177,10 +202,8 @@ def _matrix(run: Path, profiles: Sequence[str] | None, data: Path | None, report
 
     if report is not None:
         check_report_folder(report)
-    with err.status("exporting") as status:
-        found = measured(
-            run, data_root=data, profiles=profiles or PROFILES, say=lambda what: status.update(escape(what))
-        )
+    with steps() as say:
+        found = measured(run, data_root=data, profiles=profiles or PROFILES, say=say)
     if report is not None:
         write_matrix(found, report)
     if json_:
@@ -191,10 +214,11 @@ def _matrix(run: Path, profiles: Sequence[str] | None, data: Path | None, report
 
 def matrix_table(found: Matrix) -> RenderableType:
     """Every precision on every engine."""
-    from kd_edge.bench.matrix import COLUMNS, cells
+    from kd_edge.bench.matrix import COLUMNS, cells, conclusion
 
     return Group(
         f"{found.clips} {escape(found.side)}, of which the trained model has {found.accuracy:.1%}; "
         f"{escape(printable(found.cpu))}, {found.threads} thread(s), engines in turn",
         table(COLUMNS, [[escape(text) for text in row] for row in cells(found)]),
+        escape(conclusion(found)),
     )

@@ -60,11 +60,13 @@ def stream_summary(statistics: Statistics, window_seconds: float, counts: Tally)
     return text
 
 
-def first_line(path: Path, manifest: Manifest) -> str:
-    """Which model, and whether its confidences mean anything."""
-    from kd_edge.artifact import UNCALIBRATED
+def first_line(path: Path, manifest: Manifest, *, is_chosen: bool) -> str:
+    """Which model, why this one, and whether its confidences mean anything."""
+    from kd_edge.artifact import BUNDLED, UNCALIBRATED
 
     model = f"model {escape(printable(str(path)))}"
+    if not is_chosen and path != BUNDLED:
+        model += " (the newest here; --model chooses another)"
     return model if manifest.calibrated_on else f"{model} [yellow]({UNCALIBRATED})[/yellow]"
 
 
@@ -129,7 +131,7 @@ def run(
     runner, device = engine_name(engine), provider_name(provider)
     path = model or default_model()
     artifact = load(path)
-    err.print(first_line(path, artifact.manifest))
+    err.print(first_line(path, artifact.manifest, is_chosen=model is not None))
     sinks = sinks or ["terminal:"]
     labels = stream(
         model=artifact,
@@ -146,9 +148,9 @@ def run(
         notify=notify,
     )
     counts = Tally()
-    start = time.monotonic()
     try:
         with interrupt_on_termination(), labels:
+            start = time.monotonic()  # of the camera: loading, and measuring engines, comes before
             err.print(escape(printable(_engine_line(labels.recognizer.engine))))
             for prediction in labels:
                 counts.add(prediction)

@@ -17,7 +17,7 @@ from kd_edge.artifact import Artifact, GoldenClip, Manifest, StateSpec, load, wr
 from kd_edge.data import open_dataset
 from kd_edge.engines import ENGINES
 from kd_edge.engines.onnxruntime import load_onnxruntime
-from kd_edge.errors import EXTRA_OF, ExportError, MissingExtraError
+from kd_edge.errors import EXTRA_OF, ArtifactError, ExportError, MissingExtraError
 from kd_edge.export.golden import golden_clip
 from kd_edge.export.health import fit_artifact
 from kd_edge.export.layers import layer_errors
@@ -27,6 +27,7 @@ from kd_edge.export.profile import ExportProfile
 from kd_edge.export.recordings import Recordings
 from kd_edge.export.report import ExportReport, clips_within, count_flops, count_parameters, opset_of
 from kd_edge.export.staged import Say, engines_of, export_threads, opened_here, stage
+from kd_edge.files import check_writable
 from kd_edge.models import ClipModel
 from kd_edge.models.saved import SavedStudent, StudentSpec
 from kd_edge.models.shift import state_shapes
@@ -80,6 +81,7 @@ def export(
         MissingExtraError: An engine or converter that the profile asks for is not installed.
     """
     started = time.monotonic()
+    check_writable(out, ArtifactError)
     check_installed(profile)
     if report is not None:
         check_report_folder(report)

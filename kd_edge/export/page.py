@@ -24,6 +24,8 @@ from kd_edge.files import replacing
 from kd_edge.metrics import Reliability
 from kd_edge.types import Int64
 
+POOR_CALIBRATION = 0.1
+"""Calibration error from which on the page warns."""
 MOST_DRAWN_CLASSES = 60
 """Of more classes only the worst pairs are shown."""
 _MOST_ROWS = 15
@@ -148,13 +150,19 @@ def _verdict(facts: _Facts) -> Iterator[Block]:
         f"its logits differ by at most {number(parity.max_abs_error)}, and it is right on {_percent(shipped.accuracy)} "
         f"where the trained model is on {_percent(trained.accuracy)}."
     )
-    verdict = f"Every bound of profile '{facts.profile.name}' is met: it may be trusted as the trained model may."
+    verdict = f"Every bound of profile '{facts.profile.name}' is met: it changes the trained model little."
     if broken:
         named = "; ".join(f"{bound.what}: {bound.found}, allowed {bound.allowed}" for bound in broken)
         verdict = f"It must not be trusted. Out of bounds: {named}."
     tested = facts.manifest.accuracy.get("accuracy")
-    test = "" if tested is None else f" On all test clips it was right on {_percent(tested)} after training."
-    yield Paragraph(f"{what} {like}{test} {verdict}", "bad" if broken else "good")
+    yield Paragraph(f"{what} {like} {verdict}", "bad" if broken else "good")
+    if tested is not None:
+        generated = " They are generated recordings." if manifest.dataset.get("kind") == "synthetic" else ""
+        yield Paragraph(
+            f"Whether the model is good enough is another question: after training the trained model was right on "
+            f"{_percent(tested)} of all test clips.{generated} This file was not run on them: 'kd-edge evaluate FILE "
+            "--streaming' does it."
+        )
     yield _calibration(facts)
     if facts.profile.precision != "fp32" and parity.stream is None:
         yield Paragraph("It was not compared frame by frame in a stream.")
@@ -173,9 +181,20 @@ def _calibration(facts: _Facts) -> Paragraph:
             "warning",
         )
     threshold = f"below {_percent(manifest.unknown_threshold)} the answer is 'unknown'"
+    logits = facts.answers[-1].logits
+    confidence = metrics.softmax(logits, manifest.temperature).max(axis=1)
+    known = confidence >= manifest.unknown_threshold
+    right = (logits.argmax(axis=1) == facts.truth)[known]
+    kept = f"{_percent(float(known.mean()))} of these clips stay known"
+    of_those = f", and {_percent(float(right.mean()))} of those are right" if known.any() else ""
+    ece = facts.answers[-1].figures.ece
+    poor = " That is much: look at the diagram before acting on a confidence." if ece > POOR_CALIBRATION else ""
     return Paragraph(
-        f"Confidences are calibrated on {manifest.calibrated_on}: temperature {manifest.temperature:.3g}, {threshold}; "
-        f"what ships is off by {_percent(facts.answers[-1].figures.ece)} on average."
+        f"Confidences are calibrated on {manifest.calibrated_on}: temperature {manifest.temperature:.3g}, {threshold}, "
+        f"which keeps 95 % of the right answers of the trained model; of what ships, {kept}{of_those}. Its calibration "
+        f"error (ECE) is {_percent(ece)}, on the clips that decided temperature and threshold, so a little flattering."
+        f"{poor}",
+        "warning" if poor else "plain",
     )
 
 
@@ -222,7 +241,8 @@ def _largest_difference(answer: Answers, of: Answers) -> float:
 def _stages(facts: _Facts) -> Iterator[Block]:
     yield Paragraph(
         "Each stage answers the same clips. Errors are against the trained model's logits, flips against the stage "
-        "before; the times were taken while this was measured, of one frame, of the trained model one clip."
+        "before; ms is a rough time of one frame on the machine that exported, of the trained model of one clip: "
+        "kd-edge bench measures."
     )
     head = ("stage", "engine", "largest error", "relative error", "flips", "accuracy", "macro F1", "ECE", "ms")
     rows = []
@@ -239,8 +259,14 @@ def _stages(facts: _Facts) -> Iterator[Block]:
         yield Paragraph(
             f"Frame by frame in streams of {stream.clips} clips, {stream.frames:,} frames: what ships names the "
             f"float32 graph's class in {_percent(stream.agreement)} of the frames (95 % interval {_percent(low)} to "
-            f"{_percent(high)}) and is right in {_percent(stream.accuracy)}, {_points(stream.accuracy_change)} against "
-            f"the float32 graph (95 % interval {_points(down)} to {_points(up)})."
+            f"{_percent(high)})."
+        )
+        change = f"{_points(stream.accuracy_change)} against the float32 graph (95 % interval {_points(down)} to "
+        change = f"{change}{_points(up)})" if down < up else "and no frame became right or wrong"
+        yield Paragraph(
+            f"It is right in {_percent(stream.accuracy)} of these frames, {change}. That is lower than the clips' "
+            "accuracy in every precision: every frame counts, also those whose window still reaches back into the clip "
+            "before. 'kd-edge evaluate --streaming' scores one label a clip."
         )
 
 
@@ -281,7 +307,7 @@ def _precision(facts: _Facts) -> Iterator[Block]:
     if ranges is not None:
         yield Paragraph(
             f"The ranges of its activations come from {ranges.frames} frames of {len(ranges.clips)} {ranges.side} "
-            f"({ranges.method})."
+            f"(method {ranges.method})."
         )
     if kept:
         yield Table(("kept in float32", "why"), list(kept.items()), words=2)

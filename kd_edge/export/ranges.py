@@ -46,7 +46,7 @@ def training_feeds(
         ids.append(sample.id)
         feeds += _feeds(student.network_input(clip), engine)
     facts = ActivationRanges(
-        side=f"training clips of {student.spec.split}",
+        side=f"training clips (split {student.spec.split})",
         clips=tuple(ids),
         frames=len(ids) * student.spec.segments,
         method=profile.range_method,

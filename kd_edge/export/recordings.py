@@ -48,7 +48,8 @@ class Recordings:
         protocol, split = student.summary.protocol, dataset.split(student.spec.split)
         subjects, trials = protocol.validation_subjects, protocol.validation_trials
         train, validation = validation_split(split.train, subjects, trials)
-        who = [f"{what} {', '.join(names)}" for what, names in (("subjects", subjects), ("trials", trials)) if names]
+        held_out = (("subject", subjects), ("trial", trials))
+        who = [f"{what}{'s' * (len(names) > 1)} {', '.join(names)}" for what, names in held_out if names]
         return cls(dataset, student.spec.modality, train, validation, split.test, " and ".join(who))
 
     @property

@@ -207,7 +207,10 @@ def test_stream_is_given_with_its_interval(report: tuple[Page, str, str]) -> Non
     page, _, _ = report
     assert "6 clips, 5,123 frames" in page.text
     assert "98.8 % of the frames (95 % interval 98.1 % to 99.3 %)" in page.text
-    assert "73.5 %, -1.2 points against the float32 graph (95 % interval -2.3 points to +0.5 points)" in page.text
+    assert (
+        "73.5 % of these frames, -1.2 points against the float32 graph (95 % interval -2.3 points to +0.5 points)"
+        in page.text
+    )
 
 
 def test_bounds_that_are_met_say_that_it_may_be_trusted(report: tuple[Page, str, str]) -> None:
@@ -264,7 +267,7 @@ def test_layers_are_drawn_in_order_and_the_worst_is_named(report: tuple[Page, st
     assert "| backbone.conv2/Conv | 0.25 | 0.248 | 7e+04 | yes |" in markdown
     assert text.count('class="accent hollow"') == 1  # the one in float32
     assert page.row("backbone.conv2/Conv") == ["overflows"]
-    assert "16 frames of 2 training clips of odd_even (entropy)" in page.text
+    assert "16 frames of 2 training clips of odd_even (method entropy)" in page.text
 
 
 def test_classes_that_changed_and_what_is_taken_for_what(report: tuple[Page, str, str]) -> None:

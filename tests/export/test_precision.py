@@ -125,7 +125,7 @@ def test_the_feeds_are_what_calibrates_beyond_them_values_saturate() -> None:
 
 def test_the_classifier_stays_in_float32_and_says_so() -> None:
     proto, kept = convert(ONE, INT8, SEEN)
-    assert kept == {"head.scale/Mul": "consensus and classifier stay in float32"}
+    assert kept == {"head.scale/Mul": "mean over time and classifier stay in float32"}
     assert_array_equal(constants(proto)["h"], constants(ONE)["h"])
 
 

@@ -54,7 +54,7 @@ def test_who_was_held_out_judges(student: SavedStudent) -> None:
     found = Recordings.of(held, open_dataset(student.spec.data))
     assert {sample.subject for sample in found.compared} == {"2"}
     assert "2" not in {sample.subject for sample in found.train}
-    assert found.side == "validation clips (subjects 2)"
+    assert found.side == "validation clips (subject 2)"
 
 
 def test_clips_of_one_class_judge_nothing(recordings: Recordings) -> None:

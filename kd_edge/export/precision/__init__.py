@@ -81,7 +81,7 @@ def _corrected(proto: onnx.ModelProto, seen: Activations, feeds: Sequence[Feed])
 def _not_quantised(proto: onnx.ModelProto) -> dict[str, str]:
     """Nodes that the CPU's 8-bit graph computes in float32, by name: why."""
     nodes = [node for node in proto.graph.node if not is_quantised(node)]
-    reasons = ("consensus and classifier stay in float32", "no 8-bit kernel")
+    reasons = ("mean over time and classifier stay in float32", "no 8-bit kernel")
     return {node.name: reasons[node.name.startswith(BACKBONE)] for node in nodes}
 
 
