@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -104,9 +104,9 @@ def measured(
     parity: Parity | None = None
     with tempfile.TemporaryDirectory() as folder:
         for name in profiles:
-            profile = _with_every_engine(recipes.load("export", name, ExportProfile, ["health=false"]))
+            profile = recipes.load("export", name, ExportProfile, ["health=false"])
             try:
-                made = export(run, profile, Path(folder) / f"{name}.onnx", data_root=data_root, say=say).artifact
+                made, refused = _exported(run, profile, Path(folder) / f"{name}.onnx", data_root, say)
             except KdEdgeError as error:
                 if name == profiles[0]:  # nothing of this run can be exported at all
                     raise
@@ -114,7 +114,7 @@ def measured(
                 continue
             parity = made.manifest.parity
             say(f"timing {name}")
-            rows += _rows(name, made, threads, frames, repeats)
+            rows += _rows(name, made, refused, threads, frames, repeats)
     assert parity is not None
     return Matrix(
         model=str(run),
@@ -127,19 +127,35 @@ def measured(
     )
 
 
-def _with_every_engine(profile: ExportProfile) -> ExportProfile:
-    """A profile whose export also asks the engines that are installed."""
-    changes: dict[str, object] = {}
-    if ENGINES["openvino"].is_installed():
-        changes["engine"] = "openvino"
-    if ENGINES["ncnn"].is_installed() and not profile.precision.startswith("int8"):
-        changes["carry"] = ("ncnn",)
-    return profile.model_copy(update=changes)
+def _exported(
+    run: Path, profile: ExportProfile, out: Path, data_root: Path | None, say: Callable[[str], None]
+) -> tuple[Artifact, dict[str, str]]:
+    """An artifact whose export has asked every engine that is installed, and why some of them are out."""
+    engines = [name for name in ("openvino", "ncnn") if ENGINES[name].is_installed()]
+    if profile.precision.startswith("int8") or profile.graph != "step":
+        engines = [name for name in engines if name != "ncnn"]
+    refused: dict[str, str] = {}
+    while True:
+        changes: dict[str, object] = {"engine": "openvino"} if "openvino" in engines else {}
+        if "ncnn" in engines:
+            changes["carry"] = ("ncnn",)
+        try:
+            made = export(run, profile.model_copy(update=changes), out, data_root=data_root, say=say)
+        except KdEdgeError as error:
+            culprit = next((name for name in engines if name in error.found), None)
+            if culprit is None:  # no engine's fault
+                raise
+            refused[culprit] = error.found
+            engines.remove(culprit)
+        else:
+            return made.artifact, refused
 
 
-def _rows(profile: str, made: Artifact, threads: int, frames: int, repeats: int) -> list[MatrixRow]:
+def _rows(
+    profile: str, made: Artifact, refused: Mapping[str, str], threads: int, frames: int, repeats: int
+) -> list[MatrixRow]:
     """One artifact on every engine."""
-    reasons = {name: _absent(name, made) for name in ENGINES}
+    reasons = {name: refused.get(name) or _absent(name, made) for name in ENGINES}
     steps = _in_turn(made, [name for name, why in reasons.items() if not why], threads, frames)
     return [
         MatrixRow(profile=profile, engine=name, missing=why)

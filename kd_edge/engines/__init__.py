@@ -12,7 +12,7 @@ from kd_edge.engines.ncnn import NcnnEngine
 from kd_edge.engines.onnxruntime import OnnxRuntimeEngine
 from kd_edge.engines.openvino import OpenVinoEngine
 from kd_edge.engines.tensors import state_names
-from kd_edge.errors import ConfigError, did_you_mean
+from kd_edge.errors import ConfigError, clash, did_you_mean
 
 __all__ = [
     "ENGINES",
@@ -69,6 +69,8 @@ def open_engine(
     engine = _checked(engine, threads, provider)
     choice = None
     if engine == "auto":
+        if (both := clash("onnxruntime")) is not None:  # else it would only be one engine that is out
+            raise both
         choice = choose(artifact, ENGINES, threads=threads, provider=provider, strict=strict)
         engine = engine_name(choice.engine)
     kind = ENGINES[engine]

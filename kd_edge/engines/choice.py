@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from kd_edge.artifact import Artifact
 from kd_edge.engines.base import Binding, Engine, Provider
 from kd_edge.errors import ConfigError, KdEdgeError, installed, printable
-from kd_edge.files import CACHE_VARIABLE, cache_root, replacing
+from kd_edge.files import CACHE_VARIABLE, cache_root, held, replacing
 from kd_edge.machine import cpu_name
 from kd_edge.reading import read_bytes, read_json
 
@@ -35,7 +35,11 @@ QUANTISED_TOLERANCE = 0.1
 """Of other precisions: rounding to 8 bits falls either way, seen up to 0.03."""
 
 FILE = "engines.json"
-ENDED = f"the process ended while it was tried (delete {FILE} in the cache folder to try it again)"
+WAIT_SECONDS = 20.0
+"""How long another process that measures is waited for."""
+MOST_BEGUN = 2
+"""So many measurements that ended with their process are the engines' fault, not a power cut's."""
+ENDED = f"the process ended twice while it was tried (delete {FILE} in the cache folder to try it again)"
 MOST_KEPT = 64
 MOST_BYTES = 1_000_000
 
@@ -105,6 +109,12 @@ class _Answer(BaseModel):
     minimum_ms: dict[Line, float] = Field(max_length=16)
     median_ms: dict[Line, float] = Field(max_length=16)
     out: dict[Line, Line] = Field(max_length=16)
+    begun: int = Field(0, ge=0, le=1000)
+
+    @property
+    def ends(self) -> bool:
+        """Whether measuring came to its end; else it was begun ``begun`` times."""
+        return bool(self.median_ms)
 
     @model_validator(mode="after")
     def _is_among_those_asked_for(self) -> _Answer:
@@ -156,12 +166,31 @@ def choose(
         threads=threads,
         provider=provider,
     )
-    known = next((answer for answer in _kept() if answer.question == question), None)
-    if known is not None:
+    if (known := _known(question)) is not None and known.ends:
         return _choice(known, "measured before", kept=True)
-    _write(question, _suspicion(question), strict)
+    with _alone() as is_alone:
+        known = _known(question)  # the process that was waited for may have found it
+        if known is not None and (known.ends or known.begun >= MOST_BEGUN):
+            return _choice(known, "measured before" if known.ends else "not measured", kept=True)
+        if not is_alone:
+            return _choice(_unmeasured(question, 0, {}), "not measured: another process is doing so", kept=False)
+        begun = 0 if known is None else known.begun
+        return _measured_here(artifact, suited, question, provider, begun, strict, measure or measured)
+
+
+def _measured_here(
+    artifact: Artifact,
+    engines: Engines,
+    question: _Question,
+    provider: Provider,
+    begun: int,
+    strict: bool,
+    measure: Callable[[Artifact, Engines, int, Provider], Measured],
+) -> Choice:
+    """Measure and keep the answer; while it is measured the file says that it was begun."""
+    _write(question, _suspicion(question, begun + 1), strict)
     try:
-        found = (measure or measured)(artifact, suited, threads, provider)
+        found = measure(artifact, engines, question.threads, provider)
     except BaseException:  # what Python tells has not ended the process
         _write(question, None, strict=False)
         raise
@@ -248,10 +277,35 @@ def _tolerance(artifact: Artifact) -> float:
     return TOLERANCE.get(artifact.manifest.precision, QUANTISED_TOLERANCE)
 
 
-def _suspicion(question: _Question) -> _Answer:
+def _suspicion(question: _Question, begun: int) -> _Answer:
     """What is kept while engines are tried: one that ends the process must not end it at every start."""
     _, *others = question.versions
-    return _answer(question, Measured({}, {}, dict.fromkeys(others, ENDED)))
+    return _unmeasured(question, begun, dict.fromkeys(others, ENDED))
+
+
+def _unmeasured(question: _Question, begun: int, out: dict[str, str]) -> _Answer:
+    """The first engine, without figures."""
+    return _answer(question, Measured({}, {}, out)).model_copy(update={"begun": begun})
+
+
+def _known(question: _Question) -> _Answer | None:
+    return next((answer for answer in _kept() if answer.question == question), None)
+
+
+@contextmanager
+def _alone() -> Iterator[bool]:
+    """Whether no other process measures; one that does is waited for, not for ever."""
+    end = time.monotonic() + WAIT_SECONDS
+    with ExitStack() as lock:
+        try:
+            is_alone = lock.enter_context(held(_path().with_suffix(".lock")))
+            while not is_alone and time.monotonic() < end:
+                lock.close()
+                time.sleep(0.1)
+                is_alone = lock.enter_context(held(_path().with_suffix(".lock")))
+        except (KdEdgeError, OSError):  # no cache folder: nothing is kept, and that is told then
+            is_alone = True
+        yield is_alone
 
 
 def _answer(question: _Question, found: Measured) -> _Answer:

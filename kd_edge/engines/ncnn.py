@@ -9,6 +9,7 @@ import ctypes
 import io
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -171,6 +172,10 @@ class _Reader:
         return count
 
 
+_STANDARD_ERROR = threading.RLock()
+"""Of the process: one at a time may put something else in its place."""
+
+
 @contextmanager
 def _telling() -> Iterator[None]:
     """Give a ValueError the words that ncnn writes to standard error; its functions return numbers alone."""
@@ -179,7 +184,7 @@ def _telling() -> Iterator[None]:
         return
     fault: ValueError | None = None
     said, written = os.pipe()
-    with open(said, "rb", buffering=0) as pipe:
+    with _STANDARD_ERROR, open(said, "rb", buffering=0) as pipe:
         for end in (said, written):
             os.set_blocking(end, False)
         kept = os.dup(2)

@@ -11,9 +11,11 @@ from typing import Any
 
 import onnx
 import torch
+from pydantic import ValidationError
 
 import kd_edge
 from kd_edge.artifact import Artifact, GoldenClip, Manifest, StateSpec, load, write
+from kd_edge.artifact.manifest import fault
 from kd_edge.data import open_dataset
 from kd_edge.engines import ENGINES
 from kd_edge.engines.onnxruntime import load_onnxruntime
@@ -26,7 +28,7 @@ from kd_edge.export.page import check_report_folder, write_report
 from kd_edge.export.profile import ExportProfile
 from kd_edge.export.recordings import Recordings
 from kd_edge.export.report import ExportReport, clips_within, count_flops, count_parameters, opset_of
-from kd_edge.export.staged import Say, engines_of, export_threads, opened_here, stage
+from kd_edge.export.staged import Say, check_carried, engines_of, export_threads, opened_here, stage
 from kd_edge.files import check_writable
 from kd_edge.models import ClipModel
 from kd_edge.models.saved import SavedStudent, StudentSpec
@@ -86,6 +88,7 @@ def export(
     if report is not None:
         check_report_folder(report)
     student = SavedStudent.load(run)
+    check_carried(profile, student.spec.segments)
     recordings = Recordings.of(student, open_dataset(student.spec.data, data_root))
     say("exporting the graph")
     exact = build_graph(student.model, student.spec, profile)
@@ -211,6 +214,16 @@ def finish(
     started: float,
 ) -> Exported:
     """Write the file, read it back and sum up."""
+    try:
+        Manifest.model_validate_json(
+            manifest.model_dump_json(), strict=True
+        )  # copies with other fields were not checked
+    except ValidationError as error:
+        raise ExportError(
+            f"a manifest that no robot could read ({fault(error)})",
+            "figures within bounds",
+            "look at the run's summary.json",
+        ) from error
     graph = proto.SerializeToString()
     write(graph, manifest, golden, out, attachments=attachments)
     step_flops, clip_flops = count_flops(model, spec.preprocess.input_channels, spec.preprocess.input_px)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -18,7 +19,7 @@ from kd_edge.errors import ExportError
 from kd_edge.export.charts import confusion_chart, layer_chart, number, reliability_chart
 from kd_edge.export.document import Block, Paragraph, Picture, Section, Table, to_html, to_markdown
 from kd_edge.export.layers import LayerError
-from kd_edge.export.parity import Answers
+from kd_edge.export.parity import Answers, shipped_of
 from kd_edge.export.profile import ExportProfile, scaled
 from kd_edge.files import replacing
 from kd_edge.metrics import Reliability
@@ -39,8 +40,10 @@ def check_report_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as fault:
-        found = f"{folder} is a file" if folder.is_file() else f"{folder} cannot be made ({fault.strerror or fault})"
+        found = f"{folder} is a file" if folder.is_file() else f"{folder} cannot be written ({fault.strerror or fault})"
         raise ExportError(found, "a folder for the report", "choose another --report") from fault
 
 
@@ -96,9 +99,14 @@ class _Facts:
     file_bytes: int
 
     @property
+    def shipped(self) -> Answers:
+        """Of ONNX Runtime with the graph that ships; further engines have lines of their own."""
+        return shipped_of(self.answers, self.manifest.precision)
+
+    @property
     def given(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Classes (N,) that the trained model and what ships answer."""
-        before, after = self.answers[0].logits, self.answers[-1].logits
+        before, after = self.answers[0].logits, self.shipped.logits
         return before.argmax(axis=1), after.argmax(axis=1)
 
     @property
@@ -109,7 +117,7 @@ class _Facts:
 
     def reliability(self, temperature: float) -> Reliability:
         """Of what ships."""
-        logits = np.nan_to_num(self.answers[-1].logits)
+        logits = np.nan_to_num(self.shipped.logits)
         return metrics.reliability(metrics.softmax(logits, temperature), self.truth)
 
 
@@ -139,7 +147,7 @@ def _verdict(facts: _Facts) -> Iterator[Block]:
     manifest, parity = facts.manifest, facts.parity
     bounds = list(_bounds(facts))
     broken = [bound for bound in bounds if not bound.met]
-    trained, shipped = facts.answers[0].figures, facts.answers[-1].figures
+    trained, shipped = facts.answers[0].figures, facts.shipped.figures
     runs = {"step": "one frame at a time", "clip": "a whole clip at a time", "backbone": "a frame to its feature"}
     what = (
         f"{manifest.name} was exported to {manifest.precision}: {_megabytes(facts.file_bytes)} that name one of "
@@ -181,13 +189,13 @@ def _calibration(facts: _Facts) -> Paragraph:
             "warning",
         )
     threshold = f"below {_percent(manifest.unknown_threshold)} the answer is 'unknown'"
-    logits = facts.answers[-1].logits
+    logits = facts.shipped.logits
     confidence = metrics.softmax(logits, manifest.temperature).max(axis=1)
     known = confidence >= manifest.unknown_threshold
     right = (logits.argmax(axis=1) == facts.truth)[known]
     kept = f"{_percent(float(known.mean()))} of these clips stay known"
     of_those = f", and {_percent(float(right.mean()))} of those are right" if known.any() else ""
-    ece = facts.answers[-1].figures.ece
+    ece = facts.shipped.figures.ece
     poor = " That is much: look at the diagram before acting on a confidence." if ece > POOR_CALIBRATION else ""
     return Paragraph(
         f"Confidences are calibrated on {manifest.calibrated_on}: temperature {manifest.temperature:.3g}, {threshold}, "
@@ -372,7 +380,7 @@ def _classes(facts: _Facts) -> Iterator[Block]:
 
 def _changed(facts: _Facts) -> Iterator[Block]:
     """Classes that are right more or less often than before."""
-    first, last = facts.answers[0].figures, facts.answers[-1].figures
+    first, last = facts.answers[0].figures, facts.shipped.figures
     clips = np.bincount(facts.truth, minlength=len(facts.manifest.labels))
     found = [
         (label, int(n), before, after)

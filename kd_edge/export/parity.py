@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from kd_edge import metrics
-from kd_edge.artifact import Parity, StageFigures, StreamFigures
+from kd_edge.artifact import Parity, Precision, StageFigures, StreamFigures
 from kd_edge.engines import Engine
 from kd_edge.errors import ExportError
 from kd_edge.export.profile import ExportProfile, scaled
@@ -91,18 +91,26 @@ class Comparison:
             DataError: Not one clip can be read.
             ExportError: All clips that could be judged by are of one class.
         """
-        check_classes(recordings)
         chosen = spread(recordings.compared, _affordable(student, profile.parity_clips))
         opened = [(sample.label, student.network_input(clip)) for sample, clip in recordings.opened(chosen)]
-        return cls(
+        truth = np.array([label for label, _ in opened], dtype=np.int64)
+        check_classes(truth, recordings)
+        made = cls(
             np.stack([clip for _, clip in opened]),
-            np.array([label for label, _ in opened], dtype=np.int64),
+            truth,
             student.model.answer,
             runner=f"torch {torch.__version__}",
             classes=len(student.spec.labels),
             temperature=student.summary.temperature,
             side=recordings.side,
         )
+        if not np.isfinite(made.trained.logits).all():
+            raise ExportError(
+                f"the trained student's own answers are not finite on {recordings.side}",
+                "finite logits",
+                "look at its training (metrics.jsonl), and train again",
+            )
+        return made
 
     def answer(self, stage: str, engine: Engine, before: Answers) -> Answers:
         """What an engine answers to the same clips.
@@ -166,25 +174,41 @@ def _errors(found: Float32, expected: Float32) -> tuple[float, float]:
     return float(np.abs(difference).max()), float(np.linalg.norm(difference)) / size if size else 0.0
 
 
-def check_classes(recordings: Recordings) -> None:
+def check_classes(truth: Int64, recordings: Recordings) -> None:
     """Refuse clips that show one class only: neither accuracy nor calibration of such means anything.
+
+    Args:
+        truth: (N,) int64, classes of the clips that could be read.
+        recordings: What they are of.
 
     Raises:
         ExportError: They do.
     """
-    compared = recordings.compared
-    names = {recordings.dataset.labels[sample.label] for sample in compared}
-    if len(names) == 1:
+    classes = np.unique(truth)
+    if len(classes) == 1:
         raise ExportError(
-            f"all {len(compared)} {recordings.side} are of class '{names.pop()}'",
+            f"all {len(truth)} {recordings.side} that can be read are of class "
+            f"'{recordings.dataset.labels[int(classes[0])]}'",
             "clips of at least two classes",
             "hold out others in validation_subjects and train again, or complete the recordings",
         )
 
 
-def parity(answers: Sequence[Answers], comparison: Comparison, bound: float, stream: StreamFigures | None) -> Parity:
-    """The manifest's record of all stages, the trained model first and what ships last."""
-    shipped = answers[-1]
+def shipped_of(answers: Sequence[Answers], precision: Precision) -> Answers:
+    """Of all stages, ONNX Runtime with the graph that ships."""
+    stage = "onnx" if precision == "fp32" else precision
+    return next((answer for answer in answers if answer.figures.stage == stage), answers[-1])
+
+
+def parity(
+    answers: Sequence[Answers],
+    comparison: Comparison,
+    precision: Precision,
+    bound: float,
+    stream: StreamFigures | None,
+) -> Parity:
+    """The manifest's record of all stages, the trained model first; its own figures are of the graph that ships."""
+    shipped = shipped_of(answers, precision)
     return Parity(
         max_abs_error=shipped.figures.max_abs_error,
         argmax_agreement=metrics.accuracy(shipped.logits.argmax(axis=1), answers[0].logits.argmax(axis=1)),

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kd_edge.artifact import Precision
-from kd_edge.engines import EngineName
 
 __all__ = ["ExportProfile", "Precision", "scaled"]
 
 RangeMethod = Literal["least_squares", "extremes", "percentile", "entropy"]
 """How the range of a quantised activation is made of the values that were seen."""
+
+_EIGHT_BITS = {"max_abs_error": 0.2, "max_engine_error": 0.1, "min_argmax_agreement": 0.9, "golden_tolerance": 0.1}
+_BOUNDS: dict[str, dict[str, float]] = {
+    "fp16": {
+        "max_abs_error": 0.002,
+        "max_engine_error": 0.005,
+        "min_argmax_agreement": 0.95,
+        "golden_tolerance": 0.02,
+    },
+    "int8": _EIGHT_BITS,
+    "int8-tensorrt": _EIGHT_BITS,
+}
+"""By precision: what float32's bounds are replaced by."""
 
 
 class ExportProfile(BaseModel):
@@ -46,12 +58,12 @@ class ExportProfile(BaseModel):
         health_clips: Training clips that are looked at for it, spread evenly over classes and subjects.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: str
     precision: Precision = "fp32"
     graph: Literal["step", "clip"] = "step"
     opset: Literal[18, 20, 21] = 20
-    engine: EngineName = "onnxruntime"
+    engine: Literal["onnxruntime", "openvino", "ncnn"] = "onnxruntime"
     carry: tuple[Literal["ncnn"], ...] = ()
     keep_float32: tuple[str, ...] = ()
     range_clips: int = Field(64, ge=1, le=1000)
@@ -67,6 +79,14 @@ class ExportProfile(BaseModel):
     golden_tolerance: float = Field(0.005, gt=0)
     health: bool = True
     health_clips: int = Field(300, ge=10, le=400)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bounds_of_the_precision(cls, values: Any) -> Any:
+        """Bounds that a profile leaves out are those of its precision."""
+        if not isinstance(values, dict):
+            return values
+        return _BOUNDS.get(values.get("precision", "fp32"), {}) | values
 
 
 def scaled(bound: float, largest_logit: float) -> float:

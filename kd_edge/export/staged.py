@@ -138,7 +138,7 @@ def stage(
             engine = opened.enter_context(opened_here(written, name))
             answers.append(comparison.answer(name, engine, answers[-1]))
             _refuse(engine_faults(answers[-1], lowered, comparison, profile), name, (), OTHER_ENGINE)
-    figures = parity(answers, comparison, profile.max_abs_error, stream)
+    figures = parity(answers, comparison, profile.precision, profile.max_abs_error, stream)
     return Staged(
         proto=shipped.proto,
         exact=exact,
@@ -149,6 +149,31 @@ def stage(
         answers=tuple(answers),
         feeds=feeds,
     )
+
+
+def check_carried(profile: ExportProfile, segments: int) -> None:
+    """Refuse what ncnn cannot run, before anything takes time.
+
+    Raises:
+        ExportError: The profile asks for it.
+    """
+    fault = ""
+    if "ncnn" in profile.carry and profile.graph != "step":
+        fault = "an ncnn model beside a clip graph"
+    elif "ncnn" in profile.carry and profile.precision.startswith("int8"):
+        fault = (
+            f"an ncnn model beside {profile.precision}: its integers are slow, its float32 would be another function"
+        )
+    elif "ncnn" in profile.carry and segments < 2:
+        fault = "an ncnn model of windows of one segment, whose past is empty"
+    elif profile.engine == "ncnn" and "ncnn" not in profile.carry:
+        fault = "engine 'ncnn' without an ncnn model in the artifact"
+    if fault:
+        raise ExportError(
+            fault,
+            "a streaming step in fp32 or fp16 over two segments or more, with carry = ['ncnn']",
+            "leave out --with ncnn, or change the profile",
+        )
 
 
 def engines_of(profile: ExportProfile) -> tuple[EngineName, ...]:
@@ -185,6 +210,7 @@ class _Lowering:
         self._exact, self._manifest, self._profile, self._feeds = exact, manifest, profile, feeds
         self._comparison, self._streams = comparison, streams
         self._before, self._path = before, folder / "lowered.onnx"
+        self._tried = 0
         self._seen = observe(exact, profile, feeds)  # once, however often it is converted
 
     def within_bounds(self, *, auto_precision: bool, say: Say) -> _Attempt:
@@ -203,7 +229,7 @@ class _Lowering:
         lowered = [node.name for node in self._exact.graph.node if node.name not in first.converted.kept]
         found = culprits(
             lowered,
-            lambda kept: not self._faults(self._attempt(kept)),
+            lambda kept: self._passes(kept, say),
             likeliest=likeliest(layer_errors(self._exact, first.converted.proto, self._feeds)),
             tries=_TRIES,
         )
@@ -214,6 +240,11 @@ class _Lowering:
         why = _KEPT.format(precision=self._profile.precision, profile=self._profile.name)
         kept = last.converted.kept | dict.fromkeys(found.nodes, why)
         return last._replace(converted=last.converted._replace(kept=kept))
+
+    def _passes(self, keep: frozenset[str], say: Say) -> bool:
+        self._tried += 1
+        say(f"looking for the nodes that cause it: try {self._tried} of at most {_TRIES}, {len(keep)} kept in float32")
+        return not self._faults(self._attempt(keep))
 
     def _attempt(self, keep: frozenset[str]) -> _Attempt:
         converted = convert(self._exact, self._profile, self._feeds, keep=keep, seen=self._seen)
@@ -268,12 +299,6 @@ def _carried(student: SavedStudent, profile: ExportProfile, say: Say) -> dict[st
     """What other engines are given, by name."""
     if "ncnn" not in profile.carry:
         return {}
-    if profile.graph != "step" or profile.precision.startswith("int8"):
-        raise ExportError(
-            f"an ncnn model beside the {profile.graph} graph in {profile.precision}",
-            "a streaming step in fp32 or fp16: ncnn's integers are slow, and its numbers would be another network's",
-            "leave out --with ncnn, or export another precision",
-        )
     say("converting for ncnn")
     preprocess = student.spec.preprocess
     half = profile.precision == "fp16"

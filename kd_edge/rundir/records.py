@@ -211,7 +211,7 @@ class Summary(Record):
     stages: dict[str, SerializeAsAny[StageReport]] = {}
     clip_seconds: float | None = None
     temperature: float = Field(default=1.0, gt=0)
-    unknown_threshold: float = 0.0
+    unknown_threshold: float = Field(default=0.0, ge=0, le=1)
     calibrated_on: str = ""
     versions: dict[str, str] = {}
     data_fingerprint: str = ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,6 +84,7 @@ def test_the_fastest_is_measured_once_and_told(step: Artifact, file: Path) -> No
         "minimum_ms": {"sure": 0.5, "swift": 0.3},
         "median_ms": {"sure": 0.52, "swift": 0.31},
         "out": {},
+        "begun": 0,
     }
 
 
@@ -132,8 +135,8 @@ def test_where_none_runs_the_first_one_is_opened_and_nothing_is_kept(step: Artif
     assert (chosen.engine, chosen.kept, json.loads(file.read_text())["answers"]) == ("sure", False, [])
 
 
-def test_an_engine_that_ends_the_process_does_so_once(step: Artifact, file: Path) -> None:
-    """A robot's service would start again for ever: the first engine runs until someone looks."""
+def test_an_engine_that_ends_the_process_does_so_twice(step: Artifact, file: Path) -> None:
+    """Once may be a power cut. A robot's service would start again for ever: the first engine runs, someone looks."""
 
     def dies(*_: object) -> Measured:
         left.append(file.read_bytes())
@@ -142,13 +145,37 @@ def test_an_engine_that_ends_the_process_does_so_once(step: Artifact, file: Path
     left: list[bytes] = []
     choose(step, TWO, measure=dies)
     file.write_bytes(left[0])  # as it was in the moment of the crash
+    assert choose(step, TWO, measure=dies).text.endswith("measured here")  # it is tried again
+    file.write_bytes(left[1])
     measure = Measuring()
     chosen = choose(step, TWO, measure=measure)
     assert (chosen.engine, chosen.kept, measure.asked) == ("sure", True, [])
     assert chosen.text == (
-        "engine onnxruntime 1.0, measured before; not swift: the process ended while it was tried "
+        "engine onnxruntime 1.0, not measured; not swift: the process ended twice while it was tried "
         "(delete engines.json in the cache folder to try it again)"
     )
+
+
+def test_while_another_process_measures_the_first_engine_runs(
+    step: Artifact, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "WAIT_SECONDS", 0.0)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    script = "import sys; from pathlib import Path; from kd_edge.files import held\n"
+    script += "with held(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    lock = file.with_suffix(".lock")
+    with subprocess.Popen(
+        [sys.executable, "-c", script, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        measure = Measuring()
+        chosen = choose(step, TWO, measure=measure)
+        assert (chosen.engine, chosen.kept, measure.asked) == ("sure", False, [])
+        assert chosen.text == "engine onnxruntime 1.0, not measured: another process is doing so"
+        other.communicate()
+    assert choose(step, TWO, measure=measure).text.endswith("measured here")
+    assert not lock.exists()
 
 
 def test_one_that_was_stopped_is_measured_again(step: Artifact, file: Path) -> None:

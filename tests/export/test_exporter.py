@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from pydantic import ValidationError
 
 from kd_edge import recipes
 from kd_edge.artifact import load
@@ -222,3 +224,42 @@ def test_exported_file_is_verified(exported: Exported, tmp_path: Path) -> None:
     (tmp_path / "damaged.onnx").write_bytes(damaged)
     with pytest.raises(ArtifactError):
         load(tmp_path / "damaged.onnx")
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"carry": ("ncnn",), "graph": "clip"}, "an ncnn model beside a clip graph"),
+        ({"carry": ("ncnn",), "precision": "int8"}, "an ncnn model beside int8"),
+        ({"engine": "ncnn"}, "engine 'ncnn' without an ncnn model"),
+    ],
+)
+def test_what_ncnn_cannot_run_is_refused_at_once(
+    run: Path, tmp_path: Path, changes: dict[str, object], found: str
+) -> None:
+    told: list[str] = []
+    with pytest.raises(ExportError, match=found):
+        export(run, FP32.model_copy(update=changes), tmp_path / "a.onnx", say=told.append)
+    assert (told, list(tmp_path.iterdir())) == ([], [])
+
+
+def test_a_profile_without_bounds_has_those_of_its_precision() -> None:
+    assert ExportProfile(name="mine").max_abs_error == 1e-5
+    assert ExportProfile(name="mine", precision="fp16").max_abs_error == 0.002
+    assert ExportProfile(name="mine", precision="int8").max_abs_error == 0.2
+    assert ExportProfile(name="mine", precision="int8", max_abs_error=0.3).max_abs_error == 0.3
+    for broken in ({"engine": "auto"}, {"max_abs_error": math.inf}, {"golden_tolerance": math.nan}):
+        with pytest.raises(ValidationError):
+            ExportProfile.model_validate({"name": "mine", **broken})
+
+
+def test_a_file_that_cannot_be_written_is_refused_at_once(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path, tmp_path / "file" / "a.onnx"):
+        told: list[str] = []
+        with pytest.raises(ArtifactError, match="cannot be written"):
+            export(run, FP32, out, say=told.append)
+        assert told == []
+    with pytest.raises(ExportError, match="is a file"):
+        export(run, FP32, tmp_path / "a.onnx", report=tmp_path / "file")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

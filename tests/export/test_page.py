@@ -363,7 +363,7 @@ def test_a_file_in_the_place_of_the_folder_is_one_line(write: Callable[[Path], o
 
 def test_a_folder_below_a_file_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(ExportError, match=r"cannot be made \(Not a directory\)"):
+    with pytest.raises(ExportError, match=r"cannot be written \(Not a directory\)"):
         check_report_folder(tmp_path / "file" / "report")
 
 

@@ -15,7 +15,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from onnx import TensorProto, helper, numpy_helper
 
-from kd_edge.errors import ExportError
+from kd_edge.errors import ConfigError, ExportError
 from kd_edge.export.onnx import to_onnx
 from kd_edge.export.precision import Converted, convert, observe
 from kd_edge.export.precision.activations import BINS, magnitude, on_grid
@@ -439,3 +439,9 @@ def test_a_step_is_corrected_to_the_float32_features_mean() -> None:
     for one, wanted in zip(feeds, features, strict=True):
         assert_allclose(run(made, one)[0], wanted, atol=1e-6)
     assert step.graph.node[0].output[0] == "feature"  # the given graph is not changed
+
+
+def test_a_pattern_that_names_no_node_is_refused() -> None:
+    mine = INT8.model_copy(update={"keep_float32": ("backbone.*", "backbone.conv/Conf")})
+    with pytest.raises(ConfigError, match=r"keep_float32 'backbone.conv/Conf' \(did you mean 'backbone.conv/Conv'\?\)"):
+        convert(ONE, mine, SEEN)

@@ -58,10 +58,11 @@ def test_who_was_held_out_judges(student: SavedStudent) -> None:
 
 
 def test_clips_of_one_class_judge_nothing(recordings: Recordings) -> None:
-    waves = tuple(sample for sample in recordings.test if sample.label == 0)
-    lonely = Recordings(recordings.dataset, "nir", (), waves, (), "subjects 9")
-    with pytest.raises(ExportError, match=rf"all {len(waves)} validation clips \(subjects 9\) are of class"):
-        check_classes(lonely)
+    lonely = Recordings(recordings.dataset, "nir", (), recordings.test, (), "subject 9")
+    named = rf"all 3 validation clips \(subject 9\) that can be read are of class '{recordings.dataset.labels[2]}'"
+    with pytest.raises(ExportError, match=named):
+        check_classes(np.array([2, 2, 2]), lonely)
+    check_classes(np.array([2, 2, 1]), lonely)
 
 
 def test_evenly_by_hand() -> None:

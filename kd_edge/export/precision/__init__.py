@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import onnx
 
-from kd_edge.errors import ExportError
+from kd_edge.errors import ConfigError, ExportError, did_you_mean
 from kd_edge.export.precision.activations import Activations, observe
 from kd_edge.export.precision.correction import corrected
 from kd_edge.export.precision.fp16 import to_half, unfit_for_half
@@ -58,6 +58,7 @@ def convert(
         return Converted(proto, {})
     _check_opset(proto, profile)
     seen = seen or observe(proto, profile, feeds)
+    check_patterns(proto, profile)
     kept = {}
     for node in proto.graph.node:
         if any(fnmatchcase(node.name, pattern) for pattern in profile.keep_float32):
@@ -71,6 +72,22 @@ def convert(
     if profile.precision == "int8-tensorrt":
         proto = _corrected(quantised_for_tensorrt(proto, seen.ranges, kept), seen, feeds)
     return Converted(to_half(proto, kept), kept)
+
+
+def check_patterns(proto: onnx.ModelProto, profile: ExportProfile) -> None:
+    """Refuse a pattern of ``keep_float32`` that names no node.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    names = [node.name for node in proto.graph.node]
+    for pattern in profile.keep_float32:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ConfigError(
+                f"keep_float32 '{pattern}'{did_you_mean(pattern, names)}",
+                f"a pattern of names such as {names[0]}",
+                "correct keep_float32 in the profile",
+            )
 
 
 def _corrected(proto: onnx.ModelProto, seen: Activations, feeds: Sequence[Feed]) -> onnx.ModelProto:

@@ -185,10 +185,8 @@ def _least_squares(histogram: Float64, levels: int) -> int:
     covered = np.arange(1, BINS + 1)
     centres = np.arange(BINS) + 0.5
     inside = np.cumsum(histogram)
-    sums = [
-        np.append(np.cumsum((histogram * centres**power)[::-1])[::-1][1:], 0.0) for power in range(3)
-    ]  # of the rest
-    clipping = sums[2] - 2 * covered * sums[1] + covered**2 * sums[0]
+    number, sums, squares = (_beyond(histogram * centres**power) for power in range(3))
+    clipping = squares - 2 * covered * sums + covered**2 * number
     rounding = inside * (covered / levels) ** 2 / 12
     return int(covered[np.argmin(rounding + clipping)])
 
