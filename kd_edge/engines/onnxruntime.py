@@ -76,6 +76,7 @@ class OnnxRuntimeEngine(Engine):
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        options.enable_cpu_mem_arena = False  # it grows by doubling: 8 MB more for a ResNet18 in 8 bits, and no faster
         options.log_severity_level = 4  # what matters comes back as an exception or in get_providers()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
