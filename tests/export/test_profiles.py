@@ -32,11 +32,13 @@ def test_it_is_named_as_its_file_and_its_precision(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "fp32"])
 def test_a_lower_precision_is_bounded_in_every_way(name: str) -> None:
     profile = shipped(name)
-    assert profile.max_abs_error <= 0.1
+    assert profile.max_abs_error <= 0.2
     assert profile.min_argmax_agreement >= 0.9
     assert profile.min_stream_agreement >= 0.95
     assert 0.05 < profile.max_accuracy_drop < 0.1  # 1 of 20 clips passes, 2 do not
-    assert profile.golden_tolerance >= profile.max_abs_error
+    if name == "fp16":  # its self-test is held to the trained model, that of integers to the graph's own answers
+        assert profile.golden_tolerance >= profile.max_abs_error
+    assert profile.golden_tolerance <= 0.1
 
 
 def test_half_precision_is_held_to_two_thousandths_of_the_largest_logit() -> None:

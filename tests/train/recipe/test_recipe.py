@@ -63,7 +63,8 @@ PRINTS = {
 
 @pytest.mark.parametrize("name", PRINTS)
 def test_fingerprints_of_the_shipped_recipes_stay(name: str) -> None:
-    recipe = recipes.load("train", name, Recipe)
+    """The runs there are held nobody out, as the studies still do."""
+    recipe = recipes.load("train", name, Recipe, ["validation_subjects=[]"])
     assert (recipe.fingerprint(), recipe.teacher_fingerprint()) == PRINTS[name]
 
 
