@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Literal, cast, get_args
 
 from kd_edge.artifact import Artifact
-from kd_edge.engines.base import Binding, Engine, Provider, StepEngine, carry
-from kd_edge.engines.choice import Choice, choose
+from kd_edge.engines.base import Binding, Choice, Engine, Provider, StepEngine, carry
+from kd_edge.engines.choice import choose
 from kd_edge.engines.ncnn import NcnnEngine
 from kd_edge.engines.onnxruntime import OnnxRuntimeEngine
 from kd_edge.engines.openvino import OpenVinoEngine

@@ -10,6 +10,7 @@ import importlib.util
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
@@ -23,10 +24,27 @@ from kd_edge.types import Float32
 if TYPE_CHECKING:
     from typing import Self
 
-    from kd_edge.engines.choice import Choice
-
 Provider = Literal["cpu", "cuda", "gpu", "npu"]
 """Where a graph is to run: the processor, an NVIDIA GPU, or the GPU or neural unit beside an Intel processor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which engine runs a model, and why.
+
+    Attributes:
+        engine: Its name in ``kd_edge.engines.ENGINES``.
+        text: The reason as one line.
+        milliseconds: Median of a step on each engine that was measured, by name; empty when none had to be.
+        out: Why engines that are installed cannot be used, by name.
+        kept: Whether the answer stands in the cache folder; False too where nothing was measured.
+    """
+
+    engine: str
+    text: str
+    milliseconds: Mapping[str, float]
+    out: Mapping[str, str]
+    kept: bool
 
 
 class Binding:

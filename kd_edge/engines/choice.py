@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -17,7 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kd_edge.artifact import Artifact
-from kd_edge.engines.base import Binding, Engine, Provider
+from kd_edge.engines.base import Binding, Choice, Engine, Provider
 from kd_edge.errors import ConfigError, KdEdgeError, installed, printable
 from kd_edge.files import CACHE_VARIABLE, cache_root, held, replacing
 from kd_edge.machine import cpu_name
@@ -46,25 +45,6 @@ MOST_BYTES = 1_000_000
 Engines = Mapping[str, type[Engine]]
 Line = Annotated[str, Field(max_length=500)]
 _CLOSED = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """Which engine runs a model, and why.
-
-    Attributes:
-        engine: Its name in ``kd_edge.engines.ENGINES``.
-        text: The reason as one line.
-        milliseconds: Median of a step on each engine that was measured, by name; empty when none had to be.
-        out: Why engines that are installed cannot be used, by name.
-        kept: Whether the answer stands in the cache folder; False too where nothing was measured.
-    """
-
-    engine: str
-    text: str
-    milliseconds: Mapping[str, float]
-    out: Mapping[str, str]
-    kept: bool
 
 
 class Timing(NamedTuple):

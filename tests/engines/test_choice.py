@@ -14,8 +14,8 @@ import pytest
 
 from kd_edge.artifact import Artifact
 from kd_edge.engines import ENGINES, choice, open_engine
-from kd_edge.engines.base import Binding
-from kd_edge.engines.choice import Choice, Measured, Timing, choose
+from kd_edge.engines.base import Binding, Choice
+from kd_edge.engines.choice import Measured, Timing, choose
 from kd_edge.engines.onnxruntime import OnnxRuntimeEngine
 from kd_edge.errors import ArtifactError, ConfigError
 
