@@ -36,8 +36,8 @@ from kd_edge.models.shift import state_shapes
 from kd_edge.rundir import Summary
 from kd_edge.types import Float32
 
-HEALTH_FLOPS = 3e12
-"""Operations on all clips that healthy pictures and familiar windows are fitted on: half a minute on one core."""
+HEALTH_FLOPS = 1.5e12
+"""Operations on all clips that healthy pictures and familiar windows are fitted on: a quarter of a minute on one core."""
 
 
 def _silent(_: str) -> None:

@@ -75,7 +75,7 @@ class ExportProfile(BaseModel):
     min_stream_agreement: float = Field(0.0, ge=0, le=1)
     max_accuracy_drop: float = Field(1.0, ge=0, le=1)
     parity_clips: int = Field(128, ge=1)
-    stream_frames: int = Field(500, ge=0)
+    stream_frames: int = Field(300, ge=0)
     golden_tolerance: float = Field(0.005, gt=0)
     health: bool = True
     health_clips: int = Field(300, ge=10, le=400)
