@@ -14,7 +14,7 @@ from kd_edge.types import Float32
 Feed = dict[str, Float32]
 """What one run of a graph reads: arrays by input name, with a batch axis of 1."""
 
-MOST_FLOPS = 1e12
+MOST_FLOPS = 8e11
 """Operations on all clips; of a large network fewer clips are run."""
 
 
