@@ -174,15 +174,15 @@ def check_writable(path: Path, error: type[KdEdgeError] = KdEdgeError, *, option
         KdEdgeError: It may not; nothing is made.
     """
     there = next(folder for folder in path.absolute().parents if folder.exists())
-    fault = ""
-    if path.is_dir():
-        fault = "it is a folder"
-    elif not there.is_dir():
-        fault = f"{there} is a file"
-    elif not os.access(there, os.W_OK | os.X_OK):
-        fault = f"{there} cannot be written"
-    if fault:
-        raise error(f"{path} cannot be written ({fault})", "a writable folder", f"choose another {option}")
+    why = "it is a folder" if path.is_dir() else ""
+    if not why:
+        try:
+            with tempfile.TemporaryFile(dir=there):  # permissions do not tell of read-only and other odd file systems
+                pass
+        except OSError as fault:
+            why = fault.strerror or str(fault)
+    if why:
+        raise error(f"{path} cannot be written ({why})", "a writable folder", f"choose another {option}")
 
 
 @contextmanager

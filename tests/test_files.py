@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from kd_edge.errors import ConfigError
-from kd_edge.files import cache_folder, cache_root, expanded, held, user_folder
+from kd_edge.errors import ConfigError, KdEdgeError
+from kd_edge.files import cache_folder, cache_root, check_writable, expanded, held, user_folder
 
 HOLDER = """
 import sys, time
@@ -182,3 +182,16 @@ def test_without_a_home_the_root_is_one_line_and_the_rest_does_without() -> None
         "no folder for the cache: KD_EDGE_CACHE is not set, and no home is known of user id 12345. "
         "Expected a folder that can be written. Fix: set KD_EDGE_CACHE to one"
     )
+
+
+def test_what_cannot_be_written_is_told_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    check_writable(tmp_path / "new" / "folder" / "a.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]  # nothing is made
+    for path, why in (
+        (tmp_path, "it is a folder"),
+        (tmp_path / "file" / "a", "Not a directory"),
+        (Path("/proc/a/b"), ""),
+    ):
+        with pytest.raises(KdEdgeError, match=rf"cannot be written \({why}.*choose another --out"):
+            check_writable(path)
