@@ -37,7 +37,7 @@ from kd_edge.rundir import Summary
 from kd_edge.types import Float32
 
 HEALTH_FLOPS = 1.5e12
-"""Operations on all clips that healthy pictures and familiar windows are fitted on: some fifteen seconds on one core."""
+"""Operations on all clips that healthy pictures and familiar windows are fitted on: fifteen seconds on one core."""
 
 
 def _silent(_: str) -> None:
