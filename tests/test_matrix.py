@@ -59,3 +59,15 @@ def test_every_precision_on_every_engine(tmp_path: Path) -> None:
     assert exact.flips == 0
     absent = [row for row in found.rows if row.missing]
     assert any("ncnn" in row.missing for row in absent if row.profile == "int8")
+
+
+@pytest.mark.slow
+def test_a_clip_graph_has_no_recogniser_to_start(tmp_path: Path) -> None:
+    profile = tmp_path / "clip.toml"
+    profile.write_text('name = "clip"\ngraph = "clip"\n')
+    found = measured(write_run(tmp_path / "thin"), profiles=(str(profile),), frames=5, repeats=1)
+    ran = [row for row in found.rows if not row.missing]
+    assert ran[0].engine.startswith("onnxruntime")
+    assert all(row.step is not None and row.process is None for row in ran)
+    assert cells(found)[0][-2:] == ("", "")
+    assert {path.name for path in tmp_path.iterdir()} == {"clip.toml", "thin"}  # nothing beside the profile
