@@ -155,7 +155,8 @@ def _rows(
     profile: str, made: Artifact, refused: Mapping[str, str], threads: int, frames: int, repeats: int
 ) -> list[MatrixRow]:
     """One artifact on every engine."""
-    reasons = {name: refused.get(name) or _absent(name, made) for name in ENGINES}
+    here = [name for name, kind in ENGINES.items() if "cpu" in kind.accepts or kind.is_installed()]
+    reasons = {name: refused.get(name) or _absent(name, made) for name in here}
     steps = _in_turn(made, [name for name, why in reasons.items() if not why], threads, frames)
     return [
         MatrixRow(profile=profile, engine=name, missing=why)

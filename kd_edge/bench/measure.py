@@ -44,7 +44,7 @@ def bench(
     size: tuple[int, int] = (480, 640),
     engine: EngineName = "onnxruntime",
     threads: int = 1,
-    provider: Provider = "cpu",
+    provider: Provider | None = None,
     repeats: int = 3,
 ) -> BenchReport:
     """Measure an artifact.
@@ -65,7 +65,7 @@ def bench(
     images = noise(artifact.manifest, size)
     with ExitStack() as opened:
         step = opened.enter_context(open_engine(artifact, engine=engine, threads=threads, provider=provider))
-        engine = engine_name(step.library)  # one choice for all that is measured
+        engine = engine_name(step.key)  # one choice for all that is measured
         again = partial(open_engine, engine=engine, threads=threads, provider=provider)
         bare, bare_is = opened.enter_context(_bare(artifact, step, again))
         push, inference, alone, naive = _in_turn(artifact.manifest, step, images, bare, frames)

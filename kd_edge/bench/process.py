@@ -20,7 +20,7 @@ def fresh_process(
     *,
     engine: EngineName = "onnxruntime",
     threads: int = 1,
-    provider: Provider = "cpu",
+    provider: Provider | None = None,
     repeats: int = 3,
 ) -> Process:
     """Start Python anew, load the model through the runtime alone, push one frame; the best of several.

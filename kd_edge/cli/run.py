@@ -100,8 +100,9 @@ def run(
         int | None, typer.Option("--threads", min=1, help="Of the engine; default the camera file's, else 1.")
     ] = None,
     provider: Annotated[
-        str, typer.Option("--provider", metavar="NAME", help="cpu; cuda with onnxruntime; gpu or npu with openvino.")
-    ] = "cpu",
+        str | None,
+        typer.Option("--provider", metavar="NAME", help="cpu; cuda with onnxruntime; gpu or npu with openvino."),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Make any fallback an error.")] = False,
     accept: Annotated[
         bool, typer.Option("--accept-self-test", help="Run a model that fails its self-test; labels are 'degraded'.")
@@ -128,7 +129,7 @@ def run(
     from kd_edge.runtime.stream import stream
     from kd_edge.runtime.tally import Tally
 
-    runner, device = engine_name(engine), provider_name(provider)
+    runner, device = engine_name(engine), None if provider is None else provider_name(provider)
     path = model or default_model()
     artifact = load(path)
     err.print(first_line(path, artifact.manifest, is_chosen=model is not None))

@@ -9,7 +9,7 @@ from kd_edge.artifact import Artifact
 from kd_edge.engines.base import Binding, Choice, Engine, Provider, StepEngine, carry
 from kd_edge.engines.choice import choose
 from kd_edge.engines.ncnn import NcnnEngine
-from kd_edge.engines.onnxruntime import OnnxRuntimeEngine
+from kd_edge.engines.onnxruntime import CudaEngine, OnnxRuntimeEngine
 from kd_edge.engines.openvino import OpenVinoEngine
 from kd_edge.engines.tensors import state_names
 from kd_edge.errors import ConfigError, clash, did_you_mean
@@ -29,11 +29,12 @@ __all__ = [
     "state_names",
 ]
 
-EngineName = Literal["auto", "onnxruntime", "openvino", "ncnn"]
+EngineName = Literal["auto", "onnxruntime", "openvino", "ncnn", "cuda"]
 ENGINES: dict[str, type[Engine]] = {
     "onnxruntime": OnnxRuntimeEngine,
     "openvino": OpenVinoEngine,
     "ncnn": NcnnEngine,
+    "cuda": CudaEngine,
 }
 """The first one judges what the others compute; their libraries are imported when one is opened."""
 
@@ -45,7 +46,7 @@ def open_engine(
     *,
     engine: EngineName = "onnxruntime",
     threads: int = 1,
-    provider: Provider = "cpu",
+    provider: Provider | None = None,
     strict: bool = False,
 ) -> Engine:
     """Load an artifact's graph.
@@ -54,7 +55,8 @@ def open_engine(
         artifact: Verified by ``artifact.load``.
         engine: What runs it; ``auto`` takes the fastest one here, see ``kd_edge.engines.choice``.
         threads: Of the engine, 1 to 256; idle ones sleep instead of spinning.
-        provider: What to run on. One that is not there falls back to the CPU and says so in ``fallback_reason``.
+        provider: What to run on, by default what the engine is made for. One that is not there falls back to the CPU
+            and says so in ``fallback_reason``.
         strict: Make that fallback an error.
 
     Returns:
@@ -71,9 +73,10 @@ def open_engine(
     if engine == "auto":
         if (both := clash("onnxruntime")) is not None:  # else it would only be one engine that is out
             raise both
-        choice = choose(artifact, ENGINES, threads=threads, provider=provider, strict=strict)
+        choice = choose(artifact, ENGINES, threads=threads, provider=provider or "cpu", strict=strict)
         engine = engine_name(choice.engine)
     kind = ENGINES[engine]
+    provider = provider or kind.accepts[0]
     if provider not in kind.accepts:
         others = [name for name, other in ENGINES.items() if provider in other.accepts]
         raise ConfigError(
@@ -106,8 +109,9 @@ def provider_name(text: str) -> Provider:
     return cast("Provider", text)
 
 
-def _checked(engine: str, threads: object, provider: str) -> EngineName:
-    provider_name(provider)
+def _checked(engine: str, threads: object, provider: str | None) -> EngineName:
+    if provider is not None:
+        provider_name(provider)
     if not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
         raise ConfigError(f"{threads!r} threads", f"1 to {MAX_THREADS}", "correct it")
     return engine_name(engine)

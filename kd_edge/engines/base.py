@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 import numpy as np
 
 from kd_edge.artifact import Artifact
-from kd_edge.engines.tensors import Tensors, check_arrays, tensors
+from kd_edge.engines.tensors import Shapes, Tensors, check_arrays, tensors
 from kd_edge.errors import ArtifactError, EngineError, KdEdgeError, reason
 from kd_edge.types import Float32
 
@@ -139,6 +139,7 @@ class Engine(ABC):
     A context manager: leaving it closes it. Nothing runs after that.
 
     Attributes:
+        key: Its name in ``kd_edge.engines.ENGINES``.
         library: Name under which the engine's library is imported.
         accepts: What it can run on where the machine has it.
         name: Engine and version, for reports.
@@ -149,6 +150,7 @@ class Engine(ABC):
         choice: Why it was chosen; None where it was asked for by name.
     """
 
+    key: ClassVar[str]
     library: ClassVar[str]
     accepts: ClassVar[tuple[Provider, ...]] = ("cpu",)
     name: str
@@ -161,13 +163,13 @@ class Engine(ABC):
     ) -> None:
         """Load a graph and compare it with its manifest; see ``kd_edge.engines.open_engine``."""
         self.manifest, self.tensors = artifact.manifest, tensors(artifact.manifest)
-        self.name = self.library
+        self.name = self.key
         self._closed = False
         self._bindings: weakref.WeakSet[Binding] = weakref.WeakSet()
         self._latest: tuple[int, Binding] | None = None
         if (why := self.unsuited(artifact)) is not None:
             raise ArtifactError(
-                f"{artifact.path} cannot run on {self.library}: {why}",
+                f"{artifact.path} cannot run on {self.key}: {why}",
                 "an artifact made for it",
                 "choose another engine, for example --engine onnxruntime",
             )
@@ -212,10 +214,7 @@ class Engine(ABC):
         if batch < 1:
             raise EngineError(f"a batch of {batch}", "at least one source", "bind as many as are pushed at once")
         try:
-            inputs, outputs = (
-                {name: np.zeros((batch, *shape), dtype=np.float32) for name, shape in shapes.items()}
-                for shapes in self.tensors
-            )
+            inputs, outputs = (self._arrays(shapes, batch) for shapes in self.tensors)
             binding = Binding(inputs, outputs, self._bind(inputs, outputs))
         except KdEdgeError:
             raise
@@ -312,6 +311,10 @@ class Engine(ABC):
         Returns:
             What the graph really reads and writes, without the batch axis.
         """
+
+    def _arrays(self, shapes: Shapes, batch: int) -> dict[str, Float32]:
+        """Zeros for tensors, batch axis first; an engine whose device needs memory of its own kind overrides it."""
+        return {name: np.zeros((batch, *shape), dtype=np.float32) for name, shape in shapes.items()}
 
     @abstractmethod
     def _bind(self, inputs: dict[str, Float32], outputs: dict[str, Float32]) -> Callable[[], None]:

@@ -58,7 +58,7 @@ class NcnnEngine(Engine):
     does. A step of 0.6 ms takes 0.02 ms more. While the net computes, other Python threads run.
     """
 
-    library = "ncnn"
+    key = library = "ncnn"
     _ncnn: Any = None
     _net: Any = None
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -13,10 +15,11 @@ from kd_edge.engines.tensors import Tensors
 from kd_edge.errors import clash, import_extra
 from kd_edge.types import Float32
 
-__all__ = ["OnnxRuntimeEngine", "Provider", "load_onnxruntime"]
+__all__ = ["CudaEngine", "OnnxRuntimeEngine", "Provider", "load_onnxruntime"]
 
 EXTRAS: dict[Provider, str] = {"cpu": "cpu", "cuda": "gpu"}
 PROVIDERS: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+CUDA_PROVIDER = "libonnxruntime_providers_cuda.so"
 TELEMETRY_SWITCH = "ORT_DISABLE_TELEMETRY"
 
 
@@ -45,7 +48,7 @@ def load_onnxruntime(extra: str = "cpu") -> ModuleType:
 class OnnxRuntimeEngine(Engine):
     """A graph in an ONNX Runtime session; idle threads sleep, so a robot's other work keeps its cores."""
 
-    library = "onnxruntime"
+    key = library = "onnxruntime"
     accepts: ClassVar[tuple[Provider, ...]] = tuple(PROVIDERS)
     _session: Any = None
 
@@ -105,3 +108,17 @@ class OnnxRuntimeEngine(Engine):
 
     def _unload(self) -> None:
         self._session = None
+
+
+class CudaEngine(OnnxRuntimeEngine):
+    """ONNX Runtime where it runs on an NVIDIA GPU."""
+
+    key = "cuda"
+    accepts: ClassVar[tuple[Provider, ...]] = ("cuda",)
+
+    @classmethod
+    def is_installed(cls) -> bool:
+        """Whether there is an onnxruntime with a CUDA provider; it is not imported."""
+        found = importlib.util.find_spec(cls.library)
+        folders = (found and found.submodule_search_locations) or ()
+        return any(Path(folder, "capi", CUDA_PROVIDER).is_file() for folder in folders)

@@ -50,7 +50,7 @@ class OpenVinoEngine(Engine):
     Left alone, OpenVINO computes in bfloat16 wherever the processor can, without a word.
     """
 
-    library = "openvino"
+    key = library = "openvino"
     accepts: ClassVar[tuple[Provider, ...]] = tuple(DEVICES)
     _core: Any = None
     _graph: Any = None

@@ -204,7 +204,7 @@ def _evaluate_artifact(
     skipped: dict[str, str] = {}
     with ExitStack() as opened:
         clipwise = opened.enter_context(open_engine(artifact, engine=engine, threads=threads))
-        chosen = engine_name(clipwise.library)
+        chosen = engine_name(clipwise.key)
         stream = opened.enter_context(JoinedStream(artifact, threads, chosen)) if streaming else None
         for done, (sample, clip) in enumerate(_clips(dataset, split, manifest.modality, skipped), start=1):
             labels.append(sample.label)

@@ -110,7 +110,7 @@ class Recognizer:
         *,
         engine: EngineName = "onnxruntime",
         threads: int = 1,
-        provider: Provider = "cpu",
+        provider: Provider | None = None,
         strict: bool = False,
         self_test: SelfTest = "raise",
         valid_ms: float | None = None,

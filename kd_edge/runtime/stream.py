@@ -45,7 +45,7 @@ class StreamOptions:
     sinks: tuple[str | Sink, ...] = ()
     engine: EngineName = "onnxruntime"
     threads: int | None = None
-    provider: Provider = "cpu"
+    provider: Provider | None = None
     strict: bool = False
     self_test: SelfTest = "raise"
     valid_ms: float | None = None
@@ -70,7 +70,7 @@ def stream(
     sinks: Sequence[str | Sink] = (),
     engine: EngineName = "onnxruntime",
     threads: int | None = None,
-    provider: Provider = "cpu",
+    provider: Provider | None = None,
     strict: bool = False,
     self_test: SelfTest = "raise",
     valid_ms: float | None = None,

@@ -411,13 +411,13 @@ def test_the_door_opens_the_choice_and_tells_it(step: Artifact, monkeypatch: pyt
         assert engine.choice.milliseconds.keys() == {
             name for name, kind in ENGINES.items() if kind.is_installed() and kind.unsuited(step) is None
         }
-        assert engine.library == engine.choice.engine
+        assert engine.key == engine.choice.engine
         assert engine.choice.text.startswith(f"engine {engine.name}: ")
         assert engine.choice.text.endswith(", measured here")
     with open_engine(step, engine="auto") as again:
         assert again.choice is not None
         assert again.choice.text.endswith(", measured before")
-        assert again.library == engine.library
+        assert again.key == engine.key
 
 
 def test_the_door_refuses_strictly_what_cannot_be_kept(

@@ -22,7 +22,7 @@ from kd_edge.runtime.stream import StreamOptions
 
 def test_the_names_are_those_of_the_table() -> None:
     assert get_args(EngineName) == ("auto", *ENGINES)
-    assert [kind.library for kind in ENGINES.values()] == list(ENGINES)  # what was opened can be opened again by it
+    assert [kind.key for kind in ENGINES.values()] == list(ENGINES)  # what was opened can be opened again by it
     assert {*get_args(Provider)} == {provider for kind in ENGINES.values() for provider in kind.accepts}
 
 
@@ -45,7 +45,7 @@ def test_nothing_is_measured_unasked() -> None:
             {"provider": "gpu"},
             r"engine onnxruntime with provider gpu\. Expected one of cpu, cuda\. .* or --engine openvino$",
         ),
-        ({"engine": "openvino", "provider": "cuda"}, r"openvino with provider cuda\. .* or --engine onnxruntime$"),
+        ({"engine": "openvino", "provider": "cuda"}, r"openvino with provider cuda\. .* or --engine onnxruntime or cuda$"),
         ({"threads": 0}, r"0 threads\. Expected 1 to 256"),
         ({"threads": 100_000}, r"100000 threads\. Expected 1 to 256"),
         ({"threads": 1.5}, r"1\.5 threads"),
@@ -65,7 +65,7 @@ def test_an_engine_that_is_not_installed_names_its_extra(
     for kind in ENGINES.values():
         monkeypatch.setitem(sys.modules, kind.library, None)
         assert not kind.is_installed()
-    extras = {"auto": "cpu", "onnxruntime": "cpu", "openvino": "openvino", "ncnn": "ncnn"}
+    extras = {"auto": "cpu", "onnxruntime": "cpu", "openvino": "openvino", "ncnn": "ncnn", "cuda": "gpu"}
     with pytest.raises(MissingExtraError, match=rf"\[{extras[engine]}\]"):
         open_engine(step, engine=engine)
     if engine in ("auto", "onnxruntime"):

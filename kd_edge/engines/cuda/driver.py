@@ -1,0 +1,92 @@
+"""What the CUDA driver says of a GPU, asked without any package and without making a context."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from kd_edge.errors import EngineError
+
+LIBRARY = "libcuda.so.1"
+_TEGRA = Path("/etc/nv_tegra_release")
+_NAME_BYTES = 256
+
+
+class Gpu(NamedTuple):
+    """One GPU.
+
+    Attributes:
+        name: As the driver calls it.
+        capability: Compute capability, for example (8, 7) for a Jetson Orin.
+        driver: The newest CUDA that the driver serves, for example (13, 2).
+        l4t: Release of Jetson Linux, for example "36.4.3"; empty on other machines.
+    """
+
+    name: str
+    capability: tuple[int, int]
+    driver: tuple[int, int]
+    l4t: str
+
+    def __str__(self) -> str:
+        """Name, capability and driver, as a report shows them."""
+        sm, cuda = "".join(map(str, self.capability)), ".".join(map(str, self.driver))
+        return f"{self.name} (SM{sm}, CUDA {cuda}{f', L4T {self.l4t}' if self.l4t else ''})"
+
+
+def find_gpu(index: int = 0) -> Gpu:
+    """Ask the driver about a GPU.
+
+    Args:
+        index: Which one.
+
+    Raises:
+        EngineError: There is no driver, it does not answer, or there is no such GPU.
+    """
+    try:
+        cuda = ctypes.CDLL(LIBRARY)
+    except OSError as error:
+        raise _no_gpu(f"no CUDA driver ({LIBRARY} cannot be loaded)") from error
+    count, device, version = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    major, minor, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(_NAME_BYTES)
+    _ask(cuda, "cuInit", 0)
+    _ask(cuda, "cuDriverGetVersion", ctypes.byref(version))
+    _ask(cuda, "cuDeviceGetCount", ctypes.byref(count))
+    if not 0 <= index < count.value:
+        raise _no_gpu(f"no GPU number {index}, the driver counts {count.value}")
+    _ask(cuda, "cuDeviceGet", ctypes.byref(device), index)
+    _ask(cuda, "cuDeviceGetName", name, _NAME_BYTES, device)
+    _ask(cuda, "cuDeviceComputeCapability", ctypes.byref(major), ctypes.byref(minor), device)
+    served = version.value // 1000, version.value % 1000 // 10
+    return Gpu(name.value.decode(errors="replace"), (major.value, minor.value), served, l4t())
+
+
+def l4t(release: Path = _TEGRA) -> str:
+    """Release of Jetson Linux; an empty string on other machines.
+
+    Args:
+        release: The file that tells: ``# R36 (release), REVISION: 4.3, ...``.
+    """
+    try:
+        line = release.read_text(errors="replace")[:_NAME_BYTES]
+    except OSError:
+        return ""
+    found = re.match(r"# R(\d+) \(release\), REVISION: ([\d.]+)", line)
+    return "" if found is None else f"{found[1]}.{found[2]}"
+
+
+def _ask(cuda: ctypes.CDLL, call: str, *arguments: object) -> None:
+    if (code := getattr(cuda, call)(*arguments)) != 0:
+        raise _no_gpu(f"the CUDA driver answers {_error_name(cuda, code)} to {call}")
+
+
+def _error_name(cuda: ctypes.CDLL, code: int) -> str:
+    text = ctypes.c_char_p()
+    if cuda.cuGetErrorName(code, ctypes.byref(text)) == 0 and text.value:
+        return text.value.decode(errors="replace")
+    return f"error {code}"
+
+
+def _no_gpu(found: str) -> EngineError:
+    return EngineError(found, "an NVIDIA GPU and its driver", "nvidia-smi, kd-edge doctor, or --engine onnxruntime")
