@@ -451,9 +451,11 @@ def test_a_program_goes_on_without_a_sink_and_can_tell_that_nobody_listens(up, t
 
 
 LIVE = """
+import signal
 import sys
 from kd_edge.runtime import stream
 from kd_edge.runtime.signals import interrupt_on_termination
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests that run under nohup hand on that it is ignored
 with interrupt_on_termination(), stream(
     model=sys.argv[1], camera="synthetic:?height_px=48&width_px=64&fps=50", sinks=["jsonl:" + sys.argv[2]]
 ) as labels:
