@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal, cast, get_args
 
 from kd_edge.artifact import Artifact
 from kd_edge.engines.base import Binding, Choice, Engine, Provider, StepEngine, carry
-from kd_edge.engines.choice import choose
+from kd_edge.engines.ladder import Ladder
 from kd_edge.engines.ncnn import NcnnEngine
 from kd_edge.engines.onnxruntime import CudaEngine, OnnxRuntimeEngine
 from kd_edge.engines.openvino import OpenVinoEngine
 from kd_edge.engines.tensors import state_names
-from kd_edge.errors import ConfigError, clash, did_you_mean
+from kd_edge.errors import ConfigError, did_you_mean
 
 __all__ = [
     "ENGINES",
@@ -20,9 +21,11 @@ __all__ = [
     "Choice",
     "Engine",
     "EngineName",
+    "Ladder",
     "Provider",
     "StepEngine",
     "carry",
+    "engine_ladder",
     "engine_name",
     "open_engine",
     "provider_name",
@@ -53,7 +56,7 @@ def open_engine(
 
     Args:
         artifact: Verified by ``artifact.load``.
-        engine: What runs it; ``auto`` takes the fastest one here, see ``kd_edge.engines.choice``.
+        engine: What runs it; ``auto`` takes the best one that is ready here: on a GPU, else the fastest on the CPU.
         threads: Of the engine, 1 to 256; idle ones sleep instead of spinning.
         provider: What to run on, by default what the engine is made for. One that is not there falls back to the CPU
             and says so in ``fallback_reason``.
@@ -69,12 +72,43 @@ def open_engine(
         MissingExtraError: The engine is not installed; its extra is named.
     """
     engine = _checked(engine, threads, provider)
-    choice = None
     if engine == "auto":
-        if (both := clash("onnxruntime")) is not None:  # else it would only be one engine that is out
-            raise both
-        choice = choose(artifact, ENGINES, threads=threads, provider=provider or "cpu", strict=strict)
-        engine = engine_name(choice.engine)
+        return engine_ladder(artifact, engine=engine, threads=threads, provider=provider, strict=strict).open()
+    return _opened(artifact, threads, strict, engine, provider)
+
+
+def engine_ladder(
+    artifact: Artifact,
+    *,
+    engine: EngineName = "auto",
+    threads: int = 1,
+    provider: Provider | None = None,
+    strict: bool = False,
+) -> Ladder:
+    """The engines for a model, best first, of which the next one goes on where one fails.
+
+    Args:
+        artifact: Verified by ``artifact.load``.
+        engine: The first one; ``auto`` is the best one that is ready here.
+        threads: See ``open_engine``.
+        provider: See ``open_engine``.
+        strict: Make every step down an error.
+
+    Raises:
+        ConfigError: An unknown engine or provider, or an impossible number of threads.
+    """
+    return Ladder(
+        artifact,
+        ENGINES,
+        partial(_opened, artifact, threads, strict),
+        engine=_checked(engine, threads, provider),
+        threads=threads,
+        provider=provider,
+        strict=strict,
+    )
+
+
+def _opened(artifact: Artifact, threads: int, strict: bool, engine: str, provider: Provider | None) -> Engine:
     kind = ENGINES[engine]
     provider = provider or kind.accepts[0]
     if provider not in kind.accepts:
@@ -84,9 +118,9 @@ def open_engine(
             f"one of {', '.join(kind.accepts)}",
             f"choose one of these, or --engine {' or '.join(others)}",
         )
-    opened = kind(artifact, threads=threads, provider=provider, strict=strict)
-    opened.choice = choice
-    return opened
+    # What is for GPUs alone runs there or not at all.
+    is_bound = strict or kind.accepts == ("cuda",)
+    return kind(artifact, threads=threads, provider=provider, strict=is_bound)
 
 
 def engine_name(text: str) -> EngineName:

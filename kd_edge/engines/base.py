@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 import numpy as np
 
 from kd_edge.artifact import Artifact
+from kd_edge.engines.cuda.driver import find_gpu
 from kd_edge.engines.tensors import Shapes, Tensors, check_arrays, tensors
 from kd_edge.errors import ArtifactError, EngineError, KdEdgeError, reason
 from kd_edge.types import Float32
@@ -203,6 +204,22 @@ class Engine(ABC):
         """Why this engine cannot run an artifact, None when it can; its library is not imported."""
         return None
 
+    @classmethod
+    def obstacle(cls) -> str | None:
+        """Why this machine cannot run it, None when it can; its library is not imported."""
+        if cls.accepts != ("cuda",):
+            return None
+        try:
+            find_gpu()
+        except EngineError as error:
+            return error.found
+        return None
+
+    @classmethod
+    def is_ready(cls, artifact: Artifact) -> bool:
+        """Whether it opens at once: nothing has to be built for this machine first."""
+        return True
+
     def bind(self, batch: int) -> Binding:
         """Make the arrays for ``batch`` sources; the caller keeps and reuses them.
 
@@ -283,6 +300,9 @@ class Engine(ABC):
         binding.frame[:] = clip[:, -1]
         binding.run()
         return binding.logits.copy()
+
+    def hand_over(self) -> None:  # noqa: B027 - most engines do not care
+        """Let the next thread that uses it be its owner, where an engine belongs to one thread."""
 
     def close(self) -> None:
         """Give back what the engine holds; its bindings run no more. Closing twice does nothing."""

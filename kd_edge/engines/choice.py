@@ -118,6 +118,7 @@ def choose(
     threads: int = 1,
     provider: Provider = "cpu",
     strict: bool = False,
+    known_only: bool = False,
     measure: Callable[[Artifact, Engines, int, Provider], Measured] | None = None,
 ) -> Choice:
     """Find the engine that runs a model fastest on this machine; the first one where none can be measured.
@@ -128,6 +129,7 @@ def choose(
         threads: Of the engine.
         provider: What to run on; engines that know nothing of it are left out.
         strict: Make a cache folder that cannot be written an error.
+        known_only: Measure nothing: a stream waits for the answer.
         measure: Takes the model, the engines in question, threads and provider; ``measured`` by default.
 
     Raises:
@@ -148,6 +150,8 @@ def choose(
     )
     if (known := _known(question)) is not None and known.ends:
         return _choice(known, "measured before", kept=True)
+    if known_only:
+        return _choice(_unmeasured(question, 0, {}), "not measured: a stream waits", kept=False)
     with _alone() as is_alone:
         known = _known(question)  # the process that was waited for may have found it
         if known is not None and (known.ends or known.begun >= MOST_BEGUN):

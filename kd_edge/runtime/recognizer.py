@@ -14,7 +14,7 @@ import numpy as np
 
 from kd_edge.artifact import Artifact, GoldenClip, Manifest
 from kd_edge.artifact import load as load_artifact
-from kd_edge.engines import Binding, EngineName, Provider, StepEngine, open_engine
+from kd_edge.engines import Binding, Engine, EngineName, Ladder, Provider, StepEngine, engine_ladder
 from kd_edge.errors import ArtifactError, CameraError, ConfigError, EngineError, KdEdgeError, MissingExtraError
 from kd_edge.health import Familiarity
 from kd_edge.metrics import softmax_row
@@ -79,12 +79,16 @@ class Recognizer:
         valid_ms: float | None = None,
         max_ahead_ms: float = MAX_AHEAD_MS,
         max_sources: int = MAX_SOURCES,
+        ladder: Ladder | None = None,
+        golden: GoldenClip | None = None,
     ) -> None:
         if manifest.graph != "step":
             raise ArtifactError(
                 f"'{manifest.name}' is a {manifest.graph} graph", "a streaming step", "export it with --graph step"
             )
         self.manifest, self.engine = manifest, engine
+        self._ladder, self._golden = ladder, golden
+        self._has_stepped_down = False
         self.self_test_error: float | None = None
         self.valid_ns = max(label_ns(manifest), MINIMUM_VALID_NS)
         if valid_ms is not None:
@@ -97,7 +101,7 @@ class Recognizer:
         self._max_sources = max_sources
         self._sources: dict[str, SourceState] = {}
         self._bindings: dict[int, Binding] = {}
-        self._degraded = Cause(Reason.FALLBACK, engine.fallback_reason) if engine.fallback_reason else NOTHING
+        self._degraded = _fallback(engine)
         self._zeros: Float32 = np.zeros(len(manifest.labels), dtype=np.float32)
         self._zeros.flags.writeable = False
         self._familiarity = None if manifest.familiar is None else Familiarity(manifest.familiar)
@@ -143,17 +147,21 @@ class Recognizer:
         if self_test not in get_args(SelfTest):
             raise ConfigError(f"self_test {self_test!r}", f"one of {', '.join(get_args(SelfTest))}", "correct it")
         artifact = model if isinstance(model, Artifact) else load_artifact(model)
-        opened = open_engine(artifact, engine=engine, threads=threads, provider=provider, strict=strict)
+        ladder = engine_ladder(artifact, engine=engine, threads=threads, provider=provider, strict=strict)
+        ladder.open()
         try:
             recognizer = cls(
-                artifact.manifest, opened, valid_ms=valid_ms, max_ahead_ms=max_ahead_ms, max_sources=max_sources
+                artifact.manifest,
+                ladder.engine,
+                valid_ms=valid_ms,
+                max_ahead_ms=max_ahead_ms,
+                max_sources=max_sources,
+                ladder=ladder,
+                golden=None if self_test == "off" else artifact.golden,
             )
-            if self_test != "off" and artifact.golden is not None:
-                recognizer._self_test(artifact.golden, accept=self_test == "accept")
-            else:
-                recognizer._binding(1).run()  # warm: the first run plans memory
+            recognizer._prove(accept=self_test == "accept")
         except BaseException:
-            opened.close()
+            ladder.engine.close()
             raise
         return recognizer
 
@@ -161,6 +169,38 @@ class Recognizer:
     def degraded_reason(self) -> str:
         """Why all labels are ``degraded`` (fallback engine, failed self-test); empty when they are not."""
         return self._degraded.detail
+
+    @property
+    def awaited_engine(self) -> str | None:
+        """A better engine than the one in use that would run here, were its plan built; None where there is none."""
+        return None if self._ladder is None else self._ladder.awaited()
+
+    def adopt(self, other: Recognizer) -> None:
+        """Go on with another recogniser's engine, between two frames; windows and counts stay.
+
+        Args:
+            other: Of the same model, loaded and self-tested, perhaps in another thread; it is used up.
+
+        Raises:
+            ConfigError: It is of another model.
+            EngineError: One of them is closed.
+        """
+        self._check_open()
+        other._check_open()
+        if other.manifest != self.manifest:
+            raise ConfigError(
+                f"a recogniser of '{other.manifest.name}'", f"one of the same '{self.manifest.name}'", "load that file"
+            )
+        self.engine.close()
+        self.self_test_error, self._ladder, self._degraded = other.self_test_error, other._ladder, other._degraded
+        self._has_stepped_down = other._has_stepped_down
+        self.engine, self._bindings = other.engine, other._bindings
+        other._closed = True
+
+    def hand_over(self) -> None:
+        """Let the next thread that pushes be the one that does; a GPU's engine belongs to the thread that loaded it."""
+        if isinstance(self.engine, Engine):
+            self.engine.hand_over()
 
     def close(self) -> None:
         """Close the engine; nothing can be pushed after that."""
@@ -341,7 +381,7 @@ class Recognizer:
         binding = self._binding(len(batch))
         errors_ns = [p.state.begin(binding, row) for row, p in enumerate(batch)]
         try:
-            binding.run()
+            binding = self._run(binding, len(batch))
         except ArtifactError as error:  # nothing to remember of these frames, and of a model's states nothing certain
             for p in batch:
                 p.state.restart(Cause(Reason.ENGINE_FAILED, error.found))
@@ -359,6 +399,37 @@ class Recognizer:
             else:
                 results[p.source] = self._label(p, binding, row, logits, error_ns, now_ns)
         return results
+
+    def _run(self, binding: Binding, batch: int) -> Binding:
+        """Run a step; where the engine fails for the first time, the next one runs it on the same inputs.
+
+        Returns:
+            The binding with the outputs.
+        """
+        try:
+            binding.run()
+        except ArtifactError as error:
+            if self._has_stepped_down:
+                raise
+            inputs = {name: array.copy() for name, array in binding.inputs.items()}  # they may go with the engine
+            if not self._step_down(error.found):
+                raise
+            self._prove(accept=False)
+            binding = self._binding(batch)
+            for name, array in inputs.items():
+                binding.inputs[name][:] = array
+            binding.run()
+        return binding
+
+    def _step_down(self, why: str) -> bool:
+        """Whether another engine goes on in the place of the one in use, which has failed; labels are ``degraded``."""
+        engine = None if self._ladder is None else self._ladder.step_down(why)
+        if engine is None:
+            return False
+        self.engine, self._has_stepped_down = engine, True
+        self._bindings.clear()
+        self._degraded = _fallback(engine)
+        return True
 
     def _warming(self, p: _Pushed, now_ns: int | None, what: str) -> Prediction:
         cause = self._too_slow(p, self.needed_rate.least_fps)
@@ -437,49 +508,67 @@ class Recognizer:
             return LabelState.DEGRADED, self._too_slow(p, self.needed_rate.full_fps) or sparse
         return LabelState.OK, NOTHING
 
-    def _self_test(self, golden: GoldenClip, *, accept: bool) -> None:
+    def _prove(self, *, accept: bool) -> None:
+        """Run the golden clip, on the next engine where its logits are not reproduced, or warm the engine up."""
+        if self._golden is None:
+            self._binding(1).run()  # the first run plans memory
+            return
+        while (fault := self._self_test(self._golden)) is not None:
+            name = self.engine.name
+            if self._step_down(f"the self-test failed: {fault}"):
+                continue
+            if not accept:
+                raise ArtifactError(
+                    f"the self-test on {name} failed: {fault}",
+                    "the logits of the golden clip",
+                    self._another_engine()
+                    + "kd-edge doctor, export again, or accept degraded labels with self_test='accept'",
+                )
+            self._degraded = Cause(Reason.SELF_TEST, f"self-test failed: {fault}")
+            return
+
+    def _self_test(self, golden: GoldenClip) -> str | None:
         """Push the golden clip like any camera's frames and compare the logits of its last window.
 
         Frames that only the motion stack needs are observed, not encoded: loading takes T runs, not 3 T.
+
+        Returns:
+            What is wrong; None where the logits are reproduced.
         """
+        state, binding = SourceState(self.manifest), None
         try:
-            last: Prediction | None = None
             stamps_ns = golden.stamps_ns
             segments = gather(stamps_ns, int(stamps_ns[-1]), self.manifest.segments, self.manifest.spacing_ns)
             encoded = set() if segments is None else set(segments.tolist())
+            error_ns = None
             for position, (frame, stamp_ns) in enumerate(zip(golden.frames, stamps_ns, strict=True)):
                 check_frame(frame, self.manifest, _GOLDEN_SOURCE)
-                self._make_room({_GOLDEN_SOURCE: None})
-                pushed = self._observe(frame, int(stamp_ns), _GOLDEN_SOURCE, None, None)
-                if position in encoded:
-                    last = None
-                    if pushed is not None and pushed.state.stack is not None:  # a step, due or not at the clip's rate
-                        last = self._encode([pushed], None)[_GOLDEN_SOURCE]
-            if last is None or last.state is LabelState.WARMING:
-                fault = "its window is not full"
-            else:
-                self.self_test_error = float(np.abs(self._binding(1).logits[0] - golden.logits).max())
-                if self.self_test_error <= golden.tolerance:
-                    return
-                fault = f"logits differ by {self.self_test_error:.2g}, tolerance {golden.tolerance:.2g}"
+                state.observe(frame, int(stamp_ns))
+                error_ns = None
+                if position in encoded and state.stack is not None:  # a step, due or not at the clip's rate
+                    binding = self._binding(1)
+                    error_ns = state.begin(binding, 0)
+                    binding.run()
+                    state.end(binding, 0)
+            if binding is None or error_ns is None:
+                return "its window is not full"
+            error = float(np.abs(binding.logits[0] - golden.logits).max())
         except MissingExtraError:
             raise  # a package cannot be imported: the model is not at fault, and no label would come
-        except (KdEdgeError, ValueError) as error:
-            fault = str(error)
-        finally:
-            self.forget(_GOLDEN_SOURCE)
-        if not accept:
-            raise ArtifactError(
-                f"the self-test on {self.engine.name} failed: {fault}",
-                "the logits of the golden clip",
-                self._another_engine()
-                + "kd-edge doctor, export again, or accept degraded labels with self_test='accept'",
-            )
-        self._degraded = Cause(Reason.SELF_TEST, f"self-test failed: {fault}")
+        except (KdEdgeError, ValueError) as error_:
+            return str(error_)
+        self.self_test_error = error
+        if error <= golden.tolerance:  # not so where it is no number
+            return None
+        return f"logits differ by {error:.2g}, tolerance {golden.tolerance:.2g}"
 
     def _another_engine(self) -> str:
         """The advice to take the engine that the model was proved on; empty where it is that one."""
         return "" if self.engine.name.startswith("onnxruntime") else "--engine onnxruntime, "
+
+
+def _fallback(engine: StepEngine) -> Cause:
+    return Cause(Reason.FALLBACK, engine.fallback_reason) if engine.fallback_reason else NOTHING
 
 
 def _bounded_ns(option: str, value_ms: float, *, least_ms: float) -> int:

@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import cast
 
 from kd_edge.artifact import Artifact
-from kd_edge.engines import EngineName, Provider
+from kd_edge.engines import EngineName, Provider, engine_name
 from kd_edge.errors import ArtifactError, CameraError, ConfigError, KdEdgeError, printable
 from kd_edge.runtime.cameras import Wanted, check_fits, make_camera, timeouts_of
 from kd_edge.runtime.cameras.base import Camera
@@ -26,6 +27,7 @@ from kd_edge.runtime.recognizer import Recognizer, SelfTest
 from kd_edge.runtime.scheduling import scheduled
 from kd_edge.runtime.sinks import Sink, SinkState, SinkThread, none_left, open_sink
 from kd_edge.runtime.statistics import Statistics
+from kd_edge.runtime.upgrade import Upgrade, build_command
 from kd_edge.runtime.watchdog import ServiceNotifier, Watchdog
 from kd_edge.types import Cause, Frame, LabelState, Prediction, Reason
 
@@ -159,6 +161,8 @@ class LabelStream:
         self._skipped = self._failures = self._failures_in_turn = 0
         self._too_old: Cause | None = None  # why the last frame was skipped
         self._news = News(self._clock)
+        self._upgrade: Upgrade | None = None
+        self._degraded = ""  # the reason that was told last
 
     def __enter__(self) -> LabelStream:
         """Load the model, open camera and sinks, start capturing.
@@ -178,8 +182,7 @@ class LabelStream:
             self.recognizer = self._recognizer(config)
             if self.recognizer is not self._model:
                 opened.callback(self.recognizer.close)  # last, when nothing captures any more
-            if self.recognizer.degraded_reason:
-                log.warning("labels are degraded: %s", printable(self.recognizer.degraded_reason))
+            self._tell_degraded()
             self.camera = self._made(config)
             self._timeouts = timeouts_of(self.camera)
             self._capture = Capture(self.camera, self._timeouts, self._clock)
@@ -196,6 +199,7 @@ class LabelStream:
             self._last_ns, self._suspended_ns = self._clock.now_ns(), self._clock.suspended_ns()
             self._watchdog = Watchdog(self.recognizer.valid_ns, self._last_ns, self.camera.name)
             self._capture.start()
+            self._begin_upgrade(config, opened)
             self._closing = opened.pop_all()
         self._entered = True
         return self
@@ -274,17 +278,55 @@ class LabelStream:
     def _recognizer(self, config: CameraConfig | None) -> Recognizer:
         if isinstance(self._model, Recognizer):
             return self._model
+        return self._loaded(config, self._options.engine)
+
+    def _loaded(self, config: CameraConfig | None, engine: EngineName) -> Recognizer:
         options = self._options
         configured = None if config is None else config.threads
         return Recognizer.load(
-            self._model,
-            engine=options.engine,
+            cast("str | Path | Artifact", self._model),
+            engine=engine,
             threads=next(n for n in (options.threads, configured, 1) if n is not None),
             provider=options.provider,
-            strict=options.strict,
+            strict=options.strict or engine != options.engine,  # a better one is itself, or nothing
             self_test=options.self_test,
             valid_ms=options.valid_ms,
         )
+
+    def _begin_upgrade(self, config: CameraConfig | None, opened: ExitStack) -> None:
+        """With ``auto`` and a live camera: have the plan of a better engine built while this one serves."""
+        engine = self.recognizer.awaited_engine
+        if self._options.engine != "auto" or self.recognizer is self._model or engine is None or not self.camera.live:
+            return
+        path = self._model.path if isinstance(self._model, Artifact) else Path(cast("str", self._model))
+        log.warning("engine %s serves while %s is built beside it", self.recognizer.engine.name, engine)
+        load = partial(self._loaded, config, engine_name(engine))
+        self._upgrade = Upgrade(engine, build_command(engine, str(path)), load)
+        opened.callback(self._upgrade.close)
+
+    def _take_upgrade(self) -> None:
+        """Between two frames: go on with the better engine once it is ready, or say why it never will be."""
+        if self._upgrade is None:
+            return
+        if self._upgrade.fault:
+            log.warning(
+                "engine %s goes on: no %s: %s",
+                self.recognizer.engine.name,
+                self._upgrade.engine,
+                printable(self._upgrade.fault),
+            )
+            self._upgrade = None
+        elif (better := self._upgrade.poll()) is not None:
+            before = self.recognizer.engine.name
+            self.recognizer.adopt(better)
+            log.warning("engine %s goes on in the place of %s", self.recognizer.engine.name, before)
+            self._upgrade = None
+
+    def _tell_degraded(self) -> None:
+        """Say it once when labels become degraded by their engine."""
+        if self.recognizer.degraded_reason not in ("", self._degraded):
+            log.warning("labels are degraded: %s", printable(self.recognizer.degraded_reason))
+        self._degraded = self.recognizer.degraded_reason
 
     def _made(self, config: CameraConfig | None) -> Camera:
         if config is None or not isinstance(self._camera, str):
@@ -332,6 +374,7 @@ class LabelStream:
 
     def _labelled(self, captured: Captured) -> Prediction | None:
         """The prediction of a frame; None where it gives none."""
+        self._take_upgrade()
         frame, began_ns = captured.frame, self._clock.now_ns()
         if captured.cut != self._cut:
             self._cut = captured.cut
@@ -382,6 +425,7 @@ class LabelStream:
         prediction = self.recognizer.push(  # one stream, one source, whatever frames say
             frame.image, frame.captured_ns, self.camera.name, frame_id=frame.frame_id, truth=frame.truth
         )
+        self._tell_degraded()
         if prediction is None:
             return None
         self._last_push_ns = self._clock.now_ns()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -433,7 +434,7 @@ def test_the_door_refuses_strictly_what_cannot_be_kept(
         open_engine(step, engine="auto", strict=True)
 
 
-def test_a_choice_that_does_not_open_is_an_error_not_another_engine(
+def test_where_a_choice_does_not_open_onnxruntime_goes_on_and_says_so(
     step: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choice, "measured", Measuring(Measured({}, {"openvino": Timing(1.0, 1.0)}, {})))
@@ -442,5 +443,9 @@ def test_a_choice_that_does_not_open_is_an_error_not_another_engine(
         raise RuntimeError("not today")
 
     monkeypatch.setattr(ENGINES["openvino"], "_load", refuses)
+    with open_engine(step, engine="auto") as engine:
+        assert engine.key == "onnxruntime"
+        assert engine.fallback_reason is not None
+        assert re.search(r"is refused by openvino.*: not today; onnxruntime [\d.]+ goes on$", engine.fallback_reason)
     with pytest.raises(ArtifactError, match="is refused by openvino: not today"):
-        open_engine(step, engine="auto")
+        open_engine(step, engine="auto", strict=True)

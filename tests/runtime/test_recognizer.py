@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
+from kd_edge import engines
 from kd_edge.artifact import GoldenClip
-from kd_edge.engines import open_engine
 from kd_edge.errors import ArtifactError, CameraError, EngineError
 from kd_edge.preprocess import (
     FixedWindow,
@@ -306,7 +306,9 @@ def test_failed_self_test_raises_or_degrades(make_model, noise):
     with pytest.raises(ArtifactError, match=r"logits differ by 0\.5, tolerance 0\.0001"):
         Recognizer.load(path)
     with pytest.raises(ArtifactError, match=r"self-test on openvino [\d.]+ failed: .* Fix: --engine onnxruntime, kd"):
-        Recognizer.load(path, engine="openvino")  # never another engine instead, without a word
+        Recognizer.load(path, engine="openvino", strict=True)
+    with pytest.raises(ArtifactError, match="self-test on onnxruntime"):
+        Recognizer.load(path, engine="openvino")
     recognizer = Recognizer.load(path, self_test="accept")
     for k, frame in enumerate(noise(4)):
         prediction = recognizer.push(frame, k * 100 * MS)
@@ -346,13 +348,13 @@ def test_closed_with_its_block_or_when_loading_fails(make_model, noise, monkeypa
         recognizer.push_many({"new": (noise(1)[0], 1)})
     with pytest.raises(EngineError, match="the recogniser is closed"), recognizer:
         pass
-    opened = []
+    opened, opening = [], engines._opened
 
-    def keeping(artifact, **options):
-        opened.append(open_engine(artifact, **options))
+    def keeping(*arguments):
+        opened.append(opening(*arguments))
         return opened[0]
 
-    monkeypatch.setattr("kd_edge.runtime.recognizer.open_engine", keeping)
+    monkeypatch.setattr("kd_edge.engines._opened", keeping)
     with pytest.raises(ArtifactError, match="self-test"):
         Recognizer.load(make_model(golden_clip(step, noise(9), 1e-4, shift=0.5))[0])
     with pytest.raises(EngineError, match="the engine is closed"):
