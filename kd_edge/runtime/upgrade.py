@@ -18,7 +18,7 @@ BUILD_SECONDS = 3600.0
 """A build that takes longer hangs: the largest networks take half an hour on the smallest Jetson."""
 STOP_SECONDS = 5.0
 NICENESS = 10
-"""Of the build: what it takes of a core must not delay a frame."""
+"""Of the build beside the stream's: what it takes of a core must not delay a frame."""
 _TOLD_BYTES = 4000
 
 
@@ -53,7 +53,7 @@ class Upgrade:
             self.fault = reason(error)
             return
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, self._child.pid, NICENESS)
+            os.setpriority(os.PRIO_PROCESS, self._child.pid, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
         self._thread = threading.Thread(target=self._prepare, name=f"kd-edge {engine}", daemon=True)
         self._thread.start()
 

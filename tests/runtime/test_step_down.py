@@ -1,0 +1,144 @@
+"""An engine that fails while frames come: the next one goes on with the same window, once, and every label says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from kd_edge.engines.openvino import OpenVinoEngine
+from kd_edge.errors import ArtifactError, ConfigError, EngineError
+from kd_edge.runtime import Recognizer
+from kd_edge.types import LabelState, Reason
+
+from .test_recognizer import golden_clip
+
+MS = 1_000_000
+FAILS_AT = 6
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str], None]:
+    """``failing(n, why)``: from its n-th run on OpenVINO fails; counted over all its bindings."""
+    pytest.importorskip("openvino")
+    bind = OpenVinoEngine._bind
+
+    def failing(first: int, why: str = "CUDA_ERROR_ECC_UNCORRECTABLE") -> None:
+        runs = 0
+
+        def failing_bind(self, inputs, outputs):
+            run = bind(self, inputs, outputs)
+
+            def counted() -> None:
+                nonlocal runs
+                runs += 1
+                if runs >= first:
+                    for array in outputs.values():
+                        array.fill(np.float32(1e9))  # half-written
+                    raise RuntimeError(why)
+                run()
+
+            return counted
+
+        monkeypatch.setattr(OpenVinoEngine, "_bind", failing_bind)
+
+    return failing
+
+
+def labels(recognizer: Recognizer, frames: np.ndarray, sources: tuple[str, ...] = ("camera",)) -> list:
+    given = []
+    for k, frame in enumerate(frames):
+        pushed = recognizer.push_many(
+            {name: (frame if name == "camera" else 255 - frame, k * 50 * MS) for name in sources}
+        )
+        given += [pushed[name] for name in sources]
+    return given
+
+
+@pytest.mark.parametrize("sources", [("camera",), ("camera", "other")])
+def test_the_next_engine_labels_the_frame_the_first_one_failed_on(make_model, noise, failing, sources) -> None:
+    path, _ = make_model()
+    expected = labels(Recognizer.load(path), noise(20), sources)
+    failing(FAILS_AT + 2)  # the first run warms up
+    with Recognizer.load(path, engine="openvino") as recognizer:
+        first = recognizer.engine
+        given = labels(recognizer, noise(20), sources)
+        name = recognizer.engine.name
+        assert name.startswith("onnxruntime")
+    with pytest.raises(EngineError, match="closed"):
+        first.bind(1)
+    detail = f"openvino failed: the engine failed: CUDA_ERROR_ECC_UNCORRECTABLE; {name} goes on"
+    assert recognizer.degraded_reason == detail
+    for k, (one, other) in enumerate(zip(given, expected, strict=True)):
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-6)
+        assert one.label == other.label
+        if k < FAILS_AT * len(sources) or other.state is not LabelState.OK:
+            assert one.state == other.state
+        else:
+            assert (one.state, one.reason, one.detail) == (LabelState.DEGRADED, Reason.FALLBACK, detail)
+    assert sum(p.state is LabelState.DEGRADED for p in given) > len(given) // 2
+
+
+def test_it_steps_down_once(make_model, noise, failing, monkeypatch) -> None:
+    failing(FAILS_AT)
+    recognizer = Recognizer.load(make_model()[0], engine="openvino")
+    labels(recognizer, noise(10))
+
+    def fails() -> None:
+        raise RuntimeError("again")
+
+    recognizer._binding(1)._run = fails
+    with pytest.raises(ArtifactError, match="again"):
+        recognizer.push(noise(1)[0], 10_000 * MS)
+    recognizer.close()
+
+
+def test_strict_or_named_last_it_fails(make_model, noise, failing) -> None:
+    failing(FAILS_AT)
+    with Recognizer.load(make_model()[0], engine="openvino", strict=True) as recognizer:
+        with pytest.raises(ArtifactError, match="CUDA_ERROR_ECC"):
+            labels(recognizer, noise(10))
+        assert recognizer.engine.name.startswith("openvino")
+        assert recognizer.degraded_reason == ""
+
+
+def test_the_golden_clip_is_run_on_the_engine_that_goes_on(make_model, noise, failing) -> None:
+    """Also with as many sources as there may be, whose windows it leaves alone."""
+    frames = noise(9)
+    path, _ = make_model(golden_clip(make_model()[1], frames, 1e-4))
+    failing(FAILS_AT + 4)
+    with Recognizer.load(path, engine="openvino", max_sources=1) as recognizer:
+        before = recognizer.self_test_error
+        recognizer.self_test_error = None
+        assert before is not None
+        given = labels(recognizer, frames)
+        assert recognizer.engine.name.startswith("onnxruntime")
+        assert recognizer.self_test_error is not None
+        assert given[-1].state is LabelState.DEGRADED
+
+
+def test_another_recognisers_engine_is_adopted_between_two_frames(make_model, noise) -> None:
+    path, _ = make_model()
+    expected = labels(Recognizer.load(path), noise(20))
+    recognizer = Recognizer.load(path)
+    given = labels(recognizer, noise(20)[:9])
+    before, better = recognizer.engine, Recognizer.load(path, engine="openvino")
+    better.hand_over()
+    recognizer.adopt(better)
+    assert recognizer.engine.name.startswith("openvino")
+    with pytest.raises(EngineError, match="closed"):
+        before.bind(1)
+    with pytest.raises(EngineError, match="closed"):
+        better.push(noise(1)[0], 0)
+    for k, frame in enumerate(noise(20)[9:], start=9):
+        given.append(recognizer.push(frame, k * 50 * MS))
+    for one, other in zip(given, expected, strict=True):
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-6)
+        assert (one.label, one.state) == (other.label, other.state)
+    with (
+        pytest.raises(ConfigError, match="a recogniser of 'tiny'"),
+        Recognizer.load(make_model(labels=("a", "b", "c"))[0]) as other,
+    ):
+        recognizer.adopt(other)
+    recognizer.close()
