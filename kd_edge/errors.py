@@ -53,6 +53,10 @@ class EngineError(KdEdgeError):
     """An engine was given arrays its graph does not take, or was used after it was closed."""
 
 
+class DeviceError(ArtifactError):
+    """A GPU does not do what it is asked for: out of memory, lost, or its driver too old."""
+
+
 class CameraError(KdEdgeError):
     """A camera is not there, does not answer, or delivers something else than the model needs."""
 
@@ -89,6 +93,10 @@ EXTRA_OF = {
     "ncnn": "ncnn",
     "pnnx": "ncnn-export",
     "openvino": "openvino",
+    "tensorrt": "tensorrt",
+    "tensorrt_rtx": "tensorrt-rtx",
+    "cuda": "tensorrt",
+    "pycuda": "pycuda",
     "scipy": "replay",
     "av": "replay",
     "torch": "train",

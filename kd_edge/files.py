@@ -76,7 +76,7 @@ def cache_root() -> Path:
 
 
 @contextmanager
-def held(file: Path, waiting: Callable[[], None] | None = None) -> Iterator[bool]:
+def held(file: Path, waiting: Callable[[], None] | None = None, *, seconds: float = -1) -> Iterator[bool]:
     """Hold a lock file for this process; it is there only as long as it is held.
 
     The kernel frees it when the process dies. On a file system without locks a file beside it takes its place, which
@@ -86,14 +86,15 @@ def held(file: Path, waiting: Callable[[], None] | None = None) -> Iterator[bool
     Args:
         file: The lock file; its folder is made.
         waiting: Called once where another process holds it, which is then waited for; None does not wait.
+        seconds: How long that is waited for at most; -1 waits as long as it lives.
 
     Yields:
-        Whether it is held; without waiting it is not where another process holds it.
+        Whether it is held; without waiting, or after it, it is not where another process holds it.
 
     Raises:
         OSError: The folder cannot be written.
     """
-    lock = _acquired(file, waiting)
+    lock = _acquired(file, waiting, seconds)
     try:
         yield lock is not None
     finally:
@@ -103,18 +104,18 @@ def held(file: Path, waiting: Callable[[], None] | None = None) -> Iterator[bool
             lock.release()
 
 
-def _acquired(file: Path, waiting: Callable[[], None] | None) -> BaseFileLock | None:
+def _acquired(file: Path, waiting: Callable[[], None] | None, seconds: float) -> BaseFileLock | None:
     from filelock import FileLock, SoftFileLock  # a robot's process holds nothing
 
     try:
-        return _taken(FileLock(file, fallback_to_soft=False), waiting)
+        return _taken(FileLock(file, fallback_to_soft=False), waiting, seconds)
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
     # Another name: whether this one is there says nothing about who holds it.
     marker = file.with_name(f".soft{file.name}")
     _tell_of_markers(file.parent)
-    return _taken(SoftFileLock(marker), waiting)
+    return _taken(SoftFileLock(marker), waiting, seconds)
 
 
 @functools.cache
@@ -122,7 +123,7 @@ def _tell_of_markers(folder: Path) -> None:
     log.warning("%s has no file locks: .soft* files stand for them; remove one whose process is gone", folder)
 
 
-def _taken(lock: BaseFileLock, waiting: Callable[[], None] | None) -> BaseFileLock | None:
+def _taken(lock: BaseFileLock, waiting: Callable[[], None] | None, seconds: float) -> BaseFileLock | None:
     """The lock, held; None where another process holds it and there is no waiting."""
     from filelock import Timeout
 
@@ -132,7 +133,10 @@ def _taken(lock: BaseFileLock, waiting: Callable[[], None] | None) -> BaseFileLo
         if waiting is None:
             return None
         waiting()
-        lock.acquire(timeout=-1, poll_interval=0.02)
+        try:
+            lock.acquire(timeout=seconds, poll_interval=0.02)
+        except Timeout:
+            return None
     return lock
 
 

@@ -104,6 +104,10 @@ def run(
         typer.Option("--provider", metavar="NAME", help="cpu; cuda with onnxruntime; gpu or npu with openvino."),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Make any fallback an error.")] = False,
+    cuda_binding: Annotated[
+        str,
+        typer.Option("--cuda-binding", metavar="NAME", help="For TensorRT: cuda-python, pycuda; auto: what is there."),
+    ] = "auto",
     accept: Annotated[
         bool, typer.Option("--accept-self-test", help="Run a model that fails its self-test; labels are 'degraded'.")
     ] = False,
@@ -125,11 +129,13 @@ def run(
 
     from kd_edge.artifact import default_model, load
     from kd_edge.engines import engine_name, provider_name
+    from kd_edge.engines.cuda import cuda_binding as binding_name
     from kd_edge.runtime.signals import interrupt_on_termination
     from kd_edge.runtime.stream import stream
     from kd_edge.runtime.tally import Tally
 
     runner, device = engine_name(engine), None if provider is None else provider_name(provider)
+    binding = binding_name(cuda_binding)
     path = model or default_model()
     artifact = load(path)
     err.print(first_line(path, artifact.manifest, is_chosen=model is not None))
@@ -143,6 +149,7 @@ def run(
         threads=threads,
         provider=device,
         strict=strict,
+        cuda_binding=binding,
         self_test="accept" if accept else "raise",
         valid_ms=valid_ms,
         max_age_ms=max_age_ms,

@@ -8,10 +8,12 @@ from typing import Literal, cast, get_args
 
 from kd_edge.artifact import Artifact
 from kd_edge.engines.base import Binding, Choice, Engine, Provider, StepEngine, carry
+from kd_edge.engines.cuda import CudaBinding
 from kd_edge.engines.ladder import Ladder
 from kd_edge.engines.ncnn import NcnnEngine
 from kd_edge.engines.onnxruntime import CudaEngine, OnnxRuntimeEngine
 from kd_edge.engines.openvino import OpenVinoEngine
+from kd_edge.engines.tensorrt.engine import TensorRtEngine, TensorRtRtxEngine
 from kd_edge.engines.tensors import state_names
 from kd_edge.errors import ConfigError, did_you_mean
 
@@ -19,6 +21,7 @@ __all__ = [
     "ENGINES",
     "Binding",
     "Choice",
+    "CudaBinding",
     "Engine",
     "EngineName",
     "Ladder",
@@ -32,14 +35,17 @@ __all__ = [
     "state_names",
 ]
 
-EngineName = Literal["auto", "onnxruntime", "openvino", "ncnn", "cuda"]
+EngineName = Literal["auto", "onnxruntime", "openvino", "ncnn", "tensorrt", "tensorrt-rtx", "cuda"]
 ENGINES: dict[str, type[Engine]] = {
     "onnxruntime": OnnxRuntimeEngine,
     "openvino": OpenVinoEngine,
     "ncnn": NcnnEngine,
+    "tensorrt": TensorRtEngine,
+    "tensorrt-rtx": TensorRtRtxEngine,
     "cuda": CudaEngine,
 }
-"""The first one judges what the others compute; their libraries are imported when one is opened."""
+"""The first one judges what the others compute; those for GPUs alone stand best first. Their libraries are imported when
+one is opened."""
 
 MAX_THREADS = 256
 
@@ -51,6 +57,7 @@ def open_engine(
     threads: int = 1,
     provider: Provider | None = None,
     strict: bool = False,
+    cuda_binding: CudaBinding = "auto",
 ) -> Engine:
     """Load an artifact's graph.
 
@@ -61,6 +68,7 @@ def open_engine(
         provider: What to run on, by default what the engine is made for. One that is not there falls back to the CPU
             and says so in ``fallback_reason``.
         strict: Make that fallback an error.
+        cuda_binding: What gives TensorRT the GPU's memory; ``auto`` is whichever is installed.
 
     Returns:
         The engine, a context manager: leave or ``close`` it when nothing runs any more.
@@ -73,8 +81,10 @@ def open_engine(
     """
     engine = _checked(engine, threads, provider)
     if engine == "auto":
-        return engine_ladder(artifact, engine=engine, threads=threads, provider=provider, strict=strict).open()
-    return _opened(artifact, threads, strict, engine, provider)
+        return engine_ladder(
+            artifact, engine=engine, threads=threads, provider=provider, strict=strict, cuda_binding=cuda_binding
+        ).open()
+    return _opened(artifact, threads, strict, cuda_binding, engine, provider)
 
 
 def engine_ladder(
@@ -84,6 +94,7 @@ def engine_ladder(
     threads: int = 1,
     provider: Provider | None = None,
     strict: bool = False,
+    cuda_binding: CudaBinding = "auto",
 ) -> Ladder:
     """The engines for a model, best first, of which the next one goes on where one fails.
 
@@ -93,6 +104,7 @@ def engine_ladder(
         threads: See ``open_engine``.
         provider: See ``open_engine``.
         strict: Make every step down an error.
+        cuda_binding: See ``open_engine``.
 
     Raises:
         ConfigError: An unknown engine or provider, or an impossible number of threads.
@@ -100,7 +112,7 @@ def engine_ladder(
     return Ladder(
         artifact,
         ENGINES,
-        partial(_opened, artifact, threads, strict),
+        partial(_opened, artifact, threads, strict, cuda_binding),
         engine=_checked(engine, threads, provider),
         threads=threads,
         provider=provider,
@@ -108,7 +120,14 @@ def engine_ladder(
     )
 
 
-def _opened(artifact: Artifact, threads: int, strict: bool, engine: str, provider: Provider | None) -> Engine:
+def _opened(
+    artifact: Artifact,
+    threads: int,
+    strict: bool,
+    cuda_binding: CudaBinding,
+    engine: str,
+    provider: Provider | None,
+) -> Engine:
     kind = ENGINES[engine]
     provider = provider or kind.accepts[0]
     if provider not in kind.accepts:
@@ -120,7 +139,7 @@ def _opened(artifact: Artifact, threads: int, strict: bool, engine: str, provide
         )
     # What is for GPUs alone runs there or not at all.
     is_bound = strict or kind.accepts == ("cuda",)
-    return kind(artifact, threads=threads, provider=provider, strict=is_bound)
+    return kind(artifact, threads=threads, provider=provider, strict=is_bound, cuda_binding=cuda_binding)
 
 
 def engine_name(text: str) -> EngineName:

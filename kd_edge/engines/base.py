@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 import numpy as np
 
 from kd_edge.artifact import Artifact
-from kd_edge.engines.cuda.driver import find_gpu
+from kd_edge.engines.cuda import CudaBinding, find_gpu
 from kd_edge.engines.tensors import Shapes, Tensors, check_arrays, tensors
 from kd_edge.errors import ArtifactError, EngineError, KdEdgeError, reason
 from kd_edge.types import Float32
@@ -160,9 +160,16 @@ class Engine(ABC):
     choice: Choice | None = None
 
     def __init__(
-        self, artifact: Artifact, *, threads: int = 1, provider: Provider = "cpu", strict: bool = False
+        self,
+        artifact: Artifact,
+        *,
+        threads: int = 1,
+        provider: Provider = "cpu",
+        strict: bool = False,
+        cuda_binding: CudaBinding = "auto",
     ) -> None:
         """Load a graph and compare it with its manifest; see ``kd_edge.engines.open_engine``."""
+        self.cuda_binding = cuda_binding
         self.manifest, self.tensors = artifact.manifest, tensors(artifact.manifest)
         self.name = self.key
         self._closed = False

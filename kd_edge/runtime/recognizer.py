@@ -14,7 +14,7 @@ import numpy as np
 
 from kd_edge.artifact import Artifact, GoldenClip, Manifest
 from kd_edge.artifact import load as load_artifact
-from kd_edge.engines import Binding, Engine, EngineName, Ladder, Provider, StepEngine, engine_ladder
+from kd_edge.engines import Binding, CudaBinding, Engine, EngineName, Ladder, Provider, StepEngine, engine_ladder
 from kd_edge.errors import ArtifactError, CameraError, ConfigError, EngineError, KdEdgeError, MissingExtraError
 from kd_edge.health import Familiarity
 from kd_edge.metrics import softmax_row
@@ -116,6 +116,7 @@ class Recognizer:
         threads: int = 1,
         provider: Provider | None = None,
         strict: bool = False,
+        cuda_binding: CudaBinding = "auto",
         self_test: SelfTest = "raise",
         valid_ms: float | None = None,
         max_ahead_ms: float = MAX_AHEAD_MS,
@@ -131,6 +132,7 @@ class Recognizer:
             provider: ``cpu``, ``cuda`` (onnxruntime), ``gpu`` or ``npu`` (openvino); one that is not there falls back
                 to the CPU and labels are ``degraded``.
             strict: Make that fallback an error.
+            cuda_binding: What gives TensorRT the GPU's memory: ``cuda-python``, ``pycuda``, or whichever is installed.
             self_test: What to do when the golden clip's logits are not reproduced: ``raise``, or ``accept`` with
                 ``degraded`` labels. ``off`` leaves the test out.
             valid_ms: How long a label may be acted on after its frame's capture; by default one segment spacing (then
@@ -147,7 +149,9 @@ class Recognizer:
         if self_test not in get_args(SelfTest):
             raise ConfigError(f"self_test {self_test!r}", f"one of {', '.join(get_args(SelfTest))}", "correct it")
         artifact = model if isinstance(model, Artifact) else load_artifact(model)
-        ladder = engine_ladder(artifact, engine=engine, threads=threads, provider=provider, strict=strict)
+        ladder = engine_ladder(
+            artifact, engine=engine, threads=threads, provider=provider, strict=strict, cuda_binding=cuda_binding
+        )
         ladder.open()
         try:
             recognizer = cls(
@@ -160,6 +164,7 @@ class Recognizer:
                 golden=None if self_test == "off" else artifact.golden,
             )
             recognizer._prove(accept=self_test == "accept")
+            recognizer.hand_over()
         except BaseException:
             ladder.engine.close()
             raise

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import cast
 
 from kd_edge.artifact import Artifact
-from kd_edge.engines import EngineName, Provider, engine_name
+from kd_edge.engines import CudaBinding, EngineName, Provider, engine_name
 from kd_edge.errors import ArtifactError, CameraError, ConfigError, KdEdgeError, printable
 from kd_edge.runtime.cameras import Wanted, check_fits, make_camera, timeouts_of
 from kd_edge.runtime.cameras.base import Camera
@@ -49,6 +49,7 @@ class StreamOptions:
     threads: int | None = None
     provider: Provider | None = None
     strict: bool = False
+    cuda_binding: CudaBinding = "auto"
     self_test: SelfTest = "raise"
     valid_ms: float | None = None
     max_age_ms: float | None = None
@@ -74,6 +75,7 @@ def stream(
     threads: int | None = None,
     provider: Provider | None = None,
     strict: bool = False,
+    cuda_binding: CudaBinding = "auto",
     self_test: SelfTest = "raise",
     valid_ms: float | None = None,
     max_age_ms: float | None = None,
@@ -92,6 +94,7 @@ def stream(
         threads: How many the engine may use; by default what the camera file says, else 1.
         provider: What to run on; one that is not there falls back to the CPU and labels are ``degraded``.
         strict: Make that fallback an error.
+        cuda_binding: What gives TensorRT the GPU's memory; see ``Recognizer.load``.
         self_test: What to do when the golden clip's logits are not reproduced; see ``Recognizer.load``.
         valid_ms: How long a label may be acted on after its frame's capture; see ``Recognizer.load``.
         max_age_ms: Frames that are older than this when their turn comes are skipped; by default none is.
@@ -109,6 +112,7 @@ def stream(
         threads=threads,
         provider=provider,
         strict=strict,
+        cuda_binding=cuda_binding,
         self_test=self_test,
         valid_ms=valid_ms,
         max_age_ms=max_age_ms,
@@ -289,6 +293,7 @@ class LabelStream:
             threads=next(n for n in (options.threads, configured, 1) if n is not None),
             provider=options.provider,
             strict=options.strict or engine != options.engine,  # a better one is itself, or nothing
+            cuda_binding=options.cuda_binding,
             self_test=options.self_test,
             valid_ms=options.valid_ms,
         )

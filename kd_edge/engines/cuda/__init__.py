@@ -1,1 +1,57 @@
 """NVIDIA GPUs: what the driver says of them, and memory and streams through cuda-python or pycuda."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Literal, cast, get_args
+
+from kd_edge.engines.cuda.cuda_python import CudaPythonDevice
+from kd_edge.engines.cuda.device import Device
+from kd_edge.engines.cuda.driver import Gpu, find_gpu
+from kd_edge.engines.cuda.pycuda import PycudaDevice
+from kd_edge.errors import ConfigError, MissingExtraError, did_you_mean
+
+__all__ = ["BINDINGS", "CudaBinding", "Device", "Gpu", "cuda_binding", "find_gpu", "open_device"]
+
+CudaBinding = Literal["auto", "cuda-python", "pycuda"]
+BINDINGS: dict[str, type[Device]] = {"cuda-python": CudaPythonDevice, "pycuda": PycudaDevice}
+"""The first one that is installed is taken: only it can capture graphs."""
+
+
+def cuda_binding(text: str) -> CudaBinding:
+    """The name of a binding, or ``auto``.
+
+    Raises:
+        ConfigError: There is no such binding.
+    """
+    names = get_args(CudaBinding)
+    if text not in names:
+        raise ConfigError(
+            f"CUDA binding '{text}'{did_you_mean(text, names)}", f"one of {', '.join(names)}", "correct it"
+        )
+    return cast("CudaBinding", text)
+
+
+def open_device(binding: CudaBinding = "auto", index: int = 0) -> Device:
+    """Take hold of a GPU.
+
+    Args:
+        binding: What calls the driver; ``auto`` is whichever is installed, cuda-python where both are.
+        index: Which GPU.
+
+    Raises:
+        MissingExtraError: The binding is not installed, or none is.
+        EngineError: There is no such GPU.
+        DeviceError: The driver refuses it.
+    """
+    find_gpu(index)  # which says what is wrong in fewer words than the bindings do
+    if binding != "auto":
+        return BINDINGS[binding](index)
+    for kind in BINDINGS.values():
+        if importlib.util.find_spec(kind.library) is not None:
+            return kind(index)
+    raise MissingExtraError(
+        "neither cuda-python nor pycuda is installed",
+        "one of them: TensorRT runs on memory that they give it",
+        "pip install 'kd-edge[tensorrt]' (cuda-python) or 'kd-edge[pycuda]'",
+    )

@@ -1,0 +1,164 @@
+"""A GPU as one thread uses it: the process's primary context, one stream, and memory that is given back in the end."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from kd_edge.errors import DeviceError, EngineError, KdEdgeError
+
+Bytes = npt.NDArray[np.uint8]
+PAGE_BYTES = 4096
+CLOSE_SECONDS = 5.0
+"""How long closing waits for a run that is under way in another thread."""
+
+
+class Device(ABC):
+    """One GPU. Its context is the process's primary one, which TensorRT and torch share, current only while it is used.
+
+    A device is used by one thread: the first one that uses it after it was opened, or after ``hand_over``.
+
+    Attributes:
+        key: The binding's name.
+        library: Name under which the binding is imported.
+        can_capture: Whether the binding knows CUDA graphs.
+        stream: The stream's handle, for other libraries.
+    """
+
+    key: ClassVar[str]
+    library: ClassVar[str]
+    can_capture: ClassVar[bool] = False
+    stream: int
+
+    def __init__(self, index: int = 0) -> None:
+        """Take hold of a GPU; see ``kd_edge.engines.cuda.open_device``."""
+        self._lock = threading.Lock()
+        self._owner: threading.Thread | None = None
+        self._frees: list[Callable[[], None]] = []
+        self._closed = False
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make the device's context this thread's while the block lasts.
+
+        Raises:
+            EngineError: It is another thread's, or closed.
+            DeviceError: The driver refuses.
+        """
+        thread = threading.current_thread()
+        owner = self._owner or thread
+        if owner is not thread or not self._lock.acquire(blocking=False):
+            raise EngineError(
+                f"thread '{thread.name}' uses the engine of thread '{owner.name}'",
+                "one thread for a GPU's engine",
+                "push from one thread, or hand_over() the recogniser to the next one",
+            )
+        try:
+            if self._closed:
+                raise EngineError("the GPU was given back", "an open engine", "open the model again")
+            self._owner = thread
+            with self._pushed():
+                yield
+        finally:
+            self._lock.release()
+
+    def hand_over(self) -> None:
+        """Let the next thread that uses the device be its owner."""
+        self._owner = None
+
+    def memory(self, size: int) -> int:
+        """Memory of the GPU, given back with the device; to be asked for while it is current.
+
+        Args:
+            size: In bytes.
+
+        Returns:
+            Its address.
+        """
+        address, free = self._allocated(size)
+        self._frees.append(free)
+        return address
+
+    def pinned(self, size: int) -> Bytes:
+        """Zeros (size,) in memory that the GPU can read and write by itself, to be asked for while it is current.
+
+        It is NumPy's own memory, registered with the driver: the array stays readable when the device is closed.
+        """
+        whole = np.zeros(size + 2 * PAGE_BYTES, dtype=np.uint8)
+        first = -whole.ctypes.data % PAGE_BYTES  # what is registered are whole pages
+        pages = whole[first : first + -(-size // PAGE_BYTES) * PAGE_BYTES]
+        self._frees.append(self._registered(pages))
+        return pages[:size]
+
+    def close(self) -> None:
+        """Give everything back; what the driver refuses then is lost with the device. Closing twice does nothing."""
+        if not self._lock.acquire(timeout=CLOSE_SECONDS):
+            return  # a run that hangs holds on to it
+        try:
+            if self._closed:
+                return
+            self._closed = True
+            with contextlib.suppress(KdEdgeError), self._pushed():
+                for free in reversed(self._frees):
+                    with contextlib.suppress(KdEdgeError):
+                        free()
+            self._frees.clear()
+            with contextlib.suppress(KdEdgeError):
+                self._release()
+        finally:
+            self._lock.release()
+
+    @abstractmethod
+    def upload(self, address: int, array: Bytes) -> None:
+        """Copy from pinned memory to the GPU, in the stream's order."""
+
+    @abstractmethod
+    def download(self, array: Bytes, address: int) -> None:
+        """Copy from the GPU to pinned memory, in the stream's order."""
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Wait until the stream has done everything."""
+
+    def captured(self, enqueue: Callable[[], None]) -> Callable[[], None]:
+        """Record what a function puts into the stream as a graph.
+
+        Returns:
+            Puts all of it into the stream again, as one call.
+
+        Raises:
+            DeviceError: It cannot be recorded.
+        """
+        raise DeviceError(f"{self.key} knows no CUDA graphs", "a binding that does", "use cuda-python")
+
+    @abstractmethod
+    def _pushed(self) -> contextlib.AbstractContextManager[None]:
+        """The context, current."""
+
+    @abstractmethod
+    def _allocated(self, size: int) -> tuple[int, Callable[[], None]]:
+        """Memory of the GPU, and what gives it back."""
+
+    @abstractmethod
+    def _registered(self, pages: Bytes) -> Callable[[], None]:
+        """Let the GPU use whole pages of host memory; returns what ends that."""
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Let go of the context."""
+
+
+def refused(call: str, error: str) -> DeviceError:
+    """What a call that the driver refuses is told as."""
+    return DeviceError(
+        f"the GPU answers {error} to {call}",
+        "a GPU with free memory that is there, and a driver as new as the libraries",
+        "nvidia-smi, kd-edge doctor, or --engine onnxruntime",
+    )

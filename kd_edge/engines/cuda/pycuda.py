@@ -1,0 +1,81 @@
+"""A GPU through pycuda. It knows no CUDA graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from kd_edge.engines.cuda.device import Bytes, Device, refused
+from kd_edge.errors import import_extra, reason
+
+
+class PycudaDevice(Device):
+    """See ``Device``. ``pycuda.autoinit`` is left alone: it makes a context of its own, of the importing thread."""
+
+    key = library = "pycuda"
+
+    def __init__(self, index: int = 0) -> None:
+        super().__init__(index)
+        self._cuda: Any = import_extra("pycuda.driver", "pycuda")
+        with self._told():
+            self._cuda.init()
+            self._context = self._cuda.Device(index).retain_primary_context()
+        try:
+            with self.current(), self._told():
+                self._stream = self._cuda.Stream(self._cuda.event_flags.DEFAULT)
+        except BaseException:
+            self.close()
+            raise
+        self.hand_over()
+        self.stream = int(self._stream.handle)
+        self._frees.append(self._let_go_of_stream)
+
+    def upload(self, address: int, array: Bytes) -> None:
+        """Copy from pinned memory to the GPU, in the stream's order."""
+        with self._told():
+            self._cuda.memcpy_htod_async(address, array, self._stream)
+
+    def download(self, array: Bytes, address: int) -> None:
+        """Copy from the GPU to pinned memory, in the stream's order."""
+        with self._told():
+            self._cuda.memcpy_dtoh_async(array, address, self._stream)
+
+    def synchronize(self) -> None:
+        """Wait until the stream has done everything."""
+        with self._told():
+            self._stream.synchronize()
+
+    @contextmanager
+    def _pushed(self) -> Iterator[None]:
+        with self._told():
+            self._context.push()
+        try:
+            yield
+        finally:
+            self._cuda.Context.pop()
+
+    def _allocated(self, size: int) -> tuple[int, Callable[[], None]]:
+        with self._told():
+            memory = self._cuda.mem_alloc(size)
+        return int(memory), memory.free
+
+    def _registered(self, pages: Bytes) -> Callable[[], None]:
+        with self._told():
+            registered = self._cuda.register_host_memory(pages)
+        return lambda: registered.base.unregister()
+
+    def _let_go_of_stream(self) -> None:
+        self._stream = None  # the binding destroys it
+
+    def _release(self) -> None:
+        with self._told():
+            self._context.detach()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except self._cuda.Error as error:
+            call, _, why = reason(error).partition(" failed: ")
+            raise refused(call, why or "an error") from error

@@ -1,0 +1,56 @@
+"""The builder on the real TensorRT-RTX, which needs no GPU to build."""
+
+from __future__ import annotations
+
+import pytest
+
+from kd_edge import artifact
+from kd_edge.engines.tensorrt.builder import BuildSettings, build, unsuited
+from kd_edge.engines.tensorrt.library import load_library
+from kd_edge.errors import ArtifactError, ConfigError
+
+pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+BUNDLED = artifact.load(artifact.BUNDLED)
+
+
+@pytest.mark.parametrize("capability", [(8, 6), (12, 0)])
+def test_the_bundled_student_builds_in_half_precision(capability: tuple[int, int]) -> None:
+    built = build(BUNDLED, load_library("tensorrt-rtx"), BuildSettings(), capability=capability)
+    shares = built.figures.shares
+    assert (shares.told_by, shares.half, shares.float32, shares.int8) == ("network", 14 + 1, 0, 0)  # and the classifier
+    assert shares.share("half") == 1.0
+    assert str(shares) == f"100% half of {shares.layers} layers (told by the network)"
+    assert len(built.content) == built.figures.plan_bytes > 1_000_000
+    assert built.timing_cache == b""
+
+
+@pytest.mark.parametrize(
+    ("capability", "message"), [((8, 7), r"8\.7\. Expected one of SM120.* Fix: use the engine tensorrt on this GPU")]
+)
+def test_a_gpu_it_cannot_build_for_is_told(capability: tuple[int, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(BUNDLED, load_library("tensorrt-rtx"), BuildSettings(), capability=capability)
+
+
+def test_settings_are_taken() -> None:
+    settings = BuildSettings(max_batch=2, workspace_mb=64, optimisation_level=1)
+    assert build(BUNDLED, load_library("tensorrt-rtx"), settings, capability=(8, 6)).content
+
+
+def test_a_graph_it_cannot_read_is_refused_in_its_own_words(step, save) -> None:
+    from onnx import helper
+
+    from ..conftest import step_model
+
+    model = step_model()
+    model.graph.node[2].CopyFrom(helper.make_node("NoSuchOperator", ["mean4"], ["mean"]))
+    with pytest.raises(ArtifactError, match=r"is refused by tensorrt-rtx [\d.]+: .*NoSuchOperator"):
+        build(save(model), load_library("tensorrt-rtx"), BuildSettings(), capability=(8, 6))
+
+
+def test_eight_bits_of_a_cpu_are_not_for_it(save, step) -> None:
+    from ..conftest import step_model
+
+    assert unsuited(step) is None
+    assert "int8-tensorrt" in str(unsuited(save(step_model(), precision="int8")))
+    assert unsuited(save(step_model(), precision="int8-tensorrt")) is None
