@@ -44,8 +44,8 @@ ENGINES: dict[str, type[Engine]] = {
     "tensorrt-rtx": TensorRtRtxEngine,
     "cuda": CudaEngine,
 }
-"""The first one judges what the others compute; those for GPUs alone stand best first. Their libraries are imported when
-one is opened."""
+"""The first one judges what the others compute; those for GPUs alone stand best first. Their libraries are
+imported when one is opened."""
 
 MAX_THREADS = 256
 

@@ -65,6 +65,9 @@ long fakecuda_live(const char *what) {
                                        : -1;
 }
 
+/* After a lost device: nothing of it is left to be given back. */
+void fakecuda_forget(void) { live_mem = live_host = live_ctx = live_stream = live_event = live_graph = retained = depth = 0; }
+
 static R gate(const char *name) {
     int f = 0;
     if (n_rules < 0) fakecuda_fail(getenv("FAKECUDA_FAIL"));
@@ -131,7 +134,7 @@ static void within(DP p, size_t n, const char *what) {
 
 R cuMemAlloc_v2(DP *p, size_t n) {
     GATE; NEED_CTX;
-    char *m = malloc(n ? n : 1);
+    char *m = aligned_alloc(256, n / 256 * 256 + 256);
     int i = 0;
     while (i < 512 && blocks[i].at) i++;
     if (!m || i == 512) return OOM;
@@ -156,6 +159,8 @@ R cuMemFree_v2(DP p) {
 R cuMemHostAlloc(void **p, size_t n, unsigned f) { GATE; (void)f; NEED_CTX; *p = aligned_alloc(4096, (n + 4095) / 4096 * 4096); live_host++; return *p ? OK : OOM; }
 R cuMemAllocHost_v2(void **p, size_t n) { return cuMemHostAlloc(p, n, 0); }
 R cuMemFreeHost(void *p) { GATE; free(p); live_host--; return OK; }
+R cuMemHostRegister_v2(void *p, size_t n, unsigned f) { GATE; (void)f; NEED_CTX; if ((uintptr_t)p % 4096 || n % 4096) return INVALID; live_host++; return OK; }
+R cuMemHostUnregister(void *p) { GATE; (void)p; NEED_CTX; live_host--; return OK; }
 R cuMemGetInfo_v2(size_t *a, size_t *b) { NEED_CTX; *a = *b = 1ull << 32; return OK; }
 /* What a stream that is captured would do; without a capture it is done at once. */
 typedef struct { void *d; const void *s; size_t n; void (*call)(void *); void *data; } Op;
@@ -250,7 +255,7 @@ UNSUPPORTED(cuIpcOpenMemHandle_v2) UNSUPPORTED(cuLaunch) UNSUPPORTED(cuLaunchGri
 UNSUPPORTED(cuLaunchKernel) UNSUPPORTED(cuLinkAddData_v2) UNSUPPORTED(cuLinkAddFile_v2) UNSUPPORTED(cuLinkComplete)
 UNSUPPORTED(cuLinkCreate_v2) UNSUPPORTED(cuLinkDestroy) UNSUPPORTED(cuMemAllocManaged) UNSUPPORTED(cuMemAllocPitch_v2)
 UNSUPPORTED(cuMemGetAddressRange_v2) UNSUPPORTED(cuMemHostGetDevicePointer_v2) UNSUPPORTED(cuMemHostGetFlags)
-UNSUPPORTED(cuMemHostRegister_v2) UNSUPPORTED(cuMemHostUnregister) UNSUPPORTED(cuMemcpy2DAsync_v2) UNSUPPORTED(cuMemcpy2DUnaligned_v2)
+UNSUPPORTED(cuMemcpy2DAsync_v2) UNSUPPORTED(cuMemcpy2DUnaligned_v2)
 UNSUPPORTED(cuMemcpy2D_v2) UNSUPPORTED(cuMemcpy3DAsync_v2) UNSUPPORTED(cuMemcpy3DPeer) UNSUPPORTED(cuMemcpy3DPeerAsync)
 UNSUPPORTED(cuMemcpy3D_v2) UNSUPPORTED(cuMemcpyAtoA_v2) UNSUPPORTED(cuMemcpyAtoD_v2) UNSUPPORTED(cuMemcpyAtoH_v2)
 UNSUPPORTED(cuMemcpyDtoA_v2) UNSUPPORTED(cuMemcpyHtoA_v2) UNSUPPORTED(cuMemcpyPeer) UNSUPPORTED(cuMemcpyPeerAsync)

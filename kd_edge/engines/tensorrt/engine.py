@@ -72,6 +72,7 @@ class TensorRtEngine(Engine):
         self.providers = (str(gpu),)
         self._settings = BuildSettings()
         self._arenas: list[_Arena] = []
+        self._contexts: list[Any] = []  # a graph that was captured does not hold on to its context
         self._messages = Messages(library)
         self._device = open_device(self.cuda_binding)
         with self._device.current():
@@ -141,7 +142,7 @@ class TensorRtEngine(Engine):
                     )
                 device.download(written.memory, written_at)
 
-            launch = self._graph(device, enqueue, inputs, written.memory) if device.can_capture else enqueue
+            launch = self._graph(device, enqueue, inputs, outputs) if device.can_capture else enqueue
 
         def run() -> None:
             with device.current():
@@ -173,10 +174,11 @@ class TensorRtEngine(Engine):
         for names, arena, address in ((inputs, read, read_at), (outputs, written, written_at)):
             for name in names:
                 context.set_tensor_address(name, address + arena.offsets[name])
+        self._contexts.append(context)
         return context
 
     def _graph(
-        self, device: Device, enqueue: Callable[[], None], inputs: dict[str, Float32], written: Bytes
+        self, device: Device, enqueue: Callable[[], None], inputs: dict[str, Float32], outputs: dict[str, Float32]
     ) -> Callable[[], None]:
         """A step as one graph where it computes what the plain path does on noise; else, said so, the plain path."""
         rng = np.random.default_rng(0)
@@ -184,18 +186,22 @@ class TensorRtEngine(Engine):
             array[:] = rng.standard_normal(array.shape, dtype=np.float32)
         enqueue()  # the first run of a context makes what no capture may make
         device.synchronize()
-        expected = written.copy()
-        written.fill(0xFF)  # no number: a graph that writes nothing is not right
+        expected = {name: array.copy() for name, array in outputs.items()}
+        for array in outputs.values():
+            array.fill(np.nan)  # a graph that writes nothing is not right
         try:
             launch = device.captured(enqueue)
             launch()
             device.synchronize()
-            fault = "" if _agree(written, expected) else "it computes something else"
+            fault = (
+                ""
+                if all(_agree(outputs[name], array) for name, array in expected.items())
+                else "it computes something else"
+            )
         except DeviceError as error:
             fault = error.found
-        for array in inputs.values():
+        for array in (inputs | outputs).values():
             array.fill(0)
-        written.fill(0)
         if not fault:
             return launch
         log.warning("%s runs without a CUDA graph: %s", self.name, printable(fault))
@@ -210,6 +216,7 @@ class TensorRtEngine(Engine):
         return self._device
 
     def _unload(self) -> None:
+        self._contexts = []
         self._engine = self._runtime = None
         if self._device is not None:
             self._device.close()
@@ -222,7 +229,6 @@ class TensorRtRtxEngine(TensorRtEngine):
     library = MODULES["tensorrt-rtx"]
 
 
-def _agree(one: Bytes, other: Bytes) -> bool:
-    found, expected = one.view(np.float32), other.view(np.float32)
+def _agree(found: Float32, expected: Float32) -> bool:
     scale = float(np.abs(expected).max(initial=1e-6))
     return bool(np.abs(found - expected).max(initial=0) <= GRAPH_TOLERANCE * scale)

@@ -135,7 +135,7 @@ def obtain(
     with ExitStack() as opened:
         try:
             folder = _folder()
-            if (kept := _kept(folder, key, say)) is not None:
+            if (kept := _kept(folder, key, lambda line: None)) is not None:
                 return kept
             waiting = partial(say, "another process builds this plan")
             is_ours = opened.enter_context(held(folder / f"{key.digest}.lock", waiting, seconds=WAIT_SECONDS))
