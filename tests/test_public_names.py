@@ -24,8 +24,8 @@ MODULES = {
         open_dataset validation_split
     """,
     "kd_edge.engines": """
-        Binding Choice ENGINES Engine EngineName Provider StepEngine carry engine_name open_engine provider_name
-        state_names
+        Binding Choice CudaBinding ENGINES Engine EngineName Ladder Provider StepEngine carry engine_ladder engine_name
+        open_engine provider_name state_names
     """,
     "kd_edge.metrics": """
         Detection Interval Reliability accuracy average_precision confusion detection_average_precision detection_f1
@@ -69,13 +69,14 @@ VERBS = {
     "evaluate": "MODEL --data --detection --engine --iou --json --proposals --scale --split --streaming --threads "
     "--threshold --write",
     "explain": "RUN --data --json --layer --out --sample --wrong",
-    "export": "RUN --auto-precision --data --fp16 --graph --int8 --json --matrix --out --profile --report --set --with",
+    "export": "RUN --auto-precision --data --fp16 --graph --int8 --json --matrix --out --profile --report --set "
+    "--tensorrt --tensorrt-rtx --with",
     "recipes copy": "NAME",
     "recipes layers": "NAME --depth --json --set --teacher",
     "recipes list": "--json",
     "recipes show": "NAME",
-    "run": "--accept-self-test --camera -c --duration --engine --max-age-ms --model -m --notify --provider --realtime "
-    "--sink --strict --threads --valid-ms",
+    "run": "--accept-self-test --camera -c --cuda-binding --duration --engine --max-age-ms --model -m --notify "
+    "--provider --realtime --sink --strict --threads --valid-ms",
     "study confusion": "RUN --against --json --out --pairs --stage",
     "study list": "--json",
     "study report": "NAME --into --json --out --place --seeds --set",

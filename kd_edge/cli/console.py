@@ -119,7 +119,11 @@ DataOption = Annotated[
 ]
 EngineOption = Annotated[
     str,
-    typer.Option("--engine", metavar="NAME", help="onnxruntime, openvino, ncnn, or auto: the fastest here."),
+    typer.Option(
+        "--engine",
+        metavar="NAME",
+        help="onnxruntime, openvino, ncnn; cuda, tensorrt, tensorrt-rtx; or auto: the best that is ready.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print figures as JSON on standard output, nothing else.")]
 SetOption = Annotated[

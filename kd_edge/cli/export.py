@@ -19,6 +19,7 @@ from kd_edge.errors import ConfigError, did_you_mean, printable
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
     from kd_edge.artifact import Manifest, Parity
     from kd_edge.bench.matrix import Matrix
+    from kd_edge.engines.tensorrt.library import Kind
     from kd_edge.export.exporter import Exported
 
 app = typer.Typer()
@@ -92,11 +93,12 @@ def calibration(manifest: Manifest) -> str:
 @app.command(
     "export",
     epilog="Examples:  kd-edge export --fp16  |  kd-edge export runs/quickstart-20260101-120000 --out robot.onnx  |  "
-    "kd-edge export --int8 --report report  |  kd-edge export --with ncnn  |  kd-edge export --matrix",
+    "kd-edge export --int8 --report report  |  kd-edge export --with ncnn  |  kd-edge export --matrix  |  "
+    "kd-edge export student.onnx --tensorrt",
 )
 def export_(
     run: Annotated[
-        str, typer.Argument(metavar="[RUN]", help="Run directory; default the newest finished one.")
+        str, typer.Argument(metavar="[RUN]", help="Run directory; default the newest finished one. Or an artifact.")
     ] = "latest",
     fp16: Annotated[
         bool, typer.Option("--fp16", help="Half-precision arithmetic, float32 inputs and outputs.")
@@ -128,14 +130,36 @@ def export_(
         bool,
         typer.Option("--matrix", help="Every precision on every engine here as one table; --report keeps it."),
     ] = False,
+    tensorrt: Annotated[
+        bool, typer.Option("--tensorrt", help="Build the plan for this machine's GPU; of an artifact, that alone.")
+    ] = False,
+    tensorrt_rtx: Annotated[
+        bool, typer.Option("--tensorrt-rtx", help="The same with TensorRT-RTX, for desktops with an RTX card.")
+    ] = False,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the profile: range_clips=128."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the profile, or of the plan's settings."),
     ] = None,
     data: DataOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Export a student to one self-describing ONNX file, compared with the trained model on real clips."""
+    """Export a student to one self-describing ONNX file, compared with the trained model on real clips.
+
+    With --tensorrt and an artifact (by default the newest here) nothing is exported: its plan for this machine is built
+    and kept, for kd-edge run to use. torch is not needed for that.
+    """
+    if tensorrt or tensorrt_rtx:
+        kinds: list[Kind] = ["tensorrt"] if tensorrt else ["tensorrt-rtx"]
+        if tensorrt and tensorrt_rtx:
+            raise ConfigError("--tensorrt and --tensorrt-rtx together", "one of them", "build one after the other")
+        if fp16 or int8 or profile or auto_precision or report or carried or matrix or graph != "step":
+            raise ConfigError(
+                "--tensorrt with options of an export",
+                "an artifact",
+                "export first, then kd-edge export ARTIFACT --tensorrt",
+            )
+        _plan(None if run == "latest" else Path(run), kinds[0], settings or (), json_)
+        return
     from kd_edge.export.profile import ExportProfile
 
     if matrix and (fp16 or int8 or auto_precision or carried or settings or graph != "step"):
@@ -181,6 +205,29 @@ def steps() -> Iterator[Callable[[str], None]]:
         return
     with err.status("exporting") as status:
         yield lambda what: status.update(escape(what))
+
+
+def _plan(path: Path | None, kind: Kind, changes: Sequence[str], json_: bool) -> None:
+    """Build the plan of an artifact for this machine's GPU."""
+    from kd_edge.artifact import default_model, load
+    from kd_edge.engines.tensorrt.building import build_plan, build_settings
+
+    settings = build_settings(changes)
+    path = path or default_model()
+    artifact = load(path)
+    if not json_:
+        err.print(f"model {escape(printable(str(path)))}")
+    with steps() as say:
+        plan = build_plan(artifact, kind, settings, say)
+    if json_:
+        print_json({"plan": plan.path, "was_built": plan.was_built, "settings": plan.settings, "figures": plan.figures})
+        return
+    figures = plan.figures
+    out.print(
+        f"[b]{escape(printable(str(plan.path)))}[/b]  {figures.plan_bytes / 1e6:.1f} MB, "
+        f"{'built' if plan.was_built else 'was built before,'} in {figures.seconds:.1f} s\n"
+        f"precision: {figures.shares}\nlabel with it: kd-edge run --model {escape(printable(str(path)))} --camera ir0"
+    )
 
 
 def check_one_of(option: str, value: str, choices: Sequence[str]) -> None:

@@ -45,7 +45,10 @@ def test_nothing_is_measured_unasked() -> None:
             {"provider": "gpu"},
             r"engine onnxruntime with provider gpu\. Expected one of cpu, cuda\. .* or --engine openvino$",
         ),
-        ({"engine": "openvino", "provider": "cuda"}, r"openvino with provider cuda.* or --engine onnxruntime or cuda$"),
+        (
+            {"engine": "openvino", "provider": "cuda"},
+            r"openvino with provider cuda.* or --engine onnxruntime or tensorrt or tensorrt-rtx or cuda$",
+        ),
         ({"threads": 0}, r"0 threads\. Expected 1 to 256"),
         ({"threads": 100_000}, r"100000 threads\. Expected 1 to 256"),
         ({"threads": 1.5}, r"1\.5 threads"),
@@ -66,6 +69,7 @@ def test_an_engine_that_is_not_installed_names_its_extra(
         monkeypatch.setitem(sys.modules, kind.library, None)
         assert not kind.is_installed()
     extras = {"auto": "cpu", "onnxruntime": "cpu", "openvino": "openvino", "ncnn": "ncnn", "cuda": "gpu"}
+    extras |= {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx"}
     with pytest.raises(MissingExtraError, match=rf"\[{extras[engine]}\]"):
         open_engine(step, engine=engine)
     if engine in ("auto", "onnxruntime"):

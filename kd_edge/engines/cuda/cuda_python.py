@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from kd_edge.engines.cuda.device import Bytes, Device, refused
+from kd_edge.engines.cuda.device import Bytes, Device
+from kd_edge.engines.cuda.driver import refused
 from kd_edge.errors import DeviceError, import_extra
 
 

@@ -105,15 +105,30 @@ class Device(ABC):
             if self._closed:
                 return
             self._closed = True
-            with contextlib.suppress(KdEdgeError), self._pushed():
-                for free in reversed(self._frees):
-                    with contextlib.suppress(KdEdgeError):
-                        free()
+            if not self._freed():
+                self._abandon()
             self._frees.clear()
             with contextlib.suppress(KdEdgeError):
                 self._release()
         finally:
             self._lock.release()
+
+    def _freed(self) -> bool:
+        """Give back all memory; whether the driver took all of it."""
+        taken = True
+        try:
+            with self._pushed():
+                for free in reversed(self._frees):
+                    try:
+                        free()
+                    except KdEdgeError:
+                        taken = False
+        except KdEdgeError:
+            return False
+        return taken
+
+    def _abandon(self) -> None:  # noqa: B027 - most bindings hold on to nothing
+        """Leave what cannot be given back to a lost device as it is."""
 
     @abstractmethod
     def upload(self, address: int, array: Bytes) -> None:
@@ -153,12 +168,3 @@ class Device(ABC):
     @abstractmethod
     def _release(self) -> None:
         """Let go of the context."""
-
-
-def refused(call: str, error: str) -> DeviceError:
-    """What a call that the driver refuses is told as."""
-    return DeviceError(
-        f"the GPU answers {error} to {call}",
-        "a GPU with free memory that is there, and a driver as new as the libraries",
-        "nvidia-smi, kd-edge doctor, or --engine onnxruntime",
-    )

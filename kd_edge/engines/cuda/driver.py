@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from kd_edge.errors import EngineError
+from kd_edge.errors import DeviceError, EngineError
 
 LIBRARY = "libcuda.so.1"
 _TEGRA = Path("/etc/nv_tegra_release")
@@ -76,12 +77,50 @@ def l4t(release: Path = _TEGRA) -> str:
     return "" if found is None else f"{found[1]}.{found[2]}"
 
 
+def register(address: int, size: int) -> Callable[[], None]:
+    """Let the current context's GPU use whole pages of host memory by itself.
+
+    Args:
+        address: Of the first page.
+        size: In bytes, a multiple of the page's.
+
+    Returns:
+        What ends that; to be called with the same context.
+
+    Raises:
+        DeviceError: The driver refuses.
+    """
+    cuda = ctypes.CDLL(LIBRARY)
+
+    def call(name: str, *arguments: object) -> None:
+        if (code := getattr(cuda, name)(*arguments)) != 0:
+            raise refused(name, error_name(cuda, code))
+
+    call("cuMemHostRegister_v2", ctypes.c_void_p(address), ctypes.c_size_t(size), 0)
+    return lambda: call("cuMemHostUnregister", ctypes.c_void_p(address))
+
+
+def pop_current() -> None:
+    """Take this thread's current context off its stack; where there is none, nothing happens."""
+    ctypes.CDLL(LIBRARY).cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
+
+
+def refused(call: str, error: str) -> DeviceError:
+    """What a call that the driver refuses is told as."""
+    return DeviceError(
+        f"the GPU answers {error} to {call}",
+        "a GPU with free memory that is there, and a driver as new as the libraries",
+        "nvidia-smi, kd-edge doctor, or --engine onnxruntime",
+    )
+
+
 def _ask(cuda: ctypes.CDLL, call: str, *arguments: object) -> None:
     if (code := getattr(cuda, call)(*arguments)) != 0:
-        raise _no_gpu(f"the CUDA driver answers {_error_name(cuda, code)} to {call}")
+        raise _no_gpu(f"the CUDA driver answers {error_name(cuda, code)} to {call}")
 
 
-def _error_name(cuda: ctypes.CDLL, code: int) -> str:
+def error_name(cuda: ctypes.CDLL, code: int) -> str:
+    """The driver's name of an error code."""
     text = ctypes.c_char_p()
     if cuda.cuGetErrorName(code, ctypes.byref(text)) == 0 and text.value:
         return text.value.decode(errors="replace")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-from kd_edge.engines.cuda.device import Bytes, Device, refused
+from kd_edge.engines.cuda.device import Bytes, Device
+from kd_edge.engines.cuda.driver import pop_current, refused, register
 from kd_edge.errors import import_extra, reason
 
 
@@ -17,6 +20,8 @@ class PycudaDevice(Device):
 
     def __init__(self, index: int = 0) -> None:
         super().__init__(index)
+        self._held: list[Any] = []
+        self._stream: Any = None
         self._cuda: Any = import_extra("pycuda.driver", "pycuda")
         with self._told():
             self._cuda.init()
@@ -58,19 +63,34 @@ class PycudaDevice(Device):
     def _allocated(self, size: int) -> tuple[int, Callable[[], None]]:
         with self._told():
             memory = self._cuda.mem_alloc(size)
-        return int(memory), memory.free
+        self._held.append(memory)
+        return int(memory), partial(self._free, memory)
+
+    def _free(self, memory: Any) -> None:
+        with self._told():
+            memory.free()
+        self._held.remove(memory)
 
     def _registered(self, pages: Bytes) -> Callable[[], None]:
-        with self._told():
-            registered = self._cuda.register_host_memory(pages)
-        return lambda: registered.base.unregister()
+        # The binding's own register_host_memory ends the process under NumPy 2 (seen in 2026.1).
+        return register(pages.ctypes.data, pages.nbytes)
 
     def _let_go_of_stream(self) -> None:
-        self._stream = None  # the binding destroys it
+        with self._told():
+            self._stream.synchronize()  # the binding's destructor ends the process where the device is lost
+        self._stream = None
+
+    def _abandon(self) -> None:
+        """The binding's destructors end the process where the driver refuses: they never come to run."""
+        for held in (*self._held, self._stream, self._context):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
 
     def _release(self) -> None:
+        # The binding takes only the context that is current from any thread, and leaves a primary one current for ever.
         with self._told():
+            self._context.push()
             self._context.detach()
+        pop_current()
 
     @contextmanager
     def _told(self) -> Iterator[None]:

@@ -48,6 +48,7 @@ class TensorRtEngine(Engine):
     key = "tensorrt"
     library = "tensorrt"
     accepts: ClassVar[tuple[Provider, ...]] = ("cuda",)
+    _settings: BuildSettings
     _device: Device | None = None
     _engine: Any = None
     _runtime: Any = None
@@ -70,21 +71,20 @@ class TensorRtEngine(Engine):
         library, gpu = load_library(self._kind()), find_gpu()
         self.name = library.name
         self.providers = (str(gpu),)
-        self._settings = BuildSettings()
         self._arenas: list[_Arena] = []
         self._contexts: list[Any] = []  # a graph that was captured does not hold on to its context
         self._messages = Messages(library)
         self._device = open_device(self.cuda_binding)
         with self._device.current():
             self._runtime = library.trt.Runtime(self._messages.logger)
-            plan = plans.obtain(artifact, library, gpu, self._settings, log.warning)
+            plan = plans.obtain(artifact, library, gpu, None, log.warning)
             self._engine = self._runtime.deserialize_cuda_engine(plan.content)
             if self._engine is None:
                 log.warning(
                     "%s refuses the plan that was kept, and builds it again: %s", self.name, self._messages.why()
                 )
                 plans.discard(plan)
-                plan = plans.obtain(artifact, library, gpu, self._settings, log.warning)
+                plan = plans.obtain(artifact, library, gpu, plan.settings, log.warning)
                 self._engine = self._runtime.deserialize_cuda_engine(plan.content)
             if self._engine is None:
                 plans.discard(plan)
@@ -93,6 +93,7 @@ class TensorRtEngine(Engine):
                     "a driver as new as the library",
                     "update the driver, kd-edge doctor, or --engine onnxruntime",
                 )
+            self._settings = plan.settings
         self._device.hand_over()
         return self._found(library)
 

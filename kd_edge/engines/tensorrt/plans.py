@@ -97,6 +97,7 @@ class Plan(NamedTuple):
 
     Attributes:
         content: Its bytes.
+        settings: What it was built for.
         figures: What is known of it.
         path: Where it is kept; None where it cannot be.
         not_kept: Why it is not kept; empty when it is.
@@ -104,6 +105,7 @@ class Plan(NamedTuple):
     """
 
     content: bytes
+    settings: BuildSettings
     figures: PlanFigures
     path: Path | None
     not_kept: str
@@ -123,14 +125,14 @@ def obtain(
         artifact: Verified by ``artifact.load``.
         library: What builds and runs it.
         gpu: What it is for.
-        settings: What it is for.
+        settings: What it is for; None takes those that a plan for this model and GPU was last built with, if any.
         say: Takes a line about what goes on.
 
     Raises:
         ArtifactError: The library refuses the graph.
         EngineError: Another process has not ended its build in ``WAIT_SECONDS``.
     """
-    key = PlanKey.of(artifact, library, gpu, settings or BuildSettings())
+    key = PlanKey.of(artifact, library, gpu, settings or _settings(artifact, library, gpu))
     say = say or (lambda line: None)
     with ExitStack() as opened:
         try:
@@ -157,7 +159,8 @@ def obtain(
 def is_ready(artifact: Artifact, kind: Kind, gpu: Gpu, settings: BuildSettings | None = None) -> bool:
     """Whether the plan is kept, whole and for this machine; the library is imported, nothing is built."""
     try:
-        key = PlanKey.of(artifact, load_library(kind), gpu, settings or BuildSettings())
+        library = load_library(kind)
+        key = PlanKey.of(artifact, library, gpu, settings or _settings(artifact, library, gpu))
         return _kept(_folder(make=False), key, lambda line: None) is not None
     except (MissingExtraError, ConfigError, OSError):
         return False
@@ -167,6 +170,22 @@ def discard(plan: Plan) -> None:
     """Remove a plan that the library refuses, so that the next one is built anew."""
     if plan.path is not None:
         _remove(plan.path)
+
+
+def _settings(artifact: Artifact, library: Library, gpu: Gpu) -> BuildSettings:
+    """Those of the plan that was used last."""
+    standard = PlanKey.of(artifact, library, gpu, BuildSettings())
+    with contextlib.suppress(OSError, ConfigError):
+        for path in sorted(_folder(make=False).glob("*.plan"), key=_used, reverse=True)[:MOST_KEPT]:
+            with contextlib.suppress(OSError, ValueError):
+                key = _sidecar(path).key
+                if key.model_copy(update={"settings": standard.settings}) == standard:
+                    return key.settings
+    return standard.settings
+
+
+def _sidecar(path: Path) -> _Sidecar:
+    return _Sidecar.model_validate_json(read_bytes(path.with_suffix(".json"), _SIDECAR_BYTES), strict=True)
 
 
 def _folder(*, make: bool = True) -> Path:
@@ -184,7 +203,7 @@ def _kept(folder: Path, key: PlanKey, say: Callable[[str], None]) -> Plan | None
     """The plan with this key; None where there is none, or what is there is not what its sidecar says."""
     path = folder / f"{key.digest}.plan"
     try:
-        sidecar = _Sidecar.model_validate_json(read_bytes(path.with_suffix(".json"), _SIDECAR_BYTES), strict=True)
+        sidecar = _sidecar(path)
         content = read_bytes(path, min(sidecar.figures.plan_bytes, PLAN_BYTES))
     except FileNotFoundError:
         return None
@@ -199,7 +218,7 @@ def _kept(folder: Path, key: PlanKey, say: Callable[[str], None]) -> Plan | None
         return None
     with contextlib.suppress(OSError):
         os.utime(path)  # the ones used last are kept
-    return Plan(content, sidecar.figures, path, "", was_built=False)
+    return Plan(content, key.settings, sidecar.figures, path, "", was_built=False)
 
 
 def _keep(folder: Path, key: PlanKey, built: Built) -> Plan:
@@ -218,17 +237,17 @@ def _keep(folder: Path, key: PlanKey, built: Built) -> Plan:
                     file.write(data)
     except ConfigError as error:
         _remove(path)
-        return Plan(content, built.figures, None, error.found, was_built=True)
+        return Plan(content, key.settings, built.figures, None, error.found, was_built=True)
     for old in sorted(folder.glob("*.plan"), key=_used, reverse=True)[MOST_KEPT:]:
         _remove(old)
-    return Plan(content, built.figures, path, "", was_built=True)
+    return Plan(content, key.settings, built.figures, path, "", was_built=True)
 
 
 def _unkept(artifact: Artifact, library: Library, key: PlanKey, why: str, say: Callable[[str], None]) -> Plan:
     """A plan that is built for this process alone."""
     say(f"{library.name} builds a plan that is not kept: {why}")
     built = build(artifact, library, key.settings)
-    return Plan(built.content, built.figures, None, why, was_built=True)
+    return Plan(built.content, key.settings, built.figures, None, why, was_built=True)
 
 
 def _timing(folder: Path, key: PlanKey) -> bytes:
