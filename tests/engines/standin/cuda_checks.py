@@ -24,7 +24,6 @@ from kd_edge.engines.tensorrt import plans
 from kd_edge.errors import ArtifactError, DeviceError, EngineError, KdEdgeError
 from kd_edge.runtime import Recognizer, stream
 from kd_edge.types import LabelState, Reason
-from tests.recordings import utd_root
 
 from ..conftest import STATES, step_model
 
@@ -137,10 +136,10 @@ def test_labels_of_a_whole_recording_are_the_cpus() -> None:
     assert {state for _, state, *_ in given[0]} >= {LabelState.OK, LabelState.WARMING}
 
 
-def test_labels_of_a_real_recording_are_the_cpus(save: Callable[..., Artifact], data_root: Path) -> None:
+def test_labels_of_a_real_recording_are_the_cpus(save: Callable[..., Artifact], utd_root: Path) -> None:
     depth = {"modality": "depth", "band": "depth", "dtype": "uint16", "value_unit": "mm", "value_range": (0, 65535)}
     model = save(step_model(), **depth)
-    camera = f"replay:{next(utd_root(data_root).glob('Depth/*a1_s1_t1_depth.mat'))}"
+    camera = f"replay:{next(utd_root.glob('Depth/*a1_s1_t1_depth.mat'))}"
     given = []
     for engine in ("onnxruntime", "tensorrt"):
         with stream(model=model, camera=camera, engine=engine, cuda_binding=BINDING, strict=True) as labels:
