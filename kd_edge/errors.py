@@ -93,6 +93,7 @@ EXTRA_OF = {
     "ncnn": "ncnn",
     "pnnx": "ncnn-export",
     "openvino": "openvino",
+    "cryptography": "sign",
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx",
     "cuda": "tensorrt",

@@ -15,8 +15,8 @@ from kd_edge.cli import app
 MODULES = {
     "kd_edge.artifact": """
         ActivationRanges Artifact BUNDLED Band FORMAT ForeignFileError GOLDEN_BYTES GOLDEN_KEY GoldenClip MANIFEST_KEY
-        Manifest Parity Precision StageFigures StateSpec StreamFigures UNCALIBRATED default_model load rewrite
-        write
+        Manifest Parity Precision SigningKey StageFigures StateSpec StreamFigures Trust UNCALIBRATED beside
+        default_model load new_keys rewrite sign sign_beside write
     """,
     "kd_edge.data": """
         ActionInterval BerkeleyMhadData DataConfig Dataset ImageFormat LongVideo LongVideos MMActData
@@ -70,13 +70,14 @@ VERBS = {
     "--threshold --write",
     "explain": "RUN --data --json --layer --out --sample --wrong",
     "export": "RUN --auto-precision --data --fp16 --graph --int8 --json --matrix --out --profile --report --set "
-    "--tensorrt --tensorrt-rtx --with",
+    "--sign --tensorrt --tensorrt-rtx --with",
     "recipes copy": "NAME",
     "recipes layers": "NAME --depth --json --set --teacher",
     "recipes list": "--json",
     "recipes show": "NAME",
     "run": "--accept-self-test --camera -c --cuda-binding --duration --engine --max-age-ms --model -m --notify "
-    "--provider --realtime --sink --strict --threads --valid-ms",
+    "--provider --realtime --sink --strict --threads --trust --valid-ms",
+    "sign": "FILE --bundle --key --new-key",
     "study confusion": "RUN --against --json --out --pairs --stage",
     "study list": "--json",
     "study report": "NAME --into --json --out --place --seeds --set",

@@ -1,6 +1,6 @@
 """The self-describing model file: one ONNX graph with everything a robot must know to run it."""
 
-from kd_edge.artifact.file import BUNDLED, Artifact, default_model, load, rewrite, write
+from kd_edge.artifact.file import BUNDLED, Artifact, beside, default_model, load, rewrite, sign, sign_beside, write
 from kd_edge.artifact.golden import GoldenClip
 from kd_edge.artifact.manifest import (
     FORMAT,
@@ -18,6 +18,7 @@ from kd_edge.artifact.manifest import (
     StateSpec,
     StreamFigures,
 )
+from kd_edge.artifact.signature import SigningKey, Trust, new_keys
 
 __all__ = [
     "BUNDLED",
@@ -34,11 +35,17 @@ __all__ = [
     "Manifest",
     "Parity",
     "Precision",
+    "SigningKey",
     "StageFigures",
     "StateSpec",
     "StreamFigures",
+    "Trust",
+    "beside",
     "default_model",
     "load",
+    "new_keys",
     "rewrite",
+    "sign",
+    "sign_beside",
     "write",
 ]

@@ -29,9 +29,10 @@ from kd_edge.artifact.manifest import (
     Manifest,
     fault,
 )
+from kd_edge.artifact.signature import BUNDLE_BYTES, SigningKey, Trust
 from kd_edge.errors import ArtifactError
 from kd_edge.files import replacing
-from kd_edge.reading import open_regular, read_json
+from kd_edge.reading import open_regular, read_bytes, read_json
 
 BUNDLED = Path(__file__).parents[1] / "bundled.onnx"
 """A student of the generated data set that ships with kd-edge."""
@@ -46,12 +47,29 @@ class Artifact:
         manifest: What a robot must know to run it.
         golden: Its self-test.
         attachments: Where the same graph stands in the formats of other engines, by name (``wire.ATTACHMENTS``).
+        signed_by: Fingerprint of the key whose signature was checked; empty where none was asked for.
+        identity: Which file on the disk this is, and as of when.
     """
 
     path: Path
     manifest: Manifest
     golden: GoldenClip | None
     attachments: Mapping[str, wire.Span] = field(default_factory=dict)
+    signed_by: str = ""
+    identity: tuple[int, ...] = ()
+
+    def check_unchanged(self) -> None:
+        """Make sure that the file is still the one that was verified: an engine opens it again by its name.
+
+        Raises:
+            ArtifactError: It is another one, or was written to.
+        """
+        try:
+            found = _identity(self.path.stat())
+        except OSError:
+            found = (0,)
+        if self.identity and found != self.identity:
+            raise wire.damaged(self.path, "it has changed since it was loaded")
 
     @contextmanager
     def open_attachment(self, name: str) -> Iterator[BinaryIO]:
@@ -170,7 +188,7 @@ def rewrite(artifact: Artifact, manifest: Manifest, path: Path) -> Manifest:
         ArtifactError: The file has changed since, or cannot be read or written; nothing is left behind.
     """
     with _reading(artifact.path) as file:
-        manifest_at = wire.layout(file, artifact.path).last
+        manifest_at = wire.ends(file, artifact.path).last
         file.seek(0)
         body = file.read(manifest_at)
     if hashlib.sha256(body).hexdigest() != artifact.manifest.sha256:
@@ -204,15 +222,26 @@ def _reading(path: Path) -> Iterator[BinaryIO]:
         raise ArtifactError(f"{path} cannot be read ({error.strerror})", "a readable file", "check the path") from error
 
 
-def load(path: Path | str) -> Artifact:
+def load(path: Path | str, *, trust: Trust | Path | str | None = None) -> Artifact:
     """Read and verify an artifact: is it ONNX, whole, ours, undamaged, of a known format?
+
+    Args:
+        path: The file.
+        trust: Public key, folder of keys, or ``Trust``: then it must be signed with one of them, in itself or in a file
+            ``.sig`` beside it, which is checked before anything else is looked at.
 
     Raises:
         ArtifactError: With what was found and how to fix it.
+        ConfigError: ``trust`` is no key.
+        MissingExtraError: ``cryptography``, which checks signatures, is not installed.
     """
     path = Path(path)
+    trusted = trust if trust is None or isinstance(trust, Trust) else Trust(trust)
     with _reading(path) as file:
-        props, manifest_at, attachments = wire.layout(file, path)
+        identity = _identity(os.fstat(file.fileno()))
+        ends = wire.ends(file, path) if trusted is not None else None
+        signed_by = "" if trusted is None or ends is None else _signer(file, path, trusted, ends)
+        props, manifest_at, attachments, _ = wire.layout(file, path)
         if MANIFEST_KEY not in props:
             raise ForeignFileError(
                 f"{path} is an ONNX model without a kd-edge manifest",
@@ -228,7 +257,65 @@ def load(path: Path | str) -> Artifact:
             raise wire.damaged(path, "its bytes do not have the hash that was written with them")
         wire.check_self_contained(file, manifest_at, path)
     golden = unpack_golden(props[GOLDEN_KEY], manifest, path) if GOLDEN_KEY in props else None
-    return Artifact(path, manifest, golden, attachments)
+    return Artifact(path, manifest, golden, attachments, signed_by, identity)
+
+
+def sign(path: Path, key: SigningKey) -> None:
+    """Sign an artifact: the signature is its last field, in the place of an older one.
+
+    Raises:
+        ArtifactError: It is no artifact, or cannot be written; it is left as it was.
+    """
+    load(path)
+    with _reading(path) as file:
+        end = wire.ends(file, path).end
+        file.seek(0)
+        content = file.read(end)
+    bundle = key.sign(hashlib.sha256(content).hexdigest(), path.name)
+    with replacing(path, ArtifactError) as target:
+        target.write(content)
+        target.write(wire.signature_field(bundle))
+
+
+def sign_beside(path: Path, key: SigningKey, target: Path) -> None:
+    """Write a signature of a file as it lies there; the reference tool ``model_signing`` checks it.
+
+    Raises:
+        ArtifactError: It cannot be read or written.
+    """
+    with _reading(path) as file:
+        digest = _sha256(file, os.fstat(file.fileno()).st_size)
+    with replacing(target, ArtifactError) as out:
+        out.write(key.sign(digest, path.name))
+
+
+def beside(path: Path) -> Path:
+    """Where a signature beside a file is looked for."""
+    return path.with_name(f"{path.name}.sig")
+
+
+def _signer(file: BinaryIO, path: Path, trust: Trust, ends: wire.Ends) -> str:
+    """Fingerprint of the trusted key that a file is signed with."""
+    size = os.fstat(file.fileno()).st_size
+    if ends.signature is not None:
+        if ends.signature.length > BUNDLE_BYTES:
+            raise wire.damaged(path, f"its signature has {ends.signature.length:,} bytes")
+        file.seek(ends.signature.start)
+        bundle, covered = file.read(ends.signature.length), ends.end
+    else:
+        try:
+            bundle, covered = read_bytes(beside(path), BUNDLE_BYTES), size
+        except OSError as error:
+            raise ArtifactError(
+                f"{path} is not signed, and there is no {beside(path).name} beside it",
+                "a signature by a trusted key",
+                f"kd-edge sign {path.name} --key KEY, or leave out --trust",
+            ) from error
+    return trust.check(bundle, _sha256(file, covered), str(path)).fingerprint
+
+
+def _identity(facts: os.stat_result) -> tuple[int, ...]:
+    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
 
 
 def _text_hash(text: str, own: str) -> str:

@@ -25,7 +25,7 @@ ATTACHMENTS = {"ncnn.param": 1_000_000, "ncnn.bin": 256_000_000}
 
 _METADATA_PROPS = 14  # field numbers of onnx.ModelProto
 _IR_VERSION, _GRAPH = 1, 7
-_ATTACHMENT = 1100  # of no field of ONNX's: every protobuf reader passes over it
+_ATTACHMENT, _SIGNATURE = 1100, 1101  # of no field of ONNX's: every protobuf reader passes over them
 _NAME, _CONTENT = 1, 2  # field numbers of an attachment
 _NAME_BYTES = 64
 
@@ -70,11 +70,13 @@ class Layout(NamedTuple):
         props: The metadata entries.
         last: Where the last of them begins, which is the manifest's.
         attachments: By name.
+        end: Where the signature begins; the file's end where there is none.
     """
 
     props: dict[str, str]
     last: int
     attachments: dict[str, Span]
+    end: int
 
 
 def _varint(value: int) -> bytes:
@@ -160,6 +162,7 @@ def layout(file: BinaryIO, path: Path) -> Layout:
     props: dict[str, str] = {}
     attachments: dict[str, Span] = {}
     last = total = 0
+    end, is_signed = size, False
     seen: set[int] = set()
     foreign = ForeignFileError(
         f"{path} is not an ONNX model", "an artifact written by kd-edge export", "kd-edge export RUN"
@@ -171,6 +174,9 @@ def layout(file: BinaryIO, path: Path) -> Layout:
             if not seen and (field.number, field.wire) != (_IR_VERSION, _VARINT):
                 raise foreign
             if MANIFEST_KEY in props:
+                if (field.number, field.wire) == (_SIGNATURE, _BYTES) and not is_signed:
+                    is_signed, end = True, field.start
+                    continue
                 raise damaged(path, "something follows its manifest")
             if count == _FIELDS:
                 raise damaged(path, "it has too many fields")
@@ -193,7 +199,49 @@ def layout(file: BinaryIO, path: Path) -> Layout:
         raise truncated(path, size) if seen else foreign from error
     if _GRAPH not in seen:
         raise foreign
-    return Layout(props, last, attachments)
+    return Layout(props, last, attachments, end)
+
+
+class Ends(NamedTuple):
+    """The last fields of a file, found without reading any.
+
+    Attributes:
+        last: Where the last field that is no signature begins.
+        end: Where the signature begins; the file's end where there is none.
+        signature: The signature's bytes; None where there is none.
+    """
+
+    last: int
+    end: int
+    signature: Span | None
+
+
+def ends(file: BinaryIO, path: Path) -> Ends:
+    """Walk the top-level fields by their lengths alone: before a signature is checked nothing else is looked at.
+
+    Raises:
+        ArtifactError: It is no protobuf message.
+    """
+    size = os.fstat(file.fileno()).st_size
+    fields: list[_Field] = []
+    try:
+        for count, field in enumerate(_fields(file, 0, size)):
+            if count == _FIELDS or size > FILE_BYTES:
+                raise ValueError("too many fields")
+            fields = [*fields[-1:], field]
+            payload = file.tell()
+    except ValueError as error:
+        raise truncated(path, size) from error
+    if not fields:
+        raise truncated(path, size)
+    if (fields[-1].number, fields[-1].wire) == (_SIGNATURE, _BYTES) and len(fields) > 1:
+        return Ends(fields[-2].start, fields[-1].start, Span(payload, fields[-1].value))
+    return Ends(fields[-1].start, size, None)
+
+
+def signature_field(bundle: bytes) -> bytes:
+    """A signature as the last field of a file."""
+    return _field(_SIGNATURE, bundle)
 
 
 def check_self_contained(file: BinaryIO, end: int, path: Path) -> None:

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from kd_edge import __version__
-from kd_edge.cli import bench, cameras, data, demo, doctor, evaluate, explain, export, recipes, run, study, train
+from kd_edge.cli import bench, cameras, data, demo, doctor, evaluate, explain, export, recipes, run, sign, study, train
 from kd_edge.cli.console import err, flush_streams, open_closed_streams, out, print_text, show_log
 from kd_edge.errors import KdEdgeError, failed_import
 
@@ -24,7 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Train a small infrared or RGB action recogniser by distillation, export it, run it on a robot.",
 )
-for verb in (train, evaluate, export, run, bench, cameras, explain, demo, doctor):
+for verb in (train, evaluate, export, sign, run, bench, cameras, explain, demo, doctor):
     app.add_typer(verb.app)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")

@@ -130,6 +130,9 @@ def export_(
         bool,
         typer.Option("--matrix", help="Every precision on every engine here as one table; --report keeps it."),
     ] = False,
+    sign_key: Annotated[
+        Path | None, typer.Option("--sign", metavar="KEY", help="Sign the artifact with this private key.")
+    ] = None,
     tensorrt: Annotated[
         bool, typer.Option("--tensorrt", help="Build the plan for this machine's GPU; of an artifact, that alone.")
     ] = False,
@@ -177,6 +180,7 @@ def export_(
     if carried:
         changes.append(f"carry={json.dumps(carried)}")
     chosen = recipes.load("export", name, ExportProfile, changes)
+    from kd_edge.artifact import SigningKey, sign
     from kd_edge.export.exporter import export
     from kd_edge.train.results.run import Run
 
@@ -186,8 +190,11 @@ def export_(
     if matrix:
         _matrix(folder, [profile] if profile else None, data, report, json_)
         return
+    signing = None if sign_key is None else SigningKey(sign_key)
     with steps() as say:
         exported = export(folder, chosen, target, data_root=data, auto_precision=auto_precision, report=report, say=say)
+    if signing is not None:
+        sign(target, signing)
     if json_:
         print_json(exported.report)
         return

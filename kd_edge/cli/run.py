@@ -108,6 +108,10 @@ def run(
         str,
         typer.Option("--cuda-binding", metavar="NAME", help="For TensorRT: cuda-python, pycuda; auto: what is there."),
     ] = "auto",
+    trust: Annotated[
+        Path | None,
+        typer.Option("--trust", metavar="KEY", help="Run only what this public key signed, or one in a folder."),
+    ] = None,
     accept: Annotated[
         bool, typer.Option("--accept-self-test", help="Run a model that fails its self-test; labels are 'degraded'.")
     ] = False,
@@ -137,7 +141,7 @@ def run(
     runner, device = engine_name(engine), None if provider is None else provider_name(provider)
     binding = binding_name(cuda_binding)
     path = model or default_model()
-    artifact = load(path)
+    artifact = load(path, trust=trust)
     err.print(first_line(path, artifact.manifest, is_chosen=model is not None))
     sinks = sinks or ["terminal:"]
     labels = stream(
@@ -150,6 +154,7 @@ def run(
         provider=device,
         strict=strict,
         cuda_binding=binding,
+        trust=trust,
         self_test="accept" if accept else "raise",
         valid_ms=valid_ms,
         max_age_ms=max_age_ms,

@@ -190,6 +190,7 @@ class Engine(ABC):
                     "kd-edge doctor, or leave out --strict to use the CPU",
                 )
             self._check_graph(found, artifact)
+            artifact.check_unchanged()
         except KdEdgeError:
             self.close()
             raise

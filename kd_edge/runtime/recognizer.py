@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from kd_edge.artifact import Artifact, GoldenClip, Manifest
+from kd_edge.artifact import Artifact, GoldenClip, Manifest, Trust
 from kd_edge.artifact import load as load_artifact
 from kd_edge.engines import Binding, CudaBinding, Engine, EngineName, Ladder, Provider, StepEngine, engine_ladder
 from kd_edge.errors import ArtifactError, CameraError, ConfigError, EngineError, KdEdgeError, MissingExtraError
@@ -121,6 +121,7 @@ class Recognizer:
         valid_ms: float | None = None,
         max_ahead_ms: float = MAX_AHEAD_MS,
         max_sources: int = MAX_SOURCES,
+        trust: Trust | Path | str | None = None,
     ) -> Recognizer:
         """Load an artifact, run its golden clip and be ready.
 
@@ -140,6 +141,7 @@ class Recognizer:
                 Between 1 ms and an hour.
             max_ahead_ms: How far a stamp may lie ahead of ``now_ns``.
             max_sources: Bound on the number of sources, at least 1.
+            trust: Public key or folder of keys: the file must be signed with one of them.
 
         Raises:
             ArtifactError: Foreign, damaged or unsuitable file, or the self-test failed.
@@ -148,7 +150,7 @@ class Recognizer:
         """
         if self_test not in get_args(SelfTest):
             raise ConfigError(f"self_test {self_test!r}", f"one of {', '.join(get_args(SelfTest))}", "correct it")
-        artifact = model if isinstance(model, Artifact) else load_artifact(model)
+        artifact = _verified(model, trust)
         ladder = engine_ladder(
             artifact, engine=engine, threads=threads, provider=provider, strict=strict, cuda_binding=cuda_binding
         )
@@ -570,6 +572,14 @@ class Recognizer:
     def _another_engine(self) -> str:
         """The advice to take the engine that the model was proved on; empty where it is that one."""
         return "" if self.engine.name.startswith("onnxruntime") else "--engine onnxruntime, "
+
+
+def _verified(model: str | Path | Artifact, trust: Trust | Path | str | None) -> Artifact:
+    if not isinstance(model, Artifact):
+        return load_artifact(model, trust=trust)
+    if trust is not None and not model.signed_by:
+        return load_artifact(model.path, trust=trust)
+    return model
 
 
 def _fallback(engine: StepEngine) -> Cause:

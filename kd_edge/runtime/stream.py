@@ -54,6 +54,7 @@ class StreamOptions:
     valid_ms: float | None = None
     max_age_ms: float | None = None
     notify: bool = False
+    trust: Path | str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense, where it was written.
@@ -80,6 +81,7 @@ def stream(
     valid_ms: float | None = None,
     max_age_ms: float | None = None,
     notify: bool = False,
+    trust: Path | str | None = None,
 ) -> LabelStream:
     """Label a camera's frames as they come.
 
@@ -99,6 +101,8 @@ def stream(
         valid_ms: How long a label may be acted on after its frame's capture; see ``Recognizer.load``.
         max_age_ms: Frames that are older than this when their turn comes are skipped; by default none is.
         notify: Report readiness and fresh frames to systemd.
+        trust: Public key or folder of keys: the artifact must be signed with one of them; by default what the camera
+            file says.
 
     A model with memory (a causal TSM) is clocked by its segments: one label per segment spacing, not per frame.
 
@@ -117,6 +121,7 @@ def stream(
         valid_ms=valid_ms,
         max_age_ms=max_age_ms,
         notify=notify,
+        trust=trust,
     )
     return LabelStream(model, camera, options)
 
@@ -296,6 +301,7 @@ class LabelStream:
             cuda_binding=options.cuda_binding,
             self_test=options.self_test,
             valid_ms=options.valid_ms,
+            trust=options.trust or (None if config is None else config.trust),
         )
 
     def _begin_upgrade(self, config: CameraConfig | None, opened: ExitStack) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -54,6 +55,7 @@ class CameraConfig(TimeOuts):
         cpus: Numbers of the cores that capture, preprocessing and engine run on. Empty: all.
         priority: Real-time priority (``SCHED_FIFO``, 1 to 99) of the same. None: an ordinary process.
         pixel_format: V4L2 fourcc: ``GREY`` (uint8), ``Y16`` (uint16), or a colour format such as ``YUYV`` or ``MJPG``.
+        trust: Public key, or folder of keys: a model must be signed with one of them. None: any model.
     """
 
     uri: str = Field(min_length=1, max_length=8192, pattern=r"^[^\x00]+$")
@@ -66,6 +68,7 @@ class CameraConfig(TimeOuts):
     cpus: tuple[Annotated[int, Field(ge=0, le=4095)], ...] = ()
     priority: int | None = Field(None, ge=1, le=99)
     pixel_format: str | None = Field(None, pattern=r"^[A-Za-z0-9]{3,4}$")
+    trust: Path | None = None
 
     @field_validator("cpus", mode="before")
     @classmethod
