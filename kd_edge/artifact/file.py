@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 from kd_edge.artifact import wire
 from kd_edge.artifact.golden import FRAMES_BYTES, GoldenClip, pack_golden, unpack_golden
+from kd_edge.artifact.graph import check_graph
 from kd_edge.artifact.manifest import (
     FORMAT,
     GOLDEN_BYTES,
@@ -255,7 +256,7 @@ def load(path: Path | str, *, trust: Trust | Path | str | None = None) -> Artifa
             or _text_hash(text, manifest.manifest_sha256) != manifest.manifest_sha256
         ):
             raise wire.damaged(path, "its bytes do not have the hash that was written with them")
-        wire.check_self_contained(file, manifest_at, path)
+        check_graph(file, manifest_at, path)
     golden = unpack_golden(props[GOLDEN_KEY], manifest, path) if GOLDEN_KEY in props else None
     return Artifact(path, manifest, golden, attachments, signed_by, identity)
 

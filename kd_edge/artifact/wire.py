@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from kd_edge.artifact.manifest import MANIFEST_KEY, ForeignFileError
 from kd_edge.errors import ArtifactError
@@ -17,9 +17,6 @@ FILE_BYTES = 2**31 - 1
 """No protobuf message is longer."""
 _FIELDS = 200_000
 """A graph of so many fields is no network: looking it over would take long."""
-_NESTING = 64
-"""Messages inside one another; protobuf itself allows 100."""
-
 ATTACHMENTS = {"ncnn.param": 1_000_000, "ncnn.bin": 256_000_000}
 """What may be attached to a graph, and the most bytes it may have."""
 
@@ -29,25 +26,12 @@ _ATTACHMENT, _SIGNATURE = 1100, 1101  # of no field of ONNX's: every protobuf re
 _NAME, _CONTENT = 1, 2  # field numbers of an attachment
 _NAME_BYTES = 64
 
-_Message = Literal["Model", "Training", "Function", "Graph", "Node", "Attribute", "SparseTensor", "Tensor"]
-_INNER: dict[_Message, dict[int, _Message]] = {
-    "Model": {7: "Graph", 20: "Training", 25: "Function"},
-    "Training": {1: "Graph", 2: "Graph"},
-    "Function": {7: "Node", 11: "Attribute"},
-    "Graph": {1: "Node", 5: "Tensor", 15: "SparseTensor"},
-    "Node": {5: "Attribute"},
-    "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "SparseTensor", 23: "SparseTensor"},
-    "SparseTensor": {1: "Tensor", 2: "Tensor"},
-    "Tensor": {},
-}
-"""By message and field number: the messages of an ONNX file that hold tensors, wherever they may stand."""
-_EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # field numbers of onnx.TensorProto
-
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4, groups, are of no ONNX file
-_FIXED = {_FIXED64: 8, _FIXED32: 4}
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4, groups, are of no ONNX file
+FIXED = {FIXED64: 8, FIXED32: 4}
+"""Bytes of the wire types of fixed length."""
 
 
-class _Field(NamedTuple):
+class Field(NamedTuple):
     """One field of a message: its number, wire type, where it begins, and its value or payload's length."""
 
     number: int
@@ -89,7 +73,7 @@ def _varint(value: int) -> bytes:
 
 
 def _field(number: int, payload: bytes) -> bytes:
-    return _varint(number << 3 | _BYTES) + _varint(len(payload)) + payload
+    return _varint(number << 3 | BYTES) + _varint(len(payload)) + payload
 
 
 def entry(key: str, value: str) -> bytes:
@@ -109,11 +93,11 @@ def attachment_head(name: str, length: int) -> bytes:
             " or ".join(f"{known} of at most {most:,} bytes" for known, most in ATTACHMENTS.items()),
             "attach a smaller model, or none",
         )
-    inner = _field(_NAME, name.encode()) + _varint(_CONTENT << 3 | _BYTES) + _varint(length)
-    return _varint(_ATTACHMENT << 3 | _BYTES) + _varint(len(inner) + length) + inner
+    inner = _field(_NAME, name.encode()) + _varint(_CONTENT << 3 | BYTES) + _varint(length)
+    return _varint(_ATTACHMENT << 3 | BYTES) + _varint(len(inner) + length) + inner
 
 
-def _read_varint(file: BinaryIO) -> tuple[int, int]:
+def read_varint(file: BinaryIO) -> tuple[int, int]:
     """The next varint and how many bytes it takes.
 
     Raises:
@@ -130,7 +114,7 @@ def _read_varint(file: BinaryIO) -> tuple[int, int]:
     raise ValueError("no varint")
 
 
-def _fields(file: BinaryIO, start: int, end: int) -> Iterator[_Field]:
+def walk(file: BinaryIO, start: int, end: int) -> Iterator[Field]:
     """The fields of the message between two positions; at each, the file stands at its payload.
 
     Raises:
@@ -139,16 +123,16 @@ def _fields(file: BinaryIO, start: int, end: int) -> Iterator[_Field]:
     at = start
     while at < end:
         file.seek(at)
-        tag, taken = _read_varint(file)
+        tag, taken = read_varint(file)
         number, wire = tag >> 3, tag & 7
         if not 0 < number < 2**29:
             raise ValueError(f"field number {number}")
-        value, more = (_FIXED[wire], 0) if wire in _FIXED else _read_varint(file)
+        value, more = (FIXED[wire], 0) if wire in FIXED else read_varint(file)
         payload = at + taken + more
-        after = payload if wire == _VARINT else payload + value
-        if wire not in (_VARINT, _BYTES, *_FIXED) or after > end:
+        after = payload if wire == VARINT else payload + value
+        if wire not in (VARINT, BYTES, *FIXED) or after > end:
             raise ValueError(f"field {number} of wire type {wire} ends at {after:,} of {end:,}")
-        yield _Field(number, wire, at, value)
+        yield Field(number, wire, at, value)
         at = after
 
 
@@ -170,23 +154,23 @@ def layout(file: BinaryIO, path: Path) -> Layout:
     if size > FILE_BYTES:
         raise foreign
     try:
-        for count, field in enumerate(_fields(file, 0, size)):
-            if not seen and (field.number, field.wire) != (_IR_VERSION, _VARINT):
+        for count, field in enumerate(walk(file, 0, size)):
+            if not seen and (field.number, field.wire) != (_IR_VERSION, VARINT):
                 raise foreign
             if MANIFEST_KEY in props:
-                if (field.number, field.wire) == (_SIGNATURE, _BYTES) and not is_signed:
+                if (field.number, field.wire) == (_SIGNATURE, BYTES) and not is_signed:
                     is_signed, end = True, field.start
                     continue
                 raise damaged(path, "something follows its manifest")
             if count == _FIELDS:
                 raise damaged(path, "it has too many fields")
             seen.add(field.number)
-            if (field.number, field.wire) == (_ATTACHMENT, _BYTES):
+            if (field.number, field.wire) == (_ATTACHMENT, BYTES):
                 name, span = _attachment(file, field.value, path)
                 if name in attachments:
                     raise damaged(path, f"{name} is attached twice")
                 attachments[name] = span
-            if (field.number, field.wire) != (_METADATA_PROPS, _BYTES):
+            if (field.number, field.wire) != (_METADATA_PROPS, BYTES):
                 continue
             total += field.value
             if total > METADATA_BYTES:
@@ -223,9 +207,9 @@ def ends(file: BinaryIO, path: Path) -> Ends:
         ArtifactError: It is no protobuf message.
     """
     size = os.fstat(file.fileno()).st_size
-    fields: list[_Field] = []
+    fields: list[Field] = []
     try:
-        for count, field in enumerate(_fields(file, 0, size)):
+        for count, field in enumerate(walk(file, 0, size)):
             if count == _FIELDS or size > FILE_BYTES:
                 raise ValueError("too many fields")
             fields = [*fields[-1:], field]
@@ -234,7 +218,7 @@ def ends(file: BinaryIO, path: Path) -> Ends:
         raise truncated(path, size) from error
     if not fields:
         raise truncated(path, size)
-    if (fields[-1].number, fields[-1].wire) == (_SIGNATURE, _BYTES) and len(fields) > 1:
+    if (fields[-1].number, fields[-1].wire) == (_SIGNATURE, BYTES) and len(fields) > 1:
         return Ends(fields[-2].start, fields[-1].start, Span(payload, fields[-1].value))
     return Ends(fields[-1].start, size, None)
 
@@ -242,41 +226,6 @@ def ends(file: BinaryIO, path: Path) -> Ends:
 def signature_field(bundle: bytes) -> bytes:
     """A signature as the last field of a file."""
     return _field(_SIGNATURE, bundle)
-
-
-def check_self_contained(file: BinaryIO, end: int, path: Path) -> None:
-    """Refuse a model with a tensor outside the file: no hash covers it, and it may be any file of the machine.
-
-    Args:
-        file: The file.
-        end: Where its manifest begins.
-        path: Names it in errors.
-
-    Raises:
-        ArtifactError: There is one, or the graph cannot be looked over.
-    """
-    budget = iter(range(_FIELDS))
-
-    def look(message: _Message, start: int, end: int, depth: int) -> None:
-        if depth > _NESTING:
-            raise ValueError(f"messages nested deeper than {_NESTING}")
-        for field in _fields(file, start, end):
-            if next(budget, None) is None:
-                raise ValueError(f"more than {_FIELDS:,} fields")
-            if message == "Tensor":
-                is_external = (field.number, field.wire) == (_EXTERNAL_DATA, _BYTES)
-                if is_external or ((field.number, field.wire) == (_DATA_LOCATION, _VARINT) and field.value):
-                    raise ArtifactError(
-                        f"{path} keeps a tensor in another file", "a model in one file", "export it again"
-                    )
-            elif field.wire == _BYTES and (inner := _INNER[message].get(field.number)):
-                begin = file.tell()
-                look(inner, begin, begin + field.value, depth + 1)
-
-    try:
-        look("Model", 0, end, 1)
-    except ValueError as error:
-        raise damaged(path, f"its graph is unreadable: {error}") from error
 
 
 def damaged(path: Path, why: str) -> ArtifactError:
@@ -294,15 +243,15 @@ def truncated(path: Path, size: int) -> ArtifactError:
 def _attachment(file: BinaryIO, length: int, path: Path) -> tuple[str, Span]:
     """Name and content of the attachment whose payload the file stands at; only the name is read."""
     start = file.tell()
-    fields = _fields(file, start, start + length)
+    fields = walk(file, start, start + length)
     try:
         first = next(fields, None)
-        if first is None or (first.number, first.wire) != (_NAME, _BYTES) or first.value > _NAME_BYTES:
+        if first is None or (first.number, first.wire) != (_NAME, BYTES) or first.value > _NAME_BYTES:
             raise ValueError("it does not begin with its name")
         if (name := file.read(first.value).decode()) not in ATTACHMENTS:
             raise ValueError(f"'{name}' is unknown")
         second = next(fields, None)
-        if second is None or (second.number, second.wire) != (_CONTENT, _BYTES):
+        if second is None or (second.number, second.wire) != (_CONTENT, BYTES):
             raise ValueError(f"{name} is without content")
         span = Span(file.tell(), second.value)
         if span.length > ATTACHMENTS[name] or span.start + span.length != start + length:
@@ -316,8 +265,8 @@ def _parse_entry(payload: bytes, path: Path) -> tuple[str, str]:
     stream = io.BytesIO(payload)
     texts = {1: "", 2: ""}
     try:
-        for count, field in enumerate(_fields(stream, 0, len(payload))):
-            if count == len(texts) or field.number not in texts or field.wire != _BYTES:
+        for count, field in enumerate(walk(stream, 0, len(payload))):
+            if count == len(texts) or field.number not in texts or field.wire != BYTES:
                 raise ValueError(f"field {field.number}")
             texts[field.number] = stream.read(field.value).decode()
     except ValueError as error:

@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 from kd_edge import artifact
 from kd_edge.artifact import GoldenClip, Manifest, wire
+from kd_edge.artifact import graph as graph_module
 from kd_edge.artifact.golden import pack_golden
 from kd_edge.errors import ArtifactError
 from kd_edge.preprocess import Preprocess
@@ -247,17 +248,28 @@ def in_training(model: onnx.ModelProto, tensor: TensorProto) -> None:
     model.training_info.add().initialization.initializer.append(tensor)
 
 
+def of_another_domain(model: onnx.ModelProto, tensor: TensorProto) -> None:
+    model.graph.node.append(oh.make_node("Conv", ["x"], ["c"], domain="com.example"))
+
+
+def of_no_export(operator: str) -> Callable[[onnx.ModelProto, TensorProto], None]:
+    return lambda model, tensor: model.graph.node.append(oh.make_node(operator, ["x"], ["c"]))
+
+
+def padded(pixels: int) -> Callable[[onnx.ModelProto, TensorProto], None]:
+    return lambda model, tensor: model.graph.node.append(oh.make_node("Conv", ["x"], ["c"], pads=[0, 0, pixels, 0]))
+
+
+def grouped(count: int) -> Callable[[onnx.ModelProto, TensorProto], None]:
+    return lambda model, tensor: model.graph.node.append(oh.make_node("Conv", ["x"], ["c"], group=count))
+
+
 @pytest.mark.parametrize("tensor", [external, only_named, only_told])
 @pytest.mark.parametrize(
     "put",
     [
         as_initializer,
-        as_sparse_initializer,
         as_constant,
-        in_a_list,
-        in_a_sub_graph,
-        in_a_function,
-        in_training,
     ],
 )
 def test_a_tensor_outside_the_file_is_refused_wherever_it_is_named(
@@ -269,6 +281,90 @@ def test_a_tensor_outside_the_file_is_refused_wherever_it_is_named(
     model = onnx.load_model_from_string(graph_bytes())
     put(model, tensor())
     refused(forged(tmp_path / "a.onnx", model.SerializeToString()), "keeps a tensor in another file")
+
+
+@pytest.mark.parametrize(
+    ("put", "why"),
+    [
+        (as_sparse_initializer, "has sparse tensors"),
+        (in_a_list, "has an operator 'Any'"),
+        (in_a_sub_graph, "has a graph inside a node|has an operator 'If'"),
+        (in_a_function, "carries functions of its own"),
+        (in_training, "carries a training graph"),
+        (of_another_domain, "has an operator of the domain 'com.example'"),
+        (of_no_export("ConstantOfShape"), "has an operator 'ConstantOfShape'"),
+        (of_no_export("Loop\x1b[31m"), r"has an operator 'Loop\\x1b\[31m'"),
+        (of_no_export("x" * 1000), "has an operator 'x{100}'"),
+        (padded(1 << 40), "has an attribute of 1,099,511,627,776"),
+        (padded(-65), "has an attribute of -65"),
+        (grouped(1 << 20), "has an attribute of 1,048,576"),
+    ],
+)
+def test_what_no_export_writes_is_refused(
+    tmp_path: Path, put: Callable[[onnx.ModelProto, TensorProto], None], why: str
+) -> None:
+    model = onnx.load_model_from_string(graph_bytes())
+    put(model, oh.make_tensor("w", TensorProto.FLOAT, [1], [1.0]))
+    refused(forged(tmp_path / "a.onnx", model.SerializeToString()), why)
+
+
+@pytest.mark.parametrize(
+    ("pads", "why"),
+    [
+        ([0, 0, 1, 1], None),
+        ([0, 0, 64, -64], None),
+        ([0, 0, 65, 0], "pads by 'p', which is no short list of small numbers"),
+        ([0, 0, 0, 1 << 40], "pads by 'p'"),
+        ([0] * 60, "pads by 'p'"),
+        (None, "pads by 'p'"),
+    ],
+)
+@pytest.mark.parametrize("raw", [False, True])
+def test_what_is_padded_is_padded_by_little(tmp_path: Path, pads: list[int] | None, why: str | None, raw: bool) -> None:
+    model = onnx.load_model_from_string(graph_bytes())
+    model.graph.node.append(oh.make_node("Pad", ["x", "p"], ["c"]))
+    if pads is not None:
+        tensor = TensorProto(name="p", data_type=TensorProto.INT64, dims=[len(pads)])
+        if raw:
+            tensor.raw_data = np.array(pads, "<i8").tobytes()
+        else:
+            tensor.int64_data.extend([*pads, *([1 << 50] * (len(pads) > 50))])
+        model.graph.initializer.append(tensor)
+    path = forged(tmp_path / "a.onnx", model.SerializeToString())
+    if why is None:
+        artifact.load(path)
+    else:
+        refused(path, why)
+
+
+@pytest.mark.parametrize(
+    ("dims", "content", "why"),
+    [
+        ([1 << 40], bytes(4), "has a tensor of 1,099,511,627,776 elements in 4 bytes"),
+        ([1 << 31, 1 << 31, 1 << 31], bytes(400), "has a tensor of 9,223,372,036,854,775,808 elements in 400 bytes"),
+        ([-1], bytes(4), "elements in 4 bytes"),
+        ([3], b"", "has a tensor of 3 elements in 0 bytes"),
+        ([1] * 3000, bytes(4), "bytes of dimensions|more than"),
+    ],
+)
+def test_a_tensor_of_more_elements_than_bytes_is_refused(
+    tmp_path: Path, dims: list[int], content: bytes, why: str
+) -> None:
+    model = onnx.load_model_from_string(graph_bytes())
+    model.graph.initializer.append(TensorProto(name="w", data_type=TensorProto.FLOAT, dims=dims, raw_data=content))
+    body = model.SerializeToString()
+    if len(dims) < 100:
+        refused(forged(tmp_path / "a.onnx", body), why)
+    else:
+        artifact.load(forged(tmp_path / "a.onnx", body))  # as many as bytes: 1
+
+
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT8, TensorProto.BOOL])
+def test_a_tensor_with_values_for_its_elements_is_not(tmp_path: Path, kind: int) -> None:
+    model = onnx.load_model_from_string(graph_bytes())
+    for number, values in enumerate(([], [1], [0] * 60)):
+        model.graph.initializer.append(oh.make_tensor(f"w{number}", kind, [len(values)], values))
+    artifact.load(forged(tmp_path / "a.onnx", model.SerializeToString()))
 
 
 def nested(levels: int) -> bytes:
@@ -283,8 +379,8 @@ def nested(levels: int) -> bytes:
 @pytest.mark.parametrize(
     ("graph", "why"),
     [
-        (nested(40), "nested deeper than 64"),
-        (nested(5_000), "nested deeper than 64"),
+        (nested(40), "has a graph inside a node"),
+        (nested(5_000), "has a graph inside a node"),
         (graph_bytes() + wire._field(7, b"\x08\x01" * 2_001), "more than 2,000 fields"),
         (graph_bytes() + wire._field(7, b"\x2a\x05\x08"), "ends at"),
         (graph_bytes() + wire._field(7, b"\x0b\x0c"), "wire type 3"),
@@ -294,7 +390,7 @@ def nested(levels: int) -> bytes:
 def test_a_graph_that_cannot_be_looked_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graph: bytes, why: str
 ) -> None:
-    monkeypatch.setattr(wire, "_FIELDS", 2000)
+    monkeypatch.setattr(graph_module, "MOST_FIELDS", 2000)
     refused(forged(tmp_path / "a.onnx", graph), why)
 
 

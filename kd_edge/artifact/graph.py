@@ -1,0 +1,223 @@
+"""The ONNX graph of an artifact looked over before an engine reads it: it must be a network such as export writes.
+
+What the file says of itself is hashed, not believed: who signs nothing can put anything behind right hashes.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from kd_edge.artifact.wire import BYTES, FIXED, VARINT, Field, damaged, read_varint, walk
+from kd_edge.errors import ArtifactError, printable
+
+MOST_FIELDS = 200_000
+"""A graph of so many fields is no network: looking it over would take long."""
+OPERATORS = {
+    *("Conv", "Gemm", "MatMul", "BatchNormalization"),
+    *("Add", "Sub", "Mul", "Div", "Relu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Softmax"),
+    *("AveragePool", "MaxPool", "GlobalAveragePool", "ReduceMax", "ReduceMean", "ReduceSum"),
+    *(
+        "Concat",
+        "Flatten",
+        "Gather",
+        "GatherND",
+        "Pad",
+        "Reshape",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    ),
+    *("Cast", "Constant", "DequantizeLinear", "Identity", "QuantizeLinear"),
+}
+"""What exports are made of, and what computes no larger tensors than these: nothing that makes much out of a number."""
+MOST_INTEGER, MOST_LENGTH = 65_536, 64
+"""Largest integer of an attribute (groups), and largest one of a list (kernels, strides, paddings, orders of axes)."""
+
+_Message = Literal["Model", "Graph", "Node", "Attribute", "Tensor"]
+_INNER: dict[tuple[_Message, int], _Message] = {
+    ("Model", 7): "Graph",
+    ("Graph", 1): "Node",
+    ("Graph", 5): "Tensor",
+    ("Node", 5): "Attribute",
+    ("Attribute", 5): "Tensor",
+    ("Attribute", 10): "Tensor",
+}
+"""By message and field number: what holds nodes and tensors, wherever they may stand."""
+_FOREIGN: dict[tuple[_Message, int], str] = {
+    ("Model", 20): "carries a training graph",
+    ("Model", 25): "carries functions of its own",
+    ("Graph", 15): "has sparse tensors",
+    ("Attribute", 6): "has a graph inside a node",
+    ("Attribute", 11): "has graphs inside a node",
+    ("Attribute", 22): "has sparse tensors",
+    ("Attribute", 23): "has sparse tensors",
+}
+_INPUT, _OP_TYPE, _DOMAIN = 1, 4, 7  # of onnx.NodeProto
+_INTEGER, _INTEGERS = 3, 8  # of onnx.AttributeProto
+_DIMENSION, _TYPE, _NAME, _RAW, _EXTERNAL, _LOCATION = 1, 2, 8, 9, 13, 14  # of onnx.TensorProto
+_INT64 = 7  # number of a type, and of the field that holds such values one by one
+_CONTENTS = (4, 5, 6, 7, 9, 10, 11)
+_PER_BYTE = 2
+"""Elements in a byte: of integers of 4 bits."""
+_ENDLESS = 1 << 63
+_NAME_BYTES = 100
+_DIMENSIONS_BYTES = _SHORT_BYTES = 200
+
+
+class _RefusedError(Exception):
+    """What is wrong with a graph that can be read."""
+
+
+def check_graph(file: BinaryIO, end: int, path: Path) -> None:
+    """Refuse a graph that is more than a network.
+
+    Refused are tensors outside the file (no hash covers them, and they may be any file of the machine), operators that
+    no export writes, functions, training graphs, graphs inside nodes, tensors of more elements than they have bytes
+    for, and kernels and paddings of absurd size.
+
+    Args:
+        file: The file.
+        end: Where its manifest begins.
+        path: Names it in errors.
+
+    Raises:
+        ArtifactError: It is refused, or cannot be looked over.
+    """
+    try:
+        inspection = _Inspection(file)
+        inspection.look("Model", 0, end)
+        inspection.check_paddings()
+    except _RefusedError as error:
+        raise ArtifactError(f"{path} {error}", "a network as kd-edge export writes it", "export it again") from error
+    except ValueError as error:
+        raise damaged(path, f"its graph is unreadable: {error}") from error
+
+
+class _Inspection:
+    """Looks over messages without keeping what is in them.
+
+    Args:
+        file: The file.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._left = MOST_FIELDS
+        self._paddings: set[str] = set()  # names of what says how much is padded
+        self._shortest: dict[str, int] = {}  # short lists of integers by name: the largest one
+
+    def look(self, message: _Message, start: int, end: int) -> None:
+        """Look over a message and those inside it, which lie five deep at most."""
+        for field in walk(self._file, start, end):
+            self._left -= 1
+            if self._left < 0:
+                raise ValueError(f"more than {MOST_FIELDS:,} fields")
+            if (what := _FOREIGN.get((message, field.number))) is not None:
+                raise _RefusedError(what)
+            begin = self._file.tell()
+            if message == "Attribute":
+                self._check_integers(field)
+            if field.wire != BYTES or (inner := _INNER.get((message, field.number))) is None:
+                continue
+            if inner == "Tensor":
+                self._check_tensor(begin, begin + field.value)
+                continue
+            if inner == "Node":
+                self._check_node(begin, begin + field.value)
+            self.look(inner, begin, begin + field.value)
+
+    def check_paddings(self) -> None:
+        """Make sure, at the end, that what is padded is padded by little, which only stored integers tell."""
+        for name in self._paddings:
+            if self._shortest.get(name, _ENDLESS) > MOST_LENGTH:
+                raise _RefusedError(f"pads by '{printable(name)}', which is no short list of small numbers")
+
+    def _check_node(self, start: int, end: int) -> None:
+        inputs: list[str] = []
+        operator = ""
+        for field in walk(self._file, start, end):
+            if field.number not in (_INPUT, _OP_TYPE, _DOMAIN) or field.wire != BYTES:
+                continue
+            name = self._file.read(min(field.value, _NAME_BYTES)).decode(errors="replace")
+            if field.number == _INPUT and len(inputs) < 2:
+                inputs.append(name)
+            elif field.number == _DOMAIN and name not in ("", "ai.onnx"):
+                raise _RefusedError(f"has an operator of the domain '{printable(name)}'")
+            elif field.number == _OP_TYPE:
+                operator = name
+        if operator not in OPERATORS:
+            raise _RefusedError(f"has an operator '{printable(operator)}'")
+        if operator == "Pad":
+            self._paddings.add(inputs[1] if len(inputs) > 1 else "")
+
+    def _check_tensor(self, start: int, end: int) -> None:
+        """As many elements as there are bytes for, all of them in the file."""
+        elements, content, kind, name = 1, 0, 0, ""
+        values: list[int] = []
+        for field in walk(self._file, start, end):
+            self._left -= 1
+            if field.number == _EXTERNAL or (field.number == _LOCATION and field.value):
+                raise _RefusedError("keeps a tensor in another file")
+            if field.number == _DIMENSION:
+                elements = min(elements * self._product(field), _ENDLESS)
+            elif field.number == _TYPE:
+                kind = field.value
+            elif field.number == _NAME and field.wire == BYTES:
+                name = self._file.read(min(field.value, _NAME_BYTES)).decode(errors="replace")
+            elif field.number in _CONTENTS:
+                content += field.value if field.wire == BYTES else FIXED.get(field.wire, 1)
+                if field.number in (_INT64, _RAW) and content <= _SHORT_BYTES:
+                    values += self._values(field)
+        if self._left < 0:
+            raise ValueError(f"more than {MOST_FIELDS:,} fields")
+        if elements > _PER_BYTE * content:
+            raise _RefusedError(f"has a tensor of {elements:,} elements in {content:,} bytes")
+        if kind == _INT64 and content <= _SHORT_BYTES:
+            self._shortest[name] = max((abs(_signed(value)) for value in values), default=0)
+
+    def _values(self, field: Field) -> list[int]:
+        if field.number != _RAW or field.wire != BYTES:
+            return self._integers(field)
+        raw = self._file.read(field.value)
+        return [int.from_bytes(raw[at : at + 8], "little") for at in range(0, len(raw), 8)]
+
+    def _check_integers(self, field: Field) -> None:
+        if field.number == _INTEGER:
+            self._check_bound([field.value], MOST_INTEGER)
+        elif field.number == _INTEGERS:
+            self._check_bound(self._integers(field), MOST_LENGTH)
+
+    def _check_bound(self, values: list[int], most: int) -> None:
+        for value in values:
+            if abs(_signed(value)) > most:
+                raise _RefusedError(f"has an attribute of {_signed(value):,}")
+
+    def _product(self, field: Field) -> int:
+        product = 1
+        for value in self._integers(field):
+            product = min(product * value, _ENDLESS)  # a negative one is very large here
+        return product
+
+    def _integers(self, field: Field) -> list[int]:
+        """The integers of a repeated field: one by one, or packed."""
+        if field.wire == VARINT:
+            return [field.value]
+        if field.wire != BYTES or field.value > _DIMENSIONS_BYTES:
+            raise ValueError(f"{field.value:,} bytes of dimensions")
+        return _varints(self._file.read(field.value))
+
+
+def _varints(content: bytes) -> list[int]:
+    stream, values = io.BytesIO(content), []
+    while stream.tell() < len(content):
+        values.append(read_varint(stream)[0])
+    return values
+
+
+def _signed(value: int) -> int:
+    """A 64-bit integer as it was meant."""
+    return value - (1 << 64) if value >> 63 else value
