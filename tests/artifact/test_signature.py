@@ -152,7 +152,7 @@ def test_a_byte_that_changed_anywhere_is_told_before_anything_is_read(
     content[max(20, int(share * end) - 1)] ^= 1  # the length of a field may be hit: then the file cannot be walked
     signed.write_bytes(content)
     monkeypatch.setattr(wire, "layout", None)  # nothing is parsed
-    with pytest.raises(ArtifactError, match="has changed since it was signed|is truncated|is not signed"):
+    with pytest.raises(ArtifactError, match=r"has changed since it was signed|is truncated|is not signed"):
         artifact.load(signed, trust=keys)
 
 

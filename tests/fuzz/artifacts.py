@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from kd_edge import artifact
-from kd_edge.artifact import GoldenClip, wire
+from kd_edge.artifact import GoldenClip, SigningKey, Trust, wire
 from kd_edge.artifact.golden import pack_golden
 from kd_edge.errors import KdEdgeError
 from kd_edge.preprocess import Preprocess
@@ -31,7 +31,7 @@ from tests.runtime.conftest import TinyStep, tiny_manifest
 
 Parts = tuple[bytes, dict[str, Any] | None, dict[str, Any]]
 """Graph, golden clip and manifest."""
-_FILE_SHARE, _GRAPH_SHARE = 0.15, 0.55
+_SIGNED_SHARE, _FILE_SHARE, _GRAPH_SHARE = 0.15, 0.15, 0.55
 
 
 class Artifacts:
@@ -44,11 +44,15 @@ class Artifacts:
 
     def __init__(self, folder: Path, *, large: bool = True) -> None:
         self._path = folder / "case.onnx"
+        artifact.new_keys(folder / "fuzz.key")
+        self._key, self._trust = SigningKey(folder / "fuzz.key"), Trust(folder / "fuzz.pub")
         self._parts = [_plain(), _with_golden(), _with_states(), _attached(), *([_bundled()] if large else [])]
         self._shares = np.array([4, 4, 4, 2, 0.5][: len(self._parts)])
 
     def __call__(self, rng: Generator) -> str:
         """Try one case: ``refused`` or ``accepted``."""
+        if chance(rng, _SIGNED_SHARE):
+            return self._signed(rng)
         self._path.write_bytes(self._file(rng))
         try:
             loaded = artifact.load(self._path)
@@ -62,6 +66,27 @@ class Artifacts:
                     recognizer.push(frame, moment)
         except KdEdgeError as error:
             return check_line(error)
+        return "accepted"
+
+    def _signed(self, rng: Generator) -> str:
+        """A signed file, its bytes or its signature changed: what is accepted is what was signed."""
+        graph, golden, manifest = self._parts[int(rng.integers(4))]
+        content = _assembled(graph, None if golden is None else json.dumps(golden), json.dumps(manifest))
+        bundle = self._key.sign(hashlib.sha256(content).hexdigest(), "case.onnx")
+        if chance(rng, 0.4):
+            bundle = mutated_json(rng, json.loads(bundle)).encode(errors="replace")
+        elif chance(rng, 0.3):
+            bundle = mutated_bytes(rng, bundle)
+        whole = content + wire.signature_field(bundle)
+        if chance(rng, 0.5):
+            whole = mutated_bytes(rng, whole)
+        self._path.write_bytes(whole)
+        try:
+            artifact.load(self._path, trust=self._trust)
+        except KdEdgeError as error:
+            return check_line(error)
+        with self._path.open("rb") as file:
+            assert whole[: wire.ends(file, self._path).end] == content, "a file that was not signed is trusted"
         return "accepted"
 
     def _file(self, rng: Generator) -> bytes:
