@@ -240,8 +240,7 @@ def load(path: Path | str, *, trust: Trust | Path | str | None = None) -> Artifa
     trusted = trust if trust is None or isinstance(trust, Trust) else Trust(trust)
     with _reading(path) as file:
         identity = _identity(os.fstat(file.fileno()))
-        ends = wire.ends(file, path) if trusted is not None else None
-        signed_by = "" if trusted is None or ends is None else _signer(file, path, trusted, ends)
+        signed_by, digests = ("", {}) if trusted is None else _signer(file, path, trusted)
         props, manifest_at, attachments, _ = wire.layout(file, path)
         if MANIFEST_KEY not in props:
             raise ForeignFileError(
@@ -251,10 +250,9 @@ def load(path: Path | str, *, trust: Trust | Path | str | None = None) -> Artifa
             )
         text = props[MANIFEST_KEY]
         manifest = _parse_manifest(text, path)
-        if (
-            _sha256(file, manifest_at) != manifest.sha256
-            or _text_hash(text, manifest.manifest_sha256) != manifest.manifest_sha256
-        ):
+        if (digests.get(manifest_at) or _sha256(file, manifest_at)) != manifest.sha256 or _text_hash(
+            text, manifest.manifest_sha256
+        ) != manifest.manifest_sha256:
             raise wire.damaged(path, "its bytes do not have the hash that was written with them")
         check_graph(file, manifest_at, path)
     golden = unpack_golden(props[GOLDEN_KEY], manifest, path) if GOLDEN_KEY in props else None
@@ -295,24 +293,33 @@ def beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.sig")
 
 
-def _signer(file: BinaryIO, path: Path, trust: Trust, ends: wire.Ends) -> str:
-    """Fingerprint of the trusted key that a file is signed with."""
-    size = os.fstat(file.fileno()).st_size
-    if ends.signature is not None:
-        if ends.signature.length > BUNDLE_BYTES:
-            raise wire.damaged(path, f"its signature has {ends.signature.length:,} bytes")
-        file.seek(ends.signature.start)
-        bundle, covered = file.read(ends.signature.length), ends.end
+def _signer(file: BinaryIO, path: Path, trust: Trust) -> tuple[str, dict[int, str]]:
+    """Check a file's signature.
+
+    Returns:
+        Fingerprint of the trusted key that it was signed with, and hashes of the file up to some positions.
+    """
+    ends = wire.ends(file, path)
+    if ends.signature is None:
+        bundle = _signature_beside(path)
+    elif ends.signature.length > BUNDLE_BYTES:
+        raise wire.damaged(path, f"its signature has {ends.signature.length:,} bytes")
     else:
-        try:
-            bundle, covered = read_bytes(beside(path), BUNDLE_BYTES), size
-        except OSError as error:
-            raise ArtifactError(
-                f"{path} is not signed, and there is no {beside(path).name} beside it",
-                "a signature by a trusted key",
-                f"kd-edge sign {path.name} --key KEY, or leave out --trust",
-            ) from error
-    return trust.check(bundle, _sha256(file, covered), str(path)).fingerprint
+        file.seek(ends.signature.start)
+        bundle = file.read(ends.signature.length)
+    digests = _sha256s(file, [ends.last, ends.end])
+    return trust.check(bundle, digests[ends.end], str(path)).fingerprint, digests
+
+
+def _signature_beside(path: Path) -> bytes:
+    try:
+        return read_bytes(beside(path), BUNDLE_BYTES)
+    except OSError as error:
+        raise ArtifactError(
+            f"{path} is not signed, and there is no {beside(path).name} beside it",
+            "a signature by a trusted key",
+            f"kd-edge sign {path.name} --key KEY, or leave out --trust",
+        ) from error
 
 
 def _identity(facts: os.stat_result) -> tuple[int, ...]:
@@ -345,14 +352,26 @@ def _parse_manifest(text: str, path: Path) -> Manifest:
 
 
 def _sha256(file: BinaryIO, length: int) -> str:
-    """Hash the first ``length`` bytes in small pieces: a 45 MB model must not pass through the process's memory."""
-    digest = hashlib.sha256()
+    """Hash the first ``length`` bytes."""
+    return _sha256s(file, [length])[length]
+
+
+def _sha256s(file: BinaryIO, ends: Sequence[int]) -> dict[int, str]:
+    """Hash a file up to several positions, in small pieces: 45 MB must not pass through the process's memory.
+
+    Args:
+        file: The file.
+        ends: The positions, increasing.
+
+    Returns:
+        The hash of all bytes before each position.
+    """
+    digest, found, at = hashlib.sha256(), {}, 0
     buffer = memoryview(bytearray(1 << 18))
     file.seek(0)
-    while length > 0:
-        got = file.readinto(buffer[: min(length, len(buffer))])  # type: ignore[attr-defined]
-        if not got:
-            break
-        digest.update(buffer[:got])
-        length -= got
-    return digest.hexdigest()
+    for end in ends:
+        while at < end and (got := file.readinto(buffer[: min(end - at, len(buffer))])):  # type: ignore[attr-defined]
+            digest.update(buffer[:got])
+            at += got
+        found[end] = digest.hexdigest()
+    return found

@@ -31,7 +31,7 @@ OPERATORS = {
         "Transpose",
         "Unsqueeze",
     ),
-    *("Cast", "Constant", "DequantizeLinear", "Identity", "QuantizeLinear"),
+    *("Cast", "Constant", "DequantizeLinear", "Identity", "QuantizeLinear", "Unsqueeze"),
 }
 """What exports are made of, and what computes no larger tensors than these: nothing that makes much out of a number."""
 MOST_INTEGER, MOST_LENGTH = 65_536, 64
