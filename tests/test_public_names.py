@@ -65,7 +65,7 @@ VERBS = {
     "data prepare": "RECIPE --data --set",
     "data synth": "--clips-per-class --out --seed --subjects",
     "demo": "--out --seconds",
-    "doctor": "--json",
+    "doctor": "--hardware --json --model -m --only",
     "evaluate": "MODEL --data --detection --engine --iou --json --proposals --scale --split --streaming --threads "
     "--threshold --write",
     "explain": "RUN --data --json --layer --out --sample --wrong",

@@ -40,7 +40,7 @@ def main() -> None:
     open_closed_streams()
     show_log()
     try:
-        _run(_resume_latest(sys.argv[1:]))
+        _run(_completed(sys.argv[1:]))
     except SystemExit as end:
         if not flush_streams() and not end.code:
             sys.exit(1)
@@ -61,12 +61,17 @@ def _run(arguments: list[str]) -> None:
         raise
 
 
-def _resume_latest(arguments: list[str]) -> list[str]:
-    """``--resume`` without a run means the latest; Typer has no options whose value may be left out."""
+def _completed(arguments: list[str]) -> list[str]:
+    """``--resume`` without a run means the latest, ``doctor --json`` without a file standard output.
+
+    Typer has no options whose value may be left out.
+    """
+    left_out = {"--resume": "latest"} | ({"--json": "-"} if arguments[:1] == ["doctor"] else {})
     completed: list[str] = []
     for argument, following in zip(arguments, [*arguments[1:], "-"], strict=True):
-        bare = argument == "--resume" and following.startswith("-")
-        completed += [argument, "latest"] if bare else [argument]
+        completed.append(argument)
+        if argument in left_out and following.startswith("-") and (following != "-" or argument == arguments[-1]):
+            completed.append(left_out[argument])
     return completed
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from kd_edge.cli.console import JsonOption, err, out, print_json
+from kd_edge.cli.console import err, out, print_json
+from kd_edge.errors import ConfigError, printable
+from kd_edge.files import check_writable
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
     from kd_edge.doctor import Finding
+    from kd_edge.hardware import Checked
 
 app = typer.Typer()
 
@@ -30,19 +34,82 @@ def doctor_report(findings: Sequence[Finding]) -> RenderableType:
     return built
 
 
-@app.command()
-def doctor(json_: JsonOption = False) -> None:
+@app.command(
+    epilog="Examples:  kd-edge doctor  |  kd-edge doctor --hardware --json jetson.json  |  "
+    "kd-edge doctor --hardware --only 'engine tensorrt' --model student.onnx"
+)
+def doctor(
+    hardware: Annotated[
+        bool, typer.Option("--hardware", help="Run every check that this machine's devices allow; takes minutes.")
+    ] = False,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", "-m", metavar="FILE", help="What --hardware runs; default bundled."),
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="NAME", help="One check of --hardware alone, repeatable.")
+    ] = None,
+    json_: Annotated[
+        str | None,
+        typer.Option("--json", metavar="[FILE]", help="As JSON: on standard output, or of --hardware in a file."),
+    ] = None,
+) -> None:
     """Report what is installed, what clashes, which engines and cameras are usable, and what to do.
 
-    Exit code 1 when something is wrong.
+    Exit code 1 when something is wrong. What --hardware writes is meant to be sent: it holds no user, no host, no
+    serial number and no picture.
     """
+    if hardware:
+        _hardware(model, only or (), json_)
+        return
+    if model is not None or only or json_ not in (None, "-"):
+        raise ConfigError("--model, --only or a file without --hardware", "--hardware", "kd-edge doctor --hardware")
     from kd_edge.doctor import examine
 
     with err.status("importing what is installed"):
         findings = examine()
-    if json_:
+    if json_ is not None:
         print_json(findings)
     else:
         out.print(doctor_report(findings))
     if any(finding.level == "problem" for finding in findings):
         raise typer.Exit(1)
+
+
+def _hardware(model: Path | None, only: Sequence[str], json_: str | None) -> None:
+    from kd_edge.artifact import BUNDLED, load
+    from kd_edge.hardware import examine_hardware
+
+    chosen = load(model or BUNDLED).path
+    file = None if json_ in (None, "-") else Path(str(json_))
+    if file is not None:
+        check_writable(file, ConfigError, option="--json")
+    with err.status("") as status:
+        report = examine_hardware(
+            chosen,
+            file,
+            only=only,
+            say=lambda what: status.update(escape(what)),
+            told=None if json_ == "-" else lambda check: out.print(checked_line(check)),
+        )
+    if json_ == "-":
+        print_json(report)
+    else:
+        out.print(*(f"[yellow]note[/yellow] {escape(note)}" for note in report.notes), sep="\n")
+        counts = ", ".join(f"{report.count(result)} {result}" for result in ("passed", "failed", "skipped"))
+        out.print(f"{counts}{f'; written to {escape(printable(str(file)))}' if file is not None else ''}")
+    if report.count("failed"):
+        raise typer.Exit(1)
+
+
+def checked_line(check: Checked) -> RenderableType:
+    """A check and what came of it; its figures below."""
+    colour = {"passed": "green", "failed": "red", "skipped": "yellow"}[check.result]
+    built = Table(box=None, pad_edge=False, show_header=False)
+    figures = "".join(
+        f"\n[dim]{escape(name)}: {escape(f'{value:.3g}' if isinstance(value, float) else value)}[/dim]"
+        for name, value in check.figures.items()
+    )
+    why = f": {escape(check.why)}" if check.why else ""
+    built.add_row(f"[{colour}]{check.result:7}[/]", escape(check.name), escape(check.what) + why + figures)
+    return built

@@ -149,6 +149,7 @@ class Engine(ABC):
         providers: What the engine really runs on, best first.
         fallback_reason: Why it does not run on what was asked for; None when it does.
         choice: Why it was chosen; None where it was asked for by name.
+        notes: What else is to be said of how it runs.
     """
 
     key: ClassVar[str]
@@ -158,6 +159,7 @@ class Engine(ABC):
     providers: tuple[str, ...]
     fallback_reason: str | None = None
     choice: Choice | None = None
+    notes: tuple[str, ...] = ()
 
     def __init__(
         self,

@@ -204,8 +204,10 @@ class TensorRtEngine(Engine):
         for array in (inputs | outputs).values():
             array.fill(0)
         if not fault:
+            self.notes = ("a step is one CUDA graph",)
             return launch
-        log.warning("%s runs without a CUDA graph: %s", self.name, printable(fault))
+        self.notes = (f"runs without a CUDA graph: {printable(fault)}",)
+        log.warning("%s %s", self.name, self.notes[0])
         return enqueue
 
     def hand_over(self) -> None:

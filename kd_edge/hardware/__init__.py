@@ -1,0 +1,5 @@
+"""Every check that this machine's devices allow, as one file to send back; see ``kd-edge doctor --hardware``."""
+
+from kd_edge.hardware.report import Checked, HardwareReport, examine_hardware
+
+__all__ = ["Checked", "HardwareReport", "examine_hardware"]
