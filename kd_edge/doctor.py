@@ -196,7 +196,13 @@ def _named(module: str, version: str) -> str:
 
 
 def _engines(imports: Mapping[str, str | MissingExtraError]) -> Iterator[Finding]:
-    answers = {name: imports[kind.library] for name, kind in ENGINES.items()}
+    # A GPU's engines are looked at where they are installed or there is a GPU; "cuda" is a provider of onnxruntime.
+    looked_at = {
+        name: kind
+        for name, kind in ENGINES.items()
+        if name != "cuda" and ("cpu" in kind.accepts or kind.is_installed() or kind.obstacle() is None)
+    }
+    answers = {name: imports[kind.library] for name, kind in looked_at.items()}
     if not any(isinstance(answer, str) for answer in answers.values()):
         fix = next(answer.fix for answer in answers.values() if not isinstance(answer, str))
         yield Finding("problem", "engine", "no engine can run a model", "ONNX Runtime", fix)

@@ -125,9 +125,8 @@ def _checked(name: str, model: Path) -> Checked:
     """Run one check in a process of its own."""
     check, started = all_checks()[name], time.monotonic()
     with tempfile.TemporaryFile() as said:
-        command = [sys.executable, "-m", "kd_edge.hardware.report", name, str(model.resolve())]
         with subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            command,
+            _command(name, model),
             cwd=Path(kd_edge.__file__).parents[1],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -149,6 +148,10 @@ def _checked(name: str, model: Path) -> Checked:
         last = said.read().decode(errors="replace").strip().rpartition("\n")[2]
     facts = _answer(answer) or {"result": "failed", "why": f"{fault}{f': {last}' if last else ''}"}
     return Checked(name=name, what=check.what, seconds=time.monotonic() - started, **facts)
+
+
+def _command(name: str, model: Path) -> list[str]:
+    return [sys.executable, "-m", "kd_edge.hardware.report", name, str(model.resolve())]
 
 
 def _answer(answer: bytes) -> dict[str, Any] | None:
