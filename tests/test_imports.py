@@ -89,7 +89,7 @@ def test_every_module_can_be_imported() -> None:
     below = run_bare(IMPORT, floors()[0], TRAINING)[0]
     files = (file.relative_to(ROOT).with_suffix("") for file in (ROOT / "kd_edge").rglob("*.py"))
     modules = {".".join(file.parts).removesuffix(".__init__") for file in files}
-    assert {"kd_edge", *above, *below} == modules
+    assert {"kd_edge", "kd_edge.__main__", *above, *below} == modules  # the latter runs the program
 
 
 def test_help_of_every_verb_loads_nothing_of_training() -> None:

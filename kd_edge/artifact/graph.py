@@ -16,6 +16,7 @@ MOST_FIELDS = 200_000
 """A graph of so many fields is no network: looking it over would take long."""
 OPERATORS = {
     *("Conv", "Gemm", "MatMul", "BatchNormalization"),
+    *("Abs", "Exp", "Log", "Neg", "Sign", "Sqrt", "Tanh"),
     *("Add", "Sub", "Mul", "Div", "Relu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Softmax"),
     *("AveragePool", "MaxPool", "GlobalAveragePool", "ReduceMax", "ReduceMean", "ReduceSum"),
     *(
@@ -34,8 +35,8 @@ OPERATORS = {
     *("Cast", "Constant", "DequantizeLinear", "Identity", "QuantizeLinear", "Unsqueeze"),
 }
 """What exports are made of, and what computes no larger tensors than these: nothing that makes much out of a number."""
-MOST_INTEGER, MOST_LENGTH = 65_536, 64
-"""Largest integer of an attribute (groups), and largest one of a list (kernels, strides, paddings, orders of axes)."""
+MOST_INTEGER, MOST_PADDING = 65_536, 64
+"""Largest integer of an attribute (groups, kernels, axes), and largest padding."""
 
 _Message = Literal["Model", "Graph", "Node", "Attribute", "Tensor"]
 _INNER: dict[tuple[_Message, int], _Message] = {
@@ -57,7 +58,7 @@ _FOREIGN: dict[tuple[_Message, int], str] = {
     ("Attribute", 23): "has sparse tensors",
 }
 _INPUT, _OP_TYPE, _DOMAIN = 1, 4, 7  # of onnx.NodeProto
-_INTEGER, _INTEGERS = 3, 8  # of onnx.AttributeProto
+_ATTRIBUTE_NAME, _INTEGER, _INTEGERS = 1, 3, 8  # of onnx.AttributeProto
 _DIMENSION, _TYPE, _NAME, _RAW, _EXTERNAL, _LOCATION = 1, 2, 8, 9, 13, 14  # of onnx.TensorProto
 _INT64 = 7  # number of a type, and of the field that holds such values one by one
 _CONTENTS = (4, 5, 6, 7, 9, 10, 11)
@@ -119,8 +120,6 @@ class _Inspection:
             if (what := _FOREIGN.get((message, field.number))) is not None:
                 raise _RefusedError(what)
             begin = self._file.tell()
-            if message == "Attribute":
-                self._check_integers(field)
             if field.wire != BYTES or (inner := _INNER.get((message, field.number))) is None:
                 continue
             if inner == "Tensor":
@@ -128,12 +127,14 @@ class _Inspection:
                 continue
             if inner == "Node":
                 self._check_node(begin, begin + field.value)
+            elif inner == "Attribute":
+                self._check_attribute(begin, begin + field.value)
             self.look(inner, begin, begin + field.value)
 
     def check_paddings(self) -> None:
         """Make sure, at the end, that what is padded is padded by little, which only stored integers tell."""
         for name in self._paddings:
-            if self._shortest.get(name, _ENDLESS) > MOST_LENGTH:
+            if self._shortest.get(name, _ENDLESS) > MOST_PADDING:
                 raise _RefusedError(f"pads by '{printable(name)}', which is no short list of small numbers")
 
     def _check_node(self, start: int, end: int) -> None:
@@ -185,16 +186,18 @@ class _Inspection:
         raw = self._file.read(field.value)
         return [int.from_bytes(raw[at : at + 8], "little") for at in range(0, len(raw), 8)]
 
-    def _check_integers(self, field: Field) -> None:
-        if field.number == _INTEGER:
-            self._check_bound([field.value], MOST_INTEGER)
-        elif field.number == _INTEGERS:
-            self._check_bound(self._integers(field), MOST_LENGTH)
-
-    def _check_bound(self, values: list[int], most: int) -> None:
-        for value in values:
-            if abs(_signed(value)) > most:
-                raise _RefusedError(f"has an attribute of {_signed(value):,}")
+    def _check_attribute(self, start: int, end: int) -> None:
+        """Small integers, the smallest for what a picture is padded by: its size is not in the file."""
+        name, values = "", list[int]()
+        for field in walk(self._file, start, end):
+            if field.number == _ATTRIBUTE_NAME and field.wire == BYTES:
+                name = self._file.read(min(field.value, _NAME_BYTES)).decode(errors="replace")
+            elif field.number in (_INTEGER, _INTEGERS):
+                values += self._integers(field)
+        most = MOST_PADDING if name == "pads" else MOST_INTEGER
+        for value in map(_signed, values):
+            if abs(value) > most:
+                raise _RefusedError(f"has an attribute {printable(name)} of {value:,}")
 
     def _product(self, field: Field) -> int:
         product = 1

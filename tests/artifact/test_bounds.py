@@ -295,9 +295,9 @@ def test_a_tensor_outside_the_file_is_refused_wherever_it_is_named(
         (of_no_export("ConstantOfShape"), "has an operator 'ConstantOfShape'"),
         (of_no_export("Loop\x1b[31m"), r"has an operator 'Loop\\x1b\[31m'"),
         (of_no_export("x" * 1000), "has an operator 'x{100}'"),
-        (padded(1 << 40), "has an attribute of 1,099,511,627,776"),
-        (padded(-65), "has an attribute of -65"),
-        (grouped(1 << 20), "has an attribute of 1,048,576"),
+        (padded(1 << 40), "has an attribute pads of 1,099,511,627,776"),
+        (padded(-65), "has an attribute pads of -65"),
+        (grouped(1 << 20), "has an attribute group of 1,048,576"),
     ],
 )
 def test_what_no_export_writes_is_refused(

@@ -49,7 +49,7 @@ def test_there_are_some() -> None:
 @pytest.mark.parametrize("example", examples())
 def test_an_example_names_what_there_is(example: str) -> None:
     """Unknown options, missing ones and values of a wrong type end the parsing."""
-    words = cli._resume_latest(shlex.split(example)[1:])
+    words = cli._completed(shlex.split(example)[1:])
     command = ROOT
     while hasattr(command, "commands"):
         command = command.commands[words.pop(0)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,18 @@ def save(tmp_path: Path) -> Callable[..., Artifact]:
         return artifact.load(path)
 
     return save
+
+
+@pytest.fixture
+def unchecked(save: Callable[..., Artifact], tmp_path: Path) -> Callable[[bytes], Artifact]:
+    """An artifact of a graph that the loader would refuse, for what an engine says of it."""
+
+    def unchecked(graph: bytes) -> Artifact:
+        path = tmp_path / "unchecked.onnx"
+        path.write_bytes(graph)
+        return replace(save(step_model()), path=path, identity=())
+
+    return unchecked
 
 
 @pytest.fixture

@@ -153,13 +153,13 @@ def test_closing_frees_the_models(step: Artifact) -> None:
 
 
 def test_a_refusal_says_what_openvino_says_last(
-    save: Callable[..., Artifact], capfd: pytest.CaptureFixture[str]
+    unchecked: Callable[[bytes], Artifact], capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Its messages begin with the places in its source that an error came through."""
     model = step_model()
     model.graph.node[0].op_type = "NoSuchOperator"
     with pytest.raises(ArtifactError, match=r"refused by openvino [\d.]+: .*No conversion rule.*NoSuchOperator-20\."):
-        open_engine(save(model), engine="openvino")
+        open_engine(unchecked(model.SerializeToString()), engine="openvino")
     assert capfd.readouterr() == ("", "")
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from onnx import helper
 
 from kd_edge import artifact
 from kd_edge.engines.tensorrt.builder import BuildSettings, build, unsuited
 from kd_edge.engines.tensorrt.library import load_library
 from kd_edge.errors import ArtifactError, ConfigError
+
+from ..conftest import step_model
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 BUNDLED = artifact.load(artifact.BUNDLED)
@@ -37,20 +40,15 @@ def test_settings_are_taken() -> None:
     assert build(BUNDLED, load_library("tensorrt-rtx"), settings, capability=(8, 6)).content
 
 
-def test_a_graph_it_cannot_read_is_refused_in_its_own_words(step, save) -> None:
-    from onnx import helper
-
-    from ..conftest import step_model
-
+def test_a_graph_it_cannot_read_is_refused_in_its_own_words(unchecked) -> None:
     model = step_model()
     model.graph.node[2].CopyFrom(helper.make_node("NoSuchOperator", ["mean4"], ["mean"]))
+    odd = unchecked(model.SerializeToString())
     with pytest.raises(ArtifactError, match=r"is refused by tensorrt-rtx [\d.]+: .*NoSuchOperator"):
-        build(save(model), load_library("tensorrt-rtx"), BuildSettings(), capability=(8, 6))
+        build(odd, load_library("tensorrt-rtx"), BuildSettings(), capability=(8, 6))
 
 
 def test_eight_bits_of_a_cpu_are_not_for_it(save, step) -> None:
-    from ..conftest import step_model
-
     assert unsuited(step) is None
     assert "int8-tensorrt" in str(unsuited(save(step_model(), precision="int8")))
     assert unsuited(save(step_model(), precision="int8-tensorrt")) is None
