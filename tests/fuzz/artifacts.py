@@ -173,7 +173,7 @@ def _with_states() -> Parts:
 def _bundled() -> Parts:
     content = artifact.BUNDLED.read_bytes()
     with artifact.BUNDLED.open("rb") as file:
-        props, end, _ = wire.layout(file, artifact.BUNDLED)
+        props, end, *_ = wire.layout(file, artifact.BUNDLED)
     golden = wire.entry(artifact.GOLDEN_KEY, props[artifact.GOLDEN_KEY])
     manifest = json.loads(props[artifact.MANIFEST_KEY]) | {"sha256": "", "manifest_sha256": ""}
     return content[:end].removesuffix(golden), json.loads(props[artifact.GOLDEN_KEY]), manifest

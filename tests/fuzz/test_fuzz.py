@@ -25,6 +25,17 @@ def test_whatever_is_in_a_file_it_is_refused_in_one_line_or_works(tmp_path: Path
     assert figures.outcomes["accepted"] > 0, "no mutation got as far as being used"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_twenty_thousand_artifacts() -> None:
+    """In children: none crashes, hangs, raises anything else than a refusal, or takes more than 500 MB."""
+    figures = campaign.run("artifacts", 20_000, 12)
+    assert not figures.notes, figures.notes[0]
+    assert figures.outcomes["refused"] + figures.outcomes["accepted"] == 20_000
+    assert figures.outcomes["accepted"] > 200
+    assert figures.peak_mb <= 500, figures.line()
+
+
 def test_a_message_taken_apart_is_the_same_message() -> None:
     graph = TinyStep(tiny_manifest()).graph()
     fields = parse_message(graph)
