@@ -20,9 +20,11 @@ if TYPE_CHECKING:  # a robot shows labels without the packages of the other stag
     from kd_edge.artifact import Manifest, Parity
     from kd_edge.bench.matrix import Matrix
     from kd_edge.engines.tensorrt.library import Kind
+    from kd_edge.engines.tensorrt.plans import Plan
     from kd_edge.export.exporter import Exported
 
 app = typer.Typer()
+DEFAULT_TARGET = Path("student.onnx")
 
 
 def export_summary(exported: Exported) -> RenderableType:
@@ -110,9 +112,7 @@ def export_(
         str | None,
         typer.Option("--profile", metavar="NAME", help="Export profile: export/profiles/NAME.toml, or a path."),
     ] = None,
-    target: Annotated[Path, typer.Option("--out", metavar="FILE", help="The artifact to write.")] = Path(
-        "student.onnx"
-    ),
+    target: Annotated[Path, typer.Option("--out", metavar="FILE", help="The artifact to write.")] = DEFAULT_TARGET,
     graph: Annotated[str, typer.Option("--graph", help="'step' for the runtime, or the plain 'clip' model.")] = "step",
     auto_precision: Annotated[
         bool,
@@ -151,18 +151,31 @@ def export_(
     With --tensorrt and an artifact (by default the newest here) nothing is exported: its plan for this machine is built
     and kept, for kd-edge run to use. torch is not needed for that.
     """
-    if tensorrt or tensorrt_rtx:
-        kinds: list[Kind] = ["tensorrt"] if tensorrt else ["tensorrt-rtx"]
-        if tensorrt and tensorrt_rtx:
-            raise ConfigError("--tensorrt and --tensorrt-rtx together", "one of them", "build one after the other")
-        if fp16 or int8 or profile or auto_precision or report or carried or matrix or graph != "step":
+    from kd_edge.artifact import default_model
+
+    plan: Kind | None = "tensorrt" if tensorrt else "tensorrt-rtx" if tensorrt_rtx else None
+    if tensorrt and tensorrt_rtx:
+        raise ConfigError("--tensorrt and --tensorrt-rtx together", "one of them", "build one after the other")
+    if plan is not None and (run == "latest" or not Path(run).is_dir()):
+        exporting = (fp16, int8, profile, auto_precision, report, carried, matrix, sign_key, data)
+        if any(exporting) or graph != "step" or target != DEFAULT_TARGET:
             raise ConfigError(
-                "--tensorrt with options of an export",
-                "an artifact",
-                "export first, then kd-edge export ARTIFACT --tensorrt",
+                f"--{plan} of an artifact with options of an export",
+                "--set and --json at most",
+                f"export first, then kd-edge export ARTIFACT --{plan}",
             )
-        _plan(None if run == "latest" else Path(run), kinds[0], settings or (), json_)
+        path = default_model() if run == "latest" else Path(run)
+        err.print(f"model {escape(printable(str(path)))}")
+        built = _plan(path, plan, settings or ())
+        if json_:
+            print_json(plan_facts(built))
+        else:
+            out.print(plan_summary(built, path))
         return
+    if plan is not None:
+        from kd_edge.engines.tensorrt.building import gpu_for
+
+        gpu_for(plan, target)  # before minutes of exporting
     from kd_edge.export.profile import ExportProfile
 
     if matrix and (fp16 or int8 or auto_precision or carried or settings or graph != "step"):
@@ -195,13 +208,16 @@ def export_(
         exported = export(folder, chosen, target, data_root=data, auto_precision=auto_precision, report=report, say=say)
     if signing is not None:
         sign(target, signing)
+    planned = None if plan is None else _plan(target, plan, ())
     if json_:
-        print_json(exported.report)
+        print_json(exported.report if planned is None else {"export": exported.report, **plan_facts(planned)})
         return
     out.print(export_summary(exported))
     band = exported.artifact.manifest.band
     camera = "synthetic:" if band in ("nir", "rgb") else "replay:RECORDING"  # the generated figure has no other band
     out.print(f"run it: [b]kd-edge run --camera {camera} --model {target}[/b]")
+    if planned is not None:
+        out.print(plan_summary(planned, target))
 
 
 @contextmanager
@@ -214,26 +230,29 @@ def steps() -> Iterator[Callable[[str], None]]:
         yield lambda what: status.update(escape(what))
 
 
-def _plan(path: Path | None, kind: Kind, changes: Sequence[str], json_: bool) -> None:
+def _plan(path: Path, kind: Kind, changes: Sequence[str]) -> Plan:
     """Build the plan of an artifact for this machine's GPU."""
-    from kd_edge.artifact import default_model, load
+    from kd_edge.artifact import load
     from kd_edge.engines.tensorrt.building import build_plan, build_settings
 
     settings = build_settings(changes)
-    path = path or default_model()
     artifact = load(path)
-    if not json_:
-        err.print(f"model {escape(printable(str(path)))}")
     with steps() as say:
-        plan = build_plan(artifact, kind, settings, say)
-    if json_:
-        print_json({"plan": plan.path, "was_built": plan.was_built, "settings": plan.settings, "figures": plan.figures})
-        return
+        return build_plan(artifact, kind, settings, say)
+
+
+def plan_facts(plan: Plan) -> dict[str, object]:
+    """What is told of a plan as JSON."""
+    return {"plan": plan.path, "was_built": plan.was_built, "settings": plan.settings, "figures": plan.figures}
+
+
+def plan_summary(plan: Plan, model: Path) -> str:
+    """What was built, and which numbers it computes with."""
     figures = plan.figures
-    out.print(
+    return (
         f"[b]{escape(printable(str(plan.path)))}[/b]  {figures.plan_bytes / 1e6:.1f} MB, "
         f"{'built' if plan.was_built else 'was built before,'} in {figures.seconds:.1f} s\n"
-        f"precision: {figures.shares}\nlabel with it: kd-edge run --model {escape(printable(str(path)))} --camera ir0"
+        f"precision: {figures.shares}\nlabel with it: kd-edge run --model {escape(printable(str(model)))} --camera ir0"
     )
 
 

@@ -279,14 +279,9 @@ def _known(question: _Question) -> _Answer | None:
 @contextmanager
 def _alone() -> Iterator[bool]:
     """Whether no other process measures; one that does is waited for, not for ever."""
-    end = time.monotonic() + WAIT_SECONDS
     with ExitStack() as lock:
         try:
-            is_alone = lock.enter_context(held(_path().with_suffix(".lock")))
-            while not is_alone and time.monotonic() < end:
-                lock.close()
-                time.sleep(0.1)
-                is_alone = lock.enter_context(held(_path().with_suffix(".lock")))
+            is_alone = lock.enter_context(held(_path().with_suffix(".lock"), lambda: None, seconds=WAIT_SECONDS))
         except (KdEdgeError, OSError):  # no cache folder: nothing is kept, and that is told then
             is_alone = True
         yield is_alone

@@ -15,14 +15,14 @@ import numpy as np
 from kd_edge.artifact import Artifact, GoldenClip, Manifest, Trust
 from kd_edge.artifact import load as load_artifact
 from kd_edge.engines import Binding, CudaBinding, Engine, EngineName, Ladder, Provider, StepEngine, engine_ladder
-from kd_edge.errors import ArtifactError, CameraError, ConfigError, EngineError, KdEdgeError, MissingExtraError
+from kd_edge.errors import ArtifactError, CameraError, ConfigError, EngineError
 from kd_edge.health import Familiarity
 from kd_edge.metrics import softmax_row
 from kd_edge.runtime.clock import MAX_AHEAD_MS, STEP_BACK_NS, ahead_of, duration, stamp_of
 from kd_edge.runtime.rate import NeededRate
 from kd_edge.runtime.recurrence import label_ns
+from kd_edge.runtime.self_test import self_test
 from kd_edge.runtime.source import SourceState, check_frame
-from kd_edge.sampling import gather
 from kd_edge.types import Cause, Float32, Image, LabelState, Prediction, Reason
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ MAX_VALID_MS = 3_600_000.0
 NOTHING = Cause(Reason.NONE, "")
 RESET = Cause(Reason.RESET, "reset")
 NOT_FINITE = Cause(Reason.NOT_FINITE, "the network gave no finite numbers")
-_GOLDEN_SOURCE = "self-test"
 
 
 class _Pushed(NamedTuple):
@@ -127,12 +126,14 @@ class Recognizer:
 
         Args:
             model: Path of the artifact, or one that is loaded already.
-            engine: What runs the model; ``auto`` takes the fastest one here: where several are installed it measures
-                them for two seconds once, and keeps the answer in the cache folder (``engine.choice`` tells).
+            engine: What runs the model; ``auto`` takes the best one that is ready: TensorRT, TensorRT-RTX or CUDA where
+                there is a GPU, else the fastest one on the CPU: where several are installed it measures them for two
+                seconds once, and keeps the answer in the cache folder (``engine.choice`` tells). One that fails, here,
+                in its self-test or while frames come, steps down once to the next one, and labels are ``degraded``.
             threads: How many the engine may use.
             provider: ``cpu``, ``cuda`` (onnxruntime), ``gpu`` or ``npu`` (openvino); one that is not there falls back
                 to the CPU and labels are ``degraded``.
-            strict: Make that fallback an error.
+            strict: Make every fallback an error.
             cuda_binding: What gives TensorRT the GPU's memory: ``cuda-python``, ``pycuda``, or whichever is installed.
             self_test: What to do when the golden clip's logits are not reproduced: ``raise``, or ``accept`` with
                 ``degraded`` labels. ``off`` leaves the test out.
@@ -520,7 +521,10 @@ class Recognizer:
         if self._golden is None:
             self._binding(1).run()  # the first run plans memory
             return
-        while (fault := self._self_test(self._golden)) is not None:
+        while True:
+            self.self_test_error, fault = self_test(self._golden, self.manifest, lambda: self._binding(1))
+            if fault is None:
+                return
             name = self.engine.name
             if self._step_down(f"the self-test failed: {fault}"):
                 continue
@@ -533,41 +537,6 @@ class Recognizer:
                 )
             self._degraded = Cause(Reason.SELF_TEST, f"self-test failed: {fault}")
             return
-
-    def _self_test(self, golden: GoldenClip) -> str | None:
-        """Push the golden clip like any camera's frames and compare the logits of its last window.
-
-        Frames that only the motion stack needs are observed, not encoded: loading takes T runs, not 3 T.
-
-        Returns:
-            What is wrong; None where the logits are reproduced.
-        """
-        state, binding = SourceState(self.manifest), None
-        try:
-            stamps_ns = golden.stamps_ns
-            segments = gather(stamps_ns, int(stamps_ns[-1]), self.manifest.segments, self.manifest.spacing_ns)
-            encoded = set() if segments is None else set(segments.tolist())
-            error_ns = None
-            for position, (frame, stamp_ns) in enumerate(zip(golden.frames, stamps_ns, strict=True)):
-                check_frame(frame, self.manifest, _GOLDEN_SOURCE)
-                state.observe(frame, int(stamp_ns))
-                error_ns = None
-                if position in encoded and state.stack is not None:  # a step, due or not at the clip's rate
-                    binding = self._binding(1)
-                    error_ns = state.begin(binding, 0)
-                    binding.run()
-                    state.end(binding, 0)
-            if binding is None or error_ns is None:
-                return "its window is not full"
-            error = float(np.abs(binding.logits[0] - golden.logits).max())
-        except MissingExtraError:
-            raise  # a package cannot be imported: the model is not at fault, and no label would come
-        except (KdEdgeError, ValueError) as error_:
-            return str(error_)
-        self.self_test_error = error
-        if error <= golden.tolerance:  # not so where it is no number
-            return None
-        return f"logits differ by {error:.2g}, tolerance {golden.tolerance:.2g}"
 
     def _another_engine(self) -> str:
         """The advice to take the engine that the model was proved on; empty where it is that one."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from kd_edge import recipes
 from kd_edge.artifact import Artifact
-from kd_edge.engines.cuda.driver import find_gpu
+from kd_edge.engines.cuda.driver import Gpu, find_gpu
 from kd_edge.engines.tensorrt.builder import BuildSettings, unsuited
 from kd_edge.engines.tensorrt.library import Kind, load_library
 from kd_edge.engines.tensorrt.plans import Plan, obtain
@@ -28,6 +29,22 @@ def build_settings(changes: Sequence[str]) -> BuildSettings | None:
     return recipes.validate(recipes.overridden({}, changes), BuildSettings, "the plan's settings")
 
 
+def gpu_for(kind: Kind, path: Path) -> Gpu:
+    """The GPU that a plan is built for.
+
+    Raises:
+        EngineError: There is none here; the command for the robot is in the error.
+    """
+    try:
+        return find_gpu()
+    except EngineError as error:
+        raise EngineError(
+            f"no plan can be built here: {error.found}",
+            "the robot itself, or a machine just like it: a plan is for one kind of GPU",
+            f"on the robot: kd-edge export {path.name} --{kind}",
+        ) from error
+
+
 def build_plan(artifact: Artifact, kind: Kind, settings: BuildSettings | None, say: Callable[[str], None]) -> Plan:
     """Build the plan of an artifact for this machine and keep it; one that is kept already is left as it is.
 
@@ -37,14 +54,7 @@ def build_plan(artifact: Artifact, kind: Kind, settings: BuildSettings | None, s
         ConfigError: The plan cannot be kept.
         MissingExtraError: The library is not installed.
     """
-    try:
-        gpu = find_gpu()
-    except EngineError as error:
-        raise EngineError(
-            f"no plan can be built here: {error.found}",
-            "the robot itself, or a machine just like it: a plan is for one kind of GPU",
-            f"on the robot: kd-edge export {artifact.path.name} --{kind}",
-        ) from error
+    gpu = gpu_for(kind, artifact.path)
     if (why := unsuited(artifact)) is not None:
         raise ArtifactError(
             f"{artifact.path} cannot run on {kind}: {why}", "an artifact made for it", "export the run for it"
