@@ -315,7 +315,10 @@ def _signed(key: Any, content: bytes) -> bytes:
 def _files(path: Path, *, needed: bool = True) -> list[Path]:
     if not path.is_dir():
         return [path]
-    files = sorted(file for file in path.iterdir() if file.suffix in (".pem", ".pub") and is_file(file))
+    try:
+        files = sorted(file for file in path.iterdir() if file.suffix in (".pem", ".pub") and is_file(file))
+    except OSError as error:
+        raise _no_key(f"{path} cannot be read ({error.strerror})", "a folder of public keys") from error
     if (needed and not files) or len(files) > MOST_KEYS:
         raise _no_key(f"{path} holds {len(files)} keys", f"1 to {MOST_KEYS} public keys (*.pem, *.pub)")
     return files

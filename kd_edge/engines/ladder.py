@@ -71,6 +71,7 @@ class Ladder:
         self._for_gpu = [name for name, kind in engines.items() if kind.accepts == ("cuda",)]
         self._tried: set[tuple[str, Provider]] = set()
         self._rungs = self._from(engine, provider)
+        self._may_climb = engine == AUTO and provider in (None, "cuda")
         self._latest = ""
         self._is_running = False
         self.faults: dict[str, str] = {}
@@ -126,8 +127,8 @@ class Ladder:
         return engine
 
     def awaited(self) -> str | None:
-        """A better engine than the one in use that would run here, were its plan built; None where there is none."""
-        for name in self._for_gpu:
+        """A better engine than the one in use that ``auto`` would take, were its plan built; None where none is."""
+        for name in self._for_gpu if self._may_climb else ():
             if name == self.engine.key:
                 return None
             if name not in self.faults and self._could_run(name):
@@ -137,7 +138,7 @@ class Ladder:
     def _from(self, engine: str, provider: Provider | None) -> Iterator[_Rung]:
         """The rungs from an engine downwards."""
         if engine == AUTO:
-            if provider in (None, "cuda"):
+            if self._may_climb:
                 yield from self._ready(self._for_gpu)
             yield _Rung(AUTO, provider or "cpu", is_asked=True)
         elif engine in self._for_gpu:

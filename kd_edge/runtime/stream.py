@@ -292,14 +292,15 @@ class LabelStream:
     def _loaded(self, config: CameraConfig | None, engine: EngineName) -> Recognizer:
         options = self._options
         configured = None if config is None else config.threads
+        is_better = engine != options.engine  # than the one that serves: it is itself and right, or nothing
         return Recognizer.load(
             cast("str | Path | Artifact", self._model),
             engine=engine,
             threads=next(n for n in (options.threads, configured, 1) if n is not None),
             provider=options.provider,
-            strict=options.strict or engine != options.engine,  # a better one is itself, or nothing
+            strict=options.strict or is_better,
             cuda_binding=options.cuda_binding,
-            self_test=options.self_test,
+            self_test="raise" if is_better and options.self_test == "accept" else options.self_test,
             valid_ms=options.valid_ms,
             trust=options.trust or (None if config is None else config.trust),
         )

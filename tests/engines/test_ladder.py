@@ -126,6 +126,14 @@ def test_what_is_not_ready_is_passed_over_without_a_word(made, kinds, monkeypatc
         assert (engine.key, engine.fallback_reason, ladder.awaited()) == ("swift", None, None)
 
 
+def test_nothing_is_awaited_where_the_processor_or_an_engine_was_asked_for(made, kinds) -> None:
+    kinds["best"].ready = False
+    for options in ({"provider": "cpu"}, {"engine": "good"}, {"engine": "swift"}):
+        ladder = made(**options)
+        with ladder.open():
+            assert ladder.awaited() is None
+
+
 def test_what_was_asked_for_need_not_be_ready(made, kinds) -> None:
     kinds["best"].ready = False
     with made(engine="best").open() as engine:

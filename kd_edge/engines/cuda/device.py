@@ -53,10 +53,11 @@ class Device(ABC):
             DeviceError: The driver refuses.
         """
         thread = threading.current_thread()
-        owner = self._owner or thread
-        if owner is not thread or not self._lock.acquire(blocking=False):
+        owner = self._owner
+        if owner not in (None, thread) or not self._lock.acquire(blocking=False):
+            whose = "another one" if owner in (None, thread) else f"thread '{owner.name}'"
             raise EngineError(
-                f"thread '{thread.name}' uses the engine of thread '{owner.name}'",
+                f"thread '{thread.name}' uses the engine of {whose}",
                 "one thread for a GPU's engine",
                 "push from one thread, or hand_over() the recogniser to the next one",
             )

@@ -143,7 +143,10 @@ class TensorRtEngine(Engine):
                     )
                 device.download(written.memory, written_at)
 
-            launch = self._graph(device, enqueue, inputs, outputs) if device.can_capture else enqueue
+            if device.can_capture:
+                launch = self._graph(device, enqueue, inputs, outputs)
+            else:
+                launch, self.notes = enqueue, (f"{device.key} knows no CUDA graphs",)
 
         def run() -> None:
             with device.current():
