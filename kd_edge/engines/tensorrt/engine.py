@@ -79,10 +79,8 @@ class TensorRtEngine(Engine):
             self._runtime = library.trt.Runtime(self._messages.logger)
             plan = plans.obtain(artifact, library, gpu, None, log.warning)
             self._engine = self._runtime.deserialize_cuda_engine(plan.content)
-            if self._engine is None:
-                log.warning(
-                    "%s refuses the plan that was kept, and builds it again: %s", self.name, self._messages.why()
-                )
+            if self._engine is None and not plan.was_built:
+                log.warning("%s refuses the plan that was kept: %s", self.name, self._messages.why())
                 plans.discard(plan)
                 plan = plans.obtain(artifact, library, gpu, plan.settings, log.warning)
                 self._engine = self._runtime.deserialize_cuda_engine(plan.content)

@@ -231,13 +231,32 @@ def test_the_kept_plan_is_used_and_one_that_was_changed_is_built_again(
 def test_a_plan_that_the_library_refuses_is_built_again_once(
     step: Artifact, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    refusal = r"refuses its own plan on Fake GPU .*: CUDA initialization failure.* 35"
+    with opened(step):
+        pass
     monkeypatch.setenv("STANDIN_TENSORRT", "null")
-    with pytest.raises(DeviceError, match=r"refuses its own plan on Fake GPU .*: CUDA initialization failure.* 35"):
-        opened(step)
-    assert any("and builds it again" in line for line in caplog.messages), caplog.messages
+    for refusals in (1, 0):  # of what was kept; after that nothing is kept
+        caplog.clear()
+        with pytest.raises(DeviceError, match=refusal):
+            opened(step)
+        said = [line for line in caplog.messages if "refuses the plan that was kept" in line]
+        assert len(said) == refusals
+        assert sum("builds a plan for" in line for line in caplog.messages) == 1
     monkeypatch.delenv("STANDIN_TENSORRT")
     with opened(step) as engine:
         engine.bind(1).run()
+
+
+def test_the_real_tensorrt_rtx_on_a_driver_that_lacks_calls_is_one_line(step: Artifact) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    with pytest.raises(
+        DeviceError, match=r"tensorrt-rtx [\d.]+ refuses its own plan on Fake GPU .*Cuda Runtime"
+    ) as caught:
+        open_engine(step, engine="tensorrt-rtx", cuda_binding=BINDING)
+    assert "\n" not in str(caught.value)
+    with Recognizer.load(step, engine="tensorrt-rtx", cuda_binding=BINDING) as recognizer:
+        assert recognizer.engine.key != "tensorrt-rtx"
+        assert "tensorrt-rtx failed: tensorrt-rtx" in recognizer.degraded_reason
 
 
 def test_a_graph_the_builder_refuses_is_an_error_in_its_words(save, monkeypatch: pytest.MonkeyPatch) -> None:
