@@ -15,7 +15,7 @@ from kd_edge import recipes
 from kd_edge.artifact import Artifact, Parity
 from kd_edge.bench.process import fresh_process
 from kd_edge.bench.report import Latency, Process, Seconds, latency
-from kd_edge.engines import ENGINES, Binding, engine_name, open_engine
+from kd_edge.engines import ENGINES, Binding, Engine, engine_name, open_engine
 from kd_edge.errors import ExportError, KdEdgeError, printable
 from kd_edge.export.exporter import export
 from kd_edge.export.profile import ExportProfile
@@ -155,7 +155,7 @@ def _rows(
     profile: str, made: Artifact, refused: Mapping[str, str], threads: int, frames: int, repeats: int
 ) -> list[MatrixRow]:
     """One artifact on every engine."""
-    here = [name for name, kind in ENGINES.items() if "cpu" in kind.accepts or kind.is_installed()]
+    here = [name for name, kind in ENGINES.items() if "cpu" in kind.accepts or _runs_here(kind)]
     reasons = {name: refused.get(name) or _absent(name, made) for name in here}
     steps = _in_turn(made, [name for name, why in reasons.items() if not why], threads, frames)
     return [
@@ -164,6 +164,11 @@ def _rows(
         else _row(profile, name, made, steps[name], threads, repeats)
         for name, why in reasons.items()
     ]
+
+
+def _runs_here(kind: type[Engine]) -> bool:
+    """Whether an engine for GPUs is installed and has one."""
+    return kind.is_installed() and kind.obstacle() is None
 
 
 def _absent(name: str, made: Artifact) -> str:

@@ -36,7 +36,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("binding", ["cuda-python", "pycuda"])
+@pytest.mark.parametrize("binding", ["cuda-python", pytest.param("pycuda", marks=pytest.mark.slow)])
 def test_on_the_stand_in_driver(driver: Path, binding: str) -> None:
     paths = [str(HERE / "standin"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     if binding == "cuda-python" and importlib.util.find_spec("cuda") is None:
