@@ -88,6 +88,7 @@ class Recognizer:
         self.manifest, self.engine = manifest, engine
         self._ladder, self._golden = ladder, golden
         self._has_stepped_down = False
+        self._refusal: ArtifactError | None = None
         self.self_test_error: float | None = None
         self.valid_ns = max(label_ns(manifest), MINIMUM_VALID_NS)
         if valid_ms is not None:
@@ -414,6 +415,8 @@ class Recognizer:
         Returns:
             The binding with the outputs.
         """
+        if self._refusal is not None:
+            raise self._refusal
         try:
             binding.run()
         except ArtifactError as error:
@@ -422,7 +425,11 @@ class Recognizer:
             inputs = {name: array.copy() for name, array in binding.inputs.items()}  # they may go with the engine
             if not self._step_down(error.found):
                 raise
-            self._prove(accept=False)
+            try:
+                self._prove(accept=False)
+            except ArtifactError as refusal:  # no label is to come of what computes something else
+                self._refusal = refusal
+                raise
             binding = self._binding(batch)
             for name, array in inputs.items():
                 binding.inputs[name][:] = array

@@ -10,6 +10,7 @@ import pytest
 from kd_edge.engines.openvino import OpenVinoEngine
 from kd_edge.errors import ArtifactError, ConfigError, EngineError
 from kd_edge.runtime import Recognizer
+from kd_edge.runtime.self_test import SelfTested
 from kd_edge.types import LabelState, Reason
 
 from .test_recognizer import golden_clip
@@ -116,6 +117,21 @@ def test_the_golden_clip_is_run_on_the_engine_that_goes_on(make_model, noise, fa
         assert recognizer.engine.name.startswith("onnxruntime")
         assert recognizer.self_test_error is not None
         assert given[-1].state is LabelState.DEGRADED
+
+
+def test_an_engine_that_fails_its_self_test_after_a_step_down_labels_nothing(
+    make_model, noise, failing, monkeypatch
+) -> None:
+    frames = noise(30)
+    path, _ = make_model(golden_clip(make_model()[1], frames[:9], 1e-4))
+    failing(FAILS_AT + 4)
+    with Recognizer.load(path, engine="openvino") as recognizer:
+        labels(recognizer, frames[: FAILS_AT - 1])
+        monkeypatch.setattr("kd_edge.runtime.recognizer.self_test", lambda *_: SelfTested(1.0, "logits differ by 1"))
+        for k in range(FAILS_AT - 1, 30):
+            with pytest.raises(ArtifactError, match=r"the self-test on onnxruntime .* failed: logits differ by 1"):
+                recognizer.push(frames[k], k * 50 * MS)
+        assert recognizer.reasons.total() <= FAILS_AT
 
 
 def test_another_recognisers_engine_is_adopted_between_two_frames(make_model, noise) -> None:
