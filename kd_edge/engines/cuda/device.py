@@ -42,6 +42,7 @@ class Device(ABC):
         self._lock = threading.Lock()
         self._owner: threading.Thread | None = None
         self._frees: list[Callable[[], None]] = []
+        self._pinned: list[Bytes] = []
         self._closed = False
 
     @contextmanager
@@ -53,7 +54,7 @@ class Device(ABC):
             DeviceError: The driver refuses.
         """
         thread = threading.current_thread()
-        owner = self._owner
+        owner = self._owner if self._owner is not None and self._owner.is_alive() else None
         if owner not in (None, thread) or not self._lock.acquire(blocking=False):
             whose = "another one" if owner in (None, thread) else f"thread '{owner.name}'"
             raise EngineError(
@@ -96,6 +97,7 @@ class Device(ABC):
         first = -whole.ctypes.data % PAGE_BYTES  # what is registered are whole pages
         pages = whole[first : first + -(-size // PAGE_BYTES) * PAGE_BYTES]
         self._frees.append(self._registered(pages))
+        self._pinned.append(whole)  # memory that is registered must not be anybody else's
         return pages[:size]
 
     def close(self) -> None:
@@ -109,6 +111,7 @@ class Device(ABC):
             if not self._freed():
                 self._abandon()
             self._frees.clear()
+            self._pinned.clear()
             with contextlib.suppress(KdEdgeError):
                 self._release()
         finally:

@@ -305,9 +305,25 @@ def test_another_thread_is_told_whose_engine_it_is_and_may_take_it_over(step: Ar
     assert "thread 'other' uses the engine of thread 'MainThread'" in str(error)
     engine.hand_over()
     assert elsewhere(binding.run) is None
-    with pytest.raises(EngineError, match="of thread 'other'"):
-        binding.run()
     engine.close()  # whoever ends the program may close it
+
+
+def test_a_thread_that_has_ended_owns_nothing(step: Artifact) -> None:
+    with opened(step) as engine:
+        binding = engine.bind(1)
+        engine.hand_over()
+        thread = threading.Thread(target=binding.run)
+        thread.start()
+        thread.join(60)
+        binding.run()
+
+
+def test_arrays_that_are_let_go_of_stay_registered_until_the_engine_is_closed(step: Artifact) -> None:
+    with opened(step) as engine:
+        engine.bind(1)
+        gc.collect()
+        assert live()["host"] == 2
+        assert len(engine._device._pinned) == 2
 
 
 def test_more_sources_than_the_plan_takes_are_refused(step: Artifact) -> None:
