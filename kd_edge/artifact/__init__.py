@@ -1,6 +1,8 @@
 """The self-describing model file: one ONNX graph with everything a robot must know to run it."""
 
-from kd_edge.artifact.file import BUNDLED, Artifact, beside, default_model, load, rewrite, sign, sign_beside, write
+from typing import TYPE_CHECKING
+
+from kd_edge.artifact.file import BUNDLED, Artifact, default_model, load, rewrite, write
 from kd_edge.artifact.golden import GoldenClip
 from kd_edge.artifact.manifest import (
     FORMAT,
@@ -18,7 +20,11 @@ from kd_edge.artifact.manifest import (
     StateSpec,
     StreamFigures,
 )
-from kd_edge.artifact.signature import SigningKey, Trust, new_keys
+from kd_edge.lazy import lazily
+
+if TYPE_CHECKING:
+    from kd_edge.artifact.signature import SigningKey, Trust, new_keys
+    from kd_edge.artifact.signing import beside, sign, sign_beside
 
 __all__ = [
     "BUNDLED",
@@ -49,3 +55,11 @@ __all__ = [
     "sign_beside",
     "write",
 ]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        **dict.fromkeys(("SigningKey", "Trust", "new_keys"), "signature"),
+        **dict.fromkeys(("beside", "sign", "sign_beside"), "signing"),
+    },
+)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from kd_edge.artifact import wire
 from kd_edge.artifact.golden import FRAMES_BYTES, GoldenClip, pack_golden, unpack_golden
@@ -30,10 +30,12 @@ from kd_edge.artifact.manifest import (
     Manifest,
     fault,
 )
-from kd_edge.artifact.signature import BUNDLE_BYTES, SigningKey, Trust
 from kd_edge.errors import ArtifactError
 from kd_edge.files import replacing
-from kd_edge.reading import open_regular, read_bytes, read_json
+from kd_edge.reading import open_regular, read_json
+
+if TYPE_CHECKING:
+    from kd_edge.artifact.signature import Trust
 
 BUNDLED = Path(__file__).parents[1] / "bundled.onnx"
 """A student of the generated data set that ships with kd-edge."""
@@ -81,7 +83,7 @@ class Artifact:
         """
         if name not in self.attachments:
             raise ArtifactError(f"{self.path} carries no {name}", "one that was exported with it", "export it again")
-        with _reading(self.path) as file:
+        with reading(self.path) as file:
             file.seek(self.attachments[name].start)
             yield file
 
@@ -188,7 +190,7 @@ def rewrite(artifact: Artifact, manifest: Manifest, path: Path) -> Manifest:
     Raises:
         ArtifactError: The file has changed since, or cannot be read or written; nothing is left behind.
     """
-    with _reading(artifact.path) as file:
+    with reading(artifact.path) as file:
         manifest_at = wire.ends(file, artifact.path).last
         file.seek(0)
         body = file.read(manifest_at)
@@ -210,7 +212,7 @@ def _write(body: Sequence[bytes], manifest: Manifest, path: Path) -> Manifest:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[BinaryIO]:
+def reading(path: Path) -> Iterator[BinaryIO]:
     """Open a file whose every failure is an ArtifactError."""
     try:
         with open_regular(path) as file:
@@ -237,10 +239,9 @@ def load(path: Path | str, *, trust: Trust | Path | str | None = None) -> Artifa
         MissingExtraError: ``cryptography``, which checks signatures, is not installed.
     """
     path = Path(path)
-    trusted = trust if trust is None or isinstance(trust, Trust) else Trust(trust)
-    with _reading(path) as file:
+    with reading(path) as file:
         identity = _identity(os.fstat(file.fileno()))
-        signed_by, digests = ("", {}) if trusted is None else _signer(file, path, trusted)
+        signed_by, digests = ("", {}) if trust is None else _signer(file, path, trust)
         props, manifest_at, attachments, _ = wire.layout(file, path)
         if MANIFEST_KEY not in props:
             raise ForeignFileError(
@@ -259,67 +260,11 @@ def load(path: Path | str, *, trust: Trust | Path | str | None = None) -> Artifa
     return Artifact(path, manifest, golden, attachments, signed_by, identity)
 
 
-def sign(path: Path, key: SigningKey) -> None:
-    """Sign an artifact: the signature is its last field, in the place of an older one.
+def _signer(file: BinaryIO, path: Path, trust: Trust | Path | str) -> tuple[str, dict[int, str]]:
+    from kd_edge.artifact.signature import Trust  # most loads check no signature
+    from kd_edge.artifact.signing import signer
 
-    Raises:
-        ArtifactError: It is no artifact, or cannot be written; it is left as it was.
-    """
-    load(path)
-    with _reading(path) as file:
-        end = wire.ends(file, path).end
-        file.seek(0)
-        content = file.read(end)
-    bundle = key.sign(hashlib.sha256(content).hexdigest(), path.name)
-    with replacing(path, ArtifactError) as target:
-        target.write(content)
-        target.write(wire.signature_field(bundle))
-
-
-def sign_beside(path: Path, key: SigningKey, target: Path) -> None:
-    """Write a signature of a file as it lies there; the reference tool ``model_signing`` checks it.
-
-    Raises:
-        ArtifactError: It cannot be read or written.
-    """
-    with _reading(path) as file:
-        digest = _sha256(file, os.fstat(file.fileno()).st_size)
-    with replacing(target, ArtifactError) as out:
-        out.write(key.sign(digest, path.name))
-
-
-def beside(path: Path) -> Path:
-    """Where a signature beside a file is looked for."""
-    return path.with_name(f"{path.name}.sig")
-
-
-def _signer(file: BinaryIO, path: Path, trust: Trust) -> tuple[str, dict[int, str]]:
-    """Check a file's signature.
-
-    Returns:
-        Fingerprint of the trusted key that it was signed with, and hashes of the file up to some positions.
-    """
-    ends = wire.ends(file, path)
-    if ends.signature is None:
-        bundle = _signature_beside(path)
-    elif ends.signature.length > BUNDLE_BYTES:
-        raise wire.damaged(path, f"its signature has {ends.signature.length:,} bytes")
-    else:
-        file.seek(ends.signature.start)
-        bundle = file.read(ends.signature.length)
-    digests = _sha256s(file, [ends.last, ends.end])
-    return trust.check(bundle, digests[ends.end], str(path)).fingerprint, digests
-
-
-def _signature_beside(path: Path) -> bytes:
-    try:
-        return read_bytes(beside(path), BUNDLE_BYTES)
-    except OSError as error:
-        raise ArtifactError(
-            f"{path} is not signed, and there is no {beside(path).name} beside it",
-            "a signature by a trusted key",
-            f"kd-edge sign {path.name} --key KEY, or leave out --trust",
-        ) from error
+    return signer(file, path, trust if isinstance(trust, Trust) else Trust(trust))
 
 
 def _identity(facts: os.stat_result) -> tuple[int, ...]:
@@ -353,10 +298,10 @@ def _parse_manifest(text: str, path: Path) -> Manifest:
 
 def _sha256(file: BinaryIO, length: int) -> str:
     """Hash the first ``length`` bytes."""
-    return _sha256s(file, [length])[length]
+    return sha256s(file, [length])[length]
 
 
-def _sha256s(file: BinaryIO, ends: Sequence[int]) -> dict[int, str]:
+def sha256s(file: BinaryIO, ends: Sequence[int]) -> dict[int, str]:
     """Hash a file up to several positions, in small pieces: 45 MB must not pass through the process's memory.
 
     Args:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from kd_edge.artifact import Artifact, GoldenClip, Manifest, Trust
+from kd_edge.artifact import Artifact, GoldenClip, Manifest
 from kd_edge.artifact import load as load_artifact
 from kd_edge.engines import Binding, CudaBinding, Engine, EngineName, Ladder, Provider, StepEngine, engine_ladder
 from kd_edge.errors import ArtifactError, CameraError, ConfigError, EngineError
@@ -27,6 +27,8 @@ from kd_edge.types import Cause, Float32, Image, LabelState, Prediction, Reason
 
 if TYPE_CHECKING:
     from typing import Self
+
+    from kd_edge.artifact import Trust
 
 SelfTest = Literal["raise", "accept", "off"]
 MINIMUM_VALID_NS = 250_000_000

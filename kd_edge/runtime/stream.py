@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from kd_edge.artifact import Artifact
 from kd_edge.engines import CudaBinding, EngineName, Provider, engine_name
@@ -27,9 +27,11 @@ from kd_edge.runtime.recognizer import Recognizer, SelfTest
 from kd_edge.runtime.scheduling import scheduled
 from kd_edge.runtime.sinks import Sink, SinkState, SinkThread, none_left, open_sink
 from kd_edge.runtime.statistics import Statistics
-from kd_edge.runtime.upgrade import Upgrade, build_command
 from kd_edge.runtime.watchdog import ServiceNotifier, Watchdog
 from kd_edge.types import Cause, Frame, LabelState, Prediction, Reason
+
+if TYPE_CHECKING:
+    from kd_edge.runtime.upgrade import Upgrade
 
 log = logging.getLogger("kd_edge.runtime")
 
@@ -310,6 +312,8 @@ class LabelStream:
         engine = self.recognizer.awaited_engine
         if self._options.engine != "auto" or self.recognizer is self._model or engine is None or not self.camera.live:
             return
+        from kd_edge.runtime.upgrade import Upgrade, build_command  # most streams build nothing
+
         path = self._model.path if isinstance(self._model, Artifact) else Path(cast("str", self._model))
         log.warning("engine %s serves while %s is built beside it", self.recognizer.engine.name, engine)
         load = partial(self._loaded, config, engine_name(engine))

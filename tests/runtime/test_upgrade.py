@@ -132,7 +132,7 @@ class Building:
 def building(monkeypatch) -> list[Building]:
     pytest.importorskip("openvino")
     made: list[Building] = []
-    monkeypatch.setattr(sys.modules["kd_edge.runtime.stream"], "Upgrade", partial(Building, made))
+    monkeypatch.setattr(upgrade, "Upgrade", partial(Building, made))
     monkeypatch.setattr(Ladder, "awaited", lambda self: "openvino")
     first = Choice("onnxruntime", "engine onnxruntime", {}, {}, kept=False)
     monkeypatch.setattr(sys.modules["kd_edge.engines.ladder"], "choose", lambda *_, **__: first)

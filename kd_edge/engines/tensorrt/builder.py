@@ -73,13 +73,6 @@ class Built(NamedTuple):
     timing_cache: bytes
 
 
-def unsuited(artifact: Artifact) -> str | None:
-    """Why TensorRT cannot run an artifact; None when it can."""
-    if artifact.manifest.precision == "int8":
-        return "its 8 bits are made for CPUs (kd-edge export --profile int8-tensorrt makes those for a GPU)"
-    return None
-
-
 def build(
     artifact: Artifact,
     library: Library,

@@ -8,8 +8,8 @@ from pathlib import Path
 from kd_edge import recipes
 from kd_edge.artifact import Artifact
 from kd_edge.engines.cuda.driver import Gpu, find_gpu
-from kd_edge.engines.tensorrt.builder import BuildSettings, unsuited
-from kd_edge.engines.tensorrt.library import Kind, load_library
+from kd_edge.engines.tensorrt.builder import BuildSettings
+from kd_edge.engines.tensorrt.library import Kind, load_library, unsuited
 from kd_edge.engines.tensorrt.plans import Plan, obtain
 from kd_edge.errors import ArtifactError, ConfigError, EngineError
 from kd_edge.files import CACHE_VARIABLE

@@ -12,9 +12,7 @@ from kd_edge.artifact import Artifact
 from kd_edge.engines.base import Engine, Provider
 from kd_edge.engines.cuda import Device, find_gpu, open_device
 from kd_edge.engines.cuda.device import Bytes
-from kd_edge.engines.tensorrt import plans
-from kd_edge.engines.tensorrt.builder import BuildSettings, unsuited
-from kd_edge.engines.tensorrt.library import MODULES, Kind, Library, Messages, load_library
+from kd_edge.engines.tensorrt.library import MODULES, Kind, Library, Messages, load_library, unsuited
 from kd_edge.engines.tensors import Shapes, Tensors
 from kd_edge.errors import DeviceError, EngineError, printable
 from kd_edge.types import Float32
@@ -48,7 +46,7 @@ class TensorRtEngine(Engine):
     key = "tensorrt"
     library = "tensorrt"
     accepts: ClassVar[tuple[Provider, ...]] = ("cuda",)
-    _settings: BuildSettings
+    _max_batch = 1
     _device: Device | None = None
     _engine: Any = None
     _runtime: Any = None
@@ -61,6 +59,8 @@ class TensorRtEngine(Engine):
     @classmethod
     def is_ready(cls, artifact: Artifact) -> bool:
         """Whether the plan for this machine is built."""
+        from kd_edge.engines.tensorrt import plans  # robots without a GPU do not wait for it
+
         return plans.is_ready(artifact, cls._kind(), find_gpu())
 
     @classmethod
@@ -68,6 +68,8 @@ class TensorRtEngine(Engine):
         return cast("Kind", cls.key)
 
     def _load(self, artifact: Artifact, threads: int, provider: Provider) -> Tensors:
+        from kd_edge.engines.tensorrt import plans
+
         library, gpu = load_library(self._kind()), find_gpu()
         self.name = library.name
         self.providers = (str(gpu),)
@@ -91,7 +93,7 @@ class TensorRtEngine(Engine):
                     "a driver as new as the library",
                     "update the driver, kd-edge doctor, or --engine onnxruntime",
                 )
-            self._settings = plan.settings
+            self._max_batch = plan.settings.max_batch
         self._device.hand_over()
         return self._found(library)
 
@@ -108,9 +110,9 @@ class TensorRtEngine(Engine):
 
     def _arrays(self, shapes: Shapes, batch: int) -> dict[str, Float32]:
         """Zeros in one piece of memory that the GPU reads and writes by itself."""
-        if batch > self._settings.max_batch:
+        if batch > self._max_batch:
             raise EngineError(
-                f"a batch of {batch}", f"at most {self._settings.max_batch} sources on {self.key}", "push fewer at once"
+                f"a batch of {batch}", f"at most {self._max_batch} sources on {self.key}", "push fewer at once"
             )
         offsets, end = {}, 0
         for name, shape in shapes.items():

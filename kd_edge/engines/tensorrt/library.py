@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from typing import Any, Literal, NamedTuple
 
+from kd_edge.artifact import Artifact
 from kd_edge.errors import import_extra, printable
 
 log = logging.getLogger("kd_edge.engines.tensorrt")
@@ -43,6 +44,13 @@ def load_library(kind: Kind) -> Library:
     """
     module = import_extra(MODULES[kind], kind)
     return Library(kind, module, str(module.__version__))
+
+
+def unsuited(artifact: Artifact) -> str | None:
+    """Why TensorRT cannot run an artifact; None when it can."""
+    if artifact.manifest.precision == "int8":
+        return "its 8 bits are made for CPUs (kd-edge export --profile int8-tensorrt makes those for a GPU)"
+    return None
 
 
 class Messages:

@@ -6,8 +6,8 @@ import pytest
 from onnx import helper
 
 from kd_edge import artifact
-from kd_edge.engines.tensorrt.builder import BuildSettings, build, unsuited
-from kd_edge.engines.tensorrt.library import load_library
+from kd_edge.engines.tensorrt.builder import BuildSettings, build
+from kd_edge.engines.tensorrt.library import load_library, unsuited
 from kd_edge.errors import ArtifactError, ConfigError
 
 from ..conftest import step_model
