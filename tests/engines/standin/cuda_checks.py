@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import hashlib
 import json
 import os
 import threading
@@ -245,6 +246,26 @@ def test_a_plan_that_the_library_refuses_is_built_again_once(
     monkeypatch.delenv("STANDIN_TENSORRT")
     with opened(step) as engine:
         engine.bind(1).run()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [("10.16.1.standin", "10.03.0.standin", "of version 10.03.0"), ("Fake GPU", "Real GPU", "is for Real GPU")],
+)
+def test_a_plan_of_another_version_or_gpu_behind_right_hashes_is_built_again(
+    step: Artifact, caplog: pytest.LogCaptureFixture, old: str, new: str, why: str
+) -> None:
+    with opened(step):
+        pass
+    for sidecar in plans._folder().glob("*.json"):
+        facts, plan = json.loads(sidecar.read_text()), sidecar.with_suffix(".plan")
+        content = plan.read_bytes().replace(old.encode(), new.encode(), 1)
+        plan.write_bytes(content)
+        facts["sha256"] = hashlib.sha256(content).hexdigest()
+        sidecar.write_text(json.dumps(facts))
+    with opened(step) as engine:
+        engine.bind(1).run()
+    assert any("refuses the plan that was kept" in line and why in line for line in caplog.messages)
 
 
 def test_the_real_tensorrt_rtx_on_a_driver_that_lacks_calls_is_one_line(step: Artifact) -> None:
