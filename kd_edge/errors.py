@@ -93,6 +93,7 @@ EXTRA_OF = {
     "ncnn": "ncnn",
     "pnnx": "ncnn-export",
     "openvino": "openvino",
+    "pyrealsense2": "realsense",
     "cryptography": "sign",
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx",
@@ -141,6 +142,7 @@ SYSTEM_PACKAGES = {
     "libXrender.so.1": "libxrender1",
     "libxcb.so.1": "libxcb1",
     "libgomp.so.1": "libgomp1",
+    "libusb-1.0.so.0": "libusb-1.0-0",
     "libstdc++.so.6": "libstdc++6",
 }
 """The Debian or Ubuntu package that brings a shared library."""

@@ -7,6 +7,7 @@ its package is not there.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import resource
 import statistics
@@ -280,18 +281,14 @@ def _camera(device: str, artifact: Artifact) -> str:
 
 def _realsense(model: Path) -> Figures:
     """Models and firmware; serial numbers are left out."""
-    try:
-        library = importlib.import_module("pyrealsense2")
-    except ImportError as error:
-        raise Skip("pyrealsense2 is not installed") from error
-    devices = library.context().query_devices()
-    if len(devices) == 0:
+    if importlib.util.find_spec("pyrealsense2") is None:
+        raise Skip("not installed (pip install 'kd-edge[realsense]')")
+    from kd_edge.runtime.cameras.realsense import attached
+
+    devices = attached()
+    if not devices:
         raise Skip("no RealSense camera is attached")
-    info = library.camera_info
-    return {
-        f"device {number}": f"{device.get_info(info.name)}, firmware {device.get_info(info.firmware_version)}"
-        for number, device in enumerate(devices)
-    }
+    return {f"device {number}": what for number, (_, what) in enumerate(devices)}
 
 
 def _realtime(model: Path) -> Figures:

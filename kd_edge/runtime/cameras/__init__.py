@@ -33,6 +33,10 @@ def make_camera(
         from kd_edge.runtime.cameras.synthetic import SyntheticCamera
 
         return SyntheticCamera(name, config, wanted, clock=clock)
+    if config.scheme == "realsense":
+        from kd_edge.runtime.cameras.realsense import RealSenseCamera
+
+        return RealSenseCamera(name, config, wanted)
     from kd_edge.runtime.cameras.v4l2 import V4l2Camera
 
     return V4l2Camera(name, config, wanted)

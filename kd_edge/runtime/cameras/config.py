@@ -13,10 +13,13 @@ from kd_edge.errors import ConfigError, did_you_mean
 from kd_edge.runtime.clock import MAX_AHEAD_MS, ClockKind
 from kd_edge.runtime.uri import forms, parse
 
-SCHEMES = ("replay", "synthetic", "v4l2")
+SCHEMES = ("replay", "synthetic", "v4l2", "realsense")
+_REALSENSE_KEYS = ("index", "emitter", "exposure_us", "gain")
 FOREIGN_KEYS = {
-    "replay": ("pixel_format", "clock", "width_px", "height_px"),
-    "synthetic": ("pixel_format", "clock"),
+    "replay": ("pixel_format", "clock", "width_px", "height_px", *_REALSENSE_KEYS),
+    "synthetic": ("pixel_format", "clock", *_REALSENSE_KEYS),
+    "v4l2": _REALSENSE_KEYS,
+    "realsense": ("clock",),
 }
 """What only a device can be asked for: nothing comes of it elsewhere, so it is refused there."""
 
@@ -45,8 +48,8 @@ class CameraConfig(TimeOuts):
         clock: What the camera's stamps are of: ``monotonic`` (this machine's, which V4L2 drivers use), ``wall`` (its
             time of day), ``device`` (any clock of the device's own) or ``arrival`` (no usable stamps: the moment of
             reading).
-        uri: ``v4l2:/dev/video0``, ``replay:PATH`` or ``synthetic:``; what follows a ``?`` sets the other keys
-            (``v4l2:/dev/video0?pixel_format=Y16&fps=9``).
+        uri: ``v4l2:/dev/video0``, ``realsense:SERIAL``, ``replay:PATH`` or ``synthetic:``; what follows a ``?`` sets
+            the other keys (``v4l2:/dev/video0?pixel_format=Y16&fps=9``).
         band: What the camera sees; a model for another band is refused. None: not known, not checked.
         fps: Frame rate to ask for, or of a recording without stamps, 1/s. None: the camera's own.
         width_px: Frame width to ask for. None: the camera's own.
@@ -54,7 +57,13 @@ class CameraConfig(TimeOuts):
         threads: How many the engine may use. None: 1, or what the command line says.
         cpus: Numbers of the cores that capture, preprocessing and engine run on. Empty: all.
         priority: Real-time priority (``SCHED_FIFO``, 1 to 99) of the same. None: an ordinary process.
-        pixel_format: V4L2 fourcc: ``GREY`` (uint8), ``Y16`` (uint16), or a colour format such as ``YUYV`` or ``MJPG``.
+        pixel_format: V4L2 fourcc: ``GREY`` (uint8), ``Y16`` (uint16), or a colour format such as ``YUYV`` or ``MJPG``;
+            of a RealSense ``Y8`` or ``Y16``.
+        index: Which infrared imager of a RealSense: 1 is the left one, 2 the right one. None: 1.
+        emitter: Its projector: ``off``, ``on`` (dots in the picture), or ``alternating``, whose lit frames are left
+            out. None: ``off``.
+        exposure_us: Its exposure, microseconds; None leaves it to the device.
+        gain: Its gain; None leaves it to the device.
         trust: Public key, or folder of keys: a model must be signed with one of them. None: any model.
     """
 
@@ -68,6 +77,10 @@ class CameraConfig(TimeOuts):
     cpus: tuple[Annotated[int, Field(ge=0, le=4095)], ...] = ()
     priority: int | None = Field(None, ge=1, le=99)
     pixel_format: str | None = Field(None, pattern=r"^[A-Za-z0-9]{3,4}$")
+    index: int | None = Field(None, ge=1, le=2)
+    emitter: Literal["off", "on", "alternating"] | None = None
+    exposure_us: float | None = Field(None, gt=0, le=10_000_000)
+    gain: float | None = Field(None, ge=0, le=10_000)
     trust: Path | None = None
 
     @field_validator("cpus", mode="before")
@@ -141,8 +154,13 @@ def _check_keys(config: CameraConfig, where: str) -> None:
         raise ConfigError(
             f"camera {where} sets {', '.join(foreign)}, which no {config.scheme}: camera has",
             "only keys that this kind of camera has",
-            "take them out, or use them with v4l2:",
+            f"take them out, or use them with {_whose(foreign)}:",
         )
+
+
+def _whose(keys: list[str]) -> str:
+    """The kind of camera that has these keys."""
+    return "realsense" if set(keys) & set(_REALSENSE_KEYS) else "v4l2"
 
 
 def _check_scheme(config: CameraConfig) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
 from kd_edge import recipes
-from kd_edge.errors import ConfigError, printable
+from kd_edge.errors import ConfigError, KdEdgeError, printable
 from kd_edge.files import expanded
 from kd_edge.reading import read_bytes
 from kd_edge.runtime.cameras.config import camera_config
@@ -60,12 +61,12 @@ class Cameras:
 
 
 def list_cameras(root: Path = Path("/")) -> Cameras:
-    """Look at this machine's video devices and at the camera files; nothing is opened.
+    """Look at this machine's video devices, RealSense cameras and camera files; nothing is opened.
 
     Args:
         root: Where ``dev/`` and ``sys/`` lie.
     """
-    return Cameras(tuple(_attached(root)), tuple(_configured(name) for name in recipes.names("runtime")))
+    return Cameras((*_attached(root), *_realsense(root)), tuple(_configured(name) for name in recipes.names("runtime")))
 
 
 def _attached(root: Path) -> list[AttachedCamera]:
@@ -81,11 +82,24 @@ def _attached(root: Path) -> list[AttachedCamera]:
     return found
 
 
+def _realsense(root: Path) -> list[AttachedCamera]:
+    """RealSense devices, where librealsense is installed: their video nodes alone are no infrared imagers."""
+    if root != Path("/") or importlib.util.find_spec("pyrealsense2") is None:
+        return []
+    from kd_edge.runtime.cameras.realsense import attached
+
+    try:
+        devices = attached()
+    except KdEdgeError as error:
+        return [AttachedCamera("realsense:", error.found, error.fix)]
+    return [AttachedCamera(f"realsense:{n}", what, f"kd-edge run --camera realsense:{n}") for n, what in devices]
+
+
 def _configured(name: str) -> ConfiguredCamera:
     file, use = recipes.find("runtime", name), f"kd-edge run --camera {name}"
     try:
         config = camera_config(name)
-        present = config.scheme == "synthetic" or _exists(expanded(config.target or "/dev/video0"))
+        present = config.scheme in ("synthetic", "realsense") or _exists(expanded(config.target or "/dev/video0"))
     except ConfigError as error:
         return ConfiguredCamera(name, file, "", False, str(error), use)
     return ConfiguredCamera(name, file, config.uri, present, "" if present else f"no {config.target}", use)
