@@ -52,6 +52,7 @@ class Artifact:
         attachments: Where the same graph stands in the formats of other engines, by name (``wire.ATTACHMENTS``).
         signed_by: Fingerprint of the key whose signature was checked; empty where none was asked for.
         identity: Which file on the disk this is, and as of when.
+        hashed_bytes: How many bytes from its beginning the manifest's hash covers.
     """
 
     path: Path
@@ -60,6 +61,19 @@ class Artifact:
     attachments: Mapping[str, wire.Span] = field(default_factory=dict)
     signed_by: str = ""
     identity: tuple[int, ...] = ()
+    hashed_bytes: int = 0
+
+    def content(self) -> bytes:
+        """The file's bytes, of which those of the graph have the hash that was verified.
+
+        Raises:
+            ArtifactError: The file has changed since it was loaded, or cannot be read any more.
+        """
+        with reading(self.path) as file:
+            content = file.read()
+        if self.hashed_bytes and hashlib.sha256(content[: self.hashed_bytes]).hexdigest() != self.manifest.sha256:
+            raise wire.damaged(self.path, "it has changed since it was loaded")
+        return content
 
     def check_unchanged(self) -> None:
         """Make sure that the file is still the one that was verified: an engine opens it again by its name.
@@ -238,10 +252,10 @@ def load(path: Path | str, *, trust: Trust | Path | str | None = None) -> Artifa
         ConfigError: ``trust`` is no key.
         MissingExtraError: ``cryptography``, which checks signatures, is not installed.
     """
-    path = Path(path)
+    path, trusted = Path(path), None if trust is None else _trusted(trust)
     with reading(path) as file:
         identity = _identity(os.fstat(file.fileno()))
-        signed_by, digests = ("", {}) if trust is None else _signer(file, path, trust)
+        signed_by, digests = ("", {}) if trusted is None else _signer(file, path, trusted)
         props, manifest_at, attachments, _ = wire.layout(file, path)
         if MANIFEST_KEY not in props:
             raise ForeignFileError(
@@ -257,14 +271,19 @@ def load(path: Path | str, *, trust: Trust | Path | str | None = None) -> Artifa
             raise wire.damaged(path, "its bytes do not have the hash that was written with them")
         check_graph(file, manifest_at, path)
     golden = unpack_golden(props[GOLDEN_KEY], manifest, path) if GOLDEN_KEY in props else None
-    return Artifact(path, manifest, golden, attachments, signed_by, identity)
+    return Artifact(path, manifest, golden, attachments, signed_by, identity, manifest_at)
 
 
-def _signer(file: BinaryIO, path: Path, trust: Trust | Path | str) -> tuple[str, dict[int, str]]:
+def _trusted(trust: Trust | Path | str) -> Trust:
     from kd_edge.artifact.signature import Trust  # most loads check no signature
+
+    return trust if isinstance(trust, Trust) else Trust(trust)
+
+
+def _signer(file: BinaryIO, path: Path, trust: Trust) -> tuple[str, dict[int, str]]:
     from kd_edge.artifact.signing import signer
 
-    return signer(file, path, trust if isinstance(trust, Trust) else Trust(trust))
+    return signer(file, path, trust)
 
 
 def _identity(facts: os.stat_result) -> tuple[int, ...]:

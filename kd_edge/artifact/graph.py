@@ -6,6 +6,7 @@ What the file says of itself is hashed, not believed: who signs nothing can put 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -113,23 +114,27 @@ class _Inspection:
 
     def look(self, message: _Message, start: int, end: int) -> None:
         """Look over a message and those inside it, which lie five deep at most."""
-        for field in walk(self._file, start, end):
-            self._left -= 1
-            if self._left < 0:
-                raise ValueError(f"more than {MOST_FIELDS:,} fields")
+        for field in self._walk(start, end):
             if (what := _FOREIGN.get((message, field.number))) is not None:
                 raise _RefusedError(what)
             begin = self._file.tell()
             if field.wire != BYTES or (inner := _INNER.get((message, field.number))) is None:
                 continue
             if inner == "Tensor":
-                self._check_tensor(begin, begin + field.value)
+                self._check_tensor(begin, begin + field.value, is_stored=message == "Graph")
                 continue
             if inner == "Node":
                 self._check_node(begin, begin + field.value)
             elif inner == "Attribute":
                 self._check_attribute(begin, begin + field.value)
             self.look(inner, begin, begin + field.value)
+
+    def _walk(self, start: int, end: int) -> Iterator[Field]:
+        for field in walk(self._file, start, end):
+            self._left -= 1
+            if self._left < 0:
+                raise ValueError(f"more than {MOST_FIELDS:,} fields")
+            yield field
 
     def check_paddings(self) -> None:
         """Make sure, at the end, that what is padded is padded by little, which only stored integers tell."""
@@ -140,7 +145,7 @@ class _Inspection:
     def _check_node(self, start: int, end: int) -> None:
         inputs: list[str] = []
         operator = ""
-        for field in walk(self._file, start, end):
+        for field in self._walk(start, end):
             if field.number not in (_INPUT, _OP_TYPE, _DOMAIN) or field.wire != BYTES:
                 continue
             name = self._file.read(min(field.value, _NAME_BYTES)).decode(errors="replace")
@@ -155,12 +160,11 @@ class _Inspection:
         if operator == "Pad":
             self._paddings.add(inputs[1] if len(inputs) > 1 else "")
 
-    def _check_tensor(self, start: int, end: int) -> None:
+    def _check_tensor(self, start: int, end: int, *, is_stored: bool) -> None:
         """As many elements as there are bytes for, all of them in the file."""
         elements, content, kind, name = 1, 0, 0, ""
         values: list[int] = []
-        for field in walk(self._file, start, end):
-            self._left -= 1
+        for field in self._walk(start, end):
             if field.number == _EXTERNAL or (field.number == _LOCATION and field.value):
                 raise _RefusedError("keeps a tensor in another file")
             if field.number == _DIMENSION:
@@ -173,12 +177,13 @@ class _Inspection:
                 content += field.value if field.wire == BYTES else FIXED.get(field.wire, 1)
                 if field.number in (_INT64, _RAW) and content <= _SHORT_BYTES:
                     values += self._values(field)
-        if self._left < 0:
-            raise ValueError(f"more than {MOST_FIELDS:,} fields")
         if elements > _PER_BYTE * content:
             raise _RefusedError(f"has a tensor of {elements:,} elements in {content:,} bytes")
-        if kind == _INT64 and content <= _SHORT_BYTES:
-            self._shortest[name] = max((abs(_signed(value)) for value in values), default=0)
+        if is_stored and kind == _INT64 and content <= _SHORT_BYTES:
+            largest = max((abs(_signed(value)) for value in values), default=0)
+            self._shortest[name] = (
+                largest if name not in self._shortest else _ENDLESS
+            )  # of two of a name neither counts
 
     def _values(self, field: Field) -> list[int]:
         if field.number != _RAW or field.wire != BYTES:
@@ -189,7 +194,7 @@ class _Inspection:
     def _check_attribute(self, start: int, end: int) -> None:
         """Small integers, the smallest for what a picture is padded by: its size is not in the file."""
         name, values = "", list[int]()
-        for field in walk(self._file, start, end):
+        for field in self._walk(start, end):
             if field.number == _ATTRIBUTE_NAME and field.wire == BYTES:
                 name = self._file.read(min(field.value, _NAME_BYTES)).decode(errors="replace")
             elif field.number in (_INTEGER, _INTEGERS):

@@ -139,8 +139,11 @@ class Trust:
         given = [Path(path) for path in paths]
         self._keys = _keys([file for path in given for file in _files(path)])
         folders = dict.fromkeys(path if path.is_dir() else path.parent for path in given)
-        revoked = [folder / REVOKED for folder in folders if (folder / REVOKED).is_dir()]
-        self._revoked = _keys([file for folder in revoked for file in _files(folder, needed=False)])
+        self._revoked = _keys([file for folder in folders for file in _revoked(folder / REVOKED)])
+
+    def knows(self, fingerprint: str) -> bool:
+        """Whether a key is one of those that count."""
+        return fingerprint in self._keys and fingerprint not in self._revoked
 
     def check(self, bundle: bytes, sha256: str, what: str) -> PublicKey:
         """Check a signature.
@@ -241,6 +244,8 @@ def new_keys(path: Path) -> Path:
     serialization = import_extra("cryptography.hazmat.primitives.serialization", "sign")
     curves = import_extra("cryptography.hazmat.primitives.asymmetric.ec", "sign")
     public = path.with_suffix(".pub")
+    if public == path:
+        raise _no_key(f"{path} is a public key's name", "another suffix than .pub", "kd-edge sign --new-key robot.key")
     for each in (path, public):
         if each.exists():
             raise _no_key(f"{each} is there already", "a new name", "choose another one")
@@ -312,14 +317,24 @@ def _signed(key: Any, content: bytes) -> bytes:
     return signature
 
 
-def _files(path: Path, *, needed: bool = True) -> list[Path]:
+def _revoked(folder: Path) -> list[Path]:
+    """Everything in a folder of revoked keys: what is no key there is an error, not a key that counts."""
+    try:
+        return sorted(folder.iterdir())[:MOST_KEYS]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _no_key(f"{folder} cannot be read ({error.strerror})", "a folder of revoked keys") from error
+
+
+def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     try:
         files = sorted(file for file in path.iterdir() if file.suffix in (".pem", ".pub") and is_file(file))
     except OSError as error:
         raise _no_key(f"{path} cannot be read ({error.strerror})", "a folder of public keys") from error
-    if (needed and not files) or len(files) > MOST_KEYS:
+    if not 0 < len(files) <= MOST_KEYS:
         raise _no_key(f"{path} holds {len(files)} keys", f"1 to {MOST_KEYS} public keys (*.pem, *.pub)")
     return files
 

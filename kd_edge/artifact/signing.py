@@ -22,7 +22,9 @@ def sign(path: Path, key: SigningKey) -> None:
         ArtifactError: It is no artifact, or cannot be written; it is left as it was.
     """
     load(path)
+    path = path.resolve()  # of a link the file it leads to
     with reading(path) as file:
+        mode = os.fstat(file.fileno()).st_mode
         end = wire.ends(file, path).end
         file.seek(0)
         content = file.read(end)
@@ -30,19 +32,29 @@ def sign(path: Path, key: SigningKey) -> None:
     with replacing(path, ArtifactError) as target:
         target.write(content)
         target.write(wire.signature_field(bundle))
+    path.chmod(mode & 0o777)
 
 
 def sign_beside(path: Path, key: SigningKey, target: Path) -> None:
     """Write a signature of a file as it lies there; the reference tool ``model_signing`` checks it.
 
     Raises:
-        ArtifactError: It cannot be read or written.
+        ArtifactError: It cannot be read or written, or what is there already is no signature.
     """
+    if target.exists() and not _is_bundle(target):
+        raise ArtifactError(f"{target} is there already, and no signature", "a new file", "choose another --bundle")
     with reading(path) as file:
         size = os.fstat(file.fileno()).st_size
         digest = sha256s(file, [size])[size]
     with replacing(target, ArtifactError) as out:
         out.write(key.sign(digest, path.name))
+
+
+def _is_bundle(path: Path) -> bool:
+    try:
+        return b"sigstore.bundle" in read_bytes(path, BUNDLE_BYTES)
+    except OSError:
+        return False
 
 
 def beside(path: Path) -> Path:

@@ -84,6 +84,8 @@ def _hardware(model: Path | None, only: Sequence[str], json_: str | None) -> Non
     file = None if json_ in (None, "-") else Path(str(json_))
     if file is not None:
         check_writable(file, ConfigError, option="--json")
+        if file.exists() and not file.read_bytes()[:1] == b"{":
+            raise ConfigError(f"{file} is there already, and no report", "a new file", "choose another --json")
     with err.status("") as status:
         report = examine_hardware(
             chosen,

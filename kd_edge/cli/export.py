@@ -178,7 +178,7 @@ def export_(
         gpu_for(plan, target)  # before minutes of exporting
     from kd_edge.export.profile import ExportProfile
 
-    if matrix and (fp16 or int8 or auto_precision or carried or settings or graph != "step"):
+    if matrix and (fp16 or int8 or auto_precision or carried or settings or graph != "step" or sign_key or plan):
         raise ConfigError(
             "--matrix with options of one export", "--profile, --data, --report and --json at most", "leave them out"
         )

@@ -69,6 +69,7 @@ class Recognizer:
         self_test_error: Largest difference from the golden logits; None when there was no self-test.
         valid_ns: How long a label may be acted on after its frame's capture.
         needed_rate: Which frame rate the model's window needs.
+        signed_by: Fingerprint of the key whose signature was checked; empty where none was asked for.
         reasons: How often each reason was given.
     """
 
@@ -91,6 +92,7 @@ class Recognizer:
         self._ladder, self._golden = ladder, golden
         self._has_stepped_down = False
         self._refusal: ArtifactError | None = None
+        self.signed_by = ""
         self.self_test_error: float | None = None
         self.valid_ns = max(label_ns(manifest), MINIMUM_VALID_NS)
         if valid_ms is not None:
@@ -169,6 +171,7 @@ class Recognizer:
                 ladder=ladder,
                 golden=None if self_test == "off" else artifact.golden,
             )
+            recognizer.signed_by = artifact.signed_by
             recognizer._prove(accept=self_test == "accept")
             recognizer.hand_over()
         except BaseException:
@@ -553,11 +556,9 @@ class Recognizer:
 
 
 def _verified(model: str | Path | Artifact, trust: Trust | Path | str | None) -> Artifact:
-    if not isinstance(model, Artifact):
-        return load_artifact(model, trust=trust)
-    if trust is not None and not model.signed_by:
-        return load_artifact(model.path, trust=trust)
-    return model
+    if isinstance(model, Artifact) and trust is None:
+        return model
+    return load_artifact(model.path if isinstance(model, Artifact) else model, trust=trust)
 
 
 def _fallback(engine: StepEngine) -> Cause:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, cast
 
-from kd_edge.artifact import Artifact
+from kd_edge.artifact import Artifact, Trust
 from kd_edge.engines import CudaBinding, EngineName, Provider, engine_name
 from kd_edge.errors import ArtifactError, CameraError, ConfigError, KdEdgeError, printable
 from kd_edge.runtime.cameras import Wanted, check_fits, make_camera, timeouts_of
@@ -287,9 +287,19 @@ class LabelStream:
         return not none_left(self._sinks)
 
     def _recognizer(self, config: CameraConfig | None) -> Recognizer:
-        if isinstance(self._model, Recognizer):
-            return self._model
-        return self._loaded(config, self._options.engine)
+        asked = [self._options.trust, None if config is None else config.trust]
+        model = self._model if isinstance(self._model, Recognizer) else None
+        loaded = model or self._loaded(config, self._options.engine)
+        for trust in asked:
+            if trust is not None and not Trust(trust).knows(loaded.signed_by):
+                if model is None:
+                    loaded.close()
+                raise ArtifactError(
+                    f"'{loaded.manifest.name}' was not loaded with a signature that {trust} trusts",
+                    "a model signed with one of its keys",
+                    "load it with trust=, or correct trust in the camera file",
+                )
+        return loaded
 
     def _loaded(self, config: CameraConfig | None, engine: EngineName) -> Recognizer:
         options = self._options
@@ -304,7 +314,7 @@ class LabelStream:
             cuda_binding=options.cuda_binding,
             self_test="raise" if is_better and options.self_test == "accept" else options.self_test,
             valid_ms=options.valid_ms,
-            trust=options.trust or (None if config is None else config.trust),
+            trust=options.trust if options.trust is not None else config.trust if config is not None else None,
         )
 
     def _begin_upgrade(self, config: CameraConfig | None, opened: ExitStack) -> None:

@@ -16,9 +16,7 @@ from kd_edge.engines.tensorrt.inspection import Shares, by_engine, by_network
 from kd_edge.engines.tensorrt.library import Library, Messages
 from kd_edge.engines.tensors import Tensors, tensors
 from kd_edge.errors import ArtifactError, ConfigError
-from kd_edge.reading import read_bytes
 
-GRAPH_BYTES = 2**31 - 1
 MEBIBYTE = 2**20
 
 
@@ -118,7 +116,7 @@ def _strongly_typed(trt: Any) -> int:
 
 def _parse(artifact: Artifact, network: Any, library: Library, messages: Messages) -> None:
     parser = library.trt.OnnxParser(network, messages.logger)
-    if not parser.parse(read_bytes(artifact.path, GRAPH_BYTES)):
+    if not parser.parse(artifact.content()):
         why = _fault(parser.get_error(0)) if parser.num_errors else messages.why()
         raise _refused(f"{artifact.path} is refused by {library.name}: {why}")
 
