@@ -136,9 +136,11 @@ class Trust:
     """
 
     def __init__(self, *paths: Path | str) -> None:
+        if "" in paths:
+            raise _no_key("an empty name of a key", "a public key in PEM, or a folder of them")
         given = [Path(path) for path in paths]
         self._keys = _keys([file for path in given for file in _files(path)])
-        folders = dict.fromkeys(path if path.is_dir() else path.parent for path in given)
+        folders = dict.fromkeys(path if _is_folder(path) else path.parent for path in given)
         self._revoked = _keys([file for folder in folders for file in _revoked(folder / REVOKED)])
 
     def knows(self, fingerprint: str) -> bool:
@@ -317,6 +319,10 @@ def _signed(key: Any, content: bytes) -> bytes:
     return signature
 
 
+def _is_folder(path: Path) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112 - never raises, whatever is typed
+
+
 def _revoked(folder: Path) -> list[Path]:
     """Everything in a folder of revoked keys: what is no key there is an error, not a key that counts."""
     try:
@@ -328,7 +334,7 @@ def _revoked(folder: Path) -> list[Path]:
 
 
 def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
+    if not _is_folder(path):
         return [path]
     try:
         files = sorted(file for file in path.iterdir() if file.suffix in (".pem", ".pub") and is_file(file))

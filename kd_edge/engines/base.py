@@ -48,6 +48,10 @@ class Choice:
     kept: bool
 
 
+MOST_OWN = 4
+"""So many batch sizes of ``infer`` and ``run_clip`` have arrays at a time."""
+
+
 class Binding:
     """Arrays an engine reads from and writes to in place; fill the inputs, ``run``, read the outputs.
 
@@ -176,7 +180,7 @@ class Engine(ABC):
         self.name = self.key
         self._closed = False
         self._bindings: weakref.WeakSet[Binding] = weakref.WeakSet()
-        self._latest: tuple[int, Binding] | None = None
+        self._own_bindings: dict[int, Binding] = {}
         if (why := self.unsuited(artifact)) is not None:
             raise ArtifactError(
                 f"{artifact.path} cannot run on {self.key}: {why}",
@@ -319,7 +323,7 @@ class Engine(ABC):
         if self._closed:
             return
         self._closed = True
-        self._latest = None
+        self._own_bindings.clear()
         for binding in self._bindings:
             binding.close()
         self._unload()
@@ -355,10 +359,12 @@ class Engine(ABC):
         """Let go of the graph; also after a ``_load`` that failed half-way."""
 
     def _own(self, batch: int) -> Binding:
-        """The binding of ``infer`` and ``run_clip``: the last one again when the batch is as large."""
-        if self._latest is None or self._latest[0] != batch:
-            self._latest = batch, self.bind(batch)
-        return self._latest[1]
+        """The binding of ``infer`` and ``run_clip`` for a batch: engines may hold on to what a binding takes."""
+        if batch not in self._own_bindings:
+            if len(self._own_bindings) == MOST_OWN:
+                self._own_bindings.clear()
+            self._own_bindings[batch] = self.bind(batch)
+        return self._own_bindings[batch]
 
     def _check_open(self) -> None:
         if self._closed:

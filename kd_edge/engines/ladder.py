@@ -26,11 +26,13 @@ class _Rung(NamedTuple):
         engine: Its name; ``AUTO`` is the fastest one that runs on ``provider``.
         provider: What to run on; None is what the engine is made for.
         is_asked: Whether the user named it, whose mistakes are errors.
+        is_ready: Whether it was found to be ready.
     """
 
     engine: str
     provider: Provider | None
     is_asked: bool = False
+    is_ready: bool = False
 
 
 class Ladder:
@@ -88,9 +90,12 @@ class Ladder:
         for rung in self._rungs:
             try:
                 opened = self._opened(rung)
-            except (MissingExtraError, ConfigError):
-                if rung.is_asked:
+            except (MissingExtraError, ConfigError) as error:
+                if rung.is_asked or (rung.is_ready and self._strict):
                     raise
+                if rung.is_ready:  # its plan is there: something else is missing, and that is to be told
+                    fault = error
+                    self.faults[rung.engine] = error.found
                 continue  # what nobody asked for need not be there
             except KdEdgeError as error:
                 if self._strict or (rung.is_asked and self._is_unsuited(rung)):
@@ -153,7 +158,7 @@ class Ladder:
     def _ready(self, names: list[str]) -> Iterator[_Rung]:
         for name in names:
             if self._could_run(name) and self._engines[name].is_ready(self._artifact):
-                yield _Rung(name, None)
+                yield _Rung(name, None, is_ready=True)
 
     def _could_run(self, name: str) -> bool:
         kind = self._engines[name]

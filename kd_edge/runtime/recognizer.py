@@ -392,7 +392,12 @@ class Recognizer:
 
     def _encode(self, batch: list[_Pushed], now_ns: int | None) -> dict[str, Prediction]:
         """Run one batch over frames that can be encoded; predictions by source."""
-        binding = self._binding(len(batch))
+        try:
+            binding = self._bound(len(batch))
+        except ArtifactError as error:
+            for p in batch:
+                p.state.restart(Cause(Reason.ENGINE_FAILED, error.found))
+            raise
         errors_ns = [p.state.begin(binding, row) for row, p in enumerate(batch)]
         try:
             binding = self._run(binding, len(batch))
@@ -414,6 +419,26 @@ class Recognizer:
                 results[p.source] = self._label(p, binding, row, logits, error_ns, now_ns)
         return results
 
+    def _bound(self, batch: int) -> Binding:
+        """Arrays for so many sources; where the engine has no room for them, the next one's."""
+        if self._refusal is not None:
+            raise self._refusal
+        try:
+            return self._binding(batch)
+        except ArtifactError as error:
+            if self._has_stepped_down or not self._step_down(error.found):
+                raise
+            self._prove_again()
+            return self._binding(batch)
+
+    def _prove_again(self) -> None:
+        """The self-test of an engine that goes on while frames come: no label is to come of one that fails it."""
+        try:
+            self._prove(accept=False)
+        except ArtifactError as refusal:
+            self._refusal = refusal
+            raise
+
     def _run(self, binding: Binding, batch: int) -> Binding:
         """Run a step; where the engine fails for the first time, the next one runs it on the same inputs.
 
@@ -430,11 +455,7 @@ class Recognizer:
             inputs = {name: array.copy() for name, array in binding.inputs.items()}  # they may go with the engine
             if not self._step_down(error.found):
                 raise
-            try:
-                self._prove(accept=False)
-            except ArtifactError as refusal:  # no label is to come of what computes something else
-                self._refusal = refusal
-                raise
+            self._prove_again()
             binding = self._binding(batch)
             for name, array in inputs.items():
                 binding.inputs[name][:] = array
@@ -531,7 +552,12 @@ class Recognizer:
     def _prove(self, *, accept: bool) -> None:
         """Run the golden clip, on the next engine where its logits are not reproduced, or warm the engine up."""
         if self._golden is None:
-            self._binding(1).run()  # the first run plans memory
+            try:
+                self._binding(1).run()  # the first run plans memory
+            except ArtifactError as error:
+                if not self._step_down(error.found):
+                    raise
+                self._prove(accept=accept)
             return
         while True:
             self.self_test_error, fault = self_test(self._golden, self.manifest, lambda: self._binding(1))

@@ -42,11 +42,17 @@ def scheduled(cpus: Sequence[int] = (), priority: int | None = None) -> Iterator
             os.sched_setscheduler(0, before[1], before[2])
 
 
-def at_ease() -> None:
-    """Give up this thread's urgency: what writes files must not hold up what labels frames."""
+def at_ease(process: int = 0) -> None:
+    """Give up urgency and cores of one's own: what writes files or builds must not hold up what labels frames.
+
+    Args:
+        process: Of which process or thread; 0 is this thread.
+    """
     if hasattr(os, "sched_setscheduler"):
         with suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+            os.sched_setscheduler(process, os.SCHED_OTHER, os.sched_param(0))
+        with suppress(OSError):
+            os.sched_setaffinity(process, range(os.cpu_count() or 1))
 
 
 def _bind(cpus: Sequence[int], there: set[int]) -> None:

@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, cast
 
 from kd_edge.artifact import Artifact, Trust
-from kd_edge.engines import CudaBinding, EngineName, Provider, engine_name
+from kd_edge.artifact import load as load_artifact
+from kd_edge.engines import ENGINES, CudaBinding, EngineName, Provider, engine_name
 from kd_edge.errors import ArtifactError, CameraError, ConfigError, KdEdgeError, printable
 from kd_edge.runtime.cameras import Wanted, check_fits, make_camera, timeouts_of
 from kd_edge.runtime.cameras.base import Camera
@@ -324,11 +325,20 @@ class LabelStream:
             return
         from kd_edge.runtime.upgrade import Upgrade, build_command  # most streams build nothing
 
-        path = self._model.path if isinstance(self._model, Artifact) else Path(cast("str", self._model))
         log.warning("engine %s serves while %s is built beside it", self.recognizer.engine.name, engine)
-        load = partial(self._loaded, config, engine_name(engine))
-        self._upgrade = Upgrade(engine, build_command(engine, str(path)), load)
+        load = partial(self._upgraded, config, engine_name(engine))
+        self._upgrade = Upgrade(engine, build_command(engine, str(self._path)), load)
         opened.callback(self._upgrade.close)
+
+    def _upgraded(self, config: CameraConfig | None, engine: EngineName) -> Recognizer:
+        """The model on a better engine, whose plan was built: not again in here, beside the frames."""
+        if not ENGINES[engine].is_ready(load_artifact(self._path)):
+            raise ArtifactError("its build has left no plan", "one that is kept", "kd-edge export ARTIFACT --tensorrt")
+        return self._loaded(config, engine)
+
+    @property
+    def _path(self) -> Path:
+        return self._model.path if isinstance(self._model, Artifact) else Path(cast("str", self._model))
 
     def _take_upgrade(self) -> None:
         """Between two frames: go on with the better engine once it is ready, or say why it never will be."""

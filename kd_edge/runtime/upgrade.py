@@ -9,10 +9,13 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import IO
 
+import kd_edge
 from kd_edge.errors import KdEdgeError, reason
 from kd_edge.runtime.recognizer import Recognizer
+from kd_edge.runtime.scheduling import at_ease
 
 BUILD_SECONDS = 3600.0
 """A build that takes longer hangs: the largest networks take half an hour on the smallest Jetson."""
@@ -46,12 +49,17 @@ class Upgrade:
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the thread that reads it
         try:
             self._child = subprocess.Popen(  # noqa: S603 - our own interpreter
-                command, stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said
+                command,
+                cwd=Path(kd_edge.__file__).parents[1],  # not the robot's folder, whose files Python would import first
+                stdin=subprocess.DEVNULL,
+                stdout=self._said,
+                stderr=self._said,
             )
         except OSError as error:
             self._said.close()
             self.fault = reason(error)
             return
+        at_ease(self._child.pid)  # the stream may be a real-time one, on cores of its own
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, self._child.pid, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
         self._thread = threading.Thread(target=self._prepare, name=f"kd-edge {engine}", daemon=True)
@@ -77,6 +85,13 @@ class Upgrade:
             left.close()
 
     def _prepare(self) -> None:
+        at_ease()
+        try:
+            self._build_and_load()
+        except Exception as error:  # a library's own; a thread's end would say nothing
+            self.fault = error.found if isinstance(error, KdEdgeError) else f"{type(error).__name__}: {reason(error)}"
+
+    def _build_and_load(self) -> None:
         with self._said:
             try:
                 code = self._child.wait(BUILD_SECONDS)
@@ -89,12 +104,8 @@ class Upgrade:
                 return
         if self._is_cancelled:
             return
-        try:
-            loaded = self._load()
-            loaded.hand_over()
-        except KdEdgeError as error:
-            self.fault = error.found
-            return
+        loaded = self._load()
+        loaded.hand_over()
         with self._lock:
             if not self._is_cancelled:
                 self._loaded = loaded
@@ -104,7 +115,7 @@ class Upgrade:
 
 def build_command(engine: str, artifact: str) -> list[str]:
     """What builds the plan of an engine for this machine, from an artifact alone."""
-    return [sys.executable, "-m", "kd_edge", "export", artifact, f"--{engine}"]
+    return [sys.executable, "-m", "kd_edge", "export", str(Path(artifact).resolve()), f"--{engine}"]
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

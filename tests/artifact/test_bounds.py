@@ -337,6 +337,28 @@ def test_what_is_padded_is_padded_by_little(tmp_path: Path, pads: list[int] | No
         refused(path, why)
 
 
+def test_of_two_lists_of_a_name_neither_says_how_much_is_padded(tmp_path: Path) -> None:
+    """Nor does a constant's tensor: its name is the node's output's."""
+    for decoy in (
+        lambda graph, zeros: graph.initializer.append(zeros),
+        lambda graph, zeros: graph.node.append(oh.make_node("Constant", [], ["other"], value=zeros)),
+    ):
+        model = onnx.load_model_from_string(graph_bytes())
+        model.graph.node.append(oh.make_node("Pad", ["x", "p"], ["c"]))
+        decoy(model.graph, oh.make_tensor("p", TensorProto.INT64, [4], [0, 0, 0, 0]))
+        decoy(model.graph, oh.make_tensor("p", TensorProto.INT64, [4], [0, 0, 0, 1]))
+        refused(forged(tmp_path / "a.onnx", model.SerializeToString()), "pads by 'p'")
+
+
+def test_an_attribute_of_many_integers_is_not_looked_over_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph_module, "MOST_FIELDS", 2000)
+    attribute = wire._field(1, b"perm") + b"\x40\x01" * 3000
+    node = wire._field(4, b"Transpose") + wire._field(5, attribute)
+    refused(forged(tmp_path / "a.onnx", graph_bytes() + wire._field(7, wire._field(1, node))), "more than 2,000 fields")
+
+
 @pytest.mark.parametrize(
     ("dims", "content", "why"),
     [

@@ -20,7 +20,7 @@ import pytest
 from kd_edge import artifact
 from kd_edge.artifact import SigningKey, Trust, beside, new_keys, sign, sign_beside, signature, wire
 from kd_edge.errors import ArtifactError, ConfigError, MissingExtraError
-from kd_edge.runtime import Recognizer
+from kd_edge.runtime import Recognizer, stream
 
 VECTORS = Path(__file__).parent / "vectors"
 serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization", reason="no cryptography")
@@ -236,6 +236,76 @@ def test_a_revoked_key_is_told(signed: Path, keys: Path, tmp_path: Path) -> None
     shutil.copy(keys / "robot.pub", trusted / "old.pub")  # in both: revoked
     with pytest.raises(ArtifactError, match="which was revoked"):
         artifact.load(signed, trust=trusted)
+
+
+def test_what_is_revoked_must_be_a_key(signed: Path, keys: Path, tmp_path: Path) -> None:
+    trusted = tmp_path / "trusted"
+    (trusted / "revoked").mkdir(parents=True)
+    shutil.copy(keys / "robot.pub", trusted)
+    (trusted / "revoked" / "gone.pub").symlink_to(tmp_path / "nowhere.pub")
+    with pytest.raises(ConfigError, match="No such file"):
+        artifact.load(signed, trust=trusted)
+    (trusted / "revoked" / "gone.pub").unlink()
+    shutil.copy(keys / "robot.pub", trusted / "revoked" / "old.PUB")
+    with pytest.raises(ArtifactError, match="which was revoked"):
+        artifact.load(signed, trust=trusted)
+
+
+def test_a_key_that_cannot_be_read_is_not_the_models_fault(signed: Path) -> None:
+    with pytest.raises(ConfigError, match="File name too long"):
+        artifact.load(signed, trust="a" * 300)
+
+
+def test_a_model_that_is_loaded_already_is_checked_again(signed: Path, keys: Path, tmp_path: Path) -> None:
+    new_keys(tmp_path / "b.key")
+    loaded = artifact.load(signed, trust=keys)
+    with pytest.raises(ArtifactError, match="is signed with the key"):
+        Recognizer.load(loaded, trust=tmp_path / "b.pub")
+    camera = "synthetic:?realtime=false&frames=3"
+    with Recognizer.load(signed, trust=keys) as trusted, Recognizer.load(signed) as unchecked:
+        with stream(model=trusted, camera=camera, trust=keys) as labels:
+            assert len(list(labels)) == 3
+        for model in (trusted, unchecked):
+            with (
+                pytest.raises(ArtifactError, match="was not loaded with a signature that"),
+                stream(model=model, camera=camera, trust=tmp_path / "b.pub"),
+            ):
+                pass
+    with pytest.raises((ConfigError, ArtifactError)), stream(model=signed, camera=camera, trust=""):
+        pass
+
+
+def test_signing_follows_links_and_keeps_modes(model: Path, keys: Path) -> None:
+    model.chmod(0o600)
+    link = model.with_name("link.onnx")
+    link.symlink_to(model)
+    sign(link, SigningKey(keys / "robot.key"))
+    assert link.is_symlink()
+    assert stat.S_IMODE(model.stat().st_mode) == 0o600
+    assert artifact.load(model, trust=keys).signed_by
+
+
+def test_nothing_but_a_signature_is_overwritten_by_one(model: Path, keys: Path, tmp_path: Path) -> None:
+    key = SigningKey(keys / "robot.key")
+    for target in (model, keys / "robot.key"):
+        before = target.read_bytes()
+        with pytest.raises(ArtifactError, match="is there already, and no signature"):
+            sign_beside(model, key, target)
+        assert target.read_bytes() == before
+    for _ in range(2):
+        sign_beside(model, key, beside(model))
+    with pytest.raises(ConfigError, match="is a public key's name"):
+        new_keys(tmp_path / "robot.pub")
+
+
+def test_a_plan_is_built_from_the_bytes_that_were_verified(signed: Path, keys: Path) -> None:
+    loaded = artifact.load(signed, trust=keys)
+    assert loaded.content() == signed.read_bytes()
+    content = bytearray(signed.read_bytes())
+    content[1000] ^= 1
+    signed.write_bytes(content)
+    with pytest.raises(ArtifactError, match="has changed since it was loaded"):
+        loaded.content()
 
 
 def pem(private: Any, password: bytes | None = None) -> bytes:

@@ -81,6 +81,34 @@ def test_the_next_engine_labels_the_frame_the_first_one_failed_on(make_model, no
     assert sum(p.state is LabelState.DEGRADED for p in given) > len(given) // 2
 
 
+def test_an_engine_without_room_for_more_sources_steps_down(make_model, noise, monkeypatch) -> None:
+    pytest.importorskip("openvino")
+    bind, path = OpenVinoEngine._bind, make_model()[0]
+
+    def one_at_a_time(self, inputs, outputs):
+        if len(inputs["frame"]) > 1:
+            raise RuntimeError("CUDA_ERROR_OUT_OF_MEMORY")
+        return bind(self, inputs, outputs)
+
+    expected = labels(Recognizer.load(path), noise(20), ("camera", "other"))
+    monkeypatch.setattr(OpenVinoEngine, "_bind", one_at_a_time)
+    with Recognizer.load(path, engine="openvino") as recognizer:
+        given = labels(recognizer, noise(20), ("camera", "other"))
+        assert recognizer.engine.name.startswith("onnxruntime")
+        assert "openvino failed: the engine failed: CUDA_ERROR_OUT_OF_MEMORY" in recognizer.degraded_reason
+    for one, other in zip(given, expected, strict=True):
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-6)
+
+
+def test_an_engine_that_fails_while_it_warms_up_steps_down(make_model, noise, failing) -> None:
+    failing(1)
+    with Recognizer.load(make_model()[0], engine="openvino", self_test="off") as recognizer:
+        assert recognizer.engine.name.startswith("onnxruntime")
+        assert recognizer.push(noise(1)[0], 0) is not None
+    with pytest.raises(ArtifactError, match="CUDA_ERROR_ECC"):
+        Recognizer.load(make_model()[0], engine="openvino", self_test="off", strict=True)
+
+
 def test_it_steps_down_once(make_model, noise, failing, monkeypatch) -> None:
     failing(FAILS_AT)
     recognizer = Recognizer.load(make_model()[0], engine="openvino")

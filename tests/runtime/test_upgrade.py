@@ -6,13 +6,16 @@ import os
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import kd_edge
 from kd_edge.engines import Choice, Ladder
 from kd_edge.errors import ArtifactError
 from kd_edge.runtime import Recognizer, upgrade
+from kd_edge.runtime.scheduling import scheduled
 from kd_edge.runtime.stream import LabelStream, StreamOptions
 from kd_edge.runtime.upgrade import NICENESS, Upgrade, build_command
 from kd_edge.types import LabelState, Prediction
@@ -110,7 +113,34 @@ def test_leaving_ends_the_build(load) -> None:
 
 
 def test_the_command_names_engine_and_file() -> None:
-    assert build_command("tensorrt", "a.onnx")[1:] == ["-m", "kd_edge", "export", "a.onnx", "--tensorrt"]
+    file = str(Path("a.onnx").resolve())  # it runs in another folder
+    assert build_command("tensorrt", "a.onnx")[1:] == ["-m", "kd_edge", "export", file, "--tensorrt"]
+
+
+def test_it_is_no_real_time_process_on_the_streams_cores(load, tmp_path) -> None:
+    told = tmp_path / "told"
+    script = (
+        "import os, time; time.sleep(0.3)\n"
+        "told = (os.sched_getscheduler(0), len(os.sched_getaffinity(0)), os.getcwd())\n"
+        f"open({str(told)!r}, 'w').write(' '.join(map(str, told)))"
+    )
+    with scheduled([0], None):
+        building = Upgrade("tensorrt", python(script), load)
+        wait_for(lambda: building._loaded is not None)
+    policy, cores, folder = told.read_text().split()
+    assert (int(policy), int(cores)) == (os.SCHED_OTHER, len(os.sched_getaffinity(0)))
+    assert folder == str(Path(kd_edge.__file__).parents[1])  # not the robot's, whose files could be imported
+    building.close()
+
+
+def test_whatever_loading_raises_is_a_fault() -> None:
+    def fails() -> Recognizer:
+        raise RuntimeError("a library's own")
+
+    building = Upgrade("tensorrt", python(""), fails)
+    wait_for(lambda: building.fault)
+    assert building.fault == "RuntimeError: a library's own"
+    building.close()
 
 
 class Building:

@@ -44,6 +44,7 @@ class Device(ABC):
         self._frees: list[Callable[[], None]] = []
         self._pinned: list[Bytes] = []
         self._closed = False
+        self._let_go: Callable[[], None] | None = None
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -69,6 +70,8 @@ class Device(ABC):
             with self._pushed():
                 yield
         finally:
+            if self._let_go is not None:  # closed meanwhile
+                self._give_back()
             self._lock.release()
 
     def hand_over(self) -> None:
@@ -100,22 +103,33 @@ class Device(ABC):
         self._pinned.append(whole)  # memory that is registered must not be anybody else's
         return pages[:size]
 
-    def close(self) -> None:
-        """Give everything back; what the driver refuses then is lost with the device. Closing twice does nothing."""
-        if not self._lock.acquire(timeout=CLOSE_SECONDS):
-            return  # a run that hangs holds on to it
-        try:
-            if self._closed:
-                return
-            self._closed = True
-            if not self._freed():
-                self._abandon()
-            self._frees.clear()
-            self._pinned.clear()
-            with contextlib.suppress(KdEdgeError):
-                self._release()
-        finally:
-            self._lock.release()
+    def close(self, let_go: Callable[[], None] = lambda: None) -> None:
+        """Give everything back; what the driver refuses then is lost with the device. Closing twice does nothing.
+
+        A step that is under way in another thread is waited for; where it hangs, its thread gives everything back when
+        it ends.
+
+        Args:
+            let_go: Called before anything is freed, when no step is under way: drops what lives on the device.
+        """
+        self._let_go = let_go
+        if self._lock.acquire(timeout=CLOSE_SECONDS):
+            try:
+                self._give_back()
+            finally:
+                self._lock.release()
+
+    def _give_back(self) -> None:
+        if self._closed or self._let_go is None:
+            return
+        self._closed = True
+        self._let_go()
+        if not self._freed():
+            self._abandon()
+        self._frees.clear()
+        self._pinned.clear()
+        with contextlib.suppress(KdEdgeError):
+            self._release()
 
     def _freed(self) -> bool:
         """Give back all memory; whether the driver took all of it."""

@@ -115,7 +115,11 @@ def refused(call: str, error: str) -> DeviceError:
 
 
 def _ask(cuda: ctypes.CDLL, call: str, *arguments: object) -> None:
-    if (code := getattr(cuda, call)(*arguments)) != 0:
+    try:
+        code = getattr(cuda, call)(*arguments)
+    except AttributeError as error:
+        raise _no_gpu(f"the CUDA driver has no {call}") from error
+    if code != 0:
         raise _no_gpu(f"the CUDA driver answers {error_name(cuda, code)} to {call}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -58,7 +59,8 @@ class PycudaDevice(Device):
         try:
             yield
         finally:
-            self._cuda.Context.pop()
+            with contextlib.suppress(self._cuda.Error):  # of a lost device too, whose first error is the one to tell
+                self._cuda.Context.pop()
 
     def _allocated(self, size: int) -> tuple[int, Callable[[], None]]:
         with self._told():

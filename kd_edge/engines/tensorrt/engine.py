@@ -14,7 +14,7 @@ from kd_edge.engines.cuda import Device, find_gpu, open_device
 from kd_edge.engines.cuda.device import Bytes
 from kd_edge.engines.tensorrt.library import MODULES, Kind, Library, Messages, load_library, unsuited
 from kd_edge.engines.tensors import Shapes, Tensors
-from kd_edge.errors import DeviceError, EngineError, printable
+from kd_edge.errors import DeviceError, printable
 from kd_edge.types import Float32
 
 log = logging.getLogger("kd_edge.engines.tensorrt")
@@ -111,7 +111,7 @@ class TensorRtEngine(Engine):
     def _arrays(self, shapes: Shapes, batch: int) -> dict[str, Float32]:
         """Zeros in one piece of memory that the GPU reads and writes by itself."""
         if batch > self._max_batch:
-            raise EngineError(
+            raise DeviceError(
                 f"a batch of {batch}", f"at most {self._max_batch} sources on {self.key}", "push fewer at once"
             )
         offsets, end = {}, 0
@@ -222,10 +222,12 @@ class TensorRtEngine(Engine):
         return self._device
 
     def _unload(self) -> None:
+        if self._device is not None:
+            self._device.close(self._let_go)
+
+    def _let_go(self) -> None:
         self._contexts = []
         self._engine = self._runtime = None
-        if self._device is not None:
-            self._device.close()
 
 
 class TensorRtRtxEngine(TensorRtEngine):

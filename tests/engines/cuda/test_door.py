@@ -98,6 +98,12 @@ def test_a_driver_that_does_not_answer_is_named_with_its_error(monkeypatch: pyte
         find_gpu()
 
 
+def test_a_driver_that_lacks_a_call_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    with pytest.raises(EngineError, match="the CUDA driver has no cuInit"):
+        find_gpu()
+
+
 def test_no_driver_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> None:
         raise OSError("libcuda.so.1: cannot open shared object file")

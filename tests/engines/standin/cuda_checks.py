@@ -347,8 +347,48 @@ def test_arrays_that_are_let_go_of_stay_registered_until_the_engine_is_closed(st
         assert len(engine._device._pinned) == 2
 
 
+def test_closing_waits_for_a_step_and_a_step_that_hangs_gives_back_itself(
+    step: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kd_edge.engines.cuda.device.CLOSE_SECONDS", 0.1)
+    engine = opened(step)
+    binding, device = engine.bind(1), engine._device
+    engine.hand_over()
+    begun, go_on = threading.Event(), threading.Event()
+    wait = device.synchronize
+
+    def slow() -> None:
+        begun.set()
+        assert go_on.wait(60)
+        wait()
+
+    monkeypatch.setattr(device, "synchronize", slow)
+    thread = threading.Thread(target=binding.run)
+    thread.start()
+    assert begun.wait(60)
+    before = live()
+    engine.close()
+    assert live() == before  # nothing is taken from under the step
+    go_on.set()
+    thread.join(60)
+
+
+def test_infer_with_other_batches_takes_no_more_and_more_memory(step: Artifact) -> None:
+    with opened(step) as engine:
+        inputs = {
+            batch: {n: np.zeros((batch, *s), np.float32) for n, s in engine.tensors.inputs.items()} for batch in (1, 2)
+        }
+        for batch in (1, 2):
+            engine.infer(inputs[batch])
+        before = live()
+        for _ in range(10):
+            for batch in (1, 2):
+                engine.infer(inputs[batch])
+        assert live() == before
+
+
 def test_more_sources_than_the_plan_takes_are_refused(step: Artifact) -> None:
-    with opened(step) as engine, pytest.raises(EngineError, match=r"a batch of 9\. Expected at most 8"):
+    with opened(step) as engine, pytest.raises(DeviceError, match=r"a batch of 9\. Expected at most 8"):
         engine.bind(9)
 
 
