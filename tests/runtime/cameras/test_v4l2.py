@@ -16,6 +16,8 @@ import pytest
 from kd_edge.errors import CameraError
 from kd_edge.runtime.cameras import Wanted, open_camera
 
+pytestmark = pytest.mark.slow  # the device delivers in real time
+
 READ = """
 import json, sys, time
 from kd_edge.errors import KdEdgeError
