@@ -97,7 +97,7 @@ EXTRA_OF = {
     "cryptography": "sign",
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx",
-    "cuda": "tensorrt",
+    "cuda.bindings": "tensorrt",
     "pycuda": "pycuda",
     "scipy": "replay",
     "av": "replay",
@@ -124,6 +124,7 @@ DISTRIBUTIONS = {
     "cv2": ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless"),
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
     "sklearn": ("scikit-learn",),
+    "cuda": ("cuda-bindings",),
 }
 """The distributions that bring a module, where its name does not tell; one of them at a time."""
 
@@ -206,7 +207,7 @@ def import_extra(module: str, extra: str) -> ModuleType:
 
 def failed_import(error: BaseException) -> MissingExtraError | None:
     """What is wrong with a package, where an error was raised while it was imported; None of any other error."""
-    known = {**dict.fromkeys(REQUIRED, ""), **EXTRA_OF}
+    known = {module.split(".")[0]: extra for module, extra in {**dict.fromkeys(REQUIRED, ""), **EXTRA_OF}.items()}
     asked, asking = [getattr(error, "name", None) or ""] if isinstance(error, ImportError) else [], _importing(error)
     # Of a name that is not there, the package that asks for it is at fault: it is made for another release.
     names = asking + asked if "cannot import name" in str(error) else asked + asking
@@ -267,7 +268,7 @@ def _import_fault(module: str, extra: str, error: BaseException) -> MissingExtra
     """Why a module cannot be imported, and what helps against just that."""
     root = module.split(".")[0]
     found = installed(root)
-    absent = isinstance(error, ModuleNotFoundError) and error.name == root
+    absent = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
     wanted = f"the extra [{extra}]" if extra else "what kd-edge itself needs"
     if absent and not found:
         install = f"pip install {_from_extra(root, extra)}"

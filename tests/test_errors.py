@@ -110,6 +110,18 @@ def test_missing_module_names_the_extra() -> None:
     assert not isinstance(caught.value, BrokenPackageError)
 
 
+def test_a_part_of_a_folder_that_other_packages_share_is_absent_and_not_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """cuda.pathfinder, which comes with torch, is not cuda.bindings."""
+    (tmp_path / "shared_folder" / "pathfinder").mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("shared_folder.bindings", "shared_folder.bindings.driver"):
+        with pytest.raises(MissingExtraError, match=rf"^module '{name}' is not installed\. .*\[tensorrt\]") as caught:
+            import_extra(name, "tensorrt")
+        assert not isinstance(caught.value, BrokenPackageError)
+
+
 def test_present_module_is_returned() -> None:
     assert import_extra("math", "cpu").sqrt(4) == 2
 

@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -91,18 +92,18 @@ def _gpu(model: Path) -> Figures:
 
 def _binding(name: str, model: Path) -> Figures:
     _gpu(model)
-    _need(BINDINGS[name].library)
-    device = open_device(cuda_binding(name))
-    with device.current():
-        there, back = device.pinned(COPIED_BYTES), device.pinned(COPIED_BYTES)
-        address = device.memory(COPIED_BYTES)
+    if not BINDINGS[name].is_installed():
+        raise Skip(f"not installed (pip install 'kd-edge[{EXTRA_OF[BINDINGS[name].library]}]')")
+    with closing(open_device(cuda_binding(name))) as device, device.current():
+        lease = device.lease()
+        there, back = lease.pinned(COPIED_BYTES), lease.pinned(COPIED_BYTES)
+        address = lease.memory(COPIED_BYTES)
         there[:] = np.random.default_rng(0).integers(0, 256, COPIED_BYTES, dtype=np.uint8)
         started = time.perf_counter()
         device.upload(address, there)
         device.download(back, address)
         device.synchronize()
         milliseconds = 1e3 * (time.perf_counter() - started)
-    device.close()
     if not np.array_equal(there, back):
         raise DeviceError("bytes came back changed", "the same bytes", "test the GPU's memory")
     return {"round trip of 1 MB, ms": milliseconds, "knows CUDA graphs": str(device.can_capture)}

@@ -38,7 +38,7 @@ def test_it_is_the_caller_s_once_when_it_is_ready(load, tmp_path) -> None:
     script = f"import os, time; time.sleep(0.2); open({str(told)!r}, 'w').write(str(os.nice(0)))"
     building = Upgrade("tensorrt", python(script), load)
     wait_for(lambda: building._loaded is not None)
-    assert told.read_text() == str(os.nice(0) + NICENESS)
+    assert told.read_text() == str(min(os.nice(0) + NICENESS, 19))  # no process is nicer than that
     loaded = building.poll()
     assert loaded is not None
     assert (building.poll(), building.fault) == (None, "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Literal, cast, get_args
 
 from kd_edge.engines.cuda.cuda_python import CudaPythonDevice
@@ -48,7 +47,7 @@ def open_device(binding: CudaBinding = "auto", index: int = 0) -> Device:
     if binding != "auto":
         return BINDINGS[binding](index)
     for kind in BINDINGS.values():
-        if importlib.util.find_spec(kind.library) is not None:
+        if kind.is_installed():
             return kind(index)
     raise MissingExtraError(
         "neither cuda-python nor pycuda is installed",

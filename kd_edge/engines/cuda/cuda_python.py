@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from kd_edge.engines.cuda.device import Bytes, Device
+from kd_edge.engines.cuda.device import Bytes, Device, Free
 from kd_edge.engines.cuda.driver import refused
 from kd_edge.errors import DeviceError, import_extra
 
@@ -15,7 +16,7 @@ class CudaPythonDevice(Device):
     """See ``Device``."""
 
     key = "cuda-python"
-    library = "cuda"
+    library = "cuda.bindings"
     can_capture = True
 
     def __init__(self, index: int = 0) -> None:
@@ -32,7 +33,7 @@ class CudaPythonDevice(Device):
             raise
         self.hand_over()
         self.stream = int(self._stream)
-        self._frees.append(lambda: self._call("cuStreamDestroy", self._stream))
+        self._leased.append([lambda: self._call("cuStreamDestroy", self._stream)])
 
     def upload(self, address: int, array: Bytes) -> None:
         """Copy from pinned memory to the GPU, in the stream's order."""
@@ -46,31 +47,29 @@ class CudaPythonDevice(Device):
         """Wait until the stream has done everything."""
         self._call("cuStreamSynchronize", self._stream)
 
-    def captured(self, enqueue: Callable[[], None]) -> Callable[[], None]:
-        """Record what a function puts into the stream as a graph."""
+    def _captured(self, enqueue: Callable[[], None]) -> tuple[Callable[[], None], Free]:
         # In any other mode a capture breaks what other threads do with their streams meanwhile.
         mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._call("cuStreamBeginCapture", self._stream, mode)
         try:
             enqueue()
         except BaseException:
-            self._abandon()
+            self._end_capture()
             raise
         graph = self._call("cuStreamEndCapture", self._stream)
         try:
             executable = self._call("cuGraphInstantiate", graph, 0)
         finally:
-            self._call("cuGraphDestroy", graph)
-        self._frees.append(lambda: self._call("cuGraphExecDestroy", executable))
-        return lambda: self._call("cuGraphLaunch", executable, self._stream)
+            self._driver.cuGraphDestroy(graph)
+        return (
+            lambda: self._call("cuGraphLaunch", executable, self._stream),
+            lambda: self._call("cuGraphExecDestroy", executable),
+        )
 
-    def _abandon(self) -> None:
+    def _end_capture(self) -> None:
         """End a capture that came to nothing; a stream that captures does nothing else."""
-        try:
-            graph = self._call("cuStreamEndCapture", self._stream)
-            self._call("cuGraphDestroy", graph)
-        except DeviceError:
-            return
+        with contextlib.suppress(DeviceError):  # the first error is the one to tell
+            self._call("cuGraphDestroy", self._call("cuStreamEndCapture", self._stream))
 
     @contextmanager
     def _pushed(self) -> Iterator[None]:
@@ -80,11 +79,11 @@ class CudaPythonDevice(Device):
         finally:
             self._driver.cuCtxPopCurrent()  # of a lost device too, whose first error is the one to tell
 
-    def _allocated(self, size: int) -> tuple[int, Callable[[], None]]:
+    def _allocated(self, size: int) -> tuple[int, Free]:
         address = self._call("cuMemAlloc", size)
         return int(address), lambda: self._call("cuMemFree", address)
 
-    def _registered(self, pages: Bytes) -> Callable[[], None]:
+    def _registered(self, pages: Bytes) -> Free:
         start = pages.ctypes.data
         self._call("cuMemHostRegister", start, pages.nbytes, 0)
         return lambda: self._call("cuMemHostUnregister", start)

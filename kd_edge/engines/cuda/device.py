@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import threading
+import weakref
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +18,75 @@ import numpy.typing as npt
 from kd_edge.errors import DeviceError, EngineError, KdEdgeError
 
 Bytes = npt.NDArray[np.uint8]
+Free = Callable[[], None]
+Kept = TypeVar("Kept")
 PAGE_BYTES = 4096
 CLOSE_SECONDS = 5.0
 """How long closing waits for a run that is under way in another thread."""
+
+
+class Lease:
+    """What is given back together, the last thing first. All of it is to be asked for while the device is current.
+
+    It is given back with the device, or before, when nobody holds the lease and the device is asked for another one.
+
+    Attributes:
+        device: Whose memory it is.
+    """
+
+    def __init__(self, device: Device) -> None:
+        """See ``Device.lease``."""
+        self.device = device
+        self._frees: list[Free] = []
+        device._adopt(self, self._frees)
+
+    def memory(self, size: int) -> int:
+        """Memory of the GPU.
+
+        Args:
+            size: In bytes.
+
+        Returns:
+            Its address.
+        """
+        address, free = self.device._allocated(size)
+        self._frees.append(free)
+        return address
+
+    def pinned(self, size: int) -> Bytes:
+        """Zeros (size,) in memory that the GPU can read and write by itself.
+
+        It is NumPy's own memory, registered with the driver: the array stays readable when it is given back.
+        """
+        whole = np.zeros(size + 2 * PAGE_BYTES, dtype=np.uint8)
+        first = -whole.ctypes.data % PAGE_BYTES  # what is registered are whole pages
+        pages = whole[first : first + -(-size // PAGE_BYTES) * PAGE_BYTES]
+        self.keep(whole)  # memory that is registered must not be anybody else's
+        self._frees.append(self.device._registered(pages))
+        return pages[:size]
+
+    def captured(self, enqueue: Callable[[], None]) -> Callable[[], None]:
+        """Record what a function puts into the stream as a graph.
+
+        Returns:
+            Puts all of it into the stream again, as one call.
+
+        Raises:
+            DeviceError: It cannot be recorded.
+        """
+        launch, free = self.device._captured(enqueue)
+        self._frees.append(free)
+        return launch
+
+    def keep(self, thing: Kept) -> list[Kept]:
+        """Hold on to something as long.
+
+        Returns:
+            A list of it alone, which is empty once it is given back.
+        """
+        held = [thing]
+        self._frees.append(held.clear)
+        return held
 
 
 class Device(ABC):
@@ -41,10 +110,17 @@ class Device(ABC):
         """Take hold of a GPU; see ``kd_edge.engines.cuda.open_device``."""
         self._lock = threading.Lock()
         self._owner: threading.Thread | None = None
-        self._frees: list[Callable[[], None]] = []
-        self._pinned: list[Bytes] = []
-        self._closed = False
-        self._let_go: Callable[[], None] | None = None
+        self._leased: list[list[Free]] = []
+        self._returned: deque[list[Free]] = deque()
+        self._is_closing = self._closed = False
+
+    @classmethod
+    def is_installed(cls) -> bool:
+        """Whether the binding is there; it is not imported."""
+        try:
+            return importlib.util.find_spec(cls.library) is not None
+        except ModuleNotFoundError:  # nor is the package that it is a part of
+            return False
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -70,83 +146,58 @@ class Device(ABC):
             with self._pushed():
                 yield
         finally:
-            if self._let_go is not None:  # closed meanwhile
-                self._give_back()
+            if self._is_closing:
+                self._end()
             self._lock.release()
 
     def hand_over(self) -> None:
         """Let the next thread that uses the device be its owner."""
         self._owner = None
 
-    def memory(self, size: int) -> int:
-        """Memory of the GPU, given back with the device; to be asked for while it is current.
+    def lease(self) -> Lease:
+        """What takes memory of the device, while it is current; leases that nobody holds any more are given back."""
+        while self._returned:
+            frees = self._returned.popleft()
+            self._leased[:] = [other for other in self._leased if other is not frees]
+            self._give_back(frees)
+        return Lease(self)
 
-        Args:
-            size: In bytes.
-
-        Returns:
-            Its address.
-        """
-        address, free = self._allocated(size)
-        self._frees.append(free)
-        return address
-
-    def pinned(self, size: int) -> Bytes:
-        """Zeros (size,) in memory that the GPU can read and write by itself, to be asked for while it is current.
-
-        It is NumPy's own memory, registered with the driver: the array stays readable when the device is closed.
-        """
-        whole = np.zeros(size + 2 * PAGE_BYTES, dtype=np.uint8)
-        first = -whole.ctypes.data % PAGE_BYTES  # what is registered are whole pages
-        pages = whole[first : first + -(-size // PAGE_BYTES) * PAGE_BYTES]
-        self._frees.append(self._registered(pages))
-        self._pinned.append(whole)  # memory that is registered must not be anybody else's
-        return pages[:size]
-
-    def close(self, let_go: Callable[[], None] = lambda: None) -> None:
+    def close(self) -> None:
         """Give everything back; what the driver refuses then is lost with the device. Closing twice does nothing.
 
-        A step that is under way in another thread is waited for; where it hangs, its thread gives everything back when
+        A run that is under way in another thread is waited for; where it hangs, its thread gives everything back when
         it ends.
-
-        Args:
-            let_go: Called before anything is freed, when no step is under way: drops what lives on the device.
         """
-        self._let_go = let_go
+        self._is_closing = True
         if self._lock.acquire(timeout=CLOSE_SECONDS):
             try:
-                self._give_back()
+                self._end()
             finally:
                 self._lock.release()
 
-    def _give_back(self) -> None:
-        if self._closed or self._let_go is None:
+    def _end(self) -> None:
+        if self._closed:
             return
         self._closed = True
-        self._let_go()
-        if not self._freed():
-            self._abandon()
-        self._frees.clear()
-        self._pinned.clear()
+        with contextlib.suppress(KdEdgeError), self._pushed():
+            for frees in reversed(self._leased):
+                self._give_back(frees)
         with contextlib.suppress(KdEdgeError):
             self._release()
+        self._leased.clear()
+        self._returned.clear()
 
-    def _freed(self) -> bool:
-        """Give back all memory; whether the driver took all of it."""
-        taken = True
-        try:
-            with self._pushed():
-                for free in reversed(self._frees):
-                    try:
-                        free()
-                    except KdEdgeError:
-                        taken = False
-        except KdEdgeError:
-            return False
-        return taken
+    def _adopt(self, lease: Lease, frees: list[Free]) -> None:
+        self._leased.append(frees)
+        weakref.finalize(lease, self._returned.append, frees).atexit = False
 
-    def _abandon(self) -> None:  # noqa: B027 - most bindings hold on to nothing
-        """Leave what cannot be given back to a lost device as it is."""
+    def _give_back(self, frees: list[Free]) -> None:
+        """What a lost device refuses to take back is lost with it: its first error was told."""
+        with contextlib.suppress(KdEdgeError):
+            self.synchronize()  # what a run that failed left in the stream still reads and writes there
+        while frees:
+            with contextlib.suppress(KdEdgeError):
+                frees.pop()()
 
     @abstractmethod
     def upload(self, address: int, array: Bytes) -> None:
@@ -160,28 +211,21 @@ class Device(ABC):
     def synchronize(self) -> None:
         """Wait until the stream has done everything."""
 
-    def captured(self, enqueue: Callable[[], None]) -> Callable[[], None]:
-        """Record what a function puts into the stream as a graph.
-
-        Returns:
-            Puts all of it into the stream again, as one call.
-
-        Raises:
-            DeviceError: It cannot be recorded.
-        """
-        raise DeviceError(f"{self.key} knows no CUDA graphs", "a binding that does", "use cuda-python")
-
     @abstractmethod
     def _pushed(self) -> contextlib.AbstractContextManager[None]:
         """The context, current."""
 
     @abstractmethod
-    def _allocated(self, size: int) -> tuple[int, Callable[[], None]]:
+    def _allocated(self, size: int) -> tuple[int, Free]:
         """Memory of the GPU, and what gives it back."""
 
     @abstractmethod
-    def _registered(self, pages: Bytes) -> Callable[[], None]:
+    def _registered(self, pages: Bytes) -> Free:
         """Let the GPU use whole pages of host memory; returns what ends that."""
+
+    def _captured(self, enqueue: Callable[[], None]) -> tuple[Callable[[], None], Free]:
+        """A graph of what a function puts into the stream: what launches it, and what gives it back."""
+        raise DeviceError(f"{self.key} knows no CUDA graphs", "a binding that does", "use cuda-python")
 
     @abstractmethod
     def _release(self) -> None:

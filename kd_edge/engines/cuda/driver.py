@@ -13,6 +13,7 @@ from kd_edge.errors import DeviceError, EngineError
 LIBRARY = "libcuda.so.1"
 _TEGRA = Path("/etc/nv_tegra_release")
 _NAME_BYTES = 256
+_ERROR_CODES = 1000
 
 
 class Gpu(NamedTuple):
@@ -94,7 +95,7 @@ def register(address: int, size: int) -> Callable[[], None]:
 
     def call(name: str, *arguments: object) -> None:
         if (code := getattr(cuda, name)(*arguments)) != 0:
-            raise refused(name, error_name(cuda, code))
+            raise refused(name.removesuffix("_v2"), error_name(cuda, code))
 
     call("cuMemHostRegister_v2", ctypes.c_void_p(address), ctypes.c_size_t(size), 0)
     return lambda: call("cuMemHostUnregister", ctypes.c_void_p(address))
@@ -129,6 +130,15 @@ def error_name(cuda: ctypes.CDLL, code: int) -> str:
     if cuda.cuGetErrorName(code, ctypes.byref(text)) == 0 and text.value:
         return text.value.decode(errors="replace")
     return f"error {code}"
+
+
+def error_named(text: str) -> str:
+    """The driver's name of the error that it describes so; an empty string where there is none."""
+    cuda, said = ctypes.CDLL(LIBRARY), ctypes.c_char_p()
+    for code in range(1, _ERROR_CODES):
+        if cuda.cuGetErrorString(code, ctypes.byref(said)) == 0 and (said.value or b"").decode() == text:
+            return error_name(cuda, code)
+    return ""
 
 
 def _no_gpu(found: str) -> EngineError:

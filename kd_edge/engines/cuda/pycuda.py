@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from kd_edge.engines.cuda.device import Bytes, Device
-from kd_edge.engines.cuda.driver import pop_current, refused, register
+from kd_edge.engines.cuda.device import Bytes, Device, Free
+from kd_edge.engines.cuda.driver import error_named, pop_current, refused, register
 from kd_edge.errors import import_extra, reason
+
+_NON_BLOCKING = 1
+"""The driver's flag of a stream that does not wait for other libraries' default one."""
 
 
 class PycudaDevice(Device):
@@ -29,13 +30,13 @@ class PycudaDevice(Device):
             self._context = self._cuda.Device(index).retain_primary_context()
         try:
             with self.current(), self._told():
-                self._stream = self._cuda.Stream(self._cuda.event_flags.DEFAULT)
+                self._stream = self._cuda.Stream(_NON_BLOCKING)
         except BaseException:
             self.close()
             raise
         self.hand_over()
         self.stream = int(self._stream.handle)
-        self._frees.append(self._let_go_of_stream)
+        self._leased.append([self._let_go_of_stream])
 
     def upload(self, address: int, array: Bytes) -> None:
         """Copy from pinned memory to the GPU, in the stream's order."""
@@ -54,15 +55,19 @@ class PycudaDevice(Device):
 
     @contextmanager
     def _pushed(self) -> Iterator[None]:
+        if self._context is None:
+            raise refused("cuCtxPushCurrent", "CUDA_ERROR_CONTEXT_IS_DESTROYED")
         with self._told():
             self._context.push()
         try:
             yield
         finally:
-            with contextlib.suppress(self._cuda.Error):  # of a lost device too, whose first error is the one to tell
+            try:
                 self._cuda.Context.pop()
+            except self._cuda.Error:  # the first error is the one to tell
+                self._detach()  # else it stays on the binding's own stack, which ends the process for that
 
-    def _allocated(self, size: int) -> tuple[int, Callable[[], None]]:
+    def _allocated(self, size: int) -> tuple[int, Free]:
         with self._told():
             memory = self._cuda.mem_alloc(size)
         self._held.append(memory)
@@ -73,26 +78,30 @@ class PycudaDevice(Device):
             memory.free()
         self._held.remove(memory)
 
-    def _registered(self, pages: Bytes) -> Callable[[], None]:
+    def _registered(self, pages: Bytes) -> Free:
         # The binding's own register_host_memory ends the process under NumPy 2 (seen in 2026.1).
         return register(pages.ctypes.data, pages.nbytes)
 
     def _let_go_of_stream(self) -> None:
-        with self._told():
-            self._stream.synchronize()  # the binding's destructor ends the process where the device is lost
+        self.synchronize()  # where the device is lost, the binding's destructors end the process
         self._stream = None
 
-    def _abandon(self) -> None:
-        """The binding's destructors end the process where the driver refuses: they never come to run."""
-        for held in (*self._held, self._stream, self._context):
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
-
     def _release(self) -> None:
-        # The binding takes only the context that is current from any thread, and leaves a primary one current for ever.
+        if self._context is not None:
+            with self._told():
+                try:
+                    self._context.push()  # the binding releases only what is current from any thread
+                finally:
+                    self._detach()
+        self._stream = None
+        self._held.clear()
+
+    def _detach(self) -> None:
+        """Let go of the context: what is left of it is dead to the binding, whose destructors do nothing then."""
+        context, self._context = self._context, None
         with self._told():
-            self._context.push()
-            self._context.detach()
-        pop_current()
+            context.detach()
+        pop_current()  # the binding leaves a primary one current for ever
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -100,4 +109,4 @@ class PycudaDevice(Device):
             yield
         except self._cuda.Error as error:
             call, _, why = reason(error).partition(" failed: ")
-            raise refused(call, why or "an error") from error
+            raise refused(call, error_named(why.partition(" - ")[0]) or why or "an error") from error

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from kd_edge.artifact import Artifact
 from kd_edge.engines.base import Engine, Provider
 from kd_edge.engines.cuda import Device, find_gpu, open_device
-from kd_edge.engines.cuda.device import Bytes
+from kd_edge.engines.cuda.device import Bytes, Lease
 from kd_edge.engines.tensorrt.library import MODULES, Kind, Library, Messages, load_library, unsuited
 from kd_edge.engines.tensors import Shapes, Tensors
 from kd_edge.errors import DeviceError, printable
@@ -26,14 +27,18 @@ GRAPH_TOLERANCE = 1e-3
 
 
 class _Arena(NamedTuple):
-    """All inputs, or all outputs, of a batch in one piece of pinned memory: one copy moves them.
+    """All inputs, or all outputs, of a batch in one piece of pinned memory and one of the GPU's: one copy moves them.
 
     Attributes:
-        memory: The piece.
+        lease: What both belong to.
+        memory: The pinned piece.
+        address: Of the GPU's.
         offsets: Where each array begins, by name.
     """
 
+    lease: Lease
     memory: Bytes
+    address: int
     offsets: dict[str, int]
 
 
@@ -48,8 +53,8 @@ class TensorRtEngine(Engine):
     accepts: ClassVar[tuple[Provider, ...]] = ("cuda",)
     _max_batch = 1
     _device: Device | None = None
-    _engine: Any = None
-    _runtime: Any = None
+    _engine: Sequence[Any] = ()
+    """The engine, where it is open; it must not outlive the context, so nothing else holds on to it."""
 
     @classmethod
     def unsuited(cls, artifact: Artifact) -> str | None:
@@ -74,32 +79,35 @@ class TensorRtEngine(Engine):
         self.name = library.name
         self.providers = (str(gpu),)
         self._arenas: list[_Arena] = []
-        self._contexts: list[Any] = []  # a graph that was captured does not hold on to its context
         self._messages = Messages(library)
         self._device = open_device(self.cuda_binding)
+        weakref.finalize(self, self._device.close)  # for programs that end, or forget it, without closing it
         with self._device.current():
-            self._runtime = library.trt.Runtime(self._messages.logger)
+            self._lease = self._device.lease()
+            runtime = library.trt.Runtime(self._messages.logger)
+            self._lease.keep(runtime)
             plan = plans.obtain(artifact, library, gpu, None, log.warning)
-            self._engine = self._runtime.deserialize_cuda_engine(plan.content)
-            if self._engine is None and not plan.was_built:
+            engine = runtime.deserialize_cuda_engine(plan.content)
+            if engine is None and not plan.was_built:
                 log.warning("%s refuses the plan that was kept: %s", self.name, self._messages.why())
                 plans.discard(plan)
                 plan = plans.obtain(artifact, library, gpu, plan.settings, log.warning)
-                self._engine = self._runtime.deserialize_cuda_engine(plan.content)
-            if self._engine is None:
+                engine = runtime.deserialize_cuda_engine(plan.content)
+            if engine is None:
                 plans.discard(plan)
                 raise DeviceError(
                     f"{self.name} refuses its own plan on {gpu}: {self._messages.why()}",
                     "a driver as new as the library",
                     "update the driver, kd-edge doctor, or --engine onnxruntime",
                 )
+            self._engine = self._lease.keep(engine)
             self._max_batch = plan.settings.max_batch
         self._device.hand_over()
         return self._found(library)
 
     def _found(self, library: Library) -> Tensors:
         """What the plan reads and writes."""
-        trt, engine = library.trt, self._engine
+        trt, (engine,) = library.trt, self._engine
         shapes: dict[Any, Shapes] = {trt.TensorIOMode.INPUT: {}, trt.TensorIOMode.OUTPUT: {}}
         for index in range(engine.num_io_tensors):
             name = engine.get_tensor_name(index)
@@ -120,52 +128,50 @@ class TensorRtEngine(Engine):
             end += -(-4 * batch * int(np.prod(shape)) // ALIGNMENT) * ALIGNMENT
         device = self._opened()
         with device.current():
-            memory = device.pinned(end)
-        self._arenas.append(_Arena(memory, offsets))
+            lease = device.lease()
+            arena = _Arena(lease, lease.pinned(end), lease.memory(end), offsets)
+        self._arenas = [*self._arenas[-1:], arena]
         return {
-            name: memory[offsets[name] :][: 4 * batch * int(np.prod(shape))].view(np.float32).reshape(batch, *shape)
+            name: arena.memory[offsets[name] :][: 4 * batch * int(np.prod(shape))]
+            .view(np.float32)
+            .reshape(batch, *shape)
             for name, shape in shapes.items()
         }
 
     def _bind(self, inputs: dict[str, Float32], outputs: dict[str, Float32]) -> Callable[[], None]:
-        read, written = self._arenas[-2:]
-        self._arenas.clear()
+        (read, written), self._arenas = self._arenas, []
         device = self._opened()
         with device.current():
-            read_at, written_at = device.memory(read.memory.nbytes), device.memory(written.memory.nbytes)
-            context = self._context(inputs, outputs, read, written, read_at, written_at)
+            lease = device.lease()
+            # A graph that was captured does not hold on to its context.
+            held = lease.keep(self._context(inputs, outputs, read, written))
+            lease.keep((read, written))
 
             def enqueue() -> None:
-                device.upload(read_at, read.memory)
+                (context,) = held
+                device.upload(read.address, read.memory)
                 if not context.execute_async_v3(device.stream):
                     raise DeviceError(
                         f"{self.name} cannot run: {self._messages.why()}", "a run that works", "kd-edge doctor"
                     )
-                device.download(written.memory, written_at)
+                device.download(written.memory, written.address)
 
             if device.can_capture:
-                launch = self._graph(device, enqueue, inputs, outputs)
+                launch = self._graph(lease, enqueue, inputs, outputs)
             else:
                 launch, self.notes = enqueue, (f"{device.key} knows no CUDA graphs",)
 
         def run() -> None:
-            with device.current():
+            with self._opened().current():
                 launch()
-                device.synchronize()
+                lease.device.synchronize()
 
         return run
 
-    def _context(
-        self,
-        inputs: dict[str, Float32],
-        outputs: dict[str, Float32],
-        read: _Arena,
-        written: _Arena,
-        read_at: int,
-        written_at: int,
-    ) -> Any:
+    def _context(self, inputs: dict[str, Float32], outputs: dict[str, Float32], read: _Arena, written: _Arena) -> Any:
         """An execution context for a batch; a graph that was captured belongs to one."""
-        context = self._engine.create_execution_context()
+        (engine,) = self._engine
+        context = engine.create_execution_context()
         if context is None:
             raise DeviceError(
                 f"{self.name} makes no execution context: {self._messages.why()}", "a GPU with free memory", "free some"
@@ -175,33 +181,32 @@ class TensorRtEngine(Engine):
                 raise DeviceError(
                     f"{self.name} takes no '{name}' of {array.shape}", "the plan's shapes", "export again"
                 )
-        for names, arena, address in ((inputs, read, read_at), (outputs, written, written_at)):
+        for names, arena in ((inputs, read), (outputs, written)):
             for name in names:
-                context.set_tensor_address(name, address + arena.offsets[name])
-        self._contexts.append(context)
+                if not context.set_tensor_address(name, arena.address + arena.offsets[name]):
+                    raise DeviceError(f"{self.name} takes no address of '{name}'", "the plan's tensors", "export again")
         return context
 
     def _graph(
-        self, device: Device, enqueue: Callable[[], None], inputs: dict[str, Float32], outputs: dict[str, Float32]
+        self, lease: Lease, enqueue: Callable[[], None], inputs: dict[str, Float32], outputs: dict[str, Float32]
     ) -> Callable[[], None]:
         """A step as one graph where it computes what the plain path does on noise; else, said so, the plain path."""
         rng = np.random.default_rng(0)
-        for array in inputs.values():
-            array[:] = rng.standard_normal(array.shape, dtype=np.float32)
-        enqueue()  # the first run of a context makes what no capture may make
-        device.synchronize()
-        expected = {name: array.copy() for name, array in outputs.items()}
-        for array in outputs.values():
-            array.fill(np.nan)  # a graph that writes nothing is not right
+        noise = {name: rng.standard_normal(array.shape, dtype=np.float32) for name, array in inputs.items()}
+
+        def computed(run: Callable[[], None], loudness: int) -> dict[str, Float32]:
+            for name, array in inputs.items():
+                array[:] = loudness * noise[name]
+            run()
+            lease.device.synchronize()
+            return {name: array.copy() for name, array in outputs.items()}
+
+        expected = computed(enqueue, 1)  # the first run of a context makes what no capture may make
+        computed(enqueue, 0)  # a graph that does nothing would leave what was there
         try:
-            launch = device.captured(enqueue)
-            launch()
-            device.synchronize()
-            fault = (
-                ""
-                if all(_agree(outputs[name], array) for name, array in expected.items())
-                else "it computes something else"
-            )
+            launch = lease.captured(enqueue)
+            found = computed(launch, 1)
+            fault = "" if all(_agree(found[name], expected[name]) for name in outputs) else "it computes something else"
         except DeviceError as error:
             fault = error.found
         for array in (inputs | outputs).values():
@@ -223,11 +228,7 @@ class TensorRtEngine(Engine):
 
     def _unload(self) -> None:
         if self._device is not None:
-            self._device.close(self._let_go)
-
-    def _let_go(self) -> None:
-        self._contexts = []
-        self._engine = self._runtime = None
+            self._device.close()
 
 
 class TensorRtRtxEngine(TensorRtEngine):

@@ -20,9 +20,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     monkeypatch.setattr(cuda, "find_gpu", lambda index: ORIN)
     for name in BINDINGS:
-        made = type(
-            name, (), {"library": BINDINGS[name].library, "__init__": lambda self, index, n=name: names.append(n)}
-        )
+        made = type(name, (BINDINGS[name],), {"__init__": lambda self, index, n=name: names.append(n)})
         monkeypatch.setitem(BINDINGS, name, made)
     return names
 
@@ -30,11 +28,12 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.parametrize(
     ("installed", "asked", "taken"),
     [
-        ({"cuda", "pycuda"}, "auto", "cuda-python"),
-        ({"cuda"}, "auto", "cuda-python"),
+        ({"cuda.bindings", "pycuda"}, "auto", "cuda-python"),
+        ({"cuda.bindings"}, "auto", "cuda-python"),
         ({"pycuda"}, "auto", "pycuda"),
-        ({"cuda", "pycuda"}, "pycuda", "pycuda"),
-        ({"cuda", "pycuda"}, "cuda-python", "cuda-python"),
+        ({"cuda", "cuda.pathfinder", "pycuda"}, "auto", "pycuda"),  # other packages have a folder of that name, too
+        ({"cuda.bindings", "pycuda"}, "pycuda", "pycuda"),
+        ({"cuda.bindings", "pycuda"}, "cuda-python", "cuda-python"),
     ],
 )
 def test_whichever_is_installed_is_taken(
@@ -50,6 +49,12 @@ def test_neither_is_one_line_that_names_both(opened: list[str], monkeypatch: pyt
     with pytest.raises(MissingExtraError, match=r"neither cuda-python nor pycuda .*\[tensorrt\].*\[pycuda\]"):
         open_device()
     assert opened == []
+
+
+def test_a_binding_whose_folder_is_not_there_either_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python raises where it looks for a module in a package that is not there."""
+    monkeypatch.setattr(BINDINGS["cuda-python"], "library", "no_such_package.bindings")
+    assert not BINDINGS["cuda-python"].is_installed()
 
 
 def test_names_are_checked() -> None:
