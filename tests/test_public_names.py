@@ -66,8 +66,8 @@ VERBS = {
     "data synth": "--clips-per-class --out --seed --subjects",
     "demo": "--out --seconds",
     "doctor": "--hardware --json --model -m --only",
-    "evaluate": "MODEL --data --detection --engine --iou --json --proposals --scale --split --streaming --threads "
-    "--threshold --write",
+    "evaluate": "MODEL --data --detection --engine --iou --json --orders --proposals --scale --smooth-ms --split "
+    "--streaming --threads --threshold --write",
     "explain": "RUN --data --json --layer --out --sample --wrong",
     "export": "RUN --auto-precision --data --fp16 --graph --int8 --json --matrix --out --profile --report --set "
     "--sign --tensorrt --tensorrt-rtx --with",
@@ -76,7 +76,7 @@ VERBS = {
     "recipes list": "--json",
     "recipes show": "NAME",
     "run": "--accept-self-test --camera -c --cuda-binding --duration --engine --max-age-ms --model -m --notify "
-    "--provider --realtime --sink --strict --threads --trust --valid-ms",
+    "--provider --realtime --sink --smooth-ms --strict --threads --trust --valid-ms",
     "sign": "FILE --bundle --key --new-key",
     "study confusion": "RUN --against --json --out --pairs --stage",
     "study list": "--json",

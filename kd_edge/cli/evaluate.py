@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +19,7 @@ from kd_edge.errors import ConfigError
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
     from kd_edge.engines import EngineName
     from kd_edge.evaluate import Evaluation
-    from kd_edge.evaluate.joined import Score
+    from kd_edge.evaluate.joined import Score, StreamingScore
     from kd_edge.evaluate.untrimmed import DetectionEvaluation, DetectionScore
 
 
@@ -38,6 +40,13 @@ def evaluate(
     streaming: Annotated[
         bool, typer.Option("--streaming", help="Also join each subject's test clips into one stream.")
     ] = False,
+    orders: Annotated[
+        int, typer.Option("--orders", metavar="N", min=0, help="And in so many random orders, for mean and spread.")
+    ] = 0,
+    smooth_ms: Annotated[
+        float | None,
+        typer.Option("--smooth-ms", metavar="MS", help="As for run; default one segment spacing, 0: one window alone."),
+    ] = None,
     detection: Annotated[
         bool, typer.Option("--detection", help="Instead find the actions in the long videos (pku_mmd).")
     ] = False,
@@ -71,8 +80,8 @@ def evaluate(
     given = {"threshold": threshold, "scales": scales or None, "proposals": proposals}
     chosen = {key: value for key, value in given.items() if value is not None}
     if detection:
-        if streaming:
-            raise ConfigError("--detection with --streaming", "one of them", "evaluate twice")
+        if streaming or orders or smooth_ms is not None:
+            raise ConfigError("--detection with --streaming, --orders or --smooth-ms", "one of them", "evaluate twice")
         _detect(model, data, split, chosen, 0.5 if iou is None else iou, write, runner, threads, json_)
         return
     if chosen or iou is not None or write is not None:
@@ -88,6 +97,8 @@ def evaluate(
             data_root=data,
             split=split,
             streaming=streaming,
+            orders=orders,
+            smooth_ms=smooth_ms,
             engine=runner,
             threads=threads,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
@@ -156,10 +167,34 @@ def evaluation_report(result: Evaluation) -> RenderableType:
             f"{stream.frames} frames at {stream.frames_per_second:.0f} frames/s; {stream.unlabelled} clips without a "
             f"label (counted as wrong), {stream.unknown} below the unknown threshold"
         )
+        lines.append(f"frame by frame, as a robot sees it: {live_report([stream])}")
+    if result.orders:
+        over = len(result.orders)
+        lines.append(
+            f"{over} random orders: {_spread([s.every.accuracy for s in result.orders], '.1%')} of the clips right at "
+            f"their ends; {live_report(result.orders)}"
+        )
     rows = [(name, str(s.clips), f"{s.accuracy:.1%}", f"{s.macro_f1:.1%}") for name, s in scores if s is not None]
     title = _title(result)
     lines.append(f"window {result.clip_seconds:.2f} s{faults(result.skipped, 'could not be read')}")
     return Group(escape(title), table(("", "clips", "accuracy", "macro F1"), rows), *lines)
+
+
+def live_report(scores: Sequence[StreamingScore]) -> str:
+    """What a robot sees of one stream, or of several as mean and spread."""
+    live = [score.live for score in scores]
+    changes, noticed = sum(one.changes for one in live), sum(one.noticed for one in live)
+    return (
+        f"{_spread([one.accuracy for one in live], '.1%')} of labels right, "
+        f"{_spread([one.false_changes_per_minute for one in live], '.1f')} false changes a minute, {noticed} of "
+        f"{changes} changes noticed, after {_spread([one.delay_seconds for one in live], '.2f')} s"
+    )
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    """The mean, with the standard deviation of several."""
+    mean = statistics.fmean(values)
+    return f"{mean:{form}}" if len(values) == 1 else f"{mean:{form}} ± {statistics.stdev(values):{form}}"
 
 
 def detection_report(result: DetectionEvaluation) -> RenderableType:

@@ -27,10 +27,11 @@ def tally_report(counts: Tally) -> str:
     """How labels did against the truth."""
     if not counts.labels:
         return "no label"
-    return (
-        f"{counts.right} of {counts.labels} labels right ({counts.right / counts.labels:.0%}), "
+    text = (
+        f"{counts.right} of {counts.labels} labels right ({counts.accuracy:.0%}), "
         f"{counts.changes} changes of the label for {counts.real_changes} real ones"
     )
+    return f"{text}, noticed after {counts.delay_seconds:.1f} s" if counts.noticed else text
 
 
 def stream_summary(statistics: Statistics, window_seconds: float, counts: Tally) -> str:
@@ -123,6 +124,12 @@ def run(
         float | None,
         typer.Option("--max-age-ms", metavar="MS", help="Skip frames that are older when their turn comes."),
     ] = None,
+    smooth_ms: Annotated[
+        float | None,
+        typer.Option(
+            "--smooth-ms", metavar="MS", help="How long a window counts; default one segment spacing, 0: one."
+        ),
+    ] = None,
     notify: Annotated[bool, typer.Option("--notify", help="Report to systemd (READY, WATCHDOG).")] = False,
 ) -> None:
     """Live labels from a camera; Ctrl-C stops.
@@ -158,6 +165,7 @@ def run(
         self_test="accept" if accept else "raise",
         valid_ms=valid_ms,
         max_age_ms=max_age_ms,
+        smooth_ms=smooth_ms,
         notify=notify,
     )
     counts = Tally()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -53,6 +53,7 @@ class Evaluation:
         confusion: (K, K) counts, clip by clip; rows are the truth.
         skipped: Sample id -> why it could not be read.
         engine: What ran the model, and its version.
+        orders: Of each random order of a subject's clips, as ``streaming``.
     """
 
     model: str
@@ -67,6 +68,7 @@ class Evaluation:
     confusion: list[list[int]]
     skipped: dict[str, str] = field(default_factory=dict)
     engine: str = ""
+    orders: list[StreamingScore] = field(default_factory=list)
 
 
 @runtime_checkable
@@ -80,6 +82,8 @@ def evaluate(
     data_root: Path | None = None,
     split: str | None = None,
     streaming: bool = False,
+    orders: int = 0,
+    smooth_ms: float | None = None,
     engine: EngineName = "onnxruntime",
     threads: int = 1,
     progress: Progress | None = None,
@@ -90,7 +94,9 @@ def evaluate(
         model: ``student.onnx`` or a run directory.
         data_root: Folder with the recordings.
         split: Protocol of the data set; None takes the one the student was trained under.
-        streaming: Also join each subject's test clips into one stream.
+        streaming: Also join each subject's test clips into one stream, in the order of their ids.
+        orders: And in so many random orders, whose seeds are 0, 1, 2 and so on.
+        smooth_ms: How long a window counts in a stream's label, see ``Recognizer.load``.
         engine: What runs the model, see ``open_engine``.
         threads: Of the engine.
         progress: Called with (clips done, clips in all).
@@ -98,8 +104,16 @@ def evaluate(
     Raises:
         KdEdgeError: No such model, no such recordings, or a model that knows no data set.
     """
-    with _opened(model, data_root, as_stream=streaming) as artifact:
-        return _evaluate_artifact(artifact, data_root, split, streaming, engine, threads, progress, name=str(model))
+    with _opened(model, data_root, as_stream=streaming or orders > 0) as artifact:
+        dataset, chosen = _recordings(artifact, data_root, split)
+        each = Counted(progress, (1 + orders) * len(chosen.test))
+        result = _evaluate_artifact(artifact, dataset, chosen, streaming, smooth_ms, engine, threads, each, str(model))
+        for seed in range(orders):
+            with JoinedStream(artifact, threads, engine, smooth_ms) as stream:
+                for sample, clip in each(_clips(dataset, chosen, artifact.manifest.modality, {}, seed)):
+                    stream.watch(sample, clip)
+                result.orders.append(stream.score())
+        return result
 
 
 def detect(
@@ -189,30 +203,28 @@ def _check_graph(model: Path, temporal: str, graph: str, as_stream: bool) -> Non
 
 def _evaluate_artifact(
     artifact: Artifact,
-    data_root: Path | None,
-    split_name: str | None,
+    dataset: Dataset,
+    split: Split,
     streaming: bool,
+    smooth_ms: float | None,
     engine: EngineName,
     threads: int,
-    progress: Progress | None,
+    each: Counted,
     name: str,
 ) -> Evaluation:
     manifest = artifact.manifest
-    dataset, split = _recordings(artifact, data_root, split_name)
     labels: list[int] = []
     logits: list[Float32] = []
     skipped: dict[str, str] = {}
     with ExitStack() as opened:
         clipwise = opened.enter_context(open_engine(artifact, engine=engine, threads=threads))
         chosen = engine_name(clipwise.key)
-        stream = opened.enter_context(JoinedStream(artifact, threads, chosen)) if streaming else None
-        for done, (sample, clip) in enumerate(_clips(dataset, split, manifest.modality, skipped), start=1):
+        stream = opened.enter_context(JoinedStream(artifact, threads, chosen, smooth_ms)) if streaming else None
+        for sample, clip in each(_clips(dataset, split, manifest.modality, skipped)):
             labels.append(sample.label)
             logits.append(clip_logits(clipwise, clip, manifest))
             if stream is not None:
                 stream.watch(sample, clip)
-            if progress is not None:
-                progress(done, len(split.test))
     if not labels:
         first = next(iter(skipped.items()), ("none", "the split has no test clip"))
         raise DataError(
@@ -312,10 +324,44 @@ def _dataset(artifact: Artifact, data_root: Path | None) -> Dataset:
     return dataset
 
 
-def _clips(dataset: Dataset, split: Split, modality: str, skipped: dict[str, str]) -> Iterator[tuple[Sample, Clip]]:
-    """Test clips, subject by subject, view by view, in the order of their ids; unreadable ones are named."""
+class Counted:
+    """Passes clips through and tells how far all passes together are.
+
+    Args:
+        progress: Called with (clips done, clips in all).
+        total: Of all passes.
+    """
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def __call__(self, clips: Iterable[tuple[Sample, Clip]]) -> Iterator[tuple[Sample, Clip]]:
+        """One pass."""
+        for item in clips:
+            yield item
+            self._done += 1
+            if self._progress is not None:
+                self._progress(self._done, self._total)
+
+
+def _clips(
+    dataset: Dataset, split: Split, modality: str, skipped: dict[str, str], seed: int | None = None
+) -> Iterator[tuple[Sample, Clip]]:
+    """Test clips, subject by subject, view by view, by their ids or in a random order; unreadable ones are named.
+
+    Args:
+        dataset: Where they come from.
+        split: Whose test side.
+        modality: What is opened.
+        skipped: Filled with what could not be read.
+        seed: Of the random order.
+    """
     ordered = sorted(split.test, key=lambda s: (s.subject, s.view, s.id))
-    for _, samples in groupby(ordered, key=lambda s: (s.subject, s.view)):
+    rng = None if seed is None else np.random.default_rng(seed)
+    for _, group in groupby(ordered, key=lambda s: (s.subject, s.view)):
+        samples = list(group)
+        if rng is not None:
+            samples = [samples[k] for k in rng.permutation(len(samples))]
         for sample in samples:
             try:
                 yield sample, dataset.open(sample, modality)

@@ -15,6 +15,7 @@ from kd_edge.artifact import Artifact
 from kd_edge.data import Sample
 from kd_edge.engines import EngineName
 from kd_edge.runtime import Recognizer
+from kd_edge.runtime.tally import Tally, together
 from kd_edge.types import Clip, Int64
 
 if TYPE_CHECKING:
@@ -37,6 +38,32 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class LiveScore:
+    """What a robot would have seen of joined clips, frame by frame.
+
+    Attributes:
+        accuracy: Share of right labels among those it may act on.
+        false_changes_per_minute: Changes of the label beyond those of the action.
+        delay_seconds: Mean time from a change of the action to the first right label.
+        changes: How often the action changed.
+        noticed: How many of those changes were followed by a right label before the next one.
+    """
+
+    accuracy: float
+    false_changes_per_minute: float
+    delay_seconds: float
+    changes: int
+    noticed: int
+
+    @classmethod
+    def of(cls, tally: Tally) -> LiveScore:
+        """The figures of these counts."""
+        return cls(
+            tally.accuracy, tally.false_changes_per_minute, tally.delay_seconds, tally.real_changes, tally.noticed
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class StreamingScore:
     """Each subject's clips joined into one stream; the last label inside each clip counts.
 
@@ -46,6 +73,7 @@ class StreamingScore:
         shorter: Over clips shorter than the window: part of it showed the clip before; None when there is none.
         unlabelled: Clips without any label (the stream was still warming up); they count as wrong.
         unknown: Clips whose last label was below the unknown threshold; scored by their best guess.
+        live: Over all frames, not the last of each clip alone.
         frames: Frames pushed.
         frames_per_second: Pushed per second of computing.
     """
@@ -55,6 +83,7 @@ class StreamingScore:
     shorter: Score | None
     unlabelled: int
     unknown: int
+    live: LiveScore
     frames: int
     frames_per_second: float
 
@@ -66,12 +95,18 @@ class JoinedStream:
         artifact: The model.
         threads: Of the engine.
         engine: What runs the model.
+        smooth_ms: How long a window counts in a label, see ``Recognizer.load``.
     """
 
-    def __init__(self, artifact: Artifact, threads: int, engine: EngineName = "onnxruntime") -> None:
-        self._recognizer = Recognizer.load(artifact.path, engine=engine, threads=threads, self_test="off")
+    def __init__(
+        self, artifact: Artifact, threads: int, engine: EngineName = "onnxruntime", smooth_ms: float | None = None
+    ) -> None:
+        self._recognizer = Recognizer.load(
+            artifact.path, engine=engine, threads=threads, self_test="off", smooth_ms=smooth_ms
+        )
         self._window_seconds = artifact.manifest.clip_seconds
-        self._classes = len(artifact.manifest.labels)
+        self._names = artifact.manifest.labels
+        self._tallies: list[Tally] = []  # one per subject and view
         self._next_ns: dict[str, int] = {}
         self._labels: list[int] = []
         self._guesses: list[int] = []
@@ -94,13 +129,18 @@ class JoinedStream:
         for finished in self._next_ns.keys() - {source}:  # subjects come one after the other
             self._recognizer.forget(finished)
             del self._next_ns[finished]
+        if source not in self._next_ns:
+            self._tallies.append(Tally())
         period = _period(clip.stamps_ns)
         stamps = clip.stamps_ns + self._next_ns.get(source, 0)
         guess, state = -1, "unlabelled"
         start = time.perf_counter()
         for image, stamp in zip(clip.frames, stamps, strict=True):
-            prediction = self._recognizer.push(image, int(stamp), source=source)
-            if prediction is not None and prediction.index >= 0:
+            prediction = self._recognizer.push(image, int(stamp), source=source, truth=self._names[sample.label])
+            if prediction is None:
+                continue
+            self._tallies[-1].add(prediction)
+            if prediction.index >= 0:
                 guess, state = prediction.index, prediction.state.value
         self._seconds += time.perf_counter() - start
         self._frames += len(clip)
@@ -112,13 +152,15 @@ class JoinedStream:
 
     def score(self) -> StreamingScore:
         """The figures of all clips watched."""
+        classes = len(self._names)
         labels, guesses, short = np.array(self._labels), np.array(self._guesses), np.array(self._short)
         return StreamingScore(
-            every=score_of(labels, guesses, self._classes),
-            window_filled=score_of(labels[~short], guesses[~short], self._classes) if (~short).any() else None,
-            shorter=score_of(labels[short], guesses[short], self._classes) if short.any() else None,
+            every=score_of(labels, guesses, classes),
+            window_filled=score_of(labels[~short], guesses[~short], classes) if (~short).any() else None,
+            shorter=score_of(labels[short], guesses[short], classes) if short.any() else None,
             unlabelled=self._states["unlabelled"],
             unknown=self._states["unknown"],
+            live=LiveScore.of(together(self._tallies)),
             frames=self._frames,
             frames_per_second=self._frames / max(self._seconds, 1e-9),
         )

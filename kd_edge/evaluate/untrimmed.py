@@ -283,7 +283,8 @@ def _per_frame(stamps_ns: Int64, centres: list[int], rows: list[Float32], manife
 def _recognizers(manifest: Manifest, engine: Engine, scales: Sequence[float]) -> list[Recognizer]:
     """One per window length, all on one engine."""
     lengths = [scale * manifest.clip_seconds for scale in scales]
-    return [Recognizer(manifest.model_copy(update={"clip_seconds": seconds}), engine) for seconds in lengths]
+    windows = [manifest.model_copy(update={"clip_seconds": seconds}) for seconds in lengths]
+    return [Recognizer(window, engine, smooth_ms=0) for window in windows]  # an interval needs every window by itself
 
 
 def _counting(progress: Progress, before: int, done: int, total: int) -> Callable[[int], None]:

@@ -19,6 +19,7 @@ from kd_edge.errors import ArtifactError, CameraError, ConfigError, EngineError
 from kd_edge.health import Familiarity
 from kd_edge.metrics import softmax_row
 from kd_edge.runtime.clock import MAX_AHEAD_MS, STEP_BACK_NS, ahead_of, duration, stamp_of
+from kd_edge.runtime.phases import span_of
 from kd_edge.runtime.rate import NeededRate
 from kd_edge.runtime.recurrence import label_ns
 from kd_edge.runtime.self_test import self_test
@@ -55,9 +56,10 @@ class Recognizer:
     ``push`` believes no clock: given ``now_ns``, a stamp ahead of it, or a label that has run out, becomes a ``stale``
     prediction. Without ``now_ns`` it can only see that stamps go back.
 
-    Every pushed frame is encoded once; its label uses the features of T-1 older frames, chosen by time stamp. Memory is
-    fixed per source. Not thread-safe: push from one thread. ``close`` it, or leave its ``with`` block, to give back the
-    engine at once.
+    Every pushed frame is encoded once; its window uses the features of T-1 older frames, chosen by time stamp. Its
+    label is that of the mean log-probability of all windows that end within one segment spacing (``smooth_ms``); with
+    ``smooth_ms=0`` it is exactly the clip model's of the newest window. Memory is fixed per source. Not thread-safe:
+    push from one thread. ``close`` it, or leave its ``with`` block, to give back the engine at once.
 
     A model with recurrent states (``manifest.states``, a causal TSM) steps once per segment spacing: frames in between
     are taken in, not encoded, and give no prediction. Its first label after a start, reset or gap is the clip model's;
@@ -81,6 +83,7 @@ class Recognizer:
         valid_ms: float | None = None,
         max_ahead_ms: float = MAX_AHEAD_MS,
         max_sources: int = MAX_SOURCES,
+        smooth_ms: float | None = None,
         ladder: Ladder | None = None,
         golden: GoldenClip | None = None,
     ) -> None:
@@ -103,6 +106,7 @@ class Recognizer:
         if not isinstance(max_sources, int) or max_sources < 1:
             raise ConfigError(f"max_sources {max_sources!r}", "at least 1", "correct it")
         self._max_sources = max_sources
+        self._smooth_ns = span_of(manifest, smooth_ms)
         self._sources: dict[str, SourceState] = {}
         self._bindings: dict[int, Binding] = {}
         self._degraded = _fallback(engine)
@@ -125,6 +129,7 @@ class Recognizer:
         valid_ms: float | None = None,
         max_ahead_ms: float = MAX_AHEAD_MS,
         max_sources: int = MAX_SOURCES,
+        smooth_ms: float | None = None,
         trust: Trust | Path | str | None = None,
     ) -> Recognizer:
         """Load an artifact, run its golden clip and be ready.
@@ -147,6 +152,8 @@ class Recognizer:
                 Between 1 ms and an hour.
             max_ahead_ms: How far a stamp may lie ahead of ``now_ns``.
             max_sources: Bound on the number of sources, at least 1.
+            smooth_ms: How long a window counts in the label: by default one segment spacing, at most ``clip_seconds``;
+                0 is the newest window alone. Longer is steadier and later.
             trust: Public key or folder of keys: the file must be signed with one of them.
 
         Raises:
@@ -168,6 +175,7 @@ class Recognizer:
                 valid_ms=valid_ms,
                 max_ahead_ms=max_ahead_ms,
                 max_sources=max_sources,
+                smooth_ms=smooth_ms,
                 ladder=ladder,
                 golden=None if self_test == "off" else artifact.golden,
             )
@@ -364,7 +372,7 @@ class Recognizer:
                 "forget() those that ended, or load with a larger max_sources",
             )
         for name in new:
-            self._sources[name] = SourceState(self.manifest)
+            self._sources[name] = SourceState(self.manifest, self._smooth_ns)
 
     def _observe(
         self, frame: Image, stamp_ns: int, source: str, frame_id: int | None, truth: str | None
@@ -416,7 +424,7 @@ class Recognizer:
             if error_ns is None:
                 results[p.source] = self._warming(p, now_ns, f"window of {self.manifest.clip_seconds:g} s")
             else:
-                results[p.source] = self._label(p, binding, row, logits, error_ns, now_ns)
+                results[p.source] = self._label(p, binding, row, error_ns, now_ns)
         return results
 
     def _bound(self, batch: int) -> Binding:
@@ -499,9 +507,8 @@ class Recognizer:
             truth=p.truth,
         )
 
-    def _label(
-        self, p: _Pushed, binding: Binding, row: int, logits: list[float], error_ns: int, now_ns: int | None
-    ) -> Prediction:
+    def _label(self, p: _Pushed, binding: Binding, row: int, error_ns: int, now_ns: int | None) -> Prediction:
+        logits = p.state.answer(binding, row)
         probabilities: Float32 = np.array(softmax_row(logits, self.manifest.temperature), dtype=np.float32)
         rounded = probabilities.tolist()
         confidence = max(rounded)

@@ -10,6 +10,7 @@ from kd_edge.errors import CameraError
 from kd_edge.health import FINE, LOOK_NS, Familiarity, Finding, PictureHealth
 from kd_edge.preprocess import Normalise, Resizer, WindowLimits
 from kd_edge.runtime.memory import GAP, FeatureRing, Stack
+from kd_edge.runtime.phases import PhaseMean
 from kd_edge.runtime.rate import RateMeter
 from kd_edge.runtime.recurrence import steps_of
 from kd_edge.runtime.region import planes_of
@@ -69,20 +70,26 @@ def _check_size(frame: Image, manifest: Manifest, source: str) -> None:
 class SourceState:
     """Everything remembered of one source; its size is fixed when its frames' size is known.
 
+    Args:
+        manifest: What the model says of itself.
+        smooth_ns: How long a window counts in the answer; 0 is the newest one alone.
+
     Attributes:
         stamp_ns: When the newest frame was captured; None before the first.
         frames: How many were taken in.
         stack: What the network sees of the newest frame; None while the motion history is too short.
     """
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, smooth_ns: int = 0) -> None:
         self._manifest = manifest
         self._limits = WindowLimits(manifest.preprocess.window)
         self._normalise = Normalise(manifest.preprocess)
         self._window = FeatureRing(manifest.segments, manifest.spacing_ns, manifest.feature_size)
+        self._phases = PhaseMean(manifest, smooth_ns)
         self._steps = steps_of(manifest)
         self._rate = RateMeter()
-        self._health = None if manifest.health is None else PictureHealth(manifest.health, seen_ns(manifest))
+        hold_ns = seen_ns(manifest) + smooth_ns
+        self._health = None if manifest.health is None else PictureHealth(manifest.health, hold_ns)
         self._sized: _Sized | None = None
         self._scored_ns: int | None = None
         self._anomaly = 0.0
@@ -130,6 +137,7 @@ class SourceState:
         if self._health is not None:
             self._health.reset()
         self._window.clear(cause)
+        self._phases.clear()
         self._steps.reset()
         if self._sized is not None:
             self._sized.planes.clear()
@@ -168,7 +176,14 @@ class SourceState:
         self._normalise.stack(stack.planes, binding.frame[row])
         if not self._steps.begin(binding.states_in, row):
             self._window.clear(GAP)  # features from before it remember what the states no longer do
-        return self._window.gather(stack.stamp_ns, binding.past[row])
+        error_ns = self._window.gather(stack.stamp_ns, binding.past[row])
+        if error_ns is None:
+            self._phases.clear()  # windows from before a gap are none of those after it
+        return error_ns
+
+    def answer(self, binding: Binding, row: int) -> list[float]:
+        """The K logits of a finished step whose window is full, with those of the phases before it."""
+        return self._phases.add(self._encodable().stamp_ns, binding.logits[row])
 
     def end(self, binding: Binding, row: int) -> None:
         """Remember what the step put out."""
@@ -206,7 +221,7 @@ class SourceState:
 
 
 def seen_ns(manifest: Manifest) -> int:
-    """How far back the pictures of one label lie: the window, and the motion stack of its oldest segment."""
+    """How far back the pictures of one window lie: its length, and the motion stack of its oldest segment."""
     return round(manifest.clip_seconds * 1e9) + manifest.preprocess.motion_offsets_ms[-1] * 1_000_000
 
 

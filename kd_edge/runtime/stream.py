@@ -56,6 +56,7 @@ class StreamOptions:
     self_test: SelfTest = "raise"
     valid_ms: float | None = None
     max_age_ms: float | None = None
+    smooth_ms: float | None = None
     notify: bool = False
     trust: Path | str | None = None
 
@@ -83,6 +84,7 @@ def stream(
     self_test: SelfTest = "raise",
     valid_ms: float | None = None,
     max_age_ms: float | None = None,
+    smooth_ms: float | None = None,
     notify: bool = False,
     trust: Path | str | None = None,
 ) -> LabelStream:
@@ -103,6 +105,7 @@ def stream(
         self_test: What to do when the golden clip's logits are not reproduced; see ``Recognizer.load``.
         valid_ms: How long a label may be acted on after its frame's capture; see ``Recognizer.load``.
         max_age_ms: Frames that are older than this when their turn comes are skipped; by default none is.
+        smooth_ms: How long a window counts in the label; see ``Recognizer.load``.
         notify: Report readiness and fresh frames to systemd.
         trust: Public key or folder of keys: the artifact must be signed with one of them; by default what the camera
             file says.
@@ -123,6 +126,7 @@ def stream(
         self_test=self_test,
         valid_ms=valid_ms,
         max_age_ms=max_age_ms,
+        smooth_ms=smooth_ms,
         notify=notify,
         trust=trust,
     )
@@ -315,6 +319,7 @@ class LabelStream:
             cuda_binding=options.cuda_binding,
             self_test="raise" if is_better and options.self_test == "accept" else options.self_test,
             valid_ms=options.valid_ms,
+            smooth_ms=options.smooth_ms,
             trust=options.trust if options.trust is not None else config.trust if config is not None else None,
         )
 

@@ -1,4 +1,4 @@
-"""How live labels did: how many a robot could act on, how many were right, and how often they changed."""
+"""How live labels did: how many a robot could act on, how many were right, how often they changed, and how late."""
 
 from __future__ import annotations
 
@@ -16,24 +16,62 @@ class Tally:
         right: Those whose label is the truth.
         changes: How often a label was another than the one before; frames without a label are passed over.
         real_changes: How often the truth was another than the one before, with a label or without.
+        noticed: How many of those were followed by a right label before the truth changed again.
+        delay_ns: Time from such a change to that label, all together.
+        seen_ns: Time from the first frame to the last one.
     """
 
     labels: int = 0
     right: int = 0
     changes: int = 0
     real_changes: int = 0
+    noticed: int = 0
+    delay_ns: int = 0
+    seen_ns: int = 0
     _label: str | None = field(default=None, repr=False)
     _truth: str | None = field(default=None, repr=False)
+    _first_ns: int | None = field(default=None, repr=False)
+    _changed_ns: int | None = field(default=None, repr=False)  # of a real change that is not noticed yet
 
     def add(self, prediction: Prediction) -> None:
         """Count the stream's next prediction."""
-        truth, label = prediction.truth, prediction.label
+        truth, label, now_ns = prediction.truth, prediction.label, prediction.captured_ns
         if truth is None:
             return
-        self.real_changes += self._truth not in (None, truth)
+        self._first_ns = now_ns if self._first_ns is None else self._first_ns
+        self.seen_ns = now_ns - self._first_ns
+        if self._truth not in (None, truth):
+            self.real_changes += 1
+            self._changed_ns = now_ns
         self._truth = truth
-        if label is not None:
-            self.labels += 1
-            self.right += label == truth
-            self.changes += self._label not in (None, label)
-            self._label = label
+        if label is None:
+            return
+        self.labels += 1
+        self.right += label == truth
+        self.changes += self._label not in (None, label)
+        self._label = label
+        if label == truth and self._changed_ns is not None:
+            self.noticed += 1
+            self.delay_ns += now_ns - self._changed_ns
+            self._changed_ns = None
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right labels; 0 without a label."""
+        return self.right / max(self.labels, 1)
+
+    @property
+    def false_changes_per_minute(self) -> float:
+        """Changes of the label beyond the real ones."""
+        return max(0, self.changes - self.real_changes) * 60e9 / max(self.seen_ns, 1)
+
+    @property
+    def delay_seconds(self) -> float:
+        """Mean time until a change is noticed, of those that are."""
+        return self.delay_ns / 1e9 / max(self.noticed, 1)
+
+
+def together(tallies: list[Tally]) -> Tally:
+    """The counts of several streams."""
+    counts = ("labels", "right", "changes", "real_changes", "noticed", "delay_ns", "seen_ns")
+    return Tally(**{name: sum(getattr(tally, name) for tally in tallies) for name in counts})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from kd_edge import evaluate
 from kd_edge.evaluate import ClipScore, Evaluation
-from kd_edge.evaluate.joined import Score, StreamingScore
+from kd_edge.evaluate.joined import LiveScore, Score, StreamingScore
 from kd_edge.evaluate.spotting import Spotting
 from kd_edge.evaluate.untrimmed import DetectionEvaluation, DetectionScore
 
@@ -19,7 +20,8 @@ Kd = Callable[..., tuple[int, str, str]]
 
 CLIPS = Evaluation(
     "m.onnx", "pku_mmd", "cross_view", "ir", "fp32", 2.0, ClipScore(50, 0.8, 0.75, 0.96, 0.585, 0.031),
-    StreamingScore(Score(50, 0.7, 0.6), None, None, 1, 2, 3000, 250.0), {"bow": 0.8}, [[8, 2], [0, 10]],
+    StreamingScore(Score(50, 0.7, 0.6), None, None, 1, 2, LiveScore(0.66, 3.2, 0.81, 49, 44), 3000, 250.0),
+    {"bow": 0.8}, [[8, 2], [0, 10]],
 )  # fmt: skip
 
 
@@ -35,8 +37,24 @@ def test_all_figures_of_clips_are_said(kd: Kd, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(evaluate, "evaluate", lambda *_, **__: CLIPS)
     code, text, _ = kd("evaluate", "m.onnx", "--streaming")
     assert code == 0
-    for part in ("80.0%", "75.0%", "mAP 58.5%", "top 5 96.0%", "calibration error 0.031", "70.0%", "250 frames/s"):
+    for part in (
+        "80.0%",
+        "75.0%",
+        "mAP 58.5%",
+        "top 5 96.0%",
+        "calibration error 0.031",
+        "70.0%",
+        "250 frames/s",
+        "66.0% of labels",
+        "3.2 false changes a minute",
+        "44 of 49 changes noticed, after 0.81 s",
+    ):
         assert part in text
+    orders = [replace(CLIPS.streaming, every=Score(50, right, 0.6)) for right in (0.6, 0.7, 0.8)]
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_, **__: replace(CLIPS, orders=orders))
+    text = kd("evaluate", "m.onnx", "--streaming", "--orders", "3")[1]
+    assert "3 random orders: 70.0% ± 10.0% of the clips right" in text
+    assert "132 of 147 changes noticed, after 0.81 ± 0.00 s" in text
     code, text, _ = kd("evaluate", "m.onnx", "--json")
     figures = json.loads(text)
     assert set(figures["clip"]) == {"clips", "accuracy", "macro_f1", "top5", "map", "ece"}

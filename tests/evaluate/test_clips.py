@@ -54,7 +54,9 @@ def test_confusion_and_figures_come_out_of_an_evaluation(tmp_path: Path) -> None
     data = {"kind": "synthetic", "clips_per_class": 4, "subjects": 4, "seed": 3}
     manifest = bundled.manifest.model_copy(update={"dataset": data})
     few = artifact.Artifact(bundled.path, manifest, None)
-    result = evaluate._evaluate_artifact(few, None, None, False, "onnxruntime", 1, None, "few")
+    result = evaluate._evaluate_artifact(
+        few, *evaluate._recordings(few, None, None), False, None, "onnxruntime", 1, evaluate.Counted(None, 0), "few"
+    )
     assert result.engine.startswith("onnxruntime ")
     counts = np.array(result.confusion)
     assert counts.shape == (10, 10)

@@ -112,7 +112,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 def watch(model: Artifact, seen: list[int], *, seconds: float = 0.5, period_ns: int = PERIOD_NS) -> np.ndarray:
     manifest = model.manifest.model_copy(update={"clip_seconds": seconds})
     frames = ((np.full((12, 16), GREY[label], dtype=np.uint8), i * period_ns) for i, label in enumerate(seen))
-    scores = untrimmed.watch([Recognizer(manifest, open_engine(model))], frames)
+    scores = untrimmed.watch([Recognizer(manifest, open_engine(model), smooth_ms=0)], frames)
     assert scores.window_seconds == (seconds,)
     return scores.probabilities[0]
 

@@ -109,7 +109,7 @@ def test_no_label_while_the_window_holds_a_bad_picture_and_ok_afterwards(recogni
     black = [np.zeros_like(good[0])] * 15
     predictions = pushed(recognizer, good[:GOOD_FRAMES] + black + good[GOOD_FRAMES : GOOD_FRAMES + 90])
     after = predictions[GOOD_FRAMES + len(black) :]
-    window = round((2.3 + 0.14) * 1e9 / PERIOD_NS)
+    window = round((2.3 + 2.3 / 8 + 0.14) * 1e9 / PERIOD_NS)  # a window counts for one segment spacing
     assert {(p.state, p.reason) for p in after[: window - 4]} == {(LabelState.UNKNOWN, Reason.DARK)}
     assert Reason.DARK not in {p.reason for p in after[window + 2 :]}
     assert LabelState.OK in {p.state for p in after[window + 2 : window + 12]}

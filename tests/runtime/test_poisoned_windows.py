@@ -19,6 +19,7 @@ import sys
 from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -183,6 +184,7 @@ class World:
         self.last_true_ns = self.ns
         # what the judge remembers
         self.window: list[tuple[int, Shot]] = []  # (moment, frame) since the last cut, as dense as a window keeps them
+        self.phases: list[tuple[int, np.ndarray]] = []  # (moment, logits) of the windows since the last gap, likewise
         self.shots: dict[int, Shot] = {}
         self.cut = self.learned = Cut()
         self.least_way_ns = 10 * S
@@ -387,6 +389,7 @@ class World:
 
     def cut_here(self) -> None:
         self.window.clear()
+        self.phases.clear()
 
     def see_cut(self, cut: Cut) -> None:
         """What the code cuts of its own accord is no window for the judge either."""
@@ -420,35 +423,40 @@ class World:
             return
         if self.window and (self.window[-1][1].epoch != shot.epoch or moment_ns <= self.window[-1][0]):
             self.cut_here()
-        if prediction.probabilities.any():
-            self.must_be_right(prediction, moment_ns, shot)
+        window = self.window_of(moment_ns, shot)
+        if window is None:
+            self.must(not prediction.probabilities.any(), "a label without a window")
+            self.phases.clear()
+        else:
+            keep(self.phases, moment_ns, np.concatenate([one.feature() for one in window]) @ STEP.w2)
+            if prediction.probabilities.any():
+                self.must_be_right(prediction, moment_ns, window)
         if prediction.label is not None:
             self.labels += 1
             self.must(prediction.state in (LabelState.OK, LabelState.DEGRADED), "a label that is worth nothing")
             self.must_be_fresh(prediction, shot, now_ns)
-        self.keep(moment_ns, shot)
+        keep(self.window, moment_ns, shot)
 
-    def keep(self, moment_ns: int, shot: Shot) -> None:
-        """Frames closer than a 32nd of a spacing replace each other."""
-        if len(self.window) >= 2 and self.window[-1][0] - self.window[-2][0] < SPACING_NS // 32:
-            self.window.pop()
-        self.window.append((moment_ns, shot))
-
-    def must_be_right(self, prediction: Prediction, moment_ns: int, shot: Shot) -> None:
+    def window_of(self, moment_ns: int, shot: Shot) -> list[Shot] | None:
+        """The frames of the window that ends with this one, oldest first; None where one is missing."""
         chosen = []
         for k in range(SEGMENTS - 1, 0, -1):
-            self.must(bool(self.window), "a label without a window")
-            distance, _, older = min(
+            away = [
                 (abs(moment - (moment_ns - k * SPACING_NS)), moment, i) for i, (moment, _) in enumerate(self.window)
-            )
-            self.must(2 * distance <= SPACING_NS, f"segment {k}: its frame lies {distance / MS:.0f} ms off")
+            ]
+            distance, _, older = min(away, default=(SPACING_NS, 0, 0))
+            if 2 * distance > SPACING_NS:
+                return None
             chosen.append(self.window[older][1])
-            apart_ns = shot.true_ns - chosen[-1].true_ns
-            off_ns = abs(apart_ns - k * SPACING_NS)
+        return [*chosen, shot]
+
+    def must_be_right(self, prediction: Prediction, moment_ns: int, window: list[Shot]) -> None:
+        """The frames are what they are taken for, and the answer is the mean over a spacing of such windows."""
+        for k, one in enumerate(reversed(window)):
+            off_ns = abs(window[-1].true_ns - one.true_ns - k * SPACING_NS)
             self.must(off_ns <= SPACING_NS // 2 + AHEAD_NS, f"segment {k}: really captured {off_ns / MS:.0f} ms off")
-        chosen.append(shot)
-        self.must(all(one.epoch >= 0 for one in chosen), "a frame whose stamp was wrong")
-        logits = np.concatenate([one.feature() for one in chosen]) @ STEP.w2
+        self.must(all(one.epoch >= 0 for one in window), "a frame whose stamp was wrong")
+        logits = np.mean([row for moment, row in self.phases if moment > moment_ns - SPACING_NS], axis=0)
         found = np.log(prediction.probabilities.astype(np.float64))
         off = np.abs((logits - logits.mean()) - (found - found.mean())).max()
         self.must(off <= 1e-5, f"logits {off:.3g} off: other frames than these")
@@ -463,6 +471,13 @@ class World:
     def must(self, holds: bool, otherwise: str) -> None:
         if not holds:
             raise Poisoned(f"{self.name} ({self.kind}) at {self.clock.ns / MS:.1f} ms: {otherwise}")
+
+
+def keep(rows: list[tuple[int, Any]], moment_ns: int, row: Any) -> None:
+    """What is closer than a 32nd of a spacing replaces each other."""
+    if len(rows) >= 2 and rows[-1][0] - rows[-2][0] < SPACING_NS // 32:
+        rows.pop()
+    rows.append((moment_ns, row))
 
 
 class Schedule:
@@ -626,6 +641,8 @@ class Schedule:
         for state in self.recognizer._sources.values():
             ring = state._window._ring
             assert len(ring.stamps_ns) <= ring.capacity <= len(state._window._features)
+            phases = state._phases
+            assert len(phases._ring.stamps_ns) <= phases._ring.capacity <= len(phases._logits)
         for stream in self.streams.values():
             assert len(stream._capture._moments._device._least) <= DeviceClock.SECONDS
 

@@ -69,7 +69,7 @@ def test_stream_gives_the_clip_models_logits(make_model, noise, kind, every_ms):
     """Pushing frames every 10, 20 or 100 ms (= the segment spacing): those between the segments do not disturb."""
     changes, shape = SPECS[kind]
     path, step = make_model(**changes)
-    recognizer = Recognizer.load(path)
+    recognizer = Recognizer.load(path, smooth_ms=0)
     count = 600 // every_ms + 1
     frames = noise(count, shape, step.manifest.dtype)
     stamps_ns = np.arange(count, dtype=np.int64) * every_ms * MS
