@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -79,10 +80,14 @@ def any_works(sinks: Sequence[str], statistics: Statistics) -> bool:
 
 @app.command(
     epilog="Examples:  kd-edge run --camera ir0  |  kd-edge run --camera synthetic: --duration 20  |  "
-    "kd-edge run --camera replay:clip_depth.mat --model student.onnx --sink jsonl:-"
+    "kd-edge run --camera replay:clip_depth.mat --model student.onnx --sink jsonl:-  |  "
+    "kd-edge run --camera ir0 --camera ir1"
 )
 def run(
-    camera: Annotated[str, typer.Option("--camera", "-c", metavar="NAME|URI", help="kd-edge cameras shows them.")],
+    camera: Annotated[
+        list[str],
+        typer.Option("--camera", "-c", metavar="NAME|URI", help="kd-edge cameras shows them. Repeatable: NAME=URI."),
+    ],
     model: Annotated[
         Path | None,
         typer.Option("--model", "-m", metavar="FILE", help="Artifact; default the newest here, else the bundled one."),
@@ -132,7 +137,10 @@ def run(
     ] = None,
     notify: Annotated[bool, typer.Option("--notify", help="Report to systemd (READY, WATCHDOG).")] = False,
 ) -> None:
-    """Live labels from a camera; Ctrl-C stops.
+    """Live labels from one or several cameras; Ctrl-C stops.
+
+    Several are labelled by one model, together where their frames are; one that is lost does not touch the others.
+    NAME=URI gives one a name for its labels.
 
     Exit code 1: at the end no sink works, or a recording's sink has lost a label; 0 when at least one sink works.
     """
@@ -143,7 +151,7 @@ def run(
     from kd_edge.engines.cuda import cuda_binding as binding_name
     from kd_edge.runtime.signals import interrupt_on_termination
     from kd_edge.runtime.stream import stream
-    from kd_edge.runtime.tally import Tally
+    from kd_edge.runtime.tally import Tally, together
 
     runner, device = engine_name(engine), None if provider is None else provider_name(provider)
     binding = binding_name(cuda_binding)
@@ -168,25 +176,25 @@ def run(
         smooth_ms=smooth_ms,
         notify=notify,
     )
-    counts = Tally()
+    tallies = defaultdict[str, Tally](Tally)  # by camera
     try:
         with interrupt_on_termination(), labels:
             start = time.monotonic()  # of the camera: loading, and measuring engines, comes before
             err.print(escape(printable(_engine_line(labels.recognizer.engine))))
             for prediction in labels:
-                counts.add(prediction)
+                tallies[prediction.source].add(prediction)
                 if not labels.is_heard:
                     break
                 if duration is not None and time.monotonic() - start > duration:
                     break
     except SinkError:
         if labels.statistics.labels:
-            _summarise(labels, counts)
+            _summarise(labels, together(list(tallies.values())))
         raise
     except KeyboardInterrupt:
         if not hasattr(labels, "recognizer"):  # while the model was loading
             raise typer.Exit(130) from None
-    _summarise(labels, counts)
+    _summarise(labels, together(list(tallies.values())))
     if not any_works(sinks, labels.statistics):
         raise typer.Exit(1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -50,6 +51,19 @@ def test_run_says_which_engine_it_took_and_why(kd: Kd, tmp_path: Path, monkeypat
     assert (code, "measured here; not kept: " in error) == (0, True)
     code, _, error = kd(*arguments, "--strict")
     assert (code, "Fix: set KD_EDGE_CACHE" in error) == (2, True)
+
+
+def test_run_labels_several_cameras(kd: Kd) -> None:
+    cameras = [f"--camera={name}={FIGURE}&realtime=false&frames=30&seed={seed}" for seed, name in enumerate(("a", "b"))]
+    code, out, error = kd("run", *cameras, "--sink", "jsonl:-")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [row["source"] for row in rows] == ["a", "b"] * 30
+    assert [row["captured_ns"] for row in rows[::2]] == [row["captured_ns"] for row in rows[1::2]]
+    assert "60 frames labelled" in error
+    code, _, error = kd("run", "--camera", FIGURE, "--camera", FIGURE)
+    assert (code, error.count("\n")) == (2, 2)
+    assert "two cameras called 'synthetic'" in error
 
 
 @needs_full
