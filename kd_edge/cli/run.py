@@ -62,13 +62,15 @@ def stream_summary(statistics: Statistics, window_seconds: float, counts: Tally)
     return text
 
 
-def first_line(path: Path, manifest: Manifest, *, is_chosen: bool) -> str:
-    """Which model, why this one, and whether its confidences mean anything."""
+def first_line(path: Path, manifest: Manifest, *, is_chosen: bool, signed_by: str = "") -> str:
+    """Which model, why this one, whose signature was checked, and whether its confidences mean anything."""
     from kd_edge.artifact import BUNDLED, UNCALIBRATED
 
     model = f"model {escape(printable(str(path)))}"
     if not is_chosen and path != BUNDLED:
         model += " (the newest here; --model chooses another)"
+    if signed_by:
+        model += f", signed by key {signed_by[:16]}"
     return model if manifest.calibrated_on else f"{model} [yellow]({UNCALIBRATED})[/yellow]"
 
 
@@ -157,7 +159,7 @@ def run(
     binding = binding_name(cuda_binding)
     path = model or default_model()
     artifact = load(path, trust=trust)
-    err.print(first_line(path, artifact.manifest, is_chosen=model is not None))
+    err.print(first_line(path, artifact.manifest, is_chosen=model is not None, signed_by=artifact.signed_by))
     sinks = sinks or ["terminal:"]
     labels = stream(
         model=artifact,
