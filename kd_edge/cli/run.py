@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from kd_edge.cli.console import EngineOption, err
-from kd_edge.errors import SinkError, printable
+from kd_edge.errors import ArtifactError, SinkError, printable
 from kd_edge.runtime.uri import parse
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
@@ -157,8 +157,13 @@ def run(
 
     runner, device = engine_name(engine), None if provider is None else provider_name(provider)
     binding = binding_name(cuda_binding)
-    path = model or default_model()
-    artifact = load(path, trust=trust)
+    try:
+        path = model or default_model()
+        artifact = load(path, trust=trust)
+    except ArtifactError as error:
+        if model is not None:
+            raise
+        raise ArtifactError(error.found, error.expected, f"{error.fix}; or take another with --model") from error
     err.print(first_line(path, artifact.manifest, is_chosen=model is not None, signed_by=artifact.signed_by))
     sinks = sinks or ["terminal:"]
     labels = stream(

@@ -112,3 +112,13 @@ def test_bench_watches_for_longer_than_the_window_and_shows_names_as_text(
         assert r"\x1b[31mv.toml with [red]\x1b[2J" in text
         assert "\x1b" not in text + error
     assert watched == [pytest.approx(window + 2), 60]
+
+
+def test_a_damaged_newest_model_says_how_to_choose_another(kd: Kd, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    content = bytearray(BUNDLED.read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "student.onnx").write_bytes(content)
+    code, _, error = kd("run", "--camera", f"{FIGURE}&realtime=false&frames=3")
+    assert (code, error.count("\n")) == (2, 1)
+    assert error.endswith("; or take another with --model\n")

@@ -30,7 +30,7 @@ class TerminalSink:
         self._output = Standard(self.name, stream)
         self._tty = False
         self._shown: dict[str, tuple[LabelState, int, bool | None]] = {}  # by camera
-        self._width = 0
+        self._width = self._origin_ns = 0
 
     def open(self) -> None:
         """See whether a person is looking.
@@ -46,8 +46,10 @@ class TerminalSink:
         shown = (prediction.state, prediction.index if prediction.label else -1, right)
         changed, is_first = shown != self._shown.get(prediction.source), not self._shown
         self._shown[prediction.source] = shown
-        several = len(self._shown) > 1
-        line = f"{self._named(prediction.source)}{describe(prediction)}" if several else describe(prediction)
+        self._origin_ns = prediction.captured_ns if is_first else self._origin_ns
+        several, line = len(self._shown) > 1, describe(prediction, self._origin_ns)
+        if several:
+            line = self._named(prediction.source) + line
         if self._tty and not (several and not changed):
             self._rewrite(line, changed and not is_first)
         elif changed and not self._tty:
@@ -71,9 +73,14 @@ class TerminalSink:
             self._output.write("\n")
 
 
-def describe(prediction: Prediction) -> str:
-    """One line: moment, state, label with confidence, truth where known, reason; nothing steers a terminal."""
-    parts = [f"{prediction.captured_ns / 1e9:10.2f} s", f"{prediction.state.value:8}"]
+def describe(prediction: Prediction, origin_ns: int = 0) -> str:
+    """One line: moment, state, label with confidence, truth where known, reason; nothing steers a terminal.
+
+    Args:
+        prediction: What to describe.
+        origin_ns: The moment that counts as 0 s.
+    """
+    parts = [f"{(prediction.captured_ns - origin_ns) / 1e9:10.2f} s", f"{prediction.state.value:8}"]
     if prediction.index >= 0:
         label = printable(prediction.label or "-")
         bar = "" if prediction.label is None else _bar(prediction.confidence)
