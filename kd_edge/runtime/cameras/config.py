@@ -20,7 +20,7 @@ _SERVER_KEYS = ("credentials_env", "ca_file")
 _NETWORK_KEYS = ("open_timeout_ms", "transport", *_SERVER_KEYS)
 _DEVICE_KEYS = ("pixel_format", "width_px", "height_px", *_REALSENSE_KEYS)
 FOREIGN_KEYS = {
-    "replay": ("clock", *_DEVICE_KEYS, *_NETWORK_KEYS),
+    "replay": ("pixel_format", "clock", "width_px", "height_px", *_REALSENSE_KEYS, *_NETWORK_KEYS),
     "synthetic": ("pixel_format", "clock", *_REALSENSE_KEYS, *_NETWORK_KEYS),
     "v4l2": (*_REALSENSE_KEYS, *_NETWORK_KEYS),
     "realsense": ("clock", *_NETWORK_KEYS),

@@ -100,9 +100,9 @@ def _configured(name: str) -> ConfiguredCamera:
     file, use = recipes.find("runtime", name), f"kd-edge run --camera {name}"
     try:
         config = camera_config(name)
+        present = _is_present(config)
     except ConfigError as error:
         return ConfiguredCamera(name, file, "", False, str(error), use)
-    present = _is_present(config)
     fault = "" if present is not False else f"no {config.target}"
     return ConfiguredCamera(name, file, shown(config.uri), present, fault, use)
 

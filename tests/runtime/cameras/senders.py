@@ -30,14 +30,15 @@ def part(picture: bytes) -> bytes:
 
 Send = Callable[[bytes], None]
 Story = Callable[[Send], None]
+"""What a server sends to one who asks; when it returns, the server hangs up."""
 
 
-def steadily(pictures: list[bytes], fps: float = 100.0) -> Story:
-    """Pictures in turn, for ever."""
+def steadily(pictures: list[bytes], fps: float = 100.0, count: int = 1_000_000) -> Story:
+    """Pictures in turn."""
 
     def tell(send: Send) -> None:
         began = time.monotonic()
-        for k in range(1_000_000):
+        for k in range(count):
             send(part(pictures[k % len(pictures)]))
             time.sleep(max(0.0, began + (k + 1) / fps - time.monotonic()))
 
@@ -63,7 +64,8 @@ class MjpegServer(ThreadingHTTPServer):
     def url(self, path: str, user: str = "") -> str:
         return f"http://{user}127.0.0.1:{self.port}/{path}"
 
-    def wait(self, send: Send | None = None) -> None:
+    def wait(self) -> None:
+        """As if it hung."""
         self.ended.wait(30)
 
     def stop(self) -> None:
@@ -111,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
             elif path == "mute":
                 self.server.wait()
             elif path in self.server.stories:
-                self._answer(200, "Content-Type", PART)
+                self._answer(200, "Content-Type", "video/x-matroska" if path.endswith(".mkv") else PART)
                 self.server.stories[path](self._send)
             else:
                 self._answer(404)
