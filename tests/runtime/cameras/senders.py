@@ -20,7 +20,11 @@ USER = "Basic " + base64.b64encode(b"me:s3cr:t").decode()
 
 def jpeg(grey: int, width: int = 64, height: int = 48, *, colour: bool = True) -> bytes:
     """A JPEG of one grey value, in colour as most cameras send it, or not."""
-    image = np.full((height, width, 3) if colour else (height, width), grey, np.uint8)
+    return encoded(np.full((height, width, 3) if colour else (height, width), grey, np.uint8))
+
+
+def encoded(image: np.ndarray) -> bytes:
+    """An image as JPEG."""
     return bytes(cv2.imencode(".jpg", image)[1])
 
 
@@ -67,6 +71,9 @@ class MjpegServer(ThreadingHTTPServer):
     def wait(self) -> None:
         """As if it hung."""
         self.ended.wait(30)
+
+    def wait_for_ever(self) -> None:
+        self._thread.join()
 
     def stop(self) -> None:
         """As if it were killed: connections end."""
@@ -143,21 +150,24 @@ def free_udp_port() -> int:
 
 
 @contextmanager
-def mpegts_sender(port: int, *, kind: str = "video", fps: int = 50) -> Iterator[None]:
-    """MPEG-TS to a UDP port: pictures whose grey value is 100, or nothing but sound."""
+def mpegts_sender(
+    port: int, *, kind: str = "video", fps: int = 50, size: tuple[int, int] = (64, 48)
+) -> Iterator[None]:
+    """MPEG-TS to a UDP port: pictures whose grey value is 100 but for one dot, or nothing but sound."""
     ended = threading.Event()
 
     def send() -> None:
         with av.open(f"udp://127.0.0.1:{port}?pkt_size=1316", "w", format="mpegts") as container:
             if kind == "video":
                 stream = container.add_stream("mpeg2video", rate=fps)
-                stream.width, stream.height, stream.pix_fmt, stream.codec_context.gop_size = 64, 48, "yuv420p", 5
+                stream.width, stream.height, stream.pix_fmt, stream.codec_context.gop_size = *size, "yuv420p", 5
                 stream.options = {"muxdelay": "0"}
             else:
                 stream = container.add_stream("mp2", rate=44100)
             for k in range(100_000):
                 if kind == "video":
-                    image = np.full((48, 64), 100, np.uint8)
+                    image = np.full(size[::-1], 100, np.uint8)
+                    image[0, 0] = k % 250  # else the picture would be frozen
                     frame = av.VideoFrame.from_ndarray(image, format="gray").reformat(format="yuv420p")
                     frame.pts = k
                 else:
