@@ -149,33 +149,36 @@ def free_udp_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def picture(k: int, size: tuple[int, int]) -> av.VideoFrame:
+    """Grey value 100, but for one dot: else the picture would be frozen."""
+    image = np.full(size[::-1], 100, np.uint8)
+    image[0, 0] = k % 250
+    frame = av.VideoFrame.from_ndarray(image, format="gray").reformat(format="yuv420p")
+    frame.pts = k
+    return frame
+
+
+def silence(k: int) -> av.AudioFrame:
+    frame = av.AudioFrame(format="s16", layout="mono", samples=1152)
+    frame.planes[0].update(bytes(frame.planes[0].buffer_size))
+    frame.sample_rate, frame.pts = 48000, 1152 * k
+    return frame
+
+
 @contextmanager
-def mpegts_sender(
-    port: int, *, kind: str = "video", fps: int = 50, size: tuple[int, int] = (64, 48)
-) -> Iterator[None]:
-    """MPEG-TS to a UDP port: pictures whose grey value is 100 but for one dot, or nothing but sound."""
+def mpegts_sender(port: int, *, kind: str = "video", fps: int = 50, size: tuple[int, int] = (64, 48)) -> Iterator[None]:
+    """MPEG-TS to a UDP port: pictures, or nothing but sound."""
     ended = threading.Event()
 
     def send() -> None:
+        began = time.monotonic()
         with av.open(f"udp://127.0.0.1:{port}?pkt_size=1316", "w", format="mpegts") as container:
+            stream = container.add_stream("mpeg2video", rate=fps) if kind == "video" else container.add_stream("mp2")
             if kind == "video":
-                stream = container.add_stream("mpeg2video", rate=fps)
                 stream.width, stream.height, stream.pix_fmt, stream.codec_context.gop_size = *size, "yuv420p", 5
-                stream.options = {"muxdelay": "0"}
-            else:
-                stream = container.add_stream("mp2", rate=44100)
-            for k in range(100_000):
-                if kind == "video":
-                    image = np.full(size[::-1], 100, np.uint8)
-                    image[0, 0] = k % 250  # else the picture would be frozen
-                    frame = av.VideoFrame.from_ndarray(image, format="gray").reformat(format="yuv420p")
-                    frame.pts = k
-                else:
-                    frame = av.AudioFrame(format="s16", layout="mono", samples=1152)
-                    frame.planes[0].update(bytes(frame.planes[0].buffer_size))
-                    frame.sample_rate, frame.pts = 44100, 1152 * k
-                container.mux(stream.encode(frame))
-                if ended.wait(1 / fps):
+            for k in range(1_000_000):
+                container.mux(stream.encode(picture(k, size) if kind == "video" else silence(k)))
+                if ended.wait(max(0.0, began + (k + 1) / fps - time.monotonic())):
                     return
 
     thread = threading.Thread(target=send, daemon=True)

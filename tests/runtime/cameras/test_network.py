@@ -18,7 +18,8 @@ import pytest
 from kd_edge.errors import BadPictureError, CameraError, ConfigError, KdEdgeError
 from kd_edge.runtime.cameras import Wanted, make_camera, network, open_camera
 from kd_edge.runtime.cameras.config import camera_config
-from kd_edge.runtime.cameras.network import Arrivals, NetworkCamera, _image
+from kd_edge.runtime.cameras.feed import Arrivals
+from kd_edge.runtime.cameras.network import NetworkCamera, _image
 from kd_edge.runtime.capture import Capture
 from tests.runtime.cameras.senders import (
     MjpegServer,
@@ -256,7 +257,7 @@ def test_only_the_last_of_a_bunch_is_handed_over(serve):
         server.wait()
 
     server = serve({"cam": tell})
-    with closing(open_camera(server.url("cam#fps=25"), GREY)) as camera:
+    with closing(open_camera(server.url("cam#fps=25&read_timeout_ms=300"), GREY)) as camera:
         seen = {int(image[0, 0]) for image in read_until_fault(camera, 1.1)[0]}
     assert 10 in seen
     assert 107 in seen
@@ -318,10 +319,10 @@ def test_no_second_thread_beside_one_that_hangs(monkeypatch):
     with pytest.raises(CameraError, match="still hangs"):
         camera.open()
     assert time.monotonic() - began < 2.0
-    assert sum(thread.name == "kd-edge network c" for thread in threading.enumerate()) == 1
+    assert sum(thread.name == "kd-edge feed c" for thread in threading.enumerate()) == 1
     hanging.set()
     camera.close()
-    assert all(thread.name != "kd-edge network c" for thread in threading.enumerate())
+    assert all(thread.name != "kd-edge feed c" for thread in threading.enumerate())
 
 
 SECRETS = ("s3cr", "hunter2")
