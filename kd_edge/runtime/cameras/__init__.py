@@ -5,7 +5,7 @@ from __future__ import annotations
 from kd_edge.runtime.cameras.base import Camera, Wanted, check_fits, timeouts_of
 from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts, camera_config
 from kd_edge.runtime.clock import MONOTONIC, Clock
-from kd_edge.runtime.uri import NETWORK, shown
+from kd_edge.runtime.uri import NETWORK, PIPELINE, shown
 
 ANYTHING = Wanted()
 """No model decides what the camera must deliver."""
@@ -43,6 +43,10 @@ def make_camera(
         from kd_edge.runtime.cameras.network import NetworkCamera
 
         return NetworkCamera(name, config, wanted, clock=clock)
+    if config.scheme == PIPELINE:
+        from kd_edge.runtime.cameras.gstreamer import GStreamerCamera
+
+        return GStreamerCamera(name, config, wanted, clock=clock)
     from kd_edge.runtime.cameras.v4l2 import V4l2Camera
 
     return V4l2Camera(name, config, wanted)

@@ -29,7 +29,7 @@ FOREIGN_KEYS = {
     "http": (*_DEVICE_KEYS, "transport", "ca_file"),
     "https": (*_DEVICE_KEYS, "transport"),
     "udp": (*_DEVICE_KEYS, "transport", *_SERVER_KEYS),
-    PIPELINE: (*_DEVICE_KEYS, "transport", *_SERVER_KEYS),
+    PIPELINE: ("clock", *_DEVICE_KEYS, "transport", *_SERVER_KEYS),
 }
 """What only a device can be asked for: nothing comes of it elsewhere, so it is refused there."""
 _NETWORK_CLOCKS = ("arrival", "device")

@@ -65,6 +65,7 @@ class Feed:
         play: Opens, calls ``connected``, hands over pictures while ``is_wanted``, and closes.
         explained: What an exception of ``play`` means, where it is none of ours.
         ended: What it means when ``play`` returns by itself.
+        advice: What to do when nothing comes.
 
     Attributes:
         is_connected: Whether it is open.
@@ -77,11 +78,14 @@ class Feed:
         name: str,
         play: Callable[[Feed], None],
         explained: Callable[[Feed, BaseException], KdEdgeError],
+        *,
         ended: str,
+        advice: str,
     ) -> None:
         self.is_connected, self.is_wanted = False, True
         self.fps: float | None = None
         self._name, self._play, self._explained, self._ended = name, play, explained, ended
+        self._advice = advice
         self._changed = threading.Condition()
         self._picture: Picture | None = None
         self._damage = ""
@@ -150,9 +154,8 @@ class Feed:
     def silent(self, seconds: float) -> CameraError:
         """Nothing came for so long."""
         for_so_long = duration(round(seconds * 1e9))
-        if self.is_connected:
-            return self.fault(f"it sends no picture for {for_so_long}", "frames", "check the connection and the sender")
-        return self.fault(f"no answer within {for_so_long}", "a stream", "check host, port and network")
+        found = "it sends no picture for" if self.is_connected else "no answer within"
+        return self.fault(f"{found} {for_so_long}", "frames", self._advice)
 
     def fault(self, found: str, expected: str, fix: str) -> CameraError:
         """An error of this camera."""
@@ -161,7 +164,7 @@ class Feed:
     def _run(self) -> None:
         try:
             self._play(self)
-            end: KdEdgeError = self.fault(self._ended, "frames", "see what the sender says")
+            end: KdEdgeError = self.fault(self._ended, "frames", self._advice)
         except KdEdgeError as error:
             end = error
         except BaseException as error:  # whatever the library raises

@@ -79,7 +79,13 @@ class NetworkCamera:
         self.close()
         if self._feed is not None:
             raise self._feed.fault("its last connection still hangs", "an answer", "check network and name server")
-        self._feed = Feed(self.name, self._play, self._explained, "the server has ended the stream")
+        self._feed = Feed(
+            self.name,
+            self._play,
+            self._explained,
+            ended="the server has ended the stream",
+            advice="check host, port and network, and what the server says",
+        )
         try:
             first = self._feed.first(self._open_seconds).content
         except BaseException:
