@@ -167,8 +167,11 @@ class Feed:
             end: KdEdgeError = self.fault(self._ended, "frames", self._advice)
         except KdEdgeError as error:
             end = error
-        except BaseException as error:  # whatever the library raises
-            end = self._explained(self, error)
+        except BaseException as error:  # whatever the library raises; never left to the thread, which would print it
+            try:
+                end = self._explained(self, error)
+            except Exception:
+                end = self.fault(f"it failed ({type(error).__name__})", "frames", self._advice)
         with self._changed:
             self._end = end
             self._changed.notify_all()

@@ -140,7 +140,7 @@ class NetworkCamera:
             return []
         try:
             frames = packet.decode()
-        except (self._av.error.InvalidDataError, self._av.error.ArgumentError):
+        except ValueError:  # FFmpeg's errors for damaged data and for what a codec does not take
             feed.note_damage("a picture that cannot be decoded")
             return []
         whole = [frame for frame in frames if not frame.is_corrupt]

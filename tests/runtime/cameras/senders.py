@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 PART = "multipart/x-mixed-replace; boundary=frame"
+TYPES = {"mkv": "video/x-matroska", "m3u8": "application/vnd.apple.mpegurl"}
 USER = "Basic " + base64.b64encode(b"me:s3cr:t").decode()
 
 
@@ -120,7 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
             elif path == "mute":
                 self.server.wait()
             elif path in self.server.stories:
-                self._answer(200, "Content-Type", "video/x-matroska" if path.endswith(".mkv") else PART)
+                self._answer(200, "Content-Type", TYPES.get(path.rpartition(".")[2], PART))
                 self.server.stories[path](self._send)
             else:
                 self._answer(404)
