@@ -151,9 +151,9 @@ def free_udp_port() -> int:
 
 
 def picture(k: int, size: tuple[int, int]) -> av.VideoFrame:
-    """Grey value 100, but for one dot: else the picture would be frozen."""
+    """Grey value 100, above it other ones in turn: else the picture would be frozen."""
     image = np.full(size[::-1], 100, np.uint8)
-    image[0, 0] = k % 250
+    image[: size[1] // 3] = 3 * k % 200
     frame = av.VideoFrame.from_ndarray(image, format="gray").reformat(format="yuv420p")
     frame.pts = k
     return frame
