@@ -221,8 +221,9 @@ def _whose(keys: list[str]) -> str:
 
 def _check_scheme(config: CameraConfig) -> None:
     if config.scheme not in SCHEMES:
+        told = shown(f"http:{config.uri}").removeprefix("http://") if "@" in config.uri else shown(config.uri)
         raise ConfigError(
-            f"camera URI '{shown(config.uri)}' of unknown kind{did_you_mean(config.scheme, SCHEMES)}",
+            f"camera URI '{told}' of unknown kind{did_you_mean(config.scheme, SCHEMES)}",
             f"one of {forms(SCHEMES)}",
             "kd-edge cameras shows what there is and the exact line to use it",
         )

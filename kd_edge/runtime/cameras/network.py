@@ -165,7 +165,7 @@ class NetworkCamera:
         if kind == "HTTPOtherClientError" and self._config.scheme.startswith("rtsp"):  # nothing to play is left
             return feed.fault(f"{place} plays no pictures (only sound, perhaps)", "a video stream", "correct the path")
         if kind in ("ExitError", "TimeoutError"):
-            return feed.silent(self._config.read_timeout_ms / 1e3)
+            return feed.silent(self._config.read_timeout_ms / 1e3 if feed.is_connected else self._open_seconds)
         if kind == "ConnectionRefusedError":
             return feed.fault(f"nobody listens at {place}", "a server", "switch it on; check host and port")
         if not feed.is_connected and (unknown := _lookup_fault(parts.hostname)):

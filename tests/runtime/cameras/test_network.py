@@ -254,6 +254,7 @@ def test_what_a_standstill_held_up_is_held_back():
     assert arrivals.held(4.5) == 0.0
 
 
+@pytest.mark.slow
 def test_only_the_last_of_a_bunch_is_handed_over(serve):
     def tell(send: Send) -> None:
         steadily([jpeg(10)], fps=25, count=20)(send)
@@ -375,6 +376,7 @@ def test_credentials_are_accepted(serve, monkeypatch):
         ("rtsp:/me:hunter2@host", "is no URL of a camera"),
         ("http://me:hunter2@host:99999/", "is no URL of a camera"),
         ("rstp://me:hunter2@host/", "unknown kind"),
+        ("me:hunter2@host/", r"'\*\*\*@host/' of unknown kind"),
         ("http://me:hunter2@host/" + "x" * 9000, "at most 8192 characters"),
         ("http://me:hunter2@host/\0", "match pattern"),
         ("http://me:hunter2@host/#brand=nir", r"did you mean 'band'"),
