@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # a robot shows labels without the packages of the other stag
 
 app = typer.Typer()
 
+STATES = {True: "present", False: "not attached", None: "not opened"}
+
 
 def camera_table(found: Cameras) -> RenderableType:
     """Devices and configured cameras, each with the line that uses it."""
@@ -26,7 +28,7 @@ def camera_table(found: Cameras) -> RenderableType:
     for device in found.attached:
         built.add_row(device.device, escape(device.description or "video device"), device.use)
     for camera in found.configured:
-        state = camera.fault or ("present" if camera.present else "not attached")
+        state = camera.fault or STATES[camera.present]
         built.add_row(*(escape(printable(text)) for text in (camera.name, f"{camera.uri} ({state})", camera.use)))
     built.add_row("synthetic:", "a generated figure, no device needed", "kd-edge run --camera synthetic:")
     note = "" if found.attached else "no video device is attached to this machine"

@@ -10,7 +10,8 @@ from kd_edge import recipes
 from kd_edge.errors import ConfigError, KdEdgeError, printable
 from kd_edge.files import expanded
 from kd_edge.reading import read_bytes
-from kd_edge.runtime.cameras.config import camera_config
+from kd_edge.runtime.cameras.config import CameraConfig, camera_config
+from kd_edge.runtime.uri import NETWORK, PIPELINE, shown
 
 _FACT_BYTES = 4096
 """One page: longer no file of sysfs is."""
@@ -38,8 +39,8 @@ class ConfiguredCamera:
     Attributes:
         name: Its name.
         file: Where it is configured.
-        uri: What it names; empty when the file is faulty.
-        present: Whether the device or recording is there now.
+        uri: What it names, without what may be secret; empty when the file is faulty.
+        present: Whether the device or recording is there now; None where only opening it would tell.
         fault: Why it cannot be used; empty when it can.
         use: The command that runs it.
     """
@@ -47,7 +48,7 @@ class ConfiguredCamera:
     name: str
     file: Path
     uri: str
-    present: bool
+    present: bool | None
     fault: str
     use: str
 
@@ -99,10 +100,17 @@ def _configured(name: str) -> ConfiguredCamera:
     file, use = recipes.find("runtime", name), f"kd-edge run --camera {name}"
     try:
         config = camera_config(name)
-        present = config.scheme in ("synthetic", "realsense") or _exists(expanded(config.target or "/dev/video0"))
+        present = _is_present(config)
     except ConfigError as error:
         return ConfiguredCamera(name, file, "", False, str(error), use)
-    return ConfiguredCamera(name, file, config.uri, present, "" if present else f"no {config.target}", use)
+    fault = "" if present is not False else f"no {config.target}"
+    return ConfiguredCamera(name, file, shown(config.uri), present, fault, use)
+
+
+def _is_present(config: CameraConfig) -> bool | None:
+    if config.scheme in (*NETWORK, PIPELINE):
+        return None
+    return config.scheme in ("synthetic", "realsense") or _exists(expanded(config.target or "/dev/video0"))
 
 
 def _exists(path: Path) -> bool:
