@@ -1,0 +1,45 @@
+"""What the verb cameras prints, and what cameras doctor does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.conftest import Kd, one_line
+
+FIGURE = "synthetic:?height_px=48&width_px=64&realtime=false"
+
+
+def test_doctor_of_a_good_camera(kd: Kd) -> None:
+    code, output, error = kd("cameras", "doctor", FIGURE, "--seconds", "1")
+    assert (code, error) == (0, "")
+    assert "30.0 frames/s, nominal 30.0" in output
+    assert "'bundled' finds them as healthy as those it was trained on" in output
+
+
+def test_doctor_in_json_and_with_exit_code_1_where_something_is_wrong(kd: Kd, tmp_path: Path) -> None:
+    np.save(tmp_path / "dark.npy", np.zeros((40, 48, 64), np.uint8))
+    code, output, _ = kd("cameras", "doctor", "replay:dark.npy", "--json")
+    assert code == 1
+    report = json.loads(output)
+    assert (report["camera"], report["measured"]["frames"]) == ("replay:dark.npy", 40)
+    assert report["measured"]["values"]["black"] == 1.0
+    assert {"light", "pictures for the model"} <= {a["topic"] for a in report["advice"] if a["level"] == "problem"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("nope",), "unknown camera 'nope'"),
+        (("replay:gone.npy",), "no recording gone.npy"),
+        (("v4l2:/dev/video97",), "no device /dev/video97"),
+        (("synthetic:", "--model", "gone.onnx"), "no file gone.onnx"),
+    ],
+)
+def test_what_doctor_cannot_watch_is_one_line(kd: Kd, arguments: tuple[str, ...], told: str) -> None:
+    code, _, error = kd("cameras", "doctor", *arguments)
+    assert code == 2
+    assert told in one_line(error)
