@@ -58,7 +58,7 @@ MODULES = {
 VERBS = {
     "bench": "MODEL --camera --data --engine --frames --input --json --motion --overload --reference --seconds --set "
     "--size --soak --threads --training",
-    "cameras": "--json",
+    "cameras": "--force --json --of --stills --write",
     "cameras doctor": "CAMERA --json --model -m --seconds",
     "data check": "KIND --data --json --modality --quick --set",
     "data examples": "SOURCE --classes --data --frames --modalities --out",

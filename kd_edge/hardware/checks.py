@@ -289,7 +289,7 @@ def _realsense(model: Path) -> Figures:
     devices = attached()
     if not devices:
         raise Skip("no RealSense camera is attached")
-    return {f"device {number}": what for number, (_, what) in enumerate(devices)}
+    return {f"device {number}": device.description for number, device in enumerate(devices)}
 
 
 def _realtime(model: Path) -> Figures:

@@ -43,3 +43,30 @@ def test_what_doctor_cannot_watch_is_one_line(kd: Kd, arguments: tuple[str, ...]
     code, _, error = kd("cameras", "doctor", *arguments)
     assert code == 2
     assert told in one_line(error)
+
+
+def test_a_camera_file_is_written_and_not_overwritten(kd: Kd, tmp_path: Path) -> None:
+    code, output, _ = kd("cameras", "--write", "figure", "--of", FIGURE)
+    assert code == 0
+    assert output.endswith("kd-edge run --camera figure\n")
+    assert f'uri = "{FIGURE}"' in (tmp_path / "runtime/cameras/figure.toml").read_text()
+    code, _, error = kd("cameras", "--write", "figure", "--of", FIGURE)
+    assert (code, "is there already" in one_line(error)) == (2, True)
+    assert kd("cameras", "--write", "figure", "--of", FIGURE, "--force")[0] == 0
+    code, output, _ = kd("cameras", "--json")
+    assert [c["present"] for c in json.loads(output)["configured"] if c["name"] == "figure"] == [True]
+
+
+def test_stills_of_all_that_is_there_and_exit_code_1_where_one_fails(kd: Kd, tmp_path: Path) -> None:
+    kd("cameras", "--write", "figure", "--of", FIGURE)
+    code, output, _ = kd("cameras", "--stills", "pictures", "--json")
+    assert code == 0
+    (still,) = (each for each in json.loads(output)["stills"] if each["camera"] == "figure")
+    assert (tmp_path / still["file"]).read_bytes().startswith(b"\x89PNG")
+    code, output, _ = kd("cameras", "--stills", "pictures", "--of", "replay:gone.npy")
+    assert code == 1
+    assert output.startswith("replay:gone.npy no recording gone.npy")
+
+
+def test_options_before_doctor_are_refused(kd: Kd) -> None:
+    assert "options before doctor" in one_line(kd("cameras", "--json", "doctor", "synthetic:")[2])

@@ -149,7 +149,7 @@ def _rate(seen: Checkup, config: CameraConfig) -> Iterator[Advice]:
         yield Advice("ok", "rate", f"{what}{f', nominal {nominal:.1f}' if nominal else ''}; {figures}")
     if not seen.live:
         return
-    if pace.gaps > SOME * seen.frames:
+    if pace.gaps > max(1, SOME * seen.frames):
         fix = "another USB port, fewer cameras on one hub, a smaller picture"
         yield Advice("note", "rate", f"{pace.gaps} of {seen.frames} frames came after a gap", fix)
     captures = seen.captures

@@ -15,11 +15,12 @@ from kd_edge.runtime.uri import forms, parse
 
 SCHEMES = ("replay", "synthetic", "v4l2", "realsense")
 _REALSENSE_KEYS = ("index", "emitter", "exposure_us", "gain")
+_V4L2_KEYS = ("telemetry_rows",)
 FOREIGN_KEYS = {
-    "replay": ("pixel_format", "clock", "width_px", "height_px", *_REALSENSE_KEYS),
-    "synthetic": ("pixel_format", "clock", *_REALSENSE_KEYS),
+    "replay": ("pixel_format", "clock", "width_px", "height_px", *_REALSENSE_KEYS, *_V4L2_KEYS),
+    "synthetic": ("pixel_format", "clock", *_REALSENSE_KEYS, *_V4L2_KEYS),
     "v4l2": _REALSENSE_KEYS,
-    "realsense": ("clock",),
+    "realsense": ("clock", *_V4L2_KEYS),
 }
 """What only a device can be asked for: nothing comes of it elsewhere, so it is refused there."""
 
@@ -48,8 +49,8 @@ class CameraConfig(TimeOuts):
         clock: What the camera's stamps are of: ``monotonic`` (this machine's, which V4L2 drivers use), ``wall`` (its
             time of day), ``device`` (any clock of the device's own) or ``arrival`` (no usable stamps: the moment of
             reading).
-        uri: ``v4l2:/dev/video0``, ``realsense:SERIAL``, ``replay:PATH`` or ``synthetic:``; what follows a ``?`` sets
-            the other keys (``v4l2:/dev/video0?pixel_format=Y16&fps=9``).
+        uri: ``v4l2:/dev/video0`` or the bare name of a link below ``/dev/v4l``, ``realsense:SERIAL``, ``replay:PATH``
+            or ``synthetic:``; what follows a ``?`` sets the other keys (``v4l2:/dev/video0?pixel_format=Y16&fps=9``).
         band: What the camera sees; a model for another band is refused. None: not known, not checked.
         fps: Frame rate to ask for, or of a recording without stamps, 1/s. None: the camera's own.
         width_px: Frame width to ask for. None: the camera's own.
@@ -59,6 +60,8 @@ class CameraConfig(TimeOuts):
         priority: Real-time priority (``SCHED_FIFO``, 1 to 99) of the same. None: an ordinary process.
         pixel_format: V4L2 fourcc: ``GREY`` (uint8), ``Y16`` (uint16), or a colour format such as ``YUYV`` or ``MJPG``;
             of a RealSense ``Y8`` or ``Y16``.
+        telemetry_rows: How many rows at the bottom of a V4L2 device's frames are no picture (2 of a Lepton's 160x122)
+            and are cut off; negative: at the top. ``height_px`` counts them.
         index: Which infrared imager of a RealSense: 1 is the left one, 2 the right one. None: 1.
         emitter: Its projector: ``off``, ``on`` (dots in the picture), or ``alternating``, whose lit frames are left
             out. None: ``off``.
@@ -77,6 +80,7 @@ class CameraConfig(TimeOuts):
     cpus: tuple[Annotated[int, Field(ge=0, le=4095)], ...] = ()
     priority: int | None = Field(None, ge=1, le=99)
     pixel_format: str | None = Field(None, pattern=r"^[A-Za-z0-9]{3,4}$")
+    telemetry_rows: int = Field(0, ge=-16, le=16)
     index: int | None = Field(None, ge=1, le=2)
     emitter: Literal["off", "on", "alternating"] | None = None
     exposure_us: float | None = Field(None, gt=0, le=10_000_000)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from kd_edge.artifact import Band
 from kd_edge.errors import CameraError, import_extra, printable, reason
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
 from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts
+from kd_edge.runtime.cameras.modes import Mode, PixelFormat
 from kd_edge.runtime.clock import ClockKind
 from kd_edge.types import Frame, Image
 
@@ -176,9 +178,7 @@ class RealSenseCamera:
         asked = f"{config.width_px or 'any'}x{config.height_px or 'any'} at {config.fps or 'any'} frames/s"
         profiles = {
             f"{p.width()}x{p.height()} at {p.fps()} ({p.format().name.upper()})"
-            for sensor in self._device.query_sensors()
-            for p in (profile.as_video_stream_profile() for profile in sensor.get_stream_profiles())
-            if p.stream_type() == self._rs.stream.infrared
+            for p in _infrared_profiles(self._rs, self._device)
         }
         shown = sorted(profiles)[:SHOWN_PROFILES]
         more = f" and {len(profiles) - len(shown)} more" if len(profiles) > len(shown) else ""
@@ -233,8 +233,22 @@ class RealSenseCamera:
         return CameraError(f"camera {self.name} is gone: {why}", "frames", "check its cable; kd-edge cameras")
 
 
-def attached() -> list[tuple[str, str]]:
-    """Serial number, and model with firmware, of every RealSense device.
+class Attached(NamedTuple):
+    """A RealSense device.
+
+    Attributes:
+        serial: Its serial number.
+        description: Model and firmware.
+        formats: What its infrared imagers can deliver.
+    """
+
+    serial: str
+    description: str
+    formats: tuple[PixelFormat, ...]
+
+
+def attached() -> list[Attached]:
+    """Every RealSense device.
 
     Raises:
         MissingExtraError: librealsense is not installed, or lacks a system library.
@@ -243,14 +257,38 @@ def attached() -> list[tuple[str, str]]:
     rs = import_extra("pyrealsense2", "realsense")
     try:
         return [
-            (
+            Attached(
                 _info(rs, device, "serial_number"),
                 f"{_info(rs, device, 'name')}, firmware {_info(rs, device, 'firmware_version') or 'unknown'}",
+                _infrared_formats(rs, device),
             )
             for device in rs.context().query_devices()
         ]
     except RuntimeError as error:
         raise CameraError(f"librealsense fails ({reason(error)})", "its devices", "plug them in again") from error
+
+
+def _infrared_profiles(rs: Any, device: Any) -> Iterator[Any]:
+    for sensor in device.query_sensors():
+        for profile in sensor.get_stream_profiles():
+            if profile.stream_type() == rs.stream.infrared:
+                yield profile.as_video_stream_profile()
+
+
+def _infrared_formats(rs: Any, device: Any) -> tuple[PixelFormat, ...]:
+    """What the imagers can deliver; one has what the other has, as a rule."""
+    rates: dict[str, dict[tuple[int, int], set[float]]] = {}
+    for p in _infrared_profiles(rs, device):
+        sizes = rates.setdefault(p.format().name.upper(), {})
+        sizes.setdefault((p.width(), p.height()), set()).add(float(p.fps()))
+    return tuple(
+        PixelFormat(
+            name,
+            "infrared",
+            tuple(Mode(*size, tuple(sorted(fps, reverse=True))) for size, fps in sorted(sizes.items(), reverse=True)),
+        )
+        for name, sizes in sorted(rates.items(), reverse=True)
+    )
 
 
 def _info(rs: Any, device: Any, what: str) -> str:

@@ -128,7 +128,7 @@ def test_rate_jitter_and_gaps(watch) -> None:
     assert rate[0] == "problem"
     assert "8.4 frames/s, nominal 30.0; usual distance 100.0 ms" in rate[1]
     assert rate[2] == ("fps = 8.4",)
-    assert gaps[1].startswith("4 of 42 frames came after a gap")
+    assert gaps[1].startswith("4 of 43 frames came after a gap")
     assert unsteady[1] == "stamps jitter by 200.0 ms"
 
 

@@ -86,6 +86,9 @@ def test_whatever_is_typed_it_is_one_line(camera):
         ("replay:a.npy", 'pixel_format = "Y16"\nclock = "arrival"', "pixel_format, clock"),
         ("replay:a.npy", "width_px = 640\nheight_px = 480", "width_px, height_px"),
         ("replay:a.npy?width_px=640", "", "width_px"),
+        ("replay:a.npy", "telemetry_rows = 2", "telemetry_rows"),
+        ("synthetic:", "telemetry_rows = 2", "telemetry_rows"),
+        ("realsense:", "telemetry_rows = -2", "telemetry_rows"),
     ],
 )
 def test_keys_that_only_a_device_has_are_refused(tmp_path, uri, text, keys):
