@@ -153,13 +153,23 @@ def _check_no_path(name: str) -> None:
 
 def _check_keys(config: CameraConfig, where: str) -> None:
     fields = CameraConfig.model_fields
-    foreign = [k for k in FOREIGN_KEYS.get(config.scheme, ()) if getattr(config, k) != fields[k].default]
+    own = _recorded_keys(config)
+    foreign = [
+        k for k in FOREIGN_KEYS.get(config.scheme, ()) if getattr(config, k) != fields[k].default and k not in own
+    ]
     if foreign:
         raise ConfigError(
             f"camera {where} sets {', '.join(foreign)}, which no {config.scheme}: camera has",
             "only keys that this kind of camera has",
             f"take them out, or use them with {_whose(foreign)}:",
         )
+
+
+def _recorded_keys(config: CameraConfig) -> tuple[str, ...]:
+    """What a replay can be asked for if a RealSense recorded it: which imager, and no frames that its projector lit."""
+    if config.scheme != "replay" or not config.target.lower().endswith((".bag", ".db3")):
+        return ()
+    return ("index", "emitter") if config.emitter == "alternating" else ("index",)
 
 
 def _whose(keys: list[str]) -> str:

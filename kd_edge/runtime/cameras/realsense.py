@@ -48,7 +48,7 @@ class RealSenseCamera:
         self.fps: float | None = config.fps
         self.timeouts: TimeOuts = config
         self._config, self._format = config, _format(config, wanted)
-        self._rs: Any = import_extra("pyrealsense2", "realsense")
+        self._rs: Any = librealsense()
         self._context: Any = None
         self._pipeline: Any = None
         self._device: Any = None
@@ -138,14 +138,14 @@ class RealSenseCamera:
         """
         if self._config.emitter != "alternating":
             return False
-        mode = self._rs.frame_metadata_value.frame_laser_power_mode
-        if not frame.supports_frame_metadata(mode):
+        lit = is_lit(self._rs, frame)
+        if lit is None:
             raise CameraError(
                 f"camera {self.name}: frames do not tell whether the projector lit them",
                 "frame metadata, for emitter = 'alternating'",
                 "install librealsense's kernel patches or udev rules, or set emitter = 'off'",
             )
-        return bool(frame.get_frame_metadata(mode))
+        return lit
 
     def _found(self) -> Any:
         """The device with the serial number asked for, or the only one."""
@@ -178,7 +178,7 @@ class RealSenseCamera:
         asked = f"{config.width_px or 'any'}x{config.height_px or 'any'} at {config.fps or 'any'} frames/s"
         profiles = {
             f"{p.width()}x{p.height()} at {p.fps()} ({p.format().name.upper()})"
-            for p in _infrared_profiles(self._rs, self._device)
+            for p in infrared_profiles(self._rs, self._device)
         }
         shown = sorted(profiles)[:SHOWN_PROFILES]
         more = f" and {len(profiles) - len(shown)} more" if len(profiles) > len(shown) else ""
@@ -254,7 +254,7 @@ def attached() -> list[Attached]:
         MissingExtraError: librealsense is not installed, or lacks a system library.
         CameraError: It fails.
     """
-    rs = import_extra("pyrealsense2", "realsense")
+    rs = librealsense()
     try:
         return [
             Attached(
@@ -268,7 +268,23 @@ def attached() -> list[Attached]:
         raise CameraError(f"librealsense fails ({reason(error)})", "its devices", "plug them in again") from error
 
 
-def _infrared_profiles(rs: Any, device: Any) -> Iterator[Any]:
+def librealsense() -> Any:
+    """The library; nothing else imports it.
+
+    Raises:
+        MissingExtraError: It is not installed, or lacks a system library.
+    """
+    return import_extra("pyrealsense2", "realsense")
+
+
+def is_lit(rs: Any, frame: Any) -> bool | None:
+    """Whether the projector was on at a frame; None where its metadata does not tell."""
+    mode = rs.frame_metadata_value.frame_laser_power_mode
+    return bool(frame.get_frame_metadata(mode)) if frame.supports_frame_metadata(mode) else None
+
+
+def infrared_profiles(rs: Any, device: Any) -> Iterator[Any]:
+    """Every profile of every infrared imager of a device."""
     for sensor in device.query_sensors():
         for profile in sensor.get_stream_profiles():
             if profile.stream_type() == rs.stream.infrared:
@@ -278,7 +294,7 @@ def _infrared_profiles(rs: Any, device: Any) -> Iterator[Any]:
 def _infrared_formats(rs: Any, device: Any) -> tuple[PixelFormat, ...]:
     """What the imagers can deliver; one has what the other has, as a rule."""
     rates: dict[str, dict[tuple[int, int], set[float]]] = {}
-    for p in _infrared_profiles(rs, device):
+    for p in infrared_profiles(rs, device):
         sizes = rates.setdefault(p.format().name.upper(), {})
         sizes.setdefault((p.width(), p.height()), set()).add(float(p.fps()))
     return tuple(

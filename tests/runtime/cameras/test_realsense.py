@@ -218,6 +218,12 @@ def test_they_are_listed_with_the_line_that_uses_them(attached) -> None:
     assert found.device == "realsense:000000000001"
     assert found.description == "Soft D435, firmware unknown"
     assert found.use == "kd-edge run --camera realsense:000000000001"
+    assert [str(mode) for each in found.formats for mode in each.modes] == ["64x48 (30)"] * 2
+    assert [each.name for each in found.formats] == ["Y8", "Y16"]
+    assert found.camera_file.splitlines()[1:] == [
+        'uri = "realsense:000000000001"', 'band = "nir"', 'pixel_format = "Y8"', "width_px = 64", "height_px = 48",
+        "fps = 30",
+    ]  # fmt: skip
 
 
 def test_an_unplugged_device_is_gone_at_once(attached) -> None:
