@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from kd_edge import recipes
 from kd_edge.errors import ConfigError, did_you_mean
+from kd_edge.runtime.cameras.kindless import Meant, host_meant, meant
 from kd_edge.runtime.clock import MAX_AHEAD_MS, ClockKind
 from kd_edge.runtime.uri import forms, parse
 
@@ -119,7 +119,7 @@ def camera_config(name_or_uri: str) -> CameraConfig:
     """
     is_file = name_or_uri.endswith(".toml")
     if ":" not in name_or_uri or is_file:
-        _check_no_path(name_or_uri)
+        _check_has_kind(name_or_uri)
         config = recipes.load("runtime", name_or_uri, CameraConfig)
         where = str(recipes.find("runtime", name_or_uri))
     else:
@@ -139,16 +139,21 @@ def _with_query(config: CameraConfig) -> CameraConfig:
     return recipes.validate(raw, CameraConfig, f"camera {config.uri}")
 
 
-def _check_no_path(name: str) -> None:
-    """Refuse a device or recording without its kind; a camera's name wins over a folder that is called the same."""
-    is_device = name.startswith("/dev/")
-    exists = not name.endswith(".toml") and os.path.exists(name)  # noqa: PTH110 - never raises, whatever is typed
-    if is_device or (exists and name not in recipes.names("runtime")):
-        raise ConfigError(
-            f"camera '{name}' is a path without its kind",
-            f"one of {forms(SCHEMES)} before it",
-            f"--camera {'v4l2' if is_device else 'replay'}:{name}",
-        )
+def _check_has_kind(name: str) -> None:
+    """Refuse what is no camera's name but a device, recording or host without its kind; a camera's name wins."""
+    if name.endswith(".toml") or name in recipes.names("runtime"):
+        return
+    if (found := meant(name, SCHEMES)) is not None:
+        raise _without_kind(name, found)
+
+
+def _without_kind(name: str, found: Meant) -> ConfigError:
+    shown = "" if found.what == "a host" else f" '{name}'"  # it may hold a password
+    return ConfigError(
+        f"camera{shown} is {found.what} without its kind",
+        f"one of {forms(SCHEMES)} before it",
+        f"--camera {found.uri}",
+    )
 
 
 def _check_keys(config: CameraConfig, where: str) -> None:
@@ -179,6 +184,8 @@ def _whose(keys: list[str]) -> str:
 
 def _check_scheme(config: CameraConfig) -> None:
     if config.scheme not in SCHEMES:
+        if (found := host_meant(config.uri, SCHEMES)) is not None:
+            raise _without_kind(config.uri, found)
         raise ConfigError(
             f"camera URI '{config.uri}' of unknown kind{did_you_mean(config.scheme, SCHEMES)}",
             f"one of {forms(SCHEMES)}",
