@@ -89,7 +89,8 @@ class Values:
         black: Share of values in the lowest 128th of the full scale.
         saturated: Share of values at the full scale.
         histogram: Shares of ``BINS`` equal intervals from 0 to the full scale.
-        dots_per_1000: Bright isolated dots in 1000 pixels, median of the pictures; None in colour, depth and heat.
+        dots_per_1000: Bright isolated dots beyond dark ones in 1000 pixels, median of the pictures; None in colour,
+            depth and heat.
         mean: Mean over all frames.
         jumps: Frames whose mean differs from that of the one before by more than a share ``BRIGHTER``.
         largest_jump: Largest such difference, as a share.
