@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from kd_edge.cli.console import EngineOption, err
-from kd_edge.errors import SinkError, printable
+from kd_edge.errors import ArtifactError, SinkError, printable
 from kd_edge.runtime.uri import parse
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
@@ -61,13 +62,15 @@ def stream_summary(statistics: Statistics, window_seconds: float, counts: Tally)
     return text
 
 
-def first_line(path: Path, manifest: Manifest, *, is_chosen: bool) -> str:
-    """Which model, why this one, and whether its confidences mean anything."""
+def first_line(path: Path, manifest: Manifest, *, is_chosen: bool, signed_by: str = "") -> str:
+    """Which model, why this one, whose signature was checked, and whether its confidences mean anything."""
     from kd_edge.artifact import BUNDLED, UNCALIBRATED
 
     model = f"model {escape(printable(str(path)))}"
     if not is_chosen and path != BUNDLED:
         model += " (the newest here; --model chooses another)"
+    if signed_by:
+        model += f", signed by key {signed_by[:16]}"
     return model if manifest.calibrated_on else f"{model} [yellow]({UNCALIBRATED})[/yellow]"
 
 
@@ -79,10 +82,14 @@ def any_works(sinks: Sequence[str], statistics: Statistics) -> bool:
 
 @app.command(
     epilog="Examples:  kd-edge run --camera ir0  |  kd-edge run --camera synthetic: --duration 20  |  "
-    "kd-edge run --camera replay:clip_depth.mat --model student.onnx --sink jsonl:-"
+    "kd-edge run --camera replay:clip_depth.mat --model student.onnx --sink jsonl:-  |  "
+    "kd-edge run --camera ir0 --camera ir1"
 )
 def run(
-    camera: Annotated[str, typer.Option("--camera", "-c", metavar="NAME|URI", help="kd-edge cameras shows them.")],
+    camera: Annotated[
+        list[str],
+        typer.Option("--camera", "-c", metavar="NAME|URI", help="kd-edge cameras shows them. Repeatable: NAME=URI."),
+    ],
     model: Annotated[
         Path | None,
         typer.Option("--model", "-m", metavar="FILE", help="Artifact; default the newest here, else the bundled one."),
@@ -132,7 +139,10 @@ def run(
     ] = None,
     notify: Annotated[bool, typer.Option("--notify", help="Report to systemd (READY, WATCHDOG).")] = False,
 ) -> None:
-    """Live labels from a camera; Ctrl-C stops.
+    """Live labels from one or several cameras; Ctrl-C stops.
+
+    Several are labelled by one model, together where their frames are; one that is lost does not touch the others.
+    NAME=URI gives one a name for its labels.
 
     Exit code 1: at the end no sink works, or a recording's sink has lost a label; 0 when at least one sink works.
     """
@@ -143,13 +153,18 @@ def run(
     from kd_edge.engines.cuda import cuda_binding as binding_name
     from kd_edge.runtime.signals import interrupt_on_termination
     from kd_edge.runtime.stream import stream
-    from kd_edge.runtime.tally import Tally
+    from kd_edge.runtime.tally import Tally, together
 
     runner, device = engine_name(engine), None if provider is None else provider_name(provider)
     binding = binding_name(cuda_binding)
-    path = model or default_model()
-    artifact = load(path, trust=trust)
-    err.print(first_line(path, artifact.manifest, is_chosen=model is not None))
+    try:
+        path = model or default_model()
+        artifact = load(path, trust=trust)
+    except ArtifactError as error:
+        if model is not None:
+            raise
+        raise ArtifactError(error.found, error.expected, f"{error.fix}; or take another with --model") from error
+    err.print(first_line(path, artifact.manifest, is_chosen=model is not None, signed_by=artifact.signed_by))
     sinks = sinks or ["terminal:"]
     labels = stream(
         model=artifact,
@@ -168,25 +183,25 @@ def run(
         smooth_ms=smooth_ms,
         notify=notify,
     )
-    counts = Tally()
+    tallies = defaultdict[str, Tally](Tally)  # by camera
     try:
         with interrupt_on_termination(), labels:
             start = time.monotonic()  # of the camera: loading, and measuring engines, comes before
             err.print(escape(printable(_engine_line(labels.recognizer.engine))))
             for prediction in labels:
-                counts.add(prediction)
+                tallies[prediction.source].add(prediction)
                 if not labels.is_heard:
                     break
                 if duration is not None and time.monotonic() - start > duration:
                     break
     except SinkError:
         if labels.statistics.labels:
-            _summarise(labels, counts)
+            _summarise(labels, together(list(tallies.values())))
         raise
     except KeyboardInterrupt:
         if not hasattr(labels, "recognizer"):  # while the model was loading
             raise typer.Exit(130) from None
-    _summarise(labels, counts)
+    _summarise(labels, together(list(tallies.values())))
     if not any_works(sinks, labels.statistics):
         raise typer.Exit(1)
 

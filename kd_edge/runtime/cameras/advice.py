@@ -10,7 +10,7 @@ from kd_edge.artifact import Manifest
 from kd_edge.errors import CameraError
 from kd_edge.runtime.cameras import Wanted, check_fits, make_camera
 from kd_edge.runtime.cameras.checkup import Checkup, examine
-from kd_edge.runtime.cameras.config import FOREIGN_KEYS, CameraConfig, camera_config
+from kd_edge.runtime.cameras.config import FOREIGN_KEYS, CameraConfig, camera_config, source_name
 from kd_edge.runtime.clock import MONOTONIC, Clock
 from kd_edge.runtime.rate import NeededRate
 
@@ -86,7 +86,7 @@ def diagnose(name_or_uri: str, seconds: float, manifest: Manifest, clock: Clock 
         DataError: A recording is absent or damaged.
     """
     config, wanted = camera_config(name_or_uri), Wanted.by(manifest)
-    camera = make_camera(name_or_uri, config, wanted, clock=clock)
+    camera = make_camera(source_name(name_or_uri)[0], config, wanted, clock=clock)
     camera.open()
     try:
         found = [*_misfit(lambda: check_fits(camera, wanted))]

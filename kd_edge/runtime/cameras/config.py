@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -14,6 +17,7 @@ from kd_edge.runtime.clock import MAX_AHEAD_MS, ClockKind
 from kd_edge.runtime.uri import forms, parse
 
 SCHEMES = ("replay", "synthetic", "v4l2", "realsense")
+_NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)=([A-Za-z0-9]+:.*)", re.DOTALL)
 _REALSENSE_KEYS = ("index", "emitter", "exposure_us", "gain")
 _V4L2_KEYS = ("telemetry_rows",)
 FOREIGN_KEYS = {
@@ -110,13 +114,71 @@ class CameraConfig(TimeOuts):
         return parse(self.uri).query
 
 
+@dataclass(frozen=True, slots=True)
+class SharedConfig:
+    """What the files of a stream's cameras say of what they share: threads, cores, trust.
+
+    Attributes:
+        configs: Each camera's own, by the name or URI it was asked for.
+        threads: How many the engine may use; None where no file says it.
+        cpus: Cores of the whole stream; empty for all.
+        priority: Real-time priority of the whole stream.
+        trusts: The model must be trusted by each of these.
+    """
+
+    configs: dict[str, CameraConfig]
+    threads: int | None
+    cpus: tuple[int, ...]
+    priority: int | None
+    trusts: tuple[Path, ...]
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> SharedConfig:
+        """Look up the cameras of one stream.
+
+        Raises:
+            ConfigError: As ``camera_config``, or two files that disagree on what can only be one thing.
+        """
+        configs = {name: camera_config(name) for name in names}
+        return cls(
+            configs,
+            _agreed(configs, "threads"),
+            _agreed(configs, "cpus") or (),
+            _agreed(configs, "priority"),
+            tuple(config.trust for config in configs.values() if config.trust is not None),
+        )
+
+
+def _agreed(configs: dict[str, CameraConfig], key: str) -> Any:
+    """What those cameras that say anything about a key agree on; None where none does."""
+    said = {name: getattr(config, key) for name, config in configs.items() if getattr(config, key)}
+    if len(set(said.values())) > 1:
+        raise ConfigError(
+            f"cameras of one stream with different {key}: " + ", ".join(f"{n} {_shown(v)}" for n, v in said.items()),
+            "the same, because they share one engine",
+            f"set {key} in one of the camera files, or to the same in all",
+        )
+    return next(iter(said.values()), None)
+
+
+def _shown(value: object) -> str:
+    return str(list(value)) if isinstance(value, tuple) else str(value)
+
+
+def source_name(asked: str) -> tuple[str, str]:
+    """``NAME=URI``: what its labels are to bear, and the camera; both are what was asked for where no name is given."""
+    named = _NAMED.fullmatch(asked)
+    return (named[1], named[2]) if named else (asked, asked)
+
+
 def camera_config(name_or_uri: str) -> CameraConfig:
-    """Look up a named camera or read a URI.
+    """Look up a named camera or read a URI, which may have a name of its own before it (``left=v4l2:/dev/video0``).
 
     Raises:
         ConfigError: Unknown name or kind, a path without its kind, a faulty file, or a key that such a camera does not
             have, each with the closest thing that exists.
     """
+    name_or_uri = source_name(name_or_uri)[1]
     is_file = name_or_uri.endswith(".toml")
     if ":" not in name_or_uri or is_file:
         _check_has_kind(name_or_uri)

@@ -85,7 +85,7 @@ def list_cameras(root: Path = Path("/")) -> Cameras:
 
 def present(found: Cameras) -> list[str]:
     """Names or URIs of all that is there: cameras that are configured, and devices that no camera file names."""
-    named = [camera for camera in found.configured if camera.present and not camera.fault]
+    named = [camera for camera in found.configured if camera.present is not False and not camera.fault]
     taken = {_device(camera.uri) for camera in named}
     return [c.name for c in named] + [d.uri for d in found.attached if d.uri and _device(d.uri) not in taken]
 
