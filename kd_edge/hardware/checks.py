@@ -244,7 +244,7 @@ def _training(model: Path) -> Figures:
 
 def _cameras(model: Path) -> Figures:
     """Each V4L2 camera for three seconds; no picture is kept."""
-    attached = list_cameras().attached
+    attached = [camera for camera in list_cameras().attached if camera.device.startswith("/dev/")]
     if not attached:
         raise Skip("no video device (/dev/video*)")
     figures: dict[str, float | str] = {}

@@ -14,7 +14,7 @@ from kd_edge.health import LOOK_NS, PictureHealth
 from kd_edge.preprocess import FixedWindow, resize
 from kd_edge.runtime.cameras.base import Camera, clock_of, timeouts_of
 from kd_edge.runtime.cameras.dots import dots_per_1000
-from kd_edge.runtime.clock import MAX_AHEAD_MS, MONOTONIC, OLDEST_NS, Clock, ClockKind, stamp_of
+from kd_edge.runtime.clock import MAX_AHEAD_MS, MONOTONIC, OLDEST_NS, STAMP_LIMIT_NS, Clock, ClockKind, stamp_of
 from kd_edge.types import Cause, Frame, Image, Int64
 
 SETTLE_NS = 500_000_000
@@ -31,6 +31,8 @@ RUNS_ALIKE = 0.02
 """Two clocks run alike where their rates differ by less than this share."""
 BINS = 32
 PAUSE_SECONDS = 0.005
+DOTS_NS = 500_000_000
+"""Dots are looked for at most this often: it takes longer than everything else, and must not make frames late."""
 _GRID = 8  # every 8th pixel in both directions tells brightness, and a picture from the one before
 _VALUES = 1 << 16
 _COUNTED = 100_000  # at most about this many values of a picture enter the histogram
@@ -225,7 +227,7 @@ class _Watch:
         self._counts: Int64 = np.zeros(_VALUES, np.int64)
         self._dots: list[float] = []
         self._means: list[float] = []
-        self._looked_ns: int | None = None
+        self._looked_ns = self._dotted_ns = -STAMP_LIMIT_NS
         self._health = None if manifest is None or manifest.health is None else _health(manifest)
         self._judged: Counter[str] = Counter()
         self._details: dict[str, str] = {}
@@ -253,9 +255,12 @@ class _Watch:
         grid = image[::_GRID, ::_GRID]
         self._means.append(float(grid.mean()))
         self._same.see(grid, moment_ns)
-        if self._looked_ns is None or not 0 <= moment_ns - self._looked_ns < LOOK_NS:
+        if not 0 <= moment_ns - self._looked_ns < LOOK_NS:
             self._looked_ns = moment_ns
-            self._look(image)
+            self._count_values(image)
+        if not 0 <= moment_ns - self._dotted_ns < DOTS_NS and image.ndim == 2 and self._camera.band in (None, "nir"):
+            self._dotted_ns = moment_ns
+            self._dots.append(dots_per_1000(image))
         if self._health is not None and self._manifest is not None and moment_ns > self._health_ns:
             self._health_ns = moment_ns
             self._health.see(resize(image, self._manifest.preprocess.resize_px), moment_ns)
@@ -267,12 +272,9 @@ class _Watch:
             self._judged[cause.reason.value] += 1
             self._details[cause.reason.value] = cause.detail
 
-    def _look(self, image: Image) -> None:
-        values = image.reshape(-1)[:: max(1, image.size // _COUNTED)]
-        counts = np.bincount(values)
+    def _count_values(self, image: Image) -> None:
+        counts = np.bincount(image.reshape(-1)[:: max(1, image.size // _COUNTED)])
         self._counts[: len(counts)] += counts
-        if image.ndim == 2 and self._camera.band in (None, "nir"):
-            self._dots.append(dots_per_1000(image))
 
     def result(self, seconds: float) -> Checkup:
         """Everything that can be said of it."""

@@ -113,6 +113,34 @@ def test_unplugged(with_device):
     assert "is gone" in result["message"]
 
 
+WATCH = """
+import json, sys
+from dataclasses import asdict
+from kd_edge.artifact import BUNDLED, load
+from kd_edge.runtime.cameras.advice import diagnose
+print(json.dumps(asdict(diagnose(sys.argv[1], 2.0, load(BUNDLED).manifest))))
+"""
+
+
+def test_a_check_up_tells_the_clock_and_the_rate(with_device):
+    done = with_device(WATCH, "v4l2:/dev/video0?fps=60", W=64, H=48, FPS=30, STAMP_AHEAD=7200)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["measured"]["stamps"]["looks_like"] == "device"
+    assert found["measured"]["dtype"] == "uint8"
+    lines = {one["topic"]: one["lines"] for one in found["advice"]}
+    assert lines["stamps"] == ['clock = "device"']
+    assert found["measured"]["nominal_fps"] == 30  # what the driver granted
+
+
+def test_a_check_up_of_a_camera_that_is_unplugged(with_device):
+    done = with_device(WATCH, "v4l2:/dev/video0", W=64, H=48, FPS=50, UNPLUG_AFTER=50)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert "is gone" in found["measured"]["fault"]
+    assert found["advice"][0]["level"] == "problem"
+
+
 STREAM = """
 import json, logging, sys, threading
 from pathlib import Path
