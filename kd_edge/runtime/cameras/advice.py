@@ -183,20 +183,18 @@ def _stamps(seen: Checkup, config: CameraConfig) -> Iterator[Advice]:
         )
         if count
     ]
-    seems = stamps.looks_like
-    age = stamps.age_ms
+    seems, age = stamps.looks_like, stamps.age_ms
     aged = "" if age is None else f", {age[1]:.0f} ms old on arrival ({age[0]:.0f} to {age[2]:.0f})"
     told = f"stamps look like clock '{seems}'{aged}" if seems else "no usable stamps"
     if faults:
         told += f"; {', '.join(faults)}"
-    if seems not in (None, stamps.declared) and stamps.declared != "arrival":
-        is_worse = stamps.declared != "device" or seems == "arrival"  # a device's clock may be any that runs
-        fix = f"declared is clock '{stamps.declared}'"
+    if stamps.declared == "arrival":
+        yield Advice("ok", "stamps", f"not used; {told}")
+    elif seems not in (None, stamps.declared) and (stamps.declared != "device" or seems == "arrival"):
+        # a device's own clock may be any that runs
         lines = (f'clock = "{seems}"',) if _may(config, "clock") else ()
-        if is_worse:
-            yield Advice("problem", "stamps", told, fix, lines)
-            return
-    if faults:
+        yield Advice("problem", "stamps", told, f"declared is clock '{stamps.declared}'", lines)
+    elif faults:
         lines = ('clock = "arrival"',) if _may(config, "clock") else ()
         often = stamps.unusable + stamps.repeated + stamps.backward + stamps.steps > SOME * seen.frames
         yield Advice("problem" if often else "note", "stamps", told, "where it goes on: do without them", lines)

@@ -21,10 +21,10 @@ _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)=([A-Za-z0-9]+:.*)", re.DOTALL
 _REALSENSE_KEYS = ("index", "emitter", "exposure_us", "gain")
 _V4L2_KEYS = ("telemetry_rows",)
 FOREIGN_KEYS = {
-    "replay": ("pixel_format", "clock", "width_px", "height_px", *_REALSENSE_KEYS, *_V4L2_KEYS),
-    "synthetic": ("pixel_format", "clock", *_REALSENSE_KEYS, *_V4L2_KEYS),
+    "replay": ("pixel_format", "clock", "width_px", "height_px", *_REALSENSE_KEYS),
+    "synthetic": ("pixel_format", "clock", *_REALSENSE_KEYS),
     "v4l2": _REALSENSE_KEYS,
-    "realsense": ("clock", *_V4L2_KEYS),
+    "realsense": ("clock",),
 }
 """What only a device can be asked for: nothing comes of it elsewhere, so it is refused there."""
 
@@ -210,9 +210,9 @@ def _check_has_kind(name: str) -> None:
 
 
 def _without_kind(name: str, found: Meant) -> ConfigError:
-    shown = "" if found.what == "a host" else f" '{name}'"  # it may hold a password
+    quoted = "" if found.what == "a host" else f" '{name}'"  # it may hold a password
     return ConfigError(
-        f"camera{shown} is {found.what} without its kind",
+        f"camera{quoted} is {found.what} without its kind",
         f"one of {forms(SCHEMES)} before it",
         f"--camera {found.uri}",
     )
@@ -220,10 +220,9 @@ def _without_kind(name: str, found: Meant) -> ConfigError:
 
 def _check_keys(config: CameraConfig, where: str) -> None:
     fields = CameraConfig.model_fields
+    others = [*FOREIGN_KEYS.get(config.scheme, ()), *(() if config.scheme == "v4l2" else _V4L2_KEYS)]
     own = _recorded_keys(config)
-    foreign = [
-        k for k in FOREIGN_KEYS.get(config.scheme, ()) if getattr(config, k) != fields[k].default and k not in own
-    ]
+    foreign = [key for key in others if key not in own and getattr(config, key) != fields[key].default]
     if foreign:
         raise ConfigError(
             f"camera {where} sets {', '.join(foreign)}, which no {config.scheme}: camera has",

@@ -179,6 +179,13 @@ def test_a_realsense_has_a_clock_of_its_own_and_no_line_for_it(watch) -> None:
     assert of(advise(seen, REALSENSE), "stamps")[0][0] == "ok"
 
 
+def test_stamps_that_are_not_used_are_nobodys_trouble(watch) -> None:
+    seen = watch(lambda clock: (Shown(scene(k % 3), stamp_ns=0) for k in range(1000)), clock_kind="arrival")
+    assert of(advise(seen, V4L2), "stamps") == [
+        ("ok", "not used; stamps look like clock 'arrival'; 50 repeat the one before", ())
+    ]
+
+
 def test_dark_and_bright_pictures(watch) -> None:
     dark = watch(many(np.zeros(SIZE, np.uint8), np.eye(*SIZE, dtype=np.uint8) * 40))
     assert dark.values.black == pytest.approx(1, abs=0.01)
