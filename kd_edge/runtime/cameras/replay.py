@@ -122,6 +122,8 @@ class ReplayCamera:
         path, fps = self._path, self._config.fps
         ending = path.suffix.lower()
         grey = self._wanted.channels == 1
+        if realsense_recording.is_recording(path):
+            return self._realsense()
         if any(c in path.name for c in "*?[") or path.is_dir():
             return _images(path, fps or DEFAULT_FPS, grey)
         if not is_file(path):
@@ -135,8 +137,6 @@ class ReplayCamera:
             return self._utd_depth()
         if ending in VIDEOS:
             return _video(path, fps, grey)
-        if realsense_recording.is_recording(path):
-            return self._realsense()
         if ending in realsense_recording.ENDINGS:
             raise _unreadable(path, "it is damaged, or no RealSense wrote it")
         raise DataError(
