@@ -1,4 +1,4 @@
-"""Recordings as cameras: video, image sequence, .npy, UTD-MHAD depth. Every frame, by its stamps."""
+"""Recordings as cameras: video, image sequence, .npy, RealSense, UTD-MHAD depth. Every frame, by its stamps."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from kd_edge.artifact import Band
 from kd_edge.errors import DataError, KdEdgeError, did_you_mean, import_extra, reason
 from kd_edge.files import expanded
 from kd_edge.reading import is_file, open_regular, read_bytes
+from kd_edge.runtime.cameras import realsense_recording
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
 from kd_edge.runtime.cameras.bounds import check_matlab, check_pixels, image_size
 from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts
@@ -121,6 +122,8 @@ class ReplayCamera:
         path, fps = self._path, self._config.fps
         ending = path.suffix.lower()
         grey = self._wanted.channels == 1
+        if realsense_recording.is_recording(path):
+            return self._realsense()
         if any(c in path.name for c in "*?[") or path.is_dir():
             return _images(path, fps or DEFAULT_FPS, grey)
         if not is_file(path):
@@ -134,11 +137,25 @@ class ReplayCamera:
             return self._utd_depth()
         if ending in VIDEOS:
             return _video(path, fps, grey)
+        if ending in realsense_recording.ENDINGS:
+            raise _unreadable(path, "it is damaged, or no RealSense wrote it")
         raise DataError(
             f"{path} is of a kind that cannot be replayed",
-            f"one of {', '.join((*VIDEOS, *IMAGES))}, .npy, .mat",
+            f"one of {', '.join((*VIDEOS, *IMAGES, *realsense_recording.ENDINGS))}, .npy, .mat",
             "convert it, for example with ffmpeg",
         )
+
+    def _realsense(self) -> Stamped:
+        playback = realsense_recording.Playback(self._path, self._config, self._wanted)
+        try:
+            playback.open()
+            self.band = self._config.band or "nir"
+            scale = playback.fps / self._config.fps if self._config.fps else 1.0
+            self.fps = self._config.fps or playback.fps
+            for image, stamp_ns in playback.frames():
+                yield image, round(stamp_ns * scale)
+        finally:
+            playback.close()
 
     def _utd_depth(self) -> Stamped:
         from kd_edge.data.readers import utd_mhad
@@ -266,7 +283,7 @@ def _absent(path: Path) -> DataError:
         found = f"no recording {path}{did_you_mean(path.name, beside)}"
     return DataError(
         found,
-        "a video, a folder of images, an .npy array or a UTD-MHAD depth .mat",
+        "a video, a folder of images, an .npy array, a RealSense recording or a UTD-MHAD depth .mat",
         "check the path after replay:",
     )
 
