@@ -76,7 +76,7 @@ VERBS = {
     "recipes list": "--json",
     "recipes show": "NAME",
     "run": "--accept-self-test --camera -c --cuda-binding --duration --engine --max-age-ms --model -m --notify "
-    "--provider --realtime --sink --smooth-ms --strict --threads --trust --valid-ms",
+    "--provider --realtime --record --sink --smooth-ms --strict --threads --trust --valid-ms",
     "sign": "FILE --bundle --key --new-key",
     "study confusion": "RUN --against --json --out --pairs --stage",
     "study list": "--json",

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from kd_edge.cli.console import EngineOption, err
-from kd_edge.errors import SinkError, printable
+from kd_edge.errors import DataError, SinkError, printable
 from kd_edge.runtime.uri import parse
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
@@ -56,6 +56,12 @@ def stream_summary(statistics: Statistics, window_seconds: float, counts: Tally)
         text += " (too short, or gaps)" if often in ("", "start", "gap") else f" ({often})"
     if counts.labels:
         text += f"; {tally_report(counts)}"
+    if statistics.recorded or statistics.unrecorded or statistics.record_fault:
+        text += f"; {statistics.recorded} frames recorded"
+    if statistics.unrecorded:
+        text += f"\n[yellow]{statistics.unrecorded} frames are not in the recording:[/yellow] its labels will differ"
+    if statistics.record_fault:
+        text += f"\n[red]the recording stopped early:[/red] {escape(statistics.record_fault)}"
     for sink, fault in statistics.sink_faults.items():
         text += f"\n[red]sink {escape(sink)} does not work:[/red] {escape(fault)}"
     return text
@@ -131,10 +137,15 @@ def run(
         ),
     ] = None,
     notify: Annotated[bool, typer.Option("--notify", help="Report to systemd (READY, WATCHDOG).")] = False,
+    record: Annotated[
+        Path | None,
+        typer.Option("--record", metavar="FILE", help="Keep frames, stamps and labels in a new .mcap file."),
+    ] = None,
 ) -> None:
     """Live labels from a camera; Ctrl-C stops.
 
-    Exit code 1: at the end no sink works, or a recording's sink has lost a label; 0 when at least one sink works.
+    Exit code 1: at the end no sink works, a recording's sink has lost a label, or --record stopped early; 0 when at
+    least one sink works.
     """
     import time
 
@@ -167,6 +178,7 @@ def run(
         max_age_ms=max_age_ms,
         smooth_ms=smooth_ms,
         notify=notify,
+        record=record,
     )
     counts = Tally()
     try:
@@ -179,7 +191,7 @@ def run(
                     break
                 if duration is not None and time.monotonic() - start > duration:
                     break
-    except SinkError:
+    except (SinkError, DataError):
         if labels.statistics.labels:
             _summarise(labels, counts)
         raise
@@ -187,7 +199,7 @@ def run(
         if not hasattr(labels, "recognizer"):  # while the model was loading
             raise typer.Exit(130) from None
     _summarise(labels, counts)
-    if not any_works(sinks, labels.statistics):
+    if labels.statistics.record_fault or not any_works(sinks, labels.statistics):
         raise typer.Exit(1)
 
 
@@ -202,3 +214,5 @@ def _engine_line(engine: StepEngine) -> str:
 def _summarise(labels: LabelStream, counts: Tally) -> None:
     window_seconds = labels.recognizer.manifest.clip_seconds
     err.print(stream_summary(labels.statistics, window_seconds, counts))
+    if labels.label_hash is not None and labels.label_hash.by_source:
+        err.print(f"labels sha256 {labels.label_hash.hexdigest()}")

@@ -25,6 +25,9 @@ class Statistics:
         sink_faults: What is wrong with each sink that does not work now, by name.
         sink_dropped: Predictions that sinks were too slow for or broken to take.
         sinks_reopened: How often a broken sink came back.
+        recorded: Frames in the recording.
+        unrecorded: Frames that were pushed and are not in it: the disk was too slow or full.
+        record_fault: What ended the recording early; empty while nothing has.
     """
 
     captured: int
@@ -42,3 +45,6 @@ class Statistics:
     sink_faults: dict[str, str]
     sink_dropped: int
     sinks_reopened: int
+    recorded: int = 0
+    unrecorded: int = 0
+    record_fault: str = ""

@@ -22,9 +22,11 @@ from kd_edge.runtime.cameras.base import Camera
 from kd_edge.runtime.cameras.config import CameraConfig, camera_config
 from kd_edge.runtime.capture import LONGEST_NAP_NS, Capture, CaptureCounters, Captured, Cut, fault_of
 from kd_edge.runtime.clock import MONOTONIC, Clock, duration
+from kd_edge.runtime.label_hash import LabelHash
 from kd_edge.runtime.load import Load
 from kd_edge.runtime.news import News
 from kd_edge.runtime.recognizer import Recognizer, SelfTest
+from kd_edge.runtime.recording import Recorder, RecordingCounters
 from kd_edge.runtime.scheduling import scheduled
 from kd_edge.runtime.sinks import Sink, SinkState, SinkThread, none_left, open_sink
 from kd_edge.runtime.statistics import Statistics
@@ -59,6 +61,7 @@ class StreamOptions:
     smooth_ms: float | None = None
     notify: bool = False
     trust: Path | str | None = None
+    record: Path | str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense, where it was written.
@@ -87,6 +90,7 @@ def stream(
     smooth_ms: float | None = None,
     notify: bool = False,
     trust: Path | str | None = None,
+    record: Path | str | None = None,
 ) -> LabelStream:
     """Label a camera's frames as they come.
 
@@ -109,6 +113,7 @@ def stream(
         notify: Report readiness and fresh frames to systemd.
         trust: Public key or folder of keys: the artifact must be signed with one of them; by default what the camera
             file says.
+        record: New ``.mcap`` file for every frame that is pushed and every label, see ``Recorder``.
 
     A model with memory (a causal TSM) is clocked by its segments: one label per segment spacing, not per frame.
 
@@ -129,6 +134,7 @@ def stream(
         smooth_ms=smooth_ms,
         notify=notify,
         trust=trust,
+        record=record,
     )
     return LabelStream(model, camera, options)
 
@@ -147,6 +153,7 @@ class LabelStream:
     Attributes:
         recognizer: The recogniser in use, once entered.
         camera: The camera in use, once entered.
+        label_hash: Of the labels of a recording, or of a camera that is being recorded; None of others.
     """
 
     recognizer: Recognizer
@@ -179,6 +186,8 @@ class LabelStream:
         self._news = News(self._clock)
         self._upgrade: Upgrade | None = None
         self._degraded = ""  # the reason that was told last
+        self._recorder: Recorder | None = None
+        self.label_hash: LabelHash | None = None
 
     def __enter__(self) -> LabelStream:
         """Load the model, open camera and sinks, start capturing.
@@ -208,6 +217,7 @@ class LabelStream:
             self._check_rate()
             self.recognizer.forget(self.camera.name)  # an earlier stream's window is none of this one's
             self._open_sinks(opened)
+            self._open_recorder(config, opened)
             self._service = ServiceNotifier() if self._options.notify else None
             if self._service is not None:
                 opened.callback(self._service.stopping)
@@ -267,6 +277,7 @@ class LabelStream:
     def statistics(self) -> Statistics:
         """Counters up to now; also after leaving."""
         counters = CaptureCounters() if self._capture is None else self._capture.counters
+        recording = RecordingCounters() if self._recorder is None else self._recorder.counters
         seconds = (self._last_push_ns - self._first_push_ns) / 1e9
         return Statistics(
             captured=counters.captured,
@@ -284,6 +295,9 @@ class LabelStream:
             sink_faults={s.name: s.fault for s in self._sinks if s.fault is not None},
             sink_dropped=sum(s.dropped for s in self._sinks),
             sinks_reopened=sum(s.reopened for s in self._sinks),
+            recorded=recording.frames,
+            unrecorded=recording.lost_frames,
+            record_fault="" if self._recorder is None else self._recorder.fault or "",
         )
 
     @property
@@ -396,6 +410,34 @@ class LabelStream:
             opened.callback(sink.close)
             self._sinks.append(sink)
 
+    def _open_recorder(self, config: CameraConfig | None, opened: ExitStack) -> None:
+        path = self._options.record
+        if path is None:
+            self.label_hash = None if self.camera.live else LabelHash()
+            return
+        self.label_hash = LabelHash()
+        self._recorder = Recorder(path, self._about(config), lossless=not self.camera.live, clock=self._clock)
+        self._recorder.open()
+        opened.callback(self._end_recording)
+        self._recorder.add_camera(self.camera.name, self.camera.band, config)
+        self._recorder.start()
+
+    def _about(self, config: CameraConfig | None) -> dict[str, str]:
+        """What the labels of a recording came of."""
+        manifest, options = self.recognizer.manifest, self._options
+        threads = options.threads if config is None or options.threads is not None else config.threads
+        return {
+            "model": manifest.name,
+            "model_sha256": manifest.sha256,
+            "engine": self.recognizer.engine.name,
+            "threads": str(threads or 1),
+            "smooth_ms": "" if options.smooth_ms is None else f"{options.smooth_ms:g}",
+        }
+
+    def _end_recording(self) -> None:
+        if self._recorder is not None and self.label_hash is not None:
+            self._recorder.close(self.label_hash.by_source)
+
     def _wait_seconds(self) -> float:
         """Until a stale prediction is due; with a recording, which is never late, until it is worth another look."""
         if self.camera.live:
@@ -407,6 +449,8 @@ class LabelStream:
         self._labels[prediction.state.value] += 1
         if prediction.reason:
             self._reasons[prediction.reason.value] += 1
+        if self._recorder is not None:
+            self._recorder.label(prediction)
         for sink in self._sinks:
             sink.put(prediction)
         for sink in self._sinks:
@@ -420,6 +464,7 @@ class LabelStream:
         if captured.cut != self._cut:
             self._cut = captured.cut
             self.recognizer.reset(self.camera.name, captured.cut.cause)
+            self._record_cut(captured.cut.cause)
             if captured.cut.cause.reason is Reason.SUSPENDED:
                 self._slept_ns()  # this frame is from after it
         if not self.camera.live:
@@ -462,13 +507,21 @@ class LabelStream:
     def _captured(self) -> int:
         return 0 if self._capture is None else self._capture.counters.captured
 
+    def _record_cut(self, cause: Cause) -> None:
+        if self._recorder is not None:
+            self._recorder.cut(self.camera.name, cause)
+
     def _pushed_by(self, frame: Frame) -> Prediction | None:
         prediction = self.recognizer.push(  # one stream, one source, whatever frames say
             frame.image, frame.captured_ns, self.camera.name, frame_id=frame.frame_id, truth=frame.truth
         )
         self._tell_degraded()
+        if self._recorder is not None:
+            self._recorder.frame(self.camera.name, frame)
         if prediction is None:
             return None
+        if self.label_hash is not None:
+            self.label_hash.add(prediction)
         self._last_push_ns = self._clock.now_ns()
         if self._pushed == 0:
             self._first_push_ns = self._last_push_ns
@@ -503,6 +556,7 @@ class LabelStream:
         if self._news.is_news(Reason.ENGINE_FAILED):
             log.warning("%s", printable(error.found))
         cause = Cause(Reason.ENGINE_FAILED, error.found)
+        self._record_cut(cause)
         return self.recognizer.stale(self.camera.name, frame.frame_id, frame.captured_ns, self._clock.now_ns(), cause)
 
     def _explained(self, prediction: Prediction) -> Prediction:

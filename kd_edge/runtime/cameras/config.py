@@ -17,9 +17,9 @@ SCHEMES = ("replay", "synthetic", "v4l2", "realsense")
 _REALSENSE_KEYS = ("index", "emitter", "exposure_us", "gain")
 FOREIGN_KEYS = {
     "replay": ("pixel_format", "clock", "width_px", "height_px", *_REALSENSE_KEYS),
-    "synthetic": ("pixel_format", "clock", *_REALSENSE_KEYS),
-    "v4l2": _REALSENSE_KEYS,
-    "realsense": ("clock",),
+    "synthetic": ("pixel_format", "clock", "topic", *_REALSENSE_KEYS),
+    "v4l2": ("topic", *_REALSENSE_KEYS),
+    "realsense": ("clock", "topic"),
 }
 """What only a device can be asked for: nothing comes of it elsewhere, so it is refused there."""
 
@@ -64,6 +64,7 @@ class CameraConfig(TimeOuts):
             out. None: ``off``.
         exposure_us: Its exposure, microseconds; None leaves it to the device.
         gain: Its gain; None leaves it to the device.
+        topic: Of a recording with image topics, the one to replay. None: the only one.
         trust: Public key, or folder of keys: a model must be signed with one of them. None: any model.
     """
 
@@ -81,6 +82,7 @@ class CameraConfig(TimeOuts):
     emitter: Literal["off", "on", "alternating"] | None = None
     exposure_us: float | None = Field(None, gt=0, le=10_000_000)
     gain: float | None = Field(None, ge=0, le=10_000)
+    topic: str | None = Field(None, min_length=1, max_length=1024)
     trust: Path | None = None
 
     @field_validator("cpus", mode="before")
@@ -160,6 +162,8 @@ def _check_keys(config: CameraConfig, where: str) -> None:
 
 def _whose(keys: list[str]) -> str:
     """The kind of camera that has these keys."""
+    if "topic" in keys:
+        return "replay"
     return "realsense" if set(keys) & set(_REALSENSE_KEYS) else "v4l2"
 
 
