@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import struct
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from kd_edge.errors import import_extra
+from kd_edge.errors import import_extra, reason
 from kd_edge.reading import open_regular
 
 EXTRA = "mcap"
@@ -248,13 +250,13 @@ class McapReader:
         self._file.seek(0)
         try:
             yield from self._read()
-        except exceptions.EndOfFile as error:
-            size = self._file.seek(0, 2)
+        except (exceptions.EndOfFile, struct.error) as error:
+            at, size = self._file.tell(), self._file.seek(0, os.SEEK_END)
+            if at < size:
+                raise ValueError(f"it is damaged before byte {at:,}") from error
             raise ValueError(f"it breaks off after {size:,} bytes, before its end was written") from error
         except exceptions.InvalidMagic as error:
             raise ValueError("it does not begin or end as an MCAP file") from error
-        except exceptions.CRCValidationError as error:
-            raise ValueError("a chunk is damaged: its checksum is another") from error
         except exceptions.RecordLengthLimitExceeded as error:
             raise ValueError(f"a record claims more than {RECORD_BYTES:,} bytes") from error
 
@@ -314,7 +316,13 @@ class SqliteReader:
     def __init__(self, path: Path) -> None:
         open_regular(path).close()  # SQLite would wait for a FIFO
         self._reader = import_extra("rosbags.rosbag2", EXTRA).Reader(path)
-        self._reader.open()
+        fault = ""
+        try:
+            self._reader.open()
+        except Exception as error:  # SQLite's are of any kind
+            fault = reason(error)
+        if fault:  # raised here, without those whose frames would keep the file open
+            raise ValueError(fault)
 
     def __enter__(self) -> SqliteReader:
         return self
@@ -338,6 +346,6 @@ def open_messages(path: Path) -> McapReader | SqliteReader:
 
     Raises:
         OSError: It is not there or no regular file.
-        Exception: SQLite's or rosbags' own, of a damaged file.
+        ValueError: It is damaged.
     """
     return SqliteReader(path) if path.suffix.lower() == ".db3" else McapReader(path)

@@ -148,6 +148,7 @@ class Recorder:
         self._sources: dict[str, _Source] = {}
         self._queue: deque[_Queued] = deque()
         self._queued_bytes = 0
+        self._writing: _Queued | None = None
         self._changed = threading.Condition()
         self._closing = False
         self._file: BinaryIO | None = None
@@ -279,6 +280,7 @@ class Recorder:
         try:
             while (item := self._next()) is not None:
                 self._write(item)
+                self._writing = None
             self._finish()
         except BaseException as error:  # whatever breaks a recording, the labels go on
             self._broke(error)
@@ -293,10 +295,10 @@ class Recorder:
             self._changed.wait_for(lambda: self._queue or self._closing or self.fault is not None)
             if self.fault is not None or not self._queue:
                 return None
-            item = self._queue.popleft()
-            self._queued_bytes -= item.size
+            self._writing = self._queue.popleft()
+            self._queued_bytes -= self._writing.size
             self._changed.notify_all()
-            return item
+            return self._writing
 
     def _write(self, item: _Queued) -> None:
         if self._writer is None:
@@ -339,9 +341,11 @@ class Recorder:
         text = error.found if isinstance(error, KdEdgeError) else getattr(error, "strerror", None) or reason(error)
         with self._changed:
             is_news, self.fault = self.fault is None, self.fault or printable(str(text))
-            self.counters.lost_frames += sum(item.frame is not None for item in self._queue)
-            self.counters.lost_labels += sum(item.label is not None for item in self._queue)
+            lost = [*self._queue, *([] if self._writing is None else [self._writing])]
+            self.counters.lost_frames += sum(item.frame is not None for item in lost)
+            self.counters.lost_labels += sum(item.label is not None for item in lost)
             self._queue.clear()
+            self._writing = None
             self._changed.notify_all()
         if is_news:
             log.warning(

@@ -174,10 +174,11 @@ class Bag:
         image = np.ndarray(shape, dtype, np.ascontiguousarray(stored.data), strides=strides)
         if pixels.channels == 1:
             return np.array(image[:, :, 0], dtype=dtype.newbyteorder("="))
-        colour = np.ascontiguousarray(image[:, :, :3] if pixels.order == "bgr" else image[:, :, 2::-1])
+        colour = image[:, :, 2::-1] if pixels.order == "bgr" else image[:, :, :3]
+        rgb = np.array(colour, dtype=dtype.newbyteorder("="), order="C")
         if not self._grey:
-            return np.ascontiguousarray(colour[:, :, ::-1])
-        return rgb_or_grey(import_extra("cv2", "cpu"), colour, True)
+            return rgb
+        return rgb_or_grey(import_extra("cv2", "cpu"), np.ascontiguousarray(rgb[:, :, ::-1]), True)
 
     def _topics(self) -> list[Topic]:
         """Those of all files; of several that bear one name the first."""
