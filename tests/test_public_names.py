@@ -66,8 +66,8 @@ VERBS = {
     "data synth": "--clips-per-class --out --seed --subjects",
     "demo": "--out --seconds",
     "doctor": "--hardware --json --model -m --only",
-    "evaluate": "MODEL --data --detection --engine --iou --json --orders --proposals --scale --smooth-ms --split "
-    "--streaming --threads --threshold --write",
+    "evaluate": "MODEL --data --detection --engine --iou --json --labels --orders --proposals --recording --scale "
+    "--smooth-ms --split --streaming --threads --threshold --write",
     "explain": "RUN --data --json --layer --out --sample --wrong",
     "export": "RUN --auto-precision --data --fp16 --graph --int8 --json --matrix --out --profile --report --set "
     "--sign --tensorrt --tensorrt-rtx --with",

@@ -182,9 +182,18 @@ class McapWriter:
             self._schemas[type_] = self._writer.register_schema(type_, "jsonschema", schema.encode())
         self._channels[topic] = self._writer.register_channel(topic, "json", self._schemas[type_], dict(metadata))
 
-    def write(self, topic: str, log_ns: int, data: bytes | memoryview, sequence: int) -> None:
-        """Add a message; ``sequence`` counts those of its topic, modulo 2^32."""
+    def write(self, topic: str, log_ns: int, data: bytes | memoryview, sequence: int) -> bool:
+        """Add a message; ``sequence`` counts those of its topic, modulo 2^32.
+
+        Returns:
+            Whether this message and all before it are in the file now, as whole chunks.
+        """
+        before = self._file.tell()
         self._writer.add_message(self._channels[topic], log_ns, data, log_ns, sequence & 0xFFFFFFFF)
+        if self._file.tell() == before:
+            return False
+        self._file.flush()
+        return True
 
     def finish(self) -> None:
         """Write the last chunk and the summary."""

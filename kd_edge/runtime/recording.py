@@ -10,7 +10,6 @@ import re
 import threading
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -149,6 +148,7 @@ class Recorder:
         self._queue: deque[_Queued] = deque()
         self._queued_bytes = 0
         self._writing: _Queued | None = None
+        self._in_file = (0, 0)  # how many frames and labels are there as whole chunks
         self._changed = threading.Condition()
         self._closing = False
         self._file: BinaryIO | None = None
@@ -190,6 +190,9 @@ class Recorder:
             name: Its name in predictions.
             band: What it sees; None when not known.
             config: What the user says about it; user names and passwords in it are not recorded.
+
+        Raises:
+            ConfigError: There is no room for it.
         """
         if self._writer is None:
             raise RuntimeError("open the recorder first")
@@ -199,11 +202,13 @@ class Recorder:
         settings = {} if config is None else config.model_dump(mode="json", exclude_none=True)
         if config is not None:
             settings["uri"] = without_credentials(config.uri)
-        with suppress(OSError):  # a full disk is told by the next frame
+        try:
             self._writer.add_metadata(f"kd_edge/camera/{source.name}", {**about, "settings": json.dumps(settings)})
             self._writer.add_json(source.info, "kd_edge.Frame", FRAME_SCHEMA, about)
             self._writer.add_images(source.image, about)
             self._writer.add_json(source.action, "kd_edge.Action", ACTION_SCHEMA, about)
+        except OSError as error:
+            raise _refusal(self.path, error) from error
         self._sources[name] = source
 
     def start(self) -> None:
@@ -282,6 +287,7 @@ class Recorder:
                 self._write(item)
                 self._writing = None
             self._finish()
+            self._in_file = self.counters.frames, self.counters.labels
         except BaseException as error:  # whatever breaks a recording, the labels go on
             self._broke(error)
         finally:
@@ -304,17 +310,20 @@ class Recorder:
         if self._writer is None:
             return
         source = self._sources[item.source]
+        is_in_file = False
         if item.label is not None:
             moment_ns = item.label.captured_ns if item.label.emitted_ns is None else item.label.emitted_ns
             row = json.dumps(item.label.as_dict(), allow_nan=False).encode("ascii")
-            self._writer.write(source.action, max(0, moment_ns), row, item.label.frame_id)
+            is_in_file = self._writer.write(source.action, max(0, moment_ns), row, item.label.frame_id)
             self.counters.labels += 1
         elif item.frame is not None:
-            self._write_frame(self._writer, source, item.frame, item.cut, item.lost)
+            is_in_file = self._write_frame(self._writer, source, item.frame, item.cut, item.lost)
             self.counters.frames += 1
+        if is_in_file:
+            self._in_file = self.counters.frames, self.counters.labels
 
-    def _write_frame(self, writer: McapWriter, source: _Source, frame: Frame, cut: Cause | None, lost: int) -> None:
-        """What is said of a frame, then the frame; both bear its moment of capture."""
+    def _write_frame(self, writer: McapWriter, source: _Source, frame: Frame, cut: Cause | None, lost: int) -> bool:
+        """What is said of a frame, then the frame; both bear its moment of capture. As ``McapWriter.write``."""
         info = {
             "frame_id": frame.frame_id,
             "truth": frame.truth,
@@ -324,8 +333,8 @@ class Recorder:
         encoding = _ENCODINGS[frame.image.dtype.name, frame.image.ndim]
         image = image_message(frame.image, encoding, frame.captured_ns, source.name)
         writer.write(source.info, frame.captured_ns, json.dumps(info).encode(), source.sequence)
-        writer.write(source.image, frame.captured_ns, image, source.sequence)
         source.sequence += 1
+        return writer.write(source.image, frame.captured_ns, image, source.sequence - 1)
 
     def _finish(self) -> None:
         if self._writer is None or self.fault is not None:
@@ -342,8 +351,11 @@ class Recorder:
         with self._changed:
             is_news, self.fault = self.fault is None, self.fault or printable(str(text))
             lost = [*self._queue, *([] if self._writing is None else [self._writing])]
-            self.counters.lost_frames += sum(item.frame is not None for item in lost)
-            self.counters.lost_labels += sum(item.label is not None for item in lost)
+            frames, labels = self._in_file
+            counts = self.counters
+            counts.lost_frames += counts.frames - frames + sum(item.frame is not None for item in lost)
+            counts.lost_labels += counts.labels - labels + sum(item.label is not None for item in lost)
+            counts.frames, counts.labels = frames, labels
             self._queue.clear()
             self._writing = None
             self._changed.notify_all()

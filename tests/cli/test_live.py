@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,36 @@ def test_bench_watches_for_longer_than_the_window_and_shows_names_as_text(
         assert r"\x1b[31mv.toml with [red]\x1b[2J" in text
         assert "\x1b" not in text + error
     assert watched == [pytest.approx(window + 2), 60]
+
+
+def test_a_recording_and_its_replay_print_one_number(kd: Kd, tmp_path: Path) -> None:
+    path = tmp_path / "a.mcap"
+    live = f"{FIGURE}&realtime=false&frames=60"
+    printed = []
+    for arguments in (["--camera", live, "--record", str(path)], ["--camera", f"replay:{path}"]):
+        code, _, error = kd("run", *arguments, "--engine", "onnxruntime")
+        assert code == 0
+        printed += re.findall(r"^labels sha256 ([0-9a-f]{64})$", error, re.M)
+    assert len(printed) == 2
+    assert len(set(printed)) == 1
+    code, _, error = kd("run", "--camera", live, "--record", str(path))
+    assert (code, "exists already" in error) == (2, True)
+    path.write_bytes(path.read_bytes()[:-400])
+    code, _, error = kd("run", "--camera", f"replay:{path}", "--engine", "onnxruntime")
+    assert code == 2
+    assert f"labels sha256 {printed[0]}" in error  # of what came before
+    assert "breaks off" in error.splitlines()[-1]
+
+
+def test_run_ends_with_1_where_the_recording_does_not_go_on(kd: Kd, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        camera = f"{FIGURE}&realtime=false&frames=60"
+        code, _, error = kd("run", "--camera", camera, "--record", str(tmp_path / "a.mcap"), "--engine", "onnxruntime")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert code == 1
+    assert "60 frames labelled" in error
+    assert "the recording stopped early: File too large" in error
+    assert re.search(r"^\d+ frames are not in the recording: its labels will differ$", error, re.M)
