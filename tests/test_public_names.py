@@ -76,7 +76,8 @@ VERBS = {
     "recipes list": "--json",
     "recipes show": "NAME",
     "run": "--accept-self-test --camera -c --cuda-binding --duration --engine --max-age-ms --model -m --notify "
-    "--provider --realtime --record --sink --smooth-ms --strict --threads --trust --valid-ms",
+    "--provider --realtime --record --record-dir --record-max-mb --record-on --sink --smooth-ms "
+    "--strict --threads --trust --valid-ms",
     "sign": "FILE --bundle --key --new-key",
     "study confusion": "RUN --against --json --out --pairs --stage",
     "study list": "--json",

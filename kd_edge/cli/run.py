@@ -60,6 +60,9 @@ def stream_summary(statistics: Statistics, window_seconds: float, counts: Tally)
         text += f"; {statistics.recorded} frames recorded"
     if statistics.unrecorded:
         text += f"\n[yellow]{statistics.unrecorded} frames are not in the recording:[/yellow] its labels will differ"
+    if statistics.clips or statistics.lost_clips:
+        text += f"; {statistics.clips} clips kept"
+        text += f", {statistics.lost_clips} not" if statistics.lost_clips else ""
     if statistics.record_fault:
         text += f"\n[red]the recording stopped early:[/red] {escape(statistics.record_fault)}"
     for sink, fault in statistics.sink_faults.items():
@@ -141,6 +144,18 @@ def run(
         Path | None,
         typer.Option("--record", metavar="FILE", help="Keep frames, stamps and labels in a new .mcap file."),
     ] = None,
+    record_on_: Annotated[
+        str | None,
+        typer.Option(
+            "--record-on", metavar="WHAT", help="Keep clips to label and train on: unknown, low-confidence, degraded."
+        ),
+    ] = None,
+    record_dir: Annotated[
+        Path | None, typer.Option("--record-dir", metavar="DIR", help="Where these clips go, with a manifest.csv.")
+    ] = None,
+    record_max_mb: Annotated[
+        float, typer.Option("--record-max-mb", metavar="MB", help="How much they may take there.")
+    ] = 2000.0,
 ) -> None:
     """Live labels from a camera; Ctrl-C stops.
 
@@ -152,6 +167,7 @@ def run(
     from kd_edge.artifact import default_model, load
     from kd_edge.engines import engine_name, provider_name
     from kd_edge.engines.cuda import cuda_binding as binding_name
+    from kd_edge.runtime.clips import record_on
     from kd_edge.runtime.signals import interrupt_on_termination
     from kd_edge.runtime.stream import stream
     from kd_edge.runtime.tally import Tally
@@ -179,6 +195,9 @@ def run(
         smooth_ms=smooth_ms,
         notify=notify,
         record=record,
+        record_on=None if record_on_ is None else record_on(record_on_),
+        record_dir=record_dir,
+        record_max_mb=record_max_mb,
     )
     counts = Tally()
     try:

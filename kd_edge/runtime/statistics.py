@@ -27,7 +27,9 @@ class Statistics:
         sinks_reopened: How often a broken sink came back.
         recorded: Frames in the recording.
         unrecorded: Frames that were pushed and are not in it: the disk was too slow or full.
-        record_fault: What ended the recording early; empty while nothing has.
+        record_fault: What ended the recording, or the keeping of clips, early; empty while nothing has.
+        clips: Clips that were kept.
+        lost_clips: Clips that were not: the disk was too slow or full, or the folder has all it may.
     """
 
     captured: int
@@ -48,3 +50,5 @@ class Statistics:
     recorded: int = 0
     unrecorded: int = 0
     record_fault: str = ""
+    clips: int = 0
+    lost_clips: int = 0

@@ -21,6 +21,7 @@ from kd_edge.runtime.cameras import Wanted, check_fits, make_camera, timeouts_of
 from kd_edge.runtime.cameras.base import Camera
 from kd_edge.runtime.cameras.config import CameraConfig, camera_config
 from kd_edge.runtime.capture import LONGEST_NAP_NS, Capture, CaptureCounters, Captured, Cut, fault_of
+from kd_edge.runtime.clips import MAX_MB, ClipCounters, ClipRecorder, RecordOn
 from kd_edge.runtime.clock import MONOTONIC, Clock, duration
 from kd_edge.runtime.label_hash import LabelHash
 from kd_edge.runtime.load import Load
@@ -62,15 +63,24 @@ class StreamOptions:
     notify: bool = False
     trust: Path | str | None = None
     record: Path | str | None = None
+    record_on: RecordOn | None = None
+    record_dir: Path | str | None = None
+    record_max_mb: float = MAX_MB
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense, where it was written.
 
         Raises:
-            ConfigError: A largest age that is no positive number.
+            ConfigError: A largest age or room for clips that is no positive number; ``record_on`` without a folder, or
+                a folder without it.
         """
         if self.max_age_ms is not None and not 0 < self.max_age_ms < math.inf:
             raise ConfigError(f"max_age_ms {self.max_age_ms}", "a positive number of milliseconds", "correct it")
+        if not 0 < self.record_max_mb < math.inf:
+            raise ConfigError(f"record_max_mb {self.record_max_mb}", "a positive number of 10^6 bytes", "correct it")
+        if (self.record_on is None) != (self.record_dir is None):
+            one, other = ("record_dir", "record_on") if self.record_on is None else ("record_on", "record_dir")
+            raise ConfigError(f"{one} without {other}", "both", f"add {other}")
 
 
 def stream(
@@ -91,6 +101,9 @@ def stream(
     notify: bool = False,
     trust: Path | str | None = None,
     record: Path | str | None = None,
+    record_on: RecordOn | None = None,
+    record_dir: Path | str | None = None,
+    record_max_mb: float = MAX_MB,
 ) -> LabelStream:
     """Label a camera's frames as they come.
 
@@ -114,6 +127,9 @@ def stream(
         trust: Public key or folder of keys: the artifact must be signed with one of them; by default what the camera
             file says.
         record: New ``.mcap`` file for every frame that is pushed and every label, see ``Recorder``.
+        record_on: Which labels are worth a clip, see ``ClipRecorder``.
+        record_dir: The folder for these clips.
+        record_max_mb: How much they may take there, 10^6 bytes.
 
     A model with memory (a causal TSM) is clocked by its segments: one label per segment spacing, not per frame.
 
@@ -135,6 +151,9 @@ def stream(
         notify=notify,
         trust=trust,
         record=record,
+        record_on=record_on,
+        record_dir=record_dir,
+        record_max_mb=record_max_mb,
     )
     return LabelStream(model, camera, options)
 
@@ -187,6 +206,8 @@ class LabelStream:
         self._upgrade: Upgrade | None = None
         self._degraded = ""  # the reason that was told last
         self._recorder: Recorder | None = None
+        self._clips: ClipRecorder | None = None
+        self._kept: list[Recorder | ClipRecorder] = []
         self.label_hash: LabelHash | None = None
 
     def __enter__(self) -> LabelStream:
@@ -278,6 +299,7 @@ class LabelStream:
         """Counters up to now; also after leaving."""
         counters = CaptureCounters() if self._capture is None else self._capture.counters
         recording = RecordingCounters() if self._recorder is None else self._recorder.counters
+        clips = ClipCounters() if self._clips is None else self._clips.counters
         seconds = (self._last_push_ns - self._first_push_ns) / 1e9
         return Statistics(
             captured=counters.captured,
@@ -297,7 +319,9 @@ class LabelStream:
             sinks_reopened=sum(s.reopened for s in self._sinks),
             recorded=recording.frames,
             unrecorded=recording.lost_frames,
-            record_fault="" if self._recorder is None else self._recorder.fault or "",
+            record_fault=next((kept.fault for kept in self._kept if kept.fault is not None), ""),
+            clips=clips.clips,
+            lost_clips=clips.lost,
         )
 
     @property
@@ -411,16 +435,22 @@ class LabelStream:
             self._sinks.append(sink)
 
     def _open_recorder(self, config: CameraConfig | None, opened: ExitStack) -> None:
-        path = self._options.record
-        if path is None:
-            self.label_hash = None if self.camera.live else LabelHash()
-            return
-        self.label_hash = LabelHash()
-        self._recorder = Recorder(path, self._about(config), lossless=not self.camera.live, clock=self._clock)
-        self._recorder.open()
+        options, lossless = self._options, not self.camera.live
+        if options.record is not None:
+            self._recorder = Recorder(options.record, self._about(config), lossless=lossless, clock=self._clock)
+            self._kept.append(self._recorder)
+        if options.record_on is not None and options.record_dir is not None:
+            manifest, room = self.recognizer.manifest, options.record_max_mb
+            self._clips = ClipRecorder(
+                options.record_on, options.record_dir, manifest, max_mb=room, lossless=lossless, clock=self._clock
+            )
+            self._kept.append(self._clips)
+        self.label_hash = LabelHash() if lossless or self._recorder is not None else None
         opened.callback(self._end_recording)
-        self._recorder.add_camera(self.camera.name, self.camera.band, config)
-        self._recorder.start()
+        for kept in self._kept:
+            kept.open()
+            kept.add_camera(self.camera.name, self.camera.band, config)
+            kept.start()
 
     def _about(self, config: CameraConfig | None) -> dict[str, str]:
         """What the labels of a recording came of."""
@@ -435,8 +465,8 @@ class LabelStream:
         }
 
     def _end_recording(self) -> None:
-        if self._recorder is not None and self.label_hash is not None:
-            self._recorder.close(self.label_hash.by_source)
+        for kept in self._kept:
+            kept.close(None if self.label_hash is None else self.label_hash.by_source)
 
     def _wait_seconds(self) -> float:
         """Until a stale prediction is due; with a recording, which is never late, until it is worth another look."""
@@ -449,8 +479,8 @@ class LabelStream:
         self._labels[prediction.state.value] += 1
         if prediction.reason:
             self._reasons[prediction.reason.value] += 1
-        if self._recorder is not None:
-            self._recorder.label(prediction)
+        for kept in self._kept:
+            kept.label(prediction)
         for sink in self._sinks:
             sink.put(prediction)
         for sink in self._sinks:
@@ -508,16 +538,16 @@ class LabelStream:
         return 0 if self._capture is None else self._capture.counters.captured
 
     def _record_cut(self, cause: Cause) -> None:
-        if self._recorder is not None:
-            self._recorder.cut(self.camera.name, cause)
+        for kept in self._kept:
+            kept.cut(self.camera.name, cause)
 
     def _pushed_by(self, frame: Frame) -> Prediction | None:
         prediction = self.recognizer.push(  # one stream, one source, whatever frames say
             frame.image, frame.captured_ns, self.camera.name, frame_id=frame.frame_id, truth=frame.truth
         )
         self._tell_degraded()
-        if self._recorder is not None:
-            self._recorder.frame(self.camera.name, frame)
+        for kept in self._kept:
+            kept.frame(self.camera.name, frame)
         if prediction is None:
             return None
         if self.label_hash is not None:

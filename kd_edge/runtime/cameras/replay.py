@@ -19,6 +19,7 @@ from kd_edge.runtime.cameras.bags import Recorded
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
 from kd_edge.runtime.cameras.bounds import check_matlab, check_pixels
 from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts
+from kd_edge.runtime.cameras.lossless import is_lossless, read_lossless
 from kd_edge.runtime.cameras.pixels import decode, rgb_or_grey
 from kd_edge.runtime.clock import MONOTONIC, Clock
 from kd_edge.types import Frame, Image
@@ -141,6 +142,8 @@ class ReplayCamera:
         if ending == ".mat":
             self.band = self._config.band or "depth"
             return self._utd_depth()
+        if is_lossless(path):
+            return _lossless(path, fps, grey)
         if ending in VIDEOS:
             return _video(path, fps, grey)
         raise DataError(
@@ -249,6 +252,10 @@ def _video(path: Path, fps: float | None, grey: bool) -> Stamped:
             yield rgb_or_grey(cv2, image, grey), last_ns
     finally:
         capture.release()
+
+
+def _lossless(path: Path, fps: float | None, grey: bool) -> Stamped:
+    yield from read_lossless(path, fps, grey)
 
 
 def _decoded(capture: Any) -> Iterator[Image]:
