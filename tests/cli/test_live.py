@@ -132,3 +132,17 @@ def test_run_ends_with_1_where_the_recording_does_not_go_on(kd: Kd, tmp_path: Pa
     assert "60 frames labelled" in error
     assert "the recording stopped early: File too large" in error
     assert re.search(r"^\d+ frames are not in the recording: its labels will differ$", error, re.M)
+
+
+def test_clips_are_kept_of_what_is_worth_it(kd: Kd, tmp_path: Path) -> None:
+    camera = f"{FIGURE}&realtime=false&frames=900"
+    out = tmp_path / "clips"
+    keep = ["--record-on", "degraded", "--record-dir", str(out)]  # the first label after the start is one
+    code, _, error = kd("run", "--camera", camera, *keep, "--engine", "onnxruntime")
+    assert code == 0
+    assert re.search(r"; [1-9]\d* clips kept", error)
+    assert len((out / "manifest.csv").read_text().splitlines()) == 1 + len(list(out.glob("*.mkv")))
+    code, _, error = kd("run", "--camera", camera, "--record-on", "always", "--record-dir", str(out))
+    assert (code, "one of unknown, low-confidence, degraded" in error) == (2, True)
+    code, _, error = kd("run", "--camera", camera, "--record-on", "unknown")
+    assert (code, "record_on without record_dir" in error) == (2, True)
