@@ -234,4 +234,7 @@ def _summarise(labels: LabelStream, counts: Tally) -> None:
     window_seconds = labels.recognizer.manifest.clip_seconds
     err.print(stream_summary(labels.statistics, window_seconds, counts))
     if labels.label_hash is not None and labels.label_hash.by_source:
-        err.print(f"labels sha256 {labels.label_hash.hexdigest()}")
+        digest, recorded = labels.label_hash.hexdigest(), getattr(labels.camera, "recorded_hash", "")
+        err.print(f"labels sha256 {digest}")
+        if recorded:
+            err.print("the same as when it was recorded" if recorded == digest else f"when it was recorded: {recorded}")

@@ -19,8 +19,6 @@ from kd_edge.reading import open_regular
 EXTRA = "mcap"
 RECORD_BYTES = 128_000_000
 """No record, and no chunk when it is unpacked, is longer: two of the largest frames fit in."""
-CHUNK_BYTES = 256 * 1024
-"""What a power cut may take from a recording: a chunk is on its way to the disk as soon as it is so long."""
 LOOK_BYTES = 256_000_000
 """How far a file without a summary is looked through for its topics."""
 IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
@@ -141,6 +139,16 @@ def image_message(pixels: npt.NDArray[Any], encoding: str, stamp_ns: int, source
     return message
 
 
+def check_packages() -> None:
+    """Make sure that recordings can be written.
+
+    Raises:
+        MissingExtraError: ``mcap`` or ``rosbags`` is not installed.
+    """
+    import_extra("mcap.writer", EXTRA)
+    _types()
+
+
 @functools.cache
 def _types() -> Any:
     """ROS 2's message types; images are the same in every release."""
@@ -154,12 +162,13 @@ class McapWriter:
     Args:
         file: Open for writing; it is the caller's to close.
         library: Who writes it.
+        chunk_bytes: About how long a chunk is.
     """
 
-    def __init__(self, file: IO[bytes], library: str) -> None:
+    def __init__(self, file: IO[bytes], library: str, chunk_bytes: int) -> None:
         writer = import_extra("mcap.writer", EXTRA)
         self._file = file
-        self._writer = writer.Writer(file, chunk_size=CHUNK_BYTES, compression=writer.CompressionType.NONE)
+        self._writer = writer.Writer(file, chunk_size=chunk_bytes, compression=writer.CompressionType.NONE)
         self._writer.start(profile="", library=library)
         self._schemas: dict[str, int] = {}
         self._channels: dict[str, int] = {}
@@ -242,6 +251,16 @@ class McapReader:
             if not found:
                 raise
         return list(found.values())
+
+    def metadata(self) -> dict[str, dict[str, str]]:
+        """What the file says of itself, by name; empty where it has no summary."""
+        reader = import_extra("mcap.reader", EXTRA)
+        self._file.seek(0)
+        try:
+            seeking = reader.SeekingReader(self._file, record_size_limit=RECORD_BYTES)
+            return {record.name: record.metadata for record in seeking.iter_metadata()} if seeking.get_summary() else {}
+        except Exception:  # as above
+            return {}
 
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
         """The messages of some topics.

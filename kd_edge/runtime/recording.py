@@ -18,10 +18,10 @@ from kd_edge import __version__
 from kd_edge.artifact import Band
 from kd_edge.errors import ConfigError, KdEdgeError, printable, reason
 from kd_edge.files import expanded
-from kd_edge.runtime.cameras.bags import OWN_KEY
+from kd_edge.runtime.cameras.bags import END_KEY, HASH_KEY, OWN_KEY
 from kd_edge.runtime.cameras.config import CameraConfig
 from kd_edge.runtime.clock import MONOTONIC, Clock
-from kd_edge.runtime.messages import McapWriter, image_message
+from kd_edge.runtime.messages import McapWriter, check_packages, image_message
 from kd_edge.runtime.scheduling import at_ease
 from kd_edge.types import Cause, Frame, LabelState, Prediction, Reason
 
@@ -34,6 +34,11 @@ STUCK_SECONDS = 30.0
 """A disk that takes nothing for so long is broken."""
 CLOSE_SECONDS = 30.0
 """How long closing waits for what is queued."""
+CHUNK_FRAMES = 8
+"""What a power cut may take: a chunk is in the file as soon as it is so long."""
+CHUNK_BYTES = (65_536, 4_000_000)
+MOST_CHUNKS = 250_000
+"""The index of a file is kept in memory until it ends, 0.6 KB a chunk: 18 hours of a camera at 30 Hz."""
 FORMAT = "1"
 _LABEL_BYTES = 2048  # about, with its probabilities
 _ENCODINGS = {("uint8", 2): "mono8", ("uint16", 2): "mono16", ("uint8", 3): "rgb8", ("uint16", 3): "rgb16"}
@@ -85,6 +90,8 @@ class _Source:
     image: str
     info: str
     action: str
+    about: dict[str, str]
+    settings: str
     cut: Cause | None = None
     lost: int = 0
     sequence: int = 0
@@ -148,6 +155,7 @@ class Recorder:
         self._queue: deque[_Queued] = deque()
         self._queued_bytes = 0
         self._writing: _Queued | None = None
+        self._chunks = 0
         self._in_file = (0, 0)  # how many frames and labels are there as whole chunks
         self._changed = threading.Condition()
         self._closing = False
@@ -156,7 +164,7 @@ class Recorder:
         self._thread = threading.Thread(target=self._run, name="kd-edge recorder", daemon=True)
 
     def open(self) -> None:
-        """Make the file and write what is known beforehand; ``add_camera`` and ``start`` follow.
+        """Make the file; ``add_camera`` and ``start`` follow.
 
         Raises:
             ConfigError: It exists, or cannot be made.
@@ -164,24 +172,12 @@ class Recorder:
         """
         if self.path.suffix.lower() != ".mcap":
             raise ConfigError(f"recording {self.path}", "a file ending in .mcap", f"--record {self.path}.mcap")
+        check_packages()
+        self._about |= {
+            "started_monotonic_ns": str(self._clock.now_ns()),
+            "started_wall_ns": str(self._clock.wall_ns()),
+        }
         self._file = _new_file(self.path)
-        try:
-            self._writer = McapWriter(self._file, f"kd-edge {__version__}")
-            self._writer.add_metadata(
-                OWN_KEY,
-                {
-                    "format": FORMAT,
-                    "version": __version__,
-                    **self._about,
-                    "started_monotonic_ns": str(self._clock.now_ns()),
-                    "started_wall_ns": str(self._clock.wall_ns()),
-                },
-            )
-        except BaseException as error:
-            self._release()
-            if isinstance(error, OSError):
-                raise _refusal(self.path, error) from error
-            raise
 
     def add_camera(self, name: str, band: Band | None, config: CameraConfig | None) -> None:
         """A camera whose frames are to come.
@@ -190,26 +186,20 @@ class Recorder:
             name: Its name in predictions.
             band: What it sees; None when not known.
             config: What the user says about it; user names and passwords in it are not recorded.
-
-        Raises:
-            ConfigError: There is no room for it.
         """
-        if self._writer is None:
-            raise RuntimeError("open the recorder first")
         topic = self._topic(name)
-        source = _Source(without_credentials(name), f"{topic}/image", f"{topic}/frame", f"{topic}/action")
-        about = {OWN_KEY: FORMAT, "camera": source.name, "band": band or ""}
+        shown = without_credentials(name)
         settings = {} if config is None else config.model_dump(mode="json", exclude_none=True)
         if config is not None:
             settings["uri"] = without_credentials(config.uri)
-        try:
-            self._writer.add_metadata(f"kd_edge/camera/{source.name}", {**about, "settings": json.dumps(settings)})
-            self._writer.add_json(source.info, "kd_edge.Frame", FRAME_SCHEMA, about)
-            self._writer.add_images(source.image, about)
-            self._writer.add_json(source.action, "kd_edge.Action", ACTION_SCHEMA, about)
-        except OSError as error:
-            raise _refusal(self.path, error) from error
-        self._sources[name] = source
+        self._sources[name] = _Source(
+            name=shown,
+            image=f"{topic}/image",
+            info=f"{topic}/frame",
+            action=f"{topic}/action",
+            about={OWN_KEY: FORMAT, "camera": shown, "band": band or ""},
+            settings=json.dumps(settings),
+        )
 
     def start(self) -> None:
         """Start to write."""
@@ -238,14 +228,16 @@ class Recorder:
             state.cut, state.lost = None, 0
             return
         state.lost += 1
-        self.counters.lost_frames += 1
+        with self._changed:
+            self.counters.lost_frames += 1
         if self.counters.lost_frames == 1 and self.fault is None:
             log.warning("recording %s: the disk is too slow; frames are left out", printable(str(self.path)))
 
     def label(self, prediction: Prediction) -> None:
         """A label was given out."""
         if not self._put(_Queued(prediction.source, _LABEL_BYTES, label=prediction)):
-            self.counters.lost_labels += 1
+            with self._changed:
+                self.counters.lost_labels += 1
 
     def _put(self, item: _Queued) -> bool:
         """Queue it; whether there was room."""
@@ -283,11 +275,16 @@ class Recorder:
     def _run(self) -> None:
         at_ease()
         try:
-            while (item := self._next()) is not None:
+            item = self._next()
+            self._begin(None if item is None else item.frame)
+            while item is not None:
                 self._write(item)
                 self._writing = None
+                if self._chunks >= MOST_CHUNKS:
+                    self._finish()
+                    raise OSError(errno.EFBIG, "it is as long as it may be")
+                item = self._next()
             self._finish()
-            self._in_file = self.counters.frames, self.counters.labels
         except BaseException as error:  # whatever breaks a recording, the labels go on
             self._broke(error)
         finally:
@@ -306,6 +303,20 @@ class Recorder:
             self._changed.notify_all()
             return self._writing
 
+    def _begin(self, first: Frame | None) -> None:
+        """Write what is known beforehand; a chunk has about ``CHUNK_FRAMES`` frames."""
+        if self._file is None:
+            return
+        frame_bytes = 0 if first is None else first.image.nbytes
+        chunk_bytes = max(CHUNK_BYTES[0], min(CHUNK_FRAMES * frame_bytes, CHUNK_BYTES[1]))
+        self._writer = McapWriter(self._file, f"kd-edge {__version__}", chunk_bytes)
+        self._writer.add_metadata(OWN_KEY, {"format": FORMAT, "version": __version__, **self._about})
+        for source in self._sources.values():
+            self._writer.add_metadata(f"kd_edge/camera/{source.name}", {**source.about, "settings": source.settings})
+            self._writer.add_json(source.info, "kd_edge.Frame", FRAME_SCHEMA, source.about)
+            self._writer.add_images(source.image, source.about)
+            self._writer.add_json(source.action, "kd_edge.Action", ACTION_SCHEMA, source.about)
+
     def _write(self, item: _Queued) -> None:
         if self._writer is None:
             return
@@ -320,6 +331,7 @@ class Recorder:
             is_in_file = self._write_frame(self._writer, source, item.frame, item.cut, item.lost)
             self.counters.frames += 1
         if is_in_file:
+            self._chunks += 1
             self._in_file = self.counters.frames, self.counters.labels
 
     def _write_frame(self, writer: McapWriter, source: _Source, frame: Frame, cut: Cause | None, lost: int) -> bool:
@@ -341,9 +353,10 @@ class Recorder:
             return
         counts = self.counters
         ends = {"frames": counts.frames, "lost_frames": counts.lost_frames, "lost_labels": counts.lost_labels}
-        hashes = {f"labels_sha256/{without_credentials(name)}": value for name, value in self._hashes.items()}
-        self._writer.add_metadata("kd_edge/end", {**{name: str(count) for name, count in ends.items()}, **hashes})
+        hashes = {f"{HASH_KEY}{without_credentials(name)}": value for name, value in self._hashes.items()}
+        self._writer.add_metadata(END_KEY, {**{name: str(count) for name, count in ends.items()}, **hashes})
         self._writer.finish()
+        self._in_file = counts.frames, counts.labels
 
     def _broke(self, error: BaseException) -> None:
         """Say it once; what is queued is lost."""

@@ -103,7 +103,7 @@ def test_bench_watches_for_longer_than_the_window_and_shows_names_as_text(
 
 def test_a_recording_and_its_replay_print_one_number(kd: Kd, tmp_path: Path) -> None:
     path = tmp_path / "a.mcap"
-    live = f"{FIGURE}&realtime=false&frames=60"
+    live = "synthetic:?height_px=48&width_px=64&realtime=false&frames=90"
     printed = []
     for arguments in (["--camera", live, "--record", str(path)], ["--camera", f"replay:{path}"]):
         code, _, error = kd("run", *arguments, "--engine", "onnxruntime")
@@ -111,6 +111,9 @@ def test_a_recording_and_its_replay_print_one_number(kd: Kd, tmp_path: Path) -> 
         printed += re.findall(r"^labels sha256 ([0-9a-f]{64})$", error, re.M)
     assert len(printed) == 2
     assert len(set(printed)) == 1
+    assert "the same as when it was recorded" in error
+    _, _, error = kd("run", "--camera", f"replay:{path}", "--engine", "onnxruntime", "--smooth-ms", "0")
+    assert f"when it was recorded: {printed[0]}" in error
     code, _, error = kd("run", "--camera", live, "--record", str(path))
     assert (code, "exists already" in error) == (2, True)
     path.write_bytes(path.read_bytes()[:-400])
@@ -135,7 +138,7 @@ def test_run_ends_with_1_where_the_recording_does_not_go_on(kd: Kd, tmp_path: Pa
 
 
 def test_clips_are_kept_of_what_is_worth_it(kd: Kd, tmp_path: Path) -> None:
-    camera = f"{FIGURE}&realtime=false&frames=900"
+    camera = f"{FIGURE}&realtime=false&frames=520"
     out = tmp_path / "clips"
     keep = ["--record-on", "degraded", "--record-dir", str(out)]  # the first label after the start is one
     code, _, error = kd("run", "--camera", camera, *keep, "--engine", "onnxruntime")

@@ -33,7 +33,6 @@ class Bags:
         seeds = folder / "seeds"
         seeds.mkdir(exist_ok=True)
         images = np.random.default_rng(0).integers(0, 256, (6, 24, 32)).astype(np.uint8)
-        modes = (CompressionMode.NONE, CompressionMode.MESSAGE)
         self._seeds = [
             _read(".mcap", lambda path: _own(path, images), seeds / "own.mcap"),
             *(

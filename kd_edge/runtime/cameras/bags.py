@@ -30,6 +30,9 @@ from kd_edge.types import Cause, Image, Reason
 ENDINGS = (".mcap", ".db3")
 OWN_KEY = "kd_edge"
 """In the metadata of a topic that ``Recorder`` wrote; its value is the version of what lies in it."""
+END_KEY, HASH_KEY = "kd_edge/end", "labels_sha256/"
+"""Its metadata that say how it ended, and among them, with the camera's name, the hash of what was labelled."""
+_PACKED = tuple(f"{ending}.zstd" for ending in ENDINGS)
 _DEPTH_HEADER_BYTES = 12
 """What ROS's compressedDepth puts before the PNG."""
 
@@ -76,9 +79,9 @@ class Recorded(NamedTuple):
 
 
 def is_bag(path: Path) -> bool:
-    """Whether a path is a ``.mcap`` or ``.db3`` file, or a folder of them as rosbag2 makes it."""
+    """Whether a path is a ``.mcap`` or ``.db3`` file, or a folder of them, packed or not, as rosbag2 makes it."""
     if path.is_dir():
-        return any(file.suffix.lower() in ENDINGS or file.name == "metadata.yaml" for file in path.iterdir())
+        return any(file.name.lower().endswith((*ENDINGS, *_PACKED)) for file in path.iterdir())
     return path.suffix.lower() in ENDINGS
 
 
@@ -103,6 +106,7 @@ class Bag:
         topic: The topic.
         camera: Name of the camera that ``Recorder`` recorded; None of another program's recording.
         band: What it saw, where the recording tells.
+        labels_hash: Of the labels that were given when it was recorded; empty where the recording does not tell.
 
     Raises:
         DataError: There is no image topic, or the file cannot be read.
@@ -117,7 +121,13 @@ class Bag:
         self.camera = self.topic.metadata.get("camera") if is_own else None
         band = self.topic.metadata.get("band")
         self.band = cast("Band", band) if is_own and band in get_args(Band) else None
+        self.labels_hash = self._recorded_hash() if is_own else ""
         self._info_topic = f"{self.topic.name.removesuffix('image')}frame" if is_own else None
+
+    def _recorded_hash(self) -> str:
+        with _opened(self._files[-1]) as reader:
+            ends = reader.metadata().get(END_KEY, {}) if isinstance(reader, McapReader) else {}
+        return ends.get(f"{HASH_KEY}{self.camera}", "")
 
     def __iter__(self) -> Iterator[Recorded]:
         """The frames, each read when it is asked for.
@@ -200,14 +210,10 @@ def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     files = [file for file in path.iterdir() if file.suffix.lower() in ENDINGS and not file.name.startswith("._")]
-    if packed := next(
-        (file for file in path.iterdir() if file.name.lower().endswith((".db3.zstd", ".mcap.zstd"))), None
-    ):
+    if packed := next((file for file in path.iterdir() if file.name.lower().endswith(_PACKED)), None):
         raise DataError(
             f"{packed} is compressed as a whole", "files that can be read from the middle", f"zstd -d {packed.name}"
         )
-    if not files:
-        raise DataError(f"{path} holds no recording", f"files ending in {' or '.join(ENDINGS)}", "correct the path")
     return sorted(files, key=lambda file: (len(file.name), file.name))  # bag_10 follows bag_9
 
 

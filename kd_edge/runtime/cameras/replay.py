@@ -38,7 +38,11 @@ Stamped = Generator[tuple[Image, int] | Recorded, None, None]
 
 
 class ReplayCamera:
-    """A recording; see ``Camera``. With ``realtime`` it behaves like a live camera, paced by its stamps."""
+    """A recording; see ``Camera``. With ``realtime`` it behaves like a live camera, paced by its stamps.
+
+    Attributes:
+        recorded_hash: Of the labels that were given when it was recorded; empty where nobody says.
+    """
 
     can_vanish = False
 
@@ -61,6 +65,7 @@ class ReplayCamera:
         self._ahead_ns = 0  # our clock's, of the recording's
         self._count = 0
         self._truth: str | None = None
+        self.recorded_hash = ""
 
     @property
     def ended(self) -> bool:
@@ -157,6 +162,7 @@ class ReplayCamera:
         bag = bags.Bag(self._path, self._config.topic, grey)
         self.name = bag.camera if bag.camera is not None and not self._is_named else self.name
         self.band = self._config.band or bag.band
+        self.recorded_hash = bag.labels_hash
         yield from bag
 
     def _check_no_topic(self) -> None:
