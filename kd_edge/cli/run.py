@@ -71,15 +71,13 @@ def stream_summary(statistics: Statistics, window_seconds: float, counts: Tally)
     return text
 
 
-def first_line(path: Path, manifest: Manifest, *, is_chosen: bool, signed_by: str = "") -> str:
-    """Which model, why this one, whose signature was checked, and whether its confidences mean anything."""
+def first_line(path: Path, manifest: Manifest, *, is_chosen: bool) -> str:
+    """Which model, why this one, and whether its confidences mean anything."""
     from kd_edge.artifact import BUNDLED, UNCALIBRATED
 
     model = f"model {escape(printable(str(path)))}"
     if not is_chosen and path != BUNDLED:
         model += " (the newest here; --model chooses another)"
-    if signed_by:
-        model += f", signed by key {signed_by[:16]}"
     return model if manifest.calibrated_on else f"{model} [yellow]({UNCALIBRATED})[/yellow]"
 
 
@@ -191,7 +189,7 @@ def run(
         if model is not None:
             raise
         raise ArtifactError(error.found, error.expected, f"{error.fix}; or take another with --model") from error
-    err.print(first_line(path, artifact.manifest, is_chosen=model is not None, signed_by=artifact.signed_by))
+    err.print(first_line(path, artifact.manifest, is_chosen=model is not None))
     sinks = sinks or ["terminal:"]
     labels = stream(
         model=artifact,
@@ -219,6 +217,8 @@ def run(
         with interrupt_on_termination(), labels:
             start = time.monotonic()  # of the camera: loading, and measuring engines, comes before
             err.print(escape(printable(_engine_line(labels.recognizer.engine))))
+            if signed_by := labels.recognizer.signed_by:
+                err.print(f"signed by key {signed_by[:16]}")
             for prediction in labels:
                 tallies[prediction.source].add(prediction)
                 if not labels.is_heard:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -100,15 +101,15 @@ class Mailbox:
         """Hand a frame over.
 
         Returns:
-            False when another frame was replaced by it, or when the mailbox is closed.
+            False when another frame was replaced by it; a closed mailbox takes none, and none is lost by that.
         """
         with self._changed:
             if not self._latest_wins:  # as long as the consumer thinks: close() ends it
                 self._changed.wait_for(lambda: self._frame is None or self._closed)
-            kept = self._frame is None and not self._closed
-            if not self._closed:
-                self._frame = frame
-                self._changed.notify_all()
+            if self._closed:
+                return True
+            kept, self._frame = self._frame is None, frame
+            self._changed.notify_all()
             return kept
 
     def get(self, timeout_seconds: float) -> Captured | None:
@@ -205,18 +206,25 @@ class Capture:
     def abandon(self, error: KdEdgeError) -> None:
         """Hand over no more frames, because of a fault that only the consumer sees; ``stop`` waits for the thread."""
         self.error = error
-        self._stop.set()
-        self._mailbox.close()
+        self.ask_to_stop()
         self._mailbox.get(0)  # nobody will fetch it
 
-    def stop(self) -> None:
-        """Stop; the thread closes its camera. Takes bounded time, however long a driver hangs."""
+    def ask_to_stop(self) -> None:
+        """Hand over no more frames; ``stop`` waits for the thread."""
         self._stop.set()
         self._mailbox.close()
+
+    def stop(self, timeout_seconds: float | None = None) -> None:
+        """Stop; the thread closes its camera. Takes bounded time, however long a driver hangs.
+
+        Args:
+            timeout_seconds: How long to wait for it; None: ``STOP_SECONDS``.
+        """
+        self.ask_to_stop()
         if self._thread.ident is None:
             self._close()
             return
-        self._thread.join(STOP_SECONDS)
+        self._thread.join(STOP_SECONDS if timeout_seconds is None else timeout_seconds)
         if self._thread.is_alive():
             log.warning("camera %s does not stop; its thread is left behind", printable(self._camera.name))
 
@@ -389,6 +397,15 @@ class Capture:
             self._camera.close()
         except BaseException as error:  # a device that is gone cannot be closed; it is opened anew
             log.debug("camera %s cannot be closed: %s", printable(self._camera.name), printable(fault_of(error)))
+
+
+def stop_together(captures: Sequence[Capture]) -> None:
+    """Stop several; takes the time of one."""
+    for capture in captures:
+        capture.ask_to_stop()
+    until = time.monotonic() + STOP_SECONDS
+    for capture in captures:
+        capture.stop(max(0.0, until - time.monotonic()))
 
 
 def _is_picture(image: npt.NDArray[np.generic]) -> bool:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from kd_edge.errors import ConfigError, KdEdgeError, printable
 from kd_edge.runtime.cameras.base import Camera, timeouts_of
-from kd_edge.runtime.capture import Capture, Captured, Cut
-from kd_edge.runtime.clock import Clock, duration
+from kd_edge.runtime.capture import LONGEST_NAP_NS, Capture, Captured, Cut, stop_together
+from kd_edge.runtime.clock import Clock, duration, stamp_of
 from kd_edge.runtime.load import Load
 from kd_edge.runtime.watchdog import Watchdog
 from kd_edge.types import Cause, Frame, Reason
@@ -30,33 +30,25 @@ class Feed:
 
     Attributes:
         camera: As given.
+        name: The camera's once it is open, which is the source of its predictions.
         capture: Its thread.
         load: Whether the machine keeps up with it.
         skipped: How many of its frames were too old when their turn came.
     """
 
     def __init__(self, camera: Camera, clock: Clock, arrived: threading.Condition | None = None) -> None:
-        self.camera, self.load, self.skipped = camera, Load(), 0
+        self.camera, self.name, self.load, self.skipped = camera, camera.name, Load(), 0
         self._clock, self._cut = clock, Cut()
         self._timeouts = timeouts_of(camera)
         self.capture = Capture(camera, self._timeouts, clock, arrived)
         self._too_old: Cause | None = None  # why the last frame was skipped
-        self._is_told = False  # that it is given up
-
-    @property
-    def name(self) -> str:
-        """The camera's name, which is the source of its predictions."""
-        return self.camera.name
+        self._is_told = False  # that none of its frames will come any more
+        self._suspended_ns = clock.suspended_ns()
 
     @property
     def patience_seconds(self) -> float:
         """How long to wait for a frame before another look whether one will come."""
         return self._timeouts.read_timeout_ms / 1e3
-
-    @property
-    def is_given_up(self) -> bool:
-        """Whether a live camera is lost for good, while others of the stream may go on."""
-        return self.capture.ended and self.capture.error is not None
 
     def start(self, valid_ns: int) -> None:
         """Begin to capture; the camera is open.
@@ -65,6 +57,7 @@ class Feed:
             valid_ns: How long a label of it holds.
         """
         self.last_id, self.last_ns = -1, self._clock.now_ns()
+        self._suspended_ns = self._clock.suspended_ns()
         self.watchdog = Watchdog(valid_ns, self.last_ns, self.name)
         self.capture.start()
 
@@ -74,6 +67,16 @@ class Feed:
             return None
         self._cut = captured.cut
         return captured.cut.cause
+
+    @property
+    def slept_ns(self) -> int:
+        """How long the machine has slept since ``awoke``, which no age of a frame tells; 0 if it did not."""
+        slept_ns = self._clock.suspended_ns() - self._suspended_ns
+        return slept_ns if slept_ns > LONGEST_NAP_NS else 0
+
+    def awoke(self) -> None:
+        """What comes now is from after the machine slept."""
+        self._suspended_ns = self._clock.suspended_ns()
 
     def is_too_old(self, frame: Frame, now_ns: int, longest_ms: float | None) -> bool:
         """Whether a frame is skipped on purpose: the next one is worth more than its label."""
@@ -92,28 +95,26 @@ class Feed:
         """Take note of a frame that gave a prediction."""
         self.last_id, self.last_ns = frame.frame_id, frame.captured_ns
 
-    def give_up(self, error: KdEdgeError) -> None:
-        """Its frames are nothing for the model: no more of them, without waiting for its thread."""
-        self.capture.abandon(error)
-
     def due_cause(self, now_ns: int) -> Cause | None:
         """Why its labels are stale, when it is time to say so; that counts as said."""
-        if (self.capture.ended and not self.is_given_up) or not self.watchdog.is_due(now_ns):
+        if not self.watchdog.is_due(now_ns):
             return None
         self.watchdog.told(now_ns)
         silence = f"no fresh frame for {duration(now_ns - self.last_ns)}"
-        if self.is_given_up and self.capture.error is not None:
-            return Cause(Reason.CAMERA_LOST, f"{silence}: {self._fault(self.capture.error)}")
+        if self.capture.ended:
+            return self._over(silence)
         if trouble := self.capture.trouble or self._too_old:
             return Cause(trouble.reason, f"{silence}: {trouble.detail}")
         return Cause(Reason.NO_FRAME, silence)
 
-    def _fault(self, error: KdEdgeError) -> str:
-        """What ended it; the first time that is worth a line."""
+    def _over(self, silence: str) -> Cause:
+        """Of a camera that gives no frame any more, while others do; the first time that is worth a line."""
+        error = self.capture.error
+        why = "it has ended" if error is None else error.found
         if not self._is_told:
-            log.warning("camera %s is given up, the others go on: %s", printable(self.name), printable(error.found))
+            log.warning("camera %s gives no more frames, the others go on: %s", printable(self.name), printable(why))
         self._is_told = True
-        return error.found
+        return Cause(Reason.NO_FRAME if error is None else Reason.CAMERA_LOST, f"{silence}: {why}")
 
 
 def check_together(cameras: Sequence[Camera]) -> None:
@@ -151,8 +152,14 @@ class Feeds:
 
     def __init__(self, cameras: Sequence[Camera], clock: Clock) -> None:
         self._arrived = threading.Condition()
+        self._clock = clock
         self.all = tuple(Feed(camera, clock, self._arrived) for camera in cameras)
         self.live = all(camera.live for camera in cameras)
+        self._over: list[Feed] = []  # in the order in which they ended, as far as that was seen
+
+    def stop(self) -> None:
+        """Stop all of them; takes the time of one."""
+        stop_together([feed.capture for feed in self.all])
 
     @property
     def ended(self) -> bool:
@@ -161,17 +168,20 @@ class Feeds:
 
     @property
     def error(self) -> KdEdgeError | None:
-        """What ends the stream early: the fault of any recording, or of the last live camera."""
-        if self.live and not self.ended:
-            return None
-        return next((f.capture.error for f in self.all if f.capture.ended and f.capture.error is not None), None)
+        """What ends the stream early: the fault of any recording, or of the live camera that ended last."""
+        if not self.live:
+            return next((f.capture.error for f in self.all if f.capture.ended and f.capture.error is not None), None)
+        self._see_ends()
+        return self._over[-1].capture.error if len(self._over) == len(self.all) else None
+
+    def _see_ends(self) -> None:
+        self._over += [feed for feed in self.all if feed.capture.ended and feed not in self._over]
 
     def wait_seconds(self, now_ns: int) -> float:
         """How long to wait for a frame: until a stale prediction is due; recordings are never late."""
         if not self.live:
             return min(feed.patience_seconds for feed in self.all)
-        waits = [f.watchdog.wait_seconds(now_ns) for f in self.all if f.is_given_up or not f.capture.ended]
-        return min(waits, default=0.0)
+        return min(feed.watchdog.wait_seconds(now_ns) for feed in self.all)
 
     def get(self, timeout_seconds: float) -> list[tuple[Feed, Captured]]:
         """The frames to label next, at most one a camera; none when none came in time or none will come.
@@ -180,6 +190,7 @@ class Feeds:
         """
         with self._arrived:
             self._arrived.wait_for(self._is_ready, timeout_seconds)
+            self._see_ends()
             ready = self.all if self.live else self._earliest()
             return [(feed, captured) for feed in ready if (captured := feed.capture.get(0)) is not None]
 
@@ -192,6 +203,13 @@ class Feeds:
         """The recordings whose frames are next; none before each has shown its next frame, or where one has failed."""
         if not self._is_ready() or self.error is not None:
             return []
-        stamps = {f: w.frame.captured_ns for f in self.all if (w := f.capture.waiting) is not None}
-        first_ns = min(stamps.values(), default=0)
-        return [feed for feed, stamp_ns in stamps.items() if stamp_ns - first_ns <= TOGETHER_NS]
+        waiting = [feed for feed in self.all if feed.capture.waiting is not None]
+        if len(self.all) == 1:
+            return waiting
+        stamps = {feed: stamp_of(w.frame.captured_ns) for feed in waiting if (w := feed.capture.waiting) is not None}
+        for feed, stamp in stamps.items():
+            if isinstance(stamp, Cause):  # no moment to wait for: the recogniser refuses it
+                return [feed]
+        moments = {feed: stamp for feed, stamp in stamps.items() if not isinstance(stamp, Cause)}
+        first_ns = min(moments.values(), default=0)
+        return [feed for feed, moment_ns in moments.items() if moment_ns - first_ns <= TOGETHER_NS]

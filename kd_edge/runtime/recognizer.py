@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -89,6 +89,7 @@ class Recognizer:
         needed_rate: Which frame rate the model's window needs.
         signed_by: Fingerprint of the key whose signature was checked; empty where none was asked for.
         reasons: How often each reason was given.
+        steps: How many steps the engine has finished.
     """
 
     def __init__(
@@ -119,6 +120,8 @@ class Recognizer:
         self._max_ahead_ns = _bounded_ns("max_ahead_ms", max_ahead_ms, least_ms=0.0)
         self.needed_rate = NeededRate.of(manifest)
         self.reasons: Counter[Reason] = Counter()
+        self.steps = 0
+        self._room: int | None = None  # for how many sources the engine had room at once, where it lacked some
         if not isinstance(max_sources, int) or max_sources < 1:
             raise ConfigError(f"max_sources {max_sources!r}", "at least 1", "correct it")
         self._max_sources = max_sources
@@ -232,7 +235,7 @@ class Recognizer:
         self.engine.close()
         self.self_test_error, self._ladder, self._degraded = other.self_test_error, other._ladder, other._degraded
         self._has_stepped_down = other._has_stepped_down
-        self.engine, self._bindings = other.engine, other._bindings
+        self.engine, self._bindings, self._room = other.engine, other._bindings, other._room
         other._closed = True
 
     def hand_over(self) -> None:
@@ -310,7 +313,7 @@ class Recognizer:
         if now_ns is not None and isinstance(stamp_of(now_ns), Cause):
             raise ConfigError(f"now_ns {now_ns!r:.60}", "whole nanoseconds", "time.monotonic_ns()")
         stamps_ns = {source: self._checked(source, given.image, given.stamp) for source, given in frames.items()}
-        self._make_room(frames)
+        self.expect(frames)
         results: dict[str, Prediction | None] = dict.fromkeys(frames)
         pushed = []
         for source, given in frames.items():
@@ -377,7 +380,12 @@ class Recognizer:
             detail=cause.detail,
         )
 
-    def _make_room(self, sources: Mapping[str, object]) -> None:
+    def expect(self, sources: Iterable[str]) -> None:
+        """Make room for sources before their first frames.
+
+        Raises:
+            CameraError: They are too many.
+        """
         new = [name for name in sources if name not in self._sources]
         if len(self._sources) + len(new) > self._max_sources:
             raise CameraError(
@@ -408,23 +416,36 @@ class Recognizer:
         """Encode the frames that make a step; predictions by source, none for a frame in between."""
         results = {p.source: self._warming(p, now_ns, "motion history") for p in pushed if p.state.stack is None}
         due = [p for p in pushed if p.state.is_due]
-        return results | self._encode(due, now_ns) if due else results
+        try:
+            while due:
+                room = self._at_once or len(due)
+                results |= self._encode(due[:room], now_ns)
+                due = due[room:]
+        except ArtifactError as error:  # what the others of this step were labelled is lost with it
+            for p in pushed:
+                p.state.restart(Cause(Reason.ENGINE_FAILED, error.found))
+            raise
+        return results
+
+    @property
+    def _at_once(self) -> int | None:
+        """For how many sources a step has room; None for any number."""
+        bounds = [n for n in (self._room, getattr(self.engine, "max_batch", None)) if n is not None]
+        return min(bounds, default=None)
 
     def _encode(self, batch: list[_Pushed], now_ns: int | None) -> dict[str, Prediction]:
         """Run one batch over frames that can be encoded; predictions by source."""
         try:
             binding = self._bound(len(batch))
-        except ArtifactError as error:
-            for p in batch:
-                p.state.restart(Cause(Reason.ENGINE_FAILED, error.found))
-            raise
+        except ArtifactError:
+            if len(batch) == 1 or self._refusal is not None:
+                raise
+            self._room = len(batch) // 2  # nothing was begun: the same frames in smaller steps
+            first, second = batch[: self._room], batch[self._room :]
+            return self._encode(first, now_ns) | self._encode(second, now_ns)
         errors_ns = [p.state.begin(binding, row) for row, p in enumerate(batch)]
-        try:
-            binding = self._run(binding, len(batch))
-        except ArtifactError as error:  # nothing to remember of these frames, and of a model's states nothing certain
-            for p in batch:
-                p.state.restart(Cause(Reason.ENGINE_FAILED, error.found))
-            raise
+        binding = self._run(binding, len(batch))
+        self.steps += 1
         results = {}
         for row, (p, error_ns) in enumerate(zip(batch, errors_ns, strict=True)):
             logits: list[float] = binding.logits[row].tolist()
@@ -487,7 +508,7 @@ class Recognizer:
         engine = None if self._ladder is None else self._ladder.step_down(why)
         if engine is None:
             return False
-        self.engine, self._has_stepped_down = engine, True
+        self.engine, self._has_stepped_down, self._room = engine, True, None
         self._bindings.clear()
         self._degraded = _fallback(engine)
         return True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
 
 from kd_edge.artifact import Manifest
@@ -91,8 +93,8 @@ class SourceState:
         hold_ns = seen_ns(manifest) + smooth_ns
         self._health = None if manifest.health is None else PictureHealth(manifest.health, hold_ns)
         self._sized: _Sized | None = None
-        self._scored_ns: int | None = None
-        self._anomaly = 0.0
+        self._scored: deque[tuple[int, float]] = deque()  # (stamp, score) of the windows that the answer is of
+        self._smooth_ns = smooth_ns
         self.stamp_ns: int | None = None
         self._older_ns: list[int] = []
         self.frames = 0
@@ -130,7 +132,8 @@ class SourceState:
 
     def restart(self, cause: Cause) -> None:
         """Forget all frames; the next one may bear any stamp."""
-        self.stamp_ns = self._scored_ns = None
+        self.stamp_ns = None
+        self._scored.clear()
         self._older_ns.clear()
         self._rate.reset()
         self._limits.reset()
@@ -191,18 +194,19 @@ class SourceState:
         self._steps.end(binding.states_out, row)
 
     def anomaly(self, familiarity: Familiarity, binding: Binding, row: int) -> float:
-        """How far the window is from all that is familiar, of a finished step.
+        """How far the strangest window of the answer is from all that is familiar, of a finished step.
 
         A window changes slowly: it is scored when its newest picture is looked at, or as often where none is, so that
-        most frames cost neither; after two looks' time at the latest.
+        most frames cost neither; after two looks' time at the latest. A score holds until the next one.
         """
-        stamp_ns = self._encodable().stamp_ns
-        age_ns = 2 * LOOK_NS if self._scored_ns is None else stamp_ns - self._scored_ns
+        stamp_ns, scored = self._encodable().stamp_ns, self._scored
+        age_ns = stamp_ns - scored[-1][0] if scored else 2 * LOOK_NS
         is_looked_at = age_ns >= LOOK_NS if self._health is None else self._health.looked_ns == stamp_ns
         if is_looked_at or age_ns >= 2 * LOOK_NS:
-            self._anomaly = familiarity.score(binding.past[row], binding.feature[row])
-            self._scored_ns = stamp_ns
-        return self._anomaly
+            scored.append((stamp_ns, familiarity.score(binding.past[row], binding.feature[row])))
+        while len(scored) > 1 and scored[1][0] <= stamp_ns - self._smooth_ns:
+            scored.popleft()
+        return max(score for _, score in scored)
 
     def _encodable(self) -> Stack[Float32]:
         if self.stack is None:

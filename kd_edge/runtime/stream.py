@@ -20,7 +20,7 @@ from kd_edge.errors import ArtifactError, CameraError, ConfigError, KdEdgeError,
 from kd_edge.runtime.cameras import Wanted, check_fits, make_camera
 from kd_edge.runtime.cameras.base import Camera
 from kd_edge.runtime.cameras.config import SharedConfig, source_name
-from kd_edge.runtime.capture import LONGEST_NAP_NS, CaptureCounters, Captured, fault_of
+from kd_edge.runtime.capture import CaptureCounters, Captured, fault_of
 from kd_edge.runtime.clips import MAX_MB, ClipCounters, ClipRecorder, RecordOn
 from kd_edge.runtime.clock import MONOTONIC, Clock, duration
 from kd_edge.runtime.feed import Feed, Feeds, check_together
@@ -41,6 +41,8 @@ log = logging.getLogger("kd_edge.runtime")
 
 MOST_FAILURES = 5
 """An engine that fails so often in turn will not work again by itself."""
+CAMERA = ("name", "live", "open", "read", "close", "ended")
+"""What any camera must have."""
 CLEARLY = 0.9
 """A nominal frame rate below this share of the least one is too low, whatever its tolerance."""
 
@@ -129,8 +131,8 @@ def stream(
         max_age_ms: Frames that are older than this when their turn comes are skipped; by default none is.
         smooth_ms: How long a window counts in the label; see ``Recognizer.load``.
         notify: Report readiness and fresh frames to systemd.
-        trust: Public key or folder of keys: the artifact must be signed with one of them; by default what the camera
-            file says.
+        trust: Public key or folder of keys: the artifact must be signed with one of them, and with one that each
+            camera file's ``trust`` names.
         record: New ``.mcap`` file for every frame that is pushed and every label, see ``Recorder``.
         record_on: Which labels are worth a clip, see ``ClipRecorder``.
         record_dir: The folder for these clips.
@@ -203,7 +205,7 @@ class LabelStream:
         self._labels: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
         self._waiting: deque[Prediction] = deque()  # of one step of several cameras; at most one each
-        self._pushed = self._first_push_ns = self._last_push_ns = 0
+        self._pushed = self._first_pushed = self._first_push_ns = self._last_push_ns = 0
         self._failures = self._failures_in_turn = 0
         self._news = News(self._clock)
         self._upgrade: Upgrade | None = None
@@ -233,17 +235,18 @@ class LabelStream:
             self._tell_degraded()
             self.cameras = self._made(shared)
             self._feeds = Feeds(self.cameras, self._clock)
+            opened.callback(self._feeds.stop)
             for feed in self._feeds.all:
-                opened.callback(feed.capture.stop)
-            for camera in self.cameras:
-                self._open(camera)
+                self._open(feed)
+            check_together(self.cameras)  # some learn their names on opening
+            self.recognizer.expect([feed.name for feed in self._feeds.all])
+            opened.callback(self._forget)
             self._open_sinks(opened)
             self._open_recorder(shared, opened)
             self._service = ServiceNotifier() if self._options.notify else None
             if self._service is not None:
                 opened.callback(self._service.stopping)
                 self._service.ready()
-            self._suspended_ns = self._clock.suspended_ns()
             for feed in self._feeds.all:
                 feed.start(self.recognizer.valid_ns)
             self._begin_upgrade(shared, opened)
@@ -284,9 +287,10 @@ class LabelStream:
         feeds = self._feeds
         if feeds is None:
             raise RuntimeError("iterate inside the with block: with stream(...) as labels: for prediction in labels")
+        if not self._entered:
+            raise StopIteration
         if self._waiting:
-            prediction = self._waiting.popleft()
-            return self.recognizer.at(prediction, self._clock.now_ns()) if feeds.live else prediction
+            return self._still(self._waiting.popleft())
         while True:
             arrived = feeds.get(feeds.wait_seconds(self._clock.now_ns()))
             predictions = self._labelled(arrived)
@@ -320,7 +324,7 @@ class LabelStream:
             engine_failures=self._failures,
             labels=dict(self._labels),
             reasons=dict(self._reasons),
-            fps=(self._pushed - 1) / seconds if seconds > 0 else 0.0,
+            fps=(self._pushed - self._first_pushed) / seconds if seconds > 0 else 0.0,
             sink_faults={s.name: s.fault for s in self._sinks if s.fault is not None},
             sink_dropped=sum(s.dropped for s in self._sinks),
             sinks_reopened=sum(s.reopened for s in self._sinks),
@@ -345,8 +349,8 @@ class LabelStream:
                     loaded.close()
                 raise ArtifactError(
                     f"'{loaded.manifest.name}' was not loaded with a signature that {trust} trusts",
-                    "a model signed with one of its keys",
-                    "load it with trust=, or correct trust in the camera file",
+                    "a model signed with a key that all trust",
+                    "load it with trust=, or correct trust in the camera files",
                 )
         return loaded
 
@@ -419,6 +423,13 @@ class LabelStream:
         Raises:
             ConfigError: Two of one name, or live ones beside recordings.
         """
+        for asked in self._asked:
+            if not isinstance(asked, str) and not all(hasattr(asked, name) for name in CAMERA):
+                raise ConfigError(
+                    f"camera {asked!r:.60}",
+                    "a name, a URI, an object with all that kd_edge.runtime.cameras.Camera lists, or a list of these",
+                    "correct it",
+                )
         wanted, realtime = Wanted.by(self.recognizer.manifest), self._options.realtime
         made = tuple(
             make_camera(source_name(asked)[0], shared.configs[asked], wanted, realtime=realtime, clock=self._clock)
@@ -429,12 +440,19 @@ class LabelStream:
         check_together(made)
         return made
 
-    def _open(self, camera: Camera) -> None:
+    def _open(self, feed: Feed) -> None:
         """Open a camera that suits the model; whatever it was to an earlier stream is none of this one's."""
+        camera = feed.camera
         open_or_explain(camera)
         check_fits(camera, Wanted.by(self.recognizer.manifest))
         self._check_rate(camera)
-        self.recognizer.forget(camera.name)
+        feed.name = camera.name
+        self.recognizer.forget(feed.name)
+
+    def _forget(self) -> None:
+        """A recogniser that goes on to another stream has room for its cameras."""
+        for feed in () if self._feeds is None else self._feeds.all:
+            self.recognizer.forget(feed.name)
 
     def _check_rate(self, camera: Camera) -> None:
         """Refuse a camera whose nominal rate can never fill a window, and say so of one that degrades every label."""
@@ -498,15 +516,33 @@ class LabelStream:
     def _give_out(self, predictions: list[Prediction]) -> None:
         """Count predictions and give them to the sinks."""
         for prediction in predictions:
-            self._labels[prediction.state.value] += 1
-            if prediction.reason:
-                self._reasons[prediction.reason.value] += 1
+            self._count(prediction, 1)
             for kept in self._kept:
                 kept.label(prediction)
             for sink in self._sinks:
                 sink.put(prediction)
         for sink in self._sinks:
             sink.check()
+
+    def _still(self, prediction: Prediction) -> Prediction:
+        """What a prediction is worth that has waited for its reader; what it was counted as changes with it."""
+        feeds = self._feeds
+        if feeds is None or not feeds.live:
+            return prediction
+        now_ns, source = self._clock.now_ns(), next(feed for feed in feeds.all if feed.name == prediction.source)
+        now = self.recognizer.at(prediction, now_ns)
+        if source.slept_ns and now.state is not LabelState.STALE:
+            asleep = _asleep(source)
+            now = self.recognizer.stale(now.source, now.frame_id, now.captured_ns, now_ns, asleep)
+        if now.state is not prediction.state:
+            self._count(prediction, -1)
+            self._count(now, 1)
+        return now
+
+    def _count(self, prediction: Prediction, times: int) -> None:
+        self._labels[prediction.state.value] += times
+        if prediction.reason:
+            self._reasons[prediction.reason.value] += times
 
     def _labelled(self, arrived: Sequence[tuple[Feed, Captured]]) -> list[Prediction]:
         """The predictions of one step over frames of different cameras; none for one that gives none."""
@@ -520,26 +556,39 @@ class LabelStream:
                 self.recognizer.reset(feed.name, cause)
                 self._record_cut(feed.name, cause)
                 if cause.reason is Reason.SUSPENDED:
-                    self._slept_ns()  # this frame is from after it
+                    feed.awoke()  # this frame is from after it
             if not (is_live and feed.is_too_old(captured.frame, began_ns, self._options.max_age_ms)):
                 frames[feed] = captured.frame
-        if not frames:
-            return []
-        if not is_live:
-            return list(self._pushed_by(frames).values())
+        if is_live:
+            return self._labelled_live(frames, began_ns)
+        return list(self._pushed_by(frames).values())
+
+    def _labelled_live(self, frames: dict[Feed, Frame], began_ns: int) -> list[Prediction]:
+        """The same of live cameras, whose faults are told by their labels; the last camera's ends the stream."""
+        steps = self.recognizer.steps
         try:
             given = self._pushed_by(frames)
+        except CameraError as error:
+            if len(self.cameras) == 1:
+                raise
+            if len(frames) > 1:  # whose frame it is shows when each is pushed by itself
+                return [p for feed, frame in frames.items() for p in self._labelled_live({feed: frame}, began_ns)]
+            for feed in frames:
+                feed.capture.abandon(error)
+            return []
         except ArtifactError as error:
             return self._failed(frames, error)
-        self._failures_in_turn = 0
-        if slept_ns := self._slept_ns() if given else 0:
-            cause = Cause(Reason.SUSPENDED, f"the machine slept for {duration(slept_ns)}")
-            return [self._stale(feed, frames[feed], self._last_push_ns, cause) for feed in given]
+        if self.recognizer.steps > steps:
+            self._failures_in_turn = 0
         return [self._as_of_now(feed, prediction, began_ns) for feed, prediction in given.items()]
 
     def _as_of_now(self, feed: Feed, prediction: Prediction, began_ns: int) -> Prediction:
         """What a live camera's prediction is worth when its step is done."""
         now_ns = self._last_push_ns
+        if feed.slept_ns:
+            cause = _asleep(feed)
+            feed.awoke()
+            return self.recognizer.stale(feed.name, prediction.frame_id, prediction.captured_ns, now_ns, cause)
         feed.load.see(began_ns, now_ns, feed.capture.counters.captured)
         prediction = self.recognizer.at(prediction, now_ns)  # old when it came, or the machine too slow: stale
         if prediction.state is not LabelState.STALE:
@@ -553,31 +602,14 @@ class LabelStream:
         """Whether some sink takes labels now, or none was asked for."""
         return not self._sinks or any(sink.state is SinkState.WORKING for sink in self._sinks)
 
-    def _slept_ns(self) -> int:
-        """How long the machine slept since this was asked last, which no age of a frame tells; 0 if it did not."""
-        slept_ns = self._clock.suspended_ns() - self._suspended_ns
-        if slept_ns <= LONGEST_NAP_NS:
-            return 0
-        self._suspended_ns += slept_ns
-        return slept_ns
-
     def _pushed_by(self, frames: dict[Feed, Frame]) -> dict[Feed, Prediction]:
         """Push frames as one step; the predictions they give.
 
         Raises:
             ArtifactError: The engine fails.
-            CameraError: A frame is nothing for the model: of a recording, or of the only camera.
+            CameraError: A frame is nothing for the model.
         """
-        try:
-            given = self.recognizer.push_many({feed.name: frame for feed, frame in frames.items()})
-        except CameraError as error:
-            if len(self.cameras) == 1 or not self.cameras[0].live:
-                raise
-            if len(frames) > 1:  # whose frame it is shows when each is pushed by itself
-                return {f: p for feed, frame in frames.items() for f, p in self._pushed_by({feed: frame}).items()}
-            for feed in frames:
-                feed.capture.abandon(error)
-            return {}
+        given = self.recognizer.push_many({feed.name: frame for feed, frame in frames.items()})
         self._tell_degraded()
         for feed, frame in frames.items():
             for kept in self._kept:
@@ -586,7 +618,7 @@ class LabelStream:
         if predictions:
             self._last_push_ns = self._clock.now_ns()
             if self._pushed == 0:
-                self._first_push_ns = self._last_push_ns
+                self._first_push_ns, self._first_pushed = self._last_push_ns, len(predictions)
             self._pushed += len(predictions)
         for feed, prediction in predictions.items():
             feed.pushed(frames[feed])
@@ -600,7 +632,7 @@ class LabelStream:
         Raises:
             ArtifactError: It fails with every frame.
         """
-        self._failures += 1
+        self._failures += len(frames)
         self._failures_in_turn += 1
         if self._failures_in_turn >= MOST_FAILURES:
             raise error
@@ -609,10 +641,10 @@ class LabelStream:
         now_ns, cause = self._clock.now_ns(), Cause(Reason.ENGINE_FAILED, error.found)
         for feed in frames:
             self._record_cut(feed.name, cause)
-        return [self._stale(feed, frame, now_ns, cause) for feed, frame in frames.items()]
-
-    def _stale(self, feed: Feed, frame: Frame, now_ns: int, cause: Cause) -> Prediction:
-        return self.recognizer.stale(feed.name, frame.frame_id, frame.captured_ns, now_ns, cause)
+        return [
+            self.recognizer.stale(feed.name, frame.frame_id, frame.captured_ns, now_ns, cause)
+            for feed, frame in frames.items()
+        ]
 
     def _explained(self, feed: Feed, prediction: Prediction) -> Prediction:
         """Where frames are far apart, or labels late, because this machine is too slow for them, say that instead."""
@@ -631,6 +663,10 @@ class LabelStream:
             for feed in self._feeds.all
             if feed.name not in labelled and (cause := feed.due_cause(now_ns)) is not None
         ]
+
+
+def _asleep(feed: Feed) -> Cause:
+    return Cause(Reason.SUSPENDED, f"the machine slept for {duration(feed.slept_ns)}")
 
 
 def open_or_explain(camera: Camera) -> None:

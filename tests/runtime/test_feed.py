@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
+import time
 from collections import Counter
 
 import numpy as np
@@ -11,12 +13,13 @@ import pytest
 
 from kd_edge.artifact.signature import new_keys
 from kd_edge.errors import ArtifactError, CameraError, ConfigError, DataError
+from kd_edge.preprocess import Preprocess
 from kd_edge.runtime import Recognizer, stream
 from kd_edge.runtime.feed import TOGETHER_NS
 from kd_edge.runtime.stream import MOST_FAILURES, LabelStream, StreamOptions
-from kd_edge.types import LabelState, Reason
+from kd_edge.types import Frame, LabelState, Reason
 
-from .conftest import HandCamera, HandClock, TinyStep, tiny_manifest, wait_for
+from .conftest import PATIENCE_SECONDS, HandCamera, HandClock, TinyStep, tiny_manifest, wait_for
 from .stepped import TinyEngine
 
 MS = 1_000_000
@@ -144,7 +147,7 @@ def test_a_camera_whose_frames_are_nothing_for_the_model_is_given_up_alone(pictu
         assert told[0].detail.endswith("ms: right delivers uint16 (24, 32)")
         assert len(told) == 2  # 580 ms, one each 250
         lost = [r.message for r in caplog.records if r.levelno == logging.WARNING]
-        assert lost == ["camera right is given up, the others go on: right delivers uint16 (24, 32)"]
+        assert lost == ["camera right gives no more frames, the others go on: right delivers uint16 (24, 32)"]
         two.clock.advance(10)
         two.give({"left": pictures[0][0].astype(np.uint16)})
         with pytest.raises(CameraError, match="left delivers uint16"):
@@ -188,7 +191,7 @@ def test_an_engine_that_fails_makes_all_of_its_step_stale(pictures):
         failed = two.both((pictures[0][0], pictures[1][0]))
         assert {(p.state, p.reason) for p in failed} == {(LabelState.STALE, Reason.ENGINE_FAILED)}
         assert {p.state for p in two.both((pictures[0][1], pictures[1][1]))} == {LabelState.WARMING}
-        assert two.labels.statistics.engine_failures == 1
+        assert two.labels.statistics.engine_failures == 2  # frames
         two.engine.failures = MOST_FAILURES
         for k in range(MOST_FAILURES - 1):
             two.both((pictures[0][k], pictures[1][k]))
@@ -204,6 +207,221 @@ def test_frames_that_are_too_old_are_skipped_by_camera(pictures):
         wait_for(lambda: two.labels.statistics.captured == 2)
         assert next(two.labels).source == "left"
         assert two.labels.statistics.skipped == 1
+
+
+def test_frames_from_before_a_sleep_are_none_after_it_whichever_camera_noticed(pictures):
+    with Two(valid_ms=10_000) as two:
+        for pair in zip(*pictures, strict=True):
+            two.both(pair)
+        two.clock.advance(10)
+        two.give({"right": pictures[1][1]})  # before the machine sleeps
+        two.clock.nap_ns += 3_600_000 * MS
+        two.clock.advance(10)
+        two.cameras[0].give(pictures[0][1], two.clock.ns - MS)  # from before, delivered after
+        wait_for(lambda: two.labels.statistics.misdated == 1)
+        two.clock.advance(10)
+        two.give({"left": pictures[0][2]})
+        given = [next(two.labels), next(two.labels)]
+    assert [(p.source, p.state, p.reason) for p in given] == [
+        ("left", LabelState.WARMING, Reason.SUSPENDED),
+        ("right", LabelState.STALE, Reason.SUSPENDED),
+    ]
+
+
+def test_a_label_that_waited_while_the_machine_slept_is_stale_and_counted_so(pictures):
+    with Two(valid_ms=10_000) as two:
+        for pair in zip(*pictures, strict=True):
+            two.both(pair)
+        two.clock.advance(10)
+        two.give({"left": pictures[0][0], "right": pictures[1][0]})
+        assert next(two.labels).state is LabelState.OK
+        before = two.labels.statistics
+        two.clock.nap_ns += 60_000 * MS
+        late = next(two.labels)
+        assert (late.source, late.state, late.reason) == ("right", LabelState.STALE, Reason.SUSPENDED)
+        after = two.labels.statistics
+    assert after.labels["ok"] == before.labels["ok"] - 1
+    assert (after.labels["stale"], after.reasons["suspended"]) == (1, 1)
+
+
+def test_a_camera_that_has_ended_is_stale_while_others_go_on(pictures):
+    with Two() as two:
+        two.both((pictures[0][0], pictures[1][0]))
+        two.cameras[1].ended = True
+        wait_for(lambda: two.labels._feeds.all[1].capture.ended)
+        two.clock.advance(250)
+        two.give({"left": pictures[0][1]})
+        given = [next(two.labels), next(two.labels)]
+        assert [(p.source, p.reason) for p in given] == [("left", Reason.START), ("right", Reason.NO_FRAME)]
+        assert given[1].detail == "no fresh frame for 250 ms: it has ended"
+        two.cameras[0].ended = True
+        assert list(two.labels) == []  # the last one has ended, too
+
+
+def test_the_stream_ends_as_the_camera_that_ends_last(pictures):
+    with Two() as two:
+
+        def broken(timeout_seconds):
+            raise OSError("left broke first")
+
+        two.cameras[0].read = broken
+        wait_for(lambda: two.labels._feeds.all[0].capture.ended)
+        two.clock.advance(10)
+        two.give({"right": pictures[1][0]})
+        assert next(two.labels).source == "right"
+        two.cameras[1].ended = True
+        assert {p.source for p in two.labels} <= {"left"}
+
+
+def test_an_engine_without_room_for_all_cameras_takes_them_in_smaller_steps(pictures):
+    class Narrow(Watched):
+        def bind(self, batch):
+            if batch > 1:
+                raise ArtifactError("no memory for a batch of 2", "memory", "push fewer at once")
+            return super().bind(batch)
+
+    with Two() as two:
+        two.recognizer.engine = narrow = Narrow()
+        given = [two.both(pair) for pair in zip(*pictures, strict=True)]
+        assert two.labels.statistics.engine_failures == 0
+    assert {p.state for row in given[45:] for p in row} == {LabelState.OK}
+    assert set(narrow.steps) == {1}
+    two.engine.max_batch = 1  # an engine that says so is not asked for more
+    again = Two()
+    again.recognizer.engine = two.engine
+    with again:
+        again.both((pictures[0][0], pictures[1][0]))
+    assert two.engine.steps == {1: 2}
+
+
+def test_an_engine_that_always_fails_ends_the_stream_whatever_the_motion_history(pictures):
+    manifest = tiny_manifest(preprocess=Preprocess(resize_px=16, input_px=16, motion_offsets_ms=(0, 70, 140)))
+    engine, clock, camera = TinyEngine(TinyStep(manifest)), HandClock(), HandCamera()
+    engine.failures = 10**6
+    with LabelStream(Recognizer(manifest, engine), camera, StreamOptions(), clock) as labels:
+
+        def on() -> None:
+            for k in range(60 * MOST_FAILURES):
+                clock.advance(33)
+                camera.give(pictures[0][k % 60], clock.ns)
+                wait_for(lambda k=k: labels.statistics.captured == k + 1)
+                next(labels)
+
+        with pytest.raises(ArtifactError, match="out of memory"):
+            on()
+        assert labels.statistics.engine_failures == MOST_FAILURES
+
+
+def test_a_bad_frame_beside_a_failing_engine_costs_only_its_own(pictures):
+    with Two(("a", "b", "c")) as two:
+        for left, right in zip(*pictures, strict=True):
+            two.both((left, right, left))
+        two.clock.advance(10)
+        runs = iter([False, True])  # of a, then of c; b's is refused before
+
+        def sometimes(self, batch, bind=TinyEngine.bind):
+            binding = bind(self, batch)
+            run = binding.run
+
+            def maybe() -> None:
+                if next(runs):
+                    raise ArtifactError("the engine failed: out of memory", "a step", "restart it")
+                run()
+
+            vars(binding)["run"] = maybe
+            return binding
+
+        two.recognizer._bindings.clear()
+        two.engine.bind = lambda batch: sometimes(two.engine, batch)
+        two.give({"a": pictures[0][0], "b": pictures[1][0].astype(np.uint16), "c": pictures[0][1]})
+        given = [next(two.labels), next(two.labels)]
+    assert [(p.source, p.state) for p in given] == [("a", LabelState.OK), ("c", LabelState.STALE)]
+
+
+def test_cameras_that_learn_the_same_name_on_opening_are_refused(make_model):
+    class Learning(HandCamera):
+        def open(self):
+            super().open()
+            self.name = "D435"
+
+    cameras = [Learning(), Learning()]
+    cameras[1].name = "other"
+    with pytest.raises(ConfigError, match="two cameras called 'D435'"):
+        stream(model=make_model()[0], camera=cameras).__enter__()
+    assert not any(camera.open_now for camera in cameras)
+
+
+def test_a_recogniser_without_places_enough_is_an_error_on_entering(make_model):
+    recognizer = Recognizer.load(make_model()[0], max_sources=1)
+    with pytest.raises(CameraError, match="source 'b' beside 0 others"):
+        stream(model=recognizer, camera=["a=synthetic:?frames=3", "b=synthetic:?frames=3"]).__enter__()
+    for name in "abc":  # one after the other there is always a place
+        with stream(model=recognizer, camera=f"{name}=synthetic:?frames=3&realtime=false") as labels:
+            assert len(list(labels)) == 3
+
+
+def test_leaving_takes_the_time_of_one_camera_that_hangs(make_model, monkeypatch):
+    monkeypatch.setattr("kd_edge.runtime.capture.STOP_SECONDS", 0.5)
+    go_on = threading.Event()
+
+    class Hanging(HandCamera):
+        def read(self, timeout_seconds):
+            go_on.wait(PATIENCE_SECONDS)
+
+    cameras = [Hanging() for _ in range(6)]
+    for number, camera in enumerate(cameras):
+        camera.name = f"c{number}"
+    try:
+        with stream(model=make_model()[0], camera=cameras):
+            began = time.monotonic()
+        assert time.monotonic() - began < 2.5  # not six times half a second
+    finally:
+        go_on.set()
+
+
+def test_nothing_comes_after_the_stream_was_left(pictures):
+    with Two() as two:
+        two.clock.advance(10)
+        two.give({"left": pictures[0][0], "right": pictures[1][0]})
+        next(two.labels)
+    assert list(two.labels) == []
+
+
+@pytest.mark.parametrize("stamp", [float("nan"), float("inf"), None, "x"])
+def test_recordings_whose_stamps_are_none_are_one_line(make_model, noise, stamp):
+    class Recording(HandCamera):
+        live = False
+
+        def __init__(self, name, stamps):
+            super().__init__()
+            self.name, self.stamps = name, list(stamps)
+
+        def read(self, timeout_seconds):
+            frame = Frame(noise(1)[0], self.stamps.pop(0), 0, self.name)
+            self.ended = not self.stamps
+            return frame
+
+    good = Recording("good", range(0, 50 * 10**7, 10**7))
+    bad = Recording("bad", [0, 10**7, stamp, 3 * 10**7])
+    with (
+        stream(model=make_model()[0], camera=[good, bad]) as labels,
+        pytest.raises(CameraError, match=r"bad: a frame's stamp is"),
+    ):
+        list(labels)
+
+
+@pytest.mark.parametrize("camera", [3, {"a"}, iter(["ir0"]), object()])
+def test_what_is_no_camera_is_refused(make_model, camera):
+    with pytest.raises(ConfigError, match="a name, a URI, an object with all that"):
+        stream(model=make_model()[0], camera=camera).__enter__()
+
+
+def test_a_camera_file_may_have_another_name_for_its_labels(make_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runtime/cameras").mkdir(parents=True)
+    (tmp_path / "runtime/cameras/ir7.toml").write_text('uri = "synthetic:?frames=3&realtime=false"\n')
+    with stream(model=make_model()[0], camera=["_left=ir7", "vörne=ir7"]) as labels:
+        assert {p.source for p in labels} == {"_left", "vörne"}
 
 
 @pytest.mark.parametrize(

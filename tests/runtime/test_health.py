@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -97,12 +98,25 @@ def test_what_is_no_scene_of_training_is_unfamiliar(recognizer, good):
 def test_a_window_is_scored_when_its_newest_picture_is_looked_at(recognizer, good, monkeypatch):
     scores, score = [], Familiarity.score
     monkeypatch.setattr(Familiarity, "score", lambda *args: scores.append(score(*args)) or scores[-1])
+    monkeypatch.setattr(recognizer, "_smooth_ns", 0)
     labelled = [p for p in pushed(recognizer, good[: GOOD_FRAMES + 40]) if p.anomaly is not None]
     assert len(labelled) > 20
     assert len(scores) <= len(labelled) // 3 + 2
     assert {p.anomaly for p in labelled} == set(scores)
     changes = [k for k in range(1, len(labelled)) if labelled[k].anomaly != labelled[k - 1].anomaly]
     assert max(np.diff(changes)) * PERIOD_NS <= 2 * LOOK_NS
+
+
+def test_one_strange_window_makes_every_label_unknown_that_is_of_it(recognizer, good, monkeypatch):
+    scores = itertools.chain([0.5] * 3, [1.5], itertools.repeat(0.5))
+    monkeypatch.setattr(Familiarity, "score", lambda *args: next(scores))
+    labelled = [p for p in pushed(recognizer, good[: GOOD_FRAMES + 60]) if p.anomaly is not None]
+    strange = [k for k, p in enumerate(labelled) if p.anomaly == 1.5]
+    assert {labelled[k].reason for k in strange} == {Reason.UNFAMILIAR}
+    assert strange == list(range(strange[0], strange[-1] + 1))
+    spacing_frames = recognizer.manifest.spacing_ns / PERIOD_NS
+    assert spacing_frames <= len(strange) <= spacing_frames + 2 * LOOK_NS / PERIOD_NS + 1
+    assert labelled[strange[-1] + 1].reason is not Reason.UNFAMILIAR
 
 
 def test_no_label_while_the_window_holds_a_bad_picture_and_ok_afterwards(recognizer, good):

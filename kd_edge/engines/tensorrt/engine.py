@@ -52,6 +52,12 @@ class TensorRtEngine(Engine):
     library = "tensorrt"
     accepts: ClassVar[tuple[Provider, ...]] = ("cuda",)
     _max_batch = 1
+
+    @property
+    def max_batch(self) -> int:
+        """For how many sources its plan has room in one step."""
+        return self._max_batch
+
     _device: Device | None = None
     _engine: Sequence[Any] = ()
     """The engine, where it is open; it must not outlive the context, so nothing else holds on to it."""

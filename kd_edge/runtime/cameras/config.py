@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from kd_edge.runtime.clock import MAX_AHEAD_MS, ClockKind
 from kd_edge.runtime.uri import NETWORK, PIPELINE, forms, parse, shown
 
 SCHEMES = ("replay", "synthetic", "v4l2", "realsense", *NETWORK, PIPELINE)
-_NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)=([A-Za-z0-9]+:.*)", re.DOTALL)
+_NAMED = re.compile(r"(\w[\w.-]{0,63})=(.+)", re.DOTALL)
 _REALSENSE_KEYS = ("index", "emitter", "exposure_us", "gain")
 OWN_KEYS: dict[str, tuple[str, ...]] = {
     "replay": ("topic",),
@@ -173,7 +174,7 @@ class SharedConfig:
 
 def _agreed(configs: dict[str, CameraConfig], key: str) -> Any:
     """What those cameras that say anything about a key agree on; None where none does."""
-    said = {name: getattr(config, key) for name, config in configs.items() if getattr(config, key)}
+    said = {name: _in_order(getattr(config, key)) for name, config in configs.items() if getattr(config, key)}
     if len(set(said.values())) > 1:
         raise ConfigError(
             f"cameras of one stream with different {key}: "
@@ -184,18 +185,22 @@ def _agreed(configs: dict[str, CameraConfig], key: str) -> Any:
     return next(iter(said.values()), None)
 
 
+def _in_order(value: Any) -> Any:
+    return tuple(sorted(value)) if isinstance(value, tuple) else value
+
+
 def _listed(value: object) -> str:
     return str(list(value)) if isinstance(value, tuple) else str(value)
 
 
 def source_name(asked: str) -> tuple[str, str]:
-    """``NAME=URI``: what its labels are to bear, and the camera; both are what was asked for where no name is given."""
-    named = _NAMED.fullmatch(asked)
+    """``NAME=CAMERA``: what its labels are to bear, and the camera; both are what was asked for without a name."""
+    named = None if os.path.exists(asked) else _NAMED.fullmatch(asked)  # noqa: PTH110 - never raises
     return (named[1], named[2]) if named else (asked, asked)
 
 
 def camera_config(name_or_uri: str) -> CameraConfig:
-    """Look up a named camera or read a URI, which may have a name of its own before it (``left=v4l2:/dev/video0``).
+    """Look up a named camera or read a URI; either may have a name for its labels before it (``left=ir0``).
 
     Raises:
         ConfigError: Unknown name or kind, a path without its kind, a faulty file, or a key that such a camera does not

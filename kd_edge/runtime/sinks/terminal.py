@@ -11,7 +11,7 @@ from kd_edge.runtime.sinks.standard import Standard
 from kd_edge.types import LabelState, Prediction
 
 _BAR = 20
-_LONGEST_NAME = 24
+_LONGEST_NAME = 24  # a longer one is shown whole
 
 
 class TerminalSink:
@@ -29,7 +29,8 @@ class TerminalSink:
     def __init__(self, stream: TextIO | io.TextIOBase | None) -> None:
         self._output = Standard(self.name, stream)
         self._tty = False
-        self._shown: dict[str, tuple[LabelState, int, bool | None]] = {}  # by camera
+        self._shown: dict[str, tuple[LabelState, int, bool | None, str]] = {}  # by camera
+        self._first = ""  # the line of the first camera, which was shown without its name
         self._width = self._origin_ns = 0
 
     def open(self) -> None:
@@ -43,13 +44,17 @@ class TerminalSink:
     def write(self, prediction: Prediction) -> None:
         """Show one prediction."""
         right = None if prediction.truth is None else prediction.label == prediction.truth
-        shown = (prediction.state, prediction.index if prediction.label else -1, right)
+        why = prediction.reason.value if prediction.state is LabelState.STALE else ""
+        shown = (prediction.state, prediction.index if prediction.label else -1, right, why)
         changed, is_first = shown != self._shown.get(prediction.source), not self._shown
         self._shown[prediction.source] = shown
         self._origin_ns = prediction.captured_ns if is_first else self._origin_ns
         several, line = len(self._shown) > 1, describe(prediction, self._origin_ns)
         if several:
+            self._name_first()
             line = self._named(prediction.source) + line
+        else:
+            self._first = line
         if self._tty and not (several and not changed):
             self._rewrite(line, changed and not is_first)
         elif changed and not self._tty:
@@ -57,10 +62,17 @@ class TerminalSink:
         else:
             self._output.check()
 
+    def _name_first(self) -> None:
+        """There are several: the first one's line once more, with its name."""
+        if self._first:
+            line = self._named(next(iter(self._shown))) + self._first
+            self._output.write(f"\n{line}" if self._tty else f"{line}\n")
+        self._first = ""
+
     def _named(self, source: str) -> str:
         """The column of the cameras' names."""
-        width = min(max(len(name) for name in self._shown), _LONGEST_NAME)
-        return f"{printable(source)[-width:]:{width}}  "
+        width = min(max(len(printable(name)) for name in self._shown), _LONGEST_NAME)
+        return f"{printable(source):{width}}  "
 
     def _rewrite(self, line: str, anew: bool) -> None:
         self._output.write(("\n" if anew else "\r") + line.ljust(0 if anew else self._width))
@@ -69,7 +81,7 @@ class TerminalSink:
     def close(self) -> None:
         """End the line."""
         if self._tty and self._shown:
-            self._shown = {}
+            self._shown, self._first = {}, ""
             self._output.write("\n")
 
 
@@ -80,7 +92,8 @@ def describe(prediction: Prediction, origin_ns: int = 0) -> str:
         prediction: What to describe.
         origin_ns: The moment that counts as 0 s.
     """
-    parts = [f"{(prediction.captured_ns - origin_ns) / 1e9:10.2f} s", f"{prediction.state.value:8}"]
+    seconds = round((prediction.captured_ns - origin_ns) / 1e9, 2) + 0.0  # no -0.00
+    parts = [f"{seconds:10.2f} s", f"{prediction.state.value:8}"]
     if prediction.index >= 0:
         label = printable(prediction.label or "-")
         bar = "" if prediction.label is None else _bar(prediction.confidence)

@@ -61,9 +61,22 @@ def test_terminal_that_shows_several_cameras_gets_a_line_per_change_with_the_nam
             sink.write(prediction(number, label=label, index=len(label), source=source))
         sink.close()
         lines = [line.split() for line in out.getvalue().replace("\r", "").splitlines()]
-        assert [line[0] for line in lines] == ["0.00", "corridor", "corridor", "ir0"]
-        assert [line[4] for line in lines[1:]] == ["wave", "throw", "throw"]
+        assert [line[0] for line in lines] == ["0.00", "ir0", "corridor", "corridor", "ir0"]
+        assert [line[4] for line in lines[1:]] == ["wave", "wave", "throw", "throw"]
         assert out.getvalue().count("\r") == len(breaks)
+
+
+def test_terminal_tells_cameras_with_long_names_apart_and_why_one_is_stale():
+    out = io.StringIO()
+    sink = TerminalSink(out)
+    sink.open()
+    ends = "-video-index0-of-a-long-name"
+    for number, name, reason in ((0, "a", Reason.NO_FRAME), (1, "b", Reason.NO_FRAME), (2, "b", Reason.CAMERA_LOST)):
+        sink.write(prediction(number, LabelState.STALE, reason=reason, source=f"{name}\x1b{ends}"))
+    assert [line.split()[0] for line in out.getvalue().splitlines()[1:]] == [
+        rf"{name}\x1b{ends}" for name in ("a", "b", "b")
+    ]
+    assert out.getvalue().splitlines()[-1].endswith("(camera_lost: why)")
 
 
 @pytest.mark.parametrize("where", ["label", "truth", "detail"])
