@@ -293,9 +293,12 @@ def _match(seen: Checkup, config: CameraConfig) -> Iterator[Advice]:
         level: Level = "problem" if share > MANY else "note"
         found = f"'{match.model}' takes {share:.0%} of the frames for {reason}: {match.details[reason]}"
         yield Advice(level, topic, found, "unlike all it was trained on: see above, or train with recordings of yours")
-    if match.below is not None and match.above is not None and match.below + match.above > OUTSIDE:
-        found = f"{match.below:.0%} of the values lie below the window of '{match.model}', {match.above:.0%} above"
-        yield Advice("problem", topic, found, "train with a window that holds them, or a percentile window")
+    if match.below + match.above > OUTSIDE:
+        limits = f"{match.limits[0]:g} to {match.limits[1]:g}"
+        whose = "the window of" if match.is_window else "the values known to"
+        found = f"{match.below:.0%} of the values lie below {whose} '{match.model}', {limits}, {match.above:.0%} above"
+        fix = "train with a window that holds them, or a percentile window" if match.is_window else "another model"
+        yield Advice("problem", topic, found, fix)
     elif not match.judged and match.can_judge:
         yield Advice("ok", topic, f"'{match.model}' finds them as healthy as those it was trained on")
     elif not match.can_judge:

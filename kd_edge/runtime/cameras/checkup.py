@@ -119,16 +119,20 @@ class Match:
             or the model does not judge.
         details: The last figures of each reason.
         can_judge: Whether it knows what healthy pictures are like.
-        below: Share of values below its intensity window; None where the window follows the picture.
-        above: Share of values above it.
+        limits: Its intensity window; where that follows the picture, the values it was trained on.
+        is_window: Whether they are those of a window.
+        below: Share of values below them.
+        above: Share of values above them.
     """
 
     model: str
     judged: dict[str, float]
     details: dict[str, str]
     can_judge: bool
-    below: float | None
-    above: float | None
+    limits: tuple[float, float]
+    is_window: bool
+    below: float
+    above: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,15 +331,18 @@ class _Watch:
 
     def _match(self, manifest: Manifest) -> Match:
         window, total = manifest.preprocess.window, max(1, self._counts.sum())
+        is_window = isinstance(window, FixedWindow)
+        low, high = (window.low, window.high) if isinstance(window, FixedWindow) else manifest.value_range
         values = np.arange(_VALUES)
-        fixed = window if isinstance(window, FixedWindow) else None
         return Match(
             model=manifest.name,
             judged={reason: count / self.count for reason, count in self._judged.most_common()},
             details=self._details,
             can_judge=manifest.health is not None,
-            below=None if fixed is None else float(self._counts[values < fixed.low].sum() / total),
-            above=None if fixed is None else float(self._counts[values > fixed.high].sum() / total),
+            limits=(low, high),
+            is_window=is_window,
+            below=float(self._counts[values < low].sum() / total),
+            above=float(self._counts[values > high].sum() / total),
         )
 
 

@@ -14,7 +14,7 @@ import sklearn
 
 from kd_edge.errors import BadPictureError, CameraError
 from kd_edge.health import PictureBounds
-from kd_edge.preprocess import FixedWindow, Preprocess
+from kd_edge.preprocess import FixedWindow, PercentileWindow, Preprocess
 from kd_edge.runtime.cameras.advice import Advice, advise, diagnose
 from kd_edge.runtime.cameras.checkup import Checkup, examine
 from kd_edge.runtime.cameras.config import CameraConfig
@@ -300,7 +300,12 @@ def test_pictures_are_compared_with_those_of_training(watch) -> None:
     told = of(advise(dim, V4L2, manifest), topic)
     assert told[0][1].startswith("'tiny' takes ")
     assert "for dark: mean 29.6 below 40" in told[0][1]
-    assert "of the values lie below the window of 'tiny'" in told[1][1]
+    assert "of the values lie below the window of 'tiny', 50 to 200, 0% above" in told[1][1]
+    follows = tiny_manifest(value_range=(0, 50), preprocess=spec.model_copy(update={"window": PercentileWindow()}))
+    seen = watch(many(scene(0, 100), scene(1, 100)), follows)
+    assert seen.match.above > 0.95
+    told = of(advise(seen, V4L2, follows), topic)
+    assert told[0][1].endswith("0% of the values lie below the values known to 'tiny', 0 to 50, 98% above")
 
 
 def test_a_rate_that_the_model_cannot_use(watch) -> None:
