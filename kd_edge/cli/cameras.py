@@ -26,6 +26,8 @@ app = typer.Typer(invoke_without_command=True)
 
 MODES_SHOWN = 4
 
+STATES = {True: "present", False: "not attached", None: "not opened"}
+
 
 def camera_table(found: Cameras) -> RenderableType:
     """Devices with what they can deliver, and configured cameras, each with the line that uses it."""
@@ -37,7 +39,7 @@ def camera_table(found: Cameras) -> RenderableType:
         what += [device.fault] if device.fault else []
         built.add_row(*(escape(text) for text in (device.device, "\n  ".join(what), device.use)))
     for camera in found.configured:
-        state = camera.fault or ("present" if camera.present else "not attached")
+        state = camera.fault or STATES[camera.present]
         built.add_row(*(escape(printable(text)) for text in (camera.name, f"{camera.uri} ({state})", camera.use)))
     built.add_row("synthetic:", "a generated figure, no device needed", "kd-edge run --camera synthetic:")
     note = "" if found.attached else "no video device is attached to this machine"
@@ -88,11 +90,20 @@ def cameras(
     elif file is None and stills is None:
         out.print(camera_table(found))
     if file is not None and not json_:
-        out.print(f"{escape(str(file))}:\n{escape(file.read_text())}kd-edge run --camera {escape(file.stem)}")
+        text = "\n".join(map(_shown_line, file.read_text().splitlines()))
+        out.print(f"{escape(str(file))}:\n{escape(text)}\nkd-edge run --camera {escape(file.stem)}")
     if stills is not None and not json_:
         out.print("\n".join(map(_still_line, pictures)) or "no camera is there", soft_wrap=True)
     if any(picture.fault for picture in pictures):
         raise typer.Exit(1)
+
+
+def _shown_line(line: str) -> str:
+    """A line of a camera file without the password that its URI may hold."""
+    from kd_edge.runtime.uri import shown
+
+    key, equals, value = line.partition(" = ")
+    return f'uri = "{shown(value[1:-1])}"' if key == "uri" and equals else line
 
 
 def _write(found: Cameras, name: str, of: str | None, force: bool) -> Path:
@@ -149,9 +160,10 @@ def doctor(
     """
     from kd_edge.artifact import default_model, load
     from kd_edge.runtime.cameras.advice import diagnose
+    from kd_edge.runtime.uri import shown
 
     manifest = load(model or default_model()).manifest
-    with err.status(f"watching {escape(printable(camera))} for {seconds:g} s"):
+    with err.status(f"watching {escape(printable(shown(camera)))} for {seconds:g} s"):
         found = diagnose(camera, seconds, manifest)
     if json_:
         print_json(found)

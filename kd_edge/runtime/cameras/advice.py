@@ -10,9 +10,10 @@ from kd_edge.artifact import Manifest
 from kd_edge.errors import CameraError
 from kd_edge.runtime.cameras import Wanted, check_fits, make_camera
 from kd_edge.runtime.cameras.checkup import Checkup, examine
-from kd_edge.runtime.cameras.config import FOREIGN_KEYS, CameraConfig, camera_config, source_name
+from kd_edge.runtime.cameras.config import CameraConfig, camera_config, has_key, source_name
 from kd_edge.runtime.clock import MONOTONIC, Clock
 from kd_edge.runtime.rate import NeededRate
+from kd_edge.runtime.uri import shown
 
 Level = Literal["ok", "note", "problem"]
 
@@ -94,7 +95,7 @@ def diagnose(name_or_uri: str, seconds: float, manifest: Manifest, clock: Clock 
         seen = examine(camera, seconds, judge, clock)
     finally:
         camera.close()
-    return Diagnosis(name_or_uri, config.uri, seen, (*found, *advise(seen, config, judge)))
+    return Diagnosis(shown(name_or_uri), shown(config.uri), seen, (*found, *advise(seen, config, judge)))
 
 
 def _misfit(check: Callable[[], None]) -> Iterator[Advice]:
@@ -144,7 +145,7 @@ def _rate(seen: Checkup, config: CameraConfig) -> Iterator[Advice]:
     )
     if nominal and abs(pace.fps - nominal) > OFF_RATE * nominal:
         fix = "a low rate is often long exposure in the dark, or too little USB bandwidth; or take it as it is"
-        lines = (f"fps = {pace.fps:.3g}",) if _may(config, "fps") else ()
+        lines = (f"fps = {pace.fps:.3g}",) if has_key(config, "fps") else ()
         yield Advice("problem", "rate", f"{what}, nominal {nominal:.1f}; {figures}", fix, lines)
     else:
         yield Advice("ok", "rate", f"{what}{f', nominal {nominal:.1f}' if nominal else ''}; {figures}")
@@ -164,7 +165,7 @@ def _doubled(seen: Checkup, config: CameraConfig) -> Iterator[Advice]:
     pace = seen.arrivals or seen.captures
     if DOUBLED <= share < 0.95 and pace is not None and pace.fps is not None:
         real = pace.fps * (1 - share)
-        lines = (f"fps = {real:.3g}",) if _may(config, "fps") else ()
+        lines = (f"fps = {real:.3g}",) if has_key(config, "fps") else ()
         found = f"{share:.0%} of the pictures repeat the one before: {real:.1f} different ones a second"
         yield Advice("problem", "rate", found, "ask for the rate that the sensor has", lines)
 
@@ -192,10 +193,10 @@ def _stamps(seen: Checkup, config: CameraConfig) -> Iterator[Advice]:
         yield Advice("ok", "stamps", f"not used; {told}")
     elif seems not in (None, stamps.declared) and (stamps.declared != "device" or seems == "arrival"):
         # a device's own clock may be any that runs
-        lines = (f'clock = "{seems}"',) if _may(config, "clock") else ()
+        lines = (f'clock = "{seems}"',) if has_key(config, "clock") else ()
         yield Advice("problem", "stamps", told, f"declared is clock '{stamps.declared}'", lines)
     elif faults:
-        lines = ('clock = "arrival"',) if _may(config, "clock") else ()
+        lines = ('clock = "arrival"',) if has_key(config, "clock") else ()
         often = stamps.unusable + stamps.repeated + stamps.backward + stamps.steps > SOME * seen.frames
         yield Advice("problem" if often else "note", "stamps", told, "where it goes on: do without them", lines)
     elif age is not None and age[1] > OLD_MS:
@@ -303,11 +304,6 @@ def _match(seen: Checkup, config: CameraConfig) -> Iterator[Advice]:
         yield Advice("ok", topic, f"'{match.model}' finds them as healthy as those it was trained on")
     elif not match.can_judge:
         yield Advice("note", topic, f"'{match.model}' does not know its training's pictures", "export it with health")
-
-
-def _may(config: CameraConfig, key: str) -> bool:
-    """Whether such a camera has a key."""
-    return key not in FOREIGN_KEYS.get(config.scheme, ())
 
 
 def _exposure(config: CameraConfig) -> str:

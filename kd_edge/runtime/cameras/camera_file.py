@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,6 +50,7 @@ def write_camera_file(name: str, text: str, *, overwrite: bool = False) -> Path:
     if (path.exists() or path.is_symlink()) and not overwrite:
         raise ConfigError(f"{path} is there already", "a new name", "choose another --write, or add --force")
     with replacing(path, ConfigError, option="--write") as file:
+        os.fchmod(file.fileno(), 0o600)  # its URI may hold a password
         file.write(text.encode())
     return path
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -14,19 +15,26 @@ from kd_edge import recipes
 from kd_edge.errors import ConfigError, did_you_mean
 from kd_edge.runtime.cameras.kindless import Meant, host_meant, meant
 from kd_edge.runtime.clock import MAX_AHEAD_MS, ClockKind
-from kd_edge.runtime.uri import forms, parse
+from kd_edge.runtime.uri import NETWORK, PIPELINE, forms, parse, shown
 
-SCHEMES = ("replay", "synthetic", "v4l2", "realsense")
+SCHEMES = ("replay", "synthetic", "v4l2", "realsense", *NETWORK, PIPELINE)
 _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)=([A-Za-z0-9]+:.*)", re.DOTALL)
 _REALSENSE_KEYS = ("index", "emitter", "exposure_us", "gain")
-_V4L2_KEYS = ("telemetry_rows",)
-FOREIGN_KEYS = {
-    "replay": ("pixel_format", "clock", "width_px", "height_px", *_REALSENSE_KEYS),
-    "synthetic": ("pixel_format", "clock", *_REALSENSE_KEYS),
-    "v4l2": _REALSENSE_KEYS,
-    "realsense": ("clock",),
+OWN_KEYS: dict[str, tuple[str, ...]] = {
+    "replay": (),
+    "synthetic": ("width_px", "height_px"),
+    "v4l2": ("pixel_format", "width_px", "height_px", "clock", "telemetry_rows"),
+    "realsense": ("pixel_format", "width_px", "height_px", *_REALSENSE_KEYS),
+    "rtsp": ("clock", "open_timeout_ms", "credentials_env", "transport"),
+    "rtsps": ("clock", "open_timeout_ms", "credentials_env", "transport", "ca_file"),
+    "http": ("clock", "open_timeout_ms", "credentials_env"),
+    "https": ("clock", "open_timeout_ms", "credentials_env", "ca_file"),
+    "udp": ("clock", "open_timeout_ms"),
+    PIPELINE: ("open_timeout_ms",),
 }
-"""What only a device can be asked for: nothing comes of it elsewhere, so it is refused there."""
+"""What a kind of camera can be asked for that not every kind can; nothing comes of it elsewhere, so it is refused."""
+_DEVICE_KEYS = tuple(dict.fromkeys(key for own in OWN_KEYS.values() for key in own))
+_NETWORK_CLOCKS = ("arrival", "device")
 
 
 class TimeOuts(BaseModel):
@@ -55,6 +63,9 @@ class CameraConfig(TimeOuts):
             reading).
         uri: ``v4l2:/dev/video0`` or the bare name of a link below ``/dev/v4l``, ``realsense:SERIAL``, ``replay:PATH``
             or ``synthetic:``; what follows a ``?`` sets the other keys (``v4l2:/dev/video0?pixel_format=Y16&fps=9``).
+            Or a URL, ``rtsp://HOST/PATH``, ``http://``, ``udp://:PORT``: its query is the server's, and what follows a
+            ``#`` sets the other keys (``rtsp://HOST/PATH?channel=1#transport=udp&band=nir``). Or
+            ``gstreamer:PIPELINE``, without other keys. It may hold a password: it is shown nowhere.
         band: What the camera sees; a model for another band is refused. None: not known, not checked.
         fps: Frame rate to ask for, or of a recording without stamps, 1/s. None: the camera's own.
         width_px: Frame width to ask for. None: the camera's own.
@@ -71,10 +82,15 @@ class CameraConfig(TimeOuts):
             out. None: ``off``.
         exposure_us: Its exposure, microseconds; None leaves it to the device.
         gain: Its gain; None leaves it to the device.
+        open_timeout_ms: How long a network camera may take until its first picture. None: 5 s.
+        transport: What brings an ``rtsp:`` camera's pictures: ``tcp`` or ``udp``. None: ``tcp``.
+        credentials_env: Environment variable that holds ``user:password`` for a network camera.
+        ca_file: Certificates, one of which must vouch for an ``https:`` or ``rtsps:`` camera. None: this machine's.
         trust: Public key, or folder of keys: a model must be signed with one of them. None: any model.
     """
 
-    uri: str = Field(min_length=1, max_length=8192, pattern=r"^[^\x00]+$")
+    model_config = ConfigDict(hide_input_in_errors=True)
+    uri: str = Field(min_length=1, max_length=8192, pattern=r"^[^\x00]+$", repr=False)
     band: Literal["nir", "lwir", "depth", "rgb"] | None = None
     fps: float | None = Field(None, ge=0.001, le=1000)
     width_px: int | None = Field(None, ge=8, le=8192)
@@ -89,6 +105,10 @@ class CameraConfig(TimeOuts):
     emitter: Literal["off", "on", "alternating"] | None = None
     exposure_us: float | None = Field(None, gt=0, le=10_000_000)
     gain: float | None = Field(None, ge=0, le=10_000)
+    open_timeout_ms: int | None = Field(None, ge=100, le=60_000)
+    transport: Literal["tcp", "udp"] | None = None
+    credentials_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    ca_file: Path | None = None
     trust: Path | None = None
 
     @field_validator("cpus", mode="before")
@@ -154,14 +174,15 @@ def _agreed(configs: dict[str, CameraConfig], key: str) -> Any:
     said = {name: getattr(config, key) for name, config in configs.items() if getattr(config, key)}
     if len(set(said.values())) > 1:
         raise ConfigError(
-            f"cameras of one stream with different {key}: " + ", ".join(f"{n} {_shown(v)}" for n, v in said.items()),
+            f"cameras of one stream with different {key}: "
+            + ", ".join(f"{shown(n)} {_listed(v)}" for n, v in said.items()),
             "the same, because they share one engine",
             f"set {key} in one of the camera files, or to the same in all",
         )
     return next(iter(said.values()), None)
 
 
-def _shown(value: object) -> str:
+def _listed(value: object) -> str:
     return str(list(value)) if isinstance(value, tuple) else str(value)
 
 
@@ -185,9 +206,10 @@ def camera_config(name_or_uri: str) -> CameraConfig:
         config = recipes.load("runtime", name_or_uri, CameraConfig)
         where = str(recipes.find("runtime", name_or_uri))
     else:
-        config = recipes.validate({"uri": name_or_uri}, CameraConfig, f"camera {name_or_uri}")
-        where = name_or_uri
+        where = shown(name_or_uri)
+        config = recipes.validate({"uri": name_or_uri}, CameraConfig, f"camera {where}")
     _check_scheme(config)
+    _check_url(config)
     config = config if config.scheme == "synthetic" else _with_query(config)
     _check_keys(config, where)
     return config
@@ -198,7 +220,27 @@ def _with_query(config: CameraConfig) -> CameraConfig:
     if not config.query:
         return config
     raw = {**config.model_dump(exclude_unset=True), **config.query, "uri": f"{config.scheme}:{config.target}"}
-    return recipes.validate(raw, CameraConfig, f"camera {config.uri}")
+    return recipes.validate(raw, CameraConfig, f"camera {shown(config.uri)}")
+
+
+def _check_url(config: CameraConfig) -> None:
+    """Refuse a URL that does not say where, before anything of it could be taken for something else and told."""
+    if config.scheme not in NETWORK:
+        return
+    url = config.uri
+    try:
+        parts = urlsplit(url.partition("#")[0])
+        port, host = parts.port, parts.hostname
+        is_whole = host is not None or (config.scheme == "udp" and port is not None)
+    except ValueError:  # a port that is no number
+        is_whole = False
+    user = url.partition("://")[2].rpartition("@")[0]
+    if not is_whole or set(user) & set("/?#@[]") or any(c.isspace() for c in url):
+        raise ConfigError(
+            f"camera {shown(url)} is no URL of a camera",
+            f"{config.scheme}://[USER:PASSWORD@]HOST[:PORT]/PATH",
+            "write special characters of user, password and path as %XX (a # is %23, an @ is %40)",
+        )
 
 
 def _check_has_kind(name: str) -> None:
@@ -218,16 +260,29 @@ def _without_kind(name: str, found: Meant) -> ConfigError:
     )
 
 
+def has_key(config: CameraConfig, key: str) -> bool:
+    """Whether such a camera can be asked for that."""
+    return key not in _DEVICE_KEYS or key in (*OWN_KEYS.get(config.scheme, ()), *_recorded_keys(config))
+
+
 def _check_keys(config: CameraConfig, where: str) -> None:
     fields = CameraConfig.model_fields
-    others = [*FOREIGN_KEYS.get(config.scheme, ()), *(() if config.scheme == "v4l2" else _V4L2_KEYS)]
-    own = _recorded_keys(config)
-    foreign = [key for key in others if key not in own and getattr(config, key) != fields[key].default]
+    foreign = [k for k in _DEVICE_KEYS if not has_key(config, k) and getattr(config, k) != fields[k].default]
     if foreign:
         raise ConfigError(
             f"camera {where} sets {', '.join(foreign)}, which no {config.scheme}: camera has",
             "only keys that this kind of camera has",
             f"take them out, or use them with {_whose(foreign)}:",
+        )
+    if (
+        config.scheme in (*NETWORK, PIPELINE)
+        and "clock" in config.model_fields_set
+        and config.clock not in _NETWORK_CLOCKS
+    ):
+        raise ConfigError(
+            f"camera {where} sets clock = {config.clock}",
+            "arrival (the moment a frame was here) or device (the stream's own stamps)",
+            "correct it, or leave it out",
         )
 
 
@@ -239,16 +294,17 @@ def _recorded_keys(config: CameraConfig) -> tuple[str, ...]:
 
 
 def _whose(keys: list[str]) -> str:
-    """The kind of camera that has these keys."""
-    return "realsense" if set(keys) & set(_REALSENSE_KEYS) else "v4l2"
+    """A kind of camera that has the first of these keys."""
+    return next(kind for kind, own in OWN_KEYS.items() if keys[0] in own and kind != "synthetic")
 
 
 def _check_scheme(config: CameraConfig) -> None:
     if config.scheme not in SCHEMES:
         if (found := host_meant(config.uri, SCHEMES)) is not None:
             raise _without_kind(config.uri, found)
+        told = shown(f"http:{config.uri}").removeprefix("http://") if "@" in config.uri else shown(config.uri)
         raise ConfigError(
-            f"camera URI '{config.uri}' of unknown kind{did_you_mean(config.scheme, SCHEMES)}",
+            f"camera URI '{told}' of unknown kind{did_you_mean(config.scheme, SCHEMES)}",
             f"one of {forms(SCHEMES)}",
             "kd-edge cameras shows what there is and the exact line to use it",
         )

@@ -16,7 +16,7 @@ from kd_edge.runtime.cameras.config import CameraConfig, camera_config
 from kd_edge.runtime.cameras.links import device_path, stable_link
 from kd_edge.runtime.cameras.modes import PixelFormat
 from kd_edge.runtime.cameras.v4l2_formats import formats as v4l2_formats
-from kd_edge.runtime.uri import parse
+from kd_edge.runtime.uri import NETWORK, PIPELINE, parse, shown
 
 _FACT_BYTES = 4096
 """One page: longer no file of sysfs is."""
@@ -52,8 +52,8 @@ class ConfiguredCamera:
     Attributes:
         name: Its name.
         file: Where it is configured.
-        uri: What it names; empty when the file is faulty.
-        present: Whether the device or recording is there now.
+        uri: What it names, without what may be secret; empty when the file is faulty.
+        present: Whether the device or recording is there now; None where only opening it would tell.
         fault: Why it cannot be used; empty when it can.
         use: The command that runs it.
     """
@@ -61,7 +61,7 @@ class ConfiguredCamera:
     name: str
     file: Path
     uri: str
-    present: bool
+    present: bool | None
     fault: str
     use: str
 
@@ -171,10 +171,17 @@ def _configured(name: str) -> ConfiguredCamera:
     file, use = recipes.find("runtime", name), _use(name)
     try:
         config = camera_config(name)
-        present = config.scheme in ("synthetic", "realsense") or _exists(_path(config))
+        present = _is_present(config)
     except ConfigError as error:
         return ConfiguredCamera(name, file, "", False, str(error), use)
-    return ConfiguredCamera(name, file, config.uri, present, "" if present else f"no {_path(config)}", use)
+    fault = "" if present is not False else f"no {_path(config)}"
+    return ConfiguredCamera(name, file, shown(config.uri), present, fault, use)
+
+
+def _is_present(config: CameraConfig) -> bool | None:
+    if config.scheme in (*NETWORK, PIPELINE):
+        return None
+    return config.scheme in ("synthetic", "realsense") or _exists(_path(config))
 
 
 def _path(config: CameraConfig) -> Path:

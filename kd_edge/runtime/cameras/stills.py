@@ -17,6 +17,7 @@ from kd_edge.files import check_writable, replacing
 from kd_edge.runtime.cameras import make_camera
 from kd_edge.runtime.cameras.base import Camera, timeouts_of
 from kd_edge.runtime.cameras.config import camera_config
+from kd_edge.runtime.uri import shown
 from kd_edge.types import Image
 
 SETTLE_SECONDS = 0.7
@@ -67,18 +68,18 @@ def _still(camera: str, folder: Path, seconds: float) -> Still:
     """The picture is grabbed by a thread of its own: drivers may hang, in ``open`` and ``close`` too."""
     pictures: list[Image | KdEdgeError] = []
     thread = threading.Thread(
-        target=_grab, args=(camera, pictures, seconds), name=f"kd-edge still {printable(camera)}", daemon=True
+        target=_grab, args=(camera, pictures, seconds), name=f"kd-edge still {shown(camera)}", daemon=True
     )
     thread.start()
     thread.join(seconds)
     found = pictures[0] if pictures else None
     if not isinstance(found, np.ndarray):
         fault = f"no picture within {seconds:g} s" if found is None else str(found)
-        return Still(camera, fault=printable(fault))
+        return Still(shown(camera), fault=printable(fault))
     try:
-        return _written(camera, found, folder)
+        return _written(shown(camera), found, folder)
     except KdEdgeError as error:
-        return Still(camera, fault=str(error))
+        return Still(shown(camera), fault=str(error))
 
 
 def _grab(name: str, pictures: list[Image | KdEdgeError], seconds: float) -> None:
@@ -94,7 +95,7 @@ def _grab(name: str, pictures: list[Image | KdEdgeError], seconds: float) -> Non
     except KdEdgeError as error:
         pictures.append(error)
     except Exception as error:  # whatever a driver raises
-        pictures.append(KdEdgeError(f"{name} fails ({reason(error)})", "a picture", "kd-edge cameras"))
+        pictures.append(KdEdgeError(f"{shown(name)} fails ({reason(error)})", "a picture", "kd-edge cameras"))
 
 
 def _settled(camera: Camera, seconds: float) -> Image | None:

@@ -30,6 +30,12 @@ def test_ir0_is_the_first_v4l2_camera():
         ("replay:frames/?.png", "replay", "frames/?.png"),
         ("replay:frames/?.png?fps=9", "replay", "frames/?.png"),
         ("synthetic:", "synthetic", ""),
+        ("rtsp://host/a?channel=1", "rtsp", "//host/a?channel=1"),  # the query is the server's
+        ("rtsp://host/a?channel=1#transport=udp", "rtsp", "//host/a?channel=1"),
+        ("http://me:a%23b@[::1]:80/", "http", "//me:a%23b@[::1]:80/"),
+        ("udp://:5000", "udp", "//:5000"),
+        ("udp://@239.0.0.1:5000", "udp", "//@239.0.0.1:5000"),
+        ("gstreamer:videotestsrc ! x?a=b#c=d", "gstreamer", "videotestsrc ! x?a=b#c=d"),  # as it is
         ("synthetic:?seed=3", "synthetic", ""),  # its own keys, read by the camera
     ],
 )
@@ -60,7 +66,7 @@ def test_camera_file_of_the_user(tmp_path, monkeypatch):
         ("repaly:x.avi", r"unknown kind \(did you mean 'replay'\?\)"),
         ("v4l2:/dev/video0?pixl_format=Y16", r"unknown key \(did you mean 'pixel_format'\?\)"),
         ("v4l2:/dev/video0?fps=fast&width_px=2", r"2 faults: .*fps.*width_px"),
-        ("rtsp://host/stream", "of unknown kind"),
+        ("rtsp//host:80/stream", "of unknown kind"),
     ],
 )
 def test_mistakes_are_named(camera, message):
