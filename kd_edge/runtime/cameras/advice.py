@@ -154,7 +154,7 @@ def _rate(seen: Checkup, config: CameraConfig) -> Iterator[Advice]:
     if pace.gaps > max(1, SOME * seen.frames):
         fix = "another USB port, fewer cameras on one hub, a smaller picture"
         yield Advice("note", "rate", f"{pace.gaps} of {seen.frames} frames came after a gap", fix)
-    captures = seen.captures
+    captures = seen.captures if seen.stamps is not None and seen.stamps.looks_like != "arrival" else None
     if captures is not None and captures.period_ms > 0 and captures.jitter_ms > UNSTEADY * captures.period_ms:
         fix = "a fixed exposure; a driver that stamps frames when they are captured"
         yield Advice("note", "rate", f"stamps jitter by {captures.jitter_ms:.1f} ms", fix)
@@ -274,7 +274,7 @@ def _sizes(seen: Checkup, config: CameraConfig) -> Iterator[Advice]:
 
 
 def _needed(seen: Checkup, manifest: Manifest) -> Iterator[Advice]:
-    pace, needed = seen.captures or seen.arrivals, NeededRate.of(manifest)
+    pace, needed = seen.arrivals or seen.captures, NeededRate.of(manifest)
     if pace is None or pace.fps is None:
         return
     told = f"{pace.fps:.1f} frames/s; '{manifest.name}' needs {needed}"

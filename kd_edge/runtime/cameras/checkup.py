@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from kd_edge.artifact import Band, Manifest
-from kd_edge.errors import BadPictureError, KdEdgeError, printable, reason
+from kd_edge.errors import BadPictureError, KdEdgeError, import_extra, printable, reason
 from kd_edge.health import LOOK_NS, PictureHealth
 from kd_edge.preprocess import FixedWindow, resize
 from kd_edge.runtime.cameras.base import Camera, clock_of, timeouts_of
@@ -33,7 +34,7 @@ BINS = 32
 PAUSE_SECONDS = 0.005
 DOTS_NS = 500_000_000
 """Dots are looked for at most this often: it takes longer than everything else, and must not make frames late."""
-_GRID = 8  # every 8th pixel in both directions tells brightness, and a picture from the one before
+_GRID = 8  # every 8th pixel in both directions tells a picture from the one before
 _VALUES = 1 << 16
 _COUNTED = 100_000  # at most about this many values of a picture enter the histogram
 
@@ -224,6 +225,7 @@ class _Watch:
     def __init__(self, camera: Camera, manifest: Manifest | None) -> None:
         self.damaged, self.fault = 0, ""
         self._camera, self._manifest = camera, manifest
+        self._cv2: Any = import_extra("cv2", "cpu")
         self._times: list[tuple[int, int, int]] = []  # stamp, arrival, time of day
         self._unusable = 0
         self._kinds: Counter[tuple[str, tuple[int, ...]]] = Counter()
@@ -256,9 +258,8 @@ class _Watch:
             self._times.append((stamp_ns, received_ns, wall_ns))
         self._kinds[image.dtype.name, image.shape] += 1
         moment_ns = received_ns if self._camera.live or isinstance(stamp_ns, Cause) else stamp_ns
-        grid = image[::_GRID, ::_GRID]
-        self._means.append(float(grid.mean()))
-        self._same.see(grid, moment_ns)
+        self._means.append(sum(self._cv2.mean(image)) / (1 if image.ndim == 2 else image.shape[2]))
+        self._same.see(image[::_GRID, ::_GRID], moment_ns)
         if not 0 <= moment_ns - self._looked_ns < LOOK_NS:
             self._looked_ns = moment_ns
             self._count_values(image)
