@@ -67,8 +67,8 @@ VERBS = {
     "data synth": "--clips-per-class --out --seed --subjects",
     "demo": "--out --seconds",
     "doctor": "--hardware --json --model -m --only",
-    "evaluate": "MODEL --data --detection --engine --iou --json --orders --proposals --scale --smooth-ms --split "
-    "--streaming --threads --threshold --write",
+    "evaluate": "MODEL --data --detection --engine --iou --json --labels --orders --proposals --recording --scale "
+    "--smooth-ms --split --streaming --threads --threshold --write",
     "explain": "RUN --data --json --layer --out --sample --wrong",
     "export": "RUN --auto-precision --data --fp16 --graph --int8 --json --matrix --out --profile --report --set "
     "--sign --tensorrt --tensorrt-rtx --with",
@@ -77,7 +77,8 @@ VERBS = {
     "recipes list": "--json",
     "recipes show": "NAME",
     "run": "--accept-self-test --camera -c --cuda-binding --duration --engine --max-age-ms --model -m --notify "
-    "--provider --realtime --sink --smooth-ms --strict --threads --trust --valid-ms",
+    "--provider --realtime --record --record-dir --record-max-mb --record-on --sink --smooth-ms "
+    "--strict --threads --trust --valid-ms",
     "sign": "FILE --bundle --key --new-key",
     "study confusion": "RUN --against --json --out --pairs --stage",
     "study list": "--json",

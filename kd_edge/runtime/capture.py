@@ -300,6 +300,8 @@ class Capture:
     def _deliver(self, frame: Frame) -> None:
         """Judge a frame's stamp and picture, and hand it over if they are good."""
         self.counters.captured += 1
+        if frame.cut is not None:
+            self._cut = self._cut.next(frame.cut)
         if self._camera.live:
             now_ns = self._clock.now_ns()
             moment_ns = self._moment(frame, now_ns)

@@ -21,10 +21,13 @@ from kd_edge.runtime.cameras import Wanted, check_fits, make_camera
 from kd_edge.runtime.cameras.base import Camera
 from kd_edge.runtime.cameras.config import SharedConfig, source_name
 from kd_edge.runtime.capture import LONGEST_NAP_NS, CaptureCounters, Captured, fault_of
+from kd_edge.runtime.clips import MAX_MB, ClipCounters, ClipRecorder, RecordOn
 from kd_edge.runtime.clock import MONOTONIC, Clock, duration
 from kd_edge.runtime.feed import Feed, Feeds, check_together
+from kd_edge.runtime.label_hash import LabelHash
 from kd_edge.runtime.news import News
 from kd_edge.runtime.recognizer import MAX_SOURCES, Recognizer, SelfTest
+from kd_edge.runtime.recording import Recorder, RecordingCounters
 from kd_edge.runtime.scheduling import scheduled
 from kd_edge.runtime.sinks import Sink, SinkState, SinkThread, none_left, open_sink
 from kd_edge.runtime.statistics import Statistics
@@ -59,15 +62,25 @@ class StreamOptions:
     smooth_ms: float | None = None
     notify: bool = False
     trust: Path | str | None = None
+    record: Path | str | None = None
+    record_on: RecordOn | None = None
+    record_dir: Path | str | None = None
+    record_max_mb: float = MAX_MB
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense, where it was written.
 
         Raises:
-            ConfigError: A largest age that is no positive number.
+            ConfigError: A largest age or room for clips that is no positive number; ``record_on`` without a folder, or
+                a folder without it.
         """
         if self.max_age_ms is not None and not 0 < self.max_age_ms < math.inf:
             raise ConfigError(f"max_age_ms {self.max_age_ms}", "a positive number of milliseconds", "correct it")
+        if not 0 < self.record_max_mb < math.inf:
+            raise ConfigError(f"record_max_mb {self.record_max_mb}", "a positive number of 10^6 bytes", "correct it")
+        if (self.record_on is None) != (self.record_dir is None):
+            one, other = ("record_dir", "record_on") if self.record_on is None else ("record_on", "record_dir")
+            raise ConfigError(f"{one} without {other}", "both", f"add {other}")
 
 
 def stream(
@@ -87,6 +100,10 @@ def stream(
     smooth_ms: float | None = None,
     notify: bool = False,
     trust: Path | str | None = None,
+    record: Path | str | None = None,
+    record_on: RecordOn | None = None,
+    record_dir: Path | str | None = None,
+    record_max_mb: float = MAX_MB,
 ) -> LabelStream:
     """Label the frames of a camera, or of several, as they come.
 
@@ -114,6 +131,10 @@ def stream(
         notify: Report readiness and fresh frames to systemd.
         trust: Public key or folder of keys: the artifact must be signed with one of them; by default what the camera
             file says.
+        record: New ``.mcap`` file for every frame that is pushed and every label, see ``Recorder``.
+        record_on: Which labels are worth a clip, see ``ClipRecorder``.
+        record_dir: The folder for these clips.
+        record_max_mb: How much they may take there, 10^6 bytes.
 
     A model with memory (a causal TSM) is clocked by its segments: one label per segment spacing, not per frame.
 
@@ -134,6 +155,10 @@ def stream(
         smooth_ms=smooth_ms,
         notify=notify,
         trust=trust,
+        record=record,
+        record_on=record_on,
+        record_dir=record_dir,
+        record_max_mb=record_max_mb,
     )
     return LabelStream(model, camera, options)
 
@@ -152,6 +177,7 @@ class LabelStream:
     Attributes:
         recognizer: The recogniser in use, once entered.
         cameras: The cameras in use, once entered.
+        label_hash: Of the labels of recordings, or of cameras that are being recorded; None of others.
     """
 
     recognizer: Recognizer
@@ -182,6 +208,10 @@ class LabelStream:
         self._news = News(self._clock)
         self._upgrade: Upgrade | None = None
         self._degraded = ""  # the reason that was told last
+        self._recorder: Recorder | None = None
+        self._clips: ClipRecorder | None = None
+        self._kept: list[Recorder | ClipRecorder] = []
+        self.label_hash: LabelHash | None = None
 
     def __enter__(self) -> LabelStream:
         """Load the model, open cameras and sinks, start capturing.
@@ -208,6 +238,7 @@ class LabelStream:
             for camera in self.cameras:
                 self._open(camera)
             self._open_sinks(opened)
+            self._open_recorder(shared, opened)
             self._service = ServiceNotifier() if self._options.notify else None
             if self._service is not None:
                 opened.callback(self._service.stopping)
@@ -274,6 +305,8 @@ class LabelStream:
         """Counters up to now; also after leaving."""
         feeds = () if self._feeds is None else self._feeds.all
         counters = CaptureCounters.together([feed.capture.counters for feed in feeds])
+        recording = RecordingCounters() if self._recorder is None else self._recorder.counters
+        clips = ClipCounters() if self._clips is None else self._clips.counters
         seconds = (self._last_push_ns - self._first_push_ns) / 1e9
         return Statistics(
             captured=counters.captured,
@@ -291,6 +324,11 @@ class LabelStream:
             sink_faults={s.name: s.fault for s in self._sinks if s.fault is not None},
             sink_dropped=sum(s.dropped for s in self._sinks),
             sinks_reopened=sum(s.reopened for s in self._sinks),
+            recorded=recording.frames,
+            unrecorded=recording.lost_frames,
+            record_fault=next((kept.fault for kept in self._kept if kept.fault is not None), ""),
+            clips=clips.clips,
+            lost_clips=clips.lost,
         )
 
     @property
@@ -419,12 +457,52 @@ class LabelStream:
             opened.callback(sink.close)
             self._sinks.append(sink)
 
+    def _open_recorder(self, shared: SharedConfig, opened: ExitStack) -> None:
+        options, lossless = self._options, not self.cameras[0].live
+        if options.record is not None:
+            self._recorder = Recorder(options.record, self._about(shared), lossless=lossless, clock=self._clock)
+            self._kept.append(self._recorder)
+        if options.record_on is not None and options.record_dir is not None:
+            manifest, room = self.recognizer.manifest, options.record_max_mb
+            self._clips = ClipRecorder(
+                options.record_on, options.record_dir, manifest, max_mb=room, lossless=lossless, clock=self._clock
+            )
+            self._kept.append(self._clips)
+        self.label_hash = LabelHash() if lossless or self._recorder is not None else None
+        opened.callback(self._end_recording)
+        for kept in self._kept:
+            kept.open()
+            for asked, camera in zip(self._asked, self.cameras, strict=True):
+                kept.add_camera(camera.name, camera.band, shared.configs.get(asked) if isinstance(asked, str) else None)
+            kept.start()
+
+    def _about(self, shared: SharedConfig) -> dict[str, str]:
+        """What the labels of a recording came of."""
+        manifest, options = self.recognizer.manifest, self._options
+        return {
+            "model": manifest.name,
+            "model_sha256": manifest.sha256,
+            "engine": self.recognizer.engine.name,
+            "threads": str(options.threads or shared.threads or 1),
+            "smooth_ms": "" if options.smooth_ms is None else f"{options.smooth_ms:g}",
+        }
+
+    def _end_recording(self) -> None:
+        for kept in self._kept:
+            kept.close(None if self.label_hash is None else self.label_hash.by_source)
+
+    def _record_cut(self, source: str, cause: Cause) -> None:
+        for kept in self._kept:
+            kept.cut(source, cause)
+
     def _give_out(self, predictions: list[Prediction]) -> None:
         """Count predictions and give them to the sinks."""
         for prediction in predictions:
             self._labels[prediction.state.value] += 1
             if prediction.reason:
                 self._reasons[prediction.reason.value] += 1
+            for kept in self._kept:
+                kept.label(prediction)
             for sink in self._sinks:
                 sink.put(prediction)
         for sink in self._sinks:
@@ -440,6 +518,7 @@ class LabelStream:
         for feed, captured in arrived:
             if cause := feed.cut_before(captured):
                 self.recognizer.reset(feed.name, cause)
+                self._record_cut(feed.name, cause)
                 if cause.reason is Reason.SUSPENDED:
                     self._slept_ns()  # this frame is from after it
             if not (is_live and feed.is_too_old(captured.frame, began_ns, self._options.max_age_ms)):
@@ -500,14 +579,19 @@ class LabelStream:
                 feed.capture.abandon(error)
             return {}
         self._tell_degraded()
+        for feed, frame in frames.items():
+            for kept in self._kept:
+                kept.frame(feed.name, frame)
         predictions = {feed: p for feed in frames if (p := given[feed.name]) is not None}
         if predictions:
             self._last_push_ns = self._clock.now_ns()
             if self._pushed == 0:
                 self._first_push_ns = self._last_push_ns
             self._pushed += len(predictions)
-        for feed in predictions:
+        for feed, prediction in predictions.items():
             feed.pushed(frames[feed])
+            if self.label_hash is not None:
+                self.label_hash.add(prediction)
         return predictions
 
     def _failed(self, frames: dict[Feed, Frame], error: ArtifactError) -> list[Prediction]:
@@ -523,6 +607,8 @@ class LabelStream:
         if self._news.is_news(Reason.ENGINE_FAILED):
             log.warning("%s", printable(error.found))
         now_ns, cause = self._clock.now_ns(), Cause(Reason.ENGINE_FAILED, error.found)
+        for feed in frames:
+            self._record_cut(feed.name, cause)
         return [self._stale(feed, frame, now_ns, cause) for feed, frame in frames.items()]
 
     def _stale(self, feed: Feed, frame: Frame, now_ns: int, cause: Cause) -> Prediction:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 from pathlib import Path
 
 import pytest
@@ -122,3 +123,53 @@ def test_a_damaged_newest_model_says_how_to_choose_another(kd: Kd, tmp_path: Pat
     code, _, error = kd("run", "--camera", f"{FIGURE}&realtime=false&frames=3")
     assert (code, error.count("\n")) == (2, 1)
     assert error.endswith("; or take another with --model\n")
+
+
+def test_a_recording_and_its_replay_print_one_number(kd: Kd, tmp_path: Path) -> None:
+    path = tmp_path / "a.mcap"
+    live = "synthetic:?height_px=48&width_px=64&realtime=false&frames=90"
+    printed = []
+    for arguments in (["--camera", live, "--record", str(path)], ["--camera", f"replay:{path}"]):
+        code, _, error = kd("run", *arguments, "--engine", "onnxruntime")
+        assert code == 0
+        printed += re.findall(r"^labels sha256 ([0-9a-f]{64})$", error, re.M)
+    assert len(printed) == 2
+    assert len(set(printed)) == 1
+    assert "the same as when it was recorded" in error
+    _, _, error = kd("run", "--camera", f"replay:{path}", "--engine", "onnxruntime", "--smooth-ms", "0")
+    assert f"when it was recorded: {printed[0]}" in error
+    code, _, error = kd("run", "--camera", live, "--record", str(path))
+    assert (code, "exists already" in error) == (2, True)
+    path.write_bytes(path.read_bytes()[:-400])
+    code, _, error = kd("run", "--camera", f"replay:{path}", "--engine", "onnxruntime")
+    assert code == 2
+    assert f"labels sha256 {printed[0]}" in error  # of what came before
+    assert "breaks off" in error.splitlines()[-1]
+
+
+def test_run_ends_with_1_where_the_recording_does_not_go_on(kd: Kd, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        camera = f"{FIGURE}&realtime=false&frames=60"
+        code, _, error = kd("run", "--camera", camera, "--record", str(tmp_path / "a.mcap"), "--engine", "onnxruntime")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert code == 1
+    assert "60 frames labelled" in error
+    assert "the recording stopped early: File too large" in error
+    assert re.search(r"^\d+ frames are not in the recording: its labels will differ$", error, re.M)
+
+
+def test_clips_are_kept_of_what_is_worth_it(kd: Kd, tmp_path: Path) -> None:
+    camera = f"{FIGURE}&realtime=false&frames=520"
+    out = tmp_path / "clips"
+    keep = ["--record-on", "degraded", "--record-dir", str(out)]  # the first label after the start is one
+    code, _, error = kd("run", "--camera", camera, *keep, "--engine", "onnxruntime")
+    assert code == 0
+    assert re.search(r"; [1-9]\d* clips kept", error)
+    assert len((out / "manifest.csv").read_text().splitlines()) == 1 + len(list(out.glob("*.mkv")))
+    code, _, error = kd("run", "--camera", camera, "--record-on", "always", "--record-dir", str(out))
+    assert (code, "one of unknown, low-confidence, degraded" in error) == (2, True)
+    code, _, error = kd("run", "--camera", camera, "--record-on", "unknown")
+    assert (code, "record_on without record_dir" in error) == (2, True)

@@ -21,7 +21,7 @@ SCHEMES = ("replay", "synthetic", "v4l2", "realsense", *NETWORK, PIPELINE)
 _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)=([A-Za-z0-9]+:.*)", re.DOTALL)
 _REALSENSE_KEYS = ("index", "emitter", "exposure_us", "gain")
 OWN_KEYS: dict[str, tuple[str, ...]] = {
-    "replay": (),
+    "replay": ("topic",),
     "synthetic": ("width_px", "height_px"),
     "v4l2": ("pixel_format", "width_px", "height_px", "clock", "telemetry_rows"),
     "realsense": ("pixel_format", "width_px", "height_px", *_REALSENSE_KEYS),
@@ -86,6 +86,7 @@ class CameraConfig(TimeOuts):
         transport: What brings an ``rtsp:`` camera's pictures: ``tcp`` or ``udp``. None: ``tcp``.
         credentials_env: Environment variable that holds ``user:password`` for a network camera.
         ca_file: Certificates, one of which must vouch for an ``https:`` or ``rtsps:`` camera. None: this machine's.
+        topic: Of a recording with image topics, the one to replay. None: the only one.
         trust: Public key, or folder of keys: a model must be signed with one of them. None: any model.
     """
 
@@ -109,6 +110,7 @@ class CameraConfig(TimeOuts):
     transport: Literal["tcp", "udp"] | None = None
     credentials_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     ca_file: Path | None = None
+    topic: str | None = Field(None, min_length=1, max_length=1024)
     trust: Path | None = None
 
     @field_validator("cpus", mode="before")

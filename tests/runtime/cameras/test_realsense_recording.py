@@ -160,7 +160,7 @@ def test_another_maker_s_rosbag2_is_none(tmp_path: Path) -> None:
     database.close()
     before = sorted(tmp_path.iterdir())
     assert not is_recording(path)
-    with pytest.raises(DataError, match="no RealSense wrote it"):
+    with pytest.raises(DataError, match="cannot be replayed"):
         frames_of(f"replay:{path}")
     with sqlite3.connect(path) as database:
         database.execute("INSERT INTO topics VALUES ('/device_0/sensor_0/Infrared_1/image/data')")
