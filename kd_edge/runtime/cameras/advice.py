@@ -154,7 +154,7 @@ def _rate(seen: Checkup, config: CameraConfig) -> Iterator[Advice]:
     if pace.gaps > max(1, SOME * seen.frames):
         fix = "another USB port, fewer cameras on one hub, a smaller picture"
         yield Advice("note", "rate", f"{pace.gaps} of {seen.frames} frames came after a gap", fix)
-    captures = seen.captures
+    captures = seen.captures if seen.stamps is not None and seen.stamps.looks_like != "arrival" else None
     if captures is not None and captures.period_ms > 0 and captures.jitter_ms > UNSTEADY * captures.period_ms:
         fix = "a fixed exposure; a driver that stamps frames when they are captured"
         yield Advice("note", "rate", f"stamps jitter by {captures.jitter_ms:.1f} ms", fix)
@@ -274,7 +274,7 @@ def _sizes(seen: Checkup, config: CameraConfig) -> Iterator[Advice]:
 
 
 def _needed(seen: Checkup, manifest: Manifest) -> Iterator[Advice]:
-    pace, needed = seen.captures or seen.arrivals, NeededRate.of(manifest)
+    pace, needed = seen.arrivals or seen.captures, NeededRate.of(manifest)
     if pace is None or pace.fps is None:
         return
     told = f"{pace.fps:.1f} frames/s; '{manifest.name}' needs {needed}"
@@ -294,9 +294,12 @@ def _match(seen: Checkup, config: CameraConfig) -> Iterator[Advice]:
         level: Level = "problem" if share > MANY else "note"
         found = f"'{match.model}' takes {share:.0%} of the frames for {reason}: {match.details[reason]}"
         yield Advice(level, topic, found, "unlike all it was trained on: see above, or train with recordings of yours")
-    if match.below is not None and match.above is not None and match.below + match.above > OUTSIDE:
-        found = f"{match.below:.0%} of the values lie below the window of '{match.model}', {match.above:.0%} above"
-        yield Advice("problem", topic, found, "train with a window that holds them, or a percentile window")
+    if match.below + match.above > OUTSIDE:
+        limits = f"{match.limits[0]:g} to {match.limits[1]:g}"
+        whose = "the window of" if match.is_window else "the values known to"
+        found = f"{match.below:.0%} of the values lie below {whose} '{match.model}', {limits}, {match.above:.0%} above"
+        fix = "train with a window that holds them, or a percentile window" if match.is_window else "another model"
+        yield Advice("problem", topic, found, fix)
     elif not match.judged and match.can_judge:
         yield Advice("ok", topic, f"'{match.model}' finds them as healthy as those it was trained on")
     elif not match.can_judge:

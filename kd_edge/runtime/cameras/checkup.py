@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from kd_edge.artifact import Band, Manifest
-from kd_edge.errors import BadPictureError, KdEdgeError, printable, reason
+from kd_edge.errors import BadPictureError, KdEdgeError, import_extra, printable, reason
 from kd_edge.health import LOOK_NS, PictureHealth
 from kd_edge.preprocess import FixedWindow, resize
 from kd_edge.runtime.cameras.base import Camera, clock_of, timeouts_of
@@ -33,7 +34,7 @@ BINS = 32
 PAUSE_SECONDS = 0.005
 DOTS_NS = 500_000_000
 """Dots are looked for at most this often: it takes longer than everything else, and must not make frames late."""
-_GRID = 8  # every 8th pixel in both directions tells brightness, and a picture from the one before
+_GRID = 8  # every 8th pixel in both directions tells a picture from the one before
 _VALUES = 1 << 16
 _COUNTED = 100_000  # at most about this many values of a picture enter the histogram
 
@@ -119,16 +120,20 @@ class Match:
             or the model does not judge.
         details: The last figures of each reason.
         can_judge: Whether it knows what healthy pictures are like.
-        below: Share of values below its intensity window; None where the window follows the picture.
-        above: Share of values above it.
+        limits: Its intensity window; where that follows the picture, the values it was trained on.
+        is_window: Whether they are those of a window.
+        below: Share of values below them.
+        above: Share of values above them.
     """
 
     model: str
     judged: dict[str, float]
     details: dict[str, str]
     can_judge: bool
-    below: float | None
-    above: float | None
+    limits: tuple[float, float]
+    is_window: bool
+    below: float
+    above: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +225,7 @@ class _Watch:
     def __init__(self, camera: Camera, manifest: Manifest | None) -> None:
         self.damaged, self.fault = 0, ""
         self._camera, self._manifest = camera, manifest
+        self._cv2: Any = import_extra("cv2", "cpu")
         self._times: list[tuple[int, int, int]] = []  # stamp, arrival, time of day
         self._unusable = 0
         self._kinds: Counter[tuple[str, tuple[int, ...]]] = Counter()
@@ -252,9 +258,8 @@ class _Watch:
             self._times.append((stamp_ns, received_ns, wall_ns))
         self._kinds[image.dtype.name, image.shape] += 1
         moment_ns = received_ns if self._camera.live or isinstance(stamp_ns, Cause) else stamp_ns
-        grid = image[::_GRID, ::_GRID]
-        self._means.append(float(grid.mean()))
-        self._same.see(grid, moment_ns)
+        self._means.append(sum(self._cv2.mean(image)) / (1 if image.ndim == 2 else image.shape[2]))
+        self._same.see(image[::_GRID, ::_GRID], moment_ns)
         if not 0 <= moment_ns - self._looked_ns < LOOK_NS:
             self._looked_ns = moment_ns
             self._count_values(image)
@@ -327,15 +332,18 @@ class _Watch:
 
     def _match(self, manifest: Manifest) -> Match:
         window, total = manifest.preprocess.window, max(1, self._counts.sum())
+        is_window = isinstance(window, FixedWindow)
+        low, high = (window.low, window.high) if isinstance(window, FixedWindow) else manifest.value_range
         values = np.arange(_VALUES)
-        fixed = window if isinstance(window, FixedWindow) else None
         return Match(
             model=manifest.name,
             judged={reason: count / self.count for reason, count in self._judged.most_common()},
             details=self._details,
             can_judge=manifest.health is not None,
-            below=None if fixed is None else float(self._counts[values < fixed.low].sum() / total),
-            above=None if fixed is None else float(self._counts[values > fixed.high].sum() / total),
+            limits=(low, high),
+            is_window=is_window,
+            below=float(self._counts[values < low].sum() / total),
+            above=float(self._counts[values > high].sum() / total),
         )
 
 

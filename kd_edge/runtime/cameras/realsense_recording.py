@@ -5,8 +5,11 @@ Since 2.58 librealsense writes rosbag2 (.db3) and reads both; what other makers 
 
 from __future__ import annotations
 
+import json
 import logging
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
@@ -32,7 +35,17 @@ POLL_MS = 200
 SILENT_SECONDS = 10.0
 """A recording that gives no frame for so long, and does not end either, is damaged."""
 LONGEST_NS = 10**16
+OPEN_SECONDS = 30.0
+"""A recording that librealsense does not open in so long is damaged."""
 _TOPICS = "SELECT EXISTS (SELECT 1 FROM topics WHERE name LIKE '/device\\_%/sensor\\_%' ESCAPE '\\')"
+_COUNT = """SELECT count(*) FROM messages JOIN topics ON topics.id = messages.topic_id
+WHERE topics.name GLOB '/device_*/sensor_*/Infrared_' || ? || '/image/data*'"""
+_OPEN = """import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+import pyrealsense2 as rs
+config = rs.config()
+config.enable_device_from_file(sys.argv[2], False)
+config.resolve(rs.pipeline_wrapper(rs.pipeline()))"""
 _ROS1_SIGNATURE = b"#ROSBAG V2.0\n"
 
 
@@ -45,12 +58,17 @@ def is_recording(path: Path) -> bool:
             head = file.read(len(_ROS1_SIGNATURE))
         if path.suffix.lower() == ".bag":
             return head == _ROS1_SIGNATURE
-        # immutable: no file is made beside it, and nobody's lock is waited for
-        address = f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1"
-        with closing(sqlite3.connect(address, uri=True)) as database:
-            return bool(database.execute(_TOPICS).fetchone()[0])
+        return bool(_number(path, _TOPICS))
     except (OSError, sqlite3.Error):
         return False
+
+
+def _number(path: Path, query: str, *given: object) -> int:
+    """What a query of a ``.db3`` gives."""
+    # immutable: no file is made beside it, and nobody's lock is waited for
+    address = f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1"
+    with closing(sqlite3.connect(address, uri=True)) as database:
+        return int(database.execute(query, given).fetchone()[0])
 
 
 class Playback:
@@ -81,6 +99,7 @@ class Playback:
             DataError: It is damaged, or holds no such imager.
         """
         rs = self._rs
+        self._check_opens()
         try:
             # held by self alone: what an error's traceback kept alive would keep the file open
             self._pipeline, self._settings = rs.pipeline(), rs.config()
@@ -102,16 +121,17 @@ class Playback:
         Raises:
             DataError: It breaks off, or does not tell which frames are lit.
         """
-        first_ms, last_ns, heard = None, -1, time.monotonic()
+        first_ms, last_ns, heard, count = None, -1, time.monotonic(), 0
         while True:
             taken = self._taken()
             if taken is None:
                 if self._playback.current_status() == self._rs.playback_status.stopped:
+                    self._tell_of_lost(count)
                     return
                 if time.monotonic() - heard > SILENT_SECONDS:
                     raise _damaged(self._path, f"no frame for {SILENT_SECONDS:g} s before its end")
                 continue
-            heard, (image, stamp_ms, lit) = time.monotonic(), taken
+            count, heard, (image, stamp_ms, lit) = count + 1, time.monotonic(), taken
             if self._leaves_lit_out and self._checked(lit):
                 continue
             first_ms = stamp_ms if first_ms is None else first_ms
@@ -128,6 +148,26 @@ class Playback:
             except RuntimeError as error:  # it has stopped by itself
                 log.debug("%s: %s", printable(str(self._path)), printable(reason(error)))
         self._settings = self._pipeline = self._playback = None
+
+    def _check_opens(self) -> None:
+        """Open it in another process first: on some damaged recordings librealsense hangs, and Python with it."""
+        command = [sys.executable, "-c", _OPEN, json.dumps(sys.path), str(self._path.absolute())]
+        try:
+            subprocess.run(command, capture_output=True, timeout=OPEN_SECONDS, check=False)  # noqa: S603 - ourselves
+        except subprocess.TimeoutExpired:
+            raise _damaged(self._path, f"librealsense does not open it in {OPEN_SECONDS:g} s") from None
+
+    def _tell_of_lost(self, count: int) -> None:
+        """Say so where a recording holds more frames than could be read: librealsense ends at what is damaged."""
+        if self._path.suffix.lower() != ".db3":
+            return
+        try:
+            held = _number(self._path, _COUNT, str(self._index))
+        except sqlite3.Error as error:
+            log.warning("%s: damaged after %d frames (%s)", printable(str(self._path)), count, printable(reason(error)))
+            return
+        if count < held:
+            log.warning("%s: only %d of its %d frames could be read", printable(str(self._path)), count, held)
 
     def _device(self) -> Any:
         return self._settings.resolve(self._rs.pipeline_wrapper(self._pipeline)).get_device()

@@ -14,12 +14,13 @@ import sklearn
 
 from kd_edge.errors import BadPictureError, CameraError
 from kd_edge.health import PictureBounds
-from kd_edge.preprocess import FixedWindow, Preprocess
+from kd_edge.preprocess import FixedWindow, PercentileWindow, Preprocess
 from kd_edge.runtime.cameras.advice import Advice, advise, diagnose
 from kd_edge.runtime.cameras.checkup import Checkup, examine
 from kd_edge.runtime.cameras.config import CameraConfig
 from kd_edge.runtime.cameras.dots import dots_per_1000
 from kd_edge.types import Frame
+from tests.runtime.cameras.senders import encoded, mjpeg_server, steadily
 from tests.runtime.conftest import HandClock, tiny_manifest
 
 SIZE = (120, 160)
@@ -300,7 +301,12 @@ def test_pictures_are_compared_with_those_of_training(watch) -> None:
     told = of(advise(dim, V4L2, manifest), topic)
     assert told[0][1].startswith("'tiny' takes ")
     assert "for dark: mean 29.6 below 40" in told[0][1]
-    assert "of the values lie below the window of 'tiny'" in told[1][1]
+    assert "of the values lie below the window of 'tiny', 50 to 200, 0% above" in told[1][1]
+    follows = tiny_manifest(value_range=(0, 50), preprocess=spec.model_copy(update={"window": PercentileWindow()}))
+    seen = watch(many(scene(0, 100), scene(1, 100)), follows)
+    assert seen.match.above > 0.95
+    told = of(advise(seen, V4L2, follows), topic)
+    assert told[0][1].endswith("0% of the values lie below the values known to 'tiny', 0 to 50, 98% above")
 
 
 def test_a_rate_that_the_model_cannot_use(watch) -> None:
@@ -320,6 +326,17 @@ def test_every_kind_of_camera(tmp_path) -> None:
     figure = diagnose("synthetic:?height_px=48&width_px=64", 2.0, manifest, HandClock())
     assert (figure.measured.frames, figure.measured.stamps.looks_like, figure.level) == (61, "monotonic", "note")
     assert [one.topic for one in figure.advice if one.level == "note"] == ["pictures for the model"]  # has no bounds
+
+
+def test_a_network_camera_whose_stamps_are_of_another_rate_than_it_sends(tmp_path) -> None:
+    """FFmpeg's reader of MJPEG counts 25 frames a second, whatever comes; a busy machine sends fewer still."""
+    pictures = [encoded(np.repeat(scene(k)[:, :, None], 3, axis=2)) for k in range(5)]
+    with mjpeg_server({"live": steadily(pictures, fps=10)}) as server:
+        address = f"127.0.0.1:{server.server_address[1]}/live"
+        found = diagnose(f"http://me:secret@{address}#clock=device", 1.5, tiny_manifest())
+    assert found.uri.endswith(f"@{address}#clock=device") or found.uri.endswith(f"@{address}")
+    assert "secret" not in repr(found)
+    assert of(list(found.advice), "stamps") == [("problem", "stamps look like clock 'arrival'", ('clock = "arrival"',))]
 
 
 def test_a_camera_for_another_model_is_watched_and_not_judged_by_it(tmp_path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from kd_edge.errors import ConfigError, DataError
-from kd_edge.runtime.cameras import Wanted, make_camera
+from kd_edge.runtime.cameras import Wanted, make_camera, realsense_recording
 from kd_edge.runtime.cameras.config import camera_config
 from kd_edge.runtime.cameras.realsense_recording import is_recording
 from kd_edge.runtime.stream import LabelStream, StreamOptions
@@ -127,6 +128,28 @@ def test_what_is_no_such_recording_is_one_line(recorded, tmp_path: Path) -> None
         with pytest.raises(DataError, match=f"{name} cannot be replayed: ") as caught:
             frames_of(f"replay:{tmp_path / name}")
         assert str(caught.value).isprintable()
+
+
+def test_a_recording_on_which_librealsense_hangs_is_one_line(recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(realsense_recording, "OPEN_SECONDS", 0.5)
+    monkeypatch.setattr(realsense_recording, "_OPEN", "import time; time.sleep(60)")
+    with pytest.raises(DataError, match=r"librealsense does not open it in 0\.5 s"):
+        frames_of(f"replay:{recorded('y8')}")
+
+
+def test_frames_that_are_lost_are_told(recorded, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "damaged.db3"
+    shutil.copy(recorded("y8"), path)
+    with sqlite3.connect(path) as database:
+        query = (
+            "SELECT messages.id FROM messages JOIN topics ON topics.id = topic_id WHERE name LIKE ? LIMIT 1 OFFSET 10"
+        )
+        (number,) = database.execute(query, ("%Infrared_1/image/data%",)).fetchone()
+        database.execute("UPDATE messages SET data = x'00010000' WHERE id = ?", (number,))
+    database.close()
+    values = [value for value, _, _ in frames_of(f"replay:{path}")]
+    assert values == list(range(10))
+    assert "only 10 of its 30 frames could be read" in caplog.text
 
 
 def test_another_maker_s_rosbag2_is_none(tmp_path: Path) -> None:
