@@ -18,7 +18,7 @@ from kd_edge import __version__
 from kd_edge.artifact import Band
 from kd_edge.errors import ConfigError, KdEdgeError, printable, reason
 from kd_edge.files import expanded
-from kd_edge.runtime.cameras.bags import END_KEY, HASH_KEY, OWN_KEY
+from kd_edge.runtime.cameras.bags import END_KEY, FORMAT, HASH_KEY, OWN_KEY
 from kd_edge.runtime.cameras.config import CameraConfig
 from kd_edge.runtime.clock import MONOTONIC, Clock
 from kd_edge.runtime.messages import McapWriter, check_packages, image_message
@@ -39,7 +39,6 @@ CHUNK_FRAMES = 8
 CHUNK_BYTES = (65_536, 4_000_000)
 MOST_CHUNKS = 250_000
 """The index of a file is kept in memory until it ends, 0.6 KB a chunk: 18 hours of a camera at 30 Hz."""
-FORMAT = "1"
 _LABEL_BYTES = 2048  # about, with its probabilities
 _ENCODINGS = {("uint8", 2): "mono8", ("uint16", 2): "mono16", ("uint8", 3): "rgb8", ("uint16", 3): "rgb16"}
 _SECRET = re.compile(r"(?i)([?&][^=&]*(?:pass|pwd|secret|token|key|auth|user|sig)[^=&]*=)[^&]*")

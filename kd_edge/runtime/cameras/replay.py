@@ -163,7 +163,8 @@ class ReplayCamera:
         self.name = bag.camera if bag.camera is not None and not self._is_named else self.name
         self.band = self._config.band or bag.band
         self.recorded_hash = bag.labels_hash
-        yield from bag
+        for k, recorded in enumerate(bag):
+            yield recorded._replace(stamp_ns=round(k * 1e9 / self.fps)) if self.fps else recorded
 
     def _check_no_topic(self) -> None:
         if self._config.topic is not None:
