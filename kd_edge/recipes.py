@@ -245,7 +245,9 @@ def _fault(detail: Any, model: type[BaseModel]) -> str:
         return f"{place}.kind: unknown '{tag}'{did_you_mean(tag, tags)}"
     message = str(detail["msg"]).removeprefix("Value error, ")
     value = detail.get("input")
-    shown = f", got {_shown(value)}" if isinstance(value, (str, int, float, bool)) else ""
+    field = model.model_fields.get(str(loc[0])) if loc else None
+    is_secret = field is not None and not field.repr  # what a model's own text leaves out is not told here either
+    shown = f", got {_shown(value)}" if isinstance(value, (str, int, float, bool)) and not is_secret else ""
     return f"{place or 'file'}: {message[:1].lower()}{message[1:]}{shown}"
 
 

@@ -58,7 +58,8 @@ MODULES = {
 VERBS = {
     "bench": "MODEL --camera --data --engine --frames --input --json --motion --overload --reference --seconds --set "
     "--size --soak --threads --training",
-    "cameras": "--json",
+    "cameras": "--force --json --of --stills --write",
+    "cameras doctor": "CAMERA --json --model -m --seconds",
     "data check": "KIND --data --json --modality --quick --set",
     "data examples": "SOURCE --classes --data --frames --modalities --out",
     "data glove": "NAME --data --from --json --out --set",
@@ -113,9 +114,14 @@ def test_every_public_name_is_there_and_no_other(name: str) -> None:
 def verbs(command: Any, path: tuple[str, ...] = ()) -> dict[str, set[str]]:
     """Every verb with the names of its arguments and options."""
     if hasattr(command, "commands"):
-        return {k: v for name, each in command.commands.items() for k, v in verbs(each, (*path, name)).items()}
-    parameters = command.params
-    names = [[p.name.upper()] if p.param_type_name == "argument" else [*p.opts, *p.secondary_opts] for p in parameters]
+        below = {k: v for name, each in command.commands.items() for k, v in verbs(each, (*path, name)).items()}
+        return below | (parameters(command, path) if path and command.invoke_without_command else {})
+    return parameters(command, path)
+
+
+def parameters(command: Any, path: tuple[str, ...]) -> dict[str, set[str]]:
+    given = command.params
+    names = [[p.name.upper()] if p.param_type_name == "argument" else [*p.opts, *p.secondary_opts] for p in given]
     return {" ".join(path): {name for each in names for name in each}}
 
 

@@ -14,6 +14,7 @@ from kd_edge import recipes
 from kd_edge.cli.console import DataOption, EngineOption, JsonOption, SetOption, err, out, print_json, table
 from kd_edge.cli.progress import TrainingDisplay, progress_bar
 from kd_edge.errors import ConfigError, printable
+from kd_edge.runtime.uri import shown
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
     from kd_edge.bench import BenchReport, LiveReport, OverloadReport, SoakReport
@@ -199,7 +200,7 @@ def _bench_live(
 
     if camera is not None:
         seconds = max(seconds, artifacts.load(model).manifest.clip_seconds + BEYOND_WINDOW_SECONDS)
-        with err.status(f"watching {_shown(camera)} for {seconds:.1f} s"):
+        with err.status(f"watching {_shown(shown(camera))} for {seconds:.1f} s"):
             watched = benches.watch(model, camera, seconds=seconds, engine=engine, threads=threads)
         print_json(watched) if json_ else out.print(live_report(watched))
         if watched.faults:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from kd_edge.cli.console import EngineOption, err
-from kd_edge.errors import DataError, SinkError, printable
+from kd_edge.errors import ArtifactError, DataError, SinkError, printable
 from kd_edge.runtime.uri import parse
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
@@ -70,13 +71,15 @@ def stream_summary(statistics: Statistics, window_seconds: float, counts: Tally)
     return text
 
 
-def first_line(path: Path, manifest: Manifest, *, is_chosen: bool) -> str:
-    """Which model, why this one, and whether its confidences mean anything."""
+def first_line(path: Path, manifest: Manifest, *, is_chosen: bool, signed_by: str = "") -> str:
+    """Which model, why this one, whose signature was checked, and whether its confidences mean anything."""
     from kd_edge.artifact import BUNDLED, UNCALIBRATED
 
     model = f"model {escape(printable(str(path)))}"
     if not is_chosen and path != BUNDLED:
         model += " (the newest here; --model chooses another)"
+    if signed_by:
+        model += f", signed by key {signed_by[:16]}"
     return model if manifest.calibrated_on else f"{model} [yellow]({UNCALIBRATED})[/yellow]"
 
 
@@ -88,10 +91,14 @@ def any_works(sinks: Sequence[str], statistics: Statistics) -> bool:
 
 @app.command(
     epilog="Examples:  kd-edge run --camera ir0  |  kd-edge run --camera synthetic: --duration 20  |  "
-    "kd-edge run --camera replay:clip_depth.mat --model student.onnx --sink jsonl:-"
+    "kd-edge run --camera replay:clip_depth.mat --model student.onnx --sink jsonl:-  |  "
+    "kd-edge run --camera ir0 --camera ir1"
 )
 def run(
-    camera: Annotated[str, typer.Option("--camera", "-c", metavar="NAME|URI", help="kd-edge cameras shows them.")],
+    camera: Annotated[
+        list[str],
+        typer.Option("--camera", "-c", metavar="NAME|URI", help="kd-edge cameras shows them. Repeatable: NAME=URI."),
+    ],
     model: Annotated[
         Path | None,
         typer.Option("--model", "-m", metavar="FILE", help="Artifact; default the newest here, else the bundled one."),
@@ -157,7 +164,10 @@ def run(
         float, typer.Option("--record-max-mb", metavar="MB", help="How much they may take there.")
     ] = 2000.0,
 ) -> None:
-    """Live labels from a camera; Ctrl-C stops.
+    """Live labels from one or several cameras; Ctrl-C stops.
+
+    Several are labelled by one model, together where their frames are; one that is lost does not touch the others.
+    NAME=URI gives one a name for its labels.
 
     Exit code 1: at the end no sink works, a recording's sink has lost a label, or --record stopped early; 0 when at
     least one sink works.
@@ -170,13 +180,18 @@ def run(
     from kd_edge.runtime.clips import record_on
     from kd_edge.runtime.signals import interrupt_on_termination
     from kd_edge.runtime.stream import stream
-    from kd_edge.runtime.tally import Tally
+    from kd_edge.runtime.tally import Tally, together
 
     runner, device = engine_name(engine), None if provider is None else provider_name(provider)
     binding = binding_name(cuda_binding)
-    path = model or default_model()
-    artifact = load(path, trust=trust)
-    err.print(first_line(path, artifact.manifest, is_chosen=model is not None))
+    try:
+        path = model or default_model()
+        artifact = load(path, trust=trust)
+    except ArtifactError as error:
+        if model is not None:
+            raise
+        raise ArtifactError(error.found, error.expected, f"{error.fix}; or take another with --model") from error
+    err.print(first_line(path, artifact.manifest, is_chosen=model is not None, signed_by=artifact.signed_by))
     sinks = sinks or ["terminal:"]
     labels = stream(
         model=artifact,
@@ -199,25 +214,25 @@ def run(
         record_dir=record_dir,
         record_max_mb=record_max_mb,
     )
-    counts = Tally()
+    tallies = defaultdict[str, Tally](Tally)  # by camera
     try:
         with interrupt_on_termination(), labels:
             start = time.monotonic()  # of the camera: loading, and measuring engines, comes before
             err.print(escape(printable(_engine_line(labels.recognizer.engine))))
             for prediction in labels:
-                counts.add(prediction)
+                tallies[prediction.source].add(prediction)
                 if not labels.is_heard:
                     break
                 if duration is not None and time.monotonic() - start > duration:
                     break
     except (SinkError, DataError):
         if labels.statistics.labels:
-            _summarise(labels, counts)
+            _summarise(labels, together(list(tallies.values())))
         raise
     except KeyboardInterrupt:
         if not hasattr(labels, "recognizer"):  # while the model was loading
             raise typer.Exit(130) from None
-    _summarise(labels, counts)
+    _summarise(labels, together(list(tallies.values())))
     if labels.statistics.record_fault or not any_works(sinks, labels.statistics):
         raise typer.Exit(1)
 
@@ -234,7 +249,17 @@ def _summarise(labels: LabelStream, counts: Tally) -> None:
     window_seconds = labels.recognizer.manifest.clip_seconds
     err.print(stream_summary(labels.statistics, window_seconds, counts))
     if labels.label_hash is not None and labels.label_hash.by_source:
-        digest, recorded = labels.label_hash.hexdigest(), getattr(labels.camera, "recorded_hash", "")
-        err.print(f"labels sha256 {digest}")
-        if recorded:
-            err.print("the same as when it was recorded" if recorded == digest else f"when it was recorded: {recorded}")
+        err.print(f"labels sha256 {labels.label_hash.hexdigest()}")
+        _compare(labels, labels.label_hash.by_source)
+
+
+def _compare(labels: LabelStream, hashes: dict[str, str]) -> None:
+    """Whether the replay of a recording gave the labels that were given when it was recorded."""
+    recorded = {camera.name: getattr(camera, "recorded_hash", "") for camera in labels.cameras}
+    others = {name: digest for name, digest in recorded.items() if digest and digest != hashes.get(name)}
+    if others:
+        for name, digest in others.items():
+            which = f"of {escape(printable(name))} " if len(recorded) > 1 else ""
+            err.print(f"{which}when it was recorded: {digest}")
+    elif all(recorded.values()):
+        err.print("the same as when it was recorded")

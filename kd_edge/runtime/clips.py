@@ -24,7 +24,6 @@ from kd_edge.reading import read_bytes
 from kd_edge.runtime.cameras.config import CameraConfig
 from kd_edge.runtime.cameras.lossless import ENDING, LosslessWriter
 from kd_edge.runtime.clock import MONOTONIC, Clock
-from kd_edge.runtime.recording import without_credentials
 from kd_edge.runtime.scheduling import at_ease
 from kd_edge.types import Cause, Frame, LabelState, Prediction, Reason
 
@@ -286,7 +285,7 @@ class ClipRecorder:
 
     def _new_clip(self, clip: _Clip) -> tuple[Path, BinaryIO]:
         """A file that was not there, named by camera and time of day."""
-        camera = re.sub(r"[^A-Za-z0-9]+", "-", without_credentials(clip.source)).strip("-")[:64] or "camera"
+        camera = re.sub(r"[^A-Za-z0-9]+", "-", clip.source).strip("-")[:64] or "camera"
         taken = f"{camera}_{self._taken(clip):%Y%m%dT%H%M%S}"
         for number in range(1000):
             path = self._folder / f"{taken}_{number}{ENDING}"
@@ -304,7 +303,7 @@ class ClipRecorder:
         end_s = (moment.captured_ns - first_ns) / 1e9
         row = {
             "id": path.stem,
-            "view": without_credentials(clip.source),
+            "view": clip.source,
             "start_s": f"{max(0.0, end_s - self._model.clip_seconds):.3f}",
             "end_s": f"{end_s:.3f}",
             self._model.modality: path.name,

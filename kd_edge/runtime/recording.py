@@ -23,6 +23,7 @@ from kd_edge.runtime.cameras.config import CameraConfig
 from kd_edge.runtime.clock import MONOTONIC, Clock
 from kd_edge.runtime.messages import McapWriter, check_packages, image_message
 from kd_edge.runtime.scheduling import at_ease
+from kd_edge.runtime.uri import shown
 from kd_edge.types import Cause, Frame, LabelState, Prediction, Reason
 
 log = logging.getLogger("kd_edge.runtime")
@@ -41,7 +42,6 @@ MOST_CHUNKS = 250_000
 """The index of a file is kept in memory until it ends, 0.6 KB a chunk: 18 hours of a camera at 30 Hz."""
 _LABEL_BYTES = 2048  # about, with its probabilities
 _ENCODINGS = {("uint8", 2): "mono8", ("uint16", 2): "mono16", ("uint8", 3): "rgb8", ("uint16", 3): "rgb16"}
-_SECRET = re.compile(r"(?i)([?&][^=&]*(?:pass|pwd|secret|token|key|auth|user|sig)[^=&]*=)[^&]*")
 
 _TEXT, _COUNT, _PLAIN = {"type": ["string", "null"]}, {"type": "integer"}, {"type": "string"}
 FRAME_SCHEMA = json.dumps(
@@ -187,16 +187,15 @@ class Recorder:
             config: What the user says about it; user names and passwords in it are not recorded.
         """
         topic = self._topic(name)
-        shown = without_credentials(name)
         settings = {} if config is None else config.model_dump(mode="json", exclude_none=True)
         if config is not None:
-            settings["uri"] = without_credentials(config.uri)
+            settings["uri"] = shown(config.uri)
         self._sources[name] = _Source(
-            name=shown,
+            name=name,
             image=f"{topic}/image",
             info=f"{topic}/frame",
             action=f"{topic}/action",
-            about={OWN_KEY: FORMAT, "camera": shown, "band": band or ""},
+            about={OWN_KEY: FORMAT, "camera": name, "band": band or ""},
             settings=json.dumps(settings),
         )
 
@@ -206,7 +205,7 @@ class Recorder:
 
     def _topic(self, name: str) -> str:
         """A name as ROS allows it in topics, and no other camera has it."""
-        plain = re.sub(r"[^A-Za-z0-9]+", "_", without_credentials(name)).strip("_") or "camera"
+        plain = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_") or "camera"
         plain = f"camera_{plain}" if plain[0].isdigit() else plain
         taken = {source.image for source in self._sources.values()}
         number, topic = 1, f"/kd_edge/{plain}"
@@ -352,7 +351,7 @@ class Recorder:
             return
         counts = self.counters
         ends = {"frames": counts.frames, "lost_frames": counts.lost_frames, "lost_labels": counts.lost_labels}
-        hashes = {f"{HASH_KEY}{without_credentials(name)}": value for name, value in self._hashes.items()}
+        hashes = {f"{HASH_KEY}{name}": value for name, value in self._hashes.items()}
         self._writer.add_metadata(END_KEY, {**{name: str(count) for name, count in ends.items()}, **hashes})
         self._writer.finish()
         self._in_file = counts.frames, counts.labels
@@ -383,15 +382,6 @@ class Recorder:
         if self._file is not None:
             file, self._file = self._file, None
             file.close()
-
-
-def without_credentials(uri: str) -> str:
-    """A camera's URI or name without user, password and what looks like a key in its query."""
-    scheme, slashes, rest = uri.partition("://")
-    if slashes:
-        address, question, query = rest.partition("?")
-        uri = f"{scheme}://{address.rpartition('@')[2]}{question}{query}"
-    return _SECRET.sub(r"\1***", uri)
 
 
 def _new_file(path: Path) -> BinaryIO:

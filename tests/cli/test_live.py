@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import resource
 from pathlib import Path
@@ -53,6 +54,19 @@ def test_run_says_which_engine_it_took_and_why(kd: Kd, tmp_path: Path, monkeypat
     assert (code, "Fix: set KD_EDGE_CACHE" in error) == (2, True)
 
 
+def test_run_labels_several_cameras(kd: Kd) -> None:
+    cameras = [f"--camera={name}={FIGURE}&realtime=false&frames=30&seed={seed}" for seed, name in enumerate(("a", "b"))]
+    code, out, error = kd("run", *cameras, "--sink", "jsonl:-")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [row["source"] for row in rows] == ["a", "b"] * 30
+    assert [row["captured_ns"] for row in rows[::2]] == [row["captured_ns"] for row in rows[1::2]]
+    assert "60 frames labelled" in error
+    code, _, error = kd("run", "--camera", FIGURE, "--camera", FIGURE)
+    assert (code, error.count("\n")) == (2, 2)
+    assert "two cameras called 'synthetic'" in error
+
+
 @needs_full
 def test_run_ends_with_1_where_no_sink_works_and_with_0_where_one_does(kd: Kd) -> None:
     full = ["--sink", "jsonl:/dev/full"]
@@ -99,6 +113,16 @@ def test_bench_watches_for_longer_than_the_window_and_shows_names_as_text(
         assert r"\x1b[31mv.toml with [red]\x1b[2J" in text
         assert "\x1b" not in text + error
     assert watched == [pytest.approx(window + 2), 60]
+
+
+def test_a_damaged_newest_model_says_how_to_choose_another(kd: Kd, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    content = bytearray(BUNDLED.read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "student.onnx").write_bytes(content)
+    code, _, error = kd("run", "--camera", f"{FIGURE}&realtime=false&frames=3")
+    assert (code, error.count("\n")) == (2, 1)
+    assert error.endswith("; or take another with --model\n")
 
 
 def test_a_recording_and_its_replay_print_one_number(kd: Kd, tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from kd_edge.runtime import messages, recording, stream
 from kd_edge.runtime.cameras import open_camera
 from kd_edge.runtime.cameras.config import CameraConfig
 from kd_edge.runtime.messages import McapWriter
-from kd_edge.runtime.recording import Recorder, without_credentials
+from kd_edge.runtime.recording import Recorder
+from kd_edge.runtime.uri import shown
 from kd_edge.types import Cause, Frame, LabelState, Prediction, Reason
 
 from .cameras.test_bags import read_to_the_fault
@@ -138,7 +139,7 @@ def test_a_live_camera_replays_to_the_same_labels(tmp_path, make_model):
         with stream(model=model, camera=f"replay:{tmp_path}/a.mcap") as labels:
             replayed = list(labels)
         hashes.append(labels.label_hash.hexdigest())
-        assert labels.camera.recorded_hash == hashes[0]
+        assert labels.cameras[0].recorded_hash == hashes[0]
     assert len(set(hashes)) == 1
     by_id = {p.frame_id: p for p in replayed}
     for p in live:
@@ -428,21 +429,13 @@ def test_a_recording_is_a_new_file_of_ones_own(tmp_path, make_model, noise):
 
 
 @pytest.mark.parametrize(
-    ("uri", "shown"),
-    [
-        ("rtsp://admin:s3cret@10.0.0.7:554/live", "rtsp://10.0.0.7:554/live"),
-        ("rtsp://admin:p@ss/w@10.0.0.7/live?a=1", "rtsp://10.0.0.7/live?a=1"),
-        ("http://10.0.0.7/v?user=me&Password=s3cret&size=2&apikey=s3cret", "http://10.0.0.7/v?user=***&Password=***&size=2&apikey=***"),
-        ("v4l2:/dev/video0", "v4l2:/dev/video0"),
-        ("replay:/data/a@b.mcap", "replay:/data/a@b.mcap"),
-    ],
-)  # fmt: skip
-def test_no_password_is_recorded(tmp_path, uri, shown):
-    assert without_credentials(uri) == shown
+    "uri", ["rtsp://admin:s3cret@10.0.0.7:554/live", "http://10.0.0.7/v?user=me&Password=s3cret&size=2&apikey=s3cret"]
+)
+def test_no_password_is_recorded(tmp_path, uri):
     recorder = Recorder(tmp_path / "a.mcap", {}, clock=HandClock())
     recorder.open()
-    recorder.add_camera(uri, None, CameraConfig(uri=uri))
+    recorder.add_camera(shown(uri), None, CameraConfig(uri=uri))
     recorder.start()
-    recorder.frame(uri, Frame(np.zeros((2, 2), np.uint8), 1, 1, uri))
-    recorder.close({uri: "00"})
+    recorder.frame(shown(uri), Frame(np.zeros((2, 2), np.uint8), 1, 1, uri))
+    recorder.close({shown(uri): "00"})
     assert b"s3cret" not in (tmp_path / "a.mcap").read_bytes()

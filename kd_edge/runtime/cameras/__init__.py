@@ -1,10 +1,11 @@
-"""Cameras: recordings, the generated figure, V4L2 devices. Each SDK is imported in its own file only."""
+"""Cameras: recordings, a generated figure, V4L2, RealSense, the network. Each SDK is imported in its own file only."""
 
 from __future__ import annotations
 
 from kd_edge.runtime.cameras.base import Camera, Wanted, check_fits, timeouts_of
-from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts, camera_config
+from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts, camera_config, source_name
 from kd_edge.runtime.clock import MONOTONIC, Clock
+from kd_edge.runtime.uri import NETWORK, PIPELINE, shown
 
 ANYTHING = Wanted()
 """No model decides what the camera must deliver."""
@@ -18,12 +19,13 @@ def make_camera(
     """Make a camera of the configured kind; nothing is opened yet.
 
     Args:
-        name: Names the source in predictions.
+        name: Names the source in predictions; of a URI without what may be secret in it.
         config: What the user says about it; the camera brings its time-outs.
         wanted: What the model needs; it decides what a generated or colour source delivers.
         realtime: Pace a recording by its stamps instead of reading it as fast as possible.
         clock: Stamps and paces its frames.
     """
+    name = shown(name)
     # Imported here: a robot with one kind of camera should not pay for the others.
     if config.scheme == "replay":
         from kd_edge.runtime.cameras.replay import ReplayCamera
@@ -37,6 +39,14 @@ def make_camera(
         from kd_edge.runtime.cameras.realsense import RealSenseCamera
 
         return RealSenseCamera(name, config, wanted)
+    if config.scheme in NETWORK:
+        from kd_edge.runtime.cameras.network import NetworkCamera
+
+        return NetworkCamera(name, config, wanted, clock=clock)
+    if config.scheme == PIPELINE:
+        from kd_edge.runtime.cameras.gstreamer import GStreamerCamera
+
+        return GStreamerCamera(name, config, wanted, clock=clock)
     from kd_edge.runtime.cameras.v4l2 import V4l2Camera
 
     return V4l2Camera(name, config, wanted)
@@ -52,7 +62,8 @@ def open_camera(
         CameraError: Not there, or not what the model needs.
         DataError: A recording is absent or damaged.
     """
-    camera = make_camera(name_or_uri, camera_config(name_or_uri), wanted, realtime=realtime, clock=clock)
+    name = source_name(name_or_uri)[0]
+    camera = make_camera(name, camera_config(name_or_uri), wanted, realtime=realtime, clock=clock)
     camera.open()
     try:
         check_fits(camera, wanted)

@@ -89,15 +89,6 @@ def is_bag(path: Path) -> bool:
     return path.suffix.lower() in ENDINGS
 
 
-def holds_realsense(path: Path) -> bool:
-    """Whether librealsense wrote a ``.db3`` file: its topics are those of a device."""
-    try:
-        with open_messages(path) as reader:
-            return any(topic.name.startswith("/device_0/") for topic in reader.topics())
-    except Exception:  # whatever is wrong with it is told by who reads it
-        return False
-
-
 class Bag:
     """One image topic of a recording; iterate once.
 

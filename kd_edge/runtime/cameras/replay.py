@@ -1,4 +1,4 @@
-"""Recordings as cameras: MCAP, rosbag2, video, images, .npy, UTD-MHAD depth. Every frame, by its stamps."""
+"""Recordings as cameras: MCAP, rosbag2, RealSense, video, images, .npy, UTD-MHAD depth. Each frame by its stamp."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kd_edge.artifact import Band
 from kd_edge.errors import ConfigError, DataError, KdEdgeError, did_you_mean, import_extra, reason
 from kd_edge.files import expanded
 from kd_edge.reading import is_file, open_regular, read_bytes
-from kd_edge.runtime.cameras import bags
+from kd_edge.runtime.cameras import bags, realsense_recording
 from kd_edge.runtime.cameras.bags import Recorded
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
 from kd_edge.runtime.cameras.bounds import check_matlab, check_pixels
@@ -133,6 +133,8 @@ class ReplayCamera:
         path, fps = self._path, self._config.fps
         ending = path.suffix.lower()
         grey = self._wanted.channels == 1
+        if realsense_recording.is_recording(path):
+            return self._realsense()
         if (is_file(path) or path.is_dir()) and bags.is_bag(path):
             return self._bag(grey)
         self._check_no_topic()
@@ -151,11 +153,25 @@ class ReplayCamera:
             return _lossless(path, fps, grey)
         if ending in VIDEOS:
             return _video(path, fps, grey)
+        if ending in realsense_recording.ENDINGS:
+            raise _unreadable(path, "it is damaged, or no RealSense wrote it")
         raise DataError(
             f"{path} is of a kind that cannot be replayed",
-            f"one of {', '.join((*bags.ENDINGS, *VIDEOS, *IMAGES))}, .npy, .mat",
+            f"one of {', '.join((*bags.ENDINGS, *VIDEOS, *IMAGES))}, .bag, .npy, .mat",
             "convert it, for example with ffmpeg",
         )
+
+    def _realsense(self) -> Stamped:
+        playback = realsense_recording.Playback(self._path, self._config, self._wanted)
+        try:
+            playback.open()
+            self.band = self._config.band or "nir"
+            scale = playback.fps / self._config.fps if self._config.fps else 1.0
+            self.fps = self._config.fps or playback.fps
+            for image, stamp_ns in playback.frames():
+                yield image, round(stamp_ns * scale)
+        finally:
+            playback.close()
 
     def _bag(self, grey: bool) -> Stamped:
         """A recording with topics; one of ours goes by the name of its camera, unless it was given another."""
@@ -287,7 +303,7 @@ def _absent(path: Path) -> DataError:
         found = f"no recording {path}{did_you_mean(path.name, beside)}"
     return DataError(
         found,
-        "a .mcap or rosbag2 recording, a video, a folder of images, an .npy array or a UTD-MHAD depth .mat",
+        "a .mcap, rosbag2 or RealSense recording, a video, a folder of images, an .npy array or a UTD-MHAD depth .mat",
         "check the path after replay:",
     )
 

@@ -15,7 +15,8 @@ from rosbags.typesys import Stores, get_typestore
 
 from kd_edge.errors import ConfigError, DataError
 from kd_edge.runtime.cameras import Wanted, open_camera
-from kd_edge.runtime.cameras.bags import ENCODINGS, holds_realsense
+from kd_edge.runtime.cameras.bags import ENCODINGS
+from kd_edge.runtime.cameras.realsense_recording import is_recording
 from kd_edge.types import Cause, Reason
 
 from .test_replay import read_all
@@ -217,7 +218,7 @@ def test_no_image_topic(tmp_path):
 def test_realsense_is_told_by_its_topics(tmp_path, messages, frames):
     ours = write_bag(tmp_path / "ours", messages) / "ours.db3"
     theirs = write_bag(tmp_path / "rs", [("/device_0/sensor_0/Infrared_1/image/data", 1, image(frames[0]))]) / "rs.db3"
-    assert (holds_realsense(ours), holds_realsense(theirs), holds_realsense(tmp_path / "no.db3")) == (
+    assert (is_recording(ours), is_recording(theirs), is_recording(tmp_path / "no.db3")) == (
         False,
         True,
         False,

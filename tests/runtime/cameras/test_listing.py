@@ -48,6 +48,16 @@ def test_configured(machine):
     assert "did you mean 'fps'" in found["faulty"].fault
 
 
+def test_a_network_camera_is_not_opened_and_its_password_not_shown(machine):
+    (machine / "runtime/cameras/door.toml").write_text('uri = "rtsp://me:secret@door/a?pin=secret"\n')
+    (machine / "runtime/cameras/typo.toml").write_text('uri = "rtsp://me:secret@door:x/"\n')
+    found = {c.name: c for c in list_cameras(machine).configured}
+    assert (found["door"].uri, found["door"].present) == ("rtsp://***@door/a?***", None)
+    assert found["door"].fault == ""
+    assert "is no URL of a camera" in found["typo"].fault
+    assert "secret" not in repr(found)
+
+
 def test_machine_without_cameras(tmp_path):
     assert list_cameras(tmp_path).attached == ()
 

@@ -1,0 +1,289 @@
+"""Network cameras through PyAV: RTSP, HTTP (MJPEG and what else FFmpeg plays live) and MPEG-TS over UDP.
+
+FFmpeg's waits end by time-outs of its own, a resolver's do not: so it runs in a thread of its own, and nobody waits for
+that thread longer than stated. No message holds the URL: FFmpeg's own errors quote it with its password, so what they
+say is told anew here, without them as cause.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+import ssl
+import time
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+
+from kd_edge.artifact import Band
+from kd_edge.errors import CameraError, KdEdgeError, import_extra
+from kd_edge.files import expanded
+from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
+from kd_edge.runtime.cameras.bounds import FRAME_PIXELS, check_pixels
+from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts
+from kd_edge.runtime.cameras.connection import MOST_FPS, Arrivals, Connection, Picture
+from kd_edge.runtime.clock import MONOTONIC, Clock, ClockKind
+from kd_edge.types import Frame, Image
+
+OPEN_TIMEOUT_MS = 5000
+CLOSE_SECONDS = 0.5
+"""A thread that hangs inside FFmpeg for longer than this is left behind; no second one is started beside it."""
+END_OF_JPEG = b"\xff\xd9"
+PADDING = 4096
+"""Senders fill a JPEG up with zeros."""
+
+PROTOCOLS = {
+    "rtsp": "rtsp,rtp,tcp,udp",
+    "rtsps": "rtsp,rtsps,rtp,tls,tcp,udp",
+    "http": "http,https,tls,tcp,httpproxy",
+    "https": "https,tls,tcp,httpproxy",
+    "udp": "udp",
+}
+"""What FFmpeg may open: a playlist or a redirection that a server sends names no file and nothing else."""
+FORMATS = "rtsp,mpjpeg,mjpeg,mpegts,matroska,mov,flv,hls,h264,hevc"
+CODECS = "h264,hevc,mjpeg,mpeg4,mpeg2video,mpeg1video,vp8,vp9,av1,libdav1d,ffv1,jpegls,jpeg2000,png,rawvideo"
+"""Of FFmpeg's hundreds of decoders these are fed with what a server sends."""
+_PROBED = {"probesize": "1000000", "analyzeduration": "500000", "fpsprobesize": "0"}
+_DECODER = {"flags": "low_delay", "max_pixels": str(FRAME_PIXELS)}
+
+
+class NetworkCamera:
+    """A camera that is reached over the network; see ``Camera``.
+
+    A frame's stamp is the moment its last byte was here, unless the clock is ``device``: then it is the stream's own.
+    """
+
+    live = True
+    can_vanish = True
+    ended = False
+
+    def __init__(self, name: str, config: CameraConfig, wanted: Wanted, *, clock: Clock = MONOTONIC) -> None:
+        self.name = name
+        self.band: Band | None = config.band
+        self.dtype: Dtype | None = None
+        self.channels: Channels | None = None
+        self.fps: float | None = config.fps
+        self.timeouts: TimeOuts = config
+        self.clock_kind: ClockKind = "device" if config.clock == "device" else "monotonic"
+        self._config, self._wanted, self._clock = config, wanted, clock
+        self._open_seconds = (config.open_timeout_ms or OPEN_TIMEOUT_MS) / 1e3
+        self._connection: Connection | None = None
+        self._count = 0
+        self._av: Any = import_extra("av", "network")
+
+    def open(self) -> None:
+        """Connect and wait for the first picture, which tells dtype and channels."""
+        self.close()
+        if self._connection is not None:
+            raise self._connection.fault(
+                "its last connection still hangs", "an answer", "check network and name server"
+            )
+        self._connection = Connection(
+            self.name,
+            self._play,
+            self._explained,
+            ended="the server has ended the stream",
+            advice="check host, port and network, and what the server says",
+        )
+        try:
+            first = self._connection.first(self._open_seconds).content
+        except BaseException:
+            self.close()
+            raise
+        self.fps = self._config.fps or self._connection.fps
+        self.dtype = "uint16" if _is_deep_grey(first) else "uint8"
+        self.channels = 1 if self._wanted.channels == 1 or _is_grey(first) else 3
+
+    def read(self, timeout_seconds: float) -> Frame | None:
+        """The newest picture that was not read yet."""
+        if self._connection is None:
+            raise CameraError(f"camera {self.name} is closed", "an open camera", "open it first")
+        picture = self._connection.take(timeout_seconds)
+        if picture is None:
+            return None
+        if _is_deep_grey(picture.content) != (self.dtype == "uint16"):
+            pixels = picture.content.format.name
+            raise self._connection.fault(f"its pixels became {pixels}", f"{self.dtype} as before", "reopen it")
+        frame = Frame(_image(picture.content, self.channels), picture.stamp_ns, self._count, self.name)
+        self._count += 1
+        return frame
+
+    def close(self) -> None:
+        """Hang up. A thread that does not end in time is left behind until it does."""
+        if self._connection is not None and self._connection.close(CLOSE_SECONDS):
+            self._connection = None
+
+    def _play(self, connection: Connection) -> None:
+        """Connect, and hand over pictures until the end."""
+        url, timeouts = _url(self._config, self.name), (self._open_seconds, self._config.read_timeout_ms / 1e3)
+        demuxer = "mpegts" if self._config.scheme == "udp" else None
+        with self._av.open(url, format=demuxer, options=_options(self._config), timeout=timeouts) as container:
+            stream = _chosen(container, connection)
+            connection.connected(_claimed_fps(container, stream))
+            arrivals = Arrivals(self._config.fps or connection.fps)
+            for packet in container.demux():  # of sound, too: else a stream of nothing but sound would never return
+                arrived_ns, now = self._clock.now_ns(), time.monotonic()
+                if not connection.is_wanted:
+                    return
+                for frame in self._decoded(packet, connection) if packet.stream is stream else ():
+                    if self._config.clock != "device":
+                        connection.hand_over(Picture(frame, arrived_ns, now + arrivals.held(now)))
+                    elif frame.pts is not None:  # its stamps tell what was held up
+                        connection.hand_over(Picture(frame, round(frame.pts * frame.time_base * 1_000_000_000), now))
+
+    def _decoded(self, packet: Any, connection: Connection) -> list[Any]:
+        """The whole pictures of a packet; of any other one it is noted what is wrong with it."""
+        is_jpeg = packet.stream.codec_context.name == "mjpeg" and packet.size
+        if is_jpeg and END_OF_JPEG not in bytes(packet)[-PADDING:]:  # FFmpeg would fill it up with grey
+            connection.note_damage("a JPEG that is cut short")
+            return []
+        try:
+            frames = packet.decode()
+        except ValueError:  # FFmpeg's errors for damaged data and for what a codec does not take
+            connection.note_damage("a picture that cannot be decoded")
+            return []
+        whole = [frame for frame in frames if not frame.is_corrupt]
+        if len(whole) < len(frames):
+            connection.note_damage("a picture with parts missing")
+        return whole
+
+    def _explained(self, connection: Connection, error: BaseException) -> KdEdgeError:
+        """What an error of FFmpeg's means; its own text holds the URL, and is left out."""
+        kind, parts = type(error).__name__, urlsplit(self._config.uri)
+        place = _place(parts.hostname, parts.port)
+        if kind in ("HTTPUnauthorizedError", "HTTPForbiddenError"):
+            has = "@" in parts.netloc or self._config.credentials_env is not None
+            return connection.fault(
+                f"{place} refuses the credentials" if has else f"{place} wants credentials",
+                "a user and a password that may see this stream",
+                'credentials_env = "NAME" in a camera file, NAME=user:password in the environment; '
+                "or user:password@ before the host in a camera file",
+            )
+        if kind == "HTTPNotFoundError":
+            return connection.fault(
+                f"{place} has no such stream (404)", "the path of a stream", "correct the URI's path"
+            )
+        if kind == "HTTPOtherClientError" and self._config.scheme.startswith("rtsp"):  # nothing to play is left
+            return connection.fault(
+                f"{place} plays no pictures (only sound, perhaps)", "a video stream", "correct the path"
+            )
+        if kind in ("ExitError", "TimeoutError"):
+            return connection.silent(
+                self._config.read_timeout_ms / 1e3 if connection.is_connected else self._open_seconds
+            )
+        if kind == "ConnectionRefusedError":
+            return connection.fault(f"nobody listens at {place}", "a server", "switch it on; check host and port")
+        if not connection.is_connected and (unknown := _lookup_fault(parts.hostname)):
+            return connection.fault(
+                f"no host '{parts.hostname}' ({unknown})", "a host's name or address", "correct the URI"
+            )
+        said = str(getattr(error, "strerror", None) or kind)
+        if connection.is_connected:
+            return connection.fault(f"the connection broke ({said})", "frames", "check the network and the server")
+        if kind in ("InvalidDataError", "DemuxerNotFoundError", "EOFError") or getattr(error, "errno", 0) == errno.EIO:
+            return connection.fault(
+                f"what {place} sends is no video ({said})",
+                "RTSP, MJPEG, MPEG-TS or what else FFmpeg plays live",
+                "open the URI in a browser or player; correct its path",
+            )
+        return connection.fault(
+            f"{place} cannot be opened ({said})", "a stream", "open the URI in a player; correct it"
+        )
+
+
+def _chosen(container: Any, connection: Connection) -> Any:
+    """The stream of pictures, its decoder bounded."""
+    stream = container.streams.best("video")
+    if stream is None:
+        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+        raise connection.fault(f"the stream holds {kinds}, no pictures", "a video stream", "check the path of the URI")
+    decoder = stream.codec_context
+    if decoder is None or decoder.name not in CODECS.split(","):
+        codec = "an unknown codec" if decoder is None else f"codec {decoder.name}"
+        raise connection.fault(f"its pictures are in {codec}", f"one of {CODECS}", "set the camera to H.264 or MJPEG")
+    try:
+        if decoder.width or decoder.height:
+            check_pixels(decoder.width, decoder.height)
+    except ValueError as error:
+        raise connection.fault(str(error), "a picture of that size", "set the camera to a lower resolution") from None
+    decoder.options = _DECODER
+    return stream
+
+
+def _claimed_fps(container: Any, stream: Any) -> float | None:
+    """The rate a stream claims; single JPEGs know none, FFmpeg's guess for them means nothing."""
+    rate = stream.average_rate
+    return float(rate) if rate and 0 < rate <= MOST_FPS and container.format.name != "mpjpeg" else None
+
+
+def _url(config: CameraConfig, name: str) -> str:
+    """The URL with the credentials of the environment, without our keys."""
+    url = f"{config.scheme}:{config.target}"
+    if config.credentials_env is None:
+        return url
+    user, colon, password = os.environ.get(config.credentials_env, "").partition(":")
+    scheme, _, rest = url.partition("://")
+    if not colon or "@" in rest:
+        found = "its URI has credentials, too" if colon else f"${config.credentials_env} is not set to user:password"
+        raise CameraError(f"camera {name}: {found}", "credentials in one place", "correct it")
+    return f"{scheme}://{quote(user, safe='')}:{quote(password, safe='')}@{rest}"
+
+
+def _options(config: CameraConfig) -> dict[str, str]:
+    """FFmpeg's options: what may be opened and decoded, how much is looked at before, and what only one scheme has."""
+    options = _PROBED | _DECODER
+    options |= {"protocol_whitelist": PROTOCOLS[config.scheme], "format_whitelist": FORMATS, "codec_whitelist": CODECS}
+    if config.scheme in ("https", "rtsps"):
+        ca_file = ssl.get_default_verify_paths().cafile if config.ca_file is None else expanded(config.ca_file)
+        options |= {"tls_verify": "1", "ca_file": str(ca_file or "")}
+    if config.scheme in ("rtsp", "rtsps"):
+        options |= {"rtsp_transport": config.transport or "tcp", "allowed_media_types": "video", "max_delay": "100000"}
+    if config.scheme == "udp":
+        options |= {"overrun_nonfatal": "1"}
+        host = urlsplit(config.uri).hostname
+        if host and _is_single(host):  # else it would listen on all of this machine's addresses
+            options["localaddr"] = host
+    return options
+
+
+def _is_single(host: str) -> bool:
+    """Whether packets to this address go to one machine."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:  # a name
+        return True
+    return not (address.is_multicast or address.is_unspecified)
+
+
+def _place(host: str | None, port: int | None) -> str:
+    return f"{host or ''}{'' if port is None else f':{port}'}"
+
+
+def _lookup_fault(host: str | None) -> str:
+    """Why a host's name leads nowhere; empty where it does not."""
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError as error:
+        return error.strerror or "unknown"
+    return ""
+
+
+def _is_grey(frame: Any) -> bool:
+    return len(frame.format.components) == 1
+
+
+def _is_deep_grey(frame: Any) -> bool:
+    """Grey of more than 8 bits, whose counts are kept as they come."""
+    return _is_grey(frame) and frame.format.components[0].bits > 8
+
+
+def _image(frame: Any, channels: Channels | None) -> Image:
+    if _is_deep_grey(frame):
+        plane, order = frame.planes[0], ">" if frame.format.is_big_endian else "<"
+        rows = np.frombuffer(plane, f"{order}u2").reshape(-1, plane.line_size // 2)
+        return rows[: frame.height, : frame.width].astype(np.uint16)
+    image: Image = frame.to_ndarray(format="gray" if channels == 1 else "rgb24")
+    return image if image.flags.owndata else image.copy()  # a grey frame's is the decoder's own
