@@ -237,6 +237,7 @@ class LabelStream:
                 opened.callback(feed.capture.stop)
             for camera in self.cameras:
                 self._open(camera)
+            check_together(self.cameras)  # a recording tells whose it is once it is open
             self._open_sinks(opened)
             self._open_recorder(shared, opened)
             self._service = ServiceNotifier() if self._options.notify else None

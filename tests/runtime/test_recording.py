@@ -409,6 +409,30 @@ def test_several_cameras_share_a_file(tmp_path, noise):
         open_camera(f"replay:{tmp_path}/a.mcap")
 
 
+def test_two_cameras_of_a_recording_are_replayed_together(tmp_path, make_model, noise):
+    model, _ = make_model()
+    uris = []
+    for name, fps in (("ir0", 30), ("ir1", 25)):
+        np.save(tmp_path / f"{name}.npy", noise(40, seed=fps))
+        uris.append(f"{name}=replay:{tmp_path}/{name}.npy?fps={fps}")
+    with stream(model=model, camera=uris, record=tmp_path / "a.mcap") as labels:
+        list(labels)
+    recorded = labels.label_hash.by_source
+    assert list(recorded) == ["ir0", "ir1"]
+    both = [f"replay:{tmp_path}/a.mcap?topic=/kd_edge/{name}/image" for name in recorded]
+    with stream(model=model, camera=both) as labels:
+        list(labels)
+    assert labels.label_hash.by_source == recorded
+    for uri, name in zip(both, recorded, strict=True):
+        with stream(model=model, camera=uri) as labels:
+            list(labels)
+        assert labels.label_hash.by_source == {name: recorded[name]}
+    (tmp_path / "b.mcap").write_bytes((tmp_path / "a.mcap").read_bytes())
+    twice = [both[0], both[0].replace("a.mcap", "b.mcap")]  # two files of one camera
+    with pytest.raises(ConfigError, match="two cameras called 'ir0'"), stream(model=model, camera=twice):
+        pass
+
+
 def test_a_recording_is_a_new_file_of_ones_own(tmp_path, make_model, noise):
     model, _ = make_model()
     np.save(tmp_path / "clip.npy", noise(3))

@@ -51,7 +51,7 @@ class ReplayCamera:
     ) -> None:
         path = expanded(config.target)
         self._is_named = not (name == config.uri or name.startswith("replay:"))
-        self.name = name if self._is_named else path.name
+        self.name = name if self._is_named else f"{path.name}{config.topic or ''}"
         self.live = realtime
         self.timeouts: TimeOuts = config
         self.fps = config.fps
