@@ -31,6 +31,9 @@ log = logging.getLogger("kd_edge.runtime")
 QUEUE_BYTES = 64_000_000
 """What waits to be written takes at most so much memory: three seconds of two 640x480 cameras at 30 Hz."""
 QUEUE_LENGTH = 4096
+LOOK_SECONDS = 0.02
+"""How often the recorder of a live camera looks for frames: to be woken by each would cost the label more than all
+else."""
 STUCK_SECONDS = 30.0
 """A disk that takes nothing for so long is broken."""
 CLOSE_SECONDS = 30.0
@@ -246,7 +249,8 @@ class Recorder:
                 return False
             self._queue.append(item)
             self._queued_bytes += item.size
-            self._changed.notify_all()
+            if self._lossless:
+                self._changed.notify_all()
             return True
 
     def _has_room(self, size: int) -> bool:
@@ -293,7 +297,8 @@ class Recorder:
 
     def _next(self) -> _Queued | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._closing or self.fault is not None)
+            while not self._changed.wait_for(self._has_work, None if self._lossless else LOOK_SECONDS):
+                pass
             if self.fault is not None or not self._queue:
                 return None
             self._writing = self._queue.popleft()
@@ -314,6 +319,9 @@ class Recorder:
             self._writer.add_json(source.info, "kd_edge.Frame", FRAME_SCHEMA, source.about)
             self._writer.add_images(source.image, source.about)
             self._writer.add_json(source.action, "kd_edge.Action", ACTION_SCHEMA, source.about)
+
+    def _has_work(self) -> bool:
+        return bool(self._queue) or self._closing or self.fault is not None
 
     def _write(self, item: _Queued) -> None:
         if self._writer is None:
