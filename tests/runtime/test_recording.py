@@ -382,7 +382,7 @@ def test_a_recording_of_a_recording_waits_for_the_disk(tmp_path, noise, slow):
         target=record, args=(tmp_path / "a.mcap", [Frame(i, k, k, "") for k, i in enumerate(noise(20))])
     )
     done.start()
-    for _ in range(24):
+    for _ in range(40):
         slow.release()
     done.join(60)
     assert len(read_all(open_camera(f"replay:{tmp_path}/a.mcap"))) == 20
