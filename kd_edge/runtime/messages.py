@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 import os
+import sqlite3
 import struct
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
 
-from kd_edge.errors import import_extra, reason
+from kd_edge.errors import import_extra
 from kd_edge.reading import open_regular
 
 EXTRA = "mcap"
@@ -22,6 +24,7 @@ RECORD_BYTES = 128_000_000
 LOOK_BYTES = 256_000_000
 """How far a file without a summary is looked through for its topics."""
 IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+_TABLES = ("messages", "topics")
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
@@ -343,30 +346,56 @@ class SqliteReader:
 
     def __init__(self, path: Path) -> None:
         open_regular(path).close()  # SQLite would wait for a FIFO
-        self._reader = import_extra("rosbags.rosbag2", EXTRA).Reader(path)
-        fault = ""
+        unmerged = path.with_name(f"{path.name}-wal")
+        if unmerged.is_file() and unmerged.stat().st_size:
+            merge = f"sqlite3 {path.name} 'PRAGMA wal_checkpoint'"
+            raise ValueError(f"its newest messages are still in {unmerged.name}; {merge} moves them")
+        address = f"file:{quote(os.fsencode(path.absolute()))}?immutable=1"
+        self._file = sqlite3.connect(address, uri=True, check_same_thread=False)  # opened here, read by the capture
+        self._cursor = self._file.cursor()
         try:
-            self._reader.open()
-        except Exception as error:  # SQLite's are of any kind
-            fault = reason(error)
-        if fault:  # raised here, without those whose frames would keep the file open
-            raise ValueError(fault)
+            self._topics = self._read_topics()
+        except BaseException:
+            self._close()
+            raise
 
     def __enter__(self) -> SqliteReader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._reader.close()
+        self._close()
+
+    def _close(self) -> None:
+        self._cursor.close()  # a query that is under way would keep the file open
+        self._file.close()
+
+    def _read_topics(self) -> dict[int, Topic]:
+        if hasattr(self._file, "setlimit"):  # since Python 3.11
+            self._file.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, RECORD_BYTES)
+        self._cursor.execute("PRAGMA trusted_schema = OFF")
+        self._cursor.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        if not set(_TABLES) <= {name for (name,) in self._cursor}:  # a view could be without end
+            raise ValueError(f"it is no rosbag2 file: there are no tables {' and '.join(_TABLES)}")
+        rows = self._cursor.execute("SELECT id, name, type, serialization_format FROM topics")
+        return {number: Topic(str(name), str(type_), str(encoding)) for number, name, type_, encoding in rows}
 
     def topics(self) -> list[Topic]:
         """All topics."""
-        return [Topic(c.topic, c.msgtype) for c in self._reader.connections]
+        return list(self._topics.values())
 
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
-        """The messages of some topics; whatever SQLite raises on damage passes through."""
-        wanted = [c for c in self._reader.connections if c.topic in topics]
-        for connection, log_ns, data in self._reader.messages(connections=wanted) if wanted else ():
-            yield Message(Topic(connection.topic, connection.msgtype), log_ns, data)
+        """The messages of some topics.
+
+        Raises:
+            ValueError: What follows is damaged.
+        """
+        numbers = [number for number, topic in self._topics.items() if topic.name in topics]
+        wanted = ",".join("?" * len(numbers))
+        query = f"SELECT topic_id, timestamp, data FROM messages WHERE topic_id IN ({wanted}) ORDER BY timestamp"  # noqa: S608 - question marks
+        for number, log_ns, data in self._cursor.execute(query, numbers):
+            if not isinstance(log_ns, int) or not isinstance(data, bytes):
+                raise ValueError(f"a message is of {type(log_ns).__name__} and {type(data).__name__}")
+            yield Message(self._topics[number], log_ns, data)
 
 
 def open_messages(path: Path) -> McapReader | SqliteReader:
@@ -374,6 +403,6 @@ def open_messages(path: Path) -> McapReader | SqliteReader:
 
     Raises:
         OSError: It is not there or no regular file.
-        ValueError: It is damaged.
+        ValueError, sqlite3.Error: It is damaged.
     """
     return SqliteReader(path) if path.suffix.lower() == ".db3" else McapReader(path)

@@ -18,7 +18,7 @@ from kd_edge import __version__
 from kd_edge.artifact import Band
 from kd_edge.errors import ConfigError, KdEdgeError, printable, reason
 from kd_edge.files import expanded
-from kd_edge.runtime.cameras.bags import END_KEY, HASH_KEY, OWN_KEY
+from kd_edge.runtime.cameras.bags import END_KEY, FORMAT, HASH_KEY, OWN_KEY
 from kd_edge.runtime.cameras.config import CameraConfig
 from kd_edge.runtime.clock import MONOTONIC, Clock
 from kd_edge.runtime.messages import McapWriter, check_packages, image_message
@@ -31,6 +31,9 @@ log = logging.getLogger("kd_edge.runtime")
 QUEUE_BYTES = 64_000_000
 """What waits to be written takes at most so much memory: three seconds of two 640x480 cameras at 30 Hz."""
 QUEUE_LENGTH = 4096
+LOOK_SECONDS = 0.02
+"""How often the recorder of a live camera looks for frames: to be woken by each would cost the label more than all
+else."""
 STUCK_SECONDS = 30.0
 """A disk that takes nothing for so long is broken."""
 CLOSE_SECONDS = 30.0
@@ -40,7 +43,6 @@ CHUNK_FRAMES = 8
 CHUNK_BYTES = (65_536, 4_000_000)
 MOST_CHUNKS = 250_000
 """The index of a file is kept in memory until it ends, 0.6 KB a chunk: 18 hours of a camera at 30 Hz."""
-FORMAT = "1"
 _LABEL_BYTES = 2048  # about, with its probabilities
 _ENCODINGS = {("uint8", 2): "mono8", ("uint16", 2): "mono16", ("uint8", 3): "rgb8", ("uint16", 3): "rgb16"}
 
@@ -247,7 +249,8 @@ class Recorder:
                 return False
             self._queue.append(item)
             self._queued_bytes += item.size
-            self._changed.notify_all()
+            if self._lossless:
+                self._changed.notify_all()
             return True
 
     def _has_room(self, size: int) -> bool:
@@ -294,7 +297,8 @@ class Recorder:
 
     def _next(self) -> _Queued | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._closing or self.fault is not None)
+            while not self._changed.wait_for(self._has_work, None if self._lossless else LOOK_SECONDS):
+                pass
             if self.fault is not None or not self._queue:
                 return None
             self._writing = self._queue.popleft()
@@ -315,6 +319,9 @@ class Recorder:
             self._writer.add_json(source.info, "kd_edge.Frame", FRAME_SCHEMA, source.about)
             self._writer.add_images(source.image, source.about)
             self._writer.add_json(source.action, "kd_edge.Action", ACTION_SCHEMA, source.about)
+
+    def _has_work(self) -> bool:
+        return bool(self._queue) or self._closing or self.fault is not None
 
     def _write(self, item: _Queued) -> None:
         if self._writer is None:

@@ -199,6 +199,47 @@ def test_what_interrupts_a_camera_interrupts_its_replay(tmp_path):
     assert {Reason.RECONNECT, Reason.SUSPENDED, Reason.CLOCK_JUMP, Reason.GAP} <= {p.reason for p in predictions}
 
 
+@pytest.mark.parametrize("kind", ["monotonic", "wall", "device", "arrival"])
+def test_whatever_happens_to_a_camera_its_replay_gives_the_same_labels(tmp_path, kind):
+    """Reconnects, clocks that step, sleep, other sizes, frames late, doubled, back in time, frozen or too old."""
+    rng = np.random.default_rng(3)
+    stepped = Stepped(kind, record=tmp_path / "a.mcap", max_age_ms=1000.0)
+    clock, shape = stepped.clock, (16, 24)
+
+    def frames(count, ms, back_ms=0.0, image=None):
+        for _ in range(count):
+            clock.advance(ms + rng.uniform(-3, 3))
+            now_ns = clock.wall_ns() if kind == "wall" else clock.ns
+            stepped.frame(stepped.picture(shape) if image is None else image, stamp=now_ns - round(back_ms * 1e6))
+
+    with stepped.running():
+        for _ in range(24):
+            frames(int(rng.integers(1, 30)), float(rng.choice([10, 20, 33, 60, 130])))
+            event = int(rng.integers(8))
+            if event == 0:
+                stepped.give(GONE)
+                stepped.pass_by(float(rng.integers(100, 600)))
+            elif event == 1:
+                clock.wall_ahead_ns += int(rng.integers(-(10**12), 10**12))
+            elif event == 2:
+                clock.nap_ns += int(rng.integers(10**10))
+            elif event == 3:
+                shape = (int(rng.integers(10, 40)), int(rng.integers(10, 40)))
+            elif event == 4:
+                frames(1, 20, back_ms=float(rng.integers(60)))
+            elif event == 5:
+                stepped.pass_by(float(rng.integers(100, 1500)))
+            elif event == 6:
+                frames(20, 60, image=stepped.picture(shape))
+            elif stepped.camera.turns.reading:
+                stepped.camera.turns.give(Frame(stepped.picture(shape), clock.ns, stepped.count, "stepped"))
+                stepped.count += 1
+                clock.advance(float(rng.integers(1500)))
+                stepped.take()
+    assert replay_hash(stepped, tmp_path / "a.mcap")[0] == stepped.labels.label_hash.hexdigest()
+    assert len({p.reason for p in stepped.given}) > 4
+
+
 def test_frames_between_two_labels_are_recorded(tmp_path, noise):
     """A model with memory takes them in and labels every fifth one."""
     path = tmp_path / "a.mcap"
@@ -407,6 +448,30 @@ def test_several_cameras_share_a_file(tmp_path, noise):
         np.testing.assert_array_equal([f.image for f in read_all(camera)], expected)
     with pytest.raises(ConfigError, match="has 4 image topics: /kd_edge/camera_7/image, /kd_edge/ir0/image, "):
         open_camera(f"replay:{tmp_path}/a.mcap")
+
+
+def test_two_cameras_of_a_recording_are_replayed_together(tmp_path, make_model, noise):
+    model, _ = make_model()
+    uris = []
+    for name, fps in (("ir0", 30), ("ir1", 25)):
+        np.save(tmp_path / f"{name}.npy", noise(40, seed=fps))
+        uris.append(f"{name}=replay:{tmp_path}/{name}.npy?fps={fps}")
+    with stream(model=model, camera=uris, record=tmp_path / "a.mcap") as labels:
+        list(labels)
+    recorded = labels.label_hash.by_source
+    assert list(recorded) == ["ir0", "ir1"]
+    both = [f"replay:{tmp_path}/a.mcap?topic=/kd_edge/{name}/image" for name in recorded]
+    with stream(model=model, camera=both) as labels:
+        list(labels)
+    assert labels.label_hash.by_source == recorded
+    for uri, name in zip(both, recorded, strict=True):
+        with stream(model=model, camera=uri) as labels:
+            list(labels)
+        assert labels.label_hash.by_source == {name: recorded[name]}
+    (tmp_path / "b.mcap").write_bytes((tmp_path / "a.mcap").read_bytes())
+    twice = [both[0], both[0].replace("a.mcap", "b.mcap")]  # two files of one camera
+    with pytest.raises(ConfigError, match="two cameras called 'ir0'"), stream(model=model, camera=twice):
+        pass
 
 
 def test_a_recording_is_a_new_file_of_ones_own(tmp_path, make_model, noise):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast, get_args
@@ -28,8 +30,10 @@ from kd_edge.runtime.messages import (
 from kd_edge.types import Cause, Image, Reason
 
 ENDINGS = (".mcap", ".db3")
-OWN_KEY = "kd_edge"
-"""In the metadata of a topic that ``Recorder`` wrote; its value is the version of what lies in it."""
+OWN_KEY, FORMAT = "kd_edge", "1"
+"""In the metadata of a topic that ``Recorder`` wrote; its value is the format of what lies in it."""
+NAME_CHARACTERS = 1024
+SHOWN_CHARACTERS = 500
 END_KEY, HASH_KEY = "kd_edge/end", "labels_sha256/"
 """Its metadata that say how it ended, and among them, with the camera's name, the hash of what was labelled."""
 _PACKED = tuple(f"{ending}.zstd" for ending in ENDINGS)
@@ -109,7 +113,13 @@ class Bag:
         self._files = _files(path)
         self.topic = _chosen(path, self._topics(), topic)
         is_own = OWN_KEY in self.topic.metadata
-        self.camera = self.topic.metadata.get("camera") if is_own else None
+        if is_own and self.topic.metadata[OWN_KEY] != FORMAT:
+            raise DataError(
+                f"{path} was recorded in format {printable(self.topic.metadata[OWN_KEY]):.20}",
+                f"format {FORMAT}, which this release knows",
+                "the kd-edge that recorded it",
+            )
+        self.camera = self.topic.metadata.get("camera", "")[:NAME_CHARACTERS] if is_own else None
         band = self.topic.metadata.get("band")
         self.band = cast("Band", band) if is_own and band in get_args(Band) else None
         self.labels_hash = self._recorded_hash() if is_own else ""
@@ -118,7 +128,8 @@ class Bag:
     def _recorded_hash(self) -> str:
         with _opened(self._files[-1]) as reader:
             ends = reader.metadata().get(END_KEY, {}) if isinstance(reader, McapReader) else {}
-        return ends.get(f"{HASH_KEY}{self.camera}", "")
+        digest = ends.get(f"{HASH_KEY}{self.camera}", "")
+        return digest if re.fullmatch("[0-9a-f]{64}", digest) else ""
 
     def __iter__(self) -> Iterator[Recorded]:
         """The frames, each read when it is asked for.
@@ -215,7 +226,7 @@ def _opened(file: Path) -> McapReader | SqliteReader:
         raise
     except OSError as error:
         raise _damaged(file, error.strerror or reason(error)) from error
-    except Exception as error:  # rosbags' and SQLite's
+    except (ValueError, sqlite3.Error) as error:
         raise _damaged(file, reason(error)) from error
 
 
@@ -223,7 +234,7 @@ def _chosen(path: Path, topics: Sequence[Topic], wanted: str | None) -> Topic:
     """The topic to replay."""
     images = [topic for topic in topics if topic.type in (IMAGE, COMPRESSED_IMAGE) and topic.encoding == "cdr"]
     names = [topic.name for topic in images]
-    shown = printable(", ".join(names))
+    shown = f"{printable(', '.join(names)):.{SHOWN_CHARACTERS}}"
     if wanted is not None:
         if wanted not in names:
             raise ConfigError(
@@ -235,7 +246,7 @@ def _chosen(path: Path, topics: Sequence[Topic], wanted: str | None) -> Topic:
     if not images:
         others = printable(", ".join(f"{topic.name} ({topic.type})" for topic in topics)) or "nothing"
         raise DataError(
-            f"{path} has no image topic, but {others:.500}",
+            f"{path} has no image topic, but {others:.{SHOWN_CHARACTERS}}",
             f"a topic of {IMAGE} or {COMPRESSED_IMAGE}",
             "record the camera's image topic",
         )

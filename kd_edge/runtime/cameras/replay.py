@@ -51,7 +51,7 @@ class ReplayCamera:
     ) -> None:
         path = expanded(config.target)
         self._is_named = not (name == config.uri or name.startswith("replay:"))
-        self.name = name if self._is_named else path.name
+        self.name = name if self._is_named else f"{path.name}{config.topic or ''}"
         self.live = realtime
         self.timeouts: TimeOuts = config
         self.fps = config.fps
@@ -179,7 +179,8 @@ class ReplayCamera:
         self.name = bag.camera if bag.camera is not None and not self._is_named else self.name
         self.band = self._config.band or bag.band
         self.recorded_hash = bag.labels_hash
-        yield from bag
+        for k, recorded in enumerate(bag):
+            yield recorded._replace(stamp_ns=round(k * 1e9 / self.fps)) if self.fps else recorded
 
     def _check_no_topic(self) -> None:
         if self._config.topic is not None:

@@ -301,6 +301,63 @@ def test_a_chunk_that_unpacks_to_more_than_it_says(tmp_path, monkeypatch, noise)
         open_camera(f"replay:{path}")
 
 
+def test_what_lies_in_a_write_ahead_log_is_not_left_out_in_silence(tmp_path, messages):
+    folder = write_bag(tmp_path / "bag", messages)
+    (folder / "bag.db3-wal").write_bytes(b"more")
+    with pytest.raises(DataError, match=r"still in bag\.db3-wal; sqlite3 bag\.db3 'PRAGMA wal_checkpoint'"):
+        open_camera(f"replay:{folder}")
+
+
+def test_a_later_format_is_refused(tmp_path, frames):
+    path = tmp_path / "a.mcap"
+    with path.open("wb") as file:
+        writer = Writer(file)
+        writer.start()
+        schema = writer.register_schema(IMAGE, "ros2msg", b"")
+        writer.register_channel("/kd_edge/ir0/image", "cdr", schema, {"kd_edge": "2\x1b", "camera": "ir0"})
+        writer.finish()
+    with pytest.raises(DataError, match=r"recorded in format 2\\x1b\. Expected format 1"):
+        open_camera(f"replay:{path}")
+
+
+def test_a_table_that_makes_its_rows_up_is_refused(tmp_path):
+    """A view without end, and a column that costs a gigabyte a row."""
+    tables = "CREATE TABLE topics(id, name, type, serialization_format);"
+    tables += f"INSERT INTO topics VALUES (1, '/i', '{IMAGE}', 'cdr');"
+    for name, messages, found in (
+        ("view", "CREATE VIEW messages AS SELECT 1 AS topic_id, 1 AS timestamp, x'00' AS data", "no tables messages"),
+        (
+            "column",
+            "CREATE TABLE messages(topic_id, timestamp, data AS (zeroblob(900000000)));"
+            "INSERT INTO messages VALUES (1, 1)",
+            "too big|is damaged",
+        ),
+        (
+            "text",
+            "CREATE TABLE messages(topic_id, timestamp, data); INSERT INTO messages VALUES (1, 1, 'a')",
+            "int and str",
+        ),
+    ):
+        made = sqlite3.connect(tmp_path / f"{name}.db3")
+        made.executescript(tables + messages)
+        made.commit()
+        made.close()
+        with pytest.raises(DataError, match=found):
+            open_camera(f"replay:{tmp_path}/{name}.db3")
+
+
+def test_a_bag_may_bear_any_name(tmp_path, frames, messages):
+    folder = write_bag(tmp_path / "bag", messages)
+    path = (folder / "bag.db3").rename(tmp_path / "a%41#b.db3")
+    assert len(read_all(open_camera(f"replay:{path}"))) == 6
+
+
+def test_a_rate_of_ones_own_replaces_the_stamps(tmp_path, messages):
+    path = write_mcap(tmp_path / "a.mcap", messages)
+    stamps = [f.captured_ns for f in read_all(open_camera(f"replay:{path}?fps=10"))]
+    assert stamps == [k * 100_000_000 for k in range(6)]
+
+
 def test_foreign_sqlite_and_text_are_refused(tmp_path):
     sqlite3.connect(tmp_path / "a.db3").close()
     (tmp_path / "b.db3").write_text("no data base" * 100)
