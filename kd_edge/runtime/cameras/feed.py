@@ -88,7 +88,7 @@ class Feed:
         self._advice = advice
         self._changed = threading.Condition()
         self._picture: Picture | None = None
-        self._damage = ""
+        self._damage: BadPictureError | None = None
         self._end: KdEdgeError | None = None
         self._thread = threading.Thread(target=self._run, name=f"kd-edge feed {name}", daemon=True)
         self._thread.start()
@@ -104,23 +104,11 @@ class Feed:
             self._picture = picture
             self._changed.notify_all()
 
-    def note_damage(self, what: str) -> None:
+    def note_damage(self, damage: BadPictureError) -> None:
         """One picture is lost."""
         with self._changed:
-            self._damage = what
+            self._damage = damage
             self._changed.notify_all()
-
-    def first(self, timeout_seconds: float) -> Picture:
-        """Wait for the first picture, which can be taken yet.
-
-        Raises:
-            CameraError: None came in time, or none will come.
-        """
-        with self._changed:
-            self._changed.wait_for(lambda: self._picture or self._end, timeout_seconds)
-            if self._picture is not None:
-                return self._picture
-            raise self._end or self.silent(timeout_seconds)
 
     def take(self, timeout_seconds: float) -> Picture | None:
         """Take the newest picture; None when none came in time.
@@ -136,9 +124,9 @@ class Feed:
                 if picture is not None and (now >= picture.due or self._end is not None):
                     self._picture = None
                     return picture
-                if self._damage:
-                    damage, self._damage = self._damage, ""
-                    raise BadPictureError(f"camera {self._name}: {damage}", "a whole picture", "check the connection")
+                if self._damage is not None:
+                    damage, self._damage = self._damage, None
+                    raise damage
                 if self._end is not None:
                     raise self._end
                 if now >= end:

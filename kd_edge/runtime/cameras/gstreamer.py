@@ -60,11 +60,15 @@ class GStreamerCamera:
         if self._feed is not None:
             raise self._feed.fault("its last pipeline still hangs", "a frame or an error", "look at what feeds it")
         self._feed = Feed(self.name, self._play, self._explained, ended="the pipeline has ended", advice=ADVICE)
+        open_seconds = (self._config.open_timeout_ms or OPEN_TIMEOUT_MS) / 1e3
         try:
-            first = self._feed.first((self._config.open_timeout_ms or OPEN_TIMEOUT_MS) / 1e3).content
+            picture = self._feed.take(open_seconds)
+            if picture is None:
+                raise self._feed.silent(open_seconds)
         except BaseException:
             self.close()
             raise
+        first = picture.content
         self.fps = self._config.fps or self._feed.fps
         self.dtype = "uint16" if first.dtype == np.uint16 else "uint8"
         self.channels = 1 if first.ndim == 2 or self._wanted.channels == 1 else 3

@@ -109,10 +109,20 @@ def matroska(images: list[np.ndarray], pixel_format: str) -> bytes:
     return file.getvalue()
 
 
+def bit_by_bit(movie: bytes) -> Story:
+    def tell(send: Send) -> None:
+        step = len(movie) // 50
+        for at in range(0, len(movie), step):
+            send(movie[at : at + step])
+            time.sleep(0.02)
+
+    return tell
+
+
 def test_sixteen_bits_stay_as_they_are(serve):
     image = np.linspace(0, 65535, 64 * 48, dtype=np.uint16).reshape(48, 64)
     movie = matroska([image] * 40, "gray16le")
-    server = serve({"thermal.mkv": lambda send: (send(movie), server.wait())})
+    server = serve({"thermal.mkv": bit_by_bit(movie)})
     url = server.url("thermal.mkv")
     with closing(open_camera(url, Wanted(None, "uint16", 1))) as camera:
         frame = camera.read(2.0)
@@ -208,7 +218,7 @@ def broken_off(server: Callable[[], MjpegServer], rest: str) -> Story:
 @pytest.mark.parametrize("rest", ["stalls", "drips", "hangs up"])
 def test_a_picture_that_does_not_end(serve, rest):
     server = serve({"cam": broken_off(lambda: server, rest)})
-    with closing(open_camera(server.url("cam#read_timeout_ms=200"), GREY)) as camera:
+    with closing(open_camera(server.url("cam#read_timeout_ms=200&fps=100"), GREY)) as camera:
         began = time.monotonic()
         images, fault = read_until_fault(camera, 2.0)
         assert time.monotonic() - began < 1.5
@@ -234,7 +244,7 @@ def test_a_picture_that_claims_to_be_huge(serve):
     with pytest.raises(CameraError):
         open_camera(server.url("first#open_timeout_ms=300"))
     with (
-        closing(open_camera(server.url("later"), GREY)) as camera,
+        closing(open_camera(server.url("later#fps=100"), GREY)) as camera,
         pytest.raises(BadPictureError, match="cannot be decoded"),
     ):
         [camera.read(0.2) for _ in range(30)]
@@ -268,6 +278,16 @@ def test_only_the_last_of_a_bunch_is_handed_over(serve):
     assert 10 in seen
     assert 107 in seen
     assert len(seen) <= 4, "pictures that are older than their stamps were handed over"
+
+
+def test_a_recording_is_no_camera(serve, monkeypatch):
+    monkeypatch.setattr(network, "BEHIND_SECONDS", 0.05)
+    noise = np.random.default_rng(0).integers(0, 255, (240, 320), np.uint8)
+    movie = matroska([noise] * 100, "gray")
+    server = serve({"movie.mkv": lambda send: (send(movie), server.wait())})
+    with closing(open_camera(server.url("movie.mkv"), GREY)) as camera:
+        fault = read_until_fault(camera, 1.0)[1]
+    assert "faster than this machine decodes" in str(fault)
 
 
 def test_mpegts_over_udp():
