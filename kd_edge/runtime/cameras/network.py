@@ -22,7 +22,7 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 
 from kd_edge.artifact import Band
-from kd_edge.errors import BadPictureError, CameraError, KdEdgeError, import_extra
+from kd_edge.errors import BadPictureError, CameraError, KdEdgeError, import_extra, reason
 from kd_edge.files import expanded
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
 from kd_edge.runtime.cameras.bounds import FRAME_PIXELS, check_pixels
@@ -51,6 +51,8 @@ CODECS = "h264,hevc,mjpeg,mpeg4,mpeg2video,mpeg1video,vp8,vp9,av1,libdav1d,ffv1,
 """Of FFmpeg's hundreds of decoders these are fed with what a server sends."""
 ALONE = ("mjpeg", "jpegls", "jpeg2000", "png", "rawvideo")
 """Codecs each of whose packets is a picture that needs no other one."""
+OVER_TLS = {"https": 443, "rtsps": 322}
+TLS_SECONDS = 2.0
 WAITED_SECONDS = 0.001
 """A packet that takes longer to come was waited for: nothing lay in buffers."""
 BEHIND_SECONDS = 1.0
@@ -213,6 +215,12 @@ class NetworkCamera:
             return feed.fault(f"nobody listens at {place}", "a server", "switch it on; check host and port")
         if not feed.is_connected and (unknown := _lookup_fault(parts.hostname)):
             return feed.fault(f"no host '{parts.hostname}' ({unknown})", "a host's name or address", "correct the URI")
+        if not feed.is_connected and (untrusted := _tls_fault(self._config)):
+            return feed.fault(
+                f"the certificate of {place} is not trusted ({untrusted})",
+                "one that this machine's authorities or ca_file vouch for",
+                f'ca_file = "camera.pem"; openssl s_client -connect {place} </dev/null | openssl x509 > camera.pem',
+            )
         said = str(getattr(error, "strerror", None) or kind)
         if feed.is_connected:
             return feed.fault(f"the connection broke ({said})", "frames", "check the network and the server")
@@ -267,9 +275,8 @@ def _options(config: CameraConfig) -> dict[str, str]:
     """FFmpeg's options: what may be opened and decoded, how much is looked at before, and what only one scheme has."""
     options = _PROBED | _DECODER
     options |= {"protocol_whitelist": PROTOCOLS[config.scheme], "format_whitelist": FORMATS, "codec_whitelist": CODECS}
-    if config.scheme in ("https", "rtsps"):
-        ca_file = ssl.get_default_verify_paths().cafile if config.ca_file is None else expanded(config.ca_file)
-        options |= {"tls_verify": "1", "ca_file": str(ca_file or "")}
+    if config.scheme in OVER_TLS:
+        options |= {"tls_verify": "1", "ca_file": _ca_file(config) or ""}
     if config.scheme in ("rtsp", "rtsps"):
         options |= {"rtsp_transport": config.transport or "tcp", "allowed_media_types": "video", "max_delay": "100000"}
     if config.scheme == "udp":
@@ -304,6 +311,29 @@ def _lookup_fault(host: str | None) -> str:
 
 def _same(frame: Any) -> Any:
     return frame
+
+
+def _ca_file(config: CameraConfig) -> str | None:
+    return str(expanded(config.ca_file)) if config.ca_file is not None else ssl.get_default_verify_paths().cafile
+
+
+def _tls_fault(config: CameraConfig) -> str:
+    """Why a server's certificate is not trusted, asked of it again: FFmpeg does not tell; empty where it is."""
+    parts = urlsplit(config.uri)
+    port = OVER_TLS.get(config.scheme)
+    if port is None or parts.hostname is None:
+        return ""
+    try:
+        context = ssl.create_default_context(cafile=_ca_file(config))
+        with (
+            socket.create_connection((parts.hostname, parts.port or port), timeout=TLS_SECONDS) as plain,
+            context.wrap_socket(plain, server_hostname=parts.hostname),
+        ):
+            return ""
+    except ssl.SSLCertVerificationError as error:
+        return error.verify_message
+    except OSError as error:  # a ca_file that is not there, too
+        return reason(error)
 
 
 def _is_grey(frame: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -56,9 +57,11 @@ class MjpegServer(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True
 
-    def __init__(self, stories: dict[str, Story], port: int = 0) -> None:
+    def __init__(self, stories: dict[str, Story], port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.stories, self.ended, self.connections = stories, threading.Event(), []
         super().__init__(("127.0.0.1", port), _Handler)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_side=True)
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
 
@@ -68,6 +71,9 @@ class MjpegServer(ThreadingHTTPServer):
 
     def url(self, path: str, user: str = "") -> str:
         return f"http://{user}127.0.0.1:{self.port}/{path}"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up is none of the test's business."""
 
     def wait(self) -> None:
         """As if it hung."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import io
+import ipaddress
 import logging
+import ssl
 import struct
 import threading
 import time
@@ -351,6 +354,7 @@ def test_no_second_thread_beside_one_that_hangs(monkeypatch):
     assert all(thread.name != "kd-edge feed c" for thread in threading.enumerate())
 
 
+DAY = datetime.timedelta(days=1)
 SECRETS = ("s3cr", "hunter2")
 
 
@@ -386,6 +390,35 @@ def test_credentials_are_accepted(serve, monkeypatch):
     monkeypatch.delenv("IR_USER")
     with pytest.raises(CameraError, match=r"\$IR_USER is not set"):
         open_camera(server.url("closed#credentials_env=IR_USER"))
+
+
+def test_tls_is_verified(tmp_path):
+    x509 = pytest.importorskip("cryptography.x509")
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    now, address = datetime.datetime.now(datetime.timezone.utc), ipaddress.ip_address("127.0.0.1")
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + DAY)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(address)]), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    (tmp_path / "camera.pem").write_bytes(certificate.public_bytes(pem))
+    (tmp_path / "key.pem").write_bytes(key.private_bytes(pem, form, serialization.NoEncryption()))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "camera.pem", tmp_path / "key.pem")
+    server = MjpegServer({"cam": steadily([jpeg(4)])}, tls=context)
+    try:
+        url = server.url("cam").replace("http", "https")
+        open_camera(f"{url}#ca_file={tmp_path / 'camera.pem'}").close()
+        with pytest.raises(CameraError, match=r"is not trusted \(self.signed certificate"):
+            open_camera(url)
+        with pytest.raises(CameraError, match="No such file"):
+            open_camera(f"{url}#ca_file={tmp_path / 'none.pem'}")
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize(
