@@ -57,9 +57,11 @@ class MjpegServer(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True
 
-    def __init__(self, stories: dict[str, Story], port: int = 0, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, stories: dict[str, Story], port: int = 0, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+    ) -> None:
         self.stories, self.ended, self.connections = stories, threading.Event(), []
-        super().__init__(("127.0.0.1", port), _Handler)
+        super().__init__((host, port), _Handler)
         if tls is not None:
             self.socket = tls.wrap_socket(self.socket, server_side=True)
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -173,13 +175,15 @@ def silence(k: int) -> av.AudioFrame:
 
 
 @contextmanager
-def mpegts_sender(port: int, *, kind: str = "video", fps: int = 50, size: tuple[int, int] = (64, 48)) -> Iterator[None]:
+def mpegts_sender(
+    port: int, *, kind: str = "video", fps: int = 50, size: tuple[int, int] = (64, 48), host: str = "127.0.0.1"
+) -> Iterator[None]:
     """MPEG-TS to a UDP port: pictures, or nothing but sound."""
     ended = threading.Event()
 
     def send() -> None:
         began = time.monotonic()
-        with av.open(f"udp://127.0.0.1:{port}?pkt_size=1316", "w", format="mpegts") as container:
+        with av.open(f"udp://{host}:{port}?pkt_size=1316", "w", format="mpegts") as container:
             stream = container.add_stream("mpeg2video", rate=fps) if kind == "video" else container.add_stream("mp2")
             if kind == "video":
                 stream.width, stream.height, stream.pix_fmt, stream.codec_context.gop_size = *size, "yuv420p", 5
