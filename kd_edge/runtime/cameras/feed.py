@@ -12,6 +12,7 @@ from kd_edge.errors import BadPictureError, CameraError, KdEdgeError
 from kd_edge.runtime.clock import duration
 
 USUAL_FPS = 30.0
+LONGEST_HELD_SECONDS = 0.1
 MOST_FPS = 240.0
 """A stream that claims a higher rate does not know its own."""
 
@@ -48,11 +49,14 @@ class Arrivals:
         self._moments.append(now)
         count = len(self._moments) - 1
         if count == 0:
-            return self._usual / 2
+            return self._most()
         if count == self.COUNT - 1:  # the mean, which a standstill and the bunch behind it do not change
             self._usual = max((now - self._moments[0]) / count, 1 / MOST_FPS)
         gap = now - self._moments[-2]
-        return 0.0 if self._usual / 2 <= gap <= 2 * self._usual else self._usual / 2
+        return 0.0 if self._usual / 2 <= gap <= 2 * self._usual else self._most()
+
+    def _most(self) -> float:
+        return min(self._usual / 2, LONGEST_HELD_SECONDS)
 
 
 class Feed:

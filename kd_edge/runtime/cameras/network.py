@@ -55,7 +55,7 @@ OVER_TLS = {"https": 443, "rtsps": 322}
 TLS_SECONDS = 2.0
 WAITED_SECONDS = 0.001
 """A packet that takes longer to come was waited for: nothing lay in buffers."""
-BEHIND_SECONDS = 1.0
+BEHIND_SECONDS = 2.0
 SLOWER = "set the camera to fewer pictures, a lower resolution or MJPEG; a recording is no camera (replay:)"
 _PROBED = {"probesize": "1000000", "analyzeduration": "500000", "fpsprobesize": "0"}
 _DECODER = {"flags": "low_delay", "max_pixels": str(FRAME_PIXELS)}
@@ -186,7 +186,7 @@ class NetworkCamera:
             frames: list[Any] = decoder.decode(packet)
         except ValueError as error:  # FFmpeg's, for damaged data and for what a codec does not take
             raise self._damaged("a picture that cannot be decoded") from error
-        if any(frame.is_corrupt for frame in frames):
+        if packet.is_corrupt or any(frame.is_corrupt for frame in frames):
             raise self._damaged("a picture with parts missing")
         return frames
 
