@@ -199,3 +199,31 @@ def mpegts_sender(
     finally:
         ended.set()
         thread.join()
+
+
+@contextmanager
+def every_but(nth: int, port: int, onward: int) -> Iterator[None]:
+    """Pass on what comes to one UDP port to another one, but for every ``nth`` packet."""
+    ended = threading.Event()
+
+    def relay() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as relayed:
+            relayed.bind(("127.0.0.1", port))
+            relayed.settimeout(0.05)
+            count = 0
+            while not ended.is_set():
+                try:
+                    packet = relayed.recv(65536)
+                except TimeoutError:
+                    continue
+                count += 1
+                if count % nth:
+                    relayed.sendto(packet, ("127.0.0.1", onward))
+
+    thread = threading.Thread(target=relay, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

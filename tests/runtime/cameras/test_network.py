@@ -18,16 +18,21 @@ import av
 import numpy as np
 import pytest
 
+from kd_edge.artifact import BUNDLED
 from kd_edge.errors import BadPictureError, CameraError, ConfigError, KdEdgeError
 from kd_edge.runtime.cameras import Wanted, make_camera, network, open_camera
 from kd_edge.runtime.cameras.config import camera_config
 from kd_edge.runtime.cameras.feed import Arrivals
 from kd_edge.runtime.cameras.network import NetworkCamera, _image
 from kd_edge.runtime.capture import Capture
+from kd_edge.runtime.stream import stream
+from kd_edge.types import LabelState
 from tests.runtime.cameras.senders import (
     MjpegServer,
     Send,
     Story,
+    encoded,
+    every_but,
     free_udp_port,
     jpeg,
     mjpeg_server,
@@ -65,13 +70,13 @@ def read_until_fault(camera: NetworkCamera, seconds: float) -> tuple[list[np.nda
 def test_mjpeg(serve):
     server = serve({"ir": steadily([jpeg(k) for k in range(200)])})
     before_ns = time.monotonic_ns()
-    with closing(open_camera(server.url("ir"), GREY)) as camera:
+    with closing(open_camera(server.url("ir#fps=100"), GREY)) as camera:
         frames = [camera.read(2.0) for _ in range(4)]
     stamps_ns = [before_ns, *(frame.captured_ns for frame in frames), time.monotonic_ns()]
     assert stamps_ns == sorted(set(stamps_ns))
     assert [frame.frame_id for frame in frames] == [0, 1, 2, 3]
     assert {frame.source for frame in frames} == {server.url("ir")}
-    assert (camera.dtype, camera.channels, camera.fps) == ("uint8", 1, None)
+    assert (camera.dtype, camera.channels, camera.fps) == ("uint8", 1, 100.0)
     values = [int(frame.image[0, 0]) for frame in frames]
     assert all(np.array_equal(frame.image, np.full((48, 64), v)) for frame, v in zip(frames, values, strict=True))
     assert values == sorted(set(values))
@@ -90,14 +95,14 @@ def test_mjpeg(serve):
 )
 def test_grey_or_colour(serve, colour, wanted, shape):
     server = serve({"cam": steadily([jpeg(77, colour=colour)])})
-    with closing(open_camera(server.url("cam"), Wanted(None, None, wanted))) as camera:
+    with closing(open_camera(server.url("cam#fps=100"), Wanted(None, None, wanted))) as camera:
         assert np.array_equal(camera.read(2.0).image, np.full(shape, 77))
 
 
 def test_colour_is_not_invented(serve):
     server = serve({"cam": steadily([jpeg(77, colour=False)])})
     with pytest.raises(CameraError, match="has channels 1"):
-        open_camera(server.url("cam"), Wanted(None, None, 3))
+        open_camera(server.url("cam#fps=100"), Wanted(None, None, 3))
 
 
 def matroska(images: list[np.ndarray], pixel_format: str) -> bytes:
@@ -126,7 +131,7 @@ def test_sixteen_bits_stay_as_they_are(serve):
     image = np.linspace(0, 65535, 64 * 48, dtype=np.uint16).reshape(48, 64)
     movie = matroska([image] * 40, "gray16le")
     server = serve({"thermal.mkv": bit_by_bit(movie)})
-    url = server.url("thermal.mkv")
+    url = server.url("thermal.mkv#fps=100")
     with closing(open_camera(url, Wanted(None, "uint16", 1))) as camera:
         frame = camera.read(2.0)
     assert frame.image.dtype == np.uint16
@@ -177,7 +182,7 @@ def test_a_playlist_opens_no_file_of_this_machine(serve, tmp_path):
     playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{secret}\n".encode()
     server = serve({"live.m3u8": lambda send: send(playlist)})
     with pytest.raises(CameraError):
-        open_camera(server.url("live.m3u8#open_timeout_ms=500"))
+        open_camera(server.url("live.m3u8#open_timeout_ms=300"))
 
 
 @pytest.mark.parametrize(
@@ -245,7 +250,7 @@ def test_a_picture_that_claims_to_be_huge(serve):
     tail = steadily([bytes(huge)])
     server = serve(stories)
     with pytest.raises(CameraError):
-        open_camera(server.url("first#open_timeout_ms=300"))
+        open_camera(server.url("first#open_timeout_ms=150"))
     with (
         closing(open_camera(server.url("later#fps=100"), GREY)) as camera,
         pytest.raises(BadPictureError, match="cannot be decoded"),
@@ -283,6 +288,7 @@ def test_only_the_last_of_a_bunch_is_handed_over(serve):
     assert len(seen) <= 4, "pictures that are older than their stamps were handed over"
 
 
+@pytest.mark.slow
 def test_a_recording_is_no_camera(serve, monkeypatch):
     monkeypatch.setattr(network, "BEHIND_SECONDS", 0.05)
     noise = np.random.default_rng(0).integers(0, 255, (240, 320), np.uint8)
@@ -299,6 +305,22 @@ def test_mpegts_over_udp():
         frames = [camera.read(2.0) for _ in range(3)]
         assert np.abs(frames[-1].image[24:].astype(int) - 100).max() <= 2
         assert (camera.band, camera.fps, frames[-1].image.shape) == ("nir", 50.0, (48, 64))
+
+
+def test_what_is_lost_on_the_way_is_damage():
+    port, lossy = free_udp_port(), free_udp_port()
+    with mpegts_sender(port, size=(320, 240)), every_but(20, port, lossy):
+        with closing(open_camera(f"udp://127.0.0.1:{lossy}", GREY)) as camera, pytest.raises(BadPictureError):
+            [camera.read(1.0) for _ in range(200)]
+
+
+@pytest.mark.slow
+def test_labels_bear_the_name_without_the_password(serve):
+    noise = np.random.default_rng(0).integers(0, 255, (20, 120, 160), np.uint8)
+    server = serve({"closed": steadily([encoded(image) for image in noise], fps=30)})
+    with stream(model=BUNDLED, camera=server.url("closed", "me:s3cr%3At@")) as labels:
+        prediction = next(label for label in labels if label.state not in (LabelState.WARMING, LabelState.STALE))
+    assert prediction.source == f"http://***@127.0.0.1:{server.port}/closed"
 
 
 def test_the_clock_of_the_stream():
