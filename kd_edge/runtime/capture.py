@@ -181,6 +181,7 @@ class Capture:
         """Stop; the thread closes its camera. Takes bounded time, however long a driver hangs."""
         self._stop.set()
         self._mailbox.close()
+        getattr(self._camera, "interrupt", bool)()  # what waits for a server should not
         if self._thread.ident is None:
             self._close()
             return

@@ -137,10 +137,17 @@ class Feed:
                     return None
                 self._changed.wait((min(end, picture.due) if picture is not None else end) - now)
 
+    def interrupt(self) -> None:
+        """Whoever waits for a picture should not any longer."""
+        with self._changed:
+            self._end = self._end or self.fault("it is being closed", "frames", "open it again")
+            self._changed.notify_all()
+
     def close(self, timeout_seconds: float) -> bool:
-        """Have it ended; whether it is."""
-        self.is_wanted = False
-        self._thread.join(timeout_seconds)
+        """Have it ended; whether it is. Only the first call waits."""
+        if self.is_wanted:
+            self.is_wanted = False
+            self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
 
     def silent(self, seconds: float) -> CameraError:

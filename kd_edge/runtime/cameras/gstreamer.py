@@ -84,6 +84,12 @@ class GStreamerCamera:
         self._count += 1
         return frame
 
+    def interrupt(self) -> None:
+        """End a wait in ``open`` or ``read``; called from another thread."""
+        feed = self._feed
+        if feed is not None:
+            feed.interrupt()
+
     def close(self) -> None:
         """Stop the pipeline. A thread that does not end in time is left behind until it does."""
         if self._feed is not None and self._feed.close(CLOSE_SECONDS):

@@ -309,9 +309,13 @@ def test_mpegts_over_udp():
 
 def test_what_is_lost_on_the_way_is_damage():
     port, lossy = free_udp_port(), free_udp_port()
-    with mpegts_sender(port, size=(320, 240)), every_but(20, port, lossy):
-        with closing(open_camera(f"udp://127.0.0.1:{lossy}", GREY)) as camera, pytest.raises(BadPictureError):
-            [camera.read(1.0) for _ in range(200)]
+    with (
+        mpegts_sender(port, size=(320, 240)),
+        every_but(20, port, lossy),
+        closing(open_camera(f"udp://127.0.0.1:{lossy}", GREY)) as camera,
+        pytest.raises(BadPictureError),
+    ):
+        [camera.read(1.0) for _ in range(200)]
 
 
 @pytest.mark.slow
@@ -359,6 +363,22 @@ def test_it_is_reopened_when_the_server_is_back():
         server.stop()
 
 
+def test_a_stream_is_left_while_its_server_is_waited_for(serve):
+    server = serve({"cam": steadily([jpeg(5)], count=30)})
+    camera = open_camera(server.url("cam#fps=100"), GREY)
+    capture = Capture(camera, camera.timeouts)
+    capture.start()
+    server.stories["cam"] = lambda send: server.wait()  # when it is opened again
+    while capture.trouble is None:
+        capture.get(0.05)
+    time.sleep(0.2)
+    began = time.monotonic()
+    capture.stop()
+    assert time.monotonic() - began < 1.3
+    server.stop()
+    camera.close()
+
+
 def test_no_second_thread_beside_one_that_hangs(monkeypatch):
     hanging = threading.Event()
     monkeypatch.setattr(network, "CLOSE_SECONDS", 0.05)
@@ -372,6 +392,7 @@ def test_no_second_thread_beside_one_that_hangs(monkeypatch):
     assert time.monotonic() - began < 2.0
     assert sum(thread.name == "kd-edge feed c" for thread in threading.enumerate()) == 1
     hanging.set()
+    [thread.join(5.0) for thread in threading.enumerate() if thread.name == "kd-edge feed c"]
     camera.close()
     assert all(thread.name != "kd-edge feed c" for thread in threading.enumerate())
 
