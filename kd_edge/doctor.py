@@ -211,13 +211,21 @@ def _engines(imports: Mapping[str, str | MissingExtraError]) -> Iterator[Finding
         if name == "onnxruntime" and isinstance(answer, str):
             yield from _onnxruntime()
         elif isinstance(answer, str):
-            yield Finding("ok", "engine", f"{name} {answer.partition('-')[0]}".strip())
+            yield _installed_engine(name, f"{name} {answer.partition('-')[0]}".strip())
         elif isinstance(answer, BrokenPackageError):
             yield Finding.of("problem", "engine", answer)
         else:
             extra = EXTRA_OF[ENGINES[name].library]
             install = f"pip install 'kd-edge[{extra}]' if it is needed here"
             yield Finding("note", "engine", f"{name} is not installed", "", install)
+
+
+def _installed_engine(name: str, what: str) -> Finding:
+    obstacle = ENGINES[name].obstacle()
+    if obstacle is None:
+        return Finding("ok", "engine", what)
+    advice = "install the GPU's driver, or leave it: other engines serve meanwhile"
+    return Finding("note", "engine", f"{what} cannot run here: {obstacle}", "an NVIDIA GPU with its driver", advice)
 
 
 def _onnxruntime() -> Iterator[Finding]:

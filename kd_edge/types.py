@@ -126,6 +126,7 @@ class Frame:
         frame_id: Camera's frame counter, 0-based, strictly increasing.
         source: Name of the camera.
         truth: The action really performed, where the camera knows it (synthetic figure, labelled recording).
+        cut: What happened between the frame before and this one, where the camera knows it: the window starts anew.
     """
 
     image: Image
@@ -133,6 +134,7 @@ class Frame:
     frame_id: int
     source: str
     truth: str | None = None
+    cut: Cause | None = None
 
 
 @dataclass(frozen=True, slots=True)

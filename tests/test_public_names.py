@@ -58,7 +58,8 @@ MODULES = {
 VERBS = {
     "bench": "MODEL --camera --data --engine --frames --input --json --motion --overload --reference --seconds --set "
     "--size --soak --threads --training",
-    "cameras": "--json",
+    "cameras": "--force --json --of --stills --write",
+    "cameras doctor": "CAMERA --json --model -m --seconds",
     "data check": "KIND --data --json --modality --quick --set",
     "data examples": "SOURCE --classes --data --frames --modalities --out",
     "data glove": "NAME --data --from --json --out --set",
@@ -66,8 +67,8 @@ VERBS = {
     "data synth": "--clips-per-class --out --seed --subjects",
     "demo": "--out --seconds",
     "doctor": "--hardware --json --model -m --only",
-    "evaluate": "MODEL --data --detection --engine --iou --json --orders --proposals --scale --smooth-ms --split "
-    "--streaming --threads --threshold --write",
+    "evaluate": "MODEL --data --detection --engine --iou --json --labels --orders --proposals --recording --scale "
+    "--smooth-ms --split --streaming --threads --threshold --write",
     "explain": "RUN --data --json --layer --out --sample --wrong",
     "export": "RUN --auto-precision --data --fp16 --graph --int8 --json --matrix --out --profile --report --set "
     "--sign --tensorrt --tensorrt-rtx --with",
@@ -76,7 +77,8 @@ VERBS = {
     "recipes list": "--json",
     "recipes show": "NAME",
     "run": "--accept-self-test --camera -c --cuda-binding --duration --engine --max-age-ms --model -m --notify "
-    "--provider --realtime --sink --smooth-ms --strict --threads --trust --valid-ms",
+    "--provider --realtime --record --record-dir --record-max-mb --record-on --sink --smooth-ms "
+    "--strict --threads --trust --valid-ms",
     "sign": "FILE --bundle --key --new-key",
     "study confusion": "RUN --against --json --out --pairs --stage",
     "study list": "--json",
@@ -112,9 +114,14 @@ def test_every_public_name_is_there_and_no_other(name: str) -> None:
 def verbs(command: Any, path: tuple[str, ...] = ()) -> dict[str, set[str]]:
     """Every verb with the names of its arguments and options."""
     if hasattr(command, "commands"):
-        return {k: v for name, each in command.commands.items() for k, v in verbs(each, (*path, name)).items()}
-    parameters = command.params
-    names = [[p.name.upper()] if p.param_type_name == "argument" else [*p.opts, *p.secondary_opts] for p in parameters]
+        below = {k: v for name, each in command.commands.items() for k, v in verbs(each, (*path, name)).items()}
+        return below | (parameters(command, path) if path and command.invoke_without_command else {})
+    return parameters(command, path)
+
+
+def parameters(command: Any, path: tuple[str, ...]) -> dict[str, set[str]]:
+    given = command.params
+    names = [[p.name.upper()] if p.param_type_name == "argument" else [*p.opts, *p.secondary_opts] for p in given]
     return {" ".join(path): {name for each in names for name in each}}
 
 

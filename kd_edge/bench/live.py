@@ -85,12 +85,12 @@ class _Timed(Recognizer):
 
     seconds: list[float]
 
-    def push(self, *arguments: Any, **options: Any) -> Prediction | None:
+    def push_many(self, *arguments: Any, **options: Any) -> dict[str, Prediction | None]:
         started = time.perf_counter()
-        prediction = super().push(*arguments, **options)
-        if prediction is not None:
+        predictions = super().push_many(*arguments, **options)
+        if any(predictions.values()):
             self.seconds.append(time.perf_counter() - started)
-        return prediction
+        return predictions
 
 
 class PacedCamera:
@@ -237,7 +237,7 @@ def _labelled(recognizer: _Timed, camera: str | Camera, seconds: float) -> tuple
                 ages.append((prediction.emitted_ns - prediction.captured_ns) / 1e9)
             if MONOTONIC.now_ns() - started > seconds * 1e9:
                 break
-        statistics, name = labels.statistics, labels.camera.name
+        statistics, name = labels.statistics, labels.cameras[0].name
     return np.array(ages), statistics, name, (MONOTONIC.now_ns() - started) / 1e9
 
 

@@ -24,8 +24,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Train a small infrared or RGB action recogniser by distillation, export it, run it on a robot.",
 )
-for verb in (train, evaluate, export, sign, run, bench, cameras, explain, demo, doctor):
+for verb in (train, evaluate, export, sign, run, bench, explain, demo, doctor):
     app.add_typer(verb.app)
+app.add_typer(cameras.app, name="cameras")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")
 app.add_typer(study.app, name="study")

@@ -1,32 +1,43 @@
-"""The verb cameras."""
+"""The verb cameras, and cameras doctor."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic_core import to_jsonable_python
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from kd_edge.cli.console import JsonOption, out, print_json
-from kd_edge.errors import printable
+from kd_edge.cli.console import JsonOption, err, out, print_json
+from kd_edge.errors import ConfigError, printable
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
+    from kd_edge.runtime.cameras.advice import Advice
     from kd_edge.runtime.cameras.listing import Cameras
+    from kd_edge.runtime.cameras.modes import PixelFormat
+    from kd_edge.runtime.cameras.stills import Still
 
-app = typer.Typer()
+app = typer.Typer(invoke_without_command=True)
+
+
+MODES_SHOWN = 4
 
 STATES = {True: "present", False: "not attached", None: "not opened"}
 
 
 def camera_table(found: Cameras) -> RenderableType:
-    """Devices and configured cameras, each with the line that uses it."""
+    """Devices with what they can deliver, and configured cameras, each with the line that uses it."""
     built = Table(box=None, pad_edge=False)
     for name in ("camera", "what", "use it with"):
-        built.add_column(name)
+        built.add_column(name, overflow="fold")
     for device in found.attached:
-        built.add_row(device.device, escape(device.description or "video device"), device.use)
+        what = [device.description or "video device", *map(_format_line, device.formats)]
+        what += [device.fault] if device.fault else []
+        built.add_row(*(escape(text) for text in (device.device, "\n  ".join(what), device.use)))
     for camera in found.configured:
         state = camera.fault or STATES[camera.present]
         built.add_row(*(escape(printable(text)) for text in (camera.name, f"{camera.uri} ({state})", camera.use)))
@@ -35,13 +46,128 @@ def camera_table(found: Cameras) -> RenderableType:
     return Group(built, note) if note else built
 
 
-@app.command()
-def cameras(json_: JsonOption = False) -> None:
-    """Show what is attached, what is configured, and the exact line to use it."""
+def _format_line(one: PixelFormat) -> str:
+    """``GREY 640x480 (30, 15), 320x240 (60) and 3 more``."""
+    shown, more = one.modes[:MODES_SHOWN], len(one.modes) - MODES_SHOWN
+    return f"{one.name} {', '.join(map(str, shown))}{f' and {more} more' if more > 0 else ''}"
+
+
+@app.callback(
+    epilog="Examples:  kd-edge cameras  |  kd-edge cameras --stills pictures  |  kd-edge cameras --write ir0 --of "
+    "/dev/video2  |  kd-edge cameras doctor ir0"
+)
+def cameras(
+    context: typer.Context,
+    stills: Annotated[
+        Path | None, typer.Option("--stills", metavar="DIR", help="Grab a picture of each camera that is there.")
+    ] = None,
+    write: Annotated[
+        str | None, typer.Option("--write", metavar="NAME", help="Write runtime/cameras/NAME.toml here.")
+    ] = None,
+    of: Annotated[
+        str | None,
+        typer.Option("--of", metavar="DEVICE|URI", help="Which one --write and --stills mean."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="--write replaces a file that is there.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Show what is attached, what it can deliver, what is configured, and the exact line to use it.
+
+    Exit code 1 when a camera gave no picture for --stills.
+    """
+    if context.invoked_subcommand is not None:
+        if stills or write or of or force or json_:
+            raise ConfigError("options before doctor", "them behind it", "kd-edge cameras doctor --help")
+        return
     from kd_edge.runtime.cameras.listing import list_cameras
 
     found = list_cameras()
+    file = None if write is None else _write(found, write, of, force)
+    pictures = [] if stills is None else _stills(found, stills, of)
+    if json_:
+        done = {"written": file, "stills": pictures}
+        print_json({**to_jsonable_python(found), **{key: value for key, value in done.items() if value}})
+    elif file is None and stills is None:
+        out.print(camera_table(found))
+    if file is not None and not json_:
+        text = "\n".join(map(_shown_line, file.read_text().splitlines()))
+        out.print(f"{escape(str(file))}:\n{escape(text)}\nkd-edge run --camera {escape(file.stem)}")
+    if stills is not None and not json_:
+        out.print("\n".join(map(_still_line, pictures)) or "no camera is there", soft_wrap=True)
+    if any(picture.fault for picture in pictures):
+        raise typer.Exit(1)
+
+
+def _shown_line(line: str) -> str:
+    """A line of a camera file without the password that its URI may hold."""
+    from kd_edge.runtime.uri import shown
+
+    key, equals, value = line.partition(" = ")
+    return f'uri = "{shown(value[1:-1])}"' if key == "uri" and equals else line
+
+
+def _write(found: Cameras, name: str, of: str | None, force: bool) -> Path:
+    from kd_edge.runtime.cameras.camera_file import write_camera_file
+    from kd_edge.runtime.cameras.listing import camera_file_of, uri_of
+
+    return write_camera_file(name, camera_file_of(found, uri_of(found, of)), overwrite=force)
+
+
+def _stills(found: Cameras, folder: Path, of: str | None) -> list[Still]:
+    from kd_edge.runtime.cameras.listing import present, uri_of
+    from kd_edge.runtime.cameras.stills import grab_stills
+
+    with err.status("grabbing pictures"):
+        return grab_stills([uri_of(found, of)] if of else present(found), folder)
+
+
+def _still_line(picture: Still) -> str:
+    if picture.fault:
+        return f"[red]{escape(printable(picture.camera))}[/red] {escape(picture.fault)}"
+    preview = f", for people {escape(str(picture.preview))}" if picture.preview else ""
+    return f"{escape(printable(picture.camera))} {picture.what} {escape(str(picture.file))}{preview}"
+
+
+def advice_table(found: Sequence[Advice]) -> RenderableType:
+    """One row for each finding; what to do, and the lines for the camera file, below it."""
+    colour = {"ok": "green", "note": "yellow", "problem": "red"}
+    built = Table(box=None, pad_edge=False, show_header=False)
+    for one in found:
+        fix = f"\n[dim]-> {escape(printable(one.fix))}[/dim]" if one.fix else ""
+        lines = "".join(f"\n   {escape(printable(line))}" for line in one.lines)
+        level = f"[{colour[one.level]}]{one.level}[/]"
+        built.add_row(level, one.topic, escape(printable(one.found)) + fix + lines)
+    return built
+
+
+@app.command(
+    epilog="Examples:  kd-edge cameras doctor ir0  |  kd-edge cameras doctor v4l2:/dev/video2 --model student.onnx"
+)
+def doctor(
+    camera: Annotated[str, typer.Argument(metavar="NAME|URI", help="kd-edge cameras shows them.")],
+    seconds: Annotated[
+        float, typer.Option("--seconds", metavar="S", min=0.5, max=600, help="How long it is watched.")
+    ] = 10.0,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", "-m", metavar="FILE", help="What its pictures are for; default as for kd-edge run."),
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Watch a camera: rate, stamps, light, emitter, flicker, and what to write in its file.
+
+    Exit code 1 when something is wrong.
+    """
+    from kd_edge.artifact import default_model, load
+    from kd_edge.runtime.cameras.advice import diagnose
+    from kd_edge.runtime.uri import shown
+
+    manifest = load(model or default_model()).manifest
+    with err.status(f"watching {escape(printable(shown(camera)))} for {seconds:g} s"):
+        found = diagnose(camera, seconds, manifest)
     if json_:
         print_json(found)
     else:
-        out.print(camera_table(found))
+        out.print(advice_table(found.advice))
+    if found.level == "problem":
+        raise typer.Exit(1)

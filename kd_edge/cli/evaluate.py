@@ -1,4 +1,4 @@
-"""The verb evaluate: trimmed clips, the stream they make, or the long videos they were cut from."""
+"""The verb evaluate: trimmed clips, the stream they make, the long videos they were cut from, or one recording."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from rich.markup import escape
 from kd_edge import recipes
 from kd_edge.cli.console import DataOption, EngineOption, JsonOption, err, faults, out, print_json, table
 from kd_edge.cli.progress import progress_bar
-from kd_edge.errors import ConfigError
+from kd_edge.errors import ConfigError, printable
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
     from kd_edge.engines import EngineName
     from kd_edge.evaluate import Evaluation
-    from kd_edge.evaluate.joined import Score, StreamingScore
+    from kd_edge.evaluate.joined import LiveScore, Score, StreamingScore
+    from kd_edge.evaluate.recordings import RecordingScore
     from kd_edge.evaluate.untrimmed import DetectionEvaluation, DetectionScore
 
 
@@ -29,6 +30,7 @@ app = typer.Typer()
 @app.command(
     epilog="Examples:  kd-edge evaluate student.onnx --streaming --data ~/data/utd-mhad  |  kd-edge evaluate runs/mine"
     "  |  kd-edge evaluate student.onnx --detection --write found --data ~/data/pku-mmd"
+    "  |  kd-edge evaluate student.onnx --recording out.mcap"
 )
 def evaluate(
     model: Annotated[Path, typer.Argument(metavar="RUN|ARTIFACT")],
@@ -69,14 +71,39 @@ def evaluate(
         Path | None,
         typer.Option("--write", metavar="DIR", help="Detection: what was found, as PKU-MMD's evaluator reads it."),
     ] = None,
+    recording: Annotated[
+        str | None,
+        typer.Option("--recording", metavar="FILE", help="Instead label what run --record kept, or replay: can read."),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels", metavar="CSV", help="Recording: what was done: start_s,end_s,label; default as recorded."
+        ),
+    ] = None,
     engine: EngineOption = "onnxruntime",
     threads: Annotated[int, typer.Option("--threads", min=1, help="Of the engine.")] = 1,
     json_: JsonOption = False,
 ) -> None:
-    """Score a model on the test clips of its data set, or on the long videos they were cut from."""
+    """Score a model on the test clips of its data set, on the long videos they were cut from, or on a recording.
+
+    Exit code 1: the recording breaks off; it is scored up to there.
+    """
     from kd_edge.engines import engine_name
 
     runner = engine_name(engine)
+    if recording is not None:
+        others = (data, split, streaming, orders, detection, threshold, iou, scales, proposals, write)
+        if any(value not in (None, False, 0) for value in others):
+            raise ConfigError(
+                "--recording with options of a data set",
+                "--labels, --engine, --threads and --smooth-ms beside it",
+                "evaluate twice",
+            )
+        _score_recording(model, recording, labels, smooth_ms, runner, threads, json_)
+        return
+    if labels is not None:
+        raise ConfigError("--labels without --recording", "both", "add --recording FILE")
     given = {"threshold": threshold, "scales": scales or None, "proposals": proposals}
     chosen = {key: value for key, value in given.items() if value is not None}
     if detection:
@@ -107,6 +134,26 @@ def evaluate(
         print_json(result)
     else:
         out.print(evaluation_report(result))
+
+
+def _score_recording(
+    model: Path,
+    recording: str,
+    labels: Path | None,
+    smooth_ms: float | None,
+    engine: EngineName,
+    threads: int,
+    json_: bool,
+) -> None:
+    from kd_edge.evaluate.recordings import evaluate_recording
+
+    result = evaluate_recording(model, recording, labels=labels, engine=engine, threads=threads, smooth_ms=smooth_ms)
+    if json_:
+        print_json(result)
+    else:
+        out.print(recording_report(result))
+    if result.fault:
+        raise typer.Exit(1)
 
 
 def _detect(
@@ -182,7 +229,10 @@ def evaluation_report(result: Evaluation) -> RenderableType:
 
 def live_report(scores: Sequence[StreamingScore]) -> str:
     """What a robot sees of one stream, or of several as mean and spread."""
-    live = [score.live for score in scores]
+    return _live_text([score.live for score in scores])
+
+
+def _live_text(live: Sequence[LiveScore]) -> str:
     changes, noticed = sum(one.changes for one in live), sum(one.noticed for one in live)
     return (
         f"{_spread([one.accuracy for one in live], '.1%')} of labels right, "
@@ -195,6 +245,25 @@ def _spread(values: Sequence[float], form: str) -> str:
     """The mean, with the standard deviation of several."""
     mean = statistics.fmean(values)
     return f"{mean:{form}}" if len(values) == 1 else f"{mean:{form}} ± {statistics.stdev(values):{form}}"
+
+
+def recording_report(result: RecordingScore) -> RenderableType:
+    """What a robot would have seen of a recording."""
+    rows = [
+        (name, str(c.frames), f"{c.labelled / c.frames:.1%}", f"{c.right / c.labelled:.1%}" if c.labelled else "")
+        for name, c in result.by_class.items()
+    ]
+    states = ", ".join(f"{count} {state}" for state, count in result.states.items())
+    lines = [
+        f"{result.frames} frames in {result.seconds:.1f} s ({states}); of {result.judged} with a known action "
+        f"{result.labelled} have a label",
+        f"frame by frame, as a robot sees it: {_live_text([result.live])}",
+        f"labels sha256 {result.labels_sha256}",
+    ]
+    if result.fault:
+        lines.append(f"[red]scored up to a fault:[/red] {escape(result.fault)}")
+    title = escape(printable(f"{result.model} on {result.recording}, {result.engine}"))
+    return Group(title, table(("action", "frames", "with a label", "of these right"), rows), *lines)
 
 
 def detection_report(result: DetectionEvaluation) -> RenderableType:

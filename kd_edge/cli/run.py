@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from kd_edge.cli.console import EngineOption, err
-from kd_edge.errors import SinkError, printable
+from kd_edge.errors import ArtifactError, DataError, SinkError, printable
 from kd_edge.runtime.uri import parse
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
@@ -56,18 +57,29 @@ def stream_summary(statistics: Statistics, window_seconds: float, counts: Tally)
         text += " (too short, or gaps)" if often in ("", "start", "gap") else f" ({often})"
     if counts.labels:
         text += f"; {tally_report(counts)}"
+    if statistics.recorded or statistics.unrecorded or statistics.record_fault:
+        text += f"; {statistics.recorded} frames recorded"
+    if statistics.unrecorded:
+        text += f"\n[yellow]{statistics.unrecorded} frames are not in the recording:[/yellow] its labels will differ"
+    if statistics.clips or statistics.lost_clips:
+        text += f"; {statistics.clips} clips kept"
+        text += f", {statistics.lost_clips} not" if statistics.lost_clips else ""
+    if statistics.record_fault:
+        text += f"\n[red]the recording stopped early:[/red] {escape(statistics.record_fault)}"
     for sink, fault in statistics.sink_faults.items():
         text += f"\n[red]sink {escape(sink)} does not work:[/red] {escape(fault)}"
     return text
 
 
-def first_line(path: Path, manifest: Manifest, *, is_chosen: bool) -> str:
-    """Which model, why this one, and whether its confidences mean anything."""
+def first_line(path: Path, manifest: Manifest, *, is_chosen: bool, signed_by: str = "") -> str:
+    """Which model, why this one, whose signature was checked, and whether its confidences mean anything."""
     from kd_edge.artifact import BUNDLED, UNCALIBRATED
 
     model = f"model {escape(printable(str(path)))}"
     if not is_chosen and path != BUNDLED:
         model += " (the newest here; --model chooses another)"
+    if signed_by:
+        model += f", signed by key {signed_by[:16]}"
     return model if manifest.calibrated_on else f"{model} [yellow]({UNCALIBRATED})[/yellow]"
 
 
@@ -79,10 +91,14 @@ def any_works(sinks: Sequence[str], statistics: Statistics) -> bool:
 
 @app.command(
     epilog="Examples:  kd-edge run --camera ir0  |  kd-edge run --camera synthetic: --duration 20  |  "
-    "kd-edge run --camera replay:clip_depth.mat --model student.onnx --sink jsonl:-"
+    "kd-edge run --camera replay:clip_depth.mat --model student.onnx --sink jsonl:-  |  "
+    "kd-edge run --camera ir0 --camera ir1"
 )
 def run(
-    camera: Annotated[str, typer.Option("--camera", "-c", metavar="NAME|URI", help="kd-edge cameras shows them.")],
+    camera: Annotated[
+        list[str],
+        typer.Option("--camera", "-c", metavar="NAME|URI", help="kd-edge cameras shows them. Repeatable: NAME=URI."),
+    ],
     model: Annotated[
         Path | None,
         typer.Option("--model", "-m", metavar="FILE", help="Artifact; default the newest here, else the bundled one."),
@@ -131,25 +147,51 @@ def run(
         ),
     ] = None,
     notify: Annotated[bool, typer.Option("--notify", help="Report to systemd (READY, WATCHDOG).")] = False,
+    record: Annotated[
+        Path | None,
+        typer.Option("--record", metavar="FILE", help="Keep frames, stamps and labels in a new .mcap file."),
+    ] = None,
+    record_on_: Annotated[
+        str | None,
+        typer.Option(
+            "--record-on", metavar="WHAT", help="Keep clips to label and train on: unknown, low-confidence, degraded."
+        ),
+    ] = None,
+    record_dir: Annotated[
+        Path | None, typer.Option("--record-dir", metavar="DIR", help="Where these clips go, with a manifest.csv.")
+    ] = None,
+    record_max_mb: Annotated[
+        float, typer.Option("--record-max-mb", metavar="MB", help="How much they may take there.")
+    ] = 2000.0,
 ) -> None:
-    """Live labels from a camera; Ctrl-C stops.
+    """Live labels from one or several cameras; Ctrl-C stops.
 
-    Exit code 1: at the end no sink works, or a recording's sink has lost a label; 0 when at least one sink works.
+    Several are labelled by one model, together where their frames are; one that is lost does not touch the others.
+    NAME=URI gives one a name for its labels.
+
+    Exit code 1: at the end no sink works, a recording's sink has lost a label, or --record stopped early; 0 when at
+    least one sink works.
     """
     import time
 
     from kd_edge.artifact import default_model, load
     from kd_edge.engines import engine_name, provider_name
     from kd_edge.engines.cuda import cuda_binding as binding_name
+    from kd_edge.runtime.clips import record_on
     from kd_edge.runtime.signals import interrupt_on_termination
     from kd_edge.runtime.stream import stream
-    from kd_edge.runtime.tally import Tally
+    from kd_edge.runtime.tally import Tally, together
 
     runner, device = engine_name(engine), None if provider is None else provider_name(provider)
     binding = binding_name(cuda_binding)
-    path = model or default_model()
-    artifact = load(path, trust=trust)
-    err.print(first_line(path, artifact.manifest, is_chosen=model is not None))
+    try:
+        path = model or default_model()
+        artifact = load(path, trust=trust)
+    except ArtifactError as error:
+        if model is not None:
+            raise
+        raise ArtifactError(error.found, error.expected, f"{error.fix}; or take another with --model") from error
+    err.print(first_line(path, artifact.manifest, is_chosen=model is not None, signed_by=artifact.signed_by))
     sinks = sinks or ["terminal:"]
     labels = stream(
         model=artifact,
@@ -167,27 +209,31 @@ def run(
         max_age_ms=max_age_ms,
         smooth_ms=smooth_ms,
         notify=notify,
+        record=record,
+        record_on=None if record_on_ is None else record_on(record_on_),
+        record_dir=record_dir,
+        record_max_mb=record_max_mb,
     )
-    counts = Tally()
+    tallies = defaultdict[str, Tally](Tally)  # by camera
     try:
         with interrupt_on_termination(), labels:
             start = time.monotonic()  # of the camera: loading, and measuring engines, comes before
             err.print(escape(printable(_engine_line(labels.recognizer.engine))))
             for prediction in labels:
-                counts.add(prediction)
+                tallies[prediction.source].add(prediction)
                 if not labels.is_heard:
                     break
                 if duration is not None and time.monotonic() - start > duration:
                     break
-    except SinkError:
+    except (SinkError, DataError):
         if labels.statistics.labels:
-            _summarise(labels, counts)
+            _summarise(labels, together(list(tallies.values())))
         raise
     except KeyboardInterrupt:
         if not hasattr(labels, "recognizer"):  # while the model was loading
             raise typer.Exit(130) from None
-    _summarise(labels, counts)
-    if not any_works(sinks, labels.statistics):
+    _summarise(labels, together(list(tallies.values())))
+    if labels.statistics.record_fault or not any_works(sinks, labels.statistics):
         raise typer.Exit(1)
 
 
@@ -202,3 +248,18 @@ def _engine_line(engine: StepEngine) -> str:
 def _summarise(labels: LabelStream, counts: Tally) -> None:
     window_seconds = labels.recognizer.manifest.clip_seconds
     err.print(stream_summary(labels.statistics, window_seconds, counts))
+    if labels.label_hash is not None and labels.label_hash.by_source:
+        err.print(f"labels sha256 {labels.label_hash.hexdigest()}")
+        _compare(labels, labels.label_hash.by_source)
+
+
+def _compare(labels: LabelStream, hashes: dict[str, str]) -> None:
+    """Whether the replay of a recording gave the labels that were given when it was recorded."""
+    recorded = {camera.name: getattr(camera, "recorded_hash", "") for camera in labels.cameras}
+    others = {name: digest for name, digest in recorded.items() if digest and digest != hashes.get(name)}
+    if others:
+        for name, digest in others.items():
+            which = f"of {escape(printable(name))} " if len(recorded) > 1 else ""
+            err.print(f"{which}when it was recorded: {digest}")
+    elif all(recorded.values()):
+        err.print("the same as when it was recorded")

@@ -244,7 +244,7 @@ def _training(model: Path) -> Figures:
 
 def _cameras(model: Path) -> Figures:
     """Each V4L2 camera for three seconds; no picture is kept."""
-    attached = list_cameras().attached
+    attached = [camera for camera in list_cameras().attached if camera.device.startswith("/dev/")]
     if not attached:
         raise Skip("no video device (/dev/video*)")
     figures: dict[str, float | str] = {}
@@ -289,7 +289,7 @@ def _realsense(model: Path) -> Figures:
     devices = attached()
     if not devices:
         raise Skip("no RealSense camera is attached")
-    return {f"device {number}": what for number, (_, what) in enumerate(devices)}
+    return {f"device {number}": device.description for number, device in enumerate(devices)}
 
 
 def _realtime(model: Path) -> Figures:

@@ -49,6 +49,8 @@ def read_summary(path: Path, error: type[KdEdgeError] = TrainingError) -> Summar
     Raises:
         KdEdgeError: No run there, not finished, or the file is damaged.
     """
+    if path.is_file():
+        raise error(f"{path} is a file, no run", "a folder written by kd-edge train", "name the folder it came from")
     if not path.is_dir():
         raise error(f"no run {path}", "a folder written by kd-edge train", "train one first: kd-edge train")
     try:

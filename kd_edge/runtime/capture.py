@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +51,11 @@ class CaptureCounters:
     damaged: int = 0
     reconnects: int = 0
 
+    @classmethod
+    def together(cls, counters: Sequence[CaptureCounters]) -> CaptureCounters:
+        """The counts of several cameras."""
+        return cls(*(sum(getattr(c, field.name) for c in counters) for field in fields(cls)))
+
 
 @dataclass(frozen=True, slots=True)
 class Cut:
@@ -81,11 +87,12 @@ class Mailbox:
 
     Args:
         latest_wins: A new frame replaces one that was not fetched (live camera); else the giver waits (recording).
+        changed: Notified when a frame is there or was fetched, and on closing; several mailboxes may share one.
     """
 
-    def __init__(self, *, latest_wins: bool) -> None:
+    def __init__(self, *, latest_wins: bool, changed: threading.Condition | None = None) -> None:
         self._latest_wins = latest_wins
-        self._changed = threading.Condition()
+        self._changed = changed or threading.Condition()
         self._frame: Captured | None = None
         self._closed = False
 
@@ -112,6 +119,12 @@ class Mailbox:
             self._changed.notify_all()
             return frame
 
+    @property
+    def waiting(self) -> Captured | None:
+        """The frame that would be fetched now; it stays."""
+        with self._changed:
+            return self._frame
+
     def close(self) -> None:
         """No more frames; a waiting giver and a waiting consumer go on at once."""
         with self._changed:
@@ -136,6 +149,7 @@ class Capture:
         camera: What to read.
         timeouts: How long to wait for it.
         clock: Turns its stamps into moments, and tells how long a picture has been frozen.
+        arrived: Notified when a frame is there; the captures of one stream share it.
 
     Attributes:
         counters: What happened to its frames.
@@ -143,13 +157,19 @@ class Capture:
         error: What ended the capture early.
     """
 
-    def __init__(self, camera: Camera, timeouts: TimeOuts, clock: Clock = MONOTONIC) -> None:
+    def __init__(
+        self,
+        camera: Camera,
+        timeouts: TimeOuts,
+        clock: Clock = MONOTONIC,
+        arrived: threading.Condition | None = None,
+    ) -> None:
         self.counters = CaptureCounters()
         self.trouble: Cause | None = None
         self.error: KdEdgeError | None = None
         self._camera, self._timeouts, self._clock = camera, timeouts, clock
         self._moments = StampMapper(clock_of(camera), timeouts.max_ahead_ms * 1_000_000, clock)
-        self._mailbox = Mailbox(latest_wins=camera.live)
+        self._mailbox = Mailbox(latest_wins=camera.live, changed=arrived)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"kd-edge capture {camera.name}", daemon=True)
         self._frozen = FrozenPicture(timeouts.frozen_ms * 1_000_000)
@@ -173,9 +193,21 @@ class Capture:
         return self._mailbox.get(timeout_seconds)
 
     @property
+    def waiting(self) -> Captured | None:
+        """The frame that would be fetched now; it stays."""
+        return self._mailbox.waiting
+
+    @property
     def ended(self) -> bool:
         """Whether no frame will come any more."""
         return self._mailbox.closed
+
+    def abandon(self, error: KdEdgeError) -> None:
+        """Hand over no more frames, because of a fault that only the consumer sees; ``stop`` waits for the thread."""
+        self.error = error
+        self._stop.set()
+        self._mailbox.close()
+        self._mailbox.get(0)  # nobody will fetch it
 
     def stop(self) -> None:
         """Stop; the thread closes its camera. Takes bounded time, however long a driver hangs."""
@@ -269,6 +301,8 @@ class Capture:
     def _deliver(self, frame: Frame) -> None:
         """Judge a frame's stamp and picture, and hand it over if they are good."""
         self.counters.captured += 1
+        if frame.cut is not None:
+            self._cut = self._cut.next(frame.cut)
         if self._camera.live:
             now_ns = self._clock.now_ns()
             moment_ns = self._moment(frame, now_ns)

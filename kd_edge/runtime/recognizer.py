@@ -24,7 +24,7 @@ from kd_edge.runtime.rate import NeededRate
 from kd_edge.runtime.recurrence import label_ns
 from kd_edge.runtime.self_test import self_test
 from kd_edge.runtime.source import SourceState, check_frame
-from kd_edge.types import Cause, Float32, Image, LabelState, Prediction, Reason
+from kd_edge.types import Cause, Float32, Frame, Image, LabelState, Prediction, Reason
 
 if TYPE_CHECKING:
     from typing import Self
@@ -38,6 +38,22 @@ MAX_VALID_MS = 3_600_000.0
 NOTHING = Cause(Reason.NONE, "")
 RESET = Cause(Reason.RESET, "reset")
 NOT_FINITE = Cause(Reason.NOT_FINITE, "the network gave no finite numbers")
+
+
+class _Given(NamedTuple):
+    """A frame as it was given; nothing of it is checked."""
+
+    image: Image
+    stamp: object
+    frame_id: int | None = None
+    truth: str | None = None
+
+    @classmethod
+    def of(cls, frame: tuple[Image, int] | Frame) -> _Given:
+        """Either form."""
+        if isinstance(frame, Frame):
+            return cls(frame.image, frame.captured_ns, frame.frame_id, frame.truth)
+        return cls(*frame)
 
 
 class _Pushed(NamedTuple):
@@ -270,15 +286,15 @@ class Recognizer:
             ArtifactError: The engine failed; the window starts anew with the next frame.
             EngineError: It is closed.
         """
-        return self._push({source: (frame, captured_ns)}, now_ns, frame_id, truth)[source]
+        return self._push({source: _Given(frame, captured_ns, frame_id, truth)}, now_ns)[source]
 
     def push_many(
-        self, frames: Mapping[str, tuple[Image, int]], *, now_ns: int | None = None
+        self, frames: Mapping[str, tuple[Image, int] | Frame], *, now_ns: int | None = None
     ) -> dict[str, Prediction | None]:
         """Push one frame of several sources as one batched step; the results are those of single pushes.
 
         Args:
-            frames: ``(frame, captured_ns)`` by source.
+            frames: ``(frame, captured_ns)`` by source, or a ``Frame``, whose number and truth go into the prediction.
             now_ns: This moment by the same clock; becomes ``emitted_ns``.
 
         Returns:
@@ -287,25 +303,23 @@ class Recognizer:
         Raises:
             CameraError: As ``push``; then no frame was taken in.
         """
-        return self._push(frames, now_ns, None, None)
+        return self._push({source: _Given.of(frame) for source, frame in frames.items()}, now_ns)
 
-    def _push(
-        self, frames: Mapping[str, tuple[Image, int]], now_ns: int | None, frame_id: int | None, truth: str | None
-    ) -> dict[str, Prediction | None]:
+    def _push(self, frames: Mapping[str, _Given], now_ns: int | None) -> dict[str, Prediction | None]:
         self._check_open()
         if now_ns is not None and isinstance(stamp_of(now_ns), Cause):
             raise ConfigError(f"now_ns {now_ns!r:.60}", "whole nanoseconds", "time.monotonic_ns()")
-        stamps_ns = {source: self._checked(source, frame, stamp) for source, (frame, stamp) in frames.items()}
+        stamps_ns = {source: self._checked(source, given.image, given.stamp) for source, given in frames.items()}
         self._make_room(frames)
         results: dict[str, Prediction | None] = dict.fromkeys(frames)
         pushed = []
-        for source, (frame, _) in frames.items():
+        for source, given in frames.items():
             stamp_ns = stamps_ns[source]
             ahead = None if now_ns is None else ahead_of(now_ns, stamp_ns, self._max_ahead_ns)
             if ahead is not None and now_ns is not None:
-                number = self._sources[source].frames if frame_id is None else frame_id
+                number = self._sources[source].frames if given.frame_id is None else given.frame_id
                 results[source] = self.stale(source, number, now_ns, now_ns, ahead)
-            elif taken := self._observe(frame, stamp_ns, source, frame_id, truth):
+            elif taken := self._observe(given, stamp_ns, source):
                 pushed.append(taken)
         results.update(self._step(pushed, now_ns))
         for source, prediction in results.items():
@@ -374,18 +388,16 @@ class Recognizer:
         for name in new:
             self._sources[name] = SourceState(self.manifest, self._smooth_ns)
 
-    def _observe(
-        self, frame: Image, stamp_ns: int, source: str, frame_id: int | None, truth: str | None
-    ) -> _Pushed | None:
+    def _observe(self, given: _Given, stamp_ns: int, source: str) -> _Pushed | None:
         state = self._sources[source]
         if state.stamp_ns is not None and stamp_ns <= state.stamp_ns:
             back_ns = state.stamp_ns - stamp_ns
             if back_ns <= STEP_BACK_NS and not state.steps_back(stamp_ns):
                 return None
             state.restart(Cause(Reason.CLOCK_JUMP, f"stamps went back by {duration(back_ns)}"))
-        frame_id = state.frames if frame_id is None else frame_id
-        state.observe(frame, stamp_ns)
-        return _Pushed(source, state, stamp_ns, frame_id, truth)
+        frame_id = state.frames if given.frame_id is None else given.frame_id
+        state.observe(given.image, stamp_ns)
+        return _Pushed(source, state, stamp_ns, frame_id, given.truth)
 
     def _binding(self, batch: int) -> Binding:
         if batch not in self._bindings:

@@ -25,6 +25,11 @@ class Statistics:
         sink_faults: What is wrong with each sink that does not work now, by name.
         sink_dropped: Predictions that sinks were too slow for or broken to take.
         sinks_reopened: How often a broken sink came back.
+        recorded: Frames in the recording.
+        unrecorded: Frames that were pushed and are not in it: the disk was too slow or full.
+        record_fault: What ended the recording, or the keeping of clips, early; empty while nothing has.
+        clips: Clips that were kept.
+        lost_clips: Clips that were not: the disk was too slow or full, or the folder has all it may.
     """
 
     captured: int
@@ -42,3 +47,8 @@ class Statistics:
     sink_faults: dict[str, str]
     sink_dropped: int
     sinks_reopened: int
+    recorded: int = 0
+    unrecorded: int = 0
+    record_fault: str = ""
+    clips: int = 0
+    lost_clips: int = 0

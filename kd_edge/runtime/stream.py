@@ -1,10 +1,10 @@
-"""Labels from one camera, as an iterator: capture thread, recogniser, watchdog, sinks."""
+"""Labels from one or several cameras, as an iterator: capture threads, recogniser, watchdogs, sinks."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -17,18 +17,21 @@ from kd_edge.artifact import Artifact, Trust
 from kd_edge.artifact import load as load_artifact
 from kd_edge.engines import ENGINES, CudaBinding, EngineName, Provider, engine_name
 from kd_edge.errors import ArtifactError, CameraError, ConfigError, KdEdgeError, printable
-from kd_edge.runtime.cameras import Wanted, check_fits, make_camera, timeouts_of
+from kd_edge.runtime.cameras import Wanted, check_fits, make_camera
 from kd_edge.runtime.cameras.base import Camera
-from kd_edge.runtime.cameras.config import CameraConfig, camera_config
-from kd_edge.runtime.capture import LONGEST_NAP_NS, Capture, CaptureCounters, Captured, Cut, fault_of
+from kd_edge.runtime.cameras.config import SharedConfig, source_name
+from kd_edge.runtime.capture import LONGEST_NAP_NS, CaptureCounters, Captured, fault_of
+from kd_edge.runtime.clips import MAX_MB, ClipCounters, ClipRecorder, RecordOn
 from kd_edge.runtime.clock import MONOTONIC, Clock, duration
-from kd_edge.runtime.load import Load
+from kd_edge.runtime.feed import Feed, Feeds, check_together
+from kd_edge.runtime.label_hash import LabelHash
 from kd_edge.runtime.news import News
-from kd_edge.runtime.recognizer import Recognizer, SelfTest
+from kd_edge.runtime.recognizer import MAX_SOURCES, Recognizer, SelfTest
+from kd_edge.runtime.recording import Recorder, RecordingCounters
 from kd_edge.runtime.scheduling import scheduled
 from kd_edge.runtime.sinks import Sink, SinkState, SinkThread, none_left, open_sink
 from kd_edge.runtime.statistics import Statistics
-from kd_edge.runtime.watchdog import ServiceNotifier, Watchdog
+from kd_edge.runtime.watchdog import ServiceNotifier
 from kd_edge.types import Cause, Frame, LabelState, Prediction, Reason
 
 if TYPE_CHECKING:
@@ -44,7 +47,7 @@ CLEARLY = 0.9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamOptions:
-    """What a stream does beside labelling a camera with a model; see ``stream``, which has the same defaults."""
+    """What a stream does beside labelling cameras with a model; see ``stream``, which has the same defaults."""
 
     realtime: bool = False
     sinks: tuple[str | Sink, ...] = ()
@@ -59,21 +62,31 @@ class StreamOptions:
     smooth_ms: float | None = None
     notify: bool = False
     trust: Path | str | None = None
+    record: Path | str | None = None
+    record_on: RecordOn | None = None
+    record_dir: Path | str | None = None
+    record_max_mb: float = MAX_MB
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense, where it was written.
 
         Raises:
-            ConfigError: A largest age that is no positive number.
+            ConfigError: A largest age or room for clips that is no positive number; ``record_on`` without a folder, or
+                a folder without it.
         """
         if self.max_age_ms is not None and not 0 < self.max_age_ms < math.inf:
             raise ConfigError(f"max_age_ms {self.max_age_ms}", "a positive number of milliseconds", "correct it")
+        if not 0 < self.record_max_mb < math.inf:
+            raise ConfigError(f"record_max_mb {self.record_max_mb}", "a positive number of 10^6 bytes", "correct it")
+        if (self.record_on is None) != (self.record_dir is None):
+            one, other = ("record_dir", "record_on") if self.record_on is None else ("record_on", "record_dir")
+            raise ConfigError(f"{one} without {other}", "both", f"add {other}")
 
 
 def stream(
     *,
     model: str | Path | Artifact | Recognizer,
-    camera: str | Camera,
+    camera: str | Camera | Sequence[str | Camera],
     realtime: bool = False,
     sinks: Sequence[str | Sink] = (),
     engine: EngineName = "onnxruntime",
@@ -87,14 +100,23 @@ def stream(
     smooth_ms: float | None = None,
     notify: bool = False,
     trust: Path | str | None = None,
+    record: Path | str | None = None,
+    record_on: RecordOn | None = None,
+    record_dir: Path | str | None = None,
+    record_max_mb: float = MAX_MB,
 ) -> LabelStream:
-    """Label a camera's frames as they come.
+    """Label the frames of a camera, or of several, as they come.
 
     ``with stream(model="student.onnx", camera="ir0") as labels: for prediction in labels: ...``
 
+    Several cameras (``camera=["ir0", "ir1"]``) share the model: frames that are there at the same time are one batched
+    step, ``prediction.source`` names the camera. One that is lost does not touch the others. Recordings are labelled in
+    the order of their stamps.
+
     Args:
         model: Artifact, or a recogniser that is loaded already; then the options for loading do not apply.
-        camera: Name, URI, or a camera of one's own (``Camera``), which brings its time-outs or gets the usual ones.
+        camera: Name, URI, or a camera of one's own (``Camera``), which brings its time-outs or gets the usual ones; or
+            several, each with a name of its own (``left=v4l2:/dev/video0``), all of them live or all recordings.
         realtime: Pace a recording by its stamps; without it every frame is labelled as fast as possible.
         sinks: URIs or sinks of one's own; each gets every prediction, none can delay one.
         engine: What runs the model; ``auto`` takes the fastest one here, see ``Recognizer.load``.
@@ -109,6 +131,10 @@ def stream(
         notify: Report readiness and fresh frames to systemd.
         trust: Public key or folder of keys: the artifact must be signed with one of them; by default what the camera
             file says.
+        record: New ``.mcap`` file for every frame that is pushed and every label, see ``Recorder``.
+        record_on: Which labels are worth a clip, see ``ClipRecorder``.
+        record_dir: The folder for these clips.
+        record_max_mb: How much they may take there, 10^6 bytes.
 
     A model with memory (a causal TSM) is clocked by its segments: one label per segment spacing, not per frame.
 
@@ -129,37 +155,43 @@ def stream(
         smooth_ms=smooth_ms,
         notify=notify,
         trust=trust,
+        record=record,
+        record_on=record_on,
+        record_dir=record_dir,
+        record_max_mb=record_max_mb,
     )
     return LabelStream(model, camera, options)
 
 
 class LabelStream:
-    """See ``stream``. Iterating ends with a recording; a live camera's labels end with the ``with`` block.
+    """See ``stream``. Iterating ends with the recordings; live cameras' labels end with the ``with`` block.
 
     It may be entered again after it was left: everything is opened anew, counters begin at 0.
 
     Args:
         model: Artifact, or a recogniser that is loaded already.
-        camera: Name, URI, or a camera of one's own.
+        camera: Name, URI, or a camera of one's own; or several.
         options: Everything else.
         clock: Stamps predictions and says when they are stale; cameras that are made here follow it, too.
 
     Attributes:
         recognizer: The recogniser in use, once entered.
-        camera: The camera in use, once entered.
+        cameras: The cameras in use, once entered.
+        label_hash: Of the labels of recordings, or of cameras that are being recorded; None of others.
     """
 
     recognizer: Recognizer
-    camera: Camera
+    cameras: tuple[Camera, ...]
 
     def __init__(
         self,
         model: str | Path | Artifact | Recognizer,
-        camera: str | Camera,
+        camera: str | Camera | Sequence[str | Camera],
         options: StreamOptions,
         clock: Clock = MONOTONIC,
     ) -> None:
-        self._model, self._camera, self._options, self._clock = model, camera, options, clock
+        self._model, self._options, self._clock = model, options, clock
+        self._asked = tuple(camera) if isinstance(camera, (list, tuple)) else (cast("str | Camera", camera),)
         self._closing = ExitStack()
         self._entered = False
         self._begin()
@@ -167,24 +199,25 @@ class LabelStream:
     def _begin(self) -> None:
         """Everything that one pass counts and remembers."""
         self._sinks: list[SinkThread] = []
-        self._capture: Capture | None = None
+        self._feeds: Feeds | None = None
         self._labels: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
-        self._load = Load()
-        self._cut = Cut()
-        self._last_id, self._last_ns = -1, 0
+        self._waiting: deque[Prediction] = deque()  # of one step of several cameras; at most one each
         self._pushed = self._first_push_ns = self._last_push_ns = 0
-        self._skipped = self._failures = self._failures_in_turn = 0
-        self._too_old: Cause | None = None  # why the last frame was skipped
+        self._failures = self._failures_in_turn = 0
         self._news = News(self._clock)
         self._upgrade: Upgrade | None = None
         self._degraded = ""  # the reason that was told last
+        self._recorder: Recorder | None = None
+        self._clips: ClipRecorder | None = None
+        self._kept: list[Recorder | ClipRecorder] = []
+        self.label_hash: LabelHash | None = None
 
     def __enter__(self) -> LabelStream:
-        """Load the model, open camera and sinks, start capturing.
+        """Load the model, open cameras and sinks, start capturing.
 
         Raises:
-            KdEdgeError: Model, camera or a sink cannot be opened, or no label can ever come of this camera; nothing
+            KdEdgeError: Model, a camera or a sink cannot be opened, or no label can ever come of a camera; nothing
                 stays open.
             RuntimeError: It is entered already.
         """
@@ -192,30 +225,28 @@ class LabelStream:
             raise RuntimeError("this stream is entered already: leave it first, or make another one")
         self._begin()
         with ExitStack() as opened:
-            config = camera_config(self._camera) if isinstance(self._camera, str) else None
-            if config is not None:
-                opened.enter_context(scheduled(config.cpus, config.priority))
-            self.recognizer = self._recognizer(config)
+            shared = SharedConfig.of([c for c in self._asked if isinstance(c, str)])
+            opened.enter_context(scheduled(shared.cpus, shared.priority))
+            self.recognizer = self._recognizer(shared)
             if self.recognizer is not self._model:
                 opened.callback(self.recognizer.close)  # last, when nothing captures any more
             self._tell_degraded()
-            self.camera = self._made(config)
-            self._timeouts = timeouts_of(self.camera)
-            self._capture = Capture(self.camera, self._timeouts, self._clock)
-            opened.callback(self._capture.stop)
-            open_or_explain(self.camera)
-            check_fits(self.camera, Wanted.by(self.recognizer.manifest))
-            self._check_rate()
-            self.recognizer.forget(self.camera.name)  # an earlier stream's window is none of this one's
+            self.cameras = self._made(shared)
+            self._feeds = Feeds(self.cameras, self._clock)
+            for feed in self._feeds.all:
+                opened.callback(feed.capture.stop)
+            for camera in self.cameras:
+                self._open(camera)
             self._open_sinks(opened)
+            self._open_recorder(shared, opened)
             self._service = ServiceNotifier() if self._options.notify else None
             if self._service is not None:
                 opened.callback(self._service.stopping)
                 self._service.ready()
-            self._last_ns, self._suspended_ns = self._clock.now_ns(), self._clock.suspended_ns()
-            self._watchdog = Watchdog(self.recognizer.valid_ns, self._last_ns, self.camera.name)
-            self._capture.start()
-            self._begin_upgrade(config, opened)
+            self._suspended_ns = self._clock.suspended_ns()
+            for feed in self._feeds.all:
+                feed.start(self.recognizer.valid_ns)
+            self._begin_upgrade(shared, opened)
             self._closing = opened.pop_all()
         self._entered = True
         return self
@@ -244,34 +275,43 @@ class LabelStream:
         """The next prediction: of a new frame, or ``stale`` when none came in time.
 
         Raises:
-            StopIteration: The recording has ended, or the stream was left.
-            CameraError: Frames are not what the model needs.
-            DataError: The recording is damaged here.
+            StopIteration: The recordings have ended, or the stream was left.
+            CameraError: Frames are not what the model needs; of several live cameras, those of the last one.
+            DataError: A recording is damaged here.
             ArtifactError: The engine fails with every frame.
             SinkError: A recording's sink has broken: its next label would be lost.
         """
-        if self._capture is None:
+        feeds = self._feeds
+        if feeds is None:
             raise RuntimeError("iterate inside the with block: with stream(...) as labels: for prediction in labels")
+        if self._waiting:
+            prediction = self._waiting.popleft()
+            return self.recognizer.at(prediction, self._clock.now_ns()) if feeds.live else prediction
         while True:
-            captured = self._capture.get(self._wait_seconds())
-            prediction = self._labelled(captured) if captured is not None else None
-            prediction = prediction or self._due_stale()  # a frame that is not newer than the last is not fresh
-            if prediction is not None:
-                return self._given_out(prediction)
-            if captured is None and self._capture.ended:
-                if self._capture.error is not None:
-                    raise self._capture.error
+            arrived = feeds.get(feeds.wait_seconds(self._clock.now_ns()))
+            predictions = self._labelled(arrived)
+            predictions += self._due_stale({p.source for p in predictions})  # an old frame's camera is not fresh
+            if predictions:
+                self._give_out(predictions)
+                self._waiting.extend(predictions[1:])
+                return predictions[0]
+            if not arrived and (feeds.ended or feeds.error):
+                if feeds.error is not None:
+                    raise feeds.error
                 raise StopIteration
 
     @property
     def statistics(self) -> Statistics:
         """Counters up to now; also after leaving."""
-        counters = CaptureCounters() if self._capture is None else self._capture.counters
+        feeds = () if self._feeds is None else self._feeds.all
+        counters = CaptureCounters.together([feed.capture.counters for feed in feeds])
+        recording = RecordingCounters() if self._recorder is None else self._recorder.counters
+        clips = ClipCounters() if self._clips is None else self._clips.counters
         seconds = (self._last_push_ns - self._first_push_ns) / 1e9
         return Statistics(
             captured=counters.captured,
             dropped=counters.dropped,
-            skipped=self._skipped,
+            skipped=sum(feed.skipped for feed in feeds),
             frozen=counters.frozen,
             misdated=counters.misdated,
             damaged=counters.damaged,
@@ -284,6 +324,11 @@ class LabelStream:
             sink_faults={s.name: s.fault for s in self._sinks if s.fault is not None},
             sink_dropped=sum(s.dropped for s in self._sinks),
             sinks_reopened=sum(s.reopened for s in self._sinks),
+            recorded=recording.frames,
+            unrecorded=recording.lost_frames,
+            record_fault=next((kept.fault for kept in self._kept if kept.fault is not None), ""),
+            clips=clips.clips,
+            lost_clips=clips.lost,
         )
 
     @property
@@ -291,11 +336,10 @@ class LabelStream:
         """Whether labels reach anyone but the caller: False when there were sinks and every one of them is dead."""
         return not none_left(self._sinks)
 
-    def _recognizer(self, config: CameraConfig | None) -> Recognizer:
-        asked = [self._options.trust, None if config is None else config.trust]
+    def _recognizer(self, shared: SharedConfig) -> Recognizer:
         model = self._model if isinstance(self._model, Recognizer) else None
-        loaded = model or self._loaded(config, self._options.engine)
-        for trust in asked:
+        loaded = model or self._loaded(shared, self._options.engine)
+        for trust in (self._options.trust, *shared.trusts):
             if trust is not None and not Trust(trust).knows(loaded.signed_by):
                 if model is None:
                     loaded.close()
@@ -306,40 +350,40 @@ class LabelStream:
                 )
         return loaded
 
-    def _loaded(self, config: CameraConfig | None, engine: EngineName) -> Recognizer:
+    def _loaded(self, shared: SharedConfig, engine: EngineName) -> Recognizer:
         options = self._options
-        configured = None if config is None else config.threads
         is_better = engine != options.engine  # than the one that serves: it is itself and right, or nothing
         return Recognizer.load(
             cast("str | Path | Artifact", self._model),
             engine=engine,
-            threads=next(n for n in (options.threads, configured, 1) if n is not None),
+            threads=next(n for n in (options.threads, shared.threads, 1) if n is not None),
             provider=options.provider,
             strict=options.strict or is_better,
             cuda_binding=options.cuda_binding,
             self_test="raise" if is_better and options.self_test == "accept" else options.self_test,
             valid_ms=options.valid_ms,
+            max_sources=max(MAX_SOURCES, len(self._asked)),
             smooth_ms=options.smooth_ms,
-            trust=options.trust if options.trust is not None else config.trust if config is not None else None,
+            trust=next((t for t in (options.trust, *shared.trusts) if t is not None), None),
         )
 
-    def _begin_upgrade(self, config: CameraConfig | None, opened: ExitStack) -> None:
-        """With ``auto`` and a live camera: have the plan of a better engine built while this one serves."""
-        engine = self.recognizer.awaited_engine
-        if self._options.engine != "auto" or self.recognizer is self._model or engine is None or not self.camera.live:
+    def _begin_upgrade(self, shared: SharedConfig, opened: ExitStack) -> None:
+        """With ``auto`` and live cameras: have the plan of a better engine built while this one serves."""
+        engine, is_live = self.recognizer.awaited_engine, all(camera.live for camera in self.cameras)
+        if self._options.engine != "auto" or self.recognizer is self._model or engine is None or not is_live:
             return
         from kd_edge.runtime.upgrade import Upgrade, build_command  # most streams build nothing
 
         log.warning("engine %s serves while %s is built beside it", self.recognizer.engine.name, engine)
-        load = partial(self._upgraded, config, engine_name(engine))
+        load = partial(self._upgraded, shared, engine_name(engine))
         self._upgrade = Upgrade(engine, build_command(engine, str(self._path)), load)
         opened.callback(self._upgrade.close)
 
-    def _upgraded(self, config: CameraConfig | None, engine: EngineName) -> Recognizer:
+    def _upgraded(self, shared: SharedConfig, engine: EngineName) -> Recognizer:
         """The model on a better engine, whose plan was built: not again in here, beside the frames."""
         if not ENGINES[engine].is_ready(load_artifact(self._path)):
             raise ArtifactError("its build has left no plan", "one that is kept", "kd-edge export ARTIFACT --tensorrt")
-        return self._loaded(config, engine)
+        return self._loaded(shared, engine)
 
     @property
     def _path(self) -> Path:
@@ -369,81 +413,140 @@ class LabelStream:
             log.warning("labels are degraded: %s", printable(self.recognizer.degraded_reason))
         self._degraded = self.recognizer.degraded_reason
 
-    def _made(self, config: CameraConfig | None) -> Camera:
-        if config is None or not isinstance(self._camera, str):
-            return cast("Camera", self._camera)
-        wanted = Wanted.by(self.recognizer.manifest)
-        return make_camera(self._camera, config, wanted, realtime=self._options.realtime, clock=self._clock)
+    def _made(self, shared: SharedConfig) -> tuple[Camera, ...]:
+        """The cameras, not open yet.
 
-    def _check_rate(self) -> None:
+        Raises:
+            ConfigError: Two of one name, or live ones beside recordings.
+        """
+        wanted, realtime = Wanted.by(self.recognizer.manifest), self._options.realtime
+        made = tuple(
+            make_camera(source_name(asked)[0], shared.configs[asked], wanted, realtime=realtime, clock=self._clock)
+            if isinstance(asked, str)
+            else asked
+            for asked in self._asked
+        )
+        check_together(made)
+        return made
+
+    def _open(self, camera: Camera) -> None:
+        """Open a camera that suits the model; whatever it was to an earlier stream is none of this one's."""
+        open_or_explain(camera)
+        check_fits(camera, Wanted.by(self.recognizer.manifest))
+        self._check_rate(camera)
+        self.recognizer.forget(camera.name)
+
+    def _check_rate(self, camera: Camera) -> None:
         """Refuse a camera whose nominal rate can never fill a window, and say so of one that degrades every label."""
-        fps, needed = self.camera.fps, self.recognizer.needed_rate
+        fps, needed = camera.fps, self.recognizer.needed_rate
         if not isinstance(fps, (int, float)) or not 0 < fps < needed.full_fps:
             return
         if fps < needed.least_fps * CLEARLY:
             raise CameraError(
-                f"camera {self.camera.name} gives {fps:.1f} frames/s",
+                f"camera {camera.name} gives {fps:.1f} frames/s",
                 f"{needed} ('{self.recognizer.manifest.name}')",
                 "set fps, or use a model with a longer window and motion offsets for this camera",
             )
-        log.warning("camera %s gives %.1f frames/s; this model needs %s", printable(self.camera.name), fps, needed)
+        log.warning("camera %s gives %.1f frames/s; this model needs %s", printable(camera.name), fps, needed)
 
     def _open_sinks(self, opened: ExitStack) -> None:
         for wanted in self._options.sinks:
             made = open_sink(wanted, clock=self._clock) if isinstance(wanted, str) else wanted
-            sink = SinkThread(made, lossless=not self.camera.live, clock=self._clock)
+            sink = SinkThread(made, lossless=not self.cameras[0].live, clock=self._clock)
             sink.open()
             opened.callback(sink.close)
             self._sinks.append(sink)
 
-    def _wait_seconds(self) -> float:
-        """Until a stale prediction is due; with a recording, which is never late, until it is worth another look."""
-        if self.camera.live:
-            return self._watchdog.wait_seconds(self._clock.now_ns())
-        return self._timeouts.read_timeout_ms / 1e3
+    def _open_recorder(self, shared: SharedConfig, opened: ExitStack) -> None:
+        options, lossless = self._options, not self.cameras[0].live
+        if options.record is not None:
+            self._recorder = Recorder(options.record, self._about(shared), lossless=lossless, clock=self._clock)
+            self._kept.append(self._recorder)
+        if options.record_on is not None and options.record_dir is not None:
+            manifest, room = self.recognizer.manifest, options.record_max_mb
+            self._clips = ClipRecorder(
+                options.record_on, options.record_dir, manifest, max_mb=room, lossless=lossless, clock=self._clock
+            )
+            self._kept.append(self._clips)
+        self.label_hash = LabelHash() if lossless or self._recorder is not None else None
+        opened.callback(self._end_recording)
+        for kept in self._kept:
+            kept.open()
+            for asked, camera in zip(self._asked, self.cameras, strict=True):
+                kept.add_camera(camera.name, camera.band, shared.configs.get(asked) if isinstance(asked, str) else None)
+            kept.start()
 
-    def _given_out(self, prediction: Prediction) -> Prediction:
-        """Count a prediction and give it to the sinks."""
-        self._labels[prediction.state.value] += 1
-        if prediction.reason:
-            self._reasons[prediction.reason.value] += 1
-        for sink in self._sinks:
-            sink.put(prediction)
+    def _about(self, shared: SharedConfig) -> dict[str, str]:
+        """What the labels of a recording came of."""
+        manifest, options = self.recognizer.manifest, self._options
+        return {
+            "model": manifest.name,
+            "model_sha256": manifest.sha256,
+            "engine": self.recognizer.engine.name,
+            "threads": str(options.threads or shared.threads or 1),
+            "smooth_ms": "" if options.smooth_ms is None else f"{options.smooth_ms:g}",
+        }
+
+    def _end_recording(self) -> None:
+        for kept in self._kept:
+            kept.close(None if self.label_hash is None else self.label_hash.by_source)
+
+    def _record_cut(self, source: str, cause: Cause) -> None:
+        for kept in self._kept:
+            kept.cut(source, cause)
+
+    def _give_out(self, predictions: list[Prediction]) -> None:
+        """Count predictions and give them to the sinks."""
+        for prediction in predictions:
+            self._labels[prediction.state.value] += 1
+            if prediction.reason:
+                self._reasons[prediction.reason.value] += 1
+            for kept in self._kept:
+                kept.label(prediction)
+            for sink in self._sinks:
+                sink.put(prediction)
         for sink in self._sinks:
             sink.check()
-        return prediction
 
-    def _labelled(self, captured: Captured) -> Prediction | None:
-        """The prediction of a frame; None where it gives none."""
+    def _labelled(self, arrived: Sequence[tuple[Feed, Captured]]) -> list[Prediction]:
+        """The predictions of one step over frames of different cameras; none for one that gives none."""
+        if not arrived:
+            return []
         self._take_upgrade()
-        frame, began_ns = captured.frame, self._clock.now_ns()
-        if captured.cut != self._cut:
-            self._cut = captured.cut
-            self.recognizer.reset(self.camera.name, captured.cut.cause)
-            if captured.cut.cause.reason is Reason.SUSPENDED:
-                self._slept_ns()  # this frame is from after it
-        if not self.camera.live:
-            return self._pushed_by(frame)
-        if self._is_too_old(frame, began_ns):
-            return None
+        began_ns, is_live = self._clock.now_ns(), all(feed.camera.live for feed, _ in arrived)
+        frames: dict[Feed, Frame] = {}
+        for feed, captured in arrived:
+            if cause := feed.cut_before(captured):
+                self.recognizer.reset(feed.name, cause)
+                self._record_cut(feed.name, cause)
+                if cause.reason is Reason.SUSPENDED:
+                    self._slept_ns()  # this frame is from after it
+            if not (is_live and feed.is_too_old(captured.frame, began_ns, self._options.max_age_ms)):
+                frames[feed] = captured.frame
+        if not frames:
+            return []
+        if not is_live:
+            return list(self._pushed_by(frames).values())
         try:
-            prediction = self._pushed_by(frame)
+            given = self._pushed_by(frames)
         except ArtifactError as error:
-            return self._failed(frame, error)
+            return self._failed(frames, error)
         self._failures_in_turn = 0
-        if prediction is None:
-            return None
-        now_ns = self._last_push_ns
-        if slept_ns := self._slept_ns():
+        if slept_ns := self._slept_ns() if given else 0:
             cause = Cause(Reason.SUSPENDED, f"the machine slept for {duration(slept_ns)}")
-            return self.recognizer.stale(self.camera.name, frame.frame_id, frame.captured_ns, now_ns, cause)
-        self._load.see(began_ns, now_ns, self._captured)
+            return [self._stale(feed, frames[feed], self._last_push_ns, cause) for feed in given]
+        return [self._as_of_now(feed, prediction, began_ns) for feed, prediction in given.items()]
+
+    def _as_of_now(self, feed: Feed, prediction: Prediction, began_ns: int) -> Prediction:
+        """What a live camera's prediction is worth when its step is done."""
+        now_ns = self._last_push_ns
+        feed.load.see(began_ns, now_ns, feed.capture.counters.captured)
         prediction = self.recognizer.at(prediction, now_ns)  # old when it came, or the machine too slow: stale
         if prediction.state is not LabelState.STALE:
-            self._watchdog.fresh(frame.captured_ns)
+            feed.watchdog.fresh(prediction.captured_ns)
             if self._service is not None and self._is_taken:
                 self._service.alive(now_ns)
-        return self._explained(prediction)
+        return self._explained(feed, prediction)
 
     @property
     def _is_taken(self) -> bool:
@@ -458,40 +561,41 @@ class LabelStream:
         self._suspended_ns += slept_ns
         return slept_ns
 
-    @property
-    def _captured(self) -> int:
-        return 0 if self._capture is None else self._capture.counters.captured
+    def _pushed_by(self, frames: dict[Feed, Frame]) -> dict[Feed, Prediction]:
+        """Push frames as one step; the predictions they give.
 
-    def _pushed_by(self, frame: Frame) -> Prediction | None:
-        prediction = self.recognizer.push(  # one stream, one source, whatever frames say
-            frame.image, frame.captured_ns, self.camera.name, frame_id=frame.frame_id, truth=frame.truth
-        )
+        Raises:
+            ArtifactError: The engine fails.
+            CameraError: A frame is nothing for the model: of a recording, or of the only camera.
+        """
+        try:
+            given = self.recognizer.push_many({feed.name: frame for feed, frame in frames.items()})
+        except CameraError as error:
+            if len(self.cameras) == 1 or not self.cameras[0].live:
+                raise
+            if len(frames) > 1:  # whose frame it is shows when each is pushed by itself
+                return {f: p for feed, frame in frames.items() for f, p in self._pushed_by({feed: frame}).items()}
+            for feed in frames:
+                feed.capture.abandon(error)
+            return {}
         self._tell_degraded()
-        if prediction is None:
-            return None
-        self._last_push_ns = self._clock.now_ns()
-        if self._pushed == 0:
-            self._first_push_ns = self._last_push_ns
-        self._pushed += 1
-        self._last_id, self._last_ns = frame.frame_id, frame.captured_ns
-        return prediction
+        for feed, frame in frames.items():
+            for kept in self._kept:
+                kept.frame(feed.name, frame)
+        predictions = {feed: p for feed in frames if (p := given[feed.name]) is not None}
+        if predictions:
+            self._last_push_ns = self._clock.now_ns()
+            if self._pushed == 0:
+                self._first_push_ns = self._last_push_ns
+            self._pushed += len(predictions)
+        for feed, prediction in predictions.items():
+            feed.pushed(frames[feed])
+            if self.label_hash is not None:
+                self.label_hash.add(prediction)
+        return predictions
 
-    def _is_too_old(self, frame: Frame, now_ns: int) -> bool:
-        """Whether a frame is skipped on purpose: the next one is worth more than its label."""
-        longest_ms = self._options.max_age_ms
-        age_ns = now_ns - frame.captured_ns
-        if longest_ms is None or age_ns <= longest_ms * 1e6:
-            self._too_old = None
-            return False
-        self._skipped += 1
-        self._too_old = Cause(
-            Reason.LATE,
-            f"frames are {duration(age_ns)} old when their turn comes and skipped (max_age_ms {longest_ms:g})",
-        )
-        return True
-
-    def _failed(self, frame: Frame, error: ArtifactError) -> Prediction:
-        """What a live stream says of a frame that the engine failed on; the window has started anew.
+    def _failed(self, frames: dict[Feed, Frame], error: ArtifactError) -> list[Prediction]:
+        """What a live stream says of frames that the engine failed on; their windows have started anew.
 
         Raises:
             ArtifactError: It fails with every frame.
@@ -502,26 +606,31 @@ class LabelStream:
             raise error
         if self._news.is_news(Reason.ENGINE_FAILED):
             log.warning("%s", printable(error.found))
-        cause = Cause(Reason.ENGINE_FAILED, error.found)
-        return self.recognizer.stale(self.camera.name, frame.frame_id, frame.captured_ns, self._clock.now_ns(), cause)
+        now_ns, cause = self._clock.now_ns(), Cause(Reason.ENGINE_FAILED, error.found)
+        for feed in frames:
+            self._record_cut(feed.name, cause)
+        return [self._stale(feed, frame, now_ns, cause) for feed, frame in frames.items()]
 
-    def _explained(self, prediction: Prediction) -> Prediction:
+    def _stale(self, feed: Feed, frame: Frame, now_ns: int, cause: Cause) -> Prediction:
+        return self.recognizer.stale(feed.name, frame.frame_id, frame.captured_ns, now_ns, cause)
+
+    def _explained(self, feed: Feed, prediction: Prediction) -> Prediction:
         """Where frames are far apart, or labels late, because this machine is too slow for them, say that instead."""
-        if prediction.reason not in (Reason.SLOW_RATE, Reason.SPARSE, Reason.LATE) or not self._load.is_over:
+        if prediction.reason not in (Reason.SLOW_RATE, Reason.SPARSE, Reason.LATE) or not feed.load.is_over:
             return prediction
-        cause = self._load.cause(self.recognizer.needed_rate)
+        cause = feed.load.cause(self.recognizer.needed_rate)
         return replace(prediction, reason=cause.reason, detail=cause.detail)
 
-    def _due_stale(self) -> Prediction | None:
+    def _due_stale(self, labelled: set[str]) -> list[Prediction]:
+        """Of the live cameras without a prediction now, those whose last one has run out."""
+        if self._feeds is None or not self._feeds.live or self._feeds.ended:
+            return []
         now_ns = self._clock.now_ns()
-        if not self.camera.live or self._capture is None or self._capture.ended or not self._watchdog.is_due(now_ns):
-            return None
-        self._watchdog.told(now_ns)
-        silence = f"no fresh frame for {duration(now_ns - self._last_ns)}"
-        cause = Cause(Reason.NO_FRAME, silence)
-        if trouble := self._capture.trouble or self._too_old:
-            cause = Cause(trouble.reason, f"{silence}: {trouble.detail}")
-        return self.recognizer.stale(self.camera.name, self._last_id, self._last_ns, now_ns, cause)
+        return [
+            self.recognizer.stale(feed.name, feed.last_id, feed.last_ns, now_ns, cause)
+            for feed in self._feeds.all
+            if feed.name not in labelled and (cause := feed.due_cause(now_ns)) is not None
+        ]
 
 
 def open_or_explain(camera: Camera) -> None:

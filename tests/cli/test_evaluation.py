@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from kd_edge import evaluate
+from kd_edge.artifact import BUNDLED
 from kd_edge.evaluate import ClipScore, Evaluation
 from kd_edge.evaluate.joined import LiveScore, Score, StreamingScore
 from kd_edge.evaluate.spotting import Spotting
@@ -107,3 +109,23 @@ def test_a_mistake_is_one_line(kd: Kd, arguments: list[str], parts: list[str]) -
     (line,) = error.strip().splitlines()
     for part in parts:
         assert part in line
+
+
+def test_a_recording_is_scored(kd: Kd, tmp_path: Path) -> None:
+    path = tmp_path / "a.mcap"
+    camera = "synthetic:?height_px=48&width_px=64&realtime=false&frames=240"
+    assert kd("run", "--camera", camera, "--record", str(path), "--engine", "onnxruntime")[0] == 0
+    code, text, _ = kd("evaluate", str(BUNDLED), "--recording", str(path))
+    assert code == 0
+    assert re.search(r"^240 frames in 8\.0 s \(.*\); of 240 with a known action \d+ have a label$", text, re.M)
+    assert re.search(r"% of labels right, [\d.]+ false changes a minute, \d of \d changes noticed, after", text)
+    assert re.search(r"^labels sha256 [0-9a-f]{64}$", text, re.M)
+    code, text, _ = kd("evaluate", str(BUNDLED), "--recording", str(path), "--json")
+    figures = json.loads(text)
+    assert (figures["judged"], set(figures["live"])) == (240, set(LiveScore.__slots__))
+    assert sum(c["frames"] for c in figures["by_class"].values()) == 240
+    path.write_bytes(path.read_bytes()[:-400])
+    code, text, _ = kd("evaluate", str(BUNDLED), "--recording", str(path))
+    assert (code, "scored up to a fault:" in text) == (1, True)
+    assert kd("evaluate", str(BUNDLED), "--recording", str(path), "--streaming")[0] == 2
+    assert kd("evaluate", str(BUNDLED), "--labels", "labels.csv")[0] == 2

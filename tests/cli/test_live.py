@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import resource
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,19 @@ def test_run_says_which_engine_it_took_and_why(kd: Kd, tmp_path: Path, monkeypat
     assert (code, "Fix: set KD_EDGE_CACHE" in error) == (2, True)
 
 
+def test_run_labels_several_cameras(kd: Kd) -> None:
+    cameras = [f"--camera={name}={FIGURE}&realtime=false&frames=30&seed={seed}" for seed, name in enumerate(("a", "b"))]
+    code, out, error = kd("run", *cameras, "--sink", "jsonl:-")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [row["source"] for row in rows] == ["a", "b"] * 30
+    assert [row["captured_ns"] for row in rows[::2]] == [row["captured_ns"] for row in rows[1::2]]
+    assert "60 frames labelled" in error
+    code, _, error = kd("run", "--camera", FIGURE, "--camera", FIGURE)
+    assert (code, error.count("\n")) == (2, 2)
+    assert "two cameras called 'synthetic'" in error
+
+
 @needs_full
 def test_run_ends_with_1_where_no_sink_works_and_with_0_where_one_does(kd: Kd) -> None:
     full = ["--sink", "jsonl:/dev/full"]
@@ -98,3 +113,63 @@ def test_bench_watches_for_longer_than_the_window_and_shows_names_as_text(
         assert r"\x1b[31mv.toml with [red]\x1b[2J" in text
         assert "\x1b" not in text + error
     assert watched == [pytest.approx(window + 2), 60]
+
+
+def test_a_damaged_newest_model_says_how_to_choose_another(kd: Kd, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    content = bytearray(BUNDLED.read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "student.onnx").write_bytes(content)
+    code, _, error = kd("run", "--camera", f"{FIGURE}&realtime=false&frames=3")
+    assert (code, error.count("\n")) == (2, 1)
+    assert error.endswith("; or take another with --model\n")
+
+
+def test_a_recording_and_its_replay_print_one_number(kd: Kd, tmp_path: Path) -> None:
+    path = tmp_path / "a.mcap"
+    live = "synthetic:?height_px=48&width_px=64&realtime=false&frames=90"
+    printed = []
+    for arguments in (["--camera", live, "--record", str(path)], ["--camera", f"replay:{path}"]):
+        code, _, error = kd("run", *arguments, "--engine", "onnxruntime")
+        assert code == 0
+        printed += re.findall(r"^labels sha256 ([0-9a-f]{64})$", error, re.M)
+    assert len(printed) == 2
+    assert len(set(printed)) == 1
+    assert "the same as when it was recorded" in error
+    _, _, error = kd("run", "--camera", f"replay:{path}", "--engine", "onnxruntime", "--smooth-ms", "0")
+    assert f"when it was recorded: {printed[0]}" in error
+    code, _, error = kd("run", "--camera", live, "--record", str(path))
+    assert (code, "exists already" in error) == (2, True)
+    path.write_bytes(path.read_bytes()[:-400])
+    code, _, error = kd("run", "--camera", f"replay:{path}", "--engine", "onnxruntime")
+    assert code == 2
+    assert f"labels sha256 {printed[0]}" in error  # of what came before
+    assert "breaks off" in error.splitlines()[-1]
+
+
+def test_run_ends_with_1_where_the_recording_does_not_go_on(kd: Kd, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        camera = f"{FIGURE}&realtime=false&frames=60"
+        code, _, error = kd("run", "--camera", camera, "--record", str(tmp_path / "a.mcap"), "--engine", "onnxruntime")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert code == 1
+    assert "60 frames labelled" in error
+    assert "the recording stopped early: File too large" in error
+    assert re.search(r"^\d+ frames are not in the recording: its labels will differ$", error, re.M)
+
+
+def test_clips_are_kept_of_what_is_worth_it(kd: Kd, tmp_path: Path) -> None:
+    camera = f"{FIGURE}&realtime=false&frames=520"
+    out = tmp_path / "clips"
+    keep = ["--record-on", "degraded", "--record-dir", str(out)]  # the first label after the start is one
+    code, _, error = kd("run", "--camera", camera, *keep, "--engine", "onnxruntime")
+    assert code == 0
+    assert re.search(r"; [1-9]\d* clips kept", error)
+    assert len((out / "manifest.csv").read_text().splitlines()) == 1 + len(list(out.glob("*.mkv")))
+    code, _, error = kd("run", "--camera", camera, "--record-on", "always", "--record-dir", str(out))
+    assert (code, "one of unknown, low-confidence, degraded" in error) == (2, True)
+    code, _, error = kd("run", "--camera", camera, "--record-on", "unknown")
+    assert (code, "record_on without record_dir" in error) == (2, True)

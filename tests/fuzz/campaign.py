@@ -20,7 +20,7 @@ import numpy as np
 
 from tests.fuzz.mutate import Generator
 
-KINDS = ("artifacts", "replays", "tomls")
+KINDS = ("artifacts", "bags", "replays", "tomls")
 ADDRESS_SPACE = 4 << 30
 """Bytes a child may map: a case that asks for more gets a MemoryError instead of the machine."""
 CASE_SECONDS = 20.0
@@ -80,6 +80,10 @@ def cases_of(kind: str, folder: Path, *, large: bool = True) -> Callable[[Genera
         from tests.fuzz.artifacts import Artifacts
 
         return Artifacts(folder, large=large)
+    if kind == "bags":
+        from tests.fuzz.bags import Bags
+
+        return Bags(folder, large=large)
     if kind == "replays":
         from tests.fuzz.replays import Replays
 

@@ -130,6 +130,9 @@ def test_a_summary_that_is_a_folder_and_a_run_that_is_not_there(tmp_path: Path) 
         rundir.read_summary(tmp_path)
     with pytest.raises(TrainingError, match=r"no run .*gone"):
         rundir.read_summary(tmp_path / "gone")
+    (tmp_path / "student.onnx").touch()
+    with pytest.raises(TrainingError, match=r"student\.onnx is a file, no run"):
+        rundir.read_summary(tmp_path / "student.onnx")
 
 
 def test_a_summary_appears_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from kd_edge.engines import Binding
 from kd_edge.errors import CameraError
 from kd_edge.runtime import Recognizer
 from kd_edge.runtime.capture import Capture, Captured
+from kd_edge.runtime.feed import Feed, Feeds
 from kd_edge.runtime.stream import LabelStream, StreamOptions
 from kd_edge.types import Frame, Prediction
 
@@ -123,11 +124,15 @@ class SteppedCapture(Capture):
         super().start()
         self._turns.began()
 
-    def get(self, timeout_seconds: float) -> Captured | None:
-        captured = super().get(0)
-        if captured is None and not self.ended and timeout_seconds > 0:
+
+class SteppedFeeds(Feeds):
+    """Never waits for a frame."""
+
+    def get(self, timeout_seconds: float) -> list[tuple[Feed, Captured]]:
+        arrived = super().get(0)
+        if not arrived and not self.ended and timeout_seconds > 0:
             raise Silence
-        return captured
+        return arrived
 
 
 class TinyEngine:
@@ -184,7 +189,8 @@ class Stepped:
     def running(self) -> Iterator[Stepped]:
         with ExitStack() as opened:
             with pytest.MonkeyPatch.context() as patch:  # only while it is opened: other streams have threads
-                patch.setattr(import_module("kd_edge.runtime.stream"), "Capture", SteppedCapture)
+                patch.setattr(import_module("kd_edge.runtime.feed"), "Capture", SteppedCapture)
+                patch.setattr(import_module("kd_edge.runtime.stream"), "Feeds", SteppedFeeds)
                 opened.enter_context(self.labels)
             yield self
 

@@ -28,8 +28,9 @@ from kd_edge.engines import Binding
 from kd_edge.errors import ArtifactError, CameraError
 from kd_edge.runtime import Recognizer, Watchdog
 from kd_edge.runtime.cameras.config import TimeOuts
-from kd_edge.runtime.capture import Capture, Cut
+from kd_edge.runtime.capture import Cut
 from kd_edge.runtime.clock import DeviceClock, StampMapper
+from kd_edge.runtime.feed import Feed, Feeds
 from kd_edge.runtime.memory import FeatureRing
 from kd_edge.runtime.source import SourceState
 from kd_edge.runtime.stream import MOST_FAILURES, LabelStream, StreamOptions
@@ -186,6 +187,7 @@ class World:
         self.window: list[tuple[int, Shot]] = []  # (moment, frame) since the last cut, as dense as a window keeps them
         self.phases: list[tuple[int, np.ndarray]] = []  # (moment, logits) of the windows since the last gap, likewise
         self.shots: dict[int, Shot] = {}
+        self.feed: Feed
         self.cut = self.learned = Cut()
         self.least_way_ns = 10 * S
         self.labels = 0
@@ -498,20 +500,25 @@ class Schedule:
             for k, kind in enumerate(kinds)
         ]
         self.reasons: Counter[Reason] = Counter()
+        self.batches: Counter[int] = Counter()
         self.watchdogs = {w.name: Watchdog(self.recognizer.valid_ns, self.clock.ns, w.name) for w in self.worlds}
-        self.streams = {} if self.is_raw else {w.name: self.stream(w) for w in self.worlds}
+        self.labels = None if self.is_raw else self.stream()
         self.waiting: dict[str, Shot] = {}
         self.count = 0
 
-    def stream(self, world: World) -> LabelStream:
-        """A stream as it is after it was entered, but for its thread."""
-        camera = HandCamera()
-        vars(camera).update(name=world.name, clock_kind=world.kind)
-        made = LabelStream(self.recognizer, camera, StreamOptions(), self.clock)
-        made.recognizer, made.camera, made._service, made._suspended_ns = self.recognizer, camera, None, 0
-        made._watchdog = Watchdog(self.recognizer.valid_ns, self.clock.ns, world.name)
-        made._capture = Capture(camera, TimeOuts(frozen_ms=300), self.clock)
-        made._capture._stop = NoPause()
+    def stream(self) -> LabelStream:
+        """A stream of all cameras as it is after it was entered, but for its threads."""
+        cameras = []
+        for world in self.worlds:
+            cameras.append(HandCamera())
+            vars(cameras[-1]).update(name=world.name, clock_kind=world.kind, timeouts=TimeOuts(frozen_ms=300))
+        made = LabelStream(self.recognizer, cameras, StreamOptions(), self.clock)
+        made.recognizer, made.cameras, made._service, made._suspended_ns = self.recognizer, tuple(cameras), None, 0
+        made._feeds = Feeds(cameras, self.clock)
+        for world, feed in zip(self.worlds, made._feeds.all, strict=True):
+            feed.watchdog = Watchdog(self.recognizer.valid_ns, self.clock.ns, world.name)
+            feed.capture._stop = NoPause()
+            world.feed = feed
         return made
 
     def run(self) -> None:
@@ -547,30 +554,36 @@ class Schedule:
 
     def deliver(self, world: World, shot: Shot) -> None:
         """As the capture thread does; the consumer sometimes comes too late for a frame."""
-        stream = self.streams[world.name]
-        capture = stream._capture
+        capture = world.feed.capture
         world.shots[self.count] = shot
         capture._deliver(Frame(shot.image(), shot.stamp, self.count, world.name))
         self.count += 1
         world.learn(shot, capture._cut)
-        if self.rng.random() > 0.1 or self.clock.ns > world.settled_ns:
-            self.fetch(world)
+        if self.rng.random() > 0.1 * len(self.worlds) or self.clock.ns > world.settled_ns:
+            self.fetch()
 
-    def fetch(self, world: World) -> None:
-        """As the consumer does with the newest frame, if there is one."""
-        stream = self.streams[world.name]
-        captured = stream._capture.get(0)
-        if captured is None:
-            return
-        shot = world.shots[captured.frame.frame_id]
-        world.shots.clear()
-        world.see_cut(captured.cut)
+    def fetch(self) -> None:
+        """As the consumer does with the newest frames of all cameras, if there are some."""
+        stream = self.labels
+        arrived = stream._feeds.get(0)
+        shots = {}
+        for world in self.worlds:
+            captured = next((captured for feed, captured in arrived if feed is world.feed), None)
+            if captured is not None:
+                shots[world] = world.shots[captured.frame.frame_id]
+                world.shots.clear()
+                world.see_cut(captured.cut)
+        self.batches[len(arrived)] += 1
         try:
-            self.said(world, stream._labelled(captured), shot)
+            given = {prediction.source: prediction for prediction in stream._labelled(arrived)}
         except ArtifactError:  # it failed too often in turn: whoever runs the stream enters it again
             assert stream._failures_in_turn >= MOST_FAILURES
             stream._failures_in_turn = 0
-            world.cut_here()
+            for world in shots:
+                world.cut_here()
+            return
+        for world, shot in shots.items():
+            self.said(world, given.get(world.name), shot)
 
     def push_waiting(self) -> None:
         """As those do who push bare stamps."""
@@ -606,8 +619,8 @@ class Schedule:
     def push_all(self) -> None:
         """Nothing is under way any more."""
         self.push_waiting()
-        for world in self.worlds if self.streams else ():
-            self.fetch(world)
+        if self.labels is not None:
+            self.fetch()
 
     def mood(self, world: World, mood: str) -> None:
         self.push_waiting()
@@ -626,7 +639,7 @@ class Schedule:
     def reconnect(self, world: World, _: object) -> None:
         if self.is_raw:
             return self.reset(world, None)
-        self.streams[world.name]._capture._reopen("no frame")
+        world.feed.capture._reopen("no frame")
         return None
 
     def suspend(self, world: World, nap_ns: int) -> None:
@@ -643,13 +656,14 @@ class Schedule:
             assert len(ring.stamps_ns) <= ring.capacity <= len(state._window._features)
             phases = state._phases
             assert len(phases._ring.stamps_ns) <= phases._ring.capacity <= len(phases._logits)
-        for stream in self.streams.values():
-            assert len(stream._capture._moments._device._least) <= DeviceClock.SECONDS
+        for world in () if self.is_raw else self.worlds:
+            assert len(world.feed.capture._moments._device._least) <= DeviceClock.SECONDS
 
 
-def run(seeds, faults=FAULTS) -> tuple[Counter[Reason], int]:
-    """Run schedules; the reasons and the number of labels that came of them."""
+def run(seeds, faults=FAULTS) -> tuple[Counter[Reason], int, int]:
+    """Run schedules; the reasons and labels that came of them, and the steps that several cameras shared."""
     reasons: Counter[Reason] = Counter()
+    batches: Counter[int] = Counter()
     labels = 0
     for seed in seeds:
         schedule = Schedule(seed, faults)
@@ -659,13 +673,14 @@ def run(seeds, faults=FAULTS) -> tuple[Counter[Reason], int]:
             again = f"KD_EDGE_SCHEDULE_SEED={seed} python -m pytest tests/runtime/test_poisoned_windows.py -k poisoned"
             raise (Poisoned if isinstance(error, Poisoned) else RuntimeError)(f"{error} (again: {again})") from error
         reasons += schedule.reasons
+        batches += schedule.batches
         labels += sum(world.labels for world in schedule.worlds)
-    return reasons, labels
+    return reasons, labels, batches[2]
 
 
 def test_no_label_comes_of_a_poisoned_window(monkeypatch, capsys):
     monkeypatch.setattr(logging.getLogger("kd_edge.runtime"), "disabled", True)
-    reasons, labels = run(SEEDS)
+    reasons, labels, shared = run(SEEDS)
     with capsys.disabled():
         if len(SEEDS) > 200:
             given = sum(reasons.values())
@@ -673,6 +688,7 @@ def test_no_label_comes_of_a_poisoned_window(monkeypatch, capsys):
     if len(SEEDS) >= 200:  # they do what they are for
         assert labels > 0.2 * sum(reasons.values())
         assert set(reasons) >= MET
+        assert shared > len(SEEDS) / 2
 
 
 MET = {

@@ -359,14 +359,14 @@ def test_whatever_a_camera_raises_on_opening_is_one_line(make_model, error):
 def test_a_machine_that_is_too_slow_says_so(make_model, monkeypatch):
     """Every push takes 80 ms by the stream's clock; five frames come in 180 ms."""
     clock, camera = HandClock(), HandCamera()
-    push = Recognizer.push
+    push = Recognizer.push_many
 
     def slow(self, *arguments, **options):
         prediction = push(self, *arguments, **options)
         clock.advance(80)
         return prediction
 
-    monkeypatch.setattr(Recognizer, "push", slow)
+    monkeypatch.setattr(Recognizer, "push_many", slow)
     predictions = []
     with LabelStream(make_model()[0], camera, StreamOptions(valid_ms=1000), clock) as labels:
         for k in range(40):
@@ -431,14 +431,14 @@ def test_one_stream_is_one_source_whatever_its_frames_say(make_model):
 
 def test_an_engine_slower_than_a_label_lasts_says_so(make_model, monkeypatch):
     clock, camera = HandClock(), HandCamera()
-    push = Recognizer.push
+    push = Recognizer.push_many
 
     def slow(self, *arguments, **options):
         prediction = push(self, *arguments, **options)
         clock.advance(300)
         return prediction
 
-    monkeypatch.setattr(Recognizer, "push", slow)
+    monkeypatch.setattr(Recognizer, "push_many", slow)
     given = []
     with LabelStream(make_model()[0], camera, StreamOptions(), clock) as labels:
         for k in range(20):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kd_edge.runtime.cameras.base import Camera, Wanted, check_fits, timeouts_of
-from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts, camera_config
+from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts, camera_config, source_name
 from kd_edge.runtime.clock import MONOTONIC, Clock
 from kd_edge.runtime.uri import NETWORK, PIPELINE, shown
 
@@ -62,7 +62,8 @@ def open_camera(
         CameraError: Not there, or not what the model needs.
         DataError: A recording is absent or damaged.
     """
-    camera = make_camera(name_or_uri, camera_config(name_or_uri), wanted, realtime=realtime, clock=clock)
+    name = source_name(name_or_uri)[0]
+    camera = make_camera(name, camera_config(name_or_uri), wanted, realtime=realtime, clock=clock)
     camera.open()
     try:
         check_fits(camera, wanted)

@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from kd_edge import recipes
 from kd_edge.errors import ConfigError, did_you_mean
+from kd_edge.runtime.cameras.kindless import Meant, host_meant, meant
 from kd_edge.runtime.clock import MAX_AHEAD_MS, ClockKind
 from kd_edge.runtime.uri import NETWORK, PIPELINE, forms, parse, shown
 
 SCHEMES = ("replay", "synthetic", "v4l2", "realsense", *NETWORK, PIPELINE)
+_NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)=([A-Za-z0-9]+:.*)", re.DOTALL)
 _REALSENSE_KEYS = ("index", "emitter", "exposure_us", "gain")
-_SERVER_KEYS = ("credentials_env", "ca_file")
-_NETWORK_KEYS = ("open_timeout_ms", "transport", *_SERVER_KEYS)
-_DEVICE_KEYS = ("pixel_format", "width_px", "height_px", *_REALSENSE_KEYS)
-FOREIGN_KEYS = {
-    "replay": ("pixel_format", "clock", "width_px", "height_px", *_REALSENSE_KEYS, *_NETWORK_KEYS),
-    "synthetic": ("pixel_format", "clock", *_REALSENSE_KEYS, *_NETWORK_KEYS),
-    "v4l2": (*_REALSENSE_KEYS, *_NETWORK_KEYS),
-    "realsense": ("clock", *_NETWORK_KEYS),
-    "rtsp": (*_DEVICE_KEYS, "ca_file"),
-    "rtsps": _DEVICE_KEYS,
-    "http": (*_DEVICE_KEYS, "transport", "ca_file"),
-    "https": (*_DEVICE_KEYS, "transport"),
-    "udp": (*_DEVICE_KEYS, "transport", *_SERVER_KEYS),
-    PIPELINE: ("clock", *_DEVICE_KEYS, "transport", *_SERVER_KEYS),
+OWN_KEYS: dict[str, tuple[str, ...]] = {
+    "replay": ("topic",),
+    "synthetic": ("width_px", "height_px"),
+    "v4l2": ("pixel_format", "width_px", "height_px", "clock", "telemetry_rows"),
+    "realsense": ("pixel_format", "width_px", "height_px", *_REALSENSE_KEYS),
+    "rtsp": ("clock", "open_timeout_ms", "credentials_env", "transport"),
+    "rtsps": ("clock", "open_timeout_ms", "credentials_env", "transport", "ca_file"),
+    "http": ("clock", "open_timeout_ms", "credentials_env"),
+    "https": ("clock", "open_timeout_ms", "credentials_env", "ca_file"),
+    "udp": ("clock", "open_timeout_ms"),
+    PIPELINE: ("open_timeout_ms",),
 }
-"""What only a device can be asked for: nothing comes of it elsewhere, so it is refused there."""
+"""What a kind of camera can be asked for that not every kind can; nothing comes of it elsewhere, so it is refused."""
+_DEVICE_KEYS = tuple(dict.fromkeys(key for own in OWN_KEYS.values() for key in own))
 _NETWORK_CLOCKS = ("arrival", "device")
 
 
@@ -59,11 +61,11 @@ class CameraConfig(TimeOuts):
         clock: What the camera's stamps are of: ``monotonic`` (this machine's, which V4L2 drivers use), ``wall`` (its
             time of day), ``device`` (any clock of the device's own) or ``arrival`` (no usable stamps: the moment of
             reading).
-        uri: ``v4l2:/dev/video0``, ``realsense:SERIAL``, ``replay:PATH`` or ``synthetic:``; what follows a ``?`` sets
-            the other keys (``v4l2:/dev/video0?pixel_format=Y16&fps=9``). Or a URL, ``rtsp://HOST/PATH``, ``http://``,
-            ``udp://:PORT``: its query is the server's, and what follows a ``#`` sets the other keys
-            (``rtsp://HOST/PATH?channel=1#transport=udp&band=nir``). Or ``gstreamer:PIPELINE``, without other keys. It
-            may hold a password: it is shown nowhere.
+        uri: ``v4l2:/dev/video0`` or the bare name of a link below ``/dev/v4l``, ``realsense:SERIAL``, ``replay:PATH``
+            or ``synthetic:``; what follows a ``?`` sets the other keys (``v4l2:/dev/video0?pixel_format=Y16&fps=9``).
+            Or a URL, ``rtsp://HOST/PATH``, ``http://``, ``udp://:PORT``: its query is the server's, and what follows a
+            ``#`` sets the other keys (``rtsp://HOST/PATH?channel=1#transport=udp&band=nir``). Or
+            ``gstreamer:PIPELINE``, without other keys. It may hold a password: it is shown nowhere.
         band: What the camera sees; a model for another band is refused. None: not known, not checked.
         fps: Frame rate to ask for, or of a recording without stamps, 1/s. None: the camera's own.
         width_px: Frame width to ask for. None: the camera's own.
@@ -73,6 +75,8 @@ class CameraConfig(TimeOuts):
         priority: Real-time priority (``SCHED_FIFO``, 1 to 99) of the same. None: an ordinary process.
         pixel_format: V4L2 fourcc: ``GREY`` (uint8), ``Y16`` (uint16), or a colour format such as ``YUYV`` or ``MJPG``;
             of a RealSense ``Y8`` or ``Y16``.
+        telemetry_rows: How many rows at the bottom of a V4L2 device's frames are no picture (2 of a Lepton's 160x122)
+            and are cut off; negative: at the top. ``height_px`` counts them.
         index: Which infrared imager of a RealSense: 1 is the left one, 2 the right one. None: 1.
         emitter: Its projector: ``off``, ``on`` (dots in the picture), or ``alternating``, whose lit frames are left
             out. None: ``off``.
@@ -82,6 +86,7 @@ class CameraConfig(TimeOuts):
         transport: What brings an ``rtsp:`` camera's pictures: ``tcp`` or ``udp``. None: ``tcp``.
         credentials_env: Environment variable that holds ``user:password`` for a network camera.
         ca_file: Certificates, one of which must vouch for an ``https:`` or ``rtsps:`` camera. None: this machine's.
+        topic: Of a recording with image topics, the one to replay. None: the only one.
         trust: Public key, or folder of keys: a model must be signed with one of them. None: any model.
     """
 
@@ -96,6 +101,7 @@ class CameraConfig(TimeOuts):
     cpus: tuple[Annotated[int, Field(ge=0, le=4095)], ...] = ()
     priority: int | None = Field(None, ge=1, le=99)
     pixel_format: str | None = Field(None, pattern=r"^[A-Za-z0-9]{3,4}$")
+    telemetry_rows: int = Field(0, ge=-16, le=16)
     index: int | None = Field(None, ge=1, le=2)
     emitter: Literal["off", "on", "alternating"] | None = None
     exposure_us: float | None = Field(None, gt=0, le=10_000_000)
@@ -104,6 +110,7 @@ class CameraConfig(TimeOuts):
     transport: Literal["tcp", "udp"] | None = None
     credentials_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     ca_file: Path | None = None
+    topic: str | None = Field(None, min_length=1, max_length=1024)
     trust: Path | None = None
 
     @field_validator("cpus", mode="before")
@@ -129,16 +136,75 @@ class CameraConfig(TimeOuts):
         return parse(self.uri).query
 
 
+@dataclass(frozen=True, slots=True)
+class SharedConfig:
+    """What the files of a stream's cameras say of what they share: threads, cores, trust.
+
+    Attributes:
+        configs: Each camera's own, by the name or URI it was asked for.
+        threads: How many the engine may use; None where no file says it.
+        cpus: Cores of the whole stream; empty for all.
+        priority: Real-time priority of the whole stream.
+        trusts: The model must be trusted by each of these.
+    """
+
+    configs: dict[str, CameraConfig]
+    threads: int | None
+    cpus: tuple[int, ...]
+    priority: int | None
+    trusts: tuple[Path, ...]
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> SharedConfig:
+        """Look up the cameras of one stream.
+
+        Raises:
+            ConfigError: As ``camera_config``, or two files that disagree on what can only be one thing.
+        """
+        configs = {name: camera_config(name) for name in names}
+        return cls(
+            configs,
+            _agreed(configs, "threads"),
+            _agreed(configs, "cpus") or (),
+            _agreed(configs, "priority"),
+            tuple(config.trust for config in configs.values() if config.trust is not None),
+        )
+
+
+def _agreed(configs: dict[str, CameraConfig], key: str) -> Any:
+    """What those cameras that say anything about a key agree on; None where none does."""
+    said = {name: getattr(config, key) for name, config in configs.items() if getattr(config, key)}
+    if len(set(said.values())) > 1:
+        raise ConfigError(
+            f"cameras of one stream with different {key}: "
+            + ", ".join(f"{shown(n)} {_listed(v)}" for n, v in said.items()),
+            "the same, because they share one engine",
+            f"set {key} in one of the camera files, or to the same in all",
+        )
+    return next(iter(said.values()), None)
+
+
+def _listed(value: object) -> str:
+    return str(list(value)) if isinstance(value, tuple) else str(value)
+
+
+def source_name(asked: str) -> tuple[str, str]:
+    """``NAME=URI``: what its labels are to bear, and the camera; both are what was asked for where no name is given."""
+    named = _NAMED.fullmatch(asked)
+    return (named[1], named[2]) if named else (asked, asked)
+
+
 def camera_config(name_or_uri: str) -> CameraConfig:
-    """Look up a named camera or read a URI.
+    """Look up a named camera or read a URI, which may have a name of its own before it (``left=v4l2:/dev/video0``).
 
     Raises:
         ConfigError: Unknown name or kind, a path without its kind, a faulty file, or a key that such a camera does not
             have, each with the closest thing that exists.
     """
+    name_or_uri = source_name(name_or_uri)[1]
     is_file = name_or_uri.endswith(".toml")
     if ":" not in name_or_uri or is_file:
-        _check_no_path(name_or_uri)
+        _check_has_kind(name_or_uri)
         config = recipes.load("runtime", name_or_uri, CameraConfig)
         where = str(recipes.find("runtime", name_or_uri))
     else:
@@ -179,21 +245,31 @@ def _check_url(config: CameraConfig) -> None:
         )
 
 
-def _check_no_path(name: str) -> None:
-    """Refuse a device or recording without its kind; a camera's name wins over a folder that is called the same."""
-    is_device = name.startswith("/dev/")
-    exists = not name.endswith(".toml") and os.path.exists(name)  # noqa: PTH110 - never raises, whatever is typed
-    if is_device or (exists and name not in recipes.names("runtime")):
-        raise ConfigError(
-            f"camera '{name}' is a path without its kind",
-            f"one of {forms(SCHEMES)} before it",
-            f"--camera {'v4l2' if is_device else 'replay'}:{name}",
-        )
+def _check_has_kind(name: str) -> None:
+    """Refuse what is no camera's name but a device, recording or host without its kind; a camera's name wins."""
+    if name.endswith(".toml") or name in recipes.names("runtime"):
+        return
+    if (found := meant(name, SCHEMES)) is not None:
+        raise _without_kind(name, found)
+
+
+def _without_kind(name: str, found: Meant) -> ConfigError:
+    quoted = "" if found.what == "a host" else f" '{name}'"  # it may hold a password
+    return ConfigError(
+        f"camera{quoted} is {found.what} without its kind",
+        f"one of {forms(SCHEMES)} before it",
+        f"--camera {found.uri}",
+    )
+
+
+def has_key(config: CameraConfig, key: str) -> bool:
+    """Whether such a camera can be asked for that."""
+    return key not in _DEVICE_KEYS or key in (*OWN_KEYS.get(config.scheme, ()), *_recorded_keys(config))
 
 
 def _check_keys(config: CameraConfig, where: str) -> None:
     fields = CameraConfig.model_fields
-    foreign = [k for k in FOREIGN_KEYS.get(config.scheme, ()) if getattr(config, k) != fields[k].default]
+    foreign = [k for k in _DEVICE_KEYS if not has_key(config, k) and getattr(config, k) != fields[k].default]
     if foreign:
         raise ConfigError(
             f"camera {where} sets {', '.join(foreign)}, which no {config.scheme}: camera has",
@@ -212,15 +288,22 @@ def _check_keys(config: CameraConfig, where: str) -> None:
         )
 
 
+def _recorded_keys(config: CameraConfig) -> tuple[str, ...]:
+    """What a replay can be asked for if a RealSense recorded it: which imager, and no frames that its projector lit."""
+    if config.scheme != "replay" or not config.target.lower().endswith((".bag", ".db3")):
+        return ()
+    return ("index", "emitter") if config.emitter == "alternating" else ("index",)
+
+
 def _whose(keys: list[str]) -> str:
-    """The kind of camera that has these keys."""
-    if set(keys) & set(_NETWORK_KEYS):
-        return "rtsps" if "ca_file" in keys else "rtsp"
-    return "realsense" if set(keys) & set(_REALSENSE_KEYS) else "v4l2"
+    """A kind of camera that has the first of these keys."""
+    return next(kind for kind, own in OWN_KEYS.items() if keys[0] in own and kind != "synthetic")
 
 
 def _check_scheme(config: CameraConfig) -> None:
     if config.scheme not in SCHEMES:
+        if (found := host_meant(config.uri, SCHEMES)) is not None:
+            raise _without_kind(config.uri, found)
         told = shown(f"http:{config.uri}").removeprefix("http://") if "@" in config.uri else shown(config.uri)
         raise ConfigError(
             f"camera URI '{told}' of unknown kind{did_you_mean(config.scheme, SCHEMES)}",

@@ -17,7 +17,7 @@ from kd_edge.errors import CameraError, KdEdgeError, import_extra, reason
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
 from kd_edge.runtime.cameras.bounds import check_pixels
 from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts
-from kd_edge.runtime.cameras.feed import MOST_FPS, Arrivals, Feed, Picture
+from kd_edge.runtime.cameras.connection import MOST_FPS, Arrivals, Connection, Picture
 from kd_edge.runtime.cameras.network import CLOSE_SECONDS, OPEN_TIMEOUT_MS
 from kd_edge.runtime.clock import MONOTONIC, Clock, ClockKind
 from kd_edge.types import Frame, Image
@@ -43,7 +43,7 @@ class GStreamerCamera:
         self.fps: float | None = config.fps
         self.timeouts: TimeOuts = config
         self._config, self._wanted, self._clock = config, wanted, clock
-        self._feed: Feed | None = None
+        self._connection: Connection | None = None
         self._count = 0
         self._cv2: Any = import_extra("cv2", "cpu")
 
@@ -57,27 +57,31 @@ class GStreamerCamera:
                 "uninstall opencv-python and use the system's: apt install python3-opencv (JetPack has its own), and a "
                 "virtual environment with --system-site-packages",
             )
-        if self._feed is not None:
-            raise self._feed.fault("its last pipeline still hangs", "a frame or an error", "look at what feeds it")
-        self._feed = Feed(self.name, self._play, self._explained, ended="the pipeline has ended", advice=ADVICE)
+        if self._connection is not None:
+            raise self._connection.fault(
+                "its last pipeline still hangs", "a frame or an error", "look at what feeds it"
+            )
+        self._connection = Connection(
+            self.name, self._play, self._explained, ended="the pipeline has ended", advice=ADVICE
+        )
         open_seconds = (self._config.open_timeout_ms or OPEN_TIMEOUT_MS) / 1e3
         try:
-            picture = self._feed.take(open_seconds)
+            picture = self._connection.take(open_seconds)
             if picture is None:
-                raise self._feed.silent(open_seconds)
+                raise self._connection.silent(open_seconds)
         except BaseException:
             self.close()
             raise
         first = picture.content
-        self.fps = self._config.fps or self._feed.fps
+        self.fps = self._config.fps or self._connection.fps
         self.dtype = "uint16" if first.dtype == np.uint16 else "uint8"
         self.channels = 1 if first.ndim == 2 or self._wanted.channels == 1 else 3
 
     def read(self, timeout_seconds: float) -> Frame | None:
         """The newest frame that was not read yet."""
-        if self._feed is None:
+        if self._connection is None:
             raise CameraError(f"camera {self.name} is closed", "an open camera", "open it first")
-        picture = self._feed.take(timeout_seconds)
+        picture = self._connection.take(timeout_seconds)
         if picture is None:
             return None
         frame = Frame(self._converted(picture.content), picture.stamp_ns, self._count, self.name)
@@ -86,21 +90,21 @@ class GStreamerCamera:
 
     def interrupt(self) -> None:
         """End a wait in ``open`` or ``read``; called from another thread."""
-        feed = self._feed
-        if feed is not None:
-            feed.interrupt()
+        connection = self._connection
+        if connection is not None:
+            connection.interrupt()
 
     def close(self) -> None:
         """Stop the pipeline. A thread that does not end in time is left behind until it does."""
-        if self._feed is not None and self._feed.close(CLOSE_SECONDS):
-            self._feed = None
+        if self._connection is not None and self._connection.close(CLOSE_SECONDS):
+            self._connection = None
 
-    def _play(self, feed: Feed) -> None:
+    def _play(self, connection: Connection) -> None:
         cv2 = self._cv2
         capture = cv2.VideoCapture(with_sink(self._config.target, self._wanted), cv2.CAP_GSTREAMER)
         try:
             if not capture.isOpened():
-                raise feed.fault(
+                raise connection.fault(
                     "its pipeline cannot be started",
                     "one whose elements are installed and whose end is grey (GRAY8, GRAY16_LE) or BGR",
                     ADVICE,
@@ -110,20 +114,22 @@ class GStreamerCamera:
                 round(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
             )
             fps = capture.get(cv2.CAP_PROP_FPS)
-            feed.connected(fps if 0 < fps <= MOST_FPS else None)
-            arrivals = Arrivals(self._config.fps or feed.fps)
-            while feed.is_wanted:
+            connection.connected(fps if 0 < fps <= MOST_FPS else None)
+            arrivals = Arrivals(self._config.fps or connection.fps)
+            while connection.is_wanted:
                 good, image = capture.read()
                 if not good:
                     return
                 check_image(image, height, width)
                 now = time.monotonic()
-                feed.hand_over(Picture(image, self._clock.now_ns(), now + arrivals.held(now)))
+                connection.hand_over(Picture(image, self._clock.now_ns(), now + arrivals.held(now)))
         finally:
             capture.release()
 
-    def _explained(self, feed: Feed, error: BaseException) -> KdEdgeError:
-        return feed.fault(reason(error), "frames that are grey (GRAY8, GRAY16_LE) or BGR", "end it in videoconvert")
+    def _explained(self, connection: Connection, error: BaseException) -> KdEdgeError:
+        return connection.fault(
+            reason(error), "frames that are grey (GRAY8, GRAY16_LE) or BGR", "end it in videoconvert"
+        )
 
     def _converted(self, image: Image) -> Image:
         if image.ndim == 2:

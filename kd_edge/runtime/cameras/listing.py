@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from kd_edge import recipes
-from kd_edge.errors import ConfigError, KdEdgeError, printable
+from kd_edge.errors import CameraError, ConfigError, KdEdgeError, printable
 from kd_edge.files import expanded
 from kd_edge.reading import read_bytes
+from kd_edge.runtime.cameras.camera_file import camera_file
 from kd_edge.runtime.cameras.config import CameraConfig, camera_config
-from kd_edge.runtime.uri import NETWORK, PIPELINE, shown
+from kd_edge.runtime.cameras.links import device_path, stable_link
+from kd_edge.runtime.cameras.modes import PixelFormat
+from kd_edge.runtime.cameras.v4l2_formats import formats as v4l2_formats
+from kd_edge.runtime.uri import NETWORK, PIPELINE, parse, shown
 
 _FACT_BYTES = 4096
 """One page: longer no file of sysfs is."""
@@ -24,12 +29,20 @@ class AttachedCamera:
     Attributes:
         device: For example ``/dev/video0``.
         description: The driver's name for it; empty when unknown.
-        use: The command that runs it.
+        use: The command that runs it; what to do first where it cannot be used.
+        uri: Names it as a camera, by a link that survives a reboot where there is one; empty where it is none.
+        formats: What it can deliver; of a RealSense, its infrared imagers.
+        fault: Why that is not known; empty when it is.
+        camera_file: A ready camera file (TOML); empty where it is no camera.
     """
 
     device: str
     description: str
     use: str
+    uri: str = ""
+    formats: tuple[PixelFormat, ...] = ()
+    fault: str = ""
+    camera_file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +75,55 @@ class Cameras:
 
 
 def list_cameras(root: Path = Path("/")) -> Cameras:
-    """Look at this machine's video devices, RealSense cameras and camera files; nothing is opened.
+    """Look at this machine's video devices, RealSense cameras and camera files; devices are asked for their formats.
 
     Args:
         root: Where ``dev/`` and ``sys/`` lie.
     """
     return Cameras((*_attached(root), *_realsense(root)), tuple(_configured(name) for name in recipes.names("runtime")))
+
+
+def present(found: Cameras) -> list[str]:
+    """Names or URIs of all that is there: cameras that are configured, and devices that no camera file names."""
+    named = [camera for camera in found.configured if camera.present is not False and not camera.fault]
+    taken = {_device(camera.uri) for camera in named}
+    return [c.name for c in named] + [d.uri for d in found.attached if d.uri and _device(d.uri) not in taken]
+
+
+def uri_of(found: Cameras, of: str | None) -> str:
+    """The URI of an attached camera, or of any other.
+
+    Args:
+        found: What is attached.
+        of: Its device or URI; None takes the only one.
+
+    Raises:
+        ConfigError: None or several are attached and none is named, or it is no camera.
+    """
+    cameras = [camera for camera in found.attached if camera.uri]
+    chosen = [c.uri for c in cameras if of is None or of in (c.device, c.uri) or _device(of) == _device(c.uri)]
+    if len(chosen) == 1:
+        return chosen[0]
+    if of is not None:
+        return camera_config(of).uri
+    devices = ", ".join(camera.device for camera in cameras)
+    raise ConfigError(
+        f"{len(cameras)} cameras are attached{f' ({devices})' if devices else ''}",
+        "one, or which of them is meant",
+        f"--of {cameras[0].device if cameras else 'URI, for example --of replay:clip.mkv'}",
+    )
+
+
+def camera_file_of(found: Cameras, uri: str) -> str:
+    """The text of a camera file for a URI."""
+    ready = (camera.camera_file for camera in found.attached if camera.uri == uri)
+    return next(ready, "") or camera_file(uri, "", ())
+
+
+def _device(uri: str) -> str:
+    """What a URI means, whatever link it is named by."""
+    scheme, target, _ = parse(uri)
+    return f"{scheme}:{os.path.realpath(device_path(target)) if scheme == 'v4l2' else target}"
 
 
 def _attached(root: Path) -> list[AttachedCamera]:
@@ -78,9 +134,19 @@ def _attached(root: Path) -> list[AttachedCamera]:
         facts = root / "sys/class/video4linux" / device.name
         if _line(facts / "index") not in ("", "0"):
             continue
-        path = f"/dev/{device.name}"
-        found.append(AttachedCamera(path, _line(facts / "name"), f"kd-edge run --camera v4l2:{path}"))
+        path, description = f"/dev/{device.name}", _line(facts / "name")
+        uri = f"v4l2:{stable_link(device, root) or path}"
+        try:
+            formats, fault = tuple(v4l2_formats(device)), ""
+        except CameraError as error:
+            formats, fault = (), error.found
+        text = camera_file(uri, description, formats)
+        found.append(AttachedCamera(path, description, _use(uri), uri, formats, fault, text))
     return found
+
+
+def _use(name: str) -> str:
+    return f"kd-edge run --camera {name}"
 
 
 def _realsense(root: Path) -> list[AttachedCamera]:
@@ -93,24 +159,33 @@ def _realsense(root: Path) -> list[AttachedCamera]:
         devices = attached()
     except KdEdgeError as error:
         return [AttachedCamera("realsense:", error.found, error.fix)]
-    return [AttachedCamera(f"realsense:{n}", what, f"kd-edge run --camera realsense:{n}") for n, what in devices]
+    found = []
+    for device in devices:
+        uri = f"realsense:{device.serial}"
+        text = camera_file(uri, device.description, device.formats, "nir")
+        found.append(AttachedCamera(uri, device.description, _use(uri), uri, device.formats, "", text))
+    return found
 
 
 def _configured(name: str) -> ConfiguredCamera:
-    file, use = recipes.find("runtime", name), f"kd-edge run --camera {name}"
+    file, use = recipes.find("runtime", name), _use(name)
     try:
         config = camera_config(name)
         present = _is_present(config)
     except ConfigError as error:
         return ConfiguredCamera(name, file, "", False, str(error), use)
-    fault = "" if present is not False else f"no {config.target}"
+    fault = "" if present is not False else f"no {_path(config)}"
     return ConfiguredCamera(name, file, shown(config.uri), present, fault, use)
 
 
 def _is_present(config: CameraConfig) -> bool | None:
     if config.scheme in (*NETWORK, PIPELINE):
         return None
-    return config.scheme in ("synthetic", "realsense") or _exists(expanded(config.target or "/dev/video0"))
+    return config.scheme in ("synthetic", "realsense") or _exists(_path(config))
+
+
+def _path(config: CameraConfig) -> Path:
+    return Path(device_path(config.target)) if config.scheme == "v4l2" else expanded(config.target)
 
 
 def _exists(path: Path) -> bool:

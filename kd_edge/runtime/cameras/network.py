@@ -27,7 +27,7 @@ from kd_edge.files import expanded
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
 from kd_edge.runtime.cameras.bounds import FRAME_PIXELS, check_pixels
 from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts
-from kd_edge.runtime.cameras.feed import MOST_FPS, Arrivals, Feed, Picture
+from kd_edge.runtime.cameras.connection import MOST_FPS, Arrivals, Connection, Picture
 from kd_edge.runtime.clock import MONOTONIC, Clock, ClockKind
 from kd_edge.types import Frame, Image
 
@@ -81,16 +81,18 @@ class NetworkCamera:
         self.clock_kind: ClockKind = "device" if config.clock == "device" else "monotonic"
         self._config, self._wanted, self._clock = config, wanted, clock
         self._open_seconds = (config.open_timeout_ms or OPEN_TIMEOUT_MS) / 1e3
-        self._feed: Feed | None = None
+        self._connection: Connection | None = None
         self._count = 0
         self._av: Any = import_extra("av", "network")
 
     def open(self) -> None:
         """Connect and wait for the first picture, which tells dtype and channels."""
         self.close()
-        if self._feed is not None:
-            raise self._feed.fault("its last connection still hangs", "an answer", "check network and name server")
-        self._feed = Feed(
+        if self._connection is not None:
+            raise self._connection.fault(
+                "its last connection still hangs", "an answer", "check network and name server"
+            )
+        self._connection = Connection(
             self.name,
             self._play,
             self._explained,
@@ -98,74 +100,80 @@ class NetworkCamera:
             advice="check host, port and network, and what the server says",
         )
         try:
-            first = self._first(self._feed)
+            first = self._first(self._connection)
         except BaseException:
             self.close()
             raise
-        self.fps = self._config.fps or self._feed.fps
+        self.fps = self._config.fps or self._connection.fps
         self.dtype = "uint16" if _is_deep_grey(first) else "uint8"
         self.channels = 1 if self._wanted.channels == 1 or _is_grey(first) else 3
 
     def read(self, timeout_seconds: float) -> Frame | None:
         """The newest picture that was not read yet."""
-        if self._feed is None:
+        if self._connection is None:
             raise CameraError(f"camera {self.name} is closed", "an open camera", "open it first")
-        picture = self._feed.take(timeout_seconds)
+        picture = self._connection.take(timeout_seconds)
         if picture is None:
             return None
         decoded = picture.content()
         if _is_deep_grey(decoded) != (self.dtype == "uint16"):
-            raise self._feed.fault(f"its pixels became {decoded.format.name}", f"{self.dtype} as before", "reopen it")
+            raise self._connection.fault(
+                f"its pixels became {decoded.format.name}", f"{self.dtype} as before", "reopen it"
+            )
         frame = Frame(_image(decoded, self.channels), picture.stamp_ns, self._count, self.name)
         self._count += 1
         return frame
 
     def interrupt(self) -> None:
         """End a wait in ``open`` or ``read``; called from another thread."""
-        feed = self._feed
-        if feed is not None:
-            feed.interrupt()
+        connection = self._connection
+        if connection is not None:
+            connection.interrupt()
 
     def close(self) -> None:
         """Hang up. A thread that does not end in time is left behind until it does."""
-        if self._feed is not None and self._feed.close(CLOSE_SECONDS):
-            self._feed = None
+        if self._connection is not None and self._connection.close(CLOSE_SECONDS):
+            self._connection = None
 
-    def _first(self, feed: Feed) -> Any:
+    def _first(self, connection: Connection) -> Any:
         """The first whole picture."""
         end = time.monotonic() + self._open_seconds
         while (left := end - time.monotonic()) > 0:
             with suppress(BadPictureError):
-                picture = feed.take(left)
+                picture = connection.take(left)
                 if picture is not None:
                     return picture.content()
-        raise feed.silent(self._open_seconds)
+        raise connection.silent(self._open_seconds)
 
-    def _play(self, feed: Feed) -> None:
+    def _play(self, connection: Connection) -> None:
         """Connect, and hand over pictures until the end."""
         url, timeouts = _url(self._config, self.name), (self._open_seconds, self._config.read_timeout_ms / 1e3)
         demuxer = "mpegts" if self._config.scheme == "udp" else None
         with self._av.open(url, format=demuxer, options=_options(self._config), timeout=timeouts) as container:
-            stream = _chosen(container, feed)
-            feed.connected(_claimed_fps(container, stream))
-            arrivals = Arrivals(self._config.fps or feed.fps)
+            stream = _chosen(container, connection)
+            connection.connected(_claimed_fps(container, stream))
+            arrivals = Arrivals(self._config.fps or connection.fps)
             asked = waited = time.monotonic()
             for packet in container.demux():  # of sound, too: else a stream of nothing but sound would never return
                 arrived_ns, now = self._clock.now_ns(), time.monotonic()
-                if not feed.is_wanted:
+                if not connection.is_wanted:
                     return
                 waited = now if now - asked > WAITED_SECONDS else waited
                 if now - waited > BEHIND_SECONDS:  # what comes now is older than it seems, by nobody knows how much
-                    raise feed.fault("pictures come faster than this machine decodes them", "a live stream", SLOWER)
+                    raise connection.fault(
+                        "pictures come faster than this machine decodes them", "a live stream", SLOWER
+                    )
                 if packet.stream is stream:
-                    for decode, pts in self._pictures(packet, stream.codec_context, feed):
+                    for decode, pts in self._pictures(packet, stream.codec_context, connection):
                         if self._config.clock != "device":
-                            feed.hand_over(Picture(decode, arrived_ns, now + arrivals.held(now)))
+                            connection.hand_over(Picture(decode, arrived_ns, now + arrivals.held(now)))
                         elif pts is not None:  # its stamps tell what was held up
-                            feed.hand_over(Picture(decode, round(pts * packet.time_base * 1_000_000_000), now))
+                            connection.hand_over(Picture(decode, round(pts * packet.time_base * 1_000_000_000), now))
                 asked = time.monotonic()
 
-    def _pictures(self, packet: Any, decoder: Any, feed: Feed) -> list[tuple[Callable[[], Any], int | None]]:
+    def _pictures(
+        self, packet: Any, decoder: Any, connection: Connection
+    ) -> list[tuple[Callable[[], Any], int | None]]:
         """What gives the pictures of a packet, and their stamps.
 
         Pictures that stand alone are decoded by whoever takes them, so that those that nobody takes cost nothing.
@@ -175,7 +183,7 @@ class NetworkCamera:
         try:
             return [(partial(_same, frame), frame.pts) for frame in self._decoded(packet, decoder)]
         except BadPictureError as error:
-            feed.note_damage(error)
+            connection.note_damage(error)
             return []
 
     def _alone(self, packet: Any, decoder: Any) -> Any:
@@ -199,61 +207,71 @@ class NetworkCamera:
     def _damaged(self, what: str) -> BadPictureError:
         return BadPictureError(f"camera {self.name}: {what}", "a whole picture", "check the network")
 
-    def _explained(self, feed: Feed, error: BaseException) -> KdEdgeError:
+    def _explained(self, connection: Connection, error: BaseException) -> KdEdgeError:
         """What an error of FFmpeg's means; its own text holds the URL, and is left out."""
         kind, parts = type(error).__name__, urlsplit(self._config.uri)
         place = _place(parts.hostname, parts.port)
         if kind in ("HTTPUnauthorizedError", "HTTPForbiddenError"):
             has = "@" in parts.netloc or self._config.credentials_env is not None
-            return feed.fault(
+            return connection.fault(
                 f"{place} refuses the credentials" if has else f"{place} wants credentials",
                 "a user and a password that may see this stream",
                 'credentials_env = "NAME" in a camera file, NAME=user:password in the environment; '
                 "or user:password@ before the host in a camera file",
             )
         if kind == "HTTPNotFoundError":
-            return feed.fault(f"{place} has no such stream (404)", "the path of a stream", "correct the URI's path")
+            return connection.fault(
+                f"{place} has no such stream (404)", "the path of a stream", "correct the URI's path"
+            )
         if kind == "HTTPOtherClientError" and self._config.scheme.startswith("rtsp"):  # nothing to play is left
-            return feed.fault(f"{place} plays no pictures (only sound, perhaps)", "a video stream", "correct the path")
+            return connection.fault(
+                f"{place} plays no pictures (only sound, perhaps)", "a video stream", "correct the path"
+            )
         if kind in ("ExitError", "TimeoutError"):
-            return feed.silent(self._config.read_timeout_ms / 1e3 if feed.is_connected else self._open_seconds)
+            return connection.silent(
+                self._config.read_timeout_ms / 1e3 if connection.is_connected else self._open_seconds
+            )
         if kind == "ConnectionRefusedError":
-            return feed.fault(f"nobody listens at {place}", "a server", "switch it on; check host and port")
-        if not feed.is_connected and (unknown := _lookup_fault(parts.hostname)):
-            return feed.fault(f"no host '{parts.hostname}' ({unknown})", "a host's name or address", "correct the URI")
-        if not feed.is_connected and (untrusted := _tls_fault(self._config)):
-            return feed.fault(
+            return connection.fault(f"nobody listens at {place}", "a server", "switch it on; check host and port")
+        if not connection.is_connected and (unknown := _lookup_fault(parts.hostname)):
+            return connection.fault(
+                f"no host '{parts.hostname}' ({unknown})", "a host's name or address", "correct the URI"
+            )
+        if not connection.is_connected and (untrusted := _tls_fault(self._config)):
+            return connection.fault(
                 f"the certificate of {place} is not trusted ({untrusted})",
                 "one that this machine's authorities or ca_file vouch for",
                 f'ca_file = "camera.pem"; openssl s_client -connect {place} </dev/null | openssl x509 > camera.pem',
             )
         said = str(getattr(error, "strerror", None) or kind)
-        if feed.is_connected:
-            return feed.fault(f"the connection broke ({said})", "frames", "check the network and the server")
+        if connection.is_connected:
+            return connection.fault(f"the connection broke ({said})", "frames", "check the network and the server")
         if kind in ("InvalidDataError", "DemuxerNotFoundError", "EOFError") or getattr(error, "errno", 0) == errno.EIO:
-            return feed.fault(
+            return connection.fault(
                 f"what {place} sends is no video ({said})",
                 "RTSP, MJPEG, MPEG-TS or what else FFmpeg plays live",
                 "open the URI in a browser or player; correct its path",
             )
-        return feed.fault(f"{place} cannot be opened ({said})", "a stream", "open the URI in a player; correct it")
+        return connection.fault(
+            f"{place} cannot be opened ({said})", "a stream", "open the URI in a player; correct it"
+        )
 
 
-def _chosen(container: Any, feed: Feed) -> Any:
+def _chosen(container: Any, connection: Connection) -> Any:
     """The stream of pictures, its decoder bounded."""
     stream = container.streams.best("video")
     if stream is None:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-        raise feed.fault(f"the stream holds {kinds}, no pictures", "a video stream", "check the path of the URI")
+        raise connection.fault(f"the stream holds {kinds}, no pictures", "a video stream", "check the path of the URI")
     decoder = stream.codec_context
     if decoder is None or decoder.name not in CODECS.split(","):
         codec = "an unknown codec" if decoder is None else f"codec {decoder.name}"
-        raise feed.fault(f"its pictures are in {codec}", f"one of {CODECS}", "set the camera to H.264 or MJPEG")
+        raise connection.fault(f"its pictures are in {codec}", f"one of {CODECS}", "set the camera to H.264 or MJPEG")
     try:
         if decoder.width or decoder.height:
             check_pixels(decoder.width, decoder.height)
     except ValueError as error:
-        raise feed.fault(str(error), "a picture of that size", "set the camera to a lower resolution") from None
+        raise connection.fault(str(error), "a picture of that size", "set the camera to a lower resolution") from None
     decoder.options = _DECODER
     return stream
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from kd_edge.artifact import Band
 from kd_edge.errors import CameraError, import_extra, printable, reason
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
 from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts
+from kd_edge.runtime.cameras.modes import Mode, PixelFormat
 from kd_edge.runtime.clock import ClockKind
 from kd_edge.types import Frame, Image
 
@@ -46,7 +48,7 @@ class RealSenseCamera:
         self.fps: float | None = config.fps
         self.timeouts: TimeOuts = config
         self._config, self._format = config, _format(config, wanted)
-        self._rs: Any = import_extra("pyrealsense2", "realsense")
+        self._rs: Any = librealsense()
         self._context: Any = None
         self._pipeline: Any = None
         self._device: Any = None
@@ -136,14 +138,14 @@ class RealSenseCamera:
         """
         if self._config.emitter != "alternating":
             return False
-        mode = self._rs.frame_metadata_value.frame_laser_power_mode
-        if not frame.supports_frame_metadata(mode):
+        lit = is_lit(self._rs, frame)
+        if lit is None:
             raise CameraError(
                 f"camera {self.name}: frames do not tell whether the projector lit them",
                 "frame metadata, for emitter = 'alternating'",
                 "install librealsense's kernel patches or udev rules, or set emitter = 'off'",
             )
-        return bool(frame.get_frame_metadata(mode))
+        return lit
 
     def _found(self) -> Any:
         """The device with the serial number asked for, or the only one."""
@@ -176,9 +178,7 @@ class RealSenseCamera:
         asked = f"{config.width_px or 'any'}x{config.height_px or 'any'} at {config.fps or 'any'} frames/s"
         profiles = {
             f"{p.width()}x{p.height()} at {p.fps()} ({p.format().name.upper()})"
-            for sensor in self._device.query_sensors()
-            for p in (profile.as_video_stream_profile() for profile in sensor.get_stream_profiles())
-            if p.stream_type() == self._rs.stream.infrared
+            for p in infrared_profiles(self._rs, self._device)
         }
         shown = sorted(profiles)[:SHOWN_PROFILES]
         more = f" and {len(profiles) - len(shown)} more" if len(profiles) > len(shown) else ""
@@ -233,24 +233,78 @@ class RealSenseCamera:
         return CameraError(f"camera {self.name} is gone: {why}", "frames", "check its cable; kd-edge cameras")
 
 
-def attached() -> list[tuple[str, str]]:
-    """Serial number, and model with firmware, of every RealSense device.
+class Attached(NamedTuple):
+    """A RealSense device.
+
+    Attributes:
+        serial: Its serial number.
+        description: Model and firmware.
+        formats: What its infrared imagers can deliver.
+    """
+
+    serial: str
+    description: str
+    formats: tuple[PixelFormat, ...]
+
+
+def attached() -> list[Attached]:
+    """Every RealSense device.
 
     Raises:
         MissingExtraError: librealsense is not installed, or lacks a system library.
         CameraError: It fails.
     """
-    rs = import_extra("pyrealsense2", "realsense")
+    rs = librealsense()
     try:
         return [
-            (
+            Attached(
                 _info(rs, device, "serial_number"),
                 f"{_info(rs, device, 'name')}, firmware {_info(rs, device, 'firmware_version') or 'unknown'}",
+                _infrared_formats(rs, device),
             )
             for device in rs.context().query_devices()
         ]
     except RuntimeError as error:
         raise CameraError(f"librealsense fails ({reason(error)})", "its devices", "plug them in again") from error
+
+
+def librealsense() -> Any:
+    """The library; nothing else imports it.
+
+    Raises:
+        MissingExtraError: It is not installed, or lacks a system library.
+    """
+    return import_extra("pyrealsense2", "realsense")
+
+
+def is_lit(rs: Any, frame: Any) -> bool | None:
+    """Whether the projector was on at a frame; None where its metadata does not tell."""
+    mode = rs.frame_metadata_value.frame_laser_power_mode
+    return bool(frame.get_frame_metadata(mode)) if frame.supports_frame_metadata(mode) else None
+
+
+def infrared_profiles(rs: Any, device: Any) -> Iterator[Any]:
+    """Every profile of every infrared imager of a device."""
+    for sensor in device.query_sensors():
+        for profile in sensor.get_stream_profiles():
+            if profile.stream_type() == rs.stream.infrared:
+                yield profile.as_video_stream_profile()
+
+
+def _infrared_formats(rs: Any, device: Any) -> tuple[PixelFormat, ...]:
+    """What the imagers can deliver; one has what the other has, as a rule."""
+    rates: dict[str, dict[tuple[int, int], set[float]]] = {}
+    for p in infrared_profiles(rs, device):
+        sizes = rates.setdefault(p.format().name.upper(), {})
+        sizes.setdefault((p.width(), p.height()), set()).add(float(p.fps()))
+    return tuple(
+        PixelFormat(
+            name,
+            "infrared",
+            tuple(Mode(*size, tuple(sorted(fps, reverse=True))) for size, fps in sorted(sizes.items(), reverse=True)),
+        )
+        for name, sizes in sorted(rates.items(), reverse=True)
+    )
 
 
 def _info(rs: Any, device: Any, what: str) -> str:

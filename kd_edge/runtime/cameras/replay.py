@@ -1,4 +1,4 @@
-"""Recordings as cameras: video, image sequence, .npy, UTD-MHAD depth. Every frame, by its stamps."""
+"""Recordings as cameras: MCAP, rosbag2, RealSense, video, images, .npy, UTD-MHAD depth. Each frame by its stamp."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from typing import Any
 import numpy as np
 
 from kd_edge.artifact import Band
-from kd_edge.errors import DataError, KdEdgeError, did_you_mean, import_extra, reason
+from kd_edge.errors import ConfigError, DataError, KdEdgeError, did_you_mean, import_extra, reason
 from kd_edge.files import expanded
 from kd_edge.reading import is_file, open_regular, read_bytes
+from kd_edge.runtime.cameras import bags, realsense_recording
+from kd_edge.runtime.cameras.bags import Recorded
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
-from kd_edge.runtime.cameras.bounds import check_matlab, check_pixels, image_size
+from kd_edge.runtime.cameras.bounds import check_matlab, check_pixels
 from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts
+from kd_edge.runtime.cameras.lossless import is_lossless, read_lossless
+from kd_edge.runtime.cameras.pixels import decode, rgb_or_grey
 from kd_edge.runtime.clock import MONOTONIC, Clock
 from kd_edge.types import Frame, Image
 
@@ -30,11 +34,15 @@ LONGEST_NS = 10**16
 """No recording lasts four months: a later stamp of a video is damage."""
 _HEAD_BYTES = 1024
 
-Stamped = Generator[tuple[Image, int], None, None]
+Stamped = Generator[tuple[Image, int] | Recorded, None, None]
 
 
 class ReplayCamera:
-    """A recording; see ``Camera``. With ``realtime`` it behaves like a live camera, paced by its stamps."""
+    """A recording; see ``Camera``. With ``realtime`` it behaves like a live camera, paced by its stamps.
+
+    Attributes:
+        recorded_hash: Of the labels that were given when it was recorded; empty where nobody says.
+    """
 
     can_vanish = False
 
@@ -42,7 +50,8 @@ class ReplayCamera:
         self, name: str, config: CameraConfig, wanted: Wanted, *, realtime: bool = False, clock: Clock = MONOTONIC
     ) -> None:
         path = expanded(config.target)
-        self.name = path.name if name == config.uri or name.startswith("replay:") else name
+        self._is_named = not (name == config.uri or name.startswith("replay:"))
+        self.name = name if self._is_named else path.name
         self.live = realtime
         self.timeouts: TimeOuts = config
         self.fps = config.fps
@@ -51,11 +60,12 @@ class ReplayCamera:
         self.channels: Channels | None = None
         self._path, self._config, self._wanted, self._clock = path, config, wanted, clock
         self._frames: Stamped | None = None
-        self._next: tuple[Image, int] | None = None
+        self._next: Recorded | None = None
         self._fault: KdEdgeError | None = None
-        self._started_ns = 0
+        self._ahead_ns = 0  # our clock's, of the recording's
         self._count = 0
         self._truth: str | None = None
+        self.recorded_hash = ""
 
     @property
     def ended(self) -> bool:
@@ -70,11 +80,11 @@ class ReplayCamera:
             fault = self._fault or _unreadable(self._path, "it has no frame")
             self.close()
             raise fault
-        image = self._next[0]
+        image = self._next.image
         self.dtype = "uint16" if image.dtype == np.uint16 else "uint8"
         self.channels = 3 if image.ndim == 3 else 1
         self._count = 0
-        self._started_ns = self._clock.now_ns() if self.live else 0
+        self._ahead_ns = self._clock.now_ns() - self._next.stamp_ns if self.live else 0
 
     def read(self, timeout_seconds: float) -> Frame | None:
         """The next frame; paced when live.
@@ -87,14 +97,15 @@ class ReplayCamera:
             raise fault
         if self._next is None:
             return None
-        image, stamp_ns = self._next
-        captured_ns = self._started_ns + stamp_ns
+        image, stamp_ns, frame_id, truth, cut = self._next
+        captured_ns = self._ahead_ns + stamp_ns
         if self.live:
             ahead = (captured_ns - self._clock.now_ns()) / 1e9
             self._clock.sleep(max(0.0, min(ahead, timeout_seconds)))
             if ahead > timeout_seconds:
                 return None
-        frame = Frame(image, captured_ns, self._count, self.name, self._truth)
+        frame_id = self._count if frame_id is None else frame_id
+        frame = Frame(image, captured_ns, frame_id, self.name, truth or self._truth, cut)
         self._count += 1
         self._advance()
         return frame
@@ -110,7 +121,8 @@ class ReplayCamera:
         self._next = None
         try:
             self._frames = self._reader() if self._frames is None else self._frames
-            self._next = next(self._frames, None)
+            following = next(self._frames, None)
+            self._next = None if following is None else Recorded(*following)
         except KdEdgeError as error:
             self._fault = error
         except Exception as error:  # NumPy's, SciPy's and OpenCV's readers raise any kind on damaged files
@@ -121,6 +133,11 @@ class ReplayCamera:
         path, fps = self._path, self._config.fps
         ending = path.suffix.lower()
         grey = self._wanted.channels == 1
+        if realsense_recording.is_recording(path):
+            return self._realsense()
+        if (is_file(path) or path.is_dir()) and bags.is_bag(path):
+            return self._bag(grey)
+        self._check_no_topic()
         if any(c in path.name for c in "*?[") or path.is_dir():
             return _images(path, fps or DEFAULT_FPS, grey)
         if not is_file(path):
@@ -132,13 +149,45 @@ class ReplayCamera:
         if ending == ".mat":
             self.band = self._config.band or "depth"
             return self._utd_depth()
+        if is_lossless(path):
+            return _lossless(path, fps, grey)
         if ending in VIDEOS:
             return _video(path, fps, grey)
+        if ending in realsense_recording.ENDINGS:
+            raise _unreadable(path, "it is damaged, or no RealSense wrote it")
         raise DataError(
             f"{path} is of a kind that cannot be replayed",
-            f"one of {', '.join((*VIDEOS, *IMAGES))}, .npy, .mat",
+            f"one of {', '.join((*bags.ENDINGS, *VIDEOS, *IMAGES))}, .bag, .npy, .mat",
             "convert it, for example with ffmpeg",
         )
+
+    def _realsense(self) -> Stamped:
+        playback = realsense_recording.Playback(self._path, self._config, self._wanted)
+        try:
+            playback.open()
+            self.band = self._config.band or "nir"
+            scale = playback.fps / self._config.fps if self._config.fps else 1.0
+            self.fps = self._config.fps or playback.fps
+            for image, stamp_ns in playback.frames():
+                yield image, round(stamp_ns * scale)
+        finally:
+            playback.close()
+
+    def _bag(self, grey: bool) -> Stamped:
+        """A recording with topics; one of ours goes by the name of its camera, unless it was given another."""
+        bag = bags.Bag(self._path, self._config.topic, grey)
+        self.name = bag.camera if bag.camera is not None and not self._is_named else self.name
+        self.band = self._config.band or bag.band
+        self.recorded_hash = bag.labels_hash
+        yield from bag
+
+    def _check_no_topic(self) -> None:
+        if self._config.topic is not None:
+            raise ConfigError(
+                f"topic {self._config.topic} of {self._path}",
+                f"a recording with topics ({', '.join(bags.ENDINGS)})",
+                "leave topic out",
+            )
 
     def _utd_depth(self) -> Stamped:
         from kd_edge.data.readers import utd_mhad
@@ -190,24 +239,17 @@ def _images(path: Path, fps: float, grey: bool) -> Stamped:
     else:
         files = list(path.parent.glob(path.name.replace("**", "*")))  # of one folder, not of all below it
     for k, file in enumerate(sorted(files, key=_numbers)):
-        yield _rgb_or_grey(cv2, _image(cv2, file), grey), round(k * 1e9 / fps)
+        yield rgb_or_grey(cv2, _image(cv2, file), grey), round(k * 1e9 / fps)
 
 
 def _image(cv2: Any, file: Path) -> Image:
     """One decoded image, its size known before."""
     try:
-        content = read_bytes(file, IMAGE_BYTES)
-        check_pixels(*image_size(content))
-        image: Image | None = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        return decode(cv2, read_bytes(file, IMAGE_BYTES))
     except OSError as error:
         raise _unreadable(file, error.strerror or reason(error)) from error
-    except (ValueError, MemoryError, cv2.error) as error:
+    except ValueError as error:
         raise _unreadable(file, reason(error)) from error
-    if image is None:
-        raise _unreadable(file, "it is no image OpenCV can read")
-    if image.dtype not in (np.uint8, np.uint16) or image.shape[2:] not in ((), (3,), (4,)):
-        raise _unreadable(file, f"it holds {image.dtype} {image.shape}, not 8 or 16 bit grey or colour")
-    return image
 
 
 def _video(path: Path, fps: float | None, grey: bool) -> Stamped:
@@ -229,9 +271,13 @@ def _video(path: Path, fps: float | None, grey: bool) -> Stamped:
             stamp_ns = k * period_ns if fps else capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6
             is_usable = last_ns < stamp_ns <= LONGEST_NS
             last_ns = round(stamp_ns) if is_usable else last_ns + max(1, round(period_ns))
-            yield _rgb_or_grey(cv2, image, grey), last_ns
+            yield rgb_or_grey(cv2, image, grey), last_ns
     finally:
         capture.release()
+
+
+def _lossless(path: Path, fps: float | None, grey: bool) -> Stamped:
+    yield from read_lossless(path, fps, grey)
 
 
 def _decoded(capture: Any) -> Iterator[Image]:
@@ -240,16 +286,6 @@ def _decoded(capture: Any) -> Iterator[Image]:
         if not good:
             return
         yield image
-
-
-def _rgb_or_grey(cv2: Any, image: Image, grey: bool) -> Image:
-    """OpenCV's B, G, R order to R, G, B; grey where the model wants one channel."""
-    if image.ndim == 2:
-        return image
-    if image.shape[2] == 4:
-        image = image[:, :, :3]
-    converted: Image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY if grey else cv2.COLOR_BGR2RGB)
-    return converted
 
 
 def _numbers(path: Path) -> list[tuple[int, int | str]]:
@@ -266,7 +302,7 @@ def _absent(path: Path) -> DataError:
         found = f"no recording {path}{did_you_mean(path.name, beside)}"
     return DataError(
         found,
-        "a video, a folder of images, an .npy array or a UTD-MHAD depth .mat",
+        "a .mcap, rosbag2 or RealSense recording, a video, a folder of images, an .npy array or a UTD-MHAD depth .mat",
         "check the path after replay:",
     )
 

@@ -12,6 +12,7 @@ from kd_edge.artifact import Band
 from kd_edge.errors import BadPictureError, CameraError, import_extra, printable
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
 from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts
+from kd_edge.runtime.cameras.links import device_path
 from kd_edge.runtime.clock import ClockKind
 from kd_edge.types import Frame, Image
 
@@ -37,7 +38,7 @@ class V4l2Camera:
         self.dtype: Dtype | None = None
         self.channels: Channels | None = None
         self.fps: float | None = config.fps
-        self._device = config.target or "/dev/video0"
+        self._device = device_path(config.target)
         self.timeouts: TimeOuts = config
         self.clock_kind: ClockKind = config.clock
         self._config, self._wanted = config, wanted
@@ -116,7 +117,7 @@ class V4l2Camera:
         height, width = converted.shape[:2]
         if (height, width) != self._size:
             raise self._gone(f"its frames became {width}x{height}, not {self._size[1]}x{self._size[0]}")
-        return converted
+        return _without_rows(converted, self._config.telemetry_rows)
 
     def close(self) -> None:
         """Release the device."""
@@ -162,6 +163,12 @@ class V4l2Camera:
                 f"{self._format!r}",
                 f"v4l2-ctl --device {self._device} --list-formats shows what it can; set pixel_format to one of them",
             )
+        if abs(config.telemetry_rows) >= size[1]:
+            raise CameraError(
+                f"{self._device} delivers {size[0]}x{size[1]}",
+                f"more rows than telemetry_rows = {config.telemetry_rows}",
+                "correct telemetry_rows",
+            )
         if size != asked_size:
             raise CameraError(
                 f"{self._device} delivers {size[0]}x{size[1]}",
@@ -183,6 +190,13 @@ class V4l2Camera:
         return CameraError(
             f"camera {self.name} ({self._device}) is gone: {why}", "frames", "check its cable; kd-edge cameras"
         )
+
+
+def _without_rows(image: Image, telemetry_rows: int) -> Image:
+    """The picture without rows at its bottom, or its top where their number is negative; memory of its own."""
+    if not telemetry_rows:
+        return image
+    return (image[:-telemetry_rows] if telemetry_rows > 0 else image[-telemetry_rows:]).copy()
 
 
 def _usual_format(wanted: Wanted) -> str:

@@ -11,14 +11,16 @@ from kd_edge.runtime.sinks.standard import Standard
 from kd_edge.types import LabelState, Prediction
 
 _BAR = 20
+_LONGEST_NAME = 24
 
 
 class TerminalSink:
     """Writes to a text stream.
 
     Args:
-        stream: A terminal gets one line that is rewritten, and a new line when the label changes; a pipe or file gets
-            a line only when label or state change. None where standard output was closed before the program began.
+        stream: A terminal gets one line that is rewritten, and a new line when the label changes; a pipe or file, and
+            a terminal that shows several cameras, get a line only when label or state change. None where standard
+            output was closed before the program began.
     """
 
     name = "terminal:"
@@ -27,8 +29,8 @@ class TerminalSink:
     def __init__(self, stream: TextIO | io.TextIOBase | None) -> None:
         self._output = Standard(self.name, stream)
         self._tty = False
-        self._shown: tuple[LabelState, int, bool | None] | None = None
-        self._width = 0
+        self._shown: dict[str, tuple[LabelState, int, bool | None]] = {}  # by camera
+        self._width = self._origin_ns = 0
 
     def open(self) -> None:
         """See whether a person is looking.
@@ -42,30 +44,43 @@ class TerminalSink:
         """Show one prediction."""
         right = None if prediction.truth is None else prediction.label == prediction.truth
         shown = (prediction.state, prediction.index if prediction.label else -1, right)
-        changed = shown != self._shown
-        if self._tty:
-            self._rewrite(describe(prediction), changed)
-        elif changed:
-            self._output.write(describe(prediction) + "\n")
+        changed, is_first = shown != self._shown.get(prediction.source), not self._shown
+        self._shown[prediction.source] = shown
+        self._origin_ns = prediction.captured_ns if is_first else self._origin_ns
+        several, line = len(self._shown) > 1, describe(prediction, self._origin_ns)
+        if several:
+            line = self._named(prediction.source) + line
+        if self._tty and not (several and not changed):
+            self._rewrite(line, changed and not is_first)
+        elif changed and not self._tty:
+            self._output.write(line + "\n")
         else:
             self._output.check()
-        self._shown = shown
 
-    def _rewrite(self, line: str, changed: bool) -> None:
-        start = "\n" if changed and self._shown is not None else "\r"
-        self._output.write(start + line.ljust(0 if start == "\n" else self._width))
+    def _named(self, source: str) -> str:
+        """The column of the cameras' names."""
+        width = min(max(len(name) for name in self._shown), _LONGEST_NAME)
+        return f"{printable(source)[-width:]:{width}}  "
+
+    def _rewrite(self, line: str, anew: bool) -> None:
+        self._output.write(("\n" if anew else "\r") + line.ljust(0 if anew else self._width))
         self._width = len(line)
 
     def close(self) -> None:
         """End the line."""
-        if self._tty and self._shown is not None:
-            self._shown = None
+        if self._tty and self._shown:
+            self._shown = {}
             self._output.write("\n")
 
 
-def describe(prediction: Prediction) -> str:
-    """One line: moment, state, label with confidence, truth where known, reason; nothing steers a terminal."""
-    parts = [f"{prediction.captured_ns / 1e9:10.2f} s", f"{prediction.state.value:8}"]
+def describe(prediction: Prediction, origin_ns: int = 0) -> str:
+    """One line: moment, state, label with confidence, truth where known, reason; nothing steers a terminal.
+
+    Args:
+        prediction: What to describe.
+        origin_ns: The moment that counts as 0 s.
+    """
+    parts = [f"{(prediction.captured_ns - origin_ns) / 1e9:10.2f} s", f"{prediction.state.value:8}"]
     if prediction.index >= 0:
         label = printable(prediction.label or "-")
         bar = "" if prediction.label is None else _bar(prediction.confidence)

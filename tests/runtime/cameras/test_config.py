@@ -6,6 +6,7 @@ import pytest
 
 from kd_edge import recipes
 from kd_edge.errors import ConfigError
+from kd_edge.runtime.cameras import config, kindless
 from kd_edge.runtime.cameras.config import CameraConfig, camera_config
 
 
@@ -92,6 +93,9 @@ def test_whatever_is_typed_it_is_one_line(camera):
         ("replay:a.npy", 'pixel_format = "Y16"\nclock = "arrival"', "pixel_format, clock"),
         ("replay:a.npy", "width_px = 640\nheight_px = 480", "width_px, height_px"),
         ("replay:a.npy?width_px=640", "", "width_px"),
+        ("replay:a.npy", "telemetry_rows = 2", "telemetry_rows"),
+        ("synthetic:", "telemetry_rows = 2", "telemetry_rows"),
+        ("realsense:", "telemetry_rows = -2", "telemetry_rows"),
     ],
 )
 def test_keys_that_only_a_device_has_are_refused(tmp_path, uri, text, keys):
@@ -125,7 +129,7 @@ def test_a_path_without_its_kind_is_told_with_the_kind(tmp_path, monkeypatch):
     (tmp_path / "ir0").mkdir()
     for path, wanted in (
         ("/dev/video0", "v4l2:/dev/video0"), ("/dev/no-such", "v4l2:/dev/no-such"), ("clip.npy", "replay:clip.npy"),
-        ("./frames", "replay:./frames"), ("frames", "replay:frames"),
+        ("./frames", "replay:./frames"), ("frames", "replay:frames"), ("/dev/video0", "v4l2:/dev/video0"),
     ):  # fmt: skip
         with pytest.raises(ConfigError, match="is a path without its kind") as caught:
             camera_config(path)
@@ -133,3 +137,43 @@ def test_a_path_without_its_kind_is_told_with_the_kind(tmp_path, monkeypatch):
     assert camera_config("ir0").scheme == "v4l2"  # a camera of that name
     with pytest.raises(ConfigError, match="unknown camera 'gone'"):
         camera_config("gone")
+
+
+def test_a_number_a_link_or_a_serial_number_is_told_with_the_kind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "usb-Cam-video-index0").symlink_to("/dev/video3")
+    monkeypatch.setattr(kindless, "FOLDERS", (tmp_path,))
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    monkeypatch.setattr(kindless, "_serials", lambda: ["012345678901"])
+    for name, what, wanted in (
+        ("0", "a number", "v4l2:/dev/video0"), ("12", "a number", "v4l2:/dev/video12"),
+        ("usb-Cam-video-index0", "a device's link", "v4l2:usb-Cam-video-index0"),
+        ("012345678901", "a RealSense's serial number", "realsense:012345678901"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=f"camera '{name}' is {what} without its kind") as caught:
+            camera_config(name)
+        assert "Expected one of replay:, synthetic:, v4l2:, realsense:" in str(caught.value)
+        assert str(caught.value).endswith(f"Fix: --camera {wanted}")
+    with pytest.raises(ConfigError, match="unknown camera '012345678902'"):
+        camera_config("012345678902")
+
+
+@pytest.mark.parametrize(
+    ("name", "host"),
+    [
+        ("192.168.1.10", "192.168.1.10"),
+        ("192.168.1.10:554/live/1", "192.168.1.10:554/live/1"),
+        ("camera.local/stream", "camera.local/stream"),
+        ("user:secret@camera.local:8554/stream?token=secret", "camera.local:8554/stream"),
+        ("clip.mp4", None),
+        ("folder.d/clip.mp4", None),
+        ("ir.left", None),
+    ],
+)
+def test_a_host_is_told_with_the_kind_and_without_its_password(monkeypatch, name, host):
+    monkeypatch.setattr(config, "SCHEMES", (*config.SCHEMES, "rtsp"))
+    with pytest.raises(ConfigError) as caught:
+        camera_config(name)
+    assert "secret" not in str(caught.value)
+    assert str(caught.value).endswith(f"Fix: --camera rtsp://{host}") == (host is not None)

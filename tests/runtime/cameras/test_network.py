@@ -22,7 +22,7 @@ from kd_edge.artifact import BUNDLED
 from kd_edge.errors import BadPictureError, CameraError, ConfigError, KdEdgeError
 from kd_edge.runtime.cameras import Wanted, make_camera, network, open_camera
 from kd_edge.runtime.cameras.config import camera_config
-from kd_edge.runtime.cameras.feed import Arrivals
+from kd_edge.runtime.cameras.connection import Arrivals
 from kd_edge.runtime.cameras.network import NetworkCamera, _image
 from kd_edge.runtime.capture import Capture
 from kd_edge.runtime.stream import stream
@@ -390,11 +390,11 @@ def test_no_second_thread_beside_one_that_hangs(monkeypatch):
     with pytest.raises(CameraError, match="still hangs"):
         camera.open()
     assert time.monotonic() - began < 2.0
-    assert sum(thread.name == "kd-edge feed c" for thread in threading.enumerate()) == 1
+    assert sum(thread.name == "kd-edge connection c" for thread in threading.enumerate()) == 1
     hanging.set()
-    [thread.join(5.0) for thread in threading.enumerate() if thread.name == "kd-edge feed c"]
+    [thread.join(5.0) for thread in threading.enumerate() if thread.name == "kd-edge connection c"]
     camera.close()
-    assert all(thread.name != "kd-edge feed c" for thread in threading.enumerate())
+    assert all(thread.name != "kd-edge connection c" for thread in threading.enumerate())
 
 
 DAY = datetime.timedelta(days=1)

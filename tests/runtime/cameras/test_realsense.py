@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,10 +12,12 @@ import pytest
 
 from kd_edge.errors import CameraError, ConfigError
 from kd_edge.runtime.cameras import Wanted, make_camera
+from kd_edge.runtime.cameras.advice import diagnose
 from kd_edge.runtime.cameras.config import camera_config
 from kd_edge.runtime.cameras.listing import list_cameras
 from kd_edge.runtime.stream import LabelStream, StreamOptions
 from kd_edge.types import LabelState
+from tests.runtime.conftest import tiny_manifest
 
 try:
     import pyrealsense2 as rs
@@ -218,6 +221,12 @@ def test_they_are_listed_with_the_line_that_uses_them(attached) -> None:
     assert found.device == "realsense:000000000001"
     assert found.description == "Soft D435, firmware unknown"
     assert found.use == "kd-edge run --camera realsense:000000000001"
+    assert [str(mode) for each in found.formats for mode in each.modes] == ["64x48 (30)"] * 2
+    assert [each.name for each in found.formats] == ["Y8", "Y16"]
+    assert found.camera_file.splitlines()[1:] == [
+        'uri = "realsense:000000000001"', 'band = "nir"', 'pixel_format = "Y8"', "width_px = 64", "height_px = 48",
+        "fps = 30",
+    ]  # fmt: skip
 
 
 def test_an_unplugged_device_is_gone_at_once(attached) -> None:
@@ -237,6 +246,30 @@ def test_an_unplugged_device_is_gone_at_once(attached) -> None:
     opened.open()  # plugged in again
     assert read(opened, device, grey(2), 2000).image[0, 0] == 2
     opened.close()
+
+
+def test_a_check_up_tells_the_projector_and_what_turns_it_off(attached) -> None:
+    device, ended = Device(), threading.Event()
+    attached(device)
+
+    def deliver() -> None:
+        rng, began = np.random.default_rng(0), time.monotonic()
+        while not ended.wait(1 / FPS):
+            image = rng.normal(60, 3, (HEIGHT, WIDTH)).astype(np.uint8)
+            image[5::12, 5::9] = 200
+            device.push(image, 1e6 + 1e3 * (time.monotonic() - began))
+
+    delivers = threading.Thread(target=deliver)
+    delivers.start()
+    try:
+        found = diagnose("realsense:?emitter=on", 1.0, tiny_manifest())
+    finally:
+        ended.set()
+        delivers.join()
+    lines = {one.topic: one.lines for one in found.advice}
+    assert lines["emitter"] == ('emitter = "off"',)
+    assert lines["stamps"] == ()
+    assert found.measured.stamps.looks_like == "device"
 
 
 def test_labels_come_of_it(attached, make_model) -> None:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -41,32 +37,6 @@ finally:
 """
 
 
-@pytest.fixture(scope="session")
-def fake_device(tmp_path_factory) -> Path:
-    """The compiled shim; tests are skipped where there is no compiler."""
-    compiler = shutil.which("gcc")
-    if compiler is None or not sys.platform.startswith("linux"):
-        pytest.skip("the fake V4L2 device needs gcc on Linux")
-    library = tmp_path_factory.mktemp("v4l2") / "fakev4l2.so"
-    source = Path(__file__).with_name("fakev4l2.c")
-    subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-w", "-o", library, source, "-ldl"], check=True)
-    return library
-
-
-@pytest.fixture
-def with_device(fake_device):
-    """Run a Python program that sees the fake camera: ``with_device(program, *arguments, W=..., FPS=...)``."""
-
-    def run(program: str, *arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {f"FAKE_{k}": str(v) for k, v in settings.items()}
-        environment |= {"LD_PRELOAD": str(fake_device)}
-        return subprocess.run(
-            [sys.executable, "-c", program, *arguments], env=environment, capture_output=True, text=True, timeout=110
-        )
-
-    return run
-
-
 def read(with_device, *arguments: str, **settings: object) -> dict:
     done = with_device(READ, *arguments, **settings)
     assert done.returncode == 0, done.stderr
@@ -91,6 +61,23 @@ def test_sixteen_bit(with_device):
     assert result["dtype"] == "uint16"
     assert result["frames"][0][0] == "uint16"
     assert result["frames"][0][2] >= 1000  # 16 bits, not squeezed to 8
+
+
+@pytest.mark.parametrize(("rows", "height", "refused"), [(2, 120, ""), (-2, 120, ""), (16, 10, "more rows than")])
+def test_telemetry_rows_are_cut_off(with_device, rows, height, refused):
+    uri = f"v4l2:/dev/video0?pixel_format=Y16&telemetry_rows={rows}"
+    settings = {"W": 160, "H": 10 if refused else 122}
+    result = read(with_device, uri, "-", "uint16", "1", "1", **settings)
+    if refused:
+        assert refused in result["message"]
+    else:
+        assert result["frames"][0][:2] == ["uint16", [height, 160]]
+
+
+def test_a_device_by_a_link(with_device, tmp_path):
+    link = tmp_path / "usb-Fake_IR-video-index0"
+    link.symlink_to("/dev/video0")
+    assert read(with_device, f"v4l2:{link}", "-", "uint8", "1", "1", W=64, H=48, LINK=link)["fps"] == 30
 
 
 def test_another_rate_than_asked_for_is_told(with_device):
@@ -124,6 +111,34 @@ def test_unplugged(with_device):
     result = read(with_device, "v4l2:/dev/video0", "-", "uint8", "1", "9", W=64, H=48, FPS=100, UNPLUG_AFTER=6)
     assert result["error"] == "CameraError"
     assert "is gone" in result["message"]
+
+
+WATCH = """
+import json, sys
+from dataclasses import asdict
+from kd_edge.artifact import BUNDLED, load
+from kd_edge.runtime.cameras.advice import diagnose
+print(json.dumps(asdict(diagnose(sys.argv[1], 2.0, load(BUNDLED).manifest))))
+"""
+
+
+def test_a_check_up_tells_the_clock_and_the_rate(with_device):
+    done = with_device(WATCH, "v4l2:/dev/video0?fps=60", W=64, H=48, FPS=30, STAMP_AHEAD=7200)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["measured"]["stamps"]["looks_like"] == "device"
+    assert found["measured"]["dtype"] == "uint8"
+    lines = {one["topic"]: one["lines"] for one in found["advice"]}
+    assert lines["stamps"] == ['clock = "device"']
+    assert found["measured"]["nominal_fps"] == 30  # what the driver granted
+
+
+def test_a_check_up_of_a_camera_that_is_unplugged(with_device):
+    done = with_device(WATCH, "v4l2:/dev/video0", W=64, H=48, FPS=50, UNPLUG_AFTER=50)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert "is gone" in found["measured"]["fault"]
+    assert found["advice"][0]["level"] == "problem"
 
 
 STREAM = """

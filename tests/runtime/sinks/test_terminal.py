@@ -50,6 +50,22 @@ def test_terminal_updates_one_line():
     assert "\r      0.10 s" in text
 
 
+def test_terminal_that_shows_several_cameras_gets_a_line_per_change_with_the_name():
+    for out, breaks in ((Tty(), "\r"), (io.StringIO(), "")):
+        sink = TerminalSink(out)
+        sink.open()
+        for number, source, label in (
+            (0, "ir0", "wave"), (1, "corridor", "wave"), (2, "ir0", "wave"), (3, "corridor", "throw"),
+            (4, "ir0", "wave"), (5, "ir0", "throw"),
+        ):  # fmt: skip
+            sink.write(prediction(number, label=label, index=len(label), source=source))
+        sink.close()
+        lines = [line.split() for line in out.getvalue().replace("\r", "").splitlines()]
+        assert [line[0] for line in lines] == ["0.00", "corridor", "corridor", "ir0"]
+        assert [line[4] for line in lines[1:]] == ["wave", "throw", "throw"]
+        assert out.getvalue().count("\r") == len(breaks)
+
+
 @pytest.mark.parametrize("where", ["label", "truth", "detail"])
 def test_nothing_that_steers_a_terminal_is_shown(where):
     shown = describe(prediction(**{"truth": "clap", where: "\x1b]0;mine\x07\r\n\x9b2J\u202eevaw\ud800"}))

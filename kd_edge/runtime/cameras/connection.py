@@ -59,7 +59,7 @@ class Arrivals:
         return min(self._usual / 2, LONGEST_HELD_SECONDS)
 
 
-class Feed:
+class Connection:
     """One connection: a thread that opens and plays it, and the newest picture it has given.
 
     Nobody waits for the thread longer than stated; one that hangs is left behind, and ends when it stops hanging.
@@ -80,8 +80,8 @@ class Feed:
     def __init__(
         self,
         name: str,
-        play: Callable[[Feed], None],
-        explained: Callable[[Feed, BaseException], KdEdgeError],
+        play: Callable[[Connection], None],
+        explained: Callable[[Connection, BaseException], KdEdgeError],
         *,
         ended: str,
         advice: str,
@@ -94,7 +94,7 @@ class Feed:
         self._picture: Picture | None = None
         self._damage: BadPictureError | None = None
         self._end: KdEdgeError | None = None
-        self._thread = threading.Thread(target=self._run, name=f"kd-edge feed {name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"kd-edge connection {name}", daemon=True)
         self._thread.start()
 
     def connected(self, fps: float | None) -> None:

@@ -1,0 +1,236 @@
+"""One recording, as a robot would see it: a model's labels against what was really done."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from bisect import bisect_right
+from collections import Counter
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+from kd_edge.artifact import load
+from kd_edge.engines import EngineName
+from kd_edge.errors import DataError, KdEdgeError, did_you_mean, printable, reason
+from kd_edge.evaluate.joined import LiveScore
+from kd_edge.files import expanded
+from kd_edge.reading import read_bytes
+from kd_edge.runtime import stream
+from kd_edge.runtime.tally import Tally
+from kd_edge.types import Prediction
+
+COLUMNS = ("start_s", "end_s", "label")
+LABELS_BYTES = 10_000_000
+"""A longer file holds no labels of one recording."""
+
+
+class Truth(NamedTuple):
+    """What was done from one moment to another, seconds from the first frame; the end does not belong to it."""
+
+    start_s: float
+    end_s: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScore:
+    """How one action did.
+
+    Attributes:
+        frames: Frames that show it.
+        labelled: Those with a label that a robot may act on.
+        right: Those with the right one.
+    """
+
+    frames: int
+    labelled: int
+    right: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingScore:
+    """What a robot would have seen of a recording.
+
+    Attributes:
+        recording: Its path.
+        model: Name of the model.
+        engine: What ran it.
+        frames: Frames labelled, or found not to be.
+        seconds: From the first of them to the last one.
+        states: How often each state was given.
+        judged: Frames whose action is known.
+        labelled: Those with a label that a robot may act on.
+        live: Accuracy, flicker and delay over these.
+        by_class: Each action that was done.
+        labels_sha256: See ``kd_edge.runtime.label_hash``.
+        fault: Why the recording ends early; empty where it does not.
+    """
+
+    recording: str
+    model: str
+    engine: str
+    frames: int
+    seconds: float
+    states: dict[str, int]
+    judged: int
+    labelled: int
+    live: LiveScore
+    by_class: dict[str, ClassScore]
+    labels_sha256: str
+    fault: str
+
+
+def evaluate_recording(
+    model: Path,
+    recording: str,
+    *,
+    labels: Path | None = None,
+    engine: EngineName = "onnxruntime",
+    threads: int = 1,
+    smooth_ms: float | None = None,
+) -> RecordingScore:
+    """Label a recording frame by frame and compare with what was done.
+
+    Args:
+        model: Artifact.
+        recording: What stands behind ``replay:``.
+        labels: CSV with ``start_s,end_s,label``, seconds from the first frame; by default the truth that was recorded.
+        engine: What runs the model.
+        threads: Of the engine.
+        smooth_ms: How long a window counts in a label, see ``Recognizer.load``.
+
+    Raises:
+        DataError: Recording or labels cannot be read, or nothing tells what was done.
+        KdEdgeError: As ``stream``.
+    """
+    artifact = load(model)
+    truths = None if labels is None else read_truths(labels, artifact.manifest.labels)
+    score = _Scoring(truths)
+    fault = ""
+    with stream(
+        model=artifact, camera=f"replay:{recording}", engine=engine, threads=threads, smooth_ms=smooth_ms
+    ) as predictions:
+        try:
+            for prediction in predictions:
+                score.add(prediction)
+        except DataError as error:  # damaged here, or cut off: what came before counts
+            if not score.states:
+                raise
+            fault = printable(error.found)
+        name = predictions.recognizer.engine.name
+    if not score.by_class:
+        raise DataError(
+            f"nothing tells what was done in {recording}",
+            "truth in the recording, or a file of it",
+            f"--labels labels.csv, with {','.join(COLUMNS)} in seconds from the first frame",
+        )
+    return RecordingScore(
+        recording=recording,
+        model=artifact.manifest.name,
+        engine=name,
+        frames=sum(score.states.values()),
+        seconds=score.seconds,
+        states=dict(score.states),
+        judged=score.by_class.total(),
+        labelled=score.tally.labels,
+        live=LiveScore.of(score.tally),
+        by_class=score.classes(),
+        labels_sha256="" if predictions.label_hash is None else predictions.label_hash.hexdigest(),
+        fault=fault,
+    )
+
+
+class _Scoring:
+    """Counts predictions against the truth."""
+
+    def __init__(self, truths: list[Truth] | None) -> None:
+        self._truths = truths
+        self._starts = [] if truths is None else [truth.start_s for truth in truths]
+        self._first_ns: int | None = None
+        self.seconds = 0.0
+        self.tally = Tally()
+        self.states: Counter[str] = Counter()
+        self.by_class: Counter[str] = Counter()
+        self._labelled: Counter[str] = Counter()
+        self._right: Counter[str] = Counter()
+
+    def add(self, prediction: Prediction) -> None:
+        """Count the next prediction."""
+        self._first_ns = prediction.captured_ns if self._first_ns is None else self._first_ns
+        self.seconds = (prediction.captured_ns - self._first_ns) / 1e9
+        self.states[prediction.state.value] += 1
+        truth = prediction.truth if self._truths is None else self._truth_at(self.seconds)
+        self.tally.add(replace(prediction, truth=truth))
+        if truth is None:
+            return
+        self.by_class[truth] += 1
+        self._labelled[truth] += prediction.label is not None
+        self._right[truth] += prediction.label == truth
+
+    def _truth_at(self, seconds: float) -> str | None:
+        index = bisect_right(self._starts, seconds) - 1
+        if self._truths is None or index < 0 or seconds >= self._truths[index].end_s:
+            return None
+        return self._truths[index].label
+
+    def classes(self) -> dict[str, ClassScore]:
+        """Each action that was done, by name."""
+        return {
+            name: ClassScore(self.by_class[name], self._labelled[name], self._right[name])
+            for name in sorted(self.by_class)
+        }
+
+
+def read_truths(path: Path, known: tuple[str, ...]) -> list[Truth]:
+    """Intervals of a CSV file, sorted.
+
+    Args:
+        path: The file.
+        known: The model's labels.
+
+    Raises:
+        DataError: It cannot be read, or a row is wrong, overlaps another one or names what the model does not know.
+    """
+    path = expanded(path)
+    try:
+        text = read_bytes(path, LABELS_BYTES).decode("utf-8-sig")
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+    except OSError as error:
+        raise _wrong(path, error.strerror or reason(error)) from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise _wrong(path, reason(error)) from error
+    if not rows:
+        raise _wrong(path, "it has no rows")
+    if missing := [name for name in COLUMNS if name not in rows[0]]:
+        raise _wrong(path, f"it has no column {', '.join(missing)}")
+    truths = sorted(_truth(path, number, row, known) for number, row in enumerate(rows, 2))
+    for before, after in pairwise(truths):
+        if after.start_s < before.end_s:
+            raise _wrong(path, f"two intervals overlap at {after.start_s:g} s")
+    return truths
+
+
+def _truth(path: Path, number: int, row: dict[str, str], known: tuple[str, ...]) -> Truth:
+    try:
+        start_s, end_s = float(row["start_s"]), float(row["end_s"])
+    except (TypeError, ValueError) as error:
+        raise _wrong(path, f"line {number}: start_s and end_s are no numbers") from error
+    if not 0 <= start_s < end_s < math.inf:
+        raise _wrong(path, f"line {number}: from {start_s:g} to {end_s:g} s")
+    label = row["label"] or ""
+    if label not in known:
+        raise _wrong(
+            path, f"line {number}: label '{label:.80}', which the model does not know{did_you_mean(label, known)}"
+        )
+    return Truth(start_s, end_s, label)
+
+
+def _wrong(path: Path, found: str) -> KdEdgeError:
+    return DataError(
+        f"labels {path}: {printable(found)}",
+        f"{','.join(COLUMNS)}, one interval a line, none across another, of the model's labels",
+        "correct the file; what the model does not know is left out",
+    )

@@ -1,0 +1,313 @@
+"""What to change about a camera, by the figures of its check-up; each with the line for its camera file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from kd_edge.artifact import Manifest
+from kd_edge.errors import CameraError
+from kd_edge.runtime.cameras import Wanted, check_fits, make_camera
+from kd_edge.runtime.cameras.checkup import Checkup, examine
+from kd_edge.runtime.cameras.config import CameraConfig, camera_config, has_key, source_name
+from kd_edge.runtime.clock import MONOTONIC, Clock
+from kd_edge.runtime.rate import NeededRate
+from kd_edge.runtime.uri import shown
+
+Level = Literal["ok", "note", "problem"]
+
+DOTTED = 1.5
+"""Dots in 1000 pixels from which on a projector is at work: no ordinary picture that was tried had more than 1.1 (a
+field of stars had 11), and with twelve drawn in 1000 pixels all had 1.4 or more (grass seen small: 0.7)."""
+MUCH_BLACK, MUCH_SATURATED = 0.5, 0.05
+OFF_RATE = 0.1
+"""A rate that differs by a larger share from the nominal one."""
+UNSTEADY = 0.25
+"""Jitter of a larger share of the period."""
+SOME, MANY = 0.01, 0.1
+"""Shares of frames from which on something happens now and then, and all the time."""
+DOUBLED = 0.3
+"""A share of repeated pictures that means: each is sent twice or so."""
+OUTSIDE = 0.2
+"""A share of values outside a model's window, whose differences it does not see."""
+OLD_MS = 200.0
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """One finding.
+
+    Attributes:
+        level: ``ok``, ``note`` or ``problem``.
+        topic: What was looked at.
+        found: What was measured, with figures.
+        fix: What to do; empty where nothing.
+        lines: Lines for the camera file; empty where none would help.
+    """
+
+    level: Level
+    topic: str
+    found: str
+    fix: str = ""
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What was measured and what follows from it.
+
+    Attributes:
+        camera: As it was named.
+        uri: What that means.
+        measured: The figures.
+        advice: The findings, good ones too.
+    """
+
+    camera: str
+    uri: str
+    measured: Checkup
+    advice: tuple[Advice, ...]
+
+    @property
+    def level(self) -> Level:
+        """The worst of the findings."""
+        levels: tuple[Level, ...] = ("problem", "note")
+        return next((level for level in levels if any(one.level == level for one in self.advice)), "ok")
+
+
+def diagnose(name_or_uri: str, seconds: float, manifest: Manifest, clock: Clock = MONOTONIC) -> Diagnosis:
+    """Open a camera as a model would have it, watch it and say what to change.
+
+    A camera that does not fit the model is watched all the same, its pictures not judged by it.
+
+    Raises:
+        ConfigError: Unknown name or URI.
+        CameraError: It cannot be opened.
+        DataError: A recording is absent or damaged.
+    """
+    config, wanted = camera_config(name_or_uri), Wanted.by(manifest)
+    camera = make_camera(source_name(name_or_uri)[0], config, wanted, clock=clock)
+    camera.open()
+    try:
+        found = [*_misfit(lambda: check_fits(camera, wanted))]
+        judge = None if found else manifest
+        seen = examine(camera, seconds, judge, clock)
+    finally:
+        camera.close()
+    return Diagnosis(shown(name_or_uri), shown(config.uri), seen, (*found, *advise(seen, config, judge)))
+
+
+def _misfit(check: Callable[[], None]) -> Iterator[Advice]:
+    try:
+        check()
+    except CameraError as error:
+        yield Advice("problem", "model", f"{error.found}, not {error.expected}", error.fix)
+
+
+def advise(seen: Checkup, config: CameraConfig, manifest: Manifest | None = None) -> list[Advice]:
+    """What the figures say; nothing that was not measured.
+
+    Args:
+        seen: The figures.
+        config: What the camera was opened with.
+        manifest: The model that its pictures are meant for.
+    """
+    found = [*_alive(seen)]
+    if seen.frames:
+        checks: tuple[Callable[[Checkup, CameraConfig], Iterator[Advice]], ...]
+        checks = (_rate, _doubled, _stamps, _light, _dots, _flicker, _frozen, _sizes)
+        found += [advice for check in checks for advice in check(seen, config)]
+        if manifest is not None:
+            found += [*_needed(seen, manifest), *_match(seen, config)]
+    return found
+
+
+def _alive(seen: Checkup) -> Iterator[Advice]:
+    what = f"{seen.frames} frames in {seen.seconds:.1f} s"
+    if seen.fault:
+        yield Advice("problem", "frames", f"{what}, then: {seen.fault}", "check its cable, its port, its file")
+    elif not seen.frames:
+        yield Advice("problem", "frames", what, "check its cable; is another program using it?")
+    if seen.damaged:
+        share = seen.damaged / (seen.damaged + seen.frames)
+        fix = "a shorter cable, another port, or a format that is not compressed"
+        yield Advice("problem" if share > SOME else "note", "frames", f"{seen.damaged} damaged pictures", fix)
+
+
+def _rate(seen: Checkup, config: CameraConfig) -> Iterator[Advice]:
+    pace = seen.arrivals or seen.captures
+    if pace is None or pace.fps is None:
+        return
+    nominal, what = seen.nominal_fps, f"{pace.fps:.1f} frames/s"
+    figures = (
+        f"usual distance {pace.period_ms:.1f} ms, jitter {pace.jitter_ms:.1f} ms, longest {pace.longest_ms:.0f} ms"
+    )
+    if nominal and abs(pace.fps - nominal) > OFF_RATE * nominal:
+        fix = "a low rate is often long exposure in the dark, or too little USB bandwidth; or take it as it is"
+        lines = (f"fps = {pace.fps:.3g}",) if has_key(config, "fps") else ()
+        yield Advice("problem", "rate", f"{what}, nominal {nominal:.1f}; {figures}", fix, lines)
+    else:
+        yield Advice("ok", "rate", f"{what}{f', nominal {nominal:.1f}' if nominal else ''}; {figures}")
+    if not seen.live:
+        return
+    if pace.gaps > max(1, SOME * seen.frames):
+        fix = "another USB port, fewer cameras on one hub, a smaller picture"
+        yield Advice("note", "rate", f"{pace.gaps} of {seen.frames} frames came after a gap", fix)
+    captures = seen.captures
+    if captures is not None and captures.period_ms > 0 and captures.jitter_ms > UNSTEADY * captures.period_ms:
+        fix = "a fixed exposure; a driver that stamps frames when they are captured"
+        yield Advice("note", "rate", f"stamps jitter by {captures.jitter_ms:.1f} ms", fix)
+
+
+def _doubled(seen: Checkup, config: CameraConfig) -> Iterator[Advice]:
+    share = seen.repeated / seen.frames
+    pace = seen.arrivals or seen.captures
+    if DOUBLED <= share < 0.95 and pace is not None and pace.fps is not None:
+        real = pace.fps * (1 - share)
+        lines = (f"fps = {real:.3g}",) if has_key(config, "fps") else ()
+        found = f"{share:.0%} of the pictures repeat the one before: {real:.1f} different ones a second"
+        yield Advice("problem", "rate", found, "ask for the rate that the sensor has", lines)
+
+
+def _stamps(seen: Checkup, config: CameraConfig) -> Iterator[Advice]:
+    stamps = seen.stamps
+    if stamps is None:
+        return
+    faults = [
+        f"{count} {what}"
+        for count, what in (
+            (stamps.unusable, "are no numbers"),
+            (stamps.repeated, "repeat the one before"),
+            (stamps.backward, "go back"),
+            (stamps.steps, "stepped"),
+        )
+        if count
+    ]
+    seems, age = stamps.looks_like, stamps.age_ms
+    aged = "" if age is None else f", {age[1]:.0f} ms old on arrival ({age[0]:.0f} to {age[2]:.0f})"
+    told = f"stamps look like clock '{seems}'{aged}" if seems else "no usable stamps"
+    if faults:
+        told += f"; {', '.join(faults)}"
+    if stamps.declared == "arrival":
+        yield Advice("ok", "stamps", f"not used; {told}")
+    elif seems not in (None, stamps.declared) and (stamps.declared != "device" or seems == "arrival"):
+        # a device's own clock may be any that runs
+        lines = (f'clock = "{seems}"',) if has_key(config, "clock") else ()
+        yield Advice("problem", "stamps", told, f"declared is clock '{stamps.declared}'", lines)
+    elif faults:
+        lines = ('clock = "arrival"',) if has_key(config, "clock") else ()
+        often = stamps.unusable + stamps.repeated + stamps.backward + stamps.steps > SOME * seen.frames
+        yield Advice("problem" if often else "note", "stamps", told, "where it goes on: do without them", lines)
+    elif age is not None and age[1] > OLD_MS:
+        yield Advice("note", "stamps", told, "frames wait in a buffer: ask for fewer, smaller or uncompressed ones")
+    else:
+        yield Advice("ok", "stamps", told)
+
+
+def _light(seen: Checkup, config: CameraConfig) -> Iterator[Advice]:
+    values = seen.values
+    if values is None:
+        return
+    told = (
+        f"{values.black:.1%} black, {values.saturated:.1%} saturated, values {values.percentiles[0]:.0f} to "
+        f"{values.percentiles[2]:.0f} of {values.full_scale}, median {values.percentiles[1]:.0f}"
+    )
+    if values.black > MUCH_BLACK and seen.band != "depth":
+        fix = f"an infrared lamp, or longer exposure: {_exposure(config)}"
+        yield Advice("problem", "light", told, fix, _exposure_lines(config, 15_000, 64))
+    elif values.saturated > MUCH_SATURATED:
+        fix = f"shorter exposure, less gain, lamp further away: {_exposure(config)}"
+        yield Advice("problem", "light", told, fix, _exposure_lines(config, 2_000, 16))
+    else:
+        yield Advice("ok", "light", told)
+
+
+def _dots(seen: Checkup, config: CameraConfig) -> Iterator[Advice]:
+    density = None if seen.values is None else seen.values.dots_per_1000
+    if density is None:
+        return
+    told = f"{density:.2g} bright isolated dots in 1000 pixels beyond dark ones"
+    if density < DOTTED:
+        yield Advice("ok", "emitter", told)
+        return
+    told += ": like the pattern of a projector, which no model has been trained with unless you did"
+    if config.scheme == "realsense":
+        yield Advice("problem", "emitter", told, "turn it off, with an infrared lamp in the dark", ('emitter = "off"',))
+    elif config.scheme == "v4l2":
+        fix = "open a RealSense as one, which turns its projector off; else turn it off or cover it"
+        yield Advice("problem", "emitter", told, fix, ('uri = "realsense:"',))
+    else:
+        yield Advice("problem", "emitter", told, "record with the projector off")
+
+
+def _flicker(seen: Checkup, config: CameraConfig) -> Iterator[Advice]:
+    values = seen.values
+    if values is None or seen.frames < 2 or seen.band == "depth":
+        return
+    share = values.jumps / (seen.frames - 1)
+    told = f"mean {values.mean:.4g}, largest change from frame to frame {values.largest_jump:.1%}"
+    if share <= SOME or values.jumps < 2:
+        yield Advice("ok", "brightness", told)
+        return
+    level: Level = "problem" if share > MANY else "note"
+    told += f"; it jumps at {values.jumps} of {seen.frames - 1} frames"
+    fix = "gain control that hunts, a flickering lamp, a heat camera's shutter"
+    if seen.live:
+        fix += f"; a fixed exposure of whole periods of the lamps: {_exposure(config)}"
+    yield Advice(level, "brightness", told, fix, _exposure_lines(config, 10_000, 16))
+
+
+def _frozen(seen: Checkup, config: CameraConfig) -> Iterator[Advice]:
+    if seen.longest_same_ms >= config.frozen_ms:
+        found = f"one picture stayed for {seen.longest_same_ms:.0f} ms: from {config.frozen_ms} ms on it is frozen"
+        fix = "plug it in again; for a source that really stands still so long, more patience"
+        lines = (f"frozen_ms = {min(60_000, round(2 * seen.longest_same_ms, -2)):.0f}",)
+        yield Advice("problem", "frozen", found, fix if seen.live else "", lines if seen.live else ())
+    else:
+        yield Advice("ok", "frozen", f"{seen.repeated} of {seen.frames} pictures repeat the one before")
+
+
+def _sizes(seen: Checkup, config: CameraConfig) -> Iterator[Advice]:
+    if seen.sizes > 1:
+        yield Advice("problem", "size", f"{seen.sizes} sizes or types of frames", "one: each change empties the window")
+
+
+def _needed(seen: Checkup, manifest: Manifest) -> Iterator[Advice]:
+    pace, needed = seen.captures or seen.arrivals, NeededRate.of(manifest)
+    if pace is None or pace.fps is None:
+        return
+    told = f"{pace.fps:.1f} frames/s; '{manifest.name}' needs {needed}"
+    if pace.fps < needed.full_fps:
+        level: Level = "problem" if pace.fps < needed.least_fps else "note"
+        yield Advice(level, "rate for the model", told, "a higher rate, or a model with wider motion offsets")
+    else:
+        yield Advice("ok", "rate for the model", told)
+
+
+def _match(seen: Checkup, config: CameraConfig) -> Iterator[Advice]:
+    match = seen.match
+    if match is None:
+        return
+    topic = "pictures for the model"
+    for reason, share in match.judged.items():
+        level: Level = "problem" if share > MANY else "note"
+        found = f"'{match.model}' takes {share:.0%} of the frames for {reason}: {match.details[reason]}"
+        yield Advice(level, topic, found, "unlike all it was trained on: see above, or train with recordings of yours")
+    if match.below is not None and match.above is not None and match.below + match.above > OUTSIDE:
+        found = f"{match.below:.0%} of the values lie below the window of '{match.model}', {match.above:.0%} above"
+        yield Advice("problem", topic, found, "train with a window that holds them, or a percentile window")
+    elif not match.judged and match.can_judge:
+        yield Advice("ok", topic, f"'{match.model}' finds them as healthy as those it was trained on")
+    elif not match.can_judge:
+        yield Advice("note", topic, f"'{match.model}' does not know its training's pictures", "export it with health")
+
+
+def _exposure(config: CameraConfig) -> str:
+    if config.scheme == "v4l2":
+        return f"v4l2-ctl --device {config.target or '/dev/video0'} --list-ctrls shows auto_exposure and gain"
+    return "as a start" if config.scheme == "realsense" else "in the camera's own settings"
+
+
+def _exposure_lines(config: CameraConfig, exposure_us: int, gain: int) -> tuple[str, ...]:
+    return (f"exposure_us = {exposure_us}", f"gain = {gain}") if config.scheme == "realsense" else ()

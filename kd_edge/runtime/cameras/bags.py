@@ -1,0 +1,277 @@
+"""Image topics of MCAP files and rosbag2 recordings, ours and other programs', as frames with their stamps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, cast, get_args
+
+import numpy as np
+
+from kd_edge.artifact import Band
+from kd_edge.errors import ConfigError, DataError, KdEdgeError, did_you_mean, import_extra, printable, reason
+from kd_edge.runtime.cameras.bounds import check_pixels
+from kd_edge.runtime.cameras.pixels import decode, rgb_or_grey
+from kd_edge.runtime.messages import (
+    COMPRESSED_IMAGE,
+    IMAGE,
+    CompressedRosImage,
+    McapReader,
+    Message,
+    RosImage,
+    SqliteReader,
+    Topic,
+    open_messages,
+    read_image,
+)
+from kd_edge.types import Cause, Image, Reason
+
+ENDINGS = (".mcap", ".db3")
+OWN_KEY = "kd_edge"
+"""In the metadata of a topic that ``Recorder`` wrote; its value is the version of what lies in it."""
+END_KEY, HASH_KEY = "kd_edge/end", "labels_sha256/"
+"""Its metadata that say how it ended, and among them, with the camera's name, the hash of what was labelled."""
+_PACKED = tuple(f"{ending}.zstd" for ending in ENDINGS)
+_DEPTH_HEADER_BYTES = 12
+"""What ROS's compressedDepth puts before the PNG."""
+
+
+class Pixels(NamedTuple):
+    """How an encoding of ``sensor_msgs/msg/Image`` lies in memory."""
+
+    dtype: str
+    channels: int
+    order: str
+
+
+ENCODINGS = {
+    "mono8": Pixels("u1", 1, "grey"),
+    "8UC1": Pixels("u1", 1, "grey"),
+    "mono16": Pixels("u2", 1, "grey"),
+    "16UC1": Pixels("u2", 1, "grey"),
+    "rgb8": Pixels("u1", 3, "rgb"),
+    "rgb16": Pixels("u2", 3, "rgb"),
+    "rgba8": Pixels("u1", 4, "rgb"),
+    "bgr8": Pixels("u1", 3, "bgr"),
+    "8UC3": Pixels("u1", 3, "bgr"),
+    "bgra8": Pixels("u1", 4, "bgr"),
+}
+"""Encodings that can be replayed."""
+
+
+class Recorded(NamedTuple):
+    """A frame of a recording.
+
+    Attributes:
+        image: As ``Frame.image``.
+        stamp_ns: When it was captured, by the recording's clock.
+        frame_id: The camera's number of it, where the recording tells.
+        truth: The action really performed, where the recording tells.
+        cut: What happened between it and the frame before, where the recording tells.
+    """
+
+    image: Image
+    stamp_ns: int
+    frame_id: int | None = None
+    truth: str | None = None
+    cut: Cause | None = None
+
+
+def is_bag(path: Path) -> bool:
+    """Whether a path is a ``.mcap`` or ``.db3`` file, or a folder of them, packed or not, as rosbag2 makes it."""
+    if path.is_dir():
+        return any(file.name.lower().endswith((*ENDINGS, *_PACKED)) for file in path.iterdir())
+    return path.suffix.lower() in ENDINGS
+
+
+class Bag:
+    """One image topic of a recording; iterate once.
+
+    Args:
+        path: A ``.mcap`` or ``.db3`` file, or a folder of them.
+        topic: Of its images; None takes the only one there is.
+        grey: Make colour grey.
+
+    Attributes:
+        topic: The topic.
+        camera: Name of the camera that ``Recorder`` recorded; None of another program's recording.
+        band: What it saw, where the recording tells.
+        labels_hash: Of the labels that were given when it was recorded; empty where the recording does not tell.
+
+    Raises:
+        DataError: There is no image topic, or the file cannot be read.
+        ConfigError: Several image topics and none chosen, or one chosen that is not there.
+    """
+
+    def __init__(self, path: Path, topic: str | None, grey: bool) -> None:
+        self._path, self._grey = path, grey
+        self._files = _files(path)
+        self.topic = _chosen(path, self._topics(), topic)
+        is_own = OWN_KEY in self.topic.metadata
+        self.camera = self.topic.metadata.get("camera") if is_own else None
+        band = self.topic.metadata.get("band")
+        self.band = cast("Band", band) if is_own and band in get_args(Band) else None
+        self.labels_hash = self._recorded_hash() if is_own else ""
+        self._info_topic = f"{self.topic.name.removesuffix('image')}frame" if is_own else None
+
+    def _recorded_hash(self) -> str:
+        with _opened(self._files[-1]) as reader:
+            ends = reader.metadata().get(END_KEY, {}) if isinstance(reader, McapReader) else {}
+        return ends.get(f"{HASH_KEY}{self.camera}", "")
+
+    def __iter__(self) -> Iterator[Recorded]:
+        """The frames, each read when it is asked for.
+
+        Raises:
+            DataError: The file is damaged here, or breaks off.
+        """
+        wanted = {self.topic.name, self._info_topic or self.topic.name}
+        for file in self._files:
+            with _opened(file) as reader:
+                info: Message | None = None
+                messages = reader.messages(wanted)
+                while (message := self._next(messages, file)) is not None:
+                    if message.topic.name == self._info_topic:
+                        info = message
+                    elif message.topic.name == self.topic.name:
+                        yield self._frame(message, info, file)
+                        info = None
+
+    def _next(self, messages: Iterator[Message], file: Path) -> Message | None:
+        try:
+            return next(messages, None)
+        except KdEdgeError:
+            raise
+        except Exception as error:  # SQLite and the decoders raise any kind on damaged files
+            raise _damaged(file, reason(error)) from error
+
+    def _frame(self, message: Message, info: Message | None, file: Path) -> Recorded:
+        try:
+            stored = read_image(message)
+            image = _compressed(stored, self._grey) if isinstance(stored, CompressedRosImage) else self._raw(stored)
+            if self._info_topic is not None:
+                return _own(image, message, info)
+            return Recorded(image, stored.stamp_ns or message.log_ns)
+        except ValueError as error:
+            raise _damaged(file, reason(error)) from error
+
+    def _raw(self, stored: RosImage) -> Image:
+        """The pixels of an uncompressed image, without the padding of its rows."""
+        pixels = ENCODINGS.get(stored.encoding)
+        if pixels is None:
+            raise ValueError(f"an image is encoded as {stored.encoding!r:.40}, not as one of {', '.join(ENCODINGS)}")
+        check_pixels(stored.width, stored.height)
+        dtype = np.dtype(pixels.dtype).newbyteorder(">" if stored.is_bigendian else "<")
+        row_bytes = stored.width * pixels.channels * dtype.itemsize
+        needed = stored.step * (stored.height - 1) + row_bytes
+        if stored.step < row_bytes or len(stored.data) < needed:
+            raise ValueError(
+                f"an image of {stored.width}x{stored.height} {stored.encoding} has {len(stored.data):,} bytes in rows "
+                f"of {stored.step:,}, not {needed:,}"
+            )
+        shape = (stored.height, stored.width, pixels.channels)
+        strides = (stored.step, pixels.channels * dtype.itemsize, dtype.itemsize)
+        image = np.ndarray(shape, dtype, np.ascontiguousarray(stored.data), strides=strides)
+        if pixels.channels == 1:
+            return np.array(image[:, :, 0], dtype=dtype.newbyteorder("="))
+        colour = image[:, :, 2::-1] if pixels.order == "bgr" else image[:, :, :3]
+        rgb = np.array(colour, dtype=dtype.newbyteorder("="), order="C")
+        if not self._grey:
+            return rgb
+        return rgb_or_grey(import_extra("cv2", "cpu"), np.ascontiguousarray(rgb[:, :, ::-1]), True)
+
+    def _topics(self) -> list[Topic]:
+        """Those of all files; of several that bear one name the first."""
+        found: dict[str, Topic] = {}
+        for file in self._files:
+            with _opened(file) as reader:
+                try:
+                    topics = reader.topics()
+                except KdEdgeError:
+                    raise
+                except Exception as error:
+                    raise _damaged(file, reason(error)) from error
+            found = {topic.name: topic for topic in topics} | found
+        return list(found.values())
+
+
+def _files(path: Path) -> list[Path]:
+    """The files of a recording in their order; rosbag2 numbers them."""
+    if not path.is_dir():
+        return [path]
+    files = [file for file in path.iterdir() if file.suffix.lower() in ENDINGS and not file.name.startswith("._")]
+    if packed := next((file for file in path.iterdir() if file.name.lower().endswith(_PACKED)), None):
+        raise DataError(
+            f"{packed} is compressed as a whole", "files that can be read from the middle", f"zstd -d {packed.name}"
+        )
+    return sorted(files, key=lambda file: (len(file.name), file.name))  # bag_10 follows bag_9
+
+
+def _opened(file: Path) -> McapReader | SqliteReader:
+    try:
+        return open_messages(file)
+    except KdEdgeError:
+        raise
+    except OSError as error:
+        raise _damaged(file, error.strerror or reason(error)) from error
+    except Exception as error:  # rosbags' and SQLite's
+        raise _damaged(file, reason(error)) from error
+
+
+def _chosen(path: Path, topics: Sequence[Topic], wanted: str | None) -> Topic:
+    """The topic to replay."""
+    images = [topic for topic in topics if topic.type in (IMAGE, COMPRESSED_IMAGE) and topic.encoding == "cdr"]
+    names = [topic.name for topic in images]
+    shown = printable(", ".join(names))
+    if wanted is not None:
+        if wanted not in names:
+            raise ConfigError(
+                f"topic {wanted} is not in {path}{did_you_mean(wanted, names)}",
+                f"one of {shown}" if names else "an image topic",
+                "correct topic",
+            )
+        return images[names.index(wanted)]
+    if not images:
+        others = printable(", ".join(f"{topic.name} ({topic.type})" for topic in topics)) or "nothing"
+        raise DataError(
+            f"{path} has no image topic, but {others:.500}",
+            f"a topic of {IMAGE} or {COMPRESSED_IMAGE}",
+            "record the camera's image topic",
+        )
+    if len(images) > 1:
+        raise ConfigError(
+            f"{path} has {len(images)} image topics: {shown}",
+            "one of them",
+            f"replay:{path}?topic={printable(names[0])}",
+        )
+    return images[0]
+
+
+def _compressed(stored: CompressedRosImage, grey: bool) -> Image:
+    cv2 = import_extra("cv2", "cpu")
+    start = _DEPTH_HEADER_BYTES if "compressedDepth" in stored.format else 0
+    return rgb_or_grey(cv2, decode(cv2, stored.data[start:]), grey)
+
+
+def _own(image: Image, message: Message, info: Message | None) -> Recorded:
+    """A frame of ours; its log time is the moment of capture, to the nanosecond."""
+    if info is None or info.log_ns != message.log_ns:
+        raise ValueError("a frame has lost what was recorded of it")
+    raw = json.loads(info.data)
+    try:
+        frame_id, truth, cut = raw["frame_id"], raw["truth"], raw["cut"]
+        if not isinstance(frame_id, int) or not isinstance(truth, str | None):
+            raise TypeError(f"frame_id {frame_id!r:.40}, truth {truth!r:.40}")
+        cause = None if cut is None else Cause(Reason(cut["reason"]), str(cut["detail"]))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"what was recorded of a frame is damaged ({reason(error)})") from error
+    return Recorded(image, message.log_ns, frame_id, truth, cause)
+
+
+def _damaged(path: Path, found: str) -> DataError:
+    return DataError(
+        f"{path} cannot be replayed: {printable(found).rstrip('.')}",
+        "a whole .mcap or rosbag2 recording",
+        "what comes before the fault is replayed; record again for the rest",
+    )

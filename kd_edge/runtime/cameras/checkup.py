@@ -1,0 +1,406 @@
+"""What a camera really does for some seconds: rate, stamps, brightness, dots, sameness. Figures only, no advice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from kd_edge.artifact import Band, Manifest
+from kd_edge.errors import BadPictureError, KdEdgeError, printable, reason
+from kd_edge.health import LOOK_NS, PictureHealth
+from kd_edge.preprocess import FixedWindow, resize
+from kd_edge.runtime.cameras.base import Camera, clock_of, timeouts_of
+from kd_edge.runtime.cameras.dots import dots_per_1000
+from kd_edge.runtime.clock import MAX_AHEAD_MS, MONOTONIC, OLDEST_NS, STAMP_LIMIT_NS, Clock, ClockKind, stamp_of
+from kd_edge.types import Cause, Frame, Image, Int64
+
+SETTLE_NS = 500_000_000
+"""What a live camera gives in its first half second is not judged: exposure settles, buffers are emptied."""
+MOST_SECONDS = 600.0
+MOST_FRAMES = 200_000
+LONG = 1.5
+"""A distance between two frames of more than so many usual ones: a frame is missing."""
+STEP_NS = 500_000_000
+"""Stamps and arrivals that move apart by more from one frame to the next: the clock has stepped."""
+BRIGHTER = 0.05
+"""A share by which a scene's mean hardly changes from one frame to the next; exposure and lamps do that."""
+RUNS_ALIKE = 0.02
+"""Two clocks run alike where their rates differ by less than this share."""
+BINS = 32
+PAUSE_SECONDS = 0.005
+DOTS_NS = 500_000_000
+"""Dots are looked for at most this often: it takes longer than everything else, and must not make frames late."""
+_GRID = 8  # every 8th pixel in both directions tells brightness, and a picture from the one before
+_VALUES = 1 << 16
+_COUNTED = 100_000  # at most about this many values of a picture enter the histogram
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Distances from frame to frame.
+
+    Attributes:
+        fps: Frames per second from the first to the last one; None where time stands still.
+        period_ms: The usual distance, their median.
+        jitter_ms: 95 of 100 distances are within this of the usual one.
+        longest_ms: The longest distance.
+        gaps: How many are longer than ``LONG`` usual ones.
+    """
+
+    fps: float | None
+    period_ms: float
+    jitter_ms: float
+    longest_ms: float
+    gaps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stamps:
+    """What a live camera's stamps are like.
+
+    Attributes:
+        declared: The clock that the camera's configuration says they are of.
+        looks_like: The clock that they could be of; None where too few were seen.
+        age_ms: Least, median and largest time from stamp to arrival, by the clock they look like; None where that is
+            no clock of this machine.
+        repeated: Frames with the stamp of the one before.
+        backward: Frames with an earlier stamp than the one before.
+        steps: Frames at which stamps and arrivals moved apart by more than ``STEP_NS``.
+        unusable: Stamps that are no number of nanoseconds.
+    """
+
+    declared: ClockKind
+    looks_like: ClockKind | None
+    age_ms: tuple[float, float, float] | None
+    repeated: int
+    backward: int
+    steps: int
+    unusable: int
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """Raw values of the pictures looked at.
+
+    Attributes:
+        full_scale: Largest value of the bits that are in use: 255, 1023, 4095, 16383, 65535.
+        percentiles: The 1st, 50th and 99th of all values.
+        black: Share of values in the lowest 128th of the full scale.
+        saturated: Share of values at the full scale.
+        histogram: Shares of ``BINS`` equal intervals from 0 to the full scale.
+        dots_per_1000: Bright isolated dots beyond dark ones in 1000 pixels, median of the pictures; None in colour,
+            depth and heat.
+        mean: Mean over all frames.
+        jumps: Frames whose mean differs from that of the one before by more than a share ``BRIGHTER``.
+        largest_jump: Largest such difference, as a share.
+    """
+
+    full_scale: int
+    percentiles: tuple[float, float, float]
+    black: float
+    saturated: float
+    histogram: tuple[float, ...]
+    dots_per_1000: float | None
+    mean: float
+    jumps: int
+    largest_jump: float
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What a model makes of the pictures.
+
+    Attributes:
+        model: Its name.
+        judged: Share of frames at which pictures in the window were no healthy ones, by reason; empty where all were,
+            or the model does not judge.
+        details: The last figures of each reason.
+        can_judge: Whether it knows what healthy pictures are like.
+        below: Share of values below its intensity window; None where the window follows the picture.
+        above: Share of values above it.
+    """
+
+    model: str
+    judged: dict[str, float]
+    details: dict[str, str]
+    can_judge: bool
+    below: float | None
+    above: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkup:
+    """What was seen of a camera.
+
+    Attributes:
+        camera: Its name.
+        band: What it sees; None when not known.
+        live: Whether it is no recording.
+        seconds: How long it was watched; of a recording, how long it is up to there.
+        frames: How many frames were judged.
+        damaged: How many more could not be decoded.
+        nominal_fps: What it says its rate is.
+        dtype: Type of its pixels; empty without a frame.
+        size_px: Height and width.
+        channels: 1 or 3.
+        sizes: How many different sizes and types its frames had.
+        arrivals: When its frames came; None of a recording, and of fewer than three.
+        captures: The same by the stamps.
+        stamps: None of a recording, and of fewer than three frames.
+        values: None without a frame.
+        repeated: Frames that show exactly the picture before.
+        longest_same_ms: The longest time that one picture stayed.
+        match: None where no model was given.
+        fault: Why it ended early; empty where it did not.
+    """
+
+    camera: str
+    band: Band | None
+    live: bool
+    seconds: float
+    frames: int
+    damaged: int
+    nominal_fps: float | None
+    dtype: str
+    size_px: tuple[int, int]
+    channels: int
+    sizes: int
+    arrivals: Pace | None
+    captures: Pace | None
+    stamps: Stamps | None
+    values: Values | None
+    repeated: int
+    longest_same_ms: float
+    match: Match | None
+    fault: str
+
+
+def examine(camera: Camera, seconds: float, manifest: Manifest | None = None, clock: Clock = MONOTONIC) -> Checkup:
+    """Watch an open camera; takes at most about ``seconds``, its read time-out included.
+
+    A fault of the camera ends it and is told in the result.
+
+    Args:
+        camera: Open; closed by the caller.
+        seconds: How long; of a recording, how much of it.
+        manifest: The model that its pictures are meant for.
+        clock: The one it stamps by where it is told to.
+    """
+    watch = _Watch(camera, manifest)
+    timeout_seconds = timeouts_of(camera).read_timeout_ms / 1e3
+    began_ns = clock.now_ns()
+    length_ns = round(min(seconds, MOST_SECONDS) * 1e9) + (SETTLE_NS if camera.live else 0)
+    while not camera.ended and watch.count < MOST_FRAMES:
+        left_ns = length_ns - (clock.now_ns() - began_ns)
+        if left_ns <= 0 or (not camera.live and watch.recorded_ns >= length_ns):
+            break
+        try:
+            frame = camera.read(min(timeout_seconds, left_ns / 1e9))
+        except BadPictureError:
+            watch.damaged += 1
+            clock.sleep(PAUSE_SECONDS)
+            continue
+        except Exception as error:  # whatever a driver raises
+            watch.fault = error.found if isinstance(error, KdEdgeError) else reason(error)
+            break
+        received_ns, wall_ns = clock.now_ns(), clock.wall_ns()
+        if frame is None:
+            clock.sleep(PAUSE_SECONDS)
+        elif not camera.live or received_ns - began_ns >= SETTLE_NS:
+            watch.see(frame, received_ns, wall_ns)
+    return watch.result((clock.now_ns() - began_ns) / 1e9)
+
+
+class _Watch:
+    """Takes note of frames; keeps their times and sums, no pictures."""
+
+    def __init__(self, camera: Camera, manifest: Manifest | None) -> None:
+        self.damaged, self.fault = 0, ""
+        self._camera, self._manifest = camera, manifest
+        self._times: list[tuple[int, int, int]] = []  # stamp, arrival, time of day
+        self._unusable = 0
+        self._kinds: Counter[tuple[str, tuple[int, ...]]] = Counter()
+        self._same = _Same()
+        self._counts: Int64 = np.zeros(_VALUES, np.int64)
+        self._dots: list[float] = []
+        self._means: list[float] = []
+        self._looked_ns = self._dotted_ns = -STAMP_LIMIT_NS
+        self._health = None if manifest is None or manifest.health is None else _health(manifest)
+        self._judged: Counter[str] = Counter()
+        self._details: dict[str, str] = {}
+        self._health_ns = -1
+
+    @property
+    def count(self) -> int:
+        """Frames so far."""
+        return len(self._means)
+
+    @property
+    def recorded_ns(self) -> int:
+        """Time from the first to the last stamp."""
+        return self._times[-1][0] - self._times[0][0] if self._times else 0
+
+    def see(self, frame: Frame, received_ns: int, wall_ns: int) -> None:
+        """Take note of a frame; some ten a second are looked at closely."""
+        image, stamp_ns = frame.image, stamp_of(frame.captured_ns)
+        if isinstance(stamp_ns, Cause):
+            self._unusable += 1
+        else:
+            self._times.append((stamp_ns, received_ns, wall_ns))
+        self._kinds[image.dtype.name, image.shape] += 1
+        moment_ns = received_ns if self._camera.live or isinstance(stamp_ns, Cause) else stamp_ns
+        grid = image[::_GRID, ::_GRID]
+        self._means.append(float(grid.mean()))
+        self._same.see(grid, moment_ns)
+        if not 0 <= moment_ns - self._looked_ns < LOOK_NS:
+            self._looked_ns = moment_ns
+            self._count_values(image)
+        if not 0 <= moment_ns - self._dotted_ns < DOTS_NS and image.ndim == 2 and self._camera.band in (None, "nir"):
+            self._dotted_ns = moment_ns
+            self._dots.append(dots_per_1000(image))
+        if self._health is not None and self._manifest is not None and moment_ns > self._health_ns:
+            self._health_ns = moment_ns
+            self._health.see(resize(image, self._manifest.preprocess.resize_px), moment_ns)
+            if cause := self._health.finding.cause:
+                self._take(cause)
+
+    def _take(self, cause: Cause) -> None:
+        if cause.reason:
+            self._judged[cause.reason.value] += 1
+            self._details[cause.reason.value] = cause.detail
+
+    def _count_values(self, image: Image) -> None:
+        counts = np.bincount(image.reshape(-1)[:: max(1, image.size // _COUNTED)])
+        self._counts[: len(counts)] += counts
+
+    def result(self, seconds: float) -> Checkup:
+        """Everything that can be said of it."""
+        times: Int64 = np.array(self._times, np.int64).reshape(-1, 3)
+        camera, live = self._camera, self._camera.live
+        (dtype, shape) = self._kinds.most_common(1)[0][0] if self._kinds else ("", (0, 0))
+        enough = len(times) >= 3
+        return Checkup(
+            camera=camera.name,
+            band=camera.band,
+            live=live,
+            seconds=seconds if live else self.recorded_ns / 1e9,
+            frames=self.count,
+            damaged=self.damaged,
+            nominal_fps=camera.fps,
+            dtype=dtype,
+            size_px=(shape[0], shape[1]),
+            channels=shape[2] if len(shape) == 3 else 1,
+            sizes=len(self._kinds),
+            arrivals=_pace(times[:, 1]) if live and enough else None,
+            captures=_pace(times[:, 0]) if enough else None,
+            stamps=_stamps(times, clock_of(camera), self._unusable) if live and (enough or self._unusable) else None,
+            values=self._values(dtype) if self.count else None,
+            repeated=self._same.repeated,
+            longest_same_ms=self._same.longest_ns / 1e6,
+            match=None if self._manifest is None else self._match(self._manifest),
+            fault=printable(self.fault),
+        )
+
+    def _values(self, dtype: str) -> Values:
+        counts, total = self._counts, self._counts.sum()
+        largest = int(np.flatnonzero(counts)[-1])
+        full = 255 if dtype == "uint8" else (1 << max(8, largest.bit_length())) - 1
+        up_to = np.cumsum(counts)
+        means = np.array(self._means)
+        jumps = np.abs(np.diff(means)) / np.maximum(means[:-1], 1.0)
+        shares = np.histogram(np.arange(full + 1), BINS, weights=counts[: full + 1])[0] / total
+        low, middle, high = (float(np.searchsorted(up_to, share * total)) for share in (0.01, 0.5, 0.99))
+        return Values(
+            full_scale=full,
+            percentiles=(low, middle, high),
+            black=float(counts[: (full >> 7) + 1].sum() / total),
+            saturated=float(counts[full:].sum() / total),
+            histogram=tuple(float(share) for share in shares),
+            dots_per_1000=float(np.median(self._dots)) if self._dots else None,
+            mean=float(means.mean()),
+            jumps=int((jumps > BRIGHTER).sum()),
+            largest_jump=float(jumps.max(initial=0.0)),
+        )
+
+    def _match(self, manifest: Manifest) -> Match:
+        window, total = manifest.preprocess.window, max(1, self._counts.sum())
+        values = np.arange(_VALUES)
+        fixed = window if isinstance(window, FixedWindow) else None
+        return Match(
+            model=manifest.name,
+            judged={reason: count / self.count for reason, count in self._judged.most_common()},
+            details=self._details,
+            can_judge=manifest.health is not None,
+            below=None if fixed is None else float(self._counts[values < fixed.low].sum() / total),
+            above=None if fixed is None else float(self._counts[values > fixed.high].sum() / total),
+        )
+
+
+class _Same:
+    """How often, and how long, a picture stays exactly as it was."""
+
+    def __init__(self) -> None:
+        self.repeated = self.longest_ns = 0
+        self._grid: npt.NDArray[np.generic] | None = None
+        self._since_ns = 0
+
+    def see(self, grid: npt.NDArray[np.generic], moment_ns: int) -> None:
+        """Take note of some pixels of a picture."""
+        if self._grid is not None and np.array_equal(grid, self._grid):
+            self.repeated += 1
+            self.longest_ns = max(self.longest_ns, moment_ns - self._since_ns)
+        else:
+            self._grid, self._since_ns = grid.copy(), moment_ns
+
+
+def _health(manifest: Manifest) -> PictureHealth | None:
+    hold_ns = round(manifest.clip_seconds * 1e9)
+    return None if manifest.health is None else PictureHealth(manifest.health, hold_ns)
+
+
+def _pace(times_ns: Int64) -> Pace:
+    distances_ms = np.diff(times_ns) / 1e6
+    period_ms = float(np.median(distances_ms))
+    span_ns = int(times_ns[-1] - times_ns[0])
+    return Pace(
+        fps=(len(times_ns) - 1) * 1e9 / span_ns if span_ns > 0 else None,
+        period_ms=period_ms,
+        jitter_ms=float(np.percentile(np.abs(distances_ms - period_ms), 95)),
+        longest_ms=float(distances_ms.max()),
+        gaps=int((distances_ms > LONG * period_ms).sum()) if period_ms > 0 else 0,
+    )
+
+
+def _stamps(times: Int64, declared: ClockKind, unusable: int) -> Stamps:
+    stamps, arrivals, walls = times.T
+    moved = np.diff(stamps)
+    looks_like = _looks_like(times) if len(times) >= 3 else None
+    clock = {"monotonic": arrivals, "wall": walls}.get(looks_like or "")
+    ages_ms = None if clock is None else (clock - stamps) / 1e6
+    return Stamps(
+        declared=declared,
+        looks_like=looks_like,
+        age_ms=None if ages_ms is None else (float(ages_ms.min()), float(np.median(ages_ms)), float(ages_ms.max())),
+        repeated=int((moved == 0).sum()),
+        backward=int((moved < 0).sum()),
+        steps=int((np.abs(moved - np.diff(arrivals)) > STEP_NS).sum()),
+        unusable=unusable,
+    )
+
+
+def _looks_like(times: Int64) -> ClockKind:
+    """The clock that stamps agree with best; one that runs alike is the device's own, and one that does not is none."""
+    stamps, arrivals, walls = times.T
+    moved, passed = np.diff(stamps), np.diff(arrivals)
+    steady = np.abs(moved - passed) <= STEP_NS
+    ratio = moved[steady].sum() / max(1, passed[steady].sum())
+    if steady.mean() <= 0.5 or abs(ratio - 1) > RUNS_ALIKE:
+        return "arrival"
+    clocks: dict[ClockKind, Int64] = {"monotonic": arrivals, "wall": walls}
+    for kind, now in clocks.items():
+        if -MAX_AHEAD_MS * 1e6 <= np.median(now - stamps) <= OLDEST_NS:
+            return kind
+    return "device"

@@ -1,0 +1,58 @@
+"""Bright isolated dots in a picture: what the projector of a stereo camera draws over the scene."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kd_edge.errors import import_extra
+from kd_edge.types import Image
+
+RING_PX = 3
+"""A dot is brighter than everything so far around it, so it is smaller than 5 pixels; a line or an edge never is."""
+NOISE_DEVIATIONS = 5.0
+LEAST_SHARE = 0.03
+LEAST_STEP = 3.0
+"""How much brighter, in deviations of the noise, as a share of the picture's span, in raw units; the most of them."""
+TILES = 6
+Float64 = npt.NDArray[np.float64]
+_DEVIATION_OF_DIFFERENCE = 0.954  # median absolute difference of two values with normal noise of unit deviation
+
+
+def dots_per_1000(image: Image) -> float:
+    """Bright isolated dots in 1000 pixels of a picture (H, W), less the dark ones, in its median tile.
+
+    A projector draws some ten, all over the scene, of which about five stand alone. A scene's own texture has as many
+    dark dots as bright ones, and rarely everywhere: ordinary pictures have less than one.
+    """
+    limit = np.iinfo(image.dtype).max
+    excess = _by_tile(_dots(image), image) - _by_tile(_dots(limit - image), image)
+    return max(0.0, float(np.median(excess)) * 1000.0 * TILES**2 / image.size)
+
+
+def _dots(image: Image) -> Float64:
+    """Centres (N, 2) of bright isolated dots, x and y."""
+    cv2: Any = import_extra("cv2", "cpu")
+    size = 2 * RING_PX + 1
+    ring = np.ones((size, size), np.uint8)
+    ring[1:-1, 1:-1] = 0
+    around = cv2.dilate(image, ring)
+    step = max(NOISE_DEVIATIONS * _noise(image), LEAST_SHARE * float(np.ptp(image[::4, ::4])), LEAST_STEP)
+    is_dot = (image > around + np.float32(step)).view(np.uint8)
+    centres: Float64 = cv2.connectedComponentsWithStats(is_dot, connectivity=8)[3][1:]  # without the background
+    return centres
+
+
+def _by_tile(centres: Float64, image: Image) -> Float64:
+    """How many lie in each of ``TILES`` x ``TILES`` tiles."""
+    height, width = image.shape
+    counts: Float64 = np.histogram2d(centres[:, 0], centres[:, 1], TILES, ((0, width), (0, height)))[0]
+    return counts
+
+
+def _noise(image: Image) -> float:
+    """Deviation of the noise, by neighbours of every fourth row: most of them show the same thing."""
+    rows = image[::4].astype(np.float32)
+    return float(np.median(np.abs(np.diff(rows, axis=1)))) / _DEVIATION_OF_DIFFERENCE

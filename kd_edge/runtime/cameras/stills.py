@@ -1,0 +1,143 @@
+"""One picture of each camera, as PNG."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kd_edge.errors import BadPictureError, ConfigError, KdEdgeError, import_extra, printable, reason
+from kd_edge.files import check_writable, replacing
+from kd_edge.runtime.cameras import make_camera
+from kd_edge.runtime.cameras.base import Camera, timeouts_of
+from kd_edge.runtime.cameras.config import camera_config
+from kd_edge.runtime.uri import shown
+from kd_edge.types import Image
+
+SETTLE_SECONDS = 0.7
+"""So long a live camera's exposure gets to settle."""
+STILL_SECONDS = 10.0
+"""A camera that has given no picture after so long, opening included, is left behind."""
+PREVIEW_PERCENT = (1, 99)
+_PAUSE_SECONDS = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Still:
+    """A picture, or why there is none.
+
+    Attributes:
+        camera: As it was named.
+        file: PNG of 8 or 16 bits, as the camera gave it; None where there is none.
+        preview: The same of 16 bits, stretched to 8 for people; None of 8 bits.
+        what: Type and size of the picture; empty where there is none.
+        fault: Why there is none; empty where there is one.
+    """
+
+    camera: str
+    file: Path | None = None
+    preview: Path | None = None
+    what: str = ""
+    fault: str = ""
+
+
+def grab_stills(cameras: Iterable[str], folder: Path, seconds: float = STILL_SECONDS) -> list[Still]:
+    """Grab one picture of each camera, one after the other; one that fails does not stop the others.
+
+    Files are named by the camera and the time of day, so none is replaced.
+
+    Args:
+        cameras: Names or URIs.
+        folder: Where they go; made where it is not.
+        seconds: How long one camera may take at most.
+
+    Raises:
+        ConfigError: The folder cannot be written.
+    """
+    check_writable(folder / "still.png", ConfigError, option="--stills")
+    return [_still(camera, folder, seconds) for camera in cameras]
+
+
+def _still(camera: str, folder: Path, seconds: float) -> Still:
+    """The picture is grabbed by a thread of its own: drivers may hang, in ``open`` and ``close`` too."""
+    pictures: list[Image | KdEdgeError] = []
+    thread = threading.Thread(
+        target=_grab, args=(camera, pictures, seconds), name=f"kd-edge still {shown(camera)}", daemon=True
+    )
+    thread.start()
+    thread.join(seconds)
+    found = pictures[0] if pictures else None
+    if not isinstance(found, np.ndarray):
+        fault = f"no picture within {seconds:g} s" if found is None else str(found)
+        return Still(shown(camera), fault=printable(fault))
+    try:
+        return _written(shown(camera), found, folder)
+    except KdEdgeError as error:
+        return Still(shown(camera), fault=str(error))
+
+
+def _grab(name: str, pictures: list[Image | KdEdgeError], seconds: float) -> None:
+    try:
+        camera = make_camera(name, camera_config(name))
+        camera.open()
+        try:
+            picture = _settled(camera, seconds)
+        finally:
+            camera.close()
+        if picture is not None:
+            pictures.append(picture)
+    except KdEdgeError as error:
+        pictures.append(error)
+    except Exception as error:  # whatever a driver raises
+        pictures.append(KdEdgeError(f"{shown(name)} fails ({reason(error)})", "a picture", "kd-edge cameras"))
+
+
+def _settled(camera: Camera, seconds: float) -> Image | None:
+    """The first picture of a recording, of a live camera that after ``SETTLE_SECONDS``; else the last there was."""
+    began, picture = time.monotonic(), None
+    while (passed := time.monotonic() - began) < seconds and not camera.ended:
+        try:
+            frame = camera.read(min(timeouts_of(camera).read_timeout_ms / 1e3, seconds - passed))
+        except BadPictureError:
+            frame = None
+        if frame is None:
+            time.sleep(_PAUSE_SECONDS)
+            continue
+        picture = frame.image
+        if not camera.live or time.monotonic() - began >= SETTLE_SECONDS:
+            break
+    return picture
+
+
+def _written(camera: str, picture: Image, folder: Path) -> Still:
+    cv2 = import_extra("cv2", "cpu")
+    stem = f"{re.sub(r'[^A-Za-z0-9]+', '-', camera).strip('-')[-80:]}-{time.strftime('%Y%m%d-%H%M%S')}"
+    file, preview = folder / f"{stem}.png", None
+    _write(cv2, file, picture)
+    if picture.dtype == np.uint16:
+        preview = folder / f"{stem}-preview.png"
+        _write(cv2, preview, _stretched(picture))
+    return Still(camera, file, preview, f"{picture.dtype} {picture.shape[1]}x{picture.shape[0]}")
+
+
+def _write(cv2: Any, path: Path, picture: Image) -> None:
+    in_order = picture if picture.ndim == 2 else picture[:, :, ::-1]  # OpenCV writes B, G, R
+    good, content = cv2.imencode(".png", in_order)
+    if not good:
+        raise ConfigError(f"{path} cannot be encoded", "a picture", "kd-edge cameras doctor says more")
+    with replacing(path, ConfigError, option="--stills") as file:
+        file.write(content.tobytes())
+
+
+def _stretched(picture: Image) -> Image:
+    """8 bits between the picture's own percentiles."""
+    low, high = np.percentile(picture, PREVIEW_PERCENT)
+    scaled = (picture.astype(np.float32) - low) * np.float32(255 / max(1.0, high - low))
+    preview: Image = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    return preview

@@ -1,0 +1,363 @@
+"""Keep what the model did not know: short clips around such moments, in a folder to label and to train on."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import os
+import queue
+import re
+import threading
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import BinaryIO, Literal, NamedTuple, get_args
+
+from kd_edge.artifact import Band, Manifest
+from kd_edge.errors import ConfigError, KdEdgeError, import_extra, printable, reason
+from kd_edge.files import expanded
+from kd_edge.reading import read_bytes
+from kd_edge.runtime.cameras.config import CameraConfig
+from kd_edge.runtime.cameras.lossless import ENDING, LosslessWriter
+from kd_edge.runtime.clock import MONOTONIC, Clock
+from kd_edge.runtime.scheduling import at_ease
+from kd_edge.types import Cause, Frame, LabelState, Prediction, Reason
+
+log = logging.getLogger("kd_edge.runtime")
+
+RecordOn = Literal["unknown", "low-confidence", "degraded"]
+"""What is worth a clip: any ``unknown`` label, one for its confidence alone, or any ``degraded`` one."""
+MAX_MB = 2000.0
+BEFORE, AFTER = 2, 1
+"""A clip has so many windows of the model before the moment, and after it."""
+CLIP_BYTES = 128_000_000
+"""The frames of a clip, or of the time before one, take at most so much memory."""
+WAITING = 2
+"""So many clips may wait to be written."""
+STUCK_SECONDS = 30.0
+"""How long the end of a stream waits for a clip to be written."""
+LONGEST_GAP_NS = 1_000_000_000
+"""Frames further apart are no one clip."""
+NICE = 10
+MANIFEST = "manifest.csv"
+MANIFEST_BYTES = 100_000_000
+KEYS = ("id", "label", "subject", "view", "trial", "split", "start_s", "end_s")
+"""Of ``kind = "files"``; the column of the model's modality follows."""
+NOTES = ("suggestion", "confidence", "state", "reason", "model", "recorded")
+"""For whoever fills in the labels."""
+
+
+class _Clip(NamedTuple):
+    """Frames around a moment."""
+
+    source: str
+    frames: list[Frame]
+    moment: Prediction
+
+
+@dataclass(slots=True)
+class _Watched:
+    """What is remembered of one camera."""
+
+    frames: deque[Frame] = field(default_factory=deque)
+    size: int = 0
+    moment: Prediction | None = None
+    is_armed: bool = True
+    calm_ns: int | None = None  # since when there has been nothing worth a clip
+
+    def forget(self) -> None:
+        self.frames.clear()
+        self.size = 0
+        self.moment = None
+
+
+@dataclass(slots=True)
+class ClipCounters:
+    """What became of the moments.
+
+    Attributes:
+        clips: Clips written.
+        lost: Clips that were not: the disk was too slow or full, or the folder has all it may.
+    """
+
+    clips: int = 0
+    lost: int = 0
+
+
+class ClipRecorder:
+    """Writes a clip around each moment that is worth one, losslessly, and a row for it; never delays a label.
+
+    A clip has ``BEFORE`` windows before its moment and ``AFTER`` after it, and ends at a cut. A phase without end gives
+    one clip: the next one needs a window's time without such a label.
+
+    Args:
+        on: Which labels are worth a clip.
+        folder: Where clips and ``manifest.csv`` go; it is made.
+        model: What the labels come of.
+        max_mb: The clips in the folder take at most so many 10^6 bytes.
+        lossless: Wait for the disk instead of leaving clips out: for cameras that are recordings themselves.
+        clock: Says when a clip was taken.
+
+    Attributes:
+        counters: What became of the moments.
+        fault: What ended it, one line; None while it works.
+    """
+
+    def __init__(
+        self,
+        on: RecordOn,
+        folder: Path | str,
+        model: Manifest,
+        *,
+        max_mb: float = MAX_MB,
+        lossless: bool = False,
+        clock: Clock = MONOTONIC,
+    ) -> None:
+        self.counters = ClipCounters()
+        self.fault: str | None = None
+        self._on, self._folder, self._model, self._clock = on, expanded(folder), model, clock
+        self._room_bytes = max_mb * 1e6
+        self._is_full = False
+        self._lossless = lossless
+        self._window_ns = round(model.clip_seconds * 1e9)
+        self._watched: dict[str, _Watched] = {}
+        self._columns: list[str] = []
+        self._queue: queue.Queue[_Clip | None] = queue.Queue(WAITING)
+        self._thread = threading.Thread(target=self._run, name="kd-edge clips", daemon=True)
+
+    def open(self) -> None:
+        """Make the folder and its manifest, or look at what is there; ``add_camera`` and ``start`` follow.
+
+        Raises:
+            ConfigError: It cannot be written, or its manifest is of something else.
+            MissingExtraError: PyAV is not installed.
+        """
+        import_extra("av", "replay")
+        manifest = self._folder / MANIFEST
+        wanted = [*KEYS, self._model.modality, *NOTES]
+        try:
+            self._folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+            self._room_bytes -= sum(p.stat().st_size for p in self._folder.glob(f"*{ENDING}"))
+            with suppress(FileExistsError), _new_file(manifest) as file:
+                file.write(_line(dict(zip(wanted, wanted, strict=True)), wanted))
+            header = read_bytes(manifest, MANIFEST_BYTES).decode("utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"clips cannot be kept in {self._folder} ({getattr(error, 'strerror', None) or reason(error)})",
+                "a folder that can be written",
+                "another --record-dir",
+            ) from error
+        self._columns = next(csv.reader(header[:1]), [])
+        if missing := [name for name in (*KEYS, self._model.modality) if name not in self._columns]:
+            raise ConfigError(
+                f"{manifest} has no column {', '.join(missing)}",
+                f"{','.join(wanted)}",
+                "add the columns, or another --record-dir",
+            )
+
+    def add_camera(self, name: str, band: Band | None, config: CameraConfig | None) -> None:
+        """A camera whose frames are to come."""
+        self._watched[name] = _Watched()
+
+    def start(self) -> None:
+        """Start to write."""
+        self._thread.start()
+
+    def cut(self, source: str, cause: Cause) -> None:
+        """Frames before and after are no one clip."""
+        self._end(source)
+
+    def frame(self, source: str, frame: Frame) -> None:
+        """A frame was pushed; its image must not change any more."""
+        watched = self._watched[source]
+        if watched.frames and not _goes_on(watched.frames[-1], frame):
+            self._end(source)
+        watched.frames.append(frame)
+        watched.size += frame.image.nbytes
+        if watched.moment is None:
+            oldest_ns = frame.captured_ns - BEFORE * self._window_ns
+            while watched.frames[0].captured_ns < oldest_ns or (watched.size > CLIP_BYTES and len(watched.frames) > 1):
+                watched.size -= watched.frames.popleft().image.nbytes
+        elif frame.captured_ns >= watched.moment.captured_ns + AFTER * self._window_ns or watched.size > 2 * CLIP_BYTES:
+            self._end(source)
+
+    def label(self, prediction: Prediction) -> None:
+        """A label was given out."""
+        watched = self._watched[prediction.source]
+        if not _is_worth_it(self._on, prediction):
+            watched.calm_ns = prediction.captured_ns if watched.calm_ns is None else watched.calm_ns
+            is_calm = prediction.captured_ns - watched.calm_ns >= self._window_ns
+            watched.is_armed = watched.is_armed or (watched.moment is None and is_calm)
+            return
+        watched.calm_ns = None
+        if watched.is_armed and watched.frames:
+            watched.is_armed, watched.moment = False, prediction
+
+    def _end(self, source: str) -> None:
+        """Hand over a clip if there is one, and begin anew."""
+        watched = self._watched[source]
+        if watched.moment is not None:
+            self._put(_Clip(source, list(watched.frames), watched.moment))
+        watched.forget()
+
+    def _put(self, clip: _Clip) -> None:
+        is_queued = False
+        if self.fault is None and not self._is_full:
+            with suppress(queue.Full):
+                self._queue.put(clip, block=self._lossless, timeout=STUCK_SECONDS)
+                is_queued = True
+        if not is_queued:
+            self.counters.lost += 1
+            if self.counters.lost == 1 and self.fault is None and not self._is_full:
+                log.warning("clips in %s: the disk is too slow; some are left out", printable(str(self._folder)))
+
+    def close(self, hashes: Mapping[str, str] | None = None) -> None:
+        """Write what is under way; takes bounded time."""
+        if self._thread.ident is None:
+            return
+        for source in self._watched:
+            self._end(source)
+        with suppress(queue.Full):
+            self._queue.put(None, timeout=STUCK_SECONDS)
+        self._thread.join(STUCK_SECONDS)
+        if self._thread.is_alive():
+            log.warning("a clip in %s is left behind", printable(str(self._folder)))
+
+    def _run(self) -> None:
+        at_ease()
+        with suppress(OSError, AttributeError):  # of this thread, on Linux
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        while (clip := self._queue.get()) is not None:
+            if self.fault is not None or self._is_full:
+                self.counters.lost += 1
+                continue
+            try:
+                self._write(clip)
+            except BaseException as error:  # whatever breaks a clip, the labels go on
+                self._broke(error)
+
+    def _broke(self, error: BaseException) -> None:
+        self.counters.lost += 1
+        text = error.found if isinstance(error, KdEdgeError) else getattr(error, "strerror", None) or reason(error)
+        self.fault = printable(str(text))
+        log.warning("clips in %s are no longer kept: %s", printable(str(self._folder)), self.fault)
+
+    def _write(self, clip: _Clip) -> None:
+        """The clip as a file, then its row; half a clip does not stay."""
+        path, file = self._new_clip(clip)
+        try:
+            with file:
+                self._encode(clip, file)
+            self._room_bytes -= path.stat().st_size
+            self._add_row(path, clip)
+        except BaseException as error:
+            path.unlink(missing_ok=True)
+            if not isinstance(error, _NoRoomError):
+                raise
+            self._is_full = True
+            self.counters.lost += 1
+            log.warning("%s has all the clips it may (--record-max-mb)", printable(str(self._folder)))
+            return
+        self.counters.clips += 1
+
+    def _encode(self, clip: _Clip, file: BinaryIO) -> None:
+        first, last = clip.frames[0], clip.frames[-1]
+        seconds = (last.captured_ns - first.captured_ns) / 1e9
+        writer = LosslessWriter(file, first.image, (len(clip.frames) - 1) / seconds if seconds > 0 else 30.0)
+        try:
+            for frame in clip.frames:
+                writer.add(frame.image, frame.captured_ns - first.captured_ns)
+                self._check_room(file)
+            writer.finish()
+            self._check_room(file)
+        except BaseException:
+            with suppress(Exception):  # it could not be written, so neither can its end
+                writer.close()
+            raise
+
+    def _check_room(self, file: BinaryIO) -> None:
+        if file.tell() > self._room_bytes:
+            raise _NoRoomError
+
+    def _new_clip(self, clip: _Clip) -> tuple[Path, BinaryIO]:
+        """A file that was not there, named by camera and time of day."""
+        camera = re.sub(r"[^A-Za-z0-9]+", "-", clip.source).strip("-")[:64] or "camera"
+        taken = f"{camera}_{self._taken(clip):%Y%m%dT%H%M%S}"
+        for number in range(1000):
+            path = self._folder / f"{taken}_{number}{ENDING}"
+            with suppress(FileExistsError):
+                return path, _new_file(path)
+        raise FileExistsError(17, f"a thousand clips named {taken}")
+
+    def _taken(self, clip: _Clip) -> datetime:
+        """The time of day of a clip's moment."""
+        age_ns = self._clock.now_ns() - clip.moment.captured_ns if clip.moment.emitted_ns is not None else 0
+        return datetime.fromtimestamp((self._clock.wall_ns() - age_ns) / 1e9, timezone.utc)
+
+    def _add_row(self, path: Path, clip: _Clip) -> None:
+        moment, first_ns = clip.moment, clip.frames[0].captured_ns
+        end_s = (moment.captured_ns - first_ns) / 1e9
+        row = {
+            "id": path.stem,
+            "view": clip.source,
+            "start_s": f"{max(0.0, end_s - self._model.clip_seconds):.3f}",
+            "end_s": f"{end_s:.3f}",
+            self._model.modality: path.name,
+            "suggestion": self._model.labels[moment.index] if moment.index >= 0 else "",
+            "confidence": f"{moment.confidence:.3f}",
+            "state": moment.state.value,
+            "reason": moment.reason.value,
+            "model": self._model.name,
+            "recorded": f"{self._taken(clip):%Y-%m-%dT%H:%M:%SZ}",
+        }
+        flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(self._folder / MANIFEST, flags), "r+b") as file:
+            is_whole = file.seek(0, os.SEEK_END) == 0 or (file.seek(-1, os.SEEK_END) >= 0 and file.read(1) == b"\n")
+            file.write(b"" if is_whole else b"\n")
+            file.write(_line(row, self._columns))
+
+
+class _NoRoomError(Exception):
+    """The folder has all it may."""
+
+
+def _goes_on(before: Frame, after: Frame) -> bool:
+    """Whether two frames belong to one clip."""
+    is_near = 0 < after.captured_ns - before.captured_ns <= LONGEST_GAP_NS
+    return is_near and before.image.shape == after.image.shape and before.image.dtype == after.image.dtype
+
+
+def _is_worth_it(on: RecordOn, prediction: Prediction) -> bool:
+    if on == "degraded":
+        return prediction.state is LabelState.DEGRADED
+    if on == "low-confidence":
+        return prediction.reason is Reason.LOW_CONFIDENCE
+    return prediction.state is LabelState.UNKNOWN
+
+
+def _line(row: Mapping[str, str], columns: list[str]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n").writerow(row)
+    return text.getvalue().encode("utf-8", "replace")
+
+
+def _new_file(path: Path) -> BinaryIO:
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, 0o640), "w+b")
+
+
+def record_on(text: str) -> RecordOn:
+    """What a user wrote after ``--record-on``.
+
+    Raises:
+        ConfigError: It is nothing that can be asked for.
+    """
+    for known in get_args(RecordOn):
+        if text == known:
+            found: RecordOn = known
+            return found
+    raise ConfigError(f"--record-on {text}", f"one of {', '.join(get_args(RecordOn))}", "correct it")

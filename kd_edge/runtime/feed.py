@@ -1,0 +1,197 @@
+"""The cameras of a stream side by side: each with its thread, its last cut, and when its labels go stale."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+
+from kd_edge.errors import ConfigError, KdEdgeError, printable
+from kd_edge.runtime.cameras.base import Camera, timeouts_of
+from kd_edge.runtime.capture import Capture, Captured, Cut
+from kd_edge.runtime.clock import Clock, duration
+from kd_edge.runtime.load import Load
+from kd_edge.runtime.watchdog import Watchdog
+from kd_edge.types import Cause, Frame, Reason
+
+log = logging.getLogger("kd_edge.runtime")
+
+TOGETHER_NS = 5_000_000
+"""Frames of several recordings whose stamps lie no further apart are labelled in one step."""
+
+
+class Feed:
+    """One camera of a stream, and what the stream remembers of it.
+
+    Args:
+        camera: Not open yet.
+        clock: Of the stream.
+        arrived: Notified when a frame has come, or none will come any more.
+
+    Attributes:
+        camera: As given.
+        capture: Its thread.
+        load: Whether the machine keeps up with it.
+        skipped: How many of its frames were too old when their turn came.
+    """
+
+    def __init__(self, camera: Camera, clock: Clock, arrived: threading.Condition | None = None) -> None:
+        self.camera, self.load, self.skipped = camera, Load(), 0
+        self._clock, self._cut = clock, Cut()
+        self._timeouts = timeouts_of(camera)
+        self.capture = Capture(camera, self._timeouts, clock, arrived)
+        self._too_old: Cause | None = None  # why the last frame was skipped
+        self._is_told = False  # that it is given up
+
+    @property
+    def name(self) -> str:
+        """The camera's name, which is the source of its predictions."""
+        return self.camera.name
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long to wait for a frame before another look whether one will come."""
+        return self._timeouts.read_timeout_ms / 1e3
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether a live camera is lost for good, while others of the stream may go on."""
+        return self.capture.ended and self.capture.error is not None
+
+    def start(self, valid_ns: int) -> None:
+        """Begin to capture; the camera is open.
+
+        Args:
+            valid_ns: How long a label of it holds.
+        """
+        self.last_id, self.last_ns = -1, self._clock.now_ns()
+        self.watchdog = Watchdog(valid_ns, self.last_ns, self.name)
+        self.capture.start()
+
+    def cut_before(self, captured: Captured) -> Cause | None:
+        """What happened since the frame before this one, if the window is to begin anew; asked once a frame."""
+        if captured.cut == self._cut:
+            return None
+        self._cut = captured.cut
+        return captured.cut.cause
+
+    def is_too_old(self, frame: Frame, now_ns: int, longest_ms: float | None) -> bool:
+        """Whether a frame is skipped on purpose: the next one is worth more than its label."""
+        age_ns = now_ns - frame.captured_ns
+        if longest_ms is None or age_ns <= longest_ms * 1e6:
+            self._too_old = None
+            return False
+        self.skipped += 1
+        self._too_old = Cause(
+            Reason.LATE,
+            f"frames are {duration(age_ns)} old when their turn comes and skipped (max_age_ms {longest_ms:g})",
+        )
+        return True
+
+    def pushed(self, frame: Frame) -> None:
+        """Take note of a frame that gave a prediction."""
+        self.last_id, self.last_ns = frame.frame_id, frame.captured_ns
+
+    def give_up(self, error: KdEdgeError) -> None:
+        """Its frames are nothing for the model: no more of them, without waiting for its thread."""
+        self.capture.abandon(error)
+
+    def due_cause(self, now_ns: int) -> Cause | None:
+        """Why its labels are stale, when it is time to say so; that counts as said."""
+        if (self.capture.ended and not self.is_given_up) or not self.watchdog.is_due(now_ns):
+            return None
+        self.watchdog.told(now_ns)
+        silence = f"no fresh frame for {duration(now_ns - self.last_ns)}"
+        if self.is_given_up and self.capture.error is not None:
+            return Cause(Reason.CAMERA_LOST, f"{silence}: {self._fault(self.capture.error)}")
+        if trouble := self.capture.trouble or self._too_old:
+            return Cause(trouble.reason, f"{silence}: {trouble.detail}")
+        return Cause(Reason.NO_FRAME, silence)
+
+    def _fault(self, error: KdEdgeError) -> str:
+        """What ended it; the first time that is worth a line."""
+        if not self._is_told:
+            log.warning("camera %s is given up, the others go on: %s", printable(self.name), printable(error.found))
+        self._is_told = True
+        return error.found
+
+
+def check_together(cameras: Sequence[Camera]) -> None:
+    """Refuse cameras that cannot be labelled by one stream.
+
+    Raises:
+        ConfigError: None, two of one name, or live ones beside recordings.
+    """
+    names = [camera.name for camera in cameras]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if not names:
+        raise ConfigError("no camera", "at least one", "name one: kd-edge cameras shows them")
+    if twice is not None:
+        raise ConfigError(
+            f"two cameras called '{twice}'",
+            "a name of its own for each: labels bear it",
+            "name them, as in --camera left=URI --camera right=URI, or by camera files",
+        )
+    if len({camera.live for camera in cameras}) > 1:
+        kinds = ", ".join(f"{camera.name} {'live' if camera.live else 'a recording'}" for camera in cameras)
+        raise ConfigError(kinds, "all of them live, or all of them recordings", "--realtime paces a recording")
+
+
+class Feeds:
+    """All cameras of a stream; either all are live, or all are recordings.
+
+    Args:
+        cameras: At least one, each with a name of its own; not open yet.
+        clock: Of the stream.
+
+    Attributes:
+        all: One a camera.
+        live: Whether they are live: late frames are dropped, and one that fails does not end the others.
+    """
+
+    def __init__(self, cameras: Sequence[Camera], clock: Clock) -> None:
+        self._arrived = threading.Condition()
+        self.all = tuple(Feed(camera, clock, self._arrived) for camera in cameras)
+        self.live = all(camera.live for camera in cameras)
+
+    @property
+    def ended(self) -> bool:
+        """Whether no frame will come any more."""
+        return all(feed.capture.ended for feed in self.all)
+
+    @property
+    def error(self) -> KdEdgeError | None:
+        """What ends the stream early: the fault of any recording, or of the last live camera."""
+        if self.live and not self.ended:
+            return None
+        return next((f.capture.error for f in self.all if f.capture.ended and f.capture.error is not None), None)
+
+    def wait_seconds(self, now_ns: int) -> float:
+        """How long to wait for a frame: until a stale prediction is due; recordings are never late."""
+        if not self.live:
+            return min(feed.patience_seconds for feed in self.all)
+        waits = [f.watchdog.wait_seconds(now_ns) for f in self.all if f.is_given_up or not f.capture.ended]
+        return min(waits, default=0.0)
+
+    def get(self, timeout_seconds: float) -> list[tuple[Feed, Captured]]:
+        """The frames to label next, at most one a camera; none when none came in time or none will come.
+
+        Of live cameras whatever is there; of recordings the earliest, with those that were captured together with it.
+        """
+        with self._arrived:
+            self._arrived.wait_for(self._is_ready, timeout_seconds)
+            ready = self.all if self.live else self._earliest()
+            return [(feed, captured) for feed in ready if (captured := feed.capture.get(0)) is not None]
+
+    def _is_ready(self) -> bool:
+        if self.live:
+            return any(feed.capture.waiting is not None for feed in self.all) or self.ended
+        return all(feed.capture.waiting is not None or feed.capture.ended for feed in self.all)
+
+    def _earliest(self) -> list[Feed]:
+        """The recordings whose frames are next; none before each has shown its next frame, or where one has failed."""
+        if not self._is_ready() or self.error is not None:
+            return []
+        stamps = {f: w.frame.captured_ns for f in self.all if (w := f.capture.waiting) is not None}
+        first_ns = min(stamps.values(), default=0)
+        return [feed for feed, stamp_ns in stamps.items() if stamp_ns - first_ns <= TOGETHER_NS]
