@@ -213,6 +213,7 @@ class Capture:
         """Hand over no more frames; ``stop`` waits for the thread."""
         self._stop.set()
         self._mailbox.close()
+        getattr(self._camera, "interrupt", bool)()  # what waits for a server should not
 
     def stop(self, timeout_seconds: float | None = None) -> None:
         """Stop; the thread closes its camera. Takes bounded time, however long a driver hangs.

@@ -40,7 +40,8 @@ class Camera(Protocol):
 
     A camera of one's own needs no more than this. With an attribute ``timeouts`` (``TimeOuts``) it brings its own, with
     an attribute ``clock_kind`` (``ClockKind``) it says what it stamps with, unless that is ``time.monotonic_ns``. The
-    clock of a live camera is checked with every frame.
+    clock of a live camera is checked with every frame. A method ``interrupt()``, called from another thread, may end
+    ``open`` or ``read`` early: the stream is being left.
 
     Attributes:
         name: Names the source in predictions.

@@ -12,6 +12,7 @@ from kd_edge.errors import BadPictureError, CameraError, KdEdgeError
 from kd_edge.runtime.clock import duration
 
 USUAL_FPS = 30.0
+LONGEST_HELD_SECONDS = 0.1
 MOST_FPS = 240.0
 """A stream that claims a higher rate does not know its own."""
 
@@ -48,11 +49,14 @@ class Arrivals:
         self._moments.append(now)
         count = len(self._moments) - 1
         if count == 0:
-            return self._usual / 2
+            return self._most()
         if count == self.COUNT - 1:  # the mean, which a standstill and the bunch behind it do not change
             self._usual = max((now - self._moments[0]) / count, 1 / MOST_FPS)
         gap = now - self._moments[-2]
-        return 0.0 if self._usual / 2 <= gap <= 2 * self._usual else self._usual / 2
+        return 0.0 if self._usual / 2 <= gap <= 2 * self._usual else self._most()
+
+    def _most(self) -> float:
+        return min(self._usual / 2, LONGEST_HELD_SECONDS)
 
 
 class Connection:
@@ -88,7 +92,7 @@ class Connection:
         self._advice = advice
         self._changed = threading.Condition()
         self._picture: Picture | None = None
-        self._damage = ""
+        self._damage: BadPictureError | None = None
         self._end: KdEdgeError | None = None
         self._thread = threading.Thread(target=self._run, name=f"kd-edge connection {name}", daemon=True)
         self._thread.start()
@@ -104,23 +108,11 @@ class Connection:
             self._picture = picture
             self._changed.notify_all()
 
-    def note_damage(self, what: str) -> None:
+    def note_damage(self, damage: BadPictureError) -> None:
         """One picture is lost."""
         with self._changed:
-            self._damage = what
+            self._damage = damage
             self._changed.notify_all()
-
-    def first(self, timeout_seconds: float) -> Picture:
-        """Wait for the first picture, which can be taken yet.
-
-        Raises:
-            CameraError: None came in time, or none will come.
-        """
-        with self._changed:
-            self._changed.wait_for(lambda: self._picture or self._end, timeout_seconds)
-            if self._picture is not None:
-                return self._picture
-            raise self._end or self.silent(timeout_seconds)
 
     def take(self, timeout_seconds: float) -> Picture | None:
         """Take the newest picture; None when none came in time.
@@ -136,19 +128,26 @@ class Connection:
                 if picture is not None and (now >= picture.due or self._end is not None):
                     self._picture = None
                     return picture
-                if self._damage:
-                    damage, self._damage = self._damage, ""
-                    raise BadPictureError(f"camera {self._name}: {damage}", "a whole picture", "check the connection")
+                if self._damage is not None:
+                    damage, self._damage = self._damage, None
+                    raise damage
                 if self._end is not None:
                     raise self._end
                 if now >= end:
                     return None
                 self._changed.wait((min(end, picture.due) if picture is not None else end) - now)
 
+    def interrupt(self) -> None:
+        """Whoever waits for a picture should not any longer."""
+        with self._changed:
+            self._end = self._end or self.fault("it is being closed", "frames", "open it again")
+            self._changed.notify_all()
+
     def close(self, timeout_seconds: float) -> bool:
-        """Have it ended; whether it is."""
-        self.is_wanted = False
-        self._thread.join(timeout_seconds)
+        """Have it ended; whether it is. Only the first call waits."""
+        if self.is_wanted:
+            self.is_wanted = False
+            self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
 
     def silent(self, seconds: float) -> CameraError:

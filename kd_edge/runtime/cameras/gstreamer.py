@@ -64,11 +64,15 @@ class GStreamerCamera:
         self._connection = Connection(
             self.name, self._play, self._explained, ended="the pipeline has ended", advice=ADVICE
         )
+        open_seconds = (self._config.open_timeout_ms or OPEN_TIMEOUT_MS) / 1e3
         try:
-            first = self._connection.first((self._config.open_timeout_ms or OPEN_TIMEOUT_MS) / 1e3).content
+            picture = self._connection.take(open_seconds)
+            if picture is None:
+                raise self._connection.silent(open_seconds)
         except BaseException:
             self.close()
             raise
+        first = picture.content
         self.fps = self._config.fps or self._connection.fps
         self.dtype = "uint16" if first.dtype == np.uint16 else "uint8"
         self.channels = 1 if first.ndim == 2 or self._wanted.channels == 1 else 3
@@ -83,6 +87,12 @@ class GStreamerCamera:
         frame = Frame(self._converted(picture.content), picture.stamp_ns, self._count, self.name)
         self._count += 1
         return frame
+
+    def interrupt(self) -> None:
+        """End a wait in ``open`` or ``read``; called from another thread."""
+        connection = self._connection
+        if connection is not None:
+            connection.interrupt()
 
     def close(self) -> None:
         """Stop the pipeline. A thread that does not end in time is left behind until it does."""

@@ -13,13 +13,16 @@ import os
 import socket
 import ssl
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import numpy as np
 
 from kd_edge.artifact import Band
-from kd_edge.errors import CameraError, KdEdgeError, import_extra
+from kd_edge.errors import BadPictureError, CameraError, KdEdgeError, import_extra, reason
 from kd_edge.files import expanded
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
 from kd_edge.runtime.cameras.bounds import FRAME_PIXELS, check_pixels
@@ -46,6 +49,14 @@ PROTOCOLS = {
 FORMATS = "rtsp,mpjpeg,mjpeg,mpegts,matroska,mov,flv,hls,h264,hevc"
 CODECS = "h264,hevc,mjpeg,mpeg4,mpeg2video,mpeg1video,vp8,vp9,av1,libdav1d,ffv1,jpegls,jpeg2000,png,rawvideo"
 """Of FFmpeg's hundreds of decoders these are fed with what a server sends."""
+ALONE = ("mjpeg", "jpegls", "jpeg2000", "png", "rawvideo")
+"""Codecs each of whose packets is a picture that needs no other one."""
+OVER_TLS = {"https": 443, "rtsps": 322}
+TLS_SECONDS = 2.0
+WAITED_SECONDS = 0.001
+"""A packet that takes longer to come was waited for: nothing lay in buffers."""
+BEHIND_SECONDS = 2.0
+SLOWER = "set the camera to fewer pictures, a lower resolution or MJPEG; a recording is no camera (replay:)"
 _PROBED = {"probesize": "1000000", "analyzeduration": "500000", "fpsprobesize": "0"}
 _DECODER = {"flags": "low_delay", "max_pixels": str(FRAME_PIXELS)}
 
@@ -89,7 +100,7 @@ class NetworkCamera:
             advice="check host, port and network, and what the server says",
         )
         try:
-            first = self._connection.first(self._open_seconds).content
+            first = self._first(self._connection)
         except BaseException:
             self.close()
             raise
@@ -104,17 +115,35 @@ class NetworkCamera:
         picture = self._connection.take(timeout_seconds)
         if picture is None:
             return None
-        if _is_deep_grey(picture.content) != (self.dtype == "uint16"):
-            pixels = picture.content.format.name
-            raise self._connection.fault(f"its pixels became {pixels}", f"{self.dtype} as before", "reopen it")
-        frame = Frame(_image(picture.content, self.channels), picture.stamp_ns, self._count, self.name)
+        decoded = picture.content()
+        if _is_deep_grey(decoded) != (self.dtype == "uint16"):
+            raise self._connection.fault(
+                f"its pixels became {decoded.format.name}", f"{self.dtype} as before", "reopen it"
+            )
+        frame = Frame(_image(decoded, self.channels), picture.stamp_ns, self._count, self.name)
         self._count += 1
         return frame
+
+    def interrupt(self) -> None:
+        """End a wait in ``open`` or ``read``; called from another thread."""
+        connection = self._connection
+        if connection is not None:
+            connection.interrupt()
 
     def close(self) -> None:
         """Hang up. A thread that does not end in time is left behind until it does."""
         if self._connection is not None and self._connection.close(CLOSE_SECONDS):
             self._connection = None
+
+    def _first(self, connection: Connection) -> Any:
+        """The first whole picture."""
+        end = time.monotonic() + self._open_seconds
+        while (left := end - time.monotonic()) > 0:
+            with suppress(BadPictureError):
+                picture = connection.take(left)
+                if picture is not None:
+                    return picture.content()
+        raise connection.silent(self._open_seconds)
 
     def _play(self, connection: Connection) -> None:
         """Connect, and hand over pictures until the end."""
@@ -124,31 +153,59 @@ class NetworkCamera:
             stream = _chosen(container, connection)
             connection.connected(_claimed_fps(container, stream))
             arrivals = Arrivals(self._config.fps or connection.fps)
+            asked = waited = time.monotonic()
             for packet in container.demux():  # of sound, too: else a stream of nothing but sound would never return
                 arrived_ns, now = self._clock.now_ns(), time.monotonic()
                 if not connection.is_wanted:
                     return
-                for frame in self._decoded(packet, connection) if packet.stream is stream else ():
-                    if self._config.clock != "device":
-                        connection.hand_over(Picture(frame, arrived_ns, now + arrivals.held(now)))
-                    elif frame.pts is not None:  # its stamps tell what was held up
-                        connection.hand_over(Picture(frame, round(frame.pts * frame.time_base * 1_000_000_000), now))
+                waited = now if now - asked > WAITED_SECONDS else waited
+                if now - waited > BEHIND_SECONDS:  # what comes now is older than it seems, by nobody knows how much
+                    raise connection.fault(
+                        "pictures come faster than this machine decodes them", "a live stream", SLOWER
+                    )
+                if packet.stream is stream:
+                    for decode, pts in self._pictures(packet, stream.codec_context, connection):
+                        if self._config.clock != "device":
+                            connection.hand_over(Picture(decode, arrived_ns, now + arrivals.held(now)))
+                        elif pts is not None:  # its stamps tell what was held up
+                            connection.hand_over(Picture(decode, round(pts * packet.time_base * 1_000_000_000), now))
+                asked = time.monotonic()
 
-    def _decoded(self, packet: Any, connection: Connection) -> list[Any]:
-        """The whole pictures of a packet; of any other one it is noted what is wrong with it."""
-        is_jpeg = packet.stream.codec_context.name == "mjpeg" and packet.size
-        if is_jpeg and END_OF_JPEG not in bytes(packet)[-PADDING:]:  # FFmpeg would fill it up with grey
-            connection.note_damage("a JPEG that is cut short")
-            return []
+    def _pictures(
+        self, packet: Any, decoder: Any, connection: Connection
+    ) -> list[tuple[Callable[[], Any], int | None]]:
+        """What gives the pictures of a packet, and their stamps.
+
+        Pictures that stand alone are decoded by whoever takes them, so that those that nobody takes cost nothing.
+        """
+        if packet.size and decoder.name in ALONE:
+            return [(partial(self._alone, packet, decoder), packet.pts)]
         try:
-            frames = packet.decode()
-        except ValueError:  # FFmpeg's errors for damaged data and for what a codec does not take
-            connection.note_damage("a picture that cannot be decoded")
+            return [(partial(_same, frame), frame.pts) for frame in self._decoded(packet, decoder)]
+        except BadPictureError as error:
+            connection.note_damage(error)
             return []
-        whole = [frame for frame in frames if not frame.is_corrupt]
-        if len(whole) < len(frames):
-            connection.note_damage("a picture with parts missing")
-        return whole
+
+    def _alone(self, packet: Any, decoder: Any) -> Any:
+        """The picture of a packet."""
+        if decoder.name == "mjpeg" and END_OF_JPEG not in bytes(packet)[-PADDING:]:  # FFmpeg would fill it up with grey
+            raise self._damaged("a JPEG that is cut short")
+        frames = self._decoded(packet, decoder)
+        if not frames:
+            raise self._damaged("a packet without a picture")
+        return frames[-1]
+
+    def _decoded(self, packet: Any, decoder: Any) -> list[Any]:
+        try:
+            frames: list[Any] = decoder.decode(packet)
+        except ValueError as error:  # FFmpeg's, for damaged data and for what a codec does not take
+            raise self._damaged("a picture that cannot be decoded") from error
+        if packet.is_corrupt or any(frame.is_corrupt for frame in frames):
+            raise self._damaged("a picture with parts missing")
+        return frames
+
+    def _damaged(self, what: str) -> BadPictureError:
+        return BadPictureError(f"camera {self.name}: {what}", "a whole picture", "check the network")
 
     def _explained(self, connection: Connection, error: BaseException) -> KdEdgeError:
         """What an error of FFmpeg's means; its own text holds the URL, and is left out."""
@@ -179,6 +236,12 @@ class NetworkCamera:
         if not connection.is_connected and (unknown := _lookup_fault(parts.hostname)):
             return connection.fault(
                 f"no host '{parts.hostname}' ({unknown})", "a host's name or address", "correct the URI"
+            )
+        if not connection.is_connected and (untrusted := _tls_fault(self._config)):
+            return connection.fault(
+                f"the certificate of {place} is not trusted ({untrusted})",
+                "one that this machine's authorities or ca_file vouch for",
+                f'ca_file = "camera.pem"; openssl s_client -connect {place} </dev/null | openssl x509 > camera.pem',
             )
         said = str(getattr(error, "strerror", None) or kind)
         if connection.is_connected:
@@ -236,9 +299,8 @@ def _options(config: CameraConfig) -> dict[str, str]:
     """FFmpeg's options: what may be opened and decoded, how much is looked at before, and what only one scheme has."""
     options = _PROBED | _DECODER
     options |= {"protocol_whitelist": PROTOCOLS[config.scheme], "format_whitelist": FORMATS, "codec_whitelist": CODECS}
-    if config.scheme in ("https", "rtsps"):
-        ca_file = ssl.get_default_verify_paths().cafile if config.ca_file is None else expanded(config.ca_file)
-        options |= {"tls_verify": "1", "ca_file": str(ca_file or "")}
+    if config.scheme in OVER_TLS:
+        options |= {"tls_verify": "1", "ca_file": _ca_file(config) or ""}
     if config.scheme in ("rtsp", "rtsps"):
         options |= {"rtsp_transport": config.transport or "tcp", "allowed_media_types": "video", "max_delay": "100000"}
     if config.scheme == "udp":
@@ -269,6 +331,33 @@ def _lookup_fault(host: str | None) -> str:
     except OSError as error:
         return error.strerror or "unknown"
     return ""
+
+
+def _same(frame: Any) -> Any:
+    return frame
+
+
+def _ca_file(config: CameraConfig) -> str | None:
+    return str(expanded(config.ca_file)) if config.ca_file is not None else ssl.get_default_verify_paths().cafile
+
+
+def _tls_fault(config: CameraConfig) -> str:
+    """Why a server's certificate is not trusted, asked of it again: FFmpeg does not tell; empty where it is."""
+    parts = urlsplit(config.uri)
+    port = OVER_TLS.get(config.scheme)
+    if port is None or parts.hostname is None:
+        return ""
+    try:
+        context = ssl.create_default_context(cafile=_ca_file(config))
+        with (
+            socket.create_connection((parts.hostname, parts.port or port), timeout=TLS_SECONDS) as plain,
+            context.wrap_socket(plain, server_hostname=parts.hostname),
+        ):
+            return ""
+    except ssl.SSLCertVerificationError as error:
+        return error.verify_message
+    except OSError as error:  # a ca_file that is not there, too
+        return reason(error)
 
 
 def _is_grey(frame: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -56,9 +57,13 @@ class MjpegServer(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True
 
-    def __init__(self, stories: dict[str, Story], port: int = 0) -> None:
+    def __init__(
+        self, stories: dict[str, Story], port: int = 0, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+    ) -> None:
         self.stories, self.ended, self.connections = stories, threading.Event(), []
-        super().__init__(("127.0.0.1", port), _Handler)
+        super().__init__((host, port), _Handler)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_side=True)
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
 
@@ -68,6 +73,9 @@ class MjpegServer(ThreadingHTTPServer):
 
     def url(self, path: str, user: str = "") -> str:
         return f"http://{user}127.0.0.1:{self.port}/{path}"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up is none of the test's business."""
 
     def wait(self) -> None:
         """As if it hung."""
@@ -167,13 +175,15 @@ def silence(k: int) -> av.AudioFrame:
 
 
 @contextmanager
-def mpegts_sender(port: int, *, kind: str = "video", fps: int = 50, size: tuple[int, int] = (64, 48)) -> Iterator[None]:
+def mpegts_sender(
+    port: int, *, kind: str = "video", fps: int = 50, size: tuple[int, int] = (64, 48), host: str = "127.0.0.1"
+) -> Iterator[None]:
     """MPEG-TS to a UDP port: pictures, or nothing but sound."""
     ended = threading.Event()
 
     def send() -> None:
         began = time.monotonic()
-        with av.open(f"udp://127.0.0.1:{port}?pkt_size=1316", "w", format="mpegts") as container:
+        with av.open(f"udp://{host}:{port}?pkt_size=1316", "w", format="mpegts") as container:
             stream = container.add_stream("mpeg2video", rate=fps) if kind == "video" else container.add_stream("mp2")
             if kind == "video":
                 stream.width, stream.height, stream.pix_fmt, stream.codec_context.gop_size = *size, "yuv420p", 5
@@ -183,6 +193,34 @@ def mpegts_sender(port: int, *, kind: str = "video", fps: int = 50, size: tuple[
                     return
 
     thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextmanager
+def every_but(nth: int, port: int, onward: int) -> Iterator[None]:
+    """Pass on what comes to one UDP port to another one, but for every ``nth`` packet."""
+    ended = threading.Event()
+
+    def relay() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as relayed:
+            relayed.bind(("127.0.0.1", port))
+            relayed.settimeout(0.05)
+            count = 0
+            while not ended.is_set():
+                try:
+                    packet = relayed.recv(65536)
+                except TimeoutError:
+                    continue
+                count += 1
+                if count % nth:
+                    relayed.sendto(packet, ("127.0.0.1", onward))
+
+    thread = threading.Thread(target=relay, daemon=True)
     thread.start()
     try:
         yield

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import io
+import ipaddress
 import logging
+import ssl
 import struct
 import threading
 import time
@@ -15,16 +18,21 @@ import av
 import numpy as np
 import pytest
 
+from kd_edge.artifact import BUNDLED
 from kd_edge.errors import BadPictureError, CameraError, ConfigError, KdEdgeError
 from kd_edge.runtime.cameras import Wanted, make_camera, network, open_camera
 from kd_edge.runtime.cameras.config import camera_config
 from kd_edge.runtime.cameras.connection import Arrivals
 from kd_edge.runtime.cameras.network import NetworkCamera, _image
 from kd_edge.runtime.capture import Capture
+from kd_edge.runtime.stream import stream
+from kd_edge.types import LabelState
 from tests.runtime.cameras.senders import (
     MjpegServer,
     Send,
     Story,
+    encoded,
+    every_but,
     free_udp_port,
     jpeg,
     mjpeg_server,
@@ -62,13 +70,13 @@ def read_until_fault(camera: NetworkCamera, seconds: float) -> tuple[list[np.nda
 def test_mjpeg(serve):
     server = serve({"ir": steadily([jpeg(k) for k in range(200)])})
     before_ns = time.monotonic_ns()
-    with closing(open_camera(server.url("ir"), GREY)) as camera:
+    with closing(open_camera(server.url("ir#fps=100"), GREY)) as camera:
         frames = [camera.read(2.0) for _ in range(4)]
     stamps_ns = [before_ns, *(frame.captured_ns for frame in frames), time.monotonic_ns()]
     assert stamps_ns == sorted(set(stamps_ns))
     assert [frame.frame_id for frame in frames] == [0, 1, 2, 3]
     assert {frame.source for frame in frames} == {server.url("ir")}
-    assert (camera.dtype, camera.channels, camera.fps) == ("uint8", 1, None)
+    assert (camera.dtype, camera.channels, camera.fps) == ("uint8", 1, 100.0)
     values = [int(frame.image[0, 0]) for frame in frames]
     assert all(np.array_equal(frame.image, np.full((48, 64), v)) for frame, v in zip(frames, values, strict=True))
     assert values == sorted(set(values))
@@ -87,14 +95,14 @@ def test_mjpeg(serve):
 )
 def test_grey_or_colour(serve, colour, wanted, shape):
     server = serve({"cam": steadily([jpeg(77, colour=colour)])})
-    with closing(open_camera(server.url("cam"), Wanted(None, None, wanted))) as camera:
+    with closing(open_camera(server.url("cam#fps=100"), Wanted(None, None, wanted))) as camera:
         assert np.array_equal(camera.read(2.0).image, np.full(shape, 77))
 
 
 def test_colour_is_not_invented(serve):
     server = serve({"cam": steadily([jpeg(77, colour=False)])})
     with pytest.raises(CameraError, match="has channels 1"):
-        open_camera(server.url("cam"), Wanted(None, None, 3))
+        open_camera(server.url("cam#fps=100"), Wanted(None, None, 3))
 
 
 def matroska(images: list[np.ndarray], pixel_format: str) -> bytes:
@@ -109,11 +117,21 @@ def matroska(images: list[np.ndarray], pixel_format: str) -> bytes:
     return file.getvalue()
 
 
+def bit_by_bit(movie: bytes) -> Story:
+    def tell(send: Send) -> None:
+        step = len(movie) // 50
+        for at in range(0, len(movie), step):
+            send(movie[at : at + step])
+            time.sleep(0.02)
+
+    return tell
+
+
 def test_sixteen_bits_stay_as_they_are(serve):
     image = np.linspace(0, 65535, 64 * 48, dtype=np.uint16).reshape(48, 64)
     movie = matroska([image] * 40, "gray16le")
-    server = serve({"thermal.mkv": lambda send: (send(movie), server.wait())})
-    url = server.url("thermal.mkv")
+    server = serve({"thermal.mkv": bit_by_bit(movie)})
+    url = server.url("thermal.mkv#fps=100")
     with closing(open_camera(url, Wanted(None, "uint16", 1))) as camera:
         frame = camera.read(2.0)
     assert frame.image.dtype == np.uint16
@@ -164,7 +182,7 @@ def test_a_playlist_opens_no_file_of_this_machine(serve, tmp_path):
     playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{secret}\n".encode()
     server = serve({"live.m3u8": lambda send: send(playlist)})
     with pytest.raises(CameraError):
-        open_camera(server.url("live.m3u8#open_timeout_ms=500"))
+        open_camera(server.url("live.m3u8#open_timeout_ms=300"))
 
 
 @pytest.mark.parametrize(
@@ -208,7 +226,7 @@ def broken_off(server: Callable[[], MjpegServer], rest: str) -> Story:
 @pytest.mark.parametrize("rest", ["stalls", "drips", "hangs up"])
 def test_a_picture_that_does_not_end(serve, rest):
     server = serve({"cam": broken_off(lambda: server, rest)})
-    with closing(open_camera(server.url("cam#read_timeout_ms=200"), GREY)) as camera:
+    with closing(open_camera(server.url("cam#read_timeout_ms=200&fps=100"), GREY)) as camera:
         began = time.monotonic()
         images, fault = read_until_fault(camera, 2.0)
         assert time.monotonic() - began < 1.5
@@ -232,9 +250,9 @@ def test_a_picture_that_claims_to_be_huge(serve):
     tail = steadily([bytes(huge)])
     server = serve(stories)
     with pytest.raises(CameraError):
-        open_camera(server.url("first#open_timeout_ms=300"))
+        open_camera(server.url("first#open_timeout_ms=150"))
     with (
-        closing(open_camera(server.url("later"), GREY)) as camera,
+        closing(open_camera(server.url("later#fps=100"), GREY)) as camera,
         pytest.raises(BadPictureError, match="cannot be decoded"),
     ):
         [camera.read(0.2) for _ in range(30)]
@@ -270,12 +288,43 @@ def test_only_the_last_of_a_bunch_is_handed_over(serve):
     assert len(seen) <= 4, "pictures that are older than their stamps were handed over"
 
 
+@pytest.mark.slow
+def test_a_recording_is_no_camera(serve, monkeypatch):
+    monkeypatch.setattr(network, "BEHIND_SECONDS", 0.05)
+    noise = np.random.default_rng(0).integers(0, 255, (240, 320), np.uint8)
+    movie = matroska([noise] * 100, "gray")
+    server = serve({"movie.mkv": lambda send: (send(movie), server.wait())})
+    with closing(open_camera(server.url("movie.mkv"), GREY)) as camera:
+        fault = read_until_fault(camera, 1.0)[1]
+    assert "faster than this machine decodes" in str(fault)
+
+
 def test_mpegts_over_udp():
     port = free_udp_port()
     with mpegts_sender(port), closing(open_camera(f"udp://127.0.0.1:{port}#band=nir", GREY)) as camera:
         frames = [camera.read(2.0) for _ in range(3)]
         assert np.abs(frames[-1].image[24:].astype(int) - 100).max() <= 2
         assert (camera.band, camera.fps, frames[-1].image.shape) == ("nir", 50.0, (48, 64))
+
+
+def test_what_is_lost_on_the_way_is_damage():
+    port, lossy = free_udp_port(), free_udp_port()
+    with (
+        mpegts_sender(port, size=(320, 240)),
+        every_but(20, port, lossy),
+        closing(open_camera(f"udp://127.0.0.1:{lossy}", GREY)) as camera,
+        pytest.raises(BadPictureError),
+    ):
+        [camera.read(1.0) for _ in range(200)]
+
+
+@pytest.mark.slow
+def test_labels_bear_the_name_without_the_password(serve):
+    noise = np.random.default_rng(0).integers(0, 255, (20, 120, 160), np.uint8)
+    server = serve({"closed": steadily([encoded(image) for image in noise], fps=30)})
+    with stream(model=BUNDLED, camera=server.url("closed", "me:s3cr%3At@")) as labels:
+        prediction = next(label for label in labels if label.state not in (LabelState.WARMING, LabelState.STALE))
+    assert prediction.source == f"http://***@127.0.0.1:{server.port}/closed"
 
 
 def test_the_clock_of_the_stream():
@@ -314,6 +363,22 @@ def test_it_is_reopened_when_the_server_is_back():
         server.stop()
 
 
+def test_a_stream_is_left_while_its_server_is_waited_for(serve):
+    server = serve({"cam": steadily([jpeg(5)], count=30)})
+    camera = open_camera(server.url("cam#fps=100"), GREY)
+    capture = Capture(camera, camera.timeouts)
+    capture.start()
+    server.stories["cam"] = lambda send: server.wait()  # when it is opened again
+    while capture.trouble is None:
+        capture.get(0.05)
+    time.sleep(0.2)
+    began = time.monotonic()
+    capture.stop()
+    assert time.monotonic() - began < 1.3
+    server.stop()
+    camera.close()
+
+
 def test_no_second_thread_beside_one_that_hangs(monkeypatch):
     hanging = threading.Event()
     monkeypatch.setattr(network, "CLOSE_SECONDS", 0.05)
@@ -327,10 +392,12 @@ def test_no_second_thread_beside_one_that_hangs(monkeypatch):
     assert time.monotonic() - began < 2.0
     assert sum(thread.name == "kd-edge connection c" for thread in threading.enumerate()) == 1
     hanging.set()
+    [thread.join(5.0) for thread in threading.enumerate() if thread.name == "kd-edge connection c"]
     camera.close()
     assert all(thread.name != "kd-edge connection c" for thread in threading.enumerate())
 
 
+DAY = datetime.timedelta(days=1)
 SECRETS = ("s3cr", "hunter2")
 
 
@@ -366,6 +433,35 @@ def test_credentials_are_accepted(serve, monkeypatch):
     monkeypatch.delenv("IR_USER")
     with pytest.raises(CameraError, match=r"\$IR_USER is not set"):
         open_camera(server.url("closed#credentials_env=IR_USER"))
+
+
+def test_tls_is_verified(tmp_path):
+    x509 = pytest.importorskip("cryptography.x509")
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    now, address = datetime.datetime.now(datetime.timezone.utc), ipaddress.ip_address("127.0.0.1")
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + DAY)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(address)]), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    (tmp_path / "camera.pem").write_bytes(certificate.public_bytes(pem))
+    (tmp_path / "key.pem").write_bytes(key.private_bytes(pem, form, serialization.NoEncryption()))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "camera.pem", tmp_path / "key.pem")
+    server = MjpegServer({"cam": steadily([jpeg(4)])}, tls=context)
+    try:
+        url = server.url("cam").replace("http", "https")
+        open_camera(f"{url}#ca_file={tmp_path / 'camera.pem'}").close()
+        with pytest.raises(CameraError, match=r"is not trusted \(self.signed certificate"):
+            open_camera(url)
+        with pytest.raises(CameraError, match="No such file"):
+            open_camera(f"{url}#ca_file={tmp_path / 'none.pem'}")
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize(
