@@ -284,7 +284,7 @@ def _realsense(model: Path) -> Figures:
     """Models and firmware; serial numbers are left out."""
     if importlib.util.find_spec("pyrealsense2") is None:
         raise Skip("not installed (pip install 'kd-edge[realsense]')")
-    from kd_edge.runtime.cameras.realsense import attached
+    from kd_edge.runtime.cameras.librealsense import attached
 
     devices = attached()
     if not devices:

@@ -68,7 +68,7 @@ def _serials() -> list[str]:
     """Of the RealSense devices that are attached; asked only where a name looks like one."""
     if importlib.util.find_spec("pyrealsense2") is None:
         return []
-    from kd_edge.runtime.cameras.realsense import attached
+    from kd_edge.runtime.cameras.librealsense import attached
 
     try:
         return [device.serial for device in attached()]

@@ -153,7 +153,7 @@ def _realsense(root: Path) -> list[AttachedCamera]:
     """RealSense devices, where librealsense is installed: their video nodes alone are no infrared imagers."""
     if root != Path("/") or importlib.util.find_spec("pyrealsense2") is None:
         return []
-    from kd_edge.runtime.cameras.realsense import attached
+    from kd_edge.runtime.cameras.librealsense import attached
 
     try:
         devices = attached()

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from kd_edge.artifact import Band
-from kd_edge.errors import CameraError, import_extra, printable, reason
+from kd_edge.errors import CameraError, printable, reason
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
 from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts
-from kd_edge.runtime.cameras.modes import Mode, PixelFormat
+from kd_edge.runtime.cameras.librealsense import info, infrared_profiles, is_lit, librealsense
 from kd_edge.runtime.clock import ClockKind
 from kd_edge.types import Frame, Image
 
@@ -78,7 +77,7 @@ class RealSenseCamera:
     def _start(self) -> None:
         rs, index = self._rs, self._config.index or 1
         self._pipeline, config = rs.pipeline(self._context), rs.config()
-        config.enable_device(_info(rs, self._device, "serial_number"))
+        config.enable_device(info(rs, self._device, "serial_number"))
         size = (self._config.width_px or 0, self._config.height_px or 0)
         config.enable_stream(rs.stream.infrared, index, *size, self._rs_format, round(self._config.fps or 0))
         if not config.can_resolve(rs.pipeline_wrapper(self._pipeline)):
@@ -150,8 +149,8 @@ class RealSenseCamera:
     def _found(self) -> Any:
         """The device with the serial number asked for, or the only one."""
         rs, wanted = self._rs, self._config.target
-        devices = sorted(self._context.query_devices(), key=lambda device: _info(rs, device, "serial_number"))
-        serials = [_info(rs, device, "serial_number") for device in devices]
+        devices = sorted(self._context.query_devices(), key=lambda device: info(rs, device, "serial_number"))
+        serials = [info(rs, device, "serial_number") for device in devices]
         if not devices:
             raise CameraError(
                 f"camera {self.name}: no RealSense device is attached",
@@ -231,85 +230,6 @@ class RealSenseCamera:
 
     def _gone(self, why: str) -> CameraError:
         return CameraError(f"camera {self.name} is gone: {why}", "frames", "check its cable; kd-edge cameras")
-
-
-class Attached(NamedTuple):
-    """A RealSense device.
-
-    Attributes:
-        serial: Its serial number.
-        description: Model and firmware.
-        formats: What its infrared imagers can deliver.
-    """
-
-    serial: str
-    description: str
-    formats: tuple[PixelFormat, ...]
-
-
-def attached() -> list[Attached]:
-    """Every RealSense device.
-
-    Raises:
-        MissingExtraError: librealsense is not installed, or lacks a system library.
-        CameraError: It fails.
-    """
-    rs = librealsense()
-    try:
-        return [
-            Attached(
-                _info(rs, device, "serial_number"),
-                f"{_info(rs, device, 'name')}, firmware {_info(rs, device, 'firmware_version') or 'unknown'}",
-                _infrared_formats(rs, device),
-            )
-            for device in rs.context().query_devices()
-        ]
-    except RuntimeError as error:
-        raise CameraError(f"librealsense fails ({reason(error)})", "its devices", "plug them in again") from error
-
-
-def librealsense() -> Any:
-    """The library; nothing else imports it.
-
-    Raises:
-        MissingExtraError: It is not installed, or lacks a system library.
-    """
-    return import_extra("pyrealsense2", "realsense")
-
-
-def is_lit(rs: Any, frame: Any) -> bool | None:
-    """Whether the projector was on at a frame; None where its metadata does not tell."""
-    mode = rs.frame_metadata_value.frame_laser_power_mode
-    return bool(frame.get_frame_metadata(mode)) if frame.supports_frame_metadata(mode) else None
-
-
-def infrared_profiles(rs: Any, device: Any) -> Iterator[Any]:
-    """Every profile of every infrared imager of a device."""
-    for sensor in device.query_sensors():
-        for profile in sensor.get_stream_profiles():
-            if profile.stream_type() == rs.stream.infrared:
-                yield profile.as_video_stream_profile()
-
-
-def _infrared_formats(rs: Any, device: Any) -> tuple[PixelFormat, ...]:
-    """What the imagers can deliver; one has what the other has, as a rule."""
-    rates: dict[str, dict[tuple[int, int], set[float]]] = {}
-    for p in infrared_profiles(rs, device):
-        sizes = rates.setdefault(p.format().name.upper(), {})
-        sizes.setdefault((p.width(), p.height()), set()).add(float(p.fps()))
-    return tuple(
-        PixelFormat(
-            name,
-            "infrared",
-            tuple(Mode(*size, tuple(sorted(fps, reverse=True))) for size, fps in sorted(sizes.items(), reverse=True)),
-        )
-        for name, sizes in sorted(rates.items(), reverse=True)
-    )
-
-
-def _info(rs: Any, device: Any, what: str) -> str:
-    info = getattr(rs.camera_info, what)
-    return printable(device.get_info(info)) if device.supports(info) else ""
 
 
 def _format(config: CameraConfig, wanted: Wanted) -> str:

@@ -24,7 +24,7 @@ from kd_edge.reading import open_regular
 from kd_edge.runtime.cameras.base import Wanted
 from kd_edge.runtime.cameras.bounds import check_pixels
 from kd_edge.runtime.cameras.config import CameraConfig
-from kd_edge.runtime.cameras.realsense import infrared_profiles, is_lit, librealsense
+from kd_edge.runtime.cameras.librealsense import infrared_profiles, is_lit, librealsense
 from kd_edge.types import Image
 
 log = logging.getLogger("kd_edge.runtime")

@@ -1,0 +1,89 @@
+"""librealsense itself: the one place that imports it, the devices it finds, and what their imagers can deliver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from kd_edge.errors import CameraError, import_extra, printable, reason
+from kd_edge.runtime.cameras.modes import Mode, PixelFormat
+
+
+class Attached(NamedTuple):
+    """A RealSense device.
+
+    Attributes:
+        serial: Its serial number.
+        description: Model and firmware.
+        formats: What its infrared imagers can deliver.
+    """
+
+    serial: str
+    description: str
+    formats: tuple[PixelFormat, ...]
+
+
+def attached() -> list[Attached]:
+    """Every RealSense device.
+
+    Raises:
+        MissingExtraError: librealsense is not installed, or lacks a system library.
+        CameraError: It fails.
+    """
+    rs = librealsense()
+    try:
+        return [
+            Attached(
+                info(rs, device, "serial_number"),
+                f"{info(rs, device, 'name')}, firmware {info(rs, device, 'firmware_version') or 'unknown'}",
+                _infrared_formats(rs, device),
+            )
+            for device in rs.context().query_devices()
+        ]
+    except RuntimeError as error:
+        raise CameraError(f"librealsense fails ({reason(error)})", "its devices", "plug them in again") from error
+
+
+def librealsense() -> Any:
+    """The library; nothing else imports it.
+
+    Raises:
+        MissingExtraError: It is not installed, or lacks a system library.
+    """
+    return import_extra("pyrealsense2", "realsense")
+
+
+def is_lit(rs: Any, frame: Any) -> bool | None:
+    """Whether the projector was on at a frame; None where its metadata does not tell."""
+    mode = rs.frame_metadata_value.frame_laser_power_mode
+    return bool(frame.get_frame_metadata(mode)) if frame.supports_frame_metadata(mode) else None
+
+
+def infrared_profiles(rs: Any, device: Any) -> Iterator[Any]:
+    """Every profile of every infrared imager of a device."""
+    for sensor in device.query_sensors():
+        for profile in sensor.get_stream_profiles():
+            if profile.stream_type() == rs.stream.infrared:
+                yield profile.as_video_stream_profile()
+
+
+def _infrared_formats(rs: Any, device: Any) -> tuple[PixelFormat, ...]:
+    """What the imagers can deliver; one has what the other has, as a rule."""
+    rates: dict[str, dict[tuple[int, int], set[float]]] = {}
+    for p in infrared_profiles(rs, device):
+        sizes = rates.setdefault(p.format().name.upper(), {})
+        sizes.setdefault((p.width(), p.height()), set()).add(float(p.fps()))
+    return tuple(
+        PixelFormat(
+            name,
+            "infrared",
+            tuple(Mode(*size, tuple(sorted(fps, reverse=True))) for size, fps in sorted(sizes.items(), reverse=True)),
+        )
+        for name, sizes in sorted(rates.items(), reverse=True)
+    )
+
+
+def info(rs: Any, device: Any, what: str) -> str:
+    """What a device says of itself, ``serial_number`` for example; empty where it does not."""
+    kind = getattr(rs.camera_info, what)
+    return printable(device.get_info(kind)) if device.supports(kind) else ""
