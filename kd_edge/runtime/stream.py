@@ -21,13 +21,13 @@ from kd_edge.runtime.cameras import Wanted, check_fits, make_camera
 from kd_edge.runtime.cameras.base import Camera
 from kd_edge.runtime.cameras.config import SharedConfig, source_name
 from kd_edge.runtime.capture import CaptureCounters, Captured, fault_of
-from kd_edge.runtime.clips import MAX_MB, ClipCounters, ClipRecorder, RecordOn
+from kd_edge.runtime.clips import MAX_MB, RecordOn
 from kd_edge.runtime.clock import MONOTONIC, Clock, duration
 from kd_edge.runtime.feed import Feed, Feeds, check_together
+from kd_edge.runtime.keeping import Keeping, Kept
 from kd_edge.runtime.label_hash import LabelHash
 from kd_edge.runtime.news import News
 from kd_edge.runtime.recognizer import MAX_SOURCES, Recognizer, SelfTest
-from kd_edge.runtime.recording import Recorder, RecordingCounters
 from kd_edge.runtime.scheduling import scheduled
 from kd_edge.runtime.sinks import Sink, SinkState, SinkThread, none_left, open_sink
 from kd_edge.runtime.statistics import Statistics
@@ -179,7 +179,6 @@ class LabelStream:
     Attributes:
         recognizer: The recogniser in use, once entered.
         cameras: The cameras in use, once entered.
-        label_hash: Of the labels of recordings, or of cameras that are being recorded; None of others.
     """
 
     recognizer: Recognizer
@@ -210,10 +209,7 @@ class LabelStream:
         self._news = News(self._clock)
         self._upgrade: Upgrade | None = None
         self._degraded = ""  # the reason that was told last
-        self._recorder: Recorder | None = None
-        self._clips: ClipRecorder | None = None
-        self._kept: list[Recorder | ClipRecorder] = []
-        self.label_hash: LabelHash | None = None
+        self._keeping = Keeping()
 
     def __enter__(self) -> LabelStream:
         """Load the model, open cameras and sinks, start capturing.
@@ -242,7 +238,7 @@ class LabelStream:
             self.recognizer.expect([feed.name for feed in self._feeds.all])
             opened.callback(self._forget)
             self._open_sinks(opened)
-            self._open_recorder(shared, opened)
+            self._keep(shared, opened)
             self._service = ServiceNotifier() if self._options.notify else None
             if self._service is not None:
                 opened.callback(self._service.stopping)
@@ -309,8 +305,7 @@ class LabelStream:
         """Counters up to now; also after leaving."""
         feeds = () if self._feeds is None else self._feeds.all
         counters = CaptureCounters.together([feed.capture.counters for feed in feeds])
-        recording = RecordingCounters() if self._recorder is None else self._recorder.counters
-        clips = ClipCounters() if self._clips is None else self._clips.counters
+        recording, clips = self._keeping.frames, self._keeping.moments
         seconds = (self._last_push_ns - self._first_push_ns) / 1e9
         return Statistics(
             captured=counters.captured,
@@ -330,10 +325,15 @@ class LabelStream:
             sinks_reopened=sum(s.reopened for s in self._sinks),
             recorded=recording.frames,
             unrecorded=recording.lost_frames,
-            record_fault=next((kept.fault for kept in self._kept if kept.fault is not None), ""),
+            record_fault=self._keeping.fault,
             clips=clips.clips,
             lost_clips=clips.lost,
         )
+
+    @property
+    def label_hash(self) -> LabelHash | None:
+        """Of the labels of recordings, or of cameras that are being recorded; None of others."""
+        return self._keeping.label_hash
 
     @property
     def is_heard(self) -> bool:
@@ -475,50 +475,26 @@ class LabelStream:
             opened.callback(sink.close)
             self._sinks.append(sink)
 
-    def _open_recorder(self, shared: SharedConfig, opened: ExitStack) -> None:
-        options, lossless = self._options, not self.cameras[0].live
-        if options.record is not None:
-            self._recorder = Recorder(options.record, self._about(shared), lossless=lossless, clock=self._clock)
-            self._kept.append(self._recorder)
-        if options.record_on is not None and options.record_dir is not None:
-            manifest, room = self.recognizer.manifest, options.record_max_mb
-            self._clips = ClipRecorder(
-                options.record_on, options.record_dir, manifest, max_mb=room, lossless=lossless, clock=self._clock
-            )
-            self._kept.append(self._clips)
-        self.label_hash = LabelHash() if lossless or self._recorder is not None else None
-        opened.callback(self._end_recording)
-        for kept in self._kept:
-            kept.open()
-            for asked, camera in zip(self._asked, self.cameras, strict=True):
-                kept.add_camera(camera.name, camera.band, shared.configs.get(asked) if isinstance(asked, str) else None)
-            kept.start()
-
-    def _about(self, shared: SharedConfig) -> dict[str, str]:
-        """What the labels of a recording came of."""
-        manifest, options = self.recognizer.manifest, self._options
-        return {
-            "model": manifest.name,
-            "model_sha256": manifest.sha256,
+    def _keep(self, shared: SharedConfig, opened: ExitStack) -> None:
+        options = self._options
+        kept = Kept(
+            options.record, options.record_on, options.record_dir, options.record_max_mb, not self.cameras[0].live
+        )
+        about = {
             "engine": self.recognizer.engine.name,
             "threads": str(options.threads or shared.threads or 1),
             "smooth_ms": "" if options.smooth_ms is None else f"{options.smooth_ms:g}",
         }
-
-    def _end_recording(self) -> None:
-        for kept in self._kept:
-            kept.close(None if self.label_hash is None else self.label_hash.by_source)
-
-    def _record_cut(self, source: str, cause: Cause) -> None:
-        for kept in self._kept:
-            kept.cut(source, cause)
+        self._keeping = Keeping.of(kept, self.recognizer.manifest, about, self._clock)
+        opened.callback(self._keeping.close)
+        configs = (shared.configs.get(asked) if isinstance(asked, str) else None for asked in self._asked)
+        self._keeping.open(zip(self.cameras, configs, strict=True))
 
     def _give_out(self, predictions: list[Prediction]) -> None:
         """Count predictions and give them to the sinks."""
         for prediction in predictions:
             self._count(prediction, 1)
-            for kept in self._kept:
-                kept.label(prediction)
+            self._keeping.label(prediction)
             for sink in self._sinks:
                 sink.put(prediction)
         for sink in self._sinks:
@@ -554,7 +530,7 @@ class LabelStream:
         for feed, captured in arrived:
             if cause := feed.cut_before(captured):
                 self.recognizer.reset(feed.name, cause)
-                self._record_cut(feed.name, cause)
+                self._keeping.cut(feed.name, cause)
                 if cause.reason is Reason.SUSPENDED:
                     feed.awoke()  # this frame is from after it
             if not (is_live and feed.is_too_old(captured.frame, began_ns, self._options.max_age_ms)):
@@ -612,8 +588,7 @@ class LabelStream:
         given = self.recognizer.push_many({feed.name: frame for feed, frame in frames.items()})
         self._tell_degraded()
         for feed, frame in frames.items():
-            for kept in self._kept:
-                kept.frame(feed.name, frame)
+            self._keeping.frame(feed.name, frame)
         predictions = {feed: p for feed in frames if (p := given[feed.name]) is not None}
         if predictions:
             self._last_push_ns = self._clock.now_ns()
@@ -622,8 +597,7 @@ class LabelStream:
             self._pushed += len(predictions)
         for feed, prediction in predictions.items():
             feed.pushed(frames[feed])
-            if self.label_hash is not None:
-                self.label_hash.add(prediction)
+            self._keeping.answer(prediction)
         return predictions
 
     def _failed(self, frames: dict[Feed, Frame], error: ArtifactError) -> list[Prediction]:
@@ -640,7 +614,7 @@ class LabelStream:
             log.warning("%s", printable(error.found))
         now_ns, cause = self._clock.now_ns(), Cause(Reason.ENGINE_FAILED, error.found)
         for feed in frames:
-            self._record_cut(feed.name, cause)
+            self._keeping.cut(feed.name, cause)
         return [
             self.recognizer.stale(feed.name, frame.frame_id, frame.captured_ns, now_ns, cause)
             for feed, frame in frames.items()

@@ -1,0 +1,131 @@
+"""What a stream keeps of what it labels: a recording, clips worth labelling, and one number for its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kd_edge.artifact import Manifest
+from kd_edge.runtime.cameras.base import Camera
+from kd_edge.runtime.cameras.config import CameraConfig
+from kd_edge.runtime.clips import MAX_MB, ClipCounters, ClipRecorder, RecordOn
+from kd_edge.runtime.clock import Clock
+from kd_edge.runtime.label_hash import LabelHash
+from kd_edge.runtime.recording import Recorder, RecordingCounters
+from kd_edge.types import Cause, Frame, Prediction
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a stream is to keep.
+
+    Attributes:
+        record: New ``.mcap`` file for every frame and label.
+        record_on: Which labels are worth a clip.
+        record_dir: Where the clips go.
+        record_max_mb: How much they may take there, 10^6 bytes.
+        lossless: Wait for the disk instead of leaving out: of cameras that are recordings themselves.
+    """
+
+    record: Path | str | None = None
+    record_on: RecordOn | None = None
+    record_dir: Path | str | None = None
+    record_max_mb: float = MAX_MB
+    lossless: bool = False
+
+
+@dataclass
+class Keeping:
+    """Passes on what happens in a stream to what keeps it; each hook is a line in the stream, none delays a label.
+
+    Attributes:
+        label_hash: Of the labels of recordings, or of cameras that are being recorded; None of others.
+    """
+
+    recorder: Recorder | None = None
+    clips: ClipRecorder | None = None
+    label_hash: LabelHash | None = None
+    _all: list[Recorder | ClipRecorder] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, kept: Kept, manifest: Manifest, about: dict[str, str], clock: Clock) -> Keeping:
+        """Nothing is opened yet.
+
+        Args:
+            kept: What to keep.
+            manifest: Of the model.
+            about: What else the labels come of: engine, threads, settings.
+            clock: The stream's.
+        """
+        made = cls()
+        if kept.record is not None:
+            described = {"model": manifest.name, "model_sha256": manifest.sha256, **about}
+            made.recorder = Recorder(kept.record, described, lossless=kept.lossless, clock=clock)
+            made._all.append(made.recorder)
+        if kept.record_on is not None and kept.record_dir is not None:
+            made.clips = ClipRecorder(
+                kept.record_on,
+                kept.record_dir,
+                manifest,
+                max_mb=kept.record_max_mb,
+                lossless=kept.lossless,
+                clock=clock,
+            )
+            made._all.append(made.clips)
+        made.label_hash = LabelHash() if kept.lossless or made.recorder is not None else None
+        return made
+
+    def open(self, cameras: Iterable[tuple[Camera, CameraConfig | None]]) -> None:
+        """Begin; ``close`` ends it, also where this fails half-way.
+
+        Raises:
+            ConfigError: A file or folder cannot be written.
+            MissingExtraError: The packages for it are not installed.
+        """
+        named = list(cameras)
+        for one in self._all:
+            one.open()
+            for camera, config in named:
+                one.add_camera(camera.name, camera.band, config)
+            one.start()
+
+    def close(self) -> None:
+        """Write what is queued, and the end; takes bounded time."""
+        for one in self._all:
+            one.close(None if self.label_hash is None else self.label_hash.by_source)
+
+    def cut(self, source: str, cause: Cause) -> None:
+        """The window of a source began anew."""
+        for one in self._all:
+            one.cut(source, cause)
+
+    def frame(self, source: str, frame: Frame) -> None:
+        """A frame was pushed; its image must not change any more."""
+        for one in self._all:
+            one.frame(source, frame)
+
+    def answer(self, prediction: Prediction) -> None:
+        """What the recogniser said, before its age was judged."""
+        if self.label_hash is not None:
+            self.label_hash.add(prediction)
+
+    def label(self, prediction: Prediction) -> None:
+        """A label was given out."""
+        for one in self._all:
+            one.label(prediction)
+
+    @property
+    def frames(self) -> RecordingCounters:
+        """What became of the frames."""
+        return RecordingCounters() if self.recorder is None else self.recorder.counters
+
+    @property
+    def moments(self) -> ClipCounters:
+        """What became of the clips."""
+        return ClipCounters() if self.clips is None else self.clips.counters
+
+    @property
+    def fault(self) -> str:
+        """What ended one of them early; empty while nothing has."""
+        return next((one.fault for one in self._all if one.fault is not None), "")
