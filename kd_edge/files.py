@@ -141,13 +141,16 @@ def _taken(lock: BaseFileLock, waiting: Callable[[], None] | None, seconds: floa
 
 
 @contextmanager
-def replacing(path: Path, error: type[KdEdgeError] = KdEdgeError, *, option: str = "--out") -> Iterator[BinaryIO]:
+def replacing(
+    path: Path, error: type[KdEdgeError] = KdEdgeError, *, option: str = "--out", mode: int = 0o644
+) -> Iterator[BinaryIO]:
     """Open a temporary file beside ``path`` that takes its place on success and vanishes on failure.
 
     Args:
         path: The file to write; its folder is made.
         error: What to raise when the folder cannot be written or the disk is full.
         option: Option of the command line that chose the folder, for the advice.
+        mode: Who may read and write it.
     """
     temporary: Path | None = None
     try:
@@ -158,7 +161,7 @@ def replacing(path: Path, error: type[KdEdgeError] = KdEdgeError, *, option: str
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
+        temporary.chmod(mode)
         temporary.replace(path)
     except OSError as fault:
         raise error(

@@ -13,7 +13,7 @@ from kd_edge.runtime.cameras.checkup import Checkup, examine
 from kd_edge.runtime.cameras.config import CameraConfig, camera_config, has_key, source_name
 from kd_edge.runtime.clock import MONOTONIC, Clock
 from kd_edge.runtime.rate import NeededRate
-from kd_edge.runtime.uri import shown
+from kd_edge.runtime.uri import NETWORK, shown
 
 Level = Literal["ok", "note", "problem"]
 
@@ -152,11 +152,15 @@ def _rate(seen: Checkup, config: CameraConfig) -> Iterator[Advice]:
     if not seen.live:
         return
     if pace.gaps > max(1, SOME * seen.frames):
-        fix = "another USB port, fewer cameras on one hub, a smaller picture"
+        is_remote = config.scheme in NETWORK
+        fix = "a better network" if is_remote else "another USB port, fewer cameras on one hub"
+        fix += ", a smaller picture"
         yield Advice("note", "rate", f"{pace.gaps} of {seen.frames} frames came after a gap", fix)
     captures = seen.captures if seen.stamps is not None and seen.stamps.looks_like != "arrival" else None
     if captures is not None and captures.period_ms > 0 and captures.jitter_ms > UNSTEADY * captures.period_ms:
         fix = "a fixed exposure; a driver that stamps frames when they are captured"
+        if config.scheme in NETWORK:
+            fix = 'a better network; clock = "device", the stream\'s own stamps (not of single JPEGs)'
         yield Advice("note", "rate", f"stamps jitter by {captures.jitter_ms:.1f} ms", fix)
 
 

@@ -133,6 +133,9 @@ def test_rate_jitter_and_gaps(watch) -> None:
     assert rate[2] == ("fps = 8.4",)
     assert gaps[1].startswith("4 of 43 frames came after a gap")
     assert unsteady[1] == "stamps jitter by 200.0 ms"
+    over_network = [one.fix for one in advise(seen, CameraConfig(uri="rtsp://host/ir")) if one.topic == "rate"]
+    assert not any("USB" in fix or "driver" in fix for fix in over_network[1:])
+    assert 'clock = "device"' in over_network[-1]
 
 
 def test_a_sensor_slower_than_its_stream_repeats_pictures(watch) -> None:

@@ -135,6 +135,7 @@ def test_a_camera_file_is_read_back_and_not_overwritten(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     text = camera_file('v4l2:/dev/v4l/by-id/usb-"Ä"', "A\ncamera", [PixelFormat("Y16", "", (Mode(160, 122, (8.7,)),))])
     assert write_camera_file("heat", text) == Path("runtime/cameras/heat.toml")
+    assert Path("runtime/cameras/heat.toml").stat().st_mode & 0o777 == 0o600  # it may hold a password
     config = camera_config("heat")
     assert (config.target, config.pixel_format, config.fps) == ('/dev/v4l/by-id/usb-"Ä"', "Y16", 8.7)
     assert (config.height_px, config.telemetry_rows) == (122, 2)
