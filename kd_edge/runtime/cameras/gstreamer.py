@@ -12,44 +12,37 @@ from typing import Any
 
 import numpy as np
 
-from kd_edge.artifact import Band
 from kd_edge.errors import CameraError, KdEdgeError, import_extra, reason
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
 from kd_edge.runtime.cameras.bounds import check_pixels
-from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts
+from kd_edge.runtime.cameras.config import CameraConfig
+from kd_edge.runtime.cameras.connected import ConnectedCamera, Words
 from kd_edge.runtime.cameras.connection import MOST_FPS, Arrivals, Connection, Picture
-from kd_edge.runtime.cameras.network import CLOSE_SECONDS, OPEN_TIMEOUT_MS
-from kd_edge.runtime.clock import MONOTONIC, Clock, ClockKind
-from kd_edge.types import Frame, Image
+from kd_edge.runtime.clock import MONOTONIC, Clock
+from kd_edge.types import Image
 
 SINK = "appsink drop=true max-buffers=1 sync=false"
 """Where a pipeline ends that does not say so: the newest frame wins."""
 ADVICE = "try it with gst-launch-1.0, fakesink in the place of appsink"
 
 
-class GStreamerCamera:
+class GStreamerCamera(ConnectedCamera):
     """What a pipeline of GStreamer delivers; see ``Camera``."""
 
-    live = True
-    can_vanish = True
-    ended = False
-    clock_kind: ClockKind = "monotonic"
+    words = Words(
+        hangs="its last pipeline still hangs",
+        expected="a frame or an error",
+        fix="look at what feeds it",
+        ended="the pipeline has ended",
+        advice=ADVICE,
+    )
 
     def __init__(self, name: str, config: CameraConfig, wanted: Wanted, *, clock: Clock = MONOTONIC) -> None:
-        self.name = name
-        self.band: Band | None = config.band
-        self.dtype: Dtype | None = None
-        self.channels: Channels | None = None
-        self.fps: float | None = config.fps
-        self.timeouts: TimeOuts = config
-        self._config, self._wanted, self._clock = config, wanted, clock
-        self._connection: Connection | None = None
-        self._count = 0
+        super().__init__(name, config, wanted, clock=clock)
         self._cv2: Any = import_extra("cv2", "cpu")
 
     def open(self) -> None:
         """Start the pipeline and wait for its first frame, which tells dtype and channels."""
-        self.close()
         if not self._cv2.videoio_registry.hasBackend(self._cv2.CAP_GSTREAMER):
             raise CameraError(
                 f"camera {self.name}: this OpenCV ({self._cv2.__version__}) was built without GStreamer",
@@ -57,47 +50,7 @@ class GStreamerCamera:
                 "uninstall opencv-python and use the system's: apt install python3-opencv (JetPack has its own), and a "
                 "virtual environment with --system-site-packages",
             )
-        if self._connection is not None:
-            raise self._connection.fault(
-                "its last pipeline still hangs", "a frame or an error", "look at what feeds it"
-            )
-        self._connection = Connection(
-            self.name, self._play, self._explained, ended="the pipeline has ended", advice=ADVICE
-        )
-        open_seconds = (self._config.open_timeout_ms or OPEN_TIMEOUT_MS) / 1e3
-        try:
-            picture = self._connection.take(open_seconds)
-            if picture is None:
-                raise self._connection.silent(open_seconds)
-        except BaseException:
-            self.close()
-            raise
-        first = picture.content
-        self.fps = self._config.fps or self._connection.fps
-        self.dtype = "uint16" if first.dtype == np.uint16 else "uint8"
-        self.channels = 1 if first.ndim == 2 or self._wanted.channels == 1 else 3
-
-    def read(self, timeout_seconds: float) -> Frame | None:
-        """The newest frame that was not read yet."""
-        if self._connection is None:
-            raise CameraError(f"camera {self.name} is closed", "an open camera", "open it first")
-        picture = self._connection.take(timeout_seconds)
-        if picture is None:
-            return None
-        frame = Frame(self._converted(picture.content), picture.stamp_ns, self._count, self.name)
-        self._count += 1
-        return frame
-
-    def interrupt(self) -> None:
-        """End a wait in ``open`` or ``read``; called from another thread."""
-        connection = self._connection
-        if connection is not None:
-            connection.interrupt()
-
-    def close(self) -> None:
-        """Stop the pipeline. A thread that does not end in time is left behind until it does."""
-        if self._connection is not None and self._connection.close(CLOSE_SECONDS):
-            self._connection = None
+        super().open()
 
     def _play(self, connection: Connection) -> None:
         cv2 = self._cv2
@@ -131,11 +84,15 @@ class GStreamerCamera:
             reason(error), "frames that are grey (GRAY8, GRAY16_LE) or BGR", "end it in videoconvert"
         )
 
-    def _converted(self, image: Image) -> Image:
-        if image.ndim == 2:
-            return image
+    def _kind(self, first: Image) -> tuple[Dtype, Channels]:
+        is_grey = first.ndim == 2 or self._wanted.channels == 1
+        return "uint16" if first.dtype == np.uint16 else "uint8", 1 if is_grey else 3
+
+    def _image(self, connection: Connection, content: Image) -> Image:
+        if content.ndim == 2:
+            return content
         code = self._cv2.COLOR_BGR2GRAY if self.channels == 1 else self._cv2.COLOR_BGR2RGB
-        converted: Image = self._cv2.cvtColor(image[:, :, :3], code)
+        converted: Image = self._cv2.cvtColor(content[:, :, :3], code)
         return converted
 
 

@@ -14,26 +14,22 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import numpy as np
 
-from kd_edge.artifact import Band
 from kd_edge.errors import BadPictureError, CameraError, KdEdgeError, import_extra, reason
 from kd_edge.files import expanded
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
 from kd_edge.runtime.cameras.bounds import FRAME_PIXELS, check_pixels
-from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts
+from kd_edge.runtime.cameras.config import CameraConfig
+from kd_edge.runtime.cameras.connected import ConnectedCamera, Words
 from kd_edge.runtime.cameras.connection import MOST_FPS, Arrivals, Connection, Picture
-from kd_edge.runtime.clock import MONOTONIC, Clock, ClockKind
-from kd_edge.types import Frame, Image
+from kd_edge.runtime.clock import MONOTONIC, Clock
+from kd_edge.types import Image
 
-OPEN_TIMEOUT_MS = 5000
-CLOSE_SECONDS = 0.5
-"""A thread that hangs inside FFmpeg for longer than this is left behind; no second one is started beside it."""
 END_OF_JPEG = b"\xff\xd9"
 PADDING = 4096
 """Senders fill a JPEG up with zeros."""
@@ -61,89 +57,37 @@ _PROBED = {"probesize": "1000000", "analyzeduration": "500000", "fpsprobesize": 
 _DECODER = {"flags": "low_delay", "max_pixels": str(FRAME_PIXELS)}
 
 
-class NetworkCamera:
+class NetworkCamera(ConnectedCamera):
     """A camera that is reached over the network; see ``Camera``.
 
     A frame's stamp is the moment its last byte was here, unless the clock is ``device``: then it is the stream's own.
     """
 
-    live = True
-    can_vanish = True
-    ended = False
+    words = Words(
+        hangs="its last connection still hangs",
+        expected="an answer",
+        fix="check network and name server",
+        ended="the server has ended the stream",
+        advice="check host, port and network, and what the server says",
+    )
 
     def __init__(self, name: str, config: CameraConfig, wanted: Wanted, *, clock: Clock = MONOTONIC) -> None:
-        self.name = name
-        self.band: Band | None = config.band
-        self.dtype: Dtype | None = None
-        self.channels: Channels | None = None
-        self.fps: float | None = config.fps
-        self.timeouts: TimeOuts = config
-        self.clock_kind: ClockKind = "device" if config.clock == "device" else "monotonic"
-        self._config, self._wanted, self._clock = config, wanted, clock
-        self._open_seconds = (config.open_timeout_ms or OPEN_TIMEOUT_MS) / 1e3
-        self._connection: Connection | None = None
-        self._count = 0
+        super().__init__(name, config, wanted, clock=clock)
+        self.clock_kind = "device" if config.clock == "device" else "monotonic"
         self._av: Any = import_extra("av", "network")
 
-    def open(self) -> None:
-        """Connect and wait for the first picture, which tells dtype and channels."""
-        self.close()
-        if self._connection is not None:
-            raise self._connection.fault(
-                "its last connection still hangs", "an answer", "check network and name server"
-            )
-        self._connection = Connection(
-            self.name,
-            self._play,
-            self._explained,
-            ended="the server has ended the stream",
-            advice="check host, port and network, and what the server says",
-        )
-        try:
-            first = self._first(self._connection)
-        except BaseException:
-            self.close()
-            raise
-        self.fps = self._config.fps or self._connection.fps
-        self.dtype = "uint16" if _is_deep_grey(first) else "uint8"
-        self.channels = 1 if self._wanted.channels == 1 or _is_grey(first) else 3
+    def _whole(self, content: Any) -> Any:
+        return content()
 
-    def read(self, timeout_seconds: float) -> Frame | None:
-        """The newest picture that was not read yet."""
-        if self._connection is None:
-            raise CameraError(f"camera {self.name} is closed", "an open camera", "open it first")
-        picture = self._connection.take(timeout_seconds)
-        if picture is None:
-            return None
-        decoded = picture.content()
+    def _kind(self, first: Any) -> tuple[Dtype, Channels]:
+        is_grey = self._wanted.channels == 1 or _is_grey(first)
+        return "uint16" if _is_deep_grey(first) else "uint8", 1 if is_grey else 3
+
+    def _image(self, connection: Connection, content: Any) -> Image:
+        decoded = content()
         if _is_deep_grey(decoded) != (self.dtype == "uint16"):
-            raise self._connection.fault(
-                f"its pixels became {decoded.format.name}", f"{self.dtype} as before", "reopen it"
-            )
-        frame = Frame(_image(decoded, self.channels), picture.stamp_ns, self._count, self.name)
-        self._count += 1
-        return frame
-
-    def interrupt(self) -> None:
-        """End a wait in ``open`` or ``read``; called from another thread."""
-        connection = self._connection
-        if connection is not None:
-            connection.interrupt()
-
-    def close(self) -> None:
-        """Hang up. A thread that does not end in time is left behind until it does."""
-        if self._connection is not None and self._connection.close(CLOSE_SECONDS):
-            self._connection = None
-
-    def _first(self, connection: Connection) -> Any:
-        """The first whole picture."""
-        end = time.monotonic() + self._open_seconds
-        while (left := end - time.monotonic()) > 0:
-            with suppress(BadPictureError):
-                picture = connection.take(left)
-                if picture is not None:
-                    return picture.content()
-        raise connection.silent(self._open_seconds)
+            raise connection.fault(f"its pixels became {decoded.format.name}", f"{self.dtype} as before", "reopen it")
+        return _image(decoded, self.channels)
 
     def _play(self, connection: Connection) -> None:
         """Connect, and hand over pictures until the end."""

@@ -20,7 +20,7 @@ import pytest
 
 from kd_edge.artifact import BUNDLED
 from kd_edge.errors import BadPictureError, CameraError, ConfigError, KdEdgeError
-from kd_edge.runtime.cameras import Wanted, make_camera, network, open_camera
+from kd_edge.runtime.cameras import Wanted, connected, make_camera, network, open_camera
 from kd_edge.runtime.cameras.config import camera_config
 from kd_edge.runtime.cameras.connection import Arrivals
 from kd_edge.runtime.cameras.network import NetworkCamera, _image
@@ -381,7 +381,7 @@ def test_a_stream_is_left_while_its_server_is_waited_for(serve):
 
 def test_no_second_thread_beside_one_that_hangs(monkeypatch):
     hanging = threading.Event()
-    monkeypatch.setattr(network, "CLOSE_SECONDS", 0.05)
+    monkeypatch.setattr(connected, "CLOSE_SECONDS", 0.05)
     monkeypatch.setattr(av, "open", lambda *args, **options: hanging.wait(30))
     camera = make_camera("c", camera_config("http://127.0.0.1:1/#open_timeout_ms=100"))
     began = time.monotonic()
