@@ -105,8 +105,9 @@ class Material:
             return self._shuffled(SignalDataset(clips, signals, recipe.seed), batch_size, rank, world)
         pairs = self._pairs(images, self.train)
         seconds = None if recipe.windows == "clip" else self.clip_seconds
-        looping, before = recipe.windows in ("loop", "stream"), BEFORE_SHARE if recipe.windows == "stream" else 0.0
-        windows = Windows(recipe.segments, seconds, looping, before)
+        before = {"mixed": BEFORE_SHARE, "stream": 1.0}.get(recipe.windows, 0.0)
+        looping, at_end = recipe.windows in ("loop", "mixed", "stream"), recipe.windows == "stream"
+        windows = Windows(recipe.segments, seconds, looping, before, at_end)
         configs = [recipe.image_stages[name] for name in images]
         specs, augments = [c.preprocess for c in configs], [c.augment for c in configs]
         dataset = ClipDataset(pairs, specs, windows, augments, recipe.seed, self.dataset.flip_labels, signals)

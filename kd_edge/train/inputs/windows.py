@@ -10,7 +10,11 @@ from kd_edge.sampling import gather, segment_indices
 from kd_edge.types import Int64
 
 BEFORE_SHARE = 0.4
-"""Share of a stream's windows that may begin in the action before: about as many as a live camera sees."""
+"""Share of mixed windows that may begin in the action before: about as many as a live camera sees."""
+LENGTHS = (0.5, 1.5)
+"""How long a random window is, in multiples of the live one."""
+END_LENGTHS, END_SHARE = (0.7, 1.35), 0.15
+"""The same of a stream's windows, whose newest segment lies in that last share of the clip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +27,14 @@ class Windows:
             times that.
         loop: A random window may begin before the clip does, where what came before is seen: the same once more.
         before_share: Share of such windows that see another action there, which came to its end.
+        at_end: Whether such a window ends where the action does, when a stream's label counts.
     """
 
     segments: int
     random_seconds: float | None = None
     loop: bool = False
     before_share: float = 0.0
+    at_end: bool = False
 
     def choose(self, stamps_ns: Int64, rng: np.random.Generator | None) -> Int64:
         """(T,) frame indices inside the clip; without ``rng`` the centres of T equal parts of it."""
@@ -36,7 +42,7 @@ class Windows:
             return segment_indices(len(stamps_ns), self.segments, mode="centre")
         if self.random_seconds is not None:
             length = clip_length_ns(stamps_ns)
-            window = min(rng.uniform(0.5, 1.5) * self.random_seconds * 1e9, length)
+            window = min(rng.uniform(*LENGTHS) * self.random_seconds * 1e9, length)
             spacing = int(window / self.segments)
             earliest = int(stamps_ns[0]) + (self.segments - 1) * spacing
             newest = int(rng.integers(min(earliest, int(stamps_ns[-1])), int(stamps_ns[-1]) + 1))
@@ -48,14 +54,17 @@ class Windows:
     def around(self, stamps_ns: Int64, rng: np.random.Generator, *, other_before: bool = False) -> Int64:
         """(T,) moments of a looping window in ns from the clip's beginning, oldest first; those before it negative.
 
-        They are moments of frames, where frames come evenly. The newest lies anywhere in the clip; after another action
-        at least a quarter of the window later than its end, because less tells nobody what is done now.
+        They are moments of frames, where frames come evenly. The newest lies anywhere in the clip, or near its end; after
+        another action at least a quarter of the window later than its end, because less tells nobody what is done now.
         """
         assert self.random_seconds is not None
         length_ns = clip_length_ns(stamps_ns)
         period_ns = length_ns / len(stamps_ns)
-        spacing_ns = rng.uniform(0.5, 1.5) * self.random_seconds * 1e9 / self.segments
+        lengths = END_LENGTHS if self.at_end else LENGTHS
+        spacing_ns = rng.uniform(*lengths) * self.random_seconds * 1e9 / self.segments
         earliest = min(self.segments * spacing_ns / 4, length_ns) if other_before else 0.0
+        if self.at_end:
+            earliest = (1 - END_SHARE) * length_ns
         newest = earliest + rng.uniform() * (length_ns - earliest)
         moments = newest - np.arange(self.segments - 1, -1, -1) * spacing_ns
         framed: Int64 = np.rint(np.rint(moments / period_ns) * period_ns).astype(np.int64)

@@ -40,8 +40,10 @@ class Recipe(Strict):
         segments: T, frames per clip.
         windows: ``clip`` spreads the segments over the whole clip; ``random`` over a random window of 0.5 to 1.5 times
             ``clip_seconds`` inside it, as a live stream sees it; ``loop`` lets that window begin before the clip, as
-            when a person goes on doing the same; ``stream`` lets two windows in five see the end of another action
-            there, of the same subject, view and trial, as when a person goes on to something else.
+            when a person goes on doing the same; ``mixed`` lets two windows in five see the end of another action
+            there, of the same subject, view and trial, as when a person goes on to something else. ``stream`` is for
+            students that run live on actions of a few seconds: windows of 0.7 to 1.35 times ``clip_seconds`` that end
+            with the action and always have another one before it.
         clip_seconds: Length of the live window; None takes the median training clip.
         cache_every: Decode every frame but cache only every so-manieth: the RGB of a large data set takes hundreds of
             gigabytes otherwise. Segments are then drawn from fewer frames; not with motion stacks.
@@ -61,7 +63,7 @@ class Recipe(Strict):
     validation_trials: tuple[str, ...] = ()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     segments: Annotated[int, Field(ge=2, le=64)] = 8
-    windows: Literal["clip", "random", "loop", "stream"] = "clip"
+    windows: Literal["clip", "random", "loop", "mixed", "stream"] = "clip"
     clip_seconds: Positive | None = None
     cache_every: Annotated[int, Field(ge=1, le=100)] = 1
     precision: Literal["32-true", "bf16-mixed"] = "32-true"

@@ -139,6 +139,19 @@ def test_after_another_action_a_quarter_of_the_window_has_passed() -> None:
     assert tiny[-1] == 50_000_000
 
 
+def test_a_streams_windows_end_with_the_action_and_begin_in_the_one_before() -> None:
+    stamps = np.arange(200, dtype=np.int64) * 10_000_000  # 2 s
+    windows = Windows(8, random_seconds=2.0, loop=True, before_share=1.0, at_end=True)
+    spacings, newest = [], []
+    for seed in range(300):
+        moments = windows.around(stamps, np.random.default_rng(seed), other_before=True)
+        spacings.append(np.diff(moments).mean() * 8 / 2e9)
+        newest.append(moments[-1] / 2e9)
+    for values, low, high in ((spacings, 0.7, 1.35), (newest, 0.85, 1.0)):
+        assert np.histogram(values, 5, (low, high))[0].min() > 30  # 60 on average
+        assert low - 0.01 <= min(values) < max(values) <= high + 0.01
+
+
 def test_random_windows_have_one_spacing_between_half_and_one_and_a_half_of_the_length() -> None:
     stamps = np.arange(300, dtype=np.int64) * FRAME_NS
     windows = Windows(8, random_seconds=2.0)
