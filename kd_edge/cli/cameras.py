@@ -81,6 +81,10 @@ def cameras(
         return
     from kd_edge.runtime.cameras.listing import list_cameras
 
+    if (of and not (write or stills)) or (force and not write):
+        raise ConfigError(
+            "--of or --force alone", "what to do with it", "--write NAME makes a camera file, --stills DIR a picture"
+        )
     found = list_cameras()
     file = None if write is None else _write(found, write, of, force)
     pictures = [] if stills is None else _stills(found, stills, of)

@@ -96,7 +96,7 @@ def evaluate_recording(
 
     Args:
         model: Artifact.
-        recording: What stands behind ``replay:``.
+        recording: What stands behind ``replay:``, or all of it.
         labels: CSV with ``start_s,end_s,label``, seconds from the first frame; by default the truth that was recorded.
         engine: What runs the model.
         threads: Of the engine.
@@ -111,7 +111,11 @@ def evaluate_recording(
     score = _Scoring(truths)
     fault = ""
     with stream(
-        model=artifact, camera=f"replay:{recording}", engine=engine, threads=threads, smooth_ms=smooth_ms
+        model=artifact,
+        camera=f"replay:{recording.removeprefix('replay:')}",
+        engine=engine,
+        threads=threads,
+        smooth_ms=smooth_ms,
     ) as predictions:
         try:
             for prediction in predictions:
@@ -123,7 +127,7 @@ def evaluate_recording(
         name = predictions.recognizer.engine.name
     if not score.by_class:
         raise DataError(
-            f"nothing tells what was done in {recording}",
+            f"nothing tells what was done in {recording}, {score.seconds:.1f} s long",
             "truth in the recording, or a file of it",
             f"--labels labels.csv, with {','.join(COLUMNS)} in seconds from the first frame",
         )
@@ -197,15 +201,15 @@ def read_truths(path: Path, known: tuple[str, ...]) -> list[Truth]:
     path = expanded(path)
     try:
         text = read_bytes(path, LABELS_BYTES).decode("utf-8-sig")
-        rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True))
     except OSError as error:
-        raise _wrong(path, error.strerror or reason(error)) from error
+        raise DataError(f"labels {path}: {error.strerror or reason(error)}", "a file", "check its path") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise _wrong(path, reason(error)) from error
     if not rows:
         raise _wrong(path, "it has no rows")
     if missing := [name for name in COLUMNS if name not in rows[0]]:
-        raise _wrong(path, f"it has no column {', '.join(missing)}")
+        raise _wrong(path, f"it has no column {', '.join(missing)}, but {', '.join(map(str, rows[0]))}")
     truths = sorted(_truth(path, number, row, known) for number, row in enumerate(rows, 2))
     for before, after in pairwise(truths):
         if after.start_s < before.end_s:
@@ -232,5 +236,5 @@ def _wrong(path: Path, found: str) -> KdEdgeError:
     return DataError(
         f"labels {path}: {printable(found)}",
         f"{','.join(COLUMNS)}, one interval a line, none across another, of the model's labels",
-        "correct the file; what the model does not know is left out",
+        "correct the file; leave out what the model does not know",
     )

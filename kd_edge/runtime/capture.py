@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import numpy.typing as npt
 
-from kd_edge.errors import BadPictureError, KdEdgeError, printable, reason
+from kd_edge.errors import BadPictureError, ConfigError, KdEdgeError, printable, reason
 from kd_edge.runtime.backoff import Backoff
 from kd_edge.runtime.cameras.base import Camera, clock_of
 from kd_edge.runtime.cameras.config import TimeOuts
@@ -277,6 +277,8 @@ class Capture:
                     return error.found
                 self._stop.wait(EARLY_SECONDS)
                 continue
+            except ConfigError:  # a mistake in its program: no reopening mends that
+                raise
             except BaseException as error:  # whatever a driver raises
                 return fault_of(error)
             if frame is not None:
@@ -295,6 +297,12 @@ class Capture:
         """The camera's next frame, which has a picture."""
         try:
             frame = self._camera.read(self._timeouts.read_timeout_ms / 1e3)
+            if not isinstance(frame, Frame | None):
+                raise ConfigError(
+                    f"read() of camera {self._camera.name} gave {type(frame).__name__}",
+                    "kd_edge.types.Frame, or None when nothing came in time",
+                    "correct the camera's read()",
+                )
             if frame is not None and not (isinstance(frame.image, np.ndarray) and _is_picture(frame.image)):
                 raise BadPictureError(f"camera {self._camera.name} gave no picture", "pixels", "check its cable")
         except BadPictureError as error:

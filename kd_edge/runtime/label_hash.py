@@ -13,7 +13,7 @@ _NUMBERS = struct.Struct("<qqi")
 
 
 class LabelHash:
-    """SHA-256 of the predictions of pushed frames, as the recogniser gave them, by source.
+    """SHA-256 of the predictions of pushed frames, as the recogniser gave them, by source; its name does not count.
 
     What depends on the moment of reading is left out: ``emitted_ns``, time-outs of the watchdog, labels that came late.
     So the replay of a recording, with the same model, engine and threads, has the hash of the run that was recorded.
@@ -25,7 +25,7 @@ class LabelHash:
     def add(self, prediction: Prediction) -> None:
         """Count in the next prediction of its source."""
         digest = self._digests.setdefault(prediction.source, hashlib.sha256())
-        texts = (prediction.source, prediction.state.value, prediction.label or "", prediction.reason.value)
+        texts = (prediction.state.value, prediction.label or "", prediction.reason.value)
         for text in texts:
             content = text.encode("utf-8", "surrogatepass")
             digest.update(len(content).to_bytes(4, "little") + content)

@@ -424,11 +424,13 @@ class LabelStream:
             ConfigError: Two of one name, or live ones beside recordings.
         """
         for asked in self._asked:
-            if not isinstance(asked, str) and not all(hasattr(asked, name) for name in CAMERA):
+            lacks = [] if isinstance(asked, str) else [name for name in CAMERA if not hasattr(asked, name)]
+            if lacks or isinstance(asked, type):
+                lacking = f" without {', '.join(lacks)}" if lacks else ", which is a class"
                 raise ConfigError(
-                    f"camera {asked!r:.60}",
+                    f"camera {asked!r:.60}{lacking}",
                     "a name, a URI, an object with all that kd_edge.runtime.cameras.Camera lists, or a list of these",
-                    "correct it",
+                    "correct it" if lacks else f"make one: {asked.__name__}()",
                 )
         wanted, realtime = Wanted.by(self.recognizer.manifest), self._options.realtime
         made = tuple(

@@ -96,7 +96,7 @@ class ScriptedCamera:
         while isinstance(item, threading.Event):
             assert item.wait(PATIENCE_SECONDS)
             item = next(self.script, None)
-        if isinstance(item, Exception):
+        if isinstance(item, BaseException):
             raise item
         self.ended = item is None and not self.live
         if item is None and self.clock is not None:
@@ -255,6 +255,16 @@ def test_what_a_driver_raises_beside_exceptions_reopens_it_too(error):
         wait_for(lambda: capture.counters.captured == 2)
         assert capture.counters.reconnects == 1
         assert not capture.ended
+    finally:
+        capture.stop()
+
+
+def test_a_read_that_gives_no_frame_is_a_mistake_that_ends_it():
+    capture = started(ScriptedCamera([[frame(0), np.zeros((4, 4), np.uint8)], [frame(1)]]))
+    try:
+        wait_for(lambda: capture.error is not None)
+        assert "gave ndarray. Expected kd_edge.types.Frame" in str(capture.error)
+        assert capture.counters.reconnects == 0
     finally:
         capture.stop()
 

@@ -235,6 +235,12 @@ def _check_url(config: CameraConfig) -> None:
     if config.scheme not in NETWORK:
         return
     url = config.uri
+    if not config.target.startswith("//"):
+        raise ConfigError(
+            f"camera {config.scheme}: without // behind it",
+            f"{config.scheme}://HOST[:PORT]/PATH",
+            f"--camera {shown(f'{config.scheme}://{config.target}')}",
+        )
     try:
         parts = urlsplit(url.partition("#")[0])
         port, host = parts.port, parts.hostname

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from kd_edge.errors import CameraError, ConfigError, KdEdgeError, printable
 from kd_edge.files import expanded
 from kd_edge.reading import read_bytes
 from kd_edge.runtime.cameras.camera_file import camera_file
-from kd_edge.runtime.cameras.config import CameraConfig, camera_config
+from kd_edge.runtime.cameras.config import CameraConfig, camera_config, source_name
 from kd_edge.runtime.cameras.links import device_path, stable_link
 from kd_edge.runtime.cameras.modes import PixelFormat
 from kd_edge.runtime.cameras.v4l2_formats import formats as v4l2_formats
@@ -91,7 +92,7 @@ def present(found: Cameras) -> list[str]:
 
 
 def uri_of(found: Cameras, of: str | None) -> str:
-    """The URI of an attached camera, or of any other.
+    """The URI of an attached camera, or of any other, with the keys that it was given.
 
     Args:
         found: What is attached.
@@ -104,8 +105,12 @@ def uri_of(found: Cameras, of: str | None) -> str:
     chosen = [c.uri for c in cameras if of is None or of in (c.device, c.uri) or _device(of) == _device(c.uri)]
     if len(chosen) == 1:
         return chosen[0]
+    if of is not None and of.startswith("/dev/"):
+        attached = ", ".join(camera.device for camera in cameras) or "no camera"
+        raise ConfigError(f"--of {of}, which is not attached", attached, "kd-edge cameras shows what is")
     if of is not None:
-        return camera_config(of).uri
+        camera_config(of)
+        return source_name(of)[1]
     devices = ", ".join(camera.device for camera in cameras)
     raise ConfigError(
         f"{len(cameras)} cameras are attached{f' ({devices})' if devices else ''}",
@@ -116,8 +121,13 @@ def uri_of(found: Cameras, of: str | None) -> str:
 
 def camera_file_of(found: Cameras, uri: str) -> str:
     """The text of a camera file for a URI."""
-    ready = (camera.camera_file for camera in found.attached if camera.uri == uri)
-    return next(ready, "") or camera_file(uri, "", ())
+    ready = next((camera.camera_file for camera in found.attached if camera.uri == uri), "")
+    if ready:
+        return ready
+    config = camera_config(uri)
+    keys = config.model_dump(mode="json", exclude_unset=True, exclude={"uri", "band"})
+    lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
+    return camera_file(config.uri, "", (), config.band or "") + lines
 
 
 def _device(uri: str) -> str:

@@ -231,11 +231,15 @@ def _url(config: CameraConfig, name: str) -> str:
     url = f"{config.scheme}:{config.target}"
     if config.credentials_env is None:
         return url
-    user, colon, password = os.environ.get(config.credentials_env, "").partition(":")
+    variable = config.credentials_env
+    user, colon, password = os.environ.get(variable, "").partition(":")
     scheme, _, rest = url.partition("://")
-    if not colon or "@" in rest:
-        found = "its URI has credentials, too" if colon else f"${config.credentials_env} is not set to user:password"
-        raise CameraError(f"camera {name}: {found}", "credentials in one place", "correct it")
+    if not colon:
+        found = "has no colon in it" if variable in os.environ else "is not set"
+        raise CameraError(f"camera {name}: ${variable} {found}", "user:password", f"export {variable}=user:password")
+    if "@" in rest:
+        found = f"both its URI and ${variable} have credentials"
+        raise CameraError(f"camera {name}: {found}", "credentials in one place", "take them out of the URI")
     return f"{scheme}://{quote(user, safe='')}:{quote(password, safe='')}@{rest}"
 
 

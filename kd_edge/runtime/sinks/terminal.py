@@ -92,7 +92,7 @@ def describe(prediction: Prediction, origin_ns: int = 0) -> str:
         prediction: What to describe.
         origin_ns: The moment that counts as 0 s.
     """
-    seconds = round((prediction.captured_ns - origin_ns) / 1e9, 2) + 0.0  # no -0.00
+    seconds = max(0.0, (prediction.captured_ns - origin_ns) / 1e9)  # another camera's first frame may be earlier
     parts = [f"{seconds:10.2f} s", f"{prediction.state.value:8}"]
     if prediction.index >= 0:
         label = printable(prediction.label or "-")

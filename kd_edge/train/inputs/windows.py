@@ -54,8 +54,8 @@ class Windows:
     def around(self, stamps_ns: Int64, rng: np.random.Generator, *, other_before: bool = False) -> Int64:
         """(T,) moments of a looping window in ns from the clip's beginning, oldest first; those before it negative.
 
-        They are moments of frames, where frames come evenly. The newest lies anywhere in the clip, or near its end; after
-        another action at least a quarter of the window later than its end, because less tells nobody what is done now.
+        They are moments of frames, where frames come evenly. The newest lies anywhere in the clip, or near its end;
+        after another action at least a quarter of the window later, because less tells nobody what is done now.
         """
         assert self.random_seconds is not None
         length_ns = clip_length_ns(stamps_ns)

@@ -469,7 +469,7 @@ def test_tls_is_verified(tmp_path):
     [
         ("http://me:hunter#2@host/x", "is no URL of a camera"),
         ("http://me:hunter/2@host/x", "is no URL of a camera"),
-        ("rtsp:/me:hunter2@host", "is no URL of a camera"),
+        ("rtsp:/me:hunter2@host", r"without // behind it\..*--camera rtsp://\*\*\*@host"),
         ("http://me:hunter2@host:99999/", "is no URL of a camera"),
         ("rstp://me:hunter2@host/", "unknown kind"),
         ("me:hunter2@host/", r"'\*\*\*@host/' of unknown kind"),
