@@ -40,6 +40,10 @@ def examples() -> list[str]:
     return [*shown, *first_comments()]
 
 
+def _verbs(group: object) -> list[list[str]]:
+    return [[name] for name in getattr(group, "commands", {})]
+
+
 def test_there_are_some() -> None:
     assert len(list(epilogs())) >= 15
     assert len(list(first_comments())) >= 10
@@ -51,7 +55,7 @@ def test_an_example_names_what_there_is(example: str) -> None:
     """Unknown options, missing ones and values of a wrong type end the parsing."""
     words = cli._completed(shlex.split(example)[1:])
     command = ROOT
-    while hasattr(command, "commands"):
+    while hasattr(command, "commands") and not (command.invoke_without_command and words[:1] not in _verbs(command)):
         command = command.commands[words.pop(0)]
     values = command.make_context(command.name, words).params
     for parameter in command.params:
