@@ -5,30 +5,31 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from kd_edge.data.readers.files.media import ENDINGS, STAMPS
-from kd_edge.data.readers.files.rows import NAMES, SIDES, Row, Table
-from kd_edge.data.readers.files.settings import FILE
+from kd_edge.data.readers.files.media import ENDINGS, STAMPS, TEXTS
+from kd_edge.data.readers.files.rows import NAMES, Row, Table
+from kd_edge.data.readers.files.settings import FILE, MODALITY, is_modality
 from kd_edge.data.readers.images import IMAGES
 from kd_edge.errors import ConfigError, DataError, printable
 
 MOST_FILES = 2_000_000
 FIELDS = ("subject", "view", "trial", "modality", "label")
 _SIDES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_MODALITY = re.compile(r"(.+)_([A-Za-z][A-Za-z0-9]*)")
+_NOT_RECORDINGS = (*NAMES, FILE, STAMPS, "labels.csv")
 _FIELD = re.compile(r"\{(\w+)\}")
 _UNNAMED = "rgb"
 
 
-def find_rows(root: Path, pattern: str | None = None) -> Table:
+def find_rows(root: Path, pattern: str | None = None, known: Collection[str] = ()) -> Table:
     """Every recording below a folder, grouped by what is left of its name without the modality.
 
     Args:
         root: The folder; files in it directly have no class.
         pattern: What a name tells, as ``subject{subject}_trial{trial}_{modality}``; None takes what follows the last
-            underscore for the modality.
+            underscore for the modality where it is the usual name of one, as in ``wave_03_ir``; else it is ``rgb``.
+        known: Names of modalities beside the usual ones.
 
     Raises:
         DataError: Nothing there.
@@ -41,11 +42,11 @@ def find_rows(root: Path, pattern: str | None = None) -> Table:
     for path in _recordings(root):
         side, label, parts = _place(path)
         stem = path.name if not path.suffix or path.suffix.lower() not in ENDINGS else path.stem
-        told = _told(stem, expression)
-        if told is None:
+        told = _told(stem, expression, known)
+        if told is None or ("modality" not in told and path.suffix.lower() in TEXTS):
             strange.append(str(path))
             continue
-        modality, rest = told.pop("modality", _UNNAMED).lower(), told.pop("rest", stem)
+        modality, rest = told.pop("modality", _UNNAMED), told.pop("rest", stem)
         key = (side, told.get("label") or label, "/".join((*parts, rest)))
         if modality in groups[key]:
             raise DataError(
@@ -59,15 +60,19 @@ def find_rows(root: Path, pattern: str | None = None) -> Table:
         raise _nothing(root, strange)
     rows = tuple(_row(key, groups[key], facts[key]) for key in sorted(groups, key=lambda k: (k[1], k[2], k[0])))
     modalities = tuple(sorted({name for row in rows for name in row.files}))
-    remarks = [f"{len(strange)} files whose names do not fit the pattern, {printable(strange[0])}"] if strange else []
+    remarks = []
+    if strange:
+        remarks.append(f"files whose names do not tell what they are: {len(strange)}, {printable(strange[0])} for one")
+    if lost := [row.id for row in rows if not row.label]:
+        remarks.append(f"recordings in no class's folder, left out: {len(lost)}, {printable(lost[0])} for one")
     return Table(rows, modalities, tuple(remarks))
 
 
 def _row(key: tuple[str, str, str], files: dict[str, PurePosixPath], told: dict[str, str]) -> Row:
     side, label, name = key
     where = "/".join(part for part in (side, label, name) if part)
-    texts = {field: told.get(field, "") for field in ("subject", "view", "trial")}
-    return Row(id=where, label=label, files=files, split=side, **texts)
+    subject, view, trial = (told.get(field, "") for field in ("subject", "view", "trial"))
+    return Row(where, label, files, subject, view, trial, side)
 
 
 def _recordings(root: Path) -> Iterator[PurePosixPath]:
@@ -81,13 +86,12 @@ def _recordings(root: Path) -> Iterator[PurePosixPath]:
         if count > MOST_FILES:
             raise DataError(f"{root} holds more than {MOST_FILES:,} files", "recordings", "name a smaller folder")
         relative = PurePosixPath(here.relative_to(root).as_posix())
-        images = [name for name in kept if Path(name).suffix.lower() in IMAGES]
-        if images and here != root and len(images) > 1:
+        if here != root and any(Path(name).suffix.lower() in IMAGES for name in kept):
             folders.clear()  # a sequence of images holds no other recording
             yield relative
             continue
         for name in kept:
-            if Path(name).suffix.lower() in ENDINGS and name not in (*NAMES, FILE, STAMPS, "labels.csv", "README.txt"):
+            if Path(name).suffix.lower() in ENDINGS and name not in _NOT_RECORDINGS:
                 yield relative / name
 
 
@@ -98,17 +102,16 @@ def _place(path: PurePosixPath) -> tuple[str, str, tuple[str, ...]]:
     if side:
         folders.pop(0)
     label = folders.pop(0) if folders else ""
-    assert side in SIDES
     return side, label, tuple(folders)
 
 
-def _told(stem: str, expression: re.Pattern[str] | None) -> dict[str, str] | None:
-    """What a name tells, and what is left of it without the modality."""
+def _told(stem: str, expression: re.Pattern[str] | None, known: Collection[str]) -> dict[str, str] | None:
+    """What a name tells, and what is left of it without the modality; None where it tells nothing."""
     if expression is None:
-        match = _MODALITY.fullmatch(stem)
-        return {"modality": match[2], "rest": match[1]} if match else {}
+        rest, _, last = stem.rpartition("_")
+        return {"modality": last, "rest": rest} if rest and (last in known or is_modality(last)) else {}
     match = expression.fullmatch(stem)
-    if match is None:
+    if match is None or not re.fullmatch(MODALITY, match.groupdict().get("modality") or _UNNAMED):
         return None
     told = {field: text for field, text in match.groupdict().items() if text}
     if "modality" in told:

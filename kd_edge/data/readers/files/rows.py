@@ -7,13 +7,16 @@ import io
 import json
 import math
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from kd_edge.data.readers.files.media import is_media
+from kd_edge.data.readers.files.media import ENDINGS
+from kd_edge.data.readers.files.settings import MODALITY, is_modality
 from kd_edge.errors import DataError, printable, reason
 from kd_edge.reading import is_file, read_bytes
 
@@ -25,7 +28,7 @@ SIDES = ("", "train", "val", "test")
 MOST_BYTES = 256_000_000
 MOST_ROWS = 2_000_000
 _FAULTS_SHOWN = 3
-_LONGEST_CELL = 4096
+_LONGEST_CELL, _LONGEST_LABEL = 4096, 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +105,9 @@ def read_manifest(path: Path, known: Iterable[str] = ()) -> Table:
         raise DataError(
             f"{path} has the columns {_listed(columns) or 'of nothing'}",
             "a column 'label' and one of files for each modality (rgb, ir, ...)",
-            "kd-edge data init DIR writes one to begin with",
+            "add them; the README shows a manifest",
         )
-    modalities = _modalities(columns, cells, frozenset(known))
+    modalities = _modalities(columns, cells, path.parent, frozenset(known))
     if not modalities:
         raise DataError(f"{path} names no file", "a column of files, for example 'rgb'", "add one; paths are relative")
     faults: list[str] = []
@@ -115,21 +118,6 @@ def read_manifest(path: Path, known: Iterable[str] = ()) -> Table:
     if faults:
         raise _faulty(path, faults)
     return Table(rows, modalities, tuple(_remarks(columns, modalities, rows)))
-
-
-def write_manifest(rows: Sequence[Row], modalities: Sequence[str]) -> bytes:
-    """The rows as ``manifest.csv``."""
-    offsets = [name for name in modalities if any(row.offsets_s.get(name) for row in rows)]
-    out = io.StringIO(newline="")
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*COLUMNS, *modalities, *(name + OFFSET for name in offsets)])
-    for row in rows:
-        start = _number(row.start_s) if row.start_s or row.end_s is not None else ""
-        cells = [row.id, row.label, row.subject, row.view, row.trial, row.split, start, _number(row.end_s)]
-        cells += [str(row.files.get(name, "")) for name in modalities]
-        cells += [_number(row.offsets_s.get(name)) for name in offsets]
-        writer.writerow(cells)
-    return out.getvalue().encode("utf-8", "surrogateescape")
 
 
 def _number(value: float | None) -> str:
@@ -179,17 +167,20 @@ def _json_records(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]
 
 
 def _modalities(
-    columns: Sequence[str], cells: Sequence[tuple[int, dict[str, str]]], known: frozenset[str]
+    columns: Sequence[str], cells: Sequence[tuple[int, dict[str, str]]], root: Path, known: frozenset[str]
 ) -> tuple[str, ...]:
-    """Columns that hold files: those that the settings name, and those whose every cell looks like one."""
+    """Columns that hold files: by their name, or because every cell of theirs is the name of one."""
+
+    def is_recording(cell: str) -> bool:
+        return PurePosixPath(cell).suffix.lower() in ENDINGS or (root / cell).is_dir()
+
     others = [c for c in columns if c not in COLUMNS and not c.endswith(OFFSET)]
     filled: dict[str, list[str]] = {c: [r[c] for _, r in cells if r.get(c)] for c in others}
-    return tuple(c for c in others if c in known or (filled[c] and all(map(is_media, filled[c]))))
+    named = (c for c in others if re.fullmatch(MODALITY, c))
+    return tuple(c for c in named if filled[c] and (c in known or is_modality(c) or all(map(is_recording, filled[c]))))
 
 
-def _row(
-    line: int, record: Mapping[str, str], modalities: Sequence[str], root: Path, faults: list[str]
-) -> Row | None:
+def _row(line: int, record: Mapping[str, str], modalities: Sequence[str], root: Path, faults: list[str]) -> Row | None:
     """One row; None where it is faulty, which is added to the faults."""
     before = len(faults)
     where = f"line {line}: "
@@ -210,6 +201,8 @@ def _row(
     start, end = (_seconds(record.get(key, ""), where + key, faults) for key in ("start_s", "end_s"))
     if end is not None and end <= (start or 0.0):
         faults.append(f"{where}the piece ends at {end:g} s, before it begins at {start or 0:g} s")
+    if (label := record.get("label", "")) != printable(label) or len(label) > _LONGEST_LABEL:
+        faults.append(f"{where}label '{printable(label[:40])}' is no name of a class")
     side = record.get("split", "").lower()
     side = {"validation": "val", "valid": "val", "training": "train", "testing": "test"}.get(side, side)
     if side not in SIDES:
@@ -255,12 +248,13 @@ def _clashes(rows: Sequence[Row]) -> Iterator[str]:
         if len(where) > 1:
             yield f"lines {where[0]} and {where[1]}: two rows with id '{printable(name)}'"
     spelled = defaultdict[str, dict[str, int]](dict)
-    for row in rows:
+    for row in filter(lambda row: row.label, rows):
         spelled[row.label.casefold()].setdefault(row.label, row.line)
     for found in spelled.values():
         if len(found) > 1:
             (one, first), (other, second) = list(found.items())[:2]
-            yield f"lines {first} and {second}: labels '{printable(one)}' and '{printable(other)}' differ by capitals only"
+            labels = f"'{printable(one)}' and '{printable(other)}'"
+            yield f"lines {first} and {second}: labels {labels} differ by capitals only"
     yield from _overlaps(rows)
 
 
@@ -272,9 +266,10 @@ def _overlaps(rows: Sequence[Row]) -> Iterator[str]:
     told = set()
     for path, its in pieces.items():
         its.sort(key=lambda row: row.start_s)
-        for one, other in zip(its, its[1:], strict=False):
+        for one, other in pairwise(its):
             overlap = one.end_s is None or other.start_s < one.end_s
-            if overlap and one.label != other.label and (one.line, other.line) not in told:
+            clash = overlap and "" not in (one.label, other.label) and one.label != other.label
+            if clash and (one.line, other.line) not in told:
                 told.add((one.line, other.line))
                 yield (
                     f"lines {one.line} and {other.line}: '{printable(one.label)}' and '{printable(other.label)}' "
