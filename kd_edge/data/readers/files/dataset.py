@@ -197,7 +197,7 @@ class Files:
 
 def _rate(length: Probe) -> float:
     """Frames per second; 0 where there are too few."""
-    return (length.frames - 1) / length.seconds if length.seconds > 0 else 0.0
+    return round((length.frames - 1) / length.seconds, 3) if length.seconds > 0 else 0.0
 
 
 def _file_name(text: str) -> str:
