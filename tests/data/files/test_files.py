@@ -299,7 +299,9 @@ def test_gaps_of_long_recordings_are_background(folder: Folder) -> None:
 
 def test_clips_that_a_robot_kept_are_read_once_they_are_labelled(folder: Folder) -> None:
     folder.clip("ir0_20260101T000000_0.npy", frames=90)
-    row = "ir0_{0},{1},,ir0,,,0.5,1.5,ir0_20260101T000000_0.npy,wave,0.41,unknown,low_confidence,v1,2026-01-01T00:00:00Z"
+    row = (
+        "ir0_{0},{1},,ir0,,,0.5,1.5,ir0_20260101T000000_0.npy,wave,0.41,unknown,low_confidence,v1,2026-01-01T00:00:00Z"
+    )
     folder.manifest(
         "id,label,subject,view,trial,split,start_s,end_s,ir,suggestion,confidence,state,reason,model,recorded",
         *(row.format(k, label) for k, label in enumerate(("wave", "sit", ""))),
@@ -327,7 +329,10 @@ def test_clips_that_a_robot_kept_are_read_once_they_are_labelled(folder: Folder)
         (("label,ir", "x,/etc/1.npy", "y,1.npy"), "line 2: ir '/etc/1.npy' lies outside"),
         (("label,ir", "x,2.npy", "y,1.npy"), "line 2: no ir file 2.npy"),
         (("label,ir", "x,", "y,1.npy"), "line 2: no file of any modality"),
-        (("label,start_s,end_s,ir", "x,3,2,1.npy", "y,,,1.npy"), "line 2: the piece ends at 2 s, before it begins at 3"),
+        (
+            ("label,start_s,end_s,ir", "x,3,2,1.npy", "y,,,1.npy"),
+            "line 2: the piece ends at 2 s, before it begins at 3",
+        ),
         (("label,start_s,ir", "x,-3,1.npy"), "line 2: start_s -3 is before the recording"),
         (("label,start_s,ir", "x,soon,1.npy"), "line 2: start_s 'soon' is no number of seconds"),
         (("label,start_s,ir", "x,nan,1.npy"), "line 2: start_s 'nan' is no number of seconds"),
@@ -367,7 +372,7 @@ def test_faults_of_json(folder: Folder, text: str, message: str) -> None:
 
 
 def test_faults_of_folders(folder: Folder) -> None:
-    with pytest.raises(DataError, match="mine holds no recording. Expected CLASS/NAME_MODALITY"):
+    with pytest.raises(DataError, match=r"mine holds no recording\. Expected CLASS/NAME_MODALITY"):
         folder.open()
     with pytest.raises(DataError, match="no folder"):
         Files(folder.root / "absent")
@@ -410,7 +415,7 @@ def test_faults_of_dataset_toml(folder: Folder, toml: str, message: str) -> None
 
 
 def test_an_unknown_test_subject(folder: Folder) -> None:
-    with pytest.raises(DataError, match="test_subjects in dataset.toml names 'z'"):
+    with pytest.raises(DataError, match=r"test_subjects in dataset\.toml names 'z'"):
         people(folder, "a b", "test_subjects = ['z']").split("default")
 
 
