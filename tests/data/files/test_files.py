@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,10 +9,12 @@ import cv2
 import numpy as np
 import pytest
 
+from kd_edge.data.check import check
 from kd_edge.data.dataset import Split
 from kd_edge.data.readers.files import Files
 from kd_edge.errors import ConfigError, DataError
 from kd_edge.runtime.cameras.lossless import LosslessWriter, read_lossless
+from kd_edge.runtime.clips import KEYS, NOTES
 from tests.data.files.conftest import Folder
 
 
@@ -303,7 +306,7 @@ def test_clips_that_a_robot_kept_are_read_once_they_are_labelled(folder: Folder)
         "ir0_{0},{1},,ir0,,,0.5,1.5,ir0_20260101T000000_0.npy,wave,0.41,unknown,low_confidence,v1,2026-01-01T00:00:00Z"
     )
     folder.manifest(
-        "id,label,subject,view,trial,split,start_s,end_s,ir,suggestion,confidence,state,reason,model,recorded",
+        ",".join((*KEYS, "ir", *NOTES)),
         *(row.format(k, label) for k, label in enumerate(("wave", "sit", ""))),
     )
     with pytest.raises(DataError, match="'wave' and 'sit' overlap"):
@@ -328,6 +331,7 @@ def test_clips_that_a_robot_kept_are_read_once_they_are_labelled(folder: Folder)
         (("label,ir", "x,../1.npy", "y,1.npy"), "line 2: ir '../1.npy' lies outside the folder"),
         (("label,ir", "x,/etc/1.npy", "y,1.npy"), "line 2: ir '/etc/1.npy' lies outside"),
         (("label,ir", "x,2.npy", "y,1.npy"), "line 2: no ir file 2.npy"),
+        (("label,ir", f"x,{'long' * 100}", "y,1.npy"), "line 2: no ir file longlong"),
         (("label,ir", "x,", "y,1.npy"), "line 2: no file of any modality"),
         (
             ("label,start_s,end_s,ir", "x,3,2,1.npy", "y,,,1.npy"),
@@ -381,6 +385,10 @@ def test_faults_of_folders(folder: Folder) -> None:
         folder.open()
     folder.clip("1_ir.npy")
     folder.clip("kick/1_ir.npy")
+    folder.clip("a\x1b[2J/1_ir.npy")
+    with pytest.raises(DataError, match=r"has a folder 'a\\x1b\[2J'"):
+        folder.open()
+    (folder.root / "a\x1b[2J").rename(folder.root / ".hidden")
     assert folder.open().remarks()[0] == "recordings in no class's folder, left out: 1, 1 for one"
     folder.text("wave/1_ir.mkv", "another")
     with pytest.raises(DataError, match="are both the ir of '1'"):
@@ -412,6 +420,35 @@ def test_faults_of_dataset_toml(folder: Folder, toml: str, message: str) -> None
     with pytest.raises((ConfigError, DataError)) as error:
         folder.open()
     assert message in str(error.value)
+
+
+def test_damage_everywhere_is_told_file_by_file(folder: Folder) -> None:
+    for label in ("wave", "kick"):
+        folder.text(f"{label}/1_ir.npy", "damaged")
+    dataset = folder.open()
+    report = check(dataset, split="default")
+    assert sorted(report.modalities[0].unusable) == ["kick/1", "wave/1"]
+    assert not report.trainable
+    assert dataset.sensors == ()
+
+
+def test_a_recording_too_long_for_one_clip(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.clip("wave/1_ir.npy", frames=60)
+    folder.clip("kick/1_ir.npy", frames=60)
+    monkeypatch.setattr("kd_edge.data.readers.files.media.MOST_BYTES", 59 * 40 * 48)
+    dataset = folder.open()
+    with pytest.raises(DataError, match=r"takes 0\.0 GB. Expected clips of at most"):
+        dataset.open(dataset.samples[0], "ir")
+
+
+def test_any_bytes_make_a_name(folder: Folder) -> None:
+    for label in ("wave", "kick"):
+        path = folder.clip(f"{label}/x_ir.npy")
+        path.rename(os.fsdecode(os.fsencode(path.parent) + b"/\xff\n_ir.npy"))
+    dataset = folder.open()
+    assert [s.id for s in dataset.samples] == ["kick/\\udcff\\n", "wave/\\udcff\\n"]
+    assert len(dataset.open(dataset.samples[0], "ir")) == 6
+    assert dataset.content_key(dataset.samples[0], "ir")
 
 
 def test_an_unknown_test_subject(folder: Folder) -> None:

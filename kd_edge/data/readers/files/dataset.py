@@ -76,7 +76,7 @@ class Files:
     @property
     def sensors(self) -> tuple[str, ...]:
         """Modalities that are signals of three axes; see ``Wearables.sensors``."""
-        return tuple(name for name in self.modalities if self._first(name)[1].axes == 3)
+        return tuple(filter(self._is_sensor, self.modalities))
 
     def path(self, sample: Sample, modality: str) -> Path:
         """File or folder that a modality of a sample is read from.
@@ -181,6 +181,11 @@ class Files:
         row = self._rows[sample.id]
         late = self._settings.of(modality).offset_s + row.offsets_s.get(modality, 0.0)
         return row.start_s - late, None if row.end_s is None else row.end_s - late
+
+    def _is_sensor(self, modality: str) -> bool:
+        with suppress(DataError):  # of what cannot be read nobody knows; who opens it is told
+            return self._first(modality)[1].axes == 3
+        return False
 
     def _first(self, modality: str) -> tuple[Path, Values]:
         """The first readable file of a modality, and what it holds: what all the others hold too."""

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from kd_edge.data.readers.files.media import ENDINGS, STAMPS, TEXTS
-from kd_edge.data.readers.files.rows import NAMES, Row, Table
+from kd_edge.data.readers.files.rows import NAMES, Row, Table, is_label
 from kd_edge.data.readers.files.settings import FILE, MODALITY, is_modality
 from kd_edge.data.readers.images import IMAGES
 from kd_edge.errors import ConfigError, DataError, printable
@@ -58,6 +58,8 @@ def find_rows(root: Path, pattern: str | None = None, known: Collection[str] = (
         facts[key] = told
     if not groups:
         raise _nothing(root, strange)
+    if wrong := [label for _, label, _ in groups if not is_label(label)]:
+        raise DataError(f"{root} has a folder '{printable(wrong[0][:40])}'", "the name of a class", "rename it")
     rows = tuple(_row(key, groups[key], facts[key]) for key in sorted(groups, key=lambda k: (k[1], k[2], k[0])))
     modalities = tuple(sorted({name for row in rows for name in row.files}))
     remarks = []
@@ -70,8 +72,8 @@ def find_rows(root: Path, pattern: str | None = None, known: Collection[str] = (
 
 def _row(key: tuple[str, str, str], files: dict[str, PurePosixPath], told: dict[str, str]) -> Row:
     side, label, name = key
-    where = "/".join(part for part in (side, label, name) if part)
-    subject, view, trial = (told.get(field, "") for field in ("subject", "view", "trial"))
+    where = printable("/".join(part for part in (side, label, name) if part))
+    subject, view, trial = (printable(told.get(field, "")) for field in ("subject", "view", "trial"))
     return Row(where, label, files, subject, view, trial, side)
 
 

@@ -28,6 +28,8 @@ STAMPS = "stamps.csv"
 TEXTS = (".csv", ".txt")
 """Endings of files that are read as signals."""
 ENDINGS = (*VIDEOS, ".npy", *TEXTS)
+MOST_BYTES = 4_000_000_000
+"""Of one decoded clip: two minutes of colour, 640 x 480, 30 times a second."""
 _STAMP_BYTES = 64_000_000
 _TIMES = ("t", "time", "time_s", "timestamp", "stamp", "stamp_ns")
 _LATE_SECONDS = 0.5
@@ -133,13 +135,19 @@ class Media:
             _check_piece(path, info.seconds, start_s, end_s)
         first = round(start_s * info.fps)
         stop = None if end_s is None else max(first + 1, round(end_s * info.fps))
+        scale = min(1.0, self._max_height_px / info.height_px)
+        frames = max(info.frames, round(info.seconds * info.fps)) if stop is None else stop
+        pixels = info.height_px * info.width_px * scale**2
+        _check_size(path, (frames - first) * pixels * self._channels * np.dtype(info.dtype).itemsize)
         return read_video(path, gray=grey, start=first, stop=stop, max_height_px=self._max_height_px)
 
     def _images(self, path: Path, start_s: float, end_s: float | None) -> Clip:
         files = _image_files(path)
         stamps = self._stamps(path, len(files))
         inside = _inside(path, stamps, start_s, end_s)
-        pictures = [self._image(file) for file, wanted in zip(files, inside, strict=True) if wanted]
+        chosen = [file for file, wanted in zip(files, inside, strict=True) if wanted]
+        _check_size(path, len(chosen) * self._image(chosen[0]).nbytes)
+        pictures = [self._image(file) for file in chosen]
         if len({(picture.shape, picture.dtype) for picture in pictures}) > 1:
             raise _damaged(path, "its images differ in size or type")
         return _beginning(np.stack(pictures), stamps[inside])
@@ -148,6 +156,7 @@ class Media:
         frames = _opened(path)
         stamps = self._stamps(path, len(frames))
         inside = _inside(path, stamps, start_s, end_s)
+        _check_size(path, int(inside.sum()) * frames[0].nbytes)
         if frames.dtype.kind == "f":
             return _beginning(np.array(frames[inside], dtype=np.float32), stamps[inside])
         return _beginning(np.stack([self._fitting(np.array(frame)) for frame in frames[inside]]), stamps[inside])
@@ -246,6 +255,16 @@ def _beyond(path: Path, length_s: float, start_s: float, end_s: float | None) ->
         "a piece inside the recording, with a frame in it",
         "correct start_s and end_s in the manifest",
     )
+
+
+def _check_size(path: Path, wanted_bytes: float) -> None:
+    """A clip lies in memory as a whole: a long recording is to be cut into pieces."""
+    if wanted_bytes > MOST_BYTES:
+        raise DataError(
+            f"{path} as one clip takes {wanted_bytes / 1e9:.1f} GB",
+            f"clips of at most {MOST_BYTES / 1e9:g} GB",
+            "name its pieces in a manifest (start_s, end_s)",
+        )
 
 
 def _image_files(folder: Path) -> list[Path]:

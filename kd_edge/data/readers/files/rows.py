@@ -172,7 +172,7 @@ def _modalities(
     """Columns that hold files: by their name, or because every cell of theirs is the name of one."""
 
     def is_recording(cell: str) -> bool:
-        return PurePosixPath(cell).suffix.lower() in ENDINGS or (root / cell).is_dir()
+        return PurePosixPath(cell).suffix.lower() in ENDINGS or os.path.isdir(root / cell)  # noqa: PTH112
 
     others = [c for c in columns if c not in COLUMNS and not c.endswith(OFFSET)]
     filled: dict[str, list[str]] = {c: [r[c] for _, r in cells if r.get(c)] for c in others}
@@ -193,7 +193,7 @@ def _row(line: int, record: Mapping[str, str], modalities: Sequence[str], root: 
             path = PurePosixPath(os.path.normpath(cell))
             if path.is_absolute() or ".." in path.parts:
                 faults.append(f"{where}{name} '{printable(cell)}' lies outside the folder")
-            elif not (root / path).exists():
+            elif not os.path.exists(root / path):  # noqa: PTH110 - a name too long is none that exists
                 faults.append(f"{where}no {name} file {printable(cell)}")
             files[name] = path
     if not files:
@@ -201,7 +201,7 @@ def _row(line: int, record: Mapping[str, str], modalities: Sequence[str], root: 
     start, end = (_seconds(record.get(key, ""), where + key, faults) for key in ("start_s", "end_s"))
     if end is not None and end <= (start or 0.0):
         faults.append(f"{where}the piece ends at {end:g} s, before it begins at {start or 0:g} s")
-    if (label := record.get("label", "")) != printable(label) or len(label) > _LONGEST_LABEL:
+    if not is_label(label := record.get("label", "")):
         faults.append(f"{where}label '{printable(label[:40])}' is no name of a class")
     side = record.get("split", "").lower()
     side = {"validation": "val", "valid": "val", "training": "train", "testing": "test"}.get(side, side)
@@ -210,13 +210,18 @@ def _row(line: int, record: Mapping[str, str], modalities: Sequence[str], root: 
     offsets = {n: _offset(record[n + OFFSET], where + n + OFFSET, faults) for n in files if record.get(n + OFFSET)}
     if len(faults) > before:
         return None
-    texts = {key: record.get(key, "") for key in ("label", "subject", "view", "trial")}
+    texts = {key: printable(record.get(key, "")) for key in ("label", "subject", "view", "trial")}
     first = next(iter(files.values()))
     piece = "" if start is None and end is None else f"@{_number(start or 0.0)}"
     return Row(
-        id=record.get("id") or f"{first.with_suffix('')}{piece}",
+        id=printable(record.get("id") or f"{first.with_suffix('')}{piece}"),
         files=files, split=side, start_s=start or 0.0, end_s=end, offsets_s=offsets, line=line, **texts,
     )  # fmt: skip
+
+
+def is_label(text: str) -> bool:
+    """Whether it may be the name of a class: short, and nothing in it that steers a terminal."""
+    return text.isprintable() and len(text) <= _LONGEST_LABEL
 
 
 def _seconds(cell: str, what: str, faults: list[str]) -> float | None:
