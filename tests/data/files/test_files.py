@@ -300,6 +300,13 @@ def test_gaps_of_long_recordings_are_background(folder: Folder) -> None:
     assert spans == {"a-before-0": (0, 60), "a-before-1": (60, 60), "c-before-0": (240, 60), "d-before-0": (104, 30)}
 
 
+def test_without_gaps_there_is_no_background(folder: Folder) -> None:
+    folder.clip("wave/1_ir.npy")
+    folder.clip("kick/1_ir.npy")
+    folder.text("dataset.toml", "labels = ['wave', 'kick']\nbackground = 'none'")
+    assert folder.open().labels == ("wave", "kick")
+
+
 def test_clips_that_a_robot_kept_are_read_once_they_are_labelled(folder: Folder) -> None:
     folder.clip("ir0_20260101T000000_0.npy", frames=90)
     row = (

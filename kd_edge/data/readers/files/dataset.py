@@ -49,7 +49,7 @@ class Files:
     def __init__(self, root: Path, *, decode_height_px: int = 480, hash_memo: Path | None = None) -> None:
         if not root.is_dir():
             raise DataError(f"no folder {root}", "a folder of recordings", "correct --data")
-        self.root, self._height = root, decode_height_px
+        self.root = root
         self._settings = settings = read_settings(root)
         manifest = manifest_of(root)
         named = tuple(settings.modality)
@@ -218,7 +218,7 @@ def _labels(rows: Sequence[Row], settings: Settings, root: Path) -> tuple[str, .
     """
     present = {row.label for row in rows}
     known = settings.labels or tuple(sorted(present))
-    if settings.background is not None and settings.background not in known:
+    if settings.background in present and settings.background not in known:
         known = (*known, settings.background)
     unknown = sorted(present - set(known))
     if unknown:
