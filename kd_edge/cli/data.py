@@ -32,7 +32,7 @@ def data_check(
         str,
         typer.Argument(
             metavar="KIND|RECIPE",
-            help="utd_mhad, ntu_rgbd, pku_mmd, berkeley_mhad, mmact or synthetic; or a recipe that uses it.",
+            help="files, utd_mhad, ntu_rgbd, pku_mmd, berkeley_mhad, mmact or synthetic; or a recipe that uses it.",
         ),
     ],
     data: DataOption = None,

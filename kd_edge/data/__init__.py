@@ -5,6 +5,7 @@ from __future__ import annotations
 from kd_edge.data.config import (
     BerkeleyMhadData,
     DataConfig,
+    FilesData,
     MMActData,
     NtuRgbdData,
     PkuMmdData,
@@ -23,13 +24,14 @@ from kd_edge.data.dataset import (
     Split,
     Wearables,
 )
-from kd_edge.data.splits import check_split, validation_split
+from kd_edge.data.splits import check_split, training_sides, validation_split
 
 __all__ = [
     "ActionInterval",
     "BerkeleyMhadData",
     "DataConfig",
     "Dataset",
+    "FilesData",
     "ImageFormat",
     "LongVideo",
     "LongVideos",
@@ -44,5 +46,6 @@ __all__ = [
     "Wearables",
     "check_split",
     "open_dataset",
+    "training_sides",
     "validation_split",
 ]

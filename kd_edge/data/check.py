@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from kd_edge.data.dataset import Dataset, Probe, Probed, Sample, Split, Wearables, listed, require_modality
-from kd_edge.data.splits import check_split, validation_split
+from kd_edge.data.splits import check_split, training_sides
 from kd_edge.data.synthetic.dataset import Synthetic
 from kd_edge.errors import DataError, import_extra
 from kd_edge.files import making
@@ -241,12 +241,13 @@ def _split_report(
         without = {i for m, faults in unusable.items() if m not in sensors for i in faults}
         if sensors:  # one of them is enough
             without |= set.intersection(*(set(unusable[sensor]) for sensor in sensors))
-        train, test = (tuple(s for s in side if s.id not in without) for side in (found.train, found.test))
-        check_split(Split(name, train, test), dataset.labels, by_subject=False)
-        train, validation = validation_split(train, *held_out)
+        sides = (found.train, found.test, found.validation)
+        split = Split(name, *(tuple(s for s in side if s.id not in without) for side in sides))
+        check_split(split, dataset.labels, by_subject=False)
+        train, validation = training_sides(split, *held_out)
     except DataError as error:
         return SplitReport(name, 0, 0, 0, str(error))
-    return SplitReport(name, len(train), len(validation), len(test))
+    return SplitReport(name, len(train), len(validation), len(split.test))
 
 
 def _uneven(lengths: Mapping[str, Mapping[str, Probe]]) -> Iterator[str]:

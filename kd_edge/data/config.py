@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from kd_edge.data.dataset import Dataset
-from kd_edge.errors import DataError
+from kd_edge.errors import ConfigError, DataError
 from kd_edge.files import cache_folder, expanded
 
 DATA_VARIABLE = "KD_EDGE_DATA"
@@ -120,7 +120,21 @@ class MMActData(BaseModel):
     decode_height_px: int = Field(480, ge=32, le=1080)
 
 
-AnyData = SyntheticData | UtdMhadData | NtuRgbdData | PkuMmdData | BerkeleyMhadData | MMActData
+class FilesData(BaseModel):
+    """One's own recordings: folders of classes, or a manifest; see the README.
+
+    Attributes:
+        root: The folder itself; None takes ``--data``.
+        decode_height_px: Higher pictures are scaled down to this height while decoding.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Literal["files"] = "files"
+    root: Path | None = None
+    decode_height_px: int = Field(480, ge=32, le=1080)
+
+
+AnyData = SyntheticData | UtdMhadData | NtuRgbdData | PkuMmdData | BerkeleyMhadData | MMActData | FilesData
 
 
 DataConfig = Annotated[AnyData, Field(discriminator="kind")]
@@ -133,20 +147,26 @@ def open_dataset(config: AnyData, data_root: Path | None = None) -> Dataset:
         config: Which data set, with its settings.
         data_root: Folder with the recordings, before the configured one and ``KD_EDGE_DATA``: the data set's own
             folder, or one that holds it as ``utd-mhad/``, ``ntu-rgbd/``, ``pku-mmd/``, ``berkeley-mhad/`` or
-            ``mmact/``. Generated data needs none.
+            ``mmact/``. One's own recordings are the folder itself, and ``KD_EDGE_DATA`` is none of theirs.
 
     Raises:
         DataError: No folder given, or not the data set's.
+        ConfigError: A folder was given for generated data.
     """
     # Imported here: reading a configuration must not need OpenCV or SciPy.
     if isinstance(config, SyntheticData):
+        _require_no_folder(data_root)
         from kd_edge.data.synthetic.dataset import Synthetic
 
         return Synthetic(**config.model_dump(exclude={"kind"}))
-    root = _recordings(data_root or config.root, config.kind.replace("_", "-"))
     settings = config.model_dump(exclude={"kind", "root"})
     folder = cache_folder()
     memo = None if folder is None else folder / "hashes.jsonl"
+    if isinstance(config, FilesData):
+        from kd_edge.data.readers.files import Files
+
+        return Files(_own(data_root or config.root), **settings, hash_memo=memo)
+    root = _recordings(data_root or config.root, config.kind.replace("_", "-"))
     if isinstance(config, NtuRgbdData):
         from kd_edge.data.readers.ntu_rgbd import NtuRgbd
 
@@ -166,6 +186,22 @@ def open_dataset(config: AnyData, data_root: Path | None = None) -> Dataset:
     from kd_edge.data.readers.utd_mhad import UtdMhad
 
     return UtdMhad(root, hash_memo=memo)
+
+
+def _require_no_folder(data_root: Path | None) -> None:
+    """Figures of generated data must not pass for those of the recordings that somebody named."""
+    if data_root is not None:
+        raise ConfigError(
+            f"--data {data_root} with generated data (kind = 'synthetic'), which reads no folder",
+            "a recipe or artifact of recordings",
+            "leave --data out, or kind = 'files' below [data] in the recipe trains on that folder",
+        )
+
+
+def _own(given: Path | None) -> Path:
+    if given is None:
+        raise DataError("no folder given for one's own recordings", "--data DIR", "add --data DIR")
+    return expanded(given)
 
 
 def _recordings(given: Path | None, folder: str) -> Path:

@@ -75,11 +75,19 @@ class SignalFormat:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Training and test samples of a named protocol."""
+    """Samples of a named protocol.
+
+    Attributes:
+        name: Of the protocol.
+        train: Samples to train on.
+        test: Samples touched once, at the end.
+        validation: Samples to choose by, where the protocol names some; a recipe may hold out others instead.
+    """
 
     name: str
     train: tuple[Sample, ...]
     test: tuple[Sample, ...]
+    validation: tuple[Sample, ...] = ()
 
 
 class Dataset(Protocol):

@@ -54,15 +54,32 @@ def check_split(split: Split, labels: Sequence[str], *, by_subject: bool = True)
             "at least one",
             "complete the data set (kd-edge data check) or choose another split",
         )
-    shared = {s.id for s in split.train} & {s.id for s in split.test}
+    learned = (*split.train, *split.validation)
+    shared = {s.id for s in learned} & {s.id for s in split.test}
     if not shared and by_subject:
-        shared = {s.subject for s in split.train} & {s.subject for s in split.test}
+        shared = {s.subject for s in learned} & {s.subject for s in split.test}
     if shared:
         raise DataError(
             f"split '{split.name}' has {listed(sorted(shared))} on both sides",
             "training and test sides without overlap",
             "check the data set's sample names",
         )
+
+
+def training_sides(
+    split: Split, subjects: Sequence[str], trials: Sequence[str] = ()
+) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """Training and validation samples: the protocol's own validation side, or what a recipe holds out instead.
+
+    Returns:
+        (train, validation); see ``validation_split``.
+
+    Raises:
+        DataError: As ``validation_split``.
+    """
+    if not subjects and not trials:
+        return split.train, split.validation
+    return validation_split((*split.train, *split.validation), subjects, trials)
 
 
 def validation_split(

@@ -293,7 +293,8 @@ def _check_unseen(dataset: Dataset, split: str, trained_on: str) -> None:
     """Refuse to score a model on clips it was trained on."""
     if split == trained_on or not trained_on:
         return
-    trained = {sample.id for sample in dataset.split(trained_on).train}
+    known = dataset.split(trained_on)
+    trained = {sample.id for sample in (*known.train, *known.validation)}
     test = dataset.split(split).test
     seen = sum(sample.id in trained for sample in test)
     if seen:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from kd_edge.data import Dataset, Sample, validation_split
+from kd_edge.data import Dataset, Sample, training_sides
 from kd_edge.errors import DataError
 from kd_edge.types import Clip
 
@@ -47,10 +47,11 @@ class Recordings:
         """
         protocol, split = student.summary.protocol, dataset.split(student.spec.split)
         subjects, trials = protocol.validation_subjects, protocol.validation_trials
-        train, validation = validation_split(split.train, subjects, trials)
+        train, validation = training_sides(split, subjects, trials)
         held_out = (("subject", subjects), ("trial", trials))
         who = [f"{what}{'s' * (len(names) > 1)} {', '.join(names)}" for what, names in held_out if names]
-        return cls(dataset, student.spec.modality, train, validation, split.test, " and ".join(who))
+        whose = " and ".join(who) or "the split's own"
+        return cls(dataset, student.spec.modality, train, validation, split.test, whose)
 
     @property
     def compared(self) -> tuple[Sample, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from kd_edge.data import Dataset, Sample
+from kd_edge.data import Dataset, Sample, Split
 from kd_edge.errors import DataError, did_you_mean
 from kd_edge.metrics import softmax
 from kd_edge.models.saved import SavedStudent
@@ -77,14 +77,15 @@ class View:
         split = self.dataset.split(self.student.spec.split)
         if self.sample in split.test:
             return "test clip"
-        if self.sample not in split.train:
+        if self.sample not in (*split.train, *split.validation):
             return "in neither side of the split"
-        return "validation clip" if self._held_out else "training clip"
+        return "validation clip" if self._is_held_out(split) else "training clip"
 
-    @property
-    def _held_out(self) -> bool:
+    def _is_held_out(self, split: Split) -> bool:
         """Whether the run held the sample out of its training side."""
         protocol = self.student.summary.protocol
+        if not protocol.validation_subjects and not protocol.validation_trials:
+            return self.sample in split.validation
         return self.sample.subject in protocol.validation_subjects or self.sample.trial in protocol.validation_trials
 
     def named(self, label: int) -> str:

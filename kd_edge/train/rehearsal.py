@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kd_edge.data import validation_split
+from kd_edge.data import training_sides
 from kd_edge.models.layers import evaluating
 from kd_edge.train.checks import check_batches
 from kd_edge.train.devices import make_fabric
@@ -90,7 +90,7 @@ def _step(material: Material, name: str, learner: LabelLearner, teacher: Teacher
     """One optimiser step of a stage on its first batch."""
     recipe, stage = material.recipe, material.stage(name)
     split = material.dataset.split(recipe.split)
-    train, validation = validation_split(split.train, recipe.validation_subjects, recipe.validation_trials)
+    train, validation = training_sides(split, recipe.validation_subjects, recipe.validation_trials)
     fabric = make_fabric(recipe)
     if teacher is not None:
         teacher.to(fabric.device)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from kd_edge.data.dataset import Sample, Split
-from kd_edge.data.splits import check_split, split_by_subject, validation_split
+from kd_edge.data.splits import check_split, split_by_subject, training_sides, validation_split
 from kd_edge.errors import DataError
 
 
@@ -61,3 +61,12 @@ def test_validation_subject_must_be_on_the_training_side() -> None:
 def test_validation_must_leave_every_class_a_sample() -> None:
     with pytest.raises(DataError, match="leaves no training sample of class '1'"):
         validation_split((*SAMPLES[:4], sample(1, "1")), ["1"])
+
+
+def test_a_split_may_bring_its_validation_side_and_a_recipe_hold_out_another() -> None:
+    one, two, three, four = ([s for s in SAMPLES if s.subject == subject] for subject in "1234")
+    split = Split("own", train=(*one, *two), test=tuple(four), validation=tuple(three))
+    assert training_sides(split, ()) == (split.train, split.validation)
+    assert training_sides(split, ["1"]) == ((*two, *three), tuple(one))
+    with pytest.raises(DataError, match="on both sides"):
+        check_split(Split("leak", split.train, split.test, validation=split.test), LABELS)

@@ -6,14 +6,18 @@ import functools
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from kd_edge.errors import DataError, import_extra, reason
-from kd_edge.types import Clip
+from kd_edge.types import Clip, Image
 
+VIDEOS = (".avi", ".mp4", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".webm", ".ts")
+"""Endings of files that are read as videos."""
+
+_DEEP_GREY = frozenset({"gray10le", "gray12le", "gray14le", "gray16le"})
+"""Pixels of one channel and more than 8 bit: values stay what they are."""
 _LONGEST_REORDERING = 16  # frames by which a packet may come before its picture is shown
 _CHUNK_HEADER = 8  # bytes between a packet's place in an AVI's index and its content
 
@@ -26,24 +30,28 @@ class VideoInfo(NamedTuple):
         fps: Frame rate, 1/s.
         height_px: Height of the pictures.
         width_px: Width of the pictures.
+        seconds: Duration; 0 when the header does not tell.
+        dtype: Type of a grey picture's pixels: ``uint16`` where the file is grey of more than 8 bit.
     """
 
     frames: int
     fps: float
     height_px: int
     width_px: int
+    seconds: float = 0.0
+    dtype: Literal["uint8", "uint16"] = "uint8"
 
 
 class VideoFrame(NamedTuple):
     """One decoded frame.
 
     Attributes:
-        image: (H, W) or (H, W, 3) uint8, R, G, B.
+        image: (H, W) or (H, W, 3) uint8, R, G, B; (H, W) uint16 of grey files of more than 8 bit.
         number: Position of the frame in the file, 0-based.
         stamp_ns: Time since the first frame of the interval.
     """
 
-    image: npt.NDArray[np.uint8]
+    image: Image
     number: int
     stamp_ns: int
 
@@ -61,14 +69,15 @@ def read_video(
 
     Args:
         path: The file.
-        gray: Return one channel (luminance, full range) instead of three.
+        gray: Return one channel (luminance, full range) instead of three; grey of more than 8 bit as it is stored.
         start: First frame, 0-based.
         stop: Frame to stop before; None reads to the end. Beyond the end it reads what exists.
         max_height_px: Scale higher pictures down to this height while decoding (area average, same proportions).
         whole: Raise where the file ends earlier than its header says, instead of returning what there is.
 
     Returns:
-        Clip of (T, H, W, 3) uint8 in R, G, B order, or (T, H, W); stamps from the file, 0 at the first frame.
+        Clip of (T, H, W, 3) uint8 in R, G, B order, or (T, H, W) uint8 or uint16; stamps from the file,
+        0 at the first frame.
 
     Raises:
         DataError: Absent, damaged, without a picture or without a frame in the interval; the file is named.
@@ -104,7 +113,7 @@ def iterate_video(
 
     Args:
         path: The file.
-        gray: Return one channel (luminance, full range) instead of three.
+        gray: Return one channel (luminance, full range) instead of three; grey of more than 8 bit as it is stored.
         start: First frame, 0-based.
         stop: Frame to stop before; None reads to the end.
         max_height_px: Scale higher pictures down to this height while decoding (area average, same proportions).
@@ -153,7 +162,11 @@ def video_info(path: Path) -> VideoInfo:
         _require_whole_riff(path)
         with av.open(str(path)) as container:
             stream = _stream(container)
-            info = VideoInfo(stream.frames, _rate(stream), stream.height, stream.width)
+            deep = stream.codec_context.pix_fmt in _DEEP_GREY
+            info = VideoInfo(
+                stream.frames, _rate(stream), stream.height, stream.width,
+                max(0, container.duration or 0) / 1e6, "uint16" if deep else "uint8",
+            )  # fmt: skip
     except (av.FFmpegError, ArithmeticError, ValueError, OSError) as error:
         raise _damaged(path, _reason(error)) from error
     if info.height_px < 1 or info.width_px < 1:
@@ -308,16 +321,18 @@ class _ImageMaker:
     """Pictures as arrays; keeps the converter between them."""
 
     def __init__(self, gray: bool, max_height_px: int | None) -> None:
-        self._format = "gray" if gray else "rgb24"
+        self._gray = gray
         self._max_height = max_height_px
         self._converter = import_extra("av.video.reformatter", "train").VideoReformatter()
 
-    def image(self, picture: Any) -> npt.NDArray[np.uint8]:
+    def image(self, picture: Any) -> Image:
+        stored = picture.format.name
+        form = "rgb24" if not self._gray else stored if stored in _DEEP_GREY else "gray"
         target: dict[str, Any] = {}
         if self._max_height is not None and picture.height > self._max_height:
             width = max(1, round(picture.width * self._max_height / picture.height))
             target = {"width": width, "height": self._max_height, "interpolation": "AREA"}
-        array: npt.NDArray[np.uint8] = self._converter.reformat(picture, format=self._format, **target).to_ndarray()
+        array: Image = self._converter.reformat(picture, format=form, **target).to_ndarray()
         return array
 
 

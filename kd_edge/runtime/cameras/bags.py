@@ -12,9 +12,9 @@ from typing import NamedTuple, cast, get_args
 import numpy as np
 
 from kd_edge.artifact import Band
+from kd_edge.data.readers.bounds import check_pixels
+from kd_edge.data.readers.images import decode, rgb_or_grey
 from kd_edge.errors import ConfigError, DataError, KdEdgeError, did_you_mean, import_extra, printable, reason
-from kd_edge.runtime.cameras.bounds import check_pixels
-from kd_edge.runtime.cameras.pixels import decode, rgb_or_grey
 from kd_edge.runtime.messages import (
     COMPRESSED_IMAGE,
     IMAGE,

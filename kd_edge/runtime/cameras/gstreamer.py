@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from kd_edge.data.readers.bounds import check_pixels
 from kd_edge.errors import CameraError, KdEdgeError, import_extra, reason
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
-from kd_edge.runtime.cameras.bounds import check_pixels
 from kd_edge.runtime.cameras.config import CameraConfig
 from kd_edge.runtime.cameras.connected import ConnectedCamera, Words
 from kd_edge.runtime.cameras.connection import MOST_FPS, Arrivals, Connection, Picture

@@ -9,10 +9,10 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from kd_edge.data.readers.bounds import check_pixels
+from kd_edge.data.readers.images import rgb_or_grey
 from kd_edge.errors import MissingExtraError, import_extra, reason
 from kd_edge.reading import open_regular
-from kd_edge.runtime.cameras.bounds import check_pixels
-from kd_edge.runtime.cameras.pixels import rgb_or_grey
 from kd_edge.types import Image
 
 ENDING = ".mkv"

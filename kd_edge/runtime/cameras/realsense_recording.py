@@ -19,10 +19,10 @@ from urllib.parse import quote
 
 import numpy as np
 
+from kd_edge.data.readers.bounds import check_pixels
 from kd_edge.errors import DataError, printable, reason
 from kd_edge.reading import open_regular
 from kd_edge.runtime.cameras.base import Wanted
-from kd_edge.runtime.cameras.bounds import check_pixels
 from kd_edge.runtime.cameras.config import CameraConfig
 from kd_edge.runtime.cameras.librealsense import infrared_profiles, is_lit, librealsense
 from kd_edge.types import Image

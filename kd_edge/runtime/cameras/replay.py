@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,24 +10,21 @@ from typing import Any
 import numpy as np
 
 from kd_edge.artifact import Band
+from kd_edge.data.readers.bounds import check_matlab, check_pixels
+from kd_edge.data.readers.images import IMAGE_BYTES, IMAGES, by_numbers, decode, rgb_or_grey
+from kd_edge.data.readers.video import VIDEOS
 from kd_edge.errors import ConfigError, DataError, KdEdgeError, did_you_mean, import_extra, reason
 from kd_edge.files import expanded
 from kd_edge.reading import is_file, open_regular, read_bytes
 from kd_edge.runtime.cameras import bags, realsense_recording
 from kd_edge.runtime.cameras.bags import Recorded
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
-from kd_edge.runtime.cameras.bounds import check_matlab, check_pixels
 from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts
 from kd_edge.runtime.cameras.lossless import is_lossless, read_lossless
-from kd_edge.runtime.cameras.pixels import decode, rgb_or_grey
 from kd_edge.runtime.clock import MONOTONIC, Clock
 from kd_edge.types import Frame, Image
 
 DEFAULT_FPS = 30.0
-IMAGES = (".png", ".tif", ".tiff", ".pgm", ".jpg", ".jpeg", ".bmp")
-VIDEOS = (".avi", ".mp4", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".webm", ".ts")
-IMAGE_BYTES = 128_000_000
-"""A longer file is no image of at most ``FRAME_PIXELS``."""
 VIDEO_TIMEOUT_MS = 5000
 LONGEST_NS = 10**16
 """No recording lasts four months: a later stamp of a video is damage."""
@@ -239,7 +235,7 @@ def _images(path: Path, fps: float, grey: bool) -> Stamped:
         files = [p for p in path.iterdir() if p.suffix.lower() in IMAGES]
     else:
         files = list(path.parent.glob(path.name.replace("**", "*")))  # of one folder, not of all below it
-    for k, file in enumerate(sorted(files, key=_numbers)):
+    for k, file in enumerate(sorted(files, key=by_numbers)):
         yield rgb_or_grey(cv2, _image(cv2, file), grey), round(k * 1e9 / fps)
 
 
@@ -287,12 +283,6 @@ def _decoded(capture: Any) -> Iterator[Image]:
         if not good:
             return
         yield image
-
-
-def _numbers(path: Path) -> list[tuple[int, int | str]]:
-    """Sort key that puts frame10 behind frame9."""
-    parts = re.split(r"(\d+)", path.name)
-    return [(1, int(p)) if p.isdigit() else (0, p) for p in parts]
 
 
 def _absent(path: Path) -> DataError:

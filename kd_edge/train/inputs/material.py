@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kd_edge.data import Dataset, Sample, Split, check_split, open_dataset, validation_split
+from kd_edge.data import Dataset, Sample, Split, check_split, open_dataset, training_sides
 from kd_edge.data.cache.frames import CachedClips
 from kd_edge.data.cache.pairs import PairedClips
 from kd_edge.data.signals.load import Signals
@@ -175,9 +175,10 @@ def gather_material(
         # The whole data set is cached, so that other splits, validation subjects and seeds share it.
         clips, signals = _load(recipe, dataset, dataset.samples, progress)
         ours = [clips["student"]]
-        split = Split(split.name, _usable(split.train, ours), _usable(split.test, ours))
+        sides = (_usable(side, ours) for side in (split.train, split.test, split.validation))
+        split = Split(split.name, *sides)
     check_split(split, dataset.labels, by_subject=False)
-    train, validation = validation_split(split.train, recipe.validation_subjects, recipe.validation_trials)
+    train, validation = training_sides(split, recipe.validation_subjects, recipe.validation_trials)
     test = split.test
     if at_most is None:
         train = _usable(train, [*clips.values(), *signals.values()])

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import scipy.io
 
+from kd_edge.data.readers.bounds import image_size
 from kd_edge.errors import CameraError, DataError
 from kd_edge.runtime.cameras import Wanted, open_camera
-from kd_edge.runtime.cameras.bounds import image_size
 from kd_edge.runtime.cameras.config import camera_config
 from kd_edge.runtime.cameras.replay import ReplayCamera
 from tests.runtime.conftest import HandClock

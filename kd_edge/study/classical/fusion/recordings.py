@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kd_edge.data import Dataset, Sample, Split, check_split, open_dataset, validation_split
+from kd_edge.data import Dataset, Sample, Split, check_split, open_dataset, training_sides
 from kd_edge.data.dataset import require_modality
 from kd_edge.errors import DataError
 from kd_edge.rundir import Protocol
@@ -114,12 +114,14 @@ def gather(
             )
         for sample_id, reason in found.skipped.items():
             skipped[sample_id] = f"{skipped[sample_id]}; {reason}" if sample_id in skipped else reason
-    train, test = (tuple(s for s in side if s.id not in skipped) for side in (split.train, split.test))
-    check_split(Split(split.name, train, test), dataset.labels, by_subject=False)
-    train, validation = validation_split(train, config.validation_subjects)
+    sides = (split.train, split.test, split.validation)
+    split = Split(split.name, *(tuple(s for s in side if s.id not in skipped) for side in sides))
+    check_split(split, dataset.labels, by_subject=False)
+    train, validation = training_sides(split, config.validation_subjects)
     fingerprint = hashlib.sha256("".join(found.fingerprint for found in reduced.values()).encode()).hexdigest()
     values = {modality: found.values for modality, found in reduced.items()}
-    return Recordings(dataset, {"train": train, "validation": validation, "test": test}, values, skipped, fingerprint)
+    chosen = {"train": train, "validation": validation, "test": split.test}
+    return Recordings(dataset, chosen, values, skipped, fingerprint)
 
 
 def check_fusion(config: AnyFusionConfig, data_root: Path | None = None) -> tuple[int, int]:
@@ -136,7 +138,7 @@ def check_fusion(config: AnyFusionConfig, data_root: Path | None = None) -> tupl
         require_modality(modality, dataset.modalities, dataset.name)
     split = dataset.split(config.split)
     check_split(split, dataset.labels, by_subject=False)
-    train, _ = validation_split(split.train, config.validation_subjects)
+    train, _ = training_sides(split, config.validation_subjects)
     for modality in config.modalities:
         _first(dataset, train, modality)
     return len(train), len(split.test)

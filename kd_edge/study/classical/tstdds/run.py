@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from kd_edge import metrics
-from kd_edge.data import Dataset, Sample, Split, check_split, open_dataset, validation_split
+from kd_edge.data import Dataset, Sample, Split, check_split, open_dataset, training_sides
 from kd_edge.data.cache.frames import CachedClips, prepare
 from kd_edge.errors import TrainingError
 from kd_edge.rundir import Protocol, Scores, StageReport
@@ -109,7 +109,7 @@ def check_tstdds(config: TstddsConfig, data_root: Path | None = None) -> tuple[i
     dataset.image_format(config.modality)
     split = dataset.split(config.split)
     check_split(split, dataset.labels, by_subject=False)
-    train, _ = validation_split(split.train, config.validation_subjects)
+    train, _ = training_sides(split, config.validation_subjects)
     dataset.open(train[0], config.modality)
     return len(train), len(split.test)
 
@@ -130,10 +130,10 @@ def _gather(config: TstddsConfig, data_root: Path | None, report: Progress) -> _
     def usable(samples: Sequence[Sample]) -> tuple[Sample, ...]:
         return tuple(s for s in samples if s.id in cache and s.id not in short)
 
-    train, test = usable(split.train), usable(split.test)
-    check_split(Split(split.name, train, test), dataset.labels, by_subject=False)
-    train, validation = validation_split(train, config.validation_subjects)
-    return _Recordings(dataset, cache, videos, train, validation, test, cache.skipped | short)
+    split = Split(split.name, usable(split.train), usable(split.test), usable(split.validation))
+    check_split(split, dataset.labels, by_subject=False)
+    train, validation = training_sides(split, config.validation_subjects)
+    return _Recordings(dataset, cache, videos, train, validation, split.test, cache.skipped | short)
 
 
 def _train_streams(

@@ -1,0 +1,249 @@
+"""A folder of one's own recordings as a data set."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from kd_edge.data.dataset import ImageFormat, Probe, Sample, SignalFormat, Split, listed, require_modality
+from kd_edge.data.readers.files.folders import find_rows
+from kd_edge.data.readers.files.media import Media, Values
+from kd_edge.data.readers.files.rows import Row, manifest_of, read_manifest
+from kd_edge.data.readers.files.settings import DEFAULT_FPS, Settings, read_settings
+from kd_edge.data.readers.files.sides import background, by_clip, by_subject, default_sides, notable
+from kd_edge.data.readers.hashes import FileHashes
+from kd_edge.data.splits import check_split, require_split
+from kd_edge.errors import DataError, did_you_mean, printable
+from kd_edge.types import Clip
+
+DEFAULT_SPLIT = "default"
+BY_CLIP = "clips"
+TRIED = 10
+"""So many files of a modality are tried for one that can be read."""
+
+
+class Files:
+    """One's own recordings: ``manifest.csv`` or ``.jsonl`` where there is one, else folders of classes.
+
+    Sides come from ``test_subjects`` in ``dataset.toml``, else from the manifest's column ``split`` or the folders
+    ``train/``, ``val/``, ``test/``; else the last quarter of the subjects is the test side, and where subjects are not
+    known the last quarter of each class's clips. Where nothing names the validation side, it is made of the training
+    side in the same way.
+
+    Args:
+        root: The folder.
+        decode_height_px: Higher pictures are scaled down to this height while decoding.
+        hash_memo: File that remembers content hashes between runs; None hashes the files anew.
+
+    Raises:
+        DataError: Nothing there, a faulty manifest, fewer than two classes.
+        ConfigError: A faulty ``dataset.toml``.
+    """
+
+    def __init__(self, root: Path, *, decode_height_px: int = 480, hash_memo: Path | None = None) -> None:
+        if not root.is_dir():
+            raise DataError(f"no folder {root}", "a folder of recordings", "correct --data")
+        self.root = root
+        self._settings = settings = read_settings(root)
+        manifest = manifest_of(root)
+        named = tuple(settings.modality)
+        table = find_rows(root, settings.pattern, named) if manifest is None else read_manifest(manifest, named)
+        self._hashes = FileHashes(hash_memo)
+        self.name = _file_name(settings.name or root.resolve().name)
+        self._remarks = table.remarks
+        rows = [row for row in table.rows if row.label]
+        rows += background(table.rows, settings.background)
+        self.labels = _labels(rows, settings, root)
+        self._rows = {row.id: row for row in sorted(rows, key=lambda row: row.id)}
+        self.samples = tuple(
+            Sample(row.id, row.subject, row.view, row.trial, self.labels.index(row.label))
+            for row in self._rows.values()
+        )
+        self.modalities = tuple(name for name in table.modalities if any(name in row.files for row in rows))
+        self.flip_labels = _flip_labels(self.labels, settings)
+        self._media = {
+            name: Media(settings.of(name), settings.of(name).channels(name), decode_height_px)
+            for name in self.modalities
+        }
+        self._firsts: dict[str, tuple[Path, Values]] = {}
+
+    @property
+    def sensors(self) -> tuple[str, ...]:
+        """Modalities that are signals of three axes; see ``Wearables.sensors``."""
+        return tuple(filter(self._is_sensor, self.modalities))
+
+    def path(self, sample: Sample, modality: str) -> Path:
+        """File or folder that a modality of a sample is read from.
+
+        Raises:
+            DataError: It has none.
+        """
+        require_modality(modality, self.modalities, self.name)
+        found = self._rows[sample.id].files.get(modality)
+        if found is None:
+            raise DataError(f"{printable(sample.id)} has no {modality}", "a file of it", "add one, or train without it")
+        return self.root / found
+
+    def open(self, sample: Sample, modality: str) -> Clip:
+        """Decode one clip; see ``Dataset.open``."""
+        path = self.path(sample, modality)
+        begin, end = self._piece(sample, modality)
+        if end is not None and end <= max(0.0, begin):
+            raise DataError(
+                f"{path} begins after the piece of {printable(sample.id)} has ended",
+                "a piece inside the recording",
+                "correct end_s or the offset",
+            )
+        clip = self._media[modality].read(path, max(0.0, begin), end)
+        wanted = self._settings.of(modality).dtype or self._first(modality)[1].dtype
+        if str(clip.frames.dtype) != wanted:
+            raise DataError(f"{path} is {clip.frames.dtype}, {modality} is {wanted}", "one type", "convert it")
+        return clip if begin >= 0 else Clip(clip.frames, clip.stamps_ns - round(begin * 1e9))
+
+    def probe(self, sample: Sample, modality: str) -> Probe:
+        """Length by the header; see ``Probed.probe``."""
+        whole = self._media[modality].probe(self.path(sample, modality))
+        begin, end = self._piece(sample, modality)
+        if end is None and begin <= 0:
+            return whole
+        seconds = (whole.seconds if end is None else min(end, whole.seconds)) - max(0.0, begin)
+        return Probe(max(0, round(seconds * _rate(whole))), max(0.0, seconds))
+
+    def content_key(self, sample: Sample, modality: str) -> str:
+        """Hash of the file or folder, of the piece and of how it is read; see ``Dataset.content_key``."""
+        path = self.path(sample, modality)
+        files = sorted(p for p in path.iterdir() if not p.name.startswith(".")) if path.is_dir() else [path]
+        content = [(p.name if path.is_dir() else "", self._hashes.sha256(p)) for p in files if p.is_file()]
+        settings = [self._piece(sample, modality), self._media[modality].key, self._settings.of(modality).dtype]
+        return hashlib.sha256(json.dumps([content, settings]).encode()).hexdigest()
+
+    def image_format(self, modality: str) -> ImageFormat:
+        """What ``dataset.toml`` says, else by the modality's name and its first file; see ``Dataset.image_format``."""
+        require_modality(modality, self.modalities, self.name)
+        file, values = self._first(modality)
+        if not values.is_picture:
+            pictures = [name for name in self.modalities if self._first(name)[1].is_picture]
+            raise DataError(
+                f"modality '{modality}' of {self.name} is a signal", "an image modality", f"use {listed(pictures)}"
+            )
+        settings = self._settings.of(modality)
+        fps = _rate(self._media[modality].probe(file)) or settings.fps or DEFAULT_FPS
+        return settings.format(modality, settings.dtype or values.dtype, fps)
+
+    def signal_format(self, sensor: str) -> SignalFormat:
+        """See ``Wearables.signal_format``; the range that ``dataset.toml`` says, else twice that of the first file."""
+        require_modality(sensor, self.sensors, self.name)
+        settings = self._settings.of(sensor)
+        if settings.range is not None:
+            return SignalFormat(settings.unit or "1", settings.range, settings.rate_hz)
+        largest = float(np.abs(self._media[sensor].read(self._first(sensor)[0]).frames).max()) or 1.0
+        return SignalFormat(settings.unit or "1", (-2 * largest, 2 * largest), settings.rate_hz)
+
+    def gaps(self) -> dict[str, str]:
+        """See ``Dataset.gaps``; what a manifest does not name is not missed."""
+        return {}
+
+    def remarks(self) -> tuple[str, ...]:
+        """See ``Dataset.remarks``."""
+        return (*self._remarks, *notable(tuple(self._rows.values()), self.modalities, self._settings))
+
+    def splits(self) -> tuple[str, ...]:
+        """``default`` (see the class), ``clips`` (a quarter of each class), ``subject_NAME`` left out."""
+        subjects = sorted({row.subject for row in self._rows.values() if row.subject})
+        left_out = [f"subject_{name}" for name in subjects] if len(subjects) > 1 else []
+        return (DEFAULT_SPLIT, BY_CLIP, *left_out)
+
+    def split(self, name: str) -> Split:
+        """See ``Dataset.split``."""
+        require_split(name, self.splits(), self.name)
+        rows = tuple(self._rows.values())
+        if name == DEFAULT_SPLIT:
+            chosen = default_sides(rows, self._settings)
+        elif name == BY_CLIP:
+            chosen = by_clip(rows)
+        else:
+            chosen = by_subject(rows, [name.removeprefix("subject_")])
+        train, validation, test = (
+            tuple(s for s in self.samples if chosen[s.id] == side) for side in ("train", "val", "test")
+        )
+        split = Split(name, train, test, validation)
+        check_split(split, self.labels, by_subject=False)
+        return split
+
+    def _piece(self, sample: Sample, modality: str) -> tuple[float, float | None]:
+        """Where a sample begins and ends in a modality's file, s; before 0 where the file begins later than it."""
+        row = self._rows[sample.id]
+        late = self._settings.of(modality).offset_s + row.offsets_s.get(modality, 0.0)
+        return row.start_s - late, None if row.end_s is None else row.end_s - late
+
+    def _is_sensor(self, modality: str) -> bool:
+        with suppress(DataError):  # of what cannot be read nobody knows; who opens it is told
+            return self._first(modality)[1].axes == 3
+        return False
+
+    def _first(self, modality: str) -> tuple[Path, Values]:
+        """The first readable file of a modality, and what it holds: what all the others hold too."""
+        if modality not in self._firsts:
+            files = [self.root / row.files[modality] for row in self._rows.values() if modality in row.files]
+            for file in files[:TRIED]:
+                with suppress(DataError):
+                    self._firsts[modality] = (file, self._media[modality].values(file))
+                    break
+            else:
+                self._firsts[modality] = (files[0], self._media[modality].values(files[0]))
+        return self._firsts[modality]
+
+
+def _rate(length: Probe) -> float:
+    """Frames per second; 0 where there are too few."""
+    return round((length.frames - 1) / length.seconds, 3) if length.seconds > 0 else 0.0
+
+
+def _file_name(text: str) -> str:
+    """A name that may be part of a cache folder's."""
+    return re.sub(r"[^\w.-]+", "_", text)[:64].lstrip(".") or "files"
+
+
+def _labels(rows: Sequence[Row], settings: Settings, root: Path) -> tuple[str, ...]:
+    """Class names in their order.
+
+    Raises:
+        DataError: Fewer than two, or one that ``dataset.toml`` does not know.
+    """
+    present = {row.label for row in rows}
+    known = settings.labels or tuple(sorted(present))
+    if settings.background in present and settings.background not in known:
+        known = (*known, settings.background)
+    unknown = sorted(present - set(known))
+    if unknown:
+        raise DataError(
+            f"{root} has the class {listed(map(printable, unknown))}{did_you_mean(unknown[0], known)}",
+            f"one of labels in dataset.toml: {', '.join(known)}",
+            "correct it, or add it to labels",
+        )
+    if len(present) < 2:
+        found = f"one class, '{printable(next(iter(present)))}'" if present else "no labelled recording"
+        raise DataError(
+            f"{root} has {found}",
+            "at least two classes",
+            "sort recordings into a folder for each class, or fill in label in the manifest",
+        )
+    return known
+
+
+def _flip_labels(labels: Sequence[str], settings: Settings) -> tuple[int, ...] | None:
+    if settings.mirror is None:
+        return None
+    turned = {one: other for pair in settings.mirror for one, other in (pair, pair[::-1])}
+    unknown = sorted(turned.keys() - set(labels))
+    if unknown:
+        raise DataError(
+            f"mirror in dataset.toml names {listed(unknown)}", f"classes: {', '.join(labels)}", "correct mirror"
+        )
+    return tuple(labels.index(turned.get(label, label)) for label in labels)

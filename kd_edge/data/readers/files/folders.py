@@ -1,0 +1,147 @@
+"""Rows from folders: ``[train|val|test/]CLASS/STEM_MODALITY.ext``, images in ``STEM_MODALITY/``."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from kd_edge.data.readers.files.media import ENDINGS, STAMPS, TEXTS
+from kd_edge.data.readers.files.rows import NAMES, Row, Table, is_label
+from kd_edge.data.readers.files.settings import FILE, MODALITY, is_modality
+from kd_edge.data.readers.images import IMAGES
+from kd_edge.errors import ConfigError, DataError, printable
+
+MOST_FILES = 2_000_000
+FIELDS = ("subject", "view", "trial", "modality", "label")
+_SIDES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_NOT_RECORDINGS = (*NAMES, FILE, STAMPS, "labels.csv")
+_FIELD = re.compile(r"\{(\w+)\}")
+_UNNAMED = "rgb"
+
+
+def find_rows(root: Path, pattern: str | None = None, known: Collection[str] = ()) -> Table:
+    """Every recording below a folder, grouped by what is left of its name without the modality.
+
+    Args:
+        root: The folder; files in it directly have no class.
+        pattern: What a name tells, as ``subject{subject}_trial{trial}_{modality}``; None takes what follows the last
+            underscore for the modality where it is the usual name of one, as in ``wave_03_ir``; else it is ``rgb``.
+        known: Names of modalities beside the usual ones.
+
+    Raises:
+        DataError: Nothing there.
+        ConfigError: The pattern makes no sense.
+    """
+    expression = None if pattern is None else _expression(pattern)
+    groups: dict[tuple[str, str, str], dict[str, PurePosixPath]] = defaultdict(dict)
+    facts: dict[tuple[str, str, str], dict[str, str]] = {}
+    strange: list[str] = []
+    for path in _recordings(root):
+        side, label, parts = _place(path)
+        stem = path.name if not path.suffix or path.suffix.lower() not in ENDINGS else path.stem
+        told = _told(stem, expression, known)
+        if told is None or ("modality" not in told and path.suffix.lower() in TEXTS):
+            strange.append(str(path))
+            continue
+        modality, rest = told.pop("modality", _UNNAMED), told.pop("rest", stem)
+        key = (side, told.get("label") or label, "/".join((*parts, rest)))
+        if modality in groups[key]:
+            raise DataError(
+                f"{root / path} and {root / groups[key][modality]} are both the {modality} of '{printable(rest)}'",
+                "one file a modality",
+                "rename one of them",
+            )
+        groups[key][modality] = path
+        facts[key] = told
+    if not groups:
+        raise _nothing(root, strange)
+    if wrong := [label for _, label, _ in groups if not is_label(label)]:
+        raise DataError(f"{root} has a folder '{printable(wrong[0][:40])}'", "the name of a class", "rename it")
+    rows = tuple(_row(key, groups[key], facts[key]) for key in sorted(groups, key=lambda k: (k[1], k[2], k[0])))
+    modalities = tuple(sorted({name for row in rows for name in row.files}))
+    remarks = []
+    if strange:
+        remarks.append(f"files whose names do not tell what they are: {len(strange)}, {printable(strange[0])} for one")
+    if lost := [row.id for row in rows if not row.label]:
+        remarks.append(f"recordings in no class's folder, left out: {len(lost)}, {printable(lost[0])} for one")
+    return Table(rows, modalities, tuple(remarks))
+
+
+def _row(key: tuple[str, str, str], files: dict[str, PurePosixPath], told: dict[str, str]) -> Row:
+    side, label, name = key
+    where = printable("/".join(part for part in (side, label, name) if part))
+    subject, view, trial = (printable(told.get(field, "")) for field in ("subject", "view", "trial"))
+    return Row(where, label, files, subject, view, trial, side)
+
+
+def _recordings(root: Path) -> Iterator[PurePosixPath]:
+    """Files of known kinds, and folders that hold images, relative to the root; what begins with a dot is neither."""
+    count = 0
+    for folder, folders, names in os.walk(root, followlinks=False):
+        here = Path(folder)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        kept = sorted(name for name in names if not name.startswith("."))
+        count += len(kept)
+        if count > MOST_FILES:
+            raise DataError(f"{root} holds more than {MOST_FILES:,} files", "recordings", "name a smaller folder")
+        relative = PurePosixPath(here.relative_to(root).as_posix())
+        if here != root and any(Path(name).suffix.lower() in IMAGES for name in kept):
+            folders.clear()  # a sequence of images holds no other recording
+            yield relative
+            continue
+        for name in kept:
+            if Path(name).suffix.lower() in ENDINGS and name not in _NOT_RECORDINGS:
+                yield relative / name
+
+
+def _place(path: PurePosixPath) -> tuple[str, str, tuple[str, ...]]:
+    """Side, class and what folders lie between class and file."""
+    folders = list(path.parts[:-1])
+    side = _SIDES.get(folders[0].lower(), "") if folders else ""
+    if side:
+        folders.pop(0)
+    label = folders.pop(0) if folders else ""
+    return side, label, tuple(folders)
+
+
+def _told(stem: str, expression: re.Pattern[str] | None, known: Collection[str]) -> dict[str, str] | None:
+    """What a name tells, and what is left of it without the modality; None where it tells nothing."""
+    if expression is None:
+        rest, _, last = stem.rpartition("_")
+        return {"modality": last, "rest": rest} if rest and (last in known or is_modality(last)) else {}
+    match = expression.fullmatch(stem)
+    if match is None or not re.fullmatch(MODALITY, match.groupdict().get("modality") or _UNNAMED):
+        return None
+    told = {field: text for field, text in match.groupdict().items() if text}
+    if "modality" in told:
+        start, end = match.span("modality")
+        told["rest"] = (stem[:start] + stem[end:]).strip("_- .")
+    return told
+
+
+def _expression(pattern: str) -> re.Pattern[str]:
+    """A pattern with fields in braces as a regular expression; a field ends where what follows it begins."""
+    fields = _FIELD.findall(pattern)
+    wrong = [field for field in fields if field not in FIELDS] + [f for f in fields if fields.count(f) > 1]
+    if wrong or not fields:
+        raise ConfigError(
+            f"pattern '{printable(pattern)}'",
+            f"names of {', '.join('{' + f + '}' for f in FIELDS)} in it, each once",
+            "for example pattern = 'subject{subject}_trial{trial}_{modality}'",
+        )
+    pieces = _FIELD.split(pattern)
+    return re.compile("".join(f"(?P<{p}>[^/]+?)" if k % 2 else re.escape(p) for k, p in enumerate(pieces)))
+
+
+def _nothing(root: Path, strange: Sequence[str]) -> DataError:
+    if strange:
+        found = f"no file below {root} fits the pattern, {printable(strange[0])} for one"
+        return DataError(found, "names as the pattern says", "correct pattern in dataset.toml")
+    return DataError(
+        f"{root} holds no recording",
+        f"CLASS/NAME_MODALITY.ext with one of {', '.join(ENDINGS)}, or CLASS/NAME_MODALITY/ with images",
+        "sort them into folders by class, or write a manifest.csv",
+    )

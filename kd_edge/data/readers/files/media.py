@@ -1,0 +1,322 @@
+"""The files of one's own recordings: videos, folders of images, arrays and signals, each read as one clip."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from kd_edge.data.dataset import Probe
+from kd_edge.data.readers.bounds import check_pixels
+from kd_edge.data.readers.files.settings import DEFAULT_FPS, Modality
+from kd_edge.data.readers.images import IMAGES, by_numbers, read_image
+from kd_edge.data.readers.sensor_files import Columns, read_signal
+from kd_edge.data.readers.video import VIDEOS, read_video, video_info
+from kd_edge.errors import DataError, import_extra, reason
+from kd_edge.reading import is_file, open_regular, read_bytes
+from kd_edge.types import Clip, Int64
+
+Kind = Literal["video", "images", "array", "signal"]
+
+VERSION = 1
+"""Of how files are read: another one makes caches anew."""
+STAMPS = "stamps.csv"
+"""Beside the images of a sequence: a line ``stamp_ns`` and one number for each image."""
+TEXTS = (".csv", ".txt")
+"""Endings of files that are read as signals."""
+ENDINGS = (*VIDEOS, ".npy", *TEXTS)
+MOST_BYTES = 4_000_000_000
+"""Of one decoded clip: two minutes of colour, 640 x 480, 30 times a second."""
+_STAMP_BYTES = 64_000_000
+_TIMES = ("t", "time", "time_s", "timestamp", "stamp", "stamp_ns")
+_LATE_SECONDS = 0.5
+"""A piece may end so much after its recording does: whoever marked it did so by hand."""
+
+
+class Values(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        dtype: ``uint8`` or ``uint16`` of pictures, ``float32`` of signals.
+        is_picture: Whether it is made of pictures.
+        axes: Of a signal (T, axes); 0 of anything else.
+    """
+
+    dtype: str
+    is_picture: bool
+    axes: int = 0
+
+
+class Media:
+    """Reads the files of one modality.
+
+    Args:
+        settings: What ``dataset.toml`` says of it.
+        channels: 1 or 3 for pictures.
+        max_height_px: Higher pictures are scaled down to this height while decoding.
+    """
+
+    def __init__(self, settings: Modality, channels: Literal[1, 3], max_height_px: int) -> None:
+        self._settings, self._channels, self._max_height_px = settings, channels, max_height_px
+
+    @property
+    def key(self) -> str:
+        """Everything beside the file that decides what is read and what it is taken for."""
+        return f"files{VERSION}-c{self._channels}-h{self._max_height_px}-{self._settings.model_dump_json()}"
+
+    def read(self, path: Path, start_s: float = 0.0, end_s: float | None = None) -> Clip:
+        """A recording, or the piece of it from ``start_s`` until before ``end_s``; stamps are 0 at its first frame.
+
+        Returns:
+            (T, H, W) or (T, H, W, 3), uint8 or uint16; a signal (T, ...) float32.
+
+        Raises:
+            DataError: Absent, damaged or shorter than the piece; the file is named.
+        """
+        kind = _kind_of(path)
+        if kind == "signal":
+            return _cut(path, self._signal(path), start_s, end_s)
+        if kind == "video":
+            clip = self._video(path, start_s, end_s)
+        elif kind == "images":
+            clip = self._images(path, start_s, end_s)
+        else:
+            clip = self._array(path, start_s, end_s)
+        turned = self._settings.rotation // 90 if clip.frames.dtype.kind == "u" else 0
+        if not turned:
+            return clip
+        return Clip(np.ascontiguousarray(np.rot90(clip.frames, -turned, axes=(1, 2))), clip.stamps_ns)
+
+    def probe(self, path: Path) -> Probe:
+        """Length by the header; pictures are not decoded.
+
+        Raises:
+            DataError: Absent or damaged.
+        """
+        kind = _kind_of(path)
+        if kind == "video":
+            info = video_info(path)
+            frames = info.frames or round(info.seconds * info.fps)
+            return Probe(frames, max(0, frames - 1) / info.fps)
+        if kind == "signal":
+            clip = self._signal(path)
+            return Probe(len(clip), clip.seconds)
+        stamps = self._stamps(path, len(_opened(path)) if kind == "array" else len(_image_files(path)))
+        return Probe(len(stamps), float(stamps[-1] - stamps[0]) / 1e9)
+
+    def values(self, path: Path) -> Values:
+        """What the file holds, by its first frame.
+
+        Raises:
+            DataError: Absent or damaged.
+        """
+        kind = _kind_of(path)
+        if kind == "video":
+            return Values(video_info(path).dtype if self._channels == 1 else "uint8", is_picture=True)
+        if kind == "images":
+            return Values(str(self._image(_image_files(path)[0]).dtype), is_picture=True)
+        if kind == "signal":
+            return Values("float32", is_picture=False, axes=3)
+        array = _opened(path)
+        if array.dtype.kind == "u":
+            return Values(str(array.dtype), is_picture=True)
+        return Values("float32", is_picture=False, axes=array.shape[1] if array.ndim == 2 else 0)
+
+    def _video(self, path: Path, start_s: float, end_s: float | None) -> Clip:
+        info, grey = video_info(path), self._channels == 1
+        if info.dtype == "uint16" and not grey:
+            raise DataError(
+                f"{path} is grey of more than 8 bit", "colour, as its modality's band says", "set band in dataset.toml"
+            )
+        if info.seconds:
+            _check_piece(path, info.seconds, start_s, end_s)
+        first = round(start_s * info.fps)
+        stop = None if end_s is None else max(first + 1, round(end_s * info.fps))
+        scale = min(1.0, self._max_height_px / info.height_px)
+        frames = max(info.frames, round(info.seconds * info.fps)) if stop is None else stop
+        pixels = info.height_px * info.width_px * scale**2
+        _check_size(path, (frames - first) * pixels * self._channels * np.dtype(info.dtype).itemsize)
+        return read_video(path, gray=grey, start=first, stop=stop, max_height_px=self._max_height_px)
+
+    def _images(self, path: Path, start_s: float, end_s: float | None) -> Clip:
+        files = _image_files(path)
+        stamps = self._stamps(path, len(files))
+        inside = _inside(path, stamps, start_s, end_s)
+        chosen = [file for file, wanted in zip(files, inside, strict=True) if wanted]
+        _check_size(path, len(chosen) * self._image(chosen[0]).nbytes)
+        pictures = [self._image(file) for file in chosen]
+        if len({(picture.shape, picture.dtype) for picture in pictures}) > 1:
+            raise _damaged(path, "its images differ in size or type")
+        return _beginning(np.stack(pictures), stamps[inside])
+
+    def _array(self, path: Path, start_s: float, end_s: float | None) -> Clip:
+        frames = _opened(path)
+        stamps = self._stamps(path, len(frames))
+        inside = _inside(path, stamps, start_s, end_s)
+        _check_size(path, int(inside.sum()) * frames[0].nbytes)
+        if frames.dtype.kind == "f":
+            return _beginning(np.array(frames[inside], dtype=np.float32), stamps[inside])
+        return _beginning(np.stack([self._fitting(np.array(frame)) for frame in frames[inside]]), stamps[inside])
+
+    def _signal(self, path: Path) -> Clip:
+        header = _header(path)
+        time = next((k for k, name in enumerate(header) if name in _TIMES), None)
+        columns = Columns(axes=1 if time == 0 else 0, time=3 if time is None else time, timed=time is not None)
+        signal = read_signal(path, columns, self._settings.rate_hz)
+        evenly = np.round(np.arange(len(signal.values)) * 1e9 / self._settings.rate_hz).astype(np.int64)
+        return Clip(signal.values, evenly if signal.stamps_ns is None else signal.stamps_ns)
+
+    def _image(self, file: Path) -> npt.NDArray[Any]:
+        return self._fitting(read_image(file, grey=self._channels == 1))
+
+    def _fitting(self, picture: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """A picture with the modality's channels, and no higher than it may be."""
+        height, width = picture.shape[:2]
+        cv2 = import_extra("cv2", "cpu")
+        if picture.ndim == 3 and self._channels == 1:
+            picture = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+        elif picture.ndim == 2 and self._channels == 3:
+            picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB)
+        if height <= self._max_height_px:
+            return picture
+        size = (max(1, round(width * self._max_height_px / height)), self._max_height_px)
+        smaller: npt.NDArray[Any] = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        return smaller
+
+    def _stamps(self, path: Path, count: int) -> Int64:
+        """(count,) ns: those beside the images, or evenly spaced ones."""
+        if path.is_dir() and is_file(path / STAMPS):
+            return _stamps_of(path / STAMPS, count)
+        return np.round(np.arange(count) * 1e9 / (self._settings.fps or DEFAULT_FPS)).astype(np.int64)
+
+
+def _kind_of(path: Path) -> Kind:
+    """What a file or folder holds, by its name.
+
+    Raises:
+        DataError: Nothing that is known, or it is not there.
+    """
+    ending = path.suffix.lower()
+    if path.is_dir():
+        return "images"
+    if not is_file(path):
+        raise DataError(f"no file {path}", "a recording", "correct its path in the manifest, or bring it back")
+    if ending in VIDEOS:
+        return "video"
+    if ending == ".npy":
+        return "array"
+    if ending in TEXTS:
+        return "signal"
+    raise DataError(
+        f"{path} is of a kind that is not known",
+        f"one of {', '.join(ENDINGS)}, or a folder of images",
+        "convert it, for example with ffmpeg",
+    )
+
+
+def _cut(path: Path, clip: Clip, start_s: float, end_s: float | None) -> Clip:
+    inside = _inside(path, clip.stamps_ns, start_s, end_s)
+    return _beginning(clip.frames[inside], clip.stamps_ns[inside])
+
+
+def _beginning(frames: npt.NDArray[Any], stamps_ns: Int64) -> Clip:
+    """A clip whose stamps begin at 0."""
+    return Clip(frames, stamps_ns - stamps_ns[0])
+
+
+def _inside(path: Path, stamps_ns: Int64, start_s: float, end_s: float | None) -> npt.NDArray[np.bool_]:
+    """Which frames lie in a piece.
+
+    Raises:
+        DataError: None does, or the piece goes on after the recording's end.
+    """
+    since_ns = stamps_ns - stamps_ns[0]
+    _check_piece(path, float(since_ns[-1]) / 1e9, start_s, end_s)
+    inside: npt.NDArray[np.bool_] = since_ns >= round(start_s * 1e9)
+    if end_s is not None:
+        inside &= since_ns < round(end_s * 1e9)
+    if not inside.any():
+        raise _beyond(path, float(since_ns[-1]) / 1e9, start_s, end_s)
+    return inside
+
+
+def _check_piece(path: Path, length_s: float, start_s: float, end_s: float | None) -> None:
+    if start_s > length_s or (end_s is not None and end_s > length_s + _LATE_SECONDS):
+        raise _beyond(path, length_s, start_s, end_s)
+
+
+def _beyond(path: Path, length_s: float, start_s: float, end_s: float | None) -> DataError:
+    piece = f"{start_s:g} s to {'its end' if end_s is None else f'{end_s:g} s'}"
+    return DataError(
+        f"{path} lasts {length_s:.2f} s, its piece goes from {piece}",
+        "a piece inside the recording, with a frame in it",
+        "correct start_s and end_s in the manifest",
+    )
+
+
+def _check_size(path: Path, wanted_bytes: float) -> None:
+    """A clip lies in memory as a whole: a long recording is to be cut into pieces."""
+    if wanted_bytes > MOST_BYTES:
+        raise DataError(
+            f"{path} as one clip takes {wanted_bytes / 1e9:.1f} GB",
+            f"clips of at most {MOST_BYTES / 1e9:g} GB",
+            "name its pieces in a manifest (start_s, end_s)",
+        )
+
+
+def _image_files(folder: Path) -> list[Path]:
+    """A folder's images in the order of the numbers in their names; files that begin with a dot are none of them."""
+    found = [p for p in folder.iterdir() if p.suffix.lower() in IMAGES and not p.name.startswith(".")]
+    if not found:
+        raise DataError(f"{folder} holds no image", f"one of {', '.join(IMAGES)}", "check the path")
+    return sorted(found, key=by_numbers)
+
+
+def _opened(path: Path) -> npt.NDArray[Any]:
+    """An array as it lies in its file: (T, H, W[, 3]) pictures, or a signal (T, ...) of numbers."""
+    try:
+        open_regular(path).close()  # mapping would wait for a FIFO
+        array: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, OSError, EOFError) as error:
+        raise _damaged(path, reason(error)) from error
+    is_picture = array.dtype in (np.uint8, np.uint16) and (array.ndim == 3 or array.shape[3:] == (3,))
+    if 0 in array.shape or not (is_picture or (array.dtype.kind == "f" and array.ndim >= 2)):
+        wanted = "uint8 or uint16 (T, H, W[, 3]), or a signal (T, N) of floats"
+        raise _damaged(path, f"it holds {array.dtype} {array.shape}, not {wanted}")
+    if is_picture:
+        try:
+            check_pixels(array.shape[2], array.shape[1])
+        except ValueError as error:
+            raise _damaged(path, str(error)) from error
+    return array
+
+
+def _stamps_of(file: Path, count: int) -> Int64:
+    try:
+        lines = read_bytes(file, _STAMP_BYTES).decode("utf-8-sig").split()
+        stamps = np.array([int(line) for line in (lines[1:] if lines[:1] == ["stamp_ns"] else lines)], dtype=np.int64)
+    except (OSError, ValueError, OverflowError) as error:
+        raise _damaged(file, reason(error)) from error
+    if len(stamps) != count or np.any(np.diff(stamps) <= 0):
+        raise _damaged(file, f"{len(stamps)} stamps for {count} images, or they do not increase")
+    from_first: Int64 = stamps - stamps[0]
+    return from_first
+
+
+def _header(path: Path) -> list[str]:
+    """Names of the columns, or what stands in their place."""
+    try:
+        with open_regular(path) as file:
+            line = file.readline(4096).decode("utf-8-sig", "replace")
+    except OSError as error:
+        raise _damaged(path, error.strerror or reason(error)) from error
+    return [name.strip().lower() for name in next(csv.reader([line]), [])]
+
+
+def _damaged(path: Path, found: str) -> DataError:
+    return DataError(
+        f"{path} is damaged: {found}", "a readable recording", "fetch it again; training goes on without it"
+    )

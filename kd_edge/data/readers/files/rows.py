@@ -1,0 +1,307 @@
+"""The table of one's own recordings: a row for each labelled piece, from ``manifest.csv`` or ``manifest.jsonl``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from kd_edge.data.readers.files.media import ENDINGS
+from kd_edge.data.readers.files.settings import MODALITY, is_modality
+from kd_edge.errors import DataError, printable, reason
+from kd_edge.reading import is_file, read_bytes
+
+NAMES = ("manifest.csv", "manifest.jsonl")
+COLUMNS = ("id", "label", "subject", "view", "trial", "split", "start_s", "end_s")
+OFFSET = "_offset_s"
+"""What follows a modality's name in the column that says how much later its file begins."""
+SIDES = ("", "train", "val", "test")
+MOST_BYTES = 256_000_000
+MOST_ROWS = 2_000_000
+_FAULTS_SHOWN = 3
+_LONGEST_CELL, _LONGEST_LABEL = 4096, 200
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One labelled piece of recordings that belong together.
+
+    Attributes:
+        id: Unique in the table.
+        label: Class name; empty where nobody has labelled it yet.
+        subject: Who performs; empty where not known.
+        view: Where the camera stands.
+        trial: Which repetition.
+        split: ``train``, ``val`` or ``test``; empty where the data set's rule decides.
+        files: Path of each modality it has, relative to the data set's folder.
+        start_s: Where the piece begins, in seconds of the recording.
+        end_s: Where it ends; None: with the recording.
+        offsets_s: How much later than the piece's clock a modality's file begins, where that is not 0.
+        line: Where it stands, for messages; 0 where it comes of folders.
+    """
+
+    id: str
+    label: str
+    files: Mapping[str, PurePosixPath]
+    subject: str = ""
+    view: str = ""
+    trial: str = ""
+    split: str = ""
+    start_s: float = 0.0
+    end_s: float | None = None
+    offsets_s: Mapping[str, float] = field(default_factory=dict)
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """All rows, and what was noticed on the way.
+
+    Attributes:
+        rows: In the order of the file.
+        modalities: Names of the columns with files, in their order.
+        remarks: What a user should know: columns that are not read, rows without a label.
+    """
+
+    rows: tuple[Row, ...]
+    modalities: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
+
+
+def manifest_of(root: Path) -> Path | None:
+    """The folder's manifest; None where there is none.
+
+    Raises:
+        DataError: There are two.
+    """
+    found = [root / name for name in NAMES if is_file(root / name)]
+    if len(found) > 1:
+        raise DataError(f"{root} has {' and '.join(NAMES)}", "one manifest", "remove one of them")
+    return found[0] if found else None
+
+
+def read_manifest(path: Path, known: Iterable[str] = ()) -> Table:
+    """Read a manifest; every fault in it is found, the first three are told.
+
+    Args:
+        path: ``manifest.csv`` or ``manifest.jsonl``; files are looked for beside it.
+        known: Modalities that ``dataset.toml`` names, so that their columns are taken for files.
+
+    Raises:
+        DataError: It cannot be read, or a row is faulty.
+    """
+    cells = list(_records(path))
+    columns = list(dict.fromkeys(name for _, record in cells for name in record))
+    if "label" not in columns:
+        raise DataError(
+            f"{path} has the columns {_listed(columns) or 'of nothing'}",
+            "a column 'label' and one of files for each modality (rgb, ir, ...)",
+            "add them; the README shows a manifest",
+        )
+    modalities = _modalities(columns, cells, path.parent, frozenset(known))
+    if not modalities:
+        raise DataError(f"{path} names no file", "a column of files, for example 'rgb'", "add one; paths are relative")
+    faults: list[str] = []
+    rows = tuple(
+        row for line, record in cells if (row := _row(line, record, modalities, path.parent, faults)) is not None
+    )
+    faults += _clashes(rows)
+    if faults:
+        raise _faulty(path, faults)
+    return Table(rows, modalities, tuple(_remarks(columns, modalities, rows)))
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.9g}"
+
+
+def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """(line, cells by column) of each row that is not empty."""
+    try:
+        text = read_bytes(path, MOST_BYTES).decode("utf-8-sig", "surrogateescape")
+    except OSError as error:
+        raise _unreadable(path, error.strerror or reason(error)) from error
+    reader = _csv_records if path.suffix == ".csv" else _json_records
+    for count, (line, record) in enumerate(reader(path, text)):
+        if count >= MOST_ROWS:
+            raise _unreadable(path, f"more than {MOST_ROWS:,} rows")
+        if any(record.values()):
+            yield line, record
+
+
+def _csv_records(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
+    delimiter = ";" if text.partition("\n")[0].count(";") > text.partition("\n")[0].count(",") else ","
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        names = [name.strip() for name in next(reader, [])]
+        if twice := [name for name, count in Counter(filter(None, names)).items() if count > 1]:
+            raise _unreadable(path, f"two columns called '{printable(twice[0])}'")
+        for cells in reader:
+            if len(cells) > len(names):
+                raise _unreadable(path, f"line {reader.line_num} has {len(cells)} cells for {len(names)} columns")
+            yield reader.line_num, {n: c.strip() for n, c in zip(names, cells, strict=False) if n}
+    except csv.Error as error:
+        raise _unreadable(path, f"line {reader.line_num}: {reason(error)}") from error
+
+
+def _json_records(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            record: Any = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise _unreadable(path, f"line {number}: {reason(error)}") from error
+        if not isinstance(record, dict) or any(isinstance(v, (dict, list)) for v in record.values()):
+            raise _unreadable(path, f"line {number} is no object of plain values")
+        yield number, {str(k).strip(): "" if v is None else str(v).strip() for k, v in record.items()}
+
+
+def _modalities(
+    columns: Sequence[str], cells: Sequence[tuple[int, dict[str, str]]], root: Path, known: frozenset[str]
+) -> tuple[str, ...]:
+    """Columns that hold files: by their name, or because every cell of theirs is the name of one."""
+
+    def is_recording(cell: str) -> bool:
+        return PurePosixPath(cell).suffix.lower() in ENDINGS or os.path.isdir(root / cell)  # noqa: PTH112
+
+    others = [c for c in columns if c not in COLUMNS and not c.endswith(OFFSET)]
+    filled: dict[str, list[str]] = {c: [r[c] for _, r in cells if r.get(c)] for c in others}
+    named = (c for c in others if re.fullmatch(MODALITY, c))
+    return tuple(c for c in named if filled[c] and (c in known or is_modality(c) or all(map(is_recording, filled[c]))))
+
+
+def _row(line: int, record: Mapping[str, str], modalities: Sequence[str], root: Path, faults: list[str]) -> Row | None:
+    """One row; None where it is faulty, which is added to the faults."""
+    before = len(faults)
+    where = f"line {line}: "
+    if any(len(cell) > _LONGEST_CELL or "\0" in cell for cell in record.values()):
+        faults.append(f"{where}a cell of more than {_LONGEST_CELL} characters, or with a NUL")
+        return None
+    files: dict[str, PurePosixPath] = {}
+    for name in modalities:
+        if cell := record.get(name):
+            path = PurePosixPath(os.path.normpath(cell))
+            if path.is_absolute() or ".." in path.parts:
+                faults.append(f"{where}{name} '{printable(cell)}' lies outside the folder")
+            elif not os.path.exists(root / path):  # noqa: PTH110 - a name too long is none that exists
+                faults.append(f"{where}no {name} file {printable(cell)}")
+            files[name] = path
+    if not files:
+        faults.append(f"{where}no file of any modality")
+    start, end = (_seconds(record.get(key, ""), where + key, faults) for key in ("start_s", "end_s"))
+    if end is not None and end <= (start or 0.0):
+        faults.append(f"{where}the piece ends at {end:g} s, before it begins at {start or 0:g} s")
+    if not is_label(label := record.get("label", "")):
+        faults.append(f"{where}label '{printable(label[:40])}' is no name of a class")
+    side = record.get("split", "").lower()
+    side = {"validation": "val", "valid": "val", "training": "train", "testing": "test"}.get(side, side)
+    if side not in SIDES:
+        faults.append(f"{where}split '{printable(side)}' is none of train, val, test")
+    offsets = {n: _offset(record[n + OFFSET], where + n + OFFSET, faults) for n in files if record.get(n + OFFSET)}
+    if len(faults) > before:
+        return None
+    texts = {key: printable(record.get(key, "")) for key in ("label", "subject", "view", "trial")}
+    first = next(iter(files.values()))
+    piece = "" if start is None and end is None else f"@{_number(start or 0.0)}"
+    return Row(
+        id=printable(record.get("id") or f"{first.with_suffix('')}{piece}"),
+        files=files, split=side, start_s=start or 0.0, end_s=end, offsets_s=offsets, line=line, **texts,
+    )  # fmt: skip
+
+
+def is_label(text: str) -> bool:
+    """Whether it may be the name of a class: short, and nothing in it that steers a terminal."""
+    return text.isprintable() and len(text) <= _LONGEST_LABEL
+
+
+def _seconds(cell: str, what: str, faults: list[str]) -> float | None:
+    if not cell:
+        return None
+    value = _offset(cell, what, faults)
+    if value < 0:
+        faults.append(f"{what} {value:g} is before the recording")
+    return value
+
+
+def _offset(cell: str, what: str, faults: list[str]) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if not abs(value) <= 1e7:
+        faults.append(f"{what} '{printable(cell)}' is no number of seconds")
+        return 0.0
+    return value
+
+
+def _clashes(rows: Sequence[Row]) -> Iterator[str]:
+    """Rows of one id, labels that differ by capitals only, pieces of one file that overlap with another label."""
+    lines = defaultdict[str, list[int]](list)
+    for row in rows:
+        lines[row.id].append(row.line)
+    for name, where in lines.items():
+        if len(where) > 1:
+            yield f"lines {where[0]} and {where[1]}: two rows with id '{printable(name)}'"
+    spelled = defaultdict[str, dict[str, int]](dict)
+    for row in filter(lambda row: row.label, rows):
+        spelled[row.label.casefold()].setdefault(row.label, row.line)
+    for found in spelled.values():
+        if len(found) > 1:
+            (one, first), (other, second) = list(found.items())[:2]
+            labels = f"'{printable(one)}' and '{printable(other)}'"
+            yield f"lines {first} and {second}: labels {labels} differ by capitals only"
+    yield from _overlaps(rows)
+
+
+def _overlaps(rows: Sequence[Row]) -> Iterator[str]:
+    pieces = defaultdict[PurePosixPath, list[Row]](list)
+    for row in rows:
+        for path in row.files.values():
+            pieces[path].append(row)
+    told = set()
+    for path, its in pieces.items():
+        its.sort(key=lambda row: row.start_s)
+        for one, other in pairwise(its):
+            overlap = one.end_s is None or other.start_s < one.end_s
+            clash = overlap and "" not in (one.label, other.label) and one.label != other.label
+            if clash and (one.line, other.line) not in told:
+                told.add((one.line, other.line))
+                yield (
+                    f"lines {one.line} and {other.line}: '{printable(one.label)}' and '{printable(other.label)}' "
+                    f"overlap in {printable(str(path))}"
+                )
+
+
+def _remarks(columns: Sequence[str], modalities: Sequence[str], rows: Sequence[Row]) -> Iterator[str]:
+    offsets = {name + OFFSET for name in modalities}
+    unread = [c for c in columns if c not in COLUMNS and c not in modalities and c not in offsets]
+    if unread:
+        yield f"columns that are not read: {_listed(unread)}"
+    unlabelled = sum(not row.label for row in rows)
+    if unlabelled:
+        yield f"{unlabelled} of {len(rows)} rows have no label yet and are left out"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(printable(name) for name in names[:12]) + (" ..." if len(names) > 12 else "")
+
+
+def _faulty(path: Path, faults: Sequence[str]) -> DataError:
+    more = f"; and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
+    return DataError(
+        f"{path}: {'; '.join(faults[:_FAULTS_SHOWN])}{more}", "rows without faults", "correct them, and run again"
+    )
+
+
+def _unreadable(path: Path, found: str) -> DataError:
+    return DataError(f"{path} cannot be read: {found}", "a table of recordings", "correct or re-create it")

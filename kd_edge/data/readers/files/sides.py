@@ -1,0 +1,144 @@
+"""Which of one's own recordings are for training, validation and test; what lies between labelled pieces; remarks."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from kd_edge.data.dataset import listed
+from kd_edge.data.readers.files.rows import Row
+from kd_edge.data.readers.files.settings import Settings
+from kd_edge.errors import DataError
+
+SHARE = 4
+"""One subject in so many, or one clip of each class, is held out where nothing says which."""
+LEAST_GAP_S = 0.5
+"""A shorter pause between two labelled pieces is none of the background."""
+
+
+def default_sides(rows: Sequence[Row], settings: Settings) -> dict[str, str]:
+    """Row id -> ``train``, ``val`` or ``test`` by the first rule that applies.
+
+    Raises:
+        DataError: ``test_subjects`` names one that is not there.
+    """
+    subjects = _subjects(rows)
+    if settings.test_subjects is not None:
+        absent = sorted(set(settings.test_subjects) - set(subjects))
+        if absent:
+            raise DataError(
+                f"test_subjects in dataset.toml names {listed(absent)}", f"some of {', '.join(subjects)}", "correct it"
+            )
+        return by_subject(rows, settings.test_subjects)
+    if any(row.split == "test" for row in rows):
+        return _validated(rows, {row.id: row.split or "train" for row in rows})
+    if len(subjects) > 1:
+        return by_subject(rows, _last(subjects))
+    return by_clip(rows)
+
+
+def by_subject(rows: Sequence[Row], held_out: Sequence[str]) -> dict[str, str]:
+    """Whole subjects on the test side."""
+    return _validated(rows, {row.id: "test" if row.subject in held_out else _training(row) for row in rows})
+
+
+def by_clip(rows: Sequence[Row]) -> dict[str, str]:
+    """The last quarter of each class's pieces on the test side, by their ids."""
+    test = _last_of_each_class(rows)
+    return _validated(rows, {row.id: "test" if row.id in test else _training(row) for row in rows})
+
+
+def _training(row: Row) -> str:
+    return "val" if row.split == "val" else "train"
+
+
+def _validated(rows: Sequence[Row], sides: dict[str, str]) -> dict[str, str]:
+    """With a validation side made of the training side, unless there is one or a class would have no other sample."""
+    if "val" in sides.values():
+        return sides
+    train = [row for row in rows if sides[row.id] == "train"]
+    subjects = _subjects(train)
+    by_whom = {row.id for row in train if row.subject in _last(subjects)} if len(subjects) > 1 else set()
+    for held_out in (by_whom, _last_of_each_class(train) if len(subjects) <= 1 else set()):
+        left = {row.label for row in train if row.id not in held_out}
+        if held_out and left == {row.label for row in train}:
+            return sides | dict.fromkeys(held_out, "val")
+    return sides
+
+
+def _subjects(rows: Sequence[Row]) -> list[str]:
+    """Those that are known, numbers in their order."""
+    return sorted({row.subject for row in rows if row.subject}, key=lambda name: (len(name), name))
+
+
+def _last(names: Sequence[str]) -> Sequence[str]:
+    return names[-max(1, len(names) // SHARE) :]
+
+
+def _last_of_each_class(rows: Sequence[Row]) -> set[str]:
+    """Ids of the last quarter of each class; of a class of one none."""
+    ids = defaultdict[str, list[str]](list)
+    for row in rows:
+        ids[row.label].append(row.id)
+    return {name for its in ids.values() if len(its) > 1 for name in _last(sorted(its))}
+
+
+def background(rows: Sequence[Row], label: str | None) -> Iterator[Row]:
+    """What lies before and between the labelled pieces of long recordings, in parts about as long as a piece.
+
+    A recording with a piece that has no end, or with one piece only, has no gaps that can be told.
+    """
+    if label is None:
+        return
+    lengths = [row.end_s - row.start_s for row in rows if row.end_s is not None]
+    recordings = defaultdict[tuple[object, ...], list[Row]](list)
+    for row in rows:
+        recordings[tuple(sorted(row.files.items()))].append(row)
+    for its in recordings.values():
+        if len(its) < 2 or any(row.end_s is None for row in its):
+            continue
+        since = 0.0
+        for row in sorted(its, key=lambda row: row.start_s):
+            yield from _parts(row, label, since, float(np.median(lengths)))
+            since = max(since, row.end_s or 0.0)
+
+
+def _parts(row: Row, label: str, begin: float, usual: float) -> Iterator[Row]:
+    """The gap before a piece in equal parts."""
+    gap = row.start_s - begin
+    count = max(1, round(gap / usual)) if gap >= max(LEAST_GAP_S, usual / 4) else 0
+    for k in range(count):
+        start, stop = (round(begin + gap * part / count, 6) for part in (k, k + 1))
+        yield replace(row, id=f"{row.id}-before-{k}", label=label, start_s=start, end_s=stop)
+
+
+def notable(rows: Sequence[Row], modalities: Sequence[str], settings: Settings) -> Iterator[str]:
+    """What to know before training."""
+    yield from _notable_subjects(rows)
+    counts = Counter(row.label for row in rows)
+    (most, many), (least, few) = counts.most_common()[0], counts.most_common()[-1]
+    if many > 3 * few:
+        yield f"'{most}' has {many} recordings, '{least}' {few}"
+    for name in modalities:
+        having = sum(name in row.files for row in rows)
+        if having < len(rows):
+            yield f"{name} exists for {having} of {len(rows)} recordings"
+    if settings.mirror is None:
+        yield "pictures are not mirrored: mirror = [] in dataset.toml says that no class changes by it"
+
+
+def _notable_subjects(rows: Sequence[Row]) -> Iterator[str]:
+    sides: Mapping[str, set[str]] = defaultdict(set)
+    subjects: Mapping[str, set[str]] = defaultdict(set)
+    for row in rows:
+        subjects[row.label].add(row.subject)
+        sides[row.subject].add(row.split or "train")
+    if len(_subjects(rows)) < 2 and not any(row.split for row in rows):
+        yield "nobody knows who performs what: one person's clips may lie on both sides (column subject)"
+    elif lonely := sorted(label for label, names in subjects.items() if len(names) == 1):
+        yield f"classes that one subject alone performs: {listed(lonely)}"
+    if both := sorted(name for name, its in sides.items() if name and {"train", "test"} <= its):
+        yield f"subjects on the training and on the test side: {listed(both)}"

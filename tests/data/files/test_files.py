@@ -1,0 +1,485 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from kd_edge.data.check import check
+from kd_edge.data.dataset import Split
+from kd_edge.data.readers.files import Files
+from kd_edge.errors import ConfigError, DataError
+from kd_edge.runtime.cameras.lossless import LosslessWriter, read_lossless
+from kd_edge.runtime.clips import KEYS, NOTES
+from tests.data.files.conftest import Folder
+
+
+def ids(split: Split) -> tuple[list[str], list[str], list[str]]:
+    train, validation, test = ([s.id for s in side] for side in (split.train, split.validation, split.test))
+    return train, validation, test
+
+
+def first_values(dataset: Files, sample: int = 0, modality: str = "ir") -> list[int]:
+    frames = dataset.open(dataset.samples[sample], modality).frames
+    return [int(frame.flat[0]) for frame in frames]
+
+
+def test_folders_are_classes_and_names_end_in_the_modality(folder: Folder) -> None:
+    for name in ("wave/a_01_ir.npy", "wave/a_01_rgb.npy", "kick/b_fast.npy", "wave/._a_01_ir.npy", "kick/notes.txt"):
+        folder.clip(name) if name.endswith(".npy") else folder.text(name, "hello")
+    dataset = folder.open()
+    assert dataset.labels == ("kick", "wave")
+    assert dataset.modalities == ("ir", "rgb")
+    assert [(s.id, s.label) for s in dataset.samples] == [("kick/b_fast", 0), ("wave/a_01", 1)]
+    ir, rgb = dataset.image_format("ir"), dataset.image_format("rgb")
+    assert (ir.band, ir.channels, ir.dtype, ir.value_range, ir.fps) == ("nir", 1, "uint8", (0.0, 255.0), 30.0)
+    assert (rgb.band, rgb.channels) == ("rgb", 3)
+    assert dataset.open(dataset.samples[1], "rgb").frames.shape == (6, 40, 48, 3)
+    with pytest.raises(DataError, match="kick/b_fast has no ir"):
+        dataset.open(dataset.samples[0], "ir")
+    remarks = "\n".join(dataset.remarks())
+    assert "what they are: 1, kick/notes.txt" in remarks
+    assert "ir exists for 1 of 2 recordings" in remarks
+
+
+def test_a_pattern_tells_the_rest(folder: Folder) -> None:
+    folder.text("dataset.toml", "pattern = 'subject{subject}_trial{trial}_{modality}'\n[modality.cam7]\nband = 'lwir'")
+    folder.clip("wave/subject2_trial10_cam7.npy")
+    folder.clip("kick/subject1_trial1_cam7.npy")
+    folder.clip("kick/other.npy")
+    dataset = folder.open()
+    assert [(s.id, s.subject, s.trial) for s in dataset.samples] == [
+        ("kick/subject1_trial1", "1", "1"),
+        ("wave/subject2_trial10", "2", "10"),
+    ]
+    assert dataset.image_format("cam7").band == "lwir"
+    assert "what they are: 1, kick/other.npy" in dataset.remarks()[0]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_manifest(folder: Folder, kind: str) -> None:
+    folder.clip("x/1.npy", value=10)
+    folder.clip("x/2.npy", value=20)
+    folder.clip("x/2rgb.npy")
+    if kind == "csv":
+        folder.manifest(
+            "id,label,subject,view,trial,split,ir,rgb,mood",
+            "one,wave,anna,left,1,train,x/1.npy,,good",
+            "two,sit down,ben,,,test,x/2.npy,x/2rgb.npy,n/a",
+        )
+    else:
+        folder.text(
+            "manifest.jsonl",
+            '{"id": "one", "label": "wave", "subject": "anna", "view": "left", "trial": 1, "split": "train", '
+            '"ir": "x/1.npy", "mood": null}\n\n'
+            '{"id": "two", "label": "sit down", "subject": "ben", "split": "test", "ir": "x/2.npy", '
+            '"rgb": "x/2rgb.npy"}\n',
+        )
+    dataset = folder.open()
+    assert dataset.labels == ("sit down", "wave")
+    assert [(s.id, s.subject, s.view, s.trial, s.label) for s in dataset.samples] == [
+        ("one", "anna", "left", "1", 1),
+        ("two", "ben", "", "", 0),
+    ]
+    assert first_values(dataset, 1) == [20, 21, 22, 23, 24, 25]
+    assert dataset.remarks()[0] == "columns that are not read: mood"
+
+
+def test_intervals_and_offsets_cut_recordings(folder: Folder) -> None:
+    folder.clip("long.npy", frames=100)
+    folder.clip("late.npy", frames=100)
+    folder.manifest(
+        "id,label,start_s,end_s,ir,depth,depth_offset_s",
+        "a,wave,0.5,1.0,long.npy,late.npy,0.2",
+        "b,kick,1,2,long.npy,late.npy,2.5",
+        "c,kick,2,,long.npy,late.npy,2.1",
+    )
+    folder.text("dataset.toml", "[modality.ir]\nfps = 10\n[modality.depth]\nfps = 10")
+    dataset = folder.open()
+    assert first_values(dataset) == [5, 6, 7, 8, 9]
+    assert first_values(dataset, 0, "depth") == [3, 4, 5, 6, 7]
+    assert dataset.probe(dataset.samples[0], "ir").frames == 5
+    with pytest.raises(DataError, match=r"late\.npy begins after the piece of b has ended"):
+        dataset.open(dataset.samples[1], "depth")
+    late = dataset.open(dataset.samples[2], "depth")
+    assert (len(late), late.stamps_ns[0]) == (100, 100_000_000)
+    assert len({dataset.content_key(s, "ir") for s in dataset.samples}) == 3
+
+
+def test_an_interval_of_a_video_is_cut_by_its_seconds(folder: Folder, write_video: Callable[..., Path]) -> None:
+    images = [np.full((40, 48), k, np.uint8) for k in range(60)]
+    write_video(folder.root / "long.mkv", images)
+    folder.manifest("label,start_s,end_s,ir", "wave,1,1.5,long.mkv", "kick,1.5,9,long.mkv", "kick,1.9,,long.mkv")
+    dataset = folder.open()
+    assert [s.id for s in dataset.samples] == ["long@1", "long@1.5", "long@1.9"]
+    assert first_values(dataset) == list(range(30, 45))
+    with pytest.raises(DataError, match=r"long\.mkv lasts 2\.00 s, its piece goes from 1\.5 s to 9 s"):
+        dataset.open(dataset.samples[1], "ir")
+    assert first_values(dataset, 2) == [57, 58, 59]
+    assert dataset.image_format("ir").fps == pytest.approx(30)
+
+
+def test_sixteen_bit_grey_is_what_a_camera_replays(folder: Folder) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 65536, (4, 40, 48), dtype=np.uint16)
+    for name in ("wave/1_ir.mkv", "kick/1_ir.mkv", "kick/1_rgb.mkv"):
+        path = folder.root / name
+        path.parent.mkdir(exist_ok=True)
+        with path.open("wb") as file:
+            writer = LosslessWriter(file, images[0], 30.0)
+            for k, image in enumerate(images):
+                writer.add(image, k * 40_000_000)
+            writer.finish()
+    dataset = folder.open()
+    clip = dataset.open(dataset.samples[0], "ir")
+    assert dataset.image_format("ir").dtype == "uint16"
+    assert np.array_equal(clip.frames, images)
+    assert np.array_equal(clip.frames, [image for image, _ in read_lossless(path, None, grey=True)])
+    assert list(clip.stamps_ns) == [0, 40_000_000, 80_000_000, 120_000_000]
+    with pytest.raises(DataError, match=r"1_rgb\.mkv is grey of more than 8 bit"):
+        dataset.open(dataset.samples[0], "rgb")
+
+
+@pytest.mark.parametrize(("pixels", "largest"), [("gray10le", 1023), ("gray12le", 4095)])
+def test_ten_and_twelve_bit_are_not_stretched(folder: Folder, pixels: str, largest: int) -> None:
+    values = np.arange(40 * 48, dtype=np.uint16).reshape(40, 48) * 3 % (largest + 1)
+    for label in ("wave", "kick"):
+        path = folder.root / label / "1_thermal.mkv"
+        path.parent.mkdir()
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("ffv1", rate=30)
+            stream.width, stream.height, stream.pix_fmt = 48, 40, pixels
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(values, pixels)))
+            container.mux(stream.encode())
+    dataset = folder.open()
+    assert np.array_equal(dataset.open(dataset.samples[0], "thermal").frames[0], values)
+
+
+def test_folders_of_images_with_stamps(folder: Folder) -> None:
+    for label in ("wave", "kick"):
+        images = folder.root / label / "1_ir"
+        images.mkdir(parents=True)
+        for k, number in enumerate((1, 2, 10)):
+            cv2.imwrite(str(images / f"frame{number}.png"), np.full((40, 48), 1000 * k, np.uint16))
+        (images / "._frame1.png").write_bytes(b"junk of another system")
+    folder.text("wave/1_ir/stamps.csv", "stamp_ns\n500\n1000000500\n1500000500\n")
+    dataset = folder.open()
+    kick, wave = (dataset.open(sample, "ir") for sample in dataset.samples)
+    assert [int(frame[0, 0]) for frame in kick.frames] == [0, 1000, 2000]
+    assert list(kick.stamps_ns) == [0, 33_333_333, 66_666_667]
+    assert list(wave.stamps_ns) == [0, 1_000_000_000, 1_500_000_000]
+    assert dataset.probe(dataset.samples[1], "ir") == (3, 1.5)
+    before = dataset.content_key(dataset.samples[1], "ir")
+    folder.text("wave/1_ir/stamps.csv", "0\n5\n")
+    assert folder.open().content_key(dataset.samples[1], "ir") != before
+    with pytest.raises(DataError, match=r"stamps\.csv is damaged: 2 stamps for 3 images"):
+        dataset.open(dataset.samples[1], "ir")
+
+
+def test_signals_and_skeletons(folder: Folder) -> None:
+    for label in ("wave", "kick"):
+        folder.clip(f"{label}/1_ir.npy")
+        folder.text(f"{label}/1_acc.csv", "time,x,y,z\n0.00,1,2,3\n0.02,4,5,-6\n")
+        folder.text(f"{label}/1_gyro.csv", "1,2,3\n4,5,-6\n7,8,9\n")
+        folder.array(f"{label}/1_skeleton.npy", np.ones((6, 20, 3), np.float64))
+    dataset = folder.open()
+    assert dataset.sensors == ("acc", "gyro")
+    acc, gyro = (dataset.open(dataset.samples[0], name) for name in ("acc", "gyro"))
+    assert np.array_equal(acc.frames, [[1, 2, 3], [4, 5, -6]])
+    assert list(acc.stamps_ns) == [0, 20_000_000]
+    assert list(gyro.stamps_ns) == [0, 20_000_000, 40_000_000]
+    assert dataset.signal_format("acc").value_range == (-12.0, 12.0)
+    assert dataset.open(dataset.samples[0], "skeleton").frames.dtype == np.float32
+    with pytest.raises(DataError, match="modality 'skeleton' of mine is a signal"):
+        dataset.image_format("skeleton")
+
+
+def test_dataset_toml_has_the_word(folder: Folder) -> None:
+    folder.text(
+        "dataset.toml",
+        'name = "../my set"\nlabels = ["wave left", "none", "wave right", "stand"]\n'
+        'mirror = [["wave left", "wave right"]]\n'
+        "[modality.ir]\nband = 'lwir'\nunit = 'cK'\nrange = [0, 16383]\nfps = 9\nrotation = 90\n",
+    )
+    for label in ("wave left", "wave right", "stand", "none"):
+        folder.array(f"{label}/1_ir.npy", np.arange(4 * 40 * 48, dtype=np.uint16).reshape(4, 40, 48))
+    dataset = folder.open()
+    assert dataset.name == "_my_set"
+    assert dataset.labels == ("wave left", "none", "wave right", "stand")
+    assert dataset.flip_labels == (2, 1, 0, 3)
+    shown = dataset.image_format("ir")
+    assert (shown.band, shown.value_unit, shown.value_range, shown.fps) == ("lwir", "cK", (0.0, 16383.0), 9.0)
+    frames = dataset.open(dataset.samples[0], "ir").frames
+    assert (frames.shape, frames[0, 0, -1], frames[0, 0, 0]) == ((4, 48, 40), 0, 39 * 48)  # turned clockwise
+
+
+def test_high_pictures_are_scaled_down(folder: Folder) -> None:
+    for label in ("wave", "kick"):
+        folder.array(f"{label}/1_ir.npy", np.zeros((2, 100, 200), np.uint8))
+    assert Files(folder.root, decode_height_px=50).open(folder.open().samples[0], "ir").frames.shape == (2, 50, 100)
+
+
+def people(folder: Folder, names: str, toml: str = "", column: str = "") -> Files:
+    """Everybody does x and y, once each."""
+    sides = dict(part.split("=") for part in column.split())
+    rows = [(name, label) for name in names.split() for label in ("x", "y")]
+    for name, label in rows:
+        folder.clip(f"{name}{label}.npy")
+    lines = (f"{name}{label},{label},{name},{sides.get(name, '')},{name}{label}.npy" for name, label in rows)
+    folder.manifest("id,label,subject,split,ir", *lines)
+    folder.text("dataset.toml", toml)
+    return folder.open()
+
+
+@pytest.mark.parametrize(
+    ("names", "toml", "column", "expected"),
+    [
+        ("1 2 3 10", "", "", ("1 2", "3", "10")),
+        ("a b c d e f g h", "", "", ("a b c d e", "f", "g h")),
+        ("a b c", "test_subjects = ['a']", "", ("b", "c", "a")),
+        ("a b c", "test_subjects = ['a']", "a=train b=test c=val", ("b", "c", "a")),
+        ("a b c d", "", "b=test c=val", ("a d", "c", "b")),
+        ("a b c d", "", "b=test", ("a c", "d", "b")),
+    ],
+)
+def test_sides(folder: Folder, names: str, toml: str, column: str, expected: tuple[str, str, str]) -> None:
+    split = people(folder, names, toml, column).split("default")
+    found = tuple(" ".join(dict.fromkeys(i[:-1] for i in side)) for side in ids(split))
+    assert tuple(sorted(found[0].split())) == tuple(sorted(expected[0].split()))
+    assert found[1:] == expected[1:]
+
+
+def test_clips_are_split_where_nobody_knows_the_subjects(folder: Folder) -> None:
+    for label in ("x", "y"):
+        for k in range(8):
+            folder.clip(f"{label}/{k}_ir.npy")
+    dataset = folder.open()
+    train, validation, test = ids(dataset.split("default"))
+    assert (len(train), validation, test) == (10, ["x/5", "y/5"], ["x/6", "x/7", "y/6", "y/7"])
+    assert dataset.splits() == ("default", "clips")
+    assert any("nobody knows who performs what" in remark for remark in dataset.remarks())
+
+
+def test_folders_may_name_the_sides(folder: Folder) -> None:
+    for side in ("train", "val", "test"):
+        for label in ("x", "y"):
+            folder.clip(f"{side}/{label}/1_ir.npy")
+    assert ids(folder.open().split("default")) == (
+        ["train/x/1", "train/y/1"],
+        ["val/x/1", "val/y/1"],
+        ["test/x/1", "test/y/1"],
+    )
+
+
+def test_one_subject_is_left_out(folder: Folder) -> None:
+    dataset = people(folder, "a b c")
+    assert dataset.splits() == ("default", "clips", "subject_a", "subject_b", "subject_c")
+    assert ids(dataset.split("subject_b")) == (["ax", "ay"], ["cx", "cy"], ["bx", "by"])
+
+
+def test_gaps_of_long_recordings_are_background(folder: Folder) -> None:
+    folder.clip("long.npy", frames=600)
+    folder.clip("short.npy", frames=300)
+    folder.manifest(
+        "id,label,start_s,end_s,ir",
+        "a,wave,4,6,long.npy",
+        "b,kick,6.2,8,long.npy",
+        "c,,10,12,long.npy",
+        "d,kick,13,15,long.npy",
+        "e,wave,3,5,short.npy",
+    )
+    folder.text("dataset.toml", "background = 'none'")
+    dataset = folder.open()
+    assert dataset.labels == ("kick", "none", "wave")
+    pieces = {s.id: dataset.open(s, "ir").frames for s in dataset.samples if s.label == 1}
+    spans = {name: (int(f[0, 0, 0]), len(f)) for name, f in pieces.items()}
+    assert spans == {"a-before-0": (0, 60), "a-before-1": (60, 60), "c-before-0": (240, 60), "d-before-0": (104, 30)}
+
+
+def test_without_gaps_there_is_no_background(folder: Folder) -> None:
+    folder.clip("wave/1_ir.npy")
+    folder.clip("kick/1_ir.npy")
+    folder.text("dataset.toml", "labels = ['wave', 'kick']\nbackground = 'none'")
+    assert folder.open().labels == ("wave", "kick")
+
+
+def test_clips_that_a_robot_kept_are_read_once_they_are_labelled(folder: Folder) -> None:
+    folder.clip("ir0_20260101T000000_0.npy", frames=90)
+    row = (
+        "ir0_{0},{1},,ir0,,,0.5,1.5,ir0_20260101T000000_0.npy,wave,0.41,unknown,low_confidence,v1,2026-01-01T00:00:00Z"
+    )
+    folder.manifest(
+        ",".join((*KEYS, "ir", *NOTES)),
+        *(row.format(k, label) for k, label in enumerate(("wave", "sit", ""))),
+    )
+    with pytest.raises(DataError, match="'wave' and 'sit' overlap"):
+        folder.open()
+    folder.clip("other.npy", frames=90)
+    manifest = folder.root / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace("1.5,ir0_20260101T000000_0.npy", "1.5,other.npy", 1))
+    dataset = folder.open()
+    assert [s.id for s in dataset.samples] == ["ir0_0", "ir0_1"]
+    assert dataset.remarks()[:2] == (
+        "columns that are not read: suggestion, confidence, state, reason, model, recorded",
+        "1 of 3 rows have no label yet and are left out",
+    )
+    assert len(dataset.open(dataset.samples[0], "ir")) == 30
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (("id,ir", "a,1.npy"), "has the columns id, ir. Expected a column 'label'"),
+        (("label,mood", "x,good"), "names no file"),
+        (("label,ir", "x,../1.npy", "y,1.npy"), "line 2: ir '../1.npy' lies outside the folder"),
+        (("label,ir", "x,/etc/1.npy", "y,1.npy"), "line 2: ir '/etc/1.npy' lies outside"),
+        (("label,ir", "x,2.npy", "y,1.npy"), "line 2: no ir file 2.npy"),
+        (("label,ir", f"x,{'long' * 100}", "y,1.npy"), "line 2: no ir file longlong"),
+        (("label,ir", "x,", "y,1.npy"), "line 2: no file of any modality"),
+        (
+            ("label,start_s,end_s,ir", "x,3,2,1.npy", "y,,,1.npy"),
+            "line 2: the piece ends at 2 s, before it begins at 3",
+        ),
+        (("label,start_s,ir", "x,-3,1.npy"), "line 2: start_s -3 is before the recording"),
+        (("label,start_s,ir", "x,soon,1.npy"), "line 2: start_s 'soon' is no number of seconds"),
+        (("label,start_s,ir", "x,nan,1.npy"), "line 2: start_s 'nan' is no number of seconds"),
+        (("id,label,ir", "a,x,1.npy", "a,x,1.npy"), "lines 2 and 3: two rows with id 'a'"),
+        (("id,label,ir", "a,x,1.npy", "b,X,1.npy"), "lines 2 and 3: labels 'x' and 'X' differ by capitals only"),
+        (("id,label,ir", "a,x,1.npy", "b,y,1.npy"), "lines 2 and 3: 'x' and 'y' overlap in 1.npy"),
+        (("label,split,ir", "x,best,1.npy"), "line 2: split 'best' is none of train, val, test"),
+        (("label,ir", "x,1.npy,3"), "line 2 has 3 cells for 2 columns"),
+        (("label,ir,ir", "x,1.npy,1.npy"), "two columns called 'ir'"),
+        (("label,ir", "x\u202e,1.npy"), "line 2: label 'x\\u202e' is no name of a class"),
+        (("label,ir", *(f"x,{k}.npy" for k in range(5, 10))), "; and 2 more"),
+        (("label,ir", "x,1.npy"), "one class, 'x'. Expected at least two classes"),
+        (("label,ir", ",1.npy"), "has no labelled recording"),
+    ],
+)
+def test_faults_of_a_manifest(folder: Folder, lines: tuple[str, ...], message: str) -> None:
+    folder.clip("1.npy")
+    folder.manifest(*lines)
+    with pytest.raises(DataError) as error:
+        folder.open()
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "line 1"),
+        ("[1]", "line 1 is no object of plain values"),
+        ('{"label": {"a": 1}}', "line 1 is no object of plain values"),
+    ],
+)
+def test_faults_of_json(folder: Folder, text: str, message: str) -> None:
+    folder.text("manifest.jsonl", text)
+    with pytest.raises(DataError, match=message):
+        folder.open()
+
+
+def test_faults_of_folders(folder: Folder) -> None:
+    with pytest.raises(DataError, match=r"mine holds no recording\. Expected CLASS/NAME_MODALITY"):
+        folder.open()
+    with pytest.raises(DataError, match="no folder"):
+        Files(folder.root / "absent")
+    folder.clip("wave/1_ir.npy")
+    with pytest.raises(DataError, match="one class, 'wave'"):
+        folder.open()
+    folder.clip("1_ir.npy")
+    folder.clip("kick/1_ir.npy")
+    folder.clip("a\x1b[2J/1_ir.npy")
+    with pytest.raises(DataError, match=r"has a folder 'a\\x1b\[2J'"):
+        folder.open()
+    (folder.root / "a\x1b[2J").rename(folder.root / ".hidden")
+    assert folder.open().remarks()[0] == "recordings in no class's folder, left out: 1, 1 for one"
+    folder.text("wave/1_ir.mkv", "another")
+    with pytest.raises(DataError, match="are both the ir of '1'"):
+        folder.open()
+    folder.manifest("label,ir", "x,1_ir.npy")
+    folder.text("manifest.jsonl", "{}")
+    with pytest.raises(DataError, match="one manifest"):
+        folder.open()
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ("lables = ['a']", "dataset.toml has 1 fault: lables: unknown key (did you mean 'labels'?)"),
+        ("labels = ['kick', 'Kick']", "two of them are the same"),
+        ("labels = ['kick', 'wavy']", "has the class 'wave' (did you mean 'wavy'?)"),
+        ("mirror = [['kick', 'jump']]", "mirror in dataset.toml names 'jump'"),
+        ("mirror = [['kick', 'wave'], ['wave', 'kick']]", "a class is in two pairs"),
+        ("pattern = 'x{who}'", "pattern 'x{who}'. Expected names of {subject}"),
+        ("pattern = 'z{subject}'", "fits the pattern"),
+        ("[modality.'a/b']", "1 fault"),
+        ("[modality.ir]\nrotation = 45", "rotation"),
+    ],
+)
+def test_faults_of_dataset_toml(folder: Folder, toml: str, message: str) -> None:
+    folder.clip("wave/1_ir.npy")
+    folder.clip("kick/1_ir.npy")
+    folder.text("dataset.toml", toml)
+    with pytest.raises((ConfigError, DataError)) as error:
+        folder.open()
+    assert message in str(error.value)
+
+
+def test_damage_everywhere_is_told_file_by_file(folder: Folder) -> None:
+    for label in ("wave", "kick"):
+        folder.text(f"{label}/1_ir.npy", "damaged")
+    dataset = folder.open()
+    report = check(dataset, split="default")
+    assert sorted(report.modalities[0].unusable) == ["kick/1", "wave/1"]
+    assert not report.trainable
+    assert dataset.sensors == ()
+
+
+def test_a_recording_too_long_for_one_clip(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.clip("wave/1_ir.npy", frames=60)
+    folder.clip("kick/1_ir.npy", frames=60)
+    monkeypatch.setattr("kd_edge.data.readers.files.media.MOST_BYTES", 59 * 40 * 48)
+    dataset = folder.open()
+    with pytest.raises(DataError, match=r"takes 0\.0 GB. Expected clips of at most"):
+        dataset.open(dataset.samples[0], "ir")
+
+
+def test_any_bytes_make_a_name(folder: Folder) -> None:
+    for label in ("wave", "kick"):
+        path = folder.clip(f"{label}/x_ir.npy")
+        path.rename(os.fsdecode(os.fsencode(path.parent) + b"/\xff\n_ir.npy"))
+    dataset = folder.open()
+    assert [s.id for s in dataset.samples] == ["kick/\\udcff\\n", "wave/\\udcff\\n"]
+    assert len(dataset.open(dataset.samples[0], "ir")) == 6
+    assert dataset.content_key(dataset.samples[0], "ir")
+
+
+def test_an_unknown_test_subject(folder: Folder) -> None:
+    with pytest.raises(DataError, match=r"test_subjects in dataset\.toml names 'z'"):
+        people(folder, "a b", "test_subjects = ['z']").split("default")
+
+
+def test_faults_of_single_files_leave_the_others_usable(folder: Folder) -> None:
+    folder.text("wave/0_ir.npy", "damaged")
+    folder.clip("wave/1_ir.npy")
+    folder.clip("kick/2_ir.npy", dtype=np.uint16)
+    folder.array("kick/3_ir.npy", np.zeros((2, 3), np.int64))
+    folder.array("kick/4_ir.npy", np.zeros((1, 10, 10**7), np.uint8))
+    folder.clip("kick/5_ir.npy")
+    (folder.root / "kick/6_ir.npy").symlink_to("absent")
+    dataset = folder.open()
+    faults = {}
+    for sample in dataset.samples:
+        try:
+            dataset.open(sample, "ir")
+        except DataError as error:
+            faults[sample.id] = error.found.removeprefix(f"{folder.root}/{sample.id}_ir.npy ")
+    assert faults.keys() == {"kick/3", "kick/4", "kick/5", "kick/6", "wave/0", "wave/1"}
+    assert faults["kick/5"] == "is uint8, ir is uint16"
+    assert faults["kick/3"].startswith("is damaged: it holds int64 (2, 3), not uint8 or uint16")
+    assert "pixels, not 1 to" in faults["kick/4"]
+    assert faults["kick/6"].startswith("no file")
