@@ -283,11 +283,9 @@ class LabelStream:
         feeds = self._feeds
         if feeds is None:
             raise RuntimeError("iterate inside the with block: with stream(...) as labels: for prediction in labels")
-        if not self._entered:
-            raise StopIteration
-        if self._waiting:
+        if self._waiting and self._entered:
             return self._still(self._waiting.popleft())
-        while True:
+        while self._entered:  # another thread may leave it meanwhile
             arrived = feeds.get(feeds.wait_seconds(self._clock.now_ns()))
             predictions = self._labelled(arrived)
             predictions += self._due_stale({p.source for p in predictions})  # an old frame's camera is not fresh
@@ -298,7 +296,8 @@ class LabelStream:
             if not arrived and (feeds.ended or feeds.error):
                 if feeds.error is not None:
                     raise feeds.error
-                raise StopIteration
+                break
+        raise StopIteration
 
     @property
     def statistics(self) -> Statistics:
