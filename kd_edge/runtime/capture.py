@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -213,7 +214,10 @@ class Capture:
         """Hand over no more frames; ``stop`` waits for the thread."""
         self._stop.set()
         self._mailbox.close()
-        getattr(self._camera, "interrupt", bool)()  # what waits for a server should not
+        interrupt = getattr(self._camera, "interrupt", None)
+        if interrupt is not None:  # what waits for a server should not
+            with suppress(Exception):  # a driver's: its thread is left behind as without it
+                interrupt()
 
     def stop(self, timeout_seconds: float | None = None) -> None:
         """Stop; the thread closes its camera. Takes bounded time, however long a driver hangs.
@@ -297,7 +301,7 @@ class Capture:
         """The camera's next frame, which has a picture."""
         try:
             frame = self._camera.read(self._timeouts.read_timeout_ms / 1e3)
-            if not isinstance(frame, Frame | None):
+            if frame is not None and not isinstance(frame, Frame):
                 raise ConfigError(
                     f"read() of camera {self._camera.name} gave {type(frame).__name__}",
                     "kd_edge.types.Frame, or None when nothing came in time",

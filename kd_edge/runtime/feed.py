@@ -152,7 +152,6 @@ class Feeds:
 
     def __init__(self, cameras: Sequence[Camera], clock: Clock) -> None:
         self._arrived = threading.Condition()
-        self._clock = clock
         self.all = tuple(Feed(camera, clock, self._arrived) for camera in cameras)
         self.live = all(camera.live for camera in cameras)
         self._over: list[Feed] = []  # in the order in which they ended, as far as that was seen
