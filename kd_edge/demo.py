@@ -10,6 +10,7 @@ from pathlib import Path
 from kd_edge import recipes
 from kd_edge.export.exporter import Exported, export
 from kd_edge.export.profile import ExportProfile
+from kd_edge.machine import has_bfloat16
 from kd_edge.runtime import stream
 from kd_edge.runtime.tally import Tally
 from kd_edge.train.recipe import Recipe
@@ -32,10 +33,12 @@ class Watched:
 def demo_train(folder: Path, progress: Callable[[str, int, int], None] | None = None) -> Iterator[Event]:
     """Train the quickstart recipe in ``folder``, then its student without the teacher, the control, below it.
 
+    In float32 on a processor that only emulates bfloat16: it would take hours.
+
     Yields:
         The trainer's events of both runs, each with a ``Finished`` of its own.
     """
-    recipe = recipes.load("train", "quickstart", Recipe)
+    recipe = recipes.load("train", "quickstart", Recipe, [] if has_bfloat16() else ["precision=32-true"])
     yield from train(recipe, folder, progress=progress)
     alone = recipe.model_copy(update={"name": f"{recipe.name}-{ALONE}", "teacher": None, "losses": ()})
     yield from train(alone, folder / ALONE, progress=progress)

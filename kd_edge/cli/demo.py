@@ -50,12 +50,15 @@ def demo(
 ) -> None:
     """Go the whole way on generated data: train with and without a teacher, export, run; minutes on two cores."""
     from kd_edge.demo import Watched, demo_export, demo_stream, demo_train
+    from kd_edge.machine import has_bfloat16
     from kd_edge.rundir import new_run_path
     from kd_edge.runtime.sinks.terminal import describe
     from kd_edge.train.events import Finished
 
     place = folder or new_run_path(Path("runs"), "demo")
     out.rule("1  train a teacher on RGB, a student on near infrared that learns from it, and the same student alone")
+    if not has_bfloat16():
+        err.print("this processor has no bfloat16: training in float32")
     with TrainingDisplay(err) as display:
         finished = []
         for event in display.watch(demo_train(place, display.decoding)):

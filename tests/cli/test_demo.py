@@ -20,11 +20,13 @@ def test_teacher_student_alone_and_distilled_student_side_by_side(
 ) -> None:
     """Two runs: the recipe's, and its student without the teacher; everything else is the same."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "has_bfloat16", lambda: False)
     monkeypatch.setenv("KD_EDGE_CACHE", str(tmp_path / "cache"))
     own = Path("train/recipes/quickstart.toml")
     own.parent.mkdir(parents=True)
     tiny = recipes.load("train", "quickstart", Recipe, [f"{key}={value}" for key, value in TINY.items()])
     own.write_text(recipes.to_toml(tiny))
+    tiny = tiny.model_copy(update={"precision": "32-true"})  # on a processor that emulates bfloat16
     events = list(demo.demo_train(tmp_path / "demo"))
     distilled, alone = (event.summary for event in events if isinstance(event, Finished))
     assert list(distilled.stages) == ["teacher", "student"]
