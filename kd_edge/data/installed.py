@@ -22,7 +22,7 @@ class OwnData(BaseModel, ABC):
     """Settings of a data set that another package brings: what stands below ``[data]`` with its kind.
 
     A subclass gives ``kind`` its name as the default, adds fields of its own, and says how the data set is opened.
-    ``docs/examples/own_dataset`` is one.
+    ``train/examples/own_dataset`` is one.
 
     Attributes:
         kind: The name; the entry point has the same.
@@ -113,7 +113,7 @@ def open_own(config: OwnData, folder: Path) -> Dataset:
         raise ConfigError(
             f"the data set of kind '{config.kind}', a {type(dataset).__name__}, lacks {listed(lacking)}",
             "everything that kd_edge.data.Dataset has",
-            "add it; docs/examples/own_dataset is a whole one",
+            "add it; train/examples/own_dataset is a whole one",
         )
     _check_samples(dataset, config.kind)
     return dataset
