@@ -53,7 +53,11 @@ class Files:
         self._settings = settings = read_settings(root)
         manifest = manifest_of(root)
         named = tuple(settings.modality)
-        table = find_rows(root, settings.pattern, named) if manifest is None else read_manifest(manifest, named)
+        table = (
+            find_rows(root, settings.pattern, named, links=settings.links)
+            if manifest is None
+            else read_manifest(manifest, named, links=settings.links)
+        )
         self._hashes = FileHashes(hash_memo)
         self.name = _file_name(settings.name or root.resolve().name)
         self._remarks = table.remarks
@@ -217,7 +221,7 @@ def _labels(rows: Sequence[Row], settings: Settings, root: Path) -> tuple[str, .
         DataError: Fewer than two, or one that ``dataset.toml`` does not know.
     """
     present = {row.label for row in rows}
-    known = settings.labels or tuple(sorted(present))
+    known = settings.labels or tuple(sorted(present, key=_in_order))
     if settings.background in present and settings.background not in known:
         known = (*known, settings.background)
     unknown = sorted(present - set(known))
@@ -235,6 +239,11 @@ def _labels(rows: Sequence[Row], settings: Settings, root: Path) -> tuple[str, .
             "sort recordings into a folder for each class, or fill in label in the manifest",
         )
     return known
+
+
+def _in_order(label: str) -> tuple[int, str]:
+    """Sorted by name, numbers by their value."""
+    return (int(label), "") if label.isdecimal() and len(label) < 10 else (-1, label)
 
 
 def _flip_labels(labels: Sequence[str], settings: Settings) -> tuple[int, ...] | None:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from kd_edge.data.readers.files.media import ENDINGS, STAMPS, TEXTS
-from kd_edge.data.readers.files.rows import NAMES, Row, Table, is_label
+from kd_edge.data.readers.files.rows import NAMES, Folder, Row, Table, is_label
 from kd_edge.data.readers.files.settings import FILE, MODALITY, is_modality
 from kd_edge.data.readers.images import IMAGES
 from kd_edge.errors import ConfigError, DataError, printable
@@ -22,7 +22,7 @@ _FIELD = re.compile(r"\{(\w+)\}")
 _UNNAMED = "rgb"
 
 
-def find_rows(root: Path, pattern: str | None = None, known: Collection[str] = ()) -> Table:
+def find_rows(root: Path, pattern: str | None = None, known: Collection[str] = (), *, links: bool = False) -> Table:
     """Every recording below a folder, grouped by what is left of its name without the modality.
 
     Args:
@@ -30,16 +30,17 @@ def find_rows(root: Path, pattern: str | None = None, known: Collection[str] = (
         pattern: What a name tells, as ``subject{subject}_trial{trial}_{modality}``; None takes what follows the last
             underscore for the modality where it is the usual name of one, as in ``wave_03_ir``; else it is ``rgb``.
         known: Names of modalities beside the usual ones.
+        links: Whether symbolic links may lead out of the folder.
 
     Raises:
-        DataError: Nothing there.
+        DataError: Nothing there, or a link that leads out of the folder.
         ConfigError: The pattern makes no sense.
     """
     expression = None if pattern is None else _expression(pattern)
     groups: dict[tuple[str, str, str], dict[str, PurePosixPath]] = defaultdict(dict)
     facts: dict[tuple[str, str, str], dict[str, str]] = {}
     strange: list[str] = []
-    for path in _recordings(root):
+    for path in _recordings(root, links=links):
         side, label, parts = _place(path)
         stem = path.name if not path.suffix or path.suffix.lower() not in ENDINGS else path.stem
         told = _told(stem, expression, known)
@@ -77,17 +78,20 @@ def _row(key: tuple[str, str, str], files: dict[str, PurePosixPath], told: dict[
     return Row(where, label, files, subject, view, trial, side)
 
 
-def _recordings(root: Path) -> Iterator[PurePosixPath]:
+def _recordings(root: Path, *, links: bool) -> Iterator[PurePosixPath]:
     """Files of known kinds, and folders that hold images, relative to the root; what begins with a dot is neither."""
     count = 0
-    for folder, folders, names in os.walk(root, followlinks=False):
-        here = Path(folder)
+    folder = Folder(root, links=links)
+    for place, folders, names in os.walk(root, followlinks=links):
+        here = Path(place)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         kept = sorted(name for name in names if not name.startswith("."))
         count += len(kept)
         if count > MOST_FILES:
             raise DataError(f"{root} holds more than {MOST_FILES:,} files", "recordings", "name a smaller folder")
         relative = PurePosixPath(here.relative_to(root).as_posix())
+        for name in (*folders, *kept):
+            _check_link(root, relative / name, folder)
         if here != root and any(Path(name).suffix.lower() in IMAGES for name in kept):
             folders.clear()  # a sequence of images holds no other recording
             yield relative
@@ -95,6 +99,15 @@ def _recordings(root: Path) -> Iterator[PurePosixPath]:
         for name in kept:
             if Path(name).suffix.lower() in ENDINGS and name not in _NOT_RECORDINGS:
                 yield relative / name
+
+
+def _check_link(root: Path, path: PurePosixPath, folder: Folder) -> None:
+    if os.path.islink(root / path) and folder.leads_out(path):  # noqa: PTH114 - a name of surrogates, too
+        raise DataError(
+            f"{printable(str(root / path))} is a link that leads out of the folder",
+            "recordings in the folder",
+            "links = true in dataset.toml allows it; else copy them there",
+        )
 
 
 def _place(path: PurePosixPath) -> tuple[str, str, tuple[str, ...]]:
