@@ -63,6 +63,7 @@ VERBS = {
     "data check": "KIND --data --json --modality --quick --set",
     "data examples": "SOURCE --classes --data --frames --modalities --out",
     "data glove": "NAME --data --from --json --out --set",
+    "data import": "SOURCES --force --json --label --modality --names --root --skip-missing",
     "data prepare": "RECIPE --data --set",
     "data synth": "--clips-per-class --out --seed --subjects",
     "demo": "--out --seconds",

@@ -13,6 +13,7 @@ import numpy as np
 
 from kd_edge.data.dataset import ImageFormat, Probe, Sample, SignalFormat, Split, listed, require_modality
 from kd_edge.data.readers.files.folders import find_rows
+from kd_edge.data.readers.files.imports import foreign
 from kd_edge.data.readers.files.media import Media, Values
 from kd_edge.data.readers.files.rows import Row, manifest_of, read_manifest
 from kd_edge.data.readers.files.settings import DEFAULT_FPS, Settings, read_settings
@@ -53,6 +54,10 @@ class Files:
         self._settings = settings = read_settings(root)
         manifest = manifest_of(root)
         named = tuple(settings.modality)
+        if manifest is None and (described := foreign(root)):
+            raise DataError(
+                f"{root} is described by {described}", "a manifest.csv", f"kd-edge data import {root} makes one of it"
+            )
         table = (
             find_rows(root, settings.pattern, named, links=settings.links)
             if manifest is None

@@ -143,6 +143,16 @@ def table_of(
     return Table(rows, modalities, tuple(_remarks(unread, rows)))
 
 
+def check_together(path: Path, rows: Sequence[Row]) -> None:
+    """Make sure that rows of several lists go together; each list was checked by itself.
+
+    Raises:
+        DataError: Two of them clash.
+    """
+    if faults := list(_clashes(rows)):
+        raise _faulty(path, faults)
+
+
 class Folder:
     """Tells what of a folder may be read.
 
