@@ -95,16 +95,23 @@ def data_prepare(
     out.print(material_report(material))
 
 
-@app.command("synth", epilog="Example:  kd-edge data synth --out figures --clips-per-class 2")
+@app.command(
+    "synth",
+    epilog="Examples:  kd-edge data synth --out figures --clips-per-class 8  |  "
+    "kd-edge data check files --data figures",
+)
 def data_synth(
     folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="New or empty folder.")],
-    clips: Annotated[int, typer.Option("--clips-per-class", min=1)] = 2,
+    clips: Annotated[int, typer.Option("--clips-per-class", min=1)] = 4,
     subjects: Annotated[int, typer.Option("--subjects", min=2)] = 4,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
 ) -> None:
-    """Write clips of the generated figure as files to look at or replay: RGB video, infrared .npy, labels.csv."""
-    from kd_edge.data.check import write_synthetic
+    """Write clips of the generated figure as files: to look at, to replay, and to train on as on your own recordings.
+
+    RGB videos, infrared arrays and the signals of a watch and a telephone, with manifest.csv and dataset.toml.
+    """
     from kd_edge.data.synthetic.dataset import Synthetic
+    from kd_edge.data.synthetic.writing import write_synthetic
 
     dataset = Synthetic(clips_per_class=clips, subjects=subjects, seed=seed)
     with progress_bar(err) as bar:
@@ -113,7 +120,8 @@ def data_synth(
             folder, dataset, progress=lambda done, total: bar.update(task, completed=done, total=total)
         )
     example = next(file for file in files if file.suffix == ".npy")
-    out.print(f"{len(dataset.samples)} clips in {folder}; replay one: kd-edge run --camera replay:{example}")
+    out.print(f"{len(dataset.samples)} clips in {folder}; look at all: kd-edge data check files --data {folder}")
+    out.print(f"replay one: kd-edge run --camera replay:{example}")
 
 
 @app.command(
