@@ -297,7 +297,32 @@ def test_gaps_of_long_recordings_are_background(folder: Folder) -> None:
     assert dataset.labels == ("kick", "none", "wave")
     pieces = {s.id: dataset.open(s, "ir").frames for s in dataset.samples if s.label == 1}
     spans = {name: (int(f[0, 0, 0]), len(f)) for name, f in pieces.items()}
-    assert spans == {"a-before-0": (0, 60), "a-before-1": (60, 60), "c-before-0": (240, 60), "d-before-0": (104, 30)}
+    assert spans == {
+        "a-before-0": (0, 60),
+        "a-before-1": (60, 60),
+        "c-before-0": (240, 60),
+        "d-before-0": (104, 30),  # frame 360, of which a byte keeps 104
+        "d-after-0": (194, 75),
+        "d-after-1": (13, 75),
+    }
+
+
+def test_background_ends_with_the_shorter_recording(folder: Folder) -> None:
+    folder.clip("long.npy", frames=300)
+    folder.clip("late.npy", frames=180)
+    folder.manifest(
+        "id,label,start_s,end_s,ir,depth,depth_offset_s", *(f"{k},x{k},{k},{k + 1},long.npy,late.npy,1" for k in (2, 3))
+    )
+    folder.text("dataset.toml", "background = 'none'")
+    dataset = folder.open()
+    assert dataset.labels == ("none", "x2", "x3")
+    after = {s.id: dataset.open(s, "ir").frames for s in dataset.samples if "after" in s.id}
+    assert {name: (int(f[0, 0, 0]), len(f)) for name, f in after.items()} == {
+        "3-after-0": (120, 30), "3-after-1": (150, 30), "3-after-2": (180, 30)
+    }  # fmt: skip
+    assert len(dataset.open(next(s for s in dataset.samples if s.id == "3-after-2"), "depth")) == 30
+    (folder.root / "late.npy").write_bytes(b"damaged")
+    assert not any("after" in s.id for s in folder.open().samples)
 
 
 def test_without_gaps_there_is_no_background(folder: Folder) -> None:

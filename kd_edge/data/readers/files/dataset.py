@@ -67,7 +67,11 @@ class Files:
         self.name = _file_name(settings.name or root.resolve().name)
         self._remarks = table.remarks
         rows = [row for row in table.rows if row.label]
-        rows += background(table.rows, settings.background)
+        self._media = {
+            name: Media(settings.of(name), settings.of(name).channels(name), decode_height_px)
+            for name in table.modalities
+        }
+        rows += background(table.rows, settings.background, self._end)
         self.labels = _labels(rows, settings, root)
         self._rows = {row.id: row for row in sorted(rows, key=lambda row: row.id)}
         self.samples = tuple(
@@ -76,10 +80,6 @@ class Files:
         )
         self.modalities = tuple(name for name in table.modalities if any(name in row.files for row in rows))
         self.flip_labels = _flip_labels(self.labels, settings)
-        self._media = {
-            name: Media(settings.of(name), settings.of(name).channels(name), decode_height_px)
-            for name in self.modalities
-        }
         self._firsts: dict[str, tuple[Path, Values]] = {}
 
     @property
@@ -185,10 +185,21 @@ class Files:
         check_split(split, self.labels, by_subject=False)
         return split
 
+    def _end(self, row: Row) -> float | None:
+        """Where the shortest of a row's files ends, on the row's clock; None where a header does not tell."""
+        with suppress(DataError):
+            ends = [self._media[n].probe(self.root / f).seconds + self._late(row, n) for n, f in row.files.items()]
+            return min(ends)
+        return None
+
+    def _late(self, row: Row, modality: str) -> float:
+        """How much later than the row's clock a modality's file begins, s."""
+        return self._settings.of(modality).offset_s + row.offsets_s.get(modality, 0.0)
+
     def _piece(self, sample: Sample, modality: str) -> tuple[float, float | None]:
         """Where a sample begins and ends in a modality's file, s; before 0 where the file begins later than it."""
         row = self._rows[sample.id]
-        late = self._settings.of(modality).offset_s + row.offsets_s.get(modality, 0.0)
+        late = self._late(row, modality)
         return row.start_s - late, None if row.end_s is None else row.end_s - late
 
     def _is_sensor(self, modality: str) -> bool:
