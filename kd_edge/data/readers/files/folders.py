@@ -1,4 +1,7 @@
-"""Rows from folders: ``[train|val|test/]CLASS/STEM_MODALITY.ext``, images in ``STEM_MODALITY/``."""
+"""Rows from folders: ``[train|val|test/]CLASS/STEM_MODALITY.ext``, images in ``STEM_MODALITY/``.
+
+Folders of modalities (``ir/CLASS/...``) or of numbered people (``subject_03/CLASS/...``) may lie above the classes.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from kd_edge.data.readers.files.media import ENDINGS, STAMPS, TEXTS
+from kd_edge.data.readers.files.names import is_subject, told_by_names
 from kd_edge.data.readers.files.rows import NAMES, Row, Table, is_label
 from kd_edge.data.readers.files.settings import FILE, MODALITY, is_modality
 from kd_edge.data.readers.images import IMAGES
@@ -20,6 +24,8 @@ _SIDES = {"train": "train", "training": "train", "val": "val", "valid": "val", "
 _NOT_RECORDINGS = (*NAMES, FILE, STAMPS, "labels.csv")
 _FIELD = re.compile(r"\{(\w+)\}")
 _UNNAMED = "rgb"
+_Key = tuple[str, str, str]
+"""Side, class and name of a recording."""
 
 
 def find_rows(root: Path, pattern: str | None = None, known: Collection[str] = ()) -> Table:
@@ -28,7 +34,8 @@ def find_rows(root: Path, pattern: str | None = None, known: Collection[str] = (
     Args:
         root: The folder; files in it directly have no class.
         pattern: What a name tells, as ``subject{subject}_trial{trial}_{modality}``; None takes what follows the last
-            underscore for the modality where it is the usual name of one, as in ``wave_03_ir``; else it is ``rgb``.
+            underscore for the modality where it is the usual name of one, as in ``wave_03_ir``, else it is ``rgb``,
+            and of the rest what is plain, see ``told_by_names``.
         known: Names of modalities beside the usual ones.
 
     Raises:
@@ -36,18 +43,25 @@ def find_rows(root: Path, pattern: str | None = None, known: Collection[str] = (
         ConfigError: The pattern makes no sense.
     """
     expression = None if pattern is None else _expression(pattern)
-    groups: dict[tuple[str, str, str], dict[str, PurePosixPath]] = defaultdict(dict)
-    facts: dict[tuple[str, str, str], dict[str, str]] = {}
+    groups: dict[_Key, dict[str, PurePosixPath]] = defaultdict(dict)
+    facts: dict[_Key, dict[str, str]] = {}
     strange: list[str] = []
-    for path in _recordings(root):
+    paths = list(recordings(root))
+    levels = "label" if pattern is not None else _levels(paths, known)
+    for path in paths:
         side, label, parts = _place(path)
+        named: dict[str, str] = {}
+        if levels != "label":  # the class is one folder further down
+            named, label, parts = {levels: label}, (parts or ("",))[0], parts[1:]
         stem = path.name if not path.suffix or path.suffix.lower() not in ENDINGS else path.stem
         told = _told(stem, expression, known)
-        if told is None or ("modality" not in told and path.suffix.lower() in TEXTS):
+        if told is None or ("modality" not in {**told, **named} and path.suffix.lower() in TEXTS):
             strange.append(str(path))
             continue
+        told = named | told
         modality, rest = told.pop("modality", _UNNAMED), told.pop("rest", stem)
-        key = (side, told.get("label") or label, "/".join((*parts, rest)))
+        folders = (*([named["subject"]] if "subject" in named else []), *parts)
+        key = (side, told.get("label") or label, "/".join((*folders, rest)))
         if modality in groups[key]:
             raise DataError(
                 f"{root / path} and {root / groups[key][modality]} are both the {modality} of '{printable(rest)}'",
@@ -58,6 +72,8 @@ def find_rows(root: Path, pattern: str | None = None, known: Collection[str] = (
         facts[key] = told
     if not groups:
         raise _nothing(root, strange)
+    if pattern is None:
+        groups, facts = _by_names(groups, facts, root)
     if wrong := [label for _, label, _ in groups if not is_label(label)]:
         raise DataError(f"{root} has a folder '{printable(wrong[0][:40])}'", "the name of a class", "rename it")
     rows = tuple(_row(key, groups[key], facts[key]) for key in sorted(groups, key=lambda k: (k[1], k[2], k[0])))
@@ -70,14 +86,39 @@ def find_rows(root: Path, pattern: str | None = None, known: Collection[str] = (
     return Table(rows, modalities, tuple(remarks))
 
 
-def _row(key: tuple[str, str, str], files: dict[str, PurePosixPath], told: dict[str, str]) -> Row:
+def _levels(paths: Sequence[PurePosixPath], known: Collection[str]) -> str:
+    """What the folders at the top are: of a ``label`` each, or of a ``modality`` or a ``subject`` above the classes."""
+    places = [_place(path) for path in paths]
+    tops = {label for _, label, _ in places}
+    if not tops or "" in tops:
+        return "label"
+    if all(top in known or is_modality(top) for top in tops):
+        return "modality"
+    is_above = all(parts for _, _, parts in places) and len(tops) > 1
+    return "subject" if is_above and all(map(is_subject, tops)) else "label"
+
+
+def _by_names(
+    groups: dict[_Key, dict[str, PurePosixPath]], facts: dict[_Key, dict[str, str]], root: Path
+) -> tuple[dict[_Key, dict[str, PurePosixPath]], dict[_Key, dict[str, str]]]:
+    """The same with what names tell of class, subject, view and trial."""
+    keys = [key for key in groups if key[1]] or list(groups)  # what lies in no class's folder has none, if others do
+    told = told_by_names([key[1] for key in keys], [key[2] for key in keys], str(root))
+    for key, its in zip(keys, told, strict=True):
+        label = its.pop("label", "")
+        new = (key[0], key[1] or label, key[2])
+        groups[new], facts[new] = groups.pop(key), its | facts.pop(key)
+    return groups, facts
+
+
+def _row(key: _Key, files: dict[str, PurePosixPath], told: dict[str, str]) -> Row:
     side, label, name = key
     where = printable("/".join(part for part in (side, label, name) if part))
     subject, view, trial = (printable(told.get(field, "")) for field in ("subject", "view", "trial"))
     return Row(where, label, files, subject, view, trial, side)
 
 
-def _recordings(root: Path) -> Iterator[PurePosixPath]:
+def recordings(root: Path) -> Iterator[PurePosixPath]:
     """Files of known kinds, and folders that hold images, relative to the root; what begins with a dot is neither."""
     count = 0
     for folder, folders, names in os.walk(root, followlinks=False):
