@@ -69,7 +69,7 @@ def data_init(
         print_json(values | {"written": [str(path) for path in written]})
         return
     out.print(survey_report(looked.found))
-    out.print("\nrecipe: " + escape("; ".join(looked.proposal.reasons)))
+    out.print(escape("\nrecipe: " + "; ".join(looked.proposal.reasons)), soft_wrap=True)
     if dry_run:
         out.print("nothing was written (--dry-run)")
         return

@@ -28,7 +28,7 @@ PAIRED_SHARE = 0.8
 """A teacher needs at least this share of the student's clips: what it lacks, nobody is trained on."""
 STEPS = 450
 """About so many steps of the optimiser; few clips are seen more often for it."""
-EPOCHS = (15, 60)
+EPOCHS = (15, 50)
 SEGMENTS, BATCH = 8, 8
 MOTION_MS = 70
 _BANDS = ("nir", "lwir", "depth", "rgb")
@@ -84,7 +84,7 @@ def propose(dataset: Files, found: Survey, student: str | None = None) -> Propos
         "why_windows": why,
         "window": f"{window:g}",
         "precision": "bf16-mixed" if has_bfloat16() else "32-true",
-        "losses": "" if teacher is not None else "losses = []                     # nobody teaches\n",
+        "losses": "" if teacher is not None else "losses = []    # nobody teaches\n",
     }
     text = _HEAD.format(**values) + "".join(stages)
     recipe = recipes.from_text(text, Recipe, "proposed recipe")
@@ -127,7 +127,7 @@ def _windows(student: ModalitySurvey, window: float) -> tuple[str, str]:
     """How training windows lie, and why."""
     if student.seconds.median > LONGEST_WINDOW_S:
         return "random", f"windows of {window:g} s inside clips of {student.seconds.median:.1f} s"
-    return "stream", f"windows as long as the median clip, {window:g} s, another action before it, as a camera sees it"
+    return "stream", f"windows of {window:g} s, the median clip, that begin in the action before, as a camera sees it"
 
 
 def _sides(found: Survey) -> str:
@@ -210,12 +210,12 @@ _HEAD = """\
 #   kd-edge data check DIR/recipe.toml --data DIR       reads every file and says whether training can start
 #   kd-edge train --data DIR --set student.epochs=40    changes a value for once
 name = "{name}"
-split = "{split}"               # {sides}
+split = "{split}"    # {sides}
 segments = {segments}
-windows = "{windows}"           # {why_windows}
-clip_seconds = {window}         # length of the live window
-precision = "{precision}"       # the faster one on this machine
-threads = 1                     # the same weights every time; more may be faster
+windows = "{windows}"    # {why_windows}
+clip_seconds = {window}    # length of the live window
+precision = "{precision}"    # the faster one on this machine
+threads = 1    # the same weights every time; more may be faster
 {losses}
 [data]
 kind = "files"
@@ -249,7 +249,7 @@ window = {window}
 [{stage}.augment]
 crop_scale = [0.8, 1.0]
 shift = 0.2
-flip = {flip}                   # {why_flip}
+flip = {flip}    # {why_flip}
 gain = 0.2
 offset = 0.1
 """

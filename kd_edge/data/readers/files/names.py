@@ -50,7 +50,8 @@ def told_by_names(labels: Sequence[str], names: Sequence[str], where: str) -> li
     """
     tokens = [_tokens(name) for name in names]
     told = [_numbered(its) for its in tokens]
-    told = [{field: its[field] for field in its if all(field in other for other in told)} for its in told]
+    common = set.intersection(*(set(its) for its in told)) if told else set()
+    told = [{field: its[field] for field in its if field in common} for its in told]
     if not any(labels):
         _tell_labels(told, tokens, names, where)
         labels = [its.get("label", "") for its in told]
