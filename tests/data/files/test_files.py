@@ -373,7 +373,10 @@ def test_clips_that_a_robot_kept_are_read_once_they_are_labelled(folder: Folder)
         (("label,start_s,ir", "x,soon,1.npy"), "line 2: start_s 'soon' is no number of seconds"),
         (("label,start_s,ir", "x,nan,1.npy"), "line 2: start_s 'nan' is no number of seconds"),
         (("id,label,ir", "a,x,1.npy", "a,x,1.npy"), "lines 2 and 3: two rows with id 'a'"),
-        (("id,label,ir", "a,x,1.npy", "b,X,1.npy"), "lines 2 and 3: labels 'x' and 'X' differ by capitals only"),
+        (
+            ("id,label,ir", "a,x,1.npy", "b,X,1.npy"),
+            "lines 2 and 3: labels 'x' and 'X' differ by capitals or blanks only",
+        ),
         (("id,label,ir", "a,x,1.npy", "b,y,1.npy"), "lines 2 and 3: 'x' and 'y' overlap in 1.npy"),
         (("label,split,ir", "x,best,1.npy"), "line 2: split 'best' is none of train, val, test"),
         (("label,ir", "x,1.npy,3"), "line 2 has 3 cells for 2 columns"),

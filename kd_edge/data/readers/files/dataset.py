@@ -15,7 +15,7 @@ from kd_edge.data.dataset import ImageFormat, Probe, Sample, SignalFormat, Split
 from kd_edge.data.readers.files.folders import find_rows
 from kd_edge.data.readers.files.imports import foreign
 from kd_edge.data.readers.files.media import Media, Values
-from kd_edge.data.readers.files.rows import Row, manifest_of, read_manifest
+from kd_edge.data.readers.files.rows import Row, manifest_of, plain, read_manifest
 from kd_edge.data.readers.files.settings import DEFAULT_FPS, Settings, read_settings
 from kd_edge.data.readers.files.sides import background, by_clip, by_subject, default_sides, notable
 from kd_edge.data.readers.hashes import FileHashes
@@ -41,17 +41,25 @@ class Files:
         root: The folder.
         decode_height_px: Higher pictures are scaled down to this height while decoding.
         hash_memo: File that remembers content hashes between runs; None hashes the files anew.
+        settings: Taken in the place of ``dataset.toml``.
 
     Raises:
         DataError: Nothing there, a faulty manifest, fewer than two classes.
         ConfigError: A faulty ``dataset.toml``.
     """
 
-    def __init__(self, root: Path, *, decode_height_px: int = 480, hash_memo: Path | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        decode_height_px: int = 480,
+        hash_memo: Path | None = None,
+        settings: Settings | None = None,
+    ) -> None:
         if not root.is_dir():
             raise DataError(f"no folder {root}", "a folder of recordings", "correct --data")
         self.root = root
-        self._settings = settings = read_settings(root)
+        self._settings = settings = read_settings(root) if settings is None else settings
         manifest = manifest_of(root)
         named = tuple(settings.modality)
         if manifest is None and (described := foreign(root)):
@@ -65,13 +73,13 @@ class Files:
         )
         self._hashes = FileHashes(hash_memo)
         self.name = _file_name(settings.name or root.resolve().name)
-        self._remarks = table.remarks
+        self.table = table
         rows = [row for row in table.rows if row.label]
         self._media = {
             name: Media(settings.of(name), settings.of(name).channels(name), decode_height_px)
             for name in table.modalities
         }
-        rows += background(table.rows, settings.background, self._end)
+        rows += background(table.rows, settings.background, self.end)
         self.labels = _labels(rows, settings, root)
         self._rows = {row.id: row for row in sorted(rows, key=lambda row: row.id)}
         self.samples = tuple(
@@ -81,6 +89,21 @@ class Files:
         self.modalities = tuple(name for name in table.modalities if any(name in row.files for row in rows))
         self.flip_labels = _flip_labels(self.labels, settings)
         self._firsts: dict[str, tuple[Path, Values]] = {}
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """A row for each sample, in their order: the labelled ones of the table, and those of the gaps."""
+        return tuple(self._rows.values())
+
+    @property
+    def settings(self) -> Settings:
+        """What ``dataset.toml`` says."""
+        return self._settings
+
+    def media(self, modality: str) -> Media:
+        """Reader of a modality's files."""
+        require_modality(modality, self.modalities, self.name)
+        return self._media[modality]
 
     @property
     def sensors(self) -> tuple[str, ...]:
@@ -160,7 +183,7 @@ class Files:
 
     def remarks(self) -> tuple[str, ...]:
         """See ``Dataset.remarks``."""
-        return (*self._remarks, *notable(tuple(self._rows.values()), self.modalities, self._settings))
+        return (*self.table.remarks, *notable(tuple(self._rows.values()), self.modalities, self._settings))
 
     def splits(self) -> tuple[str, ...]:
         """``default`` (see the class), ``clips`` (a quarter of each class), ``subject_NAME`` left out."""
@@ -185,7 +208,7 @@ class Files:
         check_split(split, self.labels, by_subject=False)
         return split
 
-    def _end(self, row: Row) -> float | None:
+    def end(self, row: Row) -> float | None:
         """Where the shortest of a row's files ends, on the row's clock; None where a header does not tell."""
         with suppress(DataError):
             ends = [self._media[n].probe(self.root / f).seconds + self._late(row, n) for n, f in row.files.items()]
@@ -237,6 +260,7 @@ def _labels(rows: Sequence[Row], settings: Settings, root: Path) -> tuple[str, .
         DataError: Fewer than two, or one that ``dataset.toml`` does not know.
     """
     present = {row.label for row in rows}
+    _require_unlike(sorted(present), root)
     known = settings.labels or tuple(sorted(present, key=_in_order))
     if settings.background in present and settings.background not in known:
         known = (*known, settings.background)
@@ -260,6 +284,19 @@ def _labels(rows: Sequence[Row], settings: Settings, root: Path) -> tuple[str, .
 def _in_order(label: str) -> tuple[int, str]:
     """Sorted by name, numbers by their value."""
     return (int(label), "") if label.isdecimal() and len(label) < 10 else (-1, label)
+
+
+def _require_unlike(labels: Sequence[str], root: Path) -> None:
+    """Raise a DataError where two classes are one but for capitals, blanks and what stands for blanks."""
+    seen: dict[str, str] = {}
+    for label in labels:
+        other = seen.setdefault(plain(label), label)
+        if other != label:
+            raise DataError(
+                f"{root} has the classes '{printable(other)}' and '{printable(label)}'",
+                "names that differ by more than capitals and blanks",
+                "give them one name, or two that differ",
+            )
 
 
 def _flip_labels(labels: Sequence[str], settings: Settings) -> tuple[int, ...] | None:

@@ -1,4 +1,7 @@
-"""Rows from folders: ``[train|val|test/]CLASS/STEM_MODALITY.ext``, images in ``STEM_MODALITY/``."""
+"""Rows from folders: ``[train|val|test/]CLASS/STEM_MODALITY.ext``, images in ``STEM_MODALITY/``.
+
+Folders of modalities (``ir/CLASS/...``) or of numbered people (``subject_03/CLASS/...``) may lie above the classes.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from kd_edge.data.readers.files.media import ENDINGS, STAMPS, TEXTS
+from kd_edge.data.readers.files.media import ENDINGS, STAMPS, TEXTS, deep_or_grey
+from kd_edge.data.readers.files.names import is_subject, told_by_names
 from kd_edge.data.readers.files.rows import NAMES, Folder, Row, Table, is_label
 from kd_edge.data.readers.files.settings import FILE, MODALITY, is_modality
 from kd_edge.data.readers.images import IMAGES
@@ -20,6 +25,11 @@ _SIDES = {"train": "train", "training": "train", "val": "val", "valid": "val", "
 _NOT_RECORDINGS = (*NAMES, FILE, STAMPS, "labels.csv")
 _FIELD = re.compile(r"\{(\w+)\}")
 _UNNAMED = "rgb"
+_TRIED = 10
+_Key = tuple[str, str, str]
+"""Side, class and name of a recording."""
+_Groups = dict[_Key, dict[str, PurePosixPath]]
+"""File of each modality of each recording."""
 
 
 def find_rows(root: Path, pattern: str | None = None, known: Collection[str] = (), *, links: bool = False) -> Table:
@@ -28,7 +38,9 @@ def find_rows(root: Path, pattern: str | None = None, known: Collection[str] = (
     Args:
         root: The folder; files in it directly have no class.
         pattern: What a name tells, as ``subject{subject}_trial{trial}_{modality}``; None takes what follows the last
-            underscore for the modality where it is the usual name of one, as in ``wave_03_ir``; else it is ``rgb``.
+            underscore for the modality where it is the usual name of one, as in ``wave_03_ir`` or ``wave_03/ir``, else
+            it is ``rgb``, or where no name tells and pictures are grey ``ir``, of more than 8 bit ``thermal``; and of
+            the rest what is plain, see ``told_by_names``.
         known: Names of modalities beside the usual ones.
         links: Whether symbolic links may lead out of the folder.
 
@@ -36,29 +48,14 @@ def find_rows(root: Path, pattern: str | None = None, known: Collection[str] = (
         DataError: Nothing there, or a link that leads out of the folder.
         ConfigError: The pattern makes no sense.
     """
-    expression = None if pattern is None else _expression(pattern)
-    groups: dict[tuple[str, str, str], dict[str, PurePosixPath]] = defaultdict(dict)
-    facts: dict[tuple[str, str, str], dict[str, str]] = {}
-    strange: list[str] = []
-    for path in _recordings(root, links=links):
-        side, label, parts = _place(path)
-        stem = path.name if not path.suffix or path.suffix.lower() not in ENDINGS else path.stem
-        told = _told(stem, expression, known)
-        if told is None or ("modality" not in told and path.suffix.lower() in TEXTS):
-            strange.append(str(path))
-            continue
-        modality, rest = told.pop("modality", _UNNAMED), told.pop("rest", stem)
-        key = (side, told.get("label") or label, "/".join((*parts, rest)))
-        if modality in groups[key]:
-            raise DataError(
-                f"{root / path} and {root / groups[key][modality]} are both the {modality} of '{printable(rest)}'",
-                "one file a modality",
-                "rename one of them",
-            )
-        groups[key][modality] = path
-        facts[key] = told
+    groups, facts, strange, is_named = _grouped(root, pattern, known, links)
     if not groups:
         raise _nothing(root, strange)
+    if pattern is None:
+        groups, facts = _by_names(groups, facts, root)
+    if not is_named:
+        unnamed = _unnamed(root, [files[_UNNAMED] for files in groups.values()])
+        groups = {key: {unnamed: files[_UNNAMED]} for key, files in groups.items()}
     if wrong := [label for _, label, _ in groups if not is_label(label)]:
         raise DataError(f"{root} has a folder '{printable(wrong[0][:40])}'", "the name of a class", "rename it")
     rows = tuple(_row(key, groups[key], facts[key]) for key in sorted(groups, key=lambda k: (k[1], k[2], k[0])))
@@ -71,14 +68,84 @@ def find_rows(root: Path, pattern: str | None = None, known: Collection[str] = (
     return Table(rows, modalities, tuple(remarks))
 
 
-def _row(key: tuple[str, str, str], files: dict[str, PurePosixPath], told: dict[str, str]) -> Row:
+def _unnamed(root: Path, paths: Sequence[PurePosixPath]) -> str:
+    """What recordings are whose names do not say: by the first of them that can be read."""
+    for path in paths[:_TRIED]:
+        with suppress(DataError):
+            return {"deep": "thermal", "grey": "ir", "": _UNNAMED}[deep_or_grey(root / path)]
+    return _UNNAMED
+
+
+def _levels(paths: Sequence[PurePosixPath], known: Collection[str]) -> str:
+    """What the folders at the top are: of a ``label`` each, or of a ``modality`` or a ``subject`` above the classes."""
+    places = [_place(path) for path in paths]
+    tops = {label for _, label, _ in places}
+    if not tops or "" in tops:
+        return "label"
+    if all(top in known or is_modality(top) for top in tops):
+        return "modality"
+    is_above = all(parts for _, _, parts in places) and len(tops) > 1
+    return "subject" if is_above and all(map(is_subject, tops)) else "label"
+
+
+def _by_names(
+    groups: _Groups, facts: dict[_Key, dict[str, str]], root: Path
+) -> tuple[_Groups, dict[_Key, dict[str, str]]]:
+    """The same with what names tell of class, subject, view and trial."""
+    keys = [key for key in groups if key[1]] or list(groups)  # what lies in no class's folder has none, if others do
+    told = told_by_names([key[1] for key in keys], [key[2] for key in keys], str(root))
+    for key, its in zip(keys, told, strict=True):
+        label = its.pop("label", "")
+        new = (key[0], key[1] or label, key[2])
+        groups[new], facts[new] = groups.pop(key), its | facts.pop(key)
+    return groups, facts
+
+
+def _grouped(
+    root: Path, pattern: str | None, known: Collection[str], links: bool
+) -> tuple[_Groups, dict[_Key, dict[str, str]], list[str], bool]:
+    """Files of each recording, what its path tells, files that tell nothing, and whether any tells its modality."""
+    expression = None if pattern is None else _expression(pattern)
+    groups: _Groups = defaultdict(dict)
+    facts: dict[_Key, dict[str, str]] = {}
+    strange: list[str] = []
+    is_named = False
+    paths = list(recordings(root, links=links))
+    levels = "label" if pattern is not None else _levels(paths, known)
+    for path in paths:
+        side, label, parts = _place(path)
+        above: dict[str, str] = {}
+        if levels != "label":  # the class is one folder further down
+            above, label, parts = {levels: label}, (parts or ("",))[0], parts[1:]
+        stem = path.name if not path.suffix or path.suffix.lower() not in ENDINGS else path.stem
+        told = _told(stem, expression, known)
+        if told is None or ("modality" not in {**told, **above} and path.suffix.lower() in TEXTS):
+            strange.append(str(path))
+            continue
+        told = above | told
+        is_named = is_named or "modality" in told
+        modality, rest = told.pop("modality", _UNNAMED), told.pop("rest", stem)
+        folders = ([above["subject"]] if levels == "subject" else []) + list(parts)
+        key = (side, told.get("label") or label, "/".join(filter(None, (*folders, rest))))
+        if modality in groups[key]:
+            raise DataError(
+                f"{root / path} and {root / groups[key][modality]} are both the {modality} of '{printable(rest)}'",
+                "one file a modality",
+                "rename one of them",
+            )
+        groups[key][modality] = path
+        facts[key] = told
+    return groups, facts, strange, is_named
+
+
+def _row(key: _Key, files: dict[str, PurePosixPath], told: dict[str, str]) -> Row:
     side, label, name = key
     where = printable("/".join(part for part in (side, label, name) if part))
     subject, view, trial = (printable(told.get(field, "")) for field in ("subject", "view", "trial"))
     return Row(where, label, files, subject, view, trial, side)
 
 
-def _recordings(root: Path, *, links: bool) -> Iterator[PurePosixPath]:
+def recordings(root: Path, *, links: bool = False) -> Iterator[PurePosixPath]:
     """Files of known kinds, and folders that hold images, relative to the root; what begins with a dot is neither."""
     count = 0
     folder = Folder(root, links=links)
@@ -124,7 +191,7 @@ def _told(stem: str, expression: re.Pattern[str] | None, known: Collection[str])
     """What a name tells, and what is left of it without the modality; None where it tells nothing."""
     if expression is None:
         rest, _, last = stem.rpartition("_")
-        return {"modality": last, "rest": rest} if rest and (last in known or is_modality(last)) else {}
+        return {"modality": last, "rest": rest} if last in known or is_modality(last) else {}
     match = expression.fullmatch(stem)
     if match is None or not re.fullmatch(MODALITY, match.groupdict().get("modality") or _UNNAMED):
         return None

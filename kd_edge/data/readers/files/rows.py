@@ -297,6 +297,11 @@ def is_label(text: str) -> bool:
     return text.isprintable() and len(text) <= _LONGEST_LABEL
 
 
+def plain(label: str) -> str:
+    """A class name without what people write differently: capitals, blanks, and ``_`` or ``-`` in their place."""
+    return " ".join(re.split(r"[\s_-]+", label.casefold())).strip()
+
+
 def _seconds(cell: str, what: str, faults: list[str]) -> float | None:
     if not cell:
         return None
@@ -318,7 +323,7 @@ def _offset(cell: str, what: str, faults: list[str]) -> float:
 
 
 def _clashes(rows: Sequence[Row]) -> Iterator[str]:
-    """Rows of one id, labels that differ by capitals only, pieces of one file that overlap with another label."""
+    """Rows of one id, labels that differ by capitals or blanks only, overlapping pieces with another label each."""
     lines = defaultdict[str, list[int]](list)
     for row in rows:
         lines[row.id].append(row.line)
@@ -327,12 +332,12 @@ def _clashes(rows: Sequence[Row]) -> Iterator[str]:
             yield f"lines {where[0]} and {where[1]}: two rows with id '{printable(name)}'"
     spelled = defaultdict[str, dict[str, int]](dict)
     for row in filter(lambda row: row.label, rows):
-        spelled[row.label.casefold()].setdefault(row.label, row.line)
+        spelled[plain(row.label)].setdefault(row.label, row.line)
     for found in spelled.values():
         if len(found) > 1:
             (one, first), (other, second) = list(found.items())[:2]
             labels = f"'{printable(one)}' and '{printable(other)}'"
-            yield f"lines {first} and {second}: labels {labels} differ by capitals only"
+            yield f"lines {first} and {second}: labels {labels} differ by capitals or blanks only"
     yield from _overlaps(rows)
 
 
