@@ -546,3 +546,25 @@ def test_numbers_for_labels_are_in_their_order(folder: Folder) -> None:
     for label in ("10", "9", "0", "b", "a"):
         folder.clip(f"{label}/1_ir.npy")
     assert folder.open().labels == ("a", "b", "0", "9", "10")
+
+
+def picture(folder: Folder, *names: str) -> None:
+    for name in names:
+        path = folder.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.zeros((40, 48), np.uint8))
+
+
+def test_a_class_of_single_images_is_no_class_of_clips(folder: Folder) -> None:
+    picture(folder, *(f"{label}/{k}.png" for label in ("sit down", "wave") for k in range(3)))
+    with pytest.raises(DataError, match=r"has images in sit down, and no folder .* sit down/CLIP/0001\.png: an action"):
+        folder.open()
+
+
+def test_pictures_beside_recordings_are_told_and_not_read(folder: Folder) -> None:
+    picture(folder, "wave/thumb.jpg", "sit/plot.png", "sit/1_ir/1.png", "sit/1_ir/2.png", "sit/2_ir/1.png")
+    folder.clip("wave/1_ir.npy")
+    folder.clip("wave/2_ir.npy")
+    dataset = folder.open()
+    assert [s.id for s in dataset.samples] == ["sit/1", "sit/2", "wave/1", "wave/2"]
+    assert "files whose names do not tell what they are: 2, sit/plot.png for one" in dataset.remarks()

@@ -15,7 +15,7 @@ from kd_edge.data.dataset import ImageFormat, Probe, Sample, SignalFormat, Split
 from kd_edge.data.readers.files.folders import find_rows
 from kd_edge.data.readers.files.imports import foreign
 from kd_edge.data.readers.files.media import Media, Values
-from kd_edge.data.readers.files.rows import Row, manifest_of, plain, read_manifest
+from kd_edge.data.readers.files.rows import Row, Table, manifest_of, plain, read_manifest
 from kd_edge.data.readers.files.settings import DEFAULT_FPS, Settings, read_settings
 from kd_edge.data.readers.files.sides import background, by_clip, by_subject, default_sides, notable
 from kd_edge.data.readers.hashes import FileHashes
@@ -80,6 +80,8 @@ class Files:
             for name in table.modalities
         }
         rows += background(table.rows, settings.background, self.end)
+        if not rows:
+            raise _unlabelled(root, table)
         self.labels = _labels(rows, settings, root)
         self._rows = {row.id: row for row in sorted(rows, key=lambda row: row.id)}
         self.samples = tuple(
@@ -272,13 +274,28 @@ def _labels(rows: Sequence[Row], settings: Settings, root: Path) -> tuple[str, .
             "correct it, or add it to labels",
         )
     if len(present) < 2:
-        found = f"one class, '{printable(next(iter(present)))}'" if present else "no labelled recording"
         raise DataError(
-            f"{root} has {found}",
+            f"{root} has one class, '{printable(next(iter(present)))}'",
             "at least two classes",
             "sort recordings into a folder for each class, or fill in label in the manifest",
         )
     return known
+
+
+def _unlabelled(root: Path, table: Table) -> DataError:
+    """Nothing to train on; where images lie in a folder of their class themselves, that is the likely reason."""
+    paths = [path for row in table.rows for path in row.files.values()]
+    if loose := next((path for path in paths if len(path.parts) == 1 and (root / path).is_dir()), None):
+        return DataError(
+            f"{root} has images in {printable(str(loose))}, and no folder of a class above it",
+            f"a folder for each clip, {printable(str(loose))}/CLIP/0001.png: an action is more than one image",
+            "sort the images of each clip into one",
+        )
+    return DataError(
+        f"{root} has no labelled recording",
+        "at least two classes",
+        "sort recordings into a folder for each class, or fill in label in the manifest",
+    )
 
 
 def _in_order(label: str) -> tuple[int, str]:

@@ -119,7 +119,8 @@ def _grouped(
             above, label, parts = {levels: label}, (parts or ("",))[0], parts[1:]
         stem = path.name if not path.suffix or path.suffix.lower() not in ENDINGS else path.stem
         told = _told(stem, expression, known)
-        if told is None or ("modality" not in {**told, **above} and path.suffix.lower() in TEXTS):
+        is_text = "modality" not in above and "modality" not in (told or {}) and _is_of(path.name, TEXTS)
+        if told is None or is_text or (_is_of(path.name, IMAGES) and not (root / path).is_dir()):
             strange.append(str(path))
             continue
         told = above | told
@@ -146,7 +147,11 @@ def _row(key: _Key, files: dict[str, PurePosixPath], told: dict[str, str]) -> Ro
 
 
 def recordings(root: Path, *, links: bool = False) -> Iterator[PurePosixPath]:
-    """Files of known kinds, and folders that hold images, relative to the root; what begins with a dot is neither."""
+    """Files of known kinds, and folders that hold images, relative to the root; what begins with a dot is neither.
+
+    Images beside videos, or beside more folders than there are of them, are no sequence, and come one by one: somebody
+    may want to know of them.
+    """
     count = 0
     folder = Folder(root, links=links)
     for place, folders, names in os.walk(root, followlinks=links):
@@ -159,13 +164,17 @@ def recordings(root: Path, *, links: bool = False) -> Iterator[PurePosixPath]:
         relative = PurePosixPath(here.relative_to(root).as_posix())
         for name in (*folders, *kept):
             _check_link(root, relative / name, folder)
-        if here != root and any(Path(name).suffix.lower() in IMAGES for name in kept):
+        images = [name for name in kept if here != root and _is_of(name, IMAGES)]
+        files = [name for name in kept if _is_of(name, ENDINGS) and name not in (*_NOT_RECORDINGS, *images)]
+        if images and len(images) > len(folders) and all(_is_of(name, TEXTS) for name in files):
             folders.clear()  # a sequence of images holds no other recording
             yield relative
             continue
-        for name in kept:
-            if Path(name).suffix.lower() in ENDINGS and name not in _NOT_RECORDINGS:
-                yield relative / name
+        yield from (relative / name for name in (*files, *images))
+
+
+def _is_of(name: str, endings: Collection[str]) -> bool:
+    return PurePosixPath(name).suffix.lower() in endings
 
 
 def _check_link(root: Path, path: PurePosixPath, folder: Folder) -> None:
