@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from kd_edge.data.readers.files.media import Media, Values
 from kd_edge.data.readers.files.rows import Row, Table, manifest_of, plain, read_manifest
 from kd_edge.data.readers.files.settings import DEFAULT_FPS, Settings, read_settings
 from kd_edge.data.readers.files.sides import background, by_clip, by_subject, default_sides, notable
+from kd_edge.data.readers.files.skeletons import DRAWN, SKELETON, Drawn, Skeletons
 from kd_edge.data.readers.hashes import FileHashes
 from kd_edge.data.splits import check_split, require_split
 from kd_edge.errors import DataError, did_you_mean, printable
@@ -75,20 +77,21 @@ class Files:
         self.name = _file_name(settings.name or root.resolve().name)
         self.table = table
         rows = [row for row in table.rows if row.label]
-        self._media = {
-            name: Media(settings.of(name), settings.of(name).channels(name), decode_height_px)
-            for name in table.modalities
-        }
+        self._media = {name: _reader(name, settings, decode_height_px) for name in table.modalities}
         rows += background(table.rows, settings.background, self.end)
         if not rows:
             raise _unlabelled(root, table)
+        names = table.modalities
+        if isinstance(skeletons := self._media.get(SKELETON), Skeletons) and DRAWN not in names:
+            self._media[DRAWN] = Drawn(skeletons, settings.of(SKELETON))
+            names, rows = (*names, DRAWN), [_with_drawing(row) for row in rows]
         self.labels = _labels(rows, settings, root)
         self._rows = {row.id: row for row in sorted(rows, key=lambda row: row.id)}
         self.samples = tuple(
             Sample(row.id, row.subject, row.view, row.trial, self.labels.index(row.label))
             for row in self._rows.values()
         )
-        self.modalities = tuple(name for name in table.modalities if any(name in row.files for row in rows))
+        self.modalities = tuple(name for name in names if any(name in row.files for row in rows))
         self.flip_labels = _flip_labels(self.labels, settings)
         self._firsts: dict[str, tuple[Path, Values]] = {}
 
@@ -219,7 +222,8 @@ class Files:
 
     def _late(self, row: Row, modality: str) -> float:
         """How much later than the row's clock a modality's file begins, s."""
-        return self._settings.of(modality).offset_s + row.offsets_s.get(modality, 0.0)
+        is_drawn = isinstance(self._media[modality], Drawn)
+        return self._settings.of(SKELETON if is_drawn else modality).offset_s + row.offsets_s.get(modality, 0.0)
 
     def _piece(self, sample: Sample, modality: str) -> tuple[float, float | None]:
         """Where a sample begins and ends in a modality's file, s; before 0 where the file begins later than it."""
@@ -243,6 +247,20 @@ class Files:
             else:
                 self._firsts[modality] = (files[0], self._media[modality].values(files[0]))
         return self._firsts[modality]
+
+
+def _reader(name: str, settings: Settings, decode_height_px: int) -> Media:
+    its = settings.of(name)
+    return Skeletons(its) if name == SKELETON else Media(its, its.channels(name), decode_height_px)
+
+
+def _with_drawing(row: Row) -> Row:
+    """With the pictures that are drawn of its skeleton: they lie in the same file."""
+    if SKELETON not in row.files:
+        return row
+    offsets = {DRAWN: row.offsets_s[SKELETON]} if SKELETON in row.offsets_s else {}
+    files = {**row.files, DRAWN: row.files[SKELETON]}
+    return replace(row, files=files, offsets_s={**row.offsets_s, **offsets})
 
 
 def _rate(length: Probe) -> float:

@@ -12,13 +12,18 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from kd_edge.data.readers.files.media import ENDINGS, STAMPS, TEXTS, deep_or_grey
+from kd_edge.data.readers.files.media import ENDINGS as OF_MEDIA
+from kd_edge.data.readers.files.media import STAMPS, deep_or_grey
+from kd_edge.data.readers.files.media import TEXTS as SIGNALS
 from kd_edge.data.readers.files.names import is_subject, told_by_names
 from kd_edge.data.readers.files.rows import NAMES, Folder, Row, Table, is_label
 from kd_edge.data.readers.files.settings import FILE, MODALITY, is_modality
+from kd_edge.data.readers.files.skeletons import ENDINGS as SKELETONS
 from kd_edge.data.readers.images import IMAGES
 from kd_edge.errors import ConfigError, DataError, printable
 
+ENDINGS, TEXTS = (*OF_MEDIA, *SKELETONS), (*SIGNALS, *SKELETONS)
+"""Of files that are read, and of those among them that are read only where their names say what they are."""
 MOST_FILES = 2_000_000
 FIELDS = ("subject", "view", "trial", "modality", "label")
 _SIDES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}

@@ -16,6 +16,7 @@ DEFAULT_FPS = 30.0
 
 Band = Literal["nir", "lwir", "depth", "rgb"]
 MODALITY = r"[A-Za-z][A-Za-z0-9_-]{0,63}"
+Joint = Annotated[int, Field(ge=0, lt=1000)]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^\S(.*\S)?$")]
 
 _BANDS: dict[Band, tuple[str, ...]] = {
@@ -39,6 +40,8 @@ class Modality(BaseModel):
         fps: Frame rate of files without stamps, 1/s. None: 30.
         rate_hz: Nominal rate of a sensor's signal, 1/s.
         rotation: Degrees to turn pictures by, clockwise.
+        limbs: Pairs of joints of a skeleton, from 0; None goes by their number where it is a usual one.
+        up: Which axis of a skeleton points upwards; ``-y`` where y counts rows of a picture.
         offset_s: How much later than the others the modality's files begin, in seconds; a row's own comes on top.
     """
 
@@ -50,6 +53,8 @@ class Modality(BaseModel):
     fps: float | None = Field(None, ge=0.01, le=1000)
     rate_hz: float = Field(50.0, ge=0.1, le=100_000)
     rotation: Literal[0, 90, 180, 270] = 0
+    limbs: Annotated[tuple[tuple[Joint, Joint], ...], Field(min_length=1)] | None = None
+    up: Literal["y", "-y", "z", "-z"] = "y"
     offset_s: float = Field(0.0, ge=-86_400, le=86_400)
 
     def channels(self, name: str) -> Literal[1, 3]:
