@@ -189,9 +189,9 @@ def survey(dataset: Files, progress: Callable[[int, int], None] | None = None) -
     split, sides, notes = _sides(dataset)
     gaps = _gaps(dataset)
     manifest = manifest_of(dataset.root)
-    names = dataset.modalities
+    names, links = dataset.modalities, dataset.settings.links
     named = {file for row in dataset.rows for file in row.files.values()}
-    inside = [] if manifest is None else [path for path in recordings(dataset.root) if path not in named]
+    inside = [] if manifest is None else [path for path in recordings(dataset.root, links=links) if path not in named]
     return Survey(
         name=dataset.name,
         source="folders" if manifest is None else manifest.name,

@@ -486,3 +486,38 @@ def test_faults_of_single_files_leave_the_others_usable(folder: Folder) -> None:
     assert faults["kick/3"].startswith("is damaged: it holds int64 (2, 3), not uint8 or uint16")
     assert "pixels, not 1 to" in faults["kick/4"]
     assert faults["kick/6"].startswith("no file")
+
+
+@pytest.mark.parametrize("way", ["folders", "manifest"])
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_links_lead_out_of_the_folder_only_where_that_is_wanted(folder: Folder, way: str, what: str) -> None:
+    outside = folder.root.parent / "elsewhere"
+    outside.mkdir()
+    folder.clip("kick/1_ir.npy")
+    folder.clip("../elsewhere/1_ir.npy", value=7)
+    if what == "folder":
+        (folder.root / "wave").symlink_to(outside)
+    else:
+        (folder.root / "wave").mkdir()
+        (folder.root / "wave/1_ir.npy").symlink_to(outside / "1_ir.npy")
+    if way == "manifest":
+        folder.manifest("label,ir", "kick,kick/1_ir.npy", "wave,wave/1_ir.npy")
+    with pytest.raises(DataError, match=r"link.*links = true in dataset\.toml allows it"):
+        folder.open()
+    folder.text("dataset.toml", "links = true")
+    assert first_values(folder.open(), 1)[0] == 7
+
+
+def test_links_inside_the_folder_are_followed(folder: Folder) -> None:
+    folder.clip("kick/1_ir.npy")
+    folder.clip("store/wave.npy", value=7)
+    (folder.root / "wave").mkdir()
+    (folder.root / "wave/1_ir.npy").symlink_to("../store/wave.npy")
+    folder.manifest("label,ir", "kick,kick/1_ir.npy", "wave,wave/1_ir.npy")
+    assert first_values(folder.open(), 1)[0] == 7
+
+
+def test_numbers_for_labels_are_in_their_order(folder: Folder) -> None:
+    for label in ("10", "9", "0", "b", "a"):
+        folder.clip(f"{label}/1_ir.npy")
+    assert folder.open().labels == ("a", "b", "0", "9", "10")

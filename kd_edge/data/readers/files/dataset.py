@@ -13,6 +13,7 @@ import numpy as np
 
 from kd_edge.data.dataset import ImageFormat, Probe, Sample, SignalFormat, Split, listed, require_modality
 from kd_edge.data.readers.files.folders import find_rows
+from kd_edge.data.readers.files.imports import foreign
 from kd_edge.data.readers.files.media import Media, Values
 from kd_edge.data.readers.files.rows import Row, manifest_of, plain, read_manifest
 from kd_edge.data.readers.files.settings import DEFAULT_FPS, Settings, read_settings
@@ -61,7 +62,15 @@ class Files:
         self._settings = settings = read_settings(root) if settings is None else settings
         manifest = manifest_of(root)
         named = tuple(settings.modality)
-        table = find_rows(root, settings.pattern, named) if manifest is None else read_manifest(manifest, named)
+        if manifest is None and (described := foreign(root)):
+            raise DataError(
+                f"{root} is described by {described}", "a manifest.csv", f"kd-edge data import {root} makes one of it"
+            )
+        table = (
+            find_rows(root, settings.pattern, named, links=settings.links)
+            if manifest is None
+            else read_manifest(manifest, named, links=settings.links)
+        )
         self._hashes = FileHashes(hash_memo)
         self.name = _file_name(settings.name or root.resolve().name)
         self.table = table
@@ -241,7 +250,7 @@ def _labels(rows: Sequence[Row], settings: Settings, root: Path) -> tuple[str, .
     """
     present = {row.label for row in rows}
     _require_unlike(sorted(present), root)
-    known = settings.labels or tuple(sorted(present))
+    known = settings.labels or tuple(sorted(present, key=_in_order))
     if settings.background in present and settings.background not in known:
         known = (*known, settings.background)
     unknown = sorted(present - set(known))
@@ -272,6 +281,11 @@ def _require_unlike(labels: Sequence[str], root: Path) -> None:
                 "names that differ by more than capitals and blanks",
                 "give them one name, or two that differ",
             )
+
+
+def _in_order(label: str) -> tuple[int, str]:
+    """Sorted by name, numbers by their value."""
+    return (int(label), "") if label.isdecimal() and len(label) < 10 else (-1, label)
 
 
 def _flip_labels(labels: Sequence[str], settings: Settings) -> tuple[int, ...] | None:

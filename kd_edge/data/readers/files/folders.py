@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from kd_edge.data.readers.files.media import ENDINGS, STAMPS, TEXTS, deep_or_grey
 from kd_edge.data.readers.files.names import is_subject, told_by_names
-from kd_edge.data.readers.files.rows import NAMES, Row, Table, is_label
+from kd_edge.data.readers.files.rows import NAMES, Folder, Row, Table, is_label
 from kd_edge.data.readers.files.settings import FILE, MODALITY, is_modality
 from kd_edge.data.readers.images import IMAGES
 from kd_edge.errors import ConfigError, DataError, printable
@@ -32,7 +32,7 @@ _Groups = dict[_Key, dict[str, PurePosixPath]]
 """File of each modality of each recording."""
 
 
-def find_rows(root: Path, pattern: str | None = None, known: Collection[str] = ()) -> Table:
+def find_rows(root: Path, pattern: str | None = None, known: Collection[str] = (), *, links: bool = False) -> Table:
     """Every recording below a folder, grouped by what is left of its name without the modality.
 
     Args:
@@ -42,12 +42,13 @@ def find_rows(root: Path, pattern: str | None = None, known: Collection[str] = (
             it is ``rgb``, or where no name tells and pictures are grey ``ir``, of more than 8 bit ``thermal``; and of
             the rest what is plain, see ``told_by_names``.
         known: Names of modalities beside the usual ones.
+        links: Whether symbolic links may lead out of the folder.
 
     Raises:
-        DataError: Nothing there.
+        DataError: Nothing there, or a link that leads out of the folder.
         ConfigError: The pattern makes no sense.
     """
-    groups, facts, strange, is_named = _grouped(root, pattern, known)
+    groups, facts, strange, is_named = _grouped(root, pattern, known, links=links)
     if not groups:
         raise _nothing(root, strange)
     if pattern is None:
@@ -101,7 +102,7 @@ def _by_names(
 
 
 def _grouped(
-    root: Path, pattern: str | None, known: Collection[str]
+    root: Path, pattern: str | None, known: Collection[str], *, links: bool
 ) -> tuple[_Groups, dict[_Key, dict[str, str]], list[str], bool]:
     """Files of each recording, what its path tells, files that tell nothing, and whether any tells its modality."""
     expression = None if pattern is None else _expression(pattern)
@@ -109,7 +110,7 @@ def _grouped(
     facts: dict[_Key, dict[str, str]] = {}
     strange: list[str] = []
     is_named = False
-    paths = list(recordings(root))
+    paths = list(recordings(root, links=links))
     levels = "label" if pattern is not None else _levels(paths, known)
     for path in paths:
         side, label, parts = _place(path)
@@ -144,17 +145,20 @@ def _row(key: _Key, files: dict[str, PurePosixPath], told: dict[str, str]) -> Ro
     return Row(where, label, files, subject, view, trial, side)
 
 
-def recordings(root: Path) -> Iterator[PurePosixPath]:
+def recordings(root: Path, *, links: bool) -> Iterator[PurePosixPath]:
     """Files of known kinds, and folders that hold images, relative to the root; what begins with a dot is neither."""
     count = 0
-    for folder, folders, names in os.walk(root, followlinks=False):
-        here = Path(folder)
+    folder = Folder(root, links=links)
+    for place, folders, names in os.walk(root, followlinks=links):
+        here = Path(place)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         kept = sorted(name for name in names if not name.startswith("."))
         count += len(kept)
         if count > MOST_FILES:
             raise DataError(f"{root} holds more than {MOST_FILES:,} files", "recordings", "name a smaller folder")
         relative = PurePosixPath(here.relative_to(root).as_posix())
+        for name in (*folders, *kept):
+            _check_link(root, relative / name, folder)
         if here != root and any(Path(name).suffix.lower() in IMAGES for name in kept):
             folders.clear()  # a sequence of images holds no other recording
             yield relative
@@ -162,6 +166,15 @@ def recordings(root: Path) -> Iterator[PurePosixPath]:
         for name in kept:
             if Path(name).suffix.lower() in ENDINGS and name not in _NOT_RECORDINGS:
                 yield relative / name
+
+
+def _check_link(root: Path, path: PurePosixPath, folder: Folder) -> None:
+    if os.path.islink(root / path) and folder.leads_out(path):  # noqa: PTH114 - a name of surrogates, too
+        raise DataError(
+            f"{printable(str(root / path))} is a link that leads out of the folder",
+            "recordings in the folder",
+            "links = true in dataset.toml allows it; else copy them there",
+        )
 
 
 def _place(path: PurePosixPath) -> tuple[str, str, tuple[str, ...]]:

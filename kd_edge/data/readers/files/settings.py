@@ -77,6 +77,7 @@ class Settings(BaseModel):
             empty list: mirroring changes no class. None: nobody knows, so nothing is mirrored.
         pattern: What files' names tell: ``subject{subject}_trial{trial}_{modality}``.
         test_subjects: Who is held out for the test side. None: the manifest's ``split``, else the last quarter.
+        links: Whether symbolic links may lead out of the folder, as those of shared caches do.
         modality: What each modality's files hold, by its name.
     """
 
@@ -87,6 +88,7 @@ class Settings(BaseModel):
     mirror: tuple[tuple[Name, Name], ...] | None = None
     pattern: str | None = Field(None, min_length=1, max_length=500)
     test_subjects: tuple[Name, ...] | None = None
+    links: bool = False
     modality: dict[Annotated[str, Field(pattern=f"^{MODALITY}$")], Modality] = {}
 
     @model_validator(mode="after")
