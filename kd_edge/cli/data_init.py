@@ -130,10 +130,10 @@ def _remarks(found: Survey) -> list[str]:
     if damaged := found.damaged:
         named = "; ".join(list(damaged.values())[:NAMED])
         more = f"; and {len(damaged) - NAMED} more" if len(damaged) > NAMED else ""
-        remarks.append(f"{len(damaged)} files cannot be read, training goes on without them: {named}{more}")
+        remarks.append(f"files that cannot be read, training goes on without them: {len(damaged)}, {named}{more}")
     if found.unlisted:
-        one = found.unlisted[0]
-        remarks.append(f"{len(found.unlisted)} recordings are not in {found.source}, {one} for one")
+        count, one = len(found.unlisted), found.unlisted[0]
+        remarks.append(f"recordings that {found.source} does not name: {count}, {one} for one")
     return remarks
 
 

@@ -22,7 +22,6 @@ from kd_edge.data.readers.files.folders import recordings
 from kd_edge.data.readers.files.media import LATE_SECONDS, Header
 from kd_edge.data.readers.files.rows import Row, manifest_of
 from kd_edge.data.readers.files.settings import Band, band_of
-from kd_edge.data.readers.files.sides import background
 from kd_edge.data.splits import training_sides
 from kd_edge.errors import DataError, printable
 
@@ -32,7 +31,6 @@ THREADS = 4
 FEW_SUBJECTS = 3
 """A class that fewer people perform is named."""
 _FAULTS_SHOWN = 3
-_NAMED_GAPS = "none"
 
 
 class Size(NamedTuple):
@@ -118,7 +116,7 @@ class Survey:
 
     Attributes:
         name: Of the data set.
-        source: What it was read from: ``manifest.csv``, ``manifest.jsonl`` or ``folders``.
+        source: What it was read from: a manifest, a list of another tool, or folders and names.
         clips: How many labelled recordings.
         complete: How many of them have every modality.
         classes: In the order of the data set's labels.
@@ -169,11 +167,12 @@ _Headers = Mapping[str, Mapping[PurePosixPath, Header | DataError]]
 """By modality and file."""
 
 
-def survey(dataset: Files, progress: Callable[[int, int], None] | None = None) -> Survey:
+def survey(dataset: Files, source: str, progress: Callable[[int, int], None] | None = None) -> Survey:
     """Look at a folder's recordings.
 
     Args:
         dataset: The folder, opened.
+        source: What it was read from, for the report.
         progress: Called with (files looked at, files in all).
 
     Raises:
@@ -187,18 +186,17 @@ def survey(dataset: Files, progress: Callable[[int, int], None] | None = None) -
         raise _no_pictures(dataset, modalities)
     lengths = _lengths(dataset, headers)
     split, sides, notes = _sides(dataset)
-    gaps = _gaps(dataset)
-    manifest = manifest_of(dataset.root)
-    names = dataset.modalities
+    gaps = dataset.between()
+    names, links = dataset.modalities, dataset.settings.links
     named = {file for row in dataset.rows for file in row.files.values()}
     inside = (
         []
-        if manifest is None
-        else [path for path in recordings(dataset.root, links=dataset.settings.links) if path not in named]
+        if manifest_of(dataset.root) is None
+        else [path for path in recordings(dataset.root, links=links) if path not in named]
     )
     return Survey(
         name=dataset.name,
-        source="folders" if manifest is None else manifest.name,
+        source=source,
         clips=len(dataset.rows),
         complete=sum(all(m in row.files for m in dataset.modalities) for row in dataset.rows),
         classes=tuple(_classes(dataset, lengths)),
@@ -322,11 +320,11 @@ def _require_alike(dataset: Files, name: str, headers: Mapping[PurePosixPath, He
         kinds[header.dtype, header.size is not None].append(path)
     if len(kinds) > 1:
         said = "; ".join(
-            f"{len(paths)} files are {dtype} {'pictures' if pictures else 'signals'} ({printable(str(paths[0]))})"
-            for (dtype, pictures), paths in sorted(kinds.items())
+            f"{len(paths)} of {dtype} {'pictures' if is_picture else 'signals'} ({printable(str(paths[0]))})"
+            for (dtype, is_picture), paths in sorted(kinds.items(), key=lambda item: -len(item[1]))
         )
         raise DataError(
-            f"{name} in {dataset.root} is mixed: {said}",
+            f"the {name} files of {dataset.root} are mixed: {said}",
             "one type",
             "convert some, or give them a modality of their own",
         )
@@ -370,14 +368,6 @@ def _classes(dataset: Files, lengths: Mapping[str, float]) -> Iterator[ClassSurv
         its = rows[label]
         seconds = _spread([lengths[row.id] for row in its if row.id in lengths])
         yield ClassSurvey(label, len(its), tuple(_counted(row.subject for row in its if row.subject)), seconds)
-
-
-def _gaps(dataset: Files) -> list[Row]:
-    """The pieces between labelled ones, whether or not ``dataset.toml`` has a class for them."""
-    label = dataset.settings.background
-    if label is not None:
-        return [row for row in dataset.rows if row.label == label and ("-before-" in row.id or "-after-" in row.id)]
-    return list(background(dataset.rows, _NAMED_GAPS, dataset.end))
 
 
 def _sides(dataset: Files) -> tuple[str, dict[str, Side], list[str]]:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from kd_edge import recipes
 from kd_edge.data.readers.files import Files
-from kd_edge.data.readers.files.rows import NAMES, Row, manifest_of
-from kd_edge.data.readers.files.settings import FILE, Settings, read_settings
-from kd_edge.data.readers.files.sides import background
+from kd_edge.data.readers.files.imports import foreign, import_rows
+from kd_edge.data.readers.files.rows import NAMES, Row, Table, manifest_of
+from kd_edge.data.readers.files.settings import FILE, read_settings
 from kd_edge.data.readers.files.writing import write_manifest
 from kd_edge.data.survey import Survey, survey
 from kd_edge.errors import ConfigError, DataError, printable
@@ -72,11 +72,12 @@ def look_at(
                 f"--pattern with {manifest}", "a folder without a manifest", "the manifest says it all: leave it out"
             )
         settings = settings.model_copy(update={"pattern": pattern})
-    dataset = Files(root, settings=settings)
-    gaps = with_gaps and settings == Settings() and BACKGROUND not in dataset.labels and _has_gaps(dataset)
+    source, table = _imported(root)
+    dataset = Files(root, settings=settings, table=table)
+    gaps = with_gaps and not is_file(root / FILE) and BACKGROUND not in dataset.labels and bool(dataset.between())
     if gaps:
-        dataset = Files(root, settings=settings.model_copy(update={"background": BACKGROUND}))
-    found = survey(dataset, progress)
+        dataset = Files(root, settings=settings.model_copy(update={"background": BACKGROUND}), table=dataset.table)
+    found = survey(dataset, source, progress)
     return Folder(dataset, found, propose(dataset, found, student), gaps)
 
 
@@ -155,8 +156,15 @@ def recipe_of(
     return recipe, f"no recipe in {root}: proposed one ({proposal.reasons[0]}); kd-edge data init {root} keeps it{gaps}"
 
 
-def _has_gaps(dataset: Files) -> bool:
-    return next(iter(background(dataset.table.rows, BACKGROUND)), None) is not None
+def _imported(root: Path) -> tuple[str, Table | None]:
+    """What describes the recordings of a folder; their table, where it is a list of another tool."""
+    if manifest := manifest_of(root):
+        return manifest.name, None
+    if not (described := foreign(root)):
+        return "folders and names", None
+    imported = import_rows([root])
+    modalities = dict.fromkeys(name for row in imported.rows for name in row.files)
+    return described, Table(imported.rows, tuple(modalities), imported.remarks)
 
 
 def _without(folder: Folder) -> list[Row]:

@@ -88,7 +88,11 @@ def propose(dataset: Files, found: Survey, student: str | None = None) -> Propos
     }
     text = _HEAD.format(**values) + "".join(stages)
     recipe = recipes.from_text(text, Recipe, "proposed recipe")
-    reasons = (*_reasons(found, own, teacher), why, f"{epochs} epochs of {steps} steps of {batch} clips")
+    reasons = (
+        *_reasons(found, own, teacher),
+        why,
+        f"{epochs} epochs, {batch} clips a step, {steps} {'step' if steps == 1 else 'steps'} an epoch",
+    )
     return Proposal(text, recipe, reasons)
 
 

@@ -44,6 +44,7 @@ class Files:
         decode_height_px: Higher pictures are scaled down to this height while decoding.
         hash_memo: File that remembers content hashes between runs; None hashes the files anew.
         settings: Taken in the place of ``dataset.toml``.
+        table: Taken in the place of the manifest or the folders.
 
     Raises:
         DataError: Nothing there, a faulty manifest, fewer than two classes.
@@ -57,22 +58,13 @@ class Files:
         decode_height_px: int = 480,
         hash_memo: Path | None = None,
         settings: Settings | None = None,
+        table: Table | None = None,
     ) -> None:
         if not root.is_dir():
             raise DataError(f"no folder {root}", "a folder of recordings", "correct --data")
         self.root = root
         self._settings = settings = read_settings(root) if settings is None else settings
-        manifest = manifest_of(root)
-        named = tuple(settings.modality)
-        if manifest is None and (described := foreign(root)):
-            raise DataError(
-                f"{root} is described by {described}", "a manifest.csv", f"kd-edge data import {root} makes one of it"
-            )
-        table = (
-            find_rows(root, settings.pattern, named, links=settings.links)
-            if manifest is None
-            else read_manifest(manifest, named, links=settings.links)
-        )
+        table = _table(root, settings) if table is None else table
         self._hashes = FileHashes(hash_memo)
         self.name = _file_name(settings.name or root.resolve().name)
         self.table = table
@@ -104,6 +96,10 @@ class Files:
     def settings(self) -> Settings:
         """What ``dataset.toml`` says."""
         return self._settings
+
+    def between(self) -> tuple[Row, ...]:
+        """The pieces of long recordings that nobody has labelled: what ``background`` makes a class of."""
+        return tuple(background(self.table.rows, self._settings.background or "none", self.end))
 
     def media(self, modality: str) -> Media:
         """Reader of a modality's files."""
@@ -261,6 +257,18 @@ def _with_drawing(row: Row) -> Row:
     offsets = {DRAWN: row.offsets_s[SKELETON]} if SKELETON in row.offsets_s else {}
     files = {**row.files, DRAWN: row.files[SKELETON]}
     return replace(row, files=files, offsets_s={**row.offsets_s, **offsets})
+
+
+def _table(root: Path, settings: Settings) -> Table:
+    """The rows of a folder's manifest, or of its folders."""
+    manifest, named = manifest_of(root), tuple(settings.modality)
+    if manifest is not None:
+        return read_manifest(manifest, named, links=settings.links)
+    if described := foreign(root):
+        raise DataError(
+            f"{root} is described by {described}", "a manifest.csv", f"kd-edge data import {root} makes one of it"
+        )
+    return find_rows(root, settings.pattern, named, links=settings.links)
 
 
 def _rate(length: Probe) -> float:

@@ -53,7 +53,7 @@ def find_rows(root: Path, pattern: str | None = None, known: Collection[str] = (
         DataError: Nothing there, or a link that leads out of the folder.
         ConfigError: The pattern makes no sense.
     """
-    groups, facts, strange, is_named = _grouped(root, pattern, known, links)
+    groups, facts, strange, is_named = _grouped(root, pattern, known, links=links)
     if not groups:
         raise _nothing(root, strange)
     if pattern is None:
@@ -107,7 +107,7 @@ def _by_names(
 
 
 def _grouped(
-    root: Path, pattern: str | None, known: Collection[str], links: bool
+    root: Path, pattern: str | None, known: Collection[str], *, links: bool
 ) -> tuple[_Groups, dict[_Key, dict[str, str]], list[str], bool]:
     """Files of each recording, what its path tells, files that tell nothing, and whether any tells its modality."""
     expression = None if pattern is None else _expression(pattern)
@@ -151,7 +151,7 @@ def _row(key: _Key, files: dict[str, PurePosixPath], told: dict[str, str]) -> Ro
     return Row(where, label, files, subject, view, trial, side)
 
 
-def recordings(root: Path, *, links: bool = False) -> Iterator[PurePosixPath]:
+def recordings(root: Path, *, links: bool) -> Iterator[PurePosixPath]:
     """Files of known kinds, and folders that hold images, relative to the root; what begins with a dot is neither.
 
     Images beside videos, or beside more folders than there are of them, are no sequence, and come one by one: somebody

@@ -79,6 +79,8 @@ def _numbered(tokens: Sequence[str]) -> Told:
             continue
         if match:
             told.setdefault(field, token if field == "label" else match[2])
+            if token[0] in "Pp" and field == "subject":  # S001P003: the third person of the first setup
+                told[field] = match[2]
         elif following and (following.isdigit() or len(token) > _SPELT_OUT):
             told.setdefault(field, following)
     return told

@@ -86,9 +86,7 @@ def _last_of_each_class(rows: Sequence[Row]) -> set[str]:
     return {name for its in ids.values() if len(its) > 1 for name in _last(sorted(its))}
 
 
-def background(
-    rows: Sequence[Row], label: str | None, length: Callable[[Row], float | None] = lambda _: None
-) -> Iterator[Row]:
+def background(rows: Sequence[Row], label: str | None, length: Callable[[Row], float | None]) -> Iterator[Row]:
     """What lies before, between and after the labelled pieces of long recordings, in parts about as long as a piece.
 
     A recording with a piece that has no end, or with one piece only, has no gaps that can be told.
