@@ -363,6 +363,7 @@ def test_clips_that_a_robot_kept_are_read_once_they_are_labelled(folder: Folder)
         (("label,ir", "x,../1.npy", "y,1.npy"), "line 2: ir '../1.npy' lies outside the folder"),
         (("label,ir", "x,/etc/1.npy", "y,1.npy"), "line 2: ir '/etc/1.npy' lies outside"),
         (("label,ir", "x,2.npy", "y,1.npy"), "line 2: no ir file 2.npy"),
+        (("label,ir", "x,./", "y,1.npy"), "line 2: ir './' is the folder itself"),
         (("label,ir", f"x,{'long' * 100}", "y,1.npy"), "line 2: no ir file longlong"),
         (("label,ir", "x,", "y,1.npy"), "line 2: no file of any modality"),
         (
