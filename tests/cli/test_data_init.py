@@ -137,16 +137,6 @@ def test_colour_of_the_same_clips_teaches(kd: Kd, own: Own) -> None:
     assert recipe.image_stages["teacher"].preprocess.channels == 3
 
 
-def test_the_window_is_one_that_most_clips_fill(kd: Kd, own: Own) -> None:
-    """An eighth of the clips is short: three quarters of the median, not the shortest."""
-    for label in ("wave", "kick"):
-        for who in range(4):
-            for take, frames in enumerate((60, 60, 60, 9)):
-                own.clip(f"{label}/s{who}_t{take}_ir.npy", frames=frames)
-    kd("data", "init", "gestures")
-    assert recipes.load("train", str(own.root / "recipe.toml"), Recipe).clip_seconds == 1.5
-
-
 def test_drawn_skeletons_teach_where_there_is_no_colour(kd: Kd, own: Own) -> None:
     own.classes("wave", "kick")
     for path in own.root.rglob("*_ir.npy"):

@@ -24,9 +24,6 @@ NAME = "recipe.toml"
 LONGEST_WINDOW_S = 5.0
 """Of clips whose median is longer, a window of ``WINDOW_S`` is taken: nobody wants to wait longer for a label."""
 WINDOW_S = 3.0
-WINDOW_SHARE = 0.75
-"""Else the window is as long as nearly all clips fill, but at least this share of the median: a robot has no label
-before it is full."""
 SHORTEST_WINDOW_S = 0.5
 PAIRED_SHARE = 0.8
 """A teacher needs at least this share of the student's clips: what it lacks, nobody is trained on."""
@@ -127,17 +124,15 @@ def _teacher(found: Survey, student: ModalitySurvey) -> ModalitySurvey | None:
 
 def _window(student: ModalitySurvey) -> float:
     """Length of the live window, s."""
-    low, median, _ = student.seconds
-    fitting = max(low, WINDOW_SHARE * median)
-    return WINDOW_S if median > LONGEST_WINDOW_S else max(SHORTEST_WINDOW_S, round(fitting, 1))
+    median = student.seconds.median
+    return WINDOW_S if median > LONGEST_WINDOW_S else max(SHORTEST_WINDOW_S, round(median, 2))
 
 
 def _windows(student: ModalitySurvey, window: float) -> tuple[str, str]:
     """How training windows lie, and why."""
     if student.seconds.median > LONGEST_WINDOW_S:
         return "random", f"windows of {window:g} s inside clips of {student.seconds.median:.1f} s"
-    said = f"windows of {window:g} s, of clips of {student.seconds.median:.1f} s, that begin in the action before"
-    return "stream", f"{said}, as a camera sees it"
+    return "stream", f"windows of {window:g} s, the median clip, that begin in the action before, as a camera sees it"
 
 
 def _sides(found: Survey) -> str:
