@@ -164,6 +164,12 @@ def test_a_modality_that_half_of_the_clips_have(kd: Kd, own: Own) -> None:
     assert recipes.load("train", str(own.root / "recipe.toml"), Recipe).student.preprocess.channels == 3
 
 
+def test_a_teacher_that_has_not_seen_every_class_does_not_teach(kd: Kd, own: Own) -> None:
+    own.classes("wave", "kick", takes=5).classes("wave", "kick", takes=5, modality="rgb").classes("jump", takes=1)
+    kd("data", "init", "gestures")
+    assert recipes.load("train", str(own.root / "recipe.toml"), Recipe).teacher is None
+
+
 def test_depth_is_seen_between_the_distances_that_occur(kd: Kd, own: Own) -> None:
     for label in ("wave", "kick"):
         for who in range(4):
@@ -318,6 +324,13 @@ def _two_words(own: Own) -> None:
                 own.clip(f"{label}_{who}_{take}.npy")
 
 
+def _class_without_pictures(own: Own) -> None:
+    own.classes("wave", "kick")
+    for who in range(4):
+        (own.root / "jump").mkdir(exist_ok=True)
+        (own.root / "jump" / f"s{who}_t0_acc.csv").write_text("time,x,y,z\n0,1,2,3\n0.02,4,5,6\n")
+
+
 def _faulty_settings(own: Own) -> None:
     own.classes("wave", "kick")
     (own.root / "dataset.toml").write_text("labls = []\n")
@@ -338,6 +351,7 @@ FAULTS: dict[Callable[[Own], None], str] = {
     _all_damaged: "no picture of gestures can be read: 4 damaged files",
     _signals_only: "gestures holds signals only (acc)",
     _two_words: "two words that change: 'kick' and 'anna'",
+    _class_without_pictures: "ir of gestures has no training clip of 'jump' that can be read",
     _faulty_settings: "labls: unknown key (did you mean 'labels'?)",
 }
 
