@@ -13,7 +13,7 @@ from rich.markup import escape
 from kd_edge import recipes
 from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, faults, out, print_json, table
 from kd_edge.cli.progress import TrainingDisplay, progress_bar
-from kd_edge.errors import ConfigError, did_you_mean
+from kd_edge.errors import ConfigError, did_you_mean, printable
 
 if TYPE_CHECKING:
     from kd_edge.data.check import Report, SplitReport
@@ -201,9 +201,21 @@ def data_report(report: Report) -> RenderableType:
         notes.append(f"  and {len(report.remarks) - REMARKS} more remarks (all with --json)")
     if report.quick:
         notes.append("  headers only: damage inside a file is found without --quick")
+    warnings = [f"[yellow]note:[/yellow] {escape(warning)}" for warning in report.imbalances]
     verdict = [] if report.split is None else [_split(report.split)]
     faulty = [text.lstrip("\n") for text in (gaps, broken) if text]
-    return Group(*lines, *notes, table(header, rows), *faulty, *verdict)
+    return Group(*lines, *notes, table(header, rows), _classes(report), *faulty, *warnings, *verdict)
+
+
+def _classes(report: Report) -> RenderableType:
+    """Clips and people of each class, and how its clips lie on the sides of a split."""
+    sides = ("training", "validation", "test") if report.sides else ()
+    header = (f"class (split {report.sides})" if sides else "class", "clips", "subjects", *sides)
+    rows = []
+    for name, count in report.classes.items():
+        each = (count.train, count.validation, count.test) if sides else ()
+        rows.append([escape(printable(name)), str(count.clips), str(count.subjects or "?"), *map(str, each)])
+    return table(header, rows)
 
 
 def _split(split: SplitReport) -> str:
