@@ -250,12 +250,16 @@ def data_examples(
     ] = None,
     frames: Annotated[int, typer.Option("--frames", min=1, max=64, help="Frames per clip.")] = 6,
 ) -> None:
-    """Draw what the classes look like: a row of frames per class and camera."""
+    """Draw what the classes look like: a row of frames per class and camera.
+
+    Of an incomplete copy what is there, and what is not is named.
+    """
     from kd_edge.data import open_dataset
     from kd_edge.pictures.examples import class_examples, draw_examples
 
     check_png(picture)
     dataset = open_dataset(_data_config(source), data)
+    lacking: dict[str, str] = {}
     with progress_bar(err) as bar:
         task = bar.add_task("classes", total=None)
         found = class_examples(
@@ -264,9 +268,10 @@ def data_examples(
             modalities=None if modalities is None else [name.strip() for name in modalities.split(",")],
             frames=frames,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
+            lacking=lacking,
         )
     draw_examples(found, f"{dataset.name}: {frames} evenly spaced frames of one clip", picture)
-    out.print(f"{len(found)} rows in {picture}")
+    out.print(f"{len(found)} rows in {picture}{faults(lacking, 'are not in the picture', 'rows')}")
 
 
 def check_png(path: Path) -> None:
