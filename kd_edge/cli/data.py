@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -289,16 +288,11 @@ def split_names(names: str | None, labels: tuple[str, ...]) -> list[str] | None:
 
 def _data_config(source: str) -> Any:
     """The settings of a kind of data set as they are by default, or of a recipe."""
-    from pydantic import BaseModel
+    from kd_edge.data import data_config, known_kinds
 
-    from kd_edge.data import DataConfig
-
-    class Wanted(BaseModel):
-        data: DataConfig
-
-    kinds = [str(model.model_fields["kind"].default) for model in typing.get_args(typing.get_args(DataConfig)[0])]
+    kinds = known_kinds()
     if source in kinds:
-        return recipes.validate({"data": {"kind": source}}, Wanted, "data set").data
+        return data_config({"kind": source}, "data set")
     known = recipes.names("train")
     if source not in known and not source.endswith(".toml"):
         raise ConfigError(
