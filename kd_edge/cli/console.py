@@ -128,7 +128,11 @@ EngineOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print figures as JSON on standard output, nothing else.")]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe, dotted: student.epochs=20."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key of the recipe, dotted: student.epochs=20; null takes an optional one away.",
+    ),
 ]
 
 
