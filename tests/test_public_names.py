@@ -74,7 +74,7 @@ VERBS = {
     "export": "RUN --auto-precision --data --fp16 --graph --int8 --json --matrix --out --profile --report --set "
     "--sign --tensorrt --tensorrt-rtx --with",
     "recipes copy": "NAME",
-    "recipes layers": "NAME --depth --json --set --teacher",
+    "recipes layers": "NAME --data --depth --json --set --teacher",
     "recipes list": "--json",
     "recipes show": "NAME",
     "run": "--accept-self-test --camera -c --cuda-binding --duration --engine --max-age-ms --model -m --notify "

@@ -136,10 +136,18 @@ def test_a_teacher_that_is_taken_away_takes_its_losses_with_it() -> None:
     assert recipe == recipes.load("train", "quickstart", Recipe, ["teacher=null", "losses=[]"])
 
 
-OPTIONAL = """
-    clip_seconds threads semantics data.root teacher.weights student.weights student.clip_gradient student.decay_epochs
-    student.initial_weights student.class_weights
-""".split()
+OPTIONAL = (
+    "clip_seconds",
+    "threads",
+    "semantics",
+    "data.root",
+    "teacher.weights",
+    "student.weights",
+    "student.clip_gradient",
+    "student.decay_epochs",
+    "student.initial_weights",
+    "student.class_weights",
+)
 
 
 @pytest.mark.parametrize("key", OPTIONAL)
