@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -80,7 +80,8 @@ def recipes_layers(
     recipe = recipes.load("train", name, Recipe, settings or ())
     from kd_edge.train.distil.listing import UNKNOWN_CLASSES, recipe_layers
 
-    labels, who = class_names(recipe.data, data), "teacher" if teacher else "student"
+    labels = class_names(recipe.data, data)
+    who: Literal["student", "teacher"] = "teacher" if teacher else "student"
     every, taps = recipe_layers(recipe, who, UNKNOWN_CLASSES if labels is None else len(labels))
     stage = recipe.stages[who]
     tapped = {path for paths in taps.values() for path in paths}
