@@ -260,6 +260,8 @@ def recording_report(result: RecordingScore) -> RenderableType:
         f"frame by frame, as a robot sees it: {_live_text([result.live])}",
         f"labels sha256 {result.labels_sha256}",
     ]
+    if result.hint:
+        lines.append(f"[yellow]no label:[/yellow] {escape(printable(result.hint))}")
     if result.fault:
         lines.append(f"[red]scored up to a fault:[/red] {escape(result.fault)}")
     title = escape(printable(f"{result.model} on {result.recording}, {result.engine}"))

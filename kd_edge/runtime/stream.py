@@ -7,7 +7,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +30,7 @@ from kd_edge.runtime.news import News
 from kd_edge.runtime.recognizer import MAX_SOURCES, Recognizer, SelfTest
 from kd_edge.runtime.scheduling import scheduled
 from kd_edge.runtime.sinks import Sink, SinkState, SinkThread, none_left, open_sink
-from kd_edge.runtime.statistics import Statistics
+from kd_edge.runtime.statistics import SourceStatistics, Statistics
 from kd_edge.runtime.watchdog import ServiceNotifier
 from kd_edge.types import Cause, Frame, LabelState, Prediction, Reason
 
@@ -203,6 +203,7 @@ class LabelStream:
         self._feeds: Feeds | None = None
         self._labels: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
+        self._by_source: dict[str, _Seen] = {}
         self._waiting: deque[Prediction] = deque()  # of one step of several cameras; at most one each
         self._pushed = self._first_pushed = self._first_push_ns = self._last_push_ns = 0
         self._failures = self._failures_in_turn = 0
@@ -327,6 +328,9 @@ class LabelStream:
             record_fault=self._keeping.fault,
             clips=clips.clips,
             lost_clips=clips.lost,
+            sources={
+                feed.name: self._by_source.get(feed.name, _Seen()).statistics(live=feed.camera.live) for feed in feeds
+            },
         )
 
     @property
@@ -495,6 +499,7 @@ class LabelStream:
         """Count predictions and give them to the sinks."""
         for prediction in predictions:
             self._count(prediction, 1)
+            self._by_source[prediction.source].see(prediction.captured_ns)
             self._keeping.label(prediction)
             for sink in self._sinks:
                 sink.put(prediction)
@@ -518,6 +523,9 @@ class LabelStream:
 
     def _count(self, prediction: Prediction, times: int) -> None:
         self._labels[prediction.state.value] += times
+        if prediction.source not in self._by_source:
+            self._by_source[prediction.source] = _Seen()
+        self._by_source[prediction.source].labels[prediction.state.value] += times
         if prediction.reason:
             self._reasons[prediction.reason.value] += times
 
@@ -638,6 +646,29 @@ class LabelStream:
             for feed in self._feeds.all
             if feed.name not in labelled and (cause := feed.due_cause(now_ns)) is not None
         ]
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What was counted of one camera."""
+
+    labels: Counter[str] = field(default_factory=Counter)
+    first_ns: int = 0
+    last_ns: int = 0
+    frames: int = 0
+
+    def see(self, captured_ns: int) -> None:
+        """Note the moment of a frame that a prediction is of."""
+        if self.frames == 0:
+            self.first_ns = self.last_ns = captured_ns
+        if captured_ns > self.last_ns or self.frames == 0:  # not a frame that has become stale
+            self.last_ns = captured_ns
+            self.frames += 1
+
+    def statistics(self, *, live: bool) -> SourceStatistics:
+        span = (self.last_ns - self.first_ns) / 1e9
+        seconds = span * self.frames / (self.frames - 1) if self.frames > 1 else 0.0
+        return SourceStatistics({state: count for state, count in self.labels.items() if count}, seconds, live)
 
 
 def _asleep(feed: Feed) -> Cause:
