@@ -19,6 +19,7 @@ from kd_edge.engines import ENGINES, CudaBinding, EngineName, Provider, engine_n
 from kd_edge.errors import ArtifactError, CameraError, ConfigError, KdEdgeError, printable
 from kd_edge.runtime.cameras import Wanted, check_fits, make_camera
 from kd_edge.runtime.cameras.base import Camera
+from kd_edge.runtime.cameras.colour import look_at_recording
 from kd_edge.runtime.cameras.config import SharedConfig, source_name
 from kd_edge.runtime.capture import CaptureCounters, Captured, fault_of
 from kd_edge.runtime.clips import MAX_MB, RecordOn
@@ -233,8 +234,12 @@ class LabelStream:
             self.cameras = self._made(shared)
             self._feeds = Feeds(self.cameras, self._clock)
             opened.callback(self._feeds.stop)
-            for feed in self._feeds.all:
+            for asked, feed in zip(self._asked, self._feeds.all, strict=True):
                 self._open(feed)
+                config = shared.configs.get(asked) if isinstance(asked, str) else None
+                # A recording that says what it sees was checked by that.
+                if config is not None and config.scheme == "replay" and feed.camera.band is None:
+                    look_at_recording(feed.name, config, Wanted.by(self.recognizer.manifest))
             check_together(self.cameras)  # some learn their names on opening
             self.recognizer.expect([feed.name for feed in self._feeds.all])
             opened.callback(self._forget)
@@ -447,9 +452,9 @@ class LabelStream:
 
     def _open(self, feed: Feed) -> None:
         """Open a camera that suits the model; whatever it was to an earlier stream is none of this one's."""
-        camera = feed.camera
+        camera, wanted = feed.camera, Wanted.by(self.recognizer.manifest)
         open_or_explain(camera)
-        check_fits(camera, Wanted.by(self.recognizer.manifest))
+        check_fits(camera, wanted)
         self._check_rate(camera)
         feed.name = camera.name
         self.recognizer.forget(feed.name)
