@@ -16,8 +16,7 @@ from kd_edge.bench import LiveReport
 from kd_edge.cli.run import any_works
 from kd_edge.errors import SinkError
 from kd_edge.runtime.sinks import JsonlSink
-from kd_edge.runtime.statistics import SourceStatistics, Statistics
-from kd_edge.runtime.stream import stream
+from kd_edge.runtime.statistics import Statistics
 from kd_edge.types import Prediction
 from tests.cli.conftest import Kd
 
@@ -82,12 +81,6 @@ def test_of_several_recordings_the_short_one_is_named_and_each_is_summed_up(kd: 
     assert "no label: b" not in error
     assert "\n  a: 36 warming, 1.2 s\n" in error
     assert re.search(r"^  b: \d+ warming, \d+ (ok|unknown).*, 5\.0 s$", error, re.M)
-    with stream(model=BUNDLED, camera=["a=replay:short.npy", "b=replay:long.npy"]) as labels:
-        assert sum(1 for _ in labels) == 186
-    found = labels.statistics
-    assert found.sources["a"] == SourceStatistics({"warming": 36}, pytest.approx(1.2, abs=0.01), live=False)
-    assert [hint.split()[0] for hint in found.too_short(2.0)] == ["a"]
-    assert list(found.too_short(1.0)) == []
 
 
 def test_run_labels_several_cameras(kd: Kd) -> None:
