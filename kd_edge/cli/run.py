@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from kd_edge.cli.console import EngineOption, err
+from kd_edge.cli.console import EngineOption, checked, err
 from kd_edge.errors import ArtifactError, DataError, SinkError, printable
 from kd_edge.runtime.statistics import WITH_LABEL
 from kd_edge.runtime.uri import parse
@@ -191,13 +192,19 @@ def run(
     from kd_edge.artifact import default_model, load
     from kd_edge.engines import engine_name, provider_name
     from kd_edge.engines.cuda import cuda_binding as binding_name
+    from kd_edge.runtime.cameras.config import camera_config
     from kd_edge.runtime.clips import record_on
     from kd_edge.runtime.signals import interrupt_on_termination
     from kd_edge.runtime.stream import stream
     from kd_edge.runtime.tally import Tally
 
-    runner, device = engine_name(engine), None if provider is None else provider_name(provider)
-    binding = binding_name(cuda_binding)
+    runner, device, binding, kept_clips, *_ = checked(
+        lambda: engine_name(engine),
+        lambda: None if provider is None else provider_name(provider),
+        lambda: binding_name(cuda_binding),
+        lambda: None if record_on_ is None else record_on(record_on_),
+        *(partial(camera_config, name) for name in camera),
+    )
     try:
         path = model or default_model()
         artifact = load(path, trust=trust)
@@ -224,7 +231,7 @@ def run(
         smooth_ms=smooth_ms,
         notify=notify,
         record=record,
-        record_on=None if record_on_ is None else record_on(record_on_),
+        record_on=kept_clips,
         record_dir=record_dir,
         record_max_mb=record_max_mb,
     )
