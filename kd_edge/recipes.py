@@ -120,6 +120,19 @@ def read(verb: Verb, name: str) -> dict[str, Any]:
     return _parsed(find(verb, name))
 
 
+def from_text(text: str, model: type[Model], what: str, overrides: Sequence[str] = ()) -> Model:
+    """Validate what a TOML file would say; see ``load``.
+
+    Raises:
+        ConfigError: It is no TOML, or has faults.
+    """
+    try:
+        values = _toml(text)
+    except ValueError as error:
+        raise ConfigError(f"{what} cannot be read ({error})", "TOML", "correct it") from error
+    return validate(overridden(values, overrides), model, what)
+
+
 def text_of(path: Path) -> str:
     """A TOML file as it is written.
 

@@ -64,6 +64,8 @@ VERBS = {
     "data check": "KIND --data --json --modality --quick --set",
     "data examples": "SOURCE --classes --data --frames --modalities --out",
     "data glove": "NAME --data --from --json --out --set",
+    "data import": "SOURCES --force --json --label --modality --names --root --skip-missing",
+    "data init": "FOLDER --dry-run --force --json --pattern --student --without-damaged",
     "data prepare": "RECIPE --data --set",
     "data synth": "--clips-per-class --out --seed --subjects",
     "demo": "--out --seconds",

@@ -221,6 +221,24 @@ class _Wanted(BaseModel):
     data: DataConfig
 
 
+_LAYOUTS = {
+    "utd_mhad": ("Depth/a*_s*_t*_depth.mat", "Skeleton/a*_s*_t*_skeleton.mat", "Inertial/a*_s*_t*_inertial.mat"),
+    "ntu_rgbd": ("nturgb+d_rgb", "nturgb+d_ir"),
+    "pku_mmd": ("Data/RGB_VIDEO", "Data/IR_VIDEO"),
+    "berkeley_mhad": ("Camera/Cluster*", "Accelerometer/Shimmer*"),
+    "mmact": ("*_clip/subject*", "trimmed/subject*"),
+}
+
+
+def known_kind(root: Path) -> str | None:
+    """The data set whose layout a folder has, as itself or below it; None of one's own recordings."""
+    for kind, patterns in _LAYOUTS.items():
+        for folder in (root, root / kind.replace("_", "-")):
+            if any(next(folder.glob(pattern), None) is not None for pattern in patterns):
+                return kind
+    return None
+
+
 def open_dataset(config: AnyData, data_root: Path | None = None) -> Dataset:
     """Open the configured data set; nothing is decoded yet.
 
