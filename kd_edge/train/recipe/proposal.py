@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from kd_edge import recipes
 from kd_edge.data.readers.files import Files
+from kd_edge.data.readers.files.skeletons import DRAWN
 from kd_edge.data.survey import ModalitySurvey, Survey, first_pictures
 from kd_edge.errors import ConfigError, did_you_mean, printable
 from kd_edge.machine import has_bfloat16
@@ -23,12 +24,15 @@ NAME = "recipe.toml"
 LONGEST_WINDOW_S = 5.0
 """Of clips whose median is longer, a window of ``WINDOW_S`` is taken: nobody wants to wait longer for a label."""
 WINDOW_S = 3.0
+WINDOW_SHARE = 0.75
+"""Else the window is as long as nearly all clips fill, but at least this share of the median: a robot has no label
+before it is full."""
 SHORTEST_WINDOW_S = 0.5
 PAIRED_SHARE = 0.8
 """A teacher needs at least this share of the student's clips: what it lacks, nobody is trained on."""
 STEPS = 450
 """About so many steps of the optimiser; few clips are seen more often for it."""
-EPOCHS = (15, 50)
+EPOCHS = (15, 40)
 SEGMENTS, BATCH = 8, 8
 MOTION_MS = 70
 _BANDS = ("nir", "lwir", "depth", "rgb")
@@ -107,31 +111,33 @@ def _student(found: Survey, wanted: str | None) -> ModalitySurvey:
                 "correct --student",
             )
         return found.modality(wanted)
-    most = max(m.clips for m in readable)
-    enough = [m for m in readable if 2 * m.clips >= most]
+    seen = [m for m in readable if m.name != DRAWN] or readable  # no camera sees what is drawn of skeletons
+    most = max(m.clips for m in seen)
+    enough = [m for m in seen if 2 * m.clips >= most]
     return min(enough, key=lambda m: (_BANDS.index(m.band or "rgb"), -m.clips))
 
 
 def _teacher(found: Survey, student: ModalitySurvey) -> ModalitySurvey | None:
-    """Colour pictures of nearly all of the student's clips; colour students learn alone."""
-    if student.band == "rgb":
-        return None
-    others = [m for m in found.pictures if m.band == "rgb" and len(m.damaged) < m.opened]
+    """Colour pictures, or drawn skeletons, of nearly all of the student's clips; only the latter teach colour."""
+    readable = (m for m in found.pictures if len(m.damaged) < m.opened and m.name != student.name)
+    others = [m for m in readable if m.band == "rgb" and (student.band != "rgb" or m.name == DRAWN)]
     paired = [m for m in others if found.paired[student.name][m.name] >= PAIRED_SHARE * student.clips]
     return max(paired, key=lambda m: m.clips, default=None)
 
 
 def _window(student: ModalitySurvey) -> float:
     """Length of the live window, s."""
-    median = student.seconds.median
-    return WINDOW_S if median > LONGEST_WINDOW_S else max(SHORTEST_WINDOW_S, round(median, 2))
+    low, median, _ = student.seconds
+    fitting = max(low, WINDOW_SHARE * median)
+    return WINDOW_S if median > LONGEST_WINDOW_S else max(SHORTEST_WINDOW_S, round(fitting, 1))
 
 
 def _windows(student: ModalitySurvey, window: float) -> tuple[str, str]:
     """How training windows lie, and why."""
     if student.seconds.median > LONGEST_WINDOW_S:
         return "random", f"windows of {window:g} s inside clips of {student.seconds.median:.1f} s"
-    return "stream", f"windows of {window:g} s, the median clip, that begin in the action before, as a camera sees it"
+    said = f"windows of {window:g} s, of clips of {student.seconds.median:.1f} s, that begin in the action before"
+    return "stream", f"{said}, as a camera sees it"
 
 
 def _sides(found: Survey) -> str:
@@ -150,9 +156,7 @@ def _reasons(found: Survey, student: ModalitySurvey, teacher: ModalitySurvey | N
             f"{teacher.name} teaches: {found.paired[student.name][teacher.name]} of {student.clips} clips have it"
         )
     else:
-        reasons.append(
-            "nobody teaches" + (", colour pictures are of too few clips" if _has_colour(found, student) else "")
-        )
+        reasons.append("nobody teaches" + (", what could is of too few clips" if _has_colour(found, student) else ""))
     if student.clips < found.clips:
         reasons.append(f"{found.clips - student.clips} clips without {student.name} are not used")
     return reasons
@@ -193,6 +197,8 @@ def _intensities(modality: ModalitySurvey, pictures: Sequence[npt.NDArray[Any]])
     values = np.concatenate([p[:: max(1, p.shape[0] // 64), :: max(1, p.shape[1] // 64)].ravel() for p in pictures])
     seen = values[values > 0] if modality.band == "depth" and values.any() else values
     low, high = (float(limit) for limit in np.percentile(seen, (1, 99)))
+    if modality.name == DRAWN:
+        return '{ kind = "fixed", low = 0.0, high = 255.0 }', 0.0, 255.0
     if modality.band == "depth":
         low, high = 10.0 * math.floor(low / 10), 10.0 * math.ceil(max(high, low + 10) / 10)
         return f'{{ kind = "fixed", low = {low}, high = {high} }}', low, high

@@ -139,7 +139,7 @@ class Media:
             return Header(frames, max(0, frames - 1) / info.fps, info.fps, info.dtype, size)
         if kind == "signal":
             clip = self._signal(path)
-            return Header(len(clip), clip.seconds, _rate(len(clip), clip.seconds), "float32", None)
+            return Header(len(clip), clip.seconds, rate_of(len(clip), clip.seconds), "float32", None)
         if kind == "images":
             files = _image_files(path)
             stamps, first = self._stamps(path, len(files)), self._image(files[0])
@@ -150,7 +150,7 @@ class Media:
         is_picture = first.dtype.kind == "u"
         shape = self._turned((first.shape[0], first.shape[1])) if is_picture else None
         dtype = str(first.dtype) if is_picture else "float32"
-        return Header(len(stamps), seconds, _rate(len(stamps), seconds), dtype, shape)
+        return Header(len(stamps), seconds, rate_of(len(stamps), seconds), dtype, shape)
 
     def _turned(self, size: tuple[int, int]) -> tuple[int, int]:
         return size[::-1] if self._settings.rotation % 180 else size
@@ -264,7 +264,8 @@ def deep_or_grey(path: Path) -> Literal["deep", "grey", ""]:
     return "grey" if grey else ""
 
 
-def _rate(frames: int, seconds: float) -> float:
+def rate_of(frames: int, seconds: float) -> float:
+    """Frames per second; 0 of fewer than two."""
     return round((frames - 1) / seconds, 3) if seconds > 0 else 0.0
 
 
