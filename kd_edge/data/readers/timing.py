@@ -110,6 +110,9 @@ class Track(NamedTuple):
     seeks: Int64
 
 
+_NO_TRACK = Track(*[np.zeros(0, np.int64)] * 3)
+
+
 class Promised(NamedTuple):
     """What a header says of how long its file is; 0 where it does not tell."""
 
@@ -255,19 +258,26 @@ def _track(path: Path, size: int, mtime_ns: int) -> Track:
     """Read once a file, without decoding; empty where its frames have no stamps of their own."""
     stamps: list[int] = []
     keys: list[tuple[int, int]] = []
+    decoded_at: list[int] = []
     with opened(path) as (container, stream):
         for packet in container.demux(stream):
-            if packet.size == 0 or packet.is_discard or not (keys or packet.is_keyframe):
-                continue
-            if packet.pts is None or packet.is_corrupt:
-                return Track(*[np.zeros(0, np.int64)] * 3)
-            stamps.append(packet.pts)
+            if packet.size == 0 or not (keys or packet.is_keyframe):
+                continue  # a recording may begin between key frames: these are not shown
+            if packet.is_corrupt:
+                break  # it ends inside this one
+            if packet.pts is None:
+                return _NO_TRACK
             if packet.is_keyframe:
                 by_dts = packet.dts is not None and "mpeg" in container.format.name  # what is sought for there
                 keys.append((packet.pts, min(packet.dts, packet.pts) if by_dts else packet.pts))
-    at = np.sort(np.array(stamps, dtype=np.int64))
-    if not stamps or np.any(np.diff(at) <= 0):
-        return Track(*[np.zeros(0, np.int64)] * 3)
+            decoded_at += [] if packet.dts is None else [packet.dts]
+            stamps += [] if packet.is_discard else [packet.pts]
+        is_reordered = bool(stream.codec_context.has_b_frames)
+    at = np.array(stamps, dtype=np.int64)
+    goes_back = np.any(np.diff(decoded_at) < 0) or (not is_reordered and np.any(np.diff(at) <= 0))
+    at.sort()
+    if not stamps or goes_back or np.any(np.diff(at) <= 0):
+        return _NO_TRACK
     starts = np.array(sorted(keys), dtype=np.int64)
     return Track(at, starts[:, 0], starts[:, 1])
 
@@ -304,5 +314,5 @@ def _promised(container: Any, stream: Any) -> Promised:
     if index:
         frames = min(frames, sum(not getattr(entry, "is_discard", False) for entry in index))
     clock = _CLOCK.fullmatch(stream.metadata.get("DURATION", ""))  # Matroska counts no frames
-    seconds = 0.0 if clock is None else 3600 * int(clock[1]) + 60 * int(clock[2]) + float(clock[3])
-    return Promised(frames, seconds)
+    until_s = 0.0 if clock is None else 3600 * int(clock[1]) + 60 * int(clock[2]) + float(clock[3])
+    return Promised(frames, max(0.0, until_s - float((stream.start_time or 0) * stream.time_base)))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import av
 import cv2
@@ -58,14 +59,14 @@ def write(folder: Path, made: Written) -> Path:
         stream = container.add_stream(made.codec, rate=25, options=dict(made.options))
         stream.height, stream.width, stream.pix_fmt = 48, 64, made.pixels
         stream.codec_context.gop_size, stream.codec_context.max_b_frames = 12, made.b_frames
-        stream.codec_context.time_base = Fraction(1, 25) if made.name.endswith(".avi") else MILLISECOND
+        stream.codec_context.time_base = Fraction(1, 25) if made.name.endswith((".avi", ".y4m")) else MILLISECOND
         if made.turned:
             stream.set_display_rotation(made.turned)
         source = made.pixels if made.dtype == "uint16" else "gray"
         for image, stamp in zip(pictures(len(made.stamps), dtype=made.dtype, top=made.top), made.stamps, strict=True):
             frame = av.VideoFrame.from_ndarray(image, format=source).reformat(format=made.pixels)
             frame.pts, frame.time_base = stamp, MILLISECOND
-            if made.name.endswith(".avi"):
+            if made.name.endswith((".avi", ".y4m")):
                 frame.pts, frame.time_base = stamp // 40, Fraction(1, 25)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
@@ -199,9 +200,7 @@ def test_pieces_of_uneven_recordings_are_chosen_by_stamps(tmp_path: Path, name: 
         ((800, 840, 880, 0, 40), [0, 40, 80, 120, 160]),  # another recording begins
     ],
 )
-def test_stamps_that_do_not_rise_do_so_here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stamps: tuple[int, ...], expected: list[int]
-) -> None:
+def test_stamps_that_do_not_rise_do_so_here(tmp_path: Path, stamps: tuple[int, ...], expected: list[int]) -> None:
     path = write(tmp_path, Written("a.mkv", "ffv1", "gray", stamps=tuple(40 * k for k in range(5))))
     _set_stamps(path, stamps)
     clip = read_video(path, gray=True)
@@ -216,7 +215,7 @@ def _set_stamps(path: Path, stamps: tuple[int, ...]) -> None:
     content = bytearray(path.read_bytes())
     at = 0
     for stamp in stamps:
-        at = content.index(b"\xa3", content.index(b"\x81", at)) if False else _next_block(content, at)
+        at = _next_block(content, at)
         content[at : at + 2] = stamp.to_bytes(2, "big", signed=True)
         at += 2
     path.write_bytes(content)
@@ -265,7 +264,7 @@ def test_a_clip_cut_by_an_edit_list_is_whole(tmp_path: Path) -> None:
 
 NAMES = [
     b"-rf.mp4", b"a#b.mp4", b"100%.mp4", b"a%03d.mp4", b"a:b.mp4", b"http:x.mp4", b"concat:a|b.mp4", b"clip[1].mp4",
-    b"what?.mp4", b"what?a=b.mp4", b"a*b.mp4", b"two\nlines.mp4", b"caf\xe9.mp4", "\u2603 \U0001f600.mp4".encode(), b"pipe:0",
+    b"what?.mp4", b"what?a=b.mp4", b"a*b.mp4", b"two\nlines.mp4", b"caf\xe9.mp4", "\u2603.mp4".encode(), b"pipe:0",
     b"a b'\".mp4",
 ]  # fmt: skip
 
@@ -302,8 +301,12 @@ def test_a_file_opens_no_other_one(tmp_path: Path, name: str, content: bytes) ->
 @pytest.mark.parametrize(
     ("made", "damage", "message"),
     [
-        (Written("a.mkv", "ffv1", "gray", options={"slicecrc": "1", "level": "3"}), "flip", "after 5 frames"),
-        (Written("a.avi", "mjpeg", "yuvj420p", stamps=tuple(40 * k for k in range(40))), "cut", "after \\d+ frames"),
+        (Written("a.mkv", "ffv1", "gray", options={"slicecrc": "1", "level": "3"}), "flip", "after 4 frames"),
+        (
+            Written("a.avi", "mjpeg", "yuvj420p", stamps=tuple(40 * k for k in range(40))),
+            "cut",
+            "bytes are missing at its end",
+        ),
         (Written("a.mkv", stamps=tuple(40 * k for k in range(100))), "cut", "breaks off|it ends after"),
         (Written("a.ts", stamps=tuple(40 * k for k in range(100))), "flip", "after \\d+ frames"),
     ],
@@ -333,9 +336,10 @@ def test_what_breaks_off_ends_with_exit_code_one(tmp_path: Path) -> None:
     path = write(tmp_path, Written("a.mkv", stamps=tuple(40 * k for k in range(100))))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     camera = open_camera(f"replay:{path}")
+    for _ in range(20):  # two groups of pictures or more lie before the cut
+        assert camera.read(1.0) is not None
     with pytest.raises(BrokenOffError, match=r"a\.mkv cannot be replayed") as caught:
-        while camera.read(1.0) is not None:
-            pass
+        read_all(camera)
     assert caught.value.exit_code == 1
     camera.close()
 
@@ -349,12 +353,6 @@ def test_a_recording_that_begins_between_key_frames_is_read_from_the_first_one(t
     assert stamps[0] == 0
     assert len(frames) >= 12
     assert any(np.array_equal(frames[0], image) for image in sound)
-
-
-class Odd(NamedTuple):
-    """What ``cv2.VideoCapture`` is asked for."""
-
-    asked: list[Any]
 
 
 def test_opencv_stands_in_for_a_missing_pyav_and_says_so(
@@ -375,7 +373,7 @@ def test_opencv_stands_in_for_a_missing_pyav_and_says_so(
 def test_a_missing_pyav_does_not_cut_deep_grey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (made,) = (made for made in FILES if made.name == "sixteen.mkv")
     path = write(tmp_path, made)
-    monkeypatch.setitem(__import__("sys").modules, "av", None)
+    monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(DataError, match="grey of more than 8 bit, which only PyAV reads"):
         open_camera(f"replay:{path}")
 
