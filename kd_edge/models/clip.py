@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from kd_edge.errors import ConfigError, TrainingError
 from kd_edge.models.backbones import Backbone, build_backbone
 from kd_edge.models.config import ModelConfig
-from kd_edge.models.heads import ConsensusHead, RelationHead, TemporalConvolutionHead
+from kd_edge.models.heads import ConsensusHead, PooledConvolutionHead, RelationHead, TemporalConvolutionHead
 from kd_edge.models.shift import add_shifts
 from kd_edge.types import Float32
 
-Head = ConsensusHead | TemporalConvolutionHead | RelationHead
+Head = ConsensusHead | TemporalConvolutionHead | PooledConvolutionHead | RelationHead
 
 
 class ClipModel(nn.Module):
@@ -105,6 +105,8 @@ def _head(config: ModelConfig, backbone: Backbone, classes: int, segments: int) 
     sizes = (backbone.feature_size, classes, config.dropout)
     if config.temporal == "tconv":
         return TemporalConvolutionHead(*sizes, config.hidden)
+    if config.temporal == "tcn":
+        return PooledConvolutionHead(*sizes, hidden=config.hidden, segments=segments)
     if config.temporal == "trn":
         return RelationHead(
             *sizes,
