@@ -14,6 +14,8 @@ from kd_edge.types import Float32, Image, Int64
 _HIT = 255  # OpenCV marks a pixel inside the range with this
 _FEET, _HEAD = 0.98, 0.02
 """Shares of a person's pixels above their lowest and highest row that count: a stray pixel is no head."""
+STATISTICS_PIXELS = 4096
+"""At most this many pixels of the resized frame, on a regular grid, decide a statistic of its values."""
 NOWHERE = (math.nan, math.nan, math.nan)
 
 
@@ -110,10 +112,19 @@ def measure(resized: Image, region: PersonRegion, mask: Image | None = None) -> 
         return Place(*NOWHERE)
     x, y = _quantile(_counts(cv2, mask, 0), 0.5) / width, _quantile(per_row, 0.5) / height
     if region.focal is not None:
-        distance = float(np.median(resized[mask > 0])) * region.metres
-        return _exact(x, y, region.focal / distance)
+        step = grid_step(resized.shape)
+        some, seen = resized[::step, ::step], mask[::step, ::step]
+        distances = some[seen > 0]
+        if distances.size == 0:  # so few pixels that the grid passes between them
+            return Place(*NOWHERE)
+        return _exact(x, y, region.focal / (float(np.median(distances)) * region.metres))
     tall = max(1.0, _quantile(per_row, _FEET) - _quantile(per_row, _HEAD))
     return _exact(x, y, tall / width / region.height_m)
+
+
+def grid_step(shape: tuple[int, ...]) -> int:
+    """Every so-manieth row and column of a resized frame (h, w) is looked at, for statistics of its values."""
+    return max(1, math.ceil(math.sqrt(shape[0] * shape[1] / STATISTICS_PIXELS)))
 
 
 def person_square(place: Place, region: PersonRegion, shape: tuple[int, ...]) -> Crop:

@@ -28,12 +28,10 @@ from kd_edge.crop import (
     opencv,
 )
 from kd_edge.crop import centre_crop as centre_crop
-from kd_edge.person import NOWHERE, LowPass, Place, clip_places, measure, person_square
+from kd_edge.person import NOWHERE, LowPass, Place, clip_places, grid_step, measure, person_square
 from kd_edge.sampling import motion_indices
 from kd_edge.types import Clip, Float32, Image, Int64
 
-PERCENTILE_PIXELS = 4096
-"""At most this many pixels of the resized frame, on a regular grid, decide its percentile limits."""
 _BLACK, _WHITE = np.float32(0), np.float32(1)
 _EIGHT_BIT = np.arange(256, dtype=np.uint8)
 
@@ -249,12 +247,12 @@ def evaluation_crop(height: int, width: int, spec: Preprocess) -> Crop:
 
 
 def percentile_limits(resized: Image, window: PercentileWindow) -> tuple[float, float]:
-    """Limits of one frame, before smoothing: order statistics (nearest rank) on a grid of at most 4096 pixels.
+    """Limits of one frame, before smoothing: order statistics (nearest rank) on a grid of pixels.
 
     Returns:
         (low, high) in raw units; NaN for both when every pixel is ``ignore_value``.
     """
-    step = max(1, math.ceil(math.sqrt(resized.shape[0] * resized.shape[1] / PERCENTILE_PIXELS)))
+    step = grid_step(resized.shape)
     pixels = resized[::step, ::step].flatten()
     if window.ignore_value is not None:
         pixels = pixels[pixels != window.ignore_value]
@@ -275,8 +273,10 @@ def own_limits(resized: Image, window: AnyWindow) -> tuple[float, float]:
         return math.nan, math.nan
     if isinstance(window, PercentileWindow):
         return percentile_limits(resized, window)
-    foreground = resized[(resized >= window.low) & (resized <= window.high)]
-    if foreground.size < max(1.0, window.minimum_share * resized.size):
+    step = grid_step(resized.shape)
+    pixels = resized[::step, ::step]
+    foreground = pixels[(pixels >= window.low) & (pixels <= window.high)]
+    if foreground.size < max(1.0, window.minimum_share * pixels.size):
         return math.nan, math.nan
     median = float(np.median(foreground))
     return median, median
