@@ -244,6 +244,8 @@ def _fault(detail: Any, model: type[BaseModel]) -> str:
         tag = str(detail["ctx"]["tag"])[:_VALUE_CHARACTERS]
         return f"{place}.kind: unknown '{tag}'{did_you_mean(tag, tags)}"
     message = str(detail["msg"]).removeprefix("Value error, ")
+    if detail["type"] == "unknown_kind":  # the message has the value, and what there is instead
+        return f"{place}: {message}"
     value = detail.get("input")
     field = model.model_fields.get(str(loc[0])) if loc else None
     is_secret = field is not None and not field.repr  # what a model's own text leaves out is not told here either

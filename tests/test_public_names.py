@@ -19,9 +19,9 @@ MODULES = {
         default_model load new_keys rewrite sign sign_beside write
     """,
     "kd_edge.data": """
-        ActionInterval BerkeleyMhadData DataConfig Dataset FilesData ImageFormat LongVideo LongVideos MMActData
-        NtuRgbdData PkuMmdData Sample SignalFormat Split SyntheticData UtdMhadData Wearables check_split
-        open_dataset training_sides validation_split
+        ActionInterval AnyData BerkeleyMhadData DataConfig Dataset FilesData ImageFormat LongVideo LongVideos MMActData
+        NtuRgbdData OwnData PkuMmdData Sample SignalFormat Split SyntheticData UtdMhadData Wearables check_split
+        data_config known_kinds open_dataset split_by_subject training_sides unknown_kind validation_split
     """,
     "kd_edge.engines": """
         Binding Choice CudaBinding ENGINES Engine EngineName Ladder Provider StepEngine carry engine_ladder engine_name
@@ -45,7 +45,8 @@ MODULES = {
     """,
     "kd_edge.train.losses": """
         CcskdConnectors CcskdRates CcskdSchedule CorrelationEmbedding HintRegressor MgcamAdapters
-        attention_transfer ccskd ccskd_schedule correlation_congruence cross_graph dkd dkd_terms gsdm
+        attention_transfer ccskd ccskd_schedule class_weights correlation_congruence cross_entropy cross_graph dkd
+        dkd_terms gsdm
         hint_mse logit_mse map_distance mgcam normalize_graph rkd_angle rkd_distance sample_graph
         selective_soft_target semantic_map semantic_maps semantic_preserving semantic_weights
         similarity_preserving soft_target

@@ -147,13 +147,13 @@ NAMED = 5
 """So many faulty samples are named; the rest is a count."""
 
 
-def faults(skipped: Mapping[str, str], what: str) -> str:
+def faults(skipped: Mapping[str, str], what: str, of: str = "samples") -> str:
     """Named faulty samples as extra lines; an empty string when there is none."""
     if not skipped:
         return ""
-    named = [f"\n  {escape(name)}: {escape(why)}" for name, why in list(skipped.items())[:NAMED]]
+    named = [f"\n  {escape(printable(name))}: {escape(why)}" for name, why in list(skipped.items())[:NAMED]]
     more = f"\n  and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
-    return f"\n[yellow]{len(skipped)} samples {what}:[/yellow]{''.join(named)}{more}"
+    return f"\n[yellow]{len(skipped)} {of} {what}:[/yellow]{''.join(named)}{more}"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

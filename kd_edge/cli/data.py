@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +12,7 @@ from rich.markup import escape
 from kd_edge import recipes
 from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, faults, out, print_json, table
 from kd_edge.cli.progress import TrainingDisplay, progress_bar
-from kd_edge.errors import ConfigError, did_you_mean
+from kd_edge.errors import ConfigError, did_you_mean, printable
 
 if TYPE_CHECKING:
     from kd_edge.data.check import Report, SplitReport
@@ -201,9 +200,21 @@ def data_report(report: Report) -> RenderableType:
         notes.append(f"  and {len(report.remarks) - REMARKS} more remarks (all with --json)")
     if report.quick:
         notes.append("  headers only: damage inside a file is found without --quick")
+    warnings = [f"[yellow]note:[/yellow] {escape(warning)}" for warning in report.imbalances]
     verdict = [] if report.split is None else [_split(report.split)]
     faulty = [text.lstrip("\n") for text in (gaps, broken) if text]
-    return Group(*lines, *notes, table(header, rows), *faulty, *verdict)
+    return Group(*lines, *notes, table(header, rows), _classes(report), *faulty, *warnings, *verdict)
+
+
+def _classes(report: Report) -> RenderableType:
+    """Clips and people of each class, and how its clips lie on the sides of a split."""
+    sides = ("training", "validation", "test") if report.sides else ()
+    header = (f"class (split {report.sides})" if sides else "class", "clips", "subjects", *sides)
+    rows = []
+    for name, count in report.classes.items():
+        each = (count.train, count.validation, count.test) if sides else ()
+        rows.append([escape(printable(name)), str(count.clips), str(count.subjects or "?"), *map(str, each)])
+    return table(header, rows)
 
 
 def _split(split: SplitReport) -> str:
@@ -238,12 +249,16 @@ def data_examples(
     ] = None,
     frames: Annotated[int, typer.Option("--frames", min=1, max=64, help="Frames per clip.")] = 6,
 ) -> None:
-    """Draw what the classes look like: a row of frames per class and camera."""
+    """Draw what the classes look like: a row of frames per class and camera.
+
+    Of an incomplete copy what is there, and what is not is named.
+    """
     from kd_edge.data import open_dataset
     from kd_edge.pictures.examples import class_examples, draw_examples
 
     check_png(picture)
     dataset = open_dataset(_data_config(source), data)
+    lacking: dict[str, str] = {}
     with progress_bar(err) as bar:
         task = bar.add_task("classes", total=None)
         found = class_examples(
@@ -252,9 +267,10 @@ def data_examples(
             modalities=None if modalities is None else [name.strip() for name in modalities.split(",")],
             frames=frames,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
+            lacking=lacking,
         )
     draw_examples(found, f"{dataset.name}: {frames} evenly spaced frames of one clip", picture)
-    out.print(f"{len(found)} rows in {picture}")
+    out.print(f"{len(found)} rows in {picture}{faults(lacking, 'are not in the picture', 'rows')}")
 
 
 def check_png(path: Path) -> None:
@@ -272,16 +288,11 @@ def split_names(names: str | None, labels: tuple[str, ...]) -> list[str] | None:
 
 def _data_config(source: str) -> Any:
     """The settings of a kind of data set as they are by default, or of a recipe."""
-    from pydantic import BaseModel
+    from kd_edge.data import data_config, known_kinds
 
-    from kd_edge.data import DataConfig
-
-    class Wanted(BaseModel):
-        data: DataConfig
-
-    kinds = [str(model.model_fields["kind"].default) for model in typing.get_args(typing.get_args(DataConfig)[0])]
+    kinds = known_kinds()
     if source in kinds:
-        return recipes.validate({"data": {"kind": source}}, Wanted, "data set").data
+        return data_config({"kind": source}, "data set")
     known = recipes.names("train")
     if source not in known and not source.endswith(".toml"):
         raise ConfigError(

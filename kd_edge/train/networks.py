@@ -52,6 +52,7 @@ def student_learner(material: Material, teacher: Teacher | None) -> Learner:
         stage.epochs,
         class_vectors=material.class_vectors,
         black=_black(stage.preprocess),
+        class_weights=material.class_weights("student"),
     )
 
 

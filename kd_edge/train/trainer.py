@@ -166,7 +166,8 @@ def _train_teacher(session: _Session, config: AnyTeacher, teacher: Teacher) -> G
             selected_epoch=0, selected_by=f"weights {config.weights}", seconds=0.0
         )
     else:
-        learner = teacher.learner(config, session.material.class_vectors)
+        material = session.material
+        learner = teacher.learner(config, material.class_vectors, material.class_weights("teacher"))
         session.selections["teacher"] = yield from _fit(session, "teacher", learner, None)
     if session.writes:
         run.save_weights(trained, teacher.state_dict(), weights_metadata(config))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kd_edge.errors import TrainingError
+from kd_edge.errors import ConfigError, TrainingError
 from kd_edge.models.saved import SavedStudent
 from kd_edge.rundir import read_metrics
 from kd_edge.train import step, trainer
@@ -143,6 +143,25 @@ def test_kill_minus_nine_then_resume_gives_the_same_weights_bit_for_bit(trained:
     assert timeless[0] == timeless[1]
     tests = [json.loads((run / "summary.json").read_text())["stages"]["student"]["test"] for run in (folder, whole)]
     assert tests[0] == tests[1]
+
+
+def test_balanced_and_repeated_draws_are_resumed_bit_for_bit(tmp_path: Path) -> None:
+    values = tiny_values(teacher=None, losses=[])
+    values["student"] |= {"sampler": "balanced", "repeat": 2, "class_weights": {"sit down": 2.0}, "epochs": 2}
+    run_all(Recipe.model_validate(values), tmp_path / "whole")
+    assert killed(values, tmp_path / "killed", False, ("student", 2, 4)) == -signal.SIGKILL
+    run_all(Recipe.model_validate(values), tmp_path / "killed", resume=True)
+    assert same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
+
+
+def test_class_weights_of_another_data_sets_classes_stop_a_run_before_it_begins(tmp_path: Path) -> None:
+    values = tiny_values(teacher=None, losses=[])
+    values["student"] |= {"class_weights": {"sit dow": 2.0}}
+    with pytest.raises(
+        ConfigError, match=r"student.class_weights names 'sit dow', which is no class .did you mean 'sit down'"
+    ):
+        run_all(Recipe.model_validate(values), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def residual(**changes: object) -> dict[str, object]:

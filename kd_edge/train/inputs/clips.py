@@ -39,11 +39,16 @@ class Batch(TypedDict):
     labels: Tensor
 
 
+Key = tuple[int, int] | tuple[int, int, int]
+"""Position of a clip, epoch, and how often the epoch has drawn it before; the last is left out where it is 0."""
+
+
 class ClipDataset(Dataset[tuple[list[Float32], int]]):
     """Network inputs of paired clips.
 
-    Items are asked for as (position, epoch): what is random follows from seed, epoch and sample id alone, so a resumed
-    run and any number of workers see the same clips.
+    Items are asked for as (position, epoch), or (position, epoch, n) of the n-th further draw of a clip in an epoch:
+    what is random follows from seed, epoch, sample id and draw alone, so a resumed run and any number of workers see
+    the same clips.
 
     Args:
         pairs: The clips, one modality per preprocessing.
@@ -81,15 +86,15 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[list[Float32], int]:
-        position, epoch = key
+    def __getitem__(self, key: Key) -> tuple[list[Float32], int]:
+        position, epoch, *again = key
         sample, clips = self.pairs.samples[position], self.pairs.clips(position)
         first = clips[0].stamps_ns
         if self.augments is None:
             moments = first[self.windows.choose(first, None)]
             same = [_same_share(first, moments, clip.stamps_ns) for clip in clips]
             return [_still(*item) for item in zip(clips, same, self.specs, strict=True)], sample.label
-        origin = (self.seed, epoch, zlib.crc32(sample.id.encode()))
+        origin = (self.seed, epoch, zlib.crc32(sample.id.encode()), *again)
         rng = np.random.default_rng(origin)
         shots = self._looping(position, rng) if self.windows.loop else self._inside(position, rng)
         crop = draw_crop(self.augments[0], rng, Draws(origin))
@@ -168,10 +173,10 @@ class SignalDataset(Dataset[tuple[list[Float32], int]]):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[list[Float32], int]:
-        position, epoch = key
+    def __getitem__(self, key: Key) -> tuple[list[Float32], int]:
+        position, epoch, *again = key
         sample, clips = self.pairs.samples[position], self.pairs.clips(position)
-        draws = Draws((self.seed, epoch, zlib.crc32(sample.id.encode()), len(clips)))
+        draws = Draws((self.seed, epoch, zlib.crc32(sample.id.encode()), *again, len(clips)))
         return [self.signals.of(sample.id, clips[0].stamps_ns, draws)], sample.label
 
 
@@ -273,10 +278,15 @@ def _frames_at(clip: CachedClip, moments: Int64, spec: Preprocess) -> Int64:
     return motion_indices(clip.stamps_ns, nearest(clip.stamps_ns, moments), spec.motion_offsets_ms)
 
 
-class EpochBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of (position, epoch): shuffled by seed and epoch in training, in order for evaluation.
+class EpochBatches(Sampler[list[Key]]):
+    """Batches of keys: shuffled by seed and epoch in training, in order for evaluation.
 
     A last incomplete batch is dropped in training (other clips are left out each epoch) unless it is the only one.
+    Which clips an epoch draws follows from the seed and its number alone.
+
+    With ``classes`` every class is drawn equally often, in rounds: ceil(count * repeat / K) of them, each with one clip
+    of each of the K classes that there are, in random order. Of a class every clip has its turn before one comes again.
+    Without the batch that is dropped, numbers of draws of two classes differ by one at most.
 
     Args:
         count: Number of samples.
@@ -284,10 +294,27 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         seed: None keeps the order and every sample.
         rank: Number of this process.
         world: Number of processes; each takes every ``world``-th sample of a batch.
+        repeat: How often an epoch draws a sample.
+        classes: (count,) class of each sample, to draw all classes equally often; None draws all samples.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int | None, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        seed: int | None,
+        rank: int = 0,
+        world: int = 1,
+        *,
+        repeat: int = 1,
+        classes: Sequence[int] | None = None,
+    ) -> None:
         self.count = count
+        self.repeat = repeat
+        of = np.asarray([] if classes is None else classes)
+        self._members = [np.flatnonzero(of == label) for label in np.unique(of)]
+        together = len(self._members) or 1
+        self.draws = -(-count * repeat // together) * together
         self.batch_size = batch_size
         self.seed = seed
         self.rank, self.world = rank, world
@@ -296,15 +323,34 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
     def __len__(self) -> int:
         if self.seed is None:
             return -(-self.count // self.batch_size)
-        return max(1, self.count // self.batch_size)
+        return max(1, self.draws // self.batch_size)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.arange(self.count)
-        if self.seed is not None:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
+    def __iter__(self) -> Iterator[list[Key]]:
+        positions, again = self._order()
         for batch in range(len(self)):
-            mine = order[batch * self.batch_size : (batch + 1) * self.batch_size][self.rank :: self.world]
-            yield [(int(position), self.epoch) for position in mine]
+            mine = range(batch * self.batch_size, min((batch + 1) * self.batch_size, len(positions)))
+            yield [self._key(int(positions[k]), int(again[k])) for k in mine[self.rank :: self.world]]
+
+    def _key(self, position: int, again: int) -> Key:
+        return (position, self.epoch, again) if again else (position, self.epoch)
+
+    def _order(self) -> tuple[Int64, Int64]:
+        """(draws,) positions in the order of an epoch, and how often it has drawn each of them before."""
+        if self.seed is None:
+            return np.arange(self.count), np.zeros(self.count, dtype=np.int64)
+        rng = np.random.default_rng([self.seed, self.epoch])
+        if not self._members:
+            drawn = rng.permutation(self.draws)
+            return drawn % self.count, drawn // self.count
+        rounds = self.draws // len(self._members)
+        turns = [
+            np.concatenate([rng.permutation(members) for _ in range(-(-rounds // len(members)))])[:rounds]
+            for members in self._members
+        ]
+        places = rng.permuted(np.tile(np.arange(len(turns)), (rounds, 1)), axis=1)  # (rounds, K), each row all classes
+        number = np.arange(rounds)[:, None]
+        sizes = np.array([len(members) for members in self._members])
+        return np.stack(turns)[places, number].ravel(), (number // sizes[places]).ravel()
 
 
 def collate(items: Sequence[tuple[list[Float32], int]]) -> Batch:

@@ -22,6 +22,7 @@ from kd_edge.errors import DataError
 from kd_edge.train.inputs.clips import Batch, ClipDataset, EpochBatches, SignalDataset, make_loader
 from kd_edge.train.inputs.signals import SignalInput
 from kd_edge.train.inputs.windows import BEFORE_SHARE, Windows, clip_length_ns
+from kd_edge.train.losses.labels import class_weights
 from kd_edge.train.recipe import Recipe, Stage
 
 Progress = Callable[[str, int, int], None]
@@ -102,7 +103,7 @@ class Material:
         images = [name for name in stages if name in self.clips]
         if not images and signals is not None:  # resampled onto the time of the student's clips
             clips = self._pairs(["student"], self.train)
-            return self._shuffled(SignalDataset(clips, signals, recipe.seed), batch_size, rank, world)
+            return self._loader(SignalDataset(clips, signals, recipe.seed), stages[0], batch_size, rank, world)
         pairs = self._pairs(images, self.train)
         seconds = None if recipe.windows == "clip" else self.clip_seconds
         before = {"mixed": BEFORE_SHARE, "stream": 1.0}.get(recipe.windows, 0.0)
@@ -111,13 +112,35 @@ class Material:
         configs = [recipe.image_stages[name] for name in images]
         specs, augments = [c.preprocess for c in configs], [c.augment for c in configs]
         dataset = ClipDataset(pairs, specs, windows, augments, recipe.seed, self.dataset.flip_labels, signals)
-        return self._shuffled(dataset, batch_size, rank, world)
+        return self._loader(dataset, stages[0], batch_size, rank, world)
 
-    def _shuffled(
-        self, dataset: ClipDataset | SignalDataset, batch_size: int, rank: int, world: int
+    def _loader(
+        self, dataset: ClipDataset | SignalDataset, stage: str, batch_size: int, rank: int, world: int
     ) -> tuple[DataLoader[Batch], EpochBatches]:
-        batches = EpochBatches(len(dataset), batch_size, self.recipe.seed, rank, world)
+        batches = training_batches(self.recipe, stage, dataset.pairs.samples, batch_size, rank=rank, world=world)
         return make_loader(dataset, batches, self.recipe.workers), batches
+
+    def class_weights(self, name: str) -> Tensor | None:
+        """(K,) float32 of the classes in a stage's cross-entropy, as its ``class_weights`` say; None weighs nothing."""
+        weights, labels = self.stage(name).class_weights, self.dataset.labels
+        if weights is None:
+            return None
+        named = None if weights == "balanced" else {labels.index(label): factor for label, factor in weights.items()}
+        return class_weights(self._class_counts(name), named)
+
+    def _class_counts(self, name: str) -> list[float]:
+        """How often an epoch of a stage shows each class, but for a factor: mirrored clips count for what they become.
+
+        A clip whose class changes in the mirror stays as it is where sensors teach, see ``ClipDataset``.
+        """
+        stage, classes = self.stage(name), len(self.dataset.labels)
+        counts = np.bincount([s.label for s in self.train], minlength=classes).astype(float)
+        if stage.sampler == "balanced":
+            counts = (counts > 0).astype(float)
+        mirrored, images = self.dataset.flip_labels, stage.images
+        if images is not None and images.augment.flip and mirrored is not None and not self.signals:
+            counts = (counts + counts[list(mirrored)]) / 2
+        return [float(count) for count in counts]
 
     def _signals(self, stages: Sequence[str], *, training: bool = True) -> SignalInput | None:
         """What is made of the sensors, where they are among the stages."""
@@ -169,6 +192,7 @@ def gather_material(
     stages = recipe.stages
     for name, stage in stages.items():
         stage.check_data(name, dataset)
+        stage.check_classes(name, dataset.labels)
     _check_labels(dataset)
     semantics = None if recipe.semantics is None else class_vectors(recipe.semantics, dataset.labels, data_root)
     if at_most is None:
@@ -193,6 +217,15 @@ def gather_material(
         lengths = [clip_length_ns(clips["student"].clip(s.id).stamps_ns) for s in train]
         seconds = round(float(np.median(lengths)) / 1e9, 3)
     return Material(recipe, dataset, train, validation, test, clips, signals, seconds, semantics)
+
+
+def training_batches(
+    recipe: Recipe, stage: str, samples: Sequence[Sample], batch_size: int, *, rank: int = 0, world: int = 1
+) -> EpochBatches:
+    """The batches of a stage's epochs, drawn from training samples as its ``sampler`` and ``repeat`` say."""
+    config = recipe.stages[stage]
+    classes = [s.label for s in samples] if config.sampler == "balanced" else None
+    return EpochBatches(len(samples), batch_size, recipe.seed, rank, world, repeat=config.repeat, classes=classes)
 
 
 def data_fingerprints(recipe: Recipe, data_root: Path | None = None) -> dict[str, str]:

@@ -14,6 +14,7 @@ from kd_edge.train.losses.ccskd import (
 )
 from kd_edge.train.losses.features import HintRegressor, attention_transfer, hint_mse
 from kd_edge.train.losses.gsdm import gsdm, map_distance, semantic_map, semantic_maps, semantic_weights
+from kd_edge.train.losses.labels import class_weights, cross_entropy
 from kd_edge.train.losses.logits import dkd, dkd_terms, logit_mse, soft_target
 from kd_edge.train.losses.mgcam import MgcamAdapters, cross_graph, mgcam, normalize_graph, sample_graph
 from kd_edge.train.losses.relations import (
@@ -35,7 +36,9 @@ __all__ = [
     "attention_transfer",
     "ccskd",
     "ccskd_schedule",
+    "class_weights",
     "correlation_congruence",
+    "cross_entropy",
     "cross_graph",
     "dkd",
     "dkd_terms",

@@ -137,15 +137,26 @@ class Recipe(Strict):
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of everything that decides the weights; not of where the recordings lie."""
-        return _hash(self.model_dump(mode="json", exclude={"name": True, "workers": True, "data": {"root"}}))
+        return _hash(self._deciding())
 
     def teacher_fingerprint(self) -> str:
         """SHA-256 (hex) of everything that decides the teacher's weights: equal ones need training only once."""
-        student = {"student": True, "losses": True}
-        values = self.model_dump(mode="json", exclude={"name": True, "workers": True, "data": {"root"}, **student})
+        values = self._deciding("student", "losses")
         if self.wearables is not None:
             values["clips"] = self.student.modality  # whose time the signals are resampled onto
         return _hash(values)
+
+    def _deciding(self, *without: str) -> dict[str, Any]:
+        """All values but the name's, the loader's, the folder's and those of ``without``."""
+        left: dict[str, Any] = {"name": True, "workers": True, "data": {"root"}, **dict.fromkeys(without, True)}
+        values = self.model_dump(mode="json", exclude=left)
+        for name in self.stages.keys() & values.keys():
+            values[name] = {k: v for k, v in values[name].items() if k not in _ADDED or v != _ADDED[k]}
+        return values
+
+
+_ADDED = {"class_weights": None, "sampler": "shuffled", "repeat": 1}
+"""Keys of a stage that came after the first runs, as those were trained: so they keep their fingerprints."""
 
 
 def _hash(values: dict[str, Any]) -> str:

@@ -59,6 +59,8 @@ PRINTS = {
     ),
 }
 """Fingerprint of each recipe of real recordings and of its teacher: those of all runs there are."""
+MINIMAL_PRINT = "7fc2c451c90d8a2a0e700f390e407ff85523da57429e39ea8dc6f0abfe4a9e9d"
+"""Fingerprint of ``MINIMAL`` before there were samplers and class weights."""
 
 
 @pytest.mark.parametrize("name", PRINTS)
@@ -108,6 +110,12 @@ def test_toml_written_is_the_recipe_read(tmp_path: Path) -> None:
         ({"student": {"modality": "nir", "weights": "a.safetensors"}}, "weights is for the teacher"),
         ({"student": {"modality": "nir", "augment": {"crop_scale": [1.0, 0.5]}}}, "smaller value first"),
         ({"student": {"modality": "nir", "learning_rate": 0}}, "learning_rate"),
+        ({"student": {"modality": "nir", "class_weights": "ballanced"}}, "class_weights is 'balanced', or a table of"),
+        ({"student": {"modality": "nir", "class_weights": {}}}, "class_weights is 'balanced', or a table of"),
+        ({"student": {"modality": "nir", "class_weights": {"jump": 0}}}, "with a positive number each"),
+        ({"student": {"modality": "nir", "class_weights": {"jump": float("inf")}}}, "with a positive number each"),
+        ({"student": {"modality": "nir", "class_weights": "balanced", "sampler": "balanced"}}, "keep one of them"),
+        ({"student": {"modality": "nir", "repeat": 0}}, "student.repeat: input should be greater than or equal to 1"),
     ],
 )
 def test_faults_are_told_in_one_line(changes: dict[str, object], message: str) -> None:
@@ -124,6 +132,25 @@ def test_fingerprint_follows_what_decides_the_weights_only() -> None:
     utd = [{"data": {"kind": "utd_mhad", "root": root}} for root in ("/a", "/b")]
     prints = {recipes.validate(MINIMAL | u, Recipe, "r").fingerprint() for u in utd}
     assert len(prints) == 1
+
+
+@pytest.mark.parametrize(
+    "changes", [{"class_weights": "balanced"}, {"class_weights": {"jump": 2.0}}, {"sampler": "balanced"}, {"repeat": 4}]
+)
+def test_what_a_stage_draws_and_weighs_is_in_its_fingerprints(changes: dict[str, object]) -> None:
+    recipe = recipes.validate(MINIMAL, Recipe, "recipe")
+    student = recipes.validate(MINIMAL | {"student": {"modality": "nir", **changes}}, Recipe, "r")
+    teacher = recipes.validate(MINIMAL | {"teacher": {"modality": "rgb", **changes}}, Recipe, "r")
+    assert len({recipe.fingerprint(), student.fingerprint(), teacher.fingerprint()}) == 3
+    assert student.teacher_fingerprint() == recipe.teacher_fingerprint()
+    assert teacher.teacher_fingerprint() != recipe.teacher_fingerprint()
+
+
+def test_defaults_of_keys_that_came_later_change_no_fingerprint() -> None:
+    defaults = {"class_weights": None, "sampler": "shuffled", "repeat": 1}
+    recipe = recipes.validate(MINIMAL, Recipe, "recipe")
+    said = recipes.validate(MINIMAL | {"student": {"modality": "nir", **defaults}}, Recipe, "r")
+    assert said.fingerprint() == recipe.fingerprint() == MINIMAL_PRINT
 
 
 def test_only_what_decides_the_teacher_is_in_its_fingerprint() -> None:

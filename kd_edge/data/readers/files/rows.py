@@ -27,6 +27,8 @@ OFFSET = "_offset_s"
 SIDES = ("", "train", "val", "test")
 MOST_BYTES = 256_000_000
 MOST_ROWS = 2_000_000
+Cells = tuple[int, dict[str, str]]
+"""A row as it was read: its line, and its cells by the names of their columns."""
 _FAULTS_SHOWN = 3
 _LONGEST_CELL, _LONGEST_LABEL = 4096, 200
 
@@ -46,6 +48,7 @@ class Row:
         start_s: Where the piece begins, in seconds of the recording.
         end_s: Where it ends; None: with the recording.
         offsets_s: How much later than the piece's clock a modality's file begins, where that is not 0.
+        notes: What stands in columns that are not read; kept for whoever writes the table again.
         line: Where it stands, for messages; 0 where it comes of folders.
     """
 
@@ -59,6 +62,7 @@ class Row:
     start_s: float = 0.0
     end_s: float | None = None
     offsets_s: Mapping[str, float] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
     line: int = 0
 
 
@@ -99,7 +103,20 @@ def read_manifest(path: Path, known: Iterable[str] = ()) -> Table:
     Raises:
         DataError: It cannot be read, or a row is faulty.
     """
-    cells = list(_records(path))
+    return table_of(path, list(_records(path)), known)
+
+
+def table_of(path: Path, cells: Sequence[Cells], known: Iterable[str] = ()) -> Table:
+    """The table that records make, whatever list they were read from; every fault in it is found.
+
+    Args:
+        path: Where they stand, for messages; their files are looked for in its folder.
+        cells: (line, cells by column) of each row, columns named as in a manifest.
+        known: Columns that hold files whatever their name.
+
+    Raises:
+        DataError: A column is missing, or a row is faulty.
+    """
     columns = list(dict.fromkeys(name for _, record in cells for name in record))
     if "label" not in columns:
         raise DataError(
@@ -111,20 +128,20 @@ def read_manifest(path: Path, known: Iterable[str] = ()) -> Table:
     if not modalities:
         raise DataError(f"{path} names no file", "a column of files, for example 'rgb'", "add one; paths are relative")
     faults: list[str] = []
-    rows = tuple(
-        row for line, record in cells if (row := _row(line, record, modalities, path.parent, faults)) is not None
-    )
+    unread = _unread(columns, modalities)
+    found = (_row(line, record, modalities, unread, path.parent, faults) for line, record in cells)
+    rows = tuple(row for row in found if row is not None)
     faults += _clashes(rows)
     if faults:
         raise _faulty(path, faults)
-    return Table(rows, modalities, tuple(_remarks(columns, modalities, rows)))
+    return Table(rows, modalities, tuple(_remarks(unread, rows)))
 
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.9g}"
 
 
-def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _records(path: Path) -> Iterator[Cells]:
     """(line, cells by column) of each row that is not empty."""
     try:
         text = read_bytes(path, MOST_BYTES).decode("utf-8-sig", "surrogateescape")
@@ -138,7 +155,7 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             yield line, record
 
 
-def _csv_records(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
+def _csv_records(path: Path, text: str) -> Iterator[Cells]:
     delimiter = ";" if text.partition("\n")[0].count(";") > text.partition("\n")[0].count(",") else ","
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
@@ -153,7 +170,7 @@ def _csv_records(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
         raise _unreadable(path, f"line {reader.line_num}: {reason(error)}") from error
 
 
-def _json_records(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
+def _json_records(path: Path, text: str) -> Iterator[Cells]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
@@ -166,9 +183,7 @@ def _json_records(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]
         yield number, {str(k).strip(): "" if v is None else str(v).strip() for k, v in record.items()}
 
 
-def _modalities(
-    columns: Sequence[str], cells: Sequence[tuple[int, dict[str, str]]], root: Path, known: frozenset[str]
-) -> tuple[str, ...]:
+def _modalities(columns: Sequence[str], cells: Sequence[Cells], root: Path, known: frozenset[str]) -> tuple[str, ...]:
     """Columns that hold files: by their name, or because every cell of theirs is the name of one."""
 
     def is_recording(cell: str) -> bool:
@@ -180,7 +195,14 @@ def _modalities(
     return tuple(c for c in named if filled[c] and (c in known or is_modality(c) or all(map(is_recording, filled[c]))))
 
 
-def _row(line: int, record: Mapping[str, str], modalities: Sequence[str], root: Path, faults: list[str]) -> Row | None:
+def _row(
+    line: int,
+    record: Mapping[str, str],
+    modalities: Sequence[str],
+    unread: Sequence[str],
+    root: Path,
+    faults: list[str],
+) -> Row | None:
     """One row; None where it is faulty, which is added to the faults."""
     before = len(faults)
     where = f"line {line}: "
@@ -215,7 +237,8 @@ def _row(line: int, record: Mapping[str, str], modalities: Sequence[str], root: 
     piece = "" if start is None and end is None else f"@{_number(start or 0.0)}"
     return Row(
         id=printable(record.get("id") or f"{first.with_suffix('')}{piece}"),
-        files=files, split=side, start_s=start or 0.0, end_s=end, offsets_s=offsets, line=line, **texts,
+        files=files, split=side, start_s=start or 0.0, end_s=end, offsets_s=offsets,
+        notes={name: record[name] for name in unread if record.get(name)}, line=line, **texts,
     )  # fmt: skip
 
 
@@ -282,9 +305,12 @@ def _overlaps(rows: Sequence[Row]) -> Iterator[str]:
                 )
 
 
-def _remarks(columns: Sequence[str], modalities: Sequence[str], rows: Sequence[Row]) -> Iterator[str]:
+def _unread(columns: Sequence[str], modalities: Sequence[str]) -> list[str]:
     offsets = {name + OFFSET for name in modalities}
-    unread = [c for c in columns if c not in COLUMNS and c not in modalities and c not in offsets]
+    return [c for c in columns if c not in COLUMNS and c not in modalities and c not in offsets]
+
+
+def _remarks(unread: Sequence[str], rows: Sequence[Row]) -> Iterator[str]:
     if unread:
         yield f"columns that are not read: {_listed(unread)}"
     unlabelled = sum(not row.label for row in rows)
