@@ -98,10 +98,11 @@ def build_model(
                 f"temporal '{config.temporal}' with {segments} segment", "at least 2 segments", "raise segments"
             )
         add_shifts(backbone, segments, config.fold_div, causal=config.temporal == "tsm_causal")
-    return ClipModel(backbone, _head(config, backbone, classes, segments), segments, partial_bn=config.partial_bn)
+    return ClipModel(backbone, build_head(config, backbone, classes, segments), segments, partial_bn=config.partial_bn)
 
 
-def _head(config: ModelConfig, backbone: Backbone, classes: int, segments: int) -> Head:
+def build_head(config: ModelConfig, backbone: Backbone, classes: int, segments: int) -> Head:
+    """A temporal head with random weights, see ``build_model``."""
     sizes = (backbone.feature_size, classes, config.dropout)
     if config.temporal == "tconv":
         return TemporalConvolutionHead(*sizes, config.hidden)

@@ -95,6 +95,7 @@ class StageReport(Selection):
         similarity: Way of comparing the clips of a batch -> network -> test accuracy.
         lacking: Sensor -> number of samples without it.
         seen_in_training: Test clips whose very signals trained the sensors' networks.
+        head: Which weights were kept of a student's head stage; None without one.
     """
 
     modality: str = ""
@@ -109,6 +110,7 @@ class StageReport(Selection):
     similarity: dict[str, dict[str, float | None]] = {}
     lacking: dict[str, int] = {}
     seen_in_training: int = 0
+    head: Selection | None = None
 
 
 class LossNote(Record):
@@ -231,7 +233,7 @@ class MetricsLine(Record):
     """One epoch of a stage, a line of ``metrics.jsonl``.
 
     Attributes:
-        stage: ``teacher`` or ``student``.
+        stage: ``teacher``, ``student``, or ``head`` of the student's head stage.
         epoch: From 1.
         losses: Mean of each loss over the epoch's steps, with ``total``.
         train_accuracy: Share of right answers on the training clips as they were drawn.
@@ -241,7 +243,7 @@ class MetricsLine(Record):
         validation: Accuracy and loss on the validation clips; None without any.
     """
 
-    stage: Literal["teacher", "student"]
+    stage: Literal["teacher", "student", "head"]
     epoch: int = Field(ge=1)
     losses: dict[str, float] = {}
     train_accuracy: float | None = None

@@ -17,17 +17,19 @@ from torch import nn
 
 from kd_edge import rundir
 from kd_edge.errors import reason
+from kd_edge.models import ClipModel
 from kd_edge.rundir import MetricsLine, Selection
 from kd_edge.train import checks
 from kd_edge.train.devices import averaged, first_alone, make_fabric, share_statistics
 from kd_edge.train.distil.learner import Learner
 from kd_edge.train.events import EpochDone, Event, Finished, Prepared, StageStarted, StepDone
 from kd_edge.train.given import load_trained, take_weights, weights_metadata
+from kd_edge.train.head import HeadLearner, Loaders, feature_loaders
 from kd_edge.train.inputs.material import Material, Progress, gather_material
-from kd_edge.train.networks import build_teacher, student_learner
+from kd_edge.train.networks import begin_head, build_teacher, student_learner
 from kd_edge.train.optim import learning_rate, set_learning_rate
-from kd_edge.train.recipe import Recipe
-from kd_edge.train.recipe.stages import AnyTeacher
+from kd_edge.train.recipe import HeadStage, Recipe
+from kd_edge.train.recipe.stages import AnyTeacher, Training
 from kd_edge.train.rehearsal import rehearse_losses
 from kd_edge.train.results import plots, run, scores
 from kd_edge.train.results.summary import summarise
@@ -168,7 +170,8 @@ def _train_teacher(session: _Session, config: AnyTeacher, teacher: Teacher) -> G
     else:
         material = session.material
         learner = teacher.learner(config, material.class_vectors, material.class_weights("teacher"))
-        session.selections["teacher"] = yield from _fit(session, "teacher", learner, None)
+        loaders = _clip_loaders(session, ["teacher"])
+        session.selections["teacher"] = yield from _fit(session, "teacher", config, learner, loaders)
     if session.writes:
         run.save_weights(trained, teacher.state_dict(), weights_metadata(config))
     teacher.requires_grad_(False)
@@ -178,28 +181,59 @@ def _train_teacher(session: _Session, config: AnyTeacher, teacher: Teacher) -> G
 
 
 def _train_student(session: _Session, learner: Learner, teacher: Teacher | None) -> Generator[Event, None, None]:
-    """Train the student on labels and teacher (Alg. 1 of the MGCAM paper)."""
-    session.selections["student"] = yield from _fit(session, "student", learner, teacher)
-    if session.writes:
-        run.save_weights(session.folder / rundir.STUDENT, learner.model.state_dict())
-    learner.model.eval()
+    """Train the student on labels and teacher (Alg. 1 of the MGCAM paper), then its head on stored features."""
+    model, recipe = learner.model, session.recipe
+    finished = session.folder / rundir.STUDENT
+    if "student" in session.selections:  # the interrupted run had finished the whole network
+        load_trained(model, finished, f"restore the file, or remove {session.folder / rundir.STATE} to start again")
+    else:
+        loaders = _clip_loaders(session, ["student"] if teacher is None else ["student", "teacher"])
+        selected = yield from _fit(session, "student", recipe.student, learner, loaders, teacher)
+        session.selections["student"] = selected
+        if session.writes:
+            run.save_weights(finished, model.state_dict())
+    if recipe.head_stage is not None:
+        yield from _train_head(session, model, recipe.head_stage)
+        if session.writes:
+            run.save_weights(finished, model.state_dict())
+    model.eval()
+
+
+def _train_head(session: _Session, model: ClipModel, stage: HeadStage) -> Generator[Event, None, None]:
+    """Train a student's head alone on what its backbone makes of the clips."""
+    fabric, material = session.fabric, session.material
+    begin_head(model, material, stage)
+    model.to(memory_format=torch.channels_last)  # as it was trained, also where it was loaded: see _train_teacher
+    loaders = feature_loaders(material, model, stage, fabric.device, rank=fabric.global_rank, world=fabric.world_size)
+    learner = HeadLearner(model.head, stage, material.class_weights("student", stage))
+    session.selections["head"] = yield from _fit(session, "head", stage, learner, loaders)
+
+
+def _clip_loaders(session: _Session, stages: list[str]) -> Loaders:
+    """Training clips of one or more stages side by side, and the first one's validation clips."""
+    fabric, material, name = session.fabric, session.material, stages[0]
+    training, batches = material.training_loader(
+        stages, material.stage(name).batch_size, rank=fabric.global_rank, world=fabric.world_size
+    )
+    chosen_by = material.having(name, material.validation)
+    if not chosen_by:
+        return Loaders(training, batches, None)
+    segments = material.recipe.labels_stage.segments if name == "student" else None
+    return Loaders(training, batches, material.evaluation_loader(name, chosen_by, segments))
 
 
 def _fit(
-    session: _Session, name: str, learner: LabelLearner, teacher: Teacher | None
+    session: _Session,
+    name: str,
+    stage: Training,
+    learner: LabelLearner,
+    loaders: Loaders,
+    teacher: Teacher | None = None,
 ) -> Generator[Event, None, Selection]:
     """Train one stage; afterwards its model holds the selected weights. Returns which they are."""
-    fabric, material, recipe = session.fabric, session.material, session.recipe
-    stage = material.stage(name)
+    fabric, recipe = session.fabric, session.recipe
     step = Step(fabric, learner, stage, teacher)
-    loader, batches = material.training_loader(
-        [name] if teacher is None else [name, "teacher"],
-        stage.batch_size,
-        rank=fabric.global_rank,
-        world=fabric.world_size,
-    )
-    chosen_by = material.having(name, material.validation)
-    validation = material.evaluation_loader(name, chosen_by) if chosen_by else None
+    loader, batches, validation = loaders
     best: dict[str, Any] = {"epoch": 0, "score": -1.0, "model": {}}
     epochs_done, seconds = 0, 0.0
     if session.state is not None and session.state["stage"] == name:

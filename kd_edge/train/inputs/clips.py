@@ -79,9 +79,7 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
         self.flip_labels = flip_labels
         self.signals = signals
         self._smoothed: dict[int, list[_Smoothed]] = {}
-        self._sessions: dict[tuple[str, ...], list[int]] = {}
-        for position, sample in enumerate(pairs.samples):
-            self._sessions.setdefault(_session(sample), []).append(position)
+        self._sessions = Sessions(pairs.samples)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -111,6 +109,27 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
             inputs.append(self.signals.of(sample.id, first, Draws((*origin, len(clips)))))
         return inputs, label
 
+    def whole(self, position: int, draw: int) -> tuple[Float32, int]:
+        """Every frame of a clip's first modality, changed alike, and the label: (N, C, S, S).
+
+        Args:
+            position: Which clip.
+            draw: Other random changes for each number; evaluation has none.
+        """
+        sample, clip, spec = self.pairs.samples[position], self.pairs.clips(position)[0], self.specs[0]
+        if self.augments is None:
+            return _still(clip, clip.stamps_ns, spec), sample.label
+        origin = (self.seed, draw, zlib.crc32(sample.id.encode()))
+        rng = np.random.default_rng(origin)
+        augment = self.augments[0]
+        crop = draw_crop(augment, rng, Draws(origin))
+        label = sample.label
+        if crop.flip and self.flip_labels is not None:
+            label = self.flip_labels[label]
+        shot = _Shot(clip.frames, *self._measured(position)[0], _frames_at(clip, clip.stamps_ns, spec))
+        shot = shot._replace(limits=jitter_limits(shot.limits, augment, rng))
+        return _changed(shot, spec, crop, augment, Draws((*origin, 0))), label
+
     def _inside(self, position: int, rng: np.random.Generator) -> list[_Shot]:
         """Every modality of a window inside the clip."""
         clips = self.pairs.clips(position)
@@ -139,11 +158,8 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
         return shots
 
     def _before(self, position: int, rng: np.random.Generator) -> int:
-        """What was done before: another action of the same session, or the same one where there is no other."""
-        sample = self.pairs.samples[position]
-        session = self._sessions[_session(sample)]
-        others = [other for other in session if self.pairs.samples[other].label != sample.label]
-        other = others[int(rng.integers(len(others)))] if others else position
+        """What was done before, if it was filmed in the same size."""
+        other = self._sessions.before(position, rng)
         here, there = ([clip.frames.shape[1:] for clip in self.pairs.clips(p)] for p in (position, other))
         return other if here == there else position
 
@@ -218,9 +234,42 @@ def _put(shot: _Shot, chosen: npt.NDArray[np.bool_], other: _Shot) -> None:
         shot.places[chosen] = other.places[chosen]
 
 
-def _session(sample: Sample) -> tuple[str, ...]:
-    """Samples that are alike in this were recorded one after the other, by the same camera in the same place."""
-    return sample.subject, sample.view, sample.trial
+class Sessions:
+    """Which clips were recorded one after the other: those alike in subject, view and trial.
+
+    Args:
+        samples: Of the clips.
+    """
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._samples = samples
+        self._sessions: dict[tuple[str, ...], list[int]] = {}
+        for position, sample in enumerate(samples):
+            self._sessions.setdefault(self._of(sample), []).append(position)
+
+    def before(self, position: int, rng: np.random.Generator) -> int:
+        """What was done before: another action of the same session, or the same one where there is no other."""
+        sample = self._samples[position]
+        others = [k for k in self._sessions[self._of(sample)] if self._samples[k].label != sample.label]
+        return others[int(rng.integers(len(others)))] if others else position
+
+    @staticmethod
+    def _of(sample: Sample) -> tuple[str, ...]:
+        return sample.subject, sample.view, sample.trial
+
+
+def in_endless(stamps_ns: Int64, at: Int64, length: float) -> Int64:
+    """Frames of a clip that goes on for ever, at moments from its beginning.
+
+    Args:
+        stamps_ns: (N,) of the clip.
+        at: Any shape, ns; negative ones lie before the clip's beginning.
+        length: Length of the clip in ns, in the modality that the moments are of; recordings may differ in length.
+    """
+    own = clip_length_ns(stamps_ns)
+    half = own / len(stamps_ns) / 2  # before the end, the first frame is the nearest again
+    phase = ((at * (own / length) + half) % own - half).astype(np.int64)
+    return nearest(stamps_ns - stamps_ns[0], phase)
 
 
 def _endless(clip: CachedClip, measured: _Smoothed, at: Int64, length: float) -> _Shot:
@@ -237,10 +286,7 @@ def _endless(clip: CachedClip, measured: _Smoothed, at: Int64, length: float) ->
     Returns:
         A frame of its own for each moment.
     """
-    own = clip_length_ns(clip.stamps_ns)
-    half = own / len(clip.stamps_ns) / 2  # before the end, the first frame is the nearest again
-    phase = ((at * (own / length) + half) % own - half).astype(np.int64)
-    chosen = nearest(clip.stamps_ns - clip.stamps_ns[0], phase).ravel()
+    chosen = in_endless(clip.stamps_ns, at, length).ravel()
     places = None if measured.places is None else measured.places[chosen]
     return _Shot(clip.frames[chosen], measured.limits[chosen], places, np.arange(at.size).reshape(at.shape))
 
@@ -360,7 +406,7 @@ def collate(items: Sequence[tuple[list[Float32], int]]) -> Batch:
     return {"inputs": inputs, "labels": torch.tensor([label for _, label in items])}
 
 
-def make_loader(dataset: ClipDataset | SignalDataset, batches: EpochBatches, workers: int) -> DataLoader[Batch]:
+def make_loader(dataset: Dataset[tuple[list[Float32], int]], batches: EpochBatches, workers: int) -> DataLoader[Batch]:
     """A loader over the batches; worker processes start afresh (spawn) and live as long as the loader.
 
     It draws from a generator of its own: its draws depend on the number of workers and on which epoch is its first, and

@@ -24,6 +24,8 @@ from kd_edge.train.inputs.signals import SignalInput
 from kd_edge.train.inputs.windows import BEFORE_SHARE, Windows, clip_length_ns
 from kd_edge.train.losses.labels import class_weights
 from kd_edge.train.recipe import Recipe, Stage
+from kd_edge.train.recipe.stages import Training
+from kd_edge.train.recipe.student_stages import WindowKind
 
 Progress = Callable[[str, int, int], None]
 """Called with (modality, clips done, clips in all) while a cache is made."""
@@ -59,7 +61,7 @@ class Material:
     def caches(self) -> dict[str, CachedClips | Signals]:
         """What each stage sees, by stage name."""
         seen: dict[str, CachedClips | Signals] = {**self.clips, **self.signals}
-        return {name: seen[name] for name in self.recipe.stages}
+        return {name: seen[name] for name in self.recipe.networks}
 
     @property
     def skipped(self) -> dict[str, str]:
@@ -97,45 +99,73 @@ class Material:
     ) -> tuple[DataLoader[Batch], EpochBatches]:
         """Shuffled, augmented clips of one or more stages side by side, and the batches that carry the epoch.
 
-        Crop and flip are the first stage's, changes of intensity each stage's own.
+        Crop and flip are the first stage's, changes of intensity each stage's own. A student sees the segments of its
+        labels stage.
         """
         recipe, signals = self.recipe, self._signals(stages)
         images = [name for name in stages if name in self.clips]
         if not images and signals is not None:  # resampled onto the time of the student's clips
             clips = self._pairs(["student"], self.train)
             return self._loader(SignalDataset(clips, signals, recipe.seed), stages[0], batch_size, rank, world)
-        pairs = self._pairs(images, self.train)
-        seconds = None if recipe.windows == "clip" else self.clip_seconds
-        before = {"mixed": BEFORE_SHARE, "stream": 1.0}.get(recipe.windows, 0.0)
-        looping, at_end = recipe.windows in ("loop", "mixed", "stream"), recipe.windows == "stream"
-        windows = Windows(recipe.segments, seconds, looping, before, at_end)
+        windows = self.windows(recipe.windows, self._segments(stages[0]))
+        dataset = self._changing(images, windows, signals)
+        return self._loader(dataset, stages[0], batch_size, rank, world)
+
+    def windows(self, kind: WindowKind, segments: int) -> Windows:
+        """Where the segments of a training clip lie."""
+        seconds = None if kind == "clip" else self.clip_seconds
+        before = {"mixed": BEFORE_SHARE, "stream": 1.0}.get(kind, 0.0)
+        return Windows(segments, seconds, kind in ("loop", "mixed", "stream"), before, kind == "stream")
+
+    def student_clips(self, samples: Sequence[Sample] | None = None) -> ClipDataset:
+        """The student's clips: the training clips with random changes, or other samples as evaluation sees them."""
+        recipe = self.recipe
+        if samples is None:
+            return self._changing(["student"], Windows(recipe.segments), None)
+        spec = recipe.student.preprocess
+        return ClipDataset(self._pairs(["student"], samples), [spec], Windows(recipe.segments), None, recipe.seed)
+
+    def _changing(self, images: Sequence[str], windows: Windows, signals: SignalInput | None) -> ClipDataset:
+        """Training clips of some image stages with their random changes."""
+        recipe, pairs = self.recipe, self._pairs(images, self.train)
         configs = [recipe.image_stages[name] for name in images]
         specs, augments = [c.preprocess for c in configs], [c.augment for c in configs]
-        dataset = ClipDataset(pairs, specs, windows, augments, recipe.seed, self.dataset.flip_labels, signals)
-        return self._loader(dataset, stages[0], batch_size, rank, world)
+        return ClipDataset(pairs, specs, windows, augments, recipe.seed, self.dataset.flip_labels, signals)
+
+    def _segments(self, stage: str) -> int:
+        """T while a stage is trained end to end."""
+        fewer = self.recipe.labels_stage.segments if stage == "student" else None
+        return fewer or self.recipe.segments
 
     def _loader(
         self, dataset: ClipDataset | SignalDataset, stage: str, batch_size: int, rank: int, world: int
     ) -> tuple[DataLoader[Batch], EpochBatches]:
-        batches = training_batches(self.recipe, stage, dataset.pairs.samples, batch_size, rank=rank, world=world)
+        config = self.stage(stage)
+        batches = training_batches(self.recipe, config, dataset.pairs.samples, batch_size, rank=rank, world=world)
         return make_loader(dataset, batches, self.recipe.workers), batches
 
-    def class_weights(self, name: str) -> Tensor | None:
-        """(K,) float32 of the classes in a stage's cross-entropy, as its ``class_weights`` say; None weighs nothing."""
-        weights, labels = self.stage(name).class_weights, self.dataset.labels
+    def class_weights(self, name: str, training: Training | None = None) -> Tensor | None:
+        """(K,) float32 of the classes in a stage's cross-entropy, as its ``class_weights`` say; None weighs nothing.
+
+        Args:
+            name: ``student`` or ``teacher``.
+            training: What says so, where it is another stage of the student.
+        """
+        training = training or self.stage(name)
+        weights, labels = training.class_weights, self.dataset.labels
         if weights is None:
             return None
         named = None if weights == "balanced" else {labels.index(label): factor for label, factor in weights.items()}
-        return class_weights(self._class_counts(name), named)
+        return class_weights(self._class_counts(name, training), named)
 
-    def _class_counts(self, name: str) -> list[float]:
+    def _class_counts(self, name: str, training: Training) -> list[float]:
         """How often an epoch of a stage shows each class, but for a factor: mirrored clips count for what they become.
 
         A clip whose class changes in the mirror stays as it is where sensors teach, see ``ClipDataset``.
         """
         stage, classes = self.stage(name), len(self.dataset.labels)
         counts = np.bincount([s.label for s in self.train], minlength=classes).astype(float)
-        if stage.sampler == "balanced":
+        if training.sampler == "balanced":
             counts = (counts > 0).astype(float)
         mirrored, images = self.dataset.flip_labels, stage.images
         if images is not None and images.augment.flip and mirrored is not None and not self.signals:
@@ -149,8 +179,16 @@ class Material:
             return None
         return SignalInput(self.signals["teacher"], config.points, config.jitter if training else None)
 
-    def evaluation_loader(self, stage: str, samples: Sequence[Sample]) -> DataLoader[Batch]:
-        """Centre frames and centre crops of a stage's clips, in order; those its modality has, see ``having``."""
+    def evaluation_loader(
+        self, stage: str, samples: Sequence[Sample], segments: int | None = None
+    ) -> DataLoader[Batch]:
+        """Centre frames and centre crops of a stage's clips, in order; those its modality has, see ``having``.
+
+        Args:
+            stage: ``student`` or ``teacher``.
+            samples: Which clips.
+            segments: T; None is the recipe's.
+        """
         recipe, usable = self.recipe, self.having(stage, samples)
         batches = EpochBatches(len(usable), max(self.stage(stage).batch_size, 16), None)
         signals = self._signals([stage], training=False)
@@ -158,7 +196,8 @@ class Material:
             return make_loader(SignalDataset(self._pairs(["student"], usable), signals, recipe.seed), batches, 0)
         pairs = self._pairs([stage], usable)
         spec = recipe.image_stages[stage].preprocess
-        return make_loader(ClipDataset(pairs, [spec], Windows(recipe.segments), None, recipe.seed), batches, 0)
+        windows = Windows(segments or recipe.segments)
+        return make_loader(ClipDataset(pairs, [spec], windows, None, recipe.seed), batches, 0)
 
     def having(self, stage: str, samples: Sequence[Sample]) -> tuple[Sample, ...]:
         """Those of the samples that a stage's modality has."""
@@ -166,7 +205,7 @@ class Material:
 
     def stage(self, name: str) -> Stage:
         """The recipe's ``student`` or ``teacher``."""
-        return self.recipe.stages[name]
+        return self.recipe.networks[name]
 
     def _pairs(self, stages: Sequence[str], samples: Sequence[Sample]) -> PairedClips:
         return PairedClips([self.clips[name] for name in stages], samples)
@@ -189,7 +228,7 @@ def gather_material(
     """
     dataset = open_dataset(recipe.data, data_root)
     split = dataset.split(recipe.split)
-    stages = recipe.stages
+    stages = recipe.networks
     for name, stage in stages.items():
         stage.check_data(name, dataset)
         stage.check_classes(name, dataset.labels)
@@ -220,12 +259,11 @@ def gather_material(
 
 
 def training_batches(
-    recipe: Recipe, stage: str, samples: Sequence[Sample], batch_size: int, *, rank: int = 0, world: int = 1
+    recipe: Recipe, stage: Training, samples: Sequence[Sample], batch_size: int, *, rank: int = 0, world: int = 1
 ) -> EpochBatches:
     """The batches of a stage's epochs, drawn from training samples as its ``sampler`` and ``repeat`` say."""
-    config = recipe.stages[stage]
-    classes = [s.label for s in samples] if config.sampler == "balanced" else None
-    return EpochBatches(len(samples), batch_size, recipe.seed, rank, world, repeat=config.repeat, classes=classes)
+    classes = [s.label for s in samples] if stage.sampler == "balanced" else None
+    return EpochBatches(len(samples), batch_size, recipe.seed, rank, world, repeat=stage.repeat, classes=classes)
 
 
 def data_fingerprints(recipe: Recipe, data_root: Path | None = None) -> dict[str, str]:
@@ -236,7 +274,7 @@ def data_fingerprints(recipe: Recipe, data_root: Path | None = None) -> dict[str
     """
     dataset = open_dataset(recipe.data, data_root)
     semantics = None if recipe.semantics is None else class_vectors(recipe.semantics, dataset.labels, data_root)
-    found = {name: stage.data_fingerprint(dataset, recipe.cache_every) for name, stage in recipe.stages.items()}
+    found = {name: stage.data_fingerprint(dataset, recipe.cache_every) for name, stage in recipe.networks.items()}
     return _with_semantics(found, semantics)
 
 
@@ -261,7 +299,7 @@ def _load(
 
     seen = {
         name: stage.load(dataset, samples, recipe.cache_every, partial(report, stage))
-        for name, stage in recipe.stages.items()
+        for name, stage in recipe.networks.items()
     }
     clips = {name: cache for name, cache in seen.items() if isinstance(cache, CachedClips)}
     signals = {name: cache for name, cache in seen.items() if isinstance(cache, Signals)}

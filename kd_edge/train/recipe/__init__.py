@@ -2,5 +2,6 @@
 
 from kd_edge.train.recipe.recipe import Recipe
 from kd_edge.train.recipe.stages import SensorTeacherConfig, Stage, StudentConfig, TeacherConfig
+from kd_edge.train.recipe.student_stages import HeadStage, LabelsStage
 
-__all__ = ["Recipe", "SensorTeacherConfig", "Stage", "StudentConfig", "TeacherConfig"]
+__all__ = ["HeadStage", "LabelsStage", "Recipe", "SensorTeacherConfig", "Stage", "StudentConfig", "TeacherConfig"]

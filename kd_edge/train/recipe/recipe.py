@@ -20,6 +20,7 @@ from kd_edge.train.recipe.stages import (
     StudentConfig,
     TeacherConfig,
 )
+from kd_edge.train.recipe.student_stages import AnyStage, HeadStage, LabelsStage, WindowKind
 
 __all__ = ["Recipe", "SensorTeacherConfig", "Stage", "StudentConfig", "TeacherConfig"]
 
@@ -54,6 +55,8 @@ class Recipe(Strict):
         teacher: The network it learns from; none trains the student alone.
         semantics: Vectors of the class names, for teachers and losses that compare with them.
         losses: Distillation terms beside the cross-entropy.
+        stages: What the student goes through, one after the other: ``labels`` end to end, then ``head`` on stored
+            features if it is there.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -63,7 +66,7 @@ class Recipe(Strict):
     validation_trials: tuple[str, ...] = ()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     segments: Annotated[int, Field(ge=2, le=64)] = 8
-    windows: Literal["clip", "random", "loop", "mixed", "stream"] = "clip"
+    windows: WindowKind = "clip"
     clip_seconds: Positive | None = None
     cache_every: Annotated[int, Field(ge=1, le=100)] = 1
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
@@ -73,6 +76,7 @@ class Recipe(Strict):
     teacher: AnyTeacher | None = None
     semantics: SemanticsConfig | None = None
     losses: tuple[LossConfig, ...] = (DkdLoss(), MgcamLoss())
+    stages: Annotated[tuple[AnyStage, ...], Field(min_length=1)] = (LabelsStage(),)
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -83,7 +87,7 @@ class Recipe(Strict):
         slow = [loss.kind for loss in self.losses if loss.warmup_epochs > self.student.epochs]
         if slow:
             raise ValueError(f"loss '{slow[0]}' warms up for longer than student.epochs: lower its warmup_epochs")
-        if self.cache_every > 1 and any(stage.has_motion for stage in self.stages.values()):
+        if self.cache_every > 1 and any(stage.has_motion for stage in self.networks.values()):
             raise ValueError("cache_every drops the frames that motion stacks need: set it to 1")
         if self.compares_clips and self.student.batch_size < 2:
             raise ValueError(
@@ -96,8 +100,33 @@ class Recipe(Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _stages_follow(self) -> Recipe:
+        kinds = [stage.kind for stage in self.stages]
+        if kinds not in (["labels"], ["labels", "head"]):
+            raise ValueError(f"stages are {', '.join(kinds)}: they must be labels, and head after it if at all")
+        temporal, segments = self.student.model.temporal, self.labels_stage.segments
+        if self.head_stage is not None and self.student.model.has_shifts:
+            raise ValueError(f"a head stage needs features of single frames; temporal '{temporal}' mixes segments")
+        if segments is not None and (self.head_stage is None or self.teacher is not None or temporal == "trn"):
+            raise ValueError(
+                "segments of a labels stage is for a student without a teacher whose head takes any number of them and "
+                "is trained on more in a head stage"
+            )
+        return self
+
     @property
-    def stages(self) -> dict[str, Stage]:
+    def labels_stage(self) -> LabelsStage:
+        """The stage that trains the whole network."""
+        return next(stage for stage in self.stages if isinstance(stage, LabelsStage))
+
+    @property
+    def head_stage(self) -> HeadStage | None:
+        """The stage on stored features, where there is one."""
+        return next((stage for stage in self.stages if isinstance(stage, HeadStage)), None)
+
+    @property
+    def networks(self) -> dict[str, Stage]:
         """Student and teacher, where there is one."""
         student: dict[str, Stage] = {"student": self.student}
         return student if self.teacher is None else student | {"teacher": self.teacher}
@@ -105,7 +134,7 @@ class Recipe(Strict):
     @property
     def image_stages(self) -> dict[str, StageConfig]:
         """Student and teacher, those that see images."""
-        return {name: stage.images for name, stage in self.stages.items() if stage.images is not None}
+        return {name: stage.images for name, stage in self.networks.items() if stage.images is not None}
 
     @property
     def wearables(self) -> SensorTeacherConfig | None:
@@ -115,7 +144,7 @@ class Recipe(Strict):
     @property
     def modalities(self) -> list[str]:
         """Names of everything of the data set that is used, sensors one by one."""
-        return [used for stage in reversed(self.stages.values()) for used in stage.modalities]
+        return [used for stage in reversed(self.networks.values()) for used in stage.modalities]
 
     @property
     def needs_semantics(self) -> str:
@@ -150,13 +179,27 @@ class Recipe(Strict):
         """All values but the name's, the loader's, the folder's and those of ``without``."""
         left: dict[str, Any] = {"name": True, "workers": True, "data": {"root"}, **dict.fromkeys(without, True)}
         values = self.model_dump(mode="json", exclude=left)
-        for name in self.stages.keys() & values.keys():
-            values[name] = {k: v for k, v in values[name].items() if k not in _ADDED or v != _ADDED[k]}
-        return values
+        for name in self.networks.keys() & values.keys():
+            values[name] = _as_before(values[name])
+            if "augment" in values[name]:
+                values[name]["augment"] = _as_before(values[name]["augment"])
+        return _as_before(values)
 
 
-_ADDED = {"class_weights": None, "sampler": "shuffled", "repeat": 1}
-"""Keys of a stage that came after the first runs, as those were trained: so they keep their fingerprints."""
+_ADDED: dict[str, Any] = {
+    "class_weights": None,
+    "sampler": "shuffled",
+    "repeat": 1,
+    "rotation_degrees": 0.0,
+    "aspect": 0.0,
+    "erase": 0.0,
+    "stages": [{"kind": "labels", "segments": None}],
+}
+"""Keys that came after the first runs, as those were trained: so they keep their fingerprints."""
+
+
+def _as_before(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in values.items() if k not in _ADDED or v != _ADDED[k]}
 
 
 def _hash(values: dict[str, Any]) -> str:

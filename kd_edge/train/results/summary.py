@@ -56,6 +56,7 @@ def summarise(
             **stage.architecture,
             epochs=stage.epochs,
             **selections[name].model_dump(),
+            **({"head": selections["head"]} if name == "student" and "head" in selections else {}),
             validation=validation,
             test=test,
             test_samples=len(tested),
