@@ -111,6 +111,29 @@ def _resnet10_thin() -> Backbone:
     return Backbone(parts, _RESNET_STAGES, channels)
 
 
+class Regression(nn.Module):
+    """A linear regression beside the feature it is made of: (N, D) -> (N, D + M), the M numbers last.
+
+    Args:
+        features: D.
+        numbers: M.
+    """
+
+    def __init__(self, features: int, numbers: int) -> None:
+        super().__init__()
+        self.numbers = nn.Linear(features, numbers)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """(N, D) -> (N, D + M)."""
+        return torch.cat([feature, self.numbers(feature)], dim=1)
+
+
+def add_regression(backbone: Backbone, numbers: int) -> None:
+    """Let a backbone regress some numbers in every frame beside its feature, which grows by as many."""
+    backbone.add_module("regression", Regression(backbone.feature_size, numbers))
+    backbone.feature_size += numbers
+
+
 class GridFeature(nn.Module):
     """The mean over the picture beside what a coarse grid of it shows, (N, C, h, w) -> (N, D).
 

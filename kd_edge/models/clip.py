@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_edge.errors import ConfigError, TrainingError
-from kd_edge.models.backbones import Backbone, build_backbone
+from kd_edge.models.backbones import Backbone, add_regression, build_backbone
 from kd_edge.models.config import ModelConfig
 from kd_edge.models.heads import ConsensusHead, PooledConvolutionHead, RelationHead, TemporalConvolutionHead
 from kd_edge.models.shift import add_shifts
@@ -92,6 +92,8 @@ def build_model(
         MissingExtraError: The package of the weights is not installed.
     """
     backbone = build_backbone(config.backbone, in_channels=in_channels, weights=weights)
+    if config.regressed:
+        add_regression(backbone, config.regressed)
     if config.has_shifts:
         if segments < 2:
             raise ConfigError(

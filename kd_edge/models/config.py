@@ -48,6 +48,7 @@ class ModelConfig(BaseModel):
         relations_per_scale: Largest number of relations of one scale (``trn`` only).
         relations: Relations per scale in an evaluation: ``fixed`` as many, evenly chosen, or ``all`` (``trn`` only).
         fold_div: One in ``fold_div`` channels moves from each direction (``tsm`` and ``tsm_causal`` only).
+        regressed: Numbers that the backbone regresses in every frame beside its feature, for the head to read.
         partial_bn: Only the backbone's first batch norm trains; the others keep the statistics and the scale of the
             initial weights (Wang et al., TSN). Sensible with pretrained weights only.
     """
@@ -62,6 +63,7 @@ class ModelConfig(BaseModel):
     relations: Relations = "fixed"
     fold_div: int = Field(8, ge=2, le=64)
     partial_bn: bool = False
+    regressed: int = Field(0, ge=0, le=65_536)
 
     @property
     def has_shifts(self) -> bool:

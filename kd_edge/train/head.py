@@ -68,7 +68,9 @@ def feature_loaders(
     """
     recipe, size = material.recipe, model.backbone.feature_size
     model.backbone.to(device)
-    stored = store_features(model.backbone, material.student_clips(), size, stage.passes, device)
+    stored = store_features(
+        model.backbone, material.student_clips(material.train, changing=True), size, stage.passes, device
+    )
     windows = material.windows(stage.windows or recipe.windows, recipe.segments)
     batches = training_batches(recipe, stage, stored.samples, stage.batch_size, rank=rank, world=world)
     training = make_loader(FeatureDataset(stored, windows, recipe.seed), batches, 0)

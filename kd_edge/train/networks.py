@@ -26,8 +26,7 @@ def build_student(material: Material) -> ClipModel:
     """The recipe's student with its initial weights; the same for the same seed."""
     recipe = material.recipe
     _seed(recipe, "student")
-    segments = recipe.labels_stage.segments or recipe.segments
-    return image_network(recipe.student, segments, len(material.dataset.labels))
+    return image_network(material.student, recipe.first_segments, len(material.dataset.labels))
 
 
 def begin_head(model: ClipModel, material: Material, stage: HeadStage) -> None:
@@ -36,7 +35,7 @@ def begin_head(model: ClipModel, material: Material, stage: HeadStage) -> None:
     model.segments = recipe.segments
     if stage.start == "new":
         _seed(recipe, "head")
-        model.head = build_head(recipe.student.model, model.backbone, len(material.dataset.labels), recipe.segments)
+        model.head = build_head(material.student.model, model.backbone, len(material.dataset.labels), recipe.segments)
 
 
 def build_teacher(material: Material, config: AnyTeacher) -> Teacher:

@@ -20,6 +20,7 @@ from kd_edge.errors import reason
 from kd_edge.models import ClipModel
 from kd_edge.rundir import MetricsLine, Selection
 from kd_edge.train import checks
+from kd_edge.train.dense import DenseLearner, frame_loaders, report
 from kd_edge.train.devices import averaged, first_alone, make_fabric, share_statistics
 from kd_edge.train.distil.learner import Learner
 from kd_edge.train.events import EpochDone, Event, Finished, Prepared, StageStarted, StepDone
@@ -28,7 +29,7 @@ from kd_edge.train.head import HeadLearner, Loaders, feature_loaders
 from kd_edge.train.inputs.material import Material, Progress, gather_material
 from kd_edge.train.networks import begin_head, build_teacher, student_learner
 from kd_edge.train.optim import learning_rate, set_learning_rate
-from kd_edge.train.recipe import HeadStage, Recipe
+from kd_edge.train.recipe import DenseStage, HeadStage, Recipe
 from kd_edge.train.recipe.stages import AnyTeacher, Training
 from kd_edge.train.rehearsal import rehearse_losses
 from kd_edge.train.results import plots, run, scores
@@ -181,32 +182,56 @@ def _train_teacher(session: _Session, config: AnyTeacher, teacher: Teacher) -> G
 
 
 def _train_student(session: _Session, learner: Learner, teacher: Teacher | None) -> Generator[Event, None, None]:
-    """Train the student on labels and teacher (Alg. 1 of the MGCAM paper), then its head on stored features."""
+    """Train the student, stage by stage."""
     model, recipe = learner.model, session.recipe
-    finished = session.folder / rundir.STUDENT
-    if "student" in session.selections:  # the interrupted run had finished the whole network
-        load_trained(model, finished, f"restore the file, or remove {session.folder / rundir.STATE} to start again")
-    else:
-        loaders = _clip_loaders(session, ["student"] if teacher is None else ["student", "teacher"])
-        selected = yield from _fit(session, "student", recipe.student, learner, loaders, teacher)
-        session.selections["student"] = selected
-        if session.writes:
-            run.save_weights(finished, model.state_dict())
+    if recipe.dense_stage is not None:
+        yield from _student_stage(session, "dense", model, _train_dense(session, model, recipe.dense_stage))
+    if recipe.labels_stage is not None:
+        yield from _student_stage(session, "student", model, _train_whole(session, learner, teacher))
     if recipe.head_stage is not None:
-        yield from _train_head(session, model, recipe.head_stage)
-        if session.writes:
-            run.save_weights(finished, model.state_dict())
+        yield from _student_stage(session, "head", model, _train_head(session, model, recipe.head_stage))
     model.eval()
 
 
-def _train_head(session: _Session, model: ClipModel, stage: HeadStage) -> Generator[Event, None, None]:
+def _student_stage(
+    session: _Session, name: str, model: ClipModel, training: Generator[Event, None, Selection]
+) -> Generator[Event, None, None]:
+    """Train a stage and save the student after it; one that the interrupted run had finished is loaded, if it can be.
+
+    The file holds what the last finished stage left: a later stage has all of an earlier one's weights.
+    """
+    finished = session.folder / rundir.STUDENT
+    if name in session.selections:
+        load_trained(model, finished, f"restore the file, or remove {session.folder / rundir.STATE} to start again")
+        return
+    session.selections[name] = yield from training
+    if session.writes:
+        run.save_weights(finished, model.state_dict())
+
+
+def _train_dense(session: _Session, model: ClipModel, stage: DenseStage) -> Generator[Event, None, Selection]:
+    """Train a student's backbone to regress what a richer modality says of every frame."""
+    fabric, material = session.fabric, session.material
+    learner = DenseLearner(model, material.dense_targets, keep=stage.keep)
+    loaders = frame_loaders(material, stage, rank=fabric.global_rank, world=fabric.world_size)
+    kept = yield from _fit(session, "dense", stage, learner, loaders)
+    return report(material, learner, kept, fabric.device)
+
+
+def _train_whole(session: _Session, learner: Learner, teacher: Teacher | None) -> Generator[Event, None, Selection]:
+    """Train the whole student on labels and teacher (Alg. 1 of the MGCAM paper)."""
+    loaders = _clip_loaders(session, ["student"] if teacher is None else ["student", "teacher"])
+    return (yield from _fit(session, "student", session.recipe.student, learner, loaders, teacher))
+
+
+def _train_head(session: _Session, model: ClipModel, stage: HeadStage) -> Generator[Event, None, Selection]:
     """Train a student's head alone on what its backbone makes of the clips."""
     fabric, material = session.fabric, session.material
     begin_head(model, material, stage)
     model.to(memory_format=torch.channels_last)  # as it was trained, also where it was loaded: see _train_teacher
     loaders = feature_loaders(material, model, stage, fabric.device, rank=fabric.global_rank, world=fabric.world_size)
     learner = HeadLearner(model.head, stage, material.class_weights("student", stage))
-    session.selections["head"] = yield from _fit(session, "head", stage, learner, loaders)
+    return (yield from _fit(session, "head", stage, learner, loaders))
 
 
 def _clip_loaders(session: _Session, stages: list[str]) -> Loaders:
@@ -218,7 +243,7 @@ def _clip_loaders(session: _Session, stages: list[str]) -> Loaders:
     chosen_by = material.having(name, material.validation)
     if not chosen_by:
         return Loaders(training, batches, None)
-    segments = material.recipe.labels_stage.segments if name == "student" else None
+    segments = material.recipe.first_segments if name == "student" else None
     return Loaders(training, batches, material.evaluation_loader(name, chosen_by, segments))
 
 
@@ -286,7 +311,7 @@ def _fit(
             stage=name,
             epoch=epoch,
             losses=dict(zip(sums, means, strict=True)),
-            train_accuracy=accuracy,
+            train_accuracy=accuracy if learner.answers else None,
             learning_rate=rate,
             seconds=round(spent, 3),
             clips_per_second=round(seen_clips * fabric.world_size / spent, 2),

@@ -32,7 +32,7 @@ class Batch(TypedDict):
     """What the loader yields.
 
     ``inputs``: one (B, T, C, S, S) float32 per image modality, then (B, m, 3, n) float32 of wearable sensors where they
-    teach; ``labels``: (B,) int64.
+    teach; ``labels``: (B,) int64, or (B, F, M) float32 of dense targets.
     """
 
     inputs: list[Tensor]
@@ -109,26 +109,36 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
             inputs.append(self.signals.of(sample.id, first, Draws((*origin, len(clips)))))
         return inputs, label
 
-    def whole(self, position: int, draw: int) -> tuple[Float32, int]:
-        """Every frame of a clip's first modality, changed alike, and the label: (N, C, S, S).
+    def still(self, position: int, frames: Int64) -> Float32:
+        """Some frames of a clip's first modality as evaluation sees them, (F, C, S, S)."""
+        clip = self.pairs.clips(position)[0]
+        return _still(clip, clip.stamps_ns[frames], self.specs[0])
+
+    def changed(self, position: int, frames: Int64, *draw: int) -> tuple[Float32, int, CropDraw]:
+        """Some frames of a clip's first modality, changed alike.
 
         Args:
             position: Which clip.
-            draw: Other random changes for each number; evaluation has none.
+            frames: (F,).
+            draw: Other random changes for each.
+
+        Returns:
+            Frames (F, C, S, S), the label, and how they were cropped.
         """
-        sample, clip, spec = self.pairs.samples[position], self.pairs.clips(position)[0], self.specs[0]
-        if self.augments is None:
-            return _still(clip, clip.stamps_ns, spec), sample.label
-        origin = (self.seed, draw, zlib.crc32(sample.id.encode()))
+        assert self.augments is not None
+        sample, clip, spec, augment = (
+            self.pairs.samples[position],
+            self.pairs.clips(position)[0],
+            self.specs[0],
+            self.augments[0],
+        )
+        origin = (self.seed, *draw, zlib.crc32(sample.id.encode()))
         rng = np.random.default_rng(origin)
-        augment = self.augments[0]
         crop = draw_crop(augment, rng, Draws(origin))
-        label = sample.label
-        if crop.flip and self.flip_labels is not None:
-            label = self.flip_labels[label]
-        shot = _Shot(clip.frames, *self._measured(position)[0], _frames_at(clip, clip.stamps_ns, spec))
+        label = self.flip_labels[sample.label] if crop.flip and self.flip_labels is not None else sample.label
+        shot = _Shot(clip.frames, *self._measured(position)[0], _frames_at(clip, clip.stamps_ns[frames], spec))
         shot = shot._replace(limits=jitter_limits(shot.limits, augment, rng))
-        return _changed(shot, spec, crop, augment, Draws((*origin, 0))), label
+        return _changed(shot, spec, crop, augment, Draws((*origin, 0))), label, crop
 
     def _inside(self, position: int, rng: np.random.Generator) -> list[_Shot]:
         """Every modality of a window inside the clip."""
@@ -399,21 +409,21 @@ class EpochBatches(Sampler[list[Key]]):
         return np.stack(turns)[places, number].ravel(), (number // sizes[places]).ravel()
 
 
-def collate(items: Sequence[tuple[list[Float32], int]]) -> Batch:
+def collate(items: Sequence[tuple[list[Float32], int | Float32]]) -> Batch:
     """Stack samples to a batch."""
     modalities = zip(*(inputs for inputs, _ in items), strict=True)
     inputs = [torch.from_numpy(np.stack(clips)) for clips in modalities]
-    return {"inputs": inputs, "labels": torch.tensor([label for _, label in items])}
+    return {"inputs": inputs, "labels": torch.from_numpy(np.stack([label for _, label in items]))}
 
 
-def make_loader(dataset: Dataset[tuple[list[Float32], int]], batches: EpochBatches, workers: int) -> DataLoader[Batch]:
+def make_loader(dataset: Dataset[Any], batches: EpochBatches, workers: int) -> DataLoader[Batch]:
     """A loader over the batches; worker processes start afresh (spawn) and live as long as the loader.
 
     It draws from a generator of its own: its draws depend on the number of workers and on which epoch is its first, and
     must not move the network's (dropout), or a resumed run would end with other weights.
     """
     return DataLoader(
-        dataset,  # type: ignore[arg-type]  # torch types a loader by its dataset's items, not by what collate returns
+        dataset,
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,

@@ -81,7 +81,11 @@ def store_features(
     backbone.eval()
     for position in range(len(clips)):
         for k in range(passes):
-            frames, stored.labels[position][k] = clips.whole(position, k)
+            every = np.arange(len(stored.stamps_ns[position]))
+            if clips.augments is None:
+                frames = clips.still(position, every)
+            else:
+                frames, stored.labels[position][k], _ = clips.changed(position, every, k)
             stored.values[position][k] = encode(backbone, frames, device)
         if progress is not None:
             progress("features", position + 1, len(clips))

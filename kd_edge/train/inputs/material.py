@@ -18,12 +18,13 @@ from kd_edge.data.cache.frames import CachedClips
 from kd_edge.data.cache.pairs import PairedClips
 from kd_edge.data.signals.load import Signals
 from kd_edge.data.words.class_vectors import ClassVectors, class_vectors
-from kd_edge.errors import DataError
+from kd_edge.errors import DataError, TrainingError
 from kd_edge.train.inputs.clips import Batch, ClipDataset, EpochBatches, SignalDataset, make_loader
 from kd_edge.train.inputs.signals import SignalInput
+from kd_edge.train.inputs.targets import DenseTargets, gather_targets, targets_fingerprint
 from kd_edge.train.inputs.windows import BEFORE_SHARE, Windows, clip_length_ns
 from kd_edge.train.losses.labels import class_weights
-from kd_edge.train.recipe import Recipe, Stage
+from kd_edge.train.recipe import Recipe, Stage, StudentConfig
 from kd_edge.train.recipe.stages import Training
 from kd_edge.train.recipe.student_stages import WindowKind
 
@@ -45,6 +46,7 @@ class Material:
         signals: The signals of wearable sensors, by the name of the stage that sees them.
         clip_seconds: Length of the live window.
         semantics: Vectors of the class names, where the recipe has some.
+        dense: What a dense stage regresses, where the recipe has one.
     """
 
     recipe: Recipe
@@ -56,6 +58,31 @@ class Material:
     signals: dict[str, Signals]
     clip_seconds: float
     semantics: ClassVectors | None = None
+    dense: DenseTargets | None = None
+
+    @property
+    def dense_targets(self) -> DenseTargets:
+        """What a dense stage regresses.
+
+        Raises:
+            TrainingError: The recipe has none.
+        """
+        if self.dense is None:
+            raise TrainingError("a recipe without a dense stage", "one", "add it to stages")
+        return self.dense
+
+    def with_targets(self, samples: Sequence[Sample]) -> tuple[Sample, ...]:
+        """Those of the samples that have any dense target."""
+        return tuple(s for s in samples if s.id in self.dense_targets)
+
+    @property
+    def student(self) -> StudentConfig:
+        """The recipe's student; its network regresses what a dense stage leaves in it."""
+        config, stage = self.recipe.student, self.recipe.dense_stage
+        if stage is None or not stage.keep:
+            return config
+        model = config.model.model_copy(update={"regressed": self.dense_targets.size})
+        return config.model_copy(update={"model": model})
 
     @property
     def caches(self) -> dict[str, CachedClips | Signals]:
@@ -80,6 +107,8 @@ class Material:
         Only with a teacher are they looked at, so a student's fingerprint is that of its recordings alone.
         """
         found = {name: cache.fingerprint for name, cache in self.caches.items()}
+        if self.dense is not None:
+            found["dense"] = self.dense.fingerprint
         return _with_semantics(found, self.semantics)
 
     @property
@@ -117,25 +146,30 @@ class Material:
         before = {"mixed": BEFORE_SHARE, "stream": 1.0}.get(kind, 0.0)
         return Windows(segments, seconds, kind in ("loop", "mixed", "stream"), before, kind == "stream")
 
-    def student_clips(self, samples: Sequence[Sample] | None = None) -> ClipDataset:
-        """The student's clips: the training clips with random changes, or other samples as evaluation sees them."""
+    def student_clips(self, samples: Sequence[Sample], *, changing: bool = False) -> ClipDataset:
+        """The student's clips, changed at random or as evaluation sees them."""
         recipe = self.recipe
-        if samples is None:
-            return self._changing(["student"], Windows(recipe.segments), None)
+        if changing:
+            return self._changing(["student"], Windows(recipe.segments), None, samples)
         spec = recipe.student.preprocess
         return ClipDataset(self._pairs(["student"], samples), [spec], Windows(recipe.segments), None, recipe.seed)
 
-    def _changing(self, images: Sequence[str], windows: Windows, signals: SignalInput | None) -> ClipDataset:
+    def _changing(
+        self,
+        images: Sequence[str],
+        windows: Windows,
+        signals: SignalInput | None,
+        samples: Sequence[Sample] | None = None,
+    ) -> ClipDataset:
         """Training clips of some image stages with their random changes."""
-        recipe, pairs = self.recipe, self._pairs(images, self.train)
+        recipe, pairs = self.recipe, self._pairs(images, self.train if samples is None else samples)
         configs = [recipe.image_stages[name] for name in images]
         specs, augments = [c.preprocess for c in configs], [c.augment for c in configs]
         return ClipDataset(pairs, specs, windows, augments, recipe.seed, self.dataset.flip_labels, signals)
 
     def _segments(self, stage: str) -> int:
         """T while a stage is trained end to end."""
-        fewer = self.recipe.labels_stage.segments if stage == "student" else None
-        return fewer or self.recipe.segments
+        return self.recipe.first_segments if stage == "student" else self.recipe.segments
 
     def _loader(
         self, dataset: ClipDataset | SignalDataset, stage: str, batch_size: int, rank: int, world: int
@@ -255,7 +289,12 @@ def gather_material(
     if seconds is None:
         lengths = [clip_length_ns(clips["student"].clip(s.id).stamps_ns) for s in train]
         seconds = round(float(np.median(lengths)) / 1e9, 3)
-    return Material(recipe, dataset, train, validation, test, clips, signals, seconds, semantics)
+    dense = None
+    if recipe.dense_stage is not None:
+        stamps = {s.id: clips["student"].clip(s.id).stamps_ns for s in clips["student"].samples}
+        dense = gather_targets(recipe.dense_stage.targets, dataset, stamps, dataset.samples)
+        dense.fit(train)
+    return Material(recipe, dataset, train, validation, test, clips, signals, seconds, semantics, dense)
 
 
 def training_batches(
@@ -275,6 +314,8 @@ def data_fingerprints(recipe: Recipe, data_root: Path | None = None) -> dict[str
     dataset = open_dataset(recipe.data, data_root)
     semantics = None if recipe.semantics is None else class_vectors(recipe.semantics, dataset.labels, data_root)
     found = {name: stage.data_fingerprint(dataset, recipe.cache_every) for name, stage in recipe.networks.items()}
+    if recipe.dense_stage is not None:
+        found["dense"] = targets_fingerprint(recipe.dense_stage.targets, dataset, dataset.samples)
     return _with_semantics(found, semantics)
 
 

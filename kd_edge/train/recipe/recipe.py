@@ -20,7 +20,7 @@ from kd_edge.train.recipe.stages import (
     StudentConfig,
     TeacherConfig,
 )
-from kd_edge.train.recipe.student_stages import AnyStage, HeadStage, LabelsStage, WindowKind
+from kd_edge.train.recipe.student_stages import AnyStage, DenseStage, HeadStage, LabelsStage, WindowKind
 
 __all__ = ["Recipe", "SensorTeacherConfig", "Stage", "StudentConfig", "TeacherConfig"]
 
@@ -55,8 +55,8 @@ class Recipe(Strict):
         teacher: The network it learns from; none trains the student alone.
         semantics: Vectors of the class names, for teachers and losses that compare with them.
         losses: Distillation terms beside the cross-entropy.
-        stages: What the student goes through, one after the other: ``labels`` end to end, then ``head`` on stored
-            features if it is there.
+        stages: What the student goes through, one after the other: ``dense`` targets frame by frame, ``labels`` end to
+            end, ``head`` on stored features. Any of them may be left out, if its head sees labels in the end.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -103,22 +103,49 @@ class Recipe(Strict):
     @model_validator(mode="after")
     def _stages_follow(self) -> Recipe:
         kinds = [stage.kind for stage in self.stages]
-        if kinds not in (["labels"], ["labels", "head"]):
-            raise ValueError(f"stages are {', '.join(kinds)}: they must be labels, and head after it if at all")
-        temporal, segments = self.student.model.temporal, self.labels_stage.segments
-        if self.head_stage is not None and self.student.model.has_shifts:
-            raise ValueError(f"a head stage needs features of single frames; temporal '{temporal}' mixes segments")
-        if segments is not None and (self.head_stage is None or self.teacher is not None or temporal == "trn"):
+        if kinds not in (
+            ["labels"],
+            ["labels", "head"],
+            ["dense", "labels"],
+            ["dense", "head"],
+            ["dense", "labels", "head"],
+        ):
+            raise ValueError(
+                f"stages are {', '.join(kinds)}: in this order, each once, they are dense, labels and head, of which "
+                "labels or dense comes before head"
+            )
+        model, labels = self.student.model, self.labels_stage
+        if kinds != ["labels"] and model.has_shifts:
+            raise ValueError(
+                f"dense and head stages need features of single frames; temporal '{model.temporal}' mixes segments"
+            )
+        if labels is None and self.losses:
+            raise ValueError("losses are of the labels stage, which the stages leave out")
+        fewer = None if labels is None else labels.segments
+        if fewer is not None and (self.head_stage is None or self.teacher is not None or model.temporal == "trn"):
             raise ValueError(
                 "segments of a labels stage is for a student without a teacher whose head takes any number of them and "
                 "is trained on more in a head stage"
             )
+        if self.dense_stage is not None and self.student.augment.flip and self.dense_stage.has_joints:
+            raise ValueError("a mirrored skeleton has its sides changed: set student.augment.flip = false")
         return self
 
     @property
-    def labels_stage(self) -> LabelsStage:
-        """The stage that trains the whole network."""
-        return next(stage for stage in self.stages if isinstance(stage, LabelsStage))
+    def dense_stage(self) -> DenseStage | None:
+        """The stage on dense targets, where there is one."""
+        return next((stage for stage in self.stages if isinstance(stage, DenseStage)), None)
+
+    @property
+    def labels_stage(self) -> LabelsStage | None:
+        """The stage that trains the whole network, where there is one."""
+        return next((stage for stage in self.stages if isinstance(stage, LabelsStage)), None)
+
+    @property
+    def first_segments(self) -> int:
+        """T while the whole network is trained."""
+        labels = self.labels_stage
+        return self.segments if labels is None or labels.segments is None else labels.segments
 
     @property
     def head_stage(self) -> HeadStage | None:
@@ -181,8 +208,9 @@ class Recipe(Strict):
         values = self.model_dump(mode="json", exclude=left)
         for name in self.networks.keys() & values.keys():
             values[name] = _as_before(values[name])
-            if "augment" in values[name]:
-                values[name]["augment"] = _as_before(values[name]["augment"])
+            for part in ("augment", "model"):
+                if part in values[name]:
+                    values[name][part] = _as_before(values[name][part])
         return _as_before(values)
 
 
@@ -193,6 +221,7 @@ _ADDED: dict[str, Any] = {
     "rotation_degrees": 0.0,
     "aspect": 0.0,
     "erase": 0.0,
+    "regressed": 0,
     "stages": [{"kind": "labels", "segments": None}],
 }
 """Keys that came after the first runs, as those were trained: so they keep their fingerprints."""

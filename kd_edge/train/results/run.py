@@ -233,13 +233,13 @@ class _State(BaseModel):
 
     data_fingerprint: str
     threads: int
-    stage: Literal["teacher", "student", "head"]
+    stage: Literal["teacher", "dense", "student", "head"]
     epoch: int
     learner: dict[str, Any]
     optimiser: dict[str, Any]
     best: _Best
     seconds: float
-    report: dict[Literal["teacher", "student", "head"], Selection]
+    report: dict[Literal["teacher", "dense", "student", "head"], Selection]
 
 
 def damaged(path: Path, why: str) -> TrainingError:
