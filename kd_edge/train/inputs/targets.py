@@ -92,12 +92,8 @@ class DenseTargets:
             values = every[:, group.columns].astype(np.float64)
             values = values[~np.isnan(values).any(axis=1)]
             if len(values) == 0:
-                why = next(iter(self.lacking.get(group.name.partition(" ")[0], {}).values()), "none is there")
-                raise DataError(
-                    f"no training clip has the dense target {group.name} (the first: {why})",
-                    "at least one",
-                    "kd-edge data check, or leave the target out",
-                )
+                name = group.name.partition(" ")[0]
+                raise _nowhere(name, self.lacking.get(name, {}))
             mean = values.mean(axis=0)
             self._mean[group.columns] = mean
             self._scale[group.columns] = max(float(np.sqrt(((values - mean) ** 2).mean())), 1e-6)
@@ -157,6 +153,8 @@ def gather_targets(
         first = sum(group.count for group in groups)
         if isinstance(target, JointTargets):
             found, missing = _joints(target, dataset, stamps_ns, samples)
+            if not found:
+                raise _nowhere(target.modality, missing[target.modality])
             groups += _joint_groups(target, found, first)
         else:
             signals = load_signals(dataset, samples, target.sensors)
@@ -173,6 +171,15 @@ def targets_fingerprint(targets: Sequence[DenseTarget], dataset: Dataset, sample
     names = [n for t in targets for n in ((t.modality,) if isinstance(t, JointTargets) else t.sensors)]
     content = [[s.id, *(_content(dataset, s, name) for name in names)] for s in samples]
     return hashlib.sha256(json.dumps([names, content]).encode()).hexdigest()
+
+
+def _nowhere(name: str, lacking: Mapping[str, str]) -> DataError:
+    why = next(iter(lacking.values()), "none is there")
+    return DataError(
+        f"no training clip has the dense target {name} (the first: {why})",
+        "at least one",
+        "kd-edge data check, or leave the target out",
+    )
 
 
 def _content(dataset: Dataset, sample: Sample, name: str) -> str:
@@ -254,8 +261,6 @@ def _at(series: np.ndarray, when_ns: Int64, moments_ns: Int64) -> np.ndarray:
 
 
 def _joint_groups(target: JointTargets, found: Mapping[str, Float32], first: int) -> list[Group]:
-    if not found:
-        return []
     count = next(iter(found.values())).shape[1]
     if target.velocity_ms is None:
         return [Group(f"{target.modality} positions", first, count, True, target.weight)]
