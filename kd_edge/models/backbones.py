@@ -28,18 +28,22 @@ class Backbone(nn.Sequential):
     The parts keep torchvision's names, so that torchvision's weights load into it.
 
     Attributes:
-        feature_size: Number D of features.
+        feature_size: Number D of features; those of the last stage unless it is given.
         stages: Module paths of the four stage outputs, for ``get_submodule``.
         stage_channels: Channels of each stage output.
     """
 
     def __init__(
-        self, parts: Mapping[str, nn.Module], stages: tuple[str, ...], stage_channels: tuple[int, ...]
+        self,
+        parts: Mapping[str, nn.Module],
+        stages: tuple[str, ...],
+        stage_channels: tuple[int, ...],
+        feature_size: int | None = None,
     ) -> None:
         super().__init__(OrderedDict(parts))
         self.stages = stages
         self.stage_channels = stage_channels
-        self.feature_size = stage_channels[-1]
+        self.feature_size = feature_size or stage_channels[-1]
 
 
 def build_backbone(name: str, *, in_channels: int, weights: str | Path | None = None) -> Backbone:
@@ -47,6 +51,7 @@ def build_backbone(name: str, *, in_channels: int, weights: str | Path | None = 
 
     Args:
         name: One of ``BACKBONES``. ``resnet10_thin`` has one basic block per stage and half of ResNet18's width;
+            ``resnet8_grid`` is three basic blocks whose features keep where in the picture something is;
             ``tiny`` is four small convolutions.
         in_channels: Channels C of the input.
         weights: None (random), ``"imagenet"`` (torchvision's default weights, downloaded once; those of
@@ -67,6 +72,7 @@ def build_backbone(name: str, *, in_channels: int, weights: str | Path | None = 
         "resnet50": lambda: _resnet(torchvision.models.resnet50(weights=None)),
         "resnet18": lambda: _resnet(torchvision.models.resnet18(weights=None)),
         "resnet10_thin": _resnet10_thin,
+        "resnet8_grid": _resnet8_grid,
         "mobilenet_v3_small": _mobilenet,
         "efficientnet_lite0": _efficientnet,
         "bninception": _bninception,
@@ -102,12 +108,79 @@ def _resnet10_thin() -> Backbone:
     }
     before = channels[0]
     for stage, after in zip(_RESNET_STAGES, channels, strict=True):
-        stride = 1 if after == before else 2
-        shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride=stride, bias=False), nn.BatchNorm2d(after))
-        parts[stage] = nn.Sequential(BasicBlock(before, after, stride, None if stride == 1 else shortcut))
+        parts[stage] = _basic(before, after)
         before = after
     parts |= {"avgpool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(1)}
     return Backbone(parts, _RESNET_STAGES, channels)
+
+
+class Regression(nn.Module):
+    """A linear regression beside the feature it is made of: (N, D) -> (N, D + M), the M numbers last.
+
+    Args:
+        features: D.
+        numbers: M.
+    """
+
+    def __init__(self, features: int, numbers: int) -> None:
+        super().__init__()
+        self.numbers = nn.Linear(features, numbers)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """(N, D) -> (N, D + M)."""
+        return torch.cat([feature, self.numbers(feature)], dim=1)
+
+
+def add_regression(backbone: Backbone, numbers: int) -> None:
+    """Let a backbone regress some numbers in every frame beside its feature, which grows by as many."""
+    backbone.add_module("regression", Regression(backbone.feature_size, numbers))
+    backbone.feature_size += numbers
+
+
+class GridFeature(nn.Module):
+    """The mean over the picture beside what a coarse grid of it shows, (N, C, h, w) -> (N, D).
+
+    A mean forgets where a hand is; a few channels on a grid of 4 x 4 keep it.
+
+    Args:
+        channels: C.
+        features: D.
+    """
+
+    def __init__(self, channels: int, features: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, 32, 1)
+        self.grid = nn.AdaptiveAvgPool2d(4)
+        self.mean = nn.AdaptiveAvgPool2d(1)
+        self.project = nn.Linear(channels + 32 * 16, features)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(N, C, h, w) -> (N, D)."""
+        seen = torch.cat([self.mean(maps).flatten(1), self.grid(self.reduce(maps)).flatten(1)], dim=1)
+        features: Tensor = self.project(seen)
+        return features
+
+
+def _resnet8_grid() -> Backbone:
+    channels, feature_size = (48, 96, 192), 256
+    parts: dict[str, nn.Module] = {
+        "conv1": nn.Conv2d(3, channels[0], 8, stride=4, padding=2, bias=False),
+        "bn1": nn.BatchNorm2d(channels[0]),
+        "relu": nn.ReLU(inplace=True),
+        "layer1": _basic(channels[0], channels[0]),
+        "layer2": _basic(channels[0], channels[1]),
+        "layer3": _basic(channels[1], channels[2]),
+        "feature": GridFeature(channels[2], feature_size),
+    }
+    stages = ("relu", "layer1", "layer2", "layer3")
+    return Backbone(parts, stages, (channels[0], *channels), feature_size)
+
+
+def _basic(before: int, after: int) -> nn.Sequential:
+    """One basic block, which halves the picture where it widens."""
+    stride = 1 if after == before else 2
+    shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride=stride, bias=False), nn.BatchNorm2d(after))
+    return nn.Sequential(BasicBlock(before, after, stride, None if stride == 1 else shortcut))
 
 
 def _mobilenet() -> Backbone:

@@ -112,7 +112,7 @@ def _step(material: Material, name: str, learner: LabelLearner, teacher: Teacher
         losses=losses,
         weights=learner.weights(1),
         seconds=seconds,
-        steps_per_epoch=len(training_batches(recipe, name, train, stage.batch_size)),
+        steps_per_epoch=len(training_batches(recipe, stage, train, stage.batch_size)),
     )
 
 

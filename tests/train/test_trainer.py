@@ -68,7 +68,7 @@ def test_networks_are_built_once_and_batches_fetched_behind_the_step(
     spied(step.Step, "__call__", "step")
     spied(step.Outcome, "wait", "wait")
     spied(clips, "collate", "fetch")
-    once = {name: stage.model_copy(update={"epochs": 1}) for name, stage in tiny.stages.items()}
+    once = {name: stage.model_copy(update={"epochs": 1}) for name, stage in tiny.networks.items()}
     list(train(tiny.model_copy(update=once), tmp_path / "run", accelerator="cpu"))
     epoch = ["fetch", *["step", "fetch", "wait"] * 4, "step", "wait"]
     assert told == ["build", "build", *epoch, *epoch, "fetch", "fetch"], "the last two are the test clips of both"

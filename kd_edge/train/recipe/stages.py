@@ -134,6 +134,12 @@ class StageConfig(Training):
     augment: Augment = Augment()
     initial_weights: str | None = None
 
+    @model_validator(mode="after")
+    def _crops_fit(self) -> StageConfig:
+        if self.preprocess.region.kind != "person" and (self.augment.crop_scale[1] > 1 or self.augment.aspect):
+            raise ValueError("augment.crop_scale above 1 and augment.aspect are for preprocess.region.kind = 'person'")
+        return self
+
     @property
     def images(self) -> StageConfig:
         """These settings: the stage sees images."""
@@ -187,7 +193,7 @@ class StageConfig(Training):
                 f"set {name}.preprocess.channels={form.channels}",
             )
         region, (lowest, highest) = self.preprocess.region, form.value_range
-        if region.kind == "foreground" and (region.low > highest or region.high < lowest):
+        if region.kind != "frame" and (region.low > highest or region.high < lowest):
             raise ConfigError(
                 f"{name}.preprocess.region looks for values from {region.low} to {region.high}",
                 f"values of {self.modality}, {lowest:g} to {highest:g}",
@@ -209,12 +215,14 @@ class StageConfig(Training):
     def load(self, dataset: Dataset, samples: Sequence[Sample], every: int, done: Done) -> CachedClips:
         """What the stage sees of the samples: a frame cache, of every so-manieth frame."""
         spec = self.preprocess
-        return prepare(dataset, samples, self.modality, spec.resize_px, spec.window, progress=done, every=every)
+        settings = (spec.resize_px, spec.window)
+        return prepare(dataset, samples, self.modality, *settings, progress=done, every=every, region=spec.region)
 
     def data_fingerprint(self, dataset: Dataset, every: int) -> str:
         """SHA-256 (hex) that ``load`` of all samples has or would have; nothing is decoded."""
         spec = self.preprocess
-        return cache_fingerprint(dataset, dataset.samples, self.modality, spec.resize_px, spec.window, every=every)
+        settings = (spec.resize_px, spec.window)
+        return cache_fingerprint(dataset, dataset.samples, self.modality, *settings, every=every, region=spec.region)
 
 
 class StudentConfig(StageConfig):

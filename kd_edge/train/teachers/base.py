@@ -187,7 +187,10 @@ class LabelLearner(nn.Module):
         teacher_layers: Layers of its teacher that losses look at, with what was found of them.
         teacher_taps: What ``teach`` has to look at.
         ablates: Whether ``teach`` has to look at an input without content too.
+        answers: Whether its second output is logits, of which it can be told how many are right.
     """
+
+    answers = True
 
     class_weights: Tensor | None
 
