@@ -83,7 +83,7 @@ def recipes_layers(
     labels = class_names(recipe.data, data)
     who: Literal["student", "teacher"] = "teacher" if teacher else "student"
     every, taps = recipe_layers(recipe, who, UNKNOWN_CLASSES if labels is None else len(labels))
-    stage = recipe.stages[who]
+    stage = recipe.networks[who]
     tapped = {path for paths in taps.values() for path in paths}
     found = [layer for layer in every if json_ or layer.path in tapped or layer.path.count(".") < depth]
     if json_:
