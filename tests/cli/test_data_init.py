@@ -137,16 +137,6 @@ def test_colour_of_the_same_clips_teaches(kd: Kd, own: Own) -> None:
     assert recipe.image_stages["teacher"].preprocess.channels == 3
 
 
-def test_the_window_is_one_that_most_clips_fill(kd: Kd, own: Own) -> None:
-    """An eighth of the clips is short: three quarters of the median, not the shortest."""
-    for label in ("wave", "kick"):
-        for who in range(4):
-            for take, frames in enumerate((60, 60, 60, 9)):
-                own.clip(f"{label}/s{who}_t{take}_ir.npy", frames=frames)
-    kd("data", "init", "gestures")
-    assert recipes.load("train", str(own.root / "recipe.toml"), Recipe).clip_seconds == 1.5
-
-
 def test_drawn_skeletons_teach_where_there_is_no_colour(kd: Kd, own: Own) -> None:
     own.classes("wave", "kick")
     for path in own.root.rglob("*_ir.npy"):
@@ -172,6 +162,12 @@ def test_a_modality_that_half_of_the_clips_have(kd: Kd, own: Own) -> None:
     assert "the student sees rgb (rgb)" in text
     assert "16 clips without rgb are not used" in text
     assert recipes.load("train", str(own.root / "recipe.toml"), Recipe).student.preprocess.channels == 3
+
+
+def test_a_teacher_that_has_not_seen_every_class_does_not_teach(kd: Kd, own: Own) -> None:
+    own.classes("wave", "kick", takes=5).classes("wave", "kick", takes=5, modality="rgb").classes("jump", takes=1)
+    kd("data", "init", "gestures")
+    assert recipes.load("train", str(own.root / "recipe.toml"), Recipe).teacher is None
 
 
 def test_depth_is_seen_between_the_distances_that_occur(kd: Kd, own: Own) -> None:
@@ -236,6 +232,31 @@ def test_a_list_of_another_tool_becomes_the_manifest(kd: Kd, own: Own) -> None:
     assert (code, error) == (0, "")
     assert text.startswith("gestures, by metadata.csv: 8 clips, 2 classes, subjects not known")
     assert {row["label"] for row in rows(own)} == {"wave", "kick"}
+
+
+def test_names_of_any_bytes(kd: Kd, own: Own) -> None:
+    """A name that is no UTF-8, a blank at its end, an escape sequence: written, read again, and shown harmlessly."""
+    own.classes("wave", "kick", people=2)
+    for name in (b"odd \xff name_ir.npy", b"\x1b[31mred_ir.npy"):
+        shutil.copy(own.root / "wave/s0_t0_ir.npy", os.fsencode(own.root / "wave") + b"/" + name)
+    (own.root / "wave" / os.fsdecode(b"odd \xff name_ir.npy")).write_bytes(b"junk")
+    code, text, error = kd("data", "init", "gestures")
+    assert (code, error) == (0, "")
+    assert "files that cannot be read, training goes on without them: 1, gestures/wave/odd \\udcff name_ir.npy" in text
+    assert "\x1b" not in text
+    assert len(Files(own.root).samples) == 10
+    code, text, error = kd("data", "check", "files", "--data", "gestures")
+    assert (code, error) == (1, "")
+    assert "gestures/wave/odd \\udcff name_ir.npy is damaged" in text
+
+
+def test_of_very_many_files_some_are_opened_and_it_is_said(kd: Kd, own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(survey, "MOST_HEADERS", 5)
+    own.classes("wave", "kick")
+    code, text, _ = kd("data", "init", "gestures")
+    assert code == 0
+    assert "ir: 4 of 16 files were opened, evenly spread" in text
+    assert len(rows(own)) == 16
 
 
 def test_nothing_is_overwritten_in_silence(kd: Kd, own: Own) -> None:
@@ -328,6 +349,13 @@ def _two_words(own: Own) -> None:
                 own.clip(f"{label}_{who}_{take}.npy")
 
 
+def _class_without_pictures(own: Own) -> None:
+    own.classes("wave", "kick")
+    for who in range(4):
+        (own.root / "jump").mkdir(exist_ok=True)
+        (own.root / "jump" / f"s{who}_t0_acc.csv").write_text("time,x,y,z\n0,1,2,3\n0.02,4,5,6\n")
+
+
 def _faulty_settings(own: Own) -> None:
     own.classes("wave", "kick")
     (own.root / "dataset.toml").write_text("labls = []\n")
@@ -348,6 +376,7 @@ FAULTS: dict[Callable[[Own], None], str] = {
     _all_damaged: "no picture of gestures can be read: 4 damaged files",
     _signals_only: "gestures holds signals only (acc)",
     _two_words: "two words that change: 'kick' and 'anna'",
+    _class_without_pictures: "ir of gestures has no training clip of 'jump' that can be read",
     _faulty_settings: "labls: unknown key (did you mean 'labels'?)",
 }
 

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_edge import recipes
+from kd_edge.data.dataset import listed
 from kd_edge.data.readers.files import Files
 from kd_edge.data.readers.files.skeletons import DRAWN
 from kd_edge.data.survey import ModalitySurvey, Survey, first_pictures
-from kd_edge.errors import ConfigError, did_you_mean, printable
+from kd_edge.errors import ConfigError, DataError, did_you_mean, printable
 from kd_edge.machine import has_bfloat16
 from kd_edge.train.recipe.recipe import Recipe
 
@@ -24,9 +25,6 @@ NAME = "recipe.toml"
 LONGEST_WINDOW_S = 5.0
 """Of clips whose median is longer, a window of ``WINDOW_S`` is taken: nobody wants to wait longer for a label."""
 WINDOW_S = 3.0
-WINDOW_SHARE = 0.75
-"""Else the window is as long as nearly all clips fill, but at least this share of the median: a robot has no label
-before it is full."""
 SHORTEST_WINDOW_S = 0.5
 PAIRED_SHARE = 0.8
 """A teacher needs at least this share of the student's clips: what it lacks, nobody is trained on."""
@@ -64,10 +62,10 @@ def propose(dataset: Files, found: Survey, student: str | None = None) -> Propos
 
     Raises:
         ConfigError: No such modality, or one that is no picture.
-        DataError: None of its pictures can be read.
+        DataError: A class has no training clip with pictures that the student could see.
     """
-    own = _student(found, student)
-    teacher = _teacher(found, own)
+    own = _student(dataset, found, student)
+    teacher = _teacher(dataset, found, own)
     window = _window(own)
     segments = max(2, min(SEGMENTS, own.frames))
     train = min(found.sides["train"].clips, own.clips)
@@ -79,7 +77,6 @@ def propose(dataset: Files, found: Survey, student: str | None = None) -> Propos
         stages += [_stage("teacher", dataset, teacher, epochs, batch), _LOSSES]
     windows, why = _windows(own, window)
     values = {
-        "folder": printable(str(dataset.root)),
         "name": re.sub(r"[^A-Za-z0-9_.-]+", "-", found.name).strip("-._") or "own",
         "split": found.split,
         "sides": _sides(found),
@@ -100,7 +97,18 @@ def propose(dataset: Files, found: Survey, student: str | None = None) -> Propos
     return Proposal(text, recipe, reasons)
 
 
-def _student(found: Survey, wanted: str | None) -> ModalitySurvey:
+def _student(dataset: Files, found: Survey, wanted: str | None) -> ModalitySurvey:
+    own = _chosen(dataset, found, wanted)
+    if lacking := _lacking(dataset, found, own.name):
+        raise DataError(
+            f"{own.name} of {dataset.root} has no training clip of {listed(lacking)} that can be read",
+            "at least one of every class",
+            "add some, or choose other pictures with --student",
+        )
+    return own
+
+
+def _chosen(dataset: Files, found: Survey, wanted: str | None) -> ModalitySurvey:
     readable = [m for m in found.pictures if len(m.damaged) < m.opened]
     names = [m.name for m in readable]
     if wanted is not None:
@@ -114,30 +122,43 @@ def _student(found: Survey, wanted: str | None) -> ModalitySurvey:
     seen = [m for m in readable if m.name != DRAWN] or readable  # no camera sees what is drawn of skeletons
     most = max(m.clips for m in seen)
     enough = [m for m in seen if 2 * m.clips >= most]
+    enough = [m for m in enough if not _lacking(dataset, found, m.name)] or enough
     return min(enough, key=lambda m: (_BANDS.index(m.band or "rgb"), -m.clips))
 
 
-def _teacher(found: Survey, student: ModalitySurvey) -> ModalitySurvey | None:
+def _lacking(dataset: Files, found: Survey, *modalities: str) -> list[str]:
+    """Classes without a training clip that has all of the modalities, as far as is known of damage."""
+    damaged = found.damaged.keys()
+    files = {row.id: {m: printable(str(path)) for m, path in row.files.items()} for row in dataset.rows}
+    usable = (
+        s.label
+        for s in dataset.split(found.split).train
+        if set(modalities) <= files[s.id].keys() and not any(files[s.id][m] in damaged for m in modalities)
+    )
+    present = set(usable)
+    return [label for k, label in enumerate(dataset.labels) if k not in present]
+
+
+def _teacher(dataset: Files, found: Survey, student: ModalitySurvey) -> ModalitySurvey | None:
     """Colour pictures, or drawn skeletons, of nearly all of the student's clips; only the latter teach colour."""
     readable = (m for m in found.pictures if len(m.damaged) < m.opened and m.name != student.name)
     others = [m for m in readable if m.band == "rgb" and (student.band != "rgb" or m.name == DRAWN)]
     paired = [m for m in others if found.paired[student.name][m.name] >= PAIRED_SHARE * student.clips]
+    paired = [m for m in paired if not _lacking(dataset, found, student.name, m.name)]
     return max(paired, key=lambda m: m.clips, default=None)
 
 
 def _window(student: ModalitySurvey) -> float:
     """Length of the live window, s."""
-    low, median, _ = student.seconds
-    fitting = max(low, WINDOW_SHARE * median)
-    return WINDOW_S if median > LONGEST_WINDOW_S else max(SHORTEST_WINDOW_S, round(fitting, 1))
+    median = student.seconds.median
+    return WINDOW_S if median > LONGEST_WINDOW_S else max(SHORTEST_WINDOW_S, round(median, 2))
 
 
 def _windows(student: ModalitySurvey, window: float) -> tuple[str, str]:
     """How training windows lie, and why."""
     if student.seconds.median > LONGEST_WINDOW_S:
         return "random", f"windows of {window:g} s inside clips of {student.seconds.median:.1f} s"
-    said = f"windows of {window:g} s, of clips of {student.seconds.median:.1f} s, that begin in the action before"
-    return "stream", f"{said}, as a camera sees it"
+    return "stream", f"windows of {window:g} s, the median clip, that begin in the action before, as a camera sees it"
 
 
 def _sides(found: Survey) -> str:
