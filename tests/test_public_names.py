@@ -21,7 +21,7 @@ MODULES = {
     "kd_edge.data": """
         ActionInterval AnyData BerkeleyMhadData DataConfig Dataset FilesData ImageFormat LongVideo LongVideos MMActData
         NtuRgbdData OwnData PkuMmdData Sample SignalFormat Split SyntheticData UtdMhadData Wearables check_split
-        data_config known_kinds open_dataset split_by_subject training_sides unknown_kind validation_split
+        data_config data_of_model known_kinds open_dataset split_by_subject training_sides unknown_kind validation_split
     """,
     "kd_edge.engines": """
         Binding Choice CudaBinding ENGINES Engine EngineName Ladder Provider StepEngine carry engine_ladder engine_name
@@ -45,7 +45,8 @@ MODULES = {
     """,
     "kd_edge.train.losses": """
         CcskdConnectors CcskdRates CcskdSchedule CorrelationEmbedding HintRegressor MgcamAdapters
-        attention_transfer ccskd ccskd_schedule correlation_congruence cross_graph dkd dkd_terms gsdm
+        attention_transfer ccskd ccskd_schedule class_weights correlation_congruence cross_entropy cross_graph dkd
+        dkd_terms gsdm
         hint_mse logit_mse map_distance mgcam normalize_graph rkd_angle rkd_distance sample_graph
         selective_soft_target semantic_map semantic_maps semantic_preserving semantic_weights
         similarity_preserving soft_target
@@ -75,7 +76,7 @@ VERBS = {
     "export": "RUN --auto-precision --data --fp16 --graph --int8 --json --matrix --out --profile --report --set "
     "--sign --tensorrt --tensorrt-rtx --with",
     "recipes copy": "NAME",
-    "recipes layers": "NAME --depth --json --set --teacher",
+    "recipes layers": "NAME --data --depth --json --set --teacher",
     "recipes list": "--json",
     "recipes show": "NAME",
     "run": "--accept-self-test --camera -c --cuda-binding --duration --engine --max-age-ms --model -m --notify "

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from kd_edge.data.balance import FEW_SUBJECTS
 from kd_edge.data.dataset import listed
 from kd_edge.data.readers.files import Files
 from kd_edge.data.readers.files.folders import recordings
@@ -28,8 +29,6 @@ from kd_edge.errors import DataError, printable
 MOST_HEADERS = 20_000
 """Of more files only so many, evenly spread, are opened."""
 THREADS = 4
-FEW_SUBJECTS = 3
-"""A class that fewer people perform is named."""
 _FAULTS_SHOWN = 3
 
 

@@ -69,6 +69,52 @@ class TemporalConvolutionHead(nn.Module):
         return logits
 
 
+class PooledConvolutionHead(nn.Module):
+    """Three temporal convolutions of width 5 with max pooling between them: sees order and length of many segments.
+
+    Features are normalised and projected to H; the mean and the maximum over time go to a linear classifier.
+
+    Args:
+        features: Feature size D.
+        classes: Number of classes K.
+        dropout: Probability of dropping what the classifier sees in training.
+        hidden: Channels H of the projection and of the convolutions.
+        segments: Number T of segments, at least 4: it is halved twice.
+
+    Raises:
+        ConfigError: Fewer than 4 segments.
+    """
+
+    def __init__(self, features: int, classes: int, dropout: float, *, hidden: int, segments: int) -> None:
+        super().__init__()
+        if segments < 4:
+            raise ConfigError(f"temporal 'tcn' with {segments} segments", "at least 4 segments", "raise segments")
+        self.norm = nn.BatchNorm1d(features)
+        self.project = _temporal(features, hidden, 1)
+        self.convolution1 = _temporal(hidden, hidden, 5)
+        self.convolution2 = _temporal(hidden, hidden, 5)
+        self.convolution3 = _temporal(hidden, hidden, 5)
+        self.pool = nn.MaxPool1d(2)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(2 * hidden, classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, T, D) -> (B, K)."""
+        series = self.project(self.norm(features.transpose(1, 2)))  # (B, H, T)
+        series = self.pool(self.convolution1(series))  # (B, H, T // 2)
+        series = self.pool(self.convolution2(series))  # (B, H, T // 4)
+        series = self.convolution3(series)
+        seen = torch.cat([series.mean(dim=2), series.amax(dim=2)], dim=1)  # (B, 2 H)
+        logits: Tensor = self.classifier(self.dropout(seen))
+        return logits
+
+
+def _temporal(before: int, after: int, width: int) -> nn.Sequential:
+    """A convolution over time that keeps its length, normalised."""
+    convolution = nn.Conv1d(before, after, width, padding=width // 2, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm1d(after), nn.ReLU())
+
+
 class RelationHead(nn.Module):
     """Multi-scale TRN: what k ordered segments say together, summed over the scales k = T, T-1, ... 2.
 

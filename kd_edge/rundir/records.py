@@ -79,6 +79,21 @@ class Selection(Record):
     seconds: float = 0.0
 
 
+class DenseReport(Selection):
+    """What became of a student's dense stage.
+
+    Attributes:
+        targets: Numbers regressed in every frame.
+        explained: Target -> share of its variance over the validation clips' frames that is explained; None for one
+            that they lack.
+        lacking: Target -> clips without it.
+    """
+
+    targets: int = 0
+    explained: dict[str, float | None] = {}
+    lacking: dict[str, int] = {}
+
+
 class StageReport(Selection):
     """What became of the teacher or of the student.
 
@@ -95,6 +110,8 @@ class StageReport(Selection):
         similarity: Way of comparing the clips of a batch -> network -> test accuracy.
         lacking: Sensor -> number of samples without it.
         seen_in_training: Test clips whose very signals trained the sensors' networks.
+        dense: What became of a student's dense stage; None without one.
+        head: Which weights were kept of a student's head stage; None without one.
     """
 
     modality: str = ""
@@ -109,6 +126,8 @@ class StageReport(Selection):
     similarity: dict[str, dict[str, float | None]] = {}
     lacking: dict[str, int] = {}
     seen_in_training: int = 0
+    dense: DenseReport | None = None
+    head: Selection | None = None
 
 
 class LossNote(Record):
@@ -231,7 +250,7 @@ class MetricsLine(Record):
     """One epoch of a stage, a line of ``metrics.jsonl``.
 
     Attributes:
-        stage: ``teacher`` or ``student``.
+        stage: ``teacher``, ``student``, or ``dense`` and ``head`` of the student's stages of that kind.
         epoch: From 1.
         losses: Mean of each loss over the epoch's steps, with ``total``.
         train_accuracy: Share of right answers on the training clips as they were drawn.
@@ -241,7 +260,7 @@ class MetricsLine(Record):
         validation: Accuracy and loss on the validation clips; None without any.
     """
 
-    stage: Literal["teacher", "student"]
+    stage: Literal["teacher", "dense", "student", "head"]
     epoch: int = Field(ge=1)
     losses: dict[str, float] = {}
     train_accuracy: float | None = None

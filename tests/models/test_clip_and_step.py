@@ -7,7 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kd_edge.models import BACKBONES, ClipModel, ModelConfig, StreamingStep, build_model
+from kd_edge.errors import ConfigError
+from kd_edge.models import BACKBONES, ClipModel, ModelConfig, StreamingStep, build_backbone, build_model
+from kd_edge.models.heads import PooledConvolutionHead
 from kd_edge.models.shift import state_shapes
 
 
@@ -23,9 +25,9 @@ def trained_looking(model: ClipModel) -> ClipModel:
     return model.eval()
 
 
-KINDS = ("tsn", "tconv", "trn", "tsm_causal")
+KINDS = ("tsn", "tconv", "tcn", "trn", "tsm_causal")
 LEFT_OUT = [("tiny", "tsm_causal"), ("bninception", "tsm_causal")]  # impossible: no residual blocks
-LEFT_OUT += [("resnet50", "tsn"), ("resnet50", "tconv")]  # slow and like resnet18
+LEFT_OUT += [("resnet50", "tsn"), ("resnet50", "tconv"), ("resnet50", "tcn")]  # slow and like resnet18
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,30 @@ def test_every_backbone_has_the_feature_size_and_stages_it_names(backbone: str) 
     assert feature.shape == (1, model.backbone.feature_size)
     assert tuple(s[1] for s in shapes) == model.backbone.stage_channels
     strides = [64 // s[2] for s in shapes]
-    assert strides == ([2, 4, 8, 16] if backbone == "tiny" else [4, 8, 16, 32])
+    expected = {"tiny": [2, 4, 8, 16], "resnet8_grid": [4, 4, 8, 16]}
+    assert strides == expected.get(backbone, [4, 8, 16, 32])
+
+
+def test_grid_features_know_where_in_the_picture_something_is() -> None:
+    model = build_backbone("resnet8_grid", in_channels=1).eval()
+    picture = torch.zeros(2, 1, 64, 64)
+    picture[0, :, :16, :16] = picture[1, :, 48:, 48:] = 1  # the same thing at two corners
+    with torch.no_grad():
+        first, second = model(picture)
+        maps = model.layer3(model.layer2(model.layer1(model.relu(model.bn1(model.conv1(picture))))))
+    assert (first - second).abs().max() > 1e-3
+    assert maps.shape == (2, 192, 4, 4)
+    assert sum(p.numel() for p in model.parameters()) == 878336
+
+
+def test_pooled_convolutions_see_order_and_need_four_segments() -> None:
+    head = PooledConvolutionHead(8, 3, 0.5, hidden=4, segments=9).eval()
+    features = torch.randn(2, 9, 8)
+    with torch.no_grad():
+        assert head(features).shape == (2, 3)
+        assert (head(features) - head(features.flip(1))).abs().max() > 1e-4
+    with pytest.raises(ConfigError, match=r"'tcn' with 3 segments\. Expected at least 4"):
+        PooledConvolutionHead(8, 3, 0.5, hidden=4, segments=3)
 
 
 @settings(max_examples=15, deadline=None)

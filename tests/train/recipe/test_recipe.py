@@ -59,6 +59,8 @@ PRINTS = {
     ),
 }
 """Fingerprint of each recipe of real recordings and of its teacher: those of all runs there are."""
+MINIMAL_PRINT = "7fc2c451c90d8a2a0e700f390e407ff85523da57429e39ea8dc6f0abfe4a9e9d"
+"""Fingerprint of ``MINIMAL`` before there were samplers and class weights."""
 
 
 @pytest.mark.parametrize("name", PRINTS)
@@ -90,7 +92,6 @@ def test_toml_written_is_the_recipe_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"teacher": None}, "losses need a teacher"),
         ({"losses": []}, "a teacher without losses"),
         ({"losses": [{"kind": "rkd", "distance_weight": 0, "angle_weight": 0}]}, "both 0"),
         ({"losses": [{"kind": "dkd", "target_weight": 0, "nontarget_weight": 0}]}, "both 0"),
@@ -108,6 +109,12 @@ def test_toml_written_is_the_recipe_read(tmp_path: Path) -> None:
         ({"student": {"modality": "nir", "weights": "a.safetensors"}}, "weights is for the teacher"),
         ({"student": {"modality": "nir", "augment": {"crop_scale": [1.0, 0.5]}}}, "smaller value first"),
         ({"student": {"modality": "nir", "learning_rate": 0}}, "learning_rate"),
+        ({"student": {"modality": "nir", "class_weights": "ballanced"}}, "class_weights is 'balanced', or a table of"),
+        ({"student": {"modality": "nir", "class_weights": {}}}, "class_weights is 'balanced', or a table of"),
+        ({"student": {"modality": "nir", "class_weights": {"jump": 0}}}, "with a positive number each"),
+        ({"student": {"modality": "nir", "class_weights": {"jump": float("inf")}}}, "with a positive number each"),
+        ({"student": {"modality": "nir", "class_weights": "balanced", "sampler": "balanced"}}, "keep one of them"),
+        ({"student": {"modality": "nir", "repeat": 0}}, "student.repeat: input should be greater than or equal to 1"),
     ],
 )
 def test_faults_are_told_in_one_line(changes: dict[str, object], message: str) -> None:
@@ -117,6 +124,49 @@ def test_faults_are_told_in_one_line(changes: dict[str, object], message: str) -
     assert "\n" not in str(caught.value)
 
 
+def test_losses_need_a_teacher() -> None:
+    alone = {key: value for key, value in MINIMAL.items() if key != "teacher"}
+    with pytest.raises(ConfigError, match="losses need a teacher"):
+        recipes.validate(alone, Recipe, "recipe")
+
+
+def test_a_teacher_that_is_taken_away_takes_its_losses_with_it() -> None:
+    recipe = recipes.load("train", "quickstart", Recipe, ["teacher=null"])
+    assert (recipe.teacher, recipe.losses) == (None, ())
+    assert recipe == recipes.load("train", "quickstart", Recipe, ["teacher=null", "losses=[]"])
+
+
+OPTIONAL = (
+    "clip_seconds",
+    "threads",
+    "semantics",
+    "data.root",
+    "teacher.weights",
+    "student.weights",
+    "student.clip_gradient",
+    "student.decay_epochs",
+    "student.initial_weights",
+    "student.class_weights",
+)
+
+
+@pytest.mark.parametrize("key", OPTIONAL)
+def test_null_takes_away_what_is_optional(key: str) -> None:
+    base = recipes.read("train", "quickstart") | {"data": {"kind": "files"}, "split": "default"}
+    recipe = recipes.validate(recipes.overridden(base, [f"{key}=null"]), Recipe, "recipe")
+    value: object = recipe
+    for part in key.split("."):
+        value = getattr(value, part)
+    assert value is None
+
+
+def test_null_for_what_must_be_there_is_told() -> None:
+    with pytest.raises(
+        ConfigError, match=r"student\.epochs: input should be a valid integer, got null, which is for op"
+    ):
+        recipes.load("train", "quickstart", Recipe, ["student.epochs=null"])
+
+
 def test_fingerprint_follows_what_decides_the_weights_only() -> None:
     recipe = recipes.validate(MINIMAL, Recipe, "recipe")
     assert recipes.validate(MINIMAL | {"name": "y", "workers": 2}, Recipe, "r").fingerprint() == recipe.fingerprint()
@@ -124,6 +174,25 @@ def test_fingerprint_follows_what_decides_the_weights_only() -> None:
     utd = [{"data": {"kind": "utd_mhad", "root": root}} for root in ("/a", "/b")]
     prints = {recipes.validate(MINIMAL | u, Recipe, "r").fingerprint() for u in utd}
     assert len(prints) == 1
+
+
+@pytest.mark.parametrize(
+    "changes", [{"class_weights": "balanced"}, {"class_weights": {"jump": 2.0}}, {"sampler": "balanced"}, {"repeat": 4}]
+)
+def test_what_a_stage_draws_and_weighs_is_in_its_fingerprints(changes: dict[str, object]) -> None:
+    recipe = recipes.validate(MINIMAL, Recipe, "recipe")
+    student = recipes.validate(MINIMAL | {"student": {"modality": "nir", **changes}}, Recipe, "r")
+    teacher = recipes.validate(MINIMAL | {"teacher": {"modality": "rgb", **changes}}, Recipe, "r")
+    assert len({recipe.fingerprint(), student.fingerprint(), teacher.fingerprint()}) == 3
+    assert student.teacher_fingerprint() == recipe.teacher_fingerprint()
+    assert teacher.teacher_fingerprint() != recipe.teacher_fingerprint()
+
+
+def test_defaults_of_keys_that_came_later_change_no_fingerprint() -> None:
+    defaults = {"class_weights": None, "sampler": "shuffled", "repeat": 1}
+    recipe = recipes.validate(MINIMAL, Recipe, "recipe")
+    said = recipes.validate(MINIMAL | {"student": {"modality": "nir", **defaults}}, Recipe, "r")
+    assert said.fingerprint() == recipe.fingerprint() == MINIMAL_PRINT
 
 
 def test_only_what_decides_the_teacher_is_in_its_fingerprint() -> None:
