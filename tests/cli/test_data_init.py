@@ -534,6 +534,16 @@ def test_training_proposes_where_there_is_no_recipe(kd: Kd, own: Own) -> None:
     assert own.content() == before
 
 
+def test_a_proposed_teacher_can_be_trained(kd: Kd, own: Own) -> None:
+    own.classes("wave", "kick", takes=1).classes("wave", "kick", takes=1, modality="rgb")
+    settings = [*TINY[2:], *(word.replace("student", "teacher") for word in TINY[2:])]
+    code, text, error = kd("train", "--data", "gestures", "--dry-run", *settings)
+    assert code == 0, error
+    assert "student: clips (4, 8, 3, 24, 24)" in text
+    assert "teacher: clips (4, 8, 9, 24, 24)" in text
+    assert "mgcam" in text
+
+
 def test_a_known_data_set_still_wants_a_recipe(kd: Kd, own: Own) -> None:
     (own.root / "Depth").mkdir()
     (own.root / "Depth" / "a1_s1_t1_depth.mat").touch()
