@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from kd_edge.data.balance import FEW_SUBJECTS
 from kd_edge.data.dataset import listed
 from kd_edge.data.readers.files import Files
 from kd_edge.data.readers.files.folders import recordings
@@ -25,11 +26,9 @@ from kd_edge.data.readers.files.settings import Band, band_of
 from kd_edge.data.splits import training_sides
 from kd_edge.errors import DataError, printable
 
-MOST_HEADERS = 20_000
-"""Of more files only so many, evenly spread, are opened."""
+MOST_HEADERS = 6_000
+"""Of more files at most so many, evenly spread, are opened: half a minute is too long for a first look."""
 THREADS = 4
-FEW_SUBJECTS = 3
-"""A class that fewer people perform is named."""
 _FAULTS_SHOWN = 3
 
 
