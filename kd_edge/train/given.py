@@ -26,7 +26,9 @@ def teacher_weights(given: Path) -> Path:
     """The file of a recipe's ``teacher.weights``: itself, or a run's teacher, or its student where it had none."""
     if not given.is_dir():
         return given
-    return given / STUDENT if (given / STUDENT).is_file() and not (given / TEACHER).exists() else given / TEACHER
+    if (given / TEACHER).exists() or ((given / RECIPE).is_file() and not (given / STUDENT).is_file()):
+        return given / TEACHER
+    return given / STUDENT if (given / STUDENT).is_file() else given
 
 
 def take_weights(model: nn.Module, given: Path, config: AnyTeacher, labels: Sequence[str]) -> None:
