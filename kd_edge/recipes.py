@@ -119,6 +119,19 @@ def read(verb: Verb, name: str) -> dict[str, Any]:
     return _parsed(find(verb, name))
 
 
+def from_text(text: str, model: type[Model], what: str, overrides: Sequence[str] = ()) -> Model:
+    """Validate what a TOML file would say; see ``load``.
+
+    Raises:
+        ConfigError: It is no TOML, or has faults.
+    """
+    try:
+        values = _toml(text)
+    except ValueError as error:
+        raise ConfigError(f"{what} cannot be read ({error})", "TOML", "correct it") from error
+    return validate(overridden(values, overrides), model, what)
+
+
 def text_of(path: Path) -> str:
     """A TOML file as it is written.
 
@@ -244,6 +257,8 @@ def _fault(detail: Any, model: type[BaseModel]) -> str:
         tag = str(detail["ctx"]["tag"])[:_VALUE_CHARACTERS]
         return f"{place}.kind: unknown '{tag}'{did_you_mean(tag, tags)}"
     message = str(detail["msg"]).removeprefix("Value error, ")
+    if detail["type"] == "unknown_kind":  # the message has the value, and what there is instead
+        return f"{place}: {message}"
     value = detail.get("input")
     field = model.model_fields.get(str(loc[0])) if loc else None
     is_secret = field is not None and not field.repr  # what a model's own text leaves out is not told here either

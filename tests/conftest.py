@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from tests.packages import gestures, install
 from tests.recordings import data_root, pytest_terminal_summary, utd_root
 from tests.shared import cache_folder, causal_reference, once, shared_folder, trained
 
@@ -22,6 +23,8 @@ __all__ = [  # pytest finds them here
     "cache_folder",
     "causal_reference",
     "data_root",
+    "gestures",
+    "install",
     "once",
     "pytest_terminal_summary",
     "shared_folder",

@@ -19,9 +19,9 @@ MODULES = {
         default_model load new_keys rewrite sign sign_beside write
     """,
     "kd_edge.data": """
-        ActionInterval BerkeleyMhadData DataConfig Dataset FilesData ImageFormat LongVideo LongVideos MMActData
-        NtuRgbdData PkuMmdData Sample SignalFormat Split SyntheticData UtdMhadData Wearables check_split
-        open_dataset training_sides validation_split
+        ActionInterval AnyData BerkeleyMhadData DataConfig Dataset FilesData ImageFormat LongVideo LongVideos MMActData
+        NtuRgbdData OwnData PkuMmdData Sample SignalFormat Split SyntheticData UtdMhadData Wearables check_split
+        data_config known_kinds open_dataset split_by_subject training_sides unknown_kind validation_split
     """,
     "kd_edge.engines": """
         Binding Choice CudaBinding ENGINES Engine EngineName Ladder Provider StepEngine carry engine_ladder engine_name
@@ -63,6 +63,8 @@ VERBS = {
     "data check": "KIND --data --json --modality --quick --set",
     "data examples": "SOURCE --classes --data --frames --modalities --out",
     "data glove": "NAME --data --from --json --out --set",
+    "data import": "SOURCES --force --json --label --modality --names --root --skip-missing",
+    "data init": "FOLDER --dry-run --force --json --pattern --student --without-damaged",
     "data prepare": "RECIPE --data --set",
     "data synth": "--clips-per-class --out --seed --subjects",
     "demo": "--out --seconds",

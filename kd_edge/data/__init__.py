@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kd_edge.data.config import (
+    AnyData,
     BerkeleyMhadData,
     DataConfig,
     FilesData,
@@ -11,7 +12,10 @@ from kd_edge.data.config import (
     PkuMmdData,
     SyntheticData,
     UtdMhadData,
+    data_config,
+    known_kinds,
     open_dataset,
+    unknown_kind,
 )
 from kd_edge.data.dataset import (
     ActionInterval,
@@ -24,10 +28,12 @@ from kd_edge.data.dataset import (
     Split,
     Wearables,
 )
-from kd_edge.data.splits import check_split, training_sides, validation_split
+from kd_edge.data.installed import OwnData
+from kd_edge.data.splits import check_split, split_by_subject, training_sides, validation_split
 
 __all__ = [
     "ActionInterval",
+    "AnyData",
     "BerkeleyMhadData",
     "DataConfig",
     "Dataset",
@@ -37,6 +43,7 @@ __all__ = [
     "LongVideos",
     "MMActData",
     "NtuRgbdData",
+    "OwnData",
     "PkuMmdData",
     "Sample",
     "SignalFormat",
@@ -45,7 +52,11 @@ __all__ = [
     "UtdMhadData",
     "Wearables",
     "check_split",
+    "data_config",
+    "known_kinds",
     "open_dataset",
+    "split_by_subject",
     "training_sides",
+    "unknown_kind",
     "validation_split",
 ]

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import typing
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError, ValidatorFunctionWrapHandler
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
+from kd_edge import recipes
 from kd_edge.data.dataset import Dataset
-from kd_edge.errors import ConfigError, DataError
+from kd_edge.data.installed import OwnData, check_no_clash, installed_kinds, load_kind, open_own
+from kd_edge.errors import ConfigError, DataError, did_you_mean, printable
 from kd_edge.files import cache_folder, expanded
 
 DATA_VARIABLE = "KD_EDGE_DATA"
@@ -134,10 +139,82 @@ class FilesData(BaseModel):
     decode_height_px: int = Field(480, ge=32, le=1080)
 
 
-AnyData = SyntheticData | UtdMhadData | NtuRgbdData | PkuMmdData | BerkeleyMhadData | MMActData | FilesData
+BuiltInData = SyntheticData | UtdMhadData | NtuRgbdData | PkuMmdData | BerkeleyMhadData | MMActData | FilesData
+AnyData = BuiltInData | OwnData
+KINDS: tuple[str, ...] = tuple(str(model.model_fields["kind"].default) for model in typing.get_args(BuiltInData))
+"""The kinds of data set that kd-edge has itself."""
 
 
-DataConfig = Annotated[AnyData, Field(discriminator="kind")]
+def _chosen(value: Any, built_in: ValidatorFunctionWrapHandler) -> Any:
+    if isinstance(value, OwnData):
+        return value
+    kind = value.get("kind") if isinstance(value, Mapping) else None
+    if not isinstance(kind, str) or kind in KINDS:
+        return built_in(value)
+    model = load_kind(kind)
+    if model is None:
+        fault = PydanticCustomError("unknown_kind", "{told}", {"told": unknown_kind(kind)})
+        raise ValidationError.from_exception_data("data", [InitErrorDetails(type=fault, loc=("kind",), input=kind)])
+    return model.model_validate(value)
+
+
+class _ByKind:
+    """Validates settings by their ``kind``: one of kd-edge's own, or one that an installed package brings."""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        built_in = handler.generate_schema(Annotated[BuiltInData, Field(discriminator="kind")])
+        by_its_own_model = core_schema.simple_ser_schema("any")
+        return core_schema.no_info_wrap_validator_function(_chosen, built_in, serialization=by_its_own_model)
+
+
+DataConfig = Annotated[AnyData, _ByKind()]
+"""The table ``[data]`` of a recipe."""
+
+
+def known_kinds() -> tuple[str, ...]:
+    """Every kind of data set there is here: kd-edge's own, then those that installed packages bring."""
+    return (*KINDS, *(kind for kind in installed_kinds() if kind not in KINDS))
+
+
+def unknown_kind(kind: object) -> str:
+    """What to say of a kind that is not known here, with all that are."""
+    known, shown = known_kinds(), printable(str(kind)[:80])
+    return f"unknown '{shown}'{did_you_mean(shown, known)}, known here: {', '.join(known)}"
+
+
+def data_config(values: Mapping[str, Any], what: str) -> AnyData:
+    """The settings of a data set from plain values.
+
+    Args:
+        values: With ``kind``.
+        what: Where they stand, for messages.
+
+    Raises:
+        ConfigError: A kind that is not known here, or settings that are none of its.
+    """
+    return recipes.validate({"data": dict(values)}, _Wanted, what).data
+
+
+class _Wanted(BaseModel):
+    data: DataConfig
+
+
+_LAYOUTS = {
+    "utd_mhad": ("Depth/a*_s*_t*_depth.mat", "Skeleton/a*_s*_t*_skeleton.mat", "Inertial/a*_s*_t*_inertial.mat"),
+    "ntu_rgbd": ("nturgb+d_rgb", "nturgb+d_ir"),
+    "pku_mmd": ("Data/RGB_VIDEO", "Data/IR_VIDEO"),
+    "berkeley_mhad": ("Camera/Cluster*", "Accelerometer/Shimmer*"),
+    "mmact": ("*_clip/subject*", "trimmed/subject*"),
+}
+
+
+def known_kind(root: Path) -> str | None:
+    """The data set whose layout a folder has, as itself or below it; None of one's own recordings."""
+    for kind, patterns in _LAYOUTS.items():
+        for folder in (root, root / kind.replace("_", "-")):
+            if any(next(folder.glob(pattern), None) is not None for pattern in patterns):
+                return kind
+    return None
 
 
 def open_dataset(config: AnyData, data_root: Path | None = None) -> Dataset:
@@ -147,15 +224,19 @@ def open_dataset(config: AnyData, data_root: Path | None = None) -> Dataset:
         config: Which data set, with its settings.
         data_root: Folder with the recordings, before the configured one and ``KD_EDGE_DATA``: the data set's own
             folder, or one that holds it as ``utd-mhad/``, ``ntu-rgbd/``, ``pku-mmd/``, ``berkeley-mhad/`` or
-            ``mmact/``. One's own recordings are the folder itself, and ``KD_EDGE_DATA`` is none of theirs.
+            ``mmact/``, or as the kind that a package brings. One's own recordings are the folder itself, and
+            ``KD_EDGE_DATA`` is none of theirs.
 
     Raises:
         DataError: No folder given, or not the data set's.
-        ConfigError: A folder was given for generated data.
+        ConfigError: A folder was given for generated data, or an installed package's data set is none.
     """
+    if isinstance(config, OwnData):
+        return _opened(config, data_root)
+    check_no_clash(config.kind)
     # Imported here: reading a configuration must not need OpenCV or SciPy.
     if isinstance(config, SyntheticData):
-        _require_no_folder(data_root)
+        _require_no_folder(data_root, config.kind)
         from kd_edge.data.synthetic.dataset import Synthetic
 
         return Synthetic(**config.model_dump(exclude={"kind"}))
@@ -188,11 +269,19 @@ def open_dataset(config: AnyData, data_root: Path | None = None) -> Dataset:
     return UtdMhad(root, hash_memo=memo)
 
 
-def _require_no_folder(data_root: Path | None) -> None:
+def _opened(config: OwnData, data_root: Path | None) -> Dataset:
+    """A data set of an installed package."""
+    if not config.reads_folder:
+        _require_no_folder(data_root, config.kind)
+        return open_own(config, Path())
+    return open_own(config, _recordings(data_root or config.root, config.kind))
+
+
+def _require_no_folder(data_root: Path | None, kind: str) -> None:
     """Figures of generated data must not pass for those of the recordings that somebody named."""
     if data_root is not None:
         raise ConfigError(
-            f"--data {data_root} with generated data (kind = 'synthetic'), which reads no folder",
+            f"--data {data_root} with generated data (kind = '{kind}'), which reads no folder",
             "a recipe or artifact of recordings",
             "leave --data out, or kind = 'files' below [data] in the recipe trains on that folder",
         )

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from kd_edge.data.readers import images
+from kd_edge.data.readers.files.dataset import Files
 from kd_edge.data.readers.files.media import Media
 from kd_edge.data.readers.files.settings import Modality
 from kd_edge.data.readers.video import decoder_key, iterate_video, read_video, video_info
@@ -422,6 +423,16 @@ def test_the_pages_of_a_tiff_are_frames(tmp_path: Path, name: str, dtype: str) -
     assert media.probe(path).frames == 7
     assert media.values(path).dtype == dtype
     np.testing.assert_array_equal(media.read(path, 0.1, 0.2).frames, written[3:6])
+
+
+def test_tiffs_of_several_pages_are_recordings_of_a_folder(tmp_path: Path) -> None:
+    for name in ("wave/1", "wave/2", "kick/1", "kick/2"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        tiff(tmp_path / f"{name}_ir.tif", pictures(7))
+        (tmp_path / name).with_name(f"._{name[-1]}_ir.tif").write_bytes(b"\0\5\x16\7")
+    dataset = Files(tmp_path)
+    assert [sample.id for sample in dataset.samples] == ["kick/1", "kick/2", "wave/1", "wave/2"]
+    np.testing.assert_array_equal(dataset.open(dataset.samples[0], "ir").frames, pictures(7))
 
 
 def test_pages_that_differ_or_are_endless(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from kd_edge.data.readers.kinds import kind_of
 from kd_edge.data.readers.pages import ENDINGS as PAGES
 from kd_edge.data.readers.pages import Pages, is_tiff
 from kd_edge.data.readers.sensor_files import Columns, read_signal
-from kd_edge.data.readers.video import VIDEOS, decoder_key, read_video, video_info
+from kd_edge.data.readers.video import VIDEOS, decoder_key, iterate_video, read_video, video_info
 from kd_edge.errors import DataError, import_extra, reason
 from kd_edge.reading import is_file, open_regular, read_bytes
 from kd_edge.types import Clip, Int64
@@ -35,7 +35,7 @@ MOST_BYTES = 4_000_000_000
 """Of one decoded clip: two minutes of colour, 640 x 480, 30 times a second."""
 _STAMP_BYTES = 64_000_000
 _TIMES = ("t", "time", "time_s", "timestamp", "stamp", "stamp_ns")
-_LATE_SECONDS = 0.5
+LATE_SECONDS = 0.5
 """A piece may end so much after its recording does: whoever marked it did so by hand."""
 _SAME_NS = 500_000  # files and people write milliseconds
 
@@ -52,6 +52,24 @@ class Values(NamedTuple):
     dtype: str
     is_picture: bool
     axes: int = 0
+
+
+class Header(NamedTuple):
+    """What a recording's header says; of pictures none is decoded but the first of a folder of images.
+
+    Attributes:
+        frames: Number of frames; 0 when the header does not tell.
+        seconds: Time from the first to the last frame.
+        fps: Frames per second; 0 of fewer than two.
+        dtype: Type of a value.
+        size: Height and width in pixels, turned as the settings say; None of signals.
+    """
+
+    frames: int
+    seconds: float
+    fps: float
+    dtype: str
+    size: tuple[int, int] | None
 
 
 class Media:
@@ -111,6 +129,36 @@ class Media:
             return Probe(len(clip), clip.seconds)
         stamps = self._stamps(path, len(_opened(path)) if kind == "array" else len(_image_files(path)))
         return Probe(len(stamps), float(stamps[-1] - stamps[0]) / 1e9)
+
+    def header(self, path: Path) -> Header:
+        """All of ``probe`` and ``values`` and the size of the pictures; the file is opened once.
+
+        Raises:
+            DataError: Absent or damaged.
+        """
+        kind = _kind_of(path)
+        if kind == "video":
+            info = video_info(path)
+            frames = info.frames or round(info.seconds * info.fps)
+            size = self._turned((info.height_px, info.width_px))
+            return Header(frames, max(0, frames - 1) / info.fps, info.fps, info.dtype, size)
+        if kind == "signal":
+            clip = self._signal(path)
+            return Header(len(clip), clip.seconds, rate_of(len(clip), clip.seconds), "float32", None)
+        if kind == "images":
+            files = _image_files(path)
+            stamps, first = self._stamps(path, len(files)), self._image(files[0])
+        else:
+            array = _opened(path)
+            stamps, first = self._stamps(path, len(array)), array[0]
+        seconds = float(stamps[-1] - stamps[0]) / 1e9
+        is_picture = first.dtype.kind == "u"
+        shape = self._turned((first.shape[0], first.shape[1])) if is_picture else None
+        dtype = str(first.dtype) if is_picture else "float32"
+        return Header(len(stamps), seconds, rate_of(len(stamps), seconds), dtype, shape)
+
+    def _turned(self, size: tuple[int, int]) -> tuple[int, int]:
+        return size[::-1] if self._settings.rotation % 180 else size
 
     def values(self, path: Path) -> Values:
         """What the file holds, by its first frame.
@@ -200,6 +248,35 @@ class Media:
         return np.round(np.arange(count) * 1e9 / (self._settings.fps or DEFAULT_FPS)).astype(np.int64)
 
 
+def deep_or_grey(path: Path) -> Literal["deep", "grey", ""]:
+    """Whether a recording's first picture is grey of more than 8 bit, or grey (equal colours are), or neither.
+
+    Raises:
+        DataError: Absent or damaged.
+    """
+    kind = _kind_of(path)
+    if kind == "signal":
+        return ""
+    if kind == "video":
+        info = video_info(path)
+        if info.dtype == "uint16":
+            return "deep" if info.channels == 1 else ""
+        first = next((frame.image for frame in iterate_video(path, stop=1)), None)
+        if first is None:
+            raise _damaged(path, "it has no picture")
+    else:
+        first = read_image(_image_files(path)[0]) if kind == "images" else np.array(_opened(path)[0])
+    if first.dtype == np.uint16 and first.ndim == 2:
+        return "deep"
+    grey = first.dtype == np.uint8 and (first.ndim == 2 or int(np.ptp(first.astype(np.int16), axis=2).max()) <= 2)
+    return "grey" if grey else ""
+
+
+def rate_of(frames: int, seconds: float) -> float:
+    """Frames per second; 0 of fewer than two."""
+    return round((frames - 1) / seconds, 3) if seconds > 0 else 0.0
+
+
 def _kind_of(path: Path) -> Kind:
     """What a file or folder holds: signals by their name, all others by what is in them.
 
@@ -246,7 +323,7 @@ def _inside(path: Path, stamps_ns: Int64, start_s: float, end_s: float | None) -
     since_ns = stamps_ns - stamps_ns[0]
     _check_piece(path, float(since_ns[-1]) / 1e9, start_s, end_s)
     inside: npt.NDArray[np.bool_] = since_ns >= round(start_s * 1e9) - _SAME_NS
-    if end_s is not None:
+    if end_s is not None and round(end_s * 1e9) < since_ns[-1] - _SAME_NS:  # else the last frame is in it, too
         inside &= since_ns < round(end_s * 1e9) - _SAME_NS
     if not inside.any():
         raise _beyond(path, float(since_ns[-1]) / 1e9, start_s, end_s)
@@ -254,7 +331,7 @@ def _inside(path: Path, stamps_ns: Int64, start_s: float, end_s: float | None) -
 
 
 def _check_piece(path: Path, length_s: float, start_s: float, end_s: float | None) -> None:
-    if start_s > length_s or (end_s is not None and end_s > length_s + _LATE_SECONDS):
+    if start_s > length_s or (end_s is not None and end_s > length_s + LATE_SECONDS):
         raise _beyond(path, length_s, start_s, end_s)
 
 

@@ -27,6 +27,8 @@ OFFSET = "_offset_s"
 SIDES = ("", "train", "val", "test")
 MOST_BYTES = 256_000_000
 MOST_ROWS = 2_000_000
+Cells = tuple[int, dict[str, str]]
+"""A row as it was read: its line, and its cells by the names of their columns."""
 _FAULTS_SHOWN = 3
 _LONGEST_CELL, _LONGEST_LABEL = 4096, 200
 
@@ -46,6 +48,7 @@ class Row:
         start_s: Where the piece begins, in seconds of the recording.
         end_s: Where it ends; None: with the recording.
         offsets_s: How much later than the piece's clock a modality's file begins, where that is not 0.
+        notes: What stands in columns that are not read; kept for whoever writes the table again.
         line: Where it stands, for messages; 0 where it comes of folders.
     """
 
@@ -59,6 +62,7 @@ class Row:
     start_s: float = 0.0
     end_s: float | None = None
     offsets_s: Mapping[str, float] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
     line: int = 0
 
 
@@ -89,17 +93,35 @@ def manifest_of(root: Path) -> Path | None:
     return found[0] if found else None
 
 
-def read_manifest(path: Path, known: Iterable[str] = ()) -> Table:
+def read_manifest(path: Path, known: Iterable[str] = (), *, links: bool = False) -> Table:
     """Read a manifest; every fault in it is found, the first three are told.
 
     Args:
         path: ``manifest.csv`` or ``manifest.jsonl``; files are looked for beside it.
         known: Modalities that ``dataset.toml`` names, so that their columns are taken for files.
+        links: Whether symbolic links may lead out of the folder.
 
     Raises:
         DataError: It cannot be read, or a row is faulty.
     """
-    cells = list(_records(path))
+    return table_of(path, list(_records(path)), path.parent, known, links=links)
+
+
+def table_of(
+    path: Path, cells: Sequence[Cells], root: Path, known: Iterable[str] = (), *, links: bool = False
+) -> Table:
+    """The table that records make, whatever list they were read from; every fault in it is found.
+
+    Args:
+        path: Where they stand, for messages.
+        cells: (line, cells by column) of each row, columns named as in a manifest.
+        root: Their files are looked for in this folder.
+        known: Columns that hold files whatever their name.
+        links: Whether symbolic links may lead out of the folder.
+
+    Raises:
+        DataError: A column is missing, or a row is faulty.
+    """
     columns = list(dict.fromkeys(name for _, record in cells for name in record))
     if "label" not in columns:
         raise DataError(
@@ -107,24 +129,73 @@ def read_manifest(path: Path, known: Iterable[str] = ()) -> Table:
             "a column 'label' and one of files for each modality (rgb, ir, ...)",
             "add them; the README shows a manifest",
         )
-    modalities = _modalities(columns, cells, path.parent, frozenset(known))
+    modalities = _modalities(columns, cells, root, frozenset(known))
     if not modalities:
         raise DataError(f"{path} names no file", "a column of files, for example 'rgb'", "add one; paths are relative")
     faults: list[str] = []
-    rows = tuple(
-        row for line, record in cells if (row := _row(line, record, modalities, path.parent, faults)) is not None
-    )
+    unread = _unread(columns, modalities)
+    folder = Folder(root, links=links)
+    found = (_row(line, record, modalities, unread, folder, faults) for line, record in cells)
+    rows = tuple(row for row in found if row is not None)
     faults += _clashes(rows)
     if faults:
         raise _faulty(path, faults)
-    return Table(rows, modalities, tuple(_remarks(columns, modalities, rows)))
+    return Table(rows, modalities, tuple(_remarks(unread, rows)))
+
+
+def check_together(path: Path, rows: Sequence[Row]) -> None:
+    """Make sure that rows of several lists go together; each list was checked by itself.
+
+    Raises:
+        DataError: Two of them clash.
+    """
+    if faults := list(_clashes(rows)):
+        raise _faulty(path, faults)
+
+
+class Folder:
+    """Tells what of a folder may be read.
+
+    Args:
+        root: The folder.
+        links: Whether symbolic links may lead out of it.
+    """
+
+    def __init__(self, root: Path, *, links: bool) -> None:
+        self._root, self._links = root, links
+        self._real = os.path.realpath(root)
+        self._parents: dict[PurePosixPath, bool] = {}
+
+    def refuses(self, path: PurePosixPath) -> str:
+        """Why a file is not read, with the places ``{name}`` and ``{file}``; empty where it is."""
+        if path.is_absolute() or ".." in path.parts:
+            return "{name} '{file}' lies outside the folder"
+        if not path.name:
+            return "{name} '{file}' is the folder itself"
+        if not os.path.exists(self._root / path):  # noqa: PTH110 - a name too long is none that exists
+            return "no {name} file {file}"
+        if self.leads_out(path):
+            return "{name} '{file}' lies outside the folder, behind a link (links = true in dataset.toml allows it)"
+        return ""
+
+    def leads_out(self, path: PurePosixPath) -> bool:
+        """Whether links lead out of the folder, and must not; every parent is looked at once."""
+        if self._links:
+            return False
+        if path.parent not in self._parents:
+            self._parents[path.parent] = self._is_inside(path.parent)
+        is_link = os.path.islink(self._root / path)  # noqa: PTH114 - as above
+        return not (self._is_inside(path) if is_link else self._parents[path.parent])
+
+    def _is_inside(self, path: PurePosixPath) -> bool:
+        return os.path.commonpath((self._real, os.path.realpath(self._root / path))) == self._real
 
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.9g}"
 
 
-def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _records(path: Path) -> Iterator[Cells]:
     """(line, cells by column) of each row that is not empty."""
     try:
         text = read_bytes(path, MOST_BYTES).decode("utf-8-sig", "surrogateescape")
@@ -138,7 +209,7 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             yield line, record
 
 
-def _csv_records(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
+def _csv_records(path: Path, text: str) -> Iterator[Cells]:
     delimiter = ";" if text.partition("\n")[0].count(";") > text.partition("\n")[0].count(",") else ","
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
@@ -153,7 +224,7 @@ def _csv_records(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
         raise _unreadable(path, f"line {reader.line_num}: {reason(error)}") from error
 
 
-def _json_records(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
+def _json_records(path: Path, text: str) -> Iterator[Cells]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
@@ -163,12 +234,10 @@ def _json_records(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]
             raise _unreadable(path, f"line {number}: {reason(error)}") from error
         if not isinstance(record, dict) or any(isinstance(v, (dict, list)) for v in record.values()):
             raise _unreadable(path, f"line {number} is no object of plain values")
-        yield number, {str(k).strip(): "" if v is None else str(v).strip() for k, v in record.items()}
+        yield number, {k.strip(): "" if v is None else str(v).strip() for k, v in record.items() if k.strip()}
 
 
-def _modalities(
-    columns: Sequence[str], cells: Sequence[tuple[int, dict[str, str]]], root: Path, known: frozenset[str]
-) -> tuple[str, ...]:
+def _modalities(columns: Sequence[str], cells: Sequence[Cells], root: Path, known: frozenset[str]) -> tuple[str, ...]:
     """Columns that hold files: by their name, or because every cell of theirs is the name of one."""
 
     def is_recording(cell: str) -> bool:
@@ -180,7 +249,14 @@ def _modalities(
     return tuple(c for c in named if filled[c] and (c in known or is_modality(c) or all(map(is_recording, filled[c]))))
 
 
-def _row(line: int, record: Mapping[str, str], modalities: Sequence[str], root: Path, faults: list[str]) -> Row | None:
+def _row(
+    line: int,
+    record: Mapping[str, str],
+    modalities: Sequence[str],
+    unread: Sequence[str],
+    folder: Folder,
+    faults: list[str],
+) -> Row | None:
     """One row; None where it is faulty, which is added to the faults."""
     before = len(faults)
     where = f"line {line}: "
@@ -191,10 +267,8 @@ def _row(line: int, record: Mapping[str, str], modalities: Sequence[str], root: 
     for name in modalities:
         if cell := record.get(name):
             path = PurePosixPath(os.path.normpath(cell))
-            if path.is_absolute() or ".." in path.parts:
-                faults.append(f"{where}{name} '{printable(cell)}' lies outside the folder")
-            elif not os.path.exists(root / path):  # noqa: PTH110 - a name too long is none that exists
-                faults.append(f"{where}no {name} file {printable(cell)}")
+            if why := folder.refuses(path):
+                faults.append(f"{where}{why.format(name=name, file=printable(cell))}")
             files[name] = path
     if not files:
         faults.append(f"{where}no file of any modality")
@@ -215,13 +289,19 @@ def _row(line: int, record: Mapping[str, str], modalities: Sequence[str], root: 
     piece = "" if start is None and end is None else f"@{_number(start or 0.0)}"
     return Row(
         id=printable(record.get("id") or f"{first.with_suffix('')}{piece}"),
-        files=files, split=side, start_s=start or 0.0, end_s=end, offsets_s=offsets, line=line, **texts,
+        files=files, split=side, start_s=start or 0.0, end_s=end, offsets_s=offsets,
+        notes={name: record[name] for name in unread if record.get(name)}, line=line, **texts,
     )  # fmt: skip
 
 
 def is_label(text: str) -> bool:
     """Whether it may be the name of a class: short, and nothing in it that steers a terminal."""
     return text.isprintable() and len(text) <= _LONGEST_LABEL
+
+
+def plain(label: str) -> str:
+    """A class name without what people write differently: capitals, blanks, and ``_`` or ``-`` in their place."""
+    return " ".join(re.split(r"[\s_-]+", label.casefold())).strip()
 
 
 def _seconds(cell: str, what: str, faults: list[str]) -> float | None:
@@ -245,7 +325,7 @@ def _offset(cell: str, what: str, faults: list[str]) -> float:
 
 
 def _clashes(rows: Sequence[Row]) -> Iterator[str]:
-    """Rows of one id, labels that differ by capitals only, pieces of one file that overlap with another label."""
+    """Rows of one id, labels that differ by capitals or blanks only, overlapping pieces with another label each."""
     lines = defaultdict[str, list[int]](list)
     for row in rows:
         lines[row.id].append(row.line)
@@ -254,12 +334,12 @@ def _clashes(rows: Sequence[Row]) -> Iterator[str]:
             yield f"lines {where[0]} and {where[1]}: two rows with id '{printable(name)}'"
     spelled = defaultdict[str, dict[str, int]](dict)
     for row in filter(lambda row: row.label, rows):
-        spelled[row.label.casefold()].setdefault(row.label, row.line)
+        spelled[plain(row.label)].setdefault(row.label, row.line)
     for found in spelled.values():
         if len(found) > 1:
             (one, first), (other, second) = list(found.items())[:2]
             labels = f"'{printable(one)}' and '{printable(other)}'"
-            yield f"lines {first} and {second}: labels {labels} differ by capitals only"
+            yield f"lines {first} and {second}: labels {labels} differ by capitals or blanks only"
     yield from _overlaps(rows)
 
 
@@ -282,9 +362,12 @@ def _overlaps(rows: Sequence[Row]) -> Iterator[str]:
                 )
 
 
-def _remarks(columns: Sequence[str], modalities: Sequence[str], rows: Sequence[Row]) -> Iterator[str]:
+def _unread(columns: Sequence[str], modalities: Sequence[str]) -> list[str]:
     offsets = {name + OFFSET for name in modalities}
-    unread = [c for c in columns if c not in COLUMNS and c not in modalities and c not in offsets]
+    return [c for c in columns if c not in COLUMNS and c not in modalities and c not in offsets]
+
+
+def _remarks(unread: Sequence[str], rows: Sequence[Row]) -> Iterator[str]:
     if unread:
         yield f"columns that are not read: {_listed(unread)}"
     unlabelled = sum(not row.label for row in rows)
