@@ -323,7 +323,7 @@ def _inside(path: Path, stamps_ns: Int64, start_s: float, end_s: float | None) -
     since_ns = stamps_ns - stamps_ns[0]
     _check_piece(path, float(since_ns[-1]) / 1e9, start_s, end_s)
     inside: npt.NDArray[np.bool_] = since_ns >= round(start_s * 1e9) - _SAME_NS
-    if end_s is not None and round(end_s * 1e9) < since_ns[-1] - _SAME_NS:  # else the last frame is in it, too
+    if end_s is not None:
         inside &= since_ns < round(end_s * 1e9) - _SAME_NS
     if not inside.any():
         raise _beyond(path, float(since_ns[-1]) / 1e9, start_s, end_s)
