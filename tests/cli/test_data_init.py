@@ -110,7 +110,7 @@ def test_the_recipe_is_by_what_there_is(kd: Kd, own: Own) -> None:
     assert (recipe.name, recipe.data.kind, recipe.split, recipe.teacher) == ("gestures", "files", "default", None)
     assert (recipe.segments, recipe.windows, recipe.clip_seconds) == (8, "stream", 1.0)
     student = recipe.student
-    assert (student.modality, student.epochs, student.batch_size, student.augment.flip) == ("ir", 50, 8, False)
+    assert (student.modality, student.epochs, student.batch_size, student.augment.flip) == ("ir", 40, 8, False)
     assert (student.preprocess.channels, student.preprocess.motion_offsets_ms) == (1, (0, 70, 140))
     assert "train 20 (0, 1); validation 10 (2); test 10 (3)" in (own.root / "recipe.toml").read_text()
 
@@ -137,6 +137,18 @@ def test_colour_of_the_same_clips_teaches(kd: Kd, own: Own) -> None:
     assert recipe.image_stages["teacher"].preprocess.channels == 3
 
 
+def test_drawn_skeletons_teach_where_there_is_no_colour(kd: Kd, own: Own) -> None:
+    own.classes("wave", "kick")
+    for path in own.root.rglob("*_ir.npy"):
+        joints = np.random.default_rng(0).normal(size=(30, 20, 3)).astype(np.float32)
+        np.save(str(path).replace("_ir", "_skeleton"), joints)
+    kd("data", "init", "gestures")
+    recipe = recipes.load("train", str(own.root / "recipe.toml"), Recipe)
+    assert recipe.teacher is not None
+    assert (recipe.student.modality, recipe.teacher.modality) == ("ir", "pose")
+    assert recipe.image_stages["teacher"].preprocess.window == FixedWindow(low=0.0, high=255.0)
+
+
 def test_a_modality_that_half_of_the_clips_have(kd: Kd, own: Own) -> None:
     own.classes("wave", "kick", people=8)
     for path in sorted(own.root.rglob("*_ir.npy"))[::2]:
@@ -144,12 +156,18 @@ def test_a_modality_that_half_of_the_clips_have(kd: Kd, own: Own) -> None:
     code, text, _ = kd("data", "init", "gestures")
     assert code == 0
     assert "rgb exists for 16 of 32 recordings" in text
-    assert "nobody teaches, colour pictures are of too few clips" in text
+    assert "nobody teaches, what could is of too few clips" in text
     code, text, _ = kd("data", "init", "gestures", "--student", "rgb", "--force")
     assert code == 0
     assert "the student sees rgb (rgb)" in text
     assert "16 clips without rgb are not used" in text
     assert recipes.load("train", str(own.root / "recipe.toml"), Recipe).student.preprocess.channels == 3
+
+
+def test_a_teacher_that_has_not_seen_every_class_does_not_teach(kd: Kd, own: Own) -> None:
+    own.classes("wave", "kick", takes=5).classes("wave", "kick", takes=5, modality="rgb").classes("jump", takes=1)
+    kd("data", "init", "gestures")
+    assert recipes.load("train", str(own.root / "recipe.toml"), Recipe).teacher is None
 
 
 def test_depth_is_seen_between_the_distances_that_occur(kd: Kd, own: Own) -> None:
@@ -306,6 +324,13 @@ def _two_words(own: Own) -> None:
                 own.clip(f"{label}_{who}_{take}.npy")
 
 
+def _class_without_pictures(own: Own) -> None:
+    own.classes("wave", "kick")
+    for who in range(4):
+        (own.root / "jump").mkdir(exist_ok=True)
+        (own.root / "jump" / f"s{who}_t0_acc.csv").write_text("time,x,y,z\n0,1,2,3\n0.02,4,5,6\n")
+
+
 def _faulty_settings(own: Own) -> None:
     own.classes("wave", "kick")
     (own.root / "dataset.toml").write_text("labls = []\n")
@@ -326,6 +351,7 @@ FAULTS: dict[Callable[[Own], None], str] = {
     _all_damaged: "no picture of gestures can be read: 4 damaged files",
     _signals_only: "gestures holds signals only (acc)",
     _two_words: "two words that change: 'kick' and 'anna'",
+    _class_without_pictures: "ir of gestures has no training clip of 'jump' that can be read",
     _faulty_settings: "labls: unknown key (did you mean 'labels'?)",
 }
 

@@ -45,7 +45,8 @@ def is_grey(image: Image) -> bool:
         image: (H, W), or (H, W, 3) uint8. Of a camera of colour noise alone makes the channels differ.
     """
     some = image[::STEP, ::STEP]
-    return bool(np.ptp(some) > SPREAD) and (some.ndim == 2 or not np.ptp(some, axis=2).any())
+    has_contrast = int(some.max()) - int(some.min()) > SPREAD
+    return has_contrast and (some.ndim == 2 or not np.ptp(some, axis=2).any())
 
 
 class Greying:

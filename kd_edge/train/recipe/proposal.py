@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_edge import recipes
+from kd_edge.data.dataset import listed
 from kd_edge.data.readers.files import Files
+from kd_edge.data.readers.files.skeletons import DRAWN
 from kd_edge.data.survey import ModalitySurvey, Survey, first_pictures
-from kd_edge.errors import ConfigError, did_you_mean, printable
+from kd_edge.errors import ConfigError, DataError, did_you_mean, printable
 from kd_edge.machine import has_bfloat16
 from kd_edge.train.recipe.recipe import Recipe
 
@@ -28,7 +30,7 @@ PAIRED_SHARE = 0.8
 """A teacher needs at least this share of the student's clips: what it lacks, nobody is trained on."""
 STEPS = 450
 """About so many steps of the optimiser; few clips are seen more often for it."""
-EPOCHS = (15, 50)
+EPOCHS = (15, 40)
 SEGMENTS, BATCH = 8, 8
 MOTION_MS = 70
 _BANDS = ("nir", "lwir", "depth", "rgb")
@@ -60,10 +62,10 @@ def propose(dataset: Files, found: Survey, student: str | None = None) -> Propos
 
     Raises:
         ConfigError: No such modality, or one that is no picture.
-        DataError: None of its pictures can be read.
+        DataError: A class has no training clip with pictures that the student could see.
     """
-    own = _student(found, student)
-    teacher = _teacher(found, own)
+    own = _student(dataset, found, student)
+    teacher = _teacher(dataset, found, own)
     window = _window(own)
     segments = max(2, min(SEGMENTS, own.frames))
     train = min(found.sides["train"].clips, own.clips)
@@ -96,7 +98,18 @@ def propose(dataset: Files, found: Survey, student: str | None = None) -> Propos
     return Proposal(text, recipe, reasons)
 
 
-def _student(found: Survey, wanted: str | None) -> ModalitySurvey:
+def _student(dataset: Files, found: Survey, wanted: str | None) -> ModalitySurvey:
+    own = _chosen(dataset, found, wanted)
+    if lacking := _lacking(dataset, found, own.name):
+        raise DataError(
+            f"{own.name} of {dataset.root} has no training clip of {listed(lacking)} that can be read",
+            "at least one of every class",
+            "add some, or choose other pictures with --student",
+        )
+    return own
+
+
+def _chosen(dataset: Files, found: Survey, wanted: str | None) -> ModalitySurvey:
     readable = [m for m in found.pictures if len(m.damaged) < m.opened]
     names = [m.name for m in readable]
     if wanted is not None:
@@ -107,17 +120,32 @@ def _student(found: Survey, wanted: str | None) -> ModalitySurvey:
                 "correct --student",
             )
         return found.modality(wanted)
-    most = max(m.clips for m in readable)
-    enough = [m for m in readable if 2 * m.clips >= most]
+    seen = [m for m in readable if m.name != DRAWN] or readable  # no camera sees what is drawn of skeletons
+    most = max(m.clips for m in seen)
+    enough = [m for m in seen if 2 * m.clips >= most]
+    enough = [m for m in enough if not _lacking(dataset, found, m.name)] or enough
     return min(enough, key=lambda m: (_BANDS.index(m.band or "rgb"), -m.clips))
 
 
-def _teacher(found: Survey, student: ModalitySurvey) -> ModalitySurvey | None:
-    """Colour pictures of nearly all of the student's clips; colour students learn alone."""
-    if student.band == "rgb":
-        return None
-    others = [m for m in found.pictures if m.band == "rgb" and len(m.damaged) < m.opened]
+def _lacking(dataset: Files, found: Survey, *modalities: str) -> list[str]:
+    """Classes without a training clip that has all of the modalities, as far as is known of damage."""
+    damaged = found.damaged.keys()
+    files = {row.id: {m: printable(str(path)) for m, path in row.files.items()} for row in dataset.rows}
+    usable = (
+        s.label
+        for s in dataset.split(found.split).train
+        if set(modalities) <= files[s.id].keys() and not any(files[s.id][m] in damaged for m in modalities)
+    )
+    present = set(usable)
+    return [label for k, label in enumerate(dataset.labels) if k not in present]
+
+
+def _teacher(dataset: Files, found: Survey, student: ModalitySurvey) -> ModalitySurvey | None:
+    """Colour pictures, or drawn skeletons, of nearly all of the student's clips; only the latter teach colour."""
+    readable = (m for m in found.pictures if len(m.damaged) < m.opened and m.name != student.name)
+    others = [m for m in readable if m.band == "rgb" and (student.band != "rgb" or m.name == DRAWN)]
     paired = [m for m in others if found.paired[student.name][m.name] >= PAIRED_SHARE * student.clips]
+    paired = [m for m in paired if not _lacking(dataset, found, student.name, m.name)]
     return max(paired, key=lambda m: m.clips, default=None)
 
 
@@ -150,9 +178,7 @@ def _reasons(found: Survey, student: ModalitySurvey, teacher: ModalitySurvey | N
             f"{teacher.name} teaches: {found.paired[student.name][teacher.name]} of {student.clips} clips have it"
         )
     else:
-        reasons.append(
-            "nobody teaches" + (", colour pictures are of too few clips" if _has_colour(found, student) else "")
-        )
+        reasons.append("nobody teaches" + (", what could is of too few clips" if _has_colour(found, student) else ""))
     if student.clips < found.clips:
         reasons.append(f"{found.clips - student.clips} clips without {student.name} are not used")
     return reasons
@@ -193,6 +219,8 @@ def _intensities(modality: ModalitySurvey, pictures: Sequence[npt.NDArray[Any]])
     values = np.concatenate([p[:: max(1, p.shape[0] // 64), :: max(1, p.shape[1] // 64)].ravel() for p in pictures])
     seen = values[values > 0] if modality.band == "depth" and values.any() else values
     low, high = (float(limit) for limit in np.percentile(seen, (1, 99)))
+    if modality.name == DRAWN:
+        return '{ kind = "fixed", low = 0.0, high = 255.0 }', 0.0, 255.0
     if modality.band == "depth":
         low, high = 10.0 * math.floor(low / 10), 10.0 * math.ceil(max(high, low + 10) / 10)
         return f'{{ kind = "fixed", low = {low}, high = {high} }}', low, high

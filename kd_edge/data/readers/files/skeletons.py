@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_edge.data.dataset import Probe
-from kd_edge.data.readers.files.media import TEXTS, Media, Values
+from kd_edge.data.readers.files.media import TEXTS, Header, Media, Values, rate_of
 from kd_edge.data.readers.files.settings import DEFAULT_FPS, Modality
 from kd_edge.data.readers.sensor_files import increasing, time_unit
 from kd_edge.errors import DataError, import_extra, reason
@@ -92,6 +92,11 @@ class Skeletons(Media):
         stamps = self._text(path)[1]
         return Probe(len(stamps), float(stamps[-1] - stamps[0]) / 1e9)
 
+    def header(self, path: Path) -> Header:
+        """See ``Media.header``."""
+        length = self.probe(path)
+        return Header(length.frames, length.seconds, rate_of(length.frames, length.seconds), "float32", None)
+
     def values(self, path: Path) -> Values:
         """See ``Media.values``; a skeleton is neither a picture nor a signal of three axes."""
         if path.suffix.lower() in (*TEXTS, *ENDINGS):
@@ -143,6 +148,10 @@ class Drawn(Media):
     def probe(self, path: Path) -> Probe:
         """See ``Media.probe``."""
         return self._skeletons.probe(path)
+
+    def header(self, path: Path) -> Header:
+        """See ``Media.header``."""
+        return self._skeletons.header(path)._replace(dtype="uint8", size=(HEIGHT, WIDTH))
 
     def values(self, path: Path) -> Values:
         """See ``Media.values``."""
