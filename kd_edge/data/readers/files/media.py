@@ -256,8 +256,9 @@ def deep_or_grey(path: Path) -> Literal["deep", "grey", ""]:
     if kind == "signal":
         return ""
     if kind == "video":
-        if video_info(path).dtype == "uint16":
-            return "deep"
+        info = video_info(path)
+        if info.dtype == "uint16":
+            return "deep" if info.channels == 1 else ""
         first = next((frame.image for frame in iterate_video(path, stop=1)), None)
         if first is None:
             raise _damaged(path, "it has no picture")
