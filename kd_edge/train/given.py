@@ -38,7 +38,7 @@ def check_readable(recipe: Recipe) -> None:
     Raises:
         TrainingError: Names the first one.
     """
-    for name, stage in recipe.stages.items():
+    for name, stage in recipe.networks.items():
         if stage.weights is not None:
             local_state(teacher_weights(stage.weights), _FIX)
         start = None if stage.images is None or stage.weights is not None else stage.images.initial_weights
