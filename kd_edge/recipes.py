@@ -264,7 +264,7 @@ def _fault(detail: Any, model: type[BaseModel]) -> str:
     if detail["type"] == "union_tag_invalid":
         tags = [tag.strip(" '") for tag in detail["ctx"]["expected_tags"].split(",")]
         tag = str(detail["ctx"]["tag"])[:_VALUE_CHARACTERS]
-        return f"{place}.kind: unknown '{tag}'{did_you_mean(tag, tags)}"
+        return f"{place}.kind: unknown '{tag}'{did_you_mean(tag, tags)}, known: {', '.join(tags)}"
     message = str(detail["msg"]).removeprefix("Value error, ")
     if detail["type"] == "unknown_kind":  # the message has the value, and what there is instead
         return f"{place}: {message}"

@@ -72,7 +72,9 @@ def test_all_faults_at_once_with_suggestions(folder: Path) -> None:
 
 def test_unknown_kind_is_guessed(folder: Path) -> None:
     (folder / "mine.toml").write_text('name = "x"\n[student]\nepochs = 1\nwindow = {kind = "fixd"}\n')
-    with pytest.raises(ConfigError, match=r"student.window.kind: unknown 'fixd' \(did you mean 'fixed'\?\)"):
+    with pytest.raises(
+        ConfigError, match=r"student.window.kind: unknown 'fixd' \(did you mean 'fixed'\?\), known: fixed, other"
+    ):
         recipes.load("train", "mine", Recipe)
 
 

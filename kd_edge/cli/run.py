@@ -184,8 +184,8 @@ def run(
     Several are labelled by one model, together where their frames are; one that is lost does not touch the others.
     NAME=URI gives one a name for its labels.
 
-    Exit code 1: at the end no sink works, a recording's sink has lost a label, or --record stopped early; 0 when at
-    least one sink works.
+    Exit code 1: at the end no sink works, a recording's sink has lost a label, --record stopped early, or a recording
+    is damaged after its first frame (it is labelled up to there); 0 when at least one sink works.
     """
     import time
 

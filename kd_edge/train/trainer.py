@@ -24,7 +24,7 @@ from kd_edge.train.dense import DenseLearner, frame_loaders, report
 from kd_edge.train.devices import averaged, first_alone, make_fabric, share_statistics
 from kd_edge.train.distil.learner import Learner
 from kd_edge.train.events import EpochDone, Event, Finished, Prepared, StageStarted, StepDone
-from kd_edge.train.given import load_trained, take_weights, weights_metadata
+from kd_edge.train.given import check_readable, load_trained, take_weights, weights_metadata
 from kd_edge.train.head import HeadLearner, Loaders, feature_loaders
 from kd_edge.train.inputs.material import Material, Progress, gather_material
 from kd_edge.train.networks import begin_head, build_teacher, student_learner
@@ -104,6 +104,8 @@ def train(
     fabric.launch()
     run_dir = fabric.broadcast(run_dir)  # every process may have made up a name of its own
     checks.check_batches(recipe, fabric.world_size)
+    if first_alone(fabric, partial(_readable, recipe)) is None:
+        return
     state = run.load_state(run_dir, recipe) if resume else None
     with ExitStack() as held:
         held.enter_context(_repeatable(recipe.threads))
@@ -121,6 +123,11 @@ def train(
         for event in _stages(session):
             if session.writes:
                 yield event
+
+
+def _readable(recipe: Recipe) -> bool:
+    check_readable(recipe)
+    return True
 
 
 def _hold(held: ExitStack | None, run_dir: Path, new: Recipe | None) -> bool:

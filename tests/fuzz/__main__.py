@@ -1,4 +1,4 @@
-"""``python -m tests.fuzz artifacts|bags|replays|tomls --count N --seed S``: the same cases for the same seed."""
+"""``python -m tests.fuzz artifacts|bags|lists|replays|tomls --count N --seed S``: the same cases for the same seed."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from tests.fuzz.mutate import Generator
 
-KINDS = ("artifacts", "bags", "replays", "tomls")
+KINDS = ("artifacts", "bags", "lists", "replays", "tomls")
 ADDRESS_SPACE = 4 << 30
 """Bytes a child may map: a case that asks for more gets a MemoryError instead of the machine."""
 CASE_SECONDS = 20.0
@@ -84,6 +84,10 @@ def cases_of(kind: str, folder: Path, *, large: bool = True) -> Callable[[Genera
         from tests.fuzz.bags import Bags
 
         return Bags(folder, large=large)
+    if kind == "lists":
+        from tests.fuzz.lists import Lists
+
+        return Lists(folder, large=large)
     if kind == "replays":
         from tests.fuzz.replays import Replays
 

@@ -93,13 +93,13 @@ def _mutate_entry(rng: Generator, raw: Any) -> None:
     if kind < 0.1:
         del place[key]
     elif kind < 0.15 and isinstance(place, dict):
-        place[choose(rng, TEXTS)] = choose(rng, JSON_VALUES)
+        place[choose(rng, TEXTS)] = copy.deepcopy(choose(rng, JSON_VALUES))
     elif kind < 0.25 and isinstance(place[key], list):
         place[key] = place[key] * int(choose(rng, (2, 3, 1000)))
     elif kind < 0.5 and isinstance(place[key], (int, float)) and not isinstance(place[key], bool):
         place[key] = place[key] * choose(rng, (2, 10, 1000, -1)) + choose(rng, (0, 1, -1))
     else:
-        place[key] = choose(rng, JSON_VALUES)
+        place[key] = copy.deepcopy(choose(rng, JSON_VALUES))
 
 
 Field = tuple[int, int, Any]

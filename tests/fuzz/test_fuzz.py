@@ -14,7 +14,9 @@ from tests.runtime.conftest import TinyStep, tiny_manifest
 
 
 @pytest.mark.filterwarnings("ignore")  # of SciPy, about what it reads
-@pytest.mark.parametrize(("kind", "count"), [("artifacts", 150), ("bags", 80), ("replays", 60), ("tomls", 60)])
+@pytest.mark.parametrize(
+    ("kind", "count"), [("artifacts", 150), ("bags", 80), ("lists", 150), ("replays", 60), ("tomls", 60)]
+)
 def test_whatever_is_in_a_file_it_is_refused_in_one_line_or_works(tmp_path: Path, kind: str, count: int) -> None:
     case = cases_of(kind, tmp_path, large=False)
     figures = Figures()

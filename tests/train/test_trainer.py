@@ -300,3 +300,23 @@ def test_a_motion_stack_of_colour_goes_on_and_teaches(tmp_path: Path) -> None:
     taught["student"] |= {"epochs": 1}
     run_all(Recipe.model_validate(taught), tmp_path / "third")
     assert Run.load(tmp_path / "third").summary.stages["teacher"].selected_by == f"weights {tmp_path / 'first'}"
+
+
+@pytest.mark.parametrize("key", ["teacher.weights", "student.initial_weights", "teacher.initial_weights"])
+def test_weights_that_cannot_be_read_stop_a_run_before_anything_is_decoded(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "gather_material", lambda *_: pytest.fail("recordings were read"))
+    (tmp_path / "student.onnx").write_bytes(b"\x08\x07graph")
+    values = tiny_values()
+    stage, name = key.split(".")
+    for given, why in (
+        ("student.onnx", "it is an artifact"),
+        ("gone.pt", "No such file"),
+        (".", "it is a folder with"),
+    ):
+        values[stage][name] = str(tmp_path / given)
+        with pytest.raises(TrainingError, match=why) as caught:
+            run_all(Recipe.model_validate(values), tmp_path / "run")
+        assert key in caught.value.fix
+    assert not (tmp_path / "run").exists()

@@ -18,6 +18,8 @@ EXTRA = "replay"
 _OTHERS_FILES = frozenset({"hls", "concat", "dash", "sdp", "imf", "webm_dash_manifest", "mlv", "vobsub", "image2"})
 """What FFmpeg calls files that name other files or addresses."""
 _TEXT_ART = frozenset({"tty", "bin", "xbin", "adf", "idf"})
+THREADS = 0
+"""Of a decoder; 0 takes as many as there are cores, for files that are made for it."""
 _READ_AHEAD_BYTES = 1 << 18
 _HEAD_BYTES = 1024
 _CHUNK_HEADER = 8  # bytes between a packet's place in an AVI's index and its content
@@ -81,6 +83,7 @@ def _stream(file: BinaryIO, container: Any) -> Any:
     if stream.width or stream.height:
         check_pixels(stream.width, stream.height)
     stream.codec_context.options = _OPTIONS
+    stream.codec_context.thread_count = THREADS
     return stream
 
 

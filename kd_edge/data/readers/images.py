@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,8 +18,11 @@ from kd_edge.errors import DataError, import_extra, reason
 from kd_edge.reading import read_bytes
 from kd_edge.types import Image
 
+log = logging.getLogger("kd_edge.data")
+
 IMAGES = (".png", ".tif", ".tiff", ".pgm", ".jpg", ".jpeg", ".bmp")
 _NAMED = 3
+_JPEG, _FLIR, _FLIR_BYTES = b"\xff\xd8\xff", b"FLIR\0", 1 << 16
 _NUMBER = re.compile(r"\d+")
 IMAGE_BYTES = 128_000_000
 """A longer file is no image of at most ``FRAME_PIXELS``."""
@@ -51,6 +56,8 @@ def decode(cv2: Any, content: bytes) -> Image:
         ValueError: It is none that OpenCV can read, too large, or neither 8 nor 16 bit grey or colour.
     """
     check_pixels(*image_size(content))
+    if content.startswith(_JPEG) and _FLIR in content[:_FLIR_BYTES]:
+        _tell_of_temperatures()
     return decode_pixels(cv2, np.frombuffer(content, np.uint8))
 
 
@@ -69,6 +76,14 @@ def decode_pixels(cv2: Any, content: npt.NDArray[np.uint8]) -> Image:
     if image.dtype not in (np.uint8, np.uint16) or image.shape[2:] not in ((), (3,), (4,)):
         raise ValueError(f"it holds {image.dtype} {image.shape}, not 8 or 16 bit grey or colour")
     return image
+
+
+@functools.cache
+def _tell_of_temperatures() -> None:
+    log.warning(
+        "radiometric JPEGs of FLIR: the coloured picture in them is read, not the temperatures, which "
+        "'exiftool -b -RawThermalImage' takes out"
+    )
 
 
 def rgb_or_grey(cv2: Any, image: Image, grey: bool) -> Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ UNKNOWN = "it is no video that PyAV or OpenCV can read"
 TIMEOUT_MS = 5000
 _DEFAULT_FPS = 30.0
 _HEAD_BYTES = 1024
+_FFMPEG_LOG = "OPENCV_FFMPEG_LOGLEVEL"
 _DEEP_GREY = b"Y1\0"
 """How FFmpeg's four letters for grey of more than 8 bit begin; then come the bits."""
 
@@ -99,6 +101,11 @@ def _capture(path: Path) -> Iterator[tuple[Any, Any]]:
 def _opened(cv2: Any, file: BinaryIO) -> Any:
     """By its descriptor, whatever its name: no other file's pattern, no address."""
     name = f"/dev/fd/{file.fileno()}"
+    with _quiet(cv2):
+        return _tried(cv2, file, name)
+
+
+def _tried(cv2: Any, file: BinaryIO, name: str) -> Any:
     limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, TIMEOUT_MS]
     for backend, options in ((cv2.CAP_FFMPEG, limits), (cv2.CAP_OPENCV_MJPEG, [])):
         file.seek(0)
@@ -107,6 +114,21 @@ def _opened(cv2: Any, file: BinaryIO) -> Any:
             return capture
         capture.release()
     return None
+
+
+@contextmanager
+def _quiet(cv2: Any) -> Iterator[None]:
+    """OpenCV and its FFmpeg print what they think of a file: whoever asked for it is told in one line."""
+    logging, given = cv2.utils.logging, os.environ.get(_FFMPEG_LOG)
+    level = logging.getLogLevel()
+    os.environ.setdefault(_FFMPEG_LOG, "-8")  # read once, with the first file
+    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        logging.setLogLevel(level)
+        if given is None:
+            del os.environ[_FFMPEG_LOG]
 
 
 def _fps(cv2: Any, capture: Any) -> float:

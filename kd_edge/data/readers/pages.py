@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,9 @@ from kd_edge.data.readers.images import decode_pixels, rgb_or_grey
 from kd_edge.errors import import_extra
 from kd_edge.reading import open_regular
 from kd_edge.types import Image
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 ENDINGS = (".tif", ".tiff")
 MOST_PAGES = 1_000_000
@@ -57,32 +61,16 @@ def is_tiff(head: bytes) -> bool:
 def several(path: Path) -> bool:
     """Whether a file is TIFF of several pages; False too where it cannot be read."""
     try:
-        with Pages(path) as pages:
-            return len(pages) > 1
+        with _Directories(path) as found:
+            return len(list(islice(found.places(), 2))) > 1
     except (OSError, ValueError):
         return False
 
 
-class Pages:
-    """The pages of a file as frames, as an array (T, H, W[, 3]) would give them; each is decoded when it is asked for.
-
-    Pages are of one size and type: another one raises where it is asked for. Previews of other pages are left out.
-
-    Args:
-        path: The file. It stays mapped until ``close``.
-
-    Attributes:
-        dtype: ``uint8`` or ``uint16``.
-        shape: (T, H, W), or (T, H, W, 3) in R, G, B order.
-        ndim: How many of these.
-
-    Raises:
-        ValueError: No TIFF, damaged, or its pages are no frames.
-        OSError: Not there, or no regular file.
-    """
+class _Directories:
+    """Where the pages of a file lie; the file stays mapped until ``close``."""
 
     def __init__(self, path: Path) -> None:
-        self._cv2 = import_extra("cv2", "cpu")
         self._content: npt.NDArray[np.uint8] | None = None
         with open_regular(path) as file:
             size, head = os.fstat(file.fileno()).st_size, file.read(4)
@@ -92,19 +80,8 @@ class Pages:
                 raise ValueError(f"it has {size:,} bytes, more than {MOST_BYTES:,}")
             self._content = np.memmap(file, np.uint8, mode="c")  # what is written to it stays in memory
         self._form = _FORMS[head]
-        try:
-            self._places = list(self._found())
-            if not self._places:
-                raise ValueError("it has no page")
-            first = self._decoded(0)
-        except ValueError:
-            self.close()
-            raise
-        self.dtype: np.dtype[Any] = first.dtype
-        self.shape: tuple[int, ...] = (len(self._places), *first.shape)
-        self.ndim = len(self.shape)
 
-    def __enter__(self) -> Pages:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -114,28 +91,7 @@ class Pages:
         """Release the file."""
         self._content = None
 
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __getitem__(self, number: int) -> Image:
-        image = self._decoded(number)
-        if (image.dtype, image.shape) != (self.dtype, self.shape[1:]):
-            raise ValueError(f"page {number + 1} is {image.dtype} {image.shape}, not {self.dtype} {self.shape[1:]}")
-        return image
-
-    def _decoded(self, number: int) -> Image:
-        """OpenCV decodes the first page: the place of this one is written where that of the first is looked for."""
-        assert self._content is not None  # not after it was closed
-        place = struct.pack(self._form.order + self._form.offset, self._places[number])
-        self._content[self._form.first : self._form.first + len(place)] = np.frombuffer(place, np.uint8)
-        fault = ""
-        try:
-            return rgb_or_grey(self._cv2, decode_pixels(self._cv2, self._content), grey=False)
-        except ValueError as error:
-            fault = str(error)
-        raise ValueError(f"page {number + 1}: {fault}")  # without the error before, which would keep the file mapped
-
-    def _found(self) -> Iterator[int]:
+    def places(self) -> Iterator[int]:
         """Where the directories of the pages lie.
 
         Raises:
@@ -177,3 +133,58 @@ class Pages:
 
     def _bytes(self) -> int:
         return 0 if self._content is None else len(self._content)
+
+
+class Pages(_Directories):
+    """The pages of a file as frames, as an array (T, H, W[, 3]) would give them; each is decoded when it is asked for.
+
+    Pages are of one size and type: another one raises where it is asked for. Previews of other pages are left out.
+
+    Args:
+        path: The file. It stays mapped until ``close``.
+
+    Attributes:
+        dtype: ``uint8`` or ``uint16``.
+        shape: (T, H, W), or (T, H, W, 3) in R, G, B order.
+        ndim: How many of these.
+
+    Raises:
+        ValueError: No TIFF, damaged, or its pages are no frames.
+        OSError: Not there, or no regular file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._cv2 = import_extra("cv2", "cpu")
+        super().__init__(path)
+        try:
+            self._places = list(self.places())
+            if not self._places:
+                raise ValueError("it has no page")
+            first = self._decoded(0)
+        except ValueError:
+            self.close()
+            raise
+        self.dtype: np.dtype[Any] = first.dtype
+        self.shape: tuple[int, ...] = (len(self._places), *first.shape)
+        self.ndim = len(self.shape)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, number: int) -> Image:
+        image = self._decoded(number)
+        if (image.dtype, image.shape) != (self.dtype, self.shape[1:]):
+            raise ValueError(f"page {number + 1} is {image.dtype} {image.shape}, not {self.dtype} {self.shape[1:]}")
+        return image
+
+    def _decoded(self, number: int) -> Image:
+        """OpenCV decodes the first page: the place of this one is written where that of the first is looked for."""
+        assert self._content is not None  # not after it was closed
+        place = struct.pack(self._form.order + self._form.offset, self._places[number])
+        self._content[self._form.first : self._form.first + len(place)] = np.frombuffer(place, np.uint8)
+        fault = ""
+        try:
+            return rgb_or_grey(self._cv2, decode_pixels(self._cv2, self._content), grey=False)
+        except ValueError as error:
+            fault = str(error)
+        raise ValueError(f"page {number + 1}: {fault}")  # without the error before, which would keep the file mapped

@@ -1,4 +1,4 @@
-"""Colour that is made grey for a model of one channel: converted, because nothing is invented by it, and said once.
+"""Colour that is made grey for a model of one channel, and recorded grey for a model of colour: said once.
 
 What counts is the picture, not its format: near infrared often comes as YUV or JPEG without any colour in it.
 """
@@ -38,8 +38,19 @@ def is_coloured(image: Image) -> bool:
     return bool(np.mean(np.ptp(some, axis=2) > SPREAD) > SHARE)
 
 
+def is_grey(image: Image) -> bool:
+    """Whether a picture with something in it has no colour at all: one channel, or three that are the same.
+
+    Args:
+        image: (H, W), or (H, W, 3) uint8. Of a camera of colour noise alone makes the channels differ.
+    """
+    some = image[::STEP, ::STEP]
+    has_contrast = int(some.max()) - int(some.min()) > SPREAD
+    return has_contrast and (some.ndim == 2 or not np.ptp(some, axis=2).any())
+
+
 class Greying:
-    """Tells once that a camera's colour is made grey.
+    """Tells once that a camera's colour is made grey, or that its grey is shown to a model of colour.
 
     Args:
         name: Of the camera.
@@ -48,7 +59,7 @@ class Greying:
 
     def __init__(self, name: str, wanted: Wanted) -> None:
         self._name, self._wanted = name, wanted
-        self.is_due = wanted.channels == 1
+        self.is_due = wanted.channels is not None
         """Whether a picture as it came is still to be looked at."""
 
     def see(self, image: Image) -> None:
@@ -56,11 +67,17 @@ class Greying:
         if not self.is_due:
             return
         self.is_due = False
-        if is_coloured(image):
+        found = ""
+        if self._wanted.channels == 1 and is_coloured(image):
+            found = "colour, made grey"
+        elif self._wanted.channels == 3 and is_grey(image):
+            found = "grey, the same in three channels"
+        if found:
             log.warning(
-                "camera %s gives colour, made grey for this model%s: labels are worth what such pictures are to it; "
-                "use a camera like the ones it was trained for, or a model of colour",
+                "camera %s gives %s for this model%s: labels are worth what such pictures are to it; use a camera like "
+                "the ones it was trained for, or another model",
                 printable(self._name),
+                found,
                 "" if self._wanted.band is None else f" of {self._wanted.band} pictures",
             )
 

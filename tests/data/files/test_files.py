@@ -306,7 +306,7 @@ def test_gaps_of_long_recordings_are_background(folder: Folder) -> None:
         "c-before-0": (240, 60),
         "d-before-0": (104, 30),  # frame 360, of which a byte keeps 104
         "d-after-0": (194, 75),
-        "d-after-1": (13, 75),
+        "d-after-1": (13, 74),  # the last frame is at its end
     }
 
 
@@ -321,9 +321,9 @@ def test_background_ends_with_the_shorter_recording(folder: Folder) -> None:
     assert dataset.labels == ("none", "x2", "x3")
     after = {s.id: dataset.open(s, "ir").frames for s in dataset.samples if "after" in s.id}
     assert {name: (int(f[0, 0, 0]), len(f)) for name, f in after.items()} == {
-        "3-after-0": (120, 30), "3-after-1": (150, 30), "3-after-2": (180, 30)
+        "3-after-0": (120, 30), "3-after-1": (150, 30), "3-after-2": (180, 29)  # frame 209 is at its end
     }  # fmt: skip
-    assert len(dataset.open(next(s for s in dataset.samples if s.id == "3-after-2"), "depth")) == 30
+    assert len(dataset.open(next(s for s in dataset.samples if s.id == "3-after-2"), "depth")) == 29
     (folder.root / "late.npy").write_bytes(b"damaged")
     assert not any("after" in s.id for s in folder.open().samples)
 
@@ -366,6 +366,7 @@ def test_clips_that_a_robot_kept_are_read_once_they_are_labelled(folder: Folder)
         (("label,ir", "x,../1.npy", "y,1.npy"), "line 2: ir '../1.npy' lies outside the folder"),
         (("label,ir", "x,/etc/1.npy", "y,1.npy"), "line 2: ir '/etc/1.npy' lies outside"),
         (("label,ir", "x,2.npy", "y,1.npy"), "line 2: no ir file 2.npy"),
+        (("label,ir", "x,./", "y,1.npy"), "line 2: ir './' is the folder itself"),
         (("label,ir", f"x,{'long' * 100}", "y,1.npy"), "line 2: no ir file longlong"),
         (("label,ir", "x,", "y,1.npy"), "line 2: no file of any modality"),
         (
@@ -571,3 +572,47 @@ def test_pictures_beside_recordings_are_told_and_not_read(folder: Folder) -> Non
     dataset = folder.open()
     assert [s.id for s in dataset.samples] == ["sit/1", "sit/2", "wave/1", "wave/2"]
     assert "files whose names do not tell what they are: 2, sit/plot.png for one" in dataset.remarks()
+
+
+def sensor(folder: Folder, *lines: str, toml: str = "") -> tuple[list[list[float]], list[int]]:
+    """What a file of a sensor is read as."""
+    for label in ("wave", "kick"):
+        folder.text(f"{label}/1_imu.csv", "\n".join(lines))
+    folder.text("dataset.toml", f"[modality.imu]\nrate_hz = 100\n{toml}")
+    dataset = folder.open()
+    clip = dataset.open(dataset.samples[0], "imu")
+    return clip.frames.tolist(), (clip.stamps_ns // 1_000_000).tolist()
+
+
+@pytest.mark.parametrize(
+    ("lines", "toml", "stamps"),
+    [
+        (("time,x,y,z", "0.5,1,2,3", "0.52,4,5,6"), "", [0, 20]),
+        (("X,Y,Z,Time", "1,2,3,0.5", "4,5,6,0.52"), "", [0, 20]),
+        (("time\tx\ty\tz", "500\t1\t2\t3", "520\t4\t5\t6"), "", [0, 20]),
+        (("1,2,3", "4,5,6"), "", [0, 10]),
+        (("1 2 3 0.5", "4 5 6 0.52"), "", [0, 20]),
+        (("t,gx,ay,ax,x,y,z", "0.5,9,9,9,1,2,3", "0.52,9,9,9,4,5,6"), "columns = ['x', 'y', 'z']", [0, 20]),
+        (("a x,a y,a z,g x,g y,g z", "9,9,9,1,2,3", "9,9,9,4,5,6"), "columns = ['G x', 'G y', 'G z']", [0, 10]),
+    ],
+)
+def test_axes_and_time_of_a_sensor(folder: Folder, lines: tuple[str, ...], toml: str, stamps: list[int]) -> None:
+    assert sensor(folder, *lines, toml=toml) == ([[1, 2, 3], [4, 5, 6]], stamps)
+
+
+@pytest.mark.parametrize(
+    ("lines", "toml", "message"),
+    [
+        (("time,ax,ay,az,gx,gy,gz", "0,1,2,3,4,5,6"), "", "time, ax, ay, az, gx, gy, gz. Expected the axes x"),
+        (("ax,ay,az,gx", "1,2,3,4"), "", "has the columns ax, ay, az, gx"),
+        (("time,x,y", "0,1,2"), "", "has the columns time, x, y"),
+        (("x,time,y,z", "1,0,2,3"), "", "one behind the other, and the time"),
+        (("time,x,y,z", "0,1,2,3"), "columns = ['gx', 'gy', 'gz']", "Expected the axes gx, gy, gz"),
+        (("1,2,3", "4,5,6"), "columns = ['gx', 'gy', 'gz']", "has the columns of no names"),
+    ],
+)  # fmt: skip
+def test_which_axes_are_meant_is_not_guessed(folder: Folder, lines: tuple[str, ...], toml: str, message: str) -> None:
+    with pytest.raises(DataError) as error:
+        sensor(folder, *lines, toml=toml)
+    assert message in str(error.value)
+    assert "columns = ['x', 'y', 'z'] below the modality" in str(error.value)

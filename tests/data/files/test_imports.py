@@ -345,6 +345,7 @@ def test_episodes_of_lerobot_three_share_videos(folder: Folder, write_video: Cal
         ("a.json", "{", "Expecting property name"),
         ("a.json", '{"database": []}', "'database' is no table of videos"),
         ("a.json", '{"database": {"1": {"annotations": []}}}', "no video in it has annotations"),
+        ("a.json", '{"1": {"annotations": 3}}', "video 1: 'annotations' is no list"),
         ("a.json", '{"1": {"annotations": [{"label": "x"}]}}', "video 1: an annotation without label and segment"),
         ("a.json", '{"1": {"annotations": [{"label": "x", "segment": [3, 2]}]}}', "the piece ends at 2 s, before"),
         ("a.json", '{"1": {"annotations": [{"label": "x", "segment": [0, NaN]}]}}', "is no number of seconds"),

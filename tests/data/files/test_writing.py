@@ -101,3 +101,10 @@ def test_a_modality_is_called_like_no_other_column(folder: Folder, name: str) ->
     with pytest.raises(DataError, match=f"a modality called '{name}'"):
         write_manifest([Row("1", "x", files, offsets_s={"ir": 1.0}, notes={"mood": "x"})], folder.root / "manifest.csv")
     assert not list(Path(folder.root).iterdir())
+
+
+def test_half_a_character_is_refused(folder: Folder) -> None:
+    rows = [Row("1", "x", {"ir": PurePosixPath("1.npy")}, notes={"mood": "\ud800"})]
+    with pytest.raises(DataError, match=r"'\\ud800' in a row of .*manifest\.csv"):
+        write_manifest(rows, folder.root / "manifest.csv")
+    assert not list(folder.root.iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 
 from kd_edge.artifact import BUNDLED
+from kd_edge.preprocess import Preprocess
 from kd_edge.runtime.cameras.base import Wanted
-from kd_edge.runtime.cameras.colour import Greying, is_coloured
+from kd_edge.runtime.cameras.colour import Greying, is_coloured, is_grey
 from kd_edge.runtime.stream import stream
 
 
@@ -49,6 +51,28 @@ def test_a_colour_recording_on_an_infrared_model_is_told_once(
     assert len(told) == (1 if colour else 0)
     if colour:
         assert told[0].startswith(f"camera {name} gives colour, made grey for this model of nir pictures: ")
+
+
+def test_a_grey_recording_on_a_model_of_colour_is_told_once(
+    make_model: Callable[..., tuple[Path, object]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, _ = make_model(band="rgb", preprocess=Preprocess(channels=3, resize_px=40, input_px=32))
+    for colour in (False, True):
+        caplog.clear()
+        path = written(tmp_path, f"images{colour}", pictures(colour=colour))
+        with caplog.at_level(logging.WARNING), stream(model=model, camera=f"replay:{path}") as labels:
+            assert len(list(labels)) == 4
+        told = [record.getMessage() for record in caplog.records if "gives" in record.getMessage()]
+        assert len(told) == (0 if colour else 1)
+        if not colour:
+            assert "gives grey, the same in three channels for this model of rgb pictures: " in told[0]
+
+
+def test_a_black_picture_says_nothing() -> None:
+    assert not is_grey(np.zeros((40, 40, 3), np.uint8))
+    assert is_grey(pictures(colour=False)[0])
+    assert is_grey(pictures(colour=False)[0][:, :, 0])
+    assert not is_grey(pictures(colour=True)[0])
 
 
 def test_a_live_camera_is_looked_at_once_and_only_for_models_of_one_channel(caplog: pytest.LogCaptureFixture) -> None:

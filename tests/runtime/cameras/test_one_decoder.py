@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 import pytest
 
+from kd_edge.data.readers import images
+from kd_edge.data.readers.files.dataset import Files
 from kd_edge.data.readers.files.media import Media
 from kd_edge.data.readers.files.settings import Modality
 from kd_edge.data.readers.video import decoder_key, iterate_video, read_video, video_info
@@ -401,18 +403,18 @@ def test_the_decoder_is_named() -> None:
     assert decoder_key().endswith(f"OpenCV {cv2.__version__}")
 
 
-def tiff(path: Path, images: Sequence[np.ndarray]) -> Path:
-    assert cv2.imwritemulti(str(path), list(images), [cv2.IMWRITE_TIFF_COMPRESSION, 1])
+def tiff(path: Path, pages: Sequence[np.ndarray]) -> Path:
+    assert cv2.imwritemulti(str(path), list(pages), [cv2.IMWRITE_TIFF_COMPRESSION, 1])
     return path
 
 
 @pytest.mark.parametrize("name", ["a.tif", "a.tiff", "no ending"])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_the_pages_of_a_tiff_are_frames(tmp_path: Path, name: str, dtype: str) -> None:
-    images = pictures(7, dtype=dtype, top=256 if dtype == "uint8" else 60_000)
-    path = tiff(tmp_path / "a.tif", images).rename(tmp_path / name)
+    written = pictures(7, dtype=dtype, top=256 if dtype == "uint8" else 60_000)
+    path = tiff(tmp_path / "a.tif", written).rename(tmp_path / name)
     frames, stamps = replayed(path, 1, dtype)
-    np.testing.assert_array_equal(frames, images)
+    np.testing.assert_array_equal(frames, written)
     assert stamps == [round(k * 1e9 / 30) for k in range(7)]
     media = Media(Modality(band="nir"), 1, 480)
     clip = media.read(path)
@@ -420,7 +422,17 @@ def test_the_pages_of_a_tiff_are_frames(tmp_path: Path, name: str, dtype: str) -
     assert clip.stamps_ns.tolist() == stamps
     assert media.probe(path).frames == 7
     assert media.values(path).dtype == dtype
-    np.testing.assert_array_equal(media.read(path, 0.1, 0.2).frames, images[3:6])
+    np.testing.assert_array_equal(media.read(path, 0.1, 0.2).frames, written[3:6])
+
+
+def test_tiffs_of_several_pages_are_recordings_of_a_folder(tmp_path: Path) -> None:
+    for name in ("wave/1", "wave/2", "kick/1", "kick/2"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        tiff(tmp_path / f"{name}_ir.tif", pictures(7))
+        (tmp_path / name).with_name(f"._{name[-1]}_ir.tif").write_bytes(b"\0\5\x16\7")
+    dataset = Files(tmp_path)
+    assert [sample.id for sample in dataset.samples] == ["kick/1", "kick/2", "wave/1", "wave/2"]
+    np.testing.assert_array_equal(dataset.open(dataset.samples[0], "ir").frames, pictures(7))
 
 
 def test_pages_that_differ_or_are_endless(tmp_path: Path) -> None:
@@ -491,6 +503,18 @@ def test_radiometric_recordings_say_what_to_do(tmp_path: Path, name: str) -> Non
     for read in (lambda: open_camera(f"replay:{path}"), lambda: Media(Modality(), 1, 480).read(path)):
         with pytest.raises(DataError, match=r"radiometric recording of FLIR.* 16 bit grey.*flirpy.*Thermimage"):
             read()
+
+
+def test_a_radiometric_jpeg_is_its_coloured_picture_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = cv2.imencode(".jpg", np.full((24, 32, 3), 90, np.uint8))[1].tobytes()
+    path = tmp_path / "a.jpg"
+    path.write_bytes(plain[:2] + b"\xff\xe1\0\x10FLIR\0\1\0\0FFF\0\0\0" + plain[2:])
+    images._tell_of_temperatures.cache_clear()
+    for _ in range(2):
+        assert replayed(path, 3)[0].shape == (1, 24, 32, 3)
+    assert caplog.text.count("exiftool -b -RawThermalImage") == 1
 
 
 def test_iterating_holds_to_an_interval(tmp_path: Path) -> None:

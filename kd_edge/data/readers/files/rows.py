@@ -170,6 +170,8 @@ class Folder:
         """Why a file is not read, with the places ``{name}`` and ``{file}``; empty where it is."""
         if path.is_absolute() or ".." in path.parts:
             return "{name} '{file}' lies outside the folder"
+        if not path.name:
+            return "{name} '{file}' is the folder itself"
         if not os.path.exists(self._root / path):  # noqa: PTH110 - a name too long is none that exists
             return "no {name} file {file}"
         if self.leads_out(path):
@@ -232,7 +234,7 @@ def _json_records(path: Path, text: str) -> Iterator[Cells]:
             raise _unreadable(path, f"line {number}: {reason(error)}") from error
         if not isinstance(record, dict) or any(isinstance(v, (dict, list)) for v in record.values()):
             raise _unreadable(path, f"line {number} is no object of plain values")
-        yield number, {str(k).strip(): "" if v is None else str(v).strip() for k, v in record.items()}
+        yield number, {k.strip(): "" if v is None else str(v).strip() for k, v in record.items() if k.strip()}
 
 
 def _modalities(columns: Sequence[str], cells: Sequence[Cells], root: Path, known: frozenset[str]) -> tuple[str, ...]:

@@ -29,7 +29,11 @@ def write_manifest(rows: Sequence[Row], path: Path, *, force: bool = False) -> N
         DataError: There is a manifest already, a modality is called like another column, or it cannot be written.
     """
     check_no_manifest(path, force=force)
-    content = _text(rows, path).encode("utf-8", "surrogateescape")
+    try:
+        content = _text(rows, path).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:  # of JSON, which can spell half a character
+        found = printable(error.object[error.start : error.end])
+        raise DataError(f"'{found}' in a row of {path}", "whole characters", "correct it") from error
     if len(content) > MOST_BYTES:
         raise DataError(f"{path} would take {len(content):,} bytes", f"at most {MOST_BYTES:,}", "name fewer rows")
     with replacing(path, DataError) as file:

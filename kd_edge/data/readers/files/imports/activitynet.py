@@ -33,6 +33,8 @@ def read_activitynet(path: Path, wanted: Wanted) -> Found:
     empty = 0
     for name, video in videos.items():
         pieces = video.get("annotations") or []
+        if not isinstance(pieces, list):
+            raise unreadable(path, f"video {printable(name)}: 'annotations' is no list")
         empty += not pieces
         file = files.get(name) or files.get(f"v_{name}") or [PurePosixPath(f"{name}.mp4")]
         if pieces and len(file) > 1:

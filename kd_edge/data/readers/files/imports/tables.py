@@ -55,7 +55,8 @@ def read_table(path: Path, wanted: Wanted) -> Found:
         DataError: It cannot be read, or has no column of files or of classes.
         MissingExtraError: Parquet without pyarrow.
     """
-    records, names = _records(path)
+    raw, names = _records(path)
+    records = [(line, {k.strip(): v for k, v in record.items() if k.strip()}) for line, record in raw]
     if len(records) > MOST_ROWS:
         raise unreadable(path, f"more than {MOST_ROWS:,} rows")
     columns = list(dict.fromkeys(column for _, record in records for column in record))
@@ -95,7 +96,7 @@ def _records(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], dict[str, di
     separator = max(_SEPARATORS, key=text.partition("\n")[0].count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, restkey="")
     try:
-        found = [(reader.line_num, {k.strip(): v for k, v in row.items() if k}) for row in reader]
+        found = [(reader.line_num, {k: v for k, v in row.items() if k}) for row in reader]
     except csv.Error as error:
         raise unreadable(path, f"line {reader.line_num}: {reason(error)}") from error
     return found, {}
