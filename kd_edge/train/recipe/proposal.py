@@ -17,7 +17,7 @@ from kd_edge.data.balance import IMBALANCE
 from kd_edge.data.dataset import listed
 from kd_edge.data.readers.files import Files
 from kd_edge.data.readers.files.skeletons import DRAWN
-from kd_edge.data.survey import ModalitySurvey, Survey, first_pictures
+from kd_edge.data.survey import ModalitySurvey, Survey, some_pictures
 from kd_edge.errors import ConfigError, DataError, did_you_mean, printable
 from kd_edge.machine import has_bfloat16
 from kd_edge.train.recipe.recipe import Recipe
@@ -35,6 +35,8 @@ STEPS = 450
 EPOCHS = (15, 40)
 SEGMENTS, BATCH = 8, 8
 MOTION_MS = 70
+DEPTH_MARGIN = 300.0
+"""In units of the pictures, mostly mm."""
 _BANDS = ("nir", "lwir", "depth", "rgb")
 """What the student sees rather: a robot in the dark has no colours."""
 
@@ -201,7 +203,7 @@ def _is_imbalanced(dataset: Files, found: Survey, student: ModalitySurvey) -> bo
 def _stage(stage: str, dataset: Files, modality: ModalitySurvey, epochs: int, batch: int, rare: bool) -> str:
     """The tables of a stage."""
     channels = dataset.settings.of(modality.name).channels(modality.name)
-    pictures = first_pictures(dataset, modality.name)
+    pictures = some_pictures(dataset, modality.name, modality.seconds.median)
     window, low, high = _intensities(modality, pictures)
     planes = [np.clip((p.astype(np.float32) - low) / max(high - low, 1e-6), 0, 1) for p in pictures]
     mean, deviation = (round(float(f(np.concatenate([p.ravel() for p in planes]))), 2) for f in (np.mean, np.std))
@@ -233,7 +235,8 @@ def _intensities(modality: ModalitySurvey, pictures: Sequence[npt.NDArray[Any]])
     if modality.name == DRAWN:
         return '{ kind = "fixed", low = 0.0, high = 255.0 }', 0.0, 255.0
     if modality.band == "depth":
-        low, high = 10.0 * math.floor(low / 10), 10.0 * math.ceil(max(high, low + 10) / 10)
+        margin = max(DEPTH_MARGIN, (high - low) / 2)  # an arm reaches further than the sampled pictures show
+        low, high = 10.0 * math.floor(max(0.0, low - margin) / 10), 10.0 * math.ceil((high + margin) / 10)
         return f'{{ kind = "fixed", low = {low}, high = {high} }}', low, high
     span = ""
     if modality.dtype == "uint16":
