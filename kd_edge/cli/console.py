@@ -177,7 +177,7 @@ def faults(skipped: Mapping[str, str], what: str, of: str = "samples") -> str:
     """Named faulty samples as extra lines; an empty string when there is none."""
     if not skipped:
         return ""
-    named = [f"\n  {escape(printable(name))}: {escape(why)}" for name, why in list(skipped.items())[:NAMED]]
+    named = [f"\n  {escape(printable(name))}: {escape(printable(why))}" for name, why in list(skipped.items())[:NAMED]]
     more = f"\n  and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
     return f"\n[yellow]{len(skipped)} {of} {what}:[/yellow]{''.join(named)}{more}"
 

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from kd_edge.cli.console import JsonOption, err, out, print_json, table
 from kd_edge.cli.progress import progress_bar
+from kd_edge.errors import printable
 from kd_edge.files import expanded
 
 if TYPE_CHECKING:
@@ -73,8 +74,8 @@ def data_init(
     if dry_run:
         out.print("nothing was written (--dry-run)")
         return
-    out.print("written: " + escape(", ".join(map(str, written))), soft_wrap=True)
-    out.print(escape(f"train: kd-edge train --data {folder}"), soft_wrap=True)
+    out.print("written: " + escape(printable(", ".join(map(str, written)))), soft_wrap=True)
+    out.print(escape(printable(f"train: kd-edge train --data {folder}")), soft_wrap=True)
 
 
 def survey_report(found: Survey) -> RenderableType:

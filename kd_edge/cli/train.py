@@ -15,7 +15,7 @@ from rich.table import Table
 from kd_edge import recipes
 from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, out, percent, print_json, table
 from kd_edge.cli.progress import TrainingDisplay, progress_bar
-from kd_edge.errors import ConfigError
+from kd_edge.errors import ConfigError, printable
 from kd_edge.files import expanded
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _recipe(name: str | None, data: Path | None, overrides: list[str]) -> Recipe
         config, said = recipe_of(
             expanded(data), overrides, lambda done, total: bar.update(task, completed=done, total=total)
         )
-    err.print(escape(said), soft_wrap=True)
+    err.print(escape(printable(said)), soft_wrap=True)
     return config
 
 

@@ -308,7 +308,7 @@ def _modality(dataset: Files, name: str, headers: Mapping[PurePosixPath, Header 
         clips=len(rows),
         files=len({row.files[name] for row in rows}),
         opened=len(headers),
-        damaged={printable(str(p)): why.found for p, why in headers.items() if isinstance(why, DataError)},
+        damaged={printable(str(p)): printable(why.found) for p, why in headers.items() if isinstance(why, DataError)},
         seconds=_spread(lengths),
         frames=round(_spread(lengths).median * fps.median),
     )

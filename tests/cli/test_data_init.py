@@ -234,6 +234,31 @@ def test_a_list_of_another_tool_becomes_the_manifest(kd: Kd, own: Own) -> None:
     assert {row["label"] for row in rows(own)} == {"wave", "kick"}
 
 
+def test_names_of_any_bytes(kd: Kd, own: Own) -> None:
+    """A name that is no UTF-8, a blank at its end, an escape sequence: written, read again, and shown harmlessly."""
+    own.classes("wave", "kick", people=2)
+    for name in (b"odd \xff name_ir.npy", b"\x1b[31mred_ir.npy"):
+        shutil.copy(own.root / "wave/s0_t0_ir.npy", os.fsencode(own.root / "wave") + b"/" + name)
+    (own.root / "wave" / os.fsdecode(b"odd \xff name_ir.npy")).write_bytes(b"junk")
+    code, text, error = kd("data", "init", "gestures")
+    assert (code, error) == (0, "")
+    assert "files that cannot be read, training goes on without them: 1, gestures/wave/odd \\udcff name_ir.npy" in text
+    assert "\x1b" not in text
+    assert len(Files(own.root).samples) == 10
+    code, text, error = kd("data", "check", "files", "--data", "gestures")
+    assert (code, error) == (1, "")
+    assert "gestures/wave/odd \\udcff name_ir.npy is damaged" in text
+
+
+def test_of_very_many_files_some_are_opened_and_it_is_said(kd: Kd, own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(survey, "MOST_HEADERS", 5)
+    own.classes("wave", "kick")
+    code, text, _ = kd("data", "init", "gestures")
+    assert code == 0
+    assert "ir: 4 of 16 files were opened, evenly spread" in text
+    assert len(rows(own)) == 16
+
+
 def test_nothing_is_overwritten_in_silence(kd: Kd, own: Own) -> None:
     own.classes("wave", "kick")
     assert kd("data", "init", "gestures")[0] == 0

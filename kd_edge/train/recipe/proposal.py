@@ -77,7 +77,6 @@ def propose(dataset: Files, found: Survey, student: str | None = None) -> Propos
         stages += [_stage("teacher", dataset, teacher, epochs, batch), _LOSSES]
     windows, why = _windows(own, window)
     values = {
-        "folder": printable(str(dataset.root)),
         "name": re.sub(r"[^A-Za-z0-9_.-]+", "-", found.name).strip("-._") or "own",
         "split": found.split,
         "sides": _sides(found),

@@ -572,3 +572,47 @@ def test_pictures_beside_recordings_are_told_and_not_read(folder: Folder) -> Non
     dataset = folder.open()
     assert [s.id for s in dataset.samples] == ["sit/1", "sit/2", "wave/1", "wave/2"]
     assert "files whose names do not tell what they are: 2, sit/plot.png for one" in dataset.remarks()
+
+
+def sensor(folder: Folder, *lines: str, toml: str = "") -> tuple[list[list[float]], list[int]]:
+    """What a file of a sensor is read as."""
+    for label in ("wave", "kick"):
+        folder.text(f"{label}/1_imu.csv", "\n".join(lines))
+    folder.text("dataset.toml", f"[modality.imu]\nrate_hz = 100\n{toml}")
+    dataset = folder.open()
+    clip = dataset.open(dataset.samples[0], "imu")
+    return clip.frames.tolist(), (clip.stamps_ns // 1_000_000).tolist()
+
+
+@pytest.mark.parametrize(
+    ("lines", "toml", "stamps"),
+    [
+        (("time,x,y,z", "0.5,1,2,3", "0.52,4,5,6"), "", [0, 20]),
+        (("X,Y,Z,Time", "1,2,3,0.5", "4,5,6,0.52"), "", [0, 20]),
+        (("time\tx\ty\tz", "500\t1\t2\t3", "520\t4\t5\t6"), "", [0, 20]),
+        (("1,2,3", "4,5,6"), "", [0, 10]),
+        (("1 2 3 0.5", "4 5 6 0.52"), "", [0, 20]),
+        (("t,gx,ay,ax,x,y,z", "0.5,9,9,9,1,2,3", "0.52,9,9,9,4,5,6"), "columns = ['x', 'y', 'z']", [0, 20]),
+        (("a x,a y,a z,g x,g y,g z", "9,9,9,1,2,3", "9,9,9,4,5,6"), "columns = ['G x', 'G y', 'G z']", [0, 10]),
+    ],
+)
+def test_axes_and_time_of_a_sensor(folder: Folder, lines: tuple[str, ...], toml: str, stamps: list[int]) -> None:
+    assert sensor(folder, *lines, toml=toml) == ([[1, 2, 3], [4, 5, 6]], stamps)
+
+
+@pytest.mark.parametrize(
+    ("lines", "toml", "message"),
+    [
+        (("time,ax,ay,az,gx,gy,gz", "0,1,2,3,4,5,6"), "", "time, ax, ay, az, gx, gy, gz. Expected the axes x"),
+        (("ax,ay,az,gx", "1,2,3,4"), "", "has the columns ax, ay, az, gx"),
+        (("time,x,y", "0,1,2"), "", "has the columns time, x, y"),
+        (("x,time,y,z", "1,0,2,3"), "", "one behind the other, and the time"),
+        (("time,x,y,z", "0,1,2,3"), "columns = ['gx', 'gy', 'gz']", "Expected the axes gx, gy, gz"),
+        (("1,2,3", "4,5,6"), "columns = ['gx', 'gy', 'gz']", "has the columns of no names"),
+    ],
+)  # fmt: skip
+def test_which_axes_are_meant_is_not_guessed(folder: Folder, lines: tuple[str, ...], toml: str, message: str) -> None:
+    with pytest.raises(DataError) as error:
+        sensor(folder, *lines, toml=toml)
+    assert message in str(error.value)
+    assert "columns = ['x', 'y', 'z'] below the modality" in str(error.value)

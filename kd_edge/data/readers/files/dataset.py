@@ -28,6 +28,7 @@ from kd_edge.types import Clip
 
 DEFAULT_SPLIT = "default"
 BY_CLIP = "clips"
+_PAST_THE_LAST_S = 0.001  # so that the last frame is inside, however its stamp was rounded
 TRIED = 10
 """So many files of a modality are tried for one that can be read."""
 FIRST_S = 0.03
@@ -218,7 +219,7 @@ class Files:
         """Where the shortest of a row's files ends, on the row's clock; None where a header does not tell."""
         with suppress(DataError):
             ends = [self._media[n].probe(self.root / f).seconds + self._late(row, n) for n, f in row.files.items()]
-            return min(ends)
+            return min(ends) + _PAST_THE_LAST_S
         return None
 
     def _late(self, row: Row, modality: str) -> float:

@@ -18,7 +18,7 @@ from kd_edge.data.readers.pages import ENDINGS as PAGES
 from kd_edge.data.readers.pages import Pages, is_tiff
 from kd_edge.data.readers.sensor_files import Columns, read_signal
 from kd_edge.data.readers.video import VIDEOS, decoder_key, iterate_video, read_video, video_info
-from kd_edge.errors import DataError, import_extra, reason
+from kd_edge.errors import DataError, import_extra, printable, reason
 from kd_edge.reading import is_file, open_regular, read_bytes
 from kd_edge.types import Clip, Int64
 
@@ -34,6 +34,7 @@ ENDINGS = (*VIDEOS, ".npy", *PAGES, *TEXTS)
 MOST_BYTES = 4_000_000_000
 """Of one decoded clip: two minutes of colour, 640 x 480, 30 times a second."""
 _STAMP_BYTES = 64_000_000
+_AXES = ("x", "y", "z")
 _TIMES = ("t", "time", "time_s", "timestamp", "stamp", "stamp_ns")
 LATE_SECONDS = 0.5
 """A piece may end so much after its recording does: whoever marked it did so by hand."""
@@ -217,10 +218,7 @@ class Media:
         return _beginning(np.stack(pictures), stamps[inside])
 
     def _signal(self, path: Path) -> Clip:
-        header = _header(path)
-        time = next((k for k, name in enumerate(header) if name in _TIMES), None)
-        columns = Columns(axes=1 if time == 0 else 0, time=3 if time is None else time, timed=time is not None)
-        signal = read_signal(path, columns, self._settings.rate_hz)
+        signal = read_signal(path, _columns(path, self._settings.columns), self._settings.rate_hz)
         evenly = np.round(np.arange(len(signal.values)) * 1e9 / self._settings.rate_hz).astype(np.int64)
         return Clip(signal.values, evenly if signal.stamps_ns is None else signal.stamps_ns)
 
@@ -391,14 +389,53 @@ def _stamps_of(file: Path, count: int) -> Int64:
     return from_first
 
 
-def _header(path: Path) -> list[str]:
-    """Names of the columns, or what stands in their place."""
+def _columns(path: Path, wanted: tuple[str, ...] | None) -> Columns:
+    """Where a signal has its axes and its time.
+
+    Args:
+        path: The file; without a first line of names it has three axes, and behind them, if anything, the time.
+        wanted: Names of the axes; None takes the three that there are beside the time.
+
+    Raises:
+        DataError: There are others, or the wanted ones are not there, one behind the other.
+    """
+    names = _names(path)
+    time = next((k for k, name in enumerate(names) if name in _TIMES), None)
+    if not names and wanted is None:
+        return Columns(axes=0, time=len(_AXES), timed=False)
+    if wanted is None:
+        others = [k for k in range(len(names)) if k != time]
+        found = others[0] if len(others) == len(_AXES) and others[-1] - others[0] == 2 else None
+    else:
+        asked = [name.strip().lower() for name in wanted]
+        found = next((k for k in range(len(names)) if names[k : k + len(asked)] == asked), None)
+    if found is None:
+        raise DataError(
+            f"{path} has the columns {printable(', '.join(names[:20])) or 'of no names'}",
+            f"the axes {', '.join(wanted or _AXES)}, one behind the other, and the time",
+            "name the three that are meant in dataset.toml: columns = ['x', 'y', 'z'] below the modality",
+        )
+    return Columns(found, len(names) if time is None else time, time is not None)
+
+
+def _names(path: Path) -> list[str]:
+    """Names of the columns in small letters; empty where the first line has numbers."""
     try:
         with open_regular(path) as file:
             line = file.readline(4096).decode("utf-8-sig", "replace")
     except OSError as error:
         raise _damaged(path, error.strerror or reason(error)) from error
-    return [name.strip().lower() for name in next(csv.reader([line]), [])]
+    cells = next(csv.reader([line]), []) if "," in line else line.split()
+    names = [name.strip().lower() for name in cells]
+    return [] if any(map(_is_number, names)) else names
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _damaged(path: Path, found: str) -> DataError:

@@ -16,6 +16,7 @@ DEFAULT_FPS = 30.0
 
 Band = Literal["nir", "lwir", "depth", "rgb"]
 MODALITY = r"[A-Za-z][A-Za-z0-9_-]{0,63}"
+ColumnName = Annotated[str, Field(min_length=1, max_length=200)]
 Joint = Annotated[int, Field(ge=0, lt=1000)]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^\S(.*\S)?$")]
 
@@ -39,6 +40,7 @@ class Modality(BaseModel):
         range: Lowest and highest value; None is that of the pixels' type, of depth 0 to 4000.
         fps: Frame rate of files without stamps, 1/s. None: 30.
         rate_hz: Nominal rate of a sensor's signal, 1/s.
+        columns: Names of a signal's three axes in the first line of its files; None: the only three beside the time.
         rotation: Degrees to turn pictures by, clockwise.
         limbs: Pairs of joints of a skeleton, from 0; None goes by their number where it is a usual one.
         up: Which axis of a skeleton points upwards; ``-y`` where y counts rows of a picture.
@@ -52,6 +54,7 @@ class Modality(BaseModel):
     range: tuple[float, float] | None = None
     fps: float | None = Field(None, ge=0.01, le=1000)
     rate_hz: float = Field(50.0, ge=0.1, le=100_000)
+    columns: tuple[ColumnName, ColumnName, ColumnName] | None = None
     rotation: Literal[0, 90, 180, 270] = 0
     limbs: Annotated[tuple[tuple[Joint, Joint], ...], Field(min_length=1)] | None = None
     up: Literal["y", "-y", "z", "-z"] = "y"

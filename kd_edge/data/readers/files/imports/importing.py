@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kd_edge.data.readers.files.imports.activitynet import read_activitynet
-from kd_edge.data.readers.files.imports.found import Found, Wanted, json_object, read_text, unreadable
+from kd_edge.data.readers.files.imports.found import SIDES, Found, Wanted, json_object, read_text, unreadable
 from kd_edge.data.readers.files.imports.lerobot import INFO, read_lerobot
 from kd_edge.data.readers.files.imports.lists import read_list
 from kd_edge.data.readers.files.imports.parquet import columns_of
@@ -99,7 +99,10 @@ def foreign(root: Path) -> str:
     """The list of another tool that a folder without a manifest has; empty where it has none that names classes."""
     if is_file(root / INFO):
         return INFO
-    for path in _metadata(root):
+    places = ("", *SIDES)  # where VideoFolder looks; a glob would look into every folder of images
+    for path in (root / inner / side / name for inner in ("", "data") for side in places for name in METADATA):
+        if not is_file(path):
+            continue
         with suppress(DataError, MissingExtraError):
             if any(name.lower() in LABELS for name in _columns(path)):
                 return path.relative_to(root).as_posix()
