@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -109,6 +110,18 @@ class StudyConfig(_Strict):
             if row.of is not None and row.of not in trained:
                 raise ValueError(f"row '{row.name}' is of '{row.of}', no trained row{did_you_mean(row.of, trained)}")
         return self
+
+    def as_published(self, value: float | None, split: str) -> str:
+        """A published figure as its paper prints it: a column's figures have as many decimals as its most exact one."""
+        if value is None:
+            return "-"
+        return f"{value:.{max(_decimals(row.published[split]) for row in self.rows if split in row.published)}f}"
+
+
+def _decimals(value: float) -> int:
+    """Decimals of a number as it was written, at least one."""
+    exponent = Decimal(str(value)).as_tuple().exponent
+    return max(1, -exponent) if isinstance(exponent, int) else 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,7 +186,7 @@ def report_markdown(study: StudyConfig, lines: Sequence[Line]) -> str:
         cells = [line.title, line.epochs or "-"]
         for split, cell in line.cells.items():
             measured = "cannot be run" if line.needs else _measured(cell)
-            cells += [_number(cell.published)] * (split in published) + [measured, _each(cell)]
+            cells += [study.as_published(cell.published, split)] * (split in published) + [measured, _each(cell)]
         table.append(f"| {' | '.join(cells)} |")
     return "\n".join(table + _cautions(study, lines) + _needs(lines)) + "\n"
 
@@ -217,14 +217,10 @@ def _cautions(study: StudyConfig, lines: Sequence[Line]) -> list[str]:
     return found
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
-
-
 def _measured(cell: Cell) -> str:
     if cell.mean is None:
         return "not run"
-    return _number(cell.mean) + ("" if cell.spread is None else f" ± {cell.spread:.1f}")
+    return f"{cell.mean:.1f}" + ("" if cell.spread is None else f" ± {cell.spread:.1f}")
 
 
 def _each(cell: Cell) -> str:

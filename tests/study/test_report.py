@@ -87,10 +87,32 @@ def test_a_row_that_cannot_be_run_says_what_it_needs(study: StudyConfig, tmp_pat
     folder = tmp_path / "studies" / "sensors"
     write(study, folder, "alone")
     text = report_markdown(study, report(study, folder))
-    assert "| MKL | - | 97.8 | cannot be run | - |" in text
+    assert "| MKL | - | 97.81 | cannot be run | - |" in text
     assert "| alone | 30 | - | 90.0 | 0: 90.0 |" in text
-    assert "| x | - | 81.1 | not run | - |" in text, "its row has not run"
+    assert "| x | - | 81.09 | not run | - |" in text, "its row has not run"
     assert text.endswith("\nRows that cannot be run: MKL needs depth.\n")
+
+
+@pytest.mark.parametrize(
+    ("figures", "printed"),
+    [
+        ([98.1, 97.81, None], ["98.10", "97.81", "-"]),  # SAKDN's Table II
+        ([79.1, 97.2, None], ["79.1", "97.2", "-"]),
+        ([76.0, 100.0, None], ["76.0", "100.0", "-"]),
+        ([53.9, 8.125, 0.0], ["53.900", "8.125", "0.000"]),
+    ],
+)
+def test_published_figures_are_printed_as_published(
+    figures: list[float | None], printed: list[str], study: StudyConfig, tmp_path: Path
+) -> None:
+    values: dict[str, Any] = study.model_dump(exclude={"rows"})
+    values["rows"] = [
+        {"name": f"r{i}", "title": f"R{i}", "needs": "x", "published": {} if v is None else {"subjects": v}}
+        for i, v in enumerate(figures)
+    ]
+    changed = recipes.validate(values, StudyConfig, "study")
+    text = report_markdown(changed, report(changed, tmp_path))
+    assert [line.split(" | ")[2] for line in text.splitlines() if line.startswith("| R")] == printed
 
 
 def test_sensors_tested_on_fewer_clips_are_pointed_out_and_teachers_recordings_are_not(
