@@ -82,7 +82,8 @@ class StudyConfig(_Strict):
         base: Name of the recipe that every row starts from.
         set: Changes of the base recipe for every row, before the row's own.
         metric: Test figure that the table shows; ``map`` is the mean average precision over the classes, ``sakdn_f``
-            what SAKDN's code calls F-measure.
+            what SAKDN's code calls F-measure. ``validation_accuracy`` is that of the kept weights on the validation
+            clips: for choosing a setting without a look at the test side.
         splits: Protocols; one column each.
         seeds: Every row is trained once per seed.
         rows: Rows in the order of the table.
@@ -91,7 +92,7 @@ class StudyConfig(_Strict):
     title: str
     base: str
     set: dict[str, Any] = {}
-    metric: Literal["accuracy", "macro_f1", "map", "sakdn_f"] = "accuracy"
+    metric: Literal["accuracy", "macro_f1", "map", "sakdn_f", "validation_accuracy"] = "accuracy"
     splits: Annotated[tuple[str, ...], Field(min_length=1)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     rows: Annotated[tuple[RowConfig, ...], Field(min_length=1)]

@@ -140,6 +140,29 @@ def test_the_f_measure_of_sakdns_code_is_a_metric(study: StudyConfig, tmp_path: 
     assert "F-measure as SAKDN's code has it, %" in report_markdown(changed, lines)
 
 
+def test_settings_are_chosen_by_validation_clips(study: StudyConfig, tmp_path: Path) -> None:
+    """Of students and whole teachers; a run without validation clips has none."""
+    folder = tmp_path / "studies" / "sensors"
+    changed = study.model_copy(update={"metric": "validation_accuracy"})
+    write(changed, folder, "taught", validation={"accuracy": 0.65, "loss": 1.0}, seen_in_training=3)
+    write(changed, folder, "alone")
+    place = folder / "taught-subjects-s0" / "summary.json"
+    values = json.loads(place.read_text())
+    values["protocol"]["validation_samples"] = 7
+    values["stages"]["student"]["validation"] = {"accuracy": 0.25, "loss": 2.0}
+    place.write_text(json.dumps(values))
+    lines = report(changed, folder)
+    cells = {name: line.cells["subjects"] for name, line in by_name(lines).items()}
+    assert {name: cell.values for name, cell in cells.items()} == {
+        "acc": {}, "gyro": {}, "multi": {0: pytest.approx(65)},
+        "mkl": {}, "alone": {}, "taught": {0: pytest.approx(25)},
+    }  # fmt: skip
+    assert (cells["taught"].test_samples, cells["multi"].seen_in_training, cells["alone"].missing) == ({7}, 0, 1)
+    text = report_markdown(changed, lines)
+    assert "| subjects: accuracy on validation clips, % |" in text
+    assert "no test of the sensors" not in text
+
+
 def test_a_study_without_such_rows_keeps_its_teachers_line(study: StudyConfig, tmp_path: Path) -> None:
     folder = tmp_path / "studies" / "sensors"
     changed = study.model_copy(update={"rows": study.rows[3:]})
