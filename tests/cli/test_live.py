@@ -7,6 +7,8 @@ import re
 import resource
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from kd_edge import artifact
@@ -14,6 +16,7 @@ from kd_edge.artifact import BUNDLED
 from kd_edge.bench import LiveReport
 from kd_edge.cli.run import any_works
 from kd_edge.errors import SinkError
+from kd_edge.runtime.cameras.lossless import LosslessWriter
 from kd_edge.runtime.sinks import JsonlSink
 from kd_edge.runtime.statistics import Statistics
 from kd_edge.types import Prediction
@@ -52,6 +55,34 @@ def test_run_says_which_engine_it_took_and_why(kd: Kd, tmp_path: Path, monkeypat
     assert (code, "measured here; not kept: " in error) == (0, True)
     code, _, error = kd(*arguments, "--strict")
     assert (code, "Fix: set KD_EDGE_CACHE" in error) == (2, True)
+
+
+def test_a_recording_shorter_than_the_window_says_how_long_it_would_have_to_be(kd: Kd, tmp_path: Path) -> None:
+    np.save(tmp_path / "short.npy", np.random.default_rng(0).integers(0, 255, (36, 48, 64), np.uint8))  # 30 frames/s
+    window = artifact.load(BUNDLED).manifest.clip_seconds
+    code, _, error = kd("run", "--camera", "replay:short.npy", "--model", str(BUNDLED))
+    assert code == 0
+    hint = (
+        rf"no label: \S+ is 1\.2 s long and the model's window {window:.1f} s: replay a longer recording, or train for "
+        r"shorter ones, with clip_seconds = 1\.2 in the recipe"
+    )
+    assert re.search(hint, error)
+    (tmp_path / "labels.csv").write_text("start_s,end_s,label\n0,1.2,clap\n")
+    code, out, _ = kd("evaluate", str(BUNDLED), "--recording", "short.npy", "--labels", "labels.csv")
+    assert code == 0
+    assert re.search(hint, out)
+
+
+def test_of_several_recordings_the_short_one_is_named_and_each_is_summed_up(kd: Kd, tmp_path: Path) -> None:
+    for name, frames in (("short", 36), ("long", 150)):
+        np.save(tmp_path / f"{name}.npy", np.random.default_rng(0).integers(0, 255, (frames, 48, 64), np.uint8))
+    cameras = ("--camera", "a=replay:short.npy", "--camera", "b=replay:long.npy")
+    code, _, error = kd("run", *cameras, "--model", str(BUNDLED), "--sink", "jsonl:out.jsonl")
+    assert code == 0
+    assert "no label: a is 1.2 s long and the model's window" in error
+    assert "no label: b" not in error
+    assert "\n  a: 36 warming, 1.2 s\n" in error
+    assert re.search(r"^  b: \d+ warming, \d+ (ok|unknown).*, 5\.0 s$", error, re.M)
 
 
 def test_run_labels_several_cameras(kd: Kd) -> None:
@@ -142,9 +173,51 @@ def test_a_recording_and_its_replay_print_one_number(kd: Kd, tmp_path: Path) -> 
     assert (code, "exists already" in error) == (2, True)
     path.write_bytes(path.read_bytes()[:-400])
     code, _, error = kd("run", "--camera", f"replay:{path}", "--engine", "onnxruntime")
-    assert code == 2
+    assert code == 1
     assert f"labels sha256 {printed[0]}" in error  # of what came before
     assert "breaks off" in error.splitlines()[-1]
+
+
+@pytest.mark.parametrize("what", ["video", "images", "pages"])
+def test_what_is_damaged_is_labelled_up_to_there_and_ends_with_1(kd: Kd, tmp_path: Path, what: str) -> None:
+    path = _damaged(tmp_path, what, 40)
+    code, _, error = kd("run", "--camera", f"replay:{path}", "--engine", "onnxruntime")
+    assert code == 1
+    assert "40 frames labelled" in error
+    assert error.splitlines()[-1].startswith("error: ")
+    assert "cannot be replayed" in error.splitlines()[-1]
+    assert (
+        kd("run", "--camera", f"replay:{_damaged(tmp_path, what, 0)}")[0] == 2
+    )  # from the start: nothing was labelled
+
+
+def _damaged(folder: Path, what: str, sound: int) -> Path:
+    """A grey recording of 60 frames, damaged after so many of them."""
+    rng, path = np.random.default_rng(0), folder / f"{what}{sound}"
+    pictures = rng.integers(0, 255, (60, 48, 64), np.uint8)
+    if what == "video":
+        with path.open("wb") as file:
+            writer = LosslessWriter(file, pictures[0], 30.0)
+            for k, picture in enumerate(pictures):
+                writer.add(picture, round(k * 1e9 / 30))
+            writer.finish()
+        content = bytearray(path.read_bytes())
+        at = content.index(b"\xa3", content.index(b"\x1f\x43\xb6\x75"))
+        frame_bytes = (len(content) - at) // 60
+        middle = at + int((sound + 0.5) * frame_bytes)
+        content[middle : middle + 20] = bytes(20)
+        path.write_bytes(content)
+    elif what == "images":
+        path.mkdir()
+        for k, picture in enumerate(pictures):
+            cv2.imwrite(str(path / f"{k:03}.png"), picture)
+        (path / f"{sound:03}.png").write_bytes(b"no image")
+    else:
+        whole = folder / "whole.tif"
+        other = np.zeros((20, 30), np.float32 if sound == 0 else np.uint8)
+        cv2.imwritemulti(str(whole), [*pictures[:sound], other, *pictures[sound:]])
+        whole.rename(path)
+    return path
 
 
 def test_run_ends_with_1_where_the_recording_does_not_go_on(kd: Kd, tmp_path: Path) -> None:

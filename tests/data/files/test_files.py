@@ -13,7 +13,8 @@ from kd_edge.data.check import check
 from kd_edge.data.dataset import Split
 from kd_edge.data.readers.files import Files
 from kd_edge.errors import ConfigError, DataError
-from kd_edge.runtime.cameras.lossless import LosslessWriter, read_lossless
+from kd_edge.runtime.cameras import Wanted, open_camera
+from kd_edge.runtime.cameras.lossless import LosslessWriter
 from kd_edge.runtime.clips import KEYS, NOTES
 from tests.data.files.conftest import Folder
 
@@ -138,7 +139,9 @@ def test_sixteen_bit_grey_is_what_a_camera_replays(folder: Folder) -> None:
     clip = dataset.open(dataset.samples[0], "ir")
     assert dataset.image_format("ir").dtype == "uint16"
     assert np.array_equal(clip.frames, images)
-    assert np.array_equal(clip.frames, [image for image, _ in read_lossless(path, None, grey=True)])
+    camera = open_camera(f"replay:{path}", Wanted(dtype="uint16", channels=1))
+    assert np.array_equal(clip.frames, [camera.read(1.0).image for _ in images])
+    camera.close()
     assert list(clip.stamps_ns) == [0, 40_000_000, 80_000_000, 120_000_000]
     with pytest.raises(DataError, match=r"1_rgb\.mkv is grey of more than 8 bit"):
         dataset.open(dataset.samples[0], "rgb")

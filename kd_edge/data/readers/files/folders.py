@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
+from kd_edge.data.readers import pages
 from kd_edge.data.readers.files.media import ENDINGS as OF_MEDIA
 from kd_edge.data.readers.files.media import STAMPS, deep_or_grey
 from kd_edge.data.readers.files.media import TEXTS as SIGNALS
@@ -20,6 +21,7 @@ from kd_edge.data.readers.files.rows import NAMES, Folder, Row, Table, is_label
 from kd_edge.data.readers.files.settings import FILE, MODALITY, is_modality
 from kd_edge.data.readers.files.skeletons import ENDINGS as SKELETONS
 from kd_edge.data.readers.images import IMAGES
+from kd_edge.data.readers.pages import ENDINGS as PAGES
 from kd_edge.errors import ConfigError, DataError, printable
 
 ENDINGS, TEXTS = (*OF_MEDIA, *SKELETONS), (*SIGNALS, *SKELETONS)
@@ -125,7 +127,7 @@ def _grouped(
         stem = path.name if not path.suffix or path.suffix.lower() not in ENDINGS else path.stem
         told = _told(stem, expression, known)
         is_text = "modality" not in above and "modality" not in (told or {}) and _is_of(path.name, TEXTS)
-        if told is None or is_text or (_is_of(path.name, IMAGES) and not (root / path).is_dir()):
+        if told is None or is_text or (_is_image(root / path) and not (root / path).is_dir()):
             strange.append(str(path))
             continue
         told = above | told
@@ -169,13 +171,18 @@ def recordings(root: Path, *, links: bool) -> Iterator[PurePosixPath]:
         relative = PurePosixPath(here.relative_to(root).as_posix())
         for name in (*folders, *kept):
             _check_link(root, relative / name, folder)
-        images = [name for name in kept if here != root and _is_of(name, IMAGES)]
+        images = [name for name in kept if here != root and _is_image(here / name)]
         files = [name for name in kept if _is_of(name, ENDINGS) and name not in (*_NOT_RECORDINGS, *images)]
         if images and len(images) > len(folders) and all(_is_of(name, TEXTS) for name in files):
             folders.clear()  # a sequence of images holds no other recording
             yield relative
             continue
         yield from (relative / name for name in (*files, *images))
+
+
+def _is_image(path: Path) -> bool:
+    """Whether a file is called an image; a TIFF of several pages is a recording."""
+    return _is_of(path.name, IMAGES) and not (_is_of(path.name, PAGES) and pages.several(path))
 
 
 def _is_of(name: str, endings: Collection[str]) -> bool:
