@@ -158,6 +158,16 @@ def test_activitynet(folder: Folder) -> None:
     assert told(imported(folder, "bare.json")) == told(found)
 
 
+def test_blanks_around_a_label_make_no_other_class(folder: Folder) -> None:
+    videos(folder, "a.mp4", "b.mp4")
+    pieces = {
+        name: {"annotations": [{"label": label, "segment": [0, 1]}]}
+        for name, label in zip("ab", (" x ", "x"), strict=True)
+    }
+    folder.text("anet.json", json.dumps(pieces))
+    assert [row.label for row in imported(folder, "anet.json").rows] == ["x", "x"]
+
+
 def test_videos_that_are_gone_may_be_left_out(folder: Folder) -> None:
     videos(folder, "videos/abc.mp4")
     folder.text("anet.json", json.dumps(ACTIVITYNET))

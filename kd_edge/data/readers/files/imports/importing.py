@@ -176,7 +176,8 @@ def _names(path: Path) -> dict[int, str]:
 
 def _checked(found: Found, root: Path, links: bool, skip_missing: bool) -> tuple[tuple[Row, ...], list[str]]:
     """Rows of a list without what is there twice, and what is to be said of it."""
-    once = {tuple(sorted(record.items())): (line, record) for line, record in reversed(found.cells)}
+    stripped = [(line, _stripped(record, found.modalities)) for line, record in reversed(found.cells)]
+    once = {tuple(sorted(record.items())): (line, record) for line, record in stripped}
     cells = sorted(once.values(), key=lambda cell: cell[0])
     remarks = [f"rows that are there twice: {len(found.cells) - len(cells)}"] if len(cells) < len(found.cells) else []
     if skip_missing:
@@ -195,6 +196,11 @@ def _checked(found: Found, root: Path, links: bool, skip_missing: bool) -> tuple
         *remarks,
         *(remark.replace("are not read", "are kept and not read") for remark in table.remarks),
     ]
+
+
+def _stripped(record: dict[str, str], modalities: Sequence[str]) -> dict[str, str]:
+    """Without blanks around texts, as a manifest is read; a file's name may begin with one."""
+    return {name: cell if name in modalities else cell.strip() for name, cell in record.items()}
 
 
 def _there(line: int, record: dict[str, str], modalities: Sequence[str], root: Path) -> Cells | None:
