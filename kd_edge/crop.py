@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kd_edge.errors import import_extra
 from kd_edge.types import Image
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @cache
@@ -30,7 +33,21 @@ class FrameRegion(BaseModel):
     kind: Literal["frame"] = "frame"
 
 
-class ForegroundRegion(BaseModel):
+class RawRange(BaseModel):
+    """Raw values from ``low`` to ``high``, both included."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    low: int = Field(1, ge=0, le=65535)
+    high: int = Field(65535, ge=0, le=65535)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low ({self.low}) must not exceed high ({self.high})")
+        return self
+
+
+class ForegroundRegion(RawRange):
     """The square around the foreground of each frame, which raw values tell from the background.
 
     For depth in millimetres ``low`` and ``high`` are the near and far end of the space a person acts in, and 0 (no
@@ -45,22 +62,13 @@ class ForegroundRegion(BaseModel):
         minimum_share: A frame with a smaller share of foreground pixels shows nobody: its central square is taken.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["foreground"] = "foreground"
-    low: int = Field(1, ge=0, le=65535)
-    high: int = Field(65535, ge=0, le=65535)
     margin: float = Field(0.1, ge=0, le=1)
     minimum_pixels: int = Field(3, ge=1)
     minimum_share: float = Field(0.01, ge=0, le=1)
 
-    @model_validator(mode="after")
-    def _ordered(self) -> ForegroundRegion:
-        if self.low > self.high:
-            raise ValueError(f"low ({self.low}) must not exceed high ({self.high})")
-        return self
 
-
-class PersonRegion(BaseModel):
+class PersonRegion(RawRange):
     """A square of one size in the world about the person's centre, steady over time.
 
     A person looks alike in it wherever they stand. Centre and scale are measured in every frame and smoothed by its
@@ -79,22 +87,14 @@ class PersonRegion(BaseModel):
             anybody was seen it is the central square of the frame.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["person"] = "person"
     low: int = Field(1, ge=1, le=65535)
-    high: int = Field(65535, ge=1, le=65535)
     side_m: float = Field(2.2, gt=0, le=100)
     focal: float | None = Field(None, gt=0.1, le=20)
     metres: float = Field(0.001, gt=0, le=10)
     height_m: float = Field(1.7, gt=0, le=10)
     time_constant_ms: float = Field(500.0, ge=0)
     minimum_share: float = Field(0.005, ge=0, le=1)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> PersonRegion:
-        if self.low > self.high:
-            raise ValueError(f"low ({self.low}) must not exceed high ({self.high})")
-        return self
 
 
 AnyRegion = FrameRegion | ForegroundRegion | PersonRegion

@@ -22,6 +22,7 @@ from kd_edge.crop import (
     ForegroundRegion,
     FrameRegion,
     PersonRegion,
+    RawRange,
     Region,
     crop_pixels,
     foreground_square,
@@ -78,7 +79,7 @@ class PercentileWindow(BaseModel):
         return self
 
 
-class RelativeWindow(BaseModel):
+class RelativeWindow(RawRange):
     """Intensity window about the person: the median of the foreground's raw values becomes 0.5, smoothed over time.
 
     Depth is told apart by what moves towards the camera and away from it, wherever the person stands.
@@ -91,10 +92,8 @@ class RelativeWindow(BaseModel):
         minimum_share: A frame with a smaller share of foreground pixels tells nothing.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["relative"] = "relative"
     low: int = Field(1, ge=1, le=65535)
-    high: int = Field(65535, ge=1, le=65535)
     span: float = Field(600.0, gt=0)
     time_constant_ms: float = Field(500.0, ge=0)
     minimum_share: float = Field(0.005, ge=0, le=1)
@@ -103,12 +102,6 @@ class RelativeWindow(BaseModel):
     def ignore_value(self) -> int:
         """Raw value that means "no measurement"."""
         return 0
-
-    @model_validator(mode="after")
-    def _ordered(self) -> RelativeWindow:
-        if self.low > self.high:
-            raise ValueError(f"low ({self.low}) must not exceed high ({self.high})")
-        return self
 
 
 AnyWindow = FixedWindow | PercentileWindow | RelativeWindow

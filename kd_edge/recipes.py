@@ -258,7 +258,8 @@ def _fault(detail: Any, model: type[BaseModel]) -> str:
     loc = tuple(part[:_VALUE_CHARACTERS] if isinstance(part, str) else part for part in detail["loc"])
     fields, place = _walk(model, loc)
     if detail["type"] == "extra_forbidden":
-        return f"{place}: unknown key{did_you_mean(str(loc[-1]), fields)}"
+        key = str(loc[-1])  # a field of another kind of data set may be called so
+        return f"{place}: unknown key{did_you_mean(key, (field for field in fields if field != key))}"
     if detail["type"] == "missing":
         return f"{place}: missing"
     if detail["type"] == "union_tag_invalid":

@@ -45,14 +45,15 @@ MODULES = {
     """,
     "kd_edge.train.losses": """
         CcskdConnectors CcskdRates CcskdSchedule CorrelationEmbedding HintRegressor MgcamAdapters
-        attention_transfer ccskd ccskd_schedule class_weights correlation_congruence cross_entropy cross_graph dkd
+        attention_transfer ccskd ccskd_schedule class_weights correlation_congruence cross_entropy
+        cross_graph dense_regression dkd
         dkd_terms gsdm
         hint_mse logit_mse map_distance mgcam normalize_graph rkd_angle rkd_distance sample_graph
         selective_soft_target semantic_map semantic_maps semantic_preserving semantic_weights
         similarity_preserving soft_target
     """,
     "kd_edge.train.recipe": """
-        Recipe SensorTeacherConfig Stage StudentConfig TeacherConfig
+        DenseStage HeadStage LabelsStage Recipe SensorTeacherConfig Stage StudentConfig TeacherConfig
     """,
 }
 
@@ -84,8 +85,9 @@ VERBS = {
     "--strict --threads --trust --valid-ms",
     "sign": "FILE --bundle --key --new-key",
     "study confusion": "RUN --against --json --out --pairs --stage",
+    "study ledger": "NAME --json --ledger --out --seeds --set",
     "study list": "--json",
-    "study report": "NAME --into --json --out --place --seeds --set",
+    "study report": "NAME --against --into --json --ledger --out --place --seeds --set",
     "study run": "NAME --data --dry-run --out --rows --seeds --set --splits",
     "study sensitivity": "NAME --colour --json --out --polar --published --runs --seeds --set --x --y",
     "study show": "NAME --row",

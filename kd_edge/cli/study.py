@@ -250,7 +250,7 @@ def overview(config: StudyConfig, runs: Sequence[Planned]) -> Table:
     """Rows of a study and what each of them trains."""
     table = Table("row", "title", "what", *(f"{split}: published" for split in config.splits), title=config.title)
     for row in config.rows:
-        published = (str(row.published.get(split, "-")) for split in config.splits)
+        published = (config.as_published(row.published.get(split), split) for split in config.splits)
         table.add_row(row.name, row.title, _what(row, runs), *published)
     return table
 

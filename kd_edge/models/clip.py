@@ -107,15 +107,17 @@ def build_head(config: ModelConfig, backbone: Backbone, classes: int, segments: 
     """A temporal head with random weights, see ``build_model``."""
     sizes = (backbone.feature_size, classes, config.dropout)
     if config.temporal == "tconv":
-        return TemporalConvolutionHead(*sizes, config.hidden)
+        return TemporalConvolutionHead(*sizes, config.hidden, dropout_at=config.dropout_at)
     if config.temporal == "tcn":
         return PooledConvolutionHead(*sizes, hidden=config.hidden, segments=segments)
     if config.temporal == "trn":
         return RelationHead(
             *sizes,
-            hidden=config.bottleneck,
+            projected=config.bottleneck,
+            hidden=config.bottleneck if config.relation_hidden is None else config.relation_hidden,
             segments=segments,
             per_scale=config.relations_per_scale,
             evaluate=config.relations,
+            dropout_at=config.dropout_at,
         )
     return ConsensusHead(*sizes)

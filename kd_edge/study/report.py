@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kd_edge.errors import ConfigError, DataError, did_you_mean
-from kd_edge.rundir import Scores, Summary, read_summary
+from kd_edge.rundir import Summary, read_summary
 from kd_edge.study.gain import Gain, gain
 from kd_edge.study.ledger import Entry, recorded
 from kd_edge.study.plan import Planned, RowConfig, StudyConfig, plan
@@ -22,6 +22,7 @@ _UNITS = {
     "macro_f1": "macro F1, %",
     "map": "mAP, %",
     "sakdn_f": "F-measure as SAKDN's code has it, %",
+    "validation_accuracy": "accuracy on validation clips, %",
 }
 
 
@@ -33,7 +34,7 @@ class Cell:
         published: What the paper has; None when it has nothing.
         values: Seed -> measured figure, of the runs that are finished.
         missing: Number of runs that are not.
-        test_samples: Test clips of those runs; one number where all is well.
+        test_samples: Clips that those runs were judged by; one number where all is well.
         recordings: What the stage's recordings were, by content; one where all is well.
         seen_in_training: Test clips of a sensor's network whose very signals trained it; the most of those runs.
         gain: Over another row on the same test clips; None where it was not asked for or cannot be told.
@@ -185,8 +186,8 @@ def _line(study: StudyConfig, row: RowConfig, runs: Sequence[Planned], finished:
         here = [run for run in runs if run.split == split]
         for run in here:
             summary = finished(run)
-            figures = None if summary is None else _figures(summary, row)
-            value = None if figures is None else getattr(figures.test, study.metric)
+            figures = None if summary is None else _figures(summary, row, study.metric)
+            value = None if figures is None else figures.value
             if summary is None or figures is None or value is None:
                 continue
             clips.add(figures.clips)
@@ -203,24 +204,28 @@ def _line(study: StudyConfig, row: RowConfig, runs: Sequence[Planned], finished:
 
 
 class _Figures(NamedTuple):
-    """Test figures of one network, the clips they are of, the epochs it was trained for, and clips seen in training."""
+    """Figure of one network, the clips it is of, the epochs it was trained for, and test clips seen in training."""
 
-    test: Scores
+    value: float | None
     clips: int
     epochs: int
     seen: int
 
 
-def _figures(summary: Summary, row: RowConfig) -> _Figures | None:
-    """Of the network that a row is about; None when it was not tested."""
+def _figures(summary: Summary, row: RowConfig, metric: str) -> _Figures | None:
+    """Of the network that a row is about; None when it was not tested, or not validated where that is asked for."""
     stage = summary.stages.get("student" if row.of is None else "teacher")
     if stage is None:
         return None
+    if metric == "validation_accuracy":  # sensors have none one by one
+        judged = stage.validation if row.sensor is None else None
+        clips = summary.protocol.validation_samples
+        return None if judged is None else _Figures(judged.accuracy, clips, stage.epochs, 0)
     test = stage.test if row.sensor is None else stage.sensors.get(row.sensor)
     if test is None:
         return None
     clips = summary.test_clips(stage) if test.clips is None else test.clips
-    return _Figures(test, clips, stage.epochs, stage.seen_in_training)
+    return _Figures(getattr(test, metric), clips, stage.epochs, stage.seen_in_training)
 
 
 def report_markdown(study: StudyConfig, lines: Sequence[Line]) -> str:
@@ -237,7 +242,7 @@ def report_markdown(study: StudyConfig, lines: Sequence[Line]) -> str:
         cells = [line.title, line.epochs or "-"]
         for split, cell in line.cells.items():
             measured = "cannot be run" if line.needs else _measured(cell)
-            cells += [_number(cell.published)] * (split in published) + [measured, _each(cell)]
+            cells += [study.as_published(cell.published, split)] * (split in published) + [measured, _each(cell)]
             cells += _gained(cell.gain) * gains
         table.append(f"| {' | '.join(cells)} |")
     return "\n".join(table + _cautions(study, lines) + _needs(lines)) + "\n"
@@ -277,14 +282,10 @@ def _cautions(study: StudyConfig, lines: Sequence[Line]) -> list[str]:
     return found
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
-
-
 def _measured(cell: Cell) -> str:
     if cell.mean is None:
         return "not run"
-    return _number(cell.mean) + ("" if cell.spread is None else f" ± {cell.spread:.1f}")
+    return f"{cell.mean:.1f}" + ("" if cell.spread is None else f" ± {cell.spread:.1f}")
 
 
 def _each(cell: Cell) -> str:

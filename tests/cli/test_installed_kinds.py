@@ -9,6 +9,7 @@ from pathlib import Path
 from kd_edge.recipes import to_toml
 from kd_edge.train.recipe import Recipe
 from tests.cli.conftest import Kd, one_line
+from tests.packages import Install
 from tests.runs import tiny_values
 
 
@@ -36,6 +37,14 @@ def test_without_the_package_all_known_kinds_are_told(kd: Kd, tmp_path: Path, ge
     code, _, error = kd("data", "check", recipe, "--data", str(gestures))
     assert code == 2
     assert "data.kind: unknown 'gestures', known here: synthetic, utd_mhad, ntu_rgbd, pku_mmd" in one_line(error)
+
+
+def test_a_broken_package_is_one_line(kd: Kd, install: Install) -> None:
+    install("1 / 0")
+    code, text, error = kd("data", "check", "mine")
+    assert (code, text) == (2, "")
+    assert "the package mine-package 1.0 brings the data kind 'mine' as mine_package:Mine" in one_line(error)
+    assert kd("data", "check", "synthetic", "--modality", "none")[2].startswith("error: synthetic has no modality")
 
 
 def test_from_recordings_to_figures_of_a_student(kd: Kd, gestures: Path, tmp_path: Path) -> None:

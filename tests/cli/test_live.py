@@ -7,6 +7,7 @@ import re
 import resource
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from kd_edge.artifact import BUNDLED
 from kd_edge.bench import LiveReport
 from kd_edge.cli.run import any_works
 from kd_edge.errors import SinkError
+from kd_edge.runtime.cameras.lossless import LosslessWriter
 from kd_edge.runtime.sinks import JsonlSink
 from kd_edge.runtime.statistics import Statistics
 from kd_edge.types import Prediction
@@ -171,9 +173,51 @@ def test_a_recording_and_its_replay_print_one_number(kd: Kd, tmp_path: Path) -> 
     assert (code, "exists already" in error) == (2, True)
     path.write_bytes(path.read_bytes()[:-400])
     code, _, error = kd("run", "--camera", f"replay:{path}", "--engine", "onnxruntime")
-    assert code == 2
+    assert code == 1
     assert f"labels sha256 {printed[0]}" in error  # of what came before
     assert "breaks off" in error.splitlines()[-1]
+
+
+@pytest.mark.parametrize("what", ["video", "images", "pages"])
+def test_what_is_damaged_is_labelled_up_to_there_and_ends_with_1(kd: Kd, tmp_path: Path, what: str) -> None:
+    path = _damaged(tmp_path, what, 40)
+    code, _, error = kd("run", "--camera", f"replay:{path}", "--engine", "onnxruntime")
+    assert code == 1
+    assert "40 frames labelled" in error
+    assert error.splitlines()[-1].startswith("error: ")
+    assert "cannot be replayed" in error.splitlines()[-1]
+    assert (
+        kd("run", "--camera", f"replay:{_damaged(tmp_path, what, 0)}")[0] == 2
+    )  # from the start: nothing was labelled
+
+
+def _damaged(folder: Path, what: str, sound: int) -> Path:
+    """A grey recording of 60 frames, damaged after so many of them."""
+    rng, path = np.random.default_rng(0), folder / f"{what}{sound}"
+    pictures = rng.integers(0, 255, (60, 48, 64), np.uint8)
+    if what == "video":
+        with path.open("wb") as file:
+            writer = LosslessWriter(file, pictures[0], 30.0)
+            for k, picture in enumerate(pictures):
+                writer.add(picture, round(k * 1e9 / 30))
+            writer.finish()
+        content = bytearray(path.read_bytes())
+        at = content.index(b"\xa3", content.index(b"\x1f\x43\xb6\x75"))
+        frame_bytes = (len(content) - at) // 60
+        middle = at + int((sound + 0.5) * frame_bytes)
+        content[middle : middle + 20] = bytes(20)
+        path.write_bytes(content)
+    elif what == "images":
+        path.mkdir()
+        for k, picture in enumerate(pictures):
+            cv2.imwrite(str(path / f"{k:03}.png"), picture)
+        (path / f"{sound:03}.png").write_bytes(b"no image")
+    else:
+        whole = folder / "whole.tif"
+        other = np.zeros((20, 30), np.float32 if sound == 0 else np.uint8)
+        cv2.imwritemulti(str(whole), [*pictures[:sound], other, *pictures[sound:]])
+        whole.rename(path)
+    return path
 
 
 def test_run_ends_with_1_where_the_recording_does_not_go_on(kd: Kd, tmp_path: Path) -> None:

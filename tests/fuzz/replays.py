@@ -9,6 +9,7 @@ import struct
 import zlib
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import scipy.io
@@ -60,7 +61,9 @@ class Replays:
             for ending in IMAGES
         }
         self._matlab = [_saved_mat(folder, compressed=compressed) for compressed in (True, False)]
+        self._images[".tif"] += [cv2.imencodemulti(".tif", [image] * 4)[1].tobytes() for image in (grey, colour)]
         self._videos = [(ending, _saved_video(folder, ending, codec)) for ending, codec in VIDEO_KINDS]
+        self._videos += [(ending, _encoded(folder, ending, *how)) for ending, *how in ENCODED_KINDS]
 
     def __call__(self, rng: Generator) -> str:
         """Try one case: ``refused`` or ``accepted``."""
@@ -191,6 +194,21 @@ def _saved_mat(folder: Path, *, compressed: bool) -> bytes:
 
 
 VIDEO_KINDS = ((".avi", "MJPG"), (".mp4", "mp4v"), (".mkv", "MJPG"))
+
+
+ENCODED_KINDS = ((".mkv", "ffv1", "gray16le"), (".ts", "libx264", "yuv420p"), (".mp4", "libx264", "yuv420p"))
+
+
+def _encoded(folder: Path, ending: str, codec: str, pixels: str) -> bytes:
+    path = folder / f"encoded{ending}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, pixels
+        for k in range(6):
+            image = av.VideoFrame.from_ndarray(np.full((48, 64), 20 * k, np.uint8), format="gray")
+            container.mux(stream.encode(image.reformat(format=pixels)))
+        container.mux(stream.encode())
+    return path.read_bytes()
 
 
 def _saved_video(folder: Path, ending: str, codec: str) -> bytes:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kd_edge.errors import ConfigError
+from kd_edge.errors import ConfigError, TrainingError
 from kd_edge.models import BACKBONES, ClipModel, ModelConfig, StreamingStep, build_backbone, build_model
 from kd_edge.models.heads import PooledConvolutionHead
 from kd_edge.models.shift import state_shapes
@@ -129,6 +129,35 @@ def test_every_backbone_has_the_feature_size_and_stages_it_names(backbone: str) 
     strides = [64 // s[2] for s in shapes]
     expected = {"tiny": [2, 4, 8, 16], "resnet8_grid": [4, 4, 8, 16]}
     assert strides == expected.get(backbone, [4, 8, 16, 32])
+
+
+@pytest.mark.parametrize("temporal", KINDS)
+@pytest.mark.parametrize("segments", [3, 5])
+def test_another_number_of_segments_than_the_models_is_refused(temporal: str, segments: int) -> None:
+    backbone = "resnet10_thin" if temporal == "tsm_causal" else "tiny"
+    config = ModelConfig.model_validate({"backbone": backbone, "temporal": temporal, "hidden": 8, "bottleneck": 8})
+    model = build_model(config, in_channels=1, classes=3, segments=4).eval()
+    with pytest.raises(TrainingError, match=rf"\(1, {segments}, 1, 32, 32\)\. Expected \(batch, 4 segments, C, S, S\)"):
+        model(torch.zeros(1, segments, 1, 32, 32))
+    size, frame = model.backbone.feature_size, torch.zeros(1, 1, 32, 32)
+    states = [torch.zeros(1, *shape) for _, shape in state_shapes(model.backbone, 1, 32)]
+    with pytest.raises(TrainingError, match=rf"\(1, {segments - 1}, {size}\)\. Expected \(batch, 3 segments, {size}\)"):
+        StreamingStep(model)(frame, torch.zeros(1, segments - 1, size), *states)
+    with pytest.raises(TrainingError, match=rf"\(1, 3, {size + 1}\)\. Expected"):
+        StreamingStep(model)(frame, torch.zeros(1, 3, size + 1), *states)
+
+
+@pytest.mark.parametrize(("temporal", "least"), [("tsn", 1), ("tconv", 1), ("tcn", 4)])
+def test_heads_without_relations_read_any_number_from_their_least_on(temporal: str, least: int) -> None:
+    config = ModelConfig.model_validate({"backbone": "tiny", "temporal": temporal, "hidden": 8})
+    model = build_model(config, in_channels=1, classes=3, segments=4).eval()
+    size = model.backbone.feature_size
+    for segments in (least, 9):
+        assert model.head(torch.randn(2, segments, size)).isfinite().all()
+    for shape in ((2, least - 1, size), (2, 9, size + 1), (2, size)):
+        with pytest.raises(TrainingError, match=rf"\(batch, {least} or more segments, {size}\)") as caught:
+            model.head(torch.zeros(shape))
+        assert "\n" not in str(caught.value)
 
 
 def test_grid_features_know_where_in_the_picture_something_is() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from kd_edge.data.readers.bounds import FRAME_PIXELS, check_pixels
+from kd_edge.data.readers.ffv1 import Checksums
 from kd_edge.errors import import_extra, reason
 from kd_edge.reading import open_regular
 
@@ -23,7 +24,8 @@ THREADS = 0
 _READ_AHEAD_BYTES = 1 << 18
 _HEAD_BYTES = 1024
 _CHUNK_HEADER = 8  # bytes between a packet's place in an AVI's index and its content
-_OPTIONS = {"max_pixels": str(FRAME_PIXELS), "err_detect": "explode"}
+_BOUNDS = {"max_pixels": str(FRAME_PIXELS)}
+_OPTIONS = {**_BOUNDS, "err_detect": "crccheck+explode"}
 """Of the decoders: damaged pictures are errors; else they are patched up or left out."""
 
 
@@ -62,7 +64,7 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
         try:
             container = av.open(
                 _Content(file),
-                options=_OPTIONS,
+                options=_BOUNDS,  # what looks into it before the decoders do
                 container_options={"protocol_whitelist": "none"},  # so nothing else is opened
                 buffer_size=_READ_AHEAD_BYTES,
             )
@@ -127,6 +129,7 @@ def decoded(container: Any, stream: Any) -> Iterator[Any]:
     """
     index = getattr(stream, "index_entries", None) if container.format.name == "avi" else None  # None: an older PyAV
     is_believed, has_begun = None, False
+    checksums = Checksums() if getattr(stream.codec_context, "name", "") == "ffv1" else None
     for packet in container.demux(stream):
         if index and packet.dts is not None:
             has_moved = _moved_up(index, packet)
@@ -136,6 +139,8 @@ def decoded(container: Any, stream: Any) -> Iterator[Any]:
             if has_moved and is_believed:
                 raise ValueError("frames are lost inside it")
         cut_off = packet.is_corrupt  # the file ends inside it
+        if checksums is not None and packet.size and not cut_off and checksums.find_damage(bytes(packet)):
+            raise ValueError("a picture's checksum is wrong")
         try:
             pictures = stream.codec_context.decode(None) if cut_off else packet.decode()
         except ValueError:  # InvalidDataError

@@ -8,45 +8,13 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 
-import numpy as np
-
+from kd_edge.data.readers.colours import is_coloured, is_grey
 from kd_edge.errors import printable
 from kd_edge.runtime.cameras.base import Wanted
 from kd_edge.runtime.cameras.config import CameraConfig
 from kd_edge.types import Image
 
 log = logging.getLogger(__name__)
-
-SPREAD, SHARE = 24, 0.02
-"""A pixel is coloured whose channels are further apart than that, a picture with a larger share of such pixels.
-
-JPEG and subsampled chroma leave less in a grey one.
-"""
-STEP = 4
-"""Every so-manieth row and column is looked at."""
-
-
-def is_coloured(image: Image) -> bool:
-    """Whether a picture has colours in it.
-
-    Args:
-        image: (H, W), which has none, or (H, W, 3 or more) uint8 in any order of channels.
-    """
-    if image.ndim != 3 or image.shape[2] < 3:
-        return False
-    some = image[::STEP, ::STEP, :3]
-    return bool(np.mean(np.ptp(some, axis=2) > SPREAD) > SHARE)
-
-
-def is_grey(image: Image) -> bool:
-    """Whether a picture with something in it has no colour at all: one channel, or three that are the same.
-
-    Args:
-        image: (H, W), or (H, W, 3) uint8. Of a camera of colour noise alone makes the channels differ.
-    """
-    some = image[::STEP, ::STEP]
-    has_contrast = int(some.max()) - int(some.min()) > SPREAD
-    return has_contrast and (some.ndim == 2 or not np.ptp(some, axis=2).any())
 
 
 class Greying:

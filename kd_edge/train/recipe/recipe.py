@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from kd_edge.data import DataConfig, SyntheticData
 from kd_edge.data.words.class_vectors import SemanticsConfig
+from kd_edge.models.config import Temporal
 from kd_edge.train.distil.methods import DkdLoss, LossConfig, MgcamLoss
 from kd_edge.train.recipe.stages import (
     AnyTeacher,
@@ -218,7 +219,7 @@ class Recipe(Strict):
             values[name] = _as_before(values[name])
             for part in ("augment", "model"):
                 if part in values[name]:
-                    values[name][part] = _as_before(values[name][part])
+                    values[name][part] = _as_before(_in_use(values[name][part]))
         return _as_before(values)
 
 
@@ -230,9 +231,20 @@ _ADDED: dict[str, Any] = {
     "aspect": 0.0,
     "erase": 0.0,
     "regressed": 0,
+    "dropout_at": "all",
+    "relation_hidden": None,
     "stages": [{"kind": "labels", "segments": None}],
 }
 """Keys that came after the first runs, as those were trained: so they keep their fingerprints."""
+
+
+_OF_HEADS: dict[str, tuple[Temporal, ...]] = {"dropout_at": ("tconv", "trn"), "relation_hidden": ("trn",)}
+"""Keys of a model that decide nothing under another temporal head, of those that came after the first runs."""
+
+
+def _in_use(values: dict[str, Any]) -> dict[str, Any]:
+    """A model's values without those that its temporal head does not read."""
+    return {k: v for k, v in values.items() if k not in _OF_HEADS or values.get("temporal") in _OF_HEADS[k]}
 
 
 def _as_before(values: dict[str, Any]) -> dict[str, Any]:

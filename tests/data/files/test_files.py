@@ -306,7 +306,7 @@ def test_gaps_of_long_recordings_are_background(folder: Folder) -> None:
         "c-before-0": (240, 60),
         "d-before-0": (104, 30),  # frame 360, of which a byte keeps 104
         "d-after-0": (194, 75),
-        "d-after-1": (13, 74),  # the last frame is at its end
+        "d-after-1": (13, 75),
     }
 
 
@@ -321,9 +321,9 @@ def test_background_ends_with_the_shorter_recording(folder: Folder) -> None:
     assert dataset.labels == ("none", "x2", "x3")
     after = {s.id: dataset.open(s, "ir").frames for s in dataset.samples if "after" in s.id}
     assert {name: (int(f[0, 0, 0]), len(f)) for name, f in after.items()} == {
-        "3-after-0": (120, 30), "3-after-1": (150, 30), "3-after-2": (180, 29)  # frame 209 is at its end
+        "3-after-0": (120, 30), "3-after-1": (150, 30), "3-after-2": (180, 30)
     }  # fmt: skip
-    assert len(dataset.open(next(s for s in dataset.samples if s.id == "3-after-2"), "depth")) == 29
+    assert len(dataset.open(next(s for s in dataset.samples if s.id == "3-after-2"), "depth")) == 30
     (folder.root / "late.npy").write_bytes(b"damaged")
     assert not any("after" in s.id for s in folder.open().samples)
 

@@ -196,7 +196,7 @@ def test_a_picture_marked_as_damaged_is_refused(tmp_path: Path, write_video: Cal
     container = SimpleNamespace(
         format=SimpleNamespace(name="mov"), demux=lambda _: [Packet([sound]), Packet([sound, broken])]
     )
-    pictures = decoded(container, SimpleNamespace())
+    pictures = decoded(container, SimpleNamespace(codec_context=SimpleNamespace(name="h264")))
     assert [next(pictures), next(pictures)] == [sound, sound]
     with pytest.raises(ValueError, match="a picture is damaged"):
         next(pictures)

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from kd_edge.artifact import BUNDLED
+from kd_edge.data.readers.colours import is_coloured, is_grey
 from kd_edge.preprocess import Preprocess
 from kd_edge.runtime.cameras.base import Wanted
-from kd_edge.runtime.cameras.colour import Greying, is_coloured, is_grey
+from kd_edge.runtime.cameras.colour import Greying
 from kd_edge.runtime.stream import stream
 
 

@@ -14,13 +14,16 @@ import cv2
 import numpy as np
 import pytest
 
-from kd_edge.data.readers import images
+from kd_edge.data.cache.frames import cache_fingerprint
+from kd_edge.data.readers import images, pixels
 from kd_edge.data.readers.files.dataset import Files
 from kd_edge.data.readers.files.media import Media
 from kd_edge.data.readers.files.settings import Modality
+from kd_edge.data.readers.ntu_rgbd import NtuRgbd
 from kd_edge.data.readers.video import decoder_key, iterate_video, read_video, video_info
 from kd_edge.errors import BrokenOffError, CameraError, DataError
 from kd_edge.runtime.cameras import Wanted, open_camera
+from kd_edge.runtime.cameras.lossless import LosslessWriter
 from tests.runtime.cameras.test_replay import no_pyav, read_all, read_until_it_breaks
 
 __all__ = ["no_pyav"]  # pytest finds it here
@@ -130,6 +133,63 @@ def test_training_and_replay_see_the_same(tmp_path: Path, made: Written, channel
 def test_grey_is_what_was_stored(tmp_path: Path, made: Written) -> None:
     frames, _ = replayed(write(tmp_path, made), 1, made.dtype)
     np.testing.assert_array_equal(frames, pictures(10, dtype=made.dtype, top=made.top))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_colour_of_sixteen_bit_is_what_was_stored(tmp_path: Path, dtype: type) -> None:
+    top = np.iinfo(dtype).max
+    written = np.random.default_rng(0).integers(0, top, (5, 48, 64, 3), dtype, endpoint=True)
+    path = tmp_path / "a.mkv"
+    with path.open("wb") as file:
+        writer = LosslessWriter(file, written[0], 25.0)
+        for k, image in enumerate(written):
+            writer.add(image, 40_000_000 * k)
+        writer.finish()
+    for channels in (3, None):
+        np.testing.assert_array_equal(replayed(path, channels, dtype.__name__)[0], written)
+    np.testing.assert_array_equal(read_video(path).frames, written)
+    assert video_info(path)[5:] == (dtype.__name__, 3)
+    grey = read_video(path, gray=True).frames
+    np.testing.assert_array_equal(replayed(path, 1, dtype.__name__)[0], grey)
+    assert np.abs(grey - written @ np.array([0.299, 0.587, 0.114])).max() < 0.51 + top / 20_000
+
+
+@pytest.mark.parametrize(("codec", "pixels"), [("libx264", "yuv420p"), ("ffv1", "yuv420p"), ("mjpeg", "yuvj420p")])
+def test_grey_of_colour_is_its_luminance_over_the_full_range(tmp_path: Path, codec: str, pixels: str) -> None:
+    """Y of 16 is black and of 235 white, unless the file has the full range."""
+    path = tmp_path / "a.mkv"
+    values = np.repeat(np.uint8([16, 60, 126, 200, 235, 255, 0, 128]), 16 * 64).reshape(128, 64)
+    with av.open(str(path), "w") as container:
+        options = {"qp": "0", "crf": "0"} if codec == "libx264" else {"qscale": "1", "qmin": "1"}
+        stream = container.add_stream(codec, rate=25, options=options if codec != "ffv1" else {})
+        stream.height, stream.width, stream.pix_fmt = 128, 64, pixels
+        frame = av.VideoFrame(64, 128, pixels)
+        for plane, content in zip(frame.planes, (values, *[np.full((64, 32), 128, np.uint8)] * 2), strict=True):
+            padded = np.zeros((plane.height, plane.line_size), np.uint8)
+            padded[:, : plane.width] = content
+            plane.update(padded.tobytes())
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    wide = pixels == "yuvj420p"
+    expected = values if wide else np.clip(np.round((values.astype(float) - 16) * 255 / 219), 0, 255)
+    grey = read_video(path, gray=True).frames[0]
+    assert np.abs(grey.astype(int) - expected).max() <= (3 if wide else 0)  # Motion JPEG is not lossless
+    colour = read_video(path).frames[0]
+    assert np.abs(colour.astype(int) - expected[:, :, None]).max() <= 4
+    np.testing.assert_array_equal(replayed(path, 1)[0][0], grey)
+
+
+def test_colour_of_ten_bit_becomes_eight_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pixels._tell_of_depth.cache_clear()
+    path = write(tmp_path, Written("a.mkv", "ffv1", "yuv420p10le"))
+    for _ in range(2):
+        assert replayed(path, 3)[0].dtype == np.uint8
+    assert caplog.text.count("colour of 10 bit is read as 8 bit") == 1
+
+
+def test_upright_pictures_are_scaled_down_by_their_upright_height(tmp_path: Path) -> None:
+    path = write(tmp_path, Written("a.mp4", turned=90))
+    assert read_video(path, gray=True, max_height_px=32).frames.shape == (10, 32, 24)
 
 
 @pytest.mark.parametrize("name", ["ten.mkv", "sixteen.mkv"])
@@ -396,6 +456,35 @@ def test_what_pyav_cannot_open_and_opencv_can_is_read_by_both(
     assert len(read_video(path, start=3, stop=7)) == 4
     assert video_info(path)[:4] == (10, 25.0, 48, 64)
     assert "decoded by OpenCV, not by PyAV: Invalid data" in caplog.text
+
+
+def test_an_avi_with_a_broken_index_is_read_to_its_end(tmp_path: Path) -> None:
+    """Its places are all wrong: nothing is lost, so nothing is damaged."""
+    path = write(tmp_path, Written("a.avi", "mjpeg", "yuvj420p", stamps=tuple(40 * k for k in range(30))))
+    sound = read_video(path, gray=True).frames
+    content = bytearray(path.read_bytes())
+    at = content.rindex(b"idx1") + 8
+    for entry in range(at, at + 16 * 30, 16):
+        content[entry + 8 : entry + 12] = (int.from_bytes(content[entry + 8 : entry + 12], "little") + 77).to_bytes(
+            4, "little"
+        )
+    path.write_bytes(content)
+    frames, stamps = replayed(path)
+    np.testing.assert_array_equal(frames, sound)
+    assert stamps[-1] == 29 * 40_000_000
+
+
+def test_another_decoder_makes_another_cache(ntu_tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = NtuRgbd(ntu_tree)
+
+    def key() -> str:
+        return cache_fingerprint(dataset, dataset.samples[:2], "ir", 32)
+
+    before = key()
+    assert key() == before
+    for module in ("ntu_rgbd", "pku_mmd", "mmact", "files.media"):
+        monkeypatch.setattr(f"kd_edge.data.readers.{module}.decoder_key", lambda: "another one")
+    assert key() != before
 
 
 def test_the_decoder_is_named() -> None:
