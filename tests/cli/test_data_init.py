@@ -237,6 +237,8 @@ def test_a_list_of_another_tool_becomes_the_manifest(kd: Kd, own: Own) -> None:
             own.clip(f"data/{label}{k}.npy")
             lines.append(f"data/{label}{k}.npy,{label}")
     (own.root / "metadata.csv").write_text("\n".join(lines) + "\n")
+    code, _, error = kd("train", "--data", "gestures")
+    assert (code, "gestures is described by metadata.csv" in one_line(error)) == (2, True)
     code, text, error = kd("data", "init", "gestures")
     assert (code, error) == (0, "")
     assert text.startswith("gestures, by metadata.csv: 8 clips, 2 classes, subjects not known")

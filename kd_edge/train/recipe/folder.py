@@ -47,7 +47,7 @@ def look_at(
     *,
     student: str | None = None,
     pattern: str | None = None,
-    with_gaps: bool = True,
+    as_it_is: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Folder:
     """Look at a folder and propose how to train on it; nothing is written.
@@ -56,7 +56,8 @@ def look_at(
         root: The folder.
         student: Modality of the student; None chooses.
         pattern: What files' names tell, in the place of the one in ``dataset.toml``.
-        with_gaps: Make a class of the gaps of long recordings, where nobody has said anything of them.
+        as_it_is: As a training sees it while nothing is written: lists of other tools are refused, and gaps of long
+            recordings are no class unless ``dataset.toml`` says so.
         progress: Called with (files looked at, files in all).
 
     Raises:
@@ -67,14 +68,14 @@ def look_at(
         raise DataError(f"no folder {root}", "a folder of recordings", "correct the path")
     settings = read_settings(root)
     if pattern is not None:
-        if manifest := manifest_of(root):
+        if listed := manifest_of(root) or foreign(root):
             raise ConfigError(
-                f"--pattern with {manifest}", "a folder without a manifest", "the manifest says it all: leave it out"
+                f"--pattern with {listed}, which says what files are", "a folder without a list", "leave --pattern out"
             )
         settings = settings.model_copy(update={"pattern": pattern})
-    source, table = _imported(root)
+    source, table = _described(root, imports=not as_it_is)
     dataset = Files(root, settings=settings, table=table)
-    gaps = with_gaps and not is_file(root / FILE) and BACKGROUND not in dataset.labels and bool(dataset.between())
+    gaps = not as_it_is and not is_file(root / FILE) and BACKGROUND not in dataset.labels and bool(dataset.between())
     if gaps:
         dataset = Files(root, settings=settings.model_copy(update={"background": BACKGROUND}), table=dataset.table)
     found = survey(dataset, source, progress)
@@ -149,18 +150,18 @@ def recipe_of(
     own = root / NAME
     if is_file(own):
         return recipes.load("train", str(own), Recipe, overrides), f"recipe: {own}"
-    folder = look_at(root, with_gaps=False, progress=progress)
+    folder = look_at(root, as_it_is=True, progress=progress)
     proposal = folder.proposal
     recipe = recipes.from_text(proposal.text, Recipe, "proposed recipe", overrides) if overrides else proposal.recipe
     gaps = ", and makes a class of the gaps" if folder.found.gaps and folder.found.background is None else ""
     return recipe, f"no recipe in {root}: proposed one ({proposal.reasons[0]}); kd-edge data init {root} keeps it{gaps}"
 
 
-def _imported(root: Path) -> tuple[str, Table | None]:
+def _described(root: Path, *, imports: bool) -> tuple[str, Table | None]:
     """What describes the recordings of a folder; their table, where it is a list of another tool."""
     if manifest := manifest_of(root):
         return manifest.name, None
-    if not (described := foreign(root)):
+    if not imports or not (described := foreign(root)):
         return "folders and names", None
     imported = import_rows([root])
     modalities = dict.fromkeys(name for row in imported.rows for name in row.files)

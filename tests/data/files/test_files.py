@@ -616,3 +616,21 @@ def test_which_axes_are_meant_is_not_guessed(folder: Folder, lines: tuple[str, .
         sensor(folder, *lines, toml=toml)
     assert message in str(error.value)
     assert "columns = ['x', 'y', 'z'] below the modality" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{'descr': '|u1', 'fortran_order': False, 'shape': (5, 20, 30\n",  # Python's tokenizer raises no ValueError
+        b"{'descr': '|u1', 'fortran_order': False, 'shape': (5, -20, 30)}\n",
+        b"(" * 9000 + b"\n",
+    ],
+)
+def test_a_damaged_header_of_an_array_is_told(folder: Folder, header: bytes) -> None:
+    folder.clip("wave/1_ir.npy")
+    folder.clip("kick/1_ir.npy")
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(3000)
+    (folder.root / "wave" / "1_ir.npy").write_bytes(content)
+    dataset = folder.open()
+    with pytest.raises(DataError, match=r"wave/1_ir\.npy is damaged"):
+        dataset.open(dataset.samples[1], "ir")

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_edge.data.dataset import Probe
+from kd_edge.data.readers.arrays import mapped
 from kd_edge.data.readers.bounds import check_pixels
 from kd_edge.data.readers.files.settings import DEFAULT_FPS, Modality
 from kd_edge.data.readers.images import read_image, sequence
@@ -370,10 +371,10 @@ def _image_files(folder: Path) -> list[Path]:
 def _opened(path: Path) -> npt.NDArray[Any] | Pages:
     """An array as it lies in its file: (T, H, W[, 3]) pictures, or a signal (T, ...) of numbers."""
     try:
-        with open_regular(path) as file:  # mapping would wait for a FIFO
+        with open_regular(path) as file:
             has_pages = is_tiff(file.read(4))
-        array = Pages(path) if has_pages else np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, OSError, EOFError) as error:
+        array = Pages(path) if has_pages else mapped(path)
+    except (ValueError, OSError) as error:
         raise _damaged(path, reason(error)) from error
     is_picture = array.dtype in (np.uint8, np.uint16) and (array.ndim == 3 or array.shape[3:] == (3,))
     if 0 in array.shape or not (is_picture or (array.dtype.kind == "f" and array.ndim >= 2)):
