@@ -1,17 +1,20 @@
-"""Which part of a resized frame the network sees: fractional crops, and the square around whoever is in view."""
+"""Which part of a resized frame the network sees: fractional crops, and squares around whoever is in view."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kd_edge.errors import import_extra
 from kd_edge.types import Image
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @cache
@@ -30,7 +33,21 @@ class FrameRegion(BaseModel):
     kind: Literal["frame"] = "frame"
 
 
-class ForegroundRegion(BaseModel):
+class RawRange(BaseModel):
+    """Raw values from ``low`` to ``high``, both included."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    low: int = Field(1, ge=0, le=65535)
+    high: int = Field(65535, ge=0, le=65535)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low ({self.low}) must not exceed high ({self.high})")
+        return self
+
+
+class ForegroundRegion(RawRange):
     """The square around the foreground of each frame, which raw values tell from the background.
 
     For depth in millimetres ``low`` and ``high`` are the near and far end of the space a person acts in, and 0 (no
@@ -45,22 +62,43 @@ class ForegroundRegion(BaseModel):
         minimum_share: A frame with a smaller share of foreground pixels shows nobody: its central square is taken.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["foreground"] = "foreground"
-    low: int = Field(1, ge=0, le=65535)
-    high: int = Field(65535, ge=0, le=65535)
     margin: float = Field(0.1, ge=0, le=1)
     minimum_pixels: int = Field(3, ge=1)
     minimum_share: float = Field(0.01, ge=0, le=1)
 
-    @model_validator(mode="after")
-    def _ordered(self) -> ForegroundRegion:
-        if self.low > self.high:
-            raise ValueError(f"low ({self.low}) must not exceed high ({self.high})")
-        return self
+
+class PersonRegion(RawRange):
+    """A square of one size in the world about the person's centre, steady over time.
+
+    A person looks alike in it wherever they stand. Centre and scale are measured in every frame and smoothed by its
+    stamps, the same way live; the square may reach beyond the frame, where raw value 0 stands in.
+
+    Attributes:
+        low: Smallest raw value of a person; 0 (no measurement) lies outside.
+        high: Largest one.
+        side_m: Side of the square in metres.
+        focal: Focal length of a depth camera as a share of the frame's width (0.89 of a Kinect), by which a distance
+            becomes a scale. None: the person's height in the frame is.
+        metres: What one raw unit of depth is; 0.001 for millimetres.
+        height_m: What the person's height in the frame counts as, where there is no ``focal``.
+        time_constant_ms: Time constant of the first-order low-pass on centre and scale; 0 follows every frame.
+        minimum_share: A frame with a smaller share of foreground pixels shows nobody: the last place stays. Before
+            anybody was seen it is the central square of the frame.
+    """
+
+    kind: Literal["person"] = "person"
+    low: int = Field(1, ge=1, le=65535)
+    side_m: float = Field(2.2, gt=0, le=100)
+    focal: float | None = Field(None, gt=0.1, le=20)
+    metres: float = Field(0.001, gt=0, le=10)
+    height_m: float = Field(1.7, gt=0, le=10)
+    time_constant_ms: float = Field(500.0, ge=0)
+    minimum_share: float = Field(0.005, ge=0, le=1)
 
 
-Region = Annotated[FrameRegion | ForegroundRegion, Field(discriminator="kind")]
+AnyRegion = FrameRegion | ForegroundRegion | PersonRegion
+Region = Annotated[AnyRegion, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +106,11 @@ class Crop:
     """A crop of the resized frame as fractions of its height and width, with an optional mirror.
 
     Fractions let paired modalities of different sizes share one crop.
+
+    Attributes:
+        flip: Mirror it.
+        is_free: Whether it may begin inside a pixel and reach beyond the frame; others are cut at whole pixels.
+        turn_degrees: What it is turned by about its centre, clockwise as one sees it; only if free.
     """
 
     top: float
@@ -75,11 +118,15 @@ class Crop:
     height: float
     width: float
     flip: bool = False
+    is_free: bool = False
+    turn_degrees: float = 0.0
 
     def inside(self, part: Crop) -> Crop:
         """This crop of a part of the frame, as a crop of the frame."""
         top, left = part.top + self.top * part.height, part.left + self.left * part.width
-        return Crop(top, left, self.height * part.height, self.width * part.width, self.flip)
+        is_free = self.is_free or part.is_free
+        height, width = self.height * part.height, self.width * part.width
+        return Crop(top, left, height, width, self.flip, is_free, self.turn_degrees)
 
 
 WHOLE = Crop(0.0, 0.0, 1.0, 1.0)
@@ -130,20 +177,6 @@ def foreground_square(resized: Image, region: ForegroundRegion, mask: Image | No
     top = max(0, min((top + bottom - side) // 2, height - side))
     left = max(0, min((left + right - side) // 2, width - side))
     return _square(top, left, side, (height, width))
-
-
-def crop_inside(region: FrameRegion | ForegroundRegion, crop: Crop, resized: Image, mask: Image | None = None) -> Crop:
-    """A crop of a frame's region as a crop of the frame.
-
-    Args:
-        region: Part of a frame that the preprocessing crops.
-        crop: Crop in fractions of the region, which is square unless it is the frame.
-        resized: The frame, (h, w) or (h, w, 3).
-        mask: Optional (h, w) uint8 to work in.
-    """
-    if isinstance(region, FrameRegion):
-        return crop
-    return crop.inside(foreground_square(resized, region, mask))
 
 
 def _square(top: int, left: int, side: int, shape: tuple[int, int]) -> Crop:

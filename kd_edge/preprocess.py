@@ -15,13 +15,24 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from kd_edge.crop import WHOLE, Crop, FrameRegion, Region, crop_inside, crop_pixels, opencv
+from kd_edge.crop import (
+    WHOLE,
+    AnyRegion,
+    Crop,
+    ForegroundRegion,
+    FrameRegion,
+    PersonRegion,
+    RawRange,
+    Region,
+    crop_pixels,
+    foreground_square,
+    opencv,
+)
 from kd_edge.crop import centre_crop as centre_crop
+from kd_edge.person import NOWHERE, LowPass, Place, clip_places, grid_step, measure, person_square
 from kd_edge.sampling import motion_indices
 from kd_edge.types import Clip, Float32, Image, Int64
 
-PERCENTILE_PIXELS = 4096
-"""At most this many pixels of the resized frame, on a regular grid, decide its percentile limits."""
 _BLACK, _WHITE = np.float32(0), np.float32(1)
 _EIGHT_BIT = np.arange(256, dtype=np.uint8)
 
@@ -68,7 +79,33 @@ class PercentileWindow(BaseModel):
         return self
 
 
-Window = Annotated[FixedWindow | PercentileWindow, Field(discriminator="kind")]
+class RelativeWindow(RawRange):
+    """Intensity window about the person: the median of the foreground's raw values becomes 0.5, smoothed over time.
+
+    Depth is told apart by what moves towards the camera and away from it, wherever the person stands.
+
+    Attributes:
+        low: Smallest raw value of the foreground.
+        high: Largest one; what lies beyond it counts as 0 (no measurement), which becomes black.
+        span: Raw units from the median to 0 and to 1.
+        time_constant_ms: As of the percentile window.
+        minimum_share: A frame with a smaller share of foreground pixels tells nothing.
+    """
+
+    kind: Literal["relative"] = "relative"
+    low: int = Field(1, ge=1, le=65535)
+    span: float = Field(600.0, gt=0)
+    time_constant_ms: float = Field(500.0, ge=0)
+    minimum_share: float = Field(0.005, ge=0, le=1)
+
+    @property
+    def ignore_value(self) -> int:
+        """Raw value that means "no measurement"."""
+        return 0
+
+
+AnyWindow = FixedWindow | PercentileWindow | RelativeWindow
+Window = Annotated[AnyWindow, Field(discriminator="kind")]
 
 
 class Preprocess(BaseModel):
@@ -79,8 +116,9 @@ class Preprocess(BaseModel):
         resize_px: The frame's shorter side after resizing.
         input_px: Side S of the square network input; evaluation takes the centre crop.
         window: Intensity window that takes a raw value to [0, 1].
-        region: Which part of a frame is cropped: all of it (``frame``) or the square around whoever is in view
-            (``foreground``). Evaluation takes the whole square; a motion stack the newest frame's for all its frames.
+        region: Which part of a frame is cropped: all of it (``frame``), the square around whoever is in view
+            (``foreground``), or one of a fixed size in the world about the person (``person``). Evaluation takes the
+            whole square; a motion stack the newest frame's for all its frames.
         motion_offsets_ms: How far back each frame of the input looks; ``[0]`` is the frame alone, ``[0, 70, 140]`` the
             motion stack: three channels from a one-channel camera, nine from a colour camera.
         replicate: Number of copies of a single channel; 3 is the recipe of the papers.
@@ -108,7 +146,9 @@ class Preprocess(BaseModel):
         if list(self.motion_offsets_ms) != sorted(set(self.motion_offsets_ms)):
             raise ValueError("motion_offsets_ms must increase")
         if self.channels == 3 and not isinstance(self.region, FrameRegion):
-            raise ValueError("a foreground region is found by raw value and needs one-channel frames")
+            raise ValueError(f"a {self.region.kind} region is found by raw value and needs one-channel frames")
+        if self.channels == 3 and isinstance(self.window, RelativeWindow):
+            raise ValueError("a relative window is about raw values of one-channel frames")
         if self.channels == 3 and self.replicate != 1:
             raise ValueError("replicate is for one-channel frames")
         if self.has_motion and self.replicate != 1:
@@ -200,12 +240,12 @@ def evaluation_crop(height: int, width: int, spec: Preprocess) -> Crop:
 
 
 def percentile_limits(resized: Image, window: PercentileWindow) -> tuple[float, float]:
-    """Limits of one frame, before smoothing: order statistics (nearest rank) on a grid of at most 4096 pixels.
+    """Limits of one frame, before smoothing: order statistics (nearest rank) on a grid of pixels.
 
     Returns:
         (low, high) in raw units; NaN for both when every pixel is ``ignore_value``.
     """
-    step = max(1, math.ceil(math.sqrt(resized.shape[0] * resized.shape[1] / PERCENTILE_PIXELS)))
+    step = grid_step(resized.shape)
     pixels = resized[::step, ::step].flatten()
     if window.ignore_value is not None:
         pixels = pixels[pixels != window.ignore_value]
@@ -216,39 +256,53 @@ def percentile_limits(resized: Image, window: PercentileWindow) -> tuple[float, 
     return float(pixels[low]), float(pixels[high])
 
 
-class WindowLimits:
-    """Limits of the intensity window over time: constant, or smoothed percentiles."""
+def own_limits(resized: Image, window: AnyWindow) -> tuple[float, float]:
+    """What a frame alone says of its window's limits, before smoothing; NaN for both where it says nothing.
 
-    def __init__(self, window: FixedWindow | PercentileWindow) -> None:
+    Returns:
+        (low, high) in raw units: percentiles, or twice the foreground's median.
+    """
+    if isinstance(window, FixedWindow):
+        return math.nan, math.nan
+    if isinstance(window, PercentileWindow):
+        return percentile_limits(resized, window)
+    step = grid_step(resized.shape)
+    pixels = resized[::step, ::step]
+    foreground = pixels[(pixels >= window.low) & (pixels <= window.high)]
+    if foreground.size < max(1.0, window.minimum_share * pixels.size):
+        return math.nan, math.nan
+    median = float(np.median(foreground))
+    return median, median
+
+
+class WindowLimits:
+    """Limits of the intensity window over time: constant, or smoothed."""
+
+    def __init__(self, window: AnyWindow) -> None:
         self._window = window
-        self.reset()
+        self._smooth = LowPass(0 if isinstance(window, FixedWindow) else window.time_constant_ms)
 
     def reset(self) -> None:
         """Forget the past (start, gap, size change)."""
-        self._low = self._high = math.nan
-        self._stamp_ns = 0
+        self._smooth.reset()
 
     def of(self, resized: Image, stamp_ns: int) -> tuple[float, float]:
         """Limits (low, high) for a resized frame captured at ``stamp_ns``."""
         if isinstance(self._window, FixedWindow):
             return self._window.low, self._window.high
-        return self.smooth(percentile_limits(resized, self._window), stamp_ns)
+        return self.smooth(own_limits(resized, self._window), stamp_ns)
 
     def smooth(self, limits: tuple[float, float], stamp_ns: int) -> tuple[float, float]:
-        """Low-pass one frame's own percentile limits; frames without a measurement keep the last ones."""
-        assert isinstance(self._window, PercentileWindow)
-        low, high = limits
-        if math.isnan(self._low):
-            self._low, self._high = low, high
-        elif not math.isnan(low):
-            tau_ns = self._window.time_constant_ms * 1e6
-            gain = 1.0 if tau_ns == 0 else -math.expm1(-(stamp_ns - self._stamp_ns) / tau_ns)
-            self._low += gain * (low - self._low)
-            self._high += gain * (high - self._high)
-        self._stamp_ns = stamp_ns
-        if math.isnan(self._low):
-            return 0.0, self._window.minimum_span
-        return self._low, max(self._high, self._low + self._window.minimum_span)
+        """Low-pass what one frame says; frames that say nothing keep the last limits."""
+        window = self._window
+        assert not isinstance(window, FixedWindow)
+        low, high = self._smooth.of(limits, stamp_ns)
+        if isinstance(window, RelativeWindow):
+            middle = (window.low + window.high) / 2 if math.isnan(low) else low
+            return middle - window.span, middle + window.span
+        if math.isnan(low):
+            return 0.0, window.minimum_span
+        return low, max(high, low + window.minimum_span)
 
 
 def plane(
@@ -277,12 +331,53 @@ def plane(
 
 def cut(resized: Image, crop: Crop, size: int, scratch: Image | None = None) -> Image:
     """The raw pixels of a plane, (size, size) or (size, size, 3); see ``plane``. A view where nothing is resampled."""
+    if crop.is_free:
+        return _cut_freely(resized, crop, size, scratch)
     rows, columns = crop_pixels(resized.shape, crop)
     part = resized[rows, columns]
     if part.shape[:2] != (size, size):
         cv2 = opencv()
         part = cv2.resize(part, (size, size), dst=scratch, interpolation=cv2.INTER_LINEAR)
     return part[:, ::-1] if crop.flip else part
+
+
+def _cut_freely(resized: Image, crop: Crop, size: int, scratch: Image | None) -> Image:
+    """A crop that may begin inside a pixel, be turned and reach beyond the frame, where 0 stands in."""
+    cv2 = opencv()
+    height, width = resized.shape[:2]
+    turn = math.radians(crop.turn_degrees)
+    # Across and down the crop, in pixels of the frame, for one pixel of the result.
+    across = (-1 if crop.flip else 1) * crop.width * width / size
+    down = crop.height * height / size
+    matrix = np.array(
+        [
+            [math.cos(turn) * across, -math.sin(turn) * down, (crop.left + crop.width / 2) * width - 0.5],
+            [math.sin(turn) * across, math.cos(turn) * down, (crop.top + crop.height / 2) * height - 0.5],
+        ]
+    )
+    matrix[:, 2] -= matrix[:, :2].sum(axis=1) * (size - 1) / 2  # from the result's centre to its first pixel
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    cut_out: Image = cv2.warpAffine(resized, matrix, (size, size), dst=scratch, flags=flags)
+    return cut_out
+
+
+def crop_inside(
+    region: AnyRegion, crop: Crop, resized: Image, place: Place | None = None, mask: Image | None = None
+) -> Crop:
+    """A crop of a frame's region as a crop of the frame.
+
+    Args:
+        region: Part of a frame that the preprocessing crops.
+        crop: Crop in fractions of the region, which is square unless it is the frame.
+        resized: The frame, (h, w) or (h, w, 3).
+        place: Where the person is, smoothed; needed for a person region.
+        mask: Optional (h, w) uint8 to work in.
+    """
+    if isinstance(region, FrameRegion):
+        return crop
+    if isinstance(region, ForegroundRegion):
+        return crop.inside(foreground_square(resized, region, mask))
+    return crop.inside(person_square(place or Place(*NOWHERE), region, resized.shape))
 
 
 def windowed(values: npt.NDArray[Any], limits: tuple[float, float], out: Float32 | None = None) -> Float32:
@@ -313,6 +408,8 @@ class Normalise:
         self._shift = [-m / s for m, s in zip(mean, std, strict=True)]
         self._replicate = spec.replicate
         self._is_uniform = len(spec.mean) == len(spec.std) == 1
+        self._farthest = spec.window.high if isinstance(spec.window, RelativeWindow) else None
+        self._too_far = np.empty(0, dtype=np.bool_)
         self._limits: tuple[float, float] | None = None  # of the table
         self._table = np.empty(256, dtype=np.float32)
 
@@ -334,6 +431,10 @@ class Normalise:
 
     def _values(self, raw: npt.NDArray[Any], limits: tuple[float, float], out: Float32 | None) -> Float32:
         values = windowed(raw, limits, out)
+        if self._farthest is not None:
+            if self._too_far.shape != raw.shape:
+                self._too_far = np.empty(raw.shape, dtype=np.bool_)
+            np.copyto(values, _BLACK, where=np.greater(raw, self._farthest, out=self._too_far))
         if self._is_uniform:
             np.multiply(values, self._gain[0], out=values)
             np.add(values, self._shift[0], out=values)
@@ -366,12 +467,12 @@ class Normalise:
 
 
 def clip_limits(
-    own_limits: npt.NDArray[np.float32], stamps_ns: npt.NDArray[np.int64], window: FixedWindow | PercentileWindow
+    own_limits: npt.NDArray[np.float32], stamps_ns: npt.NDArray[np.int64], window: AnyWindow
 ) -> npt.NDArray[np.float32]:
     """Smoothed limits of every frame of a recorded clip, exactly as a stream that starts with the clip has them.
 
     Args:
-        own_limits: (T, 2) percentile limits of each frame alone (ignored for a fixed window).
+        own_limits: (T, 2) limits of each frame alone (ignored for a fixed window).
         stamps_ns: (T,) int64.
         window: The intensity window.
 
@@ -393,6 +494,7 @@ def clip_input(
     crop: Crop,
     spec: Preprocess,
     out: Float32 | None = None,
+    places: Float32 | None = None,
 ) -> Float32:
     """Network input of a recorded clip from its resized frames.
 
@@ -403,6 +505,7 @@ def clip_input(
         crop: Crop in fractions of the region; the same for every segment.
         spec: The preprocessing.
         out: Optional (S, C, input_px, input_px) float32.
+        places: (T, 3) float32 from ``clip_places``, for a person region.
 
     Returns:
         (S, C, input_px, input_px) float32.
@@ -412,7 +515,8 @@ def clip_input(
         out = np.empty((len(indices), spec.input_channels, size, size), dtype=np.float32)
     normalise = Normalise(spec)
     for segment, row in enumerate(indices):
-        part = crop_inside(spec.region, crop, frames[row[0]])
+        place = None if places is None else Place(*places[row[0]].tolist())
+        part = crop_inside(spec.region, crop, frames[row[0]], place)
         planes = [normalise.plane(cut(frames[i], part, size), (float(limits[i, 0]), float(limits[i, 1]))) for i in row]
         normalise.stack(planes, out[segment])
     return out
@@ -430,10 +534,12 @@ def recorded_input(clip: Clip, at: Int64, spec: Preprocess) -> Float32:
         (S, C, input_px, input_px) float32.
     """
     resized = np.stack([resize(frame, spec.resize_px) for frame in clip.frames])
-    own = np.zeros((len(resized), 2), dtype=np.float32)
-    if spec.window.kind == "percentile":
-        own[:] = [percentile_limits(frame, spec.window) for frame in resized]
+    own = np.array([own_limits(frame, spec.window) for frame in resized], dtype=np.float32)
     limits = clip_limits(own, clip.stamps_ns, spec.window)
+    places = None
+    if isinstance(spec.region, PersonRegion):
+        own_places = np.array([measure(frame, spec.region) for frame in resized], dtype=np.float32)
+        places = clip_places(own_places, clip.stamps_ns, spec.region)
     indices = motion_indices(clip.stamps_ns, at, spec.motion_offsets_ms)
     crop = evaluation_crop(resized.shape[1], resized.shape[2], spec)
-    return clip_input(resized, limits, indices, crop, spec)
+    return clip_input(resized, limits, indices, crop, spec, places=places)

@@ -4,8 +4,16 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from kd_edge.crop import WHOLE, Crop, ForegroundRegion, FrameRegion, crop_inside, crop_pixels, foreground_square
-from kd_edge.preprocess import FixedWindow, Preprocess, clip_input, clip_limits, evaluation_crop, recorded_input
+from kd_edge.crop import WHOLE, Crop, ForegroundRegion, FrameRegion, crop_pixels, foreground_square
+from kd_edge.preprocess import (
+    FixedWindow,
+    Preprocess,
+    clip_input,
+    clip_limits,
+    crop_inside,
+    evaluation_crop,
+    recorded_input,
+)
 from kd_edge.types import Clip
 
 MS = 1_000_000
@@ -123,7 +131,11 @@ def test_the_whole_frame_leaves_a_crop_alone() -> None:
     [
         ({"region": {"kind": "foreground", "low": 5, "high": 4}}, "must not exceed high"),
         ({"region": {"kind": "foreground"}, "channels": 3}, "one-channel"),
-        ({"region": {"kind": "person"}}, "'frame', 'foreground'"),
+        ({"region": {"kind": "persons"}}, "'frame', 'foreground', 'person'"),
+        ({"region": {"kind": "person", "low": 5, "high": 4}}, "must not exceed high"),
+        ({"region": {"kind": "person"}, "channels": 3}, "a person region .* one-channel"),
+        ({"window": {"kind": "relative", "low": 5, "high": 4}}, "must not exceed high"),
+        ({"window": {"kind": "relative"}, "channels": 3}, "one-channel"),
         ({"region": {"kind": "foreground", "margin": -0.1}}, "greater than or equal to 0"),
     ],
 )

@@ -322,6 +322,16 @@ def test_two_d_average_precision_by_hand() -> None:
     assert metrics.two_d_average_precision([half], [FIRST]) == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize(
+    ("frames", "expected"),
+    [(1, 0.05), (3, 0.10), (6, 0.25), (7, 0.30), (10, 0.50), (12, 0.55), (14, 0.65), (17, 0.80), (19, 0.90), (20, 1.0)],
+)
+def test_two_d_average_precision_takes_the_evaluators_own_overlaps(frames: int, expected: float) -> None:
+    """``frames`` of 20: 3 * 0.05 = 0.15000000000000002 in floating point, which 3 of 20 frames do not reach."""
+    found = metrics.two_d_average_precision([Detection("v", 0, 0, frames)], [Detection("v", 0, 0, 20)])
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
 def test_detection_input_is_checked() -> None:
     with pytest.raises(KdEdgeError, match="iou 0"):
         metrics.detection_average_precision([], [FIRST], iou=0)

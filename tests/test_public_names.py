@@ -21,7 +21,7 @@ MODULES = {
     "kd_edge.data": """
         ActionInterval AnyData BerkeleyMhadData DataConfig Dataset FilesData ImageFormat LongVideo LongVideos MMActData
         NtuRgbdData OwnData PkuMmdData Sample SignalFormat Split SyntheticData UtdMhadData Wearables check_split
-        data_config known_kinds open_dataset split_by_subject training_sides unknown_kind validation_split
+        data_config data_of_model known_kinds open_dataset split_by_subject training_sides unknown_kind validation_split
     """,
     "kd_edge.engines": """
         Binding Choice CudaBinding ENGINES Engine EngineName Ladder Provider StepEngine carry engine_ladder engine_name
@@ -45,13 +45,15 @@ MODULES = {
     """,
     "kd_edge.train.losses": """
         CcskdConnectors CcskdRates CcskdSchedule CorrelationEmbedding HintRegressor MgcamAdapters
-        attention_transfer ccskd ccskd_schedule correlation_congruence cross_graph dkd dkd_terms gsdm
+        attention_transfer ccskd ccskd_schedule class_weights correlation_congruence cross_entropy
+        cross_graph dense_regression dkd
+        dkd_terms gsdm
         hint_mse logit_mse map_distance mgcam normalize_graph rkd_angle rkd_distance sample_graph
         selective_soft_target semantic_map semantic_maps semantic_preserving semantic_weights
         similarity_preserving soft_target
     """,
     "kd_edge.train.recipe": """
-        Recipe SensorTeacherConfig Stage StudentConfig TeacherConfig
+        DenseStage HeadStage LabelsStage Recipe SensorTeacherConfig Stage StudentConfig TeacherConfig
     """,
 }
 
@@ -75,7 +77,7 @@ VERBS = {
     "export": "RUN --auto-precision --data --fp16 --graph --int8 --json --matrix --out --profile --report --set "
     "--sign --tensorrt --tensorrt-rtx --with",
     "recipes copy": "NAME",
-    "recipes layers": "NAME --depth --json --set --teacher",
+    "recipes layers": "NAME --data --depth --json --set --teacher",
     "recipes list": "--json",
     "recipes show": "NAME",
     "run": "--accept-self-test --camera -c --cuda-binding --duration --engine --max-age-ms --model -m --notify "
@@ -83,8 +85,9 @@ VERBS = {
     "--strict --threads --trust --valid-ms",
     "sign": "FILE --bundle --key --new-key",
     "study confusion": "RUN --against --json --out --pairs --stage",
+    "study ledger": "NAME --json --ledger --out --seeds --set",
     "study list": "--json",
-    "study report": "NAME --into --json --out --place --seeds --set",
+    "study report": "NAME --against --into --json --ledger --out --place --seeds --set",
     "study run": "NAME --data --dry-run --out --rows --seeds --set --splits",
     "study sensitivity": "NAME --colour --json --out --polar --published --runs --seeds --set --x --y",
     "study show": "NAME --row",

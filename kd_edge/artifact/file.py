@@ -236,6 +236,12 @@ def reading(path: Path) -> Iterator[BinaryIO]:
             f"no file {path}", "an artifact (student.onnx)", "kd-edge export, or check the path"
         ) from error
     except OSError as error:
+        if path.is_dir():
+            raise ArtifactError(
+                f"{path} is a folder",
+                "an artifact (student.onnx)",
+                f"make one of a run: kd-edge export {path}; or name the file",
+            ) from error
         raise ArtifactError(f"{path} cannot be read ({error.strerror})", "a readable file", "check the path") from error
 
 

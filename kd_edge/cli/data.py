@@ -295,9 +295,21 @@ def data_report(report: Report) -> RenderableType:
         notes.append(f"  and {len(report.remarks) - REMARKS} more remarks (all with --json)")
     if report.quick:
         notes.append("  headers only: damage inside a file is found without --quick")
+    warnings = [f"[yellow]note:[/yellow] {escape(warning)}" for warning in report.imbalances]
     verdict = [] if report.split is None else [_split(report.split)]
     faulty = [text.lstrip("\n") for text in (gaps, broken) if text]
-    return Group(*lines, *notes, table(header, rows), *faulty, *verdict)
+    return Group(*lines, *notes, table(header, rows), _classes(report), *faulty, *warnings, *verdict)
+
+
+def _classes(report: Report) -> RenderableType:
+    """Clips and people of each class, and how its clips lie on the sides of a split."""
+    sides = ("training", "validation", "test") if report.sides else ()
+    header = (f"class (split {report.sides})" if sides else "class", "clips", "subjects", *sides)
+    rows = []
+    for name, count in report.classes.items():
+        each = (count.train, count.validation, count.test) if sides else ()
+        rows.append([escape(printable(name)), str(count.clips), str(count.subjects or "?"), *map(str, each)])
+    return table(header, rows)
 
 
 def _split(split: SplitReport) -> str:
@@ -332,12 +344,16 @@ def data_examples(
     ] = None,
     frames: Annotated[int, typer.Option("--frames", min=1, max=64, help="Frames per clip.")] = 6,
 ) -> None:
-    """Draw what the classes look like: a row of frames per class and camera."""
+    """Draw what the classes look like: a row of frames per class and camera.
+
+    Of an incomplete copy what is there, and what is not is named.
+    """
     from kd_edge.data import open_dataset
     from kd_edge.pictures.examples import class_examples, draw_examples
 
     check_png(picture)
     dataset = open_dataset(_data_config(source), data)
+    lacking: dict[str, str] = {}
     with progress_bar(err) as bar:
         task = bar.add_task("classes", total=None)
         found = class_examples(
@@ -346,9 +362,10 @@ def data_examples(
             modalities=None if modalities is None else [name.strip() for name in modalities.split(",")],
             frames=frames,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
+            lacking=lacking,
         )
     draw_examples(found, f"{dataset.name}: {frames} evenly spaced frames of one clip", picture)
-    out.print(f"{len(found)} rows in {picture}")
+    out.print(f"{len(found)} rows in {picture}{faults(lacking, 'are not in the picture', 'rows')}")
 
 
 def check_png(path: Path) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kd_edge.data.survey import ModalitySurvey, Side, Spread, Survey
 
 app = typer.Typer()
+_ALL = "; kd-edge data check files --data DIR --quick opens all"
 NAMED, CLASSES = 5, 60
 """So many damaged files and so many classes are named; the rest is a count (all with --json)."""
 
@@ -127,7 +128,7 @@ def _side(name: str, side: Side) -> str:
 def _remarks(found: Survey) -> list[str]:
     remarks = list(found.remarks)
     partly = (m for m in found.modalities if m.opened < m.files)
-    remarks += (f"{m.name}: {m.opened} of {m.files} files were opened, evenly spread" for m in partly)
+    remarks += (f"{m.name}: {m.opened} of {m.files} files were opened, evenly spread{_ALL}" for m in partly)
     if damaged := found.damaged:
         named = "; ".join(list(damaged.values())[:NAMED])
         more = f"; and {len(damaged) - NAMED} more" if len(damaged) > NAMED else ""

@@ -107,15 +107,14 @@ def _recipe(name: str | None, data: Path | None, overrides: list[str]) -> Recipe
     from kd_edge.data.config import known_kind
     from kd_edge.train.recipe import Recipe
 
-    if name is not None or data is None or known_kind(data) is not None:
+    root = None if data is None else expanded(data)
+    if name is not None or root is None or known_kind(root) is not None:
         return recipes.load("train", name or DEFAULT, Recipe, overrides)
     from kd_edge.train.recipe.folder import recipe_of
 
     with progress_bar(err) as bar:
         task = bar.add_task("looking", total=None)
-        config, said = recipe_of(
-            expanded(data), overrides, lambda done, total: bar.update(task, completed=done, total=total)
-        )
+        config, said = recipe_of(root, overrides, lambda done, total: bar.update(task, completed=done, total=total))
     err.print(escape(printable(said)), soft_wrap=True)
     return config
 

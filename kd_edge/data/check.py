@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
 
+from kd_edge.data.balance import ClassCount, Sides, class_counts, imbalances
 from kd_edge.data.dataset import Dataset, Probe, Probed, Sample, Split, Wearables, listed, require_modality
 from kd_edge.data.splits import check_split, training_sides
 from kd_edge.errors import DataError
@@ -68,6 +70,10 @@ class Report:
             one sample that differ in length by more than a tenth.
         quick: Whether only headers were read.
         split: Report on the split that was asked for; None when none was.
+        sides: Name of the split whose sides the classes are counted on: the one that was asked for, else the data set's
+            first; empty where it cannot be made.
+        classes: Clips of each class, in all and on each side.
+        imbalances: Classes with few clips or subjects, or none on a side, each with the rule.
     """
 
     dataset: str
@@ -80,6 +86,9 @@ class Report:
     remarks: tuple[str, ...] = ()
     quick: bool = False
     split: SplitReport | None = None
+    sides: str = ""
+    classes: dict[str, ClassCount] = field(default_factory=dict)
+    imbalances: tuple[str, ...] = ()
 
     @property
     def faultless(self) -> bool:
@@ -136,6 +145,11 @@ def check(
     held_out = (validation_subjects, validation_trials)
     faulty = {sample_id for found in unusable.values() for sample_id in found}
     classes, subjects = Counter(s.label for s in dataset.samples), Counter(s.subject for s in dataset.samples)
+    counted_on = split or next(iter(dataset.splits()), "")
+    # Without a recipe nobody knows which modalities are wanted: one of them is enough.
+    blank = {"every": dict.fromkeys(set.intersection(*map(set, unusable.values())), "")} if unusable else {}
+    usable = _counted(dataset, counted_on, unusable if split else blank, held_out)
+    counts = class_counts(dataset.labels, dataset.samples, usable)
     return Report(
         dataset=dataset.name,
         samples=len(dataset.samples),
@@ -147,6 +161,9 @@ def check(
         remarks=(*dataset.remarks(), *_uneven(lengths)),
         quick=probed is not None,
         split=None if split is None else _split_report(dataset, split, unusable, held_out),
+        sides="" if usable is None else counted_on,
+        classes=counts,
+        imbalances=tuple(imbalances(counts)),
     )
 
 
@@ -166,22 +183,41 @@ def _split_report(
     unusable: Mapping[str, Mapping[str, str]],
     held_out: tuple[Sequence[str], Sequence[str]],
 ) -> SplitReport:
-    """The same steps as at the start of a training."""
-    sensors = [m for m in unusable if isinstance(dataset, Wearables) and m in dataset.sensors]
+    """Whether a training could start."""
     try:
-        for modality in unusable.keys() - set(sensors):
-            dataset.image_format(modality)
-        found = dataset.split(name)
-        without = {i for m, faults in unusable.items() if m not in sensors for i in faults}
-        if sensors:  # one of them is enough
-            without |= set.intersection(*(set(unusable[sensor]) for sensor in sensors))
-        sides = (found.train, found.test, found.validation)
-        split = Split(name, *(tuple(s for s in side if s.id not in without) for side in sides))
+        for modality in unusable:
+            if not (isinstance(dataset, Wearables) and modality in dataset.sensors):
+                dataset.image_format(modality)
+        split = _usable(dataset, name, unusable)
         check_split(split, dataset.labels, by_subject=False)
         train, validation = training_sides(split, *held_out)
     except DataError as error:
         return SplitReport(name, 0, 0, 0, str(error))
     return SplitReport(name, len(train), len(validation), len(split.test))
+
+
+def _counted(
+    dataset: Dataset,
+    name: str,
+    unusable: Mapping[str, Mapping[str, str]],
+    held_out: tuple[Sequence[str], Sequence[str]],
+) -> Sides | None:
+    """Samples on the sides of a split, a class without any among them; None where it cannot be made."""
+    with suppress(DataError):  # told where the split was asked for, see ``_split_report``
+        split = _usable(dataset, name, unusable)
+        return *training_sides(split, *held_out), split.test
+    return None
+
+
+def _usable(dataset: Dataset, name: str, unusable: Mapping[str, Mapping[str, str]]) -> Split:
+    """Samples of a split that can be used, by the same rule as at the start of a training."""
+    sensors = [m for m in unusable if isinstance(dataset, Wearables) and m in dataset.sensors]
+    found = dataset.split(name)
+    without = {i for m, faults in unusable.items() if m not in sensors for i in faults}
+    if sensors:  # one of them is enough
+        without |= set.intersection(*(set(unusable[sensor]) for sensor in sensors))
+    sides = (found.train, found.test, found.validation)
+    return Split(name, *(tuple(s for s in side if s.id not in without) for side in sides))
 
 
 def _uneven(lengths: Mapping[str, Mapping[str, Probe]]) -> Iterator[str]:

@@ -9,13 +9,15 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from kd_edge.data.balance import FEW_SUBJECTS
 from kd_edge.data.dataset import listed
 from kd_edge.data.readers.files import Files
 from kd_edge.data.readers.files.folders import recordings
@@ -25,11 +27,9 @@ from kd_edge.data.readers.files.settings import Band, band_of
 from kd_edge.data.splits import training_sides
 from kd_edge.errors import DataError, printable
 
-MOST_HEADERS = 20_000
-"""Of more files only so many, evenly spread, are opened."""
+MOST_HEADERS = 6_000
+"""Of more files at most so many, evenly spread, are opened: half a minute is too long for a first look."""
 THREADS = 4
-FEW_SUBJECTS = 3
-"""A class that fewer people perform is named."""
 _FAULTS_SHOWN = 3
 
 
@@ -215,21 +215,28 @@ def survey(dataset: Files, source: str, progress: Callable[[int, int], None] | N
     )
 
 
-def first_pictures(dataset: Files, modality: str, count: int = 12) -> list[npt.NDArray[Any]]:
-    """The first picture of so many recordings, evenly spread; those that cannot be read are left out.
+def some_pictures(
+    dataset: Files, modality: str, seconds: float, clips: int = 12
+) -> list[npt.NDArray[np.uint8] | npt.NDArray[np.uint16]]:
+    """A picture of the beginning and one of the middle of so many recordings, evenly spread.
+
+    Args:
+        dataset: The folder, opened.
+        modality: Which pictures.
+        seconds: How long a recording about is.
+        clips: How many; what of them cannot be read is left out.
 
     Returns:
-        (H, W) or (H, W, 3) each, uint8 or uint16.
+        (H, W) or (H, W, 3) each.
     """
     rows = [row for row in dataset.rows if modality in row.files]
     media, pictures = dataset.media(modality), []
-    for row in rows[:: max(1, len(rows) // count)][:count]:
+    for row in rows[:: max(1, len(rows) // clips)][:clips]:
         late = dataset.settings.of(modality).offset_s + row.offsets_s.get(modality, 0.0)
-        start = max(0.0, row.start_s - late)
-        try:
-            pictures.append(media.read(dataset.root / row.files[modality], start, start + 0.1).frames[0])
-        except DataError:  # it is among the damaged
-            continue
+        for moment in (0.0, seconds / 2):
+            start = max(0.0, row.start_s - late + moment)
+            with suppress(DataError):  # it is among the damaged, or shorter
+                pictures.append(media.read(dataset.root / row.files[modality], start, start + 0.1).frames[0])
     return pictures
 
 

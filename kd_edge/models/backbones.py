@@ -28,18 +28,22 @@ class Backbone(nn.Sequential):
     The parts keep torchvision's names, so that torchvision's weights load into it.
 
     Attributes:
-        feature_size: Number D of features.
+        feature_size: Number D of features; those of the last stage unless it is given.
         stages: Module paths of the four stage outputs, for ``get_submodule``.
         stage_channels: Channels of each stage output.
     """
 
     def __init__(
-        self, parts: Mapping[str, nn.Module], stages: tuple[str, ...], stage_channels: tuple[int, ...]
+        self,
+        parts: Mapping[str, nn.Module],
+        stages: tuple[str, ...],
+        stage_channels: tuple[int, ...],
+        feature_size: int | None = None,
     ) -> None:
         super().__init__(OrderedDict(parts))
         self.stages = stages
         self.stage_channels = stage_channels
-        self.feature_size = stage_channels[-1]
+        self.feature_size = feature_size or stage_channels[-1]
 
 
 def build_backbone(name: str, *, in_channels: int, weights: str | Path | None = None) -> Backbone:
@@ -47,12 +51,15 @@ def build_backbone(name: str, *, in_channels: int, weights: str | Path | None = 
 
     Args:
         name: One of ``BACKBONES``. ``resnet10_thin`` has one basic block per stage and half of ResNet18's width;
+            ``resnet8_grid`` is three basic blocks whose features keep where in the picture something is;
             ``tiny`` is four small convolutions.
         in_channels: Channels C of the input.
         weights: None (random), ``"imagenet"`` (torchvision's default weights, downloaded once; those of
             ``efficientnet_lite0`` from the installed package) or a local file, see ``weights.local_state``. Classifier
-            entries are left out. For C != 3 the first convolution's weights are summed over their input channels and
-            shared by the C channels; in a stack of colour frames (C a multiple of 3) each frame gets them in colour.
+            entries are left out. Weights of a network with C input channels, such as a student that goes on, are taken
+            as they are. Of those with three, for another C, the first convolution's are summed over their input
+            channels and shared by the C channels; in a stack of colour frames (C a multiple of 3) each frame gets them
+            in colour.
             ``bninception`` takes the published file of Caffe's weights and turns B, G, R round; see
             ``kd_edge.models.bninception``.
 
@@ -65,6 +72,7 @@ def build_backbone(name: str, *, in_channels: int, weights: str | Path | None = 
         "resnet50": lambda: _resnet(torchvision.models.resnet50(weights=None)),
         "resnet18": lambda: _resnet(torchvision.models.resnet18(weights=None)),
         "resnet10_thin": _resnet10_thin,
+        "resnet8_grid": _resnet8_grid,
         "mobilenet_v3_small": _mobilenet,
         "efficientnet_lite0": _efficientnet,
         "bninception": _bninception,
@@ -76,8 +84,9 @@ def build_backbone(name: str, *, in_channels: int, weights: str | Path | None = 
         )
     backbone = makers[name]()
     if weights is not None:
-        _load(backbone, imagenet_state(name) if weights == "imagenet" else local_state(Path(weights)), str(weights))
-    if in_channels != 3:
+        state = imagenet_state(name) if weights == "imagenet" else local_state(Path(weights))
+        _load(backbone, state, str(weights), in_channels)
+    if first_convolution(backbone)[1].in_channels != in_channels:
         _adapt_first_convolution(backbone, in_channels)
     return backbone
 
@@ -99,12 +108,79 @@ def _resnet10_thin() -> Backbone:
     }
     before = channels[0]
     for stage, after in zip(_RESNET_STAGES, channels, strict=True):
-        stride = 1 if after == before else 2
-        shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride=stride, bias=False), nn.BatchNorm2d(after))
-        parts[stage] = nn.Sequential(BasicBlock(before, after, stride, None if stride == 1 else shortcut))
+        parts[stage] = _basic(before, after)
         before = after
     parts |= {"avgpool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(1)}
     return Backbone(parts, _RESNET_STAGES, channels)
+
+
+class Regression(nn.Module):
+    """A linear regression beside the feature it is made of: (N, D) -> (N, D + M), the M numbers last.
+
+    Args:
+        features: D.
+        numbers: M.
+    """
+
+    def __init__(self, features: int, numbers: int) -> None:
+        super().__init__()
+        self.numbers = nn.Linear(features, numbers)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """(N, D) -> (N, D + M)."""
+        return torch.cat([feature, self.numbers(feature)], dim=1)
+
+
+def add_regression(backbone: Backbone, numbers: int) -> None:
+    """Let a backbone regress some numbers in every frame beside its feature, which grows by as many."""
+    backbone.add_module("regression", Regression(backbone.feature_size, numbers))
+    backbone.feature_size += numbers
+
+
+class GridFeature(nn.Module):
+    """The mean over the picture beside what a coarse grid of it shows, (N, C, h, w) -> (N, D).
+
+    A mean forgets where a hand is; a few channels on a grid of 4 x 4 keep it.
+
+    Args:
+        channels: C.
+        features: D.
+    """
+
+    def __init__(self, channels: int, features: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, 32, 1)
+        self.grid = nn.AdaptiveAvgPool2d(4)
+        self.mean = nn.AdaptiveAvgPool2d(1)
+        self.project = nn.Linear(channels + 32 * 16, features)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(N, C, h, w) -> (N, D)."""
+        seen = torch.cat([self.mean(maps).flatten(1), self.grid(self.reduce(maps)).flatten(1)], dim=1)
+        features: Tensor = self.project(seen)
+        return features
+
+
+def _resnet8_grid() -> Backbone:
+    channels, feature_size = (48, 96, 192), 256
+    parts: dict[str, nn.Module] = {
+        "conv1": nn.Conv2d(3, channels[0], 8, stride=4, padding=2, bias=False),
+        "bn1": nn.BatchNorm2d(channels[0]),
+        "relu": nn.ReLU(inplace=True),
+        "layer1": _basic(channels[0], channels[0]),
+        "layer2": _basic(channels[0], channels[1]),
+        "layer3": _basic(channels[1], channels[2]),
+        "feature": GridFeature(channels[2], feature_size),
+    }
+    stages = ("relu", "layer1", "layer2", "layer3")
+    return Backbone(parts, stages, (channels[0], *channels), feature_size)
+
+
+def _basic(before: int, after: int) -> nn.Sequential:
+    """One basic block, which halves the picture where it widens."""
+    stride = 1 if after == before else 2
+    shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride=stride, bias=False), nn.BatchNorm2d(after))
+    return nn.Sequential(BasicBlock(before, after, stride, None if stride == 1 else shortcut))
 
 
 def _mobilenet() -> Backbone:
@@ -136,8 +212,13 @@ def _tiny() -> Backbone:
     return Backbone(parts, _RESNET_STAGES, channels)
 
 
+def first_convolution(backbone: nn.Module) -> tuple[str, nn.Conv2d]:
+    """Path and module of the convolution that sees the input."""
+    return next((n, m) for n, m in backbone.named_modules() if isinstance(m, nn.Conv2d))
+
+
 def _adapt_first_convolution(backbone: Backbone, in_channels: int) -> None:
-    path, old = next((n, m) for n, m in backbone.named_modules() if isinstance(m, nn.Conv2d))
+    path, old = first_convolution(backbone)
     new = type(old)(
         in_channels,
         old.out_channels,
@@ -169,7 +250,7 @@ def start_from_motion(backbone: Backbone, frame_channels: int) -> None:
         backbone: Backbone whose input is at least two frames, the newest first.
         frame_channels: Channels of one frame.
     """
-    convolution = next(m for m in backbone.modules() if isinstance(m, nn.Conv2d))
+    _, convolution = first_convolution(backbone)
     quarter = convolution.out_channels // 4
     frames = convolution.in_channels // frame_channels
     with torch.no_grad():
@@ -210,22 +291,37 @@ def imagenet_state(name: str) -> dict[str, Tensor]:
         ) from error
 
 
+def _which_channels(first: Tensor, in_channels: int) -> str:
+    """What to do with weights that do not fit, by the input channels of their first convolution."""
+    theirs = first.shape[1] if first.ndim == 4 else 0
+    if theirs in (3, in_channels):
+        return "use weights of this backbone"
+    return (
+        f"use weights of this backbone with these inputs: theirs have {theirs} channels, preprocess.channels times "
+        f"motion_offsets_ms makes {in_channels} here"
+    )
+
+
 def _downloads() -> dict[str, str]:
     """Where torch keeps its downloads: its own folder, or one below the cache where no home of this user is known."""
     return {"model_dir": str(cache_root() / "imagenet")} if torch.hub.get_dir().startswith("~") else {}
 
 
-def _load(backbone: Backbone, state: Mapping[str, Tensor], origin: str) -> None:
+def _load(backbone: Backbone, state: Mapping[str, Tensor], origin: str, in_channels: int) -> None:
+    """Load weights of a backbone with three input channels, or with as many as the new network is to have."""
     inner = "backbone."  # of a clip model saved by kd-edge
     own = {k.removeprefix(inner): v for k, v in state.items() if k.startswith(inner)}
     found = bninception.renamed(efficientnet.renamed(own or state))
+    first = found.get(f"{first_convolution(backbone)[0]}.weight")
+    if first is not None and first.ndim == 4 and first.shape[1] == in_channels != 3:
+        _adapt_first_convolution(backbone, in_channels)
     wanted = backbone.state_dict()
     kept = {k: v for k, v in found.items() if k in wanted}
     fault = misfit(wanted, found, "backbone", whole=False)
     if fault:
         raise TrainingError(
             f"weights {origin} do not fit: {fault}",
-            "the same backbone with three input channels",
-            "use weights of this backbone",
+            f"the same backbone with {'three' if in_channels == 3 else f'{in_channels} or three'} input channels",
+            "use weights of this backbone" if first is None else _which_channels(first, in_channels),
         )
     backbone.load_state_dict(wanted | kept)

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from kd_edge.errors import ConfigError, TrainingError
-from kd_edge.models.backbones import Backbone, build_backbone
+from kd_edge.models.backbones import Backbone, add_regression, build_backbone
 from kd_edge.models.config import ModelConfig
-from kd_edge.models.heads import ConsensusHead, RelationHead, TemporalConvolutionHead
+from kd_edge.models.heads import ConsensusHead, PooledConvolutionHead, RelationHead, TemporalConvolutionHead
 from kd_edge.models.shift import add_shifts
 from kd_edge.types import Float32
 
-Head = ConsensusHead | TemporalConvolutionHead | RelationHead
+Head = ConsensusHead | TemporalConvolutionHead | PooledConvolutionHead | RelationHead
 
 
 class ClipModel(nn.Module):
@@ -92,25 +92,32 @@ def build_model(
         MissingExtraError: The package of the weights is not installed.
     """
     backbone = build_backbone(config.backbone, in_channels=in_channels, weights=weights)
+    if config.regressed:
+        add_regression(backbone, config.regressed)
     if config.has_shifts:
         if segments < 2:
             raise ConfigError(
                 f"temporal '{config.temporal}' with {segments} segment", "at least 2 segments", "raise segments"
             )
         add_shifts(backbone, segments, config.fold_div, causal=config.temporal == "tsm_causal")
-    return ClipModel(backbone, _head(config, backbone, classes, segments), segments, partial_bn=config.partial_bn)
+    return ClipModel(backbone, build_head(config, backbone, classes, segments), segments, partial_bn=config.partial_bn)
 
 
-def _head(config: ModelConfig, backbone: Backbone, classes: int, segments: int) -> Head:
+def build_head(config: ModelConfig, backbone: Backbone, classes: int, segments: int) -> Head:
+    """A temporal head with random weights, see ``build_model``."""
     sizes = (backbone.feature_size, classes, config.dropout)
     if config.temporal == "tconv":
-        return TemporalConvolutionHead(*sizes, config.hidden)
+        return TemporalConvolutionHead(*sizes, config.hidden, dropout_at=config.dropout_at)
+    if config.temporal == "tcn":
+        return PooledConvolutionHead(*sizes, hidden=config.hidden, segments=segments)
     if config.temporal == "trn":
         return RelationHead(
             *sizes,
-            hidden=config.bottleneck,
+            projected=config.bottleneck,
+            hidden=config.bottleneck if config.relation_hidden is None else config.relation_hidden,
             segments=segments,
             per_scale=config.relations_per_scale,
             evaluate=config.relations,
+            dropout_at=config.dropout_at,
         )
     return ConsensusHead(*sizes)

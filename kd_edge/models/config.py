@@ -7,12 +7,20 @@ from typing import Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 BackboneName = Literal[
-    "resnet50", "resnet18", "resnet10_thin", "mobilenet_v3_small", "efficientnet_lite0", "bninception", "tiny"
+    "resnet50",
+    "resnet18",
+    "resnet10_thin",
+    "resnet8_grid",
+    "mobilenet_v3_small",
+    "efficientnet_lite0",
+    "bninception",
+    "tiny",
 ]
 BACKBONES: tuple[str, ...] = get_args(BackboneName)
 
-Temporal = Literal["tsn", "tconv", "trn", "tsm", "tsm_causal"]
+Temporal = Literal["tsn", "tconv", "tcn", "trn", "tsm", "tsm_causal"]
 Relations = Literal["fixed", "all"]
+DropoutAt = Literal["all", "features"]
 
 Network = Literal["vgg16", "resnet18", "conv1d"]
 Variant = Literal["paper", "official"]
@@ -31,15 +39,22 @@ class ModelConfig(BaseModel):
     Attributes:
         backbone: Image network.
         temporal: ``tsn`` averages the segments' logits; ``tconv`` is two temporal convolutions and sees their order;
+            ``tcn`` is three with pooling between them, for many segments;
             ``trn`` sums relations of 2 to T ordered segments; ``tsm`` shifts channels inside the backbone between
             neighbouring segments, for clips; ``tsm_causal`` only from the past, so that it can stream with explicit
             state. Both TSM average the segments' logits.
         dropout: Probability of dropping a feature in training.
-        hidden: Channels of the temporal convolutions (``tconv`` only).
+        dropout_at: Where ``tconv`` and ``trn`` drop out: ``features`` only what the backbone puts out, as the code of
+            TSN, TRN and SAKDN does; ``all`` also what the classifiers see. ``tsn`` and both TSM have the features only,
+            ``tcn`` the classifier only.
+        hidden: Channels of the temporal convolutions (``tconv`` and ``tcn`` only).
         bottleneck: Size of the projected features (``trn`` only).
+        relation_hidden: Size of a relation's hidden layer, 256 in TRN's own code; None is that of the projected
+            features (``trn`` only).
         relations_per_scale: Largest number of relations of one scale (``trn`` only).
         relations: Relations per scale in an evaluation: ``fixed`` as many, evenly chosen, or ``all`` (``trn`` only).
         fold_div: One in ``fold_div`` channels moves from each direction (``tsm`` and ``tsm_causal`` only).
+        regressed: Numbers that the backbone regresses in every frame beside its feature, for the head to read.
         partial_bn: Only the backbone's first batch norm trains; the others keep the statistics and the scale of the
             initial weights (Wang et al., TSN). Sensible with pretrained weights only.
     """
@@ -48,12 +63,15 @@ class ModelConfig(BaseModel):
     backbone: BackboneName = "resnet18"
     temporal: Temporal = "tsn"
     dropout: float = Field(0.5, ge=0, lt=1)
+    dropout_at: DropoutAt = "all"
     hidden: int = Field(256, ge=1, le=4096)
     bottleneck: int = Field(256, ge=1, le=4096)
+    relation_hidden: int | None = Field(None, ge=1, le=4096)
     relations_per_scale: int = Field(3, ge=1, le=100)
     relations: Relations = "fixed"
     fold_div: int = Field(8, ge=2, le=64)
     partial_bn: bool = False
+    regressed: int = Field(0, ge=0, le=65_536)
 
     @property
     def has_shifts(self) -> bool:

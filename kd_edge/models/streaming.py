@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kd_edge.errors import ExportError
+from kd_edge.errors import ExportError, TrainingError
 from kd_edge.models.clip import ClipModel
 from kd_edge.models.shift import run_with_states, shifts
 
@@ -31,6 +31,7 @@ class StreamingStep(nn.Module):
         check_causal(model)
         self.backbone = model.backbone
         self.head = model.head
+        self._past = (model.segments - 1, model.backbone.feature_size)
 
     def forward(self, frame: Tensor, past: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         """Encode one frame and classify the window that ends with it.
@@ -42,7 +43,16 @@ class StreamingStep(nn.Module):
 
         Returns:
             feature (B, D) of the new frame, logits (B, K), and the states for the next frame.
+
+        Raises:
+            TrainingError: Another number of older features than T - 1, or of another size.
         """
+        if past.ndim != 3 or past.shape[1:] != self._past:
+            raise TrainingError(
+                f"past features of shape {tuple(past.shape)}",
+                f"(batch, {self._past[0]} segments, {self._past[1]})",
+                "give the features of as many older segments as the model was built for",
+            )
         feature, after = run_with_states(self.backbone, frame, states)
         window = torch.cat([past, feature.unsqueeze(1)], dim=1)  # (B, T, D)
         return feature, self.head(window), *after

@@ -31,7 +31,7 @@ class Example:
 
     Attributes:
         label: Name of the class.
-        sample: Id of the sample; the same for all modalities of a class.
+        sample: Id of the sample; the same for all modalities of a class where one sample has them all.
         modality: Which camera.
         frames: (N, h, w, 3) uint8, ready to be looked at.
     """
@@ -51,8 +51,11 @@ def class_examples(
     height_px: int = 96,
     most_classes: int = 10,
     progress: Callable[[int, int], None] | None = None,
+    lacking: dict[str, str] | None = None,
 ) -> list[Example]:
-    """Centre-segment frames of the first readable sample of each class, in every modality.
+    """Centre-segment frames of a sample of each class, in every modality: of an incomplete copy, what is there.
+
+    All modalities of a class are of the first sample that has them; where none has, each is of the first that has it.
 
     Args:
         dataset: Data set that the clips come from.
@@ -62,12 +65,13 @@ def class_examples(
         height_px: Height of one frame.
         most_classes: Largest number of classes where ``classes`` is None.
         progress: Called with (classes done, classes in all).
+        lacking: Filled with "class, modality" -> why no clip of it can be read.
 
     Returns:
-        Class by class, in each the modalities in the given order.
+        Class by class, in each the modalities in the given order, those without a readable clip left out.
 
     Raises:
-        DataError: Unknown class or modality, a modality that is a signal, or a class without a readable sample.
+        DataError: Unknown class or modality, a modality that is a signal, or nothing that can be read.
     """
     names = list(dataset.labels[:most_classes]) if classes is None else list(classes)
     for name in names:
@@ -77,12 +81,20 @@ def class_examples(
                 f"some of {', '.join(dataset.labels)}",
                 "correct --classes",
             )
-    formats = _formats(dataset, modalities)
-    examples = []
+    lacks = {} if lacking is None else lacking
+    formats = _formats(dataset, modalities, lacks)
+    examples: list[Example] = []
     for done, name in enumerate(names, start=1):
-        examples += _example(dataset, name, formats, frames, height_px)
+        examples += _examples(dataset, name, formats, frames, height_px, lacks)
         if progress is not None:
             progress(done, len(names))
+    if not examples:
+        first = next(iter(lacks.items()), ("none", "it has no modality made of images"))
+        raise DataError(
+            f"no clip of {dataset.name} can be drawn (first: {first[0]}: {first[1]})",
+            "at least one that can be read",
+            "kd-edge data check, or name other --classes or --modalities",
+        )
     return examples
 
 
@@ -166,8 +178,8 @@ def viewable(frames: npt.NDArray[Any], image_format: ImageFormat) -> Rgb:
     return np.repeat(grey[..., None], 3, axis=-1)
 
 
-def _formats(dataset: Dataset, modalities: Sequence[str] | None) -> dict[str, ImageFormat]:
-    """The format of each modality wanted; of all, those that are images."""
+def _formats(dataset: Dataset, modalities: Sequence[str] | None, lacking: dict[str, str]) -> dict[str, ImageFormat]:
+    """The format of each modality wanted; of all, those that are images, as far as this copy tells."""
     if modalities is not None:
         for modality in modalities:
             require_modality(modality, dataset.modalities, dataset.name)
@@ -176,28 +188,44 @@ def _formats(dataset: Dataset, modalities: Sequence[str] | None) -> dict[str, Im
     for modality in dataset.modalities:
         try:
             formats[modality] = dataset.image_format(modality)
-        except DataError:  # a signal
-            continue
+        except DataError as error:
+            if error.expected != "an image modality":  # else a signal, which nobody misses here
+                lacking[modality] = error.found
     return formats
 
 
-def _example(
-    dataset: Dataset, name: str, formats: Mapping[str, ImageFormat], frames: int, height_px: int
+def _examples(
+    dataset: Dataset,
+    name: str,
+    formats: Mapping[str, ImageFormat],
+    frames: int,
+    height_px: int,
+    lacking: dict[str, str],
 ) -> list[Example]:
-    faults = []
+    """A class in every modality: of one sample where one has them all, else each of the first that has it.
+
+    Of a sample without a modality that is still wanted nothing else is decoded.
+    """
+    found: dict[str, Example] = {}
+    faults: dict[str, str] = {}
     for sample in (s for s in dataset.samples if dataset.labels[s.label] == name):
-        try:
-            return [
-                Example(name, sample.id, m, viewable(_frames(dataset, sample, m, frames, height_px), f))
-                for m, f in formats.items()
-            ]
-        except DataError as error:
-            faults.append(error.found)
-    raise DataError(
-        f"no sample of class '{name}' of {dataset.name} can be read (first: {faults[0] if faults else 'none is here'})",
-        f"one with {', '.join(formats)}",
-        "kd-edge data check, or name other --classes or --modalities",
-    )
+        its: dict[str, Example] = {}
+        for modality in sorted(formats, key=lambda m: m in found):
+            if found and not its and modality in found:
+                break
+            try:
+                pictures = viewable(_frames(dataset, sample, modality, frames, height_px), formats[modality])
+                its[modality] = Example(name, sample.id, modality, pictures)
+            except DataError as error:
+                faults.setdefault(modality, error.found)
+        if len(its) == len(formats):
+            found = its
+            break
+        found = its | found
+    for modality in formats:
+        if modality not in found:
+            lacking[f"{name}, {modality}"] = faults.get(modality, "no sample is here")
+    return [found[m] for m in formats if m in found]
 
 
 def _frames(dataset: Dataset, sample: Sample, modality: str, count: int, height_px: int) -> npt.NDArray[Any]:

@@ -27,6 +27,7 @@ from kd_edge.rundir.files import (
     write_summary,
 )
 from kd_edge.rundir.records import (
+    DenseReport,
     MetricsLine,
     Protocol,
     RecipeNote,
@@ -47,6 +48,7 @@ __all__ = [
     "STUDENT",
     "SUMMARY",
     "TEACHER",
+    "DenseReport",
     "MetricsLine",
     "Protocol",
     "RecipeNote",

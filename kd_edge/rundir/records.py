@@ -51,6 +51,7 @@ class Scores(Record):
         ece: Expected calibration error; None for scores that are no logits.
         per_class: Recall by class name; None for a class without a clip.
         confusion: (K, K) counts, rows are the truth.
+        right: Subject -> ``1`` or ``0`` for each of their clips in the order of the clips' ids, right or wrong.
     """
 
     clips: int | None = None
@@ -63,6 +64,7 @@ class Scores(Record):
     ece: float | None = None
     per_class: dict[str, float | None] = {}
     confusion: list[list[int]] = []
+    right: dict[str, str] = {}
 
 
 class Selection(Record):
@@ -77,6 +79,21 @@ class Selection(Record):
     selected_epoch: int = 0
     selected_by: str = ""
     seconds: float = 0.0
+
+
+class DenseReport(Selection):
+    """What became of a student's dense stage.
+
+    Attributes:
+        targets: Numbers regressed in every frame.
+        explained: Target -> share of its variance over the validation clips' frames that is explained; None for one
+            that they lack.
+        lacking: Target -> clips without it.
+    """
+
+    targets: int = 0
+    explained: dict[str, float | None] = {}
+    lacking: dict[str, int] = {}
 
 
 class StageReport(Selection):
@@ -95,6 +112,8 @@ class StageReport(Selection):
         similarity: Way of comparing the clips of a batch -> network -> test accuracy.
         lacking: Sensor -> number of samples without it.
         seen_in_training: Test clips whose very signals trained the sensors' networks.
+        dense: What became of a student's dense stage; None without one.
+        head: Which weights were kept of a student's head stage; None without one.
     """
 
     modality: str = ""
@@ -109,6 +128,8 @@ class StageReport(Selection):
     similarity: dict[str, dict[str, float | None]] = {}
     lacking: dict[str, int] = {}
     seen_in_training: int = 0
+    dense: DenseReport | None = None
+    head: Selection | None = None
 
 
 class LossNote(Record):
@@ -231,7 +252,7 @@ class MetricsLine(Record):
     """One epoch of a stage, a line of ``metrics.jsonl``.
 
     Attributes:
-        stage: ``teacher`` or ``student``.
+        stage: ``teacher``, ``student``, or ``dense`` and ``head`` of the student's stages of that kind.
         epoch: From 1.
         losses: Mean of each loss over the epoch's steps, with ``total``.
         train_accuracy: Share of right answers on the training clips as they were drawn.
@@ -241,7 +262,7 @@ class MetricsLine(Record):
         validation: Accuracy and loss on the validation clips; None without any.
     """
 
-    stage: Literal["teacher", "student"]
+    stage: Literal["teacher", "dense", "student", "head"]
     epoch: int = Field(ge=1)
     losses: dict[str, float] = {}
     train_accuracy: float | None = None

@@ -7,8 +7,9 @@ from typing import Protocol
 
 import numpy as np
 
-from kd_edge.crop import Crop, ForegroundRegion, crop_inside, crop_pixels
-from kd_edge.preprocess import Normalise, Preprocess, cut, evaluation_crop
+from kd_edge.crop import Crop, ForegroundRegion, FrameRegion, PersonRegion, crop_pixels
+from kd_edge.person import PersonTrack, Place, measure
+from kd_edge.preprocess import Normalise, Preprocess, crop_inside, cut, evaluation_crop
 from kd_edge.runtime.memory import MotionHistory, Stack
 from kd_edge.types import Float32, Image
 
@@ -42,9 +43,9 @@ def planes_of(spec: Preprocess, resized: Image, longest_gap_ns: int) -> Planes:
         resized: Any resized frame of the source, for its shape and dtype.
         longest_gap_ns: Frames further apart start the motion history anew.
     """
-    if isinstance(spec.region, ForegroundRegion):
-        return RegionPlanes(spec, spec.region, resized, longest_gap_ns)
-    return WholePlanes(spec, resized, longest_gap_ns)
+    if isinstance(spec.region, FrameRegion):
+        return WholePlanes(spec, resized, longest_gap_ns)
+    return RegionPlanes(spec, spec.region, resized, longest_gap_ns)
 
 
 class WholePlanes:
@@ -77,15 +78,18 @@ class _Kept:
 
 
 class RegionPlanes:
-    """Planes cut from a foreground region; see ``Planes``.
+    """Planes cut from the region around whoever is in view; see ``Planes``.
 
     The newest frame decides where all frames of the stack are cut, so that what stands still stays in place: resized
     frames and their limits are kept, and the stack's planes are made for every frame.
     """
 
-    def __init__(self, spec: Preprocess, region: ForegroundRegion, resized: Image, longest_gap_ns: int) -> None:
+    def __init__(
+        self, spec: Preprocess, region: ForegroundRegion | PersonRegion, resized: Image, longest_gap_ns: int
+    ) -> None:
         size = spec.input_px
         self._region, self._size, self._normalise = region, size, Normalise(spec)
+        self._track = PersonTrack(region) if isinstance(region, PersonRegion) else None
         self._crop = evaluation_crop(resized.shape[0], resized.shape[1], spec)
         self._mask = np.empty(resized.shape, dtype=np.uint8)
         self._scratch: Image = np.empty((size, size), dtype=resized.dtype)
@@ -99,16 +103,25 @@ class RegionPlanes:
     def clear(self) -> None:
         """Forget all frames."""
         self._history.clear()
+        if self._track is not None:
+            self._track.reset()
 
     def append(self, resized: Image, limits: tuple[float, float], stamp_ns: int) -> Stack[Float32] | None:
         """Keep the frame and cut it and earlier ones where it tells."""
         row = self._history.append(stamp_ns)
         row.frame[:], row.limits = resized, limits
+        place = self._place(resized, stamp_ns)
         stack = self._history.stack()
         if stack is None:
             return None
-        crop = crop_inside(self._region, self._crop, resized, self._mask)
+        crop = crop_inside(self._region, self._crop, resized, place, self._mask)
         return Stack(stack.stamp_ns, [self._cut(kept, crop, k) for k, kept in enumerate(stack.planes)], stack.late_ns)
+
+    def _place(self, resized: Image, stamp_ns: int) -> Place | None:
+        """Where the person is; every frame is asked, so that it does not depend on which ones are encoded."""
+        if self._track is None or not isinstance(self._region, PersonRegion):
+            return None
+        return self._track.of(measure(resized, self._region, self._mask), stamp_ns)
 
     def _cut(self, kept: _Kept, crop: Crop, index: int) -> Float32:
         part = cut(kept.frame, crop, self._size, self._scratch)

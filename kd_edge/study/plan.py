@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -81,7 +82,8 @@ class StudyConfig(_Strict):
         base: Name of the recipe that every row starts from.
         set: Changes of the base recipe for every row, before the row's own.
         metric: Test figure that the table shows; ``map`` is the mean average precision over the classes, ``sakdn_f``
-            what SAKDN's code calls F-measure.
+            what SAKDN's code calls F-measure. ``validation_accuracy`` is that of the kept weights on the validation
+            clips: for choosing a setting without a look at the test side.
         splits: Protocols; one column each.
         seeds: Every row is trained once per seed.
         rows: Rows in the order of the table.
@@ -90,7 +92,7 @@ class StudyConfig(_Strict):
     title: str
     base: str
     set: dict[str, Any] = {}
-    metric: Literal["accuracy", "macro_f1", "map", "sakdn_f"] = "accuracy"
+    metric: Literal["accuracy", "macro_f1", "map", "sakdn_f", "validation_accuracy"] = "accuracy"
     splits: Annotated[tuple[str, ...], Field(min_length=1)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     rows: Annotated[tuple[RowConfig, ...], Field(min_length=1)]
@@ -109,6 +111,18 @@ class StudyConfig(_Strict):
             if row.of is not None and row.of not in trained:
                 raise ValueError(f"row '{row.name}' is of '{row.of}', no trained row{did_you_mean(row.of, trained)}")
         return self
+
+    def as_published(self, value: float | None, split: str) -> str:
+        """A published figure as its paper prints it: a column's figures have as many decimals as its most exact one."""
+        if value is None:
+            return "-"
+        return f"{value:.{max(_decimals(row.published[split]) for row in self.rows if split in row.published)}f}"
+
+
+def _decimals(value: float) -> int:
+    """Decimals of a number as it was written, at least one."""
+    exponent = Decimal(str(value)).as_tuple().exponent
+    return max(1, -exponent) if isinstance(exponent, int) else 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from kd_edge.errors import DataError
-from kd_edge.rundir import Scores, Summary, read_summary
+from kd_edge.errors import ConfigError, DataError, did_you_mean
+from kd_edge.rundir import Summary, read_summary
+from kd_edge.study.gain import Gain, gain
+from kd_edge.study.ledger import Entry, recorded
 from kd_edge.study.plan import Planned, RowConfig, StudyConfig, plan
 from kd_edge.study.runner import finished_run
 from kd_edge.study.table import tested
@@ -20,6 +22,7 @@ _UNITS = {
     "macro_f1": "macro F1, %",
     "map": "mAP, %",
     "sakdn_f": "F-measure as SAKDN's code has it, %",
+    "validation_accuracy": "accuracy on validation clips, %",
 }
 
 
@@ -31,9 +34,10 @@ class Cell:
         published: What the paper has; None when it has nothing.
         values: Seed -> measured figure, of the runs that are finished.
         missing: Number of runs that are not.
-        test_samples: Test clips of those runs; one number where all is well.
+        test_samples: Clips that those runs were judged by; one number where all is well.
         recordings: What the stage's recordings were, by content; one where all is well.
         seen_in_training: Test clips of a sensor's network whose very signals trained it; the most of those runs.
+        gain: Over another row on the same test clips; None where it was not asked for or cannot be told.
     """
 
     published: float | None
@@ -42,6 +46,7 @@ class Cell:
     test_samples: frozenset[int] = frozenset()
     recordings: frozenset[str] = frozenset()
     seen_in_training: int = 0
+    gain: Gain | None = None
 
     @property
     def mean(self) -> float | None:
@@ -78,7 +83,15 @@ class Line:
     shared: bool = False
 
 
-def report(study: StudyConfig, folder: Path, *, seeds: Sequence[int] = (), overrides: Sequence[str] = ()) -> list[Line]:
+def report(
+    study: StudyConfig,
+    folder: Path,
+    *,
+    seeds: Sequence[int] = (),
+    overrides: Sequence[str] = (),
+    ledger: Sequence[Entry] = (),
+    against: str | None = None,
+) -> list[Line]:
     """Collect the finished runs of a study.
 
     Args:
@@ -86,16 +99,63 @@ def report(study: StudyConfig, folder: Path, *, seeds: Sequence[int] = (), overr
         folder: Folder that its runs lie in.
         seeds: Seeds that were run; none takes the study's.
         overrides: Overrides of the recipe that were run; other settings are other runs.
+        ledger: What runs came to whose folders are not here.
+        against: Row whose runs the others' gain is over; None compares nothing.
 
     Returns:
         A line per row; before them one for each teacher that was trained, where no row is read of a teacher.
     """
+    finished = _Finished(folder, ledger)
     runs = plan(study, seeds=seeds, overrides=overrides)
-    lines = [_line(study, row, [r for r in runs if r.row.name == (row.of or row.name)], folder) for row in study.rows]
-    return lines if any(row.of for row in study.rows) else _teachers(study, runs, folder) + lines
+    of_row = {row.name: [r for r in runs if r.row.name == (row.of or row.name)] for row in study.rows}
+    lines = [_line(study, row, of_row[row.name], finished) for row in study.rows]
+    if against is not None:
+        lines = _compared(study, lines, of_row, finished, against)
+    return lines if any(row.of for row in study.rows) else _teachers(study, runs, finished) + lines
 
 
-def _teachers(study: StudyConfig, runs: Sequence[Planned], folder: Path) -> list[Line]:
+class _Finished:
+    """What planned runs came to, by their folders or the ledger; each looked up once."""
+
+    def __init__(self, folder: Path, ledger: Sequence[Entry]) -> None:
+        self._folder, self._ledger = folder, ledger
+        self._known: dict[str, Summary | None] = {}
+
+    def __call__(self, run: Planned) -> Summary | None:
+        """The summary of a finished run."""
+        if run.name not in self._known:
+            found = finished_run(run, self._folder)
+            here = None if found is None else read_summary(found, DataError)
+            self._known[run.name] = recorded(run, self._ledger) if here is None else here
+        return self._known[run.name]
+
+
+def _compared(
+    study: StudyConfig, lines: Sequence[Line], runs: Mapping[str, Sequence[Planned]], finished: _Finished, against: str
+) -> list[Line]:
+    """The lines with each row's gain over one of them, clip by clip."""
+    names = [row.name for row in study.rows if row.runs]
+    if against not in names:
+        raise ConfigError(
+            f"the study has no row '{against}' with runs{did_you_mean(against, names)}",
+            f"one of {', '.join(names)}",
+            "correct it",
+        )
+    compared = []
+    for line, row in zip(lines, study.rows, strict=True):
+        cells = dict(line.cells)
+        if row.runs and row.name != against:
+            for split in study.splits:
+                ours, theirs = (
+                    [summary for run in runs[name] if run.split == split and (summary := finished(run)) is not None]
+                    for name in (row.name, against)
+                )
+                cells[split] = replace(cells[split], gain=gain(ours, theirs))
+        compared.append(replace(line, cells=cells))
+    return compared
+
+
+def _teachers(study: StudyConfig, runs: Sequence[Planned], finished: _Finished) -> list[Line]:
     """A line per teacher that rows have, from the first row that has it and was run."""
     found: dict[tuple[str, ...], Line | None] = {}
     for row in study.rows:
@@ -104,13 +164,9 @@ def _teachers(study: StudyConfig, runs: Sequence[Planned], folder: Path) -> list
         same = tuple(recipe.teacher_fingerprint() for recipe in recipes if recipe.teacher is not None)
         if not same or found.get(same) is not None:
             continue
-        taught = [
-            run
-            for run in own
-            if (place := finished_run(run, folder)) and tested(read_summary(place, DataError), "teacher")
-        ]
+        taught = [run for run in own if (summary := finished(run)) is not None and tested(summary, "teacher")]
         source = RowConfig(name="teacher", title=f"(teacher of {row.title})", of=row.name, network="teacher")
-        line = replace(_line(study, source, taught, folder), name=f"teacher of {row.name}", shared=True)
+        line = replace(_line(study, source, taught, finished), name=f"teacher of {row.name}", shared=True)
         found[same] = line if taught else None
     lines = [line for line in found.values() if line is not None]
     if len(found) > 1:
@@ -118,12 +174,7 @@ def _teachers(study: StudyConfig, runs: Sequence[Planned], folder: Path) -> list
     return [replace(line, name="teacher", title="(teacher)") for line in lines]
 
 
-def _taught(run: Path | None) -> bool:
-    """Whether a run's teacher has test figures."""
-    return run is not None and tested(read_summary(run, DataError), "teacher") is not None
-
-
-def _line(study: StudyConfig, row: RowConfig, runs: Sequence[Planned], folder: Path) -> Line:
+def _line(study: StudyConfig, row: RowConfig, runs: Sequence[Planned], finished: _Finished) -> Line:
     """A row's line from its runs, or from those it is read of."""
     cells: dict[str, Cell] = {}
     epochs: set[str] = set()
@@ -134,10 +185,9 @@ def _line(study: StudyConfig, row: RowConfig, runs: Sequence[Planned], folder: P
         seen = 0
         here = [run for run in runs if run.split == split]
         for run in here:
-            found = finished_run(run, folder)
-            summary = None if found is None else read_summary(found, DataError)
-            figures = None if summary is None else _figures(summary, row)
-            value = None if figures is None else getattr(figures.test, study.metric)
+            summary = finished(run)
+            figures = None if summary is None else _figures(summary, row, study.metric)
+            value = None if figures is None else figures.value
             if summary is None or figures is None or value is None:
                 continue
             clips.add(figures.clips)
@@ -154,24 +204,28 @@ def _line(study: StudyConfig, row: RowConfig, runs: Sequence[Planned], folder: P
 
 
 class _Figures(NamedTuple):
-    """Test figures of one network, the clips they are of, the epochs it was trained for, and clips seen in training."""
+    """Figure of one network, the clips it is of, the epochs it was trained for, and test clips seen in training."""
 
-    test: Scores
+    value: float | None
     clips: int
     epochs: int
     seen: int
 
 
-def _figures(summary: Summary, row: RowConfig) -> _Figures | None:
-    """Of the network that a row is about; None when it was not tested."""
+def _figures(summary: Summary, row: RowConfig, metric: str) -> _Figures | None:
+    """Of the network that a row is about; None when it was not tested, or not validated where that is asked for."""
     stage = summary.stages.get("student" if row.of is None else "teacher")
     if stage is None:
         return None
+    if metric == "validation_accuracy":  # sensors have none one by one
+        judged = stage.validation if row.sensor is None else None
+        clips = summary.protocol.validation_samples
+        return None if judged is None else _Figures(judged.accuracy, clips, stage.epochs, 0)
     test = stage.test if row.sensor is None else stage.sensors.get(row.sensor)
     if test is None:
         return None
     clips = summary.test_clips(stage) if test.clips is None else test.clips
-    return _Figures(test, clips, stage.epochs, stage.seen_in_training)
+    return _Figures(getattr(test, metric), clips, stage.epochs, stage.seen_in_training)
 
 
 def report_markdown(study: StudyConfig, lines: Sequence[Line]) -> str:
@@ -179,16 +233,27 @@ def report_markdown(study: StudyConfig, lines: Sequence[Line]) -> str:
     unit = _UNITS[study.metric]
     heads = ["method", "epochs"]
     published = {split for split in study.splits if any(split in row.published for row in study.rows)}
+    gains = any(cell.gain is not None for line in lines for cell in line.cells.values())
     for split in study.splits:
         heads += [f"{split}: published"] * (split in published) + [f"{split}: {unit}", "each seed"]
+        heads += [f"{split}: gain, points", "95 % by subject", "95 % by clip"] * gains
     table = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for line in lines:
         cells = [line.title, line.epochs or "-"]
         for split, cell in line.cells.items():
             measured = "cannot be run" if line.needs else _measured(cell)
-            cells += [_number(cell.published)] * (split in published) + [measured, _each(cell)]
+            cells += [study.as_published(cell.published, split)] * (split in published) + [measured, _each(cell)]
+            cells += _gained(cell.gain) * gains
         table.append(f"| {' | '.join(cells)} |")
     return "\n".join(table + _cautions(study, lines) + _needs(lines)) + "\n"
+
+
+def _gained(gain: Gain | None) -> list[str]:
+    """A gain and its intervals."""
+    if gain is None:
+        return ["-", "-", "-"]
+    intervals = (f"{low:+.1f} to {high:+.1f}" for low, high in (gain.by_subject, gain.by_clip))
+    return [f"{gain.points:+.1f}", *intervals]
 
 
 def _needs(lines: Sequence[Line]) -> list[str]:
@@ -217,14 +282,10 @@ def _cautions(study: StudyConfig, lines: Sequence[Line]) -> list[str]:
     return found
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
-
-
 def _measured(cell: Cell) -> str:
     if cell.mean is None:
         return "not run"
-    return _number(cell.mean) + ("" if cell.spread is None else f" ± {cell.spread:.1f}")
+    return f"{cell.mean:.1f}" + ("" if cell.spread is None else f" ± {cell.spread:.1f}")
 
 
 def _each(cell: Cell) -> str:

@@ -115,7 +115,7 @@ class _Recordings:
             if key not in self._known:
                 self._known[key] = comparator_fingerprints(config, self._data_root)
             return self._known[key]
-        seen = [(stage.modality, getattr(stage, "preprocess", None)) for stage in config.stages.values()]
+        seen = [(stage.modality, getattr(stage, "preprocess", None)) for stage in config.networks.values()]
         key = to_json([config.data, seen, config.semantics, config.cache_every])
         if key not in self._known:
             self._known[key] = data_fingerprints(config, self._data_root)

@@ -51,7 +51,7 @@ def check_same_data(state: dict[str, Any] | None, material: Material, folder: Pa
 
 def check_batches(recipe: Recipe, world: int) -> None:
     """Refuse batches that the devices cannot share evenly."""
-    for name, stage in recipe.stages.items():
+    for name, stage in recipe.networks.items():
         if stage.batch_size % world:
             raise ConfigError(
                 f"{name}.batch_size {stage.batch_size} on {world} devices",

@@ -13,7 +13,8 @@ from torch import nn
 
 from kd_edge.errors import TrainingError
 from kd_edge.models.weights import load_whole, local_state
-from kd_edge.rundir import RECIPE, SUMMARY, TEACHER
+from kd_edge.rundir import RECIPE, STUDENT, SUMMARY, TEACHER
+from kd_edge.train.recipe import Recipe
 from kd_edge.train.recipe.stages import AnyTeacher
 from kd_edge.train.results.run import Run, load_recipe
 
@@ -23,8 +24,26 @@ _FIX = "correct teacher.weights, or remove it to train the teacher"
 
 
 def teacher_weights(given: Path) -> Path:
-    """The file of a recipe's ``teacher.weights``: itself, or the teacher of a run directory."""
-    return given / TEACHER if given.is_dir() else given
+    """The file of a recipe's ``teacher.weights``: itself, or a run's teacher, or its student where it had none."""
+    if not given.is_dir():
+        return given
+    if (given / TEACHER).exists() or ((given / RECIPE).is_file() and not (given / STUDENT).is_file()):
+        return given / TEACHER
+    return given / STUDENT if (given / STUDENT).is_file() else given
+
+
+def check_readable(recipe: Recipe) -> None:
+    """Refuse files of weights that cannot be read, before recordings are decoded for them.
+
+    Raises:
+        TrainingError: Names the first one.
+    """
+    for name, stage in recipe.networks.items():
+        if stage.weights is not None:
+            local_state(teacher_weights(stage.weights), _FIX)
+        start = None if stage.images is None or stage.weights is not None else stage.images.initial_weights
+        if start not in (None, "imagenet"):
+            local_state(Path(start), f"correct {name}.initial_weights, or remove it")
 
 
 def take_weights(model: nn.Module, given: Path, config: AnyTeacher, labels: Sequence[str]) -> None:

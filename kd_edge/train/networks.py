@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from kd_edge.models import ClipModel
+from kd_edge.models.clip import build_head
 from kd_edge.preprocess import Preprocess
 from kd_edge.train.distil.learner import Learner
 from kd_edge.train.inputs.material import Material
-from kd_edge.train.recipe import Recipe
+from kd_edge.train.recipe import HeadStage, Recipe
 from kd_edge.train.recipe.stages import AnyTeacher
 from kd_edge.train.teachers.base import Teacher
 from kd_edge.train.teachers.images import ImageTeacher, image_network
@@ -25,7 +26,16 @@ def build_student(material: Material) -> ClipModel:
     """The recipe's student with its initial weights; the same for the same seed."""
     recipe = material.recipe
     _seed(recipe, "student")
-    return image_network(recipe.student, recipe.segments, len(material.dataset.labels))
+    return image_network(material.student, recipe.first_segments, len(material.dataset.labels))
+
+
+def begin_head(model: ClipModel, material: Material, stage: HeadStage) -> None:
+    """Give a student the number of segments it ships with, and a new head where the stage starts with one."""
+    recipe = material.recipe
+    model.segments = recipe.segments
+    if stage.start == "new":
+        _seed(recipe, "head")
+        model.head = build_head(material.student.model, model.backbone, len(material.dataset.labels), recipe.segments)
 
 
 def build_teacher(material: Material, config: AnyTeacher) -> Teacher:
@@ -52,6 +62,7 @@ def student_learner(material: Material, teacher: Teacher | None) -> Learner:
         stage.epochs,
         class_vectors=material.class_vectors,
         black=_black(stage.preprocess),
+        class_weights=material.class_weights("student"),
     )
 
 

@@ -17,7 +17,7 @@ from kd_edge.train.checks import check_batches
 from kd_edge.train.devices import make_fabric
 from kd_edge.train.distil.learner import Learner, teach
 from kd_edge.train.given import take_weights
-from kd_edge.train.inputs.material import Material, Progress, gather_material
+from kd_edge.train.inputs.material import Material, Progress, gather_material, training_batches
 from kd_edge.train.networks import build_teacher, student_learner
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.step import Step, on_device
@@ -76,7 +76,9 @@ def rehearse(recipe: Recipe, data_root: Path | None = None, *, progress: Progres
             teacher = build_teacher(material, recipe.teacher)
             if recipe.teacher.weights is None:
                 # Another copy: after a single step a network is no teacher, its statistics are hardly begun.
-                learner = build_teacher(material, recipe.teacher).learner(recipe.teacher, material.class_vectors)
+                another = build_teacher(material, recipe.teacher)
+                weights = material.class_weights("teacher")
+                learner = another.learner(recipe.teacher, material.class_vectors, weights)
                 _step(material, "teacher", learner, None)
             else:
                 take_weights(teacher, recipe.teacher.weights, recipe.teacher, material.dataset.labels)
@@ -110,7 +112,7 @@ def _step(material: Material, name: str, learner: LabelLearner, teacher: Teacher
         losses=losses,
         weights=learner.weights(1),
         seconds=seconds,
-        steps_per_epoch=max(1, len(train) // stage.batch_size),
+        steps_per_epoch=len(training_batches(recipe, stage, train, stage.batch_size)),
     )
 
 

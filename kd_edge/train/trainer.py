@@ -17,17 +17,20 @@ from torch import nn
 
 from kd_edge import rundir
 from kd_edge.errors import reason
+from kd_edge.models import ClipModel
 from kd_edge.rundir import MetricsLine, Selection
 from kd_edge.train import checks
+from kd_edge.train.dense import DenseLearner, frame_loaders, report
 from kd_edge.train.devices import averaged, first_alone, make_fabric, share_statistics
 from kd_edge.train.distil.learner import Learner
 from kd_edge.train.events import EpochDone, Event, Finished, Prepared, StageStarted, StepDone
-from kd_edge.train.given import load_trained, take_weights, weights_metadata
+from kd_edge.train.given import check_readable, load_trained, take_weights, weights_metadata
+from kd_edge.train.head import HeadLearner, Loaders, feature_loaders
 from kd_edge.train.inputs.material import Material, Progress, gather_material
-from kd_edge.train.networks import build_teacher, student_learner
+from kd_edge.train.networks import begin_head, build_teacher, student_learner
 from kd_edge.train.optim import learning_rate, set_learning_rate
-from kd_edge.train.recipe import Recipe
-from kd_edge.train.recipe.stages import AnyTeacher
+from kd_edge.train.recipe import DenseStage, HeadStage, Recipe
+from kd_edge.train.recipe.stages import AnyTeacher, Training
 from kd_edge.train.rehearsal import rehearse_losses
 from kd_edge.train.results import plots, run, scores
 from kd_edge.train.results.summary import summarise
@@ -101,6 +104,8 @@ def train(
     fabric.launch()
     run_dir = fabric.broadcast(run_dir)  # every process may have made up a name of its own
     checks.check_batches(recipe, fabric.world_size)
+    if first_alone(fabric, partial(_readable, recipe)) is None:
+        return
     state = run.load_state(run_dir, recipe) if resume else None
     with ExitStack() as held:
         held.enter_context(_repeatable(recipe.threads))
@@ -118,6 +123,11 @@ def train(
         for event in _stages(session):
             if session.writes:
                 yield event
+
+
+def _readable(recipe: Recipe) -> bool:
+    check_readable(recipe)
+    return True
 
 
 def _hold(held: ExitStack | None, run_dir: Path, new: Recipe | None) -> bool:
@@ -166,8 +176,10 @@ def _train_teacher(session: _Session, config: AnyTeacher, teacher: Teacher) -> G
             selected_epoch=0, selected_by=f"weights {config.weights}", seconds=0.0
         )
     else:
-        learner = teacher.learner(config, session.material.class_vectors)
-        session.selections["teacher"] = yield from _fit(session, "teacher", learner, None)
+        material = session.material
+        learner = teacher.learner(config, material.class_vectors, material.class_weights("teacher"))
+        loaders = _clip_loaders(session, ["teacher"])
+        session.selections["teacher"] = yield from _fit(session, "teacher", config, learner, loaders)
     if session.writes:
         run.save_weights(trained, teacher.state_dict(), weights_metadata(config))
     teacher.requires_grad_(False)
@@ -177,28 +189,83 @@ def _train_teacher(session: _Session, config: AnyTeacher, teacher: Teacher) -> G
 
 
 def _train_student(session: _Session, learner: Learner, teacher: Teacher | None) -> Generator[Event, None, None]:
-    """Train the student on labels and teacher (Alg. 1 of the MGCAM paper)."""
-    session.selections["student"] = yield from _fit(session, "student", learner, teacher)
+    """Train the student, stage by stage."""
+    model, recipe = learner.model, session.recipe
+    if recipe.dense_stage is not None:
+        yield from _student_stage(session, "dense", model, _train_dense(session, model, recipe.dense_stage))
+    if recipe.labels_stage is not None:
+        yield from _student_stage(session, "student", model, _train_whole(session, learner, teacher))
+    if recipe.head_stage is not None:
+        yield from _student_stage(session, "head", model, _train_head(session, model, recipe.head_stage))
+    model.eval()
+
+
+def _student_stage(
+    session: _Session, name: str, model: ClipModel, training: Generator[Event, None, Selection]
+) -> Generator[Event, None, None]:
+    """Train a stage and save the student after it; one that the interrupted run had finished is loaded, if it can be.
+
+    The file holds what the last finished stage left: a later stage has all of an earlier one's weights.
+    """
+    finished = session.folder / rundir.STUDENT
+    if name in session.selections:
+        load_trained(model, finished, f"restore the file, or remove {session.folder / rundir.STATE} to start again")
+        return
+    session.selections[name] = yield from training
     if session.writes:
-        run.save_weights(session.folder / rundir.STUDENT, learner.model.state_dict())
-    learner.model.eval()
+        run.save_weights(finished, model.state_dict())
+
+
+def _train_dense(session: _Session, model: ClipModel, stage: DenseStage) -> Generator[Event, None, Selection]:
+    """Train a student's backbone to regress what a richer modality says of every frame."""
+    fabric, material = session.fabric, session.material
+    learner = DenseLearner(model, material.dense_targets, keep=stage.keep)
+    loaders = frame_loaders(material, stage, rank=fabric.global_rank, world=fabric.world_size)
+    kept = yield from _fit(session, "dense", stage, learner, loaders)
+    return report(material, learner, kept, fabric.device)
+
+
+def _train_whole(session: _Session, learner: Learner, teacher: Teacher | None) -> Generator[Event, None, Selection]:
+    """Train the whole student on labels and teacher (Alg. 1 of the MGCAM paper)."""
+    loaders = _clip_loaders(session, ["student"] if teacher is None else ["student", "teacher"])
+    return (yield from _fit(session, "student", session.recipe.student, learner, loaders, teacher))
+
+
+def _train_head(session: _Session, model: ClipModel, stage: HeadStage) -> Generator[Event, None, Selection]:
+    """Train a student's head alone on what its backbone makes of the clips."""
+    fabric, material = session.fabric, session.material
+    begin_head(model, material, stage)
+    model.to(memory_format=torch.channels_last)  # as it was trained, also where it was loaded: see _train_teacher
+    loaders = feature_loaders(material, model, stage, fabric.device, rank=fabric.global_rank, world=fabric.world_size)
+    learner = HeadLearner(model.head, stage, material.class_weights("student", stage))
+    return (yield from _fit(session, "head", stage, learner, loaders))
+
+
+def _clip_loaders(session: _Session, stages: list[str]) -> Loaders:
+    """Training clips of one or more stages side by side, and the first one's validation clips."""
+    fabric, material, name = session.fabric, session.material, stages[0]
+    training, batches = material.training_loader(
+        stages, material.stage(name).batch_size, rank=fabric.global_rank, world=fabric.world_size
+    )
+    chosen_by = material.having(name, material.validation)
+    if not chosen_by:
+        return Loaders(training, batches, None)
+    segments = material.recipe.first_segments if name == "student" else None
+    return Loaders(training, batches, material.evaluation_loader(name, chosen_by, segments))
 
 
 def _fit(
-    session: _Session, name: str, learner: LabelLearner, teacher: Teacher | None
+    session: _Session,
+    name: str,
+    stage: Training,
+    learner: LabelLearner,
+    loaders: Loaders,
+    teacher: Teacher | None = None,
 ) -> Generator[Event, None, Selection]:
     """Train one stage; afterwards its model holds the selected weights. Returns which they are."""
-    fabric, material, recipe = session.fabric, session.material, session.recipe
-    stage = material.stage(name)
+    fabric, recipe = session.fabric, session.recipe
     step = Step(fabric, learner, stage, teacher)
-    loader, batches = material.training_loader(
-        [name] if teacher is None else [name, "teacher"],
-        stage.batch_size,
-        rank=fabric.global_rank,
-        world=fabric.world_size,
-    )
-    chosen_by = material.having(name, material.validation)
-    validation = material.evaluation_loader(name, chosen_by) if chosen_by else None
+    loader, batches, validation = loaders
     best: dict[str, Any] = {"epoch": 0, "score": -1.0, "model": {}}
     epochs_done, seconds = 0, 0.0
     if session.state is not None and session.state["stage"] == name:
@@ -251,7 +318,7 @@ def _fit(
             stage=name,
             epoch=epoch,
             losses=dict(zip(sums, means, strict=True)),
-            train_accuracy=accuracy,
+            train_accuracy=accuracy if learner.answers else None,
             learning_rate=rate,
             seconds=round(spent, 3),
             clips_per_second=round(seen_clips * fabric.world_size / spent, 2),

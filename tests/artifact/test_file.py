@@ -262,3 +262,8 @@ def test_a_file_that_has_changed_is_not_rewritten(written: Path, tmp_path: Path)
 def test_a_reference_of_another_model_is_refused(classes: int, size: int) -> None:
     with pytest.raises(ValueError, match=f"familiar: {classes} classes of {size} values for 2 labels"):
         Manifest.model_validate(manifest().model_dump() | {"familiar": reference(classes, size).model_dump()})
+
+
+def test_a_runs_folder_is_told_how_to_become_an_artifact(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=rf"{tmp_path} is a folder.*kd-edge export {tmp_path}"):
+        artifact.load(tmp_path)

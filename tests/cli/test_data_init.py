@@ -111,6 +111,7 @@ def test_the_recipe_is_by_what_there_is(kd: Kd, own: Own) -> None:
     assert (recipe.segments, recipe.windows, recipe.clip_seconds) == (8, "stream", 1.0)
     student = recipe.student
     assert (student.modality, student.epochs, student.batch_size, student.augment.flip) == ("ir", 40, 8, False)
+    assert student.class_weights is None
     assert (student.preprocess.channels, student.preprocess.motion_offsets_ms) == (1, (0, 70, 140))
     assert "train 20 (0, 1); validation 10 (2); test 10 (3)" in (own.root / "recipe.toml").read_text()
 
@@ -170,7 +171,15 @@ def test_a_teacher_that_has_not_seen_every_class_does_not_teach(kd: Kd, own: Own
     assert recipes.load("train", str(own.root / "recipe.toml"), Recipe).teacher is None
 
 
+def test_rare_classes_count_as_much_as_frequent_ones(kd: Kd, own: Own) -> None:
+    own.classes("wave", "kick", takes=4).classes("jump", takes=1)
+    _, text, _ = kd("data", "init", "gestures")
+    assert "rare classes count as much as frequent ones" in text
+    assert recipes.load("train", str(own.root / "recipe.toml"), Recipe).student.class_weights == "balanced"
+
+
 def test_depth_is_seen_between_the_distances_that_occur(kd: Kd, own: Own) -> None:
+    """From 1503 to 2496 mm, and half of that span on either side for what was not looked at."""
     for label in ("wave", "kick"):
         for who in range(4):
             images = np.zeros((20, 40, 48), np.uint16)
@@ -180,7 +189,7 @@ def test_depth_is_seen_between_the_distances_that_occur(kd: Kd, own: Own) -> Non
             np.save(path, images)
     kd("data", "init", "gestures")
     recipe = recipes.load("train", str(own.root / "recipe.toml"), Recipe)
-    assert recipe.student.preprocess.window == FixedWindow(low=1500.0, high=2500.0)
+    assert recipe.student.preprocess.window == FixedWindow(low=1000.0, high=3000.0)
 
 
 def test_long_clips_get_a_shorter_window(kd: Kd, own: Own) -> None:
@@ -524,6 +533,16 @@ def test_training_proposes_where_there_is_no_recipe(kd: Kd, own: Own) -> None:
     )
     assert text.startswith("8 training, ")
     assert own.content() == before
+
+
+def test_a_proposed_teacher_can_be_trained(kd: Kd, own: Own) -> None:
+    own.classes("wave", "kick", takes=1).classes("wave", "kick", takes=1, modality="rgb")
+    settings = [*TINY[2:], *(word.replace("student", "teacher") for word in TINY[2:])]
+    code, text, error = kd("train", "--data", "gestures", "--dry-run", *settings)
+    assert code == 0, error
+    assert "student: clips (4, 8, 3, 24, 24)" in text
+    assert "teacher: clips (4, 8, 9, 24, 24)" in text
+    assert "mgcam" in text
 
 
 def test_a_known_data_set_still_wants_a_recipe(kd: Kd, own: Own) -> None:

@@ -7,7 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kd_edge.models import BACKBONES, ClipModel, ModelConfig, StreamingStep, build_model
+from kd_edge.errors import ConfigError, TrainingError
+from kd_edge.models import BACKBONES, ClipModel, ModelConfig, StreamingStep, build_backbone, build_model
+from kd_edge.models.heads import PooledConvolutionHead
 from kd_edge.models.shift import state_shapes
 
 
@@ -23,9 +25,9 @@ def trained_looking(model: ClipModel) -> ClipModel:
     return model.eval()
 
 
-KINDS = ("tsn", "tconv", "trn", "tsm_causal")
+KINDS = ("tsn", "tconv", "tcn", "trn", "tsm_causal")
 LEFT_OUT = [("tiny", "tsm_causal"), ("bninception", "tsm_causal")]  # impossible: no residual blocks
-LEFT_OUT += [("resnet50", "tsn"), ("resnet50", "tconv")]  # slow and like resnet18
+LEFT_OUT += [("resnet50", "tsn"), ("resnet50", "tconv"), ("resnet50", "tcn")]  # slow and like resnet18
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,59 @@ def test_every_backbone_has_the_feature_size_and_stages_it_names(backbone: str) 
     assert feature.shape == (1, model.backbone.feature_size)
     assert tuple(s[1] for s in shapes) == model.backbone.stage_channels
     strides = [64 // s[2] for s in shapes]
-    assert strides == ([2, 4, 8, 16] if backbone == "tiny" else [4, 8, 16, 32])
+    expected = {"tiny": [2, 4, 8, 16], "resnet8_grid": [4, 4, 8, 16]}
+    assert strides == expected.get(backbone, [4, 8, 16, 32])
+
+
+@pytest.mark.parametrize("temporal", KINDS)
+@pytest.mark.parametrize("segments", [3, 5])
+def test_another_number_of_segments_than_the_models_is_refused(temporal: str, segments: int) -> None:
+    backbone = "resnet10_thin" if temporal == "tsm_causal" else "tiny"
+    config = ModelConfig.model_validate({"backbone": backbone, "temporal": temporal, "hidden": 8, "bottleneck": 8})
+    model = build_model(config, in_channels=1, classes=3, segments=4).eval()
+    with pytest.raises(TrainingError, match=rf"\(1, {segments}, 1, 32, 32\)\. Expected \(batch, 4 segments, C, S, S\)"):
+        model(torch.zeros(1, segments, 1, 32, 32))
+    size, frame = model.backbone.feature_size, torch.zeros(1, 1, 32, 32)
+    states = [torch.zeros(1, *shape) for _, shape in state_shapes(model.backbone, 1, 32)]
+    with pytest.raises(TrainingError, match=rf"\(1, {segments - 1}, {size}\)\. Expected \(batch, 3 segments, {size}\)"):
+        StreamingStep(model)(frame, torch.zeros(1, segments - 1, size), *states)
+    with pytest.raises(TrainingError, match=rf"\(1, 3, {size + 1}\)\. Expected"):
+        StreamingStep(model)(frame, torch.zeros(1, 3, size + 1), *states)
+
+
+@pytest.mark.parametrize(("temporal", "least"), [("tsn", 1), ("tconv", 1), ("tcn", 4)])
+def test_heads_without_relations_read_any_number_from_their_least_on(temporal: str, least: int) -> None:
+    config = ModelConfig.model_validate({"backbone": "tiny", "temporal": temporal, "hidden": 8})
+    model = build_model(config, in_channels=1, classes=3, segments=4).eval()
+    size = model.backbone.feature_size
+    for segments in (least, 9):
+        assert model.head(torch.randn(2, segments, size)).isfinite().all()
+    for shape in ((2, least - 1, size), (2, 9, size + 1), (2, size)):
+        with pytest.raises(TrainingError, match=rf"\(batch, {least} or more segments, {size}\)") as caught:
+            model.head(torch.zeros(shape))
+        assert "\n" not in str(caught.value)
+
+
+def test_grid_features_know_where_in_the_picture_something_is() -> None:
+    model = build_backbone("resnet8_grid", in_channels=1).eval()
+    picture = torch.zeros(2, 1, 64, 64)
+    picture[0, :, :16, :16] = picture[1, :, 48:, 48:] = 1  # the same thing at two corners
+    with torch.no_grad():
+        first, second = model(picture)
+        maps = model.layer3(model.layer2(model.layer1(model.relu(model.bn1(model.conv1(picture))))))
+    assert (first - second).abs().max() > 1e-3
+    assert maps.shape == (2, 192, 4, 4)
+    assert sum(p.numel() for p in model.parameters()) == 878336
+
+
+def test_pooled_convolutions_see_order_and_need_four_segments() -> None:
+    head = PooledConvolutionHead(8, 3, 0.5, hidden=4, segments=9).eval()
+    features = torch.randn(2, 9, 8)
+    with torch.no_grad():
+        assert head(features).shape == (2, 3)
+        assert (head(features) - head(features.flip(1))).abs().max() > 1e-4
+    with pytest.raises(ConfigError, match=r"'tcn' with 3 segments\. Expected at least 4"):
+        PooledConvolutionHead(8, 3, 0.5, hidden=4, segments=3)
 
 
 @settings(max_examples=15, deadline=None)

@@ -10,13 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kd_edge.errors import ConfigError
-from kd_edge.models.heads import RelationHead, relation
+from kd_edge.errors import ConfigError, TrainingError
+from kd_edge.models import ModelConfig, build_model
+from kd_edge.models.heads import RelationHead, TemporalConvolutionHead, relation
 
 
 def head(segments: int = 4, per_scale: int = 3, dropout: float = 0.0, **options: object) -> RelationHead:
     torch.manual_seed(0)
-    sizes = {"hidden": 6, "segments": segments, "per_scale": per_scale}
+    sizes = {"projected": 6, "hidden": 4, "segments": segments, "per_scale": per_scale}
     return RelationHead(5, 3, dropout, **sizes, **options).double()  # type: ignore[arg-type]
 
 
@@ -104,7 +105,7 @@ def test_gradients_against_finite_differences_and_the_order_matters() -> None:
 
 
 def test_long_windows_and_only_the_weights_are_saved() -> None:
-    module = RelationHead(5, 3, 0.5, hidden=4, segments=40, per_scale=3).train()
+    module = RelationHead(5, 3, 0.5, projected=4, hidden=4, segments=40, per_scale=3).train()
     assert module(torch.randn(2, 40, 5)).shape == (2, 3)
     assert module.eval()(torch.randn(2, 40, 5)).isfinite().all()
     assert {k.split(".")[0] for k in head().state_dict()} == {"project", "relate", "classifiers"}
@@ -115,3 +116,64 @@ def test_impossible_choices_are_one_line() -> None:
         head(1)
     with pytest.raises(ConfigError, match=r"all 65519 relations of 16 segments.*'fixed'"):
         head(16, evaluate="all")
+
+
+def test_dropout_at_features_drops_a_share_of_the_features_once() -> None:
+    """At 0.8 four of five features are 0 and the others times 5; what the classifiers see is whole."""
+    torch.manual_seed(0)
+    module = RelationHead(1000, 3, 0.8, projected=6, hidden=4, segments=4, per_scale=3, dropout_at="features").train()
+    seen: dict[str, torch.Tensor] = {}
+    module.project.register_forward_pre_hook(lambda _m, inputs: seen.update(features=inputs[0]))
+    module.classifiers[0].register_forward_pre_hook(lambda _m, inputs: seen.update(hidden=inputs[0]))
+    module.relate[0].register_forward_hook(lambda _m, _i, output: seen.update(related=output))
+    with torch.no_grad():
+        module(torch.ones(2, 4, 1000))
+    assert set(seen["features"].unique().tolist()) == {0.0, 5.0}
+    assert (seen["features"] == 0).float().mean().item() == pytest.approx(0.8, abs=0.02)  # 8000 draws: 0.0045
+    torch.testing.assert_close(seen["hidden"], seen["related"].relu(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dropout_at", ["features", "all"])
+@pytest.mark.parametrize("temporal", ["trn", "tconv"])
+def test_only_all_drops_out_before_the_classifiers_too(temporal: str, dropout_at: str) -> None:
+    values = {"backbone": "tiny", "temporal": temporal, "dropout": 0.8, "dropout_at": dropout_at}
+    head = build_model(ModelConfig.model_validate(values), in_channels=1, classes=3, segments=3).head
+    assert isinstance(head, RelationHead | TemporalConvolutionHead)
+    seen = []
+    head.dropout.register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[0].shape))
+    head.train()(torch.randn(2, 3, head.project.in_features if temporal == "trn" else head.convolution1.in_channels))
+    later = {"features": 0, "all": 2 if temporal == "trn" else 1}[dropout_at]  # TRN: a triple, and pairs
+    assert len(seen) == 1 + later
+
+
+def test_a_relations_hidden_layer_has_a_size_of_its_own() -> None:
+    """SAKDN's sizes: features of 1024 to 300; 8 segments, scales 8 to 2 of k * 300 to 256 to 27 classes."""
+    values = {"backbone": "bninception", "temporal": "trn", "bottleneck": 300, "relation_hidden": 256}
+    model = build_model(ModelConfig.model_validate(values), in_channels=3, classes=27, segments=8)
+    relate = (8 + 7 + 6 + 5 + 4 + 3 + 2) * 300 * 256 + 7 * 256
+    parameters = sum(p.numel() for p in model.head.parameters())
+    assert parameters == (1024 * 300 + 300) + relate + 7 * (256 * 27 + 27)
+    assert tuple(model.head.get_parameter("relate.0.weight").shape) == (256, 2400)
+
+
+def test_a_model_of_before_keeps_its_shapes() -> None:
+    saved = {"backbone": "tiny", "temporal": "trn", "dropout": 0.8, "bottleneck": 300}
+    config = ModelConfig.model_validate(saved)
+    assert (config.dropout_at, config.relation_hidden) == ("all", None)
+    head = build_model(config, in_channels=1, classes=3, segments=3).head
+    shapes = {name: tuple(value.shape) for name, value in head.state_dict().items()}
+    assert shapes == {
+        "project.weight": (300, 24), "project.bias": (300,),
+        "relate.0.weight": (300, 900), "relate.0.bias": (300,), "relate.1.weight": (300, 600), "relate.1.bias": (300,),
+        "classifiers.0.weight": (3, 300), "classifiers.0.bias": (3,),
+        "classifiers.1.weight": (3, 300), "classifiers.1.bias": (3,),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("segments", [3, 5])
+def test_features_of_another_number_are_refused(segments: int) -> None:
+    """A fifth of four was ignored: relations are indices."""
+    with pytest.raises(
+        TrainingError, match=rf"features of shape \(2, {segments}, 5\)\. Expected \(batch, 4 segments, 5\)"
+    ):
+        head()(torch.zeros(2, segments, 5, dtype=torch.float64))

@@ -246,6 +246,41 @@ def test_autocast_lowers_nothing_before_the_gate(variant: Variant) -> None:
         torch.testing.assert_close(mine.float(), theirs, rtol=2**-7, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("feature", "expected"),
+    [
+        (100.0, 30_000.0),
+        (1000.0, 3_000_000.0),  # above float16's 65504
+        (65504.0, (65504.0 + 65504.0 + 10_000.0) * 65504.0),  # factors of the product are held to 10000
+        (2.0**-24, 3 * 2.0**-48),  # float16's smallest, whose square it does not have
+    ],
+)
+def test_float16_neither_overflows_nor_vanishes(feature: float, expected: float) -> None:
+    """One modality, weights 1 and biases 0: each of the three gates is the feature itself."""
+    fusion = SPAMFM((1,), variant="paper").eval()
+    with torch.no_grad():
+        for name, parameter in fusion.named_parameters():
+            parameter.fill_(0.0 if "bias" in name else 1.0)
+        for shape in ((2, 1), (2, 1, 2, 2)):
+            (fused,) = fusion([torch.full(shape, feature, dtype=torch.float16)])
+            assert fused.dtype is torch.float32
+            torch.testing.assert_close(fused, torch.full(shape, expected), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_float16_features_at_the_end_of_their_range_have_the_gradients_of_float32(variant: Variant) -> None:
+    fusion = module((3, 3), variant).float().train()
+    halves = [(f.float().clamp(-1, 1) * 65504).half().requires_grad_() for f in features_of((3, 3), maps=True)]
+    floats = [f.detach().float().requires_grad_() for f in halves]
+    for mine, theirs in zip(fusion(halves), fusion(floats), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
+    fusion(floats)[0].mean().backward()
+    largest = max(whole.grad.abs().max().item() for whole in floats)
+    (fusion(halves)[0].mean() / largest).backward()
+    for half, whole in zip(halves, floats, strict=True):  # two roundings, of the feature's share and of the gate's
+        torch.testing.assert_close(half.grad.float(), whole.grad / largest, rtol=0, atol=2**-10)
+
+
 def test_weights_are_saved_and_come_back() -> None:
     torch.manual_seed(5)
     fusion, other = SPAMFM((3, 5), variant="official"), SPAMFM((3, 5), variant="official")

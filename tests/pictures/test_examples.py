@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from kd_edge.data import ImageFormat, NtuRgbdData, Sample, SyntheticData, open_dataset
+from kd_edge.data import FilesData, ImageFormat, NtuRgbdData, Sample, SyntheticData, open_dataset
 from kd_edge.errors import DataError
 from kd_edge.pictures.examples import class_examples, contact_sheet, draw_examples, viewable
 from kd_edge.types import Clip
@@ -63,8 +63,44 @@ def test_classes_and_modalities_are_chosen_in_the_given_order() -> None:
 def test_an_unreadable_sample_gives_way_to_the_next() -> None:
     examples = class_examples(Numbered(("01 ir",)), classes=["wave"])  # type: ignore[arg-type]
     assert {e.sample for e in examples} == {"02"}
-    with pytest.raises(DataError, match=r"no sample of class 'wave' of numbered can be read \(first: 01_ir"):
-        class_examples(Numbered(("01 ir", "02 ir")))  # type: ignore[arg-type]
+
+
+def test_of_an_incomplete_copy_what_is_there_is_drawn_and_the_rest_named() -> None:
+    lacking: dict[str, str] = {}
+    copy = Numbered(("01 ir", "02 ir", "11 rgb", "12 ir"))
+    examples = class_examples(copy, lacking=lacking)  # type: ignore[arg-type]
+    assert [(e.label, e.modality, e.sample) for e in examples] == [
+        ("wave", "rgb", "01"), ("clap", "rgb", "12"), ("clap", "ir", "11"),
+    ]  # fmt: skip
+    assert lacking == {"wave, ir": "01_ir.avi is damaged"}
+    copy.samples = copy.samples[:2]
+    lacking.clear()
+    assert len(class_examples(copy, lacking=lacking)) == 1  # type: ignore[arg-type]
+    assert lacking["clap, rgb"] == lacking["clap, ir"] == "no sample is here"
+
+
+def test_a_copy_without_anything_to_draw_is_refused() -> None:
+    with pytest.raises(DataError, match=r"no clip of numbered can be drawn \(first: wave, ir: 01_ir.avi is damaged"):
+        class_examples(Numbered(("01 ir", "02 ir")), classes=["wave"], modalities=["ir"])  # type: ignore[arg-type]
+
+
+def test_own_recordings_with_a_missing_modality_and_a_damaged_file(tmp_path: Path) -> None:
+    """The infrared of a class is missing, of another damaged; nobody can tell what the depth is."""
+    for label in ("wave", "clap", "walk"):
+        (tmp_path / label).mkdir()
+        np.save(tmp_path / label / "1_rgb.npy", np.full((6, 20, 20, 3), 90, np.uint8))
+    np.save(tmp_path / "wave" / "1_ir.npy", np.tile(np.arange(20, dtype=np.uint8), (6, 20, 1)))
+    (tmp_path / "clap" / "1_ir.npy").write_bytes(b"damaged")
+    (tmp_path / "walk" / "1_depth.npy").write_bytes(b"damaged")
+    lacking: dict[str, str] = {}
+    examples = class_examples(open_dataset(FilesData(), tmp_path), frames=2, lacking=lacking)
+    assert {(e.label, e.modality) for e in examples} == {
+        ("wave", "rgb"), ("clap", "rgb"), ("walk", "rgb"), ("wave", "ir"),
+    }  # fmt: skip
+    assert sorted(lacking) == ["clap, ir", "depth", "walk, ir"]
+    assert "1_ir.npy" in lacking["clap, ir"]
+    assert "1_depth.npy" in lacking["depth"]
+    assert "has no ir" in lacking["walk, ir"]
 
 
 def test_unknown_names_are_answered_with_the_closest() -> None:

@@ -9,8 +9,15 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from kd_edge.crop import ForegroundRegion
-from kd_edge.preprocess import FixedWindow, Normalise, PercentileWindow, Preprocess, recorded_input
+from kd_edge.crop import ForegroundRegion, PersonRegion
+from kd_edge.preprocess import (
+    FixedWindow,
+    Normalise,
+    PercentileWindow,
+    Preprocess,
+    RelativeWindow,
+    recorded_input,
+)
 from kd_edge.runtime.source import SourceState
 from kd_edge.types import Clip
 
@@ -75,6 +82,30 @@ def test_the_stream_sees_what_the_recorded_clip_shows(
     assert not np.allclose(recorded_input(Clip(frames, stamps), np.arange(24), whole), expected)
 
 
+@pytest.mark.parametrize("offsets", [(0,), (0, 70, 140)])
+@pytest.mark.parametrize("focal", [0.9, None])
+@pytest.mark.parametrize("window", [RelativeWindow(low=1000, high=3000), WINDOWS["percentile"]])
+def test_a_stream_follows_a_person_as_the_recorded_clip_does(
+    window: RelativeWindow | PercentileWindow, focal: float | None, offsets: tuple[int, ...]
+) -> None:
+    region = PersonRegion(low=1000, high=3000, focal=focal, time_constant_ms=300)
+    spec = Preprocess(resize_px=24, input_px=16, motion_offsets_ms=offsets, window=window, region=region)
+    frames = walking(24, (48, 64), "uint16")
+    stamps = np.arange(24, dtype=np.int64) * 35 * MS
+    expected = recorded_input(Clip(frames, stamps), np.arange(24), spec)
+    state = SourceState(tiny_manifest(preprocess=spec, dtype="uint16", clip_seconds=1.2))
+    for _ in range(2):  # a restart forgets where the person was
+        ready = 0
+        for k, (frame, stamp) in enumerate(zip(frames, stamps, strict=True)):
+            state.observe(frame, int(stamp))
+            if state.stack is not None:
+                assert np.array_equal(network_input(state, spec), expected[k]), k
+                ready += 1
+        assert ready == 24 - max(0, offsets[-1] // 35 - 1)
+        state.restart("gap")
+    assert not np.allclose(expected[10], expected[20])
+
+
 def test_a_restart_and_another_size_forget_the_frames() -> None:
     spec = Preprocess(resize_px=24, input_px=16, motion_offsets_ms=(0, 70), window=WINDOWS["fixed"], region=REGION)
     state = SourceState(tiny_manifest(preprocess=spec, dtype="uint16", clip_seconds=1.2))
@@ -101,8 +132,13 @@ def test_a_late_plane_is_reported_and_a_gap_starts_anew() -> None:
     assert not is_ready(state, frames[3], 721 * MS)
 
 
-def test_steady_state_allocates_no_frame_sized_buffer() -> None:
-    spec = Preprocess(resize_px=256, input_px=224, motion_offsets_ms=(0, 70, 140), region=ForegroundRegion(low=100))
+@pytest.mark.parametrize(
+    "changes",
+    [{"region": ForegroundRegion(low=100)}, {"region": PersonRegion(low=100), "window": RelativeWindow(high=250)}],
+)
+def test_steady_state_allocates_no_frame_sized_buffer(changes: dict[str, object]) -> None:
+    values = {"resize_px": 256, "input_px": 224, "motion_offsets_ms": (0, 70, 140), **changes}
+    spec = Preprocess.model_validate(values)
     state = SourceState(tiny_manifest(preprocess=spec, clip_seconds=2.4))
     frames = np.random.default_rng(0).integers(0, 256, (4, 480, 640), dtype=np.uint8)
     for k in range(20):

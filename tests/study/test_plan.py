@@ -322,6 +322,7 @@ def test_the_sakdn_papers_hyper_parameters(
     assert getattr(recipe.losses[0], "temperature", None) == 4.0
     model = recipe.student.model
     assert (model.backbone, model.temporal, model.bottleneck, model.dropout) == ("bninception", "trn", 300, 0.8)
+    assert (model.dropout_at, model.relation_hidden) == ("features", 256)
     assert (recipe.student.preprocess.mean, recipe.student.preprocess.std) == (CAFFE_MEAN, CAFFE_STD)
     assert not recipe.student.augment.flip
 

@@ -87,10 +87,32 @@ def test_a_row_that_cannot_be_run_says_what_it_needs(study: StudyConfig, tmp_pat
     folder = tmp_path / "studies" / "sensors"
     write(study, folder, "alone")
     text = report_markdown(study, report(study, folder))
-    assert "| MKL | - | 97.8 | cannot be run | - |" in text
+    assert "| MKL | - | 97.81 | cannot be run | - |" in text
     assert "| alone | 30 | - | 90.0 | 0: 90.0 |" in text
-    assert "| x | - | 81.1 | not run | - |" in text, "its row has not run"
+    assert "| x | - | 81.09 | not run | - |" in text, "its row has not run"
     assert text.endswith("\nRows that cannot be run: MKL needs depth.\n")
+
+
+@pytest.mark.parametrize(
+    ("figures", "printed"),
+    [
+        ([98.1, 97.81, None], ["98.10", "97.81", "-"]),  # SAKDN's Table II
+        ([79.1, 97.2, None], ["79.1", "97.2", "-"]),
+        ([76.0, 100.0, None], ["76.0", "100.0", "-"]),
+        ([53.9, 8.125, 0.0], ["53.900", "8.125", "0.000"]),
+    ],
+)
+def test_published_figures_are_printed_as_published(
+    figures: list[float | None], printed: list[str], study: StudyConfig, tmp_path: Path
+) -> None:
+    values: dict[str, Any] = study.model_dump(exclude={"rows"})
+    values["rows"] = [
+        {"name": f"r{i}", "title": f"R{i}", "needs": "x", "published": {} if v is None else {"subjects": v}}
+        for i, v in enumerate(figures)
+    ]
+    changed = recipes.validate(values, StudyConfig, "study")
+    text = report_markdown(changed, report(changed, tmp_path))
+    assert [line.split(" | ")[2] for line in text.splitlines() if line.startswith("| R")] == printed
 
 
 def test_sensors_tested_on_fewer_clips_are_pointed_out_and_teachers_recordings_are_not(
@@ -116,6 +138,29 @@ def test_the_f_measure_of_sakdns_code_is_a_metric(study: StudyConfig, tmp_path: 
     lines = report(changed, folder, seeds=[1])
     assert by_name(lines)["multi"].cells["subjects"].values == {1: pytest.approx(69)}
     assert "F-measure as SAKDN's code has it, %" in report_markdown(changed, lines)
+
+
+def test_settings_are_chosen_by_validation_clips(study: StudyConfig, tmp_path: Path) -> None:
+    """Of students and whole teachers; a run without validation clips has none."""
+    folder = tmp_path / "studies" / "sensors"
+    changed = study.model_copy(update={"metric": "validation_accuracy"})
+    write(changed, folder, "taught", validation={"accuracy": 0.65, "loss": 1.0}, seen_in_training=3)
+    write(changed, folder, "alone")
+    place = folder / "taught-subjects-s0" / "summary.json"
+    values = json.loads(place.read_text())
+    values["protocol"]["validation_samples"] = 7
+    values["stages"]["student"]["validation"] = {"accuracy": 0.25, "loss": 2.0}
+    place.write_text(json.dumps(values))
+    lines = report(changed, folder)
+    cells = {name: line.cells["subjects"] for name, line in by_name(lines).items()}
+    assert {name: cell.values for name, cell in cells.items()} == {
+        "acc": {}, "gyro": {}, "multi": {0: pytest.approx(65)},
+        "mkl": {}, "alone": {}, "taught": {0: pytest.approx(25)},
+    }  # fmt: skip
+    assert (cells["taught"].test_samples, cells["multi"].seen_in_training, cells["alone"].missing) == ({7}, 0, 1)
+    text = report_markdown(changed, lines)
+    assert "| subjects: accuracy on validation clips, % |" in text
+    assert "no test of the sensors" not in text
 
 
 def test_a_study_without_such_rows_keeps_its_teachers_line(study: StudyConfig, tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from kd_edge.errors import TrainingError
+from kd_edge.errors import ConfigError, TrainingError
 from kd_edge.models.saved import SavedStudent
 from kd_edge.rundir import read_metrics
 from kd_edge.train import step, trainer
@@ -68,7 +68,7 @@ def test_networks_are_built_once_and_batches_fetched_behind_the_step(
     spied(step.Step, "__call__", "step")
     spied(step.Outcome, "wait", "wait")
     spied(clips, "collate", "fetch")
-    once = {name: stage.model_copy(update={"epochs": 1}) for name, stage in tiny.stages.items()}
+    once = {name: stage.model_copy(update={"epochs": 1}) for name, stage in tiny.networks.items()}
     list(train(tiny.model_copy(update=once), tmp_path / "run", accelerator="cpu"))
     epoch = ["fetch", *["step", "fetch", "wait"] * 4, "step", "wait"]
     assert told == ["build", "build", *epoch, *epoch, "fetch", "fetch"], "the last two are the test clips of both"
@@ -143,6 +143,25 @@ def test_kill_minus_nine_then_resume_gives_the_same_weights_bit_for_bit(trained:
     assert timeless[0] == timeless[1]
     tests = [json.loads((run / "summary.json").read_text())["stages"]["student"]["test"] for run in (folder, whole)]
     assert tests[0] == tests[1]
+
+
+def test_balanced_and_repeated_draws_are_resumed_bit_for_bit(tmp_path: Path) -> None:
+    values = tiny_values(teacher=None, losses=[])
+    values["student"] |= {"sampler": "balanced", "repeat": 2, "class_weights": {"sit down": 2.0}, "epochs": 2}
+    run_all(Recipe.model_validate(values), tmp_path / "whole")
+    assert killed(values, tmp_path / "killed", False, ("student", 2, 4)) == -signal.SIGKILL
+    run_all(Recipe.model_validate(values), tmp_path / "killed", resume=True)
+    assert same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
+
+
+def test_class_weights_of_another_data_sets_classes_stop_a_run_before_it_begins(tmp_path: Path) -> None:
+    values = tiny_values(teacher=None, losses=[])
+    values["student"] |= {"class_weights": {"sit dow": 2.0}}
+    with pytest.raises(
+        ConfigError, match=r"student.class_weights names 'sit dow', which is no class .did you mean 'sit down'"
+    ):
+        run_all(Recipe.model_validate(values), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def residual(**changes: object) -> dict[str, object]:
@@ -263,3 +282,41 @@ def test_bfloat16_trains_with_finite_float32_losses(tmp_path: Path) -> None:
     ]
     assert all(np.isfinite(list(m.losses.values())).all() for m in lines)
     assert all(v.dtype in (torch.float32, torch.int64) for v in weights(tmp_path / "r").values())
+
+
+def test_a_motion_stack_of_colour_goes_on_and_teaches(tmp_path: Path) -> None:
+    """Its run as a student's start, and as a teacher, given as a folder; nothing is converted."""
+    alone = tiny_values(teacher=None, losses=[], segments=4)
+    alone["student"] |= {"modality": "rgb", "epochs": 1}
+    alone["student"]["preprocess"] = {"channels": 3, "resize_px": 36, "input_px": 32, "motion_offsets_ms": [0, 70, 140]}
+    run_all(Recipe.model_validate(alone), tmp_path / "first")
+    further = json.loads(json.dumps(alone))
+    further["student"] |= {"initial_weights": str(tmp_path / "first"), "learning_rate": 1e-9}
+    run_all(Recipe.model_validate(further), tmp_path / "second")
+    before, after = (load_file(tmp_path / name / "student.safetensors") for name in ("first", "second"))
+    assert torch.allclose(before["backbone.layer1.0.weight"], after["backbone.layer1.0.weight"], atol=1e-6)
+    taught = tiny_values(losses=[{"kind": "dkd"}])
+    taught["teacher"] |= alone["student"] | {"weights": str(tmp_path / "first")}
+    taught["student"] |= {"epochs": 1}
+    run_all(Recipe.model_validate(taught), tmp_path / "third")
+    assert Run.load(tmp_path / "third").summary.stages["teacher"].selected_by == f"weights {tmp_path / 'first'}"
+
+
+@pytest.mark.parametrize("key", ["teacher.weights", "student.initial_weights", "teacher.initial_weights"])
+def test_weights_that_cannot_be_read_stop_a_run_before_anything_is_decoded(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "gather_material", lambda *_: pytest.fail("recordings were read"))
+    (tmp_path / "student.onnx").write_bytes(b"\x08\x07graph")
+    values = tiny_values()
+    stage, name = key.split(".")
+    for given, why in (
+        ("student.onnx", "it is an artifact"),
+        ("gone.pt", "No such file"),
+        (".", "it is a folder with"),
+    ):
+        values[stage][name] = str(tmp_path / given)
+        with pytest.raises(TrainingError, match=why) as caught:
+            run_all(Recipe.model_validate(values), tmp_path / "run")
+        assert key in caught.value.fix
+    assert not (tmp_path / "run").exists()

@@ -6,7 +6,8 @@ was; what it left (``.tmp-<name>``) is deleted a week later. ``.lock-<name>`` is
 
     <cache root>/<data set>-<modality>-<key>/frames.bin   frames of all clips, one after the other
                                              stamps.npy   (all frames,) int64, ns from the start of each sample
-                                             limits.npy   (all frames, 2) float32, each frame's own percentile limits
+                                             limits.npy   (all frames, 2) float32, what each frame alone says of them
+                                             places.npy   (all frames, 3) float32, where the person is, if asked for
                                              index.json   where each clip lies, which samples were skipped and why
 """
 
@@ -27,11 +28,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from kd_edge.crop import AnyRegion
 from kd_edge.data.cache.writer import FORMAT, JOURNAL, Job, pack
 from kd_edge.data.dataset import Dataset, ImageFormat, Sample
 from kd_edge.errors import DataError
 from kd_edge.files import CACHE_VARIABLE, cache_root, held
-from kd_edge.preprocess import FixedWindow, PercentileWindow
+from kd_edge.preprocess import AnyWindow
 from kd_edge.types import Float32, Int64
 
 _LEFTOVER_SECONDS = (
@@ -49,12 +51,14 @@ class CachedClip(NamedTuple):
     Attributes:
         frames: (T, h, w) or (T, h, w, 3), uint8 or uint16, read-only, as ``preprocess.resize`` returns them.
         stamps_ns: (T,) int64, 0 at the start of the sample.
-        own_limits: (T, 2) float32, percentile limits of each frame alone; NaN for a fixed window.
+        own_limits: (T, 2) float32, limits of each frame alone; NaN for a fixed window.
+        own_places: (T, 3) float32, where the person is in each frame alone; None unless a person region was asked for.
     """
 
     frames: npt.NDArray[Any]
     stamps_ns: Int64
     own_limits: Float32
+    own_places: Float32 | None = None
 
 
 class CachedClips:
@@ -89,6 +93,8 @@ class CachedClips:
         self._frames = np.memmap(path / "frames.bin", dtype=np.uint8, mode="r")
         self._stamps: Int64 = np.load(path / "stamps.npy", allow_pickle=False)
         self._limits: Float32 = np.load(path / "limits.npy", allow_pickle=False)
+        places = path / "places.npy"
+        self._all_places: Float32 | None = np.load(places, allow_pickle=False) if places.exists() else None
         if not len(self._stamps) == len(self._limits) == index["frames"]:
             raise ValueError("stamps.npy or limits.npy has another length than the index says")
 
@@ -117,7 +123,8 @@ class CachedClips:
         size = int(np.prod(shape)) * self._dtype.itemsize
         frames = np.asarray(self._frames[offset : offset + size]).view(self._dtype).reshape(shape)
         last = first + shape[0]
-        return CachedClip(frames, self._stamps[first:last], self._limits[first:last])
+        places = None if self._all_places is None else self._all_places[first:last]
+        return CachedClip(frames, self._stamps[first:last], self._limits[first:last], places)
 
 
 def prepare(
@@ -125,10 +132,11 @@ def prepare(
     samples: Sequence[Sample],
     modality: str,
     resize_px: int,
-    window: FixedWindow | PercentileWindow | None = None,
+    window: AnyWindow | None = None,
     root: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
     every: int = 1,
+    region: AnyRegion | None = None,
 ) -> CachedClips:
     """Open the cache of these clips, made first where it is not there yet.
 
@@ -140,10 +148,11 @@ def prepare(
         samples: Which ones; ask for the whole data set when several splits will use it.
         modality: An image modality.
         resize_px: Shorter side of the cached frames.
-        window: A percentile window adds each frame's own limits; a fixed one or None needs none.
+        window: Adds each frame's own limits; a fixed one or None needs none.
         root: Folder of the caches; None takes ``cache_root()``.
         progress: Called with (clips done, clips in all) while decoding.
         every: Keep every so-manieth frame, the first one included, with its own stamp.
+        region: A person region adds where the person is in each frame; others need nothing.
 
     Returns:
         The ready cache. Damaged or absent recordings are left out and named in ``skipped``.
@@ -155,7 +164,7 @@ def prepare(
     """
     root = cache_root() if root is None else root
     image_format = dataset.image_format(modality)
-    job = Job(dataset, tuple(samples), modality, image_format, resize_px, window, every)
+    job = Job(dataset, tuple(samples), modality, image_format, resize_px, window, every, region)
     fingerprint = _fingerprint(job)
     path = root / f"{dataset.name}-{modality}-{fingerprint[:20]}"
     ready = _open(path)
@@ -193,18 +202,20 @@ def cache_fingerprint(
     samples: Sequence[Sample],
     modality: str,
     resize_px: int,
-    window: FixedWindow | PercentileWindow | None = None,
+    window: AnyWindow | None = None,
     *,
     every: int = 1,
+    region: AnyRegion | None = None,
 ) -> str:
     """SHA-256 (hex) that the cache of these clips has or would have, see ``prepare``; nothing is decoded."""
-    job = Job(dataset, tuple(samples), modality, dataset.image_format(modality), resize_px, window, every)
+    job = Job(dataset, tuple(samples), modality, dataset.image_format(modality), resize_px, window, every, region)
     return _fingerprint(job)
 
 
 def _fingerprint(job: Job) -> str:
     settings = [FORMAT, job.dataset.name, job.modality, job.resize_px, job.window_key]
     settings += [job.every] if job.every > 1 else []
+    settings += [job.region_key] if job.region_key is not None else []
     content = [[s.id, s.subject, s.view, s.trial, s.label, _content_key(job, s)] for s in job.samples]
     return hashlib.sha256(json.dumps([settings, content]).encode()).hexdigest()
 

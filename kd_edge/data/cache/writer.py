@@ -19,9 +19,11 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from kd_edge.crop import AnyRegion, PersonRegion
 from kd_edge.data.dataset import Dataset, ImageFormat, Sample
 from kd_edge.errors import DataError
-from kd_edge.preprocess import FixedWindow, PercentileWindow, percentile_limits, resize
+from kd_edge.person import measure
+from kd_edge.preprocess import AnyWindow, FixedWindow, RelativeWindow, own_limits, resize
 from kd_edge.types import Float32, Int64
 
 FORMAT = 1
@@ -43,21 +45,34 @@ class Job:
     modality: str
     image_format: ImageFormat
     resize_px: int
-    window: FixedWindow | PercentileWindow | None
+    window: AnyWindow | None
     every: int = 1
+    region: AnyRegion | None = None
 
     @property
     def window_key(self) -> list[float | None] | None:
-        """What of the window decides the cached limits; smoothing and minimum span are applied later."""
-        if not isinstance(self.window, PercentileWindow):
+        """What of the window decides the cached limits; smoothing, span and minimum span are applied later."""
+        window = self.window
+        if window is None or isinstance(window, FixedWindow):
             return None
-        return [self.window.low_percent, self.window.high_percent, self.window.ignore_value]
+        if isinstance(window, RelativeWindow):
+            return [window.low, window.high, window.minimum_share]
+        return [window.low_percent, window.high_percent, window.ignore_value]
+
+    @property
+    def region_key(self) -> list[float | None] | None:
+        """What of the region decides the cached places; smoothing and the square's side are applied later."""
+        if not isinstance(self.region, PersonRegion):
+            return None
+        region = self.region
+        return [region.low, region.high, region.focal, region.metres, region.height_m, region.minimum_share]
 
 
 class _Decoded(NamedTuple):
     frames: npt.NDArray[Any]
     stamps_ns: Int64
     limits: Float32
+    places: Float32
 
 
 def pack(folder: Path, job: Job, fingerprint: str, progress: Callable[[int, int], None] | None) -> None:
@@ -130,10 +145,12 @@ def _decode(job: Job, sample: Sample) -> _Decoded | DataError:
             f"{expected.dtype} with {expected.channels}",
             "fetch this recording again",
         )
-    limits = np.full((len(frames), 2), np.nan, dtype=np.float32)
-    if isinstance(job.window, PercentileWindow):
-        limits[:] = [percentile_limits(frame, job.window) for frame in frames]
-    return _Decoded(frames, clip.stamps_ns[:: job.every], limits)
+    limits, places = (np.full((len(frames), count), np.nan, dtype=np.float32) for count in (2, 3))
+    if job.window is not None and job.window_key is not None:
+        limits[:] = [own_limits(frame, job.window) for frame in frames]
+    if isinstance(job.region, PersonRegion):
+        places[:] = [measure(frame, job.region) for frame in frames]
+    return _Decoded(frames, clip.stamps_ns[:: job.every], limits, places)
 
 
 class _Writer:
@@ -150,6 +167,7 @@ class _Writer:
         self._skipped: dict[str, str] = {}
         self._stamps: list[Int64] = []
         self._limits: list[Float32] = []
+        self._places: list[Float32] = []
         self.bytes = self._frames = 0
 
     def resume(self, samples: Sequence[Sample]) -> int:
@@ -180,7 +198,8 @@ class _Writer:
             self._frames_file.flush()
             entry |= {"offset": self.bytes, "shape": decoded.frames.shape, "first": self._frames}
             entry |= {"bytes": decoded.frames.nbytes, "stamps": decoded.stamps_ns.tolist()}
-            entry["limits"] = None if np.isnan(decoded.limits).all() else decoded.limits.tolist()
+            for name, values in (("limits", decoded.limits), ("places", decoded.places)):
+                entry[name] = None if np.isnan(values).all() else values.tolist()
         self._take(entry)
         self._journal.write(json.dumps(entry) + "\n")  # after its frames: a kill in between drops them
         self._journal.flush()
@@ -189,11 +208,11 @@ class _Writer:
         if "skipped" in entry:
             self._skipped[entry["sample"]["id"]] = entry["skipped"]
             return
-        stamps, limits = np.array(entry["stamps"], dtype=np.int64), entry["limits"]
-        unknown = np.full((len(stamps), 2), np.nan, dtype=np.float32)
+        stamps = np.array(entry["stamps"], dtype=np.int64)
         self._clips.append({key: entry[key] for key in ("sample", "offset", "shape", "first")})
         self._stamps.append(stamps)
-        self._limits.append(unknown if limits is None else np.array(limits, dtype=np.float32))
+        self._limits.append(_measured(entry["limits"], len(stamps), 2))
+        self._places.append(_measured(entry["places"], len(stamps), 3))
         self.bytes += entry["bytes"]
         self._frames += len(stamps)
 
@@ -205,6 +224,8 @@ class _Writer:
             )
         np.save(folder / "stamps.npy", np.concatenate(self._stamps))
         np.save(folder / "limits.npy", np.concatenate(self._limits))
+        if not all(np.isnan(places).all() for places in self._places):
+            np.save(folder / "places.npy", np.concatenate(self._places))
         index = {
             "fingerprint": fingerprint,
             "modality": modality,
@@ -216,3 +237,8 @@ class _Writer:
             "clips": self._clips,
         }
         (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
+
+
+def _measured(values: list[list[float]] | None, frames: int, count: int) -> Float32:
+    """(frames, count) of a journal's line; NaN where nothing was measured."""
+    return np.full((frames, count), np.nan, np.float32) if values is None else np.array(values, dtype=np.float32)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd_edge.errors import TrainingError
@@ -49,6 +48,8 @@ class Learner(LabelLearner):
         epochs: Length of the run, for terms on a schedule.
         class_vectors: (K, D) of the class names, for terms that compare with them.
         black: The model's input, (C,), of a black pixel, for a term whose ablated input is black.
+        class_weights: (K,) of the classes in the cross-entropy; None takes 1. Distillation terms have none: what the
+            teacher says of a clip is worth the same whatever its class.
 
     Raises:
         TrainingError: A loss names a layer that does not exist or does not fit, or there is nobody to teach.
@@ -68,8 +69,9 @@ class Learner(LabelLearner):
         *,
         class_vectors: Tensor | None = None,
         black: Tensor | None = None,
+        class_weights: Tensor | None = None,
     ) -> None:
-        super().__init__(model, label_smoothing)
+        super().__init__(model, label_smoothing, class_weights)
         self._student_taps: tuple[Tap, ...] = ()
         self._named: tuple[tuple[str, Term], ...] = ()
         blanks = {loss.blank for loss in losses}
@@ -115,7 +117,7 @@ class Learner(LabelLearner):
         mine = observe(self.model, inputs, self._student_taps)
         if self.ablates:
             mine = mine._replace(ablated=self._ablated(inputs))
-        values = {"ce": F.cross_entropy(mine.logits.float(), labels, label_smoothing=self.label_smoothing)}
+        values = {"ce": self.cross_entropy(mine.logits, labels)}
         total = values["ce"]
         for name, term in self._named:
             if seen is None:

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from kd_edge.crop import FrameRegion
+from kd_edge.crop import Crop, FrameRegion, PersonRegion
 from kd_edge.data.cache.frames import CachedClip
 from kd_edge.data.cache.pairs import PairedClips
 from kd_edge.data.dataset import Sample
+from kd_edge.person import clip_places
 from kd_edge.preprocess import Preprocess, clip_input, clip_limits, evaluation_crop
 from kd_edge.sampling import motion_indices, nearest
 from kd_edge.train.inputs.draws import CropDraw, Draws, draw_crop
@@ -31,18 +32,23 @@ class Batch(TypedDict):
     """What the loader yields.
 
     ``inputs``: one (B, T, C, S, S) float32 per image modality, then (B, m, 3, n) float32 of wearable sensors where they
-    teach; ``labels``: (B,) int64.
+    teach; ``labels``: (B,) int64, or (B, F, M) float32 of dense targets.
     """
 
     inputs: list[Tensor]
     labels: Tensor
 
 
+Key = tuple[int, int] | tuple[int, int, int]
+"""Position of a clip, epoch, and how often the epoch has drawn it before; the last is left out where it is 0."""
+
+
 class ClipDataset(Dataset[tuple[list[Float32], int]]):
     """Network inputs of paired clips.
 
-    Items are asked for as (position, epoch): what is random follows from seed, epoch and sample id alone, so a resumed
-    run and any number of workers see the same clips.
+    Items are asked for as (position, epoch), or (position, epoch, n) of the n-th further draw of a clip in an epoch:
+    what is random follows from seed, epoch, sample id and draw alone, so a resumed run and any number of workers see
+    the same clips.
 
     Args:
         pairs: The clips, one modality per preprocessing.
@@ -72,26 +78,24 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
         self.seed = seed
         self.flip_labels = flip_labels
         self.signals = signals
-        self._smoothed: dict[int, list[Float32]] = {}
-        self._sessions: dict[tuple[str, ...], list[int]] = {}
-        for position, sample in enumerate(pairs.samples):
-            self._sessions.setdefault(_session(sample), []).append(position)
+        self._smoothed: dict[int, list[_Smoothed]] = {}
+        self._sessions = Sessions(pairs.samples)
 
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[list[Float32], int]:
-        position, epoch = key
+    def __getitem__(self, key: Key) -> tuple[list[Float32], int]:
+        position, epoch, *again = key
         sample, clips = self.pairs.samples[position], self.pairs.clips(position)
         first = clips[0].stamps_ns
         if self.augments is None:
             moments = first[self.windows.choose(first, None)]
             same = [_same_share(first, moments, clip.stamps_ns) for clip in clips]
             return [_still(*item) for item in zip(clips, same, self.specs, strict=True)], sample.label
-        origin = (self.seed, epoch, zlib.crc32(sample.id.encode()))
+        origin = (self.seed, epoch, zlib.crc32(sample.id.encode()), *again)
         rng = np.random.default_rng(origin)
         shots = self._looping(position, rng) if self.windows.loop else self._inside(position, rng)
-        crop = draw_crop(self.augments[0], rng)
+        crop = draw_crop(self.augments[0], rng, Draws(origin))
         label = sample.label
         if crop.flip and self.flip_labels is not None:
             label = self.flip_labels[label]
@@ -105,14 +109,45 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
             inputs.append(self.signals.of(sample.id, first, Draws((*origin, len(clips)))))
         return inputs, label
 
+    def still(self, position: int, frames: Int64) -> Float32:
+        """Some frames of a clip's first modality as evaluation sees them, (F, C, S, S)."""
+        clip = self.pairs.clips(position)[0]
+        return _still(clip, clip.stamps_ns[frames], self.specs[0])
+
+    def changed(self, position: int, frames: Int64, *draw: int) -> tuple[Float32, int, CropDraw]:
+        """Some frames of a clip's first modality, changed alike.
+
+        Args:
+            position: Which clip.
+            frames: (F,).
+            draw: Other random changes for each.
+
+        Returns:
+            Frames (F, C, S, S), the label, and how they were cropped.
+        """
+        assert self.augments is not None
+        sample, clip, spec, augment = (
+            self.pairs.samples[position],
+            self.pairs.clips(position)[0],
+            self.specs[0],
+            self.augments[0],
+        )
+        origin = (self.seed, *draw, zlib.crc32(sample.id.encode()))
+        rng = np.random.default_rng(origin)
+        crop = draw_crop(augment, rng, Draws(origin))
+        label = self.flip_labels[sample.label] if crop.flip and self.flip_labels is not None else sample.label
+        shot = _Shot(clip.frames, *self._measured(position)[0], _frames_at(clip, clip.stamps_ns[frames], spec))
+        shot = shot._replace(limits=jitter_limits(shot.limits, augment, rng))
+        return _changed(shot, spec, crop, augment, Draws((*origin, 0))), label, crop
+
     def _inside(self, position: int, rng: np.random.Generator) -> list[_Shot]:
         """Every modality of a window inside the clip."""
         clips = self.pairs.clips(position)
         first = clips[0].stamps_ns
         moments = first[self.windows.choose(first, rng)]
         return [
-            _Shot(clip.frames, limits, _frames_at(clip, _same_share(first, moments, clip.stamps_ns), spec))
-            for clip, limits, spec in zip(clips, self._limits(position), self.specs, strict=True)
+            _Shot(clip.frames, *smoothed, _frames_at(clip, _same_share(first, moments, clip.stamps_ns), spec))
+            for clip, smoothed, spec in zip(clips, self._measured(position), self.specs, strict=True)
         ]
 
     def _looping(self, position: int, rng: np.random.Generator) -> list[_Shot]:
@@ -125,29 +160,24 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
         shots = []
         for k, spec in enumerate(self.specs):
             at = moments[:, None] - np.asarray(spec.motion_offsets_ms, dtype=np.int64) * 1_000_000  # (T, M)
-            shot = _endless(clips[k], self._limits(position)[k], at, length)
+            shot = _endless(clips[k], self._measured(position)[k], at, length)
             if other != position:
                 earlier = at.ravel() < -half
-                then = _endless(before[k], self._limits(other)[k], at, length_before)
-                shot.frames[earlier], shot.limits[earlier] = then.frames[earlier], then.limits[earlier]
+                _put(shot, earlier, _endless(before[k], self._measured(other)[k], at, length_before))
             shots.append(shot)
         return shots
 
     def _before(self, position: int, rng: np.random.Generator) -> int:
-        """What was done before: another action of the same session, or the same one where there is no other."""
-        sample = self.pairs.samples[position]
-        session = self._sessions[_session(sample)]
-        others = [other for other in session if self.pairs.samples[other].label != sample.label]
-        other = others[int(rng.integers(len(others)))] if others else position
+        """What was done before, if it was filmed in the same size."""
+        other = self._sessions.before(position, rng)
         here, there = ([clip.frames.shape[1:] for clip in self.pairs.clips(p)] for p in (position, other))
         return other if here == there else position
 
-    def _limits(self, position: int) -> list[Float32]:
-        """Smoothed intensity limits of a sample's clips, each computed once."""
+    def _measured(self, position: int) -> list[_Smoothed]:
+        """Smoothed intensity limits and places of a sample's clips, each computed once."""
         if position not in self._smoothed:
             self._smoothed[position] = [
-                clip_limits(clip.own_limits, clip.stamps_ns, spec.window)
-                for clip, spec in zip(self.pairs.clips(position), self.specs, strict=True)
+                _smoothed(clip, spec) for clip, spec in zip(self.pairs.clips(position), self.specs, strict=True)
             ]
         return self._smoothed[position]
 
@@ -169,64 +199,124 @@ class SignalDataset(Dataset[tuple[list[Float32], int]]):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[list[Float32], int]:
-        position, epoch = key
+    def __getitem__(self, key: Key) -> tuple[list[Float32], int]:
+        position, epoch, *again = key
         sample, clips = self.pairs.samples[position], self.pairs.clips(position)
-        draws = Draws((self.seed, epoch, zlib.crc32(sample.id.encode()), len(clips)))
+        draws = Draws((self.seed, epoch, zlib.crc32(sample.id.encode()), *again, len(clips)))
         return [self.signals.of(sample.id, clips[0].stamps_ns, draws)], sample.label
 
 
 def _still(clip: CachedClip, moments: Int64, spec: Preprocess) -> Float32:
     """One modality at the chosen moments as evaluation sees it, (T, C, S, S)."""
     height, width = clip.frames.shape[1:3]
-    limits = clip_limits(clip.own_limits, clip.stamps_ns, spec.window)
-    return clip_input(clip.frames, limits, _frames_at(clip, moments, spec), evaluation_crop(height, width, spec), spec)
+    limits, places = _smoothed(clip, spec)
+    crop = evaluation_crop(height, width, spec)
+    return clip_input(clip.frames, limits, _frames_at(clip, moments, spec), crop, spec, places=places)
+
+
+class _Smoothed(NamedTuple):
+    """What is measured in each frame of a clip, smoothed: intensity limits (N, 2), and places (N, 3) of a person."""
+
+    limits: Float32
+    places: Float32 | None
+
+
+def _smoothed(clip: CachedClip, spec: Preprocess) -> _Smoothed:
+    places = None
+    if isinstance(spec.region, PersonRegion) and clip.own_places is not None:
+        places = clip_places(clip.own_places, clip.stamps_ns, spec.region)
+    return _Smoothed(clip_limits(clip.own_limits, clip.stamps_ns, spec.window), places)
 
 
 class _Shot(NamedTuple):
-    """What a window shows of one modality: frames with their limits (N, 2), and (T, M) which of them."""
+    """What a window shows of one modality: frames with their limits and places, and (T, M) which of them."""
 
     frames: npt.NDArray[Any]
     limits: Float32
+    places: Float32 | None
     indices: Int64
 
 
-def _session(sample: Sample) -> tuple[str, ...]:
-    """Samples that are alike in this were recorded one after the other, by the same camera in the same place."""
-    return sample.subject, sample.view, sample.trial
+def _put(shot: _Shot, chosen: npt.NDArray[np.bool_], other: _Shot) -> None:
+    """Take some frames of a shot, with what was measured in them, from another one of the same moments."""
+    shot.frames[chosen], shot.limits[chosen] = other.frames[chosen], other.limits[chosen]
+    if shot.places is not None and other.places is not None:
+        shot.places[chosen] = other.places[chosen]
 
 
-def _endless(clip: CachedClip, limits: Float32, at: Int64, length: float) -> _Shot:
+class Sessions:
+    """Which clips were recorded one after the other: those alike in subject, view and trial.
+
+    Args:
+        samples: Of the clips.
+    """
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._samples = samples
+        self._sessions: dict[tuple[str, ...], list[int]] = {}
+        for position, sample in enumerate(samples):
+            self._sessions.setdefault(self._of(sample), []).append(position)
+
+    def before(self, position: int, rng: np.random.Generator) -> int:
+        """What was done before: another action of the same session, or the same one where there is no other."""
+        sample = self._samples[position]
+        others = [k for k in self._sessions[self._of(sample)] if self._samples[k].label != sample.label]
+        return others[int(rng.integers(len(others)))] if others else position
+
+    @staticmethod
+    def _of(sample: Sample) -> tuple[str, ...]:
+        return sample.subject, sample.view, sample.trial
+
+
+def in_endless(stamps_ns: Int64, at: Int64, length: float) -> Int64:
+    """Frames of a clip that goes on for ever, at moments from its beginning.
+
+    Args:
+        stamps_ns: (N,) of the clip.
+        at: Any shape, ns; negative ones lie before the clip's beginning.
+        length: Length of the clip in ns, in the modality that the moments are of; recordings may differ in length.
+    """
+    own = clip_length_ns(stamps_ns)
+    half = own / len(stamps_ns) / 2  # before the end, the first frame is the nearest again
+    phase = ((at * (own / length) + half) % own - half).astype(np.int64)
+    return nearest(stamps_ns - stamps_ns[0], phase)
+
+
+def _endless(clip: CachedClip, measured: _Smoothed, at: Int64, length: float) -> _Shot:
     """A clip that goes on for ever, at moments from its beginning, as a live camera would see it.
 
     Motion stacks reach over the joints, too.
 
     Args:
         clip: Frames and stamps of one modality.
-        limits: (N, 2), smoothed.
+        measured: What was measured in its frames.
         at: (T, M) ns of every frame that is looked at; negative ones lie before the clip's beginning.
         length: Length of the clip in ns, in the modality that the moments are of; recordings may differ in length.
 
     Returns:
         A frame of its own for each moment.
     """
-    own = clip_length_ns(clip.stamps_ns)
-    half = own / len(clip.stamps_ns) / 2  # before the end, the first frame is the nearest again
-    phase = ((at * (own / length) + half) % own - half).astype(np.int64)
-    chosen = nearest(clip.stamps_ns - clip.stamps_ns[0], phase).ravel()
-    return _Shot(clip.frames[chosen], limits[chosen], np.arange(at.size).reshape(at.shape))
+    chosen = in_endless(clip.stamps_ns, at, length).ravel()
+    places = None if measured.places is None else measured.places[chosen]
+    return _Shot(clip.frames[chosen], measured.limits[chosen], places, np.arange(at.size).reshape(at.shape))
 
 
 def _changed(shot: _Shot, spec: Preprocess, draw: CropDraw, augment: Augment, draws: Draws) -> Float32:
     """One modality of a window, cropped as drawn and with its own changes of intensity, (T, C, S, S)."""
-    frames, limits, indices = shot
-    height, width = frames.shape[1:3]
-    crop = draw.on(height, width) if isinstance(spec.region, FrameRegion) else draw.on(1, 1)  # other regions are square
+    frames, limits, places, indices = shot
+    crop = _crop(draw, spec, frames.shape[1:3])
     if not augment.changes_planes:
-        return change_input(clip_input(frames, limits, indices, crop, spec), spec, augment, draws)
-    planes = clip_input(frames, limits, indices, crop, plain(spec))
+        return change_input(clip_input(frames, limits, indices, crop, spec, places=places), spec, augment, draws)
+    planes = clip_input(frames, limits, indices, crop, plain(spec), places=places)
     change_planes(planes, spec.channels, augment, draws)
     return change_input(normalised(planes, spec), spec, augment, draws)
+
+
+def _crop(draw: CropDraw, spec: Preprocess, shape: tuple[int, ...]) -> Crop:
+    """A drawn crop of a modality's region."""
+    if isinstance(spec.region, FrameRegion):
+        return draw.on(shape[0], shape[1])
+    return draw.about() if isinstance(spec.region, PersonRegion) else draw.on(1, 1)  # regions are square
 
 
 def _same_share(first: Int64, moments: Int64, other: Int64) -> Int64:
@@ -244,10 +334,15 @@ def _frames_at(clip: CachedClip, moments: Int64, spec: Preprocess) -> Int64:
     return motion_indices(clip.stamps_ns, nearest(clip.stamps_ns, moments), spec.motion_offsets_ms)
 
 
-class EpochBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of (position, epoch): shuffled by seed and epoch in training, in order for evaluation.
+class EpochBatches(Sampler[list[Key]]):
+    """Batches of keys: shuffled by seed and epoch in training, in order for evaluation.
 
     A last incomplete batch is dropped in training (other clips are left out each epoch) unless it is the only one.
+    Which clips an epoch draws follows from the seed and its number alone.
+
+    With ``classes`` every class is drawn equally often, in rounds: ceil(count * repeat / K) of them, each with one clip
+    of each of the K classes that there are, in random order. Of a class every clip has its turn before one comes again.
+    Without the batch that is dropped, numbers of draws of two classes differ by one at most.
 
     Args:
         count: Number of samples.
@@ -255,10 +350,27 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         seed: None keeps the order and every sample.
         rank: Number of this process.
         world: Number of processes; each takes every ``world``-th sample of a batch.
+        repeat: How often an epoch draws a sample.
+        classes: (count,) class of each sample, to draw all classes equally often; None draws all samples.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int | None, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        seed: int | None,
+        rank: int = 0,
+        world: int = 1,
+        *,
+        repeat: int = 1,
+        classes: Sequence[int] | None = None,
+    ) -> None:
         self.count = count
+        self.repeat = repeat
+        of = np.asarray([] if classes is None else classes)
+        self._members = [np.flatnonzero(of == label) for label in np.unique(of)]
+        together = len(self._members) or 1
+        self.draws = -(-count * repeat // together) * together
         self.batch_size = batch_size
         self.seed = seed
         self.rank, self.world = rank, world
@@ -267,32 +379,51 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
     def __len__(self) -> int:
         if self.seed is None:
             return -(-self.count // self.batch_size)
-        return max(1, self.count // self.batch_size)
+        return max(1, self.draws // self.batch_size)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.arange(self.count)
-        if self.seed is not None:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
+    def __iter__(self) -> Iterator[list[Key]]:
+        positions, again = self._order()
         for batch in range(len(self)):
-            mine = order[batch * self.batch_size : (batch + 1) * self.batch_size][self.rank :: self.world]
-            yield [(int(position), self.epoch) for position in mine]
+            mine = range(batch * self.batch_size, min((batch + 1) * self.batch_size, len(positions)))
+            yield [self._key(int(positions[k]), int(again[k])) for k in mine[self.rank :: self.world]]
+
+    def _key(self, position: int, again: int) -> Key:
+        return (position, self.epoch, again) if again else (position, self.epoch)
+
+    def _order(self) -> tuple[Int64, Int64]:
+        """(draws,) positions in the order of an epoch, and how often it has drawn each of them before."""
+        if self.seed is None:
+            return np.arange(self.count), np.zeros(self.count, dtype=np.int64)
+        rng = np.random.default_rng([self.seed, self.epoch])
+        if not self._members:
+            drawn = rng.permutation(self.draws)
+            return drawn % self.count, drawn // self.count
+        rounds = self.draws // len(self._members)
+        turns = [
+            np.concatenate([rng.permutation(members) for _ in range(-(-rounds // len(members)))])[:rounds]
+            for members in self._members
+        ]
+        places = rng.permuted(np.tile(np.arange(len(turns)), (rounds, 1)), axis=1)  # (rounds, K), each row all classes
+        number = np.arange(rounds)[:, None]
+        sizes = np.array([len(members) for members in self._members])
+        return np.stack(turns)[places, number].ravel(), (number // sizes[places]).ravel()
 
 
-def collate(items: Sequence[tuple[list[Float32], int]]) -> Batch:
+def collate(items: Sequence[tuple[list[Float32], int | Float32]]) -> Batch:
     """Stack samples to a batch."""
     modalities = zip(*(inputs for inputs, _ in items), strict=True)
     inputs = [torch.from_numpy(np.stack(clips)) for clips in modalities]
-    return {"inputs": inputs, "labels": torch.tensor([label for _, label in items])}
+    return {"inputs": inputs, "labels": torch.from_numpy(np.stack([label for _, label in items]))}
 
 
-def make_loader(dataset: ClipDataset | SignalDataset, batches: EpochBatches, workers: int) -> DataLoader[Batch]:
+def make_loader(dataset: Dataset[Any], batches: EpochBatches, workers: int) -> DataLoader[Batch]:
     """A loader over the batches; worker processes start afresh (spawn) and live as long as the loader.
 
     It draws from a generator of its own: its draws depend on the number of workers and on which epoch is its first, and
     must not move the network's (dropout), or a resumed run would end with other weights.
     """
     return DataLoader(
-        dataset,  # type: ignore[arg-type]  # torch types a loader by its dataset's items, not by what collate returns
+        dataset,
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,

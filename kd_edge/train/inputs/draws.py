@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from dataclasses import dataclass
 
@@ -58,6 +59,7 @@ class CropDraw:
         down: Offset of the centre, in [-1, 1] of the room the crop has vertically.
         right: Offset of the centre, in [-1, 1] of the room the crop has horizontally.
         flip: Mirror.
+        turn_degrees: Turn it, clockwise.
     """
 
     tall: float
@@ -65,6 +67,7 @@ class CropDraw:
     down: float
     right: float
     flip: bool
+    turn_degrees: float = 0.0
 
     def on(self, height: int, width: int) -> Crop:
         """The crop of a (height, width) frame."""
@@ -72,17 +75,24 @@ class CropDraw:
         tall, wide = self.tall * shorter / height, self.wide * shorter / width
         top = (1 - tall) / 2 * (1 + self.down)
         left = (1 - wide) / 2 * (1 + self.right)
-        return Crop(top, left, tall, wide, self.flip)
+        return Crop(top, left, tall, wide, self.flip, self.turn_degrees != 0, self.turn_degrees)
+
+    def about(self) -> Crop:
+        """The crop of a square about a person, which it may be larger than; moved by shares of the square's side."""
+        top, left = (1 - self.tall) / 2 + self.down, (1 - self.wide) / 2 + self.right
+        return Crop(top, left, self.tall, self.wide, self.flip, True, self.turn_degrees)
 
 
-def draw_crop(augment: Augment, rng: np.random.Generator) -> CropDraw:
-    """Draw size, place and mirroring of one sample; four numbers whatever is switched on."""
+def draw_crop(augment: Augment, rng: np.random.Generator, draws: Draws) -> CropDraw:
+    """Draw size, place and mirroring of one sample, four numbers whatever is switched on; its turn and its aspect."""
     down, right = rng.random(2)
     flip = bool(rng.random() < 0.5) and augment.flip
     size = rng.random()
+    turn = float(draws.of("rotation").uniform(-1, 1)) * augment.rotation_degrees
     if augment.crop == "multi_scale":
-        return CropDraw(*SCALE_PAIRS[int(size * len(SCALE_PAIRS))], *PLACES[int(down * len(PLACES))], flip)
+        return CropDraw(*SCALE_PAIRS[int(size * len(SCALE_PAIRS))], *PLACES[int(down * len(PLACES))], flip, turn)
     low, high = augment.crop_scale
     side = float(low + (high - low) * size)
     down, right = (float(-augment.shift + 2 * augment.shift * place) for place in (down, right))
-    return CropDraw(side, side, down, right, flip)
+    taller = math.exp(float(draws.of("aspect").uniform(-1, 1)) * math.log1p(augment.aspect) / 2)
+    return CropDraw(side * taller, side / taller, down, right, flip, turn)

@@ -49,6 +49,8 @@ def change_planes(planes: Float32, colours: int, augment: Augment, draws: Draws)
         blur(planes, augment.blur, draws.of("blur"))
     if augment.brightness or augment.contrast or augment.saturation:
         jitter_colours(planes, colours, augment, draws.of("colour jitter"))
+    if augment.erase > 0:
+        erase(planes, augment.erase, draws.of("erase"))
 
 
 def darken_corners(planes: Float32, most: float, rng: np.random.Generator) -> None:
@@ -57,6 +59,21 @@ def darken_corners(planes: Float32, most: float, rng: np.random.Generator) -> No
     along = np.linspace(-1, 1, planes.shape[-1])
     squares = (along[:, None] - down) ** 2 + (along[None, :] - right) ** 2  # (S, S)
     planes *= (1 - strength * squares / squares.max()).astype(np.float32)
+
+
+def erase(planes: Float32, share: float, rng: np.random.Generator) -> None:
+    """Random erasing (Zhong et al., AAAI 2020) of a share of the clips, in place: one black rectangle in all frames.
+
+    Its area is 2 to 20 % of the image, its aspect between 1:3 and 3:1, cut off at the image's edges.
+    """
+    chance, area, aspect, down, right = rng.random(5)
+    if chance >= share:
+        return
+    side = planes.shape[-1]
+    size, stretch = math.sqrt(0.02 + 0.18 * area) * side, math.sqrt(3.0) ** (2 * aspect - 1)
+    tall, wide = max(1, round(size * stretch)), max(1, round(size / stretch))
+    top, left = int(down * side), int(right * side)
+    planes[..., max(0, top - tall // 2) : top + (tall + 1) // 2, max(0, left - wide // 2) : left + (wide + 1) // 2] = 0
 
 
 def blur(planes: Float32, most: float, rng: np.random.Generator) -> None:

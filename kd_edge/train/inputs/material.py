@@ -18,11 +18,15 @@ from kd_edge.data.cache.frames import CachedClips
 from kd_edge.data.cache.pairs import PairedClips
 from kd_edge.data.signals.load import Signals
 from kd_edge.data.words.class_vectors import ClassVectors, class_vectors
-from kd_edge.errors import DataError
+from kd_edge.errors import DataError, TrainingError
 from kd_edge.train.inputs.clips import Batch, ClipDataset, EpochBatches, SignalDataset, make_loader
 from kd_edge.train.inputs.signals import SignalInput
+from kd_edge.train.inputs.targets import DenseTargets, gather_targets, targets_fingerprint
 from kd_edge.train.inputs.windows import BEFORE_SHARE, Windows, clip_length_ns
-from kd_edge.train.recipe import Recipe, Stage
+from kd_edge.train.losses.labels import class_weights
+from kd_edge.train.recipe import Recipe, Stage, StudentConfig
+from kd_edge.train.recipe.stages import Training
+from kd_edge.train.recipe.student_stages import WindowKind
 
 Progress = Callable[[str, int, int], None]
 """Called with (modality, clips done, clips in all) while a cache is made."""
@@ -42,6 +46,7 @@ class Material:
         signals: The signals of wearable sensors, by the name of the stage that sees them.
         clip_seconds: Length of the live window.
         semantics: Vectors of the class names, where the recipe has some.
+        dense: What a dense stage regresses, where the recipe has one.
     """
 
     recipe: Recipe
@@ -53,12 +58,37 @@ class Material:
     signals: dict[str, Signals]
     clip_seconds: float
     semantics: ClassVectors | None = None
+    dense: DenseTargets | None = None
+
+    @property
+    def dense_targets(self) -> DenseTargets:
+        """What a dense stage regresses.
+
+        Raises:
+            TrainingError: The recipe has none.
+        """
+        if self.dense is None:
+            raise TrainingError("a recipe without a dense stage", "one", "add it to stages")
+        return self.dense
+
+    def with_targets(self, samples: Sequence[Sample]) -> tuple[Sample, ...]:
+        """Those of the samples that have any dense target."""
+        return tuple(s for s in samples if s.id in self.dense_targets)
+
+    @property
+    def student(self) -> StudentConfig:
+        """The recipe's student; its network regresses what a dense stage leaves in it."""
+        config, stage = self.recipe.student, self.recipe.dense_stage
+        if stage is None or not stage.keep:
+            return config
+        model = config.model.model_copy(update={"regressed": self.dense_targets.size})
+        return config.model_copy(update={"model": model})
 
     @property
     def caches(self) -> dict[str, CachedClips | Signals]:
         """What each stage sees, by stage name."""
         seen: dict[str, CachedClips | Signals] = {**self.clips, **self.signals}
-        return {name: seen[name] for name in self.recipe.stages}
+        return {name: seen[name] for name in self.recipe.networks}
 
     @property
     def skipped(self) -> dict[str, str]:
@@ -77,6 +107,8 @@ class Material:
         Only with a teacher are they looked at, so a student's fingerprint is that of its recordings alone.
         """
         found = {name: cache.fingerprint for name, cache in self.caches.items()}
+        if self.dense is not None:
+            found["dense"] = self.dense.fingerprint
         return _with_semantics(found, self.semantics)
 
     @property
@@ -96,28 +128,83 @@ class Material:
     ) -> tuple[DataLoader[Batch], EpochBatches]:
         """Shuffled, augmented clips of one or more stages side by side, and the batches that carry the epoch.
 
-        Crop and flip are the first stage's, changes of intensity each stage's own.
+        Crop and flip are the first stage's, changes of intensity each stage's own. A student sees the segments of its
+        labels stage.
         """
         recipe, signals = self.recipe, self._signals(stages)
         images = [name for name in stages if name in self.clips]
         if not images and signals is not None:  # resampled onto the time of the student's clips
             clips = self._pairs(["student"], self.train)
-            return self._shuffled(SignalDataset(clips, signals, recipe.seed), batch_size, rank, world)
-        pairs = self._pairs(images, self.train)
-        seconds = None if recipe.windows == "clip" else self.clip_seconds
-        before = {"mixed": BEFORE_SHARE, "stream": 1.0}.get(recipe.windows, 0.0)
-        looping, at_end = recipe.windows in ("loop", "mixed", "stream"), recipe.windows == "stream"
-        windows = Windows(recipe.segments, seconds, looping, before, at_end)
+            return self._loader(SignalDataset(clips, signals, recipe.seed), stages[0], batch_size, rank, world)
+        windows = self.windows(recipe.windows, self._segments(stages[0]))
+        dataset = self._changing(images, windows, signals)
+        return self._loader(dataset, stages[0], batch_size, rank, world)
+
+    def windows(self, kind: WindowKind, segments: int) -> Windows:
+        """Where the segments of a training clip lie."""
+        seconds = None if kind == "clip" else self.clip_seconds
+        before = {"mixed": BEFORE_SHARE, "stream": 1.0}.get(kind, 0.0)
+        return Windows(segments, seconds, kind in ("loop", "mixed", "stream"), before, kind == "stream")
+
+    def student_clips(self, samples: Sequence[Sample], *, changing: bool = False) -> ClipDataset:
+        """The student's clips, changed at random or as evaluation sees them."""
+        recipe = self.recipe
+        if changing:
+            return self._changing(["student"], Windows(recipe.segments), None, samples)
+        spec = recipe.student.preprocess
+        return ClipDataset(self._pairs(["student"], samples), [spec], Windows(recipe.segments), None, recipe.seed)
+
+    def _changing(
+        self,
+        images: Sequence[str],
+        windows: Windows,
+        signals: SignalInput | None,
+        samples: Sequence[Sample] | None = None,
+    ) -> ClipDataset:
+        """Training clips of some image stages with their random changes."""
+        recipe, pairs = self.recipe, self._pairs(images, self.train if samples is None else samples)
         configs = [recipe.image_stages[name] for name in images]
         specs, augments = [c.preprocess for c in configs], [c.augment for c in configs]
-        dataset = ClipDataset(pairs, specs, windows, augments, recipe.seed, self.dataset.flip_labels, signals)
-        return self._shuffled(dataset, batch_size, rank, world)
+        return ClipDataset(pairs, specs, windows, augments, recipe.seed, self.dataset.flip_labels, signals)
 
-    def _shuffled(
-        self, dataset: ClipDataset | SignalDataset, batch_size: int, rank: int, world: int
+    def _segments(self, stage: str) -> int:
+        """T while a stage is trained end to end."""
+        return self.recipe.first_segments if stage == "student" else self.recipe.segments
+
+    def _loader(
+        self, dataset: ClipDataset | SignalDataset, stage: str, batch_size: int, rank: int, world: int
     ) -> tuple[DataLoader[Batch], EpochBatches]:
-        batches = EpochBatches(len(dataset), batch_size, self.recipe.seed, rank, world)
+        config = self.stage(stage)
+        batches = training_batches(self.recipe, config, dataset.pairs.samples, batch_size, rank=rank, world=world)
         return make_loader(dataset, batches, self.recipe.workers), batches
+
+    def class_weights(self, name: str, training: Training | None = None) -> Tensor | None:
+        """(K,) float32 of the classes in a stage's cross-entropy, as its ``class_weights`` say; None weighs nothing.
+
+        Args:
+            name: ``student`` or ``teacher``.
+            training: What says so, where it is another stage of the student.
+        """
+        training = training or self.stage(name)
+        weights, labels = training.class_weights, self.dataset.labels
+        if weights is None:
+            return None
+        named = None if weights == "balanced" else {labels.index(label): factor for label, factor in weights.items()}
+        return class_weights(self._class_counts(name, training), named)
+
+    def _class_counts(self, name: str, training: Training) -> list[float]:
+        """How often an epoch of a stage shows each class, but for a factor: mirrored clips count for what they become.
+
+        A clip whose class changes in the mirror stays as it is where sensors teach, see ``ClipDataset``.
+        """
+        stage, classes = self.stage(name), len(self.dataset.labels)
+        counts = np.bincount([s.label for s in self.train], minlength=classes).astype(float)
+        if training.sampler == "balanced":
+            counts = (counts > 0).astype(float)
+        mirrored, images = self.dataset.flip_labels, stage.images
+        if images is not None and images.augment.flip and mirrored is not None and not self.signals:
+            counts = (counts + counts[list(mirrored)]) / 2
+        return [float(count) for count in counts]
 
     def _signals(self, stages: Sequence[str], *, training: bool = True) -> SignalInput | None:
         """What is made of the sensors, where they are among the stages."""
@@ -126,8 +213,16 @@ class Material:
             return None
         return SignalInput(self.signals["teacher"], config.points, config.jitter if training else None)
 
-    def evaluation_loader(self, stage: str, samples: Sequence[Sample]) -> DataLoader[Batch]:
-        """Centre frames and centre crops of a stage's clips, in order; those its modality has, see ``having``."""
+    def evaluation_loader(
+        self, stage: str, samples: Sequence[Sample], segments: int | None = None
+    ) -> DataLoader[Batch]:
+        """Centre frames and centre crops of a stage's clips, in order; those its modality has, see ``having``.
+
+        Args:
+            stage: ``student`` or ``teacher``.
+            samples: Which clips.
+            segments: T; None is the recipe's.
+        """
         recipe, usable = self.recipe, self.having(stage, samples)
         batches = EpochBatches(len(usable), max(self.stage(stage).batch_size, 16), None)
         signals = self._signals([stage], training=False)
@@ -135,7 +230,8 @@ class Material:
             return make_loader(SignalDataset(self._pairs(["student"], usable), signals, recipe.seed), batches, 0)
         pairs = self._pairs([stage], usable)
         spec = recipe.image_stages[stage].preprocess
-        return make_loader(ClipDataset(pairs, [spec], Windows(recipe.segments), None, recipe.seed), batches, 0)
+        windows = Windows(segments or recipe.segments)
+        return make_loader(ClipDataset(pairs, [spec], windows, None, recipe.seed), batches, 0)
 
     def having(self, stage: str, samples: Sequence[Sample]) -> tuple[Sample, ...]:
         """Those of the samples that a stage's modality has."""
@@ -143,7 +239,7 @@ class Material:
 
     def stage(self, name: str) -> Stage:
         """The recipe's ``student`` or ``teacher``."""
-        return self.recipe.stages[name]
+        return self.recipe.networks[name]
 
     def _pairs(self, stages: Sequence[str], samples: Sequence[Sample]) -> PairedClips:
         return PairedClips([self.clips[name] for name in stages], samples)
@@ -166,9 +262,10 @@ def gather_material(
     """
     dataset = open_dataset(recipe.data, data_root)
     split = dataset.split(recipe.split)
-    stages = recipe.stages
+    stages = recipe.networks
     for name, stage in stages.items():
         stage.check_data(name, dataset)
+        stage.check_classes(name, dataset.labels)
     _check_labels(dataset)
     semantics = None if recipe.semantics is None else class_vectors(recipe.semantics, dataset.labels, data_root)
     if at_most is None:
@@ -192,7 +289,20 @@ def gather_material(
     if seconds is None:
         lengths = [clip_length_ns(clips["student"].clip(s.id).stamps_ns) for s in train]
         seconds = round(float(np.median(lengths)) / 1e9, 3)
-    return Material(recipe, dataset, train, validation, test, clips, signals, seconds, semantics)
+    dense = None
+    if recipe.dense_stage is not None:
+        stamps = {s.id: clips["student"].clip(s.id).stamps_ns for s in clips["student"].samples}
+        dense = gather_targets(recipe.dense_stage.targets, dataset, stamps, dataset.samples)
+        dense.fit(train)
+    return Material(recipe, dataset, train, validation, test, clips, signals, seconds, semantics, dense)
+
+
+def training_batches(
+    recipe: Recipe, stage: Training, samples: Sequence[Sample], batch_size: int, *, rank: int = 0, world: int = 1
+) -> EpochBatches:
+    """The batches of a stage's epochs, drawn from training samples as its ``sampler`` and ``repeat`` say."""
+    classes = [s.label for s in samples] if stage.sampler == "balanced" else None
+    return EpochBatches(len(samples), batch_size, recipe.seed, rank, world, repeat=stage.repeat, classes=classes)
 
 
 def data_fingerprints(recipe: Recipe, data_root: Path | None = None) -> dict[str, str]:
@@ -203,7 +313,9 @@ def data_fingerprints(recipe: Recipe, data_root: Path | None = None) -> dict[str
     """
     dataset = open_dataset(recipe.data, data_root)
     semantics = None if recipe.semantics is None else class_vectors(recipe.semantics, dataset.labels, data_root)
-    found = {name: stage.data_fingerprint(dataset, recipe.cache_every) for name, stage in recipe.stages.items()}
+    found = {name: stage.data_fingerprint(dataset, recipe.cache_every) for name, stage in recipe.networks.items()}
+    if recipe.dense_stage is not None:
+        found["dense"] = targets_fingerprint(recipe.dense_stage.targets, dataset, dataset.samples)
     return _with_semantics(found, semantics)
 
 
@@ -228,7 +340,7 @@ def _load(
 
     seen = {
         name: stage.load(dataset, samples, recipe.cache_every, partial(report, stage))
-        for name, stage in recipe.stages.items()
+        for name, stage in recipe.networks.items()
     }
     clips = {name: cache for name, cache in seen.items() if isinstance(cache, CachedClips)}
     signals = {name: cache for name, cache in seen.items() if isinstance(cache, Signals)}

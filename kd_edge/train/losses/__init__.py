@@ -12,8 +12,10 @@ from kd_edge.train.losses.ccskd import (
     ccskd_schedule,
     selective_soft_target,
 )
+from kd_edge.train.losses.dense import dense_regression
 from kd_edge.train.losses.features import HintRegressor, attention_transfer, hint_mse
 from kd_edge.train.losses.gsdm import gsdm, map_distance, semantic_map, semantic_maps, semantic_weights
+from kd_edge.train.losses.labels import class_weights, cross_entropy
 from kd_edge.train.losses.logits import dkd, dkd_terms, logit_mse, soft_target
 from kd_edge.train.losses.mgcam import MgcamAdapters, cross_graph, mgcam, normalize_graph, sample_graph
 from kd_edge.train.losses.relations import (
@@ -35,8 +37,11 @@ __all__ = [
     "attention_transfer",
     "ccskd",
     "ccskd_schedule",
+    "class_weights",
     "correlation_congruence",
+    "cross_entropy",
     "cross_graph",
+    "dense_regression",
     "dkd",
     "dkd_terms",
     "gsdm",

@@ -61,7 +61,8 @@ def correlation_congruence(
     """Correlation congruence; three incompatible forms are in use, two of them are here.
 
     * ``rbf``: mean over b^2 of ``(K_S - K_T)^2``, K the Gaussian kernel of features at length 1 by its Taylor series,
-      ``K = exp(-2 gamma) * sum over p = 0..order of (2 gamma)^p / p! * (f f^T)^p``: the paper's kernel, SAKDN's code.
+      ``K = exp(-2 gamma) * sum over p = 0..order of (2 gamma)^p / p! * (f f^T)^p``: the paper's kernel, SAKDN's code
+      and the one it comes from (AberHu's Knowledge-Distillation-Zoo), usual weight 100.
     * ``delta``: ``mean over n of sum over d of |D[n, d]| * |D[n + 1, d]|`` with D the difference of the embeddings:
       RepDistiller's code, usual weight 0.02. It depends on the order of the samples, and both embeddings can lower it
       by shrinking. ``gamma`` and ``order`` have no meaning there.

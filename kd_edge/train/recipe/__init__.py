@@ -2,5 +2,15 @@
 
 from kd_edge.train.recipe.recipe import Recipe
 from kd_edge.train.recipe.stages import SensorTeacherConfig, Stage, StudentConfig, TeacherConfig
+from kd_edge.train.recipe.student_stages import DenseStage, HeadStage, LabelsStage
 
-__all__ = ["Recipe", "SensorTeacherConfig", "Stage", "StudentConfig", "TeacherConfig"]
+__all__ = [
+    "DenseStage",
+    "HeadStage",
+    "LabelsStage",
+    "Recipe",
+    "SensorTeacherConfig",
+    "Stage",
+    "StudentConfig",
+    "TeacherConfig",
+]

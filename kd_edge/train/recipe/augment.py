@@ -19,8 +19,13 @@ class Augment(BaseModel):
         crop: ``random`` draws a square of any size in ``crop_scale`` and any place in ``shift``; ``multi_scale`` is
             TSN's: height and width from 1, 0.875, 0.75 and 0.66 of the shorter side, at most one step apart, at one of
             13 places.
-        crop_scale: Range of the square crop's side, as a share of the frame's shorter side.
-        shift: Furthest offset of the crop's centre, as a share of the frame's sides; the crop stays inside the frame.
+        crop_scale: Range of the square crop's side, as a share of the frame's shorter side; of a person region's side,
+            where it may be above 1.
+        shift: Furthest offset of the crop's centre, as a share of the room it has in the frame, which it stays inside;
+            in a person region as a share of the region's side.
+        rotation_degrees: The crop is turned by up to this angle either way; what lies outside the frame is raw 0.
+        aspect: A person region's crop becomes up to this share taller or wider than square.
+        erase: Share of clips of which one rectangle, of 2 to 20 % of the network's input, is black in all frames.
         flip: Mirror half of the clips; refused where the data set does not allow it.
         gain: The intensity window's width changes by up to this share.
         offset: The intensity window moves by up to this share of its width.
@@ -39,8 +44,11 @@ class Augment(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     crop: Literal["random", "multi_scale"] = "random"
-    crop_scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.66, 1.0)
+    crop_scale: tuple[Annotated[float, Field(gt=0, le=2)], Annotated[float, Field(gt=0, le=2)]] = (0.66, 1.0)
     shift: Share = 1.0
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    aspect: Share = 0.0
+    erase: Share = 0.0
     flip: bool = False
     gain: Annotated[float, Field(ge=0, lt=1)] = 0.0
     offset: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -62,7 +70,7 @@ class Augment(BaseModel):
     @property
     def changes_planes(self) -> bool:
         """Whether a clip has to be changed before it is normalised."""
-        return any((self.vignetting, self.blur, self.brightness, self.contrast, self.saturation))
+        return any((self.vignetting, self.blur, self.brightness, self.contrast, self.saturation, self.erase))
 
 
 class SignalJitter(BaseModel):

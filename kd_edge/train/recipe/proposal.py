@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_edge import recipes
+from kd_edge.data.balance import IMBALANCE
 from kd_edge.data.dataset import listed
 from kd_edge.data.readers.files import Files
 from kd_edge.data.readers.files.skeletons import DRAWN
-from kd_edge.data.survey import ModalitySurvey, Survey, first_pictures
+from kd_edge.data.survey import ModalitySurvey, Survey, some_pictures
 from kd_edge.errors import ConfigError, DataError, did_you_mean, printable
 from kd_edge.machine import has_bfloat16
 from kd_edge.train.recipe.recipe import Recipe
@@ -33,6 +35,8 @@ STEPS = 450
 EPOCHS = (15, 40)
 SEGMENTS, BATCH = 8, 8
 MOTION_MS = 70
+DEPTH_MARGIN = 300.0
+"""In units of the pictures, mostly mm."""
 _BANDS = ("nir", "lwir", "depth", "rgb")
 """What the student sees rather: a robot in the dark has no colours."""
 
@@ -72,9 +76,10 @@ def propose(dataset: Files, found: Survey, student: str | None = None) -> Propos
     batch = max(2, min(BATCH, train))
     steps = max(1, train // batch)
     epochs = max(EPOCHS[0], min(EPOCHS[1], math.ceil(STEPS / steps)))
-    stages = [_stage("student", dataset, own, epochs, batch)]
+    rare = _is_imbalanced(dataset, found, own)
+    stages = [_stage("student", dataset, own, epochs, batch, rare)]
     if teacher is not None:
-        stages += [_stage("teacher", dataset, teacher, epochs, batch), _LOSSES]
+        stages += [_stage("teacher", dataset, teacher, epochs, batch, rare), _LOSSES]
     windows, why = _windows(own, window)
     values = {
         "name": re.sub(r"[^A-Za-z0-9_.-]+", "-", found.name).strip("-._") or "own",
@@ -92,6 +97,7 @@ def propose(dataset: Files, found: Survey, student: str | None = None) -> Propos
     reasons = (
         *_reasons(found, own, teacher),
         why,
+        *(["rare classes count as much as frequent ones"] if rare else []),
         f"{epochs} epochs, {batch} clips a step, {steps} {'step' if steps == 1 else 'steps'} an epoch",
     )
     return Proposal(text, recipe, reasons)
@@ -187,10 +193,17 @@ def _has_colour(found: Survey, student: ModalitySurvey) -> bool:
     return student.band != "rgb" and any(m.band == "rgb" for m in found.pictures)
 
 
-def _stage(stage: str, dataset: Files, modality: ModalitySurvey, epochs: int, batch: int) -> str:
+def _is_imbalanced(dataset: Files, found: Survey, student: ModalitySurvey) -> bool:
+    """Whether the most frequent class has many times the training clips of the rarest."""
+    having = {row.id for row in dataset.rows if student.name in row.files}
+    clips = Counter(s.label for s in dataset.split(found.split).train if s.id in having)
+    return max(clips.values()) > IMBALANCE * min(clips.values())
+
+
+def _stage(stage: str, dataset: Files, modality: ModalitySurvey, epochs: int, batch: int, rare: bool) -> str:
     """The tables of a stage."""
     channels = dataset.settings.of(modality.name).channels(modality.name)
-    pictures = first_pictures(dataset, modality.name)
+    pictures = some_pictures(dataset, modality.name, modality.seconds.median)
     window, low, high = _intensities(modality, pictures)
     planes = [np.clip((p.astype(np.float32) - low) / max(high - low, 1e-6), 0, 1) for p in pictures]
     mean, deviation = (round(float(f(np.concatenate([p.ravel() for p in planes]))), 2) for f in (np.mean, np.std))
@@ -202,6 +215,7 @@ def _stage(stage: str, dataset: Files, modality: ModalitySurvey, epochs: int, ba
         modality=modality.name,
         epochs=epochs,
         batch=batch,
+        weights='class_weights = "balanced"    # rare classes count as much as frequent ones\n' if rare else "",
         channels=channels,
         pixels=pixels,
         offsets=f"[0, {offset}, {2 * offset}]" if 2 * offset <= 2000 else "[0]",
@@ -221,7 +235,8 @@ def _intensities(modality: ModalitySurvey, pictures: Sequence[npt.NDArray[Any]])
     if modality.name == DRAWN:
         return '{ kind = "fixed", low = 0.0, high = 255.0 }', 0.0, 255.0
     if modality.band == "depth":
-        low, high = 10.0 * math.floor(low / 10), 10.0 * math.ceil(max(high, low + 10) / 10)
+        margin = max(DEPTH_MARGIN, (high - low) / 2)  # an arm reaches further than the sampled pictures show
+        low, high = 10.0 * math.floor(max(0.0, low - margin) / 10), 10.0 * math.ceil((high + margin) / 10)
         return f'{{ kind = "fixed", low = {low}, high = {high} }}', low, high
     span = ""
     if modality.dtype == "uint16":
@@ -261,7 +276,7 @@ schedule = "one_cycle"
 epochs = {epochs}
 batch_size = {batch}
 label_smoothing = 0.1
-
+{weights}
 [{stage}.model]
 backbone = "resnet10_thin"
 temporal = "tconv"

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from kd_edge.data import DataConfig, SyntheticData
 from kd_edge.data.words.class_vectors import SemanticsConfig
+from kd_edge.models.config import Temporal
 from kd_edge.train.distil.methods import DkdLoss, LossConfig, MgcamLoss
 from kd_edge.train.recipe.stages import (
     AnyTeacher,
@@ -20,6 +21,7 @@ from kd_edge.train.recipe.stages import (
     StudentConfig,
     TeacherConfig,
 )
+from kd_edge.train.recipe.student_stages import AnyStage, DenseStage, HeadStage, LabelsStage, WindowKind
 
 __all__ = ["Recipe", "SensorTeacherConfig", "Stage", "StudentConfig", "TeacherConfig"]
 
@@ -51,9 +53,12 @@ class Recipe(Strict):
         threads: CPU threads of PyTorch; None leaves its default. Weights repeat bit for bit only with the same number.
         workers: Loader processes; 0 loads between the steps, which is enough for small images.
         student: The network that ships.
-        teacher: The network it learns from; none trains the student alone.
+        teacher: The network it learns from; none trains the student alone. Said to be none (``--set teacher=null``) it
+            takes its losses with it.
         semantics: Vectors of the class names, for teachers and losses that compare with them.
         losses: Distillation terms beside the cross-entropy.
+        stages: What the student goes through, one after the other: ``dense`` targets frame by frame, ``labels`` end to
+            end, ``head`` on stored features. Any of them may be left out, if its head sees labels in the end.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -63,7 +68,7 @@ class Recipe(Strict):
     validation_trials: tuple[str, ...] = ()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     segments: Annotated[int, Field(ge=2, le=64)] = 8
-    windows: Literal["clip", "random", "loop", "mixed", "stream"] = "clip"
+    windows: WindowKind = "clip"
     clip_seconds: Positive | None = None
     cache_every: Annotated[int, Field(ge=1, le=100)] = 1
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
@@ -73,6 +78,14 @@ class Recipe(Strict):
     teacher: AnyTeacher | None = None
     semantics: SemanticsConfig | None = None
     losses: tuple[LossConfig, ...] = (DkdLoss(), MgcamLoss())
+    stages: Annotated[tuple[AnyStage, ...], Field(min_length=1)] = (LabelsStage(),)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _alone(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("teacher", ...) is None:
+            return values | {"losses": ()}
+        return values
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -83,7 +96,7 @@ class Recipe(Strict):
         slow = [loss.kind for loss in self.losses if loss.warmup_epochs > self.student.epochs]
         if slow:
             raise ValueError(f"loss '{slow[0]}' warms up for longer than student.epochs: lower its warmup_epochs")
-        if self.cache_every > 1 and any(stage.has_motion for stage in self.stages.values()):
+        if self.cache_every > 1 and any(stage.has_motion for stage in self.networks.values()):
             raise ValueError("cache_every drops the frames that motion stacks need: set it to 1")
         if self.compares_clips and self.student.batch_size < 2:
             raise ValueError(
@@ -96,8 +109,60 @@ class Recipe(Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _stages_follow(self) -> Recipe:
+        kinds = [stage.kind for stage in self.stages]
+        if kinds not in (
+            ["labels"],
+            ["labels", "head"],
+            ["dense", "labels"],
+            ["dense", "head"],
+            ["dense", "labels", "head"],
+        ):
+            raise ValueError(
+                f"stages are {', '.join(kinds)}: in this order, each once, they are dense, labels and head, of which "
+                "labels or dense comes before head"
+            )
+        model, labels = self.student.model, self.labels_stage
+        if kinds != ["labels"] and model.has_shifts:
+            raise ValueError(
+                f"dense and head stages need features of single frames; temporal '{model.temporal}' mixes segments"
+            )
+        if labels is None and self.losses:
+            raise ValueError("losses are of the labels stage, which the stages leave out")
+        fewer = None if labels is None else labels.segments
+        if fewer is not None and (self.head_stage is None or self.teacher is not None or model.temporal == "trn"):
+            raise ValueError(
+                "segments of a labels stage is for a student without a teacher whose head takes any number of them and "
+                "is trained on more in a head stage"
+            )
+        if self.dense_stage is not None and self.student.augment.flip and self.dense_stage.has_joints:
+            raise ValueError("a mirrored skeleton has its sides changed: set student.augment.flip = false")
+        return self
+
     @property
-    def stages(self) -> dict[str, Stage]:
+    def dense_stage(self) -> DenseStage | None:
+        """The stage on dense targets, where there is one."""
+        return next((stage for stage in self.stages if isinstance(stage, DenseStage)), None)
+
+    @property
+    def labels_stage(self) -> LabelsStage | None:
+        """The stage that trains the whole network, where there is one."""
+        return next((stage for stage in self.stages if isinstance(stage, LabelsStage)), None)
+
+    @property
+    def first_segments(self) -> int:
+        """T while the whole network is trained."""
+        labels = self.labels_stage
+        return self.segments if labels is None or labels.segments is None else labels.segments
+
+    @property
+    def head_stage(self) -> HeadStage | None:
+        """The stage on stored features, where there is one."""
+        return next((stage for stage in self.stages if isinstance(stage, HeadStage)), None)
+
+    @property
+    def networks(self) -> dict[str, Stage]:
         """Student and teacher, where there is one."""
         student: dict[str, Stage] = {"student": self.student}
         return student if self.teacher is None else student | {"teacher": self.teacher}
@@ -105,7 +170,7 @@ class Recipe(Strict):
     @property
     def image_stages(self) -> dict[str, StageConfig]:
         """Student and teacher, those that see images."""
-        return {name: stage.images for name, stage in self.stages.items() if stage.images is not None}
+        return {name: stage.images for name, stage in self.networks.items() if stage.images is not None}
 
     @property
     def wearables(self) -> SensorTeacherConfig | None:
@@ -115,7 +180,7 @@ class Recipe(Strict):
     @property
     def modalities(self) -> list[str]:
         """Names of everything of the data set that is used, sensors one by one."""
-        return [used for stage in reversed(self.stages.values()) for used in stage.modalities]
+        return [used for stage in reversed(self.networks.values()) for used in stage.modalities]
 
     @property
     def needs_semantics(self) -> str:
@@ -137,15 +202,53 @@ class Recipe(Strict):
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of everything that decides the weights; not of where the recordings lie."""
-        return _hash(self.model_dump(mode="json", exclude={"name": True, "workers": True, "data": {"root"}}))
+        return _hash(self._deciding())
 
     def teacher_fingerprint(self) -> str:
         """SHA-256 (hex) of everything that decides the teacher's weights: equal ones need training only once."""
-        student = {"student": True, "losses": True}
-        values = self.model_dump(mode="json", exclude={"name": True, "workers": True, "data": {"root"}, **student})
+        values = self._deciding("student", "losses")
         if self.wearables is not None:
             values["clips"] = self.student.modality  # whose time the signals are resampled onto
         return _hash(values)
+
+    def _deciding(self, *without: str) -> dict[str, Any]:
+        """All values but the name's, the loader's, the folder's and those of ``without``."""
+        left: dict[str, Any] = {"name": True, "workers": True, "data": {"root"}, **dict.fromkeys(without, True)}
+        values = self.model_dump(mode="json", exclude=left)
+        for name in self.networks.keys() & values.keys():
+            values[name] = _as_before(values[name])
+            for part in ("augment", "model"):
+                if part in values[name]:
+                    values[name][part] = _as_before(_in_use(values[name][part]))
+        return _as_before(values)
+
+
+_ADDED: dict[str, Any] = {
+    "class_weights": None,
+    "sampler": "shuffled",
+    "repeat": 1,
+    "rotation_degrees": 0.0,
+    "aspect": 0.0,
+    "erase": 0.0,
+    "regressed": 0,
+    "dropout_at": "all",
+    "relation_hidden": None,
+    "stages": [{"kind": "labels", "segments": None}],
+}
+"""Keys that came after the first runs, as those were trained: so they keep their fingerprints."""
+
+
+_OF_HEADS: dict[str, tuple[Temporal, ...]] = {"dropout_at": ("tconv", "trn"), "relation_hidden": ("trn",)}
+"""Keys of a model that decide nothing under another temporal head, of those that came after the first runs."""
+
+
+def _in_use(values: dict[str, Any]) -> dict[str, Any]:
+    """A model's values without those that its temporal head does not read."""
+    return {k: v for k, v in values.items() if k not in _OF_HEADS or values.get("temporal") in _OF_HEADS[k]}
+
+
+def _as_before(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in values.items() if k not in _ADDED or v != _ADDED[k]}
 
 
 def _hash(values: dict[str, Any]) -> str:

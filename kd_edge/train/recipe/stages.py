@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from kd_edge.data import Dataset, Sample, SignalFormat, Wearables
 from kd_edge.data.cache.frames import CachedClips, cache_fingerprint, prepare
 from kd_edge.data.signals.load import Signals, load_signals, signals_fingerprint
-from kd_edge.errors import ConfigError, DataError
+from kd_edge.errors import ConfigError, DataError, did_you_mean
 from kd_edge.models import ModelConfig
 from kd_edge.models.config import SensorModelConfig, fitting_points
 from kd_edge.preprocess import Preprocess
@@ -35,8 +36,8 @@ class Training(Strict):
     """How a network is trained.
 
     Attributes:
-        weights: Trained weights; the stage is not trained then. A ``.safetensors`` file, or a run directory whose
-            teacher is taken. Only for the teacher.
+        weights: Trained weights; the stage is not trained then. A file of weights, or a run directory whose teacher is
+            taken, or its student where it had no teacher. Only for the teacher.
         optimiser: ``sgd`` (with momentum), ``adam`` (weight decay as part of the gradient) or ``adamw``.
         learning_rate: The highest one.
         momentum: Momentum of SGD; the first beta of Adam.
@@ -48,6 +49,15 @@ class Training(Strict):
         epochs: Passes over the training clips.
         batch_size: Clips per step, over all devices together.
         label_smoothing: Share of a label that the cross-entropy spreads over all classes.
+        class_weights: What a clip's cross-entropy, label smoothing included, is multiplied by. ``balanced`` is
+            n / (K n_k), of n training clips n_k of the clip's class and K classes: every class adds as much to the
+            loss. A table names classes and how much more than the others they count for. Both have the mean 1 over the
+            clips, so the learning rate stays what it was. Distillation terms are not weighted.
+        sampler: ``shuffled`` draws every training clip once an epoch; ``balanced`` draws in rounds of one clip of every
+            class, as many rounds as make at least as many draws as there are clips: ceil(n / K). Of a class every clip
+            has its turn before one comes again, in a new order each epoch.
+        repeat: How often an epoch draws every clip (with ``balanced``: n is so many times larger), each time with
+            another window, crop and intensities: small sets then need fewer epochs, validations and saved states.
         bias_rate: Learning rate of the biases (normalisation layers excepted) relative to the weights'; TSN's is 2.
         head_rate: Learning rate of the classifier relative to the rest; TSM's is 5.
         clip_gradient: Largest norm of all gradients together, as in TRN (20) and MMAction2 (40); None does not clip.
@@ -64,9 +74,46 @@ class Training(Strict):
     epochs: Annotated[int, Field(ge=1)] = 80
     batch_size: Annotated[int, Field(ge=1)] = 8
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    class_weights: Literal["balanced"] | dict[str, float] | None = None
+    sampler: Literal["shuffled", "balanced"] = "shuffled"
+    repeat: Annotated[int, Field(ge=1, le=10_000)] = 1
     bias_rate: Positive = 1.0
     head_rate: Positive = 1.0
     clip_gradient: Positive | None = None
+
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _weighs(cls, given: Any) -> Any:
+        if given is None or given == "balanced":
+            return given
+        numbers = list(given.values()) if isinstance(given, dict) else []
+        if not numbers or not all(isinstance(x, (int, float)) and 0 < x < math.inf and x is not True for x in numbers):
+            raise ValueError("class_weights is 'balanced', or a table of class names with a positive number each")
+        return given
+
+    @model_validator(mode="after")
+    def _balanced_once(self) -> Training:
+        if self.class_weights == "balanced" and self.sampler == "balanced":
+            raise ValueError(
+                "sampler 'balanced' draws every class equally often, so class_weights 'balanced' has nothing left to "
+                "weigh: keep one of them"
+            )
+        return self
+
+    def check_classes(self, name: str, labels: Sequence[str]) -> None:
+        """Refuse weights of classes that the data set does not have.
+
+        Raises:
+            ConfigError: Names the first one.
+        """
+        weights = self.class_weights if isinstance(self.class_weights, dict) else {}
+        for label in weights:
+            if label not in labels:
+                raise ConfigError(
+                    f"{name}.class_weights names '{label}', which is no class{did_you_mean(label, labels)}",
+                    f"some of {', '.join(labels)}",
+                    f"correct {name}.class_weights",
+                )
 
 
 class StageConfig(Training):
@@ -77,7 +124,8 @@ class StageConfig(Training):
         model: Architecture.
         preprocess: Recorded frame to network input.
         augment: Random changes in training.
-        initial_weights: What the backbone starts from: None (random), ``"imagenet"``, or a state-dict file.
+        initial_weights: What the backbone starts from: None (random), ``"imagenet"``, a state-dict file, or a run
+            directory, whose student's backbone is taken.
     """
 
     modality: str
@@ -85,6 +133,12 @@ class StageConfig(Training):
     preprocess: Preprocess = Preprocess()
     augment: Augment = Augment()
     initial_weights: str | None = None
+
+    @model_validator(mode="after")
+    def _crops_fit(self) -> StageConfig:
+        if self.preprocess.region.kind != "person" and (self.augment.crop_scale[1] > 1 or self.augment.aspect):
+            raise ValueError("augment.crop_scale above 1 and augment.aspect are for preprocess.region.kind = 'person'")
+        return self
 
     @property
     def images(self) -> StageConfig:
@@ -139,7 +193,7 @@ class StageConfig(Training):
                 f"set {name}.preprocess.channels={form.channels}",
             )
         region, (lowest, highest) = self.preprocess.region, form.value_range
-        if region.kind == "foreground" and (region.low > highest or region.high < lowest):
+        if region.kind != "frame" and (region.low > highest or region.high < lowest):
             raise ConfigError(
                 f"{name}.preprocess.region looks for values from {region.low} to {region.high}",
                 f"values of {self.modality}, {lowest:g} to {highest:g}",
@@ -161,12 +215,14 @@ class StageConfig(Training):
     def load(self, dataset: Dataset, samples: Sequence[Sample], every: int, done: Done) -> CachedClips:
         """What the stage sees of the samples: a frame cache, of every so-manieth frame."""
         spec = self.preprocess
-        return prepare(dataset, samples, self.modality, spec.resize_px, spec.window, progress=done, every=every)
+        settings = (spec.resize_px, spec.window)
+        return prepare(dataset, samples, self.modality, *settings, progress=done, every=every, region=spec.region)
 
     def data_fingerprint(self, dataset: Dataset, every: int) -> str:
         """SHA-256 (hex) that ``load`` of all samples has or would have; nothing is decoded."""
         spec = self.preprocess
-        return cache_fingerprint(dataset, dataset.samples, self.modality, spec.resize_px, spec.window, every=every)
+        settings = (spec.resize_px, spec.window)
+        return cache_fingerprint(dataset, dataset.samples, self.modality, *settings, every=every, region=spec.region)
 
 
 class StudentConfig(StageConfig):

@@ -22,6 +22,7 @@ from kd_edge.rundir import (
     METRICS,
     RECIPE,
     STATE,
+    DenseReport,
     Selection,
     Summary,
     complete_summary,
@@ -219,7 +220,8 @@ def load_state(path: Path, recipe: Recipe) -> dict[str, Any] | None:
 
 def selections(state: dict[str, Any] | None) -> dict[str, Selection]:
     """Which weights the stages kept that an interrupted run had finished."""
-    return {} if state is None else {name: Selection(**kept) for name, kept in state["report"].items()}
+    reports = {} if state is None else state["report"]
+    return {name: (DenseReport if name == "dense" else Selection)(**kept) for name, kept in reports.items()}
 
 
 class _Best(BaseModel):
@@ -233,13 +235,13 @@ class _State(BaseModel):
 
     data_fingerprint: str
     threads: int
-    stage: Literal["teacher", "student"]
+    stage: Literal["teacher", "dense", "student", "head"]
     epoch: int
     learner: dict[str, Any]
     optimiser: dict[str, Any]
     best: _Best
     seconds: float
-    report: dict[Literal["teacher", "student"], Selection]
+    report: dict[Literal["teacher", "dense", "student", "head"], Selection]
 
 
 def damaged(path: Path, why: str) -> TrainingError:

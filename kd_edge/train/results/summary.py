@@ -49,13 +49,15 @@ def summarise(
         tested, test = material.having(name, material.test), None  # a teacher's modality may be there for training only
         if tested:
             logits, truth = scores.predict(model, material.evaluation_loader(name, tested), device)
-            test = Scores(**metrics.figures(logits, truth, labels, temperature=temperature))
+            figures = metrics.figures(logits, truth, labels, temperature=temperature)
+            test = Scores(**figures, right=scores.right_by_subject(tested, logits, truth))
         stage = material.stage(name)
         stages[name] = StageReport(
             modality=stage.modality,
             **stage.architecture,
             epochs=stage.epochs,
-            **selections[name].model_dump(),
+            **selections.get(name, Selection()).model_dump(),
+            **(_later_stages(selections) if name == "student" else {}),
             validation=validation,
             test=test,
             test_samples=len(tested),
@@ -84,6 +86,11 @@ def summarise(
         device=str(device),
         student_model=_student_spec(material).model_dump(mode="json"),
     )
+
+
+def _later_stages(selections: Mapping[str, Selection]) -> dict[str, Selection]:
+    """What became of the student's dense and head stages."""
+    return {name: selections[name] for name in ("dense", "head") if name in selections}
 
 
 def _of_its_kind(
@@ -125,7 +132,7 @@ def _semantics(material: Material) -> SemanticsNote | None:
 
 def _student_spec(material: Material) -> StudentSpec:
     """Everything that rebuilds and feeds the student without the trainer."""
-    recipe, student = material.recipe, material.recipe.student
+    recipe, student = material.recipe, material.student
     return StudentSpec(
         model=student.model,
         preprocess=student.preprocess,

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd_edge.data import Dataset
 from kd_edge.errors import TrainingError
 from kd_edge.models.layers import Layer as NamedLayer
+from kd_edge.train.losses.labels import cross_entropy
 from kd_edge.train.options import Segments
 
 if TYPE_CHECKING:
@@ -149,17 +149,18 @@ class Teacher(nn.Module, ABC):
     def observe(self, inputs: Tensor, taps: Collection[Tap], *, ablate: bool = False) -> tuple[Observation, ...]:
         """What each network makes of a batch; with ``ablate`` also of an input without content."""
 
-    def learner(self, config: Any, class_vectors: Tensor | None) -> LabelLearner:
+    def learner(self, config: Any, class_vectors: Tensor | None, class_weights: Tensor | None = None) -> LabelLearner:
         """What trains it: cross-entropy on the labels.
 
         Args:
             config: The recipe's ``[teacher]``.
             class_vectors: (K, D) of the class names, where the recipe has some.
+            class_weights: (K,) of the classes in the cross-entropy; None takes 1.
 
         Raises:
             TrainingError: It cannot be trained like that.
         """
-        return LabelLearner(self, config.label_smoothing)
+        return LabelLearner(self, config.label_smoothing, class_weights)
 
     def evaluate(self, loader: Iterable[Batch], labels: Sequence[str], device: torch.device) -> dict[str, Any]:
         """Figures of a summary that only this kind of teacher has, of a loader's clips.
@@ -178,6 +179,7 @@ class LabelLearner(nn.Module):
     Args:
         model: The network to train.
         label_smoothing: Share of a label that the cross-entropy spreads over all classes.
+        class_weights: (K,) of the classes in the cross-entropy; None takes 1. No other loss has them.
 
     Attributes:
         terms: Distillation terms by name, with what they train beside the network; dropped at export.
@@ -185,17 +187,27 @@ class LabelLearner(nn.Module):
         teacher_layers: Layers of its teacher that losses look at, with what was found of them.
         teacher_taps: What ``teach`` has to look at.
         ablates: Whether ``teach`` has to look at an input without content too.
+        answers: Whether its second output is logits, of which it can be told how many are right.
     """
 
-    def __init__(self, model: nn.Module, label_smoothing: float = 0.0) -> None:
+    answers = True
+
+    class_weights: Tensor | None
+
+    def __init__(self, model: nn.Module, label_smoothing: float = 0.0, class_weights: Tensor | None = None) -> None:
         super().__init__()
         self.model = model
         self.label_smoothing = label_smoothing
+        self.register_buffer("class_weights", class_weights, persistent=False)
         self.terms = nn.ModuleDict()
         self.student_layers: Mapping[str, Layer] = {}
         self.teacher_layers: Mapping[str, Layer] = {}
         self.teacher_taps: tuple[Tap, ...] = ()
         self.ablates = False
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of logits (B, K) on labels (B,), smoothed and weighted as the stage says."""
+        return cross_entropy(logits, labels, label_smoothing=self.label_smoothing, class_weights=self.class_weights)
 
     def weights(self, epoch: int) -> dict[str, float]:
         """Factors of the distillation terms in the total loss, by name, in an epoch counted from 1."""
@@ -216,7 +228,7 @@ class LabelLearner(nn.Module):
             Scalars by name (``ce`` and ``total`` among them) and the logits (B, K).
         """
         logits = self.model(inputs)
-        value = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
+        value = self.cross_entropy(logits, labels)
         return {"ce": value, "total": value}, logits
 
 

@@ -7,7 +7,6 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from kd_edge.data import Dataset, SignalFormat
@@ -18,7 +17,7 @@ from kd_edge.models.layers import evaluating
 from kd_edge.models.sensors import SensorNetworks, SensorOutput
 from kd_edge.train.gaf import gramian_angular_field
 from kd_edge.train.inputs.clips import Batch
-from kd_edge.train.losses import semantic_preserving
+from kd_edge.train.losses import cross_entropy, semantic_preserving
 from kd_edge.train.recipe.stages import SensorTeacherConfig
 from kd_edge.train.results import scores
 from kd_edge.train.teachers.base import LabelLearner, Observation, Places, Shape, Tap, Teacher
@@ -194,9 +193,11 @@ class SensorTeacher(Teacher):
                 "change teacher_layers",
             )
 
-    def learner(self, config: SensorTeacherConfig, class_vectors: Tensor | None) -> SensorLearner:
+    def learner(
+        self, config: SensorTeacherConfig, class_vectors: Tensor | None, class_weights: Tensor | None = None
+    ) -> SensorLearner:
         """What trains the networks; without a ``semantic_weight`` class vectors are left out."""
-        return SensorLearner(self, class_vectors if config.semantic_weight else None, config)
+        return SensorLearner(self, class_vectors if config.semantic_weight else None, config, class_weights)
 
     def evaluate(self, loader: Iterable[Batch], labels: Sequence[str], device: torch.device) -> dict[str, Any]:
         """Figures of each sensor's own network, and what similarity between a batch's samples would change.
@@ -243,6 +244,7 @@ class SensorLearner(LabelLearner):
         model: The networks.
         class_vectors: (K, D) of the class names; None leaves the semantic preserving loss out.
         config: The recipe's ``[teacher]``.
+        class_weights: (K,) of the classes in the cross-entropy; None takes 1.
 
     Raises:
         TrainingError: Vectors of another size than the networks' fc2.
@@ -250,8 +252,14 @@ class SensorLearner(LabelLearner):
 
     model: SensorTeacher
 
-    def __init__(self, model: SensorTeacher, class_vectors: Tensor | None, config: SensorTeacherConfig) -> None:
-        super().__init__(model, config.label_smoothing)
+    def __init__(
+        self,
+        model: SensorTeacher,
+        class_vectors: Tensor | None,
+        config: SensorTeacherConfig,
+        class_weights: Tensor | None = None,
+    ) -> None:
+        super().__init__(model, config.label_smoothing, class_weights)
         self.config = config
         if class_vectors is not None and class_vectors.shape[1] != config.model.width:
             raise TrainingError(
@@ -285,7 +293,9 @@ class SensorLearner(LabelLearner):
             total = total + self.config.semantic_weight * semantic
         together = output.together.float()
         if self.config.model.attention:
-            values["attention"] = F.cross_entropy(together, labels)  # what teaches the attention its weights
+            values["attention"] = cross_entropy(
+                together, labels, class_weights=self.class_weights
+            )  # teaches the attention
             total = total + values["attention"]
         return values | {"total": total}, together
 
@@ -296,8 +306,7 @@ class SensorLearner(LabelLearner):
             rows = present[:, k]
             if not rows.any():
                 continue
-            smoothing = self.label_smoothing
-            entropies.append(F.cross_entropy(output.logits[rows, k].float(), labels[rows], label_smoothing=smoothing))
+            entropies.append(self.cross_entropy(output.logits[rows, k], labels[rows]))
             if self.class_vectors is not None:
                 wanted = self.get_buffer("class_vectors")[labels[rows]]
                 feature = output.stages[FEATURE][k][rows]

@@ -19,11 +19,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kd_edge.data.cache.frames import CachedClips, prepare
+from kd_edge.crop import FrameRegion, PersonRegion
+from kd_edge.data.cache.frames import CachedClips, cache_fingerprint, prepare
 from kd_edge.data.readers import hashes
 from kd_edge.data.readers.utd_mhad import UtdMhad
 from kd_edge.data.synthetic.dataset import Synthetic
 from kd_edge.errors import DataError
+from kd_edge.person import measure
 from kd_edge.preprocess import FixedWindow, PercentileWindow, percentile_limits, resize
 
 WINDOW = PercentileWindow(ignore_value=0)
@@ -48,7 +50,8 @@ def test_the_cache_holds_what_decoding_and_resizing_give(small_utd: Path, tmp_pa
     assert cache.median_seconds == pytest.approx(0.1)
     assert cache.bytes == 8 * 4 * 60 * 80 * 2
     for sample in dataset.samples:
-        frames, stamps, limits = cache.clip(sample.id)
+        frames, stamps, limits, places = cache.clip(sample.id)
+        assert places is None
         clip = dataset.open(sample, "depth")
         assert frames.dtype == np.uint16
         assert not frames.flags.writeable
@@ -57,6 +60,23 @@ def test_the_cache_holds_what_decoding_and_resizing_give(small_utd: Path, tmp_pa
             assert np.array_equal(frames[k], small)
             assert limits[k].tolist() == list(percentile_limits(small, WINDOW))
         assert np.array_equal(stamps, clip.stamps_ns)
+
+
+def test_where_the_person_is_is_cached_for_a_person_region_alone(small_utd: Path, tmp_path: Path) -> None:
+    dataset = UtdMhad(small_utd)
+    regions = [PersonRegion(low=1, side_m=side, time_constant_ms=wait) for side, wait in ((2.0, 0.0), (3.0, 500.0))]
+    caches = [
+        prepare(dataset, dataset.samples, "depth", 60, WINDOW, tmp_path, region=region)
+        for region in (None, FrameRegion(), *regions, PersonRegion(low=2))
+    ]
+    assert len({cache.path for cache in caches}) == 3  # the square's side and its smoothing are applied later
+    clip = caches[2].clip(dataset.samples[0].id)
+    assert clip.own_places is not None
+    expected = [measure(frame, regions[0]) for frame in clip.frames]
+    assert np.array_equal(clip.own_places, np.array(expected, np.float32), equal_nan=True)
+    assert caches[0].clip(dataset.samples[0].id).own_places is None
+    print_of = cache_fingerprint(dataset, dataset.samples, "depth", 60, WINDOW, region=regions[1])
+    assert print_of == caches[2].fingerprint
 
 
 def test_clips_are_views_into_the_map(generated: Synthetic, tmp_path: Path) -> None:
@@ -285,7 +305,9 @@ def test_every_third_frame_keeps_its_stamp(generated: Synthetic, tmp_path: Path)
 CHILD = """
 import resource, signal, sys
 from pathlib import Path
-from kd_edge.data.cache.frames import prepare
+from kd_edge.crop import FrameRegion, PersonRegion
+from kd_edge.person import measure
+from kd_edge.data.cache.frames import cache_fingerprint, prepare
 from kd_edge.data.synthetic.dataset import Synthetic
 from kd_edge.errors import DataError
 dataset = Synthetic(clips_per_class=2, subjects=2, height_px=48, width_px=64, fps=10)

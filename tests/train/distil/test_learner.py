@@ -91,6 +91,24 @@ def test_total_is_cross_entropy_plus_the_weighted_terms() -> None:
     torch.testing.assert_close(terms["total"], terms["ce"] + 0.1 * expected_dkd + 2.0 * expected_mgcam)
 
 
+def test_class_weights_are_the_cross_entropys_alone() -> None:
+    """What the teacher says of a clip is worth the same whatever its class."""
+    student, teacher = models()
+    clip, rgb, labels = batch()
+    weights = torch.tensor([0.5, 3.0, 1.0])
+    learner = Learner(
+        student, (DkdLoss(), MgcamLoss()), teacher, SHAPES, label_smoothing=0.1, class_weights=weights
+    ).eval()
+    seen = teach(teacher, rgb, learner.teacher_taps)
+    weighted, logits = learner(clip, labels, seen)
+    learner.class_weights = None
+    plain, _ = learner(clip, labels, seen)
+    each = F.cross_entropy(logits, labels, label_smoothing=0.1, reduction="none")
+    torch.testing.assert_close(weighted["ce"], (0.5 * each[0] + 1.0 * each[1] + 3.0 * each[2]) / 3)
+    assert (weighted["dkd"], weighted["mgcam"]) == (plain["dkd"], plain["mgcam"])
+    torch.testing.assert_close(weighted["total"] - plain["total"], weighted["ce"] - plain["ce"])
+
+
 def test_every_term_on_features_looks_at_its_methods_own_layers() -> None:
     student, teacher = models()
     clip, rgb, labels = batch()

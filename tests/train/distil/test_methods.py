@@ -15,7 +15,7 @@ from kd_edge.errors import TrainingError
 from kd_edge.models import ModelConfig, build_model
 from kd_edge.train import options
 from kd_edge.train.distil.learner import Learner, teach
-from kd_edge.train.distil.methods import FeatureMethod, GsdmLoss, Loss, Method, Pair
+from kd_edge.train.distil.methods import CorrelationLoss, FeatureMethod, GsdmLoss, Loss, Method, Pair
 from kd_edge.train.losses import (
     attention_transfer,
     ccskd_schedule,
@@ -52,12 +52,20 @@ def test_the_kinds_their_weights_and_what_sets_them_apart() -> None:
         "fitnet": (100.0, False, False, False, None),
         "at": (1000.0, False, False, False, None),
         "sp": (3000.0, True, False, False, None),
-        "cc": (1.0, True, False, False, None),
+        "cc": (100.0, True, False, False, None),
         "rkd": (1.0, True, False, False, None),
         "ccskd": (1.0, False, False, False, None),
         "gsdm": (1.0, False, True, False, "zeros"),
         "semantic": (1.0, False, False, True, None),
     }
+
+
+@pytest.mark.parametrize(
+    ("options", "weight"),
+    [({}, 100.0), ({"variant": "rbf"}, 100.0), ({"variant": "delta"}, 0.02), ({"variant": "delta", "weight": 1}, 1.0)],
+)
+def test_correlation_congruence_weighs_what_its_variants_own_code_does(options: dict[str, Any], weight: float) -> None:
+    assert CorrelationLoss.model_validate(options).weight == CorrelationLoss(**options).weight == weight
 
 
 LAYERS = ("backbone.layer1", "backbone.layer2", "backbone.layer3", "backbone.layer4")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,58 @@ def test_teacher_and_student_move_in_lockstep(cache_folder: Path) -> None:
         assert torch.equal(*batch["inputs"])
 
 
+def test_further_draws_of_a_clip_have_other_windows(material: Material) -> None:
+    loader, _ = material.training_loader(["student", "teacher"], 6)
+    dataset = loader.dataset
+    first, second, third = (dataset[key][0][0] for key in ((3, 1), (3, 1, 1), (3, 1, 2)))
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(second, third)
+    assert np.array_equal(second, dataset[3, 1, 1][0][0])
+
+
+def test_class_weights_follow_the_training_side_and_the_mirror(tiny: Recipe) -> None:
+    """30 training clips of ten classes, of which some are left out: 27 clips, the first class has one of three."""
+    student = tiny.student.model_copy(update={"class_weights": "balanced"})
+    material = gather_material(tiny.model_copy(update={"student": student}))
+    zero = [s for s in material.train if s.label == 0]
+    rare = replace(material, train=tuple(s for s in material.train if s not in zero[1:]))
+    assert [sum(s.label == k for s in rare.train) for k in range(10)] == [1, *[3] * 9]
+    weights = rare.class_weights("student")
+    assert weights is not None
+    assert weights.tolist() == pytest.approx([28 / (10 * 1), *[28 / (10 * 3)] * 9])
+    assert rare.class_weights("teacher") is None
+    named = student.model_copy(update={"class_weights": {material.dataset.labels[1]: 2.0}})
+    weights = replace(rare, recipe=tiny.model_copy(update={"student": named})).class_weights("student")
+    assert weights is not None
+    assert weights.tolist() == pytest.approx([28 / 31, 2 * 28 / 31, *[28 / 31] * 8])  # 1 + 2 * 3 + 8 * 3 = 31
+
+
+def test_mirrored_clips_count_for_what_they_become(tiny: Recipe) -> None:
+    class Mirrored:
+        labels = ("left", "right", "jump")
+        flip_labels = (1, 0, 2)
+
+    student = tiny.student.model_copy(
+        update={"class_weights": "balanced", "augment": tiny.student.augment.model_copy(update={"flip": True})}
+    )
+    recipe = tiny.model_copy(update={"student": student})
+    train = tuple(Sample(str(k), "1", "1", "1", label) for k, label in enumerate([0, 0, 0, 1, 2, 2]))
+    material = Material(recipe, Mirrored(), train, (), (), {}, {}, 1.0)  # type: ignore[arg-type]
+    weights = material.class_weights("student")
+    assert weights is not None
+    assert weights.tolist() == pytest.approx([1.0, 1.0, 1.0])  # half of 3 left and 1 right each, and 2 jumps
+
+
+def test_an_epoch_of_a_stage_draws_by_its_sampler(tiny: Recipe) -> None:
+    student = tiny.student.model_copy(update={"sampler": "balanced", "repeat": 2})
+    material = gather_material(tiny.model_copy(update={"student": student}))
+    _, batches = material.training_loader(["student", "teacher"], 6)
+    assert (batches.draws, len(batches)) == (60, 10)
+    labels = [material.train[key[0]].label for key in epoch_of(batches, 1)]
+    assert np.bincount(labels).tolist() == [6] * 10
+    assert material.training_loader(["teacher"], 6)[1].draws == 30
+
+
 def test_looping_windows_have_any_phase_and_half_to_one_and_a_half_of_the_length() -> None:
     stamps = np.arange(200, dtype=np.int64) * 10_000_000  # 2 s
     windows = Windows(8, random_seconds=1.0, loop=True)
@@ -189,6 +242,59 @@ def test_batches_are_dealt_to_the_processes_without_overlap() -> None:
     assert all(set(a) | set(b) == set(w) for w, a, b in zip(whole, *parts, strict=True))
     assert [len(b) for b in EpochBatches(20, 6, seed=None)] == [6, 6, 6, 2]
     assert [len(b) for b in EpochBatches(4, 6, seed=0)] == [4]
+
+
+def epoch_of(batches: EpochBatches, epoch: int) -> list[tuple[int, ...]]:
+    batches.epoch = epoch
+    return [key for batch in batches for key in batch]
+
+
+def test_a_repeated_epoch_draws_every_clip_so_often() -> None:
+    batches = EpochBatches(5, 4, seed=1, repeat=4)
+    assert len(batches) == 5
+    drawn = epoch_of(batches, 2)
+    assert sorted(key[0] for key in drawn) == sorted([0, 1, 2, 3, 4] * 4)
+    assert all(key[1] == 2 for key in drawn)
+    assert sorted((*key, 0)[2] for key in drawn if key[0] == 3) == [0, 1, 2, 3]  # each draw has its own randomness
+    assert epoch_of(EpochBatches(5, 4, seed=1, repeat=4), 2) == drawn
+    assert epoch_of(batches, 3) != [(key[0], 3, *key[2:]) for key in drawn]
+
+
+def test_one_draw_of_each_clip_is_what_it_was() -> None:
+    """Of runs that were trained before there was another sampler: NumPy's permutation by seed and epoch."""
+    assert [key[0] for key in epoch_of(EpochBatches(6, 6, seed=1), 3)] == [2, 3, 4, 0, 5, 1]
+
+
+def test_balanced_epochs_draw_every_class_equally_often() -> None:
+    classes = [0] * 7 + [1] * 2 + [2]  # ten clips of three classes: ceil(10 / 3) = 4 rounds
+    batches = EpochBatches(10, 3, seed=0, classes=classes)
+    assert (batches.draws, len(batches)) == (12, 4)
+    of_the_first, orders = set(), set()
+    for epoch in range(1, 9):
+        drawn = epoch_of(batches, epoch)
+        assert [sorted(classes[key[0]] for key in drawn[k : k + 3]) for k in (0, 3, 6, 9)] == [[0, 1, 2]] * 4
+        rare = sorted(key for key in drawn if key[0] == 9)
+        assert rare == [(9, epoch), (9, epoch, 1), (9, epoch, 2), (9, epoch, 3)]
+        assert sorted(key[0] for key in drawn if classes[key[0]] == 1) == [7, 7, 8, 8]  # each has its turn
+        frequent = [key[0] for key in drawn if classes[key[0]] == 0]
+        assert len(set(frequent)) == 4
+        of_the_first |= set(frequent)
+        orders.add(tuple(key[0] for key in drawn))
+    assert of_the_first == {0, 1, 2, 3, 4, 5, 6}  # other clips of it every epoch
+    assert len(orders) == 8
+    assert epoch_of(EpochBatches(10, 3, seed=0, classes=classes), 8) == drawn  # no state but seed and epoch
+
+
+def test_balanced_epochs_repeat_and_are_dealt_to_the_processes() -> None:
+    classes = [0] * 7 + [1] * 2 + [2]
+    whole = EpochBatches(10, 4, seed=0, repeat=2, classes=classes)  # ceil(20 / 3) = 7 rounds, 21 draws
+    assert (whole.draws, len(whole)) == (21, 5)
+    counts = np.bincount([classes[key[0]] for key in epoch_of(whole, 1)])
+    assert counts.sum() == 20
+    assert counts.max() - counts.min() == 1  # the batch that was dropped held one
+    parts = [list(EpochBatches(10, 4, seed=0, rank=r, world=2, repeat=2, classes=classes)) for r in range(2)]
+    whole.epoch = 0
+    assert all(set(a) | set(b) == set(w) for w, a, b in zip(whole, *parts, strict=True))
 
 
 class Recorded:

@@ -17,7 +17,7 @@ def test_crops_are_inside_whatever_the_frame(shape: tuple[int, int], crop: str) 
     augment = Augment.model_validate({"crop": crop, "crop_scale": (0.4, 1.0), "flip": True})
     flips = 0
     for seed in range(200):
-        draw = draw_crop(augment, np.random.default_rng(seed))
+        draw = draw_crop(augment, np.random.default_rng(seed), Draws((seed,)))
         part = draw.on(*shape)
         if crop == "random":
             assert part.height * shape[0] == pytest.approx(part.width * shape[1])
@@ -42,7 +42,9 @@ def test_a_random_crop_is_what_numpys_uniform_draws() -> None:
         down, right = rng.uniform(-0.3, 0.3, 2)
         flip = rng.random() < 0.5
         side = rng.uniform(0.5, 0.9)
-        assert draw_crop(augment, np.random.default_rng(seed)) == CropDraw(side, side, down, right, flip)
+        assert draw_crop(augment, np.random.default_rng(seed), Draws((seed,))) == CropDraw(
+            side, side, down, right, flip
+        )
 
 
 @pytest.mark.parametrize(
@@ -85,7 +87,7 @@ def test_the_thirteen_places_of_a_224_crop_in_a_340x256_frame() -> None:
 
 def test_multi_scale_draws_every_pair_and_place_equally_often() -> None:
     augment = Augment(crop="multi_scale", flip=True)
-    draws = [draw_crop(augment, np.random.default_rng(seed)) for seed in range(2600)]
+    draws = [draw_crop(augment, np.random.default_rng(seed), Draws((seed,))) for seed in range(2600)]
     pairs = Counter((draw.tall, draw.wide) for draw in draws)
     places = Counter((draw.down, draw.right) for draw in draws)
     assert set(pairs) == set(SCALE_PAIRS)
@@ -99,15 +101,15 @@ def test_every_choice_takes_the_same_numbers_from_the_generator() -> None:
     after = set()
     for augment in (Augment(), Augment(crop="multi_scale"), Augment(flip=True, shift=0.0, crop_scale=(1.0, 1.0))):
         rng = np.random.default_rng(7)
-        draw_crop(augment, rng)
+        draw_crop(augment, rng, Draws((7,)))
         after.add(rng.random())
     assert len(after) == 1
 
 
 def test_switching_flip_on_changes_nothing_else() -> None:
     for seed in range(20):
-        plain = draw_crop(Augment(), np.random.default_rng(seed))
-        flipped = draw_crop(Augment(flip=True), np.random.default_rng(seed))
+        plain = draw_crop(Augment(), np.random.default_rng(seed), Draws((seed,)))
+        flipped = draw_crop(Augment(flip=True), np.random.default_rng(seed), Draws((seed,)))
         assert not plain.flip
         assert (plain.tall, plain.down, plain.right) == (flipped.tall, flipped.down, flipped.right)
 
@@ -141,3 +143,29 @@ def test_nothing_is_changed_unless_asked_for() -> None:
 def test_impossible_settings(values: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Augment.model_validate(values)
+
+
+def test_a_turn_and_an_aspect_are_drawn_apart_from_the_rest() -> None:
+    plain = Augment(crop_scale=(0.8, 1.2), shift=0.1, flip=True)
+    changed = plain.model_copy(update={"rotation_degrees": 10.0, "aspect": 0.21})
+    turns, aspects = [], []
+    for seed in range(300):
+        before, after = (draw_crop(a, np.random.default_rng(seed), Draws((seed,))) for a in (plain, changed))
+        assert (before.down, before.right, before.flip) == (after.down, after.right, after.flip)
+        assert after.tall * after.wide == pytest.approx(before.tall * before.wide)  # as large as before
+        assert before.turn_degrees == 0
+        turns.append(after.turn_degrees)
+        aspects.append(after.tall / after.wide)
+    assert -10 <= min(turns) < -9.5
+    assert 9.5 < max(turns) <= 10
+    assert 1 / 1.21 <= min(aspects) < 0.835
+    assert 1.2 < max(aspects) <= 1.21
+
+
+def test_a_crop_about_a_person_may_be_larger_than_the_square_and_is_moved_by_shares_of_it() -> None:
+    crop = CropDraw(1.2, 1.0, 0.05, -0.1, flip=True, turn_degrees=7.0).about()
+    assert (crop.top, crop.left, crop.height, crop.width) == pytest.approx((-0.05, -0.1, 1.2, 1.0))
+    assert (crop.flip, crop.is_free, crop.turn_degrees) == (True, True, 7.0)
+    turned = CropDraw(0.5, 0.5, 0.0, 0.0, flip=False, turn_degrees=7.0).on(40, 80)
+    assert (turned.is_free, turned.turn_degrees) == (True, 7.0)
+    assert not CropDraw(0.5, 0.5, 0.0, 0.0, flip=False).on(40, 80).is_free

@@ -34,15 +34,15 @@ PRINTS = {
         "5d463c79d31737adf5f0de52a4965d2c27dd8a0ddb9318e69ff993ced9941d8a",
     ),
     "sakdn_berkeley_mhad": (
-        "d3bcffe163a683722db8b4c681ab7193eb57fb5a640c4e8b69e11c574b514f15",
+        "73a06d1d0eedd3620b1a28aadb9f444ac89f0bd2021257883f5ef2ec85e0266e",
         "46e2a0d7bb72046b39f35e6f05bb808c67235bebaf72b42886c059244bc430ed",
     ),
     "sakdn_mmact": (
-        "0b219cd93602983e51c6f39bf7d5b5e8ea218412c44f06304f70b37a4277949f",
+        "17754190e5f55fe5268f8ec747b4a4d37af63f0f3efcd1adaf2855d7c346d621",
         "2e4578aaf4483f2fc105aadc720d18d0677d5c047ff0f94940bbb810c6c730e5",
     ),
     "sakdn_utd_mhad": (
-        "0257e8865d4ffb29037f63900ae59d5355eb6d7ca27aa92e11c0410e574352f2",
+        "0a18c9e4cccddfd6b55b3a3b98be8e126724ea4729935bd4f49bd0ad1a352a39",
         "f2486ce709fa8a5c7adccd425da333d4285ca283c7c4d21457238aef74037648",
     ),
     "utd_mhad_depth_alone": (
@@ -54,11 +54,20 @@ PRINTS = {
         "e14a8cba044c658c3a58894b52968b43892e822a9b98d58cb7fb0f9c942627b2",
     ),
     "utd_mhad_sensors_to_depth": (
-        "a27a7b1f13f440b63d05d62f24c3f9f719b5b4c1d08577bb4f3f9be7068f5f26",
+        "aa15da4a73d439ae921581ef142f2f4c38582f920b691fe94064aa5b18a17566",
         "2fa2a15200c0b4732a85b3aa38c28c8ca86569dffac38afa092a1af1da588e76",
     ),
 }
 """Fingerprint of each recipe of real recordings and of its teacher: those of all runs there are."""
+PRINTS_BEFORE = {
+    "sakdn_berkeley_mhad": "d3bcffe163a683722db8b4c681ab7193eb57fb5a640c4e8b69e11c574b514f15",
+    "sakdn_mmact": "0b219cd93602983e51c6f39bf7d5b5e8ea218412c44f06304f70b37a4277949f",
+    "sakdn_utd_mhad": "0257e8865d4ffb29037f63900ae59d5355eb6d7ca27aa92e11c0410e574352f2",
+    "utd_mhad_sensors_to_depth": "a27a7b1f13f440b63d05d62f24c3f9f719b5b4c1d08577bb4f3f9be7068f5f26",
+}
+"""Fingerprints of those whose TRN dropped out twice and had no hidden size of its own, of runs of that time."""
+MINIMAL_PRINT = "7fc2c451c90d8a2a0e700f390e407ff85523da57429e39ea8dc6f0abfe4a9e9d"
+"""Fingerprint of ``MINIMAL`` before there were samplers and class weights."""
 
 
 @pytest.mark.parametrize("name", PRINTS)
@@ -66,6 +75,26 @@ def test_fingerprints_of_the_shipped_recipes_stay(name: str) -> None:
     """The runs there are held nobody out and saw whole clips, as the studies still do."""
     recipe = recipes.load("train", name, Recipe, ["validation_subjects=[]", "windows=clip"])
     assert (recipe.fingerprint(), recipe.teacher_fingerprint()) == PRINTS[name]
+
+
+@pytest.mark.parametrize("name", PRINTS_BEFORE)
+def test_recipes_of_before_keep_their_fingerprints(name: str) -> None:
+    """As a run's folder holds them: they know nothing of what came later."""
+    values = recipes.overridden(recipes.read("train", name), ["validation_subjects=[]", "windows=clip"])
+    del values["student"]["model"]["dropout_at"], values["student"]["model"]["relation_hidden"]
+    recipe = recipes.validate(values, Recipe, "recipe")
+    assert (recipe.fingerprint(), recipe.teacher_fingerprint()) == (PRINTS_BEFORE[name], PRINTS[name][1])
+
+
+def test_what_a_head_does_not_read_is_in_no_fingerprint() -> None:
+    def of(temporal: str, **model: object) -> str:
+        values = MINIMAL | {"student": {"modality": "nir", "model": {"temporal": temporal, **model}}}
+        return recipes.validate(values, Recipe, "recipe").fingerprint()
+
+    later = {"dropout_at": "features", "relation_hidden": 64}
+    assert of("tsn", **later) == of("tsn")
+    assert of("tconv", relation_hidden=64) == of("tconv") != of("tconv", dropout_at="features")
+    assert len({of("trn"), of("trn", relation_hidden=64), of("trn", dropout_at="features")}) == 3
 
 
 def test_the_defaults_are_the_papers() -> None:
@@ -90,7 +119,6 @@ def test_toml_written_is_the_recipe_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"teacher": None}, "losses need a teacher"),
         ({"losses": []}, "a teacher without losses"),
         ({"losses": [{"kind": "rkd", "distance_weight": 0, "angle_weight": 0}]}, "both 0"),
         ({"losses": [{"kind": "dkd", "target_weight": 0, "nontarget_weight": 0}]}, "both 0"),
@@ -108,6 +136,12 @@ def test_toml_written_is_the_recipe_read(tmp_path: Path) -> None:
         ({"student": {"modality": "nir", "weights": "a.safetensors"}}, "weights is for the teacher"),
         ({"student": {"modality": "nir", "augment": {"crop_scale": [1.0, 0.5]}}}, "smaller value first"),
         ({"student": {"modality": "nir", "learning_rate": 0}}, "learning_rate"),
+        ({"student": {"modality": "nir", "class_weights": "ballanced"}}, "class_weights is 'balanced', or a table of"),
+        ({"student": {"modality": "nir", "class_weights": {}}}, "class_weights is 'balanced', or a table of"),
+        ({"student": {"modality": "nir", "class_weights": {"jump": 0}}}, "with a positive number each"),
+        ({"student": {"modality": "nir", "class_weights": {"jump": float("inf")}}}, "with a positive number each"),
+        ({"student": {"modality": "nir", "class_weights": "balanced", "sampler": "balanced"}}, "keep one of them"),
+        ({"student": {"modality": "nir", "repeat": 0}}, "student.repeat: input should be greater than or equal to 1"),
     ],
 )
 def test_faults_are_told_in_one_line(changes: dict[str, object], message: str) -> None:
@@ -117,6 +151,49 @@ def test_faults_are_told_in_one_line(changes: dict[str, object], message: str) -
     assert "\n" not in str(caught.value)
 
 
+def test_losses_need_a_teacher() -> None:
+    alone = {key: value for key, value in MINIMAL.items() if key != "teacher"}
+    with pytest.raises(ConfigError, match="losses need a teacher"):
+        recipes.validate(alone, Recipe, "recipe")
+
+
+def test_a_teacher_that_is_taken_away_takes_its_losses_with_it() -> None:
+    recipe = recipes.load("train", "quickstart", Recipe, ["teacher=null"])
+    assert (recipe.teacher, recipe.losses) == (None, ())
+    assert recipe == recipes.load("train", "quickstart", Recipe, ["teacher=null", "losses=[]"])
+
+
+OPTIONAL = (
+    "clip_seconds",
+    "threads",
+    "semantics",
+    "data.root",
+    "teacher.weights",
+    "student.weights",
+    "student.clip_gradient",
+    "student.decay_epochs",
+    "student.initial_weights",
+    "student.class_weights",
+)
+
+
+@pytest.mark.parametrize("key", OPTIONAL)
+def test_null_takes_away_what_is_optional(key: str) -> None:
+    base = recipes.read("train", "quickstart") | {"data": {"kind": "files"}, "split": "default"}
+    recipe = recipes.validate(recipes.overridden(base, [f"{key}=null"]), Recipe, "recipe")
+    value: object = recipe
+    for part in key.split("."):
+        value = getattr(value, part)
+    assert value is None
+
+
+def test_null_for_what_must_be_there_is_told() -> None:
+    with pytest.raises(
+        ConfigError, match=r"student\.epochs: input should be a valid integer, got null, which is for op"
+    ):
+        recipes.load("train", "quickstart", Recipe, ["student.epochs=null"])
+
+
 def test_fingerprint_follows_what_decides_the_weights_only() -> None:
     recipe = recipes.validate(MINIMAL, Recipe, "recipe")
     assert recipes.validate(MINIMAL | {"name": "y", "workers": 2}, Recipe, "r").fingerprint() == recipe.fingerprint()
@@ -124,6 +201,25 @@ def test_fingerprint_follows_what_decides_the_weights_only() -> None:
     utd = [{"data": {"kind": "utd_mhad", "root": root}} for root in ("/a", "/b")]
     prints = {recipes.validate(MINIMAL | u, Recipe, "r").fingerprint() for u in utd}
     assert len(prints) == 1
+
+
+@pytest.mark.parametrize(
+    "changes", [{"class_weights": "balanced"}, {"class_weights": {"jump": 2.0}}, {"sampler": "balanced"}, {"repeat": 4}]
+)
+def test_what_a_stage_draws_and_weighs_is_in_its_fingerprints(changes: dict[str, object]) -> None:
+    recipe = recipes.validate(MINIMAL, Recipe, "recipe")
+    student = recipes.validate(MINIMAL | {"student": {"modality": "nir", **changes}}, Recipe, "r")
+    teacher = recipes.validate(MINIMAL | {"teacher": {"modality": "rgb", **changes}}, Recipe, "r")
+    assert len({recipe.fingerprint(), student.fingerprint(), teacher.fingerprint()}) == 3
+    assert student.teacher_fingerprint() == recipe.teacher_fingerprint()
+    assert teacher.teacher_fingerprint() != recipe.teacher_fingerprint()
+
+
+def test_defaults_of_keys_that_came_later_change_no_fingerprint() -> None:
+    defaults = {"class_weights": None, "sampler": "shuffled", "repeat": 1}
+    recipe = recipes.validate(MINIMAL, Recipe, "recipe")
+    said = recipes.validate(MINIMAL | {"student": {"modality": "nir", **defaults}}, Recipe, "r")
+    assert said.fingerprint() == recipe.fingerprint() == MINIMAL_PRINT
 
 
 def test_only_what_decides_the_teacher_is_in_its_fingerprint() -> None:

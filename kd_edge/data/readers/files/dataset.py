@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from kd_edge.data.dataset import ImageFormat, Probe, Sample, SignalFormat, Split, listed, require_modality
+from kd_edge.data.readers.colours import is_coloured, is_grey
 from kd_edge.data.readers.files.folders import find_rows
 from kd_edge.data.readers.files.imports import foreign
 from kd_edge.data.readers.files.media import Media, Values
@@ -30,6 +31,8 @@ BY_CLIP = "clips"
 _PAST_THE_LAST_S = 0.001  # so that the last frame is inside, however its stamp was rounded
 TRIED = 10
 """So many files of a modality are tried for one that can be read."""
+FIRST_S = 0.03
+"""The first picture of a clip lies before that."""
 
 
 class Files:
@@ -70,6 +73,7 @@ class Files:
         self.name = _file_name(settings.name or root.resolve().name)
         self.table = table
         rows = [row for row in table.rows if row.label]
+        self._height = decode_height_px
         self._media = {name: _reader(name, settings, decode_height_px) for name in table.modalities}
         rows += background(table.rows, settings.background, self.end)
         if not rows:
@@ -185,7 +189,8 @@ class Files:
 
     def remarks(self) -> tuple[str, ...]:
         """See ``Dataset.remarks``."""
-        return (*self.table.remarks, *notable(tuple(self._rows.values()), self.modalities, self._settings))
+        noted = notable(tuple(self._rows.values()), self.modalities, self._settings)
+        return (*self.table.remarks, *noted, *self._converted())
 
     def splits(self) -> tuple[str, ...]:
         """``default`` (see the class), ``clips`` (a quarter of each class), ``subject_NAME`` left out."""
@@ -232,6 +237,23 @@ class Files:
         with suppress(DataError):  # of what cannot be read nobody knows; who opens it is told
             return self._first(modality)[1].axes == 3
         return False
+
+    def _converted(self) -> Iterator[str]:
+        """Modalities whose pictures become grey or colour by being read: by the first picture as it is in colour."""
+        for name in self.modalities:
+            if type(self._media.get(name)) is not Media:  # skeletons, which are drawn
+                continue
+            settings = self._settings.of(name)
+            with suppress(DataError):  # of what cannot be read nobody knows; who opens it is told
+                file, values = self._first(name)
+                if not values.is_picture or values.dtype != "uint8":
+                    continue
+                picture = Media(settings, 3, self._height).read(file, 0.0, FIRST_S).frames[0]
+                if settings.channels(name) == 1 and is_coloured(picture):
+                    keep = f"band = 'rgb' below [modality.{name}] in dataset.toml keeps it"
+                    yield f"{name} is in colour ({file.name}) and read as grey: {keep}"
+                elif settings.channels(name) == 3 and is_grey(picture):
+                    yield f"{name} is grey ({file.name}) and read as three equal channels"
 
     def _first(self, modality: str) -> tuple[Path, Values]:
         """The first readable file of a modality, and what it holds: what all the others hold too."""

@@ -150,8 +150,8 @@ class Media:
             files = _image_files(path)
             stamps, first = self._stamps(path, len(files)), self._image(files[0])
         else:
-            array = _opened(path)
-            stamps, first = self._stamps(path, len(array)), array[0]
+            first, count = _first_of(path)
+            stamps = self._stamps(path, count)
         seconds = float(stamps[-1] - stamps[0]) / 1e9
         is_picture = first.dtype.kind == "u"
         shape = self._turned((first.shape[0], first.shape[1])) if is_picture else None
@@ -263,11 +263,21 @@ def deep_or_grey(path: Path) -> Literal["deep", "grey", ""]:
         if first is None:
             raise _damaged(path, "it has no picture")
     else:
-        first = read_image(_image_files(path)[0]) if kind == "images" else np.array(_opened(path)[0])
+        first = read_image(_image_files(path)[0]) if kind == "images" else _first_of(path)[0]
     if first.dtype == np.uint16 and first.ndim == 2:
         return "deep"
     grey = first.dtype == np.uint8 and (first.ndim == 2 or int(np.ptp(first.astype(np.int16), axis=2).max()) <= 2)
     return "grey" if grey else ""
+
+
+def _first_of(path: Path) -> tuple[npt.NDArray[Any], int]:
+    """The first frame of an array or of pages, and how many there are."""
+    opened = _opened(path)
+    try:
+        return np.array(opened[0]), len(opened)
+    finally:
+        if isinstance(opened, Pages):
+            opened.close()
 
 
 def rate_of(frames: int, seconds: float) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_edge.data.cache.frames import CachedClips
-from kd_edge.preprocess import FixedWindow, PercentileWindow, centre_crop, clip_limits, plane
+from kd_edge.preprocess import AnyWindow, centre_crop, clip_limits, plane
 from kd_edge.types import Int64
 
 UInt8 = npt.NDArray[np.uint8]
@@ -24,7 +24,7 @@ class Videos:
         size: Side S of the square frames.
     """
 
-    def __init__(self, cache: CachedClips, window: FixedWindow | PercentileWindow, size: int) -> None:
+    def __init__(self, cache: CachedClips, window: AnyWindow, size: int) -> None:
         self._cache, self._window, self._size = cache, window, size
 
     def length(self, sample_id: str) -> int:

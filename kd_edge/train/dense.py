@@ -1,0 +1,97 @@
+"""The dense stage: the backbone regresses, frame by frame, what a richer modality says of that moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kd_edge.models import ClipModel
+from kd_edge.models.backbones import Regression
+from kd_edge.rundir import DenseReport, Selection
+from kd_edge.train.head import Loaders
+from kd_edge.train.inputs.clips import Batch, EpochBatches, make_loader
+from kd_edge.train.inputs.dense import FrameDataset
+from kd_edge.train.inputs.material import Material, training_batches
+from kd_edge.train.inputs.targets import DenseTargets
+from kd_edge.train.losses import dense_regression
+from kd_edge.train.recipe import DenseStage
+from kd_edge.train.teachers.base import LabelLearner, Observation
+
+EVALUATED_FRAMES = 16
+"""Frames of each validation clip whose targets are compared."""
+
+
+class DenseLearner(LabelLearner):
+    """A backbone in training on dense targets.
+
+    Args:
+        model: The student; its backbone alone is trained.
+        targets: What it regresses.
+        keep: Whether it regresses them itself; else a layer that is dropped afterwards does.
+    """
+
+    answers = False
+
+    def __init__(self, model: ClipModel, targets: DenseTargets, *, keep: bool) -> None:
+        super().__init__(model.backbone)
+        self.size = targets.size
+        self.regressor = nn.Identity() if keep else Regression(model.backbone.feature_size, targets.size)
+        self.register_buffer("number_weights", torch.from_numpy(targets.weights), persistent=False)
+
+    def regress(self, frames: Tensor) -> Tensor:
+        """Frames (B, F, C, S, S) to the targets' numbers (B, F, M)."""
+        regressed: Tensor = self.regressor(self.model(frames.flatten(0, 1)))  # (B*F, D + M)
+        return regressed[:, -self.size :].reshape(*frames.shape[:2], self.size)
+
+    def forward(
+        self, inputs: Tensor, labels: Tensor, seen: Sequence[Observation] | None = None, epoch: int = 1
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Losses of a batch of frames (B, F, C, S, S), whose ``labels`` are targets (B, F, M)."""
+        regressed = self.regress(inputs)
+        value = dense_regression(regressed, labels, weights=self.get_buffer("number_weights"))
+        return {"dense": value, "total": value}, regressed
+
+
+def frame_loaders(material: Material, stage: DenseStage, *, rank: int = 0, world: int = 1) -> Loaders:
+    """Random frames of the training clips that have any of the targets."""
+    targets = material.dense_targets
+    clips = material.student_clips(material.with_targets(material.train), changing=True)
+    batches = training_batches(material.recipe, stage, clips.pairs.samples, stage.batch_size, rank=rank, world=world)
+    dataset = FrameDataset(clips, targets, stage.frames)
+    return Loaders(make_loader(dataset, batches, material.recipe.workers), batches, None)
+
+
+def report(material: Material, learner: DenseLearner, kept: Selection, device: torch.device) -> DenseReport:
+    """What the stage came to: how much of each target's spread it explains on the validation clips."""
+    targets = material.dense_targets
+    lacking = {name: len(ids) for name, ids in targets.lacking.items()}
+    samples = material.with_targets(material.having("student", material.validation))
+    explained: dict[str, float | None] = {}
+    if samples:
+        clips = material.student_clips(samples)
+        loader = make_loader(FrameDataset(clips, targets, EVALUATED_FRAMES), EpochBatches(len(samples), 8, None), 0)
+        explained = explained_shares(learner, loader, targets, device)
+    return DenseReport(**kept.model_dump(), targets=targets.size, explained=explained, lacking=lacking)
+
+
+def explained_shares(
+    learner: DenseLearner, loader: Iterable[Batch], targets: DenseTargets, device: torch.device
+) -> dict[str, float | None]:
+    """Group -> 1 - mean square error / variance over a loader's frames; None where no frame has it."""
+    learner.eval()
+    found, wanted = [], []
+    with torch.inference_mode():
+        for batch in loader:
+            found.append(learner.regress(batch["inputs"][0].to(device)).float().cpu().numpy())
+            wanted.append(batch["labels"].numpy())
+    regressed, truth = (np.concatenate(x).reshape(-1, targets.size).astype(np.float64) for x in (found, wanted))
+    shares: dict[str, float | None] = {}
+    for group in targets.groups:
+        there = ~np.isnan(truth[:, group.columns]).any(axis=1)
+        right, ours = truth[there, group.columns], regressed[there, group.columns]
+        spread = ((right - right.mean(axis=0)) ** 2).sum() if there.any() else 0.0
+        shares[group.name] = round(1 - float(((right - ours) ** 2).sum() / spread), 4) if spread else None
+    return shares

@@ -1,0 +1,82 @@
+"""The head stage: a temporal head alone, on stored features of the frozen backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from kd_edge.models import ClipModel
+from kd_edge.train.inputs.clips import Batch, EpochBatches, make_loader
+from kd_edge.train.inputs.features import FeatureDataset, store_features
+from kd_edge.train.inputs.material import Material, training_batches
+from kd_edge.train.inputs.windows import Windows
+from kd_edge.train.recipe import HeadStage
+from kd_edge.train.teachers.base import LabelLearner, Observation
+
+
+class Loaders(NamedTuple):
+    """What a stage trains on.
+
+    Attributes:
+        training: Shuffled and changed at random.
+        batches: Carries the epoch.
+        validation: In order; None where nothing is held out.
+    """
+
+    training: DataLoader[Batch]
+    batches: EpochBatches
+    validation: DataLoader[Batch] | None
+
+
+class HeadLearner(LabelLearner):
+    """A head in training on windows (B, T, D) of features; as a model of its own it classifies them.
+
+    Args:
+        head: The temporal head.
+        stage: How it is trained.
+        class_weights: (K,) of the classes in the cross-entropy; None takes 1.
+    """
+
+    def __init__(self, head: nn.Module, stage: HeadStage, class_weights: Tensor | None = None) -> None:
+        super().__init__(head, stage.label_smoothing, class_weights)
+        self._mixup = stage.mixup
+
+    def forward(
+        self, inputs: Tensor, labels: Tensor, seen: Sequence[Observation] | None = None, epoch: int = 1
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Losses of a batch of windows, see ``LabelLearner.forward``; mixed in pairs where the stage says so."""
+        if self._mixup == 0 or len(labels) < 2:
+            return super().forward(inputs, labels, seen, epoch)
+        share = torch.distributions.Beta(self._mixup, self._mixup).sample().to(inputs)
+        other = torch.randperm(len(labels), device=inputs.device)
+        logits = self.model(share * inputs + (1 - share) * inputs[other])
+        value = share * self.cross_entropy(logits, labels) + (1 - share) * self.cross_entropy(logits, labels[other])
+        return {"ce": value, "total": value}, logits
+
+
+def feature_loaders(
+    material: Material, model: ClipModel, stage: HeadStage, device: torch.device, *, rank: int = 0, world: int = 1
+) -> Loaders:
+    """Encode the training and validation clips with a student's backbone, which stays as it is.
+
+    Raises:
+        TrainingError: The features do not fit into memory.
+    """
+    recipe, size = material.recipe, model.backbone.feature_size
+    model.backbone.to(device)
+    stored = store_features(
+        model.backbone, material.student_clips(material.train, changing=True), size, stage.passes, device
+    )
+    windows = material.windows(stage.windows or recipe.windows, recipe.segments)
+    batches = training_batches(recipe, stage, stored.samples, stage.batch_size, rank=rank, world=world)
+    training = make_loader(FeatureDataset(stored, windows, recipe.seed), batches, 0)
+    chosen_by = material.having("student", material.validation)
+    if not chosen_by:
+        return Loaders(training, batches, None)
+    seen = store_features(model.backbone, material.student_clips(chosen_by), size, 1, device)
+    in_order = EpochBatches(len(chosen_by), max(stage.batch_size, 16), None)
+    return Loaders(training, batches, make_loader(FeatureDataset(seen, Windows(recipe.segments), None), in_order, 0))
