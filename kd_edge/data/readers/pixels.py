@@ -11,7 +11,7 @@ import functools
 import logging
 import re
 import struct
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 
@@ -41,6 +41,13 @@ def is_deep(form: Any) -> bool:
     return bool(_DEEP_RGB.fullmatch(form.name)) or (is_grey(form.name) and form.components[0].bits > 8)
 
 
+class _Size(NamedTuple):
+    """Of a picture as it is stored, pixels."""
+
+    height: int
+    width: int
+
+
 class ImageMaker:
     """Pictures as arrays; keeps the converter between them.
 
@@ -63,50 +70,54 @@ class ImageMaker:
         """
         if self._turn is None or picture.key_frame:
             self._turn = _turn_of(picture)
-        image = _turned(self._with_channels(picture), self._turn)
-        if self._max_height is None or image.shape[0] <= self._max_height:
-            return cast("Image", np.ascontiguousarray(image))
-        width = max(1, round(image.shape[1] * self._max_height / image.shape[0]))
-        smaller: Image = self._cv2.resize(image, (width, self._max_height), interpolation=self._cv2.INTER_AREA)
-        return smaller
+        size = self._smaller(picture.height, picture.width, is_turned=self._turn[0])
+        return cast("Image", np.ascontiguousarray(_turned(self._with_channels(picture, size), self._turn)))
 
-    def _with_channels(self, picture: Any) -> Image:
+    def _smaller(self, height: int, width: int, *, is_turned: bool) -> _Size | None:
+        """What a picture is to be scaled down to, as it is stored; None where it is low enough."""
+        height, width = (width, height) if is_turned else (height, width)
+        if self._max_height is None or height <= self._max_height:
+            return None
+        shown = _Size(self._max_height, max(1, round(width * self._max_height / height)))
+        return _Size(*shown[::-1]) if is_turned else shown
+
+    def _with_channels(self, picture: Any, size: _Size | None) -> Image:
         form = picture.format.name
         if "f16" in form or "f32" in form:
             raise ValueError(f"its pixels are {form}, neither 8 nor 16 bit")
         if is_deep(picture.format):
-            return self._deep(picture, form)
-        if form in _Y_PLANES and self._channels == 1:
+            return self._deep(picture, form, size)
+        if form in _Y_PLANES and self._channels == 1 and size is None:
             return self._luminance(picture, form)
-        if is_grey(form):
-            return self._shallow_grey(picture, form)
+        if is_grey(form) or (form in _Y_PLANES and self._channels == 1):
+            grey = self._converted(picture, "gray", size)
+            return cast("Image", self._cv2.cvtColor(grey, self._cv2.COLOR_GRAY2RGB)) if self._channels == 3 else grey
         if not picture.format.is_rgb:
             _tell_of_depth(max((part.bits for part in picture.format.components), default=8))
-        colour = self._converted(picture, "rgb24")
+        colour = self._converted(picture, "rgb24", size)
         return self._grey_of(colour) if self._channels == 1 else colour
 
-    def _deep(self, picture: Any, form: str) -> Image:
-        grey = is_grey(form)
-        if grey and self._channels == 3:
-            raise ValueError("it is grey of more than 8 bit where colour is wanted")
-        if grey:
+    def _deep(self, picture: Any, form: str, size: _Size | None) -> Image:
+        if is_grey(form):
+            if self._channels == 3:
+                raise ValueError("it is grey of more than 8 bit where colour is wanted")
             native = "gray16le" if form.startswith("ya") else form
-            return self._converted(picture, native).astype(np.uint16, copy=False)
+            return self._converted(picture, native, size).astype(np.uint16, copy=False)
         values: Image = np.array(picture.to_ndarray()[:, :, :3], dtype=np.uint16)
-        values = values[:, :, ::-1] if form.startswith("bgr") else values
-        if self._channels == 1:
-            return self._grey_of(cast("Image", np.ascontiguousarray(values)))
-        return values
+        values = cast("Image", np.ascontiguousarray(values[:, :, ::-1] if form.startswith("bgr") else values))
+        if size is not None:
+            values = self._cv2.resize(values, (size.width, size.height), interpolation=self._cv2.INTER_AREA)
+        return self._grey_of(values) if self._channels == 1 else values
 
     def _grey_of(self, colour: Image) -> Image:
         grey: Image = self._cv2.cvtColor(colour, self._cv2.COLOR_RGB2GRAY)
         return grey
 
     def _luminance(self, picture: Any, form: str) -> Image:
-        """Y, 0 to 255: without the chroma nothing has to be converted but its range."""
+        """Y, 0 to 255: without the chroma nothing has to be converted but its range; as swscale does it, but faster."""
         plane = picture.planes[0]
         if plane.line_size < picture.width:  # its lines are stored from the last one on
-            return self._converted(picture, "gray")
+            return self._converted(picture, "gray", None)
         luminance = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: picture.height, : picture.width]
         if form.startswith("yuvj") or picture.color_range == _FULL_RANGE:
             return luminance.copy()
@@ -114,16 +125,13 @@ class ImageMaker:
         widened: Image = self._cv2.convertScaleAbs(above, alpha=255 / _Y_STEPS)
         return widened
 
-    def _shallow_grey(self, picture: Any, form: str) -> Image:
-        grey = self._converted(picture, "gray")
-        return self._cv2.cvtColor(grey, self._cv2.COLOR_GRAY2RGB) if self._channels == 3 else grey
-
-    def _converted(self, picture: Any, form: str) -> Image:
-        same = (
-            self._converter.reformat(picture, format=form, **_one_thread()) if form != picture.format.name else picture
-        )
-        array: Image = same.to_ndarray()
-        return array.copy() if same is picture else array  # the decoder's own memory is not for others
+    def _converted(self, picture: Any, form: str, size: _Size | None) -> Image:
+        wanted: dict[str, Any] = {} if form == picture.format.name else {"format": form}
+        if size is not None:
+            wanted |= {"width": size.width, "height": size.height, "interpolation": "AREA"}
+        made = self._converter.reformat(picture, **wanted, **_one_thread()) if wanted else picture
+        array: Image = made.to_ndarray()
+        return array.copy() if made is picture else array  # the decoder's own memory is not for others
 
 
 @functools.cache

@@ -200,7 +200,7 @@ class UndecodedError(ValueError):
 def _by_pyav(
     path: Path, channels: Channels | None, piece: Piece, max_height_px: int | None, whole: bool
 ) -> Iterator[VideoFrame]:
-    last, since_ns, size = -1, 0, None
+    last, since_ns = -1, 0
     first_ns: int | None = None
     is_over, breaks_off, promised = False, False, Promised(0, 0.0)
     maker: ImageMaker | None = None
@@ -208,9 +208,6 @@ def _by_pyav(
         for (number, since_ns, picture), promised in placed(path, piece):  # noqa: B007
             if is_over := piece.is_over(number, since_ns):
                 break
-            size = size or (picture.height, picture.width)
-            if size != (picture.height, picture.width):
-                raise ValueError("its pictures differ in size")
             last = number
             if piece.is_before(number, since_ns):
                 continue
@@ -290,8 +287,13 @@ def _piece(start: int, stop: int | None, start_s: float, end_s: float | None) ->
 def _wrapped(path: Path, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
     """The same, what is wrong with the file as a user's error."""
     require_file(path)
+    first: tuple[int, ...] | None = None
     try:
-        yield from frames
+        for frame in frames:
+            first = first or frame.image.shape
+            if frame.image.shape != first:  # a camera's may change; a clip has one size
+                raise ValueError(f"its pictures differ in size, after {frame.number} frames")
+            yield frame
     except (ValueError, OSError) as error:
         raise _damaged(path, told(error)) from error
 

@@ -42,7 +42,7 @@ class ReplayCamera:
     def __init__(
         self, name: str, config: CameraConfig, wanted: Wanted, *, realtime: bool = False, clock: Clock = MONOTONIC
     ) -> None:
-        path = expanded(config.target)
+        path = Path(config.target) if os.path.lexists(config.target) else expanded(config.target)
         self._is_named = not (name == config.uri or name.startswith("replay:"))
         self.name = name if self._is_named else f"{path.name}{config.topic or ''}"
         self.live = realtime

@@ -295,6 +295,22 @@ def _next_block(content: bytearray, at: int) -> int:
         at += 1
 
 
+def test_another_size_is_another_camera_s_and_no_clip(tmp_path: Path) -> None:
+    first, second = (write(tmp_path, Written(f"{k}.h264", form="h264")) for k in "ab")
+    with av.open(str(second), "w", format="h264") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        for image in pictures(4, (32, 48)):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="gray")))
+        container.mux(stream.encode())
+    path = tmp_path / "both.h264"
+    path.write_bytes(first.read_bytes() + second.read_bytes())
+    sizes = [f.image.shape for f in read_all(open_camera(f"replay:{path}", Wanted(channels=1)))]
+    assert sizes == [(48, 64)] * 10 + [(32, 48)] * 4
+    with pytest.raises(DataError, match=r"both\.h264 is damaged: its pictures differ in size, after 10 frames"):
+        read_video(path)
+
+
 def test_a_stream_without_stamps_is_evenly_spaced(tmp_path: Path) -> None:
     path = write(tmp_path, Written("a.h264", form="h264", b_frames=2))
     clip = read_video(path, gray=True)
@@ -336,6 +352,12 @@ def test_names_of_any_bytes(tmp_path: Path, name: bytes) -> None:
     path = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name)))
     path.write_bytes(write(tmp_path, Written("plain.mp4")).read_bytes())
     assert len(read_video(path)) == len(replayed(path)[0]) == 10
+
+
+def test_a_name_that_begins_like_a_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, Written("plain.mp4")).rename(tmp_path / "~nobody.mp4")
+    monkeypatch.chdir(tmp_path)
+    assert len(replayed(Path("~nobody.mp4"))[0]) == 10
 
 
 @pytest.mark.parametrize(
