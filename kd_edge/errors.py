@@ -45,6 +45,12 @@ class DataError(KdEdgeError):
     """A recording or data set is missing, damaged or incomplete."""
 
 
+class BrokenOffError(DataError):
+    """A recording that is replayed is damaged after frames were handed over: labels up to there were given."""
+
+    exit_code = 1
+
+
 class ArtifactError(KdEdgeError):
     """A model file is foreign, damaged, truncated or does not fit its use."""
 

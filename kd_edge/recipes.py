@@ -101,7 +101,8 @@ def load(verb: Verb, name: str, model: type[Model], overrides: Sequence[str] = (
         verb: Whose file it is.
         name: A name to search for, or a path ending in ``.toml``.
         model: The pydantic model it must satisfy.
-        overrides: ``dotted.key=value`` entries that win over the file; the value is TOML, or else a string.
+        overrides: ``dotted.key=value`` entries that win over the file; the value is TOML, or else a string; ``null``
+            takes away an optional key or table.
 
     Raises:
         ConfigError: All faults of the file together, each with its place and a suggestion.
@@ -119,6 +120,19 @@ def read(verb: Verb, name: str) -> dict[str, Any]:
     return _parsed(find(verb, name))
 
 
+def from_text(text: str, model: type[Model], what: str, overrides: Sequence[str] = ()) -> Model:
+    """Validate what a TOML file would say; see ``load``.
+
+    Raises:
+        ConfigError: It is no TOML, or has faults.
+    """
+    try:
+        values = _toml(text)
+    except ValueError as error:
+        raise ConfigError(f"{what} cannot be read ({error})", "TOML", "correct it") from error
+    return validate(overridden(values, overrides), model, what)
+
+
 def text_of(path: Path) -> str:
     """A TOML file as it is written.
 
@@ -134,7 +148,7 @@ def text_of(path: Path) -> str:
 
 
 def overridden(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """A copy of plain values in which ``dotted.key=value`` entries win; the value is TOML, or else a string.
+    """A copy of plain values in which ``dotted.key=value`` entries win; the value is TOML, ``null``, or else a string.
 
     Raises:
         ConfigError: An entry without ``=``, or a key below something that is no table.
@@ -198,10 +212,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
     shown = f"--set {override[:_VALUE_CHARACTERS]}"
     if not equals or not key.strip():
         raise ConfigError(shown, "key=value, for example --set student.epochs=20", "add the '=' part")
-    value: Any = text
-    with suppress(ValueError):
-        values = _toml(f"value = {text}")
-        value = values["value"] if len(values) == 1 else text
+    value = _value(text)
     *parents, last = key.strip().split(".")
     if len(parents) >= DEPTH:
         raise ConfigError(shown, f"a key of at most {DEPTH} parts", "shorten it")
@@ -212,6 +223,17 @@ def _override(raw: dict[str, Any], override: str) -> None:
         table[_position(table, last, shown)] = value
     else:
         table[last] = value
+
+
+def _value(text: str) -> Any:
+    """What an override sets: nothing, which TOML has no word for, a TOML value, or else the text itself."""
+    if text.strip() == "null":
+        return None
+    with suppress(ValueError):
+        values = _toml(f"value = {text}")
+        if len(values) == 1:
+            return values["value"]
+    return text
 
 
 def _step(table: Any, part: str, shown: str) -> Any:
@@ -250,6 +272,8 @@ def _fault(detail: Any, model: type[BaseModel]) -> str:
     field = model.model_fields.get(str(loc[0])) if loc else None
     is_secret = field is not None and not field.repr  # what a model's own text leaves out is not told here either
     shown = f", got {_shown(value)}" if isinstance(value, (str, int, float, bool)) and not is_secret else ""
+    if value is None:
+        shown = ", got null, which is for optional keys"
     return f"{place or 'file'}: {message[:1].lower()}{message[1:]}{shown}"
 
 

@@ -21,7 +21,7 @@ MODULES = {
     "kd_edge.data": """
         ActionInterval AnyData BerkeleyMhadData DataConfig Dataset FilesData ImageFormat LongVideo LongVideos MMActData
         NtuRgbdData OwnData PkuMmdData Sample SignalFormat Split SyntheticData UtdMhadData Wearables check_split
-        data_config known_kinds open_dataset split_by_subject training_sides unknown_kind validation_split
+        data_config data_of_model known_kinds open_dataset split_by_subject training_sides unknown_kind validation_split
     """,
     "kd_edge.engines": """
         Binding Choice CudaBinding ENGINES Engine EngineName Ladder Provider StepEngine carry engine_ladder engine_name
@@ -64,6 +64,8 @@ VERBS = {
     "data check": "KIND --data --json --modality --quick --set",
     "data examples": "SOURCE --classes --data --frames --modalities --out",
     "data glove": "NAME --data --from --json --out --set",
+    "data import": "SOURCES --force --json --label --modality --names --root --skip-missing",
+    "data init": "FOLDER --dry-run --force --json --pattern --student --without-damaged",
     "data prepare": "RECIPE --data --set",
     "data synth": "--clips-per-class --out --seed --subjects",
     "demo": "--out --seconds",
@@ -74,7 +76,7 @@ VERBS = {
     "export": "RUN --auto-precision --data --fp16 --graph --int8 --json --matrix --out --profile --report --set "
     "--sign --tensorrt --tensorrt-rtx --with",
     "recipes copy": "NAME",
-    "recipes layers": "NAME --depth --json --set --teacher",
+    "recipes layers": "NAME --data --depth --json --set --teacher",
     "recipes list": "--json",
     "recipes show": "NAME",
     "run": "--accept-self-test --camera -c --cuda-binding --duration --engine --max-age-ms --model -m --notify "

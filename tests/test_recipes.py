@@ -84,10 +84,18 @@ def test_overrides_win(folder: Path) -> None:
     assert recipe.student.window == Other(span=4)
 
 
+def test_null_is_nothing_and_in_quotes_a_text(folder: Path) -> None:
+    (folder / "mine.toml").write_text('name = "x"\nfolder = "a"\n[student]\nepochs = 1\n')
+    assert recipes.load("train", "mine", Recipe, ["folder=null"]).folder is None
+    assert recipes.load("train", "mine", Recipe, ['name="null"']).name == "null"
+    assert recipes.load("train", "mine", Recipe, ["name=nullify"]).name == "nullify"
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         ("student.epochs", "key=value"),  # no '='
+        ("student=null", "student: input should be .*, got null, which is for optional keys"),
         ("name.x=1", "'name' is a value"),  # a table where a value is
         ("losses.3.epochs=1", "in a list of 0"),  # no such entry
     ],

@@ -221,7 +221,7 @@ class Manifest(BaseModel):
     segments: int = Field(ge=1, le=1024)
     clip_seconds: float = Field(ge=0.001, le=3600)
     feature_size: int = Field(ge=1, le=1 << 20)
-    temporal: Literal["tsn", "tconv", "trn", "tsm", "tsm_causal"]
+    temporal: Literal["tsn", "tconv", "tcn", "trn", "tsm", "tsm_causal"]
     states: tuple[StateSpec, ...] = Field((), max_length=1024)
     graph: Literal["step", "clip", "backbone"] = "step"
     precision: Precision = "fp32"

@@ -11,7 +11,22 @@ import typer
 from rich.markup import escape
 
 from kd_edge import __version__
-from kd_edge.cli import bench, cameras, data, demo, doctor, evaluate, explain, export, recipes, run, sign, study, train
+from kd_edge.cli import (
+    bench,
+    cameras,
+    data,
+    data_init,
+    demo,
+    doctor,
+    evaluate,
+    explain,
+    export,
+    recipes,
+    run,
+    sign,
+    study,
+    train,
+)
 from kd_edge.cli.console import err, flush_streams, open_closed_streams, out, print_text, show_log
 from kd_edge.errors import KdEdgeError, failed_import
 
@@ -24,6 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Train a small infrared or RGB action recogniser by distillation, export it, run it on a robot.",
 )
+data.app.add_typer(data_init.app)
 for verb in (train, evaluate, export, sign, run, bench, explain, demo, doctor):
     app.add_typer(verb.app)
 app.add_typer(cameras.app, name="cameras")

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TextIO, cast
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kd_edge.errors import ConfigError, printable
+from kd_edge.errors import ConfigError, KdEdgeError, printable
 
 WIDE = 160
 """Columns where no terminal says how many it has: a log must not be folded at 80."""
@@ -128,8 +128,34 @@ EngineOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print figures as JSON on standard output, nothing else.")]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe, dotted: student.epochs=20."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key of the recipe, dotted: student.epochs=20; null takes an optional one away.",
+    ),
 ]
+
+
+def checked(*checks: Callable[[], Any]) -> list[Any]:
+    """What each of several checks of options gives; all that are wrong are told in one line.
+
+    Raises:
+        KdEdgeError: Of one that is wrong its own, of several all together.
+    """
+    values, wrong = [], list[KdEdgeError]()
+    for check in checks:
+        try:
+            values.append(check())
+        except KdEdgeError as error:
+            wrong.append(error)
+    if len(wrong) == 1:
+        raise wrong[0]
+    if wrong:
+        found, expected, fixes = zip(
+            *((e.found.rstrip("."), e.expected.rstrip("."), e.fix) for e in wrong), strict=True
+        )
+        raise ConfigError("; ".join(found), "; ".join(expected), "; ".join(dict.fromkeys(fixes)))
+    return values
 
 
 def print_json(values: Any) -> None:

@@ -1,7 +1,9 @@
-"""The verb data: check, prepare, generate and draw recordings; import word vectors."""
+"""The verb data: check, prepare, generate, import and draw recordings; import word vectors."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +18,7 @@ from kd_edge.errors import ConfigError, did_you_mean, printable
 
 if TYPE_CHECKING:
     from kd_edge.data.check import Report, SplitReport
+    from kd_edge.data.readers.files.imports import Imported
     from kd_edge.train.inputs.material import Material
     from kd_edge.train.recipe import Recipe
 
@@ -92,16 +95,23 @@ def data_prepare(
     out.print(material_report(material))
 
 
-@app.command("synth", epilog="Example:  kd-edge data synth --out figures --clips-per-class 2")
+@app.command(
+    "synth",
+    epilog="Examples:  kd-edge data synth --out figures --clips-per-class 8  |  "
+    "kd-edge data check files --data figures",
+)
 def data_synth(
     folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="New or empty folder.")],
-    clips: Annotated[int, typer.Option("--clips-per-class", min=1)] = 2,
+    clips: Annotated[int, typer.Option("--clips-per-class", min=1)] = 4,
     subjects: Annotated[int, typer.Option("--subjects", min=2)] = 4,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
 ) -> None:
-    """Write clips of the generated figure as files to look at or replay: RGB video, infrared .npy, labels.csv."""
-    from kd_edge.data.check import write_synthetic
+    """Write clips of the generated figure as files: to look at, to replay, and to train on as on your own recordings.
+
+    RGB videos, infrared arrays and the signals of a watch and a telephone, with manifest.csv and dataset.toml.
+    """
     from kd_edge.data.synthetic.dataset import Synthetic
+    from kd_edge.data.synthetic.writing import write_synthetic
 
     dataset = Synthetic(clips_per_class=clips, subjects=subjects, seed=seed)
     with progress_bar(err) as bar:
@@ -110,7 +120,88 @@ def data_synth(
             folder, dataset, progress=lambda done, total: bar.update(task, completed=done, total=total)
         )
     example = next(file for file in files if file.suffix == ".npy")
-    out.print(f"{len(dataset.samples)} clips in {folder}; replay one: kd-edge run --camera replay:{example}")
+    out.print(f"{len(dataset.samples)} clips in {folder}; look at all: kd-edge data check files --data {folder}")
+    out.print(f"replay one: kd-edge run --camera replay:{example}")
+
+
+@app.command(
+    "import",
+    epilog="Examples:  kd-edge data import train_list.txt val_list.txt --root videos --names classes.txt  |  "
+    "kd-edge data import activity_net.json --root videos --skip-missing  |  kd-edge data import ~/data/so101_pick",
+)
+def data_import(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="LIST|DIR...",
+            help="Lists of 'path label' (mmaction2, PyTorchVideo), ActivityNet JSON, tables with file_name and label "
+            "(.csv, .jsonl, .parquet); or a folder: Hugging Face VideoFolder, lerobot.",
+        ),
+    ],
+    root: Annotated[
+        Path | None, typer.Option("--root", metavar="DIR", help="Folder that files are named from; default the lists'.")
+    ] = None,
+    modality: Annotated[
+        str, typer.Option("--modality", help="What the files are, where the list does not tell.")
+    ] = "rgb",
+    names: Annotated[
+        Path | None,
+        typer.Option("--names", metavar="FILE", help="Names of numbered classes, one a line, the first is class 0."),
+    ] = None,
+    label: Annotated[str | None, typer.Option("--label", metavar="COLUMN", help="Column of a table's classes.")] = None,
+    skip_missing: Annotated[bool, typer.Option("--skip-missing", help="Leave out files that are not there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a manifest that is there already.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Turn a list that another tool made into manifest.csv, beside the files it names.
+
+    The manifest appears whole or not at all, and only if every row of the list is sound.
+    """
+    from kd_edge.data.readers.files.imports import import_rows
+    from kd_edge.data.readers.files.writing import check_no_manifest, write_manifest
+    from kd_edge.files import expanded
+
+    found = import_rows(
+        [expanded(source) for source in sources],
+        None if root is None else expanded(root),
+        modality=modality,
+        names=None if names is None else expanded(names),
+        label=label,
+        skip_missing=skip_missing,
+    )
+    manifest = found.root / "manifest.csv"
+    check_no_manifest(manifest, force=force)
+    write_manifest(found.rows, manifest, force=force)
+    if json_:
+        print_json({"manifest": manifest, "rows": len(found.rows), **import_counts(found), "remarks": found.remarks})
+        return
+    for line in import_report(found):
+        out.print(escape(line), highlight=False)
+    out.print(escape(f"wrote {manifest}; next: kd-edge data check files --data {found.root}"))
+
+
+def import_counts(found: Imported) -> dict[str, dict[str, int]]:
+    """How many rows have which class, modality and side; those without are counted as ''."""
+    return {
+        "classes": dict(Counter(row.label for row in found.rows).most_common()),
+        "modalities": dict(Counter(name for row in found.rows for name in row.files)),
+        "sides": dict(Counter(row.split for row in found.rows)),
+    }
+
+
+def import_report(found: Imported) -> Iterator[str]:
+    """What was understood, in lines."""
+    yield from (f"{printable(path)}: {kind}" for path, kind in found.kinds.items())
+    counts = import_counts(found)
+    classes = [f"{printable(name) or 'none yet'} {count}" for name, count in counts["classes"].items()]
+    more = f", and {len(classes) - SHOWN} more" if len(classes) > SHOWN else ""
+    yield f"{len(found.rows)} recordings of {len(classes)} classes: {', '.join(classes[:SHOWN])}{more}"
+    yield f"modalities: {', '.join(f'{name} {count}' for name, count in counts['modalities'].items())}"
+    sides = counts["sides"]
+    yield f"sides: {', '.join(f'{side or NO_SIDE} {count}' for side, count in sides.items())}"
+    if "test" not in sides:
+        yield "no list names the test side: the last quarter is taken, see test_subjects in dataset.toml"
+    yield from (printable(remark) for remark in found.remarks[:REMARKS])
 
 
 @app.command("glove", epilog="Example:  kd-edge data glove sakdn_utd_mhad --from glove.840B.300d.txt")
@@ -171,6 +262,9 @@ def _recipe(kind: str, settings: list[str] | None) -> Recipe | None:
     return None
 
 
+NO_SIDE = "not told"
+SHOWN = 10
+"""So many classes are listed."""
 REMARKS = 12
 """So many remarks on a data set are printed; the rest is a count."""
 

@@ -33,7 +33,10 @@ app = typer.Typer()
     "  |  kd-edge evaluate student.onnx --recording out.mcap"
 )
 def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="RUN|ARTIFACT")],
+    model: Annotated[
+        Path | None,
+        typer.Argument(metavar="[RUN|ARTIFACT]", help="Default the newest artifact here, else the bundled one."),
+    ] = None,
     data: DataOption = None,
     split: Annotated[
         str | None,
@@ -93,34 +96,38 @@ def evaluate(
 
     runner = engine_name(engine)
     if recording is not None:
-        others = (data, split, streaming, orders, detection, threshold, iou, scales, proposals, write)
-        if any(value not in (None, False, 0) for value in others):
+        others: dict[str, Any] = {"--data": data, "--split": split, "--streaming": streaming, "--orders": orders}
+        others |= {"--detection": detection, "--threshold": threshold, "--iou": iou, "--scale": scales}
+        others |= {"--proposals": proposals, "--write": write}
+        if wrong := [option for option, value in others.items() if value not in (None, False, 0)]:
             raise ConfigError(
-                "--recording with options of a data set",
+                f"--recording with {', '.join(wrong)}, which are about a data set",
                 "--labels, --engine, --threads and --smooth-ms beside it",
                 "evaluate twice",
             )
-        _score_recording(model, recording, labels, smooth_ms, runner, threads, json_)
+        _score_recording(_chosen(model), recording, labels, smooth_ms, runner, threads, json_)
         return
     if labels is not None:
         raise ConfigError("--labels without --recording", "both", "add --recording FILE")
-    given = {"threshold": threshold, "scales": scales or None, "proposals": proposals}
+    given: dict[str, Any] = {"threshold": threshold, "scales": scales or None, "proposals": proposals}
     chosen = {key: value for key, value in given.items() if value is not None}
     if detection:
-        if streaming or orders or smooth_ms is not None:
-            raise ConfigError("--detection with --streaming, --orders or --smooth-ms", "one of them", "evaluate twice")
-        _detect(model, data, split, chosen, 0.5 if iou is None else iou, write, runner, threads, json_)
+        asked = {"--streaming": streaming, "--orders": orders > 0, "--smooth-ms": smooth_ms is not None}
+        if wrong := [option for option, is_given in asked.items() if is_given]:
+            raise ConfigError(f"--detection with {', '.join(wrong)}", "one of them", "evaluate twice")
+        _detect(_chosen(model), data, split, chosen, 0.5 if iou is None else iou, write, runner, threads, json_)
         return
-    if chosen or iou is not None or write is not None:
-        raise ConfigError(
-            "--threshold, --iou, --scale, --proposals or --write without --detection", "both", "add --detection"
-        )
+    given |= {"iou": iou, "write": write}
+    names = {"scales": "scale"}
+    if wrong := [f"--{names.get(key, key)}" for key, value in given.items() if value is not None]:
+        raise ConfigError(f"{', '.join(wrong)} without --detection", "both", "add --detection")
     from kd_edge.evaluate import evaluate as evaluate_model
 
+    path = _chosen(model)
     with progress_bar(err) as bar:
         task = bar.add_task("test clips", total=None)
         result = evaluate_model(
-            model,
+            path,
             data_root=data,
             split=split,
             streaming=streaming,
@@ -134,6 +141,18 @@ def evaluate(
         print_json(result)
     else:
         out.print(evaluation_report(result))
+
+
+def _chosen(model: Path | None) -> Path:
+    """The model that is named, else the one that run takes, which is told."""
+    if model is not None:
+        return model
+    from kd_edge.artifact import BUNDLED, default_model
+
+    path = default_model()
+    newest = "" if path == BUNDLED else " (the newest here; name another one)"
+    err.print(f"model {escape(printable(str(path)))}{newest}")
+    return path
 
 
 def _score_recording(
@@ -260,6 +279,8 @@ def recording_report(result: RecordingScore) -> RenderableType:
         f"frame by frame, as a robot sees it: {_live_text([result.live])}",
         f"labels sha256 {result.labels_sha256}",
     ]
+    if result.hint:
+        lines.append(f"[yellow]no label:[/yellow] {escape(printable(result.hint))}")
     if result.fault:
         lines.append(f"[red]scored up to a fault:[/red] {escape(result.fault)}")
     title = escape(printable(f"{result.model} on {result.recording}, {result.engine}"))

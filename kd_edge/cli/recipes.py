@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from kd_edge import recipes
-from kd_edge.cli.console import JsonOption, SetOption, out, print_json, print_text
+from kd_edge.cli.console import DataOption, JsonOption, SetOption, out, print_json, print_text
 from kd_edge.errors import ConfigError, printable
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
@@ -65,25 +65,38 @@ def recipes_layers(
     name: Annotated[str, typer.Argument(metavar="RECIPE")],
     teacher: Annotated[bool, typer.Option("--teacher", help="The teacher's instead of the student's.")] = False,
     depth: Annotated[int, typer.Option("--depth", min=1, help="Deepest level shown; taps may lie deeper.")] = 2,
+    data: DataOption = None,
     settings: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
     """List a network's layers by module path, with their outputs' shapes and the losses that look at them.
 
-    The paths are what student_layers and teacher_layers of a loss name. Needs no recordings.
+    The paths are what student_layers and teacher_layers of a loss name. Needs no recordings, unless only they tell the
+    classes.
     """
+    from kd_edge.data.classes import class_names
     from kd_edge.train.recipe import Recipe
 
     recipe = recipes.load("train", name, Recipe, settings or ())
-    from kd_edge.train.distil.listing import recipe_layers
+    from kd_edge.train.distil.listing import UNKNOWN_CLASSES, recipe_layers
 
-    every, taps = recipe_layers(recipe, "teacher" if teacher else "student")
+    labels = class_names(recipe.data, data)
+    who: Literal["student", "teacher"] = "teacher" if teacher else "student"
+    every, taps = recipe_layers(recipe, who, UNKNOWN_CLASSES if labels is None else len(labels))
+    stage = recipe.networks[who]
     tapped = {path for paths in taps.values() for path in paths}
     found = [layer for layer in every if json_ or layer.path in tapped or layer.path.count(".") < depth]
     if json_:
-        print_json({"layers": found, "losses": taps})
+        seen = {"inputs": stage.modalities, "clip_shape": stage.clip_shape(recipe.segments), "classes": labels}
+        print_json({"layers": found, "losses": taps, **seen})
+        return
+    inputs = f"{who} of {recipe.name}: {', '.join(stage.modalities)}, a clip is {stage.clip_shape(recipe.segments)}"
+    if labels is None:
+        known = f"classes unknown without the recordings: {UNKNOWN_CLASSES} stand for them; add --data DIR"
     else:
-        out.print(layer_table(found, taps))
+        known = f"{len(labels)} classes of {recipe.data.kind}: {', '.join(labels)}"
+    out.print(escape(printable(inputs)), escape(printable(known)), sep="\n")
+    out.print(layer_table(found, taps))
 
 
 def layer_table(found: Sequence[Layer], taps: Mapping[str, Sequence[str]]) -> Table:

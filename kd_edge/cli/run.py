@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from kd_edge.cli.console import EngineOption, err
+from kd_edge.cli.console import EngineOption, checked, err
 from kd_edge.errors import ArtifactError, DataError, SinkError, printable
+from kd_edge.runtime.statistics import WITH_LABEL
 from kd_edge.runtime.uri import parse
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
@@ -35,9 +37,12 @@ def tally_report(counts: Tally) -> str:
     return f"{text}, noticed after {counts.delay_seconds:.1f} s" if counts.noticed else text
 
 
-def stream_summary(statistics: Statistics, window_seconds: float, counts: Tally) -> str:
-    """How a stream went."""
-    states = ", ".join(f"{count} {state}" for state, count in statistics.labels.items())
+def stream_summary(statistics: Statistics, window_seconds: float, tallies: Mapping[str, Tally]) -> str:
+    """How a stream went: in all, and camera by camera where there are several."""
+    from kd_edge.runtime.tally import together
+
+    counts = together(list(tallies.values()))
+    states = _states(statistics.labels)
     text = f"{statistics.pushed} frames labelled ({states or 'no label'}), {statistics.fps:.1f} frames/s"
     for count, what in (
         (statistics.dropped, "frames dropped"),
@@ -51,7 +56,10 @@ def stream_summary(statistics: Statistics, window_seconds: float, counts: Tally)
     ):
         if count:
             text += f", {count} {what}"
-    if not {"ok", "degraded", "unknown"} & set(statistics.labels):
+    hints = list(statistics.too_short(window_seconds))
+    for hint in hints:
+        text += f"\n[yellow]no label:[/yellow] {escape(printable(hint))}"
+    if not hints and not WITH_LABEL & statistics.labels.keys():
         often = max(statistics.reasons, key=lambda code: statistics.reasons[code], default="")
         text += f"\n[yellow]no label:[/yellow] the window of {window_seconds:.2f} s was never full"
         text += " (too short, or gaps)" if often in ("", "start", "gap") else f" ({often})"
@@ -68,7 +76,16 @@ def stream_summary(statistics: Statistics, window_seconds: float, counts: Tally)
         text += f"\n[red]the recording stopped early:[/red] {escape(statistics.record_fault)}"
     for sink, fault in statistics.sink_faults.items():
         text += f"\n[red]sink {escape(sink)} does not work:[/red] {escape(fault)}"
+    for name, source in statistics.sources.items() if len(statistics.sources) > 1 else ():
+        of = tallies.get(name)
+        right = f"; {tally_report(of)}" if of is not None and of.labels else ""
+        its = _states(source.labels) or "no label"
+        text += f"\n  {escape(printable(name))}: {its}, {source.seconds:.1f} s{right}"
     return text
+
+
+def _states(labels: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in labels.items())
 
 
 def first_line(path: Path, manifest: Manifest, *, is_chosen: bool) -> str:
@@ -175,13 +192,19 @@ def run(
     from kd_edge.artifact import default_model, load
     from kd_edge.engines import engine_name, provider_name
     from kd_edge.engines.cuda import cuda_binding as binding_name
+    from kd_edge.runtime.cameras.config import camera_config
     from kd_edge.runtime.clips import record_on
     from kd_edge.runtime.signals import interrupt_on_termination
     from kd_edge.runtime.stream import stream
-    from kd_edge.runtime.tally import Tally, together
+    from kd_edge.runtime.tally import Tally
 
-    runner, device = engine_name(engine), None if provider is None else provider_name(provider)
-    binding = binding_name(cuda_binding)
+    runner, device, binding, kept_clips, *_ = checked(
+        lambda: engine_name(engine),
+        lambda: None if provider is None else provider_name(provider),
+        lambda: binding_name(cuda_binding),
+        lambda: None if record_on_ is None else record_on(record_on_),
+        *(partial(camera_config, name) for name in camera),
+    )
     try:
         path = model or default_model()
         artifact = load(path, trust=trust)
@@ -208,7 +231,7 @@ def run(
         smooth_ms=smooth_ms,
         notify=notify,
         record=record,
-        record_on=None if record_on_ is None else record_on(record_on_),
+        record_on=kept_clips,
         record_dir=record_dir,
         record_max_mb=record_max_mb,
     )
@@ -227,12 +250,12 @@ def run(
                     break
     except (SinkError, DataError):
         if labels.statistics.labels:
-            _summarise(labels, together(list(tallies.values())))
+            _summarise(labels, tallies)
         raise
     except KeyboardInterrupt:
         if not hasattr(labels, "recognizer"):  # while the model was loading
             raise typer.Exit(130) from None
-    _summarise(labels, together(list(tallies.values())))
+    _summarise(labels, tallies)
     if labels.statistics.record_fault or not any_works(sinks, labels.statistics):
         raise typer.Exit(1)
 
@@ -245,9 +268,9 @@ def _engine_line(engine: StepEngine) -> str:
     return f"engine {engine.name}" if choice is None else choice.text
 
 
-def _summarise(labels: LabelStream, counts: Tally) -> None:
+def _summarise(labels: LabelStream, tallies: Mapping[str, Tally]) -> None:
     window_seconds = labels.recognizer.manifest.clip_seconds
-    err.print(stream_summary(labels.statistics, window_seconds, counts))
+    err.print(stream_summary(labels.statistics, window_seconds, tallies))
     if labels.label_hash is not None and labels.label_hash.by_source:
         err.print(f"labels sha256 {labels.label_hash.hexdigest()}")
         _compare(labels, labels.label_hash.by_source)

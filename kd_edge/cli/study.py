@@ -31,6 +31,9 @@ SeedsOption = Annotated[str | None, typer.Option("--seeds", metavar="0,1", help=
 FolderOption = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Folder of the runs; default runs/studies/STUDY.")
 ]
+LedgerOption = Annotated[
+    Path | None, typer.Option("--ledger", metavar="FILE", help="Ledger of figures; default docs/results/STUDY.jsonl.")
+]
 PageOption = Annotated[
     Path | None, typer.Option("--into", metavar="FILE", help="Markdown page whose marked place is replaced.")
 ]
@@ -108,7 +111,38 @@ def study_run(
     out.print(f"the table: [b]kd-edge study report {name}" + (f" --out {folder}[/b]" if folder else "[/b]"))
 
 
-@app.command("report", epilog="Example:  kd-edge study report mgcam_table1 --into docs/RESULTS.md --place table1")
+@app.command("ledger", epilog="Example:  kd-edge study ledger utd_mhad_dense --seeds 0,1,2,3,4")
+def study_ledger(
+    name: NameArgument,
+    seeds: SeedsOption = None,
+    settings: SetOption = None,
+    folder: FolderOption = None,
+    ledger: LedgerOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Keep the figures of a study's finished runs: a line each in a file that can be committed and merged."""
+    from kd_edge.rundir import read_summary
+    from kd_edge.study.ledger import add, entry, ledger_of
+    from kd_edge.study.plan import load_study, plan
+    from kd_edge.study.runner import finished_run
+
+    place = folder or _folder(name)
+    runs = plan(load_study(name), seeds=_numbers(seeds), overrides=settings or ())
+    found = [(run, finished_run(run, place)) for run in runs]
+    entries = [entry(run, read_summary(where, DataError)) for run, where in found if where is not None]
+    path = ledger or ledger_of(name)
+    added = add(path, entries)
+    if json_:
+        print_json({"ledger": path, "added": added, "finished": len(entries), "planned": len(runs)})
+        return
+    out.print(f"{added} runs added to {path}; {len(entries)} of {len(runs)} are finished here")
+
+
+@app.command(
+    "report",
+    epilog="Examples:  kd-edge study report mgcam_table1 --into docs/RESULTS.md --place table1  |  kd-edge study "
+    "report utd_mhad_methods --against alone",
+)
 def study_report(
     name: NameArgument,
     seeds: SeedsOption = None,
@@ -116,14 +150,32 @@ def study_report(
     folder: FolderOption = None,
     page: PageOption = None,
     place: Annotated[str | None, typer.Option("--place", help="Name of the marked place; default the study's.")] = None,
+    ledger: LedgerOption = None,
+    against: Annotated[
+        str | None, typer.Option("--against", metavar="ROW", help="Also each row's gain over this one, clip by clip.")
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Print a study's table: published figure, mean and spread over the seeds, every seed; rows not run say so."""
+    """Print a study's table: published figure, mean and spread over the seeds, every seed; rows not run say so.
+
+    Runs whose folders are not here count by the ledger, where it has them.
+    """
+    from kd_edge.study.ledger import ledger_of, read_ledger
     from kd_edge.study.plan import load_study
     from kd_edge.study.report import report, report_markdown
 
     study = load_study(name)
-    lines = report(study, folder or _folder(name), seeds=_numbers(seeds), overrides=settings or ())
+    if ledger is not None and not ledger.is_file():
+        raise DataError(f"no ledger {ledger}", "a file that kd-edge study ledger wrote", "correct --ledger")
+    kept = read_ledger(ledger or ledger_of(name))
+    lines = report(
+        study,
+        folder or _folder(name),
+        seeds=_numbers(seeds),
+        overrides=settings or (),
+        ledger=kept,
+        against=against,
+    )
     if json_:
         print_json(lines)
         return

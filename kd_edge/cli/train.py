@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 
 from kd_edge import recipes
 from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, out, percent, print_json, table
-from kd_edge.cli.progress import TrainingDisplay
+from kd_edge.cli.progress import TrainingDisplay, progress_bar
 from kd_edge.errors import ConfigError
+from kd_edge.files import expanded
 
 if TYPE_CHECKING:
     from kd_edge.rundir import Summary
@@ -22,16 +24,24 @@ if TYPE_CHECKING:
     from kd_edge.train.rehearsal import Rehearsal
 
 app = typer.Typer()
+DEFAULT = "quickstart"
 
 
 @app.command(
-    epilog="Examples:  kd-edge train  |  kd-edge train utd_mhad_pose_to_depth --data ~/data/utd-mhad  |  "
+    epilog="Examples:  kd-edge train  |  kd-edge train --data ~/gestures  |  "
+    "kd-edge train utd_mhad_pose_to_depth --data ~/data/utd-mhad  |  "
     "kd-edge train quickstart --set student.epochs=20 --seed 1  |  kd-edge train --resume"
 )
 def train(
     recipe: Annotated[
-        str, typer.Argument(metavar="[RECIPE]", help="Name or path; kd-edge recipes list.")
-    ] = "quickstart",
+        str | None,
+        typer.Argument(
+            metavar="[RECIPE]",
+            help="Name or path; kd-edge recipes list. Default quickstart; with --data of one's own recordings "
+            "DIR/recipe.toml, or what data init would write.",
+            show_default=False,
+        ),
+    ] = None,
     data: DataOption = None,
     folder: Annotated[
         Path | None,
@@ -52,11 +62,10 @@ def train(
 ) -> None:
     """Train the teacher, then the student; write a run directory."""
     from kd_edge.rundir import new_run_path
-    from kd_edge.train.recipe import Recipe
 
     if resume is None:
         overrides = [*(settings or ()), *([] if seed is None else [f"seed={seed}"])]
-        config = recipes.load("train", recipe, Recipe, overrides)
+        config = _recipe(recipe, data, overrides)
         if dry_run:
             _rehearse(config, data, json_)
             return
@@ -91,6 +100,24 @@ def train(
     else:
         out.print(training_summary(summary))
         out.print(f"run {run}\nexport it: [b]kd-edge export {run}[/b]")
+
+
+def _recipe(name: str | None, data: Path | None, overrides: list[str]) -> Recipe:
+    """The recipe of that name; without one that of the folder, where it holds one's own recordings."""
+    from kd_edge.data.config import known_kind
+    from kd_edge.train.recipe import Recipe
+
+    if name is not None or data is None or known_kind(data) is not None:
+        return recipes.load("train", name or DEFAULT, Recipe, overrides)
+    from kd_edge.train.recipe.folder import recipe_of
+
+    with progress_bar(err) as bar:
+        task = bar.add_task("looking", total=None)
+        config, said = recipe_of(
+            expanded(data), overrides, lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    err.print(escape(said), soft_wrap=True)
+    return config
 
 
 def _rehearse(config: Recipe, data: Path | None, json_: bool) -> None:

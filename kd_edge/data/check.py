@@ -1,24 +1,19 @@
-"""Look at recordings before training on them, and write generated ones as files."""
+"""Look at recordings before training on them."""
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 
 from kd_edge.data.balance import ClassCount, Sides, class_counts, imbalances
 from kd_edge.data.dataset import Dataset, Probe, Probed, Sample, Split, Wearables, listed, require_modality
 from kd_edge.data.splits import check_split, training_sides
-from kd_edge.data.synthetic.dataset import Synthetic
-from kd_edge.errors import DataError, import_extra
-from kd_edge.files import making
-from kd_edge.types import Clip
+from kd_edge.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,67 +165,6 @@ def check(
         classes=counts,
         imbalances=tuple(imbalances(counts)),
     )
-
-
-def write_synthetic(
-    out: Path,
-    dataset: Synthetic,
-    samples: Sequence[Sample] | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[Path, ...]:
-    """Write generated recordings as files to look at or replay.
-
-    Writes ``<id>_rgb.avi`` (Motion JPEG), ``<id>_nir.npy`` ((T, H, W) uint8) and ``labels.csv``; the folder appears in
-    one step when all of them are ready.
-
-    Args:
-        out: Folder to make; must be absent or empty.
-        dataset: Where the recordings come from.
-        samples: Samples to write; None writes all.
-        progress: Called with (samples done, samples in all).
-
-    Returns:
-        The files, ``labels.csv`` last.
-
-    Raises:
-        DataError: The folder holds something already or cannot be written, or the disk is full.
-    """
-    chosen = dataset.samples if samples is None else tuple(samples)
-    with making(out, "--out", DataError) as temporary:
-        names = _write_all(temporary, dataset, chosen, progress)
-    return tuple(out / name for name in names)
-
-
-def _write_all(
-    folder: Path, dataset: Synthetic, samples: Sequence[Sample], progress: Callable[[int, int], None] | None
-) -> list[str]:
-    names: list[str] = []
-    with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["id", "label", "subject", "view", "trial"])
-        for done, sample in enumerate(samples, 1):
-            _write_video(folder / f"{sample.id}_rgb.avi", dataset.open(sample, "rgb"), dataset.image_format("rgb").fps)
-            np.save(folder / f"{sample.id}_nir.npy", dataset.open(sample, "nir").frames)
-            table.writerow([sample.id, dataset.labels[sample.label], sample.subject, sample.view, sample.trial])
-            names += [f"{sample.id}_rgb.avi", f"{sample.id}_nir.npy"]
-            if progress is not None:
-                progress(done, len(samples))
-    return [*names, "labels.csv"]
-
-
-def _write_video(path: Path, clip: Clip, fps: float) -> None:
-    cv2 = import_extra("cv2", "cpu")
-    height, width = clip.frames.shape[1:3]
-    video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), fps, (width, height))
-    if not video.isOpened():
-        raise DataError(f"OpenCV cannot write {path.name}", "OpenCV with video support, and room", "kd-edge doctor")
-    for frame in clip.frames:
-        video.write(np.ascontiguousarray(frame[:, :, ::-1]))
-    video.release()
-    if not path.is_file() or path.stat().st_size < len(clip):
-        raise DataError(
-            f"{path.name} came out incomplete", "room on the disk", "free some space or choose another --out"
-        )
 
 
 def _length(dataset: Dataset, probed: Probed | None, sample: Sample, modality: str) -> Probe | DataError:

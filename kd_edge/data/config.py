@@ -179,7 +179,8 @@ def known_kinds() -> tuple[str, ...]:
 def unknown_kind(kind: object) -> str:
     """What to say of a kind that is not known here, with all that are."""
     known, shown = known_kinds(), printable(str(kind)[:80])
-    return f"unknown '{shown}'{did_you_mean(shown, known)}, known here: {', '.join(known)}"
+    others = "a package may bring others (entry points kd_edge.datasets)"
+    return f"unknown '{shown}'{did_you_mean(shown, known)}, known here: {', '.join(known)}; {others}"
 
 
 def data_config(values: Mapping[str, Any], what: str) -> AnyData:
@@ -195,8 +196,47 @@ def data_config(values: Mapping[str, Any], what: str) -> AnyData:
     return recipes.validate({"data": dict(values)}, _Wanted, what).data
 
 
+def data_of_model(values: Mapping[str, Any], what: str) -> AnyData:
+    """The settings of the data set that a run or an artifact was trained on.
+
+    Args:
+        values: With ``kind``, as they were written then, perhaps by another release or with another package.
+        what: The run or artifact, for messages.
+
+    Raises:
+        ConfigError: A kind that is not known here, or settings that are none of its.
+    """
+    kind = values.get("kind")
+    if isinstance(kind, str) and kind not in known_kinds():
+        raise ConfigError(
+            f"{what} was trained on data of a kind that is unknown here: {unknown_kind(kind)}",
+            "a kind that is known here",
+            "install the package that brings it, or the release that it was trained with; an artifact labels cameras "
+            "(kd-edge run) and recordings (kd-edge evaluate MODEL --recording FILE) without it",
+        )
+    return data_config(values, what)
+
+
 class _Wanted(BaseModel):
     data: DataConfig
+
+
+_LAYOUTS = {
+    "utd_mhad": ("Depth/a*_s*_t*_depth.mat", "Skeleton/a*_s*_t*_skeleton.mat", "Inertial/a*_s*_t*_inertial.mat"),
+    "ntu_rgbd": ("nturgb+d_rgb", "nturgb+d_ir"),
+    "pku_mmd": ("Data/RGB_VIDEO", "Data/IR_VIDEO"),
+    "berkeley_mhad": ("Camera/Cluster*", "Accelerometer/Shimmer*"),
+    "mmact": ("*_clip/subject*", "trimmed/subject*"),
+}
+
+
+def known_kind(root: Path) -> str | None:
+    """The data set whose layout a folder has, as itself or below it; None of one's own recordings."""
+    for kind, patterns in _LAYOUTS.items():
+        for folder in (root, root / kind.replace("_", "-")):
+            if any(next(folder.glob(pattern), None) is not None for pattern in patterns):
+                return kind
+    return None
 
 
 def open_dataset(config: AnyData, data_root: Path | None = None) -> Dataset:

@@ -8,15 +8,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from kd_edge import artifact as artifacts
 from kd_edge import metrics, recipes, sampling
 from kd_edge.artifact import Artifact, Manifest
-from kd_edge.data import DataConfig, Dataset, Sample, Split, open_dataset
+from kd_edge.data import Dataset, Sample, Split, data_of_model, open_dataset
 from kd_edge.data.dataset import LongVideos
 from kd_edge.engines import Engine, EngineName, engine_name, open_engine
 from kd_edge.errors import ArtifactError, DataError
@@ -314,8 +313,7 @@ def _dataset(artifact: Artifact, data_root: Path | None) -> Dataset:
             "an artifact exported from a run",
             "export the run again",
         )
-    config: Any = TypeAdapter(DataConfig).validate_python(manifest.dataset)
-    dataset = open_dataset(config, data_root)
+    dataset = open_dataset(data_of_model(manifest.dataset, str(artifact.path)), data_root)
     if dataset.labels != manifest.labels:
         raise ArtifactError(
             f"{artifact.path} knows {len(manifest.labels)} labels, data set {dataset.name} has {len(dataset.labels)}",

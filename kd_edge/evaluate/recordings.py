@@ -67,6 +67,7 @@ class RecordingScore:
         by_class: Each action that was done.
         labels_sha256: See ``kd_edge.runtime.label_hash``.
         fault: Why the recording ends early; empty where it does not.
+        hint: What to do where the recording is too short for the model's window; else empty.
     """
 
     recording: str
@@ -81,6 +82,7 @@ class RecordingScore:
     by_class: dict[str, ClassScore]
     labels_sha256: str
     fault: str
+    hint: str = ""
 
 
 def evaluate_recording(
@@ -144,6 +146,7 @@ def evaluate_recording(
         by_class=score.classes(),
         labels_sha256="" if predictions.label_hash is None else predictions.label_hash.hexdigest(),
         fault=fault,
+        hint="; ".join(predictions.statistics.too_short(artifact.manifest.clip_seconds)),
     )
 
 

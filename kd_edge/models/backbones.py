@@ -56,8 +56,10 @@ def build_backbone(name: str, *, in_channels: int, weights: str | Path | None = 
         in_channels: Channels C of the input.
         weights: None (random), ``"imagenet"`` (torchvision's default weights, downloaded once; those of
             ``efficientnet_lite0`` from the installed package) or a local file, see ``weights.local_state``. Classifier
-            entries are left out. For C != 3 the first convolution's weights are summed over their input channels and
-            shared by the C channels; in a stack of colour frames (C a multiple of 3) each frame gets them in colour.
+            entries are left out. Weights of a network with C input channels, such as a student that goes on, are taken
+            as they are. Of those with three, for another C, the first convolution's are summed over their input
+            channels and shared by the C channels; in a stack of colour frames (C a multiple of 3) each frame gets them
+            in colour.
             ``bninception`` takes the published file of Caffe's weights and turns B, G, R round; see
             ``kd_edge.models.bninception``.
 
@@ -82,8 +84,9 @@ def build_backbone(name: str, *, in_channels: int, weights: str | Path | None = 
         )
     backbone = makers[name]()
     if weights is not None:
-        _load(backbone, imagenet_state(name) if weights == "imagenet" else local_state(Path(weights)), str(weights))
-    if in_channels != 3:
+        state = imagenet_state(name) if weights == "imagenet" else local_state(Path(weights))
+        _load(backbone, state, str(weights), in_channels)
+    if first_convolution(backbone)[1].in_channels != in_channels:
         _adapt_first_convolution(backbone, in_channels)
     return backbone
 
@@ -209,8 +212,13 @@ def _tiny() -> Backbone:
     return Backbone(parts, _RESNET_STAGES, channels)
 
 
+def first_convolution(backbone: nn.Module) -> tuple[str, nn.Conv2d]:
+    """Path and module of the convolution that sees the input."""
+    return next((n, m) for n, m in backbone.named_modules() if isinstance(m, nn.Conv2d))
+
+
 def _adapt_first_convolution(backbone: Backbone, in_channels: int) -> None:
-    path, old = next((n, m) for n, m in backbone.named_modules() if isinstance(m, nn.Conv2d))
+    path, old = first_convolution(backbone)
     new = type(old)(
         in_channels,
         old.out_channels,
@@ -242,7 +250,7 @@ def start_from_motion(backbone: Backbone, frame_channels: int) -> None:
         backbone: Backbone whose input is at least two frames, the newest first.
         frame_channels: Channels of one frame.
     """
-    convolution = next(m for m in backbone.modules() if isinstance(m, nn.Conv2d))
+    _, convolution = first_convolution(backbone)
     quarter = convolution.out_channels // 4
     frames = convolution.in_channels // frame_channels
     with torch.no_grad():
@@ -283,22 +291,37 @@ def imagenet_state(name: str) -> dict[str, Tensor]:
         ) from error
 
 
+def _which_channels(first: Tensor, in_channels: int) -> str:
+    """What to do with weights that do not fit, by the input channels of their first convolution."""
+    theirs = first.shape[1] if first.ndim == 4 else 0
+    if theirs in (3, in_channels):
+        return "use weights of this backbone"
+    return (
+        f"use weights of this backbone with these inputs: theirs have {theirs} channels, preprocess.channels times "
+        f"motion_offsets_ms makes {in_channels} here"
+    )
+
+
 def _downloads() -> dict[str, str]:
     """Where torch keeps its downloads: its own folder, or one below the cache where no home of this user is known."""
     return {"model_dir": str(cache_root() / "imagenet")} if torch.hub.get_dir().startswith("~") else {}
 
 
-def _load(backbone: Backbone, state: Mapping[str, Tensor], origin: str) -> None:
+def _load(backbone: Backbone, state: Mapping[str, Tensor], origin: str, in_channels: int) -> None:
+    """Load weights of a backbone with three input channels, or with as many as the new network is to have."""
     inner = "backbone."  # of a clip model saved by kd-edge
     own = {k.removeprefix(inner): v for k, v in state.items() if k.startswith(inner)}
     found = bninception.renamed(efficientnet.renamed(own or state))
+    first = found.get(f"{first_convolution(backbone)[0]}.weight")
+    if first is not None and first.ndim == 4 and first.shape[1] == in_channels != 3:
+        _adapt_first_convolution(backbone, in_channels)
     wanted = backbone.state_dict()
     kept = {k: v for k, v in found.items() if k in wanted}
     fault = misfit(wanted, found, "backbone", whole=False)
     if fault:
         raise TrainingError(
             f"weights {origin} do not fit: {fault}",
-            "the same backbone with three input channels",
-            "use weights of this backbone",
+            f"the same backbone with {'three' if in_channels == 3 else f'{in_channels} or three'} input channels",
+            "use weights of this backbone" if first is None else _which_channels(first, in_channels),
         )
     backbone.load_state_dict(wanted | kept)

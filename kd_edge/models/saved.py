@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from kd_edge import recipes
-from kd_edge.data import DataConfig, ImageFormat
+from kd_edge.data import DataConfig, ImageFormat, data_of_model
 from kd_edge.errors import ExportError, KdEdgeError
 from kd_edge.models.clip import ClipModel, build_model
 from kd_edge.models.config import ModelConfig
@@ -68,6 +68,7 @@ class SavedStudent:
 
         Raises:
             ExportError: No run there, the run is not finished, or a file of it is damaged.
+            ConfigError: It was trained on a kind of data set that is not known here.
         """
         run = Path(run)
         summary = read_summary(run, ExportError)
@@ -78,6 +79,8 @@ class SavedStudent:
                 "the run as kd-edge train left it",
                 "put the file back, or train again: kd-edge train",
             )
+        if isinstance(known := summary.student_model.get("data"), dict):
+            data_of_model(known, str(run))
         try:
             spec = recipes.validate(summary.student_model, StudentSpec, "student_model")
             model = build_model(spec.model, spec.preprocess.input_channels, len(spec.labels), spec.segments)

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kd_edge.errors import TrainingError, reason
+from kd_edge.rundir import STUDENT
 
 NESTINGS = ("state_dict", "model_state_dict", "model", "net")
 """Where checkpoints keep their weights beside the optimiser's state and the epoch."""
@@ -28,18 +29,20 @@ def local_state(path: Path, fix: str = _SAVE) -> dict[str, Tensor]:
     ``DataParallel`` and ``torch.compile`` put before their names are taken off.
 
     Args:
-        path: The file.
+        path: The file, or the folder of a run, whose student is taken.
         fix: What to do when it is none.
 
     Raises:
         TrainingError: Absent, damaged, or not one dictionary of tensors.
     """
+    if (path / STUDENT).is_file():
+        path = path / STUDENT
     try:
         found = load_file(path) if path.suffix == ".safetensors" else load_tensors(path)
     except Exception as error:  # torch and safetensors raise many kinds for a damaged file
         raise TrainingError(
             f"weights {path} cannot be read ({damage(path, error)})",
-            "a state dict as .safetensors, .pt or .pth",
+            "a state dict as .safetensors, .pt or .pth, or the folder of a run",
             fix,
         ) from error
     return _plain_names(_taken_out(found, path, fix))
@@ -53,7 +56,11 @@ def load_tensors(path: Path) -> Any:
 def damage(path: Path, error: Exception) -> str:
     """What is wrong with a file of weights that raised an error, in one line."""
     if path.is_dir():
-        return "it is a folder"
+        return f"it is a folder without {STUDENT}"
+    if path.suffix == ".onnx" and path.is_file():
+        return (
+            "it is an artifact, a graph to run, and holds no weights to go on from: name the run it was exported from"
+        )
     if isinstance(error, OSError) and not path.is_file():
         return error.strerror or str(error)
     if not path.stat().st_size:

@@ -51,6 +51,7 @@ class Scores(Record):
         ece: Expected calibration error; None for scores that are no logits.
         per_class: Recall by class name; None for a class without a clip.
         confusion: (K, K) counts, rows are the truth.
+        right: Subject -> ``1`` or ``0`` for each of their clips in the order of the clips' ids, right or wrong.
     """
 
     clips: int | None = None
@@ -63,6 +64,7 @@ class Scores(Record):
     ece: float | None = None
     per_class: dict[str, float | None] = {}
     confusion: list[list[int]] = []
+    right: dict[str, str] = {}
 
 
 class Selection(Record):

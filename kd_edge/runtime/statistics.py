@@ -2,7 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+WITH_LABEL = frozenset({"ok", "degraded", "unknown"})
+"""States of a window that was full."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStatistics:
+    """What came of one camera.
+
+    Attributes:
+        labels: Predictions by state.
+        seconds: From its first frame to the last one, which counts as long as the mean time between frames.
+        live: Whether it is a camera; a recording otherwise.
+    """
+
+    labels: dict[str, int]
+    seconds: float
+    live: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +49,7 @@ class Statistics:
         record_fault: What ended the recording, or the keeping of clips, early; empty while nothing has.
         clips: Clips that were kept.
         lost_clips: Clips that were not: the disk was too slow or full, or the folder has all it may.
+        sources: What came of each camera, by name.
     """
 
     captured: int
@@ -52,3 +72,15 @@ class Statistics:
     record_fault: str = ""
     clips: int = 0
     lost_clips: int = 0
+    sources: dict[str, SourceStatistics] = field(default_factory=dict)
+
+    def too_short(self, window_seconds: float) -> Iterator[str]:
+        """What to say of each recording that ended before the model's window was full once."""
+        for name, source in self.sources.items():
+            if source.live or WITH_LABEL & source.labels.keys() or source.seconds >= window_seconds:
+                continue
+            yield (
+                f"{name} is {source.seconds:.1f} s long and the model's window {window_seconds:.1f} s: replay a longer "
+                f"recording, or train for shorter ones, with clip_seconds = {max(source.seconds, 0.1):.1f} in the "
+                "recipe"
+            )

@@ -7,7 +7,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ from kd_edge.engines import ENGINES, CudaBinding, EngineName, Provider, engine_n
 from kd_edge.errors import ArtifactError, CameraError, ConfigError, KdEdgeError, printable
 from kd_edge.runtime.cameras import Wanted, check_fits, make_camera
 from kd_edge.runtime.cameras.base import Camera
+from kd_edge.runtime.cameras.colour import look_at_recording
 from kd_edge.runtime.cameras.config import SharedConfig, source_name
 from kd_edge.runtime.capture import CaptureCounters, Captured, fault_of
 from kd_edge.runtime.clips import MAX_MB, RecordOn
@@ -30,7 +31,7 @@ from kd_edge.runtime.news import News
 from kd_edge.runtime.recognizer import MAX_SOURCES, Recognizer, SelfTest
 from kd_edge.runtime.scheduling import scheduled
 from kd_edge.runtime.sinks import Sink, SinkState, SinkThread, none_left, open_sink
-from kd_edge.runtime.statistics import Statistics
+from kd_edge.runtime.statistics import SourceStatistics, Statistics
 from kd_edge.runtime.watchdog import ServiceNotifier
 from kd_edge.types import Cause, Frame, LabelState, Prediction, Reason
 
@@ -203,6 +204,7 @@ class LabelStream:
         self._feeds: Feeds | None = None
         self._labels: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
+        self._by_source: dict[str, _Seen] = {}
         self._waiting: deque[Prediction] = deque()  # of one step of several cameras; at most one each
         self._pushed = self._first_pushed = self._first_push_ns = self._last_push_ns = 0
         self._failures = self._failures_in_turn = 0
@@ -232,8 +234,12 @@ class LabelStream:
             self.cameras = self._made(shared)
             self._feeds = Feeds(self.cameras, self._clock)
             opened.callback(self._feeds.stop)
-            for feed in self._feeds.all:
+            for asked, feed in zip(self._asked, self._feeds.all, strict=True):
                 self._open(feed)
+                config = shared.configs.get(asked) if isinstance(asked, str) else None
+                # A recording that says what it sees was checked by that.
+                if config is not None and config.scheme == "replay" and feed.camera.band is None:
+                    look_at_recording(feed.name, config, Wanted.by(self.recognizer.manifest))
             check_together(self.cameras)  # some learn their names on opening
             self.recognizer.expect([feed.name for feed in self._feeds.all])
             opened.callback(self._forget)
@@ -327,6 +333,9 @@ class LabelStream:
             record_fault=self._keeping.fault,
             clips=clips.clips,
             lost_clips=clips.lost,
+            sources={
+                feed.name: self._by_source.get(feed.name, _Seen()).statistics(live=feed.camera.live) for feed in feeds
+            },
         )
 
     @property
@@ -443,9 +452,9 @@ class LabelStream:
 
     def _open(self, feed: Feed) -> None:
         """Open a camera that suits the model; whatever it was to an earlier stream is none of this one's."""
-        camera = feed.camera
+        camera, wanted = feed.camera, Wanted.by(self.recognizer.manifest)
         open_or_explain(camera)
-        check_fits(camera, Wanted.by(self.recognizer.manifest))
+        check_fits(camera, wanted)
         self._check_rate(camera)
         feed.name = camera.name
         self.recognizer.forget(feed.name)
@@ -495,6 +504,7 @@ class LabelStream:
         """Count predictions and give them to the sinks."""
         for prediction in predictions:
             self._count(prediction, 1)
+            self._by_source[prediction.source].see(prediction.captured_ns)
             self._keeping.label(prediction)
             for sink in self._sinks:
                 sink.put(prediction)
@@ -518,6 +528,9 @@ class LabelStream:
 
     def _count(self, prediction: Prediction, times: int) -> None:
         self._labels[prediction.state.value] += times
+        if prediction.source not in self._by_source:
+            self._by_source[prediction.source] = _Seen()
+        self._by_source[prediction.source].labels[prediction.state.value] += times
         if prediction.reason:
             self._reasons[prediction.reason.value] += times
 
@@ -638,6 +651,29 @@ class LabelStream:
             for feed in self._feeds.all
             if feed.name not in labelled and (cause := feed.due_cause(now_ns)) is not None
         ]
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What was counted of one camera."""
+
+    labels: Counter[str] = field(default_factory=Counter)
+    first_ns: int = 0
+    last_ns: int = 0
+    frames: int = 0
+
+    def see(self, captured_ns: int) -> None:
+        """Note the moment of a frame that a prediction is of."""
+        if self.frames == 0:
+            self.first_ns = self.last_ns = captured_ns
+        if captured_ns > self.last_ns or self.frames == 0:  # not a frame that has become stale
+            self.last_ns = captured_ns
+            self.frames += 1
+
+    def statistics(self, *, live: bool) -> SourceStatistics:
+        span = (self.last_ns - self.first_ns) / 1e9
+        seconds = span * self.frames / (self.frames - 1) if self.frames > 1 else 0.0
+        return SourceStatistics({state: count for state, count in self.labels.items() if count}, seconds, live)
 
 
 def _asleep(feed: Feed) -> Cause:

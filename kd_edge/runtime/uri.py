@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,6 +12,7 @@ NETWORK = ("rtsp", "rtsps", "http", "https", "udp")
 """Schemes of URLs. What follows a ``?`` is the server's; our keys follow a ``#``, which is never sent to a server."""
 PIPELINE = "gstreamer"
 """What follows this scheme is GStreamer's language, all of it."""
+RECORDING = "replay"
 HIDDEN = "***"
 
 _VALUE = re.compile(r"=[^&/;]*")  # in a path, too: rtsp://host/user=a&password=b
@@ -33,7 +35,7 @@ class Uri(NamedTuple):
 
 
 def parse(text: str) -> Uri:
-    """Take a URI apart; a question mark without ``=`` behind it belongs to the target (a glob)."""
+    """Take a URI apart; a question mark without ``=`` behind it belongs to the target, as does one in a file's name."""
     scheme, colon, rest = text.partition(":")
     if not colon:
         return Uri("", text, {})
@@ -43,7 +45,7 @@ def parse(text: str) -> Uri:
         target, _, query = rest.partition("#")
         return Uri(scheme, target, dict(parse_qsl(query, keep_blank_values=True)))
     target, _, query = rest.rpartition("?")
-    if "=" not in query:
+    if "=" not in query or (scheme == RECORDING and os.path.lexists(rest)):
         return Uri(scheme, rest, {})
     return Uri(scheme, target, dict(parse_qsl(query, keep_blank_values=True)))
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from kd_edge.errors import DataError
+from kd_edge.errors import ConfigError, DataError, did_you_mean
 from kd_edge.rundir import Summary, read_summary
+from kd_edge.study.gain import Gain, gain
+from kd_edge.study.ledger import Entry, recorded
 from kd_edge.study.plan import Planned, RowConfig, StudyConfig, plan
 from kd_edge.study.runner import finished_run
 from kd_edge.study.table import tested
@@ -35,6 +37,7 @@ class Cell:
         test_samples: Clips that those runs were judged by; one number where all is well.
         recordings: What the stage's recordings were, by content; one where all is well.
         seen_in_training: Test clips of a sensor's network whose very signals trained it; the most of those runs.
+        gain: Over another row on the same test clips; None where it was not asked for or cannot be told.
     """
 
     published: float | None
@@ -43,6 +46,7 @@ class Cell:
     test_samples: frozenset[int] = frozenset()
     recordings: frozenset[str] = frozenset()
     seen_in_training: int = 0
+    gain: Gain | None = None
 
     @property
     def mean(self) -> float | None:
@@ -79,7 +83,15 @@ class Line:
     shared: bool = False
 
 
-def report(study: StudyConfig, folder: Path, *, seeds: Sequence[int] = (), overrides: Sequence[str] = ()) -> list[Line]:
+def report(
+    study: StudyConfig,
+    folder: Path,
+    *,
+    seeds: Sequence[int] = (),
+    overrides: Sequence[str] = (),
+    ledger: Sequence[Entry] = (),
+    against: str | None = None,
+) -> list[Line]:
     """Collect the finished runs of a study.
 
     Args:
@@ -87,16 +99,69 @@ def report(study: StudyConfig, folder: Path, *, seeds: Sequence[int] = (), overr
         folder: Folder that its runs lie in.
         seeds: Seeds that were run; none takes the study's.
         overrides: Overrides of the recipe that were run; other settings are other runs.
+        ledger: What runs came to whose folders are not here.
+        against: Row whose runs the others' gain is over; None compares nothing.
 
     Returns:
         A line per row; before them one for each teacher that was trained, where no row is read of a teacher.
     """
+    finished = _Finished(folder, ledger)
     runs = plan(study, seeds=seeds, overrides=overrides)
-    lines = [_line(study, row, [r for r in runs if r.row.name == (row.of or row.name)], folder) for row in study.rows]
-    return lines if any(row.of for row in study.rows) else _teachers(study, runs, folder) + lines
+    of_row = {row.name: [r for r in runs if r.row.name == (row.of or row.name)] for row in study.rows}
+    lines = [_line(study, row, of_row[row.name], finished) for row in study.rows]
+    if against is not None:
+        lines = _compared(study, lines, of_row, finished, against)
+    return lines if any(row.of for row in study.rows) else _teachers(study, runs, finished) + lines
 
 
-def _teachers(study: StudyConfig, runs: Sequence[Planned], folder: Path) -> list[Line]:
+class _Finished:
+    """What planned runs came to, by their folders or the ledger; each looked up once."""
+
+    def __init__(self, folder: Path, ledger: Sequence[Entry]) -> None:
+        self._folder, self._ledger = folder, ledger
+        self._known: dict[str, Summary | None] = {}
+
+    def __call__(self, run: Planned) -> Summary | None:
+        """The summary of a finished run."""
+        if run.name not in self._known:
+            found = finished_run(run, self._folder)
+            here = None if found is None else read_summary(found, DataError)
+            self._known[run.name] = recorded(run, self._ledger) if here is None else here
+        return self._known[run.name]
+
+
+def _compared(
+    study: StudyConfig, lines: Sequence[Line], runs: Mapping[str, Sequence[Planned]], finished: _Finished, against: str
+) -> list[Line]:
+    """The lines with each row's gain over one of them, clip by clip."""
+    if study.metric == "validation_accuracy":
+        raise ConfigError(
+            f"gains over '{against}' in a study of validation clips, but they are told on test clips",
+            "a study of test figures",
+            "leave out --against",
+        )
+    names = [row.name for row in study.rows if row.runs]
+    if against not in names:
+        raise ConfigError(
+            f"the study has no row '{against}' with runs{did_you_mean(against, names)}",
+            f"one of {', '.join(names)}",
+            "correct it",
+        )
+    compared = []
+    for line, row in zip(lines, study.rows, strict=True):
+        cells = dict(line.cells)
+        if row.runs and row.name != against:
+            for split in study.splits:
+                ours, theirs = (
+                    [summary for run in runs[name] if run.split == split and (summary := finished(run)) is not None]
+                    for name in (row.name, against)
+                )
+                cells[split] = replace(cells[split], gain=gain(ours, theirs))
+        compared.append(replace(line, cells=cells))
+    return compared
+
+
+def _teachers(study: StudyConfig, runs: Sequence[Planned], finished: _Finished) -> list[Line]:
     """A line per teacher that rows have, from the first row that has it and was run."""
     found: dict[tuple[str, ...], Line | None] = {}
     for row in study.rows:
@@ -105,13 +170,9 @@ def _teachers(study: StudyConfig, runs: Sequence[Planned], folder: Path) -> list
         same = tuple(recipe.teacher_fingerprint() for recipe in recipes if recipe.teacher is not None)
         if not same or found.get(same) is not None:
             continue
-        taught = [
-            run
-            for run in own
-            if (place := finished_run(run, folder)) and tested(read_summary(place, DataError), "teacher")
-        ]
+        taught = [run for run in own if (summary := finished(run)) is not None and tested(summary, "teacher")]
         source = RowConfig(name="teacher", title=f"(teacher of {row.title})", of=row.name, network="teacher")
-        line = replace(_line(study, source, taught, folder), name=f"teacher of {row.name}", shared=True)
+        line = replace(_line(study, source, taught, finished), name=f"teacher of {row.name}", shared=True)
         found[same] = line if taught else None
     lines = [line for line in found.values() if line is not None]
     if len(found) > 1:
@@ -119,12 +180,7 @@ def _teachers(study: StudyConfig, runs: Sequence[Planned], folder: Path) -> list
     return [replace(line, name="teacher", title="(teacher)") for line in lines]
 
 
-def _taught(run: Path | None) -> bool:
-    """Whether a run's teacher has test figures."""
-    return run is not None and tested(read_summary(run, DataError), "teacher") is not None
-
-
-def _line(study: StudyConfig, row: RowConfig, runs: Sequence[Planned], folder: Path) -> Line:
+def _line(study: StudyConfig, row: RowConfig, runs: Sequence[Planned], finished: _Finished) -> Line:
     """A row's line from its runs, or from those it is read of."""
     cells: dict[str, Cell] = {}
     epochs: set[str] = set()
@@ -135,8 +191,7 @@ def _line(study: StudyConfig, row: RowConfig, runs: Sequence[Planned], folder: P
         seen = 0
         here = [run for run in runs if run.split == split]
         for run in here:
-            found = finished_run(run, folder)
-            summary = None if found is None else read_summary(found, DataError)
+            summary = finished(run)
             figures = None if summary is None else _figures(summary, row, study.metric)
             value = None if figures is None else figures.value
             if summary is None or figures is None or value is None:
@@ -184,16 +239,27 @@ def report_markdown(study: StudyConfig, lines: Sequence[Line]) -> str:
     unit = _UNITS[study.metric]
     heads = ["method", "epochs"]
     published = {split for split in study.splits if any(split in row.published for row in study.rows)}
+    gains = any(cell.gain is not None for line in lines for cell in line.cells.values())
     for split in study.splits:
         heads += [f"{split}: published"] * (split in published) + [f"{split}: {unit}", "each seed"]
+        heads += [f"{split}: gain, points", "95 % by subject", "95 % by clip"] * gains
     table = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for line in lines:
         cells = [line.title, line.epochs or "-"]
         for split, cell in line.cells.items():
             measured = "cannot be run" if line.needs else _measured(cell)
             cells += [study.as_published(cell.published, split)] * (split in published) + [measured, _each(cell)]
+            cells += _gained(cell.gain) * gains
         table.append(f"| {' | '.join(cells)} |")
     return "\n".join(table + _cautions(study, lines) + _needs(lines)) + "\n"
+
+
+def _gained(gain: Gain | None) -> list[str]:
+    """A gain and its intervals."""
+    if gain is None:
+        return ["-", "-", "-"]
+    intervals = (f"{low:+.1f} to {high:+.1f}" for low, high in (gain.by_subject, gain.by_clip))
+    return [f"{gain.points:+.1f}", *intervals]
 
 
 def _needs(lines: Sequence[Line]) -> list[str]:

@@ -13,7 +13,7 @@ from torch import nn
 
 from kd_edge.errors import TrainingError
 from kd_edge.models.weights import load_whole, local_state
-from kd_edge.rundir import RECIPE, SUMMARY, TEACHER
+from kd_edge.rundir import RECIPE, STUDENT, SUMMARY, TEACHER
 from kd_edge.train.recipe.stages import AnyTeacher
 from kd_edge.train.results.run import Run, load_recipe
 
@@ -23,8 +23,10 @@ _FIX = "correct teacher.weights, or remove it to train the teacher"
 
 
 def teacher_weights(given: Path) -> Path:
-    """The file of a recipe's ``teacher.weights``: itself, or the teacher of a run directory."""
-    return given / TEACHER if given.is_dir() else given
+    """The file of a recipe's ``teacher.weights``: itself, or a run's teacher, or its student where it had none."""
+    if not given.is_dir():
+        return given
+    return given / STUDENT if (given / STUDENT).is_file() and not (given / TEACHER).exists() else given / TEACHER
 
 
 def take_weights(model: nn.Module, given: Path, config: AnyTeacher, labels: Sequence[str]) -> None:

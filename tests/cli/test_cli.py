@@ -70,8 +70,11 @@ def test_recipes_are_listed_shown_and_copied(kd: Kd, tmp_path: Path) -> None:
 
 
 def test_synthetic_clips_are_written_and_replayed(kd: Kd, tmp_path: Path) -> None:
-    code, _, _ = kd("data", "synth", "--out", "figures", "--clips-per-class", "2", "--subjects", "2")
+    code, _, _ = kd("data", "synth", "--out", "figures", "--clips-per-class", "1")
     assert code == 0
+    code, text, _ = kd("data", "check", "files", "--data", "figures", "--quick")
+    assert code == 0
+    assert "figures: 10 samples, 10 complete, 10 classes (1 to 1 samples each), 1 subjects" in text
     clip = next((tmp_path / "figures").glob("*.npy"))
     code, _, error = kd("run", "--camera", f"replay:{clip}", "--sink", "jsonl:out.jsonl")
     assert code == 0

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from kd_edge import evaluate
@@ -17,6 +19,7 @@ from kd_edge.evaluate import ClipScore, Evaluation
 from kd_edge.evaluate.joined import LiveScore, Score, StreamingScore
 from kd_edge.evaluate.spotting import Spotting
 from kd_edge.evaluate.untrimmed import DetectionEvaluation, DetectionScore
+from tests.cli.conftest import one_line
 
 Kd = Callable[..., tuple[int, str, str]]
 
@@ -129,3 +132,38 @@ def test_a_recording_is_scored(kd: Kd, tmp_path: Path) -> None:
     assert (code, "scored up to a fault:" in text) == (1, True)
     assert kd("evaluate", str(BUNDLED), "--recording", str(path), "--streaming")[0] == 2
     assert kd("evaluate", str(BUNDLED), "--labels", "labels.csv")[0] == 2
+
+
+def test_without_a_model_the_one_that_run_takes_is_evaluated(kd: Kd, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((3, 48, 64), np.uint8))
+    (tmp_path / "labels.csv").write_text("start_s,end_s,label\n0,9,clap\n")
+    arguments = ("evaluate", "--recording", "a.npy", "--labels", "labels.csv")
+    code, _, error = kd(*arguments)
+    assert (code, error) == (0, f"model {BUNDLED}\n")
+    shutil.copy(BUNDLED, tmp_path / "mine.onnx")
+    code, _, error = kd(*arguments)
+    assert (code, error) == (0, "model mine.onnx (the newest here; name another one)\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wrong"),
+    [
+        (
+            "evaluate --recording a --streaming --split x --iou 0.5",
+            "--recording with --split, --streaming, --iou, which",
+        ),
+        ("evaluate --detection --streaming --smooth-ms 3", "--detection with --streaming, --smooth-ms."),
+        ("evaluate --scale 2 --iou 0.5 --threshold 0.2", "--threshold, --scale, --iou without --detection"),
+        (
+            "run --camera ir00 --engine onnxrun --provider q",
+            "engine 'onnxrun' (did you mean 'onnxruntime'?); provider 'q'",
+        ),
+        ("run --camera ir00 --camera xy:1 --cuda-binding q", "unknown camera 'ir00'"),
+        ("run --camera ir00 --camera xy:1 --cuda-binding q", "camera URI 'xy:1' of unknown kind"),
+        ("run --camera ir00 --camera xy:1 --cuda-binding q", "binding 'q'"),
+    ],
+)
+def test_all_wrong_options_are_told_at_once(kd: Kd, arguments: str, wrong: str) -> None:
+    code, text, error = kd(*arguments.split())
+    assert (code, text) == (2, "")
+    assert wrong in one_line(error)

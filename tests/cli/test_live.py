@@ -7,6 +7,7 @@ import re
 import resource
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kd_edge import artifact
@@ -52,6 +53,34 @@ def test_run_says_which_engine_it_took_and_why(kd: Kd, tmp_path: Path, monkeypat
     assert (code, "measured here; not kept: " in error) == (0, True)
     code, _, error = kd(*arguments, "--strict")
     assert (code, "Fix: set KD_EDGE_CACHE" in error) == (2, True)
+
+
+def test_a_recording_shorter_than_the_window_says_how_long_it_would_have_to_be(kd: Kd, tmp_path: Path) -> None:
+    np.save(tmp_path / "short.npy", np.random.default_rng(0).integers(0, 255, (36, 48, 64), np.uint8))  # 30 frames/s
+    window = artifact.load(BUNDLED).manifest.clip_seconds
+    code, _, error = kd("run", "--camera", "replay:short.npy", "--model", str(BUNDLED))
+    assert code == 0
+    hint = (
+        rf"no label: \S+ is 1\.2 s long and the model's window {window:.1f} s: replay a longer recording, or train for "
+        r"shorter ones, with clip_seconds = 1\.2 in the recipe"
+    )
+    assert re.search(hint, error)
+    (tmp_path / "labels.csv").write_text("start_s,end_s,label\n0,1.2,clap\n")
+    code, out, _ = kd("evaluate", str(BUNDLED), "--recording", "short.npy", "--labels", "labels.csv")
+    assert code == 0
+    assert re.search(hint, out)
+
+
+def test_of_several_recordings_the_short_one_is_named_and_each_is_summed_up(kd: Kd, tmp_path: Path) -> None:
+    for name, frames in (("short", 36), ("long", 150)):
+        np.save(tmp_path / f"{name}.npy", np.random.default_rng(0).integers(0, 255, (frames, 48, 64), np.uint8))
+    cameras = ("--camera", "a=replay:short.npy", "--camera", "b=replay:long.npy")
+    code, _, error = kd("run", *cameras, "--model", str(BUNDLED), "--sink", "jsonl:out.jsonl")
+    assert code == 0
+    assert "no label: a is 1.2 s long and the model's window" in error
+    assert "no label: b" not in error
+    assert "\n  a: 36 warming, 1.2 s\n" in error
+    assert re.search(r"^  b: \d+ warming, \d+ (ok|unknown).*, 5\.0 s$", error, re.M)
 
 
 def test_run_labels_several_cameras(kd: Kd) -> None:

@@ -94,3 +94,36 @@ def test_no_folder_is_passed_over(kd: Kd, squares: Path, words: tuple[str, ...])
     code, _, error = kd(*words, "--data", str(squares))
     assert code == 2
     assert "generated data (kind = 'synthetic'), which reads no folder" in one_line(error)
+
+
+@pytest.fixture
+def taught(squares: Path, tmp_path: Path) -> str:
+    """A recipe in which skeletons beside the clips teach the camera."""
+    for k in range(24):
+        joints = np.zeros((12, 20, 3), np.float32)
+        joints[..., 0] = np.arange(12)[:, None] * (1 if k % 2 else -1) + 1
+        joints[..., 1] = np.linspace(2, 1, 20)
+        np.save(squares / f"clips/{k}_joints.npy", joints)
+    lines = (squares / "manifest.csv").read_text().splitlines()
+    lines = [f"{line},{'skeleton' if k == 0 else f'clips/{k - 1}_joints.npy'}" for k, line in enumerate(lines)]
+    (squares / "manifest.csv").write_text("\n".join(lines))
+    values = tiny_values(data={"kind": "files"}, split="default")
+    values["student"] |= {"modality": "ir", "epochs": 1}
+    values["teacher"] |= {"modality": "pose", "epochs": 1}
+    path = tmp_path / "taught.toml"
+    path.write_text(to_toml(Recipe.model_validate(values)))
+    return str(path)
+
+
+def test_skeletons_may_teach(kd: Kd, squares: Path, taught: str) -> None:
+    code, text, error = kd("data", "check", taught, "--data", str(squares))
+    assert (code, error) == (0, "")
+    assert "pose 24 0 12 / 12 / 12" in " ".join(text.split())
+    assert "training can start, with 12 training, 6 validation and 6 test samples" in text
+
+
+@pytest.mark.slow
+def test_skeletons_teach(kd: Kd, squares: Path, taught: str, tmp_path: Path) -> None:
+    code, _, error = kd("train", taught, "--data", str(squares), "--out", str(tmp_path / "run"))
+    assert code == 0, error
+    assert {"student", "teacher"} <= set(json.loads((tmp_path / "run" / "summary.json").read_text())["stages"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.cli.conftest import TINY_SETTINGS, Kd, one_line
@@ -33,6 +34,53 @@ def test_layers_of_a_network_are_listed_with_what_looks_at_them(kd: Kd) -> None:
     code, _, error = kd("recipes", "layers", "utd_mhad_depth_alone", "--teacher")
     assert code == 2
     assert "has no teacher" in one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "classes", "head"),
+    [
+        (
+            "utd_mhad_pose_to_depth",
+            "27 classes of utd_mhad: swipe left, ",
+            "student of utd_mhad_pose_to_depth: depth, a clip is (8, ",
+        ),
+        ("ntu_rgb_to_ir", "10 classes of ntu_rgbd: drink water, ", "ir, a clip is"),
+        ("ntu_rgb_to_ir --set data.actions=all", "60 classes of ntu_rgbd", "ir, a clip is"),
+        ("pku_rgb_to_ir", "51 classes of pku_mmd", "ir, a clip is"),
+        ("sakdn_berkeley_mhad", "11 classes of berkeley_mhad", "rgb, a clip is"),
+        ("sakdn_mmact", "37 classes of mmact", "rgb, a clip is"),
+        ("sakdn_mmact --set data.desk=false", "35 classes of mmact", "rgb, a clip is"),
+        ("quickstart", "10 classes of synthetic: drink, eat, ", "nir, a clip is"),
+        ("quickstart --teacher", "10 classes of synthetic: drink, eat, ", "teacher of quickstart: rgb, a clip is"),
+    ],
+)
+def test_the_last_layer_has_the_classes_of_the_recipes_data(kd: Kd, recipe: str, classes: str, head: str) -> None:
+    code, out, _ = kd("recipes", "layers", *recipe.split())
+    assert code == 0
+    assert head in out
+    assert classes in out
+    _, out, _ = kd("recipes", "layers", *recipe.split(), "--json")
+    found = json.loads(out)
+    assert len(found["classes"]) == int(classes.split()[0])
+    heads = [layer["shape"][-1] for layer in found["layers"] if layer["path"].startswith("head") and layer["shape"]]
+    assert len(found["classes"]) in heads
+    assert 2 not in heads
+
+
+def test_classes_that_only_recordings_tell_are_read_from_them(kd: Kd, tmp_path: Path) -> None:
+    for label in ("walk", "fall", "jump"):
+        (tmp_path / "own" / label).mkdir(parents=True)
+        np.save(tmp_path / "own" / label / "1_nir.npy", np.zeros((4, 8, 8), np.uint8))
+    own = ("recipes", "layers", "quickstart", "--set", 'data={kind="files"}', "--set", "split=default")
+    code, out, _ = kd(*own)
+    assert code == 0
+    assert "classes unknown without the recordings: 2 stand for them; add --data DIR" in out
+    code, out, _ = kd(*own, "--data", "own")
+    assert code == 0
+    assert "3 classes of files: fall, jump, walk" in out
+    code, _, error = kd(*own, "--data", "gone")
+    assert code == 2
+    assert "no folder gone" in one_line(error)
 
 
 def test_a_study_from_its_list_to_its_table(kd: Kd, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import json
 import re
 import shutil
@@ -12,10 +11,9 @@ import numpy as np
 import pytest
 
 from kd_edge.cli import main
-from kd_edge.data.check import SplitReport, check, write_synthetic
+from kd_edge.data.check import SplitReport, check
 from kd_edge.data.readers.ntu_rgbd import NtuRgbd
 from kd_edge.data.readers.utd_mhad import UtdMhad
-from kd_edge.data.readers.video import read_video
 from kd_edge.data.synthetic.dataset import Synthetic
 from kd_edge.errors import DataError
 
@@ -170,35 +168,3 @@ def test_the_command_checks_what_a_recipe_needs(
     assert re.search(r"\bir 0 60 0 / 0 / 0", text)
     assert "60 samples cannot be used: S001C001P001R001A001: this copy of ntu_rgbd has no ir recording" in text
     assert "training cannot start: this copy of ntu_rgbd has no ir recording" in text
-
-
-def test_generated_recordings_as_files(tmp_path: Path) -> None:
-    dataset = Synthetic(clips_per_class=1, subjects=1, height_px=48, width_px=64, fps=10)
-    out = tmp_path / "deep" / "recordings"
-    files = write_synthetic(out, dataset, dataset.samples[:3])
-    assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in files)
-    assert [p.name for p in files[-3:]] == ["a3_s1_t1_rgb.avi", "a3_s1_t1_nir.npy", "labels.csv"]
-    with (out / "labels.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["label"] for row in rows] == ["drink", "eat", "brush teeth"]
-    nir = np.load(out / "a2_s1_t1_nir.npy")
-    assert np.array_equal(nir, dataset.open(dataset.samples[1], "nir").frames)
-    rgb = read_video(out / "a2_s1_t1_rgb.avi")
-    assert rgb.frames.shape == (*nir.shape, 3)
-    expected = dataset.open(dataset.samples[1], "rgb").frames
-    assert np.abs(rgb.frames.astype(int) - expected).mean() < 12  # Motion JPEG loses a little
-    with pytest.raises(DataError, match="holds something already"):
-        write_synthetic(out, dataset)
-
-
-def test_an_interrupted_writing_leaves_nothing(tmp_path: Path) -> None:
-    def interrupt(done: int, _: int) -> None:
-        raise KeyboardInterrupt
-
-    dataset = Synthetic(clips_per_class=1, subjects=1, height_px=48, width_px=64, fps=10)
-    with pytest.raises(KeyboardInterrupt):
-        write_synthetic(tmp_path / "out", dataset, None, interrupt)
-    assert list(tmp_path.iterdir()) == []
-    (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="cannot write"):
-        write_synthetic(tmp_path / "file" / "out", dataset)

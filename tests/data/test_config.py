@@ -8,6 +8,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from kd_edge.data import DataConfig, NtuRgbdData, PkuMmdData, SyntheticData, UtdMhadData, open_dataset
+from kd_edge.data.readers.video import decoder_key
 from kd_edge.errors import ConfigError, DataError
 
 
@@ -51,7 +52,7 @@ def test_video_sets_with_their_settings(
     assert (pku.name, len(pku.samples), len(pku.labels)) == ("pku_mmd", 216, 51)
     assert pku.open(pku.samples[0], "rgb").frames.shape[1:] == (32, 57, 3)
     assert pku.content_key(pku.samples[0], "rgb") == pku.content_key(pku.samples[0], "rgb")
-    assert ntu.content_key(ntu.samples[0], "rgb").endswith("-h32")
+    assert ntu.content_key(ntu.samples[0], "rgb").endswith(f"-h32-{decoder_key()}")
     memos = sorted(p.name for p in (ntu_tree.parent / "cache").iterdir())
     assert memos == ["hashes.jsonl", "sampled-hashes.jsonl"]
 

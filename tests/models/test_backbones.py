@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from kd_edge.errors import ConfigError, TrainingError
 from kd_edge.models import ModelConfig, build_backbone, build_model
 from kd_edge.models.backbones import imagenet_state, start_from_motion
+from kd_edge.models.config import BackboneName
 
 
 def test_torchvision_weights_load_and_give_torchvisions_features(tmp_path: Path) -> None:
@@ -91,6 +92,30 @@ def test_weights_of_a_whole_student_load_into_another_temporal_kind(tmp_path: Pa
     backbone = build_backbone("efficientnet_lite0", in_channels=3, weights=tmp_path / "student.safetensors")
     for key, value in backbone.state_dict().items():
         assert torch.equal(value, student.backbone.state_dict()[key])
+
+
+@pytest.mark.parametrize("name", ["tiny", "resnet10_thin", "mobilenet_v3_small", "efficientnet_lite0", "bninception"])
+@pytest.mark.parametrize("channels", [1, 9])
+def test_a_network_goes_on_from_its_own_weights_whatever_it_sees(
+    name: BackboneName, channels: int, tmp_path: Path
+) -> None:
+    student = build_model(ModelConfig(backbone=name), channels, 7, 4)
+    save_file(student.state_dict(), tmp_path / "student.safetensors")
+    backbone = build_backbone(name, in_channels=channels, weights=tmp_path / "student.safetensors")
+    for key, value in student.backbone.state_dict().items():
+        assert torch.equal(backbone.state_dict()[key], value), key
+
+
+def test_weights_of_a_network_that_sees_something_else_are_told_with_both_numbers(tmp_path: Path) -> None:
+    save_file(build_backbone("tiny", in_channels=9).state_dict(), tmp_path / "stack.safetensors")
+    for channels, expected in ((3, "three"), (1, "1 or three"), (6, "6 or three")):
+        with pytest.raises(TrainingError) as caught:
+            build_backbone("tiny", in_channels=channels, weights=tmp_path / "stack.safetensors")
+        assert "'layer1.0.weight' is (8, 9, 3, 3), not (8, 3, 3, 3)" in caught.value.found
+        assert f"with {expected} input channels" in caught.value.expected
+        assert (
+            f"theirs have 9 channels, preprocess.channels times motion_offsets_ms makes {channels}" in caught.value.fix
+        )
 
 
 def test_imagenet_offline_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,6 +140,21 @@ def test_damaged_files_are_one_line(damage: Callable[[Path], None], suffix: str,
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_a_run_gives_its_students_weights(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    save_file(STATE, tmp_path / "run" / "student.safetensors")
+    assert local_state(tmp_path / "run").keys() == STATE.keys()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(TrainingError, match=r"it is a folder without student\.safetensors"):
+        local_state(tmp_path / "empty")
+
+
+def test_an_artifact_is_no_file_of_weights(tmp_path: Path) -> None:
+    (tmp_path / "student.onnx").write_bytes(b"\x08\x07graph")
+    with pytest.raises(TrainingError, match=r"it is an artifact, .* name the run it was exported from"):
+        local_state(tmp_path / "student.onnx")
+
+
 def test_an_old_file_that_was_cut_has_no_message_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "old.pth"
     torch.save(STATE, path, _use_new_zipfile_serialization=False)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from kd_edge.errors import ConfigError, TrainingError
 from kd_edge.models.saved import SavedStudent
@@ -282,3 +282,21 @@ def test_bfloat16_trains_with_finite_float32_losses(tmp_path: Path) -> None:
     ]
     assert all(np.isfinite(list(m.losses.values())).all() for m in lines)
     assert all(v.dtype in (torch.float32, torch.int64) for v in weights(tmp_path / "r").values())
+
+
+def test_a_motion_stack_of_colour_goes_on_and_teaches(tmp_path: Path) -> None:
+    """Its run as a student's start, and as a teacher, given as a folder; nothing is converted."""
+    alone = tiny_values(teacher=None, losses=[], segments=4)
+    alone["student"] |= {"modality": "rgb", "epochs": 1}
+    alone["student"]["preprocess"] = {"channels": 3, "resize_px": 36, "input_px": 32, "motion_offsets_ms": [0, 70, 140]}
+    run_all(Recipe.model_validate(alone), tmp_path / "first")
+    further = json.loads(json.dumps(alone))
+    further["student"] |= {"initial_weights": str(tmp_path / "first"), "learning_rate": 1e-9}
+    run_all(Recipe.model_validate(further), tmp_path / "second")
+    before, after = (load_file(tmp_path / name / "student.safetensors") for name in ("first", "second"))
+    assert torch.allclose(before["backbone.layer1.0.weight"], after["backbone.layer1.0.weight"], atol=1e-6)
+    taught = tiny_values(losses=[{"kind": "dkd"}])
+    taught["teacher"] |= alone["student"] | {"weights": str(tmp_path / "first")}
+    taught["student"] |= {"epochs": 1}
+    run_all(Recipe.model_validate(taught), tmp_path / "third")
+    assert Run.load(tmp_path / "third").summary.stages["teacher"].selected_by == f"weights {tmp_path / 'first'}"

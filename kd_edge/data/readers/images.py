@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from kd_edge.data.readers.bounds import check_pixels, image_size
 from kd_edge.errors import DataError, import_extra, reason
@@ -14,6 +17,8 @@ from kd_edge.reading import read_bytes
 from kd_edge.types import Image
 
 IMAGES = (".png", ".tif", ".tiff", ".pgm", ".jpg", ".jpeg", ".bmp")
+_NAMED = 3
+_NUMBER = re.compile(r"\d+")
 IMAGE_BYTES = 128_000_000
 """A longer file is no image of at most ``FRAME_PIXELS``."""
 
@@ -46,8 +51,17 @@ def decode(cv2: Any, content: bytes) -> Image:
         ValueError: It is none that OpenCV can read, too large, or neither 8 nor 16 bit grey or colour.
     """
     check_pixels(*image_size(content))
+    return decode_pixels(cv2, np.frombuffer(content, np.uint8))
+
+
+def decode_pixels(cv2: Any, content: npt.NDArray[np.uint8]) -> Image:
+    """The same of an image whose size is known to be that of a frame.
+
+    Raises:
+        ValueError: As ``decode``.
+    """
     try:
-        image: Image | None = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        image: Image | None = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
     except (MemoryError, cv2.error) as error:
         raise ValueError(reason(error)) from error
     if image is None:
@@ -70,3 +84,54 @@ def rgb_or_grey(cv2: Any, image: Image, grey: bool) -> Image:
 def by_numbers(path: Path) -> list[tuple[int, int | str]]:
     """Sort key that puts frame10 behind frame9."""
     return [(1, int(p)) if p.isdigit() else (0, p) for p in re.split(r"(\d+)", path.name)]
+
+
+def sequence(folder: Path) -> list[Path]:
+    """A folder's images in the order of the numbers in their names.
+
+    What begins with a dot is none of them: macOS puts ``._frame1.png`` beside ``frame1.png`` on foreign disks. Names of
+    one sequence differ in their numbers alone; a single odd one beside them is a picture like the others.
+
+    Raises:
+        DataError: No image, or several sequences: which one is meant nobody can know.
+    """
+    found = [p for p in folder.iterdir() if p.suffix.lower() in IMAGES and not p.name.startswith(".")]
+    if not found:
+        raise DataError(f"{folder} holds no image", f"one of {', '.join(IMAGES)}", "check the path")
+    several = sorted(_sequences([p.name for p in found]))
+    if len(several) > 1:
+        raise DataError(
+            f"{folder} holds {len(several)} sequences of images: {', '.join(several[:_NAMED])}"
+            + (" and so on" if len(several) > _NAMED else ""),
+            "one",
+            f"a folder for each, or replay one: 'replay:{folder / several[0]}'",
+        )
+    return sorted(found, key=by_numbers)
+
+
+def _sequences(names: Sequence[str]) -> set[str]:
+    """Globs of the sequences among names of images, where these tell them apart.
+
+    ``a_0001.png`` and ``b_0001.png`` are of two, as are ``cam1_0001.png`` and ``cam2_0001.png``, which count alike. A
+    number of more than three digits before the last one, or more than three of them, is a date or a time: one sequence.
+    """
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        kinds[_NUMBER.sub("*", name)].append(name)
+    several = {kind for kind, alike in kinds.items() if len(alike) > 1 and "*" in kind}
+    if len(several) != 1:
+        return several
+    counted: dict[str, set[int]] = defaultdict(set)
+    for name in kinds[next(iter(several))]:
+        *before, last = _NUMBER.finditer(name)
+        if len(before) > 2 or any(len(number[0]) > 3 for number in before):
+            return several
+        counted[f"{name[: last.start()]}*{name[last.end() :]}"].add(int(last[0]))
+    together = sum(len(numbers) for numbers in counted.values()) == len(set.union(*counted.values()))
+    return several if together else set(counted)
+
+
+def chosen(pattern: Path) -> list[Path]:
+    """The files of a glob in one folder, in the order of the numbers in their names; hidden ones where it asks so."""
+    files = pattern.parent.glob(pattern.name.replace("**", "*"))  # of one folder, not of all below it
+    return sorted((p for p in files if pattern.name.startswith(".") or not p.name.startswith(".")), key=by_numbers)

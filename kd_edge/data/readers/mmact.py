@@ -16,7 +16,7 @@ from kd_edge.data.dataset import ImageFormat, Probe, Sample, SignalFormat, Split
 from kd_edge.data.readers.hashes import FileHashes
 from kd_edge.data.readers.kinect import held, walk
 from kd_edge.data.readers.sensor_files import VERSION, Columns, read_signal
-from kd_edge.data.readers.video import read_video, video_info
+from kd_edge.data.readers.video import decoder_key, read_video, video_info
 from kd_edge.data.splits import check_split, require_split
 from kd_edge.errors import DataError, did_you_mean
 from kd_edge.types import Clip
@@ -137,7 +137,7 @@ class MMAct:
     def content_key(self, sample: Sample, modality: str) -> str:
         """Hash of the whole file and of how it is read; see ``Dataset.content_key``."""
         digest = self._hashes.sha256(self.path(sample, modality))
-        return f"{digest}-h{self._height}" if modality == "rgb" else f"{digest}-signal{VERSION}"
+        return f"{digest}-h{self._height}-{decoder_key()}" if modality == "rgb" else f"{digest}-signal{VERSION}"
 
     def image_format(self, modality: str) -> ImageFormat:
         """See ``Dataset.image_format``."""

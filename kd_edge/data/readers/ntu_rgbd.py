@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from kd_edge.data.dataset import ImageFormat, Probe, Sample, Split, listed
 from kd_edge.data.readers.hashes import FileHashes
 from kd_edge.data.readers.kinect import FORMATS, MODALITIES, held, require_recorded, walk
-from kd_edge.data.readers.video import read_video, video_info
+from kd_edge.data.readers.video import decoder_key, read_video, video_info
 from kd_edge.data.splits import check_split, require_split
 from kd_edge.errors import DataError
 from kd_edge.files import expanded
@@ -119,7 +119,7 @@ class NtuRgbd:
 
     def content_key(self, sample: Sample, modality: str) -> str:
         """Hash of the whole file (a few MB) and of how it is decoded; see ``Dataset.content_key``."""
-        return f"{self._hashes.sha256(self.path(sample, modality))}-h{self._height}"
+        return f"{self._hashes.sha256(self.path(sample, modality))}-h{self._height}-{decoder_key()}"
 
     def image_format(self, modality: str) -> ImageFormat:
         """See ``Dataset.image_format``."""

@@ -15,7 +15,7 @@ from kd_edge.data.dataset import ActionInterval, ImageFormat, LongVideo, Probe, 
 from kd_edge.data.readers.hashes import FileHashes
 from kd_edge.data.readers.kinect import FORMATS, MODALITIES, require_recorded
 from kd_edge.data.readers.pku_files import find_files, read_labels, read_split
-from kd_edge.data.readers.video import VideoInfo, iterate_video, read_video, video_info
+from kd_edge.data.readers.video import VideoInfo, decoder_key, iterate_video, read_video, video_info
 from kd_edge.data.splits import check_split, require_split
 from kd_edge.errors import DataError
 from kd_edge.types import Clip, Image
@@ -127,7 +127,8 @@ class PkuMmd:
     def content_key(self, sample: Sample, modality: str) -> str:
         """Sampled hash of the long video (``FileHashes``), interval and decoding; see ``Dataset.content_key``."""
         action = self.interval(sample)
-        return f"{self._hashes.sha256(self.path(sample, modality))}-{action.start}-{action.end}-h{self._height}"
+        digest = self._hashes.sha256(self.path(sample, modality))
+        return f"{digest}-{action.start}-{action.end}-h{self._height}-{decoder_key()}"
 
     def image_format(self, modality: str) -> ImageFormat:
         """See ``Dataset.image_format``."""

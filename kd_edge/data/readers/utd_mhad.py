@@ -106,7 +106,7 @@ class UtdMhad:
         if modality == "rgb":
             from kd_edge.data.readers.video import read_video
 
-            return read_video(path)
+            return read_video(path, whole=True)
         values = _read_mat(path, _FILES[modality][2], _FILES[modality][3])
         if modality == "depth":
             return Clip(depth_frames(values, path), _stamps(values.shape[2]))
@@ -130,6 +130,10 @@ class UtdMhad:
         digest = self._hashes.sha256(self.path(sample, modality))
         if modality == "inertial" or modality in _SENSORS:
             return f"{digest}-{modality}-{self._hashes.sha256(self.path(sample, 'skeleton'))}"
+        if modality == "rgb":
+            from kd_edge.data.readers.video import decoder_key
+
+            return f"{digest}-{decoder_key()}"
         if modality != "pose":
             return digest
         from kd_edge.data.readers.utd_pose import VERSION

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, WrapValidator, field_validator
 
 from kd_edge import recipes
 from kd_edge.errors import ConfigError, did_you_mean
@@ -20,6 +20,7 @@ from kd_edge.runtime.uri import NETWORK, PIPELINE, forms, parse, shown
 
 SCHEMES = ("replay", "synthetic", "v4l2", "realsense", *NETWORK, PIPELINE)
 _NAMED = re.compile(r"(\w[\w.-]{0,63})=(.+)", re.DOTALL)
+_BYTES = re.compile("[\udc80-\udcff]")
 _REALSENSE_KEYS = ("index", "emitter", "exposure_us", "gain")
 OWN_KEYS: dict[str, tuple[str, ...]] = {
     "replay": ("topic",),
@@ -53,6 +54,12 @@ class TimeOuts(BaseModel):
     reconnect_max_ms: int = Field(1500, ge=100, le=60_000)
     frozen_ms: int = Field(2000, ge=100, le=60_000)
     max_ahead_ms: int = Field(round(MAX_AHEAD_MS), ge=0, le=60_000)
+
+
+def _of_any_bytes(value: object, check: ValidatorFunctionWrapHandler) -> object:
+    """A string that may hold bytes of a file's name that are no text, which pydantic has no room for."""
+    is_text = not isinstance(value, str) or value.isascii()
+    return check(value) if is_text else check(_BYTES.sub("?", str(value))) and value
 
 
 class CameraConfig(TimeOuts):
@@ -92,7 +99,9 @@ class CameraConfig(TimeOuts):
     """
 
     model_config = ConfigDict(hide_input_in_errors=True)
-    uri: str = Field(min_length=1, max_length=8192, pattern=r"^[^\x00]+$", repr=False)
+    uri: Annotated[
+        str, Field(min_length=1, max_length=8192, pattern=r"^[^\x00]+$", repr=False), WrapValidator(_of_any_bytes)
+    ]
     band: Literal["nir", "lwir", "depth", "rgb"] | None = None
     fps: float | None = Field(None, ge=0.001, le=1000)
     width_px: int | None = Field(None, ge=8, le=8192)

@@ -15,6 +15,7 @@ import numpy as np
 from kd_edge.data.readers.bounds import check_pixels
 from kd_edge.errors import CameraError, KdEdgeError, import_extra, reason
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
+from kd_edge.runtime.cameras.colour import Greying
 from kd_edge.runtime.cameras.config import CameraConfig
 from kd_edge.runtime.cameras.connected import ConnectedCamera, Words
 from kd_edge.runtime.cameras.connection import MOST_FPS, Arrivals, Connection, Picture
@@ -40,6 +41,7 @@ class GStreamerCamera(ConnectedCamera):
     def __init__(self, name: str, config: CameraConfig, wanted: Wanted, *, clock: Clock = MONOTONIC) -> None:
         super().__init__(name, config, wanted, clock=clock)
         self._cv2: Any = import_extra("cv2", "cpu")
+        self._greying = Greying(name, wanted)
 
     def open(self) -> None:
         """Start the pipeline and wait for its first frame, which tells dtype and channels."""
@@ -91,6 +93,7 @@ class GStreamerCamera(ConnectedCamera):
     def _image(self, connection: Connection, content: Image) -> Image:
         if content.ndim == 2:
             return content
+        self._greying.see(content)
         code = self._cv2.COLOR_BGR2GRAY if self.channels == 1 else self._cv2.COLOR_BGR2RGB
         converted: Image = self._cv2.cvtColor(content[:, :, :3], code)
         return converted

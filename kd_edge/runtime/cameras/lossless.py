@@ -1,18 +1,13 @@
-"""FFV1 in Matroska: pixels come back to the bit, 8 or 16, grey or colour. Stamps are kept to the millisecond."""
+"""FFV1 in Matroska, written: pixels come back to the bit, 8 or 16, grey or colour; stamps to the millisecond."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from kd_edge.data.readers.bounds import check_pixels
-from kd_edge.data.readers.images import rgb_or_grey
-from kd_edge.errors import MissingExtraError, import_extra, reason
-from kd_edge.reading import open_regular
+from kd_edge.errors import import_extra
 from kd_edge.types import Image
 
 ENDING = ".mkv"
@@ -34,7 +29,6 @@ _PIXELS = {
     ("uint8", 3): _Pixels("rgb24", "bgr0"),
     ("uint16", 3): _Pixels("rgb48le", "gbrp16le"),
 }
-_ARRAYS = {pixels.stored: pixels.array for pixels in _PIXELS.values()}
 
 
 class LosslessWriter:
@@ -81,53 +75,3 @@ class LosslessWriter:
     def close(self) -> None:
         """Release the encoder; what was not written is lost."""
         self._container.close()
-
-
-def is_lossless(path: Path) -> bool:
-    """Whether a file is FFV1 in Matroska; False too where PyAV is not installed or cannot open it."""
-    if path.suffix.lower() != ENDING:
-        return False
-    try:
-        av = import_extra("av", "replay")
-        open_regular(path).close()
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            return bool(stream.codec_context.name == "ffv1" and stream.codec_context.pix_fmt in _ARRAYS)
-    except MissingExtraError:
-        return False
-    except Exception:  # whatever FFmpeg raises is told by who reads it
-        return False
-
-
-def read_lossless(path: Path, fps: float | None, grey: bool) -> Iterator[tuple[Image, int]]:
-    """The frames and their stamps, as the file has them.
-
-    Args:
-        path: For which ``is_lossless``.
-        fps: Of frames that are to be evenly spaced instead.
-        grey: Make colour grey.
-
-    Raises:
-        ValueError: Damaged here.
-    """
-    av = import_extra("av", "replay")
-    last_ns = -1
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            check_pixels(stream.width, stream.height)
-            stream.codec_context.options = {"err_detect": "explode"}
-            form = _ARRAYS[stream.codec_context.pix_fmt]
-            for k, picture in enumerate(container.decode(stream)):
-                stamp_ns = k * 1e9 / fps if fps else round((picture.pts or 0) * stream.time_base * 1_000_000_000)
-                last_ns = max(last_ns + 1, round(stamp_ns))
-                yield _image(picture, form, grey), last_ns
-    except av.FFmpegError as error:
-        raise ValueError(reason(error)) from error
-
-
-def _image(picture: Any, form: str, grey: bool) -> Image:
-    image: Image = picture.reformat(format=form).to_ndarray()
-    if image.ndim == 2 or not grey:
-        return image
-    return rgb_or_grey(import_extra("cv2", "cpu"), image[:, :, ::-1].copy(), True)

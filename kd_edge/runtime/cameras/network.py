@@ -24,6 +24,7 @@ from kd_edge.data.readers.bounds import FRAME_PIXELS, check_pixels
 from kd_edge.errors import BadPictureError, CameraError, KdEdgeError, import_extra, reason
 from kd_edge.files import expanded
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
+from kd_edge.runtime.cameras.colour import Greying
 from kd_edge.runtime.cameras.config import CameraConfig
 from kd_edge.runtime.cameras.connected import ConnectedCamera, Words
 from kd_edge.runtime.cameras.connection import MOST_FPS, Arrivals, Connection, Picture
@@ -75,6 +76,7 @@ class NetworkCamera(ConnectedCamera):
         super().__init__(name, config, wanted, clock=clock)
         self.clock_kind = "device" if config.clock == "device" else "monotonic"
         self._av: Any = import_extra("av", "network")
+        self._greying = Greying(name, wanted)
 
     def _whole(self, content: Any) -> Any:
         return content()
@@ -87,6 +89,8 @@ class NetworkCamera(ConnectedCamera):
         decoded = content()
         if _is_deep_grey(decoded) != (self.dtype == "uint16"):
             raise connection.fault(f"its pixels became {decoded.format.name}", f"{self.dtype} as before", "reopen it")
+        if self._greying.is_due and not _is_grey(decoded):
+            self._greying.see(decoded.to_ndarray(format="rgb24"))
         return _image(decoded, self.channels)
 
     def _play(self, connection: Connection) -> None:

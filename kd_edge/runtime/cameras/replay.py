@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +11,21 @@ import numpy as np
 
 from kd_edge.artifact import Band
 from kd_edge.data.readers.bounds import check_matlab, check_pixels
-from kd_edge.data.readers.images import IMAGE_BYTES, IMAGES, by_numbers, decode, rgb_or_grey
-from kd_edge.data.readers.video import VIDEOS
-from kd_edge.errors import ConfigError, DataError, KdEdgeError, did_you_mean, import_extra, reason
+from kd_edge.data.readers.images import IMAGE_BYTES, IMAGES, chosen, decode, rgb_or_grey, sequence
+from kd_edge.data.readers.kinds import kind_of
+from kd_edge.data.readers.pages import Pages
+from kd_edge.data.readers.video import VIDEOS, UndecodedError, frames_of
+from kd_edge.errors import BrokenOffError, ConfigError, DataError, KdEdgeError, did_you_mean, import_extra, reason
 from kd_edge.files import expanded
 from kd_edge.reading import is_file, open_regular, read_bytes
 from kd_edge.runtime.cameras import bags, realsense_recording
 from kd_edge.runtime.cameras.bags import Recorded
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
 from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts
-from kd_edge.runtime.cameras.lossless import is_lossless, read_lossless
 from kd_edge.runtime.clock import MONOTONIC, Clock
 from kd_edge.types import Frame, Image
 
 DEFAULT_FPS = 30.0
-VIDEO_TIMEOUT_MS = 5000
-LONGEST_NS = 10**16
-"""No recording lasts four months: a later stamp of a video is damage."""
-_HEAD_BYTES = 1024
 
 Stamped = Generator[tuple[Image, int] | Recorded, None, None]
 
@@ -86,11 +83,11 @@ class ReplayCamera:
         """The next frame; paced when live.
 
         Raises:
-            DataError: What follows the frame before is damaged. After that the recording has ended.
+            BrokenOffError: What follows the frame before is damaged. After that the recording has ended.
         """
         if self._fault is not None:
             fault, self._fault = self._fault, None
-            raise fault
+            raise BrokenOffError(fault.found, fault.expected, fault.fix) from fault
         if self._next is None:
             return None
         image, stamp_ns, frame_id, truth, cut = self._next
@@ -126,36 +123,52 @@ class ReplayCamera:
             self._fault.__cause__ = error
 
     def _reader(self) -> Stamped:
-        path, fps = self._path, self._config.fps
-        ending = path.suffix.lower()
+        path, fps = self._path, self._config.fps or DEFAULT_FPS
         grey = self._wanted.channels == 1
         if realsense_recording.is_recording(path):
             return self._realsense()
         if (is_file(path) or path.is_dir()) and bags.is_bag(path):
             return self._bag(grey)
         self._check_no_topic()
-        if any(c in path.name for c in "*?[") or path.is_dir():
-            return _images(path, fps or DEFAULT_FPS, grey)
-        if not is_file(path):
-            raise _absent(path)
-        if ending in IMAGES:
-            return _images(path, fps or DEFAULT_FPS, grey)
-        if ending == ".npy":
+        if path.is_dir():
+            return _images(sequence(path), fps, grey)
+        if is_file(path):
+            return self._file(grey)
+        if any(c in path.name for c in "*?["):
+            return _images(chosen(path), fps, grey)
+        raise _absent(path)
+
+    def _file(self, grey: bool) -> Stamped:
+        """One file by what is in it, whatever it is called."""
+        path, fps = self._path, self._config.fps
+        kind = kind_of(path)
+        if kind == "array":
             return _array(path, fps or DEFAULT_FPS)
-        if ending == ".mat":
+        if kind == "matlab":
             self.band = self._config.band or "depth"
             return self._utd_depth()
-        if is_lossless(path):
-            return _lossless(path, fps, grey)
-        if ending in VIDEOS:
-            return _video(path, fps, grey)
-        if ending in realsense_recording.ENDINGS:
+        if kind == "pages":
+            return _pages(path, fps or DEFAULT_FPS, grey)
+        if kind == "image":
+            return _images([path], fps or DEFAULT_FPS, grey)
+        if path.suffix.lower() in realsense_recording.ENDINGS:
             raise _unreadable(path, "it is damaged, or no RealSense wrote it")
-        raise DataError(
-            f"{path} is of a kind that cannot be replayed",
-            f"one of {', '.join((*bags.ENDINGS, *VIDEOS, *IMAGES))}, .bag, .npy, .mat",
-            "convert it, for example with ffmpeg",
-        )
+        return self._video()
+
+    def _video(self) -> Stamped:
+        """Frames as training reads them, evenly spaced where ``fps`` says so."""
+        path, fps = self._path, self._config.fps
+        try:
+            for k, frame in enumerate(frames_of(path, self._wanted.channels)):
+                yield frame.image, round(k * 1e9 / fps) if fps else frame.stamp_ns
+        except UndecodedError as error:
+            if path.suffix.lower() not in VIDEOS and error.is_unknown:
+                raise DataError(
+                    f"{path} is of a kind that cannot be replayed: {error}",
+                    f"a video, an image ({', '.join(IMAGES)}), .npy, .mat, {', '.join(bags.ENDINGS)} or .bag",
+                    "convert it, for example with ffmpeg",
+                ) from error
+            raise _unreadable(path, str(error)) from error
 
     def _realsense(self) -> Stamped:
         playback = realsense_recording.Playback(self._path, self._config, self._wanted)
@@ -228,14 +241,19 @@ def _misfit(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
     return ""
 
 
-def _images(path: Path, fps: float, grey: bool) -> Stamped:
-    """A folder's or a glob's images in the order of the numbers in their names, 8 or 16 bit as stored."""
+def _pages(path: Path, fps: float, grey: bool) -> Stamped:
+    """The pages of a TIFF, each decoded when its turn comes."""
     cv2 = import_extra("cv2", "cpu")
-    if path.is_dir():
-        files = [p for p in path.iterdir() if p.suffix.lower() in IMAGES]
-    else:
-        files = list(path.parent.glob(path.name.replace("**", "*")))  # of one folder, not of all below it
-    for k, file in enumerate(sorted(files, key=by_numbers)):
+    with Pages(path) as pages:
+        for k in range(len(pages)):
+            image = pages[k]
+            yield cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if grey and image.ndim == 3 else image, round(k * 1e9 / fps)
+
+
+def _images(files: Sequence[Path], fps: float, grey: bool) -> Stamped:
+    """Images one after the other, 8 or 16 bit as stored."""
+    cv2 = import_extra("cv2", "cpu")
+    for k, file in enumerate(files):
         yield rgb_or_grey(cv2, _image(cv2, file), grey), round(k * 1e9 / fps)
 
 
@@ -247,42 +265,6 @@ def _image(cv2: Any, file: Path) -> Image:
         raise _unreadable(file, error.strerror or reason(error)) from error
     except ValueError as error:
         raise _unreadable(file, reason(error)) from error
-
-
-def _video(path: Path, fps: float | None, grey: bool) -> Stamped:
-    """Decoded frames with the file's own stamps, or evenly spaced where ``fps`` is given or the stamps are unusable."""
-    cv2 = import_extra("cv2", "cpu")
-    with open_regular(path) as file:
-        if b"\0" not in file.read(_HEAD_BYTES):  # a playlist of other files, perhaps
-            raise _unreadable(path, "it is text, no video")
-    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, VIDEO_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, VIDEO_TIMEOUT_MS]
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, limits)
-    try:
-        if not capture.isOpened():
-            raise _unreadable(path, "it is no video OpenCV can read")
-        check_pixels(capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-        own_fps = capture.get(cv2.CAP_PROP_FPS)
-        period_ns = 1e9 / (fps or (own_fps if 0.001 <= own_fps <= 1000 else DEFAULT_FPS))
-        last_ns = -1
-        for k, image in enumerate(_decoded(capture)):
-            stamp_ns = k * period_ns if fps else capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6
-            is_usable = last_ns < stamp_ns <= LONGEST_NS
-            last_ns = round(stamp_ns) if is_usable else last_ns + max(1, round(period_ns))
-            yield rgb_or_grey(cv2, image, grey), last_ns
-    finally:
-        capture.release()
-
-
-def _lossless(path: Path, fps: float | None, grey: bool) -> Stamped:
-    yield from read_lossless(path, fps, grey)
-
-
-def _decoded(capture: Any) -> Iterator[Image]:
-    while True:
-        good, image = capture.read()
-        if not good:
-            return
-        yield image
 
 
 def _absent(path: Path) -> DataError:

@@ -11,6 +11,7 @@ from typing import Any
 from kd_edge.artifact import Band
 from kd_edge.errors import BadPictureError, CameraError, import_extra, printable
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
+from kd_edge.runtime.cameras.colour import Greying
 from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts
 from kd_edge.runtime.cameras.links import device_path
 from kd_edge.runtime.clock import ClockKind
@@ -44,6 +45,7 @@ class V4l2Camera:
         self._config, self._wanted = config, wanted
         self._format = config.pixel_format or _usual_format(wanted)
         self._cv2 = import_extra("cv2", "cpu")
+        self._greying = Greying(name, wanted)
         self._capture: Any = None
         self._count = 0
         self._size = (0, 0)  # height and width that the driver granted
@@ -135,6 +137,8 @@ class V4l2Camera:
         image = self._cv2.imdecode(packed, self._cv2.IMREAD_GRAYSCALE if grey else self._cv2.IMREAD_COLOR)
         if image is None:
             raise self._damaged("a JPEG that cannot be decoded")
+        if grey and self._greying.is_due:
+            self._greying.see(self._cv2.imdecode(packed, self._cv2.IMREAD_COLOR))
         return self._convert(image)
 
     def _damaged(self, why: str) -> BadPictureError:
@@ -145,6 +149,7 @@ class V4l2Camera:
             image = image[:, :, 0]
         if self._format in ("GREY", "Y16") or image.ndim == 2:
             return image
+        self._greying.see(image)
         code = self._cv2.COLOR_BGR2GRAY if self.channels == 1 else self._cv2.COLOR_BGR2RGB
         converted: Image = self._cv2.cvtColor(image, code)
         return converted

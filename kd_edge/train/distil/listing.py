@@ -10,16 +10,19 @@ from kd_edge.train.recipe import Recipe
 from kd_edge.train.teachers.base import Who
 from kd_edge.train.teachers.images import image_network, image_places
 
-_CLASSES = 2
-"""Their number changes no layer but the last."""
+UNKNOWN_CLASSES = 2
+"""What stands for the number of classes where nobody knows it: it changes no layer but the last."""
 
 
-def recipe_layers(recipe: Recipe, who: Who) -> tuple[list[Layer], dict[str, tuple[str, ...]]]:
+def recipe_layers(
+    recipe: Recipe, who: Who, classes: int = UNKNOWN_CLASSES
+) -> tuple[list[Layer], dict[str, tuple[str, ...]]]:
     """Build a recipe's student or teacher and list what a loss may name; needs no recordings.
 
     Args:
         recipe: Whose networks.
         who: ``student`` or ``teacher``; of several sensors' networks one, they are alike.
+        classes: Number of classes of the recipe's data, see ``data.classes.class_names``.
 
     Returns:
         (every layer with its output's shape for one clip, loss -> the layers it looks at).
@@ -30,12 +33,12 @@ def recipe_layers(recipe: Recipe, who: Who) -> tuple[list[Layer], dict[str, tupl
     """
     if who == "student":
         shape = recipe.student.clip_shape(recipe.segments)
-        student = image_network(recipe.student, recipe.segments, _CLASSES, initial_weights=False)
+        student = image_network(recipe.student, recipe.segments, classes, initial_weights=False)
         layers, places = list_layers(student, (1, *shape)), image_places(student)
     elif recipe.teacher is None:
         raise ConfigError(f"recipe '{recipe.name}' has no teacher", "a recipe with [teacher]", "leave out --teacher")
     else:
-        teacher = TEACHERS[recipe.teacher.kind].build(recipe.teacher, recipe.segments, _CLASSES, None)
+        teacher = TEACHERS[recipe.teacher.kind].build(recipe.teacher, recipe.segments, classes, None)
         layers, places = teacher.layers(recipe.teacher.clip_shape(recipe.segments)), teacher.places
     named = zip(term_names(recipe.losses), recipe.losses, strict=True)
     return layers, {name: loss.layers(places, who) for name, loss in named}

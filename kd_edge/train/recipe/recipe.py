@@ -53,7 +53,8 @@ class Recipe(Strict):
         threads: CPU threads of PyTorch; None leaves its default. Weights repeat bit for bit only with the same number.
         workers: Loader processes; 0 loads between the steps, which is enough for small images.
         student: The network that ships.
-        teacher: The network it learns from; none trains the student alone.
+        teacher: The network it learns from; none trains the student alone. Said to be none (``--set teacher=null``) it
+            takes its losses with it.
         semantics: Vectors of the class names, for teachers and losses that compare with them.
         losses: Distillation terms beside the cross-entropy.
         stages: What the student goes through, one after the other: ``dense`` targets frame by frame, ``labels`` end to
@@ -78,6 +79,13 @@ class Recipe(Strict):
     semantics: SemanticsConfig | None = None
     losses: tuple[LossConfig, ...] = (DkdLoss(), MgcamLoss())
     stages: Annotated[tuple[AnyStage, ...], Field(min_length=1)] = (LabelsStage(),)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _alone(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("teacher", ...) is None:
+            return values | {"losses": ()}
+        return values
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

@@ -36,8 +36,8 @@ class Training(Strict):
     """How a network is trained.
 
     Attributes:
-        weights: Trained weights; the stage is not trained then. A ``.safetensors`` file, or a run directory whose
-            teacher is taken. Only for the teacher.
+        weights: Trained weights; the stage is not trained then. A file of weights, or a run directory whose teacher is
+            taken, or its student where it had no teacher. Only for the teacher.
         optimiser: ``sgd`` (with momentum), ``adam`` (weight decay as part of the gradient) or ``adamw``.
         learning_rate: The highest one.
         momentum: Momentum of SGD; the first beta of Adam.
@@ -124,7 +124,8 @@ class StageConfig(Training):
         model: Architecture.
         preprocess: Recorded frame to network input.
         augment: Random changes in training.
-        initial_weights: What the backbone starts from: None (random), ``"imagenet"``, or a state-dict file.
+        initial_weights: What the backbone starts from: None (random), ``"imagenet"``, a state-dict file, or a run
+            directory, whose student's backbone is taken.
     """
 
     modality: str

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
 from kd_edge import metrics
+from kd_edge.data import Sample
 from kd_edge.errors import TrainingError
 from kd_edge.rundir import Scores
 from kd_edge.train.inputs.clips import Batch
@@ -57,3 +60,18 @@ def brief(logits: Float32, labels: Int64) -> Scores:
     return Scores(
         accuracy=metrics.accuracy(logits.argmax(1), labels), loss=metrics.negative_log_likelihood(logits, labels)
     )
+
+
+def right_by_subject(samples: Sequence[Sample], logits: npt.NDArray[Any], truth: Int64) -> dict[str, str]:
+    """Subject -> ``1`` or ``0`` for each of their clips, in the order of the clips' ids: right or wrong.
+
+    Args:
+        samples: (N,) clips.
+        logits: (N, K).
+        truth: (N,).
+    """
+    right = dict(zip((s.id for s in samples), (logits.argmax(axis=1) == truth).tolist(), strict=True))
+    marks: dict[str, str] = {}
+    for sample in sorted(samples, key=lambda s: s.id):
+        marks[sample.subject] = marks.get(sample.subject, "") + str(int(right[sample.id]))
+    return dict(sorted(marks.items()))

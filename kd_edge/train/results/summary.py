@@ -49,7 +49,8 @@ def summarise(
         tested, test = material.having(name, material.test), None  # a teacher's modality may be there for training only
         if tested:
             logits, truth = scores.predict(model, material.evaluation_loader(name, tested), device)
-            test = Scores(**metrics.figures(logits, truth, labels, temperature=temperature))
+            figures = metrics.figures(logits, truth, labels, temperature=temperature)
+            test = Scores(**figures, right=scores.right_by_subject(tested, logits, truth))
         stage = material.stage(name)
         stages[name] = StageReport(
             modality=stage.modality,

@@ -13,7 +13,8 @@ from kd_edge.data.check import check
 from kd_edge.data.dataset import Split
 from kd_edge.data.readers.files import Files
 from kd_edge.errors import ConfigError, DataError
-from kd_edge.runtime.cameras.lossless import LosslessWriter, read_lossless
+from kd_edge.runtime.cameras import Wanted, open_camera
+from kd_edge.runtime.cameras.lossless import LosslessWriter
 from kd_edge.runtime.clips import KEYS, NOTES
 from tests.data.files.conftest import Folder
 
@@ -138,7 +139,9 @@ def test_sixteen_bit_grey_is_what_a_camera_replays(folder: Folder) -> None:
     clip = dataset.open(dataset.samples[0], "ir")
     assert dataset.image_format("ir").dtype == "uint16"
     assert np.array_equal(clip.frames, images)
-    assert np.array_equal(clip.frames, [image for image, _ in read_lossless(path, None, grey=True)])
+    camera = open_camera(f"replay:{path}", Wanted(dtype="uint16", channels=1))
+    assert np.array_equal(clip.frames, [camera.read(1.0).image for _ in images])
+    camera.close()
     assert list(clip.stamps_ns) == [0, 40_000_000, 80_000_000, 120_000_000]
     with pytest.raises(DataError, match=r"1_rgb\.mkv is grey of more than 8 bit"):
         dataset.open(dataset.samples[0], "rgb")
@@ -297,7 +300,32 @@ def test_gaps_of_long_recordings_are_background(folder: Folder) -> None:
     assert dataset.labels == ("kick", "none", "wave")
     pieces = {s.id: dataset.open(s, "ir").frames for s in dataset.samples if s.label == 1}
     spans = {name: (int(f[0, 0, 0]), len(f)) for name, f in pieces.items()}
-    assert spans == {"a-before-0": (0, 60), "a-before-1": (60, 60), "c-before-0": (240, 60), "d-before-0": (104, 30)}
+    assert spans == {
+        "a-before-0": (0, 60),
+        "a-before-1": (60, 60),
+        "c-before-0": (240, 60),
+        "d-before-0": (104, 30),  # frame 360, of which a byte keeps 104
+        "d-after-0": (194, 75),
+        "d-after-1": (13, 75),
+    }
+
+
+def test_background_ends_with_the_shorter_recording(folder: Folder) -> None:
+    folder.clip("long.npy", frames=300)
+    folder.clip("late.npy", frames=180)
+    folder.manifest(
+        "id,label,start_s,end_s,ir,depth,depth_offset_s", *(f"{k},x{k},{k},{k + 1},long.npy,late.npy,1" for k in (2, 3))
+    )
+    folder.text("dataset.toml", "background = 'none'")
+    dataset = folder.open()
+    assert dataset.labels == ("none", "x2", "x3")
+    after = {s.id: dataset.open(s, "ir").frames for s in dataset.samples if "after" in s.id}
+    assert {name: (int(f[0, 0, 0]), len(f)) for name, f in after.items()} == {
+        "3-after-0": (120, 30), "3-after-1": (150, 30), "3-after-2": (180, 30)
+    }  # fmt: skip
+    assert len(dataset.open(next(s for s in dataset.samples if s.id == "3-after-2"), "depth")) == 30
+    (folder.root / "late.npy").write_bytes(b"damaged")
+    assert not any("after" in s.id for s in folder.open().samples)
 
 
 def test_without_gaps_there_is_no_background(folder: Folder) -> None:
@@ -348,7 +376,10 @@ def test_clips_that_a_robot_kept_are_read_once_they_are_labelled(folder: Folder)
         (("label,start_s,ir", "x,soon,1.npy"), "line 2: start_s 'soon' is no number of seconds"),
         (("label,start_s,ir", "x,nan,1.npy"), "line 2: start_s 'nan' is no number of seconds"),
         (("id,label,ir", "a,x,1.npy", "a,x,1.npy"), "lines 2 and 3: two rows with id 'a'"),
-        (("id,label,ir", "a,x,1.npy", "b,X,1.npy"), "lines 2 and 3: labels 'x' and 'X' differ by capitals only"),
+        (
+            ("id,label,ir", "a,x,1.npy", "b,X,1.npy"),
+            "lines 2 and 3: labels 'x' and 'X' differ by capitals or blanks only",
+        ),
         (("id,label,ir", "a,x,1.npy", "b,y,1.npy"), "lines 2 and 3: 'x' and 'y' overlap in 1.npy"),
         (("label,split,ir", "x,best,1.npy"), "line 2: split 'best' is none of train, val, test"),
         (("label,ir", "x,1.npy,3"), "line 2 has 3 cells for 2 columns"),
@@ -483,3 +514,60 @@ def test_faults_of_single_files_leave_the_others_usable(folder: Folder) -> None:
     assert faults["kick/3"].startswith("is damaged: it holds int64 (2, 3), not uint8 or uint16")
     assert "pixels, not 1 to" in faults["kick/4"]
     assert faults["kick/6"].startswith("no file")
+
+
+@pytest.mark.parametrize("way", ["folders", "manifest"])
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_links_lead_out_of_the_folder_only_where_that_is_wanted(folder: Folder, way: str, what: str) -> None:
+    outside = folder.root.parent / "elsewhere"
+    outside.mkdir()
+    folder.clip("kick/1_ir.npy")
+    folder.clip("../elsewhere/1_ir.npy", value=7)
+    if what == "folder":
+        (folder.root / "wave").symlink_to(outside)
+    else:
+        (folder.root / "wave").mkdir()
+        (folder.root / "wave/1_ir.npy").symlink_to(outside / "1_ir.npy")
+    if way == "manifest":
+        folder.manifest("label,ir", "kick,kick/1_ir.npy", "wave,wave/1_ir.npy")
+    with pytest.raises(DataError, match=r"link.*links = true in dataset\.toml allows it"):
+        folder.open()
+    folder.text("dataset.toml", "links = true")
+    assert first_values(folder.open(), 1)[0] == 7
+
+
+def test_links_inside_the_folder_are_followed(folder: Folder) -> None:
+    folder.clip("kick/1_ir.npy")
+    folder.clip("store/wave.npy", value=7)
+    (folder.root / "wave").mkdir()
+    (folder.root / "wave/1_ir.npy").symlink_to("../store/wave.npy")
+    folder.manifest("label,ir", "kick,kick/1_ir.npy", "wave,wave/1_ir.npy")
+    assert first_values(folder.open(), 1)[0] == 7
+
+
+def test_numbers_for_labels_are_in_their_order(folder: Folder) -> None:
+    for label in ("10", "9", "0", "b", "a"):
+        folder.clip(f"{label}/1_ir.npy")
+    assert folder.open().labels == ("a", "b", "0", "9", "10")
+
+
+def picture(folder: Folder, *names: str) -> None:
+    for name in names:
+        path = folder.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.zeros((40, 48), np.uint8))
+
+
+def test_a_class_of_single_images_is_no_class_of_clips(folder: Folder) -> None:
+    picture(folder, *(f"{label}/{k}.png" for label in ("sit down", "wave") for k in range(3)))
+    with pytest.raises(DataError, match=r"has images in sit down, and no folder .* sit down/CLIP/0001\.png: an action"):
+        folder.open()
+
+
+def test_pictures_beside_recordings_are_told_and_not_read(folder: Folder) -> None:
+    picture(folder, "wave/thumb.jpg", "sit/plot.png", "sit/1_ir/1.png", "sit/1_ir/2.png", "sit/2_ir/1.png")
+    folder.clip("wave/1_ir.npy")
+    folder.clip("wave/2_ir.npy")
+    dataset = folder.open()
+    assert [s.id for s in dataset.samples] == ["sit/1", "sit/2", "wave/1", "wave/2"]
+    assert "files whose names do not tell what they are: 2, sit/plot.png for one" in dataset.remarks()

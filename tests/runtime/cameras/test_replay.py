@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 import zlib
 
 import cv2
@@ -158,11 +159,11 @@ def damaged(tmp_path, name):
         ("float.npy", "it holds float64"),
         ("empty.npy", "it has no frame"),
         ("object.npy", "cannot be replayed"),
-        ("zeros.avi", "no video OpenCV can read"),
+        ("zeros.avi", "it is no video that PyAV or OpenCV can read"),
         ("zeros.mat", "it is no MATLAB 5 file"),
         ("zeros.png", "it is no PNG, JPEG, BMP, TIFF or PNM image"),
         ("zeros.xyz", "of a kind that cannot be replayed"),
-        ("empty folder", "it has no frame"),
+        ("empty folder", "empty folder holds no image"),
     ],
 )
 def test_damaged_recordings_are_named(tmp_path, capfd, name, message):
@@ -365,17 +366,29 @@ class OddVideo:
         pass
 
 
+@pytest.fixture
+def no_pyav(monkeypatch):
+    """A robot without PyAV: OpenCV decodes."""
+    monkeypatch.setitem(sys.modules, "av", None)
+
+
 @pytest.mark.parametrize("fps", [float("nan"), 0.0, -1.0, 1e9, float("inf")])
-def test_a_video_with_absurd_stamps_is_evenly_spaced(video, monkeypatch, fps):
-    facts = {cv2.CAP_PROP_FRAME_WIDTH: 8.0, cv2.CAP_PROP_FRAME_HEIGHT: 8.0, cv2.CAP_PROP_FPS: fps}
-    odd = OddVideo(facts, [0.0, 0.0, float("nan"), -1e300, float("inf"), 1e18, 40.0])
-    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: odd)
+def test_a_video_with_absurd_stamps_is_evenly_spaced(video, monkeypatch, no_pyav, fps):
+    facts = {
+        cv2.CAP_PROP_FRAME_WIDTH: 8.0,
+        cv2.CAP_PROP_FRAME_HEIGHT: 8.0,
+        cv2.CAP_PROP_FPS: fps,
+        cv2.CAP_PROP_CODEC_PIXEL_FORMAT: 0.0,
+    }
+    monkeypatch.setattr(
+        cv2, "VideoCapture", lambda *_: OddVideo(facts, [0.0, 0.0, float("nan"), -1e300, float("inf"), 1e18, 40.0])
+    )
     stamps = [f.captured_ns for f in read_all(open_camera(f"replay:{video}"))]
     assert stamps == [0, *(round(1e9 / 30) * k for k in range(1, 5)), 4 * round(1e9 / 30) + round(1e9 / 30)]
 
 
-def test_a_video_of_absurd_size_is_not_decoded(video, monkeypatch):
-    odd = OddVideo({cv2.CAP_PROP_FRAME_WIDTH: 32_000.0, cv2.CAP_PROP_FRAME_HEIGHT: 32_000.0}, [])
-    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: odd)
+def test_a_video_of_absurd_size_is_not_decoded(video, monkeypatch, no_pyav):
+    facts = {cv2.CAP_PROP_FRAME_WIDTH: 32_000.0, cv2.CAP_PROP_FRAME_HEIGHT: 32_000.0}
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: OddVideo(facts, []))
     with pytest.raises(DataError, match="32000x32000 pixels"):
         open_camera(f"replay:{video}")

@@ -119,7 +119,6 @@ def test_toml_written_is_the_recipe_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"teacher": None}, "losses need a teacher"),
         ({"losses": []}, "a teacher without losses"),
         ({"losses": [{"kind": "rkd", "distance_weight": 0, "angle_weight": 0}]}, "both 0"),
         ({"losses": [{"kind": "dkd", "target_weight": 0, "nontarget_weight": 0}]}, "both 0"),
@@ -150,6 +149,61 @@ def test_faults_are_told_in_one_line(changes: dict[str, object], message: str) -
         recipes.validate(MINIMAL | changes, Recipe, "recipe")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_losses_need_a_teacher() -> None:
+    alone = {key: value for key, value in MINIMAL.items() if key != "teacher"}
+    with pytest.raises(ConfigError, match="losses need a teacher"):
+        recipes.validate(alone, Recipe, "recipe")
+
+
+def test_a_teacher_that_is_taken_away_takes_its_losses_with_it() -> None:
+    recipe = recipes.load("train", "quickstart", Recipe, ["teacher=null"])
+    assert (recipe.teacher, recipe.losses) == (None, ())
+    assert recipe == recipes.load("train", "quickstart", Recipe, ["teacher=null", "losses=[]"])
+
+
+OPTIONAL = (
+    "clip_seconds",
+    "threads",
+    "semantics",
+    "data.root",
+    "teacher.weights",
+    "student.weights",
+    "student.clip_gradient",
+    "student.decay_epochs",
+    "student.initial_weights",
+    "student.class_weights",
+)
+
+
+@pytest.mark.parametrize("key", OPTIONAL)
+def test_null_takes_away_what_is_optional(key: str) -> None:
+    base = recipes.read("train", "quickstart") | {"data": {"kind": "files"}, "split": "default"}
+    recipe = recipes.validate(recipes.overridden(base, [f"{key}=null"]), Recipe, "recipe")
+    value: object = recipe
+    for part in key.split("."):
+        value = getattr(value, part)
+    assert value is None
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "before"),
+    [("sakdn_utd_mhad", "student", "bn_inception.pth"), ("ntu_rgb_to_ir", "teacher", "imagenet")],
+)
+def test_initial_weights_of_a_recipe_can_be_taken_away(name: str, stage: str, before: str) -> None:
+    recipe = recipes.load("train", name, Recipe)
+    assert recipe.image_stages[stage].initial_weights == before
+    random = recipes.load("train", name, Recipe, [f"{stage}.initial_weights=null"])
+    assert random.image_stages[stage].initial_weights is None
+    assert random.fingerprint() != recipe.fingerprint()
+
+
+def test_null_for_what_must_be_there_is_told() -> None:
+    with pytest.raises(
+        ConfigError, match=r"student\.epochs: input should be a valid integer, got null, which is for op"
+    ):
+        recipes.load("train", "quickstart", Recipe, ["student.epochs=null"])
 
 
 def test_fingerprint_follows_what_decides_the_weights_only() -> None:

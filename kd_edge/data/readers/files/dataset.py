@@ -7,16 +7,19 @@ import json
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from kd_edge.data.dataset import ImageFormat, Probe, Sample, SignalFormat, Split, listed, require_modality
 from kd_edge.data.readers.files.folders import find_rows
+from kd_edge.data.readers.files.imports import foreign
 from kd_edge.data.readers.files.media import Media, Values
-from kd_edge.data.readers.files.rows import Row, manifest_of, read_manifest
+from kd_edge.data.readers.files.rows import Row, Table, manifest_of, plain, read_manifest
 from kd_edge.data.readers.files.settings import DEFAULT_FPS, Settings, read_settings
 from kd_edge.data.readers.files.sides import background, by_clip, by_subject, default_sides, notable
+from kd_edge.data.readers.files.skeletons import DRAWN, SKELETON, Drawn, Skeletons
 from kd_edge.data.readers.hashes import FileHashes
 from kd_edge.data.splits import check_split, require_split
 from kd_edge.errors import DataError, did_you_mean, printable
@@ -40,38 +43,68 @@ class Files:
         root: The folder.
         decode_height_px: Higher pictures are scaled down to this height while decoding.
         hash_memo: File that remembers content hashes between runs; None hashes the files anew.
+        settings: Taken in the place of ``dataset.toml``.
+        table: Taken in the place of the manifest or the folders.
 
     Raises:
         DataError: Nothing there, a faulty manifest, fewer than two classes.
         ConfigError: A faulty ``dataset.toml``.
     """
 
-    def __init__(self, root: Path, *, decode_height_px: int = 480, hash_memo: Path | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        decode_height_px: int = 480,
+        hash_memo: Path | None = None,
+        settings: Settings | None = None,
+        table: Table | None = None,
+    ) -> None:
         if not root.is_dir():
             raise DataError(f"no folder {root}", "a folder of recordings", "correct --data")
         self.root = root
-        self._settings = settings = read_settings(root)
-        manifest = manifest_of(root)
-        named = tuple(settings.modality)
-        table = find_rows(root, settings.pattern, named) if manifest is None else read_manifest(manifest, named)
+        self._settings = settings = read_settings(root) if settings is None else settings
+        table = _table(root, settings) if table is None else table
         self._hashes = FileHashes(hash_memo)
         self.name = _file_name(settings.name or root.resolve().name)
-        self._remarks = table.remarks
+        self.table = table
         rows = [row for row in table.rows if row.label]
-        rows += background(table.rows, settings.background)
+        self._media = {name: _reader(name, settings, decode_height_px) for name in table.modalities}
+        rows += background(table.rows, settings.background, self.end)
+        if not rows:
+            raise _unlabelled(root, table)
+        names = table.modalities
+        if isinstance(skeletons := self._media.get(SKELETON), Skeletons) and DRAWN not in names:
+            self._media[DRAWN] = Drawn(skeletons, settings.of(SKELETON))
+            names, rows = (*names, DRAWN), [_with_drawing(row) for row in rows]
         self.labels = _labels(rows, settings, root)
         self._rows = {row.id: row for row in sorted(rows, key=lambda row: row.id)}
         self.samples = tuple(
             Sample(row.id, row.subject, row.view, row.trial, self.labels.index(row.label))
             for row in self._rows.values()
         )
-        self.modalities = tuple(name for name in table.modalities if any(name in row.files for row in rows))
+        self.modalities = tuple(name for name in names if any(name in row.files for row in rows))
         self.flip_labels = _flip_labels(self.labels, settings)
-        self._media = {
-            name: Media(settings.of(name), settings.of(name).channels(name), decode_height_px)
-            for name in self.modalities
-        }
         self._firsts: dict[str, tuple[Path, Values]] = {}
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """A row for each sample, in their order: the labelled ones of the table, and those of the gaps."""
+        return tuple(self._rows.values())
+
+    @property
+    def settings(self) -> Settings:
+        """What ``dataset.toml`` says."""
+        return self._settings
+
+    def between(self) -> tuple[Row, ...]:
+        """The pieces of long recordings that nobody has labelled: what ``background`` makes a class of."""
+        return tuple(background(self.table.rows, self._settings.background or "none", self.end))
+
+    def media(self, modality: str) -> Media:
+        """Reader of a modality's files."""
+        require_modality(modality, self.modalities, self.name)
+        return self._media[modality]
 
     @property
     def sensors(self) -> tuple[str, ...]:
@@ -151,7 +184,7 @@ class Files:
 
     def remarks(self) -> tuple[str, ...]:
         """See ``Dataset.remarks``."""
-        return (*self._remarks, *notable(tuple(self._rows.values()), self.modalities, self._settings))
+        return (*self.table.remarks, *notable(tuple(self._rows.values()), self.modalities, self._settings))
 
     def splits(self) -> tuple[str, ...]:
         """``default`` (see the class), ``clips`` (a quarter of each class), ``subject_NAME`` left out."""
@@ -176,10 +209,22 @@ class Files:
         check_split(split, self.labels, by_subject=False)
         return split
 
+    def end(self, row: Row) -> float | None:
+        """Where the shortest of a row's files ends, on the row's clock; None where a header does not tell."""
+        with suppress(DataError):
+            ends = [self._media[n].probe(self.root / f).seconds + self._late(row, n) for n, f in row.files.items()]
+            return min(ends)
+        return None
+
+    def _late(self, row: Row, modality: str) -> float:
+        """How much later than the row's clock a modality's file begins, s."""
+        is_drawn = isinstance(self._media[modality], Drawn)
+        return self._settings.of(SKELETON if is_drawn else modality).offset_s + row.offsets_s.get(modality, 0.0)
+
     def _piece(self, sample: Sample, modality: str) -> tuple[float, float | None]:
         """Where a sample begins and ends in a modality's file, s; before 0 where the file begins later than it."""
         row = self._rows[sample.id]
-        late = self._settings.of(modality).offset_s + row.offsets_s.get(modality, 0.0)
+        late = self._late(row, modality)
         return row.start_s - late, None if row.end_s is None else row.end_s - late
 
     def _is_sensor(self, modality: str) -> bool:
@@ -200,6 +245,32 @@ class Files:
         return self._firsts[modality]
 
 
+def _reader(name: str, settings: Settings, decode_height_px: int) -> Media:
+    its = settings.of(name)
+    return Skeletons(its) if name == SKELETON else Media(its, its.channels(name), decode_height_px)
+
+
+def _with_drawing(row: Row) -> Row:
+    """With the pictures that are drawn of its skeleton: they lie in the same file."""
+    if SKELETON not in row.files:
+        return row
+    offsets = {DRAWN: row.offsets_s[SKELETON]} if SKELETON in row.offsets_s else {}
+    files = {**row.files, DRAWN: row.files[SKELETON]}
+    return replace(row, files=files, offsets_s={**row.offsets_s, **offsets})
+
+
+def _table(root: Path, settings: Settings) -> Table:
+    """The rows of a folder's manifest, or of its folders."""
+    manifest, named = manifest_of(root), tuple(settings.modality)
+    if manifest is not None:
+        return read_manifest(manifest, named, links=settings.links)
+    if described := foreign(root):
+        raise DataError(
+            f"{root} is described by {described}", "a manifest.csv", f"kd-edge data import {root} makes one of it"
+        )
+    return find_rows(root, settings.pattern, named, links=settings.links)
+
+
 def _rate(length: Probe) -> float:
     """Frames per second; 0 where there are too few."""
     return round((length.frames - 1) / length.seconds, 3) if length.seconds > 0 else 0.0
@@ -217,7 +288,8 @@ def _labels(rows: Sequence[Row], settings: Settings, root: Path) -> tuple[str, .
         DataError: Fewer than two, or one that ``dataset.toml`` does not know.
     """
     present = {row.label for row in rows}
-    known = settings.labels or tuple(sorted(present))
+    _require_unlike(sorted(present), root)
+    known = settings.labels or tuple(sorted(present, key=_in_order))
     if settings.background in present and settings.background not in known:
         known = (*known, settings.background)
     unknown = sorted(present - set(known))
@@ -228,13 +300,46 @@ def _labels(rows: Sequence[Row], settings: Settings, root: Path) -> tuple[str, .
             "correct it, or add it to labels",
         )
     if len(present) < 2:
-        found = f"one class, '{printable(next(iter(present)))}'" if present else "no labelled recording"
         raise DataError(
-            f"{root} has {found}",
+            f"{root} has one class, '{printable(next(iter(present)))}'",
             "at least two classes",
             "sort recordings into a folder for each class, or fill in label in the manifest",
         )
     return known
+
+
+def _unlabelled(root: Path, table: Table) -> DataError:
+    """Nothing to train on; where images lie in a folder of their class themselves, that is the likely reason."""
+    paths = [path for row in table.rows for path in row.files.values()]
+    if loose := next((path for path in paths if len(path.parts) == 1 and (root / path).is_dir()), None):
+        return DataError(
+            f"{root} has images in {printable(str(loose))}, and no folder of a class above it",
+            f"a folder for each clip, {printable(str(loose))}/CLIP/0001.png: an action is more than one image",
+            "sort the images of each clip into one",
+        )
+    return DataError(
+        f"{root} has no labelled recording",
+        "at least two classes",
+        "sort recordings into a folder for each class, or fill in label in the manifest",
+    )
+
+
+def _in_order(label: str) -> tuple[int, str]:
+    """Sorted by name, numbers by their value."""
+    return (int(label), "") if label.isdecimal() and len(label) < 10 else (-1, label)
+
+
+def _require_unlike(labels: Sequence[str], root: Path) -> None:
+    """Raise a DataError where two classes are one but for capitals, blanks and what stands for blanks."""
+    seen: dict[str, str] = {}
+    for label in labels:
+        other = seen.setdefault(plain(label), label)
+        if other != label:
+            raise DataError(
+                f"{root} has the classes '{printable(other)}' and '{printable(label)}'",
+                "names that differ by more than capitals and blanks",
+                "give them one name, or two that differ",
+            )
 
 
 def _flip_labels(labels: Sequence[str], settings: Settings) -> tuple[int, ...] | None:

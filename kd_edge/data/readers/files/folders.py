@@ -1,4 +1,7 @@
-"""Rows from folders: ``[train|val|test/]CLASS/STEM_MODALITY.ext``, images in ``STEM_MODALITY/``."""
+"""Rows from folders: ``[train|val|test/]CLASS/STEM_MODALITY.ext``, images in ``STEM_MODALITY/``.
+
+Folders of modalities (``ir/CLASS/...``) or of numbered people (``subject_03/CLASS/...``) may lie above the classes.
+"""
 
 from __future__ import annotations
 
@@ -6,58 +9,58 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from kd_edge.data.readers.files.media import ENDINGS, STAMPS, TEXTS
-from kd_edge.data.readers.files.rows import NAMES, Row, Table, is_label
+from kd_edge.data.readers.files.media import ENDINGS as OF_MEDIA
+from kd_edge.data.readers.files.media import STAMPS, deep_or_grey
+from kd_edge.data.readers.files.media import TEXTS as SIGNALS
+from kd_edge.data.readers.files.names import is_subject, told_by_names
+from kd_edge.data.readers.files.rows import NAMES, Folder, Row, Table, is_label
 from kd_edge.data.readers.files.settings import FILE, MODALITY, is_modality
+from kd_edge.data.readers.files.skeletons import ENDINGS as SKELETONS
 from kd_edge.data.readers.images import IMAGES
 from kd_edge.errors import ConfigError, DataError, printable
 
+ENDINGS, TEXTS = (*OF_MEDIA, *SKELETONS), (*SIGNALS, *SKELETONS)
+"""Of files that are read, and of those among them that are read only where their names say what they are."""
 MOST_FILES = 2_000_000
 FIELDS = ("subject", "view", "trial", "modality", "label")
 _SIDES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _NOT_RECORDINGS = (*NAMES, FILE, STAMPS, "labels.csv")
 _FIELD = re.compile(r"\{(\w+)\}")
 _UNNAMED = "rgb"
+_TRIED = 10
+_Key = tuple[str, str, str]
+"""Side, class and name of a recording."""
+_Groups = dict[_Key, dict[str, PurePosixPath]]
+"""File of each modality of each recording."""
 
 
-def find_rows(root: Path, pattern: str | None = None, known: Collection[str] = ()) -> Table:
+def find_rows(root: Path, pattern: str | None = None, known: Collection[str] = (), *, links: bool = False) -> Table:
     """Every recording below a folder, grouped by what is left of its name without the modality.
 
     Args:
         root: The folder; files in it directly have no class.
         pattern: What a name tells, as ``subject{subject}_trial{trial}_{modality}``; None takes what follows the last
-            underscore for the modality where it is the usual name of one, as in ``wave_03_ir``; else it is ``rgb``.
+            underscore for the modality where it is the usual name of one, as in ``wave_03_ir`` or ``wave_03/ir``, else
+            it is ``rgb``, or where no name tells and pictures are grey ``ir``, of more than 8 bit ``thermal``; and of
+            the rest what is plain, see ``told_by_names``.
         known: Names of modalities beside the usual ones.
+        links: Whether symbolic links may lead out of the folder.
 
     Raises:
-        DataError: Nothing there.
+        DataError: Nothing there, or a link that leads out of the folder.
         ConfigError: The pattern makes no sense.
     """
-    expression = None if pattern is None else _expression(pattern)
-    groups: dict[tuple[str, str, str], dict[str, PurePosixPath]] = defaultdict(dict)
-    facts: dict[tuple[str, str, str], dict[str, str]] = {}
-    strange: list[str] = []
-    for path in _recordings(root):
-        side, label, parts = _place(path)
-        stem = path.name if not path.suffix or path.suffix.lower() not in ENDINGS else path.stem
-        told = _told(stem, expression, known)
-        if told is None or ("modality" not in told and path.suffix.lower() in TEXTS):
-            strange.append(str(path))
-            continue
-        modality, rest = told.pop("modality", _UNNAMED), told.pop("rest", stem)
-        key = (side, told.get("label") or label, "/".join((*parts, rest)))
-        if modality in groups[key]:
-            raise DataError(
-                f"{root / path} and {root / groups[key][modality]} are both the {modality} of '{printable(rest)}'",
-                "one file a modality",
-                "rename one of them",
-            )
-        groups[key][modality] = path
-        facts[key] = told
+    groups, facts, strange, is_named = _grouped(root, pattern, known, links=links)
     if not groups:
         raise _nothing(root, strange)
+    if pattern is None:
+        groups, facts = _by_names(groups, facts, root)
+    if not is_named:
+        unnamed = _unnamed(root, [files[_UNNAMED] for files in groups.values()])
+        groups = {key: {unnamed: files[_UNNAMED]} for key, files in groups.items()}
     if wrong := [label for _, label, _ in groups if not is_label(label)]:
         raise DataError(f"{root} has a folder '{printable(wrong[0][:40])}'", "the name of a class", "rename it")
     rows = tuple(_row(key, groups[key], facts[key]) for key in sorted(groups, key=lambda k: (k[1], k[2], k[0])))
@@ -70,31 +73,122 @@ def find_rows(root: Path, pattern: str | None = None, known: Collection[str] = (
     return Table(rows, modalities, tuple(remarks))
 
 
-def _row(key: tuple[str, str, str], files: dict[str, PurePosixPath], told: dict[str, str]) -> Row:
+def _unnamed(root: Path, paths: Sequence[PurePosixPath]) -> str:
+    """What recordings are whose names do not say: by the first of them that can be read."""
+    for path in paths[:_TRIED]:
+        with suppress(DataError):
+            return {"deep": "thermal", "grey": "ir", "": _UNNAMED}[deep_or_grey(root / path)]
+    return _UNNAMED
+
+
+def _levels(paths: Sequence[PurePosixPath], known: Collection[str]) -> str:
+    """What the folders at the top are: of a ``label`` each, or of a ``modality`` or a ``subject`` above the classes."""
+    places = [_place(path) for path in paths]
+    tops = {label for _, label, _ in places}
+    if not tops or "" in tops:
+        return "label"
+    if all(top in known or is_modality(top) for top in tops):
+        return "modality"
+    is_above = all(parts for _, _, parts in places) and len(tops) > 1
+    return "subject" if is_above and all(map(is_subject, tops)) else "label"
+
+
+def _by_names(
+    groups: _Groups, facts: dict[_Key, dict[str, str]], root: Path
+) -> tuple[_Groups, dict[_Key, dict[str, str]]]:
+    """The same with what names tell of class, subject, view and trial."""
+    keys = [key for key in groups if key[1]] or list(groups)  # what lies in no class's folder has none, if others do
+    told = told_by_names([key[1] for key in keys], [key[2] for key in keys], str(root))
+    for key, its in zip(keys, told, strict=True):
+        label = its.pop("label", "")
+        new = (key[0], key[1] or label, key[2])
+        groups[new], facts[new] = groups.pop(key), its | facts.pop(key)
+    return groups, facts
+
+
+def _grouped(
+    root: Path, pattern: str | None, known: Collection[str], *, links: bool
+) -> tuple[_Groups, dict[_Key, dict[str, str]], list[str], bool]:
+    """Files of each recording, what its path tells, files that tell nothing, and whether any tells its modality."""
+    expression = None if pattern is None else _expression(pattern)
+    groups: _Groups = defaultdict(dict)
+    facts: dict[_Key, dict[str, str]] = {}
+    strange: list[str] = []
+    is_named = False
+    paths = list(recordings(root, links=links))
+    levels = "label" if pattern is not None else _levels(paths, known)
+    for path in paths:
+        side, label, parts = _place(path)
+        above: dict[str, str] = {}
+        if levels != "label":  # the class is one folder further down
+            above, label, parts = {levels: label}, (parts or ("",))[0], parts[1:]
+        stem = path.name if not path.suffix or path.suffix.lower() not in ENDINGS else path.stem
+        told = _told(stem, expression, known)
+        is_text = "modality" not in above and "modality" not in (told or {}) and _is_of(path.name, TEXTS)
+        if told is None or is_text or (_is_of(path.name, IMAGES) and not (root / path).is_dir()):
+            strange.append(str(path))
+            continue
+        told = above | told
+        is_named = is_named or "modality" in told
+        modality, rest = told.pop("modality", _UNNAMED), told.pop("rest", stem)
+        folders = ([above["subject"]] if levels == "subject" else []) + list(parts)
+        key = (side, told.get("label") or label, "/".join(filter(None, (*folders, rest))))
+        if modality in groups[key]:
+            raise DataError(
+                f"{root / path} and {root / groups[key][modality]} are both the {modality} of '{printable(rest)}'",
+                "one file a modality",
+                "rename one of them",
+            )
+        groups[key][modality] = path
+        facts[key] = told
+    return groups, facts, strange, is_named
+
+
+def _row(key: _Key, files: dict[str, PurePosixPath], told: dict[str, str]) -> Row:
     side, label, name = key
     where = printable("/".join(part for part in (side, label, name) if part))
     subject, view, trial = (printable(told.get(field, "")) for field in ("subject", "view", "trial"))
     return Row(where, label, files, subject, view, trial, side)
 
 
-def _recordings(root: Path) -> Iterator[PurePosixPath]:
-    """Files of known kinds, and folders that hold images, relative to the root; what begins with a dot is neither."""
+def recordings(root: Path, *, links: bool) -> Iterator[PurePosixPath]:
+    """Files of known kinds, and folders that hold images, relative to the root; what begins with a dot is neither.
+
+    Images beside videos, or beside more folders than there are of them, are no sequence, and come one by one: somebody
+    may want to know of them.
+    """
     count = 0
-    for folder, folders, names in os.walk(root, followlinks=False):
-        here = Path(folder)
+    folder = Folder(root, links=links)
+    for place, folders, names in os.walk(root, followlinks=links):
+        here = Path(place)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         kept = sorted(name for name in names if not name.startswith("."))
         count += len(kept)
         if count > MOST_FILES:
             raise DataError(f"{root} holds more than {MOST_FILES:,} files", "recordings", "name a smaller folder")
         relative = PurePosixPath(here.relative_to(root).as_posix())
-        if here != root and any(Path(name).suffix.lower() in IMAGES for name in kept):
+        for name in (*folders, *kept):
+            _check_link(root, relative / name, folder)
+        images = [name for name in kept if here != root and _is_of(name, IMAGES)]
+        files = [name for name in kept if _is_of(name, ENDINGS) and name not in (*_NOT_RECORDINGS, *images)]
+        if images and len(images) > len(folders) and all(_is_of(name, TEXTS) for name in files):
             folders.clear()  # a sequence of images holds no other recording
             yield relative
             continue
-        for name in kept:
-            if Path(name).suffix.lower() in ENDINGS and name not in _NOT_RECORDINGS:
-                yield relative / name
+        yield from (relative / name for name in (*files, *images))
+
+
+def _is_of(name: str, endings: Collection[str]) -> bool:
+    return PurePosixPath(name).suffix.lower() in endings
+
+
+def _check_link(root: Path, path: PurePosixPath, folder: Folder) -> None:
+    if os.path.islink(root / path) and folder.leads_out(path):  # noqa: PTH114 - a name of surrogates, too
+        raise DataError(
+            f"{printable(str(root / path))} is a link that leads out of the folder",
+            "recordings in the folder",
+            "links = true in dataset.toml allows it; else copy them there",
+        )
 
 
 def _place(path: PurePosixPath) -> tuple[str, str, tuple[str, ...]]:
@@ -111,7 +205,7 @@ def _told(stem: str, expression: re.Pattern[str] | None, known: Collection[str])
     """What a name tells, and what is left of it without the modality; None where it tells nothing."""
     if expression is None:
         rest, _, last = stem.rpartition("_")
-        return {"modality": last, "rest": rest} if rest and (last in known or is_modality(last)) else {}
+        return {"modality": last, "rest": rest} if last in known or is_modality(last) else {}
     match = expression.fullmatch(stem)
     if match is None or not re.fullmatch(MODALITY, match.groupdict().get("modality") or _UNNAMED):
         return None

@@ -12,28 +12,32 @@ import numpy.typing as npt
 from kd_edge.data.dataset import Probe
 from kd_edge.data.readers.bounds import check_pixels
 from kd_edge.data.readers.files.settings import DEFAULT_FPS, Modality
-from kd_edge.data.readers.images import IMAGES, by_numbers, read_image
+from kd_edge.data.readers.images import read_image, sequence
+from kd_edge.data.readers.kinds import kind_of
+from kd_edge.data.readers.pages import ENDINGS as PAGES
+from kd_edge.data.readers.pages import Pages, is_tiff
 from kd_edge.data.readers.sensor_files import Columns, read_signal
-from kd_edge.data.readers.video import VIDEOS, read_video, video_info
+from kd_edge.data.readers.video import VIDEOS, decoder_key, iterate_video, read_video, video_info
 from kd_edge.errors import DataError, import_extra, reason
 from kd_edge.reading import is_file, open_regular, read_bytes
 from kd_edge.types import Clip, Int64
 
 Kind = Literal["video", "images", "array", "signal"]
 
-VERSION = 1
+VERSION = 2
 """Of how files are read: another one makes caches anew."""
 STAMPS = "stamps.csv"
 """Beside the images of a sequence: a line ``stamp_ns`` and one number for each image."""
 TEXTS = (".csv", ".txt")
 """Endings of files that are read as signals."""
-ENDINGS = (*VIDEOS, ".npy", *TEXTS)
+ENDINGS = (*VIDEOS, ".npy", *PAGES, *TEXTS)
 MOST_BYTES = 4_000_000_000
 """Of one decoded clip: two minutes of colour, 640 x 480, 30 times a second."""
 _STAMP_BYTES = 64_000_000
 _TIMES = ("t", "time", "time_s", "timestamp", "stamp", "stamp_ns")
-_LATE_SECONDS = 0.5
+LATE_SECONDS = 0.5
 """A piece may end so much after its recording does: whoever marked it did so by hand."""
+_SAME_NS = 500_000  # files and people write milliseconds
 
 
 class Values(NamedTuple):
@@ -48,6 +52,24 @@ class Values(NamedTuple):
     dtype: str
     is_picture: bool
     axes: int = 0
+
+
+class Header(NamedTuple):
+    """What a recording's header says; of pictures none is decoded but the first of a folder of images.
+
+    Attributes:
+        frames: Number of frames; 0 when the header does not tell.
+        seconds: Time from the first to the last frame.
+        fps: Frames per second; 0 of fewer than two.
+        dtype: Type of a value.
+        size: Height and width in pixels, turned as the settings say; None of signals.
+    """
+
+    frames: int
+    seconds: float
+    fps: float
+    dtype: str
+    size: tuple[int, int] | None
 
 
 class Media:
@@ -65,7 +87,8 @@ class Media:
     @property
     def key(self) -> str:
         """Everything beside the file that decides what is read and what it is taken for."""
-        return f"files{VERSION}-c{self._channels}-h{self._max_height_px}-{self._settings.model_dump_json()}"
+        settings = self._settings.model_dump_json()
+        return f"files{VERSION}-c{self._channels}-h{self._max_height_px}-{settings}-{decoder_key()}"
 
     def read(self, path: Path, start_s: float = 0.0, end_s: float | None = None) -> Clip:
         """A recording, or the piece of it from ``start_s`` until before ``end_s``; stamps are 0 at its first frame.
@@ -107,6 +130,36 @@ class Media:
         stamps = self._stamps(path, len(_opened(path)) if kind == "array" else len(_image_files(path)))
         return Probe(len(stamps), float(stamps[-1] - stamps[0]) / 1e9)
 
+    def header(self, path: Path) -> Header:
+        """All of ``probe`` and ``values`` and the size of the pictures; the file is opened once.
+
+        Raises:
+            DataError: Absent or damaged.
+        """
+        kind = _kind_of(path)
+        if kind == "video":
+            info = video_info(path)
+            frames = info.frames or round(info.seconds * info.fps)
+            size = self._turned((info.height_px, info.width_px))
+            return Header(frames, max(0, frames - 1) / info.fps, info.fps, info.dtype, size)
+        if kind == "signal":
+            clip = self._signal(path)
+            return Header(len(clip), clip.seconds, rate_of(len(clip), clip.seconds), "float32", None)
+        if kind == "images":
+            files = _image_files(path)
+            stamps, first = self._stamps(path, len(files)), self._image(files[0])
+        else:
+            first, count = _first_of(path)
+            stamps = self._stamps(path, count)
+        seconds = float(stamps[-1] - stamps[0]) / 1e9
+        is_picture = first.dtype.kind == "u"
+        shape = self._turned((first.shape[0], first.shape[1])) if is_picture else None
+        dtype = str(first.dtype) if is_picture else "float32"
+        return Header(len(stamps), seconds, rate_of(len(stamps), seconds), dtype, shape)
+
+    def _turned(self, size: tuple[int, int]) -> tuple[int, int]:
+        return size[::-1] if self._settings.rotation % 180 else size
+
     def values(self, path: Path) -> Values:
         """What the file holds, by its first frame.
 
@@ -115,7 +168,7 @@ class Media:
         """
         kind = _kind_of(path)
         if kind == "video":
-            return Values(video_info(path).dtype if self._channels == 1 else "uint8", is_picture=True)
+            return Values(video_info(path).dtype, is_picture=True)
         if kind == "images":
             return Values(str(self._image(_image_files(path)[0]).dtype), is_picture=True)
         if kind == "signal":
@@ -127,19 +180,17 @@ class Media:
 
     def _video(self, path: Path, start_s: float, end_s: float | None) -> Clip:
         info, grey = video_info(path), self._channels == 1
-        if info.dtype == "uint16" and not grey:
+        if info.dtype == "uint16" and info.channels < self._channels:
             raise DataError(
                 f"{path} is grey of more than 8 bit", "colour, as its modality's band says", "set band in dataset.toml"
             )
         if info.seconds:
             _check_piece(path, info.seconds, start_s, end_s)
-        first = round(start_s * info.fps)
-        stop = None if end_s is None else max(first + 1, round(end_s * info.fps))
-        scale = min(1.0, self._max_height_px / info.height_px)
-        frames = max(info.frames, round(info.seconds * info.fps)) if stop is None else stop
+        seconds = (max(info.seconds, info.frames / info.fps) if end_s is None else end_s) - start_s
+        scale = min(1.0, self._max_height_px / min(info.height_px, info.width_px))  # it may be turned
         pixels = info.height_px * info.width_px * scale**2
-        _check_size(path, (frames - first) * pixels * self._channels * np.dtype(info.dtype).itemsize)
-        return read_video(path, gray=grey, start=first, stop=stop, max_height_px=self._max_height_px)
+        _check_size(path, seconds * info.fps * pixels * self._channels * np.dtype(info.dtype).itemsize)
+        return read_video(path, gray=grey, start_s=start_s, end_s=end_s, max_height_px=self._max_height_px, whole=True)
 
     def _images(self, path: Path, start_s: float, end_s: float | None) -> Clip:
         files = _image_files(path)
@@ -157,9 +208,13 @@ class Media:
         stamps = self._stamps(path, len(frames))
         inside = _inside(path, stamps, start_s, end_s)
         _check_size(path, int(inside.sum()) * frames[0].nbytes)
-        if frames.dtype.kind == "f":
+        if isinstance(frames, np.ndarray) and frames.dtype.kind == "f":
             return _beginning(np.array(frames[inside], dtype=np.float32), stamps[inside])
-        return _beginning(np.stack([self._fitting(np.array(frame)) for frame in frames[inside]]), stamps[inside])
+        try:
+            pictures = [self._fitting(np.array(frames[int(k)])) for k in np.flatnonzero(inside)]
+        except ValueError as error:
+            raise _damaged(path, reason(error)) from error
+        return _beginning(np.stack(pictures), stamps[inside])
 
     def _signal(self, path: Path) -> Clip:
         header = _header(path)
@@ -193,23 +248,64 @@ class Media:
         return np.round(np.arange(count) * 1e9 / (self._settings.fps or DEFAULT_FPS)).astype(np.int64)
 
 
+def deep_or_grey(path: Path) -> Literal["deep", "grey", ""]:
+    """Whether a recording's first picture is grey of more than 8 bit, or grey (equal colours are), or neither.
+
+    Raises:
+        DataError: Absent or damaged.
+    """
+    kind = _kind_of(path)
+    if kind == "signal":
+        return ""
+    if kind == "video":
+        if video_info(path).dtype == "uint16":
+            return "deep"
+        first = next((frame.image for frame in iterate_video(path, stop=1)), None)
+        if first is None:
+            raise _damaged(path, "it has no picture")
+    else:
+        first = read_image(_image_files(path)[0]) if kind == "images" else _first_of(path)[0]
+    if first.dtype == np.uint16 and first.ndim == 2:
+        return "deep"
+    grey = first.dtype == np.uint8 and (first.ndim == 2 or int(np.ptp(first.astype(np.int16), axis=2).max()) <= 2)
+    return "grey" if grey else ""
+
+
+def _first_of(path: Path) -> tuple[npt.NDArray[Any], int]:
+    """The first frame of an array or of pages, and how many there are."""
+    opened = _opened(path)
+    try:
+        return np.array(opened[0]), len(opened)
+    finally:
+        if isinstance(opened, Pages):
+            opened.close()
+
+
+def rate_of(frames: int, seconds: float) -> float:
+    """Frames per second; 0 of fewer than two."""
+    return round((frames - 1) / seconds, 3) if seconds > 0 else 0.0
+
+
 def _kind_of(path: Path) -> Kind:
-    """What a file or folder holds, by its name.
+    """What a file or folder holds: signals by their name, all others by what is in them.
 
     Raises:
         DataError: Nothing that is known, or it is not there.
     """
-    ending = path.suffix.lower()
     if path.is_dir():
         return "images"
     if not is_file(path):
         raise DataError(f"no file {path}", "a recording", "correct its path in the manifest, or bring it back")
-    if ending in VIDEOS:
-        return "video"
-    if ending == ".npy":
-        return "array"
-    if ending in TEXTS:
+    if path.suffix.lower() in TEXTS:
         return "signal"
+    try:
+        kind = kind_of(path)
+    except OSError as error:
+        raise _damaged(path, error.strerror or reason(error)) from error
+    if kind in ("array", "pages"):
+        return "array"
+    if kind == "video":
+        return "video"
     raise DataError(
         f"{path} is of a kind that is not known",
         f"one of {', '.join(ENDINGS)}, or a folder of images",
@@ -235,16 +331,16 @@ def _inside(path: Path, stamps_ns: Int64, start_s: float, end_s: float | None) -
     """
     since_ns = stamps_ns - stamps_ns[0]
     _check_piece(path, float(since_ns[-1]) / 1e9, start_s, end_s)
-    inside: npt.NDArray[np.bool_] = since_ns >= round(start_s * 1e9)
+    inside: npt.NDArray[np.bool_] = since_ns >= round(start_s * 1e9) - _SAME_NS
     if end_s is not None:
-        inside &= since_ns < round(end_s * 1e9)
+        inside &= since_ns < round(end_s * 1e9) - _SAME_NS
     if not inside.any():
         raise _beyond(path, float(since_ns[-1]) / 1e9, start_s, end_s)
     return inside
 
 
 def _check_piece(path: Path, length_s: float, start_s: float, end_s: float | None) -> None:
-    if start_s > length_s or (end_s is not None and end_s > length_s + _LATE_SECONDS):
+    if start_s > length_s or (end_s is not None and end_s > length_s + LATE_SECONDS):
         raise _beyond(path, length_s, start_s, end_s)
 
 
@@ -269,17 +365,15 @@ def _check_size(path: Path, wanted_bytes: float) -> None:
 
 def _image_files(folder: Path) -> list[Path]:
     """A folder's images in the order of the numbers in their names; files that begin with a dot are none of them."""
-    found = [p for p in folder.iterdir() if p.suffix.lower() in IMAGES and not p.name.startswith(".")]
-    if not found:
-        raise DataError(f"{folder} holds no image", f"one of {', '.join(IMAGES)}", "check the path")
-    return sorted(found, key=by_numbers)
+    return sequence(folder)
 
 
-def _opened(path: Path) -> npt.NDArray[Any]:
+def _opened(path: Path) -> npt.NDArray[Any] | Pages:
     """An array as it lies in its file: (T, H, W[, 3]) pictures, or a signal (T, ...) of numbers."""
     try:
-        open_regular(path).close()  # mapping would wait for a FIFO
-        array: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+        with open_regular(path) as file:  # mapping would wait for a FIFO
+            has_pages = is_tiff(file.read(4))
+        array = Pages(path) if has_pages else np.lib.format.open_memmap(path, mode="r")
     except (ValueError, OSError, EOFError) as error:
         raise _damaged(path, reason(error)) from error
     is_picture = array.dtype in (np.uint8, np.uint16) and (array.ndim == 3 or array.shape[3:] == (3,))

@@ -93,26 +93,31 @@ def manifest_of(root: Path) -> Path | None:
     return found[0] if found else None
 
 
-def read_manifest(path: Path, known: Iterable[str] = ()) -> Table:
+def read_manifest(path: Path, known: Iterable[str] = (), *, links: bool = False) -> Table:
     """Read a manifest; every fault in it is found, the first three are told.
 
     Args:
         path: ``manifest.csv`` or ``manifest.jsonl``; files are looked for beside it.
         known: Modalities that ``dataset.toml`` names, so that their columns are taken for files.
+        links: Whether symbolic links may lead out of the folder.
 
     Raises:
         DataError: It cannot be read, or a row is faulty.
     """
-    return table_of(path, list(_records(path)), known)
+    return table_of(path, list(_records(path)), path.parent, known, links=links)
 
 
-def table_of(path: Path, cells: Sequence[Cells], known: Iterable[str] = ()) -> Table:
+def table_of(
+    path: Path, cells: Sequence[Cells], root: Path, known: Iterable[str] = (), *, links: bool = False
+) -> Table:
     """The table that records make, whatever list they were read from; every fault in it is found.
 
     Args:
-        path: Where they stand, for messages; their files are looked for in its folder.
+        path: Where they stand, for messages.
         cells: (line, cells by column) of each row, columns named as in a manifest.
+        root: Their files are looked for in this folder.
         known: Columns that hold files whatever their name.
+        links: Whether symbolic links may lead out of the folder.
 
     Raises:
         DataError: A column is missing, or a row is faulty.
@@ -124,17 +129,64 @@ def table_of(path: Path, cells: Sequence[Cells], known: Iterable[str] = ()) -> T
             "a column 'label' and one of files for each modality (rgb, ir, ...)",
             "add them; the README shows a manifest",
         )
-    modalities = _modalities(columns, cells, path.parent, frozenset(known))
+    modalities = _modalities(columns, cells, root, frozenset(known))
     if not modalities:
         raise DataError(f"{path} names no file", "a column of files, for example 'rgb'", "add one; paths are relative")
     faults: list[str] = []
     unread = _unread(columns, modalities)
-    found = (_row(line, record, modalities, unread, path.parent, faults) for line, record in cells)
+    folder = Folder(root, links=links)
+    found = (_row(line, record, modalities, unread, folder, faults) for line, record in cells)
     rows = tuple(row for row in found if row is not None)
     faults += _clashes(rows)
     if faults:
         raise _faulty(path, faults)
     return Table(rows, modalities, tuple(_remarks(unread, rows)))
+
+
+def check_together(path: Path, rows: Sequence[Row]) -> None:
+    """Make sure that rows of several lists go together; each list was checked by itself.
+
+    Raises:
+        DataError: Two of them clash.
+    """
+    if faults := list(_clashes(rows)):
+        raise _faulty(path, faults)
+
+
+class Folder:
+    """Tells what of a folder may be read.
+
+    Args:
+        root: The folder.
+        links: Whether symbolic links may lead out of it.
+    """
+
+    def __init__(self, root: Path, *, links: bool) -> None:
+        self._root, self._links = root, links
+        self._real = os.path.realpath(root)
+        self._parents: dict[PurePosixPath, bool] = {}
+
+    def refuses(self, path: PurePosixPath) -> str:
+        """Why a file is not read, with the places ``{name}`` and ``{file}``; empty where it is."""
+        if path.is_absolute() or ".." in path.parts:
+            return "{name} '{file}' lies outside the folder"
+        if not os.path.exists(self._root / path):  # noqa: PTH110 - a name too long is none that exists
+            return "no {name} file {file}"
+        if self.leads_out(path):
+            return "{name} '{file}' lies outside the folder, behind a link (links = true in dataset.toml allows it)"
+        return ""
+
+    def leads_out(self, path: PurePosixPath) -> bool:
+        """Whether links lead out of the folder, and must not; every parent is looked at once."""
+        if self._links:
+            return False
+        if path.parent not in self._parents:
+            self._parents[path.parent] = self._is_inside(path.parent)
+        is_link = os.path.islink(self._root / path)  # noqa: PTH114 - as above
+        return not (self._is_inside(path) if is_link else self._parents[path.parent])
+
+    def _is_inside(self, path: PurePosixPath) -> bool:
+        return os.path.commonpath((self._real, os.path.realpath(self._root / path))) == self._real
 
 
 def _number(value: float | None) -> str:
@@ -200,7 +252,7 @@ def _row(
     record: Mapping[str, str],
     modalities: Sequence[str],
     unread: Sequence[str],
-    root: Path,
+    folder: Folder,
     faults: list[str],
 ) -> Row | None:
     """One row; None where it is faulty, which is added to the faults."""
@@ -213,10 +265,8 @@ def _row(
     for name in modalities:
         if cell := record.get(name):
             path = PurePosixPath(os.path.normpath(cell))
-            if path.is_absolute() or ".." in path.parts:
-                faults.append(f"{where}{name} '{printable(cell)}' lies outside the folder")
-            elif not os.path.exists(root / path):  # noqa: PTH110 - a name too long is none that exists
-                faults.append(f"{where}no {name} file {printable(cell)}")
+            if why := folder.refuses(path):
+                faults.append(f"{where}{why.format(name=name, file=printable(cell))}")
             files[name] = path
     if not files:
         faults.append(f"{where}no file of any modality")
@@ -247,6 +297,11 @@ def is_label(text: str) -> bool:
     return text.isprintable() and len(text) <= _LONGEST_LABEL
 
 
+def plain(label: str) -> str:
+    """A class name without what people write differently: capitals, blanks, and ``_`` or ``-`` in their place."""
+    return " ".join(re.split(r"[\s_-]+", label.casefold())).strip()
+
+
 def _seconds(cell: str, what: str, faults: list[str]) -> float | None:
     if not cell:
         return None
@@ -268,7 +323,7 @@ def _offset(cell: str, what: str, faults: list[str]) -> float:
 
 
 def _clashes(rows: Sequence[Row]) -> Iterator[str]:
-    """Rows of one id, labels that differ by capitals only, pieces of one file that overlap with another label."""
+    """Rows of one id, labels that differ by capitals or blanks only, overlapping pieces with another label each."""
     lines = defaultdict[str, list[int]](list)
     for row in rows:
         lines[row.id].append(row.line)
@@ -277,12 +332,12 @@ def _clashes(rows: Sequence[Row]) -> Iterator[str]:
             yield f"lines {where[0]} and {where[1]}: two rows with id '{printable(name)}'"
     spelled = defaultdict[str, dict[str, int]](dict)
     for row in filter(lambda row: row.label, rows):
-        spelled[row.label.casefold()].setdefault(row.label, row.line)
+        spelled[plain(row.label)].setdefault(row.label, row.line)
     for found in spelled.values():
         if len(found) > 1:
             (one, first), (other, second) = list(found.items())[:2]
             labels = f"'{printable(one)}' and '{printable(other)}'"
-            yield f"lines {first} and {second}: labels {labels} differ by capitals only"
+            yield f"lines {first} and {second}: labels {labels} differ by capitals or blanks only"
     yield from _overlaps(rows)
 
 

@@ -16,6 +16,7 @@ DEFAULT_FPS = 30.0
 
 Band = Literal["nir", "lwir", "depth", "rgb"]
 MODALITY = r"[A-Za-z][A-Za-z0-9_-]{0,63}"
+Joint = Annotated[int, Field(ge=0, lt=1000)]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^\S(.*\S)?$")]
 
 _BANDS: dict[Band, tuple[str, ...]] = {
@@ -39,6 +40,8 @@ class Modality(BaseModel):
         fps: Frame rate of files without stamps, 1/s. None: 30.
         rate_hz: Nominal rate of a sensor's signal, 1/s.
         rotation: Degrees to turn pictures by, clockwise.
+        limbs: Pairs of joints of a skeleton, from 0; None goes by their number where it is a usual one.
+        up: Which axis of a skeleton points upwards; ``-y`` where y counts rows of a picture.
         offset_s: How much later than the others the modality's files begin, in seconds; a row's own comes on top.
     """
 
@@ -50,6 +53,8 @@ class Modality(BaseModel):
     fps: float | None = Field(None, ge=0.01, le=1000)
     rate_hz: float = Field(50.0, ge=0.1, le=100_000)
     rotation: Literal[0, 90, 180, 270] = 0
+    limbs: Annotated[tuple[tuple[Joint, Joint], ...], Field(min_length=1)] | None = None
+    up: Literal["y", "-y", "z", "-z"] = "y"
     offset_s: float = Field(0.0, ge=-86_400, le=86_400)
 
     def channels(self, name: str) -> Literal[1, 3]:
@@ -77,6 +82,7 @@ class Settings(BaseModel):
             empty list: mirroring changes no class. None: nobody knows, so nothing is mirrored.
         pattern: What files' names tell: ``subject{subject}_trial{trial}_{modality}``.
         test_subjects: Who is held out for the test side. None: the manifest's ``split``, else the last quarter.
+        links: Whether symbolic links may lead out of the folder, as those of shared caches do.
         modality: What each modality's files hold, by its name.
     """
 
@@ -87,6 +93,7 @@ class Settings(BaseModel):
     mirror: tuple[tuple[Name, Name], ...] | None = None
     pattern: str | None = Field(None, min_length=1, max_length=500)
     test_subjects: tuple[Name, ...] | None = None
+    links: bool = False
     modality: dict[Annotated[str, Field(pattern=f"^{MODALITY}$")], Modality] = {}
 
     @model_validator(mode="after")

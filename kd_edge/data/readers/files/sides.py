@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -86,10 +86,15 @@ def _last_of_each_class(rows: Sequence[Row]) -> set[str]:
     return {name for its in ids.values() if len(its) > 1 for name in _last(sorted(its))}
 
 
-def background(rows: Sequence[Row], label: str | None) -> Iterator[Row]:
-    """What lies before and between the labelled pieces of long recordings, in parts about as long as a piece.
+def background(rows: Sequence[Row], label: str | None, length: Callable[[Row], float | None]) -> Iterator[Row]:
+    """What lies before, between and after the labelled pieces of long recordings, in parts about as long as a piece.
 
     A recording with a piece that has no end, or with one piece only, has no gaps that can be told.
+
+    Args:
+        rows: Labelled pieces, and pieces that nobody has labelled yet.
+        label: Name of the class; None makes nothing.
+        length: Where a row's recording ends, on the row's clock, s; None where that cannot be found out.
     """
     if label is None:
         return
@@ -100,19 +105,22 @@ def background(rows: Sequence[Row], label: str | None) -> Iterator[Row]:
     for its in recordings.values():
         if len(its) < 2 or any(row.end_s is None for row in its):
             continue
-        since = 0.0
+        since, usual = 0.0, float(np.median(lengths))
         for row in sorted(its, key=lambda row: row.start_s):
-            yield from _parts(row, label, since, float(np.median(lengths)))
+            yield from _parts(row, f"{row.id}-before", label, (since, row.start_s), usual)
             since = max(since, row.end_s or 0.0)
+        last = max(its, key=lambda row: row.end_s or 0.0)
+        if (end := length(last)) is not None:
+            yield from _parts(last, f"{last.id}-after", label, (since, end), usual)
 
 
-def _parts(row: Row, label: str, begin: float, usual: float) -> Iterator[Row]:
-    """The gap before a piece in equal parts."""
-    gap = row.start_s - begin
-    count = max(1, round(gap / usual)) if gap >= max(LEAST_GAP_S, usual / 4) else 0
+def _parts(row: Row, name: str, label: str, gap: tuple[float, float], usual: float) -> Iterator[Row]:
+    """A gap beside a piece in equal parts."""
+    begin, seconds = gap[0], gap[1] - gap[0]
+    count = max(1, round(seconds / usual)) if seconds >= max(LEAST_GAP_S, usual / 4) else 0
     for k in range(count):
-        start, stop = (round(begin + gap * part / count, 6) for part in (k, k + 1))
-        yield replace(row, id=f"{row.id}-before-{k}", label=label, start_s=start, end_s=stop)
+        start, stop = (round(begin + seconds * part / count, 6) for part in (k, k + 1))
+        yield replace(row, id=f"{name}-{k}", label=label, start_s=start, end_s=stop)
 
 
 def notable(rows: Sequence[Row], modalities: Sequence[str], settings: Settings) -> Iterator[str]:

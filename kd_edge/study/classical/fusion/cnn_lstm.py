@@ -8,6 +8,7 @@ product of both networks' class probabilities. The networks' sizes, their traini
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from torch import nn
 
 from kd_edge import metrics
+from kd_edge.data import Sample
 from kd_edge.rundir import Scores, StageReport
 from kd_edge.study.classical.fusion.config import CnnLstmConfig
 from kd_edge.study.classical.fusion.inertial import at_points
@@ -30,6 +32,7 @@ from kd_edge.study.classical.fusion.networks import (
 )
 from kd_edge.study.classical.fusion.recordings import Recordings, Reduction, gather, signal
 from kd_edge.study.classical.results import Begin, Fitted, Progress, device, reproducible
+from kd_edge.train.results.scores import right_by_subject
 from kd_edge.types import Float32
 
 _Float64 = npt.NDArray[np.float64]
@@ -70,8 +73,7 @@ def train_cnn_lstm(config: CnnLstmConfig, data_root: Path | None, begin: Begin, 
         epochs=config.epochs,
         selected_epoch=config.epochs,
         selected_by="last epoch",
-        validation=_figures(scores["validation"], truth["validation"], names),
-        test=_figures(scores["test"], truth["test"], names),
+        **{side: _figures(scores[side], truth[side], names, recordings.sides[side]) for side in _TESTED},
         parameters=parameters,
         networks={
             part: training[part] | {"test_accuracy": metrics.accuracy(logs[part]["test"].argmax(1), truth["test"])}
@@ -84,8 +86,11 @@ def train_cnn_lstm(config: CnnLstmConfig, data_root: Path | None, begin: Begin, 
 _TESTED = ("validation", "test")
 
 
-def _figures(scores: Any, truth: Any, names: tuple[str, ...]) -> Scores | None:
-    return Scores(**metrics.figures(scores, truth, names, temperature=1.0)) if len(truth) else None
+def _figures(scores: Any, truth: Any, names: tuple[str, ...], samples: Sequence[Sample]) -> Scores | None:
+    if not len(truth):
+        return None
+    figures = metrics.figures(scores, truth, names, temperature=1.0)
+    return Scores(**figures, right=right_by_subject(samples, scores, truth))
 
 
 def reductions(config: CnnLstmConfig) -> dict[str, Reduction]:

@@ -33,6 +33,7 @@ from kd_edge.study.classical.fusion.motion_features import depth_vector, unit_le
 from kd_edge.study.classical.fusion.recordings import Recordings, Reduction, gather, signal
 from kd_edge.study.classical.fusion.representation import CollaborativeRepresentation, opinion_pool
 from kd_edge.study.classical.results import Begin, Fitted, Progress
+from kd_edge.train.results.scores import right_by_subject
 from kd_edge.types import Int64
 
 _Float64 = npt.NDArray[np.float64]
@@ -61,7 +62,8 @@ def fit_crc(config: CrcConfig, data_root: Path | None, begin: Begin, report: Pro
     fitted = [_Classifier(config, recordings, part, train, chosen[part].regularisation) for part in chosen]
     scores = {side: _scores(config, recordings, fitted, side) for side in ("validation", "test")}
     held_out = recordings.labels("validation")
-    tested = metrics.figures(scores["test"], recordings.labels("test"), recordings.dataset.labels, temperature=None)
+    truth = recordings.labels("test")
+    tested = metrics.figures(scores["test"], truth, recordings.dataset.labels, temperature=None)
     student = CrcReport(
         modality=config.modality,
         backbone="crc",
@@ -70,7 +72,7 @@ def fit_crc(config: CrcConfig, data_root: Path | None, begin: Begin, report: Pro
         selected_epoch=0,
         selected_by="; ".join(f"{part}: lambda = {c.regularisation:g}, {c.why}" for part, c in chosen.items()),
         validation=_validation(scores["validation"], held_out),
-        test=Scores(**tested),
+        test=Scores(**tested, right=right_by_subject(recordings.sides["test"], scores["test"], truth)),
         parameters=sum(classifier.parameters for classifier in fitted),
         left_out={part: c.accuracies for part, c in chosen.items()},
     )

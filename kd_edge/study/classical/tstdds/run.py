@@ -34,6 +34,7 @@ from kd_edge.study.classical.tstdds.inputs import training_draw
 from kd_edge.study.classical.tstdds.networks import STREAMS, Stream, build_stream, train_stream
 from kd_edge.study.classical.tstdds.svm import LinearClassifier, choose
 from kd_edge.study.classical.tstdds.videos import Videos
+from kd_edge.train.results.scores import right_by_subject
 from kd_edge.types import Float32, Int64
 
 
@@ -79,7 +80,8 @@ def train_tstdds(config: TstddsConfig, data_root: Path | None, begin: Begin, rep
         truth = {side: np.array([s.label for s in samples], dtype=np.int64) for side, samples in sides.items()}
         svm, validation = _fit_svm(config, vectors, truth)
     chosen_by = "fixed" if validation is None else "by validation accuracy"
-    figures = metrics.figures(svm.decisions(vectors["test"]), truth["test"], material.dataset.labels, temperature=None)
+    decisions = svm.decisions(vectors["test"])
+    figures = metrics.figures(decisions, truth["test"], material.dataset.labels, temperature=None)
     student = TstddsReport(
         modality=config.modality,
         backbone="tstdds",
@@ -88,7 +90,7 @@ def train_tstdds(config: TstddsConfig, data_root: Path | None, begin: Begin, rep
         selected_epoch=config.streams.epochs,
         selected_by=f"last epoch; C = {svm.c:g}, {chosen_by}",
         validation=validation,
-        test=Scores(**figures),
+        test=Scores(**figures, right=right_by_subject(material.test, decisions, truth["test"])),
         parameters=_parameters(streams, books) + svm.parameters,
         streams=training,
         without_tracks={side: int((~values.any(axis=1)).sum()) for side, values in vectors.items()},

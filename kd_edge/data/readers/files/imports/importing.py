@@ -1,0 +1,201 @@
+"""From whatever list somebody has to rows: find out what it is, read it, and check it as a manifest is checked."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from kd_edge.data.readers.files.imports.activitynet import read_activitynet
+from kd_edge.data.readers.files.imports.found import Found, Wanted, json_object, read_text, unreadable
+from kd_edge.data.readers.files.imports.lerobot import INFO, read_lerobot
+from kd_edge.data.readers.files.imports.lists import read_list
+from kd_edge.data.readers.files.imports.parquet import columns_of
+from kd_edge.data.readers.files.imports.tables import LABELS, METADATA, header_of, read_table
+from kd_edge.data.readers.files.rows import COLUMNS, NAMES, OFFSET, Cells, Row, check_together, table_of
+from kd_edge.data.readers.files.settings import DEFAULT_FPS, MODALITY, read_settings
+from kd_edge.errors import ConfigError, DataError, MissingExtraError, printable
+from kd_edge.reading import is_file
+
+KINDS = (
+    "a list of 'path label' lines, ActivityNet's JSON, a table with file_name and label, or a folder with "
+    f"metadata.csv or {INFO}"
+)
+"""What can be imported."""
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What was understood.
+
+    Attributes:
+        root: The folder that files are named from.
+        kinds: What each list is, by its path.
+        rows: All rows, checked as those of a manifest are.
+        remarks: What was left out, and why.
+    """
+
+    root: Path
+    kinds: dict[str, str]
+    rows: tuple[Row, ...]
+    remarks: tuple[str, ...]
+
+
+def import_rows(
+    sources: Sequence[Path],
+    root: Path | None = None,
+    *,
+    modality: str = "rgb",
+    names: Path | None = None,
+    label: str | None = None,
+    skip_missing: bool = False,
+) -> Imported:
+    """Read lists that other tools made; see ``KINDS``.
+
+    Args:
+        sources: Lists, or folders that hold one; those called ``train``, ``val`` and ``test`` are the sides.
+        root: Folder that files are named from; None: the lists' own.
+        modality: What the files are, where the list does not tell.
+        names: A text file with the classes' names, for lists with numbers: the first line is class 0, unless every
+            line begins with its number.
+        label: Column with the class, of tables.
+        skip_missing: Leave out files that are not there.
+
+    Raises:
+        DataError: A list cannot be read or is of no known kind, or rows of it are faulty; nothing is written.
+        ConfigError: A modality that cannot be a column's name, or a faulty ``dataset.toml``.
+        MissingExtraError: Parquet without pyarrow.
+    """
+    if not re.fullmatch(MODALITY, modality) or modality in COLUMNS or modality.endswith(OFFSET):
+        raise ConfigError(f"--modality {printable(modality)}", "a name like rgb, ir or depth", "correct it")
+    lists = [found for source in sources for found in _lists(source)]
+    folder = _root(sources, lists) if root is None else root
+    if not folder.is_dir():
+        raise DataError(f"no folder {folder}", "the folder of the recordings", "correct --root")
+    settings = read_settings(folder)
+    fps = settings.of(modality).fps or DEFAULT_FPS
+    wanted = Wanted(folder, modality, {} if names is None else _names(names), label, fps)
+    kinds: dict[str, str] = {}
+    rows: list[Row] = []
+    remarks: list[str] = []
+    for path in lists:
+        found = _reader(path)(path, wanted)
+        kinds[str(path)] = found.kind
+        its, more = _checked(found, folder, settings.links, skip_missing)
+        rows += its
+        remarks += [*found.remarks, *more]
+    if not rows:
+        raise DataError(
+            f"no recording of {', '.join(map(str, lists))} is below {folder}", "at least one", "name it with --root"
+        )
+    check_together(lists[0], rows)
+    return Imported(folder, kinds, tuple(rows), tuple(remarks))
+
+
+def foreign(root: Path) -> str:
+    """The list of another tool that a folder without a manifest has; empty where it has none that names classes."""
+    if is_file(root / INFO):
+        return INFO
+    for path in _metadata(root):
+        with suppress(DataError, MissingExtraError):
+            if any(name.lower() in LABELS for name in _columns(path)):
+                return path.relative_to(root).as_posix()
+    return ""
+
+
+def _columns(path: Path) -> list[str]:
+    if path.suffix == ".parquet":
+        return columns_of(path)
+    return header_of(path) if path.suffix == ".csv" else list(json_object(path, read_text(path).partition("\n")[0]))
+
+
+def _lists(source: Path) -> list[Path]:
+    if is_file(source):
+        return [source]
+    if not source.is_dir():
+        raise DataError(f"no file or folder {source}", KINDS, "correct the path")
+    if is_file(source / INFO):
+        return [source / INFO]
+    found = list(_metadata(source))
+    if not found:
+        raise DataError(f"{source} holds no list of a known kind", KINDS, "name the list itself")
+    return found
+
+
+def _metadata(folder: Path) -> Iterator[Path]:
+    """Metadata of VideoFolder, in a folder and two levels below it."""
+    for pattern in ("", "*/", "*/*/"):
+        yield from sorted(path for name in METADATA for path in folder.glob(pattern + name) if is_file(path))
+
+
+def _root(sources: Sequence[Path], lists: Sequence[Path]) -> Path:
+    if len(sources) == 1 and sources[0].is_dir():
+        return sources[0]
+    parents = {path.parent.parent if _is_info(path) else path.parent for path in lists}
+    if len(parents) > 1:
+        raise ConfigError("lists in several folders", "one folder that files are named from", "name it with --root")
+    return parents.pop()
+
+
+def _is_info(path: Path) -> bool:
+    return path.parts[-2:] == tuple(INFO.split("/"))
+
+
+def _reader(path: Path) -> Callable[[Path, Wanted], Found]:
+    if path.name in NAMES:
+        raise DataError(f"{path} is a manifest already", KINDS, "kd-edge data check files --data its folder")
+    if _is_info(path):
+        return read_lerobot
+    if path.suffix == ".json":
+        return read_activitynet
+    if path.suffix in (".jsonl", ".parquet"):
+        return read_table
+    if path.suffix in (".txt", ".csv", ".tsv", ".list", ".lst", ""):
+        return read_table if header_of(path) else read_list
+    raise DataError(f"{path} is no list of a known kind", KINDS, "name the list itself")
+
+
+def _names(path: Path) -> dict[int, str]:
+    """Class names by their numbers; see ``import_rows``."""
+    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    numbered = [re.fullmatch(r"(\d{1,9})[\s,:;]+(.+)", line) for line in lines]
+    if all(numbered):
+        found = {int(match[1]): match[2].strip().strip("\"'") for match in numbered if match}
+    else:
+        found = dict(enumerate(lines))
+    if not lines or len(set(found.values())) < len(lines):
+        raise unreadable(path, "it is empty" if not lines else "a name or number is there twice")
+    return found
+
+
+def _checked(found: Found, root: Path, links: bool, skip_missing: bool) -> tuple[tuple[Row, ...], list[str]]:
+    """Rows of a list without what is there twice, and what is to be said of it."""
+    once = {tuple(sorted(record.items())): (line, record) for line, record in reversed(found.cells)}
+    cells = sorted(once.values(), key=lambda cell: cell[0])
+    remarks = [f"rows that are there twice: {len(found.cells) - len(cells)}"] if len(cells) < len(found.cells) else []
+    if skip_missing:
+        there = [cell for line, record in cells if (cell := _there(line, record, found.modalities, root)) is not None]
+        if len(there) < len(cells):
+            remarks.append(f"recordings that are not there, left out: {len(cells) - len(there)} of {len(cells)}")
+        cells = there
+        if not cells:
+            return (), remarks
+    try:
+        table = table_of(found.path, cells, root, found.modalities, links=links)
+    except DataError as error:
+        fix = "correct them; --root names the folder of the files, --skip-missing leaves out those that are not there"
+        raise DataError(error.found, error.expected, fix) from error
+    return table.rows, [
+        *remarks,
+        *(remark.replace("are not read", "are kept and not read") for remark in table.remarks),
+    ]
+
+
+def _there(line: int, record: dict[str, str], modalities: Sequence[str], root: Path) -> Cells | None:
+    """A row without the files that are not there; None where none is."""
+    absent = [m for m in modalities if record.get(m) and not os.path.exists(root / record[m])]  # noqa: PTH110
+    kept = {name: cell for name, cell in record.items() if name not in absent}
+    return (line, kept) if any(kept.get(m) for m in modalities) else None

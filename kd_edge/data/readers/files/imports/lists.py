@@ -1,0 +1,129 @@
+"""Text lists without a header: ``path label`` of mmaction2, PyTorchVideo and their kin, and of folders of images."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from kd_edge.data.readers.files.imports.found import SIDES, Found, Wanted, class_name, read_text, relative, unreadable
+from kd_edge.data.readers.files.media import ENDINGS
+from kd_edge.data.readers.files.rows import MOST_ROWS, Cells
+from kd_edge.data.readers.images import IMAGES
+from kd_edge.errors import printable
+
+_SEPARATORS = ("\t", ";", ",")
+_NUMBER = re.compile(r"-?\d{1,9}")
+
+
+class _Line(NamedTuple):
+    """One recording of a list: its path, and what stands behind it."""
+
+    number: int
+    path: str
+    rest: tuple[str, ...]
+
+
+def read_list(path: Path, wanted: Wanted) -> Found:
+    """A list with one recording a line.
+
+    ``video label``; ``folder frames label`` and ``folder first-frame frames label`` of folders of images. A label is a
+    number or a name; without one, or with -1, the recording is left for somebody to label. Blanks or, where every line
+    has them, tabs, semicolons or commas stand between. A list that is called ``train``, ``val`` or ``test`` names the
+    side.
+
+    Raises:
+        DataError: It is no such list, or a number has no name.
+    """
+    lines = list(_lines(path, wanted.root))
+    if not lines:
+        raise unreadable(path, "it is empty")
+    shape = _shape(path, lines)
+    side = side_of(path.stem)
+    cells: list[Cells] = []
+    for line in lines:
+        try:
+            label = class_name(line.rest[-1] if line.rest else "", wanted.names)
+        except KeyError as error:
+            raise unreadable(path, f"line {line.number}: no name for label {error}") from error
+        record = {wanted.modality: relative(line.path, wanted.root, wanted.root), "label": label, "split": side}
+        record |= _piece(path, line, shape, wanted)
+        cells.append((line.number, record))
+    kind = "a list of videos" if shape == 1 else "a list of folders of images"
+    return Found(kind, path, cells, (wanted.modality,))
+
+
+def side_of(name: str) -> str:
+    """The side that the name of a list or folder tells; empty where it tells none, or several."""
+    told = {SIDES[word] for word in re.split(r"[^a-z]+", name.lower()) if word in SIDES}
+    return told.pop() if len(told) == 1 else ""
+
+
+def _lines(path: Path, root: Path) -> Iterator[_Line]:
+    numbered = [(k, text.strip()) for k, text in enumerate(read_text(path).splitlines(), 1) if text.strip()]
+    if len(numbered) > MOST_ROWS:
+        raise unreadable(path, f"more than {MOST_ROWS:,} rows")
+    separator = next((s for s in _SEPARATORS if all(s in text for _, text in numbered)), None)
+    for number, text in numbered:
+        words = [word.strip() for word in text.split(separator)] if separator else re.split(r"(\s+)", text)
+        if separator:
+            yield _Line(number, words[0], tuple(filter(None, words[1:])))
+        else:
+            yield _split(number, words, root)
+
+
+def _split(number: int, words: Sequence[str], root: Path) -> _Line:
+    """Where a path with blanks in it ends: it is there, or has the ending of a recording; else at the first blank."""
+    heads = [("".join(words[: k + 1]), words[k + 2 :: 2]) for k in range(0, len(words), 2)]
+    there = [at for at, (head, _) in enumerate(heads) if os.path.exists(root / head)]  # noqa: PTH110 - too long
+    ending = [at for at, (head, _) in enumerate(heads) if PurePosixPath(head).suffix.lower() in ENDINGS]
+    path, rest = heads[there[-1] if there else ending[-1] if ending else 0]
+    numbers = 0
+    while numbers < len(rest) and _NUMBER.fullmatch(rest[numbers]):
+        numbers += 1
+    if numbers < len(rest):  # the name of a class, behind the numbers of a folder's frames
+        numbers *= PurePosixPath(path).suffix.lower() not in ENDINGS
+        rest = [*rest[:numbers], " ".join(rest[numbers:])]
+    return _Line(number, path, tuple(rest))
+
+
+def _shape(path: Path, lines: Sequence[_Line]) -> int:
+    """How many fields follow a path: 1, 2 with the number of frames, 3 with the first frame before it.
+
+    Raises:
+        DataError: Lines differ in it, as those of several labels each do.
+    """
+    is_video = any(PurePosixPath(line.path).suffix.lower() in ENDINGS for line in lines)
+    counts = Counter(len(line.rest) for line in lines if line.rest)
+    usual = min(counts.most_common()[0][0], 1 if is_video else 3) if counts else 1
+    if odd := next((line for line in lines if line.rest and len(line.rest) != usual), None):
+        told = printable(" ".join(odd.rest)[:60])
+        raise unreadable(path, f"line {odd.number}: '{told}' behind the path, where one label of a recording belongs")
+    return usual
+
+
+def _piece(path: Path, line: _Line, shape: int, wanted: Wanted) -> dict[str, str]:
+    """Seconds of the frames that a line names, their borders half-way to the next frame."""
+    if shape == 1 or not line.rest:
+        return {}
+    if not all(_NUMBER.fullmatch(field) for field in line.rest[:-1]):
+        raise unreadable(path, f"line {line.number}: '{printable(line.rest[0][:40])}' is no number of frames")
+    first, count = (0, *map(int, line.rest[:-1]))[-2:]
+    there = _images(wanted.root / line.path)
+    if there is not None and (first < 0 or count < 1 or first + count > there):
+        named = f"frames {first} to {first + count - 1}"
+        raise unreadable(path, f"line {line.number}: {named} of {printable(line.path)}, which has {there} images")
+    end = {} if there == first + count else {"end_s": repr((first + count - 0.5) / wanted.fps)}
+    return {"start_s": repr(max(0.0, first - 0.5) / wanted.fps)} | end if first or end else {}
+
+
+def _images(folder: Path) -> int | None:
+    """Number of images; None where there is no such folder, which is told with all files that are not there."""
+    try:
+        names = [file.name.lower() for file in folder.iterdir()]
+    except (OSError, ValueError):
+        return None
+    return sum(name.endswith(IMAGES) and not name.startswith(".") for name in names)

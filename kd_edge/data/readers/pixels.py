@@ -1,0 +1,166 @@
+"""Decoded pictures as arrays: upright, grey or R, G, B, 8 or 16 bit as stored.
+
+Grey of more than 8 bit stays what is stored: a 10-bit picture's values go to 1023, a 16-bit one's to 65535. So does R,
+G, B of more than 8 bit. YCbCr of more than 8 bit (phones' HDR) becomes 8 bit, which the log tells. Grey of YCbCr is its
+Y, 0 to 255 (a limited range is widened); grey of R, G, B is 0.299 R + 0.587 G + 0.114 B.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import re
+import struct
+from typing import Any, Literal, cast
+
+import numpy as np
+
+from kd_edge.errors import import_extra
+from kd_edge.types import Image
+
+Channels = Literal[1, 3]
+
+log = logging.getLogger("kd_edge.data")
+
+_Y_PLANES = frozenset({"nv12", "nv21", "nv16"}) | {
+    f"{kind}{sampling}p" for kind in ("yuv", "yuvj", "yuva") for sampling in (410, 411, 420, 422, 440, 444)
+}
+"""Formats of 8 bit whose first plane is Y alone."""
+_DEEP_RGB = re.compile(r"(?:rgb48|bgr48|rgba64|bgra64|gbra?p(?:9|10|12|14|16))(?:le|be)")
+_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
+_LOWEST_Y, _Y_STEPS = 16, 219
+
+
+def is_grey(form: str) -> bool:
+    """Whether pixels have one channel, by FFmpeg's name of them."""
+    return form.startswith(("gray", "ya8", "ya16", "mono"))
+
+
+def is_deep(form: Any) -> bool:
+    """Whether values of more than 8 bit are kept, by PyAV's format: grey and R, G, B, not YCbCr."""
+    return bool(_DEEP_RGB.fullmatch(form.name)) or (is_grey(form.name) and form.components[0].bits > 8)
+
+
+class ImageMaker:
+    """Pictures as arrays; keeps the converter between them.
+
+    Args:
+        channels: 1 makes colour grey, 3 grey colour; None leaves what is stored.
+        max_height_px: Scale higher pictures down to this height (area average, same proportions).
+    """
+
+    def __init__(self, channels: Channels | None, max_height_px: int | None = None) -> None:
+        self._channels, self._max_height = channels, max_height_px
+        self._cv2 = import_extra("cv2", "cpu")
+        self._converter = import_extra("av.video.reformatter", "replay").VideoReformatter()
+        self._turn: _Turn | None = None
+
+    def image(self, picture: Any) -> Image:
+        """(H, W) or (H, W, 3) in R, G, B order, uint8 or uint16; an array of its own.
+
+        Raises:
+            ValueError: Pixels that are neither, or deep grey where colour is wanted.
+        """
+        if self._turn is None or picture.key_frame:
+            self._turn = _turn_of(picture)
+        image = _turned(self._with_channels(picture), self._turn)
+        if self._max_height is None or image.shape[0] <= self._max_height:
+            return cast("Image", np.ascontiguousarray(image))
+        width = max(1, round(image.shape[1] * self._max_height / image.shape[0]))
+        smaller: Image = self._cv2.resize(image, (width, self._max_height), interpolation=self._cv2.INTER_AREA)
+        return smaller
+
+    def _with_channels(self, picture: Any) -> Image:
+        form = picture.format.name
+        if "f16" in form or "f32" in form:
+            raise ValueError(f"its pixels are {form}, neither 8 nor 16 bit")
+        if is_deep(picture.format):
+            return self._deep(picture, form)
+        if form in _Y_PLANES and self._channels == 1:
+            return self._luminance(picture, form)
+        if is_grey(form):
+            return self._shallow_grey(picture, form)
+        if not picture.format.is_rgb:
+            _tell_of_depth(max((part.bits for part in picture.format.components), default=8))
+        colour = self._converted(picture, "rgb24")
+        return self._grey_of(colour) if self._channels == 1 else colour
+
+    def _deep(self, picture: Any, form: str) -> Image:
+        grey = is_grey(form)
+        if grey and self._channels == 3:
+            raise ValueError("it is grey of more than 8 bit where colour is wanted")
+        if grey:
+            native = "gray16le" if form.startswith("ya") else form
+            return self._converted(picture, native).astype(np.uint16, copy=False)
+        values: Image = np.array(picture.to_ndarray()[:, :, :3], dtype=np.uint16)
+        values = values[:, :, ::-1] if form.startswith("bgr") else values
+        if self._channels == 1:
+            return self._grey_of(cast("Image", np.ascontiguousarray(values)))
+        return values
+
+    def _grey_of(self, colour: Image) -> Image:
+        grey: Image = self._cv2.cvtColor(colour, self._cv2.COLOR_RGB2GRAY)
+        return grey
+
+    def _luminance(self, picture: Any, form: str) -> Image:
+        """Y, 0 to 255: without the chroma nothing has to be converted but its range."""
+        plane = picture.planes[0]
+        if plane.line_size < picture.width:  # its lines are stored from the last one on
+            return self._converted(picture, "gray")
+        luminance = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: picture.height, : picture.width]
+        if form.startswith("yuvj") or picture.color_range == _FULL_RANGE:
+            return luminance.copy()
+        above = self._cv2.subtract(luminance, _LOWEST_Y)
+        widened: Image = self._cv2.convertScaleAbs(above, alpha=255 / _Y_STEPS)
+        return widened
+
+    def _shallow_grey(self, picture: Any, form: str) -> Image:
+        grey = self._converted(picture, "gray")
+        return self._cv2.cvtColor(grey, self._cv2.COLOR_GRAY2RGB) if self._channels == 3 else grey
+
+    def _converted(self, picture: Any, form: str) -> Image:
+        same = (
+            self._converter.reformat(picture, format=form, **_one_thread()) if form != picture.format.name else picture
+        )
+        array: Image = same.to_ndarray()
+        return array.copy() if same is picture else array  # the decoder's own memory is not for others
+
+
+@functools.cache
+def _one_thread() -> dict[str, int]:
+    """Labels need the other cores; an older PyAV has no such argument and takes one anyway."""
+    text = getattr(import_extra("av.video.reformatter", "replay").VideoReformatter.reformat, "__doc__", "") or ""
+    return {"threads": 1} if "threads" in text else {}
+
+
+@functools.cache
+def _tell_of_depth(bits: int) -> None:
+    if bits > 8:
+        log.warning("colour of %d bit is read as 8 bit", bits)
+
+
+# What is to be done with a picture: transpose it, then turn its lines round, then its columns.
+_Turn = tuple[bool, bool, bool]
+_UPRIGHT: _Turn = (False, False, False)
+_QUARTERS = {90: (True, True, False), 180: (False, True, True), 270: (True, False, True)}  # anticlockwise
+
+
+def _turn_of(picture: Any) -> _Turn:
+    """How a picture is to be shown, by its display matrix; turns by other than quarters are none."""
+    try:
+        matrix = picture.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # data of a kind that this PyAV does not know lie beside it
+        return _QUARTERS.get(round(picture.rotation) % 360, _UPRIGHT)
+    if matrix is None:
+        return _UPRIGHT
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix)[:36])
+    if a and d and not (b or c):
+        return (False, d < 0, a < 0)
+    return (True, b < 0, c < 0) if b and c and not (a or d) else _UPRIGHT
+
+
+def _turned(image: Image, turn: _Turn) -> Image:
+    transposed, lines, columns = turn
+    image = image.swapaxes(0, 1) if transposed else image
+    image = image[::-1] if lines else image
+    return image[:, ::-1] if columns else image

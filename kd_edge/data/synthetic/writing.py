@@ -1,0 +1,138 @@
+"""Generated recordings as a folder of files, described as one's own recordings are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path, PurePosixPath
+from typing import NoReturn
+
+import numpy as np
+
+from kd_edge.data.dataset import Sample
+from kd_edge.data.readers.files.rows import Row
+from kd_edge.data.readers.files.settings import FILE
+from kd_edge.data.readers.files.writing import write_manifest
+from kd_edge.data.synthetic.dataset import MODALITIES, Synthetic
+from kd_edge.errors import DataError, import_extra, reason
+from kd_edge.files import making
+from kd_edge.types import Clip
+
+_ENDINGS = {"rgb": ".avi", "nir": ".npy"}
+_SIGNAL = ".csv"
+
+
+def write_synthetic(
+    out: Path,
+    dataset: Synthetic,
+    samples: Sequence[Sample] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Path, ...]:
+    """Write generated recordings as files: to look at, to replay, and to train on with ``kind = "files"``.
+
+    Writes ``<id>_rgb.avi`` (FFV1), ``<id>_nir.npy`` ((T, H, W) uint8) and ``<id>_<sensor>.csv``, with ``manifest.csv``
+    and ``dataset.toml``; nothing is lost by it. The folder appears in one step when all of them are ready.
+
+    Args:
+        out: Folder to make; must be absent or empty.
+        dataset: Where the recordings come from.
+        samples: Samples to write; None writes all.
+        progress: Called with (samples done, samples in all).
+
+    Returns:
+        The files, ``manifest.csv`` and ``dataset.toml`` last.
+
+    Raises:
+        DataError: The folder holds something already or cannot be written, or the disk is full.
+        MissingExtraError: PyAV is not installed.
+    """
+    import_extra("av", "replay")  # now, not after the first clip is drawn
+    chosen = dataset.samples if samples is None else tuple(samples)
+    sides = _sides(dataset)
+    rows: list[Row] = []
+    with making(out, "--out", DataError) as temporary:
+        for done, sample in enumerate(chosen, 1):
+            files = {name: PurePosixPath(_written(temporary, dataset, sample, name)) for name in dataset.modalities}
+            label, side = dataset.labels[sample.label], sides.get(sample.id, "")
+            rows.append(Row(sample.id, label, files, sample.subject, sample.view, sample.trial, side))
+            if progress is not None:
+                progress(done, len(chosen))
+        write_manifest(rows, temporary / "manifest.csv")
+        (temporary / FILE).write_text("\n".join(_settings(dataset)) + "\n", encoding="utf-8")
+    names = [str(file) for row in rows for file in row.files.values()]
+    return tuple(out / name for name in (*names, "manifest.csv", FILE))
+
+
+def _sides(dataset: Synthetic) -> dict[str, str]:
+    """Sample id -> side; of one person alone there is none."""
+    try:
+        split = dataset.split(dataset.splits()[0])
+    except DataError:
+        return {}
+    return {s.id: "train" for s in split.train} | {s.id: "test" for s in split.test}
+
+
+def _written(folder: Path, dataset: Synthetic, sample: Sample, modality: str) -> str:
+    """Write one file; its name."""
+    clip = dataset.open(sample, modality)
+    name = f"{sample.id}_{modality}{_ENDINGS.get(modality, _SIGNAL)}"
+    if modality == "rgb":
+        _write_video(folder / name, clip, dataset.image_format(modality).fps)
+    elif modality in MODALITIES:
+        np.save(folder / name, clip.frames)
+    else:
+        (folder / name).write_text("".join(_signal_lines(clip)), encoding="ascii")
+    return name
+
+
+def _write_video(path: Path, clip: Clip, fps: float) -> None:
+    """FFV1 in AVI, whose stamps are whole frames: Matroska's are whole milliseconds."""
+    av = import_extra("av", "replay")
+    try:
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("ffv1", rate=Fraction(fps).limit_denominator(1001))
+            stream.height, stream.width = clip.frames.shape[1:3]
+            stream.pix_fmt = "bgr0"
+            for frame in clip.frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
+    except (OSError, ValueError) as error:  # PyAV's errors are both
+        _refuse(path, error)
+
+
+def _refuse(path: Path, error: Exception) -> NoReturn:
+    raise DataError(
+        f"{path.name} cannot be written: {reason(error)}", "room on the disk", "free some or choose another --out"
+    ) from error
+
+
+def _signal_lines(clip: Clip) -> Iterator[str]:
+    """The time in ns and three axes a line, with as many digits as a float32 has."""
+    yield "time,x,y,z\n"
+    for stamp, axes in zip(clip.stamps_ns.tolist(), clip.frames, strict=True):
+        yield f"{stamp},{','.join(f'{value:.9g}' for value in axes)}\n"
+
+
+def _settings(dataset: Synthetic) -> Iterator[str]:
+    """Lines of ``dataset.toml``: what the files do not say."""
+    yield "# Written by kd-edge data synth; the README tells of these keys under 'Your own recordings'."
+    yield f"labels = {json.dumps(list(dataset.labels))}"
+    turned = dataset.flip_labels or ()
+    pairs = [[dataset.labels[k], dataset.labels[other]] for k, other in enumerate(turned) if k < other]
+    yield f"mirror = {json.dumps(pairs)}"
+    for name in MODALITIES:
+        shown = dataset.image_format(name)
+        yield ""
+        yield f"[modality.{name}]"
+        yield f'band = "{shown.band}"'
+        yield f'unit = "{shown.value_unit}"'
+        yield f"range = [{shown.value_range[0]}, {shown.value_range[1]}]"
+        yield f"fps = {shown.fps}"
+    for name in dataset.sensors:
+        measured = dataset.signal_format(name)
+        yield ""
+        yield f"[modality.{name}]"
+        yield f'unit = "{measured.unit}"'
+        yield f"range = [{measured.value_range[0]}, {measured.value_range[1]}]"
+        yield f"rate_hz = {measured.rate_hz}"

@@ -1,0 +1,78 @@
+"""What one method gains over another: clip by clip on the same test clips, with intervals that know of subjects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from kd_edge.rundir import Summary
+
+RESAMPLES = 10_000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """Difference of two methods' accuracies, in points; each is the mean over its seeds.
+
+    Attributes:
+        points: The difference.
+        by_subject: 95 % interval if the subjects were drawn anew (cluster bootstrap): what it would be with others.
+        by_clip: 95 % interval if the clips were drawn anew: too narrow where clips of a subject are alike.
+        subjects: Subject -> difference.
+    """
+
+    points: float
+    by_subject: tuple[float, float]
+    by_clip: tuple[float, float]
+    subjects: dict[str, float]
+
+
+def gain(ours: Sequence[Summary], theirs: Sequence[Summary]) -> Gain | None:
+    """The gain of some runs' students over others'; None unless all were tested on the same clips of each subject."""
+    a, b = _share_right(ours), _share_right(theirs)
+    if a is None or b is None or {k: len(v) for k, v in a.items()} != {k: len(v) for k, v in b.items()}:
+        return None
+    differences = {subject: 100 * (a[subject] - b[subject]) for subject in a}
+    return Gain(
+        points=float(np.concatenate(list(differences.values())).mean()),
+        by_subject=_interval(_resampled_subjects(differences)),
+        by_clip=_interval(_resampled_clips(differences)),
+        subjects={subject: float(values.mean()) for subject, values in differences.items()},
+    )
+
+
+def _share_right(runs: Sequence[Summary]) -> dict[str, npt.NDArray[np.float64]] | None:
+    """Subject -> (clips,) share of the runs that were right."""
+    marks = [student.test.right for run in runs if (student := run.stages.get("student")) and student.test is not None]
+    if len(marks) < len(runs) or not marks or not all(marks):
+        return None
+    shape = {subject: len(each) for subject, each in marks[0].items()}
+    if any({subject: len(each) for subject, each in other.items()} != shape for other in marks):
+        return None
+    return {
+        subject: np.mean([[int(mark) for mark in each[subject]] for each in marks], axis=0) for subject in sorted(shape)
+    }
+
+
+def _resampled_subjects(differences: Mapping[str, npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    """Means over clips of subjects drawn with replacement, all clips of each."""
+    sums, counts = (np.array([f(values) for values in differences.values()]) for f in (np.sum, len))
+    drawn = np.random.default_rng(0).integers(len(sums), size=(RESAMPLES, len(sums)))
+    means: npt.NDArray[np.float64] = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    return means
+
+
+def _resampled_clips(differences: Mapping[str, npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    """Means of clips drawn with replacement, a batch of draws at a time."""
+    every = np.concatenate(list(differences.values()))
+    rng = np.random.default_rng(0)
+    return np.concatenate([every[rng.integers(len(every), size=(100, len(every)))].mean(axis=1) for _ in range(100)])
+
+
+def _interval(means: npt.NDArray[np.float64]) -> tuple[float, float]:
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)

@@ -1,0 +1,180 @@
+"""The ledger: what every finished run of a study came to, one line a run, kept when the run's folder is gone.
+
+A line holds figures only: no weight, no clip, no name of a file. It is small enough to be committed, so that a table
+can be written again anywhere, and two machines can add to one ledger and merge their lines as text.
+
+    docs/results/<study>.jsonl
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from pydantic_core import to_jsonable_python
+
+from kd_edge import __version__
+from kd_edge.errors import DataError
+from kd_edge.files import held, replacing
+from kd_edge.reading import read_bytes
+from kd_edge.rundir import Record, StageReport, Summary, first_fault
+from kd_edge.study.plan import Planned
+
+FORMAT = 1
+FOLDER = Path("docs") / "results"
+LONGEST_WAIT_SECONDS = 60.0
+MOST_BYTES = 100_000_000
+"""No ledger is longer: some ten thousand runs."""
+
+
+class Entry(Record):
+    """One finished run.
+
+    Attributes:
+        format: Of the line.
+        release: Of kd-edge, that wrote it.
+        row: Row of the study.
+        split: Protocol.
+        seed: Seed.
+        summary: What the run came to; without the recipe, whose fingerprint says which it was, and what rebuilds it.
+    """
+
+    format: int = FORMAT
+    release: str = ""
+    row: str
+    split: str
+    seed: int = Field(ge=0)
+    summary: Summary
+
+    @property
+    def key(self) -> tuple[str, str, int, str]:
+        """What is counted once: row, split, seed and settings."""
+        return self.row, self.split, self.seed, self.summary.recipe_fingerprint
+
+
+def ledger_of(study: str, folder: Path | None = None) -> Path:
+    """Where a study's ledger lies."""
+    return (FOLDER if folder is None else folder) / f"{Path(study).stem}.jsonl"
+
+
+def entry(planned: Planned, summary: Summary) -> Entry:
+    """A run's line: figures that tables and intervals need."""
+    kept = {"complete", "finished", "protocol", "seed", "clip_seconds", "versions", "data_fingerprint", "device"}
+    kept |= {"data_fingerprints", "recipe_fingerprint", "threads", "temperature", "unknown_threshold"}
+    fields = {name: getattr(summary, name) for name in kept & summary.model_fields_set}
+    if "protocol" in fields:  # which clips were skipped is told by ids
+        fields["protocol"] = summary.protocol.model_copy(update={"skipped": {}})
+    stages = {name: _figures(report) for name, report in summary.stages.items()}
+    slim = Summary(**fields, stages=stages)
+    return Entry(
+        format=FORMAT, release=__version__, row=planned.row.name, split=planned.split, seed=planned.seed, summary=slim
+    )
+
+
+def read_ledger(path: Path) -> list[Entry]:
+    """All lines of a ledger; none where there is no file.
+
+    Lines that say the same are one: two machines may have added a run that was copied.
+
+    Raises:
+        DataError: A line is damaged, of another format, or two tell different figures of one run.
+    """
+    try:
+        text = read_bytes(path, MOST_BYTES)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror or error})", "a ledger of runs", "check the file"
+        ) from error
+    found: dict[tuple[str, str, int, str], tuple[int, Entry]] = {}
+    for number, line in enumerate(text.split(b"\n"), 1):
+        if not line.strip():
+            continue
+        read = _entry(path, number, line)
+        before = found.setdefault(read.key, (number, read))
+        if before[1].summary.stages != read.summary.stages:
+            raise DataError(
+                f"lines {before[0]} and {number} of {path} tell different figures of one run "
+                f"({read.row}, {read.split}, seed {read.seed})",
+                "one line for a run",
+                "keep the line of the run that was meant to count, and remove the other",
+            )
+    return [read for _, read in found.values()]
+
+
+def add(path: Path, entries: Iterable[Entry]) -> int:
+    """Add runs that a ledger does not have yet; it is written whole or not at all.
+
+    Returns:
+        How many were added.
+
+    Raises:
+        DataError: The ledger is damaged, tells other figures of a run, or cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with held(path.with_name(f".lock-{path.name}"), lambda: None, seconds=LONGEST_WAIT_SECONDS) as is_held:
+            if not is_held:
+                raise DataError(f"{path} is held by another process", "one that adds its runs and goes", "try again")
+            known = read_ledger(path)
+            keys = {read.key: read for read in known}
+            new = []
+            for one in entries:
+                before = keys.setdefault(one.key, one)
+                if before is one:
+                    new.append(one)
+                elif before.summary.stages != one.summary.stages:
+                    raise DataError(
+                        f"{path} has other figures of {one.row}, {one.split}, seed {one.seed} under the same settings",
+                        "one result for a run",
+                        "remove its line if the new run is to count, or the run's folder if the old one is",
+                    )
+            if new:
+                with replacing(path, DataError) as file:
+                    file.write(b"".join(_line(read) for read in sorted([*known, *new], key=lambda e: e.key)))
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be written ({error.strerror or error})", "a folder that can be written", "check the folder"
+        ) from error
+    return len(new)
+
+
+def recorded(planned: Planned, entries: Sequence[Entry]) -> Summary | None:
+    """What a ledger says of a planned run; None where it says nothing, or of other settings only."""
+    key = (planned.row.name, planned.split, planned.seed, planned.config.fingerprint())
+    return next((read.summary for read in entries if read.key == key), None)
+
+
+def _figures(report: StageReport) -> StageReport:
+    """A stage's report without its matrix of confusion, which is as large as all the rest."""
+    slim = {
+        name: getattr(report, name).model_copy(update={"confusion": []})
+        for name in ("validation", "test")
+        if getattr(report, name) is not None
+    }
+    return report.model_copy(update=slim)
+
+
+def _entry(path: Path, number: int, line: bytes) -> Entry:
+    try:
+        read = Entry.model_validate_json(line)
+    except ValidationError as error:
+        raise DataError(
+            f"line {number} of {path} is damaged ({first_fault(error)})",
+            "one JSON object a run, as kd-edge study ledger writes them",
+            "restore the line, or remove it and add its run again: kd-edge study ledger",
+        ) from error
+    if read.format != FORMAT:
+        raise DataError(
+            f"line {number} of {path} has format {read.format} (kd-edge {read.release})",
+            f"format {FORMAT}",
+            "read it with that release of kd-edge, or remove the line and add its run again",
+        )
+    return read
+
+
+def _line(read: Entry) -> bytes:
+    return f"{json.dumps(to_jsonable_python(read), allow_nan=False)}\n".encode()

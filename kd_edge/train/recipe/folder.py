@@ -1,0 +1,182 @@
+"""A folder of one's own recordings made ready for training: its manifest, its ``dataset.toml`` and its recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from kd_edge import recipes
+from kd_edge.data.readers.files import Files
+from kd_edge.data.readers.files.imports import foreign, import_rows
+from kd_edge.data.readers.files.rows import NAMES, Row, Table, manifest_of
+from kd_edge.data.readers.files.settings import FILE, read_settings
+from kd_edge.data.readers.files.writing import write_manifest
+from kd_edge.data.survey import Survey, survey
+from kd_edge.errors import ConfigError, DataError, printable
+from kd_edge.files import check_writable, replacing
+from kd_edge.reading import is_file
+from kd_edge.train.recipe.proposal import NAME, Proposal, propose
+from kd_edge.train.recipe.recipe import Recipe
+
+BACKGROUND = "none"
+"""Class of what lies between the labelled pieces, where a folder gets one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder, what was found in it and what is proposed for it.
+
+    Attributes:
+        dataset: Its recordings, with the proposed settings.
+        found: What a look at them said.
+        proposal: The recipe.
+        makes_background: Whether ``dataset.toml`` is proposed: the gaps of long recordings become a class.
+    """
+
+    dataset: Files
+    found: Survey
+    proposal: Proposal
+    makes_background: bool = False
+
+
+def look_at(
+    root: Path,
+    *,
+    student: str | None = None,
+    pattern: str | None = None,
+    with_gaps: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Folder:
+    """Look at a folder and propose how to train on it; nothing is written.
+
+    Args:
+        root: The folder.
+        student: Modality of the student; None chooses.
+        pattern: What files' names tell, in the place of the one in ``dataset.toml``.
+        with_gaps: Make a class of the gaps of long recordings, where nobody has said anything of them.
+        progress: Called with (files looked at, files in all).
+
+    Raises:
+        DataError: Nothing there that could be trained on, or the manifest has faults.
+        ConfigError: ``dataset.toml``, the pattern or the student's modality is wrong.
+    """
+    if not root.is_dir():
+        raise DataError(f"no folder {root}", "a folder of recordings", "correct the path")
+    settings = read_settings(root)
+    if pattern is not None:
+        if manifest := manifest_of(root):
+            raise ConfigError(
+                f"--pattern with {manifest}", "a folder without a manifest", "the manifest says it all: leave it out"
+            )
+        settings = settings.model_copy(update={"pattern": pattern})
+    source, table = _imported(root)
+    dataset = Files(root, settings=settings, table=table)
+    gaps = with_gaps and not is_file(root / FILE) and BACKGROUND not in dataset.labels and bool(dataset.between())
+    if gaps:
+        dataset = Files(root, settings=settings.model_copy(update={"background": BACKGROUND}), table=dataset.table)
+    found = survey(dataset, source, progress)
+    return Folder(dataset, found, propose(dataset, found, student), gaps)
+
+
+def check_free(root: Path, *, force: bool) -> None:
+    """Make sure that ``write`` may write: to be asked before thousands of files are looked at.
+
+    Raises:
+        ConfigError: There is a recipe already, and it is not to be replaced.
+        DataError: The folder cannot be written.
+    """
+    recipe = root / NAME
+    if recipe.exists() and not force:
+        raise ConfigError(
+            f"there is a {recipe} already", "a folder without a recipe", "--force writes it anew, --dry-run only looks"
+        )
+    if root.is_dir():
+        check_writable(recipe, DataError, option="folder, or train without: kd-edge train --data DIR proposes, too")
+
+
+def write(folder: Folder, *, without_damaged: bool = False) -> tuple[Path, ...]:
+    """Write what is proposed: all of it or nothing. A manifest or ``dataset.toml`` that is there stays as it is.
+
+    Args:
+        folder: What ``look_at`` said.
+        without_damaged: Leave files that cannot be read out of the manifest.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        DataError: They cannot be written.
+        ConfigError: ``without_damaged`` with a manifest, which stays as it is.
+    """
+    root = folder.dataset.root
+    writers: dict[Path, Callable[[], None]] = {}
+    if folder.makes_background:
+        text = f'background = "{BACKGROUND}"    # class of what lies between the labelled pieces\n'
+        writers[root / FILE] = partial(_write_text, root / FILE, text)
+    if manifest_of(root) is None:
+        rows = _without(folder) if without_damaged else list(folder.dataset.table.rows)
+        writers[root / NAMES[0]] = partial(write_manifest, rows, root / NAMES[0])
+    elif without_damaged and folder.found.damaged:
+        raise ConfigError(
+            f"{manifest_of(root)} names damaged files", "them to be taken out by hand", "leave out --without-damaged"
+        )
+    writers[root / NAME] = partial(_write_text, root / NAME, folder.proposal.text)  # the only one that may be there
+    done: list[Path] = []
+    try:
+        for path, writer in writers.items():
+            writer()
+            done.append(path)
+    except BaseException:
+        for path in done:
+            with suppress(OSError):
+                path.unlink()
+        raise
+    return tuple(done)
+
+
+def recipe_of(
+    root: Path, overrides: Sequence[str] = (), progress: Callable[[int, int], None] | None = None
+) -> tuple[Recipe, str]:
+    """The recipe of a folder, its own or a proposed one, and a line that says which.
+
+    Raises:
+        ConfigError: The recipe has faults.
+        DataError: No recordings there that could be trained on.
+    """
+    own = root / NAME
+    if is_file(own):
+        return recipes.load("train", str(own), Recipe, overrides), f"recipe: {own}"
+    folder = look_at(root, with_gaps=False, progress=progress)
+    proposal = folder.proposal
+    recipe = recipes.from_text(proposal.text, Recipe, "proposed recipe", overrides) if overrides else proposal.recipe
+    gaps = ", and makes a class of the gaps" if folder.found.gaps and folder.found.background is None else ""
+    return recipe, f"no recipe in {root}: proposed one ({proposal.reasons[0]}); kd-edge data init {root} keeps it{gaps}"
+
+
+def _imported(root: Path) -> tuple[str, Table | None]:
+    """What describes the recordings of a folder; their table, where it is a list of another tool."""
+    if manifest := manifest_of(root):
+        return manifest.name, None
+    if not (described := foreign(root)):
+        return "folders and names", None
+    imported = import_rows([root])
+    modalities = dict.fromkeys(name for row in imported.rows for name in row.files)
+    return described, Table(imported.rows, tuple(modalities), imported.remarks)
+
+
+def _without(folder: Folder) -> list[Row]:
+    """Rows with the files that can be read."""
+    damaged = folder.found.damaged
+    kept = (
+        replace(row, files={name: path for name, path in row.files.items() if printable(str(path)) not in damaged})
+        for row in folder.dataset.table.rows
+    )
+    return [row for row in kept if row.files]
+
+
+def _write_text(path: Path, text: str) -> None:
+    with replacing(path, DataError) as file:
+        file.write(text.encode())

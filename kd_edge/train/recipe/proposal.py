@@ -1,0 +1,277 @@
+"""A recipe for somebody's own recordings, by what a look at them has found: it trains as it stands, and says why."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kd_edge import recipes
+from kd_edge.data.readers.files import Files
+from kd_edge.data.readers.files.skeletons import DRAWN
+from kd_edge.data.survey import ModalitySurvey, Survey, first_pictures
+from kd_edge.errors import ConfigError, did_you_mean, printable
+from kd_edge.machine import has_bfloat16
+from kd_edge.train.recipe.recipe import Recipe
+
+NAME = "recipe.toml"
+"""The file of a folder's own recipe."""
+LONGEST_WINDOW_S = 5.0
+"""Of clips whose median is longer, a window of ``WINDOW_S`` is taken: nobody wants to wait longer for a label."""
+WINDOW_S = 3.0
+WINDOW_SHARE = 0.75
+"""Else the window is as long as nearly all clips fill, but at least this share of the median: a robot has no label
+before it is full."""
+SHORTEST_WINDOW_S = 0.5
+PAIRED_SHARE = 0.8
+"""A teacher needs at least this share of the student's clips: what it lacks, nobody is trained on."""
+STEPS = 450
+"""About so many steps of the optimiser; few clips are seen more often for it."""
+EPOCHS = (15, 40)
+SEGMENTS, BATCH = 8, 8
+MOTION_MS = 70
+_BANDS = ("nir", "lwir", "depth", "rgb")
+"""What the student sees rather: a robot in the dark has no colours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A recipe, and why it is as it is.
+
+    Attributes:
+        text: The TOML file.
+        recipe: What it says.
+        reasons: A line on each choice.
+    """
+
+    text: str
+    recipe: Recipe
+    reasons: tuple[str, ...]
+
+
+def propose(dataset: Files, found: Survey, student: str | None = None) -> Proposal:
+    """A recipe that trains on a folder of recordings.
+
+    Args:
+        dataset: The folder, opened; a handful of pictures are read.
+        found: What ``survey`` found in it.
+        student: Modality of the student; None chooses.
+
+    Raises:
+        ConfigError: No such modality, or one that is no picture.
+        DataError: None of its pictures can be read.
+    """
+    own = _student(found, student)
+    teacher = _teacher(found, own)
+    window = _window(own)
+    segments = max(2, min(SEGMENTS, own.frames))
+    train = min(found.sides["train"].clips, own.clips)
+    batch = max(2, min(BATCH, train))
+    steps = max(1, train // batch)
+    epochs = max(EPOCHS[0], min(EPOCHS[1], math.ceil(STEPS / steps)))
+    stages = [_stage("student", dataset, own, epochs, batch)]
+    if teacher is not None:
+        stages += [_stage("teacher", dataset, teacher, epochs, batch), _LOSSES]
+    windows, why = _windows(own, window)
+    values = {
+        "folder": printable(str(dataset.root)),
+        "name": re.sub(r"[^A-Za-z0-9_.-]+", "-", found.name).strip("-._") or "own",
+        "split": found.split,
+        "sides": _sides(found),
+        "segments": segments,
+        "windows": windows,
+        "why_windows": why,
+        "window": f"{window:g}",
+        "precision": "bf16-mixed" if has_bfloat16() else "32-true",
+        "losses": "" if teacher is not None else "losses = []    # nobody teaches\n",
+    }
+    text = _HEAD.format(**values) + "".join(stages)
+    recipe = recipes.from_text(text, Recipe, "proposed recipe")
+    reasons = (
+        *_reasons(found, own, teacher),
+        why,
+        f"{epochs} epochs, {batch} clips a step, {steps} {'step' if steps == 1 else 'steps'} an epoch",
+    )
+    return Proposal(text, recipe, reasons)
+
+
+def _student(found: Survey, wanted: str | None) -> ModalitySurvey:
+    readable = [m for m in found.pictures if len(m.damaged) < m.opened]
+    names = [m.name for m in readable]
+    if wanted is not None:
+        if wanted not in names:
+            raise ConfigError(
+                f"{found.name} has no pictures called '{wanted}'{did_you_mean(wanted, names)}",
+                f"one of {', '.join(names)}",
+                "correct --student",
+            )
+        return found.modality(wanted)
+    seen = [m for m in readable if m.name != DRAWN] or readable  # no camera sees what is drawn of skeletons
+    most = max(m.clips for m in seen)
+    enough = [m for m in seen if 2 * m.clips >= most]
+    return min(enough, key=lambda m: (_BANDS.index(m.band or "rgb"), -m.clips))
+
+
+def _teacher(found: Survey, student: ModalitySurvey) -> ModalitySurvey | None:
+    """Colour pictures, or drawn skeletons, of nearly all of the student's clips; only the latter teach colour."""
+    readable = (m for m in found.pictures if len(m.damaged) < m.opened and m.name != student.name)
+    others = [m for m in readable if m.band == "rgb" and (student.band != "rgb" or m.name == DRAWN)]
+    paired = [m for m in others if found.paired[student.name][m.name] >= PAIRED_SHARE * student.clips]
+    return max(paired, key=lambda m: m.clips, default=None)
+
+
+def _window(student: ModalitySurvey) -> float:
+    """Length of the live window, s."""
+    low, median, _ = student.seconds
+    fitting = max(low, WINDOW_SHARE * median)
+    return WINDOW_S if median > LONGEST_WINDOW_S else max(SHORTEST_WINDOW_S, round(fitting, 1))
+
+
+def _windows(student: ModalitySurvey, window: float) -> tuple[str, str]:
+    """How training windows lie, and why."""
+    if student.seconds.median > LONGEST_WINDOW_S:
+        return "random", f"windows of {window:g} s inside clips of {student.seconds.median:.1f} s"
+    said = f"windows of {window:g} s, of clips of {student.seconds.median:.1f} s, that begin in the action before"
+    return "stream", f"{said}, as a camera sees it"
+
+
+def _sides(found: Survey) -> str:
+    said = []
+    for side in ("train", "validation", "test"):
+        its = found.sides[side]
+        who = ", ".join(its.subjects[:4]) + (" ..." if len(its.subjects) > 4 else "")
+        said.append(f"{side} {its.clips}{f' ({who})' if who else ''}")
+    return printable("; ".join(said))
+
+
+def _reasons(found: Survey, student: ModalitySurvey, teacher: ModalitySurvey | None) -> list[str]:
+    reasons = [f"the student sees {student.name} ({student.band})"]
+    if teacher is not None:
+        reasons.append(
+            f"{teacher.name} teaches: {found.paired[student.name][teacher.name]} of {student.clips} clips have it"
+        )
+    else:
+        reasons.append("nobody teaches" + (", what could is of too few clips" if _has_colour(found, student) else ""))
+    if student.clips < found.clips:
+        reasons.append(f"{found.clips - student.clips} clips without {student.name} are not used")
+    return reasons
+
+
+def _has_colour(found: Survey, student: ModalitySurvey) -> bool:
+    return student.band != "rgb" and any(m.band == "rgb" for m in found.pictures)
+
+
+def _stage(stage: str, dataset: Files, modality: ModalitySurvey, epochs: int, batch: int) -> str:
+    """The tables of a stage."""
+    channels = dataset.settings.of(modality.name).channels(modality.name)
+    pictures = first_pictures(dataset, modality.name)
+    window, low, high = _intensities(modality, pictures)
+    planes = [np.clip((p.astype(np.float32) - low) / max(high - low, 1e-6), 0, 1) for p in pictures]
+    mean, deviation = (round(float(f(np.concatenate([p.ravel() for p in planes]))), 2) for f in (np.mean, np.std))
+    side = min(min(size.height_px, size.width_px) for size in modality.sizes)
+    pixels = 64 if side < 96 else 96
+    offset = max(MOTION_MS, math.ceil(1000 / modality.fps.median) if modality.fps.median else 0)
+    return _STAGE.format(
+        stage=stage,
+        modality=modality.name,
+        epochs=epochs,
+        batch=batch,
+        channels=channels,
+        pixels=pixels,
+        offsets=f"[0, {offset}, {2 * offset}]" if 2 * offset <= 2000 else "[0]",
+        mean=max(0.01, mean),
+        deviation=max(0.05, deviation),
+        window=window,
+        flip="true" if dataset.settings.mirror is not None else "false",
+        why_flip=_why_flip(dataset),
+    )
+
+
+def _intensities(modality: ModalitySurvey, pictures: Sequence[npt.NDArray[Any]]) -> tuple[str, float, float]:
+    """Intensity window as TOML, and about its limits: fixed distances, else the frame's own percentiles."""
+    values = np.concatenate([p[:: max(1, p.shape[0] // 64), :: max(1, p.shape[1] // 64)].ravel() for p in pictures])
+    seen = values[values > 0] if modality.band == "depth" and values.any() else values
+    low, high = (float(limit) for limit in np.percentile(seen, (1, 99)))
+    if modality.name == DRAWN:
+        return '{ kind = "fixed", low = 0.0, high = 255.0 }', 0.0, 255.0
+    if modality.band == "depth":
+        low, high = 10.0 * math.floor(low / 10), 10.0 * math.ceil(max(high, low + 10) / 10)
+        return f'{{ kind = "fixed", low = {low}, high = {high} }}', low, high
+    span = ""
+    if modality.dtype == "uint16":
+        span = f", minimum_span = {max(8.0, round((high - low) / 4)):.1f}"
+    return f'{{ kind = "percentile", low_percent = 1.0, high_percent = 99.0{span} }}', low, high
+
+
+def _why_flip(dataset: Files) -> str:
+    mirror = dataset.settings.mirror
+    if mirror is None:
+        return "nobody knows which classes change: mirror in dataset.toml"
+    return f"{len(mirror)} pairs of classes change places" if mirror else "no class changes in a mirror"
+
+
+_HEAD = """\
+# Proposed by kd-edge data init for the recordings in this folder; yours to edit.
+#   kd-edge data check DIR/recipe.toml --data DIR       reads every file and says whether training can start
+#   kd-edge train --data DIR --set student.epochs=40    changes a value for once
+name = "{name}"
+split = "{split}"    # {sides}
+segments = {segments}
+windows = "{windows}"    # {why_windows}
+clip_seconds = {window}    # length of the live window
+precision = "{precision}"    # the faster one on this machine
+threads = 1    # the same weights every time; more may be faster
+{losses}
+[data]
+kind = "files"
+"""
+_STAGE = """
+[{stage}]
+modality = "{modality}"
+optimiser = "adamw"
+learning_rate = 0.001
+weight_decay = 0.05
+schedule = "one_cycle"
+epochs = {epochs}
+batch_size = {batch}
+label_smoothing = 0.1
+
+[{stage}.model]
+backbone = "resnet10_thin"
+temporal = "tconv"
+hidden = 128
+dropout = 0.1
+
+[{stage}.preprocess]
+channels = {channels}
+resize_px = {pixels}
+input_px = {pixels}
+motion_offsets_ms = {offsets}    # three frames as channels: short-term motion
+mean = [{mean}]
+std = [{deviation}]
+window = {window}
+
+[{stage}.augment]
+crop_scale = [0.8, 1.0]
+shift = 0.2
+flip = {flip}    # {why_flip}
+gain = 0.2
+offset = 0.1
+"""
+_LOSSES = """
+[[losses]]
+kind = "dkd"
+weight = 0.1
+target_weight = 0.7
+nontarget_weight = 0.35
+temperature = 4.0
+
+[[losses]]
+kind = "mgcam"
+weight = 1.0
+"""

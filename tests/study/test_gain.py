@@ -1,0 +1,58 @@
+"""Paired gains: literal differences, and intervals that are wide where subjects differ."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kd_edge.data import Sample
+from kd_edge.rundir import Summary
+from kd_edge.study.gain import gain
+from kd_edge.train.results.scores import right_by_subject
+
+
+def run(**right: str) -> Summary:
+    test = {"accuracy": 0.5, "right": {subject.removeprefix("s"): marks for subject, marks in right.items()}}
+    return Summary.model_validate({"stages": {"student": {"test": test}}})
+
+
+def test_marks_are_by_subject_in_the_order_of_ids() -> None:
+    samples = [Sample(name, name[0], "", "1", 0) for name in ("b2", "a1", "b1", "a2")]
+    logits = np.array([[1, 0], [0, 1], [1, 0], [1, 0]], np.float32)
+    assert right_by_subject(samples, logits, np.array([0, 0, 1, 0])) == {"a": "01", "b": "01"}
+
+
+def test_the_gain_is_the_mean_over_clips_of_the_mean_over_seeds() -> None:
+    """Subject 1: 3 of 4 and 4 of 4 right against 2 of 4: +37.5; subject 2: 1 of 2 against 2 of 2: -50."""
+    found = gain([run(s1="1110", s2="10"), run(s1="1111", s2="10")], [run(s1="1100", s2="11")])
+    assert found is not None
+    assert found.subjects == {"1": pytest.approx(37.5), "2": pytest.approx(-50)}
+    assert found.points == pytest.approx((4 * 37.5 - 2 * 50) / 6)
+    # Two subjects: both the first, both the second, or one of each; a quarter of the draws each end.
+    assert found.by_subject == (pytest.approx(-50), pytest.approx(37.5))
+    assert found.by_clip[0] < found.points < found.by_clip[1]
+
+
+def test_a_gain_that_every_subject_has_has_a_narrow_interval() -> None:
+    ours, theirs = ({f"s{k}": ("1" * n + "0" * (100 - n)) for k in range(1, 9)} for n in (80, 70))
+    found = gain([run(**ours)], [run(**theirs)])
+    assert found is not None
+    assert found.by_subject == (pytest.approx(10), pytest.approx(10))
+    half = (found.by_clip[1] - found.by_clip[0]) / 2
+    assert half == pytest.approx(100 * 1.96 * np.sqrt(0.1 * 0.9 / 800), rel=0.1)  # the normal interval
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ([], [run(s1="1")]),
+        ([run(s1="1")], []),
+        ([run(s1="1")], [Summary()]),
+        ([run(s1="1")], [run(s2="1")]),
+        ([run(s1="1")], [run(s1="10")]),
+        ([run(s1="1"), run(s1="10")], [run(s1="1")]),
+        ([run()], [run()]),
+    ],
+)
+def test_other_clips_are_not_compared(ours: list[Summary], theirs: list[Summary]) -> None:
+    assert gain(ours, theirs) is None
