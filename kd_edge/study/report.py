@@ -134,6 +134,12 @@ def _compared(
     study: StudyConfig, lines: Sequence[Line], runs: Mapping[str, Sequence[Planned]], finished: _Finished, against: str
 ) -> list[Line]:
     """The lines with each row's gain over one of them, clip by clip."""
+    if study.metric == "validation_accuracy":
+        raise ConfigError(
+            f"gains over '{against}' in a study of validation clips, but they are told on test clips",
+            "a study of test figures",
+            "leave out --against",
+        )
     names = [row.name for row in study.rows if row.runs]
     if against not in names:
         raise ConfigError(

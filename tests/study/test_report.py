@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from kd_edge import recipes
+from kd_edge.errors import ConfigError
 from kd_edge.study.plan import StudyConfig, plan
 from kd_edge.study.report import Line, report, report_markdown
 from kd_edge.study.table import markdown
@@ -161,6 +162,8 @@ def test_settings_are_chosen_by_validation_clips(study: StudyConfig, tmp_path: P
     text = report_markdown(changed, lines)
     assert "| subjects: accuracy on validation clips, % |" in text
     assert "no test of the sensors" not in text
+    with pytest.raises(ConfigError, match=r"gains over 'alone' in a study of validation clips"):
+        report(changed, folder, against="alone")
 
 
 def test_a_study_without_such_rows_keeps_its_teachers_line(study: StudyConfig, tmp_path: Path) -> None:

@@ -187,6 +187,18 @@ def test_null_takes_away_what_is_optional(key: str) -> None:
     assert value is None
 
 
+@pytest.mark.parametrize(
+    ("name", "stage", "before"),
+    [("sakdn_utd_mhad", "student", "bn_inception.pth"), ("ntu_rgb_to_ir", "teacher", "imagenet")],
+)
+def test_initial_weights_of_a_recipe_can_be_taken_away(name: str, stage: str, before: str) -> None:
+    recipe = recipes.load("train", name, Recipe)
+    assert recipe.image_stages[stage].initial_weights == before
+    random = recipes.load("train", name, Recipe, [f"{stage}.initial_weights=null"])
+    assert random.image_stages[stage].initial_weights is None
+    assert random.fingerprint() != recipe.fingerprint()
+
+
 def test_null_for_what_must_be_there_is_told() -> None:
     with pytest.raises(
         ConfigError, match=r"student\.epochs: input should be a valid integer, got null, which is for op"
