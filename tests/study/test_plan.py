@@ -369,3 +369,18 @@ def test_a_base_recipe_without_a_name_is_told(tmp_path: Path, study: StudyConfig
     nameless = study.model_copy(update={"base": str(tmp_path / "base.toml")})
     with pytest.raises(ConfigError, match=r"base\.toml' has no name"):
         plan(nameless)
+
+
+def test_weights_of_at_and_rkd_are_chosen_by_a_subject_that_no_row_trains_on() -> None:
+    study = load_study("utd_mhad_weights")
+    assert study.metric == "validation_accuracy"
+    weights: dict[str, list[float]] = {"at": [], "rkd": []}
+    teachers = set()
+    for run in plan(study):
+        assert isinstance(run.config, Recipe)
+        assert run.config.validation_subjects == ("7",)
+        teachers |= {run.config.teacher_fingerprint()} if run.config.teacher is not None else set()
+        for loss in run.config.losses:
+            weights[loss.kind].append(loss.weight)
+    assert weights == {"at": [1000, 100, 10, 1, 0.1], "rkd": [1, 0.1, 0.04, 0.01, 0.001]}
+    assert len(teachers) == 1, "one teacher serves all rows"

@@ -51,7 +51,7 @@ def test_equal_teachers_are_trained_once_and_finished_runs_left_alone(study: Stu
     assert measured.values == {0: pytest.approx(100 * summary["stages"]["student"]["test"]["accuracy"])}
     assert (measured.published, measured.spread, measured.missing) == (74.58, None, 0)
     assert lines[0].cells["subjects"].values[0] == pytest.approx(100 * summary["stages"]["teacher"]["test"]["accuracy"])
-    assert f"| AT | 1 | 74.6 | {measured.mean:.1f} | 0: {measured.mean:.1f} |" in report_markdown(study, lines)
+    assert f"| AT | 1 | 74.58 | {measured.mean:.1f} | 0: {measured.mean:.1f} |" in report_markdown(study, lines)
 
 
 def test_an_interrupted_run_goes_on(study: StudyConfig, tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_rows_that_did_not_run_say_so(study: StudyConfig, tmp_path: Path) -> Non
     lines = report(study, tmp_path / "studies" / "nothing", seeds=[0, 1])
     assert [line.cells["subjects"].missing for line in lines] == [2, 2, 2]
     text = report_markdown(study, lines)
-    assert "| AT | - | 74.6 | not run | - |" in text
+    assert "| AT | - | 74.58 | not run | - |" in text
     unpublished = study.model_copy(update={"rows": study.rows[:2]})
     text = report_markdown(unpublished, report(unpublished, tmp_path / "studies" / "nothing"))
     assert "published" not in text
