@@ -45,6 +45,11 @@ class Backbone(nn.Sequential):
         self.stage_channels = stage_channels
         self.feature_size = feature_size or stage_channels[-1]
 
+    @property
+    def is_mean(self) -> bool:
+        """Whether a feature is nothing but the mean of the last stage's maps over their places."""
+        return self.feature_size == self.stage_channels[-1]
+
 
 def build_backbone(name: str, *, in_channels: int, weights: str | Path | None = None) -> Backbone:
     """Build a backbone.

@@ -53,11 +53,11 @@ def class_activations(
 ) -> Activations:
     """Class activation maps of one clip.
 
-    Of the last stage under a head that averages places and segments and is linear (``tsn``, ``tsm``, ``tsm_causal``)
-    the maps are CAM: the classifier's weights times the last maps. Their mean over segments and places, plus the
-    classifier's bias, is the logit. Everywhere else they are Grad-CAM: each segment's channels weighted by the mean
-    gradient of the logit. Both keep their negative part, where the papers' Grad-CAM rectifies it: whoever draws them
-    decides. For a linear head Grad-CAM is CAM / (T h w).
+    Of the last stage under a head that averages places and segments and is linear (``tsn``, ``tsm``, ``tsm_causal``),
+    where the backbone only averages, too, the maps are CAM: the classifier's weights times the last maps. Their mean
+    over segments and places, plus the classifier's bias, is the logit. Everywhere else they are Grad-CAM: each
+    segment's channels weighted by the mean gradient of the logit. Both keep their negative part, where the papers'
+    Grad-CAM rectifies it: whoever draws them decides. For a linear head Grad-CAM is CAM / (T h w).
 
     Source: Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016; Selvaraju et al.,
     "Grad-CAM", ICCV 2017.
@@ -73,11 +73,11 @@ def class_activations(
         TrainingError: No such layer, one that does not put out a map per segment, or CAM where there is none.
     """
     path = last_stage(model) if layer is None else layer
-    linear = path == last_stage(model) and isinstance(model.head, ConsensusHead)
+    linear = path == last_stage(model) and model.backbone.is_mean and isinstance(model.head, ConsensusHead)
     if method == "CAM" and not linear:
         raise TrainingError(
             f"CAM of layer '{path}' under a {type(model.head).__name__}",
-            "the last stage under a linear head (tsn, tsm, tsm_causal)",
+            "the last stage, averaged, under a linear head (tsn, tsm, tsm_causal)",
             "take Grad-CAM",
         )
     exact = linear and method != "Grad-CAM"

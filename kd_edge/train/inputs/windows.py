@@ -63,9 +63,10 @@ class Windows:
         lengths = END_LENGTHS if self.at_end else LENGTHS
         spacing_ns = rng.uniform(*lengths) * self.random_seconds * 1e9 / self.segments
         earliest = min(self.segments * spacing_ns / 4, length_ns) if other_before else 0.0
-        if self.at_end:
-            earliest = (1 - END_SHARE) * length_ns
-        newest = earliest + rng.uniform() * (length_ns - earliest)
+        latest = length_ns
+        if self.at_end:  # up to the last frame: after it the clip's first one would come again
+            earliest, latest = (1 - END_SHARE) * length_ns, length_ns - period_ns
+        newest = earliest + rng.uniform() * max(0.0, latest - earliest)
         moments = newest - np.arange(self.segments - 1, -1, -1) * spacing_ns
         framed: Int64 = np.rint(np.rint(moments / period_ns) * period_ns).astype(np.int64)
         return framed
