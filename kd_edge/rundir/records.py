@@ -131,6 +131,22 @@ class StageReport(Selection):
     dense: DenseReport | None = None
     head: Selection | None = None
 
+    @property
+    def trained_for(self) -> str:
+        """Epochs it was to be trained for; with dense and head stages those of each, in their order."""
+        if self.dense is None and self.head is None:
+            return str(self.epochs)
+        dense = [f"dense {self.dense.selected_epoch}"] if self.dense is not None else []
+        whole = [str(self.epochs)] if self.selected_epoch else []
+        head = [f"head {self.head.selected_epoch}"] if self.head is not None else []
+        return " + ".join([*dense, *whole, *head])
+
+    @property
+    def selected(self) -> str:
+        """Which epoch of how many was kept; with dense and head stages what ``trained_for`` says."""
+        alone = self.dense is None and self.head is None
+        return f"{self.selected_epoch} of {self.epochs}" if alone else self.trained_for
+
 
 class LossNote(Record):
     """A loss of the recipe; its options stand beside its kind."""

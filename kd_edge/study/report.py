@@ -201,7 +201,7 @@ def _line(study: StudyConfig, row: RowConfig, runs: Sequence[Planned], finished:
             if row.of is None:  # a teacher's recordings are others than the students'
                 recordings |= {summary.data_fingerprints.get("student", "")} - {""}
             values[run.seed] = 100 * value
-            epochs.add(str(figures.epochs))
+            epochs.add(figures.epochs)
         missing = len(here) - len(values)
         published = row.published.get(split)
         cells[split] = Cell(published, values, missing, frozenset(clips), frozenset(recordings), seen)
@@ -214,7 +214,7 @@ class _Figures(NamedTuple):
 
     value: float | None
     clips: int
-    epochs: int
+    epochs: str
     seen: int
 
 
@@ -226,12 +226,12 @@ def _figures(summary: Summary, row: RowConfig, metric: str) -> _Figures | None:
     if metric == "validation_accuracy":  # sensors have none one by one
         judged = stage.validation if row.sensor is None else None
         clips = summary.protocol.validation_samples
-        return None if judged is None else _Figures(judged.accuracy, clips, stage.epochs, 0)
+        return None if judged is None else _Figures(judged.accuracy, clips, stage.trained_for, 0)
     test = stage.test if row.sensor is None else stage.sensors.get(row.sensor)
     if test is None:
         return None
     clips = summary.test_clips(stage) if test.clips is None else test.clips
-    return _Figures(getattr(test, metric), clips, stage.epochs, stage.seen_in_training)
+    return _Figures(getattr(test, metric), clips, stage.trained_for, stage.seen_in_training)
 
 
 def report_markdown(study: StudyConfig, lines: Sequence[Line]) -> str:

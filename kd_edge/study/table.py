@@ -73,7 +73,7 @@ def _row(summary: Summary, stage: str) -> Row | None:
         modality=report.modality,
         network=f"{report.backbone} + {report.temporal}",
         method=_method(summary.recipe, stage),
-        epochs=f"{report.selected_epoch} of {report.epochs}",
+        epochs=report.selected,
         seed=summary.seed,
         accuracy=test.accuracy,
         macro_f1=test.macro_f1,

@@ -14,6 +14,7 @@ from pydantic_core import to_jsonable_python
 
 from kd_edge.rundir import (
     SUMMARY,
+    DenseReport,
     MetricsLine,
     Scores,
     Selection,
@@ -228,3 +229,13 @@ def test_every_number_is_finite(value: float, tmp_path: Path) -> None:
 def test_reading_a_run_needs_no_torch() -> None:
     code = "import sys, kd_edge.rundir; print(sorted({'torch', 'onnx', 'cv2'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_epochs_of_a_student_are_told_stage_by_stage() -> None:
+    plain = StageReport(epochs=50, selected_epoch=38)
+    assert (plain.trained_for, plain.selected) == ("50", "38 of 50")
+    dense, head = DenseReport(selected_epoch=30), Selection(selected_epoch=40)
+    assert StageReport(epochs=50, dense=dense, head=head).selected == "dense 30 + head 40"  # no labels stage
+    whole = StageReport(epochs=50, selected_epoch=38, dense=dense, head=head)
+    assert whole.trained_for == "dense 30 + 50 + head 40"
+    assert StageReport(epochs=50, selected_epoch=50, head=head).selected == "50 + head 40"
