@@ -231,7 +231,7 @@ def evaluation_report(result: Evaluation) -> RenderableType:
         ]
         lines.append(
             f"{stream.frames} frames at {stream.frames_per_second:.0f} frames/s; {stream.unlabelled} clips without a "
-            f"label (counted as wrong), {stream.unknown} below the unknown threshold"
+            f"label (counted as wrong), {stream.unknown} unknown at their end (scored by their best guess)"
         )
         lines.append(f"frame by frame, as a robot sees it: {live_report([stream])}")
     if result.orders:
@@ -253,10 +253,14 @@ def live_report(scores: Sequence[StreamingScore]) -> str:
 
 def _live_text(live: Sequence[LiveScore]) -> str:
     changes, noticed = sum(one.changes for one in live), sum(one.noticed for one in live)
+    labelled = f"{_spread([one.labelled for one in live], '.1%')} of the frames have a label"
+    if not any(one.labelled for one in live):
+        return f"{labelled}: a robot is told nothing"
+    after = f", after {_spread([one.delay_seconds for one in live], '.2f')} s" if noticed else ""
     return (
-        f"{_spread([one.accuracy for one in live], '.1%')} of labels right, "
+        f"{labelled}, {_spread([one.accuracy for one in live], '.1%')} of labels right, "
         f"{_spread([one.false_changes_per_minute for one in live], '.1f')} false changes a minute, {noticed} of "
-        f"{changes} changes noticed, after {_spread([one.delay_seconds for one in live], '.2f')} s"
+        f"{changes} changes noticed{after}"
     )
 
 

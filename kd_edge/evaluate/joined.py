@@ -47,6 +47,7 @@ class LiveScore:
         delay_seconds: Mean time from a change of the action to the first right label.
         changes: How often the action changed.
         noticed: How many of those changes were followed by a right label before the next one.
+        labelled: Share of the frames with a label that it may act on; the others are unknown, degraded or warming.
     """
 
     accuracy: float
@@ -54,12 +55,18 @@ class LiveScore:
     delay_seconds: float
     changes: int
     noticed: int
+    labelled: float
 
     @classmethod
     def of(cls, tally: Tally) -> LiveScore:
         """The figures of these counts."""
         return cls(
-            tally.accuracy, tally.false_changes_per_minute, tally.delay_seconds, tally.real_changes, tally.noticed
+            tally.accuracy,
+            tally.false_changes_per_minute,
+            tally.delay_seconds,
+            tally.real_changes,
+            tally.noticed,
+            tally.labelled,
         )
 
 
@@ -72,7 +79,8 @@ class StreamingScore:
         window_filled: Over clips at least as long as the window.
         shorter: Over clips shorter than the window: part of it showed the clip before; None when there is none.
         unlabelled: Clips without any label (the stream was still warming up); they count as wrong.
-        unknown: Clips whose last label was below the unknown threshold; scored by their best guess.
+        unknown: Clips that were unknown at their end (unsure, or unlike all that was trained on); scored by their best
+            guess.
         live: Over all frames, not the last of each clip alone.
         frames: Frames pushed.
         frames_per_second: Pushed per second of computing.

@@ -27,6 +27,8 @@ EXTREME = 0.005
 """Share of training pictures, and of familiar windows, that an extreme passes over."""
 MARGIN = 1.1
 """A live camera's windows may lie so many times as far from the classes as recordings left out of the reference."""
+FEW_PEOPLE = 3
+"""Fewer people than these, who were left out, do not tell how much the next one differs: the margin is wider."""
 RANK = 64
 """Directions of a reference, at most."""
 FOLDS = 4
@@ -131,7 +133,11 @@ def saturation_of(manifest: Manifest) -> float:
 
 
 def fit_reference(seen: Sequence[_Seen], proof: Sequence[_Seen]) -> FeatureReference:
-    """Reference of training recordings; the threshold is decided by recordings it does not know."""
+    """Reference of training recordings; the threshold is decided by recordings it does not know.
+
+    Of one or two people it is not known how much people differ: the bound is then twice and one and a half times as
+    wide.
+    """
     reference = _reference(seen)
     if proof:
         distances, fitted_on = _distances(reference, proof), "validation clips"
@@ -139,8 +145,13 @@ def fit_reference(seen: Sequence[_Seen], proof: Sequence[_Seen]) -> FeatureRefer
         parts = list(_left_out(seen))
         distances = np.concatenate([_distances(_reference(rest), part) for rest, part in parts or [(seen, seen)]])
         fitted_on = f"training clips, {len(parts)} groups of subjects left out in turn" if parts else "training clips"
+    people = len({one.sample.subject for one in proof or seen})
+    margin = MARGIN
+    if people < FEW_PEOPLE:
+        margin *= 1 + 1 / people
+        fitted_on += f" of {people} {'person' if people == 1 else 'people'}: a wide bound"
     facts = {
-        "threshold": _short(max(MARGIN * float(np.quantile(distances, 1 - EXTREME)), 1e-3)),
+        "threshold": _short(max(margin * float(np.quantile(distances, 1 - EXTREME)), 1e-3)),
         "fitted_on": fitted_on,
         "clips": len(seen),
         "windows": len(distances),

@@ -573,7 +573,7 @@ class Recognizer:
             strange = Cause(Reason.UNFAMILIAR, f"{anomaly:.2f} times as far from all classes as familiar windows are")
             return LabelState.UNKNOWN, picture.cause if picture.cause.reason else strange
         if confidence < self.manifest.unknown_threshold:
-            low = f"confidence {confidence:.2f} below {self.manifest.unknown_threshold:.2f}"
+            low = f"confidence {confidence:.3f} below {self.manifest.unknown_threshold:.3f}"
             return LabelState.UNKNOWN, Cause(Reason.LOW_CONFIDENCE, low)
         if self._degraded.reason:
             return LabelState.DEGRADED, self._degraded

@@ -12,7 +12,8 @@ class Tally:
     """Counts over a stream whose camera knows what is really done (``Prediction.truth``); else all stay 0.
 
     Attributes:
-        labels: Predictions with a label, which a robot may act on.
+        frames: Predictions.
+        labels: Those with a label, which a robot may act on.
         right: Those whose label is the truth.
         changes: How often a label was another than the one before; frames without a label are passed over.
         real_changes: How often the truth was another than the one before, with a label or without.
@@ -21,6 +22,7 @@ class Tally:
         seen_ns: Time from the first frame to the last one.
     """
 
+    frames: int = 0
     labels: int = 0
     right: int = 0
     changes: int = 0
@@ -44,6 +46,7 @@ class Tally:
             self.real_changes += 1
             self._changed_ns = now_ns
         self._truth = truth
+        self.frames += 1
         if label is None:
             return
         self.labels += 1
@@ -54,6 +57,11 @@ class Tally:
             self.noticed += 1
             self.delay_ns += now_ns - self._changed_ns
             self._changed_ns = None
+
+    @property
+    def labelled(self) -> float:
+        """Share of frames with a label; 0 without a frame."""
+        return self.labels / max(self.frames, 1)
 
     @property
     def accuracy(self) -> float:
@@ -73,5 +81,5 @@ class Tally:
 
 def together(tallies: list[Tally]) -> Tally:
     """The counts of several streams."""
-    counts = ("labels", "right", "changes", "real_changes", "noticed", "delay_ns", "seen_ns")
+    counts = ("frames", "labels", "right", "changes", "real_changes", "noticed", "delay_ns", "seen_ns")
     return Tally(**{name: sum(getattr(tally, name) for tally in tallies) for name in counts})

@@ -25,7 +25,7 @@ Kd = Callable[..., tuple[int, str, str]]
 
 CLIPS = Evaluation(
     "m.onnx", "pku_mmd", "cross_view", "ir", "fp32", 2.0, ClipScore(50, 0.8, 0.75, 0.96, 0.585, 0.031),
-    StreamingScore(Score(50, 0.7, 0.6), None, None, 1, 2, LiveScore(0.66, 3.2, 0.81, 49, 44), 3000, 250.0),
+    StreamingScore(Score(50, 0.7, 0.6), None, None, 1, 2, LiveScore(0.66, 3.2, 0.81, 49, 44, 0.9), 3000, 250.0),
     {"bow": 0.8}, [[8, 2], [0, 10]],
 )  # fmt: skip
 
