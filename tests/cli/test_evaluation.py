@@ -121,7 +121,8 @@ def test_a_recording_is_scored(kd: Kd, tmp_path: Path) -> None:
     code, text, _ = kd("evaluate", str(BUNDLED), "--recording", str(path))
     assert code == 0
     assert re.search(r"^240 frames in 8\.0 s \(.*\); of 240 with a known action \d+ have a label$", text, re.M)
-    assert re.search(r"% of labels right, [\d.]+ false changes a minute, \d of \d changes noticed, after", text)
+    assert re.search(r"% of labels right, [\d.]+ false changes a minute, \d of \d changes noticed", text)
+    assert re.search(r"^[\d.]+% of the frames have a label|: [\d.]+% of the frames have a label", text, re.M)
     assert re.search(r"^labels sha256 [0-9a-f]{64}$", text, re.M)
     code, text, _ = kd("evaluate", str(BUNDLED), "--recording", str(path), "--json")
     figures = json.loads(text)

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from kd_edge import artifact, recipes
 from kd_edge.artifact import Artifact, Manifest
-from kd_edge.data import open_dataset
+from kd_edge.data import Sample, open_dataset
 from kd_edge.errors import ArtifactError, DataError
-from kd_edge.export import Exported, ExportProfile, export
-from kd_edge.export.health import fit_artifact, fit_bounds, refit, saturation_of
+from kd_edge.export import Exported, ExportProfile, export, health
+from kd_edge.export.health import _Seen, fit_artifact, fit_bounds, fit_reference, refit, saturation_of
 from kd_edge.health import Picture
 from kd_edge.preprocess import FixedWindow, PercentileWindow, Preprocess
 from tests.runs import DATA
@@ -90,10 +90,24 @@ def test_validation_clips_decide_the_threshold_and_nothing_else(exported):
     train = dataset.split("subjects").train
     held_out = [sample for sample in train if sample.subject == train[0].subject]
     fitted = fit_artifact(exported, dataset, validation=held_out, clips=12)
-    assert fitted.familiar.fitted_on == "validation clips"
+    assert fitted.familiar.fitted_on == "validation clips of 1 person: a wide bound"
     assert (fitted.familiar.clips, fitted.health.clips) == (12, 12)
     assert set(dataset.opened[:12]).isdisjoint(sample.id for sample in held_out)
     assert set(dataset.opened[12:]) <= {sample.id for sample in held_out}
+
+
+def test_the_fewer_people_were_left_out_the_wider_is_the_bound(monkeypatch: pytest.MonkeyPatch):
+    """Windows as far away whoever they are of; of one, two and more people: 2, 1.5 and 1 times the margin."""
+    rng = np.random.default_rng(0)
+    known = [_Seen(Sample(str(k), "a", "", "1", k % 2), [], rng.random((6, 8), np.float32)) for k in range(12)]
+    monkeypatch.setattr(health, "_distances", lambda reference, proof: np.full(len(proof), 3.0))
+    found = {}
+    for people in (1, 2, 3, 8):
+        proof = [_Seen(Sample(str(k), str(k % people), "", "1", 0), [], known[0].features) for k in range(8)]
+        found[people] = fit_reference(known, proof)
+    assert [found[n].threshold for n in (1, 2, 3, 8)] == pytest.approx([6.6, 4.95, 3.3, 3.3], rel=1e-3)
+    assert found[2].fitted_on == "validation clips of 2 people: a wide bound"
+    assert found[3].fitted_on == "validation clips"
 
 
 def test_damaged_recordings_are_passed_over_unless_all_are(exported):

@@ -137,7 +137,7 @@ def test_unknown_below_the_fitted_threshold(make_model, noise):
     assert prediction.state is LabelState.UNKNOWN
     assert prediction.label is None
     assert prediction.index >= 0
-    assert prediction.detail == f"confidence {prediction.confidence:.2f} below 1.00"
+    assert prediction.detail == f"confidence {prediction.confidence:.3f} below 1.000"
 
 
 def test_degraded_when_frames_lie_far_from_their_segments(make_model, noise):
