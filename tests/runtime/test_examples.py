@@ -68,13 +68,18 @@ def test_example_ends_after_so_many_seconds(make_model, tmp_path, name):
     assert done.stdout.splitlines()[-1].startswith("halt" if name == "control_loop.py" else "... halt")
 
 
+def _heeds_interrupts() -> None:
+    """A shell has what it runs in the background ignore Ctrl-C, and whatever that starts, this test's examples too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(("name", "number"), [*((n, signal.SIGTERM) for n in NAMES), (NAMES[0], signal.SIGINT)])
 def test_example_labels_a_live_camera_and_halts_when_it_is_ended(make_model, tmp_path, name, number):
     """On a busy machine that may take a while: it goes on until it did."""
     model, _ = make_model()
     with subprocess.Popen(
         command(name, model, CAMERA, "3600"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, preexec_fn=_heeds_interrupts,
     ) as process:  # fmt: skip
         words = []
         for word in said(process.stdout):

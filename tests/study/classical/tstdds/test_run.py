@@ -92,7 +92,7 @@ def test_the_student_is_described_like_a_trained_one(finished: Finished) -> None
     test = student["test"]
     assert sum(map(sum, test["confusion"])) == 10
     assert test["accuracy"] == sum(test["confusion"][c][c] for c in range(10)) / 10
-    assert set(test) == {"accuracy", "top5", "macro_f1", "map", "ece", "per_class", "confusion", "sakdn_f"}
+    assert set(test) == {"accuracy", "top5", "macro_f1", "map", "ece", "per_class", "confusion", "sakdn_f", "right"}
 
 
 def test_the_parameters_are_counted(finished: Finished) -> None:
