@@ -19,7 +19,7 @@ from kd_edge.data.readers.files.imports import foreign
 from kd_edge.data.readers.files.media import Media, Values
 from kd_edge.data.readers.files.rows import Row, Table, manifest_of, plain, read_manifest
 from kd_edge.data.readers.files.settings import DEFAULT_FPS, Settings, read_settings
-from kd_edge.data.readers.files.sides import background, by_clip, by_subject, default_sides, notable
+from kd_edge.data.readers.files.sides import background, by_clip, by_subject, default_sides, in_order, notable
 from kd_edge.data.readers.files.skeletons import DRAWN, SKELETON, Drawn, Skeletons
 from kd_edge.data.readers.hashes import FileHashes
 from kd_edge.data.splits import check_split, require_split
@@ -39,9 +39,10 @@ class Files:
     """One's own recordings: ``manifest.csv`` or ``.jsonl`` where there is one, else folders of classes.
 
     Sides come from ``test_subjects`` in ``dataset.toml``, else from the manifest's column ``split`` or the folders
-    ``train/``, ``val/``, ``test/``; else the last quarter of the subjects is the test side, and where subjects are not
-    known the last quarter of each class's clips. Where nothing names the validation side, it is made of the training
-    side in the same way.
+    ``train/``, ``val/``, ``test/``; else the last quarter of the subjects (words by the alphabet, numbers by their
+    value) is the test side, and where subjects are not known the last quarter of each class's clips. Where nothing
+    names the validation side, it is made of the training side in the same way; where it is named and the test side is
+    not, the test side is made of the training side.
 
     Args:
         root: The folder.
@@ -194,7 +195,7 @@ class Files:
 
     def splits(self) -> tuple[str, ...]:
         """``default`` (see the class), ``clips`` (a quarter of each class), ``subject_NAME`` left out."""
-        subjects = sorted({row.subject for row in self._rows.values() if row.subject})
+        subjects = in_order(self.rows)
         left_out = [f"subject_{name}" for name in subjects] if len(subjects) > 1 else []
         return (DEFAULT_SPLIT, BY_CLIP, *left_out)
 

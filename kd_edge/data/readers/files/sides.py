@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -25,7 +27,7 @@ def default_sides(rows: Sequence[Row], settings: Settings) -> dict[str, str]:
     Raises:
         DataError: ``test_subjects`` names one that is not there.
     """
-    subjects = _subjects(rows)
+    subjects = in_order(rows)
     if settings.test_subjects is not None:
         absent = sorted(set(settings.test_subjects) - set(subjects))
         if absent:
@@ -35,8 +37,9 @@ def default_sides(rows: Sequence[Row], settings: Settings) -> dict[str, str]:
         return by_subject(rows, settings.test_subjects)
     if any(row.split == "test" for row in rows):
         return _validated(rows, {row.id: row.split or "train" for row in rows})
-    if len(subjects) > 1:
-        return by_subject(rows, _last(subjects))
+    if held_out := _tested(rows):
+        test = {row.id for row in _trained(rows) if row.subject in held_out}
+        return _validated(rows, {row.id: "test" if row.id in test else _training(row) for row in rows})
     return by_clip(rows)
 
 
@@ -46,9 +49,20 @@ def by_subject(rows: Sequence[Row], held_out: Sequence[str]) -> dict[str, str]:
 
 
 def by_clip(rows: Sequence[Row]) -> dict[str, str]:
-    """The last quarter of each class's pieces on the test side, by their ids."""
-    test = _last_of_each_class(rows)
+    """The last quarter of each class's pieces on the test side, by their ids; what is for validation stays there."""
+    test = _last_of_each_class(_trained(rows))
     return _validated(rows, {row.id: "test" if row.id in test else _training(row) for row in rows})
+
+
+def _trained(rows: Sequence[Row]) -> list[Row]:
+    """Of which a test side may be made."""
+    return [row for row in rows if _training(row) == "train"]
+
+
+def _tested(rows: Sequence[Row]) -> Sequence[str]:
+    """Subjects that become the test side where nothing names one; none where fewer than two are known."""
+    subjects = in_order(_trained(rows))
+    return _last(subjects) if len(subjects) > 1 else ()
 
 
 def _training(row: Row) -> str:
@@ -60,7 +74,7 @@ def _validated(rows: Sequence[Row], sides: dict[str, str]) -> dict[str, str]:
     if "val" in sides.values():
         return sides
     train = [row for row in rows if sides[row.id] == "train"]
-    subjects = _subjects(train)
+    subjects = in_order(train)
     by_whom = {row.id for row in train if row.subject in _last(subjects)} if len(subjects) > 1 else set()
     for held_out in (by_whom, _last_of_each_class(train) if len(subjects) <= 1 else set()):
         left = {row.label for row in train if row.id not in held_out}
@@ -69,9 +83,14 @@ def _validated(rows: Sequence[Row], sides: dict[str, str]) -> dict[str, str]:
     return sides
 
 
-def _subjects(rows: Sequence[Row]) -> list[str]:
-    """Those that are known, numbers in their order."""
-    return sorted({row.subject for row in rows if row.subject}, key=lambda name: (len(name), name))
+def in_order(rows: Sequence[Row]) -> list[str]:
+    """Subjects that are known: words by the alphabet, numbers, also those in names, by their value."""
+    return sorted({row.subject for row in rows if row.subject}, key=_natural)
+
+
+def _natural(name: str) -> tuple[list[str | int], str]:
+    parts = re.split(r"(\d+)", name.casefold())  # text at even places, numbers at odd ones
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
 
 
 def _last(names: Sequence[str]) -> Sequence[str]:
@@ -89,7 +108,9 @@ def _last_of_each_class(rows: Sequence[Row]) -> set[str]:
 def background(rows: Sequence[Row], label: str | None, length: Callable[[Row], float | None]) -> Iterator[Row]:
     """What lies before, between and after the labelled pieces of long recordings, in parts about as long as a piece.
 
-    A recording with a piece that has no end, or with one piece only, has no gaps that can be told.
+    A recording is all rows that share a file, or are joined by rows that do, whatever modalities each of them has. One
+    with a piece that has no end, with one piece only, or with a file that begins at two moments has no gaps that can be
+    told.
 
     Args:
         rows: Labelled pieces, and pieces that nobody has labelled yet.
@@ -99,11 +120,8 @@ def background(rows: Sequence[Row], label: str | None, length: Callable[[Row], f
     if label is None:
         return
     lengths = [row.end_s - row.start_s for row in rows if row.end_s is not None]
-    recordings = defaultdict[tuple[object, ...], list[Row]](list)
-    for row in rows:
-        recordings[tuple(sorted(row.files.items()))].append(row)
-    for its in recordings.values():
-        if len(its) < 2 or any(row.end_s is None for row in its):
+    for its in _recordings(rows):
+        if len(its) < 2 or any(row.end_s is None for row in its) or _clocks_differ(its):
             continue
         since, usual = 0.0, float(np.median(lengths))
         for row in sorted(its, key=lambda row: row.start_s):
@@ -112,6 +130,36 @@ def background(rows: Sequence[Row], label: str | None, length: Callable[[Row], f
         last = max(its, key=lambda row: row.end_s or 0.0)
         if (end := length(last)) is not None:
             yield from _parts(last, f"{last.id}-after", label, (since, end), usual)
+
+
+def _recordings(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows that belong to one recording: those that share a file, directly or by way of others (union-find)."""
+    above: dict[PurePosixPath, PurePosixPath] = {}
+
+    def topmost(path: PurePosixPath) -> PurePosixPath:
+        while (parent := above.setdefault(path, path)) != path:
+            above[path] = path = above[parent]
+        return path
+
+    for row in rows:
+        first, *others = row.files.values()
+        for path in others:
+            above[topmost(path)] = topmost(first)
+    found = defaultdict[PurePosixPath, list[Row]](list)
+    for row in rows:
+        found[topmost(next(iter(row.files.values())))].append(row)
+    return list(found.values())
+
+
+def _clocks_differ(rows: Sequence[Row]) -> bool:
+    """Whether rows say of one file that it begins at different moments: then their times cannot be compared."""
+    seen: dict[tuple[str, PurePosixPath], float] = {}
+    return any(
+        seen.setdefault((name, path), offset) != offset
+        for row in rows
+        for name, path in row.files.items()
+        for offset in (row.offsets_s.get(name, 0.0),)
+    )
 
 
 def _parts(row: Row, name: str, label: str, gap: tuple[float, float], usual: float) -> Iterator[Row]:
@@ -126,6 +174,8 @@ def _parts(row: Row, name: str, label: str, gap: tuple[float, float], usual: flo
 def notable(rows: Sequence[Row], modalities: Sequence[str], settings: Settings) -> Iterator[str]:
     """What to know before training."""
     yield from _notable_subjects(rows)
+    if settings.test_subjects is None:
+        yield from _notable_test_side(rows)
     counts = Counter(row.label for row in rows)
     (most, many), (least, few) = counts.most_common()[0], counts.most_common()[-1]
     if many > 3 * few:
@@ -139,14 +189,28 @@ def notable(rows: Sequence[Row], modalities: Sequence[str], settings: Settings) 
 
 
 def _notable_subjects(rows: Sequence[Row]) -> Iterator[str]:
-    sides: Mapping[str, set[str]] = defaultdict(set)
-    subjects: Mapping[str, set[str]] = defaultdict(set)
+    sides = defaultdict[str, set[str]](set)
+    subjects = defaultdict[str, set[str]](set)
     for row in rows:
         subjects[row.label].add(row.subject)
         sides[row.subject].add(row.split or "train")
-    if len(_subjects(rows)) < 2 and not any(row.split for row in rows):
-        yield "nobody knows who performs what: one person's clips may lie on both sides (column subject)"
-    elif lonely := sorted(label for label, names in subjects.items() if len(names) == 1):
+    if len(in_order(rows)) < 2:
+        if not any(row.split for row in rows):
+            yield "nobody knows who performs what: one person's clips may lie on both sides (column subject)"
+    elif lonely := sorted(label for label, names in subjects.items() if len(names) == 1 and "" not in names):
         yield f"classes that one subject alone performs: {listed(lonely)}"
     if both := sorted(name for name, its in sides.items() if name and {"train", "test"} <= its):
         yield f"subjects on the training and on the test side: {listed(both)}"
+
+
+def _notable_test_side(rows: Sequence[Row]) -> Iterator[str]:
+    """What is tested where sides are named, the test side not among them."""
+    named = {row.split for row in rows} - {""}
+    if not named or "test" in named:
+        return
+    held_out = _tested(rows)
+    taken = f"subjects {listed(held_out)}" if held_out else "the last quarter of each class's clips"
+    yield f"no recording is of the test side: {taken} of the training side become it"
+    validated = {row.subject for row in rows if row.split == "val"}
+    if both := [name for name in held_out if name in validated]:
+        yield f"subjects on the validation and on the test side: {listed(both)}"
