@@ -309,6 +309,24 @@ def test_subjects_of_the_validation_side_that_are_tested_are_told(folder: Folder
     assert "subjects on the validation and on the test side: 'b'" in folder.open().remarks()
 
 
+def test_a_test_subject_is_found_in_any_spelling(folder: Folder) -> None:
+    dataset = people(folder, "s01 s1 s2", "test_subjects = ['S1']")
+    assert ids(dataset.split("default"))[2] == ["s01x", "s01y", "s1x", "s1y"]
+
+
+def test_a_class_of_the_last_subject_alone_leaves_the_split_by_clips_a_validation_side(folder: Folder) -> None:
+    pieces = [(who, label, k) for who in "abc" for label in "xy" for k in (1, 2)] + [("c", "z", k) for k in range(4)]
+    folder.clip("1.npy")
+    lines = (f"{who}{label}{k},{label},{who},{n},{n + 1},1.npy" for n, (who, label, k) in enumerate(pieces))
+    folder.manifest("id,label,subject,start_s,end_s,ir", *lines)
+    dataset = folder.open()
+    with pytest.raises(DataError, match="no training sample of 'z'"):
+        dataset.split("default")
+    _, validation, test = ids(dataset.split("clips"))
+    assert test == ["cx2", "cy2", "cz3"]
+    assert validation == ["cx1", "cy1", "cz2"]
+
+
 def test_one_subject_is_left_out(folder: Folder) -> None:
     dataset = people(folder, "a b c")
     assert dataset.splits() == ("default", "clips", "subject_a", "subject_b", "subject_c")

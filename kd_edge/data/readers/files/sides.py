@@ -11,9 +11,10 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from kd_edge.data.dataset import listed
+from kd_edge.data.readers.files.names import other_spellings, person
 from kd_edge.data.readers.files.rows import Row
 from kd_edge.data.readers.files.settings import Settings
-from kd_edge.errors import DataError
+from kd_edge.errors import DataError, printable
 
 SHARE = 4
 """One subject in so many, or one clip of each class, is held out where nothing says which."""
@@ -29,12 +30,13 @@ def default_sides(rows: Sequence[Row], settings: Settings) -> dict[str, str]:
     """
     subjects = in_order(rows)
     if settings.test_subjects is not None:
-        absent = sorted(set(settings.test_subjects) - set(subjects))
+        wanted, known = {person(name) for name in settings.test_subjects}, {person(name) for name in subjects}
+        absent = sorted(name for name in settings.test_subjects if person(name) not in known)
         if absent:
             raise DataError(
                 f"test_subjects in dataset.toml names {listed(absent)}", f"some of {', '.join(subjects)}", "correct it"
             )
-        return by_subject(rows, settings.test_subjects)
+        return by_subject(rows, [name for name in subjects if person(name) in wanted])
     if any(row.split == "test" for row in rows):
         return _validated(rows, {row.id: row.split or "train" for row in rows})
     if held_out := _tested(rows):
@@ -70,13 +72,18 @@ def _training(row: Row) -> str:
 
 
 def _validated(rows: Sequence[Row], sides: dict[str, str]) -> dict[str, str]:
-    """With a validation side made of the training side, unless there is one or a class would have no other sample."""
+    """With a validation side made of the training side, unless there is one or a class would have no other sample.
+
+    It is made of the last subjects; of clips where people are on both sides anyway.
+    """
     if "val" in sides.values():
         return sides
     train = [row for row in rows if sides[row.id] == "train"]
     subjects = in_order(train)
+    tested = {row.subject for row in rows if sides[row.id] == "test"}
     by_whom = {row.id for row in train if row.subject in _last(subjects)} if len(subjects) > 1 else set()
-    for held_out in (by_whom, _last_of_each_class(train) if len(subjects) <= 1 else set()):
+    is_by_clip = len(subjects) <= 1 or not tested.isdisjoint(subjects)
+    for held_out in (by_whom, _last_of_each_class(train) if is_by_clip else set()):
         left = {row.label for row in train if row.id not in held_out}
         if held_out and left == {row.label for row in train}:
             return sides | dict.fromkeys(held_out, "val")
@@ -199,8 +206,19 @@ def _notable_subjects(rows: Sequence[Row]) -> Iterator[str]:
             yield "nobody knows who performs what: one person's clips may lie on both sides (column subject)"
     elif lonely := sorted(label for label, names in subjects.items() if len(names) == 1 and "" not in names):
         yield f"classes that one subject alone performs: {listed(lonely)}"
+    yield from _notable_names(rows)
     if both := sorted(name for name, its in sides.items() if name and {"train", "test"} <= its):
         yield f"subjects on the training and on the test side: {listed(both)}"
+
+
+def _notable_names(rows: Sequence[Row]) -> Iterator[str]:
+    """Subjects that may be one person, and recordings of nobody beside those of subjects."""
+    if spelled := other_spellings(row.subject for row in rows):
+        pairs = [f"{name} and {first}" for name, first in spelled.items()]
+        yield f"subjects that may be one person, written in two ways: {listed(pairs)}"
+    unknown = [row.id for row in rows if not row.subject]
+    if unknown and in_order(rows):
+        yield f"recordings of which nobody knows who performs: {len(unknown)}, {printable(unknown[0])} for one"
 
 
 def _notable_test_side(rows: Sequence[Row]) -> Iterator[str]:
