@@ -302,6 +302,12 @@ def test_the_test_side_that_is_made_of_the_training_side_is_told(folder: Folder)
     assert "no recording is of the test side: subjects 'c' of the training side become it" in remarks
 
 
+def test_one_subject_is_somebody(folder: Folder) -> None:
+    remarks = "\n".join(people(folder, "anna").remarks())
+    assert "one subject performs everything, anna: nobody else is tested" in remarks
+    assert "nobody knows who" not in remarks
+
+
 def test_subjects_of_the_validation_side_that_are_tested_are_told(folder: Folder) -> None:
     for name in ("a1", "b1", "a2", "b2"):
         folder.clip(f"{name}.npy")

@@ -201,7 +201,10 @@ def _notable_subjects(rows: Sequence[Row]) -> Iterator[str]:
     for row in rows:
         subjects[row.label].add(row.subject)
         sides[row.subject].add(row.split or "train")
-    if len(in_order(rows)) < 2:
+    known = in_order(rows)
+    if len(known) == 1 and "" not in sides:
+        yield f"one subject performs everything, {known[0]}: nobody else is tested"
+    elif len(known) < 2:
         if not any(row.split for row in rows):
             yield "nobody knows who performs what: one person's clips may lie on both sides (column subject)"
     elif lonely := sorted(label for label, names in subjects.items() if len(names) == 1 and "" not in names):
