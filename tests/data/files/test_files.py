@@ -398,10 +398,31 @@ def test_labelled_pieces_are_no_background_whatever_modalities_their_rows_have(f
     assert gaps == [(0, 2, "ir rgb"), (4, 6, "ir"), (8, 10, "rgb"), (12, 14, "ir")]
 
 
-def test_rows_whose_clocks_differ_tell_no_gaps(folder: Folder) -> None:
-    folder.clip("long.npy", frames=480)
-    folder.manifest("label,ir,ir_offset_s,start_s,end_s", "wave,long.npy,,2,4", "kick,long.npy,3,9,11")
-    assert folder.open().between() == ()
+def test_pieces_on_another_clock_are_no_background(folder: Folder) -> None:
+    folder.clip("long.npy", frames=600)
+    folder.manifest(
+        "label,ir,ir_offset_s,start_s,end_s",
+        "wave,long.npy,,0,2",
+        "wave,long.npy,,4,6",
+        "wave,long.npy,,8,20",
+        "wave,long.npy,3,5,7",  # 2 to 4 s of the file: all of the first gap
+        "wave,long.npy,3,9.5,10.5",  # 6.5 to 7.5 s
+        "kick,kick.npy,,,",
+    )
+    folder.clip("kick.npy")
+    assert [(row.start_s, row.end_s) for row in folder.open().between() if not row.offsets_s] == []
+
+
+def test_recordings_that_share_a_file_on_clocks_of_their_own_have_gaps(folder: Folder) -> None:
+    for name, frames in (("one", 180), ("two", 180), ("both", 600)):
+        folder.clip(f"{name}.npy", frames=frames)
+    folder.manifest(
+        "label,ir,depth,depth_offset_s,start_s,end_s",
+        *(f"{label},{ir}.npy,both.npy,{late},{k},{k + 2}" for ir, late in (("one", 0), ("two", -10))
+          for label, k in (("wave", 0), ("kick", 4))),
+    )  # fmt: skip
+    gaps = [(str(row.files["ir"]), row.start_s, row.end_s) for row in folder.open().between()]
+    assert gaps == [("one.npy", 2, 4), ("two.npy", 2, 4)]
 
 
 def test_without_gaps_there_is_no_background(folder: Folder) -> None:

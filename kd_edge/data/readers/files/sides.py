@@ -6,6 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from math import inf
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -20,6 +21,7 @@ SHARE = 4
 """One subject in so many, or one clip of each class, is held out where nothing says which."""
 LEAST_GAP_S = 0.5
 """A shorter pause between two labelled pieces is none of the background."""
+_ROUNDING_S = 1e-5
 
 
 def default_sides(rows: Sequence[Row], settings: Settings) -> dict[str, str]:
@@ -115,9 +117,8 @@ def _last_of_each_class(rows: Sequence[Row]) -> set[str]:
 def background(rows: Sequence[Row], label: str | None, length: Callable[[Row], float | None]) -> Iterator[Row]:
     """What lies before, between and after the labelled pieces of long recordings, in parts about as long as a piece.
 
-    A recording is all rows that share a file, or are joined by rows that do, whatever modalities each of them has. One
-    with a piece that has no end, with one piece only, or with a file that begins at two moments has no gaps that can be
-    told.
+    A recording is all rows that share a file and a clock, or are joined by rows that do, whatever modalities each of
+    them has. One with a piece that has no end, or with one piece only, has no gaps that can be told.
 
     Args:
         rows: Labelled pieces, and pieces that nobody has labelled yet.
@@ -126,9 +127,15 @@ def background(rows: Sequence[Row], label: str | None, length: Callable[[Row], f
     """
     if label is None:
         return
+    elsewhere = _pieces_on_other_clocks(rows)
+    yield from (part for part in _gaps(rows, label, length) if not _is_within(part, elsewhere))
+
+
+def _gaps(rows: Sequence[Row], label: str, length: Callable[[Row], float | None]) -> Iterator[Row]:
+    """See ``background``; each recording by its own clock."""
     lengths = [row.end_s - row.start_s for row in rows if row.end_s is not None]
     for its in _recordings(rows):
-        if len(its) < 2 or any(row.end_s is None for row in its) or _clocks_differ(its):
+        if len(its) < 2 or any(row.end_s is None for row in its):
             continue
         since, usual = 0.0, float(np.median(lengths))
         for row in sorted(its, key=lambda row: row.start_s):
@@ -139,33 +146,58 @@ def background(rows: Sequence[Row], label: str | None, length: Callable[[Row], f
             yield from _parts(last, f"{last.id}-after", label, (since, end), usual)
 
 
+_Clock = tuple[PurePosixPath, float]
+"""A file, and how much later than a row's clock it begins, s."""
+
+
+def _clocks(row: Row) -> list[_Clock]:
+    return [(path, row.offsets_s.get(name, 0.0)) for name, path in row.files.items()]
+
+
 def _recordings(rows: Sequence[Row]) -> list[list[Row]]:
     """Rows that belong to one recording: those that share a file, directly or by way of others (union-find)."""
-    above: dict[PurePosixPath, PurePosixPath] = {}
+    above: dict[_Clock, _Clock] = {}
 
-    def topmost(path: PurePosixPath) -> PurePosixPath:
-        while (parent := above.setdefault(path, path)) != path:
-            above[path] = path = above[parent]
-        return path
+    def topmost(clock: _Clock) -> _Clock:
+        while (parent := above.setdefault(clock, clock)) != clock:
+            above[clock] = clock = above[parent]
+        return clock
 
     for row in rows:
-        first, *others = row.files.values()
-        for path in others:
-            above[topmost(path)] = topmost(first)
-    found = defaultdict[PurePosixPath, list[Row]](list)
+        first, *others = _clocks(row)
+        for clock in others:
+            above[topmost(clock)] = topmost(first)
+    found = defaultdict[_Clock, list[Row]](list)
     for row in rows:
-        found[topmost(next(iter(row.files.values())))].append(row)
+        found[topmost(_clocks(row)[0])].append(row)
     return list(found.values())
 
 
-def _clocks_differ(rows: Sequence[Row]) -> bool:
-    """Whether rows say of one file that it begins at different moments: then their times cannot be compared."""
-    seen: dict[tuple[str, PurePosixPath], float] = {}
+_Pieces = dict[PurePosixPath, list[tuple[float, float]]]
+"""Where pieces begin and end in a file, s since it began."""
+
+
+def _pieces_on_other_clocks(rows: Sequence[Row]) -> _Pieces:
+    """All pieces of the files that begin at different moments by different rows."""
+    offsets = defaultdict[PurePosixPath, set[float]](set)
+    for row in rows:
+        for path, offset in _clocks(row):
+            offsets[path].add(offset)
+    found: _Pieces = defaultdict(list)
+    for row in rows:
+        for path, offset in _clocks(row):
+            if len(offsets[path]) > 1:
+                found[path].append((row.start_s - offset, (inf if row.end_s is None else row.end_s) - offset))
+    return found
+
+
+def _is_within(part: Row, pieces: _Pieces) -> bool:
+    """Whether a gap reaches into a piece of one of its files."""
+    end = part.start_s if part.end_s is None else part.end_s
     return any(
-        seen.setdefault((name, path), offset) != offset
-        for row in rows
-        for name, path in row.files.items()
-        for offset in (row.offsets_s.get(name, 0.0),)
+        start < end - offset - _ROUNDING_S and part.start_s - offset + _ROUNDING_S < stop
+        for path, offset in _clocks(part)
+        for start, stop in pieces.get(path, ())
     )
 
 
