@@ -190,7 +190,7 @@ def _split_report(
                 dataset.image_format(modality)
         split = _usable(dataset, name, unusable)
         check_split(split, dataset.labels, by_subject=False)
-        train, validation = training_sides(split, *held_out)
+        train, validation = training_sides(split, *held_out, labels=dataset.labels)
     except DataError as error:
         return SplitReport(name, 0, 0, 0, str(error))
     return SplitReport(name, len(train), len(validation), len(split.test))

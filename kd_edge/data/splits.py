@@ -67,7 +67,7 @@ def check_split(split: Split, labels: Sequence[str], *, by_subject: bool = True)
 
 
 def training_sides(
-    split: Split, subjects: Sequence[str], trials: Sequence[str] = ()
+    split: Split, subjects: Sequence[str], trials: Sequence[str] = (), *, labels: Sequence[str] = ()
 ) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
     """Training and validation samples: the protocol's own validation side, or what a recipe holds out instead.
 
@@ -79,11 +79,11 @@ def training_sides(
     """
     if not subjects and not trials:
         return split.train, split.validation
-    return validation_split((*split.train, *split.validation), subjects, trials)
+    return validation_split((*split.train, *split.validation), subjects, trials, labels=labels)
 
 
 def validation_split(
-    train: Sequence[Sample], subjects: Sequence[str], trials: Sequence[str] = ()
+    train: Sequence[Sample], subjects: Sequence[str], trials: Sequence[str] = (), *, labels: Sequence[str] = ()
 ) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
     """Hold out whole subjects, or repetitions, of the training side for choosing epochs and settings.
 
@@ -91,6 +91,7 @@ def validation_split(
         train: Training samples of a split.
         subjects: Subjects to hold out; none holds out nothing.
         trials: Repetitions of every subject to hold out; none holds out nothing.
+        labels: Class names, for the message; without them it has their numbers.
 
     Returns:
         (train, validation), each in the given order.
@@ -116,7 +117,7 @@ def validation_split(
     if lost:
         raise DataError(
             f"holding out {listed([*subjects, *trials])} leaves no training sample of class "
-            f"{listed(map(str, sorted(lost)))}",
+            f"{listed(labels[k] if labels else str(k) for k in sorted(lost))}",
             "at least one training sample of every class",
             "hold out fewer in validation_subjects and validation_trials",
         )

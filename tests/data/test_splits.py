@@ -61,6 +61,9 @@ def test_validation_subject_must_be_on_the_training_side() -> None:
 def test_validation_must_leave_every_class_a_sample() -> None:
     with pytest.raises(DataError, match="leaves no training sample of class '1'"):
         validation_split((*SAMPLES[:4], sample(1, "1")), ["1"])
+    split = Split("own", train=(*SAMPLES[:4], sample(1, "1")), test=())
+    with pytest.raises(DataError, match="holding out '1' leaves no training sample of class 'wave'"):
+        training_sides(split, ["1"], labels=("kick", "wave"))
 
 
 def test_a_split_may_bring_its_validation_side_and_a_recipe_hold_out_another() -> None:

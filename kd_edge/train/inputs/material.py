@@ -275,7 +275,8 @@ def gather_material(
         sides = (_usable(side, ours) for side in (split.train, split.test, split.validation))
         split = Split(split.name, *sides)
     check_split(split, dataset.labels, by_subject=False)
-    train, validation = training_sides(split, recipe.validation_subjects, recipe.validation_trials)
+    held_out = recipe.validation_subjects, recipe.validation_trials
+    train, validation = training_sides(split, *held_out, labels=dataset.labels)
     test = split.test
     if at_most is None:
         train = _usable(train, [*clips.values(), *signals.values()])

@@ -247,6 +247,9 @@ def people(folder: Folder, names: str, toml: str = "", column: str = "") -> File
         ("a b c", "test_subjects = ['a']", "a=train b=test c=val", ("b", "c", "a")),
         ("a b c d", "", "b=test c=val", ("a d", "c", "b")),
         ("a b c d", "", "b=test", ("a c", "d", "b")),
+        ("a b c d", "", "a=train b=train c=train d=val", ("a b", "d", "c")),
+        ("anna ben chris", "", "", ("anna", "ben", "chris")),  # not by the length of names
+        ("s10 s9 s1", "", "", ("s1", "s9", "s10")),
     ],
 )
 def test_sides(folder: Folder, names: str, toml: str, column: str, expected: tuple[str, str, str]) -> None:
@@ -276,6 +279,58 @@ def test_folders_may_name_the_sides(folder: Folder) -> None:
         ["val/x/1", "val/y/1"],
         ["test/x/1", "test/y/1"],
     )
+
+
+def test_a_validation_side_stays_one_where_no_folder_is_the_test_side(folder: Folder) -> None:
+    for side, count in (("train", 4), ("val", 2)):
+        for label in ("x", "y"):
+            for k in range(count):
+                folder.clip(f"{side}/{label}/{k}_ir.npy")
+    dataset = folder.open()
+    for name in ("default", "clips"):
+        train, validation, test = ids(dataset.split(name))
+        assert train == [f"train/{label}/{k}" for label in "xy" for k in range(3)]
+        assert validation == ["val/x/0", "val/x/1", "val/y/0", "val/y/1"]
+        assert test == ["train/x/3", "train/y/3"]
+    remarks = "\n".join(dataset.remarks())
+    assert "no recording is of the test side: the last quarter of each class's clips of the training side" in remarks
+    assert "one subject alone" not in remarks
+
+
+def test_the_test_side_that_is_made_of_the_training_side_is_told(folder: Folder) -> None:
+    remarks = people(folder, "a b c d", column="a=train b=train c=train d=val").remarks()
+    assert "no recording is of the test side: subjects 'c' of the training side become it" in remarks
+
+
+def test_one_subject_is_somebody(folder: Folder) -> None:
+    remarks = "\n".join(people(folder, "anna").remarks())
+    assert "one subject performs everything, anna: nobody else is tested" in remarks
+    assert "nobody knows who" not in remarks
+
+
+def test_subjects_of_the_validation_side_that_are_tested_are_told(folder: Folder) -> None:
+    for name in ("a1", "b1", "a2", "b2"):
+        folder.clip(f"{name}.npy")
+    folder.manifest("label,subject,split,ir", "x,a,,a1.npy", "y,b,,b1.npy", "x,a,val,a2.npy", "x,b,val,b2.npy")
+    assert "subjects on the validation and on the test side: 'b'" in folder.open().remarks()
+
+
+def test_a_test_subject_is_found_in_any_spelling(folder: Folder) -> None:
+    dataset = people(folder, "s01 s1 s2", "test_subjects = ['S1']")
+    assert ids(dataset.split("default"))[2] == ["s01x", "s01y", "s1x", "s1y"]
+
+
+def test_a_class_of_the_last_subject_alone_leaves_the_split_by_clips_a_validation_side(folder: Folder) -> None:
+    pieces = [(who, label, k) for who in "abc" for label in "xy" for k in (1, 2)] + [("c", "z", k) for k in range(4)]
+    folder.clip("1.npy")
+    lines = (f"{who}{label}{k},{label},{who},{n},{n + 1},1.npy" for n, (who, label, k) in enumerate(pieces))
+    folder.manifest("id,label,subject,start_s,end_s,ir", *lines)
+    dataset = folder.open()
+    with pytest.raises(DataError, match="no training sample of 'z'"):
+        dataset.split("default")
+    _, validation, test = ids(dataset.split("clips"))
+    assert test == ["cx2", "cy2", "cz3"]
+    assert validation == ["cx1", "cy1", "cz2"]
 
 
 def test_one_subject_is_left_out(folder: Folder) -> None:
@@ -326,6 +381,48 @@ def test_background_ends_with_the_shorter_recording(folder: Folder) -> None:
     assert len(dataset.open(next(s for s in dataset.samples if s.id == "3-after-2"), "depth")) == 30
     (folder.root / "late.npy").write_bytes(b"damaged")
     assert not any("after" in s.id for s in folder.open().samples)
+
+
+def test_labelled_pieces_are_no_background_whatever_modalities_their_rows_have(folder: Folder) -> None:
+    folder.clip("long.npy", frames=480)
+    folder.clip("long_rgb.npy", frames=480)
+    folder.manifest(
+        "label,subject,ir,rgb,start_s,end_s",
+        "wave,a,long.npy,long_rgb.npy,2,4",
+        "kick,a,long.npy,,6,8",
+        "wave,a,,long_rgb.npy,10,12",  # shares no file with the row before it
+        "kick,a,long.npy,,14,16",
+    )
+    folder.text("dataset.toml", "background = 'none'")
+    gaps = sorted((row.start_s, row.end_s, " ".join(row.files)) for row in folder.open().rows if row.label == "none")
+    assert gaps == [(0, 2, "ir rgb"), (4, 6, "ir"), (8, 10, "rgb"), (12, 14, "ir")]
+
+
+def test_pieces_on_another_clock_are_no_background(folder: Folder) -> None:
+    folder.clip("long.npy", frames=600)
+    folder.manifest(
+        "label,ir,ir_offset_s,start_s,end_s",
+        "wave,long.npy,,0,2",
+        "wave,long.npy,,4,6",
+        "wave,long.npy,,8,20",
+        "wave,long.npy,3,5,7",  # 2 to 4 s of the file: all of the first gap
+        "wave,long.npy,3,9.5,10.5",  # 6.5 to 7.5 s
+        "kick,kick.npy,,,",
+    )
+    folder.clip("kick.npy")
+    assert [(row.start_s, row.end_s) for row in folder.open().between() if not row.offsets_s] == []
+
+
+def test_recordings_that_share_a_file_on_clocks_of_their_own_have_gaps(folder: Folder) -> None:
+    for name, frames in (("one", 180), ("two", 180), ("both", 600)):
+        folder.clip(f"{name}.npy", frames=frames)
+    folder.manifest(
+        "label,ir,depth,depth_offset_s,start_s,end_s",
+        *(f"{label},{ir}.npy,both.npy,{late},{k},{k + 2}" for ir, late in (("one", 0), ("two", -10))
+          for label, k in (("wave", 0), ("kick", 4))),
+    )  # fmt: skip
+    gaps = [(str(row.files["ir"]), row.start_s, row.end_s) for row in folder.open().between()]
+    assert gaps == [("one.npy", 2, 4), ("two.npy", 2, 4)]
 
 
 def test_without_gaps_there_is_no_background(folder: Folder) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kd_edge.data.readers.files.names import told_by_names
+from kd_edge.data.readers.files.names import strays, told_by_names
 from kd_edge.errors import DataError
 from tests.data.files.conftest import Folder
 
@@ -43,6 +43,62 @@ def test_words_that_come_back_in_other_classes_are_people(form: str) -> None:
 )
 def test_other_words_are_nobody(names: list[str]) -> None:
     assert told_by_names(KICK_WAVE, names, "mine") == [{}] * 8
+
+
+def test_a_stray_name_takes_nobody_from_the_others() -> None:
+    numbered = [f"subject{k}_{t}" for k in range(5) for t in (1, 2)]
+    told = told_by_names(["kick"] * 11, [*numbered, "final take"], "mine")
+    assert told == [{"subject": str(k)} for k in range(5) for _ in (1, 2)] + [{}]
+    words = ["anna_1", "ben_1", "anna_2", "ben_2", "anna_3"]
+    told = told_by_names(["kick"] * 5 + ["wave"] * 6, [*words, *words, "the_final_take"], "mine")
+    assert [its.get("subject", "") for its in told] == ["anna", "ben", "anna", "ben", "anna"] * 2 + [""]
+
+
+def test_names_that_keep_people_from_being_known_are_told() -> None:
+    labels, numbered = ["kick"] * 3 + ["wave"] * 3, ["s1_1", "s2_1", "s1_2", "s2_2"]
+    assert strays(labels, [*numbered, "final", "take 2"]) == ["final", "take 2"]
+    assert strays(labels, ["anna_1", "ben_1", "old", "anna_1", "ben_1", "new"]) == ["old", "new"]
+    assert strays(labels, ["one", "two", "three", "four", "five", "s1_1"]) == []  # most tell nobody
+    assert strays(["kick"] * 11, [*(f"s{k}_1" for k in range(10)), "final"]) == []  # the others' people are known
+
+
+def test_people_of_the_folder_with_a_stray_name(folder: Folder) -> None:
+    for label in ("kick", "wave"):
+        for who in ("subject1", "subject01", "subject2", "subject3"):
+            folder.clip(f"{label}/{who}_1_ir.npy")
+    folder.clip("wave/subject3_2_ir.npy")
+    folder.clip("wave/final take_ir.npy")
+    dataset = folder.open()
+    people = {row.id.removeprefix("wave/"): row.subject for row in dataset.rows if row.label == "wave"}
+    assert people == {
+        "final take": "", "subject01_1": "01", "subject1_1": "01",
+        "subject2_1": "2", "subject3_1": "3", "subject3_2": "3",
+    }  # fmt: skip
+    assert [s.id for s in dataset.split("default").test] == ["kick/subject3_1", "wave/subject3_1", "wave/subject3_2"]
+    remarks = "\n".join(dataset.remarks())
+    assert "differ by capitals or zeros before a number only are one person: '1 is 01'" in remarks
+    assert "nobody knows who performs: 1, wave/final take for one" in remarks
+    folder.clip("wave/other take_ir.npy")
+    remarks = "\n".join(folder.open().remarks())
+    assert "most names tell who performs, but 2 of 11 do not: 'final take', 'other take'; rename them" in remarks
+
+
+def test_capitals_make_no_other_person(folder: Folder) -> None:
+    for label in ("kick", "wave"):
+        for name in ("Anna_1", "ben_1", "ben_2"):
+            folder.clip(f"{label}/{name}_ir.npy")
+    folder.clip("wave/anna_2_ir.npy")
+    dataset = folder.open()
+    assert {row.subject for row in dataset.rows} == {"Anna", "ben"}
+
+
+def test_spellings_in_a_manifest_are_remarked(folder: Folder) -> None:
+    for name in ("1", "2", "3", "4"):
+        folder.clip(f"{name}.npy")
+    folder.manifest("label,subject,ir", "kick,Anna,1.npy", "wave,anna,2.npy", "kick,ben,3.npy", "wave,ben,4.npy")
+    dataset = folder.open()
+    assert "subjects that may be one person, written in two ways: 'anna and Anna'" in dataset.remarks()
+    assert {row.subject for row in dataset.rows} == {"Anna", "anna", "ben"}
 
 
 def test_what_only_some_names_tell_is_not_taken() -> None:

@@ -17,9 +17,10 @@ from kd_edge.data.readers.colours import is_coloured, is_grey
 from kd_edge.data.readers.files.folders import find_rows
 from kd_edge.data.readers.files.imports import foreign
 from kd_edge.data.readers.files.media import Media, Values
+from kd_edge.data.readers.files.names import other_spellings, strays
 from kd_edge.data.readers.files.rows import Row, Table, manifest_of, plain, read_manifest
 from kd_edge.data.readers.files.settings import DEFAULT_FPS, Settings, read_settings
-from kd_edge.data.readers.files.sides import background, by_clip, by_subject, default_sides, notable
+from kd_edge.data.readers.files.sides import background, by_clip, by_subject, default_sides, in_order, notable
 from kd_edge.data.readers.files.skeletons import DRAWN, SKELETON, Drawn, Skeletons
 from kd_edge.data.readers.hashes import FileHashes
 from kd_edge.data.splits import check_split, require_split
@@ -39,9 +40,10 @@ class Files:
     """One's own recordings: ``manifest.csv`` or ``.jsonl`` where there is one, else folders of classes.
 
     Sides come from ``test_subjects`` in ``dataset.toml``, else from the manifest's column ``split`` or the folders
-    ``train/``, ``val/``, ``test/``; else the last quarter of the subjects is the test side, and where subjects are not
-    known the last quarter of each class's clips. Where nothing names the validation side, it is made of the training
-    side in the same way.
+    ``train/``, ``val/``, ``test/``; else the last quarter of the subjects (words by the alphabet, numbers by their
+    value) is the test side, and where subjects are not known the last quarter of each class's clips. Where nothing
+    names the validation side, it is made of the training side in the same way; where it is named and the test side is
+    not, the test side is made of the training side.
 
     Args:
         root: The folder.
@@ -194,7 +196,7 @@ class Files:
 
     def splits(self) -> tuple[str, ...]:
         """``default`` (see the class), ``clips`` (a quarter of each class), ``subject_NAME`` left out."""
-        subjects = sorted({row.subject for row in self._rows.values() if row.subject})
+        subjects = in_order(self.rows)
         left_out = [f"subject_{name}" for name in subjects] if len(subjects) > 1 else []
         return (DEFAULT_SPLIT, BY_CLIP, *left_out)
 
@@ -291,7 +293,32 @@ def _table(root: Path, settings: Settings) -> Table:
         raise DataError(
             f"{root} is described by {described}", "a manifest.csv", f"kd-edge data import {root} makes one of it"
         )
-    return find_rows(root, settings.pattern, named, links=settings.links)
+    table = find_rows(root, settings.pattern, named, links=settings.links)
+    return _with_one_name_each(table if settings.pattern else _with_strays(table))
+
+
+def _with_one_name_each(table: Table) -> Table:
+    """With one spelling of each subject, where names of files tell it: people do not write ``s1`` as a machine does."""
+    spelled = other_spellings(row.subject for row in table.rows)
+    if not spelled:
+        return table
+    rows = tuple(replace(row, subject=spelled.get(row.subject, row.subject)) for row in table.rows)
+    pairs = [f"{printable(name)} is {printable(first)}" for name, first in spelled.items()]
+    remark = f"subjects that differ by capitals or zeros before a number only are one person: {listed(pairs)}"
+    return replace(table, rows=rows, remarks=(*table.remarks, remark))
+
+
+def _with_strays(table: Table) -> Table:
+    """With a remark on names that keep it from being known who performs."""
+    rows = [row for row in table.rows if row.label]
+    if any(row.subject for row in rows):
+        return table
+    names = [row.id.removeprefix(f"{row.split}/").removeprefix(f"{row.label}/") for row in rows]
+    found = strays([row.label for row in rows], names)
+    if not found:
+        return table
+    remark = f"most names tell who performs, but {len(found)} of {len(rows)} do not: {listed(found[:3])}; rename them"
+    return replace(table, remarks=(*table.remarks, remark))
 
 
 def _rate(length: Probe) -> float:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import compress
 
 from kd_edge.errors import DataError, printable
 
@@ -27,6 +28,9 @@ _SEPARATORS = re.compile(r"[/_\-. ]+")
 _RUN_TOGETHER = re.compile(r"(?:[A-Za-z]+\d+){2,}")
 _LETTERS_NUMBER = re.compile(r"([A-Za-z]+)(\d+)")
 
+_MOST = 0.9
+"""What so many names tell is taken, though a few strays do not."""
+
 Told = dict[str, str]
 """Field (``subject``, ``trial``, ``view``, ``label``) -> what a name says of it."""
 
@@ -37,8 +41,39 @@ def is_subject(name: str) -> bool:
     return match is not None and _FIELD_OF.get(match[1].lower()) == "subject"
 
 
+def person(name: str) -> str:
+    """A subject's name without what people write differently: capitals, and zeros before a number."""
+    return re.sub(r"(?<!\d)0+(?=\d)", "", name.casefold())
+
+
+def other_spellings(names: Iterable[str]) -> dict[str, str]:
+    """Subject that is one spelled before, but for capitals and zeros before a number -> how it was spelled first."""
+    first: dict[str, str] = {}
+    spelled = {name: first.setdefault(person(name), name) for name in names if name}
+    return {name: other for name, other in spelled.items() if name != other}
+
+
+def strays(labels: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Names that do not tell who performs where most do, but too few for ``told_by_names`` to take it.
+
+    Args:
+        labels: Class of each recording.
+        names: As for ``told_by_names``.
+    """
+    tokens = [_tokens(name) for name in names]
+    telling = [not {"subject", "group"}.isdisjoint(_numbered(its)) for its in tokens]
+    if not any(telling):
+        usual = _usual_length(tokens)
+        telling = [len(its) == usual for its in tokens]
+        if not _people([its for its in tokens if len(its) == usual], list(compress(labels, telling))):
+            return []
+    if not len(names) / 2 <= sum(telling) < _MOST * len(names):
+        return []
+    return [name for name, tells in zip(names, telling, strict=True) if not tells]
+
+
 def told_by_names(labels: Sequence[str], names: Sequence[str], where: str) -> list[Told]:
-    """What each recording's name tells beside its class.
+    """What each recording's name tells beside its class: a class where all names do, the rest where nine in ten do.
 
     Args:
         labels: Class of each recording by its folder; all empty where no folder names classes, then names may.
@@ -50,12 +85,13 @@ def told_by_names(labels: Sequence[str], names: Sequence[str], where: str) -> li
     """
     tokens = [_tokens(name) for name in names]
     told = [_numbered(its) for its in tokens]
-    common = set.intersection(*(set(its) for its in told)) if told else set()
+    counts = Counter(field for its in told for field in its)
+    common = {field for field, n in counts.items() if n >= (1 if field == "label" else _MOST) * len(told)}
     told = [{field: its[field] for field in its if field in common} for its in told]
     if not any(labels):
         _tell_labels(told, tokens, names, where)
         labels = [its.get("label", "") for its in told]
-    if told and "subject" not in told[0]:
+    if "subject" not in common:
         _tell_subjects(told, tokens, labels)
     return [{field: text for field, text in its.items() if field != "group"} for its in told]
 
@@ -117,17 +153,30 @@ def _leading_words(tokens: Sequence[str]) -> list[str]:
 
 def _tell_subjects(told: Sequence[Told], tokens: Sequence[Sequence[str]], labels: Sequence[str]) -> None:
     """Add who performs: groups of the same people, else words that come back in other classes."""
-    if "group" in told[0]:
+    if any("group" in its for its in told):
         for its in told:
-            its["subject"] = its["group"]
+            its.update({"subject": its["group"]} if "group" in its else {})
         return
-    if len({len(its) for its in tokens}) > 1:
-        return
+    usual = _usual_length(tokens)
+    chosen = [k for k, its in enumerate(tokens) if len(its) == usual]
+    if len(chosen) >= _MOST * len(tokens):
+        people = _people([tokens[k] for k in chosen], [labels[k] for k in chosen])
+        for k, word in zip(chosen, people, strict=False):
+            told[k]["subject"] = word
+
+
+def _usual_length(tokens: Sequence[Sequence[str]]) -> int:
+    """Of how many words and numbers most names are made."""
+    return max(Counter(map(len, tokens)).items(), key=lambda item: item[1], default=(0, 0))[0]
+
+
+def _people(tokens: Sequence[Sequence[str]], labels: Sequence[str]) -> list[str]:
+    """The words of equally long names that come back in other classes; none where there are none."""
     for column in _word_columns(tokens):
-        if _come_back(column) and _in_several_classes(column, labels):
-            for its, word in zip(told, column, strict=True):
-                its["subject"] = word
-            return
+        alike = [person(word) for word in column]
+        if _come_back(alike) and _in_several_classes(alike, labels):
+            return column
+    return []
 
 
 def _word_columns(tokens: Sequence[Sequence[str]]) -> Iterator[list[str]]:
