@@ -448,7 +448,7 @@ def test_clashes_between_lists(folder: Folder) -> None:
     videos(folder, "1.mp4", "2.mp4")
     folder.text("train.txt", "1.mp4 0\n2.mp4 1\n")
     folder.text("val.txt", "1.mp4 0\n")
-    with pytest.raises(DataError, match="two rows with id '1'"):
+    with pytest.raises(DataError, match=r"train\.txt line 1 and val\.txt line 1: two rows with id '1'"):
         imported(folder, "train.txt", "val.txt")
     folder.text("more/val.txt", "x")
     with pytest.raises(ConfigError, match=r"lists in several folders.*--root"):

@@ -38,7 +38,7 @@ class Modality(BaseModel):
         band: What the camera sees; None goes by the modality's name (``ir``, ``thermal``, ``depth``), else ``rgb``.
         dtype: Type of a pixel; None: that of the first file.
         unit: Unit of a value; None is ``intensity``, of depth ``mm``.
-        range: Lowest and highest value, the first below the second; None is that of the pixels' type, of depth 0 to 4000.
+        range: Lowest and highest value, which differ; None is that of the pixels' type, of depth 0 to 4000.
         fps: Frame rate of files without stamps, 1/s. None: 30.
         rate_hz: Nominal rate of a sensor's signal, 1/s.
         columns: Names of a signal's three axes in the first line of its files; None: the only three beside the time.

@@ -80,18 +80,20 @@ def import_rows(
     wanted = Wanted(folder, modality, {} if names is None else _names(names), label, fps)
     kinds: dict[str, str] = {}
     rows: list[Row] = []
+    checked: list[tuple[Path, tuple[Row, ...]]] = []
     remarks: list[str] = []
     for path in lists:
         found = _reader(path)(path, wanted)
         kinds[str(path)] = found.kind
         its, more = _checked(found, folder, settings.links, skip_missing)
         rows += its
+        checked.append((path, its))
         remarks += [*found.remarks, *more]
     if not rows:
         raise DataError(
             f"no recording of {', '.join(map(str, lists))} is below {folder}", "at least one", "name it with --root"
         )
-    check_together(lists[0], rows)
+    check_together(checked)
     return Imported(folder, kinds, tuple(rows), tuple(remarks))
 
 
