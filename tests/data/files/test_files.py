@@ -335,6 +335,19 @@ def test_without_gaps_there_is_no_background(folder: Folder) -> None:
     assert folder.open().labels == ("wave", "kick")
 
 
+def test_what_dataset_toml_says_of_nothing_is_remarked(folder: Folder) -> None:
+    folder.clip("wave/1_ir.npy")
+    folder.clip("kick/1_ir.npy")
+    folder.text("dataset.toml", "background = 'none'\nmirror = []\n[modality.ir]\nfps = 30\n[modality.irr]\nfps = 15")
+    assert folder.open().remarks()[-2:] == (
+        "[modality.irr] in dataset.toml is of no recording (did you mean 'ir'?): there is ir",
+        "background = 'none' in dataset.toml makes no class: it takes what lies between pieces of one recording "
+        "(start_s and end_s, at least two rows of it), and there is nothing",
+    )
+    folder.text("dataset.toml", "background = 'kick'\nmirror = []\n[modality.ir]\nfps = 30")
+    assert not any("dataset.toml" in remark for remark in folder.open().remarks())
+
+
 def test_clips_that_a_robot_kept_are_read_once_they_are_labelled(folder: Folder) -> None:
     folder.clip("ir0_20260101T000000_0.npy", frames=90)
     row = (

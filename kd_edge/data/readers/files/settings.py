@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from kd_edge import recipes
 from kd_edge.data.dataset import ImageFormat
+from kd_edge.errors import did_you_mean
 from kd_edge.reading import is_file
 
 FILE = "dataset.toml"
@@ -134,6 +136,25 @@ def is_modality(name: str) -> bool:
 
 def _stem(modality: str) -> str:
     return modality.lower().rstrip("0123456789_-")
+
+
+def unused(settings: Settings, modalities: Collection[str], labels: Collection[str]) -> Iterator[str]:
+    """What ``dataset.toml`` says of nothing that is there.
+
+    Args:
+        settings: Its content.
+        modalities: Those of the recordings.
+        labels: Classes that some recording has.
+    """
+    for name in settings.modality:
+        if name not in modalities:
+            guess = did_you_mean(name, modalities)
+            yield f"[modality.{name}] in dataset.toml is of no recording{guess}: there is {', '.join(modalities)}"
+    if settings.background is not None and settings.background not in labels:
+        yield (
+            f"background = '{settings.background}' in dataset.toml makes no class: it takes what lies between pieces of "
+            "one recording (start_s and end_s, at least two rows of it), and there is nothing"
+        )
 
 
 def read_settings(root: Path) -> Settings:
