@@ -152,8 +152,8 @@ def unused(settings: Settings, modalities: Collection[str], labels: Collection[s
             yield f"[modality.{name}] in dataset.toml is of no recording{guess}: there is {', '.join(modalities)}"
     if settings.background is not None and settings.background not in labels:
         yield (
-            f"background = '{settings.background}' in dataset.toml makes no class: it takes what lies between pieces of "
-            "one recording (start_s and end_s, at least two rows of it), and there is nothing"
+            f"background = '{settings.background}' in dataset.toml makes no class: it takes what lies between pieces "
+            "of one recording (start_s and end_s, at least two rows of it), and there is nothing"
         )
 
 
