@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 import sys
 import types
@@ -134,13 +135,13 @@ def from_text(text: str, model: type[Model], what: str, overrides: Sequence[str]
 
 
 def text_of(path: Path) -> str:
-    """A TOML file as it is written.
+    """A TOML file as it is written, without the mark that some editors put before it.
 
     Raises:
         ConfigError: It cannot be read, is longer than ``TOML_BYTES``, or not UTF-8.
     """
     try:
-        return read_bytes(path, TOML_BYTES).decode()
+        return read_bytes(path, TOML_BYTES).decode("utf-8-sig")
     except OSError as error:
         raise _unreadable(path, error.strerror) from error
     except ValueError as error:
@@ -183,18 +184,32 @@ def _toml(text: str) -> dict[str, Any]:
 
 
 def validate(raw: dict[str, Any], model: type[Model], what: str) -> Model:
-    """Validate plain values against a model, reporting all faults in one error."""
+    """Validate plain values against a model, reporting all faults in one error.
+
+    Numbers that are not finite are none of any file: nothing that is trained, measured or written goes on with them.
+
+    Raises:
+        ConfigError: Faults, each with its place.
+    """
+    faults = [f"{place}: a finite number belongs here, got {value}" for place, value in _endless(raw)]
+    cause: ValidationError | None = None
     try:
-        return model.model_validate(raw)
+        made = model.model_validate(raw)
+        if not faults:
+            return made
     except ValidationError as error:
-        details = error.errors(include_url=False)
-        faults = [_fault(detail, model) for detail in details[:_FAULTS_SHOWN]]
-        count = "1 fault" if len(details) == 1 else f"{len(details)} faults"
-        if len(details) > len(faults):
-            faults.append(f"and {len(details) - len(faults)} more")
-        raise ConfigError(
-            f"{what} has {count}: {'; '.join(faults)}", "every key known and in range", "correct them and run again"
-        ) from error
+        cause = error
+        told = {fault.partition(": ")[0] for fault in faults}
+        details = [d for d in error.errors(include_url=False) if ".".join(map(str, d["loc"])) not in told]
+        faults += [_fault(detail, model) for detail in details[:_FAULTS_SHOWN]]
+        faults += [""] * (len(details) - _FAULTS_SHOWN)  # counted, and not told
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    more = [f"and {len(faults) - _FAULTS_SHOWN} more"] if len(faults) > _FAULTS_SHOWN else []
+    raise ConfigError(
+        f"{what} has {count}: {'; '.join([*faults[:_FAULTS_SHOWN], *more])}",
+        "every key known and in range",
+        "correct them and run again",
+    ) from cause
 
 
 def to_toml(model: BaseModel) -> str:
@@ -205,6 +220,18 @@ def to_toml(model: BaseModel) -> str:
     """
     text: str = import_extra("tomli_w", "train").dumps(model.model_dump(mode="json", exclude_none=True))
     return text
+
+
+def _endless(value: object, place: str = "") -> Iterator[tuple[str, float]]:
+    """Place and value of each number that is infinite or none."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield place[1:], value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _endless(inner, f"{place}.{str(key)[:_VALUE_CHARACTERS]}")
+    elif isinstance(value, (list, tuple)):
+        for k, inner in enumerate(value):
+            yield from _endless(inner, f"{place}.{k}")
 
 
 def _override(raw: dict[str, Any], override: str) -> None:

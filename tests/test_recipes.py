@@ -229,3 +229,16 @@ def test_a_robot_without_tomli_w_is_told_what_to_install(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "tomli_w", None)
     with pytest.raises(MissingExtraError, match=r"the extra \[train\]"):
         recipes.to_toml(Recipe(name="x", student=Stage(epochs=1)))
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf"])
+def test_numbers_without_an_end_are_told_with_their_place(text: str) -> None:
+    with pytest.raises(ConfigError, match=f"2 faults: sizes.0.1: a finite number belongs here, got {text}; nme"):
+        recipes.from_text(f"sizes = [[1, {text}]]\nnme = 1\nname = 'x'\nstudent = {{epochs = 1}}", Recipe, "recipe")
+
+
+def test_a_mark_before_the_text_is_none_of_it(folder: Path) -> None:
+    file = folder / "marked.toml"
+    file.write_bytes(b'\xef\xbb\xbfname = "x"\n')
+    assert recipes.text_of(file) == 'name = "x"\n'
+    assert recipes.read("train", str(file)) == {"name": "x"}

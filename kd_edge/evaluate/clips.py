@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -16,9 +16,9 @@ from kd_edge import artifact as artifacts
 from kd_edge import metrics, recipes, sampling
 from kd_edge.artifact import Artifact, Manifest
 from kd_edge.data import Dataset, Sample, Split, data_of_model, open_dataset
-from kd_edge.data.dataset import LongVideos
+from kd_edge.data.dataset import LongVideos, listed
 from kd_edge.engines import Engine, EngineName, engine_name, open_engine
-from kd_edge.errors import ArtifactError, DataError
+from kd_edge.errors import ArtifactError, DataError, printable
 from kd_edge.evaluate import untrimmed
 from kd_edge.evaluate.joined import JoinedStream, Score, StreamingScore, score_of
 from kd_edge.evaluate.spotting import Spotting
@@ -316,11 +316,21 @@ def _dataset(artifact: Artifact, data_root: Path | None) -> Dataset:
     dataset = open_dataset(data_of_model(manifest.dataset, str(artifact.path)), data_root)
     if dataset.labels != manifest.labels:
         raise ArtifactError(
-            f"{artifact.path} knows {len(manifest.labels)} labels, data set {dataset.name} has {len(dataset.labels)}",
+            f"{artifact.path} knows {len(manifest.labels)} labels, data set {dataset.name} has {len(dataset.labels)}: "
+            + different_labels(manifest.labels, dataset.labels),
             "the same labels in the same order",
             "evaluate on the data set it was trained on",
         )
     return dataset
+
+
+def different_labels(model: Sequence[str], dataset: Sequence[str]) -> str:
+    """What tells a model's class names from a data set's: names that one alone has, else the first out of order."""
+    alone = {"the model": set(model) - set(dataset), "the data set": set(dataset) - set(model)}
+    if any(alone.values()):
+        return ", ".join(f"{listed(map(printable, sorted(its)))} of {who} alone" for who, its in alone.items() if its)
+    at = next((k for k, (one, other) in enumerate(zip(model, dataset, strict=False)) if one != other), 0)
+    return f"label {at} is '{printable(model[at])}' of the model and '{printable(dataset[at])}' of the data set"
 
 
 class Counted:

@@ -11,6 +11,7 @@ from kd_edge.data import Sample, Split, SyntheticData, open_dataset
 from kd_edge.engines import open_engine
 from kd_edge.errors import ArtifactError, DataError
 from kd_edge.evaluate import clips as evaluate
+from kd_edge.evaluate.clips import different_labels
 from kd_edge.models import ModelConfig
 from kd_edge.models.saved import SavedStudent
 from kd_edge.types import Clip
@@ -139,3 +140,15 @@ def test_a_split_whose_test_clips_were_trained_on_is_refused() -> None:
     with pytest.raises(DataError, match="7 of the 9 test clips of split 'crossed' are training clips of 'subjects'"):
         evaluate._check_unseen(Crossed(), "crossed", "subjects")  # type: ignore[arg-type]
     evaluate._check_unseen(Crossed(), "subjects", "subjects")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("model", "dataset", "expected"),
+    [
+        ("wave kick", "wave jump", "'kick' of the model alone, 'jump' of the data set alone"),
+        ("wave kick", "wave kick none", "'none' of the data set alone"),
+        ("wave kick sit", "wave sit kick", "label 1 is 'kick' of the model and 'sit' of the data set"),
+    ],
+)
+def test_labels_that_differ_are_named(model: str, dataset: str, expected: str) -> None:
+    assert different_labels(model.split(), dataset.split()) == expected

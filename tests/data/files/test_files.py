@@ -432,6 +432,19 @@ def test_without_gaps_there_is_no_background(folder: Folder) -> None:
     assert folder.open().labels == ("wave", "kick")
 
 
+def test_what_dataset_toml_says_of_nothing_is_remarked(folder: Folder) -> None:
+    folder.clip("wave/1_ir.npy")
+    folder.clip("kick/1_ir.npy")
+    folder.text("dataset.toml", "background = 'none'\nmirror = []\n[modality.ir]\nfps = 30\n[modality.irr]\nfps = 15")
+    assert folder.open().remarks()[-2:] == (
+        "[modality.irr] in dataset.toml is of no recording (did you mean 'ir'?): there is ir",
+        "background = 'none' in dataset.toml makes no class: it takes what lies between pieces of one recording "
+        "(start_s and end_s, at least two rows of it), and there is nothing",
+    )
+    folder.text("dataset.toml", "background = 'kick'\nmirror = []\n[modality.ir]\nfps = 30")
+    assert not any("dataset.toml" in remark for remark in folder.open().remarks())
+
+
 def test_clips_that_a_robot_kept_are_read_once_they_are_labelled(folder: Folder) -> None:
     folder.clip("ir0_20260101T000000_0.npy", frames=90)
     row = (
@@ -480,6 +493,15 @@ def test_clips_that_a_robot_kept_are_read_once_they_are_labelled(folder: Folder)
         ),
         (("id,label,ir", "a,x,1.npy", "b,y,1.npy"), "lines 2 and 3: 'x' and 'y' overlap in 1.npy"),
         (("label,split,ir", "x,best,1.npy"), "line 2: split 'best' is none of train, val, test"),
+        (("label,ir",), "manifest.csv has no rows. Expected a row for each recording"),
+        (("label,ir", "x,a\\1.npy", "y,1.npy"), "line 2: no ir file a\\1.npy, but one with / in the place of \\"),
+        (("label,start_s,end_s,ir", "x,1,1,1.npy"), "line 2: the piece begins and ends at 1 s"),
+        (("label,start_s,end_s,ir", "x,1,soon,1.npy"), "csv: line 2: end_s 'soon' is no number of seconds. "),
+        (("label,start_s,end_s,ir", "x,soon,0,1.npy"), "csv: line 2: start_s 'soon' is no number of seconds. "),
+        (("label,start,end,ir", "x,0,1,1.npy", "x,1,2,1.npy"), "column 'start' is not read (did you mean 'start_s'?)"),
+        (("id,label,ir", "a,x,1.npy", "b,x,1.npy"), "lines 2 and 3: the same piece of 1.npy twice. "),
+        (("id,label,start_s,end_s,ir", "a,x,1,2,1.npy", "b,x,1,3,1.npy", "c,x,1,2,1.npy"), "lines 2 and 4: the same"),
+        (("id,label,view,ir", "a,x,1,1.npy", "b,x,2,1.npy"), "lines 2 and 3: the same piece of 1.npy twice. "),
         (("label,ir", "x,1.npy,3"), "line 2 has 3 cells for 2 columns"),
         (("label,ir,ir", "x,1.npy,1.npy"), "two columns called 'ir'"),
         (("label,ir", "x\u202e,1.npy"), "line 2: label 'x\\u202e' is no name of a class"),
@@ -490,11 +512,66 @@ def test_clips_that_a_robot_kept_are_read_once_they_are_labelled(folder: Folder)
 )
 def test_faults_of_a_manifest(folder: Folder, lines: tuple[str, ...], message: str) -> None:
     folder.clip("1.npy")
+    folder.clip("a/1.npy")
     folder.manifest(*lines)
     with pytest.raises(DataError) as error:
         folder.open()
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_an_absolute_path_inside_the_folder_is_not_called_outside(folder: Folder) -> None:
+    path = folder.clip("1.npy")
+    folder.manifest("label,ir", f"x,{path}")
+    with pytest.raises(DataError, match=r"line 2: ir '.*1\.npy' is absolute, not named from the folder"):
+        folder.open()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("label,ir\nh\xe9,1.npy\n".encode("latin-1"), "with bytes that are not UTF-8 (save the table as UTF-8)"),
+        ("label,ir\nx,\xe9.npy\n".encode("latin-1"), "with bytes that are not UTF-8 (save the table as UTF-8)"),
+        ("label,ir\nx,1.npy\n".encode("utf-16"), "manifest.csv is UTF-16. Expected UTF-8"),
+    ],
+)
+def test_other_encodings_are_told(folder: Folder, content: bytes, message: str) -> None:
+    folder.clip("1.npy")
+    (folder.root / "manifest.csv").write_bytes(content)
+    with pytest.raises(DataError) as error:
+        folder.open()
+    assert message in str(error.value)
+
+
+def test_tabs_stand_between_cells_and_only_line_ends_end_lines_of_json(folder: Folder) -> None:
+    folder.clip("1.npy")
+    folder.clip("2.npy")
+    path = folder.manifest("label\tir", "wave, twice\t1.npy", "kick\t2.npy")
+    assert folder.open().labels == ("kick", "wave, twice")
+    path.unlink()
+    folder.text(
+        "manifest.jsonl",
+        '{"label": "x", "ir": "1.npy", "note": "a\u2028b\x85c"}\r\n{"label": "y", "ir": "2.npy"}\n',
+    )
+    assert folder.open().labels == ("x", "y")
+
+
+def test_two_views_may_share_the_file_of_a_sensor(folder: Folder) -> None:
+    for name in ("1.npy", "2.npy", "3.npy", "4.npy"):
+        folder.clip(name)
+    folder.manifest("id,label,view,ir,thermal", "a,x,1,1.npy,3.npy", "b,x,2,2.npy,3.npy", "c,y,1,4.npy,")
+    assert len(folder.open().samples) == 3
+
+
+def test_columns_that_were_meant_to_cut_are_remarked(folder: Folder) -> None:
+    folder.clip("1.npy")
+    folder.clip("2.npy")
+    folder.manifest("label,Start,end_time,ir", "x,0,0.1,1.npy", "y,0,0.1,2.npy")
+    assert folder.open().remarks()[:3] == (
+        "columns that are not read: Start, end_time",
+        "column 'Start' cuts no recording (did you mean 'start_s'?)",
+        "column 'end_time' cuts no recording (did you mean 'end_s'?)",
+    )
 
 
 @pytest.mark.parametrize(
@@ -547,6 +624,10 @@ def test_faults_of_folders(folder: Folder) -> None:
         ("pattern = 'z{subject}'", "fits the pattern"),
         ("[modality.'a/b']", "1 fault"),
         ("[modality.ir]\nrotation = 45", "rotation"),
+        ("[modality.ir]\nrange = [0, nan]", "modality.ir.range.1: a finite number belongs here, got nan"),
+        ("[modality.ir]\nrange = [255, 0]", "[255.0, 0.0] is not the lowest and the highest value"),
+        ("[modality.ir]\nrange = [0, 0]", "[0.0, 0.0] is not the lowest and the highest value"),
+        ("[modality.ir]\nrange = [0, 1e300]", "modality.ir.range.1"),
     ],
 )
 def test_faults_of_dataset_toml(folder: Folder, toml: str, message: str) -> None:

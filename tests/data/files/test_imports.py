@@ -158,6 +158,56 @@ def test_activitynet(folder: Folder) -> None:
     assert told(imported(folder, "bare.json")) == told(found)
 
 
+def test_lengths_of_videos_may_be_texts_of_numbers(folder: Folder) -> None:
+    videos(folder, "a.mp4")
+    video = {"duration": "60.5", "annotations": [{"label": "x", "segment": ["50", "60.8"]}]}
+    folder.text("anet.json", json.dumps({"a": video}))
+    assert told(imported(folder, "anet.json")) == [("x", "a.mp4", "", 50.0, 60.5)]
+    folder.text("anet.json", json.dumps({"a": {**video, "duration": "long"}}))
+    with pytest.raises(DataError, match="video a: duration 'long' is no number of seconds"):
+        imported(folder, "anet.json")
+
+
+@pytest.mark.parametrize(
+    ("segment", "message"),
+    [
+        ([0.5, 2.9], "line 1: a piece from 0.5 s to 2.9 s of a.npy, which ends at 1.967 s"),
+        ([2.0, 2.2], "line 1: a piece from 2 s to 2.2 s of a.npy, which ends at 1.967 s"),
+        ([0.5, 2.4], ""),
+    ],
+)
+def test_pieces_lie_inside_the_recordings_that_are_there(folder: Folder, segment: list[float], message: str) -> None:
+    folder.clip("a.npy", frames=60)
+    folder.text("anet.json", json.dumps({"a": {"annotations": [{"label": "x", "segment": segment}]}}))
+    if not message:
+        assert told(imported(folder, "anet.json")) == [("x", "a.npy", "", *segment)]
+        return
+    with pytest.raises(DataError) as error:
+        imported(folder, "anet.json")
+    assert message in str(error.value)
+
+
+def test_comments_of_lists_are_left_out_and_files_that_begin_like_them_are_not(folder: Folder) -> None:
+    videos(folder, "#1 a.mp4", "b.mp4")
+    folder.text("list.txt", "# name, class\n#b.mp4 3\n#1 a.mp4 1\nb.mp4 2\n")
+    found = imported(folder, "list.txt")
+    assert [(str(row.files["rgb"]), row.label) for row in found.rows] == [("#1 a.mp4", "1"), ("b.mp4", "2")]
+    assert found.remarks == ("lines that begin with # and name no file, left out: 2",)
+
+
+def test_only_line_ends_end_the_lines_of_a_list(folder: Folder) -> None:
+    videos(folder, "a\u2028b.mp4", "c\x0cd.mp4")
+    folder.text("list.txt", "a\u2028b.mp4 1\nc\x0cd.mp4 2\n")
+    assert [str(row.files["rgb"]) for row in imported(folder, "list.txt").rows] == ["a\u2028b.mp4", "c\x0cd.mp4"]
+
+
+def test_backslashes_are_told(folder: Folder) -> None:
+    videos(folder, "v/a.mp4")
+    folder.text("list.txt", "v\\a.mp4 1\n")
+    with pytest.raises(DataError, match=r"line 1: no rgb file v\\a\.mp4, but one with / in the place of"):
+        imported(folder, "list.txt")
+
+
 def test_blanks_around_a_label_make_no_other_class(folder: Folder) -> None:
     videos(folder, "a.mp4", "b.mp4")
     pieces = {
@@ -448,7 +498,7 @@ def test_clashes_between_lists(folder: Folder) -> None:
     videos(folder, "1.mp4", "2.mp4")
     folder.text("train.txt", "1.mp4 0\n2.mp4 1\n")
     folder.text("val.txt", "1.mp4 0\n")
-    with pytest.raises(DataError, match="two rows with id '1'"):
+    with pytest.raises(DataError, match=r"train\.txt line 1 and val\.txt line 1: two rows with id '1'"):
         imported(folder, "train.txt", "val.txt")
     folder.text("more/val.txt", "x")
     with pytest.raises(ConfigError, match=r"lists in several folders.*--root"):

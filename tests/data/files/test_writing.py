@@ -69,13 +69,14 @@ def test_a_folder_of_images_may_end_in_a_blank(folder: Folder) -> None:
 
 def test_unknown_columns_are_named_and_kept(folder: Folder) -> None:
     folder.clip("1.npy")
-    folder.manifest("id,label,mood,ir,operator", "0,x,good,1.npy,", "1,x,,1.npy,me")
+    folder.clip("2.npy")
+    folder.manifest("id,label,mood,ir,operator", "0,x,good,1.npy,", "1,x,,2.npy,me")
     path = folder.root / "manifest.csv"
     table = read_manifest(path)
     assert table.remarks[0] == "columns that are not read: mood, operator"
     write_manifest(table.rows, path, force=True)
     assert path.read_text() == (
-        "id,label,subject,view,trial,split,start_s,end_s,ir,mood,operator\n0,x,,,,,,,1.npy,good,\n1,x,,,,,,,1.npy,,me\n"
+        "id,label,subject,view,trial,split,start_s,end_s,ir,mood,operator\n0,x,,,,,,,1.npy,good,\n1,x,,,,,,,2.npy,,me\n"
     )
 
 

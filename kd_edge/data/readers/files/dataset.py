@@ -19,7 +19,7 @@ from kd_edge.data.readers.files.imports import foreign
 from kd_edge.data.readers.files.media import Media, Values
 from kd_edge.data.readers.files.names import other_spellings, strays
 from kd_edge.data.readers.files.rows import Row, Table, manifest_of, plain, read_manifest
-from kd_edge.data.readers.files.settings import DEFAULT_FPS, Settings, read_settings
+from kd_edge.data.readers.files.settings import DEFAULT_FPS, Settings, read_settings, unused
 from kd_edge.data.readers.files.sides import background, by_clip, by_subject, default_sides, in_order, notable
 from kd_edge.data.readers.files.skeletons import DRAWN, SKELETON, Drawn, Skeletons
 from kd_edge.data.readers.hashes import FileHashes
@@ -192,7 +192,8 @@ class Files:
     def remarks(self) -> tuple[str, ...]:
         """See ``Dataset.remarks``."""
         noted = notable(tuple(self._rows.values()), self.modalities, self._settings)
-        return (*self.table.remarks, *noted, *self._converted())
+        idle = unused(self._settings, self.modalities, {row.label for row in self._rows.values()})
+        return (*self.table.remarks, *noted, *idle, *self._converted())
 
     def splits(self) -> tuple[str, ...]:
         """``default`` (see the class), ``clips`` (a quarter of each class), ``subject_NAME`` left out."""

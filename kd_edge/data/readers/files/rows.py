@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -9,7 +10,7 @@ import math
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -30,6 +31,7 @@ MOST_ROWS = 2_000_000
 Cells = tuple[int, dict[str, str]]
 """A row as it was read: its line, and its cells by the names of their columns."""
 _FAULTS_SHOWN = 3
+_BEGINNINGS, _ENDS = ("start", "begin", "from", "onset"), ("end", "stop", "to", "until", "offset")
 _LONGEST_CELL, _LONGEST_LABEL = 4096, 200
 
 
@@ -122,10 +124,12 @@ def table_of(
     Raises:
         DataError: A column is missing, or a row is faulty.
     """
+    if not cells:
+        raise DataError(f"{path} has no rows", "a row for each recording", "add them below the names of the columns")
     columns = list(dict.fromkeys(name for _, record in cells for name in record))
     if "label" not in columns:
         raise DataError(
-            f"{path} has the columns {_listed(columns) or 'of nothing'}",
+            f"{path} has the columns {_listed(columns)}",
             "a column 'label' and one of files for each modality (rgb, ir, ...)",
             "add them; the README shows a manifest",
         )
@@ -137,20 +141,30 @@ def table_of(
     folder = Folder(root, links=links)
     found = (_row(line, record, modalities, unread, folder, faults) for line, record in cells)
     rows = tuple(row for row in found if row is not None)
-    faults += _clashes(rows)
+    if clashes := list(_clashes(rows, _lines)):
+        faults += [f"column {column} is not read{meant}" for column, meant in _times(unread)] + clashes
     if faults:
         raise _faulty(path, faults)
     return Table(rows, modalities, tuple(_remarks(unread, rows)))
 
 
-def check_together(path: Path, rows: Sequence[Row]) -> None:
+def check_together(lists: Sequence[tuple[Path, Sequence[Row]]]) -> None:
     """Make sure that rows of several lists go together; each list was checked by itself.
 
     Raises:
         DataError: Two of them clash.
     """
-    if faults := list(_clashes(rows)):
-        raise _faulty(path, faults)
+    common = os.path.commonpath([path.parent for path, _ in lists])
+    names = {id(row): printable(os.path.relpath(path, common)) for path, rows in lists for row in rows}
+
+    def where(one: Row, other: Row) -> str:
+        first, second = names[id(one)], names[id(other)]
+        if first == second:
+            return f"{first}, {_lines(one, other)}"
+        return f"{first} line {one.line} and {second} line {other.line}"
+
+    if faults := list(_clashes([row for _, rows in lists for row in rows], where)):
+        raise _faulty(Path(common), faults)
 
 
 class Folder:
@@ -169,11 +183,19 @@ class Folder:
     def refuses(self, path: PurePosixPath) -> str:
         """Why a file is not read, with the places ``{name}`` and ``{file}``; empty where it is."""
         if path.is_absolute() or ".." in path.parts:
-            return "{name} '{file}' lies outside the folder"
+            inside = path.is_absolute() and os.path.commonpath((self._root.absolute(), path)) == str(
+                self._root.absolute()
+            )
+            return (
+                "{name} '{file}' is absolute, not named from the folder"
+                if inside
+                else "{name} '{file}' lies outside the folder"
+            )
         if not path.name:
             return "{name} '{file}' is the folder itself"
         if not os.path.exists(self._root / path):  # noqa: PTH110 - a name too long is none that exists
-            return "no {name} file {file}"
+            slashes = "\\" in path.name and os.path.exists(self._root / str(path).replace("\\", "/"))  # noqa: PTH110
+            return "no {name} file {file}" + (", but one with / in the place of \\" if slashes else "")
         if self.leads_out(path):
             return "{name} '{file}' lies outside the folder, behind a link (links = true in dataset.toml allows it)"
         return ""
@@ -198,9 +220,12 @@ def _number(value: float | None) -> str:
 def _records(path: Path) -> Iterator[Cells]:
     """(line, cells by column) of each row that is not empty."""
     try:
-        text = read_bytes(path, MOST_BYTES).decode("utf-8-sig", "surrogateescape")
+        content = read_bytes(path, MOST_BYTES)
     except OSError as error:
         raise _unreadable(path, error.strerror or reason(error)) from error
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{path} is UTF-16", "UTF-8", "save it as such, in a spreadsheet as 'CSV UTF-8'")
+    text = content.decode("utf-8-sig", "surrogateescape")
     reader = _csv_records if path.suffix == ".csv" else _json_records
     for count, (line, record) in enumerate(reader(path, text)):
         if count >= MOST_ROWS:
@@ -210,7 +235,7 @@ def _records(path: Path) -> Iterator[Cells]:
 
 
 def _csv_records(path: Path, text: str) -> Iterator[Cells]:
-    delimiter = ";" if text.partition("\n")[0].count(";") > text.partition("\n")[0].count(",") else ","
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         names = [name.strip() for name in next(reader, [])]
@@ -225,7 +250,7 @@ def _csv_records(path: Path, text: str) -> Iterator[Cells]:
 
 
 def _json_records(path: Path, text: str) -> Iterator[Cells]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -268,15 +293,19 @@ def _row(
         if cell := record.get(name):
             path = PurePosixPath(os.path.normpath(cell))
             if why := folder.refuses(path):
-                faults.append(f"{where}{why.format(name=name, file=printable(cell))}")
+                faults.append(f"{where}{why.format(name=name, file=printable(cell))}{_not_utf8(cell)}")
             files[name] = path
     if not files:
         faults.append(f"{where}no file of any modality")
+    of_files = len(faults)
     start, end = (_seconds(record.get(key, ""), where + key, faults) for key in ("start_s", "end_s"))
-    if end is not None and end <= (start or 0.0):
-        faults.append(f"{where}the piece ends at {end:g} s, before it begins at {start or 0:g} s")
+    if end is not None and end <= (start or 0.0) and len(faults) == of_files:
+        when = f"begins and ends at {end:g} s"
+        if end < (start or 0.0):
+            when = f"ends at {end:g} s, before it begins at {start:g} s"
+        faults.append(f"{where}the piece {when}")
     if not is_label(label := record.get("label", "")):
-        faults.append(f"{where}label '{printable(label[:40])}' is no name of a class")
+        faults.append(f"{where}label '{printable(label[:40])}' is no name of a class{_not_utf8(label)}")
     side = record.get("split", "").lower()
     side = {"validation": "val", "valid": "val", "training": "train", "testing": "test"}.get(side, side)
     if side not in SIDES:
@@ -297,6 +326,11 @@ def _row(
 def is_label(text: str) -> bool:
     """Whether it may be the name of a class: short, and nothing in it that steers a terminal."""
     return text.isprintable() and len(text) <= _LONGEST_LABEL
+
+
+def _not_utf8(cell: str) -> str:
+    """What to add where bytes of a cell are no UTF-8."""
+    return ", with bytes that are not UTF-8 (save the table as UTF-8)" if re.search("[\udc80-\udcff]", cell) else ""
 
 
 def plain(label: str) -> str:
@@ -324,26 +358,34 @@ def _offset(cell: str, what: str, faults: list[str]) -> float:
     return value
 
 
-def _clashes(rows: Sequence[Row]) -> Iterator[str]:
-    """Rows of one id, labels that differ by capitals or blanks only, overlapping pieces with another label each."""
-    lines = defaultdict[str, list[int]](list)
+def _lines(one: Row, other: Row) -> str:
+    return f"lines {one.line} and {other.line}"
+
+
+def _clashes(rows: Sequence[Row], where: Callable[[Row, Row], str]) -> Iterator[str]:
+    """Rows of one id, labels that differ by capitals or blanks only, pieces told twice or with another label each.
+
+    Args:
+        rows: All that are to go together.
+        where: How two of them are named.
+    """
+    ids: dict[str, Row] = {}
     for row in rows:
-        lines[row.id].append(row.line)
-    for name, where in lines.items():
-        if len(where) > 1:
-            yield f"lines {where[0]} and {where[1]}: two rows with id '{printable(name)}'"
-    spelled = defaultdict[str, dict[str, int]](dict)
+        if (first := ids.setdefault(row.id, row)) is not row:
+            yield f"{where(first, row)}: two rows with id '{printable(row.id)}'"
+    spelled = defaultdict[str, dict[str, Row]](dict)
     for row in filter(lambda row: row.label, rows):
-        spelled[plain(row.label)].setdefault(row.label, row.line)
+        spelled[plain(row.label)].setdefault(row.label, row)
     for found in spelled.values():
         if len(found) > 1:
-            (one, first), (other, second) = list(found.items())[:2]
-            labels = f"'{printable(one)}' and '{printable(other)}'"
-            yield f"lines {first} and {second}: labels {labels} differ by capitals or blanks only"
-    yield from _overlaps(rows)
+            one, other = list(found.values())[:2]
+            labels = f"'{printable(one.label)}' and '{printable(other.label)}'"
+            yield f"{where(one, other)}: labels {labels} differ by capitals or blanks only"
+    yield from _overlaps(rows, where)
+    yield from _twice(rows, where)
 
 
-def _overlaps(rows: Sequence[Row]) -> Iterator[str]:
+def _overlaps(rows: Sequence[Row], where: Callable[[Row, Row], str]) -> Iterator[str]:
     pieces = defaultdict[PurePosixPath, list[Row]](list)
     for row in rows:
         for path in row.files.values():
@@ -354,12 +396,33 @@ def _overlaps(rows: Sequence[Row]) -> Iterator[str]:
         for one, other in pairwise(its):
             overlap = one.end_s is None or other.start_s < one.end_s
             clash = overlap and "" not in (one.label, other.label) and one.label != other.label
-            if clash and (one.line, other.line) not in told:
-                told.add((one.line, other.line))
+            if clash and (id(one), id(other)) not in told:
+                told.add((id(one), id(other)))
                 yield (
-                    f"lines {one.line} and {other.line}: '{printable(one.label)}' and '{printable(other.label)}' "
+                    f"{where(one, other)}: '{printable(one.label)}' and '{printable(other.label)}' "
                     f"overlap in {printable(str(path))}"
                 )
+
+
+def _twice(rows: Sequence[Row], where: Callable[[Row, Row], str]) -> Iterator[str]:
+    """Rows of the same piece of the same file: one might be trained with and the other tested with.
+
+    Two views may share the file of a sensor, where each has a file of its own besides.
+    """
+    firsts: dict[tuple[PurePosixPath, float, float | None], Row] = {}
+    told = set()
+    for row in filter(lambda row: row.label, rows):
+        for name, path in row.files.items():
+            late = row.offsets_s.get(name, 0.0)
+            end = None if row.end_s is None else round(row.end_s - late, 6)
+            first = firsts.setdefault((path, round(row.start_s - late, 6), end), row)
+            if first.id == row.id or first.label != row.label or (id(first), id(row)) in told:
+                continue  # the row itself, or told otherwise
+            one, other = set(first.files.values()), set(row.files.values())
+            if first.view != row.view and one - other and other - one:
+                continue
+            told.add((id(first), id(row)))
+            yield f"{where(first, row)}: the same piece of {printable(str(path))} twice"
 
 
 def _unread(columns: Sequence[str], modalities: Sequence[str]) -> list[str]:
@@ -367,9 +430,20 @@ def _unread(columns: Sequence[str], modalities: Sequence[str]) -> list[str]:
     return [c for c in columns if c not in COLUMNS and c not in modalities and c not in offsets]
 
 
+def _times(unread: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Columns that look as if they were meant to cut recordings: (quoted name, what was meant)."""
+    for column in unread:
+        word = re.sub(r"[^a-z]+", "_", column.lower()).strip("_").removesuffix("_sec").removesuffix("_seconds")
+        word = word.removesuffix("_time").removesuffix("_s").removesuffix("time")
+        if word in (*_BEGINNINGS, *_ENDS):
+            yield f"'{printable(column)}'", f" (did you mean '{'start_s' if word in _BEGINNINGS else 'end_s'}'?)"
+
+
 def _remarks(unread: Sequence[str], rows: Sequence[Row]) -> Iterator[str]:
     if unread:
         yield f"columns that are not read: {_listed(unread)}"
+    for column, meant in _times(unread):
+        yield f"column {column} cuts no recording{meant}"
     unlabelled = sum(not row.label for row in rows)
     if unlabelled:
         yield f"{unlabelled} of {len(rows)} rows have no label yet and are left out"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from kd_edge import recipes
 from kd_edge.data.dataset import ImageFormat
+from kd_edge.errors import did_you_mean
 from kd_edge.reading import is_file
 
 FILE = "dataset.toml"
@@ -19,6 +21,7 @@ MODALITY = r"[A-Za-z][A-Za-z0-9_-]{0,63}"
 ColumnName = Annotated[str, Field(min_length=1, max_length=200)]
 Joint = Annotated[int, Field(ge=0, lt=1000)]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^\S(.*\S)?$")]
+Value = Annotated[float, Field(ge=-1e12, le=1e12)]
 
 _BANDS: dict[Band, tuple[str, ...]] = {
     "rgb": ("rgb", "color", "colour", "video", "webcam"),
@@ -37,7 +40,7 @@ class Modality(BaseModel):
         band: What the camera sees; None goes by the modality's name (``ir``, ``thermal``, ``depth``), else ``rgb``.
         dtype: Type of a pixel; None: that of the first file.
         unit: Unit of a value; None is ``intensity``, of depth ``mm``.
-        range: Lowest and highest value; None is that of the pixels' type, of depth 0 to 4000.
+        range: Lowest and highest value, which differ; None is that of the pixels' type, of depth 0 to 4000.
         fps: Frame rate of files without stamps, 1/s. None: 30.
         rate_hz: Nominal rate of a sensor's signal, 1/s.
         columns: Names of a signal's three axes in the first line of its files; None: the only three beside the time.
@@ -51,7 +54,7 @@ class Modality(BaseModel):
     band: Band | None = None
     dtype: Literal["uint8", "uint16"] | None = None
     unit: str | None = Field(None, min_length=1, max_length=50)
-    range: tuple[float, float] | None = None
+    range: tuple[Value, Value] | None = None
     fps: float | None = Field(None, ge=0.01, le=1000)
     rate_hz: float = Field(50.0, ge=0.1, le=100_000)
     columns: tuple[ColumnName, ColumnName, ColumnName] | None = None
@@ -59,6 +62,13 @@ class Modality(BaseModel):
     limbs: Annotated[tuple[tuple[Joint, Joint], ...], Field(min_length=1)] | None = None
     up: Literal["y", "-y", "z", "-z"] = "y"
     offset_s: float = Field(0.0, ge=-86_400, le=86_400)
+
+    @field_validator("range")
+    @classmethod
+    def _rising(cls, range: tuple[float, float] | None) -> tuple[float, float] | None:
+        if range is not None and range[0] >= range[1]:
+            raise ValueError(f"{list(range)} is not the lowest and the highest value, in this order")
+        return range
 
     def channels(self, name: str) -> Literal[1, 3]:
         """Of a picture of the modality of that name."""
@@ -126,6 +136,25 @@ def is_modality(name: str) -> bool:
 
 def _stem(modality: str) -> str:
     return modality.lower().rstrip("0123456789_-")
+
+
+def unused(settings: Settings, modalities: Collection[str], labels: Collection[str]) -> Iterator[str]:
+    """What ``dataset.toml`` says of nothing that is there.
+
+    Args:
+        settings: Its content.
+        modalities: Those of the recordings.
+        labels: Classes that some recording has.
+    """
+    for name in settings.modality:
+        if name not in modalities:
+            guess = did_you_mean(name, modalities)
+            yield f"[modality.{name}] in dataset.toml is of no recording{guess}: there is {', '.join(modalities)}"
+    if settings.background is not None and settings.background not in labels:
+        yield (
+            f"background = '{settings.background}' in dataset.toml makes no class: it takes what lies between pieces "
+            "of one recording (start_s and end_s, at least two rows of it), and there is nothing"
+        )
 
 
 def read_settings(root: Path) -> Settings:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -43,17 +45,33 @@ def read_activitynet(path: Path, wanted: Wanted) -> Found:
                 f"one file of the video {printable(name)}",
                 "name a smaller folder with --root",
             )
+        length = _length(path, name, video) if pieces else math.inf
         facts = {wanted.modality: str(file[0]), "split": SIDES.get(str(video.get("subset", "")).lower(), "")}
         for piece in pieces:
             start, end, label = _piece(path, name, piece)
-            length = video.get("duration", video.get("duration_second"))
-            if isinstance(length, (int, float)) and start < length < end:
-                end = float(length)
+            if start < length < end:
+                end = length
             cells.append((len(cells) + 1, {**facts, "label": label, "start_s": repr(start), "end_s": repr(end)}))
     if not cells:
         raise unreadable(path, "no video in it has annotations")
     remarks = [f"videos without annotations, left out: {empty}"] if empty else []
     return Found("ActivityNet's annotations", path, cells, (wanted.modality,), remarks)
+
+
+def _length(path: Path, name: str, video: Mapping[str, Any]) -> float:
+    """Seconds of a video, as a number or a text of one; infinite where the list does not say."""
+    told = video.get("duration", video.get("duration_second"))
+    if told is None:
+        return math.inf
+    try:
+        length = float(told)
+    except (TypeError, ValueError, OverflowError):
+        length = math.nan
+    if not 0 < length < math.inf:
+        raise unreadable(
+            path, f"video {printable(name)}: duration '{printable(str(told)[:40])}' is no number of seconds"
+        )
+    return length
 
 
 def _piece(path: Path, name: str, piece: Any) -> tuple[float, float, str]:

@@ -101,7 +101,7 @@ def json_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
     Raises:
         DataError: One is no JSON object.
     """
-    lines = enumerate(read_text(path).splitlines(), 1)
+    lines = enumerate(read_text(path).split("\n"), 1)
     return [(number, json_object(path, line, number)) for number, line in lines if line.strip()]
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from kd_edge.data.readers.files.imports.activitynet import read_activitynet
 from kd_edge.data.readers.files.imports.found import SIDES, Found, Wanted, json_object, read_text, unreadable
@@ -15,8 +16,9 @@ from kd_edge.data.readers.files.imports.lerobot import INFO, read_lerobot
 from kd_edge.data.readers.files.imports.lists import read_list
 from kd_edge.data.readers.files.imports.parquet import columns_of
 from kd_edge.data.readers.files.imports.tables import LABELS, METADATA, header_of, read_table
-from kd_edge.data.readers.files.rows import COLUMNS, NAMES, OFFSET, Cells, Row, check_together, table_of
-from kd_edge.data.readers.files.settings import DEFAULT_FPS, MODALITY, read_settings
+from kd_edge.data.readers.files.media import LATE_SECONDS, Media
+from kd_edge.data.readers.files.rows import COLUMNS, NAMES, OFFSET, Cells, Row, Table, check_together, table_of
+from kd_edge.data.readers.files.settings import DEFAULT_FPS, MODALITY, Settings, read_settings
 from kd_edge.errors import ConfigError, DataError, MissingExtraError, printable
 from kd_edge.reading import is_file
 
@@ -25,6 +27,7 @@ KINDS = (
     f"metadata.csv or {INFO}"
 )
 """What can be imported."""
+_ANY_HEIGHT_PX = 480  # only headers are read
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +83,20 @@ def import_rows(
     wanted = Wanted(folder, modality, {} if names is None else _names(names), label, fps)
     kinds: dict[str, str] = {}
     rows: list[Row] = []
+    checked: list[tuple[Path, tuple[Row, ...]]] = []
     remarks: list[str] = []
     for path in lists:
         found = _reader(path)(path, wanted)
         kinds[str(path)] = found.kind
-        its, more = _checked(found, folder, settings.links, skip_missing)
+        its, more = _checked(found, folder, settings, skip_missing)
         rows += its
+        checked.append((path, its))
         remarks += [*found.remarks, *more]
     if not rows:
         raise DataError(
             f"no recording of {', '.join(map(str, lists))} is below {folder}", "at least one", "name it with --root"
         )
-    check_together(lists[0], rows)
+    check_together(checked)
     return Imported(folder, kinds, tuple(rows), tuple(remarks))
 
 
@@ -163,7 +168,7 @@ def _reader(path: Path) -> Callable[[Path, Wanted], Found]:
 
 def _names(path: Path) -> dict[int, str]:
     """Class names by their numbers; see ``import_rows``."""
-    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    lines = [line.strip() for line in read_text(path).split("\n") if line.strip()]
     numbered = [re.fullmatch(r"(\d{1,9})[\s,:;]+(.+)", line) for line in lines]
     if all(numbered):
         found = {int(match[1]): match[2].strip().strip("\"'") for match in numbered if match}
@@ -174,7 +179,7 @@ def _names(path: Path) -> dict[int, str]:
     return found
 
 
-def _checked(found: Found, root: Path, links: bool, skip_missing: bool) -> tuple[tuple[Row, ...], list[str]]:
+def _checked(found: Found, root: Path, settings: Settings, skip_missing: bool) -> tuple[tuple[Row, ...], list[str]]:
     """Rows of a list without what is there twice, and what is to be said of it."""
     stripped = [(line, _stripped(record, found.modalities)) for line, record in reversed(found.cells)]
     once = {tuple(sorted(record.items())): (line, record) for line, record in stripped}
@@ -188,14 +193,39 @@ def _checked(found: Found, root: Path, links: bool, skip_missing: bool) -> tuple
         if not cells:
             return (), remarks
     try:
-        table = table_of(found.path, cells, root, found.modalities, links=links)
+        table = table_of(found.path, cells, root, found.modalities, links=settings.links)
     except DataError as error:
         fix = "correct them; --root names the folder of the files, --skip-missing leaves out those that are not there"
         raise DataError(error.found, error.expected, fix) from error
+    if beyond := _beyond(table, root, settings):
+        raise DataError(f"{found.path}: {beyond}", "pieces inside their recordings", "correct them, or the recording")
     return table.rows, [
         *remarks,
         *(remark.replace("are not read", "are kept and not read") for remark in table.remarks),
     ]
+
+
+def _beyond(table: Table, root: Path, settings: Settings) -> str:
+    """The first piece that goes on after a file of it has ended, by the file's header; empty where none does.
+
+    Of a header that cannot be read nobody knows; whoever opens the file is told.
+    """
+    lengths: dict[tuple[str, PurePosixPath], float] = {}
+    for row in table.rows:
+        if not row.start_s and row.end_s is None:
+            continue
+        for name, file in row.files.items():
+            its = settings.of(name)
+            if (name, file) not in lengths:
+                lengths[name, file] = math.inf
+                with suppress(DataError):
+                    lengths[name, file] = Media(its, its.channels(name), _ANY_HEIGHT_PX).probe(root / file).seconds
+            length, late = lengths[name, file], its.offset_s + row.offsets_s.get(name, 0.0)
+            last = (row.start_s if row.end_s is None else row.end_s) - late
+            if row.start_s - late > length or last > length + LATE_SECONDS:
+                piece = f"from {row.start_s:g} s to {'its end' if row.end_s is None else f'{row.end_s:g} s'}"
+                return f"line {row.line}: a piece {piece} of {printable(str(file))}, which ends at {length:.4g} s"
+    return ""
 
 
 def _stripped(record: dict[str, str], modalities: Sequence[str]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -33,12 +33,12 @@ def read_list(path: Path, wanted: Wanted) -> Found:
     ``video label``; ``folder frames label`` and ``folder first-frame frames label`` of folders of images. A label is a
     number or a name; without one, or with -1, the recording is left for somebody to label. Blanks or, where every line
     has them, tabs, semicolons or commas stand between. A list that is called ``train``, ``val`` or ``test`` names the
-    side.
+    side. Lines that begin with ``#`` and name no file are left out.
 
     Raises:
         DataError: It is no such list, or a number has no name.
     """
-    lines = list(_lines(path, wanted.root))
+    lines, remarks = _lines(path, wanted.root)
     if not lines:
         raise unreadable(path, "it is empty")
     shape = _shape(path, lines)
@@ -53,7 +53,7 @@ def read_list(path: Path, wanted: Wanted) -> Found:
         record |= _piece(path, line, shape, wanted)
         cells.append((line.number, record))
     kind = "a list of videos" if shape == 1 else "a list of folders of images"
-    return Found(kind, path, cells, (wanted.modality,))
+    return Found(kind, path, cells, (wanted.modality,), remarks)
 
 
 def side_of(name: str) -> str:
@@ -62,17 +62,29 @@ def side_of(name: str) -> str:
     return told.pop() if len(told) == 1 else ""
 
 
-def _lines(path: Path, root: Path) -> Iterator[_Line]:
-    numbered = [(k, text.strip()) for k, text in enumerate(read_text(path).splitlines(), 1) if text.strip()]
-    if len(numbered) > MOST_ROWS:
+def _lines(path: Path, root: Path) -> tuple[list[_Line], list[str]]:
+    """Lines with a recording, and what is to be said of the others."""
+    written = [(k, text.strip()) for k, text in enumerate(read_text(path).split("\n"), 1) if text.strip()]
+    if len(written) > MOST_ROWS:
         raise unreadable(path, f"more than {MOST_ROWS:,} rows")
+    numbered = [(k, text) for k, text in written if not _is_comment(text, root)]
+    comments = len(written) - len(numbered)
     separator = next((s for s in _SEPARATORS if all(s in text for _, text in numbered)), None)
-    for number, text in numbered:
-        words = [word.strip() for word in text.split(separator)] if separator else re.split(r"(\s+)", text)
-        if separator:
-            yield _Line(number, words[0], tuple(filter(None, words[1:])))
-        else:
-            yield _split(number, words, root)
+    remarks = [f"lines that begin with # and name no file, left out: {comments}"] if comments else []
+    return [_line(number, text, separator, root) for number, text in numbered], remarks
+
+
+def _is_comment(text: str, root: Path) -> bool:
+    """Whether a line begins with ``#`` and with no file that is there."""
+    ends = [match.start() for match in re.finditer(r"[\s,;]|$", text)] if text.startswith("#") else []
+    return bool(ends) and not any(os.path.exists(root / text[:end]) for end in ends)  # noqa: PTH110 - too long
+
+
+def _line(number: int, text: str, separator: str | None, root: Path) -> _Line:
+    if separator is None:
+        return _split(number, re.split(r"(\s+)", text), root)
+    first, *others = (word.strip() for word in text.split(separator))
+    return _Line(number, first, tuple(filter(None, others)))
 
 
 def _split(number: int, words: Sequence[str], root: Path) -> _Line:
