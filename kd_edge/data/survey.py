@@ -31,6 +31,10 @@ MOST_HEADERS = 6_000
 """Of more files at most so many, evenly spread, are opened: half a minute is too long for a first look."""
 THREADS = 4
 _FAULTS_SHOWN = 3
+_INSTEAD = (
+    "split 'clips' is taken instead, the last quarter of each class's clips is tested: one person's clips may lie on "
+    "both sides, so the figures do not say how well it knows strangers"
+)
 
 
 class Size(NamedTuple):
@@ -80,8 +84,8 @@ class ModalitySurvey:
         files: How many files they are in.
         opened: Of how many files the header was read.
         damaged: File -> why it cannot be read.
-        seconds: How long a recording takes.
-        frames: Median number of frames of a recording.
+        seconds: How long an action takes; the background's pieces are none, unless there are no others.
+        frames: Median number of frames of an action.
     """
 
     name: str
@@ -302,7 +306,9 @@ def _modality(dataset: Files, name: str, headers: Mapping[PurePosixPath, Header 
     rows = [row for row in dataset.rows if name in row.files]
     is_picture = any(header.size for header in sound.values())
     settings = dataset.settings.of(name)
-    lengths = [_seconds(row, sound[row.files[name]]) for row in rows if row.files[name] in sound]
+    readable = [row for row in rows if row.files[name] in sound]
+    actions = [row for row in readable if row.label != dataset.settings.background] or readable
+    lengths = [_seconds(row, sound[row.files[name]]) for row in actions]
     rates = [header.fps for header in sound.values() if header.fps > 0]
     fps = _spread(rates)
     sizes = Counter(header.size for header in sound.values() if header.size)
@@ -381,15 +387,18 @@ def _sides(dataset: Files) -> tuple[str, dict[str, Side], list[str]]:
     """Name and sides of the first split that can be trained, and what to know of it.
 
     Raises:
-        DataError: None can.
+        DataError: None can, or that of ``test_subjects`` in ``dataset.toml`` cannot: another protocol than the one
+            that somebody has written down is none of ours to take.
     """
-    notes = []
+    notes: list[str] = []
     for name in (dataset.splits()[0], dataset.splits()[1]):
         try:
             split = dataset.split(name)
         except DataError as error:
+            if dataset.settings.test_subjects is not None:
+                raise
             fault = error
-            notes.append(f"split '{name}' cannot be trained: {error.found}")
+            notes.append(f"split '{name}' cannot be trained: {error.found}; {_INSTEAD}")
             continue
         train, validation = training_sides(split, ())
         sides = {"train": train, "validation": validation, "test": split.test}

@@ -217,6 +217,16 @@ def test_gaps_of_long_recordings_become_a_class(kd: Kd, own: Own) -> None:
     assert Files(own.root).labels == ("kick", "none", "wave")
 
 
+def test_the_window_is_that_of_actions_not_of_what_lies_between(kd: Kd, own: Own) -> None:
+    lines = ["label,subject,start_s,end_s,ir"]
+    for who in range(4):
+        own.clip(f"long{who}.npy", frames=300)
+        lines += [f"wave,p{who},2,4,long{who}.npy", f"kick,p{who},5,7,long{who}.npy"]  # gaps: 2 s, 1 s, 1.5 s, 1.5 s
+    own.manifest(*lines)
+    assert kd("data", "init", "gestures")[0] == 0
+    assert recipes.load("train", str(own.root / "recipe.toml"), Recipe).clip_seconds == 2.0
+
+
 def test_a_manifest_stays_as_it_is_and_says_what_it_does_not_name(kd: Kd, own: Own) -> None:
     own.classes("wave", "kick", people=2)
     own.clip("wave/new_ir.npy")
@@ -372,6 +382,18 @@ def _faulty_settings(own: Own) -> None:
     (own.root / "dataset.toml").write_text("labls = []\n")
 
 
+def _unknown_test_subject(own: Own) -> None:
+    own.classes("wave", "kick")
+    (own.root / "dataset.toml").write_text('test_subjects = ["s9"]\n')
+
+
+def _test_subjects_leave_no_class(own: Own) -> None:
+    own.classes("wave", "kick")
+    own.clip("jump/s2_t0_ir.npy")
+    own.clip("jump/s2_t1_ir.npy")
+    (own.root / "dataset.toml").write_text('test_subjects = ["2"]\n')
+
+
 FAULTS: dict[Callable[[Own], None], str] = {
     _empty: "gestures holds no recording",
     _one_class: "gestures has one class, 'wave'",
@@ -389,6 +411,8 @@ FAULTS: dict[Callable[[Own], None], str] = {
     _two_words: "two words that change: 'kick' and 'anna'",
     _class_without_pictures: "ir of gestures has no training clip of 'jump' that can be read",
     _faulty_settings: "labls: unknown key (did you mean 'labels'?)",
+    _unknown_test_subject: "test_subjects in dataset.toml names 's9'",
+    _test_subjects_leave_no_class: "split 'default' has no training sample of 'jump'",
 }
 
 
@@ -445,7 +469,10 @@ def test_a_class_that_only_the_test_subject_performs(kd: Kd, own: Own) -> None:
     own.clip("jump/s3_t1_ir.npy")
     code, text, _ = kd("data", "init", "gestures")
     assert code == 0
-    assert "split 'default' cannot be trained: split 'default' has no training sample of 'jump'" in text
+    assert (
+        "split 'default' cannot be trained: split 'default' has no training sample of 'jump'; split 'clips' is" in text
+    )
+    assert "one person's clips may lie on both sides" in text
     assert recipes.load("train", str(own.root / "recipe.toml"), Recipe).split == "clips"
 
 
