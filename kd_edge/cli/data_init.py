@@ -134,8 +134,9 @@ def _remarks(found: Survey) -> list[str]:
         more = f"; and {len(damaged) - NAMED} more" if len(damaged) > NAMED else ""
         remarks.append(f"files that cannot be read, training goes on without them: {len(damaged)}, {named}{more}")
     if found.unlisted:
-        count, one = len(found.unlisted), found.unlisted[0]
-        remarks.append(f"recordings that {found.source} does not name: {count}, {one} for one")
+        from kd_edge.data.survey import unlisted_said
+
+        remarks.append(unlisted_said(found.source, found.unlisted))
     return remarks
 
 

@@ -67,6 +67,7 @@ def train(
         overrides = [*(settings or ()), *([] if seed is None else [f"seed={seed}"])]
         config = _recipe(recipe, data, overrides)
         if dry_run:
+            _tell_left_out(config, data)
             _rehearse(config, data, json_)
             return
         run = folder or new_run_path(Path("runs"), config.name)
@@ -79,6 +80,7 @@ def train(
 
         run = latest_unfinished() if resume == "latest" else Path(resume)
         config = load_recipe(run)
+    _tell_left_out(config, data)
     from kd_edge.train.trainer import train as train_run
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision the recipe names
@@ -117,6 +119,18 @@ def _recipe(name: str | None, data: Path | None, overrides: list[str]) -> Recipe
         config, said = recipe_of(root, overrides, lambda done, total: bar.update(task, completed=done, total=total))
     err.print(escape(printable(said)), soft_wrap=True)
     return config
+
+
+def _tell_left_out(config: Recipe, data: Path | None) -> None:
+    """Say which of one's own recordings the folder's manifest does not name: nobody trains on them."""
+    from kd_edge.data.config import FilesData
+
+    if not isinstance(config.data, FilesData) or (root := data or config.data.root) is None:
+        return
+    from kd_edge.train.recipe.folder import left_out
+
+    if said := left_out(expanded(root)):
+        err.print(f"[yellow]note:[/yellow] {escape(printable(said))}", soft_wrap=True)
 
 
 def _rehearse(config: Recipe, data: Path | None, json_: bool) -> None:

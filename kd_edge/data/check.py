@@ -12,7 +12,10 @@ import numpy as np
 
 from kd_edge.data.balance import ClassCount, Sides, class_counts, imbalances
 from kd_edge.data.dataset import Dataset, Probe, Probed, Sample, Split, Wearables, listed, require_modality
+from kd_edge.data.readers.files import Files
+from kd_edge.data.readers.files.rows import manifest_of
 from kd_edge.data.splits import check_split, training_sides
+from kd_edge.data.survey import unlisted, unlisted_said
 from kd_edge.errors import DataError
 
 
@@ -158,13 +161,21 @@ def check(
         modalities=tuple(_report(m, list(lengths[m].values()), unusable[m]) for m in chosen),
         per_class={name: classes[label] for label, name in enumerate(dataset.labels)},
         per_subject=dict(sorted(subjects.items(), key=lambda item: (len(item[0]), item[0]))),
-        remarks=(*dataset.remarks(), *_uneven(lengths)),
+        remarks=(*_unlisted(dataset), *dataset.remarks(), *_uneven(lengths)),
         quick=probed is not None,
         split=None if split is None else _split_report(dataset, split, unusable, held_out),
         sides="" if usable is None else counted_on,
         classes=counts,
         imbalances=tuple(imbalances(counts)),
     )
+
+
+def _unlisted(dataset: Dataset) -> Iterator[str]:
+    """Recordings beside a manifest that does not name them."""
+    if isinstance(dataset, Files):
+        names = unlisted(dataset.root, dataset.table, links=dataset.settings.links)
+        if names and (manifest := manifest_of(dataset.root)):
+            yield unlisted_said(manifest.name, names)
 
 
 def _length(dataset: Dataset, probed: Probed | None, sample: Sample, modality: str) -> Probe | DataError:

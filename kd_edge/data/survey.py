@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from kd_edge.data.dataset import listed
 from kd_edge.data.readers.files import Files
 from kd_edge.data.readers.files.folders import recordings
 from kd_edge.data.readers.files.media import LATE_SECONDS, Header
-from kd_edge.data.readers.files.rows import Row, manifest_of
+from kd_edge.data.readers.files.rows import Row, Table, manifest_of
 from kd_edge.data.readers.files.settings import Band, band_of
 from kd_edge.data.splits import training_sides
 from kd_edge.errors import DataError, printable
@@ -191,13 +191,7 @@ def survey(dataset: Files, source: str, progress: Callable[[int, int], None] | N
     lengths = _lengths(dataset, headers)
     split, sides, notes = _sides(dataset)
     gaps = dataset.between()
-    names, links = dataset.modalities, dataset.settings.links
-    named = {file for row in dataset.rows for file in row.files.values()}
-    inside = (
-        []
-        if manifest_of(dataset.root) is None
-        else [path for path in recordings(dataset.root, links=links) if path not in named]
-    )
+    names = dataset.modalities
     return Survey(
         name=dataset.name,
         source=source,
@@ -214,8 +208,35 @@ def survey(dataset: Files, source: str, progress: Callable[[int, int], None] | N
         background=dataset.settings.background,
         split=split,
         sides=sides,
-        unlisted=tuple(printable(str(path)) for path in inside),
+        unlisted=unlisted(dataset.root, dataset.table, links=dataset.settings.links),
         remarks=(*dataset.remarks(), *_few_subjects(dataset), *notes),
+    )
+
+
+def unlisted(root: Path, table: Table, *, links: bool) -> tuple[str, ...]:
+    """Recordings in a folder that its manifest does not name; none where there is no manifest.
+
+    Args:
+        root: The folder.
+        table: What the manifest says.
+        links: Whether symbolic links may lead out of the folder.
+
+    Raises:
+        DataError: A link leads out of the folder.
+    """
+    if manifest_of(root) is None:
+        return ()
+    named = {file for row in table.rows for file in row.files.values()}
+    return tuple(printable(str(path)) for path in recordings(root, links=links) if path not in named)
+
+
+def unlisted_said(manifest: str, names: Sequence[str]) -> str:
+    """That a manifest does not name recordings, and how they are taken in."""
+    count = f"{len(names)} recording{'' if len(names) == 1 else 's'}"
+    more = "" if len(names) <= _FAULTS_SHOWN else ", ..."
+    return (
+        f"{count} that {manifest} does not name, not used: {', '.join(names[:_FAULTS_SHOWN])}{more}; to take them in "
+        f"add rows, or delete {manifest} and write it and the recipe anew: kd-edge data init DIR --force"
     )
 
 

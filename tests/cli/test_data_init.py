@@ -220,8 +220,8 @@ def test_gaps_of_long_recordings_become_a_class(kd: Kd, own: Own) -> None:
 def test_the_window_is_that_of_actions_not_of_what_lies_between(kd: Kd, own: Own) -> None:
     lines = ["label,subject,start_s,end_s,ir"]
     for who in range(4):
-        own.clip(f"long{who}.npy", frames=300)
-        lines += [f"wave,p{who},2,4,long{who}.npy", f"kick,p{who},5,7,long{who}.npy"]  # gaps: 2 s, 1 s, 1.5 s, 1.5 s
+        own.clip(f"long{who}.npy", frames=225)
+        lines += [f"wave,p{who},1,3,long{who}.npy", f"kick,p{who},4,6,long{who}.npy"]  # gaps: 1 s, 1 s, 1.5 s
     own.manifest(*lines)
     assert kd("data", "init", "gestures")[0] == 0
     assert recipes.load("train", str(own.root / "recipe.toml"), Recipe).clip_seconds == 2.0
@@ -236,8 +236,26 @@ def test_a_manifest_stays_as_it_is_and_says_what_it_does_not_name(kd: Kd, own: O
     code, text, _ = kd("data", "init", "gestures")
     assert code == 0
     assert "columns that are not read: mood" in text
-    assert "recordings that manifest.csv does not name: 1, wave/new_ir.npy for one" in text
+    assert "1 recording that manifest.csv does not name, not used: wave/new_ir.npy; to take them in" in text
     assert (own.root / "manifest.csv").read_bytes() == before
+
+
+def test_recordings_that_came_later_are_told_and_can_be_taken_in(kd: Kd, own: Own) -> None:
+    own.classes("wave", "kick")
+    assert kd("data", "init", "gestures")[0] == 0
+    assert "does not name" not in kd("data", "check", "files", "--data", "gestures", "--quick")[1]
+    for take in (8, 9):
+        own.clip(f"wave/s1_t{take}_ir.npy")
+    said = "2 recordings that manifest.csv does not name, not used: wave/s1_t8_ir.npy, wave/s1_t9_ir.npy; to take them"
+    code, text, _ = kd("data", "check", "files", "--data", "gestures", "--quick")
+    assert (code, said in text) == (0, True)
+    code, _, error = kd("train", "--data", "gestures", "--dry-run", *TINY)
+    assert (code, f"note: {said}" in error) == (0, True)
+    (own.root / "manifest.csv").unlink()
+    assert kd("data", "init", "gestures", "--force")[0] == 0
+    assert len(rows(own)) == 18
+    _, text, error = kd("train", "--data", "gestures", "--dry-run", *TINY)
+    assert "does not name" not in text + error
 
 
 def test_a_list_of_another_tool_becomes_the_manifest(kd: Kd, own: Own) -> None:
