@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kd_edge import recipes
-from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, out, percent, print_json, table
+from kd_edge.cli.console import DataOption, JsonOption, SetOption, counted, err, out, percent, print_json, table
 from kd_edge.cli.progress import TrainingDisplay, progress_bar
 from kd_edge.errors import ConfigError, printable
 from kd_edge.files import expanded
@@ -147,7 +147,8 @@ def _rehearse(config: Recipe, data: Path | None, json_: bool) -> None:
 def rehearsal_report(result: Rehearsal) -> Group:
     """What one step of a recipe looks like."""
     train, validation, test = result.samples
-    head = [f"{train} training, {validation} validation, {test} test clips; {result.steps_per_epoch} steps an epoch"]
+    steps = counted(result.steps_per_epoch, "step")
+    head = [f"{train} training, {validation} validation, {test} test clips; {steps} an epoch"]
     head += [f"{name}: clips {shape}, {result.parameters[name]:,} parameters" for name, shape in result.inputs.items()]
     if "adapters" in result.parameters:
         head.append(f"adapters of the losses: {result.parameters['adapters']:,} parameters, dropped at export")
@@ -178,5 +179,5 @@ def training_summary(summary: Summary) -> RenderableType:
     ]
     protocol = summary.protocol
     where = f"{protocol.dataset}, split {protocol.split}"
-    title = f"{where}, {protocol.test_samples} test clips, seed {summary.seed}"
+    title = f"{where}, {counted(protocol.test_samples, 'test clip')}, seed {summary.seed}"
     return Group(title, table(("", "accuracy", "macro F1", "mAP", "epoch", "minutes"), rows))

@@ -74,7 +74,7 @@ def test_synthetic_clips_are_written_and_replayed(kd: Kd, tmp_path: Path) -> Non
     assert code == 0
     code, text, _ = kd("data", "check", "files", "--data", "figures", "--quick")
     assert code == 0
-    assert "figures: 10 samples, 10 complete, 10 classes (1 to 1 samples each), 1 subjects" in text
+    assert "figures: 10 samples, 10 complete, 10 classes (1 to 1 samples each), 1 subject" in text
     clip = next((tmp_path / "figures").glob("*.npy"))
     code, _, error = kd("run", "--camera", f"replay:{clip}", "--sink", "jsonl:out.jsonl")
     assert code == 0
