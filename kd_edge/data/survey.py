@@ -362,6 +362,14 @@ def _require_alike(dataset: Files, name: str, headers: Mapping[PurePosixPath, He
             "one type",
             "convert some, or give them a modality of their own",
         )
+    wanted = dataset.settings.of(name).dtype
+    for dtype, _ in kinds:
+        if wanted is not None and dtype != wanted:
+            raise DataError(
+                f"dtype of [modality.{name}] in dataset.toml is {wanted}, its {len(headers)} files hold {dtype}",
+                "what the files hold",
+                f"set it to {dtype}, or leave it out",
+            )
 
 
 def _no_pictures(dataset: Files, modalities: Iterable[ModalitySurvey]) -> DataError:

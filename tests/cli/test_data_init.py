@@ -412,6 +412,11 @@ def _faulty_settings(own: Own) -> None:
     (own.root / "dataset.toml").write_text("labls = []\n")
 
 
+def _another_type(own: Own) -> None:
+    own.classes("wave", "kick")
+    (own.root / "dataset.toml").write_text('[modality.ir]\ndtype = "uint16"\n')
+
+
 def _unknown_test_subject(own: Own) -> None:
     own.classes("wave", "kick")
     (own.root / "dataset.toml").write_text('test_subjects = ["s9"]\n')
@@ -441,6 +446,7 @@ FAULTS: dict[Callable[[Own], None], str] = {
     _two_words: "two words that change: 'kick' and 'anna'",
     _class_without_pictures: "ir of gestures has no training clip of 'jump' that can be read",
     _faulty_settings: "labls: unknown key (did you mean 'labels'?)",
+    _another_type: "dtype of [modality.ir] in dataset.toml is uint16, its 16 files hold uint8",
     _unknown_test_subject: "test_subjects in dataset.toml names 's9'",
     _test_subjects_leave_no_class: "split 'default' has no training sample of 'jump'",
 }
