@@ -174,10 +174,10 @@ def check(
 
 def _unlisted(dataset: Dataset) -> Iterator[str]:
     """Recordings beside a manifest that does not name them."""
-    if isinstance(dataset, Files):
-        names = unlisted(dataset.root, dataset.table, links=dataset.settings.links)
-        if names and (manifest := manifest_of(dataset.root)):
-            yield unlisted_said(manifest.name, names)
+    if isinstance(dataset, Files) and (manifest := manifest_of(dataset.root)):
+        with suppress(DataError):  # a link out of the folder: what the manifest names can be used all the same
+            if names := unlisted(dataset.root, dataset.table, links=dataset.settings.links):
+                yield unlisted_said(manifest.name, names)
 
 
 def _length(dataset: Dataset, probed: Probed | None, sample: Sample, modality: str) -> Probe | DataError:
