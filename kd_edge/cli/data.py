@@ -196,7 +196,8 @@ def import_report(found: Imported) -> Iterator[str]:
     counts = import_counts(found)
     classes = [f"{printable(name) or 'none yet'} {count}" for name, count in counts["classes"].items()]
     more = f", and {len(classes) - SHOWN} more" if len(classes) > SHOWN else ""
-    yield f"{counted(len(found.rows), 'recording')} of {counted(len(classes), 'class')}: {', '.join(classes[:SHOWN])}{more}"
+    count = counted(len(found.rows), "recording")
+    yield f"{count} of {counted(len(classes), 'class')}: {', '.join(classes[:SHOWN])}{more}"
     yield f"modalities: {', '.join(f'{name} {count}' for name, count in counts['modalities'].items())}"
     sides = counts["sides"]
     yield f"sides: {', '.join(f'{side or NO_SIDE} {count}' for side, count in sides.items())}"
