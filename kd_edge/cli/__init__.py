@@ -7,28 +7,31 @@ import os
 import sys
 from typing import Annotated
 
-import typer
-from rich.markup import escape
+try:
+    import typer
+    from rich.markup import escape
 
-from kd_edge import __version__
-from kd_edge.cli import (
-    bench,
-    cameras,
-    data,
-    data_init,
-    demo,
-    doctor,
-    evaluate,
-    explain,
-    export,
-    recipes,
-    run,
-    sign,
-    study,
-    train,
-)
-from kd_edge.cli.console import err, flush_streams, open_closed_streams, out, print_text, show_log
-from kd_edge.errors import KdEdgeError, failed_import
+    from kd_edge import __version__
+    from kd_edge.cli import (
+        bench,
+        cameras,
+        data,
+        data_init,
+        demo,
+        doctor,
+        evaluate,
+        explain,
+        export,
+        recipes,
+        run,
+        sign,
+        study,
+        train,
+    )
+    from kd_edge.cli.console import err, flush_streams, open_closed_streams, out, print_text, show_log
+    from kd_edge.errors import KdEdgeError, failed_import
+except KeyboardInterrupt:  # before any verb has begun: imports take a second
+    sys.exit(130)
 
 __all__ = ["app", "err", "main", "out"]
 
@@ -67,6 +70,8 @@ def main() -> None:
 def _run(arguments: list[str]) -> None:
     try:
         app(args=arguments)
+    except KeyboardInterrupt:  # before Typer takes care of it
+        sys.exit(130)
     except KdEdgeError as error:
         _fail(error)
     except Exception as error:

@@ -192,6 +192,12 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     return built
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things, one of them in the singular."""
+    many = f"{what}es" if what.endswith("s") else f"{what}s"
+    return f"{number} {what if number == 1 else many}"
+
+
 def percent(figure: float | None) -> str:
     """A figure of a stage that may be untested, or of a release that did not have it."""
     return "" if figure is None else f"{figure:.1%}"

@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 
 from kd_edge import recipes
-from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, faults, out, print_json, table
+from kd_edge.cli.console import DataOption, JsonOption, SetOption, counted, err, faults, out, print_json, table
 from kd_edge.cli.progress import TrainingDisplay, progress_bar
 from kd_edge.errors import ConfigError, did_you_mean, printable
 
@@ -61,7 +61,7 @@ def data_check(
     if recipe is not None:
         modalities = modalities or recipe.modalities
         held_out = {"validation_subjects": recipe.validation_subjects, "validation_trials": recipe.validation_trials}
-        wanted = {"split": recipe.split, **held_out}
+        wanted = {"split": recipe.split, "fits": recipe.check_data, **held_out}
     with progress_bar(err) as bar:
         task = bar.add_task("reading", total=None)
         report = check(
@@ -196,7 +196,8 @@ def import_report(found: Imported) -> Iterator[str]:
     counts = import_counts(found)
     classes = [f"{printable(name) or 'none yet'} {count}" for name, count in counts["classes"].items()]
     more = f", and {len(classes) - SHOWN} more" if len(classes) > SHOWN else ""
-    yield f"{len(found.rows)} recordings of {len(classes)} classes: {', '.join(classes[:SHOWN])}{more}"
+    count = counted(len(found.rows), "recording")
+    yield f"{count} of {counted(len(classes), 'class')}: {', '.join(classes[:SHOWN])}{more}"
     yield f"modalities: {', '.join(f'{name} {count}' for name, count in counts['modalities'].items())}"
     sides = counts["sides"]
     yield f"sides: {', '.join(f'{side or NO_SIDE} {count}' for side, count in sides.items())}"
@@ -284,9 +285,11 @@ def data_report(report: Report) -> RenderableType:
     ]
     header = ("modality", "usable", "unusable", "frames min / median / max", "seconds")
     classes = list(report.per_class.values())
+    known = len(report.per_subject.keys() - {""})
+    subjects = counted(known, "subject") if known else "subjects not known"
     lines = [
-        f"{report.dataset}: {report.samples} samples, {report.complete} complete, {len(report.per_class)} classes "
-        f"({min(classes)} to {max(classes)} samples each), {len(report.per_subject)} subjects"
+        f"{report.dataset}: {counted(report.samples, 'sample')}, {report.complete} complete, "
+        f"{counted(len(report.per_class), 'class')} ({min(classes)} to {max(classes)} samples each), {subjects}"
     ]
     gaps = faults(report.gaps, "of the complete data set are not here")
     broken = faults({n: why for m in report.modalities for n, why in m.unusable.items()}, "cannot be used")

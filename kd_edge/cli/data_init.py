@@ -10,7 +10,7 @@ import typer
 from rich.console import Group, RenderableType
 from rich.markup import escape
 
-from kd_edge.cli.console import JsonOption, err, out, print_json, table
+from kd_edge.cli.console import JsonOption, counted, err, out, print_json, table
 from kd_edge.cli.progress import progress_bar
 from kd_edge.errors import printable
 from kd_edge.files import expanded
@@ -50,7 +50,7 @@ def data_init(
 ) -> None:
     """Look at one's own recordings, say what is in them, and write manifest.csv and a recipe.toml that trains.
 
-    Headers are read, and a dozen pictures. A manifest and a dataset.toml that are there stay as they are.
+    Headers are read, and two dozen pictures. A manifest and a dataset.toml that are there stay as they are.
     """
     from kd_edge.train.recipe.folder import check_free, look_at, write
 
@@ -81,10 +81,10 @@ def data_init(
 
 def survey_report(found: Survey) -> RenderableType:
     """What a folder holds, as tables and lines."""
-    subjects = f"{len(found.subjects)} subjects" if found.subjects else "subjects not known"
+    subjects = counted(len(found.subjects), "subject") if found.subjects else "subjects not known"
     head = (
-        f"{found.name}, by {found.source}: {found.clips} clips, {len(found.classes)} classes, {subjects}, "
-        f"{found.complete} clips with every modality"
+        f"{found.name}, by {found.source}: {counted(found.clips, 'clip')}, "
+        f"{counted(len(found.classes), 'class')}, {subjects}, {counted(found.complete, 'clip')} with every modality"
     )
     classes = [
         (escape(c.label), str(c.clips), str(len(c.subjects) or ""), _seconds(c.seconds))
@@ -122,7 +122,7 @@ def _modality(found: Survey, m: ModalitySurvey) -> tuple[str, ...]:
 
 def _side(name: str, side: Side) -> str:
     who = f": {', '.join(side.subjects[:12])}{' ...' if len(side.subjects) > 12 else ''}" if side.subjects else ""
-    return escape(f"{name}: {side.clips} clips{who}")
+    return escape(f"{name}: {counted(side.clips, 'clip')}{who}")
 
 
 def _remarks(found: Survey) -> list[str]:
@@ -134,8 +134,9 @@ def _remarks(found: Survey) -> list[str]:
         more = f"; and {len(damaged) - NAMED} more" if len(damaged) > NAMED else ""
         remarks.append(f"files that cannot be read, training goes on without them: {len(damaged)}, {named}{more}")
     if found.unlisted:
-        count, one = len(found.unlisted), found.unlisted[0]
-        remarks.append(f"recordings that {found.source} does not name: {count}, {one} for one")
+        from kd_edge.data.survey import unlisted_said
+
+        remarks.append(unlisted_said(found.source, found.unlisted))
     return remarks
 
 

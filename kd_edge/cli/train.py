@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kd_edge import recipes
-from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, out, percent, print_json, table
+from kd_edge.cli.console import DataOption, JsonOption, SetOption, counted, err, out, percent, print_json, table
 from kd_edge.cli.progress import TrainingDisplay, progress_bar
 from kd_edge.errors import ConfigError, printable
 from kd_edge.files import expanded
@@ -67,6 +67,7 @@ def train(
         overrides = [*(settings or ()), *([] if seed is None else [f"seed={seed}"])]
         config = _recipe(recipe, data, overrides)
         if dry_run:
+            _tell_left_out(config, data)
             _rehearse(config, data, json_)
             return
         run = folder or new_run_path(Path("runs"), config.name)
@@ -79,6 +80,7 @@ def train(
 
         run = latest_unfinished() if resume == "latest" else Path(resume)
         config = load_recipe(run)
+    _tell_left_out(config, data)
     from kd_edge.train.trainer import train as train_run
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision the recipe names
@@ -119,6 +121,18 @@ def _recipe(name: str | None, data: Path | None, overrides: list[str]) -> Recipe
     return config
 
 
+def _tell_left_out(config: Recipe, data: Path | None) -> None:
+    """Say which of one's own recordings the folder's manifest does not name: nobody trains on them."""
+    from kd_edge.data.config import FilesData
+
+    if not isinstance(config.data, FilesData) or (root := data or config.data.root) is None:
+        return
+    from kd_edge.train.recipe.folder import left_out
+
+    if said := left_out(expanded(root)):
+        err.print(f"[yellow]note:[/yellow] {escape(printable(said))}", soft_wrap=True)
+
+
 def _rehearse(config: Recipe, data: Path | None, json_: bool) -> None:
     from kd_edge.train.rehearsal import rehearse
 
@@ -133,7 +147,8 @@ def _rehearse(config: Recipe, data: Path | None, json_: bool) -> None:
 def rehearsal_report(result: Rehearsal) -> Group:
     """What one step of a recipe looks like."""
     train, validation, test = result.samples
-    head = [f"{train} training, {validation} validation, {test} test clips; {result.steps_per_epoch} steps an epoch"]
+    steps = counted(result.steps_per_epoch, "step")
+    head = [f"{train} training, {validation} validation, {test} test clips; {steps} an epoch"]
     head += [f"{name}: clips {shape}, {result.parameters[name]:,} parameters" for name, shape in result.inputs.items()]
     if "adapters" in result.parameters:
         head.append(f"adapters of the losses: {result.parameters['adapters']:,} parameters, dropped at export")
@@ -164,5 +179,5 @@ def training_summary(summary: Summary) -> RenderableType:
     ]
     protocol = summary.protocol
     where = f"{protocol.dataset}, split {protocol.split}"
-    title = f"{where}, {protocol.test_samples} test clips, seed {summary.seed}"
+    title = f"{where}, {counted(protocol.test_samples, 'test clip')}, seed {summary.seed}"
     return Group(title, table(("", "accuracy", "macro F1", "mAP", "epoch", "minutes"), rows))

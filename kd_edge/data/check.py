@@ -12,8 +12,11 @@ import numpy as np
 
 from kd_edge.data.balance import ClassCount, Sides, class_counts, imbalances
 from kd_edge.data.dataset import Dataset, Probe, Probed, Sample, Split, Wearables, listed, require_modality
+from kd_edge.data.readers.files import Files
+from kd_edge.data.readers.files.rows import manifest_of
 from kd_edge.data.splits import check_split, training_sides
-from kd_edge.errors import DataError
+from kd_edge.data.survey import unlisted, unlisted_said
+from kd_edge.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,7 @@ def check(
     split: str | None = None,
     validation_subjects: Sequence[str] = (),
     validation_trials: Sequence[str] = (),
+    fits: Callable[[Dataset], None] | None = None,
 ) -> Report:
     """Decode every clip once and report what is there, what is missing and what is damaged.
 
@@ -123,6 +127,7 @@ def check(
             does not have is then unusable in every sample.
         validation_subjects: Subjects held out of the split's training side.
         validation_trials: Repetitions of every subject held out of the split's training side.
+        fits: Raises a ConfigError or DataError where a training on the split refuses the data set.
 
     Raises:
         DataError: Unknown modality, without a split.
@@ -158,13 +163,21 @@ def check(
         modalities=tuple(_report(m, list(lengths[m].values()), unusable[m]) for m in chosen),
         per_class={name: classes[label] for label, name in enumerate(dataset.labels)},
         per_subject=dict(sorted(subjects.items(), key=lambda item: (len(item[0]), item[0]))),
-        remarks=(*dataset.remarks(), *_uneven(lengths)),
+        remarks=(*_unlisted(dataset), *dataset.remarks(), *_uneven(lengths)),
         quick=probed is not None,
-        split=None if split is None else _split_report(dataset, split, unusable, held_out),
+        split=None if split is None else _split_report(dataset, split, unusable, held_out, fits),
         sides="" if usable is None else counted_on,
         classes=counts,
         imbalances=tuple(imbalances(counts)),
     )
+
+
+def _unlisted(dataset: Dataset) -> Iterator[str]:
+    """Recordings beside a manifest that does not name them."""
+    if isinstance(dataset, Files) and (manifest := manifest_of(dataset.root)):
+        with suppress(DataError):  # a link out of the folder: what the manifest names can be used all the same
+            if names := unlisted(dataset.root, dataset.table, links=dataset.settings.links):
+                yield unlisted_said(manifest.name, names)
 
 
 def _length(dataset: Dataset, probed: Probed | None, sample: Sample, modality: str) -> Probe | DataError:
@@ -182,16 +195,19 @@ def _split_report(
     name: str,
     unusable: Mapping[str, Mapping[str, str]],
     held_out: tuple[Sequence[str], Sequence[str]],
+    fits: Callable[[Dataset], None] | None,
 ) -> SplitReport:
     """Whether a training could start."""
     try:
         for modality in unusable:
             if not (isinstance(dataset, Wearables) and modality in dataset.sensors):
                 dataset.image_format(modality)
+        if fits is not None:
+            fits(dataset)
         split = _usable(dataset, name, unusable)
         check_split(split, dataset.labels, by_subject=False)
         train, validation = training_sides(split, *held_out, labels=dataset.labels)
-    except DataError as error:
+    except (ConfigError, DataError) as error:
         return SplitReport(name, 0, 0, 0, str(error))
     return SplitReport(name, len(train), len(validation), len(split.test))
 

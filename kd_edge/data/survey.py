@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from kd_edge.data.dataset import listed
 from kd_edge.data.readers.files import Files
 from kd_edge.data.readers.files.folders import recordings
 from kd_edge.data.readers.files.media import LATE_SECONDS, Header
-from kd_edge.data.readers.files.rows import Row, manifest_of
+from kd_edge.data.readers.files.rows import Row, Table, manifest_of
 from kd_edge.data.readers.files.settings import Band, band_of
 from kd_edge.data.splits import training_sides
 from kd_edge.errors import DataError, printable
@@ -31,6 +31,10 @@ MOST_HEADERS = 6_000
 """Of more files at most so many, evenly spread, are opened: half a minute is too long for a first look."""
 THREADS = 4
 _FAULTS_SHOWN = 3
+_INSTEAD = (
+    "split 'clips' is taken instead, the last quarter of each class's clips is tested: one person's clips may lie on "
+    "both sides, so the figures do not say how well it knows strangers"
+)
 
 
 class Size(NamedTuple):
@@ -80,8 +84,8 @@ class ModalitySurvey:
         files: How many files they are in.
         opened: Of how many files the header was read.
         damaged: File -> why it cannot be read.
-        seconds: How long a recording takes.
-        frames: Median number of frames of a recording.
+        seconds: How long an action takes; the background's pieces are none, unless there are no others.
+        frames: Median number of frames of an action.
     """
 
     name: str
@@ -187,13 +191,7 @@ def survey(dataset: Files, source: str, progress: Callable[[int, int], None] | N
     lengths = _lengths(dataset, headers)
     split, sides, notes = _sides(dataset)
     gaps = dataset.between()
-    names, links = dataset.modalities, dataset.settings.links
-    named = {file for row in dataset.rows for file in row.files.values()}
-    inside = (
-        []
-        if manifest_of(dataset.root) is None
-        else [path for path in recordings(dataset.root, links=links) if path not in named]
-    )
+    names = dataset.modalities
     return Survey(
         name=dataset.name,
         source=source,
@@ -210,8 +208,35 @@ def survey(dataset: Files, source: str, progress: Callable[[int, int], None] | N
         background=dataset.settings.background,
         split=split,
         sides=sides,
-        unlisted=tuple(printable(str(path)) for path in inside),
+        unlisted=unlisted(dataset.root, dataset.table, links=dataset.settings.links),
         remarks=(*dataset.remarks(), *_few_subjects(dataset), *notes),
+    )
+
+
+def unlisted(root: Path, table: Table, *, links: bool) -> tuple[str, ...]:
+    """Recordings in a folder that its manifest does not name; none where there is no manifest.
+
+    Args:
+        root: The folder.
+        table: What the manifest says.
+        links: Whether symbolic links may lead out of the folder.
+
+    Raises:
+        DataError: A link leads out of the folder.
+    """
+    if manifest_of(root) is None:
+        return ()
+    named = {file for row in table.rows for file in row.files.values()}
+    return tuple(printable(str(path)) for path in recordings(root, links=links) if path not in named)
+
+
+def unlisted_said(manifest: str, names: Sequence[str]) -> str:
+    """That a manifest does not name recordings, and how they are taken in."""
+    count = f"{len(names)} recording{'' if len(names) == 1 else 's'}"
+    more = "" if len(names) <= _FAULTS_SHOWN else ", ..."
+    return (
+        f"{count} that {manifest} does not name, not used: {', '.join(names[:_FAULTS_SHOWN])}{more}; to take them in "
+        f"add rows, or delete {manifest} and write it and the recipe anew: kd-edge data init DIR --force"
     )
 
 
@@ -302,7 +327,9 @@ def _modality(dataset: Files, name: str, headers: Mapping[PurePosixPath, Header 
     rows = [row for row in dataset.rows if name in row.files]
     is_picture = any(header.size for header in sound.values())
     settings = dataset.settings.of(name)
-    lengths = [_seconds(row, sound[row.files[name]]) for row in rows if row.files[name] in sound]
+    readable = [row for row in rows if row.files[name] in sound]
+    actions = [row for row in readable if row.label != dataset.settings.background] or readable
+    lengths = [_seconds(row, sound[row.files[name]]) for row in actions]
     rates = [header.fps for header in sound.values() if header.fps > 0]
     fps = _spread(rates)
     sizes = Counter(header.size for header in sound.values() if header.size)
@@ -335,6 +362,14 @@ def _require_alike(dataset: Files, name: str, headers: Mapping[PurePosixPath, He
             "one type",
             "convert some, or give them a modality of their own",
         )
+    wanted = dataset.settings.of(name).dtype
+    for dtype, _ in kinds:
+        if wanted is not None and dtype != wanted:
+            raise DataError(
+                f"dtype of [modality.{name}] in dataset.toml is {wanted}, its {len(headers)} files hold {dtype}",
+                "what the files hold",
+                f"set it to {dtype}, or leave it out",
+            )
 
 
 def _no_pictures(dataset: Files, modalities: Iterable[ModalitySurvey]) -> DataError:
@@ -381,15 +416,18 @@ def _sides(dataset: Files) -> tuple[str, dict[str, Side], list[str]]:
     """Name and sides of the first split that can be trained, and what to know of it.
 
     Raises:
-        DataError: None can.
+        DataError: None can, or that of ``test_subjects`` in ``dataset.toml`` cannot: another protocol than the one
+            that somebody has written down is none of ours to take.
     """
-    notes = []
+    notes: list[str] = []
     for name in (dataset.splits()[0], dataset.splits()[1]):
         try:
             split = dataset.split(name)
         except DataError as error:
+            if dataset.settings.test_subjects is not None:
+                raise
             fault = error
-            notes.append(f"split '{name}' cannot be trained: {error.found}")
+            notes.append(f"split '{name}' cannot be trained: {error.found}; {_INSTEAD}")
             continue
         train, validation = training_sides(split, ())
         sides = {"train": train, "validation": validation, "test": split.test}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kd_edge import artifact
+from kd_edge import artifact, cli
 from tests.cli.conftest import TINY_SETTINGS, Kd, one_line
 
 
@@ -74,7 +75,7 @@ def test_synthetic_clips_are_written_and_replayed(kd: Kd, tmp_path: Path) -> Non
     assert code == 0
     code, text, _ = kd("data", "check", "files", "--data", "figures", "--quick")
     assert code == 0
-    assert "figures: 10 samples, 10 complete, 10 classes (1 to 1 samples each), 1 subjects" in text
+    assert "figures: 10 samples, 10 complete, 10 classes (1 to 1 samples each), 1 subject" in text
     clip = next((tmp_path / "figures").glob("*.npy"))
     code, _, error = kd("run", "--camera", f"replay:{clip}", "--sink", "jsonl:out.jsonl")
     assert code == 0
@@ -229,3 +230,27 @@ def test_bench_live(tmp_path, kd):
     assert report["labels"].get("ok", 0) + report["labels"].get("degraded", 0) > 100  # a figure, no noise
     code, text, error = kd("bench", "--soak", "1000", "--overload")
     assert (code, "--overload and --soak" in error) == (2, True)
+
+
+def test_ctrl_c_while_the_program_is_still_being_loaded_is_no_traceback() -> None:
+    script = """
+import sys
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "kd_edge.cli.sign":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+import kd_edge.cli
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (130, "")
+
+
+def test_ctrl_c_before_a_verb_begins_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130

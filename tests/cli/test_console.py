@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
-from kd_edge.cli.console import print_json, show_log
+from kd_edge.cli.console import counted, print_json, show_log
 from kd_edge.rundir import Scores, Summary
 from kd_edge.types import LabelState
 
@@ -63,3 +63,8 @@ def test_what_is_logged_is_a_line_each_whatever_it_holds(capsys):
         for handler in logging.getLogger("kd_edge").handlers[:]:
             logging.getLogger("kd_edge").removeHandler(handler)
     assert capsys.readouterr().err == "camera ir0\\x1b[2J\\nerror: forged: [red]lost[/red]\n"
+
+
+def test_one_thing_is_told_in_the_singular() -> None:
+    told = [counted(*of) for of in ((1, "clip"), (2, "clip"), (0, "step"), (1, "class"), (3, "class"))]
+    assert told == ["1 clip", "2 clips", "0 steps", "1 class", "3 classes"]

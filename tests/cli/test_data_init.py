@@ -110,10 +110,22 @@ def test_the_recipe_is_by_what_there_is(kd: Kd, own: Own) -> None:
     assert (recipe.name, recipe.data.kind, recipe.split, recipe.teacher) == ("gestures", "files", "default", None)
     assert (recipe.segments, recipe.windows, recipe.clip_seconds) == (8, "stream", 1.0)
     student = recipe.student
-    assert (student.modality, student.epochs, student.batch_size, student.augment.flip) == ("ir", 40, 8, False)
-    assert student.class_weights is None
+    assert (student.modality, student.epochs, student.batch_size, student.augment.flip) == ("ir", 38, 8, False)
+    assert (student.class_weights, student.repeat) == (None, 5)
     assert (student.preprocess.channels, student.preprocess.motion_offsets_ms) == (1, (0, 70, 140))
     assert "train 20 (0, 1); validation 10 (2); test 10 (3)" in (own.root / "recipe.toml").read_text()
+
+
+@pytest.mark.parametrize(("takes", "repeat", "epochs", "said"), [(2, 12, 38, "12 steps"), (25, 1, 38, "12 steps")])
+def test_few_clips_come_several_times_an_epoch(
+    kd: Kd, own: Own, takes: int, repeat: int, epochs: int, said: str
+) -> None:
+    own.classes("wave", "kick", takes=takes)  # half of the people are trained on: 8 and 100 clips
+    _, text, _ = kd("data", "init", "gestures")
+    student = recipes.load("train", str(own.root / "recipe.toml"), Recipe).student
+    assert (student.repeat, student.epochs) == (repeat, epochs)
+    assert f"8 clips a step, {said} an epoch" in text
+    assert (f", in which every clip comes {repeat} times" in text) == (repeat > 1)
 
 
 @pytest.mark.parametrize(("fast", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
@@ -217,6 +229,16 @@ def test_gaps_of_long_recordings_become_a_class(kd: Kd, own: Own) -> None:
     assert Files(own.root).labels == ("kick", "none", "wave")
 
 
+def test_the_window_is_that_of_actions_not_of_what_lies_between(kd: Kd, own: Own) -> None:
+    lines = ["label,subject,start_s,end_s,ir"]
+    for who in range(4):
+        own.clip(f"long{who}.npy", frames=225)
+        lines += [f"wave,p{who},1,3,long{who}.npy", f"kick,p{who},4,6,long{who}.npy"]  # gaps: 1 s, 1 s, 1.5 s
+    own.manifest(*lines)
+    assert kd("data", "init", "gestures")[0] == 0
+    assert recipes.load("train", str(own.root / "recipe.toml"), Recipe).clip_seconds == 2.0
+
+
 def test_a_manifest_stays_as_it_is_and_says_what_it_does_not_name(kd: Kd, own: Own) -> None:
     own.classes("wave", "kick", people=2)
     own.clip("wave/new_ir.npy")
@@ -226,8 +248,26 @@ def test_a_manifest_stays_as_it_is_and_says_what_it_does_not_name(kd: Kd, own: O
     code, text, _ = kd("data", "init", "gestures")
     assert code == 0
     assert "columns that are not read: mood" in text
-    assert "recordings that manifest.csv does not name: 1, wave/new_ir.npy for one" in text
+    assert "1 recording that manifest.csv does not name, not used: wave/new_ir.npy; to take them in" in text
     assert (own.root / "manifest.csv").read_bytes() == before
+
+
+def test_recordings_that_came_later_are_told_and_can_be_taken_in(kd: Kd, own: Own) -> None:
+    own.classes("wave", "kick")
+    assert kd("data", "init", "gestures")[0] == 0
+    assert "does not name" not in kd("data", "check", "files", "--data", "gestures", "--quick")[1]
+    for take in (8, 9):
+        own.clip(f"wave/s1_t{take}_ir.npy")
+    said = "2 recordings that manifest.csv does not name, not used: wave/s1_t8_ir.npy, wave/s1_t9_ir.npy; to take them"
+    code, text, _ = kd("data", "check", "files", "--data", "gestures", "--quick")
+    assert (code, said in text) == (0, True)
+    code, _, error = kd("train", "--data", "gestures", "--dry-run", *TINY)
+    assert (code, f"note: {said}" in error) == (0, True)
+    (own.root / "manifest.csv").unlink()
+    assert kd("data", "init", "gestures", "--force")[0] == 0
+    assert len(rows(own)) == 18
+    _, text, error = kd("train", "--data", "gestures", "--dry-run", *TINY)
+    assert "does not name" not in text + error
 
 
 def test_a_list_of_another_tool_becomes_the_manifest(kd: Kd, own: Own) -> None:
@@ -372,6 +412,23 @@ def _faulty_settings(own: Own) -> None:
     (own.root / "dataset.toml").write_text("labls = []\n")
 
 
+def _another_type(own: Own) -> None:
+    own.classes("wave", "kick")
+    (own.root / "dataset.toml").write_text('[modality.ir]\ndtype = "uint16"\n')
+
+
+def _unknown_test_subject(own: Own) -> None:
+    own.classes("wave", "kick")
+    (own.root / "dataset.toml").write_text('test_subjects = ["s9"]\n')
+
+
+def _test_subjects_leave_no_class(own: Own) -> None:
+    own.classes("wave", "kick")
+    own.clip("jump/s2_t0_ir.npy")
+    own.clip("jump/s2_t1_ir.npy")
+    (own.root / "dataset.toml").write_text('test_subjects = ["2"]\n')
+
+
 FAULTS: dict[Callable[[Own], None], str] = {
     _empty: "gestures holds no recording",
     _one_class: "gestures has one class, 'wave'",
@@ -389,6 +446,9 @@ FAULTS: dict[Callable[[Own], None], str] = {
     _two_words: "two words that change: 'kick' and 'anna'",
     _class_without_pictures: "ir of gestures has no training clip of 'jump' that can be read",
     _faulty_settings: "labls: unknown key (did you mean 'labels'?)",
+    _another_type: "dtype of [modality.ir] in dataset.toml is uint16, its 16 files hold uint8",
+    _unknown_test_subject: "test_subjects in dataset.toml names 's9'",
+    _test_subjects_leave_no_class: "split 'default' has no training sample of 'jump'",
 }
 
 
@@ -445,7 +505,10 @@ def test_a_class_that_only_the_test_subject_performs(kd: Kd, own: Own) -> None:
     own.clip("jump/s3_t1_ir.npy")
     code, text, _ = kd("data", "init", "gestures")
     assert code == 0
-    assert "split 'default' cannot be trained: split 'default' has no training sample of 'jump'" in text
+    assert (
+        "split 'default' cannot be trained: split 'default' has no training sample of 'jump'; split 'clips' is" in text
+    )
+    assert "one person's clips may lie on both sides" in text
     assert recipes.load("train", str(own.root / "recipe.toml"), Recipe).split == "clips"
 
 

@@ -56,6 +56,21 @@ def test_training_could_start(kd: Kd, squares: Path, recipe: str) -> None:
     assert "training can start, with 12 training, 6 validation and 6 test samples" in text
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("student.class_weights={lefft=2.0}", "student.class_weights names 'lefft', which is no class"),
+        ("student.preprocess.channels=3", "student.preprocess.channels is 3, ir of squares has 1"),
+    ],
+)
+def test_a_check_refuses_what_a_training_refuses(kd: Kd, squares: Path, recipe: str, setting: str, said: str) -> None:
+    words = (recipe, "--data", str(squares), "--set", setting)
+    code, text, _ = kd("data", "check", *words, "--quick")
+    assert (code, f"training cannot start: {said}" in text) == (1, True)
+    code, _, error = kd("train", *words, "--dry-run")
+    assert (code, said in one_line(error)) == (2, True)
+
+
 @pytest.mark.slow
 def test_from_a_folder_to_figures_of_a_student(kd: Kd, squares: Path, recipe: str, tmp_path: Path) -> None:
     code, text, error = kd("train", recipe, "--data", str(squares), "--out", str(tmp_path / "run"))

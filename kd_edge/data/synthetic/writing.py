@@ -116,7 +116,7 @@ def _signal_lines(clip: Clip) -> Iterator[str]:
 
 def _settings(dataset: Synthetic) -> Iterator[str]:
     """Lines of ``dataset.toml``: what the files do not say."""
-    yield "# Written by kd-edge data synth; the README tells of these keys under 'Your own recordings'."
+    yield "# Written by kd-edge data synth; docs/own_recordings.md tells of these keys."
     yield f"labels = {json.dumps(list(dataset.labels))}"
     turned = dataset.flip_labels or ()
     pairs = [[dataset.labels[k], dataset.labels[other]] for k, other in enumerate(turned) if k < other]

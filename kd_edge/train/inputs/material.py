@@ -262,10 +262,7 @@ def gather_material(
     """
     dataset = open_dataset(recipe.data, data_root)
     split = dataset.split(recipe.split)
-    stages = recipe.networks
-    for name, stage in stages.items():
-        stage.check_data(name, dataset)
-        stage.check_classes(name, dataset.labels)
+    recipe.check_data(dataset)
     _check_labels(dataset)
     semantics = None if recipe.semantics is None else class_vectors(recipe.semantics, dataset.labels, data_root)
     if at_most is None:

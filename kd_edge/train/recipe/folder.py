@@ -11,11 +11,11 @@ from pathlib import Path
 from kd_edge import recipes
 from kd_edge.data.readers.files import Files
 from kd_edge.data.readers.files.imports import foreign, import_rows
-from kd_edge.data.readers.files.rows import NAMES, Row, Table, manifest_of
+from kd_edge.data.readers.files.rows import NAMES, Row, Table, manifest_of, read_manifest
 from kd_edge.data.readers.files.settings import FILE, read_settings
 from kd_edge.data.readers.files.writing import write_manifest
-from kd_edge.data.survey import Survey, survey
-from kd_edge.errors import ConfigError, DataError, printable
+from kd_edge.data.survey import Survey, survey, unlisted, unlisted_said
+from kd_edge.errors import ConfigError, DataError, KdEdgeError, printable
 from kd_edge.files import check_writable, replacing
 from kd_edge.reading import is_file
 from kd_edge.train.recipe.proposal import NAME, Proposal, propose
@@ -155,6 +155,17 @@ def recipe_of(
     recipe = recipes.from_text(proposal.text, Recipe, "proposed recipe", overrides) if overrides else proposal.recipe
     gaps = ", and makes a class of the gaps" if folder.found.gaps and folder.found.background is None else ""
     return recipe, f"no recipe in {root}: proposed one ({proposal.reasons[0]}); kd-edge data init {root} keeps it{gaps}"
+
+
+def left_out(root: Path) -> str | None:
+    """A line on the recordings of a folder that its manifest does not name; None where it names all, or has faults."""
+    with suppress(KdEdgeError):  # who opens the folder is told of its faults
+        settings = read_settings(root)
+        if manifest := manifest_of(root):
+            table = read_manifest(manifest, tuple(settings.modality), links=settings.links)
+            if names := unlisted(root, table, links=settings.links):
+                return unlisted_said(manifest.name, names)
+    return None
 
 
 def _described(root: Path, *, imports: bool) -> tuple[str, Table | None]:

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ SHORTEST_WINDOW_S = 0.5
 PAIRED_SHARE = 0.8
 """A teacher needs at least this share of the student's clips: what it lacks, nobody is trained on."""
 STEPS = 450
-"""About so many steps of the optimiser; few clips are seen more often for it."""
+"""About so many steps of the optimiser; few clips are seen more often for it, by more epochs and by ``repeat``."""
 EPOCHS = (15, 40)
 SEGMENTS, BATCH = 8, 8
 MOTION_MS = 70
@@ -56,6 +56,14 @@ class Proposal:
     reasons: tuple[str, ...]
 
 
+class _Length(NamedTuple):
+    """How long a stage trains: epochs, clips a step, and how often an epoch draws every clip."""
+
+    epochs: int
+    batch: int
+    repeat: int
+
+
 def propose(dataset: Files, found: Survey, student: str | None = None) -> Proposal:
     """A recipe that trains on a folder of recordings.
 
@@ -74,12 +82,14 @@ def propose(dataset: Files, found: Survey, student: str | None = None) -> Propos
     segments = max(2, min(SEGMENTS, own.frames))
     train = min(found.sides["train"].clips, own.clips)
     batch = max(2, min(BATCH, train))
-    steps = max(1, train // batch)
+    repeat = math.ceil(STEPS * batch / (EPOCHS[1] * max(1, train)))
+    steps = max(1, train * repeat // batch)
     epochs = max(EPOCHS[0], min(EPOCHS[1], math.ceil(STEPS / steps)))
     rare = _is_imbalanced(dataset, found, own)
-    stages = [_stage("student", dataset, own, epochs, batch, rare)]
+    length = _Length(epochs, batch, repeat)
+    stages = [_stage("student", dataset, own, length, rare)]
     if teacher is not None:
-        stages += [_stage("teacher", dataset, teacher, epochs, batch, rare), _LOSSES]
+        stages += [_stage("teacher", dataset, teacher, length, rare), _LOSSES]
     windows, why = _windows(own, window)
     values = {
         "name": re.sub(r"[^A-Za-z0-9_.-]+", "-", found.name).strip("-._") or "own",
@@ -98,7 +108,8 @@ def propose(dataset: Files, found: Survey, student: str | None = None) -> Propos
         *_reasons(found, own, teacher),
         why,
         *(["rare classes count as much as frequent ones"] if rare else []),
-        f"{epochs} epochs, {batch} clips a step, {steps} {'step' if steps == 1 else 'steps'} an epoch",
+        f"{epochs} epochs, {batch} clips a step, {steps} {'step' if steps == 1 else 'steps'} an epoch"
+        + (f", in which every clip comes {repeat} times" if repeat > 1 else ""),
     )
     return Proposal(text, recipe, reasons)
 
@@ -200,7 +211,7 @@ def _is_imbalanced(dataset: Files, found: Survey, student: ModalitySurvey) -> bo
     return max(clips.values()) > IMBALANCE * min(clips.values())
 
 
-def _stage(stage: str, dataset: Files, modality: ModalitySurvey, epochs: int, batch: int, rare: bool) -> str:
+def _stage(stage: str, dataset: Files, modality: ModalitySurvey, length: _Length, rare: bool) -> str:
     """The tables of a stage."""
     channels = dataset.settings.of(modality.name).channels(modality.name)
     pictures = some_pictures(dataset, modality.name, modality.seconds.median)
@@ -213,8 +224,9 @@ def _stage(stage: str, dataset: Files, modality: ModalitySurvey, epochs: int, ba
     return _STAGE.format(
         stage=stage,
         modality=modality.name,
-        epochs=epochs,
-        batch=batch,
+        epochs=length.epochs,
+        batch=length.batch,
+        repeat=f"repeat = {length.repeat}    # so often an epoch draws every clip\n" if length.repeat > 1 else "",
         weights='class_weights = "balanced"    # rare classes count as much as frequent ones\n' if rare else "",
         channels=channels,
         pixels=pixels,
@@ -276,7 +288,7 @@ schedule = "one_cycle"
 epochs = {epochs}
 batch_size = {batch}
 label_smoothing = 0.1
-{weights}
+{repeat}{weights}
 [{stage}.model]
 backbone = "resnet10_thin"
 temporal = "tconv"

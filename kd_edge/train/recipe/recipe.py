@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from kd_edge.data import DataConfig, SyntheticData
+from kd_edge.data import DataConfig, Dataset, SyntheticData
 from kd_edge.data.words.class_vectors import SemanticsConfig
 from kd_edge.models.config import Temporal
 from kd_edge.train.distil.methods import DkdLoss, LossConfig, MgcamLoss
@@ -25,7 +25,8 @@ from kd_edge.train.recipe.student_stages import AnyStage, DenseStage, HeadStage,
 
 __all__ = ["Recipe", "SensorTeacherConfig", "Stage", "StudentConfig", "TeacherConfig"]
 
-Positive = Annotated[float, Field(gt=0)]
+LONGEST_CLIP_S = 3600
+"""As of artifacts."""
 
 
 class Recipe(Strict):
@@ -46,7 +47,7 @@ class Recipe(Strict):
             there, of the same subject, view and trial, as when a person goes on to something else. ``stream`` is for
             students that run live on actions of a few seconds: windows of 0.7 to 1.35 times ``clip_seconds`` that end
             with the action and always have another one before it.
-        clip_seconds: Length of the live window; None takes the median training clip.
+        clip_seconds: Length of the live window, at most an hour; None takes the median training clip.
         cache_every: Decode every frame but cache only every so-manieth: the RGB of a large data set takes hundreds of
             gigabytes otherwise. Segments are then drawn from fewer frames; not with motion stacks.
         precision: ``32-true`` or ``bf16-mixed``. Losses are always computed in float32.
@@ -69,7 +70,7 @@ class Recipe(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     segments: Annotated[int, Field(ge=2, le=64)] = 8
     windows: WindowKind = "clip"
-    clip_seconds: Positive | None = None
+    clip_seconds: Annotated[float, Field(gt=0, le=LONGEST_CLIP_S)] | None = None
     cache_every: Annotated[int, Field(ge=1, le=100)] = 1
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     threads: Annotated[int, Field(ge=1)] | None = None
@@ -199,6 +200,17 @@ class Recipe(Strict):
         if self.teacher is None:
             return None
         return self.student.clip_shape(self.segments), self.teacher.clip_shape(self.segments)
+
+    def check_data(self, dataset: Dataset) -> None:
+        """Refuse a data set that does not have what the recipe asks for.
+
+        Raises:
+            ConfigError: Settings of another modality than the data set's, or of a class that it does not have.
+            DataError: No such modality, or clips are mirrored that must not be.
+        """
+        for name, stage in self.networks.items():
+            stage.check_data(name, dataset)
+            stage.check_classes(name, dataset.labels)
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of everything that decides the weights; not of where the recordings lie."""

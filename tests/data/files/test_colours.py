@@ -11,11 +11,11 @@ import pytest
 from kd_edge.data.readers.files import Files
 
 
-def write(folder: Path, name: str, *, colour: bool) -> None:
-    """Three pictures as Motion JPEG."""
+def write(folder: Path, name: str, *, colour: bool, codec: str = "MJPG") -> None:
+    """Three pictures of a ramp."""
     ramp = np.add.outer(np.arange(48), np.arange(64)).astype(np.uint8)
     image = np.stack([ramp, ramp, 255 - ramp] if colour else [ramp] * 3, axis=2)
-    video = cv2.VideoWriter(str(folder / name), cv2.VideoWriter_fourcc(*"MJPG"), 30, (64, 48))
+    video = cv2.VideoWriter(str(folder / name), cv2.VideoWriter_fourcc(*codec), 30, (64, 48))
     for _ in range(3):
         video.write(image)
     video.release()
@@ -39,6 +39,14 @@ def test_colour_read_as_grey_and_grey_read_as_colour_are_remarked(
     told = [text for text in Files(tmp_path).remarks() if "read as" in text]
     assert len(told) == bool(remark)
     assert all(text.startswith(remark) for text in told)
+
+
+@pytest.mark.parametrize(("colour", "modality"), [(False, "ir"), (True, "rgb")])
+def test_a_video_whose_name_does_not_say_what_it_is(colour: bool, modality: str, tmp_path: Path) -> None:
+    for label in ("walk", "fall"):
+        (tmp_path / label).mkdir()
+        write(tmp_path / label, "1.mp4", colour=colour, codec="mp4v")
+    assert Files(tmp_path).modalities == (modality,)
 
 
 def test_what_cannot_be_read_is_not_remarked(tmp_path: Path) -> None:

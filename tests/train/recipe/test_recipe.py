@@ -133,6 +133,7 @@ def test_toml_written_is_the_recipe_read(tmp_path: Path) -> None:
         ({"losses": [{"kind": "dkdd"}]}, "did you mean 'dkd'"),
         ({"studnet": {}}, "did you mean 'student'"),
         ({"name": "../x"}, "name"),
+        ({"clip_seconds": 3601}, "clip_seconds: input should be less than or equal to 3600"),
         ({"student": {"modality": "nir", "weights": "a.safetensors"}}, "weights is for the teacher"),
         ({"student": {"modality": "nir", "augment": {"crop_scale": [1.0, 0.5]}}}, "smaller value first"),
         ({"student": {"modality": "nir", "learning_rate": 0}}, "learning_rate"),

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from kd_edge.data.dataset import Probe
 from kd_edge.data.readers.arrays import mapped
 from kd_edge.data.readers.bounds import check_pixels
+from kd_edge.data.readers.colours import is_grey
 from kd_edge.data.readers.files.settings import DEFAULT_FPS, Modality
 from kd_edge.data.readers.images import read_image, sequence
 from kd_edge.data.readers.kinds import kind_of
@@ -267,7 +268,9 @@ def deep_or_grey(path: Path) -> Literal["deep", "grey", ""]:
         first = read_image(_image_files(path)[0]) if kind == "images" else _first_of(path)[0]
     if first.dtype == np.uint16 and first.ndim == 2:
         return "deep"
-    grey = first.dtype == np.uint8 and (first.ndim == 2 or int(np.ptp(first.astype(np.int16), axis=2).max()) <= 2)
+    grey = first.dtype == np.uint8 and (
+        first.ndim == 2 or int(np.ptp(first.astype(np.int16), axis=2).max()) <= 2 or is_grey(first)
+    )
     return "grey" if grey else ""
 
 
