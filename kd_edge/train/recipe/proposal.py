@@ -31,7 +31,9 @@ SHORTEST_WINDOW_S = 0.5
 PAIRED_SHARE = 0.8
 """A teacher needs at least this share of the student's clips: what it lacks, nobody is trained on."""
 STEPS = 450
-"""About so many steps of the optimiser; few clips are seen more often for it, by more epochs and by ``repeat``."""
+"""About so many steps of the optimiser, as far as ``EPOCHS`` allow."""
+FEWEST_STEPS = 160
+"""At least so many: of very few clips an epoch draws each several times (``repeat``)."""
 EPOCHS = (15, 40)
 SEGMENTS, BATCH = 8, 8
 MOTION_MS = 70
@@ -82,7 +84,7 @@ def propose(dataset: Files, found: Survey, student: str | None = None) -> Propos
     segments = max(2, min(SEGMENTS, own.frames))
     train = min(found.sides["train"].clips, own.clips)
     batch = max(2, min(BATCH, train))
-    repeat = math.ceil(STEPS * batch / (EPOCHS[1] * max(1, train)))
+    repeat = math.ceil(FEWEST_STEPS * batch / (EPOCHS[1] * max(1, train)))
     steps = max(1, train * repeat // batch)
     epochs = max(EPOCHS[0], min(EPOCHS[1], math.ceil(STEPS / steps)))
     rare = _is_imbalanced(dataset, found, own)
