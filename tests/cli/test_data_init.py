@@ -110,7 +110,7 @@ def test_the_recipe_is_by_what_there_is(kd: Kd, own: Own) -> None:
     assert (recipe.name, recipe.data.kind, recipe.split, recipe.teacher) == ("gestures", "files", "default", None)
     assert (recipe.segments, recipe.windows, recipe.clip_seconds) == (8, "stream", 1.0)
     student = recipe.student
-    assert (student.modality, student.epochs, student.batch_size, student.augment.flip) == ("ir", 38, 8, False)
+    assert (student.modality, student.epochs, student.batch_size, student.augment.flip) == ("ir", 40, 8, False)
     assert (student.class_weights, student.repeat) == (None, 2)
     assert (student.preprocess.channels, student.preprocess.motion_offsets_ms) == (1, (0, 70, 140))
     assert "train 20 (0, 1); validation 10 (2); test 10 (3)" in (own.root / "recipe.toml").read_text()
