@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import sys
 from typing import Annotated
@@ -90,7 +91,7 @@ def _completed(arguments: list[str]) -> list[str]:
     """
     left_out = {"--resume": "latest"} | ({"--json": "-"} if arguments[:1] == ["doctor"] else {})
     completed: list[str] = []
-    for argument, following in zip(arguments, [*arguments[1:], "-"], strict=True):
+    for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue="-"):
         completed.append(argument)
         if argument in left_out and following.startswith("-") and (following != "-" or argument == arguments[-1]):
             completed.append(left_out[argument])

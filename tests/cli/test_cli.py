@@ -254,3 +254,10 @@ def test_ctrl_c_before_a_verb_begins_is_no_traceback(monkeypatch: pytest.MonkeyP
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 130
+
+
+def test_no_word_at_all_is_completed_to_none() -> None:
+    """``kd-edge`` alone prints its help."""
+    assert cli._completed([]) == []
+    assert cli._completed(["train", "--resume"]) == ["train", "--resume", "latest"]
+    assert cli._completed(["doctor", "--json", "--hardware"]) == ["doctor", "--json", "-", "--hardware"]

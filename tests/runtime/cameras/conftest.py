@@ -23,6 +23,10 @@ def fake_device(tmp_path_factory) -> Path:
     return library
 
 
+HANGS_SECONDS = 90
+"""A program that takes longer says where it is, and ends."""
+
+
 @pytest.fixture
 def with_device(fake_device):
     """Run a Python program that sees the fake camera: ``with_device(program, *arguments, W=..., FPS=...)``."""
@@ -30,8 +34,9 @@ def with_device(fake_device):
     def run(program: str, *arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {f"FAKE_{k}": str(v) for k, v in settings.items()}
         environment |= {"LD_PRELOAD": str(fake_device)}
+        watched = f"import faulthandler; faulthandler.dump_traceback_later({HANGS_SECONDS}, exit=True)\n{program}"
         return subprocess.run(
-            [sys.executable, "-c", program, *arguments], env=environment, capture_output=True, text=True, timeout=110
+            [sys.executable, "-c", watched, *arguments], env=environment, capture_output=True, text=True, timeout=110
         )
 
     return run
