@@ -257,13 +257,17 @@ def overview(config: StudyConfig, runs: Sequence[Planned]) -> Table:
 
 def _what(row: RowConfig, runs: Sequence[Planned]) -> str:
     """What a row trains, or why it trains nothing."""
+    from kd_edge.train.recipe import Recipe
+
     if row.needs:
         return f"not run: needs {row.needs}"
     if row.of is not None:
         return f"read of {row.of}: {row.network}"
     config = next(run.config for run in runs if run.row is row)
-    losses = getattr(config, "losses", None)
-    return getattr(config, "kind", None) or " + ".join(["CE", *(loss.kind for loss in losses or ())])
+    if not isinstance(config, Recipe):
+        return config.kind
+    told = {"labels": " + ".join(["CE", *(loss.kind for loss in config.losses)])}
+    return ", ".join(told.get(stage.kind, stage.kind) for stage in config.stages)
 
 
 @app.command(

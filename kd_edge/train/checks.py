@@ -23,7 +23,7 @@ def check_finite(losses: dict[str, float], stage: str, epoch: int, step: int, fo
     raise TrainingError(
         f"the {stage}'s loss is not finite in epoch {epoch}, step {step} ({terms}); {kept}",
         "finite losses",
-        f"train again with a lower {stage}.learning_rate",
+        f"train again with a lower {_rate_of(stage)}",
     )
 
 
@@ -35,8 +35,13 @@ def check_weights(learner: nn.Module, stage: str, epoch: int, folder: Path) -> N
     raise TrainingError(
         f"the {stage}'s weights are not finite after epoch {epoch}; {kept}",
         "finite weights",
-        f"train again with a lower {stage}.learning_rate",
+        f"train again with a lower {_rate_of(stage)}",
     )
+
+
+def _rate_of(stage: str) -> str:
+    """What a recipe calls the learning rate of a network, or of one of the student's stages."""
+    return f"{stage}.learning_rate" if stage in ("student", "teacher") else f"learning_rate of the {stage} stage"
 
 
 def check_same_data(state: dict[str, Any] | None, material: Material, folder: Path) -> None:
@@ -51,12 +56,14 @@ def check_same_data(state: dict[str, Any] | None, material: Material, folder: Pa
 
 def check_batches(recipe: Recipe, world: int) -> None:
     """Refuse batches that the devices cannot share evenly."""
-    for name, stage in recipe.networks.items():
-        if stage.batch_size % world:
+    sizes = {f"{name}.batch_size": stage.batch_size for name, stage in recipe.networks.items()}
+    for stage in (recipe.dense_stage, recipe.head_stage):
+        if stage is not None:
+            sizes[f"batch_size of the {stage.kind} stage"] = stage.batch_size
+    for name, size in sizes.items():
+        if size % world:
             raise ConfigError(
-                f"{name}.batch_size {stage.batch_size} on {world} devices",
-                "a multiple of the number of devices",
-                f"change {name}.batch_size",
+                f"{name} {size} on {world} devices", "a multiple of the number of devices", f"change {name}"
             )
     if recipe.compares_clips and recipe.student.batch_size // world < 2:
         raise ConfigError(

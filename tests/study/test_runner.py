@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from kd_edge import recipes
 from kd_edge.errors import TrainingError
+from kd_edge.study import runner
 from kd_edge.study.classical import comparator_fingerprints
 from kd_edge.study.plan import StudyConfig, plan
 from kd_edge.study.report import report, report_markdown
@@ -204,3 +205,21 @@ def test_a_comparators_run_of_other_recordings_is_no_finished_one(
     assert len(run) == 2
     fewer = config.model_copy(update={"data": config.data.model_copy(update={"clips_per_class": 5})})
     assert comparator_fingerprints(fewer)["nir"] != now["nir"]
+
+
+def test_recordings_of_rows_with_dense_targets_are_told_apart(study: StudyConfig, tmp_path: Path) -> None:
+    """A run that regresses sensors has looked at their recordings, too; the others' must not be asked for them."""
+    plain = plan(study, rows=["alone"])[0].config
+    assert isinstance(plain, Recipe)
+    dense = {"kind": "dense", "targets": [{"kind": "signals", "sensors": ["gyroscope"]}]}
+    regressing = Recipe.model_validate(plain.model_dump() | {"stages": [dense, {"kind": "labels"}]})
+    for order in ((plain, regressing), (regressing, plain)):
+        recordings = runner._Recordings(None)
+        found = {config.dense_stage is not None: recordings.of(config) for config in order}
+        assert found[False].keys() == {"student"}
+        assert found[True].keys() == {"student", "dense"}
+    taught = plan(study, rows=["st"])[0].config
+    assert isinstance(taught, Recipe)
+    staged = Recipe.model_validate(taught.model_dump() | {"stages": [dense, {"kind": "labels"}]})
+    assert staged.teacher_fingerprint() == taught.teacher_fingerprint()  # the teacher is trained once for both
+    assert staged.fingerprint() != taught.fingerprint()

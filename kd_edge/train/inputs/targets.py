@@ -145,6 +145,9 @@ def gather_targets(
         DataError: Not one clip has a target.
     """
     check_targets(targets, dataset)
+    fingerprint = targets_fingerprint(
+        targets, dataset, samples
+    )  # of all: which of them have clips is the clips' matter
     samples = [s for s in samples if s.id in stamps_ns]
     groups: list[Group] = []
     parts: list[dict[str, Float32]] = []
@@ -163,7 +166,7 @@ def gather_targets(
         parts.append(found)
         lacking |= missing
     values = {s.id: _side_by_side(s.id, parts, groups, targets, len(stamps_ns[s.id])) for s in samples}
-    return DenseTargets(groups, values, lacking, targets_fingerprint(targets, dataset, samples))
+    return DenseTargets(groups, values, lacking, fingerprint)
 
 
 def targets_fingerprint(targets: Sequence[DenseTarget], dataset: Dataset, samples: Sequence[Sample]) -> str:

@@ -218,7 +218,7 @@ class Recipe(Strict):
 
     def teacher_fingerprint(self) -> str:
         """SHA-256 (hex) of everything that decides the teacher's weights: equal ones need training only once."""
-        values = self._deciding("student", "losses")
+        values = self._deciding("student", "losses", "stages")
         if self.wearables is not None:
             values["clips"] = self.student.modality  # whose time the signals are resampled onto
         return _hash(values)

@@ -35,7 +35,7 @@ def test_minimum_jerk_known_values() -> None:
 @given(action=st.sampled_from(LABELS), seed=st.integers(0, 10_000))
 @example(action="throw", seed=8237)  # the fastest of all the throws
 @example(action="brush hair", seed=340)  # and of everything else
-@example(action="pick up", seed=6131)  # the deepest reach
+@example(action="pick up", seed=3152)  # the deepest reach of all these seeds: 7.7 cm
 def test_bones_keep_their_length_and_motion_is_human(action: str, seed: int) -> None:
     rng = generator("person", seed)
     body = Body.draw(rng)
@@ -46,7 +46,7 @@ def test_bones_keep_their_length_and_motion_is_human(action: str, seed: int) -> 
         (f.R_HIP, f.R_KNEE, body.hip_height * 0.5), (f.L_KNEE, f.L_ANKLE, body.hip_height * 0.47),
     ):  # fmt: skip
         assert np.linalg.norm(joints[:, a] - joints[:, b], axis=-1) == pytest.approx(length, abs=1e-6)
-    assert joints[..., 1].min() > -0.1  # nothing below the floor, but a hand that picks something up by its middle
+    assert joints[..., 1].min() > -0.08  # nothing below the floor but the hand that picks up
     assert joints[..., 1].max() < body.stature + 0.75
     speed = np.linalg.norm(np.diff(joints, axis=0), axis=-1).max() * 30
     assert speed < (THROW if action == "throw" else 15)
