@@ -30,6 +30,11 @@ class JointTargets(Strict):
     lag_ms: Annotated[float, Field(ge=-2000, le=2000)] = 0.0
     weight: Positive = 1.0
 
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What a data set must have for them."""
+        return (self.modality,)
+
 
 class SignalTargets(Strict):
     """What wearable sensors measure at every frame's moment, smoothed.
@@ -44,6 +49,11 @@ class SignalTargets(Strict):
     sensors: Annotated[tuple[str, ...], Field(min_length=1)]
     smooth_ms: Annotated[float, Field(ge=0, le=2000)] = 100.0
     weight: Positive = 1.0
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What a data set must have for them."""
+        return self.sensors
 
 
 DenseTarget = Annotated[JointTargets | SignalTargets, Field(discriminator="kind")]

@@ -1,0 +1,162 @@
+"""Dense targets: what a richer modality says of every frame of the student's clips, scaled by the training clips."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kd_edge.data import Dataset, Sample
+from kd_edge.errors import DataError
+from kd_edge.train.inputs.draws import CropDraw
+from kd_edge.types import Float32, Int64
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Numbers that share a scale.
+
+    Attributes:
+        name: Of the target, and of what they are of it.
+        first: Position of the first number.
+        count: How many.
+        turns: Whether they are vectors (x, y, z) in the camera's frame, which a turned picture turns.
+        weight: Factor in the loss.
+    """
+
+    name: str
+    first: int
+    count: int
+    turns: bool
+    weight: float
+
+    @property
+    def columns(self) -> slice:
+        """Their positions."""
+        return slice(self.first, self.first + self.count)
+
+
+@dataclass(frozen=True, slots=True)
+class StudentClips:
+    """The clips whose frames need targets.
+
+    Attributes:
+        dataset: The recordings.
+        samples: Those that have a clip of the student's modality.
+        stamps_ns: Sample id -> (N,) stamps of its frames, in order.
+    """
+
+    dataset: Dataset
+    samples: tuple[Sample, ...]
+    stamps_ns: Mapping[str, Int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The numbers of one target.
+
+    Attributes:
+        groups: What they are; positions are counted from 0.
+        values: Sample id -> (N, M) of the clip's frames; without the samples that lack it.
+        lacking: Sample id -> why it is not there, by the name of what was looked for.
+    """
+
+    groups: tuple[Group, ...]
+    values: Mapping[str, Float32]
+    lacking: Mapping[str, Mapping[str, str]]
+
+
+class DenseTargets:
+    """Targets of all frames of some clips.
+
+    Args:
+        groups: What the numbers are.
+        values: Sample id -> (N, M) of the clip's frames; NaN where the sample lacks a target.
+        lacking: Name of a target -> sample id -> why it is not there.
+        fingerprint: SHA-256 (hex) of the recordings' content.
+
+    Attributes:
+        size: M.
+        weights: (M,) factor of each number in the loss.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        values: Mapping[str, Float32],
+        lacking: Mapping[str, Mapping[str, str]],
+        fingerprint: str,
+    ) -> None:
+        self.groups = tuple(groups)
+        self.lacking = lacking
+        self.fingerprint = fingerprint
+        self.size = sum(group.count for group in groups)
+        self.weights = np.concatenate([np.full(group.count, group.weight, np.float32) for group in groups])
+        self._values = dict(values)
+        self._mean = np.zeros(self.size, np.float32)
+        self._scale = np.ones(self.size, np.float32)
+
+    def __contains__(self, sample_id: object) -> bool:
+        """Whether a sample has any target."""
+        found = self._values.get(str(sample_id))
+        return found is not None and not np.isnan(found).all()
+
+    def fit(self, samples: Sequence[Sample]) -> None:
+        """Scale by these samples: each number about its mean, by the spread that its group has about it.
+
+        Raises:
+            DataError: Not one of them has a target of some group.
+        """
+        there = [self._values[s.id] for s in samples if s.id in self._values]
+        every = np.concatenate(there) if there else np.full((1, self.size), np.nan, np.float32)
+        for group in self.groups:
+            values = every[:, group.columns].astype(np.float64)
+            values = values[~np.isnan(values).any(axis=1)]
+            if len(values) == 0:
+                name = group.name.partition(" ")[0]
+                raise nowhere(name, self.lacking.get(name, {}))
+            mean = values.mean(axis=0)
+            self._mean[group.columns] = mean
+            self._scale[group.columns] = max(float(np.sqrt(((values - mean) ** 2).mean())), 1e-6)
+
+    def of(self, sample_id: str, frames: Int64, crop: CropDraw | None = None) -> Float32:
+        """(F, M) of some frames of a clip, scaled, as they are in a picture that was cropped as drawn."""
+        values = self._values[sample_id][frames].copy()
+        if crop is not None:
+            matrix = _picture_matrix(crop)
+            for group in self.groups:
+                if group.turns:
+                    vectors = values[:, group.columns].reshape(len(frames), -1, 3)
+                    vectors[..., :2] = vectors[..., :2] @ matrix.T
+                    values[:, group.columns] = vectors.reshape(len(frames), -1)
+        scaled: Float32 = (values - self._mean) / self._scale
+        return scaled
+
+
+def nowhere(name: str, lacking: Mapping[str, str]) -> DataError:
+    """The fault that no training clip has a target."""
+    why = next(iter(lacking.values()), "none is there")
+    return DataError(
+        f"no training clip has the dense target {name} (the first: {why})",
+        "at least one",
+        "kd-edge data check, or leave the target out",
+    )
+
+
+def _picture_matrix(crop: CropDraw) -> Float32:
+    """What a crop makes of directions (x right, y up) in the picture: (2, 2). Its zoom is left out: bodies are scaled.
+
+    A crop that is turned clockwise shows its content turned the other way.
+    """
+    turn = math.radians(crop.turn_degrees)
+    zoom = math.sqrt(crop.tall * crop.wide)
+    across, up = zoom / crop.wide * (-1 if crop.flip else 1), zoom / crop.tall
+    return np.array(
+        [
+            [math.cos(turn) * across, -math.sin(turn) * across],
+            [math.sin(turn) * up, math.cos(turn) * up],
+        ],
+        dtype=np.float32,
+    )

@@ -1,0 +1,91 @@
+"""The targets of a dense stage, gathered kind by kind and laid side by side."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from kd_edge.data import Dataset, Sample
+from kd_edge.errors import ConfigError, DataError
+from kd_edge.train.inputs.targets.base import DenseTargets, Found, Group, StudentClips
+from kd_edge.train.inputs.targets.joints import joints_of
+from kd_edge.train.inputs.targets.signals import signals_of
+from kd_edge.train.recipe.student_stages import DenseTarget, JointTargets
+from kd_edge.types import Float32, Int64
+
+
+def check_targets(targets: Sequence[DenseTarget], dataset: Dataset) -> None:
+    """Refuse targets that a data set does not have.
+
+    Raises:
+        ConfigError: Names the first.
+    """
+    for target in targets:
+        for name in target.modalities:
+            if name not in dataset.modalities:
+                raise ConfigError(
+                    f"the dense target '{name}' with {dataset.name}",
+                    f"one of {', '.join(dataset.modalities)}",
+                    "change the stage's targets, or train without it",
+                )
+
+
+def gather_targets(
+    targets: Sequence[DenseTarget], dataset: Dataset, stamps_ns: Mapping[str, Int64], samples: Sequence[Sample]
+) -> DenseTargets:
+    """Read the targets of the student's clips.
+
+    Args:
+        targets: Which.
+        dataset: The recordings.
+        stamps_ns: Sample id -> (N,) stamps of the student's clip.
+        samples: Which clips; those without stamps are left out.
+
+    Raises:
+        ConfigError: The data set does not have them.
+        DataError: Not one clip has a target.
+    """
+    check_targets(targets, dataset)
+    fingerprint = targets_fingerprint(
+        targets, dataset, samples
+    )  # of all: which of them have clips is the clips' matter
+    clips = StudentClips(dataset, tuple(s for s in samples if s.id in stamps_ns), stamps_ns)
+    parts = [_found(target, clips) for target in targets]
+    groups: list[Group] = []
+    for part in parts:
+        first = sum(group.count for group in groups)
+        groups += [replace(group, first=first + group.first) for group in part.groups]
+    values = {s.id: _side_by_side(s.id, parts, len(stamps_ns[s.id])) for s in clips.samples}
+    lacking = {name: why for part in parts for name, why in part.lacking.items()}
+    return DenseTargets(groups, values, lacking, fingerprint)
+
+
+def targets_fingerprint(targets: Sequence[DenseTarget], dataset: Dataset, samples: Sequence[Sample]) -> str:
+    """SHA-256 (hex) of the recordings the targets are made of; nothing is decoded."""
+    names = [name for target in targets for name in target.modalities]
+    content = [[s.id, *(_content(dataset, s, name) for name in names)] for s in samples]
+    return hashlib.sha256(json.dumps([names, content]).encode()).hexdigest()
+
+
+def _found(target: DenseTarget, clips: StudentClips) -> Found:
+    if isinstance(target, JointTargets):
+        return joints_of(target, clips)
+    return signals_of(target, clips)
+
+
+def _content(dataset: Dataset, sample: Sample, name: str) -> str:
+    try:
+        return dataset.content_key(sample, name)
+    except DataError:
+        return "absent"
+
+
+def _side_by_side(sample_id: str, parts: Sequence[Found], frames: int) -> Float32:
+    """(N, M) of all targets of a sample; NaN for one that it lacks."""
+    sizes = [sum(group.count for group in part.groups) for part in parts]
+    lacking = [np.full((frames, size), np.nan, np.float32) for size in sizes]
+    return np.concatenate([part.values.get(sample_id, none) for part, none in zip(parts, lacking, strict=True)], axis=1)
