@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,9 +24,10 @@ from kd_edge.train.inputs.signals import SignalInput
 from kd_edge.train.inputs.targets import DenseTargets, gather_targets, targets_fingerprint
 from kd_edge.train.inputs.windows import BEFORE_SHARE, Windows, clip_length_ns
 from kd_edge.train.losses.labels import class_weights
-from kd_edge.train.recipe import Recipe, Stage, StudentConfig
+from kd_edge.train.recipe import DenseStage, Recipe, Stage, StudentConfig
 from kd_edge.train.recipe.stages import Training
 from kd_edge.train.recipe.student_stages import WindowKind
+from kd_edge.types import Float32
 
 Progress = Callable[[str, int, int], None]
 """Called with (modality, clips done, clips in all) while a cache is made."""
@@ -287,12 +288,29 @@ def gather_material(
     if seconds is None:
         lengths = [clip_length_ns(clips["student"].clip(s.id).stamps_ns) for s in train]
         seconds = round(float(np.median(lengths)) / 1e9, 3)
-    dense = None
-    if recipe.dense_stage is not None:
-        stamps = {s.id: clips["student"].clip(s.id).stamps_ns for s in clips["student"].samples}
-        dense = gather_targets(recipe.dense_stage.targets, dataset, stamps, dataset.samples)
-        dense.fit(train)
-    return Material(recipe, dataset, train, validation, test, clips, signals, seconds, semantics, dense)
+    material = Material(recipe, dataset, train, validation, test, clips, signals, seconds, semantics)
+    return material if recipe.dense_stage is None else replace(material, dense=_dense(material, recipe.dense_stage))
+
+
+def _dense(material: Material, stage: DenseStage) -> DenseTargets:
+    """What a dense stage regresses, scaled by the training clips."""
+    cache = material.clips["student"]
+    stamps = {s.id: cache.clip(s.id).stamps_ns for s in cache.samples}
+
+    def pictures(sample: Sample) -> Float32:
+        return material.student_clips([sample]).still(0, np.arange(len(stamps[sample.id])))
+
+    targets = gather_targets(
+        stage.targets,
+        material.dataset,
+        stamps,
+        material.dataset.samples,
+        sides=(material.train, material.validation, material.test),
+        seed=material.recipe.seed,
+        pictures=pictures,
+    )
+    targets.fit(material.train)
+    return targets
 
 
 def training_batches(

@@ -11,7 +11,22 @@ from kd_edge.train.recipe.stages import NotNegative, Positive, Strict, Training
 WindowKind = Literal["clip", "random", "loop", "mixed", "stream"]
 
 
-class JointTargets(Strict):
+class Target(Strict):
+    """What every kind of dense target has.
+
+    Attributes:
+        shuffle: A control, whose targets are as they would be but no longer go with their frames. ``class`` gives every
+            clip those of another clip of its own class, ``all`` of any other clip, each at the same share of the clip's
+            length and from the same side of the split; ``time`` a clip's own in another order of its frames. None
+            leaves them where they belong.
+        weight: Factor in the loss.
+    """
+
+    shuffle: Literal["class", "time", "all"] | None = None
+    weight: Positive = 1.0
+
+
+class JointTargets(Target):
     """Where the joints of a skeleton are, and how they move, in every frame.
 
     Positions are about the joints' median and in units of the body's size, x to the right as the camera sees it, y up,
@@ -21,14 +36,12 @@ class JointTargets(Strict):
         modality: A modality of the data set whose clips are (T, J, 3) positions in metres in the camera's frame.
         velocity_ms: The change over this time is regressed as well; None leaves it out.
         lag_ms: By how much the skeleton's stamps lead the student's images.
-        weight: Factor in the loss.
     """
 
     kind: Literal["joints"] = "joints"
     modality: str = "skeleton"
     velocity_ms: Annotated[float, Field(gt=0, le=2000)] | None = 100.0
     lag_ms: Annotated[float, Field(ge=-2000, le=2000)] = 0.0
-    weight: Positive = 1.0
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -36,19 +49,17 @@ class JointTargets(Strict):
         return (self.modality,)
 
 
-class SignalTargets(Strict):
+class SignalTargets(Target):
     """What wearable sensors measure at every frame's moment, smoothed.
 
     Attributes:
         sensors: Of the data set; three numbers each.
         smooth_ms: Length of the moving average.
-        weight: Factor in the loss.
     """
 
     kind: Literal["signals"] = "signals"
     sensors: Annotated[tuple[str, ...], Field(min_length=1)]
     smooth_ms: Annotated[float, Field(ge=0, le=2000)] = 100.0
-    weight: Positive = 1.0
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -56,7 +67,52 @@ class SignalTargets(Strict):
         return self.sensors
 
 
-DenseTarget = Annotated[JointTargets | SignalTargets, Field(discriminator="kind")]
+class PixelTargets(Target):
+    """The student's own picture, as principal components: a control without any teacher's knowledge.
+
+    The picture is what evaluation would see of the frame, cropped and normalised, its motion stack included; the
+    components are those of the training clips. They share one scale, so that the largest count most, as in the picture
+    itself. What training does to the student's picture (turned, mirrored, erased) is not done to them.
+
+    Attributes:
+        components: How many.
+        side_px: Side of the picture that they are components of, scaled down by area averages.
+        ahead_ms: Of the frame that comes so much later in the clip (earlier, if negative) instead of the frame itself;
+            the clip's ends are held.
+    """
+
+    kind: Literal["pixels"] = "pixels"
+    components: Annotated[int, Field(ge=1, le=1024)] = 120
+    side_px: Annotated[int, Field(ge=1, le=64)] = 32
+    ahead_ms: Annotated[float, Field(ge=-10_000, le=10_000)] = 0.0
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What a data set must have for them beside the student's: nothing."""
+        return ()
+
+
+class RandomTargets(Target):
+    """Random motion that moves as another target does: a control that knows nothing of what is seen.
+
+    Every clip gets the target of any other clip of its side with its phases drawn anew, alike for all numbers, so that
+    their power spectra, their means and how they go together stay what they are (Prichard and Theiler, Physical Review
+    Letters 73, 1994). What training does to the student's picture is not done to them.
+
+    Attributes:
+        of: The target whose spectrum they have.
+    """
+
+    kind: Literal["random"] = "random"
+    of: Annotated[JointTargets | SignalTargets | PixelTargets, Field(discriminator="kind")]
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What a data set must have for them."""
+        return self.of.modalities
+
+
+DenseTarget = Annotated[JointTargets | SignalTargets | PixelTargets | RandomTargets, Field(discriminator="kind")]
 
 
 class DenseStage(Training):

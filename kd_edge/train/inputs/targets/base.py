@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,11 +46,18 @@ class StudentClips:
         dataset: The recordings.
         samples: Those that have a clip of the student's modality.
         stamps_ns: Sample id -> (N,) stamps of its frames, in order.
+        sides: Training, validation and test samples: what is fitted is fitted on the first, and no clip is given
+            another one's targets across them.
+        seed: Where what is random of targets starts from.
+        pictures: Sample -> (N, C, S, S) of its frames as evaluation sees them.
     """
 
     dataset: Dataset
     samples: tuple[Sample, ...]
     stamps_ns: Mapping[str, Int64]
+    sides: tuple[tuple[Sample, ...], ...] = ()
+    seed: int = 0
+    pictures: Callable[[Sample], Float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)

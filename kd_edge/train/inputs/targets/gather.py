@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +13,11 @@ from kd_edge.data import Dataset, Sample
 from kd_edge.errors import ConfigError, DataError
 from kd_edge.train.inputs.targets.base import DenseTargets, Found, Group, StudentClips
 from kd_edge.train.inputs.targets.joints import joints_of
+from kd_edge.train.inputs.targets.pixels import pixels_of
+from kd_edge.train.inputs.targets.shuffle import shuffled
 from kd_edge.train.inputs.targets.signals import signals_of
-from kd_edge.train.recipe.student_stages import DenseTarget, JointTargets
+from kd_edge.train.inputs.targets.surrogates import random_like
+from kd_edge.train.recipe.student_stages import DenseTarget, JointTargets, PixelTargets, RandomTargets
 from kd_edge.types import Float32, Int64
 
 
@@ -35,7 +38,14 @@ def check_targets(targets: Sequence[DenseTarget], dataset: Dataset) -> None:
 
 
 def gather_targets(
-    targets: Sequence[DenseTarget], dataset: Dataset, stamps_ns: Mapping[str, Int64], samples: Sequence[Sample]
+    targets: Sequence[DenseTarget],
+    dataset: Dataset,
+    stamps_ns: Mapping[str, Int64],
+    samples: Sequence[Sample],
+    *,
+    sides: Sequence[Sequence[Sample]] = (),
+    seed: int = 0,
+    pictures: Callable[[Sample], Float32] | None = None,
 ) -> DenseTargets:
     """Read the targets of the student's clips.
 
@@ -44,6 +54,9 @@ def gather_targets(
         dataset: The recordings.
         stamps_ns: Sample id -> (N,) stamps of the student's clip.
         samples: Which clips; those without stamps are left out.
+        sides: Training, validation and test samples.
+        seed: The recipe's seed.
+        pictures: Sample -> (N, C, S, S) of its frames as evaluation sees them, for targets made of them.
 
     Raises:
         ConfigError: The data set does not have them.
@@ -53,7 +66,8 @@ def gather_targets(
     fingerprint = targets_fingerprint(
         targets, dataset, samples
     )  # of all: which of them have clips is the clips' matter
-    clips = StudentClips(dataset, tuple(s for s in samples if s.id in stamps_ns), stamps_ns)
+    there = tuple(s for s in samples if s.id in stamps_ns)
+    clips = StudentClips(dataset, there, stamps_ns, tuple(tuple(side) for side in sides), seed, pictures)
     parts = [_found(target, clips) for target in targets]
     groups: list[Group] = []
     for part in parts:
@@ -72,6 +86,16 @@ def targets_fingerprint(targets: Sequence[DenseTarget], dataset: Dataset, sample
 
 
 def _found(target: DenseTarget, clips: StudentClips) -> Found:
+    """A target's numbers, in the places that its ``shuffle`` gives them."""
+    found = _in_place(target, clips)
+    return found if target.shuffle is None else shuffled(found, target.shuffle, clips)
+
+
+def _in_place(target: DenseTarget, clips: StudentClips) -> Found:
+    if isinstance(target, RandomTargets):
+        return random_like(_found(target.of, clips), target, clips)
+    if isinstance(target, PixelTargets):
+        return pixels_of(target, clips)
     if isinstance(target, JointTargets):
         return joints_of(target, clips)
     return signals_of(target, clips)
