@@ -124,6 +124,30 @@ def test_a_killed_dense_stage_goes_on_to_the_same_weights_bit_for_bit(tmp_path: 
     assert (found[0].dense.targets, found[0].dense.selected_by) == (6, "last epoch")
 
 
+def test_a_killed_run_on_control_targets_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    values = dense_values()
+    pixels = {"kind": "pixels", "components": 5, "side_px": 8}
+    values["stages"] = [
+        values["stages"][0] | {"targets": [pixels, {"kind": "random", "of": SIGNALS}, SIGNALS | {"shuffle": "class"}]},
+        values["stages"][2],
+    ]
+    recipe = Recipe.model_validate(values)
+    run_all(recipe, tmp_path / "whole")
+    assert killed(values, tmp_path / "killed", False, ("dense", 2, 1)) == -signal.SIGKILL
+    run_all(recipe, tmp_path / "killed", resume=True)
+    assert same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
+    report = Run.load(tmp_path / "killed").summary.stages["student"].dense
+    assert report is not None
+    assert report.targets == 5 + 6 + 6
+    assert list(report.explained) == [
+        "pixels",
+        "accelerometer (random)",
+        "gyroscope (random)",
+        "accelerometer (shuffled: class)",
+        "gyroscope (shuffled: class)",
+    ]
+
+
 def test_what_is_kept_ships_with_the_student_and_what_is_not_does_not(tmp_path: Path) -> None:
     for keep in (True, False):
         values = dense_values(keep=keep)
@@ -148,7 +172,10 @@ def test_what_is_kept_ships_with_the_student_and_what_is_not_does_not(tmp_path: 
             {"stages": [{"kind": "dense", "targets": [SIGNALS], "label_smoothing": 0.1}, {"kind": "labels"}]},
             "for stages that see labels",
         ),
-        ({"stages": [{"kind": "dense", "targets": [{"kind": "bones"}]}, {"kind": "labels"}]}, "'joints', 'signals'"),
+        (
+            {"stages": [{"kind": "dense", "targets": [{"kind": "bones"}]}, {"kind": "labels"}]},
+            "'joints', 'signals', 'pixels', 'random'",
+        ),
     ],
 )
 def test_dense_stages_that_do_not_go_together(changes: dict[str, object], message: str) -> None:

@@ -289,10 +289,12 @@ def gather_material(
         lengths = [clip_length_ns(clips["student"].clip(s.id).stamps_ns) for s in train]
         seconds = round(float(np.median(lengths)) / 1e9, 3)
     material = Material(recipe, dataset, train, validation, test, clips, signals, seconds, semantics)
-    return material if recipe.dense_stage is None else replace(material, dense=_dense(material, recipe.dense_stage))
+    if recipe.dense_stage is None:
+        return material
+    return replace(material, dense=_dense(material, recipe.dense_stage, progress))
 
 
-def _dense(material: Material, stage: DenseStage) -> DenseTargets:
+def _dense(material: Material, stage: DenseStage, progress: Progress | None) -> DenseTargets:
     """What a dense stage regresses, scaled by the training clips."""
     cache = material.clips["student"]
     stamps = {s.id: cache.clip(s.id).stamps_ns for s in cache.samples}
@@ -308,6 +310,7 @@ def _dense(material: Material, stage: DenseStage) -> DenseTargets:
         sides=(material.train, material.validation, material.test),
         seed=material.recipe.seed,
         pictures=pictures,
+        progress=progress,
     )
     targets.fit(material.train)
     return targets

@@ -68,6 +68,16 @@ PRINTS_BEFORE = {
 """Fingerprints of those whose TRN dropped out twice and had no hidden size of its own, of runs of that time."""
 MINIMAL_PRINT = "7fc2c451c90d8a2a0e700f390e407ff85523da57429e39ea8dc6f0abfe4a9e9d"
 """Fingerprint of ``MINIMAL`` before there were samplers and class weights."""
+DENSE = {
+    "teacher": None,
+    "losses": [],
+    "stages": [
+        {"kind": "dense", "targets": [{"kind": "joints"}, {"kind": "signals", "sensors": ["gyroscope"]}]},
+        {"kind": "head"},
+    ],
+}
+DENSE_PRINT = "722ed7d0565033d60fdd4cf20ae7dac1737fd8896c3e90ae7877585112943ee3"
+"""Fingerprint of ``MINIMAL`` with these stages before targets could be shuffled."""
 
 
 @pytest.mark.parametrize("name", PRINTS)
@@ -233,6 +243,24 @@ def test_defaults_of_keys_that_came_later_change_no_fingerprint() -> None:
     recipe = recipes.validate(MINIMAL, Recipe, "recipe")
     said = recipes.validate(MINIMAL | {"student": {"modality": "nir", **defaults}}, Recipe, "r")
     assert said.fingerprint() == recipe.fingerprint() == MINIMAL_PRINT
+
+
+def dense_print(**changes: object) -> str:
+    """Fingerprint of ``DENSE`` whose first target has these changes."""
+    dense, head = DENSE["stages"]
+    targets = [{"kind": "joints"} | changes, *dense["targets"][1:]]
+    return recipes.validate(
+        MINIMAL | DENSE | {"stages": [dense | {"targets": targets}, head]}, Recipe, "r"
+    ).fingerprint()
+
+
+def test_stages_keep_their_fingerprints_and_controls_have_their_own() -> None:
+    assert dense_print() == dense_print(shuffle=None) == DENSE_PRINT
+    pixels = {"kind": "pixels"}
+    others: list[dict[str, object]] = [{"shuffle": how} for how in ("class", "time", "all")]
+    others += [pixels, pixels | {"ahead_ms": 200.0}, pixels | {"side_px": 16}, pixels | {"shuffle": "all"}]
+    others += [{"kind": "random", "of": {"kind": "joints"}}, {"kind": "random", "of": pixels}]
+    assert len({DENSE_PRINT, *(dense_print(**changes) for changes in others)}) == 10
 
 
 def test_only_what_decides_the_teacher_is_in_its_fingerprint() -> None:

@@ -50,6 +50,7 @@ class StudentClips:
             another one's targets across them.
         seed: Where what is random of targets starts from.
         pictures: Sample -> (N, C, S, S) of its frames as evaluation sees them.
+        progress: Called with (what, clips done, clips in all) where it takes long.
     """
 
     dataset: Dataset
@@ -58,6 +59,7 @@ class StudentClips:
     sides: tuple[tuple[Sample, ...], ...] = ()
     seed: int = 0
     pictures: Callable[[Sample], Float32] | None = None
+    progress: Callable[[str, int, int], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ def gather_targets(
     sides: Sequence[Sequence[Sample]] = (),
     seed: int = 0,
     pictures: Callable[[Sample], Float32] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> DenseTargets:
     """Read the targets of the student's clips.
 
@@ -57,6 +58,7 @@ def gather_targets(
         sides: Training, validation and test samples.
         seed: The recipe's seed.
         pictures: Sample -> (N, C, S, S) of its frames as evaluation sees them, for targets made of them.
+        progress: Called with (what, clips done, clips in all) where it takes long.
 
     Raises:
         ConfigError: The data set does not have them.
@@ -67,7 +69,7 @@ def gather_targets(
         targets, dataset, samples
     )  # of all: which of them have clips is the clips' matter
     there = tuple(s for s in samples if s.id in stamps_ns)
-    clips = StudentClips(dataset, there, stamps_ns, tuple(tuple(side) for side in sides), seed, pictures)
+    clips = StudentClips(dataset, there, stamps_ns, tuple(tuple(side) for side in sides), seed, pictures, progress)
     parts = [_found(target, clips) for target in targets]
     groups: list[Group] = []
     for part in parts:

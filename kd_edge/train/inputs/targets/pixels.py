@@ -39,9 +39,11 @@ def pixels_of(target: PixelTargets, clips: StudentClips) -> Found:
     step = -(-sum(len(clips.stamps_ns[s.id]) for s in train) // FITTED_FRAMES)
     components = fit_components(_every(step, map(shown, train)), target.components)
     found = {}
-    for sample in clips.samples:
+    for number, sample in enumerate(clips.samples, 1):
         stamps = clips.stamps_ns[sample.id]
         found[sample.id] = components.of(shown(sample))[nearest(stamps, stamps + round(target.ahead_ms * 1e6))]
+        if clips.progress is not None:
+            clips.progress("components", number, len(clips.samples))
     return Found((Group("pixels", 0, target.components, False, target.weight),), found, {"pixels": {}})
 
 
