@@ -33,16 +33,41 @@ class Gain:
 
 def gain(ours: Sequence[Summary], theirs: Sequence[Summary]) -> Gain | None:
     """The gain of some runs' students over others'; None unless all were tested on the same clips of each subject."""
-    a, b = _share_right(ours), _share_right(theirs)
-    if a is None or b is None or {k: len(v) for k, v in a.items()} != {k: len(v) for k, v in b.items()}:
+    return pooled_gain([(ours, theirs)])
+
+
+def pooled_gain(splits: Sequence[tuple[Sequence[Summary], Sequence[Summary]]]) -> Gain | None:
+    """The gain over the test clips of several splits together, each clip once, such as one left-out subject each.
+
+    Args:
+        splits: Runs of either method, split by split. Runs of a split are averaged, however many there are of it.
+
+    Returns:
+        None unless in every split all were tested on the same clips of each subject, and no subject in two splits.
+    """
+    differences: dict[str, npt.NDArray[np.float64]] = {}
+    for ours, theirs in splits:
+        found = _differences(ours, theirs)
+        if found is None or found.keys() & differences.keys():
+            return None
+        differences |= found
+    if not differences:
         return None
-    differences = {subject: 100 * (a[subject] - b[subject]) for subject in a}
+    differences = {subject: differences[subject] for subject in sorted(differences)}
     return Gain(
         points=float(np.concatenate(list(differences.values())).mean()),
         by_subject=_interval(_resampled_subjects(differences)),
         by_clip=_interval(_resampled_clips(differences)),
         subjects={subject: float(values.mean()) for subject, values in differences.items()},
     )
+
+
+def _differences(ours: Sequence[Summary], theirs: Sequence[Summary]) -> dict[str, npt.NDArray[np.float64]] | None:
+    """Subject -> (clips,) how much more often, in percent, our runs were right; None if they saw other clips."""
+    a, b = _share_right(ours), _share_right(theirs)
+    if a is None or b is None or {k: len(v) for k, v in a.items()} != {k: len(v) for k, v in b.items()}:
+        return None
+    return {subject: 100 * (a[subject] - b[subject]) for subject in a}
 
 
 def _share_right(runs: Sequence[Summary]) -> dict[str, npt.NDArray[np.float64]] | None:

@@ -85,6 +85,8 @@ class StudyConfig(_Strict):
             what SAKDN's code calls F-measure. ``validation_accuracy`` is that of the kept weights on the validation
             clips: for choosing a setting without a look at the test side.
         splits: Protocols; one column each.
+        pooled: Whether the splits' test sides are one test together, as when every subject is left out once: the table
+            has one column over all their clips instead of one each. For accuracies.
         seeds: Every row is trained once per seed.
         rows: Rows in the order of the table.
     """
@@ -94,6 +96,7 @@ class StudyConfig(_Strict):
     set: dict[str, Any] = {}
     metric: Literal["accuracy", "macro_f1", "map", "sakdn_f", "validation_accuracy"] = "accuracy"
     splits: Annotated[tuple[str, ...], Field(min_length=1)]
+    pooled: bool = False
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     rows: Annotated[tuple[RowConfig, ...], Field(min_length=1)]
 
@@ -102,6 +105,8 @@ class StudyConfig(_Strict):
         names = [row.name for row in self.rows]
         if len(set(names)) != len(names):
             raise ValueError("two rows have the same name")
+        if self.pooled and self.metric != "accuracy":
+            raise ValueError("pooled adds up clips that were right: metric must be 'accuracy'")
         for row in self.rows:
             foreign = sorted(set(row.published) - set(self.splits))
             if foreign:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from kd_edge.errors import ConfigError, DataError, did_you_mean
 from kd_edge.rundir import Summary, read_summary
-from kd_edge.study.gain import Gain, gain
+from kd_edge.study.gain import Gain, gain, pooled_gain
 from kd_edge.study.ledger import Entry, recorded
 from kd_edge.study.plan import Planned, RowConfig, StudyConfig, plan
 from kd_edge.study.runner import finished_run
@@ -72,6 +72,7 @@ class Line:
         needs: Why the row has no runs, where it never will.
         of: Where the figures are from, when they are another row's run's: its name and network.
         shared: Whether it is the line of a teacher, which is no row of the table.
+        pooled: Figures over the test clips of all splits; None where the study does not pool them.
     """
 
     name: str
@@ -81,6 +82,11 @@ class Line:
     needs: str = ""
     of: str = ""
     shared: bool = False
+    pooled: Cell | None = None
+
+    def columns(self) -> dict[str, Cell]:
+        """What the table shows of it: a cell for each split, or one for all."""
+        return self.cells if self.pooled is None else {"all splits": self.pooled}
 
 
 def report(
@@ -149,16 +155,22 @@ def _compared(
         )
     compared = []
     for line, row in zip(lines, study.rows, strict=True):
-        cells = dict(line.cells)
-        if row.runs and row.name != against:
-            for split in study.splits:
-                ours, theirs = (
-                    [summary for run in runs[name] if run.split == split and (summary := finished(run)) is not None]
-                    for name in (row.name, against)
-                )
-                cells[split] = replace(cells[split], gain=gain(ours, theirs))
-        compared.append(replace(line, cells=cells))
+        if not row.runs or row.name == against:
+            compared.append(line)
+            continue
+        both = {
+            split: [_summaries(runs[name], split, finished) for name in (row.name, against)] for split in line.cells
+        }
+        cells = {split: replace(cell, gain=gain(*both[split])) for split, cell in line.cells.items()}
+        together = pooled_gain([(ours, theirs) for ours, theirs in both.values()])
+        pooled = None if line.pooled is None else replace(line.pooled, gain=together)
+        compared.append(replace(line, cells=cells, pooled=pooled))
     return compared
+
+
+def _summaries(runs: Sequence[Planned], split: str, finished: _Finished) -> list[Summary]:
+    """Of the finished runs under a split."""
+    return [summary for run in runs if run.split == split and (summary := finished(run)) is not None]
 
 
 def _teachers(study: StudyConfig, runs: Sequence[Planned], finished: _Finished) -> list[Line]:
@@ -206,7 +218,25 @@ def _line(study: StudyConfig, row: RowConfig, runs: Sequence[Planned], finished:
         published = row.published.get(split)
         cells[split] = Cell(published, values, missing, frozenset(clips), frozenset(recordings), seen)
     source = "" if row.of is None else f"{row.of}: {row.network}"
-    return Line(row.name, row.title, cells, ", ".join(sorted(epochs)), row.needs, source)
+    pooled = _pooled(study, row, runs, finished) if study.pooled else None
+    return Line(row.name, row.title, cells, ", ".join(sorted(epochs)), row.needs, source, pooled=pooled)
+
+
+def _pooled(study: StudyConfig, row: RowConfig, runs: Sequence[Planned], finished: _Finished) -> Cell:
+    """A row's figures over the test clips of all splits: of those seeds of which every split is there."""
+    values: dict[int, float] = {}
+    clips: set[int] = set()
+    missing = 0
+    for seed in dict.fromkeys(run.seed for run in runs):
+        summaries = [finished(run) for run in runs if run.seed == seed]
+        found = [None if summary is None else _figures(summary, row, study.metric) for summary in summaries]
+        counted = [(each.value, each.clips) for each in found if each is not None and each.value is not None]
+        missing += len(found) - len(counted)
+        if len(counted) == len(study.splits):
+            total = sum(count for _, count in counted)
+            values[seed] = 100 * sum(value * count for value, count in counted) / total
+            clips.add(total)
+    return Cell(None, values, missing, frozenset(clips))
 
 
 class _Figures(NamedTuple):
@@ -239,17 +269,19 @@ def report_markdown(study: StudyConfig, lines: Sequence[Line]) -> str:
     unit = _UNITS[study.metric]
     heads = ["method", "epochs"]
     published = {split for split in study.splits if any(split in row.published for row in study.rows)}
-    gains = any(cell.gain is not None for line in lines for cell in line.cells.values())
-    for split in study.splits:
+    gains = any(cell.gain is not None for line in lines for cell in line.columns().values())
+    for split in ["all splits"] if study.pooled else study.splits:
         heads += [f"{split}: published"] * (split in published) + [f"{split}: {unit}", "each seed"]
         heads += [f"{split}: gain, points", "95 % by subject", "95 % by clip"] * gains
+    heads += ["each split"] * study.pooled
     table = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for line in lines:
         cells = [line.title, line.epochs or "-"]
-        for split, cell in line.cells.items():
+        for split, cell in line.columns().items():
             measured = "cannot be run" if line.needs else _measured(cell)
             cells += [study.as_published(cell.published, split)] * (split in published) + [measured, _each(cell)]
             cells += _gained(cell.gain) * gains
+        cells += [", ".join(f"{split}: {_measured(cell)}" for split, cell in line.cells.items())] * study.pooled
         table.append(f"| {' | '.join(cells)} |")
     return "\n".join(table + _cautions(study, lines) + _needs(lines)) + "\n"
 

@@ -7,7 +7,7 @@ import pytest
 
 from kd_edge.data import Sample
 from kd_edge.rundir import Summary
-from kd_edge.study.gain import gain
+from kd_edge.study.gain import gain, pooled_gain
 from kd_edge.train.results.scores import right_by_subject
 
 
@@ -56,3 +56,43 @@ def test_a_gain_that_every_subject_has_has_a_narrow_interval() -> None:
 )
 def test_other_clips_are_not_compared(ours: list[Summary], theirs: list[Summary]) -> None:
     assert gain(ours, theirs) is None
+
+
+def test_clips_of_several_splits_count_together_whatever_their_seeds() -> None:
+    """Subject 1: 3 of 4 right against 2: +25; subject 2: 1 and 2 of 2, over two seeds, against 2: -25."""
+    found = pooled_gain([([run(s1="1110")], [run(s1="1100")]), ([run(s2="10"), run(s2="11")], [run(s2="11")])])
+    assert found is not None
+    assert found.subjects == {"1": pytest.approx(25), "2": pytest.approx(-25)}
+    assert found.points == pytest.approx((4 * 25 - 2 * 25) / 6)
+    assert found.by_subject == (pytest.approx(-25), pytest.approx(25))
+
+
+def test_pooled_splits_have_the_intervals_of_one_test_on_all_their_clips() -> None:
+    rng = np.random.default_rng(0)
+    marks = [{f"s{k}": "".join(map(str, rng.integers(0, 2, 20))) for k in range(1, 9)} for _ in range(2)]
+    splits = [([run(**{s: marks[0][s]})], [run(**{s: marks[1][s]})]) for s in reversed(marks[0])]
+    assert pooled_gain(splits) == gain([run(**marks[0])], [run(**marks[1])])
+
+
+def test_a_gain_of_three_clips_has_the_interval_of_all_its_draws() -> None:
+    """One clip won and two alike: the mean of three draws is 0 in 8 of 27 cases and 100 in one of 27: 3.7 % > 2.5 %."""
+    found = pooled_gain([([run(s1="1")], [run(s1="0")]), ([run(s2="01")], [run(s2="01")])])
+    assert found is not None
+    assert found.points == pytest.approx(100 / 3)
+    assert found.by_clip == (pytest.approx(0), pytest.approx(100))
+    assert found.by_subject == (pytest.approx(0), pytest.approx(100))  # both draws are subject 1 in a quarter
+
+
+@pytest.mark.parametrize(
+    "splits",
+    [
+        [],
+        [([run(s1="1")], [run(s1="1")]), ([run(s2="1")], [])],
+        [([run(s1="1")], [run(s1="1")]), ([run(s2="1")], [run(s2="10")])],
+        [([run(s1="1")], [run(s1="1")]), ([run(s1="1")], [run(s1="1")])],
+    ],
+)
+def test_splits_that_lack_runs_or_share_a_subject_are_not_pooled(
+    splits: list[tuple[list[Summary], list[Summary]]],
+) -> None:
+    assert pooled_gain(splits) is None

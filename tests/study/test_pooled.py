@@ -1,0 +1,92 @@
+"""Studies that leave each subject out once: one figure over all clips, of seeds that are whole, and its gain."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kd_edge import recipes
+from kd_edge.errors import ConfigError
+from kd_edge.study.plan import StudyConfig, load_study, plan
+from kd_edge.study.report import report, report_markdown
+
+BASE = {"title": "UTD", "base": "utd_mhad_best", "splits": ["subject_1", "subject_2"], "pooled": True, "seeds": [0, 1]}
+ROWS = [{"name": "alone", "title": "alone", "set": {"stages": [{"kind": "labels"}]}}, {"name": "joints", "title": "J"}]
+
+
+def study(**changes: Any) -> StudyConfig:
+    return recipes.validate(BASE | {"rows": ROWS} | changes, StudyConfig, "study")
+
+
+def write(folder: Path, row: str, split: str, seed: int, right: str) -> None:
+    """A finished run that was right on these clips of the left-out subject."""
+    run = plan(study(), rows=[row], splits=[split], seeds=[seed])[0]
+    test = {"accuracy": right.count("1") / len(right), "right": {split[-1]: right}}
+    values = {
+        "complete": True,
+        "stages": {"student": {"test": test, "test_samples": len(right)}},
+        "protocol": {"test_samples": len(right)},
+        "recipe_fingerprint": run.config.fingerprint(),
+    }
+    (folder / run.name).mkdir(parents=True)
+    (folder / run.name / "summary.json").write_text(json.dumps(values))
+
+
+def test_all_clips_count_alike_and_a_seed_needs_every_split(tmp_path: Path) -> None:
+    """Seed 0: 2 of 2 and 2 of 4 right are 4 of 6, not the mean of 100 and 50; seed 1 has one split only."""
+    folder = tmp_path / "studies" / "loso"
+    write(folder, "joints", "subject_1", 0, "11")
+    write(folder, "joints", "subject_2", 0, "1100")
+    write(folder, "joints", "subject_1", 1, "00")
+    write(folder, "alone", "subject_1", 0, "10")
+    write(folder, "alone", "subject_2", 0, "1000")
+    alone, joints = report(study(), folder, against="alone")
+    assert joints.pooled is not None
+    assert joints.pooled.values == {0: pytest.approx(100 * 4 / 6)}
+    assert (joints.pooled.missing, joints.pooled.test_samples) == (1, {6})
+    assert joints.cells["subject_1"].values == {0: pytest.approx(100), 1: pytest.approx(0)}
+    gain = joints.pooled.gain
+    assert gain is not None
+    # Subject 1: (1 + 0) / 2 a clip of two seeds against 1 and 0: 0; subject 2: one of four more: +25.
+    assert gain.subjects == {"1": pytest.approx(0), "2": pytest.approx(25)}
+    assert gain.points == pytest.approx(100 / 6)
+    assert gain.by_subject == (pytest.approx(0), pytest.approx(25))
+    assert alone.pooled is not None
+    assert alone.pooled.gain is None
+    text = report_markdown(study(), [alone, joints]).splitlines()
+    assert text[0].split(" | ")[2:] == [
+        "all splits: accuracy, %",
+        "each seed",
+        "all splits: gain, points",
+        "95 % by subject",
+        "95 % by clip",
+        "each split |",
+    ]
+    assert text[3].startswith("| J | 0 | 66.7 | 0: 66.7, 1 not run | +16.7 | +0.0 to +25.0 | ")
+    assert text[3].endswith(" | subject_1: 50.0 ± 70.7, subject_2: 50.0 |")
+
+
+def test_a_split_that_was_not_run_leaves_no_figure(tmp_path: Path) -> None:
+    folder = tmp_path / "studies" / "loso"
+    write(folder, "joints", "subject_1", 0, "11")
+    line = report(study(), folder)[1]
+    assert line.pooled is not None
+    assert (line.pooled.values, line.pooled.missing) == ({}, 3)
+    assert "| J | 0 | not run | - | subject_1: 100.0, subject_2: not run |" in report_markdown(study(), [line])
+
+
+def test_only_what_adds_up_is_pooled() -> None:
+    with pytest.raises(ConfigError, match="pooled adds up clips that were right: metric must be 'accuracy'"):
+        study(metric="map")
+
+
+def test_the_study_of_left_out_subjects_trains_what_odd_and_even_subjects_do() -> None:
+    loso, known = load_study("utd_mhad_loso"), {run.row.name: run.config for run in plan(load_study("utd_mhad_dense"))}
+    runs = plan(loso)
+    assert [run.name for run in runs[:2]] == ["alone-subject_1-s0", "alone-subject_2-s0"]
+    assert len(runs) == 2 * 8
+    for run in runs:
+        assert run.config.model_copy(update={"split": "odd_even"}) == known[run.row.name]
