@@ -125,21 +125,25 @@ class Regression(nn.Module):
     Args:
         features: D.
         numbers: M.
+        keep_feature: Whether the feature goes on beside the numbers; without it (N, M) are left.
     """
 
-    def __init__(self, features: int, numbers: int) -> None:
+    def __init__(self, features: int, numbers: int, *, keep_feature: bool = True) -> None:
         super().__init__()
         self.numbers = nn.Linear(features, numbers)
+        self._keeps_feature = keep_feature
 
     def forward(self, feature: Tensor) -> Tensor:
-        """(N, D) -> (N, D + M)."""
-        return torch.cat([feature, self.numbers(feature)], dim=1)
+        """(N, D) -> (N, D + M), or (N, M)."""
+        numbers: Tensor = self.numbers(feature)
+        return torch.cat([feature, numbers], dim=1) if self._keeps_feature else numbers
 
 
-def add_regression(backbone: Backbone, numbers: int) -> None:
-    """Let a backbone regress some numbers in every frame beside its feature, which grows by as many."""
-    backbone.add_module("regression", Regression(backbone.feature_size, numbers))
-    backbone.feature_size += numbers
+def add_regression(backbone: Backbone, numbers: int, *, keep_feature: bool = True) -> None:
+    """Let a backbone regress some numbers in every frame, beside its feature or in its place."""
+    regression = Regression(backbone.feature_size, numbers, keep_feature=keep_feature)
+    backbone.add_module("regression", regression)
+    backbone.feature_size = numbers + (backbone.feature_size if keep_feature else 0)
 
 
 class GridFeature(nn.Module):

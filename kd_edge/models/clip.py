@@ -93,7 +93,7 @@ def build_model(
     """
     backbone = build_backbone(config.backbone, in_channels=in_channels, weights=weights)
     if config.regressed:
-        add_regression(backbone, config.regressed)
+        add_regression(backbone, config.regressed, keep_feature=config.reads != "targets")
     if config.has_shifts:
         if segments < 2:
             raise ConfigError(

@@ -21,6 +21,7 @@ BACKBONES: tuple[str, ...] = get_args(BackboneName)
 Temporal = Literal["tsn", "tconv", "tcn", "trn", "tsm", "tsm_causal"]
 Relations = Literal["fixed", "all"]
 DropoutAt = Literal["all", "features"]
+Reads = Literal["both", "targets", "features"]
 
 Network = Literal["vgg16", "resnet18", "conv1d"]
 Variant = Literal["paper", "official"]
@@ -55,6 +56,8 @@ class ModelConfig(BaseModel):
         relations: Relations per scale in an evaluation: ``fixed`` as many, evenly chosen, or ``all`` (``trn`` only).
         fold_div: One in ``fold_div`` channels moves from each direction (``tsm`` and ``tsm_causal`` only).
         regressed: Numbers that the backbone regresses in every frame beside its feature, for the head to read.
+        reads: What the head reads of a backbone that regresses: its feature and the numbers, the numbers alone
+            (``targets``), or the feature alone: a backbone that is trained to regress keeps nothing of it then.
         partial_bn: Only the backbone's first batch norm trains; the others keep the statistics and the scale of the
             initial weights (Wang et al., TSN). Sensible with pretrained weights only.
     """
@@ -72,11 +75,18 @@ class ModelConfig(BaseModel):
     fold_div: int = Field(8, ge=2, le=64)
     partial_bn: bool = False
     regressed: int = Field(0, ge=0, le=65_536)
+    reads: Reads = "both"
 
     @property
     def has_shifts(self) -> bool:
         """Whether segments are mixed inside the backbone."""
         return self.temporal in ("tsm", "tsm_causal")
+
+    @model_validator(mode="after")
+    def _read(self) -> ModelConfig:
+        if self.reads == "features" and self.regressed:
+            raise ValueError(f"reads = 'features', and nobody reads the {self.regressed} regressed numbers: set 0")
+        return self
 
     @model_validator(mode="after")
     def _can_shift(self) -> ModelConfig:

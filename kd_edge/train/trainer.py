@@ -219,7 +219,7 @@ def _student_stage(
 def _train_dense(session: _Session, model: ClipModel, stage: DenseStage) -> Generator[Event, None, Selection]:
     """Train a student's backbone to regress what a richer modality says of every frame."""
     fabric, material = session.fabric, session.material
-    learner = DenseLearner(model, material.dense_targets, keep=stage.keep)
+    learner = DenseLearner(model, material.dense_targets, keep=session.recipe.keeps_targets)
     loaders = frame_loaders(material, stage, rank=fabric.global_rank, world=fabric.world_size)
     kept = yield from _fit(session, "dense", stage, learner, loaders)
     return report(material, learner, kept, fabric.device)

@@ -17,8 +17,10 @@ from kd_edge.artifact import load
 from kd_edge.errors import ArtifactError, ExportError
 from kd_edge.export import Exported, ExportProfile, export
 from kd_edge.export.parity import Comparison, faults_of
+from kd_edge.models import ModelConfig
 from kd_edge.runtime import Recognizer
 from kd_edge.types import Float32
+from tests.runs import write_run
 
 FP32 = recipes.load("export", "fp32", ExportProfile)
 FP16 = recipes.load("export", "fp16", ExportProfile)
@@ -72,6 +74,24 @@ def test_graph_is_plain_onnx_with_the_agreed_names(exported: Exported) -> None:
     assert [o.name for o in model.graph.output] == ["feature", "logits"]
     assert "BatchNormalization" not in {n.op_type for n in model.graph.node}
     assert (exported.report.opset, model.opset_import[0].version) == (20, 20)
+
+
+def test_a_head_on_regressed_numbers_alone_ships_and_streams_with_them(tmp_path: Path) -> None:
+    model = ModelConfig(backbone="tiny", temporal="tcn", hidden=16, regressed=5, reads="targets")
+    made = export(write_run(tmp_path / "run", model=model), FP32, tmp_path / "student.onnx")
+    shapes = {
+        v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]
+        for v in (*onnx.load(made.artifact.path).graph.input, *onnx.load(made.artifact.path).graph.output)
+    }
+    assert shapes["past"] == ["batch", 7, 5]
+    assert shapes["feature"] == ["batch", 5]
+    parity = made.artifact.manifest.parity
+    assert parity is not None
+    assert parity.max_abs_error <= 1e-5
+    assert made.artifact.manifest.feature_size == 5
+    recognizer = Recognizer.load(made.artifact)
+    assert recognizer.self_test_error is not None
+    assert recognizer.self_test_error <= 1e-5
 
 
 def test_file_tells_nothing_of_the_machine_that_made_it(exported: Exported) -> None:

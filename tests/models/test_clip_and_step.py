@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from kd_edge.errors import ConfigError, TrainingError
 from kd_edge.models import BACKBONES, ClipModel, ModelConfig, StreamingStep, build_backbone, build_model
@@ -49,6 +50,32 @@ def test_stepping_through_a_clip_gives_the_clip_logits(backbone: str, temporal: 
     assert feature.shape == (2, model.backbone.feature_size)
     assert bool(states) == (temporal == "tsm_causal")
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5 * max(1, expected.abs().max().item()))
+
+
+@pytest.mark.parametrize(("reads", "size"), [("both", 24 + 5), ("targets", 5)])
+def test_a_head_reads_what_the_backbone_regresses(reads: str, size: int) -> None:
+    options = {"backbone": "tiny", "temporal": "tcn", "hidden": 16, "regressed": 5, "reads": reads}
+    model = trained_looking(build_model(ModelConfig.model_validate(options), in_channels=1, classes=3, segments=4))
+    clip = torch.randn(2, 4, 1, 40, 40)
+    step, past = StreamingStep(model).eval(), torch.zeros(2, 3, size)
+    bare = build_backbone("tiny", in_channels=1)
+    bare.load_state_dict({k: v for k, v in model.backbone.state_dict().items() if "regression" not in k})
+    regression = model.backbone.regression.numbers
+    with torch.no_grad():
+        feature = bare.eval()(clip[:, 3])
+        numbers = feature @ regression.weight.T + regression.bias
+        for segment in range(4):
+            seen, logits = step(clip[:, segment], past)
+            past = torch.cat([past[:, 1:], seen.unsqueeze(1)], dim=1)
+        torch.testing.assert_close(logits, model(clip), rtol=0, atol=1e-5)
+    expected = torch.cat([feature, numbers], dim=1) if reads == "both" else numbers
+    torch.testing.assert_close(seen, expected, rtol=0, atol=1e-5)
+    assert (model.backbone.feature_size, model.head.norm.num_features) == (size, size)
+
+
+def test_numbers_that_nobody_reads_are_refused() -> None:
+    with pytest.raises(ValidationError, match="nobody reads the 5 regressed numbers"):
+        ModelConfig(regressed=5, reads="features")
 
 
 def test_later_steps_of_a_stateful_model_are_another_function() -> None:

@@ -22,6 +22,8 @@ TARGETS = {
     "joints": 120,
     "signals": 6,
     "both": 126,
+    "joints_only": 120,
+    "features_only": 120,
     "pca": 7,
     "future": 7,
     "noise": 120,

@@ -148,6 +148,20 @@ def test_a_killed_run_on_control_targets_goes_on_bit_for_bit(tmp_path: Path) -> 
     ]
 
 
+@pytest.mark.parametrize(("reads", "size"), [("targets", 6), ("features", 24)])
+def test_a_head_may_read_the_numbers_or_the_features_alone(reads: str, size: int, tmp_path: Path) -> None:
+    values = dense_values()
+    values["stages"] = [values["stages"][0], values["stages"][2]]
+    values["student"]["model"]["reads"] = reads
+    run_all(Recipe.model_validate(values), tmp_path / "run")
+    student = SavedStudent.load(tmp_path / "run")
+    assert (student.model.backbone.feature_size, student.model.head.convolution1.in_channels) == (size, size)
+    assert student.spec.model.regressed == (6 if reads == "targets" else 0)
+    dense = Run.load(tmp_path / "run").summary.stages["student"].dense
+    assert dense is not None
+    assert dense.targets == 6
+
+
 def test_what_is_kept_ships_with_the_student_and_what_is_not_does_not(tmp_path: Path) -> None:
     for keep in (True, False):
         values = dense_values(keep=keep)
@@ -181,6 +195,14 @@ def test_what_is_kept_ships_with_the_student_and_what_is_not_does_not(tmp_path: 
 def test_dense_stages_that_do_not_go_together(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Recipe.model_validate(dense_values() | changes)
+
+
+def test_numbers_that_are_not_there_cannot_be_read() -> None:
+    for changes in ({"stages": [{"kind": "labels"}]}, {"stages": dense_values(keep=False)["stages"]}):
+        values = dense_values() | changes
+        values["student"]["model"] = values["student"]["model"] | {"reads": "targets"}
+        with pytest.raises(ValidationError, match="'targets' is for what a dense stage regresses"):
+            Recipe.model_validate(values)
 
 
 def test_a_mirrored_skeleton_is_refused() -> None:

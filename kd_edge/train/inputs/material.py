@@ -79,8 +79,8 @@ class Material:
     @property
     def student(self) -> StudentConfig:
         """The recipe's student; its network regresses what a dense stage leaves in it."""
-        config, stage = self.recipe.student, self.recipe.dense_stage
-        if stage is None or not stage.keep:
+        config = self.recipe.student
+        if not self.recipe.keeps_targets:
             return config
         model = config.model.model_copy(update={"regressed": self.dense_targets.size})
         return config.model_copy(update={"model": model})

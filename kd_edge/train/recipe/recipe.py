@@ -137,6 +137,11 @@ class Recipe(Strict):
                 "segments of a labels stage is for a student without a teacher whose head takes any number of them and "
                 "is trained on more in a head stage"
             )
+        if model.reads == "targets" and not self.keeps_targets:
+            raise ValueError(
+                "student.model.reads = 'targets' is for what a dense stage regresses: add one that keeps it, or leave "
+                "reads out"
+            )
         if self.dense_stage is not None and self.student.augment.flip and self.dense_stage.has_joints:
             raise ValueError("a mirrored skeleton has its sides changed: set student.augment.flip = false")
         return self
@@ -145,6 +150,12 @@ class Recipe(Strict):
     def dense_stage(self) -> DenseStage | None:
         """The stage on dense targets, where there is one."""
         return next((stage for stage in self.stages if isinstance(stage, DenseStage)), None)
+
+    @property
+    def keeps_targets(self) -> bool:
+        """Whether what a dense stage regresses stays in the student, for its head to read."""
+        stage = self.dense_stage
+        return stage is not None and stage.keep and self.student.model.reads != "features"
 
     @property
     def labels_stage(self) -> LabelsStage | None:
@@ -245,6 +256,7 @@ _ADDED: dict[str, Any] = {
     "aspect": 0.0,
     "erase": 0.0,
     "regressed": 0,
+    "reads": "both",
     "dropout_at": "all",
     "relation_hidden": None,
     "stages": [{"kind": "labels", "segments": None}],
