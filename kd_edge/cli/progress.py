@@ -79,6 +79,8 @@ class TrainingDisplay:
                 self._console.print(_prepared(event))
             elif isinstance(event, StageStarted):
                 steps = event.steps_per_epoch
+                if event.note:
+                    self._console.print(f"{event.stage}: {event.note}")
                 task = self._task(event.stage, event.epochs * steps)
                 self._bar.update(task, completed=(event.first_epoch - 1) * steps)
             elif isinstance(event, StepDone):

@@ -3,6 +3,7 @@
 recipe.toml            as resolved
 student.safetensors    the student's weights
 teachers/teacher.safetensors
+folds/fold1.safetensors   students that saw not every subject, where the head is cross-fitted
 metrics.jsonl          a ``MetricsLine`` per epoch
 summary.json           a ``Summary``, written last; "complete": true
 plots/*.png
@@ -10,6 +11,7 @@ state.pt               to resume, see ``kd_edge.train.results.run``
 """
 
 from kd_edge.rundir.files import (
+    FOLDS,
     METRICS,
     RECIPE,
     STAGES,
@@ -28,6 +30,7 @@ from kd_edge.rundir.files import (
 )
 from kd_edge.rundir.records import (
     DenseReport,
+    FoldReport,
     MetricsLine,
     Protocol,
     RecipeNote,
@@ -35,12 +38,14 @@ from kd_edge.rundir.records import (
     Scores,
     Selection,
     SemanticsNote,
+    StageName,
     StageReport,
     Summary,
     first_fault,
 )
 
 __all__ = [
+    "FOLDS",
     "METRICS",
     "RECIPE",
     "STAGES",
@@ -49,6 +54,7 @@ __all__ = [
     "SUMMARY",
     "TEACHER",
     "DenseReport",
+    "FoldReport",
     "MetricsLine",
     "Protocol",
     "RecipeNote",
@@ -56,6 +62,7 @@ __all__ = [
     "Scores",
     "Selection",
     "SemanticsNote",
+    "StageName",
     "StageReport",
     "Summary",
     "append_metrics",

@@ -16,7 +16,8 @@ from kd_edge.rundir.records import MetricsLine, Record, Summary, first_fault
 
 RECIPE, STUDENT, TEACHER = "recipe.toml", "student.safetensors", "teachers/teacher.safetensors"
 METRICS, SUMMARY, STATE = "metrics.jsonl", "summary.json", "state.pt"
-STAGES = ("teacher", "dense", "student", "head")
+FOLDS = "folds"
+STAGES = ("teacher", "dense", "fold", "student", "head")
 FILE_BYTES = 64_000_000
 """No summary and no metrics of a run are longer."""
 
@@ -144,9 +145,15 @@ def truncate_metrics(path: Path, stage: str, epoch: int) -> None:
     Raises:
         TrainingError: A line is damaged, or the file cannot be written.
     """
-    kept = [m for m in read_metrics(path) if (STAGES.index(m.stage), m.epoch) <= (STAGES.index(stage), epoch)]
+    kept = [m for m in read_metrics(path) if (*_turn(m.stage), m.epoch) <= (*_turn(stage), epoch)]
     with replacing(path / METRICS, TrainingError) as file:
         file.write("".join(f"{_as_json(line)}\n" for line in kept).encode())
+
+
+def _turn(stage: str) -> tuple[int, int]:
+    """When it is a stage's turn: its kind's, and its number among the folds."""
+    kind = stage.rstrip("0123456789")
+    return STAGES.index(kind), int(stage.removeprefix(kind) or 0)
 
 
 def _metrics_line(path: Path, number: int, text: bytes) -> MetricsLine:

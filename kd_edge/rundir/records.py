@@ -6,7 +6,7 @@ written, and reads as its default. So a summary that is read and written again h
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
@@ -67,6 +67,9 @@ class Scores(Record):
     right: dict[str, str] = {}
 
 
+StageName = Annotated[str, Field(pattern=r"^(teacher|dense|fold[1-9][0-9]{0,2}|student|head)$")]
+
+
 class Selection(Record):
     """Which of a stage's weights were kept.
 
@@ -96,6 +99,16 @@ class DenseReport(Selection):
     lacking: dict[str, int] = {}
 
 
+class FoldReport(DenseReport):
+    """What became of an encoder that was trained without some subjects, for cross-fitting.
+
+    Attributes:
+        subjects: Whom it was trained without; ``explained`` is of their clips.
+    """
+
+    subjects: tuple[str, ...] = ()
+
+
 class StageReport(Selection):
     """What became of the teacher or of the student.
 
@@ -113,6 +126,7 @@ class StageReport(Selection):
         lacking: Sensor -> number of samples without it.
         seen_in_training: Test clips whose very signals trained the sensors' networks.
         dense: What became of a student's dense stage; None without one.
+        folds: What became of the encoders that a student's head was cross-fitted with, by stage name.
         head: Which weights were kept of a student's head stage; None without one.
     """
 
@@ -129,6 +143,7 @@ class StageReport(Selection):
     lacking: dict[str, int] = {}
     seen_in_training: int = 0
     dense: DenseReport | None = None
+    folds: dict[str, FoldReport] = {}
     head: Selection | None = None
 
     @property
@@ -268,7 +283,8 @@ class MetricsLine(Record):
     """One epoch of a stage, a line of ``metrics.jsonl``.
 
     Attributes:
-        stage: ``teacher``, ``student``, or ``dense`` and ``head`` of the student's stages of that kind.
+        stage: ``teacher``, ``student``, or ``dense`` and ``head`` of the student's stages of that kind; ``fold1`` and
+            so on of the encoders that a head is cross-fitted with.
         epoch: From 1.
         losses: Mean of each loss over the epoch's steps, with ``total``.
         train_accuracy: Share of right answers on the training clips as they were drawn.
@@ -278,7 +294,7 @@ class MetricsLine(Record):
         validation: Accuracy and loss on the validation clips; None without any.
     """
 
-    stage: Literal["teacher", "dense", "student", "head"]
+    stage: StageName
     epoch: int = Field(ge=1)
     losses: dict[str, float] = {}
     train_accuracy: float | None = None

@@ -39,12 +39,21 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class StageStarted:
-    """The teacher's or the student's training begins or goes on."""
+    """The teacher's or the student's training begins or goes on.
+
+    Attributes:
+        stage: Its name.
+        epochs: In all.
+        steps_per_epoch: Of the optimiser.
+        first_epoch: Where it begins or goes on.
+        note: What else is worth knowing of it: whom an encoder is trained without, what features take in memory.
+    """
 
     stage: str
     epochs: int
     steps_per_epoch: int
     first_epoch: int = 1
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -25,11 +26,13 @@ class Loaders(NamedTuple):
         training: Shuffled and changed at random.
         batches: Carries the epoch.
         validation: In order; None where nothing is held out.
+        note: What is worth knowing of it.
     """
 
     training: DataLoader[Batch]
     batches: EpochBatches
     validation: DataLoader[Batch] | None
+    note: str = ""
 
 
 class HeadLearner(LabelLearner):
@@ -59,24 +62,34 @@ class HeadLearner(LabelLearner):
 
 
 def feature_loaders(
-    material: Material, model: ClipModel, stage: HeadStage, device: torch.device, *, rank: int = 0, world: int = 1
+    material: Material,
+    model: ClipModel,
+    stage: HeadStage,
+    device: torch.device,
+    *,
+    of_subjects: Mapping[str, nn.Module] = MappingProxyType({}),
+    rank: int = 0,
+    world: int = 1,
 ) -> Loaders:
     """Encode the training and validation clips with a student's backbone, which stays as it is.
+
+    Training clips of a subject in ``of_subjects`` are encoded by the backbone there, that had not seen them.
 
     Raises:
         TrainingError: The features do not fit into memory.
     """
     recipe, size = material.recipe, model.backbone.feature_size
     model.backbone.to(device)
-    stored = store_features(
-        model.backbone, material.student_clips(material.train, changing=True), size, stage.passes, device
-    )
+    clips = material.student_clips(material.train, changing=True)
+    stored = store_features(model.backbone, clips, size, stage.passes, device, of_subjects=of_subjects)
+    note = f"{stage.passes} x {len(clips)} clips encoded, {stored.bytes / 1e6:.0f} MB"
     windows = material.windows(stage.windows or recipe.windows, recipe.segments)
     batches = training_batches(recipe, stage, stored.samples, stage.batch_size, rank=rank, world=world)
     training = make_loader(FeatureDataset(stored, windows, recipe.seed), batches, 0)
     chosen_by = material.having("student", material.validation)
     if not chosen_by:
-        return Loaders(training, batches, None)
+        return Loaders(training, batches, None, note)
     seen = store_features(model.backbone, material.student_clips(chosen_by), size, 1, device)
     in_order = EpochBatches(len(chosen_by), max(stage.batch_size, 16), None)
-    return Loaders(training, batches, make_loader(FeatureDataset(seen, Windows(recipe.segments), None), in_order, 0))
+    validation = make_loader(FeatureDataset(seen, Windows(recipe.segments), None), in_order, 0)
+    return Loaders(training, batches, validation, note)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +18,9 @@ from torch import nn
 from kd_edge import rundir
 from kd_edge.errors import reason
 from kd_edge.models import ClipModel
-from kd_edge.rundir import MetricsLine, Selection
+from kd_edge.rundir import FoldReport, MetricsLine, Selection
 from kd_edge.train import checks
+from kd_edge.train.crossfit import folds, without
 from kd_edge.train.dense import DenseLearner, frame_loaders, report
 from kd_edge.train.devices import averaged, first_alone, make_fabric, share_statistics
 from kd_edge.train.distil.learner import Learner
@@ -27,7 +28,7 @@ from kd_edge.train.events import EpochDone, Event, Finished, Prepared, StageStar
 from kd_edge.train.given import check_readable, load_trained, take_weights, weights_metadata
 from kd_edge.train.head import HeadLearner, Loaders, feature_loaders
 from kd_edge.train.inputs.material import Material, Progress, gather_material
-from kd_edge.train.networks import begin_head, build_teacher, student_learner
+from kd_edge.train.networks import begin_head, build_student, build_teacher, student_learner
 from kd_edge.train.optim import learning_rate, set_learning_rate
 from kd_edge.train.recipe import DenseStage, HeadStage, Recipe
 from kd_edge.train.recipe.stages import AnyTeacher, Training
@@ -191,23 +192,29 @@ def _train_teacher(session: _Session, config: AnyTeacher, teacher: Teacher) -> G
 def _train_student(session: _Session, learner: Learner, teacher: Teacher | None) -> Generator[Event, None, None]:
     """Train the student, stage by stage."""
     model, recipe = learner.model, session.recipe
+    left_out = folds(session.material)  # refused before anything is trained
     if recipe.dense_stage is not None:
         yield from _student_stage(session, "dense", model, _train_dense(session, model, recipe.dense_stage))
     if recipe.labels_stage is not None:
         yield from _student_stage(session, "student", model, _train_whole(session, learner, teacher))
     if recipe.head_stage is not None:
-        yield from _student_stage(session, "head", model, _train_head(session, model, recipe.head_stage))
+        encoders = yield from _train_folds(session, left_out)
+        yield from _student_stage(session, "head", model, _train_head(session, model, recipe.head_stage, encoders))
     model.eval()
 
 
 def _student_stage(
-    session: _Session, name: str, model: ClipModel, training: Generator[Event, None, Selection]
+    session: _Session,
+    name: str,
+    model: ClipModel,
+    training: Generator[Event, None, Selection],
+    file: str = rundir.STUDENT,
 ) -> Generator[Event, None, None]:
     """Train a stage and save the student after it; one that the interrupted run had finished is loaded, if it can be.
 
     The file holds what the last finished stage left: a later stage has all of an earlier one's weights.
     """
-    finished = session.folder / rundir.STUDENT
+    finished = session.folder / file
     if name in session.selections:
         load_trained(model, finished, f"restore the file, or remove {session.folder / rundir.STATE} to start again")
         return
@@ -225,18 +232,51 @@ def _train_dense(session: _Session, model: ClipModel, stage: DenseStage) -> Gene
     return report(material, learner, kept, fabric.device)
 
 
+def _train_folds(
+    session: _Session, left_out: Sequence[tuple[str, ...]]
+) -> Generator[Event, None, dict[str, nn.Module]]:
+    """Train an encoder without each share of the subjects: subject -> the encoder that has not seen it."""
+    stage, encoders = session.recipe.dense_stage, dict[str, nn.Module]()
+    if stage is None or "head" in session.selections:  # no cross-fitting, or its head is trained
+        return encoders
+    for number, subjects in enumerate(left_out, 1):
+        name, model = f"fold{number}", build_student(session.material)
+        training = _train_fold(session, name, model, stage, subjects)
+        yield from _student_stage(session, name, model, training, f"{rundir.FOLDS}/{name}.safetensors")
+        model.to(memory_format=torch.channels_last)  # as it was trained, also where it was loaded: see _train_teacher
+        encoders |= dict.fromkeys(subjects, model.backbone.to(session.fabric.device))
+    return encoders
+
+
+def _train_fold(
+    session: _Session, name: str, model: ClipModel, stage: DenseStage, subjects: tuple[str, ...]
+) -> Generator[Event, None, Selection]:
+    """The dense stage once more, without some subjects; they judge what it came to."""
+    fabric, material = session.fabric, without(session.material, subjects)
+    learner = DenseLearner(model, material.dense_targets, keep=True)
+    loaders = frame_loaders(material, stage, rank=fabric.global_rank, world=fabric.world_size)
+    minutes = session.selections["dense"].seconds / 60
+    note = f"an encoder that has not seen {', '.join(subjects)}; that of all took {minutes:.0f} min"
+    kept = yield from _fit(session, name, stage, learner, loaders._replace(note=note))
+    judged = report(material, learner, kept, fabric.device)
+    return FoldReport(**judged.model_dump(), subjects=subjects)
+
+
 def _train_whole(session: _Session, learner: Learner, teacher: Teacher | None) -> Generator[Event, None, Selection]:
     """Train the whole student on labels and teacher (Alg. 1 of the MGCAM paper)."""
     loaders = _clip_loaders(session, ["student"] if teacher is None else ["student", "teacher"])
     return (yield from _fit(session, "student", session.recipe.student, learner, loaders, teacher))
 
 
-def _train_head(session: _Session, model: ClipModel, stage: HeadStage) -> Generator[Event, None, Selection]:
-    """Train a student's head alone on what its backbone makes of the clips."""
+def _train_head(
+    session: _Session, model: ClipModel, stage: HeadStage, encoders: Mapping[str, nn.Module]
+) -> Generator[Event, None, Selection]:
+    """Train a student's head alone on what its backbone, or those of the folds, make of the clips."""
     fabric, material = session.fabric, session.material
     begin_head(model, material, stage)
     model.to(memory_format=torch.channels_last)  # as it was trained, also where it was loaded: see _train_teacher
-    loaders = feature_loaders(material, model, stage, fabric.device, rank=fabric.global_rank, world=fabric.world_size)
+    ranks = {"rank": fabric.global_rank, "world": fabric.world_size}
+    loaders = feature_loaders(material, model, stage, fabric.device, of_subjects=encoders, **ranks)
     learner = HeadLearner(model.head, stage, material.class_weights("student", stage))
     return (yield from _fit(session, "head", stage, learner, loaders))
 
@@ -265,7 +305,7 @@ def _fit(
     """Train one stage; afterwards its model holds the selected weights. Returns which they are."""
     fabric, recipe = session.fabric, session.recipe
     step = Step(fabric, learner, stage, teacher)
-    loader, batches, validation = loaders
+    loader, batches, validation, note = loaders
     best: dict[str, Any] = {"epoch": 0, "score": -1.0, "model": {}}
     epochs_done, seconds = 0, 0.0
     if session.state is not None and session.state["stage"] == name:
@@ -278,7 +318,7 @@ def _fit(
                 session.folder / rundir.STATE, f"what it holds is not this run's: {reason(error)}"
             ) from error
         best, epochs_done, seconds = saved["best"], saved["epoch"], saved["seconds"]
-    yield StageStarted(name, stage.epochs, len(batches), epochs_done + 1)
+    yield StageStarted(name, stage.epochs, len(batches), epochs_done + 1, note)
 
     for epoch in range(epochs_done + 1, stage.epochs + 1):
         # Everything random starts from (seed, stage, epoch), so a resumed run needs no generator's state.

@@ -23,6 +23,7 @@ TARGETS = {
     "signals": 6,
     "both": 126,
     "joints_only": 120,
+    "joints_crossfit": 120,
     "features_only": 120,
     "pca": 7,
     "future": 7,
@@ -41,9 +42,9 @@ def _cache(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def utd_moving(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """UTD-MHAD in miniature: 27 actions by subjects 1 and 2, one trial; eight frames each."""
+    """UTD-MHAD in miniature: 27 actions by subjects 1 to 3, one trial; eight frames each."""
     root = tmp_path_factory.mktemp("moving") / "utd-mhad"
-    for action, subject in product(range(1, 28), (1, 2)):
+    for action, subject in product(range(1, 28), (1, 2, 3)):
         write_sample(root, action, subject, 1, frames=8)
     return root
 

@@ -7,6 +7,8 @@ few times under different random changes; a head then sees thousands of windows 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -38,6 +40,7 @@ class StoredFeatures:
         stamps_ns: (N,) of each clip, from its beginning.
         values: (R, N, D) float32 of each clip.
         labels: (R,) label of each clip, which mirroring may change.
+        bytes: What the values take in memory.
 
     Raises:
         TrainingError: They would not fit into memory.
@@ -46,7 +49,7 @@ class StoredFeatures:
     def __init__(self, clips: ClipDataset, feature_size: int, passes: int) -> None:
         self.samples: tuple[Sample, ...] = clips.pairs.samples
         self.stamps_ns: list[Int64] = [clips.pairs.clips(k)[0].stamps_ns for k in range(len(clips))]
-        needed = 4 * feature_size * passes * sum(len(stamps) for stamps in self.stamps_ns)
+        needed = self.bytes = 4 * feature_size * passes * sum(len(stamps) for stamps in self.stamps_ns)
         if needed > LARGEST_BYTES:
             raise TrainingError(
                 f"{passes} passes of features of {len(clips)} clips need {needed / 1e9:.1f} GB",
@@ -66,6 +69,8 @@ def store_features(
     passes: int,
     device: torch.device,
     progress: Progress | None = None,
+    *,
+    of_subjects: Mapping[str, nn.Module] = MappingProxyType({}),
 ) -> StoredFeatures:
     """Encode every frame of the clips.
 
@@ -76,17 +81,20 @@ def store_features(
         passes: How often; 1 without random changes.
         device: Where.
         progress: Called with clips done and clips in all.
+        of_subjects: Subject -> the backbone that encodes its clips instead.
     """
     stored = StoredFeatures(clips, feature_size, passes)
-    backbone.eval()
+    for each in (backbone, *of_subjects.values()):
+        each.eval()
     for position in range(len(clips)):
+        encoder = of_subjects.get(stored.samples[position].subject, backbone)
         for k in range(passes):
             every = np.arange(len(stored.stamps_ns[position]))
             if clips.augments is None:
                 frames = clips.still(position, every)
             else:
                 frames, stored.labels[position][k], _ = clips.changed(position, every, k)
-            stored.values[position][k] = encode(backbone, frames, device)
+            stored.values[position][k] = encode(encoder, frames, device)
         if progress is not None:
             progress("features", position + 1, len(clips))
     return stored

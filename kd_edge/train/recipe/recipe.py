@@ -142,6 +142,12 @@ class Recipe(Strict):
                 "student.model.reads = 'targets' is for what a dense stage regresses: add one that keeps it, or leave "
                 "reads out"
             )
+        crossfit = None if self.head_stage is None else self.head_stage.crossfit
+        if crossfit is not None and (kinds != ["dense", "head"] or model.reads != "targets"):
+            raise ValueError(
+                "crossfit is for a dense and a head stage with student.model.reads = 'targets': features of several "
+                "encoders have nothing in common, what they regress has"
+            )
         if self.dense_stage is not None and self.student.augment.flip and self.dense_stage.has_joints:
             raise ValueError("a mirrored skeleton has its sides changed: set student.augment.flip = false")
         return self
@@ -264,7 +270,7 @@ _ADDED: dict[str, Any] = {
 """Keys that came after the first runs, as those were trained: so they keep their fingerprints."""
 
 
-_ADDED_TO_STAGES: dict[str, Any] = {"shuffle": None}
+_ADDED_TO_STAGES: dict[str, Any] = {"shuffle": None, "crossfit": None}
 """Likewise of the student's stages and their targets."""
 
 

@@ -169,6 +169,10 @@ class HeadStage(Training):
         windows: Where the segments lie, in the recipe's words; None is the recipe's ``windows``.
         mixup: Alpha of mixup on the features: two windows are mixed by a share drawn from Beta(alpha, alpha), and so
             are their losses (Zhang et al., ICLR 2018). 0 does not mix.
+        crossfit: Train on what encoders regress that had not seen a clip's subject: so many more dense stages, each
+            without its share of the training subjects; ``subject`` is one for each. Their features differ, what they
+            regress does not: the head must read that alone. What ships is the encoder of all subjects. None trains on
+            what that one makes of the clips it was trained on.
     """
 
     kind: Literal["head"] = "head"
@@ -176,6 +180,7 @@ class HeadStage(Training):
     passes: Annotated[int, Field(ge=1, le=100)] = 4
     windows: WindowKind | None = None
     mixup: NotNegative = 0.0
+    crossfit: Annotated[int, Field(ge=2, le=999)] | Literal["subject"] | None = None
     optimiser: Literal["sgd", "adam", "adamw"] = "adamw"
     learning_rate: Positive = 0.002
     weight_decay: NotNegative = 0.05

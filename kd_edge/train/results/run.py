@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ValidationError
@@ -23,7 +23,9 @@ from kd_edge.rundir import (
     RECIPE,
     STATE,
     DenseReport,
+    FoldReport,
     Selection,
+    StageName,
     Summary,
     complete_summary,
     first_fault,
@@ -221,7 +223,13 @@ def load_state(path: Path, recipe: Recipe) -> dict[str, Any] | None:
 def selections(state: dict[str, Any] | None) -> dict[str, Selection]:
     """Which weights the stages kept that an interrupted run had finished."""
     reports = {} if state is None else state["report"]
-    return {name: (DenseReport if name == "dense" else Selection)(**kept) for name, kept in reports.items()}
+    return {name: _kind_of_report(name)(**kept) for name, kept in reports.items()}
+
+
+def _kind_of_report(stage: str) -> type[Selection]:
+    if stage.startswith("fold"):
+        return FoldReport
+    return DenseReport if stage == "dense" else Selection
 
 
 class _Best(BaseModel):
@@ -235,13 +243,13 @@ class _State(BaseModel):
 
     data_fingerprint: str
     threads: int
-    stage: Literal["teacher", "dense", "student", "head"]
+    stage: StageName
     epoch: int
     learner: dict[str, Any]
     optimiser: dict[str, Any]
     best: _Best
     seconds: float
-    report: dict[Literal["teacher", "dense", "student", "head"], Selection]
+    report: dict[StageName, Selection]
 
 
 def damaged(path: Path, why: str) -> TrainingError:

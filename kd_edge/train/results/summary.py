@@ -13,7 +13,7 @@ from torch import nn
 from kd_edge import __version__, metrics
 from kd_edge.data import Sample
 from kd_edge.models.saved import StudentSpec
-from kd_edge.rundir import Protocol, Scores, Selection, SemanticsNote, StageReport, Summary
+from kd_edge.rundir import FoldReport, Protocol, Scores, Selection, SemanticsNote, StageReport, Summary
 from kd_edge.train.inputs.material import Material
 from kd_edge.train.results import scores
 from kd_edge.train.teachers.base import Teacher
@@ -88,9 +88,10 @@ def summarise(
     )
 
 
-def _later_stages(selections: Mapping[str, Selection]) -> dict[str, Selection]:
+def _later_stages(selections: Mapping[str, Selection]) -> dict[str, Any]:
     """What became of the student's dense and head stages."""
-    return {name: selections[name] for name in ("dense", "head") if name in selections}
+    folds = {name: kept for name, kept in selections.items() if isinstance(kept, FoldReport)}
+    return {name: selections[name] for name in ("dense", "head") if name in selections} | {"folds": folds}
 
 
 def _of_its_kind(

@@ -81,7 +81,10 @@ def test_a_state_is_read_as_it_was_saved(tmp_path: Path, tiny: Recipe) -> None:
         ([1, 2], "Input should be a valid dictionary"),
         ({}, "data_fingerprint: Field required"),
         ({"w": torch.ones(2)}, "data_fingerprint: Field required"),
-        (STATES | {"stage": "pupil"}, "stage: Input should be 'teacher', 'dense', 'student' or 'head'"),
+        (
+            STATES | {"stage": "pupil"},
+            "stage: Value error, should be 'teacher', 'dense', 'fold1' and so on, 'student' or 'head'",
+        ),
         (STATES | {"epoch": "two"}, "epoch: Input should be a valid integer"),
         (STATES | {"best": {"epoch": 1}}, "best.score: Field required"),
         (STATES | {"report": {"teacher": 3}}, "report.teacher: Input should be a valid dictionary"),
