@@ -6,9 +6,11 @@ written, and reads as its default. So a summary that is read and written again h
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -18,6 +20,7 @@ from pydantic import (
     ValidationError,
     model_serializer,
 )
+from pydantic_core import PydanticCustomError
 
 
 class Record(BaseModel):
@@ -67,7 +70,14 @@ class Scores(Record):
     right: dict[str, str] = {}
 
 
-StageName = Annotated[str, Field(pattern=r"^(teacher|dense|fold[1-9][0-9]{0,2}|student|head)$")]
+def _is_stage(name: str) -> str:
+    if not re.fullmatch("teacher|dense|fold[1-9][0-9]{0,2}|student|head", name):
+        raise PydanticCustomError("stage", "should be teacher, dense, fold1 and so on, student or head")
+    return name
+
+
+StageName = Annotated[str, AfterValidator(_is_stage)]
+"""What a run trains: its teacher, or a stage of its student."""
 
 
 class Selection(Record):

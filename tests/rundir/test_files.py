@@ -63,7 +63,7 @@ def test_a_run_without_metrics_has_no_lines(tmp_path: Path) -> None:
         (b'{"stage": "student"}\n', "epoch: Field required"),
         (
             b'{"stage": "pupil", "epoch": 1}\n',
-            "stage: Value error, should be 'teacher', 'dense', 'fold1' and so on, 'student' or 'head'",
+            "stage: should be teacher, dense, fold1 and so on, student or head",
         ),
         (b'{"stage": "student", "epoch": 0}\n', "epoch: Input should be greater than or equal to 1"),
         (b'{"stage": "student", "epoch": 1, "losses": 3}\n', "losses: Input should be an object"),
