@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from kd_edge.data.cache.frames import CachedClip, CachedClips
 from kd_edge.data.dataset import Sample
@@ -15,6 +16,7 @@ class PairedClips:
     Args:
         caches: One per modality.
         samples: The samples wanted, for example one side of a split; None takes those of the first cache.
+        givers: Sample id -> the one whose clips stand in for its own, in all modalities but the first; a control.
 
     Attributes:
         samples: Samples that every modality has, in the given order.
@@ -24,8 +26,14 @@ class PairedClips:
         DataError: No sample is left.
     """
 
-    def __init__(self, caches: Sequence[CachedClips], samples: Sequence[Sample] | None = None) -> None:
+    def __init__(
+        self,
+        caches: Sequence[CachedClips],
+        samples: Sequence[Sample] | None = None,
+        givers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.caches = tuple(caches)
+        self._givers = givers
         wanted = caches[0].samples if samples is None else samples
         self.dropped: dict[str, str] = {}
         for sample in wanted:
@@ -46,7 +54,14 @@ class PairedClips:
 
     def clips(self, index: int) -> tuple[CachedClip, ...]:
         """Clips of sample number ``index``, one per cache, in the order of the caches."""
-        return tuple(cache.clip(self.samples[index].id) for cache in self.caches)
+        first, *others = self.caches
+        giver = self.giver(index)
+        return first.clip(self.samples[index].id), *(cache.clip(giver) for cache in others)
+
+    def giver(self, index: int) -> str:
+        """Id of the sample whose other modalities go with sample number ``index``: its own, but in a control."""
+        sample_id = self.samples[index].id
+        return self._givers.get(sample_id, sample_id)
 
 
 def _reason(cache: CachedClips, sample_id: str) -> str:

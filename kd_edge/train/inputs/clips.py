@@ -106,7 +106,9 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
             shot = shot._replace(limits=jitter_limits(shot.limits, augment, rng))
             inputs.append(_changed(shot, spec, crop, augment, Draws((*origin, k))))
         if self.signals is not None:
-            inputs.append(self.signals.of(sample.id, first, Draws((*origin, len(clips)))))
+            giver = self.pairs.giver(position)
+            spans = self.pairs.caches[0].clip(giver).stamps_ns
+            inputs.append(self.signals.of(giver, spans, Draws((*origin, len(clips)))))
         return inputs, label
 
     def still(self, position: int, frames: Int64) -> Float32:

@@ -20,6 +20,7 @@ from kd_edge.data.signals.load import Signals
 from kd_edge.data.words.class_vectors import ClassVectors, class_vectors
 from kd_edge.errors import DataError, TrainingError
 from kd_edge.train.inputs.clips import Batch, ClipDataset, EpochBatches, SignalDataset, make_loader
+from kd_edge.train.inputs.exchange import exchange
 from kd_edge.train.inputs.signals import SignalInput
 from kd_edge.train.inputs.targets import DenseTargets, gather_targets, targets_fingerprint
 from kd_edge.train.inputs.windows import BEFORE_SHARE, Windows, clip_length_ns
@@ -163,10 +164,16 @@ class Material:
         samples: Sequence[Sample] | None = None,
     ) -> ClipDataset:
         """Training clips of some image stages with their random changes."""
-        recipe, pairs = self.recipe, self._pairs(images, self.train if samples is None else samples)
+        recipe, wanted = self.recipe, self.train if samples is None else samples
+        pairs = PairedClips([self.clips[name] for name in images], wanted, self._givers(wanted))
         configs = [recipe.image_stages[name] for name in images]
         specs, augments = [c.preprocess for c in configs], [c.augment for c in configs]
         return ClipDataset(pairs, specs, windows, augments, recipe.seed, self.dataset.flip_labels, signals)
+
+    def _givers(self, samples: Sequence[Sample]) -> dict[str, str]:
+        """Whose teacher's view goes with a sample's own of the student: another one's, where the recipe says so."""
+        how, seed = self.recipe.teacher_shuffle, self.recipe.seed
+        return {} if how is None else exchange(samples, seed, "teacher", by_class=how == "class")
 
     def _segments(self, stage: str) -> int:
         """T while a stage is trained end to end."""

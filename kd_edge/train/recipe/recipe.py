@@ -29,6 +29,10 @@ LONGEST_CLIP_S = 3600
 """As of artifacts."""
 
 
+SHUFFLED = ("images", "sensors")
+"""Kinds of teachers that can be shown another clip than the student."""
+
+
 class Recipe(Strict):
     """One training run.
 
@@ -56,6 +60,9 @@ class Recipe(Strict):
         student: The network that ships.
         teacher: The network it learns from; none trains the student alone. Said to be none (``--set teacher=null``) it
             takes its losses with it.
+        teacher_shuffle: A control: the teacher sees another clip than the student, ``class`` one of the same class,
+            ``all`` any other training clip, the same one in every epoch. Crop and mirroring are still the student's,
+            and so are the labels. None shows both the same clip.
         semantics: Vectors of the class names, for teachers and losses that compare with them.
         losses: Distillation terms beside the cross-entropy.
         stages: What the student goes through, one after the other: ``dense`` targets frame by frame, ``labels`` end to
@@ -77,6 +84,7 @@ class Recipe(Strict):
     workers: Annotated[int, Field(ge=0)] = 0
     student: StudentConfig
     teacher: AnyTeacher | None = None
+    teacher_shuffle: Literal["class", "all"] | None = None
     semantics: SemanticsConfig | None = None
     losses: tuple[LossConfig, ...] = (DkdLoss(), MgcamLoss())
     stages: Annotated[tuple[AnyStage, ...], Field(min_length=1)] = (LabelsStage(),)
@@ -85,13 +93,15 @@ class Recipe(Strict):
     @classmethod
     def _alone(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("teacher", ...) is None:
-            return values | {"losses": ()}
+            return values | {"losses": (), "teacher_shuffle": None}
         return values
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         if self.teacher is None and self.losses:
             raise ValueError("losses need a teacher: add [teacher], or set losses = []")
+        if self.teacher_shuffle is not None and (self.teacher is None or self.teacher.kind not in SHUFFLED):
+            raise ValueError(f"teacher_shuffle is for a teacher of kind {' or '.join(SHUFFLED)}: leave it out")
         if self.teacher is not None and not self.losses:
             raise ValueError("a teacher without losses teaches nothing: add [[losses]], or remove [teacher]")
         slow = [loss.kind for loss in self.losses if loss.warmup_epochs > self.student.epochs]
@@ -235,7 +245,7 @@ class Recipe(Strict):
 
     def teacher_fingerprint(self) -> str:
         """SHA-256 (hex) of everything that decides the teacher's weights: equal ones need training only once."""
-        values = self._deciding("student", "losses", "stages")
+        values = self._deciding("student", "losses", "stages", "teacher_shuffle")
         if self.wearables is not None:
             values["clips"] = self.student.modality  # whose time the signals are resampled onto
         return _hash(values)
@@ -263,6 +273,7 @@ _ADDED: dict[str, Any] = {
     "erase": 0.0,
     "regressed": 0,
     "reads": "both",
+    "teacher_shuffle": None,
     "dropout_at": "all",
     "relation_hidden": None,
     "stages": [{"kind": "labels", "segments": None}],

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from kd_edge.train.inputs.exchange import exchange
 from kd_edge.train.inputs.targets.base import Found, StudentClips
 from kd_edge.types import Float32
 
@@ -28,7 +29,7 @@ def shuffled(found: Found, how: Literal["class", "time", "all"], clips: StudentC
 
 
 def exchanged(having: Iterable[str], clips: StudentClips, *, by_class: bool, purpose: str) -> dict[str, str]:
-    """Sample id -> another one of its side (and class), each once: a random cycle through all of them.
+    """Sample id -> another one of its side, see ``exchange``.
 
     Args:
         having: Which samples take part.
@@ -37,16 +38,10 @@ def exchanged(having: Iterable[str], clips: StudentClips, *, by_class: bool, pur
         purpose: Another one draws other cycles.
     """
     taking, side_of = set(having), {s.id: k for k, side in enumerate(clips.sides) for s in side}
-    members: dict[tuple[int, int], list[str]] = {}
-    for sample in clips.samples:
-        if sample.id in taking:
-            place = side_of.get(sample.id, len(clips.sides)), sample.label if by_class else 0
-            members.setdefault(place, []).append(sample.id)
     givers: dict[str, str] = {}
-    for (side, label), names in sorted(members.items()):
-        rng = np.random.default_rng((clips.seed, zlib.crc32(f"{purpose} {side} {label}".encode())))
-        order = [names[k] for k in rng.permutation(len(names))]
-        givers |= dict(zip(order, [*order[1:], order[0]], strict=True))
+    for side in range(len(clips.sides) + 1):  # the last is of samples on none
+        members = [s for s in clips.samples if s.id in taking and side_of.get(s.id, len(clips.sides)) == side]
+        givers |= exchange(members, clips.seed, f"{purpose} {side}", by_class=by_class)
     return givers
 
 
