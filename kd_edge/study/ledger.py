@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, ValidationError
 from pydantic_core import to_jsonable_python
@@ -76,7 +77,7 @@ def entry(planned: Planned, summary: Summary) -> Entry:
 def read_ledger(path: Path) -> list[Entry]:
     """All lines of a ledger; none where there is no file.
 
-    Lines that say the same are one: two machines may have added a run that was copied.
+    Lines that say the same are one, however long the run took: two machines may have added it.
 
     Raises:
         DataError: A line is damaged, of another format, or two tell different figures of one run.
@@ -95,7 +96,7 @@ def read_ledger(path: Path) -> list[Entry]:
             continue
         read = _entry(path, number, line)
         before = found.setdefault(read.key, (number, read))
-        if before[1].summary.stages != read.summary.stages:
+        if not _alike(before[1], read):
             raise DataError(
                 f"lines {before[0]} and {number} of {path} tell different figures of one run "
                 f"({read.row}, {read.split}, seed {read.seed})",
@@ -126,7 +127,7 @@ def add(path: Path, entries: Iterable[Entry]) -> int:
                 before = keys.setdefault(one.key, one)
                 if before is one:
                     new.append(one)
-                elif before.summary.stages != one.summary.stages:
+                elif not _alike(before, one):
                     raise DataError(
                         f"{path} has other figures of {one.row}, {one.split}, seed {one.seed} under the same settings",
                         "one result for a run",
@@ -146,6 +147,19 @@ def recorded(planned: Planned, entries: Sequence[Entry]) -> Summary | None:
     """What a ledger says of a planned run; None where it says nothing, or of other settings only."""
     key = (planned.row.name, planned.split, planned.seed, planned.config.fingerprint())
     return next((read.summary for read in entries if read.key == key), None)
+
+
+def _alike(one: Entry, other: Entry) -> bool:
+    """Whether two entries tell the same figures; machines differ in how long they take."""
+    ours, theirs = (_timeless(to_jsonable_python(each.summary.stages)) for each in (one, other))
+    return bool(ours == theirs)
+
+
+def _timeless(values: Any) -> Any:
+    """JSON without its seconds."""
+    if isinstance(values, dict):
+        return {key: _timeless(value) for key, value in values.items() if key != "seconds"}
+    return [_timeless(value) for value in values] if isinstance(values, list) else values
 
 
 def _figures(report: StageReport) -> StageReport:

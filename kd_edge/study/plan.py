@@ -105,6 +105,9 @@ class StudyConfig(_Strict):
         names = [row.name for row in self.rows]
         if len(set(names)) != len(names):
             raise ValueError("two rows have the same name")
+        for what, given in (("seeds", self.seeds), ("splits", self.splits)):
+            if len(set(given)) != len(given):
+                raise ValueError(f"{what} names one twice: each is run and counted once")
         if self.pooled and self.metric != "accuracy":
             raise ValueError("pooled adds up clips that were right: metric must be 'accuracy'")
         for row in self.rows:
@@ -186,6 +189,7 @@ def plan(
         if row.name in rows and not row.runs:
             raise _never_run(row)
     chosen_splits = _chosen(study.splits, splits, "split")
+    seeds = tuple(dict.fromkeys(seeds or study.seeds))
     _check_overrides(overrides)
     base = merged(recipes.read("train", study.base), study.set)
     if not isinstance(base.get("name"), str):
@@ -195,7 +199,7 @@ def plan(
         for row in study.rows
         if row.runs and row.name in chosen_rows
         for split in chosen_splits
-        for seed in seeds or study.seeds
+        for seed in seeds
     ]
     _check_networks(study, base, overrides)
     return runs
@@ -284,4 +288,4 @@ def _chosen(known: Sequence[str], wanted: Sequence[str], what: str) -> Sequence[
                 f"some of {', '.join(known)}",
                 "correct it",
             )
-    return wanted or known
+    return tuple(dict.fromkeys(wanted or known))

@@ -135,9 +135,7 @@ def _hold(held: ExitStack | None, run_dir: Path, new: Recipe | None) -> bool:
     """Make a new run's directory and hold it, in the process that writes; not before the recordings are there."""
     if held is None:
         return True
-    if new is not None:
-        held.enter_context(run.begun(run_dir, new))
-    held.enter_context(run.locked(run_dir))
+    held.enter_context(run.locked(run_dir) if new is None else run.begun(run_dir, new))
     return True
 
 

@@ -75,6 +75,31 @@ def test_a_run_counts_once_and_settings_make_it_another(runs: list[Planned], tmp
     assert len(read_ledger(path)) == 3
 
 
+def test_two_machines_that_took_one_row_count_once_if_their_figures_agree(runs: list[Planned], tmp_path: Path) -> None:
+    """They differ in time, place and versions; a table has the row once, a gain its clips once."""
+    path, found = tmp_path / "l.jsonl", summary(runs[0])
+    student = found.stages["student"].model_copy(update={"seconds": 99.0})
+    later = found.model_copy(update={"stages": {"student": student}, "finished": "2027-01-01", "device": "cuda:0"})
+    first, second = entry(runs[0], found), entry(runs[0], later)
+    assert add(path, [first]) == 1
+    assert add(path, [second]) == 0
+    path.write_bytes(path.read_bytes() + second.model_dump_json().encode() + b"\n")  # or merged as text
+    (kept,) = read_ledger(path)
+    assert kept == first, "the one that came first"
+
+
+def test_a_line_of_a_later_release_keeps_what_this_one_does_not_know(runs: list[Planned], tmp_path: Path) -> None:
+    path = tmp_path / "l.jsonl"
+    add(path, [entry(runs[0], summary(runs[0]))])
+    values = json.loads(path.read_text()) | {"release": "9.9", "energy_joules": 3}
+    values["summary"]["colour"] = "blue"
+    path.write_text(json.dumps(values) + "\n")
+    add(path, [entry(runs[1], summary(runs[1]))])
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert values in lines
+    assert len(lines) == 2
+
+
 def test_other_figures_of_one_run_are_told_not_counted(runs: list[Planned], tmp_path: Path) -> None:
     path = tmp_path / "l.jsonl"
     add(path, [entry(runs[0], summary(runs[0]))])
@@ -96,6 +121,13 @@ def test_other_figures_of_one_run_are_told_not_counted(runs: list[Planned], tmp_
         (
             b'{"row": "a", "split": "b", "seed": 0, "summary": {}, "format": 9, "release": "7.0"}',
             "format 9 .kd-edge 7.0",
+        ),
+        (b"<<<<<<< HEAD", r"line 2 of .* is damaged"),  # a merge that nobody has resolved
+        (b"\xff\xfe\x00", r"line 2 of .* is damaged"),
+        (b'{"row": "a", "split": "b", "seed": -1, "summary": {}}', r"damaged \(seed: .*greater than or equal to 0"),
+        (
+            b'{"row": "a", "split": "b", "seed": 0, "summary": {"stages": {"student": {"test": {"accuracy": NaN}}}}}',
+            r"damaged \(summary.stages.student.test.accuracy: .*finite",
         ),
     ],
 )

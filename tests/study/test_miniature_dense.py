@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from itertools import product
 from pathlib import Path
 
@@ -72,6 +73,21 @@ def test_every_row_trains_to_its_end(row: str, utd_moving: Path, tmp_path: Path)
     student = read_summary(tmp_path / "studies" / "dense" / run.name).stages["student"]
     assert student.test is not None
     assert (None if student.dense is None else student.dense.targets) == TARGETS[row]
+
+
+def test_a_skeleton_of_another_length_than_its_clip_is_left_out_and_counted(utd_moving: Path, tmp_path: Path) -> None:
+    """Two of eight frames: the clip trains nothing of the joints, and everything else is as it was."""
+    root = Path(shutil.copytree(utd_moving, tmp_path / "utd-mhad"))
+    for name in ("a1_s1_t1", "a2_s1_t1"):
+        write_sample(tmp_path / "short", int(name[1]), 1, 1, frames=2)
+        shutil.copy(tmp_path / "short" / "Skeleton" / f"{name}_skeleton.mat", root / "Skeleton")
+    run = small(plan(STUDY, rows=["joints_class"])[0])
+    list(run_study([run], tmp_path / "studies" / "dense", data_root=root))
+    summary = read_summary(tmp_path / "studies" / "dense" / run.name)
+    dense = summary.stages["student"].dense
+    assert dense is not None
+    assert dense.lacking == {"skeleton": 2}
+    assert (summary.protocol.train_samples, summary.protocol.test_samples) == (54, 27)
 
 
 def test_rows_are_told_apart() -> None:

@@ -11,6 +11,7 @@ from kd_edge.models import ClipModel, build_model
 from kd_edge.models.bninception import CAFFE_MEAN, CAFFE_STD
 from kd_edge.study.classical import CnnLstmConfig, CrcConfig, TstddsConfig
 from kd_edge.study.plan import StudyConfig, load_study, merged, plan
+from kd_edge.study.report import report
 from kd_edge.train.distil.methods import GsdmLoss
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.teachers.images import image_places
@@ -26,6 +27,13 @@ def test_rows_splits_and_seeds_are_multiplied_in_the_order_of_the_table(study: S
         "at-subjects-s0",
         "at-subjects-s3",
     ]
+
+
+def test_what_is_asked_for_twice_is_run_and_counted_once(study: StudyConfig, tmp_path: Path) -> None:
+    twice = plan(study, rows=["st", "st"], splits=["subjects", "subjects"], seeds=[1, 0, 1])
+    assert [run.name for run in twice] == ["st-subjects-s1", "st-subjects-s0"]
+    lines = report(study, tmp_path, seeds=[0, 0])
+    assert [line.cells["subjects"].missing for line in lines] == [1, 1, 1]
 
 
 def test_a_rows_changes_come_after_the_studys_and_overrides_last(study: StudyConfig) -> None:
@@ -208,6 +216,10 @@ def test_a_sensor_that_the_teachers_lack_is_refused() -> None:
         ({"rows": [{"name": "a", "title": "a", "published": {"views": 1.0}}]}, "not in splits"),
         ({"rows": [{"name": "a", "title": "a", "comparator": {}, "without": ["teacher"]}]}, "takes no recipe"),
         ({"metric": "auc"}, "metric"),
+        ({"seeds": [0, 1, 0]}, "seeds names one twice: each is run and counted once"),
+        ({"splits": ["subjects", "subjects"]}, "splits names one twice"),
+        ({"rows": [{"name": "a", "title": "a"}, {"name": "a", "title": "b"}]}, "two rows have the same name"),
+        ({"rows": [{"name": "a-s1", "title": "a"}]}, "name"),  # or a run's name would not tell row, split and seed
     ],
 )
 def test_a_study_with_faults_is_refused(study: StudyConfig, changes: dict[str, Any], message: str) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from safetensors.torch import load_file
 
 from kd_edge import recipes
 from kd_edge.errors import TrainingError
+from kd_edge.rundir import RECIPE, SUMMARY
 from kd_edge.study import runner
 from kd_edge.study.classical import comparator_fingerprints
 from kd_edge.study.plan import StudyConfig, plan
@@ -16,6 +18,7 @@ from kd_edge.study.report import report, report_markdown
 from kd_edge.study.runner import Skipped, Started, finished_run, run_study
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.trainer import train
+from tests.runs import killed
 
 
 def started(events: object) -> list[Started | Skipped]:
@@ -64,6 +67,45 @@ def test_an_interrupted_run_goes_on(study: StudyConfig, tmp_path: Path) -> None:
     assert finished_run(runs[0], folder) is None
     assert [type(event) for event in started(run_study(runs, folder))] == [Started]
     assert finished_run(runs[0], folder) == folder / "st-subjects-s0"
+
+
+def test_a_row_that_another_process_trains_is_told_and_trained_once(study: StudyConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "studies" / "tiny"
+    runs = plan(study, rows=["alone"])
+    first = run_study(runs, folder)
+    while type(next(first)).__name__ != "StepDone":
+        pass  # it is in the midst of its first epoch
+    with pytest.raises(TrainingError, match="alone-subjects-s0 is being trained by another process"):
+        list(run_study(runs, folder))
+    assert [event.folder.name for event in started(first)] == []  # goes on to its end, undisturbed
+    assert [path.name for path in folder.iterdir()] == ["alone-subjects-s0"]
+    (line,) = [line for line in report(study, folder) if line.name == "alone"]
+    assert (len(line.cells["subjects"].values), line.cells["subjects"].missing) == (1, 0)
+
+
+def test_a_run_killed_half_way_counts_for_nothing_and_goes_on_to_the_same_weights(
+    study: StudyConfig, finished_rows: Path, tmp_path: Path
+) -> None:
+    """Killed after the first epoch's state, and again with half a summary written."""
+    folder = tmp_path / "studies" / "killed" / "runs"
+    (run,) = plan(study, rows=["alone"])
+    assert isinstance(run.config, Recipe)
+    place = folder / run.name
+    values = run.config.model_dump(mode="json")
+    assert killed(values, place, False, ("student", 1, 2)) == -signal.SIGKILL
+    assert (place / RECIPE).is_file()
+    assert finished_run(run, folder) is None
+    line = report(study, folder)[0]
+    assert (line.cells["subjects"].values, line.cells["subjects"].missing) == ({}, 1)
+    assert [event.folder for event in started(run_study([run], folder))] == [place]
+    whole = load_file(finished_rows / run.name / "student.safetensors")
+    again = load_file(place / "student.safetensors")
+    assert all(torch.equal(whole[key], again[key]) for key in whole)
+    complete = (place / SUMMARY).read_bytes()
+    (place / SUMMARY).write_bytes(complete[: len(complete) // 2])
+    assert finished_run(run, folder) is None
+    assert [event.folder for event in started(run_study([run], folder))] == [place]
+    assert report(study, folder)[0].cells["subjects"].values.keys() == {0}
 
 
 def test_rows_that_did_not_run_say_so(study: StudyConfig, tmp_path: Path) -> None:

@@ -165,26 +165,31 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def begun(path: Path, recipe: Recipe) -> Iterator[None]:
-    """Make a new run directory with its recipe; a run that cannot start leaves nothing behind.
+    """Make a new run directory with its recipe and hold it; a run that cannot start leaves nothing behind.
 
     An error before the first epoch has ended takes the recipe away again, so that the corrected command may use the
     folder. A kill or Ctrl-C does not: that run goes on when it is resumed.
 
     Raises:
-        TrainingError: There is a run already, or the folder cannot be written.
+        TrainingError: There is a run already, another process begins one, or the folder cannot be written.
     """
     check_free(path)
     is_new = not path.exists()
-    with replacing(path / RECIPE, TrainingError) as file:
-        file.write(recipes.to_toml(recipe).encode())
     try:
-        yield
+        with locked(path):  # before anything is written: of two that begin at once, one must not undo the other
+            check_free(path)
+            with replacing(path / RECIPE, TrainingError) as file:
+                file.write(recipes.to_toml(recipe).encode())
+            try:
+                yield
+            except KdEdgeError:
+                if not (path / METRICS).exists():
+                    (path / RECIPE).unlink(missing_ok=True)
+                raise
     except KdEdgeError:
-        if not (path / METRICS).exists():
-            (path / RECIPE).unlink(missing_ok=True)
-            with suppress(OSError):  # what else lies there stays
-                if is_new:
-                    path.rmdir()
+        with suppress(OSError):  # what else lies there stays
+            if is_new:
+                path.rmdir()
         raise
 
 

@@ -163,6 +163,21 @@ def test_a_run_that_cannot_start_leaves_nothing_behind(tmp_path: Path, tiny: Rec
     assert [file.name for file in (tmp_path / "old").iterdir()] == ["mine"]
 
 
+def test_of_two_that_begin_a_run_at_once_one_is_refused_and_undoes_nothing(tmp_path: Path, tiny: Recipe) -> None:
+    place = tmp_path / "run"
+    with run.locked(place):  # the other one has the folder and is about to write its recipe
+        with pytest.raises(TrainingError, match="is being trained by another process"), run.begun(place, tiny):
+            pass
+        assert [file.name for file in place.iterdir()] == [".lock"]
+    with run.begun(place, tiny):
+        with pytest.raises(TrainingError, match="holds a run already"), run.begun(place, tiny):
+            pass
+        with pytest.raises(TrainingError, match="is being trained by another process"), run.locked(place):
+            pass
+        assert (place / rundir.RECIPE).is_file()
+    assert [file.name for file in place.iterdir()] == [rundir.RECIPE]
+
+
 def test_a_run_that_was_stopped_or_has_an_epoch_can_go_on(tmp_path: Path, tiny: Recipe) -> None:
     with pytest.raises(KeyboardInterrupt), run.begun(tmp_path / "stopped", tiny):
         raise KeyboardInterrupt
