@@ -158,10 +158,11 @@ class StageReport(Selection):
 
     @property
     def trained_for(self) -> str:
-        """Epochs it was to be trained for; with dense and head stages those of each, in their order."""
+        """Epochs it was to be trained for; with dense and head stages those of each, in their order, and the folds."""
         if self.dense is None and self.head is None:
             return str(self.epochs)
         dense = [f"dense {self.dense.selected_epoch}"] if self.dense is not None else []
+        dense += [f"{len(self.folds)} folds"] * bool(self.folds)
         whole = [str(self.epochs)] if self.selected_epoch else []
         head = [f"head {self.head.selected_epoch}"] if self.head is not None else []
         return " + ".join([*dense, *whole, *head])

@@ -88,6 +88,23 @@ def test_two_machines_that_took_one_row_count_once_if_their_figures_agree(runs: 
     assert kept == first, "the one that came first"
 
 
+def test_two_studies_of_one_name_share_a_ledger_and_no_run(
+    study: StudyConfig, runs: list[Planned], tmp_path: Path
+) -> None:
+    """As two files of the same name in two folders: rows of one name and other settings."""
+    path = tmp_path / "l.jsonl"
+    other = study.model_copy(update={"set": {"student": {"epochs": 2}, "teacher": {"epochs": 1}}})
+    theirs = plan(other, seeds=[0])
+    assert theirs[0].name == runs[0].name
+    add(path, [entry(run, summary(run)) for run in runs])
+    assert add(path, [entry(run, summary(run, accuracy=0.6)) for run in theirs]) == len(theirs)
+    kept = read_ledger(path)
+    assert len(kept) == len(runs) + len(theirs)
+    for each, accuracy in ((study, 50), (other, 60)):
+        cells = [line.cells["subjects"] for line in report(each, tmp_path / "none", ledger=kept) if not line.shared]
+        assert [cell.values for cell in cells] == [{0: pytest.approx(accuracy)}] * 3
+
+
 def test_a_line_of_a_later_release_keeps_what_this_one_does_not_know(runs: list[Planned], tmp_path: Path) -> None:
     path = tmp_path / "l.jsonl"
     add(path, [entry(runs[0], summary(runs[0]))])

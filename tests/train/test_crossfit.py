@@ -98,6 +98,7 @@ def test_a_killed_run_goes_on_in_any_fold_to_the_same_weights_bit_for_bit(tmp_pa
         assert sorted(p.name for p in (tmp_path / run / FOLDS).iterdir()) == ["fold1.safetensors", "fold2.safetensors"]
     whole, other = (Run.load(tmp_path / run).summary.stages["student"] for run in ("whole", "killed"))
     assert list(whole.folds) == ["fold1", "fold2"]
+    assert whole.trained_for == "dense 2 + 2 folds + head 2"
     assert [len(fold.subjects) for fold in whole.folds.values()] == [2, 1]
     for name, fold in whole.folds.items():
         assert set(fold.explained) == {"accelerometer", "gyroscope"}
