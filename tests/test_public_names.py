@@ -53,7 +53,7 @@ MODULES = {
         similarity_preserving soft_target
     """,
     "kd_edge.train.recipe": """
-        DenseStage HeadStage LabelsStage Recipe SensorTeacherConfig Stage StudentConfig TeacherConfig
+        DenseStage HeadStage LabelsStage OnnxTeacherConfig Recipe SensorTeacherConfig Stage StudentConfig TeacherConfig
     """,
 }
 

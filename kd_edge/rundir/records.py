@@ -89,11 +89,13 @@ class DenseReport(Selection):
         explained: Target -> share of its variance over the validation clips' frames that is explained; None for one
             that they lack.
         lacking: Target -> clips without it.
+        gaps: Target -> frames without it, in clips that have it otherwise; targets without gaps are left out.
     """
 
     targets: int = 0
     explained: dict[str, float | None] = {}
     lacking: dict[str, int] = {}
+    gaps: dict[str, int] = {}
 
 
 class StageReport(Selection):

@@ -16,9 +16,10 @@ from kd_edge.train.recipe import HeadStage, Recipe
 from kd_edge.train.recipe.stages import AnyTeacher
 from kd_edge.train.teachers.base import Teacher
 from kd_edge.train.teachers.images import ImageTeacher, image_network
+from kd_edge.train.teachers.onnx import OnnxTeacher
 from kd_edge.train.teachers.sensors import SensorTeacher
 
-TEACHERS: dict[str, type[Teacher]] = {"images": ImageTeacher, "sensors": SensorTeacher}
+TEACHERS: dict[str, type[Teacher]] = {"images": ImageTeacher, "sensors": SensorTeacher, "onnx": OnnxTeacher}
 """The kinds of teachers, by the ``kind`` of their settings."""
 
 

@@ -16,11 +16,11 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from kd_edge import rundir
-from kd_edge.errors import reason
+from kd_edge.errors import TrainingError, reason
 from kd_edge.models import ClipModel
 from kd_edge.rundir import MetricsLine, Selection
 from kd_edge.train import checks
-from kd_edge.train.dense import DenseLearner, frame_loaders, report
+from kd_edge.train.dense import DenseLearner, frame_loaders, report, take_features
 from kd_edge.train.devices import averaged, first_alone, make_fabric, share_statistics
 from kd_edge.train.distil.learner import Learner
 from kd_edge.train.events import EpochDone, Event, Finished, Prepared, StageStarted, StepDone
@@ -30,7 +30,7 @@ from kd_edge.train.inputs.material import Material, Progress, gather_material
 from kd_edge.train.networks import begin_head, build_teacher, student_learner
 from kd_edge.train.optim import learning_rate, set_learning_rate
 from kd_edge.train.recipe import DenseStage, HeadStage, Recipe
-from kd_edge.train.recipe.stages import AnyTeacher, Training
+from kd_edge.train.recipe.stages import AnyTeacher, OnnxTeacherConfig, Training
 from kd_edge.train.rehearsal import rehearse_losses
 from kd_edge.train.results import plots, run, scores
 from kd_edge.train.results.summary import summarise
@@ -162,6 +162,10 @@ def _stages(session: _Session) -> Iterator[Event]:
 def _train_teacher(session: _Session, config: AnyTeacher, teacher: Teacher) -> Generator[Event, None, None]:
     """Load a trained teacher, or train it: on the labels alone, sensors on the class names too."""
     trained = session.folder / rundir.TEACHER
+    if isinstance(config, OnnxTeacherConfig):  # it was asked already, and has no weights to keep
+        chosen = f"file {config.file}"
+        session.selections["teacher"] = Selection(selected_epoch=0, selected_by=chosen, seconds=0.0)
+        return
     if "teacher" in session.selections:
         # The interrupted run had finished it.
         load_trained(teacher, trained, f"restore the file, or remove {session.folder / rundir.STATE} to start again")
@@ -192,7 +196,7 @@ def _train_student(session: _Session, learner: Learner, teacher: Teacher | None)
     """Train the student, stage by stage."""
     model, recipe = learner.model, session.recipe
     if recipe.dense_stage is not None:
-        yield from _student_stage(session, "dense", model, _train_dense(session, model, recipe.dense_stage))
+        yield from _student_stage(session, "dense", model, _train_dense(session, model, recipe.dense_stage, teacher))
     if recipe.labels_stage is not None:
         yield from _student_stage(session, "student", model, _train_whole(session, learner, teacher))
     if recipe.head_stage is not None:
@@ -216,9 +220,15 @@ def _student_stage(
         run.save_weights(finished, model.state_dict())
 
 
-def _train_dense(session: _Session, model: ClipModel, stage: DenseStage) -> Generator[Event, None, Selection]:
+def _train_dense(
+    session: _Session, model: ClipModel, stage: DenseStage, teacher: Teacher | None
+) -> Generator[Event, None, Selection]:
     """Train a student's backbone to regress what a richer modality says of every frame."""
     fabric, material = session.fabric, session.material
+    if stage.features is not None and teacher is not None:
+        take = partial(take_features, material, stage.features, teacher, fabric.device, session.folder)
+        if first_alone(fabric, take) is None:
+            raise TrainingError("the teacher has no features", "what the first process tells", "see its message")
     learner = DenseLearner(model, material.dense_targets, keep=stage.keep)
     loaders = frame_loaders(material, stage, rank=fabric.global_rank, world=fabric.world_size)
     kept = yield from _fit(session, "dense", stage, learner, loaders)
@@ -227,6 +237,8 @@ def _train_dense(session: _Session, model: ClipModel, stage: DenseStage) -> Gene
 
 def _train_whole(session: _Session, learner: Learner, teacher: Teacher | None) -> Generator[Event, None, Selection]:
     """Train the whole student on labels and teacher (Alg. 1 of the MGCAM paper)."""
+    if not session.recipe.losses:
+        teacher = None  # of dense targets only
     loaders = _clip_loaders(session, ["student"] if teacher is None else ["student", "teacher"])
     return (yield from _fit(session, "student", session.recipe.student, learner, loaders, teacher))
 

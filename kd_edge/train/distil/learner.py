@@ -159,7 +159,7 @@ def _probe(
     paths = tuple(dict.fromkeys(named))
     if not paths:
         return {}
-    device = next(model.parameters()).device
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     clip = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).to(device)
     frames = shape[0] if segments else 1
     with torch.no_grad(), evaluating(model):

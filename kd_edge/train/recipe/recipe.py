@@ -14,6 +14,7 @@ from kd_edge.models.config import Temporal
 from kd_edge.train.distil.methods import DkdLoss, LossConfig, MgcamLoss
 from kd_edge.train.recipe.stages import (
     AnyTeacher,
+    OnnxTeacherConfig,
     SensorTeacherConfig,
     Stage,
     StageConfig,
@@ -21,9 +22,9 @@ from kd_edge.train.recipe.stages import (
     StudentConfig,
     TeacherConfig,
 )
-from kd_edge.train.recipe.student_stages import AnyStage, DenseStage, HeadStage, LabelsStage, WindowKind
+from kd_edge.train.recipe.student_stages import AnyStage, DenseStage, FeatureTargets, HeadStage, LabelsStage, WindowKind
 
-__all__ = ["Recipe", "SensorTeacherConfig", "Stage", "StudentConfig", "TeacherConfig"]
+__all__ = ["OnnxTeacherConfig", "Recipe", "SensorTeacherConfig", "Stage", "StudentConfig", "TeacherConfig"]
 
 LONGEST_CLIP_S = 3600
 """As of artifacts."""
@@ -92,8 +93,17 @@ class Recipe(Strict):
     def _consistent(self) -> Recipe:
         if self.teacher is None and self.losses:
             raise ValueError("losses need a teacher: add [teacher], or set losses = []")
-        if self.teacher is not None and not self.losses:
-            raise ValueError("a teacher without losses teaches nothing: add [[losses]], or remove [teacher]")
+        if self.teacher is not None and not self.losses and self.feature_targets is None:
+            raise ValueError(
+                "a teacher without losses teaches nothing: add [[losses]], or a dense stage whose targets have "
+                "'features', or remove [teacher]"
+            )
+        asking = [loss.kind for loss in self.losses if loss.needs_answers]
+        if isinstance(self.teacher, OnnxTeacherConfig) and asking:
+            raise ValueError(
+                f"loss '{asking[0]}' compares logits, and an encoder names no class: set losses to none, or to some on "
+                "features (rkd, cc, sp, semantic)"
+            )
         slow = [loss.kind for loss in self.losses if loss.warmup_epochs > self.student.epochs]
         if slow:
             raise ValueError(f"loss '{slow[0]}' warms up for longer than student.epochs: lower its warmup_epochs")
@@ -132,19 +142,34 @@ class Recipe(Strict):
         if labels is None and self.losses:
             raise ValueError("losses are of the labels stage, which the stages leave out")
         fewer = None if labels is None else labels.segments
-        if fewer is not None and (self.head_stage is None or self.teacher is not None or model.temporal == "trn"):
+        if fewer is not None and (self.head_stage is None or self.losses or model.temporal == "trn"):
             raise ValueError(
-                "segments of a labels stage is for a student without a teacher whose head takes any number of them and "
+                "segments of a labels stage is for a student without losses whose head takes any number of them and "
                 "is trained on more in a head stage"
             )
         if self.dense_stage is not None and self.student.augment.flip and self.dense_stage.has_joints:
             raise ValueError("a mirrored skeleton has its sides changed: set student.augment.flip = false")
+        if self.feature_targets and isinstance(self.teacher, TeacherConfig) and self.teacher.model.has_shifts:
+            mixing = self.teacher.model.temporal
+            raise ValueError(
+                f"dense targets 'features' are of single frames; teacher temporal '{mixing}' mixes segments"
+            )
+        if self.feature_targets is not None and not isinstance(self.teacher, TeacherConfig | OnnxTeacherConfig):
+            raise ValueError(
+                "dense targets 'features' are of a teacher that sees images: add [teacher], of kind images or onnx; "
+                "what sensors measure are targets of kind 'signals'"
+            )
         return self
 
     @property
     def dense_stage(self) -> DenseStage | None:
         """The stage on dense targets, where there is one."""
         return next((stage for stage in self.stages if isinstance(stage, DenseStage)), None)
+
+    @property
+    def feature_targets(self) -> FeatureTargets | None:
+        """What of the teacher's features a dense stage regresses."""
+        return None if self.dense_stage is None else self.dense_stage.features
 
     @property
     def labels_stage(self) -> LabelsStage | None:

@@ -56,7 +56,30 @@ class SignalTargets(Strict):
         return self.sensors
 
 
-DenseTarget = Annotated[JointTargets | SignalTargets, Field(discriminator="kind")]
+class FeatureTargets(Strict):
+    """What the recipe's ``[teacher]`` makes of every frame's moment: an encoder's embedding, or a network's feature.
+
+    Of a network it is the backbone's feature, and the network is trained before. Taken is the teacher's frame that is
+    nearest at the same share of its clip. The teacher sees its pictures as evaluation does: how the student's is
+    cropped, turned or mirrored changes nothing.
+
+    Attributes:
+        components: Only so many principal components, found on the training clips and kept in the run; None takes every
+            number as it is.
+        weight: Factor in the loss.
+    """
+
+    kind: Literal["features"] = "features"
+    components: Annotated[int, Field(ge=1, le=4096)] | None = None
+    weight: Positive = 1.0
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What a data set must have for them: what the teacher asks for, nothing more."""
+        return ()
+
+
+DenseTarget = Annotated[JointTargets | SignalTargets | FeatureTargets, Field(discriminator="kind")]
 
 
 class DenseStage(Training):
@@ -86,10 +109,17 @@ class DenseStage(Training):
         """Whether skeletons are among the targets."""
         return any(isinstance(target, JointTargets) for target in self.targets)
 
+    @property
+    def features(self) -> FeatureTargets | None:
+        """What of the teacher's is among the targets."""
+        return next((target for target in self.targets if isinstance(target, FeatureTargets)), None)
+
     @model_validator(mode="after")
     def _trained(self) -> DenseStage:
         if self.weights is not None or self.class_weights is not None or self.label_smoothing:
             raise ValueError("weights, class_weights and label_smoothing are for stages that see labels")
+        if sum(isinstance(target, FeatureTargets) for target in self.targets) > 1:
+            raise ValueError("there is one teacher: name 'features' once in the targets")
         return self
 
 

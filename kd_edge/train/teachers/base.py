@@ -63,10 +63,15 @@ class Observation(NamedTuple):
         return self.ablated
 
     def of(self, rows: Tensor) -> Observation:
-        """The same of some of the clips, by a (B,) bool mask; without segments folded into the batch."""
-        taps = {tap: values[rows] for tap, values in self.taps.items()}
+        """The same of some of the clips, by a (B,) bool mask; segments folded into the batch go with their clip."""
+        taps = {tap: values[_folded(rows, len(values))] for tap, values in self.taps.items()}
         attention = None if self.attention is None else self.attention[rows]
         return Observation(self.logits[rows], taps, self.ablated, None, attention, [m[rows] for m in self.maps])
+
+
+def _folded(rows: Tensor, count: int) -> Tensor:
+    """A mask (B,) of clips as one of what there are ``count`` of: clips, or their segments (B*T,)."""
+    return rows if count == len(rows) else rows.repeat_interleave(count // len(rows))
 
 
 Shape = tuple[int, ...]
@@ -118,11 +123,13 @@ class Teacher(nn.Module, ABC):
         count: Number of networks that teach.
         attends: Whether they weigh one another, sample by sample.
         has_segments: Whether they see a clip as segments, whose features can be told apart.
+        answers: Whether they name classes.
     """
 
     count: int = 1
     attends: bool = False
     has_segments: bool = True
+    answers: bool = True
 
     @classmethod
     @abstractmethod

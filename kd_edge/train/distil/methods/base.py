@@ -61,6 +61,7 @@ class Method(BaseModel):
     Attributes:
         between_clips: Whether it compares the clips of a batch with one another: it says nothing about a single clip.
         needs_vectors: Whether it compares with the vectors of the class names.
+        needs_answers: Whether it looks at the teacher's logits, which a frozen encoder does not have.
         shares_adapter: Whether all teachers have one adapter together instead of one each.
         kind: Its name in a recipe.
         weight: Factor of its value in the total loss.
@@ -71,6 +72,7 @@ class Method(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     between_clips: ClassVar[bool] = False
     needs_vectors: ClassVar[bool] = False
+    needs_answers: ClassVar[bool] = False
     shares_adapter: ClassVar[bool] = False
     kind: str
     weight: Positive = 1.0

@@ -10,12 +10,16 @@ from dataclasses import replace
 import numpy as np
 
 from kd_edge.data import Dataset, Sample
-from kd_edge.errors import ConfigError, DataError
+from kd_edge.errors import ConfigError, DataError, TrainingError
 from kd_edge.train.inputs.targets.base import DenseTargets, Found, Group, StudentClips
+from kd_edge.train.inputs.targets.features import FeatureSpace, features_to_come
 from kd_edge.train.inputs.targets.joints import joints_of
 from kd_edge.train.inputs.targets.signals import signals_of
-from kd_edge.train.recipe.student_stages import DenseTarget, JointTargets
+from kd_edge.train.recipe.student_stages import DenseTarget, JointTargets, SignalTargets
 from kd_edge.types import Float32, Int64
+
+LARGEST_BYTES = 4_000_000_000
+"""Most that dense targets may take in memory."""
 
 
 def check_targets(targets: Sequence[DenseTarget], dataset: Dataset) -> None:
@@ -35,30 +39,37 @@ def check_targets(targets: Sequence[DenseTarget], dataset: Dataset) -> None:
 
 
 def gather_targets(
-    targets: Sequence[DenseTarget], dataset: Dataset, stamps_ns: Mapping[str, Int64], samples: Sequence[Sample]
+    targets: Sequence[DenseTarget],
+    dataset: Dataset,
+    stamps_ns: Mapping[str, Int64],
+    samples: Sequence[Sample],
+    features: FeatureSpace | None = None,
 ) -> DenseTargets:
-    """Read the targets of the student's clips.
+    """Read the targets of the student's clips; a teacher's features are to come.
 
     Args:
         targets: Which.
         dataset: The recordings.
         stamps_ns: Sample id -> (N,) stamps of the student's clip.
         samples: Which clips; those without stamps are left out.
+        features: What the teacher's features are, where they are among the targets.
 
     Raises:
         ConfigError: The data set does not have them.
         DataError: Not one clip has a target.
+        TrainingError: They would not fit into memory.
     """
     check_targets(targets, dataset)
     fingerprint = targets_fingerprint(
         targets, dataset, samples
     )  # of all: which of them have clips is the clips' matter
     clips = StudentClips(dataset, tuple(s for s in samples if s.id in stamps_ns), stamps_ns)
-    parts = [_found(target, clips) for target in targets]
+    parts = [_found(target, clips, features) for target in targets]
     groups: list[Group] = []
     for part in parts:
         first = sum(group.count for group in groups)
         groups += [replace(group, first=first + group.first) for group in part.groups]
+    _check_memory(max(sum(group.count for group in groups), features.size if features else 0), clips)
     values = {s.id: _side_by_side(s.id, parts, len(stamps_ns[s.id])) for s in clips.samples}
     lacking = {name: why for part in parts for name, why in part.lacking.items()}
     return DenseTargets(groups, values, lacking, fingerprint)
@@ -71,10 +82,25 @@ def targets_fingerprint(targets: Sequence[DenseTarget], dataset: Dataset, sample
     return hashlib.sha256(json.dumps([names, content]).encode()).hexdigest()
 
 
-def _found(target: DenseTarget, clips: StudentClips) -> Found:
+def _found(target: DenseTarget, clips: StudentClips, features: FeatureSpace | None) -> Found:
     if isinstance(target, JointTargets):
         return joints_of(target, clips)
-    return signals_of(target, clips)
+    if isinstance(target, SignalTargets):
+        return signals_of(target, clips)
+    if features is None:
+        raise ConfigError("dense targets 'features' without a teacher", "one that sees images", "add [teacher]")
+    return features_to_come(target, features)
+
+
+def _check_memory(size: int, clips: StudentClips) -> None:
+    """Refuse targets that would not fit into memory, before any is made."""
+    needed = 4 * size * sum(len(clips.stamps_ns[s.id]) for s in clips.samples)
+    if needed > LARGEST_BYTES:
+        raise TrainingError(
+            f"dense targets of {size} numbers a frame need {needed / 1e9:.1f} GB",
+            f"at most {LARGEST_BYTES / 1e9:g} GB",
+            "name fewer targets, or set cache_every",
+        )
 
 
 def _content(dataset: Dataset, sample: Sample, name: str) -> str:
