@@ -128,7 +128,8 @@ class Components:
             scatter += (part - mean).T @ (part - mean)
         vectors = np.linalg.eigh(scatter)[1][:, ::-1][:, :count].T  # eigh has the smallest first
         largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=1)[:, None], axis=1)
-        return cls(mean.astype(np.float32), (vectors * np.sign(largest)).astype(np.float32))
+        basis = (vectors * np.sign(largest)).astype(np.float32, order="C")  # as it is when it is loaded: products round
+        return cls(mean.astype(np.float32), basis)
 
     def of(self, values: Float32) -> Float32:
         """(N, D) features as (N, count) components."""
