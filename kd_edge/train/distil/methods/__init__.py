@@ -21,6 +21,7 @@ from kd_edge.train.distil.methods.at import AttentionLoss
 from kd_edge.train.distil.methods.base import FeatureMethod, Method, OneLayerMethod, Pair
 from kd_edge.train.distil.methods.cc import CorrelationLoss
 from kd_edge.train.distil.methods.ccskd import CcskdLoss
+from kd_edge.train.distil.methods.contrastive import ContrastiveLoss
 from kd_edge.train.distil.methods.dkd import DkdLoss
 from kd_edge.train.distil.methods.fitnet import FitnetLoss
 from kd_edge.train.distil.methods.gsdm import GsdmLoss
@@ -34,6 +35,7 @@ from kd_edge.train.distil.methods.sp import SimilarityLoss
 __all__ = [
     "AttentionLoss",
     "CcskdLoss",
+    "ContrastiveLoss",
     "CorrelationLoss",
     "DkdLoss",
     "FeatureMethod",
@@ -66,6 +68,7 @@ Loss = (
     | CcskdLoss
     | GsdmLoss
     | SemanticLoss
+    | ContrastiveLoss
 )
 LossConfig = Annotated[Loss, Field(discriminator="kind")]
 
