@@ -67,6 +67,18 @@ class Scores(Record):
     right: dict[str, str] = {}
 
 
+class Spread(Record):
+    """How far the student's embeddings of an epoch's training clips lie apart, as they were drawn.
+
+    Attributes:
+        cosine: Mean cosine between the embeddings of two clips: 1 where all are the same.
+        dimensions: How many dimensions they fill: participation ratio of the variances along their principal axes.
+    """
+
+    cosine: float = 0.0
+    dimensions: float = 0.0
+
+
 class Selection(Record):
     """Which of a stage's weights were kept.
 
@@ -74,11 +86,15 @@ class Selection(Record):
         selected_epoch: The epoch they are of, from 1; 0 when they were not trained in this run.
         selected_by: Why that one.
         seconds: Spent on training.
+        spread: Of the student's embeddings in the last epoch, where a loss looks at features.
+        collapsed_epoch: The first epoch after which they had collapsed; None where they did not.
     """
 
     selected_epoch: int = 0
     selected_by: str = ""
     seconds: float = 0.0
+    spread: Spread | None = None
+    collapsed_epoch: int | None = None
 
 
 class DenseReport(Selection):
@@ -278,6 +294,7 @@ class MetricsLine(Record):
         seconds: Spent on the steps.
         clips_per_second: Pace of training, all devices together.
         validation: Accuracy and loss on the validation clips; None without any.
+        spread: Of the student's embeddings, where a loss looks at features.
     """
 
     stage: Literal["teacher", "dense", "student", "head"]
@@ -288,3 +305,4 @@ class MetricsLine(Record):
     seconds: float = 0.0
     clips_per_second: float = 0.0
     validation: Scores | None = None
+    spread: Spread | None = None

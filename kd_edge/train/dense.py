@@ -14,6 +14,7 @@ from kd_edge.data import Sample
 from kd_edge.models import ClipModel
 from kd_edge.models.backbones import Regression
 from kd_edge.rundir import DenseReport, Selection
+from kd_edge.train.collapse import SpreadMeter
 from kd_edge.train.head import Loaders
 from kd_edge.train.inputs.clips import Batch, EpochBatches, make_loader
 from kd_edge.train.inputs.dense import FrameDataset
@@ -45,11 +46,14 @@ class DenseLearner(LabelLearner):
         super().__init__(model.backbone)
         self.size = targets.size
         self.regressor = nn.Identity() if keep else Regression(model.backbone.feature_size, targets.size)
+        self.spread = SpreadMeter()
         self.register_buffer("number_weights", torch.from_numpy(targets.weights), persistent=False)
 
     def regress(self, frames: Tensor) -> Tensor:
         """Frames (B, F, C, S, S) to the targets' numbers (B, F, M)."""
         regressed: Tensor = self.regressor(self.model(frames.flatten(0, 1)))  # (B*F, D + M)
+        if self.spread is not None and self.training:
+            self.spread.add(regressed[:, : -self.size], self.size)
         return regressed[:, -self.size :].reshape(*frames.shape[:2], self.size)
 
     def forward(

@@ -18,12 +18,12 @@ from torch import nn
 from kd_edge import rundir
 from kd_edge.errors import TrainingError, reason
 from kd_edge.models import ClipModel
-from kd_edge.rundir import MetricsLine, Selection
+from kd_edge.rundir import MetricsLine, Selection, Spread
 from kd_edge.train import checks
 from kd_edge.train.dense import DenseLearner, frame_loaders, report, take_features
 from kd_edge.train.devices import averaged, first_alone, make_fabric, share_statistics
 from kd_edge.train.distil.learner import Learner
-from kd_edge.train.events import EpochDone, Event, Finished, Prepared, StageStarted, StepDone
+from kd_edge.train.events import Collapsed, EpochDone, Event, Finished, Prepared, StageStarted, StepDone
 from kd_edge.train.given import check_readable, load_trained, take_weights, weights_metadata
 from kd_edge.train.head import HeadLearner, Loaders, feature_loaders
 from kd_edge.train.inputs.material import Material, Progress, gather_material
@@ -37,7 +37,7 @@ from kd_edge.train.results.summary import summarise
 from kd_edge.train.step import Step, on_device
 from kd_edge.train.teachers.base import LabelLearner, Teacher
 
-__all__ = ["EpochDone", "Event", "Finished", "Prepared", "StageStarted", "StepDone", "train"]
+__all__ = ["Collapsed", "EpochDone", "Event", "Finished", "Prepared", "StageStarted", "StepDone", "train"]
 
 
 @dataclass
@@ -279,7 +279,8 @@ def _fit(
     step = Step(fabric, learner, stage, teacher)
     loader, batches, validation = loaders
     best: dict[str, Any] = {"epoch": 0, "score": -1.0, "model": {}}
-    epochs_done, seconds = 0, 0.0
+    epochs_done, seconds, collapsed = 0, 0.0, 0
+    spread: Spread | None = None
     if session.state is not None and session.state["stage"] == name:
         saved = session.state
         try:
@@ -290,6 +291,7 @@ def _fit(
                 session.folder / rundir.STATE, f"what it holds is not this run's: {reason(error)}"
             ) from error
         best, epochs_done, seconds = saved["best"], saved["epoch"], saved["seconds"]
+        collapsed, spread = saved.get("collapsed", 0), Spread(**saved["spread"]) if saved.get("spread") else None
     yield StageStarted(name, stage.epochs, len(batches), epochs_done + 1)
 
     for epoch in range(epochs_done + 1, stage.epochs + 1):
@@ -318,6 +320,10 @@ def _fit(
         spent = time.perf_counter() - start
 
         checks.check_weights(learner, name, epoch, session.folder)  # before they are judged or saved
+        spread = None if learner.spread is None else learner.spread.of_epoch()
+        if learner.spread is not None and spread is not None and not collapsed and learner.spread.is_collapsed(spread):
+            collapsed = epoch
+            yield Collapsed(name, epoch, spread)
         judged = None
         share_statistics(fabric, learner)
         accuracy, *means = averaged(fabric, right / seen_clips, *(value / number for value in sums.values()))
@@ -335,20 +341,37 @@ def _fit(
             seconds=round(spent, 3),
             clips_per_second=round(seen_clips * fabric.world_size / spent, 2),
             validation=judged,
+            **_measured(spread),
         )
         seconds += spent
         if session.writes:
             rundir.append_metrics(session.folder, line)  # before the state: a resume drops a line too many
-            _save(session, name, epoch, step, best, seconds)
+            _save(session, name, epoch, step, best, seconds, spread, collapsed)
         yield EpochDone(name, epoch, line)
 
+    kept: dict[str, Any] = {"seconds": round(seconds, 1), **_measured(spread, collapsed)}
     if validation is None:
-        return Selection(selected_epoch=stage.epochs, selected_by="last epoch", seconds=round(seconds, 1))
+        return Selection(selected_epoch=stage.epochs, selected_by="last epoch", **kept)
     learner.model.load_state_dict(best["model"])
-    return Selection(selected_epoch=best["epoch"], selected_by="validation accuracy", seconds=round(seconds, 1))
+    return Selection(selected_epoch=best["epoch"], selected_by="validation accuracy", **kept)
 
 
-def _save(session: _Session, name: str, epoch: int, step: Step, best: dict[str, Any], seconds: float) -> None:
+def _measured(spread: Spread | None, collapsed: int = 0) -> dict[str, Any]:
+    """What is written of the embeddings, where they were measured."""
+    found: dict[str, Any] = {} if spread is None else {"spread": spread}
+    return found | ({"collapsed_epoch": collapsed} if collapsed else {})
+
+
+def _save(
+    session: _Session,
+    name: str,
+    epoch: int,
+    step: Step,
+    best: dict[str, Any],
+    seconds: float,
+    spread: Spread | None,
+    collapsed: int,
+) -> None:
     """Everything an interrupted run needs to go on after this epoch."""
     state = {
         "data_fingerprint": session.material.fingerprint,
@@ -359,6 +382,8 @@ def _save(session: _Session, name: str, epoch: int, step: Step, best: dict[str, 
         "optimiser": step.optimiser.state_dict(),
         "best": best,
         "seconds": seconds,
+        "spread": None if spread is None else spread.model_dump(),
+        "collapsed": collapsed,
         "report": {stage: kept.model_dump() for stage, kept in session.selections.items()},
     }
     run.save_state(session.folder, state)

@@ -10,12 +10,16 @@ from torch import Tensor, nn
 from kd_edge.errors import TrainingError
 from kd_edge.models import ClipModel
 from kd_edge.models.layers import evaluating
-from kd_edge.train.distil.methods import Method, term_names
+from kd_edge.train.collapse import SpreadMeter
+from kd_edge.train.distil.methods import FeatureMethod, Method, term_names
 from kd_edge.train.distil.terms import Term
 from kd_edge.train.teachers.base import LabelLearner, Layer, Observation, Shape, Tap, Teacher
 from kd_edge.train.teachers.images import image_places, observe
 
 __all__ = ["Learner", "Observation", "Tap", "observe", "teach", "term_names"]
+
+EMBEDDING = Tap("backbone", "mean")
+"""What of a student is looked at for a collapse: a clip's mean feature."""
 
 
 def teach(teacher: Teacher, inputs: Tensor, taps: Collection[Tap], *, ablate: bool = False) -> tuple[Observation, ...]:
@@ -100,6 +104,9 @@ class Learner(LabelLearner):
         self._student_taps = tuple(dict.fromkeys(tap for term in terms for tap in term.student_taps))
         self.teacher_taps = tuple(dict.fromkeys(tap for term in terms for tap in term.teacher_taps))
         self._named = tuple(zip(term_names(losses), terms, strict=True))
+        if any(isinstance(loss, FeatureMethod) for loss in losses):
+            self._student_taps = tuple(dict.fromkeys((*self._student_taps, EMBEDDING)))
+            self.spread = SpreadMeter()
         self.terms.update(dict(self._named))
 
     def weights(self, epoch: int) -> dict[str, float]:
@@ -117,6 +124,8 @@ class Learner(LabelLearner):
         mine = observe(self.model, inputs, self._student_taps)
         if self.ablates:
             mine = mine._replace(ablated=self._ablated(inputs))
+        if self.spread is not None and self.training:
+            self.spread.add(mine.taps[EMBEDDING], mine.logits.shape[1])
         values = {"ce": self.cross_entropy(mine.logits, labels)}
         total = values["ce"]
         for name, term in self._named:

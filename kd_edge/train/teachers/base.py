@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from kd_edge.data import Dataset
 from kd_edge.errors import TrainingError
 from kd_edge.models.layers import Layer as NamedLayer
+from kd_edge.train.collapse import SpreadMeter
 from kd_edge.train.losses.labels import cross_entropy
 from kd_edge.train.options import Segments
 
@@ -195,9 +196,11 @@ class LabelLearner(nn.Module):
         teacher_taps: What ``teach`` has to look at.
         ablates: Whether ``teach`` has to look at an input without content too.
         answers: Whether its second output is logits, of which it can be told how many are right.
+        spread: Measures the network's embeddings in training; None where no loss looks at them.
     """
 
     answers = True
+    spread: SpreadMeter | None = None
 
     class_weights: Tensor | None
 
