@@ -8,9 +8,9 @@ from torch import Tensor
 from kd_edge.rundir import Spread
 from kd_edge.train.losses.geometry import unit
 
-SAME = 0.9999
-"""Mean cosine of two clips from which on they are the same. Rectified features all point one way: networks that learn
-well have up to 0.99."""
+SAME = 0.999
+"""Mean cosine of two clips above which they are the same. Rectified features all point one way: where networks learn
+well it is 0.8 to 0.95. AnyThermal's detector, for a batch of features without rectifier, takes 0.99."""
 ONE_DIMENSION = 1.05
 """Dimensions up to which all clips lie on one line."""
 DISTINCT_ON_A_LINE = 3

@@ -21,7 +21,7 @@ from kd_edge.train.inputs.dense import FrameDataset
 from kd_edge.train.inputs.embeddings import SeenClip
 from kd_edge.train.inputs.features import encode
 from kd_edge.train.inputs.material import Material, training_batches
-from kd_edge.train.inputs.targets import COMPONENTS, DenseTargets, complete_features
+from kd_edge.train.inputs.targets import DenseTargets, complete_features, components_file
 from kd_edge.train.losses import dense_regression
 from kd_edge.train.recipe import DenseStage
 from kd_edge.train.recipe.student_stages import FeatureTargets
@@ -75,12 +75,13 @@ def frame_loaders(material: Material, stage: DenseStage, *, rank: int = 0, world
 
 
 def take_features(
-    material: Material, target: FeatureTargets, teacher: Teacher, device: torch.device, run: Path
+    material: Material, targets: DenseTargets, target: FeatureTargets, teacher: Teacher, device: torch.device, run: Path
 ) -> bool:
     """Ask a trained teacher for what a dense stage regresses of it.
 
     Args:
-        material: Whose targets lack it so far.
+        material: The clips.
+        targets: Which lack it so far.
         target: How it is regressed.
         teacher: A network that sees images, or the stand-in of a frozen encoder, whose embeddings the material has.
         device: Where.
@@ -96,13 +97,13 @@ def take_features(
     samples = (*material.train, *material.validation)
     seen = _embedded(material, samples) if material.embeddings else _encoded(material, samples, teacher, device)
     complete_features(
-        material.dense_targets,
+        targets,
         target,
         material.feature_space,
         seen,
         material.stamps_ns,
         material.train,
-        run / COMPONENTS,
+        run / components_file(target),
     )
     return True
 

@@ -11,6 +11,7 @@ from kd_edge.models import ClipModel
 from kd_edge.models.clip import build_head
 from kd_edge.preprocess import Preprocess
 from kd_edge.train.distil.learner import Learner
+from kd_edge.train.distil.terms import DenseTerm
 from kd_edge.train.inputs.material import Material
 from kd_edge.train.recipe import HeadStage, Recipe
 from kd_edge.train.recipe.stages import AnyTeacher
@@ -56,7 +57,7 @@ def student_learner(material: Material, teacher: Teacher | None) -> Learner:
     student = build_student(material)  # adapters take their weights from the random numbers that follow the student's
     return Learner(
         student,
-        recipe.losses if teacher is not None else (),
+        recipe.teacher_losses if teacher is not None else (),
         teacher,
         recipe.clip_shapes,
         stage.label_smoothing,
@@ -64,7 +65,17 @@ def student_learner(material: Material, teacher: Teacher | None) -> Learner:
         class_vectors=material.class_vectors,
         black=_black(stage.preprocess),
         class_weights=material.class_weights("student"),
+        dense=_dense_term(material, student),
     )
+
+
+def _dense_term(material: Material, student: ClipModel) -> DenseTerm | None:
+    """What regresses dense targets beside the labels, where the recipe has that loss."""
+    recipe = material.recipe
+    if recipe.dense_loss is None:
+        return None
+    size = None if recipe.keeps_dense_loss else student.backbone.feature_size
+    return DenseTerm(recipe.dense_loss, material.loss_targets.weights, size)
 
 
 def _black(spec: Preprocess) -> Tensor:

@@ -105,10 +105,14 @@ def _step(material: Material, name: str, learner: LabelLearner, teacher: Teacher
     start = time.perf_counter()
     losses, _ = step(batch).wait()
     seconds = time.perf_counter() - start
-    parameters = {"student": count(learner.model), "teacher": count(teacher), "adapters": count(learner.terms)}
+    parameters = {
+        "student": count(learner.model),
+        "teacher": count(teacher),
+        "adapters": count(learner) - count(learner.model),
+    }
     return Rehearsal(
         samples=(len(train), len(validation), len(split.test)),
-        inputs={stage: tuple(seen.shape) for stage, seen in zip(stages, batch["inputs"], strict=True)},
+        inputs={stage: tuple(seen.shape) for stage, seen in zip(stages, batch["inputs"], strict=False)},
         parameters={key: value for key, value in parameters.items() if value or key in stages},
         student_layers={path: layer.shape for path, layer in learner.student_layers.items()},
         teacher_layers={path: layer.shape for path, layer in learner.teacher_layers.items()},
@@ -137,4 +141,6 @@ def rehearse_losses(learner: Learner, recipe: Recipe, teacher: Teacher) -> None:
     mine, theirs = (torch.zeros(2, *shape) for shape in recipe.clip_shapes)
     with torch.no_grad(), evaluating(learner), evaluating(teacher), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # two equal clips have no graph
-        learner(mine, torch.tensor([0, 1]), teach(teacher, theirs, learner.teacher_taps, ablate=learner.ablates))
+        seen = teach(teacher, theirs, learner.teacher_taps, ablate=learner.ablates)
+        targets = None if learner.dense is None else torch.zeros(*mine.shape[:2], learner.dense.size)
+        learner(mine, torch.tensor([0, 1]), seen, targets=targets)

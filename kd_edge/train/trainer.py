@@ -27,10 +27,12 @@ from kd_edge.train.events import Collapsed, EpochDone, Event, Finished, Prepared
 from kd_edge.train.given import check_readable, load_trained, take_weights, weights_metadata
 from kd_edge.train.head import HeadLearner, Loaders, feature_loaders
 from kd_edge.train.inputs.material import Material, Progress, gather_material
+from kd_edge.train.inputs.targets import DenseTargets
 from kd_edge.train.networks import begin_head, build_teacher, student_learner
 from kd_edge.train.optim import learning_rate, set_learning_rate
 from kd_edge.train.recipe import DenseStage, HeadStage, Recipe
 from kd_edge.train.recipe.stages import AnyTeacher, OnnxTeacherConfig, Training
+from kd_edge.train.recipe.student_stages import DenseLoss
 from kd_edge.train.rehearsal import rehearse_losses
 from kd_edge.train.results import plots, run, scores
 from kd_edge.train.results.summary import summarise
@@ -163,7 +165,7 @@ def _train_teacher(session: _Session, config: AnyTeacher, teacher: Teacher) -> G
     """Load a trained teacher, or train it: on the labels alone, sensors on the class names too."""
     trained = session.folder / rundir.TEACHER
     if isinstance(config, OnnxTeacherConfig):  # it was asked already, and has no weights to keep
-        chosen = f"file {config.file}"
+        chosen = f"encoder {config.file.name}"
         session.selections["teacher"] = Selection(selected_epoch=0, selected_by=chosen, seconds=0.0)
         return
     if "teacher" in session.selections:
@@ -225,20 +227,31 @@ def _train_dense(
 ) -> Generator[Event, None, Selection]:
     """Train a student's backbone to regress what a richer modality says of every frame."""
     fabric, material = session.fabric, session.material
-    if stage.features is not None and teacher is not None:
-        take = partial(take_features, material, stage.features, teacher, fabric.device, session.folder)
-        if first_alone(fabric, take) is None:
-            raise TrainingError("the teacher has no features", "what the first process tells", "see its message")
+    _take_features(session, stage, material.dense, teacher)
     learner = DenseLearner(model, material.dense_targets, keep=stage.keep)
     loaders = frame_loaders(material, stage, rank=fabric.global_rank, world=fabric.world_size)
     kept = yield from _fit(session, "dense", stage, learner, loaders)
     return report(material, learner, kept, fabric.device)
 
 
+def _take_features(
+    session: _Session, table: DenseStage | DenseLoss | None, targets: DenseTargets | None, teacher: Teacher | None
+) -> None:
+    """Ask the trained teacher for its features, where dense targets have some."""
+    if table is None or targets is None or table.features is None or teacher is None:
+        return
+    device, folder = session.fabric.device, session.folder
+    take = partial(take_features, session.material, targets, table.features, teacher, device, folder)
+    if first_alone(session.fabric, take) is None:
+        raise TrainingError("the teacher has no features", "what the first process tells", "see its message")
+
+
 def _train_whole(session: _Session, learner: Learner, teacher: Teacher | None) -> Generator[Event, None, Selection]:
     """Train the whole student on labels and teacher (Alg. 1 of the MGCAM paper)."""
-    if not session.recipe.losses:
+    asked = teacher
+    if not session.recipe.teacher_losses:
         teacher = None  # of dense targets only
+    _take_features(session, session.recipe.dense_loss, session.material.loss, asked)
     loaders = _clip_loaders(session, ["student"] if teacher is None else ["student", "teacher"])
     return (yield from _fit(session, "student", session.recipe.student, learner, loaders, teacher))
 

@@ -49,8 +49,8 @@ def test_a_run_on_embeddings_is_reported_and_resumed_bit_for_bit(tmp_path: Path,
     run_all(recipe, tmp_path / "killed", resume=True)
     assert same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
     stages = Run.load(tmp_path / "whole").summary.stages
-    assert (stages["teacher"].backbone, stages["teacher"].modality) == ("small.onnx", "rgb")
-    assert (stages["teacher"].test, stages["teacher"].selected_by) == (None, f"file {encoder}")
+    assert (stages["teacher"].backbone, stages["teacher"].modality) == ("small", "rgb")
+    assert (stages["teacher"].test, stages["teacher"].selected_by) == (None, "encoder small.onnx")
     assert not (tmp_path / "whole" / "teachers" / "teacher.safetensors").exists()
     dense = stages["student"].dense
     assert dense is not None
@@ -61,10 +61,10 @@ def test_a_run_on_embeddings_is_reported_and_resumed_bit_for_bit(tmp_path: Path,
 def test_components_are_kept_with_the_run_and_a_damaged_file_is_told(tmp_path: Path, encoder: Path) -> None:
     values = values_of(encoder)
     assert killed(values, tmp_path / "run", False, ("dense", 1, 2)) == -signal.SIGKILL
-    kept = tmp_path / "run" / "teachers" / "components.safetensors"
+    kept = tmp_path / "run" / "teachers" / "components-4.safetensors"
     content = kept.read_bytes()
     kept.write_bytes(content[:-8])
-    with pytest.raises(TrainingError, match=r"components.safetensors is damaged"):
+    with pytest.raises(TrainingError, match=r"components-4.safetensors is damaged"):
         run_all(Recipe.model_validate(values), tmp_path / "run", resume=True)
     kept.write_bytes(content)
     run_all(Recipe.model_validate(values), tmp_path / "run", resume=True)

@@ -54,6 +54,7 @@ class Material:
         clip_seconds: Length of the live window.
         semantics: Vectors of the class names, where the recipe has some.
         dense: What a dense stage regresses, where the recipe has one.
+        loss: What a dense loss regresses, where the recipe has one.
     """
 
     recipe: Recipe
@@ -67,6 +68,7 @@ class Material:
     semantics: ClassVectors | None = None
     dense: DenseTargets | None = None
     embeddings: dict[str, Embeddings] = field(default_factory=dict)
+    loss: DenseTargets | None = None
 
     @property
     def dense_targets(self) -> DenseTargets:
@@ -78,6 +80,17 @@ class Material:
         if self.dense is None:
             raise TrainingError("a recipe without a dense stage", "one", "add it to stages")
         return self.dense
+
+    @property
+    def loss_targets(self) -> DenseTargets:
+        """What a dense loss regresses.
+
+        Raises:
+            TrainingError: The recipe has none.
+        """
+        if self.loss is None:
+            raise TrainingError("a recipe without a dense loss", "one", "add it to losses")
+        return self.loss
 
     def with_targets(self, samples: Sequence[Sample]) -> tuple[Sample, ...]:
         """Those of the samples that have any dense target."""
@@ -118,6 +131,8 @@ class Material:
         found = {name: cache.fingerprint for name, cache in self.caches.items()}
         if self.dense is not None:
             found["dense"] = self.dense.fingerprint
+        if self.loss is not None:
+            found["loss"] = self.loss.fingerprint
         return _with_semantics(found, self.semantics)
 
     @property
@@ -197,8 +212,9 @@ class Material:
 
     def _beside(self, stages: Sequence[str]) -> list[FrameValues]:
         """What stages know of the student's frames without being shown them."""
-        known = [self.embeddings[name] for name in stages if name in self.embeddings]
-        return [FrameEmbeddings(embeddings, self.stamps_ns) for embeddings in known]
+        seen = [self.embeddings[name] for name in stages if name in self.embeddings]
+        known: list[FrameValues] = [FrameEmbeddings(embeddings, self.stamps_ns) for embeddings in seen]
+        return [*known, self.loss] if self.loss is not None and "student" in stages else known
 
     @property
     def stamps_ns(self) -> dict[str, Int64]:
@@ -336,13 +352,16 @@ def gather_material(
     if seconds is None:
         lengths = [clip_length_ns(clips["student"].clip(s.id).stamps_ns) for s in train]
         seconds = round(float(np.median(lengths)) / 1e9, 3)
-    dense = None
-    if recipe.dense_stage is not None:
-        stamps = _stamps(clips)
-        space = _feature_space(recipe, embeddings)
-        dense = gather_targets(recipe.dense_stage.targets, dataset, stamps, dataset.samples, space)
-        dense.fit(train)
-    return Material(recipe, dataset, train, validation, test, clips, signals, seconds, semantics, dense, embeddings)
+    tables = {"dense": recipe.dense_stage, "loss": recipe.dense_loss}
+    found: dict[str, DenseTargets] = {}
+    for name, table in tables.items():
+        if table is not None:
+            space = _feature_space(recipe, embeddings)
+            found[name] = gather_targets(table.targets, dataset, _stamps(clips), dataset.samples, space)
+            found[name].fit(train)
+    return Material(
+        recipe, dataset, train, validation, test, clips, signals, seconds, semantics, embeddings=embeddings, **found
+    )
 
 
 def training_batches(
@@ -364,6 +383,8 @@ def data_fingerprints(recipe: Recipe, data_root: Path | None = None) -> dict[str
     found = {name: stage.data_fingerprint(dataset, recipe.cache_every) for name, stage in recipe.networks.items()}
     if recipe.dense_stage is not None:
         found["dense"] = targets_fingerprint(recipe.dense_stage.targets, dataset, dataset.samples)
+    if recipe.dense_loss is not None:
+        found["loss"] = targets_fingerprint(recipe.dense_loss.targets, dataset, dataset.samples)
     return _with_semantics(found, semantics)
 
 

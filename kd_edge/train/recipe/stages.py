@@ -405,7 +405,7 @@ class OnnxTeacherConfig(Strict):
     @property
     def architecture(self) -> dict[str, str]:
         """Network and what joins its inputs, for reports."""
-        return {"backbone": self.file.name, "temporal": "frozen encoder"}
+        return {"backbone": self.file.stem, "temporal": "frozen encoder"}
 
     @property
     def epochs(self) -> int:

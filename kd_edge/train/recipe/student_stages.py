@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from kd_edge.train.distil.methods.base import Weighted
 from kd_edge.train.recipe.stages import NotNegative, Positive, Strict, Training
 
 WindowKind = Literal["clip", "random", "loop", "mixed", "stream"]
@@ -82,6 +83,25 @@ class FeatureTargets(Strict):
 DenseTarget = Annotated[JointTargets | SignalTargets | FeatureTargets, Field(discriminator="kind")]
 
 
+class DenseLoss(Weighted):
+    """Dense targets beside the labels: in every segment the student's feature regresses what they say of its moment.
+
+    One linear layer does, which is dropped at export; after a dense stage that kept the very same targets in the
+    student, what it regresses itself. The targets are cropped with the picture, and scaled, as in that stage.
+
+    Attributes:
+        targets: What is regressed.
+    """
+
+    kind: Literal["dense"] = "dense"
+    targets: Annotated[tuple[DenseTarget, ...], Field(min_length=1)]
+
+    @property
+    def features(self) -> FeatureTargets | None:
+        """What of the teacher's is among the targets."""
+        return _features(self.targets)
+
+
 class DenseStage(Training):
     """The backbone alone on dense targets: in every frame it regresses what a richer modality says of that moment.
 
@@ -105,22 +125,19 @@ class DenseStage(Training):
     batch_size: Annotated[int, Field(ge=1)] = 8
 
     @property
-    def has_joints(self) -> bool:
-        """Whether skeletons are among the targets."""
-        return any(isinstance(target, JointTargets) for target in self.targets)
-
-    @property
     def features(self) -> FeatureTargets | None:
         """What of the teacher's is among the targets."""
-        return next((target for target in self.targets if isinstance(target, FeatureTargets)), None)
+        return _features(self.targets)
 
     @model_validator(mode="after")
     def _trained(self) -> DenseStage:
         if self.weights is not None or self.class_weights is not None or self.label_smoothing:
             raise ValueError("weights, class_weights and label_smoothing are for stages that see labels")
-        if sum(isinstance(target, FeatureTargets) for target in self.targets) > 1:
-            raise ValueError("there is one teacher: name 'features' once in the targets")
         return self
+
+
+def _features(targets: tuple[DenseTarget, ...]) -> FeatureTargets | None:
+    return next((target for target in targets if isinstance(target, FeatureTargets)), None)
 
 
 class LabelsStage(Strict):

@@ -197,9 +197,11 @@ class LabelLearner(nn.Module):
         ablates: Whether ``teach`` has to look at an input without content too.
         answers: Whether its second output is logits, of which it can be told how many are right.
         spread: Measures the network's embeddings in training; None where no loss looks at them.
+        regresses: Whether it takes dense targets, (B, T, M) of the segments, as ``targets``.
     """
 
     answers = True
+    regresses: bool = False
     spread: SpreadMeter | None = None
 
     class_weights: Tensor | None

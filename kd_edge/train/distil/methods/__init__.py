@@ -13,12 +13,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated
-
-from pydantic import Field
 
 from kd_edge.train.distil.methods.at import AttentionLoss
-from kd_edge.train.distil.methods.base import FeatureMethod, Method, OneLayerMethod, Pair
+from kd_edge.train.distil.methods.base import FeatureMethod, Method, OneLayerMethod, Pair, Weighted
 from kd_edge.train.distil.methods.cc import CorrelationLoss
 from kd_edge.train.distil.methods.ccskd import CcskdLoss
 from kd_edge.train.distil.methods.contrastive import ContrastiveLoss
@@ -43,7 +40,6 @@ __all__ = [
     "GsdmLoss",
     "LogitsLoss",
     "Loss",
-    "LossConfig",
     "Method",
     "MgcamLoss",
     "OneLayerMethod",
@@ -52,6 +48,7 @@ __all__ = [
     "SemanticLoss",
     "SimilarityLoss",
     "SoftTargetLoss",
+    "Weighted",
     "term_names",
 ]
 
@@ -70,10 +67,9 @@ Loss = (
     | SemanticLoss
     | ContrastiveLoss
 )
-LossConfig = Annotated[Loss, Field(discriminator="kind")]
 
 
-def term_names(losses: Sequence[Method]) -> list[str]:
+def term_names(losses: Sequence[Weighted]) -> list[str]:
     """One name per term: its kind, numbered from the second of the same kind on (``fitnet``, ``fitnet_2``)."""
     seen: Counter[str] = Counter()
     names = []

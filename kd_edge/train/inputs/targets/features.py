@@ -20,9 +20,6 @@ from kd_edge.train.inputs.targets.base import DenseTargets, Found, Group
 from kd_edge.train.recipe.student_stages import FeatureTargets
 from kd_edge.types import Float32, Int64
 
-COMPONENTS = Path("teachers", "components.safetensors")
-"""Where a run directory keeps them."""
-
 
 class FeatureSpace(NamedTuple):
     """What a teacher's features are.
@@ -34,6 +31,11 @@ class FeatureSpace(NamedTuple):
 
     modality: str
     size: int
+
+
+def components_file(target: FeatureTargets) -> Path:
+    """Where a run directory keeps the components of a target."""
+    return Path("teachers", f"components-{target.components}.safetensors")
 
 
 def features_to_come(target: FeatureTargets, space: FeatureSpace) -> Found:
