@@ -45,7 +45,7 @@ MODULES = {
     """,
     "kd_edge.train.losses": """
         CcskdConnectors CcskdRates CcskdSchedule CorrelationEmbedding HintRegressor MgcamAdapters
-        attention_transfer ccskd ccskd_schedule class_weights correlation_congruence cross_entropy
+        attention_transfer ccskd ccskd_schedule class_weights contrastive correlation_congruence cross_entropy
         cross_graph dense_regression dkd
         dkd_terms gsdm
         hint_mse logit_mse map_distance mgcam normalize_graph rkd_angle rkd_distance sample_graph
@@ -53,7 +53,7 @@ MODULES = {
         similarity_preserving soft_target
     """,
     "kd_edge.train.recipe": """
-        DenseStage HeadStage LabelsStage Recipe SensorTeacherConfig Stage StudentConfig TeacherConfig
+        DenseStage HeadStage LabelsStage OnnxTeacherConfig Recipe SensorTeacherConfig Stage StudentConfig TeacherConfig
     """,
 }
 

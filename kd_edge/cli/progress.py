@@ -71,7 +71,7 @@ class TrainingDisplay:
 
     def watch(self, events: Iterable[Shown]) -> Iterator[Shown]:
         """Show the trainer's events, and hand on every event."""
-        from kd_edge.train.events import EpochDone, Prepared, StageStarted, StepDone
+        from kd_edge.train.events import Collapsed, EpochDone, Prepared, StageStarted, StepDone
 
         steps = 0
         for event in events:
@@ -87,6 +87,8 @@ class TrainingDisplay:
                 note = f"epoch {event.epoch}  loss {event.losses['total']:.3f}  {event.clips_per_second:.0f} clips/s"
                 done = (event.epoch - 1) * steps + event.step
                 self._bar.update(self._tasks[event.stage], completed=done, note=note)
+            elif isinstance(event, Collapsed):
+                self._console.print(f"[yellow]warning:[/yellow] {event}", soft_wrap=True)
             elif isinstance(event, EpochDone) and not self._console.is_terminal:
                 self._console.print(_epoch(event.metrics))
             yield event

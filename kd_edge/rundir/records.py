@@ -80,6 +80,18 @@ StageName = Annotated[str, AfterValidator(_is_stage)]
 """What a run trains: its teacher, or a stage of its student."""
 
 
+class Spread(Record):
+    """How far the student's embeddings of an epoch's training clips lie apart, as they were drawn.
+
+    Attributes:
+        cosine: Mean cosine between the embeddings of two clips: 1 where all are the same.
+        dimensions: How many dimensions they fill: participation ratio of the variances along their principal axes.
+    """
+
+    cosine: float = 0.0
+    dimensions: float = 0.0
+
+
 class Selection(Record):
     """Which of a stage's weights were kept.
 
@@ -87,11 +99,15 @@ class Selection(Record):
         selected_epoch: The epoch they are of, from 1; 0 when they were not trained in this run.
         selected_by: Why that one.
         seconds: Spent on training.
+        spread: Of the student's embeddings in the last epoch, where a loss looks at features.
+        collapsed_epoch: The first epoch after which they had collapsed; None where they did not.
     """
 
     selected_epoch: int = 0
     selected_by: str = ""
     seconds: float = 0.0
+    spread: Spread | None = None
+    collapsed_epoch: int | None = None
 
 
 class DenseReport(Selection):
@@ -102,11 +118,13 @@ class DenseReport(Selection):
         explained: Target -> share of its variance over the validation clips' frames that is explained; None for one
             that they lack.
         lacking: Target -> clips without it.
+        gaps: Target -> frames without it, in clips that have it otherwise; targets without gaps are left out.
     """
 
     targets: int = 0
     explained: dict[str, float | None] = {}
     lacking: dict[str, int] = {}
+    gaps: dict[str, int] = {}
 
 
 class FoldReport(DenseReport):
@@ -303,6 +321,7 @@ class MetricsLine(Record):
         seconds: Spent on the steps.
         clips_per_second: Pace of training, all devices together.
         validation: Accuracy and loss on the validation clips; None without any.
+        spread: Of the student's embeddings, where a loss looks at features.
     """
 
     stage: StageName
@@ -313,3 +332,4 @@ class MetricsLine(Record):
     seconds: float = 0.0
     clips_per_second: float = 0.0
     validation: Scores | None = None
+    spread: Spread | None = None

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kd_edge.data import Sample
 from kd_edge.models import ClipModel
 from kd_edge.models.backbones import Regression
 from kd_edge.rundir import DenseReport, Selection
+from kd_edge.train.collapse import SpreadMeter
 from kd_edge.train.head import Loaders
 from kd_edge.train.inputs.clips import Batch, EpochBatches, make_loader
 from kd_edge.train.inputs.dense import FrameDataset
+from kd_edge.train.inputs.embeddings import SeenClip
+from kd_edge.train.inputs.features import encode
 from kd_edge.train.inputs.material import Material, training_batches
-from kd_edge.train.inputs.targets import DenseTargets
+from kd_edge.train.inputs.targets import DenseTargets, complete_features, components_file
 from kd_edge.train.losses import dense_regression
 from kd_edge.train.recipe import DenseStage
-from kd_edge.train.teachers.base import LabelLearner, Observation
+from kd_edge.train.recipe.student_stages import FeatureTargets
+from kd_edge.train.teachers.base import LabelLearner, Observation, Teacher
 
 EVALUATED_FRAMES = 16
 """Frames of each validation clip whose targets are compared."""
@@ -39,11 +46,14 @@ class DenseLearner(LabelLearner):
         super().__init__(model.backbone)
         self.size = targets.size
         self.regressor = nn.Identity() if keep else Regression(model.backbone.feature_size, targets.size)
+        self.spread = SpreadMeter()
         self.register_buffer("number_weights", torch.from_numpy(targets.weights), persistent=False)
 
     def regress(self, frames: Tensor) -> Tensor:
         """Frames (B, F, C, S, S) to the targets' numbers (B, F, M)."""
         regressed: Tensor = self.regressor(self.model(frames.flatten(0, 1)))  # (B*F, D + M)
+        if self.spread is not None and self.training:
+            self.spread.add(regressed[:, : -self.size], self.size)
         return regressed[:, -self.size :].reshape(*frames.shape[:2], self.size)
 
     def forward(
@@ -64,6 +74,61 @@ def frame_loaders(material: Material, stage: DenseStage, *, rank: int = 0, world
     return Loaders(make_loader(dataset, batches, material.recipe.workers), batches, None)
 
 
+def take_features(
+    material: Material, targets: DenseTargets, target: FeatureTargets, teacher: Teacher, device: torch.device, run: Path
+) -> bool:
+    """Ask a trained teacher for what a dense stage regresses of it.
+
+    Args:
+        material: The clips.
+        targets: Which lack it so far.
+        target: How it is regressed.
+        teacher: A network that sees images, or the stand-in of a frozen encoder, whose embeddings the material has.
+        device: Where.
+        run: The run directory, which keeps the components.
+
+    Returns:
+        That they are there.
+
+    Raises:
+        DataError: No training clip has features.
+        TrainingError: The kept components are damaged.
+    """
+    samples = (*material.train, *material.validation)
+    seen = _embedded(material, samples) if material.embeddings else _encoded(material, samples, teacher, device)
+    complete_features(
+        targets,
+        target,
+        material.feature_space,
+        seen,
+        material.stamps_ns,
+        material.train,
+        run / components_file(target),
+    )
+    return True
+
+
+def _embedded(material: Material, samples: Sequence[Sample]) -> Iterator[tuple[str, SeenClip | str]]:
+    embeddings = material.embeddings["teacher"]
+    for sample in samples:
+        why = embeddings.skipped.get(sample.id, "it was not encoded")
+        yield sample.id, embeddings.clip(sample.id) if sample.id in embeddings else why
+
+
+def _encoded(
+    material: Material, samples: Sequence[Sample], teacher: Teacher, device: torch.device
+) -> Iterator[tuple[str, SeenClip | str]]:
+    backbone = cast(ClipModel, teacher).backbone
+    clips = material.teacher_clips(material.having("teacher", samples))
+    there = clips.pairs.samples
+    for position, sample in enumerate(there):
+        stamps = clips.pairs.clips(position)[0].stamps_ns
+        yield sample.id, SeenClip(stamps, encode(backbone, clips.still(position, np.arange(len(stamps))), device))
+    for sample in samples:
+        if sample not in there:
+            yield sample.id, material.caches["teacher"].skipped.get(sample.id, "it is not there")
+
+
 def report(material: Material, learner: DenseLearner, kept: Selection, device: torch.device) -> DenseReport:
     """What the stage came to: how much of each target's spread it explains on the validation clips."""
     targets = material.dense_targets
@@ -74,7 +139,8 @@ def report(material: Material, learner: DenseLearner, kept: Selection, device: t
         clips = material.student_clips(samples)
         loader = make_loader(FrameDataset(clips, targets, EVALUATED_FRAMES), EpochBatches(len(samples), 8, None), 0)
         explained = explained_shares(learner, loader, targets, device)
-    return DenseReport(**kept.model_dump(), targets=targets.size, explained=explained, lacking=lacking)
+    gaps = {"gaps": targets.gaps} if targets.gaps else {}
+    return DenseReport(**kept.model_dump(), targets=targets.size, explained=explained, lacking=lacking, **gaps)
 
 
 def explained_shares(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from kd_edge.rundir import MetricsLine, Summary
+from kd_edge.rundir import MetricsLine, Spread, Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,22 @@ class EpochDone:
 
 
 @dataclass(frozen=True, slots=True)
+class Collapsed:
+    """The student's embeddings have collapsed in an epoch, which is told once a stage; training goes on."""
+
+    stage: str
+    epoch: int
+    spread: Spread
+
+    def __str__(self) -> str:
+        return (
+            f"the student's embeddings collapse ({self.stage} stage, epoch {self.epoch}): mean cosine between clips "
+            f"{self.spread.cosine:.5f}, {self.spread.dimensions:.2f} dimensions in use; lower the weight of the losses "
+            "on features, or the learning rate"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The run is complete: its directory and its summary."""
 
@@ -84,4 +100,4 @@ class Finished:
     summary: Summary
 
 
-Event = Prepared | StageStarted | StepDone | EpochDone | Finished
+Event = Prepared | StageStarted | StepDone | EpochDone | Collapsed | Finished

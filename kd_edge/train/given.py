@@ -14,8 +14,9 @@ from torch import nn
 from kd_edge.errors import TrainingError
 from kd_edge.models.weights import load_whole, local_state
 from kd_edge.rundir import RECIPE, STUDENT, SUMMARY, TEACHER
+from kd_edge.train.inputs.embeddings import open_encoder
 from kd_edge.train.recipe import Recipe
-from kd_edge.train.recipe.stages import AnyTeacher
+from kd_edge.train.recipe.stages import OnnxTeacherConfig, TrainedTeacher
 from kd_edge.train.results.run import Run, load_recipe
 
 _SETTINGS = "sensor_teacher"
@@ -39,14 +40,16 @@ def check_readable(recipe: Recipe) -> None:
         TrainingError: Names the first one.
     """
     for name, stage in recipe.networks.items():
-        if stage.weights is not None:
+        if isinstance(stage, OnnxTeacherConfig):
+            open_encoder(stage)
+        elif stage.weights is not None:
             local_state(teacher_weights(stage.weights), _FIX)
         start = None if stage.images is None or stage.weights is not None else stage.images.initial_weights
         if start not in (None, "imagenet"):
             local_state(Path(start), f"correct {name}.initial_weights, or remove it")
 
 
-def take_weights(model: nn.Module, given: Path, config: AnyTeacher, labels: Sequence[str]) -> None:
+def take_weights(model: nn.Module, given: Path, config: TrainedTeacher, labels: Sequence[str]) -> None:
     """Load a recipe's ``teacher.weights`` into its network.
 
     Args:
@@ -83,7 +86,7 @@ def check_classes(given: Path, labels: Sequence[str]) -> None:
         )
 
 
-def check_settings(given: Path, config: AnyTeacher) -> None:
+def check_settings(given: Path, config: TrainedTeacher) -> None:
     """Refuse a teacher that saw its signals otherwise, where its run or its file says how it did.
 
     Raises:
@@ -100,7 +103,7 @@ def check_settings(given: Path, config: AnyTeacher) -> None:
             )
 
 
-def weights_metadata(config: AnyTeacher) -> dict[str, str] | None:
+def weights_metadata(config: TrainedTeacher) -> dict[str, str] | None:
     """What a teacher's file says beside its weights, for ``check_settings``; nothing where the network says it all."""
     return {_SETTINGS: json.dumps(config.trained_for)} if config.trained_for else None
 

@@ -11,14 +11,16 @@ from kd_edge.models import ClipModel
 from kd_edge.models.clip import build_head
 from kd_edge.preprocess import Preprocess
 from kd_edge.train.distil.learner import Learner
+from kd_edge.train.distil.terms import DenseTerm
 from kd_edge.train.inputs.material import Material
 from kd_edge.train.recipe import HeadStage, Recipe
 from kd_edge.train.recipe.stages import AnyTeacher
 from kd_edge.train.teachers.base import Teacher
 from kd_edge.train.teachers.images import ImageTeacher, image_network
+from kd_edge.train.teachers.onnx import OnnxTeacher
 from kd_edge.train.teachers.sensors import SensorTeacher
 
-TEACHERS: dict[str, type[Teacher]] = {"images": ImageTeacher, "sensors": SensorTeacher}
+TEACHERS: dict[str, type[Teacher]] = {"images": ImageTeacher, "sensors": SensorTeacher, "onnx": OnnxTeacher}
 """The kinds of teachers, by the ``kind`` of their settings."""
 
 
@@ -55,7 +57,7 @@ def student_learner(material: Material, teacher: Teacher | None) -> Learner:
     student = build_student(material)  # adapters take their weights from the random numbers that follow the student's
     return Learner(
         student,
-        recipe.losses if teacher is not None else (),
+        recipe.teacher_losses if teacher is not None else (),
         teacher,
         recipe.clip_shapes,
         stage.label_smoothing,
@@ -63,7 +65,17 @@ def student_learner(material: Material, teacher: Teacher | None) -> Learner:
         class_vectors=material.class_vectors,
         black=_black(stage.preprocess),
         class_weights=material.class_weights("student"),
+        dense=_dense_term(material, student),
     )
+
+
+def _dense_term(material: Material, student: ClipModel) -> DenseTerm | None:
+    """What regresses dense targets beside the labels, where the recipe has that loss."""
+    recipe = material.recipe
+    if recipe.dense_loss is None:
+        return None
+    size = None if recipe.keeps_dense_loss else student.backbone.feature_size
+    return DenseTerm(recipe.dense_loss, material.loss_targets.weights, size)
 
 
 def _black(spec: Preprocess) -> Tensor:

@@ -20,6 +20,7 @@ from kd_edge.train.given import take_weights
 from kd_edge.train.inputs.material import Material, Progress, gather_material, training_batches
 from kd_edge.train.networks import build_teacher, student_learner
 from kd_edge.train.recipe import Recipe
+from kd_edge.train.recipe.stages import OnnxTeacherConfig
 from kd_edge.train.step import Step, on_device
 from kd_edge.train.teachers.base import LabelLearner, Shape, Teacher
 
@@ -74,7 +75,9 @@ def rehearse(recipe: Recipe, data_root: Path | None = None, *, progress: Progres
         teacher = None
         if recipe.teacher is not None:
             teacher = build_teacher(material, recipe.teacher)
-            if recipe.teacher.weights is None:
+            if isinstance(recipe.teacher, OnnxTeacherConfig):
+                pass  # it has no weights, and was asked while the clips were read
+            elif recipe.teacher.weights is None:
                 # Another copy: after a single step a network is no teacher, its statistics are hardly begun.
                 another = build_teacher(material, recipe.teacher)
                 weights = material.class_weights("teacher")
@@ -90,7 +93,7 @@ def rehearse(recipe: Recipe, data_root: Path | None = None, *, progress: Progres
 
 def _step(material: Material, name: str, learner: LabelLearner, teacher: Teacher | None) -> Rehearsal:
     """One optimiser step of a stage on its first batch."""
-    recipe, stage = material.recipe, material.stage(name)
+    recipe, stage = material.recipe, material.trained(name)
     split = material.dataset.split(recipe.split)
     train, validation = training_sides(split, recipe.validation_subjects, recipe.validation_trials)
     fabric = make_fabric(recipe)
@@ -102,11 +105,15 @@ def _step(material: Material, name: str, learner: LabelLearner, teacher: Teacher
     start = time.perf_counter()
     losses, _ = step(batch).wait()
     seconds = time.perf_counter() - start
-    parameters = {"student": count(learner.model), "teacher": count(teacher), "adapters": count(learner.terms)}
+    parameters = {
+        "student": count(learner.model),
+        "teacher": count(teacher),
+        "adapters": count(learner) - count(learner.model),
+    }
     return Rehearsal(
         samples=(len(train), len(validation), len(split.test)),
-        inputs={stage: tuple(seen.shape) for stage, seen in zip(stages, batch["inputs"], strict=True)},
-        parameters={key: value for key, value in parameters.items() if value},
+        inputs={stage: tuple(seen.shape) for stage, seen in zip(stages, batch["inputs"], strict=False)},
+        parameters={key: value for key, value in parameters.items() if value or key in stages},
         student_layers={path: layer.shape for path, layer in learner.student_layers.items()},
         teacher_layers={path: layer.shape for path, layer in learner.teacher_layers.items()},
         losses=losses,
@@ -134,4 +141,6 @@ def rehearse_losses(learner: Learner, recipe: Recipe, teacher: Teacher) -> None:
     mine, theirs = (torch.zeros(2, *shape) for shape in recipe.clip_shapes)
     with torch.no_grad(), evaluating(learner), evaluating(teacher), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # two equal clips have no graph
-        learner(mine, torch.tensor([0, 1]), teach(teacher, theirs, learner.teacher_taps, ablate=learner.ablates))
+        seen = teach(teacher, theirs, learner.teacher_taps, ablate=learner.ablates)
+        targets = None if learner.dense is None else torch.zeros(*mine.shape[:2], learner.dense.size)
+        learner(mine, torch.tensor([0, 1]), seen, targets=targets)

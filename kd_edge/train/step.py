@@ -73,7 +73,8 @@ class Step:
     def gradients(self, batch: Batch, epoch: int = 1) -> Outcome:
         """The teacher's forward pass, and the learner's forward and backward pass."""
         labels = batch["labels"]
-        losses, logits = self._module(batch["inputs"][0], labels, self.look(batch), epoch)
+        known = {"targets": batch["inputs"][-1]} if self.learner.regresses else {}
+        losses, logits = self._module(batch["inputs"][0], labels, self.look(batch), epoch, **known)
         self._fabric.backward(losses["total"])
         with torch.no_grad():
             right = (

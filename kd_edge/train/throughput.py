@@ -18,6 +18,7 @@ from kd_edge.train.inputs.clips import Batch
 from kd_edge.train.inputs.material import Material, Progress, gather_material
 from kd_edge.train.networks import build_teacher, student_learner
 from kd_edge.train.recipe import Recipe, SensorTeacherConfig
+from kd_edge.train.recipe.student_stages import DenseLoss
 from kd_edge.train.step import Step
 from kd_edge.train.teachers.base import Teacher
 from kd_edge.train.teachers.sensors import network_inputs
@@ -167,7 +168,7 @@ def losses_cost(material: Material, rounds: int) -> dict[str, float]:
     fabric = make_fabric(recipe)
     teacher = _teacher(material, fabric)
 
-    def step(losses: Sequence[Loss]) -> Step:
+    def step(losses: Sequence[Loss | DenseLoss]) -> Step:
         fewer = replace(material, recipe=recipe.model_copy(update={"losses": tuple(losses)}))
         return _student_step(fabric, fewer, teacher)
 

@@ -16,29 +16,31 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from kd_edge import rundir
-from kd_edge.errors import reason
+from kd_edge.errors import TrainingError, reason
 from kd_edge.models import ClipModel
-from kd_edge.rundir import FoldReport, MetricsLine, Selection
+from kd_edge.rundir import FoldReport, MetricsLine, Selection, Spread
 from kd_edge.train import checks
 from kd_edge.train.crossfit import folds, without
-from kd_edge.train.dense import DenseLearner, frame_loaders, report
+from kd_edge.train.dense import DenseLearner, frame_loaders, report, take_features
 from kd_edge.train.devices import averaged, first_alone, make_fabric, share_statistics
 from kd_edge.train.distil.learner import Learner
-from kd_edge.train.events import EpochDone, Event, Finished, Prepared, StageStarted, StepDone
+from kd_edge.train.events import Collapsed, EpochDone, Event, Finished, Prepared, StageStarted, StepDone
 from kd_edge.train.given import check_readable, load_trained, take_weights, weights_metadata
 from kd_edge.train.head import HeadLearner, Loaders, feature_loaders
 from kd_edge.train.inputs.material import Material, Progress, gather_material
+from kd_edge.train.inputs.targets import DenseTargets
 from kd_edge.train.networks import begin_head, build_student, build_teacher, student_learner
 from kd_edge.train.optim import learning_rate, set_learning_rate
 from kd_edge.train.recipe import DenseStage, HeadStage, Recipe
-from kd_edge.train.recipe.stages import AnyTeacher, Training
+from kd_edge.train.recipe.stages import AnyTeacher, OnnxTeacherConfig, Training
+from kd_edge.train.recipe.student_stages import DenseLoss
 from kd_edge.train.rehearsal import rehearse_losses
 from kd_edge.train.results import plots, run, scores
 from kd_edge.train.results.summary import summarise
 from kd_edge.train.step import Step, on_device
 from kd_edge.train.teachers.base import LabelLearner, Teacher
 
-__all__ = ["EpochDone", "Event", "Finished", "Prepared", "StageStarted", "StepDone", "train"]
+__all__ = ["Collapsed", "EpochDone", "Event", "Finished", "Prepared", "StageStarted", "StepDone", "train"]
 
 
 @dataclass
@@ -161,6 +163,10 @@ def _stages(session: _Session) -> Iterator[Event]:
 def _train_teacher(session: _Session, config: AnyTeacher, teacher: Teacher) -> Generator[Event, None, None]:
     """Load a trained teacher, or train it: on the labels alone, sensors on the class names too."""
     trained = session.folder / rundir.TEACHER
+    if isinstance(config, OnnxTeacherConfig):  # it was asked already, and has no weights to keep
+        chosen = f"encoder {config.file.name}"
+        session.selections["teacher"] = Selection(selected_epoch=0, selected_by=chosen, seconds=0.0)
+        return
     if "teacher" in session.selections:
         # The interrupted run had finished it.
         load_trained(teacher, trained, f"restore the file, or remove {session.folder / rundir.STATE} to start again")
@@ -192,7 +198,7 @@ def _train_student(session: _Session, learner: Learner, teacher: Teacher | None)
     model, recipe = learner.model, session.recipe
     left_out = folds(session.material)  # refused before anything is trained
     if recipe.dense_stage is not None:
-        yield from _student_stage(session, "dense", model, _train_dense(session, model, recipe.dense_stage))
+        yield from _student_stage(session, "dense", model, _train_dense(session, model, recipe.dense_stage, teacher))
     if recipe.labels_stage is not None:
         yield from _student_stage(session, "student", model, _train_whole(session, learner, teacher))
     if recipe.head_stage is not None:
@@ -221,9 +227,12 @@ def _student_stage(
         run.save_weights(finished, model.state_dict())
 
 
-def _train_dense(session: _Session, model: ClipModel, stage: DenseStage) -> Generator[Event, None, Selection]:
+def _train_dense(
+    session: _Session, model: ClipModel, stage: DenseStage, teacher: Teacher | None
+) -> Generator[Event, None, Selection]:
     """Train a student's backbone to regress what a richer modality says of every frame."""
     fabric, material = session.fabric, session.material
+    _take_features(session, stage, material.dense, teacher)
     learner = DenseLearner(model, material.dense_targets, keep=session.recipe.keeps_targets)
     loaders = frame_loaders(material, stage, rank=fabric.global_rank, world=fabric.world_size)
     kept = yield from _fit(session, "dense", stage, learner, loaders)
@@ -260,8 +269,24 @@ def _train_fold(
     return FoldReport(**judged.model_dump(), subjects=subjects)
 
 
+def _take_features(
+    session: _Session, table: DenseStage | DenseLoss | None, targets: DenseTargets | None, teacher: Teacher | None
+) -> None:
+    """Ask the trained teacher for its features, where dense targets have some."""
+    if table is None or targets is None or table.features is None or teacher is None:
+        return
+    device, folder = session.fabric.device, session.folder
+    take = partial(take_features, session.material, targets, table.features, teacher, device, folder)
+    if first_alone(session.fabric, take) is None:
+        raise TrainingError("the teacher has no features", "what the first process tells", "see its message")
+
+
 def _train_whole(session: _Session, learner: Learner, teacher: Teacher | None) -> Generator[Event, None, Selection]:
     """Train the whole student on labels and teacher (Alg. 1 of the MGCAM paper)."""
+    asked = teacher
+    if not session.recipe.teacher_losses:
+        teacher = None  # of dense targets only
+    _take_features(session, session.recipe.dense_loss, session.material.loss, asked)
     loaders = _clip_loaders(session, ["student"] if teacher is None else ["student", "teacher"])
     return (yield from _fit(session, "student", session.recipe.student, learner, loaders, teacher))
 
@@ -305,7 +330,8 @@ def _fit(
     step = Step(fabric, learner, stage, teacher)
     loader, batches, validation, note = loaders
     best: dict[str, Any] = {"epoch": 0, "score": -1.0, "model": {}}
-    epochs_done, seconds = 0, 0.0
+    epochs_done, seconds, collapsed = 0, 0.0, 0
+    spread: Spread | None = None
     if session.state is not None and session.state["stage"] == name:
         saved = session.state
         try:
@@ -316,6 +342,7 @@ def _fit(
                 session.folder / rundir.STATE, f"what it holds is not this run's: {reason(error)}"
             ) from error
         best, epochs_done, seconds = saved["best"], saved["epoch"], saved["seconds"]
+        collapsed, spread = saved.get("collapsed", 0), Spread(**saved["spread"]) if saved.get("spread") else None
     yield StageStarted(name, stage.epochs, len(batches), epochs_done + 1, note)
 
     for epoch in range(epochs_done + 1, stage.epochs + 1):
@@ -344,6 +371,10 @@ def _fit(
         spent = time.perf_counter() - start
 
         checks.check_weights(learner, name, epoch, session.folder)  # before they are judged or saved
+        spread = None if learner.spread is None else learner.spread.of_epoch()
+        if learner.spread is not None and spread is not None and not collapsed and learner.spread.is_collapsed(spread):
+            collapsed = epoch
+            yield Collapsed(name, epoch, spread)
         judged = None
         share_statistics(fabric, learner)
         accuracy, *means = averaged(fabric, right / seen_clips, *(value / number for value in sums.values()))
@@ -361,20 +392,37 @@ def _fit(
             seconds=round(spent, 3),
             clips_per_second=round(seen_clips * fabric.world_size / spent, 2),
             validation=judged,
+            **_measured(spread),
         )
         seconds += spent
         if session.writes:
             rundir.append_metrics(session.folder, line)  # before the state: a resume drops a line too many
-            _save(session, name, epoch, step, best, seconds)
+            _save(session, name, epoch, step, best, seconds, spread, collapsed)
         yield EpochDone(name, epoch, line)
 
+    kept: dict[str, Any] = {"seconds": round(seconds, 1), **_measured(spread, collapsed)}
     if validation is None:
-        return Selection(selected_epoch=stage.epochs, selected_by="last epoch", seconds=round(seconds, 1))
+        return Selection(selected_epoch=stage.epochs, selected_by="last epoch", **kept)
     learner.model.load_state_dict(best["model"])
-    return Selection(selected_epoch=best["epoch"], selected_by="validation accuracy", seconds=round(seconds, 1))
+    return Selection(selected_epoch=best["epoch"], selected_by="validation accuracy", **kept)
 
 
-def _save(session: _Session, name: str, epoch: int, step: Step, best: dict[str, Any], seconds: float) -> None:
+def _measured(spread: Spread | None, collapsed: int = 0) -> dict[str, Any]:
+    """What is written of the embeddings, where they were measured."""
+    found: dict[str, Any] = {} if spread is None else {"spread": spread}
+    return found | ({"collapsed_epoch": collapsed} if collapsed else {})
+
+
+def _save(
+    session: _Session,
+    name: str,
+    epoch: int,
+    step: Step,
+    best: dict[str, Any],
+    seconds: float,
+    spread: Spread | None,
+    collapsed: int,
+) -> None:
     """Everything an interrupted run needs to go on after this epoch."""
     state = {
         "data_fingerprint": session.material.fingerprint,
@@ -385,6 +433,8 @@ def _save(session: _Session, name: str, epoch: int, step: Step, best: dict[str, 
         "optimiser": step.optimiser.state_dict(),
         "best": best,
         "seconds": seconds,
+        "spread": None if spread is None else spread.model_dump(),
+        "collapsed": collapsed,
         "report": {stage: kept.model_dump() for stage, kept in session.selections.items()},
     }
     run.save_state(session.folder, state)

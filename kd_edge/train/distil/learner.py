@@ -10,12 +10,20 @@ from torch import Tensor, nn
 from kd_edge.errors import TrainingError
 from kd_edge.models import ClipModel
 from kd_edge.models.layers import evaluating
-from kd_edge.train.distil.methods import Method, term_names
-from kd_edge.train.distil.terms import Term
+from kd_edge.train.collapse import SpreadMeter
+from kd_edge.train.distil.methods import FeatureMethod, Method, term_names
+from kd_edge.train.distil.terms import DenseTerm, Term
 from kd_edge.train.teachers.base import LabelLearner, Layer, Observation, Shape, Tap, Teacher
 from kd_edge.train.teachers.images import image_places, observe
 
 __all__ = ["Learner", "Observation", "Tap", "observe", "teach", "term_names"]
+
+EMBEDDING = Tap("backbone", "mean")
+"""What of a student is looked at for a collapse: a clip's mean feature."""
+SEGMENTS = Tap("backbone", "fold")
+"""What of a student regresses dense targets: the feature of every segment."""
+DENSE = "dense"
+"""Name of that loss."""
 
 
 def teach(teacher: Teacher, inputs: Tensor, taps: Collection[Tap], *, ablate: bool = False) -> tuple[Observation, ...]:
@@ -50,6 +58,7 @@ class Learner(LabelLearner):
         black: The model's input, (C,), of a black pixel, for a term whose ablated input is black.
         class_weights: (K,) of the classes in the cross-entropy; None takes 1. Distillation terms have none: what the
             teacher says of a clip is worth the same whatever its class.
+        dense: What regresses dense targets beside the labels; None without that loss.
 
     Raises:
         TrainingError: A loss names a layer that does not exist or does not fit, or there is nobody to teach.
@@ -70,9 +79,14 @@ class Learner(LabelLearner):
         class_vectors: Tensor | None = None,
         black: Tensor | None = None,
         class_weights: Tensor | None = None,
+        dense: DenseTerm | None = None,
     ) -> None:
         super().__init__(model, label_smoothing, class_weights)
-        self._student_taps: tuple[Tap, ...] = ()
+        self.dense = dense
+        self.regresses = dense is not None
+        if self.regresses or any(isinstance(loss, FeatureMethod) for loss in losses):
+            self.spread = SpreadMeter()
+        self._student_taps: tuple[Tap, ...] = self._own_taps
         self._named: tuple[tuple[str, Term], ...] = ()
         blanks = {loss.blank for loss in losses}
         self.ablates = bool(blanks - {None})
@@ -97,26 +111,47 @@ class Learner(LabelLearner):
         )
         layers = self.student_layers, self.teacher_layers
         terms = [Term(loss, places, teacher, layers, epochs, class_vectors) for loss in losses]
-        self._student_taps = tuple(dict.fromkeys(tap for term in terms for tap in term.student_taps))
+        looked_at = [tap for term in terms for tap in term.student_taps]
+        self._student_taps = tuple(dict.fromkeys((*looked_at, *self._own_taps)))
         self.teacher_taps = tuple(dict.fromkeys(tap for term in terms for tap in term.teacher_taps))
         self._named = tuple(zip(term_names(losses), terms, strict=True))
         self.terms.update(dict(self._named))
 
     def weights(self, epoch: int) -> dict[str, float]:
         """Factors of the terms in the total loss, by name, in an epoch counted from 1."""
-        return {name: term.method.weight_in(epoch) for name, term in self._named}
+        dense = {} if self.dense is None else {DENSE: self.dense.loss.weight_in(epoch)}
+        return {name: term.method.weight_in(epoch) for name, term in self._named} | dense
+
+    @property
+    def _own_taps(self) -> tuple[Tap, ...]:
+        """What is looked at for no teacher's sake."""
+        return (*((EMBEDDING,) if self.spread is not None else ()), *((SEGMENTS,) if self.regresses else ()))
 
     def forward(
-        self, inputs: Tensor, labels: Tensor, seen: Sequence[Observation] | None = None, epoch: int = 1
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        seen: Sequence[Observation] | None = None,
+        epoch: int = 1,
+        targets: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Losses of a batch of clips, see ``LabelLearner.forward``; a value per term, before its weight.
 
+        Args:
+            inputs: Clips (B, T, C, S, S).
+            labels: (B,) int64.
+            seen: The teachers' observations, where there are terms.
+            epoch: Counted from 1.
+            targets: (B, T, M) dense targets of the segments, where they are regressed.
+
         Raises:
-            TrainingError: There are terms, and nobody was looked at.
+            TrainingError: There are terms and nobody was looked at, or a dense loss and no targets.
         """
         mine = observe(self.model, inputs, self._student_taps)
         if self.ablates:
             mine = mine._replace(ablated=self._ablated(inputs))
+        if self.spread is not None and self.training:
+            self.spread.add(mine.taps[EMBEDDING], mine.logits.shape[1])
         values = {"ce": self.cross_entropy(mine.logits, labels)}
         total = values["ce"]
         for name, term in self._named:
@@ -124,6 +159,11 @@ class Learner(LabelLearner):
                 raise TrainingError("losses without the teachers' observations", "both", "look with teach")
             values[name] = term(mine, seen, labels, epoch)
             total = total + term.method.weight_in(epoch) * values[name]
+        if self.dense is not None:
+            if targets is None:
+                raise TrainingError("a dense loss without targets", "(B, T, M) of them", "give targets")
+            values[DENSE] = self.dense(mine.taps[SEGMENTS], targets)
+            total = total + self.dense.loss.weight_in(epoch) * values[DENSE]
         return values | {"total": total}, mine.logits
 
     def _ablated(self, clip: Tensor) -> Tensor:
@@ -159,7 +199,7 @@ def _probe(
     paths = tuple(dict.fromkeys(named))
     if not paths:
         return {}
-    device = next(model.parameters()).device
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     clip = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).to(device)
     frames = shape[0] if segments else 1
     with torch.no_grad(), evaluating(model):

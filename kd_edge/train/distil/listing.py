@@ -40,5 +40,5 @@ def recipe_layers(
     else:
         teacher = TEACHERS[recipe.teacher.kind].build(recipe.teacher, recipe.segments, classes, None)
         layers, places = teacher.layers(recipe.teacher.clip_shape(recipe.segments)), teacher.places
-    named = zip(term_names(recipe.losses), recipe.losses, strict=True)
+    named = zip(term_names(recipe.teacher_losses), recipe.teacher_losses, strict=True)
     return layers, {name: loss.layers(places, who) for name, loss in named}

@@ -8,7 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from kd_edge.train.distil.methods import Method, Pair
+from kd_edge.train.losses import dense_regression
+from kd_edge.train.recipe.student_stages import DenseLoss
 from kd_edge.train.teachers.base import Layer, Observation, Places, Tap, Teacher
+from kd_edge.types import Float32
 
 
 class Term(nn.Module):
@@ -71,6 +74,29 @@ class Term(nn.Module):
         """The term between the student and one teacher."""
         features = _features(mine, self.student_taps), _features(seen, self.teacher_taps)
         return self.method.value(Pair(mine, seen, *features, adapter, labels, epoch, self.epochs, self.class_vectors))
+
+
+class DenseTerm(nn.Module):
+    """Dense targets beside the labels: what regresses them from the student's feature of each segment.
+
+    Args:
+        loss: The recipe's table.
+        weights: (M,) float32 of the targets' numbers.
+        feature_size: D, of a linear layer that is trained along and dropped at export; None where the student regresses
+            them itself, at the end of its feature.
+    """
+
+    def __init__(self, loss: DenseLoss, weights: Float32, feature_size: int | None) -> None:
+        super().__init__()
+        self.loss = loss
+        self.size = len(weights)
+        self.regressor = nn.Identity() if feature_size is None else nn.Linear(feature_size, self.size)
+        self.register_buffer("number_weights", torch.from_numpy(weights), persistent=False)
+
+    def forward(self, feature: Tensor, targets: Tensor) -> Tensor:
+        """Value before the loss's weight, of features (B*T, D) and targets (B, T, M)."""
+        regressed = self.regressor(feature)[:, -self.size :]
+        return dense_regression(regressed, targets.flatten(0, 1), weights=self.get_buffer("number_weights"))
 
 
 def _features(seen: Observation, taps: Sequence[Tap]) -> list[Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, Protocol, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from kd_edge.sampling import motion_indices, nearest
 from kd_edge.train.inputs.draws import CropDraw, Draws, draw_crop
 from kd_edge.train.inputs.intensity import change_input, change_planes, jitter_limits, normalised, plain
 from kd_edge.train.inputs.signals import SignalInput
-from kd_edge.train.inputs.windows import Windows, clip_length_ns
+from kd_edge.train.inputs.windows import Windows, clip_length_ns, same_share
 from kd_edge.train.recipe.augment import Augment
 from kd_edge.types import Float32, Int64
 
@@ -32,11 +32,20 @@ class Batch(TypedDict):
     """What the loader yields.
 
     ``inputs``: one (B, T, C, S, S) float32 per image modality, then (B, m, 3, n) float32 of wearable sensors where they
-    teach; ``labels``: (B,) int64, or (B, F, M) float32 of dense targets.
+    teach, then (B, T, M) float32 of what is known of the student's frames; ``labels``: (B,) int64, or (B, F, M) float32
+    of dense targets.
     """
 
     inputs: list[Tensor]
     labels: Tensor
+
+
+class FrameValues(Protocol):
+    """Numbers that are known of every frame of some clips."""
+
+    def of(self, sample_id: str, frames: Int64, crop: CropDraw | None = None) -> Float32:
+        """(F, M) of some frames of a clip, as they are in a picture that was cropped as drawn."""
+        ...
 
 
 Key = tuple[int, int] | tuple[int, int, int]
@@ -59,6 +68,7 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
         seed: The recipe's seed.
         flip_labels: Label of each class after mirroring.
         signals: What is made of the sensors that teach beside the image modalities.
+        beside: What is known of every frame of the first modality, added to a changed clip's inputs as (T, M) each.
     """
 
     def __init__(
@@ -70,6 +80,7 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
         seed: int,
         flip_labels: Sequence[int] | None = None,
         signals: SignalInput | None = None,
+        beside: Sequence[FrameValues] = (),
     ) -> None:
         self.pairs = pairs
         self.specs = tuple(specs)
@@ -78,6 +89,7 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
         self.seed = seed
         self.flip_labels = flip_labels
         self.signals = signals
+        self.beside = tuple(beside)
         self._smoothed: dict[int, list[_Smoothed]] = {}
         self._sessions = Sessions(pairs.samples)
 
@@ -90,11 +102,11 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
         first = clips[0].stamps_ns
         if self.augments is None:
             moments = first[self.windows.choose(first, None)]
-            same = [_same_share(first, moments, clip.stamps_ns) for clip in clips]
+            same = [same_share(first, moments, clip.stamps_ns) for clip in clips]
             return [_still(*item) for item in zip(clips, same, self.specs, strict=True)], sample.label
         origin = (self.seed, epoch, zlib.crc32(sample.id.encode()), *again)
         rng = np.random.default_rng(origin)
-        shots = self._looping(position, rng) if self.windows.loop else self._inside(position, rng)
+        shots, seen = self._looping(position, rng) if self.windows.loop else self._inside(position, rng)
         crop = draw_crop(self.augments[0], rng, Draws(origin))
         label = sample.label
         if crop.flip and self.flip_labels is not None:
@@ -109,6 +121,7 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
             giver = self.pairs.giver(position)
             spans = self.pairs.caches[0].clip(giver).stamps_ns
             inputs.append(self.signals.of(giver, spans, Draws((*origin, len(clips)))))
+        inputs += [self._known(values, position, seen, crop) for values in self.beside]
         return inputs, label
 
     def still(self, position: int, frames: Int64) -> Float32:
@@ -142,17 +155,19 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
         shot = shot._replace(limits=jitter_limits(shot.limits, augment, rng))
         return _changed(shot, spec, crop, augment, Draws((*origin, 0))), label, crop
 
-    def _inside(self, position: int, rng: np.random.Generator) -> list[_Shot]:
+    def _inside(self, position: int, rng: np.random.Generator) -> tuple[list[_Shot], _Frames]:
         """Every modality of a window inside the clip."""
         clips = self.pairs.clips(position)
         first = clips[0].stamps_ns
-        moments = first[self.windows.choose(first, rng)]
-        return [
-            _Shot(clip.frames, *smoothed, _frames_at(clip, _same_share(first, moments, clip.stamps_ns), spec))
+        frames = self.windows.choose(first, rng)
+        moments = first[frames]
+        shots = [
+            _Shot(clip.frames, *smoothed, _frames_at(clip, same_share(first, moments, clip.stamps_ns), spec))
             for clip, smoothed, spec in zip(clips, self._measured(position), self.specs, strict=True)
         ]
+        return shots, _Frames(frames, position, frames, np.zeros(len(frames), dtype=bool))
 
-    def _looping(self, position: int, rng: np.random.Generator) -> list[_Shot]:
+    def _looping(self, position: int, rng: np.random.Generator) -> tuple[list[_Shot], _Frames]:
         """Every modality of a window that may begin before the clip does."""
         other = self._before(position, rng) if rng.random() < self.windows.before_share else position
         clips, before = self.pairs.clips(position), self.pairs.clips(other)
@@ -167,7 +182,17 @@ class ClipDataset(Dataset[tuple[list[Float32], int]]):
                 earlier = at.ravel() < -half
                 _put(shot, earlier, _endless(before[k], self._measured(other)[k], at, length_before))
             shots.append(shot)
-        return shots
+        own = in_endless(clips[0].stamps_ns, moments, length)
+        others = in_endless(before[0].stamps_ns, moments, length_before)
+        return shots, _Frames(own, other, others, (moments < -half) & (other != position))
+
+    def _known(self, values: FrameValues, position: int, seen: _Frames, crop: CropDraw) -> Float32:
+        """(T, M) of the frames that a window shows, cropped as drawn."""
+        known = values.of(self.pairs.samples[position].id, seen.frames, crop)
+        if seen.is_other.any():
+            before = values.of(self.pairs.samples[seen.other].id, seen.frames_of_other[seen.is_other], crop)
+            known[seen.is_other] = before
+        return known
 
     def _before(self, position: int, rng: np.random.Generator) -> int:
         """What was done before, if it was filmed in the same size."""
@@ -228,6 +253,15 @@ def _smoothed(clip: CachedClip, spec: Preprocess) -> _Smoothed:
     if isinstance(spec.region, PersonRegion) and clip.own_places is not None:
         places = clip_places(clip.own_places, clip.stamps_ns, spec.region)
     return _Smoothed(clip_limits(clip.own_limits, clip.stamps_ns, spec.window), places)
+
+
+class _Frames(NamedTuple):
+    """Which frames of the first modality a window shows: (T,) of its clip, those of another one before it instead."""
+
+    frames: Int64
+    other: int
+    frames_of_other: Int64
+    is_other: npt.NDArray[np.bool_]
 
 
 class _Shot(NamedTuple):
@@ -319,16 +353,6 @@ def _crop(draw: CropDraw, spec: Preprocess, shape: tuple[int, ...]) -> Crop:
     if isinstance(spec.region, FrameRegion):
         return draw.on(shape[0], shape[1])
     return draw.about() if isinstance(spec.region, PersonRegion) else draw.on(1, 1)  # regions are square
-
-
-def _same_share(first: Int64, moments: Int64, other: Int64) -> Int64:
-    """Moments of one modality at the same share of another one's length (recordings may end at different moments)."""
-    span, other_span = int(first[-1] - first[0]), int(other[-1] - other[0])
-    if span == other_span or span == 0:
-        shifted: Int64 = moments - first[0] + other[0]
-        return shifted
-    scaled: Int64 = other[0] + np.rint((moments - first[0]) * (other_span / span)).astype(np.int64)
-    return scaled
 
 
 def _frames_at(clip: CachedClip, moments: Int64, spec: Preprocess) -> Int64:

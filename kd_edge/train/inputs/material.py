@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,16 +19,21 @@ from kd_edge.data.cache.pairs import PairedClips
 from kd_edge.data.signals.load import Signals
 from kd_edge.data.words.class_vectors import ClassVectors, class_vectors
 from kd_edge.errors import DataError, TrainingError
-from kd_edge.train.inputs.clips import Batch, ClipDataset, EpochBatches, SignalDataset, make_loader
+from kd_edge.train.inputs.clips import Batch, ClipDataset, EpochBatches, FrameValues, SignalDataset, make_loader
+from kd_edge.train.inputs.embeddings import Embeddings, FrameEmbeddings
 from kd_edge.train.inputs.exchange import exchange
 from kd_edge.train.inputs.signals import SignalInput
-from kd_edge.train.inputs.targets import DenseTargets, gather_targets, targets_fingerprint
+from kd_edge.train.inputs.targets import DenseTargets, FeatureSpace, gather_targets, targets_fingerprint
 from kd_edge.train.inputs.windows import BEFORE_SHARE, Windows, clip_length_ns
 from kd_edge.train.losses.labels import class_weights
-from kd_edge.train.recipe import DenseStage, Recipe, Stage, StudentConfig
-from kd_edge.train.recipe.stages import Training
-from kd_edge.train.recipe.student_stages import WindowKind
-from kd_edge.types import Float32
+from kd_edge.train.recipe import Recipe, Stage, StudentConfig
+from kd_edge.train.recipe.stages import OnnxTeacherConfig, TrainedTeacher, Training
+from kd_edge.train.recipe.student_stages import DenseTarget, WindowKind
+from kd_edge.train.teachers.images import frame_feature_size
+from kd_edge.types import Float32, Int64
+
+Seen = CachedClips | Signals | Embeddings
+"""What one stage sees of the recordings."""
 
 Progress = Callable[[str, int, int], None]
 """Called with (modality, clips done, clips in all) while a cache is made."""
@@ -46,9 +51,11 @@ class Material:
         test: Samples touched once, at the end, with the student's modality: what a teacher lacks must not change them.
         clips: The frame caches of the stages that see images, by stage name; the student's among them.
         signals: The signals of wearable sensors, by the name of the stage that sees them.
+        embeddings: What frozen encoders made of the frames, by stage name.
         clip_seconds: Length of the live window.
         semantics: Vectors of the class names, where the recipe has some.
         dense: What a dense stage regresses, where the recipe has one.
+        loss: What a dense loss regresses, where the recipe has one.
     """
 
     recipe: Recipe
@@ -61,6 +68,8 @@ class Material:
     clip_seconds: float
     semantics: ClassVectors | None = None
     dense: DenseTargets | None = None
+    embeddings: dict[str, Embeddings] = field(default_factory=dict)
+    loss: DenseTargets | None = None
 
     @property
     def dense_targets(self) -> DenseTargets:
@@ -72,6 +81,17 @@ class Material:
         if self.dense is None:
             raise TrainingError("a recipe without a dense stage", "one", "add it to stages")
         return self.dense
+
+    @property
+    def loss_targets(self) -> DenseTargets:
+        """What a dense loss regresses.
+
+        Raises:
+            TrainingError: The recipe has none.
+        """
+        if self.loss is None:
+            raise TrainingError("a recipe without a dense loss", "one", "add it to losses")
+        return self.loss
 
     def with_targets(self, samples: Sequence[Sample]) -> tuple[Sample, ...]:
         """Those of the samples that have any dense target."""
@@ -87,15 +107,16 @@ class Material:
         return config.model_copy(update={"model": model})
 
     @property
-    def caches(self) -> dict[str, CachedClips | Signals]:
+    def caches(self) -> dict[str, Seen]:
         """What each stage sees, by stage name."""
-        seen: dict[str, CachedClips | Signals] = {**self.clips, **self.signals}
+        seen: dict[str, Seen] = {**self.clips, **self.signals, **self.embeddings}
         return {name: seen[name] for name in self.recipe.networks}
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Sample id -> why it cannot be used, over all modalities."""
-        return {name: why for cache in self.caches.values() for name, why in cache.skipped.items()}
+        """Sample id -> why it cannot be used, over all modalities; a clip without embeddings can."""
+        needed: list[CachedClips | Signals] = [*self.clips.values(), *self.signals.values()]
+        return {name: why for cache in needed for name, why in cache.skipped.items()}
 
     @property
     def fingerprint(self) -> str:
@@ -111,6 +132,8 @@ class Material:
         found = {name: cache.fingerprint for name, cache in self.caches.items()}
         if self.dense is not None:
             found["dense"] = self.dense.fingerprint
+        if self.loss is not None:
+            found["loss"] = self.loss.fingerprint
         return _with_semantics(found, self.semantics)
 
     @property
@@ -139,7 +162,7 @@ class Material:
             clips = self._pairs(["student"], self.train)
             return self._loader(SignalDataset(clips, signals, recipe.seed), stages[0], batch_size, rank, world)
         windows = self.windows(recipe.windows, self._segments(stages[0]))
-        dataset = self._changing(images, windows, signals)
+        dataset = self._changing(images, windows, signals, beside=self._beside(stages))
         return self._loader(dataset, stages[0], batch_size, rank, world)
 
     def windows(self, kind: WindowKind, segments: int) -> Windows:
@@ -156,19 +179,49 @@ class Material:
         spec = recipe.student.preprocess
         return ClipDataset(self._pairs(["student"], samples), [spec], Windows(recipe.segments), None, recipe.seed)
 
+    @property
+    def feature_space(self) -> FeatureSpace:
+        """What the features of a teacher are that sees images.
+
+        Raises:
+            TrainingError: There is no such teacher.
+        """
+        space = _feature_space(self.recipe, self.embeddings)
+        if space is None:
+            raise TrainingError("a recipe without a teacher that sees images", "one", "add [teacher]")
+        return space
+
+    def teacher_clips(self, samples: Sequence[Sample]) -> ClipDataset:
+        """The clips of a teacher that sees images, as evaluation sees them."""
+        spec = self.recipe.image_stages["teacher"].preprocess
+        return ClipDataset(self._pairs(["teacher"], samples), [spec], Windows(2), None, self.recipe.seed)
+
     def _changing(
         self,
         images: Sequence[str],
         windows: Windows,
         signals: SignalInput | None,
         samples: Sequence[Sample] | None = None,
+        *,
+        beside: Sequence[FrameValues] = (),
     ) -> ClipDataset:
-        """Training clips of some image stages with their random changes."""
+        """Training clips of some image stages with their random changes, and what is known of their frames."""
         recipe, wanted = self.recipe, self.train if samples is None else samples
         pairs = PairedClips([self.clips[name] for name in images], wanted, self._givers(wanted))
         configs = [recipe.image_stages[name] for name in images]
         specs, augments = [c.preprocess for c in configs], [c.augment for c in configs]
-        return ClipDataset(pairs, specs, windows, augments, recipe.seed, self.dataset.flip_labels, signals)
+        return ClipDataset(pairs, specs, windows, augments, recipe.seed, self.dataset.flip_labels, signals, beside)
+
+    def _beside(self, stages: Sequence[str]) -> list[FrameValues]:
+        """What stages know of the student's frames without being shown them."""
+        seen = [self.embeddings[name] for name in stages if name in self.embeddings]
+        known: list[FrameValues] = [FrameEmbeddings(embeddings, self.stamps_ns) for embeddings in seen]
+        return [*known, self.loss] if self.loss is not None and "student" in stages else known
+
+    @property
+    def stamps_ns(self) -> dict[str, Int64]:
+        """Sample id -> (N,) stamps of the student's frames."""
+        return _stamps(self.clips)
 
     def _givers(self, samples: Sequence[Sample]) -> dict[str, str]:
         """Whose teacher's view goes with a sample's own of the student: another one's, where the recipe says so."""
@@ -182,7 +235,7 @@ class Material:
     def _loader(
         self, dataset: ClipDataset | SignalDataset, stage: str, batch_size: int, rank: int, world: int
     ) -> tuple[DataLoader[Batch], EpochBatches]:
-        config = self.stage(stage)
+        config = self.trained(stage)
         batches = training_batches(self.recipe, config, dataset.pairs.samples, batch_size, rank=rank, world=world)
         return make_loader(dataset, batches, self.recipe.workers), batches
 
@@ -193,7 +246,7 @@ class Material:
             name: ``student`` or ``teacher``.
             training: What says so, where it is another stage of the student.
         """
-        training = training or self.stage(name)
+        training = training or self.trained(name)
         weights, labels = training.class_weights, self.dataset.labels
         if weights is None:
             return None
@@ -249,6 +302,17 @@ class Material:
         """The recipe's ``student`` or ``teacher``."""
         return self.recipe.networks[name]
 
+    def trained(self, name: str) -> StudentConfig | TrainedTeacher:
+        """The same, of a stage that is trained.
+
+        Raises:
+            TrainingError: An encoder's is not.
+        """
+        stage = self.stage(name)
+        if isinstance(stage, OnnxTeacherConfig):
+            raise TrainingError(f"the {name} {stage.file} is frozen", "a network to train", "teach with it as it is")
+        return stage
+
     def _pairs(self, stages: Sequence[str], samples: Sequence[Sample]) -> PairedClips:
         return PairedClips([self.clips[name] for name in stages], samples)
 
@@ -275,7 +339,7 @@ def gather_material(
     semantics = None if recipe.semantics is None else class_vectors(recipe.semantics, dataset.labels, data_root)
     if at_most is None:
         # The whole data set is cached, so that other splits, validation subjects and seeds share it.
-        clips, signals = _load(recipe, dataset, dataset.samples, progress)
+        clips, signals, embeddings = _load(recipe, dataset, dataset.samples, progress)
         ours = [clips["student"]]
         sides = (_usable(side, ours) for side in (split.train, split.test, split.validation))
         split = Split(split.name, *sides)
@@ -288,32 +352,37 @@ def gather_material(
         check_split(Split(split.name, train, test), dataset.labels, by_subject=False)
     else:
         few = train[:: max(1, len(train) // at_most)][:at_most]
-        clips, signals = _load(recipe, dataset, few, progress)
+        clips, signals, embeddings = _load(recipe, dataset, few, progress)
         paired = PairedClips(list(clips.values()), few).samples
         train, validation, test = _usable(paired, [*clips.values(), *signals.values()]), (), ()
     seconds = recipe.clip_seconds
     if seconds is None:
         lengths = [clip_length_ns(clips["student"].clip(s.id).stamps_ns) for s in train]
         seconds = round(float(np.median(lengths)) / 1e9, 3)
-    material = Material(recipe, dataset, train, validation, test, clips, signals, seconds, semantics)
-    if recipe.dense_stage is None:
-        return material
-    return replace(material, dense=_dense(material, recipe.dense_stage, progress))
+    material = Material(
+        recipe, dataset, train, validation, test, clips, signals, seconds, semantics, embeddings=embeddings
+    )
+    stage, loss = recipe.dense_stage, recipe.dense_loss
+    return replace(
+        material,
+        dense=None if stage is None else _dense(material, stage.targets, progress),
+        loss=None if loss is None else _dense(material, loss.targets, progress),
+    )
 
 
-def _dense(material: Material, stage: DenseStage, progress: Progress | None) -> DenseTargets:
-    """What a dense stage regresses, scaled by the training clips."""
-    cache = material.clips["student"]
-    stamps = {s.id: cache.clip(s.id).stamps_ns for s in cache.samples}
+def _dense(material: Material, wanted: Sequence[DenseTarget], progress: Progress | None) -> DenseTargets:
+    """What a dense stage or loss regresses, scaled by the training clips."""
+    stamps = material.stamps_ns
 
     def pictures(sample: Sample) -> Float32:
         return material.student_clips([sample]).still(0, np.arange(len(stamps[sample.id])))
 
     targets = gather_targets(
-        stage.targets,
+        wanted,
         material.dataset,
         stamps,
         material.dataset.samples,
+        _feature_space(material.recipe, material.embeddings),
         sides=(material.train, material.validation, material.test),
         seed=material.recipe.seed,
         pictures=pictures,
@@ -342,6 +411,8 @@ def data_fingerprints(recipe: Recipe, data_root: Path | None = None) -> dict[str
     found = {name: stage.data_fingerprint(dataset, recipe.cache_every) for name, stage in recipe.networks.items()}
     if recipe.dense_stage is not None:
         found["dense"] = targets_fingerprint(recipe.dense_stage.targets, dataset, dataset.samples)
+    if recipe.dense_loss is not None:
+        found["loss"] = targets_fingerprint(recipe.dense_loss.targets, dataset, dataset.samples)
     return _with_semantics(found, semantics)
 
 
@@ -354,8 +425,8 @@ def _with_semantics(fingerprints: dict[str, str], semantics: ClassVectors | None
 
 def _load(
     recipe: Recipe, dataset: Dataset, samples: Sequence[Sample], progress: Progress | None
-) -> tuple[dict[str, CachedClips], dict[str, Signals]]:
-    """What the stages see of the samples, by stage name: frame caches, and signals.
+) -> tuple[dict[str, CachedClips], dict[str, Signals], dict[str, Embeddings]]:
+    """What the stages see of the samples, by stage name: frame caches, signals, and embeddings.
 
     Signals that hardly cover the student's clip are lacking: found now, before any span is moved.
     """
@@ -370,11 +441,24 @@ def _load(
     }
     clips = {name: cache for name, cache in seen.items() if isinstance(cache, CachedClips)}
     signals = {name: cache for name, cache in seen.items() if isinstance(cache, Signals)}
-    if not signals:
-        return clips, signals
-    stamps = {s.id: clips["student"].clip(s.id).stamps_ns for s in clips["student"].samples}
-    spans = {sample_id: (int(when[0]), int(when[-1])) for sample_id, when in stamps.items()}
-    return clips, {name: cache.on_clips(spans) for name, cache in signals.items()}
+    embeddings = {name: cache for name, cache in seen.items() if isinstance(cache, Embeddings)}
+    if signals:
+        spans = {sample_id: (int(when[0]), int(when[-1])) for sample_id, when in _stamps(clips).items()}
+        signals = {name: cache.on_clips(spans) for name, cache in signals.items()}
+    return clips, signals, embeddings
+
+
+def _feature_space(recipe: Recipe, embeddings: dict[str, Embeddings]) -> FeatureSpace | None:
+    """What a teacher that sees images makes of each, before it is trained."""
+    if "teacher" in embeddings:
+        return FeatureSpace(embeddings["teacher"].modality, embeddings["teacher"].size)
+    images = recipe.image_stages.get("teacher")
+    return None if images is None else FeatureSpace(images.modality, frame_feature_size(images))
+
+
+def _stamps(clips: dict[str, CachedClips]) -> dict[str, Int64]:
+    """Sample id -> (N,) stamps of the student's frames."""
+    return {s.id: clips["student"].clip(s.id).stamps_ns for s in clips["student"].samples}
 
 
 def _usable(samples: Sequence[Sample], caches: Sequence[CachedClips | Signals]) -> tuple[Sample, ...]:

@@ -76,3 +76,19 @@ def clip_length_ns(stamps_ns: Int64) -> float:
     """Length of a clip, each frame counted as long as the mean time between frames."""
     span = float(stamps_ns[-1] - stamps_ns[0])
     return span * len(stamps_ns) / (len(stamps_ns) - 1) if len(stamps_ns) > 1 else 1.0
+
+
+def same_share(first: Int64, moments: Int64, other: Int64) -> Int64:
+    """Moments of one modality at the same share of another one's length (recordings may end at different moments).
+
+    Args:
+        first: Stamps of the modality that the moments are of.
+        moments: Any shape, ns.
+        other: Stamps of the other modality.
+    """
+    span, other_span = int(first[-1] - first[0]), int(other[-1] - other[0])
+    if span == other_span or span == 0:
+        shifted: Int64 = moments - first[0] + other[0]
+        return shifted
+    scaled: Int64 = other[0] + np.rint((moments - first[0]) * (other_span / span)).astype(np.int64)
+    return scaled

@@ -12,6 +12,7 @@ from kd_edge.train.losses.ccskd import (
     ccskd_schedule,
     selective_soft_target,
 )
+from kd_edge.train.losses.contrastive import contrastive
 from kd_edge.train.losses.dense import dense_regression
 from kd_edge.train.losses.features import HintRegressor, attention_transfer, hint_mse
 from kd_edge.train.losses.gsdm import gsdm, map_distance, semantic_map, semantic_maps, semantic_weights
@@ -38,6 +39,7 @@ __all__ = [
     "ccskd",
     "ccskd_schedule",
     "class_weights",
+    "contrastive",
     "correlation_congruence",
     "cross_entropy",
     "cross_graph",

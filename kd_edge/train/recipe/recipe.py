@@ -11,9 +11,10 @@ from pydantic import Field, model_validator
 from kd_edge.data import DataConfig, Dataset, SyntheticData
 from kd_edge.data.words.class_vectors import SemanticsConfig
 from kd_edge.models.config import Temporal
-from kd_edge.train.distil.methods import DkdLoss, LossConfig, MgcamLoss
+from kd_edge.train.distil.methods import DkdLoss, Loss, Method, MgcamLoss
 from kd_edge.train.recipe.stages import (
     AnyTeacher,
+    OnnxTeacherConfig,
     SensorTeacherConfig,
     Stage,
     StageConfig,
@@ -21,9 +22,21 @@ from kd_edge.train.recipe.stages import (
     StudentConfig,
     TeacherConfig,
 )
-from kd_edge.train.recipe.student_stages import AnyStage, DenseStage, HeadStage, LabelsStage, WindowKind
+from kd_edge.train.recipe.student_stages import (
+    AnyStage,
+    DenseLoss,
+    DenseStage,
+    DenseTarget,
+    FeatureTargets,
+    HeadStage,
+    JointTargets,
+    LabelsStage,
+    WindowKind,
+)
 
-__all__ = ["Recipe", "SensorTeacherConfig", "Stage", "StudentConfig", "TeacherConfig"]
+__all__ = ["OnnxTeacherConfig", "Recipe", "SensorTeacherConfig", "Stage", "StudentConfig", "TeacherConfig"]
+
+LossConfig = Annotated[Loss | DenseLoss, Field(discriminator="kind")]
 
 LONGEST_CLIP_S = 3600
 """As of artifacts."""
@@ -64,7 +77,7 @@ class Recipe(Strict):
             ``all`` any other training clip, the same one in every epoch. Crop and mirroring are still the student's,
             and so are the labels. None shows both the same clip.
         semantics: Vectors of the class names, for teachers and losses that compare with them.
-        losses: Distillation terms beside the cross-entropy.
+        losses: Beside the cross-entropy: distillation terms, and dense targets as one of them.
         stages: What the student goes through, one after the other: ``dense`` targets frame by frame, ``labels`` end to
             end, ``head`` on stored features. Any of them may be left out, if its head sees labels in the end.
     """
@@ -93,17 +106,27 @@ class Recipe(Strict):
     @classmethod
     def _alone(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("teacher", ...) is None:
-            return values | {"losses": (), "teacher_shuffle": None}
+            kept = tuple(loss for loss in values.get("losses", ()) if _kind_of(loss) == "dense")
+            return values | {"losses": kept, "teacher_shuffle": None}
         return values
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
-        if self.teacher is None and self.losses:
+        if self.teacher is None and self.teacher_losses:
             raise ValueError("losses need a teacher: add [teacher], or set losses = []")
         if self.teacher_shuffle is not None and (self.teacher is None or self.teacher.kind not in SHUFFLED):
             raise ValueError(f"teacher_shuffle is for a teacher of kind {' or '.join(SHUFFLED)}: leave it out")
-        if self.teacher is not None and not self.losses:
-            raise ValueError("a teacher without losses teaches nothing: add [[losses]], or remove [teacher]")
+        if self.teacher is not None and not self.teacher_losses and not self.feature_targets:
+            raise ValueError(
+                "a teacher without losses teaches nothing: add [[losses]], or a dense stage whose targets have "
+                "'features', or remove [teacher]"
+            )
+        asking = [loss.kind for loss in self.teacher_losses if loss.needs_answers]
+        if isinstance(self.teacher, OnnxTeacherConfig) and asking:
+            raise ValueError(
+                f"loss '{asking[0]}' compares logits, and an encoder names no class: set losses to none, or to some on "
+                "features (rkd, cc, sp, semantic)"
+            )
         slow = [loss.kind for loss in self.losses if loss.warmup_epochs > self.student.epochs]
         if slow:
             raise ValueError(f"loss '{slow[0]}' warms up for longer than student.epochs: lower its warmup_epochs")
@@ -142,9 +165,9 @@ class Recipe(Strict):
         if labels is None and self.losses:
             raise ValueError("losses are of the labels stage, which the stages leave out")
         fewer = None if labels is None else labels.segments
-        if fewer is not None and (self.head_stage is None or self.teacher is not None or model.temporal == "trn"):
+        if fewer is not None and (self.head_stage is None or self.teacher_losses or model.temporal == "trn"):
             raise ValueError(
-                "segments of a labels stage is for a student without a teacher whose head takes any number of them and "
+                "segments of a labels stage is for a student without losses whose head takes any number of them and "
                 "is trained on more in a head stage"
             )
         if model.reads == "targets" and not self.keeps_targets:
@@ -158,8 +181,23 @@ class Recipe(Strict):
                 "crossfit is for a dense and a head stage with student.model.reads = 'targets': features of several "
                 "encoders have nothing in common, what they regress has"
             )
-        if self.dense_stage is not None and self.student.augment.flip and self.dense_stage.has_joints:
+        if self.student.augment.flip and any(isinstance(target, JointTargets) for target in self._dense_targets):
             raise ValueError("a mirrored skeleton has its sides changed: set student.augment.flip = false")
+        if self.feature_targets and isinstance(self.teacher, TeacherConfig) and self.teacher.model.has_shifts:
+            mixing = self.teacher.model.temporal
+            raise ValueError(
+                f"dense targets 'features' are of single frames; teacher temporal '{mixing}' mixes segments"
+            )
+        for table in (self.dense_stage, self.dense_loss):
+            if table is not None and sum(isinstance(target, FeatureTargets) for target in table.targets) > 1:
+                raise ValueError("there is one teacher: name 'features' once in the targets")
+        if sum(isinstance(loss, DenseLoss) for loss in self.losses) > 1:
+            raise ValueError("name loss 'dense' once, with all its targets")
+        if self.feature_targets and not isinstance(self.teacher, TeacherConfig | OnnxTeacherConfig):
+            raise ValueError(
+                "dense targets 'features' are of a teacher that sees images: add [teacher], of kind images or onnx; "
+                "what sensors measure are targets of kind 'signals'"
+            )
         return self
 
     @property
@@ -172,6 +210,33 @@ class Recipe(Strict):
         """Whether what a dense stage regresses stays in the student, for its head to read."""
         stage = self.dense_stage
         return stage is not None and stage.keep and self.student.model.reads != "features"
+
+    @property
+    def teacher_losses(self) -> tuple[Method, ...]:
+        """The losses that compare the student with its teacher."""
+        return tuple(loss for loss in self.losses if isinstance(loss, Method))
+
+    @property
+    def dense_loss(self) -> DenseLoss | None:
+        """Dense targets beside the labels, where there are some."""
+        return next((loss for loss in self.losses if isinstance(loss, DenseLoss)), None)
+
+    @property
+    def keeps_dense_loss(self) -> bool:
+        """Whether a dense stage left in the student what the dense loss regresses."""
+        stage, loss = self.dense_stage, self.dense_loss
+        return stage is not None and loss is not None and self.keeps_targets and stage.targets == loss.targets
+
+    @property
+    def feature_targets(self) -> tuple[FeatureTargets, ...]:
+        """What of the teacher's features is regressed."""
+        return tuple(target for target in self._dense_targets if isinstance(target, FeatureTargets))
+
+    @property
+    def _dense_targets(self) -> list[DenseTarget]:
+        return [
+            target for table in (self.dense_stage, self.dense_loss) if table is not None for target in table.targets
+        ]
 
     @property
     def labels_stage(self) -> LabelsStage | None:
@@ -213,13 +278,13 @@ class Recipe(Strict):
     @property
     def needs_semantics(self) -> str:
         """What of the recipe cannot do without the class names' vectors; empty when nothing needs them."""
-        needing = [f"loss '{loss.kind}'" for loss in self.losses if loss.needs_vectors]
+        needing = [f"loss '{loss.kind}'" for loss in self.teacher_losses if loss.needs_vectors]
         return next(iter(needing), "" if self.teacher is None else self.teacher.needs_vectors)
 
     @property
     def compares_clips(self) -> str:
         """The first loss that compares the clips of a batch with one another; empty when none does."""
-        return next((loss.kind for loss in self.losses if loss.between_clips), "")
+        return next((loss.kind for loss in self.teacher_losses if loss.between_clips), "")
 
     @property
     def clip_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
@@ -287,6 +352,11 @@ _ADDED_TO_STAGES: dict[str, Any] = {"shuffle": None, "crossfit": None}
 
 _OF_HEADS: dict[str, tuple[Temporal, ...]] = {"dropout_at": ("tconv", "trn"), "relation_hidden": ("trn",)}
 """Keys of a model that decide nothing under another temporal head, of those that came after the first runs."""
+
+
+def _kind_of(loss: Any) -> Any:
+    """A loss's kind, before it is read or after."""
+    return loss.get("kind") if isinstance(loss, dict) else getattr(loss, "kind", None)
 
 
 def _in_use(values: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
@@ -18,6 +18,9 @@ from kd_edge.models.config import SensorModelConfig, fitting_points
 from kd_edge.preprocess import Preprocess
 from kd_edge.train.options import Reduction
 from kd_edge.train.recipe.augment import Augment, SignalJitter
+
+if TYPE_CHECKING:
+    from kd_edge.train.inputs.embeddings import Embeddings
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -185,21 +188,8 @@ class StageConfig(Training):
             ConfigError: Settings of another modality than the data set's.
             DataError: No such modality, or clips are mirrored that must not be.
         """
-        form, channels = dataset.image_format(self.modality), self.preprocess.channels
-        if form.channels != channels:
-            raise ConfigError(
-                f"{name}.preprocess.channels is {channels}, {self.modality} of {dataset.name} has {form.channels}",
-                "the same number",
-                f"set {name}.preprocess.channels={form.channels}",
-            )
-        region, (lowest, highest) = self.preprocess.region, form.value_range
-        if region.kind != "frame" and (region.low > highest or region.high < lowest):
-            raise ConfigError(
-                f"{name}.preprocess.region looks for values from {region.low} to {region.high}",
-                f"values of {self.modality}, {lowest:g} to {highest:g}",
-                f"set {name}.preprocess.region.low and {name}.preprocess.region.high",
-            )
-        if channels != 3 and (self.augment.colour or self.augment.saturation):
+        _check_images(name, self.modality, self.preprocess, dataset)
+        if self.preprocess.channels != 3 and (self.augment.colour or self.augment.saturation):
             raise ConfigError(
                 f"{name}.augment changes colours, {self.modality} of {dataset.name} has none",
                 "colour and saturation only for three channels",
@@ -371,13 +361,136 @@ class SensorTeacherConfig(Training):
         return signals_fingerprint(dataset, dataset.samples, self.sensors)
 
 
+class OnnxTeacherConfig(Strict):
+    """A frozen image encoder in an ONNX file as teacher, DINOv2 for example: it is never trained.
+
+    It sees every frame once, whole or its centre as evaluation does, and what it makes of them is kept in the cache.
+    What is cropped or mirrored in the student's picture does not change it. Clips without the modality learn without
+    it. It knows no classes: what learns from it are dense targets ``features``, and losses on features.
+
+    Attributes:
+        file: The graph: float32 images (batch, C, S, S) to embeddings (batch, D), tokens (batch, N, D) or maps
+            (batch, D, H, W); of tokens and maps the mean is taken. It holds its weights itself, at most 2 GB.
+        modality: Image modality of the data set: the student's camera or another one.
+        preprocess: Recorded frame to the encoder's images.
+        output: Which of the graph's outputs; None takes the only one.
+        batch_size: Images at once, where the graph leaves that free.
+    """
+
+    kind: Literal["onnx"] = "onnx"
+    file: Path
+    modality: str
+    preprocess: Preprocess = Preprocess()
+    output: str | None = None
+    batch_size: Annotated[int, Field(ge=1, le=1024)] = 16
+
+    @property
+    def weights(self) -> Path:
+        """It is given, not trained."""
+        return self.file
+
+    @property
+    def images(self) -> None:
+        """The stage's clips are no input of a network in training."""
+
+    @property
+    def wearables(self) -> None:
+        """The stage sees no wearable sensors."""
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of everything of the data set that the stage sees."""
+        return (self.modality,)
+
+    @property
+    def architecture(self) -> dict[str, str]:
+        """Network and what joins its inputs, for reports."""
+        return {"backbone": self.file.stem, "temporal": "frozen encoder"}
+
+    @property
+    def epochs(self) -> int:
+        """It is never trained."""
+        return 0
+
+    @property
+    def has_motion(self) -> bool:
+        """Whether the encoder sees several moments at once, a motion stack."""
+        return self.preprocess.has_motion
+
+    @property
+    def needs_vectors(self) -> str:
+        """Which setting compares with the class names' vectors: none."""
+        return ""
+
+    @property
+    def trained_for(self) -> dict[str, Any]:
+        """What its weights hold for: its file says it all."""
+        return {}
+
+    def clip_shape(self, segments: int) -> tuple[int, ...]:
+        """What a loss sees of one clip, embeddings (T, D).
+
+        Raises:
+            TrainingError: The file is refused.
+        """
+        from kd_edge.train.inputs.embeddings import embedding_size  # torch is imported where it computes
+
+        return segments, embedding_size(self)
+
+    def check_data(self, name: str, dataset: Dataset) -> None:
+        """Refuse a data set that does not have what the encoder sees.
+
+        Raises:
+            ConfigError: Another number of channels.
+            DataError: No such modality.
+        """
+        _check_images(name, self.modality, self.preprocess, dataset)
+
+    def check_classes(self, name: str, labels: Sequence[str]) -> None:
+        """It has no classes."""
+
+    def load(self, dataset: Dataset, samples: Sequence[Sample], every: int, done: Done) -> Embeddings:
+        """What the encoder makes of the samples, of every so-manieth frame."""
+        from kd_edge.train.inputs.embeddings import embed_clips
+
+        return embed_clips(self, dataset, samples, every, done)
+
+    def data_fingerprint(self, dataset: Dataset, every: int) -> str:
+        """SHA-256 (hex) that ``load`` of all samples has or would have; nothing is decoded."""
+        from kd_edge.train.inputs.embeddings import embeddings_fingerprint
+
+        return embeddings_fingerprint(self, dataset, dataset.samples, every)
+
+
+def _check_images(name: str, modality: str, spec: Preprocess, dataset: Dataset) -> None:
+    """Refuse images of other channels, or of other values than their region is found by."""
+    form = dataset.image_format(modality)
+    if form.channels != spec.channels:
+        raise ConfigError(
+            f"{name}.preprocess.channels is {spec.channels}, {modality} of {dataset.name} has {form.channels}",
+            "the same number",
+            f"set {name}.preprocess.channels={form.channels}",
+        )
+    region, (lowest, highest) = spec.region, form.value_range
+    if region.kind != "frame" and (region.low > highest or region.high < lowest):
+        raise ConfigError(
+            f"{name}.preprocess.region looks for values from {region.low} to {region.high}",
+            f"values of {modality}, {lowest:g} to {highest:g}",
+            f"set {name}.preprocess.region.low and {name}.preprocess.region.high",
+        )
+
+
 def _kind(value: Any) -> str:
     """A teacher sees images unless it says otherwise."""
     given = value.get("kind", "images") if isinstance(value, dict) else getattr(value, "kind", "images")
     return str(given)
 
 
+TrainedTeacher = TeacherConfig | SensorTeacherConfig
 AnyTeacher = Annotated[
-    Annotated[TeacherConfig, Tag("images")] | Annotated[SensorTeacherConfig, Tag("sensors")], Discriminator(_kind)
+    Annotated[TeacherConfig, Tag("images")]
+    | Annotated[SensorTeacherConfig, Tag("sensors")]
+    | Annotated[OnnxTeacherConfig, Tag("onnx")],
+    Discriminator(_kind),
 ]
-Stage = StudentConfig | TeacherConfig | SensorTeacherConfig
+Stage = StudentConfig | TrainedTeacher | OnnxTeacherConfig

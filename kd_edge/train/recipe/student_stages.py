@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from kd_edge.train.distil.methods.base import Weighted
 from kd_edge.train.recipe.stages import NotNegative, Positive, Strict, Training
 
 WindowKind = Literal["clip", "random", "loop", "mixed", "stream"]
@@ -112,7 +113,51 @@ class RandomTargets(Target):
         return self.of.modalities
 
 
-DenseTarget = Annotated[JointTargets | SignalTargets | PixelTargets | RandomTargets, Field(discriminator="kind")]
+class FeatureTargets(Strict):
+    """What the recipe's ``[teacher]`` makes of every frame's moment: an encoder's embedding, or a network's feature.
+
+    Of a network it is the backbone's feature, and the network is trained before. Taken is the teacher's frame that is
+    nearest at the same share of its clip. The teacher sees its pictures as evaluation does: how the student's is
+    cropped, turned or mirrored changes nothing.
+
+    Attributes:
+        components: Only so many principal components, found on the training clips and kept in the run; None takes every
+            number as it is.
+        weight: Factor in the loss.
+    """
+
+    kind: Literal["features"] = "features"
+    components: Annotated[int, Field(ge=1, le=4096)] | None = None
+    weight: Positive = 1.0
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What a data set must have for them: what the teacher asks for, nothing more."""
+        return ()
+
+
+DenseTarget = Annotated[
+    JointTargets | SignalTargets | PixelTargets | RandomTargets | FeatureTargets, Field(discriminator="kind")
+]
+
+
+class DenseLoss(Weighted):
+    """Dense targets beside the labels: in every segment the student's feature regresses what they say of its moment.
+
+    One linear layer does, which is dropped at export; after a dense stage that kept the very same targets in the
+    student, what it regresses itself. The targets are cropped with the picture, and scaled, as in that stage.
+
+    Attributes:
+        targets: What is regressed.
+    """
+
+    kind: Literal["dense"] = "dense"
+    targets: Annotated[tuple[DenseTarget, ...], Field(min_length=1)]
+
+    @property
+    def features(self) -> FeatureTargets | None:
+        """What of the teacher's is among the targets."""
+        return _features(self.targets)
 
 
 class DenseStage(Training):
@@ -138,15 +183,19 @@ class DenseStage(Training):
     batch_size: Annotated[int, Field(ge=1)] = 8
 
     @property
-    def has_joints(self) -> bool:
-        """Whether skeletons are among the targets."""
-        return any(isinstance(target, JointTargets) for target in self.targets)
+    def features(self) -> FeatureTargets | None:
+        """What of the teacher's is among the targets."""
+        return _features(self.targets)
 
     @model_validator(mode="after")
     def _trained(self) -> DenseStage:
         if self.weights is not None or self.class_weights is not None or self.label_smoothing:
             raise ValueError("weights, class_weights and label_smoothing are for stages that see labels")
         return self
+
+
+def _features(targets: tuple[DenseTarget, ...]) -> FeatureTargets | None:
+    return next((target for target in targets if isinstance(target, FeatureTargets)), None)
 
 
 class LabelsStage(Strict):

@@ -254,6 +254,8 @@ class _State(BaseModel):
     optimiser: dict[str, Any]
     best: _Best
     seconds: float
+    spread: dict[str, float] | None = None
+    collapsed: int = 0
     report: dict[StageName, Selection]
 
 

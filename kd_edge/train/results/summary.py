@@ -41,12 +41,14 @@ def summarise(
     stages: dict[str, StageReport] = {}
     for name, model in models.items():
         validation = None
-        if material.having(name, material.validation):
+        answers = not isinstance(model, Teacher) or model.answers
+        if answers and material.having(name, material.validation):
             logits, truth = scores.predict(model, material.evaluation_loader(name, material.validation), device)
             validation = scores.brief(logits, truth)
             temperature = metrics.fit_temperature(logits, truth)
             threshold = metrics.fit_unknown_threshold(metrics.softmax(logits, temperature), truth)
-        tested, test = material.having(name, material.test), None  # a teacher's modality may be there for training only
+        # A teacher's modality may be there for training only, and an encoder names no class.
+        tested, test = material.having(name, material.test) if answers else (), None
         if tested:
             logits, truth = scores.predict(model, material.evaluation_loader(name, tested), device)
             figures = metrics.figures(logits, truth, labels, temperature=temperature)

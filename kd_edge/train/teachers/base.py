@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from kd_edge.data import Dataset
 from kd_edge.errors import TrainingError
 from kd_edge.models.layers import Layer as NamedLayer
+from kd_edge.train.collapse import SpreadMeter
 from kd_edge.train.losses.labels import cross_entropy
 from kd_edge.train.options import Segments
 
@@ -63,10 +64,15 @@ class Observation(NamedTuple):
         return self.ablated
 
     def of(self, rows: Tensor) -> Observation:
-        """The same of some of the clips, by a (B,) bool mask; without segments folded into the batch."""
-        taps = {tap: values[rows] for tap, values in self.taps.items()}
+        """The same of some of the clips, by a (B,) bool mask; segments folded into the batch go with their clip."""
+        taps = {tap: values[_folded(rows, len(values))] for tap, values in self.taps.items()}
         attention = None if self.attention is None else self.attention[rows]
         return Observation(self.logits[rows], taps, self.ablated, None, attention, [m[rows] for m in self.maps])
+
+
+def _folded(rows: Tensor, count: int) -> Tensor:
+    """A mask (B,) of clips as one of what there are ``count`` of: clips, or their segments (B*T,)."""
+    return rows if count == len(rows) else rows.repeat_interleave(count // len(rows))
 
 
 Shape = tuple[int, ...]
@@ -118,11 +124,13 @@ class Teacher(nn.Module, ABC):
         count: Number of networks that teach.
         attends: Whether they weigh one another, sample by sample.
         has_segments: Whether they see a clip as segments, whose features can be told apart.
+        answers: Whether they name classes.
     """
 
     count: int = 1
     attends: bool = False
     has_segments: bool = True
+    answers: bool = True
 
     @classmethod
     @abstractmethod
@@ -188,9 +196,13 @@ class LabelLearner(nn.Module):
         teacher_taps: What ``teach`` has to look at.
         ablates: Whether ``teach`` has to look at an input without content too.
         answers: Whether its second output is logits, of which it can be told how many are right.
+        spread: Measures the network's embeddings in training; None where no loss looks at them.
+        regresses: Whether it takes dense targets, (B, T, M) of the segments, as ``targets``.
     """
 
     answers = True
+    regresses: bool = False
+    spread: SpreadMeter | None = None
 
     class_weights: Tensor | None
 

@@ -38,6 +38,12 @@ def image_network(config: StageConfig, segments: int, classes: int, *, initial_w
     return model
 
 
+def frame_feature_size(config: StageConfig) -> int:
+    """Numbers of the backbone's feature of a frame; nothing is computed."""
+    with torch.device("meta"):
+        return build_model(config.model, config.preprocess.input_channels, 2, 2).backbone.feature_size
+
+
 def image_places(model: ClipModel) -> Places:
     """The layers of an image network that losses look at."""
     return Places(

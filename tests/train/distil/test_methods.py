@@ -57,6 +57,7 @@ def test_the_kinds_their_weights_and_what_sets_them_apart() -> None:
         "ccskd": (1.0, False, False, False, None),
         "gsdm": (1.0, False, True, False, "zeros"),
         "semantic": (1.0, False, False, True, None),
+        "contrastive": (1.0, True, False, False, None),
     }
 
 
@@ -86,6 +87,7 @@ LAYERS = ("backbone.layer1", "backbone.layer2", "backbone.layer3", "backbone.lay
         ("ccskd", LAYERS),
         ("gsdm", ("backbone.relu", *LAYERS)),
         ("semantic", ("backbone",)),
+        ("contrastive", ("backbone",)),
     ],
 )
 def test_each_papers_own_layers(kind: str, layers: tuple[str, ...]) -> None:

@@ -14,9 +14,9 @@ from kd_edge.data.cache.pairs import PairedClips
 from kd_edge.data.dataset import Sample
 from kd_edge.errors import ConfigError, DataError
 from kd_edge.preprocess import FixedWindow, Preprocess, centre_crop, clip_input, clip_limits, recorded_input
-from kd_edge.train.inputs.clips import ClipDataset, EpochBatches, _same_share
+from kd_edge.train.inputs.clips import ClipDataset, EpochBatches
 from kd_edge.train.inputs.material import Material, gather_material
-from kd_edge.train.inputs.windows import Windows, clip_length_ns
+from kd_edge.train.inputs.windows import Windows, clip_length_ns, same_share
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.recipe.augment import Augment
 from kd_edge.types import Clip
@@ -546,7 +546,7 @@ def test_a_recipe_that_does_not_fit_the_data_is_one_line(
 def test_modalities_of_other_lengths_are_taken_at_the_same_share() -> None:
     first, other = np.arange(90) * 33_000_000, 5_000_000 + np.arange(60) * 33_000_000
     moments = first[[0, 44, 89]]
-    shares = (_same_share(first, moments, other) - other[0]) / (other[-1] - other[0])
+    shares = (same_share(first, moments, other) - other[0]) / (other[-1] - other[0])
     assert np.allclose(shares, (moments - first[0]) / (first[-1] - first[0]), atol=1e-8)
-    assert np.array_equal(_same_share(first, moments, first), moments)
-    assert np.array_equal(_same_share(first[:1], first[:1], other), other[:1])
+    assert np.array_equal(same_share(first, moments, first), moments)
+    assert np.array_equal(same_share(first[:1], first[:1], other), other[:1])

@@ -52,10 +52,12 @@ LOSSES: dict[str, Loss] = {
     "gsdm channel": lambda s, t: L.gsdm(
         [s], [t], _scores(s), _scores(s) * 0, _scores(t), _scores(t) * 0, VECTORS, weighting="channel"
     ),
+    "contrastive": lambda s, t: L.contrastive(s, t),
+    "contrastive both ways": lambda s, t: L.contrastive(s, t, symmetric=True),
     "semantic": lambda s, t: L.semantic_preserving(_pooled(s), _pooled(t), reduction="sum"),
 }
 POOLED = ("soft_target", "logit_mse", "dkd", "selective", "ccskd", "gsdm", "gsdm channel", "semantic")
-RELATIONS = ("similarity", "correlation", "correlation delta", "rkd_distance", "rkd_angle")
+RELATIONS = ("similarity", "correlation", "correlation delta", "rkd_distance", "rkd_angle", "contrastive")
 every = pytest.mark.parametrize("name", LOSSES)
 
 

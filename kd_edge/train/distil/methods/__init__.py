@@ -13,14 +13,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated
-
-from pydantic import Field
 
 from kd_edge.train.distil.methods.at import AttentionLoss
-from kd_edge.train.distil.methods.base import FeatureMethod, Method, OneLayerMethod, Pair
+from kd_edge.train.distil.methods.base import FeatureMethod, Method, OneLayerMethod, Pair, Weighted
 from kd_edge.train.distil.methods.cc import CorrelationLoss
 from kd_edge.train.distil.methods.ccskd import CcskdLoss
+from kd_edge.train.distil.methods.contrastive import ContrastiveLoss
 from kd_edge.train.distil.methods.dkd import DkdLoss
 from kd_edge.train.distil.methods.fitnet import FitnetLoss
 from kd_edge.train.distil.methods.gsdm import GsdmLoss
@@ -34,6 +32,7 @@ from kd_edge.train.distil.methods.sp import SimilarityLoss
 __all__ = [
     "AttentionLoss",
     "CcskdLoss",
+    "ContrastiveLoss",
     "CorrelationLoss",
     "DkdLoss",
     "FeatureMethod",
@@ -41,7 +40,6 @@ __all__ = [
     "GsdmLoss",
     "LogitsLoss",
     "Loss",
-    "LossConfig",
     "Method",
     "MgcamLoss",
     "OneLayerMethod",
@@ -50,6 +48,7 @@ __all__ = [
     "SemanticLoss",
     "SimilarityLoss",
     "SoftTargetLoss",
+    "Weighted",
     "term_names",
 ]
 
@@ -66,11 +65,11 @@ Loss = (
     | CcskdLoss
     | GsdmLoss
     | SemanticLoss
+    | ContrastiveLoss
 )
-LossConfig = Annotated[Loss, Field(discriminator="kind")]
 
 
-def term_names(losses: Sequence[Method]) -> list[str]:
+def term_names(losses: Sequence[Weighted]) -> list[str]:
     """One name per term: its kind, numbered from the second of the same kind on (``fitnet``, ``fitnet_2``)."""
     seen: Counter[str] = Counter()
     names = []

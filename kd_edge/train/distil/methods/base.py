@@ -53,15 +53,10 @@ class Pair:
     class_vectors: Tensor | None
 
 
-class Method(BaseModel):
-    """A distillation loss; one ``[[losses]]`` table of a recipe.
-
-    As it stands it looks at no layer and trains nothing of its own.
+class Weighted(BaseModel):
+    """A loss beside the cross-entropy; one ``[[losses]]`` table of a recipe.
 
     Attributes:
-        between_clips: Whether it compares the clips of a batch with one another: it says nothing about a single clip.
-        needs_vectors: Whether it compares with the vectors of the class names.
-        shares_adapter: Whether all teachers have one adapter together instead of one each.
         kind: Its name in a recipe.
         weight: Factor of its value in the total loss.
         warmup_epochs: The weight rises linearly from 1 / warmup_epochs to its full value over that many epochs; 0 has
@@ -69,9 +64,6 @@ class Method(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    between_clips: ClassVar[bool] = False
-    needs_vectors: ClassVar[bool] = False
-    shares_adapter: ClassVar[bool] = False
     kind: str
     weight: Positive = 1.0
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
@@ -79,6 +71,24 @@ class Method(BaseModel):
     def weight_in(self, epoch: int) -> float:
         """Factor in the total loss in an epoch, counted from 1."""
         return self.weight * (min(epoch / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0)
+
+
+class Method(Weighted):
+    """A distillation loss: what a teacher makes of the clips is compared with what the student makes of them.
+
+    As it stands it looks at no layer and trains nothing of its own.
+
+    Attributes:
+        between_clips: Whether it compares the clips of a batch with one another: it says nothing about a single clip.
+        needs_vectors: Whether it compares with the vectors of the class names.
+        needs_answers: Whether it looks at the teacher's logits, which a frozen encoder does not have.
+        shares_adapter: Whether all teachers have one adapter together instead of one each.
+    """
+
+    between_clips: ClassVar[bool] = False
+    needs_vectors: ClassVar[bool] = False
+    needs_answers: ClassVar[bool] = False
+    shares_adapter: ClassVar[bool] = False
 
     @property
     def blank(self) -> Ablation | None:

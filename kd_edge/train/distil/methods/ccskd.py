@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from kd_edge.train.distil.methods.base import FeatureMethod, Pair, Positive
 from kd_edge.train.options import CcskdVariant
@@ -24,6 +24,7 @@ class CcskdLoss(FeatureMethod):
         temperature: By which the logits of both soft-target parts are divided.
     """
 
+    needs_answers: ClassVar[bool] = True
     kind: Literal["ccskd"] = "ccskd"
     schedule: CcskdVariant = "always"
     temperature: Positive = 1.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import model_validator
 
@@ -21,6 +21,7 @@ class DkdLoss(Method):
         temperature: Not given in the paper; 4 as in the reference implementation of DKD.
     """
 
+    needs_answers: ClassVar[bool] = True
     kind: Literal["dkd"] = "dkd"
     weight: Positive = 0.1
     target_weight: NotNegative = 0.7

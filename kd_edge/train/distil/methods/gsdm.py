@@ -30,6 +30,7 @@ class GsdmLoss(FeatureMethod):
     """
 
     needs_vectors: ClassVar[bool] = True
+    needs_answers: ClassVar[bool] = True
     kind: Literal["gsdm"] = "gsdm"
     slope: Slope = "official"
     embedding: ClassEmbedding = "hard"

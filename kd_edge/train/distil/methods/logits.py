@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from kd_edge.train.distil.methods.base import Method, Pair
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 class LogitsLoss(Method):
     """Squared distance of the logits, see ``losses.logit_mse``."""
 
+    needs_answers: ClassVar[bool] = True
     kind: Literal["logits"] = "logits"
 
     def value(self, pair: Pair) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from kd_edge.errors import TrainingError
 from kd_edge.train.distil.methods.base import Method, Pair, Positive
@@ -23,6 +23,7 @@ class SoftTargetLoss(Method):
             attention gives them for this sample (``teacher.model.attention``).
     """
 
+    needs_answers: ClassVar[bool] = True
     kind: Literal["soft_target"] = "soft_target"
     temperature: Positive = 4.0
     teachers: Teachers = "mean"

@@ -24,6 +24,7 @@ class Group:
         count: How many.
         turns: Whether they are vectors (x, y, z) in the camera's frame, which a turned picture turns.
         weight: Factor in the loss.
+        late: Whether they are known only later, see ``DenseTargets.complete``.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Group:
     count: int
     turns: bool
     weight: float
+    late: bool = False
 
     @property
     def columns(self) -> slice:
@@ -99,7 +101,7 @@ class DenseTargets:
         fingerprint: str,
     ) -> None:
         self.groups = tuple(groups)
-        self.lacking = lacking
+        self.lacking = dict(lacking)
         self.fingerprint = fingerprint
         self.size = sum(group.count for group in groups)
         self.weights = np.concatenate([np.full(group.count, group.weight, np.float32) for group in groups])
@@ -115,20 +117,53 @@ class DenseTargets:
     def fit(self, samples: Sequence[Sample]) -> None:
         """Scale by these samples: each number about its mean, by the spread that its group has about it.
 
+        Groups that come late are scaled when they are there.
+
         Raises:
             DataError: Not one of them has a target of some group.
         """
-        there = [self._values[s.id] for s in samples if s.id in self._values]
-        every = np.concatenate(there) if there else np.full((1, self.size), np.nan, np.float32)
         for group in self.groups:
-            values = every[:, group.columns].astype(np.float64)
-            values = values[~np.isnan(values).any(axis=1)]
-            if len(values) == 0:
-                name = group.name.partition(" ")[0]
-                raise nowhere(name, self.lacking.get(name, {}))
-            mean = values.mean(axis=0)
-            self._mean[group.columns] = mean
-            self._scale[group.columns] = max(float(np.sqrt(((values - mean) ** 2).mean())), 1e-6)
+            if not group.late:
+                self._fit(group, samples)
+
+    def complete(
+        self, name: str, values: Mapping[str, Float32], lacking: Mapping[str, str], samples: Sequence[Sample]
+    ) -> None:
+        """Take the numbers of a group that came late, and scale them as ``fit`` does.
+
+        Args:
+            name: Of the group.
+            values: Sample id -> (N, count) of the clip's frames, NaN for frames without.
+            lacking: Sample id -> why it has none.
+            samples: By which they are scaled.
+
+        Raises:
+            DataError: Not one of the samples has any.
+        """
+        group = next(group for group in self.groups if group.name == name)
+        self.lacking[_root(group)] = lacking
+        for sample_id, found in values.items():
+            self._values[sample_id][:, group.columns] = found
+        self._fit(group, samples)
+
+    @property
+    def gaps(self) -> dict[str, int]:
+        """Name of a group -> frames without it, in clips that have it otherwise; groups without gaps are left out."""
+        found = {}
+        for group in self.groups:
+            missing = [np.isnan(values[:, group.columns]).any(axis=1) for values in self._values.values()]
+            found[group.name] = sum(int(frames.sum()) for frames in missing if not frames.all())
+        return {name: count for name, count in found.items() if count}
+
+    def _fit(self, group: Group, samples: Sequence[Sample]) -> None:
+        there = [self._values[s.id][:, group.columns] for s in samples if s.id in self._values]
+        values = np.concatenate([np.empty((0, group.count), np.float32), *there]).astype(np.float64)
+        values = values[~np.isnan(values).any(axis=1)]
+        if len(values) == 0:
+            raise nowhere(_root(group), self.lacking.get(_root(group), {}))
+        mean = values.mean(axis=0)
+        self._mean[group.columns] = mean
+        self._scale[group.columns] = max(float(np.sqrt(((values - mean) ** 2).mean())), 1e-6)
 
     def of(self, sample_id: str, frames: Int64, crop: CropDraw | None = None) -> Float32:
         """(F, M) of some frames of a clip, scaled, as they are in a picture that was cropped as drawn."""
@@ -142,6 +177,11 @@ class DenseTargets:
                     values[:, group.columns] = vectors.reshape(len(frames), -1)
         scaled: Float32 = (values - self._mean) / self._scale
         return scaled
+
+
+def _root(group: Group) -> str:
+    """What the group is of."""
+    return group.name.partition(" ")[0]
 
 
 def nowhere(name: str, lacking: Mapping[str, str]) -> DataError:
