@@ -191,7 +191,7 @@ def test_a_corrupt_recording_is_named_and_the_rest_goes_on(kd: Kd, tmp_path: Pat
     broken.write_bytes(b"not a mat file")
     small = [p for p in TINY_SETTINGS if p != "--set" and p.startswith("student")]
     settings = [part for s in (*small, "validation_subjects=[]") for part in ("--set", s)]
-    code, _, error = kd("train", "utd_mhad_depth_alone", "--data", "utd", *settings, "--out", "runs/utd")
+    code, _, error = kd("train", "utd_mhad_pose_to_depth_alone", "--data", "utd", *settings, "--out", "runs/utd")
     assert code == 0
     assert "a3_s2_t1" in error
     assert "1 samples cannot be used" in error
