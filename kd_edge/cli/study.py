@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,10 +14,12 @@ from rich.table import Table
 from kd_edge import recipes
 from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, out, print_json, print_text
 from kd_edge.cli.data import check_png
-from kd_edge.cli.progress import TrainingDisplay
+from kd_edge.cli.progress import TrainingDisplay, progress_bar
 from kd_edge.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from kd_edge.pictures.confusion import ConfusedPair
     from kd_edge.study.plan import Planned, RowConfig, StudyConfig
 
@@ -109,6 +112,70 @@ def study_run(
                 out.print(f"[b]{event.planned.name}[/b] ({event.number} of {event.total}): {event.folder}{shared}")
                 display.restart()
     out.print(f"the table: [b]kd-edge study report {name}" + (f" --out {folder}[/b]" if folder else "[/b]"))
+
+
+@app.command(
+    "robustness",
+    epilog="Example:  kd-edge study robustness alone=runs/alone distilled=runs/best --data DIR --into docs/RESULTS.md",
+)
+def study_robustness(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ROW=RUN|ARTIFACT]...", help="What to measure; a row of several runs is averaged."),
+    ] = None,
+    data: DataOption = None,
+    split: Annotated[
+        str | None, typer.Option("--split", metavar="NAME", help="Protocol; default the one it was trained under.")
+    ] = None,
+    ledger: Annotated[
+        Path | None, typer.Option("--ledger", metavar="FILE", help="Ledger; default docs/results/robustness.jsonl.")
+    ] = None,
+    rows: Annotated[str | None, typer.Option("--rows", metavar="A,B", help="Only these rows, in this order.")] = None,
+    page: PageOption = None,
+    place: Annotated[str, typer.Option("--place", help="Name of the marked place: <!-- NAME -->.")] = "robustness",
+    json_: JsonOption = False,
+) -> None:
+    """Accuracy when the camera gets worse: dots, fall-off, saturation, gain step, blur, noise, three severities each.
+
+    What the ledger has is not measured again; a measurement that was killed goes on where it was.
+    """
+    from kd_edge.evaluate.robustness import corrupted_test
+    from kd_edge.study.ledger import add, ledger_of, read_lines
+    from kd_edge.study.robustness import NAME, RobustnessLine, measure, robustness_markdown
+
+    path = ledger or ledger_of(NAME)
+    given = [_row_and_run(model) for model in models or ()]
+    for row, run in given:
+        with progress_bar(err) as bar, corrupted_test(run, data_root=data, split=split) as test:
+            task = bar.add_task(f"{row}: corrupted clips", total=None)
+            known = read_lines(path, RobustnessLine)
+            for line in measure(row, test, known, _shown_by(bar, task)):
+                add(path, [line], RobustnessLine)
+    kept = read_lines(path, RobustnessLine)
+    if not kept:
+        raise DataError(f"no figures in {path}", "a run to measure", "kd-edge study robustness ROW=RUN --data DIR")
+    chosen = _names(rows) or list(dict.fromkeys(line.row for line in kept))
+    if unknown := [row for row in chosen if row not in {line.row for line in kept}]:
+        raise ConfigError(f"no row '{unknown[0]}' in {path}", "rows that were measured", "correct --rows")
+    if json_:
+        print_json([line for line in kept if line.row in chosen])
+        return
+    _write(robustness_markdown(kept, chosen), page, place, len(chosen))
+
+
+def _shown_by(bar: Progress, task: TaskID) -> Callable[[int, int], None]:
+    """Tells a bar (done, in all)."""
+    return lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _row_and_run(text: str) -> tuple[str, Path]:
+    """``ROW=RUN``."""
+    row, _, run = text.partition("=")
+    if not re.fullmatch("[a-z0-9][a-z0-9_]*", row) or not run:
+        raise ConfigError(
+            f"'{text}'", "ROW=RUN, a row's name in small letters, digits and _", "for example alone=runs/a"
+        )
+    return row, Path(run)
 
 
 @app.command("ledger", epilog="Example:  kd-edge study ledger utd_mhad_dense --seeds 0,1,2,3,4")

@@ -103,13 +103,13 @@ def evaluate(
     Raises:
         KdEdgeError: No such model, no such recordings, or a model that knows no data set.
     """
-    with _opened(model, data_root, as_stream=streaming or orders > 0) as artifact:
-        dataset, chosen = _recordings(artifact, data_root, split)
+    with opened_model(model, data_root, as_stream=streaming or orders > 0) as artifact:
+        dataset, chosen = recordings_of(artifact, data_root, split)
         each = Counted(progress, (1 + orders) * len(chosen.test))
         result = _evaluate_artifact(artifact, dataset, chosen, streaming, smooth_ms, engine, threads, each, str(model))
         for seed in range(orders):
             with JoinedStream(artifact, threads, engine, smooth_ms) as stream:
-                for sample, clip in each(_clips(dataset, chosen, artifact.manifest.modality, {}, seed)):
+                for sample, clip in each(clips_of(dataset, chosen, artifact.manifest.modality, {}, seed)):
                     stream.watch(sample, clip)
                 result.orders.append(stream.score())
         return result
@@ -143,7 +143,7 @@ def detect(
     Raises:
         KdEdgeError: No such model, no such recordings, or a data set of trimmed clips only.
     """
-    with _opened(model, data_root, as_stream=True) as artifact:
+    with opened_model(model, data_root, as_stream=True) as artifact:
         dataset, name = _dataset(artifact, data_root), split or artifact.manifest.split
         _check_unseen(dataset, name, artifact.manifest.split)
         if not isinstance(dataset, _HasLongVideos):
@@ -168,7 +168,7 @@ def detect(
 
 
 @contextmanager
-def _opened(model: Path, data_root: Path | None, *, as_stream: bool) -> Iterator[Artifact]:
+def opened_model(model: Path, data_root: Path | None, *, as_stream: bool) -> Iterator[Artifact]:
     """A loaded artifact; that of a run directory lasts as long as the context."""
     if not model.is_dir():
         artifact = artifacts.load(model)
@@ -219,7 +219,7 @@ def _evaluate_artifact(
         clipwise = opened.enter_context(open_engine(artifact, engine=engine, threads=threads))
         chosen = engine_name(clipwise.key)
         stream = opened.enter_context(JoinedStream(artifact, threads, chosen, smooth_ms)) if streaming else None
-        for sample, clip in each(_clips(dataset, split, manifest.modality, skipped)):
+        for sample, clip in each(clips_of(dataset, split, manifest.modality, skipped)):
             labels.append(sample.label)
             logits.append(clip_logits(clipwise, clip, manifest))
             if stream is not None:
@@ -282,7 +282,12 @@ def clip_logits(engine: Engine, clip: Clip, manifest: Manifest) -> Float32:
     return answer
 
 
-def _recordings(artifact: Artifact, data_root: Path | None, split: str | None) -> tuple[Dataset, Split]:
+def recordings_of(artifact: Artifact, data_root: Path | None, split: str | None) -> tuple[Dataset, Split]:
+    """The recordings that a model is judged by, and a protocol under which it has not seen their test side.
+
+    Raises:
+        KdEdgeError: They are not there, are others than the model's, or it was trained on some of their test side.
+    """
     dataset, name = _dataset(artifact, data_root), split or artifact.manifest.split
     _check_unseen(dataset, name, artifact.manifest.split)
     return dataset, dataset.split(name)
@@ -353,7 +358,7 @@ class Counted:
                 self._progress(self._done, self._total)
 
 
-def _clips(
+def clips_of(
     dataset: Dataset, split: Split, modality: str, skipped: dict[str, str], seed: int | None = None
 ) -> Iterator[tuple[Sample, Clip]]:
     """Test clips, subject by subject, view by view, by their ids or in a random order; unreadable ones are named.
