@@ -42,6 +42,34 @@ def test_train_export_evaluate_run(kd: Kd, tmp_path: Path) -> None:
     code, text, _ = kd("study", "table", "runs/tiny")
     assert code == 0
     assert "CE + DKD + MGCAM" in text
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- robustness -->\n<!-- /robustness -->\nafter\n")
+    code, text, _ = kd("study", "robustness", "tiny=student.onnx", "--into", "page.md")
+    assert (code, text) == (0, "1 rows in page.md\n")
+    assert "| illumination fall-off |" in page.read_text()
+    code, text, _ = kd("study", "robustness", "--json")  # from the ledger alone
+    lines = json.loads(text)
+    assert len(lines) == 19
+    assert lines[0]["kind"] == "blur", "sorted, so that two machines' lines merge"
+    clean = next(line for line in lines if line["kind"] == "clean")
+    assert clean["accuracy"] == figures["clip"]["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["runs/a"], "'runs/a'. Expected ROW=RUN"),
+        (["A b=runs/a"], "'A b=runs/a'. Expected ROW=RUN"),
+        (["a=gone"], "gone"),
+        ([], "no figures in docs/results/robustness.jsonl"),
+        (["--rows", "alone"], "no figures in"),
+    ],
+)
+def test_faults_of_a_robustness_table(kd: Kd, tmp_path: Path, arguments: list[str], part: str) -> None:
+    code, _, error = kd("study", "robustness", *arguments)
+    assert code == 2
+    assert part in one_line(error)
+    assert not list(tmp_path.rglob("*.jsonl"))
 
 
 def test_help_ends_in_examples(kd: Kd) -> None:
