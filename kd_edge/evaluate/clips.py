@@ -53,6 +53,7 @@ class Evaluation:
         skipped: Sample id -> why it could not be read.
         engine: What ran the model, and its version.
         orders: Of each random order of a subject's clips, as ``streaming``.
+        stream_change: Accuracy at the clips' ends in the stream less that clip by clip; None without a stream.
     """
 
     model: str
@@ -68,6 +69,7 @@ class Evaluation:
     skipped: dict[str, str] = field(default_factory=dict)
     engine: str = ""
     orders: list[StreamingScore] = field(default_factory=list)
+    stream_change: float | None = None
 
 
 @runtime_checkable
@@ -233,6 +235,8 @@ def _evaluate_artifact(
         )
     truth, answers, classes = np.array(labels), np.stack(logits), len(manifest.labels)  # answers (N, K)
     recall = metrics.per_class_accuracy(answers.argmax(1), truth, classes)
+    clipwise_score = clip_score(answers, truth, manifest.temperature)
+    streamed = None if stream is None else stream.score()
     return Evaluation(
         model=name,
         dataset=dataset.name,
@@ -240,12 +244,13 @@ def _evaluate_artifact(
         modality=manifest.modality,
         precision=manifest.precision,
         clip_seconds=manifest.clip_seconds,
-        clip=clip_score(answers, truth, manifest.temperature),
-        streaming=None if stream is None else stream.score(),
+        clip=clipwise_score,
+        streaming=streamed,
         per_class={n: float(r) for n, r in zip(manifest.labels, recall, strict=True) if not np.isnan(r)},
         confusion=metrics.confusion(answers.argmax(1), truth, classes).tolist(),
         skipped=skipped,
         engine=clipwise.name,
+        stream_change=None if streamed is None else streamed.every.accuracy - clipwise_score.accuracy,
     )
 
 
