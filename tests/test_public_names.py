@@ -91,6 +91,7 @@ VERBS = {
     "study robustness": "MODELS --data --into --json --ledger --place --rows --split",
     "study run": "NAME --data --dry-run --out --rows --seeds --set --splits",
     "study sensitivity": "NAME --colour --json --out --polar --published --runs --seeds --set --x --y",
+    "study shipped": "ARTIFACTS --data --into --json --ledger --place --rows",
     "study show": "NAME --row",
     "study table": "RUNS --into --json --place",
     "train": "RECIPE --data --devices --dry-run --json --nodes --out --resume --seed --set",

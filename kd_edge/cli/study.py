@@ -152,15 +152,67 @@ def study_robustness(
             for line in measure(row, test, known, _shown_by(bar, task)):
                 add(path, [line], RobustnessLine)
     kept = read_lines(path, RobustnessLine)
-    if not kept:
-        raise DataError(f"no figures in {path}", "a run to measure", "kd-edge study robustness ROW=RUN --data DIR")
-    chosen = _names(rows) or list(dict.fromkeys(line.row for line in kept))
-    if unknown := [row for row in chosen if row not in {line.row for line in kept}]:
-        raise ConfigError(f"no row '{unknown[0]}' in {path}", "rows that were measured", "correct --rows")
+    chosen = _chosen_rows(path, [line.row for line in kept], rows)
     if json_:
         print_json([line for line in kept if line.row in chosen])
         return
     _write(robustness_markdown(kept, chosen), page, place, len(chosen))
+
+
+@app.command(
+    "shipped",
+    epilog="Example:  kd-edge study shipped best=fp32.onnx best=int8.onnx --data DIR --into docs/RESULTS.md",
+)
+def study_shipped(
+    artifacts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ROW=ARTIFACT]...", help="What to judge; one row in several precisions, for example."),
+    ] = None,
+    data: DataOption = None,
+    ledger: Annotated[
+        Path | None, typer.Option("--ledger", metavar="FILE", help="Ledger; default docs/results/shipped.jsonl.")
+    ] = None,
+    rows: Annotated[str | None, typer.Option("--rows", metavar="A,B", help="Only these rows, in this order.")] = None,
+    page: PageOption = None,
+    place: Annotated[str, typer.Option("--place", help="Name of the marked place: <!-- NAME -->.")] = "shipped",
+    json_: JsonOption = False,
+) -> None:
+    """Artifacts on all test clips: clip by clip, as the stream a robot sees, their size, and what a frame takes.
+
+    What the ledger has is not measured again.
+    """
+    from kd_edge.artifact import load
+    from kd_edge.evaluate import evaluate
+    from kd_edge.study.ledger import add, ledger_of, read_lines
+    from kd_edge.study.shipped import NAME, ShippedLine, shipped, shipped_markdown
+
+    path = ledger or ledger_of(NAME)
+    for row, file in [_row_and_run(text) for text in artifacts or ()]:
+        artifact = load(file)
+        if any(line.is_of(row, artifact.manifest) for line in read_lines(path, ShippedLine)):
+            continue
+        with progress_bar(err) as bar:
+            told = _shown_by(bar, bar.add_task(f"{row}, {artifact.manifest.precision}: test clips", total=None))
+            judged = evaluate(file, data_root=data, streaming=True, progress=told)
+        add(path, [shipped(row, artifact, judged)], ShippedLine)
+    kept = read_lines(path, ShippedLine)
+    chosen = _chosen_rows(path, [line.row for line in kept], rows)
+    if json_:
+        print_json([line for line in kept if line.row in chosen])
+        return
+    _write(shipped_markdown(kept, chosen), page, place, len(chosen))
+
+
+def _chosen_rows(path: Path, known: Sequence[str], wanted: str | None) -> list[str]:
+    """Rows of a ledger, in their order."""
+    if not known:
+        raise DataError(f"no figures in {path}", "something to measure", "name it: ROW=RUN --data DIR")
+    rows = _names(wanted) or list(dict.fromkeys(known))
+    if unknown := [row for row in rows if row not in known]:
+        raise ConfigError(
+            f"no row '{unknown[0]}' in {path}", f"some of {', '.join(sorted(set(known)))}", "correct --rows"
+        )
+    return rows
 
 
 def _shown_by(bar: Progress, task: TaskID) -> Callable[[int, int], None]:

@@ -53,6 +53,15 @@ def test_train_export_evaluate_run(kd: Kd, tmp_path: Path) -> None:
     assert lines[0]["kind"] == "blur", "sorted, so that two machines' lines merge"
     clean = next(line for line in lines if line["kind"] == "clean")
     assert clean["accuracy"] == figures["clip"]["accuracy"]
+    page.write_text("<!-- shipped -->\n<!-- /shipped -->\n")
+    for _ in range(2):  # the second time from the ledger
+        code, text, _ = kd("study", "shipped", "tiny=student.onnx", "--into", "page.md")
+        assert (code, text) == (0, "1 rows in page.md\n")
+    assert page.read_text().count("| tiny | fp16 |") == 1
+    (line,) = json.loads(kd("study", "shipped", "--json")[1])
+    assert line["accuracy"] == figures["clip"]["accuracy"]
+    assert line["stream_accuracy"] == figures["streaming"]["every"]["accuracy"]
+    assert line["stream_accuracy"] - line["accuracy"] == pytest.approx(figures["stream_change"], abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +78,19 @@ def test_faults_of_a_robustness_table(kd: Kd, tmp_path: Path, arguments: list[st
     code, _, error = kd("study", "robustness", *arguments)
     assert code == 2
     assert part in one_line(error)
+    assert not list(tmp_path.rglob("*.jsonl"))
+
+
+def test_faults_of_a_table_of_what_ships(kd: Kd, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for arguments, part in (
+        (["best=gone.onnx"], "gone.onnx"),
+        (["best=run"], "run"),
+        (["--rows", "best"], "no figures in docs/results/shipped.jsonl"),
+    ):
+        code, _, error = kd("study", "shipped", *arguments)
+        assert code == 2
+        assert part in one_line(error)
     assert not list(tmp_path.rglob("*.jsonl"))
 
 
