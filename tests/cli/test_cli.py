@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kd_edge import artifact, cli
+from kd_edge import artifact, cli, recipes
+from kd_edge.train.recipe import Recipe
 from tests.cli.conftest import TINY_SETTINGS, Kd, one_line
+from tests.runs import tiny_values
 
 
 def test_train_export_evaluate_run(kd: Kd, tmp_path: Path) -> None:
@@ -42,6 +44,18 @@ def test_train_export_evaluate_run(kd: Kd, tmp_path: Path) -> None:
     code, text, _ = kd("study", "table", "runs/tiny")
     assert code == 0
     assert "CE + DKD + MGCAM" in text
+
+
+def test_one_command_from_recordings_to_an_artifact_and_its_tables(kd: Kd, tmp_path: Path) -> None:
+    alone = Recipe.model_validate(tiny_values(name="tiny", teacher=None, losses=[]))
+    (tmp_path / "tiny.toml").write_text(recipes.to_toml(alone))
+    code, text, _ = kd("train", "tiny.toml", "--json", "--out", "runs/tiny", "--export", "student.onnx")
+    assert code == 0
+    made = json.loads(text)
+    assert (made["export"]["precision"], made["export"]["file"]) == ("fp32", "student.onnx")
+    manifest = artifact.load(tmp_path / "student.onnx").manifest
+    assert manifest.recipe_fingerprint == made["training"]["recipe_fingerprint"]
+    figures = json.loads(kd("evaluate", "student.onnx", "--streaming", "--json")[1])
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- robustness -->\n<!-- /robustness -->\nafter\n")
     code, text, _ = kd("study", "robustness", "tiny=student.onnx", "--into", "page.md")
@@ -57,7 +71,7 @@ def test_train_export_evaluate_run(kd: Kd, tmp_path: Path) -> None:
     for _ in range(2):  # the second time from the ledger
         code, text, _ = kd("study", "shipped", "tiny=student.onnx", "--into", "page.md")
         assert (code, text) == (0, "1 rows in page.md\n")
-    assert page.read_text().count("| tiny | fp16 |") == 1
+    assert page.read_text().count("| tiny | fp32 |") == 1
     (line,) = json.loads(kd("study", "shipped", "--json")[1])
     assert line["accuracy"] == figures["clip"]["accuracy"]
     assert line["stream_accuracy"] == figures["streaming"]["every"]["accuracy"]
@@ -149,6 +163,9 @@ def test_synthetic_clips_are_written_and_replayed(kd: Kd, tmp_path: Path) -> Non
         (["train", "utd_mhad_depth_alone"], ["no folder given", "KD_EDGE_DATA"]),
         (["train", "utd_mhad_depth_alone", "--data", "nowhere"], ["nowhere"]),
         (["train", "utd_mhad_depth_alone", "--data", "."], ["Depth"]),
+        (["train", "--export", "gone/a.onnx"], ["--export gone/a.onnx lies in gone, which is no folder"]),
+        (["train", "--export", "."], ["--export . is a folder"]),
+        (["train", "--export", "a.onnx", "--dry-run"], ["--export with --dry-run"]),
         (["train", "--resume", "gone"], ["gone"]),
         (["train", "--resume"], ["no unfinished run"]),
         (["train", "--resume", "--seed", "1"], ["--resume alone"]),
