@@ -116,7 +116,7 @@ def study_run(
 
 @app.command(
     "robustness",
-    epilog="Example:  kd-edge study robustness alone=runs/alone distilled=runs/best --data DIR --into docs/RESULTS.md",
+    epilog="Example:  kd-edge study robustness alone=runs/alone distilled=runs/best --against alone --data DIR",
 )
 def study_robustness(
     models: Annotated[
@@ -131,6 +131,9 @@ def study_robustness(
         Path | None, typer.Option("--ledger", metavar="FILE", help="Ledger; default docs/results/robustness.jsonl.")
     ] = None,
     rows: Annotated[str | None, typer.Option("--rows", metavar="A,B", help="Only these rows, in this order.")] = None,
+    against: Annotated[
+        str | None, typer.Option("--against", metavar="ROW", help="Also each row's gain over this one, clip by clip.")
+    ] = None,
     page: PageOption = None,
     place: Annotated[str, typer.Option("--place", help="Name of the marked place: <!-- NAME -->.")] = "robustness",
     json_: JsonOption = False,
@@ -156,7 +159,9 @@ def study_robustness(
     if json_:
         print_json([line for line in kept if line.row in chosen])
         return
-    _write(robustness_markdown(kept, chosen), page, place, len(chosen))
+    if against is not None:
+        _chosen_rows(path, chosen, against)
+    _write(robustness_markdown(kept, chosen, against), page, place, len(chosen))
 
 
 @app.command(

@@ -34,7 +34,17 @@ class Gain:
 def gain(ours: Sequence[Summary], theirs: Sequence[Summary]) -> Gain | None:
     """The gain of some runs' students over others'; None unless all were tested on the same clips of each subject."""
     a, b = _share_right(ours), _share_right(theirs)
-    if a is None or b is None or {k: len(v) for k, v in a.items()} != {k: len(v) for k, v in b.items()}:
+    return None if a is None or b is None else paired(a, b)
+
+
+def paired(a: Mapping[str, npt.NDArray[np.float64]], b: Mapping[str, npt.NDArray[np.float64]]) -> Gain | None:
+    """The gain of one method over another; None unless both were tested on the same clips of each subject.
+
+    Args:
+        a: Subject -> (clips,) share of tries that were right.
+        b: The same of what it is compared with.
+    """
+    if {k: len(v) for k, v in a.items()} != {k: len(v) for k, v in b.items()}:
         return None
     differences = {subject: 100 * (a[subject] - b[subject]) for subject in a}
     return Gain(

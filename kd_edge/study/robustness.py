@@ -8,6 +8,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from kd_edge import __version__
@@ -15,6 +17,7 @@ from kd_edge.artifact import Precision
 from kd_edge.evaluate.clips import Progress
 from kd_edge.evaluate.corruptions import CLEAN, EVERY, KINDS, SEVERITIES, VERSION, Corruption, Kind
 from kd_edge.evaluate.robustness import CorruptedTest
+from kd_edge.study.gain import paired
 from kd_edge.study.ledger import FORMAT, LedgerLine
 
 NAME = "robustness"
@@ -128,12 +131,13 @@ def _within(progress: Progress, number: int, passes: int) -> Progress:
     return lambda done, total: progress(number * total + done, passes * total)
 
 
-def robustness_markdown(lines: Sequence[RobustnessLine], rows: Sequence[str] = ()) -> str:
+def robustness_markdown(lines: Sequence[RobustnessLine], rows: Sequence[str] = (), against: str | None = None) -> str:
     """A table of all rows side by side: a line for each kind, a column for each severity, and the mean of all.
 
     Args:
         lines: Of the ledger; those of other corruptions than this release's are left out.
         rows: Which, in their order; none takes all as they come.
+        against: The row that the others' gain is told over; None tells none.
     """
     lines = [line for line in lines if line.version == VERSION]
     rows = rows or list(dict.fromkeys(line.row for line in lines))
@@ -150,7 +154,8 @@ def robustness_markdown(lines: Sequence[RobustnessLine], rows: Sequence[str] = (
         table.append(f"| {_TITLES[kind]} | {' | '.join(cells)} |")
     means = [_shown(_mean(figures[row], severity)) for row in rows for severity in SEVERITIES]
     table.append(f"| mean of all | {' | '.join(means)} |")
-    return "\n".join([*table, "", *_sums(lines, rows, figures)]) + "\n"
+    gains = [] if against is None else [_gained(lines, row, against) for row in rows if row != against]
+    return "\n".join([*table, "", *_sums(lines, rows, figures), *gains]) + "\n"
 
 
 def _of_row(lines: Sequence[RobustnessLine], row: str) -> dict[Corruption, float]:
@@ -182,6 +187,29 @@ def _sums(
     counts = {line.clips for line in lines if line.row in rows}
     if len(counts) > 1:
         yield f"\nThe rows were tested on different numbers of clips: {', '.join(map(str, sorted(counts)))}."
+
+
+def _gained(lines: Sequence[RobustnessLine], row: str, against: str) -> str:
+    """What a row gains over another on corrupted clips, with intervals."""
+    ours, theirs = _share_right(lines, row), _share_right(lines, against)
+    found = None if ours is None or theirs is None else paired(ours, theirs)
+    if found is None:
+        return f"\n{row} over {against}: not told, both must be measured in full on the same clips."
+    subject, clip = (f"{low:+.1f} to {high:+.1f}" for low, high in (found.by_subject, found.by_clip))
+    return f"\n{row} over {against}: {found.points:+.1f} points, 95 % by subject {subject}, by clip {clip}."
+
+
+def _share_right(lines: Sequence[RobustnessLine], row: str) -> dict[str, npt.NDArray[np.float64]] | None:
+    """Subject -> (clips,) share of the corruptions, and of the row's runs, under which each clip was right."""
+    own = [line for line in lines if line.row == row and line.corruption != CLEAN]
+    runs = {line.tested for line in own}
+    shapes = {tuple((subject, len(marks)) for subject, marks in line.right.items()) for line in own}
+    if len(shapes) != 1 or len(own) != len(runs) * (len(EVERY) - 1):
+        return None
+    return {
+        subject: np.mean([[int(mark) for mark in line.right[subject]] for line in own], axis=0)
+        for subject in own[0].right
+    }
 
 
 def _shown(value: float | None) -> str:

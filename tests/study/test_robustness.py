@@ -94,6 +94,19 @@ def test_the_table_has_all_rows_side_by_side_and_the_mean() -> None:
     assert robustness_markdown(other).endswith("\nThe rows were tested on different numbers of clips: 3, 4.\n")
 
 
+def test_the_gain_is_over_the_same_clips_under_the_same_corruptions() -> None:
+    """Of clip 1 the taught row is always right and the other under half of the corruptions; clip 2 both never are."""
+    both = [line("taught", corruption, 0.5, right={"1": "10"}) for corruption in EVERY[1:]]
+    for number, corruption in enumerate(EVERY[1:]):
+        both.append(line("alone", corruption, 0.5, right={"1": f"{number % 2}0"}))
+    told = robustness_markdown(both, ["alone", "taught"], "alone").splitlines()[-1]
+    assert told == "taught over alone: +25.0 points, 95 % by subject +25.0 to +25.0, by clip +0.0 to +50.0."
+    incomplete = robustness_markdown(both[1:], ["alone", "taught"], "alone")
+    assert incomplete.endswith("taught over alone: not told, both must be measured in full on the same clips.\n")
+    longer = [*both[:18], *(other.model_copy(update={"right": {"1": "100"}}) for other in both[18:])]
+    assert "not told" in robustness_markdown(longer, ["alone", "taught"], "alone")
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
