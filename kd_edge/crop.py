@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -24,6 +25,18 @@ def opencv() -> ModuleType:
 
 
 _HIT = 255  # OpenCV marks a pixel inside the range with this
+LEAST_FOCAL, MOST_FOCAL = 0.1, 20.0
+"""Focal lengths as shares of the frame's width: of views 157 and 2.9 degrees wide."""
+
+
+def focal_of_view(hfov_deg: float) -> float:
+    """Focal length as a share of the frame's width, of a pinhole camera whose frame is so many degrees wide."""
+    return 0.5 / math.tan(math.radians(hfov_deg) / 2)
+
+
+def view_of_focal(focal: float) -> float:
+    """How many degrees wide a frame is, see ``focal_of_view``."""
+    return 2 * math.degrees(math.atan(0.5 / focal))
 
 
 class FrameRegion(BaseModel):
@@ -79,7 +92,7 @@ class PersonRegion(RawRange):
         high: Largest one.
         side_m: Side of the square in metres.
         focal: Focal length of a depth camera as a share of the frame's width (0.89 of a Kinect), by which a distance
-            becomes a scale. None: the person's height in the frame is.
+            becomes a scale. None: the person's height in the frame is. Live, a camera's own counts where it is known.
         metres: What one raw unit of depth is; 0.001 for millimetres.
         height_m: What the person's height in the frame counts as, where there is no ``focal``.
         time_constant_ms: Time constant of the first-order low-pass on centre and scale; 0 follows every frame.
@@ -90,7 +103,7 @@ class PersonRegion(RawRange):
     kind: Literal["person"] = "person"
     low: int = Field(1, ge=1, le=65535)
     side_m: float = Field(2.2, gt=0, le=100)
-    focal: float | None = Field(None, gt=0.1, le=20)
+    focal: float | None = Field(None, gt=LEAST_FOCAL, le=MOST_FOCAL)
     metres: float = Field(0.001, gt=0, le=10)
     height_m: float = Field(1.7, gt=0, le=10)
     time_constant_ms: float = Field(500.0, ge=0)

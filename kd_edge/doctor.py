@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from kd_edge import __version__, artifact
+from kd_edge.crop import view_of_focal
 from kd_edge.data.config import DATA_VARIABLE
 from kd_edge.engines import ENGINES
 from kd_edge.engines.onnxruntime import TELEMETRY_SWITCH, load_onnxruntime
@@ -291,6 +292,10 @@ def _model(topic: str, path: Path) -> Iterator[Finding]:
     size = path.stat().st_size / 1e6
     text = f"{where}{found.name}: {len(found.labels)} actions from {found.band}, {found.precision}, {size:.1f} MB"
     yield Finding("ok", topic, text)
+    if (focal := found.preprocess.focal) is not None:
+        view = f"{view_of_focal(focal):.1f} degrees wide"
+        text = f"its crop is in metres: a camera that does not say how wide it sees is taken for one {view}"
+        yield Finding("note", topic, text, "", "set hfov_deg in the camera file")
     if not found.calibrated_on:
         advice = "hold subjects out (validation_subjects in the recipe), train and export again"
         yield Finding("note", topic, artifact.UNCALIBRATED, "", advice)

@@ -16,6 +16,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kd_edge.crop import (
+    LEAST_FOCAL,
+    MOST_FOCAL,
     WHOLE,
     AnyRegion,
     Crop,
@@ -29,6 +31,7 @@ from kd_edge.crop import (
     opencv,
 )
 from kd_edge.crop import centre_crop as centre_crop
+from kd_edge.errors import ConfigError
 from kd_edge.person import NOWHERE, LowPass, Place, clip_places, grid_step, measure, person_square
 from kd_edge.sampling import motion_indices
 from kd_edge.types import Clip, Float32, Image, Int64
@@ -157,6 +160,30 @@ class Preprocess(BaseModel):
             if len(values) not in (1, self.input_channels):
                 raise ValueError(f"{name} needs 1 or {self.input_channels} values, got {len(values)}")
         return self
+
+    @property
+    def focal(self) -> float | None:
+        """Focal length as a share of the frame's width, by which distances become sizes; None where they do not."""
+        return self.region.focal if isinstance(self.region, PersonRegion) else None
+
+    def seen_through(self, focal: float | None) -> Preprocess:
+        """The same for a camera with another lens, so that a person looks alike through both.
+
+        Args:
+            focal: As a share of the frame's width; None is not known: the one it was made for is assumed.
+
+        Raises:
+            ConfigError: No lens has it.
+        """
+        if focal is None or not isinstance(self.region, PersonRegion) or self.region.focal is None:
+            return self
+        if not LEAST_FOCAL < focal <= MOST_FOCAL:
+            raise ConfigError(
+                f"a focal length of {focal:g} of the frame's width",
+                f"more than {LEAST_FOCAL:g}, at most {MOST_FOCAL:g} (0.89 of a Kinect)",
+                "correct it: its value in pixels divided by the frame's width in pixels",
+            )
+        return self.model_copy(update={"region": self.region.model_copy(update={"focal": focal})})
 
     @property
     def has_motion(self) -> bool:

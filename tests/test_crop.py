@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from kd_edge.crop import WHOLE, Crop, ForegroundRegion, FrameRegion, crop_pixels, foreground_square
+from kd_edge.crop import (
+    LEAST_FOCAL,
+    MOST_FOCAL,
+    WHOLE,
+    Crop,
+    ForegroundRegion,
+    FrameRegion,
+    crop_pixels,
+    focal_of_view,
+    foreground_square,
+    view_of_focal,
+)
 from kd_edge.preprocess import (
     FixedWindow,
     Preprocess,
@@ -204,3 +215,12 @@ def test_training_crops_lie_inside_the_square() -> None:
     image = clip_input(frame[None], limits, np.array([[0]]), upper_left, spec)[0, 0]
     assert (image[:, :5] == 0).all()
     assert (image[:, 5:] == 0.25).all()
+
+
+def test_focal_lengths_and_views_are_two_words_for_one_thing() -> None:
+    """Half the width is the focal length at 90 degrees; tan 30 degrees is 0.57735."""
+    assert focal_of_view(90.0) == pytest.approx(0.5, abs=1e-12)
+    assert focal_of_view(60.0) == pytest.approx(0.5 / 0.5773502692, rel=1e-9)
+    assert view_of_focal(0.5) == pytest.approx(90.0, abs=1e-12)
+    assert view_of_focal(0.89) == pytest.approx(58.65436, abs=1e-5), "a Kinect"
+    assert LEAST_FOCAL < focal_of_view(157.0) < focal_of_view(3.0) < MOST_FOCAL, "what a camera file may say"

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from kd_edge import doctor
+from kd_edge import artifact, doctor
 from kd_edge.cli.console import print_json
+from kd_edge.crop import PersonRegion
 from kd_edge.doctor import Finding
 from kd_edge.engines import ENGINES
 from kd_edge.errors import EXTRA_OF, REQUIRED, BrokenPackageError, MissingExtraError
+from kd_edge.preprocess import Preprocess, RelativeWindow
+from tests.runtime.conftest import TinyStep, tiny_manifest
 
 WHOLE = dict.fromkeys([*REQUIRED, *EXTRA_OF], "1.0")
 ABSENT = MissingExtraError("module 'x' is not installed", "the extra [x]", "pip install x")
@@ -265,3 +268,18 @@ def test_a_finding_becomes_json_with_what_was_expected(capsys: pytest.CaptureFix
             "fix": "pip install x",
         }
     ]
+
+
+def test_a_model_with_a_crop_in_metres_says_which_lens_it_assumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, imports: dict[str, str | MissingExtraError]
+) -> None:
+    """A focal length of half the frame's width is a view of 90 degrees."""
+    spec = Preprocess(
+        resize_px=16, input_px=16, region=PersonRegion(focal=0.5), window=RelativeWindow(), motion_offsets_ms=(0,)
+    )
+    step = TinyStep(tiny_manifest(preprocess=spec))
+    monkeypatch.chdir(tmp_path)
+    artifact.write(step.graph(), step.manifest, None, tmp_path / "student.onnx")
+    taken = "a camera that does not say how wide it sees is taken for one 90.0 degrees wide"
+    assert [(f.level, f.found) for f in findings("model here")][1:2] == [("note", f"its crop is in metres: {taken}")]
+    assert not any("metres" in f.found for f in findings("bundled model"))

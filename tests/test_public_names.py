@@ -88,11 +88,13 @@ VERBS = {
     "study ledger": "NAME --json --ledger --out --seeds --set",
     "study list": "--json",
     "study report": "NAME --against --into --json --ledger --out --place --seeds --set",
+    "study robustness": "MODELS --against --data --into --json --ledger --place --rows --split",
     "study run": "NAME --data --dry-run --out --rows --seeds --set --splits",
     "study sensitivity": "NAME --colour --json --out --polar --published --runs --seeds --set --x --y",
+    "study shipped": "ARTIFACTS --data --into --json --ledger --place --rows",
     "study show": "NAME --row",
     "study table": "RUNS --into --json --place",
-    "train": "RECIPE --data --devices --dry-run --json --nodes --out --resume --seed --set",
+    "train": "RECIPE --data --devices --dry-run --export --json --nodes --out --resume --seed --set",
 }
 
 

@@ -233,6 +233,14 @@ def evaluation_report(result: Evaluation) -> RenderableType:
             f"{stream.frames} frames at {stream.frames_per_second:.0f} frames/s; {stream.unlabelled} clips without a "
             f"label (counted as wrong), {stream.unknown} unknown at their end (scored by their best guess)"
         )
+        if result.stream_change is not None:
+            lines.append(f"every clip in the stream less clip by clip: {100 * result.stream_change:+.1f} points")
+        if (frame := stream.frame) is not None:
+            threads = "1 thread" if frame.threads == 1 else f"{frame.threads} threads"
+            lines.append(
+                f"a frame takes {frame.median_ms:.2f} ms (99 of 100 at most {frame.p99_ms:.2f} ms) with {threads}; one "
+                f"comes every {frame.period_ms:.1f} ms"
+            )
         lines.append(f"frame by frame, as a robot sees it: {live_report([stream])}")
     if result.orders:
         over = len(result.orders)

@@ -14,11 +14,13 @@ from rich.table import Table
 
 from kd_edge import recipes
 from kd_edge.cli.console import DataOption, JsonOption, SetOption, counted, err, out, percent, print_json, table
+from kd_edge.cli.export import export_summary, steps
 from kd_edge.cli.progress import TrainingDisplay, progress_bar
-from kd_edge.errors import ConfigError, printable
+from kd_edge.errors import ConfigError, import_extra, printable
 from kd_edge.files import expanded
 
 if TYPE_CHECKING:
+    from kd_edge.export.exporter import Exported
     from kd_edge.rundir import Summary
     from kd_edge.train.recipe import Recipe
     from kd_edge.train.rehearsal import Rehearsal
@@ -30,6 +32,7 @@ DEFAULT = "quickstart"
 @app.command(
     epilog="Examples:  kd-edge train  |  kd-edge train --data ~/gestures  |  "
     "kd-edge train utd_mhad_pose_to_depth --data ~/data/utd-mhad  |  "
+    "kd-edge train utd_mhad_best --data ~/data/utd-mhad --export best.onnx  |  "
     "kd-edge train quickstart --set student.epochs=20 --seed 1  |  kd-edge train --resume"
 )
 def train(
@@ -58,11 +61,17 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Build everything, take one step on a few clips, write nothing.")
     ] = False,
+    target: Annotated[
+        Path | None,
+        typer.Option("--export", metavar="FILE", help="Then export the student there, as kd-edge export --out would."),
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Train the teacher, then the student; write a run directory."""
+    """Train the teacher, then the student; write a run directory, and the artifact where --export names one."""
     from kd_edge.rundir import new_run_path
 
+    if target is not None:
+        _check_target(target, dry_run)
     if resume is None:
         overrides = [*(settings or ()), *([] if seed is None else [f"seed={seed}"])]
         config = _recipe(recipe, data, overrides)
@@ -97,11 +106,37 @@ def train(
         summary = display.follow(events)
     if summary is None:
         return  # of several processes, the first one reports
-    if json_:
-        print_json(summary)
-    else:
+    if not json_:
         out.print(training_summary(summary))
-        out.print(f"run {run}\nexport it: [b]kd-edge export {run}[/b]")
+        out.print(f"run {run}" + (f"\nexport it: [b]kd-edge export {run}[/b]" if target is None else ""))
+    if target is None:
+        if json_:
+            print_json(summary)
+        return
+    exported = _exported(run, target, data)
+    if json_:
+        print_json({"training": summary, "export": exported.report})
+    else:
+        out.print(export_summary(exported))
+
+
+def _check_target(target: Path, dry_run: bool) -> None:
+    """Find out before hours of training that nothing could be exported."""
+    if dry_run:
+        raise ConfigError("--export with --dry-run, which trains nothing", "one of them", "leave one out")
+    import_extra("onnx", "export")
+    if target.is_dir() or not target.parent.is_dir():
+        found = "is a folder" if target.is_dir() else f"lies in {target.parent}, which is no folder"
+        raise ConfigError(f"--export {target} {found}", "a file in a folder that is there", "correct it")
+
+
+def _exported(run: Path, target: Path, data: Path | None) -> Exported:
+    """The student of a finished run as an artifact, in float32."""
+    from kd_edge.export.exporter import export
+    from kd_edge.export.profile import ExportProfile
+
+    with steps() as say:
+        return export(run, recipes.load("export", "fp32", ExportProfile), target, data_root=data, say=say)
 
 
 def _recipe(name: str | None, data: Path | None, overrides: list[str]) -> Recipe:

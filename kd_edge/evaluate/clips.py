@@ -53,6 +53,7 @@ class Evaluation:
         skipped: Sample id -> why it could not be read.
         engine: What ran the model, and its version.
         orders: Of each random order of a subject's clips, as ``streaming``.
+        stream_change: Accuracy at the clips' ends in the stream less that clip by clip; None without a stream.
     """
 
     model: str
@@ -68,6 +69,7 @@ class Evaluation:
     skipped: dict[str, str] = field(default_factory=dict)
     engine: str = ""
     orders: list[StreamingScore] = field(default_factory=list)
+    stream_change: float | None = None
 
 
 @runtime_checkable
@@ -103,13 +105,13 @@ def evaluate(
     Raises:
         KdEdgeError: No such model, no such recordings, or a model that knows no data set.
     """
-    with _opened(model, data_root, as_stream=streaming or orders > 0) as artifact:
-        dataset, chosen = _recordings(artifact, data_root, split)
+    with opened_model(model, data_root, as_stream=streaming or orders > 0) as artifact:
+        dataset, chosen = recordings_of(artifact, data_root, split)
         each = Counted(progress, (1 + orders) * len(chosen.test))
         result = _evaluate_artifact(artifact, dataset, chosen, streaming, smooth_ms, engine, threads, each, str(model))
         for seed in range(orders):
             with JoinedStream(artifact, threads, engine, smooth_ms) as stream:
-                for sample, clip in each(_clips(dataset, chosen, artifact.manifest.modality, {}, seed)):
+                for sample, clip in each(clips_of(dataset, chosen, artifact.manifest.modality, {}, seed)):
                     stream.watch(sample, clip)
                 result.orders.append(stream.score())
         return result
@@ -143,7 +145,7 @@ def detect(
     Raises:
         KdEdgeError: No such model, no such recordings, or a data set of trimmed clips only.
     """
-    with _opened(model, data_root, as_stream=True) as artifact:
+    with opened_model(model, data_root, as_stream=True) as artifact:
         dataset, name = _dataset(artifact, data_root), split or artifact.manifest.split
         _check_unseen(dataset, name, artifact.manifest.split)
         if not isinstance(dataset, _HasLongVideos):
@@ -168,7 +170,7 @@ def detect(
 
 
 @contextmanager
-def _opened(model: Path, data_root: Path | None, *, as_stream: bool) -> Iterator[Artifact]:
+def opened_model(model: Path, data_root: Path | None, *, as_stream: bool) -> Iterator[Artifact]:
     """A loaded artifact; that of a run directory lasts as long as the context."""
     if not model.is_dir():
         artifact = artifacts.load(model)
@@ -219,7 +221,7 @@ def _evaluate_artifact(
         clipwise = opened.enter_context(open_engine(artifact, engine=engine, threads=threads))
         chosen = engine_name(clipwise.key)
         stream = opened.enter_context(JoinedStream(artifact, threads, chosen, smooth_ms)) if streaming else None
-        for sample, clip in each(_clips(dataset, split, manifest.modality, skipped)):
+        for sample, clip in each(clips_of(dataset, split, manifest.modality, skipped)):
             labels.append(sample.label)
             logits.append(clip_logits(clipwise, clip, manifest))
             if stream is not None:
@@ -233,6 +235,8 @@ def _evaluate_artifact(
         )
     truth, answers, classes = np.array(labels), np.stack(logits), len(manifest.labels)  # answers (N, K)
     recall = metrics.per_class_accuracy(answers.argmax(1), truth, classes)
+    clipwise_score = clip_score(answers, truth, manifest.temperature)
+    streamed = None if stream is None else stream.score()
     return Evaluation(
         model=name,
         dataset=dataset.name,
@@ -240,12 +244,13 @@ def _evaluate_artifact(
         modality=manifest.modality,
         precision=manifest.precision,
         clip_seconds=manifest.clip_seconds,
-        clip=clip_score(answers, truth, manifest.temperature),
-        streaming=None if stream is None else stream.score(),
+        clip=clipwise_score,
+        streaming=streamed,
         per_class={n: float(r) for n, r in zip(manifest.labels, recall, strict=True) if not np.isnan(r)},
         confusion=metrics.confusion(answers.argmax(1), truth, classes).tolist(),
         skipped=skipped,
         engine=clipwise.name,
+        stream_change=None if streamed is None else streamed.every.accuracy - clipwise_score.accuracy,
     )
 
 
@@ -282,7 +287,12 @@ def clip_logits(engine: Engine, clip: Clip, manifest: Manifest) -> Float32:
     return answer
 
 
-def _recordings(artifact: Artifact, data_root: Path | None, split: str | None) -> tuple[Dataset, Split]:
+def recordings_of(artifact: Artifact, data_root: Path | None, split: str | None) -> tuple[Dataset, Split]:
+    """The recordings that a model is judged by, and a protocol under which it has not seen their test side.
+
+    Raises:
+        KdEdgeError: They are not there, are others than the model's, or it was trained on some of their test side.
+    """
     dataset, name = _dataset(artifact, data_root), split or artifact.manifest.split
     _check_unseen(dataset, name, artifact.manifest.split)
     return dataset, dataset.split(name)
@@ -353,7 +363,7 @@ class Counted:
                 self._progress(self._done, self._total)
 
 
-def _clips(
+def clips_of(
     dataset: Dataset, split: Split, modality: str, skipped: dict[str, str], seed: int | None = None
 ) -> Iterator[tuple[Sample, Clip]]:
     """Test clips, subject by subject, view by view, by their ids or in a random order; unreadable ones are named.

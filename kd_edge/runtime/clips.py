@@ -159,7 +159,7 @@ class ClipRecorder:
                 "add the columns, or another --record-dir",
             )
 
-    def add_camera(self, name: str, band: Band | None, config: CameraConfig | None) -> None:
+    def add_camera(self, name: str, band: Band | None, config: CameraConfig | None, focal: float | None = None) -> None:
         """A camera whose frames are to come."""
         self._watched[name] = _Watched()
 

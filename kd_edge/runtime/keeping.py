@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kd_edge.artifact import Manifest
-from kd_edge.runtime.cameras.base import Camera
+from kd_edge.runtime.cameras.base import Camera, focal_of
 from kd_edge.runtime.cameras.config import CameraConfig
 from kd_edge.runtime.clips import MAX_MB, ClipCounters, ClipRecorder, RecordOn
 from kd_edge.runtime.clock import Clock
@@ -87,7 +87,7 @@ class Keeping:
         for one in self._all:
             one.open()
             for camera, config in named:
-                one.add_camera(camera.name, camera.band, config)
+                one.add_camera(camera.name, camera.band, config, focal_of(camera, config))
             one.start()
 
     def close(self) -> None:

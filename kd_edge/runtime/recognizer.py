@@ -380,11 +380,17 @@ class Recognizer:
             detail=cause.detail,
         )
 
-    def expect(self, sources: Iterable[str]) -> None:
-        """Make room for sources before their first frames.
+    def expect(self, sources: Iterable[str], *, focal: float | None = None) -> None:
+        """Make room for sources before their first frames; those that are known stay as they are.
+
+        Args:
+            sources: Their names.
+            focal: Focal length of their cameras as a share of the frame's width: a model that cuts out so many metres
+                about a person needs it. None: that of the cameras it was trained with.
 
         Raises:
             CameraError: They are too many.
+            ConfigError: No lens has such a focal length.
         """
         new = [name for name in sources if name not in self._sources]
         if len(self._sources) + len(new) > self._max_sources:
@@ -394,7 +400,7 @@ class Recognizer:
                 "forget() those that ended, or load with a larger max_sources",
             )
         for name in new:
-            self._sources[name] = SourceState(self.manifest, self._smooth_ns)
+            self._sources[name] = SourceState(self.manifest, self._smooth_ns, focal)
 
     def _observe(self, given: _Given, stamp_ns: int, source: str) -> _Pushed | None:
         state = self._sources[source]

@@ -18,7 +18,7 @@ from kd_edge import __version__
 from kd_edge.artifact import Band
 from kd_edge.errors import ConfigError, KdEdgeError, printable, reason
 from kd_edge.files import expanded
-from kd_edge.runtime.cameras.bags import END_KEY, FORMAT, HASH_KEY, OWN_KEY
+from kd_edge.runtime.cameras.bags import END_KEY, FOCAL_KEY, FORMAT, HASH_KEY, OWN_KEY
 from kd_edge.runtime.cameras.config import CameraConfig
 from kd_edge.runtime.clock import MONOTONIC, Clock
 from kd_edge.runtime.messages import McapWriter, check_packages, image_message
@@ -181,24 +181,26 @@ class Recorder:
         }
         self._file = _new_file(self.path)
 
-    def add_camera(self, name: str, band: Band | None, config: CameraConfig | None) -> None:
+    def add_camera(self, name: str, band: Band | None, config: CameraConfig | None, focal: float | None = None) -> None:
         """A camera whose frames are to come.
 
         Args:
             name: Its name in predictions.
             band: What it sees; None when not known.
             config: What the user says about it; user names and passwords in it are not recorded.
+            focal: Focal length as a share of the frame's width; None when not known.
         """
         topic = self._topic(name)
         settings = {} if config is None else config.model_dump(mode="json", exclude_none=True)
         if config is not None:
             settings["uri"] = shown(config.uri)
+        lens = {} if focal is None else {FOCAL_KEY: repr(float(focal))}  # to the last bit: labels depend on it
         self._sources[name] = _Source(
             name=name,
             image=f"{topic}/image",
             info=f"{topic}/frame",
             action=f"{topic}/action",
-            about={OWN_KEY: FORMAT, "camera": name, "band": band or ""},
+            about={OWN_KEY: FORMAT, "camera": name, "band": band or "", **lens},
             settings=json.dumps(settings),
         )
 

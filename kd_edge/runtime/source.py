@@ -10,7 +10,7 @@ from kd_edge.artifact import Manifest
 from kd_edge.engines import Binding
 from kd_edge.errors import CameraError
 from kd_edge.health import FINE, LOOK_NS, Familiarity, Finding, PictureHealth
-from kd_edge.preprocess import Normalise, Resizer, WindowLimits
+from kd_edge.preprocess import Normalise, Preprocess, Resizer, WindowLimits
 from kd_edge.runtime.memory import GAP, FeatureRing, Stack
 from kd_edge.runtime.phases import PhaseMean
 from kd_edge.runtime.rate import RateMeter
@@ -75,6 +75,7 @@ class SourceState:
     Args:
         manifest: What the model says of itself.
         smooth_ns: How long a window counts in the answer; 0 is the newest one alone.
+        focal: Of its camera, as a share of the frame's width; None: as the model assumes.
 
     Attributes:
         stamp_ns: When the newest frame was captured; None before the first.
@@ -82,8 +83,9 @@ class SourceState:
         stack: What the network sees of the newest frame; None while the motion history is too short.
     """
 
-    def __init__(self, manifest: Manifest, smooth_ns: int = 0) -> None:
+    def __init__(self, manifest: Manifest, smooth_ns: int = 0, focal: float | None = None) -> None:
         self._manifest = manifest
+        self._spec = manifest.preprocess.seen_through(focal)
         self._limits = WindowLimits(manifest.preprocess.window)
         self._normalise = Normalise(manifest.preprocess)
         self._window = FeatureRing(manifest.segments, manifest.spacing_ns, manifest.feature_size)
@@ -220,7 +222,7 @@ class SourceState:
                 return self._sized
             old, new = (f"{shape[1]}x{shape[0]}" for shape in (self._sized.shape, frame.shape))
             self.restart(Cause(Reason.SIZE_CHANGE, f"frame size changed from {old} to {new}"))
-        self._sized = _Sized(self._manifest, frame)
+        self._sized = _Sized(self._spec, frame, longest_gap_ns=self._manifest.spacing_ns)
         return self._sized
 
 
@@ -232,8 +234,7 @@ def seen_ns(manifest: Manifest) -> int:
 class _Sized:
     """What is made to measure for frames of one size: buffers to resize them, and memory for their planes."""
 
-    def __init__(self, manifest: Manifest, frame: Image) -> None:
+    def __init__(self, spec: Preprocess, frame: Image, longest_gap_ns: int) -> None:
         self.shape, self.dtype = frame.shape, frame.dtype
-        self.resized = Resizer(frame, manifest.preprocess.resize_px)
-        template = self.resized(frame)
-        self.planes = planes_of(manifest.preprocess, template, longest_gap_ns=manifest.spacing_ns)
+        self.resized = Resizer(frame, spec.resize_px)
+        self.planes = planes_of(spec, self.resized(frame), longest_gap_ns)

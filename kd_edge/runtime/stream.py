@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, cast
 
 from kd_edge.artifact import Artifact, Trust
 from kd_edge.artifact import load as load_artifact
+from kd_edge.crop import view_of_focal
 from kd_edge.engines import ENGINES, CudaBinding, EngineName, Provider, engine_name
 from kd_edge.errors import ArtifactError, CameraError, ConfigError, KdEdgeError, printable
 from kd_edge.runtime.cameras import Wanted, check_fits, make_camera
-from kd_edge.runtime.cameras.base import Camera
+from kd_edge.runtime.cameras.base import Camera, focal_of
 from kd_edge.runtime.cameras.colour import look_at_recording
-from kd_edge.runtime.cameras.config import SharedConfig, source_name
+from kd_edge.runtime.cameras.config import CameraConfig, SharedConfig, source_name
 from kd_edge.runtime.capture import CaptureCounters, Captured, fault_of
 from kd_edge.runtime.clips import MAX_MB, RecordOn
 from kd_edge.runtime.clock import MONOTONIC, Clock, duration
@@ -234,17 +235,18 @@ class LabelStream:
             self.cameras = self._made(shared)
             self._feeds = Feeds(self.cameras, self._clock)
             opened.callback(self._feeds.stop)
-            for asked, feed in zip(self._asked, self._feeds.all, strict=True):
+            configs = [shared.configs.get(asked) if isinstance(asked, str) else None for asked in self._asked]
+            for config, feed in zip(configs, self._feeds.all, strict=True):
                 self._open(feed)
-                config = shared.configs.get(asked) if isinstance(asked, str) else None
                 # A recording that says what it sees was checked by that.
                 if config is not None and config.scheme == "replay" and feed.camera.band is None:
                     look_at_recording(feed.name, config, Wanted.by(self.recognizer.manifest))
             check_together(self.cameras)  # some learn their names on opening
-            self.recognizer.expect([feed.name for feed in self._feeds.all])
+            for config, feed in zip(configs, self._feeds.all, strict=True):
+                self.recognizer.expect([feed.name], focal=self._focal(feed.camera, config))
             opened.callback(self._forget)
             self._open_sinks(opened)
-            self._keep(shared, opened)
+            self._keep(shared, configs, opened)
             self._service = ServiceNotifier() if self._options.notify else None
             if self._service is not None:
                 opened.callback(self._service.stopping)
@@ -477,6 +479,18 @@ class LabelStream:
             )
         log.warning("camera %s gives %.1f frames/s; this model needs %s", printable(camera.name), fps, needed)
 
+    def _focal(self, camera: Camera, config: CameraConfig | None) -> float | None:
+        """The camera's focal length; says so where a model that needs it must assume its own."""
+        focal, assumed = focal_of(camera, config), self.recognizer.manifest.preprocess.focal
+        if focal is None and assumed is not None:
+            log.warning(
+                "camera %s does not say how wide it sees; this model's crop is in metres and assumes %.1f degrees, "
+                "as of the camera it was trained with: set hfov_deg in the camera file",
+                printable(camera.name),
+                view_of_focal(assumed),
+            )
+        return focal
+
     def _open_sinks(self, opened: ExitStack) -> None:
         for wanted in self._options.sinks:
             made = open_sink(wanted, clock=self._clock) if isinstance(wanted, str) else wanted
@@ -485,7 +499,7 @@ class LabelStream:
             opened.callback(sink.close)
             self._sinks.append(sink)
 
-    def _keep(self, shared: SharedConfig, opened: ExitStack) -> None:
+    def _keep(self, shared: SharedConfig, configs: Sequence[CameraConfig | None], opened: ExitStack) -> None:
         options = self._options
         kept = Kept(
             options.record, options.record_on, options.record_dir, options.record_max_mb, not self.cameras[0].live
@@ -497,7 +511,6 @@ class LabelStream:
         }
         self._keeping = Keeping.of(kept, self.recognizer.manifest, about, self._clock)
         opened.callback(self._keeping.close)
-        configs = (shared.configs.get(asked) if isinstance(asked, str) else None for asked in self._asked)
         self._keeping.open(zip(self.cameras, configs, strict=True))
 
     def _give_out(self, predictions: list[Prediction]) -> None:

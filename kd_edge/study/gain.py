@@ -47,12 +47,27 @@ def pooled_gain(splits: Sequence[tuple[Sequence[Summary], Sequence[Summary]]]) -
     """
     differences: dict[str, npt.NDArray[np.float64]] = {}
     for ours, theirs in splits:
-        found = _differences(ours, theirs)
+        a, b = _share_right(ours), _share_right(theirs)
+        found = None if a is None or b is None else _differences(a, b)
         if found is None or found.keys() & differences.keys():
             return None
         differences |= found
-    if not differences:
-        return None
+    return _gain(differences) if differences else None
+
+
+def paired(a: Mapping[str, npt.NDArray[np.float64]], b: Mapping[str, npt.NDArray[np.float64]]) -> Gain | None:
+    """The gain of one method over another; None unless both were tested on the same clips of each subject.
+
+    Args:
+        a: Subject -> (clips,) share of tries that were right.
+        b: The same of what it is compared with.
+    """
+    differences = _differences(a, b)
+    return None if differences is None else _gain(differences)
+
+
+def _gain(differences: Mapping[str, npt.NDArray[np.float64]]) -> Gain:
+    """The mean over all clips of all subjects, and its intervals."""
     differences = {subject: differences[subject] for subject in sorted(differences)}
     return Gain(
         points=float(np.concatenate(list(differences.values())).mean()),
@@ -62,10 +77,11 @@ def pooled_gain(splits: Sequence[tuple[Sequence[Summary], Sequence[Summary]]]) -
     )
 
 
-def _differences(ours: Sequence[Summary], theirs: Sequence[Summary]) -> dict[str, npt.NDArray[np.float64]] | None:
-    """Subject -> (clips,) how much more often, in percent, our runs were right; None if they saw other clips."""
-    a, b = _share_right(ours), _share_right(theirs)
-    if a is None or b is None or {k: len(v) for k, v in a.items()} != {k: len(v) for k, v in b.items()}:
+def _differences(
+    a: Mapping[str, npt.NDArray[np.float64]], b: Mapping[str, npt.NDArray[np.float64]]
+) -> dict[str, npt.NDArray[np.float64]] | None:
+    """Subject -> (clips,) how much more often, in percent, ours was right; None if they saw other clips."""
+    if {k: len(v) for k, v in a.items()} != {k: len(v) for k, v in b.items()}:
         return None
     return {subject: 100 * (a[subject] - b[subject]) for subject in a}
 

@@ -9,9 +9,10 @@ can be written again anywhere, and two machines can add to one ledger and merge 
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
 from pydantic_core import to_jsonable_python
@@ -30,20 +31,43 @@ MOST_BYTES = 100_000_000
 """No ledger is longer: some ten thousand runs."""
 
 
-class Entry(Record):
-    """One finished run.
+class LedgerLine(Record):
+    """What one line of a ledger tells.
 
     Attributes:
         format: Of the line.
         release: Of kd-edge, that wrote it.
+    """
+
+    format: int = FORMAT
+    release: str = ""
+
+    @property
+    @abstractmethod
+    def key(self) -> tuple[str | int, ...]:
+        """What is counted once."""
+
+    @property
+    @abstractmethod
+    def figures(self) -> object:
+        """What two lines of one key must agree on."""
+
+    @property
+    @abstractmethod
+    def told(self) -> str:
+        """What a message calls it."""
+
+
+class Entry(LedgerLine):
+    """One finished run.
+
+    Attributes:
         row: Row of the study.
         split: Protocol.
         seed: Seed.
         summary: What the run came to; without the recipe, whose fingerprint says which it was, and what rebuilds it.
     """
 
-    format: int = FORMAT
-    release: str = ""
     row: str
     split: str
     seed: int = Field(ge=0)
@@ -53,6 +77,19 @@ class Entry(Record):
     def key(self) -> tuple[str, str, int, str]:
         """What is counted once: row, split, seed and settings."""
         return self.row, self.split, self.seed, self.summary.recipe_fingerprint
+
+    @property
+    def figures(self) -> object:
+        """Of its networks."""
+        return self.summary.stages
+
+    @property
+    def told(self) -> str:
+        """Row, split and seed."""
+        return f"{self.row}, {self.split}, seed {self.seed}"
+
+
+L = TypeVar("L", bound=LedgerLine)
 
 
 def ledger_of(study: str, folder: Path | None = None) -> Path:
@@ -75,9 +112,18 @@ def entry(planned: Planned, summary: Summary) -> Entry:
 
 
 def read_ledger(path: Path) -> list[Entry]:
+    """All runs of a study's ledger; see ``read_lines``."""
+    return read_lines(path, Entry)
+
+
+def read_lines(path: Path, kind: type[L]) -> list[L]:
     """All lines of a ledger; none where there is no file.
 
     Lines that say the same are one, however long the run took: two machines may have added it.
+
+    Args:
+        path: The ledger.
+        kind: Of its lines.
 
     Raises:
         DataError: A line is damaged, of another format, or two tell different figures of one run.
@@ -90,24 +136,28 @@ def read_ledger(path: Path) -> list[Entry]:
         raise DataError(
             f"{path} cannot be read ({error.strerror or error})", "a ledger of runs", "check the file"
         ) from error
-    found: dict[tuple[str, str, int, str], tuple[int, Entry]] = {}
+    found: dict[tuple[str | int, ...], tuple[int, L]] = {}
     for number, line in enumerate(text.split(b"\n"), 1):
         if not line.strip():
             continue
-        read = _entry(path, number, line)
+        read = _read(path, number, line, kind)
         before = found.setdefault(read.key, (number, read))
         if not _alike(before[1], read):
             raise DataError(
-                f"lines {before[0]} and {number} of {path} tell different figures of one run "
-                f"({read.row}, {read.split}, seed {read.seed})",
+                f"lines {before[0]} and {number} of {path} tell different figures of one run ({read.told})",
                 "one line for a run",
                 "keep the line of the run that was meant to count, and remove the other",
             )
     return [read for _, read in found.values()]
 
 
-def add(path: Path, entries: Iterable[Entry]) -> int:
+def add(path: Path, entries: Iterable[LedgerLine], kind: type[LedgerLine] = Entry) -> int:
     """Add runs that a ledger does not have yet; it is written whole or not at all.
+
+    Args:
+        path: The ledger.
+        entries: What to add.
+        kind: Of its lines.
 
     Returns:
         How many were added.
@@ -120,7 +170,7 @@ def add(path: Path, entries: Iterable[Entry]) -> int:
         with held(path.with_name(f".lock-{path.name}"), lambda: None, seconds=LONGEST_WAIT_SECONDS) as is_held:
             if not is_held:
                 raise DataError(f"{path} is held by another process", "one that adds its runs and goes", "try again")
-            known = read_ledger(path)
+            known = read_lines(path, kind)
             keys = {read.key: read for read in known}
             new = []
             for one in entries:
@@ -129,7 +179,7 @@ def add(path: Path, entries: Iterable[Entry]) -> int:
                     new.append(one)
                 elif not _alike(before, one):
                     raise DataError(
-                        f"{path} has other figures of {one.row}, {one.split}, seed {one.seed} under the same settings",
+                        f"{path} has other figures of {one.told} under the same settings",
                         "one result for a run",
                         "remove its line if the new run is to count, or the run's folder if the old one is",
                     )
@@ -149,9 +199,9 @@ def recorded(planned: Planned, entries: Sequence[Entry]) -> Summary | None:
     return next((read.summary for read in entries if read.key == key), None)
 
 
-def _alike(one: Entry, other: Entry) -> bool:
-    """Whether two entries tell the same figures; machines differ in how long they take."""
-    ours, theirs = (_timeless(to_jsonable_python(each.summary.stages)) for each in (one, other))
+def _alike(one: LedgerLine, other: LedgerLine) -> bool:
+    """Whether two lines tell the same figures; machines differ in how long they take."""
+    ours, theirs = (_timeless(to_jsonable_python(each.figures)) for each in (one, other))
     return bool(ours == theirs)
 
 
@@ -172,13 +222,13 @@ def _figures(report: StageReport) -> StageReport:
     return report.model_copy(update=slim)
 
 
-def _entry(path: Path, number: int, line: bytes) -> Entry:
+def _read(path: Path, number: int, line: bytes, kind: type[L]) -> L:
     try:
-        read = Entry.model_validate_json(line)
+        read = kind.model_validate_json(line)
     except ValidationError as error:
         raise DataError(
             f"line {number} of {path} is damaged ({first_fault(error)})",
-            "one JSON object a run, as kd-edge study ledger writes them",
+            "one JSON object a run, as kd-edge study writes them",
             "restore the line, or remove it and add its run again: kd-edge study ledger",
         ) from error
     if read.format != FORMAT:
@@ -190,5 +240,5 @@ def _entry(path: Path, number: int, line: bytes) -> Entry:
     return read
 
 
-def _line(read: Entry) -> bytes:
+def _line(read: LedgerLine) -> bytes:
     return f"{json.dumps(to_jsonable_python(read), allow_nan=False)}\n".encode()

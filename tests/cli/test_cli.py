@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kd_edge import artifact, cli
+from kd_edge import artifact, cli, recipes
+from kd_edge.train.recipe import Recipe
 from tests.cli.conftest import TINY_SETTINGS, Kd, one_line
+from tests.runs import tiny_values
 
 
 def test_train_export_evaluate_run(kd: Kd, tmp_path: Path) -> None:
@@ -42,6 +44,68 @@ def test_train_export_evaluate_run(kd: Kd, tmp_path: Path) -> None:
     code, text, _ = kd("study", "table", "runs/tiny")
     assert code == 0
     assert "CE + DKD + MGCAM" in text
+
+
+def test_one_command_from_recordings_to_an_artifact_and_its_tables(kd: Kd, tmp_path: Path) -> None:
+    alone = Recipe.model_validate(tiny_values(name="tiny", teacher=None, losses=[]))
+    (tmp_path / "tiny.toml").write_text(recipes.to_toml(alone))
+    code, text, _ = kd("train", "tiny.toml", "--json", "--out", "runs/tiny", "--export", "student.onnx")
+    assert code == 0
+    made = json.loads(text)
+    assert (made["export"]["precision"], made["export"]["file"]) == ("fp32", "student.onnx")
+    manifest = artifact.load(tmp_path / "student.onnx").manifest
+    assert manifest.recipe_fingerprint == made["training"]["recipe_fingerprint"]
+    figures = json.loads(kd("evaluate", "student.onnx", "--streaming", "--json")[1])
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- robustness -->\n<!-- /robustness -->\nafter\n")
+    code, text, _ = kd("study", "robustness", "tiny=student.onnx", "--into", "page.md")
+    assert (code, text) == (0, "1 rows in page.md\n")
+    assert "| illumination fall-off |" in page.read_text()
+    code, text, _ = kd("study", "robustness", "--json")  # from the ledger alone
+    lines = json.loads(text)
+    assert len(lines) == 19
+    assert lines[0]["kind"] == "blur", "sorted, so that two machines' lines merge"
+    clean = next(line for line in lines if line["kind"] == "clean")
+    assert clean["accuracy"] == figures["clip"]["accuracy"]
+    page.write_text("<!-- shipped -->\n<!-- /shipped -->\n")
+    for _ in range(2):  # the second time from the ledger
+        code, text, _ = kd("study", "shipped", "tiny=student.onnx", "--into", "page.md")
+        assert (code, text) == (0, "1 rows in page.md\n")
+    assert page.read_text().count("| tiny | fp32 |") == 1
+    (line,) = json.loads(kd("study", "shipped", "--json")[1])
+    assert line["accuracy"] == figures["clip"]["accuracy"]
+    assert line["stream_accuracy"] == figures["streaming"]["every"]["accuracy"]
+    assert line["stream_accuracy"] - line["accuracy"] == pytest.approx(figures["stream_change"], abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["runs/a"], "'runs/a'. Expected ROW=RUN"),
+        (["A b=runs/a"], "'A b=runs/a'. Expected ROW=RUN"),
+        (["a=gone"], "gone"),
+        ([], "no figures in docs/results/robustness.jsonl"),
+        (["--rows", "alone"], "no figures in"),
+    ],
+)
+def test_faults_of_a_robustness_table(kd: Kd, tmp_path: Path, arguments: list[str], part: str) -> None:
+    code, _, error = kd("study", "robustness", *arguments)
+    assert code == 2
+    assert part in one_line(error)
+    assert not list(tmp_path.rglob("*.jsonl"))
+
+
+def test_faults_of_a_table_of_what_ships(kd: Kd, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for arguments, part in (
+        (["best=gone.onnx"], "gone.onnx"),
+        (["best=run"], "run"),
+        (["--rows", "best"], "no figures in docs/results/shipped.jsonl"),
+    ):
+        code, _, error = kd("study", "shipped", *arguments)
+        assert code == 2
+        assert part in one_line(error)
+    assert not list(tmp_path.rglob("*.jsonl"))
 
 
 def test_help_ends_in_examples(kd: Kd) -> None:
@@ -99,6 +163,9 @@ def test_synthetic_clips_are_written_and_replayed(kd: Kd, tmp_path: Path) -> Non
         (["train", "utd_mhad_depth_alone"], ["no folder given", "KD_EDGE_DATA"]),
         (["train", "utd_mhad_depth_alone", "--data", "nowhere"], ["nowhere"]),
         (["train", "utd_mhad_depth_alone", "--data", "."], ["Depth"]),
+        (["train", "--export", "gone/a.onnx"], ["--export gone/a.onnx lies in gone, which is no folder"]),
+        (["train", "--export", "."], ["--export . is a folder"]),
+        (["train", "--export", "a.onnx", "--dry-run"], ["--export with --dry-run"]),
         (["train", "--resume", "gone"], ["gone"]),
         (["train", "--resume"], ["no unfinished run"]),
         (["train", "--resume", "--seed", "1"], ["--resume alone"]),
@@ -191,7 +258,7 @@ def test_a_corrupt_recording_is_named_and_the_rest_goes_on(kd: Kd, tmp_path: Pat
     broken.write_bytes(b"not a mat file")
     small = [p for p in TINY_SETTINGS if p != "--set" and p.startswith("student")]
     settings = [part for s in (*small, "validation_subjects=[]") for part in ("--set", s)]
-    code, _, error = kd("train", "utd_mhad_depth_alone", "--data", "utd", *settings, "--out", "runs/utd")
+    code, _, error = kd("train", "utd_mhad_pose_to_depth_alone", "--data", "utd", *settings, "--out", "runs/utd")
     assert code == 0
     assert "a3_s2_t1" in error
     assert "1 samples cannot be used" in error

@@ -56,7 +56,7 @@ def test_confusion_and_figures_come_out_of_an_evaluation(tmp_path: Path) -> None
     manifest = bundled.manifest.model_copy(update={"dataset": data})
     few = artifact.Artifact(bundled.path, manifest, None)
     result = evaluate._evaluate_artifact(
-        few, *evaluate._recordings(few, None, None), False, None, "onnxruntime", 1, evaluate.Counted(None, 0), "few"
+        few, *evaluate.recordings_of(few, None, None), False, None, "onnxruntime", 1, evaluate.Counted(None, 0), "few"
     )
     assert result.engine.startswith("onnxruntime ")
     counts = np.array(result.confusion)
@@ -88,7 +88,7 @@ def test_a_model_without_a_data_set_is_refused(tmp_path: Path) -> None:
     manifest = bundled.manifest.model_copy(update={"dataset": {}})
     anonymous = artifact.Artifact(bundled.path, manifest, None)
     with pytest.raises(ArtifactError, match="which data set it was trained on"):
-        evaluate._recordings(anonymous, None, None)
+        evaluate.recordings_of(anonymous, None, None)
 
 
 def test_unreadable_clips_are_named_and_the_rest_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ def test_unreadable_clips_are_named_and_the_rest_goes_on(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(type(dataset), "open", fails)
     skipped: dict[str, str] = {}
-    read = [sample for sample, _ in evaluate._clips(dataset, split, "nir", skipped)]
+    read = [sample for sample, _ in evaluate.clips_of(dataset, split, "nir", skipped)]
     assert skipped == {broken.id: "damaged file"}
     assert len(read) == len(split.test) - 1
     assert [s.subject for s in read] == sorted(s.subject for s in read)

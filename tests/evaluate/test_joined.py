@@ -32,6 +32,10 @@ def test_clips_are_joined_into_one_stream_and_the_last_label_counts() -> None:
     score = stream.score()
     assert score.every.clips == 4
     assert score.frames == sum(len(clip) for clip in clips)
+    assert score.frame is not None
+    assert 0 < score.frame.median_ms <= score.frame.p99_ms
+    assert score.frame.period_ms == pytest.approx(1000 / 30, rel=1e-6)
+    assert score.frame.threads == 1
     window = bundled.manifest.clip_seconds
     shorter = sum(len(clip) / 30 < window - 1e-9 for clip in clips)
     assert (0 if score.shorter is None else score.shorter.clips) == shorter

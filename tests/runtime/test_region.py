@@ -156,7 +156,7 @@ def test_steady_state_allocates_no_frame_sized_buffer(changes: dict[str, object]
     assert peak - before < 224 * 224
 
 
-@pytest.mark.parametrize("region", ["frame", "foreground"])
+@pytest.mark.parametrize("region", ["frame", "foreground", "person"])
 @pytest.mark.parametrize(("px", "offsets"), [(224, (0,)), (96, (0, 70, 140)), (224, (0, 70, 140))])
 def test_host_work(region: str, px: int, offsets: tuple[int, ...], capsys: pytest.CaptureFixture[str]) -> None:
     values = {"resize_px": px * 8 // 7, "input_px": px, "motion_offsets_ms": offsets, "region": {"kind": region}}

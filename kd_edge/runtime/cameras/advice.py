@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kd_edge.artifact import Manifest
+from kd_edge.crop import view_of_focal
 from kd_edge.errors import CameraError
 from kd_edge.runtime.cameras import Wanted, check_fits, make_camera
+from kd_edge.runtime.cameras.base import focal_of
 from kd_edge.runtime.cameras.checkup import Checkup, examine
 from kd_edge.runtime.cameras.config import CameraConfig, camera_config, has_key, source_name
 from kd_edge.runtime.clock import MONOTONIC, Clock
@@ -92,6 +94,7 @@ def diagnose(name_or_uri: str, seconds: float, manifest: Manifest, clock: Clock 
     try:
         found = [*_misfit(lambda: check_fits(camera, wanted))]
         judge = None if found else manifest
+        found += [] if judge is None else [*_lens(focal_of(camera, config), judge)]
         seen = examine(camera, seconds, judge, clock)
     finally:
         camera.close()
@@ -103,6 +106,20 @@ def _misfit(check: Callable[[], None]) -> Iterator[Advice]:
         check()
     except CameraError as error:
         yield Advice("problem", "model", f"{error.found}, not {error.expected}", error.fix)
+
+
+def _lens(focal: float | None, manifest: Manifest) -> Iterator[Advice]:
+    """How wide the camera sees, for a model that cuts out so many metres about a person."""
+    assumed = manifest.preprocess.focal
+    if assumed is None:
+        return
+    made_for = f"'{manifest.name}' cuts by metres and was trained with {view_of_focal(assumed):.1f} degrees"
+    if focal is None:
+        found = f"not known how wide the camera sees; {made_for}, which are assumed"
+        fix = "its horizontal field of view, from its data sheet: 2 atan(width / (2 fx)) of its calibration"
+        yield Advice("note", "lens", found, fix, (f"hfov_deg = {view_of_focal(assumed):.1f}",))
+    else:
+        yield Advice("ok", "lens", f"{view_of_focal(focal):.1f} degrees wide; {made_for}")
 
 
 def advise(seen: Checkup, config: CameraConfig, manifest: Manifest | None = None) -> list[Advice]:

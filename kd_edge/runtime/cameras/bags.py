@@ -12,6 +12,7 @@ from typing import NamedTuple, cast, get_args
 import numpy as np
 
 from kd_edge.artifact import Band
+from kd_edge.crop import LEAST_FOCAL, MOST_FOCAL
 from kd_edge.data.readers.bounds import check_pixels
 from kd_edge.data.readers.images import decode, rgb_or_grey
 from kd_edge.errors import ConfigError, DataError, KdEdgeError, did_you_mean, import_extra, printable, reason
@@ -32,6 +33,8 @@ from kd_edge.types import Cause, Image, Reason
 ENDINGS = (".mcap", ".db3")
 OWN_KEY, FORMAT = "kd_edge", "1"
 """In the metadata of a topic that ``Recorder`` wrote; its value is the format of what lies in it."""
+FOCAL_KEY = "focal"
+"""And there the camera's focal length as a share of the frame's width, where it was known."""
 NAME_CHARACTERS = 1024
 SHOWN_CHARACTERS = 500
 END_KEY, HASH_KEY = "kd_edge/end", "labels_sha256/"
@@ -101,6 +104,7 @@ class Bag:
         topic: The topic.
         camera: Name of the camera that ``Recorder`` recorded; None of another program's recording.
         band: What it saw, where the recording tells.
+        focal: Focal length of its camera as a share of the frame's width, where the recording tells.
         labels_hash: Of the labels that were given when it was recorded; empty where the recording does not tell.
 
     Raises:
@@ -122,6 +126,7 @@ class Bag:
         self.camera = self.topic.metadata.get("camera", "")[:NAME_CHARACTERS] if is_own else None
         band = self.topic.metadata.get("band")
         self.band = cast("Band", band) if is_own and band in get_args(Band) else None
+        self.focal = _focal(self.topic.metadata.get(FOCAL_KEY, "")) if is_own else None
         self.labels_hash = self._recorded_hash() if is_own else ""
         self._info_topic = f"{self.topic.name.removesuffix('image')}frame" if is_own else None
 
@@ -278,6 +283,15 @@ def _own(image: Image, message: Message, info: Message | None) -> Recorded:
     except (KeyError, TypeError) as error:
         raise ValueError(f"what was recorded of a frame is damaged ({reason(error)})") from error
     return Recorded(image, message.log_ns, frame_id, truth, cause)
+
+
+def _focal(text: str) -> float | None:
+    """A recorded focal length; None where there is none, or one that no lens has."""
+    try:
+        focal = float(text)
+    except ValueError:
+        return None
+    return focal if LEAST_FOCAL < focal <= MOST_FOCAL else None
 
 
 def _damaged(path: Path, found: str) -> DataError:

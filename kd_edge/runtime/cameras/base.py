@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
 from kd_edge.artifact import Band, Manifest
+from kd_edge.crop import LEAST_FOCAL, MOST_FOCAL, focal_of_view
 from kd_edge.errors import CameraError
-from kd_edge.runtime.cameras.config import TimeOuts
+from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts
 from kd_edge.runtime.clock import ClockKind
 from kd_edge.types import Frame
 
@@ -39,8 +40,9 @@ class Camera(Protocol):
     """A source of frames with stamps.
 
     A camera of one's own needs no more than this. With an attribute ``timeouts`` (``TimeOuts``) it brings its own, with
-    an attribute ``clock_kind`` (``ClockKind``) it says what it stamps with, unless that is ``time.monotonic_ns``. The
-    clock of a live camera is checked with every frame. A method ``interrupt()``, called from another thread, may end
+    an attribute ``clock_kind`` (``ClockKind``) it says what it stamps with, unless that is ``time.monotonic_ns``, with
+    an attribute ``focal`` once it is open its focal length as a share of the frame's width. The clock of a live camera
+    is checked with every frame. A method ``interrupt()``, called from another thread, may end
     ``open`` or ``read`` early: the stream is being left.
 
     Attributes:
@@ -118,6 +120,28 @@ def clock_of(camera: Camera) -> ClockKind:
             f"camera {camera.name} has clock_kind {kind!r}", f"one of {', '.join(get_args(ClockKind))}", "correct it"
         )
     return kind
+
+
+def focal_of(camera: Camera, config: CameraConfig | None = None) -> float | None:
+    """Focal length of an open camera as a share of its frame's width; None where nobody says it.
+
+    Args:
+        camera: May know it.
+        config: What the user says about it, which counts more.
+
+    Raises:
+        CameraError: ``camera.focal`` is something else.
+    """
+    if config is not None and config.hfov_deg is not None:
+        return focal_of_view(config.hfov_deg)
+    focal = getattr(camera, "focal", None)
+    if focal is not None and not (isinstance(focal, (int, float)) and LEAST_FOCAL < focal <= MOST_FOCAL):
+        raise CameraError(
+            f"camera {camera.name} has focal {focal!r:.60}",
+            f"None, or its focal length as a share of the frame's width, {LEAST_FOCAL:g} to {MOST_FOCAL:g}",
+            "correct it, or set hfov_deg in the camera file",
+        )
+    return focal
 
 
 def check_fits(camera: Camera, wanted: Wanted) -> None:

@@ -75,6 +75,8 @@ class CameraConfig(TimeOuts):
             ``#`` sets the other keys (``rtsp://HOST/PATH?channel=1#transport=udp&band=nir``). Or
             ``gstreamer:PIPELINE``, without other keys. It may hold a password: it is shown nowhere.
         band: What the camera sees; a model for another band is refused. None: not known, not checked.
+        hfov_deg: How many degrees wide its frames are: a model whose crop is in metres needs it. None: what the device
+            says, else what the model was trained with.
         fps: Frame rate to ask for, or of a recording without stamps, 1/s. None: the camera's own.
         width_px: Frame width to ask for. None: the camera's own.
         height_px: Frame height to ask for.
@@ -103,6 +105,7 @@ class CameraConfig(TimeOuts):
         str, Field(min_length=1, max_length=8192, pattern=r"^[^\x00]+$", repr=False), WrapValidator(_of_any_bytes)
     ]
     band: Literal["nir", "lwir", "depth", "rgb"] | None = None
+    hfov_deg: float | None = Field(None, ge=3, le=157)
     fps: float | None = Field(None, ge=0.001, le=1000)
     width_px: int | None = Field(None, ge=8, le=8192)
     height_px: int | None = Field(None, ge=8, le=8192)

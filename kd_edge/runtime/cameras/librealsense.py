@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from kd_edge.crop import LEAST_FOCAL, MOST_FOCAL
 from kd_edge.errors import CameraError, import_extra, printable, reason
 from kd_edge.runtime.cameras.modes import Mode, PixelFormat
 
@@ -57,6 +58,16 @@ def is_lit(rs: Any, frame: Any) -> bool | None:
     """Whether the projector was on at a frame; None where its metadata does not tell."""
     mode = rs.frame_metadata_value.frame_laser_power_mode
     return bool(frame.get_frame_metadata(mode)) if frame.supports_frame_metadata(mode) else None
+
+
+def focal_of_profile(profile: Any) -> float | None:
+    """Focal length of an imager as a share of its frame's width; None where the device does not tell."""
+    try:
+        lens = profile.get_intrinsics()
+    except RuntimeError:  # no calibration
+        return None
+    focal = float(lens.fx) / lens.width if lens.width else 0.0
+    return focal if LEAST_FOCAL < focal <= MOST_FOCAL else None
 
 
 def infrared_profiles(rs: Any, device: Any) -> Iterator[Any]:

@@ -16,7 +16,7 @@ from kd_edge.artifact import Band
 from kd_edge.errors import CameraError, printable, reason
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
 from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts
-from kd_edge.runtime.cameras.librealsense import info, infrared_profiles, is_lit, librealsense
+from kd_edge.runtime.cameras.librealsense import focal_of_profile, info, infrared_profiles, is_lit, librealsense
 from kd_edge.runtime.clock import ClockKind
 from kd_edge.types import Frame, Image
 
@@ -45,6 +45,7 @@ class RealSenseCamera:
         self.dtype: Dtype | None = "uint16" if _format(config, wanted) == "Y16" else "uint8"
         self.channels: Channels | None = 1
         self.fps: float | None = config.fps
+        self.focal: float | None = None
         self.timeouts: TimeOuts = config
         self._config, self._format = config, _format(config, wanted)
         self._rs: Any = librealsense()
@@ -82,8 +83,8 @@ class RealSenseCamera:
         config.enable_stream(rs.stream.infrared, index, *size, self._rs_format, round(self._config.fps or 0))
         if not config.can_resolve(rs.pipeline_wrapper(self._pipeline)):
             raise self._unknown_profile()
-        stream = self._pipeline.start(config).get_stream(rs.stream.infrared, index)
-        self.fps = float(stream.as_video_stream_profile().fps())
+        profile = self._pipeline.start(config).get_stream(rs.stream.infrared, index).as_video_stream_profile()
+        self.fps, self.focal = float(profile.fps()), focal_of_profile(profile)
 
     def read(self, timeout_seconds: float) -> Frame | None:
         """The next frame; those that the projector lit are left out where it alternates."""

@@ -24,7 +24,7 @@ from kd_edge.errors import DataError, printable, reason
 from kd_edge.reading import open_regular
 from kd_edge.runtime.cameras.base import Wanted
 from kd_edge.runtime.cameras.config import CameraConfig
-from kd_edge.runtime.cameras.librealsense import infrared_profiles, is_lit, librealsense
+from kd_edge.runtime.cameras.librealsense import focal_of_profile, infrared_profiles, is_lit, librealsense
 from kd_edge.types import Image
 
 log = logging.getLogger("kd_edge.runtime")
@@ -81,10 +81,12 @@ class Playback:
 
     Attributes:
         fps: Nominal rate of the imager, known once it is open.
+        focal: Its focal length as a share of the frame's width, likewise; None where the recording does not tell.
     """
 
     def __init__(self, path: Path, config: CameraConfig, wanted: Wanted) -> None:
         self.fps = 0.0
+        self.focal: float | None = None
         self._path, self._index = path, config.index or 1
         self._leaves_lit_out, self._wanted = config.emitter == "alternating", wanted
         self._rs: Any = librealsense()
@@ -108,7 +110,10 @@ class Playback:
             self._settings.enable_stream(rs.stream.infrared, index, kind, fps)
             # of the device that will be started, which is a new one now, and before it is: else frames are lost
             self._device().as_playback().set_real_time(False)
-            self._playback = self._pipeline.start(self._settings).get_device().as_playback()
+            started = self._pipeline.start(self._settings)
+            self._playback = started.get_device().as_playback()
+            imager = started.get_stream(rs.stream.infrared, index)
+            self.focal = focal_of_profile(imager.as_video_stream_profile())
         except RuntimeError as error:
             raise _damaged(self._path, reason(error)) from None
         self.fps = float(fps)

@@ -34,6 +34,7 @@ class ReplayCamera:
     """A recording; see ``Camera``. With ``realtime`` it behaves like a live camera, paced by its stamps.
 
     Attributes:
+        focal: Focal length of its camera as a share of the frame's width, where the recording tells.
         recorded_hash: Of the labels that were given when it was recorded; empty where nobody says.
     """
 
@@ -58,6 +59,7 @@ class ReplayCamera:
         self._ahead_ns = 0  # our clock's, of the recording's
         self._count = 0
         self._truth: str | None = None
+        self.focal: float | None = None
         self.recorded_hash = ""
 
     @property
@@ -176,7 +178,7 @@ class ReplayCamera:
             playback.open()
             self.band = self._config.band or "nir"
             scale = playback.fps / self._config.fps if self._config.fps else 1.0
-            self.fps = self._config.fps or playback.fps
+            self.fps, self.focal = self._config.fps or playback.fps, playback.focal
             for image, stamp_ns in playback.frames():
                 yield image, round(stamp_ns * scale)
         finally:
@@ -187,7 +189,7 @@ class ReplayCamera:
         bag = bags.Bag(self._path, self._config.topic, grey)
         self.name = bag.camera if bag.camera is not None and not self._is_named else self.name
         self.band = self._config.band or bag.band
-        self.recorded_hash = bag.labels_hash
+        self.focal, self.recorded_hash = bag.focal, bag.labels_hash
         for k, recorded in enumerate(bag):
             yield recorded._replace(stamp_ns=round(k * 1e9 / self.fps)) if self.fps else recorded
 

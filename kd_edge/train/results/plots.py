@@ -18,6 +18,9 @@ from kd_edge.files import replacing
 from kd_edge.metrics import row_shares
 from kd_edge.rundir import MetricsLine, Summary
 
+_NUMBER_POINTS, _LABEL_POINTS = 10, 12
+"""A matrix of 27 classes can still be read at two thirds of its size, as a page shows it; three digits fill a cell."""
+
 
 def plot_run(lines: Sequence[MetricsLine], summary: Summary, labels: Sequence[str], folder: Path) -> None:
     """Curves of a run, and the confusion matrix of each of its stages on the test clips."""
@@ -109,7 +112,7 @@ def plot_confusion_change(
     for (i, j), value in np.ndenumerate(change):
         if abs(value) >= 0.5:
             colour = "w" if abs(value) > 0.6 * bound else "k"
-            right.text(j, i, f"{value:+.0f}", ha="center", va="center", fontsize=7, color=colour)
+            right.text(j, i, f"{value:+.0f}", ha="center", va="center", fontsize=_NUMBER_POINTS - 1, color=colour)
     _save(figure, path)
 
 
@@ -127,15 +130,16 @@ def _confusion(axis: Axes, table: npt.NDArray[np.float64], labels: Sequence[str]
     _matrix(axis, table, labels, title, "Blues", (0, 100))
     for (i, j), value in np.ndenumerate(table):
         if value >= 0.5:
-            axis.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=7, color="w" if value > 55 else "k")
+            colour = "w" if value > 55 else "k"
+            axis.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=_NUMBER_POINTS, color=colour)
 
 
 def _matrix(
     axis: Axes, table: npt.NDArray[np.float64], labels: Sequence[str], title: str, cmap: str, span: tuple[float, float]
 ) -> None:
     axis.imshow(table, cmap=cmap, vmin=span[0], vmax=span[1])
-    axis.set_xticks(range(len(labels)), labels, rotation=90)
-    axis.set_yticks(range(len(labels)), labels)
+    axis.set_xticks(range(len(labels)), labels, rotation=90, fontsize=_LABEL_POINTS)
+    axis.set_yticks(range(len(labels)), labels, fontsize=_LABEL_POINTS)
     axis.set(xlabel="predicted", ylabel="true", title=title)
 
 

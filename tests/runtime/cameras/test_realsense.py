@@ -13,6 +13,7 @@ import pytest
 from kd_edge.errors import CameraError, ConfigError
 from kd_edge.runtime.cameras import Wanted, make_camera
 from kd_edge.runtime.cameras.advice import diagnose
+from kd_edge.runtime.cameras.base import focal_of
 from kd_edge.runtime.cameras.config import camera_config
 from kd_edge.runtime.cameras.listing import list_cameras
 from kd_edge.runtime.stream import LabelStream, StreamOptions
@@ -30,7 +31,9 @@ WIDTH, HEIGHT, FPS = 64, 48, 30
 class Device:
     """A stereo module in software with one imager for each index."""
 
-    def __init__(self, serial: str = "000000000001", formats: tuple[tuple[int, Any, int], ...] = ()) -> None:
+    def __init__(
+        self, serial: str = "000000000001", formats: tuple[tuple[int, Any, int], ...] = (), fx_px: float = 40.0
+    ) -> None:
         self.device = rs.software_device()
         self.device.register_info(rs.camera_info.name, "Soft D435")
         self.device.register_info(rs.camera_info.serial_number, serial)
@@ -42,15 +45,16 @@ class Device:
             limits.min, limits.max, limits.step, limits.default = least, most, 1, least + 1
             self.sensor.add_option(option, limits, True)
         self.profiles = {
-            (index, kind.name): self._stream(index, kind, size)
+            (index, kind.name): self._stream(index, kind, size, fx_px)
             for index, kind, size in formats or ((1, rs.format.y8, 1), (2, rs.format.y8, 1), (1, rs.format.y16, 2))
         }
         self.device.create_matcher(rs.matchers.default)
         self.number = 0
 
-    def _stream(self, index: int, kind: Any, size: int) -> Any:
+    def _stream(self, index: int, kind: Any, size: int, fx_px: float) -> Any:
         inner = rs.intrinsics()
         inner.width, inner.height, inner.model, inner.coeffs = WIDTH, HEIGHT, rs.distortion.none, [0] * 5
+        inner.fx = inner.fy = fx_px
         stream = rs.video_stream()
         stream.type, stream.index, stream.uid = rs.stream.infrared, index, 100 + 10 * index + size
         stream.width, stream.height, stream.fps, stream.bpp, stream.fmt = WIDTH, HEIGHT, FPS, size, kind
@@ -298,3 +302,16 @@ def test_keys_of_other_cameras_are_refused() -> None:
         camera_config("realsense:?clock=wall")
     with pytest.raises(ConfigError, match="index"):
         camera_config("realsense:?index=3")
+
+
+@pytest.mark.parametrize(("fx_px", "focal"), [(40.0, 0.625), (0.0, None)])
+def test_a_device_says_its_focal_length(attached, fx_px: float, focal: float | None) -> None:
+    """40 pixels of a frame 64 pixels wide; 0 is no calibration."""
+    attached(Device(fx_px=fx_px))
+    opened = camera("realsense:")
+    assert opened.focal is None, "not before it is open"
+    opened.open()
+    try:
+        assert focal_of(opened) == focal
+    finally:
+        opened.close()

@@ -15,6 +15,7 @@ import pytest
 
 from kd_edge.errors import ConfigError, DataError
 from kd_edge.runtime.cameras import Wanted, make_camera, realsense_recording
+from kd_edge.runtime.cameras.base import focal_of
 from kd_edge.runtime.cameras.config import camera_config
 from kd_edge.runtime.cameras.realsense_recording import is_recording
 from kd_edge.runtime.stream import LabelStream, StreamOptions
@@ -185,3 +186,12 @@ def test_keys_of_a_recording() -> None:
         camera_config("replay:a.bag?emitter=off")
     with pytest.raises(ConfigError, match="sets index"):
         camera_config("replay:a.mkv?index=2")
+
+
+def test_a_recording_knows_the_imagers_focal_length(recorded: Callable[..., Path]) -> None:
+    camera = make_camera("ir", camera_config(f"replay:{recorded('y8')}"))
+    camera.open()
+    try:
+        assert focal_of(camera) == 0.625, "40 pixels of 64"
+    finally:
+        camera.close()

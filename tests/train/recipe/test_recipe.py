@@ -6,6 +6,7 @@ import pytest
 
 from kd_edge import recipes
 from kd_edge.errors import ConfigError
+from kd_edge.study.plan import load_study, plan
 from kd_edge.train.distil.methods import DkdLoss, MgcamLoss
 from kd_edge.train.recipe import Recipe
 
@@ -45,7 +46,7 @@ PRINTS = {
         "0a18c9e4cccddfd6b55b3a3b98be8e126724ea4729935bd4f49bd0ad1a352a39",
         "f2486ce709fa8a5c7adccd425da333d4285ca283c7c4d21457238aef74037648",
     ),
-    "utd_mhad_depth_alone": (
+    "utd_mhad_pose_to_depth_alone": (
         "56e7bf5a05789ab7282f324b936a8c14dfb954dc820d9c95cc8f42d022d39cd3",
         "a3b2295fbb1e4f938eb0baa475345f7b10781da2189e88d79f57d6e01bc372e1",
     ),
@@ -85,6 +86,15 @@ def test_fingerprints_of_the_shipped_recipes_stay(name: str) -> None:
     """The runs there are held nobody out and saw whole clips, as the studies still do."""
     recipe = recipes.load("train", name, Recipe, ["validation_subjects=[]", "windows=clip"])
     assert (recipe.fingerprint(), recipe.teacher_fingerprint()) == PRINTS[name]
+
+
+def test_the_strong_student_alone_is_the_row_that_the_dense_teachers_are_held_against() -> None:
+    recipe = recipes.load("train", "utd_mhad_depth_alone", Recipe, ["validation_subjects=[]"])
+    row = plan(load_study("utd_mhad_dense"), rows=["alone"])[0].config
+    assert isinstance(row, Recipe)
+    assert recipe.fingerprint() == row.fingerprint()
+    best = recipes.load("train", "utd_mhad_best", Recipe)
+    assert recipe.student == best.student, "the same student throughout: only the stages differ"
 
 
 @pytest.mark.parametrize("name", PRINTS_BEFORE)

@@ -1,0 +1,216 @@
+"""How much of a student is left when the camera gets worse: measured once, kept in a ledger, one table of all rows.
+
+docs/results/robustness.jsonl
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from kd_edge import __version__
+from kd_edge.artifact import Precision
+from kd_edge.evaluate.clips import Progress
+from kd_edge.evaluate.corruptions import CLEAN, EVERY, KINDS, SEVERITIES, VERSION, Corruption, Kind
+from kd_edge.evaluate.robustness import CorruptedTest
+from kd_edge.study.gain import paired
+from kd_edge.study.ledger import FORMAT, LedgerLine
+
+NAME = "robustness"
+"""Of the ledger, and of the marked place of a page."""
+_TITLES: dict[Kind, str] = {
+    "clean": "none",
+    "dots": "dots",
+    "fall_off": "illumination fall-off",
+    "saturation": "saturation",
+    "gain_step": "gain step",
+    "blur": "blur",
+    "noise": "noise",
+}
+
+
+class RobustnessLine(LedgerLine):
+    """What one model's accuracy was under one corruption.
+
+    Attributes:
+        row: What the table calls the model; several runs of one row are averaged.
+        recipe_fingerprint: SHA-256 (hex) of the settings it was trained with, seed included.
+        precision: Of its graph.
+        dataset: Name of the data set.
+        split: Name of its protocol.
+        kind: What went wrong.
+        severity: 1 to 3; 0 where nothing did.
+        version: Of the corruptions.
+        clips: Number of test clips.
+        accuracy: Share of right ones.
+        right: Subject -> ``1`` or ``0`` for each of their clips in the order of the clips' ids.
+    """
+
+    row: str
+    recipe_fingerprint: str
+    precision: Precision
+    dataset: str
+    split: str
+    kind: Kind
+    severity: int = Field(ge=0, le=3)
+    version: int
+    clips: int = Field(ge=1)
+    accuracy: float = Field(ge=0, le=1)
+    right: dict[str, str]
+
+    @property
+    def key(self) -> tuple[str | int, ...]:
+        """Row, settings, precision, clips and what was done to them."""
+        return *self.tested, self.kind, self.severity
+
+    @property
+    def tested(self) -> tuple[str | int, ...]:
+        """What lines of one model on the same clips have in common."""
+        return self.row, self.recipe_fingerprint, self.precision, self.dataset, self.split, self.version
+
+    @property
+    def figures(self) -> object:
+        """Clip by clip."""
+        return self.accuracy, self.clips, self.right
+
+    @property
+    def told(self) -> str:
+        """Row and corruption."""
+        return f"{self.row} ({self.precision}), {self.kind} {self.severity}"
+
+    @property
+    def corruption(self) -> Corruption:
+        """What was done to the clips."""
+        return Corruption(self.kind, self.severity)
+
+
+def measure(
+    row: str, test: CorruptedTest, known: Sequence[RobustnessLine] = (), progress: Progress | None = None
+) -> Iterator[RobustnessLine]:
+    """A model's figures under every corruption that no line tells yet, one pass over the test clips each.
+
+    Args:
+        row: What the table calls the model.
+        test: The model and its test clips.
+        known: Lines there are already.
+        progress: Called with (clips done, clips in all), over all passes.
+
+    Yields:
+        A line each, as soon as it is measured.
+    """
+    manifest = test.manifest
+    tested = row, manifest.recipe_fingerprint, manifest.precision, test.dataset, test.split, VERSION
+    done = {line.corruption for line in known if line.tested == tested}
+    left = [corruption for corruption in EVERY if corruption not in done]
+    for number, corruption in enumerate(left):
+        shown = None if progress is None else _within(progress, number, len(left))
+        score = test.score(corruption, shown)
+        yield RobustnessLine(
+            format=FORMAT,
+            release=__version__,
+            row=row,
+            recipe_fingerprint=manifest.recipe_fingerprint,
+            precision=manifest.precision,
+            dataset=test.dataset,
+            split=test.split,
+            kind=corruption.kind,
+            severity=corruption.severity,
+            version=VERSION,
+            clips=score.clips,
+            accuracy=score.accuracy,
+            right=score.right,
+        )
+
+
+def _within(progress: Progress, number: int, passes: int) -> Progress:
+    """The progress of one pass, as a part of all."""
+    return lambda done, total: progress(number * total + done, passes * total)
+
+
+def robustness_markdown(lines: Sequence[RobustnessLine], rows: Sequence[str] = (), against: str | None = None) -> str:
+    """A table of all rows side by side: a line for each kind, a column for each severity, and the mean of all.
+
+    Args:
+        lines: Of the ledger; those of other corruptions than this release's are left out.
+        rows: Which, in their order; none takes all as they come.
+        against: The row that the others' gain is told over; None tells none.
+    """
+    lines = [line for line in lines if line.version == VERSION]
+    rows = rows or list(dict.fromkeys(line.row for line in lines))
+    heads = [f"{row}: {severity}" for row in rows for severity in SEVERITIES]
+    table = [f"| corruption | {' | '.join(heads)} |", f"|{'---|' * (len(heads) + 1)}"]
+    figures = {row: _of_row(lines, row) for row in rows}
+    for kind in ("clean", *KINDS):
+        cells = []
+        for row in rows:
+            if kind == "clean":
+                cells += [_shown(figures[row].get(CLEAN)), "", ""]
+            else:
+                cells += [_shown(figures[row].get(Corruption(kind, severity))) for severity in SEVERITIES]
+        table.append(f"| {_TITLES[kind]} | {' | '.join(cells)} |")
+    means = [_shown(_mean(figures[row], severity)) for row in rows for severity in SEVERITIES]
+    table.append(f"| mean of all | {' | '.join(means)} |")
+    gains = [] if against is None else [_gained(lines, row, against) for row in rows if row != against]
+    return "\n".join([*table, "", *_sums(lines, rows, figures), *gains]) + "\n"
+
+
+def _of_row(lines: Sequence[RobustnessLine], row: str) -> dict[Corruption, float]:
+    """Accuracy in percent under each corruption, the mean over the row's runs."""
+    own: dict[Corruption, list[float]] = {}
+    for line in lines:
+        if line.row == row:
+            own.setdefault(line.corruption, []).append(100 * line.accuracy)
+    return {corruption: statistics.fmean(values) for corruption, values in own.items()}
+
+
+def _mean(figures: dict[Corruption, float], severity: int | None = None) -> float | None:
+    """Over all kinds in one severity, or in all; None until all are measured."""
+    wanted = [c for c in EVERY if c != CLEAN and severity in (None, c.severity)]
+    return statistics.fmean(figures[c] for c in wanted) if all(c in figures for c in wanted) else None
+
+
+def _sums(
+    lines: Sequence[RobustnessLine], rows: Sequence[str], figures: dict[str, dict[Corruption, float]]
+) -> Iterator[str]:
+    """What each row keeps in the mean, by how many runs; and whether rows saw the same clips."""
+    told = []
+    for row in rows:
+        runs = len({(line.recipe_fingerprint, line.precision) for line in lines if line.row == row})
+        mean, clean = _mean(figures[row]), figures[row].get(CLEAN)
+        kept = "not measured in full" if mean is None or clean is None else f"{mean:.1f}, {mean - clean:+.1f} to none"
+        told.append(f"{row} {kept} ({runs} {'run' if runs == 1 else 'runs'})")
+    yield f"Accuracy in percent; mean over kinds and severities: {'; '.join(told)}."
+    counts = {line.clips for line in lines if line.row in rows}
+    if len(counts) > 1:
+        yield f"\nThe rows were tested on different numbers of clips: {', '.join(map(str, sorted(counts)))}."
+
+
+def _gained(lines: Sequence[RobustnessLine], row: str, against: str) -> str:
+    """What a row gains over another on corrupted clips, with intervals."""
+    ours, theirs = _share_right(lines, row), _share_right(lines, against)
+    found = None if ours is None or theirs is None else paired(ours, theirs)
+    if found is None:
+        return f"\n{row} over {against}: not told, both must be measured in full on the same clips."
+    subject, clip = (f"{low:+.1f} to {high:+.1f}" for low, high in (found.by_subject, found.by_clip))
+    return f"\n{row} over {against}: {found.points:+.1f} points, 95 % by subject {subject}, by clip {clip}."
+
+
+def _share_right(lines: Sequence[RobustnessLine], row: str) -> dict[str, npt.NDArray[np.float64]] | None:
+    """Subject -> (clips,) share of the corruptions, and of the row's runs, under which each clip was right."""
+    own = [line for line in lines if line.row == row and line.corruption != CLEAN]
+    runs = {line.tested for line in own}
+    shapes = {tuple((subject, len(marks)) for subject, marks in line.right.items()) for line in own}
+    if len(shapes) != 1 or len(own) != len(runs) * (len(EVERY) - 1):
+        return None
+    return {
+        subject: np.mean([[int(mark) for mark in line.right[subject]] for line in own], axis=0)
+        for subject in own[0].right
+    }
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"

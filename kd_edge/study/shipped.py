@@ -1,0 +1,142 @@
+"""What ships, in every precision: judged by clips, as the stream a robot sees, by size and by time; kept in a ledger.
+
+docs/results/shipped.jsonl
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from kd_edge import __version__
+from kd_edge.artifact import Artifact, Manifest, Precision
+from kd_edge.errors import ArtifactError
+from kd_edge.evaluate import Evaluation
+from kd_edge.study.ledger import FORMAT, LedgerLine
+
+NAME = "shipped"
+"""Of the ledger, and of the marked place of a page."""
+_HEADS = (
+    "model", "precision", "MB", "clip by clip, %", "at clips' ends in the stream, %", "change, points",
+    "frames with a label, %", "ms a frame, median", "99 of 100",
+)  # fmt: skip
+
+
+class ShippedLine(LedgerLine):
+    """One artifact on all test clips.
+
+    Attributes:
+        row: What the table calls the model.
+        recipe_fingerprint: SHA-256 (hex) of the settings it was trained with, seed included.
+        precision: Of its graph.
+        dataset: Name of the data set.
+        split: Name of its protocol.
+        clips: Number of test clips.
+        accuracy: Share of right ones, clip by clip.
+        stream_accuracy: Share whose last label is right, each subject's clips joined into one stream.
+        labelled: Share of the stream's frames with a label that a robot may act on.
+        megabytes: Size of the file, 10^6 bytes.
+        engine: What ran it, with its version.
+        threads: Of the engine.
+        median_ms: What a frame took, from picture to label, on the machine that measured.
+        p99_ms: 99 of 100 took no longer.
+        period_ms: Usual time from one frame to the next.
+    """
+
+    row: str
+    recipe_fingerprint: str
+    precision: Precision
+    dataset: str
+    split: str
+    clips: int = Field(ge=1)
+    accuracy: float = Field(ge=0, le=1)
+    stream_accuracy: float = Field(ge=0, le=1)
+    labelled: float = Field(ge=0, le=1)
+    megabytes: float = Field(gt=0)
+    engine: str
+    threads: int = Field(ge=1)
+    median_ms: float = Field(ge=0)
+    p99_ms: float = Field(ge=0)
+    period_ms: float = Field(gt=0)
+
+    @property
+    def key(self) -> tuple[str | int, ...]:
+        """Row, settings, precision and clips."""
+        return self.row, self.recipe_fingerprint, self.precision, self.dataset, self.split
+
+    @property
+    def figures(self) -> object:
+        """What does not depend on the machine's pace."""
+        return self.clips, self.accuracy, self.stream_accuracy
+
+    @property
+    def told(self) -> str:
+        """Row and precision."""
+        return f"{self.row} ({self.precision})"
+
+    def is_of(self, row: str, manifest: Manifest) -> bool:
+        """Whether it tells what this model came to."""
+        return (self.row, self.recipe_fingerprint, self.precision, self.split) == (
+            row, manifest.recipe_fingerprint, manifest.precision, manifest.split,
+        )  # fmt: skip
+
+
+def shipped(row: str, artifact: Artifact, evaluation: Evaluation) -> ShippedLine:
+    """The line of an artifact that was evaluated as a stream.
+
+    Raises:
+        ArtifactError: It was judged by clips alone.
+    """
+    stream = evaluation.streaming
+    if stream is None or stream.frame is None:
+        raise ArtifactError(f"{artifact.path} was not streamed", "a streaming step", "export it with --graph step")
+    return ShippedLine(
+        format=FORMAT,
+        release=__version__,
+        row=row,
+        recipe_fingerprint=artifact.manifest.recipe_fingerprint,
+        precision=artifact.manifest.precision,
+        dataset=evaluation.dataset,
+        split=evaluation.split,
+        clips=evaluation.clip.clips,
+        accuracy=evaluation.clip.accuracy,
+        stream_accuracy=stream.every.accuracy,
+        labelled=stream.live.labelled,
+        megabytes=artifact.path.stat().st_size / 1e6,
+        engine=evaluation.engine,
+        threads=stream.frame.threads,
+        median_ms=stream.frame.median_ms,
+        p99_ms=stream.frame.p99_ms,
+        period_ms=stream.frame.period_ms,
+    )
+
+
+def shipped_markdown(lines: Sequence[ShippedLine], rows: Sequence[str]) -> str:
+    """A table with a line for each artifact.
+
+    Args:
+        lines: Of the ledger.
+        rows: Which, in their order.
+    """
+    table = [f"| {' | '.join(_HEADS)} |", f"|{'---|' * len(_HEADS)}"]
+    chosen = [line for row in rows for line in lines if line.row == row]
+    for line in chosen:
+        change = 100 * (line.stream_accuracy - line.accuracy)
+        cells = (
+            line.row,
+            line.precision,
+            f"{line.megabytes:.1f}",
+            f"{100 * line.accuracy:.1f}",
+            f"{100 * line.stream_accuracy:.1f}",
+            f"{change:+.1f}",
+            f"{100 * line.labelled:.1f}",
+            f"{line.median_ms:.2f}",
+            f"{line.p99_ms:.2f}",
+        )
+        table.append(f"| {' | '.join(cells)} |")
+    tests = dict.fromkeys(f"{line.clips} test clips of {line.dataset}, split {line.split}" for line in chosen)
+    runners = dict.fromkeys(f"{line.engine}, threads: {line.threads}" for line in chosen)
+    budget = dict.fromkeys(f"{line.period_ms:.1f} ms" for line in chosen)
+    told = f"{'; '.join(tests)}. {'; '.join(runners)}; one frame comes every {', '.join(budget)}."
+    return "\n".join([*table, "", told]) + "\n"
