@@ -89,11 +89,14 @@ class DenseReport(Selection):
         explained: Target -> share of its variance over the validation clips' frames that is explained; None for one
             that they lack.
         lacking: Target -> clips without it.
+        absent: Target -> share of its numbers that the training clips' frames lack: joints that were not seen, clips
+            without it.
     """
 
     targets: int = 0
     explained: dict[str, float | None] = {}
     lacking: dict[str, int] = {}
+    absent: dict[str, float] = {}
 
 
 class StageReport(Selection):

@@ -109,17 +109,26 @@ class DenseTargets:
         Raises:
             DataError: Not one of them has a target of some group.
         """
-        there = [self._values[s.id] for s in samples if s.id in self._values]
-        every = np.concatenate(there) if there else np.full((1, self.size), np.nan, np.float32)
+        every = self._of_all(samples)
         for group in self.groups:
             values = every[:, group.columns].astype(np.float64)
-            values = values[~np.isnan(values).any(axis=1)]
-            if len(values) == 0:
+            there = ~np.isnan(values)
+            if not there.any():
                 name = group.name.partition(" ")[0]
                 raise nowhere(name, self.lacking.get(name, {}))
-            mean = values.mean(axis=0)
+            mean = np.where(there, values, 0).sum(axis=0) / np.maximum(there.sum(axis=0), 1)
             self._mean[group.columns] = mean
-            self._scale[group.columns] = max(float(np.sqrt(((values - mean) ** 2).mean())), 1e-6)
+            self._scale[group.columns] = max(float(np.sqrt(((values - mean)[there] ** 2).mean())), 1e-6)
+
+    def absent(self, samples: Sequence[Sample]) -> dict[str, float]:
+        """Group -> share of its numbers that these samples' frames lack: joints not seen, clips without the target."""
+        every = np.isnan(self._of_all(samples))
+        return {group.name: float(every[:, group.columns].mean()) for group in self.groups}
+
+    def _of_all(self, samples: Sequence[Sample]) -> Float32:
+        """(all frames, M) of some samples; of none a frame that lacks everything."""
+        found = [self._values[s.id] for s in samples if s.id in self._values]
+        return np.concatenate(found) if found else np.full((1, self.size), np.nan, np.float32)
 
     def of(self, sample_id: str, frames: Int64, crop: CropDraw | None = None) -> Float32:
         """(F, M) of some frames of a clip, scaled, as they are in a picture that was cropped as drawn."""
@@ -133,6 +142,30 @@ class DenseTargets:
                     values[:, group.columns] = vectors.reshape(len(frames), -1)
         scaled: Float32 = (values - self._mean) / self._scale
         return scaled
+
+
+HELD_NS = 100_000_000
+"""A series is taken to stay as it is for so long beyond its ends; of what comes before or after, nobody knows."""
+
+
+def at_moments(series: np.ndarray, when_ns: Int64, moments_ns: Int64) -> np.ndarray:
+    """A series at other moments, by straight lines between its frames.
+
+    Args:
+        series: (T, M); NaN where it is not known.
+        when_ns: (T,) its frames' stamps, increasing.
+        moments_ns: (N,) the moments.
+
+    Returns:
+        (N, M); NaN beside a frame where it is not known, and more than 100 ms beyond its ends.
+    """
+    place = np.interp(moments_ns, when_ns, np.arange(len(when_ns)))
+    before = place.astype(np.int64)
+    share = (place - before)[:, None]
+    after = np.where(share[:, 0] > 0, before + 1, before)  # a moment of a frame takes nothing of the next one
+    result: np.ndarray = series[before] * (1 - share) + series[after] * share
+    result[(moments_ns < when_ns[0] - HELD_NS) | (moments_ns > when_ns[-1] + HELD_NS)] = np.nan
+    return result
 
 
 def nowhere(name: str, lacking: Mapping[str, str]) -> DataError:
