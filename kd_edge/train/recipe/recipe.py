@@ -232,6 +232,9 @@ class Recipe(Strict):
             for part in ("augment", "model"):
                 if part in values[name]:
                     values[name][part] = _as_before(_in_use(values[name][part]))
+        for stage in values.get("stages", ()):
+            if "targets" in stage:
+                stage["targets"] = [_as_before(target) for target in stage["targets"]]
         return _as_before(values)
 
 
@@ -246,6 +249,8 @@ _ADDED: dict[str, Any] = {
     "dropout_at": "all",
     "relation_hidden": None,
     "stages": [{"kind": "labels", "segments": None}],
+    "frame": "sensor",
+    "same_device": {},
 }
 """Keys that came after the first runs, as those were trained: so they keep their fingerprints."""
 

@@ -13,13 +13,13 @@ from kd_edge.data import Dataset, Sample
 from kd_edge.errors import ConfigError, DataError
 from kd_edge.train.inputs.targets.base import DenseTargets, Found, Group, StudentClips
 from kd_edge.train.inputs.targets.joints import joints_of
-from kd_edge.train.inputs.targets.signals import signals_of
-from kd_edge.train.recipe.student_stages import DenseTarget, JointTargets
+from kd_edge.train.inputs.targets.signals import check_signals, signals_of
+from kd_edge.train.recipe.student_stages import DenseTarget, JointTargets, SignalTargets
 from kd_edge.types import Float32, Int64
 
 
 def check_targets(targets: Sequence[DenseTarget], dataset: Dataset) -> None:
-    """Refuse targets that a data set does not have.
+    """Refuse targets that a data set does not have, or not so.
 
     Raises:
         ConfigError: Names the first.
@@ -32,6 +32,8 @@ def check_targets(targets: Sequence[DenseTarget], dataset: Dataset) -> None:
                     f"one of {', '.join(dataset.modalities)}",
                     "change the stage's targets, or train without it",
                 )
+        if isinstance(target, SignalTargets):
+            check_signals(target, dataset)
 
 
 def gather_targets(
