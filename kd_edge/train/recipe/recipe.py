@@ -232,9 +232,8 @@ class Recipe(Strict):
             for part in ("augment", "model"):
                 if part in values[name]:
                     values[name][part] = _as_before(_in_use(values[name][part]))
-        for stage in values.get("stages", ()):
-            if "targets" in stage:
-                stage["targets"] = [_as_before(target) for target in stage["targets"]]
+        if "stages" in values:
+            values["stages"] = [_stage_as_before(stage) for stage in values["stages"]]
         return _as_before(values)
 
 
@@ -249,8 +248,6 @@ _ADDED: dict[str, Any] = {
     "dropout_at": "all",
     "relation_hidden": None,
     "stages": [{"kind": "labels", "segments": None}],
-    "frame": "sensor",
-    "same_device": {},
 }
 """Keys that came after the first runs, as those were trained: so they keep their fingerprints."""
 
@@ -266,6 +263,16 @@ def _in_use(values: dict[str, Any]) -> dict[str, Any]:
 
 def _as_before(values: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in values.items() if k not in _ADDED or v != _ADDED[k]}
+
+
+_ADDED_TO_STAGES: dict[str, Any] = {"frame": "sensor", "same_device": {}}
+"""Likewise of the student's stages and their targets."""
+
+
+def _stage_as_before(stage: dict[str, Any]) -> dict[str, Any]:
+    """A stage's values, and those of its targets, without what came later and is as it was."""
+    kept = {k: v for k, v in stage.items() if k not in _ADDED_TO_STAGES or v != _ADDED_TO_STAGES[k]}
+    return kept | {"targets": [_stage_as_before(each) for each in kept["targets"]]} if "targets" in kept else kept
 
 
 def _hash(values: dict[str, Any]) -> str:
