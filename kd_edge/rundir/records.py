@@ -91,12 +91,14 @@ class DenseReport(Selection):
         lacking: Target -> clips without it.
         absent: Target -> share of its numbers that the training clips' frames lack: joints that were not seen, clips
             without it.
+        unlabelled: Clips that nobody has labelled and that took part.
     """
 
     targets: int = 0
     explained: dict[str, float | None] = {}
     lacking: dict[str, int] = {}
     absent: dict[str, float] = {}
+    unlabelled: int = 0
 
 
 class StageReport(Selection):

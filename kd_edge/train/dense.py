@@ -56,9 +56,9 @@ class DenseLearner(LabelLearner):
 
 
 def frame_loaders(material: Material, stage: DenseStage, *, rank: int = 0, world: int = 1) -> Loaders:
-    """Random frames of the training clips that have any of the targets."""
+    """Random frames of the training clips, unlabelled ones too, that have any of the targets."""
     targets = material.dense_targets
-    clips = material.student_clips(material.with_targets(material.train), changing=True)
+    clips = material.student_clips(material.with_targets(material.with_unlabelled), changing=True)
     batches = training_batches(material.recipe, stage, clips.pairs.samples, stage.batch_size, rank=rank, world=world)
     dataset = FrameDataset(clips, targets, stage.frames)
     return Loaders(make_loader(dataset, batches, material.recipe.workers), batches, None)
@@ -74,8 +74,15 @@ def report(material: Material, learner: DenseLearner, kept: Selection, device: t
         clips = material.student_clips(samples)
         loader = make_loader(FrameDataset(clips, targets, EVALUATED_FRAMES), EpochBatches(len(samples), 8, None), 0)
         explained = explained_shares(learner, loader, targets, device)
-    absent = {name: round(share, 4) for name, share in targets.absent(material.train).items()}
-    return DenseReport(**kept.model_dump(), targets=targets.size, explained=explained, lacking=lacking, absent=absent)
+    absent = {name: round(share, 4) for name, share in targets.absent(material.with_unlabelled).items()}
+    return DenseReport(
+        **kept.model_dump(),
+        targets=targets.size,
+        explained=explained,
+        lacking=lacking,
+        absent=absent,
+        unlabelled=len(material.with_targets(material.unlabelled)),
+    )
 
 
 def explained_shares(

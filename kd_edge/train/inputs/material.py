@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from kd_edge.data import Dataset, Sample, Split, check_split, open_dataset, training_sides
 from kd_edge.data.cache.frames import CachedClips
 from kd_edge.data.cache.pairs import PairedClips
+from kd_edge.data.dataset import PartlyLabelled, unlabelled_of
 from kd_edge.data.signals.load import Signals
 from kd_edge.data.words.class_vectors import ClassVectors, class_vectors
 from kd_edge.errors import DataError, TrainingError
@@ -47,6 +48,7 @@ class Material:
         clip_seconds: Length of the live window.
         semantics: Vectors of the class names, where the recipe has some.
         dense: What a dense stage regresses, where the recipe has one.
+        unlabelled: Samples that a dense stage trains on beside ``train``; none of anybody held out.
     """
 
     recipe: Recipe
@@ -59,6 +61,12 @@ class Material:
     clip_seconds: float
     semantics: ClassVectors | None = None
     dense: DenseTargets | None = None
+    unlabelled: tuple[Sample, ...] = ()
+
+    @property
+    def with_unlabelled(self) -> tuple[Sample, ...]:
+        """What a dense stage trains on: the training clips, and those that nobody has labelled."""
+        return (*self.train, *self.unlabelled)
 
     @property
     def dense_targets(self) -> DenseTargets:
@@ -262,12 +270,13 @@ def gather_material(
     """
     dataset = open_dataset(recipe.data, data_root)
     split = dataset.split(recipe.split)
+    unlabelled = _unlabelled(recipe, dataset)
     recipe.check_data(dataset)
     _check_labels(dataset)
     semantics = None if recipe.semantics is None else class_vectors(recipe.semantics, dataset.labels, data_root)
     if at_most is None:
         # The whole data set is cached, so that other splits, validation subjects and seeds share it.
-        clips, signals = _load(recipe, dataset, dataset.samples, progress)
+        clips, signals = _load(recipe, dataset, dataset.samples, progress, unlabelled)
         ours = [clips["student"]]
         sides = (_usable(side, ours) for side in (split.train, split.test, split.validation))
         split = Split(split.name, *sides)
@@ -290,9 +299,11 @@ def gather_material(
     dense = None
     if recipe.dense_stage is not None:
         stamps = {s.id: clips["student"].clip(s.id).stamps_ns for s in clips["student"].samples}
-        dense = gather_targets(recipe.dense_stage.targets, dataset, stamps, dataset.samples)
-        dense.fit(train)
-    return Material(recipe, dataset, train, validation, test, clips, signals, seconds, semantics, dense)
+        dense = gather_targets(recipe.dense_stage.targets, dataset, stamps, (*dataset.samples, *unlabelled))
+        if isinstance(dataset, PartlyLabelled):
+            unlabelled = _usable(dataset.unlabelled_apart_from((*validation, *test)), [clips["student"]])
+        dense.fit((*train, *unlabelled))
+    return Material(recipe, dataset, train, validation, test, clips, signals, seconds, semantics, dense, unlabelled)
 
 
 def training_batches(
@@ -313,8 +324,15 @@ def data_fingerprints(recipe: Recipe, data_root: Path | None = None) -> dict[str
     semantics = None if recipe.semantics is None else class_vectors(recipe.semantics, dataset.labels, data_root)
     found = {name: stage.data_fingerprint(dataset, recipe.cache_every) for name, stage in recipe.networks.items()}
     if recipe.dense_stage is not None:
-        found["dense"] = targets_fingerprint(recipe.dense_stage.targets, dataset, dataset.samples)
+        more = _unlabelled(recipe, dataset)
+        found["student"] = recipe.student.data_fingerprint(dataset, recipe.cache_every, more)
+        found["dense"] = targets_fingerprint(recipe.dense_stage.targets, dataset, (*dataset.samples, *more))
     return _with_semantics(found, semantics)
+
+
+def _unlabelled(recipe: Recipe, dataset: Dataset) -> tuple[Sample, ...]:
+    """All samples without a label, where a stage of the student needs none; the split decides which of them train."""
+    return unlabelled_of(dataset) if recipe.dense_stage is not None else ()
 
 
 def _with_semantics(fingerprints: dict[str, str], semantics: ClassVectors | None) -> dict[str, str]:
@@ -325,11 +343,16 @@ def _with_semantics(fingerprints: dict[str, str], semantics: ClassVectors | None
 
 
 def _load(
-    recipe: Recipe, dataset: Dataset, samples: Sequence[Sample], progress: Progress | None
+    recipe: Recipe,
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    progress: Progress | None,
+    unlabelled: Sequence[Sample] = (),
 ) -> tuple[dict[str, CachedClips], dict[str, Signals]]:
     """What the stages see of the samples, by stage name: frame caches, and signals.
 
-    Signals that hardly cover the student's clip are lacking: found now, before any span is moved.
+    The student sees those without a label, too. Signals that hardly cover its clip are lacking: found now, before any
+    span is moved.
     """
 
     def report(stage: Stage, done: int, total: int) -> None:
@@ -337,7 +360,12 @@ def _load(
             progress(stage.modality, done, total)
 
     seen = {
-        name: stage.load(dataset, samples, recipe.cache_every, partial(report, stage))
+        name: stage.load(
+            dataset,
+            (*samples, *unlabelled) if name == "student" else samples,
+            recipe.cache_every,
+            partial(report, stage),
+        )
         for name, stage in recipe.networks.items()
     }
     clips = {name: cache for name, cache in seen.items() if isinstance(cache, CachedClips)}
