@@ -109,7 +109,8 @@ def data_synth(
 ) -> None:
     """Write clips of the generated figure as files: to look at, to replay, and to train on as on your own recordings.
 
-    RGB videos, infrared arrays and the signals of a watch and a telephone, with manifest.csv and dataset.toml.
+    RGB videos, infrared arrays, where the joints are, and the signals of a watch and a telephone, with manifest.csv and
+    dataset.toml.
     """
     from kd_edge.data.synthetic.dataset import Synthetic
     from kd_edge.data.synthetic.writing import write_synthetic

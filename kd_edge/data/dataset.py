@@ -9,6 +9,9 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 from kd_edge.errors import DataError, did_you_mean
 from kd_edge.types import Clip, Image
 
+UNLABELLED = -1
+"""Label of a sample that nobody has labelled."""
+
 _FULL_TURN = 360.0  # degree
 
 
@@ -208,6 +211,28 @@ class Wearables(Protocol):
             DataError: No such sensor.
         """
         ...
+
+
+@runtime_checkable
+class PartlyLabelled(Protocol):
+    """A data set with recordings that nobody has labelled: for stages that see no label, on the training side alone.
+
+    They are none of ``Dataset.samples`` and on no side of a split.
+    """
+
+    @property
+    def unlabelled(self) -> tuple[Sample, ...]:
+        """Every sample without a label, in a fixed order; its label is ``UNLABELLED``."""
+        ...
+
+    def unlabelled_apart_from(self, held_out: Sequence[Sample]) -> tuple[Sample, ...]:
+        """Those of ``unlabelled`` that share neither a subject nor a file with samples for validation and test."""
+        ...
+
+
+def unlabelled_of(dataset: Dataset) -> tuple[Sample, ...]:
+    """Every sample of a data set without a label."""
+    return dataset.unlabelled if isinstance(dataset, PartlyLabelled) else ()
 
 
 @dataclass(frozen=True, slots=True)

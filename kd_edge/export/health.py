@@ -227,9 +227,9 @@ def _reference(seen: Sequence[_Seen]) -> FeatureReference:
     residuals /= deviation
     variances, vectors = np.linalg.eigh(residuals.T @ residuals / len(residuals))
     rank = min(RANK, len(variances) // 4, len(residuals) // 4)
-    rest = float(variances[: len(variances) - rank].mean())
+    rest = max(float(variances[: len(variances) - rank].mean()), 1e-6)  # windows that are all alike have none
     top = slice(len(variances) - rank, None)
-    return FeatureReference.of(means, deviation, vectors[:, top].T, np.maximum(variances[top], rest), max(rest, 1e-6))
+    return FeatureReference.of(means, deviation, vectors[:, top].T, np.maximum(variances[top], rest), rest)
 
 
 def _nearest(windows: npt.NDArray[np.float64], means: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:

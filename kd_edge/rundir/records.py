@@ -118,13 +118,16 @@ class DenseReport(Selection):
         explained: Target -> share of its variance over the validation clips' frames that is explained; None for one
             that they lack.
         lacking: Target -> clips without it.
-        gaps: Target -> frames without it, in clips that have it otherwise; targets without gaps are left out.
+        absent: Target -> share of its numbers that the training clips' frames lack: joints that were not seen, clips
+            without it.
+        unlabelled: Clips that nobody has labelled and that took part.
     """
 
     targets: int = 0
     explained: dict[str, float | None] = {}
     lacking: dict[str, int] = {}
-    gaps: dict[str, int] = {}
+    absent: dict[str, float] = {}
+    unlabelled: int = 0
 
 
 class FoldReport(DenseReport):

@@ -66,9 +66,9 @@ class DenseLearner(LabelLearner):
 
 
 def frame_loaders(material: Material, stage: DenseStage, *, rank: int = 0, world: int = 1) -> Loaders:
-    """Random frames of the training clips that have any of the targets."""
+    """Random frames of the training clips, unlabelled ones too, that have any of the targets."""
     targets = material.dense_targets
-    clips = material.student_clips(material.with_targets(material.train), changing=True)
+    clips = material.student_clips(material.with_targets(material.with_unlabelled), changing=True)
     batches = training_batches(material.recipe, stage, clips.pairs.samples, stage.batch_size, rank=rank, world=world)
     dataset = FrameDataset(clips, targets, stage.frames)
     return Loaders(make_loader(dataset, batches, material.recipe.workers), batches, None)
@@ -139,8 +139,15 @@ def report(material: Material, learner: DenseLearner, kept: Selection, device: t
         clips = material.student_clips(samples)
         loader = make_loader(FrameDataset(clips, targets, EVALUATED_FRAMES), EpochBatches(len(samples), 8, None), 0)
         explained = explained_shares(learner, loader, targets, device)
-    gaps = {"gaps": targets.gaps} if targets.gaps else {}
-    return DenseReport(**kept.model_dump(), targets=targets.size, explained=explained, lacking=lacking, **gaps)
+    absent = {name: round(share, 4) for name, share in targets.absent(material.with_unlabelled).items()}
+    return DenseReport(
+        **kept.model_dump(),
+        targets=targets.size,
+        explained=explained,
+        lacking=lacking,
+        absent=absent,
+        unlabelled=len(material.with_targets(material.unlabelled)),
+    )
 
 
 def explained_shares(
@@ -156,8 +163,9 @@ def explained_shares(
     regressed, truth = (np.concatenate(x).reshape(-1, targets.size).astype(np.float64) for x in (found, wanted))
     shares: dict[str, float | None] = {}
     for group in targets.groups:
-        there = ~np.isnan(truth[:, group.columns]).any(axis=1)
-        right, ours = truth[there, group.columns], regressed[there, group.columns]
-        spread = ((right - right.mean(axis=0)) ** 2).sum() if there.any() else 0.0
-        shares[group.name] = round(1 - float(((right - ours) ** 2).sum() / spread), 4) if spread else None
+        right, ours = truth[:, group.columns], regressed[:, group.columns]
+        there = ~np.isnan(right)
+        mean = np.where(there, right, 0).sum(axis=0) / np.maximum(there.sum(axis=0), 1)
+        spread = ((right - mean)[there] ** 2).sum()
+        shares[group.name] = round(1 - float(((right - ours)[there] ** 2).sum() / spread), 4) if spread else None
     return shares

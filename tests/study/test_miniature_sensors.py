@@ -61,11 +61,11 @@ def small(run: Planned, tree: Path, folder: Path, *more: str) -> Recipe:
     if values["teacher"] is not None:
         settings += ["teacher.points=32", "teacher.batch_size=2"]
     if values["semantics"] is not None:
-        settings += [f"semantics.vectors='{_vectors(run.config, tree, folder)}'"]
+        settings += [f"semantics.vectors='{vectors_file(run.config, tree, folder)}'"]
     return recipes.validate(recipes.overridden(values, [*settings, *more]), Recipe, run.name)
 
 
-def _vectors(recipe: Recipe, tree: Path, folder: Path) -> Path:
+def vectors_file(recipe: Recipe, tree: Path, folder: Path) -> Path:
     """As the authors' files: a row of 300 values for each class."""
     classes = len(open_dataset(recipe.data, tree).labels)
     path = folder / f"{classes}.npy"

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from kd_edge.data.dataset import ImageFormat, require_modality
 from kd_edge.errors import DataError
@@ -14,6 +15,7 @@ FPS = 30.0
 """Frame rate of both streams, 1/s."""
 
 MODALITIES = ("rgb", "ir")
+"""Those of pictures."""
 
 FORMATS = {
     "rgb": ImageFormat("rgb", "uint8", 3, "intensity", (0.0, 255.0), FPS),
@@ -22,20 +24,28 @@ FORMATS = {
 """Modality -> what its images are, as they are decoded."""
 
 
-def require_recorded(modality: str, recorded: Sequence[str], dataset: str, place: str) -> None:
+def require_recorded(
+    modality: str, modalities: Sequence[str], recorded: Sequence[str], dataset: str, place: str
+) -> None:
     """Raise a DataError unless the modality exists and this copy has at least one recording of it.
 
     Args:
         modality: Modality that is wanted.
+        modalities: Those of the complete data set.
         recorded: Modalities with a recording.
         dataset: Name of the data set, for the error.
         place: Where the recordings should be, for the error.
     """
-    require_modality(modality, MODALITIES, dataset)
+    require_modality(modality, modalities, dataset)
     if modality not in recorded:
         raise DataError(
             f"this copy of {dataset} has no {modality} recording", place, "complete the data set (kd-edge data check)"
         )
+
+
+def no_picture(dataset: str) -> NoReturn:
+    """Refuse skeletons where images are wanted."""
+    raise DataError(f"modality 'skeleton' of {dataset} is a signal", "an image modality", "use rgb or ir")
 
 
 def walk(root: Path, folder: str, skip: re.Pattern[str] | None = None) -> Iterator[Path]:

@@ -13,7 +13,8 @@ from typing import Literal, NamedTuple
 
 from kd_edge.data.dataset import ImageFormat, Probe, Sample, Split, listed
 from kd_edge.data.readers.hashes import FileHashes
-from kd_edge.data.readers.kinect import FORMATS, MODALITIES, held, require_recorded, walk
+from kd_edge.data.readers.kinect import FORMATS, MODALITIES, held, no_picture, require_recorded, walk
+from kd_edge.data.readers.kinect_skeletons import SKELETON, VERSION, main_body, read_ntu
 from kd_edge.data.readers.video import decoder_key, read_video, video_info
 from kd_edge.data.splits import check_split, require_split
 from kd_edge.errors import DataError
@@ -53,15 +54,18 @@ OFFICIAL_PER_CLASS = {"cross_subject": (672, 276), "cross_view": (632, 316)}
 """Training and test samples of every class in the complete data set: 40,320 / 16,560 and 37,920 / 18,960 in all."""
 
 _LAYOUT = "nturgb+d_rgb/SsssCcccPpppRrrrAaaa_rgb.avi and nturgb+d_ir/SsssCcccPpppRrrrAaaa_ir.avi"
-_FILE = re.compile(r"(S\d{3}C\d{3}P\d{3}R\d{3}A\d{3})_(rgb|ir)\.avi", re.IGNORECASE)
+_FILE = re.compile(r"(S\d{3}C\d{3}P\d{3}R\d{3}A\d{3})(?:_(rgb|ir)\.avi|\.(skeleton))", re.IGNORECASE)
+_RECORDED = (*MODALITIES, SKELETON)
+_FOLDERS = {"rgb": "nturgb+d_rgb", "ir": "nturgb+d_ir", SKELETON: "nturgb+d_skeletons"}
 _NAME = re.compile(r"(?<![A-Z0-9])S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})(?!\d)", re.IGNORECASE)
 
 
 class NtuRgbd:
     """Reader of the official files, in their folders or anywhere below the root.
 
-    Modalities, where at least one file has them: ``rgb`` (T, H, W, 3) and ``ir`` (T, H, W), uint8. A sample's id is
-    its official name, its subject ``P001``, its view ``C001``, its trial setup and replication, ``S001R001``. Mirroring
+    Modalities, where at least one file has them: ``rgb`` (T, H, W, 3) and ``ir`` (T, H, W), uint8; ``skeleton`` (T, 25,
+    3) float32 m of the body that moves most, see ``kinect_skeletons``. A sample is what has a video. Its id is its
+    official name, its subject ``P001``, its view ``C001``, its trial setup and replication, ``S001R001``. Mirroring
     changes no class.
 
     Args:
@@ -95,7 +99,7 @@ class NtuRgbd:
         self._hashes = FileHashes(hash_memo)
         found = _recorded(root, len(self.labels))
         self._files, self._twice, self._foreign = found
-        self.modalities = tuple(m for m in MODALITIES if self._files[m])
+        self.modalities = tuple(m for m in _RECORDED if self._files[m])
         listed_names = _excluded(root, exclude) if exclude else frozenset()
         recorded = self._files["rgb"].keys() | self._files["ir"].keys()
         self._left_out = dict.fromkeys(sorted(recorded & listed_names), f"excluded by {exclude}")
@@ -104,27 +108,33 @@ class NtuRgbd:
     def path(self, sample: Sample, modality: str) -> Path:
         """File that a modality of a sample is read from, or where it should be."""
         self._require(modality)
-        expected = self.root / f"nturgb+d_{modality}" / f"{sample.id}_{modality}.avi"
-        return self._files[modality].get(sample.id, expected)
+        name = f"{sample.id}.skeleton" if modality == SKELETON else f"{sample.id}_{modality}.avi"
+        return self._files[modality].get(sample.id, self.root / _FOLDERS[modality] / name)
 
     def open(self, sample: Sample, modality: str) -> Clip:
         """Decode one clip; a file that ends before its header says is damaged. See ``Dataset.open``."""
         path = self.path(sample, modality)
+        if modality == SKELETON:
+            return main_body(read_ntu(path), path)
         return read_video(path, gray=modality == "ir", max_height_px=self._height, whole=True)
 
     def probe(self, sample: Sample, modality: str) -> Probe:
-        """See ``Probed.probe``."""
+        """See ``Probed.probe``; a skeleton has no header and is read."""
+        if modality == SKELETON:
+            clip = self.open(sample, modality)
+            return Probe(len(clip), clip.seconds)
         info = video_info(self.path(sample, modality))
         return Probe(info.frames, max(0, info.frames - 1) / info.fps)
 
     def content_key(self, sample: Sample, modality: str) -> str:
         """Hash of the whole file (a few MB) and of how it is decoded; see ``Dataset.content_key``."""
-        return f"{self._hashes.sha256(self.path(sample, modality))}-h{self._height}-{decoder_key()}"
+        digest = self._hashes.sha256(self.path(sample, modality))
+        return f"{digest}-skeleton{VERSION}" if modality == SKELETON else f"{digest}-h{self._height}-{decoder_key()}"
 
     def image_format(self, modality: str) -> ImageFormat:
         """See ``Dataset.image_format``."""
         self._require(modality)
-        return FORMATS[modality]
+        return no_picture(self.name) if modality == SKELETON else FORMATS[modality]
 
     def gaps(self) -> dict[str, str]:
         """Samples left out by ``exclude``, and those that no modality has; see ``Dataset.gaps``.
@@ -153,7 +163,7 @@ class NtuRgbd:
                 f"{name}: {len(split.train):,} of {train * len(self.labels):,} training and {len(split.test):,} of "
                 f"{test * len(self.labels):,} test samples"
             )
-        for modality in MODALITIES:
+        for modality in (*MODALITIES, *(m for m in self.modalities if m == SKELETON)):
             lacking = [s.id for s in self.samples if s.id not in self._files[modality]]
             if lacking:
                 remarks.append(f"{modality} is missing in {len(lacking):,} of {len(self.samples):,}: {listed(lacking)}")
@@ -177,7 +187,9 @@ class NtuRgbd:
         return split
 
     def _require(self, modality: str) -> None:
-        require_recorded(modality, self.modalities, self.name, f"nturgb+d_{modality}/*_{modality}.avi")
+        ending = ".skeleton" if modality == SKELETON else f"_{modality}.avi"
+        place = f"{_FOLDERS.get(modality)}/*{ending}"
+        require_recorded(modality, _RECORDED, self.modalities, self.name, place)
 
     def _split(self, name: str) -> Split:
         def trains(sample: Sample) -> bool:
@@ -218,13 +230,13 @@ def _sample(sample_id: str) -> Sample:
 
 def _recorded(root: Path, classes: int) -> _Recorded:
     """Every file of the wanted classes."""
-    found = _Recorded({m: {} for m in MODALITIES}, [], 0)
+    found = _Recorded({m: {} for m in _RECORDED}, [], 0)
     others, foreign = 0, 0
     for path in walk(root, f"the folder of NTU RGB+D, with {_LAYOUT}"):
         match = _FILE.fullmatch(path.name)
         if match is None:
             continue
-        sample_id, modality = match[1].upper(), match[2].lower()
+        sample_id, modality = match[1].upper(), (match[2] or match[3]).lower()
         action = int(_parts(sample_id).action)
         if not 1 <= action <= classes:
             others, foreign = others + 1, foreign + (action > len(LABELS))
@@ -232,7 +244,7 @@ def _recorded(root: Path, classes: int) -> _Recorded:
             found.twice.append(path.name)
         else:
             found.files[modality][sample_id] = path
-    if not any(found.files.values()):
+    if not any(found.files[m] for m in MODALITIES):
         what = f"{others} files of other classes" if others else held(root)
         raise DataError(
             f"no NTU RGB+D recording of A001 to A{classes:03d} in {root} (it holds {what})",

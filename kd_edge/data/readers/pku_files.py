@@ -29,11 +29,13 @@ class Files(NamedTuple):
         videos: Modality -> name of the long video (``0002-L``) -> its file.
         labels: Name of the long video -> its labels file.
         splits: ``cross_subject`` or ``cross_view`` -> its file, where it is there.
+        skeletons: Name of the long video -> its skeletons, where they are there.
     """
 
     videos: dict[str, dict[str, Path]]
     labels: dict[str, Path]
     splits: dict[str, Path]
+    skeletons: dict[str, Path]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +54,25 @@ class Labels:
 def find_files(root: Path) -> Files:
     """Find the files of the data set below a folder, whatever the spelling of the folders between.
 
-    A labels file lies in a folder with ``label`` in its name (``Label``, ``Train_Label_PKU_final``); skeletons have
-    files of the same name. Of two files with the same meaning the first is taken, in alphabetical order.
+    A labels file lies in a folder with ``label`` in its name (``Label``, ``Train_Label_PKU_final``), skeletons have
+    files of the same name in one with ``skel`` (``Skeleton``, ``PKU_Skeleton_Renew``). Of two files with the same
+    meaning the first is taken, in alphabetical order.
 
     Raises:
         DataError: No folder, no video or no labels file.
     """
-    found = Files({modality: {} for modality in MODALITIES}, {}, {})
+    found = Files({modality: {} for modality in MODALITIES}, {}, {}, {})
     for path in walk(root, f"the folder of PKU-MMD, with {LAYOUT}", _PICTURES):
         if match := _VIDEO_FILE.fullmatch(path.name):
             infrared = match[2] or path.parent.name.upper().startswith("IR")
             found.videos["ir" if infrared else "rgb"].setdefault(match[1].upper(), path)
         elif match := _SPLIT_FILE.fullmatch(path.name):
             found.splits.setdefault(f"cross_{match[1].lower()}", path)
-        elif (match := _LABEL_FILE.fullmatch(path.name)) and "label" in path.parent.name.lower():
-            found.labels.setdefault(match[1].upper(), path)
+        elif match := _LABEL_FILE.fullmatch(path.name):
+            if "label" in path.parent.name.lower():
+                found.labels.setdefault(match[1].upper(), path)
+            elif "skel" in path.parent.name.lower():
+                found.skeletons.setdefault(match[1].upper(), path)
     if not found.labels or not any(found.videos.values()):
         what = "labels file" if any(found.videos.values()) else "video"
         raise DataError(

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from kd_edge.data.dataset import ActionInterval, ImageFormat, LongVideo, Probe, Sample, Split, listed
 from kd_edge.data.readers.hashes import FileHashes
-from kd_edge.data.readers.kinect import FORMATS, MODALITIES, require_recorded
+from kd_edge.data.readers.kinect import FORMATS, MODALITIES, no_picture, require_recorded
+from kd_edge.data.readers.kinect_skeletons import SKELETON, VERSION, main_body, read_pku
 from kd_edge.data.readers.pku_files import find_files, read_labels, read_split
 from kd_edge.data.readers.video import VideoInfo, decoder_key, iterate_video, read_video, video_info
 from kd_edge.data.splits import check_split, require_split
 from kd_edge.errors import DataError
-from kd_edge.types import Clip, Image
+from kd_edge.types import Clip, Float32, Image
 
 LABELS = (
     "bow", "brushing hair", "brushing teeth", "check time (from watch)", "cheer up", "clapping",
@@ -43,15 +44,17 @@ OFFICIAL_SIDES = {"cross_subject": (944, 132), "cross_view": (717, 359)}
 TEST_VIEW = "L"
 """Test camera of the cross-view protocol; the other two train."""
 
-_FOLDERS = {"rgb": "Data/RGB_VIDEO", "ir": "Data/IR_VIDEO"}
-_ENDINGS = {"rgb": ".avi", "ir": "-infrared.avi"}
+_RECORDED = (*MODALITIES, SKELETON)
+_FOLDERS = {"rgb": "Data/RGB_VIDEO", "ir": "Data/IR_VIDEO", SKELETON: "Data/Skeleton"}
+_ENDINGS = {"rgb": ".avi", "ir": "-infrared.avi", SKELETON: ".txt"}
 
 
 class PkuMmd:
     """Reader of the official files, whatever the spelling of their folders (``pku_files.find_files``).
 
-    Modalities, where at least one file has them: ``rgb`` (T, H, W, 3) and ``ir`` (T, H, W), uint8. A sample is one row
-    of a labels file; its id tells the video, the row and the action: ``0002-L_03_A12``. Its view is L, M or R, its
+    Modalities, where at least one file has them: ``rgb`` (T, H, W, 3) and ``ir`` (T, H, W), uint8; ``skeleton`` (T, 25,
+    3) float32 m of the body that moves most in the sample, see ``kinect_skeletons``. A sample is one row of a labels
+    file; its id tells the video, the row and the action: ``0002-L_03_A12``. Its view is L, M or R, its
     trial the row. Its subject is the number of the video, because the files do not say who performs: holding out
     subject ``0002`` for validation holds out one performance from all three views. Mirroring changes no class.
 
@@ -74,7 +77,9 @@ class PkuMmd:
         self._hashes = FileHashes(hash_memo, sampled=True)
         self._infos: dict[Path, VideoInfo] = {}
         found = find_files(root)
-        self._files, self._label_files, self._split_files = found
+        self._label_files, self._split_files = found.labels, found.splits
+        self._files = {**found.videos, SKELETON: found.skeletons}
+        self._skeletons: tuple[Path, Float32] | None = None  # of the long video that was read last
         self._labels = {video: read_labels(path, len(LABELS)) for video, path in sorted(found.labels.items())}
         self._actions: dict[str, ActionInterval] = {}
         self._video_of: dict[str, str] = {}
@@ -83,10 +88,10 @@ class PkuMmd:
             for video, labels in self._labels.items()
         }
         self.samples = tuple(s for video in self._recorded() for s in self._samples_of[video])
-        self.modalities = tuple(m for m in MODALITIES if self._files[m])
+        self.modalities = tuple(m for m in _RECORDED if self._files[m])
 
     def path(self, sample: Sample, modality: str) -> Path:
-        """Long video that a modality of a sample is cut from, or where it should be."""
+        """File of the long video that a modality of a sample is cut from, or where it should be."""
         return self._path(self._video_of[sample.id], modality)
 
     def interval(self, sample: Sample) -> ActionInterval:
@@ -100,6 +105,11 @@ class PkuMmd:
             DataError: Also when nothing of the interval lies inside the video.
         """
         path, action = self.path(sample, modality), self.interval(sample)
+        if modality == SKELETON:
+            bodies = self._bodies(path)[:, action.start : action.end + 1]
+            if not bodies.size:
+                raise _ends_before(path, sample, action)
+            return main_body(bodies, path)
         return read_video(
             path,
             gray=modality == "ir",
@@ -112,6 +122,9 @@ class PkuMmd:
     def probe(self, sample: Sample, modality: str) -> Probe:
         """See ``Probed.probe``."""
         path, action = self.path(sample, modality), self.interval(sample)
+        if modality == SKELETON:  # it has no header and is read
+            clip = self.open(sample, modality)
+            return Probe(len(clip), clip.seconds)
         info = self._info(path)
         frames = action.end + 1 - action.start
         if info.frames:
@@ -128,12 +141,14 @@ class PkuMmd:
         """Sampled hash of the long video (``FileHashes``), interval and decoding; see ``Dataset.content_key``."""
         action = self.interval(sample)
         digest = self._hashes.sha256(self.path(sample, modality))
+        if modality == SKELETON:
+            return f"{digest}-{action.start}-{action.end}-skeleton{VERSION}"
         return f"{digest}-{action.start}-{action.end}-h{self._height}-{decoder_key()}"
 
     def image_format(self, modality: str) -> ImageFormat:
         """See ``Dataset.image_format``."""
         self._require(modality)
-        return FORMATS[modality]
+        return no_picture(self.name) if modality == SKELETON else FORMATS[modality]
 
     def gaps(self) -> dict[str, str]:
         """Labelled intervals whose video is absent in every modality; see ``Dataset.gaps``."""
@@ -152,7 +167,7 @@ class PkuMmd:
         ]
         for name in self.splits():
             remarks += self._split_remarks(name)
-        for modality in MODALITIES:
+        for modality in (*MODALITIES, *(m for m in self.modalities if m == SKELETON)):
             lacking = [video for video in recorded if video not in self._files[modality]]
             if lacking:
                 remarks.append(
@@ -213,11 +228,17 @@ class PkuMmd:
 
     def _require(self, modality: str) -> None:
         ending = _ENDINGS.get(modality, "")
-        require_recorded(modality, self.modalities, self.name, f"{_FOLDERS.get(modality)}/XXXX-V{ending}")
+        require_recorded(modality, _RECORDED, self.modalities, self.name, f"{_FOLDERS.get(modality)}/XXXX-V{ending}")
 
     def _path(self, video: str, modality: str) -> Path:
         self._require(modality)
         return self._files[modality].get(video, self.root / _FOLDERS[modality] / f"{video}{_ENDINGS[modality]}")
+
+    def _bodies(self, path: Path) -> Float32:
+        """(2, T, 25, 3) of a long video: its samples are asked for one after the other."""
+        if self._skeletons is None or self._skeletons[0] != path:
+            self._skeletons = path, read_pku(path)
+        return self._skeletons[1]
 
     def _info(self, path: Path) -> VideoInfo:
         if path not in self._infos:
@@ -263,7 +284,7 @@ class PkuMmd:
     def _overhanging(self) -> Iterator[str]:
         """Intervals that reach beyond their video; one without a frame in it is unusable, which the check reports."""
         for sample in self.samples:
-            for modality in self.modalities:
+            for modality in (m for m in self.modalities if m in MODALITIES):
                 path, action = self.path(sample, modality), self.interval(sample)
                 try:
                     frames = self._info(path).frames
@@ -271,3 +292,11 @@ class PkuMmd:
                     continue
                 if action.start < frames <= action.end:
                     yield f"{sample.id} ends at frame {action.end}, {path.name} has {frames}: what exists is used"
+
+
+def _ends_before(path: Path, sample: Sample, action: ActionInterval) -> DataError:
+    return DataError(
+        f"{path} is damaged: it ends before frame {action.start}, where {sample.id} begins",
+        "an interval inside the video",
+        "fetch the skeletons or the labels again; training goes on without it",
+    )

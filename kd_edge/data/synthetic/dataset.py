@@ -24,9 +24,10 @@ from kd_edge.data.synthetic.figure import Array, Body
 from kd_edge.data.synthetic.render import VERSION, Film
 from kd_edge.data.synthetic.scene import VIEWS, Camera, Look
 from kd_edge.errors import ConfigError, DataError, did_you_mean, import_extra
-from kd_edge.types import Clip
+from kd_edge.types import Clip, Int64
 
 MODALITIES = ("rgb", "nir")
+SKELETON = "skeleton"
 
 
 def generator(*key: object) -> np.random.Generator:
@@ -54,6 +55,8 @@ class Synthetic:
     nothing but the action, and its object, tells the classes apart.
 
     Modalities: ``rgb`` (T, H, W, 3) uint8 and ``nir`` (T, H, W) uint8 of the same motion from the same place;
+    ``skeleton`` (T, 20, 3) float32, where the figure's joints are: metres in the camera's frame, x to the right of the
+    picture, y up, z away, in the order of ``kd_edge.data.synthetic.figure``;
     ``accelerometer`` (g) and ``gyroscope`` (degree/s) of a watch on the acting hand, and ``accelerometer_phone`` (g) of
     a telephone in the right pocket, each (T, 3) float32 at 100 Hz; see ``kd_edge.data.synthetic.worn_sensors``.
 
@@ -68,7 +71,7 @@ class Synthetic:
 
     name = "synthetic"
     labels = LABELS
-    modalities = (*MODALITIES, *worn_sensors.SENSORS)
+    modalities = (*MODALITIES, SKELETON, *worn_sensors.SENSORS)
     sensors = tuple(worn_sensors.SENSORS)
     flip_labels: tuple[int, ...] | None = tuple(range(len(LABELS)))
 
@@ -111,10 +114,12 @@ class Synthetic:
         require_modality(modality, self.modalities, self.name)
         if modality in worn_sensors.SENSORS:
             return self._signal(sample, modality)
+        if modality == SKELETON:
+            return self._skeleton(sample)
         film = self.film(sample)
         paint = film.rgb if modality == "rgb" else film.nir
         frames = np.stack([paint(k) for k in range(len(film))])
-        return Clip(frames, np.round(np.arange(len(film)) * 1e9 / self._fps).astype(np.int64))
+        return Clip(frames, self._stamps(len(film)))
 
     def content_key(self, sample: Sample, modality: str) -> str:
         """Hash of the generator's parameters and version; see ``Dataset.content_key``."""
@@ -126,7 +131,7 @@ class Synthetic:
     def image_format(self, modality: str) -> ImageFormat:
         """See ``Dataset.image_format``."""
         require_modality(modality, self.modalities, self.name)
-        if modality in self.sensors:
+        if modality not in MODALITIES:
             raise DataError(f"modality '{modality}' of {self.name} is a signal", "an image modality", "use rgb or nir")
         if modality == "rgb":
             return ImageFormat("rgb", "uint8", 3, "intensity", (0.0, 255.0), self._fps)
@@ -136,6 +141,17 @@ class Synthetic:
         """See ``Wearables.signal_format``."""
         require_modality(sensor, self.sensors, self.name)
         return worn_sensors.SENSORS[sensor].signal_format
+
+    def _stamps(self, frames: int) -> Int64:
+        stamps: Int64 = np.round(np.arange(frames) * 1e9 / self._fps).astype(np.int64)
+        return stamps
+
+    def _skeleton(self, sample: Sample) -> Clip:
+        """The joints that the pictures show, without error, hidden ones too."""
+        take = self._take(sample)
+        performance = perform(take.action, take.body, take.manner, np.arange(take.frames) / self._fps)
+        placed = take.camera.place(performance.joints) * [1, -1, 1]  # a camera's y points down
+        return Clip(placed.astype(np.float32), self._stamps(take.frames))
 
     def _signal(self, sample: Sample, name: str) -> Clip:
         """What the worn sensor measures while the clip lasts; everybody wears the watch turned a little."""

@@ -14,12 +14,12 @@ from kd_edge.data.dataset import Sample
 from kd_edge.data.readers.files.rows import Row
 from kd_edge.data.readers.files.settings import FILE
 from kd_edge.data.readers.files.writing import write_manifest
-from kd_edge.data.synthetic.dataset import MODALITIES, Synthetic
+from kd_edge.data.synthetic.dataset import MODALITIES, SKELETON, Synthetic
 from kd_edge.errors import DataError, import_extra, reason
 from kd_edge.files import making
 from kd_edge.types import Clip
 
-_ENDINGS = {"rgb": ".avi", "nir": ".npy"}
+_ENDINGS = {"rgb": ".avi", "nir": ".npy", SKELETON: ".npy"}
 _SIGNAL = ".csv"
 
 
@@ -31,8 +31,9 @@ def write_synthetic(
 ) -> tuple[Path, ...]:
     """Write generated recordings as files: to look at, to replay, and to train on with ``kind = "files"``.
 
-    Writes ``<id>_rgb.avi`` (FFV1), ``<id>_nir.npy`` ((T, H, W) uint8) and ``<id>_<sensor>.csv``, with ``manifest.csv``
-    and ``dataset.toml``; nothing is lost by it. The folder appears in one step when all of them are ready.
+    Writes ``<id>_rgb.avi`` (FFV1), ``<id>_nir.npy`` ((T, H, W) uint8), ``<id>_skeleton.npy`` ((T, 20, 3) float32) and
+    ``<id>_<sensor>.csv``, with ``manifest.csv`` and ``dataset.toml``; nothing is lost by it. The folder appears in one
+    step when all of them are ready.
 
     Args:
         out: Folder to make; must be absent or empty.
@@ -79,7 +80,7 @@ def _written(folder: Path, dataset: Synthetic, sample: Sample, modality: str) ->
     name = f"{sample.id}_{modality}{_ENDINGS.get(modality, _SIGNAL)}"
     if modality == "rgb":
         _write_video(folder / name, clip, dataset.image_format(modality).fps)
-    elif modality in MODALITIES:
+    elif modality in _ENDINGS:
         np.save(folder / name, clip.frames)
     else:
         (folder / name).write_text("".join(_signal_lines(clip)), encoding="ascii")
@@ -129,6 +130,9 @@ def _settings(dataset: Synthetic) -> Iterator[str]:
         yield f'unit = "{shown.value_unit}"'
         yield f"range = [{shown.value_range[0]}, {shown.value_range[1]}]"
         yield f"fps = {shown.fps}"
+    yield ""
+    yield f"[modality.{SKELETON}]"
+    yield f"fps = {dataset.image_format(MODALITIES[0]).fps}"
     for name in dataset.sensors:
         measured = dataset.signal_format(name)
         yield ""

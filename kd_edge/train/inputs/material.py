@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from kd_edge.data import Dataset, Sample, Split, check_split, open_dataset, training_sides
 from kd_edge.data.cache.frames import CachedClips
 from kd_edge.data.cache.pairs import PairedClips
+from kd_edge.data.dataset import PartlyLabelled, unlabelled_of
 from kd_edge.data.signals.load import Signals
 from kd_edge.data.words.class_vectors import ClassVectors, class_vectors
 from kd_edge.errors import DataError, TrainingError
@@ -56,6 +57,7 @@ class Material:
         semantics: Vectors of the class names, where the recipe has some.
         dense: What a dense stage regresses, where the recipe has one.
         loss: What a dense loss regresses, where the recipe has one.
+        unlabelled: Samples that a dense stage trains on beside ``train``; none of anybody held out.
     """
 
     recipe: Recipe
@@ -70,6 +72,12 @@ class Material:
     dense: DenseTargets | None = None
     embeddings: dict[str, Embeddings] = field(default_factory=dict)
     loss: DenseTargets | None = None
+    unlabelled: tuple[Sample, ...] = ()
+
+    @property
+    def with_unlabelled(self) -> tuple[Sample, ...]:
+        """What a dense stage trains on: the training clips, and those that nobody has labelled."""
+        return (*self.train, *self.unlabelled)
 
     @property
     def dense_targets(self) -> DenseTargets:
@@ -334,14 +342,14 @@ def gather_material(
     """
     dataset = open_dataset(recipe.data, data_root)
     split = dataset.split(recipe.split)
+    unlabelled = _unlabelled(recipe, dataset)
     recipe.check_data(dataset)
     _check_labels(dataset)
     semantics = None if recipe.semantics is None else class_vectors(recipe.semantics, dataset.labels, data_root)
     if at_most is None:
         # The whole data set is cached, so that other splits, validation subjects and seeds share it.
-        clips, signals, embeddings = _load(recipe, dataset, dataset.samples, progress)
-        ours = [clips["student"]]
-        sides = (_usable(side, ours) for side in (split.train, split.test, split.validation))
+        clips, signals, embeddings = _load(recipe, dataset, dataset.samples, progress, unlabelled)
+        sides = (_usable(side, [clips["student"]]) for side in (split.train, split.test, split.validation))
         split = Split(split.name, *sides)
     check_split(split, dataset.labels, by_subject=False)
     held_out = recipe.validation_subjects, recipe.validation_trials
@@ -359,19 +367,34 @@ def gather_material(
     if seconds is None:
         lengths = [clip_length_ns(clips["student"].clip(s.id).stamps_ns) for s in train]
         seconds = round(float(np.median(lengths)) / 1e9, 3)
+    ours: tuple[Sample, ...] = ()
+    if isinstance(dataset, PartlyLabelled) and unlabelled:
+        ours = _usable(dataset.unlabelled_apart_from((*validation, *test)), [clips["student"]])
     material = Material(
-        recipe, dataset, train, validation, test, clips, signals, seconds, semantics, embeddings=embeddings
+        recipe,
+        dataset,
+        train,
+        validation,
+        test,
+        clips,
+        signals,
+        seconds,
+        semantics,
+        embeddings=embeddings,
+        unlabelled=ours,
     )
     stage, loss = recipe.dense_stage, recipe.dense_loss
     return replace(
         material,
-        dense=None if stage is None else _dense(material, stage.targets, progress),
-        loss=None if loss is None else _dense(material, loss.targets, progress),
+        dense=None if stage is None else _dense(material, stage.targets, unlabelled, progress),
+        loss=None if loss is None else _dense(material, loss.targets, (), progress),
     )
 
 
-def _dense(material: Material, wanted: Sequence[DenseTarget], progress: Progress | None) -> DenseTargets:
-    """What a dense stage or loss regresses, scaled by the training clips."""
+def _dense(
+    material: Material, wanted: Sequence[DenseTarget], unlabelled: Sequence[Sample], progress: Progress | None
+) -> DenseTargets:
+    """What a dense stage or loss regresses, scaled by the training clips; a stage's of clips without a label, too."""
     stamps = material.stamps_ns
 
     def pictures(sample: Sample) -> Float32:
@@ -381,14 +404,14 @@ def _dense(material: Material, wanted: Sequence[DenseTarget], progress: Progress
         wanted,
         material.dataset,
         stamps,
-        material.dataset.samples,
+        (*material.dataset.samples, *unlabelled),
         _feature_space(material.recipe, material.embeddings),
-        sides=(material.train, material.validation, material.test),
+        sides=(material.with_unlabelled if unlabelled else material.train, material.validation, material.test),
         seed=material.recipe.seed,
         pictures=pictures,
         progress=progress,
     )
-    targets.fit(material.train)
+    targets.fit(material.with_unlabelled if unlabelled else material.train)
     return targets
 
 
@@ -410,10 +433,17 @@ def data_fingerprints(recipe: Recipe, data_root: Path | None = None) -> dict[str
     semantics = None if recipe.semantics is None else class_vectors(recipe.semantics, dataset.labels, data_root)
     found = {name: stage.data_fingerprint(dataset, recipe.cache_every) for name, stage in recipe.networks.items()}
     if recipe.dense_stage is not None:
-        found["dense"] = targets_fingerprint(recipe.dense_stage.targets, dataset, dataset.samples)
+        more = _unlabelled(recipe, dataset)
+        found["student"] = recipe.student.data_fingerprint(dataset, recipe.cache_every, more)
+        found["dense"] = targets_fingerprint(recipe.dense_stage.targets, dataset, (*dataset.samples, *more))
     if recipe.dense_loss is not None:
         found["loss"] = targets_fingerprint(recipe.dense_loss.targets, dataset, dataset.samples)
     return _with_semantics(found, semantics)
+
+
+def _unlabelled(recipe: Recipe, dataset: Dataset) -> tuple[Sample, ...]:
+    """All samples without a label, where a stage of the student needs none; the split decides which of them train."""
+    return unlabelled_of(dataset) if recipe.dense_stage is not None else ()
 
 
 def _with_semantics(fingerprints: dict[str, str], semantics: ClassVectors | None) -> dict[str, str]:
@@ -424,11 +454,16 @@ def _with_semantics(fingerprints: dict[str, str], semantics: ClassVectors | None
 
 
 def _load(
-    recipe: Recipe, dataset: Dataset, samples: Sequence[Sample], progress: Progress | None
+    recipe: Recipe,
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    progress: Progress | None,
+    unlabelled: Sequence[Sample] = (),
 ) -> tuple[dict[str, CachedClips], dict[str, Signals], dict[str, Embeddings]]:
     """What the stages see of the samples, by stage name: frame caches, signals, and embeddings.
 
-    Signals that hardly cover the student's clip are lacking: found now, before any span is moved.
+    The student sees those without a label, too. Signals that hardly cover its clip are lacking: found now, before any
+    span is moved.
     """
 
     def report(stage: Stage, done: int, total: int) -> None:
@@ -436,7 +471,12 @@ def _load(
             progress(stage.modality, done, total)
 
     seen = {
-        name: stage.load(dataset, samples, recipe.cache_every, partial(report, stage))
+        name: stage.load(
+            dataset,
+            (*samples, *unlabelled) if name == "student" else samples,
+            recipe.cache_every,
+            partial(report, stage),
+        )
         for name, stage in recipe.networks.items()
     }
     clips = {name: cache for name, cache in seen.items() if isinstance(cache, CachedClips)}

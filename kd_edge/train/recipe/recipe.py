@@ -346,7 +346,7 @@ _ADDED: dict[str, Any] = {
 """Keys that came after the first runs, as those were trained: so they keep their fingerprints."""
 
 
-_ADDED_TO_STAGES: dict[str, Any] = {"shuffle": None, "crossfit": None}
+_ADDED_TO_STAGES: dict[str, Any] = {"shuffle": None, "crossfit": None, "frame": "sensor", "same_device": {}}
 """Likewise of the student's stages and their targets."""
 
 

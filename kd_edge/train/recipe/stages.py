@@ -208,11 +208,14 @@ class StageConfig(Training):
         settings = (spec.resize_px, spec.window)
         return prepare(dataset, samples, self.modality, *settings, progress=done, every=every, region=spec.region)
 
-    def data_fingerprint(self, dataset: Dataset, every: int) -> str:
-        """SHA-256 (hex) that ``load`` of all samples has or would have; nothing is decoded."""
-        spec = self.preprocess
+    def data_fingerprint(self, dataset: Dataset, every: int, unlabelled: Sequence[Sample] = ()) -> str:
+        """SHA-256 (hex) that ``load`` of all samples, and of those without a label, has or would have.
+
+        Nothing is decoded.
+        """
+        spec, samples = self.preprocess, (*dataset.samples, *unlabelled)
         settings = (spec.resize_px, spec.window)
-        return cache_fingerprint(dataset, dataset.samples, self.modality, *settings, every=every, region=spec.region)
+        return cache_fingerprint(dataset, samples, self.modality, *settings, every=every, region=spec.region)
 
 
 class StudentConfig(StageConfig):

@@ -54,18 +54,38 @@ class SignalTargets(Target):
     """What wearable sensors measure at every frame's moment, smoothed.
 
     Attributes:
-        sensors: Of the data set; three numbers each.
+        sensors: Of the data set; three numbers each, of angles six.
         smooth_ms: Length of the moving average.
+        frame: ``sensor`` takes the sensor's own axes. ``gravity`` takes what is upwards and how much is across, two
+            numbers: a device may then be worn in any way.
+        same_device: Sensor -> accelerometer of the device that it is part of, for ``gravity``; an accelerometer needs
+            none.
     """
 
     kind: Literal["signals"] = "signals"
     sensors: Annotated[tuple[str, ...], Field(min_length=1)]
     smooth_ms: Annotated[float, Field(ge=0, le=2000)] = 100.0
+    frame: Literal["sensor", "gravity"] = "sensor"
+    same_device: Annotated[dict[str, str], Field(default_factory=dict)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SignalTargets:
+        if len(set(self.sensors)) < len(self.sensors):
+            raise ValueError(f"sensors names one twice: {', '.join(self.sensors)}")
+        if self.same_device and self.frame == "sensor":
+            raise ValueError("same_device is for frame = 'gravity'")
+        if others := sorted(self.same_device.keys() - set(self.sensors)):
+            raise ValueError(f"same_device names '{others[0]}', which is none of sensors")
+        return self
+
+    def accelerometer_of(self, sensor: str) -> str:
+        """The accelerometer that feels gravity for a sensor: itself where nothing else is said."""
+        return self.same_device.get(sensor, sensor)
 
     @property
     def modalities(self) -> tuple[str, ...]:
         """What a data set must have for them."""
-        return self.sensors
+        return tuple(dict.fromkeys((*self.sensors, *self.same_device.values())))
 
 
 class PixelTargets(Target):

@@ -463,7 +463,7 @@ def test_clips_that_a_robot_kept_are_read_once_they_are_labelled(folder: Folder)
     assert [s.id for s in dataset.samples] == ["ir0_0", "ir0_1"]
     assert dataset.remarks()[:2] == (
         "columns that are not read: suggestion, confidence, state, reason, model, recorded",
-        "1 of 3 rows have no label yet and are left out",
+        "1 of 3 rows have no label yet and are for dense stages alone",
     )
     assert len(dataset.open(dataset.samples[0], "ir")) == 30
 
@@ -602,7 +602,7 @@ def test_faults_of_folders(folder: Folder) -> None:
     with pytest.raises(DataError, match=r"has a folder 'a\\x1b\[2J'"):
         folder.open()
     (folder.root / "a\x1b[2J").rename(folder.root / ".hidden")
-    assert folder.open().remarks()[0] == "recordings in no class's folder, left out: 1, 1 for one"
+    assert folder.open().remarks()[0] == "recordings without a class, for dense stages alone: 1, 1 for one"
     folder.text("wave/1_ir.mkv", "another")
     with pytest.raises(DataError, match="are both the ir of '1'"):
         folder.open()

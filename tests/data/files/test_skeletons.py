@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from kd_edge.data.readers.files.skeletons import draw
+from kd_edge.data.readers.files.skeletons import draw, upright
 from kd_edge.errors import DataError
 from tests.data.files.conftest import Folder
 
@@ -153,3 +153,61 @@ def test_an_array_of_another_shape_is_no_skeleton(folder: Folder) -> None:
     dataset = folder.open()
     with pytest.raises(DataError, match=r"s\.npy is no skeleton: it holds float32 \(6, 60\)"):
         dataset.open(dataset.samples[0], "skeleton")
+
+
+@pytest.mark.parametrize(
+    ("kind", "up", "place", "expected"),
+    [
+        ("xyz", "y", [1, 2, 3], [1, 2, 3]),
+        ("xyz", "-y", [1, 2, 3], [1, -2, 3]),  # an optical frame: y downwards, z away
+        ("xyz", "z", [1, 2, 3], [1, 3, 2]),  # a robot's world seen along y: z upwards, y away
+        ("xyz", "-z", [1, 2, 3], [1, -3, -2]),
+        ("xy", "-y", [40, 30], [40, -30, 0]),
+        ("xyc", "-y", [40, 30, 0.2], [40, -30, 0]),
+        ("xyzc", "y", [1, 2, 3, 1], [1, 2, 3]),
+        ("xyc", "-y", [40, 30, 0], [np.nan] * 3),
+        ("xyzc", "y", [1, 2, 3, -1], [np.nan] * 3),
+        ("xyzc", "y", [1, 2, 3, np.nan], [np.nan] * 3),
+        ("xyz", "y", [1, 2, np.inf], [np.nan] * 3),
+        ("xyz", "y", [0, 0, 0], [np.nan] * 3),
+        ("xyz", "y", [0, 0, 1], [0, 0, 1]),
+    ],
+)
+def test_axes_of_all_skeletons(kind: str, up: str, place: list[float], expected: list[float]) -> None:
+    found = upright(np.array([[place]], np.float32), kind, up)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, [[expected]])
+
+
+def test_key_points_in_a_picture_with_their_confidence(folder: Folder) -> None:
+    """Three joints of an x, a y that counts rows, and a confidence; the last one is not seen in the second frame."""
+    for label in ("wave", "sit"):
+        folder.clip(f"{label}/1_ir.npy")
+        folder.text(f"{label}/1_skeleton.csv", "10,20,0.9,30,40,0.8,50,60,0.7\n10,21,0.9,30,41,0.8,50,61,0")
+    folder.text("dataset.toml", '[modality.skeleton]\njoint = "xyc"\nup = "-y"')
+    dataset = folder.open()
+    clip = dataset.open(dataset.samples[0], "skeleton")
+    nan = np.nan
+    np.testing.assert_array_equal(
+        clip.frames, [[[10, -20, 0], [30, -40, 0], [50, -60, 0]], [[10, -21, 0], [30, -41, 0], [nan, nan, nan]]]
+    )
+    assert dataset.open(dataset.samples[0], "pose").frames.shape == (2, 240, 320, 3)
+
+
+def test_a_joint_of_other_numbers_than_was_said(folder: Folder) -> None:
+    written(folder, ".npy", joints())
+    folder.text("dataset.toml", '[modality.skeleton]\njoint = "xy"')
+    dataset = folder.open()
+    with pytest.raises(DataError, match=r"is no skeleton: a joint has 3 numbers, not xy as dataset\.toml says"):
+        dataset.open(dataset.samples[0], "skeleton")
+
+
+def test_what_a_joint_is_counts_for_skeletons_alone(folder: Folder) -> None:
+    """So caches of other modalities are still found."""
+    written(folder, ".npy", joints()[..., :2])
+    before = folder.open()
+    keys = [before.content_key(before.samples[0], m) for m in ("ir", "skeleton", "pose")]
+    folder.text("dataset.toml", '[modality.skeleton]\njoint = "xy"\n[modality.ir]\njoint = "xy"')
+    after = folder.open()
+    assert after.content_key(after.samples[0], "ir") == keys[0]
+    assert after.content_key(after.samples[0], "skeleton") != keys[1]

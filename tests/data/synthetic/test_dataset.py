@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from kd_edge.data.dataset import SignalFormat, Wearables
+from kd_edge.data.synthetic import figure as f
 from kd_edge.data.synthetic.actions import Manner, perform
 from kd_edge.data.synthetic.dataset import Synthetic, SyntheticStream, generator
 from kd_edge.data.synthetic.figure import Body
 from kd_edge.data.synthetic.render import Film
-from kd_edge.data.synthetic.scene import Camera, Look
+from kd_edge.data.synthetic.scene import Camera, Look, Room
 from kd_edge.errors import ConfigError, DataError
 
 SMALL = {"height_px": 60, "width_px": 80, "fps": 15.0}
@@ -101,7 +102,7 @@ def test_another_process_paints_the_same_bits(dataset: Synthetic) -> None:
 
 def test_the_figure_wears_sensors(dataset: Synthetic) -> None:
     assert isinstance(dataset, Wearables)
-    assert dataset.modalities == ("rgb", "nir", "accelerometer", "gyroscope", "accelerometer_phone")
+    assert dataset.modalities == ("rgb", "nir", "skeleton", "accelerometer", "gyroscope", "accelerometer_phone")
     assert dataset.sensors == ("accelerometer", "gyroscope", "accelerometer_phone")
     sample = dataset.samples[3]
     seconds = dataset.open(sample, "nir").seconds
@@ -122,6 +123,42 @@ def test_the_figure_wears_sensors(dataset: Synthetic) -> None:
         dataset.signal_format("rgb")
 
 
+def test_joints_lie_where_the_pictures_show_them(dataset: Synthetic) -> None:
+    """A figure in white before black is bright where its head falls, by the camera's own numbers."""
+    sample = dataset.samples[20]
+    skeleton, nir = dataset.open(sample, "skeleton"), dataset.open(sample, "nir")
+    assert skeleton.frames.dtype == np.float32
+    assert skeleton.frames.shape == (len(nir), 20, 3)
+    assert np.array_equal(skeleton.stamps_ns, nir.stamps_ns)
+    take = dataset._take(sample)
+    x, y, z = skeleton.frames[:, f.HEAD].T.astype(np.float64)
+    column = 80 / 2 + take.camera.focal * 80 * x / z  # x grows to the right, y upwards
+    row = 60 / 2 - take.camera.focal * 80 * y / z
+    white, black = np.ones_like(take.look.colours), 0.05
+    look = replace(take.look, colours=white, reflectances=white[:, 0], shot=0.0, read=0.0, blur=0.01)
+    performance = perform(take.action, take.body, take.manner, np.arange(take.frames) / 15)
+    film = Film(performance, take.body, look, take.camera, 60, 80, 15.0, 0)
+    film._room = Room(np.zeros((60, 80, 3), np.uint8), np.full((60, 80), round(255 * black), np.uint8))
+    for k in range(0, len(nir), 10):
+        assert film.nir(k)[round(row[k]), round(column[k])] > 60
+    with pytest.raises(DataError, match="'skeleton' of synthetic is a signal"):
+        dataset.image_format("skeleton")
+
+
+def test_joints_of_a_figure_placed_by_hand() -> None:
+    """Straight ahead of a camera 1 m high and 2.5 m away, not turned: the body's left is the picture's right."""
+    camera = Camera(distance=2.5, yaw=0.0, height=1.0, aside=0.25, focal=0.75)
+    dataset = Synthetic(clips_per_class=2, subjects=2, **SMALL)
+    sample = dataset.samples[0]
+    take = dataset._take(sample)._replace(camera=camera)
+    dataset._take = lambda _: take  # type: ignore[method-assign]
+    joints = dataset.open(sample, "skeleton").frames[0].astype(np.float64)
+    body = perform(take.action, take.body, take.manner, np.zeros(1)).joints[0]  # x left, y up, z forward
+    np.testing.assert_allclose(joints, body * [1, 1, -1] + [0.25, -1.0, 2.5], atol=1e-6)
+    assert joints[f.L_SHOULDER, 0] > joints[f.R_SHOULDER, 0]
+    assert joints[f.HEAD, 1] > joints[f.HIPS, 1] > joints[f.L_FOOT, 1]
+
+
 def test_signals_depend_on_seed_and_id_alone(dataset: Synthetic) -> None:
     sample = dataset.samples[11]
     alone = Synthetic(clips_per_class=8, subjects=4, **SMALL)
@@ -130,7 +167,7 @@ def test_signals_depend_on_seed_and_id_alone(dataset: Synthetic) -> None:
         assert np.array_equal(alone.open(sample, sensor).frames, dataset.open(sample, sensor).frames)
         assert not np.array_equal(other.open(sample, sensor).frames[:50], alone.open(sample, sensor).frames[:50])
         assert other.content_key(sample, sensor) != alone.content_key(sample, sensor)
-    assert len({dataset.content_key(sample, m) for m in dataset.modalities}) == 5
+    assert len({dataset.content_key(sample, m) for m in dataset.modalities}) == 6
 
 
 def test_a_watch_on_a_hand_at_rest_feels_one_g(dataset: Synthetic) -> None:

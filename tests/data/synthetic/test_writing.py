@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_is_read_is_what_was_generated(folder: Path) -> None:
     files, small = Files(folder), SMALL
     assert files.labels == small.labels
-    assert sorted(files.modalities) == sorted(small.modalities)
+    assert sorted(files.modalities) == sorted((*small.modalities, "pose"))  # it is drawn of the skeletons
     assert sorted(files.sensors) == sorted(small.sensors)
     assert files.flip_labels == small.flip_labels == tuple(range(10))
     assert sorted(files.samples, key=lambda s: s.id) == sorted(small.samples, key=lambda s: s.id)
@@ -49,7 +49,7 @@ def test_sides_are_those_of_the_generated_set(folder: Path) -> None:
     assert {s.id for s in split.test} == {s.id for s in expected.test}
     assert {s.id for s in (*split.train, *split.validation)} == {s.id for s in expected.train}
     assert {s.subject for s in split.validation} == {"2"}
-    report = check(files, split="default")
+    report = check(files, ["rgb", "nir", *files.sensors], split="default")
     assert (report.complete, report.trainable, report.remarks) == (30, True, ())
 
 

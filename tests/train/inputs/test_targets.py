@@ -71,13 +71,62 @@ def test_a_skeleton_that_leads_is_moved_and_read_between_its_frames() -> None:
     ("change", "message"),
     [
         (lambda c: Clip(c.frames[:2], c.stamps_ns[:2]), "covers less than half of its clip"),
-        (lambda c: Clip(np.where(c.frames == 2, np.nan, c.frames), c.stamps_ns), "not finite"),
+        (lambda c: Clip(np.where(c.frames == 2, np.nan, c.frames), c.stamps_ns), r"\(0 of 10\)"),  # none has a z
+        (lambda c: Clip(c.frames, c.stamps_ns + 5000 * MS), r"\(0 of 10\)"),  # it begins when the clip has ended
     ],
 )
 def test_skeletons_that_do_not_fit_their_clip(change: object, message: str) -> None:
     clip = clip_of(np.stack([CROSS] * 10))
     with pytest.raises(DataError, match=message):
         joint_targets(change(clip), clip.stamps_ns, JointTargets())  # type: ignore[operator]
+
+
+def test_joints_that_were_not_seen_are_left_out_one_by_one() -> None:
+    """The fifth joint lies on the median, so without it the others' median is (0, 0, 2) all the same; their root mean
+    square distance is 1 then, sqrt(0.8) with it: over frames 1, sqrt(0.8), sqrt(0.8) the median is sqrt(0.8)."""
+    frames = np.stack([CROSS] * 3)
+    frames[0, 4] = np.nan
+    clip = clip_of(frames)
+    found = joint_targets(clip, clip.stamps_ns, JointTargets(velocity_ms=100.0)).reshape(3, 2, 5, 3)
+    assert np.isnan(found[0, :, 4]).all()
+    assert np.isnan(found[1, 1, 4]).all()  # nobody knows how it came there
+    assert np.isfinite(found[1, 0]).all()
+    np.testing.assert_allclose(found[:, 0, :4], np.tile((CROSS - [0, 0, 2])[:4] / math.sqrt(0.8), (3, 1, 1)), atol=1e-6)
+    between = joint_targets(clip, clip.stamps_ns[:2] + 50 * MS, JointTargets(velocity_ms=None)).reshape(2, 5, 3)
+    assert np.isnan(between[0, 4]).all()  # between a frame with it and one without
+    assert np.isfinite(between[1]).all()
+
+
+def test_a_frame_with_hardly_a_joint_has_no_middle() -> None:
+    frames = np.stack([CROSS] * 4)
+    frames[2, :3] = np.nan  # two of five are left
+    clip = clip_of(frames)
+    found = joint_targets(clip, clip.stamps_ns, JointTargets(velocity_ms=None))
+    assert np.isnan(found).all(axis=1).tolist() == [False, False, True, False]
+
+
+def test_nothing_is_known_beyond_the_ends_of_a_skeleton() -> None:
+    """It lasts from 200 to 700 ms and is held for 100 ms at either end; a clip has frames from 0 to 900."""
+    clip = clip_of(np.stack([CROSS] * 6))
+    when = np.arange(10, dtype=np.int64) * 100 * MS
+    found = joint_targets(Clip(clip.frames, clip.stamps_ns + 200 * MS), when, JointTargets(velocity_ms=150.0))
+    assert np.isfinite(found[:, :15]).all(axis=1).tolist() == [False, *[True] * 8, False]
+    # the velocity at 200 ms would need 50 ms, that at 300 ms needs 150
+    assert np.isfinite(found[:, 15:]).all(axis=1).tolist() == [False, False, False, *[True] * 6, False]
+
+
+def test_numbers_that_are_lacking_are_counted_and_scale_nothing() -> None:
+    """Six numbers, of which one is missing; those of the first column are 0 and 2, of the second 5."""
+    values = {"a": np.array([[0, 5, 1], [2, np.nan, 1]], np.float32)}
+    found = targets(values)
+    samples = [Sample("a", "1", "", "1", 0)]
+    found.fit(samples)
+    assert found.absent(samples) == {"skeleton positions": pytest.approx(1 / 6)}
+    spread = math.sqrt((1 + 1 + 0 + 0 + 0) / 5)
+    np.testing.assert_allclose(
+        found.of("a", np.array([0, 1])), np.array([[-1, 0, 0], [1, np.nan, 0]]) / spread, rtol=1e-6
+    )
+    assert found.absent([Sample("b", "1", "", "1", 0)]) == {"skeleton positions": 1.0}
 
 
 def targets(values: dict[str, np.ndarray], *, turns: bool = True) -> DenseTargets:

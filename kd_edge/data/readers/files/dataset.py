@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from kd_edge.data.dataset import ImageFormat, Probe, Sample, SignalFormat, Split, listed, require_modality
+from kd_edge.data.dataset import UNLABELLED, ImageFormat, Probe, Sample, SignalFormat, Split, listed, require_modality
 from kd_edge.data.readers.colours import is_coloured, is_grey
 from kd_edge.data.readers.files.folders import find_rows
 from kd_edge.data.readers.files.imports import foreign
 from kd_edge.data.readers.files.media import Media, Values
-from kd_edge.data.readers.files.names import other_spellings, strays
+from kd_edge.data.readers.files.names import other_spellings, person, strays
 from kd_edge.data.readers.files.rows import Row, Table, manifest_of, plain, read_manifest
 from kd_edge.data.readers.files.settings import DEFAULT_FPS, Settings, read_settings, unused
 from kd_edge.data.readers.files.sides import background, by_clip, by_subject, default_sides, in_order, notable
@@ -38,6 +38,9 @@ FIRST_S = 0.03
 
 class Files:
     """One's own recordings: ``manifest.csv`` or ``.jsonl`` where there is one, else folders of classes.
+
+    What has no label (an empty one in the manifest, no folder of a class, or a folder ``unlabelled``) is none of the
+    samples; a student's dense stage sees it all the same, see ``unlabelled``.
 
     Sides come from ``test_subjects`` in ``dataset.toml``, else from the manifest's column ``split`` or the folders
     ``train/``, ``val/``, ``test/``; else the last quarter of the subjects (words by the alphabet, numbers by their
@@ -74,7 +77,7 @@ class Files:
         self._hashes = FileHashes(hash_memo)
         self.name = _file_name(settings.name or root.resolve().name)
         self.table = table
-        rows = [row for row in table.rows if row.label]
+        rows, without = [row for row in table.rows if row.label], [row for row in table.rows if not row.label]
         self._height = decode_height_px
         self._media = {name: _reader(name, settings, decode_height_px) for name in table.modalities}
         rows += background(table.rows, settings.background, self.end)
@@ -84,11 +87,16 @@ class Files:
         if isinstance(skeletons := self._media.get(SKELETON), Skeletons) and DRAWN not in names:
             self._media[DRAWN] = Drawn(skeletons, settings.of(SKELETON))
             names, rows = (*names, DRAWN), [_with_drawing(row) for row in rows]
+            without = [_with_drawing(row) for row in without]
         self.labels = _labels(rows, settings, root)
         self._rows = {row.id: row for row in sorted(rows, key=lambda row: row.id)}
         self.samples = tuple(
             Sample(row.id, row.subject, row.view, row.trial, self.labels.index(row.label))
             for row in self._rows.values()
+        )
+        self._unlabelled = {row.id: row for row in sorted(without, key=lambda row: row.id)}
+        self.unlabelled = tuple(
+            Sample(row.id, row.subject, row.view, row.trial, UNLABELLED) for row in self._unlabelled.values()
         )
         self.modalities = tuple(name for name in names if any(name in row.files for row in rows))
         self.flip_labels = _flip_labels(self.labels, settings)
@@ -125,7 +133,7 @@ class Files:
             DataError: It has none.
         """
         require_modality(modality, self.modalities, self.name)
-        found = self._rows[sample.id].files.get(modality)
+        found = self._row(sample).files.get(modality)
         if found is None:
             raise DataError(f"{printable(sample.id)} has no {modality}", "a file of it", "add one, or train without it")
         return self.root / found
@@ -218,12 +226,26 @@ class Files:
         check_split(split, self.labels, by_subject=False)
         return split
 
+    def unlabelled_apart_from(self, held_out: Sequence[Sample]) -> tuple[Sample, ...]:
+        """See ``PartlyLabelled.unlabelled_apart_from``; rows that name the side of validation or test are none."""
+        subjects = {person(sample.subject) for sample in held_out if sample.subject}
+        files = {path for sample in held_out for path in self._row(sample).files.values()}
+
+        def is_apart(row: Row) -> bool:
+            is_known = bool(row.subject) and person(row.subject) in subjects
+            return row.split in ("", "train") and not is_known and files.isdisjoint(row.files.values())
+
+        return tuple(sample for sample in self.unlabelled if is_apart(self._unlabelled[sample.id]))
+
     def end(self, row: Row) -> float | None:
         """Where the shortest of a row's files ends, on the row's clock; None where a header does not tell."""
         with suppress(DataError):
             ends = [self._media[n].probe(self.root / f).seconds + self._late(row, n) for n, f in row.files.items()]
             return min(ends) + _PAST_THE_LAST_S
         return None
+
+    def _row(self, sample: Sample) -> Row:
+        return (self._unlabelled if sample.label == UNLABELLED else self._rows)[sample.id]
 
     def _late(self, row: Row, modality: str) -> float:
         """How much later than the row's clock a modality's file begins, s."""
@@ -232,7 +254,7 @@ class Files:
 
     def _piece(self, sample: Sample, modality: str) -> tuple[float, float | None]:
         """Where a sample begins and ends in a modality's file, s; before 0 where the file begins later than it."""
-        row = self._rows[sample.id]
+        row = self._row(sample)
         late = self._late(row, modality)
         return row.start_s - late, None if row.end_s is None else row.end_s - late
 

@@ -27,6 +27,8 @@ from kd_edge.errors import ConfigError, DataError, printable
 ENDINGS, TEXTS = (*OF_MEDIA, *SKELETONS), (*SIGNALS, *SKELETONS)
 """Of files that are read, and of those among them that are read only where their names say what they are."""
 MOST_FILES = 2_000_000
+UNLABELLED = "unlabelled"
+"""Folder of recordings that nobody has labelled."""
 FIELDS = ("subject", "view", "trial", "modality", "label")
 _SIDES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _NOT_RECORDINGS = (*NAMES, FILE, STAMPS, "labels.csv")
@@ -43,7 +45,7 @@ def find_rows(root: Path, pattern: str | None = None, known: Collection[str] = (
     """Every recording below a folder, grouped by what is left of its name without the modality.
 
     Args:
-        root: The folder; files in it directly have no class.
+        root: The folder; files in it directly have no class, nor have those in a folder ``unlabelled``.
         pattern: What a name tells, as ``subject{subject}_trial{trial}_{modality}``; None takes what follows the last
             underscore for the modality where it is the usual name of one, as in ``wave_03_ir`` or ``wave_03/ir``, else
             it is ``rgb``, or where no name tells and pictures are grey ``ir``, of more than 8 bit ``thermal``; and of
@@ -71,7 +73,8 @@ def find_rows(root: Path, pattern: str | None = None, known: Collection[str] = (
     if strange:
         remarks.append(f"files whose names do not tell what they are: {len(strange)}, {printable(strange[0])} for one")
     if lost := [row.id for row in rows if not row.label]:
-        remarks.append(f"recordings in no class's folder, left out: {len(lost)}, {printable(lost[0])} for one")
+        count = f"{len(lost)}, {printable(lost[0])} for one"
+        remarks.append(f"recordings without a class, for dense stages alone: {count}")
     return Table(rows, modalities, tuple(remarks))
 
 
@@ -205,7 +208,7 @@ def _place(path: PurePosixPath) -> tuple[str, str, tuple[str, ...]]:
     if side:
         folders.pop(0)
     label = folders.pop(0) if folders else ""
-    return side, label, tuple(folders)
+    return side, "" if label.lower() == UNLABELLED else label, tuple(folders)
 
 
 def _told(stem: str, expression: re.Pattern[str] | None, known: Collection[str]) -> dict[str, str] | None:

@@ -90,7 +90,7 @@ class Media:
     @property
     def key(self) -> str:
         """Everything beside the file that decides what is read and what it is taken for."""
-        settings = self._settings.model_dump_json()
+        settings = self._settings.model_dump_json(exclude={"joint"})  # of skeletons alone: see ``Skeletons.key``
         return f"files{VERSION}-c{self._channels}-h{self._max_height_px}-{settings}-{decoder_key()}"
 
     def read(self, path: Path, start_s: float = 0.0, end_s: float | None = None) -> Clip:

@@ -446,7 +446,7 @@ def _remarks(unread: Sequence[str], rows: Sequence[Row]) -> Iterator[str]:
         yield f"column {column} cuts no recording{meant}"
     unlabelled = sum(not row.label for row in rows)
     if unlabelled:
-        yield f"{unlabelled} of {len(rows)} rows have no label yet and are left out"
+        yield f"{unlabelled} of {len(rows)} rows have no label yet and are for dense stages alone"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -46,6 +46,8 @@ class Modality(BaseModel):
         columns: Names of a signal's three axes in the first line of its files; None: the only three beside the time.
         rotation: Degrees to turn pictures by, clockwise.
         limbs: Pairs of joints of a skeleton, from 0; None goes by their number where it is a usual one.
+        joint: What a skeleton holds of a joint: its position in two or three axes and, as ``c``, how sure it is, where
+            0 and less is not seen. None goes by how many numbers there are: xy, xyz, xyzc.
         up: Which axis of a skeleton points upwards; ``-y`` where y counts rows of a picture.
         offset_s: How much later than the others the modality's files begin, in seconds; a row's own comes on top.
     """
@@ -60,6 +62,7 @@ class Modality(BaseModel):
     columns: tuple[ColumnName, ColumnName, ColumnName] | None = None
     rotation: Literal[0, 90, 180, 270] = 0
     limbs: Annotated[tuple[tuple[Joint, Joint], ...], Field(min_length=1)] | None = None
+    joint: Literal["xy", "xyc", "xyz", "xyzc"] | None = None
     up: Literal["y", "-y", "z", "-z"] = "y"
     offset_s: float = Field(0.0, ge=-86_400, le=86_400)
 

@@ -24,12 +24,14 @@ SKELETON, DRAWN = "skeleton", "pose"
 """The modality with joints, and the one that is drawn of it."""
 ENDINGS = (".json",)
 """Of skeletons, beside those of arrays and signals."""
-VERSION = 1
+VERSION = 2
 """Of reading and drawing; part of caches' keys."""
 HEIGHT, WIDTH = 240, 320
 _MOST_BYTES = 64_000_000
 _MOST_JOINTS = 1000
 _TIMES = ("t", "time", "time_s", "timestamp", "stamp", "stamp_ns")
+_JOINTS = {2: "xy", 3: "xyz", 4: "xyzc"}
+"""What a joint is by how many numbers it has."""
 _MARGIN = 0.1  # of the picture, around everything that a clip's joints reach
 _SHIFT = 4  # sub-pixel bits of OpenCV's drawing
 
@@ -49,11 +51,14 @@ _LAYOUTS = {20: _KINECT_1, 25: _KINECT_2, 17: _COCO, 21: _HAND, 33: _MEDIAPIPE}
 
 
 class Skeletons(Media):
-    """Reads joints (T, J, 3): ``.npy``, ``.csv`` with three columns a joint, or ``.json``.
+    """Reads joints: ``.npy``, ``.csv`` with three columns a joint (or as many as ``joint`` says), or ``.json``.
 
     A ``.csv`` may have a first line of names, and then a column of times before the joints. A ``.json`` is a list of
-    frames, each a list of joints, each three numbers; or an object with them as ``joints`` and, if known, ``stamp_ns``.
-    What is no number (``nan``, ``null``) is a joint that was not seen, as is one at 0, 0, 0.
+    frames, each a list of joints, each its numbers; or an object with them as ``joints`` and, if known, ``stamp_ns``.
+    What is no number (``nan``, ``null``) is a joint that was not seen, as is one at 0, 0, 0 or with a confidence of 0.
+
+    They come out as all skeletons do: x to the right, y up, z away from the camera where the recording has three axes
+    (its own z; where z is up, what is square to both). Two axes, as of key points in a picture, have a z of 0.
 
     Args:
         settings: What ``dataset.toml`` says of the skeletons.
@@ -66,10 +71,18 @@ class Skeletons(Media):
     @property
     def key(self) -> str:
         """See ``Media.key``."""
-        return f"{super().key}-skeleton{VERSION}"
+        return f"{super().key}-{self._settings.joint or 'joint'}-skeleton{VERSION}"
 
     def read(self, path: Path, start_s: float = 0.0, end_s: float | None = None) -> Clip:
-        """See ``Media.read``; (T, J, 3) float32."""
+        """See ``Media.read``; (T, J, 3) float32, x right, y up, z away; NaN where a joint was not seen."""
+        clip = self._stored(path, start_s, end_s)
+        kind = self._settings.joint or _JOINTS[clip.frames.shape[2]]
+        if len(kind) != clip.frames.shape[2]:
+            raise _damaged(path, f"a joint has {clip.frames.shape[2]} numbers, not {kind} as dataset.toml says")
+        return Clip(upright(clip.frames, kind, self._settings.up), clip.stamps_ns)
+
+    def _stored(self, path: Path, start_s: float, end_s: float | None) -> Clip:
+        """(T, J, 2 to 4) float32 as they are in the file."""
         if path.suffix.lower() not in (*TEXTS, *ENDINGS):
             return _checked(path, super().read(path, start_s, end_s))
         joints, stamps = self._text(path)
@@ -109,7 +122,11 @@ class Skeletons(Media):
         """(T, J, 3) and (T,) ns of a text file."""
         try:
             content = read_bytes(path, _MOST_BYTES).decode("utf-8-sig")
-            joints, stamps = _of_json(content) if path.suffix.lower() in ENDINGS else _of_csv(content, self._fps)
+            joints, stamps = (
+                _of_json(content)
+                if path.suffix.lower() in ENDINGS
+                else _of_csv(content, self._fps, len(self._settings.joint or "xyz"))
+            )
         except (OSError, ValueError, TypeError, RecursionError, OverflowError, csv.Error) as error:
             raise _damaged(path, getattr(error, "strerror", None) or reason(error)) from error
         if joints.ndim != 3 or 0 in joints.shape:
@@ -128,12 +145,12 @@ class Drawn(Media):
 
     Args:
         skeletons: Reads them.
-        settings: What ``dataset.toml`` says of the skeletons: ``limbs`` and ``up``.
+        settings: What ``dataset.toml`` says of the skeletons: ``limbs``.
     """
 
     def __init__(self, skeletons: Skeletons, settings: Modality) -> None:
         super().__init__(settings, 3, HEIGHT)
-        self._skeletons, self._limbs, self._up = skeletons, settings.limbs, settings.up
+        self._skeletons, self._limbs = skeletons, settings.limbs
 
     @property
     def key(self) -> str:
@@ -143,7 +160,7 @@ class Drawn(Media):
     def read(self, path: Path, start_s: float = 0.0, end_s: float | None = None) -> Clip:
         """See ``Media.read``."""
         clip = self._skeletons.read(path, start_s, end_s)
-        return Clip(draw(clip.frames, self._limbs, self._up), clip.stamps_ns)
+        return Clip(draw(clip.frames, self._limbs), clip.stamps_ns)
 
     def probe(self, path: Path) -> Probe:
         """See ``Media.probe``."""
@@ -157,6 +174,34 @@ class Drawn(Media):
         """See ``Media.values``."""
         self._skeletons.values(path)
         return Values("uint8", is_picture=True)
+
+
+def upright(joints: Float32, kind: str, up: str) -> Float32:
+    """Joints as they were recorded, on the axes of all skeletons.
+
+    Args:
+        joints: (T, J, 2 to 4); not finite, 0 on every axis or not sure at all where not seen.
+        kind: What their numbers are: ``xy``, ``xyc``, ``xyz`` or ``xyzc``.
+        up: Which axis points upwards: ``y``, ``-y``, ``z`` or ``-z``; of two axes y.
+
+    Returns:
+        (T, J, 3) float32: x right, y up, z away; NaN where not seen.
+    """
+    axes = len(kind.removesuffix("c"))
+    place = joints[..., :axes]
+    is_seen = np.isfinite(place).all(axis=-1) & (place != 0).any(axis=-1)
+    if kind.endswith("c"):
+        is_seen &= joints[..., -1] > 0
+    sign = -1 if up.startswith("-") else 1
+    x, y = place[..., 0], place[..., 1]
+    if axes == 2:
+        turned = (x, sign * y, np.zeros_like(x))
+    elif up.endswith("z"):
+        turned = (x, sign * place[..., 2], sign * y)
+    else:
+        turned = (x, sign * y, place[..., 2])
+    seen: Float32 = np.where(is_seen[..., None], np.stack(turned, axis=-1), np.float32(np.nan))
+    return seen
 
 
 def draw(
@@ -219,7 +264,7 @@ def _of_json(text: str) -> tuple[Float32, Int64 | None]:
     return joints, None if stamps is None else np.array(stamps, dtype=np.int64)
 
 
-def _of_csv(text: str, fps: float) -> tuple[Float32, Int64 | None]:
+def _of_csv(text: str, fps: float, numbers: int) -> tuple[Float32, Int64 | None]:
     lines = [line for line in csv.reader(io.StringIO(text, newline="")) if any(line)]
     header = [name.strip().lower() for name in lines[0]] if lines else []
     is_named = any(name and not _is_number(name) for name in header)
@@ -228,9 +273,10 @@ def _of_csv(text: str, fps: float) -> tuple[Float32, Int64 | None]:
         raise ValueError("it has no line of numbers")
     times = values[:, 0] if is_named and header[0] in _TIMES else None
     values = values if times is None else values[:, 1:]
-    if values.shape[1] % 3:
-        raise ValueError(f"{values.shape[1]} columns, where each joint has three")
-    joints = values.reshape(len(values), -1, 3).astype(np.float32)
+    if values.shape[1] % numbers:
+        word = {2: "two", 3: "three", 4: "four"}[numbers]
+        raise ValueError(f"{values.shape[1]} columns, where each joint has {word}")
+    joints = values.reshape(len(values), -1, numbers).astype(np.float32)
     if times is None:
         return joints, None
     stamps = np.round((times - times[0]) * time_unit(times, fps) * 1e9).astype(np.int64)

@@ -146,24 +146,23 @@ class DenseTargets:
             self._values[sample_id][:, group.columns] = found
         self._fit(group, samples)
 
-    @property
-    def gaps(self) -> dict[str, int]:
-        """Name of a group -> frames without it, in clips that have it otherwise; groups without gaps are left out."""
-        found = {}
-        for group in self.groups:
-            missing = [np.isnan(values[:, group.columns]).any(axis=1) for values in self._values.values()]
-            found[group.name] = sum(int(frames.sum()) for frames in missing if not frames.all())
-        return {name: count for name, count in found.items() if count}
+    def absent(self, samples: Sequence[Sample]) -> dict[str, float]:
+        """Group -> share of its numbers that these samples' frames lack: joints not seen, clips without the target."""
+        return {group.name: float(np.isnan(self._of_all(group, samples)).mean()) for group in self.groups}
 
     def _fit(self, group: Group, samples: Sequence[Sample]) -> None:
-        there = [self._values[s.id][:, group.columns] for s in samples if s.id in self._values]
-        values = np.concatenate([np.empty((0, group.count), np.float32), *there]).astype(np.float64)
-        values = values[~np.isnan(values).any(axis=1)]
-        if len(values) == 0:
+        values = self._of_all(group, samples).astype(np.float64)
+        there = ~np.isnan(values)
+        if not there.any():
             raise nowhere(_root(group), self.lacking.get(_root(group), {}))
-        mean = values.mean(axis=0)
+        mean = np.where(there, values, 0).sum(axis=0) / np.maximum(there.sum(axis=0), 1)
         self._mean[group.columns] = mean
-        self._scale[group.columns] = max(float(np.sqrt(((values - mean) ** 2).mean())), 1e-6)
+        self._scale[group.columns] = max(float(np.sqrt(((values - mean)[there] ** 2).mean())), 1e-6)
+
+    def _of_all(self, group: Group, samples: Sequence[Sample]) -> Float32:
+        """(all frames, count) of a group in some samples; of none a frame that lacks everything."""
+        found = [self._values[s.id][:, group.columns] for s in samples if s.id in self._values]
+        return np.concatenate(found) if found else np.full((1, group.count), np.nan, np.float32)
 
     def of(self, sample_id: str, frames: Int64, crop: CropDraw | None = None) -> Float32:
         """(F, M) of some frames of a clip, scaled, as they are in a picture that was cropped as drawn."""
@@ -182,6 +181,30 @@ class DenseTargets:
 def _root(group: Group) -> str:
     """What the group is of."""
     return group.name.partition(" ")[0]
+
+
+HELD_NS = 100_000_000
+"""A series is taken to stay as it is for so long beyond its ends; of what comes before or after, nobody knows."""
+
+
+def at_moments(series: np.ndarray, when_ns: Int64, moments_ns: Int64) -> np.ndarray:
+    """A series at other moments, by straight lines between its frames.
+
+    Args:
+        series: (T, M); NaN where it is not known.
+        when_ns: (T,) its frames' stamps, increasing.
+        moments_ns: (N,) the moments.
+
+    Returns:
+        (N, M); NaN beside a frame where it is not known, and more than 100 ms beyond its ends.
+    """
+    place = np.interp(moments_ns, when_ns, np.arange(len(when_ns)))
+    before = place.astype(np.int64)
+    share = (place - before)[:, None]
+    after = np.where(share[:, 0] > 0, before + 1, before)  # a moment of a frame takes nothing of the next one
+    result: np.ndarray = series[before] * (1 - share) + series[after] * share
+    result[(moments_ns < when_ns[0] - HELD_NS) | (moments_ns > when_ns[-1] + HELD_NS)] = np.nan
+    return result
 
 
 def nowhere(name: str, lacking: Mapping[str, str]) -> DataError:

@@ -16,7 +16,7 @@ from kd_edge.train.inputs.targets.features import FeatureSpace, features_to_come
 from kd_edge.train.inputs.targets.joints import joints_of
 from kd_edge.train.inputs.targets.pixels import pixels_of
 from kd_edge.train.inputs.targets.shuffle import shuffled
-from kd_edge.train.inputs.targets.signals import signals_of
+from kd_edge.train.inputs.targets.signals import check_signals, signals_of
 from kd_edge.train.inputs.targets.surrogates import random_like
 from kd_edge.train.recipe.student_stages import (
     DenseTarget,
@@ -33,7 +33,7 @@ LARGEST_BYTES = 4_000_000_000
 
 
 def check_targets(targets: Sequence[DenseTarget], dataset: Dataset) -> None:
-    """Refuse targets that a data set does not have.
+    """Refuse targets that a data set does not have, or not so.
 
     Raises:
         ConfigError: Names the first.
@@ -46,6 +46,8 @@ def check_targets(targets: Sequence[DenseTarget], dataset: Dataset) -> None:
                     f"one of {', '.join(dataset.modalities)}",
                     "change the stage's targets, or train without it",
                 )
+        if isinstance(target, SignalTargets):
+            check_signals(target, dataset)
 
 
 def gather_targets(

@@ -6,12 +6,12 @@ import numpy as np
 
 from kd_edge.data import Sample
 from kd_edge.errors import DataError
-from kd_edge.train.inputs.targets.base import Found, Group, StudentClips, nowhere
+from kd_edge.train.inputs.targets.base import Found, Group, StudentClips, at_moments, nowhere
 from kd_edge.train.recipe.student_stages import JointTargets
 from kd_edge.types import Clip, Float32, Int64
 
 LEAST_COVER = 0.5
-"""A skeleton must last for this share of its clip."""
+"""A body must be seen in this share of its clip's frames, and this share of its joints in a frame that counts."""
 
 
 def joints_of(target: JointTargets, clips: StudentClips) -> Found:
@@ -42,33 +42,45 @@ def joints_of(target: JointTargets, clips: StudentClips) -> Found:
 def joint_targets(clip: Clip, stamps_ns: Int64, target: JointTargets) -> Float32:
     """Positions and their changes at the moments of a clip's frames: (N, 3 J) or (N, 6 J).
 
+    A joint that was not seen is NaN, and so are all of them where hardly any was seen and where the skeleton has not
+    begun or has ended. What lies before the clip counts as its first frame: nothing has moved there yet.
+
     Args:
-        clip: (T, J, 3) positions, x right, y up, z away from the camera.
+        clip: (T, J, 3) positions, x right, y up, z away from the camera; not finite where not seen.
         stamps_ns: (N,) of the student's frames.
         target: How.
 
     Raises:
-        DataError: The skeleton covers less than half of the clip, or is not made of finite numbers.
+        DataError: The skeleton covers less than half of the clip.
     """
-    joints, when = clip.frames.astype(np.float64), clip.stamps_ns + round(target.lag_ms * 1e6)
-    if not np.isfinite(joints).all():
-        raise DataError("a skeleton with numbers that are not finite", "positions in metres", "correct the recording")
-    span = max(1, int(stamps_ns[-1] - stamps_ns[0]))
-    covered = min(when[-1], stamps_ns[-1]) - max(when[0], stamps_ns[0])
-    if len(stamps_ns) > 1 and covered < LEAST_COVER * span:
+    when = clip.stamps_ns + round(target.lag_ms * 1e6)
+    joints = _about_their_median(clip.frames.astype(np.float64)).reshape(len(when), -1)  # (T, 3 J)
+    positions = at_moments(joints, when, stamps_ns)
+    covered = int((~np.isnan(positions)).any(axis=1).sum())
+    if covered < LEAST_COVER * len(stamps_ns):
         raise DataError(
-            f"a skeleton of {len(when)} frames that covers less than half of its clip",
-            "one that is as long as the clip",
+            f"a skeleton of {len(when)} frames that covers less than half of its clip ({covered} of {len(stamps_ns)})",
+            "one that is as long as the clip, with a body in it",
             "correct the recording, or lag_ms",
         )
-    joints = joints - np.median(joints, axis=1, keepdims=True)
-    size = float(np.median(np.sqrt((joints**2).sum(axis=2).mean(axis=1))))
-    flat = (joints / max(size, 1e-6)).reshape(len(joints), -1)  # (T, 3 J)
-    positions = _at(flat, when, stamps_ns)
     if target.velocity_ms is None:
         return positions.astype(np.float32)
-    earlier = _at(flat, when, stamps_ns - round(target.velocity_ms * 1e6))
+    before = np.maximum(stamps_ns - round(target.velocity_ms * 1e6), stamps_ns[0])
+    earlier = at_moments(joints, when, before)
     return np.concatenate([positions, positions - earlier], axis=1).astype(np.float32)
+
+
+def _about_their_median(joints: np.ndarray) -> np.ndarray:
+    """(T, J, 3) about the median of the joints that are seen, by the clip's median body size; NaN where not seen."""
+    is_seen = np.isfinite(joints).all(axis=2)
+    is_seen &= (is_seen.mean(axis=1) >= LEAST_COVER)[:, None]
+    placed = np.full_like(joints, np.nan)
+    sizes = []
+    for k in np.flatnonzero(is_seen.any(axis=1)):
+        there = is_seen[k]
+        placed[k, there] = joints[k, there] - np.median(joints[k, there], axis=0)
+        sizes.append(np.sqrt((placed[k, there] ** 2).sum(axis=1).mean()))
+    return placed / max(float(np.median(sizes)), 1e-6) if sizes else placed
 
 
 def _joint_count(clip: Clip, modality: str, sample: Sample) -> int:
@@ -79,16 +91,6 @@ def _joint_count(clip: Clip, modality: str, sample: Sample) -> int:
             "name a modality of skeletons in the stage's targets",
         )
     return int(clip.frames.shape[1])
-
-
-def _at(series: np.ndarray, when_ns: Int64, moments_ns: Int64) -> np.ndarray:
-    """A series (T, M) at other moments, between its frames by straight lines; its ends are held."""
-    place = np.interp(moments_ns, when_ns, np.arange(len(when_ns)))
-    before = np.minimum(place.astype(np.int64), max(0, len(when_ns) - 2))
-    share = (place - before)[:, None]
-    after = np.minimum(before + 1, len(when_ns) - 1)
-    result: np.ndarray = series[before] * (1 - share) + series[after] * share
-    return result
 
 
 def _groups(target: JointTargets, size: int) -> list[Group]:

@@ -1,0 +1,91 @@
+"""Unlabelled clips in training: the dense stage sees them, and nothing else does."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kd_edge.data.dataset import UNLABELLED
+from kd_edge.data.synthetic.dataset import Synthetic
+from kd_edge.data.synthetic.writing import write_synthetic
+from kd_edge.rundir import read_summary
+from kd_edge.train.dense import frame_loaders
+from kd_edge.train.inputs.material import data_fingerprints, gather_material
+from kd_edge.train.recipe import Recipe
+from tests.runs import killed, run_all, same, tiny_values, weights
+
+JOINTS = {"kind": "joints", "modality": "skeleton"}
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four people, the last of whom is tested; the second trial of everybody has lost its labels."""
+    root = tmp_path_factory.mktemp("own") / "recordings"
+    write_synthetic(root, Synthetic(clips_per_class=8, subjects=4, height_px=32, width_px=40, fps=10))
+    manifest = root / "manifest.csv"
+    with manifest.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        if row["trial"] == "2":
+            row["label"], row["split"] = "", ""
+    with manifest.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return root
+
+
+def values(root: Path, *stages: dict[str, Any]) -> dict[str, Any]:
+    own = {"kind": "files", "root": str(root)}
+    alone = tiny_values(data=own, split="default", teacher=None, losses=[], validation_subjects=["2"])
+    alone["student"]["epochs"] = 1
+    return alone | {"stages": [*stages, {"kind": "labels"}]}
+
+
+DENSE = {"kind": "dense", "targets": [JOINTS], "epochs": 2, "frames": 3, "batch_size": 10}
+
+
+def test_a_dense_stage_sees_them_and_no_other_stage_does(recordings: Path) -> None:
+    material = gather_material(Recipe.model_validate(values(recordings, DENSE)))
+    assert {s.subject for s in material.unlabelled} == {"1", "3"}  # 2 is held out for validation, 4 is tested
+    assert len(material.unlabelled) == 20
+    assert {s.label for s in material.unlabelled} == {UNLABELLED}
+    sides = (*material.train, *material.validation, *material.test)
+    assert len(sides) == 40
+    assert all(s.label != UNLABELLED for s in sides)
+    stage = material.recipe.dense_stage
+    assert stage is not None
+    loaders = frame_loaders(material, stage)
+    assert len(loaders.batches) == 4  # 20 labelled clips and 20 others, ten a batch
+    loaders.batches.epoch = 1
+    assert all(np.isfinite(batch["labels"].numpy()).all() for batch in loaders.training)
+    _, batches = material.training_loader(["student"], 10)
+    assert len(batches) == 2
+    assert material.fingerprints == data_fingerprints(material.recipe)
+
+
+def test_without_a_dense_stage_nothing_changes(recordings: Path) -> None:
+    recipe = Recipe.model_validate(values(recordings))
+    material = gather_material(recipe)
+    assert material.unlabelled == ()
+    assert len(material.clips["student"].samples) == 40
+    assert material.fingerprints == data_fingerprints(recipe)
+
+
+def test_they_are_counted_and_a_killed_run_goes_on(recordings: Path, tmp_path: Path) -> None:
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    run_all(Recipe.model_validate(values(recordings, DENSE)), whole)
+    report = read_summary(whole).stages["student"].dense
+    assert report is not None
+    assert (report.unlabelled, report.lacking, report.absent) == (
+        20,
+        {"skeleton": 0},
+        {"skeleton positions": 0.0, "skeleton velocities": 0.0},
+    )
+    assert killed(values(recordings, DENSE), halves, False, ("dense", 2, 3)) == -9
+    run_all(Recipe.model_validate(values(recordings, DENSE)), halves, resume=True)
+    assert same(weights(whole), weights(halves))
