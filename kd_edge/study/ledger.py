@@ -54,6 +54,11 @@ class Entry(Record):
         """What is counted once: row, split, seed and settings."""
         return self.row, self.split, self.seed, self.summary.recipe_fingerprint
 
+    @property
+    def figures(self) -> Any:
+        """What two lines of one run must agree in: all that its stages came to, but not how long they took."""
+        return _timeless(to_jsonable_python(self.summary.stages))
+
 
 def ledger_of(study: str, folder: Path | None = None) -> Path:
     """Where a study's ledger lies."""
@@ -96,7 +101,7 @@ def read_ledger(path: Path) -> list[Entry]:
             continue
         read = _entry(path, number, line)
         before = found.setdefault(read.key, (number, read))
-        if not _alike(before[1], read):
+        if before[1].figures != read.figures:
             raise DataError(
                 f"lines {before[0]} and {number} of {path} tell different figures of one run "
                 f"({read.row}, {read.split}, seed {read.seed})",
@@ -127,7 +132,7 @@ def add(path: Path, entries: Iterable[Entry]) -> int:
                 before = keys.setdefault(one.key, one)
                 if before is one:
                     new.append(one)
-                elif not _alike(before, one):
+                elif before.figures != one.figures:
                     raise DataError(
                         f"{path} has other figures of {one.row}, {one.split}, seed {one.seed} under the same settings",
                         "one result for a run",
@@ -147,12 +152,6 @@ def recorded(planned: Planned, entries: Sequence[Entry]) -> Summary | None:
     """What a ledger says of a planned run; None where it says nothing, or of other settings only."""
     key = (planned.row.name, planned.split, planned.seed, planned.config.fingerprint())
     return next((read.summary for read in entries if read.key == key), None)
-
-
-def _alike(one: Entry, other: Entry) -> bool:
-    """Whether two entries tell the same figures; machines differ in how long they take."""
-    ours, theirs = (_timeless(to_jsonable_python(each.summary.stages)) for each in (one, other))
-    return bool(ours == theirs)
 
 
 def _timeless(values: Any) -> Any:
