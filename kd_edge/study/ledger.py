@@ -80,8 +80,8 @@ class Entry(LedgerLine):
 
     @property
     def figures(self) -> object:
-        """Of its networks."""
-        return self.summary.stages
+        """What two lines of one run must agree in: all that its stages came to, but not how long they took."""
+        return _timeless(to_jsonable_python(self.summary.stages))
 
     @property
     def told(self) -> str:
@@ -142,7 +142,7 @@ def read_lines(path: Path, kind: type[L]) -> list[L]:
             continue
         read = _read(path, number, line, kind)
         before = found.setdefault(read.key, (number, read))
-        if not _alike(before[1], read):
+        if before[1].figures != read.figures:
             raise DataError(
                 f"lines {before[0]} and {number} of {path} tell different figures of one run ({read.told})",
                 "one line for a run",
@@ -177,7 +177,7 @@ def add(path: Path, entries: Iterable[LedgerLine], kind: type[LedgerLine] = Entr
                 before = keys.setdefault(one.key, one)
                 if before is one:
                     new.append(one)
-                elif not _alike(before, one):
+                elif before.figures != one.figures:
                     raise DataError(
                         f"{path} has other figures of {one.told} under the same settings",
                         "one result for a run",
@@ -197,12 +197,6 @@ def recorded(planned: Planned, entries: Sequence[Entry]) -> Summary | None:
     """What a ledger says of a planned run; None where it says nothing, or of other settings only."""
     key = (planned.row.name, planned.split, planned.seed, planned.config.fingerprint())
     return next((read.summary for read in entries if read.key == key), None)
-
-
-def _alike(one: LedgerLine, other: LedgerLine) -> bool:
-    """Whether two lines tell the same figures; machines differ in how long they take."""
-    ours, theirs = (_timeless(to_jsonable_python(each.figures)) for each in (one, other))
-    return bool(ours == theirs)
 
 
 def _timeless(values: Any) -> Any:

@@ -176,6 +176,14 @@ def begun(path: Path, recipe: Recipe) -> Iterator[None]:
     check_free(path)
     is_new = not path.exists()
     try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(
+            f"{path} cannot be written ({error.strerror or error})",
+            "a folder that can be written",
+            "choose another --out",
+        ) from error
+    try:
         with locked(path):  # before anything is written: of two that begin at once, one must not undo the other
             check_free(path)
             with replacing(path / RECIPE, TrainingError) as file:
