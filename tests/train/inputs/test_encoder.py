@@ -168,6 +168,7 @@ def test_the_hash_follows_the_content(tmp_path: Path) -> None:
     assert file_hash(write_encoder(tmp_path / "b.onnx", grid=4)) == after
 
 
+@pytest.mark.slow
 def test_a_vision_transformer_as_torch_exports_it(tmp_path: Path) -> None:
     """Its tokens, the class token among them, averaged; any number of images."""
     torch.manual_seed(0)
