@@ -12,6 +12,7 @@ from torch import nn
 from kd_edge.errors import ConfigError, TrainingError
 from kd_edge.train.inputs.material import Material
 from kd_edge.train.recipe import Recipe
+from kd_edge.train.recipe.stages import OnnxTeacherConfig
 
 
 def check_finite(losses: dict[str, float], stage: str, epoch: int, step: int, folder: Path) -> None:
@@ -56,7 +57,8 @@ def check_same_data(state: dict[str, Any] | None, material: Material, folder: Pa
 
 def check_batches(recipe: Recipe, world: int) -> None:
     """Refuse batches that the devices cannot share evenly."""
-    sizes = {f"{name}.batch_size": stage.batch_size for name, stage in recipe.networks.items()}
+    trained = {k: stage for k, stage in recipe.networks.items() if not isinstance(stage, OnnxTeacherConfig)}
+    sizes = {f"{name}.batch_size": stage.batch_size for name, stage in trained.items()}
     for stage in (recipe.dense_stage, recipe.head_stage):
         if stage is not None:
             sizes[f"batch_size of the {stage.kind} stage"] = stage.batch_size

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from kd_edge.data import Sample
+from kd_edge.data.synthetic.dataset import Synthetic
 from kd_edge.errors import ConfigError, DataError, TrainingError
 from kd_edge.train.inputs.material import gather_material
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.rehearsal import rehearse
 from kd_edge.train.results.run import Run
+from kd_edge.types import Clip
 from tests.runs import killed, run_all, same, tiny_values, weights
 from tests.train.encoders import write_encoder
 
@@ -44,8 +47,7 @@ def test_a_run_on_embeddings_is_reported_and_resumed_bit_for_bit(tmp_path: Path,
     values = values_of(encoder, losses=[{"kind": "rkd"}])
     recipe = Recipe.model_validate(values)
     run_all(recipe, tmp_path / "whole")
-    for resume, at in ((False, ("dense", 2, 1)), (True, ("student", 1, 2))):
-        assert killed(values, tmp_path / "killed", resume, at) == -signal.SIGKILL
+    assert killed(values, tmp_path / "killed", False, ("dense", 2, 1)) == -signal.SIGKILL
     run_all(recipe, tmp_path / "killed", resume=True)
     assert same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
     stages = Run.load(tmp_path / "whole").summary.stages
@@ -98,6 +100,44 @@ def test_a_damaged_embedding_is_made_again(encoder: Path, tmp_path: Path, monkey
     assert [file.read_bytes() for file in files] == before
 
 
+def without_rgb(monkeypatch: pytest.MonkeyPatch, subjects: str) -> None:
+    """Some subjects' recordings of the teacher's camera are damaged."""
+    whole = Synthetic.open
+
+    def opened(self: Synthetic, sample: Sample, modality: str) -> Clip:
+        if modality == "rgb" and sample.subject in subjects:
+            raise DataError(f"rgb of {sample.id} is damaged", "a recording", "fetch it again")
+        return whole(self, sample, modality)
+
+    monkeypatch.setattr(Synthetic, "open", opened)
+
+
+def test_clips_without_the_teachers_camera_train_without_it(
+    tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KD_EDGE_CACHE", str(tmp_path / "cache"))
+    without_rgb(monkeypatch, "2")
+    targets = [FEATURES, {"kind": "signals", "sensors": ["accelerometer"]}]
+    values = values_of(encoder, losses=[{"kind": "contrastive"}])
+    values["stages"][0] |= {"targets": targets, "epochs": 1}
+    values["student"]["epochs"] = 1
+    run_all(Recipe.model_validate(values), tmp_path / "run")
+    summary = Run.load(tmp_path / "run").summary
+    assert (summary.protocol.train_samples, summary.protocol.skipped) == (20, {})
+    dense = summary.stages["student"].dense
+    assert dense is not None
+    assert dense.lacking == {"rgb": 10, "accelerometer": 0}
+
+
+def test_an_encoder_that_sees_no_training_clip_is_told(
+    tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KD_EDGE_CACHE", str(tmp_path))
+    without_rgb(monkeypatch, "23")
+    with pytest.raises(DataError, match=r"no training clip has rgb, which the teacher sees \(the first: rgb of"):
+        gather_material(Recipe.model_validate(values_of(encoder)))
+
+
 def test_another_encoder_is_another_teacher(tmp_path: Path, encoder: Path) -> None:
     other = write_encoder(tmp_path / "other.onnx", grid=4, output="tokens")
     found = [
@@ -113,12 +153,11 @@ def test_a_network_teaches_its_features_once_it_is_trained(tmp_path: Path) -> No
     """24 numbers of the backbone tiny, as they are; the teacher's own run is resumed, too."""
     values = tiny_values(validation_subjects=["1"], losses=[])
     values["teacher"]["epochs"] = values["student"]["epochs"] = 1
-    dense = {"kind": "dense", "targets": [{"kind": "features"}], "epochs": 1, "frames": 3, "batch_size": 6}
+    dense = {"kind": "dense", "targets": [{"kind": "features"}], "epochs": 2, "frames": 3, "batch_size": 6}
     values["stages"] = [dense, {"kind": "head", "epochs": 1, "passes": 1, "batch_size": 6}]
     recipe = Recipe.model_validate(values)
     run_all(recipe, tmp_path / "whole")
-    for resume, at in ((False, ("teacher", 1, 2)), (True, ("dense", 1, 2))):
-        assert killed(values, tmp_path / "killed", resume, at) == -signal.SIGKILL
+    assert killed(values, tmp_path / "killed", False, ("dense", 2, 1)) == -signal.SIGKILL
     run_all(recipe, tmp_path / "killed", resume=True)
     assert same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
     stages = Run.load(tmp_path / "whole").summary.stages

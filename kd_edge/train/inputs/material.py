@@ -363,6 +363,8 @@ def gather_material(
         clips, signals, embeddings = _load(recipe, dataset, few, progress)
         paired = PairedClips(list(clips.values()), few).samples
         train, validation, test = _usable(paired, [*clips.values(), *signals.values()]), (), ()
+    for name, known in embeddings.items():
+        _check_embedded(name, known, train)
     seconds = recipe.clip_seconds
     if seconds is None:
         lengths = [clip_length_ns(clips["student"].clip(s.id).stamps_ns) for s in train]
@@ -504,6 +506,17 @@ def _stamps(clips: dict[str, CachedClips]) -> dict[str, Int64]:
 def _usable(samples: Sequence[Sample], caches: Sequence[CachedClips | Signals]) -> tuple[Sample, ...]:
     """Samples that all of the modalities have."""
     return tuple(s for s in samples if all(s.id in cache for cache in caches))
+
+
+def _check_embedded(name: str, embeddings: Embeddings, train: Sequence[Sample]) -> None:
+    """Refuse an encoder that sees not one training clip: training would go on without a word."""
+    if not any(sample.id in embeddings for sample in train):
+        why = next(iter(embeddings.skipped.values()), "they are not there")
+        raise DataError(
+            f"no training clip has {embeddings.modality}, which the {name} sees (the first: {why})",
+            "at least one",
+            f"kd-edge data check, or remove [{name}]",
+        )
 
 
 def _check_labels(dataset: Dataset) -> None:

@@ -125,7 +125,7 @@ class Recipe(Strict):
         if isinstance(self.teacher, OnnxTeacherConfig) and asking:
             raise ValueError(
                 f"loss '{asking[0]}' compares logits, and an encoder names no class: set losses to none, or to some on "
-                "features (rkd, cc, sp, semantic)"
+                "features (contrastive, rkd, cc, sp, semantic)"
             )
         slow = [loss.kind for loss in self.losses if loss.warmup_epochs > self.student.epochs]
         if slow:

@@ -41,7 +41,7 @@ def summarise(
     stages: dict[str, StageReport] = {}
     for name, model in models.items():
         validation = None
-        answers = not isinstance(model, Teacher) or model.answers
+        answers = not isinstance(model, Teacher) or model.names_classes
         if answers and material.having(name, material.validation):
             logits, truth = scores.predict(model, material.evaluation_loader(name, material.validation), device)
             validation = scores.brief(logits, truth)

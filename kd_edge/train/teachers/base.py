@@ -124,13 +124,13 @@ class Teacher(nn.Module, ABC):
         count: Number of networks that teach.
         attends: Whether they weigh one another, sample by sample.
         has_segments: Whether they see a clip as segments, whose features can be told apart.
-        answers: Whether they name classes.
+        names_classes: Whether their logits say anything.
     """
 
     count: int = 1
     attends: bool = False
     has_segments: bool = True
-    answers: bool = True
+    names_classes: bool = True
 
     @classmethod
     @abstractmethod

@@ -26,7 +26,7 @@ class OnnxTeacher(Teacher):
         classes: Number of classes K, of which it knows nothing.
     """
 
-    answers = False
+    names_classes = False
 
     def __init__(self, classes: int) -> None:
         super().__init__()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from onnx import TensorProto
+from torchvision.models import VisionTransformer
 
 from kd_edge.errors import TrainingError
 from kd_edge.preprocess import Preprocess
@@ -163,3 +166,41 @@ def test_the_hash_follows_the_content(tmp_path: Path) -> None:
     after: Any = file_hash(file)
     assert before != after
     assert file_hash(write_encoder(tmp_path / "b.onnx", grid=4)) == after
+
+
+@pytest.mark.slow
+def test_a_vision_transformer_as_torch_exports_it(tmp_path: Path) -> None:
+    """Its tokens, the class token among them, averaged; any number of images."""
+    torch.manual_seed(0)
+    network = VisionTransformer(
+        image_size=32, patch_size=16, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=4
+    )
+
+    class Tokens(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            patches = network._process_input(images)
+            tokens = torch.cat([network.class_token.expand(len(images), -1, -1), patches], dim=1)
+            found: torch.Tensor = network.encoder(tokens)
+            return found
+
+    model, file = Tokens().eval(), tmp_path / "vit.onnx"
+    batch = torch.export.Dim("batch", min=1, max=64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own deprecations
+        torch.onnx.export(
+            model,
+            (torch.randn(2, 3, 32, 32),),
+            file,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+            dynamic_shapes=({0: batch},),
+            input_names=["pixel_values"],
+            output_names=["last_hidden_state"],
+        )
+    images = torch.randn(7, 3, 32, 32)
+    found = opened(file, batch=4)
+    with torch.no_grad():
+        expected = model(images).mean(dim=1).numpy()
+    assert found.size == 8
+    np.testing.assert_allclose(found.embed(images.numpy()), expected, atol=1e-5)
