@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -44,6 +45,17 @@ def load_openvino() -> ModuleType:
         del sys.modules[CONVERTER]
 
 
+@cache
+def _core(openvino: ModuleType) -> Any:
+    """OpenVINO's one core of this process, never let go.
+
+    With a core goes its CPU plugin, which gives the thread that loads it a stack for signals and frees that stack when
+    it is destroyed (seen in 2026.4). Destroyed by another thread, it leaves the first one with a freed stack: the next
+    Ctrl-C, or the end of a child process that somebody waits for, then kills the program with a segmentation fault.
+    """
+    return openvino.Core()
+
+
 class OpenVinoEngine(Engine):
     """A graph compiled by OpenVINO for each batch size that is bound, in 32-bit floats unless it is quantised.
 
@@ -60,7 +72,7 @@ class OpenVinoEngine(Engine):
         self.name = f"openvino {self._openvino.__version__.partition('-')[0]}"
         self._compiled: dict[int, Any] = {}
         with _last_line():
-            self._core = self._openvino.Core()
+            self._core = _core(self._openvino)
             self._device = self._found(provider)
             self._options = self._settings(threads)
             self._graph = self._core.read_model(str(artifact.path))

@@ -38,7 +38,9 @@ def without(material: Material, subjects: tuple[str, ...]) -> Material:
     """What an encoder sees that is trained without some subjects, and judged by their clips."""
     train = tuple(s for s in material.train if s.subject not in subjects)
     left_out = tuple(s for s in material.train if s.subject in subjects)
-    return replace(material, train=train, validation=left_out)
+    # Nobody knows whom a clip without a subject shows.
+    unlabelled = tuple(s for s in material.unlabelled if s.subject and s.subject not in subjects)
+    return replace(material, train=train, validation=left_out, unlabelled=unlabelled)
 
 
 def _crossfit(recipe: Recipe) -> int | str | None:

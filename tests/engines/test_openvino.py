@@ -25,6 +25,22 @@ from .conftest import SIDE, step_model
 openvino = load_openvino()
 
 
+LEFT_TO_A_THREAD = """
+import signal, subprocess, sys, threading
+from kd_edge import artifact
+from kd_edge.engines import open_engine
+
+signal.signal(signal.SIGCHLD, lambda *_: None)
+engine = open_engine(artifact.load(artifact.BUNDLED), engine="openvino")
+thread = threading.Thread(target=engine.close)
+thread.start()
+thread.join()
+del engine
+subprocess.run([sys.executable, "-c", ""], check=True)
+print("alive")
+"""
+
+
 @pytest.fixture(scope="module")
 def bundled() -> Iterator[OpenVinoEngine]:
     with open_engine(artifact.load(artifact.BUNDLED), engine="openvino") as engine:
@@ -41,6 +57,12 @@ def precisions(engine: OpenVinoEngine, kind: str) -> set[str]:
 def test_says_what_it_is_and_runs_on(bundled: OpenVinoEngine) -> None:
     assert bundled.name == f"openvino {openvino.__version__.split('-')[0]}"
     assert bundled.providers == ("CPU",)
+
+
+def test_a_signal_after_another_thread_has_let_an_engine_go() -> None:
+    """Its plugin must not free the stack on which the thread that loaded it handles signals."""
+    done = subprocess.run([sys.executable, "-c", LEFT_TO_A_THREAD], capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
 
 
 def test_convolutions_compute_in_32_bits(bundled: OpenVinoEngine) -> None:
@@ -136,7 +158,7 @@ def test_a_device_that_is_there_gets_a_fixed_shape_and_no_settings_of_the_cpu(
             asked.append((device, settings, model.inputs[0].shape[0]))
             return super().compile_model(model, "CPU")
 
-    monkeypatch.setattr(openvino, "Core", Core)
+    monkeypatch.setattr("kd_edge.engines.openvino._core", lambda openvino: Core())
     with open_engine(step, engine="openvino", provider=provider, threads=2, strict=True):
         pass
     assert asked == [(provider.upper(), {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, **wanted}, 1)]

@@ -15,7 +15,10 @@ from kd_edge.train.recipe import DenseStage, Recipe
 from kd_edge.train.rehearsal import rehearse
 
 TABLE = "generated_dense"
-ROWS = ("alone", "alone_long", "dkd", "mgcam", "ours", "joints", "joints_labels", "joints_ours", "signals", "both")
+ROWS = (
+    "alone", "alone_long", "dkd", "mgcam", "ours", "joints", "joints_labels", "joints_ours", "signals", "both", "features",
+    "dkd_class", "joints_class", "pca",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +48,9 @@ def test_rows_share_student_and_recordings() -> None:
     dense = runs["joints_labels"].dense_stage
     assert dense is not None
     assert runs["alone_long"].student.epochs == runs["alone"].student.epochs + dense.epochs
-    assert {name for name, config in runs.items() if config.teacher} == {"dkd", "mgcam", "ours", "joints_ours"}
+    assert {name for name, config in runs.items() if config.teacher} == {
+        "dkd", "mgcam", "ours", "joints_ours", "features", "dkd_class"
+    }  # fmt: skip
     assert len({config.teacher_fingerprint() for config in runs.values() if config.teacher}) == 1
 
 

@@ -46,8 +46,9 @@ def check_targets(targets: Sequence[DenseTarget], dataset: Dataset) -> None:
                     f"one of {', '.join(dataset.modalities)}",
                     "change the stage's targets, or train without it",
                 )
-        if isinstance(target, SignalTargets):
-            check_signals(target, dataset)
+        within = target.of if isinstance(target, RandomTargets) else target
+        if isinstance(within, SignalTargets):
+            check_signals(within, dataset)
 
 
 def gather_targets(
