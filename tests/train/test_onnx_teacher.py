@@ -86,6 +86,24 @@ def test_embeddings_are_computed_once(tmp_path: Path, encoder: Path, monkeypatch
     assert [said[1:] for said in done if said[0] == "rgb"][-1] == (2 * clips, 2 * clips)
 
 
+def test_an_encoding_that_was_stopped_goes_on(encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KD_EDGE_CACHE", str(tmp_path))
+    recipe = Recipe.model_validate(values_of(encoder))
+
+    def stop(modality: str, done: int, total: int) -> None:
+        if modality == "rgb" and done == total // 2 + 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        gather_material(recipe, progress=stop)
+    made = {file: file.stat().st_mtime_ns for file in tmp_path.glob("embeddings-*/*")}
+    assert len(made) == 5
+    gather_material(recipe)
+    files = list(tmp_path.glob("embeddings-*/*"))
+    assert len(files) == 40
+    assert {file: file.stat().st_mtime_ns for file in files if file in made} == made
+
+
 def test_a_damaged_embedding_is_made_again(encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KD_EDGE_CACHE", str(tmp_path))
     recipe = Recipe.model_validate(values_of(encoder))
