@@ -159,8 +159,10 @@ def study_robustness(
     if json_:
         print_json([line for line in kept if line.row in chosen])
         return
-    if against is not None:
-        _chosen_rows(path, chosen, against)
+    if against not in (None, *chosen):
+        raise ConfigError(
+            f"--against {against}, which is no row of the table", f"one of {', '.join(chosen)}", "correct it"
+        )
     _write(robustness_markdown(kept, chosen, against), page, place, len(chosen))
 
 

@@ -61,6 +61,8 @@ def test_one_command_from_recordings_to_an_artifact_and_its_tables(kd: Kd, tmp_p
     code, text, _ = kd("study", "robustness", "tiny=student.onnx", "--into", "page.md")
     assert (code, text) == (0, "1 rows in page.md\n")
     assert "| illumination fall-off |" in page.read_text()
+    code, _, error = kd("study", "robustness", "--against", "other")
+    assert (code, "--against other, which is no row of the table" in one_line(error)) == (2, True)
     code, text, _ = kd("study", "robustness", "--json")  # from the ledger alone
     lines = json.loads(text)
     assert len(lines) == 19
