@@ -27,7 +27,7 @@ BerkeleyView = Literal[
 
 
 class SyntheticData(BaseModel):
-    """The generated data set: an articulated figure performs ten actions, RGB and near infrared paired.
+    """The generated data set: an articulated figure performs ten actions, in RGB, near infrared and joints.
 
     Attributes:
         clips_per_class: Clips of each action, dealt evenly over the subjects.
@@ -61,10 +61,11 @@ class UtdMhadData(BaseModel):
 
 
 class NtuRgbdData(BaseModel):
-    """NTU RGB+D 60 (Shahroudy, Liu, Ng, Wang, CVPR 2016): RGB and near infrared video.
+    """NTU RGB+D 60 (Shahroudy, Liu, Ng, Wang, CVPR 2016): RGB and near infrared video, skeletons.
 
     Attributes:
-        root: The folder with ``nturgb+d_rgb/`` and ``nturgb+d_ir/``; None takes ``--data`` or ``KD_EDGE_DATA``.
+        root: The folder with ``nturgb+d_rgb/``, ``nturgb+d_ir/`` and ``nturgb+d_skeletons/``; None takes ``--data`` or
+            ``KD_EDGE_DATA``.
         actions: ``ten`` reads A001 to A010, ``all`` A001 to A060.
         exclude: Text file of sample names to leave out (the official list of missing skeletons is one). A path that is
             not absolute is looked for below the data set's folder first, then below the current one.
@@ -80,7 +81,7 @@ class NtuRgbdData(BaseModel):
 
 
 class PkuMmdData(BaseModel):
-    """PKU-MMD (Liu, Hu, Li, Song, Liu, 2017): RGB and near infrared; long videos, cut into their labelled actions.
+    """PKU-MMD (Liu, Hu, Li, Song, Liu, 2017): RGB, near infrared, skeletons; long videos, cut into actions.
 
     Attributes:
         root: The folder with ``Data/``, ``Label/`` and ``Split/``; None takes ``--data`` or ``KD_EDGE_DATA``.

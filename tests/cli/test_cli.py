@@ -142,7 +142,7 @@ def test_synthetic_clips_are_written_and_replayed(kd: Kd, tmp_path: Path) -> Non
     code, text, _ = kd("data", "check", "files", "--data", "figures", "--quick")
     assert code == 0
     assert "figures: 10 samples, 10 complete, 10 classes (1 to 1 samples each), 1 subject" in text
-    clip = next((tmp_path / "figures").glob("*.npy"))
+    clip = next((tmp_path / "figures").glob("*_nir.npy"))
     code, _, error = kd("run", "--camera", f"replay:{clip}", "--sink", "jsonl:out.jsonl")
     assert code == 0
     assert f"{len(np.load(clip))} frames labelled" in error
