@@ -16,8 +16,8 @@ from kd_edge.train.rehearsal import rehearse
 
 TABLE = "generated_dense"
 ROWS = (
-    "alone", "alone_long", "dkd", "mgcam", "ours", "joints", "joints_labels", "joints_ours", "signals", "both", "features",
-    "dkd_class", "joints_class", "pca",
+    "alone", "alone_long", "dkd", "mgcam", "ours", "joints", "joints_labels", "joints_ours", "signals", "both",
+    "features", "dkd_class", "joints_class", "pca",
 )  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def test_a_run_on_embeddings_is_reported_and_resumed_bit_for_bit(tmp_path: Path,
     assert not (tmp_path / "whole" / "teachers" / "teacher.safetensors").exists()
     dense = stages["student"].dense
     assert dense is not None
-    assert (dense.targets, dense.lacking, dense.gaps) == (4, {"rgb": 0}, {})
+    assert (dense.targets, dense.lacking, dense.absent) == (4, {"rgb": 0}, {"rgb features": 0})
     assert set(dense.explained) == {"rgb features"}
 
 

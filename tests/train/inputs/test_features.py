@@ -88,7 +88,7 @@ def late_targets(target: FeatureTargets, clips: dict[str, np.ndarray]) -> DenseT
     return DenseTargets([group, speed], values, {"skeleton": {}}, "")
 
 
-def test_features_come_late_are_scaled_by_the_training_clips_and_their_gaps_are_counted() -> None:
+def test_features_come_late_are_scaled_by_the_training_clips_and_what_is_absent_is_counted() -> None:
     """a: 0, 1, nothing, 3; mean 4 / 3 and spread sqrt(14 / 9) of both numbers; b has none, v is no training clip."""
     clips = {"a": stamps(0, 10, 50, 100), "b": stamps(0, 10), "v": stamps(0, 100)}
     targets = late_targets(FeatureTargets(), clips)
@@ -103,7 +103,7 @@ def test_features_come_late_are_scaled_by_the_training_clips_and_their_gaps_are_
     np.testing.assert_allclose(later, np.array([2 / 3, -2 / 3]) / spread, rtol=1e-6)
     assert np.isnan(targets.of("b", np.arange(2))[:, :2]).all()
     assert targets.lacking == {"skeleton": {}, "rgb": {"b": "no rgb"}}
-    assert targets.gaps == {"rgb features": 1}
+    assert targets.absent(TRAIN) == {"rgb features": 3 / 6, "skeleton velocities": 0}  # one frame of a, both of b
     assert "b" in targets  # it has the other target
 
 
