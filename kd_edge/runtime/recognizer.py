@@ -380,13 +380,13 @@ class Recognizer:
             detail=cause.detail,
         )
 
-    def expect(self, sources: Iterable[str], *, focal: float | None = None) -> None:
+    def expect(self, sources: Iterable[str], *, focal: float | Mapping[str, float | None] | None = None) -> None:
         """Make room for sources before their first frames; those that are known stay as they are.
 
         Args:
             sources: Their names.
-            focal: Focal length of their cameras as a share of the frame's width: a model that cuts out so many metres
-                about a person needs it. None: that of the cameras it was trained with.
+            focal: Focal length of the cameras, or of each one by name, as a share of the frame's width: a model that
+                cuts out so many metres about a person needs it. None: that of the cameras it was trained with.
 
         Raises:
             CameraError: They are too many.
@@ -399,8 +399,9 @@ class Recognizer:
                 f"at most {self._max_sources} sources",
                 "forget() those that ended, or load with a larger max_sources",
             )
-        for name in new:
-            self._sources[name] = SourceState(self.manifest, self._smooth_ns, focal)
+        focals = focal if isinstance(focal, Mapping) else dict.fromkeys(new, focal)
+        states = {name: SourceState(self.manifest, self._smooth_ns, focals.get(name)) for name in new}
+        self._sources |= states  # all of them, or none
 
     def _observe(self, given: _Given, stamp_ns: int, source: str) -> _Pushed | None:
         state = self._sources[source]

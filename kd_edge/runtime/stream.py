@@ -242,8 +242,9 @@ class LabelStream:
                 if config is not None and config.scheme == "replay" and feed.camera.band is None:
                     look_at_recording(feed.name, config, Wanted.by(self.recognizer.manifest))
             check_together(self.cameras)  # some learn their names on opening
-            for config, feed in zip(configs, self._feeds.all, strict=True):
-                self.recognizer.expect([feed.name], focal=self._focal(feed.camera, config))
+            lenses = zip(configs, self._feeds.all, strict=True)
+            focals = {feed.name: self._focal(feed.camera, config) for config, feed in lenses}
+            self.recognizer.expect(focals, focal=focals)
             opened.callback(self._forget)
             self._open_sinks(opened)
             self._keep(shared, configs, opened)

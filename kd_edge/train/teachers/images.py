@@ -12,7 +12,7 @@ from torch import Tensor
 from kd_edge.data import Dataset
 from kd_edge.errors import TrainingError
 from kd_edge.models import ClipModel, build_model
-from kd_edge.models.backbones import start_from_motion
+from kd_edge.models.backbones import build_backbone, start_from_motion
 from kd_edge.models.bninception import SAKDN_LAYERS
 from kd_edge.models.heads import RelationHead
 from kd_edge.models.layers import Layer as NamedLayer
@@ -41,7 +41,7 @@ def image_network(config: StageConfig, segments: int, classes: int, *, initial_w
 def frame_feature_size(config: StageConfig) -> int:
     """Numbers of the backbone's feature of a frame; nothing is computed."""
     with torch.device("meta"):
-        return build_model(config.model, config.preprocess.input_channels, 2, 2).backbone.feature_size
+        return build_backbone(config.model.backbone, in_channels=config.preprocess.input_channels).feature_size
 
 
 def image_places(model: ClipModel) -> Places:
