@@ -76,9 +76,10 @@ def test_every_row_trains_to_its_end(row: str, utd_moving: Path, tmp_path: Path)
 
 
 def test_a_skeleton_of_another_length_than_its_clip_is_left_out_and_counted(utd_moving: Path, tmp_path: Path) -> None:
-    """Two of eight frames: the clip trains nothing of the joints, and everything else is as it was."""
+    """Two of thirty frames: the clip trains nothing of the joints, and everything else is as it was."""
     root = Path(shutil.copytree(utd_moving, tmp_path / "utd-mhad"))
     for name in ("a1_s1_t1", "a2_s1_t1"):
+        write_sample(root, int(name[1]), 1, 1, frames=30)
         write_sample(tmp_path / "short", int(name[1]), 1, 1, frames=2)
         shutil.copy(tmp_path / "short" / "Skeleton" / f"{name}_skeleton.mat", root / "Skeleton")
     run = small(plan(STUDY, rows=["joints_class"])[0])
