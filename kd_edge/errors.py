@@ -108,7 +108,7 @@ EXTRA_OF = {
     "scipy": "replay",
     "av": "replay",
     "mcap": "mcap",
-    "rosbags": "mcap",
+    "rosbags.typesys": "mcap",  # the package itself is a namespace
     "zstandard": "mcap",
     "lz4": "mcap",
     "torch": "train",

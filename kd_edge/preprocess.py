@@ -158,7 +158,8 @@ class Preprocess(BaseModel):
             raise ValueError("use either motion_offsets_ms or replicate")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, self.input_channels):
-                raise ValueError(f"{name} needs 1 or {self.input_channels} values, got {len(values)}")
+                one = "1 value" if self.input_channels == 1 else f"1 or {self.input_channels} values"
+                raise ValueError(f"{name} needs {one}, as many as input channels, got {len(values)}: see channels")
         return self
 
     @property

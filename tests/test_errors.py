@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kd_edge.errors import (
+    EXTRA_OF,
     BrokenPackageError,
     ConfigError,
     KdEdgeError,
@@ -124,6 +125,12 @@ def test_a_part_of_a_folder_that_other_packages_share_is_absent_and_not_broken(
 
 def test_present_module_is_returned() -> None:
     assert import_extra("math", "cpu").sqrt(4) == 2
+
+
+@pytest.mark.parametrize("module", [name for name, extra in EXTRA_OF.items() if extra == "mcap"])
+def test_what_doctor_asks_for_is_a_module_and_no_namespace(module: str) -> None:
+    pytest.importorskip(module)
+    assert import_extra(module, "mcap").__spec__ is not None
 
 
 GL = 'raise ImportError("libGL.so.1: cannot open shared object file: No such file or directory")'

@@ -234,7 +234,7 @@ def test_recorded_and_live_limits_agree() -> None:
         ({"motion_offsets_ms": (0, 140, 70)}, "increase"),
         ({"channels": 3, "replicate": 3}, "one-channel"),
         ({"motion_offsets_ms": (0, 70), "replicate": 3}, "either"),
-        ({"mean": (0.1, 0.2)}, "needs 1 or 1 values, got 2"),
+        ({"mean": (0.1, 0.2)}, "needs 1 value, as many as input channels, got 2"),
         ({"window": {"kind": "fixed", "low": 5, "high": 5}}, "below high"),
         ({"window": {"kind": "percentile", "low_percent": 60, "high_percent": 40}}, "below high_percent"),
         ({"std": (0.0,)}, "greater than 0"),

@@ -232,7 +232,9 @@ def _row_and_run(text: str) -> tuple[str, Path]:
     row, _, run = text.partition("=")
     if not re.fullmatch("[a-z0-9][a-z0-9_]*", row) or not run:
         raise ConfigError(
-            f"'{text}'", "ROW=RUN, a row's name in small letters, digits and _", "for example alone=runs/a"
+            f"'{text}'",
+            "ROW=RUN or ROW=ARTIFACT, a row's name in small letters, digits and _",
+            "for example alone=runs/a",
         )
     return row, Path(run)
 

@@ -70,7 +70,7 @@ def confusion_of(summary: Summary, stage: str, run: Path) -> Confusion:
     test = report.test
     if test is None:
         raise DataError(
-            f"the {stage} of run {run} was not tested: no test clip has its modality",
+            f"the {stage} of run {run} was not tested: it names no class, or no test clip has its modality",
             "a stage with test figures",
             "choose another --stage",
         )

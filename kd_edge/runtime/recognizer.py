@@ -381,7 +381,7 @@ class Recognizer:
         )
 
     def expect(self, sources: Iterable[str], *, focal: float | Mapping[str, float | None] | None = None) -> None:
-        """Make room for sources before their first frames; those that are known stay as they are.
+        """Make room for sources before their first frames; those that are known stay as they are, their lens too.
 
         Args:
             sources: Their names.
@@ -390,8 +390,11 @@ class Recognizer:
 
         Raises:
             CameraError: They are too many.
-            ConfigError: No lens has such a focal length.
+            ConfigError: No lens has such a focal length, or a source that is known has another one.
         """
+        sources = tuple(sources)
+        focals = focal if isinstance(focal, Mapping) else dict.fromkeys(sources, focal)
+        self._check_lenses(focals)
         new = [name for name in sources if name not in self._sources]
         if len(self._sources) + len(new) > self._max_sources:
             raise CameraError(
@@ -399,9 +402,19 @@ class Recognizer:
                 f"at most {self._max_sources} sources",
                 "forget() those that ended, or load with a larger max_sources",
             )
-        focals = focal if isinstance(focal, Mapping) else dict.fromkeys(new, focal)
         states = {name: SourceState(self.manifest, self._smooth_ns, focals.get(name)) for name in new}
         self._sources |= states  # all of them, or none
+
+    def _check_lenses(self, focals: Mapping[str, float | None]) -> None:
+        """Refuse another lens for a source that is cut out already."""
+        for name, wanted in focals.items():
+            known = self._sources[name].focal if name in self._sources else None
+            if wanted is not None and known is not None and wanted != known:
+                raise ConfigError(
+                    f"a focal length of {wanted:g} for source '{name}', which has {known:g}",
+                    "one lens for a source, known before its first frame",
+                    f"forget('{name}') before, or expect it earlier",
+                )
 
     def _observe(self, given: _Given, stamp_ns: int, source: str) -> _Pushed | None:
         state = self._sources[source]

@@ -81,11 +81,13 @@ class SourceState:
         stamp_ns: When the newest frame was captured; None before the first.
         frames: How many were taken in.
         stack: What the network sees of the newest frame; None while the motion history is too short.
+        focal: The focal length by which frames are cut; None where no lens decides anything.
     """
 
     def __init__(self, manifest: Manifest, smooth_ns: int = 0, focal: float | None = None) -> None:
         self._manifest = manifest
         self._spec = manifest.preprocess.seen_through(focal)
+        self.focal = self._spec.focal
         self._limits = WindowLimits(manifest.preprocess.window)
         self._normalise = Normalise(manifest.preprocess)
         self._window = FeatureRing(manifest.segments, manifest.spacing_ns, manifest.feature_size)

@@ -167,6 +167,11 @@ def test_a_recogniser_of_ones_own_is_told(model: Path) -> None:
         np.testing.assert_allclose(of_wide.probabilities, of_long.probabilities, atol=1e-6)
         with pytest.raises(ConfigError, match="focal length"):
             recognizer.expect(["third"], focal=0.0)
+        recognizer.expect(["wide", "long"], focal={"wide": WIDE, "long": LONG})
+        with pytest.raises(ConfigError, match="for source 'long', which has"):
+            recognizer.expect(["fourth", "long"], focal=WIDE)
+        recognizer.forget("long")
+        recognizer.expect(["long"], focal=WIDE)
 
 
 def test_the_cameras_doctor_says_what_is_assumed(tmp_path: Path) -> None:

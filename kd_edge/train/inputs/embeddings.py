@@ -80,6 +80,13 @@ class Embeddings:
     def __contains__(self, sample_id: object) -> bool:
         return sample_id in self._files
 
+    def __str__(self) -> str:
+        skipped = f", {len(self.skipped)} cannot be used" if self.skipped else ""
+        return f"{len(self)} {self.modality} clips as embeddings of {self.size} numbers a frame{skipped}"
+
+    def __len__(self) -> int:
+        return len(self._files)
+
     def clip(self, sample_id: str) -> SeenClip:
         """Stamps and embeddings of a sample's frames.
 
