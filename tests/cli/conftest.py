@@ -41,6 +41,15 @@ def one_line(error: str) -> str:
     return lines[0]
 
 
+def unload(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
+    """Let packages be imported anew in a test; what a parent package calls by their names is put back after it, too."""
+    for name in [name for name in sys.modules if f"{name}.".startswith(tuple(f"{package}." for package in packages))]:
+        parent, _, own = name.rpartition(".")
+        if parent and hasattr(sys.modules.get(parent), own):
+            monkeypatch.setattr(sys.modules[parent], own, getattr(sys.modules[parent], own))
+        monkeypatch.delitem(sys.modules, name)
+
+
 def onnxruntime_wins(*_: object) -> choice.Measured:
     """What measuring the engines gives: the same everywhere, and at once."""
     times = {"onnxruntime": choice.Timing(1.0, 1.25), "openvino": choice.Timing(2.0, 2.5)}

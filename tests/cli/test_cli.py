@@ -15,7 +15,7 @@ import pytest
 
 from kd_edge import artifact, cli, recipes
 from kd_edge.train.recipe import Recipe
-from tests.cli.conftest import TINY_SETTINGS, Kd, one_line
+from tests.cli.conftest import TINY_SETTINGS, Kd, one_line, unload
 from tests.runs import tiny_values
 
 
@@ -240,8 +240,7 @@ def test_a_missing_extra_is_named(kd: Kd, monkeypatch: pytest.MonkeyPatch) -> No
             raise ModuleNotFoundError("No module named 'torch'", name="torch")
         return real(name, *args, **kwargs)
 
-    for module in [m for m in sys.modules if m.startswith(("kd_edge.train", "kd_edge.models", "kd_edge.export"))]:
-        monkeypatch.delitem(sys.modules, module)
+    unload(monkeypatch, "kd_edge.train", "kd_edge.models", "kd_edge.export")
     monkeypatch.setattr(builtins, "__import__", without_torch)
     code, _, error = kd("train")
     assert code == 2

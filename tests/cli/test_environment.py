@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import kd_edge
-from tests.cli.conftest import Kd, one_line
+from tests.cli.conftest import Kd, one_line, unload
 
 KD_EDGE = [sys.executable, "-c", "from kd_edge.cli import main; main()"]
 CHECKOUT = str(Path(kd_edge.__file__).parents[1])
@@ -28,8 +28,7 @@ def test_a_package_that_cannot_be_imported_is_one_line(kd: Kd, tmp_path: Path, m
     (tmp_path / "cv2").mkdir()
     (tmp_path / "cv2" / "__init__.py").write_text('raise ImportError("libGL.so.1: cannot open shared object file")')
     monkeypatch.syspath_prepend(str(tmp_path))
-    for name in [name for name in sys.modules if name.split(".")[0] == "cv2"]:
-        monkeypatch.delitem(sys.modules, name)
+    unload(monkeypatch, "cv2")
     for arguments in (["--accept-self-test"], []):
         code, _, error = kd("run", "--camera", "synthetic:?frames=3", *arguments)
         assert code == 2
@@ -45,9 +44,7 @@ def test_a_package_that_another_imports_plainly_is_one_line(
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch" / "__init__.py").write_text("import ctypes; ctypes.CDLL('libcudart.so.12')")  # as torch does
     monkeypatch.syspath_prepend(str(tmp_path))
-    ours = ("kd_edge.train", "kd_edge.models")
-    for name in [name for name in sys.modules if name.split(".")[0] == "torch" or name.startswith(ours)]:
-        monkeypatch.delitem(sys.modules, name)
+    unload(monkeypatch, "torch", "kd_edge.train", "kd_edge.models")
     code, _, error = kd("train")
     assert code == 2
     assert one_line(error).startswith("error: module 'torch' cannot be imported")
