@@ -31,8 +31,8 @@ MOST_BYTES = 100_000_000
 """No ledger is longer: some ten thousand runs."""
 
 
-class LedgerLine(Record):
-    """What one line of a ledger tells.
+class _Origin(Record):
+    """What is read of a line before anything else.
 
     Attributes:
         format: Of the line.
@@ -41,6 +41,10 @@ class LedgerLine(Record):
 
     format: int = FORMAT
     release: str = ""
+
+
+class LedgerLine(_Origin):
+    """What one line of a ledger tells."""
 
     @property
     @abstractmethod
@@ -217,17 +221,21 @@ def _figures(report: StageReport) -> StageReport:
 
 
 def _read(path: Path, number: int, line: bytes, kind: type[L]) -> L:
+    release = __version__
     try:
-        read = kind.model_validate_json(line)
+        origin = _Origin.model_validate_json(line)
+        release = origin.release
+        read = kind.model_validate_json(line) if origin.format == FORMAT else None
     except ValidationError as error:
+        other = "" if release in ("", __version__) else f"; kd-edge {release[:40]} wrote it, this is {__version__}"
         raise DataError(
-            f"line {number} of {path} is damaged ({first_fault(error)})",
+            f"line {number} of {path} is damaged ({first_fault(error)}{other})",
             "one JSON object a run, as kd-edge study writes them",
             "restore the line, or remove it and add its run again: kd-edge study ledger",
         ) from error
-    if read.format != FORMAT:
+    if read is None:
         raise DataError(
-            f"line {number} of {path} has format {read.format} (kd-edge {read.release})",
+            f"line {number} of {path} has format {origin.format} (kd-edge {origin.release[:40]})",
             f"format {FORMAT}",
             "read it with that release of kd-edge, or remove the line and add its run again",
         )

@@ -17,7 +17,8 @@ from kd_edge.artifact import Precision
 from kd_edge.evaluate.clips import Progress
 from kd_edge.evaluate.corruptions import CLEAN, EVERY, KINDS, SEVERITIES, VERSION, Corruption, Kind
 from kd_edge.evaluate.robustness import CorruptedTest
-from kd_edge.study.gain import paired
+from kd_edge.rundir import Marks
+from kd_edge.study.gain import paired, shown_interval
 from kd_edge.study.ledger import FORMAT, LedgerLine
 
 NAME = "robustness"
@@ -60,7 +61,7 @@ class RobustnessLine(LedgerLine):
     version: int
     clips: int = Field(ge=1)
     accuracy: float = Field(ge=0, le=1)
-    right: dict[str, str]
+    right: dict[str, Marks]
 
     @property
     def key(self) -> tuple[str | int, ...]:
@@ -195,7 +196,7 @@ def _gained(lines: Sequence[RobustnessLine], row: str, against: str) -> str:
     found = None if ours is None or theirs is None else paired(ours, theirs)
     if found is None:
         return f"\n{row} over {against}: not told, both must be measured in full on the same clips."
-    subject, clip = (f"{low:+.1f} to {high:+.1f}" for low, high in (found.by_subject, found.by_clip))
+    subject, clip = shown_interval(found.by_subject), shown_interval(found.by_clip)
     return f"\n{row} over {against}: {found.points:+.1f} points, 95 % by subject {subject}, by clip {clip}."
 
 

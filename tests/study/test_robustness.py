@@ -100,7 +100,7 @@ def test_the_gain_is_over_the_same_clips_under_the_same_corruptions() -> None:
     for number, corruption in enumerate(EVERY[1:]):
         both.append(line("alone", corruption, 0.5, right={"1": f"{number % 2}0"}))
     told = robustness_markdown(both, ["alone", "taught"], "alone").splitlines()[-1]
-    assert told == "taught over alone: +25.0 points, 95 % by subject +25.0 to +25.0, by clip +0.0 to +50.0."
+    assert told == "taught over alone: +25.0 points, 95 % by subject -, by clip +0.0 to +50.0."
     incomplete = robustness_markdown(both[1:], ["alone", "taught"], "alone")
     assert incomplete.endswith("taught over alone: not told, both must be measured in full on the same clips.\n")
     longer = [*both[:18], *(other.model_copy(update={"right": {"1": "100"}}) for other in both[18:])]
@@ -113,6 +113,8 @@ def test_the_gain_is_over_the_same_clips_under_the_same_corruptions() -> None:
         (lambda text: text[:-20], "line 2 of .* is damaged"),
         (lambda text: text.replace('"format": 1', '"format": 9'), "line 1 of .* has format 9"),
         (lambda text: text + text.replace("0.5", "0.75"), "lines 1 and 3 .* different figures of one run .alone .fp32"),
+        (lambda text: text.replace("1100", "11x0", 1), "line 1 of .* is damaged .right.1: .*pattern"),
+        (lambda text: text.replace("0.5", "7.1", 1), "line 1 of .* is damaged .accuracy: .*less than or equal to 1"),
         (lambda text: text.replace('"kind": "blur"', '"kind": "rain"'), "line 1 of .* is damaged .kind"),
     ],
 )
