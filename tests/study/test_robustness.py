@@ -17,7 +17,7 @@ from kd_edge.errors import DataError
 from kd_edge.evaluate import clip_logits
 from kd_edge.evaluate.corruptions import CLEAN, EVERY, KINDS, SEVERITIES, VERSION, Corruption
 from kd_edge.evaluate.robustness import CorruptedTest
-from kd_edge.study.ledger import Entry, add, read_ledger, read_lines
+from kd_edge.study.ledger import Entry, add, current, read_ledger, read_lines
 from kd_edge.study.robustness import RobustnessLine, measure, robustness_markdown
 
 
@@ -63,6 +63,24 @@ def test_every_corruption_is_measured_once_and_the_clean_clips_are_those_of_an_e
     assert clean.accuracy == np.mean(right)
     worst = {one.kind: one.accuracy for one in rest if one.severity == 3}
     assert min(worst.values()) < clean.accuracy, "something is lost"
+
+
+def test_a_model_that_was_trained_again_is_measured_again(test_side: CorruptedTest) -> None:
+    """So is one of a line that told no content; the table has the new one beside another seed of its row."""
+    first = next(measure("bundled", test_side))
+    assert first.content == test_side.manifest.manifest_sha256
+    assert first.data_fingerprint == test_side.manifest.data_fingerprint
+    told = first.model_dump()
+    silent = RobustnessLine.model_validate({key: told[key] for key in told.keys() - {"content", "measured"}})
+    assert next(measure("bundled", test_side, [first])).corruption == EVERY[1]
+    for known in (silent, first.model_copy(update={"data_fingerprint": "other recordings"})):
+        assert next(measure("bundled", test_side, [known])).corruption == CLEAN
+    test_side.content = "trained again"
+    again = next(measure("bundled", test_side, [first]))
+    assert (again.corruption, again.content) == (CLEAN, "trained again")
+    seed = first.model_copy(update={"recipe_fingerprint": "another seed"})
+    assert current([silent, first, again, seed]) == [again, seed]
+    assert current([silent, first, again, seed], {("bundled", first.content)}) == [first, seed]
 
 
 def test_the_table_has_all_rows_side_by_side_and_the_mean() -> None:
