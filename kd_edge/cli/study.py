@@ -140,29 +140,34 @@ def study_robustness(
 ) -> None:
     """Accuracy when the camera gets worse: dots, fall-off, saturation, gain step, blur, noise, three severities each.
 
-    What the ledger has is not measured again; a measurement that was killed goes on where it was.
+    What the ledger has is not measured again; a measurement that was killed goes on where it was. Of two models with
+    the same name and settings the table has the one named here, else the one measured last.
     """
     from kd_edge.evaluate.robustness import corrupted_test
-    from kd_edge.study.ledger import add, ledger_of, read_lines
+    from kd_edge.study.ledger import add, current, ledger_of, read_lines
     from kd_edge.study.robustness import NAME, RobustnessLine, measure, robustness_markdown
 
     path = ledger or ledger_of(NAME)
     given = [_row_and_run(model) for model in models or ()]
+    known_rows = [line.row for line in read_lines(path, RobustnessLine)]
+    to_come = _chosen_rows(path, [*known_rows, *(row for row, _ in given)], rows)
+    if against not in (None, *to_come):
+        raise ConfigError(
+            f"--against {against}, which is no row of the table", f"one of {', '.join(to_come)}", "correct it"
+        )
+    asked = set()
     for row, run in given:
         with progress_bar(err) as bar, corrupted_test(run, data_root=data, split=split) as test:
             task = bar.add_task(f"{row}: corrupted clips", total=None)
+            asked.add((row, test.content))
             known = read_lines(path, RobustnessLine)
             for line in measure(row, test, known, _shown_by(bar, task)):
                 add(path, [line], RobustnessLine)
-    kept = read_lines(path, RobustnessLine)
+    kept = current(read_lines(path, RobustnessLine), asked)
     chosen = _chosen_rows(path, [line.row for line in kept], rows)
     if json_:
         print_json([line for line in kept if line.row in chosen])
         return
-    if against not in (None, *chosen):
-        raise ConfigError(
-            f"--against {against}, which is no row of the table", f"one of {', '.join(chosen)}", "correct it"
-        )
     _write(robustness_markdown(kept, chosen, against), page, place, len(chosen))
 
 
@@ -186,23 +191,26 @@ def study_shipped(
 ) -> None:
     """Artifacts on all test clips: clip by clip, as the stream a robot sees, their size, and what a frame takes.
 
-    What the ledger has is not measured again.
+    What the ledger has is not measured again. Of two artifacts with the same name and precision the table has the one
+    named here, else the one measured last.
     """
     from kd_edge.artifact import load
     from kd_edge.evaluate import evaluate
-    from kd_edge.study.ledger import add, ledger_of, read_lines
+    from kd_edge.study.ledger import add, current, ledger_of, read_lines
     from kd_edge.study.shipped import NAME, ShippedLine, shipped, shipped_markdown
 
     path = ledger or ledger_of(NAME)
+    asked = set()
     for row, file in [_row_and_run(text) for text in artifacts or ()]:
         artifact = load(file)
+        asked.add((row, artifact.manifest.manifest_sha256))
         if any(line.is_of(row, artifact.manifest) for line in read_lines(path, ShippedLine)):
             continue
         with progress_bar(err) as bar:
             told = _shown_by(bar, bar.add_task(f"{row}, {artifact.manifest.precision}: test clips", total=None))
             judged = evaluate(file, data_root=data, streaming=True, progress=told)
         add(path, [shipped(row, artifact, judged)], ShippedLine)
-    kept = read_lines(path, ShippedLine)
+    kept = current(read_lines(path, ShippedLine), asked)
     chosen = _chosen_rows(path, [line.row for line in kept], rows)
     if json_:
         print_json([line for line in kept if line.row in chosen])

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from kd_edge.artifact import Artifact, Manifest
 from kd_edge.data import Dataset, Split
+from kd_edge.data.readers.hashes import FileHashes
 from kd_edge.engines import Engine, EngineName, open_engine
 from kd_edge.errors import DataError
 from kd_edge.evaluate.clips import Counted, Progress, clip_logits, clips_of, opened_model, recordings_of
 from kd_edge.evaluate.corruptions import Corruption, Sensor, corrupt
+from kd_edge.rundir import STUDENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +41,14 @@ class CorruptedTest:
         dataset: Name of the data set.
         split: Name of the protocol.
         clips: How many test clips there are.
+        content: SHA-256 (hex) that tells the model from any other: of a run's weights, or an artifact's own.
     """
 
-    def __init__(self, artifact: Artifact, dataset: Dataset, split: Split, engine: Engine) -> None:
+    def __init__(
+        self, artifact: Artifact, dataset: Dataset, split: Split, engine: Engine, content: str | None = None
+    ) -> None:
         self.manifest: Manifest = artifact.manifest
+        self.content = artifact.manifest.manifest_sha256 if content is None else content
         self.dataset, self.split, self.clips = dataset.name, split.name, len(split.test)
         self._recordings, self._chosen, self._engine = dataset, split, engine
         self._sensor = Sensor(artifact.manifest.band, artifact.manifest.value_range)
@@ -96,4 +102,6 @@ def corrupted_test(
     with opened_model(model, data_root, as_stream=False) as artifact:
         dataset, chosen = recordings_of(artifact, data_root, split)
         with open_engine(artifact, engine=engine, threads=threads) as opened:
-            yield CorruptedTest(artifact, dataset, chosen, opened)
+            # A run's artifact is made for this one time: its weights stay what they are.
+            content = FileHashes().sha256(model / STUDENT) if model.is_dir() else None
+            yield CorruptedTest(artifact, dataset, chosen, opened, content)

@@ -31,6 +31,7 @@ from kd_edge.rundir.files import (
 from kd_edge.rundir.records import (
     DenseReport,
     FoldReport,
+    Marks,
     MetricsLine,
     Protocol,
     RecipeNote,
@@ -56,6 +57,7 @@ __all__ = [
     "TEACHER",
     "DenseReport",
     "FoldReport",
+    "Marks",
     "MetricsLine",
     "Protocol",
     "RecipeNote",

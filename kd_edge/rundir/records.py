@@ -40,6 +40,12 @@ def first_fault(error: ValidationError) -> str:
     return f"{place}: {first['msg']}" if place else first["msg"]
 
 
+Share = Annotated[float, Field(ge=0, le=1 + 1e-6)]
+"""A fraction in [0, 1], and the rounding of a mean of ones."""
+Marks = Annotated[str, Field(pattern="^[01]+$")]
+"""``1`` or ``0`` for each clip, right or wrong."""
+
+
 class Scores(Record):
     """Figures of one network on some clips, each a fraction in [0, 1]; None where there is no such figure.
 
@@ -58,16 +64,16 @@ class Scores(Record):
     """
 
     clips: int | None = None
-    accuracy: float
+    accuracy: Share
     loss: float | None = None
-    top5: float | None = None
-    macro_f1: float | None = None
-    map: float | None = None
-    sakdn_f: float | None = None
-    ece: float | None = None
-    per_class: dict[str, float | None] = {}
+    top5: Share | None = None
+    macro_f1: Share | None = None
+    map: Share | None = None
+    sakdn_f: Share | None = None
+    ece: Share | None = None
+    per_class: dict[str, Share | None] = {}
     confusion: list[list[int]] = []
-    right: dict[str, str] = {}
+    right: dict[str, Marks] = {}
 
 
 def _is_stage(name: str) -> str:
@@ -330,7 +336,7 @@ class MetricsLine(Record):
     stage: StageName
     epoch: int = Field(ge=1)
     losses: dict[str, float] = {}
-    train_accuracy: float | None = None
+    train_accuracy: Share | None = None
     learning_rate: float | None = None
     seconds: float = 0.0
     clips_per_second: float = 0.0

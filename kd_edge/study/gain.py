@@ -21,12 +21,13 @@ class Gain:
     Attributes:
         points: The difference.
         by_subject: 95 % interval if the subjects were drawn anew (cluster bootstrap): what it would be with others.
+            None of fewer than two subjects, or where it is not known of every clip who performs.
         by_clip: 95 % interval if the clips were drawn anew: too narrow where clips of a subject are alike.
         subjects: Subject -> difference.
     """
 
     points: float
-    by_subject: tuple[float, float]
+    by_subject: tuple[float, float] | None
     by_clip: tuple[float, float]
     subjects: dict[str, float]
 
@@ -71,7 +72,7 @@ def _gain(differences: Mapping[str, npt.NDArray[np.float64]]) -> Gain:
     differences = {subject: differences[subject] for subject in sorted(differences)}
     return Gain(
         points=float(np.concatenate(list(differences.values())).mean()),
-        by_subject=_interval(_resampled_subjects(differences)),
+        by_subject=_interval(_resampled_subjects(differences)) if len(differences) > 1 and all(differences) else None,
         by_clip=_interval(_resampled_clips(differences)),
         subjects={subject: float(values.mean()) for subject, values in differences.items()},
     )
@@ -112,6 +113,11 @@ def _resampled_clips(differences: Mapping[str, npt.NDArray[np.float64]]) -> npt.
     every = np.concatenate(list(differences.values()))
     rng = np.random.default_rng(0)
     return np.concatenate([every[rng.integers(len(every), size=(100, len(every)))].mean(axis=1) for _ in range(100)])
+
+
+def shown_interval(interval: tuple[float, float] | None) -> str:
+    """``+1.2 to +3.4``, or a dash where there is none."""
+    return "-" if interval is None else f"{interval[0]:+.1f} to {interval[1]:+.1f}"
 
 
 def _interval(means: npt.NDArray[np.float64]) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError
 from pydantic_core import to_jsonable_python
 
 from kd_edge import __version__
+from kd_edge.artifact import Precision
 from kd_edge.errors import DataError
 from kd_edge.files import held, replacing
 from kd_edge.reading import read_bytes
@@ -31,8 +32,8 @@ MOST_BYTES = 100_000_000
 """No ledger is longer: some ten thousand runs."""
 
 
-class LedgerLine(Record):
-    """What one line of a ledger tells.
+class _Origin(Record):
+    """What is read of a line before anything else.
 
     Attributes:
         format: Of the line.
@@ -41,6 +42,10 @@ class LedgerLine(Record):
 
     format: int = FORMAT
     release: str = ""
+
+
+class LedgerLine(_Origin):
+    """What one line of a ledger tells."""
 
     @property
     @abstractmethod
@@ -89,7 +94,43 @@ class Entry(LedgerLine):
         return f"{self.row}, {self.split}, seed {self.seed}"
 
 
+class ModelLine(LedgerLine):
+    """What one model came to, by the name of a row.
+
+    Attributes:
+        row: What the table calls the model.
+        recipe_fingerprint: SHA-256 (hex) of the settings it was trained with, seed included.
+        precision: Of its graph.
+        dataset: Name of the data set.
+        split: Name of its protocol.
+        content: SHA-256 (hex) of the model; empty in lines of a release that did not say.
+        data_fingerprint: SHA-256 (hex) of the recordings it was trained on; empty likewise.
+        measured: When, ISO 8601 in UTC; empty likewise.
+    """
+
+    row: str
+    recipe_fingerprint: str
+    precision: Precision
+    dataset: str
+    split: str
+    content: str = ""
+    data_fingerprint: str = ""
+    measured: str = ""
+
+    @property
+    def model(self) -> tuple[str, ...]:
+        """Which model it is, and on which clips."""
+        settings = self.row, self.recipe_fingerprint, self.precision, self.dataset, self.split
+        return *settings, self.content, self.data_fingerprint
+
+    @property
+    @abstractmethod
+    def place(self) -> tuple[str, ...]:
+        """Where it stands in a table: of two models in one place, the newer one counts."""
+
+
 L = TypeVar("L", bound=LedgerLine)
+M = TypeVar("M", bound=ModelLine)
 
 
 def ledger_of(study: str, folder: Path | None = None) -> Path:
@@ -149,6 +190,28 @@ def read_lines(path: Path, kind: type[L]) -> list[L]:
                 "keep the line of the run that was meant to count, and remove the other",
             )
     return [read for _, read in found.values()]
+
+
+def current(lines: Sequence[M], asked: Collection[tuple[str, str]] = ()) -> list[M]:
+    """Lines of the models that a table is of: in each place those asked for, else the one that was measured last.
+
+    Args:
+        lines: Of a ledger.
+        asked: (row, content) of models.
+
+    Returns:
+        Those lines, in their order.
+    """
+    newest: dict[tuple[str, ...], tuple[bool, str, tuple[str, ...]]] = {}
+    for line in lines:
+        found = (line.row, line.content) in asked, line.measured, line.model
+        newest[line.place] = max(newest.get(line.place, found), found)
+
+    def counts(line: M) -> bool:
+        is_asked, _, model = newest[line.place]
+        return (line.row, line.content) in asked if is_asked else line.model == model
+
+    return [line for line in lines if counts(line)]
 
 
 def add(path: Path, entries: Iterable[LedgerLine], kind: type[LedgerLine] = Entry) -> int:
@@ -217,17 +280,21 @@ def _figures(report: StageReport) -> StageReport:
 
 
 def _read(path: Path, number: int, line: bytes, kind: type[L]) -> L:
+    release = __version__
     try:
-        read = kind.model_validate_json(line)
+        origin = _Origin.model_validate_json(line)
+        release = origin.release
+        read = kind.model_validate_json(line) if origin.format == FORMAT else None
     except ValidationError as error:
+        other = "" if release in ("", __version__) else f"; kd-edge {release[:40]} wrote it, this is {__version__}"
         raise DataError(
-            f"line {number} of {path} is damaged ({first_fault(error)})",
+            f"line {number} of {path} is damaged ({first_fault(error)}{other})",
             "one JSON object a run, as kd-edge study writes them",
             "restore the line, or remove it and add its run again: kd-edge study ledger",
         ) from error
-    if read.format != FORMAT:
+    if read is None:
         raise DataError(
-            f"line {number} of {path} has format {read.format} (kd-edge {read.release})",
+            f"line {number} of {path} has format {origin.format} (kd-edge {origin.release[:40]})",
             f"format {FORMAT}",
             "read it with that release of kd-edge, or remove the line and add its run again",
         )

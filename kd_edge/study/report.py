@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from kd_edge.errors import ConfigError, DataError, did_you_mean
 from kd_edge.rundir import Summary, read_summary
-from kd_edge.study.gain import Gain, gain, pooled_gain
+from kd_edge.study.gain import Gain, gain, pooled_gain, shown_interval
 from kd_edge.study.ledger import Entry, recorded
 from kd_edge.study.plan import Planned, RowConfig, StudyConfig, plan
 from kd_edge.study.runner import finished_run
@@ -153,6 +153,7 @@ def _compared(
             f"one of {', '.join(names)}",
             "correct it",
         )
+    whole = {line.name: set() if line.pooled is None else set(line.pooled.values) for line in lines}
     compared = []
     for line, row in zip(lines, study.rows, strict=True):
         if not row.runs or row.name == against:
@@ -162,8 +163,12 @@ def _compared(
             split: [_summaries(runs[name], split, finished) for name in (row.name, against)] for split in line.cells
         }
         cells = {split: replace(cell, gain=gain(*both[split])) for split, cell in line.cells.items()}
-        together = pooled_gain([(ours, theirs) for ours, theirs in both.values()])
-        pooled = None if line.pooled is None else replace(line.pooled, gain=together)
+        pooled = line.pooled
+        if pooled is not None:  # of the seeds that both have all splits of, as the pooled figures are
+            seeds = whole[row.name] & whole[against]
+            of_seeds = {name: [run for run in runs[name] if run.seed in seeds] for name in (row.name, against)}
+            splits = [[_summaries(of_seeds[name], split, finished) for name in of_seeds] for split in line.cells]
+            pooled = replace(pooled, gain=pooled_gain([(ours, theirs) for ours, theirs in splits]))
         compared.append(replace(line, cells=cells, pooled=pooled))
     return compared
 
@@ -290,8 +295,7 @@ def _gained(gain: Gain | None) -> list[str]:
     """A gain and its intervals."""
     if gain is None:
         return ["-", "-", "-"]
-    intervals = (f"{low:+.1f} to {high:+.1f}" for low, high in (gain.by_subject, gain.by_clip))
-    return [f"{gain.points:+.1f}", *intervals]
+    return [f"{gain.points:+.1f}", shown_interval(gain.by_subject), shown_interval(gain.by_clip)]
 
 
 def _needs(lines: Sequence[Line]) -> list[str]:

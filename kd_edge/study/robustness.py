@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
+from datetime import datetime, timezone
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
 from kd_edge import __version__
-from kd_edge.artifact import Precision
 from kd_edge.evaluate.clips import Progress
 from kd_edge.evaluate.corruptions import CLEAN, EVERY, KINDS, SEVERITIES, VERSION, Corruption, Kind
 from kd_edge.evaluate.robustness import CorruptedTest
-from kd_edge.study.gain import paired
-from kd_edge.study.ledger import FORMAT, LedgerLine
+from kd_edge.rundir import Marks
+from kd_edge.study.gain import paired, shown_interval
+from kd_edge.study.ledger import FORMAT, ModelLine
 
 NAME = "robustness"
 """Of the ledger, and of the marked place of a page."""
@@ -33,15 +34,10 @@ _TITLES: dict[Kind, str] = {
 }
 
 
-class RobustnessLine(LedgerLine):
-    """What one model's accuracy was under one corruption.
+class RobustnessLine(ModelLine):
+    """What one model's accuracy was under one corruption; several runs of one row are averaged.
 
     Attributes:
-        row: What the table calls the model; several runs of one row are averaged.
-        recipe_fingerprint: SHA-256 (hex) of the settings it was trained with, seed included.
-        precision: Of its graph.
-        dataset: Name of the data set.
-        split: Name of its protocol.
         kind: What went wrong.
         severity: 1 to 3; 0 where nothing did.
         version: Of the corruptions.
@@ -50,27 +46,27 @@ class RobustnessLine(LedgerLine):
         right: Subject -> ``1`` or ``0`` for each of their clips in the order of the clips' ids.
     """
 
-    row: str
-    recipe_fingerprint: str
-    precision: Precision
-    dataset: str
-    split: str
     kind: Kind
     severity: int = Field(ge=0, le=3)
     version: int
     clips: int = Field(ge=1)
     accuracy: float = Field(ge=0, le=1)
-    right: dict[str, str]
+    right: dict[str, Marks]
 
     @property
     def key(self) -> tuple[str | int, ...]:
-        """Row, settings, precision, clips and what was done to them."""
+        """Row, model, clips and what was done to them."""
         return *self.tested, self.kind, self.severity
 
     @property
     def tested(self) -> tuple[str | int, ...]:
         """What lines of one model on the same clips have in common."""
-        return self.row, self.recipe_fingerprint, self.precision, self.dataset, self.split, self.version
+        return *self.model, self.version
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """A row has a run for each of its settings, seeds above all."""
+        return self.row, self.recipe_fingerprint, self.precision, self.split
 
     @property
     def figures(self) -> object:
@@ -103,7 +99,8 @@ def measure(
         A line each, as soon as it is measured.
     """
     manifest = test.manifest
-    tested = row, manifest.recipe_fingerprint, manifest.precision, test.dataset, test.split, VERSION
+    model = row, manifest.recipe_fingerprint, manifest.precision, test.dataset, test.split
+    tested = *model, test.content, manifest.data_fingerprint, VERSION
     done = {line.corruption for line in known if line.tested == tested}
     left = [corruption for corruption in EVERY if corruption not in done]
     for number, corruption in enumerate(left):
@@ -117,6 +114,9 @@ def measure(
             precision=manifest.precision,
             dataset=test.dataset,
             split=test.split,
+            content=test.content,
+            data_fingerprint=manifest.data_fingerprint,
+            measured=datetime.now(timezone.utc).isoformat(),
             kind=corruption.kind,
             severity=corruption.severity,
             version=VERSION,
@@ -195,7 +195,7 @@ def _gained(lines: Sequence[RobustnessLine], row: str, against: str) -> str:
     found = None if ours is None or theirs is None else paired(ours, theirs)
     if found is None:
         return f"\n{row} over {against}: not told, both must be measured in full on the same clips."
-    subject, clip = (f"{low:+.1f} to {high:+.1f}" for low, high in (found.by_subject, found.by_clip))
+    subject, clip = shown_interval(found.by_subject), shown_interval(found.by_clip)
     return f"\n{row} over {against}: {found.points:+.1f} points, 95 % by subject {subject}, by clip {clip}."
 
 

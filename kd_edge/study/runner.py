@@ -115,9 +115,8 @@ class _Recordings:
             if key not in self._known:
                 self._known[key] = comparator_fingerprints(config, self._data_root)
             return self._known[key]
-        seen = [(stage.modality, getattr(stage, "preprocess", None)) for stage in config.networks.values()]
-        targets = None if config.dense_stage is None else config.dense_stage.targets
-        key = to_json([config.data, seen, config.semantics, config.cache_every, targets])
+        looked_at = [config.networks, config.stages, config.losses, config.semantics, config.cache_every]
+        key = to_json([config.data, *looked_at])
         if key not in self._known:
             self._known[key] = data_fingerprints(config, self._data_root)
         return self._known[key]

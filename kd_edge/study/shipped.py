@@ -6,14 +6,15 @@ docs/results/shipped.jsonl
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timezone
 
 from pydantic import Field
 
 from kd_edge import __version__
-from kd_edge.artifact import Artifact, Manifest, Precision
+from kd_edge.artifact import Artifact, Manifest
 from kd_edge.errors import ArtifactError
 from kd_edge.evaluate import Evaluation
-from kd_edge.study.ledger import FORMAT, LedgerLine
+from kd_edge.study.ledger import FORMAT, ModelLine
 
 NAME = "shipped"
 """Of the ledger, and of the marked place of a page."""
@@ -23,15 +24,10 @@ _HEADS = (
 )  # fmt: skip
 
 
-class ShippedLine(LedgerLine):
+class ShippedLine(ModelLine):
     """One artifact on all test clips.
 
     Attributes:
-        row: What the table calls the model.
-        recipe_fingerprint: SHA-256 (hex) of the settings it was trained with, seed included.
-        precision: Of its graph.
-        dataset: Name of the data set.
-        split: Name of its protocol.
         clips: Number of test clips.
         accuracy: Share of right ones, clip by clip.
         stream_accuracy: Share whose last label is right, each subject's clips joined into one stream.
@@ -44,11 +40,6 @@ class ShippedLine(LedgerLine):
         period_ms: Usual time from one frame to the next.
     """
 
-    row: str
-    recipe_fingerprint: str
-    precision: Precision
-    dataset: str
-    split: str
     clips: int = Field(ge=1)
     accuracy: float = Field(ge=0, le=1)
     stream_accuracy: float = Field(ge=0, le=1)
@@ -62,8 +53,13 @@ class ShippedLine(LedgerLine):
 
     @property
     def key(self) -> tuple[str | int, ...]:
-        """Row, settings, precision and clips."""
-        return self.row, self.recipe_fingerprint, self.precision, self.dataset, self.split
+        """Row, model and clips."""
+        return self.model
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """A row has a line for each precision."""
+        return self.row, self.precision, self.split
 
     @property
     def figures(self) -> object:
@@ -76,9 +72,9 @@ class ShippedLine(LedgerLine):
         return f"{self.row} ({self.precision})"
 
     def is_of(self, row: str, manifest: Manifest) -> bool:
-        """Whether it tells what this model came to."""
-        return (self.row, self.recipe_fingerprint, self.precision, self.split) == (
-            row, manifest.recipe_fingerprint, manifest.precision, manifest.split,
+        """Whether it tells what this very artifact came to."""
+        return (self.row, self.content, self.data_fingerprint, self.split) == (
+            row, manifest.manifest_sha256, manifest.data_fingerprint, manifest.split,
         )  # fmt: skip
 
 
@@ -99,6 +95,9 @@ def shipped(row: str, artifact: Artifact, evaluation: Evaluation) -> ShippedLine
         precision=artifact.manifest.precision,
         dataset=evaluation.dataset,
         split=evaluation.split,
+        content=artifact.manifest.manifest_sha256,
+        data_fingerprint=artifact.manifest.data_fingerprint,
+        measured=datetime.now(timezone.utc).isoformat(),
         clips=evaluation.clip.clips,
         accuracy=evaluation.clip.accuracy,
         stream_accuracy=stream.every.accuracy,

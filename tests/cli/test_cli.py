@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import hashlib
 import json
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from kd_edge import artifact, cli, recipes
+from kd_edge.evaluate.robustness import corrupted_test
 from kd_edge.train.recipe import Recipe
 from tests.cli.conftest import TINY_SETTINGS, Kd, one_line, unload
 from tests.runs import tiny_values
@@ -63,6 +65,8 @@ def test_one_command_from_recordings_to_an_artifact_and_its_tables(kd: Kd, tmp_p
     assert "| illumination fall-off |" in page.read_text()
     code, _, error = kd("study", "robustness", "--against", "other")
     assert (code, "--against other, which is no row of the table" in one_line(error)) == (2, True)
+    code, _, error = kd("study", "robustness", "new=gone", "--against", "other")
+    assert "--against other, which is no row of the table. Expected one of tiny, new" in one_line(error)
     code, text, _ = kd("study", "robustness", "--json")  # from the ledger alone
     lines = json.loads(text)
     assert len(lines) == 19
@@ -78,6 +82,21 @@ def test_one_command_from_recordings_to_an_artifact_and_its_tables(kd: Kd, tmp_p
     assert line["accuracy"] == figures["clip"]["accuracy"]
     assert line["stream_accuracy"] == figures["streaming"]["every"]["accuracy"]
     assert line["stream_accuracy"] - line["accuracy"] == pytest.approx(figures["stream_change"], abs=1e-12)
+
+    # Another model under the same name is judged, and the table has it; the one before, where it is asked for.
+    known = artifact.load(tmp_path / "student.onnx")
+    other = artifact.rewrite(
+        known, known.manifest.model_copy(update={"unknown_threshold": 0.9}), tmp_path / "other.onnx"
+    )
+    for file, content in (("other", other.manifest_sha256), ("student", manifest.manifest_sha256)):
+        (line,) = json.loads(kd("study", "shipped", f"tiny={file}.onnx", "--json")[1])
+        assert line["content"] == content
+    (line,) = json.loads(kd("study", "shipped", "--json")[1])
+    assert line["content"] == other.manifest_sha256, "the last that was measured"
+    assert len((tmp_path / "docs/results/shipped.jsonl").read_text().splitlines()) == 2
+    weights = (tmp_path / "runs/tiny/student.safetensors").read_bytes()
+    with corrupted_test(tmp_path / "runs/tiny") as test:
+        assert test.content == hashlib.sha256(weights).hexdigest()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from kd_edge.data import Sample
 from kd_edge.rundir import Summary
-from kd_edge.study.gain import gain, pooled_gain
+from kd_edge.study.gain import gain, pooled_gain, shown_interval
 from kd_edge.train.results.scores import right_by_subject
 
 
@@ -40,6 +40,19 @@ def test_a_gain_that_every_subject_has_has_a_narrow_interval() -> None:
     assert found.by_subject == (pytest.approx(10), pytest.approx(10))
     half = (found.by_clip[1] - found.by_clip[0]) / 2
     assert half == pytest.approx(100 * 1.96 * np.sqrt(0.1 * 0.9 / 800), rel=0.1)  # the normal interval
+
+
+def test_one_subject_or_an_unknown_one_tells_nothing_of_other_subjects() -> None:
+    """Half of the clips of two halves are won: the draws of clips differ, those of subjects cannot be made."""
+    one = gain([run(s1="1010")], [run(s1="0000")])
+    unknown = gain([run(s="10", s1="10")], [run(s="00", s1="00")])
+    assert one is not None
+    assert unknown is not None
+    for found in (one, unknown):
+        assert (found.points, found.by_subject) == (pytest.approx(50), None)
+        assert found.by_clip == (pytest.approx(0), pytest.approx(100))
+    assert unknown.subjects.keys() == {"", "1"}
+    assert [shown_interval(each) for each in (one.by_subject, (-1.25, 2.34))] == ["-", "-1.2 to +2.3"]
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,12 @@ def summary(run: Planned, accuracy: float = 0.5, right: dict[str, str] | None = 
     )
 
 
+def _tested(figures: bytes) -> bytes:
+    """A line of a run with these test figures."""
+    stages = b'{"student": {"test": {%s}}}' % figures
+    return b'{"row": "a", "split": "b", "seed": 0, "summary": {"stages": %s}}' % stages
+
+
 @pytest.fixture
 def runs(study: StudyConfig) -> list[Planned]:
     return plan(study, seeds=[0, 1])
@@ -139,6 +145,15 @@ def test_other_figures_of_one_run_are_told_not_counted(runs: list[Planned], tmp_
             b'{"row": "a", "split": "b", "seed": 0, "summary": {}, "format": 9, "release": "7.0"}',
             "format 9 .kd-edge 7.0",
         ),
+        (b'{"format": 2, "release": "9.9", "runs": []}', r"line 2 of .* has format 2 \(kd-edge 9.9\)"),
+        (b'{"release": "9.9", "row": "a"}', r"damaged \(split: Field required; kd-edge 9.9 wrote it, this is \d"),
+        (b'{"format": "two"}', r"line 2 of .* is damaged \(format: .*integer"),
+        (_tested(b'"accuracy": 7.1'), r"damaged \(summary.stages.student.test.accuracy: .*less than or equal to 1"),
+        (_tested(b'"accuracy": -0.1'), r"damaged \(.*accuracy: .*greater than or equal to 0"),
+        (_tested(b'"accuracy": 0, "macro_f1": 1.5'), r"damaged \(.*macro_f1: .*less than or equal to 1"),
+        (_tested(b'"accuracy": 0, "per_class": {"a": -1}'), r"damaged \(.*per_class.a: .*greater than or equal to 0"),
+        (_tested(b'"accuracy": 0, "right": {"3": "abc2x"}'), r"damaged \(.*right.3: .*pattern"),
+        (_tested(b'"accuracy": 0, "right": {"3": ""}'), r"damaged \(.*right.3: .*pattern"),
         (b"<<<<<<< HEAD", r"line 2 of .* is damaged"),  # a merge that nobody has resolved
         (b"\xff\xfe\x00", r"line 2 of .* is damaged"),
         (b'{"row": "a", "split": "b", "seed": -1, "summary": {}}', r"damaged \(seed: .*greater than or equal to 0"),

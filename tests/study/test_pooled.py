@@ -50,10 +50,10 @@ def test_all_clips_count_alike_and_a_seed_needs_every_split(tmp_path: Path) -> N
     assert joints.cells["subject_1"].values == {0: pytest.approx(100), 1: pytest.approx(0)}
     gain = joints.pooled.gain
     assert gain is not None
-    # Subject 1: (1 + 0) / 2 a clip of two seeds against 1 and 0: 0; subject 2: one of four more: +25.
-    assert gain.subjects == {"1": pytest.approx(0), "2": pytest.approx(25)}
-    assert gain.points == pytest.approx(100 / 6)
-    assert gain.by_subject == (pytest.approx(0), pytest.approx(25))
+    # Of seed 0 alone, as the figure. Subject 1: one of two clips more: +50; subject 2: one of four more: +25.
+    assert gain.subjects == {"1": pytest.approx(50), "2": pytest.approx(25)}
+    assert gain.points == pytest.approx(100 * (4 - 2) / 6)
+    assert gain.by_subject == (pytest.approx(25), pytest.approx(50))
     assert alone.pooled is not None
     assert alone.pooled.gain is None
     text = report_markdown(study(), [alone, joints]).splitlines()
@@ -65,8 +65,38 @@ def test_all_clips_count_alike_and_a_seed_needs_every_split(tmp_path: Path) -> N
         "95 % by clip",
         "each split |",
     ]
-    assert text[3].startswith("| J | 0 | 66.7 | 0: 66.7, 1 not run | +16.7 | +0.0 to +25.0 | ")
+    assert text[3].startswith("| J | 0 | 66.7 | 0: 66.7, 1 not run | +33.3 | +25.0 to +50.0 | ")
     assert text[3].endswith(" | subject_1: 50.0 ± 70.7, subject_2: 50.0 |")
+
+
+def test_a_gain_is_of_the_seeds_that_both_rows_have(tmp_path: Path) -> None:
+    """A seed that is half there, and one that the other row lacks, count for nothing: one more of four in seed 0."""
+    folder = tmp_path / "studies" / "loso"
+    for split in ("subject_1", "subject_2"):
+        write(folder, "joints", split, 0, "10")
+        write(folder, "joints", split, 1, "00")
+    write(folder, "alone", "subject_1", 0, "00")
+    write(folder, "alone", "subject_2", 0, "10")
+    write(folder, "alone", "subject_1", 1, "11")
+    (joints,) = [line for line in report(study(), folder, against="alone") if line.name == "joints"]
+    assert joints.pooled is not None
+    assert joints.pooled.gain is not None
+    assert joints.pooled.gain.points == pytest.approx(25)
+    assert joints.pooled.gain.subjects == {"1": pytest.approx(50), "2": pytest.approx(0)}
+    (alone,) = [line for line in report(study(), folder, against="joints") if line.name == "alone"]
+    assert alone.pooled is not None
+    assert alone.pooled.gain is not None
+    assert alone.pooled.gain.points == pytest.approx(-25)
+
+
+def test_rows_without_a_common_seed_have_no_pooled_gain(tmp_path: Path) -> None:
+    folder = tmp_path / "studies" / "loso"
+    for split in ("subject_1", "subject_2"):
+        write(folder, "joints", split, 0, "10")
+        write(folder, "alone", split, 1, "10")
+    (joints,) = [line for line in report(study(), folder, against="alone") if line.name == "joints"]
+    assert joints.pooled is not None
+    assert (joints.pooled.mean, joints.pooled.gain) == (pytest.approx(50), None)
 
 
 def test_a_split_that_was_not_run_leaves_no_figure(tmp_path: Path) -> None:
@@ -84,7 +114,8 @@ def test_only_what_adds_up_is_pooled() -> None:
 
 
 def test_the_study_of_left_out_subjects_trains_what_odd_and_even_subjects_do() -> None:
-    loso, known = load_study("utd_mhad_loso"), {run.row.name: run.config for run in plan(load_study("utd_mhad_dense"))}
+    known = {run.row.name: run.config for run in plan(load_study("utd_mhad_dense"), seeds=[0])}
+    loso = load_study("utd_mhad_loso")
     runs = plan(loso)
     assert [run.name for run in runs[:2]] == ["alone-subject_1-s0", "alone-subject_2-s0"]
     assert len(runs) == 2 * 8

@@ -17,7 +17,7 @@ from kd_edge.errors import DataError
 from kd_edge.evaluate import clip_logits
 from kd_edge.evaluate.corruptions import CLEAN, EVERY, KINDS, SEVERITIES, VERSION, Corruption
 from kd_edge.evaluate.robustness import CorruptedTest
-from kd_edge.study.ledger import Entry, add, read_ledger, read_lines
+from kd_edge.study.ledger import Entry, add, current, read_ledger, read_lines
 from kd_edge.study.robustness import RobustnessLine, measure, robustness_markdown
 
 
@@ -65,6 +65,24 @@ def test_every_corruption_is_measured_once_and_the_clean_clips_are_those_of_an_e
     assert min(worst.values()) < clean.accuracy, "something is lost"
 
 
+def test_a_model_that_was_trained_again_is_measured_again(test_side: CorruptedTest) -> None:
+    """So is one of a line that told no content; the table has the new one beside another seed of its row."""
+    first = next(measure("bundled", test_side))
+    assert first.content == test_side.manifest.manifest_sha256
+    assert first.data_fingerprint == test_side.manifest.data_fingerprint
+    told = first.model_dump()
+    silent = RobustnessLine.model_validate({key: told[key] for key in told.keys() - {"content", "measured"}})
+    assert next(measure("bundled", test_side, [first])).corruption == EVERY[1]
+    for known in (silent, first.model_copy(update={"data_fingerprint": "other recordings"})):
+        assert next(measure("bundled", test_side, [known])).corruption == CLEAN
+    test_side.content = "trained again"
+    again = next(measure("bundled", test_side, [first]))
+    assert (again.corruption, again.content) == (CLEAN, "trained again")
+    seed = first.model_copy(update={"recipe_fingerprint": "another seed"})
+    assert current([silent, first, again, seed]) == [again, seed]
+    assert current([silent, first, again, seed], {("bundled", first.content)}) == [first, seed]
+
+
 def test_the_table_has_all_rows_side_by_side_and_the_mean() -> None:
     every = [line("alone", CLEAN, 0.875), line("taught", CLEAN, 0.925)]
     for number, kind in enumerate(KINDS):
@@ -100,7 +118,7 @@ def test_the_gain_is_over_the_same_clips_under_the_same_corruptions() -> None:
     for number, corruption in enumerate(EVERY[1:]):
         both.append(line("alone", corruption, 0.5, right={"1": f"{number % 2}0"}))
     told = robustness_markdown(both, ["alone", "taught"], "alone").splitlines()[-1]
-    assert told == "taught over alone: +25.0 points, 95 % by subject +25.0 to +25.0, by clip +0.0 to +50.0."
+    assert told == "taught over alone: +25.0 points, 95 % by subject -, by clip +0.0 to +50.0."
     incomplete = robustness_markdown(both[1:], ["alone", "taught"], "alone")
     assert incomplete.endswith("taught over alone: not told, both must be measured in full on the same clips.\n")
     longer = [*both[:18], *(other.model_copy(update={"right": {"1": "100"}}) for other in both[18:])]
@@ -113,6 +131,8 @@ def test_the_gain_is_over_the_same_clips_under_the_same_corruptions() -> None:
         (lambda text: text[:-20], "line 2 of .* is damaged"),
         (lambda text: text.replace('"format": 1', '"format": 9'), "line 1 of .* has format 9"),
         (lambda text: text + text.replace("0.5", "0.75"), "lines 1 and 3 .* different figures of one run .alone .fp32"),
+        (lambda text: text.replace("1100", "11x0", 1), "line 1 of .* is damaged .right.1: .*pattern"),
+        (lambda text: text.replace("0.5", "7.1", 1), "line 1 of .* is damaged .accuracy: .*less than or equal to 1"),
         (lambda text: text.replace('"kind": "blur"', '"kind": "rain"'), "line 1 of .* is damaged .kind"),
     ],
 )

@@ -16,7 +16,7 @@ from kd_edge.study.classical import comparator_fingerprints
 from kd_edge.study.plan import StudyConfig, plan
 from kd_edge.study.report import report, report_markdown
 from kd_edge.study.runner import Skipped, Started, finished_run, run_study
-from kd_edge.train.recipe import Recipe
+from kd_edge.train.recipe import OnnxTeacherConfig, Recipe
 from kd_edge.train.trainer import train
 from tests.runs import killed
 
@@ -249,6 +249,31 @@ def test_a_comparators_run_of_other_recordings_is_no_finished_one(
     assert comparator_fingerprints(fewer)["nir"] != now["nir"]
 
 
+def test_recordings_of_rows_with_other_encoders_are_told_apart(
+    study: StudyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two encoders, and of two outputs of one; rows that differ in the seed alone are looked up once."""
+    plain = plan(study, rows=["alone"])[0].config
+    assert isinstance(plain, Recipe)
+    looked_up: list[Recipe] = []
+
+    def fingerprints(recipe: Recipe, data_root: Path | None) -> dict[str, str]:
+        looked_up.append(recipe)
+        assert isinstance(recipe.teacher, OnnxTeacherConfig)
+        return {"teacher": f"{recipe.teacher.file} {recipe.teacher.output}"}
+
+    monkeypatch.setattr(runner, "data_fingerprints", fingerprints)
+    recordings = runner._Recordings(None)
+    stages = [{"kind": "dense", "targets": [{"kind": "features"}]}, {"kind": "labels"}]
+    teacher = {"kind": "onnx", "modality": "rgb", "preprocess": {"channels": 3}}
+    for seed in (0, 1):
+        for file, output in (("map.onnx", None), ("flat.onnx", None), ("map.onnx", "tokens")):
+            changes = {"teacher": teacher | {"file": file, "output": output}, "stages": stages, "seed": seed}
+            recipe = Recipe.model_validate(plain.model_dump() | changes)
+            assert recordings.of(recipe) == {"teacher": f"{file} {output}"}
+    assert len(looked_up) == 3
+
+
 def test_recordings_of_rows_with_dense_targets_are_told_apart(study: StudyConfig, tmp_path: Path) -> None:
     """A run that regresses sensors has looked at their recordings, too; the others' must not be asked for them."""
     plain = plan(study, rows=["alone"])[0].config
@@ -260,6 +285,11 @@ def test_recordings_of_rows_with_dense_targets_are_told_apart(study: StudyConfig
         found = {config.dense_stage is not None: recordings.of(config) for config in order}
         assert found[False].keys() == {"student"}
         assert found[True].keys() == {"student", "dense"}
+    losing = Recipe.model_validate(plain.model_dump() | {"losses": [dense]})
+    for loss_order in ((plain, losing), (losing, plain)):
+        recordings = runner._Recordings(None)
+        known = {bool(config.losses): recordings.of(config) for config in loss_order}
+        assert (known[False].keys(), known[True].keys()) == ({"student"}, {"student", "loss"})
     taught = plan(study, rows=["st"])[0].config
     assert isinstance(taught, Recipe)
     staged = Recipe.model_validate(taught.model_dump() | {"stages": [dense, {"kind": "labels"}]})

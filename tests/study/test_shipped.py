@@ -12,7 +12,7 @@ from kd_edge import artifact
 from kd_edge.errors import ArtifactError, DataError
 from kd_edge.evaluate import ClipScore, Evaluation
 from kd_edge.evaluate.joined import FrameTime, LiveScore, Score, StreamingScore
-from kd_edge.study.ledger import add, read_lines
+from kd_edge.study.ledger import add, current, read_lines
 from kd_edge.study.shipped import ShippedLine, shipped, shipped_markdown
 
 STREAM = StreamingScore(
@@ -40,6 +40,9 @@ def test_a_line_has_the_figures_of_the_evaluation_and_of_the_file() -> None:
     assert made.megabytes == artifact.BUNDLED.stat().st_size / 1e6
     assert made.is_of("best", bundled.manifest) is False, "of another split than the bundled one's"
     assert line(split=bundled.manifest.split).is_of("best", bundled.manifest)
+    for other in ({"manifest_sha256": "trained again"}, {"data_fingerprint": "other recordings"}):
+        again = bundled.manifest.model_copy(update=other)
+        assert not line(split=bundled.manifest.split).is_of("best", again)
     with pytest.raises(ArtifactError, match="was not streamed"):
         shipped("best", bundled, replace(JUDGED, streaming=None))
 
@@ -55,6 +58,23 @@ def test_the_table_puts_clips_and_stream_side_by_side() -> None:
         "",
         "430 test clips of utd_mhad, split odd_even. onnxruntime 1.22, threads: 1; one frame comes every 33.3 ms.",
     ]
+
+
+def test_a_new_model_takes_the_place_of_the_old_one_of_its_name_and_precision(tmp_path: Path) -> None:
+    """Lines of a release that told no content are the oldest; what is asked for comes before what is newer."""
+    old = {key: value for key, value in line().model_dump().items() if key not in ("content", "measured")}
+    first = line(content="a", measured="2026-11-29T10:00:00+00:00", accuracy=0.5)
+    second = line(content="b", measured="2026-11-29T11:00:00+00:00", accuracy=0.6, dataset="another")
+    int8 = line(content="c", precision="int8", measured="2026-11-29T09:00:00+00:00")
+    lines = [second, ShippedLine.model_validate(old), int8, first]
+    path = tmp_path / "shipped.jsonl"
+    assert add(path, lines, ShippedLine) == 4
+    read = read_lines(path, ShippedLine)
+    assert [(one.content, one.accuracy) for one in current(read)] == [("b", 0.6), ("c", 0.914)]
+    assert {one.content for one in current(read, {("best", "a")})} == {"a", "c"}
+    assert {one.content for one in current(read, {("best", "a"), ("best", "b")})} == {"a", "b", "c"}
+    assert {one.content for one in current(read, {("other", "a")})} == {"b", "c"}
+    assert current(list[ShippedLine]()) == []
 
 
 def test_another_pace_is_the_same_result_and_another_accuracy_is_not(tmp_path: Path) -> None:
