@@ -51,9 +51,14 @@ class DenseLearner(LabelLearner):
 
     def regress(self, frames: Tensor) -> Tensor:
         """Frames (B, F, C, S, S) to the targets' numbers (B, F, M)."""
-        regressed: Tensor = self.regressor(self.model(frames.flatten(0, 1)))  # (B*F, D + M)
-        if self.spread is not None and self.training:
-            self.spread.add(regressed[:, : -self.size], self.size)
+        parts = [part for part in (*self.model.children(), self.regressor) if not isinstance(part, nn.Identity)]
+        *encoder, regression = parts
+        feature = frames.flatten(0, 1)  # (B*F, C, S, S)
+        for part in encoder:
+            feature = part(feature)
+        if self.spread is not None and self.training:  # of what is regressed from, which the student may not keep
+            self.spread.add(feature, self.size)  # (B*F, D)
+        regressed: Tensor = regression(feature)  # (B*F, D + M), or (B*F, M)
         return regressed[:, -self.size :].reshape(*frames.shape[:2], self.size)
 
     def forward(
