@@ -426,6 +426,7 @@ def _save(
     """Everything an interrupted run needs to go on after this epoch."""
     state = {
         "data_fingerprint": session.material.fingerprint,
+        "recipe_fingerprint": session.recipe.fingerprint(),
         "threads": torch.get_num_threads(),
         "stage": name,
         "epoch": epoch,
