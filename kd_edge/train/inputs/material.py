@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -358,7 +359,8 @@ def gather_material(
     if at_most is None:
         train = _usable(train, [*clips.values(), *signals.values()])
         check_split(Split(split.name, train, test), dataset.labels, by_subject=False)
-    else:
+    _check_exchanged(recipe, train, dataset.labels)
+    if at_most is not None:
         few = train[:: max(1, len(train) // at_most)][:at_most]
         clips, signals, embeddings = _load(recipe, dataset, few, progress)
         paired = PairedClips(list(clips.values()), few).samples
@@ -516,6 +518,22 @@ def _check_embedded(name: str, embeddings: Embeddings, train: Sequence[Sample]) 
             f"no training clip has {embeddings.modality}, which the {name} sees (the first: {why})",
             "at least one",
             f"kd-edge data check, or remove [{name}]",
+        )
+
+
+def _check_exchanged(recipe: Recipe, train: Sequence[Sample], labels: Sequence[str]) -> None:
+    """Refuse a control whose teacher would see a clip's own: nobody else could be shown for it."""
+    if recipe.teacher_shuffle is None:
+        return
+    if len(train) < 2:
+        raise DataError("teacher_shuffle with a single training clip", "at least two", "train on more, or leave it out")
+    counts = Counter(sample.label for sample in train)
+    alone = next((label for label, count in sorted(counts.items()) if count == 1), None)
+    if recipe.teacher_shuffle == "class" and alone is not None:
+        raise DataError(
+            f"teacher_shuffle = 'class' with a single training clip of class '{labels[alone]}'",
+            "at least two of each class",
+            "train on more clips or other classes, or set teacher_shuffle = 'all'",
         )
 
 
