@@ -439,6 +439,8 @@ def data_fingerprints(recipe: Recipe, data_root: Path | None = None) -> dict[str
     if recipe.dense_stage is not None:
         more = _unlabelled(recipe, dataset)
         found["student"] = recipe.student.data_fingerprint(dataset, recipe.cache_every, more)
+        if isinstance(recipe.teacher, OnnxTeacherConfig) and _sees_unlabelled(recipe, "teacher"):
+            found["teacher"] = recipe.teacher.data_fingerprint(dataset, recipe.cache_every, more)
         found["dense"] = targets_fingerprint(recipe.dense_stage.targets, dataset, (*dataset.samples, *more))
     if recipe.dense_loss is not None:
         found["loss"] = targets_fingerprint(recipe.dense_loss.targets, dataset, dataset.samples)
@@ -448,6 +450,13 @@ def data_fingerprints(recipe: Recipe, data_root: Path | None = None) -> dict[str
 def _unlabelled(recipe: Recipe, dataset: Dataset) -> tuple[Sample, ...]:
     """All samples without a label, where a stage of the student needs none; the split decides which of them train."""
     return unlabelled_of(dataset) if recipe.dense_stage is not None else ()
+
+
+def _sees_unlabelled(recipe: Recipe, name: str) -> bool:
+    """Whether a network is shown clips without a label: the student, and an encoder whose features it regresses."""
+    stage = recipe.dense_stage
+    is_regressed = isinstance(recipe.teacher, OnnxTeacherConfig) and stage is not None and stage.features is not None
+    return name == "student" or is_regressed
 
 
 def _with_semantics(fingerprints: dict[str, str], semantics: ClassVectors | None) -> dict[str, str]:
@@ -466,8 +475,8 @@ def _load(
 ) -> tuple[dict[str, CachedClips], dict[str, Signals], dict[str, Embeddings]]:
     """What the stages see of the samples, by stage name: frame caches, signals, and embeddings.
 
-    The student sees those without a label, too. Signals that hardly cover its clip are lacking: found now, before any
-    span is moved.
+    Those without a label only some see, see ``_sees_unlabelled``. Signals that hardly cover its clip are lacking: found
+    now, before any span is moved.
     """
 
     def report(stage: Stage, done: int, total: int) -> None:
@@ -477,7 +486,7 @@ def _load(
     seen = {
         name: stage.load(
             dataset,
-            (*samples, *unlabelled) if name == "student" else samples,
+            (*samples, *unlabelled) if _sees_unlabelled(recipe, name) else samples,
             recipe.cache_every,
             partial(report, stage),
         )
