@@ -51,9 +51,14 @@ class DenseLearner(LabelLearner):
 
     def regress(self, frames: Tensor) -> Tensor:
         """Frames (B, F, C, S, S) to the targets' numbers (B, F, M)."""
-        regressed: Tensor = self.regressor(self.model(frames.flatten(0, 1)))  # (B*F, D + M)
-        if self.spread is not None and self.training:
-            self.spread.add(regressed[:, : -self.size], self.size)
+        parts = [part for part in (*self.model.children(), self.regressor) if not isinstance(part, nn.Identity)]
+        *encoder, regression = parts
+        feature = frames.flatten(0, 1)  # (B*F, C, S, S)
+        for part in encoder:
+            feature = part(feature)
+        if self.spread is not None and self.training:  # of what is regressed from, which the student may not keep
+            self.spread.add(feature, self.size)  # (B*F, D)
+        regressed: Tensor = regression(feature)  # (B*F, D + M), or (B*F, M)
         return regressed[:, -self.size :].reshape(*frames.shape[:2], self.size)
 
     def forward(
@@ -71,7 +76,15 @@ def frame_loaders(material: Material, stage: DenseStage, *, rank: int = 0, world
     clips = material.student_clips(material.with_targets(material.with_unlabelled), changing=True)
     batches = training_batches(material.recipe, stage, clips.pairs.samples, stage.batch_size, rank=rank, world=world)
     dataset = FrameDataset(clips, targets, stage.frames)
-    return Loaders(make_loader(dataset, batches, material.recipe.workers), batches, None)
+    note = lacking_note(targets, material.with_unlabelled)
+    return Loaders(make_loader(dataset, batches, material.recipe.workers), batches, None, note)
+
+
+def lacking_note(targets: DenseTargets, samples: Sequence[Sample]) -> str:
+    """How many of some clips lack each target, for example ``39 of 40 clips lack skeleton``; empty where none does."""
+    ids = {sample.id for sample in samples}
+    counts = {name: len(ids & lacks.keys()) for name, lacks in targets.lacking.items()}
+    return ", ".join(f"{count} of {len(ids)} clips lack {name}" for name, count in counts.items() if count)
 
 
 def take_features(
@@ -94,7 +107,7 @@ def take_features(
         DataError: No training clip has features.
         TrainingError: The kept components are damaged.
     """
-    samples = (*material.train, *material.validation)
+    samples = (*material.with_unlabelled, *material.validation)
     seen = _embedded(material, samples) if material.embeddings else _encoded(material, samples, teacher, device)
     complete_features(
         targets,
@@ -126,7 +139,7 @@ def _encoded(
         yield sample.id, SeenClip(stamps, encode(backbone, clips.still(position, np.arange(len(stamps))), device))
     for sample in samples:
         if sample not in there:
-            yield sample.id, material.caches["teacher"].skipped.get(sample.id, "it is not there")
+            yield sample.id, material.caches["teacher"].skipped.get(sample.id, "the teacher was not shown it")
 
 
 def report(material: Material, learner: DenseLearner, kept: Selection, device: torch.device) -> DenseReport:

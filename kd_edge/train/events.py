@@ -46,7 +46,8 @@ class StageStarted:
         epochs: In all.
         steps_per_epoch: Of the optimiser.
         first_epoch: Where it begins or goes on.
-        note: What else is worth knowing of it: whom an encoder is trained without, what features take in memory.
+        note: What else is worth knowing of it: whom an encoder is trained without, which targets its clips
+            lack, what features take in memory.
     """
 
     stage: str

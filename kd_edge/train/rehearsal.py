@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from kd_edge.data import training_sides
+from kd_edge.data import Sample, training_sides
 from kd_edge.models.layers import evaluating
 from kd_edge.train.checks import check_batches
+from kd_edge.train.crossfit import folds
 from kd_edge.train.devices import make_fabric
 from kd_edge.train.distil.learner import Learner, teach
 from kd_edge.train.given import take_weights
@@ -72,6 +73,7 @@ def rehearse(recipe: Recipe, data_root: Path | None = None, *, progress: Progres
         check_batches(recipe, world=1)
         clips = max(recipe.student.batch_size, recipe.teacher.batch_size if recipe.teacher else 0)
         material = gather_material(recipe, data_root, progress, at_most=clips)
+        folds(replace(material, train=_protocol(material)[0]))  # of all training subjects, not of these few clips'
         teacher = None
         if recipe.teacher is not None:
             teacher = build_teacher(material, recipe.teacher)
@@ -94,8 +96,7 @@ def rehearse(recipe: Recipe, data_root: Path | None = None, *, progress: Progres
 def _step(material: Material, name: str, learner: LabelLearner, teacher: Teacher | None) -> Rehearsal:
     """One optimiser step of a stage on its first batch."""
     recipe, stage = material.recipe, material.trained(name)
-    split = material.dataset.split(recipe.split)
-    train, validation = training_sides(split, recipe.validation_subjects, recipe.validation_trials)
+    train, validation, test = _protocol(material)
     fabric = make_fabric(recipe)
     if teacher is not None:
         teacher.to(fabric.device)
@@ -111,7 +112,7 @@ def _step(material: Material, name: str, learner: LabelLearner, teacher: Teacher
         "adapters": count(learner) - count(learner.model),
     }
     return Rehearsal(
-        samples=(len(train), len(validation), len(split.test)),
+        samples=(len(train), len(validation), len(test)),
         inputs={stage: tuple(seen.shape) for stage, seen in zip(stages, batch["inputs"], strict=False)},
         parameters={key: value for key, value in parameters.items() if value or key in stages},
         student_layers={path: layer.shape for path, layer in learner.student_layers.items()},
@@ -121,6 +122,12 @@ def _step(material: Material, name: str, learner: LabelLearner, teacher: Teacher
         seconds=seconds,
         steps_per_epoch=len(training_batches(recipe, stage, train, stage.batch_size)),
     )
+
+
+def _protocol(material: Material) -> tuple[tuple[Sample, ...], tuple[Sample, ...], tuple[Sample, ...]]:
+    """All clips of the recipe's training, validation and test side."""
+    recipe, split = material.recipe, material.dataset.split(material.recipe.split)
+    return *training_sides(split, recipe.validation_subjects, recipe.validation_trials), split.test
 
 
 def count(module: nn.Module | None) -> int:

@@ -21,7 +21,7 @@ from kd_edge.models import ClipModel
 from kd_edge.rundir import FoldReport, MetricsLine, Selection, Spread
 from kd_edge.train import checks
 from kd_edge.train.crossfit import folds, without
-from kd_edge.train.dense import DenseLearner, frame_loaders, report, take_features
+from kd_edge.train.dense import DenseLearner, frame_loaders, lacking_note, report, take_features
 from kd_edge.train.devices import averaged, first_alone, make_fabric, share_statistics
 from kd_edge.train.distil.learner import Learner
 from kd_edge.train.events import Collapsed, EpochDone, Event, Finished, Prepared, StageStarted, StepDone
@@ -288,6 +288,8 @@ def _train_whole(session: _Session, learner: Learner, teacher: Teacher | None) -
         teacher = None  # of dense targets only
     _take_features(session, session.recipe.dense_loss, session.material.loss, asked)
     loaders = _clip_loaders(session, ["student"] if teacher is None else ["student", "teacher"])
+    if session.material.loss is not None:
+        loaders = loaders._replace(note=lacking_note(session.material.loss, session.material.train))
     return (yield from _fit(session, "student", session.recipe.student, learner, loaders, teacher))
 
 
@@ -426,6 +428,7 @@ def _save(
     """Everything an interrupted run needs to go on after this epoch."""
     state = {
         "data_fingerprint": session.material.fingerprint,
+        "recipe_fingerprint": session.recipe.fingerprint(),
         "threads": torch.get_num_threads(),
         "stage": name,
         "epoch": epoch,

@@ -10,9 +10,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from kd_edge.models import build_model
+from kd_edge.models import ModelConfig, build_model
 from kd_edge.models.saved import SavedStudent
 from kd_edge.rundir import read_metrics
+from kd_edge.train.collapse import SpreadMeter
 from kd_edge.train.dense import DenseLearner, explained_shares, frame_loaders
 from kd_edge.train.inputs.material import Material, gather_material
 from kd_edge.train.inputs.targets import DenseTargets, Group
@@ -205,9 +206,41 @@ def test_numbers_that_are_not_there_cannot_be_read() -> None:
             Recipe.model_validate(values)
 
 
-def test_a_mirrored_skeleton_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ({"kind": "joints"}, "a mirrored skeleton has its sides changed: set student.augment.flip = false"),
+        (SIGNALS, "signals of worn sensors are not mirrored"),
+        ({"kind": "pixels"}, "components of the picture are not mirrored"),
+    ],
+)
+def test_targets_that_a_mirrored_picture_contradicts_are_refused(target: dict[str, object], message: str) -> None:
     values = dense_values()
-    values["stages"][0]["targets"] = [{"kind": "joints"}]
+    values["stages"][0]["targets"] = [target]
+    Recipe.model_validate(values)
     values["student"]["augment"] = {"flip": True}
-    with pytest.raises(ValidationError, match="a mirrored skeleton has its sides changed"):
+    with pytest.raises(ValidationError, match=message):
         Recipe.model_validate(values)
+    values["stages"][0]["targets"] = [{"kind": "random", "of": target}]  # which contradict every picture alike
+    Recipe.model_validate(values)
+
+
+@pytest.mark.parametrize(("reads", "keep"), [("both", True), ("targets", True), ("both", False)])
+def test_spread_is_of_the_feature_that_is_regressed_from(reads: str, keep: bool) -> None:
+    """Also of a student that keeps the numbers alone: it has no column of the feature left."""
+    config = ModelConfig(backbone="tiny", regressed=6 if keep else 0, reads=reads if keep else "both")
+    model = build_model(config, 1, 3, 2)
+    targets = DenseTargets([Group("a", 0, 6, False, 1.0)], {}, {}, "")
+    learner = DenseLearner(model, targets, keep=keep).train()
+    features: list[torch.Tensor] = []
+    flatten = learner.model.get_submodule("flatten")
+    flatten.register_forward_hook(lambda _, __, feature: features.append(feature.detach()))
+    learner.regress(torch.randn(4, 2, 1, 32, 32, generator=torch.Generator().manual_seed(0)))
+    meter = SpreadMeter()
+    meter.add(features[0], 6)
+    assert features[0].shape[1] == learner.model.stage_channels[-1]
+    assert learner.spread is not None
+    found = learner.spread.of_epoch()
+    assert found == meter.of_epoch()
+    assert found is not None
+    assert found.dimensions > 0

@@ -46,5 +46,12 @@ def test_what_would_stop_the_training_is_told_at_once() -> None:
         rehearse(recipe(split="subject"))
     with pytest.raises(DataError, match="validation subject"):
         rehearse(recipe(validation_subjects=["nobody"]))
+    dense = {"kind": "dense", "targets": [{"kind": "signals", "sensors": ["gyroscope"]}], "epochs": 1}
+    head = {"kind": "head", "epochs": 1, "crossfit": 4}
+    student = tiny_values()["student"]
+    student["model"]["reads"] = "targets"
+    with pytest.raises(ConfigError, match="crossfit = 4 with 3 training subjects"):
+        rehearse(recipe(teacher=None, student=student, stages=[dense, head]))
+    assert rehearse(recipe(teacher=None, student=student, stages=[dense, head | {"crossfit": 3}])).samples[0] == 30
     with pytest.raises(ConfigError, match=r"preprocess\.channels is 1"):
         rehearse(recipe(student=tiny_values()["student"] | {"modality": "rgb"}))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from kd_edge import recipes
 from kd_edge.errors import ConfigError, TrainingError
 from kd_edge.models.saved import SavedStudent
 from kd_edge.rundir import read_metrics
@@ -19,7 +20,7 @@ from kd_edge.train.events import EpochDone, Finished, Prepared, StageStarted, St
 from kd_edge.train.inputs import clips
 from kd_edge.train.inputs.material import gather_material
 from kd_edge.train.recipe import Recipe
-from kd_edge.train.results.run import Run, load_state
+from kd_edge.train.results.run import Run, load_recipe, load_state
 from kd_edge.train.teachers import images
 from kd_edge.train.trainer import train
 from tests.runs import killed, on_a_full_disk, run_all, same, tiny_values, weights
@@ -216,6 +217,21 @@ def test_resume_refuses_a_complete_run_and_another_recipe(finished: Path, tmp_pa
         run_all(Recipe.model_validate(tiny_values(seed=3)), tmp_path / "r", resume=True)
     with pytest.raises(TrainingError, match="holds a run already"):
         run_all(Recipe.model_validate(tiny_values()), tmp_path / "r")
+
+
+def test_resume_refuses_a_recipe_that_was_changed_after_an_epoch(finished: Path, tmp_path: Path) -> None:
+    """Its first epochs were of another one."""
+    folder = shutil.copytree(finished, tmp_path / "run")
+    (folder / "summary.json").unlink()
+    state = torch.load(folder / "state.pt", weights_only=True)
+    assert state["recipe_fingerprint"] == load_recipe(folder).fingerprint()
+    changed = Recipe.model_validate(tiny_values(losses=[{"kind": "dkd", "weight": 5.0}]))
+    (folder / "recipe.toml").write_text(recipes.to_toml(changed))
+    with pytest.raises(TrainingError, match="was changed after the run's last epoch"):
+        load_state(folder, changed)
+    del state["recipe_fingerprint"]  # as runs of before have it
+    torch.save(state, folder / "state.pt")
+    assert load_state(folder, changed) is not None
 
 
 def test_a_state_that_is_not_the_runs_is_one_line(tiny: Recipe, finished: Path, tmp_path: Path) -> None:

@@ -14,9 +14,11 @@ from kd_edge.data.synthetic.dataset import Synthetic
 from kd_edge.data.synthetic.writing import write_synthetic
 from kd_edge.rundir import read_summary
 from kd_edge.train.dense import frame_loaders
+from kd_edge.train.events import StageStarted
 from kd_edge.train.inputs.material import data_fingerprints, gather_material
 from kd_edge.train.recipe import Recipe
 from tests.runs import killed, run_all, same, tiny_values, weights
+from tests.train.encoders import write_encoder
 
 JOINTS = {"kind": "joints", "modality": "skeleton"}
 
@@ -89,3 +91,23 @@ def test_they_are_counted_and_a_killed_run_goes_on(recordings: Path, tmp_path: P
     assert killed(values(recordings, DENSE), halves, False, ("dense", 2, 3)) == -9
     run_all(Recipe.model_validate(values(recordings, DENSE)), halves, resume=True)
     assert same(weights(whole), weights(halves))
+
+
+@pytest.mark.parametrize(("kind", "taking_part"), [("onnx", 20), ("images", 0)])
+def test_an_encoder_sees_them_and_a_trained_teacher_is_said_not_to(
+    kind: str, taking_part: int, recordings: Path, tmp_path: Path
+) -> None:
+    teacher = tiny_values()["teacher"] | {"epochs": 1}
+    if kind == "onnx":
+        file = write_encoder(tmp_path / "small.onnx", grid=4)
+        teacher = {key: teacher[key] for key in ("modality", "preprocess")} | {"kind": "onnx", "file": str(file)}
+    stage = DENSE | {"targets": [{"kind": "features"}], "epochs": 1}
+    recipe = Recipe.model_validate(values(recordings, stage) | {"teacher": teacher})
+    assert gather_material(recipe).fingerprints == data_fingerprints(recipe)
+    events = run_all(recipe, tmp_path / "run")
+    report = read_summary(tmp_path / "run").stages["student"].dense
+    assert report is not None
+    assert (report.unlabelled, report.lacking) == (taking_part, {"rgb": 20 - taking_part})
+    assert report.absent["rgb features"] == pytest.approx((20 - taking_part) / 40, abs=0.1)
+    notes = {event.stage: event.note for event in events if isinstance(event, StageStarted)}
+    assert notes["dense"] == ("" if taking_part else "20 of 40 clips lack rgb")

@@ -13,7 +13,7 @@ from kd_edge.data import Sample
 def exchange(samples: Sequence[Sample], seed: int, purpose: str, *, by_class: bool) -> dict[str, str]:
     """Sample id -> another one, each once: a random cycle through all samples, or through those of each class.
 
-    Who is alone is given its own.
+    Who is alone is given its own; those who ask refuse that, or leave it out.
 
     Args:
         samples: Who takes part.

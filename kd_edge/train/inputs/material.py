@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -358,7 +359,8 @@ def gather_material(
     if at_most is None:
         train = _usable(train, [*clips.values(), *signals.values()])
         check_split(Split(split.name, train, test), dataset.labels, by_subject=False)
-    else:
+    _check_exchanged(recipe, train, dataset.labels)
+    if at_most is not None:
         few = train[:: max(1, len(train) // at_most)][:at_most]
         clips, signals, embeddings = _load(recipe, dataset, few, progress)
         paired = PairedClips(list(clips.values()), few).samples
@@ -437,6 +439,8 @@ def data_fingerprints(recipe: Recipe, data_root: Path | None = None) -> dict[str
     if recipe.dense_stage is not None:
         more = _unlabelled(recipe, dataset)
         found["student"] = recipe.student.data_fingerprint(dataset, recipe.cache_every, more)
+        if isinstance(recipe.teacher, OnnxTeacherConfig) and _sees_unlabelled(recipe, "teacher"):
+            found["teacher"] = recipe.teacher.data_fingerprint(dataset, recipe.cache_every, more)
         found["dense"] = targets_fingerprint(recipe.dense_stage.targets, dataset, (*dataset.samples, *more))
     if recipe.dense_loss is not None:
         found["loss"] = targets_fingerprint(recipe.dense_loss.targets, dataset, dataset.samples)
@@ -446,6 +450,13 @@ def data_fingerprints(recipe: Recipe, data_root: Path | None = None) -> dict[str
 def _unlabelled(recipe: Recipe, dataset: Dataset) -> tuple[Sample, ...]:
     """All samples without a label, where a stage of the student needs none; the split decides which of them train."""
     return unlabelled_of(dataset) if recipe.dense_stage is not None else ()
+
+
+def _sees_unlabelled(recipe: Recipe, name: str) -> bool:
+    """Whether a network is shown clips without a label: the student, and an encoder whose features it regresses."""
+    stage = recipe.dense_stage
+    is_regressed = isinstance(recipe.teacher, OnnxTeacherConfig) and stage is not None and stage.features is not None
+    return name == "student" or is_regressed
 
 
 def _with_semantics(fingerprints: dict[str, str], semantics: ClassVectors | None) -> dict[str, str]:
@@ -464,8 +475,8 @@ def _load(
 ) -> tuple[dict[str, CachedClips], dict[str, Signals], dict[str, Embeddings]]:
     """What the stages see of the samples, by stage name: frame caches, signals, and embeddings.
 
-    The student sees those without a label, too. Signals that hardly cover its clip are lacking: found now, before any
-    span is moved.
+    Those without a label only some see, see ``_sees_unlabelled``. Signals that hardly cover its clip are lacking: found
+    now, before any span is moved.
     """
 
     def report(stage: Stage, done: int, total: int) -> None:
@@ -475,7 +486,7 @@ def _load(
     seen = {
         name: stage.load(
             dataset,
-            (*samples, *unlabelled) if name == "student" else samples,
+            (*samples, *unlabelled) if _sees_unlabelled(recipe, name) else samples,
             recipe.cache_every,
             partial(report, stage),
         )
@@ -516,6 +527,22 @@ def _check_embedded(name: str, embeddings: Embeddings, train: Sequence[Sample]) 
             f"no training clip has {embeddings.modality}, which the {name} sees (the first: {why})",
             "at least one",
             f"kd-edge data check, or remove [{name}]",
+        )
+
+
+def _check_exchanged(recipe: Recipe, train: Sequence[Sample], labels: Sequence[str]) -> None:
+    """Refuse a control whose teacher would see a clip's own: nobody else could be shown for it."""
+    if recipe.teacher_shuffle is None:
+        return
+    if len(train) < 2:
+        raise DataError("teacher_shuffle with a single training clip", "at least two", "train on more, or leave it out")
+    counts = Counter(sample.label for sample in train)
+    alone = next((label for label, count in sorted(counts.items()) if count == 1), None)
+    if recipe.teacher_shuffle == "class" and alone is not None:
+        raise DataError(
+            f"teacher_shuffle = 'class' with a single training clip of class '{labels[alone]}'",
+            "at least two of each class",
+            "train on more clips or other classes, or set teacher_shuffle = 'all'",
         )
 
 

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _SHORTEST = 1e-12
+_LARGEST = 1e15
+"""Squares of larger numbers may add up to more than float32 holds."""
 
 
 def unit(vectors: Tensor, dim: int = 1) -> Tensor:
@@ -15,6 +17,8 @@ def unit(vectors: Tensor, dim: int = 1) -> Tensor:
     Dividing such a vector by 1e-12 instead gives the same value but a gradient of 1e12, which one dead sample or two
     equal ones then send into the whole network.
     """
+    largest = vectors.detach().abs().amax(dim=dim, keepdim=True)
+    vectors = vectors / torch.where(largest > _LARGEST, largest, 1.0)
     length = torch.linalg.vector_norm(vectors, dim=dim, keepdim=True)
     return vectors / torch.where(length > _SHORTEST, length, torch.inf)
 

@@ -31,6 +31,8 @@ from kd_edge.train.recipe.student_stages import (
     HeadStage,
     JointTargets,
     LabelsStage,
+    PixelTargets,
+    SignalTargets,
     WindowKind,
 )
 
@@ -106,8 +108,10 @@ class Recipe(Strict):
     @classmethod
     def _alone(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("teacher", ...) is None:
-            kept = tuple(loss for loss in values.get("losses", ()) if _kind_of(loss) == "dense")
-            return values | {"losses": kept, "teacher_shuffle": None}
+            losses = values.get("losses", ())
+            if isinstance(losses, list | tuple):  # what is no list is told by its own check
+                losses = tuple(loss for loss in losses if _kind_of(loss) == "dense")
+            return values | {"losses": losses, "teacher_shuffle": None}
         return values
 
     @model_validator(mode="after")
@@ -116,6 +120,11 @@ class Recipe(Strict):
             raise ValueError("losses need a teacher: add [teacher], or set losses = []")
         if self.teacher_shuffle is not None and (self.teacher is None or self.teacher.kind not in SHUFFLED):
             raise ValueError(f"teacher_shuffle is for a teacher of kind {' or '.join(SHUFFLED)}: leave it out")
+        if self.teacher_shuffle is not None and (self.feature_targets or not self.teacher_losses):
+            raise ValueError(
+                "teacher_shuffle is of losses that compare the student with its teacher, dense targets 'features' stay "
+                "with their clips: add such [[losses]] and take 'features' out of the targets, or leave it out"
+            )
         if self.teacher is not None and not self.teacher_losses and not self.feature_targets:
             raise ValueError(
                 "a teacher without losses teaches nothing: add [[losses]], or a dense stage whose targets have "
@@ -181,8 +190,9 @@ class Recipe(Strict):
                 "crossfit is for a dense and a head stage with student.model.reads = 'targets': features of several "
                 "encoders have nothing in common, what they regress has"
             )
-        if self.student.augment.flip and any(isinstance(target, JointTargets) for target in self._dense_targets):
-            raise ValueError("a mirrored skeleton has its sides changed: set student.augment.flip = false")
+        mirrored = [_MIRRORED[type(target)] for target in self._dense_targets if type(target) in _MIRRORED]
+        if self.student.augment.flip and mirrored:
+            raise ValueError(f"{mirrored[0]}: set student.augment.flip = false")
         if self.feature_targets and isinstance(self.teacher, TeacherConfig) and self.teacher.model.has_shifts:
             mixing = self.teacher.model.temporal
             raise ValueError(
@@ -352,6 +362,14 @@ _ADDED_TO_STAGES: dict[str, Any] = {"shuffle": None, "crossfit": None, "frame": 
 
 _OF_HEADS: dict[str, tuple[Temporal, ...]] = {"dropout_at": ("tconv", "trn"), "relation_hidden": ("trn",)}
 """Keys of a model that decide nothing under another temporal head, of those that came after the first runs."""
+
+
+_MIRRORED: dict[type, str] = {
+    JointTargets: "a mirrored skeleton has its sides changed",
+    SignalTargets: "signals of worn sensors are not mirrored with the picture",
+    PixelTargets: "components of the picture are not mirrored with it",
+}
+"""Dense targets that a mirrored picture would contradict, and why."""
 
 
 def _kind_of(loss: Any) -> Any:

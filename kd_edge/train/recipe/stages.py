@@ -458,11 +458,14 @@ class OnnxTeacherConfig(Strict):
 
         return embed_clips(self, dataset, samples, every, done)
 
-    def data_fingerprint(self, dataset: Dataset, every: int) -> str:
-        """SHA-256 (hex) that ``load`` of all samples has or would have; nothing is decoded."""
+    def data_fingerprint(self, dataset: Dataset, every: int, unlabelled: Sequence[Sample] = ()) -> str:
+        """SHA-256 (hex) that ``load`` of all samples, and of those without a label, has or would have.
+
+        Nothing is decoded.
+        """
         from kd_edge.train.inputs.embeddings import embeddings_fingerprint
 
-        return embeddings_fingerprint(self, dataset, dataset.samples, every)
+        return embeddings_fingerprint(self, dataset, (*dataset.samples, *unlabelled), every)
 
 
 def _check_images(name: str, modality: str, spec: Preprocess, dataset: Dataset) -> None:

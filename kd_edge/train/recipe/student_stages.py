@@ -18,8 +18,8 @@ class Target(Strict):
     Attributes:
         shuffle: A control, whose targets are as they would be but no longer go with their frames. ``class`` gives every
             clip those of another clip of its own class, ``all`` of any other clip, each at the same share of the clip's
-            length and from the same side of the split; ``time`` a clip's own in another order of its frames. None
-            leaves them where they belong.
+            length and from the same side of the split: who is alone there lacks them. ``time`` gives a clip its own in
+            another order, in which no frame keeps its place. None leaves them where they belong.
         weight: Factor in the loss.
     """
 

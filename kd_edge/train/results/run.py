@@ -225,12 +225,18 @@ def load_state(path: Path, recipe: Recipe) -> dict[str, Any] | None:
         return None
     try:
         state: dict[str, Any] = load_tensors(path / STATE)
-        _State.model_validate(state)
-        return state
+        begun_with = _State.model_validate(state).recipe_fingerprint
     except ValidationError as error:
         raise damaged(path / STATE, first_fault(error)) from error
     except Exception as error:  # torch raises many kinds for a damaged file
         raise damaged(path / STATE, damage(path / STATE, error)) from error
+    if begun_with not in (None, recipe.fingerprint()):
+        raise TrainingError(
+            f"{path / RECIPE} was changed after the run's last epoch: its weights would be of two recipes",
+            "the recipe that the run was begun with",
+            f"restore {RECIPE}, or start a new run",
+        )
+    return state
 
 
 def selections(state: dict[str, Any] | None) -> dict[str, Selection]:
@@ -255,6 +261,7 @@ class _State(BaseModel):
     """What the trainer's ``state.pt`` must hold, so that a resumed run does not stumble over it later."""
 
     data_fingerprint: str
+    recipe_fingerprint: str | None = None  # runs of before kept none
     threads: int
     stage: StageName
     epoch: int

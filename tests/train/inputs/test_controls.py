@@ -79,9 +79,20 @@ def test_what_a_clip_lacks_it_is_not_given_and_does_not_give() -> None:
     found = numbered()
     there = Found(found.groups, {k: v for k, v in found.values.items() if k not in ("a1", "b1")}, found.lacking)
     given = shuffled(there, "class", clips())
-    assert given.values.keys() == there.values.keys()
-    assert (given.values["a2"][0, 0], given.values["a3"][0, 0], given.values["b2"][0, 0]) == (2, 1, 4)
-    assert given.lacking == {"x": {"lost": "no file"}}
+    assert given.values.keys() == there.values.keys() - {"b2", "c1"}
+    assert (given.values["a2"][0, 0], given.values["a3"][0, 0]) == (2, 1)
+    why = "alone in its class on its side"
+    assert given.lacking == {"x": {"lost": "no file", "b2": why, "c1": why}}
+
+
+def test_who_is_alone_lacks_the_target() -> None:
+    """Its own would be no control, and would be explained as if nothing were shuffled."""
+    given = shuffled(numbered(), "class", clips())
+    assert given.values.keys() == numbered().values.keys() - {"c1"}
+    assert given.lacking == {"x": {"lost": "no file", "c1": "alone in its class on its side"}}
+    single = Found((GROUP,), {"a1": np.ones((5, 2), np.float32)}, {})
+    given = shuffled(single, "all", clips())
+    assert (given.values, given.lacking) == ({}, {"x": {"a1": "alone on its side"}})
 
 
 def test_another_clips_numbers_are_taken_at_the_same_share_of_its_length() -> None:
@@ -97,11 +108,19 @@ def test_time_reorders_a_clips_own_frames() -> None:
     orders = {s.id: tuple(given.values[s.id][:, 1].astype(int)) for s in TRAIN}
     assert all(sorted(order) == [0, 1, 2, 3, 4] for order in orders.values())
     assert len(set(orders.values())) > 3, "each clip its own order"
+    assert not any(order[k] == k for order in orders.values() for k in range(5)), "no frame keeps its own"
     assert all((given.values[s.id][:, 0] == found.values[s.id][:, 0]).all() for s in TRAIN)
     again, other = (shuffled(numbered(), "time", clips(seed)) for seed in (0, 1))
     assert all((again.values[k] == given.values[k]).all() for k in orders)
     assert any((other.values[k] != given.values[k]).any() for k in orders)
     assert given.groups == (Group("x positions (shuffled: time)", 0, 2, True, 3.0),)
+
+
+def test_two_frames_change_places_and_a_single_one_has_nowhere_to_go() -> None:
+    two = np.array([[1], [2]], np.float32)
+    given = shuffled(Found((GROUP,), {"a1": two, "a2": two[:1]}, {}), "time", clips())
+    assert given.values["a1"].tolist() == [[2], [1]]
+    assert given.values["a2"].tolist() == [[1]]
 
 
 @pytest.mark.parametrize("frames", [8, 9])
@@ -239,7 +258,8 @@ def test_any_target_may_be_shuffled_and_stands_beside_others(tmp_path: Path) -> 
 
     own = of(JointTargets(), signals)
     given = of(JointTargets(shuffle="class"), signals)
-    pairs = {"a1_s1_t1": "a1_s1_t2", "a1_s1_t2": "a1_s1_t1", "a2_s1_t1": "a2_s1_t2", "a1_s2_t1": "a1_s2_t1"}
+    pairs = {"a1_s1_t1": "a1_s1_t2", "a1_s1_t2": "a1_s1_t1", "a2_s1_t1": "a2_s1_t2", "a2_s1_t2": "a2_s1_t1"}
+    assert np.isnan(given["a1_s2_t1"][:, :120]).all(), "alone in its class outside the training side"
     for name, giver in pairs.items():
         np.testing.assert_allclose(given[name][:, :120], own[giver][:, :120], atol=1e-5)
         np.testing.assert_allclose(given[name][:, 120:], own[name][:, 120:], atol=1e-5)

@@ -11,13 +11,14 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from kd_edge.data import Sample
+from kd_edge.data import Sample, open_dataset
 from kd_edge.data.cache.frames import CachedClip
 from kd_edge.data.cache.pairs import PairedClips
+from kd_edge.errors import DataError
 from kd_edge.preprocess import FixedWindow, Preprocess
 from kd_edge.train.inputs.clips import ClipDataset
 from kd_edge.train.inputs.exchange import exchange
-from kd_edge.train.inputs.material import Material, gather_material
+from kd_edge.train.inputs.material import Material, _check_exchanged, gather_material
 from kd_edge.train.inputs.windows import Windows
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.recipe.augment import Augment
@@ -161,6 +162,36 @@ def test_a_killed_control_goes_on_bit_for_bit_and_differs_from_its_lockstep(tmp_
     run_all(Recipe.model_validate(values | {"teacher_shuffle": None}), tmp_path / "lockstep")
     assert same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
     assert not same(weights(tmp_path / "lockstep"), weights(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize(
+    ("how", "kept", "message"),
+    [
+        ("class", lambda s, first: s.label != first.label or s == first, "a single training clip of class '"),
+        ("all", lambda s, first: s == first, "teacher_shuffle with a single training clip"),
+    ],
+)
+def test_a_teacher_cannot_be_shown_another_clip_where_there_is_none(how: str, kept: Any, message: str) -> None:
+    recipe = Recipe.model_validate(tiny_values(teacher_shuffle=how))
+    dataset = open_dataset(recipe.data)
+    train = dataset.split(recipe.split).train
+    few = [s for s in train if kept(s, train[0])]
+    with pytest.raises(DataError, match=message) as caught:
+        _check_exchanged(recipe, few, dataset.labels)
+    assert how == "all" or f"'{dataset.labels[train[0].label]}'" in str(caught.value)
+    _check_exchanged(recipe, train, dataset.labels)
+    _check_exchanged(Recipe.model_validate(tiny_values()), few, dataset.labels)
+
+
+@pytest.mark.parametrize("features", ["stage", "loss", "both"])
+def test_a_shuffled_teacher_needs_losses_and_gives_no_features(features: str) -> None:
+    """Its features stay with their clips: a control that changes nothing would be taken for one."""
+    targets = [{"kind": "features"}]
+    losses = {"stage": [], "loss": [{"kind": "dense", "targets": targets}], "both": [{"kind": "dkd"}]}[features]
+    stages = [{"kind": "labels"}] if features == "loss" else [{"kind": "dense", "targets": targets}, {"kind": "labels"}]
+    Recipe.model_validate(tiny_values(losses=losses, stages=stages))
+    with pytest.raises(ValidationError, match="teacher_shuffle is of losses that compare the student"):
+        Recipe.model_validate(tiny_values(losses=losses, stages=stages, teacher_shuffle="all"))
 
 
 def test_nobody_is_shuffled_without_a_teacher() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,11 @@ import pytest
 from kd_edge.data import Sample
 from kd_edge.data.readers.utd_mhad import UtdMhad
 from kd_edge.errors import ConfigError, DataError
+from kd_edge.train.dense import lacking_note
 from kd_edge.train.inputs.draws import CropDraw
 from kd_edge.train.inputs.targets import DenseTargets, Group, check_targets, gather_targets, joint_targets
+from kd_edge.train.inputs.targets.base import StudentClips
+from kd_edge.train.inputs.targets.joints import joints_of
 from kd_edge.train.recipe.student_stages import JointTargets, SignalTargets
 from kd_edge.types import Clip
 from tests.data.conftest import write_sample
@@ -182,6 +186,26 @@ def test_targets_of_real_kinds_side_by_side_and_what_is_lacking(small_utd: Path)
     assert other.fingerprint != found.fingerprint
     assert samples[1].id in found
     assert "nobody" not in found
+
+
+def test_one_odd_skeleton_does_not_decide_for_all(small_utd: Path) -> None:
+    """Though it is the first."""
+    dataset = UtdMhad(small_utd)
+    first, *others = dataset.samples
+    stamps = {s.id: dataset.open(s, "depth").stamps_ns for s in dataset.samples}
+
+    class Odd:
+        def open(self, sample: Sample, modality: str) -> Clip:
+            clip = dataset.open(sample, modality)
+            return replace(clip, frames=clip.frames[:, :15]) if sample == first else clip
+
+    found = joints_of(JointTargets(), StudentClips(Odd(), dataset.samples, stamps))  # type: ignore[arg-type]
+    assert found.values.keys() == {s.id for s in others}
+    assert found.lacking == {"skeleton": {first.id: f"{first.id} has 15 joints where most have 20"}}
+    assert [group.count for group in found.groups] == [60, 60]
+    targets = DenseTargets(found.groups, {}, found.lacking, "")
+    assert lacking_note(targets, dataset.samples) == f"1 of {len(dataset.samples)} clips lack skeleton"
+    assert lacking_note(targets, others) == ""
 
 
 def test_a_data_set_without_the_target_is_told(small_utd: Path) -> None:

@@ -23,6 +23,22 @@ def test_by_hand() -> None:
     assert both == pytest.approx((by_teacher + by_student) / 2, rel=1e-6)
 
 
+@pytest.mark.parametrize("size", [1e20, 1e30, 1e-5])
+def test_how_long_the_vectors_are_changes_nothing(size: float) -> None:
+    """Though the squares of the large ones are beyond float32: likeness is [[1, 0.6], [0, 0.8]] as above."""
+    teacher = size * torch.tensor([[2.0, 0.0], [0.0, 3.0]])
+    student = (size * torch.tensor([[1.0, 0.0], [1.2, 1.6]])).requires_grad_()
+    value = contrastive(student, teacher, temperature=0.2)
+    expected = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-4))) / 2
+    assert value.item() == pytest.approx(expected, rel=1e-6)
+    value.backward()
+    assert student.grad is not None
+    # The second student: (p - own) / (2 T) of each teacher, across its direction (0.6, 0.8), over its length 2.
+    across = 0.8 / (1 + math.exp(2)) + 0.6 / (1 + math.exp(4))
+    turned = [across * 0.8 / 0.8, -across * 0.6 / 0.8]
+    assert [g * size for g in student.grad[1].tolist()] == pytest.approx(turned, rel=1e-4)
+
+
 def test_students_that_are_all_the_same_cost_the_logarithm_of_the_batch() -> None:
     student = torch.ones(5, 3)
     assert contrastive(student, torch.randn(5, 3)).item() == pytest.approx(math.log(5), rel=1e-6)

@@ -39,6 +39,11 @@ class Group:
         """Their positions."""
         return slice(self.first, self.first + self.count)
 
+    @property
+    def root(self) -> str:
+        """What it is of, by which it is told who lacks it."""
+        return self.name.partition(" ")[0]
+
 
 @dataclass(frozen=True, slots=True)
 class StudentClips:
@@ -141,7 +146,7 @@ class DenseTargets:
             DataError: Not one of the samples has any.
         """
         group = next(group for group in self.groups if group.name == name)
-        self.lacking[_root(group)] = lacking
+        self.lacking[group.root] = lacking
         for sample_id, found in values.items():
             self._values[sample_id][:, group.columns] = found
         self._fit(group, samples)
@@ -154,7 +159,7 @@ class DenseTargets:
         values = self._of_all(group, samples).astype(np.float64)
         there = ~np.isnan(values)
         if not there.any():
-            raise nowhere(_root(group), self.lacking.get(_root(group), {}))
+            raise nowhere(group.root, self.lacking.get(group.root, {}))
         mean = np.where(there, values, 0).sum(axis=0) / np.maximum(there.sum(axis=0), 1)
         self._mean[group.columns] = mean
         self._scale[group.columns] = max(float(np.sqrt(((values - mean)[there] ** 2).mean())), 1e-6)
@@ -176,11 +181,6 @@ class DenseTargets:
                     values[:, group.columns] = vectors.reshape(len(frames), -1)
         scaled: Float32 = (values - self._mean) / self._scale
         return scaled
-
-
-def _root(group: Group) -> str:
-    """What the group is of."""
-    return group.name.partition(" ")[0]
 
 
 HELD_NS = 100_000_000

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
 from kd_edge.data import Sample
@@ -21,22 +23,23 @@ def joints_of(target: JointTargets, clips: StudentClips) -> Found:
         DataError: Not one clip has them.
     """
     found: dict[str, Float32] = {}
+    counts: dict[str, int] = {}
     missing: dict[str, str] = {}
-    joints = None
     for sample in clips.samples:
         try:
             clip = clips.dataset.open(sample, target.modality)
-            joints = joints or _joint_count(clip, target.modality, sample)
+            counts[sample.id] = _joint_count(clip, target.modality, sample)
             found[sample.id] = joint_targets(clip, clips.stamps_ns[sample.id], target)
-            if clip.frames.shape[1] != joints:
-                raise DataError(f"{sample.id} has {clip.frames.shape[1]} joints", f"{joints}", "correct the recording")
         except DataError as error:
-            found.pop(sample.id, None)
             missing[sample.id] = error.found
     if not found:
         raise nowhere(target.modality, missing)
-    size = next(iter(found.values())).shape[1]
-    return Found(tuple(_groups(target, size)), found, {target.modality: missing})
+    usual = Counter(counts[name] for name in found).most_common(1)[0][0]  # a single odd recording decides nothing
+    odd = [name for name in found if counts[name] != usual]
+    missing |= {name: f"{name} has {counts[name]} joints where most have {usual}" for name in odd}
+    values = {name: each for name, each in found.items() if counts[name] == usual}
+    size = next(iter(values.values())).shape[1]
+    return Found(tuple(_groups(target, size)), values, {target.modality: missing})
 
 
 def joint_targets(clip: Clip, stamps_ns: Int64, target: JointTargets) -> Float32:

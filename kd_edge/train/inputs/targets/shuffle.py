@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -17,15 +17,26 @@ from kd_edge.types import Float32
 def shuffled(found: Found, how: Literal["class", "time", "all"], clips: StudentClips) -> Found:
     """The same numbers in other places; see ``Target.shuffle``.
 
-    A clip that is alone in its class, or on its side, keeps its own. Clips that lack the target go on lacking it.
+    A clip that is alone in its class, or on its side, lacks the target, too: its own would be no control. In time no
+    frame keeps its own.
     """
+    lacking = found.lacking
     if how == "time":
         values = {name: _reordered(each, name, clips.seed) for name, each in found.values.items()}
     else:
         givers = exchanged(found.values, clips, by_class=how == "class", purpose=how)
-        values = {name: fitted(found.values[giver], len(found.values[name])) for name, giver in givers.items()}
+        others = {name: giver for name, giver in givers.items() if giver != name}
+        values = {name: fitted(found.values[giver], len(found.values[name])) for name, giver in others.items()}
+        why = "alone in its class on its side" if how == "class" else "alone on its side"
+        lacking = _with_alone(found, dict.fromkeys(givers.keys() - others.keys(), why))
     groups = tuple(replace(group, name=f"{group.name} (shuffled: {how})") for group in found.groups)
-    return Found(groups, values, found.lacking)
+    return Found(groups, values, lacking)
+
+
+def _with_alone(found: Found, alone: Mapping[str, str]) -> dict[str, Mapping[str, str]]:
+    """What lacks a target's parts, by their names, and beside it who had nobody to exchange with."""
+    names = dict.fromkeys((*found.lacking, *(group.root for group in found.groups)))
+    return {name: {**found.lacking.get(name, {}), **alone} for name in names}
 
 
 def exchanged(having: Iterable[str], clips: StudentClips, *, by_class: bool, purpose: str) -> dict[str, str]:
@@ -53,6 +64,8 @@ def fitted(values: Float32, frames: int) -> Float32:
 
 
 def _reordered(values: Float32, name: str, seed: int) -> Float32:
+    """The frames along a random cycle through all of them, so that none but a single one stays where it was."""
     order = np.random.default_rng((seed, zlib.crc32(f"time {name}".encode()))).permutation(len(values))
-    result: Float32 = values[order]
+    result: Float32 = np.empty_like(values)
+    result[order] = values[np.roll(order, -1)]
     return result
