@@ -390,21 +390,29 @@ def gather_material(
     stage, loss = recipe.dense_stage, recipe.dense_loss
     return replace(
         material,
-        dense=None if stage is None else _dense(material, stage.targets, unlabelled, progress),
-        loss=None if loss is None else _dense(material, loss.targets, (), progress),
+        dense=None if stage is None else _dense(material, stage.targets, unlabelled, progress, few=at_most is not None),
+        loss=None if loss is None else _dense(material, loss.targets, (), progress, few=at_most is not None),
     )
 
 
 def _dense(
-    material: Material, wanted: Sequence[DenseTarget], unlabelled: Sequence[Sample], progress: Progress | None
+    material: Material,
+    wanted: Sequence[DenseTarget],
+    unlabelled: Sequence[Sample],
+    progress: Progress | None,
+    *,
+    few: bool,
 ) -> DenseTargets:
-    """What a dense stage or loss regresses, scaled by the training clips; a stage's of clips without a label, too."""
+    """What a dense stage or loss regresses, scaled by the training clips; a stage's of clips without a label, too.
+
+    The ``few`` clips of a dry run keep what a control would shuffle.
+    """
     stamps = material.stamps_ns
 
     def pictures(sample: Sample) -> Float32:
         return material.student_clips([sample]).still(0, np.arange(len(stamps[sample.id])))
 
-    if not material.test:  # of a dry run: its few clips have nobody to exchange with
+    if few:  # they have nobody to exchange with
         shown = {"shuffle": None}
         wanted = [t if isinstance(t, FeatureTargets) else t.model_copy(update=shown) for t in wanted]
     targets = gather_targets(

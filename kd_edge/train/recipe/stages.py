@@ -119,7 +119,33 @@ class Training(Strict):
                 )
 
 
-class StageConfig(Training):
+class _OfOneModality:
+    """What all stages say of themselves that see the images of one modality."""
+
+    modality: str
+    preprocess: Preprocess
+
+    @property
+    def wearables(self) -> None:
+        """The stage sees no wearable sensors."""
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of everything of the data set that the stage sees."""
+        return (self.modality,)
+
+    @property
+    def has_motion(self) -> bool:
+        """Whether what is shown them sees several moments at once, a motion stack."""
+        return self.preprocess.has_motion
+
+    @property
+    def needs_vectors(self) -> str:
+        """Which setting compares with the class names' vectors: none."""
+        return ""
+
+
+class StageConfig(_OfOneModality, Training):
     """A network on an image modality, and its training.
 
     Attributes:
@@ -149,28 +175,9 @@ class StageConfig(Training):
         return self
 
     @property
-    def wearables(self) -> None:
-        """The stage sees no wearable sensors."""
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        """Names of everything of the data set that the stage sees."""
-        return (self.modality,)
-
-    @property
     def architecture(self) -> dict[str, str]:
         """Network and what joins its inputs, for reports."""
         return {"backbone": self.model.backbone, "temporal": self.model.temporal}
-
-    @property
-    def has_motion(self) -> bool:
-        """Whether the network sees several moments at once, a motion stack."""
-        return self.preprocess.has_motion
-
-    @property
-    def needs_vectors(self) -> str:
-        """Which setting compares with the class names' vectors: none."""
-        return ""
 
     @property
     def trained_for(self) -> dict[str, Any]:
@@ -364,7 +371,7 @@ class SensorTeacherConfig(Training):
         return signals_fingerprint(dataset, dataset.samples, self.sensors)
 
 
-class OnnxTeacherConfig(Strict):
+class OnnxTeacherConfig(_OfOneModality, Strict):
     """A frozen image encoder in an ONNX file as teacher, DINOv2 for example: it is never trained.
 
     It sees every frame once, whole or its centre as evaluation does, and what it makes of them is kept in the cache.
@@ -397,15 +404,6 @@ class OnnxTeacherConfig(Strict):
         """The stage's clips are no input of a network in training."""
 
     @property
-    def wearables(self) -> None:
-        """The stage sees no wearable sensors."""
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        """Names of everything of the data set that the stage sees."""
-        return (self.modality,)
-
-    @property
     def architecture(self) -> dict[str, str]:
         """Network and what joins its inputs, for reports."""
         return {"backbone": self.file.stem, "temporal": "frozen encoder"}
@@ -414,16 +412,6 @@ class OnnxTeacherConfig(Strict):
     def epochs(self) -> int:
         """It is never trained."""
         return 0
-
-    @property
-    def has_motion(self) -> bool:
-        """Whether the encoder sees several moments at once, a motion stack."""
-        return self.preprocess.has_motion
-
-    @property
-    def needs_vectors(self) -> str:
-        """Which setting compares with the class names' vectors: none."""
-        return ""
 
     @property
     def trained_for(self) -> dict[str, Any]:
