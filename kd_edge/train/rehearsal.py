@@ -13,6 +13,7 @@ from torch import nn
 
 from kd_edge.data import Sample, training_sides
 from kd_edge.models.layers import evaluating
+from kd_edge.rundir import SourceNote
 from kd_edge.train.checks import check_batches
 from kd_edge.train.crossfit import folds
 from kd_edge.train.devices import make_fabric
@@ -40,6 +41,7 @@ class Rehearsal:
         weights: The terms' weights in the first epoch.
         seconds: Time of that step on this machine, teacher's forward pass included.
         steps_per_epoch: Steps of the student over all its training clips.
+        source: What the student would be fine-tuned from; None where it would not.
     """
 
     samples: tuple[int, int, int]
@@ -51,6 +53,7 @@ class Rehearsal:
     weights: dict[str, float]
     seconds: float
     steps_per_epoch: int
+    source: SourceNote | None = None
 
 
 def rehearse(recipe: Recipe, data_root: Path | None = None, *, progress: Progress | None = None) -> Rehearsal:
@@ -88,7 +91,8 @@ def rehearse(recipe: Recipe, data_root: Path | None = None, *, progress: Progres
             else:
                 take_weights(teacher, recipe.teacher.weights, recipe.teacher, material.dataset.labels)
             teacher.requires_grad_(False)
-        return _step(material, "student", student_learner(material, teacher), teacher)
+        mine = student_learner(material, teacher)
+        return replace(_step(material, "student", mine, teacher), source=mine.source)
     finally:
         torch.set_num_threads(before)
 

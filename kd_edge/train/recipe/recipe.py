@@ -139,6 +139,8 @@ class Recipe(Strict):
         slow = [loss.kind for loss in self.losses if loss.warmup_epochs > self.student.epochs]
         if slow:
             raise ValueError(f"loss '{slow[0]}' warms up for longer than student.epochs: lower its warmup_epochs")
+        if self.student.freeze == "backbone" and any(stage.kind == "dense" for stage in self.stages):
+            raise ValueError("a dense stage trains the backbone alone, and student.freeze = 'backbone' leaves nothing")
         if self.cache_every > 1 and any(stage.has_motion for stage in self.networks.values()):
             raise ValueError("cache_every drops the frames that motion stacks need: set it to 1")
         if self.compares_clips and self.student.batch_size < 2:
@@ -327,7 +329,8 @@ class Recipe(Strict):
 
     def _deciding(self, *without: str) -> dict[str, Any]:
         """All values but the name's, the loader's, the folder's and those of ``without``."""
-        left: dict[str, Any] = {"name": True, "workers": True, "data": {"root"}, **dict.fromkeys(without, True)}
+        left: dict[str, Any] = {"name": True, "workers": True, "data": {"root"}, "student": {"source_sha256"}}
+        left |= dict.fromkeys(without, True)
         values = self.model_dump(mode="json", exclude=left)
         for name in self.networks.keys() & values.keys():
             values[name] = _as_before(values[name])
@@ -351,6 +354,8 @@ _ADDED: dict[str, Any] = {
     "teacher_shuffle": None,
     "dropout_at": "all",
     "relation_hidden": None,
+    "source": None,
+    "freeze": None,
     "stages": [{"kind": "labels", "segments": None}],
 }
 """Keys that came after the first runs, as those were trained: so they keep their fingerprints."""
