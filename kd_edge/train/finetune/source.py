@@ -17,7 +17,7 @@ from kd_edge.models import bninception, efficientnet
 from kd_edge.models.saved import SavedStudent, StudentSpec
 from kd_edge.models.weights import local_state
 from kd_edge.preprocess import Preprocess
-from kd_edge.reading import open_regular
+from kd_edge.reading import is_file, open_regular
 from kd_edge.rundir import STUDENT
 from kd_edge.train.recipe import Recipe, StudentConfig
 
@@ -147,7 +147,9 @@ def _of_artifact(name: str, path: Path) -> Source:
 
 
 def _of_file(name: str, path: Path) -> Source:
-    if path.is_file() and path.stat().st_size > MOST_BYTES:
+    if path.exists() and not is_file(path):
+        raise TrainingError(f"{name} is no regular file", "a file of weights", _FIX)
+    if is_file(path) and path.stat().st_size > MOST_BYTES:
         raise TrainingError(f"{name} has {path.stat().st_size:,} bytes", f"at most {MOST_BYTES:,}", _FIX)
     found = local_state(path, _FIX)
     if not any(key.startswith(BACKBONE) for key in found):  # of a backbone alone, as torchvision names its parts
