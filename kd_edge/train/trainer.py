@@ -25,8 +25,7 @@ from kd_edge.train.dense import DenseLearner, frame_loaders, lacking_note, repor
 from kd_edge.train.devices import averaged, first_alone, make_fabric, share_statistics
 from kd_edge.train.distil.learner import Learner
 from kd_edge.train.events import Collapsed, EpochDone, Event, FineTuned, Finished, Prepared, StageStarted, StepDone
-from kd_edge.train.finetune.freezing import check_stages
-from kd_edge.train.finetune.source import pinned
+from kd_edge.train.finetune.begin import ready
 from kd_edge.train.given import check_readable, load_trained, take_weights, weights_metadata
 from kd_edge.train.head import HeadLearner, Loaders, feature_loaders
 from kd_edge.train.inputs.material import Material, Progress, gather_material
@@ -135,8 +134,7 @@ def train(
 def _readable(recipe: Recipe) -> Recipe:
     """The recipe, if the files of weights that it names can be read, with the hash of the student's source."""
     check_readable(recipe)
-    check_stages(recipe.student)
-    return pinned(recipe)
+    return ready(recipe)
 
 
 def _hold(held: ExitStack | None, run_dir: Path, new: Recipe | None) -> bool:

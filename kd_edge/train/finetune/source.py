@@ -19,7 +19,7 @@ from kd_edge.models.weights import local_state
 from kd_edge.preprocess import Preprocess
 from kd_edge.reading import is_file, open_regular
 from kd_edge.rundir import STUDENT
-from kd_edge.train.recipe import Recipe, StudentConfig
+from kd_edge.train.recipe import StudentConfig
 
 BUNDLED = "bundled"
 """The name of the student that ships with kd-edge."""
@@ -100,18 +100,6 @@ def open_source(config: StudentConfig) -> Source | None:
             "restore it, or start a new run from this one",
         )
     return source
-
-
-def pinned(recipe: Recipe) -> Recipe:
-    """The recipe with the hash of what its student is fine-tuned from, which is read once to see that it can be.
-
-    Raises:
-        KdEdgeError: See ``open_source``.
-    """
-    source = open_source(recipe.student)
-    if source is None:
-        return recipe
-    return recipe.model_copy(update={"student": recipe.student.model_copy(update={"source_sha256": source.sha256})})
 
 
 def _opened(name: str) -> Source:

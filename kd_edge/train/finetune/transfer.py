@@ -58,7 +58,7 @@ def take(model: ClipModel, source: Source, found: Mapping[str, Tensor], labels: 
     _check_classes(source, labels)
     _check_values(source, found)
     taken, own = Taken(), model.state_dict()
-    _take_backbone(model, source, _below(own, BACKBONE), _below(found, BACKBONE), taken)
+    _take_backbone(model, source, found, taken)
     _take_head(model, source, _below(own, HEAD), _below(found, HEAD), labels, taken)
     others = sum(not key.startswith((BACKBONE, HEAD)) for key in found)
     if others:
@@ -95,37 +95,61 @@ def _check_values(source: Source, found: Mapping[str, Tensor]) -> None:
             )
 
 
-def _take_backbone(
-    model: ClipModel, source: Source, own: Mapping[str, Tensor], found: dict[str, Tensor], taken: Taken
-) -> None:
-    regressed = {key: found.pop(key) for key in list(found) if key.startswith(_REGRESSION)}
+def fitting_backbone(
+    model: ClipModel, source: Source, found: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], tuple[int, int] | None]:
+    """A source's weights of the student's backbone, without what it regresses.
+
+    Args:
+        model: The student; its weights do not matter.
+        source: Where the weights are from.
+        found: Its weights, with every normalisation.
+
+    Returns:
+        Them by their names in the backbone, those of other layers too, and the input channels there and here where the
+        first convolution was converted.
+
+    Raises:
+        TrainingError: They are of another backbone.
+    """
+    own = _below(model.state_dict(), BACKBONE)
     wanted = {key: value for key, value in own.items() if not key.startswith(_REGRESSION)}
-    first = f"{first_convolution(model.backbone)[0]}.weight"
-    theirs, ours = found.get(first), wanted[first].shape[1]
+    fitting = {k: value for k, value in _below(found, BACKBONE).items() if not k.startswith(_REGRESSION)}
+    first, channels = f"{first_convolution(model.backbone)[0]}.weight", None
+    theirs, ours = fitting.get(first), wanted[first].shape[1]
     if theirs is not None and theirs.ndim == 4 and theirs.shape[1] not in (0, ours):
-        taken.channels = (theirs.shape[1], ours)
-        found[first] = for_channels(theirs.float(), ours)
-    fault = misfit(wanted, found, "backbone", whole=False)
+        channels = (theirs.shape[1], ours)
+        fitting[first] = for_channels(theirs.float(), ours)
+    fault = misfit(wanted, fitting, "backbone", whole=False)
     if fault:
         raise TrainingError(
             f"nothing is taken from {source.name}: its backbone is another one ({fault})",
             "weights of the recipe's student.model.backbone",
             "set student.model.backbone as it is there, or name another source",
         )
-    taken.state |= {BACKBONE + key: value for key, value in found.items() if key in wanted}
-    others = sum(key not in wanted for key in found)
+    return fitting, channels
+
+
+def _take_backbone(model: ClipModel, source: Source, found: Mapping[str, Tensor], taken: Taken) -> None:
+    fitting, taken.channels = fitting_backbone(model, source, found)
+    own, regressed = model.state_dict(), _below(found, BACKBONE + _REGRESSION)
+    taken.state |= {BACKBONE + key: value for key, value in fitting.items() if BACKBONE + key in own}
+    others = sum(BACKBONE + key not in own for key in fitting)
     if others:
         taken.ignored["of a classifier or other layers that a backbone does not have"] += others
-    mine = {key: value for key, value in own.items() if key.startswith(_REGRESSION)}
-    if mine and all(key in regressed and regressed[key].shape == value.shape for key, value in mine.items()):
-        taken.state |= {BACKBONE + key: regressed[key] for key in mine}
+    _take_regression(model, _below(own, BACKBONE + _REGRESSION), regressed, taken)
+
+
+def _take_regression(model: ClipModel, own: Mapping[str, Tensor], found: Mapping[str, Tensor], taken: Taken) -> None:
+    """What a backbone regresses beside its feature, where that is as many numbers of as many features."""
+    if own and all(key in found and found[key].shape == value.shape for key, value in own.items()):
+        taken.state |= {BACKBONE + _REGRESSION + key: found[key] for key in own}
         return
-    if mine:
+    if own:
         mark_new(model.backbone.get_submodule("regression"))
-    if regressed:
-        ours = sum(len(value) for key, value in mine.items() if key.endswith("bias"))
-        theirs_too = sum(len(value) for key, value in regressed.items() if key.endswith("bias"))
-        taken.ignored[f"of {theirs_too} regressed numbers (student.model.regressed is {ours} here)"] += len(regressed)
+    if found:
+        ours, theirs = (sum(len(v) for key, v in state.items() if key.endswith("bias")) for state in (own, found))
+        taken.ignored[f"of {theirs} regressed numbers (student.model.regressed is {ours} here)"] += len(found)
 
 
 def _take_head(

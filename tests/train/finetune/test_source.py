@@ -16,7 +16,8 @@ from kd_edge.models import ModelConfig, build_model
 from kd_edge.models.backbones import build_backbone
 from kd_edge.models.saved import SavedStudent
 from kd_edge.train.finetune import source as sources
-from kd_edge.train.finetune.source import Source, open_source, pinned
+from kd_edge.train.finetune.begin import ready
+from kd_edge.train.finetune.source import Source, open_source
 from kd_edge.train.recipe import Recipe, StudentConfig
 from tests.train.finetune.conftest import alone
 
@@ -30,7 +31,7 @@ def opened(name: object) -> Source:
 def test_a_student_that_begins_otherwise_has_no_source() -> None:
     assert open_source(StudentConfig(modality="nir")) is None
     recipe = Recipe.model_validate(alone())
-    assert pinned(recipe) is recipe
+    assert ready(recipe) is recipe
 
 
 def test_a_run_gives_its_weights_and_says_how_it_saw(finished: Path) -> None:
@@ -171,11 +172,11 @@ def test_a_missing_package_is_named(exported: Path, monkeypatch: pytest.MonkeyPa
 def test_another_file_than_the_run_began_with_is_refused(finished: Path, tmp_path: Path) -> None:
     file = tmp_path / "w.safetensors"
     shutil.copy(finished / "student.safetensors", file)
-    recipe = pinned(Recipe.model_validate(alone(source=str(file))))
+    recipe = ready(Recipe.model_validate(alone(source=str(file))))
     assert recipe.student.source_sha256 == opened(file).sha256
-    assert pinned(recipe) == recipe
+    assert ready(recipe) == recipe
     changed = load_file(file)
     changed["head.classifier.bias"] += 1
     save_file(changed, file)
     with pytest.raises(TrainingError, match="is not what this run is fine-tuned from: its SHA-256 begins with"):
-        pinned(recipe)
+        ready(recipe)
