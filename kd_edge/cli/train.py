@@ -139,7 +139,7 @@ def _begun_from(source: str | None) -> list[str]:
     from kd_edge.train.finetune.source import BUNDLED
 
     place = source if source == BUNDLED else str(expanded(source).absolute())
-    return [f"student.source={json.dumps(place)}", "student.initial_weights=null"]
+    return [f"student.source={json.dumps(place, ensure_ascii=False)}", "student.initial_weights=null"]
 
 
 def _check_target(target: Path, dry_run: bool) -> None:
