@@ -109,6 +109,7 @@ def study_run(
                 out.print(f"{event.planned.name}: there already, {event.folder}")
             elif isinstance(event, Started):
                 shared = f", teacher of {event.teacher_run}" if event.teacher_run else ""
+                shared += f", dense stage of {event.dense_run}" if event.dense_run else ""
                 out.print(f"[b]{event.planned.name}[/b] ({event.number} of {event.total}): {event.folder}{shared}")
                 display.restart()
     out.print(f"the table: [b]kd-edge study report {name}" + (f" --out {folder}[/b]" if folder else "[/b]"))

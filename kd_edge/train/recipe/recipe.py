@@ -327,6 +327,18 @@ class Recipe(Strict):
             values["clips"] = self.student.modality  # whose time the signals are resampled onto
         return _hash(values)
 
+    def dense_fingerprint(self) -> str | None:
+        """SHA-256 (hex) of everything that decides the backbone after the dense stage: equal ones are trained once.
+
+        None where there is no such stage, or where a trained network tells what is regressed.
+        """
+        if self.dense_stage is None or self.dense_stage.features is not None:
+            return None
+        values = self._deciding("teacher", "losses", "teacher_shuffle", "stages")
+        values["student"]["model"].pop("reads", None)
+        stage = _stage_as_before(self.dense_stage.model_dump(mode="json"))
+        return _hash({**values, "stage": stage, "kept": self.keeps_targets})
+
     def _deciding(self, *without: str) -> dict[str, Any]:
         """All values but the name's, the loader's, the folder's and those of ``without``."""
         left: dict[str, Any] = {"name": True, "workers": True, "data": {"root"}, "student": {"source_sha256"}}
