@@ -94,7 +94,7 @@ VERBS = {
     "study shipped": "ARTIFACTS --data --into --json --ledger --place --rows",
     "study show": "NAME --row",
     "study table": "RUNS --into --json --place",
-    "train": "RECIPE --data --devices --dry-run --export --json --nodes --out --resume --seed --set",
+    "train": "RECIPE --data --devices --dry-run --export --from --json --nodes --out --resume --seed --set",
 }
 
 

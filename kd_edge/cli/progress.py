@@ -7,12 +7,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from kd_edge.cli.console import faults
+from kd_edge.errors import printable
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
-    from kd_edge.rundir import MetricsLine, Summary
+    from kd_edge.rundir import MetricsLine, SourceNote, Summary
     from kd_edge.train.events import Event
 
 
@@ -71,12 +73,14 @@ class TrainingDisplay:
 
     def watch(self, events: Iterable[Shown]) -> Iterator[Shown]:
         """Show the trainer's events, and hand on every event."""
-        from kd_edge.train.events import Collapsed, EpochDone, Prepared, StageStarted, StepDone
+        from kd_edge.train.events import Collapsed, EpochDone, FineTuned, Prepared, StageStarted, StepDone
 
         steps = 0
         for event in events:
             if isinstance(event, Prepared):
                 self._console.print(_prepared(event))
+            elif isinstance(event, FineTuned):
+                self._console.print(source_report(event.note), soft_wrap=True)
             elif isinstance(event, StageStarted):
                 steps = event.steps_per_epoch
                 if event.note:
@@ -103,6 +107,11 @@ class TrainingDisplay:
         if name not in self._tasks:
             self._tasks[name] = self._bar.add_task(name, total=total)
         return self._tasks[name]
+
+
+def source_report(note: SourceNote) -> str:
+    """What a student was fine-tuned from: a line, and what belongs to it indented below."""
+    return "\n  ".join(escape(printable(line)) for line in note.lines)
 
 
 def _prepared(event: Any) -> str:

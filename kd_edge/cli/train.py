@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +16,7 @@ from rich.table import Table
 from kd_edge import recipes
 from kd_edge.cli.console import DataOption, JsonOption, SetOption, counted, err, out, percent, print_json, table
 from kd_edge.cli.export import export_summary, steps
-from kd_edge.cli.progress import TrainingDisplay, progress_bar
+from kd_edge.cli.progress import TrainingDisplay, progress_bar, source_report
 from kd_edge.errors import ConfigError, import_extra, printable
 from kd_edge.files import expanded
 
@@ -33,7 +34,8 @@ DEFAULT = "quickstart"
     epilog="Examples:  kd-edge train  |  kd-edge train --data ~/gestures  |  "
     "kd-edge train utd_mhad_pose_to_depth --data ~/data/utd-mhad  |  "
     "kd-edge train utd_mhad_best --data ~/data/utd-mhad --export best.onnx  |  "
-    "kd-edge train quickstart --set student.epochs=20 --seed 1  |  kd-edge train --resume"
+    "kd-edge train quickstart --set student.epochs=20 --seed 1  |  kd-edge train --resume  |  "
+    "kd-edge train --data ~/gestures --from bundled --set student.freeze=backbone"
 )
 def train(
     recipe: Annotated[
@@ -56,6 +58,14 @@ def train(
         str | None,
         typer.Option("--resume", metavar="[RUN]", help="Go on with an interrupted run; default the latest."),
     ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="RUN|ARTIFACT|FILE",
+            help="Fine-tune: the student begins with what fits of a run, an artifact, bundled, or a file of weights.",
+        ),
+    ] = None,
     devices: Annotated[int, typer.Option("--devices", min=1, help="Devices per node.")] = 1,
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Nodes.")] = 1,
     dry_run: Annotated[
@@ -73,16 +83,18 @@ def train(
     if target is not None:
         _check_target(target, dry_run)
     if resume is None:
-        overrides = [*(settings or ()), *([] if seed is None else [f"seed={seed}"])]
+        overrides = [*(settings or ()), *([] if seed is None else [f"seed={seed}"]), *_begun_from(source)]
         config = _recipe(recipe, data, overrides)
         if dry_run:
             _tell_left_out(config, data)
             _rehearse(config, data, json_)
             return
         run = folder or new_run_path(Path("runs"), config.name)
-    elif settings or seed is not None or folder is not None or dry_run:
+    elif settings or seed is not None or folder is not None or dry_run or source is not None:
         raise ConfigError(
-            "--resume with --set, --seed, --out or --dry-run", "--resume alone", "an interrupted run keeps its recipe"
+            "--resume with --set, --seed, --out, --from or --dry-run",
+            "--resume alone",
+            "an interrupted run keeps its recipe",
         )
     else:
         from kd_edge.train.results.run import latest_unfinished, load_recipe
@@ -118,6 +130,16 @@ def train(
         print_json({"training": summary, "export": exported.report})
     else:
         out.print(export_summary(exported))
+
+
+def _begun_from(source: str | None) -> list[str]:
+    """What ``--from`` sets in a recipe; the run notes where that lies wherever it is resumed."""
+    if source is None:
+        return []
+    from kd_edge.train.finetune.source import BUNDLED
+
+    place = source if source == BUNDLED else str(expanded(source).absolute())
+    return [f"student.source={json.dumps(place, ensure_ascii=False)}", "student.initial_weights=null"]
 
 
 def _check_target(target: Path, dry_run: bool) -> None:
@@ -205,6 +227,8 @@ def rehearsal_report(result: Rehearsal) -> Group:
     if "adapters" in result.parameters:
         head.append(f"adapters of the losses: {result.parameters['adapters']:,} parameters, dropped at export")
     parts: list[RenderableType] = ["\n".join(head)]
+    if result.source is not None:
+        parts.append(source_report(result.source))
     if result.student_layers:
         layers = Table("student's layer", "shape", "teacher's layer", "shape")
         for mine, theirs in itertools.zip_longest(result.student_layers.items(), result.teacher_layers.items()):

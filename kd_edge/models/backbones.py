@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -44,11 +44,36 @@ class Backbone(nn.Sequential):
         self.stages = stages
         self.stage_channels = stage_channels
         self.feature_size = feature_size or stage_channels[-1]
+        self._fixed: list[nn.Module] = []
 
     @property
     def is_mean(self) -> bool:
         """Whether a feature is nothing but the mean of the last stage's maps over their places."""
         return self.feature_size == self.stage_channels[-1]
+
+    def fix(self, parts: Iterable[nn.Module]) -> None:
+        """Train some parts no more: their parameters stay, and so do the statistics of their normalisation."""
+        for part in parts:
+            self._fixed.append(part.eval().requires_grad_(False))
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Set the mode; parts that are fixed stay in eval mode."""
+        super().train(mode)
+        for part in self._fixed:
+            part.eval()
+        return self
+
+    def parts_of(self, stage: str) -> list[nn.Module]:
+        """The layers with parameters of one of ``stages``: what follows the stage before, up to its own end."""
+        place = self.stages.index(stage)
+        names = [name for name, module in self.named_modules() if not list(module.children())]
+        ends = [max(k for k, name in enumerate(names) if _is_within(name, path)) for path in self.stages]
+        chosen = names[ends[place - 1] + 1 if place else 0 : ends[place] + 1]
+        return [module for module in map(self.get_submodule, chosen) if list(module.parameters())]
+
+
+def _is_within(name: str, path: str) -> bool:
+    return name == path or name.startswith(f"{path}.")
 
 
 def build_backbone(name: str, *, in_channels: int, weights: str | Path | None = None) -> Backbone:
@@ -236,16 +261,36 @@ def _adapt_first_convolution(backbone: Backbone, in_channels: int) -> None:
         padding=(int(old.padding[0]), int(old.padding[1])),
         bias=old.bias is not None,
     )
-    with torch.no_grad():  # so that C equal channels give what one gray RGB image gave
-        if in_channels % 3:
-            shared = old.weight.sum(dim=1, keepdim=True).expand_as(new.weight) / in_channels
-        else:  # a stack of colour frames: each is seen in colour, the time between them is up to training
-            shared = old.weight.repeat(1, in_channels // 3, 1, 1) * (3 / in_channels)
-        new.weight.copy_(shared)
+    with torch.no_grad():
+        new.weight.copy_(for_channels(old.weight, in_channels))
         if old.bias is not None and new.bias is not None:
             new.bias.copy_(old.bias)
     parent, _, leaf = path.rpartition(".")
     setattr(backbone.get_submodule(parent), leaf, new)
+
+
+def for_channels(weight: Tensor, channels: int) -> Tensor:
+    """The weights of a first convolution for another number of input channels: equal channels give what they gave.
+
+    Each filter keeps the sum of its weights over the channels, so a picture whose channels are equal (a grey one, a
+    scene at rest in a motion stack) has the same response. A stack of as many frames as fit gets each frame's share
+    (one colour frame to three, a single frame to a motion stack); of a stack that becomes one frame the frames' weights
+    are added up; otherwise every channel gets the same share of the sum.
+
+    Args:
+        weight: (F, C, k, k).
+        channels: The new C.
+
+    Returns:
+        (F, channels, k, k).
+    """
+    before = weight.shape[1]
+    if channels % before == 0:  # each frame as it was, the time between them is up to training
+        return weight.repeat(1, channels // before, 1, 1) * (before / channels)
+    if channels > 1 and before % channels == 0:
+        frames: Tensor = weight.reshape(len(weight), -1, channels, *weight.shape[2:])  # (F, frames, C, k, k)
+        return frames.sum(dim=1)
+    return (weight.sum(dim=1, keepdim=True) / channels).repeat(1, channels, 1, 1)
 
 
 def start_from_motion(backbone: Backbone, frame_channels: int) -> None:

@@ -32,16 +32,8 @@ class ClipModel(nn.Module):
         self.backbone = backbone
         self.head = head
         self.segments = segments
-        self._fixed_norms = _later_norms(backbone) if partial_bn else []
-        for norm in self._fixed_norms:
-            norm.eval().requires_grad_(False)
-
-    def train(self, mode: bool = True) -> ClipModel:
-        """Set the mode; batch norms that are fixed stay in eval mode."""
-        super().train(mode)
-        for norm in self._fixed_norms:
-            norm.eval()
-        return self
+        if partial_bn:
+            backbone.fix(_later_norms(backbone))
 
     def forward(self, clip: Tensor) -> Tensor:
         """Classify clips.

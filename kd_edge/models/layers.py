@@ -79,6 +79,20 @@ def check_layer(model: nn.Module, path: str) -> None:
         )
 
 
+_NEW = "begins_new"
+
+
+def mark_new(module: nn.Module) -> None:
+    """Note of a module, and all inside it, that nothing was taken for it: it may learn faster than the rest."""
+    for each in module.modules():
+        each.__dict__[_NEW] = True
+
+
+def is_new(module: nn.Module) -> bool:
+    """Whether ``mark_new`` was told of a module."""
+    return _NEW in module.__dict__
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """A model in eval mode, every submodule's own mode restored afterwards."""

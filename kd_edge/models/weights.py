@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from kd_edge.errors import TrainingError, reason
 from kd_edge.rundir import STUDENT
 
-NESTINGS = ("state_dict", "model_state_dict", "model", "net")
+NESTINGS = ("state_dict", "model_state_dict", "model", "net", "student")
 """Where checkpoints keep their weights beside the optimiser's state and the epoch."""
 _PARALLEL, _COMPILED = "module.", "_orig_mod."  # put before every name by (Distributed)DataParallel and torch.compile
-_COUNTER = "num_batches_tracked"  # of a batch norm with momentum, which never reads it; old weights have none
+COUNTER = "num_batches_tracked"  # of a batch norm with momentum, which never reads it; old weights have none
 _SAVE = "correct the path, or save the tensors alone with torch.save(model.state_dict(), path)"
 
 
@@ -85,7 +85,7 @@ def misfit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], owner: str
         whole: Every entry must be one of the network's; else those of other parts, such as a classifier's, do not
             matter.
     """
-    missing = [key for key in wanted if key not in found and not key.endswith(_COUNTER)]
+    missing = [key for key in wanted if key not in found and not key.endswith(COUNTER)]
     parts = {key.partition(".")[0] for key in wanted}
     surplus = [key for key in found if key not in wanted and (whole or key.partition(".")[0] in parts)]
     if not wanted.keys() & found.keys():

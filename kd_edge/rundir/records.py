@@ -254,6 +254,71 @@ class Protocol(Record):
     skipped: dict[str, str] = {}
 
 
+class SourceNote(Record):
+    """What a student was fine-tuned from, and what of it.
+
+    Attributes:
+        source: As it was named.
+        kind: ``run``, ``artifact`` or ``file``.
+        precision: What an artifact's weights were rounded to.
+        sha256: Of the file with the weights.
+        taken: Tensors of the student that begin with the source's values, a classifier's in part.
+        new: Tensors that begin with random ones.
+        ignored: Why -> number of the source's tensors that were not taken.
+        channels: Input channels there and here; None where they are the same.
+        head: ``kept``, or why the temporal head is new.
+        classes_kept: Classes whose rows of the classifier were taken.
+        classes_new: Classes whose rows begin anew.
+        classes_left: The source's other classes.
+        frozen: What of the backbone is not trained.
+        frozen_parameters: Number of values in it.
+        head_rate: Learning rate of the classifier and of what is new, relative to the rest.
+        differences: A line for each setting that the source had otherwise.
+    """
+
+    source: str = ""
+    kind: str = ""
+    precision: str = "fp32"
+    sha256: str = ""
+    taken: int = 0
+    new: int = 0
+    ignored: dict[str, int] = {}
+    channels: tuple[int, int] | None = None
+    head: str = "kept"
+    classes_kept: tuple[str, ...] = ()
+    classes_new: tuple[str, ...] = ()
+    classes_left: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
+    frozen_parameters: int = 0
+    head_rate: float = 1.0
+    differences: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> list[str]:
+        """The note as a short report."""
+        rounded = f", rounded to {self.precision}" if self.precision != "fp32" else ""
+        said = [
+            f"fine-tuned from {self.source} ({self.kind}{rounded}, SHA-256 {self.sha256[:12]}): {self.taken} tensors "
+            f"taken, {self.new} new, {sum(self.ignored.values())} ignored"
+        ]
+        first = (
+            ""
+            if self.channels is None
+            else f", its first convolution from {self.channels[0]} to {self.channels[1]} channels"
+        )
+        said.append(f"backbone: taken{first}" + (f"; frozen: {', '.join(self.frozen)}" if self.frozen else ""))
+        if self.frozen:
+            said[-1] += f" ({self.frozen_parameters:,} parameters)"
+        said.append(f"temporal head: {self.head}")
+        classes = f"classes: {len(self.classes_kept)} of {len(self.classes_kept) + len(self.classes_new)} kept by name"
+        for word, names in (("new", self.classes_new), ("left out", self.classes_left)):
+            classes += f"; {word}: {', '.join(names)}" if names else ""
+        said.append(classes)
+        said += [f"ignored: {count} {why}" for why, count in self.ignored.items()]
+        said.append(f"learning rate of classifier and new parts: {self.head_rate:g} times the rest (student.head_rate)")
+        return said + [f"differs: {line}" for line in self.differences]
+
+
 class SemanticsNote(Record):
     """Where the class names' vectors came from.
 
@@ -289,6 +354,7 @@ class Summary(Record):
         recipe_fingerprint: SHA-256 (hex) of the settings that decide the result.
         threads: CPU threads of PyTorch.
         device: What trained, for example ``cpu``.
+        source: What the student was fine-tuned from; None where it was not.
         student_model: How the student is built and fed: ``kd_edge.models.saved.StudentSpec``. Empty of a classical
             method, which has no network.
     """
@@ -310,6 +376,7 @@ class Summary(Record):
     recipe_fingerprint: str = ""
     threads: int | None = None
     device: str = ""
+    source: SourceNote | None = None
     student_model: dict[str, Any] = {}
 
     def test_clips(self, stage: StageReport) -> int:

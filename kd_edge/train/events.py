@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from kd_edge.rundir import MetricsLine, Spread, Summary
+from kd_edge.rundir import MetricsLine, SourceNote, Spread, Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,13 @@ class Prepared:
     device: str
     threads: int
     resumed: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuned:
+    """The student begins with the weights of a source; ``note`` says which, and what is new."""
+
+    note: SourceNote
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,4 +108,4 @@ class Finished:
     summary: Summary
 
 
-Event = Prepared | StageStarted | StepDone | EpochDone | Collapsed | Finished
+Event = Prepared | FineTuned | StageStarted | StepDone | EpochDone | Collapsed | Finished

@@ -10,8 +10,12 @@ from torch import Tensor
 from kd_edge.models import ClipModel
 from kd_edge.models.clip import build_head
 from kd_edge.preprocess import Preprocess
+from kd_edge.rundir import SourceNote
 from kd_edge.train.distil.learner import Learner
 from kd_edge.train.distil.terms import DenseTerm
+from kd_edge.train.finetune.begin import begin_from
+from kd_edge.train.finetune.freezing import freeze
+from kd_edge.train.finetune.source import open_source
 from kd_edge.train.inputs.material import Material
 from kd_edge.train.recipe import HeadStage, Recipe
 from kd_edge.train.recipe.stages import AnyTeacher
@@ -26,9 +30,19 @@ TEACHERS: dict[str, type[Teacher]] = {"images": ImageTeacher, "sensors": SensorT
 
 def build_student(material: Material) -> ClipModel:
     """The recipe's student with its initial weights; the same for the same seed."""
+    return begin_student(material)[0]
+
+
+def begin_student(material: Material) -> tuple[ClipModel, SourceNote | None]:
+    """The recipe's student with its initial weights, and what it was fine-tuned from, where it was."""
     recipe = material.recipe
+    source = open_source(recipe.student)  # before the seed: rebuilding a run's student draws random numbers
     _seed(recipe, "student")
-    return image_network(material.student, recipe.first_segments, len(material.dataset.labels))
+    model = image_network(material.student, recipe.first_segments, len(material.dataset.labels))
+    if source is not None:
+        return model, begin_from(model, source, material)
+    freeze(model, recipe.student)
+    return model, None
 
 
 def begin_head(model: ClipModel, material: Material, stage: HeadStage) -> None:
@@ -54,8 +68,8 @@ def _seed(recipe: Recipe, name: str) -> None:
 def student_learner(material: Material, teacher: Teacher | None) -> Learner:
     """A new student and what trains it: labels, and the recipe's losses where there is a teacher."""
     recipe, stage = material.recipe, material.recipe.student
-    student = build_student(material)  # adapters take their weights from the random numbers that follow the student's
-    return Learner(
+    student, source = begin_student(material)  # adapters' weights are of the random numbers that follow
+    learner = Learner(
         student,
         recipe.teacher_losses if teacher is not None else (),
         teacher,
@@ -67,6 +81,8 @@ def student_learner(material: Material, teacher: Teacher | None) -> Learner:
         class_weights=material.class_weights("student"),
         dense=_dense_term(material, student),
     )
+    learner.source = source
+    return learner
 
 
 def _dense_term(material: Material, student: ClipModel) -> DenseTerm | None:

@@ -7,13 +7,14 @@ import math
 import torch
 from torch import nn
 
+from kd_edge.models.layers import is_new
 from kd_edge.train.recipe.stages import Training
 
 
 def make_optimiser(module: nn.Module, stage: Training) -> torch.optim.Optimizer:
     """SGD with momentum, Adam or AdamW; weight decay on weights only.
 
-    Biases and classifier learn at their own rates (TSN, TSM).
+    Biases, classifier and what of a fine-tuned student begins anew learn at their own rates (TSN, TSM).
 
     Every group carries ``rate``, its learning rate relative to the stage's.
     """
@@ -40,10 +41,11 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
 
 def _rate(module: nn.Module, name: str, stage: Training) -> float:
     """Learning rate of a parameter relative to the stage's."""
-    owner, _, leaf = name.rpartition(".")
-    is_norm = isinstance(module.get_submodule(owner), nn.modules.batchnorm._BatchNorm)
+    path, _, leaf = name.rpartition(".")
+    owner = module.get_submodule(path)
+    is_norm = isinstance(owner, nn.modules.batchnorm._BatchNorm)
     rate = stage.bias_rate if leaf == "bias" and not is_norm else 1.0
-    return rate * (stage.head_rate if ".head.classifier" in f".{owner}" else 1.0)
+    return rate * (stage.head_rate if ".head.classifier" in f".{path}" or is_new(owner) else 1.0)
 
 
 def learning_rate(stage: Training, step: int, steps: int) -> float:

@@ -13,6 +13,7 @@ from torch import nn
 
 from kd_edge.data import Sample, training_sides
 from kd_edge.models.layers import evaluating
+from kd_edge.rundir import SourceNote
 from kd_edge.train.checks import check_batches
 from kd_edge.train.crossfit import folds
 from kd_edge.train.dense import DenseLearner, frame_loaders
@@ -42,6 +43,7 @@ class Rehearsal:
         seconds: Time of that step on this machine, teacher's forward pass included.
         steps_per_epoch: Steps of the student over all its training clips.
         dense: What the loss of a dense stage begins with; None without one, or where only a trained teacher could tell.
+        source: What the student would be fine-tuned from; None where it would not.
     """
 
     samples: tuple[int, int, int]
@@ -54,6 +56,7 @@ class Rehearsal:
     seconds: float
     steps_per_epoch: int
     dense: float | None = None
+    source: SourceNote | None = None
 
 
 def rehearse(recipe: Recipe, data_root: Path | None = None, *, progress: Progress | None = None) -> Rehearsal:
@@ -91,8 +94,8 @@ def rehearse(recipe: Recipe, data_root: Path | None = None, *, progress: Progres
             else:
                 take_weights(teacher, recipe.teacher.weights, recipe.teacher, material.dataset.labels)
             teacher.requires_grad_(False)
-        result = _step(material, "student", student_learner(material, teacher), teacher)
-        return replace(result, dense=_dense_step(material))
+        mine = student_learner(material, teacher)
+        return replace(_step(material, "student", mine, teacher), dense=_dense_step(material), source=mine.source)
     finally:
         torch.set_num_threads(before)
 

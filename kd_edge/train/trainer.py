@@ -24,7 +24,8 @@ from kd_edge.train.crossfit import folds, without
 from kd_edge.train.dense import DenseLearner, frame_loaders, lacking_note, report, take_features
 from kd_edge.train.devices import averaged, first_alone, make_fabric, share_statistics
 from kd_edge.train.distil.learner import Learner
-from kd_edge.train.events import Collapsed, EpochDone, Event, Finished, Prepared, StageStarted, StepDone
+from kd_edge.train.events import Collapsed, EpochDone, Event, FineTuned, Finished, Prepared, StageStarted, StepDone
+from kd_edge.train.finetune.begin import ready
 from kd_edge.train.given import check_readable, load_trained, take_weights, weights_metadata
 from kd_edge.train.head import HeadLearner, Loaders, feature_loaders
 from kd_edge.train.inputs.material import Material, Progress, gather_material
@@ -40,7 +41,7 @@ from kd_edge.train.results.summary import summarise
 from kd_edge.train.step import Step, on_device
 from kd_edge.train.teachers.base import LabelLearner, Teacher
 
-__all__ = ["Collapsed", "EpochDone", "Event", "Finished", "Prepared", "StageStarted", "StepDone", "train"]
+__all__ = ["Collapsed", "EpochDone", "Event", "FineTuned", "Finished", "Prepared", "StageStarted", "StepDone", "train"]
 
 
 @dataclass
@@ -110,8 +111,10 @@ def train(
     fabric.launch()
     run_dir = fabric.broadcast(run_dir)  # every process may have made up a name of its own
     checks.check_batches(recipe, fabric.world_size)
-    if first_alone(fabric, partial(_readable, recipe)) is None:
+    readable = first_alone(fabric, partial(_readable, recipe))
+    if readable is None:
         return
+    recipe = readable
     state = run.load_state(run_dir, recipe) if resume else None
     with ExitStack() as held:
         held.enter_context(_repeatable(recipe.threads))
@@ -131,9 +134,10 @@ def train(
                 yield event
 
 
-def _readable(recipe: Recipe) -> bool:
+def _readable(recipe: Recipe) -> Recipe:
+    """The recipe, if the files of weights that it names can be read, with the hash of the student's source."""
     check_readable(recipe)
-    return True
+    return ready(recipe)
 
 
 def _hold(held: ExitStack | None, run_dir: Path, new: Recipe | None) -> bool:
@@ -150,6 +154,8 @@ def _stages(session: _Session) -> Iterator[Event]:
     yield _prepared(session)
     teacher = None if recipe.teacher is None else build_teacher(material, recipe.teacher)
     learner = student_learner(material, teacher)
+    if learner.source is not None:
+        yield FineTuned(learner.source)
     if recipe.teacher is not None and teacher is not None:
         rehearse_losses(learner, recipe, teacher)  # before a teacher is trained that cannot teach
         yield from _train_teacher(session, recipe.teacher, teacher)
@@ -157,7 +163,7 @@ def _stages(session: _Session) -> Iterator[Event]:
     yield from _train_student(session, learner, teacher)
     models["student"] = learner.model
     if session.writes:
-        summary = summarise(material, models, session.selections, session.fabric.device)
+        summary = summarise(material, models, session.selections, session.fabric.device, learner.source)
         plots.plot_run(rundir.read_metrics(session.folder), summary, material.dataset.labels, session.folder / "plots")
         rundir.write_summary(session.folder, summary)
         yield Finished(session.folder, summary)

@@ -87,7 +87,7 @@ def test_what_else_a_file_holds_is_described(found: Any, words: str, tmp_path: P
     with pytest.raises(TrainingError) as caught:
         local_state(saved(tmp_path, found))
     assert words in caught.value.found
-    assert "alone or under one of 'state_dict', 'model_state_dict', 'model', 'net'" in caught.value.expected
+    assert "alone or under one of 'state_dict', 'model_state_dict', 'model', 'net', 'student'" in caught.value.expected
     assert "torch.save(model.state_dict(), path)" in caught.value.fix
     assert len(str(caught.value).splitlines()) == 1
 

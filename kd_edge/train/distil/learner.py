@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kd_edge.errors import TrainingError
 from kd_edge.models import ClipModel
 from kd_edge.models.layers import evaluating
+from kd_edge.rundir import SourceNote
 from kd_edge.train.collapse import SpreadMeter
 from kd_edge.train.distil.methods import FeatureMethod, Method, term_names
 from kd_edge.train.distil.terms import DenseTerm, Term
@@ -60,12 +61,16 @@ class Learner(LabelLearner):
             teacher says of a clip is worth the same whatever its class.
         dense: What regresses dense targets beside the labels; None without that loss.
 
+    Attributes:
+        source: What the model was fine-tuned from; None where it was not.
+
     Raises:
         TrainingError: A loss names a layer that does not exist or does not fit, or there is nobody to teach.
     """
 
     model: ClipModel
     black: Tensor | None
+    source: SourceNote | None = None
 
     def __init__(
         self,

@@ -233,9 +233,10 @@ class Recipe(Strict):
     def dense_fingerprint(self) -> str | None:
         """SHA-256 (hex) of everything that decides the backbone after the dense stage: equal ones are trained once.
 
-        None where there is no such stage, or where a trained network tells what is regressed.
+        None where there is no such stage, where a trained network tells what is regressed, or where the student goes on
+        from another one.
         """
-        if self.dense_stage is None or self.dense_stage.features is not None:
+        if self.dense_stage is None or self.dense_stage.features is not None or self.student.source is not None:
             return None
         values = self._deciding("teacher", "losses", "teacher_shuffle", "stages")
         values["student"]["model"].pop("reads", None)
@@ -244,7 +245,8 @@ class Recipe(Strict):
 
     def _deciding(self, *without: str) -> dict[str, Any]:
         """All values but the name's, the loader's, the folder's and those of ``without``."""
-        left: dict[str, Any] = {"name": True, "workers": True, "data": {"root"}, **dict.fromkeys(without, True)}
+        left: dict[str, Any] = {"name": True, "workers": True, "data": {"root"}, "student": {"source_sha256"}}
+        left |= dict.fromkeys(without, True)
         values = self.model_dump(mode="json", exclude=left)
         if isinstance(self.teacher, OnnxTeacherConfig) and "teacher" in values:
             del values["teacher"]["file"]  # wherever it lies: what is in it is part of the recordings' fingerprint
@@ -270,6 +272,8 @@ _ADDED: dict[str, Any] = {
     "teacher_shuffle": None,
     "dropout_at": "all",
     "relation_hidden": None,
+    "source": None,
+    "freeze": None,
     "stages": [{"kind": "labels", "segments": None}],
 }
 """Keys that came after the first runs, as those were trained: so they keep their fingerprints."""

@@ -62,7 +62,8 @@ class Training(Strict):
         repeat: How often an epoch draws every clip (with ``balanced``: n is so many times larger), each time with
             another window, crop and intensities: small sets then need fewer epochs, validations and saved states.
         bias_rate: Learning rate of the biases (normalisation layers excepted) relative to the weights'; TSN's is 2.
-        head_rate: Learning rate of the classifier relative to the rest; TSM's is 5.
+        head_rate: Learning rate of the classifier relative to the rest; TSM's is 5. In a fine-tuned student also that
+            of everything else that begins anew.
         clip_gradient: Largest norm of all gradients together, as in TRN (20) and MMAction2 (40); None does not clip.
     """
 
@@ -226,12 +227,34 @@ class StageConfig(_OfOneModality, Training):
 
 
 class StudentConfig(StageConfig):
-    """The student: always trained."""
+    """The student: always trained.
+
+    Attributes:
+        source: What it is fine-tuned from, backbone, temporal head and the rows of classes of the same name: a finished
+            run's folder, an artifact (``.onnx``), ``bundled`` for the student that kd-edge ships, or a file of weights.
+            None begins with ``initial_weights``.
+        source_sha256: Of the source's file of weights; a run notes it when it begins and goes on from no other.
+        freeze: What of the backbone is not trained, its normalisation's statistics included: ``backbone`` for all of
+            it, or some of its stages (``kd-edge recipes layers`` names their ends).
+    """
+
+    source: Annotated[str, Field(min_length=1)] | None = None
+    source_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    freeze: Literal["backbone"] | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _trained(self) -> StudentConfig:
         if self.weights is not None:
-            raise ValueError("weights is for the teacher; a student starts from initial_weights")
+            raise ValueError("weights is for the teacher; a student starts from source or initial_weights")
+        if self.source is not None and self.initial_weights is not None:
+            raise ValueError(
+                "source and initial_weights both say what the backbone starts from: keep one "
+                "(--set student.initial_weights=null)"
+            )
+        if self.source is None and self.source_sha256 is not None:
+            raise ValueError("source_sha256 without a source: name it, or leave the hash out")
+        if self.freeze is not None and self.source is None and self.initial_weights is None:
+            raise ValueError("freeze is of weights that are given: name a source (--from) or initial_weights")
         return self
 
 

@@ -13,14 +13,18 @@ from torch import nn
 from kd_edge import __version__, metrics
 from kd_edge.data import Sample
 from kd_edge.models.saved import StudentSpec
-from kd_edge.rundir import FoldReport, Protocol, Scores, Selection, SemanticsNote, StageReport, Summary
+from kd_edge.rundir import FoldReport, Protocol, Scores, Selection, SemanticsNote, SourceNote, StageReport, Summary
 from kd_edge.train.inputs.material import Material
 from kd_edge.train.results import scores
 from kd_edge.train.teachers.base import Teacher
 
 
 def summarise(
-    material: Material, models: Mapping[str, nn.Module], selections: Mapping[str, Selection], device: torch.device
+    material: Material,
+    models: Mapping[str, nn.Module],
+    selections: Mapping[str, Selection],
+    device: torch.device,
+    source: SourceNote | None = None,
 ) -> Summary:
     """Evaluate and describe; the only place where test clips are looked at.
 
@@ -32,6 +36,7 @@ def summarise(
         models: Trained models by stage; the student last.
         selections: Which weights each stage kept.
         device: Where to evaluate.
+        source: What the student was fine-tuned from; None where it was not.
 
     Returns:
         What ``summary.json`` says.
@@ -86,6 +91,7 @@ def summarise(
         recipe_fingerprint=recipe.fingerprint(),
         threads=torch.get_num_threads(),
         device=str(device),
+        **({} if source is None else {"source": source}),
         student_model=_student_spec(material).model_dump(mode="json"),
     )
 

@@ -125,7 +125,6 @@ class ImageTeacher(ClipModel, Teacher):
 
     def __init__(self, model: ClipModel) -> None:
         super().__init__(model.backbone, model.head, model.segments)
-        self._fixed_norms = model._fixed_norms
 
     @classmethod
     def build(cls, config: StageConfig, segments: int, classes: int, dataset: Dataset | None) -> ImageTeacher:

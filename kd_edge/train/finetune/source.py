@@ -1,0 +1,180 @@
+"""What a student can be fine-tuned from: a finished run, an artifact, the bundled one, or a file of weights."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from kd_edge import artifact
+from kd_edge.artifact import Manifest
+from kd_edge.errors import TrainingError, import_extra
+from kd_edge.models import bninception, efficientnet
+from kd_edge.models.saved import SavedStudent, StudentSpec
+from kd_edge.models.weights import local_state
+from kd_edge.preprocess import Preprocess
+from kd_edge.reading import is_file, open_regular
+from kd_edge.rundir import STUDENT
+from kd_edge.train.recipe import StudentConfig
+
+BUNDLED = "bundled"
+"""The name of the student that ships with kd-edge."""
+MOST_BYTES = 4_000_000_000
+"""A longer file is no student's."""
+BACKBONE, HEAD = "backbone.", "head."
+"""How the names of a clip model's weights begin."""
+_FIX = "correct --from (student.source): a run's folder, an artifact, bundled, or a file of weights"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a source says of itself.
+
+    Attributes:
+        labels: Its classes, in the order of its logits.
+        preprocess: Frame to network input.
+        modality: What it saw.
+        segments: T.
+        clip_seconds: Length of its window.
+        temporal: What joins its features.
+        data: Kind of the data set it was trained on; empty where it is not told.
+        split: Name of that data set's protocol.
+    """
+
+    labels: tuple[str, ...]
+    preprocess: Preprocess
+    modality: str
+    segments: int
+    clip_seconds: float
+    temporal: str
+    data: str
+    split: str
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Trained weights to go on from.
+
+    Attributes:
+        name: As it was named.
+        kind: ``run``, ``artifact`` or ``file``.
+        sha256: Of the file that holds the weights.
+        weights: Name -> weights, named as a clip model's: ``backbone.*`` and ``head.*``. Of an artifact, whose batch
+            normalisation is folded, see ``graph.graph_weights``.
+        facts: None of a file of weights, which tells nothing else.
+        precision: What an artifact's weights were rounded to; ``fp32`` is nothing.
+    """
+
+    name: str
+    kind: str
+    sha256: str
+    weights: Mapping[str, Tensor]
+    facts: Facts | None = None
+    precision: str = "fp32"
+
+    @property
+    def is_folded(self) -> bool:
+        """Whether batch normalisation is folded into the convolutions."""
+        return self.kind == "artifact"
+
+
+def open_source(config: StudentConfig) -> Source | None:
+    """Read what a student is fine-tuned from; None of one that begins otherwise.
+
+    Raises:
+        KdEdgeError: Nothing is there, it is damaged or holds nothing to go on from, or it is another file than the run
+            began with.
+    """
+    if config.source is None:
+        return None
+    source = _opened(config.source)
+    if config.source_sha256 not in (None, source.sha256):
+        raise TrainingError(
+            f"{source.name} is not what this run is fine-tuned from: its SHA-256 begins with {source.sha256[:12]}, "
+            f"the recipe notes {str(config.source_sha256)[:12]}",
+            "the file that the run began with",
+            "restore it, or start a new run from this one",
+        )
+    return source
+
+
+def _opened(name: str) -> Source:
+    path = artifact.BUNDLED if name == BUNDLED else Path(name)
+    if path.is_dir():
+        return _of_run(name, path)
+    if path.suffix == ".onnx":
+        return _of_artifact(name, path)
+    return _of_file(name, path)
+
+
+def _of_run(name: str, path: Path) -> Source:
+    student = SavedStudent.load(path)
+    return Source(name, "run", _sha256(path / STUDENT), student.model.state_dict(), _facts_of_run(student.spec))
+
+
+def _of_artifact(name: str, path: Path) -> Source:
+    found = artifact.load(path)
+    manifest = found.manifest
+    if manifest.precision.startswith("int8"):
+        raise TrainingError(
+            f"{name} computes in 8-bit integers: its weights are rounded to 256 values each",
+            "an artifact in fp32 or fp16",
+            "name the run it was exported from, or export that run with --fp16",
+        )
+    import_extra("onnx", "export")
+    from kd_edge.train.finetune.graph import graph_weights
+
+    content = found.content()
+    weights = graph_weights(content[: found.hashed_bytes])
+    sha256 = hashlib.sha256(content).hexdigest()
+    return Source(name, "artifact", sha256, weights, _facts_of_artifact(manifest), manifest.precision)
+
+
+def _of_file(name: str, path: Path) -> Source:
+    if path.exists() and not is_file(path):
+        raise TrainingError(f"{name} is no regular file", "a file of weights", _FIX)
+    if is_file(path) and path.stat().st_size > MOST_BYTES:
+        raise TrainingError(f"{name} has {path.stat().st_size:,} bytes", f"at most {MOST_BYTES:,}", _FIX)
+    found = local_state(path, _FIX)
+    if not any(key.startswith(BACKBONE) for key in found):  # of a backbone alone, as torchvision names its parts
+        found = {BACKBONE + key: value for key, value in bninception.renamed(efficientnet.renamed(found)).items()}
+    return Source(name, "file", _sha256(path), found)
+
+
+def _facts_of_run(spec: StudentSpec) -> Facts:
+    data: dict[str, Any] = spec.data.model_dump(mode="json")
+    return Facts(
+        labels=spec.labels,
+        preprocess=spec.preprocess,
+        modality=spec.modality,
+        segments=spec.segments,
+        clip_seconds=spec.clip_seconds,
+        temporal=spec.model.temporal,
+        data=str(data.get("kind", "")),
+        split=spec.split,
+    )
+
+
+def _facts_of_artifact(manifest: Manifest) -> Facts:
+    return Facts(
+        labels=manifest.labels,
+        preprocess=manifest.preprocess,
+        modality=manifest.modality,
+        segments=manifest.segments,
+        clip_seconds=manifest.clip_seconds,
+        temporal=manifest.temporal,
+        data=str(manifest.dataset.get("kind", "")),
+        split=manifest.split,
+    )
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open_regular(path) as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
