@@ -15,6 +15,7 @@ from kd_edge.reading import read_bytes
 
 LEAST_FRAMES = 2
 """A piece of fewer frames is none."""
+_PAST_THE_LAST_NS = 1_000_000  # so that the last frame is inside, however its stamp is rounded
 _MOST_BYTES = 64_000_000
 
 
@@ -126,7 +127,7 @@ def rows_of(journal: Journal, stamps_ns: Mapping[str, Sequence[int]]) -> list[di
     """Rows of the manifest that a clip makes: one, or one for each marked piece.
 
     A camera's file is named where it has ``LEAST_FRAMES``; how much later than the first it begins is told to the
-    nanosecond.
+    nanosecond. A piece ends no later than the camera that ended first.
 
     Args:
         journal: The clip.
@@ -136,24 +137,22 @@ def rows_of(journal: Journal, stamps_ns: Mapping[str, Sequence[int]]) -> list[di
     if not there:
         return []
     zero_ns = min(stamps[0] for stamps in there.values())
-    last_ns = max(stamps[-1] for stamps in there.values())
     files = {name: journal.files[name] for name in there}
     offsets = {name + OFFSET: repr((s[0] - zero_ns) / 1e9) for name, s in there.items() if s[0] > zero_ns}
     common = journal.cells | files | offsets
     if not journal.pieces:
         return [{"id": journal.id, **common}]
     rows: list[dict[str, str]] = []
+    common_end_ns = min(stamps[-1] for stamps in there.values()) + _PAST_THE_LAST_NS
     for piece in journal.pieces:
-        if all(_inside(piece, stamps) >= LEAST_FRAMES for stamps in there.values()):
-            begin_s = max(0, piece.begin_ns - zero_ns) / 1e9
-            end_ns = last_ns + 1 if piece.end_ns is None else piece.end_ns
-            end = "" if end_ns > last_ns else f"{(end_ns - zero_ns) / 1e9:.3f}"  # empty: with the recording
-            facts = {"label": piece.label, "trial": piece.trial, "start_s": f"{begin_s:.3f}", "end_s": end}
+        end_ns = common_end_ns if piece.end_ns is None else min(piece.end_ns, common_end_ns)
+        if all(_count(stamps, piece.begin_ns, end_ns) >= LEAST_FRAMES for stamps in there.values()):
+            begin_s, end_s = (max(0, ns - zero_ns) / 1e9 for ns in (piece.begin_ns, end_ns))
+            facts = {"label": piece.label, "trial": piece.trial, "start_s": f"{begin_s:.3f}", "end_s": f"{end_s:.3f}"}
             rows.append({**common, "id": f"{journal.id}-{len(rows) + 1}", **facts})
     return rows or [{"id": journal.id, **common}]
 
 
-def _inside(piece: Piece, stamps_ns: Sequence[int]) -> int:
+def _count(stamps_ns: Sequence[int], begin_ns: int, end_ns: int) -> int:
     """How many of a camera's frames a piece has."""
-    end = len(stamps_ns) if piece.end_ns is None else bisect_left(stamps_ns, piece.end_ns)
-    return end - bisect_left(stamps_ns, piece.begin_ns)
+    return bisect_left(stamps_ns, end_ns) - bisect_left(stamps_ns, begin_ns)

@@ -33,9 +33,10 @@ class Room:
         free = shutil.disk_usage(self._folder).free - self._keep_free
         return free if self._most is None else min(free, self._most - self._taken - under_way)
 
-    def told(self) -> str:
-        """Which bound it is that was reached."""
-        if self._most is not None and self._most <= self._taken:
+    def told(self, under_way: int = 0) -> str:
+        """Which bound it is that leaves least; ``under_way`` as above."""
+        own = None if self._most is None else self._most - self._taken - under_way
+        if self._most is not None and own == self.left_bytes(under_way):
             return f"the folder has the {self._most / 1e9:g} GB it may (--max-gb)"
         return f"the disk has no more than {self._keep_free / 1e9:g} GB left (--keep-free-gb)"
 

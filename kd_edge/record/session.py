@@ -406,7 +406,7 @@ class Session:
         if self._until_ns is not None and self._clock.now_ns() >= self._until_ns:
             raise _OverError
         if self._left_bytes() <= 0:
-            raise _EndError(self._room.told())
+            raise _EndError(self._room.told(self._under_way()))
         for name, capture in self._captures.items():
             if self._tracks[name].fault is not None:
                 raise _EndError(f"{name} delivers other frames than before")
@@ -424,7 +424,10 @@ class Session:
             )
 
     def _left_bytes(self) -> int:
-        return self._room.left_bytes(0 if self._clip is None else self._clip.size_bytes)
+        return self._room.left_bytes(self._under_way())
+
+    def _under_way(self) -> int:
+        return 0 if self._clip is None else self._clip.size_bytes
 
     def _status(self, clip: Clip | None, waiting: str = "") -> Status:
         now_ns = self._clock.now_ns()

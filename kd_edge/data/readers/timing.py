@@ -142,8 +142,8 @@ def placed(path: Path, piece: Piece) -> Iterator[tuple[Placed, Promised]]:
     """
     stat = path.stat()
     beside = stamps_beside(path)
-    if beside is not None:  # the file's own are rounded: the key frame before may lie behind the piece by them
-        piece = piece._replace(start_ns=max(0, piece.start_ns - 2 * SAME_NS))
+    if beside is not None:  # the file's own may be rounded, or of another clock: go by numbers
+        piece = Piece(max(piece.start, int(np.searchsorted(beside, piece.start_ns - SAME_NS))))
     for seeking in (False,) if piece.is_from_start else (True, False):
         with opened(path) as (container, stream):
             order = _Order(path, stat.st_size, stat.st_mtime_ns, container, stream)
