@@ -39,7 +39,7 @@ def test_they_are_the_frames_times(video: Path) -> None:
 
 @pytest.mark.parametrize(
     ("start_s", "end_s", "pictures"),
-    [(0.0, 0.1, [0, 1, 2]), (0.0333, 0.2, [1, 2]), (0.1, 0.3, [3, 4, 5, 6]), (0.2, 0.25, [3, 4]), (0.3, None, [6, 7])],
+    [(0.0, 0.1, [0, 1, 2]), (0.0333, 0.2, [1, 2]), (0.1, 0.3, [3, 4, 5]), (0.2, 0.25, [3, 4]), (0.3, None, [6, 7])],
 )
 def test_a_piece_is_cut_by_them(video: Path, start_s: float, end_s: float | None, pictures: list[int]) -> None:
     clip = Media(Modality(), 1, 480).read(video, start_s, end_s)
@@ -50,7 +50,7 @@ def test_a_piece_is_cut_by_them(video: Path, start_s: float, end_s: float | None
 def test_a_replay_has_them_too(video: Path) -> None:
     camera = open_camera(f"replay:{video}")
     try:
-        frames = [frame for frame in iter(lambda: camera.read(1.0), None)]
+        frames = list(iter(lambda: camera.read(1.0), None))
     finally:
         camera.close()
     assert [frame.captured_ns - frames[0].captured_ns for frame in frames] == STAMPS_NS
