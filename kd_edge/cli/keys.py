@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +12,8 @@ from contextlib import contextmanager
 from kd_edge.errors import ConfigError
 
 _MOST_BYTES = 256
-_ESCAPE = "\x1b"
+_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|.)?", re.DOTALL)
+"""What arrows and function keys send."""
 
 
 @contextmanager
@@ -46,5 +48,4 @@ def key_presses() -> Iterator[Callable[[], str]]:
 def _pressed(handle: int) -> str:
     if not select.select([handle], [], [], 0)[0]:
         return ""
-    text = os.read(handle, _MOST_BYTES).decode("utf-8", "ignore")
-    return text.partition(_ESCAPE)[0]
+    return _ESCAPE.sub("", os.read(handle, _MOST_BYTES).decode("utf-8", "ignore"))
