@@ -42,6 +42,7 @@ class Clip:
         cells: What its rows say beside files and times.
         begin_ns: No frame before it, monotonic ns.
         end_ns: No frame from it on; None until ``finish``.
+        after: A clip that ends where this one begins, a moment from now: no frame is lost between them.
 
     Raises:
         ConfigError: Its files cannot be made.
@@ -55,8 +56,10 @@ class Clip:
         cells: Mapping[str, str],
         begin_ns: int,
         end_ns: int | None = None,
+        after: Clip | None = None,
     ) -> None:
         self.begin_ns, self.end_ns = begin_ns, end_ns
+        self._is_written = False
         self._folder, self._tracks = folder, tracks
         number = folder.new_number()
         paths = {name: folder.clip_path(number, name) for name in tracks}
@@ -66,7 +69,10 @@ class Clip:
         try:
             for name, track in tracks.items():
                 writer = FrameWriter(paths[name], track.fps or 30.0, QUEUE_BYTES // len(tracks))
-                self._takings[name] = track.take(writer, begin_ns, end_ns)
+                before = None if after is None else after._takings[name]
+                self._takings[name] = track.take(writer, begin_ns, end_ns, before)
+            if after is not None:
+                after.end_ns = begin_ns
         except BaseException:
             for name, taking in self._takings.items():
                 tracks[name].leave(taking)
@@ -123,7 +129,7 @@ class Clip:
         return sum(taking.writer.written_bytes for taking in self._takings.values())
 
     def finish(self) -> Finished:
-        """End it, write what is queued and its rows; takes bounded time.
+        """End it, write what is queued and its rows; takes bounded time. Where it was interrupted, it is called again.
 
         Where the rows cannot be written, the journal stays: the next session writes them.
         """
@@ -146,7 +152,8 @@ class Clip:
 
     def _write(self, rows: Sequence[Mapping[str, str]], kept: Set[str]) -> None:
         """The rows, and away with the journal and with files that no row names."""
-        if rows:
+        if rows and not self._is_written:
             self._folder.add(rows)
+            self._is_written = True
         self._folder.drop(self._journal.journal, kept)
-        self._journal.path.unlink()
+        self._journal.path.unlink(missing_ok=True)

@@ -219,7 +219,7 @@ class Folder:
             file.write(json.dumps(described, indent=2).encode("ascii"))
 
     def _check_manifest(self, modalities: Sequence[str]) -> None:
-        """Make the manifest where there is none; whether another one has the columns that are needed."""
+        """Make the manifest where there is none; one that another program has written gets the columns it lacks."""
         if os.path.lexists(self.root / "manifest.jsonl"):
             raise ConfigError(
                 f"{self.root} has a manifest.jsonl", "manifest.csv, which rows are added to", "turn it into one"
@@ -229,10 +229,16 @@ class Folder:
             with replacing(self._manifest, ConfigError) as file:
                 file.write((",".join(wanted) + "\n").encode("ascii"))
         columns = self._columns()
-        if missing := [name for name in wanted if name != SESSION and name not in columns]:
+        if missing := [name for name in ("id", "label") if name not in columns]:
             raise ConfigError(
-                f"{self._manifest} has no column {printable(', '.join(missing))}", ",".join(wanted), "add the columns"
+                f"{self._manifest} has no column {' and no column '.join(missing)}", ",".join(wanted), "correct it"
             )
+        if missing := [name for name in wanted if name not in columns]:
+            head, *lines = self._lines()
+            text = io.StringIO(newline="")
+            csv.writer(text, lineterminator="\n").writerows([[*head, *missing], *lines])
+            with replacing(self._manifest, ConfigError) as file:
+                file.write(text.getvalue().encode("utf-8"))
 
     def _columns(self) -> list[str]:
         return next(self._lines(), [])

@@ -105,7 +105,7 @@ def _times(video: Path) -> list[int]:
     found: list[int] = []
     try:
         with opened(video) as (container, stream):
-            for packet in container.demux(stream):
+            for packet in container.demux(stream) if "matroska" in container.format.name else ():
                 if packet.is_corrupt:
                     break
                 if packet.size and packet.pts is not None:

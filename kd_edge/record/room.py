@@ -11,13 +11,14 @@ class Room:
     """Counts what a folder may still take.
 
     Args:
-        folder: It is there.
+        folder: It may yet have to be made.
         most_bytes: It takes at most so much; None: no bound of its own.
         keep_free_bytes: So much of the disk stays free.
     """
 
     def __init__(self, folder: Path, most_bytes: int | None, keep_free_bytes: int) -> None:
-        self._folder, self._most, self._keep_free = folder, most_bytes, keep_free_bytes
+        self._disk = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        self._most, self._keep_free = most_bytes, keep_free_bytes
         self._taken = 0 if most_bytes is None else _size(folder)
 
     def wrote(self, count: int) -> None:
@@ -30,7 +31,7 @@ class Room:
         Args:
             under_way: What the clip that is being written takes already.
         """
-        free = shutil.disk_usage(self._folder).free - self._keep_free
+        free = shutil.disk_usage(self._disk).free - self._keep_free
         return free if self._most is None else min(free, self._most - self._taken - under_way)
 
     def told(self, under_way: int = 0) -> str:

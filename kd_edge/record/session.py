@@ -34,6 +34,8 @@ LATE_SECONDS = 1.0
 """How long the end of a clip waits for frames on their way, and how late one may be beyond its time-out."""
 LONGEST_SECONDS = 600.0
 """A long recording is one file after the other, so that a piece of it is found quickly."""
+AHEAD_SECONDS = 0.2
+"""So long before the next file begins it is made, so that frames that are on their way find it."""
 BACKGROUND = "none"
 """In a folder of long recordings, the class of what lies between the pieces that keys marked."""
 LEAST_BYTES = 50_000_000
@@ -194,7 +196,7 @@ class Session:
         self._sources = _sources(cameras, clock)
         self._tracks: dict[str, Track] = {}
         self._captures: dict[str, Capture] = {}
-        self._clip: Clip | None = None
+        self._clips: list[Clip] = []  # the one that runs, and the one that follows
         self._stack = ExitStack()
         self._until_ns: int | None = None
 
@@ -212,12 +214,12 @@ class Session:
                 )
             self._tracks = {name: track for name, (track, _) in zip(names, captures, strict=True)}
             self._captures = {name: capture for name, (_, capture) in zip(names, captures, strict=True)}
+            self._room = Room(self._out, self._plan.most_bytes, self._plan.keep_free_bytes)
+            self._check_room()
             self._folder = Folder(self._out)
             stack.callback(self._folder.close)
             self._folder.fit(facts, BACKGROUND if self._plan.mode == "keys" else None)
             check_spelling(self._plan.labels, self._folder.labels)
-            self._room = Room(self._out, self._plan.most_bytes, self._plan.keep_free_bytes)
-            self._check_room()
             self._stack = stack.pop_all()
         self.summary.repaired = self._folder.repaired
         now = datetime.fromtimestamp(self._clock.wall_ns() / 1e9, timezone.utc)
@@ -228,7 +230,7 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._stack:
-            if self._clip is not None:
+            while self._clips:
                 self._finished()
             self._note_losses()
 
@@ -252,7 +254,7 @@ class Session:
                 yield from self._long(keys)
         except (_EndError, OSError) as end:
             why = f"the disk: {end.strerror}" if isinstance(end, OSError) else str(end)
-            if self._clip is not None:
+            while self._clips:
                 yield Kept(self._finished(), why)
             if not isinstance(end, _OverError):
                 self.summary.ended = why
@@ -289,52 +291,56 @@ class Session:
         """One long recording, or one of a set length; after a fault another one."""
         while True:
             yield from self._all_there()
+            keys()  # those of a pause mark nothing
             kept = yield from self._recorded("", self._plan.trial, keys)
             if kept is not None and self._plan.seconds is not None:
                 return
 
     def _recorded(self, label: str, trial: int | None, keys: Keys) -> Generator[Event, None, Finished | None]:
         """One clip; gives what was kept where it came to its end, None where it was cut short."""
-        clip = self._begun(label, trial)
-        yield Began(label)
-        why = ""
-        while not (clip.is_over or self._is_long(clip)) and not why:
+        if not self._clips:
+            self._begin(label, trial)
+            yield Began(label)
+        clip, why = self._clips[0], ""
+        while not (clip.is_over or self._is_late(clip)) and not why:
             yield self._status(clip)
             self._clock.sleep(LOOK_SECONDS)
-            yield from self._pressed(clip, keys())
             self._check_end()
+            if self._is_long(clip):
+                self._begin(label, trial, after=clip)
+            elif len(self._clips) == 1:  # else keys wait for the next one
+                yield from self._pressed(clip, keys())
             why = clip.broken or self._lost()
         finished = self._finished()
         yield Kept(finished, why)
-        if clip.disk_fault:
-            raise _EndError(f"the disk: {clip.disk_fault}")
+        while why and self._clips:
+            yield Kept(self._finished(), why)
         if finished.fault:
-            raise _EndError(finished.fault)
+            raise _EndError(f"the disk: {finished.fault}")
         if why and not self._plan.waits:
             raise _EndError(why)
         if not why and not finished.rows:
-            raise _EndError(f"a clip of {finished.frames} frames is none: longer --seconds, or a faster camera")
+            raise _EndError("a clip without two frames of a camera: longer --seconds, or a faster camera")
         return None if why else finished
 
-    def _begun(self, label: str, trial: int | None) -> Clip:
-        plan, begin_ns = self._plan, self._clock.now_ns()
+    def _begin(self, label: str, trial: int | None, after: Clip | None = None) -> None:
+        """A clip begins, now or where another one ends."""
+        plan = self._plan
+        begin_ns = self._clock.now_ns() + (0 if after is None else round(AHEAD_SECONDS * 1e9))
         number = "" if not label and trial is None else str(trial or self._folder.next_trial(label, plan.subject))
         cells = {
             "label": label, "subject": plan.subject, "view": plan.view, "trial": number, "session": self._session,
         }  # fmt: skip
         end_ns = None if plan.seconds is None else begin_ns + round(plan.seconds * 1e9)
         try:
-            self._clip = Clip(self._folder, self._tracks, cells, begin_ns, end_ns)
+            self._clips.append(Clip(self._folder, self._tracks, cells, begin_ns, end_ns, after))
         except ConfigError as error:
             raise _EndError(error.found) from error
-        return self._clip
 
     def _finished(self) -> Finished:
-        """End the clip that runs."""
-        clip, self._clip = self._clip, None
-        if clip is None:
-            raise RuntimeError("no clip runs")
-        finished = clip.finish()
+        """End the clip that runs; it is forgotten only then: an interrupt may come meanwhile."""
+        finished = self._clips[0].finish()
+        self._clips.pop(0)
         self._room.wrote(finished.size_bytes)
         if finished.rows:
             self.summary.add(finished)
@@ -361,11 +367,13 @@ class Session:
         return following
 
     def _is_long(self, clip: Clip) -> bool:
-        """Whether the file is long enough; a piece that runs is not cut."""
-        now_ns = self._clock.now_ns()
-        if clip.end_ns is not None:
-            return now_ns > clip.end_ns + LATE_SECONDS * 1e9
-        return now_ns - clip.begin_ns > LONGEST_SECONDS * 1e9 and clip.running is None
+        """Whether another file should follow; a piece that runs is not cut."""
+        is_due = self._clock.now_ns() - clip.begin_ns > LONGEST_SECONDS * 1e9
+        return is_due and clip.end_ns is None and clip.running is None
+
+    def _is_late(self, clip: Clip) -> bool:
+        """Whether its end is so long ago that no frame of it will come any more."""
+        return clip.end_ns is not None and self._clock.now_ns() > clip.end_ns + LATE_SECONDS * 1e9
 
     def _all_there(self) -> Iterator[Event]:
         """Wait until every camera delivers."""
@@ -427,7 +435,7 @@ class Session:
         return self._room.left_bytes(self._under_way())
 
     def _under_way(self) -> int:
-        return 0 if self._clip is None else self._clip.size_bytes
+        return sum(clip.size_bytes for clip in self._clips)
 
     def _status(self, clip: Clip | None, waiting: str = "") -> Status:
         now_ns = self._clock.now_ns()

@@ -27,6 +27,7 @@ class Taking:
         last_ns: Of the last frame that was taken.
         is_over: A frame from after its end has come.
         broken: Why it goes on no further.
+        following: What takes the frames from its end on.
     """
 
     writer: FrameWriter
@@ -36,6 +37,7 @@ class Taking:
     last_ns: int = -1
     is_over: bool = False
     broken: str = ""
+    following: Taking | None = None
 
 
 class Track(Mailbox):
@@ -70,6 +72,9 @@ class Track(Mailbox):
                 return True
             self._recent_ns.append(frame.captured_ns)
             taking = self._taking
+            if taking is not None and taking.following is not None and frame.captured_ns >= taking.following.begin_ns:
+                taking.is_over = True
+                taking = self._taking = taking.following
             if taking is None or not _wants(taking, captured):
                 return True
             taking.last_ns = frame.captured_ns
@@ -78,17 +83,23 @@ class Track(Mailbox):
             self.frames += 1
             return True
 
-    def take(self, writer: FrameWriter, begin_ns: int, end_ns: int | None) -> Taking:
-        """Hand frames to a writer from now on."""
+    def take(
+        self, writer: FrameWriter, begin_ns: int, end_ns: int | None = None, after: Taking | None = None
+    ) -> Taking:
+        """Hand frames to a writer: from now on, or where another clip ends, so that none is lost between them."""
         with self._lock:
-            self._taking = Taking(writer, begin_ns, end_ns)
-            return self._taking
+            taking = Taking(writer, begin_ns, end_ns)
+            if after is None or self._taking is not after:
+                self._taking = taking
+            else:
+                after.end_ns, after.following = begin_ns, taking
+            return taking
 
     def leave(self, taking: Taking) -> None:
-        """Hand no more frames to its writer; a clip that began meanwhile is not touched."""
+        """Hand no more frames to its writer; a clip that follows, or began meanwhile, has those that come."""
         with self._lock:
             if self._taking is taking:
-                self._taking = None
+                self._taking = taking.following
 
     @property
     def last_ns(self) -> int | None:

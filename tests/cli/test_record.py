@@ -226,7 +226,8 @@ def test_a_folder_that_may_not_be_written_is_one_line(kd: Kd, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("file", "content", "found"),
     [
-        ("manifest.csv", "id,label\n", "has no column subject"),
+        ("manifest.csv", "id,class\n", "has no column label"),
+        ("manifest.csv", "id;label\n", "has no column id and no column label"),
         ("manifest.csv", "id,label\n\xff\n", "cannot be read"),
         ("manifest.jsonl", "", "has a manifest.jsonl"),
         (".record/cameras.json", "{", "cameras.json cannot be read"),
