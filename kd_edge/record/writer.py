@@ -14,7 +14,6 @@ from kd_edge.data.readers.sidecar import HEADER, beside
 from kd_edge.errors import ConfigError, printable, reason
 from kd_edge.record.repair import repaired
 from kd_edge.runtime.cameras.lossless import LosslessWriter
-from kd_edge.runtime.scheduling import at_ease
 from kd_edge.types import Frame
 
 SYNC_SECONDS = 1.0
@@ -93,7 +92,6 @@ class FrameWriter:
         return self._thread.is_alive()
 
     def _run(self) -> None:
-        at_ease()
         try:
             with self._video, self._stamps:
                 self._write_all()
