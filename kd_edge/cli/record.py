@@ -227,6 +227,9 @@ def _summary(summary: Summary) -> str:
     lost = {name: count for name, count in summary.dropped.items() if count}
     if lost:
         text += "; DROPPED " + ", ".join(f"{count} frames of {name}" for name, count in lost.items())
+    unusable = {name: count for name, count in summary.unusable.items() if count}
+    if unusable:
+        text += "; unusable " + ", ".join(f"{count} frames of {name}" for name, count in unusable.items())
     again = {name: count for name, count in summary.reconnects.items() if count}
     if again:
         text += "; reopened " + ", ".join(f"{name} {count} times" for name, count in again.items())

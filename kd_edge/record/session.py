@@ -131,6 +131,7 @@ class Summary:
         size_bytes: Of their files.
         frames: Frames of each camera that were kept.
         dropped: Frames of each camera that were not, because the disk was too slow.
+        unusable: Frames of each camera that were damaged, frozen, or bore impossible stamps.
         reconnects: How often each camera was reopened.
         repaired: Clips of a killed session that are in the manifest now.
         ended: What ended it early; empty where it came to its end, or was ended by its user.
@@ -144,6 +145,7 @@ class Summary:
     size_bytes: int = 0
     frames: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
+    unusable: dict[str, int] = field(default_factory=dict)
     reconnects: dict[str, int] = field(default_factory=dict)
     repaired: tuple[str, ...] = ()
     ended: str = ""
@@ -214,12 +216,12 @@ class Session:
                 )
             self._tracks = {name: track for name, (track, _) in zip(names, captures, strict=True)}
             self._captures = {name: capture for name, (_, capture) in zip(names, captures, strict=True)}
-            self._room = Room(self._out, self._plan.most_bytes, self._plan.keep_free_bytes)
             self._check_room()
             self._folder = Folder(self._out)
             stack.callback(self._folder.close)
             self._folder.fit(facts, BACKGROUND if self._plan.mode == "keys" else None)
             check_spelling(self._plan.labels, self._folder.labels)
+            self._room = self._made_room()
             self._stack = stack.pop_all()
         self.summary.repaired = self._folder.repaired
         now = datetime.fromtimestamp(self._clock.wall_ns() / 1e9, timezone.utc)
@@ -327,9 +329,10 @@ class Session:
         """A clip begins, now or where another one ends."""
         plan = self._plan
         begin_ns = self._clock.now_ns() + (0 if after is None else round(AHEAD_SECONDS * 1e9))
-        number = "" if not label and trial is None else str(trial or self._folder.next_trial(label, plan.subject))
+        counted = self._folder.next_trial(label, plan.subject) if trial is None and label else trial
         cells = {
-            "label": label, "subject": plan.subject, "view": plan.view, "trial": number, "session": self._session,
+            "label": label, "subject": plan.subject, "view": plan.view, "session": self._session,
+            "trial": "" if counted is None else str(counted),
         }  # fmt: skip
         end_ns = None if plan.seconds is None else begin_ns + round(plan.seconds * 1e9)
         try:
@@ -412,7 +415,7 @@ class Session:
     def _check_end(self) -> None:
         """Raise where nothing more is to be recorded: the time is over, no room, a camera that has ended."""
         if self._until_ns is not None and self._clock.now_ns() >= self._until_ns:
-            raise _OverError
+            raise _OverError("the time is over" if self._plan.mode == "timed" else "")
         if self._left_bytes() <= 0:
             raise _EndError(self._room.told(self._under_way()))
         for name, capture in self._captures.items():
@@ -424,12 +427,17 @@ class Session:
                 raise _EndError(f"{name}: {capture.error.found}")
 
     def _check_room(self) -> None:
-        if self._left_bytes() < LEAST_BYTES:
+        """Refuse to begin without room, before anything is made."""
+        room = self._made_room()
+        if room.left_bytes() < LEAST_BYTES:
             raise ConfigError(
-                f"{self._out} has no room: {self._room.told()}",
+                f"{self._out} has no room: {room.told()}",
                 f"{LEAST_BYTES / 1e6:g} MB to begin with",
                 "free space, another --out, or other bounds",
             )
+
+    def _made_room(self) -> Room:
+        return Room(self._out, self._plan.most_bytes, self._plan.keep_free_bytes)
 
     def _left_bytes(self) -> int:
         return self._room.left_bytes(self._under_way())
@@ -502,8 +510,10 @@ class Session:
 
     def _note_losses(self) -> None:
         for name, capture in self._captures.items():
-            self.summary.dropped[name] = capture.counters.dropped
-            self.summary.reconnects[name] = capture.counters.reconnects
+            counters = capture.counters
+            self.summary.dropped[name] = counters.dropped
+            self.summary.unusable[name] = counters.damaged + counters.frozen + counters.misdated
+            self.summary.reconnects[name] = counters.reconnects
 
 
 @dataclass(slots=True)

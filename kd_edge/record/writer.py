@@ -20,6 +20,7 @@ SYNC_SECONDS = 1.0
 """What a power cut may take; a killed process loses a frame, or half a second of very small ones."""
 STUCK_SECONDS = 30.0
 """A disk that takes nothing for so long is broken."""
+_sync = getattr(os, "fdatasync", os.fsync)  # macOS has none
 
 
 class FrameWriter:
@@ -111,8 +112,8 @@ class FrameWriter:
                 self.stamps_ns.append(frame.captured_ns)
                 self.written_bytes = self._video.tell()
                 if time.monotonic() - synced >= SYNC_SECONDS:
-                    os.fdatasync(self._video.fileno())
-                    os.fdatasync(self._stamps.fileno())
+                    _sync(self._video.fileno())
+                    _sync(self._stamps.fileno())
                     synced = time.monotonic()
             if video is not None:
                 video.finish()

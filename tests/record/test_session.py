@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import numpy as np
 import pytest
 
 from kd_edge.data.readers.files import Files
-from kd_edge.errors import CameraError, ConfigError
+from kd_edge.errors import BadPictureError, CameraError, ConfigError
 from kd_edge.record import Began, Countdown, Kept, Note, Session, Status, make_plan
 from kd_edge.record import session as module
+from kd_edge.record.writer import FrameWriter
 from kd_edge.types import Frame
 
 from .conftest import PlayedCamera, Stage
@@ -209,6 +211,58 @@ def test_another_size_ends_it_with_an_error_and_keeps_what_came(stage: Stage, ou
                 if isinstance(event, Status) and event.seconds is not None and event.seconds > 0.5:
                     ir.shape = (30, 40)
     assert len(rows(out)) == 1
+
+
+def test_pictures_that_cannot_be_decoded_are_counted(stage: Stage, out: Path, ir: Any) -> None:
+    decoded, count = ir.read, iter(range(10_000))
+
+    def read(timeout_seconds: float) -> Frame | None:
+        frame: Frame | None = decoded(timeout_seconds)
+        if frame is not None and next(count) == 10:
+            raise BadPictureError("half a picture", "a whole one", "check the cable")
+        return frame
+
+    ir.read = read
+    *_, summary = record(stage, out, [ir], duration_seconds=2)
+    assert summary.unusable == {"ir0": 1}
+    assert summary.frames["ir0"] in (48, 49, 50)
+
+
+def test_trials_begin_where_they_are_told(stage: Stage, out: Path, ir: Any) -> None:
+    record(stage, out, [ir], labels=["wave", "kick"], seconds=0.4, count=2, trial=0)
+    assert [(r["label"], r["trial"]) for r in rows(out)] == [("wave", "0"), ("kick", "0"), ("wave", "1"), ("kick", "1")]
+
+
+def test_a_clip_that_the_end_of_the_time_cuts_says_so(stage: Stage, out: Path, ir: Any) -> None:
+    *_, last, summary = record(stage, out, [ir], labels=["wave"], seconds=3.0, duration_seconds=1.0)
+    assert (last.why, summary.ended) == ("the time is over", "")
+    assert 20 <= last.clip.frames["ir0"] <= 25
+
+
+def test_a_camera_slower_than_the_clips_ends_it(stage: Stage, out: Path) -> None:
+    *_, summary = record(stage, out, [PlayedCamera(stage, "ir0", period_ms=900)], labels=["wave"], seconds=0.5)
+    assert summary.ended == "a clip without two frames of a camera: longer --seconds, or a faster camera"
+    assert rows(out) == []
+    assert list((out / "clips").iterdir()) == []
+
+
+def test_a_folder_that_vanishes_ends_it_in_one_line(stage: Stage, out: Path, ir: Any) -> None:
+    with Session({"ir0": ir}, out, make_plan(keep_free_gb=0), clock=stage) as session:
+        for event in session.events():
+            if isinstance(event, Status) and event.seconds is not None and event.seconds > 0.5:
+                shutil.rmtree(out, ignore_errors=True)
+            assert not isinstance(event, Status) or event.seconds is None or event.seconds < 1.0
+    assert session.summary.ended == "the disk: No such file or directory"
+    assert session.summary.clips == 0
+
+
+def test_a_writer_takes_no_file_that_is_there(tmp_path: Path) -> None:
+    for taken in ("a.mkv", "a.mkv.stamps"):
+        (tmp_path / taken).write_text("mine")
+        with pytest.raises(ConfigError, match=r"cannot be made \(File exists\)"):
+            FrameWriter(tmp_path / "a.mkv", 30.0, 1000)
+        assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [(taken, "mine")]
+        (tmp_path / taken).unlink()
 
 
 def test_leaving_in_the_middle_keeps_what_is_there(stage: Stage, out: Path, ir: Any) -> None:
