@@ -101,7 +101,7 @@ class Folder:
             self._own.mkdir(exist_ok=True)
             is_ours = self._held.enter_context(held(self._own / "lock"))
         except OSError as error:
-            raise _unwritable(root, error) from error
+            raise unwritable(root, error) from error
         if not is_ours:
             raise ConfigError(f"{root} is being recorded into", "one recorder a folder", "end the other one first")
 
@@ -129,7 +129,7 @@ class Folder:
             self._check_manifest([camera.modality for camera in cameras])
             self.repaired = tuple(self._repair())
         except OSError as error:
-            raise _unwritable(self.root, error) from error
+            raise unwritable(self.root, error) from error
         for row in self._rows():
             label, subject, trial = (row.get(key) or "" for key in ("label", "subject", "trial"))
             if label and label not in self.labels:
@@ -295,7 +295,7 @@ def check_free(root: Path) -> None:
         is_new = not os.path.lexists(root) or (root.is_dir() and not any(root.iterdir()))
         is_ours = root.is_dir() and (root / OWN).is_dir()
     except OSError as error:
-        raise _unwritable(root, error) from error
+        raise unwritable(root, error) from error
     if not is_new and not is_ours:
         what = "holds something else already" if root.is_dir() else "is no folder"
         raise ConfigError(
@@ -344,7 +344,8 @@ def _listed(cameras: Sequence[CameraFacts]) -> str:
     return ", ".join(f"{camera} ({camera.band})" for camera in cameras)
 
 
-def _unwritable(root: Path, error: OSError) -> ConfigError:
+def unwritable(root: Path, error: OSError) -> ConfigError:
+    """What to tell a user whose folder the system refuses."""
     return ConfigError(
         f"{root} cannot be recorded into ({error.strerror or reason(error)})",
         "a folder that can be written, with free space",

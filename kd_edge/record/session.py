@@ -14,7 +14,7 @@ from types import TracebackType
 from kd_edge.errors import CameraError, ConfigError, import_extra, printable
 from kd_edge.files import expanded
 from kd_edge.record.clip import Clip, Finished
-from kd_edge.record.folder import CameraFacts, Folder, band_seen, check_free, column
+from kd_edge.record.folder import CameraFacts, Folder, band_seen, check_free, column, unwritable
 from kd_edge.record.plan import END_KEY, Plan, check_spelling
 from kd_edge.record.room import Room
 from kd_edge.record.track import Track
@@ -428,8 +428,12 @@ class Session:
 
     def _check_room(self) -> None:
         """Refuse to begin without room, before anything is made."""
-        room = self._made_room()
-        if room.left_bytes() < LEAST_BYTES:
+        try:
+            room = self._made_room()
+            left_bytes = room.left_bytes()
+        except OSError as error:
+            raise unwritable(self._out, error) from error
+        if left_bytes < LEAST_BYTES:
             raise ConfigError(
                 f"{self._out} has no room: {room.told()}",
                 f"{LEAST_BYTES / 1e6:g} MB to begin with",
