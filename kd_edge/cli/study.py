@@ -109,6 +109,7 @@ def study_run(
                 out.print(f"{event.planned.name}: there already, {event.folder}")
             elif isinstance(event, Started):
                 shared = f", teacher of {event.teacher_run}" if event.teacher_run else ""
+                shared += f", dense stage of {event.dense_run}" if event.dense_run else ""
                 out.print(f"[b]{event.planned.name}[/b] ({event.number} of {event.total}): {event.folder}{shared}")
                 display.restart()
     out.print(f"the table: [b]kd-edge study report {name}" + (f" --out {folder}[/b]" if folder else "[/b]"))
@@ -314,8 +315,14 @@ def study_report(
     )
     if json_:
         print_json(lines)
-        return
-    _write(report_markdown(study, lines), page, place or Path(name).stem, len(lines))
+    else:
+        _write(report_markdown(study, lines), page, place or Path(name).stem, len(lines))
+    if not any(cell.values for line in lines for cell in line.cells.values()):
+        err.print(
+            f"[yellow]note:[/yellow] nothing has run: no finished run of {escape(name)} in "
+            f"{escape(str(folder or _folder(name)))}, none in {escape(str(ledger or ledger_of(name)))}",
+            soft_wrap=True,
+        )
 
 
 @app.command("table")

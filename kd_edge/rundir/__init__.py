@@ -3,6 +3,7 @@
 recipe.toml            as resolved
 student.safetensors    the student's weights
 teachers/teacher.safetensors
+dense.safetensors      the student's backbone after its dense stage
 folds/fold1.safetensors   students that saw not every subject, where the head is cross-fitted
 metrics.jsonl          a ``MetricsLine`` per epoch
 summary.json           a ``Summary``, written last; "complete": true
@@ -11,6 +12,7 @@ state.pt               to resume, see ``kd_edge.train.results.run``
 """
 
 from kd_edge.rundir.files import (
+    DENSE,
     FOLDS,
     METRICS,
     RECIPE,
@@ -47,6 +49,7 @@ from kd_edge.rundir.records import (
 )
 
 __all__ = [
+    "DENSE",
     "FOLDS",
     "METRICS",
     "RECIPE",

@@ -16,7 +16,7 @@ from kd_edge.rundir.records import MetricsLine, Record, Summary, first_fault
 
 RECIPE, STUDENT, TEACHER = "recipe.toml", "student.safetensors", "teachers/teacher.safetensors"
 METRICS, SUMMARY, STATE = "metrics.jsonl", "summary.json", "state.pt"
-FOLDS = "folds"
+DENSE, FOLDS = "dense.safetensors", "folds"
 STAGES = ("teacher", "dense", "fold", "student", "head")
 FILE_BYTES = 64_000_000
 """No summary and no metrics of a run are longer."""

@@ -1,4 +1,4 @@
-"""Run a study: what is finished is left alone, what was interrupted goes on, equal teachers are trained once."""
+"""Run a study: what is finished is left alone, what was interrupted goes on, what runs share is trained once."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pydantic_core import to_json
 
 from kd_edge import recipes
 from kd_edge.errors import KdEdgeError
-from kd_edge.rundir import RECIPE, SUMMARY, complete_summary
+from kd_edge.rundir import DENSE, RECIPE, SUMMARY, complete_summary
 from kd_edge.study.classical import AnyComparator, comparator_fingerprints, run_comparator
 from kd_edge.study.plan import Planned
 from kd_edge.train.inputs.material import data_fingerprints
 from kd_edge.train.recipe import Recipe
-from kd_edge.train.results.run import Run, load_recipe
+from kd_edge.train.results.run import Run, load_recipe, same_dense_stage
 from kd_edge.train.trainer import Event, train
 
 Progress = Callable[[str, int, int], None]
@@ -31,6 +31,7 @@ class Started:
     total: int
     folder: Path
     teacher_run: Path | None
+    dense_run: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +78,17 @@ def run_study(
         # A resumed run goes on with what its folder says, for example where the recordings were.
         recipe = load_recipe(place) if resume else planned.config
         teacher = None if recipe.teacher is None or recipe.teacher.weights else _same_teacher(recipe, folder, wanted)
-        yield Started(planned, number, len(runs), place, teacher)
-        yield from train(recipe, place, data_root=data_root, resume=resume, teacher_run=teacher, progress=progress)
+        dense = _same_dense_stage(recipe, folder, wanted)
+        yield Started(planned, number, len(runs), place, teacher, dense)
+        yield from train(
+            recipe,
+            place,
+            data_root=data_root,
+            resume=resume,
+            teacher_run=teacher,
+            dense_run=dense,
+            progress=progress,
+        )
 
 
 def finished_run(planned: Planned, folder: Path, recordings: dict[str, str] | None = None) -> Path | None:
@@ -154,6 +164,16 @@ def _same_teacher(recipe: Recipe, folder: Path, recordings: dict[str, str]) -> P
             continue
         with suppress(KdEdgeError):  # a run of an older release may not load
             if Run.load(path).recipe.teacher_fingerprint() == wanted:
+                return path
+    return None
+
+
+def _same_dense_stage(recipe: Recipe, folder: Path, recordings: dict[str, str]) -> Path | None:
+    """A finished run that trained the very dense stage this recipe would train."""
+    for path in _finished(folder) if recipe.dense_fingerprint() is not None else ():
+        if (path / DENSE).is_file():
+            with suppress(KdEdgeError):  # other settings, other recordings, an older release
+                same_dense_stage(path, recipe, recordings)
                 return path
     return None
 

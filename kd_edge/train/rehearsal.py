@@ -15,11 +15,12 @@ from kd_edge.data import Sample, training_sides
 from kd_edge.models.layers import evaluating
 from kd_edge.train.checks import check_batches
 from kd_edge.train.crossfit import folds
+from kd_edge.train.dense import DenseLearner, frame_loaders
 from kd_edge.train.devices import make_fabric
 from kd_edge.train.distil.learner import Learner, teach
 from kd_edge.train.given import take_weights
 from kd_edge.train.inputs.material import Material, Progress, gather_material, training_batches
-from kd_edge.train.networks import build_teacher, student_learner
+from kd_edge.train.networks import build_student, build_teacher, student_learner
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.recipe.stages import OnnxTeacherConfig
 from kd_edge.train.step import Step, on_device
@@ -40,6 +41,7 @@ class Rehearsal:
         weights: The terms' weights in the first epoch.
         seconds: Time of that step on this machine, teacher's forward pass included.
         steps_per_epoch: Steps of the student over all its training clips.
+        dense: What the loss of a dense stage begins with; None without one, or where only a trained teacher could tell.
     """
 
     samples: tuple[int, int, int]
@@ -51,6 +53,7 @@ class Rehearsal:
     weights: dict[str, float]
     seconds: float
     steps_per_epoch: int
+    dense: float | None = None
 
 
 def rehearse(recipe: Recipe, data_root: Path | None = None, *, progress: Progress | None = None) -> Rehearsal:
@@ -88,7 +91,8 @@ def rehearse(recipe: Recipe, data_root: Path | None = None, *, progress: Progres
             else:
                 take_weights(teacher, recipe.teacher.weights, recipe.teacher, material.dataset.labels)
             teacher.requires_grad_(False)
-        return _step(material, "student", student_learner(material, teacher), teacher)
+        result = _step(material, "student", student_learner(material, teacher), teacher)
+        return replace(result, dense=_dense_step(material))
     finally:
         torch.set_num_threads(before)
 
@@ -122,6 +126,18 @@ def _step(material: Material, name: str, learner: LabelLearner, teacher: Teacher
         seconds=seconds,
         steps_per_epoch=len(training_batches(recipe, stage, train, stage.batch_size)),
     )
+
+
+def _dense_step(material: Material) -> float | None:
+    """One optimiser step of the dense stage, and its loss."""
+    stage = material.recipe.dense_stage
+    if stage is None or stage.features is not None:
+        return None
+    fabric = make_fabric(material.recipe)
+    learner = DenseLearner(build_student(material), material.dense_targets, keep=material.recipe.keeps_targets)
+    step = Step(fabric, learner, stage, None)
+    losses, _ = step(next(on_device(fabric, frame_loaders(material, stage).training))).wait()
+    return losses["dense"]
 
 
 def _protocol(material: Material) -> tuple[tuple[Sample, ...], tuple[Sample, ...], tuple[Sample, ...]]:

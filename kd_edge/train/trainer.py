@@ -53,6 +53,7 @@ class _Session:
     state: dict[str, Any] | None
     selections: dict[str, Selection]
     teacher_run: Path | None = None
+    dense_run: Path | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -73,6 +74,7 @@ def train(
     devices: int | str = 1,
     nodes: int = 1,
     teacher_run: Path | None = None,
+    dense_run: Path | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Event]:
     """Train a recipe's teacher and student.
@@ -88,6 +90,7 @@ def train(
         nodes: Number of nodes.
         teacher_run: A finished run that trained the very same teacher (same data, seed and settings): its weights are
             taken instead of training them again. The result is the same.
+        dense_run: Likewise a finished run whose student went through the very same dense stage.
         progress: Called while a frame cache is made.
 
     Yields:
@@ -120,7 +123,7 @@ def train(
         if first_alone(fabric, hold) is None:
             return
         checks.check_same_data(state, material, run_dir)
-        session = _Session(fabric, run_dir, material, state, run.selections(state), teacher_run)
+        session = _Session(fabric, run_dir, material, state, run.selections(state), teacher_run, dense_run)
         if resume and session.writes:
             rundir.truncate_metrics(run_dir, *((state["stage"], state["epoch"]) if state else (rundir.STAGES[0], 0)))
         for event in _stages(session):
@@ -198,7 +201,7 @@ def _train_student(session: _Session, learner: Learner, teacher: Teacher | None)
     model, recipe = learner.model, session.recipe
     left_out = folds(session.material)  # refused before anything is trained
     if recipe.dense_stage is not None:
-        yield from _student_stage(session, "dense", model, _train_dense(session, model, recipe.dense_stage, teacher))
+        yield from _dense_stage(session, model, recipe.dense_stage, teacher)
     if recipe.labels_stage is not None:
         yield from _student_stage(session, "student", model, _train_whole(session, learner, teacher))
     if recipe.head_stage is not None:
@@ -207,16 +210,31 @@ def _train_student(session: _Session, learner: Learner, teacher: Teacher | None)
     model.eval()
 
 
+def _dense_stage(
+    session: _Session, model: ClipModel, stage: DenseStage, teacher: Teacher | None
+) -> Generator[Event, None, None]:
+    """Train the backbone on dense targets, or load what another run made of the very same stage."""
+    other = session.dense_run
+    if other is None or "dense" in session.selections:
+        training = _train_dense(session, model, stage, teacher)
+        yield from _student_stage(session, "dense", model.backbone, training, rundir.DENSE)
+        return
+    session.selections["dense"] = run.same_dense_stage(other, session.recipe, session.material.fingerprints)
+    load_trained(model.backbone, other / rundir.DENSE, f"remove the run {other}")
+    if session.writes:
+        run.save_weights(session.folder / rundir.DENSE, model.backbone.state_dict())
+
+
 def _student_stage(
     session: _Session,
     name: str,
-    model: ClipModel,
+    model: nn.Module,
     training: Generator[Event, None, Selection],
     file: str = rundir.STUDENT,
 ) -> Generator[Event, None, None]:
-    """Train a stage and save the student after it; one that the interrupted run had finished is loaded, if it can be.
+    """Train a stage and save its model; one that the interrupted run had finished is loaded, if it can be.
 
-    The file holds what the last finished stage left: a later stage has all of an earlier one's weights.
+    The student's file holds what the last finished stage left: the head's has all weights of the labels'.
     """
     finished = session.folder / file
     if name in session.selections:

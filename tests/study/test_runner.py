@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from kd_edge import recipes
 from kd_edge.errors import TrainingError
-from kd_edge.rundir import RECIPE, SUMMARY
+from kd_edge.rundir import RECIPE, SUMMARY, read_summary
 from kd_edge.study import runner
 from kd_edge.study.classical import comparator_fingerprints
 from kd_edge.study.plan import StudyConfig, plan
@@ -272,6 +272,42 @@ def test_recordings_of_rows_with_other_encoders_are_told_apart(
             recipe = Recipe.model_validate(plain.model_dump() | changes)
             assert recordings.of(recipe) == {"teacher": f"{file} {output}"}
     assert len(looked_up) == 3
+
+
+def test_equal_dense_stages_are_trained_once(study: StudyConfig, tmp_path: Path) -> None:
+    """Whatever comes after the stage; its weights and what follows are those of a run that trains it itself."""
+    dense = {"kind": "dense", "epochs": 1, "frames": 2, "targets": [{"kind": "pixels", "components": 3}]}
+    head = {"kind": "head", "epochs": 1, "passes": 1}
+    rows = {
+        "both": {"stages": [dense, head]},
+        "only": {"stages": [dense, head], "student": {"model": {"reads": "targets"}}},
+        "labels": {"stages": [dense, {"kind": "labels"}, head]},
+        "longer": {"stages": [dense | {"epochs": 2}, head]},
+        "features": {"stages": [dense, head], "student": {"model": {"reads": "features"}}},
+    }
+    values = study.model_dump() | {"rows": [{"name": n, "title": n, "set": s} for n, s in rows.items()]}
+    values["set"] = {"student": {"epochs": 1}, "losses": []}
+    for row in values["rows"]:
+        row["without"] = ["teacher"]
+    runs = plan(recipes.validate(values, StudyConfig, "study"))
+    folder = tmp_path / "studies" / "tiny"
+    events = started(run_study(runs, folder))
+    first = folder / "both-subjects-s0"
+    assert [event.dense_run for event in events] == [None, first, first, None, None]  # type: ignore[union-attr]
+    for run in runs[1:3]:
+        assert isinstance(run.config, Recipe)
+        list(train(run.config, tmp_path / run.row.name))
+        for file in ("dense.safetensors", "student.safetensors"):
+            alone, shared = load_file(tmp_path / run.row.name / file), load_file(folder / run.name / file)
+            assert alone.keys() == shared.keys()
+            assert all(torch.equal(alone[key], shared[key]) for key in alone)
+        assert read_summary(folder / run.name).stages["student"].dense == (
+            read_summary(first).stages["student"].dense
+        ), "told as the run that trained it does"
+    longer = runs[3].config
+    assert isinstance(longer, Recipe)
+    with pytest.raises(TrainingError, match="other settings or recordings"):
+        list(train(longer, tmp_path / "longer", dense_run=first))
 
 
 def test_recordings_of_rows_with_dense_targets_are_told_apart(study: StudyConfig, tmp_path: Path) -> None:

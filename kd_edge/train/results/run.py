@@ -126,6 +126,30 @@ def same_teacher(path: Path, recipe: Recipe, data_fingerprint: str) -> Selection
     return Selection(selected_epoch=kept.selected_epoch, selected_by=kept.selected_by, seconds=kept.seconds)
 
 
+def same_dense_stage(path: Path, recipe: Recipe, data_fingerprints: dict[str, str]) -> DenseReport:
+    """What a finished run came to in its dense stage, if that is the stage the recipe would train.
+
+    Args:
+        path: The finished run.
+        recipe: The new run.
+        data_fingerprints: What the recordings are in the new run.
+
+    Raises:
+        TrainingError: Not finished, or its stage was trained otherwise or on other recordings.
+    """
+    other = Run.load(path)
+    wanted, known = recipe.dense_fingerprint(), other.summary.data_fingerprints
+    same = wanted is not None and other.recipe.dense_fingerprint() == wanted
+    kept = other.summary.stages["student"].dense
+    if kept is None or not same or any(known.get(x) != data_fingerprints.get(x) for x in ("student", "dense")):
+        raise TrainingError(
+            f"the dense stage of {path} was trained with other settings or recordings",
+            "a run of the same data, split, seed, student and dense stage",
+            "leave it out to train the stage",
+        )
+    return kept
+
+
 def check_free(path: Path) -> None:
     """Make sure that a new run would not overwrite another one.
 
