@@ -1,0 +1,184 @@
+"""Frames of a video by their moment, one at a time: for looking anywhere into a recording of hours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kd_edge.data.readers import opencv_video
+from kd_edge.data.readers.container import CutOffError, UnopenedError, decoded, faults, opened, rate, told
+from kd_edge.data.readers.pixels import Channels, ImageMaker
+from kd_edge.data.readers.timing import SAME_NS, Piece, Placed, nanoseconds, placed
+from kd_edge.errors import DataError
+from kd_edge.types import Image
+
+_BACK_NS = (0, 2_000_000_000, 20_000_000_000)
+"""Key frames are looked for so much before the wanted moment, one after the other; then from the first frame on."""
+_ON_NS = 2_000_000_000
+"""A moment that lies at most so much ahead is reached by decoding on."""
+_KEPT_NS = 1_000_000_000
+"""Frames that had to be decoded on the way are given where they lie at most so much before the wanted one."""
+_LOOKED_AT = 250
+"""So many packets tell whether a file's frames have stamps of their own."""
+
+
+class Found(NamedTuple):
+    """A frame, and how long it is the one that is shown.
+
+    Attributes:
+        image: (H, W) or (H, W, 3) in R, G, B order; uint8 or uint16.
+        since_ns: Its time since the first frame of the file.
+        next_ns: That of the frame behind it; None: it is the last one.
+    """
+
+    image: Image
+    since_ns: int
+    next_ns: int | None
+
+
+class Seeker:
+    """One video, open, and decoded where it is looked at.
+
+    Frames, their pixels and their times are those of ``read_video``. Files whose frames have stamps are searched
+    without an index: a packet list of an hour would take longer to read than a user waits for a first picture. AVI,
+    whose stamps are numbers, and files without stamps are reached as ``timing.placed`` does, the latter from their
+    beginning.
+
+    Args:
+        path: The file.
+        channels: 1 makes colour grey, 3 grey colour.
+        max_height_px: Higher pictures are scaled down to this height.
+
+    Raises:
+        DataError: Absent, or no video; the file is named.
+    """
+
+    def __init__(self, path: Path, channels: Channels, max_height_px: int | None) -> None:
+        self._path = path
+        self._maker = ImageMaker(channels, max_height_px)
+        self._stack = ExitStack()
+        self._upcoming: Iterator[Placed] = iter(())
+        self._shown: Placed | None = None
+        self._following: Placed | None = None
+        self._given_ns = -1
+        try:
+            self._container, self._stream = self._stack.enter_context(opened(path))
+            self._unit: Fraction = self._stream.time_base
+            self._is_stamped = self._container.format.name != "avi" and self._has_stamps()
+            self._container.seek(self._start, stream=self._stream)
+            first = next(decoded(self._container, self._stream), None)
+            if first is None:
+                raise ValueError("it has no picture")
+            self._origin: int = first.pts or 0
+            self._rate = rate(self._stream)
+        except UnopenedError as error:
+            self.close()
+            fix = "convert it, for example with ffmpeg -i IN -c:v ffv1 OUT.mkv"
+            known = opencv_video.fault(path) is None
+            raise DataError(
+                f"{path} cannot be searched" if known else f"{path} is damaged: {error}", "a readable video", fix
+            ) from error
+        except faults() as error:
+            self.close()
+            raise self._damaged(error) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._upcoming, self._shown, self._following = iter(()), None, None
+        self._stack.close()
+
+    def at(self, wanted_ns: int) -> list[Found]:
+        """The last frame at or before a moment (the first one where it lies before all), as the last of a list.
+
+        Before it come frames that had to be decoded on the way and lie at most a second before.
+
+        Raises:
+            DataError: The file is damaged there; it is named.
+        """
+        try:
+            return list(self._found(wanted_ns))
+        except faults() as error:
+            self._upcoming, self._shown, self._following = iter(()), None, None
+            raise self._damaged(error) from error
+
+    def _found(self, wanted_ns: int) -> Iterator[Found]:
+        if self._shown is None or not self._shown.since_ns <= wanted_ns + SAME_NS <= self._shown.since_ns + _ON_NS:
+            self._upcoming, self._given_ns = self._from(max(0, wanted_ns)), -1
+            self._shown, self._following = next(self._upcoming, None), None
+            self._following = next(self._upcoming, None)
+        if self._shown is None:
+            raise ValueError("it has no picture there")
+        while self._following is not None and self._following.since_ns <= wanted_ns + SAME_NS:
+            if self._shown.since_ns > max(self._given_ns, wanted_ns - _KEPT_NS):
+                yield self._made(self._shown)
+            self._shown, self._following = self._following, next(self._upcoming, None)
+        yield self._made(self._shown)
+
+    def _made(self, shown: Placed) -> Found:
+        following, self._given_ns = self._following, shown.since_ns
+        return Found(
+            self._maker.image(shown.picture), shown.since_ns, None if following is None else following.since_ns
+        )
+
+    def _from(self, wanted_ns: int) -> Iterator[Placed]:
+        """Pictures from one at or before a moment on."""
+        if not self._is_stamped:
+            return self._placed(wanted_ns)
+        for back_ns in _BACK_NS:
+            if back_ns and back_ns > wanted_ns:
+                break
+            pictures = self._sought(wanted_ns - back_ns)
+            try:
+                first = next(pictures, None)
+                if first is not None and first.since_ns <= wanted_ns + SAME_NS:
+                    return chain([first], pictures)
+            except faults():
+                continue  # pictures after a key frame may lean on the group before
+        return self._sought(0)
+
+    def _placed(self, wanted_ns: int) -> Iterator[Placed]:
+        try:
+            for found, _ in placed(self._path, Piece(start_ns=wanted_ns)):
+                yield found
+        except CutOffError:  # all before it are there
+            return
+
+    def _sought(self, since_ns: int) -> Iterator[Placed]:
+        self._container.seek(self._start + int(Fraction(since_ns, 10**9) / self._unit), stream=self._stream)
+        last_ns = -1
+        try:
+            for picture in decoded(self._container, self._stream):
+                if picture.pts is None or picture.pts < self._origin:
+                    continue
+                now_ns = nanoseconds(picture.pts - self._origin, self._unit)
+                if now_ns <= last_ns:
+                    raise ValueError("its time stamps do not increase")
+                last_ns = now_ns
+                yield Placed(-1, now_ns, picture)
+        except CutOffError:
+            return
+
+    @property
+    def _start(self) -> int:
+        return self._stream.start_time or 0
+
+    def _has_stamps(self) -> bool:
+        """Whether the first packets have one each, and different ones."""
+        stamps: list[Any] = []
+        for packet in self._container.demux(self._stream):
+            if packet.size:
+                stamps.append(packet.pts)
+            if len(stamps) >= _LOOKED_AT:
+                break
+        return None not in stamps and len(set(stamps)) == len(stamps)
+
+    def _damaged(self, error: BaseException) -> DataError:
+        if isinstance(error, OSError) and not self._path.is_file():
+            return DataError(f"no file {self._path}", "a video", "bring it back, or correct the manifest")
+        return DataError(
+            f"{self._path} is damaged: {told(error)}", "a readable video", "fetch it again, or leave it out"
+        )
