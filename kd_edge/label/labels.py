@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from kd_edge.data.readers.files.dataset import read_table, reader_of
 from kd_edge.data.readers.files.media import LATE_SECONDS, Media
@@ -28,7 +28,19 @@ _DIGITS = 6  # of seconds: stamps are compared to half a millisecond
 
 
 class ConflictError(DataError):
-    """The labels are not those that the page has seen; nothing was changed."""
+    """The labels are not those that the page has seen; nothing was changed.
+
+    Attributes:
+        by: ``window``, where another one of this server has changed them, or ``disk``, where something else has.
+    """
+
+    by: Literal["window", "disk"] = "window"
+
+
+class ChangedFileError(ConflictError):
+    """The file is not as it was read."""
+
+    by = "disk"
 
 
 class RefusedError(DataError):
@@ -118,10 +130,11 @@ class Labels:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of ``dataset.toml`` in their order, then those of pieces and those that were added here."""
-        known = self._settings.labels or ()
-        used = {row.label for recording in self._recordings for row in recording.rows if row.label}
-        return tuple(dict.fromkeys((*known, *sorted(used | set(self._added)))))
+        """Names of ``dataset.toml`` in their order, then those of pieces as they were read, then those that came later.
+
+        One keeps its place as long as the labels are not read anew: keys of the page go by it.
+        """
+        return tuple(self._classes)
 
     @property
     def undoable(self) -> str:
@@ -203,6 +216,8 @@ class Labels:
             if step.before == step.after:
                 return "nothing to change"
             self._save(step.recording, step.after)
+            for row in step.after:
+                self._learn(row.label)
             self._done = [*self._done[-MOST_UNDONE + 1 :], step]
             self._undone = []
             return step.said
@@ -257,7 +272,8 @@ class Labels:
         table = read_table(self.root, settings)
         self._settings, self._digest = settings, digest
         self._recordings = list(_recordings(table))
-        self._added: list[str] = []
+        used = {row.label for recording in self._recordings for row in recording.rows if row.label}
+        self._classes = list(dict.fromkeys((*(settings.labels or ()), *sorted(used))))
         self._done, self._undone = [], []
         self._media: dict[str, Media] = {}
         self._seen: dict[Path, bool] = {}
@@ -321,9 +337,12 @@ class Labels:
 
     def _add_class(self, label: str) -> str:
         self._check_class(label)
-        if label not in self.classes:
-            self._added.append(label)
+        self._learn(label)
         return f"class {label} added"
+
+    def _learn(self, label: str) -> None:
+        if label and label not in self._classes:
+            self._classes.append(label)
 
     def _check_class(self, label: str) -> None:
         """Raise a RefusedError where the reader would not take a class."""
@@ -399,7 +418,7 @@ class Labels:
                 "load them (the button beside this), then do it again",
             )
         if self._on_disk() != self._digest:
-            raise ConflictError(
+            raise ChangedFileError(
                 f"something else has written {self.file.name} since it was read; your change was not made",
                 "the file as it was read",
                 "load it anew (the button beside this), then do it again",

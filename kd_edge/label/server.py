@@ -338,4 +338,4 @@ def _told(_: Request, error: Exception) -> Response:
         sentence = f"the request is not understood ({where}: {first['msg']}): load the page anew"
         return JSONResponse({"error": sentence[:1000]}, 400)
     status = next((number for kind, number in kinds if isinstance(error, kind)), 500)
-    return JSONResponse({"error": str(error), "conflict": status == 409}, status)
+    return JSONResponse({"error": str(error), "conflict": getattr(error, "by", "")}, status)
