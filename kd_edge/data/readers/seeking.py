@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -16,8 +16,8 @@ from kd_edge.data.readers.timing import SAME_NS, Piece, Placed, nanoseconds, pla
 from kd_edge.errors import DataError
 from kd_edge.types import Image
 
-_BACK_NS = (0, 2_000_000_000, 20_000_000_000)
-"""Key frames are looked for so much before the wanted moment, one after the other; then from the first frame on."""
+_BACK_NS = (2_000_000_000, 20_000_000_000)
+"""So much before the wanted moment is looked, one after the other, where one period before it was too late."""
 _ON_NS = 2_000_000_000
 """A moment that lies at most so much ahead is reached by decoding on."""
 _KEPT_NS = 1_000_000_000
@@ -45,8 +45,8 @@ class Seeker:
 
     Frames, their pixels and their times are those of ``read_video``. Files whose frames have stamps are searched
     without an index: a packet list of an hour would take longer to read than a user waits for a first picture. AVI,
-    whose stamps are numbers, and files without stamps are reached as ``timing.placed`` does, the latter from their
-    beginning.
+    whose stamps are numbers, MPEG streams, which are sought by decoding times, and files without stamps are reached as
+    ``timing.placed`` does: MPEG by a packet list that is made when it is first needed, the last from their beginning.
 
     Args:
         path: The file.
@@ -61,6 +61,7 @@ class Seeker:
         self._path = path
         self._maker = ImageMaker(channels, max_height_px)
         self._stack = ExitStack()
+        self._source: Generator[Placed, None, None] | None = None
         self._upcoming: Iterator[Placed] = iter(())
         self._shown: Placed | None = None
         self._following: Placed | None = None
@@ -68,7 +69,8 @@ class Seeker:
         try:
             self._container, self._stream = self._stack.enter_context(opened(path))
             self._unit: Fraction = self._stream.time_base
-            self._is_stamped = self._container.format.name != "avi" and self._has_stamps()
+            kind = self._container.format.name  # "matroska,webm", "mov,mp4,...", "mpegts"
+            self._is_stamped = kind != "avi" and "mpeg" not in kind and self._has_stamps()
             self._container.seek(self._start, stream=self._stream)
             first = next(decoded(self._container, self._stream), None)
             if first is None:
@@ -88,7 +90,7 @@ class Seeker:
 
     def close(self) -> None:
         """Close the file."""
-        self._upcoming, self._shown, self._following = iter(()), None, None
+        self._forget()
         self._stack.close()
 
     def at(self, wanted_ns: int) -> list[Found]:
@@ -102,8 +104,13 @@ class Seeker:
         try:
             return list(self._found(wanted_ns))
         except faults() as error:
-            self._upcoming, self._shown, self._following = iter(()), None, None
+            self._forget()
             raise self._damaged(error) from error
+
+    def _forget(self) -> None:
+        if self._source is not None:
+            self._source.close()
+        self._source, self._upcoming, self._shown, self._following = None, iter(()), None, None
 
     def _found(self, wanted_ns: int) -> Iterator[Found]:
         if self._shown is None or not self._shown.since_ns <= wanted_ns + SAME_NS <= self._shown.since_ns + _ON_NS:
@@ -126,33 +133,39 @@ class Seeker:
 
     def _from(self, wanted_ns: int) -> Iterator[Placed]:
         """Pictures from one at or before a moment on."""
-        if not self._is_stamped:
-            return self._placed(wanted_ns)
-        for back_ns in _BACK_NS:
-            if back_ns and back_ns > wanted_ns:
+        for back_ns in (round(1e9 / self._rate), *_BACK_NS):
+            if back_ns > wanted_ns:
                 break
-            pictures = self._sought(wanted_ns - back_ns)
+            pictures = self._begun(wanted_ns - back_ns)
             try:
                 first = next(pictures, None)
                 if first is not None and first.since_ns <= wanted_ns + SAME_NS:
                     return chain([first], pictures)
             except faults():
                 continue  # pictures after a key frame may lean on the group before
-        return self._sought(0)
+        return self._begun(0)
 
-    def _placed(self, wanted_ns: int) -> Iterator[Placed]:
+    def _begun(self, since_ns: int) -> Iterator[Placed]:
+        if self._source is not None:
+            self._source.close()  # the file that it has opened, too
+        self._source = self._sought(since_ns) if self._is_stamped else self._placed(since_ns)
+        return self._source
+
+    def _placed(self, since_ns: int) -> Generator[Placed, None, None]:
         try:
-            for found, _ in placed(self._path, Piece(start_ns=wanted_ns)):
-                yield found
+            with closing(placed(self._path, Piece(start_ns=since_ns))) as pictures:
+                for found, _ in pictures:
+                    yield found
         except CutOffError:  # all before it are there
             return
 
-    def _sought(self, since_ns: int) -> Iterator[Placed]:
+    def _sought(self, since_ns: int) -> Generator[Placed, None, None]:
         self._container.seek(self._start + int(Fraction(since_ns, 10**9) / self._unit), stream=self._stream)
-        last_ns = -1
+        last_ns, has_begun = -1, False
         try:
             for picture in decoded(self._container, self._stream):
-                if picture.pts is None or picture.pts < self._origin:
+                has_begun = has_begun or bool(picture.key_frame)  # pictures before it lean on what was not read
+                if not has_begun or picture.pts is None or picture.pts < self._origin:
                     continue
                 now_ns = nanoseconds(picture.pts - self._origin, self._unit)
                 if now_ns <= last_ns:
