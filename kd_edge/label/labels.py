@@ -296,10 +296,10 @@ class Labels:
         rows = self._recording(edit.recording).rows
         before = [row for row in rows if row.start_s <= edit.start_s]
         model = before[-1] if before else rows[0]
+        notes = {name: text for name, text in model.notes.items() if all(row.notes.get(name) == text for row in rows)}
         start_s, end_s = round(edit.start_s, _DIGITS), round(edit.end_s, _DIGITS)
         new = replace(
-            model, id=self._free_id(model, start_s), label=edit.label, start_s=start_s, end_s=end_s, trial="",
-            notes=model.notes if is_bare(model) else {}, line=0,
+            model, id=self._free_id(model, start_s), label=edit.label, start_s=start_s, end_s=end_s, trial="", notes=notes, line=0,
         )  # fmt: skip
         self._check(edit.recording, new)
         others = [row for row in rows if not is_bare(row)]

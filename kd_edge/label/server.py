@@ -135,7 +135,8 @@ class Guard:
                 message["headers"] += [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
             await send(message)
 
-        if scope["type"] != "http":
+        if scope["type"] != "http":  # beginning and end of the server; there are no other kinds of connections
+            await self._app(scope, receive, send)
             return
         status, why = self._refused(scope)
         if why:
