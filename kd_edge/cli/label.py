@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +37,7 @@ def label(
     from kd_edge.label.frames import Frames
     from kd_edge.label.labels import Labels
     from kd_edge.label.server import application, listening, serve
+    from kd_edge.runtime.signals import interrupt_on_termination
 
     for module in ("starlette", "uvicorn", "cv2", "av"):  # told now, not at the first picture
         import_extra(module, EXTRA_OF[module])
@@ -57,10 +59,6 @@ def label(
             out.print(f"{escape(address)}  (Ctrl-C ends)", soft_wrap=True)
             if open_:
                 typer.launch(address)
-            try:
+            with suppress(KeyboardInterrupt), closing(frames), interrupt_on_termination():
                 serve(page, own)
-            except KeyboardInterrupt:
-                pass
-            finally:
-                frames.close()
     out.print(escape(printable(f"every change is in {labels.file}; check: kd-edge data check files --data {folder}")))

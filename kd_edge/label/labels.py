@@ -299,8 +299,15 @@ class Labels:
         notes = {name: text for name, text in model.notes.items() if all(row.notes.get(name) == text for row in rows)}
         start_s, end_s = round(edit.start_s, _DIGITS), round(edit.end_s, _DIGITS)
         new = replace(
-            model, id=self._free_id(model, start_s), label=edit.label, start_s=start_s, end_s=end_s, trial="", notes=notes, line=0,
-        )  # fmt: skip
+            model,
+            id=self._free_id(model, start_s),
+            label=edit.label,
+            start_s=start_s,
+            end_s=end_s,
+            trial="",
+            notes=notes,
+            line=0,
+        )
         self._check(edit.recording, new)
         others = [row for row in rows if not is_bare(row)]
         return _Step(f"{_said(new)} added", edit.recording, rows, _in_time([*others, new]))
