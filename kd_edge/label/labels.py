@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 from kd_edge.data.readers.files.dataset import read_table, reader_of
-from kd_edge.data.readers.files.media import LATE_SECONDS, Media
+from kd_edge.data.readers.files.media import LATE_SECONDS, Header, Media
 from kd_edge.data.readers.files.rows import MOST_BYTES, NAMES, Row, Table, check_together, manifest_of, plain
 from kd_edge.data.readers.files.settings import read_settings
 from kd_edge.data.readers.files.skeletons import SKELETON
@@ -159,11 +159,21 @@ class Labels:
         """Whether a modality is made of pictures; a file that cannot be read is taken for some, so that it is told."""
         if modality == SKELETON:
             return False
-        if path not in self._seen:
-            self._seen[path] = True
+        header = self._headers.get(path)
+        if header is None:
             with suppress(DataError):
-                self._seen[path] = self.media(modality).values(path).is_picture
-        return self._seen[path]
+                header = self.header(modality, path)
+        return header is None or header.size is not None
+
+    def header(self, modality: str, path: Path) -> Header:
+        """What a file's header says; it is read once.
+
+        Raises:
+            DataError: Absent or damaged.
+        """
+        if path not in self._headers:
+            self._headers[path] = self.media(modality).header(path)
+        return self._headers[path]
 
     def media(self, modality: str) -> Media:
         """What reads a modality's files, for looking at."""
@@ -176,13 +186,11 @@ class Labels:
 
         From the first frame to the last one: that of the longest of its files.
         """
-        if number not in self._seconds:
-            ends = [0.0]
-            for track in self.tracks(number):
-                with suppress(DataError):
-                    ends.append(self.media(track.modality).probe(track.path).seconds + track.late_s)
-            self._seconds[number] = max(ends)
-        return self._seconds[number]
+        ends = [0.0]
+        for track in self.tracks(number):
+            with suppress(DataError):
+                ends.append(self.header(track.modality, track.path).seconds + track.late_s)
+        return max(ends)
 
     def labelled_s(self, number: int) -> float:
         """How much of a recording is labelled, s; a piece without an end counts to the recording's."""
@@ -276,8 +284,7 @@ class Labels:
         self._classes = list(dict.fromkeys((*(settings.labels or ()), *sorted(used))))
         self._done, self._undone = [], []
         self._media: dict[str, Media] = {}
-        self._seen: dict[Path, bool] = {}
-        self._seconds: dict[int, float] = {}
+        self._headers: dict[Path, Header] = {}
 
     def _recording(self, number: int) -> Recording:
         if not 0 <= number < len(self._recordings):

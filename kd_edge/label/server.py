@@ -260,7 +260,7 @@ class _Routes:
         media = self._labels.media(track.modality)
         known: dict[str, Any] = {"modality": track.modality, "file": track.path.name, "late_s": track.late_s}
         try:
-            header = media.header(track.path)
+            header = self._labels.header(track.modality, track.path)
             contrast = self._frames.contrast(track.path, media, header.seconds)
         except DataError as error:
             return known | {"error": str(error)}

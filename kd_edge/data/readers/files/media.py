@@ -15,7 +15,7 @@ from kd_edge.data.readers.arrays import mapped
 from kd_edge.data.readers.bounds import check_pixels
 from kd_edge.data.readers.colours import is_grey
 from kd_edge.data.readers.files.settings import DEFAULT_FPS, Modality
-from kd_edge.data.readers.images import read_image, sequence
+from kd_edge.data.readers.images import read_image, sequence, sequence_names
 from kd_edge.data.readers.kinds import kind_of
 from kd_edge.data.readers.pages import ENDINGS as PAGES
 from kd_edge.data.readers.pages import Pages, is_tiff
@@ -147,8 +147,9 @@ class Media:
         if kind == "video":
             return None
         if kind == "images":
-            files = _image_files(path)
-            return Stills(self._stamps(path, len(files)), lambda number: self._still(path, self._image(files[number])))
+            names = sequence_names(path)
+            stamps = self._stamps(path, len(names))
+            return Stills(stamps, lambda number: self._still(path, self._image(path / names[number])))
         frames = _opened(path) if kind == "array" else None
         if frames is None or frames.dtype.kind != "u":
             raise DataError(f"{path} is a signal", "pictures", "choose another modality")
@@ -175,7 +176,7 @@ class Media:
         if kind == "signal":
             clip = self._signal(path)
             return Probe(len(clip), clip.seconds)
-        stamps = self._stamps(path, len(_opened(path)) if kind == "array" else len(_image_files(path)))
+        stamps = self._stamps(path, len(_opened(path)) if kind == "array" else len(sequence_names(path)))
         return Probe(len(stamps), float(stamps[-1] - stamps[0]) / 1e9)
 
     def header(self, path: Path) -> Header:
@@ -194,8 +195,8 @@ class Media:
             clip = self._signal(path)
             return Header(len(clip), clip.seconds, rate_of(len(clip), clip.seconds), "float32", None)
         if kind == "images":
-            files = _image_files(path)
-            stamps, first = self._stamps(path, len(files)), self._image(files[0])
+            names = sequence_names(path)
+            stamps, first = self._stamps(path, len(names)), self._image(path / names[0])
         else:
             first, count = _first_of(path)
             stamps = self._stamps(path, count)
