@@ -81,6 +81,8 @@ VERBS = {
     "recipes layers": "NAME --data --depth --json --set --teacher",
     "recipes list": "--json",
     "recipes show": "NAME",
+    "record": "--camera -c --count --countdown --duration --json --keep-free-gb --key --label --max-gb --no-wait --out "
+    "--pause --seconds --session --subject --trial --view",
     "run": "--accept-self-test --camera -c --cuda-binding --duration --engine --max-age-ms --model -m --notify "
     "--provider --realtime --record --record-dir --record-max-mb --record-on --sink --smooth-ms "
     "--strict --threads --trust --valid-ms",

@@ -152,6 +152,7 @@ class Capture:
         timeouts: How long to wait for it.
         clock: Turns its stamps into moments, and tells how long a picture has been frozen.
         arrived: Notified when a frame is there; the captures of one stream share it.
+        mailbox: Takes the frames; None: one slot, of which ``get`` and ``waiting`` tell.
 
     Attributes:
         counters: What happened to its frames.
@@ -165,13 +166,14 @@ class Capture:
         timeouts: TimeOuts,
         clock: Clock = MONOTONIC,
         arrived: threading.Condition | None = None,
+        mailbox: Mailbox | None = None,
     ) -> None:
         self.counters = CaptureCounters()
         self.trouble: Cause | None = None
         self.error: KdEdgeError | None = None
         self._camera, self._timeouts, self._clock = camera, timeouts, clock
         self._moments = StampMapper(clock_of(camera), timeouts.max_ahead_ms * 1_000_000, clock)
-        self._mailbox = Mailbox(latest_wins=camera.live, changed=arrived)
+        self._mailbox = mailbox or Mailbox(latest_wins=camera.live, changed=arrived)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"kd-edge capture {camera.name}", daemon=True)
         self._frozen = FrozenPicture(timeouts.frozen_ms * 1_000_000)

@@ -9,9 +9,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from kd_edge.data.readers import opencv_video
 from kd_edge.data.readers.container import CutOffError, UnopenedError, decoded, faults, opened, rate, told
 from kd_edge.data.readers.pixels import Channels, ImageMaker
+from kd_edge.data.readers.sidecar import stamps_beside
 from kd_edge.data.readers.timing import SAME_NS, Piece, Placed, nanoseconds, placed
 from kd_edge.errors import DataError
 from kd_edge.types import Image
@@ -24,6 +27,12 @@ _KEPT_NS = 1_000_000_000
 """Frames that had to be decoded on the way are given where they lie at most so much before the wanted one."""
 _LOOKED_AT = 250
 """So many packets tell whether a file's frames have stamps of their own."""
+_ROUNDED_NS = 1_500_000
+"""A container's stamps may differ so much from those beside it, which they are rounded from."""
+
+
+class _OtherClockError(ValueError):
+    """The stamps beside a file are not those that it was written with."""
 
 
 class Found(NamedTuple):
@@ -47,6 +56,8 @@ class Seeker:
     without an index: a packet list of an hour would take longer to read than a user waits for a first picture. AVI,
     whose stamps are numbers, MPEG streams, which are sought by decoding times, and files without stamps are reached as
     ``timing.placed`` does: MPEG by a packet list that is made when it is first needed, the last from their beginning.
+    Stamps beside the file (see ``sidecar``) are the frames' times; where the file's own are of another clock, it is
+    reached as MPEG is.
 
     Args:
         path: The file.
@@ -67,6 +78,7 @@ class Seeker:
         self._following: Placed | None = None
         self._given_ns = -1
         try:
+            self._beside = stamps_beside(path)
             self._container, self._stream = self._stack.enter_context(opened(path))
             self._unit: Fraction = self._stream.time_base
             kind = self._container.format.name  # "matroska,webm", "mov,mp4,...", "mpegts"
@@ -102,7 +114,12 @@ class Seeker:
             DataError: The file is damaged there; it is named.
         """
         try:
-            return list(self._found(wanted_ns))
+            try:
+                return list(self._found(wanted_ns))
+            except _OtherClockError:
+                self._forget()
+                self._is_stamped = False
+                return list(self._found(wanted_ns))
         except faults() as error:
             self._forget()
             raise self._damaged(error) from error
@@ -141,6 +158,8 @@ class Seeker:
                 first = next(pictures, None)
                 if first is not None and first.since_ns <= wanted_ns + SAME_NS:
                     return chain([first], pictures)
+            except _OtherClockError:
+                raise
             except faults():
                 continue  # pictures after a key frame may lean on the group before
         return self._begun(0)
@@ -161,19 +180,29 @@ class Seeker:
 
     def _sought(self, since_ns: int) -> Generator[Placed, None, None]:
         self._container.seek(self._start + int(Fraction(since_ns, 10**9) / self._unit), stream=self._stream)
-        last_ns, has_begun = -1, False
+        last, has_begun = Placed(-1, -1, None), False
         try:
             for picture in decoded(self._container, self._stream):
                 has_begun = has_begun or bool(picture.key_frame)  # pictures before it lean on what was not read
                 if not has_begun or picture.pts is None or picture.pts < self._origin:
                     continue
-                now_ns = nanoseconds(picture.pts - self._origin, self._unit)
-                if now_ns <= last_ns:
-                    raise ValueError("its time stamps do not increase")
-                last_ns = now_ns
-                yield Placed(-1, now_ns, picture)
+                last = self._timed(picture, last)
+                yield last
         except CutOffError:
             return
+
+    def _timed(self, picture: Any, last: Placed) -> Placed:
+        """A picture with its time; only files with stamps beside them have their pictures numbered."""
+        since_ns, number = nanoseconds(picture.pts - self._origin, self._unit), -1
+        if self._beside is not None:
+            nearest = int(np.abs(self._beside - since_ns).argmin()) if last.number < 0 else last.number + 1
+            number = min(nearest, len(self._beside) - 1)
+            if abs(int(self._beside[number]) - since_ns) > _ROUNDED_NS:
+                raise _OtherClockError
+            since_ns = int(self._beside[number])
+        if since_ns <= last.since_ns:
+            raise ValueError("its time stamps do not increase")
+        return Placed(number, since_ns, picture)
 
     @property
     def _start(self) -> int:

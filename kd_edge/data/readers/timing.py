@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kd_edge.data.readers.container import CutOffError, decoded, faults, opened, rate
+from kd_edge.data.readers.sidecar import stamps_beside
 from kd_edge.types import Int64
 
 LONGEST_NS = 10**16
@@ -133,23 +134,28 @@ def placed(path: Path, piece: Piece) -> Generator[tuple[Placed, Promised], None,
     trusted either (open groups of pictures), which is slow but exact. So are the frames of any other file that
     have no stamps of their own.
 
+    Where stamps lie beside the file (see ``sidecar``), these are the frames' times.
+
     Raises:
         CutOffError: After the last whole frame.
         ValueError: Damaged. What FFmpeg raises is another one of its kind.
     """
     stat = path.stat()
+    beside = stamps_beside(path)
+    if beside is not None:  # the file's own may be rounded, or of another clock: go by numbers
+        piece = Piece(max(piece.start, int(np.searchsorted(beside, piece.start_ns - SAME_NS))))
     for seeking in (False,) if piece.is_from_start else (True, False):
         with opened(path) as (container, stream):
             order = _Order(path, stat.st_size, stat.st_mtime_ns, container, stream)
             numbered = order.from_key(piece) if seeking else order.from_start()
-            promised, reached = _promised(container, stream), False
+            promised, reached = _promised(container, stream) if beside is None else _told_beside(beside), False
             try:
                 first = next(numbered, None)
                 if seeking and (first is None or first.number > order.first_of(piece)):
                     continue  # the key frame before was not found: begin at the beginning
                 for found in chain([first] if first else [], numbered):
                     reached = reached or not piece.is_before(found.number, found.since_ns)
-                    yield found, promised
+                    yield found if beside is None else _timed(found, beside), promised
             except CutOffError:
                 raise
             except faults():
@@ -305,6 +311,17 @@ def _origin(path: Path, size: int, mtime_ns: int) -> int | None:
                 known = origin is not None and picture.pts is not None
                 return origin if known and picture.pts - origin == number else None
     return None
+
+
+def _told_beside(stamps_ns: Int64) -> Promised:
+    return Promised(len(stamps_ns), float(stamps_ns[-1]) / 1e9)
+
+
+def _timed(found: Placed, stamps_ns: Int64) -> Placed:
+    """A picture with the time that lies beside its file."""
+    if found.number >= len(stamps_ns):
+        raise ValueError(f"more pictures than the {len(stamps_ns)} stamps beside it")
+    return found._replace(since_ns=int(stamps_ns[found.number]))
 
 
 def _promised(container: Any, stream: Any) -> Promised:

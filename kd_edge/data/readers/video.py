@@ -18,6 +18,7 @@ import numpy as np
 from kd_edge.data.readers import opencv_video
 from kd_edge.data.readers.container import CutOffError, UnopenedError, decoder_name, faults, opened, rate, told
 from kd_edge.data.readers.pixels import Channels, ImageMaker, is_deep, is_grey
+from kd_edge.data.readers.sidecar import stamps_beside
 from kd_edge.data.readers.timing import Piece, Promised, placed
 from kd_edge.errors import DataError, MissingExtraError
 from kd_edge.types import Clip, Image
@@ -271,7 +272,19 @@ def video_info(path: Path) -> VideoInfo:
         raise _damaged(path, told(error)) from error
     if info.height_px < 1 or info.width_px < 1:
         raise _damaged(path, "its header has no picture size")
-    return info
+    return _timed(path, info)
+
+
+def _timed(path: Path, info: VideoInfo) -> VideoInfo:
+    """What a header says, with the length and the rate by the stamps beside the file where there are any."""
+    try:
+        stamps_ns = stamps_beside(path)
+    except (OSError, ValueError) as error:
+        raise _damaged(path, told(error)) from error
+    if stamps_ns is None:
+        return info
+    fps = (len(stamps_ns) - 1) * 1e9 / int(stamps_ns[-1]) if len(stamps_ns) > 1 else info.fps
+    return info._replace(frames=len(stamps_ns), fps=fps, seconds=int(stamps_ns[-1]) / 1e9 + 1 / fps)
 
 
 def require_file(path: Path) -> None:

@@ -14,6 +14,8 @@ ENDING = ".mkv"
 _MILLISECOND = Fraction(1, 1000)
 _OPTIONS = {"level": "3", "slicecrc": "1", "g": "1"}
 """Checksums, so that damage is found, and each frame by itself."""
+_CONTAINER_OPTIONS = {"cluster_time_limit": "500", "flush_packets": "1"}
+"""A process that is killed takes the last cluster along: one frame, or half a second of small ones."""
 
 
 class _Pixels(NamedTuple):
@@ -43,7 +45,7 @@ class LosslessWriter:
     def __init__(self, file: BinaryIO, first: Image, fps: float) -> None:
         self._av = import_extra("av", "replay")
         self._pixels = _PIXELS[first.dtype.name, first.ndim]
-        self._container = self._av.open(file, "w", format="matroska")
+        self._container = self._av.open(file, "w", format="matroska", container_options=dict(_CONTAINER_OPTIONS))
         rate = Fraction(max(1.0, min(fps, 1000.0))).limit_denominator(1000)
         self._stream = self._container.add_stream("ffv1", rate=rate, options=dict(_OPTIONS))
         self._stream.height, self._stream.width = first.shape[:2]

@@ -107,3 +107,31 @@ def test_what_is_no_video_is_told(tmp_path: Path) -> None:
     for path in (text, noise, tmp_path / "absent.mkv"):
         with pytest.raises(DataError, match=path.name):
             Seeker(path, 1, None)
+
+
+@pytest.mark.parametrize(
+    ("beside", "because"),
+    [
+        ([round(k * 1e9 / 9.7) for k in range(COUNT)], "another rate than the file says"),
+        ([k * 100_000_000 + (k % 7) * 60_000 for k in range(COUNT)], "what the file's stamps are rounded from"),
+        ([k * 100_020_000 for k in range(COUNT)], "a clock that drifts away"),
+    ],
+)
+def test_stamps_beside_the_file_are_the_frames_times(tmp_path: Path, beside: list[int], because: str) -> None:
+    path = write_video(tmp_path / "one.mkv", [numbered(4 * k) for k in range(COUNT)], g="1")
+    path.with_name("one.mkv.stamps").write_text("stamp_ns\n" + "\n".join(str(5 + ns) for ns in beside) + "\n")
+    clip = read_video(path, gray=True)
+    np.testing.assert_array_equal(clip.stamps_ns, beside)
+    seeker = Seeker(path, 1, None)
+    for number in (0, 1, 2, 59, 30, 31, 29, 0, 58):
+        found = seeker.at(beside[number])[-1]
+        assert (found.since_ns, int(found.image[0, 0])) == (beside[number], 4 * number), because
+        assert found.next_ns == (None if number == COUNT - 1 else beside[number + 1])
+    seeker.close()
+
+
+def test_stamps_beside_the_file_that_are_damaged_are_told(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "one.mkv", [numbered(k) for k in range(5)])
+    path.with_name("one.mkv.stamps").write_text("stamp_ns\n5\n4\n")
+    with pytest.raises(DataError, match=r"one\.mkv"):
+        Seeker(path, 1, None)

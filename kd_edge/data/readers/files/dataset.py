@@ -23,6 +23,7 @@ from kd_edge.data.readers.files.settings import DEFAULT_FPS, Settings, read_sett
 from kd_edge.data.readers.files.sides import background, by_clip, by_subject, default_sides, in_order, notable
 from kd_edge.data.readers.files.skeletons import DRAWN, SKELETON, Drawn, Skeletons
 from kd_edge.data.readers.hashes import FileHashes
+from kd_edge.data.readers.sidecar import beside
 from kd_edge.data.splits import check_split, require_split
 from kd_edge.errors import DataError, did_you_mean, printable
 from kd_edge.types import Clip
@@ -166,8 +167,9 @@ class Files:
     def content_key(self, sample: Sample, modality: str) -> str:
         """Hash of the file or folder, of the piece and of how it is read; see ``Dataset.content_key``."""
         path = self.path(sample, modality)
-        files = sorted(p for p in path.iterdir() if not p.name.startswith(".")) if path.is_dir() else [path]
-        content = [(p.name if path.is_dir() else "", self._hashes.sha256(p)) for p in files if p.is_file()]
+        is_folder = path.is_dir()
+        files = sorted(p for p in path.iterdir() if not p.name.startswith(".")) if is_folder else [path, beside(path)]
+        content = [(p.name if is_folder else "", self._hashes.sha256(p)) for p in files if p.is_file()]
         settings = [self._piece(sample, modality), self._media[modality].key, self._settings.of(modality).dtype]
         return hashlib.sha256(json.dumps([content, settings]).encode()).hexdigest()
 

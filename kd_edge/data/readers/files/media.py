@@ -20,9 +20,10 @@ from kd_edge.data.readers.kinds import kind_of
 from kd_edge.data.readers.pages import ENDINGS as PAGES
 from kd_edge.data.readers.pages import Pages, is_tiff
 from kd_edge.data.readers.sensor_files import Columns, read_signal
+from kd_edge.data.readers.sidecar import read_stamps
 from kd_edge.data.readers.video import VIDEOS, decoder_key, iterate_video, read_video, video_info
 from kd_edge.errors import DataError, import_extra, printable, reason
-from kd_edge.reading import is_file, open_regular, read_bytes
+from kd_edge.reading import is_file, open_regular
 from kd_edge.types import Clip, Image, Int64
 
 Kind = Literal["video", "images", "array", "signal"]
@@ -36,7 +37,6 @@ TEXTS = (".csv", ".txt")
 ENDINGS = (*VIDEOS, ".npy", *PAGES, *TEXTS)
 MOST_BYTES = 4_000_000_000
 """Of one decoded clip: two minutes of colour, 640 x 480, 30 times a second."""
-_STAMP_BYTES = 64_000_000
 _AXES = ("x", "y", "z")
 _TIMES = ("t", "time", "time_s", "timestamp", "stamp", "stamp_ns")
 LATE_SECONDS = 0.5
@@ -439,14 +439,12 @@ def _opened(path: Path) -> npt.NDArray[Any] | Pages:
 
 def _stamps_of(file: Path, count: int) -> Int64:
     try:
-        lines = read_bytes(file, _STAMP_BYTES).decode("utf-8-sig").split()
-        stamps = np.array([int(line) for line in (lines[1:] if lines[:1] == ["stamp_ns"] else lines)], dtype=np.int64)
-    except (OSError, ValueError, OverflowError) as error:
+        stamps = read_stamps(file)
+    except (OSError, ValueError) as error:
         raise _damaged(file, reason(error)) from error
-    if len(stamps) != count or np.any(np.diff(stamps) <= 0):
-        raise _damaged(file, f"{len(stamps)} stamps for {count} images, or they do not increase")
-    from_first: Int64 = stamps - stamps[0]
-    return from_first
+    if len(stamps) != count:
+        raise _damaged(file, f"{len(stamps)} stamps for {count} images")
+    return stamps
 
 
 def _columns(path: Path, wanted: tuple[str, ...] | None) -> Columns:

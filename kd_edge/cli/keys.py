@@ -1,0 +1,51 @@
+"""Single key presses of a terminal."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from kd_edge.errors import ConfigError
+
+_MOST_BYTES = 256
+_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|.)?", re.DOTALL)
+"""What arrows and function keys send."""
+
+
+@contextmanager
+def key_presses() -> Iterator[Callable[[], str]]:
+    """Inside the block keys come one by one, without Enter and without being shown; Ctrl-C still interrupts.
+
+    Yields:
+        Gives the keys that were pressed since it was asked last; arrows and the like are none.
+
+    Raises:
+        ConfigError: Standard input is no terminal.
+    """
+    try:
+        import termios
+        import tty
+
+        handle = sys.stdin.fileno()
+        before = termios.tcgetattr(handle)
+    except (ImportError, OSError, ValueError, termios.error) as error:
+        raise ConfigError(
+            "keys without a terminal",
+            "a terminal as standard input (ssh -t), or clips of a set length",
+            "add --seconds, or leave --label and --key out",
+        ) from error
+    try:
+        tty.setcbreak(handle)
+        yield lambda: _pressed(handle)
+    finally:
+        termios.tcsetattr(handle, termios.TCSADRAIN, before)
+
+
+def _pressed(handle: int) -> str:
+    if not select.select([handle], [], [], 0)[0]:
+        return ""
+    return _ESCAPE.sub("", os.read(handle, _MOST_BYTES).decode("utf-8", "ignore"))

@@ -1,0 +1,9 @@
+"""Record one's own clips: cameras side by side, straight into the folder that trainings read."""
+
+from __future__ import annotations
+
+from kd_edge.record.folder import Folder
+from kd_edge.record.plan import Plan, make_plan
+from kd_edge.record.session import Began, Countdown, Event, Kept, Note, Session, Status, Summary
+
+__all__ = ["Began", "Countdown", "Event", "Folder", "Kept", "Note", "Plan", "Session", "Status", "Summary", "make_plan"]

@@ -1,0 +1,159 @@
+"""One clip while it is being recorded: a file for each camera, and the journal from which its rows are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+
+from kd_edge.record.folder import Folder
+from kd_edge.record.journal import Journal, JournalFile, Piece, rows_of
+from kd_edge.record.track import Taking, Track
+from kd_edge.record.writer import FrameWriter
+
+QUEUE_BYTES = 128_000_000
+"""What waits to be written of all cameras takes at most so much memory: seven seconds of two, 640x480, grey, 30 Hz."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What became of a clip.
+
+    Attributes:
+        rows: What was added to the manifest; none where too little came.
+        frames: How many each camera's file has.
+        seconds: From its first frame to its last.
+        size_bytes: Of its files.
+        fault: What kept a camera's frames from being written, one line.
+    """
+
+    rows: tuple[Mapping[str, str], ...]
+    frames: Mapping[str, int]
+    seconds: float
+    size_bytes: int
+    fault: str = ""
+
+
+class Clip:
+    """Begins to record at once; ``finish`` ends it.
+
+    Args:
+        folder: Where it goes.
+        tracks: The cameras, by their columns.
+        cells: What its rows say beside files and times.
+        begin_ns: No frame before it, monotonic ns.
+        end_ns: No frame from it on; None until ``finish``.
+        after: A clip that ends where this one begins, a moment from now: no frame is lost between them.
+
+    Raises:
+        ConfigError: Its files cannot be made.
+        OSError: Its journal cannot.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        tracks: Mapping[str, Track],
+        cells: Mapping[str, str],
+        begin_ns: int,
+        end_ns: int | None = None,
+        after: Clip | None = None,
+    ) -> None:
+        self.begin_ns, self.end_ns = begin_ns, end_ns
+        self._is_written = False
+        self._folder, self._tracks = folder, tracks
+        number = folder.new_number()
+        paths = {name: folder.clip_path(number, name) for name in tracks}
+        files = {name: path.relative_to(folder.root).as_posix() for name, path in paths.items()}
+        self._journal = JournalFile(folder.journal(number), Journal(f"{number:05d}", files, dict(cells)))
+        self._takings: dict[str, Taking] = {}
+        try:
+            for name, track in tracks.items():
+                writer = FrameWriter(paths[name], track.fps or 30.0, QUEUE_BYTES // len(tracks))
+                before = None if after is None else after._takings[name]
+                self._takings[name] = track.take(writer, begin_ns, end_ns, before)
+            if after is not None:
+                after.end_ns = begin_ns
+        except BaseException:
+            for name, taking in self._takings.items():
+                tracks[name].leave(taking)
+                taking.writer.close()
+            self._journal.close()
+            folder.drop(self._journal.journal, set())
+            self._journal.path.unlink()
+            raise
+
+    @property
+    def label(self) -> str:
+        """Of what is being recorded: of the piece that runs, else of the clip."""
+        return self._journal.journal.cells["label"] if self.running is None else self.running.label
+
+    @property
+    def running(self) -> Piece | None:
+        """The piece that a key has begun and none has ended."""
+        pieces = self._journal.journal.pieces
+        return pieces[-1] if pieces and pieces[-1].end_ns is None else None
+
+    def mark(self, label: str, trial: str, now_ns: int) -> None:
+        """A piece begins; one that runs ends."""
+        self.unmark(now_ns)
+        self._journal.begin(Piece(label, trial, now_ns))
+
+    def unmark(self, now_ns: int) -> None:
+        """The piece that runs, if any, ends."""
+        if self.running is not None:
+            self._journal.end(now_ns)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every camera has given a frame from after its end."""
+        return all(taking.is_over for taking in self._takings.values())
+
+    @property
+    def broken(self) -> str:
+        """Why it cannot go on: a camera's stream was cut, or the disk fails; empty while it can."""
+        for name, taking in self._takings.items():
+            if taking.broken:
+                return f"{name}: {taking.broken}"
+            if taking.writer.fault is not None:
+                return f"{name} cannot be written: {taking.writer.fault}"
+        return ""
+
+    @property
+    def disk_fault(self) -> str:
+        """What keeps frames from being written; empty while nothing does."""
+        return next((t.writer.fault for t in self._takings.values() if t.writer.fault is not None), "")
+
+    @property
+    def size_bytes(self) -> int:
+        """Of its files so far."""
+        return sum(taking.writer.written_bytes for taking in self._takings.values())
+
+    def finish(self) -> Finished:
+        """End it, write what is queued and its rows; takes bounded time. Where it was interrupted, it is called again.
+
+        Where the rows cannot be written, the journal stays: the next session writes them.
+        """
+        for name, taking in self._takings.items():
+            self._tracks[name].leave(taking)
+        stamps = {name: taking.writer.close() for name, taking in self._takings.items()}
+        self._journal.close()
+        is_stuck = any(taking.writer.is_stuck for taking in self._takings.values())
+        rows, fault = [] if is_stuck else rows_of(self._journal.journal, stamps), self.disk_fault
+        kept = {name for row in rows for name in stamps if row.get(name)}
+        try:
+            if not is_stuck:
+                self._write(rows, kept)
+        except OSError as error:
+            rows, fault = [], fault or f"its rows cannot be written ({error.strerror}); the next session does"
+        ends = [stamps[name] for name in kept]
+        seconds = (max(s[-1] for s in ends) - min(s[0] for s in ends)) / 1e9 if ends else 0.0
+        counts = {name: len(s) for name, s in stamps.items()}
+        return Finished(tuple(rows), counts, seconds, self.size_bytes, fault)
+
+    def _write(self, rows: Sequence[Mapping[str, str]], kept: Set[str]) -> None:
+        """The rows, and away with the journal and with files that no row names."""
+        if rows and not self._is_written:
+            self._folder.add(rows)
+            self._is_written = True
+        self._folder.drop(self._journal.journal, kept)
+        self._journal.path.unlink(missing_ok=True)

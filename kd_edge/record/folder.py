@@ -1,0 +1,352 @@
+"""The folder that recordings go to: its cameras, its manifest, numbers that are never given twice.
+
+OUT/manifest.csv              a row for each labelled piece, as of every folder of one's own recordings
+OUT/dataset.toml              what the files do not say: bands; written once, then its owner's
+OUT/clips/00001_ir0.mkv       pixels; 00001_ir0.mkv.stamps beside it: moments of capture
+OUT/.record/cameras.json      which cameras, so that another session's fit
+OUT/.record/00001.jsonl       the journal of a clip, as long as its rows are not in the manifest
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from kd_edge.data.readers.files.rows import COLUMNS, OFFSET
+from kd_edge.data.readers.files.settings import FILE, MODALITY, band_of, is_modality
+from kd_edge.data.readers.sidecar import beside
+from kd_edge.errors import ConfigError, DataError, printable, reason
+from kd_edge.files import held, replacing
+from kd_edge.reading import read_bytes, read_json
+from kd_edge.record.journal import Journal, read_journal, rows_of
+from kd_edge.record.repair import repaired
+
+MANIFEST, CLIPS, OWN = "manifest.csv", "clips", ".record"
+SESSION = "session"
+"""A column that is kept, not read."""
+ENDING = ".mkv"
+FORMAT = 1
+_MANIFEST_BYTES = 256_000_000
+_OWN_BYTES = 1_000_000
+_NUMBER = re.compile(r"(\d{1,9})(?:_.*|-\d+)?")
+_RESERVED = (*COLUMNS, SESSION, "skeleton", "pose")
+_BY_BAND = {"nir": "ir", "lwir": "thermal", "depth": "depth", "rgb": "rgb"}
+
+
+@dataclass(frozen=True, slots=True)
+class CameraFacts:
+    """What all of a camera's clips in a folder have in common.
+
+    Attributes:
+        modality: Its column in the manifest.
+        band: What it sees.
+        dtype: ``uint8`` or ``uint16``.
+        channels: 1 or 3.
+        width_px: Of its frames.
+        height_px: Of its frames.
+        uri: Where it was, without what may be secret; another one may take its place.
+        focal: Its focal length as a share of the frame's width; None where not known.
+    """
+
+    modality: str
+    band: str
+    dtype: str
+    channels: int
+    width_px: int
+    height_px: int
+    uri: str = ""
+    focal: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.modality} {self.width_px}x{self.height_px} {self.dtype}{' colour' if self.channels == 3 else ''}"
+
+    def fits(self, other: CameraFacts) -> bool:
+        """Whether clips of both may stand in one column."""
+        return str(self) == str(other) and self.band == other.band
+
+
+class Folder:
+    """A folder of recordings, new or from an earlier session; held by this process until it is closed.
+
+    Args:
+        root: It is made where it is not there.
+
+    Attributes:
+        root: As given.
+        repaired: Clips of a session that was killed, which are in the manifest now.
+
+    Raises:
+        ConfigError: Something else lies there, it cannot be written, or another process records into it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.repaired: tuple[str, ...] = ()
+        self._own, self._manifest = root / OWN, root / MANIFEST
+        self._held = ExitStack()
+        self._trials: Counter[tuple[str, str]] = Counter()
+        self.labels: list[str] = []
+        check_free(root)
+        try:
+            (root / CLIPS).mkdir(parents=True, exist_ok=True)
+            self._own.mkdir(exist_ok=True)
+            is_ours = self._held.enter_context(held(self._own / "lock"))
+        except OSError as error:
+            raise _unwritable(root, error) from error
+        if not is_ours:
+            raise ConfigError(f"{root} is being recorded into", "one recorder a folder", "end the other one first")
+
+    def close(self) -> None:
+        """Let others record into it."""
+        self._held.close()
+
+    def fit(self, cameras: Sequence[CameraFacts], background: str | None = None) -> None:
+        """Make sure that these cameras' clips may go there, and bring what a killed session left into the manifest.
+
+        Args:
+            cameras: Those of this session.
+            background: In a new folder, the class of what lies between marked pieces; None: none.
+
+        Raises:
+            ConfigError: Other cameras were recorded before, or it cannot be written.
+            DataError: What lies there is damaged.
+        """
+        known = self._cameras()
+        try:
+            if known:
+                self._check_same(known, cameras)
+            else:
+                self._describe(cameras, background)
+            self._check_manifest([camera.modality for camera in cameras])
+            self.repaired = tuple(self._repair())
+        except OSError as error:
+            raise _unwritable(self.root, error) from error
+        for row in self._rows():
+            label, subject, trial = (row.get(key) or "" for key in ("label", "subject", "trial"))
+            if label and label not in self.labels:
+                self.labels.append(label)
+            self.note_trial(label, subject, trial)
+
+    def new_number(self) -> int:
+        """A number that no clip, row or journal of the folder has."""
+        names = [path.name for path in (*(self.root / CLIPS).iterdir(), *self._own.glob("*.jsonl"))]
+        names += [row.get("id") or "" for row in self._rows()]
+        found = (_NUMBER.fullmatch(name.removesuffix(".jsonl")) for name in names)
+        return 1 + max((int(match[1]) for match in found if match), default=0)
+
+    def next_trial(self, label: str, subject: str) -> int:
+        """Number of the next repetition of a label by somebody."""
+        return self._trials[label, subject] + 1
+
+    def note_trial(self, label: str, subject: str, trial: str) -> None:
+        """A repetition is in the manifest."""
+        if trial.isdecimal() and len(trial) < 10:
+            self._trials[label, subject] = max(self._trials[label, subject], int(trial))
+
+    def clip_path(self, number: int, modality: str) -> Path:
+        """File of a camera's part of a clip."""
+        return self.root / CLIPS / f"{number:05d}_{modality}{ENDING}"
+
+    def journal(self, number: int) -> Path:
+        """Journal of a clip."""
+        return self._own / f"{number:05d}.jsonl"
+
+    def add(self, rows: Sequence[Mapping[str, str]]) -> None:
+        """Write rows behind those of the manifest: all of them, or none.
+
+        Raises:
+            OSError: They cannot be written.
+        """
+        columns = self._columns()
+        text = io.StringIO(newline="")
+        csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n").writerows(rows)
+        flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(self._manifest, flags), "r+b", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            is_whole = size == 0 or (file.seek(-1, os.SEEK_END) >= 0 and file.read(1) == b"\n")
+            content = (b"" if is_whole else b"\n") + text.getvalue().encode("utf-8")
+            try:
+                if file.write(content) != len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file.fileno())
+            except OSError:
+                os.ftruncate(file.fileno(), size)
+                raise
+        for row in rows:
+            self.note_trial(row.get("label", ""), row.get("subject", ""), row.get("trial", ""))
+
+    def _cameras(self) -> list[CameraFacts]:
+        """Those of the sessions before; none in a new folder."""
+        file = self._own / "cameras.json"
+        try:
+            raw = read_json(read_bytes(file, _OWN_BYTES).decode("utf-8"))
+            if raw.get("format") != FORMAT:
+                raise ValueError(f"format {raw.get('format')}, not {FORMAT}")
+            return [CameraFacts(**camera) for camera in raw["cameras"]]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise DataError(
+                f"{file} cannot be read: {reason(error)}", "what kd-edge record wrote", "record into another --out"
+            ) from error
+
+    def _check_same(self, known: Sequence[CameraFacts], cameras: Sequence[CameraFacts]) -> None:
+        before, now = ({camera.modality: camera for camera in each} for each in (known, cameras))
+        if before.keys() == now.keys() and all(before[name].fits(now[name]) for name in now):
+            return
+        raise ConfigError(
+            f"{self.root} holds clips of {_listed(known)}, these cameras are {_listed(cameras)}",
+            "the same cameras, sizes and types in one folder",
+            "record into another --out, or set the cameras as before (NAME=URI names one)",
+        )
+
+    def _describe(self, cameras: Sequence[CameraFacts], background: str | None) -> None:
+        """Write what files do not say; a ``dataset.toml`` that is there is its owner's."""
+        if not os.path.lexists(self.root / FILE):
+            with replacing(self.root / FILE, ConfigError) as file:
+                file.write(_settings(cameras, background).encode("utf-8"))
+        described = {"format": FORMAT, "cameras": [asdict(camera) for camera in cameras]}
+        with replacing(self._own / "cameras.json", ConfigError) as file:
+            file.write(json.dumps(described, indent=2).encode("ascii"))
+
+    def _check_manifest(self, modalities: Sequence[str]) -> None:
+        """Make the manifest where there is none; one that another program has written gets the columns it lacks."""
+        if os.path.lexists(self.root / "manifest.jsonl"):
+            raise ConfigError(
+                f"{self.root} has a manifest.jsonl", "manifest.csv, which rows are added to", "turn it into one"
+            )
+        wanted = [*COLUMNS, *modalities, *(name + OFFSET for name in modalities), SESSION]
+        if not os.path.lexists(self._manifest):
+            with replacing(self._manifest, ConfigError) as file:
+                file.write((",".join(wanted) + "\n").encode("ascii"))
+        columns = self._columns()
+        if missing := [name for name in ("id", "label") if name not in columns]:
+            raise ConfigError(
+                f"{self._manifest} has no column {' and no column '.join(missing)}", ",".join(wanted), "correct it"
+            )
+        if missing := [name for name in wanted if name not in columns]:
+            head, *lines = self._lines()
+            text = io.StringIO(newline="")
+            csv.writer(text, lineterminator="\n").writerows([[*head, *missing], *lines])
+            with replacing(self._manifest, ConfigError) as file:
+                file.write(text.getvalue().encode("utf-8"))
+
+    def _columns(self) -> list[str]:
+        return next(self._lines(), [])
+
+    def _rows(self) -> Iterator[dict[str, str]]:
+        lines = self._lines()
+        columns = next(lines, [])
+        return (dict(zip(columns, (cell.strip() for cell in line), strict=False)) for line in lines)
+
+    def _lines(self) -> Iterator[list[str]]:
+        """Lines of the manifest, with the names of its columns first."""
+        try:
+            text = read_bytes(self._manifest, _MANIFEST_BYTES).decode("utf-8-sig")
+            yield from csv.reader(io.StringIO(text, newline=""))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise DataError(
+                f"{self._manifest} cannot be read: {reason(error)}", "a table in UTF-8", "correct it"
+            ) from error
+
+    def _repair(self) -> Iterator[str]:
+        """Clips whose journal is there: their process ended before their rows were written."""
+        known = {row.get("id") for row in self._rows()}
+        for path in sorted(self._own.glob("*.jsonl")):
+            journal = read_journal(path)
+            if journal is not None and not known & {journal.id, f"{journal.id}-1"}:
+                stamps = {name: self._stamps(file) for name, file in journal.files.items()}
+                rows = rows_of(journal, stamps)
+                self.drop(journal, {name for row in rows for name in stamps if row.get(name)})
+                if rows:
+                    self.add(rows)
+                    yield journal.id
+            path.unlink()
+
+    def _stamps(self, file: str) -> list[int]:
+        path = self.root / file
+        return repaired(path) if path.is_file() else []
+
+    def drop(self, journal: Journal, kept: Set[str]) -> None:
+        """Remove the files of a clip that no row names."""
+        for name, file in journal.files.items():
+            if name not in kept:
+                for path in (self.root / file, beside(self.root / file)):
+                    with suppress(FileNotFoundError):
+                        path.unlink()
+
+
+def check_free(root: Path) -> None:
+    """Make sure that recordings may go to a folder: to be asked before cameras are opened.
+
+    Raises:
+        ConfigError: Something else lies there.
+    """
+    try:
+        is_new = not os.path.lexists(root) or (root.is_dir() and not any(root.iterdir()))
+        is_ours = root.is_dir() and (root / OWN).is_dir()
+    except OSError as error:
+        raise _unwritable(root, error) from error
+    if not is_new and not is_ours:
+        what = "holds something else already" if root.is_dir() else "is no folder"
+        raise ConfigError(
+            f"{root} {what}", "a new or empty folder, or one that kd-edge record made", "choose another --out"
+        )
+
+
+def column(name: str | None, band: str) -> str:
+    """A camera's column in the manifest: its name, or what it sees where it has none.
+
+    Raises:
+        ConfigError: The name cannot be one.
+    """
+    found = _BY_BAND[band] if name is None else name
+    if not re.fullmatch(MODALITY, found) or found in _RESERVED or found.endswith(OFFSET):
+        raise ConfigError(
+            f"a camera called '{printable(found)}'",
+            "a letter, then letters, digits, - and _; not the name of another column of manifest.csv",
+            "--camera NAME=CAMERA names it",
+        )
+    return found
+
+
+def band_seen(name: str | None, band: str | None, dtype: str, channels: int) -> str:
+    """What a camera sees: as it says, else by its name, else by its pixels, as of files whose names do not tell."""
+    told = band or (band_of(name) if name is not None and is_modality(name) else None)
+    if told is not None and (told == "rgb") == (channels == 3):
+        return told
+    if channels == 3:
+        return "rgb"
+    return "nir" if dtype == "uint8" else "lwir"
+
+
+def _settings(cameras: Sequence[CameraFacts], background: str | None) -> str:
+    lines = ["# What the files do not say; yours to change. docs/own_recordings.md says what else may stand here."]
+    if background is not None:
+        lines += [f'background = "{background}"  # class of what lies between the pieces that keys marked']
+    for camera in cameras:
+        lines += ["", f"[modality.{camera.modality}]", f'band = "{camera.band}"', f'dtype = "{camera.dtype}"']
+        if camera.focal is not None:
+            lines += [f"# focal length / frame width, for a recipe's region: focal = {camera.focal:.4g}"]
+    return "\n".join(lines) + "\n"
+
+
+def _listed(cameras: Sequence[CameraFacts]) -> str:
+    return ", ".join(f"{camera} ({camera.band})" for camera in cameras)
+
+
+def _unwritable(root: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"{root} cannot be recorded into ({error.strerror or reason(error)})",
+        "a folder that can be written, with free space",
+        "another --out, or free space",
+    )

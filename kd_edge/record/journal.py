@@ -1,0 +1,158 @@
+"""What is known of a clip while it is being recorded: a file of lines, from which its rows can be made at any time."""
+
+from __future__ import annotations
+
+import json
+import os
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kd_edge.data.readers.files.rows import OFFSET
+from kd_edge.reading import read_bytes
+
+LEAST_FRAMES = 2
+"""A piece of fewer frames is none."""
+_PAST_THE_LAST_NS = 1_000_000  # so that the last frame is inside, however its stamp is rounded
+_MOST_BYTES = 64_000_000
+
+
+@dataclass(slots=True)
+class Piece:
+    """A labelled piece of a recording.
+
+    Attributes:
+        label: Its class.
+        trial: Which repetition.
+        begin_ns: Monotonic time.
+        end_ns: Monotonic time; None: with the recording.
+    """
+
+    label: str
+    trial: str
+    begin_ns: int
+    end_ns: int | None = None
+
+
+@dataclass(slots=True)
+class Journal:
+    """One clip: its files, what its rows say, and the pieces that keys have marked so far.
+
+    Attributes:
+        id: Of its row; with pieces ``id-1``, ``id-2`` and so on.
+        files: File of each camera, by the column, relative to the folder.
+        cells: What stands in its rows: label, subject, view, trial, session.
+        pieces: In their order; none without keys.
+    """
+
+    id: str
+    files: dict[str, str]
+    cells: dict[str, str]
+    pieces: list[Piece] = field(default_factory=list)
+
+
+class JournalFile:
+    """Writes a journal, each line at once: a killed process loses none.
+
+    Args:
+        path: A new file.
+        journal: What is known beforehand.
+
+    Attributes:
+        journal: As given, with the pieces that were marked since.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+
+    def __init__(self, path: Path, journal: Journal) -> None:
+        self.path, self.journal = path, journal
+        self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        try:
+            self._add({"id": journal.id, "files": journal.files, "cells": journal.cells})
+        except BaseException:
+            self.close()
+            path.unlink()
+            raise
+
+    def begin(self, piece: Piece) -> None:
+        """A piece begins."""
+        self.journal.pieces.append(piece)
+        self._add({"label": piece.label, "trial": piece.trial, "begin_ns": piece.begin_ns})
+
+    def end(self, end_ns: int) -> None:
+        """The last piece ends."""
+        self.journal.pieces[-1].end_ns = end_ns
+        self._add({"end_ns": end_ns})
+
+    def close(self) -> None:
+        """Leave the file; a second call does nothing."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+    def _add(self, values: Mapping[str, Any]) -> None:
+        os.write(self._handle, json.dumps(values).encode("ascii") + b"\n")
+
+
+def read_journal(path: Path) -> Journal | None:
+    """What a journal says, as far as its lines are whole; None where not even the first one is.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    lines = read_bytes(path, _MOST_BYTES).split(b"\n")[:-1]
+    journal: Journal | None = None
+    try:
+        for line in lines:
+            values = json.loads(line)
+            if journal is None:
+                files = {str(name): str(file) for name, file in values["files"].items()}
+                if any(Path(file).is_absolute() or ".." in Path(file).parts for file in files.values()):
+                    return None
+                cells = {str(name): str(cell) for name, cell in values["cells"].items()}
+                journal = Journal(str(values["id"]), files, cells)
+            elif "begin_ns" in values:
+                journal.pieces.append(Piece(str(values["label"]), str(values["trial"]), int(values["begin_ns"])))
+            elif journal.pieces:
+                journal.pieces[-1].end_ns = int(values["end_ns"])
+    except (ValueError, TypeError, KeyError, AttributeError):  # a line that breaks off: those before it count
+        return journal
+    return journal
+
+
+def rows_of(journal: Journal, stamps_ns: Mapping[str, Sequence[int]]) -> list[dict[str, str]]:
+    """Rows of the manifest that a clip makes: one, or one for each marked piece.
+
+    A camera's file is named where it has ``LEAST_FRAMES``; how much later than the first it begins is told to the
+    nanosecond. A piece ends no later than the camera that ended first.
+
+    Args:
+        journal: The clip.
+        stamps_ns: (T,) moments of capture of each camera's frames, monotonic ns, increasing.
+    """
+    there = {name: stamps for name, stamps in stamps_ns.items() if len(stamps) >= LEAST_FRAMES}
+    if not there:
+        return []
+    zero_ns = min(stamps[0] for stamps in there.values())
+    files = {name: journal.files[name] for name in there}
+    offsets = {name + OFFSET: repr((s[0] - zero_ns) / 1e9) for name, s in there.items() if s[0] > zero_ns}
+    common = journal.cells | files | offsets
+    if not journal.pieces:
+        return [{"id": journal.id, **common}]
+    rows: list[dict[str, str]] = []
+    common_end_ns = min(stamps[-1] for stamps in there.values()) + _PAST_THE_LAST_NS
+    for piece in journal.pieces:
+        end_ns = common_end_ns if piece.end_ns is None else min(piece.end_ns, common_end_ns)
+        if all(_count(stamps, piece.begin_ns, end_ns) >= LEAST_FRAMES for stamps in there.values()):
+            begin_s, end_s = (max(0, ns - zero_ns) / 1e9 for ns in (piece.begin_ns, end_ns))
+            facts = {"label": piece.label, "trial": piece.trial, "start_s": f"{begin_s:.3f}", "end_s": f"{end_s:.3f}"}
+            rows.append({**common, "id": f"{journal.id}-{len(rows) + 1}", **facts})
+    return rows or [{"id": journal.id, **common}]
+
+
+def _count(stamps_ns: Sequence[int], begin_ns: int, end_ns: int) -> int:
+    """How many of a camera's frames a piece has."""
+    return bisect_left(stamps_ns, end_ns) - bisect_left(stamps_ns, begin_ns)

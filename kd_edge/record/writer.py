@@ -1,0 +1,152 @@
+"""One camera's frames of one clip, written by a thread of its own: pixels losslessly, stamps beside them."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from kd_edge.data.readers.sidecar import HEADER, beside
+from kd_edge.errors import ConfigError, printable, reason
+from kd_edge.record.repair import repaired
+from kd_edge.runtime.cameras.lossless import LosslessWriter
+from kd_edge.types import Frame
+
+SYNC_SECONDS = 1.0
+"""What a power cut may take; a killed process loses a frame, or half a second of very small ones."""
+STUCK_SECONDS = 30.0
+"""A disk that takes nothing for so long is broken."""
+
+
+class FrameWriter:
+    """Writes frames in the order they are put; a frame that finds no room in memory is left out.
+
+    Args:
+        path: A new ``.mkv``; its stamps go beside it.
+        fps: About how many come a second, for players.
+        most_bytes: What waits to be written takes at most so much memory; one frame always may.
+
+    Attributes:
+        path: As given.
+        stamps_ns: Moments of capture of the frames written so far, in a list that grows.
+        written_bytes: Size of the video so far.
+        fault: What ended it early, one line; None while it works.
+
+    Raises:
+        ConfigError: The files cannot be made.
+    """
+
+    def __init__(self, path: Path, fps: float, most_bytes: int) -> None:
+        self.path = path
+        self.stamps_ns: list[int] = []
+        self.written_bytes = 0
+        self.fault: str | None = None
+        self._fps, self._most_bytes = fps, most_bytes
+        self._queue: deque[Frame] = deque()
+        self._queued_bytes = 0
+        self._is_closing = False
+        self._changed = threading.Condition()
+        self._video = _new_file(path)
+        try:
+            self._stamps = _new_file(beside(path))
+        except BaseException:
+            self._video.close()
+            path.unlink()
+            raise
+        self._thread = threading.Thread(target=self._run, name=f"kd-edge record {path.name}", daemon=True)
+        self._thread.start()
+
+    def put(self, frame: Frame) -> bool:
+        """Queue a frame, whose image must not change any more; whether there was room."""
+        with self._changed:
+            has_room = not self._queue or self._queued_bytes + frame.image.nbytes <= self._most_bytes
+            if not has_room or self._is_closing or self.fault is not None:
+                return False
+            self._queue.append(frame)
+            self._queued_bytes += frame.image.nbytes
+            self._changed.notify()
+            return True
+
+    def close(self) -> list[int]:
+        """Write what is queued, and the end; takes bounded time.
+
+        Returns:
+            Stamps of the frames that the file has, ns; empty where it has none and was removed.
+        """
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify()
+        self._thread.join(STUCK_SECONDS)
+        if self.is_stuck:
+            self.fault = f"the disk took nothing for {STUCK_SECONDS:.0f} s"
+            return []  # its journal stays: the next session looks what is there
+        return self.stamps_ns
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it still writes, after ``close``."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            with self._video, self._stamps:
+                self._write_all()
+        except BaseException as error:  # whatever breaks it, what is whole is kept
+            self._broke(error)
+
+    def _write_all(self) -> None:
+        self._stamps.write(f"{HEADER}\n".encode("ascii"))
+        video: LosslessWriter | None = None
+        synced = time.monotonic()
+        try:
+            while (frame := self._next()) is not None:
+                video = video or LosslessWriter(self._video, frame.image, self._fps)
+                first_ns = self.stamps_ns[0] if self.stamps_ns else frame.captured_ns
+                video.add(frame.image, frame.captured_ns - first_ns)
+                self._stamps.write(f"{frame.captured_ns}\n".encode("ascii"))
+                self.stamps_ns.append(frame.captured_ns)
+                self.written_bytes = self._video.tell()
+                if time.monotonic() - synced >= SYNC_SECONDS:
+                    os.fdatasync(self._video.fileno())
+                    os.fdatasync(self._stamps.fileno())
+                    synced = time.monotonic()
+            if video is not None:
+                video.finish()
+        except BaseException:
+            if video is not None:
+                with suppress(Exception):  # it could not be written, so neither can its end
+                    video.close()
+            raise
+
+    def _next(self) -> Frame | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._is_closing)
+            if not self._queue:
+                return None
+            frame = self._queue.popleft()
+            self._queued_bytes -= frame.image.nbytes
+            return frame
+
+    def _broke(self, error: BaseException) -> None:
+        text = getattr(error, "strerror", None) or reason(error)
+        with self._changed:
+            self.fault = printable(str(text))
+            self._queue.clear()
+        self.stamps_ns = []
+        with suppress(OSError):
+            self.stamps_ns = repaired(self.path)
+
+
+def _new_file(path: Path) -> BinaryIO:
+    """A file that was not there, without a buffer: what is written is the kernel's, whatever becomes of us."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.fdopen(os.open(path, flags, 0o640), "w+b", buffering=0)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be made ({error.strerror})", "a folder that can be written", "another --out, or free space"
+        ) from error

@@ -1,0 +1,318 @@
+"""Sessions of cameras moved by hand: what is recorded, what ends a clip, and what is kept of it."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kd_edge.data.readers.files import Files
+from kd_edge.errors import CameraError, ConfigError
+from kd_edge.record import Began, Countdown, Kept, Note, Session, Status, make_plan
+from kd_edge.record import session as module
+from kd_edge.types import Frame
+
+from .conftest import PlayedCamera, Stage
+
+MS = 1_000_000
+
+
+@pytest.fixture
+def ir(stage: Stage) -> PlayedCamera:
+    return PlayedCamera(stage, "ir0")
+
+
+@pytest.fixture
+def rgb(stage: Stage) -> PlayedCamera:
+    return PlayedCamera(stage, "rgb0", late_ms=7, band="rgb", shape=(20, 30, 3))
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with (out / "manifest.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def record(stage: Stage, out: Path, cameras: list[PlayedCamera], pressed: Any = None, **plan: Any) -> list[Any]:
+    """All events of a session but its statuses, and the summary behind them."""
+    plan = {"countdown_seconds": 0, "pause_seconds": 0, "keep_free_gb": 0, **plan}
+    with Session({c.name: c for c in cameras}, out, make_plan(**plan), clock=stage) as session:
+        found = [e for e in session.events(pressed or (lambda: "")) if not isinstance(e, Status)]
+    return [*found, session.summary]
+
+
+def between(camera: PlayedCamera, begin_ns: int, end_ns: int) -> list[Frame]:
+    return [frame for frame in camera.shown if begin_ns <= frame.captured_ns < end_ns]
+
+
+def test_clips_come_back_to_the_bit_and_to_the_nanosecond(stage: Stage, out: Path, ir: Any, rgb: Any) -> None:
+    *events, summary = record(stage, out, [ir, rgb], labels=["wave", "kick"], seconds=1.0, count=2, subject="3")
+    found = rows(out)
+    assert [(r["id"], r["label"], r["subject"], r["trial"]) for r in found] == [
+        ("00001", "wave", "3", "1"), ("00002", "kick", "3", "1"), ("00003", "wave", "3", "2"),
+        ("00004", "kick", "3", "2"),
+    ]  # fmt: skip
+    assert [type(e) for e in events] == [Began, Kept] * 4
+    assert (summary.clips, summary.labels, summary.frames) == (4, {"wave": 2, "kick": 2}, {"ir0": 100, "rgb0": 100})
+    assert summary.dropped == {"ir0": 0, "rgb0": 0}
+    assert summary.ended == ""
+    data = Files(out)
+    assert tuple(data.labels) == ("kick", "wave")
+    for sample in data.samples:
+        firsts = []
+        for camera in (ir, rgb):
+            clip = data.open(sample, camera.name)
+            stamps = [int(s) for s in (out / f"clips/{sample.id}_{camera.name}.mkv.stamps").read_text().split()[1:]]
+            taken = between(camera, stamps[0], stamps[-1] + 1)
+            assert len(clip) == len(taken) == 25
+            np.testing.assert_array_equal(clip.frames, [frame.image for frame in taken])
+            assert stamps == [frame.captured_ns for frame in taken]
+            firsts.append((stamps[0], clip.stamps_ns))
+        zero_ns = min(first for first, _ in firsts)
+        for first_ns, stamps_ns in firsts:  # one clock for both cameras
+            np.testing.assert_array_equal(stamps_ns, first_ns - zero_ns + 40 * MS * np.arange(25))
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((24, 32), "uint16"), ((24, 32, 3), "uint16"), ((23, 31), "uint8")])
+def test_pixels_of_every_kind_come_back(stage: Stage, out: Path, shape: Any, dtype: str) -> None:
+    camera = PlayedCamera(stage, "cam", shape=shape, dtype=dtype, band="lwir" if len(shape) == 2 else "rgb")
+    record(stage, out, [camera], labels=["wave", "kick"], seconds=0.4)
+    clip = Files(out).open(Files(out).samples[0], "cam")
+    assert (clip.frames.dtype, clip.frames.shape) == (dtype, (10, *shape))
+    first_ns = int((out / "clips/00001_cam.mkv.stamps").read_text().split()[1])
+    np.testing.assert_array_equal(clip.frames, [f.image for f in between(camera, first_ns, first_ns + 400 * MS)])
+
+
+def test_keys_mark_pieces_of_one_recording(stage: Stage, out: Path, ir: Any, rgb: Any) -> None:
+    pressed = {20: "w", 40: "w", 60: "k", 80: "w", 100: " ", 105: " x", 120: "w"}
+    looks = iter(range(1000))
+    *events, summary = record(
+        stage, out, [ir, rgb], lambda: pressed.get(next(looks), ""), keys=["w=wave", "k=kick"], duration_seconds=8.0
+    )
+    found = rows(out)
+    assert [(r["id"], r["label"], r["trial"]) for r in found] == [
+        ("00001-1", "wave", "1"), ("00001-2", "kick", "1"), ("00001-3", "wave", "2"), ("00001-4", "wave", "3"),
+    ]  # fmt: skip
+    lengths = [float(r["end_s"]) - float(r["start_s"]) for r in found[:3]]
+    assert lengths == pytest.approx([1.0, 1.0, 1.0])  # 20 looks of 50 ms
+    stamps = [(out / f"clips/00001_{c.name}.mkv.stamps").read_text().split()[1:] for c in (ir, rgb)]
+    ran_s = (min(int(s[-1]) for s in stamps) - min(int(s[0]) for s in stamps)) / 1e9
+    assert float(found[3]["end_s"]) == pytest.approx(ran_s + 0.001, abs=5e-4)  # to the end of the recording
+    assert {r["ir0"] for r in found} == {"clips/00001_ir0.mkv"}
+    assert [e.label for e in events if isinstance(e, Began)] == ["", "wave", "kick", "wave", "wave"]
+    assert summary.clips == 1
+    assert summary.rows == 4
+    data = Files(out)
+    assert [data.labels[s.label] for s in data.samples].count("none") >= 2  # what lies between
+    assert set(data.labels) == {"wave", "kick", "none"}
+    piece = data.open(next(s for s in data.samples if s.id == "00001-1"), "ir0")
+    assert len(piece) == 25
+
+
+def test_without_labels_it_is_one_recording_until_the_time_is_over(stage: Stage, out: Path, ir: Any) -> None:
+    *_, summary = record(stage, out, [ir], duration_seconds=2.0)
+    (row,) = rows(out)
+    assert (row["id"], row["label"], row["trial"], row["start_s"], row["end_s"]) == ("00001", "", "", "", "")
+    assert (summary.clips, summary.ended) == (1, "")
+    assert summary.frames["ir0"] in (50, 51)
+
+
+def test_a_long_recording_is_several_files_that_follow_one_another(
+    stage: Stage, out: Path, ir: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LONGEST_SECONDS", 1.0)
+    record(stage, out, [ir], duration_seconds=3.5)
+    stamps = [int(s) for n in range(1, 4) for s in (out / f"clips/{n:05d}_ir0.mkv.stamps").read_text().split()[1:]]
+    assert len(rows(out)) == 3
+    assert set(np.diff(stamps)) == {40 * MS}  # none is lost between two files
+
+
+def test_a_manifest_that_another_program_wrote_gets_the_columns_it_lacks(
+    stage: Stage, out: Path, ir: Any, rgb: Any
+) -> None:
+    record(stage, out, [ir, rgb], labels=["wave"], seconds=0.4)
+    (out / "manifest.csv").write_text('id,label,ir0,said\n1,"sit, down",clips/00001_ir0.mkv,by me')
+    again = Stage()
+    cameras = [PlayedCamera(again, "ir0"), PlayedCamera(again, "rgb0", late_ms=7, band="rgb", shape=(20, 30, 3))]
+    record(again, out, cameras, labels=["wave"], seconds=0.4)
+    first, second = rows(out)
+    assert (first["id"], first["label"], first["said"], first["rgb0_offset_s"]) == ("1", "sit, down", "by me", None)
+    assert (second["id"], second["rgb0"], second["said"]) == ("00002", "clips/00002_rgb0.mkv", "")
+    assert float(second["ir0_offset_s"] or 0) + float(second["rgb0_offset_s"] or 0) > 0
+
+
+def test_a_countdown_is_told(stage: Stage, out: Path, ir: Any) -> None:
+    events = record(stage, out, [ir], labels=["wave"], seconds=0.4, countdown_seconds=2.0)
+    assert events[:2] == [Countdown("wave", 2, 1, 1), Countdown("wave", 1, 1, 1)]
+
+
+class Losing:
+    """Loses a camera when a clip has run for a while, and brings it back after so many looks."""
+
+    def __init__(self, camera: PlayedCamera, after_seconds: float, looks: int = 5) -> None:
+        self.camera, self.after_seconds, self.looks = camera, after_seconds, looks
+        self.state = "before"
+
+    def see(self, event: Any) -> None:
+        if not isinstance(event, Status):
+            return
+        if self.state == "before" and event.seconds is not None and event.seconds >= self.after_seconds:
+            self.camera.lose()
+            self.state = "lost"
+        elif self.state == "lost" and event.waiting:
+            self.looks -= 1
+            if self.looks == 0:
+                self.camera.bring_back()
+                self.state = "back"
+
+
+def lossy(stage: Stage, out: Path, cameras: Any, losing: Losing, **plan: Any) -> tuple[list[Any], Any]:
+    made = make_plan(**{"countdown_seconds": 0, "pause_seconds": 0, "keep_free_gb": 0, **plan})
+    events = []
+    with Session({c.name: c for c in cameras}, out, made, clock=stage) as session:
+        for event in session.events():
+            losing.see(event)
+            events += [] if isinstance(event, Status) else [event]
+    return events, session.summary
+
+
+def test_a_lost_camera_ends_the_clip_and_is_waited_for(stage: Stage, out: Path, ir: Any, rgb: Any, caplog: Any) -> None:
+    events, summary = lossy(stage, out, [ir, rgb], Losing(rgb, 0.5), labels=["wave"], seconds=2.0, count=1)
+    assert [type(e) for e in events] == [Began, Kept, Note, Note, Began, Kept]
+    assert "the cable was pulled" in events[1].why
+    assert "waiting: rgb0: the cable was pulled" in events[2].text
+    assert events[5].why == ""
+    assert [r["trial"] for r in rows(out)] == ["1", "2"]
+    assert 0.3 < events[1].clip.seconds < 1.0
+    assert events[5].clip.frames == {"ir0": 50, "rgb0": 50}
+    assert summary.reconnects == {"ir0": 0, "rgb0": 1}
+    assert next(r.message for r in caplog.records if r.levelno >= logging.WARNING).startswith("camera rgb0: the cable")
+
+
+def test_a_lost_camera_ends_it_all_where_nobody_waits(stage: Stage, out: Path, ir: Any, rgb: Any) -> None:
+    events, summary = lossy(stage, out, [ir, rgb], Losing(rgb, 0.5), waits=False, duration_seconds=60)
+    assert "the cable was pulled" in summary.ended
+    (row,) = rows(out)
+    assert row["ir0"]
+    assert row["rgb0"]
+    assert [type(e) for e in events] == [Began, Kept]
+
+
+def test_another_size_ends_it_with_an_error_and_keeps_what_came(stage: Stage, out: Path, ir: Any) -> None:
+    with Session({"ir0": ir}, out, make_plan(keep_free_gb=0), clock=stage) as session:  # noqa: SIM117
+        with pytest.raises(CameraError, match=r"now delivers 40x30 uint8\. Expected 32x24 uint8, as before"):  # noqa: PT012
+            for event in session.events():
+                if isinstance(event, Status) and event.seconds is not None and event.seconds > 0.5:
+                    ir.shape = (30, 40)
+    assert len(rows(out)) == 1
+
+
+def test_leaving_in_the_middle_keeps_what_is_there(stage: Stage, out: Path, ir: Any) -> None:
+    with Session({"ir0": ir}, out, make_plan(keep_free_gb=0, labels=["wave"], seconds=60), clock=stage) as session:
+        for event in session.events():
+            if isinstance(event, Status) and event.seconds is not None and event.seconds > 1:
+                break
+    (row,) = rows(out)
+    assert row["label"] == "wave"
+    assert session.summary.frames["ir0"] >= 25
+    assert list((out / ".record").glob("*.jsonl")) == []
+
+
+def test_a_session_goes_on_with_the_numbers_and_overwrites_nothing(stage: Stage, out: Path, ir: Any) -> None:
+    record(stage, out, [ir], labels=["wave"], seconds=0.4, count=2, subject="3")
+    before = {path: path.read_bytes() for path in (out / "clips").iterdir()}
+    (out / "dataset.toml").write_text('labels = ["wave", "kick"]\n')
+    again = Stage()
+    record(again, out, [PlayedCamera(again, "ir0")], labels=["wave"], seconds=0.4, subject="3", session="two")
+    assert [(r["id"], r["trial"]) for r in rows(out)] == [("00001", "1"), ("00002", "2"), ("00003", "3")]
+    assert rows(out)[2]["session"] == "two"
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert (out / "dataset.toml").read_text() == 'labels = ["wave", "kick"]\n'
+
+
+@pytest.mark.parametrize(
+    ("other", "found"),
+    [
+        ({"name": "ir1"}, "holds clips of ir0 32x24 uint8 (nir), these cameras are ir1 32x24 uint8 (nir)"),
+        ({"shape": (30, 40)}, "these cameras are ir0 40x30 uint8 (nir)"),
+        ({"dtype": "uint16"}, "these cameras are ir0 32x24 uint16 (nir)"),
+        ({"band": "depth"}, "these cameras are ir0 32x24 uint8 (depth)"),
+    ],
+)
+def test_other_cameras_are_refused(stage: Stage, out: Path, ir: Any, other: Any, found: str) -> None:
+    record(stage, out, [ir], labels=["wave"], seconds=0.4)
+    before = (out / "manifest.csv").read_bytes()
+    again = Stage()
+    with pytest.raises(ConfigError, match="Expected the same cameras") as raised:
+        record(again, out, [PlayedCamera(again, **{"name": "ir0", **other})], labels=["wave"], seconds=0.4)
+    assert found in str(raised.value)
+    assert (out / "manifest.csv").read_bytes() == before
+
+
+def test_a_label_spelt_otherwise_is_refused(stage: Stage, out: Path, ir: Any) -> None:
+    record(stage, out, [ir], labels=["sit down"], seconds=0.4)
+    again = Stage()
+    with pytest.raises(ConfigError, match="label 'sit_down' beside 'sit down'"):
+        record(again, out, [PlayedCamera(again, "ir0")], labels=["sit_down"], seconds=0.4)
+
+
+def test_two_recorders_do_not_share_a_folder(stage: Stage, out: Path, ir: Any) -> None:
+    with Session({"ir0": ir}, out, make_plan(keep_free_gb=0), clock=stage):
+        again = Stage()
+        with pytest.raises(ConfigError, match="is being recorded into"):
+            record(again, out, [PlayedCamera(again, "ir0")])
+
+
+def test_the_folders_bound_ends_it(stage: Stage, out: Path, ir: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEAST_BYTES", 1000)
+    *_, last, summary = record(stage, out, [ir], max_gb=0.0000512)
+    assert summary.ended == "the folder has the 5.12e-05 GB it may (--max-gb)"
+    assert isinstance(last, Kept)
+    assert last.why == summary.ended
+    assert len(rows(out)) == 1
+    assert summary.size_bytes >= 51_200
+    again = Stage()
+    with pytest.raises(ConfigError, match=r"has no room: the folder has the 5\.12e-05 GB it may"):
+        record(again, out, [PlayedCamera(again, "ir0")], max_gb=0.0000512)
+
+
+def test_what_is_to_stay_free_ends_it(stage: Stage, out: Path, ir: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Usage:
+        free = 2_000_000_000
+
+    monkeypatch.setattr("kd_edge.record.room.shutil.disk_usage", lambda folder: Usage)
+    with Session({"ir0": ir}, out, make_plan(keep_free_gb=1.0), clock=stage) as session:
+        for event in session.events():
+            if isinstance(event, Status) and event.seconds is not None and event.seconds > 0.5:
+                assert event.left_bytes in (1_000_000_000, 0)
+                Usage.free = 1_000_000_000
+    assert session.summary.ended == "the disk has no more than 1 GB left (--keep-free-gb)"
+    assert len(rows(out)) == 1
+
+
+def test_a_disk_that_is_too_slow_leaves_frames_out_and_counts_them(
+    stage: Stage, out: Path, ir: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kd_edge.record import clip, writer
+
+    go_on = threading.Event()
+
+    class Slow(writer.LosslessWriter):
+        def add(self, image: Any, stamp_ns: int) -> None:
+            assert go_on.wait(60)
+            super().add(image, stamp_ns)
+
+    monkeypatch.setattr(writer, "LosslessWriter", Slow)
+    monkeypatch.setattr(clip, "QUEUE_BYTES", 4 * 24 * 32)  # four frames
+    with Session({"ir0": ir}, out, make_plan(keep_free_gb=0, duration_seconds=2), clock=stage) as session:
+        for event in session.events():
+            if isinstance(event, Status) and event.seconds is not None and event.seconds > 1.5:
+                go_on.set()
+    assert len(rows(out)) == 1
+    summary = session.summary
+    assert summary.dropped["ir0"] >= 25
+    assert summary.frames["ir0"] + summary.dropped["ir0"] in (50, 51)
