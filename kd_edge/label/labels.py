@@ -16,6 +16,7 @@ from kd_edge.data.readers.files.rows import MOST_BYTES, NAMES, Row, Table, check
 from kd_edge.data.readers.files.settings import read_settings
 from kd_edge.data.readers.files.skeletons import SKELETON
 from kd_edge.data.readers.files.writing import manifest_bytes
+from kd_edge.data.readers.seeking import seconds_by_packets
 from kd_edge.errors import DataError, did_you_mean, printable
 from kd_edge.files import replacing
 from kd_edge.label.edits import Add, AddClass, Change, Delete, Describe, Edit
@@ -172,7 +173,10 @@ class Labels:
             DataError: Absent or damaged.
         """
         if path not in self._headers:
-            self._headers[path] = self.media(modality).header(path)
+            header = self.media(modality).header(path)
+            if header.size and not header.frames:  # its recorder was killed, or never knew
+                header = header._replace(seconds=seconds_by_packets(path))
+            self._headers[path] = header
         return self._headers[path]
 
     def media(self, modality: str) -> Media:

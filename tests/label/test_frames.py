@@ -9,11 +9,15 @@ import cv2
 import numpy as np
 import pytest
 
+from kd_edge.data.readers.files import Files
 from kd_edge.data.readers.files.media import Media
 from kd_edge.data.readers.files.settings import Modality
+from kd_edge.data.readers.video import video_info
 from kd_edge.errors import DataError
 from kd_edge.label import frames as module
+from kd_edge.label.edits import Add
 from kd_edge.label.frames import Contrast, Frames, Picture
+from kd_edge.label.labels import Labels, RefusedError
 from tests.label.videos import numbered, write_video
 
 
@@ -126,6 +130,22 @@ def test_contrast_of_16_bit_is_that_of_the_whole_recording(tmp_path: Path) -> No
     assert middle(frames.picture(path, media(fps=10.0), 0.0, contrast=Contrast(5, 5))) == 255
     assert frames.contrast(even, media(), 0.1) == Contrast(7, 8)
     frames.close()
+
+
+def test_a_file_whose_header_tells_no_length_has_one(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "live_ir.mkv", [numbered(k) for k in range(60)], container={"live": "1"})
+    write_video(tmp_path / "other_ir.mkv", [numbered(k) for k in range(60)])
+    (tmp_path / "manifest.csv").write_text("id,label,ir\na,,live_ir.mkv\nb,,other_ir.mkv\n")
+    assert (video_info(path).frames, video_info(path).seconds) == (0, 0.0)
+    labels = Labels(tmp_path)
+    assert [labels.seconds(0), labels.seconds(1)] == [pytest.approx(5.9), pytest.approx(5.9)]
+    labels.apply(Add(kind="add", recording=0, start_s=4.0, end_s=5.901, label="wave"), 1)
+    with pytest.raises(RefusedError, match=r"lasts 5\.900 s"):
+        labels.apply(Add(kind="add", recording=0, start_s=5.95, end_s=6.0, label="wave"), 2)
+    labels.apply(Add(kind="add", recording=1, start_s=0.0, end_s=1.0, label="kick"), 2)
+    found = Files(tmp_path)
+    clip = found.open(next(sample for sample in found.samples if sample.id == "live_ir@4"), "ir")
+    assert clip.frames[:, 0, 0].tolist() == list(range(40, 60))
 
 
 def test_what_holds_no_pictures_is_told(tmp_path: Path) -> None:

@@ -28,12 +28,24 @@ def write_video(
     pixels: str = "gray",
     fps: int = 10,
     stamps: Sequence[int] | None = None,
+    container: dict[str, str] | None = None,
     **options: str,
 ) -> Path:
-    """A video of grey frames; stamps in ms take the place of even ones."""
+    """A video of grey frames; stamps in ms take the place of even ones.
+
+    Args:
+        path: Its ending says which container.
+        frames: (H, W) each.
+        codec: FFmpeg's name.
+        pixels: FFmpeg's name.
+        fps: Frames a second.
+        stamps: Of the frames, ms.
+        container: Options of the container.
+        options: Of the codec.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=fps, options=options)
+    with av.open(str(path), "w", options=container or {}) as file:
+        stream = file.add_stream(codec, rate=fps, options=options)
         stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], pixels
         if stamps is not None:
             stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
@@ -41,7 +53,7 @@ def write_video(
             picture = av.VideoFrame.from_ndarray(frame, format="gray16le" if frame.dtype == np.uint16 else "gray")
             picture.pts = number if stamps is None else stamps[number]
             for packet in stream.encode(picture):
-                container.mux(packet)
+                file.mux(packet)
         for packet in stream.encode():
-            container.mux(packet)
+            file.mux(packet)
     return path

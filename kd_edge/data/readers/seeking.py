@@ -49,6 +49,22 @@ class Found(NamedTuple):
     next_ns: int | None
 
 
+def seconds_by_packets(path: Path) -> float:
+    """Time from the first to the last frame, of a file whose header does not tell: all of it is read, none decoded.
+
+    Raises:
+        DataError: Absent, damaged or no video; the file is named.
+    """
+    stamps: list[int] = []
+    try:
+        with opened(path) as (container, stream):
+            stamps += (packet.pts for packet in container.demux(stream) if packet.size and packet.pts is not None)
+            unit: Fraction = stream.time_base
+    except faults() as error:
+        raise _damaged(path, error) from error
+    return float((max(stamps) - min(stamps)) * unit) if stamps else 0.0
+
+
 class Seeker:
     """One video, open, and decoded where it is looked at.
 
@@ -98,7 +114,7 @@ class Seeker:
             ) from error
         except faults() as error:
             self.close()
-            raise self._damaged(error) from error
+            raise _damaged(path, error) from error
 
     def close(self) -> None:
         """Close the file."""
@@ -122,7 +138,7 @@ class Seeker:
                 return list(self._found(wanted_ns))
         except faults() as error:
             self._forget()
-            raise self._damaged(error) from error
+            raise _damaged(self._path, error) from error
 
     def _forget(self) -> None:
         if self._source is not None:
@@ -218,9 +234,8 @@ class Seeker:
                 break
         return None not in stamps and len(set(stamps)) == len(stamps)
 
-    def _damaged(self, error: BaseException) -> DataError:
-        if isinstance(error, OSError) and not self._path.is_file():
-            return DataError(f"no file {self._path}", "a video", "bring it back, or correct the manifest")
-        return DataError(
-            f"{self._path} is damaged: {told(error)}", "a readable video", "fetch it again, or leave it out"
-        )
+
+def _damaged(path: Path, error: BaseException) -> DataError:
+    if isinstance(error, OSError) and not path.is_file():
+        return DataError(f"no file {path}", "a video", "bring it back, or correct the manifest")
+    return DataError(f"{path} is damaged: {told(error)}", "a readable video", "fetch it again, or leave it out")

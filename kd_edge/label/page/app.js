@@ -486,23 +486,37 @@ function dragging(event) {
 
 // --- lists and fields
 
+// Items stay; one is written anew where it has changed: a folder may have thousands.
 function drawRecordings() {
-  $("recordings").replaceChildren(...state.recordings.map((one, number) => {
+  const list = $("recordings");
+  if (list.children.length !== state.recordings.length) {
+    list.replaceChildren(...state.recordings.map((_, number) => {
+      const item = element("li");
+      const button = element("button");
+      button.append(element("b"), element("span"), element("progress"));
+      button.lastChild.setAttribute("aria-label", "how much is labelled");
+      button.addEventListener("click", () => open(number).catch(fail));
+      item.append(button);
+      return item;
+    }));
+  }
+  state.recordings.forEach((one, number) => {
+    const button = list.children[number].firstChild;
     const known = lengths[number];
-    const button = element("button");
     const much = known?.seconds ? Math.min(1, known.labelled_s / known.seconds) : 0;
     const time = known ? ` · ${clock(known.seconds, 0)} · ${Math.round(much * 100)} %` : "";
-    const bar = element("progress");
-    bar.value = much;
-    bar.setAttribute("aria-label", "how much is labelled");
-    button.append(element("b", "", one.name), element("span", "", `${one.pieces} ${one.pieces === 1 ? "piece" : "pieces"}${time}`), bar);
+    const text = `${one.pieces} ${one.pieces === 1 ? "piece" : "pieces"}${time}`;
+    const isOpen = number === recording?.number;
+    const written = `${one.name}|${one.subject}|${text}|${isOpen}`;
+    if (button.dataset.written === written) return;
+    button.dataset.written = written;
+    button.children[0].textContent = one.name;
+    button.children[1].textContent = text;
+    button.children[2].value = much;
     button.title = `${one.name}${one.subject ? `, ${one.subject}` : ""}`;
-    button.setAttribute("aria-current", String(number === recording?.number));
-    button.addEventListener("click", () => open(number).catch(fail));
-    const item = element("li");
-    item.append(button);
-    return item;
-  }));
+    button.setAttribute("aria-current", String(isOpen));
+    if (isOpen) button.scrollIntoView({ block: "nearest" });
+  });
 }
 
 function drawClasses() {
