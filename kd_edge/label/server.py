@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from kd_edge.data.readers.files.rows import Row
-from kd_edge.errors import ConfigError, DataError, KdEdgeError, import_extra
+from kd_edge.errors import ConfigError, DataError, KdEdgeError, import_extra, printable
 from kd_edge.label.edits import EditRequest, RevisionRequest
 from kd_edge.label.frames import Contrast, Frames
 from kd_edge.label.labels import ConflictError, Labels, RefusedError, Track
@@ -339,4 +339,7 @@ def _told(_: Request, error: Exception) -> Response:
         sentence = f"the request is not understood ({where}: {first['msg']}): load the page anew"
         return JSONResponse({"error": sentence[:1000]}, 400)
     status = next((number for kind, number in kinds if isinstance(error, kind)), 500)
-    return JSONResponse({"error": str(error), "conflict": getattr(error, "by", "")}, status)
+    sentence = str(error)
+    if isinstance(error, (ConflictError, RefusedError)):  # of the page, not of a file: what happened, and what to do
+        sentence = printable(f"{error.found}. {error.fix[:1].upper()}{error.fix[1:]}.")
+    return JSONResponse({"error": sentence, "conflict": getattr(error, "by", "")}, status)

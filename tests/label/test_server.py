@@ -185,7 +185,7 @@ def test_dataset_toml_says_which_classes_there_are(server: Server, root: Path) -
     ("what", "told"),
     [
         ({"start_s": 2, "end_s": 2, "label": "a"}, "the piece ends at 2.000 s and begins at 2.000 s"),
-        ({"start_s": 3, "end_s": 2, "label": "a"}, "an end behind its beginning"),
+        ({"start_s": 3, "end_s": 2, "label": "a"}, "begins at 3.000 s. Set the other end first."),
         ({"start_s": 1, "end_s": 30, "label": "a"}, "the recording lasts 20.389 s"),
         ({"start_s": 25, "end_s": 26, "label": "a"}, "the recording lasts 20.389 s"),
         ({"start_s": 11, "end_s": 13, "label": "kick"}, "kick (11.00 s to 13.00 s) overlaps wave (10.00 s to 12.00 s)"),
