@@ -65,7 +65,7 @@ def check_no_manifest(path: Path, *, force: bool = False) -> None:
 
 
 def _json_text(rows: Sequence[Row]) -> str:
-    """Each row's cells that are not empty, and its label in any case; what it names last stays where names clash."""
+    """A line for each row: its cells that are not empty, and its label in any case."""
     records = ({"label": "", **{name: cell for name, cell in _cells(row) if cell}} for row in rows)
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
