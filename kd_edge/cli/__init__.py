@@ -23,6 +23,7 @@ try:
         evaluate,
         explain,
         export,
+        label,
         recipes,
         record,
         run,
@@ -45,7 +46,7 @@ app = typer.Typer(
     help="Train a small infrared or RGB action recogniser by distillation, export it, run it on a robot.",
 )
 data.app.add_typer(data_init.app)
-for verb in (train, evaluate, export, sign, run, record, bench, explain, demo, doctor):
+for verb in (train, evaluate, export, sign, run, record, label, bench, explain, demo, doctor):
     app.add_typer(verb.app)
 app.add_typer(cameras.app, name="cameras")
 app.add_typer(recipes.app, name="recipes")

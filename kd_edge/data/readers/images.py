@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -98,10 +99,19 @@ def rgb_or_grey(cv2: Any, image: Image, grey: bool) -> Image:
 
 def by_numbers(path: Path) -> list[tuple[int, int | str]]:
     """Sort key that puts frame10 behind frame9."""
-    return [(1, int(p)) if p.isdigit() else (0, p) for p in re.split(r"(\d+)", path.name)]
+    return _by_numbers(path.name)
+
+
+def _by_numbers(name: str) -> list[tuple[int, int | str]]:
+    return [(1, int(p)) if p.isdigit() else (0, p) for p in re.split(r"(\d+)", name)]
 
 
 def sequence(folder: Path) -> list[Path]:
+    """A folder's images, see ``sequence_names``."""
+    return [folder / name for name in sequence_names(folder)]
+
+
+def sequence_names(folder: Path) -> list[str]:
     """A folder's images in the order of the numbers in their names.
 
     What begins with a dot is none of them: macOS puts ``._frame1.png`` beside ``frame1.png`` on foreign disks. Names of
@@ -110,10 +120,13 @@ def sequence(folder: Path) -> list[Path]:
     Raises:
         DataError: No image, or several sequences: which one is meant nobody can know.
     """
-    found = [p for p in folder.iterdir() if p.suffix.lower() in IMAGES and not p.name.startswith(".")]
+    names = os.listdir(folder)  # noqa: PTH208 - an hour has 100,000, which as paths take seconds
+    found = sorted(name for name in names if name.lower().endswith(IMAGES) and not name.startswith("."))
     if not found:
         raise DataError(f"{folder} holds no image", f"one of {', '.join(IMAGES)}", "check the path")
-    several = sorted(_sequences([p.name for p in found]))
+    if _counts_evenly(found):
+        return found
+    several = sorted(_sequences(found))
     if len(several) > 1:
         raise DataError(
             f"{folder} holds {len(several)} sequences of images: {', '.join(several[:_NAMED])}"
@@ -121,7 +134,18 @@ def sequence(folder: Path) -> list[Path]:
             "one",
             f"a folder for each, or replay one: 'replay:{folder / several[0]}'",
         )
-    return sorted(found, key=by_numbers)
+    return sorted(found, key=_by_numbers)
+
+
+def _counts_evenly(names: Sequence[str]) -> bool:
+    """Whether names are one number of as many digits each between the same words: what most cameras write."""
+    last = None if not names[0].isascii() else re.search(r"\d+(?=\D*$)", names[0])
+    if last is None:
+        return False
+    begin, end = last.span()
+    around = {(len(name), name[:begin], name[end:]) for name in names}
+    numbers = "".join(name[begin:end] for name in names)
+    return len(around) == 1 and numbers.isascii() and numbers.isdigit()
 
 
 def _sequences(names: Sequence[str]) -> set[str]:

@@ -6,7 +6,7 @@ import functools
 import math
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -126,7 +126,7 @@ def nanoseconds(stamp: int, unit: Fraction) -> int:
     return int((2 * stamp * unit.numerator * 10**9 + unit.denominator) // (2 * unit.denominator))
 
 
-def placed(path: Path, piece: Piece) -> Iterator[tuple[Placed, Promised]]:
+def placed(path: Path, piece: Piece) -> Generator[tuple[Placed, Promised], None, None]:
     """Pictures of a piece, and some before and behind it; and what the header promises.
 
     A piece is reached from the key frame before it. Where an AVI has B-frames its stamps are those of packets in coding

@@ -74,13 +74,13 @@ class Files:
             raise DataError(f"no folder {root}", "a folder of recordings", "correct --data")
         self.root = root
         self._settings = settings = read_settings(root) if settings is None else settings
-        table = _table(root, settings) if table is None else table
+        table = read_table(root, settings) if table is None else table
         self._hashes = FileHashes(hash_memo)
         self.name = _file_name(settings.name or root.resolve().name)
         self.table = table
         rows, without = [row for row in table.rows if row.label], [row for row in table.rows if not row.label]
         self._height = decode_height_px
-        self._media = {name: _reader(name, settings, decode_height_px) for name in table.modalities}
+        self._media = {name: reader_of(name, settings, decode_height_px) for name in table.modalities}
         rows += background(table.rows, settings.background, self.end)
         if not rows:
             raise _unlabelled(root, table)
@@ -295,7 +295,8 @@ class Files:
         return self._firsts[modality]
 
 
-def _reader(name: str, settings: Settings, decode_height_px: int) -> Media:
+def reader_of(name: str, settings: Settings, decode_height_px: int) -> Media:
+    """What reads a modality's files."""
     its = settings.of(name)
     return Skeletons(its) if name == SKELETON else Media(its, its.channels(name), decode_height_px)
 
@@ -309,8 +310,13 @@ def _with_drawing(row: Row) -> Row:
     return replace(row, files=files, offsets_s={**row.offsets_s, **offsets})
 
 
-def _table(root: Path, settings: Settings) -> Table:
-    """The rows of a folder's manifest, or of its folders."""
+def read_table(root: Path, settings: Settings) -> Table:
+    """The rows of a folder's manifest, or of its folders.
+
+    Raises:
+        DataError: Nothing there, a faulty manifest, or a list that is to be imported first.
+        ConfigError: Names that a pattern has to tell apart.
+    """
     manifest, named = manifest_of(root), tuple(settings.modality)
     if manifest is not None:
         return read_manifest(manifest, named, links=settings.links)

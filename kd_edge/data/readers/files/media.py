@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -14,7 +15,7 @@ from kd_edge.data.readers.arrays import mapped
 from kd_edge.data.readers.bounds import check_pixels
 from kd_edge.data.readers.colours import is_grey
 from kd_edge.data.readers.files.settings import DEFAULT_FPS, Modality
-from kd_edge.data.readers.images import read_image, sequence
+from kd_edge.data.readers.images import read_image, sequence, sequence_names
 from kd_edge.data.readers.kinds import kind_of
 from kd_edge.data.readers.pages import ENDINGS as PAGES
 from kd_edge.data.readers.pages import Pages, is_tiff
@@ -23,7 +24,7 @@ from kd_edge.data.readers.sidecar import read_stamps
 from kd_edge.data.readers.video import VIDEOS, decoder_key, iterate_video, read_video, video_info
 from kd_edge.errors import DataError, import_extra, printable, reason
 from kd_edge.reading import is_file, open_regular
-from kd_edge.types import Clip, Int64
+from kd_edge.types import Clip, Image, Int64
 
 Kind = Literal["video", "images", "array", "signal"]
 
@@ -75,6 +76,18 @@ class Header(NamedTuple):
     size: tuple[int, int] | None
 
 
+class Stills(NamedTuple):
+    """Pictures that are reached by their number, none of them read yet.
+
+    Attributes:
+        stamps_ns: (T,) since the first one, increasing.
+        picture: The one of a number, as ``Media.read`` gives it; raises a DataError where it is damaged.
+    """
+
+    stamps_ns: Int64
+    picture: Callable[[int], Image]
+
+
 class Media:
     """Reads the files of one modality.
 
@@ -86,6 +99,11 @@ class Media:
 
     def __init__(self, settings: Modality, channels: Literal[1, 3], max_height_px: int) -> None:
         self._settings, self._channels, self._max_height_px = settings, channels, max_height_px
+
+    @property
+    def channels(self) -> Literal[1, 3]:
+        """Of its pictures."""
+        return self._channels
 
     @property
     def key(self) -> str:
@@ -111,10 +129,38 @@ class Media:
             clip = self._images(path, start_s, end_s)
         else:
             clip = self._array(path, start_s, end_s)
-        turned = self._settings.rotation // 90 if clip.frames.dtype.kind == "u" else 0
-        if not turned:
+        if not self._settings.rotation or clip.frames.dtype.kind != "u":
             return clip
-        return Clip(np.ascontiguousarray(np.rot90(clip.frames, -turned, axes=(1, 2))), clip.stamps_ns)
+        return Clip(self.upright(clip.frames), clip.stamps_ns)
+
+    def upright(self, frames: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Pictures (T, H, W[, 3]) turned as the settings say."""
+        return np.ascontiguousarray(np.rot90(frames, -self._settings.rotation // 90, axes=(1, 2)))
+
+    def stills(self, path: Path) -> Stills | None:
+        """Pictures of a folder of images or of an array, to be read one at a time; None of a video.
+
+        Raises:
+            DataError: Absent, damaged or no pictures.
+        """
+        kind = _kind_of(path)
+        if kind == "video":
+            return None
+        if kind == "images":
+            names = sequence_names(path)
+            stamps = self._stamps(path, len(names))
+            return Stills(stamps, lambda number: self._still(path, self._image(path / names[number])))
+        frames = _opened(path) if kind == "array" else None
+        if frames is None or frames.dtype.kind != "u":
+            raise DataError(f"{path} is a signal", "pictures", "choose another modality")
+        return Stills(self._stamps(path, len(frames)), lambda number: self._still(path, np.array(frames[number])))
+
+    def _still(self, path: Path, stored: npt.NDArray[Any]) -> Image:
+        try:
+            picture: Image = self.upright(self._fitting(stored)[None])[0]
+        except ValueError as error:
+            raise _damaged(path, reason(error)) from error
+        return picture
 
     def probe(self, path: Path) -> Probe:
         """Length by the header; pictures are not decoded.
@@ -130,7 +176,7 @@ class Media:
         if kind == "signal":
             clip = self._signal(path)
             return Probe(len(clip), clip.seconds)
-        stamps = self._stamps(path, len(_opened(path)) if kind == "array" else len(_image_files(path)))
+        stamps = self._stamps(path, len(_opened(path)) if kind == "array" else len(sequence_names(path)))
         return Probe(len(stamps), float(stamps[-1] - stamps[0]) / 1e9)
 
     def header(self, path: Path) -> Header:
@@ -149,8 +195,8 @@ class Media:
             clip = self._signal(path)
             return Header(len(clip), clip.seconds, rate_of(len(clip), clip.seconds), "float32", None)
         if kind == "images":
-            files = _image_files(path)
-            stamps, first = self._stamps(path, len(files)), self._image(files[0])
+            names = sequence_names(path)
+            stamps, first = self._stamps(path, len(names)), self._image(path / names[0])
         else:
             first, count = _first_of(path)
             stamps = self._stamps(path, count)

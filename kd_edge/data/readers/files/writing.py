@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -29,15 +30,25 @@ def write_manifest(rows: Sequence[Row], path: Path, *, force: bool = False) -> N
         DataError: There is a manifest already, a modality is called like another column, or it cannot be written.
     """
     check_no_manifest(path, force=force)
+    with replacing(path, DataError) as file:
+        file.write(manifest_bytes(rows, path))
+
+
+def manifest_bytes(rows: Sequence[Row], path: Path) -> bytes:
+    """What ``write_manifest`` writes; of ``manifest.jsonl`` a line of JSON for each row.
+
+    Raises:
+        DataError: A modality is called like another column, or the rows cannot be written.
+    """
     try:
-        content = _text(rows, path).encode("utf-8", "surrogateescape")
+        text = _json_text(rows) if path.suffix == ".jsonl" else _text(rows, path)
+        content = text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:  # of JSON, which can spell half a character
         found = printable(error.object[error.start : error.end])
         raise DataError(f"'{found}' in a row of {path}", "whole characters", "correct it") from error
     if len(content) > MOST_BYTES:
         raise DataError(f"{path} would take {len(content):,} bytes", f"at most {MOST_BYTES:,}", "name fewer rows")
-    with replacing(path, DataError) as file:
-        file.write(content)
+    return content
 
 
 def check_no_manifest(path: Path, *, force: bool = False) -> None:
@@ -51,6 +62,12 @@ def check_no_manifest(path: Path, *, force: bool = False) -> None:
         if os.path.lexists(there) and not (force and name == path.name):
             fix = "--force writes it anew" if name == path.name else "remove it"
             raise DataError(f"there is a {there} already", "a folder without a manifest", fix)
+
+
+def _json_text(rows: Sequence[Row]) -> str:
+    """A line for each row: its cells that are not empty, and its label in any case."""
+    records = ({"label": "", **{name: cell for name, cell in _cells(row) if cell}} for row in rows)
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 def _text(rows: Sequence[Row], path: Path) -> str:

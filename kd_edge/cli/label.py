@@ -1,0 +1,64 @@
+"""The verb label: cut and name pieces of long recordings in a page of this machine."""
+
+from __future__ import annotations
+
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from kd_edge.cli.console import counted, out
+from kd_edge.errors import EXTRA_OF, ConfigError, DataError, import_extra, printable
+from kd_edge.files import check_writable, expanded, held
+
+app = typer.Typer()
+LOCK = ".label.lock"
+
+
+@app.command(
+    epilog="Examples:  kd-edge label recordings  |  kd-edge label recordings --open  |  "
+    "kd-edge label ~/gestures --port 8001"
+)
+def label(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Recordings: a manifest, or files in folders.")],
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Of 127.0.0.1; 0 takes a free one.", show_default=True)
+    ] = 0,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Cut and name pieces of long recordings, in a page that only this machine can open.
+
+    Every change is saved in DIR/manifest.csv at once, where train --data DIR reads it. Ctrl-C ends it.
+    """
+    import secrets
+
+    from kd_edge.label.frames import Frames
+    from kd_edge.label.labels import Labels
+    from kd_edge.label.server import application, listening, serve
+    from kd_edge.runtime.signals import interrupt_on_termination
+
+    for module in ("starlette", "uvicorn", "cv2", "av"):  # told now, not at the first picture
+        import_extra(module, EXTRA_OF[module])
+    root = expanded(folder)
+    labels, frames, token = Labels(root), Frames(), secrets.token_urlsafe(24)
+    check_writable(labels.file, DataError, option="DIR")
+    with held(root / LOCK) as is_alone:
+        if not is_alone:
+            raise ConfigError(
+                f"{root} is being labelled by another kd-edge label", "one at a time", "use its page, or end it"
+            )
+        with listening(port) as own:
+            number = own.getsockname()[1]
+            page = application(labels, frames, token=token, port=number)
+            address = f"http://127.0.0.1:{number}/#{token}"
+            pieces = sum(bool(row.label) for recording in labels.recordings for row in recording.rows)
+            count = f"{counted(len(labels.recordings), 'recording')}, {counted(pieces, 'labelled piece')}"
+            out.print(escape(printable(f"{root}: {count}, kept in {labels.file.name}")), soft_wrap=True)
+            out.print(f"{escape(address)}  (Ctrl-C ends)", soft_wrap=True)
+            if open_:
+                typer.launch(address)
+            with suppress(KeyboardInterrupt), closing(frames), interrupt_on_termination():
+                serve(page, own)
+    out.print(escape(printable(f"every change is in {labels.file}; check: kd-edge data check files --data {folder}")))

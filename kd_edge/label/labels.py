@@ -1,0 +1,520 @@
+"""The labels of a folder: its manifest in memory, changed piece by piece, undone, and saved at each change."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Literal, NamedTuple
+
+from kd_edge.data.readers.files.dataset import read_table, reader_of
+from kd_edge.data.readers.files.media import LATE_SECONDS, Header, Media
+from kd_edge.data.readers.files.rows import MOST_BYTES, NAMES, Row, Table, check_together, manifest_of, plain
+from kd_edge.data.readers.files.settings import read_settings
+from kd_edge.data.readers.files.skeletons import SKELETON
+from kd_edge.data.readers.files.writing import manifest_bytes
+from kd_edge.data.readers.seeking import seconds_by_packets
+from kd_edge.errors import DataError, did_you_mean, printable
+from kd_edge.files import replacing
+from kd_edge.label.edits import Add, AddClass, Change, Delete, Describe, Edit
+from kd_edge.label.frames import HEIGHT_PX
+from kd_edge.reading import is_file, read_bytes
+
+MOST_UNDONE = 1000
+"""So many changes can be undone."""
+_DIGITS = 6  # of seconds: stamps are compared to half a millisecond
+
+
+class ConflictError(DataError):
+    """The labels are not those that the page has seen; nothing was changed.
+
+    Attributes:
+        by: ``window``, where another one of this server has changed them, or ``disk``, where something else has.
+    """
+
+    by: Literal["window", "disk"] = "window"
+
+
+class ChangedFileError(ConflictError):
+    """The file is not as it was read."""
+
+    by = "disk"
+
+
+class RefusedError(DataError):
+    """A change that the data set's format does not allow; nothing was changed."""
+
+
+class Track(NamedTuple):
+    """Pictures of a recording, of one modality.
+
+    Attributes:
+        modality: Its name.
+        path: The file, or the folder of images.
+        late_s: How much later than the recording's clock it begins.
+    """
+
+    modality: str
+    path: Path
+    late_s: float
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Files that were recorded together, and the rows about them.
+
+    Attributes:
+        name: Of its first file, without the ending.
+        rows: All rows of these files, in their order: labelled pieces, or one row without a label and without bounds.
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+
+    @property
+    def pieces(self) -> tuple[Row, ...]:
+        """What is shown as a piece: all rows but those that say no more than that the recording is there."""
+        return tuple(sorted((row for row in self.rows if not is_bare(row)), key=lambda row: row.start_s))
+
+    @property
+    def subject(self) -> str:
+        """Who performs: the first row's."""
+        return self.rows[0].subject
+
+
+class _Step(NamedTuple):
+    """A change of one recording that can be undone."""
+
+    said: str
+    recording: int
+    before: tuple[Row, ...]
+    after: tuple[Row, ...]
+
+
+class Labels:
+    """A folder's recordings with their labelled pieces.
+
+    Whatever is changed is in ``manifest.csv`` (or ``.jsonl``, where there is one) before it can be seen. A change that
+    was asked of other labels than the present ones, and one of a file that something else has written meanwhile, is a
+    conflict: it is not made. Threads may share it.
+
+    Args:
+        root: The folder.
+
+    Raises:
+        DataError: Nothing there, or a faulty manifest.
+        ConfigError: A faulty ``dataset.toml``.
+    """
+
+    def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            raise DataError(f"no folder {root}", "a folder of recordings", "correct DIR")
+        self.root = root
+        self.revision = 1
+        self._lock = threading.RLock()
+        self._done: list[_Step] = []
+        self._undone: list[_Step] = []
+        self._load()
+
+    @property
+    def file(self) -> Path:
+        """Where the labels are kept."""
+        return manifest_of(self.root) or self.root / NAMES[0]
+
+    @property
+    def recordings(self) -> Sequence[Recording]:
+        """All of them, in the order of the manifest."""
+        return tuple(self._recordings)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of ``dataset.toml`` in their order, then those of pieces as they were read, then those that came later.
+
+        One keeps its place as long as the labels are not read anew: keys of the page go by it.
+        """
+        return tuple(self._classes)
+
+    @property
+    def undoable(self) -> str:
+        """What ``undo`` would take back; empty where there is nothing."""
+        return self._done[-1].said if self._done else ""
+
+    @property
+    def redoable(self) -> str:
+        """What ``redo`` would make again; empty where there is nothing."""
+        return self._undone[-1].said if self._undone else ""
+
+    def tracks(self, number: int) -> tuple[Track, ...]:
+        """Where the pictures of a recording lie; signals and skeletons have none."""
+        row = self._recording(number).rows[0]
+        return tuple(
+            Track(name, self.root / path, self._settings.of(name).offset_s + row.offsets_s.get(name, 0.0))
+            for name, path in row.files.items()
+            if self.is_seen(name, self.root / path)
+        )
+
+    def is_seen(self, modality: str, path: Path) -> bool:
+        """Whether a modality is made of pictures; a file that cannot be read is taken for some, so that it is told."""
+        if modality == SKELETON:
+            return False
+        header = self._headers.get(path)
+        if header is None:
+            with suppress(DataError):
+                header = self.header(modality, path)
+        return header is None or header.size is not None
+
+    def header(self, modality: str, path: Path) -> Header:
+        """What a file's header says; it is read once.
+
+        Raises:
+            DataError: Absent or damaged.
+        """
+        if path not in self._headers:
+            header = self.media(modality).header(path)
+            if header.size and not header.frames:  # its recorder was killed, or never knew
+                header = header._replace(seconds=seconds_by_packets(path))
+            self._headers[path] = header
+        return self._headers[path]
+
+    def media(self, modality: str) -> Media:
+        """What reads a modality's files, for looking at."""
+        if modality not in self._media:
+            self._media[modality] = reader_of(modality, self._settings, HEIGHT_PX)
+        return self._media[modality]
+
+    def seconds(self, number: int) -> float:
+        """How long a recording is on its clock, by the headers of its pictures; 0 where none tells.
+
+        From the first frame to the last one: that of the longest of its files.
+        """
+        ends = [0.0]
+        for track in self.tracks(number):
+            with suppress(DataError):
+                ends.append(self.header(track.modality, track.path).seconds + track.late_s)
+        return max(ends)
+
+    def labelled_s(self, number: int) -> float:
+        """How much of a recording is labelled, s; a piece without an end counts to the recording's."""
+        total, until = 0.0, 0.0
+        for row in (row for row in self._recording(number).pieces if row.label):
+            end = self.seconds(number) if row.end_s is None else row.end_s
+            total += max(0.0, end - max(row.start_s, until))
+            until = max(until, end)
+        return total
+
+    def apply(self, edit: Edit, revision: int) -> str:
+        """Make a change and save it; what was done is returned as a sentence.
+
+        Raises:
+            ConflictError: Something else changed the labels since that revision.
+            RefusedError: The format does not allow it.
+            DataError: It cannot be saved.
+        """
+        with self._lock:
+            self._check_seen(revision)
+            if isinstance(edit, AddClass):
+                return self._add_class(edit.label)
+            if isinstance(edit, Add):
+                step = self._added_piece(edit)
+            elif isinstance(edit, Change):
+                step = self._changed_piece(edit)
+            elif isinstance(edit, Delete):
+                step = self._without_piece(edit)
+            else:
+                step = self._described(edit)
+            if step.before == step.after:
+                return "nothing to change"
+            self._save(step.recording, step.after)
+            for row in step.after:
+                self._learn(row.label)
+            self._done = [*self._done[-MOST_UNDONE + 1 :], step]
+            self._undone = []
+            return step.said
+
+    def undo(self, revision: int) -> str | None:
+        """Take the last change back and save that; None where there is none.
+
+        Raises:
+            ConflictError: As ``apply``.
+            DataError: As ``apply``.
+        """
+        with self._lock:
+            self._check_seen(revision)
+            if not self._done:
+                return None
+            step = self._done[-1]
+            self._save(step.recording, step.before)
+            self._undone.append(self._done.pop())
+            return f"undone: {step.said}"
+
+    def redo(self, revision: int) -> str | None:
+        """Make the change again that was undone last; None where there is none.
+
+        Raises:
+            ConflictError: As ``apply``.
+            DataError: As ``apply``.
+        """
+        with self._lock:
+            self._check_seen(revision)
+            if not self._undone:
+                return None
+            step = self._undone[-1]
+            self._save(step.recording, step.after)
+            self._done.append(self._undone.pop())
+            return f"done again: {step.said}"
+
+    def reload(self) -> str:
+        """Take what is on the disk; changes before it cannot be undone any more.
+
+        Raises:
+            DataError: It is faulty; what was there before stays.
+            ConfigError: As the class.
+        """
+        with self._lock:
+            self._load()
+            self.revision += 1
+            return f"read {self.file.name} anew"
+
+    def _load(self) -> None:
+        digest = self._on_disk()
+        settings = read_settings(self.root)
+        table = read_table(self.root, settings)
+        self._settings, self._digest = settings, digest
+        self._recordings = list(_recordings(table))
+        used = {row.label for recording in self._recordings for row in recording.rows if row.label}
+        self._classes = list(dict.fromkeys((*(settings.labels or ()), *sorted(used))))
+        self._done, self._undone = [], []
+        self._media: dict[str, Media] = {}
+        self._headers: dict[Path, Header] = {}
+
+    def _recording(self, number: int) -> Recording:
+        if not 0 <= number < len(self._recordings):
+            raise RefusedError(
+                f"no recording of number {number}", f"one of {len(self._recordings)}", "load the page anew"
+            )
+        return self._recordings[number]
+
+    def _piece(self, number: int, id_: str) -> Row:
+        found = next((row for row in self._recording(number).rows if row.id == id_), None)
+        if found is None:
+            raise RefusedError(f"no piece '{printable(id_[:80])}'", "one that is there", "load the page anew")
+        return found
+
+    def _added_piece(self, edit: Add) -> _Step:
+        rows = self._recording(edit.recording).rows
+        before = [row for row in rows if row.start_s <= edit.start_s]
+        model = before[-1] if before else rows[0]
+        notes = {name: text for name, text in model.notes.items() if all(row.notes.get(name) == text for row in rows)}
+        start_s, end_s = round(edit.start_s, _DIGITS), round(edit.end_s, _DIGITS)
+        new = replace(
+            model,
+            id=self._free_id(model, start_s),
+            label=edit.label,
+            start_s=start_s,
+            end_s=end_s,
+            trial="",
+            notes=notes,
+            line=0,
+        )
+        self._check(edit.recording, new)
+        others = [row for row in rows if not is_bare(row)]
+        return _Step(f"{_said(new)} added", edit.recording, rows, _in_time([*others, new]))
+
+    def _changed_piece(self, edit: Change) -> _Step:
+        rows, old = self._recording(edit.recording).rows, self._piece(edit.recording, edit.id)
+        new = replace(
+            old,
+            start_s=old.start_s if edit.start_s is None else round(edit.start_s, _DIGITS),
+            end_s=old.end_s if edit.end_s is None else round(edit.end_s, _DIGITS),
+            label=old.label if edit.label is None else edit.label,
+            subject=old.subject if edit.subject is None else edit.subject,
+            trial=old.trial if edit.trial is None else edit.trial,
+        )
+        if (old.label, old.start_s, old.end_s) != (new.label, new.start_s, new.end_s):
+            self._check(edit.recording, new)
+        after = tuple(new if row is old else row for row in rows)
+        return _Step(f"{_said(old)} changed{_difference(old, new)}", edit.recording, rows, after)
+
+    def _without_piece(self, edit: Delete) -> _Step:
+        rows, old = self._recording(edit.recording).rows, self._piece(edit.recording, edit.id)
+        after = tuple(row for row in rows if row is not old)
+        if not after:
+            bare = replace(old, label="", start_s=0.0, end_s=None, trial="", id=_stem(old))
+            after = (replace(bare, id=self._unique(bare.id, {old.id})),)
+        return _Step(f"{_said(old)} deleted", edit.recording, rows, after)
+
+    def _described(self, edit: Describe) -> _Step:
+        recording = self._recording(edit.recording)
+        after = tuple(replace(row, subject=edit.subject) for row in recording.rows)
+        return _Step(
+            f"subject of {recording.name} is {edit.subject or 'nobody'}", edit.recording, recording.rows, after
+        )
+
+    def _add_class(self, label: str) -> str:
+        self._check_class(label)
+        self._learn(label)
+        return f"class {label} added"
+
+    def _learn(self, label: str) -> None:
+        if label and label not in self._classes:
+            self._classes.append(label)
+
+    def _check_class(self, label: str) -> None:
+        """Raise a RefusedError where the reader would not take a class."""
+        alike = next((known for known in self.classes if known != label and plain(known) == plain(label)), None)
+        if alike is not None:
+            raise RefusedError(
+                f"class '{label}' differs from '{alike}' by capitals or blanks only", "one name", f"take '{alike}'"
+            )
+        labels = self._settings.labels
+        if labels is not None and label not in (*labels, self._settings.background):
+            now = read_settings(self.root)  # who was told to add it there need not start again
+            if now.labels is None or label in now.labels:
+                self._settings = now
+                return
+            raise RefusedError(
+                f"dataset.toml does not name the class '{label}'{did_you_mean(label, labels)}",
+                f"one of {', '.join(labels)}",
+                "add it to labels in dataset.toml",
+            )
+
+    def _check(self, number: int, new: Row) -> None:
+        """Raise a RefusedError where the reader would not take a piece."""
+        if new.label:
+            self._check_class(new.label)
+        if new.end_s is not None and new.end_s <= new.start_s:
+            raise RefusedError(
+                f"the piece ends at {new.end_s:.3f} s and begins at {new.start_s:.3f} s",
+                "an end behind its beginning",
+                "set the other end first",
+            )
+        length_s = self.seconds(number)
+        if length_s and (new.start_s > length_s or (new.end_s or 0.0) > length_s + LATE_SECONDS):
+            raise RefusedError(
+                f"the recording lasts {length_s:.3f} s", "a piece inside it", "set its ends inside the recording"
+            )
+        for other in self._sharing(number, new):
+            if other.id != new.id and other.label and new.label and _overlap(new, other):
+                self._check_beside(new, other)
+
+    def _check_beside(self, new: Row, other: Row) -> None:
+        if other.label != new.label:
+            raise RefusedError(
+                f"{_said(new)} overlaps {_said(other)}",
+                "pieces of different classes one behind the other",
+                "set its ends elsewhere, or move the other's",
+            )
+        if (other.start_s, other.end_s) == (new.start_s, new.end_s):
+            raise RefusedError(f"{_said(new)} is there already", "a piece once", "mark another")
+
+    def _sharing(self, number: int, new: Row) -> Iterator[Row]:
+        """Rows of the same recording, and of others that share a file with it."""
+        files = set(new.files.values())
+        for position, recording in enumerate(self._recordings):
+            if position == number or not files.isdisjoint(recording.rows[0].files.values()):
+                yield from recording.rows
+
+    def _free_id(self, model: Row, start_s: float) -> str:
+        return self._unique(f"{_stem(model)}@{start_s:.9g}", set())
+
+    def _unique(self, wanted: str, freed: set[str]) -> str:
+        taken = {row.id for recording in self._recordings for row in recording.rows} - freed
+        count, name = 1, wanted
+        while name in taken:
+            count += 1
+            name = f"{wanted}-{count}"
+        return name
+
+    def _check_seen(self, revision: int) -> None:
+        if revision != self.revision:
+            raise ConflictError(
+                "another window has changed the labels since this one has read them; your change was not made",
+                "the newest labels",
+                "load them (the button beside this), then do it again",
+            )
+        if self._on_disk() != self._digest:
+            raise ChangedFileError(
+                f"something else has written {self.file.name} since it was read; your change was not made",
+                "the file as it was read",
+                "load it anew (the button beside this), then do it again",
+            )
+
+    def _on_disk(self) -> str:
+        """What tells the manifest on the disk from any other; empty where there is none."""
+        file = self.file
+        if not is_file(file):
+            return ""
+        try:
+            return _digest(file.name, read_bytes(file, MOST_BYTES))
+        except OSError as error:
+            raise DataError(f"{file} cannot be read ({error.strerror})", "a manifest", "correct its rights") from error
+
+    def _save(self, number: int, rows: tuple[Row, ...]) -> None:
+        """Write the manifest with other rows of a recording; nothing has changed where that fails."""
+        recordings = list(self._recordings)
+        recordings[number] = replace(recordings[number], rows=rows)
+        every, file = list(_in_file(recordings)), self.file
+        check_together([(file, every)])
+        content = manifest_bytes(every, file)
+        with replacing(file, DataError, option="DIR") as target:
+            target.write(content)
+        self._recordings, self._digest = recordings, _digest(file.name, content)
+        self.revision += 1
+
+
+def is_bare(row: Row) -> bool:
+    """Whether a row says no more than that a recording is there."""
+    return not row.label and row.start_s == 0.0 and row.end_s is None
+
+
+def _recordings(table: Table) -> Iterator[Recording]:
+    """Rows of the same files at the same times, together; in the order of their first rows."""
+    groups: dict[tuple[object, ...], list[Row]] = {}
+    for row in table.rows:
+        key = (frozenset(row.files.items()), frozenset(row.offsets_s.items()), row.view)
+        groups.setdefault(key, []).append(row)
+    for rows in groups.values():
+        yield Recording(_stem(rows[0]), tuple(rows))
+
+
+def _in_file(recordings: Sequence[Recording]) -> Iterator[Row]:
+    """All rows as they are written: where they stood, new ones behind the others of their recording."""
+    placed = []
+    for recording in recordings:
+        last = max(row.line for row in recording.rows)
+        placed += [(row.line or last, row) for row in recording.rows]
+    yield from (row for _, row in sorted(placed, key=lambda one: one[0]))
+
+
+def _in_time(rows: Sequence[Row]) -> tuple[Row, ...]:
+    return tuple(sorted(rows, key=lambda row: row.start_s))
+
+
+def _overlap(one: Row, other: Row) -> bool:
+    return (other.end_s is None or one.start_s < other.end_s) and (one.end_s is None or other.start_s < one.end_s)
+
+
+def _stem(row: Row) -> str:
+    first: PurePosixPath = next(iter(row.files.values()))
+    return printable(str(first.with_suffix("")))
+
+
+def _said(row: Row) -> str:
+    end = "the end" if row.end_s is None else f"{row.end_s:.2f} s"
+    return f"{row.label or 'unlabelled'} ({row.start_s:.2f} s to {end})"
+
+
+def _difference(old: Row, new: Row) -> str:
+    if old.label != new.label:
+        return f" to {new.label}"
+    if (old.start_s, old.end_s) != (new.start_s, new.end_s):
+        end = "the end" if new.end_s is None else f"{new.end_s:.2f} s"
+        return f" to {new.start_s:.2f} s to {end}"
+    return ""
+
+
+def _digest(name: str, content: bytes) -> str:
+    return name + hashlib.sha256(content).hexdigest()
