@@ -120,7 +120,7 @@ def adapt(
             _watched(engine, clips, f"clips of '{label}'", told) for label, clips in zip(labels, folders, strict=True)
         ]
         kept = None if kept_folder is None else _watched(engine, kept_folder, "clips to keep", told)
-        grown = _Grown(graph_of(artifact), artifact.manifest, _others(artifact, kept), () if kept is None else (kept,))
+        grown = _Grown(graph_of(artifact), artifact.manifest, _others(artifact, kept), kept)
         for label, watched in zip(labels, new, strict=True):
             grown = _with_class(grown, label, watched, artifact.path, force=force)
         manifest = _refitted(grown)
@@ -222,15 +222,22 @@ class _Grown(NamedTuple):
         graph: Serialised.
         manifest: Of the graph, without hashes.
         others: What its classes' features are like.
-        seen: Clips of its classes, what they are called by what was fitted without them; the kept ones first.
+        kept: Clips to keep; None without any.
+        new: Clips of each class that was added, as they are called by what was fitted without them.
         gates: Rows of the classes that were added.
     """
 
     graph: bytes
     manifest: Manifest
     others: Others
-    seen: tuple[Watched, ...]
+    kept: Watched | None
+    new: tuple[Watched, ...] = ()
     gates: tuple[Gate, ...] = ()
+
+    @property
+    def seen(self) -> tuple[Watched, ...]:
+        """All clips at hand."""
+        return self.new if self.kept is None else (self.kept, *self.new)
 
 
 def _with_class(grown: _Grown, label: str, new: Watched, path: Path, *, force: bool) -> _Grown:
@@ -246,17 +253,18 @@ def _with_class(grown: _Grown, label: str, new: Watched, path: Path, *, force: b
             "record more",
         )
     folds, kind = _folds(new)
-    kept = grown.seen
-    fit = fit_gate(grown.others, new.features, folds, _scored(kept) if kept else None)
+    fit = fit_gate(grown.others, new.features, folds, _scored(grown.seen) if grown.seen else None)
     nearest = manifest.labels[fit.nearest]
     told = _gated(new, fit.held_out, manifest.temperature)
     answers = told.answers()
     accuracy = float((answers == position).mean())
     _check_told_apart(label, nearest, fit.separation, accuracy, told, manifest)
-    after = tuple(_gated(one, fit.gate(one.features), manifest.temperature) for one in kept)
-    before_after = _kept_accuracy(kept, after)
-    if before_after is not None and before_after[0] - before_after[1] > MOST_LOST and not force:
-        raise _lost(label, kept, after, manifest, before_after)
+    *earlier, kept = (
+        None if one is None else _gated(one, fit.gate(one.features), manifest.temperature)
+        for one in (*grown.new, grown.kept)
+    )
+    if grown.kept is not None and kept is not None and not force:
+        _check_kept(label, grown.kept, kept, manifest)
     familiar, share = _familiar(manifest.familiar, new, folds)
     facts = AddedClass(
         label=label,
@@ -269,8 +277,8 @@ def _with_class(grown: _Grown, label: str, new: Watched, path: Path, *, force: b
         nearest=nearest,
         separation=round(fit.separation, 3),
         familiar=share,
-        kept_clips=sum(len(one.labels) for one in kept),
-        kept_accuracy=before_after,
+        kept_clips=0 if kept is None else len(kept.labels),
+        kept_accuracy=None if kept is None or grown.kept is None else (grown.kept.accuracy(), kept.accuracy()),
     )
     update = {"labels": (*manifest.labels, label), "familiar": familiar, "added": (*manifest.added, facts)}
     try:
@@ -281,7 +289,8 @@ def _with_class(grown: _Grown, label: str, new: Watched, path: Path, *, force: b
         graph,
         manifest.model_copy(update=update),
         grown.others.joined_by(new.features.mean(axis=0, dtype=np.float64)),
-        (*after, told),
+        kept,
+        (*(one for one in earlier if one is not None), told),
         (*grown.gates, fit.gate),
     )
 
@@ -331,24 +340,19 @@ def _check_told_apart(
         )
 
 
-def _kept_accuracy(before: Sequence[Watched], after: Sequence[Watched]) -> tuple[float, float] | None:
-    """Share of the kept clips that are named right; None without any."""
-    if not before:
-        return None
-    truth = np.concatenate([one.labels for one in before])
-    shares = [float((np.concatenate([one.answers() for one in its]) == truth).mean()) for its in (before, after)]
-    return shares[0], shares[1]
+def _check_kept(label: str, before: Watched, after: Watched, manifest: Manifest) -> None:
+    """Refuse a class that takes kept clips for itself.
 
-
-def _lost(
-    label: str, before: Sequence[Watched], after: Sequence[Watched], manifest: Manifest, accuracy: tuple[float, float]
-) -> DataError:
-    truth = np.concatenate([one.labels for one in before])
-    were, are = (np.concatenate([one.answers() for one in its]) for its in (before, after))
-    lost = truth[(were == truth) & (are != truth)]
+    Raises:
+        DataError: It does; the class that loses most is named.
+    """
+    was, now = before.accuracy(), after.accuracy()
+    if was - now <= MOST_LOST:
+        return
+    lost = before.labels[(before.answers() == before.labels) & (after.answers() != before.labels)]
     name = manifest.labels[int(np.bincount(lost).argmax())]
-    return DataError(
-        f"with '{label}' {accuracy[1]:.1%} of {len(truth)} kept clips are named right instead of {accuracy[0]:.1%}: "
+    raise DataError(
+        f"with '{label}' {now:.1%} of {len(before.labels)} kept clips are named right instead of {was:.1%}: "
         f"{len(lost)} become '{label}', of '{name}' above all",
         f"at most {MOST_LOST:.0%} less",
         "record more clips of the new class, of the people and cameras of the kept ones; or --force",
@@ -396,7 +400,7 @@ def _refitted(grown: _Grown) -> Manifest:
         return manifest
     logits = np.concatenate([one.clip_logits() for one in seen])
     threshold = metrics.fit_unknown_threshold(metrics.softmax(logits, manifest.temperature), truth)
-    side = f"{len(seen[0].labels)} kept clips and held-out ones of the classes that were added"
+    side = f"{sum(len(one.labels) for one in seen)} clips: kept, and held out of the classes that were added"
     return manifest.model_copy(update={"unknown_threshold": threshold, "calibrated_on": side})
 
 

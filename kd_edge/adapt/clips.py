@@ -78,6 +78,10 @@ class Watched(NamedTuple):
         answers: Int64 = self.clip_logits().argmax(axis=1)
         return answers
 
+    def accuracy(self) -> float:
+        """Share of the clips that are taken for what they are."""
+        return float((self.answers() == self.labels).mean())
+
 
 def clips_of_class(folder: Path, label: str, position: int, manifest: Manifest) -> Recorded:
     """The clips of a new class: all in a folder, whatever its files are called.

@@ -13,6 +13,8 @@ geometric mean of both:
 
     limit = (new s_old + old s_new) / (s_old + s_new)        slope = (new - old) / (s_old s_new)
 
+All classes are taken to be equally likely before anything is seen: of K others and a new one, ``- log K``.
+
 Source: Fisher, "The use of multiple measurements in taxonomic problems", 1936; Friedman, "Regularized Discriminant
 Analysis", JASA 1989.
 """
@@ -158,8 +160,9 @@ def fit_gate(others: Others, features: Float32, folds: Int64, kept: Scored | Non
     nearest = int(of_classes.argmax())
     old = float(of_classes[nearest])
     limit, slope = (new * s_old + old * s_new) / (s_old + s_new), (new - old) / (s_old * s_new)
-    gate = Gate((slope * direction).astype(np.float32), -slope * limit)
-    return Fit(gate, slope * (held_out - limit), (new - old) / (s_old + s_new), nearest)
+    bias = -slope * limit - float(np.log(len(of_classes)))
+    gate = Gate((slope * direction).astype(np.float32), bias)
+    return Fit(gate, slope * held_out + bias, (new - old) / (s_old + s_new), nearest)
 
 
 def gated(logits: Float32, log_odds: Float64, temperature: float) -> Float32:
