@@ -9,11 +9,12 @@ from typing import NamedTuple
 import numpy as np
 
 from kd_edge.artifact import Manifest
-from kd_edge.data import Sample
+from kd_edge.data import ImageFormat, Sample
 from kd_edge.data.dataset import listed
 from kd_edge.data.readers.files import Files
+from kd_edge.data.readers.files.skeletons import SKELETON
 from kd_edge.engines import Engine, carry
-from kd_edge.errors import DataError, KdEdgeError, did_you_mean, printable
+from kd_edge.errors import DataError, did_you_mean, printable
 from kd_edge.preprocess import recorded_input
 from kd_edge.runtime.source import check_frame
 from kd_edge.sampling import nearest
@@ -209,12 +210,16 @@ def _modality(dataset: Files, manifest: Manifest) -> str:
     Raises:
         DataError: There is none, or it is of another range.
     """
-    formats = {}
+    formats: dict[str, ImageFormat] = {}
+    fault: DataError | None = None
     for name in dataset.modalities:
-        try:
-            formats[name] = dataset.image_format(name)
-        except KdEdgeError:  # a signal
-            continue
+        if name not in (*dataset.sensors, SKELETON):
+            try:
+                formats[name] = dataset.image_format(name)
+            except DataError as error:
+                fault = error
+    if fault is not None and not formats:
+        raise fault
     fitting = [name for name, its in formats.items() if its.band == manifest.band]
     wanted = f"{manifest.dtype} frames of {manifest.band}, as '{printable(manifest.name)}' was trained with"
     if manifest.modality in fitting:
