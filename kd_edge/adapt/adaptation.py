@@ -256,9 +256,7 @@ def _with_class(grown: _Grown, label: str, new: Watched, path: Path, *, force: b
     fit = fit_gate(grown.others, new.features, folds, _scored(grown.seen) if grown.seen else None)
     nearest = manifest.labels[fit.nearest]
     told = _gated(new, fit.held_out, manifest.temperature)
-    answers = told.answers()
-    accuracy = float((answers == position).mean())
-    _check_told_apart(label, nearest, fit.separation, accuracy, told, manifest)
+    _check_told_apart(label, nearest, fit.separation, told.answers(), position)
     *earlier, kept = (
         None if one is None else _gated(one, fit.gate(one.features), manifest.temperature)
         for one in (*grown.new, grown.kept)
@@ -272,7 +270,7 @@ def _with_class(grown: _Grown, label: str, new: Watched, path: Path, *, force: b
         clips=len(new.labels),
         shorter=new.shorter,
         windows=len(new.features),
-        accuracy=accuracy,
+        accuracy=told.accuracy(),
         folds=kind,
         nearest=nearest,
         separation=round(fit.separation, 3),
@@ -311,23 +309,18 @@ def _gated(watched: Watched, log_odds: Float64, temperature: float) -> Watched:
     return watched._replace(logits=gated(watched.logits, log_odds, temperature))
 
 
-def _check_told_apart(
-    label: str, nearest: str, separation: float, accuracy: float, told: Watched, manifest: Manifest
-) -> None:
+def _check_told_apart(label: str, nearest: str, separation: float, answers: Int64, position: int) -> None:
     """Refuse a class whose clips look like another one's.
 
     Raises:
         DataError: They do; the other one is named.
     """
-    answers = told.answers()
-    wrong = answers[answers < len(manifest.labels)]
-    if len(wrong):
-        nearest = manifest.labels[int(np.bincount(wrong).argmax())]
+    right = int((answers == position).sum())
     fix = "record actions that differ more, or more people; else train with clips of both (kd-edge train)"
-    if accuracy < LEAST_ACCURACY:
+    if right < LEAST_ACCURACY * len(answers):
         raise DataError(
-            f"'{label}' cannot be told from '{nearest}': fitted without them, {len(answers) - len(wrong)} of "
-            f"{len(answers)} clips are named right",
+            f"'{label}' cannot be told from '{nearest}': fitted without them, {right} of {len(answers)} clips are named "
+            "right",
             f"at least {LEAST_ACCURACY:.0%}",
             fix,
         )

@@ -101,7 +101,10 @@ def summary(result: Adapted) -> RenderableType:
         before = result.added[0].kept_accuracy or last.kept_accuracy
         lines.append(f"kept clips: {before[0]:.1%} right before, {last.kept_accuracy[1]:.1%} after")
     else:
-        lines.append("[yellow]not proved on clips of the classes it knew: --keep DIR does[/yellow]")
+        lines.append(
+            "[yellow]not proved on clips of the classes it knew, recorded here: what differs may be the place or the "
+            "people (--keep DIR tells)[/yellow]"
+        )
     before_threshold, after_threshold = result.unknown_threshold
     if before_threshold != after_threshold:
         lines.append(f"unknown below {after_threshold:.0%}, before {before_threshold:.0%}")

@@ -53,7 +53,7 @@ def test_windows_are_those_of_a_stream(student: Artifact) -> None:
         last = [recognizer.push(frame, int(stamp)) for frame, stamp in zip(clip.frames, clip.stamps_ns, strict=True)][
             -1
         ]
-    assert len(seen) == 5
+    assert len(seen) == 6
     feature, logits = seen[-1]
     assert (feature.shape, logits.shape) == ((24,), (10,))
     odds = np.exp((logits - logits.max()) / student.manifest.temperature)
