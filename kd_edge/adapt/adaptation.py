@@ -319,8 +319,8 @@ def _check_told_apart(label: str, nearest: str, separation: float, answers: Int6
     fix = "record actions that differ more, or more people; else train with clips of both (kd-edge train)"
     if right < LEAST_ACCURACY * len(answers):
         raise DataError(
-            f"'{label}' cannot be told from '{nearest}': fitted without them, {right} of {len(answers)} clips are named "
-            "right",
+            f"'{label}' cannot be told from '{nearest}': fitted without them, {right} of {len(answers)} clips are "
+            "named right",
             f"at least {LEAST_ACCURACY:.0%}",
             fix,
         )

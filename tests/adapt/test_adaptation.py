@@ -81,10 +81,14 @@ def test_the_golden_clip_has_the_new_logit_and_the_old_ones(student: Artifact, a
         assert recognizer.self_test_error <= child.golden.tolerance
 
 
-def test_a_stream_is_told_the_new_class_and_the_old_ones_as_before(student: Artifact, adapted: Adapted) -> None:
-    """Somebody waves who was not there before."""
+def test_a_stream_is_told_the_new_class_and_the_old_ones_as_before(
+    student: Artifact, adapted: Adapted, tmp_path: Path
+) -> None:
+    """Somebody waves who was not there before; the stripes are taken for noise where pictures are judged."""
+    child = load(adapted.file)
+    rewrite(child, child.manifest.model_copy(update={"health": None}), tmp_path / "any.onnx")
     stamps = np.round(np.arange(75) * 1e9 / FPS).astype(np.int64)
-    with Recognizer.load(adapted.file) as new, Recognizer.load(student) as old:
+    with Recognizer.load(tmp_path / "any.onnx") as new, Recognizer.load(student) as old:
         wave = [new.push(frame, int(stamp)) for frame, stamp in zip(waving(77, 2.5), stamps, strict=True)][-1]
         assert wave is not None
         assert wave.index == 10
