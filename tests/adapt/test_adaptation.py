@@ -5,20 +5,23 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from kd_edge import adapt as package
 from kd_edge import artifact as artifacts
 from kd_edge.adapt import Adapted, adapt, adaptation
+from kd_edge.adapt.graph import graph_of
 from kd_edge.artifact import Artifact, load, new_keys, rewrite
 from kd_edge.artifact import sign as sign_artifact
 from kd_edge.data import open_dataset
 from kd_edge.engines import open_engine
 from kd_edge.errors import ArtifactError, ConfigError, DataError, KdEdgeError
 from kd_edge.export import ExportProfile, export
+from kd_edge.export.precision.fp16 import to_half
 from kd_edge.runtime import Recognizer
 from kd_edge.types import LabelState
-from tests.adapt.conftest import FP32, FPS, waving, write_clips
+from tests.adapt.conftest import FPS, waving, write_clips
 from tests.runs import DATA
 
 
@@ -134,27 +137,38 @@ def test_classes_are_added_one_after_the_other_or_one_by_one(student: Artifact, 
     check_same_but_one(student, load(first.file))
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_lower_precisions_are_adapted_too(run: Path, clips: Path, tmp_path: Path, precision: str) -> None:
+def test_half_precision_is_adapted_too(student: Artifact, clips: Path, tmp_path: Path) -> None:
+    half = to_half(onnx.load_from_string(graph_of(student))).SerializeToString()
+    facts = student.manifest.model_copy(update={"precision": "fp16"})
+    artifacts.write(half, facts, student.golden, tmp_path / "a.onnx")
+    check_adapts(load(tmp_path / "a.onnx"), clips, tmp_path / "b.onnx")
+
+
+def test_integers_are_adapted_too(run: Path, clips: Path, tmp_path: Path) -> None:
     loose = {"max_abs_error": 10.0, "min_argmax_agreement": 0.0, "range_clips": 2, "parity_clips": 2}
-    profile = ExportProfile(name="loose", precision=precision, stream_frames=0, health_clips=20, **loose)
-    parent = export(run, profile, tmp_path / "a.onnx").artifact
-    child = load(adapt(parent.path, [("wave", clips)], tmp_path / "b.onnx").file)
-    assert child.manifest.precision == precision
+    profile = ExportProfile(name="loose", precision="int8", stream_frames=0, health_clips=20, **loose)
+    check_adapts(export(run, profile, tmp_path / "a.onnx").artifact, clips, tmp_path / "b.onnx")
+
+
+def check_adapts(parent: Artifact, clips: Path, out: Path) -> None:
+    """It is adapted, and proves itself."""
+    child = load(adapt(parent.path, [("wave", clips)], out).file)
+    assert child.manifest.precision == parent.manifest.precision != "fp32"
     check_same_but_one(parent, child)
     with Recognizer.load(child) as recognizer:
         assert recognizer.degraded_reason == ""
 
 
-def test_what_other_engines_were_given_is_left_out_and_told(run: Path, clips: Path, tmp_path: Path) -> None:
-    profile = FP32.model_copy(update={"carry": ("ncnn",)})
-    parent = export(run, profile, tmp_path / "a.onnx").artifact
+def test_what_other_engines_were_given_is_left_out_and_told(student: Artifact, clips: Path, tmp_path: Path) -> None:
+    attached = {"ncnn.param": b"7767517", "ncnn.bin": b"weights"}
+    artifacts.write(graph_of(student), student.manifest, student.golden, tmp_path / "a.onnx", attachments=attached)
+    parent = load(tmp_path / "a.onnx")
     assert set(parent.attachments) == {"ncnn.param", "ncnn.bin"}
     result = adapt(parent.path, [("wave", clips)], tmp_path / "b.onnx")
     assert result.left_out == ("ncnn.param", "ncnn.bin")
     child = load(result.file)
     assert not child.attachments
-    check_same_but_one(parent, child)
+    check_same_but_one(student, child)
     with pytest.raises(ArtifactError, match="carries no ncnn model"):
         open_engine(child, engine="ncnn", strict=True)
 
@@ -267,11 +281,10 @@ def test_a_class_that_takes_kept_clips_is_refused_unless_forced(
     assert not (tmp_path / "b.onnx").exists()
 
 
-def test_a_clip_graph_has_no_features(run: Path, clips: Path, tmp_path: Path) -> None:
-    profile = FP32.model_copy(update={"graph": "clip"})
-    clip = export(run, profile, tmp_path / "clip.onnx").artifact
+def test_a_clip_graph_has_no_features(student: Artifact, clips: Path, tmp_path: Path) -> None:
+    rewrite(student, student.manifest.model_copy(update={"graph": "clip"}), tmp_path / "clip.onnx")
     with pytest.raises(ArtifactError, match="a clip graph, without features to adapt"):
-        adapt(clip.path, [("wave", clips)], tmp_path / "b.onnx")
+        adapt(tmp_path / "clip.onnx", [("wave", clips)], tmp_path / "b.onnx")
 
 
 def test_a_graph_that_answers_otherwise_is_not_written(
