@@ -14,8 +14,8 @@ from kd_edge.cli import app
 
 MODULES = {
     "kd_edge.artifact": """
-        ActivationRanges Artifact BUNDLED Band FORMAT ForeignFileError GOLDEN_BYTES GOLDEN_KEY GoldenClip MANIFEST_KEY
-        Manifest Parity Precision SigningKey StageFigures StateSpec StreamFigures Trust UNCALIBRATED beside
+        ActivationRanges AddedClass Artifact BUNDLED Band FORMAT ForeignFileError GOLDEN_BYTES GOLDEN_KEY GoldenClip
+        MANIFEST_KEY Manifest Parity Precision SigningKey StageFigures StateSpec StreamFigures Trust UNCALIBRATED beside
         default_model load new_keys rewrite sign sign_beside write
     """,
     "kd_edge.data": """
@@ -58,6 +58,7 @@ MODULES = {
 }
 
 VERBS = {
+    "adapt": "MODEL --add --force --json --keep --key --out --threads",
     "bench": "MODEL --camera --data --engine --frames --input --json --motion --overload --reference --seconds --set "
     "--size --soak --threads --training",
     "cameras": "--force --json --of --stills --write",

@@ -179,6 +179,39 @@ class StateSpec(BaseModel):
     shape: tuple[Annotated[int, Field(ge=1, le=1 << 20)], ...] = Field(max_length=8)
 
 
+class AddedClass(BaseModel):
+    """A class that was added to a finished artifact (``kd-edge adapt``).
+
+    Attributes:
+        label: Its name, one of the last of the labels.
+        parent_sha256: ``sha256`` of the artifact that it was added to.
+        clips: Recordings it was fitted on.
+        shorter: Recordings that were left out, as shorter than a window.
+        windows: Windows of them.
+        accuracy: Share of these recordings that are named right by what was fitted without them.
+        folds: What was left out in turn: ``clips`` or ``subjects``.
+        nearest: The class that is told apart from it worst.
+        separation: By how many standard deviations of each side both lie apart from the limit between them.
+        familiar: Share of windows that are familiar by a mean fitted without them; None where the model knows none.
+        kept_clips: Recordings of the other classes that it was proved on.
+        kept_accuracy: Share of these named right before and after; None without any.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    label: Label
+    parent_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    clips: int = Field(ge=1)
+    shorter: int = Field(0, ge=0)
+    windows: int = Field(ge=1)
+    accuracy: float = Field(ge=0, le=1)
+    folds: Literal["clips", "subjects"]
+    nearest: Label
+    separation: float
+    familiar: float | None = Field(None, ge=0, le=1)
+    kept_clips: int = Field(0, ge=0)
+    kept_accuracy: tuple[float, float] | None = None
+
+
 class Manifest(BaseModel):
     """What a robot must know to run the graph.
 
@@ -204,6 +237,8 @@ class Manifest(BaseModel):
         split: Name of the data set's split that it was trained on.
         health: What pictures must be like to be judged; None judges none.
         familiar: What features of familiar windows are like; None takes any.
+        added: Classes added since it was trained, the last of the labels in their order; figures of the training
+            (``accuracy``, ``parity``) are of the others.
         sha256: SHA-256 (hex) of all bytes before the manifest entry.
         manifest_sha256: SHA-256 (hex) of this manifest as JSON with an empty ``manifest_sha256``.
     """
@@ -236,6 +271,7 @@ class Manifest(BaseModel):
     parity: Parity | None = None
     health: PictureBounds | None = None
     familiar: FeatureReference | None = None
+    added: tuple[AddedClass, ...] = Field((), max_length=1000)
     recipe_fingerprint: str = ""
     data_fingerprint: str = ""
     versions: dict[str, str] = Field({}, max_length=1000)
@@ -246,6 +282,8 @@ class Manifest(BaseModel):
     def _consistent(self) -> Manifest:
         if len(set(self.labels)) < len(self.labels):
             raise ValueError("two labels are the same")
+        if tuple(one.label for one in self.added) != self.labels[len(self.trained_labels) :]:
+            raise ValueError("the added classes are not the last of the labels")
         if not self.value_range[0] < self.value_range[1]:
             raise ValueError(f"value_range {self.value_range} must increase")
         if self.familiar is not None:
@@ -255,6 +293,11 @@ class Manifest(BaseModel):
         if self.source_bytes > SOURCE_BYTES:
             raise ValueError(f"its arrays take {self.source_bytes:,} bytes, more than {SOURCE_BYTES:,}")
         return self
+
+    @property
+    def trained_labels(self) -> tuple[str, ...]:
+        """The labels that the student was trained with."""
+        return self.labels[: max(0, len(self.labels) - len(self.added))]
 
     @property
     def source_bytes(self) -> int:

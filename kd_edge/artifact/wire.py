@@ -20,9 +20,9 @@ _FIELDS = 200_000
 ATTACHMENTS = {"ncnn.param": 1_000_000, "ncnn.bin": 256_000_000}
 """What may be attached to a graph, and the most bytes it may have."""
 
-_METADATA_PROPS = 14  # field numbers of onnx.ModelProto
-_IR_VERSION, _GRAPH = 1, 7
-_ATTACHMENT, _SIGNATURE = 1100, 1101  # of no field of ONNX's: every protobuf reader passes over them
+METADATA_PROPS = 14  # field numbers of onnx.ModelProto
+_IR_VERSION, GRAPH = 1, 7
+ATTACHMENT, _SIGNATURE = 1100, 1101  # of no field of ONNX's: every protobuf reader passes over them
 _NAME, _CONTENT = 1, 2  # field numbers of an attachment
 _NAME_BYTES = 64
 
@@ -63,7 +63,8 @@ class Layout(NamedTuple):
     end: int
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """A whole number from 0 on, serialised."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -72,13 +73,46 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def _field(number: int, payload: bytes) -> bytes:
-    return _varint(number << 3 | BYTES) + _varint(len(payload)) + payload
+def number_field(number: int, value: int) -> bytes:
+    """A field that holds a whole number from 0 on."""
+    return varint(number << 3 | VARINT) + varint(value)
+
+
+def bytes_field(number: int, payload: bytes) -> bytes:
+    """A field that holds bytes, text or a message."""
+    return varint(number << 3 | BYTES) + varint(len(payload)) + payload
+
+
+class Part(NamedTuple):
+    """One field of a message in memory: its number, all of its bytes, and of one that holds bytes what it holds."""
+
+    number: int
+    whole: bytes
+    payload: bytes | None
+
+
+def parts(message: bytes, most: int = _FIELDS) -> list[Part]:
+    """The fields of a message in memory: joined together, their bytes are the message.
+
+    Raises:
+        ValueError: It is no message, or has more than ``most`` fields.
+    """
+    stream, found = io.BytesIO(message), list[Part]()
+    bounds: list[tuple[Field, int]] = []
+    for field in walk(stream, 0, len(message)):
+        if len(bounds) == most:
+            raise ValueError(f"more than {most:,} fields")
+        bounds.append((field, stream.tell()))
+    ends = [*(field.start for field, _ in bounds[1:]), len(message)]
+    for (field, begin), end in zip(bounds, ends, strict=True):
+        payload = message[begin:end] if field.wire == BYTES else None
+        found.append(Part(field.number, message[field.start : end], payload))
+    return found
 
 
 def entry(key: str, value: str) -> bytes:
     """One serialised StringStringEntryProto of ``metadata_props``."""
-    return _field(_METADATA_PROPS, _field(1, key.encode()) + _field(2, value.encode()))
+    return bytes_field(METADATA_PROPS, bytes_field(1, key.encode()) + bytes_field(2, value.encode()))
 
 
 def attachment_head(name: str, length: int) -> bytes:
@@ -93,8 +127,8 @@ def attachment_head(name: str, length: int) -> bytes:
             " or ".join(f"{known} of at most {most:,} bytes" for known, most in ATTACHMENTS.items()),
             "attach a smaller model, or none",
         )
-    inner = _field(_NAME, name.encode()) + _varint(_CONTENT << 3 | BYTES) + _varint(length)
-    return _varint(_ATTACHMENT << 3 | BYTES) + _varint(len(inner) + length) + inner
+    inner = bytes_field(_NAME, name.encode()) + varint(_CONTENT << 3 | BYTES) + varint(length)
+    return varint(ATTACHMENT << 3 | BYTES) + varint(len(inner) + length) + inner
 
 
 def read_varint(file: BinaryIO) -> tuple[int, int]:
@@ -165,12 +199,12 @@ def layout(file: BinaryIO, path: Path) -> Layout:
             if count == _FIELDS:
                 raise damaged(path, "it has too many fields")
             seen.add(field.number)
-            if (field.number, field.wire) == (_ATTACHMENT, BYTES):
+            if (field.number, field.wire) == (ATTACHMENT, BYTES):
                 name, span = _attachment(file, field.value, path)
                 if name in attachments:
                     raise damaged(path, f"{name} is attached twice")
                 attachments[name] = span
-            if (field.number, field.wire) != (_METADATA_PROPS, BYTES):
+            if (field.number, field.wire) != (METADATA_PROPS, BYTES):
                 continue
             total += field.value
             if total > METADATA_BYTES:
@@ -181,7 +215,7 @@ def layout(file: BinaryIO, path: Path) -> Layout:
             props[key], last = value, field.start
     except ValueError as error:
         raise truncated(path, size) if seen else foreign from error
-    if _GRAPH not in seen:
+    if GRAPH not in seen:
         raise foreign
     return Layout(props, last, attachments, end)
 
@@ -225,7 +259,7 @@ def ends(file: BinaryIO, path: Path) -> Ends:
 
 def signature_field(bundle: bytes) -> bytes:
     """A signature as the last field of a file."""
-    return _field(_SIGNATURE, bundle)
+    return bytes_field(_SIGNATURE, bundle)
 
 
 def damaged(path: Path, why: str) -> ArtifactError:

@@ -14,6 +14,7 @@ try:
 
     from kd_edge import __version__
     from kd_edge.cli import (
+        adapt,
         bench,
         cameras,
         data,
@@ -46,7 +47,7 @@ app = typer.Typer(
     help="Train a small infrared or RGB action recogniser by distillation, export it, run it on a robot.",
 )
 data.app.add_typer(data_init.app)
-for verb in (train, evaluate, export, sign, run, record, label, bench, explain, demo, doctor):
+for verb in (train, evaluate, export, adapt, sign, run, record, label, bench, explain, demo, doctor):
     app.add_typer(verb.app)
 app.add_typer(cameras.app, name="cameras")
 app.add_typer(recipes.app, name="recipes")

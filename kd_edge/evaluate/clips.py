@@ -324,10 +324,10 @@ def _dataset(artifact: Artifact, data_root: Path | None) -> Dataset:
             "export the run again",
         )
     dataset = open_dataset(data_of_model(manifest.dataset, str(artifact.path)), data_root)
-    if dataset.labels != manifest.labels:
+    if dataset.labels not in (manifest.labels, manifest.trained_labels):
         raise ArtifactError(
             f"{artifact.path} knows {len(manifest.labels)} labels, data set {dataset.name} has {len(dataset.labels)}: "
-            + different_labels(manifest.labels, dataset.labels),
+            + different_labels(manifest.trained_labels, dataset.labels),
             "the same labels in the same order",
             "evaluate on the data set it was trained on",
         )

@@ -354,9 +354,12 @@ def test_an_attribute_of_many_integers_is_not_looked_over_for_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(graph_module, "MOST_FIELDS", 2000)
-    attribute = wire._field(1, b"perm") + b"\x40\x01" * 3000
-    node = wire._field(4, b"Transpose") + wire._field(5, attribute)
-    refused(forged(tmp_path / "a.onnx", graph_bytes() + wire._field(7, wire._field(1, node))), "more than 2,000 fields")
+    attribute = wire.bytes_field(1, b"perm") + b"\x40\x01" * 3000
+    node = wire.bytes_field(4, b"Transpose") + wire.bytes_field(5, attribute)
+    refused(
+        forged(tmp_path / "a.onnx", graph_bytes() + wire.bytes_field(7, wire.bytes_field(1, node))),
+        "more than 2,000 fields",
+    )
 
 
 @pytest.mark.parametrize(
@@ -394,8 +397,8 @@ def nested(levels: int) -> bytes:
     graph = b""
     for _ in range(levels):
         for number in (6, 5, 1):
-            graph = wire._field(number, graph)
-    return graph_bytes() + wire._field(7, graph)
+            graph = wire.bytes_field(number, graph)
+    return graph_bytes() + wire.bytes_field(7, graph)
 
 
 @pytest.mark.parametrize(
@@ -403,10 +406,13 @@ def nested(levels: int) -> bytes:
     [
         (nested(40), "has an operator ''"),
         (nested(5_000), "has an operator ''"),
-        (graph_bytes() + wire._field(7, b"\x08\x01" * 2_001), "more than 2,000 fields"),
-        (graph_bytes() + wire._field(7, b"\x2a\x05\x08"), "ends at"),
-        (graph_bytes() + wire._field(7, b"\x0b\x0c"), "wire type 3"),
-        (graph_bytes() + wire._field(7, b"\xea\x80\x80\x80\x10\x00"), "field number"),  # 13 to whoever drops bit 32
+        (graph_bytes() + wire.bytes_field(7, b"\x08\x01" * 2_001), "more than 2,000 fields"),
+        (graph_bytes() + wire.bytes_field(7, b"\x2a\x05\x08"), "ends at"),
+        (graph_bytes() + wire.bytes_field(7, b"\x0b\x0c"), "wire type 3"),
+        (
+            graph_bytes() + wire.bytes_field(7, b"\xea\x80\x80\x80\x10\x00"),
+            "field number",
+        ),  # 13 to whoever drops bit 32
     ],
 )
 def test_a_graph_that_cannot_be_looked_over(

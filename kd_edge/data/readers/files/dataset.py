@@ -55,6 +55,7 @@ class Files:
         hash_memo: File that remembers content hashes between runs; None hashes the files anew.
         settings: Taken in the place of ``dataset.toml``.
         table: Taken in the place of the manifest or the folders.
+        label: The one class of all there is, whatever folders, names and manifest say; empty: as they say.
 
     Raises:
         DataError: Nothing there, a faulty manifest, fewer than two classes.
@@ -69,12 +70,16 @@ class Files:
         hash_memo: Path | None = None,
         settings: Settings | None = None,
         table: Table | None = None,
+        label: str = "",
     ) -> None:
         if not root.is_dir():
             raise DataError(f"no folder {root}", "a folder of recordings", "correct --data")
         self.root = root
-        self._settings = settings = read_settings(root) if settings is None else settings
-        table = read_table(root, settings) if table is None else table
+        settings = read_settings(root) if settings is None else settings
+        if label:  # what is said of several classes is not of this one
+            settings = settings.model_copy(update={"labels": (label,), "background": None, "mirror": None})
+        self._settings = settings
+        table = read_table(root, settings, label) if table is None else table
         self._hashes = FileHashes(hash_memo)
         self.name = _file_name(settings.name or root.resolve().name)
         self.table = table
@@ -89,7 +94,7 @@ class Files:
             self._media[DRAWN] = Drawn(skeletons, settings.of(SKELETON))
             names, rows = (*names, DRAWN), [_with_drawing(row) for row in rows]
             without = [_with_drawing(row) for row in without]
-        self.labels = _labels(rows, settings, root)
+        self.labels = (label,) if label else _labels(rows, settings, root)
         self._rows = {row.id: row for row in sorted(rows, key=lambda row: row.id)}
         self.samples = tuple(
             Sample(row.id, row.subject, row.view, row.trial, self.labels.index(row.label))
@@ -310,8 +315,8 @@ def _with_drawing(row: Row) -> Row:
     return replace(row, files=files, offsets_s={**row.offsets_s, **offsets})
 
 
-def read_table(root: Path, settings: Settings) -> Table:
-    """The rows of a folder's manifest, or of its folders.
+def read_table(root: Path, settings: Settings, label: str = "") -> Table:
+    """The rows of a folder's manifest, or of its folders; all of one class where ``label`` names it.
 
     Raises:
         DataError: Nothing there, a faulty manifest, or a list that is to be imported first.
@@ -319,12 +324,13 @@ def read_table(root: Path, settings: Settings) -> Table:
     """
     manifest, named = manifest_of(root), tuple(settings.modality)
     if manifest is not None:
-        return read_manifest(manifest, named, links=settings.links)
+        table = read_manifest(manifest, named, links=settings.links)
+        return replace(table, rows=tuple(replace(row, label=label) for row in table.rows)) if label else table
     if described := foreign(root):
         raise DataError(
             f"{root} is described by {described}", "a manifest.csv", f"kd-edge data import {root} makes one of it"
         )
-    table = find_rows(root, settings.pattern, named, links=settings.links)
+    table = find_rows(root, settings.pattern, named, links=settings.links, label=label)
     return _with_one_name_each(table if settings.pattern else _with_strays(table))
 
 

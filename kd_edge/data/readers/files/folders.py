@@ -41,7 +41,9 @@ _Groups = dict[_Key, dict[str, PurePosixPath]]
 """File of each modality of each recording."""
 
 
-def find_rows(root: Path, pattern: str | None = None, known: Collection[str] = (), *, links: bool = False) -> Table:
+def find_rows(
+    root: Path, pattern: str | None = None, known: Collection[str] = (), *, links: bool = False, label: str = ""
+) -> Table:
     """Every recording below a folder, grouped by what is left of its name without the modality.
 
     Args:
@@ -52,6 +54,7 @@ def find_rows(root: Path, pattern: str | None = None, known: Collection[str] = (
             the rest what is plain, see ``told_by_names``.
         known: Names of modalities beside the usual ones.
         links: Whether symbolic links may lead out of the folder.
+        label: Class of all recordings; its folders are then part of their names. Empty: as folders and names say.
 
     Raises:
         DataError: Nothing there, or a link that leads out of the folder.
@@ -60,6 +63,10 @@ def find_rows(root: Path, pattern: str | None = None, known: Collection[str] = (
     groups, facts, strange, is_named = _grouped(root, pattern, known, links=links)
     if not groups:
         raise _nothing(root, strange)
+    if label:
+        renamed = {key: (key[0], label, "/".join(filter(None, key[1:]))) for key in groups}
+        groups = {renamed[key]: files for key, files in groups.items()}
+        facts = {renamed[key]: told for key, told in facts.items()}
     if pattern is None:
         groups, facts = _by_names(groups, facts, root)
     if not is_named:

@@ -1,0 +1,248 @@
+"""Folders of recorded clips through an artifact's own streaming step: the windows that a robot's camera would fill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from kd_edge.artifact import Manifest
+from kd_edge.data import ImageFormat, Sample
+from kd_edge.data.dataset import listed
+from kd_edge.data.readers.files import Files
+from kd_edge.data.readers.files.skeletons import SKELETON
+from kd_edge.engines import Engine, carry
+from kd_edge.errors import DataError, did_you_mean, printable
+from kd_edge.preprocess import recorded_input
+from kd_edge.runtime.source import check_frame
+from kd_edge.sampling import nearest
+from kd_edge.types import Clip, Float32, Int64
+
+Progress = Callable[[int, int], None]
+"""Called with (clips done, clips in all)."""
+
+MOST_WINDOWS = 16
+"""Of one clip, about its middle: of a longer one more would not tell more, and cost as much as other clips."""
+
+
+class Recorded(NamedTuple):
+    """Clips of one folder that can be opened.
+
+    Attributes:
+        dataset: The folder.
+        samples: Its clips.
+        modality: Which of its modalities the model sees.
+        labels: Class of each clip among the model's.
+    """
+
+    dataset: Files
+    samples: tuple[Sample, ...]
+    modality: str
+    labels: tuple[int, ...]
+
+
+class Watched(NamedTuple):
+    """What a model made of the windows of clips.
+
+    Attributes:
+        features: (N, D) float32, each window's mean feature.
+        logits: (N, K) float32.
+        clips: (N,) which clip a window is of, from 0 without gaps.
+        labels: (C,) class of each clip.
+        subjects: Who performs in each clip; empty where not known.
+        shorter: Clips that do not fill a window.
+    """
+
+    features: Float32
+    logits: Float32
+    clips: Int64
+    labels: Int64
+    subjects: tuple[str, ...]
+    shorter: int
+
+    @property
+    def window_labels(self) -> Int64:
+        """(N,) class of each window's clip."""
+        return self.labels[self.clips]
+
+    def clip_logits(self) -> Float32:
+        """(C, K) mean logits of each clip's windows: the label that a robot gives is of their mean, too."""
+        sums = np.zeros((len(self.labels), self.logits.shape[1]))
+        np.add.at(sums, self.clips, self.logits)
+        means: Float32 = (sums / np.bincount(self.clips)[:, None]).astype(np.float32)
+        return means
+
+    def answers(self) -> Int64:
+        """(C,) class that each clip is taken for."""
+        answers: Int64 = self.clip_logits().argmax(axis=1)
+        return answers
+
+    def accuracy(self) -> float:
+        """Share of the clips that are taken for what they are."""
+        return float((self.answers() == self.labels).mean())
+
+
+def clips_of_class(folder: Path, label: str, position: int, manifest: Manifest) -> Recorded:
+    """The clips of a new class: all in a folder, whatever its files are called.
+
+    Raises:
+        DataError: There is none, or what is there is not what the model sees.
+    """
+    dataset = Files(folder, label=label)
+    modality = _modality(dataset, manifest)
+    samples = _with(dataset, modality)
+    return Recorded(dataset, samples, modality, (position,) * len(samples))
+
+
+def clips_to_keep(folder: Path, manifest: Manifest, added: Sequence[str]) -> Recorded:
+    """The clips of the classes that a model knows, in folders of classes or with a manifest.
+
+    Args:
+        folder: The folder.
+        manifest: The model's.
+        added: Labels that are being added; clips of theirs may lie there, and are passed over.
+
+    Raises:
+        DataError: There is none, or one of another class, or what is there is not what the model sees.
+    """
+    dataset = Files(folder)
+    if unknown := [label for label in dataset.labels if label not in (*manifest.labels, *added)]:
+        raise DataError(
+            f"{folder} holds clips of {listed(map(printable, unknown))}{did_you_mean(unknown[0], manifest.labels)}",
+            f"classes that '{printable(manifest.name)}' knows: {', '.join(manifest.labels)}",
+            "rename the folder, or add the class with --add",
+        )
+    modality = _modality(dataset, manifest)
+    known = {k: manifest.labels.index(name) for k, name in enumerate(dataset.labels) if name in manifest.labels}
+    samples = tuple(sample for sample in _with(dataset, modality) if sample.label in known)
+    if not samples:
+        raise DataError(
+            f"{folder} has no clip of a class that the model knows", "some of each", "leave out --keep, or correct it"
+        )
+    return Recorded(dataset, samples, modality, tuple(known[s.label] for s in samples))
+
+
+def watch(engine: Engine, recorded: Recorded, progress: Progress) -> Watched:
+    """Take clips through a streaming step; each frame is encoded once, at the moments of the segments.
+
+    Raises:
+        DataError: A clip cannot be read, or none is as long as a window.
+        CameraError: Its frames are not what the model sees.
+    """
+    manifest = engine.manifest
+    features, logits, clips = list[Float32](), list[Float32](), list[int]()
+    labels, subjects = list[int](), list[str]()
+    for done, (sample, label) in enumerate(zip(recorded.samples, recorded.labels, strict=True), 1):
+        clip = recorded.dataset.open(sample, recorded.modality)
+        check_frame(clip.frames[0], manifest, printable(str(recorded.dataset.path(sample, recorded.modality))))
+        seen = windows(engine, clip)
+        for feature, answer in seen:
+            features.append(feature)
+            logits.append(answer)
+            clips.append(len(labels))
+        if seen:
+            labels.append(label)
+            subjects.append(sample.subject)
+        progress(done, len(recorded.samples))
+    if not labels:
+        raise DataError(
+            f"all {len(recorded.samples)} clips in {recorded.dataset.root} are shorter than the model's window of "
+            f"{manifest.clip_seconds:g} s",
+            "clips that fill it",
+            "record longer ones, or train with a smaller clip_seconds",
+        )
+    shorter = len(recorded.samples) - len(labels)
+    which, truth = np.array(clips, dtype=np.int64), np.array(labels, dtype=np.int64)
+    return Watched(np.stack(features), np.stack(logits), which, truth, tuple(subjects), shorter)
+
+
+def windows(engine: Engine, clip: Clip) -> list[tuple[Float32, Float32]]:
+    """Mean feature (D,) and logits (K,) of each window that a clip fills, one segment spacing apart."""
+    at = moments(clip.stamps_ns, engine.manifest)
+    return list(stepped(engine, recorded_input(clip, at, engine.manifest.preprocess))) if len(at) else []
+
+
+def stepped(engine: Engine, frames: Float32) -> Iterator[tuple[Float32, Float32]]:
+    """Mean feature (D,) and logits (K,) of each window of consecutive segments, stepped from a reset state.
+
+    Args:
+        engine: Of a streaming step.
+        frames: (S, C, S, S) float32, network input of the segments, T or more.
+    """
+    binding, length = engine.bind(1), engine.manifest.segments
+    older: list[Float32] = []  # features of the T - 1 segments before
+    for frame in frames:
+        binding.frame[0] = frame
+        for row, feature in zip(binding.past[0], older, strict=False):
+            row[:] = feature
+        binding.run()
+        window = [*older, binding.feature[0].copy()]
+        if len(window) == length:
+            yield np.mean(window, axis=0, dtype=np.float32), binding.logits[0].copy()
+            window.pop(0)
+        older = window
+        carry(binding)
+    binding.close()
+
+
+def moments(stamps_ns: Int64, manifest: Manifest) -> Int64:
+    """(S,) positions of the frames that are segments: a spacing apart, the last or the middle ones of a clip.
+
+    As of a stream, every one lies within half a spacing of its moment; none where the clip is shorter than a window
+    or has a gap in it.
+    """
+    spacing_ns, length = manifest.spacing_ns, manifest.segments
+    first_ns, last_ns = int(stamps_ns[0]), int(stamps_ns[-1])
+    count = (last_ns - first_ns + spacing_ns // 2) // spacing_ns + 1
+    most = length - 1 + MOST_WINDOWS
+    end_ns = last_ns - max(0, count - most) // 2 * spacing_ns
+    targets = end_ns - np.arange(min(count, most) - 1, -1, -1, dtype=np.int64) * spacing_ns
+    at = nearest(stamps_ns, targets)
+    is_near = np.abs(stamps_ns[at] - targets) * 2 <= spacing_ns
+    return at if count >= length and bool(is_near.all()) else at[:0]
+
+
+def _modality(dataset: Files, manifest: Manifest) -> str:
+    """The modality of a folder that a model sees: of its name, or the only one of its band.
+
+    Raises:
+        DataError: There is none, or it is of another range.
+    """
+    formats: dict[str, ImageFormat] = {}
+    fault: DataError | None = None
+    for name in dataset.modalities:
+        if name not in (*dataset.sensors, SKELETON):
+            try:
+                formats[name] = dataset.image_format(name)
+            except DataError as error:
+                fault = error
+    if fault is not None and not formats:
+        raise fault
+    fitting = [name for name, its in formats.items() if its.band == manifest.band]
+    wanted = f"{manifest.dtype} frames of {manifest.band}, as '{printable(manifest.name)}' was trained with"
+    if manifest.modality in fitting:
+        fitting = [manifest.modality]
+    if len(fitting) != 1:
+        found = ", ".join(f"{name} ({its.band})" for name, its in formats.items()) or "no pictures"
+        raise DataError(
+            f"{dataset.root} holds {found}",
+            wanted,
+            f"name the files NAME_{manifest.modality}, or set band in dataset.toml",
+        )
+    (name,) = fitting
+    given = dataset.settings.of(name).range
+    if given is not None and given != manifest.value_range:
+        raise DataError(
+            f"{dataset.root} holds values from {given[0]:g} to {given[1]:g}",
+            f"{manifest.value_range[0]:g} to {manifest.value_range[1]:g} {manifest.value_unit}",
+            "record with the settings of the training, or correct range in dataset.toml",
+        )
+    return name
+
+
+def _with(dataset: Files, modality: str) -> tuple[Sample, ...]:
+    """The clips that have a modality."""
+    pairs = zip(dataset.samples, dataset.rows, strict=True)
+    return tuple(sample for sample, row in pairs if modality in row.files)
