@@ -154,14 +154,7 @@ class FilesData(BaseModel):
 
 
 BuiltInData = (
-    SyntheticData
-    | UtdMhadData
-    | NtuRgbdData
-    | PkuMmdData
-    | BerkeleyMhadData
-    | MMActData
-    | FirActionData
-    | FilesData
+    SyntheticData | UtdMhadData | NtuRgbdData | PkuMmdData | BerkeleyMhadData | MMActData | FirActionData | FilesData
 )
 AnyData = BuiltInData | OwnData
 KINDS: tuple[str, ...] = tuple(str(model.model_fields["kind"].default) for model in typing.get_args(BuiltInData))
@@ -270,8 +263,8 @@ def open_dataset(config: AnyData, data_root: Path | None = None) -> Dataset:
         config: Which data set, with its settings.
         data_root: Folder with the recordings, before the configured one and ``KD_EDGE_DATA``: the data set's own
             folder, or one that holds it as ``utd-mhad/``, ``ntu-rgbd/``, ``pku-mmd/``, ``berkeley-mhad/``,
-            ``mmact/`` or ``fir-action/``, or as the kind that a package brings. One's own recordings are the folder itself, and
-            ``KD_EDGE_DATA`` is none of theirs.
+            ``mmact/`` or ``fir-action/``, or as the kind that a package brings. One's own recordings are the folder
+            itself, and ``KD_EDGE_DATA`` is none of theirs.
 
     Raises:
         DataError: No folder given, or not the data set's.

@@ -188,7 +188,7 @@ def _resnet8_grid() -> Backbone:
 
 
 def _cnn4_grid() -> Backbone:
-    channels, feature_size = (24, 48, 64, 96), 128
+    channels, feature_size = (12, 24, 48, 64), 128
     parts: dict[str, nn.Module] = {}
     before = 3
     for stage, after, stride in zip(_RESNET_STAGES, channels, (1, 2, 1, 2), strict=True):

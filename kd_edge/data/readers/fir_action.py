@@ -15,12 +15,13 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 from kd_edge.data.dataset import ActionInterval, ImageFormat, Sample, Split, listed, require_modality
 from kd_edge.data.readers.hashes import FileHashes
-from kd_edge.data.readers.thermal_csv import UNIT, VERSION, read_thermal
+from kd_edge.data.readers.thermal_csv import UNIT, VERSION, read_thermal, start_up
 from kd_edge.data.splits import check_split, require_split, split_by_subject
 from kd_edge.errors import DataError, did_you_mean, printable, reason
 from kd_edge.reading import read_bytes
@@ -53,7 +54,7 @@ _FIELDS = "file,start,end,action,subject"
 
 
 class FirAction:
-    """Reader of the original layout ``DATE/raw/DATE_pN_{light,dark}K.csv`` and ``annotation/annotation_DATE_human.csv``.
+    """Reader of the original ``DATE/raw/DATE_pN_{light,dark}K.csv`` and ``annotation/annotation_DATE_human.csv``.
 
     Modality: ``fir`` (T, 16, 16) uint16 in centikelvin, each frame by its time column. A sample is one line of an
     annotation; its id tells the recording and which of its actions it is: ``20170203_p1_light2_03``. Its trial is the
@@ -100,26 +101,26 @@ class FirAction:
     def open(self, sample: Sample, modality: str) -> Clip:
         """Decode the annotated frames; see ``Dataset.open``."""
         path, action = self.path(sample, modality), self.interval(sample)
-        whole = self.recording(sample, modality)
+        whole = self._recording(path)
         if action.end >= len(whole):
             raise DataError(
                 f"{path} has {len(whole)} frames, {sample.id} ends at frame {action.end + 1}",
                 "an annotation inside the recording",
                 "fetch the recording or its annotation again; training goes on without it",
             )
-        stamps = whole.stamps_ns[action.start : action.end + 1]
-        return Clip(whole.frames[action.start : action.end + 1], stamps - stamps[0])
+        return _from(whole, action.start, action.end + 1)
 
-    def recording(self, sample: Sample, modality: str) -> Clip:
-        """The whole recording that a sample is cut from, from the sensor's start on.
+    def sequences(self, samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], ...]:
+        """See ``Sequences.sequences``."""
+        return tuple(tuple(group) for _, group in groupby(sorted(samples, key=lambda s: s.id), recording_of))
 
-        Raises:
-            DataError: As ``open``.
-        """
-        path = self.path(sample, modality)
-        if self._last is None or self._last[0] != path:
-            self._last = path, read_thermal(path)
-        return self._last[1]
+    def sequence(self, samples: Sequence[Sample], modality: str) -> tuple[Clip, tuple[ActionInterval, ...]]:
+        """See ``Sequences.sequence``."""
+        whole = self._recording(self.path(samples[0], modality))
+        first = start_up(whole.frames)
+        actions = (self.interval(sample) for sample in samples)
+        moved = tuple(ActionInterval(a.label, a.start - first, a.end - first) for a in actions)
+        return _from(whole, first, len(whole)), moved
 
     def content_key(self, sample: Sample, modality: str) -> str:
         """Hash of the recording, and the interval; see ``Dataset.content_key``."""
@@ -165,6 +166,11 @@ class FirAction:
         check_split(split, self.labels, by_subject=name != "dark")
         return split
 
+    def _recording(self, path: Path) -> Clip:
+        if self._last is None or self._last[0] != path:
+            self._last = path, read_thermal(path)
+        return self._last[1]
+
     def _add(self, stem: str, row: int, subject: str, action: ActionInterval) -> Sample:
         sample = Sample(f"{stem}_{row:02d}", subject, "ceiling", stem[9:], action.label)
         self._actions[sample.id] = action
@@ -174,6 +180,12 @@ class FirAction:
 def recording_of(sample: Sample) -> str:
     """Name of the recording that a sample is cut from."""
     return sample.id.rpartition("_")[0]
+
+
+def _from(whole: Clip, start: int, stop: int) -> Clip:
+    """Some frames of a recording; their stamps begin at 0."""
+    stamps_ns = whole.stamps_ns[start:stop]
+    return Clip(whole.frames[start:stop], stamps_ns - stamps_ns[0])
 
 
 def _recorded_days(root: Path) -> tuple[str, ...]:
@@ -206,8 +218,8 @@ def _read_annotation(path: Path, day: str) -> dict[str, list[tuple[str, ActionIn
     except FileNotFoundError as error:
         raise DataError(f"no file {path}", "the actions of that day", "fetch the folder annotation/ too") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        found = (error.strerror if isinstance(error, OSError) else None) or reason(error)
-        raise DataError(f"cannot read {path} ({found})", f"text, {_FIELDS} on each line", "fetch it again") from error
+        why = (error.strerror if isinstance(error, OSError) else None) or reason(error)
+        raise DataError(f"cannot read {path} ({why})", f"text, {_FIELDS} on each line", "fetch it again") from error
     found: dict[str, list[tuple[str, ActionInterval]]] = {}
     for number, row in enumerate(rows, 1):
         if any(row):
@@ -243,11 +255,3 @@ def _by_number(stem: str) -> list[tuple[str, int]]:
 
 def _wrong(path: Path, line: int, found: str, expected: str) -> DataError:
     return DataError(f"{path}, line {line}: {printable(found[:120])}", expected, "fetch it again, or correct the line")
-
-
-def by_recording(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
-    """Samples of each recording, in their order."""
-    found: dict[str, list[Sample]] = {}
-    for sample in samples:
-        found.setdefault(recording_of(sample), []).append(sample)
-    return found

@@ -82,7 +82,9 @@ def thermal_rows(path: Path) -> Iterator[Row]:
     except FileNotFoundError as error:
         raise DataError(f"no file {path}", "the recording", "complete the data set (kd-edge data check)") from error
     except OSError as error:
-        raise DataError(f"cannot read {path} ({error.strerror or reason(error)})", "a file", "check its path") from error
+        raise DataError(
+            f"cannot read {path} ({error.strerror or reason(error)})", "a file", "check its path"
+        ) from error
 
 
 def settled(rows: Iterator[Row]) -> Iterator[Row]:
@@ -133,9 +135,10 @@ def _shape(path: Path, names: list[bytes]) -> tuple[int, int]:
     """Rows and columns by the number of pixels: a square array, or one of 3 to 4 as 24 x 32 and 60 x 80."""
     pixels = len(names) - _SUPPORT
     if not b",".join(names).startswith(_HEADER):
-        raise _damaged(path, 2, f"'{_shown(names[0])}'", "the names of the columns: Time (sec), PTAT, P000, P001 ..")
+        wanted = "the names of the columns: Time (sec), PTAT, P000, P001 and so on"
+        raise _damaged(path, 2, f"'{_shown(names[0])}'", wanted)
     side, third = math.isqrt(max(pixels, 0)), math.isqrt(max(pixels, 0) // 12)
-    if _LEAST_SIDE <= side and side * side == pixels <= _MOST_PIXELS:
+    if side >= _LEAST_SIDE and side * side == pixels <= _MOST_PIXELS:
         return side, side
     if third and 12 * third * third == pixels <= _MOST_PIXELS:
         return 3 * third, 4 * third
