@@ -188,10 +188,10 @@ def _resnet8_grid() -> Backbone:
 
 
 def _cnn4_grid() -> Backbone:
-    channels, feature_size = (12, 24, 48, 64), 128
+    channels, feature_size = (16, 32, 48, 64), 128
     parts: dict[str, nn.Module] = {}
     before = 3
-    for stage, after, stride in zip(_RESNET_STAGES, channels, (1, 2, 1, 2), strict=True):
+    for stage, after, stride in zip(_RESNET_STAGES, channels, (1, 2, 2, 1), strict=True):
         parts[stage] = _convolution(before, after, stride)
         before = after
     parts["feature"] = GridFeature(before, feature_size)
