@@ -542,11 +542,16 @@ def clip_input(
     if out is None:
         out = np.empty((len(indices), spec.input_channels, size, size), dtype=np.float32)
     normalise = Normalise(spec)
-    for segment, row in enumerate(indices):
+    made: dict[int, Float32] = {}  # motion stacks overlap: of the whole frame's crop each plane is made once
+    for segment, row in enumerate(indices.tolist()):
         place = None if places is None else Place(*places[row[0]].tolist())
         part = crop_inside(spec.region, crop, frames[row[0]], place)
-        planes = [normalise.plane(cut(frames[i], part, size), (float(limits[i, 0]), float(limits[i, 1]))) for i in row]
-        normalise.stack(planes, out[segment])
+        if not (spec.has_motion and isinstance(spec.region, FrameRegion)):
+            made.clear()
+        for i in row:
+            if i not in made:
+                made[i] = normalise.plane(cut(frames[i], part, size), (float(limits[i, 0]), float(limits[i, 1])))
+        normalise.stack([made[i] for i in row], out[segment])
     return out
 
 

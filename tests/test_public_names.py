@@ -19,9 +19,10 @@ MODULES = {
         default_model load new_keys rewrite sign sign_beside write
     """,
     "kd_edge.data": """
-        ActionInterval AnyData BerkeleyMhadData DataConfig Dataset FilesData ImageFormat LongVideo LongVideos MMActData
-        NtuRgbdData OwnData PkuMmdData Sample SignalFormat Split SyntheticData UtdMhadData Wearables check_split
-        data_config data_of_model known_kinds open_dataset split_by_subject training_sides unknown_kind validation_split
+        ActionInterval AnyData BerkeleyMhadData DataConfig Dataset FilesData FirActionData ImageFormat LongVideo
+        LongVideos MMActData NtuRgbdData OwnData PkuMmdData Sample SignalFormat Split SyntheticData UtdMhadData
+        Wearables check_split data_config data_of_model known_kinds open_dataset split_by_subject training_sides
+        unknown_kind validation_split
     """,
     "kd_edge.engines": """
         Binding Choice CudaBinding ENGINES Engine EngineName Ladder Provider StepEngine carry engine_ladder engine_name

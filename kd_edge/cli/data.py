@@ -34,8 +34,8 @@ def data_check(
         str,
         typer.Argument(
             metavar="KIND|RECIPE",
-            help="files, utd_mhad, ntu_rgbd, pku_mmd, berkeley_mhad, mmact, synthetic or what a package brings; or a "
-            "recipe that uses it.",
+            help="files, utd_mhad, ntu_rgbd, pku_mmd, berkeley_mhad, mmact, fir_action, synthetic or what a package "
+            "brings; or a recipe that uses it.",
         ),
     ],
     data: DataOption = None,

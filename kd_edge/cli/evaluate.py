@@ -43,7 +43,8 @@ def evaluate(
         typer.Option("--split", metavar="NAME", help="Protocol; default the one it was trained under."),
     ] = None,
     streaming: Annotated[
-        bool, typer.Option("--streaming", help="Also join each subject's test clips into one stream.")
+        bool,
+        typer.Option("--streaming", help="Also as a stream: joined clips, or whole recordings."),
     ] = False,
     orders: Annotated[
         int, typer.Option("--orders", metavar="N", min=0, help="And in so many random orders, for mean and spread.")

@@ -8,7 +8,7 @@ from pathlib import Path
 from kd_edge.data.config import AnyData, MMActData, NtuRgbdData, open_dataset
 from kd_edge.errors import KdEdgeError
 
-_PUBLISHED = ("utd_mhad", "ntu_rgbd", "pku_mmd", "berkeley_mhad", "mmact")
+_PUBLISHED = ("utd_mhad", "ntu_rgbd", "pku_mmd", "berkeley_mhad", "mmact", "fir_action")
 """Kinds whose classes are known from their papers; a module of ``kd_edge.data.readers`` each."""
 
 

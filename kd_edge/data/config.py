@@ -126,6 +126,19 @@ class MMActData(BaseModel):
     decode_height_px: int = Field(480, ge=32, le=1080)
 
 
+class FirActionData(BaseModel):
+    """Nagoya University far-infrared actions (Kawashima et al., AVSS 2017): a 16x16 thermal array on the ceiling.
+
+    Attributes:
+        root: The folder with ``20170203/raw/`` and so on and ``annotation/``; None takes ``--data`` or
+            ``KD_EDGE_DATA``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Literal["fir_action"] = "fir_action"
+    root: Path | None = None
+
+
 class FilesData(BaseModel):
     """One's own recordings: folders of classes, or a manifest; see the README.
 
@@ -140,7 +153,9 @@ class FilesData(BaseModel):
     decode_height_px: int = Field(480, ge=32, le=1080)
 
 
-BuiltInData = SyntheticData | UtdMhadData | NtuRgbdData | PkuMmdData | BerkeleyMhadData | MMActData | FilesData
+BuiltInData = (
+    SyntheticData | UtdMhadData | NtuRgbdData | PkuMmdData | BerkeleyMhadData | MMActData | FirActionData | FilesData
+)
 AnyData = BuiltInData | OwnData
 KINDS: tuple[str, ...] = tuple(str(model.model_fields["kind"].default) for model in typing.get_args(BuiltInData))
 """The kinds of data set that kd-edge has itself."""
@@ -228,6 +243,7 @@ _LAYOUTS = {
     "pku_mmd": ("Data/RGB_VIDEO", "Data/IR_VIDEO"),
     "berkeley_mhad": ("Camera/Cluster*", "Accelerometer/Shimmer*"),
     "mmact": ("*_clip/subject*", "trimmed/subject*"),
+    "fir_action": ("2017*/raw/*_p*_*.csv",),
 }
 
 
@@ -246,9 +262,9 @@ def open_dataset(config: AnyData, data_root: Path | None = None) -> Dataset:
     Args:
         config: Which data set, with its settings.
         data_root: Folder with the recordings, before the configured one and ``KD_EDGE_DATA``: the data set's own
-            folder, or one that holds it as ``utd-mhad/``, ``ntu-rgbd/``, ``pku-mmd/``, ``berkeley-mhad/`` or
-            ``mmact/``, or as the kind that a package brings. One's own recordings are the folder itself, and
-            ``KD_EDGE_DATA`` is none of theirs.
+            folder, or one that holds it as ``utd-mhad/``, ``ntu-rgbd/``, ``pku-mmd/``, ``berkeley-mhad/``,
+            ``mmact/`` or ``fir-action/``, or as the kind that a package brings. One's own recordings are the folder
+            itself, and ``KD_EDGE_DATA`` is none of theirs.
 
     Raises:
         DataError: No folder given, or not the data set's.
@@ -287,6 +303,10 @@ def open_dataset(config: AnyData, data_root: Path | None = None) -> Dataset:
         from kd_edge.data.readers.mmact import MMAct
 
         return MMAct(root, **settings, hash_memo=memo)
+    if isinstance(config, FirActionData):
+        from kd_edge.data.readers.fir_action import FirAction
+
+        return FirAction(root, hash_memo=memo)
     from kd_edge.data.readers.utd_mhad import UtdMhad
 
     return UtdMhad(root, hash_memo=memo)

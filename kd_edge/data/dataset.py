@@ -292,6 +292,23 @@ class LongVideos(Protocol):
         ...
 
 
+@runtime_checkable
+class Sequences(Protocol):
+    """A data set whose samples are cut from recordings of several actions, to be watched as a camera saw them."""
+
+    def sequences(self, samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], ...]:
+        """Samples of each recording, in the order of time."""
+        ...
+
+    def sequence(self, samples: Sequence[Sample], modality: str) -> tuple[Clip, tuple[ActionInterval, ...]]:
+        """The whole recording of some samples, from when the sensor has settled, and where in it each of them is.
+
+        Raises:
+            DataError: Absent or damaged; the file is named.
+        """
+        ...
+
+
 def require_modality(
     modality: str, modalities: Sequence[str], dataset: str, *, fix: str = "correct the recipe's modality"
 ) -> None:

@@ -16,9 +16,9 @@ from kd_edge import artifact as artifacts
 from kd_edge import metrics, recipes, sampling
 from kd_edge.artifact import Artifact, Manifest
 from kd_edge.data import Dataset, Sample, Split, data_of_model, open_dataset
-from kd_edge.data.dataset import LongVideos, listed
+from kd_edge.data.dataset import LongVideos, Sequences, listed
 from kd_edge.engines import Engine, EngineName, engine_name, open_engine
-from kd_edge.errors import ArtifactError, DataError, printable
+from kd_edge.errors import ArtifactError, ConfigError, DataError, printable
 from kd_edge.evaluate import untrimmed
 from kd_edge.evaluate.joined import JoinedStream, Score, StreamingScore, score_of
 from kd_edge.evaluate.spotting import Spotting
@@ -95,7 +95,8 @@ def evaluate(
         model: ``student.onnx`` or a run directory.
         data_root: Folder with the recordings.
         split: Protocol of the data set; None takes the one the student was trained under.
-        streaming: Also join each subject's test clips into one stream, in the order of their ids.
+        streaming: Also join each subject's test clips into one stream, in the order of their ids; of a data set with
+            recordings of several actions each recording is watched whole instead.
         orders: And in so many random orders, whose seeds are 0, 1, 2 and so on.
         smooth_ms: How long a window counts in a stream's label, see ``Recognizer.load``.
         engine: What runs the model, see ``open_engine``.
@@ -107,6 +108,12 @@ def evaluate(
     """
     with opened_model(model, data_root, as_stream=streaming or orders > 0) as artifact:
         dataset, chosen = recordings_of(artifact, data_root, split)
+        if orders and isinstance(dataset, Sequences):
+            raise ConfigError(
+                f"{orders} random orders of {dataset.name}, whose recordings are watched whole",
+                "--streaming alone",
+                "leave out --orders",
+            )
         each = Counted(progress, (1 + orders) * len(chosen.test))
         result = _evaluate_artifact(artifact, dataset, chosen, streaming, smooth_ms, engine, threads, each, str(model))
         for seed in range(orders):
@@ -224,8 +231,12 @@ def _evaluate_artifact(
         for sample, clip in each(clips_of(dataset, split, manifest.modality, skipped)):
             labels.append(sample.label)
             logits.append(clip_logits(clipwise, clip, manifest))
-            if stream is not None:
+            if stream is not None and not isinstance(dataset, Sequences):
                 stream.watch(sample, clip)
+        if stream is not None and isinstance(dataset, Sequences):
+            readable = [sample for sample in split.test if sample.id not in skipped]
+            for samples in dataset.sequences(readable):
+                stream.watch_sequence(samples[0].id, *dataset.sequence(samples, manifest.modality))
     if not labels:
         first = next(iter(skipped.items()), ("none", "the split has no test clip"))
         raise DataError(

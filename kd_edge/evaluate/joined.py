@@ -1,10 +1,14 @@
-"""Test clips joined into one stream per subject, as a robot would see them: how good is the last label of each."""
+"""Test clips as a robot would see them: how good is the last label of each.
+
+They are joined into one stream per subject, or watched in the recordings they were cut from.
+"""
 
 from __future__ import annotations
 
 import time
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -13,7 +17,7 @@ import numpy as np
 
 from kd_edge import metrics
 from kd_edge.artifact import Artifact
-from kd_edge.data import Sample
+from kd_edge.data import ActionInterval, Sample
 from kd_edge.engines import EngineName
 from kd_edge.runtime import Recognizer
 from kd_edge.runtime.tally import Tally, together
@@ -90,7 +94,7 @@ class FrameTime:
 
 @dataclass(frozen=True, slots=True)
 class StreamingScore:
-    """Each subject's clips joined into one stream; the last label inside each clip counts.
+    """Each subject's clips joined into one stream, or whole recordings; the last label inside each clip counts.
 
     Attributes:
         every: Over all clips.
@@ -154,29 +158,53 @@ class JoinedStream:
     def watch(self, sample: Sample, clip: Clip) -> None:
         """Push a clip behind the last one of its subject and view; they come subject by subject, view by view."""
         source = f"{sample.subject} {sample.view}"
+        self._begin(source)
+        moved = Clip(clip.frames, clip.stamps_ns + self._next_ns[source])
+        self._follow(source, moved, [ActionInterval(sample.label, 0, len(clip) - 1)])
+        self._next_ns[source] = int(moved.stamps_ns[-1]) + _period(clip.stamps_ns)
+
+    def watch_sequence(self, name: str, clip: Clip, actions: Sequence[ActionInterval]) -> None:
+        """Push a whole recording; of what is done between its actions nothing is known and nothing counted.
+
+        Args:
+            name: Its own.
+            clip: All its frames.
+            actions: Where in it which actions are, in the order of time.
+        """
+        self._begin(name)
+        self._follow(name, clip, actions)
+
+    def _begin(self, source: str) -> None:
         for finished in self._next_ns.keys() - {source}:  # subjects come one after the other
             self._recognizer.forget(finished)
             del self._next_ns[finished]
         if source not in self._next_ns:
             self._tallies.append(Tally())
+            self._next_ns[source] = 0
+
+    def _follow(self, source: str, clip: Clip, actions: Sequence[ActionInterval]) -> None:
+        """Push frames and remember the last label inside each action."""
         period = _period(clip.stamps_ns)
-        stamps = clip.stamps_ns + self._next_ns.get(source, 0)
-        guess, state = -1, "unlabelled"
-        for image, stamp in zip(clip.frames, stamps, strict=True):
+        action_of = np.full(len(clip), -1)
+        for k, action in enumerate(actions):
+            action_of[action.start : action.end + 1] = k
+        guesses, states = [-1] * len(actions), ["unlabelled"] * len(actions)
+        for image, stamp, k in zip(clip.frames, clip.stamps_ns, action_of.tolist(), strict=True):
+            truth = self._names[actions[k].label] if k >= 0 else None
             began_ns = time.perf_counter_ns()
-            prediction = self._recognizer.push(image, int(stamp), source=source, truth=self._names[sample.label])
+            prediction = self._recognizer.push(image, int(stamp), source=source, truth=truth)
             self._took_ns.append(time.perf_counter_ns() - began_ns)
             if prediction is None:
                 continue
             self._tallies[-1].add(prediction)
-            if prediction.index >= 0:
-                guess, state = prediction.index, prediction.state.value
+            if k >= 0 and prediction.index >= 0:
+                guesses[k], states[k] = prediction.index, prediction.state.value
+        spans_ns = [int(clip.stamps_ns[a.end] - clip.stamps_ns[a.start]) + period for a in actions]
         self._periods_ns.append(period)
-        self._next_ns[source] = int(stamps[-1]) + period
-        self._labels.append(sample.label)
-        self._guesses.append(guess)
-        self._short.append(clip.seconds + period / 1e9 < self._window_seconds)
-        self._states[state] += 1
+        self._labels += [action.label for action in actions]
+        self._guesses += guesses
+        self._short += [span / 1e9 < self._window_seconds for span in spans_ns]
+        self._states.update(states)
 
     def score(self) -> StreamingScore:
         """The figures of all clips watched."""

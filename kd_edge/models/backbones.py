@@ -82,7 +82,8 @@ def build_backbone(name: str, *, in_channels: int, weights: str | Path | None = 
     Args:
         name: One of ``BACKBONES``. ``resnet10_thin`` has one basic block per stage and half of ResNet18's width;
             ``resnet8_grid`` is three basic blocks whose features keep where in the picture something is;
-            ``tiny`` is four small convolutions.
+            ``cnn4_grid`` has such features of four convolutions that begin at full resolution, for thermal arrays of
+            16 x 16 to 80 x 60 pixels; ``tiny`` is four small convolutions.
         in_channels: Channels C of the input.
         weights: None (random), ``"imagenet"`` (torchvision's default weights, downloaded once; those of
             ``efficientnet_lite0`` from the installed package) or a local file, see ``weights.local_state``. Classifier
@@ -103,6 +104,7 @@ def build_backbone(name: str, *, in_channels: int, weights: str | Path | None = 
         "resnet18": lambda: _resnet(torchvision.models.resnet18(weights=None)),
         "resnet10_thin": _resnet10_thin,
         "resnet8_grid": _resnet8_grid,
+        "cnn4_grid": _cnn4_grid,
         "mobilenet_v3_small": _mobilenet,
         "efficientnet_lite0": _efficientnet,
         "bninception": _bninception,
@@ -210,6 +212,23 @@ def _resnet8_grid() -> Backbone:
     return Backbone(parts, stages, (channels[0], *channels), feature_size)
 
 
+def _cnn4_grid() -> Backbone:
+    channels, feature_size = (16, 32, 48, 64), 128
+    parts: dict[str, nn.Module] = {}
+    before = 3
+    for stage, after, stride in zip(_RESNET_STAGES, channels, (1, 2, 2, 1), strict=True):
+        parts[stage] = _convolution(before, after, stride)
+        before = after
+    parts["feature"] = GridFeature(before, feature_size)
+    return Backbone(parts, _RESNET_STAGES, channels, feature_size)
+
+
+def _convolution(before: int, after: int, stride: int) -> nn.Sequential:
+    """One convolution of 3 x 3, normalised."""
+    convolution = nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(after), nn.ReLU())
+
+
 def _basic(before: int, after: int) -> nn.Sequential:
     """One basic block, which halves the picture where it widens."""
     stride = 1 if after == before else 2
@@ -239,8 +258,7 @@ def _tiny() -> Backbone:
     parts: dict[str, nn.Module] = {}
     before = 3
     for stage, after in zip(_RESNET_STAGES, channels, strict=True):
-        convolution = nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False)
-        parts[stage] = nn.Sequential(convolution, nn.BatchNorm2d(after), nn.ReLU())
+        parts[stage] = _convolution(before, after, 2)
         before = after
     parts |= {"avgpool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(1)}
     return Backbone(parts, _RESNET_STAGES, channels)

@@ -11,6 +11,7 @@ BackboneName = Literal[
     "resnet18",
     "resnet10_thin",
     "resnet8_grid",
+    "cnn4_grid",
     "mobilenet_v3_small",
     "efficientnet_lite0",
     "bninception",
@@ -90,7 +91,7 @@ class ModelConfig(BaseModel):
 
     @model_validator(mode="after")
     def _can_shift(self) -> ModelConfig:
-        if self.has_shifts and self.backbone in ("tiny", "bninception"):
+        if self.has_shifts and self.backbone in ("tiny", "cnn4_grid", "bninception"):
             raise ValueError(
                 f"temporal '{self.temporal}' shifts inside residual blocks and backbone '{self.backbone}' has none: "
                 "take another backbone, or temporal 'tconv' or 'trn'"

@@ -14,7 +14,7 @@ from kd_edge import cli, recipes
 from kd_edge.study.plan import load_study
 from tests.cli.conftest import Kd
 
-KINDS = ("files", "utd_mhad", "ntu_rgbd", "pku_mmd", "berkeley_mhad", "mmact", "synthetic")
+KINDS = ("files", "utd_mhad", "ntu_rgbd", "pku_mmd", "berkeley_mhad", "mmact", "fir_action", "synthetic")
 ROOT = typer.main.get_command(cli.app)
 SHIPPED = Path(__file__).parents[2] / "train"
 

@@ -14,7 +14,7 @@ from tests.cli.conftest import Kd, one_line
 from tests.cli.test_damaged import finished, run, said  # noqa: F401 - fixtures
 
 KIND = "team_videos"
-KNOWN = "known here: synthetic, utd_mhad, ntu_rgbd, pku_mmd, berkeley_mhad, mmact, files"
+KNOWN = "known here: synthetic, utd_mhad, ntu_rgbd, pku_mmd, berkeley_mhad, mmact, fir_action, files"
 
 
 @pytest.fixture

@@ -79,7 +79,8 @@ def test_faults_of_settings_are_told_with_their_place(gestures: Path) -> None:
 
 def test_an_unknown_kind_is_told_with_all_that_are_known(gestures: Path) -> None:
     told = "unknown 'gesture' (did you mean 'gestures'?), known here: synthetic, utd_mhad, ntu_rgbd, pku_mmd, "
-    told += "berkeley_mhad, mmact, files, gestures; a package may bring others (entry points kd_edge.datasets)"
+    told += "berkeley_mhad, mmact, fir_action, files, gestures; "
+    told += "a package may bring others (entry points kd_edge.datasets)"
     assert unknown_kind("gesture") == told
     with pytest.raises(ConfigError) as error:
         recipes.validate(tiny_values(data={"kind": "gesture"}, segments=1), Recipe, "recipe")

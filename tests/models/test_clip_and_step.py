@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from torch.utils.flop_counter import FlopCounterMode
 
 from kd_edge.errors import ConfigError, TrainingError
 from kd_edge.models import BACKBONES, ClipModel, ModelConfig, StreamingStep, build_backbone, build_model
@@ -27,7 +28,7 @@ def trained_looking(model: ClipModel) -> ClipModel:
 
 
 KINDS = ("tsn", "tconv", "tcn", "trn", "tsm_causal")
-LEFT_OUT = [("tiny", "tsm_causal"), ("bninception", "tsm_causal")]  # impossible: no residual blocks
+LEFT_OUT = [(name, "tsm_causal") for name in ("tiny", "cnn4_grid", "bninception")]  # impossible: no residual blocks
 LEFT_OUT += [("resnet50", "tsn"), ("resnet50", "tconv"), ("resnet50", "tcn")]  # slow and like resnet18
 
 
@@ -154,7 +155,7 @@ def test_every_backbone_has_the_feature_size_and_stages_it_names(backbone: str) 
     assert feature.shape == (1, model.backbone.feature_size)
     assert tuple(s[1] for s in shapes) == model.backbone.stage_channels
     strides = [64 // s[2] for s in shapes]
-    expected = {"tiny": [2, 4, 8, 16], "resnet8_grid": [4, 4, 8, 16]}
+    expected = {"tiny": [2, 4, 8, 16], "resnet8_grid": [4, 4, 8, 16], "cnn4_grid": [1, 2, 4, 4]}
     assert strides == expected.get(backbone, [4, 8, 16, 32])
 
 
@@ -257,3 +258,25 @@ def test_step_exports_with_a_dynamic_batch() -> None:
     feature, logits = program.module()(torch.zeros(5, 1, 32, 32), torch.zeros(5, 3, model.backbone.feature_size))
     assert feature.shape == (5, model.backbone.feature_size)
     assert logits.shape == (5, 3)
+
+
+def test_a_backbone_for_few_pixels_costs_what_it_says() -> None:
+    """Multiplications of a frame of 16 x 16 with three channels, counted by hand, and by torch."""
+    by_hand = (
+        16 * 16 * 9 * 3 * 16  # full resolution
+        + 8 * 8 * 9 * 16 * 32
+        + 4 * 4 * 9 * 32 * 48
+        + 4 * 4 * 9 * 48 * 64
+        + 4 * 4 * 64 * 32  # grid feature: fewer channels
+        + (64 + 32 * 16) * 128
+    )
+    model = build_backbone("cnn4_grid", in_channels=3).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        feature = model(torch.zeros(1, 3, 16, 16))
+    assert feature.shape == (1, 128)
+    assert counter.get_total_flops() == 2 * by_hand == 2 * 1_175_552
+    for side, grid in ((32, 8), (80, 20)):
+        with torch.no_grad():
+            assert (
+                model.layer4(model.layer3(model.layer2(model.layer1(torch.zeros(1, 3, side, side))))).shape[3] == grid
+            )

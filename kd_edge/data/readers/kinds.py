@@ -7,10 +7,11 @@ from typing import Literal
 
 from kd_edge.data.readers.images import IMAGES
 from kd_edge.data.readers.pages import is_tiff
+from kd_edge.data.readers.thermal_csv import is_thermal
 from kd_edge.errors import DataError
 from kd_edge.reading import open_regular
 
-Kind = Literal["array", "matlab", "pages", "image", "video"]
+Kind = Literal["array", "matlab", "pages", "image", "thermal", "video"]
 
 _HEAD_BYTES = 132
 _JPEG = b"\xff\xd8\xff"
@@ -37,6 +38,8 @@ def kind_of(path: Path) -> Kind:
         return "matlab"
     if is_tiff(head):
         return "pages"
+    if is_thermal(head):
+        return "thermal"
     is_picture = head.startswith(_PICTURES) and head[4:8] != b"MPEG"
     if is_picture or (ending in IMAGES and not _is_video(head)):  # JPEG elsewhere may be Motion JPEG
         return "image"

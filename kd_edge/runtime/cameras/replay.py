@@ -1,4 +1,7 @@
-"""Recordings as cameras: MCAP, rosbag2, RealSense, video, images, .npy, UTD-MHAD depth. Each frame by its stamp."""
+"""Recordings as cameras: MCAP, rosbag2, RealSense, video, images, .npy, UTD-MHAD depth, thermal arrays' CSV.
+
+Each frame comes by its stamp.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from kd_edge.data.readers.bounds import check_matlab, check_pixels
 from kd_edge.data.readers.images import IMAGE_BYTES, IMAGES, chosen, decode, rgb_or_grey, sequence
 from kd_edge.data.readers.kinds import kind_of
 from kd_edge.data.readers.pages import Pages
+from kd_edge.data.readers.thermal_csv import settled, thermal_rows
 from kd_edge.data.readers.video import VIDEOS, UndecodedError, frames_of
 from kd_edge.errors import BrokenOffError, ConfigError, DataError, KdEdgeError, did_you_mean, import_extra, reason
 from kd_edge.files import expanded
@@ -151,6 +155,9 @@ class ReplayCamera:
             return self._utd_depth()
         if kind == "pages":
             return _pages(path, fps or DEFAULT_FPS, grey)
+        if kind == "thermal":
+            self.band = self._config.band or "lwir"
+            return _thermal(path, fps)
         if kind == "image":
             return _images([path], fps or DEFAULT_FPS, grey)
         if path.suffix.lower() in realsense_recording.ENDINGS:
@@ -167,7 +174,8 @@ class ReplayCamera:
             if path.suffix.lower() not in VIDEOS and error.is_unknown:
                 raise DataError(
                     f"{path} is of a kind that cannot be replayed: {error}",
-                    f"a video, an image ({', '.join(IMAGES)}), .npy, .mat, {', '.join(bags.ENDINGS)} or .bag",
+                    f"a video, an image ({', '.join(IMAGES)}), .npy, .mat, a thermal array's .csv, "
+                    f"{', '.join(bags.ENDINGS)} or .bag",
                     "convert it, for example with ffmpeg",
                 ) from error
             raise _unreadable(path, str(error)) from error
@@ -243,6 +251,12 @@ def _misfit(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
     return ""
 
 
+def _thermal(path: Path, fps: float | None) -> Stamped:
+    """Frames of a thermal array, from when its sensor has settled; evenly spaced where ``fps`` says so."""
+    for k, row in enumerate(settled(thermal_rows(path))):
+        yield row.image, round(k * 1e9 / fps) if fps else row.stamp_ns
+
+
 def _pages(path: Path, fps: float, grey: bool) -> Stamped:
     """The pages of a TIFF, each decoded when its turn comes."""
     cv2 = import_extra("cv2", "cpu")
@@ -277,7 +291,8 @@ def _absent(path: Path) -> DataError:
         found = f"no recording {path}{did_you_mean(path.name, beside)}"
     return DataError(
         found,
-        "a .mcap, rosbag2 or RealSense recording, a video, a folder of images, an .npy array or a UTD-MHAD depth .mat",
+        "a .mcap, rosbag2 or RealSense recording, a video, a folder of images, an .npy array, a UTD-MHAD depth .mat or "
+        "a thermal array's .csv",
         "check the path after replay:",
     )
 

@@ -89,6 +89,8 @@ def draw_crop(augment: Augment, rng: np.random.Generator, draws: Draws) -> CropD
     flip = bool(rng.random() < 0.5) and augment.flip
     size = rng.random()
     turn = float(draws.of("rotation").uniform(-1, 1)) * augment.rotation_degrees
+    if augment.quarter_turns:
+        turn += 90.0 * float(draws.of("quarter turns").integers(4))
     if augment.crop == "multi_scale":
         return CropDraw(*SCALE_PAIRS[int(size * len(SCALE_PAIRS))], *PLACES[int(down * len(PLACES))], flip, turn)
     low, high = augment.crop_scale

@@ -24,6 +24,8 @@ class Augment(BaseModel):
         shift: Furthest offset of the crop's centre, as a share of the room it has in the frame, which it stays inside;
             in a person region as a share of the region's side.
         rotation_degrees: The crop is turned by up to this angle either way; what lies outside the frame is raw 0.
+        quarter_turns: The crop is also turned by 0, 90, 180 or 270 degrees, each as often: for a camera that looks
+            straight down, where no way is up.
         aspect: A person region's crop becomes up to this share taller or wider than square.
         erase: Share of clips of which one rectangle, of 2 to 20 % of the network's input, is black in all frames.
         flip: Mirror half of the clips; refused where the data set does not allow it.
@@ -47,6 +49,7 @@ class Augment(BaseModel):
     crop_scale: tuple[Annotated[float, Field(gt=0, le=2)], Annotated[float, Field(gt=0, le=2)]] = (0.66, 1.0)
     shift: Share = 1.0
     rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    quarter_turns: bool = False
     aspect: Share = 0.0
     erase: Share = 0.0
     flip: bool = False

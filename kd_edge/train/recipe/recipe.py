@@ -265,6 +265,7 @@ _ADDED: dict[str, Any] = {
     "sampler": "shuffled",
     "repeat": 1,
     "rotation_degrees": 0.0,
+    "quarter_turns": False,
     "aspect": 0.0,
     "erase": 0.0,
     "regressed": 0,

@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from kd_edge.crop import centre_crop, crop_pixels
+from kd_edge.preprocess import cut
 from kd_edge.train.inputs.draws import PLACES, SCALE_PAIRS, CropDraw, Draws, draw_crop
 from kd_edge.train.recipe.augment import Augment
 
@@ -169,3 +170,23 @@ def test_a_crop_about_a_person_may_be_larger_than_the_square_and_is_moved_by_sha
     turned = CropDraw(0.5, 0.5, 0.0, 0.0, flip=False, turn_degrees=7.0).on(40, 80)
     assert (turned.is_free, turned.turn_degrees) == (True, 7.0)
     assert not CropDraw(0.5, 0.5, 0.0, 0.0, flip=False).on(40, 80).is_free
+
+
+def test_quarter_turns_come_equally_often_and_change_nothing_else() -> None:
+    turned, still = Augment(quarter_turns=True, rotation_degrees=10), Augment(rotation_degrees=10)
+    turns: Counter[float] = Counter()
+    for seed in range(400):
+        draw, other = (draw_crop(a, np.random.default_rng(seed), Draws((seed,))) for a in (turned, still))
+        quarter = draw.turn_degrees - other.turn_degrees
+        turns[round(quarter)] += 1
+        assert quarter == pytest.approx(round(quarter))
+        assert (draw.tall, draw.down, draw.right, draw.flip) == (other.tall, other.down, other.right, other.flip)
+    assert turns.keys() == {0, 90, 180, 270}
+    assert min(turns.values()) > 70
+
+
+def test_a_quarter_turn_of_a_square_frame_moves_whole_pixels() -> None:
+    frame = np.arange(256, dtype=np.uint16).reshape(16, 16) * 100
+    for quarters in range(4):
+        crop = CropDraw(1.0, 1.0, 0.0, 0.0, False, 90.0 * quarters).on(16, 16)
+        assert np.array_equal(cut(frame, crop, 16), np.rot90(frame, quarters))
