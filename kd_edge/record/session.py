@@ -131,6 +131,7 @@ class Summary:
         size_bytes: Of their files.
         frames: Frames of each camera that were kept.
         dropped: Frames of each camera that were not, because the disk was too slow.
+        cut_short: Clips of a set length that were kept and are shorter: rows that somebody should look at.
         unusable: Frames of each camera that were damaged, frozen, or bore impossible stamps.
         reconnects: How often each camera was reopened.
         repaired: Clips of a killed session that are in the manifest now.
@@ -145,6 +146,7 @@ class Summary:
     size_bytes: int = 0
     frames: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
+    cut_short: list[str] = field(default_factory=list)
     unusable: dict[str, int] = field(default_factory=dict)
     reconnects: dict[str, int] = field(default_factory=dict)
     repaired: tuple[str, ...] = ()
@@ -342,11 +344,14 @@ class Session:
 
     def _finished(self) -> Finished:
         """End the clip that runs; it is forgotten only then: an interrupt may come meanwhile."""
-        finished = self._clips[0].finish()
+        clip = self._clips[0]
+        is_cut = self._plan.seconds is not None and clip.end_ns is not None and self._clock.now_ns() < clip.end_ns
+        finished = clip.finish()
         self._clips.pop(0)
         self._room.wrote(finished.size_bytes)
         if finished.rows:
             self.summary.add(finished)
+            self.summary.cut_short += [finished.rows[0]["id"]] if is_cut else []
         return finished
 
     def _pressed(self, clip: Clip, keys: str) -> Iterator[Event]:

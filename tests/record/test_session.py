@@ -62,6 +62,7 @@ def test_clips_come_back_to_the_bit_and_to_the_nanosecond(stage: Stage, out: Pat
     assert [type(e) for e in events] == [Began, Kept] * 4
     assert (summary.clips, summary.labels, summary.frames) == (4, {"wave": 2, "kick": 2}, {"ir0": 100, "rgb0": 100})
     assert summary.dropped == {"ir0": 0, "rgb0": 0}
+    assert summary.cut_short == []
     assert summary.ended == ""
     data = Files(out)
     assert tuple(data.labels) == ("kick", "wave")
@@ -193,6 +194,7 @@ def test_a_lost_camera_ends_the_clip_and_is_waited_for(stage: Stage, out: Path, 
     assert 0.3 < events[1].clip.seconds < 1.0
     assert events[5].clip.frames == {"ir0": 50, "rgb0": 50}
     assert summary.reconnects == {"ir0": 0, "rgb0": 1}
+    assert summary.cut_short == ["00001"]
     assert next(r.message for r in caplog.records if r.levelno >= logging.WARNING).startswith("camera rgb0: the cable")
 
 
@@ -274,6 +276,7 @@ def test_leaving_in_the_middle_keeps_what_is_there(stage: Stage, out: Path, ir: 
     (row,) = rows(out)
     assert row["label"] == "wave"
     assert session.summary.frames["ir0"] >= 25
+    assert session.summary.cut_short == ["00001"]
     assert list((out / ".record").glob("*.jsonl")) == []
 
 
