@@ -20,9 +20,10 @@ from kd_edge.record.room import Room
 from kd_edge.record.track import Track
 from kd_edge.runtime.cameras import Wanted, make_camera
 from kd_edge.runtime.cameras.base import Camera, focal_of, timeouts_of
-from kd_edge.runtime.cameras.config import CameraConfig, camera_config, source_name
+from kd_edge.runtime.cameras.config import CameraConfig, SharedConfig, camera_config, source_name
 from kd_edge.runtime.capture import Capture, stop_together
 from kd_edge.runtime.clock import MONOTONIC, Clock, duration
+from kd_edge.runtime.scheduling import scheduled
 from kd_edge.runtime.uri import shown
 from kd_edge.types import Frame, Reason
 
@@ -198,6 +199,7 @@ class Session:
         self.summary = Summary(out=str(out))
         self._plan, self._clock, self._out = plan, clock, expanded(out)
         self._sources = _sources(cameras, clock)
+        self._shared = None if isinstance(cameras, Mapping) else SharedConfig.of(cameras)
         self._tracks: dict[str, Track] = {}
         self._captures: dict[str, Capture] = {}
         self._clips: list[Clip] = []  # the one that runs, and the one that follows
@@ -208,6 +210,8 @@ class Session:
         import_extra("av", "replay")
         check_free(self._out)
         with self._stack as stack:
+            if self._shared is not None:  # as a camera file says: all threads begin inside
+                stack.enter_context(scheduled(self._shared.cpus, self._shared.priority))
             stack.callback(self._stop_cameras)
             captures = [self._started(source) for source in self._sources]
             facts = [self._facts(source, *pair) for source, pair in zip(self._sources, captures, strict=True)]
