@@ -262,6 +262,8 @@ class Session:
                 yield from self._long(keys)
         except (_EndError, OSError) as end:
             why = f"the disk: {end.strerror}" if isinstance(end, OSError) else str(end)
+            if why and not self._clips and isinstance(end, _OverError):
+                yield Note(f"ended: {why}")
             while self._clips:
                 yield Kept(self._finished(), why)
             if not isinstance(end, _OverError):

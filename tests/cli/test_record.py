@@ -248,6 +248,10 @@ def test_a_camera_that_ends_ends_it_as_it_should_be(kd: Kd, tmp_path: Path) -> N
     assert code == 0
     assert "cut short: ir0 has ended" in error
     assert text.startswith("own: 1 recording, ")
+    short = ("--seconds", "0.3", "--count", "9", "--label", "wave", "--countdown", "0", "--pause", "9")
+    code, _, error = kd("record", "--out", "own", "--camera", camera, "--keep-free-gb", "0", *short)
+    assert code == 0
+    assert error.strip().splitlines()[-1] == "ended: ir0 has ended"
 
 
 def test_a_camera_file_says_its_name_and_its_cores(tmp_path: Path) -> None:
