@@ -227,6 +227,8 @@ def _summary(summary: Summary) -> str:
     lost = {name: count for name, count in summary.dropped.items() if count}
     if lost:
         text += "; DROPPED " + ", ".join(f"{count} frames of {name}" for name, count in lost.items())
+    if summary.cut_short:
+        text += f"; cut short: {', '.join(summary.cut_short)}"
     unusable = {name: count for name, count in summary.unusable.items() if count}
     if unusable:
         text += "; unusable " + ", ".join(f"{count} frames of {name}" for name, count in unusable.items())

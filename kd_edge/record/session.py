@@ -20,9 +20,10 @@ from kd_edge.record.room import Room
 from kd_edge.record.track import Track
 from kd_edge.runtime.cameras import Wanted, make_camera
 from kd_edge.runtime.cameras.base import Camera, focal_of, timeouts_of
-from kd_edge.runtime.cameras.config import CameraConfig, camera_config, source_name
+from kd_edge.runtime.cameras.config import CameraConfig, SharedConfig, camera_config, source_name
 from kd_edge.runtime.capture import Capture, stop_together
 from kd_edge.runtime.clock import MONOTONIC, Clock, duration
+from kd_edge.runtime.scheduling import scheduled
 from kd_edge.runtime.uri import shown
 from kd_edge.types import Frame, Reason
 
@@ -131,6 +132,7 @@ class Summary:
         size_bytes: Of their files.
         frames: Frames of each camera that were kept.
         dropped: Frames of each camera that were not, because the disk was too slow.
+        cut_short: Clips of a set length that were kept and are shorter: rows that somebody should look at.
         unusable: Frames of each camera that were damaged, frozen, or bore impossible stamps.
         reconnects: How often each camera was reopened.
         repaired: Clips of a killed session that are in the manifest now.
@@ -145,6 +147,7 @@ class Summary:
     size_bytes: int = 0
     frames: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
+    cut_short: list[str] = field(default_factory=list)
     unusable: dict[str, int] = field(default_factory=dict)
     reconnects: dict[str, int] = field(default_factory=dict)
     repaired: tuple[str, ...] = ()
@@ -196,6 +199,7 @@ class Session:
         self.summary = Summary(out=str(out))
         self._plan, self._clock, self._out = plan, clock, expanded(out)
         self._sources = _sources(cameras, clock)
+        self._shared = None if isinstance(cameras, Mapping) else SharedConfig.of(cameras)
         self._tracks: dict[str, Track] = {}
         self._captures: dict[str, Capture] = {}
         self._clips: list[Clip] = []  # the one that runs, and the one that follows
@@ -206,6 +210,8 @@ class Session:
         import_extra("av", "replay")
         check_free(self._out)
         with self._stack as stack:
+            if self._shared is not None:  # as a camera file says: all threads begin inside
+                stack.enter_context(scheduled(self._shared.cpus, self._shared.priority))
             stack.callback(self._stop_cameras)
             captures = [self._started(source) for source in self._sources]
             facts = [self._facts(source, *pair) for source, pair in zip(self._sources, captures, strict=True)]
@@ -256,6 +262,8 @@ class Session:
                 yield from self._long(keys)
         except (_EndError, OSError) as end:
             why = f"the disk: {end.strerror}" if isinstance(end, OSError) else str(end)
+            if why and not self._clips and isinstance(end, _OverError):
+                yield Note(f"ended: {why}")
             while self._clips:
                 yield Kept(self._finished(), why)
             if not isinstance(end, _OverError):
@@ -342,11 +350,14 @@ class Session:
 
     def _finished(self) -> Finished:
         """End the clip that runs; it is forgotten only then: an interrupt may come meanwhile."""
-        finished = self._clips[0].finish()
+        clip = self._clips[0]
+        is_cut = self._plan.seconds is not None and clip.end_ns is not None and self._clock.now_ns() < clip.end_ns
+        finished = clip.finish()
         self._clips.pop(0)
         self._room.wrote(finished.size_bytes)
         if finished.rows:
             self.summary.add(finished)
+            self.summary.cut_short += [finished.rows[0]["id"]] if is_cut else []
         return finished
 
     def _pressed(self, clip: Clip, keys: str) -> Iterator[Event]:

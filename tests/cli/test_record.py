@@ -248,6 +248,25 @@ def test_a_camera_that_ends_ends_it_as_it_should_be(kd: Kd, tmp_path: Path) -> N
     assert code == 0
     assert "cut short: ir0 has ended" in error
     assert text.startswith("own: 1 recording, ")
+    short = ("--seconds", "0.3", "--count", "9", "--label", "wave", "--countdown", "0", "--pause", "9")
+    code, _, error = kd("record", "--out", "own", "--camera", camera, "--keep-free-gb", "0", *short)
+    assert code == 0
+    assert error.strip().splitlines()[-1] == "ended: ir0 has ended"
+
+
+def test_a_camera_file_says_its_name_and_its_cores(tmp_path: Path) -> None:
+    before = os.sched_getaffinity(0)
+    core = min(before)
+    file = tmp_path / "left.toml"
+    file.write_text(f'uri = "synthetic:?width_px=48&height_px=36"\nhfov_deg = 60\ncpus = [{core}]\n')
+    with Session([str(file)], tmp_path / "own", make_plan(seconds=0.3, keep_free_gb=0)) as session:
+        assert sum(isinstance(event, Status) for event in session.events()) > 0
+        assert os.sched_getaffinity(0) == {core}
+    assert os.sched_getaffinity(0) == before
+    assert session.summary.frames.keys() == {"left"}
+    (camera,) = json.loads((tmp_path / "own/.record/cameras.json").read_text())["cameras"]
+    assert camera["focal"] == pytest.approx(0.8660254)  # 0.5 / tan(30 degrees)
+    assert "focal = 0.866" in (tmp_path / "own/dataset.toml").read_text()
 
 
 def test_the_line_that_says_how_it_goes() -> None:

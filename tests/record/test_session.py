@@ -6,6 +6,7 @@ import csv
 import logging
 import shutil
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ def test_clips_come_back_to_the_bit_and_to_the_nanosecond(stage: Stage, out: Pat
     assert [type(e) for e in events] == [Began, Kept] * 4
     assert (summary.clips, summary.labels, summary.frames) == (4, {"wave": 2, "kick": 2}, {"ir0": 100, "rgb0": 100})
     assert summary.dropped == {"ir0": 0, "rgb0": 0}
+    assert summary.cut_short == []
     assert summary.ended == ""
     data = Files(out)
     assert tuple(data.labels) == ("kick", "wave")
@@ -192,6 +194,7 @@ def test_a_lost_camera_ends_the_clip_and_is_waited_for(stage: Stage, out: Path, 
     assert 0.3 < events[1].clip.seconds < 1.0
     assert events[5].clip.frames == {"ir0": 50, "rgb0": 50}
     assert summary.reconnects == {"ir0": 0, "rgb0": 1}
+    assert summary.cut_short == ["00001"]
     assert next(r.message for r in caplog.records if r.levelno >= logging.WARNING).startswith("camera rgb0: the cable")
 
 
@@ -273,6 +276,7 @@ def test_leaving_in_the_middle_keeps_what_is_there(stage: Stage, out: Path, ir: 
     (row,) = rows(out)
     assert row["label"] == "wave"
     assert session.summary.frames["ir0"] >= 25
+    assert session.summary.cut_short == ["00001"]
     assert list((out / ".record").glob("*.jsonl")) == []
 
 
@@ -312,6 +316,43 @@ def test_a_label_spelt_otherwise_is_refused(stage: Stage, out: Path, ir: Any) ->
     again = Stage()
     with pytest.raises(ConfigError, match="label 'sit_down' beside 'sit down'"):
         record(again, out, [PlayedCamera(again, "ir0")], labels=["sit_down"], seconds=0.4)
+
+
+def test_pieces_of_a_killed_session_are_kept(stage: Stage, out: Path, ir: Any, rgb: Any, tmp_path: Path) -> None:
+    """A copy of the folder in the middle of a recording is what a kill leaves."""
+    left = tmp_path / "left"
+    looks = iter(range(1000))
+    pressed = {10: "w", 30: " ", 40: "k"}
+    plan = make_plan(keep_free_gb=0, keys=["w=wave", "k=kick"], subject="3")
+    with Session({"ir0": ir, "rgb0": rgb}, out, plan, clock=stage) as session:
+        for event in session.events(lambda: pressed.get(next(looks), "")):
+            if isinstance(event, Status) and event.seconds is not None and event.seconds > 4:
+                for name in ("ir0", "rgb0"):  # the disk catches up with the clock that is moved by hand
+                    wait_for_lines(out / f"clips/00001_{name}.mkv.stamps", 99)
+                shutil.copytree(out, left)
+                break
+    again = Stage()
+    cameras = [PlayedCamera(again, "ir0"), PlayedCamera(again, "rgb0", late_ms=7, band="rgb", shape=(20, 30, 3))]
+    note, *_, summary = record(again, left, cameras, labels=["wave"], seconds=0.4, subject="3")
+    assert note == Note("kept of a session that was killed: 00001")
+    assert summary.repaired == ("00001",)
+    found = rows(left)
+    assert [(r["id"], r["label"], r["trial"]) for r in found] == [
+        ("00001-1", "wave", "1"), ("00001-2", "kick", "1"), ("00002", "wave", "2"),
+    ]  # fmt: skip
+    data = Files(left)
+    for sample in data.samples:
+        if sample.id == "00001-1":
+            assert [len(data.open(sample, name)) for name in ("ir0", "rgb0")] == [25, 25]  # 20 looks of 50 ms
+        if sample.id == "00001-2":
+            assert len(data.open(sample, "ir0")) >= 35
+
+
+def wait_for_lines(file: Path, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while file.read_bytes().count(b"\n") < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_two_recorders_do_not_share_a_folder(stage: Stage, out: Path, ir: Any) -> None:
