@@ -17,7 +17,7 @@ from kd_edge.data.readers.files.settings import read_settings
 from kd_edge.data.readers.files.skeletons import SKELETON
 from kd_edge.data.readers.files.writing import manifest_bytes
 from kd_edge.data.readers.seeking import seconds_by_packets
-from kd_edge.errors import DataError, did_you_mean, printable
+from kd_edge.errors import ConfigError, DataError, did_you_mean, printable
 from kd_edge.files import replacing
 from kd_edge.label.edits import Add, AddClass, Change, Delete, Describe, Edit
 from kd_edge.label.frames import HEIGHT_PX
@@ -103,17 +103,21 @@ class Labels:
 
     Args:
         root: The folder.
+        fresh: Begin without the classes that folders and names tell.
 
     Raises:
         DataError: Nothing there, or a faulty manifest.
-        ConfigError: A faulty ``dataset.toml``.
+        ConfigError: A faulty ``dataset.toml``, or ``fresh`` where there is a manifest.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, fresh: bool = False) -> None:
         if not root.is_dir():
             raise DataError(f"no folder {root}", "a folder of recordings", "correct DIR")
+        if fresh and (there := manifest_of(root)) is not None:
+            raise ConfigError(f"--fresh, and there is a {there.name}", "a folder without one", "leave --fresh out")
         self.root = root
         self.revision = 1
+        self._fresh = fresh
         self._lock = threading.RLock()
         self._done: list[_Step] = []
         self._undone: list[_Step] = []
@@ -123,6 +127,11 @@ class Labels:
     def file(self) -> Path:
         """Where the labels are kept."""
         return manifest_of(self.root) or self.root / NAMES[0]
+
+    @property
+    def is_by_names(self) -> bool:
+        """Whether folders and names told what is labelled: nothing was changed yet."""
+        return not self._digest and bool(self._classes)
 
     @property
     def recordings(self) -> Sequence[Recording]:
@@ -281,7 +290,7 @@ class Labels:
     def _load(self) -> None:
         digest = self._on_disk()
         settings = read_settings(self.root)
-        table = read_table(self.root, settings)
+        table = read_table(self.root, settings, labelled=not self._fresh)
         self._settings, self._digest = settings, digest
         self._recordings = list(_recordings(table))
         used = {row.label for recording in self._recordings for row in recording.rows if row.label}

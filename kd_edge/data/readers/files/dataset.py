@@ -310,8 +310,13 @@ def _with_drawing(row: Row) -> Row:
     return replace(row, files=files, offsets_s={**row.offsets_s, **offsets})
 
 
-def read_table(root: Path, settings: Settings) -> Table:
+def read_table(root: Path, settings: Settings, *, labelled: bool = True) -> Table:
     """The rows of a folder's manifest, or of its folders.
+
+    Args:
+        root: The folder.
+        settings: Its ``dataset.toml``.
+        labelled: Whether folders and names tell classes where there is no manifest.
 
     Raises:
         DataError: Nothing there, a faulty manifest, or a list that is to be imported first.
@@ -324,7 +329,7 @@ def read_table(root: Path, settings: Settings) -> Table:
         raise DataError(
             f"{root} is described by {described}", "a manifest.csv", f"kd-edge data import {root} makes one of it"
         )
-    table = find_rows(root, settings.pattern, named, links=settings.links)
+    table = find_rows(root, settings.pattern, named, links=settings.links, labelled=labelled)
     return _with_one_name_each(table if settings.pattern else _with_strays(table))
 
 

@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from kd_edge.data.readers import pages
@@ -41,7 +42,14 @@ _Groups = dict[_Key, dict[str, PurePosixPath]]
 """File of each modality of each recording."""
 
 
-def find_rows(root: Path, pattern: str | None = None, known: Collection[str] = (), *, links: bool = False) -> Table:
+def find_rows(
+    root: Path,
+    pattern: str | None = None,
+    known: Collection[str] = (),
+    *,
+    links: bool = False,
+    labelled: bool = True,
+) -> Table:
     """Every recording below a folder, grouped by what is left of its name without the modality.
 
     Args:
@@ -52,6 +60,7 @@ def find_rows(root: Path, pattern: str | None = None, known: Collection[str] = (
             the rest what is plain, see ``told_by_names``.
         known: Names of modalities beside the usual ones.
         links: Whether symbolic links may lead out of the folder.
+        labelled: Whether folders and names tell classes; else no recording has one.
 
     Raises:
         DataError: Nothing there, or a link that leads out of the folder.
@@ -60,7 +69,7 @@ def find_rows(root: Path, pattern: str | None = None, known: Collection[str] = (
     groups, facts, strange, is_named = _grouped(root, pattern, known, links=links)
     if not groups:
         raise _nothing(root, strange)
-    if pattern is None:
+    if pattern is None and labelled:
         groups, facts = _by_names(groups, facts, root)
     if not is_named:
         unnamed = _unnamed(root, [files[_UNNAMED] for files in groups.values()])
@@ -68,6 +77,8 @@ def find_rows(root: Path, pattern: str | None = None, known: Collection[str] = (
     if wrong := [label for _, label, _ in groups if not is_label(label)]:
         raise DataError(f"{root} has a folder '{printable(wrong[0][:40])}'", "the name of a class", "rename it")
     rows = tuple(_row(key, groups[key], facts[key]) for key in sorted(groups, key=lambda k: (k[1], k[2], k[0])))
+    if not labelled:
+        rows = tuple(replace(row, label="") for row in rows)
     modalities = tuple(sorted({name for row in rows for name in row.files}))
     remarks = []
     if strange:
