@@ -85,6 +85,18 @@ class Recording:
         return self.rows[0].subject
 
 
+class Done(NamedTuple):
+    """What was done.
+
+    Attributes:
+        said: A sentence.
+        recording: Number of the recording that is another now; None where none is.
+    """
+
+    said: str
+    recording: int | None = None
+
+
 class _Step(NamedTuple):
     """A change of one recording that can be undone."""
 
@@ -214,8 +226,8 @@ class Labels:
             until = max(until, end)
         return total
 
-    def apply(self, edit: Edit, revision: int) -> str:
-        """Make a change and save it; what was done is returned as a sentence.
+    def apply(self, edit: Edit, revision: int) -> Done:
+        """Make a change and save it.
 
         Raises:
             ConflictError: Something else changed the labels since that revision.
@@ -235,15 +247,15 @@ class Labels:
             else:
                 step = self._described(edit)
             if step.before == step.after:
-                return "nothing to change"
+                return Done("nothing to change")
             self._save(step.recording, step.after)
             for row in step.after:
                 self._learn(row.label)
             self._done = [*self._done[-MOST_UNDONE + 1 :], step]
             self._undone = []
-            return step.said
+            return Done(step.said, step.recording)
 
-    def undo(self, revision: int) -> str | None:
+    def undo(self, revision: int) -> Done | None:
         """Take the last change back and save that; None where there is none.
 
         Raises:
@@ -257,9 +269,9 @@ class Labels:
             step = self._done[-1]
             self._save(step.recording, step.before)
             self._undone.append(self._done.pop())
-            return f"undone: {step.said}"
+            return Done(f"undone: {step.said}", step.recording)
 
-    def redo(self, revision: int) -> str | None:
+    def redo(self, revision: int) -> Done | None:
         """Make the change again that was undone last; None where there is none.
 
         Raises:
@@ -273,9 +285,9 @@ class Labels:
             step = self._undone[-1]
             self._save(step.recording, step.after)
             self._done.append(self._undone.pop())
-            return f"done again: {step.said}"
+            return Done(f"done again: {step.said}", step.recording)
 
-    def reload(self) -> str:
+    def reload(self) -> Done:
         """Take what is on the disk; changes before it cannot be undone any more.
 
         Raises:
@@ -285,7 +297,7 @@ class Labels:
         with self._lock:
             self._load()
             self.revision += 1
-            return f"read {self.file.name} anew"
+            return Done(f"read {self.file.name} anew")
 
     def _load(self) -> None:
         digest = self._on_disk()
@@ -362,10 +374,10 @@ class Labels:
             f"subject of {recording.name} is {edit.subject or 'nobody'}", edit.recording, recording.rows, after
         )
 
-    def _add_class(self, label: str) -> str:
+    def _add_class(self, label: str) -> Done:
         self._check_class(label)
         self._learn(label)
-        return f"class {label} added"
+        return Done(f"class {label} added")
 
     def _learn(self, label: str) -> None:
         if label and label not in self._classes:

@@ -145,7 +145,9 @@ def test_undo_and_redo_go_over_all_changes(server: Server) -> None:
         "nothing to undo: these are the labels as they were read",
     ]
     assert [line.split(",")[0:3] for line in server.manifest[1:]] == [line.split(",")[0:3] for line in before[1:]]
-    assert server.post("/api/redo").json()["redo"] == "subject of long/tuesday_ir is eva"
+    again = server.post("/api/redo").json()
+    assert (again["said"], again["recording"]) == ("done again: wave (1.00 s to 2.00 s) added", 0)
+    assert again["redo"] == "subject of long/tuesday_ir is eva"
     server.post("/api/redo")
     assert server.post("/api/redo").json()["said"] == "done again: kick (3.00 s to 4.00 s) added"
     assert server.manifest == after
