@@ -319,7 +319,7 @@ class Labels:
         return self._recordings[number]
 
     def _piece(self, number: int, id_: str) -> Row:
-        found = next((row for row in self._recording(number).rows if row.id == id_), None)
+        found = next((row for row in self._recording(number).pieces if row.id == id_), None)
         if found is None:
             raise RefusedError(f"no piece '{printable(id_[:80])}'", "one that is there", "load the page anew")
         return found

@@ -224,6 +224,7 @@ def test_moving_an_end_over_another_piece_is_refused(server: Server) -> None:
     assert "overlaps kick" in sentence(server.edit("change", recording=0, id="long/monday_ir@1", end_s=3.5), 400)
     assert "no piece 'nobody'" in sentence(server.edit("change", recording=0, id="nobody", end_s=3.5), 400)
     assert "no piece 'nobody'" in sentence(server.edit("delete", recording=0, id="nobody"), 400)
+    assert "no piece 'tuesday'" in sentence(server.edit("delete", recording=1, id="tuesday"), 400)  # says it is there
     assert server.edit("change", recording=0, id="long/monday_ir@1", end_s=2.0).json()["said"] == "nothing to change"
 
 
