@@ -78,7 +78,7 @@ VERBS = {
     "explain": "RUN --data --json --layer --out --sample --wrong",
     "export": "RUN --auto-precision --data --fp16 --graph --int8 --json --matrix --out --profile --report --set "
     "--sign --tensorrt --tensorrt-rtx --with",
-    "label": "FOLDER --open --port",
+    "label": "FOLDER --fresh --open --port",
     "recipes copy": "NAME",
     "recipes layers": "NAME --data --depth --json --set --teacher",
     "recipes list": "--json",

@@ -14,18 +14,22 @@ from kd_edge.errors import EXTRA_OF, ConfigError, DataError, import_extra, print
 from kd_edge.files import check_writable, expanded, held
 
 app = typer.Typer()
-LOCK = ".label.lock"
+LOCK, SHOWN = ".label.lock", 8
 
 
 @app.command(
     epilog="Examples:  kd-edge label recordings  |  kd-edge label recordings --open  |  "
-    "kd-edge label ~/gestures --port 8001"
+    "kd-edge label ~/night --fresh --port 8001"
 )
 def label(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Recordings: a manifest, or files in folders.")],
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, help="Of 127.0.0.1; 0 takes a free one.", show_default=True)
     ] = 0,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Without a manifest: begin without the classes that folders and names tell."),
+    ] = False,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Cut and name pieces of long recordings, in a page that only this machine can open.
@@ -42,7 +46,7 @@ def label(
     for module in ("starlette", "uvicorn", "cv2", "av"):  # told now, not at the first picture
         import_extra(module, EXTRA_OF[module])
     root = expanded(folder)
-    labels, frames, token = Labels(root), Frames(), secrets.token_urlsafe(24)
+    labels, frames, token = Labels(root, fresh=fresh), Frames(), secrets.token_urlsafe(24)
     check_writable(labels.file, DataError, option="DIR")
     with held(root / LOCK) as is_alone:
         if not is_alone:
@@ -57,6 +61,10 @@ def label(
             count = f"{counted(len(labels.recordings), 'recording')}, {counted(pieces, 'labelled piece')}"
             out.print(escape(printable(f"{root}: {count}, kept in {labels.file.name}")), soft_wrap=True)
             out.print(f"{escape(address)}  (Ctrl-C ends)", soft_wrap=True)
+            if labels.is_by_names:
+                classes = ", ".join(labels.classes[:SHOWN]) + (" ..." if len(labels.classes) > SHOWN else "")
+                told = f"folders and names tell the classes {classes}; --fresh begins without them"
+                out.print(escape(printable(told)), soft_wrap=True)
             if open_:
                 typer.launch(address)
             with suppress(KeyboardInterrupt), closing(frames), interrupt_on_termination():

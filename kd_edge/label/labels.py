@@ -17,7 +17,7 @@ from kd_edge.data.readers.files.settings import read_settings
 from kd_edge.data.readers.files.skeletons import SKELETON
 from kd_edge.data.readers.files.writing import manifest_bytes
 from kd_edge.data.readers.seeking import seconds_by_packets
-from kd_edge.errors import DataError, did_you_mean, printable
+from kd_edge.errors import ConfigError, DataError, did_you_mean, printable
 from kd_edge.files import replacing
 from kd_edge.label.edits import Add, AddClass, Change, Delete, Describe, Edit
 from kd_edge.label.frames import HEIGHT_PX
@@ -85,6 +85,18 @@ class Recording:
         return self.rows[0].subject
 
 
+class Done(NamedTuple):
+    """What was done.
+
+    Attributes:
+        said: A sentence.
+        recording: Number of the recording that is another now; None where none is.
+    """
+
+    said: str
+    recording: int | None = None
+
+
 class _Step(NamedTuple):
     """A change of one recording that can be undone."""
 
@@ -103,17 +115,21 @@ class Labels:
 
     Args:
         root: The folder.
+        fresh: Begin without the classes that folders and names tell.
 
     Raises:
         DataError: Nothing there, or a faulty manifest.
-        ConfigError: A faulty ``dataset.toml``.
+        ConfigError: A faulty ``dataset.toml``, or ``fresh`` where there is a manifest.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, fresh: bool = False) -> None:
         if not root.is_dir():
             raise DataError(f"no folder {root}", "a folder of recordings", "correct DIR")
+        if fresh and (there := manifest_of(root)) is not None:
+            raise ConfigError(f"--fresh, and there is a {there.name}", "a folder without one", "leave --fresh out")
         self.root = root
         self.revision = 1
+        self._fresh = fresh
         self._lock = threading.RLock()
         self._done: list[_Step] = []
         self._undone: list[_Step] = []
@@ -123,6 +139,11 @@ class Labels:
     def file(self) -> Path:
         """Where the labels are kept."""
         return manifest_of(self.root) or self.root / NAMES[0]
+
+    @property
+    def is_by_names(self) -> bool:
+        """Whether folders and names told what is labelled: nothing was changed yet."""
+        return not self._digest and bool(self._classes)
 
     @property
     def recordings(self) -> Sequence[Recording]:
@@ -205,8 +226,8 @@ class Labels:
             until = max(until, end)
         return total
 
-    def apply(self, edit: Edit, revision: int) -> str:
-        """Make a change and save it; what was done is returned as a sentence.
+    def apply(self, edit: Edit, revision: int) -> Done:
+        """Make a change and save it.
 
         Raises:
             ConflictError: Something else changed the labels since that revision.
@@ -226,15 +247,15 @@ class Labels:
             else:
                 step = self._described(edit)
             if step.before == step.after:
-                return "nothing to change"
+                return Done("nothing to change")
             self._save(step.recording, step.after)
             for row in step.after:
                 self._learn(row.label)
             self._done = [*self._done[-MOST_UNDONE + 1 :], step]
             self._undone = []
-            return step.said
+            return Done(step.said, step.recording)
 
-    def undo(self, revision: int) -> str | None:
+    def undo(self, revision: int) -> Done | None:
         """Take the last change back and save that; None where there is none.
 
         Raises:
@@ -248,9 +269,9 @@ class Labels:
             step = self._done[-1]
             self._save(step.recording, step.before)
             self._undone.append(self._done.pop())
-            return f"undone: {step.said}"
+            return Done(f"undone: {step.said}", step.recording)
 
-    def redo(self, revision: int) -> str | None:
+    def redo(self, revision: int) -> Done | None:
         """Make the change again that was undone last; None where there is none.
 
         Raises:
@@ -264,9 +285,9 @@ class Labels:
             step = self._undone[-1]
             self._save(step.recording, step.after)
             self._done.append(self._undone.pop())
-            return f"done again: {step.said}"
+            return Done(f"done again: {step.said}", step.recording)
 
-    def reload(self) -> str:
+    def reload(self) -> Done:
         """Take what is on the disk; changes before it cannot be undone any more.
 
         Raises:
@@ -276,12 +297,12 @@ class Labels:
         with self._lock:
             self._load()
             self.revision += 1
-            return f"read {self.file.name} anew"
+            return Done(f"read {self.file.name} anew")
 
     def _load(self) -> None:
         digest = self._on_disk()
         settings = read_settings(self.root)
-        table = read_table(self.root, settings)
+        table = read_table(self.root, settings, "" if self._fresh else None)
         self._settings, self._digest = settings, digest
         self._recordings = list(_recordings(table))
         used = {row.label for recording in self._recordings for row in recording.rows if row.label}
@@ -298,7 +319,7 @@ class Labels:
         return self._recordings[number]
 
     def _piece(self, number: int, id_: str) -> Row:
-        found = next((row for row in self._recording(number).rows if row.id == id_), None)
+        found = next((row for row in self._recording(number).pieces if row.id == id_), None)
         if found is None:
             raise RefusedError(f"no piece '{printable(id_[:80])}'", "one that is there", "load the page anew")
         return found
@@ -353,10 +374,10 @@ class Labels:
             f"subject of {recording.name} is {edit.subject or 'nobody'}", edit.recording, recording.rows, after
         )
 
-    def _add_class(self, label: str) -> str:
+    def _add_class(self, label: str) -> Done:
         self._check_class(label)
         self._learn(label)
-        return f"class {label} added"
+        return Done(f"class {label} added")
 
     def _learn(self, label: str) -> None:
         if label and label not in self._classes:

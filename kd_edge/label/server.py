@@ -15,7 +15,7 @@ from kd_edge.data.readers.files.rows import Row
 from kd_edge.errors import ConfigError, DataError, KdEdgeError, import_extra, printable
 from kd_edge.label.edits import EditRequest, RevisionRequest
 from kd_edge.label.frames import Contrast, Frames
-from kd_edge.label.labels import ConflictError, Labels, RefusedError, Track
+from kd_edge.label.labels import ConflictError, Done, Labels, RefusedError, Track
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -219,14 +219,16 @@ class _Routes:
         """Take the last change back."""
         asked = RevisionRequest.model_validate_json(await _body(request))
         return await self._changed(
-            lambda: self._labels.undo(asked.revision) or "nothing to undo: these are the labels as they were read"
+            lambda: self._labels.undo(asked.revision) or Done("nothing to undo: these are the labels as they were read")
         )
 
     async def redo(self, request: Request) -> Response:
         """Make the change again that was undone."""
         asked = RevisionRequest.model_validate_json(await _body(request))
         return await self._changed(
-            lambda: self._labels.redo(asked.revision) or "nothing to redo: no change was undone since the last one"
+            lambda: (
+                self._labels.redo(asked.revision) or Done("nothing to redo: no change was undone since the last one")
+            )
         )
 
     async def reload(self, request: Request) -> Response:
@@ -235,11 +237,11 @@ class _Routes:
         self._frames.close()
         return await self._changed(self._labels.reload)
 
-    async def _changed(self, change: Callable[[], str]) -> Response:
+    async def _changed(self, change: Callable[[], Done]) -> Response:
         from starlette.concurrency import run_in_threadpool
 
-        said = await run_in_threadpool(change)
-        return _json({"said": said, **self._state()})
+        done = await run_in_threadpool(change)
+        return _json({"said": done.said, "recording": done.recording, **self._state()})
 
     def _state(self) -> dict[str, Any]:
         labels = self._labels

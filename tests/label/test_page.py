@@ -195,6 +195,20 @@ def test_ends_and_fields_of_a_piece_are_changed(page: Page, folder: Path) -> Non
     assert labelled(folder) == []
 
 
+def test_an_undo_shows_the_recording_it_is_of(page: Page, folder: Path) -> None:
+    page.press("i")
+    page.go(Keys.ARROW_RIGHT, 1.0, shift=True)
+    page.press("2")
+    page.until(lambda: page.pieces() == ["wave, 0:00.000 to 0:01.000"])
+    page.press(Keys.PAGE_DOWN)
+    page.until(lambda: page.pieces() == [] and "tuesday" in page.said() and page.at() == 0)
+    page.press("z", ctrl=True)
+    page.until(lambda: page.said() == "undone: wave (0.00 s to 1.00 s) added")
+    current = "document.querySelector('#recordings [aria-current=true] b').textContent"
+    assert page.script(current) == "long/monday_ir"
+    assert labelled(folder) == []
+
+
 def test_it_plays_and_stops_at_the_end(page: Page) -> None:
     page.press(".", ".", ".")
     page.press(" ")

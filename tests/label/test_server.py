@@ -145,7 +145,9 @@ def test_undo_and_redo_go_over_all_changes(server: Server) -> None:
         "nothing to undo: these are the labels as they were read",
     ]
     assert [line.split(",")[0:3] for line in server.manifest[1:]] == [line.split(",")[0:3] for line in before[1:]]
-    assert server.post("/api/redo").json()["redo"] == "subject of long/tuesday_ir is eva"
+    again = server.post("/api/redo").json()
+    assert (again["said"], again["recording"]) == ("done again: wave (1.00 s to 2.00 s) added", 0)
+    assert again["redo"] == "subject of long/tuesday_ir is eva"
     server.post("/api/redo")
     assert server.post("/api/redo").json()["said"] == "done again: kick (3.00 s to 4.00 s) added"
     assert server.manifest == after
@@ -222,6 +224,7 @@ def test_moving_an_end_over_another_piece_is_refused(server: Server) -> None:
     assert "overlaps kick" in sentence(server.edit("change", recording=0, id="long/monday_ir@1", end_s=3.5), 400)
     assert "no piece 'nobody'" in sentence(server.edit("change", recording=0, id="nobody", end_s=3.5), 400)
     assert "no piece 'nobody'" in sentence(server.edit("delete", recording=0, id="nobody"), 400)
+    assert "no piece 'tuesday'" in sentence(server.edit("delete", recording=1, id="tuesday"), 400)  # says it is there
     assert server.edit("change", recording=0, id="long/monday_ir@1", end_s=2.0).json()["said"] == "nothing to change"
 
 

@@ -93,6 +93,33 @@ def test_folders_of_classes_become_a_manifest_at_the_first_change(tmp_path: Path
     assert after == before | {"kick/anna_01_ir@0.2": 0}
 
 
+def test_long_recordings_begin_without_what_their_names_tell(tmp_path: Path, kd: Kd) -> None:
+    for name in ("monday_ir", "tuesday_ir", "thermal"):
+        write_video(tmp_path / "night" / f"{name}.mkv", [numbered(k) for k in range(10)])
+    told = Labels(tmp_path)
+    assert {row.label for one in told.recordings for row in one.rows} == {"night"}
+    with labelling(tmp_path) as running:
+        assert "tell the classes night; --fresh begins without them" in str(running.process.stdout.readline())
+    fresh = Labels(tmp_path, fresh=True)
+    assert [(one.rows[0].label, sorted(one.rows[0].files)) for one in fresh.recordings] == [
+        ("", ["thermal"]), ("", ["ir"]), ("", ["ir"])
+    ]  # fmt: skip
+    fresh.apply(Add(kind="add", recording=1, start_s=0.2, end_s=0.5, label="wave"), 1)
+    assert [row.label for one in Labels(tmp_path).recordings for row in one.rows] == ["", "wave", ""]
+    code, _, error = kd("label", str(tmp_path), "--fresh")
+    assert code == 2
+    assert "--fresh, and there is a manifest.csv" in one_line(error)
+
+
+def test_a_file_named_as_its_modality_is_no_fault(tmp_path: Path, kd: Kd) -> None:
+    for name in ("thermal.mkv", "ir.mkv"):
+        write_video(tmp_path / name, [numbered(k) for k in range(10)])
+    code, _, error = kd("data", "init", str(tmp_path))
+    assert code == 2
+    one_line(error)
+    assert len(Labels(tmp_path, fresh=True).recordings) == 1  # two cameras of one recording
+
+
 def test_a_manifest_of_json_lines_stays_one(tmp_path: Path) -> None:
     write_video(tmp_path / "a_ir.mkv", [numbered(k) for k in range(50)])
     (tmp_path / "manifest.jsonl").write_text('{"id": "a", "label": null, "ir": "a_ir.mkv", "place": "Zürich"}\n')

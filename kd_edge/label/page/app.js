@@ -60,7 +60,8 @@ function change(path, body) {
   const done = changes.then(async () => {
     const answer = await json(path, { revision: state.revision, ...body });
     take(answer);
-    await refresh();
+    if (answer.recording !== null && answer.recording !== recording?.number) await open(answer.recording); // of an undo
+    else await refresh();
     say(answer.said);
     return answer;
   });

@@ -79,7 +79,7 @@ class Files:
         if label:  # what is said of several classes is not of this one
             settings = settings.model_copy(update={"labels": (label,), "background": None, "mirror": None})
         self._settings = settings
-        table = read_table(root, settings, label) if table is None else table
+        table = read_table(root, settings, label or None) if table is None else table
         self._hashes = FileHashes(hash_memo)
         self.name = _file_name(settings.name or root.resolve().name)
         self.table = table
@@ -315,8 +315,13 @@ def _with_drawing(row: Row) -> Row:
     return replace(row, files=files, offsets_s={**row.offsets_s, **offsets})
 
 
-def read_table(root: Path, settings: Settings, label: str = "") -> Table:
-    """The rows of a folder's manifest, or of its folders; all of one class where ``label`` names it.
+def read_table(root: Path, settings: Settings, label: str | None = None) -> Table:
+    """The rows of a folder's manifest, or of its folders.
+
+    Args:
+        root: The folder.
+        settings: Its ``dataset.toml``.
+        label: Class of all of them; empty leaves those without a manifest without one, whatever folders and names tell.
 
     Raises:
         DataError: Nothing there, a faulty manifest, or a list that is to be imported first.

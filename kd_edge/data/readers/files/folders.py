@@ -42,7 +42,12 @@ _Groups = dict[_Key, dict[str, PurePosixPath]]
 
 
 def find_rows(
-    root: Path, pattern: str | None = None, known: Collection[str] = (), *, links: bool = False, label: str = ""
+    root: Path,
+    pattern: str | None = None,
+    known: Collection[str] = (),
+    *,
+    links: bool = False,
+    label: str | None = None,
 ) -> Table:
     """Every recording below a folder, grouped by what is left of its name without the modality.
 
@@ -54,7 +59,8 @@ def find_rows(
             the rest what is plain, see ``told_by_names``.
         known: Names of modalities beside the usual ones.
         links: Whether symbolic links may lead out of the folder.
-        label: Class of all recordings; its folders are then part of their names. Empty: as folders and names say.
+        label: Class of all recordings, empty where they have none; folders are then part of their names. None: as
+            folders and names tell.
 
     Raises:
         DataError: Nothing there, or a link that leads out of the folder.
@@ -63,16 +69,16 @@ def find_rows(
     groups, facts, strange, is_named = _grouped(root, pattern, known, links=links)
     if not groups:
         raise _nothing(root, strange)
-    if label:
+    if label is not None:
         renamed = {key: (key[0], label, "/".join(filter(None, key[1:]))) for key in groups}
         groups = {renamed[key]: files for key, files in groups.items()}
         facts = {renamed[key]: told for key, told in facts.items()}
-    if pattern is None:
+    if pattern is None and label != "":  # names would tell classes, too
         groups, facts = _by_names(groups, facts, root)
     if not is_named:
         unnamed = _unnamed(root, [files[_UNNAMED] for files in groups.values()])
         groups = {key: {unnamed: files[_UNNAMED]} for key, files in groups.items()}
-    if wrong := [label for _, label, _ in groups if not is_label(label)]:
+    if wrong := [name for _, name, _ in groups if not is_label(name)]:
         raise DataError(f"{root} has a folder '{printable(wrong[0][:40])}'", "the name of a class", "rename it")
     rows = tuple(_row(key, groups[key], facts[key]) for key in sorted(groups, key=lambda k: (k[1], k[2], k[0])))
     modalities = tuple(sorted({name for row in rows for name in row.files}))

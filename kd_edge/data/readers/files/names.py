@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import compress
+from itertools import compress, zip_longest
 
 from kd_edge.errors import DataError, printable
 
@@ -108,7 +108,7 @@ def _tokens(name: str) -> list[str]:
 def _numbered(tokens: Sequence[str]) -> Told:
     """Fields that a letter or word before a number, or a word that is spelt out, names; the first of each counts."""
     told: Told = {}
-    for token, following in zip(tokens, [*tokens[1:], ""], strict=True):
+    for token, following in zip_longest(tokens, tokens[1:], fillvalue=""):
         match = _LETTERS_NUMBER.fullmatch(token)
         field = _FIELD_OF.get(match[1].lower() if match else token.lower())
         if field is None:
