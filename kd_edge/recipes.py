@@ -201,7 +201,7 @@ def validate(raw: dict[str, Any], model: type[Model], what: str) -> Model:
         cause = error
         told = {fault.partition(": ")[0] for fault in faults}
         details = [d for d in error.errors(include_url=False) if ".".join(map(str, d["loc"])) not in told]
-        faults += [_fault(detail, model) for detail in details[:_FAULTS_SHOWN]]
+        faults += [fault for detail in details[:_FAULTS_SHOWN] for fault in _faults(detail, model)]
         faults += [""] * (len(details) - _FAULTS_SHOWN)  # counted, and not told
     count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
     more = [f"and {len(faults) - _FAULTS_SHOWN} more"] if len(faults) > _FAULTS_SHOWN else []
@@ -278,6 +278,12 @@ def _position(table: list[Any], part: str, shown: str) -> int:
     raise ConfigError(
         f"{shown}: '{part[:_VALUE_CHARACTERS]}' in a list of {len(table)}", "a position from 0", "use a number"
     )
+
+
+def _faults(detail: Any, model: type[BaseModel]) -> list[str]:
+    """One pydantic error, whose lines are a fault each; a model tells so all that contradicts itself in it."""
+    lines = str(detail["msg"]).split("\n") if detail["type"] == "value_error" else [detail["msg"]]
+    return [_fault(detail | {"msg": line}, model) for line in lines]
 
 
 def _fault(detail: Any, model: type[BaseModel]) -> str:

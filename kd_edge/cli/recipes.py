@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -33,11 +35,13 @@ def recipes_list(json_: JsonOption = False) -> None:
 
 
 def _comment(path: Path) -> str:
-    """The first line of a recipe; what is wrong with a file that cannot be read."""
+    """The first sentence of a recipe's first comment; what is wrong with a file that cannot be read."""
     try:
-        return recipes.text_of(path).partition("\n")[0].lstrip("# ")
+        lines = recipes.text_of(path).splitlines()
     except ConfigError as error:
         return str(error)
+    comment = " ".join(line.lstrip("# ") for line in itertools.takewhile(lambda line: line.startswith("#"), lines))
+    return re.split(r"(?<=\.) ", comment, maxsplit=1)[0].rstrip(".:")
 
 
 @app.command("show")

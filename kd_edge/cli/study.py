@@ -315,8 +315,14 @@ def study_report(
     )
     if json_:
         print_json(lines)
-        return
-    _write(report_markdown(study, lines), page, place or Path(name).stem, len(lines))
+    else:
+        _write(report_markdown(study, lines), page, place or Path(name).stem, len(lines))
+    if not any(cell.values for line in lines for cell in line.cells.values()):
+        err.print(
+            f"[yellow]note:[/yellow] nothing has run: no finished run of {escape(name)} in "
+            f"{escape(str(folder or _folder(name)))}, none in {escape(str(ledger or ledger_of(name)))}",
+            soft_wrap=True,
+        )
 
 
 @app.command("table")

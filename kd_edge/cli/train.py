@@ -22,7 +22,7 @@ from kd_edge.files import expanded
 
 if TYPE_CHECKING:
     from kd_edge.export.exporter import Exported
-    from kd_edge.rundir import Summary
+    from kd_edge.rundir import DenseReport, Summary
     from kd_edge.train.recipe import Recipe
     from kd_edge.train.rehearsal import Rehearsal
 
@@ -168,7 +168,9 @@ def _recipe(name: str | None, data: Path | None, overrides: list[str]) -> Recipe
 
     root = None if data is None else expanded(data)
     if name is not None or root is None or known_kind(root) is not None:
-        return recipes.load("train", name or DEFAULT, Recipe, overrides)
+        config = recipes.load("train", name or DEFAULT, Recipe, overrides)
+        _check_trained(config, overrides)
+        return config
     from kd_edge.train.recipe.folder import recipe_of
 
     with progress_bar(err) as bar:
@@ -176,6 +178,21 @@ def _recipe(name: str | None, data: Path | None, overrides: list[str]) -> Recipe
         config, said = recipe_of(root, overrides, lambda done, total: bar.update(task, completed=done, total=total))
     err.print(escape(printable(said)), soft_wrap=True)
     return config
+
+
+def _check_trained(config: Recipe, overrides: list[str]) -> None:
+    """Refuse settings of a training that the recipe's student does not go through."""
+    from kd_edge.train.recipe.stages import Training
+
+    keys = [override.partition("=")[0].strip() for override in overrides]
+    idle = [key for key in keys if key.startswith("student.") and key.removeprefix("student.") in Training.model_fields]
+    if idle and config.labels_stage is None:
+        stages = ", ".join(f"stages.{k} ({stage.kind})" for k, stage in enumerate(config.stages))
+        raise ConfigError(
+            f"--set {idle[0]}, which is of a labels stage, and recipe {config.name} has none",
+            f"a setting of one of its stages: {stages}",
+            f"for example --set stages.0.{idle[0].removeprefix('student.')}=...",
+        )
 
 
 def _tell_left_out(config: Recipe, data: Path | None) -> None:
@@ -218,6 +235,8 @@ def rehearsal_report(result: Rehearsal) -> Group:
             layers.add_row(*(str(value) for value in (*(mine or ("", "")), *(theirs or ("", "")))))
         parts.append(layers)
     values = Table("loss", "first value", "weight")
+    if result.dense is not None:
+        values.add_row("dense stage", f"{result.dense:.4g}", "")
     for name, value in result.losses.items():
         weight = result.weights.get(name)
         values.add_row(name, f"{value:.4g}", "" if weight is None else f"{weight:g}")
@@ -239,4 +258,12 @@ def training_summary(summary: Summary) -> RenderableType:
     protocol = summary.protocol
     where = f"{protocol.dataset}, split {protocol.split}"
     title = f"{where}, {counted(protocol.test_samples, 'test clip')}, seed {summary.seed}"
-    return Group(title, table(("", "accuracy", "macro F1", "mAP", "epoch", "minutes"), rows))
+    parts: list[RenderableType] = [title, table(("", "accuracy", "macro F1", "mAP", "epoch", "minutes"), rows)]
+    dense = [stage.dense for stage in summary.stages.values() if stage.dense is not None]
+    return Group(*parts, *(said for report in dense if (said := _explained(report))))
+
+
+def _explained(report: DenseReport) -> str:
+    """How much of its targets a dense stage came to explain on the validation clips; nothing without such clips."""
+    shares = [f"{share:.1%} of {target}" for target, share in report.explained.items() if share is not None]
+    return f"dense stage: explains {', '.join(shares)} on the validation clips" if shares else ""

@@ -16,11 +16,12 @@ from kd_edge.models.layers import evaluating
 from kd_edge.rundir import SourceNote
 from kd_edge.train.checks import check_batches
 from kd_edge.train.crossfit import folds
+from kd_edge.train.dense import DenseLearner, frame_loaders
 from kd_edge.train.devices import make_fabric
 from kd_edge.train.distil.learner import Learner, teach
 from kd_edge.train.given import take_weights
 from kd_edge.train.inputs.material import Material, Progress, gather_material, training_batches
-from kd_edge.train.networks import build_teacher, student_learner
+from kd_edge.train.networks import build_student, build_teacher, student_learner
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.recipe.stages import OnnxTeacherConfig
 from kd_edge.train.step import Step, on_device
@@ -42,6 +43,7 @@ class Rehearsal:
         seconds: Time of that step on this machine, teacher's forward pass included.
         steps_per_epoch: Steps of the student over all its training clips.
         source: What the student would be fine-tuned from; None where it would not.
+        dense: What the loss of a dense stage begins with; None without one, or where only a trained teacher could tell.
     """
 
     samples: tuple[int, int, int]
@@ -54,6 +56,7 @@ class Rehearsal:
     seconds: float
     steps_per_epoch: int
     source: SourceNote | None = None
+    dense: float | None = None
 
 
 def rehearse(recipe: Recipe, data_root: Path | None = None, *, progress: Progress | None = None) -> Rehearsal:
@@ -92,7 +95,8 @@ def rehearse(recipe: Recipe, data_root: Path | None = None, *, progress: Progres
                 take_weights(teacher, recipe.teacher.weights, recipe.teacher, material.dataset.labels)
             teacher.requires_grad_(False)
         mine = student_learner(material, teacher)
-        return replace(_step(material, "student", mine, teacher), source=mine.source)
+        result = _step(material, "student", mine, teacher)
+        return replace(result, dense=_dense_step(material), source=mine.source)
     finally:
         torch.set_num_threads(before)
 
@@ -126,6 +130,18 @@ def _step(material: Material, name: str, learner: LabelLearner, teacher: Teacher
         seconds=seconds,
         steps_per_epoch=len(training_batches(recipe, stage, train, stage.batch_size)),
     )
+
+
+def _dense_step(material: Material) -> float | None:
+    """One optimiser step of the dense stage, and its loss."""
+    stage = material.recipe.dense_stage
+    if stage is None or stage.features is not None:
+        return None
+    fabric = make_fabric(material.recipe)
+    learner = DenseLearner(build_student(material), material.dense_targets, keep=material.recipe.keeps_targets)
+    step = Step(fabric, learner, stage, None)
+    losses, _ = step(next(on_device(fabric, frame_loaders(material, stage).training))).wait()
+    return losses["dense"]
 
 
 def _protocol(material: Material) -> tuple[tuple[Sample, ...], tuple[Sample, ...], tuple[Sample, ...]]:

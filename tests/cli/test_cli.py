@@ -155,6 +155,29 @@ def test_recipes_are_listed_shown_and_copied(kd: Kd, tmp_path: Path) -> None:
     assert "already there" in one_line(error)
 
 
+def test_a_listed_recipe_says_a_whole_sentence(kd: Kd, tmp_path: Path) -> None:
+    place = tmp_path / "train" / "recipes"
+    place.mkdir(parents=True)
+    (place / "mine.toml").write_text(
+        "# Two rooms, v1.2: a student\n# of the day. And more.\nname = 'mine'  # not this\n"
+    )
+    _, text, _ = kd("recipes", "list")
+    assert "mine  Two rooms, v1.2: a student of the day" in text.splitlines()
+
+
+def test_a_study_of_which_nothing_ran_says_where_it_looked(kd: Kd) -> None:
+    code, text, error = kd("study", "report", "quickstart", "--out", "elsewhere")
+    assert code == 0
+    assert "not run" in text
+    assert "no finished run of quickstart in elsewhere, none in docs/results/quickstart.jsonl" in error
+
+
+def test_settings_of_a_stage_that_a_recipe_has_not_are_refused(kd: Kd) -> None:
+    code, _, error = kd("train", "utd_mhad_best", "--set", "student.epochs=3")
+    assert code == 2
+    assert "stages.0 (dense), stages.1 (head). Fix: for example --set stages.0.epochs=..." in one_line(error)
+
+
 def test_synthetic_clips_are_written_and_replayed(kd: Kd, tmp_path: Path) -> None:
     code, _, _ = kd("data", "synth", "--out", "figures", "--clips-per-class", "1")
     assert code == 0

@@ -60,6 +60,8 @@ def test_every_row_takes_a_step(row: str) -> None:
     result = rehearse(small(run))
     assert set(result.losses) == {"ce", "total", *(loss.kind for loss in run.config.losses)}
     assert all(0 <= value < 1e6 for value in result.losses.values())
+    dense = run.config.dense_stage
+    assert (result.dense is None) == (dense is None or dense.features is not None)
     assert result.inputs["student"] == (2, 4, 3, 32, 32)
 
 

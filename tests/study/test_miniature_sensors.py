@@ -48,7 +48,8 @@ def utd_tree(tmp_path_factory: pytest.TempPathFactory, write_video: Callable[...
         shutil.copy(depth, root / "Depth" / f"{name}_depth.mat")
         signal = np.sin(np.arange(SIGNAL)[:, None] * action / 9 + np.arange(6)) * [1, 1, 1, 90, 90, 90]
         savemat(root / "Inertial" / f"{name}_inertial.mat", {"d_iner": signal})
-        savemat(root / "Skeleton" / f"{name}_skeleton.mat", {"d_skel": np.zeros((20, 3, FRAMES))})
+        skeleton = np.random.default_rng(action).normal([[0], [0], [2.5]], 0.3, (20, 3, FRAMES))
+        savemat(root / "Skeleton" / f"{name}_skeleton.mat", {"d_skel": skeleton})
     return root
 
 

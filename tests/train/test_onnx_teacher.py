@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from kd_edge.data import Sample
 from kd_edge.data.synthetic.dataset import Synthetic
 from kd_edge.errors import ConfigError, DataError, TrainingError
-from kd_edge.train.inputs.material import gather_material
+from kd_edge.train.inputs.material import data_fingerprints, gather_material
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.rehearsal import rehearse
 from kd_edge.train.results.run import Run
@@ -165,6 +165,14 @@ def test_another_encoder_is_another_teacher(tmp_path: Path, encoder: Path) -> No
     assert [m.embeddings["teacher"].size for m in found] == [48, 3]
     assert found[0].fingerprints["teacher"] != found[1].fingerprints["teacher"]
     assert found[0].fingerprints["student"] == found[1].fingerprints["student"]
+
+
+def test_where_an_encoder_lies_decides_nothing(tmp_path: Path, encoder: Path) -> None:
+    copy = tmp_path / "elsewhere.onnx"
+    copy.write_bytes(encoder.read_bytes())
+    here, there = (Recipe.model_validate(values_of(file)) for file in (encoder, copy))
+    assert here.fingerprint() == there.fingerprint()
+    assert data_fingerprints(here) == data_fingerprints(there)
 
 
 def test_a_network_teaches_its_features_once_it_is_trained(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from kd_edge.data import DataConfig, Dataset, SyntheticData
 from kd_edge.data.words.class_vectors import SemanticsConfig
 from kd_edge.models.config import Temporal
 from kd_edge.train.distil.methods import DkdLoss, Loss, Method, MgcamLoss
+from kd_edge.train.recipe.consistency import contradictions
 from kd_edge.train.recipe.stages import (
     AnyTeacher,
     OnnxTeacherConfig,
@@ -29,10 +30,7 @@ from kd_edge.train.recipe.student_stages import (
     DenseTarget,
     FeatureTargets,
     HeadStage,
-    JointTargets,
     LabelsStage,
-    PixelTargets,
-    SignalTargets,
     WindowKind,
 )
 
@@ -42,10 +40,6 @@ LossConfig = Annotated[Loss | DenseLoss, Field(discriminator="kind")]
 
 LONGEST_CLIP_S = 3600
 """As of artifacts."""
-
-
-SHUFFLED = ("images", "sensors")
-"""Kinds of teachers that can be shown another clip than the student."""
 
 
 class Recipe(Strict):
@@ -116,100 +110,8 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
-        if self.teacher is None and self.teacher_losses:
-            raise ValueError("losses need a teacher: add [teacher], or set losses = []")
-        if self.teacher_shuffle is not None and (self.teacher is None or self.teacher.kind not in SHUFFLED):
-            raise ValueError(f"teacher_shuffle is for a teacher of kind {' or '.join(SHUFFLED)}: leave it out")
-        if self.teacher_shuffle is not None and (self.feature_targets or not self.teacher_losses):
-            raise ValueError(
-                "teacher_shuffle is of losses that compare the student with its teacher, dense targets 'features' stay "
-                "with their clips: add such [[losses]] and take 'features' out of the targets, or leave it out"
-            )
-        if self.teacher is not None and not self.teacher_losses and not self.feature_targets:
-            raise ValueError(
-                "a teacher without losses teaches nothing: add [[losses]], or a dense stage whose targets have "
-                "'features', or remove [teacher]"
-            )
-        asking = [loss.kind for loss in self.teacher_losses if loss.needs_answers]
-        if isinstance(self.teacher, OnnxTeacherConfig) and asking:
-            raise ValueError(
-                f"loss '{asking[0]}' compares logits, and an encoder names no class: set losses to none, or to some on "
-                "features (contrastive, rkd, cc, sp, semantic)"
-            )
-        slow = [loss.kind for loss in self.losses if loss.warmup_epochs > self.student.epochs]
-        if slow:
-            raise ValueError(f"loss '{slow[0]}' warms up for longer than student.epochs: lower its warmup_epochs")
-        if self.student.freeze == "backbone" and any(stage.kind == "dense" for stage in self.stages):
-            raise ValueError("a dense stage trains the backbone alone, and student.freeze = 'backbone' leaves nothing")
-        if self.cache_every > 1 and any(stage.has_motion for stage in self.networks.values()):
-            raise ValueError("cache_every drops the frames that motion stacks need: set it to 1")
-        if self.compares_clips and self.student.batch_size < 2:
-            raise ValueError(
-                f"loss '{self.compares_clips}' compares a batch's clips: student.batch_size must be at least 2"
-            )
-        if self.semantics is None and self.needs_semantics:
-            raise ValueError(
-                f"{self.needs_semantics} compares with the class names' vectors: add [semantics] with vectors = "
-                "'FILE' (kd-edge data glove imports them)"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _stages_follow(self) -> Recipe:
-        kinds = [stage.kind for stage in self.stages]
-        if kinds not in (
-            ["labels"],
-            ["labels", "head"],
-            ["dense", "labels"],
-            ["dense", "head"],
-            ["dense", "labels", "head"],
-        ):
-            raise ValueError(
-                f"stages are {', '.join(kinds)}: in this order, each once, they are dense, labels and head, of which "
-                "labels or dense comes before head"
-            )
-        model, labels = self.student.model, self.labels_stage
-        if kinds != ["labels"] and model.has_shifts:
-            raise ValueError(
-                f"dense and head stages need features of single frames; temporal '{model.temporal}' mixes segments"
-            )
-        if labels is None and self.losses:
-            raise ValueError("losses are of the labels stage, which the stages leave out")
-        fewer = None if labels is None else labels.segments
-        if fewer is not None and (self.head_stage is None or self.teacher_losses or model.temporal == "trn"):
-            raise ValueError(
-                "segments of a labels stage is for a student without losses whose head takes any number of them and "
-                "is trained on more in a head stage"
-            )
-        if model.reads == "targets" and not self.keeps_targets:
-            raise ValueError(
-                "student.model.reads = 'targets' is for what a dense stage regresses: add one that keeps it, or leave "
-                "reads out"
-            )
-        crossfit = None if self.head_stage is None else self.head_stage.crossfit
-        if crossfit is not None and (kinds != ["dense", "head"] or model.reads != "targets"):
-            raise ValueError(
-                "crossfit is for a dense and a head stage with student.model.reads = 'targets': features of several "
-                "encoders have nothing in common, what they regress has"
-            )
-        mirrored = [_MIRRORED[type(target)] for target in self._dense_targets if type(target) in _MIRRORED]
-        if self.student.augment.flip and mirrored:
-            raise ValueError(f"{mirrored[0]}: set student.augment.flip = false")
-        if self.feature_targets and isinstance(self.teacher, TeacherConfig) and self.teacher.model.has_shifts:
-            mixing = self.teacher.model.temporal
-            raise ValueError(
-                f"dense targets 'features' are of single frames; teacher temporal '{mixing}' mixes segments"
-            )
-        for table in (self.dense_stage, self.dense_loss):
-            if table is not None and sum(isinstance(target, FeatureTargets) for target in table.targets) > 1:
-                raise ValueError("there is one teacher: name 'features' once in the targets")
-        if sum(isinstance(loss, DenseLoss) for loss in self.losses) > 1:
-            raise ValueError("name loss 'dense' once, with all its targets")
-        if self.feature_targets and not isinstance(self.teacher, TeacherConfig | OnnxTeacherConfig):
-            raise ValueError(
-                "dense targets 'features' are of a teacher that sees images: add [teacher], of kind images or onnx; "
-                "what sensors measure are targets of kind 'signals'"
-            )
+        if found := list(contradictions(self)):
+            raise ValueError("\n".join(found))
         return self
 
     @property
@@ -242,10 +144,11 @@ class Recipe(Strict):
     @property
     def feature_targets(self) -> tuple[FeatureTargets, ...]:
         """What of the teacher's features is regressed."""
-        return tuple(target for target in self._dense_targets if isinstance(target, FeatureTargets))
+        return tuple(target for target in self.dense_targets if isinstance(target, FeatureTargets))
 
     @property
-    def _dense_targets(self) -> list[DenseTarget]:
+    def dense_targets(self) -> list[DenseTarget]:
+        """All that is regressed frame by frame, of the stage and of the loss."""
         return [
             target for table in (self.dense_stage, self.dense_loss) if table is not None for target in table.targets
         ]
@@ -344,6 +247,8 @@ class Recipe(Strict):
         left: dict[str, Any] = {"name": True, "workers": True, "data": {"root"}, "student": {"source_sha256"}}
         left |= dict.fromkeys(without, True)
         values = self.model_dump(mode="json", exclude=left)
+        if isinstance(self.teacher, OnnxTeacherConfig) and "teacher" in values:
+            del values["teacher"]["file"]  # wherever it lies: what is in it is part of the recordings' fingerprint
         for name in self.networks.keys() & values.keys():
             values[name] = _as_before(values[name])
             for part in ("augment", "model"):
@@ -379,14 +284,6 @@ _ADDED_TO_STAGES: dict[str, Any] = {"shuffle": None, "crossfit": None, "frame": 
 
 _OF_HEADS: dict[str, tuple[Temporal, ...]] = {"dropout_at": ("tconv", "trn"), "relation_hidden": ("trn",)}
 """Keys of a model that decide nothing under another temporal head, of those that came after the first runs."""
-
-
-_MIRRORED: dict[type, str] = {
-    JointTargets: "a mirrored skeleton has its sides changed",
-    SignalTargets: "signals of worn sensors are not mirrored with the picture",
-    PixelTargets: "components of the picture are not mirrored with it",
-}
-"""Dense targets that a mirrored picture would contradict, and why."""
 
 
 def _kind_of(loss: Any) -> Any:

@@ -138,6 +138,16 @@ def targets(values: dict[str, np.ndarray], *, turns: bool = True) -> DenseTarget
     return DenseTargets([Group("skeleton positions", 0, count, turns, 1.0)], values, {}, "")
 
 
+@pytest.mark.parametrize(("value", "off"), [(0.0, 0.0), (25.0, 0.0), (1000.0, 1e-4)])
+def test_what_never_changes_teaches_nothing(value: float, off: float) -> None:
+    """However large it is, and however it is rounded."""
+    still = np.full((6, 2), value, np.float32)
+    still[3] += off
+    found = DenseTargets([Group("rgb features", 0, 2, False, 1.0)], {"a": still}, {}, "")
+    with pytest.raises(DataError, match="rgb features is the same in every frame of the training clips"):
+        found.fit([Sample("a", "1", "", "1", 0)])
+
+
 def test_targets_are_scaled_by_the_training_clips_alone() -> None:
     """Means 1 and 10; distances from them 1, 1, 2, 2: root mean square sqrt(2.5)."""
     values = {"a": np.array([[0, 8, 0], [2, 12, 0]], np.float32), "b": np.full((1, 3), 50, np.float32)}

@@ -9,6 +9,7 @@ from kd_edge.errors import ConfigError
 from kd_edge.study.plan import load_study, plan
 from kd_edge.train.distil.methods import DkdLoss, MgcamLoss
 from kd_edge.train.recipe import Recipe
+from tests.runs import tiny_values
 
 SHIPPED = sorted((Path(__file__).parents[3] / "train" / "recipes").glob("*.toml"))
 MINIMAL = {"name": "x", "split": "subjects", "student": {"modality": "nir"}, "teacher": {"modality": "rgb"}}
@@ -23,6 +24,20 @@ def test_every_shipped_recipe_validates_and_is_named_like_its_file(path: Path) -
 
 def test_the_shipped_recipes_are_there() -> None:
     assert {"quickstart", "bundled", "utd_mhad_pose_to_depth", "utd_mhad_depth_alone"} <= {p.stem for p in SHIPPED}
+
+
+def test_whatever_does_not_go_together_is_told_at_once() -> None:
+    values = tiny_values(cache_every=2, losses=[{"kind": "dkd", "warmup_epochs": 99}], stages=[{"kind": "head"}])
+    values["student"]["preprocess"] |= {"motion_offsets_ms": [0, 67, 133]}
+    with pytest.raises(ConfigError) as told:
+        recipes.validate(values, Recipe, "recipe x")
+    for part in (
+        "recipe x has 4 faults: file: loss 'dkd' warms up for longer than student.epochs",
+        "; file: cache_every drops the frames that motion stacks need",
+        "; file: stages are head: in this order",
+        "; file: losses are of the labels stage, which the stages leave out",
+    ):
+        assert part in str(told.value)
 
 
 PRINTS = {

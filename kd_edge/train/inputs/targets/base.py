@@ -13,6 +13,9 @@ from kd_edge.errors import DataError
 from kd_edge.train.inputs.draws import CropDraw
 from kd_edge.types import Float32, Int64
 
+LEAST_SPREAD = 1e-6
+"""Of a group about its mean, in units of the mean where that is above 1: with less it is rounding that differs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -125,7 +128,7 @@ class DenseTargets:
         Groups that come late are scaled when they are there.
 
         Raises:
-            DataError: Not one of them has a target of some group.
+            DataError: Not one of them has a target of some group, or its numbers never change.
         """
         for group in self.groups:
             if not group.late:
@@ -143,7 +146,7 @@ class DenseTargets:
             samples: By which they are scaled.
 
         Raises:
-            DataError: Not one of the samples has any.
+            DataError: Not one of the samples has any, or all are the same.
         """
         group = next(group for group in self.groups if group.name == name)
         self.lacking[group.root] = lacking
@@ -161,8 +164,14 @@ class DenseTargets:
         if not there.any():
             raise nowhere(group.root, self.lacking.get(group.root, {}))
         mean = np.where(there, values, 0).sum(axis=0) / np.maximum(there.sum(axis=0), 1)
-        self._mean[group.columns] = mean
-        self._scale[group.columns] = max(float(np.sqrt(((values - mean)[there] ** 2).mean())), 1e-6)
+        spread = float(np.sqrt(((values - mean)[there] ** 2).mean()))
+        if spread <= LEAST_SPREAD * max(1.0, float(np.abs(mean).max())):
+            raise DataError(
+                f"{group.name} is the same in every frame of the training clips",
+                "targets that differ from moment to moment: these teach nothing",
+                "check what measures it, or take it out of the targets",
+            )
+        self._mean[group.columns], self._scale[group.columns] = mean, spread
 
     def _of_all(self, group: Group, samples: Sequence[Sample]) -> Float32:
         """(all frames, count) of a group in some samples; of none a frame that lacks everything."""

@@ -1,0 +1,131 @@
+"""What of a recipe does not go together: every contradiction between its parts, told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from kd_edge.train.recipe.stages import OnnxTeacherConfig, TeacherConfig
+from kd_edge.train.recipe.student_stages import (
+    DenseLoss,
+    FeatureTargets,
+    JointTargets,
+    PixelTargets,
+    SignalTargets,
+)
+
+if TYPE_CHECKING:
+    from kd_edge.train.recipe.recipe import Recipe
+
+SHUFFLED = ("images", "sensors")
+"""Kinds of teachers that can be shown another clip than the student."""
+
+_MIRRORED: dict[type, str] = {
+    JointTargets: "a mirrored skeleton has its sides changed",
+    SignalTargets: "signals of worn sensors are not mirrored with the picture",
+    PixelTargets: "components of the picture are not mirrored with it",
+}
+"""Dense targets that a mirrored picture would contradict, and why."""
+
+
+def contradictions(recipe: Recipe) -> Iterator[str]:
+    """Each as one sentence with its mend, of a recipe whose parts are right by themselves."""
+    yield from _of_losses(recipe)
+    yield from _of_stages(recipe)
+    yield from _of_dense_targets(recipe)
+
+
+def _of_losses(recipe: Recipe) -> Iterator[str]:
+    teacher, student = recipe.teacher, recipe.student
+    if teacher is None and recipe.teacher_losses:
+        yield "losses need a teacher: add [teacher], or set losses = []"
+    if recipe.teacher_shuffle is not None and (teacher is None or teacher.kind not in SHUFFLED):
+        yield f"teacher_shuffle is for a teacher of kind {' or '.join(SHUFFLED)}: leave it out"
+    elif recipe.teacher_shuffle is not None and (recipe.feature_targets or not recipe.teacher_losses):
+        yield (
+            "teacher_shuffle is of losses that compare the student with its teacher, dense targets 'features' stay "
+            "with their clips: add such [[losses]] and take 'features' out of the targets, or leave it out"
+        )
+    if teacher is not None and not recipe.teacher_losses and not recipe.feature_targets:
+        yield (
+            "a teacher without losses teaches nothing: add [[losses]], or a dense stage whose targets have "
+            "'features', or remove [teacher]"
+        )
+    asking = [loss.kind for loss in recipe.teacher_losses if loss.needs_answers]
+    if isinstance(teacher, OnnxTeacherConfig) and asking:
+        yield (
+            f"loss '{asking[0]}' compares logits, and an encoder names no class: write losses = [] above the first "
+            "table, or take losses on features (contrastive, rkd, cc, sp, semantic)"
+        )
+    slow = [loss.kind for loss in recipe.losses if loss.warmup_epochs > student.epochs]
+    if slow:
+        yield f"loss '{slow[0]}' warms up for longer than student.epochs: lower its warmup_epochs"
+    if recipe.cache_every > 1 and any(stage.has_motion for stage in recipe.networks.values()):
+        yield "cache_every drops the frames that motion stacks need: set it to 1"
+    if recipe.compares_clips and student.batch_size < 2:
+        yield f"loss '{recipe.compares_clips}' compares a batch's clips: student.batch_size must be at least 2"
+    if recipe.semantics is None and recipe.needs_semantics:
+        yield (
+            f"{recipe.needs_semantics} compares with the class names' vectors: add [semantics] with vectors = "
+            "'FILE' (kd-edge data glove imports them)"
+        )
+
+
+def _of_stages(recipe: Recipe) -> Iterator[str]:
+    kinds = [stage.kind for stage in recipe.stages]
+    if kinds not in (
+        ["labels"],
+        ["labels", "head"],
+        ["dense", "labels"],
+        ["dense", "head"],
+        ["dense", "labels", "head"],
+    ):
+        yield (
+            f"stages are {', '.join(kinds)}: in this order, each once, they are dense, labels and head, of which "
+            "labels or dense comes before head"
+        )
+    model, labels, head = recipe.student.model, recipe.labels_stage, recipe.head_stage
+    if kinds != ["labels"] and model.has_shifts:
+        yield f"dense and head stages need features of single frames; temporal '{model.temporal}' mixes segments"
+    if "dense" in kinds and recipe.student.freeze == "backbone":
+        yield "a dense stage trains the backbone alone, and student.freeze = 'backbone' leaves nothing: freeze stages"
+    if labels is None and recipe.losses:
+        yield "losses are of the labels stage, which the stages leave out"
+    fewer = labels is not None and labels.segments is not None
+    if fewer and (head is None or recipe.teacher_losses or model.temporal == "trn"):
+        yield (
+            "segments of a labels stage is for a student without losses whose head takes any number of them and "
+            "is trained on more in a head stage"
+        )
+    if model.reads == "targets" and not recipe.keeps_targets:
+        yield (
+            "student.model.reads = 'targets' is for what a dense stage regresses: add one that keeps it, or leave "
+            "reads out"
+        )
+    if head is not None and head.crossfit is not None and (kinds != ["dense", "head"] or model.reads != "targets"):
+        yield (
+            "crossfit is for a dense and a head stage with student.model.reads = 'targets': features of several "
+            "encoders have nothing in common, what they regress has"
+        )
+
+
+def _of_dense_targets(recipe: Recipe) -> Iterator[str]:
+    teacher = recipe.teacher
+    mirrored = [_MIRRORED[type(target)] for target in recipe.dense_targets if type(target) in _MIRRORED]
+    if recipe.student.augment.flip and mirrored:
+        yield f"{mirrored[0]}: set student.augment.flip = false"
+    for table in (recipe.dense_stage, recipe.dense_loss):
+        if table is not None and sum(isinstance(target, FeatureTargets) for target in table.targets) > 1:
+            yield "there is one teacher: name 'features' once in the targets"
+    if sum(isinstance(loss, DenseLoss) for loss in recipe.losses) > 1:
+        yield "name loss 'dense' once, with all its targets"
+    if not recipe.feature_targets:
+        return
+    if isinstance(teacher, TeacherConfig) and teacher.model.has_shifts:
+        mixing = teacher.model.temporal
+        yield f"dense targets 'features' are of single frames; teacher temporal '{mixing}' mixes segments"
+    if not isinstance(teacher, TeacherConfig | OnnxTeacherConfig):
+        yield (
+            "dense targets 'features' are of a teacher that sees images: add [teacher], of kind images or onnx; "
+            "what sensors measure are targets of kind 'signals'"
+        )
