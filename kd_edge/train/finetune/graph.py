@@ -10,7 +10,14 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
-_NORM = ("weight", "bias", "running_mean", "running_var")
+_PARAMETERS = {
+    "Conv": ("weight", "bias"),
+    "Gemm": ("weight", "bias"),
+    "MatMul": ("weight",),
+    "Add": ("bias",),  # what a linear layer adds to a product of more than two axes
+    "BatchNormalization": ("weight", "bias", "running_mean", "running_var"),
+}
+"""What the inputs of a node after the first one are, where they are weights."""
 
 
 def graph_weights(content: bytes) -> dict[str, Tensor]:
@@ -30,32 +37,30 @@ def graph_weights(content: bytes) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for node in graph.node:
         module = node.name.rpartition("/")[0]
-        named = _named(node, tensors)
-        for leaf, tensor in named.items():
+        for leaf, tensor in _named(node, tensors).items():
             found.setdefault(f"{module}.{leaf}", tensor)  # a module that runs twice has the same weights
     return found
 
 
 def _named(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -> dict[str, Tensor]:
-    """A node's weights by the name of the module's parameter."""
-    given = [tensors.get(name) for name in node.input]
-    constant = [None if tensor is None else _as_float32(tensor) for tensor in given]
-    kind = node.op_type
-    if kind == "Conv":
-        named = dict(zip(("weight", "bias"), constant[1:], strict=False))
-    elif kind == "Gemm":
-        is_transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
-        weight = constant[1]
-        named = {"weight": weight if weight is None or is_transposed else weight.T.contiguous(), "bias": constant[2]}
-    elif kind == "MatMul":
-        named = {"weight": None if constant[1] is None else constant[1].T.contiguous()}
-    elif kind == "Add":  # what a linear layer adds to the product of more than two axes
-        named = {"bias": constant[1]}
-    elif kind == "BatchNormalization":
-        named = dict(zip(_NORM, constant[1:], strict=False))
-    else:
-        named = {}
-    return {leaf: tensor for leaf, tensor in named.items() if tensor is not None}
+    """A node's weights by the names of the module's parameters."""
+    if node.op_type not in _PARAMETERS:
+        return {}
+    names = _PARAMETERS[node.op_type]
+    given = {leaf: tensors.get(name) for leaf, name in zip(names, node.input[1:], strict=False)}
+    found = {leaf: _as_float32(tensor) for leaf, tensor in given.items() if tensor is not None and _is_weight(tensor)}
+    is_turned = node.op_type == "MatMul" or (node.op_type == "Gemm" and not _transposes(node))
+    if is_turned and "weight" in found:
+        found["weight"] = found["weight"].transpose(0, -1).contiguous()  # (in, out) -> (out, in)
+    return found
+
+
+def _transposes(node: onnx.NodeProto) -> bool:
+    return any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+
+
+def _is_weight(tensor: onnx.TensorProto) -> bool:
+    return tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16) and len(tensor.dims) > 0
 
 
 def _as_float32(tensor: onnx.TensorProto) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kd_edge import artifact
 from kd_edge.artifact import Manifest
-from kd_edge.errors import TrainingError, import_extra
+from kd_edge.errors import TrainingError, import_extra, reason
 from kd_edge.models import bninception, efficientnet
 from kd_edge.models.saved import SavedStudent, StudentSpec
 from kd_edge.models.weights import local_state
@@ -129,7 +129,12 @@ def _of_artifact(name: str, path: Path) -> Source:
     from kd_edge.train.finetune.graph import graph_weights
 
     content = found.content()
-    weights = graph_weights(content[: found.hashed_bytes])
+    try:
+        weights = graph_weights(content[: found.hashed_bytes])
+    except Exception as error:  # onnx and protobuf raise many kinds for a graph that only a foreign hand can have made
+        raise TrainingError(
+            f"the graph of {name} cannot be read ({reason(error)})", "an artifact as kd-edge export wrote it", _FIX
+        ) from error
     sha256 = hashlib.sha256(content).hexdigest()
     return Source(name, "artifact", sha256, weights, _facts_of_artifact(manifest), manifest.precision)
 

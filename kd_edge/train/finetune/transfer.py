@@ -85,7 +85,7 @@ def _check_classes(source: Source, labels: Sequence[str]) -> None:
 
 def _check_values(source: Source, found: Mapping[str, Tensor]) -> None:
     for key, value in found.items():
-        is_number = value.layout is torch.strided and value.device.type == "cpu" and not value.is_quantized
+        is_number = value.layout is torch.strided and not (value.is_quantized or value.is_complex() or value.is_meta)
         if not is_number or not bool(torch.isfinite(value).all()):
             what = "are not finite" if is_number else "are no plain numbers"
             raise TrainingError(
@@ -148,7 +148,7 @@ def _take_regression(model: ClipModel, own: Mapping[str, Tensor], found: Mapping
     if own:
         mark_new(model.backbone.get_submodule("regression"))
     if found:
-        ours, theirs = (sum(len(v) for key, v in state.items() if key.endswith("bias")) for state in (own, found))
+        ours, theirs = (sum(v.numel() for key, v in state.items() if key.endswith("bias")) for state in (own, found))
         taken.ignored[f"of {theirs} regressed numbers (student.model.regressed is {ours} here)"] += len(found)
 
 
@@ -198,9 +198,8 @@ def _other_head(
         kind = "" if source.facts is None else f" ({source.facts.temporal})"
         return f"the source's is of another kind{kind}"
     for key, value in own.items():
-        # Of a classifier, what it reads; the rows are chosen by name.
-        is_row = key.startswith(_CLASSIFIERS)
-        if key in found and found[key].shape[is_row:] != value.shape[is_row:]:
+        axis = 1 if key.startswith(_CLASSIFIERS) else 0  # of a classifier what it reads: the rows are chosen by name
+        if key in found and found[key].shape[axis:] != value.shape[axis:]:
             return f"'{key}' is {tuple(found[key].shape)} in the source, {tuple(value.shape)} here"
     missing = [key for key in body if key not in found and not key.endswith(COUNTER)]
     if missing and not isinstance(model.head, RelationHead):
@@ -219,7 +218,7 @@ def _take_rows(
     classes = [label for label in labels if label in theirs]
     here, there = [labels.index(label) for label in classes], [theirs.index(label) for label in classes]
     for key, value in own.items():
-        if key.startswith(_CLASSIFIERS) and key in found and classes and len(found[key]) == len(theirs):
+        if key.startswith(_CLASSIFIERS) and key in found and classes and found[key].shape[:1] == (len(theirs),):
             rows = value.clone()
             rows[here] = found[key][there].to(rows)
             taken.state[HEAD + key] = rows

@@ -89,6 +89,8 @@ def _of_stages(recipe: Recipe) -> Iterator[str]:
     model, labels, head = recipe.student.model, recipe.labels_stage, recipe.head_stage
     if kinds != ["labels"] and model.has_shifts:
         yield f"dense and head stages need features of single frames; temporal '{model.temporal}' mixes segments"
+    if "dense" in kinds and recipe.student.freeze == "backbone":
+        yield "a dense stage trains the backbone alone, and student.freeze = 'backbone' leaves nothing: freeze stages"
     if labels is None and recipe.losses:
         yield "losses are of the labels stage, which the stages leave out"
     fewer = labels is not None and labels.segments is not None

@@ -20,6 +20,7 @@ KINDS = [
     ("resnet8_grid", "trn", 3),
     ("resnet10_thin", "tsm_causal", 0),
     pytest.param("mobilenet_v3_small", "tsn", 0, marks=pytest.mark.slow),  # an export of so many layers takes long
+    pytest.param("efficientnet_lite0", "tsn", 0, marks=pytest.mark.slow),
     pytest.param("bninception", "tcn", 0, marks=pytest.mark.slow),
 ]
 

@@ -220,6 +220,16 @@ def test_weights_that_are_no_numbers_are_refused() -> None:
     )
 
 
+def test_a_classifier_without_rows_is_left_alone() -> None:
+    there, here = student(1), student(2)
+    odd = source_of(there)
+    weights = dict(odd.weights) | {"head.classifier.bias": torch.tensor(1.0)}
+    before = head_of(here)
+    found = take(here, odd, weights, LABELS)
+    assert torch.equal(here.head.state_dict()["classifier.bias"], before["classifier.bias"])
+    assert "head.classifier.bias" not in found.state
+
+
 def test_a_regression_alone_is_no_backbone() -> None:
     model = student(1)
     add_regression(model.backbone, 4)
