@@ -60,8 +60,6 @@ def _of_losses(recipe: Recipe) -> Iterator[str]:
     slow = [loss.kind for loss in recipe.losses if loss.warmup_epochs > student.epochs]
     if slow:
         yield f"loss '{slow[0]}' warms up for longer than student.epochs: lower its warmup_epochs"
-    if student.freeze == "backbone" and recipe.dense_stage is not None:
-        yield "a dense stage trains the backbone alone, and student.freeze = 'backbone' leaves nothing"
     if recipe.cache_every > 1 and any(stage.has_motion for stage in recipe.networks.values()):
         yield "cache_every drops the frames that motion stacks need: set it to 1"
     if recipe.compares_clips and student.batch_size < 2:
