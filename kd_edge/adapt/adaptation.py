@@ -103,7 +103,7 @@ def adapt(
         DataError: Clips that cannot be read or are too few, or a class that cannot be told from another one.
     """
     started = time.monotonic()
-    artifact = load(model)
+    artifact, was_signed = load(model), _is_signed(model)
     labels = [label for label, _ in classes]
     check_labels(artifact.manifest, labels)
     _check_adaptable(artifact, keep)
@@ -139,7 +139,7 @@ def adapt(
         added=manifest.added[len(artifact.manifest.added) :],
         unknown_threshold=(artifact.manifest.unknown_threshold, manifest.unknown_threshold),
         left_out=tuple(artifact.attachments),
-        was_signed=_is_signed(model),
+        was_signed=was_signed,
         is_signed=signing is not None,
         seconds=time.monotonic() - started,
     )
