@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from kd_edge import metrics
 from kd_edge.adapt.clips import Recorded, Watched, clips_of_class, clips_to_keep, stepped, watch
-from kd_edge.adapt.gate import Float64, Gate, Others, Scored, fit_gate, gated
+from kd_edge.adapt.gate import Gate, Others, Scored, fit_gate, gated
 from kd_edge.adapt.graph import graph_of, with_class
 from kd_edge.artifact import AddedClass, Artifact, GoldenClip, Manifest, SigningKey, beside, load, sign, wire, write
 from kd_edge.artifact.file import reading
@@ -103,7 +103,7 @@ def adapt(
         DataError: Clips that cannot be read or are too few, or a class that cannot be told from another one.
     """
     started = time.monotonic()
-    artifact = load(model)
+    artifact, was_signed = load(model), _is_signed(model)
     labels = [label for label, _ in classes]
     check_labels(artifact.manifest, labels)
     _check_adaptable(artifact, keep)
@@ -139,7 +139,7 @@ def adapt(
         added=manifest.added[len(artifact.manifest.added) :],
         unknown_threshold=(artifact.manifest.unknown_threshold, manifest.unknown_threshold),
         left_out=tuple(artifact.attachments),
-        was_signed=_is_signed(model),
+        was_signed=was_signed,
         is_signed=signing is not None,
         seconds=time.monotonic() - started,
     )
@@ -244,23 +244,14 @@ def _with_class(grown: _Grown, label: str, new: Watched, path: Path, *, force: b
     """A model with one more class."""
     manifest, position = grown.manifest, len(grown.manifest.labels)
     for gate in grown.gates:  # of this call: the artifact's engine does not know them
-        new = _gated(new, gate(new.features), manifest.temperature)
-    if len(new.labels) < LEAST_CLIPS:
-        raise DataError(
-            f"{len(new.labels)} clips of '{label}' fill the model's window of {manifest.clip_seconds:g} s "
-            f"({new.shorter} are shorter)",
-            f"at least {LEAST_CLIPS}, better 20 of several people",
-            "record more",
-        )
+        new = _answered(new, gate, manifest)
+    _check_enough(label, new, manifest)
     folds, kind = _folds(new)
     fit = fit_gate(grown.others, new.features, folds, _scored(grown.seen) if grown.seen else None)
     nearest = manifest.labels[fit.nearest]
-    told = _gated(new, fit.held_out, manifest.temperature)
-    _check_told_apart(label, nearest, fit.separation, told.answers(), position)
-    *earlier, kept = (
-        None if one is None else _gated(one, fit.gate(one.features), manifest.temperature)
-        for one in (*grown.new, grown.kept)
-    )
+    held_out = new._replace(logits=gated(new.logits, fit.held_out, manifest.temperature))
+    _check_told_apart(label, nearest, fit.separation, held_out.answers(), position)
+    kept = None if grown.kept is None else _answered(grown.kept, fit.gate, manifest)
     if grown.kept is not None and kept is not None and not force:
         _check_kept(label, grown.kept, kept, manifest)
     familiar, share = _familiar(manifest.familiar, new, folds)
@@ -270,7 +261,7 @@ def _with_class(grown: _Grown, label: str, new: Watched, path: Path, *, force: b
         clips=len(new.labels),
         shorter=new.shorter,
         windows=len(new.features),
-        accuracy=told.accuracy(),
+        accuracy=held_out.accuracy(),
         folds=kind,
         nearest=nearest,
         separation=round(fit.separation, 3),
@@ -278,19 +269,34 @@ def _with_class(grown: _Grown, label: str, new: Watched, path: Path, *, force: b
         kept_clips=0 if kept is None else len(kept.labels),
         kept_accuracy=None if kept is None or grown.kept is None else (grown.kept.accuracy(), kept.accuracy()),
     )
-    update = {"labels": (*manifest.labels, label), "familiar": familiar, "added": (*manifest.added, facts)}
     try:
         graph = with_class(grown.graph, fit.gate, manifest)
     except ValueError as error:
         raise wire.damaged(path, f"its graph cannot be extended: {error}") from error
+    update = {"labels": (*manifest.labels, label), "familiar": familiar, "added": (*manifest.added, facts)}
     return _Grown(
-        graph,
-        manifest.model_copy(update=update),
-        grown.others.joined_by(new.features.mean(axis=0, dtype=np.float64)),
-        kept,
-        (*(one for one in earlier if one is not None), told),
-        (*grown.gates, fit.gate),
+        graph=graph,
+        manifest=manifest.model_copy(update=update),
+        others=grown.others.joined_by(new.features.mean(axis=0, dtype=np.float64)),
+        kept=kept,
+        new=(*(_answered(one, fit.gate, manifest) for one in grown.new), held_out),
+        gates=(*grown.gates, fit.gate),
     )
+
+
+def _answered(watched: Watched, gate: Gate, manifest: Manifest) -> Watched:
+    """Clips with the logit of one more class."""
+    return watched._replace(logits=gated(watched.logits, gate(watched.features), manifest.temperature))
+
+
+def _check_enough(label: str, new: Watched, manifest: Manifest) -> None:
+    if len(new.labels) < LEAST_CLIPS:
+        raise DataError(
+            f"{len(new.labels)} clips of '{label}' fill the model's window of {manifest.clip_seconds:g} s "
+            f"({new.shorter} are shorter)",
+            f"at least {LEAST_CLIPS}, better 20 of several people",
+            "record more",
+        )
 
 
 def _folds(new: Watched) -> tuple[Int64, Literal["subjects", "clips"]]:
@@ -303,10 +309,6 @@ def _folds(new: Watched) -> tuple[Int64, Literal["subjects", "clips"]]:
 
 def _scored(seen: Sequence[Watched]) -> Scored:
     return Scored(np.concatenate([k.features for k in seen]), np.concatenate([k.window_labels for k in seen]))
-
-
-def _gated(watched: Watched, log_odds: Float64, temperature: float) -> Watched:
-    return watched._replace(logits=gated(watched.logits, log_odds, temperature))
 
 
 def _check_told_apart(label: str, nearest: str, separation: float, answers: Int64, position: int) -> None:

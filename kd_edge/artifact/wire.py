@@ -98,12 +98,12 @@ def parts(message: bytes, most: int = _FIELDS) -> list[Part]:
         ValueError: It is no message, or has more than ``most`` fields.
     """
     stream, found = io.BytesIO(message), list[Part]()
-    bounds: list[tuple[Field, int]] = []
+    bounds: list[tuple[Field, int]] = []  # each field, and where its payload begins
     for field in walk(stream, 0, len(message)):
         if len(bounds) == most:
             raise ValueError(f"more than {most:,} fields")
         bounds.append((field, stream.tell()))
-    ends = [*(field.start for field, _ in bounds[1:]), len(message)]
+    ends = [*(field.start for field, _ in bounds), len(message)][1:]
     for (field, begin), end in zip(bounds, ends, strict=True):
         payload = message[begin:end] if field.wire == BYTES else None
         found.append(Part(field.number, message[field.start : end], payload))

@@ -99,7 +99,8 @@ def summary(result: Adapted) -> RenderableType:
     lines = [f"[b]{escape(printable(str(result.file)))}[/b]  {len(result.labels)} classes, in {result.seconds:.1f} s"]
     if last.kept_accuracy is not None:
         before = result.added[0].kept_accuracy or last.kept_accuracy
-        lines.append(f"kept clips: {before[0]:.1%} right before, {last.kept_accuracy[1]:.1%} after")
+        shares = f"{before[0]:.1%} right before, {last.kept_accuracy[1]:.1%} after"
+        lines.append(f"{last.kept_clips} kept clips: {shares}")
     else:
         lines.append(
             "[yellow]not proved on clips of the classes it knew, recorded here: what differs may be the place or the "

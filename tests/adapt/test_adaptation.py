@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from pydantic import ValidationError
 
 from kd_edge import adapt as package
 from kd_edge import artifact as artifacts
 from kd_edge.adapt import Adapted, adapt, adaptation
 from kd_edge.adapt.graph import graph_of
-from kd_edge.artifact import Artifact, load, new_keys, rewrite
+from kd_edge.artifact import Artifact, Manifest, load, new_keys, rewrite
 from kd_edge.artifact import sign as sign_artifact
 from kd_edge.data import open_dataset
 from kd_edge.engines import open_engine
@@ -106,6 +107,13 @@ def test_a_stream_is_told_the_new_class_and_the_old_ones_as_before(
         share = after.probabilities[:10] / after.probabilities[:10].sum()
         np.testing.assert_allclose(share, before.probabilities, rtol=1e-4)
         assert after.index == before.index
+
+
+def test_added_classes_are_the_last_of_the_labels(adapted: Adapted) -> None:
+    values = load(adapted.file).manifest.model_dump()
+    for labels in (values["labels"][::-1], values["labels"][:-1]):
+        with pytest.raises(ValidationError, match="the added classes are not the last of the labels"):
+            Manifest.model_validate({**values, "labels": labels, "familiar": None})
 
 
 def test_it_can_be_evaluated_on_the_data_of_the_training(adapted: Adapted) -> None:
@@ -215,8 +223,8 @@ def test_signing(student: Artifact, clips: Path, tmp_path: Path) -> None:
     again = adapt(signed, [("wave", clips)], tmp_path / "again.onnx", key=key)
     assert (again.was_signed, again.is_signed) == (True, True)
     assert load(again.file, trust=public).signed_by == artifacts.SigningKey(key).fingerprint
-    onto_itself = adapt(signed, [("wave", clips)], signed, key=key)
-    assert (onto_itself.was_signed, load(signed).manifest.labels[-1]) == (True, "wave")
+    onto_itself = adapt(signed, [("wave", clips)], signed)
+    assert (onto_itself.was_signed, onto_itself.is_signed, load(signed).manifest.labels[-1]) == (True, False, "wave")
 
 
 # --------------------------------------------------------------------------------------------------------- refusals

@@ -28,7 +28,7 @@ def written(tmp_path: Path) -> Path:
 
 
 def attached(name: bytes = b"ncnn.bin", content: bytes = b"abc", *, number: int = 1100) -> bytes:
-    return wire._field(number, wire._field(1, name) + wire._field(2, content))
+    return wire.bytes_field(number, wire.bytes_field(1, name) + wire.bytes_field(2, content))
 
 
 def test_they_are_read_back_byte_by_byte(written: Path) -> None:
@@ -103,14 +103,17 @@ def test_what_no_robot_would_read_is_not_written(tmp_path: Path, attachments: di
         (attached(b"\xff\xfe"), "codec can't decode"),
         (attached(b"x" * 65), "does not begin with its name"),
         (attached(b"ncnn.param", bytes(1_000_001)), "ncnn.param of 1,000,001 bytes"),
-        (wire._field(1100, b""), "does not begin with its name"),
-        (wire._field(1100, wire._field(2, b"abc")), "does not begin with its name"),
-        (wire._field(1100, wire._field(1, b"ncnn.bin")), "ncnn.bin is without content"),
-        (wire._field(1100, wire._field(1, b"ncnn.bin") + b"\x10\x01"), "ncnn.bin is without content"),
-        (wire._field(1100, wire._field(1, b"ncnn.bin") + wire._field(2, b"abc") + b"\x18\x01"), "ncnn.bin of 3 bytes"),
-        (wire._field(1100, wire._field(1, b"ncnn.bin") + b"\x12\x04abc"), "ends at"),
-        (wire._field(1100, wire._field(1, b"ncnn.bin") + b"\x12\xff\xff\xff\xff\x7fabc"), "ends at"),
-        (wire._field(1100, wire._field(1, b"ncnn.bin") + b"\x12\xff\xff\xff"), "ends at"),
+        (wire.bytes_field(1100, b""), "does not begin with its name"),
+        (wire.bytes_field(1100, wire.bytes_field(2, b"abc")), "does not begin with its name"),
+        (wire.bytes_field(1100, wire.bytes_field(1, b"ncnn.bin")), "ncnn.bin is without content"),
+        (wire.bytes_field(1100, wire.bytes_field(1, b"ncnn.bin") + b"\x10\x01"), "ncnn.bin is without content"),
+        (
+            wire.bytes_field(1100, wire.bytes_field(1, b"ncnn.bin") + wire.bytes_field(2, b"abc") + b"\x18\x01"),
+            "ncnn.bin of 3 bytes",
+        ),
+        (wire.bytes_field(1100, wire.bytes_field(1, b"ncnn.bin") + b"\x12\x04abc"), "ends at"),
+        (wire.bytes_field(1100, wire.bytes_field(1, b"ncnn.bin") + b"\x12\xff\xff\xff\xff\x7fabc"), "ends at"),
+        (wire.bytes_field(1100, wire.bytes_field(1, b"ncnn.bin") + b"\x12\xff\xff\xff"), "ends at"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

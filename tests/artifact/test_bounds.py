@@ -509,3 +509,16 @@ def test_a_large_preprocessing_still_fits() -> None:
     spec = Preprocess(channels=3, motion_offsets_ms=(0, 70, 140), resize_px=256, input_px=224)
     values = manifest().model_dump() | {"preprocess": spec.model_dump(), "segments": 16, "feature_size": 2048}
     assert Manifest.model_validate(values | {"graph": "clip"}).source_bytes < artifact.manifest.SOURCE_BYTES / 2
+
+
+def test_the_fields_of_a_message_are_the_message() -> None:
+    message = wire.number_field(1, 300) + wire.bytes_field(200, b"abc") + b"\x1d\x00\x00\x80\x3f"
+    found = wire.parts(message)
+    assert [(part.number, part.payload) for part in found] == [(1, None), (200, b"abc"), (3, None)]
+    assert [part.whole for part in found] == [b"\x08\xac\x02", b"\xc2\x0c\x03abc", b"\x1d\x00\x00\x80\x3f"]
+    assert b"".join(part.whole for part in found) == message
+    assert wire.parts(b"") == []
+    with pytest.raises(ValueError, match="more than 2 fields"):
+        wire.parts(message, most=2)
+    with pytest.raises(ValueError, match="ends at"):
+        wire.parts(message[:-1])
