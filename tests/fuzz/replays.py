@@ -1,4 +1,4 @@
-"""Mutated recordings: arrays, images, MATLAB files and videos, opened and read to the end."""
+"""Mutated recordings: arrays, images, MATLAB files, videos and CSV of thermal arrays, opened and read to the end."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from kd_edge.errors import KdEdgeError
 from kd_edge.runtime.cameras import Wanted, open_camera
 from tests.fuzz.artifacts import check_line
 from tests.fuzz.mutate import Generator, chance, choose, mutated_bytes
+from tests.thermal import csv_lines
 
 IMAGES = (".png", ".jpg", ".bmp", ".tif", ".pgm")
 NUMBERS = (0, 1, 7, 255, 65535, 60_000, 1 << 20, 2**31 - 1, 2**32 - 1)
@@ -64,12 +65,16 @@ class Replays:
         self._images[".tif"] += [cv2.imencodemulti(".tif", [image] * 4)[1].tobytes() for image in (grey, colour)]
         self._videos = [(ending, _saved_video(folder, ending, codec)) for ending, codec in VIDEO_KINDS]
         self._videos += [(ending, _encoded(folder, ending, *how)) for ending, *how in ENCODED_KINDS]
+        self._thermal_lines = [line.encode() for line in csv_lines(20)]
+        self._kinds = (
+            self._array, self._image, self._image, self._mat, self._video, self._special, self._thermal,
+        )  # fmt: skip
 
     def __call__(self, rng: Generator) -> str:
         """Try one case: ``refused`` or ``accepted``."""
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir()
-        target = choose(rng, (self._array, self._image, self._image, self._mat, self._video, self._special))(rng)
+        target = choose(rng, self._kinds)(rng)
         query = (
             choose(rng, ("?fps=1e-320", "?fps=nan", "?band=x")) if chance(rng, 0.02) else choose(rng, ("", "?fps=9"))
         )
@@ -151,6 +156,21 @@ class Replays:
             content = choose(rng, (b"#EXTM3U\n#EXTINF:1,\n/etc/passwd\n", b"ffconcat version 1.0\nfile x.avi\n", b""))
         content = _resized_video(rng, content) if chance(rng, 0.4) else mutated_bytes(rng, content)
         return self._put(f"a{choose(rng, (ending, ending, ending, '.ts', '.mkv'))}", content)
+
+    def _thermal(self, rng: Generator) -> Path:
+        lines = list(self._thermal_lines)
+        kind, at = rng.random(), int(rng.integers(len(lines)))
+        if kind < 0.3:
+            lines[at] = mutated_bytes(rng, lines[at])
+        elif kind < 0.6:  # another value
+            fields = lines[at].split(b",")
+            value = choose(rng, (b"nan", b"-inf", b"1e999", b"-300", b"9" * 400, b"", b"\xff", b"1_0"))
+            fields[int(rng.integers(len(fields)))] = value
+            lines[at] = b",".join(fields)
+        elif kind < 0.8:  # other lines
+            lines[at : at + int(rng.integers(3))] = [choose(rng, (b"", lines[1], b"," * 5000, b"7" * 400_000))]
+        content = b"\n".join(lines)
+        return self._put(choose(rng, ("a.csv", "a", "a.avi")), content if kind < 0.8 else mutated_bytes(rng, content))
 
     def _special(self, rng: Generator) -> Path:
         ending = choose(rng, (".npy", ".mat", ".avi", ".png", ".xyz", ""))
