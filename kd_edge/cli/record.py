@@ -60,22 +60,29 @@ def record(
         float, typer.Option("--pause", metavar="S", min=0, max=3600, help="Between two of these clips.")
     ] = 2.0,
     duration: Annotated[
-        float | None, typer.Option("--duration", metavar="S", min=0.2, help="End after so many seconds.")
+        float | None,
+        typer.Option("--duration", metavar="S", min=0.2, max=1e7, help="End after so many seconds."),
     ] = None,
     subject: Annotated[str, typer.Option("--subject", metavar="NAME", help="Who performs.")] = "",
     view: Annotated[str, typer.Option("--view", metavar="NAME", help="Where the cameras stand.")] = "",
     trial: Annotated[
         int | None,
-        typer.Option("--trial", metavar="N", min=0, help="Of the first clip; default: goes on as the folder has it."),
+        typer.Option(
+            "--trial",
+            metavar="N",
+            min=0,
+            max=100_000_000,
+            help="Of the first clip; default: goes on as the folder has it.",
+        ),
     ] = None,
     session: Annotated[
         str | None, typer.Option("--session", metavar="NAME", help="Kept in the manifest; default the time of day.")
     ] = None,
     max_gb: Annotated[
-        float | None, typer.Option("--max-gb", metavar="GB", min=0.001, help="What the folder may take.")
+        float | None, typer.Option("--max-gb", metavar="GB", min=0.001, max=1e9, help="What the folder may take.")
     ] = None,
     keep_free_gb: Annotated[
-        float, typer.Option("--keep-free-gb", metavar="GB", min=0, help="What stays free of its disk.")
+        float, typer.Option("--keep-free-gb", metavar="GB", min=0, max=1e9, help="What stays free of its disk.")
     ] = 1.0,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="End when a camera is lost, with exit code 1.")] = False,
     json_: JsonOption = False,

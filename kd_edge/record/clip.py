@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
+from kd_edge.errors import KdEdgeError
 from kd_edge.record.folder import Folder
 from kd_edge.record.journal import Journal, JournalFile, Piece, rows_of
 from kd_edge.record.track import Taking, Track
@@ -78,7 +79,7 @@ class Clip:
                 tracks[name].leave(taking)
                 taking.writer.close()
             self._journal.close()
-            folder.drop(self._journal.journal, set())
+            folder.drop(files, set())
             self._journal.path.unlink()
             raise
 
@@ -143,8 +144,9 @@ class Clip:
         try:
             if not is_stuck:
                 self._write(rows, kept)
-        except OSError as error:
-            rows, fault = [], fault or f"its rows cannot be written ({error.strerror}); the next session does"
+        except (OSError, KdEdgeError) as error:
+            why = error.strerror if isinstance(error, OSError) else error.found
+            rows, fault = [], fault or f"its rows cannot be written ({why}); the next session does"
         ends = [stamps[name] for name in kept]
         seconds = (max(s[-1] for s in ends) - min(s[0] for s in ends)) / 1e9 if ends else 0.0
         counts = {name: len(s) for name, s in stamps.items()}
@@ -155,5 +157,5 @@ class Clip:
         if rows and not self._is_written:
             self._folder.add(rows)
             self._is_written = True
-        self._folder.drop(self._journal.journal, kept)
+        self._folder.drop(self._journal.journal.files, kept)
         self._journal.path.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
 import shutil
 import threading
 import time
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from kd_edge.data.readers.files import Files
-from kd_edge.errors import BadPictureError, CameraError, ConfigError
+from kd_edge.errors import BadPictureError, CameraError, ConfigError, DataError
 from kd_edge.record import Began, Countdown, Kept, Note, Session, Status, make_plan
 from kd_edge.record import session as module
 from kd_edge.record.writer import FrameWriter
@@ -147,6 +148,115 @@ def test_a_manifest_that_another_program_wrote_gets_the_columns_it_lacks(
     assert (first["id"], first["label"], first["said"], first["rgb0_offset_s"]) == ("1", "sit, down", "by me", None)
     assert (second["id"], second["rgb0"], second["said"]) == ("00002", "clips/00002_rgb0.mkv", "")
     assert float(second["ir0_offset_s"] or 0) + float(second["rgb0_offset_s"] or 0) > 0
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        pytest.param(lambda text: "\ufeff" + text.replace("\n", "\r\n"), id="bom and carriage returns"),
+        pytest.param(lambda text: text.replace(",", ";"), id="semicolons"),
+        pytest.param(lambda text: text.replace(",", "\t").rstrip("\n"), id="tabs, no end of line"),
+        pytest.param(lambda text: text.replace(",", " , ") + "\n\n", id="blanks"),
+        pytest.param(lambda _: "label;ir0; id\nwave;clips/00001_ir0.mkv;00001\n", id="another order, fewer columns"),
+    ],
+)
+def test_a_manifest_as_a_spreadsheet_writes_it_goes_on(stage: Stage, out: Path, ir: Any, edited: Any) -> None:
+    record(stage, out, [ir], labels=["wave"], seconds=0.4, subject="3")
+    file = out / "manifest.csv"
+    file.write_bytes(edited(file.read_text()).encode())
+    again = Stage()
+    record(again, out, [PlayedCamera(again, "ir0")], labels=["kick"], seconds=0.4, subject='../a;b,c "d"')
+    first, second = Files(out).rows
+    assert (first.id, first.label, str(first.files["ir0"])) == ("00001", "wave", "clips/00001_ir0.mkv")
+    assert (second.id, second.label, str(second.files["ir0"])) == ("00002", "kick", "clips/00002_ir0.mkv")
+    assert second.subject == '../a;b,c "d"'
+    assert not any("not read" in remark for remark in Files(out).remarks())
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ('9,"wave\n', "line 3: unexpected end of data"),
+        (f"9{',' * 40}\n", "line 3 has 41 cells for 11 columns"),
+    ],
+)
+def test_a_line_that_would_swallow_or_shift_others_is_told_before_anything_is_recorded(
+    stage: Stage, out: Path, ir: Any, line: str, found: str
+) -> None:
+    record(stage, out, [ir], labels=["wave"], seconds=0.4)
+    file = out / "manifest.csv"
+    file.write_text(file.read_text() + line)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    again = Stage()
+    with pytest.raises(DataError, match=found):
+        record(again, out, [PlayedCamera(again, "ir0")], labels=["kick"], seconds=0.4)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def edited_meanwhile(stage: Stage, out: Path, ir: Any, content: bytes) -> Any:
+    """What becomes of a session while whose first clip runs somebody writes the manifest."""
+    plan = make_plan(labels=["wave"], seconds=0.4, countdown_seconds=0, keep_free_gb=0)
+    with Session({"ir0": ir}, out, plan, clock=stage) as session:
+        for event in session.events():
+            if isinstance(event, Began):
+                (out / "manifest.csv").write_bytes(content)
+    return session.summary
+
+
+def test_columns_that_an_editor_takes_out_while_it_records_are_there_again(stage: Stage, out: Path, ir: Any) -> None:
+    summary = edited_meanwhile(stage, out, ir, b"id;label;said\n")
+    assert (summary.rows, summary.ended) == (1, "")
+    (row,) = csv.DictReader((out / "manifest.csv").read_text().splitlines(), delimiter=";")
+    assert (row["id"], row["label"], row["said"], row["ir0"]) == ("00001", "wave", "", "clips/00001_ir0.mkv")
+
+
+def test_a_manifest_that_becomes_unreadable_while_it_records_loses_nothing(stage: Stage, out: Path, ir: Any) -> None:
+    summary = edited_meanwhile(stage, out, ir, "id,label\n".encode("utf-16"))
+    assert summary.rows == 0
+    assert "its rows cannot be written" in summary.ended
+    (out / "manifest.csv").write_text("id,label\n")
+    again = Stage()
+    record(again, out, [PlayedCamera(again, "ir0")], labels=["wave"], seconds=0.4)
+    assert [(r["id"], r["label"]) for r in rows(out)] == [("00001", "wave"), ("00002", "wave")]
+
+
+def test_an_interrupt_while_rows_are_written_writes_them_once(
+    stage: Stage, out: Path, ir: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = os.fsync, []
+
+    def interrupted(handle: int) -> None:
+        real(handle)
+        if os.readlink(f"/proc/self/fd/{handle}").endswith("manifest.csv") and not calls:
+            calls.append(handle)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        record(stage, out, [ir], labels=["wave"], seconds=0.4)
+    assert len(calls) == 1
+    assert [row["id"] for row in rows(out)] == ["00001"]
+    assert list((out / ".record").glob("*.jsonl")) == []
+
+
+def test_numbers_go_on_behind_the_largest_one_however_large(stage: Stage, out: Path, ir: Any) -> None:
+    record(stage, out, [ir], labels=["wave"], seconds=0.4)
+    file = out / "manifest.csv"
+    file.write_text(file.read_text().replace("00001,", "20261129120000,"))
+    for number in (1, 2):
+        again = Stage()
+        record(again, out, [PlayedCamera(again, "ir0")], labels=["wave"], seconds=0.4)
+        assert rows(out)[-1]["id"] == f"2026112912000{number}"
+
+
+def test_a_clip_asks_for_no_list_of_the_folder(
+    stage: Stage, out: Path, ir: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = []
+    real = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: looked.append(path) or real(path))
+    record(stage, out, [ir], labels=["wave"], seconds=0.4, count=5)
+    assert looked.count(out / "clips") == 1
 
 
 def test_a_countdown_is_told(stage: Stage, out: Path, ir: Any) -> None:

@@ -17,6 +17,7 @@ from kd_edge.types import Int64
 ENDING = ".stamps"
 HEADER = "stamp_ns"
 _MOST_BYTES = 64_000_000
+_MOST_FRAMES = 2_000_000
 _REMEMBERED = 256
 
 
@@ -56,7 +57,9 @@ def read_stamps(file: Path) -> Int64:
         OSError: It cannot be read.
         ValueError: No stamps, no numbers, or they do not increase.
     """
-    lines = read_bytes(file, _MOST_BYTES).decode("utf-8-sig").split()
+    lines = read_bytes(file, _MOST_BYTES).decode("utf-8-sig").split(None, _MOST_FRAMES + 1)
+    if len(lines) > _MOST_FRAMES + 1:
+        raise ValueError(f"more than {_MOST_FRAMES:,} stamps")
     try:
         stamps = np.array([int(line) for line in (lines[1:] if lines[:1] == [HEADER] else lines)], dtype=np.int64)
     except OverflowError as error:
