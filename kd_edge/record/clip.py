@@ -24,10 +24,12 @@ class Finished:
         frames: How many each camera's file has.
         seconds: From its first frame to its last.
         size_bytes: Of its files.
+        files: File of each camera, by the column.
         fault: What kept a camera's frames from being written, one line.
     """
 
     rows: tuple[Mapping[str, str], ...]
+    files: Mapping[str, str]
     frames: Mapping[str, int]
     seconds: float
     size_bytes: int
@@ -60,7 +62,7 @@ class Clip:
         after: Clip | None = None,
     ) -> None:
         self.begin_ns, self.end_ns = begin_ns, end_ns
-        self._is_written = False
+        self._is_written = self._is_discarded = False
         self._folder, self._tracks = folder, tracks
         number = folder.new_number()
         paths = {name: folder.clip_path(number, name) for name in tracks}
@@ -104,6 +106,10 @@ class Clip:
         if self.running is not None:
             self._journal.end(now_ns)
 
+    def forget(self) -> Piece | None:
+        """The piece that runs, else the last one, is none; None where there is none."""
+        return self._journal.discard() if self._journal.journal.pieces else None
+
     @property
     def is_over(self) -> bool:
         """Whether every camera has given a frame from after its end."""
@@ -129,6 +135,10 @@ class Clip:
         """Of its files so far."""
         return sum(taking.writer.written_bytes for taking in self._takings.values())
 
+    def discard(self) -> None:
+        """What there is of it is to be kept no more: ``finish`` removes it."""
+        self._is_discarded = True
+
     def finish(self) -> Finished:
         """End it, write what is queued and its rows; takes bounded time. Where it was interrupted, it is called again.
 
@@ -139,7 +149,8 @@ class Clip:
         stamps = {name: taking.writer.close() for name, taking in self._takings.items()}
         self._journal.close()
         is_stuck = any(taking.writer.is_stuck for taking in self._takings.values())
-        rows, fault = [] if is_stuck else rows_of(self._journal.journal, stamps), self.disk_fault
+        rows = [] if is_stuck or self._is_discarded else rows_of(self._journal.journal, stamps)
+        fault = self.disk_fault
         kept = {name for row in rows for name in stamps if row.get(name)}
         try:
             if not is_stuck:
@@ -150,7 +161,7 @@ class Clip:
         ends = [stamps[name] for name in kept]
         seconds = (max(s[-1] for s in ends) - min(s[0] for s in ends)) / 1e9 if ends else 0.0
         counts = {name: len(s) for name, s in stamps.items()}
-        return Finished(tuple(rows), counts, seconds, self.size_bytes, fault)
+        return Finished(tuple(rows), self._journal.journal.files, counts, seconds, self.size_bytes, fault)
 
     def _write(self, rows: Sequence[Mapping[str, str]], kept: Set[str]) -> None:
         """The rows, and away with the journal and with files that no row names."""

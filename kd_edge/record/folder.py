@@ -211,6 +211,8 @@ class Folder:
             OSError: The files cannot be removed.
             KdEdgeError: The manifest cannot be written.
         """
+        self._complete()
+        self._check_rows()
         content, gone = self._table(), {row["id"] for row in rows}
         place = _columns(content).index("id")
         kept = (line for line in _lines(content) if len(line) <= place or line[place].strip() not in gone)

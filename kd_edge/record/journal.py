@@ -90,6 +90,12 @@ class JournalFile:
         self.journal.pieces[-1].end_ns = end_ns
         self._add({"end_ns": end_ns})
 
+    def discard(self) -> Piece:
+        """Forget the last piece, whether it has ended or not."""
+        piece = self.journal.pieces.pop()
+        self._add({"discarded": piece.label})
+        return piece
+
     def close(self) -> None:
         """Leave the file; a second call does nothing."""
         if self._handle >= 0:
@@ -119,17 +125,12 @@ def read_journal(path: Path) -> Journal | None:
                 journal = Journal(str(values["id"]), files, cells)
             elif "begin_ns" in values:
                 journal.pieces.append(Piece(str(values["label"]), str(values["trial"]), int(values["begin_ns"])))
+            elif "discarded" in values:
+                journal.pieces.pop()
             elif journal.pieces:
                 journal.pieces[-1].end_ns = int(values["end_ns"])
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        OverflowError,
-        RecursionError,
-    ):  # a line that breaks off: those before it count
-        return journal
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
+        return journal  # a line that breaks off, or is damaged: those before it count
     return journal
 
 

@@ -167,6 +167,34 @@ def test_keys_of_a_terminal_mark_pieces(tmp_path: Path) -> None:
     assert float(found[0]["end_s"]) == float(found[1]["start_s"])
 
 
+def test_backspace_at_a_terminal_discards_a_piece(tmp_path: Path) -> None:
+    out = tmp_path / "own"
+    terminal = Terminal("--out", str(out), "--key", "w=wave", "--key", "k=kick")
+    terminal.wait_for("backspace discards it")
+    terminal.wait_for("recording")
+    for keys, said in (("w", "recording wave"), ("w", "wave: "), ("k", "recording kick"), ("\x7f", "discarded kick")):
+        terminal.press(keys)
+        terminal.wait_for(said)
+        terminal.wait_for_frames(5)
+    assert terminal.end() == 0
+    assert [row["label"] for row in rows(out)] == ["wave"]
+
+
+def test_backspace_at_a_terminal_discards_a_clip(tmp_path: Path) -> None:
+    out = tmp_path / "own"
+    timed = ("--label", "wave", "--seconds", "300", "--countdown", "0")
+    terminal = Terminal("--out", str(out), *timed)
+    terminal.wait_for("backspace discards a clip")
+    terminal.wait_for("recording wave")
+    terminal.wait_for_frames(5)
+    terminal.press("\x7f")
+    terminal.wait_for("discarded wave")
+    terminal.wait_for_frames(5)
+    assert terminal.end() == 0
+    assert [row["ir0"] for row in rows(out)] == ["clips/00002_ir0.mkv"]
+    assert sorted(path.name for path in (out / "clips").iterdir()) == ["00002_ir0.mkv", "00002_ir0.mkv.stamps"]
+
+
 def test_an_interrupt_keeps_what_is_there(tmp_path: Path) -> None:
     out = tmp_path / "own"
     terminal = Terminal("--out", str(out), "--label", "wave", "--seconds", "300", "--countdown", "0")
@@ -227,7 +255,7 @@ def test_a_folder_that_may_not_be_written_is_one_line(kd: Kd, tmp_path: Path) ->
     ("file", "content", "found"),
     [
         ("manifest.csv", "id,class\n", "has no column label"),
-        ("manifest.csv", "id;label\n", "has no column id and no column label"),
+        ("manifest.csv", "ID;Label\n", "has no column id and no column label"),
         ("manifest.csv", "id,label\n\xff\n", "cannot be read"),
         ("manifest.jsonl", "", "has a manifest.jsonl"),
         (".record/cameras.json", "{", "cameras.json cannot be read"),

@@ -72,6 +72,22 @@ def test_a_journal_reads_back_and_a_line_that_breaks_off_is_none(tmp_path: Path)
     assert read_journal(path) is None
 
 
+def test_a_piece_that_was_discarded_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "00007.jsonl"
+    written = JournalFile(path, Journal("00007", FILES, CELLS))
+    written.begin(Piece("wave", "4", 17))
+    written.end(23)
+    written.begin(Piece("kick", "1", 29))
+    assert written.discard() == Piece("kick", "1", 29)
+    assert written.journal.pieces == [Piece("wave", "4", 17, 23)]
+    written.begin(Piece("kick", "1", 31))
+    written.close()
+    assert read_journal(path) == Journal("00007", FILES, CELLS, [Piece("wave", "4", 17, 23), Piece("kick", "1", 31)])
+    with path.open("ab") as file:
+        file.write(b'{"discarded": ""}\n' * 3)
+    assert read_journal(path) == Journal("00007", FILES, CELLS)
+
+
 def test_a_journal_names_no_file_elsewhere(tmp_path: Path) -> None:
     path = tmp_path / "00007.jsonl"
     for file in ("/etc/passwd", "../other/clip.mkv", "manifest.csv", "clips/../manifest.csv", "clips/00001_ir.mkv\0"):

@@ -118,6 +118,97 @@ def test_keys_mark_pieces_of_one_recording(stage: Stage, out: Path, ir: Any, rgb
     assert len(piece) == 25
 
 
+def test_backspace_discards_a_piece(stage: Stage, out: Path, ir: Any) -> None:
+    pressed = {5: "\x7f", 20: "w", 40: "w", 50: "k", 60: "\b", 70: "w", 90: " ", 95: "\x7f", 100: "w", 120: "w"}
+    looks = iter(range(1000))
+    *events, summary = record(
+        stage, out, [ir], lambda: pressed.get(next(looks), ""), keys=["w=wave", "k=kick"], duration_seconds=8.0
+    )
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert notes == [
+        "nothing to discard in this recording", "wave: 1.0 s", "discarded kick", "wave: 1.0 s", "discarded wave",
+        "wave: 1.0 s",
+    ]  # fmt: skip
+    found = rows(out)
+    assert [(r["id"], r["label"], r["trial"]) for r in found] == [("00001-1", "wave", "1"), ("00001-2", "wave", "2")]
+    assert float(found[1]["start_s"]) - float(found[0]["start_s"]) == pytest.approx(4.0)  # 80 looks of 50 ms
+    assert summary.labels == {"wave": 2}
+
+
+def keyed(stage: Stage, out: Path, ir: Any, presses: Any, **plan: Any) -> tuple[list[Any], Any]:
+    """Events of a session whose backspace is pressed after the events that ``presses`` picks, and its summary."""
+    waiting: list[str] = []
+    plan = {"countdown_seconds": 1, "pause_seconds": 1, "keep_free_gb": 0, **plan}
+    found = []
+    with Session({"ir0": ir}, out, make_plan(**plan), clock=stage) as session:
+        for event in session.events(lambda: waiting.pop() if waiting else ""):
+            if not isinstance(event, Status):
+                found.append(event)
+                if presses(found):
+                    waiting.append("\x7f")
+    return found, session.summary
+
+
+def test_backspace_discards_the_last_clip_which_is_taken_again(stage: Stage, out: Path, ir: Any) -> None:
+    def presses(found: list[Any]) -> bool:
+        """In the pause after the second clip, twice, and after the last one."""
+        kept = sum(isinstance(event, Kept) for event in found)
+        return ((kept == 2 and isinstance(found[-1], (Kept, Note))) and len(found) < 8) or (
+            kept == 5 and isinstance(found[-1], Kept)
+        )
+
+    events, summary = keyed(stage, out, ir, presses, labels=["wave", "kick"], seconds=0.4, count=2, subject="3")
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert notes == ["discarded 00002 kick", "discarded 00001 wave", "discarded 00005 wave"]
+    assert [(r["id"], r["label"], r["trial"]) for r in rows(out)] == [
+        ("00003", "wave", "1"), ("00004", "kick", "1"), ("00006", "wave", "2"), ("00007", "kick", "2"),
+    ]  # fmt: skip
+    assert sorted({path.name[:5] for path in (out / "clips").iterdir()}) == ["00003", "00004", "00006", "00007"]
+    assert (summary.clips, summary.rows, summary.labels) == (4, 4, {"wave": 2, "kick": 2})
+    assert summary.frames == {"ir0": 40}
+    assert summary.size_bytes == sum(path.stat().st_size for path in (out / "clips").glob("*.mkv"))
+
+
+def test_backspace_discards_the_clip_that_runs(stage: Stage, out: Path, ir: Any) -> None:
+    began = []
+
+    def presses(found: list[Any]) -> bool:
+        began.extend(found[-1:] if isinstance(found[-1], Began) else [])
+        return len(began) == 1 and isinstance(found[-1], Began)
+
+    events, summary = keyed(stage, out, ir, presses, labels=["wave"], seconds=2.0, waits=False)
+    assert [type(e) for e in events] == [Countdown, Began, Note, Countdown, Began, Kept]
+    assert events[2].text == "discarded wave"
+    assert [(r["id"], r["trial"]) for r in rows(out)] == [("00002", "1")]
+    assert sorted(path.name for path in (out / "clips").iterdir()) == ["00002_ir0.mkv", "00002_ir0.mkv.stamps"]
+    assert (summary.clips, summary.cut_short, summary.frames) == (1, [], {"ir0": 50})
+    assert list((out / ".record").glob("*.jsonl")) == []
+
+
+def test_backspace_without_a_clip_discards_nothing(stage: Stage, out: Path, ir: Any) -> None:
+    events, _ = keyed(stage, out, ir, lambda found: len(found) == 1, labels=["wave"], seconds=0.4)
+    assert [type(e) for e in events] == [Countdown, Note, Countdown, Began, Kept]
+    assert events[1].text == "nothing to discard"
+    assert len(rows(out)) == 1
+
+
+def test_a_clip_that_was_cut_short_can_be_discarded(stage: Stage, out: Path, ir: Any) -> None:
+    losing, pressed = Losing(ir, 0.5), []
+
+    def keys() -> str:
+        return pressed.pop() if pressed else ""
+
+    made = make_plan(labels=["wave"], seconds=2.0, countdown_seconds=1, pause_seconds=0, keep_free_gb=0)
+    with Session({"ir0": ir}, out, made, clock=stage) as session:
+        for event in session.events(keys):
+            losing.see(event)
+            if isinstance(event, Kept) and event.why:
+                pressed.append("\x7f")
+    assert [row["id"] for row in rows(out)] == ["00002"]
+    assert session.summary.cut_short == []
+    assert session.summary.labels == {"wave": 1}
+
+
 def test_without_labels_it_is_one_recording_until_the_time_is_over(stage: Stage, out: Path, ir: Any) -> None:
     *_, summary = record(stage, out, [ir], duration_seconds=2.0)
     (row,) = rows(out)
