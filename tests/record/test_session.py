@@ -576,6 +576,12 @@ def test_the_folders_bound_ends_it(stage: Stage, out: Path, ir: Any, monkeypatch
         record(again, out, [PlayedCamera(again, "ir0")], max_gb=0.0000512)
 
 
+def test_a_full_disk_is_called_full(stage: Stage, out: Path, ir: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1_000_000})())
+    with pytest.raises(ConfigError, match=r"has no room: the disk is full\. Expected 50 MB to begin with"):
+        record(stage, out, [ir], labels=["wave"], seconds=0.4)
+
+
 def test_what_is_to_stay_free_ends_it(stage: Stage, out: Path, ir: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     class Usage:
         free = 2_000_000_000
