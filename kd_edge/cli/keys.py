@@ -7,7 +7,7 @@ import re
 import select
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from kd_edge.errors import ConfigError
 
@@ -44,7 +44,8 @@ def key_presses() -> Iterator[Callable[[], str]]:
         yield lambda: _pressed(handle)
     finally:
         if _is_in_front(handle):  # else the shell has it, and would stop who touches it
-            termios.tcsetattr(handle, termios.TCSADRAIN, before)
+            with suppress(termios.error):  # it is gone
+                termios.tcsetattr(handle, termios.TCSADRAIN, before)
 
 
 def has_keys() -> bool:
@@ -65,4 +66,8 @@ def _is_in_front(handle: int) -> bool:
 def _pressed(handle: int) -> str:
     if not _is_in_front(handle) or not select.select([handle], [], [], 0)[0]:
         return ""
-    return _ESCAPE.sub("", os.read(handle, _MOST_BYTES).decode("utf-8", "ignore"))
+    try:
+        keys = os.read(handle, _MOST_BYTES)
+    except OSError:  # the terminal is gone, the recording goes on
+        return ""
+    return _ESCAPE.sub("", keys.decode("utf-8", "ignore"))

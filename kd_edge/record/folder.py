@@ -310,16 +310,19 @@ class Folder:
 
     def _repair(self) -> Iterator[str]:
         """Clips whose journal is there: their process ended before their rows were written."""
-        known = {row.get("id") for row in self._rows()}
+        named = {cell for row in self._rows() for cell in row.values()}
         for path in sorted(self._own.glob("*.jsonl")):
             journal = read_journal(path)
-            if journal is not None and not known & {journal.id, f"{journal.id}-1"}:
+            if journal is not None:
                 stamps = {name: self._stamps(file) for name, file in journal.files.items()}
-                rows = rows_of(journal, stamps)
-                self.drop(journal.files, {name for row in rows for name in stamps if row.get(name)})
-                if rows:
-                    self.add(rows)
-                    yield journal.id
+                if named.isdisjoint(
+                    journal.files.values()
+                ):  # else its rows were written, or its owner has written some
+                    rows = rows_of(journal, stamps)
+                    self.drop(journal.files, {name for row in rows for name in stamps if row.get(name)})
+                    if rows:
+                        self.add(rows)
+                        yield journal.id
             path.unlink()
 
     def _stamps(self, file: str) -> list[int]:

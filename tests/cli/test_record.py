@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kd_edge.cli.keys import has_keys, key_presses
 from kd_edge.cli.record import status_line
 from kd_edge.data.readers.files import Files
 from kd_edge.recipes import to_toml
@@ -193,6 +195,23 @@ def test_backspace_at_a_terminal_discards_a_clip(tmp_path: Path) -> None:
     assert terminal.end() == 0
     assert [row["ir0"] for row in rows(out)] == ["clips/00002_ir0.mkv"]
     assert sorted(path.name for path in (out / "clips").iterdir()) == ["00002_ir0.mkv", "00002_ir0.mkv.stamps"]
+
+
+def test_a_terminal_that_goes_away_presses_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = pty.openpty()
+    with open(theirs, closefd=True) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        assert has_keys()
+        with key_presses() as pressed:
+            os.write(ours, "ä\x1b[A\x7f".encode())
+            assert select.select([theirs], [], [], PATIENCE_SECONDS)[0]
+            assert pressed() == "ä\x7f"
+            assert pressed() == ""
+            os.close(ours)
+            assert pressed() == ""
+    for nobody in (None, stdin):  # closed
+        monkeypatch.setattr("sys.stdin", nobody)
+        assert not has_keys()
 
 
 def test_an_interrupt_keeps_what_is_there(tmp_path: Path) -> None:

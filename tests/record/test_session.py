@@ -18,6 +18,7 @@ from kd_edge.data.readers.files import Files
 from kd_edge.errors import BadPictureError, CameraError, ConfigError, DataError
 from kd_edge.record import Began, Countdown, Kept, Note, Session, Status, make_plan
 from kd_edge.record import session as module
+from kd_edge.record.journal import Journal, JournalFile
 from kd_edge.record.writer import FrameWriter
 from kd_edge.types import Frame
 
@@ -547,6 +548,22 @@ def test_pieces_of_a_killed_session_are_kept(stage: Stage, out: Path, ir: Any, r
             assert [len(data.open(sample, name)) for name in ("ir0", "rgb0")] == [25, 25]  # 20 looks of 50 ms
         if sample.id == "00001-2":
             assert len(data.open(sample, "ir0")) >= 35
+
+
+def test_a_killed_clip_that_has_a_row_by_now_gets_no_other(stage: Stage, out: Path, ir: Any) -> None:
+    """Its owner has written one by hand, or the label page has renamed it."""
+    record(stage, out, [ir], labels=["wave"], seconds=0.4)
+    file = out / "manifest.csv"
+    file.write_text(file.read_text().replace("00001,wave", "mine,kick"))
+    JournalFile(
+        out / ".record/00001.jsonl", Journal("00001", {"ir0": "clips/00001_ir0.mkv"}, {"label": "wave"})
+    ).close()
+    again = Stage()
+    *_, summary = record(again, out, [PlayedCamera(again, "ir0")], labels=["wave"], seconds=0.4)
+    assert [(r["id"], r["label"]) for r in rows(out)] == [("mine", "kick"), ("00002", "wave")]
+    assert summary.repaired == ()
+    assert (out / "clips/00001_ir0.mkv").is_file()
+    assert list((out / ".record").glob("*.jsonl")) == []
 
 
 def wait_for_lines(file: Path, count: int) -> None:
