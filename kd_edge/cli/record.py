@@ -45,7 +45,7 @@ def record(
     ] = None,
     key: Annotated[
         list[str] | None,
-        typer.Option("--key", metavar="K=CLASS", help="Begins a piece; it or space ends it, backspace discards it."),
+        typer.Option("--key", metavar="K=CLASS", help="Begins and ends a piece; backspace discards it. Repeatable."),
     ] = None,
     seconds: Annotated[
         float | None, typer.Option("--seconds", metavar="S", min=0.2, max=3600, help="Length of a clip.")

@@ -22,13 +22,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kd_edge.data.readers.files.rows import COLUMNS, OFFSET, SESSION, csv_records, delimiter_of
-from kd_edge.data.readers.files.settings import FILE, MODALITY, band_of, is_modality
+from kd_edge.data.readers.files.settings import FILE, MODALITY, band_of, is_modality, read_settings
 from kd_edge.data.readers.files.writing import RECORDER
 from kd_edge.data.readers.sidecar import beside
 from kd_edge.errors import ConfigError, DataError, printable, reason
 from kd_edge.files import held, replacing
 from kd_edge.reading import read_bytes, read_json
 from kd_edge.record.journal import read_journal, rows_of
+from kd_edge.record.plan import check_spelling
 from kd_edge.record.repair import repaired
 
 MANIFEST, CLIPS, OWN = "manifest.csv", "clips", RECORDER.partition("/")[0]
@@ -138,6 +139,24 @@ class Folder:
             if label and label not in self.labels:
                 self.labels.append(label)
             self.note_trial(label, subject, trial)
+
+    def check_labels(self, labels: Sequence[str]) -> None:
+        """Refuse labels with which trainings would refuse the folder.
+
+        Raises:
+            ConfigError: One differs from another one of the folder by capitals or blanks only, or ``dataset.toml``
+                does not name it, or is faulty.
+        """
+        settings = read_settings(self.root)
+        background = () if settings.background is None else (settings.background,)
+        check_spelling(labels, [*(settings.labels or ()), *background, *self.labels])
+        known = (*settings.labels, *background) if settings.labels is not None else labels
+        if unknown := [label for label in labels if label not in known]:
+            raise ConfigError(
+                f"label '{printable(unknown[0])}', which labels in {self.root / FILE} does not name",
+                f"one of {printable(', '.join(known))}",
+                "add it there, or correct --label",
+            )
 
     def new_number(self) -> int:
         """A number that no clip, row or journal of the folder has."""

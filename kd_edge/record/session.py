@@ -15,7 +15,7 @@ from kd_edge.errors import CameraError, ConfigError, import_extra, printable
 from kd_edge.files import expanded
 from kd_edge.record.clip import Clip, Finished
 from kd_edge.record.folder import CameraFacts, Folder, band_seen, check_free, column, unwritable
-from kd_edge.record.plan import DISCARD_KEYS, END_KEY, Plan, check_spelling
+from kd_edge.record.plan import DISCARD_KEYS, END_KEY, Plan
 from kd_edge.record.room import Room
 from kd_edge.record.track import Track
 from kd_edge.runtime.cameras import Wanted, make_camera
@@ -246,7 +246,7 @@ class Session:
             self._folder = Folder(self._out)
             stack.callback(self._folder.close)
             self._folder.fit(facts, BACKGROUND if self._plan.mode == "keys" else None)
-            check_spelling(self._plan.labels, self._folder.labels)
+            self._folder.check_labels(self._plan.labels)
             self._room = self._made_room()
             self._stack = stack.pop_all()
         self.summary.repaired = self._folder.repaired

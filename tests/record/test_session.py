@@ -520,6 +520,32 @@ def test_a_label_spelt_otherwise_is_refused(stage: Stage, out: Path, ir: Any) ->
         record(again, out, [PlayedCamera(again, "ir0")], labels=["sit_down"], seconds=0.4)
 
 
+@pytest.mark.parametrize(
+    ("settings", "labels", "found"),
+    [
+        ('labels = ["wave"]\n', ["wave", "kick"], "label 'kick', which labels in .*dataset.toml does not name"),
+        ('labels = ["wave"]\n', ["Wave"], "label 'Wave' beside 'wave'"),
+        ('background = "none"\n', ["wave", "None"], "label 'None' beside 'none'"),
+        ("labels = 3\n", ["wave"], "dataset.toml"),
+    ],
+)
+def test_labels_with_which_nobody_could_train_are_refused(
+    stage: Stage, out: Path, ir: Any, settings: str, labels: list[str], found: str
+) -> None:
+    record(stage, out, [ir], seconds=0.4)
+    (out / "dataset.toml").write_text(settings)
+    again = Stage()
+    with pytest.raises(ConfigError, match=found):
+        record(again, out, [PlayedCamera(again, "ir0")], labels=labels, seconds=0.4)
+    assert len(rows(out)) == 1
+    assert list((out / ".record").iterdir()) == [out / ".record/cameras.json"]
+
+
+def test_a_label_like_the_background_of_a_new_folder_is_refused(stage: Stage, out: Path, ir: Any) -> None:
+    with pytest.raises(ConfigError, match="label 'None' beside 'none'"):
+        record(stage, out, [ir], keys=["n=None"], duration_seconds=1.0)
+
+
 def test_pieces_of_a_killed_session_are_kept(stage: Stage, out: Path, ir: Any, rgb: Any, tmp_path: Path) -> None:
     """A copy of the folder in the middle of a recording is what a kill leaves."""
     left = tmp_path / "left"
