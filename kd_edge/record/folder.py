@@ -283,7 +283,14 @@ class Folder:
         self._wanted = [*COLUMNS, *modalities, *(name + OFFSET for name in modalities), SESSION]
         if not os.path.lexists(self._manifest) or not self._manifest.stat().st_size:
             self._write([self._wanted], ",")
-        os.close(os.open(self._manifest, _APPENDING))  # told now, not when a clip has ended
+        try:
+            os.close(os.open(self._manifest, _APPENDING))  # told now, not when a clip has ended
+        except OSError as error:
+            raise ConfigError(
+                f"{self._manifest} cannot be added to ({error.strerror})",
+                "a plain file that may be written",
+                "correct it",
+            ) from error
         self._complete()
         self._check_rows()
 

@@ -253,6 +253,38 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert not list((tmp_path / "own").glob("clips/*"))
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--duration", "inf"),
+        ("--max-gb", "inf"),
+        ("--keep-free-gb", "inf"),
+        ("--seconds", "nan"),
+        ("--trial", "9" * 30),
+    ],
+)
+def test_absurd_numbers_are_told(kd: Kd, tmp_path: Path, option: tuple[str, str]) -> None:
+    code, text, error = kd("record", "--out", "own", "--camera", "synthetic:", *option)
+    assert (code, text) == (2, "")
+    assert f"Invalid value for '{option[0]}'" in error
+    assert not (tmp_path / "own").exists()
+
+
+def test_a_manifest_that_is_no_plain_file_is_told_before(kd: Kd, tmp_path: Path) -> None:
+    assert kd("record", "--out", "own", *SYNTHETIC, "--seconds", "0.3")[0] == 0
+    manifest = tmp_path / "own/manifest.csv"
+    manifest.rename(tmp_path / "elsewhere.csv")
+    manifest.symlink_to(tmp_path / "elsewhere.csv")
+    before = (tmp_path / "elsewhere.csv").read_bytes()
+    code, _, error = kd("record", "--out", "own", *SYNTHETIC, "--seconds", "0.3")
+    assert (code, "manifest.csv cannot be added to (" in one_line(error)) == (2, True)
+    manifest.unlink()
+    manifest.mkdir()
+    code, _, error = kd("record", "--out", "own", *SYNTHETIC, "--seconds", "0.3")
+    assert (code, "manifest.csv cannot be added to (Is a directory)" in one_line(error)) == (2, True)
+    assert (tmp_path / "elsewhere.csv").read_bytes() == before
+
+
 def test_a_folder_of_something_else_is_refused(kd: Kd, tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes/text.txt").write_text("mine")
