@@ -43,6 +43,8 @@ LAST_SECONDS = 5.0
 """So long, at most, the last clip of all can still be discarded by key."""
 DISCARDED = "discarded"
 """Why a clip ends that a key has discarded."""
+DEAF_SECONDS = 1.0
+"""A key that discards is to be let go for so long before it discards anything else."""
 LEAST_BYTES = 50_000_000
 """Nothing is begun with less room."""
 
@@ -225,6 +227,7 @@ class Session:
         self._clips: list[Clip] = []  # the one that runs, and the one that follows
         self._stack = ExitStack()
         self._until_ns: int | None = None
+        self._deaf_until_ns = 0
 
     def __enter__(self) -> Session:
         import_extra("av", "replay")
@@ -395,10 +398,10 @@ class Session:
         for key in keys:
             running, label = clip.running, self._plan.keys.get(key)
             now_ns = self._clock.now_ns()
-            if key in DISCARD_KEYS and self._plan.mode == "timed":
-                clip.discard()
-                return DISCARDED
-            if key in DISCARD_KEYS:
+            if self._discards(key):
+                if self._plan.mode == "timed":
+                    clip.discard()
+                    return DISCARDED
                 yield self._forgotten(clip)
             elif label is not None and (running is None or running.label != label):
                 clip.mark(label, str(self._trial(label)), now_ns)
@@ -407,6 +410,15 @@ class Session:
                 clip.unmark(now_ns)
                 yield Note(f"{running.label}: {(now_ns - running.begin_ns) / 1e9:.1f} s")
         return ""
+
+    def _discards(self, key: str) -> bool:
+        """Whether a key discards something: one that is held, or hit twice in haste, discards once."""
+        if key not in DISCARD_KEYS:
+            return False
+        now_ns = self._clock.now_ns()
+        is_deaf = now_ns < self._deaf_until_ns
+        self._deaf_until_ns = now_ns + round(DEAF_SECONDS * 1e9)
+        return not is_deaf
 
     def _forgotten(self, clip: Clip) -> Note:
         """The last piece of a recording is none."""
@@ -454,7 +466,7 @@ class Session:
             yield self._status(None)
             self._clock.sleep(min(LOOK_SECONDS, left_ns / 1e9))
             self._check_end()
-            if set(keys()) & set(DISCARD_KEYS):
+            if any(map(self._discards, keys())):
                 raise _DiscardedError
 
     def _lost(self) -> str:

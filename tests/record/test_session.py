@@ -152,13 +152,14 @@ def keyed(stage: Stage, out: Path, ir: Any, presses: Any, **plan: Any) -> tuple[
 
 def test_backspace_discards_the_last_clip_which_is_taken_again(stage: Stage, out: Path, ir: Any) -> None:
     def presses(found: list[Any]) -> bool:
-        """In the pause after the second clip, twice, and after the last one."""
-        kept = sum(isinstance(event, Kept) for event in found)
-        return ((kept == 2 and isinstance(found[-1], (Kept, Note))) and len(found) < 8) or (
-            kept == 5 and isinstance(found[-1], Kept)
-        )
+        """In the pause after the second clip, in the count-down that follows, and after the last one."""
+        kept, notes = (sum(isinstance(event, kind) for event in found) for kind in (Kept, Note))
+        is_last_second = isinstance(found[-1], Countdown) and found[-1].seconds == 1
+        return (kept in (2, 5) and isinstance(found[-1], Kept)) or (kept == 2 and notes == 1 and is_last_second)
 
-    events, summary = keyed(stage, out, ir, presses, labels=["wave", "kick"], seconds=0.4, count=2, subject="3")
+    events, summary = keyed(
+        stage, out, ir, presses, labels=["wave", "kick"], seconds=0.4, count=2, subject="3", countdown_seconds=3
+    )
     notes = [event.text for event in events if isinstance(event, Note)]
     assert notes == ["discarded 00002 kick", "discarded 00001 wave", "discarded 00005 wave"]
     assert [(r["id"], r["label"], r["trial"]) for r in rows(out)] == [
@@ -168,6 +169,17 @@ def test_backspace_discards_the_last_clip_which_is_taken_again(stage: Stage, out
     assert (summary.clips, summary.rows, summary.labels) == (4, 4, {"wave": 2, "kick": 2})
     assert summary.frames == {"ir0": 40}
     assert summary.size_bytes == sum(path.stat().st_size for path in (out / "clips").glob("*.mkv"))
+
+
+def test_backspace_that_is_held_discards_once(stage: Stage, out: Path, ir: Any) -> None:
+    def presses(found: list[Any]) -> bool:
+        return sum(isinstance(event, Kept) for event in found) == 2 and isinstance(found[-1], (Kept, Note, Countdown))
+
+    events, _ = keyed(
+        stage, out, ir, presses, labels=["wave"], seconds=0.4, count=3, countdown_seconds=1, pause_seconds=0.5
+    )
+    assert [event.text for event in events if isinstance(event, Note)] == ["discarded 00002 wave"]
+    assert [row["id"] for row in rows(out)] == ["00001", "00003", "00004"]
 
 
 def test_backspace_discards_the_clip_that_runs(stage: Stage, out: Path, ir: Any) -> None:
