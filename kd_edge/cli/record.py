@@ -45,7 +45,7 @@ def record(
     ] = None,
     key: Annotated[
         list[str] | None,
-        typer.Option("--key", metavar="K=CLASS", help="Begins a piece; the same key or space ends it. Repeatable."),
+        typer.Option("--key", metavar="K=CLASS", help="Begins and ends a piece; backspace discards it. Repeatable."),
     ] = None,
     seconds: Annotated[
         float | None, typer.Option("--seconds", metavar="S", min=0.2, max=3600, help="Length of a clip.")
@@ -60,22 +60,29 @@ def record(
         float, typer.Option("--pause", metavar="S", min=0, max=3600, help="Between two of these clips.")
     ] = 2.0,
     duration: Annotated[
-        float | None, typer.Option("--duration", metavar="S", min=0.2, help="End after so many seconds.")
+        float | None,
+        typer.Option("--duration", metavar="S", min=0.2, max=1e7, help="End after so many seconds."),
     ] = None,
     subject: Annotated[str, typer.Option("--subject", metavar="NAME", help="Who performs.")] = "",
     view: Annotated[str, typer.Option("--view", metavar="NAME", help="Where the cameras stand.")] = "",
     trial: Annotated[
         int | None,
-        typer.Option("--trial", metavar="N", min=0, help="Of the first clip; default: goes on as the folder has it."),
+        typer.Option(
+            "--trial",
+            metavar="N",
+            min=0,
+            max=100_000_000,
+            help="Of the first clip; default: goes on as the folder has it.",
+        ),
     ] = None,
     session: Annotated[
         str | None, typer.Option("--session", metavar="NAME", help="Kept in the manifest; default the time of day.")
     ] = None,
     max_gb: Annotated[
-        float | None, typer.Option("--max-gb", metavar="GB", min=0.001, help="What the folder may take.")
+        float | None, typer.Option("--max-gb", metavar="GB", min=0.001, max=1e9, help="What the folder may take.")
     ] = None,
     keep_free_gb: Annotated[
-        float, typer.Option("--keep-free-gb", metavar="GB", min=0, help="What stays free of its disk.")
+        float, typer.Option("--keep-free-gb", metavar="GB", min=0, max=1e9, help="What stays free of its disk.")
     ] = 1.0,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="End when a camera is lost, with exit code 1.")] = False,
     json_: JsonOption = False,
@@ -113,7 +120,7 @@ def record(
             keys = _keys(plan, stack)
             stack.enter_context(recording)
             began = True
-            shown = stack.enter_context(_Display(plan))
+            shown = stack.enter_context(_Display(plan, has_keys=keys is not None))
             for event in recording.events(keys):
                 shown.show(event)
     except KeyboardInterrupt:
@@ -129,12 +136,13 @@ def record(
         raise typer.Exit(1)
 
 
-def _keys(plan: Plan, stack: ExitStack) -> Callable[[], str]:
-    if plan.mode != "keys":
-        return lambda: ""
-    from kd_edge.cli.keys import key_presses
+def _keys(plan: Plan, stack: ExitStack) -> Callable[[], str] | None:
+    """The keys that are pressed; None where none are wanted, or there is nobody to press them."""
+    from kd_edge.cli.keys import has_keys, key_presses
 
-    return stack.enter_context(key_presses())
+    if plan.mode == "keys" or (plan.mode == "timed" and has_keys()):
+        return stack.enter_context(key_presses())
+    return None
 
 
 class _Display:
@@ -142,10 +150,11 @@ class _Display:
 
     Args:
         plan: What is recorded.
+        has_keys: Whether keys are looked at.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+    def __init__(self, plan: Plan, *, has_keys: bool) -> None:
+        self._plan, self._has_keys = plan, has_keys
         self._live = Live(console=err, auto_refresh=False, transient=True) if err.is_terminal else None
         self._told = time.monotonic()
 
@@ -154,7 +163,9 @@ class _Display:
             self._live.start()
         if self._plan.keys:
             keys = ", ".join(f"{key} {label}" for key, label in self._plan.keys.items())
-            self._line(f"keys: {keys}; the same key or space ends a piece, Ctrl-C all")
+            self._line(f"keys: {keys}; the same key or space ends a piece, backspace discards it, Ctrl-C ends all")
+        elif self._has_keys:
+            self._line("backspace discards a clip, which is then taken again; Ctrl-C ends all")
         return self
 
     def __exit__(self, *_: object) -> None:

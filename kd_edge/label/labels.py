@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
@@ -15,10 +15,10 @@ from kd_edge.data.readers.files.media import LATE_SECONDS, Header, Media
 from kd_edge.data.readers.files.rows import MOST_BYTES, NAMES, Row, Table, check_together, manifest_of, plain
 from kd_edge.data.readers.files.settings import read_settings
 from kd_edge.data.readers.files.skeletons import SKELETON
-from kd_edge.data.readers.files.writing import manifest_bytes
+from kd_edge.data.readers.files.writing import RECORDER, manifest_bytes
 from kd_edge.data.readers.seeking import seconds_by_packets
 from kd_edge.errors import ConfigError, DataError, did_you_mean, printable
-from kd_edge.files import replacing
+from kd_edge.files import held, replacing
 from kd_edge.label.edits import Add, AddClass, Change, Delete, Describe, Edit
 from kd_edge.label.frames import HEIGHT_PX
 from kd_edge.reading import is_file, read_bytes
@@ -231,10 +231,10 @@ class Labels:
 
         Raises:
             ConflictError: Something else changed the labels since that revision.
-            RefusedError: The format does not allow it.
+            RefusedError: The format does not allow it, or ``kd-edge record`` adds rows at the moment.
             DataError: It cannot be saved.
         """
-        with self._lock:
+        with self._lock, self._alone():
             self._check_seen(revision)
             if isinstance(edit, AddClass):
                 return self._add_class(edit.label)
@@ -262,7 +262,7 @@ class Labels:
             ConflictError: As ``apply``.
             DataError: As ``apply``.
         """
-        with self._lock:
+        with self._lock, self._alone():
             self._check_seen(revision)
             if not self._done:
                 return None
@@ -278,7 +278,7 @@ class Labels:
             ConflictError: As ``apply``.
             DataError: As ``apply``.
         """
-        with self._lock:
+        with self._lock, self._alone():
             self._check_seen(revision)
             if not self._undone:
                 return None
@@ -448,6 +448,31 @@ class Labels:
             count += 1
             name = f"{wanted}-{count}"
         return name
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No recorder adds rows meanwhile.
+
+        Raises:
+            RefusedError: One does.
+        """
+        lock = self.root / RECORDER
+        if not lock.parent.is_dir():  # nothing was ever recorded into it
+            yield
+            return
+        try:
+            with held(lock) as is_alone:
+                if not is_alone:
+                    raise RefusedError(
+                        "kd-edge record is recording into this folder; your change was not made",
+                        "nobody else who writes it",
+                        "end the recording, load the labels anew, then do it again",
+                    )
+                yield
+        except OSError as error:
+            raise DataError(
+                f"{lock} cannot be held ({error.strerror})", "a folder that can be written", "correct its rights"
+            ) from error
 
     def _check_seen(self, revision: int) -> None:
         if revision != self.revision:

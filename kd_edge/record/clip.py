@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
+from kd_edge.errors import KdEdgeError
 from kd_edge.record.folder import Folder
 from kd_edge.record.journal import Journal, JournalFile, Piece, rows_of
 from kd_edge.record.track import Taking, Track
@@ -23,10 +24,12 @@ class Finished:
         frames: How many each camera's file has.
         seconds: From its first frame to its last.
         size_bytes: Of its files.
+        files: File of each camera, by the column.
         fault: What kept a camera's frames from being written, one line.
     """
 
     rows: tuple[Mapping[str, str], ...]
+    files: Mapping[str, str]
     frames: Mapping[str, int]
     seconds: float
     size_bytes: int
@@ -59,7 +62,7 @@ class Clip:
         after: Clip | None = None,
     ) -> None:
         self.begin_ns, self.end_ns = begin_ns, end_ns
-        self._is_written = False
+        self._is_written = self._is_discarded = False
         self._folder, self._tracks = folder, tracks
         number = folder.new_number()
         paths = {name: folder.clip_path(number, name) for name in tracks}
@@ -78,7 +81,7 @@ class Clip:
                 tracks[name].leave(taking)
                 taking.writer.close()
             self._journal.close()
-            folder.drop(self._journal.journal, set())
+            folder.drop(files, set())
             self._journal.path.unlink()
             raise
 
@@ -102,6 +105,10 @@ class Clip:
         """The piece that runs, if any, ends."""
         if self.running is not None:
             self._journal.end(now_ns)
+
+    def forget(self) -> Piece | None:
+        """The piece that runs, else the last one, is none; None where there is none."""
+        return self._journal.discard() if self._journal.journal.pieces else None
 
     @property
     def is_over(self) -> bool:
@@ -128,6 +135,10 @@ class Clip:
         """Of its files so far."""
         return sum(taking.writer.written_bytes for taking in self._takings.values())
 
+    def discard(self) -> None:
+        """What there is of it is to be kept no more: ``finish`` removes it."""
+        self._is_discarded = True
+
     def finish(self) -> Finished:
         """End it, write what is queued and its rows; takes bounded time. Where it was interrupted, it is called again.
 
@@ -138,22 +149,24 @@ class Clip:
         stamps = {name: taking.writer.close() for name, taking in self._takings.items()}
         self._journal.close()
         is_stuck = any(taking.writer.is_stuck for taking in self._takings.values())
-        rows, fault = [] if is_stuck else rows_of(self._journal.journal, stamps), self.disk_fault
+        rows = [] if is_stuck or self._is_discarded else rows_of(self._journal.journal, stamps)
+        fault = self.disk_fault
         kept = {name for row in rows for name in stamps if row.get(name)}
         try:
             if not is_stuck:
                 self._write(rows, kept)
-        except OSError as error:
-            rows, fault = [], fault or f"its rows cannot be written ({error.strerror}); the next session does"
+        except (OSError, KdEdgeError) as error:
+            why = error.strerror if isinstance(error, OSError) else error.found
+            rows, fault = [], fault or f"its rows cannot be written ({why}); the next session does"
         ends = [stamps[name] for name in kept]
         seconds = (max(s[-1] for s in ends) - min(s[0] for s in ends)) / 1e9 if ends else 0.0
         counts = {name: len(s) for name, s in stamps.items()}
-        return Finished(tuple(rows), counts, seconds, self.size_bytes, fault)
+        return Finished(tuple(rows), self._journal.journal.files, counts, seconds, self.size_bytes, fault)
 
     def _write(self, rows: Sequence[Mapping[str, str]], kept: Set[str]) -> None:
         """The rows, and away with the journal and with files that no row names."""
         if rows and not self._is_written:
             self._folder.add(rows)
             self._is_written = True
-        self._folder.drop(self._journal.journal, kept)
+        self._folder.drop(self._journal.journal.files, kept)
         self._journal.path.unlink(missing_ok=True)

@@ -16,28 +16,29 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from kd_edge.data.readers.files.rows import COLUMNS, OFFSET
-from kd_edge.data.readers.files.settings import FILE, MODALITY, band_of, is_modality
+from kd_edge.data.readers.files.rows import COLUMNS, OFFSET, SESSION, csv_records, delimiter_of
+from kd_edge.data.readers.files.settings import FILE, MODALITY, band_of, is_modality, read_settings
+from kd_edge.data.readers.files.writing import RECORDER
 from kd_edge.data.readers.sidecar import beside
 from kd_edge.errors import ConfigError, DataError, printable, reason
 from kd_edge.files import held, replacing
 from kd_edge.reading import read_bytes, read_json
-from kd_edge.record.journal import Journal, read_journal, rows_of
+from kd_edge.record.journal import read_journal, rows_of
+from kd_edge.record.plan import check_spelling
 from kd_edge.record.repair import repaired
 
-MANIFEST, CLIPS, OWN = "manifest.csv", "clips", ".record"
-SESSION = "session"
-"""A column that is kept, not read."""
+MANIFEST, CLIPS, OWN = "manifest.csv", "clips", RECORDER.partition("/")[0]
 ENDING = ".mkv"
 FORMAT = 1
 _MANIFEST_BYTES = 256_000_000
 _OWN_BYTES = 1_000_000
-_NUMBER = re.compile(r"(\d{1,9})(?:_.*|-\d+)?")
+_NUMBER = re.compile(r"(\d{1,18})(?:_.*|-\d+)?")
+_APPENDING = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 _RESERVED = (*COLUMNS, SESSION, "skeleton", "pose")
 _BY_BAND = {"nir": "ir", "lwir": "thermal", "depth": "depth", "rgb": "rgb"}
 
@@ -94,12 +95,14 @@ class Folder:
         self._own, self._manifest = root / OWN, root / MANIFEST
         self._held = ExitStack()
         self._trials: Counter[tuple[str, str]] = Counter()
+        self._wanted: list[str] = []
+        self._number = 0
         self.labels: list[str] = []
         check_free(root)
         try:
             (root / CLIPS).mkdir(parents=True, exist_ok=True)
             self._own.mkdir(exist_ok=True)
-            is_ours = self._held.enter_context(held(self._own / "lock"))
+            is_ours = self._held.enter_context(held(root / RECORDER))
         except OSError as error:
             raise unwritable(root, error) from error
         if not is_ours:
@@ -127,6 +130,7 @@ class Folder:
             else:
                 self._describe(cameras, background)
             self._check_manifest([camera.modality for camera in cameras])
+            self._number = self._last_number()
             self.repaired = tuple(self._repair())
         except OSError as error:
             raise unwritable(self.root, error) from error
@@ -136,12 +140,35 @@ class Folder:
                 self.labels.append(label)
             self.note_trial(label, subject, trial)
 
+    def check_labels(self, labels: Sequence[str]) -> None:
+        """Refuse labels with which trainings would refuse the folder.
+
+        Raises:
+            ConfigError: One differs from another one of the folder by capitals or blanks only, or ``dataset.toml``
+                does not name it, or is faulty.
+        """
+        settings = read_settings(self.root)
+        background = () if settings.background is None else (settings.background,)
+        check_spelling(labels, [*(settings.labels or ()), *background, *self.labels])
+        known = (*settings.labels, *background) if settings.labels is not None else labels
+        if unknown := [label for label in labels if label not in known]:
+            raise ConfigError(
+                f"label '{printable(unknown[0])}', which labels in {self.root / FILE} does not name",
+                f"one of {printable(', '.join(known))}",
+                "add it there, or correct --label",
+            )
+
     def new_number(self) -> int:
         """A number that no clip, row or journal of the folder has."""
+        self._number += 1
+        return self._number
+
+    def _last_number(self) -> int:
+        """The highest one that is taken; asked once, because a folder may hold thousands of files."""
         names = [path.name for path in (*(self.root / CLIPS).iterdir(), *self._own.glob("*.jsonl"))]
         names += [row.get("id") or "" for row in self._rows()]
         found = (_NUMBER.fullmatch(name.removesuffix(".jsonl")) for name in names)
-        return 1 + max((int(match[1]) for match in found if match), default=0)
+        return max((int(match[1]) for match in found if match), default=0)
 
     def next_trial(self, label: str, subject: str) -> int:
         """Number of the next repetition of a label by somebody."""
@@ -151,6 +178,11 @@ class Folder:
         """A repetition is in the manifest."""
         if trial.isdecimal() and len(trial) < 10:
             self._trials[label, subject] = max(self._trials[label, subject], int(trial))
+
+    def forget_trial(self, label: str, subject: str, trial: str) -> None:
+        """The newest repetition was discarded: its number is free."""
+        if trial == str(self._trials[label, subject]):
+            self._trials[label, subject] -= 1
 
     def clip_path(self, number: int, modality: str) -> Path:
         """File of a camera's part of a clip."""
@@ -165,24 +197,48 @@ class Folder:
 
         Raises:
             OSError: They cannot be written.
+            KdEdgeError: Something else has written the manifest meanwhile, and it is none any more.
         """
-        columns = self._columns()
+        self._complete()
+        content = self._table()
         text = io.StringIO(newline="")
-        csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n").writerows(rows)
-        flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(self._manifest, flags), "r+b", buffering=0) as file:
+        csv.DictWriter(
+            text, _columns(content), extrasaction="ignore", lineterminator="\n", delimiter=delimiter_of(content)
+        ).writerows(rows)
+        with os.fdopen(os.open(self._manifest, _APPENDING), "r+b", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
             is_whole = size == 0 or (file.seek(-1, os.SEEK_END) >= 0 and file.read(1) == b"\n")
-            content = (b"" if is_whole else b"\n") + text.getvalue().encode("utf-8")
+            added = (b"" if is_whole else b"\n") + text.getvalue().encode("utf-8")
             try:
-                if file.write(content) != len(content):
+                if file.write(added) != len(added):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(file.fileno())
-            except OSError:
+            except BaseException:  # an interrupt, too: who was interrupted adds them again
                 os.ftruncate(file.fileno(), size)
                 raise
         for row in rows:
             self.note_trial(row.get("label", ""), row.get("subject", ""), row.get("trial", ""))
+
+    def remove(self, rows: Sequence[Mapping[str, str]], files: Mapping[str, str]) -> None:
+        """Take rows out of the manifest again, and remove their files: those of the newest clip.
+
+        Args:
+            rows: As they were added.
+            files: File of each camera, by the column.
+
+        Raises:
+            OSError: The files cannot be removed.
+            KdEdgeError: The manifest cannot be written.
+        """
+        self._complete()
+        self._check_rows()
+        content, gone = self._table(), {row["id"] for row in rows}
+        place = _columns(content).index("id")
+        kept = (line for line in _lines(content) if len(line) <= place or line[place].strip() not in gone)
+        self._write(kept, delimiter_of(content))
+        self.drop(files, set())
+        for row in rows:
+            self.forget_trial(row["label"], row["subject"], row["trial"])
 
     def _cameras(self) -> list[CameraFacts]:
         """Those of the sessions before; none in a new folder."""
@@ -219,70 +275,102 @@ class Folder:
             file.write(json.dumps(described, indent=2).encode("ascii"))
 
     def _check_manifest(self, modalities: Sequence[str]) -> None:
-        """Make the manifest where there is none; one that another program has written gets the columns it lacks."""
+        """Make the manifest where there is none; one that another program has written is read, whole."""
         if os.path.lexists(self.root / "manifest.jsonl"):
             raise ConfigError(
                 f"{self.root} has a manifest.jsonl", "manifest.csv, which rows are added to", "turn it into one"
             )
-        wanted = [*COLUMNS, *modalities, *(name + OFFSET for name in modalities), SESSION]
-        if not os.path.lexists(self._manifest):
-            with replacing(self._manifest, ConfigError) as file:
-                file.write((",".join(wanted) + "\n").encode("ascii"))
-        columns = self._columns()
+        self._wanted = [*COLUMNS, *modalities, *(name + OFFSET for name in modalities), SESSION]
+        if not os.path.lexists(self._manifest) or not self._manifest.stat().st_size:
+            self._write([self._wanted], ",")
+        try:
+            os.close(os.open(self._manifest, _APPENDING))  # told now, not when a clip has ended
+        except OSError as error:
+            raise ConfigError(
+                f"{self._manifest} cannot be added to ({error.strerror})",
+                "a plain file that may be written",
+                "correct it",
+            ) from error
+        self._complete()
+        self._check_rows()
+
+    def _complete(self) -> None:
+        """A manifest that another program has written gets the columns it lacks."""
+        content = self._table()
+        columns = _columns(content)
         if missing := [name for name in ("id", "label") if name not in columns]:
             raise ConfigError(
-                f"{self._manifest} has no column {' and no column '.join(missing)}", ",".join(wanted), "correct it"
+                f"{self._manifest} has no column {' and no column '.join(missing)}",
+                f"a table whose first line has the names {','.join(self._wanted)}",
+                "correct it",
             )
-        if missing := [name for name in wanted if name not in columns]:
-            head, *lines = self._lines()
-            text = io.StringIO(newline="")
-            csv.writer(text, lineterminator="\n").writerows([[*head, *missing], *lines])
-            with replacing(self._manifest, ConfigError) as file:
-                file.write(text.getvalue().encode("utf-8"))
+        if missing := [name for name in self._wanted if name not in columns]:
+            self._check_rows()
+            head, *lines = _lines(content)
+            self._write([[*head, *missing], *lines], delimiter_of(content))
 
-    def _columns(self) -> list[str]:
-        return next(self._lines(), [])
+    def _write(self, lines: Iterable[Sequence[str]], delimiter: str) -> None:
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="\n", delimiter=delimiter).writerows(lines)
+        with replacing(self._manifest, ConfigError) as file:
+            file.write(text.getvalue().encode("utf-8"))
+
+    def _check_rows(self) -> None:
+        """Raise a DataError where the manifest is no table, or has an open quote that would swallow what is added."""
+        for _ in self._rows():
+            pass
 
     def _rows(self) -> Iterator[dict[str, str]]:
-        lines = self._lines()
-        columns = next(lines, [])
-        return (dict(zip(columns, (cell.strip() for cell in line), strict=False)) for line in lines)
+        return (record for _, record in csv_records(self._manifest, self._table(), strict=True))
 
-    def _lines(self) -> Iterator[list[str]]:
-        """Lines of the manifest, with the names of its columns first."""
+    def _table(self) -> str:
+        """What the manifest holds."""
         try:
-            text = read_bytes(self._manifest, _MANIFEST_BYTES).decode("utf-8-sig")
-            yield from csv.reader(io.StringIO(text, newline=""))
-        except (UnicodeDecodeError, csv.Error) as error:
+            return read_bytes(self._manifest, _MANIFEST_BYTES).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
             raise DataError(
-                f"{self._manifest} cannot be read: {reason(error)}", "a table in UTF-8", "correct it"
+                f"{self._manifest} cannot be read: {reason(error)}",
+                "a table in UTF-8",
+                "save it as such, in a spreadsheet as 'CSV UTF-8'",
             ) from error
 
     def _repair(self) -> Iterator[str]:
         """Clips whose journal is there: their process ended before their rows were written."""
-        known = {row.get("id") for row in self._rows()}
+        named = {cell for row in self._rows() for cell in row.values()}
         for path in sorted(self._own.glob("*.jsonl")):
             journal = read_journal(path)
-            if journal is not None and not known & {journal.id, f"{journal.id}-1"}:
+            if journal is not None:
                 stamps = {name: self._stamps(file) for name, file in journal.files.items()}
-                rows = rows_of(journal, stamps)
-                self.drop(journal, {name for row in rows for name in stamps if row.get(name)})
-                if rows:
-                    self.add(rows)
-                    yield journal.id
+                if named.isdisjoint(
+                    journal.files.values()
+                ):  # else its rows were written, or its owner has written some
+                    rows = rows_of(journal, stamps)
+                    self.drop(journal.files, {name for row in rows for name in stamps if row.get(name)})
+                    if rows:
+                        self.add(rows)
+                        yield journal.id
             path.unlink()
 
     def _stamps(self, file: str) -> list[int]:
         path = self.root / file
         return repaired(path) if path.is_file() else []
 
-    def drop(self, journal: Journal, kept: Set[str]) -> None:
+    def drop(self, files: Mapping[str, str], kept: Set[str]) -> None:
         """Remove the files of a clip that no row names."""
-        for name, file in journal.files.items():
+        for name, file in files.items():
             if name not in kept:
                 for path in (self.root / file, beside(self.root / file)):
                     with suppress(FileNotFoundError):
                         path.unlink()
+
+
+def _columns(table: str) -> list[str]:
+    return [name.strip() for name in next(_lines(table), [])]
+
+
+def _lines(table: str) -> Iterator[list[str]]:
+    """Lines of a manifest, with the names of its columns first."""
+    return csv.reader(io.StringIO(table, newline=""), delimiter=delimiter_of(table))
 
 
 def check_free(root: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ LEAST_FRAMES = 2
 """A piece of fewer frames is none."""
 _PAST_THE_LAST_NS = 1_000_000  # so that the last frame is inside, however its stamp is rounded
 _MOST_BYTES = 64_000_000
+_FILE = re.compile(r"clips/\d+_[\w-]+\.mkv", re.ASCII)
+"""A clip's file: what a damaged journal names otherwise is nothing to repair or to remove."""
 
 
 @dataclass(slots=True)
@@ -87,6 +90,12 @@ class JournalFile:
         self.journal.pieces[-1].end_ns = end_ns
         self._add({"end_ns": end_ns})
 
+    def discard(self) -> Piece:
+        """Forget the last piece, whether it has ended or not."""
+        piece = self.journal.pieces.pop()
+        self._add({"discarded": piece.label})
+        return piece
+
     def close(self) -> None:
         """Leave the file; a second call does nothing."""
         if self._handle >= 0:
@@ -110,16 +119,18 @@ def read_journal(path: Path) -> Journal | None:
             values = json.loads(line)
             if journal is None:
                 files = {str(name): str(file) for name, file in values["files"].items()}
-                if any(Path(file).is_absolute() or ".." in Path(file).parts for file in files.values()):
+                if not all(_FILE.fullmatch(file) for file in files.values()):
                     return None
                 cells = {str(name): str(cell) for name, cell in values["cells"].items()}
                 journal = Journal(str(values["id"]), files, cells)
             elif "begin_ns" in values:
                 journal.pieces.append(Piece(str(values["label"]), str(values["trial"]), int(values["begin_ns"])))
+            elif "discarded" in values:
+                journal.pieces.pop()
             elif journal.pieces:
                 journal.pieces[-1].end_ns = int(values["end_ns"])
-    except (ValueError, TypeError, KeyError, AttributeError):  # a line that breaks off: those before it count
-        return journal
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
+        return journal  # a line that breaks off, or is damaged: those before it count
     return journal
 
 

@@ -15,6 +15,8 @@ DIGITS = "1234567890"
 """Keys of labels that were given none, in their order."""
 END_KEY = " "
 """Ends whatever piece runs."""
+DISCARD_KEYS = "\x7f\b"
+"""What a terminal sends for backspace: the piece or the clip that runs, else the last one, is discarded."""
 _LONGEST_NAME = 200
 
 

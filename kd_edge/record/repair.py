@@ -14,6 +14,7 @@ from kd_edge.reading import open_regular, read_bytes
 
 _SEGMENT = b"\x18\x53\x80\x67"
 _MOST_STAMPS_BYTES = 64_000_000
+_MOST_DIGITS = 18  # of nanoseconds in 64 bits
 _LONGEST_HEAD = 12  # of an element: four bytes of id, eight of size
 
 
@@ -60,7 +61,7 @@ def _whole_lines(file: Path) -> list[int]:
         return []
     found: list[int] = []
     for line in lines[1:]:
-        if not line.isdigit() or (found and int(line) <= found[-1]):
+        if not line.isdigit() or len(line) > _MOST_DIGITS or (found and int(line) <= found[-1]):
             break
         found.append(int(line))
     return found

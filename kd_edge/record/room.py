@@ -39,6 +39,8 @@ class Room:
         own = None if self._most is None else self._most - self._taken - under_way
         if self._most is not None and own == self.left_bytes(under_way):
             return f"the folder has the {self._most / 1e9:g} GB it may (--max-gb)"
+        if not self._keep_free:
+            return "the disk is full"
         return f"the disk has no more than {self._keep_free / 1e9:g} GB left (--keep-free-gb)"
 
 

@@ -15,7 +15,7 @@ from kd_edge.errors import CameraError, ConfigError, import_extra, printable
 from kd_edge.files import expanded
 from kd_edge.record.clip import Clip, Finished
 from kd_edge.record.folder import CameraFacts, Folder, band_seen, check_free, column, unwritable
-from kd_edge.record.plan import END_KEY, Plan, check_spelling
+from kd_edge.record.plan import DISCARD_KEYS, END_KEY, Plan
 from kd_edge.record.room import Room
 from kd_edge.record.track import Track
 from kd_edge.runtime.cameras import Wanted, make_camera
@@ -39,6 +39,12 @@ AHEAD_SECONDS = 0.2
 """So long before the next file begins it is made, so that frames that are on their way find it."""
 BACKGROUND = "none"
 """In a folder of long recordings, the class of what lies between the pieces that keys marked."""
+LAST_SECONDS = 5.0
+"""So long, at most, the last clip of all can still be discarded by key."""
+DISCARDED = "discarded"
+"""Why a clip ends that a key has discarded."""
+DEAF_SECONDS = 1.0
+"""A key that discards is to be let go for so long before it discards anything else."""
 LEAST_BYTES = 50_000_000
 """Nothing is begun with less room."""
 
@@ -162,6 +168,18 @@ class Summary:
         self.labels = _sum(self.labels, Counter(row["label"] for row in clip.rows if row["label"]))
         self.frames = _sum(self.frames, clip.frames)
 
+    def remove(self, clip: Finished) -> None:
+        """A recording that had been kept was discarded."""
+        self.clips -= 1
+        self.rows -= len(clip.rows)
+        self.seconds -= clip.seconds
+        self.size_bytes -= clip.size_bytes
+        labels = Counter(self.labels)
+        labels.subtract(row["label"] for row in clip.rows if row["label"])
+        self.labels = {label: count for label, count in labels.items() if count}
+        self.frames = _sum(self.frames, {name: -count for name, count in clip.frames.items()})
+        self.cut_short = [id_ for id_ in self.cut_short if id_ != clip.rows[0]["id"]]
+
 
 def _sum(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
     return {name: one.get(name, 0) + other.get(name, 0) for name in (*one, *other)}
@@ -173,6 +191,10 @@ class _EndError(Exception):
 
 class _OverError(_EndError):
     """Nothing more is to be recorded, as it should be."""
+
+
+class _DiscardedError(Exception):
+    """The last clip is to be discarded, and taken again."""
 
 
 class Session:
@@ -205,6 +227,7 @@ class Session:
         self._clips: list[Clip] = []  # the one that runs, and the one that follows
         self._stack = ExitStack()
         self._until_ns: int | None = None
+        self._deaf_until_ns = 0
 
     def __enter__(self) -> Session:
         import_extra("av", "replay")
@@ -226,7 +249,7 @@ class Session:
             self._folder = Folder(self._out)
             stack.callback(self._folder.close)
             self._folder.fit(facts, BACKGROUND if self._plan.mode == "keys" else None)
-            check_spelling(self._plan.labels, self._folder.labels)
+            self._folder.check_labels(self._plan.labels)
             self._room = self._made_room()
             self._stack = stack.pop_all()
         self.summary.repaired = self._folder.repaired
@@ -242,11 +265,11 @@ class Session:
                 self._finished()
             self._note_losses()
 
-    def events(self, keys: Keys = lambda: "") -> Iterator[Event]:
+    def events(self, keys: Keys | None = None) -> Iterator[Event]:
         """Record as planned; ends when the plan does, or when nothing more can be recorded.
 
         Args:
-            keys: Gives the keys that were pressed.
+            keys: Gives the keys that were pressed; None: there is nobody to press any.
 
         Raises:
             CameraError: A camera delivers other frames than before.
@@ -257,9 +280,9 @@ class Session:
             self._until_ns = self._clock.now_ns() + round(self._plan.duration_seconds * 1e9)
         try:
             if self._plan.mode == "timed":
-                yield from self._timed()
+                yield from self._timed(keys)
             else:
-                yield from self._long(keys)
+                yield from self._long(keys or (lambda: ""))
         except (_EndError, OSError) as end:
             why = f"the disk: {end.strerror}" if isinstance(end, OSError) else str(end)
             if why and not self._clips and isinstance(end, _OverError):
@@ -271,30 +294,37 @@ class Session:
             if fault := next((track.fault for track in self._tracks.values() if track.fault is not None), None):
                 raise fault from end
 
-    def _timed(self) -> Iterator[Event]:
-        """Clips of a set length, the labels in turn; one that was cut short is taken again."""
-        plan = self._plan
+    def _timed(self, keys: Keys | None) -> Iterator[Event]:
+        """Clips of a set length, the labels in turn; one that was cut short or discarded is taken again."""
+        plan, pressed = self._plan, keys or (lambda: "")
         total = plan.count * len(plan.labels)
         wanted = list(islice(cycle(plan.labels), total))
-        trials: dict[str, int | None] = dict.fromkeys(plan.labels, plan.trial)
-        done = 0
-        while done < total:
+        kept: list[tuple[Finished, bool]] = []  # and whether it is whole
+        while (done := sum(is_whole for _, is_whole in kept)) < total:
             label = wanted[done]
-            yield from self._counted_down(label, done + 1, total)
-            trial = trials[label]
-            kept = yield from self._recorded(label, trial, lambda: "")
-            if kept is None:
-                continue
-            trials[label] = None if trial is None else trial + 1
-            done += 1
-            if done < total:
-                yield from self._waited(plan.pause_seconds)
+            trial = None if plan.trial is None else plan.trial + done // len(plan.labels)
+            try:
+                yield from self._counted_down(label, done + 1, total, pressed)
+                clip, why = yield from self._recorded(label, trial, pressed)
+                kept += [(clip, not why)] if clip.rows else []
+                if not why and (done + 1 < total or keys is not None):
+                    most = plan.pause_seconds if done + 1 < total else min(plan.pause_seconds, LAST_SECONDS)
+                    yield from self._waited(most, pressed)
+            except _DiscardedError:
+                yield self._discarded(kept.pop()[0]) if kept else Note("nothing to discard")
 
-    def _counted_down(self, label: str, number: int, total: int) -> Iterator[Event]:
+    def _discarded(self, clip: Finished) -> Note:
+        """Remove what was kept of a clip."""
+        self._folder.remove(clip.rows, clip.files)
+        self.summary.remove(clip)
+        self._room.wrote(-clip.size_bytes)
+        return Note(f"discarded {clip.rows[0]['id']} {clip.rows[0]['label']}")
+
+    def _counted_down(self, label: str, number: int, total: int, keys: Keys) -> Iterator[Event]:
         yield from self._all_there()
         for left in range(round(self._plan.countdown_seconds), 0, -1):
             yield Countdown(label, left, number, total)
-            yield from self._waited(1.0)
+            yield from self._waited(1.0, keys)
         yield from self._all_there()
 
     def _long(self, keys: Keys) -> Iterator[Event]:
@@ -302,12 +332,12 @@ class Session:
         while True:
             yield from self._all_there()
             keys()  # those of a pause mark nothing
-            kept = yield from self._recorded("", self._plan.trial, keys)
-            if kept is not None and self._plan.seconds is not None:
+            _, why = yield from self._recorded("", self._plan.trial, keys)
+            if not why and self._plan.seconds is not None:
                 return
 
-    def _recorded(self, label: str, trial: int | None, keys: Keys) -> Generator[Event, None, Finished | None]:
-        """One clip; gives what was kept where it came to its end, None where it was cut short."""
+    def _recorded(self, label: str, trial: int | None, keys: Keys) -> Generator[Event, None, tuple[Finished, str]]:
+        """One clip; gives what was kept of it, and why it was cut short, where it was."""
         if not self._clips:
             self._begin(label, trial)
             yield Began(label)
@@ -319,19 +349,19 @@ class Session:
             if self._is_long(clip):
                 self._begin(label, trial, after=clip)
             elif len(self._clips) == 1:  # else keys wait for the next one
-                yield from self._pressed(clip, keys())
-            why = clip.broken or self._lost()
+                why = yield from self._pressed(clip, keys())
+            why = why or clip.broken or self._lost()
         finished = self._finished()
-        yield Kept(finished, why)
+        yield Note(f"{DISCARDED} {label}") if why == DISCARDED else Kept(finished, why)
         while why and self._clips:
             yield Kept(self._finished(), why)
         if finished.fault:
             raise _EndError(f"the disk: {finished.fault}")
-        if why and not self._plan.waits:
+        if why and why != DISCARDED and not self._plan.waits:
             raise _EndError(why)
         if not why and not finished.rows:
             raise _EndError("a clip without two frames of a camera: longer --seconds, or a faster camera")
-        return None if why else finished
+        return finished, why
 
     def _begin(self, label: str, trial: int | None, after: Clip | None = None) -> None:
         """A clip begins, now or where another one ends."""
@@ -354,23 +384,49 @@ class Session:
         is_cut = self._plan.seconds is not None and clip.end_ns is not None and self._clock.now_ns() < clip.end_ns
         finished = clip.finish()
         self._clips.pop(0)
-        self._room.wrote(finished.size_bytes)
         if finished.rows:
+            self._room.wrote(finished.size_bytes)
             self.summary.add(finished)
             self.summary.cut_short += [finished.rows[0]["id"]] if is_cut else []
         return finished
 
-    def _pressed(self, clip: Clip, keys: str) -> Iterator[Event]:
-        """A key begins a piece; the same one or the space bar ends it, another one begins the next."""
+    def _pressed(self, clip: Clip, keys: str) -> Generator[Event, None, str]:
+        """A key begins a piece; the same one or the space bar ends it, another one begins the next.
+
+        Gives why the clip ends, where it does: one of a set length can be discarded.
+        """
         for key in keys:
             running, label = clip.running, self._plan.keys.get(key)
             now_ns = self._clock.now_ns()
-            if label is not None and (running is None or running.label != label):
+            if self._discards(key):
+                if self._plan.mode == "timed":
+                    clip.discard()
+                    return DISCARDED
+                yield self._forgotten(clip)
+            elif label is not None and (running is None or running.label != label):
                 clip.mark(label, str(self._trial(label)), now_ns)
                 yield Began(label)
             elif running is not None and (label is not None or key == END_KEY):
                 clip.unmark(now_ns)
                 yield Note(f"{running.label}: {(now_ns - running.begin_ns) / 1e9:.1f} s")
+        return ""
+
+    def _discards(self, key: str) -> bool:
+        """Whether a key discards something: one that is held, or hit twice in haste, discards once."""
+        if key not in DISCARD_KEYS:
+            return False
+        now_ns = self._clock.now_ns()
+        is_deaf = now_ns < self._deaf_until_ns
+        self._deaf_until_ns = now_ns + round(DEAF_SECONDS * 1e9)
+        return not is_deaf
+
+    def _forgotten(self, clip: Clip) -> Note:
+        """The last piece of a recording is none."""
+        piece = clip.forget()
+        if piece is None:
+            return Note("nothing to discard in this recording")
+        self._folder.forget_trial(piece.label, self._plan.subject, piece.trial)
+        return Note(f"{DISCARDED} {piece.label}")
 
     def _trial(self, label: str) -> int:
         """Number of a piece: rows are written at the end of their recording, so it counts by itself."""
@@ -404,12 +460,14 @@ class Session:
         if told:
             yield Note("all cameras deliver again")
 
-    def _waited(self, seconds: float) -> Iterator[Event]:
+    def _waited(self, seconds: float, keys: Keys) -> Iterator[Event]:
         until_ns = self._clock.now_ns() + round(seconds * 1e9)
         while (left_ns := until_ns - self._clock.now_ns()) > 0:
             yield self._status(None)
             self._clock.sleep(min(LOOK_SECONDS, left_ns / 1e9))
             self._check_end()
+            if any(map(self._discards, keys())):
+                raise _DiscardedError
 
     def _lost(self) -> str:
         """Which camera does not deliver, and why; empty while all do."""

@@ -117,6 +117,7 @@ class FrameWriter:
                     synced = time.monotonic()
             if video is not None:
                 video.finish()
+                self.written_bytes = os.fstat(self._video.fileno()).st_size
         except BaseException:
             if video is not None:
                 with suppress(Exception):  # it could not be written, so neither can its end

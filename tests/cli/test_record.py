@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kd_edge.cli.keys import has_keys, key_presses
 from kd_edge.cli.record import status_line
 from kd_edge.data.readers.files import Files
 from kd_edge.recipes import to_toml
@@ -167,6 +169,51 @@ def test_keys_of_a_terminal_mark_pieces(tmp_path: Path) -> None:
     assert float(found[0]["end_s"]) == float(found[1]["start_s"])
 
 
+def test_backspace_at_a_terminal_discards_a_piece(tmp_path: Path) -> None:
+    out = tmp_path / "own"
+    terminal = Terminal("--out", str(out), "--key", "w=wave", "--key", "k=kick")
+    terminal.wait_for("backspace discards it")
+    terminal.wait_for("recording")
+    for keys, said in (("w", "recording wave"), ("w", "wave: "), ("k", "recording kick"), ("\x7f", "discarded kick")):
+        terminal.press(keys)
+        terminal.wait_for(said)
+        terminal.wait_for_frames(5)
+    assert terminal.end() == 0
+    assert [row["label"] for row in rows(out)] == ["wave"]
+
+
+def test_backspace_at_a_terminal_discards_a_clip(tmp_path: Path) -> None:
+    out = tmp_path / "own"
+    timed = ("--label", "wave", "--seconds", "300", "--countdown", "0")
+    terminal = Terminal("--out", str(out), *timed)
+    terminal.wait_for("backspace discards a clip")
+    terminal.wait_for("recording wave")
+    terminal.wait_for_frames(5)
+    terminal.press("\x7f")
+    terminal.wait_for("discarded wave")
+    terminal.wait_for_frames(5)
+    assert terminal.end() == 0
+    assert [row["ir0"] for row in rows(out)] == ["clips/00002_ir0.mkv"]
+    assert sorted(path.name for path in (out / "clips").iterdir()) == ["00002_ir0.mkv", "00002_ir0.mkv.stamps"]
+
+
+def test_a_terminal_that_goes_away_presses_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = pty.openpty()
+    with open(theirs, closefd=True) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        assert has_keys()
+        with key_presses() as pressed:
+            os.write(ours, "ä\x1b[A\x7f".encode())
+            assert select.select([theirs], [], [], PATIENCE_SECONDS)[0]
+            assert pressed() == "ä\x7f"
+            assert pressed() == ""
+            os.close(ours)
+            assert pressed() == ""
+    for nobody in (None, stdin):  # closed
+        monkeypatch.setattr("sys.stdin", nobody)
+        assert not has_keys()
+
+
 def test_an_interrupt_keeps_what_is_there(tmp_path: Path) -> None:
     out = tmp_path / "own"
     terminal = Terminal("--out", str(out), "--label", "wave", "--seconds", "300", "--countdown", "0")
@@ -206,6 +253,38 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert not list((tmp_path / "own").glob("clips/*"))
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--duration", "inf"),
+        ("--max-gb", "inf"),
+        ("--keep-free-gb", "inf"),
+        ("--seconds", "nan"),
+        ("--trial", "9" * 30),
+    ],
+)
+def test_absurd_numbers_are_told(kd: Kd, tmp_path: Path, option: tuple[str, str]) -> None:
+    code, text, error = kd("record", "--out", "own", "--camera", "synthetic:", *option)
+    assert (code, text) == (2, "")
+    assert f"Invalid value for '{option[0]}'" in error
+    assert not (tmp_path / "own").exists()
+
+
+def test_a_manifest_that_is_no_plain_file_is_told_before(kd: Kd, tmp_path: Path) -> None:
+    assert kd("record", "--out", "own", *SYNTHETIC, "--seconds", "0.3")[0] == 0
+    manifest = tmp_path / "own/manifest.csv"
+    manifest.rename(tmp_path / "elsewhere.csv")
+    manifest.symlink_to(tmp_path / "elsewhere.csv")
+    before = (tmp_path / "elsewhere.csv").read_bytes()
+    code, _, error = kd("record", "--out", "own", *SYNTHETIC, "--seconds", "0.3")
+    assert (code, "manifest.csv cannot be added to (" in one_line(error)) == (2, True)
+    manifest.unlink()
+    manifest.mkdir()
+    code, _, error = kd("record", "--out", "own", *SYNTHETIC, "--seconds", "0.3")
+    assert (code, "manifest.csv cannot be added to (Is a directory)" in one_line(error)) == (2, True)
+    assert (tmp_path / "elsewhere.csv").read_bytes() == before
+
+
 def test_a_folder_of_something_else_is_refused(kd: Kd, tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes/text.txt").write_text("mine")
@@ -227,7 +306,7 @@ def test_a_folder_that_may_not_be_written_is_one_line(kd: Kd, tmp_path: Path) ->
     ("file", "content", "found"),
     [
         ("manifest.csv", "id,class\n", "has no column label"),
-        ("manifest.csv", "id;label\n", "has no column id and no column label"),
+        ("manifest.csv", "ID;Label\n", "has no column id and no column label"),
         ("manifest.csv", "id,label\n\xff\n", "cannot be read"),
         ("manifest.jsonl", "", "has a manifest.jsonl"),
         (".record/cameras.json", "{", "cameras.json cannot be read"),

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from kd_edge.data.readers.files.rows import Row, read_manifest
 from kd_edge.errors import DataError
+from kd_edge.files import held
 from kd_edge.label.edits import Add, AddClass, Change, Delete, Describe, Edit
 from kd_edge.label.labels import ConflictError, Labels, RefusedError
 
@@ -140,6 +141,27 @@ def test_pieces_of_another_recording_with_the_same_file_count(tmp_path: Path) ->
     assert len(labels.recordings) == 2
     with pytest.raises(RefusedError, match=r"overlaps wave \(1\.00 s to 2\.00 s\)"):
         labels.apply(Add(kind="add", recording=1, start_s=1.5, end_s=3.0, label="kick"), 1)
+
+
+def test_nothing_is_changed_while_a_recorder_adds_rows(tmp_path: Path) -> None:
+    np.save(tmp_path / "a_ir.npy", np.zeros((101, 4, 4), np.uint8))
+    (tmp_path / "dataset.toml").write_text("[modality.ir]\nfps = 10\n")
+    (tmp_path / "manifest.csv").write_text("id,label,ir\na,,a_ir.npy\n")
+    (tmp_path / ".record").mkdir()
+    labels = Labels(tmp_path)
+    add = Add(kind="add", recording=0, start_s=1.0, end_s=2.0, label="wave")
+    labels.apply(add, labels.revision)
+    before = (tmp_path / "manifest.csv").read_bytes()
+    other = add.model_copy(update={"start_s": 3.0, "end_s": 4.0})
+    with held(tmp_path / ".record/lock") as is_held:
+        assert is_held
+        for change in (lambda: labels.apply(other, labels.revision), lambda: labels.undo(labels.revision)):
+            with pytest.raises(RefusedError, match="kd-edge record is recording into this folder"):
+                change()
+    assert (tmp_path / "manifest.csv").read_bytes() == before
+    labels.apply(other, labels.revision)
+    assert len(labels.recordings[0].pieces) == 2
+    assert list((tmp_path / ".record").iterdir()) == []
 
 
 def test_two_manifests_are_told(tmp_path: Path) -> None:

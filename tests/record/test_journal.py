@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from kd_edge.record.journal import Journal, JournalFile, Piece, read_journal, rows_of
 
 MS = 1_000_000
@@ -70,9 +72,45 @@ def test_a_journal_reads_back_and_a_line_that_breaks_off_is_none(tmp_path: Path)
     assert read_journal(path) is None
 
 
+def test_a_piece_that_was_discarded_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "00007.jsonl"
+    written = JournalFile(path, Journal("00007", FILES, CELLS))
+    written.begin(Piece("wave", "4", 17))
+    written.end(23)
+    written.begin(Piece("kick", "1", 29))
+    assert written.discard() == Piece("kick", "1", 29)
+    assert written.journal.pieces == [Piece("wave", "4", 17, 23)]
+    written.begin(Piece("kick", "1", 31))
+    written.close()
+    assert read_journal(path) == Journal("00007", FILES, CELLS, [Piece("wave", "4", 17, 23), Piece("kick", "1", 31)])
+    with path.open("ab") as file:
+        file.write(b'{"discarded": ""}\n' * 3)
+    assert read_journal(path) == Journal("00007", FILES, CELLS)
+
+
 def test_a_journal_names_no_file_elsewhere(tmp_path: Path) -> None:
     path = tmp_path / "00007.jsonl"
-    for file in ("/etc/passwd", "../other/clip.mkv"):
+    for file in ("/etc/passwd", "../other/clip.mkv", "manifest.csv", "clips/../manifest.csv", "clips/00001_ir.mkv\0"):
         path.unlink(missing_ok=True)
         JournalFile(path, Journal("00007", {"ir": file}, CELLS)).close()
         assert read_journal(path) is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[" * 100_000, b'{"label": "kick", "trial": "1", "begin_ns": 1e999}', b'{"begin_ns": 1}',
+        b"[1]", b"7", b"null",
+        b'{"label": "kick", "trial": "1", "begin_ns": ' + b"9" * 5000 + b"}", bytes(range(128, 256)),
+    ],
+)  # fmt: skip
+def test_a_damaged_line_ends_a_journal(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "00007.jsonl"
+    written = JournalFile(path, Journal("00007", FILES, CELLS))
+    written.begin(Piece("wave", "4", 17))
+    written.close()
+    with path.open("ab") as file:
+        file.write(line + b'\n{"end_ns": 23}\n')
+    assert read_journal(path) == Journal("00007", FILES, CELLS, [Piece("wave", "4", 17)])
+    path.write_bytes(line + b"\n")
+    assert read_journal(path) is None

@@ -89,6 +89,12 @@ def test_without_stamps_there_is_nothing(video: Path, content: bytes) -> None:
     assert not video.exists()
 
 
+def test_a_stamp_of_thousands_of_digits_is_none(video: Path) -> None:
+    content = beside(video).read_bytes()
+    beside(video).write_bytes(content[: content.index(b"%d\n" % stamp(5))] + b"9" * 5000 + b"\n")
+    assert repaired(video)[:5] == [stamp(k) for k in range(5)]
+
+
 @pytest.mark.parametrize("content", [b"", b"\x1a", b"\0" * 400, bytes(np.random.default_rng(3).bytes(400))])
 def test_what_is_no_video_is_removed(video: Path, content: bytes) -> None:
     video.write_bytes(content)

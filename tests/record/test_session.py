@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
 import shutil
 import threading
 import time
@@ -14,9 +15,10 @@ import numpy as np
 import pytest
 
 from kd_edge.data.readers.files import Files
-from kd_edge.errors import BadPictureError, CameraError, ConfigError
+from kd_edge.errors import BadPictureError, CameraError, ConfigError, DataError
 from kd_edge.record import Began, Countdown, Kept, Note, Session, Status, make_plan
 from kd_edge.record import session as module
+from kd_edge.record.journal import Journal, JournalFile
 from kd_edge.record.writer import FrameWriter
 from kd_edge.types import Frame
 
@@ -117,6 +119,109 @@ def test_keys_mark_pieces_of_one_recording(stage: Stage, out: Path, ir: Any, rgb
     assert len(piece) == 25
 
 
+def test_backspace_discards_a_piece(stage: Stage, out: Path, ir: Any) -> None:
+    pressed = {5: "\x7f", 20: "w", 40: "w", 50: "k", 60: "\b", 70: "w", 90: " ", 95: "\x7f", 100: "w", 120: "w"}
+    looks = iter(range(1000))
+    *events, summary = record(
+        stage, out, [ir], lambda: pressed.get(next(looks), ""), keys=["w=wave", "k=kick"], duration_seconds=8.0
+    )
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert notes == [
+        "nothing to discard in this recording", "wave: 1.0 s", "discarded kick", "wave: 1.0 s", "discarded wave",
+        "wave: 1.0 s",
+    ]  # fmt: skip
+    found = rows(out)
+    assert [(r["id"], r["label"], r["trial"]) for r in found] == [("00001-1", "wave", "1"), ("00001-2", "wave", "2")]
+    assert float(found[1]["start_s"]) - float(found[0]["start_s"]) == pytest.approx(4.0)  # 80 looks of 50 ms
+    assert summary.labels == {"wave": 2}
+
+
+def keyed(stage: Stage, out: Path, ir: Any, presses: Any, **plan: Any) -> tuple[list[Any], Any]:
+    """Events of a session whose backspace is pressed after the events that ``presses`` picks, and its summary."""
+    waiting: list[str] = []
+    plan = {"countdown_seconds": 1, "pause_seconds": 1, "keep_free_gb": 0, **plan}
+    found = []
+    with Session({"ir0": ir}, out, make_plan(**plan), clock=stage) as session:
+        for event in session.events(lambda: waiting.pop() if waiting else ""):
+            if not isinstance(event, Status):
+                found.append(event)
+                if presses(found):
+                    waiting.append("\x7f")
+    return found, session.summary
+
+
+def test_backspace_discards_the_last_clip_which_is_taken_again(stage: Stage, out: Path, ir: Any) -> None:
+    def presses(found: list[Any]) -> bool:
+        """In the pause after the second clip, in the count-down that follows, and after the last one."""
+        kept, notes = (sum(isinstance(event, kind) for event in found) for kind in (Kept, Note))
+        is_last_second = isinstance(found[-1], Countdown) and found[-1].seconds == 1
+        return (kept in (2, 5) and isinstance(found[-1], Kept)) or (kept == 2 and notes == 1 and is_last_second)
+
+    events, summary = keyed(
+        stage, out, ir, presses, labels=["wave", "kick"], seconds=0.4, count=2, subject="3", countdown_seconds=3
+    )
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert notes == ["discarded 00002 kick", "discarded 00001 wave", "discarded 00005 wave"]
+    assert [(r["id"], r["label"], r["trial"]) for r in rows(out)] == [
+        ("00003", "wave", "1"), ("00004", "kick", "1"), ("00006", "wave", "2"), ("00007", "kick", "2"),
+    ]  # fmt: skip
+    assert sorted({path.name[:5] for path in (out / "clips").iterdir()}) == ["00003", "00004", "00006", "00007"]
+    assert (summary.clips, summary.rows, summary.labels) == (4, 4, {"wave": 2, "kick": 2})
+    assert summary.frames == {"ir0": 40}
+    assert summary.size_bytes == sum(path.stat().st_size for path in (out / "clips").glob("*.mkv"))
+
+
+def test_backspace_that_is_held_discards_once(stage: Stage, out: Path, ir: Any) -> None:
+    def presses(found: list[Any]) -> bool:
+        return sum(isinstance(event, Kept) for event in found) == 2 and isinstance(found[-1], (Kept, Note, Countdown))
+
+    events, _ = keyed(
+        stage, out, ir, presses, labels=["wave"], seconds=0.4, count=3, countdown_seconds=1, pause_seconds=0.5
+    )
+    assert [event.text for event in events if isinstance(event, Note)] == ["discarded 00002 wave"]
+    assert [row["id"] for row in rows(out)] == ["00001", "00003", "00004"]
+
+
+def test_backspace_discards_the_clip_that_runs(stage: Stage, out: Path, ir: Any) -> None:
+    began = []
+
+    def presses(found: list[Any]) -> bool:
+        began.extend(found[-1:] if isinstance(found[-1], Began) else [])
+        return len(began) == 1 and isinstance(found[-1], Began)
+
+    events, summary = keyed(stage, out, ir, presses, labels=["wave"], seconds=2.0, waits=False)
+    assert [type(e) for e in events] == [Countdown, Began, Note, Countdown, Began, Kept]
+    assert events[2].text == "discarded wave"
+    assert [(r["id"], r["trial"]) for r in rows(out)] == [("00002", "1")]
+    assert sorted(path.name for path in (out / "clips").iterdir()) == ["00002_ir0.mkv", "00002_ir0.mkv.stamps"]
+    assert (summary.clips, summary.cut_short, summary.frames) == (1, [], {"ir0": 50})
+    assert list((out / ".record").glob("*.jsonl")) == []
+
+
+def test_backspace_without_a_clip_discards_nothing(stage: Stage, out: Path, ir: Any) -> None:
+    events, _ = keyed(stage, out, ir, lambda found: len(found) == 1, labels=["wave"], seconds=0.4)
+    assert [type(e) for e in events] == [Countdown, Note, Countdown, Began, Kept]
+    assert events[1].text == "nothing to discard"
+    assert len(rows(out)) == 1
+
+
+def test_a_clip_that_was_cut_short_can_be_discarded(stage: Stage, out: Path, ir: Any) -> None:
+    losing, pressed = Losing(ir, 0.5), []
+
+    def keys() -> str:
+        return pressed.pop() if pressed else ""
+
+    made = make_plan(labels=["wave"], seconds=2.0, countdown_seconds=1, pause_seconds=0, keep_free_gb=0)
+    with Session({"ir0": ir}, out, made, clock=stage) as session:
+        for event in session.events(keys):
+            losing.see(event)
+            if isinstance(event, Kept) and event.why:
+                pressed.append("\x7f")
+    assert [row["id"] for row in rows(out)] == ["00002"]
+    assert session.summary.cut_short == []
+    assert session.summary.labels == {"wave": 1}
+
+
 def test_without_labels_it_is_one_recording_until_the_time_is_over(stage: Stage, out: Path, ir: Any) -> None:
     *_, summary = record(stage, out, [ir], duration_seconds=2.0)
     (row,) = rows(out)
@@ -147,6 +252,115 @@ def test_a_manifest_that_another_program_wrote_gets_the_columns_it_lacks(
     assert (first["id"], first["label"], first["said"], first["rgb0_offset_s"]) == ("1", "sit, down", "by me", None)
     assert (second["id"], second["rgb0"], second["said"]) == ("00002", "clips/00002_rgb0.mkv", "")
     assert float(second["ir0_offset_s"] or 0) + float(second["rgb0_offset_s"] or 0) > 0
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        pytest.param(lambda text: "\ufeff" + text.replace("\n", "\r\n"), id="bom and carriage returns"),
+        pytest.param(lambda text: text.replace(",", ";"), id="semicolons"),
+        pytest.param(lambda text: text.replace(",", "\t").rstrip("\n"), id="tabs, no end of line"),
+        pytest.param(lambda text: text.replace(",", " , ") + "\n\n", id="blanks"),
+        pytest.param(lambda _: "label;ir0; id\nwave;clips/00001_ir0.mkv;00001\n", id="another order, fewer columns"),
+    ],
+)
+def test_a_manifest_as_a_spreadsheet_writes_it_goes_on(stage: Stage, out: Path, ir: Any, edited: Any) -> None:
+    record(stage, out, [ir], labels=["wave"], seconds=0.4, subject="3")
+    file = out / "manifest.csv"
+    file.write_bytes(edited(file.read_text()).encode())
+    again = Stage()
+    record(again, out, [PlayedCamera(again, "ir0")], labels=["kick"], seconds=0.4, subject='../a;b,c "d"')
+    first, second = Files(out).rows
+    assert (first.id, first.label, str(first.files["ir0"])) == ("00001", "wave", "clips/00001_ir0.mkv")
+    assert (second.id, second.label, str(second.files["ir0"])) == ("00002", "kick", "clips/00002_ir0.mkv")
+    assert second.subject == '../a;b,c "d"'
+    assert not any("not read" in remark for remark in Files(out).remarks())
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ('9,"wave\n', "line 3: unexpected end of data"),
+        (f"9{',' * 40}\n", "line 3 has 41 cells for 11 columns"),
+    ],
+)
+def test_a_line_that_would_swallow_or_shift_others_is_told_before_anything_is_recorded(
+    stage: Stage, out: Path, ir: Any, line: str, found: str
+) -> None:
+    record(stage, out, [ir], labels=["wave"], seconds=0.4)
+    file = out / "manifest.csv"
+    file.write_text(file.read_text() + line)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    again = Stage()
+    with pytest.raises(DataError, match=found):
+        record(again, out, [PlayedCamera(again, "ir0")], labels=["kick"], seconds=0.4)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def edited_meanwhile(stage: Stage, out: Path, ir: Any, content: bytes) -> Any:
+    """What becomes of a session while whose first clip runs somebody writes the manifest."""
+    plan = make_plan(labels=["wave"], seconds=0.4, countdown_seconds=0, keep_free_gb=0)
+    with Session({"ir0": ir}, out, plan, clock=stage) as session:
+        for event in session.events():
+            if isinstance(event, Began):
+                (out / "manifest.csv").write_bytes(content)
+    return session.summary
+
+
+def test_columns_that_an_editor_takes_out_while_it_records_are_there_again(stage: Stage, out: Path, ir: Any) -> None:
+    summary = edited_meanwhile(stage, out, ir, b"id;label;said\n")
+    assert (summary.rows, summary.ended) == (1, "")
+    (row,) = csv.DictReader((out / "manifest.csv").read_text().splitlines(), delimiter=";")
+    assert (row["id"], row["label"], row["said"], row["ir0"]) == ("00001", "wave", "", "clips/00001_ir0.mkv")
+
+
+def test_a_manifest_that_becomes_unreadable_while_it_records_loses_nothing(stage: Stage, out: Path, ir: Any) -> None:
+    summary = edited_meanwhile(stage, out, ir, "id,label\n".encode("utf-16"))
+    assert summary.rows == 0
+    assert "its rows cannot be written" in summary.ended
+    (out / "manifest.csv").write_text("id,label\n")
+    again = Stage()
+    record(again, out, [PlayedCamera(again, "ir0")], labels=["wave"], seconds=0.4)
+    assert [(r["id"], r["label"]) for r in rows(out)] == [("00001", "wave"), ("00002", "wave")]
+
+
+def test_an_interrupt_while_rows_are_written_writes_them_once(
+    stage: Stage, out: Path, ir: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = os.fsync, []
+
+    def interrupted(handle: int) -> None:
+        real(handle)
+        if os.readlink(f"/proc/self/fd/{handle}").endswith("manifest.csv") and not calls:
+            calls.append(handle)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        record(stage, out, [ir], labels=["wave"], seconds=0.4)
+    assert len(calls) == 1
+    assert [row["id"] for row in rows(out)] == ["00001"]
+    assert list((out / ".record").glob("*.jsonl")) == []
+
+
+def test_numbers_go_on_behind_the_largest_one_however_large(stage: Stage, out: Path, ir: Any) -> None:
+    record(stage, out, [ir], labels=["wave"], seconds=0.4)
+    file = out / "manifest.csv"
+    file.write_text(file.read_text().replace("00001,", "20261129120000,"))
+    for number in (1, 2):
+        again = Stage()
+        record(again, out, [PlayedCamera(again, "ir0")], labels=["wave"], seconds=0.4)
+        assert rows(out)[-1]["id"] == f"2026112912000{number}"
+
+
+def test_a_clip_asks_for_no_list_of_the_folder(
+    stage: Stage, out: Path, ir: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = []
+    real = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: looked.append(path) or real(path))
+    record(stage, out, [ir], labels=["wave"], seconds=0.4, count=5)
+    assert looked.count(out / "clips") == 1
 
 
 def test_a_countdown_is_told(stage: Stage, out: Path, ir: Any) -> None:
@@ -318,6 +532,32 @@ def test_a_label_spelt_otherwise_is_refused(stage: Stage, out: Path, ir: Any) ->
         record(again, out, [PlayedCamera(again, "ir0")], labels=["sit_down"], seconds=0.4)
 
 
+@pytest.mark.parametrize(
+    ("settings", "labels", "found"),
+    [
+        ('labels = ["wave"]\n', ["wave", "kick"], "label 'kick', which labels in .*dataset.toml does not name"),
+        ('labels = ["wave"]\n', ["Wave"], "label 'Wave' beside 'wave'"),
+        ('background = "none"\n', ["wave", "None"], "label 'None' beside 'none'"),
+        ("labels = 3\n", ["wave"], "dataset.toml"),
+    ],
+)
+def test_labels_with_which_nobody_could_train_are_refused(
+    stage: Stage, out: Path, ir: Any, settings: str, labels: list[str], found: str
+) -> None:
+    record(stage, out, [ir], seconds=0.4)
+    (out / "dataset.toml").write_text(settings)
+    again = Stage()
+    with pytest.raises(ConfigError, match=found):
+        record(again, out, [PlayedCamera(again, "ir0")], labels=labels, seconds=0.4)
+    assert len(rows(out)) == 1
+    assert list((out / ".record").iterdir()) == [out / ".record/cameras.json"]
+
+
+def test_a_label_like_the_background_of_a_new_folder_is_refused(stage: Stage, out: Path, ir: Any) -> None:
+    with pytest.raises(ConfigError, match="label 'None' beside 'none'"):
+        record(stage, out, [ir], keys=["n=None"], duration_seconds=1.0)
+
+
 def test_pieces_of_a_killed_session_are_kept(stage: Stage, out: Path, ir: Any, rgb: Any, tmp_path: Path) -> None:
     """A copy of the folder in the middle of a recording is what a kill leaves."""
     left = tmp_path / "left"
@@ -348,6 +588,22 @@ def test_pieces_of_a_killed_session_are_kept(stage: Stage, out: Path, ir: Any, r
             assert len(data.open(sample, "ir0")) >= 35
 
 
+def test_a_killed_clip_that_has_a_row_by_now_gets_no_other(stage: Stage, out: Path, ir: Any) -> None:
+    """Its owner has written one by hand, or the label page has renamed it."""
+    record(stage, out, [ir], labels=["wave"], seconds=0.4)
+    file = out / "manifest.csv"
+    file.write_text(file.read_text().replace("00001,wave", "mine,kick"))
+    JournalFile(
+        out / ".record/00001.jsonl", Journal("00001", {"ir0": "clips/00001_ir0.mkv"}, {"label": "wave"})
+    ).close()
+    again = Stage()
+    *_, summary = record(again, out, [PlayedCamera(again, "ir0")], labels=["wave"], seconds=0.4)
+    assert [(r["id"], r["label"]) for r in rows(out)] == [("mine", "kick"), ("00002", "wave")]
+    assert summary.repaired == ()
+    assert (out / "clips/00001_ir0.mkv").is_file()
+    assert list((out / ".record").glob("*.jsonl")) == []
+
+
 def wait_for_lines(file: Path, count: int) -> None:
     deadline = time.monotonic() + 60
     while file.read_bytes().count(b"\n") < count:
@@ -373,6 +629,12 @@ def test_the_folders_bound_ends_it(stage: Stage, out: Path, ir: Any, monkeypatch
     again = Stage()
     with pytest.raises(ConfigError, match=r"has no room: the folder has the 5\.12e-05 GB it may"):
         record(again, out, [PlayedCamera(again, "ir0")], max_gb=0.0000512)
+
+
+def test_a_full_disk_is_called_full(stage: Stage, out: Path, ir: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1_000_000})())
+    with pytest.raises(ConfigError, match=r"has no room: the disk is full\. Expected 50 MB to begin with"):
+        record(stage, out, [ir], labels=["wave"], seconds=0.4)
 
 
 def test_what_is_to_stay_free_ends_it(stage: Stage, out: Path, ir: Any, monkeypatch: pytest.MonkeyPatch) -> None:

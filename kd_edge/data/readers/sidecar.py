@@ -6,6 +6,7 @@ tells how many frames there are, which a file whose writer was killed does not.
 
 from __future__ import annotations
 
+import codecs
 import functools
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from kd_edge.types import Int64
 ENDING = ".stamps"
 HEADER = "stamp_ns"
 _MOST_BYTES = 64_000_000
+_MOST_LINES = 2_000_000
 _REMEMBERED = 256
 
 
@@ -56,9 +58,15 @@ def read_stamps(file: Path) -> Int64:
         OSError: It cannot be read.
         ValueError: No stamps, no numbers, or they do not increase.
     """
-    lines = read_bytes(file, _MOST_BYTES).decode("utf-8-sig").split()
+    lines = read_bytes(file, _MOST_BYTES).removeprefix(codecs.BOM_UTF8).split(None, _MOST_LINES)
+    if len(lines) > _MOST_LINES:
+        raise ValueError(f"more than {_MOST_LINES:,} stamps")
     try:
-        stamps = np.array([int(line) for line in (lines[1:] if lines[:1] == [HEADER] else lines)], dtype=np.int64)
+        numbers = [int(line) for line in (lines[1:] if lines[:1] == [HEADER.encode()] else lines)]
+    except ValueError as error:
+        raise ValueError("something else than whole numbers") from error
+    try:
+        stamps = np.array(numbers, dtype=np.int64)
     except OverflowError as error:
         raise ValueError("stamps of more than 64 bits") from error
     if not len(stamps) or np.any(np.diff(stamps) <= 0):

@@ -90,6 +90,15 @@ def test_a_manifest(folder: Folder, kind: str) -> None:
     assert dataset.remarks()[0] == "columns that are not read: mood"
 
 
+def test_the_session_of_a_recording_is_kept_without_a_remark(folder: Folder) -> None:
+    folder.clip("x/1.npy")
+    folder.clip("x/2.npy")
+    folder.manifest("label,ir,session", "wave,x/1.npy,monday", "kick,x/2.npy,tuesday")
+    dataset = folder.open()
+    assert not any("session" in remark or "not read" in remark for remark in dataset.remarks())
+    assert [row.notes for row in dataset.rows] == [{"session": "monday"}, {"session": "tuesday"}]
+
+
 def test_intervals_and_offsets_cut_recordings(folder: Folder) -> None:
     folder.clip("long.npy", frames=100)
     folder.clip("late.npy", frames=100)

@@ -23,6 +23,8 @@ from kd_edge.reading import is_file, read_bytes
 
 NAMES = ("manifest.csv", "manifest.jsonl")
 COLUMNS = ("id", "label", "subject", "view", "trial", "split", "start_s", "end_s")
+SESSION = "session"
+"""A column that is kept and not read: when it was recorded."""
 OFFSET = "_offset_s"
 """What follows a modality's name in the column that says how much later its file begins."""
 SIDES = ("", "train", "val", "test")
@@ -226,7 +228,7 @@ def _records(path: Path) -> Iterator[Cells]:
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise DataError(f"{path} is UTF-16", "UTF-8", "save it as such, in a spreadsheet as 'CSV UTF-8'")
     text = content.decode("utf-8-sig", "surrogateescape")
-    reader = _csv_records if path.suffix == ".csv" else _json_records
+    reader = csv_records if path.suffix == ".csv" else _json_records
     for count, (line, record) in enumerate(reader(path, text)):
         if count >= MOST_ROWS:
             raise _unreadable(path, f"more than {MOST_ROWS:,} rows")
@@ -234,9 +236,23 @@ def _records(path: Path) -> Iterator[Cells]:
             yield line, record
 
 
-def _csv_records(path: Path, text: str) -> Iterator[Cells]:
-    delimiter = max(",;\t", key=text.partition("\n")[0].count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+def delimiter_of(text: str) -> str:
+    """What parts the columns of a table: what its first line has most of."""
+    return max(",;\t", key=text.partition("\n")[0].count)
+
+
+def csv_records(path: Path, text: str, *, strict: bool = False) -> Iterator[Cells]:
+    """(line, cells by column) of each row of a table.
+
+    Args:
+        path: Where it was read, for messages.
+        text: All of it.
+        strict: Whether quotes that are never closed, or closed inside a cell, are faults.
+
+    Raises:
+        DataError: It is no table, or a row has more cells than there are columns.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=strict)
     try:
         names = [name.strip() for name in next(reader, [])]
         if twice := [name for name, count in Counter(filter(None, names)).items() if count > 1]:
@@ -440,8 +456,8 @@ def _times(unread: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _remarks(unread: Sequence[str], rows: Sequence[Row]) -> Iterator[str]:
-    if unread:
-        yield f"columns that are not read: {_listed(unread)}"
+    if told := [column for column in unread if column != SESSION]:
+        yield f"columns that are not read: {_listed(told)}"
     for column, meant in _times(unread):
         yield f"column {column} cuts no recording{meant}"
     unlabelled = sum(not row.label for row in rows)

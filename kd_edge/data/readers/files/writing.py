@@ -13,6 +13,9 @@ from kd_edge.data.readers.files.rows import COLUMNS, MOST_BYTES, NAMES, OFFSET, 
 from kd_edge.errors import DataError, printable
 from kd_edge.files import replacing
 
+RECORDER = ".record/lock"
+"""Held (``kd_edge.files.held``) as long as ``kd-edge record`` adds rows to the folder's manifest."""
+
 
 def write_manifest(rows: Sequence[Row], path: Path, *, force: bool = False) -> None:
     """Write ``manifest.csv``: what ``read_manifest`` makes of it is these rows again.
