@@ -156,7 +156,7 @@ def test_a_run_resumes_from_no_other_source(finished: Path, tmp_path: Path) -> N
     with pytest.raises(TrainingError, match="is not what this run is fine-tuned from"):
         run_all(load_recipe(tmp_path / "run"), tmp_path / "run", resume=True)
     file.unlink()
-    with pytest.raises(TrainingError, match="cannot be read"):
+    with pytest.raises(TrainingError, match=r"cannot be read \(No such file or directory\).*Fix: put it back"):
         run_all(load_recipe(tmp_path / "run"), tmp_path / "run", resume=True)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == left
     with pytest.raises(TrainingError, match="the recipe differs"):
