@@ -19,7 +19,7 @@ from kd_edge.models.saved import SavedStudent, StudentSpec
 from kd_edge.models.weights import local_state
 from kd_edge.preprocess import Preprocess
 from kd_edge.reading import is_file, open_regular
-from kd_edge.rundir import STUDENT
+from kd_edge.rundir import RECIPE, STUDENT, SUMMARY
 from kd_edge.train.recipe import StudentConfig
 
 BUNDLED = "bundled"
@@ -129,6 +129,8 @@ def _opened(name: str, fix: str) -> Source:
 
 
 def _of_run(name: str, path: Path) -> Source:
+    if not any(is_file(path / file) for file in (RECIPE, SUMMARY)):
+        raise TrainingError(f"{name} is a folder without a run", f"a folder with {RECIPE} and {SUMMARY}", _FIX)
     student = SavedStudent.load(path)
     return Source(name, "run", _sha256(path / STUDENT), student.model.state_dict(), _facts_of_run(student.spec))
 

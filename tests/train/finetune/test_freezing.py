@@ -73,6 +73,11 @@ def test_stages_follow_one_another_from_the_input_to_the_last(name: str) -> None
     assert left == ({"feature.reduce", "feature.project"} if name == "resnet8_grid" else set())
 
 
+def test_one_stage_may_stand_without_brackets() -> None:
+    assert config("layer2").freeze == ("layer2",)
+    assert config("backbone").freeze == "backbone"
+
+
 def test_a_stage_that_there_is_not_is_one_line() -> None:
     settings = config(["layer5"])
     for check in (lambda: check_stages(settings), lambda: freeze(student(settings), settings)):

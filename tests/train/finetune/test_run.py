@@ -303,7 +303,7 @@ def test_recipes_of_before_keep_their_fingerprints_and_a_hash_is_none_of_the_set
     ("student", "stages", "said"),
     [
         ({"freeze": "backbone"}, None, "freeze is of weights that are given"),
-        ({"freeze": "head", "source": "a"}, None, "freeze"),
+        ({"freeze": 3, "source": "a"}, None, "freeze"),
         ({"freeze": [], "source": "a"}, None, "freeze"),
         ({"source": "a", "initial_weights": "b"}, None, "keep one"),
         ({"source": ""}, None, "at least 1 character"),

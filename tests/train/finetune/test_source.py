@@ -122,6 +122,8 @@ def test_paths_that_hold_nothing(tmp_path: Path) -> None:
     for name in ("gone", "gone.safetensors", "gone.onnx", "gone/run"):
         assert "gone" in refused(tmp_path / name)
     (tmp_path / "folder").mkdir()
+    assert "folder is a folder without a run" in refused(tmp_path / "folder", TrainingError)
+    (tmp_path / "folder" / "recipe.toml").touch()
     assert "is not finished (it has no summary.json)" in refused(tmp_path / "folder")
     (tmp_path / "empty.pt").write_bytes(b"")
     assert "it is empty" in refused(tmp_path / "empty.pt")
