@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +241,9 @@ def test_settings_that_differ_are_named_with_both_values(finished: Path) -> None
     other["student"]["preprocess"] |= {"channels": 3}
     lines = differences(source.facts, material_of(other))
     assert lines == ("modality: nir there, rgb here", "preprocess.channels: 1 there, 3 here")
+    assert differences(replace(source.facts, temporal="tsm"), material_of(alone())) == (
+        "temporal: tsm there, tconv here",
+    )
     assert "does not say how its pictures were made" in differences(None, material)[0]
     assert np.isfinite(source.facts.clip_seconds)
 
