@@ -84,6 +84,7 @@ def train(
         _check_target(target, dry_run)
     if resume is None:
         overrides = [*(settings or ()), *([] if seed is None else [f"seed={seed}"]), *_begun_from(source)]
+        _check_begun_once(source, overrides)
         config = _recipe(recipe, data, overrides)
         if dry_run:
             _tell_left_out(config, data)
@@ -140,6 +141,13 @@ def _begun_from(source: str | None) -> list[str]:
 
     place = source if source == BUNDLED else str(expanded(source).absolute())
     return [f"student.source={json.dumps(place, ensure_ascii=False)}", "student.initial_weights=null"]
+
+
+def _check_begun_once(source: str | None, overrides: list[str]) -> None:
+    """Refuse a second source: of two settings of a key the last one alone would count, and nothing be said."""
+    keys = [override.partition("=")[0].strip() for override in overrides]
+    if source is not None and keys.count("student.source") > 1:
+        raise ConfigError("--from with --set student.source", "one of them", "leave one out")
 
 
 def _check_target(target: Path, dry_run: bool) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hmac
+import json
 import math
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from kd_edge.data.readers.files.rows import Row
 from kd_edge.errors import ConfigError, DataError, KdEdgeError, import_extra, printable
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 MOST_BODY_BYTES = 65_536
+_MOST_DIGITS = 9  # of a recording's number
 LENGTHS_AT_ONCE = 24
 """So many headers are read for one answer."""
 _PAGE = {
@@ -102,8 +104,8 @@ def application(labels: Labels, frames: Frames, *, token: str, port: int) -> Sta
             *(Route(path, _page_file(*its), methods=["GET"]) for path, its in _PAGE.items()),
             Route("/api/state", routes.state, methods=["GET"]),
             Route("/api/lengths", routes.lengths, methods=["GET"]),
-            Route("/api/recordings/{number:int}", routes.recording, methods=["GET"]),
-            Route("/api/recordings/{number:int}/frame", routes.frame, methods=["GET"]),
+            Route("/api/recordings/{number}", routes.recording, methods=["GET"]),
+            Route("/api/recordings/{number}/frame", routes.frame, methods=["GET"]),
             Route("/api/edit", routes.edit, methods=["POST"]),
             Route("/api/undo", routes.undo, methods=["POST"]),
             Route("/api/redo", routes.redo, methods=["POST"]),
@@ -247,7 +249,7 @@ class _Routes:
         labels = self._labels
         return {
             "revision": labels.revision,
-            "folder": str(labels.root),
+            "folder": printable(str(labels.root)),
             "file": labels.file.name,
             "classes": labels.classes,
             "undo": labels.undoable,
@@ -260,7 +262,7 @@ class _Routes:
 
     def _track(self, track: Track) -> dict[str, Any]:
         media = self._labels.media(track.modality)
-        known: dict[str, Any] = {"modality": track.modality, "file": track.path.name, "late_s": track.late_s}
+        known: dict[str, Any] = {"modality": track.modality, "file": printable(track.path.name), "late_s": track.late_s}
         try:
             header = self._labels.header(track.modality, track.path)
             contrast = self._frames.contrast(track.path, media, header.seconds)
@@ -275,10 +277,11 @@ class _Routes:
         }
 
     def _known(self, request: Request) -> int:
-        number = int(request.path_params["number"])
+        text = request.path_params["number"]
+        number = int(text) if text.isdecimal() and len(text) <= _MOST_DIGITS else math.inf
         if number >= len(self._labels.recordings):
-            raise _AbsentError(f"no recording of number {number}", "one of the list", "load the page anew")
-        return number
+            raise _AbsentError(f"no recording of number {text[:40]}", "one of the list", "load the page anew")
+        return int(number)
 
 
 class _AbsentError(RefusedError):
@@ -296,10 +299,11 @@ def _page_file(name: str, kind: str) -> Callable[[Request], Response]:
     return lambda _: Response(content, headers={"content-type": kind})
 
 
-def _json(values: BaseModel | dict[str, Any]) -> Response:
-    from starlette.responses import JSONResponse
+def _json(values: dict[str, Any]) -> Response:
+    """An answer in ASCII: names of files may hold bytes that are no UTF-8, which JSON escapes."""
+    from starlette.responses import Response
 
-    return JSONResponse(values)
+    return Response(json.dumps(values, allow_nan=False), media_type="application/json")
 
 
 async def _body(request: Request) -> bytes:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
+from zipfile import ZipFile, is_zipfile
 
 import torch
 from safetensors.torch import load_file
@@ -49,7 +50,16 @@ def local_state(path: Path, fix: str = _SAVE) -> dict[str, Tensor]:
 
 
 def load_tensors(path: Path) -> Any:
-    """What ``torch.save`` wrote, if it is tensors and plain values: no code of the file is run."""
+    """What ``torch.save`` wrote, if it is tensors and plain values: no code of the file is run.
+
+    Raises:
+        Exception: Of many kinds, see ``damage``.
+    """
+    if is_zipfile(path):
+        with ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > path.stat().st_size:  # a few MB that take all memory; torch.save does not compress
+            raise RuntimeError(f"it unpacks to {size:,} bytes, more than it has")
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -65,7 +75,7 @@ def damage(path: Path, error: Exception) -> str:
         return error.strerror or str(error)
     if not path.stat().st_size:
         return "it is empty"
-    foreign = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
+    foreign = re.search(r"GLOBAL (\S+) (?:was not an allowed global|whose module \S+ is blocked)", str(error))
     if foreign:
         return f"beside tensors it holds {foreign[1]}"
     if isinstance(error, OSError) and error.errno != errno.EINVAL:  # torch seeks beyond the end of a cut file

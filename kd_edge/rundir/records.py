@@ -269,7 +269,7 @@ class SourceNote(Record):
         head: ``kept``, or why the temporal head is new.
         classes_kept: Classes whose rows of the classifier were taken.
         classes_new: Classes whose rows begin anew.
-        classes_left: The source's other classes.
+        classes_left: Classes of the source that the student does not have.
         frozen: What of the backbone is not trained.
         frozen_parameters: Number of values in it.
         head_rate: Learning rate of the classifier and of what is new, relative to the rest.

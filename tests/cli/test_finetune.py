@@ -63,7 +63,10 @@ def test_a_dry_run_shows_the_report(kd: Kd) -> None:
     ("arguments", "said"),
     [
         (["--from", "gone"], ["gone cannot be read (No such file or directory)", "a run's folder, an artifact"]),
-        (["--from", "gone.onnx"], ["no file", "gone.onnx"]),
+        (["--from", "gone.onnx"], ["gone.onnx cannot be read (No such file or directory)"]),
+        (["--from", "bundled", "--set", "student.source=x.pt"], ["--from with --set student.source"]),
+        (["--from", "empty"], ["empty is a folder without a run"]),
+        (["--from", "bundled", "--set", "student.freeze=layer9"], ["'layer9', which is no stage of tiny"]),
         (["--from", "open"], ["open is not finished"]),
         (["--from", "empty.pt"], ["empty.pt cannot be read (it is empty)"]),
         (["--from", "other.pt"], ["nothing is taken from", "its backbone is another one"]),
@@ -79,6 +82,7 @@ def test_bad_sources_are_one_line_and_leave_nothing(
 ) -> None:
     (tmp_path / "open").mkdir()
     (tmp_path / "open" / "recipe.toml").write_text("")
+    (tmp_path / "empty").mkdir()
     (tmp_path / "empty.pt").write_bytes(b"")
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "other.pt")
     two = {"a": torch.zeros(1)}

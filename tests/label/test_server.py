@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 from kd_edge.errors import ConfigError
+from kd_edge.label.labels import Labels
 from kd_edge.label.server import MOST_BODY_BYTES, listening
 from tests.label.conftest import PORT, TOKEN, Server
 
@@ -344,7 +347,10 @@ def test_no_file_but_those_of_the_page_is_given(server: Server, path: str) -> No
     [
         ("/api/recordings/2", 404),
         ("/api/recordings/99999999999999999999", 404),
+        (f"/api/recordings/{'9' * 5000}", 404),
+        (f"/api/recordings/{'9' * 5000}/frame?modality=ir&t=0", 404),
         ("/api/recordings/-1", 404),
+        ("/api/recordings/first", 404),
         ("/api/recordings/..%2f..%2fetc", 404),
         ("/api/recordings/2/frame?modality=ir&t=0", 404),
         ("/api/recordings/0/frame?modality=rgb&t=0", 400),
@@ -399,6 +405,20 @@ def test_a_recording_that_is_damaged_or_gone_is_told(server: Server, root: Path)
     assert "tuesday_ir.mkv" in sentence(server.get("/api/recordings/1/frame", modality="ir", t=0), 422)
     (root / "long" / "tuesday_ir.mkv").unlink()
     assert "tuesday_ir.mkv" in server.get("/api/recordings/1").json()["tracks"][0]["error"]
+
+
+def test_names_that_are_no_utf8_can_be_labelled(server: Server, root: Path) -> None:
+    odd = os.fsdecode(b"long/b\xffd_ir.mkv")
+    shutil.copy(root / "long" / "tuesday_ir.mkv", root / odd)
+    (root / "manifest.csv").write_bytes(b"label,ir\n," + os.fsencode(odd) + b"\n")
+    assert server.post("/api/reload").json()["recordings"] == [
+        {"name": "long/b\\udcffd_ir", "subject": "", "pieces": 0}
+    ]
+    assert server.get("/api/recordings/0").json()["tracks"][0]["file"] == "b\\udcffd_ir.mkv"
+    assert server.get("/api/recordings/0/frame", modality="ir", t=1).status_code == 200
+    assert server.add("wave", 1, 2).status_code == 200
+    assert [row.label for row in Labels(root).recordings[0].rows] == ["wave"]
+    assert (root / "manifest.csv").read_bytes().count(os.fsencode(odd)) == 1
 
 
 def test_a_port_that_is_taken_is_told() -> None:

@@ -78,7 +78,7 @@ def _clips(material: Material) -> Iterator[Tensor]:
 def _note(model: ClipModel, source: Source, taken: Taken, material: Material, frozen: int) -> SourceNote:
     config, labels = material.student, material.dataset.labels
     own = [key for key in model.state_dict() if not key.endswith(COUNTER)]
-    theirs = () if source.facts is None else source.facts.labels
+    theirs = () if source.facts is None else (*source.facts.labels, *source.facts.added)
     stage = material.recipe.head_stage
     begins_anew = "; the head stage begins with a new one (start = 'trained' keeps it)"
     return SourceNote(
@@ -93,7 +93,7 @@ def _note(model: ClipModel, source: Source, taken: Taken, material: Material, fr
         head=taken.head + (begins_anew if stage is not None and stage.start == "new" else ""),
         classes_kept=taken.classes,
         classes_new=tuple(label for label in labels if label not in taken.classes),
-        classes_left=tuple(label for label in theirs if label not in taken.classes),
+        classes_left=tuple(label for label in theirs if label not in labels),
         frozen=(config.freeze,) if isinstance(config.freeze, str) else config.freeze or (),
         frozen_parameters=frozen,
         head_rate=config.head_rate,

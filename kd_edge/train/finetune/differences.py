@@ -21,6 +21,8 @@ def differences(facts: Facts | None, material: Material) -> tuple[str, ...]:
         f"{name}: {_shown(theirs)} there, {_shown(ours)} here"
         for name, theirs, ours in _unlike("preprocess", there, here)
     ]
+    if facts.temporal != student.model.temporal:  # of shifts and of a mean the head's weights are the same
+        found.append(f"temporal: {facts.temporal} there, {student.model.temporal} here")
     window = {"segments": recipe.segments, "clip_seconds": material.clip_seconds}
     found += [
         f"{name}: {getattr(facts, name)} there, {value} here"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from kd_edge import artifact
@@ -18,7 +19,7 @@ from kd_edge.models.saved import SavedStudent, StudentSpec
 from kd_edge.models.weights import local_state
 from kd_edge.preprocess import Preprocess
 from kd_edge.reading import is_file, open_regular
-from kd_edge.rundir import STUDENT
+from kd_edge.rundir import RECIPE, STUDENT, SUMMARY
 from kd_edge.train.recipe import StudentConfig
 
 BUNDLED = "bundled"
@@ -28,6 +29,10 @@ MOST_BYTES = 4_000_000_000
 BACKBONE, HEAD = "backbone.", "head."
 """How the names of a clip model's weights begin."""
 _FIX = "correct --from (student.source): a run's folder, an artifact, bundled, or a file of weights"
+_BACK = "put it back: the run goes on with what it began with, or start a new one"
+_SHOWN = 300  # characters of a name
+_TRAINED = ("weight", "bias", "running_mean", "running_var")
+"""Last parts of the names of what is no integer in any network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,7 @@ class Facts:
     """What a source says of itself.
 
     Attributes:
-        labels: Its classes, in the order of its logits.
+        labels: The classes of its classifier, in the order of its rows.
         preprocess: Frame to network input.
         modality: What it saw.
         segments: T.
@@ -43,6 +48,7 @@ class Facts:
         temporal: What joins its features.
         data: Kind of the data set it was trained on; empty where it is not told.
         split: Name of that data set's protocol.
+        added: Classes that ``kd-edge adapt`` added behind the classifier: they have no row in it.
     """
 
     labels: tuple[str, ...]
@@ -53,6 +59,7 @@ class Facts:
     temporal: str
     data: str
     split: str
+    added: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +98,9 @@ def open_source(config: StudentConfig) -> Source | None:
     """
     if config.source is None:
         return None
-    source = _opened(config.source)
+    has_begun = config.source_sha256 is not None  # then --from is not to be had
+    source = _opened(config.source, _BACK if has_begun else _FIX)
+    _check_values(source)
     if config.source_sha256 not in (None, source.sha256):
         raise TrainingError(
             f"{source.name} is not what this run is fine-tuned from: its SHA-256 begins with {source.sha256[:12]}, "
@@ -102,8 +111,16 @@ def open_source(config: StudentConfig) -> Source | None:
     return source
 
 
-def _opened(name: str) -> Source:
+def _opened(name: str, fix: str) -> Source:
     path = artifact.BUNDLED if name == BUNDLED else Path(name)
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:  # gone, a name too long, NUL
+        raise TrainingError(
+            f"{name[:_SHOWN]} cannot be read ({getattr(error, 'strerror', None) or error})",
+            "a run's folder, an artifact, or a file of weights",
+            fix,
+        ) from error
     if path.is_dir():
         return _of_run(name, path)
     if path.suffix == ".onnx":
@@ -112,6 +129,8 @@ def _opened(name: str) -> Source:
 
 
 def _of_run(name: str, path: Path) -> Source:
+    if not any(is_file(path / file) for file in (RECIPE, SUMMARY)):
+        raise TrainingError(f"{name} is a folder without a run", f"a folder with {RECIPE} and {SUMMARY}", _FIX)
     student = SavedStudent.load(path)
     return Source(name, "run", _sha256(path / STUDENT), student.model.state_dict(), _facts_of_run(student.spec))
 
@@ -166,7 +185,7 @@ def _facts_of_run(spec: StudentSpec) -> Facts:
 
 def _facts_of_artifact(manifest: Manifest) -> Facts:
     return Facts(
-        labels=manifest.labels,
+        labels=manifest.trained_labels,
         preprocess=manifest.preprocess,
         modality=manifest.modality,
         segments=manifest.segments,
@@ -174,7 +193,36 @@ def _facts_of_artifact(manifest: Manifest) -> Facts:
         temporal=manifest.temporal,
         data=str(manifest.dataset.get("kind", "")),
         split=manifest.split,
+        added=tuple(one.label for one in manifest.added),
     )
+
+
+def _check_values(source: Source) -> None:
+    """Refuse weights that nothing could be computed with, before anything is trained for them.
+
+    Raises:
+        TrainingError: Names the first ones.
+    """
+    for key, value in source.weights.items():
+        if fault := _fault(key, value.detach()):
+            raise TrainingError(
+                f"weights '{key}' of {source.name} {fault}", "weights of a student that works", "name another source"
+            )
+
+
+def _fault(key: str, value: Tensor) -> str:
+    """What is wrong with weights of a name; empty where nothing is."""
+    is_plain = value.layout is torch.strided and not (
+        value.is_quantized or value.is_complex() or value.is_meta or value.is_nested
+    )
+    # One value can be saved as a tensor of billions, which takes their memory as soon as it is computed with.
+    if not is_plain or value.untyped_storage().nbytes() < value.numel() * value.element_size():
+        return "are no plain numbers"
+    if not value.is_floating_point() and key.rpartition(".")[2] in _TRAINED:
+        return f"are integers ({str(value.dtype).removeprefix('torch.')})"
+    if not bool(torch.isfinite(value.float()).all()):
+        return "are not finite"
+    return "are variances below 0" if key.endswith("running_var") and bool((value.float() < 0).any()) else ""
 
 
 def _sha256(path: Path) -> str:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from kd_edge.errors import TrainingError
@@ -19,6 +18,8 @@ from kd_edge.train.finetune.source import BACKBONE, HEAD, Source
 
 _REGRESSION = "regression."
 _CLASSIFIERS = ("classifier.", "classifiers.")
+_ADDED = "added."
+"""How the names of what ``kd_edge.adapt`` puts behind a graph begin."""
 
 
 @dataclass(slots=True)
@@ -56,13 +57,14 @@ def take(model: ClipModel, source: Source, found: Mapping[str, Tensor], labels: 
         TrainingError: The backbone is another one, or two classes have one name.
     """
     _check_classes(source, labels)
-    _check_values(source, found)
     taken, own = Taken(), model.state_dict()
     _take_backbone(model, source, found, taken)
     _take_head(model, source, _below(own, HEAD), _below(found, HEAD), labels, taken)
-    others = sum(not key.startswith((BACKBONE, HEAD)) for key in found)
-    if others:
-        taken.ignored["of neither backbone nor head"] += others
+    others = [key for key in found if not key.startswith((BACKBONE, HEAD))]
+    added = sum(key.startswith(_ADDED) for key in others)
+    taken.ignored["of classes that adapt added behind the classifier"] += added
+    taken.ignored["of neither backbone nor head"] += len(others) - added
+    taken.ignored = +taken.ignored  # without those of no tensor
     model.load_state_dict(own | taken.state)
     return taken
 
@@ -80,18 +82,6 @@ def _check_classes(source: Source, labels: Sequence[str]) -> None:
                 f"two classes {whose} are called '{twice}': rows of a classifier are taken by name",
                 "a name of its own for each class",
                 "rename one of them",
-            )
-
-
-def _check_values(source: Source, found: Mapping[str, Tensor]) -> None:
-    for key, value in found.items():
-        is_number = value.layout is torch.strided and not (value.is_quantized or value.is_complex() or value.is_meta)
-        if not is_number or not bool(torch.isfinite(value).all()):
-            what = "are not finite" if is_number else "are no plain numbers"
-            raise TrainingError(
-                f"weights '{key}' of {source.name} {what}",
-                "weights of a student that works",
-                "name another source",
             )
 
 

@@ -242,6 +242,12 @@ class StudentConfig(StageConfig):
     source_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     freeze: Literal["backbone"] | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
 
+    @field_validator("freeze", mode="before")
+    @classmethod
+    def _of_stages(cls, value: Any) -> Any:
+        """One stage may stand without its brackets, as behind ``--set``."""
+        return (value,) if isinstance(value, str) and value != "backbone" else value
+
     @model_validator(mode="after")
     def _trained(self) -> StudentConfig:
         if self.weights is not None:

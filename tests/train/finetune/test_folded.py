@@ -18,6 +18,7 @@ PX = 32
 KINDS = [
     ("tiny", "tconv", 0),
     ("resnet8_grid", "trn", 3),
+    ("cnn4_grid", "tcn", 0),
     ("resnet10_thin", "tsm_causal", 0),
     pytest.param("mobilenet_v3_small", "tsn", 0, marks=pytest.mark.slow),  # an export of so many layers takes long
     pytest.param("efficientnet_lite0", "tsn", 0, marks=pytest.mark.slow),

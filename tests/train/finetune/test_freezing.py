@@ -70,7 +70,12 @@ def test_stages_follow_one_another_from_the_input_to_the_last(name: str) -> None
     every = [m for m in backbone.modules() if not list(m.children()) and list(m.parameters())]
     assert [id(part) for part in parts] == [id(part) for part in every[: len(parts)]]
     left = {path for path, m in backbone.named_modules() if any(m is part for part in every[len(parts) :])}
-    assert left == ({"feature.reduce", "feature.project"} if name == "resnet8_grid" else set())
+    assert left == ({"feature.reduce", "feature.project"} if name in ("resnet8_grid", "cnn4_grid") else set())
+
+
+def test_one_stage_may_stand_without_brackets() -> None:
+    assert config("layer2").freeze == ("layer2",)
+    assert config("backbone").freeze == "backbone"
 
 
 def test_a_stage_that_there_is_not_is_one_line() -> None:

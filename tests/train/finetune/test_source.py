@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from kd_edge import artifact
+from kd_edge.adapt.gate import Gate
+from kd_edge.adapt.graph import graph_of, with_class
 from kd_edge.errors import KdEdgeError, MissingExtraError, TrainingError
 from kd_edge.models import ModelConfig, build_model
 from kd_edge.models.backbones import build_backbone
@@ -96,6 +101,16 @@ class Code:
         return exec, ("raise SystemExit('it ran')",)
 
 
+class Call:
+    """A shell command, as a pickle could hold it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch '{self._path}'",)
+
+
 def refused(name: object, kind: type[KdEdgeError] = KdEdgeError) -> str:
     with pytest.raises(kind) as caught:
         opened(name)
@@ -107,6 +122,8 @@ def test_paths_that_hold_nothing(tmp_path: Path) -> None:
     for name in ("gone", "gone.safetensors", "gone.onnx", "gone/run"):
         assert "gone" in refused(tmp_path / name)
     (tmp_path / "folder").mkdir()
+    assert "folder is a folder without a run" in refused(tmp_path / "folder", TrainingError)
+    (tmp_path / "folder" / "recipe.toml").touch()
     assert "is not finished (it has no summary.json)" in refused(tmp_path / "folder")
     (tmp_path / "empty.pt").write_bytes(b"")
     assert "it is empty" in refused(tmp_path / "empty.pt")
@@ -142,6 +159,77 @@ def test_a_pickle_with_code_is_refused_and_runs_none(tmp_path: Path) -> None:
     assert "beside tensors it holds" in refused(tmp_path / "code.pt", TrainingError)
     (tmp_path / "plain.pt").write_bytes(pickle.dumps(Code()))
     assert "plain.pt cannot be read" in refused(tmp_path / "plain.pt", TrainingError)
+
+
+def test_a_pickle_that_calls_the_system_is_named_and_calls_nothing(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "extra": Call(tmp_path / "called")}, tmp_path / "code.pt")
+    assert "beside tensors it holds posix.system" in refused(tmp_path / "code.pt", TrainingError)
+    assert not (tmp_path / "called").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("backbone.layer1.0.weight", torch.full((8, 1, 3, 3), float("nan")), "are not finite"),
+        ("backbone.layer1.0.weight", torch.full((8, 1, 3, 3), 1e300, dtype=torch.float64), "are not finite"),
+        ("backbone.layer1.0.weight", torch.ones(8, 1, 3, 3, dtype=torch.int8), "are integers (int8)"),
+        ("backbone.layer1.0.weight", torch.ones(8, 1, 3, 3, dtype=torch.bool), "are integers (bool)"),
+        ("backbone.layer1.1.running_var", torch.tensor([1.0] * 7 + [-1e-9]), "are variances below 0"),
+        ("backbone.more", torch.zeros(1).expand(1 << 40), "are no plain numbers"),  # 4 TB, if it were computed with
+        ("backbone.more", torch.zeros(2, dtype=torch.complex64), "are no plain numbers"),
+        ("backbone.more", torch.zeros(2, device="meta"), "are no plain numbers"),
+    ],
+)
+def test_weights_that_nothing_can_be_computed_with(key: str, value: torch.Tensor, said: str, tmp_path: Path) -> None:
+    state = build_model(ModelConfig(backbone="tiny", temporal="tsn"), 1, 3, 2).state_dict()
+    torch.save(state | {key: value}, tmp_path / "w.pt")
+    assert f"weights '{key}' of {tmp_path / 'w.pt'} {said}" in refused(tmp_path / "w.pt", TrainingError)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn])
+def test_numbers_of_other_precisions_and_integers_of_other_layers_are_read(dtype: torch.dtype, tmp_path: Path) -> None:
+    state = build_model(ModelConfig(backbone="tiny", temporal="tsn"), 1, 3, 2).state_dict()
+    state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
+    torch.save(state | {"backbone.index": torch.arange(4)}, tmp_path / "w.pt")
+    assert opened(tmp_path / "w.pt").weights["backbone.layer1.0.weight"].dtype == dtype
+
+
+def test_a_small_file_that_unpacks_to_a_large_one_is_not_unpacked(tmp_path: Path) -> None:
+    torch.save({"backbone.conv1.weight": torch.zeros(1 << 20)}, tmp_path / "stored.pt")
+    with ZipFile(tmp_path / "stored.pt") as stored, ZipFile(tmp_path / "packed.pt", "w", ZIP_DEFLATED) as packed:
+        for name in stored.namelist():
+            packed.writestr(name, stored.read(name))
+    assert (tmp_path / "packed.pt").stat().st_size < 10_000
+    assert opened(tmp_path / "stored.pt").weights["backbone.conv1.weight"].shape == (1 << 20,)
+    assert "packed.pt cannot be read (it unpacks to 4,1" in refused(tmp_path / "packed.pt", TrainingError)
+
+
+def test_names_that_no_file_can_have(tmp_path: Path) -> None:
+    said = refused("x" * 5000, TrainingError)
+    assert "cannot be read (File name too long)" in said
+    assert len(said) < 700
+    assert "cannot be read (embedded null byte)" in refused("a\0b", TrainingError)
+
+
+def test_of_an_adapted_artifact_the_classifier_and_what_was_added_are_told_apart(
+    exported: Path, tmp_path: Path
+) -> None:
+    loaded = artifact.load(exported)
+    known = loaded.manifest
+    facts = {
+        "label": "wave", "parent_sha256": known.sha256, "clips": 4, "windows": 8, "accuracy": 1.0, "folds": "clips",
+        "nearest": known.labels[0], "separation": 2.0,
+    }  # fmt: skip
+    added = known.model_copy(
+        update={"labels": (*known.labels, "wave"), "added": (artifact.AddedClass.model_validate(facts),)}
+    )
+    gate = Gate(np.zeros(known.feature_size, dtype=np.float32), 0.0)
+    artifact.write(with_class(graph_of(loaded), gate, known), added, None, tmp_path / "adapted.onnx")
+
+    found = opened(tmp_path / "adapted.onnx")
+    assert found.facts is not None
+    assert (found.facts.labels, found.facts.added) == (known.labels, ("wave",))
+    assert found.weights["head.classifier.weight"].shape[0] == len(known.labels)
 
 
 def test_eight_bit_integers_are_refused(exported: Path, tmp_path: Path) -> None:

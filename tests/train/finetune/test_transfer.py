@@ -208,16 +208,17 @@ def test_classes_that_cannot_be_told_apart_are_refused(
     assert said in refused(student(1), source_of(student(2), theirs), ours)
 
 
-def test_weights_that_are_no_numbers_are_refused() -> None:
-    source = source_of(student(2))
-    broken = dict(source.weights) | {"backbone.layer1.0.weight": torch.full((8, 1, 3, 3), float("nan"))}
-    assert "'backbone.layer1.0.weight' of there are not finite" in refused(
-        student(1), Source("there", "run", "0" * 64, broken, source.facts)
-    )
-    sparse = dict(source.weights) | {"head.classifier.bias": torch.zeros(3).to_sparse()}
-    assert "'head.classifier.bias' of there are no plain numbers" in refused(
-        student(1), Source("there", "run", "0" * 64, sparse, source.facts)
-    )
+def test_what_adapt_added_is_counted_apart_from_other_layers() -> None:
+    source = source_of(student(1))
+    more = dict(source.weights) | {
+        "added.3.own.weight": torch.zeros(1, 16), "added.3.own.bias": torch.zeros(1), "probe.weight": torch.zeros(2),
+    }  # fmt: skip
+    found = take(student(2), source, more, LABELS)
+    assert found.classes == LABELS
+    assert dict(found.ignored) == {
+        "of classes that adapt added behind the classifier": 2,
+        "of neither backbone nor head": 1,
+    }
 
 
 def test_a_classifier_without_rows_is_left_alone() -> None:
