@@ -79,6 +79,9 @@ class Others(NamedTuple):
         low_rank = np.vstack([self.factors, between])  # (R + K, D)
         wanted = means / self.deviation - centre  # (F, D)
         rest = self.rest + RIDGE
+        if len(low_rank) > len(self.deviation):  # of many kept windows
+            dense = rest * np.eye(len(self.deviation)) + low_rank.T @ low_rank
+            return np.linalg.solve(dense, wanted.T).T / self.deviation
         # (rest 1 + G'G)^-1 v = (v - G'(rest 1 + GG')^-1 G v) / rest: as many equations as factors, not as D
         inner = np.linalg.solve(rest * np.eye(len(low_rank)) + low_rank @ low_rank.T, low_rank @ wanted.T)
         solved: Float64 = (wanted - (low_rank.T @ inner).T) / rest
@@ -139,6 +142,9 @@ def fit_gate(others: Others, features: Float32, folds: Int64, kept: Scored | Non
         folds: (N,) which part each belongs to; parts are left out in turn, so two or more.
         kept: Windows of the other classes that were recorded here; the other side is then no nearer and no narrower
             than they show.
+
+    Raises:
+        ValueError: What is known of the others is so far from any feature that the row is not finite.
     """
     values = features.astype(np.float64)
     parts = np.unique(folds)
@@ -162,6 +168,8 @@ def fit_gate(others: Others, features: Float32, folds: Int64, kept: Scored | Non
     limit, slope = (new * s_old + old * s_new) / (s_old + s_new), (new - old) / (s_old * s_new)
     bias = -slope * limit - float(np.log(len(of_classes)))
     gate = Gate((slope * direction).astype(np.float32), bias)
+    if not (np.isfinite(gate.weights).all() and np.isfinite(bias)):
+        raise ValueError("the row of the new class is not finite")
     return Fit(gate, slope * held_out + bias, (new - old) / (s_old + s_new), nearest)
 
 

@@ -125,14 +125,12 @@ def test_it_can_be_evaluated_on_the_data_of_the_training(adapted: Adapted) -> No
 
 
 def test_classes_are_added_one_after_the_other_or_one_by_one(student: Artifact, clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "nod").mkdir()
     for k in range(4):
-        (tmp_path / "flat").mkdir(exist_ok=True)
-        flat = np.full((60, 64, 80), 60 * k, dtype=np.uint8)
-        flat[::2, :, 40:] += 40
-        np.save(tmp_path / "flat" / f"subject{k}_nir.npy", flat)
-    classes = [("wave", clips), ("flash", tmp_path / "flat")]
+        np.save(tmp_path / "nod" / f"subject{k}_nir.npy", waving(k)[:, :, 8:72].swapaxes(1, 2))  # up and down
+    classes = [("wave", clips), ("nod", tmp_path / "nod")]
     together = adapt(student.path, classes, tmp_path / "both.onnx")
-    assert together.labels[-2:] == ("wave", "flash")
+    assert together.labels[-2:] == ("wave", "nod")
     assert len(together.added) == 2
     first = adapt(student.path, classes[:1], tmp_path / "one.onnx")
     second = adapt(first.file, classes[1:], tmp_path / "two.onnx")

@@ -77,7 +77,9 @@ def test_clips_are_counted_by_those_that_fill_a_window(student: Artifact, tmp_pa
 
 def test_a_clips_answer_is_that_of_its_mean_logits() -> None:
     logits = np.array([[3, 0], [0, 1], [0, 1]], dtype=np.float32)
-    watched = Watched(np.zeros((3, 1), np.float32), logits, np.array([0, 0, 1]), np.array([0, 0]), ("", ""), 0)
+    watched = Watched(
+        np.zeros((3, 1), np.float32), logits, np.array([0, 0, 1]), np.array([0, 0]), ("", ""), np.ones(3, bool)
+    )
     assert watched.clip_logits().tolist() == [[1.5, 0.5], [0.0, 1.0]]
     assert watched.answers().tolist() == [0, 1]
     assert watched.accuracy() == 0.5
