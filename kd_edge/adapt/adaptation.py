@@ -216,6 +216,12 @@ def _others(artifact: Artifact, kept: Watched | None) -> Others:
             "clips of every class",
             "add some to the folder of --keep, or export the run again (health = true in the profile)",
         )
+    if (count := len(kept.features)) < 2 * len(labels):
+        raise DataError(
+            f"the kept clips have {count} windows of {len(labels)} classes, which do not tell how a class's differ",
+            "two windows of each class, better clips of several people",
+            "add clips to the folder of --keep, or export the run again (health = true in the profile)",
+        )
     return Others.of_windows(kept.features, kept.window_labels)
 
 

@@ -144,7 +144,7 @@ def fit_gate(others: Others, features: Float32, folds: Int64, kept: Scored | Non
             than they show.
 
     Raises:
-        ValueError: What is known of the others is so far from any feature that the row is not finite.
+        ValueError: Features do not differ within a class, or are so far from all others that the row is not finite.
     """
     values = features.astype(np.float64)
     parts = np.unique(folds)
@@ -165,6 +165,8 @@ def fit_gate(others: Others, features: Float32, folds: Int64, kept: Scored | Non
         s_old = max(s_old, float((scores - seen[of]).std()))
     nearest = int(of_classes.argmax())
     old = float(of_classes[nearest])
+    if not min(s_old, s_new) > 0:
+        raise ValueError("features do not differ within a class")
     limit, slope = (new * s_old + old * s_new) / (s_old + s_new), (new - old) / (s_old * s_new)
     bias = -slope * limit - float(np.log(len(of_classes)))
     gate = Gate((slope * direction).astype(np.float32), bias)
@@ -189,4 +191,5 @@ def gated(logits: Float32, log_odds: Float64, temperature: float) -> Float32:
     most = logits.max(axis=1).astype(np.float64)
     total = np.exp((logits - most[:, None]) / temperature).sum(axis=1)
     new = most + temperature * (np.log(total) + log_odds)
-    return np.concatenate([logits, new[:, None].astype(np.float32)], axis=1)
+    with np.errstate(over="ignore"):  # of a scale that no network has; what is written is proved to be finite
+        return np.concatenate([logits, new[:, None].astype(np.float32)], axis=1)

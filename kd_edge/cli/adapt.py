@@ -135,7 +135,6 @@ def summary(result: Adapted) -> RenderableType:
         "right, held out",
         "nearest, deviations to the limit",
         "familiar",
-        "pictures as trained",
     )
     last = result.added[-1]
     lines = [f"[b]{escape(printable(str(result.file)))}[/b]  {len(result.labels)} classes, in {result.seconds:.1f} s"]
