@@ -59,7 +59,7 @@ class Adapted:
         kept_left_out: Kept clips that prove nothing: shorter than a window, or with nothing to see.
         kept_familiar: Share of the kept clips' windows that are familiar to the artifact as it was; None without any.
         left_out: Attachments for other engines, which do not know the new classes.
-        was_signed: Whether the artifact bore a signature, which does not hold for another file.
+        was_signed: Whether the artifact bore a signature, or one lies beside ``file``: it does not hold for this one.
         is_signed: Whether the one that was written does.
         seconds: What it took.
     """
@@ -108,7 +108,7 @@ def adapt(
         DataError: Clips that cannot be read or are too few, or a class that cannot be told from another one.
     """
     started = time.monotonic()
-    artifact, was_signed = load(model), _is_signed(model)
+    artifact, was_signed = load(model), _is_signed(model) or beside(out).exists()
     labels = [label for label, _ in classes]
     check_labels(artifact.manifest, labels)
     _check_adaptable(artifact, keep)

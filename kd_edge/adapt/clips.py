@@ -98,6 +98,7 @@ def clips_of_class(folder: Path, label: str, position: int, manifest: Manifest) 
     Raises:
         DataError: There is none, or what is there is not what the model sees.
     """
+    _check_folder(folder, "--add")
     dataset = Files(folder, label=label)
     modality = _modality(dataset, manifest)
     samples = _with(dataset, modality)
@@ -115,6 +116,7 @@ def clips_to_keep(folder: Path, manifest: Manifest, added: Sequence[str]) -> Rec
     Raises:
         DataError: There is none, or one of another class, or what is there is not what the model sees.
     """
+    _check_folder(folder, "--keep")
     dataset = Files(folder)
     if unknown := [label for label in dataset.labels if label not in (*manifest.labels, *added)]:
         raise DataError(
@@ -268,6 +270,11 @@ def moments(stamps_ns: Int64, manifest: Manifest) -> Int64:
     at = nearest(stamps_ns, targets)
     is_near = np.abs(stamps_ns[at] - targets) * 2 <= spacing_ns
     return at if count >= length and bool(is_near.all()) else at[:0]
+
+
+def _check_folder(folder: Path, option: str) -> None:
+    if not folder.is_dir():
+        raise DataError(f"no folder {printable(str(folder))}", "a folder of recordings", f"correct {option}")
 
 
 def _modality(dataset: Files, manifest: Manifest) -> str:

@@ -128,14 +128,7 @@ def summary(result: Adapted) -> RenderableType:
         )
         for one in result.added
     ]
-    columns = (
-        "class",
-        "clips",
-        "windows",
-        "right, held out",
-        "nearest, deviations to the limit",
-        "familiar",
-    )
+    columns = ("class", "clips", "windows", "right, held out", "nearest, deviations to the limit", "familiar")
     last = result.added[-1]
     lines = [f"[b]{escape(printable(str(result.file)))}[/b]  {len(result.labels)} classes, in {result.seconds:.1f} s"]
     if last.kept_accuracy is not None:

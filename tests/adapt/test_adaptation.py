@@ -223,6 +223,8 @@ def test_signing(student: Artifact, clips: Path, tmp_path: Path) -> None:
     again = adapt(signed, [("wave", clips)], tmp_path / "again.onnx", key=key)
     assert (again.was_signed, again.is_signed) == (True, True)
     assert load(again.file, trust=public).signed_by == artifacts.SigningKey(key).fingerprint
+    artifacts.beside(tmp_path / "beside.onnx").write_bytes(b"of another file")
+    assert adapt(student.path, [("wave", clips)], tmp_path / "beside.onnx").was_signed
     onto_itself = adapt(signed, [("wave", clips)], signed)
     assert (onto_itself.was_signed, onto_itself.is_signed, load(signed).manifest.labels[-1]) == (True, False, "wave")
 
