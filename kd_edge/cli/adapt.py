@@ -105,7 +105,7 @@ def _doubts(result: Adapted) -> list[str]:
         if one.healthy < _FEW:
             told.append(
                 f"{1 - one.healthy:.0%} of the windows of '{name}' will be called degraded, as their pictures are "
-                "unlike the training's: look at light and camera"
+                "unlike the training's (kd-edge run --camera replay:FILE says how)"
             )
     if result.kept_familiar is not None and result.kept_familiar < _FEW:
         told.append(
