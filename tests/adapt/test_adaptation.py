@@ -291,6 +291,16 @@ def test_a_class_that_takes_kept_clips_is_refused_unless_forced(
     assert not (tmp_path / "b.onnx").exists()
 
 
+def test_one_kept_window_of_each_class_tells_no_spread(student: Artifact, tmp_path: Path) -> None:
+    bare = tmp_path / "bare.onnx"
+    rewrite(student, student.manifest.model_copy(update={"familiar": None}), bare)
+    each = np.arange(10)
+    features = np.random.default_rng(0).normal(size=(10, 24)).astype(np.float32)
+    kept = Watched(features, features[:, :10], each, each, ("",) * 10, np.ones(10, np.bool_))
+    with pytest.raises(DataError, match=r"10 windows of 10 classes.*Expected two windows of each class"):
+        adaptation._others(load(bare), kept)
+
+
 def called(right: int, count: int = 100) -> Watched:
     """Clips of class 0, of which so many are taken for it; the others for class 1."""
     logits = np.zeros((count, 2), dtype=np.float32)
