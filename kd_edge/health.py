@@ -347,7 +347,7 @@ class FeatureReference(BaseModel):
     directions: str
     variances: tuple[Annotated[float, Field(gt=0)], ...] = Field(max_length=1024)
     rest: float = Field(gt=0)
-    threshold: float = Field(1.0, gt=0)
+    threshold: float = Field(1.0, ge=1e-6)
     fitted_on: str = Field("", max_length=200)
     clips: int = Field(1, ge=1)
     windows: int = Field(1, ge=1)

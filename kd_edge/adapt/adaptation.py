@@ -43,6 +43,7 @@ MOST_LOST = 0.01
 """Share of kept clips that may become wrong."""
 THRESHOLD_CLIPS = 3
 """Kept clips that each class must have for the unknown threshold to be fitted anew."""
+_RECORD_OTHERS = "record actions that differ more, or more people; else train with clips of both (kd-edge train)"
 _TOLERANCE = 1e-3  # between a new logit of the graph and of NumPy
 
 
@@ -55,8 +56,10 @@ class Adapted:
         labels: Of all classes, the new ones last.
         added: Facts of each class of this call.
         unknown_threshold: Before and after.
+        kept_left_out: Kept clips that prove nothing: shorter than a window, or with nothing to see.
+        kept_familiar: Share of the kept clips' windows that are familiar to the artifact as it was; None without any.
         left_out: Attachments for other engines, which do not know the new classes.
-        was_signed: Whether the artifact bore a signature, which does not hold for another file.
+        was_signed: Whether the artifact bore a signature, or one lies beside ``file``: it does not hold for this one.
         is_signed: Whether the one that was written does.
         seconds: What it took.
     """
@@ -65,6 +68,8 @@ class Adapted:
     labels: tuple[str, ...]
     added: tuple[AddedClass, ...]
     unknown_threshold: tuple[float, float]
+    kept_left_out: int
+    kept_familiar: float | None
     left_out: tuple[str, ...]
     was_signed: bool
     is_signed: bool
@@ -103,7 +108,7 @@ def adapt(
         DataError: Clips that cannot be read or are too few, or a class that cannot be told from another one.
     """
     started = time.monotonic()
-    artifact, was_signed = load(model), _is_signed(model)
+    artifact, was_signed = load(model), _is_signed(model) or beside(out).exists()
     labels = [label for label, _ in classes]
     check_labels(artifact.manifest, labels)
     _check_adaptable(artifact, keep)
@@ -120,7 +125,7 @@ def adapt(
             _watched(engine, clips, f"clips of '{label}'", told) for label, clips in zip(labels, folders, strict=True)
         ]
         kept = None if kept_folder is None else _watched(engine, kept_folder, "clips to keep", told)
-        grown = _Grown(graph_of(artifact), artifact.manifest, _others(artifact, kept), kept)
+        grown = _Grown(graph_of(artifact), artifact.manifest, _others(artifact, kept), kept, kept)
         for label, watched in zip(labels, new, strict=True):
             grown = _with_class(grown, label, watched, artifact.path, force=force)
         manifest = _refitted(grown)
@@ -138,6 +143,8 @@ def adapt(
         labels=manifest.labels,
         added=manifest.added[len(artifact.manifest.added) :],
         unknown_threshold=(artifact.manifest.unknown_threshold, manifest.unknown_threshold),
+        kept_left_out=0 if kept is None else kept.shorter + kept.empty,
+        kept_familiar=_known_share(artifact.manifest.familiar, kept),
         left_out=tuple(artifact.attachments),
         was_signed=was_signed,
         is_signed=signing is not None,
@@ -209,6 +216,12 @@ def _others(artifact: Artifact, kept: Watched | None) -> Others:
             "clips of every class",
             "add some to the folder of --keep, or export the run again (health = true in the profile)",
         )
+    if (count := len(kept.features)) < 2 * len(labels):
+        raise DataError(
+            f"the kept clips have {count} windows of {len(labels)} classes, which do not tell how a class's differ",
+            "two windows of each class, better clips of several people",
+            "add clips to the folder of --keep, or export the run again (health = true in the profile)",
+        )
     return Others.of_windows(kept.features, kept.window_labels)
 
 
@@ -223,6 +236,7 @@ class _Grown(NamedTuple):
         manifest: Of the graph, without hashes.
         others: What its classes' features are like.
         kept: Clips to keep; None without any.
+        known: The same, as they were called before any class of this call was added.
         new: Clips of each class that was added, as they are called by what was fitted without them.
         gates: Rows of the classes that were added.
     """
@@ -231,6 +245,7 @@ class _Grown(NamedTuple):
     manifest: Manifest
     others: Others
     kept: Watched | None
+    known: Watched | None
     new: tuple[Watched, ...] = ()
     gates: tuple[Gate, ...] = ()
 
@@ -247,39 +262,43 @@ def _with_class(grown: _Grown, label: str, new: Watched, path: Path, *, force: b
         new = _answered(new, gate, manifest)
     _check_enough(label, new, manifest)
     folds, kind = _folds(new)
-    fit = fit_gate(grown.others, new.features, folds, _scored(grown.seen) if grown.seen else None)
+    with _undamaged(path):
+        fit = fit_gate(grown.others, new.features, folds, _scored(grown.seen) if grown.seen else None)
+        familiar, share = _familiar(manifest.familiar, new, folds)
+        graph = with_class(grown.graph, fit.gate, manifest)
     nearest = manifest.labels[fit.nearest]
     held_out = new._replace(logits=gated(new.logits, fit.held_out, manifest.temperature))
     _check_told_apart(label, nearest, fit.separation, held_out.answers(), position)
     kept = None if grown.kept is None else _answered(grown.kept, fit.gate, manifest)
-    if grown.kept is not None and kept is not None and not force:
-        _check_kept(label, grown.kept, kept, manifest)
-    familiar, share = _familiar(manifest.familiar, new, folds)
+    if grown.known is not None and kept is not None and not force:
+        _check_kept(label, grown.known, kept, manifest)
+    earlier = tuple(_answered(one, fit.gate, manifest) for one in grown.new)
+    for one, name in zip(earlier, manifest.labels[position - len(earlier) :], strict=True):
+        _check_left(label, name, one)
     facts = AddedClass(
         label=label,
         parent_sha256=manifest.sha256,
         clips=len(new.labels),
         shorter=new.shorter,
+        empty=new.empty,
         windows=len(new.features),
         accuracy=held_out.accuracy(),
         folds=kind,
         nearest=nearest,
         separation=round(fit.separation, 3),
         familiar=share,
+        healthy=float(new.healthy.mean()),
         kept_clips=0 if kept is None else len(kept.labels),
         kept_accuracy=None if kept is None or grown.kept is None else (grown.kept.accuracy(), kept.accuracy()),
     )
-    try:
-        graph = with_class(grown.graph, fit.gate, manifest)
-    except ValueError as error:
-        raise wire.damaged(path, f"its graph cannot be extended: {error}") from error
     update = {"labels": (*manifest.labels, label), "familiar": familiar, "added": (*manifest.added, facts)}
     return _Grown(
         graph=graph,
         manifest=manifest.model_copy(update=update),
         others=grown.others.joined_by(new.features.mean(axis=0, dtype=np.float64)),
         kept=kept,
-        new=(*(_answered(one, fit.gate, manifest) for one in grown.new), held_out),
+        known=grown.known,
+        new=(*earlier, held_out),
         gates=(*grown.gates, fit.gate),
     )
 
@@ -293,7 +312,8 @@ def _check_enough(label: str, new: Watched, manifest: Manifest) -> None:
     if len(new.labels) < LEAST_CLIPS:
         raise DataError(
             f"{len(new.labels)} clips of '{label}' fill the model's window of {manifest.clip_seconds:g} s "
-            f"({new.shorter} are shorter)",
+            f"({new.shorter} are shorter"
+            + (f", in {new.empty} there is nothing to see: {new.cause})" if new.empty else ")"),
             f"at least {LEAST_CLIPS}, better 20 of several people",
             "record more",
         )
@@ -318,20 +338,35 @@ def _check_told_apart(label: str, nearest: str, separation: float, answers: Int6
         DataError: They do; the other one is named.
     """
     right = int((answers == position).sum())
-    fix = "record actions that differ more, or more people; else train with clips of both (kd-edge train)"
     if right < LEAST_ACCURACY * len(answers):
         raise DataError(
             f"'{label}' cannot be told from '{nearest}': fitted without them, {right} of {len(answers)} clips are "
             "named right",
             f"at least {LEAST_ACCURACY:.0%}",
-            fix,
+            _RECORD_OTHERS,
         )
     if separation < LEAST_SEPARATION:
         raise DataError(
             f"'{label}' cannot be told from '{nearest}': both lie {separation:.2f} standard deviations from the limit "
             "between them",
             f"at least {LEAST_SEPARATION}",
-            fix,
+            _RECORD_OTHERS,
+        )
+
+
+def _check_left(label: str, name: str, after: Watched) -> None:
+    """Refuse a class that takes the clips of another one that was added before it in this call.
+
+    Raises:
+        DataError: It does.
+    """
+    right = int((after.answers() == after.labels).sum())
+    if right < LEAST_ACCURACY * len(after.labels):
+        raise DataError(
+            f"'{label}' cannot be told from '{name}': with it {right} of {len(after.labels)} clips of '{name}' are "
+            "named right",
+            f"at least {LEAST_ACCURACY:.0%}",
+            _RECORD_OTHERS,
         )
 
 
@@ -341,9 +376,10 @@ def _check_kept(label: str, before: Watched, after: Watched, manifest: Manifest)
     Raises:
         DataError: It does; the class that loses most is named.
     """
-    was, now = before.accuracy(), after.accuracy()
-    if was - now <= MOST_LOST:
+    right = [int((watched.answers() == watched.labels).sum()) for watched in (before, after)]
+    if right[0] - right[1] <= MOST_LOST * len(before.labels):
         return
+    was, now = before.accuracy(), after.accuracy()
     lost = before.labels[(before.answers() == before.labels) & (after.answers() != before.labels)]
     name = manifest.labels[int(np.bincount(lost).argmax())]
     raise DataError(
@@ -372,6 +408,14 @@ def _familiar(
     return _joined(reference, new.features), float((scores <= 1).mean())
 
 
+def _known_share(reference: FeatureReference | None, kept: Watched | None) -> float | None:
+    """Share of kept windows that are familiar: where few are, this camera or place is unlike the training's."""
+    if reference is None or kept is None:
+        return None
+    familiarity, none = Familiarity(reference), np.empty((0, reference.size), dtype=np.float32)
+    return float(np.mean([familiarity.score(none, feature) <= 1 for feature in kept.features]))
+
+
 def _joined(reference: FeatureReference, features: Float32) -> FeatureReference:
     """A reference with the class of windows (N, D)."""
     means, deviation, directions = reference.arrays()
@@ -387,8 +431,17 @@ def _joined(reference: FeatureReference, features: Float32) -> FeatureReference:
 
 
 def _refitted(grown: _Grown) -> Manifest:
-    """The manifest with another unknown threshold, where enough clips of every class are at hand."""
+    """The manifest with what the finished model makes of the clips.
+
+    That is how many of the added classes are named right, and another unknown threshold, where enough clips of every
+    class are at hand.
+    """
     manifest, seen = grown.manifest, grown.seen
+    before, these = manifest.added[: -len(grown.new)], manifest.added[-len(grown.new) :]
+    judged = (
+        facts.model_copy(update={"accuracy": one.accuracy()}) for facts, one in zip(these, grown.new, strict=True)
+    )
+    manifest = manifest.model_copy(update={"added": (*before, *judged)})
     truth = np.concatenate([one.labels for one in seen])
     counts = np.bincount(truth, minlength=len(manifest.labels))
     if counts.min() < THRESHOLD_CLIPS:
@@ -437,6 +490,18 @@ def _proved(
 def _is_signed(path: Path) -> bool:
     with reading(path) as file:
         return wire.ends(file, path).signature is not None or beside(path).exists()
+
+
+@contextmanager
+def _undamaged(path: Path) -> Iterator[None]:
+    """What an artifact says of its features, or its graph, cannot be added to: it was made elsewhere, or damaged."""
+    try:
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what is not finite is refused
+            yield
+    except ValidationError as error:
+        raise wire.damaged(path, f"its features cannot be added to: {error.errors()[0]['msg']}") from error
+    except ValueError as error:
+        raise wire.damaged(path, f"it cannot be extended: {error}") from error
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from kd_edge.artifact import Manifest
 from kd_edge.data import ImageFormat, Sample
@@ -14,11 +15,12 @@ from kd_edge.data.dataset import listed
 from kd_edge.data.readers.files import Files
 from kd_edge.data.readers.files.skeletons import SKELETON
 from kd_edge.engines import Engine, carry
-from kd_edge.errors import DataError, did_you_mean, printable
-from kd_edge.preprocess import recorded_input
-from kd_edge.runtime.source import check_frame
+from kd_edge.errors import ArtifactError, DataError, did_you_mean, printable
+from kd_edge.health import FINE, Finding, PictureHealth
+from kd_edge.preprocess import recorded_input, resize
+from kd_edge.runtime.source import check_frame, seen_ns
 from kd_edge.sampling import nearest
-from kd_edge.types import Clip, Float32, Int64
+from kd_edge.types import Clip, Float32, Int64, LabelState
 
 Progress = Callable[[int, int], None]
 """Called with (clips done, clips in all)."""
@@ -52,7 +54,10 @@ class Watched(NamedTuple):
         clips: (N,) which clip a window is of, from 0 without gaps.
         labels: (C,) class of each clip.
         subjects: Who performs in each clip; empty where not known.
+        healthy: (N,) whether a window's pictures are like those of the training.
         shorter: Clips that do not fill a window.
+        empty: Clips in whose windows there is nothing to see.
+        cause: Why, of the first of them.
     """
 
     features: Float32
@@ -60,7 +65,10 @@ class Watched(NamedTuple):
     clips: Int64
     labels: Int64
     subjects: tuple[str, ...]
-    shorter: int
+    healthy: npt.NDArray[np.bool_]
+    shorter: int = 0
+    empty: int = 0
+    cause: str = ""
 
     @property
     def window_labels(self) -> Int64:
@@ -90,6 +98,7 @@ def clips_of_class(folder: Path, label: str, position: int, manifest: Manifest) 
     Raises:
         DataError: There is none, or what is there is not what the model sees.
     """
+    _check_folder(folder, "--add")
     dataset = Files(folder, label=label)
     modality = _modality(dataset, manifest)
     samples = _with(dataset, modality)
@@ -107,6 +116,7 @@ def clips_to_keep(folder: Path, manifest: Manifest, added: Sequence[str]) -> Rec
     Raises:
         DataError: There is none, or one of another class, or what is there is not what the model sees.
     """
+    _check_folder(folder, "--keep")
     dataset = Files(folder)
     if unknown := [label for label in dataset.labels if label not in (*manifest.labels, *added)]:
         raise DataError(
@@ -127,35 +137,93 @@ def clips_to_keep(folder: Path, manifest: Manifest, added: Sequence[str]) -> Rec
 def watch(engine: Engine, recorded: Recorded, progress: Progress) -> Watched:
     """Take clips through a streaming step; each frame is encoded once, at the moments of the segments.
 
+    Windows in whose pictures there is nothing to see, of which a robot says ``unknown`` whatever the network makes of
+    them, are left out.
+
     Raises:
-        DataError: A clip cannot be read, or none is as long as a window.
+        ArtifactError: The model computes what is no number.
+        DataError: A clip cannot be read, or none has a window with something to see.
         CameraError: Its frames are not what the model sees.
     """
     manifest = engine.manifest
-    features, logits, clips = list[Float32](), list[Float32](), list[int]()
+    features, logits, clips, healthy = list[Float32](), list[Float32](), list[int](), list[bool]()
     labels, subjects = list[int](), list[str]()
+    shorter = empty = 0
+    cause = ""
     for done, (sample, label) in enumerate(zip(recorded.samples, recorded.labels, strict=True), 1):
         clip = recorded.dataset.open(sample, recorded.modality)
-        check_frame(clip.frames[0], manifest, printable(str(recorded.dataset.path(sample, recorded.modality))))
-        seen = windows(engine, clip)
-        for feature, answer in seen:
-            features.append(feature)
-            logits.append(answer)
-            clips.append(len(labels))
-        if seen:
+        name = printable(str(recorded.dataset.path(sample, recorded.modality)))
+        check_frame(clip.frames[0], manifest, name)
+        of_clip = findings(clip, manifest)
+        use = [k for k, finding in enumerate(of_clip) if finding.state is not LabelState.UNKNOWN]
+        if not of_clip:
+            shorter += 1
+        elif not use:
+            empty += 1
+            cause = cause or f"{of_clip[-1].cause.reason}: {of_clip[-1].cause.detail}"
+        else:
+            seen = windows(engine, clip)
+            _check_finite(seen, engine, name)
+            features += [seen[k][0] for k in use]
+            logits += [seen[k][1] for k in use]
+            healthy += [of_clip[k] is FINE for k in use]
+            clips += [len(labels)] * len(use)
             labels.append(label)
             subjects.append(sample.subject)
         progress(done, len(recorded.samples))
     if not labels:
-        raise DataError(
-            f"all {len(recorded.samples)} clips in {recorded.dataset.root} are shorter than the model's window of "
-            f"{manifest.clip_seconds:g} s",
+        raise _useless(recorded, manifest, shorter, cause)
+    return Watched(
+        features=np.stack(features),
+        logits=np.stack(logits),
+        clips=np.array(clips, dtype=np.int64),
+        labels=np.array(labels, dtype=np.int64),
+        subjects=tuple(subjects),
+        healthy=np.array(healthy, dtype=np.bool_),
+        shorter=shorter,
+        empty=empty,
+        cause=cause,
+    )
+
+
+def _check_finite(seen: Sequence[tuple[Float32, Float32]], engine: Engine, name: str) -> None:
+    if not all(np.isfinite(values).all() for answer in seen for values in answer):
+        raise ArtifactError(
+            f"'{printable(engine.manifest.name)}' computes what is no number of {name}",
+            "finite features and logits",
+            "leave the clip out, or export the run again in fp32",
+        )
+
+
+def _useless(recorded: Recorded, manifest: Manifest, shorter: int, cause: str) -> DataError:
+    """What a folder without any window is refused with."""
+    count, root = len(recorded.samples), recorded.dataset.root
+    if shorter == count:
+        return DataError(
+            f"all {count} clips in {root} are shorter than the model's window of {manifest.clip_seconds:g} s",
             "clips that fill it",
             "record longer ones, or train with a smaller clip_seconds",
         )
-    shorter = len(recorded.samples) - len(labels)
-    which, truth = np.array(clips, dtype=np.int64), np.array(labels, dtype=np.int64)
-    return Watched(np.stack(features), np.stack(logits), which, truth, tuple(subjects), shorter)
+    return DataError(
+        f"in {count - shorter} of {count} clips in {root} there is nothing to see ({cause})"
+        + (f", {shorter} are too short" if shorter else ""),
+        "pictures like those of the training, from which a robot says more than 'unknown'",
+        "look at them (kd-edge run --camera replay:FILE), correct light and camera, and record again",
+    )
+
+
+def findings(clip: Clip, manifest: Manifest) -> list[Finding]:
+    """What the pictures of each window that a clip fills are worth, as a stream is told when the window ends."""
+    at = moments(clip.stamps_ns, manifest)
+    ends = at[manifest.segments - 1 :]
+    if manifest.health is None or not len(at):
+        return [FINE] * len(ends)
+    health = PictureHealth(manifest.health, seen_ns(manifest))
+    found = list[Finding]()
+    for k in range(at[0], at[-1] + 1):
+        health.see(resize(clip.frames[k], manifest.preprocess.resize_px), int(clip.stamps_ns[k]))
+        found.append(health.finding)
+    return [found[k - at[0]] for k in ends]
 
 
 def windows(engine: Engine, clip: Clip) -> list[tuple[Float32, Float32]]:
@@ -202,6 +270,11 @@ def moments(stamps_ns: Int64, manifest: Manifest) -> Int64:
     at = nearest(stamps_ns, targets)
     is_near = np.abs(stamps_ns[at] - targets) * 2 <= spacing_ns
     return at if count >= length and bool(is_near.all()) else at[:0]
+
+
+def _check_folder(folder: Path, option: str) -> None:
+    if not folder.is_dir():
+        raise DataError(f"no folder {printable(str(folder))}", "a folder of recordings", f"correct {option}")
 
 
 def _modality(dataset: Files, manifest: Manifest) -> str:

@@ -79,6 +79,9 @@ class Others(NamedTuple):
         low_rank = np.vstack([self.factors, between])  # (R + K, D)
         wanted = means / self.deviation - centre  # (F, D)
         rest = self.rest + RIDGE
+        if len(low_rank) > len(self.deviation):  # of many kept windows
+            dense = rest * np.eye(len(self.deviation)) + low_rank.T @ low_rank
+            return np.linalg.solve(dense, wanted.T).T / self.deviation
         # (rest 1 + G'G)^-1 v = (v - G'(rest 1 + GG')^-1 G v) / rest: as many equations as factors, not as D
         inner = np.linalg.solve(rest * np.eye(len(low_rank)) + low_rank @ low_rank.T, low_rank @ wanted.T)
         solved: Float64 = (wanted - (low_rank.T @ inner).T) / rest
@@ -139,6 +142,9 @@ def fit_gate(others: Others, features: Float32, folds: Int64, kept: Scored | Non
         folds: (N,) which part each belongs to; parts are left out in turn, so two or more.
         kept: Windows of the other classes that were recorded here; the other side is then no nearer and no narrower
             than they show.
+
+    Raises:
+        ValueError: Features do not differ within a class, or are so far from all others that the row is not finite.
     """
     values = features.astype(np.float64)
     parts = np.unique(folds)
@@ -159,9 +165,13 @@ def fit_gate(others: Others, features: Float32, folds: Int64, kept: Scored | Non
         s_old = max(s_old, float((scores - seen[of]).std()))
     nearest = int(of_classes.argmax())
     old = float(of_classes[nearest])
+    if not min(s_old, s_new) > 0:
+        raise ValueError("features do not differ within a class")
     limit, slope = (new * s_old + old * s_new) / (s_old + s_new), (new - old) / (s_old * s_new)
     bias = -slope * limit - float(np.log(len(of_classes)))
     gate = Gate((slope * direction).astype(np.float32), bias)
+    if not (np.isfinite(gate.weights).all() and np.isfinite(bias)):
+        raise ValueError("the row of the new class is not finite")
     return Fit(gate, slope * held_out + bias, (new - old) / (s_old + s_new), nearest)
 
 
@@ -181,4 +191,5 @@ def gated(logits: Float32, log_odds: Float64, temperature: float) -> Float32:
     most = logits.max(axis=1).astype(np.float64)
     total = np.exp((logits - most[:, None]) / temperature).sum(axis=1)
     new = most + temperature * (np.log(total) + log_odds)
-    return np.concatenate([logits, new[:, None].astype(np.float32)], axis=1)
+    with np.errstate(over="ignore"):  # of a scale that no network has; what is written is proved to be finite
+        return np.concatenate([logits, new[:, None].astype(np.float32)], axis=1)

@@ -133,8 +133,7 @@ def _renamed(node: bytes, name: bytes) -> tuple[bytes, int]:
 def _wider(value: bytes, count: int) -> bytes:
     """The description of the logits, of another length; the batch axis stays."""
     shape = _inner(_inner(_inner(value, _VALUE_TYPE), _TENSOR_TYPE), _SHAPE)
-    batch = next(part.whole for part in parts(shape) if part.number == _AXIS)
-    shape = batch + bytes_field(_AXIS, number_field(_LENGTH, count))
+    shape = bytes_field(_AXIS, _inner(shape, _AXIS)) + bytes_field(_AXIS, number_field(_LENGTH, count))
     tensor = number_field(_ELEMENT, _FLOAT) + bytes_field(_SHAPE, shape)
     return bytes_field(_VALUE_NAME, _LOGITS) + bytes_field(_VALUE_TYPE, bytes_field(_TENSOR_TYPE, tensor))
 

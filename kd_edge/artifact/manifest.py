@@ -187,12 +187,14 @@ class AddedClass(BaseModel):
         parent_sha256: ``sha256`` of the artifact that it was added to.
         clips: Recordings it was fitted on.
         shorter: Recordings that were left out, as shorter than a window.
+        empty: Recordings that were left out, as there was nothing to see.
         windows: Windows of them.
         accuracy: Share of these recordings that are named right by what was fitted without them.
         folds: What was left out in turn: ``clips`` or ``subjects``.
         nearest: The class that is told apart from it worst.
         separation: By how many standard deviations of each side both lie apart from the limit between them.
         familiar: Share of windows that are familiar by a mean fitted without them; None where the model knows none.
+        healthy: Share of windows whose pictures are like those of the training.
         kept_clips: Recordings of the other classes that it was proved on.
         kept_accuracy: Share of these named right before and after; None without any.
     """
@@ -202,12 +204,14 @@ class AddedClass(BaseModel):
     parent_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     clips: int = Field(ge=1)
     shorter: int = Field(0, ge=0)
+    empty: int = Field(0, ge=0)
     windows: int = Field(ge=1)
     accuracy: float = Field(ge=0, le=1)
     folds: Literal["clips", "subjects"]
     nearest: Label
     separation: float
     familiar: float | None = Field(None, ge=0, le=1)
+    healthy: float = Field(1.0, ge=0, le=1)
     kept_clips: int = Field(0, ge=0)
     kept_accuracy: tuple[float, float] | None = None
 

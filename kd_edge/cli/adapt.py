@@ -16,6 +16,10 @@ from kd_edge.errors import ConfigError, printable
 
 if TYPE_CHECKING:
     from kd_edge.adapt import Adapted
+    from kd_edge.artifact import AddedClass
+
+_FEW = 0.8
+"""Shares below it are pointed out."""
 
 app = typer.Typer()
 
@@ -81,12 +85,42 @@ def _class(text: str) -> tuple[str, Path]:
     return label, Path(folder)
 
 
+def _left_out(one: AddedClass) -> str:
+    """How many recordings of a class taught nothing, and why."""
+    counts = ((one.shorter, "too short"), (one.empty, "with nothing to see"))
+    told = ", ".join(f"{count} {why}" for count, why in counts if count)
+    return f" ({told})" if told else ""
+
+
+def _doubts(result: Adapted) -> list[str]:
+    """Why a robot will say less than the table promises."""
+    told = []
+    for one in result.added:
+        name = escape(printable(one.label))
+        if one.familiar is not None and one.familiar < _FEW:
+            told.append(
+                f"{1 - one.familiar:.0%} of the windows of '{name}' will be called unknown (unfamiliar): record more "
+                "people and clips"
+            )
+        if one.healthy < _FEW:
+            told.append(
+                f"{1 - one.healthy:.0%} of the windows of '{name}' will be called degraded, as their pictures are "
+                "unlike the training's (kd-edge run --camera replay:FILE says how)"
+            )
+    if result.kept_familiar is not None and result.kept_familiar < _FEW:
+        told.append(
+            f"{1 - result.kept_familiar:.0%} of the windows of the kept clips are unfamiliar: this camera or place is "
+            "unlike the training, and a robot will call most of them unknown"
+        )
+    return [f"[yellow]{line}[/yellow]" for line in told]
+
+
 def summary(result: Adapted) -> RenderableType:
     """What was added, and how good it is."""
     rows = [
         (
             escape(printable(one.label)),
-            f"{one.clips}" + (f" ({one.shorter} too short)" if one.shorter else ""),
+            f"{one.clips}{_left_out(one)}",
             str(one.windows),
             f"{one.accuracy:.1%}",
             f"{escape(printable(one.nearest))}, {one.separation:.1f}",
@@ -100,12 +134,15 @@ def summary(result: Adapted) -> RenderableType:
     if last.kept_accuracy is not None:
         before = result.added[0].kept_accuracy or last.kept_accuracy
         shares = f"{before[0]:.1%} right before, {last.kept_accuracy[1]:.1%} after"
-        lines.append(f"{last.kept_clips} kept clips: {shares}")
+        left = f" ({result.kept_left_out} more are too short or show nothing)" if result.kept_left_out else ""
+        lines.append(f"{last.kept_clips} kept clips{left}: {shares}")
     else:
+        names = " and ".join(f"'{escape(printable(one.label))}'" for one in result.added)
         lines.append(
-            "[yellow]not proved on clips of the classes it knew, recorded here: what differs may be the place or the "
-            "people (--keep DIR tells)[/yellow]"
+            f"[yellow]not proved on clips of the classes it knew, recorded here: {names} may mean this place or these "
+            "people, whatever they do (--keep DIR tells)[/yellow]"
         )
+    lines += _doubts(result)
     before_threshold, after_threshold = result.unknown_threshold
     if before_threshold != after_threshold:
         lines.append(f"unknown below {after_threshold:.0%}, before {before_threshold:.0%}")

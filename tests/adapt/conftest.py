@@ -29,13 +29,14 @@ def student(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 
 def waving(seed: int, seconds: float = 2.0, dtype: str = "uint8") -> Image:
-    """(T, 64, 80): stripes that move to and fro, unlike anything that is generated."""
+    """(T, 64, 80): a striped cloth that moves to and fro in the middle, unlike anything that is generated."""
     rng = np.random.default_rng(seed)
     time = np.arange(round(seconds * FPS)) / FPS
     shift = 8 * np.sin(2 * np.pi * (1.5 + 0.2 * rng.random()) * time + rng.random())
     y, x = np.mgrid[0:64, 0:80]
-    stripes = np.sin((x[None] + shift[:, None, None]) / 2.5) * np.sin(y / 3)
-    frames: Image = np.clip(128 + 110 * stripes + rng.normal(0, 4, stripes.shape), 0, 255).astype(dtype)
+    cloth = np.exp(-(((x[None] - 40 - shift[:, None, None]) / 12) ** 2) - ((y - 32) / 18) ** 2)
+    stripes = 70 + cloth * (60 + 60 * np.sin(x / 2.5)) + rng.normal(0, 1, cloth.shape)
+    frames: Image = np.clip(stripes, 0, 255).astype(dtype)
     return frames
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from kd_edge import adapt as package
 from kd_edge import artifact as artifacts
 from kd_edge.adapt import Adapted, adapt, adaptation
+from kd_edge.adapt.clips import Watched
 from kd_edge.adapt.graph import graph_of
 from kd_edge.artifact import Artifact, Manifest, load, new_keys, rewrite
 from kd_edge.artifact import sign as sign_artifact
@@ -125,14 +127,12 @@ def test_it_can_be_evaluated_on_the_data_of_the_training(adapted: Adapted) -> No
 
 
 def test_classes_are_added_one_after_the_other_or_one_by_one(student: Artifact, clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "nod").mkdir()
     for k in range(4):
-        (tmp_path / "flat").mkdir(exist_ok=True)
-        flat = np.full((60, 64, 80), 60 * k, dtype=np.uint8)
-        flat[::2, :, 40:] += 40
-        np.save(tmp_path / "flat" / f"subject{k}_nir.npy", flat)
-    classes = [("wave", clips), ("flash", tmp_path / "flat")]
+        np.save(tmp_path / "nod" / f"subject{k}_nir.npy", waving(k)[:, :, 8:72].swapaxes(1, 2))  # up and down
+    classes = [("wave", clips), ("nod", tmp_path / "nod")]
     together = adapt(student.path, classes, tmp_path / "both.onnx")
-    assert together.labels[-2:] == ("wave", "flash")
+    assert together.labels[-2:] == ("wave", "nod")
     assert len(together.added) == 2
     first = adapt(student.path, classes[:1], tmp_path / "one.onnx")
     second = adapt(first.file, classes[1:], tmp_path / "two.onnx")
@@ -223,6 +223,8 @@ def test_signing(student: Artifact, clips: Path, tmp_path: Path) -> None:
     again = adapt(signed, [("wave", clips)], tmp_path / "again.onnx", key=key)
     assert (again.was_signed, again.is_signed) == (True, True)
     assert load(again.file, trust=public).signed_by == artifacts.SigningKey(key).fingerprint
+    artifacts.beside(tmp_path / "beside.onnx").write_bytes(b"of another file")
+    assert adapt(student.path, [("wave", clips)], tmp_path / "beside.onnx").was_signed
     onto_itself = adapt(signed, [("wave", clips)], signed)
     assert (onto_itself.was_signed, onto_itself.is_signed, load(signed).manifest.labels[-1]) == (True, False, "wave")
 
@@ -287,6 +289,72 @@ def test_a_class_that_takes_kept_clips_is_refused_unless_forced(
     with pytest.raises(DataError, match=r"with 'wave' 0.0% of 10 kept clips .* become 'wave', of '.*--force"):
         adapt(student.path, [("wave", clips)], tmp_path / "b.onnx", keep=keep)
     assert not (tmp_path / "b.onnx").exists()
+
+
+def test_one_kept_window_of_each_class_tells_no_spread(student: Artifact, tmp_path: Path) -> None:
+    bare = tmp_path / "bare.onnx"
+    rewrite(student, student.manifest.model_copy(update={"familiar": None}), bare)
+    each = np.arange(10)
+    features = np.random.default_rng(0).normal(size=(10, 24)).astype(np.float32)
+    kept = Watched(features, features[:, :10], each, each, ("",) * 10, np.ones(10, np.bool_))
+    with pytest.raises(DataError, match=r"10 windows of 10 classes.*Expected two windows of each class"):
+        adaptation._others(load(bare), kept)
+
+
+def called(right: int, count: int = 100) -> Watched:
+    """Clips of class 0, of which so many are taken for it; the others for class 1."""
+    logits = np.zeros((count, 2), dtype=np.float32)
+    logits[np.arange(count), (np.arange(count) >= right).astype(int)] = 1
+    each = np.arange(count)
+    return Watched(np.zeros((count, 1), np.float32), logits, each, each * 0, ("",) * count, np.ones(count, np.bool_))
+
+
+def test_one_kept_clip_in_a_hundred_may_be_lost_and_no_more(student: Artifact) -> None:
+    adaptation._check_kept("wave", called(100), called(99), student.manifest)
+    adaptation._check_kept("wave", called(57), called(56), student.manifest)
+    with pytest.raises(DataError, match=r"with 'wave' 98.0% of 100 kept clips .* instead of 100.0%"):
+        adaptation._check_kept("wave", called(100), called(98), student.manifest)
+    with pytest.raises(DataError, match="of 99 kept clips"):
+        adaptation._check_kept("wave", called(99, 99), called(98, 99), student.manifest)
+
+
+def test_a_class_that_takes_clips_of_one_added_before_is_refused() -> None:
+    adaptation._check_left("nod", "wave", called(7, 10))
+    with pytest.raises(DataError, match=r"'nod' cannot be told from 'wave': with it 6 of 10 clips of 'wave'"):
+        adaptation._check_left("nod", "wave", called(6, 10))
+
+
+def test_one_folder_for_two_classes_is_refused(student: Artifact, clips: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="'nod' cannot be told from 'wave'"):
+        adapt(student.path, [("wave", clips), ("nod", clips)], tmp_path / "b.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_kept_clips_that_are_too_short_and_unlike_the_training_are_told(
+    student: Artifact, clips: Path, keep: Path, tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept"
+    shutil.copytree(keep, kept)
+    np.save(kept / "clap" / "subject8_trial8_nir.npy", waving(8, 0.5))
+    np.save(kept / "eat" / "subject8_trial8_nir.npy", np.zeros((60, 64, 80), dtype=np.uint8))
+    result = adapt(student.path, [("wave", clips)], tmp_path / "b.onnx", keep=kept)
+    assert (result.kept_left_out, result.added[0].kept_clips) == (2, 10)
+    assert result.kept_familiar is not None
+    assert 0 <= result.kept_familiar <= 1
+
+
+@pytest.mark.parametrize("change", [{"variances": 1e300}, {"threshold": 1e-300}])
+def test_a_manifest_that_lies_about_its_features_is_one_line(
+    student: Artifact, clips: Path, tmp_path: Path, change: dict[str, float]
+) -> None:
+    familiar = student.manifest.familiar
+    assert familiar is not None
+    update = {name: (value,) * familiar.rank if name == "variances" else value for name, value in change.items()}
+    lie = student.manifest.model_copy(update={"familiar": familiar.model_copy(update=update)})
+    rewrite(student, lie, tmp_path / "a.onnx")
+    with pytest.raises(KdEdgeError):
+        adapt(tmp_path / "a.onnx", [("wave", clips)], tmp_path / "b.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
 
 
 def test_a_clip_graph_has_no_features(student: Artifact, clips: Path, tmp_path: Path) -> None:

@@ -5,12 +5,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kd_edge.adapt.clips import MOST_WINDOWS, Watched, clips_of_class, clips_to_keep, moments, watch, windows
+from kd_edge.adapt import clips as watching
+from kd_edge.adapt.clips import (
+    MOST_WINDOWS,
+    Watched,
+    clips_of_class,
+    clips_to_keep,
+    findings,
+    moments,
+    watch,
+    windows,
+)
 from kd_edge.artifact import Artifact
 from kd_edge.engines import open_engine
-from kd_edge.errors import CameraError, DataError
+from kd_edge.errors import ArtifactError, CameraError, DataError
 from kd_edge.runtime import Recognizer
-from kd_edge.types import Clip
+from kd_edge.types import Clip, Image, Reason
 from tests.adapt.conftest import FPS, waving, write_clips
 
 
@@ -77,7 +87,9 @@ def test_clips_are_counted_by_those_that_fill_a_window(student: Artifact, tmp_pa
 
 def test_a_clips_answer_is_that_of_its_mean_logits() -> None:
     logits = np.array([[3, 0], [0, 1], [0, 1]], dtype=np.float32)
-    watched = Watched(np.zeros((3, 1), np.float32), logits, np.array([0, 0, 1]), np.array([0, 0]), ("", ""), 0)
+    watched = Watched(
+        np.zeros((3, 1), np.float32), logits, np.array([0, 0, 1]), np.array([0, 0]), ("", ""), np.ones(3, bool)
+    )
     assert watched.clip_logits().tolist() == [[1.5, 0.5], [0.0, 1.0]]
     assert watched.answers().tolist() == [0, 1]
     assert watched.accuracy() == 0.5
@@ -160,3 +172,59 @@ def test_an_empty_folder_and_none_are_refused(student: Artifact, tmp_path: Path)
         clips_of_class(tmp_path, "wave", 10, student.manifest)
     with pytest.raises(DataError, match="no folder"):
         clips_of_class(tmp_path / "none", "wave", 10, student.manifest)
+
+
+def still(seed: int) -> Image:
+    return np.repeat(waving(seed, 0.1)[:1], 60, axis=0)
+
+
+@pytest.mark.parametrize(
+    ("frames", "why"),
+    [(lambda seed: np.zeros((60, 64, 80), dtype=np.uint8), "dark: mean 0 below"), (still, "static: not a pixel")],
+)
+def test_clips_that_show_nothing_are_refused_and_said_why(student: Artifact, tmp_path: Path, frames, why: str) -> None:
+    for k in range(4):
+        np.save(tmp_path / f"subject{k}_nir.npy", frames(k))
+    np.save(tmp_path / "subject4_nir.npy", waving(4, 1.0))
+    message = rf"in 4 of 5 clips in .* there is nothing to see \({why}.*\), 1 are too short"
+    with open_engine(student) as engine, pytest.raises(DataError, match=message):
+        watch(engine, clips_of_class(tmp_path, "wave", 10, student.manifest), nothing)
+
+
+def test_one_that_shows_nothing_is_left_out_and_counted(student: Artifact, tmp_path: Path) -> None:
+    folder = write_clips(tmp_path / "wave", 3)
+    np.save(folder / "subject9_trial0_nir.npy", np.zeros((60, 64, 80), dtype=np.uint8))
+    with open_engine(student) as engine:
+        watched = watch(engine, clips_of_class(folder, "wave", 10, student.manifest), nothing)
+    assert (watched.empty, watched.shorter, watched.subjects) == (1, 0, ("0", "1", "2"))
+    assert watched.cause.startswith("dark: mean 0 below")
+    assert watched.healthy.shape == (12,)
+
+
+def test_findings_are_those_of_a_stream(student: Artifact) -> None:
+    frames = np.concatenate([waving(0, 1.7), np.zeros((20, 64, 80), dtype=np.uint8)])
+    clip = Clip(frames, np.round(np.arange(len(frames)) * 1e9 / FPS).astype(np.int64))
+    found = findings(clip, student.manifest)
+    with Recognizer.load(student, smooth_ms=0) as recognizer:
+        told = [recognizer.push(frame, int(stamp)) for frame, stamp in zip(frames, clip.stamps_ns, strict=True)]
+    ends = moments(clip.stamps_ns, student.manifest)[student.manifest.segments - 1 :]
+    assert found[0].cause.reason is not Reason.DARK
+    assert found[-1].cause.reason is Reason.DARK
+    for end, finding in list(zip(ends, found, strict=True))[1:]:
+        prediction = told[end]
+        assert prediction is not None
+        assert (finding.cause.reason is Reason.DARK) == (prediction.reason is Reason.DARK)
+
+
+def test_what_is_no_number_is_refused(student: Artifact, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = watching.windows
+
+    def broken(engine, clip):
+        return [(feature * np.nan, logits) for feature, logits in good(engine, clip)]
+
+    monkeypatch.setattr(watching, "windows", broken)
+    with (
+        open_engine(student) as engine,
+        pytest.raises(ArtifactError, match=r"computes what is no number of .*subject0"),
+    ):
+        watch(engine, clips_of_class(clips, "wave", 10, student.manifest), nothing)

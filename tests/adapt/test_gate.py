@@ -54,6 +54,35 @@ def test_the_low_rank_solution_is_the_dense_one() -> None:
     np.testing.assert_allclose(others.directions(new), wanted, rtol=1e-10)
 
 
+def test_of_many_windows_the_equations_are_those_of_the_features() -> None:
+    rng = np.random.default_rng(0)
+    others = Others(rng.uniform(0.5, 2, 6), rng.normal(size=(4, 6)), rng.normal(size=(50, 6)), 0.2)
+    centre = others.means.mean(axis=0)
+    between = (others.means - centre).T @ (others.means - centre) / 4
+    dense = others.factors.T @ others.factors + between + 1.2 * np.eye(6)
+    new = rng.normal(size=(2, 6))
+    wanted = np.linalg.solve(dense, (new / others.deviation - centre).T).T / others.deviation
+    np.testing.assert_allclose(others.directions(new), wanted, rtol=1e-10)
+
+
+def test_thousands_of_kept_windows_take_no_memory_of_their_square() -> None:
+    rng = np.random.default_rng(0)
+    others = Others.of_windows(rng.normal(size=(20_000, 8)).astype(np.float32), np.arange(20_000) % 10)
+    assert others.directions(rng.normal(size=(3, 8))).shape == (3, 8)  # 20,000 squared would be 3.2 GB
+
+
+def test_what_is_beyond_all_numbers_is_refused() -> None:
+    far = ONE._replace(means=np.array([[1e150], [2e150]]))
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match="not finite"):
+        fit_gate(far, np.array([[15.0], [17.0]], dtype=np.float32), np.array([0, 1]))
+
+
+def test_windows_that_are_all_the_same_tell_nothing() -> None:
+    alike = Others.of_windows(np.array([[1.0], [5.0]], dtype=np.float32), np.array([0, 1]))
+    with pytest.raises(ValueError, match="do not differ within a class"):
+        fit_gate(alike, np.array([[9.0], [9.0]], dtype=np.float32), np.array([0, 1]))
+
+
 def test_a_reference_is_read_as_it_was_meant() -> None:
     reference = FeatureReference.of(
         means=np.array([[1.0, 2.0], [3.0, 4.0]], dtype=np.float32),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from kd_edge.adapt.graph import graph_of, with_class
 from kd_edge.artifact import Artifact
 from kd_edge.engines import open_engine
 from kd_edge.errors import ArtifactError
+from kd_edge.metrics import softmax
 from tests.engines.conftest import STATES, manifest, step_model
+from tests.fuzz.mutate import mutated_bytes
 
 GATE = Gate(np.array([1.0, -2.0], dtype=np.float32), 0.5)
 
@@ -138,3 +141,48 @@ def test_a_graph_that_breaks_off_is_refused(cut: int) -> None:
     graph = step_model().SerializeToString()
     with pytest.raises(ValueError, match=r"ends at|no varint|has not one graph"):
         with_class(graph[: len(graph) - cut], GATE, manifest())
+
+
+def test_a_graph_with_bytes_changed_is_refused_or_extended() -> None:
+    graph, outcomes = step_model().SerializeToString(), Counter[str]()
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        try:
+            with_class(mutated_bytes(rng, graph), GATE, manifest())
+        except ValueError:
+            outcomes["refused"] += 1
+        else:
+            outcomes["extended"] += 1
+    assert outcomes["refused"] > 100
+    assert outcomes["extended"] > 5
+
+
+def test_logits_without_axes_are_refused() -> None:
+    proto = step_model()
+    (logits,) = [output for output in proto.graph.output if output.name == "logits"]
+    del logits.type.tensor_type.shape.dim[:]
+    with pytest.raises(ValueError, match="no field 1"):
+        with_class(proto.SerializeToString(), GATE, manifest())
+
+
+def test_a_prediction_changes_only_where_the_new_class_wins(tmp_path: Path) -> None:
+    """Whatever row, inputs and temperature: old probabilities keep their ratios, the new one is sigmoid(g)."""
+    rng = np.random.default_rng(5)
+    for case, temperature in enumerate((0.3, 1.0, 4.0)):
+        parent = written(tmp_path / "a.onnx", step_model(), temperature=temperature)
+        gate = Gate(rng.normal(size=2).astype(np.float32), float(rng.normal()))
+        child = added(parent, tmp_path / f"{case}.onnx", gate=gate)
+        with open_engine(parent) as one, open_engine(child) as other:
+            shapes = one.tensors.inputs
+            inputs = {n: rng.normal(scale=3, size=(200, *s)).astype(np.float32) for n, s in shapes.items()}
+            before, after = one.infer(inputs)["logits"], other.infer(inputs)
+        assert np.array_equal(after["logits"][:, :2], before)
+        window = (inputs["past"].sum(axis=1) + after["feature"]) / parent.manifest.segments
+        odds, shares = gate(window), softmax(after["logits"], temperature)
+        np.testing.assert_allclose(shares[:, 2], 1 / (1 + np.exp(-odds)), atol=2e-5)
+        rest = shares[:, :2] / shares[:, :2].sum(axis=1, keepdims=True)
+        known = shares[:, 2] < 0.999
+        np.testing.assert_allclose(rest[known], softmax(before, temperature)[known], atol=2e-4)
+        answers = after["logits"].argmax(axis=1)
+        assert np.array_equal(answers[answers != 2], before.argmax(axis=1)[answers != 2])
+        assert 0 < (answers == 2).sum() < 200

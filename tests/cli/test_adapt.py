@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kd_edge import artifact
@@ -37,6 +38,23 @@ def test_a_class_is_added_and_told(kd: Kd, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("model")
+def test_clips_that_taught_nothing_and_what_a_robot_will_doubt_are_told(kd: Kd, tmp_path: Path) -> None:
+    write_clips(tmp_path / "short", 1, seconds=1.0)
+    (tmp_path / "short" / "subject0_trial0_nir.npy").rename(tmp_path / "clips" / "subject8_trial8_nir.npy")
+    np.save(tmp_path / "clips" / "subject9_trial9_nir.npy", np.zeros((84, 64, 80), dtype=np.uint8))
+    code, text, _ = kd("adapt", "student.onnx", "--add", "wave=clips", "--json")
+    assert code == 0
+    (added,) = json.loads(text)["added"]
+    assert (added["clips"], added["shorter"], added["empty"]) == (6, 1, 1)
+    assert 0 <= added["healthy"] <= 1
+    code, text, _ = kd("adapt", "student.onnx", "--add", "wave=clips")
+    assert code == 0
+    assert "1 too short, 1 with nothing to see" in " ".join(text.split())
+    assert ("will be called degraded" in text) == (added["healthy"] < 0.8)
+    assert ("(unfamiliar)" in text) == (added["familiar"] < 0.8)
+
+
+@pytest.mark.usefixtures("model")
 def test_figures_as_json(kd: Kd, tmp_path: Path) -> None:
     code, text, _ = kd("adapt", "student.onnx", "--add", "a wave=clips", "--out", "deep/robot.onnx", "--json")
     assert code == 0
@@ -55,9 +73,9 @@ def test_figures_as_json(kd: Kd, tmp_path: Path) -> None:
         (("student.onnx", "--add", "wave="), "LABEL=DIR"),
         (("student.onnx", "--add", "=clips"), "blank"),
         (("student.onnx", "--add", "clap=clips"), "a class already"),
-        (("student.onnx", "--add", "wave=none"), "no folder none"),
+        (("student.onnx", "--add", "wave=none"), "no folder none. Expected a folder of recordings. Fix: correct --add"),
         (("student.onnx", "--add", "wave=empty"), "holds no recording"),
-        (("student.onnx", "--add", "wave=clips", "--keep", "none"), "no folder none"),
+        (("student.onnx", "--add", "wave=clips", "--keep", "none"), "Fix: correct --keep"),
         (("student.onnx", "--add", "wave=clips", "--key", "none.key"), "none.key"),
         (("student.onnx", "--add", "wave=clips", "--out", "clips"), "it is a folder"),
         (("none.onnx", "--add", "wave=clips"), "no file none.onnx"),

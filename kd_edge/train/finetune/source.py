@@ -185,7 +185,7 @@ def _facts_of_run(spec: StudentSpec) -> Facts:
 
 def _facts_of_artifact(manifest: Manifest) -> Facts:
     return Facts(
-        labels=manifest.trained_labels,
+        labels=manifest.trained_labels,  # rows of classes that were added stand behind the network, not in its head
         preprocess=manifest.preprocess,
         modality=manifest.modality,
         segments=manifest.segments,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 from onnx import helper
 
 from kd_edge import artifact
+from kd_edge.adapt.gate import Gate
 from kd_edge.engines.tensorrt.builder import BuildSettings, build
 from kd_edge.engines.tensorrt.library import load_library, unsuited
 from kd_edge.errors import ArtifactError, ConfigError
+from tests.adapt.test_graph import added
 
 from ..conftest import step_model
 
@@ -33,6 +38,15 @@ def test_the_bundled_student_builds_in_half_precision(capability: tuple[int, int
 def test_a_gpu_it_cannot_build_for_is_told(capability: tuple[int, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build(BUNDLED, load_library("tensorrt-rtx"), BuildSettings(), capability=capability)
+
+
+def test_a_student_with_a_class_that_was_added_builds(tmp_path: Path) -> None:
+    gate = Gate(np.ones(BUNDLED.manifest.feature_size, dtype=np.float32), 0.0)
+    adapted = added(BUNDLED, tmp_path / "adapted.onnx", "wave", gate)
+    built = build(adapted, load_library("tensorrt-rtx"), BuildSettings(), capability=(8, 6))
+    shares = built.figures.shares
+    assert (shares.half, shares.float32, shares.int8) == (14 + 1, 1, 0)  # the new row alone is in float32
+    assert len(built.content) > 1_000_000
 
 
 def test_settings_are_taken() -> None:

@@ -24,6 +24,7 @@ from kd_edge.train.finetune import source as sources
 from kd_edge.train.finetune.begin import ready
 from kd_edge.train.finetune.source import Source, open_source
 from kd_edge.train.recipe import Recipe, StudentConfig
+from tests.adapt.test_graph import added
 from tests.train.finetune.conftest import alone
 
 
@@ -60,6 +61,19 @@ def test_an_artifact_gives_what_stands_in_its_graph(finished: Path, exported: Pa
     )
     assert found.facts is not None
     assert found.facts.labels == SavedStudent.load(finished).spec.labels
+
+
+def test_of_an_adapted_artifact_the_classes_are_those_of_its_network(exported: Path, tmp_path: Path) -> None:
+    parent = artifact.load(exported)
+    gate = Gate(np.ones(parent.manifest.feature_size, dtype=np.float32), 0.0)
+    adapted = added(parent, tmp_path / "adapted.onnx", "a new one", gate)
+    assert adapted.manifest.labels[-1] == "a new one"
+    found, before = opened(adapted.path), opened(exported)
+    assert found.facts is not None
+    assert found.facts.labels == parent.manifest.labels
+    own = {key for key in found.weights if key.startswith(("backbone.", "head."))}
+    assert own == set(before.weights)
+    assert all(torch.equal(found.weights[key], before.weights[key]) for key in own)
 
 
 def test_the_bundled_student_is_a_source() -> None:
