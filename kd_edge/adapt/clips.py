@@ -151,7 +151,7 @@ def watch(engine: Engine, recorded: Recorded, progress: Progress) -> Watched:
     shorter = empty = 0
     cause = ""
     for done, (sample, label) in enumerate(zip(recorded.samples, recorded.labels, strict=True), 1):
-        clip = recorded.dataset.open(sample, recorded.modality)
+        clip = _opened(recorded, sample)
         name = printable(str(recorded.dataset.path(sample, recorded.modality)))
         check_frame(clip.frames[0], manifest, name)
         of_clip = findings(clip, manifest)
@@ -184,6 +184,14 @@ def watch(engine: Engine, recorded: Recorded, progress: Progress) -> Watched:
         empty=empty,
         cause=cause,
     )
+
+
+def _opened(recorded: Recorded, sample: Sample) -> Clip:
+    """A clip; one that is damaged is named, because a class is judged by all that was recorded of it."""
+    try:
+        return recorded.dataset.open(sample, recorded.modality)
+    except DataError as error:
+        raise DataError(error.found, error.expected, "record it again, or take it out of the folder") from error
 
 
 def _check_finite(seen: Sequence[tuple[Float32, Float32]], engine: Engine, name: str) -> None:

@@ -178,6 +178,15 @@ def still(seed: int) -> Image:
     return np.repeat(waving(seed, 0.1)[:1], 60, axis=0)
 
 
+def test_a_damaged_clip_is_named_and_must_go(student: Artifact, tmp_path: Path) -> None:
+    write_clips(tmp_path / "wave", 1)
+    (tmp_path / "wave" / "subject7_trial0_nir.npy").write_bytes(b"no array")
+    with open_engine(student) as engine, pytest.raises(DataError) as told:
+        watch(engine, clips_of_class(tmp_path / "wave", "wave", 10, student.manifest), nothing)
+    assert "subject7_trial0_nir.npy is damaged" in told.value.found
+    assert told.value.fix == "record it again, or take it out of the folder"
+
+
 @pytest.mark.parametrize(
     ("frames", "why"),
     [(lambda seed: np.zeros((60, 64, 80), dtype=np.uint8), "dark: mean 0 below"), (still, "static: not a pixel")],
