@@ -14,6 +14,7 @@ from kd_edge.errors import KdEdgeError
 from kd_edge.rundir import DENSE, RECIPE, SUMMARY, complete_summary
 from kd_edge.study.classical import AnyComparator, comparator_fingerprints, run_comparator
 from kd_edge.study.plan import Planned
+from kd_edge.train.finetune.source import open_source
 from kd_edge.train.inputs.material import data_fingerprints
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.results.run import Run, load_recipe, same_dense_stage
@@ -98,7 +99,7 @@ def finished_run(planned: Planned, folder: Path, recordings: dict[str, str] | No
         planned: The run.
         folder: Folder of the study.
         recordings: Fingerprint of each stage's recordings, or of each modality's of a comparator, which the run must
-            have; None does not ask.
+            have, as it must have gone on from the same weights; None does not ask.
     """
     fingerprint = planned.config.fingerprint()
     for run in _finished(folder):
@@ -106,9 +107,19 @@ def finished_run(planned: Planned, folder: Path, recordings: dict[str, str] | No
         if summary is None or summary.recipe_fingerprint != fingerprint:
             continue
         known = summary.data_fingerprints
-        if recordings is None or all(known.get(stage) == value for stage, value in recordings.items()):
+        if recordings is None or (
+            all(known.get(stage) == value for stage, value in recordings.items()) and _same_source(planned.config, run)
+        ):
             return run
     return None
+
+
+def _same_source(config: Recipe | AnyComparator, run: Path) -> bool:
+    """Whether a run's student went on from what now lies where the recipe says; a file may have been replaced."""
+    if not isinstance(config, Recipe) or config.student.source is None:
+        return True
+    source = open_source(config.student)
+    return source is not None and load_recipe(run).student.source_sha256 == source.sha256
 
 
 class _Recordings:
@@ -148,7 +159,8 @@ def _is_of(planned: Planned, place: Path) -> bool:
         if not isinstance(planned.config, Recipe):
             recipes.load("train", str(place / RECIPE), type(planned.config))
             return True  # a run of this kind starts again whatever its settings were
-        return load_recipe(place).fingerprint() == planned.config.fingerprint()
+        same = load_recipe(place).fingerprint() == planned.config.fingerprint()
+        return same and _same_source(planned.config, place)
     except KdEdgeError:
         return False
 

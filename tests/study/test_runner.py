@@ -213,6 +213,21 @@ def test_other_settings_and_other_recordings_are_other_runs(study: StudyConfig, 
     assert {event.teacher_run for event in anew} == {trained_here}  # type: ignore[union-attr]
 
 
+def test_weights_replaced_under_their_name_are_other_runs(
+    study: StudyConfig, finished_rows: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "source.safetensors"
+    source.write_bytes((finished_rows / "st-subjects-s0" / "student.safetensors").read_bytes())
+    runs = plan(study, rows=["alone"], overrides=[f'student.source="{source}"'])
+    first = started(run_study(runs, finished_rows))
+    assert [event.folder.name for event in first] == ["alone-subjects-s0-2"]
+    assert [type(event) for event in started(run_study(runs, finished_rows))] == [Skipped]
+
+    source.write_bytes((finished_rows / "at-subjects-s0" / "student.safetensors").read_bytes())
+    again = started(run_study(runs, finished_rows))
+    assert [(type(event), event.folder.name) for event in again] == [(Started, "alone-subjects-s0-3")]
+
+
 def test_rows_tested_on_other_clips_are_pointed_out(study: StudyConfig, finished_rows: Path) -> None:
     assert "different numbers of clips" not in report_markdown(study, report(study, finished_rows))
     path = finished_rows / "st-subjects-s0" / "summary.json"

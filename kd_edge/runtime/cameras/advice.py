@@ -236,6 +236,8 @@ def _light(seen: Checkup, config: CameraConfig) -> Iterator[Advice]:
     )
     if values.black > MUCH_BLACK and seen.band != "depth":
         fix = f"an infrared lamp, or longer exposure: {_exposure(config)}"
+        if seen.band is None and seen.dtype == "uint16":  # 0 is what a depth camera gives where it sees nothing
+            fix += '; if it measures depth, say so: band = "depth"'
         yield Advice("problem", "light", told, fix, _exposure_lines(config, 15_000, 64))
     elif values.saturated > MUCH_SATURATED:
         fix = f"shorter exposure, less gain, lamp further away: {_exposure(config)}"

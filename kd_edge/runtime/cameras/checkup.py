@@ -142,7 +142,7 @@ class Checkup:
 
     Attributes:
         camera: Its name.
-        band: What it sees; None when not known.
+        band: What it sees; of a camera that does not say, what the model it suits is for; None when not known.
         live: Whether it is no recording.
         seconds: How long it was watched; of a recording, how long it is up to there.
         frames: How many frames were judged.
@@ -225,6 +225,7 @@ class _Watch:
     def __init__(self, camera: Camera, manifest: Manifest | None) -> None:
         self.damaged, self.fault = 0, ""
         self._camera, self._manifest = camera, manifest
+        self._band = camera.band or (None if manifest is None else manifest.band)
         self._cv2: Any = import_extra("cv2", "cpu")
         self._times: list[tuple[int, int, int]] = []  # stamp, arrival, time of day
         self._unusable = 0
@@ -263,7 +264,7 @@ class _Watch:
         if not 0 <= moment_ns - self._looked_ns < LOOK_NS:
             self._looked_ns = moment_ns
             self._count_values(image)
-        if not 0 <= moment_ns - self._dotted_ns < DOTS_NS and image.ndim == 2 and self._camera.band in (None, "nir"):
+        if not 0 <= moment_ns - self._dotted_ns < DOTS_NS and image.ndim == 2 and self._band in (None, "nir"):
             self._dotted_ns = moment_ns
             self._dots.append(dots_per_1000(image))
         if self._health is not None and self._manifest is not None and moment_ns > self._health_ns:
@@ -289,7 +290,7 @@ class _Watch:
         enough = len(times) >= 3
         return Checkup(
             camera=camera.name,
-            band=camera.band,
+            band=self._band,
             live=live,
             seconds=seconds if live else self.recorded_ns / 1e9,
             frames=self.count,

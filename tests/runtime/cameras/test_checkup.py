@@ -214,6 +214,23 @@ def test_the_scale_of_16_bits_follows_the_values(watch, largest: int, full: int)
     assert seen.values.dots_per_1000 is None  # what is warm is no dot
 
 
+def test_holes_of_a_depth_camera_are_no_darkness(watch) -> None:
+    """A depth camera gives 0 where it measures nothing; its band is its own, or that of the model it suits."""
+    picture = np.zeros(SIZE, np.uint16)
+    picture[:12] = 2000
+    pictures = many(picture, picture[::-1].copy())
+    unsaid = watch(pictures, dtype="uint16", band=None)
+    ((level, _, lines),) = of(advise(unsaid, V4L2), "light")
+    (advice,) = (one for one in advise(unsaid, V4L2) if one.topic == "light")
+    assert (level, lines) == ("problem", ())
+    assert advice.fix.endswith('if it measures depth, say so: band = "depth"')
+    for band, manifest in (("depth", None), (None, tiny_manifest(band="depth"))):
+        seen = watch(pictures, manifest, dtype="uint16", band=band)
+        assert seen.band == "depth"
+        assert of(advise(seen, V4L2), "light")[0][0] == "ok"
+        assert seen.values.dots_per_1000 is None
+
+
 def textures() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(1)
     squares = np.kron(np.indices((12, 16)).sum(axis=0) % 2, np.ones((10, 10))).astype(np.uint8) * 200
