@@ -45,6 +45,7 @@ class ImageFormat:
         value_unit: Unit of a pixel value.
         value_range: Lowest and highest value that occurs.
         fps: Nominal frame rate, 1/s.
+        focal: Focal length of the camera as a share of the frame's width; None where not known.
     """
 
     band: Literal["nir", "lwir", "depth", "rgb"]
@@ -53,6 +54,7 @@ class ImageFormat:
     value_unit: str
     value_range: tuple[float, float]
     fps: float
+    focal: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -424,7 +424,7 @@ def _settings(cameras: Sequence[CameraFacts], background: str | None) -> str:
     for camera in cameras:
         lines += ["", f"[modality.{camera.modality}]", f'band = "{camera.band}"', f'dtype = "{camera.dtype}"']
         if camera.focal is not None:
-            lines += [f"# focal length / frame width, for a recipe's region: focal = {camera.focal:.4g}"]
+            lines += [f"focal = {camera.focal:.4g}  # focal length / frame width"]
     return "\n".join(lines) + "\n"
 
 

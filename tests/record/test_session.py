@@ -93,6 +93,13 @@ def test_pixels_of_every_kind_come_back(stage: Stage, out: Path, shape: Any, dty
     np.testing.assert_array_equal(clip.frames, [f.image for f in between(camera, first_ns, first_ns + 400 * MS)])
 
 
+def test_the_focal_length_of_a_camera_stands_beside_its_clips(stage: Stage, out: Path, ir: Any, rgb: Any) -> None:
+    ir.focal = 0.61
+    record(stage, out, [ir, rgb], labels=["wave", "kick"], seconds=0.4)
+    assert Files(out).image_format("ir0").focal == 0.61
+    assert Files(out).image_format("rgb0").focal is None
+
+
 def test_keys_mark_pieces_of_one_recording(stage: Stage, out: Path, ir: Any, rgb: Any) -> None:
     pressed = {20: "w", 40: "w", 60: "k", 80: "w", 100: " ", 105: " x", 120: "w"}
     looks = iter(range(1000))

@@ -22,6 +22,9 @@ from kd_edge.train.recipe.augment import Augment, SignalJitter
 if TYPE_CHECKING:
     from kd_edge.train.inputs.embeddings import Embeddings
 
+OTHER_LENS = 0.05
+"""A crop in metres that is wrong by a larger share was made for another lens."""
+
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 
@@ -500,6 +503,13 @@ def _check_images(name: str, modality: str, spec: Preprocess, dataset: Dataset) 
             f"{name}.preprocess.region looks for values from {region.low} to {region.high}",
             f"values of {modality}, {lowest:g} to {highest:g}",
             f"set {name}.preprocess.region.low and {name}.preprocess.region.high",
+        )
+    made_for, seen_with = spec.focal, form.focal
+    if made_for is not None and seen_with is not None and abs(seen_with / made_for - 1) > OTHER_LENS:
+        raise ConfigError(
+            f"{name}.preprocess.region.focal is {made_for:g}, {modality} of {dataset.name} was seen with {seen_with:g}",
+            "the focal length of the recordings: the region is so many metres wide",
+            f"set {name}.preprocess.region.focal={seen_with:g}, or correct dataset.toml",
         )
 
 

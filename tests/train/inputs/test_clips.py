@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from kd_edge.crop import ForegroundRegion
+from kd_edge.crop import ForegroundRegion, PersonRegion
 from kd_edge.data.cache.frames import CachedClip
 from kd_edge.data.cache.pairs import PairedClips
 from kd_edge.data.dataset import Sample
+from kd_edge.data.readers.files import Files
 from kd_edge.errors import ConfigError, DataError
 from kd_edge.preprocess import FixedWindow, Preprocess, centre_crop, clip_input, clip_limits, recorded_input
 from kd_edge.train.inputs.clips import ClipDataset, EpochBatches
@@ -541,6 +542,23 @@ def test_a_recipe_that_does_not_fit_the_data_is_one_line(
     change(values)
     with pytest.raises(error, match=message):
         gather_material(Recipe.model_validate(values))
+
+
+def test_a_crop_in_metres_is_of_the_recordings_lens(tmp_path: Path) -> None:
+    for label in ("walk", "sit"):
+        (tmp_path / label).mkdir()
+        np.save(tmp_path / label / "a_depth.npy", np.full((4, 24, 32), 2000, np.uint16))
+    region = PersonRegion(low=1500, high=3700, side_m=2.2, focal=0.89)
+    values = tiny_values()
+    values["student"]["modality"] = "depth"
+    values["student"]["preprocess"]["region"] = region.model_dump()
+    student = Recipe.model_validate(values).student
+    for told in ("", "focal = 0.89", "focal = 0.92"):  # 3.4 % off
+        (tmp_path / "dataset.toml").write_text(f'name = "lens"\n[modality.depth]\n{told}\n')
+        student.check_data("student", Files(tmp_path))
+    (tmp_path / "dataset.toml").write_text('name = "lens"\n[modality.depth]\nfocal = 0.61\n')
+    with pytest.raises(ConfigError, match=r"region.focal is 0.89, depth of lens was seen with 0.61\. .*focal=0.61"):
+        student.check_data("student", Files(tmp_path))
 
 
 def test_modalities_of_other_lengths_are_taken_at_the_same_share() -> None:

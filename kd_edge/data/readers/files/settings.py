@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from kd_edge import recipes
+from kd_edge.crop import LEAST_FOCAL, MOST_FOCAL
 from kd_edge.data.dataset import ImageFormat
 from kd_edge.errors import did_you_mean
 from kd_edge.reading import is_file
@@ -50,6 +51,8 @@ class Modality(BaseModel):
             0 and less is not seen. None goes by how many numbers there are: xy, xyz, xyzc.
         up: Which axis of a skeleton points upwards; ``-y`` where y counts rows of a picture.
         offset_s: How much later than the others the modality's files begin, in seconds; a row's own comes on top.
+        focal: Focal length of the camera as a share of its pictures' width; a recipe whose crop is in metres must have
+            been made for it. None: not known, not checked.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,6 +68,7 @@ class Modality(BaseModel):
     joint: Literal["xy", "xyc", "xyz", "xyzc"] | None = None
     up: Literal["y", "-y", "z", "-z"] = "y"
     offset_s: float = Field(0.0, ge=-86_400, le=86_400)
+    focal: float | None = Field(None, gt=LEAST_FOCAL, le=MOST_FOCAL)
 
     @field_validator("range")
     @classmethod
@@ -84,7 +88,7 @@ class Modality(BaseModel):
         usual = (0.0, 4000.0) if band == "depth" and dtype == "uint16" else (0.0, largest)
         unit = self.unit or ("mm" if band == "depth" else "intensity")
         kind: Literal["uint8", "uint16"] = "uint8" if dtype == "uint8" else "uint16"
-        return ImageFormat(band, kind, self.channels(name), unit, self.range or usual, fps)
+        return ImageFormat(band, kind, self.channels(name), unit, self.range or usual, fps, self.focal)
 
 
 class Settings(BaseModel):
