@@ -77,6 +77,12 @@ class SinkError(KdEdgeError):
     exit_code = 1
 
 
+class ServiceError(KdEdgeError):
+    """A service cannot be installed or removed, or is installed and does not start."""
+
+    exit_code = 1
+
+
 class TrainingError(KdEdgeError):
     """Training cannot start or go on; the last good state is kept."""
 

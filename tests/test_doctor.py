@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from kd_edge import artifact, doctor
+from kd_edge import artifact
 from kd_edge.cli.console import print_json
 from kd_edge.crop import PersonRegion
 from kd_edge.doctor import Finding
+from kd_edge.doctor import examination as doctor
 from kd_edge.engines import ENGINES
 from kd_edge.errors import EXTRA_OF, REQUIRED, BrokenPackageError, MissingExtraError
 from kd_edge.preprocess import Preprocess, RelativeWindow

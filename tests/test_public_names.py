@@ -78,6 +78,8 @@ VERBS = {
     "explain": "RUN --data --json --layer --out --sample --wrong",
     "export": "RUN --auto-precision --data --fp16 --graph --int8 --json --matrix --out --profile --report --set "
     "--sign --tensorrt --tensorrt-rtx --with",
+    "install-service": "--camera -c --dry-run --json --model -m --name --ros --sink --topics --uninstall --user "
+    "--with-model",
     "label": "FOLDER --fresh --open --port",
     "recipes copy": "NAME",
     "recipes layers": "NAME --data --depth --json --set --teacher",

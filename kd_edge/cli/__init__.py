@@ -24,6 +24,7 @@ try:
         evaluate,
         explain,
         export,
+        install_service,
         label,
         recipes,
         record,
@@ -47,7 +48,7 @@ app = typer.Typer(
     help="Train a small infrared or RGB action recogniser by distillation, export it, run it on a robot.",
 )
 data.app.add_typer(data_init.app)
-for verb in (train, evaluate, export, adapt, sign, run, record, label, bench, explain, demo, doctor):
+for verb in (train, evaluate, export, adapt, sign, run, record, label, bench, explain, demo, doctor, install_service):
     app.add_typer(verb.app)
 app.add_typer(cameras.app, name="cameras")
 app.add_typer(recipes.app, name="recipes")

@@ -13,11 +13,12 @@ import resource
 import statistics
 import tempfile
 import time
+from array import array
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,6 +42,7 @@ BATCHES = (1, 3)
 NOISE_RUNS = 5
 COPIED_BYTES = 1_000_000
 CAMERA_SECONDS = 3.0
+ROS_IMAGES, ROS_PERIOD, ROS_SECONDS = 60, 1 / 30, 2.0
 LEAK_MB = 40.0
 """What a second opening may leave behind: libraries keep pools."""
 
@@ -78,6 +80,7 @@ def all_checks() -> dict[str, Check]:
     checks["training cuda"] = Check("a training step on CUDA", _training, 300.0)
     checks["cameras"] = Check("every V4L2 camera that is attached", _cameras, 120.0)
     checks["realsense"] = Check("RealSense cameras", _realsense)
+    checks["ros"] = Check("images of ROS 2 through its middleware, in one process", _ros, 120.0)
     checks["real-time"] = Check("real-time scheduling, as priority in a camera file asks for it", _realtime)
     return checks
 
@@ -290,6 +293,61 @@ def _realsense(model: Path) -> Figures:
     if not devices:
         raise Skip("no RealSense camera is attached")
     return {f"device {number}": device.description for number, device in enumerate(devices)}
+
+
+def _ros(model: Path) -> Figures:
+    """Images of 640x480 at 30 Hz, published and received: how many come, and how late."""
+    if importlib.util.find_spec("rclpy") is None:
+        raise Skip("no rclpy for this Python (source ROS 2, or pip install its wheels); kd-edge doctor says more")
+    rclpy, signals = importlib.import_module("rclpy"), importlib.import_module("rclpy.signals")
+    context = rclpy.context.Context()
+    rclpy.init(context=context, signal_handler_options=signals.SignalHandlerOptions.NO)
+    try:
+        middleware = rclpy.utilities.get_rmw_implementation_identifier()
+        figures: dict[str, float | str] = {"middleware": middleware, "domain": float(context.get_domain_id())}
+        for encoding, pixel_bytes in (("mono8", 1), ("mono16", 2)):
+            for reliability in ("RELIABLE", "BEST_EFFORT"):
+                delays = _ros_round(rclpy, context, encoding, pixel_bytes, reliability)
+                what = f"{encoding}, {reliability.lower().replace('_', ' ')}"
+                figures[f"{what}: received of {ROS_IMAGES}"] = float(len(delays))
+                if delays:
+                    figures[f"{what}: median delay, ms"] = 1e3 * statistics.median(delays)
+    finally:
+        rclpy.shutdown(context=context)
+    if not figures[f"mono8, reliable: received of {ROS_IMAGES}"]:
+        raise DeviceError("no image came back", "all of them", "kd-edge doctor; is multicast allowed on loopback?")
+    return figures
+
+
+def _ros_round(rclpy: Any, context: Any, encoding: str, pixel_bytes: int, reliability: str) -> list[float]:
+    """How late each image came that came, seconds."""
+    qos = importlib.import_module("rclpy.qos")
+    kind = importlib.import_module("sensor_msgs.msg").Image
+    profile = qos.QoSProfile(depth=5, reliability=getattr(qos.ReliabilityPolicy, reliability))
+    node = rclpy.create_node("kd_edge_hardware_check", context=context)
+    executor = rclpy.executors.SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    delays: list[float] = []
+    topic = f"kd_edge_hardware_check_{os.getpid()}/{encoding}_{reliability.lower()}"
+    node.create_subscription(kind, topic, lambda m: delays.append(time.monotonic() - float(m.header.frame_id)), profile)
+    publisher = node.create_publisher(kind, topic, profile)
+    message = kind(height=480, width=640, encoding=encoding, step=640 * pixel_bytes)
+    message.data = array("B", bytes(640 * 480 * pixel_bytes))
+    end = time.monotonic() + ROS_SECONDS
+    while publisher.get_subscription_count() < 1 and time.monotonic() < end:
+        executor.spin_once(timeout_sec=0.05)
+    for _ in range(ROS_IMAGES):
+        message.header.frame_id = repr(time.monotonic())
+        publisher.publish(message)
+        due = time.monotonic() + ROS_PERIOD
+        while (left := due - time.monotonic()) > 0:
+            executor.spin_once(timeout_sec=left)
+    end = time.monotonic() + ROS_SECONDS
+    while len(delays) < ROS_IMAGES and time.monotonic() < end:
+        executor.spin_once(timeout_sec=0.05)
+    executor.shutdown()
+    node.destroy_node()
+    return delays
 
 
 def _realtime(model: Path) -> Figures:

@@ -32,7 +32,7 @@ Result = Literal["passed", "failed", "skipped"]
 PACKAGES = (
     *("numpy", "opencv-python", "opencv-python-headless", "onnxruntime", "onnxruntime-gpu", "openvino", "ncnn"),
     *("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx-cu13", "cuda-python", "cuda-bindings", "pycuda"),
-    *("torch", "torchvision", "pyrealsense2"),
+    *("torch", "torchvision", "pyrealsense2", "ros-rclpy"),
 )
 _TEXT = 2000
 
@@ -224,12 +224,14 @@ def _traps(machine: dict[str, str], done: Sequence[Checked]) -> list[str]:
     traps = []
     if "libnvdla_compiler.so" in told:
         traps.append(
-            "libnvdla_compiler.so is missing: containers on Jetson Linux R39 lack it; mount it from the host "
-            "(/usr/lib/aarch64-linux-gnu/nvidia) or install nvidia-l4t-dla-compiler"
+            "libnvdla_compiler.so is missing: Jetson Linux R39 no longer has it, so a TensorRT that needs it (images "
+            "whose tag ends in -igpu) cannot run there; take one for Arm servers from 10.16 on "
+            "(launch/docker/jetpack7.Dockerfile). On R36: nvidia-l4t-dla-compiler on the host, and the NVIDIA runtime"
         )
     if "SM 87" in told or "SM87" in told:
         traps.append(
-            "TensorRT says that compute capability 8.7 is not supported: its SBSA build is not for Orin; use JetPack's"
+            "TensorRT says that compute capability 8.7 is not supported: its SBSA build is not for Orin before 10.16; "
+            "use JetPack's"
         )
     if "Insufficient" in told or "error 35" in told or "error: 35" in told:
         traps.append("the driver is older than the CUDA of a library: update the driver, or install an older library")

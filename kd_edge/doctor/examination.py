@@ -1,4 +1,4 @@
-"""What is installed, what clashes, which engines and cameras are usable, and what to do about it."""
+"""Look at this machine, part by part."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from kd_edge import __version__, artifact
 from kd_edge.crop import view_of_focal
 from kd_edge.data.config import DATA_VARIABLE
+from kd_edge.doctor import jetson, ros
+from kd_edge.doctor.finding import Finding, Level
+from kd_edge.doctor.machine import Machine
 from kd_edge.engines import ENGINES
 from kd_edge.engines.onnxruntime import TELEMETRY_SWITCH, load_onnxruntime
 from kd_edge.errors import (
@@ -34,34 +35,8 @@ from kd_edge.errors import (
 from kd_edge.files import CACHE_VARIABLE, cache_root, expanded
 from kd_edge.runtime.cameras.listing import list_cameras
 
-Level = Literal["ok", "note", "problem"]
-
 IMPORT_SECONDS = 120.0
 """How long one import may take: torch from a cold SD card takes half a minute."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the report.
-
-    Attributes:
-        level: ``ok``, ``note`` (something optional is absent) or ``problem`` (something is wrong).
-        topic: What was looked at.
-        found: What was found.
-        expected: What would have been right; an empty string when nothing is wrong.
-        fix: What to do; an empty string when nothing.
-    """
-
-    level: Level
-    topic: str
-    found: str
-    expected: str = ""
-    fix: str = ""
-
-    @classmethod
-    def of(cls, level: Level, topic: str, error: KdEdgeError) -> Finding:
-        """A finding that says what an error says."""
-        return cls(level, topic, error.found, error.expected, error.fix)
 
 
 def examine() -> list[Finding]:
@@ -72,7 +47,9 @@ def examine() -> list[Finding]:
     imports = import_each(dict.fromkeys([*REQUIRED, *EXTRA_OF, *(kind.library for kind in ENGINES.values())]))
     packages = [*_required(imports), *_extras(imports), *_engines(imports)]
     checks = (_clashes, _torch_pair, _models, _cameras, _cache, _recordings)
-    return [*_python(), *packages, *(finding for check in checks for finding in check())]
+    machine = Machine.here()
+    robot = [*jetson.findings(machine), *ros.findings(machine)]
+    return [*_python(), *packages, *(finding for check in checks for finding in check()), *robot]
 
 
 def import_each(modules: Iterable[str], seconds: float = IMPORT_SECONDS) -> dict[str, str | MissingExtraError]:
@@ -214,7 +191,7 @@ def _engines(imports: Mapping[str, str | MissingExtraError]) -> Iterator[Finding
         elif isinstance(answer, str):
             yield _installed_engine(name, f"{name} {answer.partition('-')[0]}".strip())
         elif isinstance(answer, BrokenPackageError):
-            yield Finding.of("problem", "engine", answer)
+            yield jetson.explained(answer, Machine.here()) or Finding.of("problem", "engine", answer)
         else:
             extra = EXTRA_OF[ENGINES[name].library]
             install = f"pip install 'kd-edge[{extra}]' if it is needed here"

@@ -1,0 +1,309 @@
+"""A plan carried out, and undone: files are written whole or not at all, and only what was written is removed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from kd_edge.errors import ConfigError, ServiceError, printable, reason
+from kd_edge.files import replacing
+from kd_edge.reading import read_bytes
+from kd_edge.service.plan import MODEL, Plan, log_command, state_folder, systemctl, unit_file
+
+MARK = "# Made by kd-edge install-service, which replaces it, and with --uninstall removes it."
+RECORD = "# kd-edge installed: "
+ROOT = Path("/")
+UNIT_BYTES = 200_000
+SECONDS = 150.0
+"""How long a command may take: a start waits for the camera and for an engine."""
+
+Run = Callable[[Sequence[str]], None]
+"""Runs a command; a ``ServiceError`` where it fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was done, or would be.
+
+    Attributes:
+        name: Of the unit.
+        done: ``installed``, ``uninstalled``, or ``nothing`` of a dry run.
+        unit: The unit file.
+        written: Files that were written.
+        removed: Files that were removed.
+        left: Files that stay, and why.
+        commands: What was said to systemd.
+        text: The unit's text, where one was made.
+        notes: What the user should know.
+        labels: The command that shows the labels.
+    """
+
+    name: str
+    done: str
+    unit: str
+    written: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+    text: str = ""
+    notes: tuple[str, ...] = ()
+    labels: str = ""
+
+
+def run_command(words: Sequence[str]) -> None:
+    """Run a command of systemd's.
+
+    Raises:
+        ServiceError: It cannot be run, fails, or takes longer than ``SECONDS``.
+    """
+    try:
+        done = subprocess.run(  # noqa: S603 - no shell; words are checked
+            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=SECONDS
+        )
+        fault = f"exit code {done.returncode}: {done.stderr.strip()}" if done.returncode else ""
+    except (OSError, subprocess.TimeoutExpired) as error:
+        fault = reason(error)
+    if fault:
+        line = " ".join(fault.split())[:500]
+        raise ServiceError(f"{shlex.join(words)} fails ({line})", "a systemd that does it", "do what it says")
+
+
+def install(plan: Plan, *, dry_run: bool = False, root: Path = ROOT, run: Run = run_command) -> Outcome:
+    """Write the files of a plan and start its service; one of that name that was installed before is replaced.
+
+    Args:
+        plan: What to do.
+        dry_run: Change nothing.
+        root: Stands for the root folder.
+        run: Runs the commands.
+
+    Raises:
+        ConfigError: There is no systemd, no right to write, or a unit of that name that was not installed by this.
+        ServiceError: Files cannot be written or systemd refuses; or the service is installed and does not start.
+    """
+    before = _record_of(_in(root, plan.unit_file))
+    copied = {str(to): _sha256(source) for to, source in plan.copies.items()}
+    text = _marked(plan.unit, {**before, **copied})
+    outcome = Outcome(
+        name=plan.name,
+        done="nothing" if dry_run else "installed",
+        unit=str(plan.unit_file),
+        written=(*copied, str(plan.unit_file)),
+        commands=tuple(map(shlex.join, plan.commands)),
+        text=text,
+        notes=plan.notes,
+        labels=log_command(plan),
+    )
+    if dry_run:
+        return outcome
+    _check_may(plan.for_user, root)
+    _check_groups(plan, root)
+    _write(plan, text, root)
+    *enabling, starting = plan.commands
+    for words in enabling:
+        _run(words, run, f"{plan.unit_file} is written, but ", f"kd-edge install-service --uninstall {_named(plan)}")
+    logs = log_command(plan).removesuffix(" -f")
+    _run(starting, run, f"{plan.name} is installed and enabled, but does not start: ", logs)
+    return outcome
+
+
+def uninstall(
+    name: str,
+    *,
+    for_user: bool = False,
+    with_model: bool = False,
+    dry_run: bool = False,
+    root: Path = ROOT,
+    run: Run = run_command,
+) -> Outcome:
+    """Stop a service and remove what ``install`` wrote, unless it was changed since.
+
+    Args:
+        name: Of the unit.
+        for_user: In the systemd of this user.
+        with_model: The model, too.
+        dry_run: Change nothing.
+        root: Stands for the root folder.
+        run: Runs the commands.
+
+    Raises:
+        ConfigError: There is no such unit, or it was not installed by this; no systemd, or no right.
+        ServiceError: systemd refuses, or a file cannot be removed.
+    """
+    at = unit_file(name, for_user)
+    if not _in(root, at).is_file():
+        raise ConfigError(f"no unit {at}", "a service that was installed", "name it with --name")
+    files = _record_of(_in(root, at))
+    left = tuple(why for path in files if (why := _kept(root, path, files[path], with_model)))
+    removed = tuple(path for path in files if not any(why.startswith(f"{path} ") for why in left))
+    ctl, unit = systemctl(for_user), f"{name}.service"
+    stop, reload = (*ctl, "disable", "--now", unit), (*ctl, "daemon-reload")
+    outcome = Outcome(
+        name=name,
+        done="nothing" if dry_run else "uninstalled",
+        unit=str(at),
+        removed=(str(at), *removed),
+        left=left,
+        commands=(shlex.join(stop), shlex.join(reload)),
+    )
+    if dry_run:
+        return outcome
+    _check_may(for_user, root)
+    _run(stop, run, "nothing is removed: ", "systemctl status " + name)
+    for path in (*removed, str(at)):
+        _remove(_in(root, Path(path)))
+    _remove_if_empty(_in(root, state_folder(name, for_user)))
+    _run(reload, run, f"{at} is removed, but ", shlex.join(reload))
+    return outcome
+
+
+def _in(root: Path, path: Path) -> Path:
+    return root / path.relative_to("/")
+
+
+def _named(plan: Plan) -> str:
+    return f"--name {plan.name}{' --user' if plan.for_user else ''}"
+
+
+def _marked(unit: str, files: dict[str, str]) -> str:
+    """The unit with what was installed written at its beginning, instead of the template's first words."""
+    body = unit[unit.index("[Unit]") :]
+    return f"{MARK}\n{RECORD}{json.dumps({'format': 1, 'files': files})}\n{body}"
+
+
+def _record_of(unit: Path) -> dict[str, str]:
+    """Hash of each file that was installed with a unit, by path; empty where there is no unit.
+
+    Raises:
+        ConfigError: A unit that was not made by this.
+    """
+    if not os.path.lexists(unit):
+        return {}
+    try:
+        lines = read_bytes(unit, UNIT_BYTES).decode().splitlines()
+        record = json.loads(next(line for line in lines if line.startswith(RECORD)).removeprefix(RECORD))
+        files = record["files"]
+        if record["format"] == 1 and all(isinstance(part, str) and part for pair in files.items() for part in pair):
+            return {path: digest for path, digest in files.items() if path.startswith("/") and ".." not in path}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):
+        pass
+    raise ConfigError(
+        f"{printable(str(unit))} is there, and was not made by kd-edge install-service",
+        "a new name, or a unit of its own",
+        "choose another --name, or remove the unit yourself",
+    )
+
+
+def _check_may(for_user: bool, root: Path) -> None:
+    if not _in(root, Path("/run/systemd/system")).is_dir() or shutil.which("systemctl") is None:
+        raise ConfigError(
+            "this machine was not started by systemd (no /run/systemd/system)",
+            "a machine or container with systemd",
+            "run kd-edge run --notify under what starts services here; --dry-run shows the command",
+        )
+    if not for_user and os.geteuid() != 0:
+        raise ConfigError(
+            f"user id {os.geteuid()} may not write /etc/systemd/system", "root, or --user", f"sudo {_typed()}"
+        )
+
+
+def _typed() -> str:
+    """What was typed, with a program that sudo finds."""
+    return shlex.join([os.path.realpath(sys.argv[0]) if "/" in sys.argv[0] else sys.argv[0], *sys.argv[1:]])
+
+
+def _check_groups(plan: Plan, root: Path) -> None:
+    """A unit that names a group which is not there does not start."""
+    named = [
+        line.partition("=")[2].split() for line in plan.unit.splitlines() if line.startswith("SupplementaryGroups")
+    ]
+    try:
+        groups = {line.partition(":")[0] for line in _in(root, Path("/etc/group")).read_text().splitlines()}
+    except (OSError, ValueError):
+        return
+    if missing := [group for each in named for group in each if group not in groups]:
+        raise ConfigError(
+            f"there is no group {missing[0]}", "the group that may use cameras", f"sudo groupadd --system {missing[0]}"
+        )
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with file.open("rb") as opened:
+            while part := opened.read(1 << 20):
+                digest.update(part)
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read ({error.strerror})", "a readable file", "check the path") from error
+    return digest.hexdigest()
+
+
+def _write(plan: Plan, text: str, root: Path) -> None:
+    """All files or none: each takes its place only when all of them are written, the unit last."""
+    if plan.for_user:  # the machine's systemd makes it itself
+        _in(root, plan.state).mkdir(parents=True, exist_ok=True)
+    with ExitStack() as files:
+        unit = files.enter_context(replacing(_in(root, plan.unit_file), ServiceError, option="--name"))
+        unit.write(text.encode())
+        for to, source in plan.copies.items():
+            mode = 0o644 if to.name == MODEL else 0o600  # a camera file may hold a password
+            copy = files.enter_context(replacing(_in(root, to), ServiceError, option="--name", mode=mode))
+            with source.open("rb") as opened:
+                shutil.copyfileobj(opened, copy, 1 << 20)
+    for to in plan.copies:
+        _give(_in(root, to), _in(root, plan.state))
+
+
+def _give(file: Path, folder: Path) -> None:
+    """Let a file belong to whom the service's folder belongs: systemd gives it to the service's user at its start."""
+    owner = folder.stat()
+    for path in (file, *(above for above in file.parents if above.is_relative_to(folder))):
+        with suppress(OSError):
+            os.chown(path, owner.st_uid, owner.st_gid)
+
+
+def _kept(root: Path, path: str, digest: str, with_model: bool) -> str:
+    """Why a file that was installed stays; empty where it goes."""
+    file = _in(root, Path(path))
+    if not file.is_file():
+        return f"{path} is gone already"
+    if Path(path).name == MODEL and not with_model:
+        return f"{path} is left (--with-model removes it)"
+    return "" if _sha256(file) == digest else f"{path} is left: it was changed since"
+
+
+def _remove(file: Path) -> None:
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise ServiceError(
+            f"{file} cannot be removed ({error.strerror})", "a right to", "remove it yourself"
+        ) from error
+
+
+def _remove_if_empty(state: Path) -> None:
+    """The service's folder, which systemd makes a link into ``private`` (DynamicUser), where nothing is left in it."""
+    folder = state.resolve()
+    with suppress(OSError):
+        for below in (folder / "runtime/cameras", folder / "runtime"):
+            if below.is_dir():
+                below.rmdir()
+        folder.rmdir()
+        if state.is_symlink():
+            state.unlink()
+
+
+def _run(words: Sequence[str], run: Run, so_far: str, fix: str) -> None:
+    try:
+        run(words)
+    except ServiceError as error:
+        raise ServiceError(f"{so_far}{error.found}", error.expected, fix) from error

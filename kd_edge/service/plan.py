@@ -1,0 +1,404 @@
+"""What a service for a camera and a model takes: its unit, files beside it, commands. Nothing is written yet."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import kd_edge
+from kd_edge import recipes
+from kd_edge.artifact import load
+from kd_edge.errors import ConfigError, printable
+from kd_edge.files import user_folder
+from kd_edge.runtime.cameras import Wanted, check_fits, make_camera
+from kd_edge.runtime.cameras.config import CameraConfig, SharedConfig, source_name
+from kd_edge.runtime.sinks import open_sink
+from kd_edge.runtime.uri import NETWORK, PIPELINE, shown
+from kd_edge.service.unit import Unit, command_line, template, value
+
+UNIT = "kd-edge.service"
+ROS_UNIT = "kd-edge-ros.service"
+MODEL = "model.onnx"
+HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - nothing is written there
+"""What a unit with ProtectHome and PrivateTmp does not see."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+ROS_NAME = re.compile(r"(?:[A-Za-z_]\w*=)?~?/?[A-Za-z_]\w*(?:/[A-Za-z_]\w*)*", re.ASCII)
+ROS_SETUP = Path("/opt/ros")
+MOST = 16
+"""Cameras, topics or sinks of one service."""
+
+# What a user's own systemd cannot do, or need not: it has one user's rights.
+_OF_THE_SYSTEM = (
+    *("DynamicUser", "SupplementaryGroups", "DevicePolicy", "DeviceAllow", "PrivateNetwork", "IPAddressDeny"),
+    *("IPAddressAllow", "ProtectSystem", "ProtectHome", "PrivateTmp", "ProtectKernelTunables", "ProtectKernelModules"),
+    *("ProtectKernelLogs", "ProtectControlGroups", "ProtectClock", "ProtectHostname", "ProtectProc"),
+    *("RestrictNamespaces", "CapabilityBoundingSet", "StateDirectory", "CacheDirectory"),
+)
+
+
+class Installation(NamedTuple):
+    """The kd-edge that the service runs.
+
+    Attributes:
+        program: The words that start it.
+        python: The Python it runs in.
+        prefix: The environment of that Python.
+        folders: Where its files are.
+    """
+
+    program: tuple[str, ...]
+    python: str
+    prefix: str
+    folders: tuple[str, ...]
+
+    @classmethod
+    def running(cls) -> Installation:
+        """This one."""
+        script = Path(sys.executable).with_name("kd-edge")
+        program = (str(script),) if script.is_file() else (sys.executable, "-m", "kd_edge")
+        folders = (sys.prefix, sys.base_prefix, str(Path(kd_edge.__file__).parent))
+        return cls(program, sys.executable, sys.prefix, tuple(map(os.path.realpath, folders)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """What is asked for.
+
+    Attributes:
+        cameras: Names, URIs or camera files, as of ``kd-edge run --camera``.
+        model: The artifact; None: the newest in the service's folder, else the bundled one.
+        name: Of the unit; None: after the camera.
+        sinks: Where labels go; empty: the journal and a file in ``/run``.
+        ros: Run the ROS 2 node.
+        topics: What the node subscribes to, instead of a camera.
+        for_user: In the systemd of this user, not of the machine.
+    """
+
+    cameras: tuple[str, ...] = ()
+    model: Path | None = None
+    name: str | None = None
+    sinks: tuple[str, ...] = ()
+    ros: bool = False
+    topics: tuple[str, ...] = ()
+    for_user: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is going to be done; paths are those of the machine.
+
+    Attributes:
+        name: Of the unit, without ``.service``.
+        unit_file: Where the unit goes.
+        unit: Its text, without the line that says what was installed.
+        state: The service's folder.
+        copies: File to copy by where it goes: the model, camera files.
+        for_user: In the systemd of this user.
+        notes: What the user should know.
+    """
+
+    name: str
+    unit_file: Path
+    unit: str
+    state: Path
+    copies: dict[Path, Path]
+    for_user: bool
+    notes: tuple[str, ...] = ()
+    commands: tuple[tuple[str, ...], ...] = field(init=False)
+    """What is said to systemd, in this order."""
+
+    def __post_init__(self) -> None:
+        ctl = systemctl(self.for_user)
+        unit = f"{self.name}.service"
+        commands = ((*ctl, "daemon-reload"), (*ctl, "enable", unit), (*ctl, "restart", unit))
+        object.__setattr__(self, "commands", commands)
+
+
+def systemctl(for_user: bool) -> tuple[str, ...]:
+    """The words before what is said to systemd."""
+    return ("systemctl", "--user") if for_user else ("systemctl",)
+
+
+def unit_file(name: str, for_user: bool) -> Path:
+    """Where a unit of the machine or of this user lies.
+
+    Raises:
+        ConfigError: The name is none of a unit, or no home is known.
+    """
+    if not NAME.fullmatch(name) or name.endswith((".service", ".")):
+        raise ConfigError(
+            f"service name '{printable(name)}'",
+            "1 to 64 letters, digits, dots, dashes or underscores, without .service at its end",
+            "choose another --name",
+        )
+    return (_user_units() if for_user else Path("/etc/systemd/system")) / f"{name}.service"
+
+
+def _user_units() -> Path:
+    own = user_folder("config")
+    if own is None:
+        raise ConfigError(f"no home is known of user id {os.getuid()}", "a user with a home", "set HOME")
+    return own.parent / "systemd/user"
+
+
+def state_folder(name: str, for_user: bool) -> Path:
+    """The folder of a service's model and camera files."""
+    own = user_folder("data") if for_user else None
+    return Path("/var/lib") / name if own is None else own / "services" / name
+
+
+def make_plan(service: Service, installation: Installation | None = None) -> Plan:
+    """Check what is asked for, and say what it takes; nothing is changed.
+
+    Args:
+        service: What is asked for.
+        installation: The kd-edge to run; None: this one.
+
+    Raises:
+        KdEdgeError: A camera, model, sink or topic that is none, or something that a unit cannot say.
+    """
+    installation = installation or Installation.running()
+    _check_asked(service)
+    name = _name_after(service) if service.name is None else service.name
+    at, state = unit_file(name, service.for_user), state_folder(name, service.for_user)
+    if not service.for_user:
+        for folder in installation.folders:
+            _check_seen(Path(folder), "kd-edge is installed in")
+    configs = SharedConfig.of(service.cameras).configs
+    for camera, config in configs.items():
+        _check_camera(camera, config, service)
+    _check_model(service, configs)
+    for sink in service.sinks:
+        open_sink(sink)
+    copies = _copies(service, state)
+    unit = Unit(template(ROS_UNIT if service.ros else UNIT))
+    _set_names(unit, service, name, state)
+    words = _ros_words(service, installation, state) if service.ros else _run_words(service, installation, name, state)
+    unit.set("ExecStart", command_line(words))
+    _set_rights(unit, configs)
+    if service.for_user:
+        _make_the_users(unit)
+    return Plan(name, at, unit.text, state, copies, service.for_user, tuple(_notes(service, name)))
+
+
+def _check_asked(service: Service) -> None:
+    if service.topics and not service.ros:
+        raise ConfigError("--topics without --ros", "--ros --topics /camera/image", "add --ros")
+    if bool(service.cameras) == bool(service.topics):
+        found = "a camera and topics" if service.cameras else "no camera" + (" and no topic" if service.ros else "")
+        wanted = "--camera, or --ros with --topics" if service.ros else "--camera"
+        raise ConfigError(found, wanted, "kd-edge cameras shows what is attached")
+    if service.ros and (len(service.cameras) > 1 or service.sinks):
+        found = f"{len(service.cameras)} cameras with --ros" if service.cameras[1:] else "--sink with --ros"
+        raise ConfigError(found, "one camera or topics; labels go out as messages", "leave it out, or leave out --ros")
+    names = [source_name(camera)[0] for camera in service.cameras]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(
+            f"two cameras called '{shown(twice)}'", "a name for each: labels bear it", "--camera left=URI"
+        )
+    for what, given in (("cameras", service.cameras), ("topics", service.topics), ("sinks", service.sinks)):
+        if len(given) > MOST:
+            raise ConfigError(f"{len(given)} {what}", f"at most {MOST}", "make several services")
+    for topic in service.topics:
+        if not ROS_NAME.fullmatch(topic) or len(topic) > 255:
+            raise ConfigError(
+                f"topic '{printable(topic)}'", "a ROS name such as /camera/image_raw", "ros2 topic list shows them"
+            )
+
+
+def _name_after(service: Service) -> str:
+    """``kd-edge-ir0`` for the camera ir0."""
+    words = ["kd-edge", *(["ros"] if service.ros else [])]
+    if service.cameras:
+        name, camera = source_name(service.cameras[0])
+        named = Path(camera).stem if camera.endswith(".toml") else shown(camera)
+        words += re.findall(r"[A-Za-z0-9]+", named if name == camera else name)
+    return "-".join(words)[:64].rstrip("-")
+
+
+def _check_seen(path: Path, what: str) -> None:
+    """Refuse what the service's user cannot see."""
+    absolute = path if path.is_absolute() else Path.cwd() / path
+    if any(absolute.is_relative_to(folder) for folder in HIDDEN):
+        raise ConfigError(
+            f"{what} {printable(str(path))}, which a service of the machine does not see",
+            "a place outside the homes and /tmp, such as /opt/kd-edge/.venv",
+            "install it there (launch/README.md), or use --user",
+        )
+
+
+def _check_camera(camera: str, config: CameraConfig, service: Service) -> None:
+    """Refuse a camera whose address is secret and would be public, or whose files the service cannot see."""
+    address = source_name(camera)[1]
+    value(camera, "camera")
+    if not _file_of(address) and config.scheme in (*NETWORK, PIPELINE) and shown(address) != address:
+        raise ConfigError(
+            f"camera {shown(address)} may hold a password, and units can be read by everybody",
+            "a camera file, which only the service can read",
+            "write it as uri into my-camera.toml and name that with --camera",
+        )
+    for key in ("trust", "ca_file"):
+        path = getattr(config, key)
+        if path is not None and not service.for_user:
+            _check_seen(path, f"camera {shown(address)} has {key} in")
+
+
+def _check_model(service: Service, configs: dict[str, CameraConfig]) -> None:
+    """Load the model, and see that it goes with the cameras as far as that is known."""
+    if service.model is None:
+        return
+    artifact = load(service.model)
+    if artifact.manifest.graph != "step":
+        raise ConfigError(
+            f"{printable(str(service.model))} labels whole clips", "a model that labels a stream", "kd-edge export"
+        )
+    for camera, config in configs.items():
+        if config.trust is not None:
+            load(service.model, trust=config.trust)
+        wanted = Wanted.by(artifact.manifest)
+        if config.scheme in ("v4l2", "realsense"):
+            check_fits(make_camera(source_name(camera)[0], config, wanted), wanted)
+
+
+def _file_of(address: str) -> Path | None:
+    """The file that a camera's name stands for; None of a URI."""
+    if ":" in address and not address.endswith(".toml"):
+        return None
+    return recipes.find("runtime", address)
+
+
+def _copies(service: Service, state: Path) -> dict[Path, Path]:
+    """What the service needs of what only this user may be able to read, by where it goes."""
+    copies = {} if service.model is None else {state / MODEL: service.model}
+    shipped = recipes.search_path("runtime")[-2:]
+    for camera in service.cameras:
+        file = _file_of(source_name(camera)[1])
+        if file is None or file.parent in shipped:
+            continue
+        to = state / "runtime/cameras" / file.name
+        if not re.fullmatch(r"[\w.-]+", file.name) or copies.get(to, file) != file:
+            raise ConfigError(
+                f"camera file {printable(str(file))}",
+                "files of different names, of letters, digits, dots, dashes and underscores",
+                "rename it",
+            )
+        copies[to] = file
+    return copies
+
+
+def _camera_word(camera: str) -> str:
+    """A camera as the service's command names it: a file by its name, which is then found in the service's folder."""
+    name, address = source_name(camera)
+    file = _file_of(address)
+    if file is None:
+        return camera
+    return file.stem if name == address else f"{name}={file.stem}"
+
+
+def _run_words(service: Service, installation: Installation, name: str, state: Path) -> Iterator[str]:
+    yield from installation.program
+    yield "run"
+    for camera in service.cameras:
+        yield from ("--camera", _camera_word(camera))
+    if service.model is not None:
+        yield from ("--model", str(state / MODEL))
+    yield "--notify"
+    place = f"{os.environ.get('XDG_RUNTIME_DIR', f'/run/user/{os.getuid()}')}" if service.for_user else "/run"
+    for sink in service.sinks or ("terminal:", f"jsonl:{place}/{name}/labels.jsonl?max_mb=20"):
+        yield from ("--sink", sink)
+
+
+def _ros_words(service: Service, installation: Installation, state: Path) -> Iterator[str]:
+    yield from ("/bin/bash", "-c", _script())
+    yield from (str(_ros_setup()), str(Path(installation.prefix).parent / "ros2/install/local_setup.bash"))
+    yield from (installation.python, "-m", "kd_edge.runtime.ros", "--ros-args")
+    if service.topics:
+        yield from ("-p", f"topics:={json.dumps(service.topics)}")
+    for camera in service.cameras:
+        yield from ("-p", f"camera:={json.dumps(_camera_word(camera))}")
+    if service.model is not None:
+        yield from ("-p", f"model:={json.dumps(str(state / MODEL))}")
+
+
+def _script() -> str:
+    """The line of the template that sources what is named before the program, and becomes the program."""
+    quoted = re.search(r'-c "((?:[^"\\]|\\.)*)"', Unit(template(ROS_UNIT)).get("ExecStart"))
+    assert quoted is not None
+    return quoted[1].replace('\\"', '"').replace("$$", "$").replace("%%", "%")
+
+
+def _ros_setup() -> Path:
+    """What sets up the ROS that is sourced here, else the only one on this machine, else Jazzy's."""
+    sourced = os.environ.get("ROS_DISTRO", "")
+    if re.fullmatch(r"[a-z]{2,30}", sourced):
+        return ROS_SETUP / sourced / "setup.bash"
+    there = sorted(ROS_SETUP.glob("*/setup.bash"))
+    return there[0] if len(there) == 1 else ROS_SETUP / "jazzy/setup.bash"
+
+
+def _set_names(unit: Unit, service: Service, name: str, state: Path) -> None:
+    what = ", ".join(service.topics or (shown(source_name(camera)[0]) for camera in service.cameras))
+    kind = "topic" if service.topics else "camera"
+    kind += "s" if len(service.topics or service.cameras) > 1 else ""
+    about = "ROS 2 node" if service.ros else "live action labels"
+    unit.set("Description", value(f"kd-edge {about} ({kind} {what})", "camera"))
+    before = "kd-edge-ros" if service.ros else "kd-edge"
+    for key in ("StateDirectory", "RuntimeDirectory", "CacheDirectory"):
+        unit.set(key, name)
+    unit.set("WorkingDirectory", value(str(state), "folder"))
+    folders = (f"/var/cache/{before}", f"/run/{before}")
+    environment = unit.get("Environment")
+    for folder in folders:
+        environment = re.sub(rf"{folder}(?= |$)", str(Path(folder).with_name(name)), environment)
+    unit.set("Environment", environment)
+
+
+def _set_rights(unit: Unit, configs: dict[str, CameraConfig]) -> None:
+    """Open what these cameras need, and no more."""
+    schemes = {config.scheme for config in configs.values()}
+    if "realsense" in schemes:
+        unit.set("SupplementaryGroups", "video plugdev")
+        unit.add("DeviceAllow", "DeviceAllow", "char-usb_device rw")
+    families = unit.get("RestrictAddressFamilies").split()
+    if schemes & {*NETWORK, PIPELINE}:
+        unit.drop(["PrivateNetwork", "IPAddressDeny", "IPAddressAllow"])
+        families += ["AF_INET", "AF_INET6"]
+    if schemes & {*NETWORK, PIPELINE, "realsense"}:  # librealsense hears of plugging in through netlink
+        families.append("AF_NETLINK")
+    unit.set("RestrictAddressFamilies", " ".join(dict.fromkeys(families)))
+    if any(config.priority is not None for config in configs.values()):
+        unit.set("RestrictRealtime", "no")
+        unit.add("RestrictRealtime", "LimitRTPRIO", "99")
+
+
+def _make_the_users(unit: Unit) -> None:
+    unit.drop((*_OF_THE_SYSTEM, "After"))
+    unit.drop_comments()
+    cache = user_folder("cache")
+    environment = [each for each in unit.get("Environment").split() if not each.startswith("KD_EDGE_CACHE=")]
+    environment = [each.replace("=/run/", "=%t/") for each in environment]
+    if cache is not None:
+        environment.append(f"KD_EDGE_CACHE={value(str(cache), 'folder')}")
+    unit.set("Environment", " ".join(f'"{each}"' if " " in each else each for each in environment))
+    unit.set("WantedBy", "default.target")
+
+
+def _notes(service: Service, name: str) -> Iterator[str]:
+    if service.for_user:
+        yield "it starts at log-in; at boot after: loginctl enable-linger"
+        yield "this user has to be in the group video"
+    if service.model is None:
+        yield "its model is the newest *.onnx in its folder, else the bundled one"
+    if service.ros:
+        yield f"ROS is taken from {_ros_setup()}; messages (kd_edge_msgs) from ros2/install beside the environment"
+
+
+def log_command(plan: Plan) -> str:
+    """What shows the labels."""
+    return f"journalctl {'--user ' if plan.for_user else ''}-u {plan.name} -f"
