@@ -1,6 +1,6 @@
 """A fake of ROS 2's ``launch`` and ``launch_ros``: it records what a launch file declares, and starts nothing.
 
-It knows the names that launch files of this repository use, each with the keywords that the real one has from Humble on;
+It knows the names that launch files of this repository use, each with the keywords that the real one has since Humble;
 any other keyword is a TypeError. Wheels of the real ones do not exist.
 """
 
@@ -160,7 +160,7 @@ class Shutdown:
 
 
 @dataclass(frozen=True)
-class matches_action:  # noqa: N801 - launch's own name
+class matches_action:  # launch's own name
     action: Any
 
 
