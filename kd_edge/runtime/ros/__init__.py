@@ -1,4 +1,4 @@
-"""ROS 2: image topics as cameras. ``rclpy`` is imported when something is used, not before."""
+"""ROS 2: a node that labels, and image topics as cameras. ``rclpy`` is imported when something is used, not before."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import importlib
 from typing import Any
 
 _HOMES = {
+    "ActionRecognition": "node",
     "ImageTopic": "topic",
     "RosClock": "clock",
     "TopicCamera": "camera",
+    "main": "program",
 }
 """Public names and the modules they live in."""
 
-__all__ = ["ImageTopic", "RosClock", "TopicCamera"]
+__all__ = ["ActionRecognition", "ImageTopic", "RosClock", "TopicCamera", "main"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_edge.errors import import_extra, printable
+from kd_edge.runtime.ros.loading import load
 from kd_edge.runtime.ros.outputs import Origin, set_header
 from kd_edge.types import Frame, Image, LabelState, Prediction
 
@@ -34,17 +35,20 @@ def shown(image: Image) -> Uint8:
     16 bits are stretched from their 1st to their 99th percentile.
     """
     cv2: Any = import_extra("cv2", "cpu")
-    if image.dtype == np.uint16:
-        low, high = np.percentile(image[::4, ::4], (1, 99))
-        image = np.clip((image - low) * (255 / max(high - low, 1)), 0, 255).astype(np.uint8)
-    grey = image.ndim == 2
+    picture = _stretched(image) if image.dtype == np.uint16 else image.astype(np.uint8)
     height, width = image.shape[:2]
     wanted = min(max(width, NARROWEST_PX), WIDEST_PX)
     if wanted != width:
         size = (wanted, max(1, round(height * wanted / width)))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if wanted < width else cv2.INTER_NEAREST)
-    picture: Uint8 = np.repeat(image[:, :, None], 3, axis=2) if grey else image.copy()
-    return picture
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if wanted < width else cv2.INTER_NEAREST)
+    return np.repeat(picture[:, :, None], 3, axis=2) if picture.ndim == 2 else picture
+
+
+def _stretched(image: Image) -> Uint8:
+    low, high = np.percentile(image[::4, ::4], (1, 99))
+    scaled = np.clip((image.astype(np.float32) - low) * (255 / max(high - low, 1)), 0, 255)
+    stretched: Uint8 = scaled.astype(np.uint8)
+    return stretched
 
 
 def annotated(frame: Frame, prediction: Prediction) -> Uint8:
@@ -88,10 +92,8 @@ class AnnotatedImages:
     """
 
     def __init__(self, node: Any, fps: float) -> None:
-        from sensor_msgs.msg import Image as ImageMessage
-
-        self._node, self.fps, self._kind = node, fps, ImageMessage
-        self._publisher = node.create_publisher(ImageMessage, "~/annotated", 1)
+        self._node, self.fps, self._kind = node, fps, load("sensor_msgs.msg").Image
+        self._publisher = node.create_publisher(self._kind, "~/annotated", 1)
         self._told_ns: dict[str, int] = {}
 
     def is_due(self, source: str, now_ns: int) -> bool:

@@ -260,4 +260,3 @@ def diagnostic_array(statuses: list[Status], array: Any, status: Any, key_value:
 
 def _clean(text: str) -> str:
     return text[:2000].replace("\0", "?").encode("utf-8", "replace").decode("utf-8")
-

@@ -52,9 +52,7 @@ class _Running:
 
     def ended(self, prediction: Prediction, reason: str) -> Event:
         lasted_ns = max(0, prediction.captured_ns - self.began.captured_ns)
-        return Event(
-            EventKind.ENDED, prediction.source, self.label, self.highest, self.began_ns, lasted_ns, reason
-        )
+        return Event(EventKind.ENDED, prediction.source, self.label, self.highest, self.began_ns, lasted_ns, reason)
 
 
 class Events:
@@ -87,12 +85,8 @@ class Events:
             events.append(running.ended(prediction, reason))
             del self._running[prediction.source]
         if prediction.label is not None and prediction.confidence >= self.min_confidence:
-            self._running[prediction.source] = _Running(
-                prediction.label, prediction, stamp_ns, prediction.confidence
-            )
-            events.append(
-                Event(EventKind.BEGAN, prediction.source, prediction.label, prediction.confidence, stamp_ns)
-            )
+            self._running[prediction.source] = _Running(prediction.label, prediction, stamp_ns, prediction.confidence)
+            events.append(Event(EventKind.BEGAN, prediction.source, prediction.label, prediction.confidence, stamp_ns))
         return events
 
 

@@ -44,7 +44,7 @@ CONFIGURED = ("inactive", "active")
 
 
 def _lifecycle_node() -> type:
-    """rclpy's lifecycle node; where there is no ROS this module can be read, and the node not be made."""
+    """The lifecycle node of rclpy; where there is no ROS this module can be read, and the node not be made."""
     try:
         return cast("type", load("rclpy.lifecycle").LifecycleNode)
     except ConfigError:
@@ -344,8 +344,8 @@ class ActionRecognition(_lifecycle_node()):  # type: ignore[misc]
         namesakes = max(0, self.get_node_names_and_namespaces().count(own) - 1)
         if namesakes and not self._namesakes:
             self.get_logger().warning(
-                f"{namesakes + 1} nodes are called {self.get_fully_qualified_name()}: give each a name of its own, as in "
-                "--ros-args -r __node:=NAME; one that has just crashed is seen for some seconds more"
+                f"{namesakes + 1} nodes are called {self.get_fully_qualified_name()}: give each a name of its own "
+                "(--ros-args -r __node:=NAME); one that has just crashed is seen for some seconds more"
             )
         self._namesakes = namesakes
 
@@ -442,4 +442,3 @@ def _descriptor(parameter: Parameter) -> Any:
             messages.FloatingPointRange(from_value=float(parameter.least or 0), to_value=float(parameter.most or 0))
         ]
     return made
-

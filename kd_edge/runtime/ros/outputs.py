@@ -1,4 +1,4 @@
-"""Labels and events as messages: kd_edge_msgs where it is built, vision_msgs where it is there, JSON as the fallback."""
+"""Labels and events as messages: kd_edge_msgs or else JSON, and vision_msgs where it is built."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from kd_edge.runtime.ros.events import Event, EventKind
+from kd_edge.runtime.ros.loading import load
 from kd_edge.runtime.ros.parameters import Parameters
 from kd_edge.types import LabelState, Prediction
 
@@ -254,22 +255,21 @@ class Outputs:
     """
 
     def __init__(self, node: Any, parameters: Parameters, messages: Messages, labels: Sequence[str]) -> None:
-        from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-        from std_msgs.msg import String
-
-        self._node, self._messages, self._labels, self._string = node, messages, labels, String
+        qos = load("rclpy.qos")
+        self._string = load("std_msgs.msg").String
+        self._node, self._messages, self._labels = node, messages, labels
         self._publishers: list[Any] = []
-        reliable = ReliabilityPolicy.RELIABLE
+        reliable = qos.ReliabilityPolicy.RELIABLE
         # Whoever comes late, and asks for it, gets the last labels: each says until when it may be acted on.
-        kept = QoSProfile(depth=10, reliability=reliable, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        passing = QoSProfile(depth=100, reliability=reliable)
+        kept = qos.QoSProfile(depth=10, reliability=reliable, durability=qos.DurabilityPolicy.TRANSIENT_LOCAL)
+        passing = qos.QoSProfile(depth=100, reliability=reliable)
         has_json = parameters.json == "always" or (parameters.json == "auto" and not messages.are_typed)
         has_classes = parameters.classification and None not in (messages.classification, messages.hypothesis)
         self._label = self._made(messages.label, "~/label", kept) if messages.are_typed else None
         self._event = self._made(messages.event, "~/event", passing) if messages.are_typed else None
         self._classification = self._made(messages.classification, "~/classification", kept) if has_classes else None
-        self._label_json = self._made(String, "~/label_json", kept) if has_json else None
-        self._event_json = self._made(String, "~/event_json", passing) if has_json else None
+        self._label_json = self._made(self._string, "~/label_json", kept) if has_json else None
+        self._event_json = self._made(self._string, "~/event_json", passing) if has_json else None
 
     def _made(self, kind: Any, topic: str, qos: Any) -> Any:
         publisher = self._node.create_publisher(kind, topic, qos)

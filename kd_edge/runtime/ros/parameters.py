@@ -186,7 +186,7 @@ class Parameters:
         Raises:
             ConfigError: Two of them do not go together.
         """
-        taken = {
+        taken: dict[str, Any] = {
             each.name: tuple(values[each.name]) if each.kind == "strs" else values[each.name]
             for each in PARAMETERS
             if each.name in values

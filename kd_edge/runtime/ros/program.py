@@ -51,7 +51,7 @@ def _run(arguments: Sequence[str], closing: ExitStack) -> int:
     except Exception as error:  # whatever rclpy raises of an argument, a file of parameters or a name
         raise start_fault(error) from error
     closing.callback(node.destroy_node)
-    closing.enter_context(_log_of(node))
+    closing.enter_context(_NodeLog(node))
     spinning = _Spinning(node)
     closing.callback(spinning.stop)
     spinning.start()
@@ -91,7 +91,7 @@ class _Spinning:
         self._node.over.set()
 
 
-class _log_of(logging.Handler):  # noqa: N801 - used as a function
+class _NodeLog(logging.Handler):
     """While it is entered, what kd-edge logs goes into the log of a node."""
 
     def __init__(self, node: ActionRecognition) -> None:
@@ -106,7 +106,7 @@ class _log_of(logging.Handler):  # noqa: N801 - used as a function
         else:
             self._logger.warning(line)
 
-    def __enter__(self) -> _log_of:
+    def __enter__(self) -> _NodeLog:
         logging.getLogger("kd_edge").addHandler(self)
         return self
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kd_edge.errors import did_you_mean, printable
+from kd_edge.runtime.ros.loading import load
 from kd_edge.runtime.ros.outputs import Messages
 from kd_edge.types import Prediction
 
@@ -44,10 +45,11 @@ class Wanted:
             sources: Names of the cameras.
         """
         if self.label not in labels:
-            close = did_you_mean(self.label, labels)
-            return printable(f"label '{self.label:.80}' is none of the model's{close}. Expected one of {', '.join(labels)}")
+            found = f"label '{self.label:.80}' is none of the model's{did_you_mean(self.label, labels)}"
+            return printable(f"{found}. Expected one of {', '.join(labels)}")
         if self.source and self.source not in sources:
-            return printable(f"source '{self.source:.80}' is no camera of this node. Expected {', '.join(sources)}, or none")
+            found = f"source '{self.source:.80}' is no camera of this node"
+            return printable(f"{found}. Expected {', '.join(sources)}, or none")
         if not 0 <= self.min_confidence <= 1:  # nor is NaN
             return f"min_confidence {self.min_confidence:g}. Expected 0 to 1"
         if not (math.isfinite(self.seconds) and 0 <= self.seconds <= LONGEST_SECONDS):
@@ -256,29 +258,26 @@ class WaitServer:
         newest: Callable[[], Sequence[Prediction]],
         label_message: Callable[[Prediction], Any],
     ) -> None:
-        from rclpy.action import ActionServer, CancelResponse, GoalResponse
-        from rclpy.callback_groups import ReentrantCallbackGroup
-        from rclpy.clock import Clock, ClockType
-        from rclpy.task import Future
-
         self._messages, self._newest, self._label_message = messages, newest, label_message
         self._labels: Sequence[str] = ()
         self._sources: Sequence[str] = ()
-        group = ReentrantCallbackGroup()  # one that waits does not hold up the others
+        action, clock = load("rclpy.action"), load("rclpy.clock")
+        group = load("rclpy.callback_groups").ReentrantCallbackGroup()  # one that waits does not hold up the others
         self._guard = node.create_guard_condition(lambda: None, group)
-        self.waits = Waits(Future, self._wake)
+        self.waits = Waits(load("rclpy.task").Future, self._wake)
         self._ticking = threading.Lock()
-        self._timer = node.create_timer(TICK_SECONDS, self._look, group, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        steady = clock.Clock(clock_type=clock.ClockType.STEADY_TIME)
+        self._timer = node.create_timer(TICK_SECONDS, self._look, group, clock=steady)
         self._timer.cancel()  # goes only while somebody waits
         node.create_service(messages.service, "~/wait_for_label", self._serve, callback_group=group)
-        self._action = ActionServer(
+        self._action = action.ActionServer(
             node,
             messages.action,
             "~/wait_for_label_action",
             self._execute,
             callback_group=group,
-            goal_callback=lambda goal: GoalResponse.ACCEPT,  # why one is refused stands in its result
-            cancel_callback=lambda goal: CancelResponse.ACCEPT,
+            goal_callback=lambda goal: action.GoalResponse.ACCEPT,  # why one is refused stands in its result
+            cancel_callback=lambda goal: action.CancelResponse.ACCEPT,
         )
 
     def open(self, most: int, labels: Sequence[str], sources: Sequence[str]) -> None:
