@@ -12,7 +12,6 @@ from kd_edge.runtime.cameras.base import Camera
 from kd_edge.runtime.cameras.config import CameraConfig, camera_config, source_name
 from kd_edge.runtime.clock import Clock
 from kd_edge.runtime.ros.camera import Pairing, TopicCamera
-from kd_edge.runtime.ros.clock import RosClock
 from kd_edge.runtime.ros.diagnostics import TopicFacts
 from kd_edge.runtime.ros.outputs import Origin
 from kd_edge.runtime.ros.parameters import Parameters
@@ -138,8 +137,3 @@ class Sources:
         for topic in self._topics.values():
             topic.close()
         self._topics.clear()
-
-
-def clock_for(node: Any, usual: Clock) -> Clock:
-    """The clock of a node's stream: ROS time where it is simulated, else the usual one."""
-    return RosClock(node) if node.get_parameter("use_sim_time").value else usual
