@@ -20,7 +20,6 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = sorted((ROOT / "launch/ros2").iterdir())
 NODE, MESSAGES = ROOT / "launch/ros2/kd_edge", ROOT / "launch/ros2/kd_edge_msgs"
 PROGRAM = NODE / "scripts/action_recognition"
-FORMS = {"rviz": "RViz", "foxglove": "Foxglove"}
 by_name = pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
 
 
@@ -61,7 +60,7 @@ def test_every_definition_is_generated() -> None:
 
 def test_every_file_is_installed() -> None:
     rules = (NODE / "CMakeLists.txt").read_text()
-    folders = re.search(r"install\(DIRECTORY (.*) DESTINATION share/\$\{PROJECT_NAME\}\)", rules)
+    folders = re.search(r"install\(DIRECTORY (.*) DESTINATION share/\$\{PROJECT_NAME\} PATTERN", rules)
     programs = re.search(r"install\(PROGRAMS (.*) DESTINATION lib/\$\{PROJECT_NAME\}\)", rules)
     assert folders is not None
     assert programs is not None
