@@ -77,6 +77,10 @@ class DeclareLaunchArgument:
     description: str | None = field(default=None, kw_only=True)
     choices: list[str] | None = field(default=None, kw_only=True)
 
+    def __post_init__(self) -> None:
+        if self.choices is not None and self.default_value not in (None, *self.choices):
+            raise RuntimeError(f"default {self.default_value!r} of '{self.name}' is not one of {self.choices}")
+
 
 @dataclass(eq=False)
 class OpaqueFunction:
@@ -112,14 +116,17 @@ class Node:
     executable: str = field(kw_only=True)
     name: str | None = field(default=None, kw_only=True)
     namespace: str | None = field(default=None, kw_only=True)
-    parameters: Sequence[Any] = field(default=(), kw_only=True)
+    parameters: list[Any] = field(default_factory=list, kw_only=True)
     remappings: Sequence[tuple[str, str]] = field(default=(), kw_only=True)
     arguments: Sequence[Any] = field(default=(), kw_only=True)
-    ros_arguments: Sequence[str] = field(default=(), kw_only=True)
     additional_env: Mapping[str, str] = field(default_factory=dict, kw_only=True)
     output: str = field(default="log", kw_only=True)
     respawn: bool = field(default=False, kw_only=True)
     respawn_delay: float | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.parameters, list):
+            raise TypeError("parameters must be a list")
 
 
 @dataclass(eq=False)
@@ -133,7 +140,7 @@ class ComposableNode:
     plugin: str = field(kw_only=True)
     name: str | None = field(default=None, kw_only=True)
     namespace: str | None = field(default=None, kw_only=True)
-    parameters: Sequence[Any] = field(default=(), kw_only=True)
+    parameters: list[Any] = field(default_factory=list, kw_only=True)
     remappings: Sequence[tuple[str, str]] = field(default=(), kw_only=True)
     extra_arguments: Sequence[Any] = field(default=(), kw_only=True)
 

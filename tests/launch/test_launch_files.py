@@ -78,7 +78,7 @@ def test_without_arguments_it_starts_the_node_alone() -> None:
         "action_recognition",
     )
     assert (started.namespace, started.remappings, started.additional_env) == ("", [], {})
-    assert (started.ros_arguments, started.respawn) == (["--log-level", "info"], False)
+    assert (started.arguments, started.respawn) == (["--ros-args", "--log-level", "info"], False)
     assert overridden([started]) == {}  # the parameter file says it all
 
 
@@ -172,7 +172,7 @@ def test_arguments_reach_the_node() -> None:
         "use_sim_time": True,
     }
     assert node.remappings == [("/diagnostics", "/robot/diagnostics"), ("~/label", "/action")]
-    assert node.ros_arguments == ["--log-level", "debug"]
+    assert node.arguments == ["--ros-args", "--log-level", "debug"]
     assert node.additional_env == {"KD_EDGE_PYTHON": "/opt/kd-edge/.venv/bin/python"}
     assert (node.respawn, node.respawn_delay) == (True, 2.0)
 

@@ -191,7 +191,7 @@ def node(given: dict[str, str], topics: list[str]) -> list[Action]:
         namespace=given["namespace"],
         parameters=[given["parameters"], overrides(given, topics)],
         remappings=[remapping(each) for each in given["remappings"].split()],
-        ros_arguments=["--log-level", given["log_level"]],
+        arguments=["--ros-args", "--log-level", given["log_level"]],
         additional_env=environment,
         output="screen",
         **respawned(given),
