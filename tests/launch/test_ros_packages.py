@@ -19,6 +19,7 @@ from kd_edge import __version__
 ROOT = Path(__file__).parents[2]
 PACKAGES = sorted((ROOT / "launch/ros2").iterdir())
 NODE, MESSAGES = ROOT / "launch/ros2/kd_edge", ROOT / "launch/ros2/kd_edge_msgs"
+INSTALLED = ("config", "foxglove", "launch", "rviz")
 PROGRAM = NODE / "scripts/action_recognition"
 by_name = pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
 
@@ -74,6 +75,22 @@ def test_nothing_hides_the_python_package() -> None:
     names = {path.name for path in NODE.rglob("*")}
     assert not names & {"__init__.py", "setup.py", "setup.cfg", "pyproject.toml"}
     assert "ament_python" not in (NODE / "CMakeLists.txt").read_text()
+
+
+def test_what_colcon_has_installed() -> None:
+    """As ``ros2 run`` and ``ros2 launch`` look for it, in the prefix that .ci/ros_msgs makes."""
+    ament = pytest.importorskip("ament_index_python.packages", reason="ROS 2 is in an environment of its own")
+    try:
+        prefix = Path(ament.get_package_prefix("kd_edge"))
+    except ament.PackageNotFoundError:
+        pytest.skip("not built here: .ci/ros_msgs")
+    assert os.access(prefix / "lib/kd_edge/action_recognition", os.X_OK)
+    there = {path.relative_to(NODE) for name in INSTALLED for path in (NODE / name).iterdir() if path.is_file()}
+    share = prefix / "share/kd_edge"
+    assert {path.relative_to(share) for name in INSTALLED for path in (share / name).iterdir()} == there
+    assert [path.name for path in prefix.glob("lib/python3*/site-packages/kd_edge*")] == [
+        path.name for path in prefix.glob("lib/python3*/site-packages/kd_edge_msgs*")
+    ]
 
 
 # Messages
