@@ -34,6 +34,7 @@ class Feed:
         capture: Its thread.
         load: Whether the machine keeps up with it.
         skipped: How many of its frames were too old when their turn came.
+        last_frame: The one that gave a prediction last; None before the first one.
     """
 
     def __init__(self, camera: Camera, clock: Clock, arrived: threading.Condition | None = None) -> None:
@@ -41,6 +42,7 @@ class Feed:
         self._clock, self._cut = clock, Cut()
         self._timeouts = timeouts_of(camera)
         self.capture = Capture(camera, self._timeouts, clock, arrived)
+        self.last_frame: Frame | None = None
         self._too_old: Cause | None = None  # why the last frame was skipped
         self._is_told = False  # that none of its frames will come any more
         self._suspended_ns = clock.suspended_ns()
@@ -93,7 +95,7 @@ class Feed:
 
     def pushed(self, frame: Frame) -> None:
         """Take note of a frame that gave a prediction."""
-        self.last_id, self.last_ns = frame.frame_id, frame.captured_ns
+        self.last_id, self.last_ns, self.last_frame = frame.frame_id, frame.captured_ns, frame
 
     def due_cause(self, now_ns: int) -> Cause | None:
         """Why its labels are stale, when it is time to say so; that counts as said."""

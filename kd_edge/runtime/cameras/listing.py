@@ -17,7 +17,7 @@ from kd_edge.runtime.cameras.config import CameraConfig, camera_config, source_n
 from kd_edge.runtime.cameras.links import device_path, stable_link
 from kd_edge.runtime.cameras.modes import PixelFormat
 from kd_edge.runtime.cameras.v4l2_formats import formats as v4l2_formats
-from kd_edge.runtime.uri import NETWORK, PIPELINE, parse, shown
+from kd_edge.runtime.uri import NETWORK, PIPELINE, TOPIC, parse, shown
 
 _FACT_BYTES = 4096
 """One page: longer no file of sysfs is."""
@@ -189,7 +189,7 @@ def _configured(name: str) -> ConfiguredCamera:
 
 
 def _is_present(config: CameraConfig) -> bool | None:
-    if config.scheme in (*NETWORK, PIPELINE):
+    if config.scheme in (*NETWORK, PIPELINE, TOPIC):
         return None
     return config.scheme in ("synthetic", "realsense") or _exists(_path(config))
 
