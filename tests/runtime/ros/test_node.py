@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
 import time
@@ -361,7 +362,7 @@ def test_an_encoding_that_cannot_be_read_and_a_lying_step_are_told(graph: Graph,
     give(width=0, height=0)
 
 
-@pytest.mark.parametrize(("stamp_ns", "reason"), [(0, "clock_behind"), (4_000_000_000_000_000_000, "clock_ahead")])
+@pytest.mark.parametrize(("stamp_ns", "reason"), [(0, "clock_behind"), (2_000_000_000_000_000_000, "clock_ahead")])
 def test_stamps_of_zero_or_of_another_clock_are_told(graph: Graph, model: str, stamp_ns: int, reason: str) -> None:
     node = graph.node(model=model, diagnostics_period_s=0.2, json="always", read_timeout_ms=60_000)
     assert node.trigger_configure() == SUCCESS
@@ -382,12 +383,15 @@ def test_stamps_of_zero_or_of_another_clock_are_told(graph: Graph, model: str, s
 
 
 def test_two_nodes_of_one_name_are_told(graph: Graph, model: str) -> None:
-    first, second = (graph.node(model=model, diagnostics_period_s=0.1) for _ in range(2))
-    told = graph.said(NAME, "2 nodes are called /action_recognition")
+    first, second = (graph.node("twin", model=model, diagnostics_period_s=0.1) for _ in range(2))
+    told = graph.said("/twin", "2 nodes are called /twin")
     assert told.level == b"\1"
-    second.destroy_node()
     graph.nodes.remove(second)
-    wait_for(lambda: graph.status(NAME).message == "unconfigured")
+    graph.executor.remove_node(second)
+    second.destroy_node()
+    del second  # rclpy's lifecycle nodes leave the graph with their last reference
+    gc.collect()
+    wait_for(lambda: graph.status("/twin").message == "unconfigured")
     assert first.fault == ""
 
 
