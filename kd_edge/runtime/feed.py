@@ -52,6 +52,11 @@ class Feed:
         """How long to wait for a frame before another look whether one will come."""
         return self._timeouts.read_timeout_ms / 1e3
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a frame of it is on its way that belongs together with those of other cameras."""
+        return bool(getattr(self.camera, "on_its_way", False)) and self.capture.waiting is None
+
     def start(self, valid_ns: int) -> None:
         """Begin to capture; the camera is open.
 
@@ -187,7 +192,8 @@ class Feeds:
     def get(self, timeout_seconds: float) -> list[tuple[Feed, Captured]]:
         """The frames to label next, at most one a camera; none when none came in time or none will come.
 
-        Of live cameras whatever is there; of recordings the earliest, with those that were captured together with it.
+        Of live cameras whatever is there, and what belongs together with it; of recordings the earliest, with those
+        that were captured together with it.
         """
         with self._arrived:
             self._arrived.wait_for(self._is_ready, timeout_seconds)
@@ -197,7 +203,8 @@ class Feeds:
 
     def _is_ready(self) -> bool:
         if self.live:
-            return any(feed.capture.waiting is not None for feed in self.all) or self.ended
+            is_there = any(feed.capture.waiting is not None for feed in self.all)
+            return (is_there and not any(feed.is_awaited for feed in self.all)) or self.ended
         return all(feed.capture.waiting is not None or feed.capture.ended for feed in self.all)
 
     def _earliest(self) -> list[Feed]:

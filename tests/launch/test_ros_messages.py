@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,12 +17,14 @@ pytest.importorskip("kd_edge_msgs.msg", reason="built by .ci/ros_msgs")
 pytestmark = pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning")  # the parser that rosidl uses
 SECONDS = 60.0
 SERVER = """
+import sys
+
 import rclpy
 from rclpy.action import ActionServer
 from kd_edge_msgs import action, msg, srv
 
 rclpy.init()
-node = rclpy.create_node("server")
+node = rclpy.create_node("server", namespace=sys.argv[1])
 label = msg.ActionLabel(
     source="ir0", state=msg.ActionLabel.DEGRADED, label="wave", index=2, confidence=0.75, reason="low_rate",
     probabilities=[0.25, 0.0, 0.75], detail="12 frames/s", anomaly=float("nan"), frame_number=2**40,
@@ -61,8 +64,9 @@ def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     from rclpy.signals import SignalHandlerOptions
 
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    namespace = f"messages_{uuid.uuid4().hex}"  # a server that was killed is seen for a while
     server = subprocess.Popen(
-        [sys.executable, "-c", SERVER],
+        [sys.executable, "-c", SERVER, namespace],
         env=dict(os.environ),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -70,7 +74,7 @@ def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     )
     assert server.stdout is not None
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    made = rclpy.create_node("client")
+    made = rclpy.create_node("client", namespace=namespace)
     try:
         assert server.stdout.readline() == "ready\n"
         yield made

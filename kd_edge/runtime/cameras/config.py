@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler,
 
 from kd_edge import recipes
 from kd_edge.errors import ConfigError, did_you_mean
-from kd_edge.runtime.cameras.kindless import Meant, host_meant, meant
+from kd_edge.runtime.cameras.kindless import TOPIC_NAME, Meant, host_meant, meant
 from kd_edge.runtime.clock import MAX_AHEAD_MS, ClockKind
 from kd_edge.runtime.uri import NETWORK, PIPELINE, TOPIC, forms, parse, shown
 
@@ -250,6 +250,7 @@ def camera_config(name_or_uri: str) -> CameraConfig:
         config = recipes.validate({"uri": name_or_uri}, CameraConfig, f"camera {where}")
     _check_scheme(config)
     _check_url(config)
+    _check_topic(config)
     config = config if config.scheme == "synthetic" else _with_query(config)
     _check_keys(config, where)
     return config
@@ -287,6 +288,18 @@ def _check_url(config: CameraConfig) -> None:
             f"{config.scheme}://[USER:PASSWORD@]HOST[:PORT]/PATH",
             "write special characters of user, password and path as %XX (a # is %23, an @ is %40)",
         )
+
+
+def _check_topic(config: CameraConfig) -> None:
+    """Refuse what is no name of a ROS topic."""
+    if config.scheme != TOPIC or TOPIC_NAME.fullmatch(config.target):
+        return
+    found = f"'{config.target}' is no topic" if config.target else "names no topic"
+    raise ConfigError(
+        f"camera {TOPIC}: {found}",
+        f"{TOPIC}:/NAME/OF/TOPIC, of letters, digits and _, no digit first",
+        "ros2 topic list -t or kd-edge cameras --ros shows them",
+    )
 
 
 def _check_has_kind(name: str) -> None:

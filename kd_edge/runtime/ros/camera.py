@@ -42,10 +42,6 @@ class TopicCamera:
         patient: Whether it opens before anybody publishes; else the first ``open`` waits for a picture.
         clock: The stream's.
         pairing: Shared with the cameras whose frames are to be handed over together with this one's.
-
-    Attributes:
-        focal: Focal length as a share of the frame's width; None where no ``CameraInfo`` tells it.
-        on_its_way: Whether a frame was read that belongs together with those of other cameras.
     """
 
     live = True
@@ -69,12 +65,11 @@ class TopicCamera:
         self.channels: Channels | None = None
         self.fps: float | None = config.fps
         self.timeouts: TimeOuts = config
-        self.on_its_way = False
         self._simulated = clock if isinstance(clock, RosClock) else None
         self.clock_kind: ClockKind = _clock_kind(config, self._simulated)
         self._topic = topic
         self._config, self._wanted, self._patient, self._pairing = config, wanted, patient, pairing
-        self._open_seconds = (config.open_timeout_ms or OPEN_TIMEOUT_MS) / 1e3
+        self._open_seconds = (config.read_timeout_ms if patient else config.open_timeout_ms or OPEN_TIMEOUT_MS) / 1e3
         self._greying = Greying(name, wanted)
         self._was_open = self._is_open = False
         self._count = self._jumps = 0
@@ -83,6 +78,11 @@ class TopicCamera:
     def focal(self) -> float | None:
         """Focal length as a share of the frame's width."""
         return None if self._topic is None else self._topic.focal
+
+    @property
+    def on_its_way(self) -> bool:
+        """Whether a frame was read that belongs together with those of other cameras."""
+        return self._pairing is not None and self._pairing.has_met(self.name)
 
     def open(self) -> None:
         """Wait for the first picture, which tells dtype and channels; a patient camera does not the first time."""
@@ -98,7 +98,8 @@ class TopicCamera:
 
     def read(self, timeout_seconds: float) -> Frame | None:
         """The newest image that was not read yet."""
-        self.on_its_way = False
+        if self._pairing is not None:
+            self._pairing.forget(self.name)
         if not self._is_open:
             raise CameraError(f"camera {self.name} is closed", "an open camera", "open it first")
         topic = self._subscribed()
@@ -118,7 +119,7 @@ class TopicCamera:
 
     def close(self) -> None:
         """Hand over no more frames; the topic stays subscribed, so that it is known when images come again."""
-        self.on_its_way = self._is_open = False
+        self._is_open = False
         if self._pairing is not None:
             self._pairing.leave(self.name)
 
@@ -150,19 +151,23 @@ class TopicCamera:
 
     def _frame(self, topic: ImageTopic, message: Any) -> Frame:
         """The frame of a message, its header kept."""
-        jumps, offset_ns = (0, 0) if self._simulated is None else (self._simulated.jumps, self._simulated.offset_ns)
-        image = self._image(message)
-        stamp = message.header.stamp
-        stamp_ns = stamp.sec * 1_000_000_000 + stamp.nanosec + offset_ns
+        image, stamp = self._image(message), message.header.stamp
+        stamp_ns = stamp.sec * 1_000_000_000 + stamp.nanosec
         cut = None
-        if self._simulated is not None and jumps != self._jumps:
-            self._jumps = jumps
-            cut = Cause(Reason.CLOCK_JUMP, self._simulated.describe_jump())
+        if self._simulated is not None:
+            stamp_ns += self._simulated.offset_ns  # before the jumps: no frame passes a jump without its cut
+            cut = self._jump(self._simulated)
         frame = Frame(image, stamp_ns, self._count, self.name, cut=cut)
         topic.remember(self._count, message.header)
         self._count += 1
-        self.on_its_way = self._pairing is not None and self._pairing.meet(self.name, stamp_ns)
+        if self._pairing is not None:
+            self._pairing.meet(self.name, stamp_ns)
         return frame
+
+    def _jump(self, clock: RosClock) -> Cause | None:
+        """Whether simulated time went back since the frame before."""
+        jumps, self._jumps = self._jumps, clock.jumps
+        return None if jumps == self._jumps else Cause(Reason.CLOCK_JUMP, clock.describe_jump())
 
     def _image(self, message: Any) -> Image:
         """The picture of a message as the model needs it.

@@ -12,7 +12,8 @@ BACK_NS = 50_000_000
 """Time that goes back by less is of two messages that overtook each other: it stands still until it has caught up."""
 PAUSE_NS = 1_000_000_000
 """What lies between the times before and after a jump: frames of both can be told apart."""
-STANDSTILL_SECONDS = 2.0
+STANDSTILL_SECONDS = 0.5
+"""Simulators tell the time many times a second: it has stopped when it did not for so long."""
 _NAP_SECONDS = 0.01
 
 

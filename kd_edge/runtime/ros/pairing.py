@@ -33,29 +33,39 @@ class Pairing:
         with self._changed:
             self._seen[camera] = -ABSENT_SECONDS
 
+    def seen(self, camera: str) -> None:
+        """It gives frames: others wait for it."""
+        with self._changed:
+            self._seen[camera] = time.monotonic()
+
     def leave(self, camera: str) -> None:
         """Take part no more; nobody waits for it."""
         with self._changed:
             self._seen.pop(camera, None)
             self._waiting.pop(camera, None)
+            self._met.discard(camera)
+            self._meet()  # without it the others may be complete
             self._changed.notify_all()
 
-    def meet(self, camera: str, stamp_ns: int) -> bool:
-        """Wait for the other cameras' frames of the same moment.
+    def has_met(self, camera: str) -> bool:
+        """Whether a camera's last frame was handed over together with others."""
+        return camera in self._met
 
-        Returns:
-            Whether they are there: these frames are handed over together.
-        """
+    def forget(self, camera: str) -> None:
+        """What a camera handed over last has arrived."""
         with self._changed:
-            self._seen[camera] = now = time.monotonic()
+            self._met.discard(camera)
+
+    def meet(self, camera: str, stamp_ns: int) -> None:
+        """Wait for the other cameras' frames of the same moment; ``has_met`` tells whether they are there."""
+        with self._changed:
+            self._seen[camera] = time.monotonic()
             self._waiting[camera] = stamp_ns
             self._met.discard(camera)
             self._meet()
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._is_over(camera, stamp_ns), self._longest_seconds)
             self._waiting.pop(camera, None)
-            self._seen[camera] = max(now, time.monotonic())
-            return camera in self._met
 
     def _meet(self) -> None:
         """Let all go whose partners are there."""

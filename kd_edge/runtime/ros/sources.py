@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from kd_edge import recipes
 from kd_edge.artifact import Manifest
-from kd_edge.errors import ConfigError
+from kd_edge.errors import ConfigError, KdEdgeError, reason
 from kd_edge.runtime.cameras import Wanted, check_fits
 from kd_edge.runtime.cameras.base import Camera
 from kd_edge.runtime.cameras.config import CameraConfig, camera_config, source_name
@@ -56,8 +56,11 @@ class Sources:
         )
         try:
             made = ImageTopic(self._node, topic, qos=qos)
-        except ValueError as error:  # rclpy's own of names
-            raise ConfigError(f"topic '{topic:.80}' cannot be one ({error})", "a topic's name", "correct it") from error
+        except KdEdgeError:
+            raise
+        except Exception as error:  # rclpy's own, of names
+            found = f"topic '{topic:.80}' cannot be one ({reason(error)})"
+            raise ConfigError(found, "a topic's name, such as /camera/image_raw", "correct it") from error
         name = made.name if given == asked else given
         if name in self._topics:
             made.close()
