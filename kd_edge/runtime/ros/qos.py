@@ -14,7 +14,8 @@ from kd_edge.runtime.ros.loading import load
 
 Reliability = Literal["auto", "reliable", "best_effort"]
 Durability = Literal["volatile", "transient_local"]
-MOST_DEPTH = 100
+DEPTH, MOST_DEPTH = 5, 100
+"""How many messages are kept while nobody takes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class TopicQos:
         reliability: ``reliable``, ``best_effort``, or ``auto``: reliable where all publishers offer it, else best
             effort.
         durability: ``volatile``, or ``transient_local``: also the last images from before the subscription.
-        depth: How many messages the middleware keeps while nobody takes them, 1 to ``MOST_DEPTH``.
+        depth: How many messages are kept while nobody takes them, 1 to ``MOST_DEPTH``.
 
     Raises:
         ConfigError: It is something else.
@@ -33,7 +34,7 @@ class TopicQos:
 
     reliability: Reliability = "auto"
     durability: Durability = "volatile"
-    depth: int = 5
+    depth: int = DEPTH
 
     def __post_init__(self) -> None:
         """Refuse what is nothing of it."""
