@@ -75,13 +75,19 @@ class Cameras:
     configured: tuple[ConfiguredCamera, ...]
 
 
-def list_cameras(root: Path = Path("/")) -> Cameras:
+def list_cameras(root: Path = Path("/"), *, ros: bool = False) -> Cameras:
     """Look at this machine's video devices, RealSense cameras and camera files; devices are asked for their formats.
 
     Args:
         root: Where ``dev/`` and ``sys/`` lie.
+        ros: Look for ROS 2's topics of images, too.
+
+    Raises:
+        ConfigError: ROS 2 was asked for and is not there.
     """
-    return Cameras((*_attached(root), *_realsense(root)), tuple(_configured(name) for name in recipes.names("runtime")))
+    topics = _topics() if ros else []
+    configured = tuple(_configured(name) for name in recipes.names("runtime"))
+    return Cameras((*_attached(root), *_realsense(root), *topics), configured)
 
 
 def present(found: Cameras) -> list[str]:
@@ -174,6 +180,19 @@ def _realsense(root: Path) -> list[AttachedCamera]:
         uri = f"realsense:{device.serial}"
         text = camera_file(uri, device.description, device.formats, "nir")
         found.append(AttachedCamera(uri, device.description, _use(uri), uri, device.formats, "", text))
+    return found
+
+
+def _topics() -> list[AttachedCamera]:
+    """ROS 2's topics of images, with what their publishers offer."""
+    from kd_edge.runtime.ros.graph import image_topics
+
+    found = []
+    for topic in image_topics():
+        uri = f"{TOPIC}:{topic.name}"
+        found.append(
+            AttachedCamera(topic.name, str(topic), _use(uri), uri, camera_file=camera_file(uri, str(topic), ()))
+        )
     return found
 
 

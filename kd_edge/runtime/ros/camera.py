@@ -16,7 +16,7 @@ from kd_edge.runtime.clock import MONOTONIC, Clock, ClockKind
 from kd_edge.runtime.ros.clock import RosClock
 from kd_edge.runtime.ros.images import ENCODINGS, EncodingError, compressed_picture, picture, to_grey
 from kd_edge.runtime.ros.pairing import Pairing
-from kd_edge.runtime.ros.qos import TopicQos
+from kd_edge.runtime.ros.qos import DEPTH, TopicQos
 from kd_edge.runtime.ros.session import Session
 from kd_edge.runtime.ros.topic import ImageTopic
 from kd_edge.types import Cause, Frame, Image, Reason
@@ -87,7 +87,7 @@ class TopicCamera:
     def open(self) -> None:
         """Wait for the first picture, which tells dtype and channels; a patient camera does not the first time."""
         topic = self._subscribed()
-        topic.resume()
+        topic.forget()
         if self._pairing is not None:
             self._pairing.join(self.name)
         if self._simulated is not None:
@@ -120,6 +120,8 @@ class TopicCamera:
     def close(self) -> None:
         """Hand over no more frames; the topic stays subscribed, so that it is known when images come again."""
         self._is_open = False
+        if self._topic is not None:
+            self._topic.resume()
         if self._pairing is not None:
             self._pairing.leave(self.name)
 
@@ -225,25 +227,34 @@ class RosCamera(TopicCamera):
     def __init__(self, name: str, config: CameraConfig, wanted: Wanted, *, clock: Clock = MONOTONIC) -> None:
         super().__init__(name, None, config, wanted, patient=False, clock=clock)
         self._session: Session | None = None
+        self._is_interrupted = False
 
     def open(self) -> None:
         """Join the graph and wait for the first picture, which tells dtype and channels."""
-        self.close()
-        qos = TopicQos(
-            self._config.reliability or "auto", self._config.durability or "volatile", self._config.depth or 5
-        )
-        self._session = Session(self._config.domain)
+        self._leave()
+        config = self._config
+        qos = TopicQos(config.reliability or "auto", config.durability or "volatile", config.depth or DEPTH)
+        self._session = Session(config.domain)
         try:
-            self._topic = ImageTopic(
-                self._session.node, self._config.target, qos=qos, compressed=self._config.compressed
-            )
+            self._topic = ImageTopic(self._session.node, config.target, qos=qos, compressed=config.compressed)
+            if self._is_interrupted:  # while it was made
+                self._topic.interrupt()
             super().open()
         except BaseException:
-            self.close()
+            self._leave()
             raise
+
+    def interrupt(self) -> None:
+        """End a wait in ``open`` or ``read``; called from another thread."""
+        self._is_interrupted = True
+        super().interrupt()
 
     def close(self) -> None:
         """Leave the graph; no thread is left."""
+        self._leave()
+        self._is_interrupted = False
+
+    def _leave(self) -> None:
         super().close()
         topic, self._topic = self._topic, None
         if topic is not None:

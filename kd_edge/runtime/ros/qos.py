@@ -14,7 +14,8 @@ from kd_edge.runtime.ros.loading import load
 
 Reliability = Literal["auto", "reliable", "best_effort"]
 Durability = Literal["volatile", "transient_local"]
-MOST_DEPTH = 100
+DEPTH, MOST_DEPTH = 5, 100
+"""How many messages the middleware keeps while nobody takes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class TopicQos:
 
     reliability: Reliability = "auto"
     durability: Durability = "volatile"
-    depth: int = 5
+    depth: int = DEPTH
 
     def __post_init__(self) -> None:
         """Refuse what is nothing of it."""

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from kd_edge.crop import LEAST_FOCAL, MOST_FOCAL
+from kd_edge.errors import reason
 from kd_edge.runtime.clock import duration
 from kd_edge.runtime.messages import COMPRESSED_IMAGE, IMAGE
 from kd_edge.runtime.ros.loading import load
@@ -77,6 +78,7 @@ class ImageTopic:
         self._offers: list[Offer] = []
         self._subscription: Any = None
         self._subscribed: Subscribed | None = None
+        self._refusal = ""
         self._looked = self._heard = time.monotonic()
         self._is_look_due, self._is_interrupted, self._is_closed = True, False, False
         self._lens = None if camera_info is None else _Lens(node, self.name, camera_info, self._messages)
@@ -138,9 +140,14 @@ class ImageTopic:
             self._changed.notify_all()
 
     def resume(self) -> None:
-        """Wait again, for what comes from now on."""
+        """Wait again."""
         with self._changed:
-            self._is_interrupted, self._message = False, None
+            self._is_interrupted = False
+
+    def forget(self) -> None:
+        """Wait for what comes from now on."""
+        with self._changed:
+            self._message = None
 
     def remember(self, frame_id: int, header: Any) -> None:
         """Keep the header of the message that a frame was made of."""
@@ -159,8 +166,10 @@ class ImageTopic:
         if others:
             return f"{self.name} holds {', '.join(others)}, not {IMAGE}"
         many = "the publisher" if len(offered) == 1 else f"{len(offered)} publishers"
-        if subscribed is not None and not any(offer.type == subscribed.type for offer in offered):
-            return f"{self.name} holds {offered[0].type}, not {subscribed.type}"
+        if not any(offer.type == self._type() for offer in offered):
+            return f"{self.name} holds {offered[0].type}, not {self._type()}"
+        if self._refusal:
+            return f"{self.name} cannot be subscribed to ({self._refusal})"
         policy = self.mismatch
         if subscribed is not None and policy is not None:
             told = "; ".join(sorted({str(offer) for offer in offered}))
@@ -201,8 +210,12 @@ class ImageTopic:
         self._unsubscribe()
         kind = getattr(self._messages, _TYPES[wanted.type])
         asked = profile(wanted.asked, self._qos.depth)
-        self._subscription = subscription(self._node, kind, self.name, self._store, asked, self._see_mismatch)
-        self._subscribed = wanted
+        try:
+            self._subscription = subscription(self._node, kind, self.name, self._store, asked, self._see_mismatch)
+        except Exception as error:  # of rclpy's C library: this node knows the topic with another type, perhaps
+            self._refusal = reason(error)
+        else:
+            self._refusal, self._subscribed = "", wanted
 
     def _unsubscribe(self) -> None:
         subscription, self._subscription, self._subscribed = self._subscription, None, None

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import Queue
@@ -35,6 +36,9 @@ def ros_environment() -> Iterator[None]:
         patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         if "ROS_DOMAIN_ID" not in os.environ:
             patch.setenv("ROS_DOMAIN_ID", str(100 + os.getpid() % 100))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of what rclpy imports when it starts
+            Session().close()
         yield
 
 

@@ -52,6 +52,7 @@ class Told:
     def __init__(self, node: Any) -> None:
         self._node = node
         self._publishers: dict[str, Any] = {}
+        self._repeated: dict[str, tuple[threading.Thread, threading.Event]] = {}
 
     def advertise(
         self, topic: str, type: str = "Image", reliable: bool = True, kept: bool = False, depth: int = 10
@@ -84,8 +85,9 @@ class Told:
         stamp: float | None = None,
         step: float = 0.0,
         frame_id: str = "imager",
+        first: int = 0,
     ) -> int:
-        """Publish so many messages; ``stamp`` in seconds, by default this moment; the first byte counts them."""
+        """Publish so many messages; ``stamp`` in seconds, by default this moment; pixels' first byte counts them."""
         publisher = self._publishers[topic]
         message = publisher.msg_type()
         fill(message, fields)
@@ -96,11 +98,41 @@ class Told:
             if hasattr(message, "header"):
                 ns = time.time_ns() if stamp is None else round((stamp + k * step) * 1e9)
                 message.header.stamp.sec, message.header.stamp.nanosec = divmod(ns, 1_000_000_000)
-            if times > 1 and len(message.data):
-                message.data[0] = k % 256
+            if times > 1 or first:
+                self._count(message, first + k)
             publisher.publish(message)
             time.sleep(max(0.0, began + (k + 1) / hz - time.monotonic()) if times > 1 else 0.0)
         return times
+
+    def _count(self, message: Any, number: int) -> None:
+        """Make a raw picture another one than those before: a camera that repeats itself is frozen."""
+        if getattr(message, "step", 0):
+            message.data[0] = number % 256
+
+    def begin(
+        self, topic: str, fields: dict[str, Any], hz: float = 30.0, stamp: float | None = None, **how: Any
+    ) -> int:
+        """Publish again and again, in a thread of its own, until ``end``; ``step`` lies between two stamps."""
+        stop, step = threading.Event(), how.pop("step", 0.0)
+
+        def repeat() -> None:
+            count = 0
+            while not stop.wait(1 / hz):
+                count += 1
+                moment = None if stamp is None else stamp + count * step
+                self.publish(topic, fields, stamp=moment, first=count, **how)
+
+        thread = threading.Thread(target=repeat, daemon=True)
+        self._repeated[topic] = thread, stop
+        thread.start()
+        return 1
+
+    def end(self, topic: str) -> int:
+        """Publish it no more."""
+        thread, stop = self._repeated.pop(topic)
+        stop.set()
+        thread.join()
+        return 1
 
     def tick(self, seconds: float) -> int:
         """Publish a moment of simulated time."""

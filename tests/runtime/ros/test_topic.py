@@ -80,8 +80,8 @@ def test_the_newest_message_wins_and_the_others_are_counted(
             {"reliable": False},
             TopicQos(reliability="reliable"),
             "RELIABILITY",
-            "the publisher of /camera/infra1/image_rect_raw: RELIABILITY does not match (offered best effort, volatile, "
-            "asked reliable, volatile)",
+            "the publisher of /camera/infra1/image_rect_raw: RELIABILITY does not match (offered best effort, "
+            "volatile, asked reliable, volatile)",
         ),
         (
             {},
@@ -177,9 +177,9 @@ def test_why_nothing_comes(subscribe: Callable[..., ImageTopic], publisher: Publ
     publisher.advertise(topic="/words", type="String")
     eventually(lambda: text.take(0.05) or text.publishers, "the publisher is seen")
     assert text.describe_silence() == "/words holds std_msgs/msg/String, not sensor_msgs/msg/Image"
-    forced = subscribe("/image", compressed=True)
-    eventually(lambda: forced.take(0.05) or forced.publishers, "the publisher is seen")
-    assert forced.describe_silence() == "/image holds sensor_msgs/msg/Image, not sensor_msgs/msg/CompressedImage"
+    other = subscribe("/image", compressed=True)  # this node has it as Image already
+    eventually(lambda: other.take(0.05) or other.publishers, "the publisher is seen")
+    assert other.describe_silence() == "/image holds sensor_msgs/msg/Image, not sensor_msgs/msg/CompressedImage"
 
 
 def test_compressed_images_are_known_by_their_type_or_the_topics_name(
@@ -219,8 +219,9 @@ def test_a_wait_is_ended_by_another_thread(subscribe: Callable[..., ImageTopic])
     assert topic.take(10 * PATIENCE_SECONDS) is None
     assert time.monotonic() - began < PATIENCE_SECONDS
     waiter.join()
-    assert topic.take(PATIENCE_SECONDS) is None  # until resume
+    assert topic.take(PATIENCE_SECONDS) is None  # until it is to be waited again
     topic.resume()
+    assert topic.take(0.0) is None
     topic.close()
     topic.close()
 
