@@ -14,6 +14,8 @@ from kd_edge.runtime.ros.loading import check_domain, load, start_fault
 from kd_edge.runtime.ros.node import ActionRecognition
 from kd_edge.runtime.signals import interrupt_on_termination
 
+HAND_OVER_SECONDS = 0.0005
+"""How long a thread may keep Python's lock while another one waits for it: a frame passes three of them on its way."""
 STOP_SECONDS = 10.0
 """How long what still runs in the executor may take in the end."""
 
@@ -39,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str], closing: ExitStack) -> int:
+    sys.setswitchinterval(HAND_OVER_SECONDS)
     rclpy = load()
     options = load("rclpy.signals").SignalHandlerOptions
     check_domain(None)
