@@ -375,10 +375,10 @@ def test_a_looped_bag_begins_a_new_window_at_the_jump(
     eventually(lambda: simulated.now_ns() == 100_000_000_000, "time comes")
     found: list[Captured] = []
     with running(camera, simulated) as capture:
-        for second in (100.0, 101.0, 102.0, 100.0, 101.0, 102.0, 100.0):
+        for second, picture in zip((100.0, 101.0, 102.0, 100.0, 101.0, 102.0, 100.0), noise(7), strict=True):
             publisher.tick(seconds=second)
             eventually(lambda second=second: simulated.now_ns() - simulated.offset_ns == second * 1e9, "it ticks")
-            publisher.publish(topic=NAME, fields=noise()[0], stamp=second)
+            publisher.publish(topic=NAME, fields=picture, stamp=second)
             found.append(next_frame(capture))
         assert capture.counters.misdated == 0
     # Each loop goes on a second after the last moment of the one before
@@ -539,9 +539,13 @@ def test_a_middleware_that_is_not_there_is_one_line(ros_environment: None) -> No
 
 def test_the_topics_of_images_are_listed_with_what_they_offer(publishing: Callable[..., Publisher]) -> None:
     publishing(fields=SMALL, reliable=False)
-    done = kd_edge("cameras", "--ros", "--json")
-    assert done.returncode == 0, done.stderr
-    found = {one["device"]: one for one in json.loads(done.stdout)["attached"]}
-    assert found[NAME]["description"] == "sensor_msgs/msg/Image, 1 publisher: best effort, volatile"
-    assert found[NAME]["use"] == f"kd-edge run --camera ros2:{NAME}"
-    assert found[NAME]["uri"] == f"ros2:{NAME}"
+
+    def listed() -> Any:
+        done = kd_edge("cameras", "--ros", "--json")
+        assert done.returncode == 0, done.stderr
+        return {one["device"]: one for one in json.loads(done.stdout)["attached"]}.get(NAME)
+
+    found = eventually(listed, "the topic is found")
+    assert found["description"] == "sensor_msgs/msg/Image, 1 publisher: best effort, volatile"
+    assert found["use"] == f"kd-edge run --camera ros2:{NAME}"
+    assert found["uri"] == f"ros2:{NAME}"
