@@ -156,6 +156,7 @@ class TopicCamera:
         stamp_ns = stamp.sec * 1_000_000_000 + stamp.nanosec
         cut = None
         if self._simulated is not None:
+            self._simulated.see(stamp_ns)
             stamp_ns += self._simulated.offset_ns  # before the jumps: no frame passes a jump without its cut
             cut = self._jump(self._simulated)
         frame = Frame(image, stamp_ns, self._count, self.name, cut=cut)

@@ -12,6 +12,8 @@ BACK_NS = 50_000_000
 """Time that goes back by less is of two messages that overtook each other: it stands still until it has caught up."""
 PAUSE_NS = 1_000_000_000
 """What lies between the times before and after a jump: frames of both can be told apart."""
+MOST_LAG_NS = 1_000_000_000
+"""How far ``/clock``, which comes some 40 times a real second whatever the rate of a replay, lags behind messages."""
 STANDSTILL_SECONDS = 0.5
 """Simulators tell the time many times a second: it has stopped when it did not for so long."""
 _NAP_SECONDS = 0.01
@@ -31,7 +33,7 @@ class RosClock:
         self._clock = node.get_clock()
         self._lock = threading.Lock()
         self._offset_ns = self._jumps = 0
-        self._newest_ns = self._raw_ns = 0
+        self._newest_ns = self._told_ns = self._raw_ns = 0
         self._back_ns = 0
         self._changed = time.monotonic()
         self._read()
@@ -78,6 +80,18 @@ class RosClock:
         """This moment: ROS time with the offset, nanoseconds."""
         return self._read()
 
+    def see(self, stamp_ns: int) -> None:
+        """A message with this stamp is here, so time has come as far, though ``/clock`` may not have said so yet.
+
+        Args:
+            stamp_ns: ROS time; one that lies further ahead than ``/clock`` lags is of another clock, or of before a
+                jump, and tells nothing.
+        """
+        self._read()
+        with self._lock:
+            if self._raw_ns > 0 and stamp_ns - self._raw_ns <= MOST_LAG_NS:
+                self._newest_ns = max(self._newest_ns, stamp_ns + self._offset_ns)
+
     def wall_ns(self) -> int:
         """The same: header stamps are of this time."""
         return self._read()
@@ -105,10 +119,11 @@ class RosClock:
             if raw_ns != self._raw_ns:
                 self._raw_ns, self._changed = raw_ns, time.monotonic()
             now_ns = raw_ns + self._offset_ns
-            if self._newest_ns - now_ns > BACK_NS:
-                self._back_ns = self._newest_ns - now_ns
+            if self._told_ns - now_ns > BACK_NS:
+                self._back_ns = self._told_ns - now_ns
                 self._jumps += 1
-                self._offset_ns += self._back_ns + PAUSE_NS
-                now_ns = raw_ns + self._offset_ns
+                self._offset_ns += self._newest_ns - now_ns + PAUSE_NS
+                now_ns = self._told_ns = raw_ns + self._offset_ns
+            self._told_ns = max(self._told_ns, now_ns)
             self._newest_ns = max(self._newest_ns, now_ns)
             return self._newest_ns

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
-from kd_edge.errors import KdEdgeError, printable, reason
+from kd_edge.errors import ConfigError, KdEdgeError, printable, reason
 from kd_edge.runtime.ros.loading import check_domain, load, start_fault
 from kd_edge.runtime.ros.node import ActionRecognition
 from kd_edge.runtime.signals import interrupt_on_termination
 
+HAND_OVER_SECONDS = 0.0005
+"""How long a thread may keep Python's lock while another one waits for it: a frame passes three of them on its way."""
 STOP_SECONDS = 10.0
 """How long what still runs in the executor may take in the end."""
 
@@ -39,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str], closing: ExitStack) -> int:
+    sys.setswitchinterval(HAND_OVER_SECONDS)
     rclpy = load()
     options = load("rclpy.signals").SignalHandlerOptions
     check_domain(None)
@@ -49,6 +52,10 @@ def _run(arguments: Sequence[str], closing: ExitStack) -> int:
     except KdEdgeError:
         raise
     except Exception as error:  # whatever rclpy raises of an argument, a file of parameters or a name
+        if "arguments" in str(error) or "name" in str(error):
+            found = f"ROS 2 does not take these arguments ({reason(error)})"
+            expected = "what ROS 2 knows, such as --ros-args -p model:=FILE -r image:=/camera/image_raw"
+            raise ConfigError(found, expected, "correct them") from error
         raise start_fault(error) from error
     closing.callback(node.destroy_node)
     closing.enter_context(_NodeLog(node))

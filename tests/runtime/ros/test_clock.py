@@ -49,6 +49,29 @@ def test_time_that_goes_on_is_ros_time() -> None:
     assert clock.suspended_ns() == 0
 
 
+def test_a_message_is_ahead_of_the_clock_that_tells_the_time_seldom() -> None:
+    told = ToldClock(10 * SECOND)
+    clock = RosClock(told)
+    clock.see(10 * SECOND + 400_000_000)
+    assert clock.now_ns() == 10 * SECOND + 400_000_000
+    told.ns = 10 * SECOND + 250_000_000  # the clock goes on and has not caught up: no jump
+    assert (clock.now_ns(), clock.jumps) == (10 * SECOND + 400_000_000, 0)
+    told.ns = 10 * SECOND + 500_000_000
+    assert clock.now_ns() == 10 * SECOND + 500_000_000
+    clock.see(10 * SECOND + 100_000_000)  # an old one
+    clock.see(90 * SECOND)  # of another clock
+    assert (clock.now_ns(), clock.jumps) == (10 * SECOND + 500_000_000, 0)
+    told.ns = 2 * SECOND
+    clock.see(10 * SECOND + 510_000_000)  # of before the jump
+    assert (clock.now_ns(), clock.jumps, clock.offset_ns) == (11 * SECOND + 500_000_000, 1, 9 * SECOND + 500_000_000)
+
+
+def test_before_the_first_clock_no_message_tells_the_time() -> None:
+    clock = RosClock(ToldClock())
+    clock.see(500_000_000)
+    assert clock.now_ns() == 0
+
+
 def test_a_loop_goes_on_a_second_later_and_stamps_with_it() -> None:
     told = ToldClock(10 * SECOND)
     clock = RosClock(told)
