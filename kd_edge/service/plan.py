@@ -30,6 +30,8 @@ HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - not
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 ROS_NAME = re.compile(r"(?:[A-Za-z_]\w*=)?~?/?[A-Za-z_]\w*(?:/[A-Za-z_]\w*)*", re.ASCII)
 ROS_SETUP = Path("/opt/ros")
+START = "from kd_edge.runtime.ros import main; raise SystemExit(main())"
+"""Starts the node, also where no ament package is built."""
 MOST = 16
 """Cameras, topics or sinks of one service."""
 
@@ -317,7 +319,7 @@ def _run_words(service: Service, installation: Installation, name: str, state: P
 def _ros_words(service: Service, installation: Installation, state: Path) -> Iterator[str]:
     yield from ("/bin/bash", "-c", _script())
     yield from (str(_ros_setup()), str(Path(installation.prefix).parent / "ros2/install/local_setup.bash"))
-    yield from (installation.python, "-m", "kd_edge.runtime.ros", "--ros-args")
+    yield from (installation.python, "-c", START, "--ros-args")
     if service.topics:
         yield from ("-p", f"topics:={json.dumps(service.topics)}")
     for camera in service.cameras:

@@ -43,7 +43,7 @@ COPY --chmod=755 launch/docker/with-ros /usr/local/bin/with-ros
 USER 10001
 WORKDIR /var/lib/kd-edge
 ENTRYPOINT ["with-ros"]
-CMD ["ros2", "run", "foxglove_bridge", "foxglove_bridge", "--ros-args", "-p", "address:=127.0.0.1", "-p", "port:=8765"]
+CMD ["bash", "-c", "exec /opt/ros/$ROS_DISTRO/lib/foxglove_bridge/foxglove_bridge --ros-args -p address:=127.0.0.1"]
 
 # The node. Its Python is the system's, which ROS is built for; so are NumPy 1 and OpenCV.
 FROM ros AS node
@@ -64,4 +64,6 @@ WORKDIR /var/lib/kd-edge
 HEALTHCHECK --interval=60s --timeout=20s --start-period=60s \
     CMD ["with-ros", "bash", "-c", "ros2 lifecycle get --no-daemon /action_recognition | grep -q ^active"]
 ENTRYPOINT ["with-ros"]
-CMD ["python", "-m", "kd_edge.runtime.ros", "--ros-args", "-p", "topics:=[/camera/camera/infra1/image_rect_raw]"]
+# Not "ros2 run", which does not pass on the signal that stops a container.
+CMD ["python", "-c", "from kd_edge.runtime.ros import main; raise SystemExit(main())", \
+     "--ros-args", "-p", "topics:=[/camera/camera/infra1/image_rect_raw]"]

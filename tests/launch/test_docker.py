@@ -125,7 +125,8 @@ def test_options_of_the_command_exist(file: Path) -> None:
 
     words = json.loads(values(stages(file)[-1], "CMD")[0])
     if words[0] != "run":
-        assert words[:3] == ["python", "-m", "kd_edge.runtime.ros"]
+        assert words[:2] == ["python", "-c"]
+        assert words[2] == "from kd_edge.runtime.ros import main; raise SystemExit(main())"
         return
     text = re.sub(r"\x1b\[[0-9;]*m", "", CliRunner().invoke(app, ["run", "--help"], env={"COLUMNS": "200"}).output)
     assert [word for word in words if word.startswith("--") and word not in text] == []

@@ -353,8 +353,8 @@ def test_the_nodes_command(root: Path, model: Path, monkeypatch: pytest.MonkeyPa
     made = planned(topics=("/a/image", "left=b"), ros=True, model=model)
     (line,) = setting(made.unit, "ExecStart")
     assert line.endswith(
-        " /opt/ros/kilted/setup.bash /opt/ros2/install/local_setup.bash /opt/kd/bin/python -m kd_edge.runtime.ros "
-        '--ros-args -p "topics:=[\\"/a/image\\", \\"left=b\\"]" -p "model:=\\"/var/lib/kd-edge-ros/model.onnx\\""'
+        " /opt/ros/kilted/setup.bash /opt/ros2/install/local_setup.bash /opt/kd/bin/python "
+        '-c "from kd_edge.runtime.ros import main; raise SystemExit(main())" --ros-args -p "topics:=[\\"/a/image\\", \\"left=b\\"]" -p "model:=\\"/var/lib/kd-edge-ros/model.onnx\\""'
     )
     monkeypatch.setenv("ROS_DISTRO", "../../evil")
     assert "/opt/ros/jazzy/setup.bash" in planned(topics=("/a",), ros=True).unit
