@@ -12,9 +12,8 @@ RUN apt-get update && apt-get install -y --no-install-recommends "ros-${DISTRO}-
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --groups video,plugdev --home-dir /var/lib/kd-edge --create-home kd-edge \
     && install -d -o kd-edge /run/kd-edge /var/cache/kd-edge
-# UDP on loopback: shared memory does not reach from one container into another.
-ENV ROS_DISTRO=${DISTRO} ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST FASTDDS_BUILTIN_TRANSPORTS=UDPv4 \
-    ROS_LOG_DIR=/run/kd-edge RMW_IMPLEMENTATION=rmw_fastrtps_cpp
+ENV ROS_DISTRO=${DISTRO} ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST RMW_IMPLEMENTATION=rmw_fastrtps_cpp \
+    ROS_LOG_DIR=/run/kd-edge
 
 # The camera driver: RealSense, infrared, projector off.
 FROM ros AS camera

@@ -153,7 +153,7 @@ def test_compose_starts_camera_node_and_viewer_with_few_rights() -> None:
     assert list(services) == ["camera", "node", "viewer"]
     targets = {stage[0][1].partition(" AS ")[2] for stage in stages(DOCKER / "ros.Dockerfile")}
     for service in services.values():
-        assert service["network_mode"] == "host"
+        assert (service["network_mode"], service["ipc"]) == ("host", "none")
         assert service["environment"]["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
         assert (service["restart"], service["read_only"], service["cap_drop"]) == ("unless-stopped", True, ["ALL"])
         assert "privileged" not in service
