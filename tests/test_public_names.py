@@ -62,7 +62,7 @@ VERBS = {
     "adapt": "MODEL --add --force --json --keep --key --out --threads",
     "bench": "MODEL --camera --data --engine --frames --input --json --motion --overload --reference --seconds --set "
     "--size --soak --threads --training",
-    "cameras": "--force --json --of --stills --write",
+    "cameras": "--force --json --of --ros --stills --write",
     "cameras doctor": "CAMERA --json --model -m --seconds",
     "data check": "KIND --data --json --modality --quick --set",
     "data examples": "SOURCE --classes --data --frames --modalities --out",

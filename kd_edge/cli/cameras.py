@@ -42,6 +42,7 @@ def camera_table(found: Cameras) -> RenderableType:
         state = camera.fault or STATES[camera.present]
         built.add_row(*(escape(printable(text)) for text in (camera.name, f"{camera.uri} ({state})", camera.use)))
     built.add_row("synthetic:", "a generated figure, no device needed", "kd-edge run --camera synthetic:")
+    built.add_row("ros2:", "a topic of ROS 2's images (--ros shows them)", "kd-edge run --camera ros2:/TOPIC")
     note = "" if found.attached else "no video device is attached to this machine"
     return Group(built, note) if note else built
 
@@ -54,7 +55,7 @@ def _format_line(one: PixelFormat) -> str:
 
 @app.callback(
     epilog="Examples:  kd-edge cameras  |  kd-edge cameras --stills pictures  |  kd-edge cameras --write ir0 --of "
-    "/dev/video2  |  kd-edge cameras doctor ir0"
+    "/dev/video2  |  kd-edge cameras --ros  |  kd-edge cameras doctor ir0"
 )
 def cameras(
     context: typer.Context,
@@ -69,6 +70,9 @@ def cameras(
         typer.Option("--of", metavar="DEVICE|URI", help="Which one --write and --stills mean."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="--write replaces a file that is there.")] = False,
+    ros: Annotated[
+        bool, typer.Option("--ros", help="Look for ROS 2's topics of images, too (ROS_DOMAIN_ID); takes 2 s.")
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
     """Show what is attached, what it can deliver, what is configured, and the exact line to use it.
@@ -76,7 +80,7 @@ def cameras(
     Exit code 1 when a camera gave no picture for --stills.
     """
     if context.invoked_subcommand is not None:
-        if stills or write or of or force or json_:
+        if stills or write or of or force or ros or json_:
             raise ConfigError("options before doctor", "them behind it", "kd-edge cameras doctor --help")
         return
     from kd_edge.runtime.cameras.listing import list_cameras
@@ -85,7 +89,7 @@ def cameras(
         raise ConfigError(
             "--of or --force alone", "what to do with it", "--write NAME makes a camera file, --stills DIR a picture"
         )
-    found = list_cameras()
+    found = list_cameras(ros=ros)
     file = None if write is None else _write(found, write, of, force)
     pictures = [] if stills is None else _stills(found, stills, of)
     if json_:

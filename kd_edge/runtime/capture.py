@@ -396,7 +396,9 @@ class Capture:
             try:
                 self._camera.open()
             except BaseException as error:  # whatever a driver raises
-                log.debug("camera %s: %s", printable(self._camera.name), printable(fault_of(error)))
+                why = printable(fault_of(error))
+                log.debug("camera %s: %s", printable(self._camera.name), why)
+                self.trouble = Cause(Reason.CAMERA_LOST, f"{why}; reopening")
                 self._close()
                 continue
             self.counters.reconnects += 1

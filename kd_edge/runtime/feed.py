@@ -34,6 +34,7 @@ class Feed:
         capture: Its thread.
         load: Whether the machine keeps up with it.
         skipped: How many of its frames were too old when their turn came.
+        last_frame: The one that gave a prediction last; None before the first one.
     """
 
     def __init__(self, camera: Camera, clock: Clock, arrived: threading.Condition | None = None) -> None:
@@ -41,6 +42,7 @@ class Feed:
         self._clock, self._cut = clock, Cut()
         self._timeouts = timeouts_of(camera)
         self.capture = Capture(camera, self._timeouts, clock, arrived)
+        self.last_frame: Frame | None = None
         self._too_old: Cause | None = None  # why the last frame was skipped
         self._is_told = False  # that none of its frames will come any more
         self._suspended_ns = clock.suspended_ns()
@@ -49,6 +51,11 @@ class Feed:
     def patience_seconds(self) -> float:
         """How long to wait for a frame before another look whether one will come."""
         return self._timeouts.read_timeout_ms / 1e3
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a frame of it is on its way that belongs together with those of other cameras."""
+        return bool(getattr(self.camera, "on_its_way", False)) and self.capture.waiting is None
 
     def start(self, valid_ns: int) -> None:
         """Begin to capture; the camera is open.
@@ -93,7 +100,7 @@ class Feed:
 
     def pushed(self, frame: Frame) -> None:
         """Take note of a frame that gave a prediction."""
-        self.last_id, self.last_ns = frame.frame_id, frame.captured_ns
+        self.last_id, self.last_ns, self.last_frame = frame.frame_id, frame.captured_ns, frame
 
     def due_cause(self, now_ns: int) -> Cause | None:
         """Why its labels are stale, when it is time to say so; that counts as said."""
@@ -185,7 +192,8 @@ class Feeds:
     def get(self, timeout_seconds: float) -> list[tuple[Feed, Captured]]:
         """The frames to label next, at most one a camera; none when none came in time or none will come.
 
-        Of live cameras whatever is there; of recordings the earliest, with those that were captured together with it.
+        Of live cameras whatever is there, and what belongs together with it; of recordings the earliest, with those
+        that were captured together with it.
         """
         with self._arrived:
             self._arrived.wait_for(self._is_ready, timeout_seconds)
@@ -195,7 +203,8 @@ class Feeds:
 
     def _is_ready(self) -> bool:
         if self.live:
-            return any(feed.capture.waiting is not None for feed in self.all) or self.ended
+            is_there = any(feed.capture.waiting is not None for feed in self.all)
+            return (is_there and not any(feed.is_awaited for feed in self.all)) or self.ended
         return all(feed.capture.waiting is not None or feed.capture.ended for feed in self.all)
 
     def _earliest(self) -> list[Feed]:

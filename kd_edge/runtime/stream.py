@@ -181,6 +181,7 @@ class LabelStream:
     Attributes:
         recognizer: The recogniser in use, once entered.
         cameras: The cameras in use, once entered.
+        max_age_ms: As in ``options``; may be changed at any time.
     """
 
     recognizer: Recognizer
@@ -194,6 +195,7 @@ class LabelStream:
         clock: Clock = MONOTONIC,
     ) -> None:
         self._model, self._options, self._clock = model, options, clock
+        self.max_age_ms = options.max_age_ms
         self._asked = tuple(camera) if isinstance(camera, (list, tuple)) else (cast("str | Camera", camera),)
         self._closing = ExitStack()
         self._entered = False
@@ -274,6 +276,17 @@ class LabelStream:
         if kind is None:
             for sink in self._sinks:
                 sink.check()
+
+    def stop(self) -> None:
+        """End the iteration soon, from another thread; the one that iterates then leaves the ``with`` block."""
+        self._entered = False
+        for feed in () if self._feeds is None else self._feeds.all:
+            feed.capture.ask_to_stop()
+
+    def frame_of(self, source: str) -> Frame | None:
+        """The frame that was pushed last of a camera, for showing it; None before the first one."""
+        feeds = () if self._feeds is None else self._feeds.all
+        return next((feed.last_frame for feed in feeds if feed.name == source), None)
 
     def __iter__(self) -> Iterator[Prediction]:
         """The stream itself."""
@@ -561,7 +574,7 @@ class LabelStream:
                 self._keeping.cut(feed.name, cause)
                 if cause.reason is Reason.SUSPENDED:
                     feed.awoke()  # this frame is from after it
-            if not (is_live and feed.is_too_old(captured.frame, began_ns, self._options.max_age_ms)):
+            if not (is_live and feed.is_too_old(captured.frame, began_ns, self.max_age_ms)):
                 frames[feed] = captured.frame
         if is_live:
             return self._labelled_live(frames, began_ns)

@@ -12,6 +12,8 @@ NETWORK = ("rtsp", "rtsps", "http", "https", "udp")
 """Schemes of URLs. What follows a ``?`` is the server's; our keys follow a ``#``, which is never sent to a server."""
 PIPELINE = "gstreamer"
 """What follows this scheme is GStreamer's language, all of it."""
+TOPIC = "ros2"
+"""What follows this scheme is a topic of ROS 2."""
 RECORDING = "replay"
 HIDDEN = "***"
 

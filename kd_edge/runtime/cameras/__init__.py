@@ -1,11 +1,11 @@
-"""Cameras: recordings, a generated figure, V4L2, RealSense, the network. Each SDK is imported in its own file only."""
+"""Cameras: recordings, a generated figure, V4L2, RealSense, the network, ROS 2. Each SDK has a file of its own."""
 
 from __future__ import annotations
 
 from kd_edge.runtime.cameras.base import Camera, Wanted, check_fits, timeouts_of
 from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts, camera_config, source_name
 from kd_edge.runtime.clock import MONOTONIC, Clock
-from kd_edge.runtime.uri import NETWORK, PIPELINE, shown
+from kd_edge.runtime.uri import NETWORK, PIPELINE, TOPIC, shown
 
 ANYTHING = Wanted()
 """No model decides what the camera must deliver."""
@@ -47,6 +47,10 @@ def make_camera(
         from kd_edge.runtime.cameras.gstreamer import GStreamerCamera
 
         return GStreamerCamera(name, config, wanted, clock=clock)
+    if config.scheme == TOPIC:
+        from kd_edge.runtime.ros.camera import RosCamera
+
+        return RosCamera(name, config, wanted, clock=clock)
     from kd_edge.runtime.cameras.v4l2 import V4l2Camera
 
     return V4l2Camera(name, config, wanted)

@@ -9,25 +9,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast, get_args
 
-import numpy as np
-
 from kd_edge.artifact import Band
 from kd_edge.crop import LEAST_FOCAL, MOST_FOCAL
-from kd_edge.data.readers.bounds import check_pixels
-from kd_edge.data.readers.images import decode, rgb_or_grey
-from kd_edge.errors import ConfigError, DataError, KdEdgeError, did_you_mean, import_extra, printable, reason
+from kd_edge.errors import ConfigError, DataError, KdEdgeError, did_you_mean, printable, reason
 from kd_edge.runtime.messages import (
     COMPRESSED_IMAGE,
     IMAGE,
     CompressedRosImage,
     McapReader,
     Message,
-    RosImage,
     SqliteReader,
     Topic,
     open_messages,
     read_image,
 )
+from kd_edge.runtime.ros.images import compressed_picture, picture, to_grey
 from kd_edge.types import Cause, Image, Reason
 
 ENDINGS = (".mcap", ".db3")
@@ -40,31 +36,6 @@ SHOWN_CHARACTERS = 500
 END_KEY, HASH_KEY = "kd_edge/end", "labels_sha256/"
 """Its metadata that say how it ended, and among them, with the camera's name, the hash of what was labelled."""
 _PACKED = tuple(f"{ending}.zstd" for ending in ENDINGS)
-_DEPTH_HEADER_BYTES = 12
-"""What ROS's compressedDepth puts before the PNG."""
-
-
-class Pixels(NamedTuple):
-    """How an encoding of ``sensor_msgs/msg/Image`` lies in memory."""
-
-    dtype: str
-    channels: int
-    order: str
-
-
-ENCODINGS = {
-    "mono8": Pixels("u1", 1, "grey"),
-    "8UC1": Pixels("u1", 1, "grey"),
-    "mono16": Pixels("u2", 1, "grey"),
-    "16UC1": Pixels("u2", 1, "grey"),
-    "rgb8": Pixels("u1", 3, "rgb"),
-    "rgb16": Pixels("u2", 3, "rgb"),
-    "rgba8": Pixels("u1", 4, "rgb"),
-    "bgr8": Pixels("u1", 3, "bgr"),
-    "8UC3": Pixels("u1", 3, "bgr"),
-    "bgra8": Pixels("u1", 4, "bgr"),
-}
-"""Encodings that can be replayed."""
 
 
 class Recorded(NamedTuple):
@@ -165,37 +136,13 @@ class Bag:
     def _frame(self, message: Message, info: Message | None, file: Path) -> Recorded:
         try:
             stored = read_image(message)
-            image = _compressed(stored, self._grey) if isinstance(stored, CompressedRosImage) else self._raw(stored)
+            image = compressed_picture(stored) if isinstance(stored, CompressedRosImage) else picture(stored)
+            image = to_grey(image) if self._grey else image
             if self._info_topic is not None:
                 return _own(image, message, info)
             return Recorded(image, stored.stamp_ns or message.log_ns)
         except ValueError as error:
             raise _damaged(file, reason(error)) from error
-
-    def _raw(self, stored: RosImage) -> Image:
-        """The pixels of an uncompressed image, without the padding of its rows."""
-        pixels = ENCODINGS.get(stored.encoding)
-        if pixels is None:
-            raise ValueError(f"an image is encoded as {stored.encoding!r:.40}, not as one of {', '.join(ENCODINGS)}")
-        check_pixels(stored.width, stored.height)
-        dtype = np.dtype(pixels.dtype).newbyteorder(">" if stored.is_bigendian else "<")
-        row_bytes = stored.width * pixels.channels * dtype.itemsize
-        needed = stored.step * (stored.height - 1) + row_bytes
-        if stored.step < row_bytes or len(stored.data) < needed:
-            raise ValueError(
-                f"an image of {stored.width}x{stored.height} {stored.encoding} has {len(stored.data):,} bytes in rows "
-                f"of {stored.step:,}, not {needed:,}"
-            )
-        shape = (stored.height, stored.width, pixels.channels)
-        strides = (stored.step, pixels.channels * dtype.itemsize, dtype.itemsize)
-        image = np.ndarray(shape, dtype, np.ascontiguousarray(stored.data), strides=strides)
-        if pixels.channels == 1:
-            return np.array(image[:, :, 0], dtype=dtype.newbyteorder("="))
-        colour = image[:, :, 2::-1] if pixels.order == "bgr" else image[:, :, :3]
-        rgb = np.array(colour, dtype=dtype.newbyteorder("="), order="C")
-        if not self._grey:
-            return rgb
-        return rgb_or_grey(import_extra("cv2", "cpu"), np.ascontiguousarray(rgb[:, :, ::-1]), True)
 
     def _topics(self) -> list[Topic]:
         """Those of all files; of several that bear one name the first."""
@@ -262,12 +209,6 @@ def _chosen(path: Path, topics: Sequence[Topic], wanted: str | None) -> Topic:
             f"replay:{path}?topic={printable(names[0])}",
         )
     return images[0]
-
-
-def _compressed(stored: CompressedRosImage, grey: bool) -> Image:
-    cv2 = import_extra("cv2", "cpu")
-    start = _DEPTH_HEADER_BYTES if "compressedDepth" in stored.format else 0
-    return rgb_or_grey(cv2, decode(cv2, stored.data[start:]), grey)
 
 
 def _own(image: Image, message: Message, info: Message | None) -> Recorded:

@@ -42,8 +42,9 @@ class Camera(Protocol):
     A camera of one's own needs no more than this. With an attribute ``timeouts`` (``TimeOuts``) it brings its own, with
     an attribute ``clock_kind`` (``ClockKind``) it says what it stamps with, unless that is ``time.monotonic_ns``, with
     an attribute ``focal`` once it is open its focal length as a share of the frame's width. The clock of a live camera
-    is checked with every frame. A method ``interrupt()``, called from another thread, may end
-    ``open`` or ``read`` early: the stream is being left.
+    is checked with every frame. While an attribute ``on_its_way`` is true, frames of other cameras wait for the one
+    that it is about to hand over, to be labelled in one step with it. A method ``interrupt()``, called from another
+    thread, may end ``open`` or ``read`` early: the stream is being left.
 
     Attributes:
         name: Names the source in predictions.

@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler,
 
 from kd_edge import recipes
 from kd_edge.errors import ConfigError, did_you_mean
-from kd_edge.runtime.cameras.kindless import Meant, host_meant, meant
+from kd_edge.runtime.cameras.kindless import TOPIC_NAME, Meant, host_meant, meant
 from kd_edge.runtime.clock import MAX_AHEAD_MS, ClockKind
-from kd_edge.runtime.uri import NETWORK, PIPELINE, forms, parse, shown
+from kd_edge.runtime.uri import NETWORK, PIPELINE, TOPIC, forms, parse, shown
 
-SCHEMES = ("replay", "synthetic", "v4l2", "realsense", *NETWORK, PIPELINE)
+SCHEMES = ("replay", "synthetic", "v4l2", "realsense", *NETWORK, PIPELINE, TOPIC)
 _NAMED = re.compile(r"(\w[\w.-]{0,63})=(.+)", re.DOTALL)
 _BYTES = re.compile("[\udc80-\udcff]")
 _REALSENSE_KEYS = ("index", "emitter", "exposure_us", "gain")
@@ -33,10 +33,19 @@ OWN_KEYS: dict[str, tuple[str, ...]] = {
     "https": ("clock", "open_timeout_ms", "credentials_env", "ca_file"),
     "udp": ("clock", "open_timeout_ms"),
     PIPELINE: ("open_timeout_ms",),
+    TOPIC: ("clock", "open_timeout_ms", "reliability", "durability", "depth", "compressed", "domain"),
 }
 """What a kind of camera can be asked for that not every kind can; nothing comes of it elsewhere, so it is refused."""
 _DEVICE_KEYS = tuple(dict.fromkeys(key for own in OWN_KEYS.values() for key in own))
-_NETWORK_CLOCKS = ("arrival", "device")
+_NETWORK_CLOCKS = {
+    "arrival": "the moment a frame was here",
+    "device": "the stream's own stamps",
+}
+_TOPIC_CLOCKS = {
+    "wall": "headers bear the time of day of this machine, as ROS has it",
+    "device": "any clock that runs",
+    "arrival": "no usable stamps",
+}
 
 
 class TimeOuts(BaseModel):
@@ -68,12 +77,13 @@ class CameraConfig(TimeOuts):
     Attributes:
         clock: What the camera's stamps are of: ``monotonic`` (this machine's, which V4L2 drivers use), ``wall`` (its
             time of day), ``device`` (any clock of the device's own) or ``arrival`` (no usable stamps: the moment of
-            reading).
+            reading). Of a ``ros2:`` topic ``wall`` unless set.
         uri: ``v4l2:/dev/video0`` or the bare name of a link below ``/dev/v4l``, ``realsense:SERIAL``, ``replay:PATH``
             or ``synthetic:``; what follows a ``?`` sets the other keys (``v4l2:/dev/video0?pixel_format=Y16&fps=9``).
             Or a URL, ``rtsp://HOST/PATH``, ``http://``, ``udp://:PORT``: its query is the server's, and what follows a
             ``#`` sets the other keys (``rtsp://HOST/PATH?channel=1#transport=udp&band=nir``). Or
-            ``gstreamer:PIPELINE``, without other keys. It may hold a password: it is shown nowhere.
+            ``gstreamer:PIPELINE``, without other keys. Or ``ros2:/TOPIC``, images of ROS 2. It may hold a password: it
+            is shown nowhere.
         band: What the camera sees; a model for another band is refused. None: not known, not checked.
         hfov_deg: How many degrees wide its frames are: a model whose crop is in metres needs it. None: what the device
             says, else what the model was trained with.
@@ -92,11 +102,17 @@ class CameraConfig(TimeOuts):
             out. None: ``off``.
         exposure_us: Its exposure, microseconds; None leaves it to the device.
         gain: Its gain; None leaves it to the device.
-        open_timeout_ms: How long a network camera may take until its first picture. None: 5 s.
+        open_timeout_ms: How long a network camera or a topic may take until its first picture. None: 5 s.
         transport: What brings an ``rtsp:`` camera's pictures: ``tcp`` or ``udp``. None: ``tcp``.
         credentials_env: Environment variable that holds ``user:password`` for a network camera.
         ca_file: Certificates, one of which must vouch for an ``https:`` or ``rtsps:`` camera. None: this machine's.
         topic: Of a recording with image topics, the one to replay. None: the only one.
+        reliability: What a ``ros2:`` topic's images are asked for with: ``reliable``, ``best_effort``, or ``auto``:
+            reliable where all publishers offer it. None: ``auto``.
+        durability: ``volatile``, or ``transient_local``: also the last images from before. None: ``volatile``.
+        depth: How many of its messages the middleware keeps while nobody takes them. None: 5.
+        compressed: Whether it holds ``CompressedImage``. None: what its publishers say.
+        domain: ROS domain id. None: ``ROS_DOMAIN_ID``.
         trust: Public key, or folder of keys: a model must be signed with one of them. None: any model.
     """
 
@@ -124,6 +140,11 @@ class CameraConfig(TimeOuts):
     credentials_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     ca_file: Path | None = None
     topic: str | None = Field(None, min_length=1, max_length=1024)
+    reliability: Literal["auto", "reliable", "best_effort"] | None = None
+    durability: Literal["volatile", "transient_local"] | None = None
+    depth: int | None = Field(None, ge=1, le=100)
+    compressed: bool | None = None
+    domain: int | None = Field(None, ge=0, le=232)
     trust: Path | None = None
 
     @field_validator("cpus", mode="before")
@@ -229,6 +250,7 @@ def camera_config(name_or_uri: str) -> CameraConfig:
         config = recipes.validate({"uri": name_or_uri}, CameraConfig, f"camera {where}")
     _check_scheme(config)
     _check_url(config)
+    _check_topic(config)
     config = config if config.scheme == "synthetic" else _with_query(config)
     _check_keys(config, where)
     return config
@@ -268,6 +290,18 @@ def _check_url(config: CameraConfig) -> None:
         )
 
 
+def _check_topic(config: CameraConfig) -> None:
+    """Refuse what is no name of a ROS topic."""
+    if config.scheme != TOPIC or TOPIC_NAME.fullmatch(config.target):
+        return
+    found = f"'{config.target}' is no topic" if config.target else "names no topic"
+    raise ConfigError(
+        f"camera {TOPIC}: {found}",
+        f"{TOPIC}:/NAME/OF/TOPIC, of letters, digits and _, no digit first",
+        "ros2 topic list -t or kd-edge cameras --ros shows them",
+    )
+
+
 def _check_has_kind(name: str) -> None:
     """Refuse what is no camera's name but a device, recording or host without its kind; a camera's name wins."""
     if name.endswith(".toml") or name in recipes.names("runtime"):
@@ -299,14 +333,15 @@ def _check_keys(config: CameraConfig, where: str) -> None:
             "only keys that this kind of camera has",
             f"take them out, or use them with {_whose(foreign)}:",
         )
+    clocks = _TOPIC_CLOCKS if config.scheme == TOPIC else _NETWORK_CLOCKS
     if (
-        config.scheme in (*NETWORK, PIPELINE)
+        config.scheme in (*NETWORK, PIPELINE, TOPIC)
         and "clock" in config.model_fields_set
-        and config.clock not in _NETWORK_CLOCKS
+        and config.clock not in clocks
     ):
         raise ConfigError(
             f"camera {where} sets clock = {config.clock}",
-            "arrival (the moment a frame was here) or device (the stream's own stamps)",
+            " or ".join(f"{clock} ({meaning})" for clock, meaning in clocks.items()),
             "correct it, or leave it out",
         )
 

@@ -24,6 +24,10 @@ _SERIAL = re.compile(r"\d{6,20}")
 RECORDED = (".avi", ".mp4", ".mkv", ".mov", ".npy", ".mat", ".bag", ".db3", ".mcap", ".png", ".pgm", ".tif", ".jpg")
 
 
+TOPIC_NAME = re.compile(r"/?[A-Za-z_]\w*(?:/[A-Za-z_]\w*)*", re.ASCII)
+"""A topic of ROS 2."""
+
+
 class Meant(NamedTuple):
     """What a name without a kind is.
 
@@ -51,6 +55,8 @@ def meant(name: str, schemes: Sequence[str]) -> Meant | None:
         return Meant("a number", f"v4l2:/dev/video{int(name)}")
     if "/" not in name and any((folder / name).is_symlink() for folder in FOLDERS if len(name) < 256):
         return Meant("a device's link", f"v4l2:{name}")
+    if name.startswith("/") and "image" in name and TOPIC_NAME.fullmatch(name):
+        return Meant("a topic (there is no such path)", f"ros2:{name}")
     if _SERIAL.fullmatch(name) and name in _serials():
         return Meant("a RealSense's serial number", f"realsense:{name}")
     return host_meant(name, schemes)

@@ -17,7 +17,7 @@ from kd_edge.runtime.cameras.config import CameraConfig, camera_config, source_n
 from kd_edge.runtime.cameras.links import device_path, stable_link
 from kd_edge.runtime.cameras.modes import PixelFormat
 from kd_edge.runtime.cameras.v4l2_formats import formats as v4l2_formats
-from kd_edge.runtime.uri import NETWORK, PIPELINE, parse, shown
+from kd_edge.runtime.uri import NETWORK, PIPELINE, TOPIC, parse, shown
 
 _FACT_BYTES = 4096
 """One page: longer no file of sysfs is."""
@@ -75,13 +75,19 @@ class Cameras:
     configured: tuple[ConfiguredCamera, ...]
 
 
-def list_cameras(root: Path = Path("/")) -> Cameras:
+def list_cameras(root: Path = Path("/"), *, ros: bool = False) -> Cameras:
     """Look at this machine's video devices, RealSense cameras and camera files; devices are asked for their formats.
 
     Args:
         root: Where ``dev/`` and ``sys/`` lie.
+        ros: Look for ROS 2's topics of images, too.
+
+    Raises:
+        ConfigError: ROS 2 was asked for and is not there.
     """
-    return Cameras((*_attached(root), *_realsense(root)), tuple(_configured(name) for name in recipes.names("runtime")))
+    topics = _topics() if ros else []
+    configured = tuple(_configured(name) for name in recipes.names("runtime"))
+    return Cameras((*_attached(root), *_realsense(root), *topics), configured)
 
 
 def present(found: Cameras) -> list[str]:
@@ -177,6 +183,19 @@ def _realsense(root: Path) -> list[AttachedCamera]:
     return found
 
 
+def _topics() -> list[AttachedCamera]:
+    """ROS 2's topics of images, with what their publishers offer."""
+    from kd_edge.runtime.ros.graph import image_topics
+
+    found = []
+    for topic in image_topics():
+        uri = f"{TOPIC}:{topic.name}"
+        found.append(
+            AttachedCamera(topic.name, str(topic), _use(uri), uri, camera_file=camera_file(uri, str(topic), ()))
+        )
+    return found
+
+
 def _configured(name: str) -> ConfiguredCamera:
     file, use = recipes.find("runtime", name), _use(name)
     try:
@@ -189,7 +208,7 @@ def _configured(name: str) -> ConfiguredCamera:
 
 
 def _is_present(config: CameraConfig) -> bool | None:
-    if config.scheme in (*NETWORK, PIPELINE):
+    if config.scheme in (*NETWORK, PIPELINE, TOPIC):
         return None
     return config.scheme in ("synthetic", "realsense") or _exists(_path(config))
 

@@ -15,8 +15,8 @@ from rosbags.typesys import Stores, get_typestore
 
 from kd_edge.errors import ConfigError, DataError
 from kd_edge.runtime.cameras import Wanted, open_camera
-from kd_edge.runtime.cameras.bags import ENCODINGS
 from kd_edge.runtime.cameras.realsense_recording import is_recording
+from kd_edge.runtime.ros.images import ENCODINGS
 from kd_edge.types import Cause, Reason
 
 from .test_replay import read_all

@@ -1,0 +1,90 @@
+"""Frames of several cameras whose stamps are nearly the same, handed over at the same time."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+ABSENT_SECONDS = 1.0
+"""A camera that gave no frame for longer is not waited for."""
+TRANSPORT_SECONDS = 0.03
+"""How much later than another one a frame of the same moment may come."""
+
+
+class Pairing:
+    """Holds a frame back until those of the other cameras are there whose stamps lie within a slop; not for long.
+
+    Args:
+        slop_ns: How far the stamps of frames lie apart at most that belong together.
+    """
+
+    def __init__(self, slop_ns: int) -> None:
+        self._slop_ns = slop_ns
+        self._longest_seconds = slop_ns / 1e9 + TRANSPORT_SECONDS
+        self._changed = threading.Condition()
+        self._seen: dict[str, float] = {}  # when each camera had a frame last
+        self._waiting: dict[str, int] = {}  # stamps of frames that are held back
+        self._met: set[str] = set()  # cameras whose frame's partners are there, too
+        self.paired = 0
+        """How many groups of frames were handed over together."""
+
+    def join(self, camera: str) -> None:
+        """Take part from now on."""
+        with self._changed:
+            self._seen[camera] = -ABSENT_SECONDS
+
+    def seen(self, camera: str) -> None:
+        """It gives frames: others wait for it."""
+        with self._changed:
+            self._seen[camera] = time.monotonic()
+
+    def leave(self, camera: str) -> None:
+        """Take part no more; nobody waits for it."""
+        with self._changed:
+            self._seen.pop(camera, None)
+            self._waiting.pop(camera, None)
+            self._met.discard(camera)
+            self._meet()  # without it the others may be complete
+            self._changed.notify_all()
+
+    def has_met(self, camera: str) -> bool:
+        """Whether a camera's last frame was handed over together with others."""
+        return camera in self._met
+
+    def forget(self, camera: str) -> None:
+        """What a camera handed over last has arrived."""
+        with self._changed:
+            self._met.discard(camera)
+
+    def meet(self, camera: str, stamp_ns: int) -> None:
+        """Wait for the other cameras' frames of the same moment; ``has_met`` tells whether they are there."""
+        with self._changed:
+            self._seen[camera] = time.monotonic()
+            self._waiting[camera] = stamp_ns
+            self._met.discard(camera)
+            self._meet()
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._is_over(camera, stamp_ns), self._longest_seconds)
+            self._waiting.pop(camera, None)
+
+    def _meet(self) -> None:
+        """Let all go whose partners are there."""
+        others = self._expected()
+        if len(others) < 2 or not others <= self._waiting.keys():
+            return
+        stamps = [self._waiting[camera] for camera in others]
+        if max(stamps) - min(stamps) <= self._slop_ns:
+            self._met |= others
+            self.paired += 1
+            for camera in others:
+                del self._waiting[camera]
+
+    def _is_over(self, camera: str, stamp_ns: int) -> bool:
+        """Whether nothing more is to be waited for."""
+        if self._waiting.get(camera) != stamp_ns or len(self._expected()) < 2:
+            return True
+        return any(other - stamp_ns > self._slop_ns for other in self._waiting.values())
+
+    def _expected(self) -> set[str]:
+        now = time.monotonic()
+        return {camera for camera, seen in self._seen.items() if now - seen < ABSENT_SECONDS}

@@ -1,0 +1,118 @@
+"""The program ``action_recognition``: one node, its executor, and signals (``ros2 run kd_edge action_recognition``)."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from typing import Any
+
+from kd_edge.errors import ConfigError, KdEdgeError, printable, reason
+from kd_edge.runtime.ros.loading import check_domain, load, start_fault
+from kd_edge.runtime.ros.node import ActionRecognition
+from kd_edge.runtime.signals import interrupt_on_termination
+
+STOP_SECONDS = 10.0
+"""How long what still runs in the executor may take in the end."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the node until SIGINT, SIGTERM, a shutdown of ROS, or, with ``autostart``, until no label can come any more.
+
+    Args:
+        arguments: Of the command line, with ``--ros-args`` and what follows; None: this program's own.
+
+    Returns:
+        Exit code: 0 after a signal or the end of a recording, 2 where something is to be corrected, 1 after another
+        fault. A fault is one line on standard error, or in ROS's log once the node is there.
+    """
+    try:
+        with interrupt_on_termination(), ExitStack() as closing:
+            return _run(sys.argv if arguments is None else [sys.argv[0], *arguments], closing)
+    except KeyboardInterrupt:
+        return 0
+    except KdEdgeError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+
+
+def _run(arguments: Sequence[str], closing: ExitStack) -> int:
+    rclpy = load()
+    options = load("rclpy.signals").SignalHandlerOptions
+    check_domain(None)
+    try:
+        rclpy.init(args=list(arguments), signal_handler_options=options.NO)  # signals end it as they end kd-edge run
+        closing.callback(rclpy.try_shutdown)
+        node = ActionRecognition()
+    except KdEdgeError:
+        raise
+    except Exception as error:  # whatever rclpy raises of an argument, a file of parameters or a name
+        if "arguments" in str(error) or "name" in str(error):
+            found = f"ROS 2 does not take these arguments ({reason(error)})"
+            expected = "what ROS 2 knows, such as --ros-args -p model:=FILE -r image:=/camera/image_raw"
+            raise ConfigError(found, expected, "correct them") from error
+        raise start_fault(error) from error
+    closing.callback(node.destroy_node)
+    closing.enter_context(_NodeLog(node))
+    spinning = _Spinning(node)
+    closing.callback(spinning.stop)
+    spinning.start()
+    node.over.wait()
+    return node.exit_code
+
+
+class _Spinning:
+    """An executor in a thread of its own: the main thread waits for signals, which cost nothing meanwhile."""
+
+    def __init__(self, node: ActionRecognition) -> None:
+        self._node = node
+        self._executor: Any = load("rclpy.executors").SingleThreadedExecutor()
+        self._executor.add_node(node)
+        self._thread = threading.Thread(target=self._spin, name="kd-edge ros", daemon=True)
+
+    def start(self) -> None:
+        """Begin to serve the node."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Shut the node down, and end the thread: ROS must not be taken down under it."""
+        with suppress(Exception):  # it is finalized already, or ROS is gone
+            self._node.trigger_shutdown()
+        self._executor.shutdown(STOP_SECONDS)
+        self._thread.join(STOP_SECONDS)
+
+    def _spin(self) -> None:
+        external = load("rclpy.executors").ExternalShutdownException
+        try:
+            self._executor.spin()
+        except external:  # ROS was shut down
+            pass
+        except Exception as error:  # must reach whoever started the program, not vanish with the thread
+            self._node.exit_code = 1
+            sys.stderr.write(printable(f"error: the node ended: {type(error).__name__}: {reason(error)}") + "\n")
+        self._node.over.set()
+
+
+class _NodeLog(logging.Handler):
+    """While it is entered, what kd-edge logs goes into the log of a node."""
+
+    def __init__(self, node: ActionRecognition) -> None:
+        super().__init__(logging.WARNING)
+        self._logger = node.get_logger()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass a line on."""
+        line = printable(record.getMessage())
+        if record.levelno >= logging.ERROR:
+            self._logger.error(line)
+        else:
+            self._logger.warning(line)
+
+    def __enter__(self) -> _NodeLog:
+        logging.getLogger("kd_edge").addHandler(self)
+        return self
+
+    def __exit__(self, *told: object) -> None:
+        logging.getLogger("kd_edge").removeHandler(self)

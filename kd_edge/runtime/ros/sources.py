@@ -1,0 +1,142 @@
+"""What a node labels: image topics, or kd-edge's own camera; and where their frames come from."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from kd_edge import recipes
+from kd_edge.artifact import Manifest
+from kd_edge.errors import ConfigError, KdEdgeError, reason
+from kd_edge.runtime.cameras import Wanted, check_fits
+from kd_edge.runtime.cameras.base import Camera
+from kd_edge.runtime.cameras.config import CameraConfig, camera_config, source_name
+from kd_edge.runtime.clock import Clock
+from kd_edge.runtime.ros.camera import Pairing, TopicCamera
+from kd_edge.runtime.ros.diagnostics import TopicFacts
+from kd_edge.runtime.ros.outputs import Origin
+from kd_edge.runtime.ros.parameters import Parameters
+from kd_edge.runtime.ros.qos import Durability, Reliability, TopicQos
+from kd_edge.runtime.ros.topic import ImageTopic
+from kd_edge.types import Prediction
+
+
+class Sources:
+    """The cameras of a node; its topics stay subscribed until ``close``.
+
+    Args:
+        node: Of rclpy.
+        parameters: Of the node.
+        manifest: Of the model.
+        clock: The stream's.
+
+    Raises:
+        KdEdgeError: A topic or a camera that cannot be, or that is nothing for the model.
+    """
+
+    def __init__(self, node: Any, parameters: Parameters, manifest: Manifest, clock: Clock) -> None:
+        self._node, self._parameters, self._clock = node, parameters, clock
+        self._wanted, self._needs_lens = Wanted.by(manifest), manifest.preprocess.focal is not None
+        self._lenses: dict[str, float | None] = {}
+        self._topics: dict[str, ImageTopic] = {}
+        if parameters.camera:
+            camera_config(parameters.camera)  # told now, not when it is opened
+            return
+        try:
+            for asked in parameters.topics:
+                self._subscribe(asked)
+        except BaseException:
+            self.close()
+            raise
+
+    def _subscribe(self, asked: str) -> None:
+        parameters = self._parameters
+        given, topic = source_name(asked)
+        qos = TopicQos(
+            cast("Reliability", parameters.reliability), cast("Durability", parameters.durability), parameters.depth
+        )
+        try:
+            made = ImageTopic(self._node, topic, qos=qos)
+        except KdEdgeError:
+            raise
+        except Exception as error:  # rclpy's own, of names
+            found = f"topic '{topic:.80}' cannot be one ({reason(error)})"
+            raise ConfigError(found, "a topic's name, such as /camera/image_raw", "correct it") from error
+        name = made.name if given == asked else given
+        if name in self._topics:
+            made.close()
+            raise ConfigError(
+                f"two topics called '{name}'", "a name of its own for each: labels bear it", "name them: left=/l/image"
+            )
+        self._topics[name] = made
+        check_fits(self._camera(name, None), self._wanted)
+
+    def cameras(self) -> list[str | Camera]:
+        """New cameras for one stream; those of topics open before anybody publishes."""
+        if self._parameters.camera:
+            return [self._parameters.camera]
+        self._lenses = {name: topic.focal for name, topic in self._topics.items()}
+        slop_ns = round(self._parameters.pair_slop_ms * 1e6)
+        pairing = Pairing(slop_ns) if slop_ns and len(self._topics) > 1 else None
+        return [self._camera(name, pairing) for name in self._topics]
+
+    def _camera(self, name: str, pairing: Pairing | None) -> TopicCamera:
+        topic = self._topics[name]
+        return TopicCamera(
+            name, topic, self._config(topic.name), self._wanted, patient=True, clock=self._clock, pairing=pairing
+        )
+
+    def _config(self, topic: str) -> CameraConfig:
+        """What the parameters say of every topic."""
+        told = self._parameters
+        raw: dict[str, Any] = {
+            "uri": f"ros2:{topic}",
+            "clock": told.clock,
+            "read_timeout_ms": told.read_timeout_ms,
+            "reconnect_max_ms": told.reconnect_max_ms,
+            "frozen_ms": told.frozen_ms,
+            "max_ahead_ms": told.max_ahead_ms,
+        }
+        raw |= {"band": told.band} if told.band else {}
+        raw |= {"hfov_deg": told.hfov_deg} if told.hfov_deg else {}
+        return recipes.validate(raw, CameraConfig, f"topic {topic}")
+
+    def has_new_lens(self) -> bool:
+        """Whether a topic's focal length became known after its camera was opened, and the model needs it."""
+        if not self._needs_lens or self._parameters.hfov_deg:
+            return False
+        return any(self._lenses.get(name) is None and t.focal is not None for name, t in self._topics.items())
+
+    def origin(self, prediction: Prediction) -> Origin:
+        """Stamp and coordinate frame of a prediction's frame: of a topic its header's, as it came."""
+        topic = self._topics.get(prediction.source)
+        header = None if topic is None else topic.header_of(prediction.frame_id)
+        if header is not None:
+            return Origin(header.stamp.sec * 1_000_000_000 + header.stamp.nanosec, header.frame_id)
+        age_ns = self._clock.now_ns() - prediction.captured_ns
+        stamp_ns = self._node.get_clock().now().nanoseconds - age_ns
+        return Origin(max(0, stamp_ns), self._parameters.frame_id or prediction.source)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the topics; kd-edge's own camera says its name when it is opened."""
+        return tuple(self._topics)
+
+    def facts(self, name: str) -> TopicFacts | None:
+        """What is known of a topic."""
+        topic = self._topics.get(name)
+        if topic is None:
+            return None
+        return TopicFacts(
+            topic.name, topic.publishers, topic.mismatch, topic.describe_silence(), topic.received, topic.replaced
+        )
+
+    def look(self) -> None:
+        """Look at the topics' publishers, while no camera does."""
+        for topic in self._topics.values():
+            topic.look()
+
+    def close(self) -> None:
+        """Take the subscriptions back."""
+        for topic in self._topics.values():
+            topic.close()
+        self._topics.clear()

@@ -1,0 +1,311 @@
+"""A subscription to images: the newest message, and why there is none."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from kd_edge.crop import LEAST_FOCAL, MOST_FOCAL
+from kd_edge.errors import reason
+from kd_edge.runtime.clock import duration
+from kd_edge.runtime.messages import COMPRESSED_IMAGE, IMAGE
+from kd_edge.runtime.ros.loading import load
+from kd_edge.runtime.ros.qos import Asked, Offer, TopicQos, decided, mismatch, offers, profile
+
+LOOK_SECONDS = 0.1
+"""How often the publishers are looked at while nothing comes."""
+SELDOM_SECONDS = 2.0
+"""And while messages come."""
+HEADERS = 256
+"""Of so many frames the headers are kept: more than are under way between camera and label."""
+TRANSPORTS = ("compressed", "compressedDepth")
+"""Last parts of the names of topics that hold ``CompressedImage``."""
+_TYPES = {IMAGE: "Image", COMPRESSED_IMAGE: "CompressedImage"}
+
+
+class Subscribed(NamedTuple):
+    """What is subscribed to just now.
+
+    Attributes:
+        type: Of the messages: ``sensor_msgs/msg/Image``.
+        asked: Of the publishers.
+    """
+
+    type: str
+    asked: Asked
+
+
+class ImageTopic:
+    """Images of one topic, received by a node that somebody else spins; every method may be called from any thread.
+
+    A message takes the place of one that nobody took. Where reliability is ``auto`` the subscription begins with the
+    first publisher, and is made anew where the publishers change so that another one fits.
+
+    Args:
+        node: Of rclpy; it must be spun by an executor.
+        topic: Name, absolute or relative to the node's namespace; remappings apply.
+        qos: What to ask for.
+        compressed: Whether its messages are ``CompressedImage``; None: what its publishers say, else what its name ends
+            in.
+        camera_info: Topic of the ``CameraInfo`` that tells the focal length; ``auto``: the one beside it; None: none.
+
+    Attributes:
+        name: The topic's full name.
+        received: How many messages came.
+        replaced: How many of them gave way to a newer one before they were taken.
+    """
+
+    def __init__(
+        self,
+        node: Any,
+        topic: str,
+        *,
+        qos: TopicQos | None = None,
+        compressed: bool | None = None,
+        camera_info: str | None = "auto",
+    ) -> None:
+        self._messages = load("sensor_msgs.msg")
+        self.name: str = node.resolve_topic_name(topic)
+        self.received = self.replaced = 0
+        self._node, self._qos, self._compressed = node, qos or TopicQos(), compressed
+        self._changed = threading.Condition()
+        self._looking = threading.Lock()
+        self._message: Any = None
+        self._headers: deque[tuple[int, Any]] = deque(maxlen=HEADERS)
+        self._offers: list[Offer] = []
+        self._subscription: Any = None
+        self._subscribed: Subscribed | None = None
+        self._refusal = ""
+        self._looked = self._heard = time.monotonic()
+        self._is_look_due, self._is_interrupted, self._is_closed = True, False, False
+        self._lens = None if camera_info is None else _Lens(node, self.name, camera_info, self._messages)
+        self._look()
+
+    @property
+    def publishers(self) -> int:
+        """How many publishers are known."""
+        return len(self._offers)
+
+    @property
+    def mismatch(self) -> str | None:
+        """Name of the policy that a publisher's offer does not match (``RELIABILITY``); None where all match."""
+        return None if self._subscribed is None else mismatch(self._subscribed.asked, self._offers)
+
+    @property
+    def is_compressed(self) -> bool:
+        """Whether its messages are ``CompressedImage``."""
+        return self._type() == COMPRESSED_IMAGE
+
+    @property
+    def focal(self) -> float | None:
+        """Focal length as a share of the frame's width; None where no ``CameraInfo`` has told it."""
+        return None if self._lens is None else self._lens.focal
+
+    @property
+    def silent_seconds(self) -> float:
+        """Since when nothing has come."""
+        return time.monotonic() - self._heard
+
+    def take(self, timeout_seconds: float) -> Any | None:
+        """The newest message that was not taken yet; None when none came in time or a wait is not wanted any more."""
+        end = time.monotonic() + timeout_seconds
+        while True:
+            self._look_if_due()
+            with self._changed:
+                left = end - time.monotonic()
+                if self._message is None and not self._is_interrupted and left > 0:
+                    self._changed.wait(min(left, LOOK_SECONDS))
+                message, self._message = self._message, None
+                if message is not None or self._is_interrupted or left <= 0:
+                    return message
+
+    def wait_for_lens(self, timeout_seconds: float) -> None:
+        """Wait until the focal length is known, where somebody publishes it."""
+        if self._lens is not None:
+            self._lens.wait(timeout_seconds)
+
+    def look(self) -> None:
+        """Look at the publishers now, and subscribe as they need it."""
+        with self._looking:
+            if not self._is_closed:
+                self._look()
+
+    def interrupt(self) -> None:
+        """End the waits in ``take``, until ``resume``."""
+        with self._changed:
+            self._is_interrupted = True
+            self._changed.notify_all()
+
+    def resume(self) -> None:
+        """Wait again."""
+        with self._changed:
+            self._is_interrupted = False
+
+    def forget(self) -> None:
+        """Wait for what comes from now on."""
+        with self._changed:
+            self._message = None
+
+    def remember(self, frame_id: int, header: Any) -> None:
+        """Keep the header of the message that a frame was made of."""
+        self._headers.append((frame_id, header))
+
+    def header_of(self, frame_id: int) -> Any | None:
+        """The header, with stamp and frame_id as they came, of a frame's message; None of one long ago."""
+        return next((header for number, header in reversed(tuple(self._headers)) if number == frame_id), None)
+
+    def describe_silence(self) -> str:
+        """Why nothing comes, as far as that is known."""
+        offered, subscribed = tuple(self._offers), self._subscribed
+        if not offered:
+            return f"nobody publishes {self.name}"
+        others = sorted({offer.type for offer in offered} - _TYPES.keys())
+        if others:
+            return f"{self.name} holds {', '.join(others)}, not {IMAGE}"
+        many = "the publisher" if len(offered) == 1 else f"{len(offered)} publishers"
+        if not any(offer.type == self._type() for offer in offered):
+            return f"{self.name} holds {offered[0].type}, not {self._type()}"
+        if self._refusal:
+            return f"{self.name} cannot be subscribed to ({self._refusal})"
+        policy = self.mismatch
+        if subscribed is not None and policy is not None:
+            told = "; ".join(sorted({str(offer) for offer in offered}))
+            return f"{many} of {self.name}: {policy} does not match (offered {told}, asked {subscribed.asked})"
+        is_one = "is" if len(offered) == 1 else "are"
+        return f"{many} of {self.name} {is_one} silent for {duration(round(self.silent_seconds * 1e9))}"
+
+    def close(self) -> None:
+        """End the subscription; a second call does nothing."""
+        self.interrupt()
+        with self._looking:
+            self._is_closed = True
+            self._unsubscribe()
+        if self._lens is not None:
+            self._lens.close()
+
+    def _look_if_due(self) -> None:
+        interval = LOOK_SECONDS if self.silent_seconds > LOOK_SECONDS else SELDOM_SECONDS
+        if self._is_look_due or time.monotonic() - self._looked >= interval:
+            self.look()
+
+    def _look(self) -> None:
+        self._is_look_due, self._looked = False, time.monotonic()
+        self._offers = offers(self._node, self.name)
+        if self._offers or self._qos.reliability != "auto":
+            wanted = Subscribed(self._type(), decided(self._qos, self._offers))
+            if wanted != self._subscribed and (self._offers or self._subscribed is None):
+                self._subscribe(wanted)
+
+    def _type(self) -> str:
+        """Type of its messages."""
+        if self._compressed is not None:
+            return COMPRESSED_IMAGE if self._compressed else IMAGE
+        told = next((offer.type for offer in self._offers if offer.type in _TYPES), None)
+        return told or (COMPRESSED_IMAGE if self.name.rpartition("/")[2] in TRANSPORTS else IMAGE)
+
+    def _subscribe(self, wanted: Subscribed) -> None:
+        self._unsubscribe()
+        kind = getattr(self._messages, _TYPES[wanted.type])
+        asked = profile(wanted.asked, self._qos.depth)
+        try:
+            self._subscription = subscription(self._node, kind, self.name, self._store, asked, self._see_mismatch)
+        except Exception as error:  # of rclpy's C library: this node knows the topic with another type, perhaps
+            self._refusal = reason(error)
+        else:
+            self._refusal, self._subscribed = "", wanted
+
+    def _unsubscribe(self) -> None:
+        subscription, self._subscription, self._subscribed = self._subscription, None, None
+        if subscription is not None:
+            with suppress(Exception):  # its node may be gone already
+                self._node.destroy_subscription(subscription)
+
+    def _store(self, message: Any) -> None:
+        """Called by the executor with each message."""
+        with self._changed:
+            self._heard = time.monotonic()
+            self.received += 1
+            self.replaced += self._message is not None
+            self._message = message
+            self._changed.notify_all()
+
+    def _see_mismatch(self, _: Any) -> None:
+        """Called by the executor when a publisher came whose offer does not match."""
+        self._is_look_due = True
+
+
+class _Lens:
+    """The focal length that a ``CameraInfo`` beside the images tells; its subscription ends with that.
+
+    Args:
+        node: Of rclpy.
+        topic: Full name of the images' topic.
+        camera_info: Topic, or ``auto``.
+        messages: ``sensor_msgs.msg``.
+    """
+
+    def __init__(self, node: Any, topic: str, camera_info: str, messages: Any) -> None:
+        self.focal: float | None = None
+        self._node, self._known = node, threading.Event()
+        self._name = info_topic(topic) if camera_info == "auto" else node.resolve_topic_name(camera_info)
+        asked = profile(Asked(reliable=False, transient_local=False), 1)
+        self._subscription = subscription(node, messages.CameraInfo, self._name, self._see, asked)
+
+    def wait(self, timeout_seconds: float) -> None:
+        """Wait for it, where somebody publishes it."""
+        if not self._known.is_set() and self._node.count_publishers(self._name):
+            self._known.wait(timeout_seconds)
+
+    def close(self) -> None:
+        """End the subscription."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            with suppress(Exception):  # as above
+                self._node.destroy_subscription(subscription)
+
+    def _see(self, info: Any) -> None:
+        self.focal = focal_of_info(info)
+        if self.focal is not None:
+            self._known.set()
+            self.close()
+
+
+def subscription(node: Any, kind: Any, topic: str, store: Any, asked: Any, on_mismatch: Any = None) -> Any:
+    """A subscription; ``on_mismatch`` is called where the middleware tells of offers that do not match."""
+    events = _events(on_mismatch)
+    try:
+        return node.create_subscription(kind, topic, store, asked, event_callbacks=events)
+    except Exception as error:
+        if type(error).__name__ != "UnsupportedEventTypeError":
+            raise
+        return node.create_subscription(kind, topic, store, asked)
+
+
+def _events(on_mismatch: Any) -> Any:
+    try:
+        module = load("rclpy.event_handler")
+    except Exception:  # its name in Humble
+        module = load("rclpy.qos_event")
+    return module.SubscriptionEventCallbacks(incompatible_qos=on_mismatch, use_default_callbacks=False)
+
+
+def info_topic(topic: str) -> str:
+    """Where a camera's ``CameraInfo`` is by convention: ``/camera/infra1/camera_info`` of ``/camera/infra1/image``."""
+    base, _, last = topic.rpartition("/")
+    if last in TRANSPORTS:
+        base = base.rpartition("/")[0]
+    return f"{base}/camera_info"
+
+
+def focal_of_info(info: Any) -> float | None:
+    """Focal length as a share of the frame's width; None of a camera that is not calibrated.
+
+    Args:
+        info: A ``sensor_msgs/msg/CameraInfo``; where its image is a part of the sensor's, that part's width counts.
+    """
+    width = info.roi.width or info.width
+    focal = float(info.k[0]) / width if width else 0.0
+    return focal if LEAST_FOCAL < focal <= MOST_FOCAL else None

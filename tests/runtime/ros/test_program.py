@@ -1,0 +1,108 @@
+"""The program of the node: exit codes, signals, one line on a fault."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2's rclpy is not installed (.ci/ros runs these tests)")
+
+import rclpy
+import rclpy.executors
+from std_msgs.msg import String
+
+import tests.runtime.ros.graph  # noqa: F401 - imports what warns
+
+ROOT = Path(__file__).parents[3]
+CODE = "import sys; from kd_edge.runtime.ros import main; sys.exit(main())"
+pytestmark = pytest.mark.usefixtures("ros_environment")
+
+
+@pytest.fixture(autouse=True)
+def _no_open_files() -> None:
+    """The middleware keeps sockets of its own for good."""
+
+
+@pytest.fixture
+def model(make_model: Callable[..., tuple[Path, Any]]) -> str:
+    return str(make_model()[0])
+
+
+def started(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    given = ["--ros-args", *arguments] if arguments else []
+    return subprocess.Popen(
+        [sys.executable, "-c", CODE, *given],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def ended(*arguments: str, **environment: str) -> tuple[int, list[str]]:
+    process = started(*arguments, **environment)
+    told, _ = process.communicate(timeout=100)
+    return process.returncode, told.splitlines()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_cleanly(model: str, number: int) -> None:
+    process = started(
+        "-p", f"model:={model}", "-p", "camera:=hand=synthetic:?seed=7", "-r", "__node:=ends", "-p", "json:=always"
+    )
+    context = rclpy.Context()
+    rclpy.init(context=context, args=[])
+    probe = rclpy.create_node("probe", context=context)
+    executor = rclpy.executors.SingleThreadedExecutor(context=context)
+    executor.add_node(probe)
+    heard: list[Any] = []
+    probe.create_subscription(String, "/ends/label_json", heard.append, 10)
+    while not heard:
+        executor.spin_once(1.0)
+        assert process.poll() is None, process.communicate()
+    process.send_signal(number)
+    told, _ = process.communicate(timeout=100)
+    while "the node was deactivated" not in heard[-1].data:  # its last word
+        executor.spin_once(1.0)
+    executor.shutdown()
+    probe.destroy_node()
+    rclpy.shutdown(context=context)
+    assert process.returncode == 0, told
+    assert "Traceback" not in told
+
+
+def test_the_end_of_a_recording_ends_it(model: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "short.npy", np.zeros((8, 24, 32), np.uint8))
+    code, lines = ended("-p", f"model:={model}", "-p", f"camera:=replay:{tmp_path / 'short.npy'}")
+    assert (code, [line for line in lines if "Traceback" in line]) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "words"),
+    [
+        (("-p", "model:=/nowhere.onnx"), {}, "/nowhere.onnx"),
+        (("-p", "depth:=1000"), {}, "parameter depth"),
+        (("-p", "valid_ms:=500"), {}, "parameter valid_ms"),
+        (("-p", "camera:=ir77"), {}, "ir77"),
+        (("-r", "1:=:"), {}, "error: ROS 2 does not take these arguments"),
+        ((), {"ROS_DOMAIN_ID": "999"}, "ROS_DOMAIN_ID"),
+        ((), {"RMW_IMPLEMENTATION": "rmw_nobody"}, "rmw_nobody"),
+    ],
+)
+def test_a_fault_is_one_line_and_exit_code_2(
+    arguments: tuple[str, ...], environment: dict[str, str], words: str
+) -> None:
+    code, lines = ended(*arguments, **environment)
+    told = [line for line in lines if words in line]
+    assert code == 2, lines
+    assert len(told) == 1, lines
+    assert not [line for line in lines if "Traceback" in line]
