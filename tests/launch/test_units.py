@@ -84,6 +84,13 @@ def test_service_follows_fresh_frames():
     assert int(service["WatchdogSec"]) >= 2 * 5  # longer than the longest pause between two attempts to reopen
 
 
+@UNITS
+def test_systemd_watches_it(unit):
+    service = settings(unit)["Service"]
+    assert (service["Type"], service["NotifyAccess"], service["Restart"]) == ("notify", "main", "always")
+    assert int(service["WatchdogSec"]) == 20
+
+
 def test_the_node_reaches_this_machine_and_no_other():
     service = settings(ROS_UNIT)["Service"]
     assert (service["IPAddressDeny"], service["IPAddressAllow"]) == ("any", "localhost multicast")
