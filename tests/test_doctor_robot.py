@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,13 +33,14 @@ def make(tmp_path: Path) -> Make:
         python: tuple[int, int] = (3, 12),
         architecture: str = "aarch64",
         path: tuple[str, ...] = (SITE,),
+        is_other: bool = False,
         **environment: str,
     ) -> Machine:
         for name, text in (files or {}).items():
             file = tmp_path / name.lstrip("/")
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)
-        return Machine(tmp_path, environment, python, path, architecture)
+        return Machine(tmp_path, environment, python, path, architecture, os.geteuid() + is_other)
 
     return made
 
@@ -152,9 +154,11 @@ def sourced(make: Make) -> Make:
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         }
         path = said.pop("path", (SITE, f"{JAZZY}/lib/python3.12/site-packages"))
-        python = said.pop("python", (3, 12))
+        python, is_other = said.pop("python", (3, 12)), said.pop("is_other", False)
         quiet = {"/proc/sys/net/core/rmem_max": "8000000", f"{SITE}/kd_edge_msgs/a.so": ""}
-        return make(ros_files() | quiet | (files or {}), path=path, python=python, **(environment | said))
+        return make(
+            ros_files() | quiet | (files or {}), path=path, python=python, is_other=is_other, **(environment | said)
+        )
 
     return made
 
@@ -259,3 +263,11 @@ def test_numpy_and_buffers(sourced: Make) -> None:
     assert told(found, "problem") == ["NumPy 2.3.1 beside ROS 2 jazzy, whose messages are built for NumPy 1"]
     assert told(found, "note") == ["receive buffers hold 212992 bytes: best effort loses large images (16 bits)"]
     assert found[-1].fix == "reliability:=reliable for the topic, or sudo sysctl -w net.core.rmem_max=8000000"
+
+
+def test_shared_memory_of_another_user(sourced: Make) -> None:
+    segments = {"/dev/shm/fastrtps_port7411": "", "/dev/shm/fastdds_0498f41ee7a7414b": "", "/dev/shm/other": ""}
+    assert told(ros.findings(sourced(segments)), "note") == []
+    found = told(ros.findings(sourced(segments, is_other=True)), "note")
+    mine = os.geteuid()
+    assert found == [f"user id {mine} has nodes here, too: their topics are seen, and no image comes"]

@@ -23,6 +23,7 @@ class Machine:
         python: Major and minor version of the Python that runs.
         path: Where that Python looks for modules.
         architecture: As ``uname -m`` says.
+        user: Number of the user.
     """
 
     root: Path
@@ -30,12 +31,13 @@ class Machine:
     python: tuple[int, int]
     path: tuple[str, ...]
     architecture: str
+    user: int
 
     @classmethod
     def here(cls) -> Machine:
         """This one."""
         version = (sys.version_info.major, sys.version_info.minor)
-        return cls(Path("/"), os.environ, version, tuple(sys.path), platform.machine())
+        return cls(Path("/"), os.environ, version, tuple(sys.path), platform.machine(), os.geteuid())
 
     def file(self, path: str) -> Path:
         """An absolute path of this machine."""

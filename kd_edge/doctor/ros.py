@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from kd_edge.doctor.finding import Finding
@@ -20,6 +22,7 @@ MOST_DOMAIN = 232
 """Beyond this domain id there are no ports left."""
 EPHEMERAL = range(102, 215)
 """Domain ids whose ports Linux also gives to others."""
+MOST_SEGMENTS = 1000
 RMEM = "/proc/sys/net/core/rmem_max"
 ENOUGH_RMEM = 2_000_000
 """Bytes of a receive buffer that hold some 640x480 images of 16 bits."""
@@ -48,6 +51,7 @@ def findings(machine: Machine) -> Iterator[Finding]:
     yield from _messages(machine)
     yield from _numpy(machine, from_wheels, sourced)
     yield from _buffers(machine)
+    yield from _shared_memory(machine)
 
 
 def _absent(machine: Machine, sourced: str, there: list[str]) -> Iterator[Finding]:
@@ -226,3 +230,21 @@ def _buffers(machine: Machine) -> Iterator[Finding]:
             "note", TOPIC, f"receive buffers hold {int(text)} bytes: best effort loses large images (16 bits)", "",
             f"reliability:=reliable for the topic, or sudo sysctl -w net.core.rmem_max={ENOUGH_RMEM * 4}",
         )  # fmt: skip
+
+
+def _shared_memory(machine: Machine) -> Iterator[Finding]:
+    """Fast DDS hands large messages over in shared memory, which other users' processes may not read."""
+    owners = set()
+    for pattern in ("fastdds_*", "fastrtps_*"):
+        for segment in islice(machine.file("/dev/shm").glob(pattern), MOST_SEGMENTS):  # noqa: S108 - it is only read
+            with suppress(OSError):  # it was removed meanwhile
+                owners.add(segment.stat().st_uid)
+    if others := sorted(owners - {machine.user}):
+        who = ", ".join(map(str, others))
+        yield Finding(
+            "note",
+            TOPIC,
+            f"user id {who} has nodes here, too: their topics are seen, and no image comes",
+            "nodes of one user, or one side without /dev/shm",
+            "launch/kd-edge-ros.service shows how (InaccessiblePaths)",
+        )

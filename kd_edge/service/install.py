@@ -23,8 +23,8 @@ MARK = "# Made by kd-edge install-service, which replaces it, and with --uninsta
 RECORD = "# kd-edge installed: "
 ROOT = Path("/")
 UNIT_BYTES = 200_000
-SECONDS = 150.0
-"""How long a command may take: a start waits for the camera and for an engine."""
+SECONDS = 960.0
+"""How long a command may take: a start waits for the camera, and for an engine to be built the first time."""
 
 Run = Callable[[Sequence[str]], None]
 """Runs a command; a ``ServiceError`` where it fails."""

@@ -30,6 +30,10 @@ HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - not
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 ROS_NAME = re.compile(r"(?:[A-Za-z_]\w*=)?~?/?[A-Za-z_]\w*(?:/[A-Za-z_]\w*)*", re.ASCII)
 ROS_SETUP = Path("/opt/ros")
+START = "from kd_edge.runtime.ros import main; raise SystemExit(main())"
+"""Starts the node, also where no ament package is built."""
+ROS_VARIABLES = {"ROS_DOMAIN_ID": r"[0-9]{1,3}", "RMW_IMPLEMENTATION": r"rmw_\w{1,50}"}
+"""What decides whom the node hears, and is taken over from whoever installs it."""
 MOST = 16
 """Cameras, topics or sinks of one service."""
 
@@ -38,7 +42,7 @@ _OF_THE_SYSTEM = (
     *("DynamicUser", "SupplementaryGroups", "DevicePolicy", "DeviceAllow", "PrivateNetwork", "IPAddressDeny"),
     *("IPAddressAllow", "ProtectSystem", "ProtectHome", "PrivateTmp", "ProtectKernelTunables", "ProtectKernelModules"),
     *("ProtectKernelLogs", "ProtectControlGroups", "ProtectClock", "ProtectHostname", "ProtectProc"),
-    *("RestrictNamespaces", "CapabilityBoundingSet", "StateDirectory", "CacheDirectory"),
+    *("RestrictNamespaces", "CapabilityBoundingSet", "StateDirectory", "CacheDirectory", "InaccessiblePaths"),
 )
 
 
@@ -182,6 +186,9 @@ def make_plan(service: Service, installation: Installation | None = None) -> Pla
     words = _ros_words(service, installation, state) if service.ros else _run_words(service, installation, name, state)
     unit.set("ExecStart", command_line(words))
     _set_rights(unit, configs)
+    if service.ros:
+        for variable, text in _ros_variables().items():
+            unit.add("Environment", "Environment", f"{variable}={text}")
     if service.for_user:
         _make_the_users(unit)
     return Plan(name, at, unit.text, state, copies, service.for_user, tuple(_notes(service, name)))
@@ -317,7 +324,7 @@ def _run_words(service: Service, installation: Installation, name: str, state: P
 def _ros_words(service: Service, installation: Installation, state: Path) -> Iterator[str]:
     yield from ("/bin/bash", "-c", _script())
     yield from (str(_ros_setup()), str(Path(installation.prefix).parent / "ros2/install/local_setup.bash"))
-    yield from (installation.python, "-m", "kd_edge.runtime.ros", "--ros-args")
+    yield from (installation.python, "-c", START, "--ros-args")
     if service.topics:
         yield from ("-p", f"topics:={json.dumps(service.topics)}")
     for camera in service.cameras:
@@ -340,6 +347,11 @@ def _ros_setup() -> Path:
         return ROS_SETUP / sourced / "setup.bash"
     there = sorted(ROS_SETUP.glob("*/setup.bash"))
     return there[0] if len(there) == 1 else ROS_SETUP / "jazzy/setup.bash"
+
+
+def _ros_variables() -> dict[str, str]:
+    given = {name: os.environ.get(name, "") for name in ROS_VARIABLES}
+    return {name: text for name, text in given.items() if re.fullmatch(ROS_VARIABLES[name], text, re.ASCII)}
 
 
 def _set_names(unit: Unit, service: Service, name: str, state: Path) -> None:
@@ -397,6 +409,10 @@ def _notes(service: Service, name: str) -> Iterator[str]:
         yield "its model is the newest *.onnx in its folder, else the bundled one"
     if service.ros:
         yield f"ROS is taken from {_ros_setup()}; messages (kd_edge_msgs) from ros2/install beside the environment"
+        taken = ", ".join(f"{name}={text}" for name, text in _ros_variables().items())
+        yield f"it gets {taken or 'ROS_DOMAIN_ID=0'}" + (
+            "" if taken else " (sudo --preserve-env=ROS_DOMAIN_ID keeps yours)"
+        )
 
 
 def log_command(plan: Plan) -> str:

@@ -12,9 +12,8 @@ RUN apt-get update && apt-get install -y --no-install-recommends "ros-${DISTRO}-
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --groups video,plugdev --home-dir /var/lib/kd-edge --create-home kd-edge \
     && install -d -o kd-edge /run/kd-edge /var/cache/kd-edge
-# UDP on loopback: shared memory does not reach from one container into another.
-ENV ROS_DISTRO=${DISTRO} ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST FASTDDS_BUILTIN_TRANSPORTS=UDPv4 \
-    ROS_LOG_DIR=/run/kd-edge RMW_IMPLEMENTATION=rmw_fastrtps_cpp
+ENV ROS_DISTRO=${DISTRO} ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST RMW_IMPLEMENTATION=rmw_fastrtps_cpp \
+    ROS_LOG_DIR=/run/kd-edge
 
 # The camera driver: RealSense, infrared, projector off.
 FROM ros AS camera
@@ -43,7 +42,7 @@ COPY --chmod=755 launch/docker/with-ros /usr/local/bin/with-ros
 USER 10001
 WORKDIR /var/lib/kd-edge
 ENTRYPOINT ["with-ros"]
-CMD ["ros2", "run", "foxglove_bridge", "foxglove_bridge", "--ros-args", "-p", "address:=127.0.0.1", "-p", "port:=8765"]
+CMD ["bash", "-c", "exec /opt/ros/$ROS_DISTRO/lib/foxglove_bridge/foxglove_bridge --ros-args -p address:=127.0.0.1"]
 
 # The node. Its Python is the system's, which ROS is built for; so are NumPy 1 and OpenCV.
 FROM ros AS node
@@ -64,4 +63,6 @@ WORKDIR /var/lib/kd-edge
 HEALTHCHECK --interval=60s --timeout=20s --start-period=60s \
     CMD ["with-ros", "bash", "-c", "ros2 lifecycle get --no-daemon /action_recognition | grep -q ^active"]
 ENTRYPOINT ["with-ros"]
-CMD ["python", "-m", "kd_edge.runtime.ros", "--ros-args", "-p", "topics:=[/camera/camera/infra1/image_rect_raw]"]
+# Not "ros2 run", which does not pass on the signal that stops a container.
+CMD ["python", "-c", "from kd_edge.runtime.ros import main; raise SystemExit(main())", \
+     "--ros-args", "-p", "topics:=[/camera/camera/infra1/image_rect_raw]"]

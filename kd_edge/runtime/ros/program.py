@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -13,9 +15,12 @@ from kd_edge.errors import ConfigError, KdEdgeError, printable, reason
 from kd_edge.runtime.ros.loading import check_domain, load, start_fault
 from kd_edge.runtime.ros.node import ActionRecognition
 from kd_edge.runtime.signals import interrupt_on_termination
+from kd_edge.runtime.watchdog import ServiceNotifier
 
 HAND_OVER_SECONDS = 0.0005
 """How long a thread may keep Python's lock while another one waits for it: a frame passes three of them on its way."""
+ALIVE_SECONDS = 1.0
+"""So often systemd hears that the executor turns."""
 STOP_SECONDS = 10.0
 """How long what still runs in the executor may take in the end."""
 
@@ -61,9 +66,36 @@ def _run(arguments: Sequence[str], closing: ExitStack) -> int:
     closing.enter_context(_NodeLog(node))
     spinning = _Spinning(node)
     closing.callback(spinning.stop)
+    if os.environ.get("NOTIFY_SOCKET"):
+        closing.callback(_Service(node).close)
     spinning.start()
     node.over.wait()
     return node.exit_code
+
+
+class _Service:
+    """Tells systemd that the node is there, and as long as its executor turns (``Type=notify``, ``WatchdogSec``).
+
+    With ``autostart`` it is there when its model is loaded, which is done in the executor before this timer's first
+    turn. Not whether frames are fresh: a driver that starts later, or a node that is inactive, is no reason to restart
+    it; diagnostics tell of them.
+    """
+
+    def __init__(self, node: ActionRecognition) -> None:
+        clock = load("rclpy.clock")
+        self._notifier, self._is_ready = ServiceNotifier(), False
+        steady = clock.Clock(clock_type=clock.ClockType.STEADY_TIME)  # with use_sim_time the node's may stand still
+        node.create_timer(ALIVE_SECONDS, self._turn, clock=steady)
+
+    def _turn(self) -> None:
+        if not self._is_ready:
+            self._notifier.ready()
+        self._is_ready = True
+        self._notifier.alive(time.monotonic_ns())
+
+    def close(self) -> None:
+        """Tell that it stops."""
+        self._notifier.stopping()
 
 
 class _Spinning:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -78,6 +79,27 @@ def test_a_signal_ends_it_cleanly(model: str, number: int) -> None:
     rclpy.shutdown(context=context)
     assert process.returncode == 0, told
     assert "Traceback" not in told
+
+
+def test_systemd_hears_that_it_is_there_and_that_its_executor_turns(model: str, tmp_path: Path) -> None:
+    """Also of a node that is not active, and whose clock stands still."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(60)
+        process = started(
+            "-p", f"model:={model}", "-p", "autostart:=false", "-p", "use_sim_time:=true", "-r", "__node:=told",
+            NOTIFY_SOCKET=str(tmp_path / "notify"),
+        )  # fmt: skip
+        try:
+            heard = [systemd.recv(100) for _ in range(3)]
+            process.send_signal(signal.SIGTERM)
+            while heard[-1] != b"STOPPING=1":
+                heard.append(systemd.recv(100))
+        finally:
+            process.terminate()
+            told, _ = process.communicate(timeout=100)
+    assert heard[:3] == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
+    assert (process.returncode, "Traceback" in told) == (0, False)
 
 
 def test_the_end_of_a_recording_ends_it(model: str, tmp_path: Path) -> None:
