@@ -98,20 +98,40 @@ def trained(once: Once, cache_folder: Path) -> Trained:
 
 @pytest.fixture(scope="session", autouse=True)
 def frugal() -> Iterator[Callable[..., None]]:
-    """Leave out what most of a small training and a third of a small export would be spent on.
+    """Leave out what most of a small training and a small export would be spent on; yields what draws.
 
-    No curves and matrices are drawn of a training, unless a test asks for ``drawn``; and torch's table of operators,
-    which it makes anew for each export, is made once. Yields what draws.
+    No curves and matrices are drawn of a training, unless a test asks for ``drawn``. torch's table of operators, which
+    it makes anew for each export, is made once, and so is the graph of a student that is exported again.
     """
     from torch.onnx._internal.exporter._registration import ONNXRegistry
 
+    from kd_edge.export import exporter
     from kd_edge.train.results import plots
 
     draw, table = plots.plot_run, functools.cache(ONNXRegistry.from_torchlib)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plots, "plot_run", lambda *_: None)
         patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(table))
+        patch.setattr(exporter, "build_graph", _remembering(exporter.build_graph))
         yield draw
+
+
+def _remembering(build: Callable[..., Any]) -> Callable[..., Any]:
+    """``build_graph``, which need not ask torch again for a student of the same settings and weights."""
+    graphs: dict[tuple[object, ...], bytes] = {}
+
+    def build_graph(model: Any, spec: Any, profile: Any) -> Any:
+        import onnx
+
+        weights = hashlib.sha256()
+        for name, tensor in model.state_dict().items():
+            weights.update(name.encode() + tensor.numpy().tobytes())
+        key = (spec.model_dump_json(), weights.digest(), profile.graph, profile.opset)
+        if key not in graphs:
+            graphs[key] = build(model, spec, profile).SerializeToString()
+        return onnx.ModelProto.FromString(graphs[key])
+
+    return build_graph
 
 
 @pytest.fixture
