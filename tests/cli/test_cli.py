@@ -50,6 +50,7 @@ def test_train_export_evaluate_run(kd: Kd, tmp_path: Path) -> None:
     assert "CE + DKD + MGCAM" in text
 
 
+@pytest.mark.slow  # two exports and five evaluations; each verb has its quick tests elsewhere
 def test_one_command_from_recordings_to_an_artifact_and_its_tables(kd: Kd, tmp_path: Path) -> None:
     alone = Recipe.model_validate(tiny_values(name="tiny", teacher=None, losses=[]))
     (tmp_path / "tiny.toml").write_text(recipes.to_toml(alone))
