@@ -20,6 +20,8 @@ demo: install
 
 # Two workers of one thread each. What cannot be made short is marked slow and left to `make test-all`.
 test test-slow coverage: export OMP_NUM_THREADS := 1
+# Tests start many interpreters; none of them should compile kd-edge again.
+test test-slow coverage: export PYTHONDONTWRITEBYTECODE :=
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --durations=10

@@ -17,12 +17,14 @@ from hypothesis import settings
 
 from tests.packages import gestures, install
 from tests.recordings import data_root, pytest_terminal_summary, utd_root
-from tests.shared import cache_folder, causal_reference, once, shared_folder, trained
+from tests.shared import cache_folder, causal_reference, drawn, frugal, once, shared_folder, trained
 
 __all__ = [  # pytest finds them here
     "cache_folder",
     "causal_reference",
     "data_root",
+    "drawn",
+    "frugal",
     "gestures",
     "install",
     "once",

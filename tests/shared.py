@@ -1,11 +1,12 @@
-"""What is made once in a session and read by many tests, whichever worker needs it first."""
+"""What is made once in a session and read by many tests, whichever worker needs it first; what none of them needs."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,17 +71,19 @@ def cache_folder(shared_folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(once: Once, cache_folder: Path) -> Trained:
-    """``trained(values) -> folder``: the complete run of a recipe; to be read, not written."""
+    """``trained(values) -> folder``: the complete run of a recipe, but for plots; to be read, not written."""
 
     def get(values: dict[str, Any]) -> Path:
         def make(folder: Path) -> None:
             import torch
 
             from kd_edge.train.recipe import Recipe
+            from kd_edge.train.results import plots
             from tests.runs import run_all
 
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("KD_EDGE_CACHE", str(cache_folder))
+                patch.setattr(plots, "plot_run", lambda *_: None)
                 torch.set_num_threads(1)
                 run_all(Recipe.model_validate(values), folder)
 
@@ -88,3 +91,52 @@ def trained(once: Once, cache_folder: Path) -> Trained:
         return once(f"{values['name']}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}", make)
 
     return get
+
+
+# --------------------------------------------------------------------------- what costs much and few tests look at
+
+
+@pytest.fixture(scope="session", autouse=True)
+def frugal() -> Iterator[Callable[..., None]]:
+    """Leave out what most of a small training and a small export would be spent on; yields what draws.
+
+    No curves and matrices are drawn of a training, unless a test asks for ``drawn``. torch's table of operators, which
+    it makes anew for each export, is made once, and so is the graph of a student that is exported again.
+    """
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    from kd_edge.export import exporter
+    from kd_edge.train.results import plots
+
+    draw, table = plots.plot_run, functools.cache(ONNXRegistry.from_torchlib)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "plot_run", lambda *_: None)
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(table))
+        patch.setattr(exporter, "build_graph", _remembering(exporter.build_graph))
+        yield draw
+
+
+def _remembering(build: Callable[..., Any]) -> Callable[..., Any]:
+    """``build_graph``, which need not ask torch again for a student of the same settings and weights."""
+    graphs: dict[tuple[object, ...], bytes] = {}
+
+    def build_graph(model: Any, spec: Any, profile: Any) -> Any:
+        import onnx
+
+        weights = hashlib.sha256()
+        for name, tensor in model.state_dict().items():
+            weights.update(name.encode() + tensor.numpy().tobytes())
+        key = (spec.model_dump_json(), weights.digest(), profile.graph, profile.opset)
+        if key not in graphs:
+            graphs[key] = build(model, spec, profile).SerializeToString()
+        return onnx.ModelProto.FromString(graphs[key])
+
+    return build_graph
+
+
+@pytest.fixture
+def drawn(frugal: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is trained in this test has its curves and matrices drawn."""
+    from kd_edge.train.results import plots
+
+    monkeypatch.setattr(plots, "plot_run", frugal)

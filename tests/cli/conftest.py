@@ -19,6 +19,8 @@ TINY = {
     "workers": 0,
     "data.clips_per_class": 4,
     "data.subjects": 4,
+    "data.height_px": 60,
+    "data.width_px": 80,
     "student.epochs": 1,
     "teacher.epochs": 1,
     "student.model.backbone": "tiny",

@@ -21,11 +21,13 @@ from tests.cli.conftest import TINY_SETTINGS, Kd, one_line, unload
 from tests.runs import tiny_values
 
 
+@pytest.mark.usefixtures("drawn")
 def test_train_export_evaluate_run(kd: Kd, tmp_path: Path) -> None:
     code, text, _ = kd("train", "quickstart", *TINY_SETTINGS, "--json", "--out", "runs/tiny")
     assert code == 0
     summary = json.loads(text)
     assert set(summary["stages"]) == {"teacher", "student"}
+    assert (tmp_path / "runs/tiny/plots/curves.png").stat().st_size > 10_000
     code, text, _ = kd("export", "--fp16", "--json")  # the newest run
     assert code == 0
     assert json.loads(text)["parity"]["argmax_agreement"] == 1.0
@@ -48,6 +50,7 @@ def test_train_export_evaluate_run(kd: Kd, tmp_path: Path) -> None:
     assert "CE + DKD + MGCAM" in text
 
 
+@pytest.mark.slow  # two exports and five evaluations; each verb has its quick tests elsewhere
 def test_one_command_from_recordings_to_an_artifact_and_its_tables(kd: Kd, tmp_path: Path) -> None:
     alone = Recipe.model_validate(tiny_values(name="tiny", teacher=None, losses=[]))
     (tmp_path / "tiny.toml").write_text(recipes.to_toml(alone))

@@ -127,8 +127,8 @@ def shell(command: str) -> subprocess.CompletedProcess[str]:
         ("kd-edge --version >&-", 0, "", ""),
         ("kd-edge --version 2>&-", 0, f"kd-edge {kd_edge.__version__}\n", ""),
         ("kd-edge --version <&- >&- 2>&-", 0, "", ""),
-        ("kd-edge recipes show nothing >&-", 2, "", "error: unknown recipe"),
-        ("kd-edge recipes show nothing 2>&-", 2, "", ""),
+        pytest.param("kd-edge recipes show nothing >&-", 2, "", "error: unknown recipe", marks=pytest.mark.slow),
+        pytest.param("kd-edge recipes show nothing 2>&-", 2, "", "", marks=pytest.mark.slow),
         ("kd-edge run --camera 'synthetic:?realtime=false&frames=3' --engine onnxruntime >&- 2>&-", 0, "", ""),
     ],
 )
@@ -153,7 +153,14 @@ def unread(*arguments: str, both: bool = False) -> tuple[int, str]:
     return done.returncode, done.stderr or ""
 
 
-@pytest.mark.parametrize("verb", ["--version", "--help", "recipes list", "recipes show quickstart"])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "--version",
+        "recipes list",
+        *(pytest.param(v, marks=pytest.mark.slow) for v in ("--help", "recipes show quickstart")),
+    ],
+)
 def test_a_reader_that_has_gone_ends_a_verb_in_silence(verb: str) -> None:
     assert unread(*verb.split()) == (1, "")
 

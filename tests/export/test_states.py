@@ -151,7 +151,7 @@ def test_half_precision_keeps_its_states_in_float32(causal: Trained, tmp_path: P
 
 
 def test_bidirectional_student_exports_as_a_clip_only(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", model=ModelConfig(backbone="resnet10_thin", temporal="tsm"))
+    run = write_run(tmp_path / "run", model=ModelConfig(backbone="resnet10_thin", temporal="tsm"), segments=4)
     with pytest.raises(ExportError, match=r"bidirectional TSM.*tsm_causal.*--graph clip"):
         export(run, FP32, tmp_path / "step.onnx")
     assert not (tmp_path / "step.onnx").exists()
@@ -160,9 +160,9 @@ def test_bidirectional_student_exports_as_a_clip_only(tmp_path: Path) -> None:
     assert (manifest.temporal, manifest.graph, manifest.states) == ("tsm", "clip", ())
     assert manifest.parity is not None
     assert manifest.parity.max_abs_error <= manifest.parity.tolerance
-    assert shape_of(onnx.load(whole.artifact.path).graph.input[0]) == ["batch", 8, 3, 32, 32]
-    assert whole.report.step_flops == whole.report.clip_flops // 8
-    clips = np.random.default_rng(0).normal(size=(3, 8, 3, 32, 32)).astype(np.float32)
+    assert shape_of(onnx.load(whole.artifact.path).graph.input[0]) == ["batch", 4, 3, 32, 32]
+    assert whole.report.step_flops == whole.report.clip_flops // 4
+    clips = np.random.default_rng(0).normal(size=(3, 4, 3, 32, 32)).astype(np.float32)
     with torch.inference_mode():
         expected = SavedStudent.load(run).model(torch.from_numpy(clips)).numpy()
     found = open_engine(whole.artifact).run_clip(clips)
@@ -173,10 +173,10 @@ def test_bidirectional_student_exports_as_a_clip_only(tmp_path: Path) -> None:
 
 def test_relations_stream_without_states(tmp_path: Path) -> None:
     config = ModelConfig(backbone="tiny", temporal="trn", bottleneck=16, relations="all")
-    run = write_run(tmp_path / "run", model=config)
+    run = write_run(tmp_path / "run", model=config, segments=4)
     artifact = export(run, FP32, tmp_path / "a.onnx").artifact
     assert (artifact.manifest.temporal, artifact.manifest.states) == ("trn", ())
-    clips = np.random.default_rng(0).normal(size=(3, 8, 3, 32, 32)).astype(np.float32)
+    clips = np.random.default_rng(0).normal(size=(3, 4, 3, 32, 32)).astype(np.float32)
     with torch.inference_mode():
         expected = SavedStudent.load(run).model(torch.from_numpy(clips)).numpy()
     found = step_through(artifact, clips)

@@ -231,8 +231,11 @@ def test_stateful_steps_are_exact_at_any_size(backbone: str, batch: int, segment
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5 * max(1, expected.abs().max().item()))
 
 
-def test_stateful_step_exports_with_a_dynamic_batch() -> None:
-    config = ModelConfig(backbone="efficientnet_lite0", temporal="tsm_causal")
+@pytest.mark.parametrize(
+    ("backbone", "states"), [("resnet10_thin", 4), pytest.param("efficientnet_lite0", 9, marks=pytest.mark.slow)]
+)
+def test_stateful_step_exports_with_a_dynamic_batch(backbone: str, states: int) -> None:
+    config = ModelConfig.model_validate({"backbone": backbone, "temporal": "tsm_causal"})
     model = trained_looking(build_model(config, in_channels=1, classes=3, segments=3))
     step, free = StreamingStep(model).eval(), {0: torch.export.Dim.DYNAMIC}
 
@@ -240,7 +243,7 @@ def test_stateful_step_exports_with_a_dynamic_batch() -> None:
         carried = [torch.randn(batch, *shape) for _, shape in state_shapes(model.backbone, 1, 32)]
         return torch.randn(batch, 1, 32, 32), torch.randn(batch, 2, model.backbone.feature_size), *carried
 
-    shapes = (free, free, (free,) * 9)
+    shapes = (free, free, (free,) * states)
     program = torch.export.export(step, arguments(2), dynamic_shapes=shapes).module()
     for batch in (1, 5):
         given = arguments(batch)

@@ -204,7 +204,13 @@ def test_what_a_missing_sensor_holds_is_unseen_by_its_neighbour() -> None:
 
 
 @pytest.mark.parametrize(
-    ("network", "variant"), [("vgg16", "official"), ("resnet18", "paper"), ("conv1d", "paper"), ("conv1d", "official")]
+    ("network", "variant"),
+    [
+        pytest.param("vgg16", "official", marks=pytest.mark.slow),
+        ("resnet18", "paper"),
+        ("conv1d", "paper"),
+        ("conv1d", "official"),
+    ],
 )
 def test_every_weight_learns_in_float32_and_under_autocast(network: str, variant: str) -> None:
     model = networks(network, variant=variant, width=32, attention=True).train()

@@ -380,7 +380,7 @@ def test_a_recogniser_without_places_enough_is_an_error_on_entering(make_model):
 
 
 def test_leaving_takes_the_time_of_one_camera_that_hangs(make_model, monkeypatch):
-    monkeypatch.setattr("kd_edge.runtime.capture.STOP_SECONDS", 0.5)
+    monkeypatch.setattr("kd_edge.runtime.capture.STOP_SECONDS", 2.0)
     go_on = threading.Event()
 
     class Hanging(HandCamera):
@@ -393,7 +393,7 @@ def test_leaving_takes_the_time_of_one_camera_that_hangs(make_model, monkeypatch
     try:
         with stream(model=make_model()[0], camera=cameras):
             began = time.monotonic()
-        assert time.monotonic() - began < 2.5  # not six times half a second
+        assert time.monotonic() - began < 10  # not six times two seconds
     finally:
         go_on.set()
 

@@ -35,6 +35,8 @@ def small(run: Planned, *more: str) -> Recipe:
     for stage in run.config.networks:
         settings += [f"{stage}.{key}" for key in ("preprocess.resize_px=36", "preprocess.input_px=32", "batch_size=2")]
     values = run.config.model_dump(mode="json")
+    for target in (target for stage in values["stages"] for target in stage.get("targets", [])):
+        target |= {"side_px": 16} if target["kind"] == "pixels" else {}
     return recipes.validate(recipes.overridden(values, [*settings, *more]), Recipe, run.name)
 
 

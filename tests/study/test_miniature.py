@@ -42,14 +42,20 @@ def _cache(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
 
 
+networks = pytest.mark.parametrize(
+    "networks", [{"model.backbone": "tiny"}, pytest.param({}, marks=pytest.mark.slow)], ids=["tiny", "its own"]
+)  # a student and a ResNet-50 for each of two dozen rows take half a minute to set up
+
+
 def expected_terms(recipe: Recipe) -> set[str]:
     return {"ce", "total", *(loss.kind for loss in recipe.losses)}
 
 
-def test_every_row_on_ntu_rgbd_takes_a_step(ntu_tree: Path) -> None:
+@networks
+def test_every_row_on_ntu_rgbd_takes_a_step(ntu_tree: Path, networks: dict[str, str]) -> None:
     other_split = [run for run in rows("mgcam_table3") if (run.row.name, run.split) == ("ours", "cross_view")]
     for run in [run for run in rows("mgcam_table1", "mgcam_table3") if run.split == "cross_subject"] + other_split:
-        recipe = small(run)
+        recipe = small(run, **networks)
         result = rehearse(recipe, ntu_tree)
         assert set(result.losses) == expected_terms(recipe), run.name
         assert all(value == value and abs(value) < 1e7 for value in result.losses.values()), run.name
@@ -87,10 +93,11 @@ def test_missing_rgb_at_test_time_does_not_change_what_the_student_is_tested_on(
     assert len(material.train) == 60
 
 
-def test_every_row_on_pku_mmd_takes_a_step(pku_tree: Path) -> None:
+@networks
+def test_every_row_on_pku_mmd_takes_a_step(pku_tree: Path, networks: dict[str, str]) -> None:
     other_split = plan(load_study("mgcam_table2"), rows=["alone"], splits=["cross_subject"])
     for run in [run for run in rows("mgcam_table2", "mgcam_table4") if run.split == "cross_view"] + other_split:
-        recipe = small(run)
+        recipe = small(run, **networks)
         result = rehearse(recipe, pku_tree)
         assert set(result.losses) == expected_terms(recipe), run.name
         assert all(value == value and abs(value) < 1e7 for value in result.losses.values()), run.name

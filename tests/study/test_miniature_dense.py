@@ -66,7 +66,12 @@ def small(run: Planned) -> Planned:
     return Planned(run.name, run.row, run.split, run.seed, recipes.validate(values | {"segments": 4}, Recipe, run.name))
 
 
-@pytest.mark.parametrize("row", [row.name for row in STUDY.rows])
+AT_ONCE = ("random", "alone", "both", "joints_crossfit", "pca")
+"""One of each kind: nothing learned, labels alone, joints and signals, held-out predictions, pixels."""
+ROWS = [row.name if row.name in AT_ONCE else pytest.param(row.name, marks=pytest.mark.slow) for row in STUDY.rows]
+
+
+@pytest.mark.parametrize("row", ROWS)
 def test_every_row_trains_to_its_end(row: str, utd_moving: Path, tmp_path: Path) -> None:
     run = small(plan(STUDY, rows=[row])[0])
     list(run_study([run], tmp_path / "studies" / "dense", data_root=utd_moving))

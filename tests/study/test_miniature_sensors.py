@@ -96,7 +96,13 @@ METHODS = ("tsn", "trn", "tsm", "logits", "fitnet", "st", "at", "rkd", "sp", "cc
 ABLATIONS = ("skdn", "kdn", "sadn", "akdn")
 
 
-@pytest.mark.parametrize("row", [*METHODS, *ABLATIONS])
+AT_ONCE = ("tsn", "tsm", "logits", "sakdn")
+"""One of each kind: labels alone with and without shifts, logits alone, and all of the paper's terms."""
+
+
+@pytest.mark.parametrize(
+    "row", [row if row in AT_ONCE else pytest.param(row, marks=pytest.mark.slow) for row in (*METHODS, *ABLATIONS)]
+)
 def test_every_method_and_ablation_on_utd_mhad_takes_a_step(row: str, utd_tree: Path, tmp_path: Path) -> None:
     """Tables III and VI; the same rows of II, IV, V and VII differ in their recordings only."""
     runs = chosen("sakdn_table3", "sakdn_table6")
@@ -107,6 +113,7 @@ def test_every_method_and_ablation_on_utd_mhad_takes_a_step(row: str, utd_tree: 
     assert result.inputs["student"] == (2, 3, 3, 32, 32)
 
 
+@pytest.mark.slow  # BNInception and ResNets of full size
 def test_transfer_layers_and_other_students_take_a_step(utd_tree: Path, tmp_path: Path) -> None:
     """Rows of Table VIII with most layers between them, and a corner of Table IX."""
     runs = named(chosen("sakdn_table8"), "bninception_3a_3c_4b_4d_5a", "bninception_5b", "resnet18_first")
@@ -128,6 +135,7 @@ def test_the_classical_rows_of_table_three_find_their_recordings(utd_tree: Path)
         assert (run.split, run.config.modality) == ("trials", "depth+accelerometer+gyroscope")
 
 
+@pytest.mark.slow  # BNInception and ResNets of full size
 def test_six_accelerometers_teach_on_berkeley_mhad(berkeley_tree: Path, tmp_path: Path) -> None:
     runs = named(chosen("sakdn_table2"), "tsm", "sakdn")
     assert len(runs) == 2
@@ -138,6 +146,7 @@ def test_six_accelerometers_teach_on_berkeley_mhad(berkeley_tree: Path, tmp_path
             assert result.inputs["teacher"] == (2, 6, 3, 32)
 
 
+@pytest.mark.slow  # BNInception and ResNets of full size
 def test_every_protocol_and_the_raw_signals_rows_on_mmact_take_a_step(mmact_tree: Path, tmp_path: Path) -> None:
     runs = named(chosen("sakdn_table4"), "smd") + named(
         chosen("sakdn_table4", splits=["cross_subject"]), "mmd", "mmad", "sakdn"

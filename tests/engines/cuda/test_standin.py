@@ -63,10 +63,8 @@ def environment(driver: Path) -> Callable[[str], dict[str, str]]:
     return environment
 
 
-both = pytest.mark.parametrize("binding", ["cuda-python", pytest.param("pycuda", marks=pytest.mark.slow)])
-
-
-@both
+@pytest.mark.slow  # all of cuda_checks.py, in a process of its own
+@pytest.mark.parametrize("binding", ["cuda-python", "pycuda"])
 def test_on_the_stand_in_driver(driver: Path, environment, causal_reference: Path, binding: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "standin" / "cuda_checks.py")],

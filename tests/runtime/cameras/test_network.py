@@ -41,6 +41,7 @@ from tests.runtime.cameras.senders import (
     picture,
     steadily,
 )
+from tests.runtime.conftest import PATIENCE_SECONDS
 
 GREY = Wanted(None, "uint8", 1)
 SERVE = Callable[[dict[str, Story]], MjpegServer]
@@ -168,7 +169,7 @@ def test_an_http_server_that_sends_no_pictures(serve, path, found):
     began = time.monotonic()
     with pytest.raises(CameraError, match=found) as caught:
         open_camera(server.url(path))
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < PATIENCE_SECONDS
     assert str(caught.value).isprintable()
 
 
@@ -228,8 +229,8 @@ def test_a_picture_that_does_not_end(serve, rest):
     server = serve({"cam": broken_off(lambda: server, rest)})
     with closing(open_camera(server.url("cam#read_timeout_ms=200&fps=100"), GREY)) as camera:
         began = time.monotonic()
-        images, fault = read_until_fault(camera, 2.0)
-        assert time.monotonic() - began < 1.5
+        images, fault = read_until_fault(camera, PATIENCE_SECONDS)
+        assert time.monotonic() - began < PATIENCE_SECONDS
     assert fault is not None
     assert {(image.shape, int(image.min()), int(image.max())) for image in images} == {((48, 64), 9, 9)}  # whole ones
 
@@ -237,7 +238,7 @@ def test_a_picture_that_does_not_end(serve, rest):
 def test_another_size_goes_on_as_another_picture(serve):
     server = serve({"cam": lambda send: [steadily([jpeg(5, w, h)], count=15)(send) for w, h in ((64, 48), (32, 24))]})
     with closing(open_camera(server.url("cam#fps=100"), GREY)) as camera:
-        images, fault = read_until_fault(camera, 2.0)
+        images, fault = read_until_fault(camera, PATIENCE_SECONDS)
     assert fault is not None
     assert [image.shape for image in (images[0], images[-1])] == [(48, 64), (24, 32)]
 
@@ -347,14 +348,14 @@ def test_it_is_reopened_when_the_server_is_back():
     capture = Capture(camera, camera.timeouts)
     capture.start()
     try:
-        assert capture.get(2.0) is not None
+        assert capture.get(PATIENCE_SECONDS) is not None
         server.stop()
-        end = time.monotonic() + 2
+        end = time.monotonic() + PATIENCE_SECONDS
         while capture.trouble is None and time.monotonic() < end:
             capture.get(0.05)
         assert capture.trouble is not None
         server = MjpegServer(server.stories, server.port)
-        while (fresh := capture.get(3.0)) is not None and fresh.cut.number == 0:
+        while (fresh := capture.get(PATIENCE_SECONDS)) is not None and fresh.cut.number == 0:
             pass  # a frame from before
         assert fresh is not None
         assert capture.counters.reconnects == 1
@@ -365,7 +366,7 @@ def test_it_is_reopened_when_the_server_is_back():
 
 def test_a_stream_is_left_while_its_server_is_waited_for(serve):
     server = serve({"cam": steadily([jpeg(5)], count=30)})
-    camera = open_camera(server.url("cam#fps=100"), GREY)
+    camera = open_camera(server.url("cam#fps=100&open_timeout_ms=60000"), GREY)
     capture = Capture(camera, camera.timeouts)
     capture.start()
     server.stories["cam"] = lambda send: server.wait()  # when it is opened again
@@ -374,7 +375,7 @@ def test_a_stream_is_left_while_its_server_is_waited_for(serve):
     time.sleep(0.2)
     began = time.monotonic()
     capture.stop()
-    assert time.monotonic() - began < 1.3
+    assert time.monotonic() - began < 20  # not the half minute that the server says nothing
     server.stop()
     camera.close()
 
@@ -382,14 +383,14 @@ def test_a_stream_is_left_while_its_server_is_waited_for(serve):
 def test_no_second_thread_beside_one_that_hangs(monkeypatch):
     hanging = threading.Event()
     monkeypatch.setattr(connected, "CLOSE_SECONDS", 0.05)
-    monkeypatch.setattr(av, "open", lambda *args, **options: hanging.wait(30))
+    monkeypatch.setattr(av, "open", lambda *args, **options: hanging.wait(PATIENCE_SECONDS))
     camera = make_camera("c", camera_config("http://127.0.0.1:1/#open_timeout_ms=100"))
     began = time.monotonic()
     with pytest.raises(CameraError, match="no answer within 100 ms"):
         camera.open()
     with pytest.raises(CameraError, match="still hangs"):
         camera.open()
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < PATIENCE_SECONDS
     assert sum(thread.name == "kd-edge connection c" for thread in threading.enumerate()) == 1
     hanging.set()
     [thread.join(5.0) for thread in threading.enumerate() if thread.name == "kd-edge connection c"]
