@@ -148,7 +148,7 @@ def test_shutdown_and_destruction_from_every_state(graph: Graph, model: str, ste
 
 def test_ros_shut_down_by_somebody_else_leaves_no_thread(model: str) -> None:
     graph = Graph()
-    node = graph.node(model=model, autostart=True)
+    node = graph.node("shut", model=model, autostart=True)  # the graph of others shows it for a while
     wait_for(lambda: state_of(node) == "active")
     assert len(label_threads()) == 2
     rclpy.shutdown(context=graph.context)
