@@ -19,8 +19,6 @@ LOOK_SECONDS = 0.1
 """How often the publishers are looked at while nothing comes."""
 SELDOM_SECONDS = 2.0
 """And while messages come."""
-HELD = 2
-"""How many messages wait to be taken: the newest, and one before it where two come at once."""
 HEADERS = 256
 """Of so many frames the headers are kept: more than are under way between camera and label."""
 TRANSPORTS = ("compressed", "compressedDepth")
@@ -43,8 +41,9 @@ class Subscribed(NamedTuple):
 class ImageTopic:
     """Images of one topic, received by a node that somebody else spins; every method may be called from any thread.
 
-    A new message takes the place of an old one that nobody took. Where reliability is ``auto`` the subscription begins
-    with the first publisher, and is made anew where the publishers change so that another one fits.
+    As many messages as the middleware keeps wait to be taken, too: a program that was held up for a moment loses none.
+    Where reliability is ``auto`` the subscription begins with the first publisher, and is made anew where the
+    publishers change so that another one fits.
 
     Args:
         node: Of rclpy; it must be spun by an executor.
@@ -75,7 +74,7 @@ class ImageTopic:
         self._node, self._qos, self._compressed = node, qos or TopicQos(), compressed
         self._changed = threading.Condition()
         self._looking = threading.Lock()
-        self._waiting: deque[Any] = deque(maxlen=HELD)
+        self._waiting: deque[Any] = deque(maxlen=self._qos.depth)
         self._headers: deque[tuple[int, Any]] = deque(maxlen=HEADERS)
         self._offers: list[Offer] = []
         self._subscription: Any = None
@@ -231,7 +230,7 @@ class ImageTopic:
         with self._changed:
             self._heard = time.monotonic()
             self.received += 1
-            self.replaced += len(self._waiting) == HELD
+            self.replaced += len(self._waiting) == self._qos.depth
             self._waiting.append(message)
             self._changed.notify_all()
 
