@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from kd_edge.errors import BadPictureError, CameraError, DataError
+from kd_edge.runtime.backoff import Backoff
 from kd_edge.runtime.cameras import TimeOuts
 from kd_edge.runtime.capture import EARLY_SECONDS, Capture, Captured, Cut, FrozenPicture, Mailbox
 from kd_edge.types import Cause, Frame, Reason
 
-from .conftest import PATIENCE_SECONDS, HandClock, wait_for
+from .conftest import PATIENCE_SECONDS, HandCamera, HandClock, wait_for
 
 MS = 1_000_000
 FAST = TimeOuts(read_timeout_ms=50, reconnect_max_ms=150, frozen_ms=100)
@@ -135,6 +136,31 @@ def test_live_camera_is_reopened(end):
         capture.stop()
     assert camera.closed >= 2
     assert capture.ended
+
+
+def test_while_it_is_gone_the_newest_reason_is_told(monkeypatch):
+    faults = iter(["not there", "not there", "busy"])
+
+    class Gone(HandCamera):
+        can_vanish = True
+
+        def open(self) -> None:
+            if (fault := next(faults, None)) is not None:
+                raise CameraError(fault, "a camera", "plug it in")
+
+        def read(self, timeout_seconds: float) -> None:
+            raise CameraError("pulled out", "frames", "plug it in")
+
+    told = []
+    monkeypatch.setattr(Backoff, "next_seconds", lambda self: told.append(capture.trouble) or 0.001)
+    capture = Capture(Gone(), TimeOuts())
+    capture.start()
+    wait_for(lambda: len(told) >= 4)
+    capture.stop()
+    assert [cause.detail for cause in told[:4]] == [
+        f"{why}; reopening" for why in ("pulled out", "not there", "not there", "busy")
+    ]
+    assert {cause.reason for cause in told[:4]} == {Reason.CAMERA_LOST}
 
 
 def test_slow_consumer_gets_the_latest_and_drops_are_counted():

@@ -102,6 +102,25 @@ def test_frames_that_are_there_together_are_one_step_and_change_no_label(picture
     assert sum(statistics.labels.values()) == 120
 
 
+def test_a_frame_waits_for_the_one_that_belongs_together_with_it(pictures):
+    with Two() as two:
+        left, right = two.cameras
+        feeds = two.labels._feeds
+        right.on_its_way = True
+        left.give(pictures[0][0], two.clock.now_ns())
+        wait_for(lambda: feeds.all[0].capture.waiting)
+        assert not feeds._is_ready()
+        right.give(pictures[1][0], two.clock.now_ns())
+        wait_for(lambda: feeds.all[1].capture.waiting)
+        assert sorted(feed.name for feed, _ in feeds.get(PATIENCE_SECONDS)) == ["left", "right"]
+        left.give(pictures[0][1], two.clock.now_ns())
+        wait_for(lambda: feeds.all[0].capture.waiting)
+        assert [feed.name for feed, _ in feeds.get(0.01)] == ["left"]  # no longer than it is worth
+        right.on_its_way = False
+        left.give(pictures[0][2], two.clock.now_ns())
+        assert [feed.name for feed, _ in feeds.get(PATIENCE_SECONDS)] == ["left"]
+
+
 def test_more_cameras_than_a_recogniser_holds_by_default(make_model, noise):
     cameras = [HandCamera() for _ in range(9)]
     for number, camera in enumerate(cameras):

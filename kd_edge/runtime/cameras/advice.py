@@ -15,7 +15,7 @@ from kd_edge.runtime.cameras.checkup import Checkup, examine
 from kd_edge.runtime.cameras.config import CameraConfig, camera_config, has_key, source_name
 from kd_edge.runtime.clock import MONOTONIC, Clock
 from kd_edge.runtime.rate import NeededRate
-from kd_edge.runtime.uri import NETWORK, shown
+from kd_edge.runtime.uri import NETWORK, TOPIC, shown
 
 Level = Literal["ok", "note", "problem"]
 
@@ -34,6 +34,10 @@ DOUBLED = 0.3
 OUTSIDE = 0.2
 """A share of values outside a model's window, whose differences it does not see."""
 OLD_MS = 200.0
+AGAINST_GAPS = {
+    TOPIC: "a driver that publishes reliably (best effort loses large pictures)",
+    **dict.fromkeys(NETWORK, "a better network"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +173,7 @@ def _rate(seen: Checkup, config: CameraConfig) -> Iterator[Advice]:
     if not seen.live:
         return
     if pace.gaps > max(1, SOME * seen.frames):
-        is_remote = config.scheme in NETWORK
-        fix = "a better network" if is_remote else "another USB port, fewer cameras on one hub"
-        fix += ", a smaller picture"
+        fix = f"{AGAINST_GAPS.get(config.scheme, 'another USB port, fewer cameras on one hub')}, a smaller picture"
         yield Advice("note", "rate", f"{pace.gaps} of {seen.frames} frames came after a gap", fix)
     captures = seen.captures if seen.stamps is not None and seen.stamps.looks_like != "arrival" else None
     if captures is not None and captures.period_ms > 0 and captures.jitter_ms > UNSTEADY * captures.period_ms:

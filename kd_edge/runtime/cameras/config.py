@@ -110,7 +110,7 @@ class CameraConfig(TimeOuts):
         reliability: What a ``ros2:`` topic's images are asked for with: ``reliable``, ``best_effort``, or ``auto``:
             reliable where all publishers offer it. None: ``auto``.
         durability: ``volatile``, or ``transient_local``: also the last images from before. None: ``volatile``.
-        depth: How many of its messages the middleware keeps while nobody takes them. None: 5.
+        depth: How many of its messages are kept while nobody takes them. None: 5.
         compressed: Whether it holds ``CompressedImage``. None: what its publishers say.
         domain: ROS domain id. None: ``ROS_DOMAIN_ID``.
         trust: Public key, or folder of keys: a model must be signed with one of them. None: any model.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from kd_edge.artifact import Band
@@ -184,9 +183,8 @@ class TopicCamera:
             raise self._fault(
                 f"its encoding {encoding} is depth in metres", f"{self._wanted.band}, which this model sees", _LOOK
             )
-        convert: Callable[[Any], Image] = picture if encoding or hasattr(message, "step") else compressed_picture
         try:
-            image = convert(message)
+            image = picture(message) if hasattr(message, "step") else compressed_picture(message)
         except EncodingError as error:
             raise self._fault(reason(error), "an encoding of images", "have the driver publish another one") from error
         except (ValueError, TypeError, BufferError) as error:

@@ -16,17 +16,20 @@ class Pairing:
 
     Args:
         slop_ns: How far the stamps of frames lie apart at most that belong together.
+        longest_seconds: How long a frame is held back at most; None: the slop and ``TRANSPORT_SECONDS``.
+
+    Attributes:
+        paired: How many groups of frames were handed over together.
     """
 
-    def __init__(self, slop_ns: int) -> None:
+    def __init__(self, slop_ns: int, longest_seconds: float | None = None) -> None:
         self._slop_ns = slop_ns
-        self._longest_seconds = slop_ns / 1e9 + TRANSPORT_SECONDS
+        self._longest_seconds = slop_ns / 1e9 + TRANSPORT_SECONDS if longest_seconds is None else longest_seconds
         self._changed = threading.Condition()
         self._seen: dict[str, float] = {}  # when each camera had a frame last
         self._waiting: dict[str, int] = {}  # stamps of frames that are held back
         self._met: set[str] = set()  # cameras whose frame's partners are there, too
         self.paired = 0
-        """How many groups of frames were handed over together."""
 
     def join(self, camera: str) -> None:
         """Take part from now on."""

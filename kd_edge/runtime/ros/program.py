@@ -19,6 +19,8 @@ from kd_edge.runtime.watchdog import ServiceNotifier
 
 ALIVE_SECONDS = 1.0
 """So often systemd hears that the executor turns."""
+HAND_OVER_SECONDS = 0.0005
+"""How long a thread may keep Python's lock while another one waits for it: a frame passes three of them on its way."""
 STOP_SECONDS = 10.0
 """How long what still runs in the executor may take in the end."""
 
@@ -44,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str], closing: ExitStack) -> int:
+    sys.setswitchinterval(HAND_OVER_SECONDS)
     rclpy = load()
     options = load("rclpy.signals").SignalHandlerOptions
     check_domain(None)

@@ -15,7 +15,7 @@ from kd_edge.runtime.ros.loading import load
 Reliability = Literal["auto", "reliable", "best_effort"]
 Durability = Literal["volatile", "transient_local"]
 DEPTH, MOST_DEPTH = 5, 100
-"""How many messages the middleware keeps while nobody takes them."""
+"""How many messages are kept while nobody takes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class TopicQos:
         reliability: ``reliable``, ``best_effort``, or ``auto``: reliable where all publishers offer it, else best
             effort.
         durability: ``volatile``, or ``transient_local``: also the last images from before the subscription.
-        depth: How many messages the middleware keeps while nobody takes them, 1 to ``MOST_DEPTH``.
+        depth: How many messages are kept while nobody takes them, 1 to ``MOST_DEPTH``.
 
     Raises:
         ConfigError: It is something else.

@@ -1,4 +1,4 @@
-"""A subscription to images: the newest message, and why there is none."""
+"""A subscription to images: the newest messages, and why there are none."""
 
 from __future__ import annotations
 
@@ -41,8 +41,9 @@ class Subscribed(NamedTuple):
 class ImageTopic:
     """Images of one topic, received by a node that somebody else spins; every method may be called from any thread.
 
-    A message takes the place of one that nobody took. Where reliability is ``auto`` the subscription begins with the
-    first publisher, and is made anew where the publishers change so that another one fits.
+    As many messages as the middleware keeps wait to be taken, too: a program that was held up for a moment loses none.
+    Where reliability is ``auto`` the subscription begins with the first publisher, and is made anew where the
+    publishers change so that another one fits.
 
     Args:
         node: Of rclpy; it must be spun by an executor.
@@ -55,7 +56,7 @@ class ImageTopic:
     Attributes:
         name: The topic's full name.
         received: How many messages came.
-        replaced: How many of them gave way to a newer one before they were taken.
+        replaced: How many of them gave way to newer ones before they were taken.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class ImageTopic:
         self._node, self._qos, self._compressed = node, qos or TopicQos(), compressed
         self._changed = threading.Condition()
         self._looking = threading.Lock()
-        self._message: Any = None
+        self._waiting: deque[Any] = deque(maxlen=self._qos.depth)
         self._headers: deque[tuple[int, Any]] = deque(maxlen=HEADERS)
         self._offers: list[Offer] = []
         self._subscription: Any = None
@@ -110,17 +111,18 @@ class ImageTopic:
         return time.monotonic() - self._heard
 
     def take(self, timeout_seconds: float) -> Any | None:
-        """The newest message that was not taken yet; None when none came in time or a wait is not wanted any more."""
+        """The next message; None when none came in time or a wait is not wanted any more."""
         end = time.monotonic() + timeout_seconds
         while True:
             self._look_if_due()
             with self._changed:
                 left = end - time.monotonic()
-                if self._message is None and not self._is_interrupted and left > 0:
+                if not self._waiting and not self._is_interrupted and left > 0:
                     self._changed.wait(min(left, LOOK_SECONDS))
-                message, self._message = self._message, None
-                if message is not None or self._is_interrupted or left <= 0:
-                    return message
+                if self._waiting:
+                    return self._waiting.popleft()
+                if self._is_interrupted or left <= 0:
+                    return None
 
     def wait_for_lens(self, timeout_seconds: float) -> None:
         """Wait until the focal length is known, where somebody publishes it."""
@@ -147,7 +149,7 @@ class ImageTopic:
     def forget(self) -> None:
         """Wait for what comes from now on."""
         with self._changed:
-            self._message = None
+            self._waiting.clear()
 
     def remember(self, frame_id: int, header: Any) -> None:
         """Keep the header of the message that a frame was made of."""
@@ -228,8 +230,8 @@ class ImageTopic:
         with self._changed:
             self._heard = time.monotonic()
             self.received += 1
-            self.replaced += self._message is not None
-            self._message = message
+            self.replaced += len(self._waiting) == self._qos.depth
+            self._waiting.append(message)
             self._changed.notify_all()
 
     def _see_mismatch(self, _: Any) -> None:

@@ -22,6 +22,7 @@ from kd_edge.runtime.cameras.base import Camera
 from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts
 from kd_edge.runtime.capture import Capture, Captured
 from kd_edge.runtime.feed import Feeds
+from kd_edge.runtime.ros import pairing as pairing_module
 from kd_edge.runtime.ros.camera import RosCamera, TopicCamera
 from kd_edge.runtime.ros.clock import RosClock
 from kd_edge.runtime.ros.pairing import Pairing
@@ -375,10 +376,10 @@ def test_a_looped_bag_begins_a_new_window_at_the_jump(
     eventually(lambda: simulated.now_ns() == 100_000_000_000, "time comes")
     found: list[Captured] = []
     with running(camera, simulated) as capture:
-        for second in (100.0, 101.0, 102.0, 100.0, 101.0, 102.0, 100.0):
+        for second, picture in zip((100.0, 101.0, 102.0, 100.0, 101.0, 102.0, 100.0), noise(7), strict=True):
             publisher.tick(seconds=second)
             eventually(lambda second=second: simulated.now_ns() - simulated.offset_ns == second * 1e9, "it ticks")
-            publisher.publish(topic=NAME, fields=noise()[0], stamp=second)
+            publisher.publish(topic=NAME, fields=picture, stamp=second)
             found.append(next_frame(capture))
         assert capture.counters.misdated == 0
     # Each loop goes on a second after the last moment of the one before
@@ -441,9 +442,10 @@ def test_while_time_stands_still_nothing_is_missing(
 
 
 def test_two_topics_are_one_step_and_one_that_dies_does_not_stop_the_other(
-    session: Session, publisher: Publisher
+    session: Session, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pairing = Pairing(20_000_000)
+    monkeypatch.setattr(pairing_module, "ABSENT_SECONDS", 600.0)  # however busy the machine is
+    pairing = Pairing(20_000_000, PATIENCE_SECONDS)
     topics, cameras = {}, []
     for side in ("left", "right"):
         publisher.advertise(topic=f"/{side}/image")
@@ -454,27 +456,19 @@ def test_two_topics_are_one_step_and_one_that_dies_does_not_stop_the_other(
     feeds = Feeds(cameras, RealTime())
     for feed in feeds.all:
         feed.camera.open()
+        pairing.seen(feed.name)
         feed.start(10**9)
-    now = time.time()
-    steps = []
+    now, pictures = time.time(), noise(6)
 
-    def both(k: int, sides: dict[str, float]) -> list[list[str]]:
+    def step(k: int, sides: dict[str, float]) -> list[str]:
         for side, late in sides.items():
-            publisher.publish(topic=f"/{side}/image", fields=noise()[0], stamp=now + k / 30 + late)
-        come: list[list[str]] = []
-        eventually(
-            lambda: come.append(sorted(feed.name for feed, _ in feeds.get(0.5))) or sum(map(len, come)) == len(sides),
-            "all have come",
-        )
-        return [step for step in come if step]
+            publisher.publish(topic=f"/{side}/image", fields=pictures[k], stamp=now + k / 30 + late)
+        return eventually(lambda: sorted(feed.name for feed, _ in feeds.get(1.0)), "frames come")
 
-    both(0, {"left": 0.0, "right": 0.0})  # before that nobody waits for a camera that gave nothing yet
-    for k in range(1, 6):
-        steps += both(k, {"left": 0.0, "right": 0.01})
-    paired = [step for step in steps if step == ["left", "right"]]
-    assert len(paired) == pairing.paired > 0
-    alone = both(6, {"left": 0.0})
-    assert alone == [["left"]]
+    assert [step(k, {"left": 0.0, "right": 0.01}) for k in range(5)] == [["left", "right"]] * 5
+    assert pairing.paired == 5
+    monkeypatch.setattr(pairing_module, "ABSENT_SECONDS", 0.0)  # the right one has been silent for long
+    assert step(5, {"left": 0.0}) == ["left"]
     feeds.stop()
     for topic in topics.values():
         topic.close()
@@ -531,6 +525,23 @@ def test_the_command_line_says_in_one_line_that_nobody_publishes(ros_environment
     ]
 
 
+def test_a_domain_of_its_own_hears_nobody_else(publishing: Callable[..., Publisher]) -> None:
+    publishing(fields=SMALL)
+    other = (int(os.environ["ROS_DOMAIN_ID"]) + 1) % 233
+    with pytest.raises(CameraError, match=f"nobody publishes {NAME}"):
+        open_camera(f"ros2:{NAME}?domain={other}&open_timeout_ms=2000")
+    open_camera(f"{URI}&domain={os.environ['ROS_DOMAIN_ID']}").close()
+
+
+def test_the_doctor_watches_a_topic(publishing: Callable[..., Publisher]) -> None:
+    publishing(fields=noise(1, 320, 240)[0])
+    done = kd_edge("cameras", "doctor", URI, "--seconds", "2", "--json")
+    report = json.loads(done.stdout)
+    assert report["measured"]["frames"] > 1
+    assert report["measured"]["stamps"]["declared"] == "wall"
+    assert report["measured"]["stamps"]["looks_like"] == "wall"
+
+
 def test_a_middleware_that_is_not_there_is_one_line(ros_environment: None) -> None:
     done = kd_edge("run", "--camera", "ros2:/image", RMW_IMPLEMENTATION="rmw_nobody_cpp")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 2)  # the first one names the model
@@ -539,9 +550,13 @@ def test_a_middleware_that_is_not_there_is_one_line(ros_environment: None) -> No
 
 def test_the_topics_of_images_are_listed_with_what_they_offer(publishing: Callable[..., Publisher]) -> None:
     publishing(fields=SMALL, reliable=False)
-    done = kd_edge("cameras", "--ros", "--json")
-    assert done.returncode == 0, done.stderr
-    found = {one["device"]: one for one in json.loads(done.stdout)["attached"]}
-    assert found[NAME]["description"] == "sensor_msgs/msg/Image, 1 publisher: best effort, volatile"
-    assert found[NAME]["use"] == f"kd-edge run --camera ros2:{NAME}"
-    assert found[NAME]["uri"] == f"ros2:{NAME}"
+
+    def listed() -> Any:
+        done = kd_edge("cameras", "--ros", "--json")
+        assert done.returncode == 0, done.stderr
+        return {one["device"]: one for one in json.loads(done.stdout)["attached"]}.get(NAME)
+
+    found = eventually(listed, "the topic is found")
+    assert found["description"] == "sensor_msgs/msg/Image, 1 publisher: best effort, volatile"
+    assert found["use"] == f"kd-edge run --camera ros2:{NAME}"
+    assert found["uri"] == f"ros2:{NAME}"

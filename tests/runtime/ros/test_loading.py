@@ -11,6 +11,7 @@ import pytest
 
 from kd_edge.errors import CameraError, ConfigError
 from kd_edge.runtime.cameras import open_camera
+from kd_edge.runtime.cameras.listing import list_cameras
 from kd_edge.runtime.ros.loading import check_domain, load, start_fault
 
 
@@ -31,6 +32,13 @@ def test_rclpy_absent_is_one_line_that_says_where_it_comes_from() -> None:
         "/opt/ros/$ROS_DISTRO/setup.bash, or pip install ros-kilted-rclpy ros-kilted-rmw-fastrtps-cpp "
         "ros-kilted-sensor-msgs ros-kilted-std-msgs"
     )
+
+
+@pytest.mark.usefixtures("absent")
+def test_topics_cannot_be_listed_without_it_and_cameras_can() -> None:
+    assert list_cameras().configured
+    with pytest.raises(ConfigError, match="ROS 2's Python package 'rclpy' is not there"):
+        list_cameras(ros=True)
 
 
 @pytest.mark.usefixtures("absent")

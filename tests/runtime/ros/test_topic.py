@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import pytest
 
 from kd_edge.runtime.ros.qos import TopicQos
 from kd_edge.runtime.ros.session import Session
-from kd_edge.runtime.ros.topic import ImageTopic, focal_of_info, info_topic
+from kd_edge.runtime.ros.topic import ImageTopic, focal_of_info, info_topic, subscription
 from tests.runtime.ros.conftest import PATIENCE_SECONDS, Publisher, eventually
 from tests.runtime.ros.messages import grey_fields
 
@@ -61,16 +62,14 @@ def test_messages_come_as_they_were_sent(
     assert topic.take(0.0) is None
 
 
-def test_the_newest_message_wins_and_the_others_are_counted(
-    subscribe: Callable[..., ImageTopic], publisher: Publisher
-) -> None:
+def test_the_newest_are_kept_and_the_others_counted(subscribe: Callable[..., ImageTopic], publisher: Publisher) -> None:
     publisher.advertise(topic=NAME, depth=50)
     topic = subscribe(qos=TopicQos(depth=50))
     matched(topic, publisher)
-    publisher.publish(topic=NAME, fields=SMALL, times=20, hz=200)
-    eventually(lambda: topic.received == 20, "20 messages")
-    assert topic.take(0.0).data[0] == 19
-    assert (topic.replaced, topic.take(0.0)) == (19, None)
+    publisher.publish(topic=NAME, fields=SMALL, times=60, hz=200)
+    eventually(lambda: topic.received == 60, "60 messages")
+    assert [topic.take(0.0).data[0] for _ in range(50)] == [*range(10, 60)]
+    assert (topic.replaced, topic.take(0.0)) == (10, None)
 
 
 @pytest.mark.parametrize(
@@ -273,3 +272,36 @@ def test_where_the_camera_info_of_a_topic_is(topic: str, info: str) -> None:
 def test_focal_length_of_a_camera_info(width: int, roi: int, fx: float, focal: float | None) -> None:
     info = SimpleNamespace(width=width, roi=SimpleNamespace(width=roi), k=[fx] + [0.0] * 8)
     assert focal_of_info(info) == focal
+
+
+class UnsupportedEventTypeError(Exception):
+    """Named as rclpy's, which middlewares without such events raise."""
+
+
+class FakeNode:
+    """Takes note of a subscription; ``has_events``: whether its middleware tells of offers that do not match."""
+
+    def __init__(self, *, has_events: bool) -> None:
+        self.has_events = has_events
+        self.made: list[dict[str, Any]] = []
+
+    def create_subscription(self, *_: Any, **options: Any) -> str:
+        self.made.append(options)
+        if options and not self.has_events:
+            raise UnsupportedEventTypeError
+        return "subscription"
+
+
+@pytest.mark.parametrize("module", ["rclpy.event_handler", "rclpy.qos_event"])
+def test_events_are_asked_for_by_the_name_of_each_release(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    events = SimpleNamespace(SubscriptionEventCallbacks=lambda **options: options)
+    for name in ("rclpy.event_handler", "rclpy.qos_event"):  # the latter is Humble's
+        monkeypatch.setitem(sys.modules, name, events if name == module else None)
+    monkeypatch.setitem(sys.modules, "rclpy", SimpleNamespace())
+    node = FakeNode(has_events=True)
+    assert subscription(node, "Image", "/image", print, "qos", print) == "subscription"
+    assert node.made == [{"event_callbacks": {"incompatible_qos": print, "use_default_callbacks": False}}]
+    silent = FakeNode(has_events=False)
+    assert subscription(silent, "Image", "/image", print, "qos", print) == "subscription"
+    assert len(silent.made) == 2
+    assert silent.made[1] == {}

@@ -78,6 +78,12 @@ def arguments() -> list[DeclareLaunchArgument]:
             default_value="",
             description="kd-edge's own camera instead of topics: a name, v4l2:/dev/video0, realsense:.",
         ),
+        DeclareLaunchArgument(
+            "band",
+            default_value="",
+            choices=["", "nir", "lwir", "depth", "rgb"],
+            description="What the topics' cameras see. Empty: as the stream of a RealSense says.",
+        ),
         DeclareLaunchArgument("model", default_value="", description="Artifact (.onnx) to label with."),
         DeclareLaunchArgument(
             "parameters",
@@ -185,7 +191,7 @@ def node(given: dict[str, str], topics: list[str]) -> list[Action]:
         namespace=given["namespace"],
         parameters=[given["parameters"], overrides(given, topics)],
         remappings=[remapping(each) for each in given["remappings"].split()],
-        ros_arguments=["--log-level", given["log_level"]],
+        arguments=["--ros-args", "--log-level", given["log_level"]],
         additional_env=environment,
         output="screen",
         **respawned(given),
@@ -200,8 +206,9 @@ def overrides(given: dict[str, str], topics: list[str]) -> dict[str, object]:
     }
     if topics:
         chosen["topics"] = topics
-    if given["driver"] == "realsense":
-        chosen["band"] = REALSENSE[given["stream"]][1]
+    band = given["band"] or (REALSENSE[given["stream"]][1] if given["driver"] == "realsense" else "")
+    if band:
+        chosen["band"] = band
     if given["use_sim_time"] == "true":
         chosen["use_sim_time"] = True
     if given["lifecycle"] != "node":
