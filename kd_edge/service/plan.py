@@ -19,7 +19,7 @@ from kd_edge.files import user_folder
 from kd_edge.runtime.cameras import Wanted, check_fits, make_camera
 from kd_edge.runtime.cameras.config import CameraConfig, SharedConfig, source_name
 from kd_edge.runtime.sinks import open_sink
-from kd_edge.runtime.uri import NETWORK, PIPELINE, shown
+from kd_edge.runtime.uri import NETWORK, PIPELINE, TOPIC, shown
 from kd_edge.service.unit import Unit, command_line, template, value
 
 UNIT = "kd-edge.service"
@@ -249,6 +249,10 @@ def _check_camera(camera: str, config: CameraConfig, service: Service) -> None:
             f"camera {shown(address)} may hold a password, and units can be read by everybody",
             "a camera file, which only the service can read",
             "write it as uri into my-camera.toml and name that with --camera",
+        )
+    if config.scheme == TOPIC:
+        raise ConfigError(
+            f"camera {shown(address)} is a topic of ROS 2", "--ros --topics", f"--ros --topics {shown(config.target)}"
         )
     for key in ("trust", "ca_file"):
         path = getattr(config, key)

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -484,3 +485,37 @@ def test_systemd_hears_nothing_while_no_sink_takes_labels(make_model, monkeypatc
                 wait_for(lambda: labels.statistics.sink_faults)
                 told.clear()
         assert told == []
+
+
+def test_another_thread_ends_the_labels_and_the_one_that_iterates_leaves(make_model):
+    model, _ = make_model()
+    camera = HandCamera()
+    told = []
+    labels = LabelStream(model, camera, StreamOptions(valid_ms=3_600_000))
+
+    def iterate():
+        with labels:
+            told.extend(labels)
+
+    thread = threading.Thread(target=iterate, name="kd-edge test iteration")
+    thread.start()
+    wait_for(lambda: camera.open_now)
+    assert labels.frame_of("hand") is None
+    camera.give(np.zeros((24, 32), np.uint8), time.monotonic_ns())
+    wait_for(lambda: told)
+    assert labels.frame_of("hand").frame_id == 0
+    labels.stop()  # its next stale label would be due in an hour
+    thread.join(60)
+    assert not thread.is_alive()
+    assert not camera.open_now
+    assert [p.frame_id for p in told] == [0]
+
+
+def test_the_age_at_which_frames_are_skipped_may_change(make_model):
+    model, _ = make_model()
+    camera = HandCamera()
+    with LabelStream(model, camera, StreamOptions(max_age_ms=1.0, valid_ms=60_000)) as labels:
+        camera.give(np.zeros((24, 32), np.uint8), time.monotonic_ns() - 500 * MS)
+        labels.max_age_ms = 60_000.0
+        assert next(labels).frame_id == 0
+    assert labels.statistics.skipped == 0

@@ -306,6 +306,7 @@ def test_what_a_service_of_the_machine_does_not_see_is_refused(root: Path, tmp_p
         ({"cameras": ("v4l2:/dev/video0?pixel_format=Y16&fps=9",), "name": "a\nb"}, ConfigError, "service name"),
         ({"cameras": ("v4l2:/dev/video0\n",)}, ConfigError, None),
         ({"cameras": ("rtsp://anna:secret@host/a",)}, ConfigError, "may hold a password"),
+        ({"cameras": ("ros2:/a/image",)}, ConfigError, "--ros --topics /a/image"),
     ],
 )  # fmt: skip
 def test_what_is_no_service_is_refused_in_one_line(

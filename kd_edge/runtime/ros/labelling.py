@@ -95,6 +95,8 @@ class Labelling:
     def _labels_till_another(self) -> bool:
         """Whether another stream is to follow this one, which is left."""
         try:
+            if self._stopping.is_set():  # while this one was being entered
+                return False
             for prediction in self._stream:
                 self._tell(prediction)
                 if self._begin_again():

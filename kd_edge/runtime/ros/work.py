@@ -56,7 +56,8 @@ class Work:
         self._begin()
         with ExitStack() as opened:
             self.recognizer = opened.enter_context(loaded(told))
-            self.clock: Clock = RosClock(node) if live("use_sim_time") else MONOTONIC
+            is_simulated = live("use_sim_time") and not told.camera  # a camera of this machine knows no other time
+            self.clock: Clock = RosClock(node) if is_simulated else MONOTONIC
             self._sources = Sources(node, told, self.recognizer.manifest, self.clock)
             opened.callback(self._sources.close)
             self._outputs = Outputs(node, told, messages, self.recognizer.manifest.labels)

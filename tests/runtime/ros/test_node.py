@@ -21,11 +21,14 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import String
 
-from kd_edge.errors import KdEdgeError
+from kd_edge.errors import ConfigError, KdEdgeError
 from tests.runtime.conftest import open_files, wait_for
-from tests.runtime.ros.graph import TOPIC, Graph, Images
+from tests.runtime.ros.graph import RELIABLE, TOPIC, Graph, Images
+from tests.runtime.test_lens import SPEC
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 NAME = "/action_recognition"
@@ -145,7 +148,7 @@ def test_shutdown_and_destruction_from_every_state(graph: Graph, model: str, ste
 
 def test_ros_shut_down_by_somebody_else_leaves_no_thread(model: str) -> None:
     graph = Graph()
-    node = graph.node(model=model, autostart=True)
+    node = graph.node("shut", model=model, autostart=True)  # the graph of others shows it for a while
     wait_for(lambda: state_of(node) == "active")
     assert len(label_threads()) == 2
     rclpy.shutdown(context=graph.context)
@@ -459,3 +462,55 @@ def test_in_an_executor_of_several_threads(model: str) -> None:
     finally:
         graph.close()
     wait_for(lambda: not label_threads())
+
+
+def test_a_lens_that_becomes_known_later_begins_the_labels_again_once(
+    graph: Graph, make_model: Callable[..., tuple[Path, Any]]
+) -> None:
+    model = make_model(preprocess=SPEC, dtype="uint16", clip_seconds=1.2)[0]
+    node = graph.node(model=str(model), json="always", valid_ms=60_000.0, read_timeout_ms=60_000)
+    assert node.trigger_configure() == SUCCESS
+    labels = labels_of(graph)
+    assert node.trigger_activate() == SUCCESS
+    recognizer = node._ActionRecognition__work.recognizer
+    images = graph.images()
+    images.listened_to()
+    info = graph.probe.create_publisher(CameraInfo, "/cam/camera_info", RELIABLE)
+    depth = np.full((96, 128), 2000, np.uint16)
+
+    def starts() -> int:
+        """How often a first frame came, whose window fills for the first time."""
+        return len([each for each in labels if each["frame_number"] == 0 and each["header"]["frame_id"]])
+
+    def given() -> int:
+        images.give(depth)
+        time.sleep(0.02)
+        return starts()
+
+    wait_for(lambda: given() == 1)
+    wait_for(lambda: info.get_subscription_count() == 1)
+    info.publish(CameraInfo(width=128, height=96, k=[96.0, 0, 64.0, 0, 96.0, 48.0, 0, 0, 1.0]))
+    wait_for(lambda: given() == 2)
+    recognizer.expect(["ir"], focal=0.75)
+    with pytest.raises(ConfigError, match=r"which has 0\.75"):
+        recognizer.expect(["ir"], focal=0.5)
+    for _ in range(5):
+        given()
+    assert starts() == 2
+
+
+@pytest.mark.filterwarnings("ignore:Deprecated in favor")  # in rclpy's own words of the publisher
+def test_qos_that_cannot_match_is_told_by_the_name_of_the_policy(graph: Graph, model: str) -> None:
+    node = graph.node(model=model, reliability="reliable", read_timeout_ms=200, diagnostics_period_s=0.2)
+    assert node.trigger_configure() == SUCCESS
+    assert node.trigger_activate() == SUCCESS
+    images = graph.images(qos=qos_profile_sensor_data)  # best effort
+
+    def is_told() -> bool:
+        images.give(pictures(1)[0])
+        time.sleep(0.02)
+        return CAMERA in graph.statuses and "RELIABILITY" in graph.statuses[CAMERA].message
+
+    wait_for(is_told)
+    assert graph.said(CAMERA, "RELIABILITY").level == b"\2"
+    assert {v.key: v.value for v in graph.said(CAMERA, "RELIABILITY").values}["QoS mismatch"] == "RELIABILITY"

@@ -95,9 +95,9 @@ def test_systemd_hears_that_it_is_there_and_that_its_executor_turns(model: str, 
             process.send_signal(signal.SIGTERM)
             while heard[-1] != b"STOPPING=1":
                 heard.append(systemd.recv(100))
-        finally:
-            process.terminate()
             told, _ = process.communicate(timeout=100)
+        finally:
+            process.kill()
     assert heard[:3] == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
     assert (process.returncode, "Traceback" in told) == (0, False)
 
