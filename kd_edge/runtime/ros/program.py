@@ -105,6 +105,7 @@ class _Spinning:
         self._node = node
         self._executor: Any = load("rclpy.executors").SingleThreadedExecutor()
         self._executor.add_node(node)
+        self._done = load("rclpy.task").Future()
         self._thread = threading.Thread(target=self._spin, name="kd-edge ros", daemon=True)
 
     def start(self) -> None:
@@ -115,13 +116,14 @@ class _Spinning:
         """Shut the node down, and end the thread: ROS must not be taken down under it."""
         with suppress(Exception):  # it is finalized already, or ROS is gone
             self._node.trigger_shutdown()
-        self._executor.shutdown(STOP_SECONDS)
+        self._done.set_result(None)
         self._thread.join(STOP_SECONDS)
+        self._executor.shutdown(STOP_SECONDS)  # not before: rclpy takes away what a spinning thread uses
 
     def _spin(self) -> None:
         external = load("rclpy.executors").ExternalShutdownException
         try:
-            self._executor.spin()
+            self._executor.spin_until_future_complete(self._done)
         except external:  # ROS was shut down
             pass
         except Exception as error:  # must reach whoever started the program, not vanish with the thread

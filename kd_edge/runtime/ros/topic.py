@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from kd_edge.crop import LEAST_FOCAL, MOST_FOCAL
-from kd_edge.errors import reason
+from kd_edge.errors import ConfigError, reason
 from kd_edge.runtime.clock import duration
 from kd_edge.runtime.messages import COMPRESSED_IMAGE, IMAGE
 from kd_edge.runtime.ros.loading import load
@@ -53,6 +53,9 @@ class ImageTopic:
             in.
         camera_info: Topic of the ``CameraInfo`` that tells the focal length; ``auto``: the one beside it; None: none.
 
+    Raises:
+        ConfigError: ROS 2 is not there, or the name can be none of a topic.
+
     Attributes:
         name: The topic's full name.
         received: How many messages came.
@@ -69,7 +72,7 @@ class ImageTopic:
         camera_info: str | None = "auto",
     ) -> None:
         self._messages = load("sensor_msgs.msg")
-        self.name: str = node.resolve_topic_name(topic)
+        self.name = resolved(node, topic)
         self.received = self.replaced = 0
         self._node, self._qos, self._compressed = node, qos or TopicQos(), compressed
         self._changed = threading.Condition()
@@ -164,9 +167,6 @@ class ImageTopic:
         offered, subscribed = tuple(self._offers), self._subscribed
         if not offered:
             return f"nobody publishes {self.name}"
-        others = sorted({offer.type for offer in offered} - _TYPES.keys())
-        if others:
-            return f"{self.name} holds {', '.join(others)}, not {IMAGE}"
         many = "the publisher" if len(offered) == 1 else f"{len(offered)} publishers"
         if not any(offer.type == self._type() for offer in offered):
             return f"{self.name} holds {offered[0].type}, not {self._type()}"
@@ -252,7 +252,7 @@ class _Lens:
     def __init__(self, node: Any, topic: str, camera_info: str, messages: Any) -> None:
         self.focal: float | None = None
         self._node, self._known = node, threading.Event()
-        self._name = info_topic(topic) if camera_info == "auto" else node.resolve_topic_name(camera_info)
+        self._name = info_topic(topic) if camera_info == "auto" else resolved(node, camera_info)
         asked = profile(Asked(reliable=False, transient_local=False), 1)
         self._subscription = subscription(node, messages.CameraInfo, self._name, self._see, asked)
 
@@ -273,6 +273,20 @@ class _Lens:
         if self.focal is not None:
             self._known.set()
             self.close()
+
+
+def resolved(node: Any, topic: str) -> str:
+    """The full name of a topic.
+
+    Raises:
+        ConfigError: It can be none.
+    """
+    try:
+        name: str = node.resolve_topic_name(topic)
+    except Exception as error:  # rclpy's own, of names
+        found = f"topic '{topic:.80}' cannot be one ({reason(error)})"
+        raise ConfigError(found, "a topic's name, such as /camera/image_raw", "correct it") from error
+    return name
 
 
 def subscription(node: Any, kind: Any, topic: str, store: Any, asked: Any, on_mismatch: Any = None) -> Any:

@@ -15,6 +15,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.task import Future
 from sensor_msgs.msg import Image
 
 from kd_edge.runtime.ros import ActionRecognition
@@ -39,6 +40,7 @@ class Graph:
         self.context = rclpy.Context()
         rclpy.init(context=self.context, args=[])
         self.executor = executor(context=self.context)
+        self.done = Future()
         self.nodes: list[Any] = []
         self.probe = rclpy.create_node("probe", context=self.context, enable_rosout=False)
         self.executor.add_node(self.probe)
@@ -51,7 +53,7 @@ class Graph:
 
     def _spin(self) -> None:
         try:
-            self.executor.spin()
+            self.executor.spin_until_future_complete(self.done)
         except ExternalShutdownException:
             pass
         except BaseException as error:  # a test must not pass where an executor died
@@ -110,10 +112,11 @@ class Graph:
 
     def close(self) -> None:
         """End everything."""
+        self.done.set_result(None)
+        self.thread.join()
         for node in self.nodes:
             node.destroy_node()
-        self.executor.shutdown()
-        self.thread.join()
+        self.executor.shutdown()  # not before: rclpy takes away what a spinning thread uses
         self.probe.destroy_node()
         rclpy.try_shutdown(context=self.context)
         self.nodes.clear()

@@ -11,6 +11,7 @@ import pytest
 
 from kd_edge.errors import CameraError, ConfigError
 from kd_edge.runtime.cameras import open_camera
+from kd_edge.runtime.cameras.config import camera_config
 from kd_edge.runtime.cameras.listing import list_cameras
 from kd_edge.runtime.ros.loading import check_domain, load, start_fault
 
@@ -124,3 +125,22 @@ def test_what_is_wrong_with_a_uri_is_one_line_and_ros_is_not_asked(uri: str, tol
         open_camera(uri)
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_camera_file_sets_what_a_uri_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runtime/cameras"
+    folder.mkdir(parents=True)
+    (folder / "left.toml").write_text(
+        'uri = "ros2:/left/image"\nreliability = "best_effort"\ndepth = 10\nclock = "device"\nband = "nir"\n'
+        'durability = "transient_local"\ncompressed = true\ndomain = 7\nopen_timeout_ms = 2000\n'
+    )
+    keys = "reliability=best_effort&depth=10&clock=device&band=nir&durability=transient_local"
+    more = "compressed=true&domain=7&open_timeout_ms=2000"
+    assert camera_config("left") == camera_config(f"ros2:/left/image?{keys}&{more}")
+    config = camera_config("left")
+    assert (config.scheme, config.target, config.depth, config.compressed) == ("ros2", "/left/image", 10, True)
+    assert {c.name: c.present for c in list_cameras().configured}["left"] is None  # only opening it would tell
+    (folder / "left.toml").write_text('uri = "ros2:/left/image"\nexposure_us = 5\n')
+    with pytest.raises(ConfigError, match="sets exposure_us, which no ros2: camera has"):
+        camera_config("left")

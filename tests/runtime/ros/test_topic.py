@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from kd_edge.errors import ConfigError
 from kd_edge.runtime.ros.qos import TopicQos
 from kd_edge.runtime.ros.session import Session
 from kd_edge.runtime.ros.topic import ImageTopic, focal_of_info, info_topic, subscription
@@ -179,6 +180,15 @@ def test_why_nothing_comes(subscribe: Callable[..., ImageTopic], publisher: Publ
     other = subscribe("/image", compressed=True)  # this node has it as Image already
     eventually(lambda: other.take(0.05) or other.publishers, "the publisher is seen")
     assert other.describe_silence() == "/image holds sensor_msgs/msg/Image, not sensor_msgs/msg/CompressedImage"
+
+
+@pytest.mark.parametrize("name", ["/1image", "a//b", "", "/image raw", "x" * 300])
+def test_a_name_that_no_topic_can_have_is_one_line(subscribe: Callable[..., ImageTopic], name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        subscribe(name)
+    assert caught.value.found.startswith(f"topic '{name[:80]}' cannot be one (")
+    with pytest.raises(ConfigError):
+        subscribe(NAME, camera_info=name)
 
 
 def test_compressed_images_are_known_by_their_type_or_the_topics_name(
