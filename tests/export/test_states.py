@@ -171,6 +171,7 @@ def test_bidirectional_student_exports_as_a_clip_only(tmp_path: Path) -> None:
         Recognizer.load(whole.artifact)
 
 
+@pytest.mark.slow
 def test_relations_stream_without_states(tmp_path: Path) -> None:
     config = ModelConfig(backbone="tiny", temporal="trn", bottleneck=16, relations="all")
     run = write_run(tmp_path / "run", model=config, segments=4)
