@@ -140,6 +140,7 @@ def test_reference_artifacts_name_what_is_wrong(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_of_a_model_with_states_the_pushes_that_ran_it_are_timed(causal_reference: Path) -> None:
     report = bench(causal_reference, frames=12, size=(60, 80), repeats=1)
     assert report.bare_is == "step"

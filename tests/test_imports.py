@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -84,6 +86,7 @@ def test_a_robots_floors_and_the_command_line_load_nothing_of_training() -> None
     assert {"kd_edge.runtime.recognizer", "kd_edge.data.readers.utd_mhad", "kd_edge.cli.train"} <= set(imported)
 
 
+@pytest.mark.slow
 def test_every_module_can_be_imported() -> None:
     above = run_bare(IMPORT, floors()[1], ())[0]
     below = run_bare(IMPORT, floors()[0], TRAINING)[0]

@@ -292,6 +292,7 @@ def test_a_missing_extra_is_named(kd: Kd, monkeypatch: pytest.MonkeyPatch) -> No
     assert "[train]" in one_line(error)
 
 
+@pytest.mark.slow
 def test_a_corrupt_recording_is_named_and_the_rest_goes_on(kd: Kd, tmp_path: Path, utd_root: Path) -> None:
     for folder, kind in (("Depth", "depth"), ("Skeleton", "skeleton"), ("Inertial", "inertial")):
         (tmp_path / "utd" / folder).mkdir(parents=True)

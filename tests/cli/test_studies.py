@@ -45,10 +45,12 @@ def test_layers_of_a_network_are_listed_with_what_looks_at_them(kd: Kd) -> None:
             "student of utd_mhad_pose_to_depth: depth, a clip is (8, ",
         ),
         ("ntu_rgb_to_ir", "10 classes of ntu_rgbd: drink water, ", "ir, a clip is"),
-        ("ntu_rgb_to_ir --set data.actions=all", "60 classes of ntu_rgbd", "ir, a clip is"),
-        ("pku_rgb_to_ir", "51 classes of pku_mmd", "ir, a clip is"),
-        ("sakdn_berkeley_mhad", "11 classes of berkeley_mhad", "rgb, a clip is"),
-        ("sakdn_mmact", "37 classes of mmact", "rgb, a clip is"),
+        pytest.param(
+            "ntu_rgb_to_ir --set data.actions=all", "60 classes of ntu_rgbd", "ir, a clip is", marks=pytest.mark.slow
+        ),
+        pytest.param("pku_rgb_to_ir", "51 classes of pku_mmd", "ir, a clip is", marks=pytest.mark.slow),
+        pytest.param("sakdn_berkeley_mhad", "11 classes of berkeley_mhad", "rgb, a clip is", marks=pytest.mark.slow),
+        pytest.param("sakdn_mmact", "37 classes of mmact", "rgb, a clip is", marks=pytest.mark.slow),
         ("sakdn_mmact --set data.desk=false", "35 classes of mmact", "rgb, a clip is"),
         ("quickstart", "10 classes of synthetic: drink, eat, ", "nir, a clip is"),
         ("quickstart --teacher", "10 classes of synthetic: drink, eat, ", "teacher of quickstart: rgb, a clip is"),

@@ -110,6 +110,7 @@ def test_unreadable_clips_are_named_and_the_rest_goes_on(monkeypatch: pytest.Mon
     assert [s.subject for s in read] == sorted(s.subject for s in read)
 
 
+@pytest.mark.slow
 def test_a_student_that_cannot_stream_is_judged_by_its_clips(tmp_path: Path) -> None:
     """A TSM in both directions: its run, and a clip graph of it, give the trained model's answers."""
     run = write_run(tmp_path / "run", model=ModelConfig(backbone="resnet10_thin", temporal="tsm"))

@@ -56,7 +56,10 @@ def small(run: Planned, tree: Path, folder: Path, *more: str) -> Recipe:
     return recipes.validate(recipes.overridden(values, [*settings, *more]), Recipe, run.name)
 
 
-@pytest.mark.parametrize("row", ["alone", *METHODS, *SENSORS])
+ABLATIONS = [pytest.param(row, marks=pytest.mark.slow) for row in SENSORS if row != "sakdn"]
+
+
+@pytest.mark.parametrize("row", ["alone", *METHODS, "sakdn", *ABLATIONS])
 def test_every_row_takes_a_step(row: str, utd_tree: Path, tmp_path: Path) -> None:
     run = plan(load_study(TABLE), rows=[row], seeds=[0])[0]
     result = start(run, small(run, utd_tree, tmp_path), utd_tree)
@@ -64,6 +67,7 @@ def test_every_row_takes_a_step(row: str, utd_tree: Path, tmp_path: Path) -> Non
     assert result.inputs["student"] == (2, 4, 3, 32, 32)
 
 
+@pytest.mark.slow
 def test_a_row_goes_to_its_end_and_is_exported(utd_tree: Path, tmp_path: Path) -> None:
     """Through a dense stage, the labels with the losses and the head, each for an epoch."""
     run = plan(load_study(TABLE), rows=["ours_joints"], seeds=[0])[0]

@@ -83,6 +83,7 @@ def test_a_row_that_another_process_trains_is_told_and_trained_once(study: Study
     assert (len(line.cells["subjects"].values), line.cells["subjects"].missing) == (1, 0)
 
 
+@pytest.mark.slow
 def test_a_run_killed_half_way_counts_for_nothing_and_goes_on_to_the_same_weights(
     study: StudyConfig, finished_rows: Path, tmp_path: Path
 ) -> None:
@@ -138,6 +139,7 @@ def test_a_teacher_of_other_settings_is_not_taken(study: StudyConfig, finished_r
         list(train(config, tmp_path / "x", teacher_run=finished_rows / "st-subjects-s0"))
 
 
+@pytest.mark.slow
 def test_a_comparator_runs_as_a_row(study: StudyConfig, tmp_path: Path) -> None:
     small = {
         "kind": "tstdds",
@@ -289,6 +291,7 @@ def test_recordings_of_rows_with_other_encoders_are_told_apart(
     assert len(looked_up) == 3
 
 
+@pytest.mark.slow
 def test_equal_dense_stages_are_trained_once(study: StudyConfig, tmp_path: Path) -> None:
     """Whatever comes after the stage; its weights and what follows are those of a run that trains it itself."""
     dense = {"kind": "dense", "epochs": 1, "frames": 2, "targets": [{"kind": "pixels", "components": 3}]}

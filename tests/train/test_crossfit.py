@@ -84,6 +84,7 @@ def test_the_head_sees_each_clip_by_the_encoder_that_had_not_seen_its_subject(ma
     assert loaders.note == f"2 x {len(stored.samples)} clips encoded, {stored.bytes / 1e6:.0f} MB"
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_in_any_fold_to_the_same_weights_bit_for_bit(tmp_path: Path) -> None:
     recipe = Recipe.model_validate(values(2))
     events = run_all(recipe, tmp_path / "whole")

@@ -106,6 +106,7 @@ def test_explained_is_of_what_is_there() -> None:
     assert explained_shares(learner, loader, targets, CPU) == {"a": 0.0, "b": None}
 
 
+@pytest.mark.slow
 def test_a_killed_dense_stage_goes_on_to_the_same_weights_bit_for_bit(tmp_path: Path) -> None:
     values = dense_values()
     recipe = Recipe.model_validate(values)
@@ -125,6 +126,7 @@ def test_a_killed_dense_stage_goes_on_to_the_same_weights_bit_for_bit(tmp_path: 
     assert (found[0].dense.targets, found[0].dense.selected_by) == (6, "last epoch")
 
 
+@pytest.mark.slow
 def test_a_killed_run_on_control_targets_goes_on_bit_for_bit(tmp_path: Path) -> None:
     values = dense_values()
     pixels = {"kind": "pixels", "components": 5, "side_px": 8}

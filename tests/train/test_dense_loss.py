@@ -91,6 +91,7 @@ def side_values(encoder: Path | None = None, **changes: Any) -> dict[str, Any]:
     return values | changes
 
 
+@pytest.mark.slow
 def test_a_run_with_every_kind_of_dense_is_resumed_bit_for_bit(tmp_path: Path) -> None:
     """The loss goes on with what the stage left in the student: it trains no layer of its own."""
     values = side_values(write_encoder(tmp_path / "small.onnx"))

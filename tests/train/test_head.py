@@ -140,6 +140,7 @@ def test_features_that_do_not_fit_into_memory_are_refused(material: Material, mo
         feature_loaders(material, model, HeadStage(passes=2), CPU)
 
 
+@pytest.mark.slow
 def test_a_killed_head_stage_goes_on_to_the_same_weights_bit_for_bit(tmp_path: Path) -> None:
     values = two_stages(windows="stream")
     recipe = Recipe.model_validate(values)

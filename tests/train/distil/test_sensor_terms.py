@@ -311,6 +311,7 @@ def test_the_summary_has_every_sensor_and_every_similarity(vectors: Path, traine
     assert load_recipe(run) == Recipe.model_validate(sensor_values(vectors))  # the written recipe is the same one
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_sensors_give_the_same_weights(vectors: Path, trained: Trained, tmp_path: Path) -> None:
     values = sensor_values(vectors)
     whole, folder = trained(values), tmp_path / "killed"

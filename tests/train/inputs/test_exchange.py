@@ -152,6 +152,7 @@ def test_a_control_is_another_run_with_the_same_teacher() -> None:
     assert plain.teacher_fingerprint() == by_class.teacher_fingerprint()
 
 
+@pytest.mark.slow
 def test_a_killed_control_goes_on_bit_for_bit_and_differs_from_its_lockstep(tmp_path: Path) -> None:
     values = tiny_values(teacher_shuffle="class", losses=[{"kind": "dkd", "weight": 5.0}])
     values["teacher"] |= {"epochs": 1}
