@@ -62,7 +62,9 @@ def test_there_is_one_for_each_kind_of_machine() -> None:
 
 @EACH
 def test_a_linter_finds_no_fault(file: Path) -> None:
-    done = subprocess.run([tool("hadolint"), "--no-color", file], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [tool("hadolint", "hadolint"), "--no-color", file], capture_output=True, text=True, timeout=60
+    )
     assert (done.returncode, done.stdout) == (0, "")
 
 
@@ -135,7 +137,7 @@ def test_options_of_the_command_exist(file: Path) -> None:
 def test_compose_says_what_it_says() -> None:
     command = ["docker", "compose"] if _answers(["docker", "compose", "version"]) else ["docker-compose"]
     if not _answers([*command, "version"]):
-        missing("no docker compose here")
+        missing("docker-compose", "no docker compose here")
     done = subprocess.run(
         [*command, "-f", DOCKER / "compose.yaml", "config", "--quiet"], capture_output=True, text=True, timeout=60
     )
