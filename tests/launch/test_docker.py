@@ -173,6 +173,7 @@ def test_compose_starts_camera_node_and_viewer_with_few_rights() -> None:
         ({"state": "unknown", "age": 1}, 0, "fresh"),
         ({"state": "stale", "age": 1}, 1, "state stale"),
         ({"state": "ok", "age": 60}, 1, "60 s old"),
+        ({"state": "ok", "age": -60}, 1, "-60 s old"),  # of before the machine was started again
         ({"age": 1}, 1, "KeyError"),
         ("no json", 1, "JSONDecodeError"),
         (None, 1, "IndexError"),
@@ -186,6 +187,15 @@ def test_health_is_that_of_the_newest_label(tmp_path: Path, label: Any, code: in
     file.write_text("not this one\n" * (label is not None) + line + '{"state": "ok", "half a li')
     done = subprocess.run([sys.executable, DOCKER / "healthy", file], capture_output=True, text=True, timeout=60)
     assert (done.returncode, said in done.stdout, done.stderr) == (code, True, "")
+
+
+def test_seconds_that_are_no_number_are_one_line(tmp_path: Path) -> None:
+    done = subprocess.run([DOCKER / "healthy", tmp_path / "a", "soon"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (
+        1,
+        "ValueError: could not convert string to float: 'soon'\n",
+        "",
+    )
 
 
 def test_without_a_label_it_is_not_healthy(tmp_path: Path) -> None:
