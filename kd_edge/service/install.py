@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from kd_edge.errors import ConfigError, ServiceError, printable, reason
 from kd_edge.files import check_writable, replacing
@@ -60,6 +61,18 @@ class Outcome:
     labels: str = ""
 
 
+class _Record(NamedTuple):
+    """What a unit says of its installation.
+
+    Attributes:
+        files: Hash of each file that was installed with it, by path.
+        is_changed: Whether the unit was changed by hand since.
+    """
+
+    files: dict[str, str]
+    is_changed: bool = False
+
+
 def run_command(words: Sequence[str]) -> None:
     """Run a command of systemd's.
 
@@ -93,15 +106,16 @@ def install(plan: Plan, *, dry_run: bool = False, root: Path = ROOT, run: Run = 
     """
     before = _record_of(_in(root, plan.unit_file))
     copied = {str(to): _sha256(source) for to, source in plan.copies.items()}
-    text = _marked(plan.unit, {**before, **copied})
+    text = _marked(plan.unit, {**before.files, **copied})
+    changed = (_changed(plan.unit_file),) if before.is_changed else ()
     outcome = Outcome(
         name=plan.name,
         done="nothing" if dry_run else "installed",
         unit=str(plan.unit_file),
-        written=(*copied, str(plan.unit_file)),
+        written=(*map(str, changed), *copied, str(plan.unit_file)),
         commands=tuple(map(shlex.join, plan.commands)),
         text=text,
-        notes=plan.notes,
+        notes=(*plan.notes, *(f"{plan.unit_file} was changed by hand: that is kept as {path}" for path in changed)),
         labels=log_command(plan),
     )
     if dry_run:
@@ -109,6 +123,8 @@ def install(plan: Plan, *, dry_run: bool = False, root: Path = ROOT, run: Run = 
     _check_may(plan.for_user, root, run)
     _check_groups(plan, root)
     _check_needed(plan, root)
+    if changed:
+        _keep(_in(root, plan.unit_file))
     _write(plan, text, root)
     *enabling, starting = plan.commands
     for words in enabling:
@@ -144,11 +160,13 @@ def uninstall(
     at = unit_file(name, for_user)
     if not _in(root, at).is_file():
         raise ConfigError(f"no unit {at}", "a service that was installed", "name it with --name")
-    files = _record_of(_in(root, at))
+    files, is_changed = _record_of(_in(root, at))
     if not dry_run:
         _check_may(for_user, root, run)
     left = tuple(why for path in files if (why := _kept(root, path, files[path], with_model)))
     removed = tuple(path for path in files if not any(why.startswith(f"{path} ") for why in left))
+    if is_changed:
+        left += (f"{_changed(at)} is left: the unit, which was changed by hand",)
     caches = () if for_user else (str(cache_folder(name)),)
     ctl, unit = systemctl(for_user), f"{name}.service"
     stop, reload = (*ctl, "disable", "--now", unit), (*ctl, "daemon-reload")
@@ -163,6 +181,8 @@ def uninstall(
     if dry_run:
         return outcome
     _run(stop, run, "nothing is removed: ", shlex.join((*ctl, "status", unit)))
+    if is_changed:
+        _keep(_in(root, at))
     for path in (*files, str(at)):
         _sweep(_in(root, Path(path)))
     for path in (*removed, str(at)):
@@ -184,24 +204,44 @@ def _named(plan: Plan) -> str:
 
 def _marked(unit: str, files: dict[str, str]) -> str:
     """The unit with what was installed written at its beginning, instead of the template's first words."""
-    body = unit[unit.index("[Unit]") :]
-    return f"{MARK}\n{RECORD}{json.dumps({'format': 1, 'files': files})}\n{body}"
+    body = _body(unit)
+    return f"{MARK}\n{RECORD}{json.dumps({'format': 1, 'files': files, 'unit': _hash(body)})}\n{body}"
 
 
-def _record_of(unit: Path) -> dict[str, str]:
-    """Hash of each file that was installed with a unit, by path; empty where there is no unit.
+def _body(unit: str) -> str:
+    """A unit without the words at its beginning."""
+    return unit[unit.index("[Unit]") :]
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _changed(unit: Path) -> Path:
+    """Where a unit goes that was changed by hand; systemd does not take it for one."""
+    return unit.with_name(f"{unit.name}.changed")
+
+
+def _keep(unit: Path) -> None:
+    with replacing(_changed(unit), ServiceError) as file:
+        file.write(read_bytes(unit, UNIT_BYTES))
+
+
+def _record_of(unit: Path) -> _Record:
+    """What a unit says of its installation; nothing where there is no unit.
 
     Raises:
         ConfigError: A unit that was not made by this.
     """
     if not os.path.lexists(unit):
-        return {}
+        return _Record({})
     try:
-        lines = read_bytes(unit, UNIT_BYTES).decode().splitlines()
-        record = json.loads(next(line for line in lines if line.startswith(RECORD)).removeprefix(RECORD))
+        text = read_bytes(unit, UNIT_BYTES).decode()
+        record = json.loads(next(line for line in text.splitlines() if line.startswith(RECORD)).removeprefix(RECORD))
         files = record["files"]
         if record["format"] == 1 and all(isinstance(part, str) and part for pair in files.items() for part in pair):
-            return {path: digest for path, digest in files.items() if path.startswith("/") and ".." not in path}
+            kept = {path: digest for path, digest in files.items() if path.startswith("/") and ".." not in path}
+            return _Record(kept, record.get("unit") not in (None, _hash(_body(text))))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError):
         pass
     raise ConfigError(

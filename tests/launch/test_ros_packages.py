@@ -93,6 +93,19 @@ def test_what_colcon_has_installed() -> None:
     ]
 
 
+def test_what_cannot_be_built_is_one_line(tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / ".ci/ros_msgs"
+    (tmp_path / "file").touch()
+    for arguments, code, said in (
+        ((tmp_path / "a", "--packages", "absent"), 2, "invalid choice: 'absent'"),
+        ((tmp_path / "file/below",), 1, "Not a directory"),
+    ):
+        done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stdout) == (code, "")
+        assert said in done.stderr.splitlines()[-1]
+        assert "Traceback" not in done.stderr
+
+
 # Messages
 
 

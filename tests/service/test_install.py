@@ -540,3 +540,29 @@ def test_a_home_of_any_name_is_one_word(root: Path, monkeypatch: pytest.MonkeyPa
 )
 def test_sinks_of_its_own_folders(root: Path, sink: str) -> None:
     assert setting(planned(cameras=("ir0",), sinks=(sink,)).unit, "ExecStart")[0].endswith(f"--sink {sink}")
+
+
+def test_a_unit_that_was_changed_by_hand_is_kept_beside(root: Path) -> None:
+    unit = root / "etc/systemd/system/kd-edge-ir0.service"
+    kept = root / "etc/systemd/system/kd-edge-ir0.service.changed"
+    first = install(planned(cameras=("ir0",)), root=root, run=SystemctlRecorder())
+    install(planned(cameras=("ir0",)), root=root, run=SystemctlRecorder())
+    assert not kept.exists()
+    by_hand = unit.read_text().replace("MemoryMax=1G", "MemoryMax=2G")
+    unit.write_text(by_hand)
+    assert install(planned(cameras=("ir0",)), dry_run=True, root=root, run=SystemctlRecorder()).notes[-1] == (
+        "/etc/systemd/system/kd-edge-ir0.service was changed by hand: "
+        "that is kept as /etc/systemd/system/kd-edge-ir0.service.changed"
+    )
+    assert not kept.exists()
+    outcome = install(planned(cameras=("ir0",)), root=root, run=SystemctlRecorder())
+    assert outcome.written == ("/etc/systemd/system/kd-edge-ir0.service.changed", *first.written)
+    assert (kept.read_text(), unit.read_text()) == (by_hand, first.text)
+    kept.unlink()
+    unit.write_text(by_hand)
+    gone = uninstall("kd-edge-ir0", root=root, run=SystemctlRecorder())
+    assert gone.left == (
+        "/etc/systemd/system/kd-edge-ir0.service.changed is left: the unit, which was changed by hand",
+    )
+    assert files(root) == ["etc/systemd/system/kd-edge-ir0.service.changed"]
+    assert kept.read_text() == by_hand
