@@ -566,3 +566,18 @@ def test_a_unit_that_was_changed_by_hand_is_kept_beside(root: Path) -> None:
     )
     assert files(root) == ["etc/systemd/system/kd-edge-ir0.service.changed"]
     assert kept.read_text() == by_hand
+
+
+def test_a_link_into_a_home_is_a_place_in_a_home(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "realpath", lambda path: str(path).replace("/opt/link", "/home/anna"))
+    with pytest.raises(ConfigError, match=r"has trust in /opt/link/robot\.pub, which a service of the machine"):
+        planned(cameras=("v4l2:/dev/video0?trust=/opt/link/robot.pub",))
+    assert planned(cameras=("v4l2:/dev/video0?trust=/opt/link/robot.pub",), for_user=True).name.startswith(
+        "kd-edge-v4l2"
+    )
+
+
+def test_the_server_gets_no_part_of_what_is_ours(root: Path) -> None:
+    """What follows # is never sent: an address with it is as public as without."""
+    (line,) = setting(planned(cameras=("http://host/v#band=nir",)).unit, "ExecStart")
+    assert '--camera "http://host/v#band=nir"' in line
