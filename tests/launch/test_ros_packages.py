@@ -82,7 +82,7 @@ def test_what_colcon_has_installed() -> None:
     ament = pytest.importorskip("ament_index_python.packages", reason="ROS 2 is in an environment of its own")
     try:
         prefix = Path(ament.get_package_prefix("kd_edge"))
-    except ament.PackageNotFoundError:
+    except (ament.PackageNotFoundError, OSError):  # OSError: AMENT_PREFIX_PATH is not set
         pytest.skip("not built here: .ci/ros_msgs")
     assert os.access(prefix / "lib/kd_edge/action_recognition", os.X_OK)
     there = {path.relative_to(NODE) for name in INSTALLED for path in (NODE / name).iterdir() if path.is_file()}
