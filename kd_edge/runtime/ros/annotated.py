@@ -26,6 +26,8 @@ WIDEST_PX = 640
 """Wider pictures are made smaller: it is for people to look at."""
 NARROWEST_PX = 320
 """Pictures of a thermal array are made larger, so that words fit."""
+TALLEST_PX = 2 * WIDEST_PX
+"""A line of pixels is not made a picture of gigabytes."""
 BAR_PX = 28
 
 
@@ -38,8 +40,8 @@ def shown(image: Image) -> Uint8:
     picture = _stretched(image) if image.dtype == np.uint16 else image.astype(np.uint8)
     height, width = image.shape[:2]
     wanted = min(max(width, NARROWEST_PX), WIDEST_PX)
-    if wanted != width:
-        size = (wanted, max(1, round(height * wanted / width)))
+    if wanted != width or height > TALLEST_PX:
+        size = (wanted, min(max(1, round(height * wanted / width)), TALLEST_PX))
         picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if wanted < width else cv2.INTER_NEAREST)
     return np.repeat(picture[:, :, None], 3, axis=2) if picture.ndim == 2 else picture
 

@@ -87,6 +87,8 @@ class TopicCamera:
         """Wait for the first picture, which tells dtype and channels; a patient camera does not the first time."""
         topic = self._subscribed()
         topic.forget()
+        if not self._was_open:
+            topic.forget_headers()
         if self._pairing is not None:
             self._pairing.join(self.name)
         if self._simulated is not None:

@@ -127,7 +127,8 @@ def _samples(message: Stored, pixels: Pixels) -> npt.NDArray[Any]:
 def _millimetres(metres: npt.NDArray[Any]) -> Image:
     """Depth as whole millimetres; what is not finite or not in front of the camera is no depth, 0."""
     known = np.isfinite(metres) & (metres > 0)
-    scaled = np.where(known, metres, 0.0) * MILLIMETRES
+    with np.errstate(over="ignore"):  # it is the farthest there is
+        scaled = np.where(known, metres, 0.0) * MILLIMETRES
     return np.minimum(np.rint(scaled), np.iinfo(np.uint16).max).astype(np.uint16)
 
 

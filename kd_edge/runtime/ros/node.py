@@ -80,7 +80,10 @@ class ActionRecognition(_lifecycle_node()):  # type: ignore[misc]
 
     def on_activate(self, state: Any) -> Any:
         """Begin to label."""
-        return self.__transition("activated", lambda: self.__configured.start(), "active")
+        told = self.__transition("activated", self.__activate, "active")
+        if self.__ended:  # meanwhile: it was too early to deactivate then
+            self.__over_guard.trigger()
+        return told
 
     def on_deactivate(self, state: Any) -> Any:
         """End labelling; a last label of each camera says that there are no more."""
@@ -138,6 +141,10 @@ class ActionRecognition(_lifecycle_node()):  # type: ignore[misc]
         told = Parameters.of({each.name: self.__value(each.name) for each in PARAMETERS})
         self.__work = Work(self, told, self.__value, self.__messages, self.__waiting, self.__report, self.__labels_over)
 
+    def __activate(self) -> None:
+        self.__ended.clear()  # what ended labels before
+        self.__configured.start()
+
     @property
     def __configured(self) -> Work:
         if self.__work is None:
@@ -175,7 +182,6 @@ class ActionRecognition(_lifecycle_node()):  # type: ignore[misc]
 
     def __deactivate_itself(self) -> None:
         if not self.__ended or self.__lifecycle != "active":
-            self.__ended.clear()
             return
         error = self.__ended.pop()
         self.trigger_deactivate()
@@ -224,7 +230,8 @@ class ActionRecognition(_lifecycle_node()):  # type: ignore[misc]
 
     def __report(self) -> None:
         """Publish diagnostics: once in a period, and at once where a state has changed."""
-        if not self.context.ok():
+        ros = self.context.handle  # not context.ok(): its lock is held by whoever shuts ROS down and waits for us
+        if ros is None or not ros.ok():
             return
         kinds = self.__kinds
         message = diagnostic_array(self.__statuses(), kinds.DiagnosticArray, kinds.DiagnosticStatus, kinds.KeyValue)

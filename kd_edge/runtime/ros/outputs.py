@@ -39,15 +39,18 @@ class Origin(NamedTuple):
     Attributes:
         stamp_ns: Its stamp as it came, nanoseconds of ROS time.
         frame_id: The coordinate frame.
+        captured_ns: When it was captured by ROS time, where the stamp is of another clock; None: the stamp says it.
     """
 
     stamp_ns: int
     frame_id: str
+    captured_ns: int | None = None
 
 
 def valid_until_ns(prediction: Prediction, origin: Origin) -> int:
-    """Until when a label may be acted on, by the clock that stamps its header."""
-    return origin.stamp_ns + (prediction.valid_until_ns - prediction.captured_ns)
+    """Until when a label may be acted on, by ROS time: a stamp of another clock that is ahead must not prolong it."""
+    captured_ns = origin.stamp_ns if origin.captured_ns is None else origin.captured_ns
+    return captured_ns + (prediction.valid_until_ns - prediction.captured_ns)
 
 
 def set_time(message: Any, ns: int) -> None:

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         fault. A fault is one line on standard error, or in ROS's log once the node is there.
     """
     try:
-        with interrupt_on_termination(), ExitStack() as closing:
+        with interrupt_on_termination(once=True), ExitStack() as closing:
             return _run(sys.argv if arguments is None else [sys.argv[0], *arguments], closing)
     except KeyboardInterrupt:
         return 0

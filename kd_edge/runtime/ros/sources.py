@@ -110,11 +110,16 @@ class Sources:
         """Stamp and coordinate frame of a prediction's frame: of a topic its header's, as it came."""
         topic = self._topics.get(prediction.source)
         header = None if topic is None else topic.header_of(prediction.frame_id)
-        if header is not None:
-            return Origin(header.stamp.sec * 1_000_000_000 + header.stamp.nanosec, header.frame_id)
-        age_ns = self._clock.now_ns() - prediction.captured_ns
-        stamp_ns = self._node.get_clock().now().nanoseconds - age_ns
-        return Origin(max(0, stamp_ns), self._parameters.frame_id or prediction.source)
+        if header is None:
+            return Origin(self._ros_ns(prediction), self._parameters.frame_id or prediction.source)
+        stamp_ns = header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
+        is_ros_time = self._parameters.clock == "wall"
+        return Origin(stamp_ns, header.frame_id, None if is_ros_time else self._ros_ns(prediction))
+
+    def _ros_ns(self, prediction: Prediction) -> int:
+        """When a prediction's frame was captured, by ROS time."""
+        now_ns: int = self._node.get_clock().now().nanoseconds
+        return max(0, now_ns - (self._clock.now_ns() - prediction.captured_ns))
 
     @property
     def names(self) -> tuple[str, ...]:

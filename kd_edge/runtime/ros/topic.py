@@ -154,6 +154,10 @@ class ImageTopic:
         with self._changed:
             self._waiting.clear()
 
+    def forget_headers(self) -> None:
+        """Frames are counted from 0 again: a label of an earlier one must not get the stamp of a later one."""
+        self._headers.clear()
+
     def remember(self, frame_id: int, header: Any) -> None:
         """Keep the header of the message that a frame was made of."""
         self._headers.append((frame_id, header))

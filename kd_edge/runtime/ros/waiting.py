@@ -194,9 +194,14 @@ class Waits:
     def _is_full(self) -> bool:
         return len(self._waiting) >= self._most
 
-    def see(self, prediction: Prediction) -> None:
-        """A prediction was made; it holds now."""
-        self._end_those(lambda wait: Answer(True, prediction) if wait.see(prediction) else None)
+    def see(self, prediction: Prediction, *, holds: bool = True) -> None:
+        """A prediction was made.
+
+        Args:
+            prediction: The newest of its camera.
+            holds: Whether it has not run out meanwhile; one that has ends no wait.
+        """
+        self._end_those(lambda wait: Answer(True, prediction) if wait.see(prediction) and holds else None)
 
     def look(self) -> None:
         """Let those go whose time is over or who were taken back."""

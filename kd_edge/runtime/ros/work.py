@@ -156,7 +156,7 @@ class Work:
         for event in self._events.see(prediction, origin.stamp_ns):
             self._outputs.event(event, origin)
         if self._waiting is not None:
-            self._waiting.waits.see(prediction)
+            self._waiting.waits.see(prediction, holds=not prediction.is_stale(self.clock.now_ns()))
         now_ns = self.clock.now_ns()
         if self._annotated.is_due(prediction.source, now_ns):
             frame = None if self._labelling is None else self._labelling.frame_of(prediction.source)

@@ -55,3 +55,9 @@ def test_the_bar_is_as_long_as_the_label_is_sure() -> None:
 )
 def test_words(prediction: Prediction, text: str) -> None:
     assert words(prediction) == text
+
+
+def test_a_line_of_pixels_is_not_made_gigabytes() -> None:
+    assert shown(np.zeros((8192, 1), np.uint8)).shape == (1280, 320, 3)
+    assert shown(np.zeros((1, 8192), np.uint16)).shape == (1, 640, 3)
+    assert shown(np.zeros((1, 1), np.uint8)).shape == (320, 320, 3)

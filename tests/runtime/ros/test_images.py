@@ -154,3 +154,9 @@ def test_grey_of_colour_is_its_brightness() -> None:
     # 0.299 R + 0.587 G + 0.114 B: 29.9 + 117.4 + 5.7 = 153
     assert to_grey(np.full((2, 2, 3), (100, 200, 50), np.uint8)).tolist() == [[153, 153]] * 2
     assert to_grey(GREY) is GREY
+
+
+@pytest.mark.filterwarnings("error")
+def test_depth_that_no_number_of_millimetres_can_hold_is_the_farthest_without_a_warning() -> None:
+    fields = {"width": 2, "height": 1, "encoding": "32FC1", "step": 8, "data": struct.pack("<2f", 1e38, 3e38)}
+    assert picture(message(fields)).tolist() == [[65535, 65535]]

@@ -514,3 +514,72 @@ def test_qos_that_cannot_match_is_told_by_the_name_of_the_policy(graph: Graph, m
     wait_for(is_told)
     assert graph.said(CAMERA, "RELIABILITY").level == b"\2"
     assert {v.key: v.value for v in graph.said(CAMERA, "RELIABILITY").values}["QoS mismatch"] == "RELIABILITY"
+
+
+@pytest.mark.parametrize("clock", ["device", "arrival"])
+def test_stamps_of_another_clock_an_hour_ahead_do_not_make_labels_last(graph: Graph, model: str, clock: str) -> None:
+    node = graph.node(model=model, json="always", valid_ms=10_000.0, clock=clock)
+    assert node.trigger_configure() == SUCCESS
+    labels = labels_of(graph)
+    assert node.trigger_activate() == SUCCESS
+    images = graph.images()
+    images.listened_to()
+    ros_ns = graph.probe.get_clock().now().nanoseconds
+    stamp_ns = images.give(pictures()[0], ros_ns + 3_600_000_000_000)
+    wait_for(lambda: any(each["header"]["frame_id"] == "cam_optical" for each in labels))
+    later_ns = graph.probe.get_clock().now().nanoseconds
+    first = next(each for each in labels if each["header"]["frame_id"] == "cam_optical")
+    assert first["header"]["stamp"] == {"sec": stamp_ns // 10**9, "nanosec": stamp_ns % 10**9}
+    until_ns = first["valid_until"]["sec"] * 10**9 + first["valid_until"]["nanosec"]
+    assert ros_ns <= until_ns - 10_000_000_000 <= later_ns
+
+
+def test_a_shutdown_that_waits_for_the_stream_is_not_waited_for_by_it(graph: Graph, model: str) -> None:
+    """Whoever shuts ROS down holds the context's lock meanwhile; a state may change in that moment."""
+    node = graph.node(model=model)
+    assert node.trigger_configure() == SUCCESS
+    report = threading.Thread(target=node._ActionRecognition__report, name="kd-edge test report")
+    with graph.context._lock:
+        report.start()
+        report.join(30)
+        assert not report.is_alive()
+
+
+def test_labels_that_end_while_the_node_is_being_activated_deactivate_it(
+    graph: Graph, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their end is told to the executor before the transition is over."""
+    np.save(tmp_path / "short.npy", np.zeros((2, 24, 32), np.uint8))
+    node = graph.node(model=model, camera=f"replay:{tmp_path / 'short.npy'}")
+    ended, over = threading.Event(), node._ActionRecognition__labels_over
+    monkeypatch.setattr(node, "_ActionRecognition__labels_over", lambda error: (over(error), ended.set()))
+    assert node.trigger_configure() == SUCCESS
+    work = node._ActionRecognition__work
+    start = work.start
+
+    def slowly() -> None:
+        start()
+        assert ended.wait(60)
+        threading.Event().wait(0.3)  # the executor has looked at it meanwhile
+
+    monkeypatch.setattr(work, "start", slowly)
+    assert node.trigger_activate() == SUCCESS
+    wait_for(lambda: node._state_machine.current_state[1] == "inactive")
+
+
+def test_a_label_of_before_has_not_the_stamp_of_a_frame_of_now(graph: Graph, model: str) -> None:
+    """Each run of labels counts its frames from 0."""
+    node = graph.node(model=model, json="always", valid_ms=60_000.0)
+    assert node.trigger_configure() == SUCCESS
+    labels = labels_of(graph)
+    images = graph.images()
+    work = node._ActionRecognition__work
+    assert node.trigger_activate() == SUCCESS
+    images.listened_to()
+    images.give(pictures()[0])
+    wait_for(lambda: any(each["header"]["frame_id"] == "cam_optical" for each in labels))
+    before = work._newest["ir"]
+    assert work._sources.origin(before).frame_id == "cam_optical"
+    assert node.trigger_deactivate() == SUCCESS
+    assert node.trigger_activate() == SUCCESS
+    wait_for(lambda: work._sources._topics["ir"].header_of(before.frame_id) is None)

@@ -198,3 +198,9 @@ def test_changes_are_told_and_a_label_that_goes_on_before_half_of_its_time_is_ov
     assert not changes.is_due(stale(detail="no fresh frame for 600 ms"))
     assert changes.is_due(stale(Reason.CAMERA_LOST))
     assert changes.is_due(stale(Reason.CAMERA_LOST, source="other"))
+
+
+def test_a_stamp_of_a_clock_that_is_ahead_does_not_prolong_a_label() -> None:
+    tai = Origin(1_795_000_037_000_000_000, "ir", captured_ns=1_795_000_000_000_000_000)  # 37 s ahead of ROS time
+    label = label_of(predicted(), tai)
+    assert (label.header.stamp, label.valid_until) == (Moment(1_795_000_037, 0), Moment(1_795_000_000, 300_000_000))

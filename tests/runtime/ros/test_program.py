@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -132,3 +133,20 @@ def test_a_fault_is_one_line_and_exit_code_2(
     assert code == 2, lines
     assert len(told) == 1, lines
     assert not [line for line in lines if "Traceback" in line]
+
+
+def test_a_second_signal_does_not_break_off_the_clean_up(model: str) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd, tempfile.TemporaryDirectory() as folder:
+        systemd.bind(f"{folder}/notify")
+        systemd.settimeout(60)
+        process = started("-p", f"model:={model}", "-r", "__node:=twice", NOTIFY_SOCKET=f"{folder}/notify")
+        try:
+            assert systemd.recv(100) == b"READY=1"
+            process.send_signal(signal.SIGINT)
+            while systemd.recv(100) != b"STOPPING=1":
+                pass
+            process.send_signal(signal.SIGINT)
+            told, _ = process.communicate(timeout=100)
+        finally:
+            process.kill()
+    assert (process.returncode, "Traceback" in told) == (0, False), told

@@ -162,3 +162,10 @@ def test_changes_are_told_meanwhile() -> None:
 def test_what_can_never_come_is_refused(changes: dict[str, Any], fault: str) -> None:
     values = {"label": "wave", "source": "", "min_confidence": 0.5, "seconds": 2.0, **changes}
     assert Wanted(**values).fault(LABELS, ("left", "right")) == fault
+
+
+def test_a_label_that_ran_out_before_anybody_could_act_on_it_ends_no_wait() -> None:
+    waiting = Waiting()
+    future = waiting.begin()
+    waiting.waits.see(predicted("wave", 0.75), holds=False)
+    assert (future.answers, len(waiting.waits)) == ([], 1)
