@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -103,6 +104,9 @@ def frugal() -> Iterator[Callable[..., None]]:
     No curves and matrices are drawn of a training, unless a test asks for ``drawn``. torch's table of operators, which
     it makes anew for each export, is made once, and so is the graph of a student that is exported again.
     """
+    if importlib.util.find_spec("torch") is None:  # ROS's environment: nothing is trained or exported there
+        yield lambda *_: None
+        return
     from torch.onnx._internal.exporter._registration import ONNXRegistry
 
     from kd_edge.export import exporter

@@ -389,7 +389,8 @@ class Capture:
         """Close the camera and try until it opens again, or until the stop."""
         why = printable(why)
         if self.trouble is None or self.trouble.reason is not Reason.CAMERA_LOST:  # else it never really came back
-            log.warning("camera %s: %s; reopening", printable(self._camera.name), why)
+            name = printable(self._camera.name)
+            log.warning("camera %s: %s; reopening", name, why.removeprefix(f"camera {name}: "))
         self.trouble = Cause(Reason.CAMERA_LOST, f"{why}; reopening")
         self._close()
         while not self._stop.wait(self._backoff.next_seconds()):
