@@ -102,9 +102,10 @@ def frugal() -> Iterator[Callable[..., None]]:
     """Leave out what most of a small training and a small export would be spent on; yields what draws.
 
     No curves and matrices are drawn of a training, unless a test asks for ``drawn``. torch's table of operators, which
-    it makes anew for each export, is made once, and so is the graph of a student that is exported again.
+    it makes anew for each export, is made once, and so is the graph of a student that is exported again. Where there is
+    no torch, as in a robot's environment, there is nothing to leave out.
     """
-    if importlib.util.find_spec("torch") is None:  # ROS's environment: nothing is trained or exported there
+    if importlib.util.find_spec("torch") is None:
         yield lambda *_: None
         return
     from torch.onnx._internal.exporter._registration import ONNXRegistry

@@ -284,13 +284,13 @@ class Capture:
                 frame = self._read()
             except BadPictureError as error:
                 if self._silent_ms() > self._timeouts.read_timeout_ms:
-                    return error.found
+                    return self._fault(error)
                 self._stop.wait(EARLY_SECONDS)
                 continue
             except ConfigError:  # a mistake in its program: no reopening mends that
                 raise
             except BaseException as error:  # whatever a driver raises
-                return fault_of(error)
+                return self._fault(error)
             if frame is not None:
                 self._deliver(frame)
             elif self._clock.now_ns() - self._heard_ns >= self._timeouts.read_timeout_ms * 1_000_000:
@@ -317,7 +317,7 @@ class Capture:
                 raise BadPictureError(f"camera {self._camera.name} gave no picture", "pixels", "check its cable")
         except BadPictureError as error:
             self.counters.damaged += 1
-            self.trouble = Cause(Reason.BAD_PICTURE, error.found)
+            self.trouble = Cause(Reason.BAD_PICTURE, self._fault(error))
             raise
         if frame is None:
             return None
@@ -408,7 +408,7 @@ class Capture:
             try:
                 self._camera.open()
             except BaseException as error:  # whatever a driver raises
-                self._told_lost(fault_of(error))
+                self._told_lost(self._fault(error))
                 self._close()
                 continue
             self.counters.reconnects += 1
@@ -419,11 +419,18 @@ class Capture:
             self._is_back = False
             return
 
+    def _fault(self, error: BaseException) -> str:
+        return fault_of(error, self._camera.name)
+
     def _close(self) -> None:
         try:
             self._camera.close()
         except BaseException as error:  # a device that is gone cannot be closed; it is opened anew
-            log.debug("camera %s cannot be closed: %s", printable(self._camera.name), printable(fault_of(error)))
+            log.debug(
+                "camera %s cannot be closed: %s",
+                printable(self._camera.name),
+                printable(self._fault(error)),
+            )
 
 
 def stop_together(captures: Sequence[Capture]) -> None:
@@ -447,9 +454,11 @@ def _in_order(frame: Frame, count: int) -> Frame:
     return replace(frame, frame_id=frame_id, truth=None if frame.truth is None else str(frame.truth))
 
 
-def fault_of(error: BaseException) -> str:
-    """What an exception of a camera says, in one line."""
-    return error.found if isinstance(error, KdEdgeError) else f"{type(error).__name__}: {reason(error)}"
+def fault_of(error: BaseException, name: str) -> str:
+    """What an exception of a camera says, in one line, for whoever has named the camera already."""
+    if isinstance(error, KdEdgeError):
+        return error.found.removeprefix(f"camera {name}: ")
+    return f"{type(error).__name__}: {reason(error)}"
 
 
 class FrozenPicture:

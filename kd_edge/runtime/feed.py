@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from kd_edge.errors import ConfigError, KdEdgeError, printable
 from kd_edge.runtime.cameras.base import Camera, timeouts_of
-from kd_edge.runtime.capture import LONGEST_NAP_NS, Capture, Captured, Cut, stop_together
+from kd_edge.runtime.capture import LONGEST_NAP_NS, Capture, Captured, Cut, fault_of, stop_together
 from kd_edge.runtime.clock import Clock, duration, stamp_of
 from kd_edge.runtime.load import Load
 from kd_edge.runtime.watchdog import Watchdog
@@ -117,7 +117,7 @@ class Feed:
     def _over(self, silence: str) -> Cause:
         """Of a camera that gives no frame any more, while others do; the first time that is worth a line."""
         error = self.capture.error
-        why = "it has ended" if error is None else error.found
+        why = "it has ended" if error is None else fault_of(error, self.name)
         if not self._is_told:
             log.warning("camera %s gives no more frames, the others go on: %s", printable(self.name), printable(why))
         self._is_told = True

@@ -719,5 +719,7 @@ def open_or_explain(camera: Camera) -> None:
         raise
     except Exception as error:
         raise CameraError(
-            f"camera {camera.name} cannot be opened ({fault_of(error)})", "a camera that answers", "kd-edge cameras"
+            f"camera {camera.name} cannot be opened ({fault_of(error, camera.name)})",
+            "a camera that answers",
+            "kd-edge cameras",
         ) from error

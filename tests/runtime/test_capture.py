@@ -158,8 +158,7 @@ def test_while_it_is_gone_the_newest_reason_is_told(monkeypatch, caplog):
     wait_for(lambda: len(told) >= 4)
     capture.stop()
     assert [cause.detail for cause in told[:4]] == [
-        f"{why}; reopening"
-        for why in ("pulled out", "camera hand: not there for 1 s", "camera hand: not there for 2 s", "busy")
+        f"{why}; reopening" for why in ("pulled out", "not there for 1 s", "not there for 2 s", "busy")
     ]
     assert [record.getMessage() for record in caplog.records][:3] == [
         f"camera hand: {why}; reopening" for why in ("pulled out", "not there for 1 s", "busy")
@@ -196,6 +195,20 @@ def test_error_in_a_recording_ends_it(error):
     assert capture.get(PATIENCE_SECONDS) is None
     capture.stop()
     assert capture.error is error or "RuntimeError('driver')" in str(capture.error)
+
+
+def test_a_cameras_name_is_told_once(monkeypatch, caplog):
+    """Its own errors begin with it, and so does a line of the log; a label bears it."""
+    monkeypatch.setattr("kd_edge.runtime.capture.FIRST_PAUSE_SECONDS", 3600.0)
+    camera = ScriptedCamera([[frame(0), CameraError("camera ir0: nobody listens", "a server", "switch it on")]])
+    camera.name = "ir0"
+    capture = started(camera)
+    try:
+        wait_for(lambda: capture.trouble is not None and camera.closed == 1)
+        assert capture.trouble.detail == "nobody listens; reopening"
+        assert "camera ir0: nobody listens; reopening" in caplog.messages
+    finally:
+        capture.stop()
 
 
 def test_stopping_does_not_wait_for_the_next_attempt_to_reopen(monkeypatch):
