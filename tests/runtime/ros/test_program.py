@@ -136,7 +136,7 @@ def test_a_fault_is_one_line_and_exit_code_2(
 
 def test_an_option_that_nobody_reads_is_refused() -> None:
     process = subprocess.run(
-        [sys.executable, "-c", CODE, "--model", "x.onnx", "--ros-args", "-p", "autostart:=false"],
+        [sys.executable, "-m", "kd_edge.runtime.ros", "--model", "x.onnx", "--ros-args", "-p", "autostart:=false"],
         cwd=ROOT, capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     assert process.returncode == 2
