@@ -74,7 +74,9 @@ def _run(arguments: Sequence[str], closing: ExitStack) -> int:
         if "arguments" in str(error) or "name" in str(error):
             found = f"ROS 2 does not take these arguments ({reason(error)})"
             expected = "what ROS 2 knows, such as --ros-args -p model:=FILE -r image:=/camera/image_raw"
-            raise ConfigError(found, expected, "correct them") from error
+            is_yaml = "parameter override" in str(error)
+            quotes = "; a value is YAML, so one that ends in a colon is quoted: -p 'camera:=\"realsense:\"'"
+            raise ConfigError(found, expected, f"correct them{quotes if is_yaml else ''}") from error
         raise start_fault(error) from error
     closing.callback(node.destroy_node)
     closing.enter_context(_NodeLog(node))

@@ -120,6 +120,7 @@ def test_the_end_of_a_recording_ends_it(model: str, tmp_path: Path) -> None:
         (("-p", "topic:=[/image]", "-p", "depth:=0"), {}, "parameter topic is none of this node's (did you mean 't"),
         (("-p", "camera:=ir77"), {}, "ir77"),
         (("-r", "1:=:"), {}, "error: ROS 2 does not take these arguments"),
+        (("-p", "camera:=realsense:"), {}, "one that ends in a colon is quoted: -p 'camera:=\"realsense:\"'"),
         ((), {"ROS_DOMAIN_ID": "999"}, "ROS_DOMAIN_ID"),
         ((), {"RMW_IMPLEMENTATION": "rmw_nobody"}, "rmw_nobody"),
     ],
