@@ -16,7 +16,7 @@ from kd_edge.errors import ConfigError, KdEdgeError, printable, reason
 from kd_edge.runtime.ros.loading import check_domain, load, start_fault
 from kd_edge.runtime.ros.node import ActionRecognition
 from kd_edge.runtime.ros.parameters import PARAMETERS
-from kd_edge.runtime.signals import interrupt_on_termination
+from kd_edge.runtime.signals import ignore_termination, interrupt_on_termination, uninterrupted
 from kd_edge.runtime.watchdog import ServiceNotifier
 
 HAND_OVER_SECONDS = 0.0005
@@ -46,13 +46,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         fault. A fault is one line on standard error, or in ROS's log once the node is there.
     """
     try:
-        with interrupt_on_termination(), ExitStack() as closing:
-            return _run(sys.argv if arguments is None else [sys.argv[0], *arguments], closing)
+        with interrupt_on_termination():
+            closing = ExitStack()
+            try:
+                return _run(sys.argv if arguments is None else [sys.argv[0], *arguments], closing)
+            finally:
+                with uninterrupted():  # a second Ctrl-C would take ROS down half-way
+                    closing.close()
     except KeyboardInterrupt:
         return 0
     except KdEdgeError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
+    finally:
+        if arguments is None:  # while Python ends, one more signal would be the exit code
+            ignore_termination()
 
 
 def _run(arguments: Sequence[str], closing: ExitStack) -> int:

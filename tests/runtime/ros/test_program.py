@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,9 @@ def test_a_signal_ends_it_cleanly(model: str, number: int) -> None:
         executor.spin_once(1.0)
         assert process.poll() is None, process.communicate()
     process.send_signal(number)
+    for _ in range(5):  # of somebody impatient
+        time.sleep(0.02)
+        process.send_signal(number)
     told, _ = process.communicate(timeout=100)
     while "the node was deactivated" not in heard[-1].data:  # its last word
         executor.spin_once(1.0)
