@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from kd_edge.errors import ConfigError, KdEdgeError
+from kd_edge.reading import is_folder
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -180,8 +181,8 @@ def check_writable(path: Path, error: type[KdEdgeError] = KdEdgeError, *, option
     Raises:
         KdEdgeError: It may not; nothing is made.
     """
-    there = next(folder for folder in path.absolute().parents if folder.exists())
-    why = "it is a folder" if path.is_dir() else ""
+    there = next(folder for folder in path.absolute().parents if os.path.exists(folder))  # noqa: PTH110 - never raises
+    why = "it is a folder" if is_folder(path) else ""
     if not why:
         try:
             with tempfile.TemporaryFile(dir=there):  # permissions do not tell of read-only and other odd file systems

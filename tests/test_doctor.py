@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -284,3 +285,18 @@ def test_a_model_with_a_crop_in_metres_says_which_lens_it_assumes(
     taken = "a camera that does not say how wide it sees is taken for one 90.0 degrees wide"
     assert [(f.level, f.found) for f in findings("model here")][1:2] == [("note", f"its crop is in metres: {taken}")]
     assert not any("metres" in f.found for f in findings("bundled model"))
+
+
+def test_folders_of_another_user_are_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    stat = Path.stat
+
+    def closed(path: Path, **how: bool) -> os.stat_result:
+        if "closed" in path.parts:
+            raise PermissionError(13, "Permission denied")
+        return stat(path, **how)
+
+    monkeypatch.setattr(Path, "stat", closed)
+    monkeypatch.setenv("KD_EDGE_CACHE", "/closed/cache")
+    monkeypatch.setenv("KD_EDGE_DATA", "/closed/data")
+    assert [finding.topic for finding in doctor._cache()] == ["frame cache"]
+    assert [finding.found for finding in doctor._recordings()] == ["KD_EDGE_DATA=/closed/data is no folder"]

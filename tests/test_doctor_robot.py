@@ -271,3 +271,53 @@ def test_shared_memory_of_another_user(sourced: Make) -> None:
     found = told(ros.findings(sourced(segments, is_other=True)), "note")
     mine = os.geteuid()
     assert found == [f"user id {mine} has nodes here, too: their topics are seen, and no image comes"]
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"ROS_DISTRO": "x" * 9000},
+        {"ROS_DISTRO": "a\nb"},
+        {"ROS_DISTRO": "\udcff"},
+        {"ROS_DOMAIN_ID": "0" * 9 + "9" * 5000},
+        {"RMW_IMPLEMENTATION": "x" * 9000},
+        {"ROS_AUTOMATIC_DISCOVERY_RANGE": "a\nb" * 900},
+        {"LD_LIBRARY_PATH": ":rel:/" + "a" * 9000},
+        {"LD_LIBRARY_PATH": "/a\0b", "AMENT_PREFIX_PATH": "/a\0b"},
+    ],
+    ids=lambda environment: "-".join(f"{name}-{len(value)}" for name, value in environment.items()),
+)
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_any_environment_is_lines_of_bounded_length(
+    make: Make, sourced: Make, environment: dict[str, str], is_installed: bool
+) -> None:
+    found = list(ros.findings(sourced(**environment) if is_installed else make(**environment)))
+    assert found
+    for each in found:
+        line = each.found + each.expected + each.fix
+        assert line.isprintable()
+        assert len(line) < 1000
+
+
+def test_folders_that_cannot_be_looked_at_are_passed_over(sourced: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As another user's home in PYTHONPATH or LD_LIBRARY_PATH; to root everything is open."""
+    stat = Path.stat
+
+    def closed(path: Path, **how: bool) -> os.stat_result:
+        if "closed" in path.parts:
+            raise PermissionError(13, "Permission denied")
+        return stat(path, **how)
+
+    monkeypatch.setattr(Path, "stat", closed)
+    path = ("/closed/lib", "/" + "a" * 9000, f"{JAZZY}/lib/python3.12/site-packages")
+    machine = sourced(path=path, LD_LIBRARY_PATH="/closed/lib")
+    assert told(ros.findings(machine), "ok")[:2] == ["jazzy", "middleware rmw_fastrtps_cpp"]
+
+
+def test_a_version_of_any_length(make: Make) -> None:
+    machine = make(
+        on(R36)
+        | distribution("tensorrt-cu12", "1")
+        | {f"{SITE}/tensorrt_cu12-1.dist-info/METADATA": f"Name: tensorrt-cu12\nVersion: 1{'0' * 5000}\n"}
+    )
+    assert any("is for Arm servers" in found for found in told(jetson.findings(machine), "problem"))

@@ -33,6 +33,7 @@ from kd_edge.errors import (
     printable,
 )
 from kd_edge.files import CACHE_VARIABLE, cache_root, expanded
+from kd_edge.reading import is_folder
 from kd_edge.runtime.cameras.listing import list_cameras
 
 IMPORT_SECONDS = 120.0
@@ -296,7 +297,7 @@ def _cache() -> Iterator[Finding]:
     except KdEdgeError as error:
         yield Finding.of("note", "frame cache", error)
         return
-    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    existing = next(folder for folder in (cache, *cache.parents) if is_folder(folder))
     free = shutil.disk_usage(existing).free / 1e9
     if not os.access(existing, os.W_OK):
         advice = f"to train or evaluate here, set {CACHE_VARIABLE} to one"
@@ -314,7 +315,7 @@ def _recordings() -> Iterator[Finding]:
         yield Finding("note", "recordings", f"{DATA_VARIABLE} is not set", "", advice)
         return
     try:
-        there = expanded(data).is_dir()
+        there = is_folder(expanded(data))
     except KdEdgeError as error:
         yield Finding.of("problem", "recordings", error)
         return

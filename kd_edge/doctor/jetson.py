@@ -76,7 +76,7 @@ def _tensorrt(machine: Machine, chip: str, major: int) -> Iterator[Finding]:
     """PyPI's TensorRT for aarch64 is made for servers."""
     for name in PIP_TENSORRT:
         version = machine.version(name)
-        number = tuple(map(int, re.findall(r"\d+", version)[:2]))
+        number = tuple(map(int, re.findall(r"\d{1,9}", version)[:2]))
         runs_here = major >= UNIFIED and number >= FIRST_FOR_ORIN
         if version and chip in ("Xavier", "Orin") and not runs_here:
             yield Finding(

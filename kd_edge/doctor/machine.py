@@ -8,9 +8,23 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 
+from kd_edge.errors import printable
+from kd_edge.reading import is_folder
+
+MOST = 1000
+"""Files that are looked at of one kind."""
 _TEXT_BYTES = 4096
+
+
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """What matches below a folder, at most ``MOST``; nothing of one that cannot be looked into."""
+    try:
+        return sorted(islice(folder.glob(pattern), MOST))
+    except (OSError, ValueError):
+        return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +77,7 @@ class Machine:
         """Folders of a package that Python would find, the one it takes first; nothing is imported."""
         for folder in self.path:
             where = self.file(folder) if folder.startswith("/") else Path(folder)
-            if (where / name).is_dir():
+            if is_folder(where / name):
                 yield where / name
 
     def version(self, distribution: str) -> str:
@@ -71,7 +85,7 @@ class Machine:
         folders = [str(self.file(folder)) for folder in self.path if folder.startswith("/")]
         name = distribution.replace("_", "-").lower()
         for found in metadata.distributions(name=name, path=folders):
-            return found.version or ""
+            return printable((found.version or "")[:40])
         return ""
 
     @property

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 
 from kd_edge.doctor.finding import Finding
-from kd_edge.doctor.machine import Machine
+from kd_edge.doctor.machine import Machine, matching
 from kd_edge.errors import did_you_mean, printable
 
 TOPIC = "ROS 2"
@@ -22,7 +21,6 @@ MOST_DOMAIN = 232
 """Beyond this domain id there are no ports left."""
 EPHEMERAL = range(102, 215)
 """Domain ids whose ports Linux also gives to others."""
-MOST_SEGMENTS = 1000
 RMEM = "/proc/sys/net/core/rmem_max"
 ENOUGH_RMEM = 2_000_000
 """Bytes of a receive buffer that hold some 640x480 images of 16 bits."""
@@ -35,8 +33,8 @@ BUILD = f"colcon build --base-paths {OVERLAY} --merge-install, then source insta
 def findings(machine: Machine) -> Iterator[Finding]:
     """What is found of ROS 2; one line where there is none."""
     rclpy = next(machine.modules("rclpy"), None)
-    sourced = machine.variable("ROS_DISTRO")
-    there = sorted(path.parent.name for path in machine.file(OPT).glob("*/setup.bash"))
+    sourced = printable(machine.variable("ROS_DISTRO")[:40])
+    there = [printable(path.parent.name) for path in matching(machine.file(OPT), "*/setup.bash")]
     if rclpy is None:
         yield from _absent(machine, sourced, there)
         return
@@ -59,11 +57,11 @@ def _absent(machine: Machine, sourced: str, there: list[str]) -> Iterator[Findin
     if sourced:
         others = _pythons(machine, sourced)
         if others and _name(machine.python) not in others:
-            yield _other_python(f"ROS 2 {printable(sourced)} is built for Python {', '.join(others)}", machine)
+            yield _other_python(f"ROS 2 {sourced} is built for Python {', '.join(others)}", machine)
         else:
             yield Finding(
-                "problem", TOPIC, f"ROS_DISTRO is {printable(sourced)}, and Python does not find its rclpy",
-                "a sourced ROS 2", f"source {OPT}/{printable(sourced)}/setup.bash; does PYTHONPATH survive (sudo, -I)?",
+                "problem", TOPIC, f"ROS_DISTRO is {sourced}, and Python does not find its rclpy",
+                "a sourced ROS 2", f"source {OPT}/{sourced}/setup.bash; does PYTHONPATH survive (sudo, -I)?",
             )  # fmt: skip
     elif there:
         yield Finding(
@@ -88,13 +86,15 @@ def _pythons(machine: Machine, distro: str) -> list[str]:
 
 def _built_for(prefix: Path, package: str) -> set[str]:
     """The Pythons for which a package lies below a prefix."""
-    found = (prefix.glob(f"{lib}/python3.*/*-packages/{package}") for lib in ("lib", "local/lib"))
+    found = (matching(prefix, f"{lib}/python3.*/*-packages/{package}") for lib in ("lib", "local/lib"))
     return {folder.parents[1].name.removeprefix("python") for folders in found for folder in folders}
 
 
 def _python(machine: Machine, rclpy: Path, sourced: str) -> Iterator[Finding]:
     """Whether the compiled half of the rclpy that would be imported is for this Python."""
-    tags = sorted({tag for file in rclpy.glob("_rclpy*.so") for tag in re.findall(r"cpython-(\d)(\d+)", file.name)})
+    tags = sorted(
+        {tag for file in matching(rclpy, "_rclpy*.so") for tag in re.findall(r"cpython-(\d)(\d+)", file.name)}
+    )
     built = [f"{major}.{minor}" for major, minor in tags]
     if built and _name(machine.python) not in built:
         yield _other_python(f"rclpy is built for Python {', '.join(built)}", machine)
@@ -124,16 +124,16 @@ def _middleware(machine: Machine, rclpy: Path) -> Iterator[Finding]:
     folders = [*machine.listed("LD_LIBRARY_PATH"), *(prefix / "lib" for prefix in machine.listed("AMENT_PREFIX_PATH"))]
     if len(rclpy.parents) > 2:
         folders.append(rclpy.parents[2])  # <prefix>/lib/python3.x/site-packages/rclpy: where wheels put theirs
-    names = {file.stem.removeprefix("lib") for folder in folders for file in folder.glob("librmw_*.so")}
+    names = {file.stem.removeprefix("lib") for folder in folders for file in matching(folder, "librmw_*.so")}
     here = [name for name in MIDDLEWARES if name in names]
     if wanted in names:
         yield Finding("ok", TOPIC, f"middleware {wanted}")
         return
     named = "RMW_IMPLEMENTATION" if machine.variable("RMW_IMPLEMENTATION") else "the default"
     advice = f"RMW_IMPLEMENTATION={here[0]}, or " if here else ""
-    dashed = printable(wanted).replace("_", "-")
+    dashed = printable(wanted[:60]).replace("_", "-")
     yield Finding(
-        "problem", TOPIC, f"the middleware {printable(wanted)} ({named}) is not there{did_you_mean(wanted, here)}",
+        "problem", TOPIC, f"the middleware {printable(wanted[:60])} ({named}) is not there{did_you_mean(wanted, here)}",
         f"one of {', '.join(here)}" if here else "a middleware, without which ROS ends the program",
         f"{advice}apt install ros-$ROS_DISTRO-{dashed}, or of wheels pip install ros-kilted-{dashed}",
     )  # fmt: skip
@@ -146,7 +146,7 @@ def _domain(machine: Machine) -> Iterator[Finding]:
             "note", TOPIC, "ROS_DOMAIN_ID is not set: 0, which every robot has that is not told otherwise", "",
             "export ROS_DOMAIN_ID=1 to 101, the same for all of one robot",
         )  # fmt: skip
-    elif not (text.isdecimal() and text.isascii() and int(text[:9]) <= MOST_DOMAIN):
+    elif not (re.fullmatch("[0-9]{1,9}", text) and int(text) <= MOST_DOMAIN):
         yield Finding(
             "problem", TOPIC, f"ROS_DOMAIN_ID is '{printable(text[:40])}'", f"a whole number, 0 to {MOST_DOMAIN}",
             "export ROS_DOMAIN_ID=1",
@@ -198,7 +198,7 @@ def _range(machine: Machine, sourced: str) -> Iterator[Finding]:
 def _messages(machine: Machine) -> Iterator[Finding]:
     """Whether kd-edge's own messages are built, and for this Python."""
     package = next(machine.modules("kd_edge_msgs"), None)
-    if package is not None and any(package.glob("*.so")):
+    if package is not None and matching(package, "*.so"):
         yield Finding("ok", TOPIC, "kd_edge_msgs is built")
         return
     prefixes = machine.listed("AMENT_PREFIX_PATH")
@@ -236,7 +236,7 @@ def _shared_memory(machine: Machine) -> Iterator[Finding]:
     """Fast DDS hands large messages over in shared memory, which other users' processes may not read."""
     owners = set()
     for pattern in ("fastdds_*", "fastrtps_*"):
-        for segment in islice(machine.file("/dev/shm").glob(pattern), MOST_SEGMENTS):  # noqa: S108 - it is only read
+        for segment in matching(machine.file("/dev/shm"), pattern):  # noqa: S108 - it is only read
             with suppress(OSError):  # it was removed meanwhile
                 owners.add(segment.stat().st_uid)
     if others := sorted(owners - {machine.user}):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -13,11 +14,12 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from kd_edge.errors import ConfigError, ServiceError, printable, reason
-from kd_edge.files import replacing
-from kd_edge.reading import read_bytes
-from kd_edge.service.plan import MODEL, Plan, log_command, state_folder, systemctl, unit_file
+from kd_edge.files import check_writable, replacing
+from kd_edge.reading import is_file, read_bytes
+from kd_edge.service.plan import MODEL, Plan, cache_folder, log_command, state_folder, systemctl, unit_file
 
 MARK = "# Made by kd-edge install-service, which replaces it, and with --uninstall removes it."
 RECORD = "# kd-edge installed: "
@@ -59,6 +61,18 @@ class Outcome:
     labels: str = ""
 
 
+class _Record(NamedTuple):
+    """What a unit says of its installation.
+
+    Attributes:
+        files: Hash of each file that was installed with it, by path.
+        is_changed: Whether the unit was changed by hand since.
+    """
+
+    files: dict[str, str]
+    is_changed: bool = False
+
+
 def run_command(words: Sequence[str]) -> None:
     """Run a command of systemd's.
 
@@ -92,21 +106,25 @@ def install(plan: Plan, *, dry_run: bool = False, root: Path = ROOT, run: Run = 
     """
     before = _record_of(_in(root, plan.unit_file))
     copied = {str(to): _sha256(source) for to, source in plan.copies.items()}
-    text = _marked(plan.unit, {**before, **copied})
+    text = _marked(plan.unit, {**before.files, **copied})
+    changed = (_changed(plan.unit_file),) if before.is_changed else ()
     outcome = Outcome(
         name=plan.name,
         done="nothing" if dry_run else "installed",
         unit=str(plan.unit_file),
-        written=(*copied, str(plan.unit_file)),
+        written=(*map(str, changed), *copied, str(plan.unit_file)),
         commands=tuple(map(shlex.join, plan.commands)),
         text=text,
-        notes=plan.notes,
+        notes=(*plan.notes, *(f"{plan.unit_file} was changed by hand: that is kept as {path}" for path in changed)),
         labels=log_command(plan),
     )
     if dry_run:
         return outcome
-    _check_may(plan.for_user, root)
+    _check_may(plan.for_user, root, run)
     _check_groups(plan, root)
+    _check_needed(plan, root)
+    if changed:
+        _keep(_in(root, plan.unit_file))
     _write(plan, text, root)
     *enabling, starting = plan.commands
     for words in enabling:
@@ -142,25 +160,35 @@ def uninstall(
     at = unit_file(name, for_user)
     if not _in(root, at).is_file():
         raise ConfigError(f"no unit {at}", "a service that was installed", "name it with --name")
-    files = _record_of(_in(root, at))
+    files, is_changed = _record_of(_in(root, at))
+    if not dry_run:
+        _check_may(for_user, root, run)
     left = tuple(why for path in files if (why := _kept(root, path, files[path], with_model)))
     removed = tuple(path for path in files if not any(why.startswith(f"{path} ") for why in left))
+    if is_changed:
+        left += (f"{_changed(at)} is left: the unit, which was changed by hand",)
+    caches = () if for_user else (str(cache_folder(name)),)
     ctl, unit = systemctl(for_user), f"{name}.service"
     stop, reload = (*ctl, "disable", "--now", unit), (*ctl, "daemon-reload")
     outcome = Outcome(
         name=name,
         done="nothing" if dry_run else "uninstalled",
         unit=str(at),
-        removed=(str(at), *removed),
+        removed=(str(at), *removed, *(path for path in caches if _in(root, Path(path)).is_dir())),
         left=left,
         commands=(shlex.join(stop), shlex.join(reload)),
     )
     if dry_run:
         return outcome
-    _check_may(for_user, root)
-    _run(stop, run, "nothing is removed: ", "systemctl status " + name)
+    _run(stop, run, "nothing is removed: ", shlex.join((*ctl, "status", unit)))
+    if is_changed:
+        _keep(_in(root, at))
+    for path in (*files, str(at)):
+        _sweep(_in(root, Path(path)))
     for path in (*removed, str(at)):
         _remove(_in(root, Path(path)))
+    for path in caches:
+        _remove_cache(_in(root, Path(path)))
     _remove_if_empty(_in(root, state_folder(name, for_user)))
     _run(reload, run, f"{at} is removed, but ", shlex.join(reload))
     return outcome
@@ -176,25 +204,45 @@ def _named(plan: Plan) -> str:
 
 def _marked(unit: str, files: dict[str, str]) -> str:
     """The unit with what was installed written at its beginning, instead of the template's first words."""
-    body = unit[unit.index("[Unit]") :]
-    return f"{MARK}\n{RECORD}{json.dumps({'format': 1, 'files': files})}\n{body}"
+    body = _body(unit)
+    return f"{MARK}\n{RECORD}{json.dumps({'format': 1, 'files': files, 'unit': _hash(body)})}\n{body}"
 
 
-def _record_of(unit: Path) -> dict[str, str]:
-    """Hash of each file that was installed with a unit, by path; empty where there is no unit.
+def _body(unit: str) -> str:
+    """A unit without the words at its beginning."""
+    return unit[unit.index("[Unit]") :]
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _changed(unit: Path) -> Path:
+    """Where a unit goes that was changed by hand; systemd does not take it for one."""
+    return unit.with_name(f"{unit.name}.changed")
+
+
+def _keep(unit: Path) -> None:
+    with replacing(_changed(unit), ServiceError) as file:
+        file.write(read_bytes(unit, UNIT_BYTES))
+
+
+def _record_of(unit: Path) -> _Record:
+    """What a unit says of its installation; nothing where there is no unit.
 
     Raises:
         ConfigError: A unit that was not made by this.
     """
     if not os.path.lexists(unit):
-        return {}
+        return _Record({})
     try:
-        lines = read_bytes(unit, UNIT_BYTES).decode().splitlines()
-        record = json.loads(next(line for line in lines if line.startswith(RECORD)).removeprefix(RECORD))
+        text = read_bytes(unit, UNIT_BYTES).decode()
+        record = json.loads(next(line for line in text.splitlines() if line.startswith(RECORD)).removeprefix(RECORD))
         files = record["files"]
         if record["format"] == 1 and all(isinstance(part, str) and part for pair in files.items() for part in pair):
-            return {path: digest for path, digest in files.items() if path.startswith("/") and ".." not in path}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):
+            kept = {path: digest for path, digest in files.items() if path.startswith("/") and ".." not in path}
+            return _Record(kept, record.get("unit") not in (None, _hash(_body(text))))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError):
         pass
     raise ConfigError(
         f"{printable(str(unit))} is there, and was not made by kd-edge install-service",
@@ -203,7 +251,8 @@ def _record_of(unit: Path) -> dict[str, str]:
     )
 
 
-def _check_may(for_user: bool, root: Path) -> None:
+def _check_may(for_user: bool, root: Path, run: Run) -> None:
+    """Refuse where systemd does not run, or does not listen to this user, before anything is written."""
     if not _in(root, Path("/run/systemd/system")).is_dir() or shutil.which("systemctl") is None:
         raise ConfigError(
             "this machine was not started by systemd (no /run/systemd/system)",
@@ -214,6 +263,15 @@ def _check_may(for_user: bool, root: Path) -> None:
         raise ConfigError(
             f"user id {os.geteuid()} may not write /etc/systemd/system", "root, or --user", f"sudo {_typed()}"
         )
+    asked = (*systemctl(for_user), "show", "--property=Version")
+    if for_user:
+        _run(
+            asked, run, "the systemd of this user does not answer: ",
+            "log in as this user (no su, no sudo), or sudo loginctl enable-linger USER and "
+            f"export XDG_RUNTIME_DIR=/run/user/{os.getuid()}",
+        )  # fmt: skip
+    else:
+        _run(asked, run, "", "systemctl status")
 
 
 def _typed() -> str:
@@ -236,6 +294,15 @@ def _check_groups(plan: Plan, root: Path) -> None:
         )
 
 
+def _check_needed(plan: Plan, root: Path) -> None:
+    if absent := next((path for path in plan.needed if not is_file(_in(root, path))), None):
+        raise ConfigError(
+            f"{absent} is not there, and the service begins with it",
+            "an installed ROS 2",
+            "install it, or name the one that is there: export ROS_DISTRO=humble, and sudo --preserve-env=ROS_DISTRO",
+        )
+
+
 def _sha256(file: Path) -> str:
     digest = hashlib.sha256()
     try:
@@ -249,18 +316,46 @@ def _sha256(file: Path) -> str:
 
 def _write(plan: Plan, text: str, root: Path) -> None:
     """All files or none: each takes its place only when all of them are written, the unit last."""
-    if plan.for_user:  # the machine's systemd makes it itself
-        _in(root, plan.state).mkdir(parents=True, exist_ok=True)
-    with ExitStack() as files:
-        unit = files.enter_context(replacing(_in(root, plan.unit_file), ServiceError, option="--name"))
-        unit.write(text.encode())
-        for to, source in plan.copies.items():
-            mode = 0o644 if to.name == MODEL else 0o600  # a camera file may hold a password
-            copy = files.enter_context(replacing(_in(root, to), ServiceError, option="--name", mode=mode))
-            with source.open("rb") as opened:
-                shutil.copyfileobj(opened, copy, 1 << 20)
-    for to in plan.copies:
-        _give(_in(root, to), _in(root, plan.state))
+    state, unit_file = _in(root, plan.state), _in(root, plan.unit_file)
+    is_new = not unit_file.exists()
+    targets = {_in(root, to): source for to, source in plan.copies.items()}
+    try:
+        for file in targets:
+            _check_own(file, state)
+        for file in (unit_file, *targets):
+            check_writable(file, ServiceError)
+            _sweep(file)
+        if plan.for_user:  # the machine's systemd makes it itself
+            state.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as files:
+            unit = files.enter_context(replacing(unit_file, ServiceError))
+            unit.write(text.encode())
+            for file, source in targets.items():
+                mode = 0o644 if file.name == MODEL else 0o600  # a camera file may hold a password
+                copy = files.enter_context(replacing(file, ServiceError, mode=mode))
+                with source.open("rb") as opened:
+                    shutil.copyfileobj(opened, copy, 1 << 20)
+    except (OSError, ServiceError) as error:
+        if is_new:
+            _remove_if_empty(state)
+        found = error.found if isinstance(error, ServiceError) else f"{state} cannot be made ({error.strerror})"
+        raise ServiceError(
+            found, "folders that can be written, and room in them", "make room, or see who else keeps something there"
+        ) from error
+    for file in targets:
+        _give(file, state)
+
+
+def _check_own(file: Path, folder: Path) -> None:
+    """Refuse to write through a link out of a folder: the service's own belongs to its user, who may have made one."""
+    if not file.parent.resolve().is_relative_to(folder.resolve()):
+        raise ServiceError(f"{file} cannot be written (a link leads out of {folder})", "", "")
+
+
+def _sweep(file: Path) -> None:
+    """Remove what a process that was killed has left beside a file."""
+    for left in file.parent.glob(f".{glob.escape(file.name)}.*.tmp"):
+        _remove(left)
 
 
 def _give(file: Path, folder: Path) -> None:
@@ -268,17 +363,22 @@ def _give(file: Path, folder: Path) -> None:
     owner = folder.stat()
     for path in (file, *(above for above in file.parents if above.is_relative_to(folder))):
         with suppress(OSError):
-            os.chown(path, owner.st_uid, owner.st_gid)
+            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=path == folder)
 
 
 def _kept(root: Path, path: str, digest: str, with_model: bool) -> str:
     """Why a file that was installed stays; empty where it goes."""
     file = _in(root, Path(path))
-    if not file.is_file():
-        return f"{path} is gone already"
-    if Path(path).name == MODEL and not with_model:
-        return f"{path} is left (--with-model removes it)"
-    return "" if _sha256(file) == digest else f"{path} is left: it was changed since"
+    try:
+        if not file.is_file():
+            return f"{path} is gone already"
+        if Path(path).name == MODEL and not with_model:
+            return f"{path} is left (--with-model removes it)"
+        return "" if _sha256(file) == digest else f"{path} is left: it was changed since"
+    except OSError as error:  # in a dry run of somebody who may not look
+        return f"{path} cannot be looked at ({error.strerror})"
+    except ConfigError as error:
+        return f"{path} is left: {error.found}"
 
 
 def _remove(file: Path) -> None:
@@ -300,6 +400,14 @@ def _remove_if_empty(state: Path) -> None:
         folder.rmdir()
         if state.is_symlink():
             state.unlink()
+
+
+def _remove_cache(cache: Path) -> None:
+    """What the service has cached; systemd makes the folder a link, as above."""
+    shutil.rmtree(cache.resolve(), ignore_errors=True)
+    with suppress(OSError):
+        if cache.is_symlink():
+            cache.unlink()
 
 
 def _run(words: Sequence[str], run: Run, so_far: str, fix: str) -> None:

@@ -19,21 +19,24 @@ from kd_edge.files import user_folder
 from kd_edge.runtime.cameras import Wanted, check_fits, make_camera
 from kd_edge.runtime.cameras.config import CameraConfig, SharedConfig, source_name
 from kd_edge.runtime.sinks import open_sink
-from kd_edge.runtime.uri import NETWORK, PIPELINE, TOPIC, shown
-from kd_edge.service.unit import Unit, command_line, template, value
+from kd_edge.runtime.uri import NETWORK, PIPELINE, RECORDING, TOPIC, parse, shown
+from kd_edge.service.unit import Unit, command_line, quoted, template, value
 
 UNIT = "kd-edge.service"
 ROS_UNIT = "kd-edge-ros.service"
 MODEL = "model.onnx"
 HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - nothing is written there
 """What a unit with ProtectHome and PrivateTmp does not see."""
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-ROS_NAME = re.compile(r"(?:[A-Za-z_]\w*=)?~?/?[A-Za-z_]\w*(?:/[A-Za-z_]\w*)*", re.ASCII)
+NAME = re.compile(r"kd-edge(?:[-_.][A-Za-z0-9_.-]{1,56})?")
+"""Also names the service's folders: another name could be that of something else's in /var/lib or /run."""
+ROS_NAME = re.compile(r"(?:[A-Za-z_]\w*=)?(?:~?/)?[A-Za-z_]\w*(?:/[A-Za-z_]\w*)*", re.ASCII)
 ROS_SETUP = Path("/opt/ros")
 START = "from kd_edge.runtime.ros import main; raise SystemExit(main())"
 """Starts the node, also where no ament package is built."""
-ROS_VARIABLES = {"ROS_DOMAIN_ID": r"[0-9]{1,3}", "RMW_IMPLEMENTATION": r"rmw_\w{1,50}"}
-"""What decides whom the node hears, and is taken over from whoever installs it."""
+DOMAIN, MIDDLEWARE = "ROS_DOMAIN_ID", "RMW_IMPLEMENTATION"
+"""Variables that decide whom the node hears; they are taken over from whoever installs it."""
+MOST_DOMAIN = 232
+"""Beyond this domain id there are no ports left."""
 MOST = 16
 """Cameras, topics or sinks of one service."""
 
@@ -104,6 +107,7 @@ class Plan:
         state: The service's folder.
         copies: File to copy by where it goes: the model, camera files.
         for_user: In the systemd of this user.
+        needed: Files without which the service does not start.
         notes: What the user should know.
     """
 
@@ -113,6 +117,7 @@ class Plan:
     state: Path
     copies: dict[Path, Path]
     for_user: bool
+    needed: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
     commands: tuple[tuple[str, ...], ...] = field(init=False)
     """What is said to systemd, in this order."""
@@ -137,9 +142,9 @@ def unit_file(name: str, for_user: bool) -> Path:
     """
     if not NAME.fullmatch(name) or name.endswith((".service", ".")):
         raise ConfigError(
-            f"service name '{printable(name)}'",
-            "1 to 64 letters, digits, dots, dashes or underscores, without .service at its end",
-            "choose another --name",
+            f"service name '{printable(name[:100])}'",
+            "kd-edge, or kd-edge- and 1 to 56 letters, digits, dots, dashes or underscores, without .service",
+            "choose another --name, such as kd-edge-front",
         )
     return (_user_units() if for_user else Path("/etc/systemd/system")) / f"{name}.service"
 
@@ -157,6 +162,11 @@ def state_folder(name: str, for_user: bool) -> Path:
     return Path("/var/lib") / name if own is None else own / "services" / name
 
 
+def cache_folder(name: str) -> Path:
+    """What a service of the machine caches is there; one of a user takes the user's own cache."""
+    return Path("/var/cache") / name
+
+
 def make_plan(service: Service, installation: Installation | None = None) -> Plan:
     """Check what is asked for, and say what it takes; nothing is changed.
 
@@ -171,15 +181,14 @@ def make_plan(service: Service, installation: Installation | None = None) -> Pla
     _check_asked(service)
     name = _name_after(service) if service.name is None else service.name
     at, state = unit_file(name, service.for_user), state_folder(name, service.for_user)
-    if not service.for_user:
-        for folder in installation.folders:
-            _check_seen(Path(folder), "kd-edge is installed in")
+    for folder in installation.folders:
+        _check_reached(Path(folder), "kd-edge is installed in", service)
     configs = SharedConfig.of(service.cameras).configs
     for camera, config in configs.items():
         _check_camera(camera, config, service)
     _check_model(service, configs)
     for sink in service.sinks:
-        open_sink(sink)
+        _check_sink(sink, name, service)
     copies = _copies(service, state)
     unit = Unit(template(ROS_UNIT if service.ros else UNIT))
     _set_names(unit, service, name, state)
@@ -191,7 +200,8 @@ def make_plan(service: Service, installation: Installation | None = None) -> Pla
             unit.add("Environment", "Environment", f"{variable}={text}")
     if service.for_user:
         _make_the_users(unit)
-    return Plan(name, at, unit.text, state, copies, service.for_user, tuple(_notes(service, name)))
+    needed = (_ros_setup(),) if service.ros else ()
+    return Plan(name, at, unit.text, state, copies, service.for_user, needed, tuple(_notes(service, name)))
 
 
 def _check_asked(service: Service) -> None:
@@ -204,11 +214,14 @@ def _check_asked(service: Service) -> None:
     if service.ros and (len(service.cameras) > 1 or service.sinks):
         found = f"{len(service.cameras)} cameras with --ros" if service.cameras[1:] else "--sink with --ros"
         raise ConfigError(found, "one camera or topics; labels go out as messages", "leave it out, or leave out --ros")
-    names = [source_name(camera)[0] for camera in service.cameras]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ConfigError(
-            f"two cameras called '{shown(twice)}'", "a name for each: labels bear it", "--camera left=URI"
-        )
+    for option, what, given in (("camera", "cameras", service.cameras), ("topics", "topics", service.topics)):
+        names = [source_name(each)[0] for each in given]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ConfigError(
+                f"two {what} called '{shown(twice)}'",
+                "a name for each: labels bear it",
+                f"--{option} left={shown(twice)}",
+            )
     for what, given in (("cameras", service.cameras), ("topics", service.topics), ("sinks", service.sinks)):
         if len(given) > MOST:
             raise ConfigError(f"{len(given)} {what}", f"at most {MOST}", "make several services")
@@ -226,13 +239,19 @@ def _name_after(service: Service) -> str:
         name, camera = source_name(service.cameras[0])
         named = Path(camera).stem if camera.endswith(".toml") else shown(camera)
         words += re.findall(r"[A-Za-z0-9]+", named if name == camera else name)
-    return "-".join(words)[:64].rstrip("-")
+    return "-".join(words)
 
 
-def _check_seen(path: Path, what: str) -> None:
-    """Refuse what the service's user cannot see."""
-    absolute = path if path.is_absolute() else Path.cwd() / path
-    if any(absolute.is_relative_to(folder) for folder in HIDDEN):
+def _check_reached(path: Path, what: str, service: Service) -> None:
+    """Refuse a path that the service would seek elsewhere, or that its user cannot see."""
+    if not path.is_absolute():
+        raise ConfigError(
+            f"{what} {printable(str(path))}, which the service would seek in its own folder",
+            "an absolute path",
+            "write the path out",
+        )
+    places = (path, Path(os.path.realpath(path)))
+    if not service.for_user and any(place.is_relative_to(folder) for place in places for folder in HIDDEN):
         raise ConfigError(
             f"{what} {printable(str(path))}, which a service of the machine does not see",
             "a place outside the homes and /tmp, such as /opt/kd-edge/.venv",
@@ -240,24 +259,49 @@ def _check_seen(path: Path, what: str) -> None:
         )
 
 
+def _check_sink(sink: str, name: str, service: Service) -> None:
+    """Refuse what is no sink, and a file where the service may not write."""
+    open_sink(sink)
+    scheme, target, _ = parse(sink)
+    if scheme != "jsonl" or target == "-" or service.for_user:
+        return
+    own = tuple(f"{folder}/{name}/" for folder in ("/run", "/var/lib", "/var/cache"))
+    absolute = os.path.normpath(f"/var/lib/{name}/{target}" if target[0] not in "/~" else target)
+    if not absolute.startswith(own):
+        raise ConfigError(
+            f"sink {printable(sink)}, where the service may not write",
+            "a file in one of its folders",
+            f"--sink jsonl:/run/{name}/labels.jsonl?max_mb=20, or use --user",
+        )
+
+
 def _check_camera(camera: str, config: CameraConfig, service: Service) -> None:
-    """Refuse a camera whose address is secret and would be public, or whose files the service cannot see."""
+    """Refuse a camera whose address is secret and would be public, or which the service could not open."""
     address = source_name(camera)[1]
+    named = f"camera {shown(address)}"
+    if config.scheme in NETWORK or config.scheme == PIPELINE:
+        public = address.partition("#")[0] if config.scheme in NETWORK else address
+        if _file_of(address) is None and shown(address) != public:
+            raise ConfigError(
+                f"{named} may hold a password, and units can be read by everybody",
+                "a camera file, which only the service can read",
+                "write it as uri into my-camera.toml and name that with --camera",
+            )
     value(camera, "camera")
-    if not _file_of(address) and config.scheme in (*NETWORK, PIPELINE) and shown(address) != address:
-        raise ConfigError(
-            f"camera {shown(address)} may hold a password, and units can be read by everybody",
-            "a camera file, which only the service can read",
-            "write it as uri into my-camera.toml and name that with --camera",
-        )
     if config.scheme == TOPIC:
+        raise ConfigError(f"{named} is a topic of ROS 2", "--ros --topics", f"--ros --topics {shown(config.target)}")
+    if config.credentials_env is not None:
         raise ConfigError(
-            f"camera {shown(address)} is a topic of ROS 2", "--ros --topics", f"--ros --topics {shown(config.target)}"
+            f"{named} takes its password from {config.credentials_env}, a variable that the service does not have",
+            "user and password in the uri of a camera file, which only the service can read",
+            'uri = "rtsp://USER:PASSWORD@HOST/PATH", without credentials_env',
         )
+    if config.scheme == RECORDING:
+        _check_reached(Path(config.target), f"{named} is", service)
     for key in ("trust", "ca_file"):
         path = getattr(config, key)
-        if path is not None and not service.for_user:
-            _check_seen(path, f"camera {shown(address)} has {key} in")
+        if path is not None:
+            _check_reached(path, f"{named} has {key} in", service)
 
 
 def _check_model(service: Service, configs: dict[str, CameraConfig]) -> None:
@@ -332,7 +376,7 @@ def _ros_words(service: Service, installation: Installation, state: Path) -> Ite
     if service.topics:
         yield from ("-p", f"topics:={json.dumps(service.topics)}")
     for camera in service.cameras:
-        yield from ("-p", f"camera:={json.dumps(_camera_word(camera))}")
+        yield from ("-p", f"camera:={json.dumps(_camera_word(camera), ensure_ascii=False)}")
     if service.model is not None:
         yield from ("-p", f"model:={json.dumps(str(state / MODEL))}")
 
@@ -354,8 +398,23 @@ def _ros_setup() -> Path:
 
 
 def _ros_variables() -> dict[str, str]:
-    given = {name: os.environ.get(name, "") for name in ROS_VARIABLES}
-    return {name: text for name, text in given.items() if re.fullmatch(ROS_VARIABLES[name], text, re.ASCII)}
+    """Those that are set here.
+
+    Raises:
+        ConfigError: With one of them no node would start.
+    """
+    given = {name: text for name in (DOMAIN, MIDDLEWARE) if (text := os.environ.get(name, ""))}
+    domain = given.get(DOMAIN, "0")
+    if not re.fullmatch("[0-9]{1,3}", domain) or int(domain) > MOST_DOMAIN:
+        raise ConfigError(
+            f"{DOMAIN} is '{printable(domain[:40])}'", f"a whole number, 0 to {MOST_DOMAIN}", f"unset {DOMAIN}"
+        )
+    middleware = given.get(MIDDLEWARE, "rmw_fastrtps_cpp")
+    if not re.fullmatch(r"rmw_\w{1,50}", middleware, re.ASCII):
+        raise ConfigError(
+            f"{MIDDLEWARE} is '{printable(middleware[:40])}'", "a name such as rmw_fastrtps_cpp", f"unset {MIDDLEWARE}"
+        )
+    return given
 
 
 def _set_names(unit: Unit, service: Service, name: str, state: Path) -> None:
@@ -400,8 +459,8 @@ def _make_the_users(unit: Unit) -> None:
     environment = [each for each in unit.get("Environment").split() if not each.startswith("KD_EDGE_CACHE=")]
     environment = [each.replace("=/run/", "=%t/") for each in environment]
     if cache is not None:
-        environment.append(f"KD_EDGE_CACHE={value(str(cache), 'folder')}")
-    unit.set("Environment", " ".join(f'"{each}"' if " " in each else each for each in environment))
+        environment.append(quoted(f"KD_EDGE_CACHE={value(str(cache), 'folder')}"))
+    unit.set("Environment", " ".join(environment))
     unit.set("WantedBy", "default.target")
 
 

@@ -63,14 +63,15 @@ def command_line(words: Iterable[str]) -> str:
         raise ConfigError(
             f"program '{printable(program)}'", "an absolute path without quotes, $ and backslashes", "install elsewhere"
         )
-    return " ".join([_quoted(value(program, "program")), *(_argument(each) for each in arguments)])
+    return " ".join([quoted(value(program, "program")), *(_argument(each) for each in arguments)])
 
 
 def _argument(word: str) -> str:
-    return _quoted(value(word, "argument").replace("$", "$$"))
+    return quoted(value(word, "argument").replace("$", "$$"))
 
 
-def _quoted(word: str) -> str:
+def quoted(word: str) -> str:
+    """A word in quotes where systemd would take it apart or its characters for something else."""
     if _PLAIN.fullmatch(word):
         return word
     escaped = word.replace("\\", "\\\\").replace('"', '\\"')

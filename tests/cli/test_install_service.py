@@ -58,8 +58,8 @@ def test_as_json() -> None:
     ("arguments", "why"),
     [
         (("--uninstall",), "no --name"),
-        (("--uninstall", "--name", "a", "--camera", "ir0"), "--uninstall with what to install"),
-        (("--uninstall", "--name", "absent-here"), "no unit /etc/systemd/system/absent-here.service"),
+        (("--uninstall", "--name", "kd-edge-a", "--camera", "ir0"), "--uninstall with what to install"),
+        (("--uninstall", "--name", "kd-edge-absent"), "no unit /etc/systemd/system/kd-edge-absent.service"),
         (("--camera", "ir0", "--with-model"), "--with-model without --uninstall"),
         ((), "no camera"),
         (("--camera", "ir9"), "unknown camera 'ir9'"),

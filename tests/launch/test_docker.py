@@ -62,7 +62,9 @@ def test_there_is_one_for_each_kind_of_machine() -> None:
 
 @EACH
 def test_a_linter_finds_no_fault(file: Path) -> None:
-    done = subprocess.run([tool("hadolint"), "--no-color", file], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [tool("hadolint", "hadolint"), "--no-color", file], capture_output=True, text=True, timeout=60
+    )
     assert (done.returncode, done.stdout) == (0, "")
 
 
@@ -135,7 +137,7 @@ def test_options_of_the_command_exist(file: Path) -> None:
 def test_compose_says_what_it_says() -> None:
     command = ["docker", "compose"] if _answers(["docker", "compose", "version"]) else ["docker-compose"]
     if not _answers([*command, "version"]):
-        missing("no docker compose here")
+        missing("docker-compose", "no docker compose here")
     done = subprocess.run(
         [*command, "-f", DOCKER / "compose.yaml", "config", "--quiet"], capture_output=True, text=True, timeout=60
     )
@@ -171,6 +173,7 @@ def test_compose_starts_camera_node_and_viewer_with_few_rights() -> None:
         ({"state": "unknown", "age": 1}, 0, "fresh"),
         ({"state": "stale", "age": 1}, 1, "state stale"),
         ({"state": "ok", "age": 60}, 1, "60 s old"),
+        ({"state": "ok", "age": -60}, 1, "-60 s old"),  # of before the machine was started again
         ({"age": 1}, 1, "KeyError"),
         ("no json", 1, "JSONDecodeError"),
         (None, 1, "IndexError"),
@@ -184,6 +187,15 @@ def test_health_is_that_of_the_newest_label(tmp_path: Path, label: Any, code: in
     file.write_text("not this one\n" * (label is not None) + line + '{"state": "ok", "half a li')
     done = subprocess.run([sys.executable, DOCKER / "healthy", file], capture_output=True, text=True, timeout=60)
     assert (done.returncode, said in done.stdout, done.stderr) == (code, True, "")
+
+
+def test_seconds_that_are_no_number_are_one_line(tmp_path: Path) -> None:
+    done = subprocess.run([DOCKER / "healthy", tmp_path / "a", "soon"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (
+        1,
+        "ValueError: could not convert string to float: 'soon'\n",
+        "",
+    )
 
 
 def test_without_a_label_it_is_not_healthy(tmp_path: Path) -> None:

@@ -220,10 +220,25 @@ def test_rviz_shows_the_picture_that_is_labelled() -> None:
     assert shown.is_file()
 
 
-@pytest.mark.parametrize("profile", ["", "640x480", "640x480x30x1", "axbxc", "-1x480x30", "640 480 30"])
-def test_a_profile_that_is_none_is_one_line(profile: str) -> None:
+@pytest.mark.parametrize("driver", ["usb", "realsense"])
+@pytest.mark.parametrize(
+    "profile",
+    [
+        "",
+        "640x480",
+        "640x480x30x1",
+        "axbxc",
+        "-1x480x30",
+        "640 480 30",
+        "0x480x30",
+        "640x480x0",
+        "٣x480x30",
+        "9" * 5000,
+    ],
+)
+def test_a_profile_that_is_none_is_one_line(driver: str, profile: str) -> None:
     with pytest.raises(ValueError, match=r"^profile:=.*Expected WIDTHxHEIGHTxFPS, such as 640x480x30$"):
-        launched(BRING_UP, driver="usb", profile=profile)
+        launched(BRING_UP, driver=driver, profile=profile)
 
 
 @pytest.mark.parametrize("remappings", ["label", ":=b", "a:=", "a:b"])

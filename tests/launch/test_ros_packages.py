@@ -82,7 +82,7 @@ def test_what_colcon_has_installed() -> None:
     ament = pytest.importorskip("ament_index_python.packages", reason="ROS 2 is in an environment of its own")
     try:
         prefix = Path(ament.get_package_prefix("kd_edge"))
-    except ament.PackageNotFoundError:
+    except (ament.PackageNotFoundError, OSError):  # OSError: AMENT_PREFIX_PATH is not set
         pytest.skip("not built here: .ci/ros_msgs")
     assert os.access(prefix / "lib/kd_edge/action_recognition", os.X_OK)
     there = {path.relative_to(NODE) for name in INSTALLED for path in (NODE / name).iterdir() if path.is_file()}
@@ -91,6 +91,19 @@ def test_what_colcon_has_installed() -> None:
     assert [path.name for path in prefix.glob("lib/python3*/site-packages/kd_edge*")] == [
         path.name for path in prefix.glob("lib/python3*/site-packages/kd_edge_msgs*")
     ]
+
+
+def test_what_cannot_be_built_is_one_line(tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / ".ci/ros_msgs"
+    (tmp_path / "file").touch()
+    for arguments, code, said in (
+        ((tmp_path / "a", "--packages", "absent"), 2, "invalid choice: 'absent'"),
+        ((tmp_path / "file/below",), 1, "Not a directory"),
+    ):
+        done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stdout) == (code, "")
+        assert said in done.stderr.splitlines()[-1]
+        assert "Traceback" not in done.stderr
 
 
 # Messages

@@ -9,19 +9,19 @@ from typing import NoReturn
 import pytest
 
 REQUIRED = "KD_EDGE_REQUIRE_LAUNCH"
-"""Set by ``.ci/launch``, which brings them all: then none may be missing."""
+"""Set by ``.ci/launch`` to the checks that can be made where it runs: none of them may be missing."""
 
 
-def tool(name: str) -> str:
-    """The path of a program; without it the test is skipped, or fails where it is required."""
+def tool(name: str, check: str) -> str:
+    """The path of a program; without it the test is skipped, or fails where its check is required."""
     path = shutil.which(name)
     if path is None:
-        missing(f"no {name} here")
+        missing(check, f"no {name} here")
     return path
 
 
-def missing(why: str) -> NoReturn:
-    """Skip the test, or fail it where nothing may be missing."""
-    if os.environ.get(REQUIRED):
+def missing(check: str, why: str) -> NoReturn:
+    """Skip the test, or fail it where its check is required."""
+    if check in os.environ.get(REQUIRED, "").split():
         pytest.fail(why)
     pytest.skip(why)

@@ -18,14 +18,15 @@ IN_OPT = Installation(("/opt/kd/bin/kd-edge",), "/opt/kd/bin/python", "/opt/kd",
 
 
 class SystemctlRecorder:
-    """Stands for systemctl: keeps what it is told, and fails where told to."""
+    """Stands for systemctl: keeps what it is told, not what it is asked, and fails where told to."""
 
     def __init__(self, failing: str = "") -> None:
         self.commands: list[str] = []
         self.failing = failing
 
     def __call__(self, words: Sequence[str]) -> None:
-        self.commands.append(" ".join(words))
+        if "show" not in words:
+            self.commands.append(" ".join(words))
         if self.failing and self.failing in words:
             raise ServiceError(f"systemctl {self.failing} fails (exit code 1: no)", "one that works", "look")
 
@@ -142,10 +143,10 @@ def test_a_file_that_was_changed_since_stays(root: Path, model: Path, camera: Pa
 def test_installing_again_replaces_and_still_knows_what_was_installed_before(
     root: Path, model: Path, camera: Path
 ) -> None:
-    install(planned(cameras=(str(camera),), name="robot"), root=root, run=SystemctlRecorder())
-    install(planned(cameras=("ir0",), model=model, name="robot"), root=root, run=SystemctlRecorder())
-    assert "--camera ir0 --model" in (root / "etc/systemd/system/robot.service").read_text()
-    uninstall("robot", with_model=True, root=root, run=SystemctlRecorder())
+    install(planned(cameras=(str(camera),), name="kd-edge-robot"), root=root, run=SystemctlRecorder())
+    install(planned(cameras=("ir0",), model=model, name="kd-edge-robot"), root=root, run=SystemctlRecorder())
+    assert "--camera ir0 --model" in (root / "etc/systemd/system/kd-edge-robot.service").read_text()
+    uninstall("kd-edge-robot", with_model=True, root=root, run=SystemctlRecorder())
     assert files(root) == []
 
 
@@ -165,10 +166,10 @@ def test_a_foreign_unit_is_neither_replaced_nor_removed(root: Path) -> None:
 def test_a_record_that_was_forged_removes_nothing_else(root: Path) -> None:
     precious = root / "etc/passwd"
     precious.write_text("root")
-    unit = root / "etc/systemd/system/a.service"
+    unit = root / "etc/systemd/system/kd-edge-a.service"
     record = {"format": 1, "files": {"/etc/passwd": "0" * 64, "/var/lib/../../etc/passwd": "0" * 64, "etc/group": "0"}}
     unit.write_text(f"# kd-edge installed: {json.dumps(record)}\n[Unit]\n")
-    gone = uninstall("a", with_model=True, root=root, run=SystemctlRecorder())
+    gone = uninstall("kd-edge-a", with_model=True, root=root, run=SystemctlRecorder())
     assert precious.read_text() == "root"
     assert gone.left == ("/etc/passwd is left: it was changed since",)
 
@@ -285,6 +286,20 @@ def test_what_a_service_of_the_machine_does_not_see_is_refused(root: Path, tmp_p
 @pytest.mark.parametrize(
     ("service", "error", "found"),
     [
+        *(({"cameras": ("ir0",), "name": name}, ConfigError, f"service name '{name}'")
+          for name in ("ssh", "user", "docker", "systemd-journald", "kd-edge.", "kd-edged", "kd-edge-" + "a" * 57)),
+        ({"cameras": ("v4l2:/dev/v4l/by-id/" + "a" * 60,)}, ConfigError, "service name 'kd-edge-v4l2-dev-v4l-by-id-a"),
+        ({"cameras": ("rtsp://anna:secret\u202e@host/a",)}, ConfigError, "may hold a password"),
+        ({"cameras": ("rtsp://host/a#credentials_env=CAM",)}, ConfigError, "takes its password from CAM"),
+        ({"cameras": ("replay:walk.mkv",)}, ConfigError, "which the service would seek in its own folder"),
+        ({"cameras": ("replay:/home/anna/walk.mkv",)}, ConfigError, "which a service of the machine does not see"),
+        ({"cameras": ("v4l2:/dev/video0?trust=robot.pub",)}, ConfigError, "has trust in robot.pub, which the service"),
+        *(({"cameras": ("ir0",), "sinks": (f"jsonl:{path}",)}, ConfigError, "where the service may not write")
+          for path in ("/home/anna/a", "/tmp/a", "/etc/a", "/run/kd-edge-ir1/a", "../a", "~/a",
+                       "/run/kd-edge-ir0/../a")),
+        ({"topics": ("~image",), "ros": True}, ConfigError, "topic '~image'"),
+        ({"topics": ("/a", "/a"), "ros": True}, ConfigError, "two topics called '/a'"),
+        ({"topics": ("b=/a", "b=/c"), "ros": True}, ConfigError, "two topics called 'b'"),
         ({}, ConfigError, "no camera"),
         ({"ros": True}, ConfigError, "no camera and no topic"),
         ({"cameras": ("ir9",)}, ConfigError, "unknown camera 'ir9'"),
@@ -297,10 +312,10 @@ def test_what_a_service_of_the_machine_does_not_see_is_refused(root: Path, tmp_p
         ({"topics": ("/a\n",), "ros": True}, ConfigError, "topic '/a\\n'"),
         ({"topics": tuple(f"/a{n}" for n in range(17)), "ros": True}, ConfigError, "17 topics"),
         ({"cameras": ("ir0",), "sinks": ("jsonl",)}, ConfigError, "sink 'jsonl'"),
-        ({"cameras": ("ir0",), "sinks": ("jsonl:/a\nb",)}, ConfigError, "has characters that a unit file cannot hold"),
-        ({"cameras": ("ir0",), "name": "a/b"}, ConfigError, "service name 'a/b'"),
-        ({"cameras": ("ir0",), "name": "../a"}, ConfigError, "service name '../a'"),
-        ({"cameras": ("ir0",), "name": "a.service"}, ConfigError, "service name 'a.service'"),
+        ({"cameras": ("ir0",), "sinks": ("jsonl:a\nb",)}, ConfigError, "has characters that a unit file cannot hold"),
+        ({"cameras": ("ir0",), "name": "kd-edge/b"}, ConfigError, "service name 'kd-edge/b'"),
+        ({"cameras": ("ir0",), "name": "kd-edge-../a"}, ConfigError, "service name 'kd-edge-../a'"),
+        ({"cameras": ("ir0",), "name": "kd-edge.service"}, ConfigError, "service name 'kd-edge.service'"),
         ({"cameras": ("ir0",), "name": ""}, ConfigError, None),
         ({"cameras": ("ir0",), "model": Path("absent.onnx")}, ArtifactError, "absent.onnx"),
         ({"cameras": ("v4l2:/dev/video0?pixel_format=Y16&fps=9",), "name": "a\nb"}, ConfigError, "service name"),
@@ -376,5 +391,193 @@ def test_the_node_hears_whom_its_installer_hears(root: Path, monkeypatch: pytest
     monkeypatch.setenv("RMW_IMPLEMENTATION", "rmw_cyclonedds_cpp")
     made = planned(topics=("/a",), ros=True)
     assert setting(made.unit, "Environment")[1:] == [reach, "ROS_DOMAIN_ID=42", "RMW_IMPLEMENTATION=rmw_cyclonedds_cpp"]
-    monkeypatch.setenv("ROS_DOMAIN_ID", "1\nExecStartPre=/bin/sh")
-    assert "ExecStartPre" not in planned(topics=("/a",), ros=True).unit
+    for name, text in (
+        *(("ROS_DOMAIN_ID", text) for text in ("1\nExecStartPre=/bin/sh", "233", "-1", "", "1.0", "9" * 5000)),
+        *(("RMW_IMPLEMENTATION", text) for text in ("cyclone", "rmw_a b", "rmw_a\nExecStartPre=/bin/sh")),
+    ):
+        monkeypatch.setenv("ROS_DOMAIN_ID", "42")
+        monkeypatch.setenv(name, text)
+        if text:
+            with pytest.raises(ConfigError, match=f"{name} is '"):
+                planned(topics=("/a",), ros=True)
+        else:
+            assert "ROS_DOMAIN_ID" not in planned(topics=("/a",), ros=True).unit
+
+
+def test_a_camera_of_the_nodes_is_named_as_it_is(root: Path) -> None:
+    (line,) = setting(planned(cameras=("v4l2:/dev/größe-\U0001f600",), ros=True).unit, "ExecStart")
+    assert line.endswith('-p "camera:=\\"v4l2:/dev/größe-\U0001f600\\""')  # YAML has no pairs of escapes
+
+
+@pytest.mark.parametrize("for_user", [False, True])
+def test_the_node_needs_the_ros_that_its_unit_names(
+    root: Path, monkeypatch: pytest.MonkeyPatch, for_user: bool
+) -> None:
+    monkeypatch.setenv("ROS_DISTRO", "jazzy")
+    made = planned(topics=("/a",), ros=True, for_user=for_user)
+    systemctl = SystemctlRecorder()
+    with pytest.raises(ConfigError, match=r"^/opt/ros/jazzy/setup\.bash is not there"):
+        install(made, root=root, run=systemctl)
+    assert (files(root), systemctl.commands) == ([], [])
+    (root / "opt/ros/jazzy").mkdir(parents=True)
+    (root / "opt/ros/jazzy/setup.bash").touch()
+    install(made, root=root, run=systemctl)
+    assert systemctl.commands[-1].endswith("restart kd-edge-ros.service")
+
+
+@pytest.mark.parametrize("for_user", [False, True])
+def test_a_systemd_that_does_not_answer_is_told_before_anything_is_written(root: Path, for_user: bool) -> None:
+    systemctl = SystemctlRecorder("show")
+    made = planned(cameras=("ir0",), for_user=for_user)
+    with pytest.raises(ServiceError, match="systemctl show fails"):
+        install(made, root=root, run=systemctl)
+    assert files(root) == []
+    install(made, root=root, run=SystemctlRecorder())
+    there = files(root)
+    with pytest.raises(ServiceError, match="systemctl show fails") as caught:
+        uninstall("kd-edge-ir0", for_user=for_user, root=root, run=systemctl)
+    assert ("enable-linger" in caught.value.fix) == for_user
+    assert (files(root), systemctl.commands) == (there, [])
+
+
+def test_what_a_killed_installation_has_left_goes_with_the_next(root: Path, model: Path) -> None:
+    unit, state = root / "etc/systemd/system", root / "var/lib/kd-edge-ir0"
+    state.mkdir()
+    ours = [unit / ".kd-edge-ir0.service.a1b2.tmp", state / ".model.onnx.c3d4.tmp"]
+    others = [unit / ".kd-edge-ir01.service.a1b2.tmp", unit / "kd-edge-ir0.service.tmp"]
+    for file in (*ours, *others):
+        file.touch()
+    install(planned(cameras=("ir0",), model=model), root=root, run=SystemctlRecorder())
+    assert [file.exists() for file in (*ours, *others)] == [False, False, True, True]
+    for file in ours:
+        file.touch()
+    uninstall("kd-edge-ir0", with_model=True, root=root, run=SystemctlRecorder())
+    assert [file.exists() for file in (*ours, *others)] == [False, False, True, True]
+    assert not state.exists()
+
+
+@pytest.mark.parametrize("blocked", ["model.onnx", "runtime", "runtime/cameras/front.toml"])
+def test_nothing_takes_its_place_where_one_cannot(root: Path, model: Path, camera: Path, blocked: str) -> None:
+    in_the_way = root / "var/lib/kd-edge-front" / blocked
+    if blocked == "runtime":
+        in_the_way.parent.mkdir()
+        in_the_way.touch()
+    else:
+        in_the_way.mkdir(parents=True)
+    there = sorted(root.rglob("*"))
+    with pytest.raises(ServiceError, match="cannot be written"):
+        install(planned(cameras=(str(camera),), model=model), root=root, run=SystemctlRecorder())
+    assert sorted(root.rglob("*")) == there
+
+
+def test_a_home_that_cannot_be_written_is_one_line(root: Path) -> None:
+    (root / "nowhere/anna/.local").mkdir(parents=True)
+    (root / "nowhere/anna/.local/share").write_text("in the way")
+    with pytest.raises(ServiceError, match=r"kd-edge-ir0 cannot be made \(Not a directory\)"):
+        install(planned(cameras=("ir0",), for_user=True), root=root, run=SystemctlRecorder())
+    assert files(root) == ["nowhere/anna/.local/share"]
+
+
+def test_a_link_that_the_service_has_made_leads_nowhere(root: Path, model: Path, camera: Path) -> None:
+    """Its folder is its own; what root writes there must stay there, and nothing else be given to it."""
+    install(planned(cameras=(str(camera),), model=model), root=root, run=SystemctlRecorder())
+    runtime = root / "var/lib/kd-edge-front/runtime"
+    shutil.rmtree(runtime)
+    runtime.symlink_to("../../../etc")
+    with pytest.raises(ServiceError, match="a link leads out of"):
+        install(planned(cameras=(str(camera),), model=model), root=root, run=SystemctlRecorder())
+    assert not (root / "etc/cameras").exists()
+
+
+def test_a_record_of_any_depth_is_foreign(root: Path) -> None:
+    unit = root / "etc/systemd/system/kd-edge-ir0.service"
+    unit.write_text("# kd-edge installed: " + "[" * 150_000 + "\n[Unit]\n")
+    with pytest.raises(ConfigError, match="was not made by kd-edge install-service"):
+        uninstall("kd-edge-ir0", root=root, run=SystemctlRecorder())
+
+
+def test_who_may_not_look_into_the_services_folder_sees_so(
+    root: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """/var/lib/private belongs to root alone."""
+    install(planned(cameras=("ir0",), model=model), root=root, run=SystemctlRecorder())
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    is_file = Path.is_file
+
+    def closed(path: Path) -> bool:
+        if path.name == "model.onnx":
+            raise PermissionError(13, "Permission denied")
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", closed)
+    told = uninstall("kd-edge-ir0", dry_run=True, root=root, run=SystemctlRecorder())
+    assert told.left == ("/var/lib/kd-edge-ir0/model.onnx cannot be looked at (Permission denied)",)
+    with pytest.raises(ConfigError, match="user id 1000 may not write"):
+        uninstall("kd-edge-ir0", root=root, run=SystemctlRecorder())
+
+
+def test_what_the_service_has_cached_goes_too(root: Path) -> None:
+    install(planned(cameras=("ir0",)), root=root, run=SystemctlRecorder())
+    cache = root / "var/cache/private/kd-edge-ir0"
+    cache.mkdir(parents=True)
+    (cache / "engines.json").touch()
+    (root / "var/cache/kd-edge-ir0").symlink_to("private/kd-edge-ir0")
+    gone = uninstall("kd-edge-ir0", root=root, run=SystemctlRecorder())
+    assert gone.removed[-1] == "/var/cache/kd-edge-ir0"
+    assert list((root / "var/cache").iterdir()) == [cache.parent]
+    assert list(cache.parent.iterdir()) == []
+
+
+def test_a_home_of_any_name_is_one_word(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", '/home/a "b\\ 100%')
+    text = planned(cameras=("ir0",), for_user=True).unit
+    (environment,) = setting(text, "Environment")
+    assert environment.endswith(' "KD_EDGE_CACHE=/home/a \\"b\\\\ 100%%/kd-edge"')
+
+
+@pytest.mark.parametrize(
+    "sink", ["jsonl:/run/kd-edge-ir0/a", "jsonl:/var/lib/kd-edge-ir0/a?max_mb=2", "jsonl:a/b", "jsonl:-", "terminal:"]
+)
+def test_sinks_of_its_own_folders(root: Path, sink: str) -> None:
+    assert setting(planned(cameras=("ir0",), sinks=(sink,)).unit, "ExecStart")[0].endswith(f"--sink {sink}")
+
+
+def test_a_unit_that_was_changed_by_hand_is_kept_beside(root: Path) -> None:
+    unit = root / "etc/systemd/system/kd-edge-ir0.service"
+    kept = root / "etc/systemd/system/kd-edge-ir0.service.changed"
+    first = install(planned(cameras=("ir0",)), root=root, run=SystemctlRecorder())
+    install(planned(cameras=("ir0",)), root=root, run=SystemctlRecorder())
+    assert not kept.exists()
+    by_hand = unit.read_text().replace("MemoryMax=1G", "MemoryMax=2G")
+    unit.write_text(by_hand)
+    assert install(planned(cameras=("ir0",)), dry_run=True, root=root, run=SystemctlRecorder()).notes[-1] == (
+        "/etc/systemd/system/kd-edge-ir0.service was changed by hand: "
+        "that is kept as /etc/systemd/system/kd-edge-ir0.service.changed"
+    )
+    assert not kept.exists()
+    outcome = install(planned(cameras=("ir0",)), root=root, run=SystemctlRecorder())
+    assert outcome.written == ("/etc/systemd/system/kd-edge-ir0.service.changed", *first.written)
+    assert (kept.read_text(), unit.read_text()) == (by_hand, first.text)
+    kept.unlink()
+    unit.write_text(by_hand)
+    gone = uninstall("kd-edge-ir0", root=root, run=SystemctlRecorder())
+    assert gone.left == (
+        "/etc/systemd/system/kd-edge-ir0.service.changed is left: the unit, which was changed by hand",
+    )
+    assert files(root) == ["etc/systemd/system/kd-edge-ir0.service.changed"]
+    assert kept.read_text() == by_hand
+
+
+def test_a_link_into_a_home_is_a_place_in_a_home(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "realpath", lambda path: str(path).replace("/opt/link", "/home/anna"))
+    with pytest.raises(ConfigError, match=r"has trust in /opt/link/robot\.pub, which a service of the machine"):
+        planned(cameras=("v4l2:/dev/video0?trust=/opt/link/robot.pub",))
+    assert planned(cameras=("v4l2:/dev/video0?trust=/opt/link/robot.pub",), for_user=True).name.startswith(
+        "kd-edge-v4l2"
+    )
+
+
+def test_the_server_gets_no_part_of_what_is_ours(root: Path) -> None:
+    """What follows # is never sent: an address with it is as public as without."""
+    (line,) = setting(planned(cameras=("http://host/v#band=nir",)).unit, "ExecStart")
+    assert '--camera "http://host/v#band=nir"' in line

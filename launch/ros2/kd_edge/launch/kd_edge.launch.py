@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from launch import LaunchContext, LaunchDescription
 from launch.action import Action
 from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler
@@ -164,18 +166,25 @@ def realsense(given: dict[str, str]) -> dict[str, object]:
     stream, profile = given["stream"], REALSENSE[given["stream"]][2]
     emits = given["emitter"] == "on" or (given["emitter"] == "auto" and stream == "depth")
     chosen: dict[str, object] = {f"enable_{each}": each == stream for each in REALSENSE}
-    chosen |= {profile: given["profile"], "depth_module.emitter_enabled": int(emits)}
+    width, height, fps = size_and_rate(given)
+    chosen |= {profile: f"{width}x{height}x{fps}", "depth_module.emitter_enabled": int(emits)}
     if given["device"]:
         chosen["serial_no"] = ParameterValue(given["device"], value_type=str)  # else its digits become a number
     return chosen
 
 
+def size_and_rate(given: dict[str, str]) -> tuple[int, int, int]:
+    """What the profile says: width and height in px, frames per second."""
+    asked = re.fullmatch("([1-9][0-9]{0,4})x([1-9][0-9]{0,4})x([1-9][0-9]{0,2})", given["profile"])
+    if asked is None:
+        raise ValueError(f"profile:={given['profile']}. Expected WIDTHxHEIGHTxFPS, such as 640x480x30")
+    width, height, fps = map(int, asked.groups())
+    return width, height, fps
+
+
 def usb(given: dict[str, str]) -> dict[str, object]:
     """Parameters of usb_cam."""
-    parts = given["profile"].split("x")
-    if len(parts) != 3 or not all(part.isdecimal() for part in parts):
-        raise ValueError(f"profile:={given['profile']}. Expected WIDTHxHEIGHTxFPS, such as 640x480x30")
-    width, height, fps = map(int, parts)
+    width, height, fps = size_and_rate(given)
     device = given["device"] or "/dev/video0"
     size = {"image_width": width, "image_height": height, "framerate": float(fps)}
     return {"video_device": device, "pixel_format": given["pixel_format"], "frame_id": CAMERA, **size}
