@@ -7,6 +7,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
+
+_TERMINATION = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
 
 @contextmanager
@@ -22,8 +25,29 @@ def interrupt_on_termination() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-    before = {n: signal.signal(n, interrupt) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
+    before = {n: signal.signal(n, interrupt) for n in _TERMINATION if signal.getsignal(n) != signal.SIG_IGN}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def ignore_termination() -> dict[int, Any]:
+    """Ignore Ctrl-C, SIGTERM and SIGHUP from now on, in a program that ends; outside its main thread nothing is done.
+
+    Returns:
+        The handlers until now, by number.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, *_TERMINATION)}
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """The same inside the block: an end that has begun goes to its end; what is done there has time-outs of its own."""
+    before = ignore_termination()
     try:
         yield
     finally:
