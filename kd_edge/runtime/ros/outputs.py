@@ -5,7 +5,9 @@ from __future__ import annotations
 import array
 import json
 import math
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -26,6 +28,8 @@ STATES = {
 KINDS = {EventKind.BEGAN: 0, EventKind.ENDED: 1}
 """``kind`` of ActionEvent.msg."""
 LONGEST_TEXT = 2000
+ARRIVAL_SECONDS = 0.5
+"""How long what was published last may take to arrive before its publishers go: a process that ends takes it away."""
 _MOST_SECONDS = 2**31 - 1
 
 
@@ -303,7 +307,11 @@ class Outputs:
             self._event_json.publish(self._string(data=event_json(event, origin)))
 
     def close(self) -> None:
-        """Take the publishers back."""
+        """Take the publishers back, once what was published last has arrived, or could have."""
+        end = time.monotonic() + ARRIVAL_SECONDS
+        duration = load("rclpy.duration").Duration
         for publisher in self._publishers:
+            with suppress(Exception):  # ROS may be gone
+                publisher.wait_for_all_acked(duration(seconds=max(0.0, end - time.monotonic())))
             self._node.destroy_publisher(publisher)
         self._publishers.clear()

@@ -49,6 +49,7 @@ def started(*arguments: str, **environment: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
     )
 
 
@@ -77,9 +78,11 @@ def test_a_signal_ends_it_cleanly(model: str, number: int) -> None:
     for _ in range(5):  # of somebody impatient
         time.sleep(0.02)
         process.send_signal(number)
-    told, _ = process.communicate(timeout=100)
-    while "the node was deactivated" not in heard[-1].data:  # its last word
-        executor.spin_once(1.0)
+    end = time.monotonic() + 100
+    while time.monotonic() < end and (process.poll() is None or "the node was deactivated" not in heard[-1].data):
+        executor.spin_once(0.2)
+    assert "the node was deactivated" in heard[-1].data  # its last word
+    told, _ = process.communicate(timeout=1)
     executor.shutdown()
     probe.destroy_node()
     rclpy.shutdown(context=context)
