@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from kd_edge.cli.console import JsonOption, err, out, print_json
 from kd_edge.errors import ConfigError, printable
+from kd_edge.runtime.uri import TOPIC
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
     from kd_edge.runtime.cameras.advice import Advice
@@ -29,8 +31,13 @@ MODES_SHOWN = 4
 STATES = {True: "present", False: "not attached", None: "not opened"}
 
 
-def camera_table(found: Cameras) -> RenderableType:
-    """Devices with what they can deliver, and configured cameras, each with the line that uses it."""
+def camera_table(found: Cameras, *, ros: bool = False) -> RenderableType:
+    """Devices with what they can deliver, and configured cameras, each with the line that uses it.
+
+    Args:
+        found: What is there.
+        ros: Whether topics of ROS 2 were looked for.
+    """
     built = Table(box=None, pad_edge=False)
     for name in ("camera", "what", "use it with"):
         built.add_column(name, overflow="fold")
@@ -42,9 +49,16 @@ def camera_table(found: Cameras) -> RenderableType:
         state = camera.fault or STATES[camera.present]
         built.add_row(*(escape(printable(text)) for text in (camera.name, f"{camera.uri} ({state})", camera.use)))
     built.add_row("synthetic:", "a generated figure, no device needed", "kd-edge run --camera synthetic:")
-    built.add_row("ros2:", "a topic of ROS 2's images (--ros shows them)", "kd-edge run --camera ros2:/TOPIC")
-    note = "" if found.attached else "no video device is attached to this machine"
-    return Group(built, note) if note else built
+    topics = [device for device in found.attached if device.uri.startswith(f"{TOPIC}:")]
+    more = "" if ros else " (--ros shows them)"
+    built.add_row("ros2:", f"a topic of ROS 2's images{more}", "kd-edge run --camera ros2:/TOPIC")
+    notes = []
+    if len(topics) == len(found.attached):
+        notes.append("no video device is attached to this machine")
+    if ros and not topics:
+        domain = os.environ.get("ROS_DOMAIN_ID") or "0"
+        notes.append(f"nobody publishes images in ROS domain {printable(domain)}: check ROS_DOMAIN_ID and the driver")
+    return Group(built, *notes) if notes else built
 
 
 def _format_line(one: PixelFormat) -> str:
@@ -96,7 +110,7 @@ def cameras(
         done = {"written": file, "stills": pictures}
         print_json({**to_jsonable_python(found), **{key: value for key, value in done.items() if value}})
     elif file is None and stills is None:
-        out.print(camera_table(found))
+        out.print(camera_table(found, ros=ros))
     if file is not None and not json_:
         text = "\n".join(map(_shown_line, file.read_text().splitlines()))
         out.print(f"{escape(str(file))}:\n{escape(text)}\nkd-edge run --camera {escape(file.stem)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -30,6 +31,8 @@ EARLY_SECONDS = 0.005
 """The pause after a read that gave nothing before its time-out, or no picture: a driver may fail at once, for ever."""
 LONGEST_NAP_NS = 100_000_000
 """Two readings of two clocks differ by less than this unless the machine slept."""
+MOST_CAUSES = 8
+"""So many causes of one absence are told in the log."""
 _GRID = 8  # every 8th pixel in both directions tells a frozen picture
 
 
@@ -178,6 +181,7 @@ class Capture:
         self._thread = threading.Thread(target=self._run, name=f"kd-edge capture {camera.name}", daemon=True)
         self._frozen = FrozenPicture(timeouts.frozen_ms * 1_000_000)
         self._cut = Cut()
+        self._causes: set[str] = set()  # of its absence, that were told
         self._suspended_ns, self._awake_ns = clock.suspended_ns(), -STAMP_LIMIT_NS
         self._good_ns = 0  # when the last good frame came, or the camera was opened
         longest_seconds = timeouts.reconnect_max_ms / 1e3
@@ -385,20 +389,26 @@ class Capture:
             self._is_back = True
             self._backoff.came_back()
 
-    def _reopen(self, why: str) -> None:
-        """Close the camera and try until it opens again, or until the stop."""
+    def _told_lost(self, why: str) -> None:
+        """Take note of why the camera is gone; each cause is news once, whatever its figures, until it is back."""
         why = printable(why)
         if self.trouble is None or self.trouble.reason is not Reason.CAMERA_LOST:  # else it never really came back
-            log.warning("camera %s: %s; reopening", printable(self._camera.name), why)
+            self._causes.clear()
         self.trouble = Cause(Reason.CAMERA_LOST, f"{why}; reopening")
+        cause = re.sub(r"\d+", "", why)
+        if cause not in self._causes and len(self._causes) < MOST_CAUSES:
+            self._causes.add(cause)
+            log.warning("camera %s: %s; reopening", printable(self._camera.name), why)
+
+    def _reopen(self, why: str) -> None:
+        """Close the camera and try until it opens again, or until the stop."""
+        self._told_lost(why)
         self._close()
         while not self._stop.wait(self._backoff.next_seconds()):
             try:
                 self._camera.open()
             except BaseException as error:  # whatever a driver raises
-                why = printable(self._fault(error))
-                log.debug("camera %s: %s", printable(self._camera.name), why)
-                self.trouble = Cause(Reason.CAMERA_LOST, f"{why}; reopening")
+                self._told_lost(self._fault(error))
                 self._close()
                 continue
             self.counters.reconnects += 1

@@ -499,7 +499,7 @@ class LabelStream:
         if focal is None and assumed is not None:
             log.warning(
                 "camera %s does not say how wide it sees; this model's crop is in metres and assumes %.1f degrees, "
-                "as of the camera it was trained with: set hfov_deg in the camera file",
+                "as of the camera it was trained with: set hfov_deg (of the camera file, or of the ROS 2 node)",
                 printable(camera.name),
                 view_of_focal(assumed),
             )

@@ -467,7 +467,8 @@ def _make_the_users(unit: Unit) -> None:
 def _notes(service: Service, name: str) -> Iterator[str]:
     if service.for_user:
         yield "it starts at log-in; at boot after: loginctl enable-linger"
-        yield "this user has to be in the group video"
+        if service.cameras:
+            yield "this user has to be in the group video"
     if service.model is None:
         yield "its model is the newest *.onnx in its folder, else the bundled one"
     if service.ros:

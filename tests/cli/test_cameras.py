@@ -7,7 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from kd_edge.cli.cameras import camera_table
+from kd_edge.runtime.cameras.listing import AttachedCamera, Cameras
 from tests.cli.conftest import Kd, one_line
 
 FIGURE = "synthetic:?height_px=48&width_px=64&realtime=false"
@@ -70,3 +73,23 @@ def test_stills_of_all_that_is_there_and_exit_code_1_where_one_fails(kd: Kd, tmp
 
 def test_options_before_doctor_are_refused(kd: Kd) -> None:
     assert "options before doctor" in one_line(kd("cameras", "--json", "doctor", "synthetic:")[2])
+
+
+def test_topics_that_nobody_publishes_are_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", "42")
+    topic = AttachedCamera("/image", "sensor_msgs/msg/Image", "kd-edge run --camera ros2:/image", "ros2:/image")
+    none, one = Cameras((), ()), Cameras((topic,), ())
+    nobody = "nobody publishes images in ROS domain 42"
+
+    def shown(found: Cameras, ros: bool) -> str:
+        Console(width=200).print(camera_table(found, ros=ros))
+        return capsys.readouterr().out
+
+    assert nobody in shown(none, True)
+    assert "--ros shows them" not in shown(none, True)
+    assert nobody not in shown(none, False)
+    assert "--ros shows them" in shown(none, False)
+    assert nobody not in shown(one, True)
+    assert "no video device is attached" in shown(one, True)

@@ -138,8 +138,8 @@ def test_live_camera_is_reopened(end):
     assert capture.ended
 
 
-def test_while_it_is_gone_the_newest_reason_is_told(monkeypatch):
-    faults = iter(["not there", "not there", "busy"])
+def test_while_it_is_gone_the_newest_reason_is_told(monkeypatch, caplog):
+    faults = iter(["camera hand: not there for 1 s", "camera hand: not there for 2 s", "busy"])
 
     class Gone(HandCamera):
         can_vanish = True
@@ -158,7 +158,10 @@ def test_while_it_is_gone_the_newest_reason_is_told(monkeypatch):
     wait_for(lambda: len(told) >= 4)
     capture.stop()
     assert [cause.detail for cause in told[:4]] == [
-        f"{why}; reopening" for why in ("pulled out", "not there", "not there", "busy")
+        f"{why}; reopening" for why in ("pulled out", "not there for 1 s", "not there for 2 s", "busy")
+    ]
+    assert [record.getMessage() for record in caplog.records][:3] == [
+        f"camera hand: {why}; reopening" for why in ("pulled out", "not there for 1 s", "busy")
     ]
     assert {cause.reason for cause in told[:4]} == {Reason.CAMERA_LOST}
 

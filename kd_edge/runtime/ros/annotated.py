@@ -29,6 +29,8 @@ NARROWEST_PX = 320
 TALLEST_PX = 2 * WIDEST_PX
 """A line of pixels is not made a picture of gigabytes."""
 BAR_PX = 28
+MARGIN_PX = 6
+FONT_SCALE = 0.5
 
 
 def shown(image: Image) -> Uint8:
@@ -65,7 +67,9 @@ def annotated(frame: Frame, prediction: Prediction) -> Uint8:
     colour = COLOURS[prediction.state]
     bar[:, : round(picture.shape[1] * prediction.confidence)] = tuple(c // 3 for c in colour)
     text = words(prediction).encode("ascii", "replace").decode()  # the font knows no others
-    cv2.putText(bar, text, (6, BAR_PX - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
+    (text_px, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, FONT_SCALE, 1)
+    scale = FONT_SCALE * min(1.0, (picture.shape[1] - 2 * MARGIN_PX) / text_px)  # a long name is written smaller
+    cv2.putText(bar, text, (MARGIN_PX, BAR_PX - 9), cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)
     return np.concatenate([picture, bar])
 
 

@@ -209,8 +209,9 @@ class TopicCamera:
         for found, needed in ((dtype, self._wanted.dtype), (channels, self._wanted.channels)):
             if needed is not None and found != needed:
                 raise self._fault(
-                    f"its encoding {encoding:.40} gives {dtype}, {channels} channel{'s' if channels > 1 else ''}",
-                    f"{self._wanted.dtype}, {self._wanted.channels}, which this model was trained for",
+                    f"its encoding {encoding:.40} gives {dtype}, {channels} channel{'s' if channels > 1 else ''}; this "
+                    f"model needs {self._wanted.dtype or dtype}, {self._wanted.channels or channels}",
+                    "what the model was trained for",
                     "use a model for this topic, or another topic",
                 )
         if self._wanted.dtype is None and self.dtype not in (None, dtype):

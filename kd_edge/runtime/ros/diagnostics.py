@@ -203,7 +203,7 @@ def source_status(node: NodeFacts, facts: SourceFacts) -> Status:
     else:
         level, message = level_of(prediction), _told(prediction)
     if mismatch and (prediction is None or level is not Level.OK):
-        level, message = Level.ERROR, f"{message}; {mismatch}"
+        level, message = Level.ERROR, message if mismatch in message else f"{message}; {mismatch}"
     values = {} if prediction is None else _prediction_values(prediction, facts)
     values |= {} if topic is None else _topic_values(topic)
     return Status(level, f"{node.name}: {facts.name}", message, node.model, values)

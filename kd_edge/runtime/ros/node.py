@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
-from kd_edge.errors import ConfigError, KdEdgeError, printable, reason
+from kd_edge.errors import ConfigError, KdEdgeError, did_you_mean, printable, reason
 from kd_edge.runtime.ros.diagnostics import NodeFacts, Status, diagnostic_array, node_status, source_status
 from kd_edge.runtime.ros.loading import load
 from kd_edge.runtime.ros.outputs import Messages
-from kd_edge.runtime.ros.parameters import PARAMETERS, Parameter, Parameters, refusal
+from kd_edge.runtime.ros.parameters import BY_NAME, PARAMETERS, Parameter, Parameters, refusal
 from kd_edge.runtime.ros.waiting import WaitServer
 from kd_edge.runtime.ros.work import Work
 from kd_edge.types import Prediction
@@ -56,7 +56,7 @@ class ActionRecognition(_lifecycle_node()):  # type: ignore[misc]
         self.__returns = load("rclpy.lifecycle").TransitionCallbackReturn
         self.fault, self.exit_code, self.over = "", 0, threading.Event()
         self.__lifecycle, self.__work, self.__namesakes = "unconfigured", cast("Work | None", None), 0
-        self.__wrong: dict[str, str] = {}  # parameters that were given and cannot be
+        self.__wrong: dict[str, ConfigError] = {}  # of parameters that were given and cannot be
         self.__is_declared = False
         self.__ended: list[KdEdgeError | None] = []
         super().__init__(node_name, **options)
@@ -137,7 +137,7 @@ class ActionRecognition(_lifecycle_node()):  # type: ignore[misc]
 
     def __configure(self) -> None:
         if self.__wrong:
-            raise ConfigError(next(iter(self.__wrong.values())), "a value it can have", "correct it, or leave it out")
+            raise next(iter(self.__wrong.values()))
         told = Parameters.of({each.name: self.__value(each.name) for each in PARAMETERS})
         self.__work = Work(self, told, self.__value, self.__messages, self.__waiting, self.__report, self.__labels_over)
 
@@ -258,9 +258,28 @@ class ActionRecognition(_lifecycle_node()):  # type: ignore[misc]
             try:
                 self.declare_parameter(each.name, default, descriptor)
             except Exception as error:  # rclpy's own, of the type or the range of what was given
-                self.__wrong[each.name] = printable(f"parameter {each.name}: {reason(error)}")
+                self.__wrong[each.name] = self.__fault_of(each, error)
                 self.declare_parameter(each.name, default, descriptor, ignore_override=True)
         self.__is_declared = True
+        for name in self.__given():
+            hint = did_you_mean(name, BY_NAME)
+            if hint and not self.has_parameter(name):  # what is like none of them is another node's
+                self.get_logger().warning(printable(f"parameter {name} is none of this node's{hint}"))
+
+    def __given(self) -> dict[str, Any]:
+        """Parameters of the command line, files and launch; rclpy does not say which of them nobody declares."""
+        return dict(getattr(self, "_parameter_overrides", {}))
+
+    def __fault_of(self, parameter: Parameter, error: Exception) -> ConfigError:
+        """Why what was given of a parameter cannot be, in the words of ``ros2 param set``."""
+        given = self.__given().get(parameter.name)
+        told = "" if given is None else refusal(parameter.name, given.value, is_configured=False, is_started=False)
+        found, _, expected = told.rpartition(". Expected ")
+        return ConfigError(
+            found or printable(f"parameter {parameter.name}: {reason(error)}"),
+            expected if found else "a value it can have",
+            "correct it, or leave it out",
+        )
 
     def __judge(self, parameters: list[Any]) -> Any:
         """Whether parameters may be set now, all or none."""

@@ -24,7 +24,7 @@ _TYPES: dict[Kind, tuple[type, ...]] = {
 }  # fmt: skip
 _NAMES: dict[Kind, str] = {
     "bool": "true or false", "int": "a whole number", "float": "a number with a decimal point (5.0)",
-    "str": "a text", "strs": "a list of texts",
+    "str": "a text", "strs": "a list of texts ([/left/image, /right/image])",
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -14,7 +15,8 @@ from typing import Any
 from kd_edge.errors import ConfigError, KdEdgeError, printable, reason
 from kd_edge.runtime.ros.loading import check_domain, load, start_fault
 from kd_edge.runtime.ros.node import ActionRecognition
-from kd_edge.runtime.signals import interrupt_on_termination
+from kd_edge.runtime.ros.parameters import PARAMETERS
+from kd_edge.runtime.signals import ignore_termination, interrupt_on_termination, uninterrupted
 from kd_edge.runtime.watchdog import ServiceNotifier
 
 HAND_OVER_SECONDS = 0.0005
@@ -23,6 +25,14 @@ ALIVE_SECONDS = 1.0
 """So often systemd hears that the executor turns."""
 STOP_SECONDS = 10.0
 """How long what still runs in the executor may take in the end."""
+
+
+USAGE = """\
+usage: action_recognition [--ros-args [-p NAME:=VALUE]... [--params-file FILE] [-r FROM:=TO]... [-r __ns:=/SPACE]]
+
+Labels image topics, or a camera of kd-edge's own: a lifecycle node of ROS 2 that publishes ~/label, ~/event and
+/diagnostics. Parameters and their defaults:
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,16 +46,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         fault. A fault is one line on standard error, or in ROS's log once the node is there.
     """
     try:
-        with interrupt_on_termination(once=True), ExitStack() as closing:
-            return _run(sys.argv if arguments is None else [sys.argv[0], *arguments], closing)
+        with interrupt_on_termination():
+            closing = ExitStack()
+            try:
+                return _run(sys.argv if arguments is None else [sys.argv[0], *arguments], closing)
+            finally:
+                with uninterrupted():  # a second Ctrl-C would take ROS down half-way
+                    closing.close()
     except KeyboardInterrupt:
         return 0
     except KdEdgeError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
+    finally:
+        if arguments is None:  # while Python ends, one more signal would be the exit code
+            ignore_termination()
 
 
 def _run(arguments: Sequence[str], closing: ExitStack) -> int:
+    if {"-h", "--help"} & set(arguments[1:]):
+        sys.stdout.write(usage())
+        return 0
     sys.setswitchinterval(HAND_OVER_SECONDS)
     rclpy = load()
     options = load("rclpy.signals").SignalHandlerOptions
@@ -53,6 +74,7 @@ def _run(arguments: Sequence[str], closing: ExitStack) -> int:
     try:
         rclpy.init(args=list(arguments), signal_handler_options=options.NO)  # signals end it as they end kd-edge run
         closing.callback(rclpy.try_shutdown)
+        _refuse_others(load("rclpy.utilities").remove_ros_args(list(arguments))[1:])
         node = ActionRecognition()
     except KdEdgeError:
         raise
@@ -60,7 +82,9 @@ def _run(arguments: Sequence[str], closing: ExitStack) -> int:
         if "arguments" in str(error) or "name" in str(error):
             found = f"ROS 2 does not take these arguments ({reason(error)})"
             expected = "what ROS 2 knows, such as --ros-args -p model:=FILE -r image:=/camera/image_raw"
-            raise ConfigError(found, expected, "correct them") from error
+            is_yaml = "parameter override" in str(error)
+            quotes = "; a value is YAML, so one that ends in a colon is quoted: -p 'camera:=\"realsense:\"'"
+            raise ConfigError(found, expected, f"correct them{quotes if is_yaml else ''}") from error
         raise start_fault(error) from error
     closing.callback(node.destroy_node)
     closing.enter_context(_NodeLog(node))
@@ -71,6 +95,25 @@ def _run(arguments: Sequence[str], closing: ExitStack) -> int:
     spinning.start()
     node.over.wait()
     return node.exit_code
+
+
+def _refuse_others(arguments: Sequence[str]) -> None:
+    """Refuse what ROS leaves over: an option that nobody reads is a mistake.
+
+    Raises:
+        ConfigError: There is any.
+    """
+    if arguments:
+        found = f"argument {arguments[0]!r:.80} is nothing of ROS 2's"
+        raise ConfigError(found, "parameters behind --ros-args: -p model:=student.onnx", "--help shows them")
+
+
+def usage() -> str:
+    """What ``--help`` shows: how to give parameters, and all of them with their defaults."""
+    shown = {each.name: json.dumps(each.default) for each in PARAMETERS}
+    wide = max(len(f"{name}:={default}") for name, default in shown.items())
+    lines = [f"  {f'{each.name}:={shown[each.name]}':{wide}}  {each.description}" for each in PARAMETERS]
+    return "\n".join((USAGE, *lines, ""))
 
 
 class _Service:

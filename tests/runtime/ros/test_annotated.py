@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -42,6 +44,14 @@ def test_the_bar_is_as_long_as_the_label_is_sure() -> None:
     assert (picture[267, :240] == (0, 66, 0)).all()  # a third of green, below the words
     assert (picture[267, 240:] == 0).all()
     assert (picture[240:] == (0, 200, 0)).all(axis=2).any()  # words
+
+
+def test_words_that_are_too_long_are_written_smaller() -> None:
+    grey = Frame(np.full((240, 320), 77, np.uint8), 0, 0, "ir")
+    long = dataclasses.replace(predicted("wave", 0.0), label="wave" + "e" * 50)
+    bar = annotated(grey, long)[240:]
+    columns = np.flatnonzero(bar.any(axis=(0, 2)))
+    assert 280 < columns[-1] < 316  # to its end, and not cut
 
 
 @pytest.mark.parametrize(

@@ -130,9 +130,9 @@ def test_a_message_that_lies_is_a_bad_picture_and_the_next_one_is_good(
     ("encoding", "wanted", "told"),
     [
         ("yuv422", GREY, "an image is encoded as 'yuv422', not as one of mono8, 8UC1,"),
-        ("mono16", GREY, "its encoding mono16 gives uint16, 1 channel"),
-        ("mono8", Wanted("lwir", "uint16", 1), "its encoding mono8 gives uint8, 1 channel"),
-        ("mono8", Wanted("rgb", "uint8", 3), "its encoding mono8 gives uint8, 1 channel"),
+        ("mono16", GREY, "its encoding mono16 gives uint16, 1 channel; this model needs uint8, 1"),
+        ("mono8", Wanted("lwir", "uint16", 1), "its encoding mono8 gives uint8, 1 channel; this model needs uint16, 1"),
+        ("mono8", Wanted("rgb", "uint8", 3), "its encoding mono8 gives uint8, 1 channel; this model needs uint8, 3"),
         ("32FC1", Wanted("lwir", "uint16", 1), "its encoding 32FC1 is depth in metres"),
     ],
 )
@@ -513,7 +513,9 @@ def test_the_command_line_labels_a_topic(publishing: Callable[..., Publisher], t
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert {line["source"] for line in lines} == {"ir"}
-    assert [line["frame_id"] for line in lines if line["state"] != "stale"][:3] == [0, 1, 2]
+    numbers = [line["frame_id"] for line in lines if line["state"] != "stale"]
+    assert numbers[0] == 0
+    assert numbers == sorted(set(numbers))  # on a busy machine not all of them: it is a live camera
 
 
 def test_the_command_line_says_in_one_line_that_nobody_publishes(ros_environment: None) -> None:

@@ -86,6 +86,9 @@ def test_qos_that_cannot_match_is_told_by_the_name_of_the_policy() -> None:
     assert (lost.level, lost.message) == (
         Level.ERROR, f"stale (no_frame: no fresh frame for 350 ms); {topic.silence}"
     )  # fmt: skip
+    detail = f"no fresh frame for 2 s: camera ir: {topic.silence}; reopening"
+    gone = source_status(NODE, SourceFacts("ir", stale(Reason.CAMERA_LOST, detail), 2000.0, 0.0, topic))
+    assert gone.message == f"stale (camera_lost: {detail})"  # once is enough
     fine = source_status(NODE, SourceFacts("ir", predicted(), 1.0, 30.0, topic))  # of another publisher it comes
     assert (fine.level, fine.message) == (Level.OK, "ok: wave")
 

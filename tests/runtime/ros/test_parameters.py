@@ -53,7 +53,7 @@ def test_only_what_is_safe_may_change_live() -> None:
         ("model", "x" * 1025, f"parameter model is '{'x' * 79}. Expected at most 1024 characters"),
         ("topics", [], "parameter topics is 0 entries. Expected 1 to 16"),
         ("topics", ["a", ""], "parameter topics is the entry ''. Expected a text that is not empty"),
-        ("topics", "image", "parameter topics is 'image'. Expected a list of texts"),
+        ("topics", "image", "parameter topics is 'image'. Expected a list of texts ([/left/image, /right/image])"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(name: str, value: Any, why: str) -> None:

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +22,8 @@ import rclpy.executors
 from std_msgs.msg import String
 
 import tests.runtime.ros.graph  # noqa: F401 - imports what warns
+from kd_edge.runtime.ros import main
+from kd_edge.runtime.ros.parameters import PARAMETERS
 
 ROOT = Path(__file__).parents[3]
 CODE = "import sys; from kd_edge.runtime.ros import main; sys.exit(main())"
@@ -74,6 +75,9 @@ def test_a_signal_ends_it_cleanly(model: str, number: int) -> None:
         executor.spin_once(1.0)
         assert process.poll() is None, process.communicate()
     process.send_signal(number)
+    for _ in range(5):  # of somebody impatient
+        time.sleep(0.02)
+        process.send_signal(number)
     end = time.monotonic() + 100
     while time.monotonic() < end and (process.poll() is None or "the node was deactivated" not in heard[-1].data):
         executor.spin_once(0.2)
@@ -117,10 +121,13 @@ def test_the_end_of_a_recording_ends_it(model: str, tmp_path: Path) -> None:
     ("arguments", "environment", "words"),
     [
         (("-p", "model:=/nowhere.onnx"), {}, "/nowhere.onnx"),
-        (("-p", "depth:=1000"), {}, "parameter depth"),
-        (("-p", "valid_ms:=500"), {}, "parameter valid_ms"),
+        (("-p", "depth:=1000"), {}, "not configured: parameter depth is 1000. Expected 1 to 100. Fix: correct it, or"),
+        (("-p", "valid_ms:=500"), {}, "parameter valid_ms is 500. Expected a number with a decimal point (5.0). Fix:"),
+        (("-p", "topics:=/image"), {}, "parameter topics is '/image'. Expected a list of texts ([/left/image, /right/"),
+        (("-p", "topic:=[/image]", "-p", "depth:=0"), {}, "parameter topic is none of this node's (did you mean 't"),
         (("-p", "camera:=ir77"), {}, "ir77"),
         (("-r", "1:=:"), {}, "error: ROS 2 does not take these arguments"),
+        (("-p", "camera:=realsense:"), {}, "one that ends in a colon is quoted: -p 'camera:=\"realsense:\"'"),
         ((), {"ROS_DOMAIN_ID": "999"}, "ROS_DOMAIN_ID"),
         ((), {"RMW_IMPLEMENTATION": "rmw_nobody"}, "rmw_nobody"),
     ],
@@ -135,18 +142,21 @@ def test_a_fault_is_one_line_and_exit_code_2(
     assert not [line for line in lines if "Traceback" in line]
 
 
-def test_a_second_signal_does_not_break_off_the_clean_up(model: str) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd, tempfile.TemporaryDirectory() as folder:
-        systemd.bind(f"{folder}/notify")
-        systemd.settimeout(60)
-        process = started("-p", f"model:={model}", "-r", "__node:=twice", NOTIFY_SOCKET=f"{folder}/notify")
-        try:
-            assert systemd.recv(100) == b"READY=1"
-            process.send_signal(signal.SIGINT)
-            while systemd.recv(100) != b"STOPPING=1":
-                pass
-            process.send_signal(signal.SIGINT)
-            told, _ = process.communicate(timeout=100)
-        finally:
-            process.kill()
-    assert (process.returncode, "Traceback" in told) == (0, False), told
+def test_an_option_that_nobody_reads_is_refused() -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "kd_edge.runtime.ros", "--model", "x.onnx", "--ros-args", "-p", "autostart:=false"],
+        cwd=ROOT, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert process.returncode == 2
+    assert process.stderr.splitlines() == [
+        "error: argument '--model' is nothing of ROS 2's. Expected parameters behind --ros-args: "
+        "-p model:=student.onnx. Fix: --help shows them"
+    ]
+
+
+def test_help_shows_every_parameter_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("usage: action_recognition [--ros-args [-p NAME:=VALUE]")
+    assert [line.split(":=")[0].strip() for line in lines if ":=" in line][1:] == [each.name for each in PARAMETERS]
+    assert [line.partition("  Most")[0].strip() for line in lines if "annotated_fps" in line] == ["annotated_fps:=5.0"]
