@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from kd_edge.artifact import Band
@@ -41,6 +42,8 @@ class TopicCamera:
         patient: Whether it opens before anybody publishes; else the first ``open`` waits for a picture.
         clock: The stream's.
         pairing: Shared with the cameras whose frames are to be handed over together with this one's.
+        check: Raises ``CameraError`` of a picture that the model cannot take, whatever its type: then this camera is
+            gone until better ones come, and others go on.
     """
 
     live = True
@@ -57,6 +60,7 @@ class TopicCamera:
         patient: bool,
         clock: Clock = MONOTONIC,
         pairing: Pairing | None = None,
+        check: Callable[[Image], None] = lambda image: None,
     ) -> None:
         self.name = name
         self.band: Band | None = config.band
@@ -69,7 +73,7 @@ class TopicCamera:
         self._topic = topic
         self._config, self._wanted, self._patient, self._pairing = config, wanted, patient, pairing
         self._open_seconds = (config.read_timeout_ms if patient else config.open_timeout_ms or OPEN_TIMEOUT_MS) / 1e3
-        self._greying = Greying(name, wanted)
+        self._check, self._greying = check, Greying(name, wanted)
         self._was_open = self._is_open = False
         self._count = self._jumps = 0
 
@@ -216,6 +220,7 @@ class TopicCamera:
                 )
         if self._wanted.dtype is None and self.dtype not in (None, dtype):
             raise self._fault(f"its encoding became {encoding:.40}", f"{self.dtype} as before", "reopen it")
+        self._check(image)
         self.dtype, self.channels = dtype, channels
         return image
 

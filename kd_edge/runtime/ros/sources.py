@@ -17,6 +17,7 @@ from kd_edge.runtime.ros.outputs import Origin
 from kd_edge.runtime.ros.parameters import Parameters
 from kd_edge.runtime.ros.qos import Durability, Reliability, TopicQos
 from kd_edge.runtime.ros.topic import ImageTopic
+from kd_edge.runtime.source import check_frame
 from kd_edge.types import Prediction
 
 
@@ -35,7 +36,8 @@ class Sources:
 
     def __init__(self, node: Any, parameters: Parameters, manifest: Manifest, clock: Clock) -> None:
         self._node, self._parameters, self._clock = node, parameters, clock
-        self._wanted, self._needs_lens = Wanted.by(manifest), manifest.preprocess.focal is not None
+        self._manifest, self._wanted = manifest, Wanted.by(manifest)
+        self._needs_lens = manifest.preprocess.focal is not None
         self._lenses: dict[str, float | None] = {}
         self._topics: dict[str, ImageTopic] = {}
         if parameters.camera:
@@ -82,7 +84,14 @@ class Sources:
     def _camera(self, name: str, pairing: Pairing | None) -> TopicCamera:
         topic = self._topics[name]
         return TopicCamera(
-            name, topic, self._config(topic.name), self._wanted, patient=True, clock=self._clock, pairing=pairing
+            name,
+            topic,
+            self._config(topic.name),
+            self._wanted,
+            patient=True,
+            clock=self._clock,
+            pairing=pairing,
+            check=lambda image: check_frame(image, self._manifest, f"camera {name}"),
         )
 
     def _config(self, topic: str) -> CameraConfig:

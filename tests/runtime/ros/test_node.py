@@ -583,3 +583,21 @@ def test_a_label_of_before_has_not_the_stamp_of_a_frame_of_now(graph: Graph, mod
     assert node.trigger_deactivate() == SUCCESS
     assert node.trigger_activate() == SUCCESS
     wait_for(lambda: work._sources._topics["ir"].header_of(before.frame_id) is None)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2000, 24)])
+def test_a_picture_of_a_size_that_no_camera_has_is_told_and_labels_go_on(
+    graph: Graph, model: str, size: tuple[int, int]
+) -> None:
+    node = graph.node(model=model, json="always", diagnostics_period_s=0.2)
+    assert node.trigger_configure() == SUCCESS
+    labels = labels_of(graph)
+    assert node.trigger_activate() == SUCCESS
+    images = graph.images()
+    images.listened_to()
+    images.give(np.zeros(size, np.uint8))
+    wait_for(lambda: any(f"delivers frames of {size[1]}x{size[0]}" in each["detail"] for each in labels))
+    labels.clear()
+    with Camera(images):
+        wait_for(lambda: any(each["label"] for each in labels))
+    assert node._state_machine.current_state[1] == "active"
