@@ -307,7 +307,7 @@ def test_a_publisher_that_dies_is_a_lost_camera_and_its_return_a_new_window(
     first = start_publisher()
     first.advertise(topic=NAME)
     first.begin(topic=NAME, fields=SMALL)
-    with running(open_camera(URI.replace("60000", "2000"), GREY)) as capture:
+    with running(open_camera(URI.replace("60000", "20000"), GREY)) as capture:
         next_frame(capture)
         first.kill()
         eventually(lambda: capture.trouble, "it is lost")
