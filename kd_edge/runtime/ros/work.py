@@ -143,8 +143,9 @@ class Work:
         """Parameters that may change while labels come."""
         self._events.min_confidence = self._live("event_min_confidence")
         self._annotated.fps = self._live("annotated_fps")
-        if self._labelling is not None:
-            self._labelling.set_max_age_ms(self._live("max_age_ms") or None)
+        labelling = self._labelling  # a stop in another thread takes it away
+        if labelling is not None:
+            labelling.set_max_age_ms(self._live("max_age_ms") or None)
 
     def _publish(self, prediction: Prediction) -> None:
         """One prediction in every form, with what it begins and ends."""
@@ -159,7 +160,8 @@ class Work:
             self._waiting.waits.see(prediction, holds=not prediction.is_stale(self.clock.now_ns()))
         now_ns = self.clock.now_ns()
         if self._annotated.is_due(prediction.source, now_ns):
-            frame = None if self._labelling is None else self._labelling.frame_of(prediction.source)
+            labelling = self._labelling  # as above
+            frame = None if labelling is None else labelling.frame_of(prediction.source)
             if frame is not None:
                 self._annotated.publish(frame, prediction, origin, now_ns)
 
