@@ -112,6 +112,14 @@ def test_the_strong_student_alone_is_the_row_that_the_dense_teachers_are_held_ag
     assert recipe.student == best.student, "the same student throughout: only the stages differ"
 
 
+def test_the_last_step_to_the_strong_student_is_what_it_learns_of_labels() -> None:
+    alone = recipes.load("train", "utd_mhad_depth_alone", Recipe, ["validation_subjects=[]"])
+    person = plan(load_study("utd_mhad_steps"), rows=["person"])[0].config
+    assert isinstance(person, Recipe)
+    assert person.student == alone.student
+    assert (person.segments, person.windows) == (alone.stages[0].segments, alone.windows)
+
+
 @pytest.mark.parametrize("name", PRINTS_BEFORE)
 def test_recipes_of_before_keep_their_fingerprints(name: str) -> None:
     """As a run's folder holds them: they know nothing of what came later."""
