@@ -35,6 +35,7 @@ def test_percentiles_and_ratio_by_hand() -> None:
     assert (compared.median, compared.minimum) == (2.5, 2.0)
 
 
+@pytest.mark.slow
 def test_report_is_complete_and_consistent(tiny: Path) -> None:
     report = bench(tiny, frames=30, size=(120, 160), repeats=1)
     assert list(report.stages) == ["resize", "window", "normalise", "gather", "inference", "prediction"]
@@ -60,6 +61,7 @@ def printed(report: BenchReport) -> list[str]:
     return [line for line in capture.get().splitlines() if line.startswith("host work between runs")]
 
 
+@pytest.mark.slow
 def test_host_work_is_printed_with_its_target(tiny: Path) -> None:
     report = bench(tiny, frames=10, size=(48, 64), repeats=1)
     assert printed(report) == []  # the target is for frames of one size
@@ -73,6 +75,7 @@ def test_host_work_is_printed_with_its_target(tiny: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_fresh_process_runs_the_model_without_torch(tiny: Path) -> None:
     started = time.perf_counter()
     process = fresh_process(tiny, (48, 64), repeats=1)
@@ -82,11 +85,13 @@ def test_a_fresh_process_runs_the_model_without_torch(tiny: Path) -> None:
     assert 0 < process.ready_seconds < elapsed_seconds
 
 
+@pytest.mark.slow
 def test_a_fresh_process_that_fails_says_why(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"no file .*gone\.onnx"):
         fresh_process(tmp_path / "gone.onnx", (48, 64), repeats=1)
 
 
+@pytest.mark.slow
 def test_without_onnx_the_step_stands_in_for_the_backbone(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnx" else find(name))

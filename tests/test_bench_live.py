@@ -28,6 +28,7 @@ def tiny(tmp_path):
     return tmp_path / "tiny.onnx"
 
 
+@pytest.mark.slow
 def test_a_soak_meets_every_fault_and_leaves_the_process_as_it_was(tiny, monkeypatch):
     monkeypatch.setattr("kd_edge.bench.endurance.FAULT_EVERY", 97)
     threads = threading.active_count()
@@ -45,6 +46,7 @@ def test_a_soak_meets_every_fault_and_leaves_the_process_as_it_was(tiny, monkeyp
     assert threading.active_count() == threads
 
 
+@pytest.mark.slow
 def test_a_camera_is_watched():
     report = watch(BUNDLED, "synthetic:?height_px=48&width_px=64", seconds=1.0)
     assert (report.camera, report.model) == ("synthetic", "bundled")
@@ -91,6 +93,7 @@ def test_what_is_in_the_way_is_told(changes, told):
     assert list(_faults(LIVE.model_copy(update=changes), valid_ms=250)) == told
 
 
+@pytest.mark.slow
 def test_overload_is_compared_with_the_same_machine(tiny):
     report = overload(tiny, size=(48, 64), rounds=1, seconds=0.3)
     assert report.sustainable_fps > 0

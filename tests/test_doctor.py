@@ -102,6 +102,7 @@ def test_imports_are_tried_in_another_process_which_may_crash(tmp_path: Path, mo
     assert "apt install libgl1" in said["av"].fix
 
 
+@pytest.mark.slow
 def test_an_import_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake(tmp_path, cv2="import time; time.sleep(3600)")
     monkeypatch.syspath_prepend(str(tmp_path))

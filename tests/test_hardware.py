@@ -60,6 +60,7 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "_command", lambda name, model: [sys.executable, "-c", CHILD, name, str(model)])
 
 
+@pytest.mark.slow
 def test_whatever_a_check_does_it_is_a_result(tried: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     told: list[Checked] = []
@@ -78,6 +79,7 @@ def test_whatever_a_check_does_it_is_a_result(tried: None, tmp_path: Path, monke
     assert (found.count("passed"), found.count("failed"), found.count("skipped")) == (1, 4, 1)
 
 
+@pytest.mark.slow
 def test_what_was_found_stays_when_it_is_stopped(tried: None, tmp_path: Path) -> None:
     def stop(what: str) -> None:
         if what == "that it skips":
@@ -95,6 +97,7 @@ def test_every_engine_has_a_check() -> None:
         examine_hardware(artifact.BUNDLED, only=["engine tensorr"])
 
 
+@pytest.mark.slow
 def test_the_real_checks_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     found = examine_hardware(artifact.BUNDLED, only=["gpu", "engine onnxruntime", "engine cuda"])
@@ -142,6 +145,7 @@ def test_values_that_are_left_out(given: list[str], completed: list[str]) -> Non
     assert _completed(given) == completed
 
 
+@pytest.mark.slow
 def test_the_command_line(tried: None, tmp_path: Path) -> None:
     from typer.testing import CliRunner
 

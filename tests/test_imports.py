@@ -95,6 +95,7 @@ def test_every_module_can_be_imported() -> None:
     assert {"kd_edge", "kd_edge.__main__", *above, *below} == modules  # the latter runs the program
 
 
+@pytest.mark.slow
 def test_help_of_every_verb_loads_nothing_of_training() -> None:
     said, unwanted = run_bare(HELP, TRAINING)
     assert unwanted == []

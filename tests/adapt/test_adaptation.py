@@ -152,6 +152,7 @@ def test_half_precision_is_adapted_too(student: Artifact, clips: Path, tmp_path:
     check_adapts(load(tmp_path / "a.onnx"), clips, tmp_path / "b.onnx")
 
 
+@pytest.mark.slow
 def test_integers_are_adapted_too(run: Path, clips: Path, tmp_path: Path) -> None:
     loose = {"max_abs_error": 10.0, "min_argmax_agreement": 0.0, "range_clips": 2, "parity_clips": 2}
     profile = ExportProfile(name="loose", precision="int8", stream_frames=0, health_clips=20, **loose)
@@ -377,6 +378,7 @@ def test_a_graph_that_answers_otherwise_is_not_written(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_leaves_what_was_there(
     student: Artifact, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

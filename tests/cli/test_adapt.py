@@ -37,6 +37,7 @@ def test_a_class_is_added_and_told(kd: Kd, tmp_path: Path) -> None:
     assert "frames labelled" in text + error
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("model")
 def test_clips_that_taught_nothing_and_what_a_robot_will_doubt_are_told(kd: Kd, tmp_path: Path) -> None:
     write_clips(tmp_path / "short", 1, seconds=1.0)
@@ -54,6 +55,7 @@ def test_clips_that_taught_nothing_and_what_a_robot_will_doubt_are_told(kd: Kd, 
     assert ("(unfamiliar)" in text) == (added["familiar"] < 0.8)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("model")
 def test_figures_as_json(kd: Kd, tmp_path: Path) -> None:
     code, text, _ = kd("adapt", "student.onnx", "--add", "a wave=clips", "--out", "deep/robot.onnx", "--json")

@@ -48,6 +48,7 @@ def test_what_doctor_cannot_watch_is_one_line(kd: Kd, arguments: tuple[str, ...]
     assert told in one_line(error)
 
 
+@pytest.mark.slow
 def test_a_camera_file_is_written_and_not_overwritten(kd: Kd, tmp_path: Path) -> None:
     code, output, _ = kd("cameras", "--write", "figure", "--of", FIGURE)
     assert code == 0

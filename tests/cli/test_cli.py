@@ -146,6 +146,7 @@ def test_cameras_as_json(kd: Kd) -> None:
     assert "ir0" in {camera["name"] for camera in json.loads(text)["configured"]}
 
 
+@pytest.mark.slow
 def test_recipes_are_listed_shown_and_copied(kd: Kd, tmp_path: Path) -> None:
     _, text, _ = kd("recipes", "list", "--json")
     assert {"quickstart", "bundled", "utd_mhad_pose_to_depth", "utd_mhad_depth_alone"} <= set(json.loads(text))
@@ -181,6 +182,7 @@ def test_settings_of_a_stage_that_a_recipe_has_not_are_refused(kd: Kd) -> None:
     assert "stages.0 (dense), stages.1 (head). Fix: for example --set stages.0.epochs=..." in one_line(error)
 
 
+@pytest.mark.slow
 def test_synthetic_clips_are_written_and_replayed(kd: Kd, tmp_path: Path) -> None:
     code, _, _ = kd("data", "synth", "--out", "figures", "--clips-per-class", "1")
     assert code == 0
@@ -270,6 +272,7 @@ def test_a_bad_model_file(kd: Kd, tmp_path: Path, fault: str) -> None:
     assert expected in error
 
 
+@pytest.mark.slow
 def test_an_unwritable_output_folder(kd: Kd, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     code, _, error = kd("train", "quickstart", *TINY_SETTINGS, "--out", "file/run")
@@ -336,6 +339,7 @@ def test_training_is_not_overwritten(kd: Kd, tmp_path: Path) -> None:
     assert "holds a run already" in one_line(error)
 
 
+@pytest.mark.slow
 def test_bench_live(tmp_path, kd):
     code, text, _ = kd("bench", "--soak", "1000", "--size", "64x48", "--json")
     assert code == 0
@@ -346,6 +350,7 @@ def test_bench_live(tmp_path, kd):
     assert (code, "--overload and --soak" in error) == (2, True)
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_the_program_is_still_being_loaded_is_no_traceback() -> None:
     script = """
 import sys

@@ -252,6 +252,7 @@ def test_a_manifest_stays_as_it_is_and_says_what_it_does_not_name(kd: Kd, own: O
     assert (own.root / "manifest.csv").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_recordings_that_came_later_are_told_and_can_be_taken_in(kd: Kd, own: Own) -> None:
     own.classes("wave", "kick")
     assert kd("data", "init", "gestures")[0] == 0
@@ -310,6 +311,7 @@ def test_of_very_many_files_some_are_opened_and_it_is_said(kd: Kd, own: Own, mon
     assert len(rows(own)) == 16
 
 
+@pytest.mark.slow
 def test_nothing_is_overwritten_in_silence(kd: Kd, own: Own) -> None:
     own.classes("wave", "kick")
     assert kd("data", "init", "gestures")[0] == 0
@@ -512,6 +514,7 @@ def test_a_class_that_only_the_test_subject_performs(kd: Kd, own: Own) -> None:
     assert recipes.load("train", str(own.root / "recipe.toml"), Recipe).split == "clips"
 
 
+@pytest.mark.slow
 def test_damaged_files_are_named_and_stay_unless_said(kd: Kd, own: Own) -> None:
     own.classes("wave", "kick")
     (own.root / "wave" / "s1_t1_ir.npy").write_bytes(b"\x93NUMPY junk")

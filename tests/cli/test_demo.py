@@ -15,6 +15,7 @@ from kd_edge.train.results.run import Run
 from .conftest import TINY
 
 
+@pytest.mark.slow
 def test_teacher_student_alone_and_distilled_student_side_by_side(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,6 +97,7 @@ def bare(tmp_path: Path) -> list[str]:
     return command
 
 
+@pytest.mark.slow
 def test_a_user_id_without_a_name(bare: list[str], tmp_path: Path) -> None:
     """The whole way a container takes: nothing of it may ask for a home."""
     for arguments, code, says in (
@@ -121,6 +122,7 @@ def shell(command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "code", "output", "error"),
     [
@@ -153,6 +155,7 @@ def unread(*arguments: str, both: bool = False) -> tuple[int, str]:
     return done.returncode, done.stderr or ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "verb",
     [
@@ -165,10 +168,12 @@ def test_a_reader_that_has_gone_ends_a_verb_in_silence(verb: str) -> None:
     assert unread(*verb.split()) == (1, "")
 
 
+@pytest.mark.slow
 def test_a_mistake_keeps_its_exit_code_where_nobody_reads_it() -> None:
     assert unread("recipes", "show", "nothing", both=True) == (2, "")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_full_disk_behind_an_output() -> None:
     done = shell("kd-edge recipes list > /dev/full")

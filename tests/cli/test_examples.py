@@ -70,6 +70,7 @@ def test_an_example_names_what_there_is(example: str) -> None:
             assert rows >= set(asked.split(",") if asked else ())
 
 
+@pytest.mark.slow
 def test_published_weights_are_drawn_without_a_run(kd: Kd, tmp_path: Path) -> None:
     drawn = next(example for example in examples() if "--published" in example)
     code, text, error = kd(*shlex.split(drawn)[1:])

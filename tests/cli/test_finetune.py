@@ -26,6 +26,7 @@ BUNDLED = settings(
 )
 
 
+@pytest.mark.slow
 def test_train_from_the_bundled_student(kd: Kd, tmp_path: Path) -> None:
     chosen = [*BUNDLED, "--set", "student.freeze=['layer1', 'layer2']", "--set", "student.head_rate=5"]
     code, _, told = kd("train", "quickstart", *chosen, "--from", "bundled", "--out", "run")
@@ -40,6 +41,7 @@ def test_train_from_the_bundled_student(kd: Kd, tmp_path: Path) -> None:
     assert load_recipe(Path("run")).student.source_sha256 == note.sha256
 
 
+@pytest.mark.slow
 def test_a_run_is_named_wherever_one_stands_and_resumed_elsewhere(kd: Kd, tmp_path: Path) -> None:
     code, _, error = kd("train", "quickstart", *settings(), "--out", "first")
     assert code == 0, error
@@ -52,6 +54,7 @@ def test_a_run_is_named_wherever_one_stands_and_resumed_elsewhere(kd: Kd, tmp_pa
     assert summary["recipe"]["student"]["initial_weights"] is None
 
 
+@pytest.mark.slow
 def test_a_dry_run_shows_the_report(kd: Kd) -> None:
     code, text, error = kd("train", "quickstart", *BUNDLED, "--from", "bundled", "--dry-run")
     assert code == 0, error

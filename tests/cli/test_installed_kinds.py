@@ -6,6 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from kd_edge.recipes import to_toml
 from kd_edge.train.recipe import Recipe
 from tests.cli.conftest import Kd, one_line
@@ -47,6 +49,7 @@ def test_a_broken_package_is_one_line(kd: Kd, install: Install) -> None:
     assert kd("data", "check", "synthetic", "--modality", "none")[2].startswith("error: synthetic has no modality")
 
 
+@pytest.mark.slow
 def test_from_recordings_to_figures_of_a_student(kd: Kd, gestures: Path, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "gestures.toml")
     code, _, error = kd("train", recipe, "--data", str(gestures), "--out", "run")

@@ -41,6 +41,7 @@ def test_a_sink_that_works_is_one_without_a_fault() -> None:
     assert not any_works(["jsonl:a", "jsonl:a?max_mb=1"], counted(**{"jsonl:a": "full"}))
 
 
+@pytest.mark.slow
 def test_run_says_which_engine_it_took_and_why(kd: Kd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["run", "--camera", f"{FIGURE}&realtime=false&frames=3"]
     for how in ("here", "before"):
@@ -73,6 +74,7 @@ def test_a_recording_shorter_than_the_window_says_how_long_it_would_have_to_be(k
     assert re.search(hint, out)
 
 
+@pytest.mark.slow
 def test_of_several_recordings_the_short_one_is_named_and_each_is_summed_up(kd: Kd, tmp_path: Path) -> None:
     for name, frames in (("short", 36), ("long", 150)):
         np.save(tmp_path / f"{name}.npy", np.random.default_rng(0).integers(0, 255, (frames, 48, 64), np.uint8))
@@ -85,6 +87,7 @@ def test_of_several_recordings_the_short_one_is_named_and_each_is_summed_up(kd: 
     assert re.search(r"^  b: \d+ warming, \d+ (ok|unknown).*, 5\.0 s$", error, re.M)
 
 
+@pytest.mark.slow
 def test_run_labels_several_cameras(kd: Kd) -> None:
     cameras = [f"--camera={name}={FIGURE}&realtime=false&frames=30&seed={seed}" for seed, name in enumerate(("a", "b"))]
     code, out, error = kd("run", *cameras, "--sink", "jsonl:-")
@@ -98,6 +101,7 @@ def test_run_labels_several_cameras(kd: Kd) -> None:
     assert "two cameras called 'synthetic'" in error
 
 
+@pytest.mark.slow
 @needs_full
 def test_run_ends_with_1_where_no_sink_works_and_with_0_where_one_does(kd: Kd) -> None:
     full = ["--sink", "jsonl:/dev/full"]
@@ -109,6 +113,7 @@ def test_run_ends_with_1_where_no_sink_works_and_with_0_where_one_does(kd: Kd) -
     assert "sink jsonl:/dev/full does not work" in error
 
 
+@pytest.mark.slow
 def test_a_recording_that_a_sink_ends_is_summarised_before_the_error(kd: Kd, monkeypatch: pytest.MonkeyPatch) -> None:
     def write(sink: JsonlSink, prediction: Prediction) -> None:
         raise OSError(28, "No space left on device")
@@ -156,6 +161,7 @@ def test_a_damaged_newest_model_says_how_to_choose_another(kd: Kd, tmp_path: Pat
     assert error.endswith("; or take another with --model\n")
 
 
+@pytest.mark.slow
 def test_a_recording_and_its_replay_print_one_number(kd: Kd, tmp_path: Path) -> None:
     path = tmp_path / "a.mcap"
     live = "synthetic:?height_px=48&width_px=64&realtime=false&frames=90"
@@ -220,6 +226,7 @@ def _damaged(folder: Path, what: str, sound: int) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_run_ends_with_1_where_the_recording_does_not_go_on(kd: Kd, tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
@@ -234,6 +241,7 @@ def test_run_ends_with_1_where_the_recording_does_not_go_on(kd: Kd, tmp_path: Pa
     assert re.search(r"^\d+ frames are not in the recording: its labels will differ$", error, re.M)
 
 
+@pytest.mark.slow
 def test_clips_are_kept_of_what_is_worth_it(kd: Kd, tmp_path: Path) -> None:
     camera = f"{FIGURE}&realtime=false&frames=520"
     out = tmp_path / "clips"

@@ -35,6 +35,7 @@ def write_run(folder: Path, counts: list[list[int]]) -> None:
     (folder / "summary.json").write_text(json.dumps({"complete": True, "stages": {"student": stage}}))
 
 
+@pytest.mark.slow
 def test_confusion_is_drawn_and_the_worst_pairs_are_named(kd: Kd, tmp_path: Path) -> None:
     write_run(tmp_path / "runs" / "now", [[39, 11], [2, 18]])
     write_run(tmp_path / "runs" / "before", [[40, 10], [4, 16]])
@@ -52,6 +53,7 @@ def test_confusion_is_drawn_and_the_worst_pairs_are_named(kd: Kd, tmp_path: Path
     assert "standing up taken for sitting down" not in text
 
 
+@pytest.mark.slow
 def test_class_examples_of_a_kind_and_of_a_recipe(kd: Kd) -> None:
     code, text, _ = kd("data", "examples", "synthetic", "--classes", "clap, drink", "--frames", "3", "--out", "a.png")
     assert code == 0
@@ -101,6 +103,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["summary.json"]
 
 
+@pytest.mark.slow
 def test_samples_and_mistakes_of_a_run_are_explained(kd: Kd, tmp_path: Path) -> None:
     write_student(tmp_path / "runs" / "thin", epochs=2)
     code, text, _ = kd("explain", "runs/thin", "--sample", "a1_s1_t1", "--layer", "backbone.layer3", "--out", "one")
@@ -118,6 +121,7 @@ def test_samples_and_mistakes_of_a_run_are_explained(kd: Kd, tmp_path: Path) -> 
     assert sorted(p.name for p in Path(found["folder"]).iterdir()) == sorted(found["pictures"])
 
 
+@pytest.mark.slow
 def test_fewer_mistakes_than_asked_for_are_counted(kd: Kd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from kd_edge.pictures import explain
     from kd_edge.pictures.view import View
@@ -130,6 +134,7 @@ def test_fewer_mistakes_than_asked_for_are_counted(kd: Kd, tmp_path: Path, monke
     assert [p.name for p in (tmp_path / "run" / explain.FOLDER).iterdir()] == ["a1_s4_t1"]
 
 
+@pytest.mark.slow
 def test_a_studys_settings_are_drawn(kd: Kd, tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(STUDY)
     keys = ("--y", "at", "--colour", "student.learning_rate")

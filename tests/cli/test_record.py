@@ -56,6 +56,7 @@ def record_people(out: Path) -> None:
         assert session.summary.labels == {"wave": 3, "kick": 3}
 
 
+@pytest.mark.slow
 def test_from_cameras_to_a_student(kd: Kd, tmp_path: Path) -> None:
     out = tmp_path / "gestures"
     record_people(out)
@@ -75,6 +76,7 @@ def test_from_cameras_to_a_student(kd: Kd, tmp_path: Path) -> None:
     assert [summary["protocol"][f"{side}_samples"] for side in ("train", "validation", "test")] == [12, 6, 6]
 
 
+@pytest.mark.slow
 def test_data_init_proposes_a_recipe_for_it(kd: Kd, tmp_path: Path) -> None:
     out = tmp_path / "gestures"
     record_people(out)
@@ -88,6 +90,7 @@ def test_data_init_proposes_a_recipe_for_it(kd: Kd, tmp_path: Path) -> None:
     assert code == 0, error
 
 
+@pytest.mark.slow
 def test_two_generated_cameras_with_labels(kd: Kd, tmp_path: Path) -> None:
     cameras = ("--camera", "ir0=synthetic:?seed=1", "--camera", "synthetic:?seed=2&modality=rgb")
     timed = ("--label", "wave", "--label", "kick", "--seconds", "0.6", "--countdown", "0", "--pause", "0")
@@ -153,6 +156,7 @@ class Terminal:
         return code
 
 
+@pytest.mark.slow
 def test_keys_of_a_terminal_mark_pieces(tmp_path: Path) -> None:
     out = tmp_path / "own"
     terminal = Terminal("--out", str(out), "--key", "w=wave", "--label", "kick")
@@ -169,6 +173,7 @@ def test_keys_of_a_terminal_mark_pieces(tmp_path: Path) -> None:
     assert float(found[0]["end_s"]) == float(found[1]["start_s"])
 
 
+@pytest.mark.slow
 def test_backspace_at_a_terminal_discards_a_piece(tmp_path: Path) -> None:
     out = tmp_path / "own"
     terminal = Terminal("--out", str(out), "--key", "w=wave", "--key", "k=kick")
@@ -182,6 +187,7 @@ def test_backspace_at_a_terminal_discards_a_piece(tmp_path: Path) -> None:
     assert [row["label"] for row in rows(out)] == ["wave"]
 
 
+@pytest.mark.slow
 def test_backspace_at_a_terminal_discards_a_clip(tmp_path: Path) -> None:
     out = tmp_path / "own"
     timed = ("--label", "wave", "--seconds", "300", "--countdown", "0")
@@ -214,6 +220,7 @@ def test_a_terminal_that_goes_away_presses_no_key(monkeypatch: pytest.MonkeyPatc
         assert not has_keys()
 
 
+@pytest.mark.slow
 def test_an_interrupt_keeps_what_is_there(tmp_path: Path) -> None:
     out = tmp_path / "own"
     terminal = Terminal("--out", str(out), "--label", "wave", "--seconds", "300", "--countdown", "0")
@@ -270,6 +277,7 @@ def test_absurd_numbers_are_told(kd: Kd, tmp_path: Path, option: tuple[str, str]
     assert not (tmp_path / "own").exists()
 
 
+@pytest.mark.slow
 def test_a_manifest_that_is_no_plain_file_is_told_before(kd: Kd, tmp_path: Path) -> None:
     assert kd("record", "--out", "own", *SYNTHETIC, "--seconds", "0.3")[0] == 0
     manifest = tmp_path / "own/manifest.csv"
@@ -302,6 +310,7 @@ def test_a_folder_that_may_not_be_written_is_one_line(kd: Kd, tmp_path: Path) ->
     assert (code, "cannot be recorded into (Permission denied)" in one_line(error)) == (2, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "content", "found"),
     [
@@ -321,6 +330,7 @@ def test_a_damaged_folder_is_one_line(kd: Kd, tmp_path: Path, file: str, content
     assert (code, found in one_line(error)) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_camera_that_ends_ends_it_as_it_should_be(kd: Kd, tmp_path: Path) -> None:
     camera = "ir0=synthetic:?frames=30&width_px=48&height_px=36"
     code, text, error = kd("record", "--out", "own", "--camera", camera, "--keep-free-gb", "0")

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 VERBS = [
     (["recipes", "list"], 0),
     (["recipes", "show", "quickstart"], 0),
@@ -40,6 +42,7 @@ print(json.dumps([codes, heavy]))
 """
 
 
+@pytest.mark.slow
 def test_settings_are_read_without_torch() -> None:
     verbs = [arguments for arguments, _ in VERBS]
     done = subprocess.run(

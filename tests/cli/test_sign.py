@@ -74,6 +74,7 @@ def test_a_key_that_is_none_is_told_before_the_export(model: Path) -> None:
     assert "is a public key" in str(error)
 
 
+@pytest.mark.slow
 def test_without_a_gpu_a_plan_says_what_to_do_on_the_robot(model: Path) -> None:
     error = kd_edge("export", model, "--tensorrt").exception
     assert isinstance(error, EngineError)

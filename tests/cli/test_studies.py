@@ -11,6 +11,7 @@ import pytest
 from tests.cli.conftest import TINY_SETTINGS, Kd, one_line
 
 
+@pytest.mark.slow
 def test_a_dry_run_writes_nothing(kd: Kd, tmp_path: Path) -> None:
     code, out, _ = kd("train", "quickstart", *TINY_SETTINGS, "--dry-run")
     assert code == 0
@@ -21,6 +22,7 @@ def test_a_dry_run_writes_nothing(kd: Kd, tmp_path: Path) -> None:
     assert set(json.loads(out)["losses"]) == {"ce", "dkd", "mgcam", "total"}
 
 
+@pytest.mark.slow
 def test_layers_of_a_network_are_listed_with_what_looks_at_them(kd: Kd) -> None:
     code, out, _ = kd("recipes", "layers", "utd_mhad_pose_to_depth", "--teacher")
     assert code == 0
@@ -36,6 +38,7 @@ def test_layers_of_a_network_are_listed_with_what_looks_at_them(kd: Kd) -> None:
     assert "has no teacher" in one_line(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "classes", "head"),
     [
@@ -85,6 +88,7 @@ def test_classes_that_only_recordings_tell_are_read_from_them(kd: Kd, tmp_path: 
     assert "no folder gone" in one_line(error)
 
 
+@pytest.mark.slow
 def test_a_study_from_its_list_to_its_table(kd: Kd, tmp_path: Path) -> None:
     _, out, _ = kd("study", "list")
     assert "mgcam_table1" in out
@@ -134,6 +138,7 @@ def test_a_mistake_in_a_study_is_one_line(kd: Kd, arguments: list[str], parts: l
         assert part in one_line(error)
 
 
+@pytest.mark.slow
 def test_rows_that_are_only_read_say_so(kd: Kd) -> None:
     _, out, _ = kd("study", "list")
     assert "14 rows (3 only read), 11 runs" in next(line for line in out.splitlines() if "sakdn_table2" in line)

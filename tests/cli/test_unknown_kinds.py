@@ -82,6 +82,7 @@ def test_an_artifact_of_an_unknown_kind_is_told_in_one_line(kd: Kd, artifact: Pa
         assert "--recording" in line
 
 
+@pytest.mark.slow
 def test_an_artifact_of_an_unknown_kind_runs(kd: Kd, artifact: Path) -> None:
     code, _, error = kd(
         "run", "--camera", "synthetic:", "--duration", "1", "--model", "foreign.onnx", "--sink", "jsonl:out.jsonl"

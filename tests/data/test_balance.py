@@ -57,6 +57,7 @@ def test_warnings_say_their_rule(counts: dict[str, ClassCount], warnings: list[s
     assert list(imbalances(counts)) == warnings
 
 
+@pytest.mark.slow
 def test_a_check_counts_on_the_split_that_was_asked_for_or_the_first() -> None:
     dataset = Synthetic(clips_per_class=4, subjects=4, height_px=32, width_px=32, fps=5)
     report = check(dataset, ["nir"], split="subjects", validation_subjects=["1"])

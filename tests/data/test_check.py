@@ -49,6 +49,7 @@ def test_chosen_modalities_only(small_utd: Path) -> None:
         check(UtdMhad(small_utd), ["thermal"])
 
 
+@pytest.mark.slow
 def test_modalities_of_uneven_length_are_remarked(ntu_tree: Path, write_video: Callable[..., Path]) -> None:
     image = np.zeros((53, 64), np.uint8)
     for name, frames in (("S001C001P001R001A001", 60), ("S001C001P001R001A002", 14)):  # of 9: +1.7 s, +0.17 s
@@ -65,6 +66,7 @@ def test_a_quick_check_decodes_where_no_header_tells(small_utd: Path) -> None:
     assert (report.complete, report.quick, report.remarks) == (7, False, ())
 
 
+@pytest.mark.slow
 def test_the_command_reports_and_fails_on_damage(
     ntu_tree: Path, pku_tree: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +118,7 @@ def test_whether_a_split_could_be_trained(ntu_tree: Path) -> None:
     assert check(NtuRgbd(ntu_tree), ["rgb"], quick=True, split="cross_subject").trainable
 
 
+@pytest.mark.slow
 def test_a_split_can_be_trained_with_signals_too() -> None:
     dataset = Synthetic(clips_per_class=4, subjects=4, height_px=32, width_px=32, fps=5)
     report = check(dataset, ["nir", "accelerometer"], split="subjects")
@@ -140,6 +143,7 @@ def test_why_a_split_could_not_be_trained(ntu_tree: Path, split: str, held_out: 
     assert re.search(reason, str(report.split.fault))
 
 
+@pytest.mark.slow
 def test_the_command_checks_what_a_recipe_needs(
     ntu_tree: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

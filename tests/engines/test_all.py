@@ -309,6 +309,7 @@ def test_a_graph_the_engine_refuses_is_one_clear_line(name: EngineName, unchecke
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_neither_torch_nor_onnx_is_imported(name: EngineName, step: Artifact, tmp_path: Path) -> None:
     program = (
         "import sys, numpy; from kd_edge import artifact; from kd_edge.engines import open_engine\n"

@@ -59,6 +59,7 @@ def test_says_what_it_is_and_runs_on(bundled: OpenVinoEngine) -> None:
     assert bundled.providers == ("CPU",)
 
 
+@pytest.mark.slow
 def test_a_signal_after_another_thread_has_let_an_engine_go() -> None:
     """Its plugin must not free the stack on which the thread that loaded it handles signals."""
     done = subprocess.run([sys.executable, "-c", LEFT_TO_A_THREAD], capture_output=True, text=True, timeout=100)
@@ -197,6 +198,7 @@ def test_a_failing_run_says_what_openvino_says_last(step: Artifact, monkeypatch:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_nothing_is_written_and_its_converter_stays_out(step: Artifact, tmp_path: Path) -> None:
     """The converter leaves a client id in the home folder and sends an event to its maker when it is imported."""
     home, here = tmp_path / "home", tmp_path / "here"

@@ -49,6 +49,7 @@ def test_the_figures_are_those_of_a_summary() -> None:
         assert getattr(score, name) == figures[name], name
 
 
+@pytest.mark.slow
 def test_confusion_and_figures_come_out_of_an_evaluation(tmp_path: Path) -> None:
     """The bundled student on a few generated clips: the figures must agree with each other."""
     bundled = artifact.load(artifact.BUNDLED)

@@ -21,6 +21,7 @@ def test_an_answer_of_an_absent_class_counts_as_in_a_summary() -> None:
     assert joined.score_of(labels, np.array([-1, -1]), 4) == joined.Score(2, 0.0, 0.0)
 
 
+@pytest.mark.slow
 def test_clips_are_joined_into_one_stream_and_the_last_label_counts() -> None:
     bundled = artifact.load(artifact.BUNDLED)
     dataset = open_dataset(SyntheticData(clips_per_class=4, subjects=4, seed=11))

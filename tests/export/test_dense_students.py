@@ -37,6 +37,7 @@ def dense_student() -> dict[str, object]:
     return values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("profile", "relative"), [("fp16", 5e-3), pytest.param("int8", 0.2, marks=pytest.mark.slow)])
 def test_a_dense_student_ships_in_every_precision(
     trained: Trained, tmp_path: Path, profile: str, relative: float

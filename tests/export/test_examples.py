@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from kd_edge.export import make_reference_artifact
 
 EXAMPLES = Path(__file__).parents[2] / "export" / "examples"
@@ -20,6 +22,7 @@ def inferred(artifact: Path, folder: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_infer_onnx_runs_a_step(tmp_path: Path) -> None:
     make_reference_artifact("tiny", 32, tmp_path / "tiny.onnx", temporal="tsn")
     first, second = inferred(tmp_path / "tiny.onnx", tmp_path)
@@ -27,6 +30,7 @@ def test_infer_onnx_runs_a_step(tmp_path: Path) -> None:
     assert second.startswith("class ")
 
 
+@pytest.mark.slow
 def test_infer_onnx_carries_states(causal_reference: Path, tmp_path: Path) -> None:
     first, second = inferred(causal_reference, tmp_path)
     assert first == "resnet10_thin@32 (random weights): 10 labels, one segment every 0.250 s, input 3x32x32"

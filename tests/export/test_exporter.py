@@ -76,6 +76,7 @@ def test_graph_is_plain_onnx_with_the_agreed_names(exported: Exported) -> None:
     assert (exported.report.opset, model.opset_import[0].version) == (20, 20)
 
 
+@pytest.mark.slow
 def test_a_head_on_regressed_numbers_alone_ships_and_streams_with_them(tmp_path: Path) -> None:
     model = ModelConfig(backbone="tiny", temporal="tcn", hidden=16, regressed=5, reads="targets")
     made = export(write_run(tmp_path / "run", model=model), FP32, tmp_path / "student.onnx")
@@ -120,6 +121,7 @@ def test_self_test_notices_another_preprocessing(exported: Exported, tmp_path: P
         Recognizer.load(tmp_path / "wrong.onnx")
 
 
+@pytest.mark.slow
 def test_fp16_keeps_float32_inputs_and_outputs(run: Path, exported: Exported, tmp_path: Path) -> None:
     half = export(run, FP16, tmp_path / "half.onnx")
     model = onnx.load(half.artifact.path)
@@ -151,6 +153,7 @@ def test_report_counts_the_work(exported: Exported) -> None:
     assert json.loads(report.model_dump_json())["golden_frames"] == report.golden_frames > 8
 
 
+@pytest.mark.slow
 def test_out_of_bound_writes_nothing(run: Path, tmp_path: Path) -> None:
     strict = FP32.model_copy(update={"max_abs_error": 1e-12})
     with pytest.raises(ExportError, match="differs from the trained model by"):

@@ -118,6 +118,7 @@ def test_a_recognizer_reproduces_the_golden_logits(
     assert error <= 1e-5
 
 
+@pytest.mark.slow
 def test_the_largest_golden_clip_fits_its_share_of_the_file(tmp_path: Path) -> None:
     """Three frames for each of 16 segments at the size of a 256-pixel input, 16 bit."""
     preprocess = Preprocess(resize_px=256, input_px=224, motion_offsets_ms=(0, 70, 140))

@@ -76,6 +76,7 @@ def test_the_report_tells_what_was_fitted(made):
     assert "subjects left out in turn" in told
 
 
+@pytest.mark.slow
 def test_only_training_clips_are_looked_at_and_the_fit_repeats(exported):
     dataset = Watched()
     fitted = fit_artifact(exported, dataset)
@@ -85,6 +86,7 @@ def test_only_training_clips_are_looked_at_and_the_fit_repeats(exported):
     assert fitted == (exported.manifest.health, exported.manifest.familiar)
 
 
+@pytest.mark.slow
 def test_validation_clips_decide_the_threshold_and_nothing_else(exported):
     dataset = Watched()
     train = dataset.split("subjects").train
@@ -110,6 +112,7 @@ def test_the_fewer_people_were_left_out_the_wider_is_the_bound(monkeypatch: pyte
     assert found[3].fitted_on == "validation clips"
 
 
+@pytest.mark.slow
 def test_damaged_recordings_are_passed_over_unless_all_are(exported):
     first = Watched().split("subjects").train[0].id
     assert fit_artifact(exported, Watched({first})).health.clips == TRAIN - 1
@@ -117,6 +120,7 @@ def test_damaged_recordings_are_passed_over_unless_all_are(exported):
         fit_artifact(exported, Watched({"all"}), clips=3)
 
 
+@pytest.mark.slow
 def test_refit_keeps_the_graph_and_the_golden_clip(exported, tmp_path):
     nothing = exported.manifest.model_copy(update={"health": None, "familiar": None})
     artifact.rewrite(exported, nothing, tmp_path / "bare.onnx")

@@ -61,6 +61,7 @@ def clips(px: int, count: int = 2) -> list[np.ndarray]:
     return list(np.random.default_rng(0).normal(size=(count, SEGMENTS, 3, px, px)).astype(np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "px"),
     [
@@ -107,6 +108,7 @@ def test_the_layers_name_the_steps_tensors_and_know_their_sizes(tiny: ClipModel,
     assert converted.version == pnnx.__version__
 
 
+@pytest.mark.slow
 def test_winograd_is_left_out_where_a_few_pixels_are_left() -> None:
     model = trained_like(ModelConfig(backbone="resnet10_thin"))
     lines = to_ncnn(model, in_channels=3, input_px=64).param.splitlines()
@@ -115,6 +117,7 @@ def test_winograd_is_left_out_where_a_few_pixels_are_left() -> None:
     assert sides == {"32": False, "16": False, "8": False, "4": True, "2": True}
 
 
+@pytest.mark.slow
 def test_half_weights_take_half_the_room_and_are_computed_with_in_float32(
     tmp_path: Path, tiny: ClipModel, converted: NcnnModel
 ) -> None:

@@ -24,6 +24,8 @@ from kd_edge.runtime import Recognizer
 from kd_edge.types import Clip
 from tests.runs import DATA, write_run
 
+pytestmark = pytest.mark.slow
+
 FEW = ["parity_clips=4", "health_clips=10"]
 FP32 = recipes.load("export", "fp32", ExportProfile, FEW)
 FP16 = recipes.load("export", "fp16", ExportProfile, FEW)
@@ -107,7 +109,6 @@ def test_evaluate_steps_each_clip_from_a_reset(causal: Trained) -> None:
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * max(1, np.abs(expected).max()))
 
 
-@pytest.mark.slow
 def test_first_label_of_a_live_stream_is_the_clip_models(tmp_path: Path) -> None:
     """50 frames a second with jitter and frames between the segments: the same frames are chosen, the rest ignored."""
     preprocess = Preprocess(resize_px=40, input_px=32, window=PercentileWindow(), motion_offsets_ms=(0, 70, 140))
@@ -151,7 +152,6 @@ def test_half_precision_keeps_its_states_in_float32(causal: Trained, tmp_path: P
     np.testing.assert_allclose(halved, whole, rtol=0, atol=5e-3 * max(1, np.abs(whole).max()))
 
 
-@pytest.mark.slow
 def test_bidirectional_student_exports_as_a_clip_only(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", model=ModelConfig(backbone="resnet10_thin", temporal="tsm"), segments=4)
     with pytest.raises(ExportError, match=r"bidirectional TSM.*tsm_causal.*--graph clip"):
@@ -173,7 +173,6 @@ def test_bidirectional_student_exports_as_a_clip_only(tmp_path: Path) -> None:
         Recognizer.load(whole.artifact)
 
 
-@pytest.mark.slow
 def test_relations_stream_without_states(tmp_path: Path) -> None:
     config = ModelConfig(backbone="tiny", temporal="trn", bottleneck=16, relations="all")
     run = write_run(tmp_path / "run", model=config, segments=4)

@@ -19,6 +19,7 @@ from tests.label.videos import numbered, write_video
 __all__ = ["kd"]
 
 
+@pytest.mark.slow
 def test_what_is_labelled_is_what_the_reader_finds(root: Path, kd: Kd) -> None:
     marked = [(0, 1.0, 2.5, "wave"), (0, 2.5, 4.0, "kick"), (1, 0.0, 1.0, "wave"), (1, 9.0, 9.901, "kick")]
     with labelling(root) as running:
@@ -53,6 +54,7 @@ def test_what_is_labelled_is_what_the_reader_finds(root: Path, kd: Kd) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_it_ends_by_sigterm_too_and_is_alone(root: Path, kd: Kd) -> None:
     with labelling(root) as running:
         code, _, error = kd("label", str(root))
@@ -64,6 +66,7 @@ def test_it_ends_by_sigterm_too_and_is_alone(root: Path, kd: Kd) -> None:
     assert not (root / ".label.lock").exists()
 
 
+@pytest.mark.slow
 def test_it_is_killed_and_everything_is_there(root: Path) -> None:
     with labelling(root) as running:
         edit = {"kind": "add", "recording": 0, "start_s": 1, "end_s": 2, "label": "wave"}
@@ -93,6 +96,7 @@ def test_folders_of_classes_become_a_manifest_at_the_first_change(tmp_path: Path
     assert after == before | {"kick/anna_01_ir@0.2": 0}
 
 
+@pytest.mark.slow
 def test_long_recordings_begin_without_what_their_names_tell(tmp_path: Path, kd: Kd) -> None:
     for name in ("monday_ir", "tuesday_ir", "thermal"):
         write_video(tmp_path / "night" / f"{name}.mkv", [numbered(k) for k in range(10)])
@@ -134,6 +138,7 @@ def test_a_manifest_of_json_lines_stays_one(tmp_path: Path) -> None:
     np.testing.assert_array_equal(clip.frames[:, 0, 0], np.arange(10, 25))
 
 
+@pytest.mark.slow
 def test_what_cannot_be_labelled_is_one_line(kd: Kd, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "faulty").mkdir()

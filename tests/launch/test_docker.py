@@ -134,6 +134,7 @@ def test_options_of_the_command_exist(file: Path) -> None:
     assert [word for word in words if word.startswith("--") and word not in text] == []
 
 
+@pytest.mark.slow
 def test_compose_says_what_it_says() -> None:
     command = ["docker", "compose"] if _answers(["docker", "compose", "version"]) else ["docker-compose"]
     if not _answers([*command, "version"]):

@@ -14,6 +14,7 @@ from kd_edge.models.backbones import imagenet_state, start_from_motion
 from kd_edge.models.config import BackboneName
 
 
+@pytest.mark.slow
 def test_torchvision_weights_load_and_give_torchvisions_features(tmp_path: Path) -> None:
     reference = torchvision.models.resnet18(weights=None).eval()
     torch.save(reference.state_dict(), tmp_path / "r18.pth")
@@ -65,6 +66,7 @@ def test_weights_of_another_backbone_absent_and_damaged_are_one_line(tmp_path: P
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_every_misfit_is_named(tmp_path: Path) -> None:
     def fault(name: str, state: dict[str, torch.Tensor]) -> str:
         save_file(state, tmp_path / "w.safetensors")
@@ -94,6 +96,7 @@ def test_weights_of_a_whole_student_load_into_another_temporal_kind(tmp_path: Pa
         assert torch.equal(value, student.backbone.state_dict()[key])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny", "resnet10_thin", "mobilenet_v3_small", "efficientnet_lite0", "bninception"])
 @pytest.mark.parametrize("channels", [1, 9])
 def test_a_network_goes_on_from_its_own_weights_whatever_it_sees(

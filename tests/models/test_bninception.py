@@ -127,6 +127,7 @@ def test_published_file_gives_the_published_function(published: dict[str, Tensor
         torch.testing.assert_close(seen[path], expected[path], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_input_channels_are_turned_round_for_the_published_file_only(
     published: dict[str, Tensor], tmp_path: Path
 ) -> None:
@@ -147,6 +148,7 @@ def test_the_input_channels_are_turned_round_for_the_published_file_only(
     assert again.state_dict().keys() == backbone.state_dict().keys()
 
 
+@pytest.mark.slow
 def test_older_files_with_rows_for_the_norms_load_too(published: dict[str, Tensor], tmp_path: Path) -> None:
     older = {k: v.reshape(1, -1) if "_bn." in k else v for k, v in published.items()}
     torch.save(older, tmp_path / "older.pth")
@@ -158,6 +160,7 @@ def test_older_files_with_rows_for_the_norms_load_too(published: dict[str, Tenso
     assert all(torch.equal(one[key], other[key]) for key in other)
 
 
+@pytest.mark.slow
 def test_misfits_of_a_published_file_are_named(published: dict[str, Tensor], tmp_path: Path) -> None:
     torch.save({k: v for k, v in published.items() if not k.startswith("inception_5b")}, tmp_path / "part.pth")
     torch.save(published, tmp_path / "bn_inception-0.pth")

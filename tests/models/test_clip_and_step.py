@@ -210,6 +210,7 @@ def test_pooled_convolutions_see_order_and_need_four_segments() -> None:
         PooledConvolutionHead(8, 3, 0.5, hidden=4, segments=3)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(
     backbone=st.sampled_from(["resnet10_thin", "mobilenet_v3_small", "efficientnet_lite0"]),
@@ -231,6 +232,7 @@ def test_stateful_steps_are_exact_at_any_size(backbone: str, batch: int, segment
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5 * max(1, expected.abs().max().item()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "states"), [("resnet10_thin", 4), pytest.param("efficientnet_lite0", 9, marks=pytest.mark.slow)]
 )
@@ -251,6 +253,7 @@ def test_stateful_step_exports_with_a_dynamic_batch(backbone: str, states: int) 
             torch.testing.assert_close(program(*given), step(*given), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_step_exports_with_a_dynamic_batch() -> None:
     model = build_model(ModelConfig(backbone="tiny", temporal="tconv"), in_channels=1, classes=3, segments=4).eval()
     batch = torch.export.Dim("batch")

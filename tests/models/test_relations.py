@@ -67,6 +67,7 @@ def test_all_relations_count_as_many_as_are_drawn_in_training() -> None:
         np.testing.assert_allclose(module(features).numpy(), expected, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_training_draws_from_torch_alone_and_averages_to_all_relations() -> None:
     features = torch.randn(1, 5, 5, dtype=torch.float64)
     module, every = head(5, 2).train(), head(5, 2, evaluate="all").eval()

@@ -61,6 +61,7 @@ def test_shapes_at_every_place(network: str, channels: tuple[int, ...], sides: t
     assert output.together.shape == (2, 27)
 
 
+@pytest.mark.slow
 def test_a_vgg_is_torchvisions_up_to_the_last_pooling() -> None:
     model = networks("vgg16", 1, 64, fusion=()).eval()
     reference = make_layers(cfgs["D"], batch_norm=True).eval()
@@ -173,6 +174,7 @@ def test_weights_of_the_sensors(attention: bool) -> None:
     torch.testing.assert_close(output.together, by_hand)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["conv1d", "resnet18"])
 def test_what_a_missing_sensor_holds_does_not_matter(network: str) -> None:
     model = networks(network).train()
@@ -228,6 +230,7 @@ def test_every_weight_learns_in_float32_and_under_autocast(network: str, variant
         assert output.weights.dtype is torch.float32
 
 
+@pytest.mark.slow
 def test_it_learns_what_a_sensor_tells() -> None:
     """A slow or a fast oscillation in one sensor, noise in the other."""
     model = networks(dropout=0.0, width=16, fusion=("fc1", "fc2")).train()

@@ -147,6 +147,7 @@ def test_sizes_of_the_layers_are_the_papers_and_the_codes() -> None:
     assert sizes(module([1], "official")) == [(1, 1, 1)] * 3  # 1 / 2, but never none
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("maps", [True, False])
 def test_gradients_against_finite_differences(variant: Variant, maps: bool) -> None:

@@ -42,6 +42,7 @@ def test_prefixes_of_parallel_and_compiled_modules_are_taken_off(prefix: str, su
     assert all(torch.equal(found[key], STATE[key]) for key in STATE)
 
 
+@pytest.mark.slow
 def test_torch_puts_those_prefixes_before_names() -> None:
     layer = nn.Linear(2, 3)
     assert list(nn.DataParallel(layer).state_dict()) == ["module.weight", "module.bias"]

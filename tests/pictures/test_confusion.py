@@ -65,6 +65,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_pictures_of_a_run_and_of_the_change(tmp_path: Path) -> None:
     now, before = (confusion_of(s, "student", Path("runs") / n) for s, n in ((NOW, "now"), (BEFORE, "before")))
     draw_confusion(now, tmp_path / "plots" / "one.png")

@@ -42,6 +42,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     return ids
 
 
+@pytest.mark.slow
 def test_one_sample_goes_where_it_is_told_and_several_into_folders(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", epochs=3)
     first, second = (sample.id for sample in open_dataset(DATA).samples[:2])
@@ -61,6 +62,7 @@ def test_one_sample_goes_where_it_is_told_and_several_into_folders(tmp_path: Pat
     assert one.probability == pytest.approx(float(view.probabilities.max()))
 
 
+@pytest.mark.slow
 def test_pictures_go_into_the_run_by_default(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     sample = open_dataset(DATA).samples[3].id
@@ -86,6 +88,7 @@ def test_a_sample_is_seen_as_in_an_evaluation(run: Path) -> None:
     assert view.sample.id in view.title
 
 
+@pytest.mark.slow
 def test_mistakes_are_found_in_the_order_of_an_evaluation(run: Path, opened: list[str]) -> None:
     student = SavedStudent.load(run)
     dataset = open_dataset(DATA)
@@ -103,6 +106,7 @@ def test_mistakes_are_found_in_the_order_of_an_evaluation(run: Path, opened: lis
     assert not list(wrong_views(student, dataset, 0))
 
 
+@pytest.mark.slow
 def test_mistakes_come_after_the_samples_asked_for_and_not_twice(run: Path, tmp_path: Path) -> None:
     student, dataset = SavedStudent.load(run), open_dataset(DATA)
     wrong = [view.sample.id for view in wrong_views(student, dataset, 2)]
@@ -170,6 +174,7 @@ def test_every_kind_of_student_has_maps(temporal: str, tmp_path: Path) -> None:
     assert (picture(tmp_path / "last.png") != picture(tmp_path / "early.png")).any()
 
 
+@pytest.mark.slow
 def test_recordings_are_let_go_one_by_one(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[weakref.ref[np.ndarray]] = []
     decode = Synthetic.open

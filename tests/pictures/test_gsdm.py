@@ -96,6 +96,7 @@ def test_the_picture_of_a_run_with_class_vectors(tmp_path: Path) -> None:
     assert not (tmp_path / "never.png").exists()
 
 
+@pytest.mark.slow
 def test_a_run_without_class_vectors_says_so(run: Path, tmp_path: Path) -> None:
     assert (
         draw_gsdm(view_of(run), tmp_path / "a.png") == "the run's recipe has no [semantics], vectors of the class names"

@@ -20,6 +20,7 @@ from tests.pictures.conftest import picture, view_of
 from tests.pictures.runs import SENSORS, write_run
 
 
+@pytest.mark.slow
 def test_maps_follow_the_equations() -> None:
     """Against the equations written out in float64 for one sample, and without the sensor that it lacks."""
     config = SensorTeacherConfig.model_validate({**SENSORS, "sensors": ["accelerometer", "gyroscope"]})
@@ -60,6 +61,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_run(folder / "run", teacher=SENSORS, semantics=semantics, losses=losses)
 
 
+@pytest.mark.slow
 def test_the_picture_shows_image_map_and_product(taught: Path, tmp_path: Path) -> None:
     assert draw_sensor_maps(view_of(taught), tmp_path / "a.png") == ""
     assert draw_sensor_maps(view_of(taught, 7), tmp_path / "b.png") == ""
@@ -68,6 +70,7 @@ def test_the_picture_shows_image_map_and_product(taught: Path, tmp_path: Path) -
     assert (a != b).any()
 
 
+@pytest.mark.slow
 def test_reasons_for_having_none(run: Path, taught: Path, tmp_path: Path) -> None:
     assert draw_sensor_maps(view_of(run), tmp_path / "a.png") == "the run has no sensor teacher"
     weights = taught / TEACHER

@@ -81,6 +81,7 @@ def test_sensors_that_are_not_there_are_named() -> None:
     assert found[1].fields is found[2].fields is None
 
 
+@pytest.mark.slow
 def test_a_row_per_sensor_even_without_images(tmp_path: Path) -> None:
     found = sense(Worn(), Worn.samples[0], 0, SECOND)  # type: ignore[arg-type]
     draw_sensed(found, "title", "caption", (0, SECOND), tmp_path / "three.png")
@@ -95,6 +96,7 @@ def test_axes_are_red_green_and_blue() -> None:
     assert as_rgb(fields)[1, 1].tolist() == [0, 128, 255]
 
 
+@pytest.mark.slow
 def test_the_picture_of_a_run(run: Path, tmp_path: Path) -> None:
     assert draw_signals(view_of(run), tmp_path / "own" / "gaf.png") == ""
     taught = write_run(

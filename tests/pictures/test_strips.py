@@ -77,6 +77,7 @@ def test_weights_darken_every_channel() -> None:
     assert alone[1].sum() > 2 * alone[0].sum()  # bright is high
 
 
+@pytest.mark.slow
 def test_the_picture_has_a_row_per_strip_and_goes_on_below_eight_columns(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for count in (3, 8, 12):

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from kd_edge.data.readers.video import read_video
 
@@ -49,6 +50,7 @@ def test_a_killed_recorder_loses_less_than_a_second(tmp_path: Path) -> None:
     np.testing.assert_array_equal(clip.stamps_ns, np.array(written[: len(clip)]) - written[0])
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_keeps_what_is_there_and_ends_with_one_line(tmp_path: Path) -> None:
     limited = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000));"

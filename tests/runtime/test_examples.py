@@ -42,6 +42,7 @@ def said(lines):
     return (word for word in (line.split()[0] for line in lines) if word != "...")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_example_ends_with_the_recording(make_model, tmp_path, name):
     model, _ = make_model()
@@ -57,6 +58,7 @@ def test_example_ends_with_the_recording(make_model, tmp_path, name):
     assert name == "control_loop.py" or "ok" in words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_example_ends_after_so_many_seconds(make_model, tmp_path, name):
     model, _ = make_model()
@@ -73,6 +75,7 @@ def _heeds_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "number"), [*((n, signal.SIGTERM) for n in NAMES), (NAMES[0], signal.SIGINT)])
 def test_example_labels_a_live_camera_and_halts_when_it_is_ended(make_model, tmp_path, name, number):
     """On a busy machine that may take a while: it goes on until it did."""
@@ -211,6 +214,7 @@ control_loop.main()
 """
 
 
+@pytest.mark.slow
 def test_the_deadman_watches_a_loop_that_hangs(make_model, tmp_path):
     model, _ = make_model()
     done = subprocess.run(

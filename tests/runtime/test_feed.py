@@ -379,6 +379,7 @@ def test_a_recogniser_without_places_enough_is_an_error_on_entering(make_model):
             assert len(list(labels)) == 3
 
 
+@pytest.mark.slow
 def test_leaving_takes_the_time_of_one_camera_that_hangs(make_model, monkeypatch):
     monkeypatch.setattr("kd_edge.runtime.capture.STOP_SECONDS", 2.0)
     go_on = threading.Event()

@@ -678,6 +678,7 @@ def run(seeds, faults=FAULTS) -> tuple[Counter[Reason], int, int]:
     return reasons, labels, batches[2]
 
 
+@pytest.mark.slow
 def test_no_label_comes_of_a_poisoned_window(monkeypatch, capsys):
     monkeypatch.setattr(logging.getLogger("kd_edge.runtime"), "disabled", True)
     reasons, labels, shared = run(SEEDS)
@@ -790,6 +791,7 @@ def test_each_safeguard_would_be_missed(monkeypatch, mutate):
         run(range(200))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mutate", "faults"),
     [

@@ -96,6 +96,7 @@ def test_frames_come_back_to_the_bit(tmp_path, noise, dtype, shape, encoding):
     np.testing.assert_array_equal(found[-1][1].data.view(dtype), images[-1].ravel())
 
 
+@pytest.mark.slow
 def test_a_recording_says_what_its_labels_came_of(tmp_path, make_model):
     model, _ = make_model()
     out = tmp_path / "labels.jsonl"
@@ -199,6 +200,7 @@ def test_what_interrupts_a_camera_interrupts_its_replay(tmp_path):
     assert {Reason.RECONNECT, Reason.SUSPENDED, Reason.CLOCK_JUMP, Reason.GAP} <= {p.reason for p in predictions}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["monotonic", "wall", "device", "arrival"])
 def test_whatever_happens_to_a_camera_its_replay_gives_the_same_labels(tmp_path, kind):
     """Reconnects, clocks that step, sleep, other sizes, frames late, doubled, back in time, frozen or too old."""
@@ -291,6 +293,7 @@ def label_to_the_fault(model, path):
     return found, ""
 
 
+@pytest.mark.slow
 def test_a_cut_off_recording_is_labelled_up_to_the_cut(tmp_path, make_model, noise):
     model, _ = make_model()
     np.save(tmp_path / "clip.npy", noise(30, (480, 640)))

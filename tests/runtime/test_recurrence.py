@@ -127,6 +127,7 @@ def test_jitter_at_30_frames_a_second_skips_no_segment(tmp_path, noise):
     np.testing.assert_allclose(recognizer._binding(1).logits[0], step.logits(frames[found]), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     period=st.integers(5, 300),

@@ -281,6 +281,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_stream_leaves_cleanly(make_model, tmp_path, number):
     model, _ = make_model()

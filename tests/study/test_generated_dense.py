@@ -56,7 +56,9 @@ def test_rows_share_student_and_recordings() -> None:
     assert len({config.teacher_fingerprint() for config in runs.values() if config.teacher}) == 1
 
 
-@pytest.mark.parametrize("row", [*ROWS, "random"])
+@pytest.mark.parametrize(
+    "row", ["ours", *(pytest.param(row, marks=pytest.mark.slow) for row in (*ROWS, "random") if row != "ours")]
+)
 def test_every_row_takes_a_step(row: str) -> None:
     run = plan(load_study(TABLE), rows=[row], seeds=[0])[0]
     result = rehearse(small(run))
@@ -67,6 +69,7 @@ def test_every_row_takes_a_step(row: str) -> None:
     assert result.inputs["student"] == (2, 4, 3, 32, 32)
 
 
+@pytest.mark.slow
 def test_a_row_with_joints_and_signals_goes_to_its_end(tmp_path: Path) -> None:
     run = plan(load_study(TABLE), rows=["both"], seeds=[0])[0]
     recipe = small(run)

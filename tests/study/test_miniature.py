@@ -51,6 +51,7 @@ def expected_terms(recipe: Recipe) -> set[str]:
     return {"ce", "total", *(loss.kind for loss in recipe.losses)}
 
 
+@pytest.mark.slow
 @networks
 def test_every_row_on_ntu_rgbd_takes_a_step(ntu_tree: Path, networks: dict[str, str]) -> None:
     other_split = [run for run in rows("mgcam_table3") if (run.row.name, run.split) == ("ours", "cross_view")]
@@ -63,6 +64,7 @@ def test_every_row_on_ntu_rgbd_takes_a_step(ntu_tree: Path, networks: dict[str, 
         assert result.inputs["student"] == (2, 3, 3, 32, 32)
 
 
+@pytest.mark.slow
 def test_the_classical_row_runs_to_its_end_on_ntu_rgbd(ntu_tree: Path, tmp_path: Path) -> None:
     """With short tracks (the miniature's clips have ten frames), small networks and few words."""
     row = load_study("mgcam_table1").rows[0]
@@ -83,6 +85,7 @@ def test_the_classical_row_runs_to_its_end_on_ntu_rgbd(ntu_tree: Path, tmp_path:
     assert line.cells["cross_subject"].values.keys() == {0}
 
 
+@pytest.mark.slow
 def test_missing_rgb_at_test_time_does_not_change_what_the_student_is_tested_on(ntu_tree: Path) -> None:
     for path in sorted((ntu_tree / "nturgb+d_rgb").glob("*P003*"))[:5]:
         path.unlink()
@@ -103,6 +106,7 @@ def test_every_row_on_pku_mmd_takes_a_step(pku_tree: Path, networks: dict[str, s
         assert all(value == value and abs(value) < 1e7 for value in result.losses.values()), run.name
 
 
+@pytest.mark.slow
 def test_a_row_trains_to_its_end_and_reports_the_tables_figure(pku_tree: Path, tmp_path: Path) -> None:
     run = plan(load_study("mgcam_table2"), rows=["ours"], splits=["cross_subject"])[0]
     quick = {"epochs": 1, "batch_size": 8, "model.backbone": "tiny"}

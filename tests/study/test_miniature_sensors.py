@@ -94,15 +94,10 @@ def named(runs: Sequence[Planned], *names: str) -> list[Planned]:
 
 METHODS = ("tsn", "trn", "tsm", "logits", "fitnet", "st", "at", "rkd", "sp", "cc", "sakdn")
 ABLATIONS = ("skdn", "kdn", "sadn", "akdn")
+ROWS = [row if row == "sakdn" else pytest.param(row, marks=pytest.mark.slow) for row in (*METHODS, *ABLATIONS)]
 
 
-AT_ONCE = ("tsn", "tsm", "logits", "sakdn")
-"""One of each kind: labels alone with and without shifts, logits alone, and all of the paper's terms."""
-
-
-@pytest.mark.parametrize(
-    "row", [row if row in AT_ONCE else pytest.param(row, marks=pytest.mark.slow) for row in (*METHODS, *ABLATIONS)]
-)
+@pytest.mark.parametrize("row", ROWS)
 def test_every_method_and_ablation_on_utd_mhad_takes_a_step(row: str, utd_tree: Path, tmp_path: Path) -> None:
     """Tables III and VI; the same rows of II, IV, V and VII differ in their recordings only."""
     runs = chosen("sakdn_table3", "sakdn_table6")
@@ -164,6 +159,7 @@ def test_every_protocol_and_the_raw_signals_rows_on_mmact_take_a_step(mmact_tree
         assert result.inputs == {"student": (2, 3, 3, 32, 32), "teacher": (2, sensors, 3, 32)}
 
 
+@pytest.mark.slow
 def test_a_row_trains_to_its_end_and_others_are_read_of_its_teachers(
     utd_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

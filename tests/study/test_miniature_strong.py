@@ -56,10 +56,11 @@ def small(run: Planned, tree: Path, folder: Path, *more: str) -> Recipe:
     return recipes.validate(recipes.overridden(values, [*settings, *more]), Recipe, run.name)
 
 
-ABLATIONS = [pytest.param(row, marks=pytest.mark.slow) for row in SENSORS if row != "sakdn"]
+AT_ONCE = ("alone", "ours")
+ROWS = [row if row in AT_ONCE else pytest.param(row, marks=pytest.mark.slow) for row in ("alone", *METHODS, *SENSORS)]
 
 
-@pytest.mark.parametrize("row", ["alone", *METHODS, "sakdn", *ABLATIONS])
+@pytest.mark.parametrize("row", ROWS)
 def test_every_row_takes_a_step(row: str, utd_tree: Path, tmp_path: Path) -> None:
     run = plan(load_study(TABLE), rows=[row], seeds=[0])[0]
     result = start(run, small(run, utd_tree, tmp_path), utd_tree)

@@ -351,6 +351,7 @@ def test_table_nine_has_every_pair_of_weights_once_and_the_recipes_own_among_the
         assert runs[own.fingerprint()].row.name == best.name, "the paper's choice, trained once for all tables"
 
 
+@pytest.mark.slow
 def test_the_layers_of_table_eight_are_there() -> None:
     models: dict[str, ClipModel] = {}
     for run in plan(load_study("sakdn_table8")):

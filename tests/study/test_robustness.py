@@ -40,6 +40,7 @@ def line(row: str, corruption: Corruption, accuracy: float, **changes: Any) -> R
     return RobustnessLine.model_validate(values | changes)
 
 
+@pytest.mark.slow
 def test_every_corruption_is_measured_once_and_the_clean_clips_are_those_of_an_evaluation(
     test_side: CorruptedTest, tmp_path: Path
 ) -> None:
@@ -65,6 +66,7 @@ def test_every_corruption_is_measured_once_and_the_clean_clips_are_those_of_an_e
     assert min(worst.values()) < clean.accuracy, "something is lost"
 
 
+@pytest.mark.slow
 def test_a_model_that_was_trained_again_is_measured_again(test_side: CorruptedTest) -> None:
     """So is one of a line that told no content; the table has the new one beside another seed of its row."""
     first = next(measure("bundled", test_side))

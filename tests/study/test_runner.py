@@ -25,6 +25,7 @@ def started(events: object) -> list[Started | Skipped]:
     return [event for event in events if isinstance(event, (Started, Skipped))]  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_equal_teachers_are_trained_once_and_finished_runs_left_alone(study: StudyConfig, tmp_path: Path) -> None:
     folder = tmp_path / "studies" / "tiny"
     first = started(run_study(plan(study), folder))
@@ -155,6 +156,7 @@ def test_a_comparator_runs_as_a_row(study: StudyConfig, tmp_path: Path) -> None:
     assert [type(event) for event in started(run_study(plan(changed), folder))] == [Skipped]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["crc", "cnn_lstm"])
 def test_comparators_on_motion_maps_run_as_rows(study: StudyConfig, tmp_path: Path, kind: str) -> None:
     """The generated near infrared frames stand in for depth."""
@@ -177,6 +179,7 @@ def test_comparators_on_motion_maps_run_as_rows(study: StudyConfig, tmp_path: Pa
     assert summary["data_fingerprints"] == comparator_fingerprints(config)
 
 
+@pytest.mark.slow
 def test_an_unfinished_comparator_of_another_kind_is_kept(study: StudyConfig, tmp_path: Path) -> None:
     motion = {"bin_mm": 8, "range_mm": 256, "height": 8}
     rows = [
@@ -190,6 +193,7 @@ def test_an_unfinished_comparator_of_another_kind_is_kept(study: StudyConfig, tm
     assert (place / "recipe.toml").read_text() == 'kind = "tstdds"\n'
 
 
+@pytest.mark.slow
 def test_other_settings_and_other_recordings_are_other_runs(study: StudyConfig, tmp_path: Path) -> None:
     """Nothing is resumed, skipped or overwritten that is not the planned run."""
     folder = tmp_path / "studies" / "tiny"

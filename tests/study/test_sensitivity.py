@@ -69,6 +69,7 @@ def test_a_study_without_a_point_says_what_to_do(study: StudyConfig, tmp_path: P
         settings(study, tmp_path / "nowhere", KEYS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "split", "best"),
     [

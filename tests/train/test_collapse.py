@@ -85,6 +85,7 @@ def fading(**changes: Any) -> dict[str, Any]:
     return values
 
 
+@pytest.mark.slow
 def test_a_run_that_collapses_is_warned_of_once_and_remembers_it(tmp_path: Path) -> None:
     values = fading()
     events = [e for e in run_all(Recipe.model_validate(values), tmp_path / "whole") if isinstance(e, Collapsed)]
@@ -106,6 +107,7 @@ def test_a_run_that_collapses_is_warned_of_once_and_remembers_it(tmp_path: Path)
     assert (resumed.collapsed_epoch, resumed.spread) == (event.epoch, summary["student"].spread)
 
 
+@pytest.mark.slow
 def test_a_healthy_run_is_not_warned_of(tmp_path: Path) -> None:
     losses = [{"kind": "fitnet"}, {"kind": "at"}, {"kind": "sp"}, {"kind": "contrastive"}]
     values = tiny_values(losses=losses)
@@ -127,6 +129,7 @@ def test_losses_on_logits_are_not_looked_after(tmp_path: Path) -> None:
     assert '"spread"' not in (tmp_path / "run" / "metrics.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_a_dense_stage_that_collapses(tmp_path: Path) -> None:
     values = tiny_values(teacher=None, losses=[])
     targets = [{"kind": "signals", "sensors": ["accelerometer", "gyroscope"]}]

@@ -64,6 +64,7 @@ def test_frames_come_with_their_own_targets(material: Material) -> None:
         assert np.sqrt((values[:, group.columns] ** 2).mean()) == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [True, False])
 def test_the_backbone_learns_what_it_regresses(keep: bool) -> None:
     """The target is the mean of the picture, which a linear layer can tell."""
@@ -151,6 +152,7 @@ def test_a_killed_run_on_control_targets_goes_on_bit_for_bit(tmp_path: Path) -> 
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("reads", "size"), [("targets", 6), ("features", 24)])
 def test_a_head_may_read_the_numbers_or_the_features_alone(reads: str, size: int, tmp_path: Path) -> None:
     values = dense_values()
@@ -165,6 +167,7 @@ def test_a_head_may_read_the_numbers_or_the_features_alone(reads: str, size: int
     assert dense.targets == 6
 
 
+@pytest.mark.slow
 def test_what_is_kept_ships_with_the_student_and_what_is_not_does_not(tmp_path: Path) -> None:
     for keep in (True, False):
         values = dense_values(keep=keep)

@@ -105,6 +105,7 @@ def test_a_run_with_every_kind_of_dense_is_resumed_bit_for_bit(tmp_path: Path) -
     assert weights(tmp_path / "whole")["backbone.regression.numbers.weight"].shape == (5, 24)
 
 
+@pytest.mark.slow
 def test_without_a_stage_a_layer_is_trained_and_dropped(tmp_path: Path) -> None:
     recipe = Recipe.model_validate(side_values())
     run_all(recipe, tmp_path / "run")

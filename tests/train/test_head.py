@@ -159,6 +159,7 @@ def test_a_killed_head_stage_goes_on_to_the_same_weights_bit_for_bit(tmp_path: P
     assert summary.student_model["segments"] == 6
 
 
+@pytest.mark.slow
 def test_the_backbone_stays_and_a_trained_head_goes_on(tmp_path: Path) -> None:
     values = two_stages()
     values["stages"][0]["segments"] = None

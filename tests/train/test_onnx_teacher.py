@@ -43,6 +43,7 @@ def values_of(encoder: Path, *, losses: list[dict[str, Any]] | None = None, **ch
     return values | {"stages": [dense, {"kind": "labels"}]} | changes
 
 
+@pytest.mark.slow
 def test_a_run_on_embeddings_is_reported_and_resumed_bit_for_bit(tmp_path: Path, encoder: Path) -> None:
     values = values_of(encoder, losses=[{"kind": "rkd"}])
     recipe = Recipe.model_validate(values)
@@ -60,6 +61,7 @@ def test_a_run_on_embeddings_is_reported_and_resumed_bit_for_bit(tmp_path: Path,
     assert set(dense.explained) == {"rgb features"}
 
 
+@pytest.mark.slow
 def test_components_are_kept_with_the_run_and_a_damaged_file_is_told(tmp_path: Path, encoder: Path) -> None:
     values = values_of(encoder)
     assert killed(values, tmp_path / "run", False, ("dense", 1, 2)) == -signal.SIGKILL
@@ -86,6 +88,7 @@ def test_embeddings_are_computed_once(tmp_path: Path, encoder: Path, monkeypatch
     assert [said[1:] for said in done if said[0] == "rgb"][-1] == (2 * clips, 2 * clips)
 
 
+@pytest.mark.slow
 def test_an_encoding_that_was_stopped_goes_on(encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KD_EDGE_CACHE", str(tmp_path))
     recipe = Recipe.model_validate(values_of(encoder))
@@ -104,6 +107,7 @@ def test_an_encoding_that_was_stopped_goes_on(encoder: Path, tmp_path: Path, mon
     assert {file: file.stat().st_mtime_ns for file in files if file in made} == made
 
 
+@pytest.mark.slow
 def test_a_damaged_embedding_is_made_again(encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KD_EDGE_CACHE", str(tmp_path))
     recipe = Recipe.model_validate(values_of(encoder))
@@ -130,6 +134,7 @@ def without_rgb(monkeypatch: pytest.MonkeyPatch, subjects: str) -> None:
     monkeypatch.setattr(Synthetic, "open", opened)
 
 
+@pytest.mark.slow
 def test_clips_without_the_teachers_camera_train_without_it(
     tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +152,7 @@ def test_clips_without_the_teachers_camera_train_without_it(
     assert dense.lacking == {"rgb": 10, "accelerometer": 0}
 
 
+@pytest.mark.slow
 def test_an_encoder_that_sees_no_training_clip_is_told(
     tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +181,7 @@ def test_where_an_encoder_lies_decides_nothing(tmp_path: Path, encoder: Path) ->
     assert data_fingerprints(here) == data_fingerprints(there)
 
 
+@pytest.mark.slow
 def test_a_network_teaches_its_features_once_it_is_trained(tmp_path: Path) -> None:
     """24 numbers of the backbone tiny, as they are; the teacher's own run is resumed, too."""
     values = tiny_values(validation_subjects=["1"], losses=[])
@@ -192,6 +199,7 @@ def test_a_network_teaches_its_features_once_it_is_trained(tmp_path: Path) -> No
     assert stages["teacher"].test is not None
 
 
+@pytest.mark.slow
 def test_a_dry_run_with_an_encoder(encoder: Path) -> None:
     found = rehearse(Recipe.model_validate(values_of(encoder, losses=[{"kind": "rkd"}])))
     assert found.inputs == {"student": (6, 4, 1, 32, 32), "teacher": (6, 4, 48)}

@@ -29,6 +29,7 @@ def test_one_step_of_everything(tiny: Recipe, tmp_path: Path, monkeypatch: pytes
     assert list(tmp_path.iterdir()) == [], "a dry run writes nothing"
 
 
+@pytest.mark.slow
 def test_only_the_clips_of_a_batch_are_decoded(tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KD_EDGE_CACHE", str(tmp_path / "fresh"))
     done: list[tuple[str, int, int]] = []

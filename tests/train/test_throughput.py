@@ -10,6 +10,7 @@ from kd_edge.train.throughput import StepCost, images_cost, losses_cost, measure
 from tests.runs import tiny_values
 
 
+@pytest.mark.slow
 def test_throughput_measures_loader_and_step(tiny: Recipe) -> None:
     measured = measure(tiny, loader_batches=3, rounds=3)
     assert measured.loader > 0

@@ -34,6 +34,7 @@ def finished(trained: Trained) -> Path:
     return trained(tiny_values())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("drawn")
 def test_events_tell_the_story_in_order_and_the_same_recipe_gives_the_same_weights(
     tiny: Recipe, finished: Path, tmp_path: Path
@@ -118,6 +119,7 @@ def test_the_summary_rebuilds_the_student_and_its_test_accuracy(finished: Path) 
     assert right / 10 == pytest.approx(saved.summary.stages["student"].test.accuracy)
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_weights(finished: Path, tmp_path: Path) -> None:
     run_all(Recipe.model_validate(tiny_values(seed=1)), tmp_path / "other")
     assert not same(weights(finished), weights(tmp_path / "other"))
@@ -148,6 +150,7 @@ def test_kill_minus_nine_then_resume_gives_the_same_weights_bit_for_bit(trained:
     assert tests[0] == tests[1]
 
 
+@pytest.mark.slow
 def test_balanced_and_repeated_draws_are_resumed_bit_for_bit(tmp_path: Path) -> None:
     values = tiny_values(teacher=None, losses=[])
     values["student"] |= {"sampler": "balanced", "repeat": 2, "class_weights": {"sit down": 2.0}, "epochs": 2}
@@ -177,6 +180,7 @@ def residual(**changes: object) -> dict[str, object]:
     return values
 
 
+@pytest.mark.slow
 def test_a_loaded_teacher_teaches_as_the_one_that_was_just_trained(tmp_path: Path) -> None:
     recipe = Recipe.model_validate(residual())
     run_all(recipe, tmp_path / "whole")
@@ -246,6 +250,7 @@ def test_a_state_that_is_not_the_runs_is_one_line(tiny: Recipe, finished: Path, 
         run_all(tiny, folder, resume=True)
 
 
+@pytest.mark.slow
 def test_a_trained_teacher_is_taken_and_not_trained(finished: Path, tmp_path: Path) -> None:
     values = tiny_values()
     values["teacher"]["weights"] = str(finished)
@@ -292,6 +297,7 @@ def test_an_unwritable_folder_and_a_full_disk_are_one_line(tmp_path: Path, tiny:
     assert sorted(p.name for p in (tmp_path / "full").iterdir()) == ["metrics.jsonl", "recipe.toml"]
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_with_finite_float32_losses(tmp_path: Path) -> None:
     lines = [
         e.metrics
@@ -302,6 +308,7 @@ def test_bfloat16_trains_with_finite_float32_losses(tmp_path: Path) -> None:
     assert all(v.dtype in (torch.float32, torch.int64) for v in weights(tmp_path / "r").values())
 
 
+@pytest.mark.slow
 def test_a_motion_stack_of_colour_goes_on_and_teaches(tmp_path: Path) -> None:
     """Its run as a student's start, and as a teacher, given as a folder; nothing is converted."""
     alone = tiny_values(teacher=None, losses=[], segments=4)

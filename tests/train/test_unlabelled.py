@@ -20,6 +20,8 @@ from kd_edge.train.recipe import Recipe
 from tests.runs import killed, run_all, same, tiny_values, weights
 from tests.train.encoders import write_encoder
 
+pytestmark = pytest.mark.slow
+
 JOINTS = {"kind": "joints", "modality": "skeleton"}
 
 

@@ -96,6 +96,7 @@ def test_a_ready_cache_is_opened_not_made(generated: Synthetic, tmp_path: Path) 
     assert len(folders(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_contents_and_settings_make_the_key(generated: Synthetic, tmp_path: Path) -> None:
     samples = generated.samples
     relabelled = (replace(samples[0], label=1), *samples[1:])
@@ -147,6 +148,7 @@ def test_signals_cannot_be_cached_as_images(small_utd: Path, tmp_path: Path) -> 
         prepare(dataset, dataset.samples, "inertial", 60, None, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", ["cut frames", "cut index", "no index", "no limits", "cut stamps"])
 def test_a_damaged_cache_is_made_again(generated: Synthetic, tmp_path: Path, harm: str) -> None:
     cache = prepare(generated, generated.samples, "nir", 40, None, tmp_path)
@@ -174,6 +176,7 @@ def interrupted_at(clip: int) -> Callable[[int, int], None]:
     return interrupt
 
 
+@pytest.mark.slow
 def test_an_interrupted_preparation_goes_on_where_it_was(generated: Synthetic, tmp_path: Path) -> None:
     window = PercentileWindow()
     whole = prepare(generated, generated.samples, "nir", 40, window, tmp_path / "whole")
@@ -215,6 +218,7 @@ def test_what_another_killed_preparation_left_is_cleaned(generated: Synthetic, t
     assert folders(tmp_path) == [cache.path.name]
 
 
+@pytest.mark.slow
 def test_what_can_be_gone_on_with_survives_another_cache(generated: Synthetic, tmp_path: Path) -> None:
     for px in (40, 32, 36):
         with pytest.raises(KeyboardInterrupt):
@@ -234,6 +238,7 @@ def test_what_can_be_gone_on_with_survives_another_cache(generated: Synthetic, t
     assert len(folders(tmp_path)) == 4
 
 
+@pytest.mark.slow
 def test_what_is_being_made_is_not_cleaned(generated: Synthetic, tmp_path: Path) -> None:
     """Its journal may be older than a week on a machine that slept."""
     working = tmp_path / ".tmp-other"
@@ -319,6 +324,7 @@ def run(code: str, root: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", script, str(root)], capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     done = run(
         """
@@ -359,6 +365,7 @@ def test_two_processes_make_one_cache(tmp_path: Path) -> None:
     assert len(folders(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_waiting_is_said_once_and_other_caches_do_not_wait(
     generated: Synthetic, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -389,6 +396,7 @@ def test_waiting_is_said_once_and_other_caches_do_not_wait(
     assert folders(tmp_path) == sorted([other.path.name, name.name])
 
 
+@pytest.mark.slow
 def test_many_processes_hold_the_lock_one_after_the_other(tmp_path: Path) -> None:
     """Each adds one to a number in a file, which loses counts where two hold the lock at once."""
     code = """
@@ -420,6 +428,7 @@ def test_a_loader_process_gets_the_folder_not_the_content(generated: Synthetic, 
     assert np.array_equal(received.clip("a1_s1_t1").frames, cache.clip("a1_s1_t1").frames)
 
 
+@pytest.mark.slow
 def test_two_processes_on_a_file_system_without_locks_make_one_cache(tmp_path: Path) -> None:
     code = CHILD + textwrap.dedent(
         """
@@ -442,6 +451,7 @@ def test_two_processes_on_a_file_system_without_locks_make_one_cache(tmp_path: P
     assert len(folders(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_opening_reads_no_real_sample_again(utd_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The key asks for every file; the memo keeps it from reading them (measured: 17 ms for 861 samples)."""
     read: list[str] = []

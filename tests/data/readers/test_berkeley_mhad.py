@@ -343,6 +343,7 @@ def test_content_keys_follow_what_is_read(berkeley_tree: Path) -> None:
     assert fourth[1] != third[1]
 
 
+@pytest.mark.slow
 def test_check_quick_and_whole(berkeley_tree: Path) -> None:
     signal_file(berkeley_tree, 5).write_text("0.1 0.2 nan 1\n")
     dataset = BerkeleyMhad(berkeley_tree)
@@ -376,6 +377,7 @@ def test_caches_hold_pictures_and_signals(berkeley_tree: Path, tmp_path: Path) -
     assert np.allclose(points[:, :, 4], [[0.01, 0.11, 9.8], [0.02, 0.11, 9.8]])
 
 
+@pytest.mark.slow
 def test_the_command_line_reads_it(
     berkeley_tree: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -261,6 +261,7 @@ def test_content_keys_follow_the_bytes(mmact_tree: Path) -> None:
     assert (keys()[0] == first[0], keys()[1] == first[1]) == (True, False)
 
 
+@pytest.mark.slow
 def test_check_quick_and_whole(mmact_tree: Path) -> None:
     sensor_file(mmact_tree, "orientation_clip").write_text("damaged\n")
     video = mmact_tree / "trimmed/subject2/cam1/scene1/session1/carrying.mp4"
@@ -301,6 +302,7 @@ def test_caches_hold_pictures_and_signals(mmact_tree: Path, tmp_path: Path) -> N
     assert np.allclose(points[:, 1:, :], [[[17], [-9.5]]])
 
 
+@pytest.mark.slow
 def test_the_command_line_reads_it(
     mmact_tree: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -131,6 +131,7 @@ def test_a_linked_folder_is_read(tmp_path: Path) -> None:
     assert NtuRgbd(tmp_path / "here").modalities == ("ir",)
 
 
+@pytest.mark.slow
 def test_the_check_names_what_is_missing_and_damaged(ntu_tree: Path) -> None:
     (ntu_tree / "nturgb+d_ir" / "S001C001P001R001A001_ir.avi").unlink()
     (ntu_tree / "nturgb+d_rgb" / "S001C001P001R001A002_rgb.avi").write_bytes(b"damaged")

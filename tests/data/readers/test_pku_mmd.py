@@ -168,6 +168,7 @@ def test_long_videos_of_the_test_side(pku_tree: Path) -> None:
         next(dataset.frames(videos[1], "nir"))
 
 
+@pytest.mark.slow
 def test_the_check_names_what_is_missing_and_damaged(pku_tree: Path, write_video: Callable[..., Path]) -> None:
     data = pku_tree / "Data"
     (data / "IR_VIDEO" / "0003-L-infrared.avi").unlink()

@@ -83,6 +83,7 @@ def test_a_joint_that_is_not_a_number_is_damage(small_utd: Path) -> None:
         dataset.open(dataset.samples[0], "pose")
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.floats(0, 1), flips=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=3))
 @pytest.mark.filterwarnings("ignore")  # SciPy may warn before it gives up

@@ -53,6 +53,7 @@ def test_limbs_outside_the_picture_are_cut() -> None:
     assert render(joints[None]).shape == (1, 240, 320, 3)
 
 
+@pytest.mark.slow
 def test_joints_fall_on_the_depth_foreground(utd_root: Path) -> None:
     """Over all 861 real clips it is 93.2 %; here over every 12th."""
     dataset = UtdMhad(utd_root)

@@ -214,6 +214,7 @@ def test_open_groups_are_sound_wherever_reading_begins(
         ]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     codec=st.sampled_from(["mpeg4", "mjpeg", "ffv1"]),

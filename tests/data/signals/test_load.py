@@ -275,6 +275,7 @@ def test_the_fingerprint_follows_content_samples_and_sensors(dataset: Any, tmp_p
     assert load(dataset, tmp_path).signal("two", "gyroscope") is not None  # not the cached one
 
 
+@pytest.mark.slow
 def test_a_loader_process_maps_the_file_instead_of_receiving_it(tmp_path: Path) -> None:
     clips = {(f"{k}", sensor): ramp(2.0 + k / 10) for k in range(40) for sensor in FORMATS}
     del clips["7", "gyroscope"]

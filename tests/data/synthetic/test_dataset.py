@@ -39,6 +39,7 @@ def test_format_and_pairing(dataset: Synthetic) -> None:
         dataset.open(sample, "depth")
 
 
+@pytest.mark.slow
 def test_both_bands_show_the_same_motion() -> None:
     """Where something moves in one band, it moves in the other, over all actions."""
     dataset = Synthetic(clips_per_class=1, subjects=1, seed=3, height_px=120, width_px=160, fps=10)
@@ -84,6 +85,7 @@ def test_clips_depend_on_seed_and_id_alone(dataset: Synthetic) -> None:
     assert first.shape != alone.frames.shape or not np.array_equal(first, alone.frames)
 
 
+@pytest.mark.slow
 def test_another_process_paints_the_same_bits(dataset: Synthetic) -> None:
     code = (
         "import hashlib; from kd_edge.data.synthetic.dataset import *\n"

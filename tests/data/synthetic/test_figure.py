@@ -31,6 +31,7 @@ def test_minimum_jerk_known_values() -> None:
     assert ease(np.array([1.5]), [0, 1, 2], [[0, 0], [4, 8], [2, 0]]).tolist() == [[3.0, 4.0]]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(action=st.sampled_from(LABELS), seed=st.integers(0, 10_000))
 @example(action="throw", seed=8237)  # the fastest of all the throws

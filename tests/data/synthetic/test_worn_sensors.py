@@ -169,6 +169,7 @@ def test_faults_are_an_offset_noise_and_the_range() -> None:
     assert (values[:, 2] == -8).all()
 
 
+@pytest.mark.slow
 def test_the_signals_tell_the_actions_apart(tmp_path: Path) -> None:
     """The nearest training clip names three of four test clips of an unseen person; one of ten by chance."""
     dataset = Synthetic(clips_per_class=8, subjects=4)

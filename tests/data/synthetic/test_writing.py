@@ -25,6 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_what_is_read_is_what_was_generated(folder: Path) -> None:
     files, small = Files(folder), SMALL
     assert files.labels == small.labels
@@ -43,6 +44,7 @@ def test_what_is_read_is_what_was_generated(folder: Path) -> None:
     assert all(files.signal_format(name) == small.signal_format(name) for name in small.sensors)
 
 
+@pytest.mark.slow
 def test_sides_are_those_of_the_generated_set(folder: Path) -> None:
     files = Files(folder)
     expected, split = SMALL.split("subjects"), files.split("default")

@@ -348,6 +348,7 @@ def test_every_kind_of_camera(tmp_path) -> None:
     assert [one.topic for one in figure.advice if one.level == "note"] == ["pictures for the model"]  # has no bounds
 
 
+@pytest.mark.slow
 def test_a_network_camera_whose_stamps_are_of_another_rate_than_it_sends(tmp_path) -> None:
     """FFmpeg's reader of MJPEG counts 25 frames a second, whatever comes; a busy machine sends fewer still."""
     pictures = [encoded(np.repeat(scene(k)[:, :, None], 3, axis=2)) for k in range(5)]

@@ -26,6 +26,7 @@ print(json.dumps([asdict(each) for each in list_cameras(Path(sys.argv[1])).attac
 """
 
 
+@pytest.mark.slow
 def test_a_device_is_listed_with_its_formats_its_link_and_a_camera_file(with_device, tmp_path: Path) -> None:
     device = tmp_path / "dev/video0"
     device.parent.mkdir()

@@ -364,6 +364,7 @@ def test_it_is_reopened_when_the_server_is_back():
         server.stop()
 
 
+@pytest.mark.slow
 def test_a_stream_is_left_while_its_server_is_waited_for(serve):
     server = serve({"cam": steadily([jpeg(5)], count=30)})
     camera = open_camera(server.url("cam#fps=100&open_timeout_ms=60000"), GREY)

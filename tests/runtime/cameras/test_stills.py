@@ -32,6 +32,7 @@ def test_pictures_of_8_and_16_bits_and_of_colour(tmp_path: Path) -> None:
     assert len({still.file for still in taken if still.file}) == 3
 
 
+@pytest.mark.slow
 def test_a_camera_that_hangs_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hangs, made = threading.Event(), stills.make_camera
 

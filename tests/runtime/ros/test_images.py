@@ -76,6 +76,7 @@ def test_an_encoding_that_is_not_understood_is_named_with_those_that_are(encodin
     assert len(str(caught.value)) < 300
 
 
+@pytest.mark.slow
 @given(
     width=st.integers(0, 2**32 - 1),
     height=st.integers(0, 2**32 - 1),

@@ -85,6 +85,7 @@ def test_domains_that_are_some(monkeypatch: pytest.MonkeyPatch) -> None:
         check_domain(233)
 
 
+@pytest.mark.slow
 def test_nothing_of_ros_is_imported_before_it_is_used() -> None:
     code = (
         "import sys, kd_edge.runtime.ros, kd_edge.runtime.ros.topic, kd_edge.runtime.ros.camera, kd_edge.runtime;"

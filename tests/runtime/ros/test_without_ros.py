@@ -17,6 +17,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_program_says_what_is_missing() -> None:
     done = run("from kd_edge.runtime.ros import main; sys.exit(main([]))")
     assert done.returncode == 2
@@ -26,6 +27,7 @@ def test_the_program_says_what_is_missing() -> None:
     assert "setup.bash" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["ActionRecognition()", "ActionRecognition(namespace='left')"])
 def test_the_node_says_what_is_missing(how: str) -> None:
     code = (

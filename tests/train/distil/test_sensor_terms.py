@@ -162,6 +162,7 @@ def test_gsdm_teaches_the_students_maps() -> None:
     assert all(p.grad is None for p in student.head.parameters())  # omega is a constant
 
 
+@pytest.mark.slow
 def test_the_blank_clip_leaves_the_batch_statistics_alone() -> None:
     student, teacher = networks()
     twin = networks()[0]
@@ -187,6 +188,7 @@ def test_a_black_clip_is_black_before_normalising() -> None:
     assert learner(clip, labels, teach(teacher, signals, learner.teacher_taps, ablate=True))[0]["gsdm"].isfinite()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", EVERY, ids=lambda loss: loss.kind)
 def test_a_missing_sensor_teaches_nothing_and_the_other_all_it_saw(loss: Loss) -> None:
     student, teacher = networks()
@@ -296,6 +298,7 @@ def sensor_values(vectors: Path, **changes: Any) -> dict[str, Any]:
     return values | changes
 
 
+@pytest.mark.slow
 def test_the_summary_has_every_sensor_and_every_similarity(vectors: Path, trained: Trained) -> None:
     run = trained(sensor_values(vectors))
     summary = Run.load(run).summary
@@ -324,6 +327,7 @@ def test_killed_and_resumed_sensors_give_the_same_weights(vectors: Path, trained
     assert same(weights(tmp_path / "shared"), weights(whole))
 
 
+@pytest.mark.slow
 def test_other_vectors_are_another_teacher(vectors: Path, trained: Trained, tmp_path: Path) -> None:
     run = trained(sensor_values(vectors))
     other = tmp_path / "other.npy"
@@ -333,6 +337,7 @@ def test_other_vectors_are_another_teacher(vectors: Path, trained: Trained, tmp_
         list(train(recipe, tmp_path / "new", accelerator="cpu", teacher_run=run))
 
 
+@pytest.mark.slow
 def test_teachers_of_other_classes_or_signals_are_refused(vectors: Path, trained: Trained, tmp_path: Path) -> None:
     values = sensor_values(vectors, losses=[{"kind": "soft_target"}])
     shutil.copytree(trained(sensor_values(vectors)), tmp_path / "run")

@@ -42,6 +42,7 @@ def trained(backbone: str, temporal: str, regressed: int, seed: int = 0) -> Clip
     return model.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backbone", "temporal", "regressed"), KINDS)
 def test_weights_that_are_read_back_compute_the_same_and_train_from_there(
     backbone: str, temporal: str, regressed: int
@@ -78,6 +79,7 @@ def test_every_folded_normalisation_follows_the_convolution_it_was_built_behind(
     }
 
 
+@pytest.mark.slow
 def test_half_precision_is_the_weights_rounded() -> None:
     model = trained("tiny", "tconv", 0)
     with warnings.catch_warnings():

@@ -136,6 +136,7 @@ def test_a_run_notes_what_it_is_of_and_what_is_frozen_stays_bit_for_bit(finished
     assert Run.load(finished).summary.source is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["run", "artifact"])
 def test_a_killed_run_resumes_bit_for_bit(kind: str, finished: Path, exported: Path, tmp_path: Path) -> None:
     source = finished if kind == "run" else exported
@@ -146,6 +147,7 @@ def test_a_killed_run_resumes_bit_for_bit(kind: str, finished: Path, exported: P
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
 
 
+@pytest.mark.slow
 def test_a_run_resumes_from_no_other_source(finished: Path, tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
     shutil.copy(finished / "student.safetensors", file)
@@ -175,6 +177,7 @@ def test_a_source_that_cannot_be_used_leaves_no_run(finished: Path, tmp_path: Pa
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_every_kind_of_stage_begins_with_the_source_and_keeps_what_is_frozen(finished: Path, tmp_path: Path) -> None:
     stages = [
         {"kind": "dense", "targets": [SIGNALS], "epochs": 1, "frames": 3, "batch_size": 6, "keep": False},
@@ -201,6 +204,7 @@ def test_a_frozen_backbone_under_a_new_head_stage(finished: Path, tmp_path: Path
     assert all(torch.equal(after[key], before[key]) for key in before if key.startswith("backbone."))
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_student_is_exported_as_a_stream_like_any_other(finished: Path, tmp_path: Path) -> None:
     values = alone(source=str(finished), freeze="backbone", epochs=1)
     run_all(Recipe.model_validate(values), tmp_path / "run")

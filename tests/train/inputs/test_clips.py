@@ -44,6 +44,7 @@ def test_validation_subjects_are_held_out(tiny: Recipe) -> None:
     assert len(held.train) + len(held.validation) == 30
 
 
+@pytest.mark.slow
 def test_validation_trials_are_held_out(tiny: Recipe) -> None:
     twice = tiny.model_copy(update={"data": tiny.data.model_copy(update={"clips_per_class": 8})})
     held = gather_material(twice.model_copy(update={"validation_trials": ("2",)}))
@@ -93,6 +94,7 @@ def test_the_loader_leaves_the_networks_random_numbers_alone(material: Material)
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.slow
 def test_worker_processes_deliver_the_same_clips(tiny: Recipe) -> None:
     def clips(workers: int) -> list[torch.Tensor]:
         material = gather_material(tiny.model_copy(update={"workers": workers}))

@@ -53,6 +53,7 @@ def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, tuple[st
     return stopped
 
 
+@pytest.mark.slow
 def test_what_hardly_covers_its_clip_is_found_before_training(
     short: dict[str, tuple[str, ...]], tmp_path: Path
 ) -> None:

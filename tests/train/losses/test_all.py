@@ -192,6 +192,7 @@ def test_memory_is_linear_in_the_batch_apart_from_b_by_b_graphs(name: str) -> No
     assert grows_like_graphs(LOSSES[name])
 
 
+@pytest.mark.slow
 def test_the_angles_never_hold_b_cubed_values() -> None:
     def angles(chunk: int) -> Loss:
         return lambda s, t: L.rkd_angle(s, t, chunk=chunk)

@@ -180,6 +180,7 @@ def test_connectors_bring_every_layer_to_the_teachers_channels_and_learn() -> No
         assert learning.grad.abs().max() > 0
 
 
+@pytest.mark.slow
 def test_the_gradient_is_right() -> None:
     student, teacher = [f.requires_grad_() for f in batch(1)], batch(2)
     z_s, z_t, labels = logits()

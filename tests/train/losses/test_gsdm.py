@@ -296,6 +296,7 @@ def test_the_student_s_maps_serve_several_teachers() -> None:
     assert map_distance(student, teacher).item() == gsdm(**given, weighting="channel").item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighting", ["scalar", "channel"])
 @pytest.mark.parametrize("slope", ["stable", "official", "norm"])
 def test_gradients_are_right_and_reach_the_student_s_features_only(weighting: Any, slope: Any) -> None:

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
 from kd_edge.rundir import MetricsLine
 from kd_edge.train.results.plots import percent, plot_confusion, plot_confusion_change, plot_curves
 
 
+@pytest.mark.slow
 def test_curves_and_confusion_are_pictures(tmp_path: Path) -> None:
     validation = {"loss": 1.0, "accuracy": 0.5}
     lines = [

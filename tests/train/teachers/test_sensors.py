@@ -55,6 +55,7 @@ def test_by_the_sensors_range_size_and_offset_stay() -> None:
     assert (narrower[0, 0, 0, 0], narrower[0, 1, 0, 0]) == (1.0, -0.5)
 
 
+@pytest.mark.slow
 def test_the_unit_interval_keeps_the_sign_of_a_field() -> None:
     raw = torch.zeros(1, 2, 3, 32)
     raw[0, 0, 0], raw[0, 0, 1] = 4.0, -4.0

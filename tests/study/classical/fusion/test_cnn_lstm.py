@@ -120,6 +120,7 @@ def test_images_move_together_and_zeros_come_in() -> None:
     assert not found[0, 43:].any()
 
 
+@pytest.mark.slow
 def test_a_network_learns_and_repeats_with_its_seed() -> None:
     rng = np.random.default_rng(0)
     labels = np.arange(24) % 3
@@ -139,6 +140,7 @@ def test_a_network_learns_and_repeats_with_its_seed() -> None:
     assert first["loss"] < 0.5
 
 
+@pytest.mark.slow
 def test_a_run_tells_the_moves_apart(run: Run, tmp_path: Path) -> None:
     before = torch.random.get_rng_state()
     summary = run(validation_subjects=["2"])

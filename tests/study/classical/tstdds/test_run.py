@@ -18,6 +18,8 @@ from kd_edge.errors import DataError, TrainingError
 from kd_edge.study.classical import TstddsConfig, run_comparator
 from kd_edge.types import Clip
 
+pytestmark = pytest.mark.slow
+
 
 def small(**changes: Any) -> TstddsConfig:
     values = {
@@ -111,7 +113,6 @@ def test_a_study_can_tabulate_it(finished: Finished) -> None:
     assert (row.network, row.modality, row.split, row.test_samples) == ("tstdds + svm", "nir", "subjects", 10)
 
 
-@pytest.mark.slow
 def test_colour_frames_and_sum_pooling(tmp_path: Path) -> None:
     config = small(modality="rgb")
     coding = config.coding.model_copy(update={"pooling": "sum"})
@@ -231,7 +232,6 @@ def test_clips_without_any_motion_are_refused(run_squares: Run, tmp_path: Path) 
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_starts_again_and_repeats_with_its_seed(
     run_squares: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
