@@ -21,7 +21,8 @@ from kd_edge.engines import EngineName
 from kd_edge.errors import BadPictureError, CameraError
 from kd_edge.runtime.cameras.base import Channels, Dtype
 from kd_edge.runtime.cameras.config import TimeOuts
-from kd_edge.runtime.stream import LabelStream, StreamOptions
+from kd_edge.runtime.options import StreamOptions
+from kd_edge.runtime.stream import LabelStream
 from kd_edge.types import Frame, Image
 
 WARM_SHARE = 0.05

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+from kd_edge.types import Prediction
 
 WITH_LABEL = frozenset({"ok", "degraded", "unknown"})
 """States of a window that was full."""
@@ -84,3 +87,70 @@ class Statistics:
                 f"recording, or train for shorter ones, with clip_seconds = {max(source.seconds, 0.1):.1f} in the "
                 "recipe"
             )
+
+
+@dataclass(slots=True)
+class SourceCounts:
+    """What is counted of one camera while a stream runs."""
+
+    labels: Counter[str] = field(default_factory=Counter)
+    _first_ns: int = 0
+    _last_ns: int = 0
+    _frames: int = 0
+
+    def see(self, captured_ns: int) -> None:
+        """Note the moment of a frame that a prediction is of."""
+        if self._frames == 0:
+            self._first_ns = self._last_ns = captured_ns
+        if captured_ns > self._last_ns or self._frames == 0:  # not a frame that has become stale
+            self._last_ns = captured_ns
+            self._frames += 1
+
+    def statistics(self, *, live: bool) -> SourceStatistics:
+        """Up to now."""
+        span = (self._last_ns - self._first_ns) / 1e9
+        seconds = span * self._frames / (self._frames - 1) if self._frames > 1 else 0.0
+        return SourceStatistics({state: count for state, count in self.labels.items() if count}, seconds, live)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a stream counts while it runs.
+
+    Attributes:
+        labels: Predictions by state.
+        reasons: Predictions that are not ``ok``, by reason.
+        sources: The same by camera.
+        pushed: Frames encoded.
+        failures: Frames the engine failed on.
+        last_push_ns: When the last step was done.
+    """
+
+    labels: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    sources: defaultdict[str, SourceCounts] = field(default_factory=lambda: defaultdict(SourceCounts))
+    pushed: int = 0
+    failures: int = 0
+    last_push_ns: int = 0
+    _first_pushed: int = 0
+    _first_push_ns: int = 0
+
+    def count(self, prediction: Prediction, times: int = 1) -> None:
+        """Count a prediction; -1 takes it back, where it became another one while it waited for its reader."""
+        self.labels[prediction.state.value] += times
+        self.sources[prediction.source].labels[prediction.state.value] += times
+        if prediction.reason:
+            self.reasons[prediction.reason.value] += times
+
+    def push(self, frames: int, now_ns: int) -> None:
+        """Count the frames of a step that is done now."""
+        self.last_push_ns = now_ns
+        if self.pushed == 0:
+            self._first_push_ns, self._first_pushed = now_ns, frames
+        self.pushed += frames
+
+    @property
+    def fps(self) -> float:
+        """Frames encoded per second of wall time."""
+        seconds = (self.last_push_ns - self._first_push_ns) / 1e9
+        return (self.pushed - self._first_pushed) / seconds if seconds > 0 else 0.0

@@ -3,88 +3,42 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-from kd_edge.artifact import Artifact, Trust
-from kd_edge.artifact import load as load_artifact
-from kd_edge.crop import view_of_focal
-from kd_edge.engines import ENGINES, CudaBinding, EngineName, Provider, engine_name
-from kd_edge.errors import ArtifactError, CameraError, ConfigError, KdEdgeError, printable
-from kd_edge.runtime.cameras import Wanted, check_fits, make_camera
-from kd_edge.runtime.cameras.base import Camera, focal_of
+from kd_edge.artifact import Artifact
+from kd_edge.engines import CudaBinding, EngineName, Provider
+from kd_edge.errors import ArtifactError, CameraError, printable
+from kd_edge.runtime.cameras import Wanted
+from kd_edge.runtime.cameras.base import Camera
 from kd_edge.runtime.cameras.colour import look_at_recording
-from kd_edge.runtime.cameras.config import CameraConfig, SharedConfig, source_name
-from kd_edge.runtime.capture import CaptureCounters, Captured, fault_of
+from kd_edge.runtime.cameras.config import CameraConfig, SharedConfig
+from kd_edge.runtime.capture import CaptureCounters, Captured
 from kd_edge.runtime.clips import MAX_MB, RecordOn
 from kd_edge.runtime.clock import MONOTONIC, Clock, duration
 from kd_edge.runtime.feed import Feed, Feeds, check_together
 from kd_edge.runtime.keeping import Keeping, Kept
 from kd_edge.runtime.label_hash import LabelHash
 from kd_edge.runtime.news import News
-from kd_edge.runtime.recognizer import MAX_SOURCES, Recognizer, SelfTest
+from kd_edge.runtime.opening import make_cameras, open_fitting, told_focal
+from kd_edge.runtime.options import StreamOptions
+from kd_edge.runtime.recognizer import Recognizer, SelfTest
 from kd_edge.runtime.scheduling import scheduled
+from kd_edge.runtime.serving import Serving
 from kd_edge.runtime.sinks import Sink, SinkState, SinkThread, none_left, open_sink
-from kd_edge.runtime.statistics import SourceStatistics, Statistics
+from kd_edge.runtime.statistics import Counts, Statistics
 from kd_edge.runtime.watchdog import ServiceNotifier
 from kd_edge.types import Cause, Frame, LabelState, Prediction, Reason
-
-if TYPE_CHECKING:
-    from kd_edge.runtime.upgrade import Upgrade
 
 log = logging.getLogger("kd_edge.runtime")
 
 MOST_FAILURES = 5
 """An engine that fails so often in turn will not work again by itself."""
-CAMERA = ("name", "live", "open", "read", "close", "ended")
-"""What any camera must have."""
-CLEARLY = 0.9
-"""A nominal frame rate below this share of the least one is too low, whatever its tolerance."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamOptions:
-    """What a stream does beside labelling cameras with a model; see ``stream``, which has the same defaults."""
-
-    realtime: bool = False
-    sinks: tuple[str | Sink, ...] = ()
-    engine: EngineName = "onnxruntime"
-    threads: int | None = None
-    provider: Provider | None = None
-    strict: bool = False
-    cuda_binding: CudaBinding = "auto"
-    self_test: SelfTest = "raise"
-    valid_ms: float | None = None
-    max_age_ms: float | None = None
-    smooth_ms: float | None = None
-    notify: bool = False
-    trust: Path | str | None = None
-    record: Path | str | None = None
-    record_on: RecordOn | None = None
-    record_dir: Path | str | None = None
-    record_max_mb: float = MAX_MB
-
-    def __post_init__(self) -> None:
-        """Refuse what makes no sense, where it was written.
-
-        Raises:
-            ConfigError: A largest age or room for clips that is no positive number; ``record_on`` without a folder, or
-                a folder without it.
-        """
-        if self.max_age_ms is not None and not 0 < self.max_age_ms < math.inf:
-            raise ConfigError(f"max_age_ms {self.max_age_ms}", "a positive number of milliseconds", "correct it")
-        if not 0 < self.record_max_mb < math.inf:
-            raise ConfigError(f"record_max_mb {self.record_max_mb}", "a positive number of 10^6 bytes", "correct it")
-        if (self.record_on is None) != (self.record_dir is None):
-            one, other = ("record_dir", "record_on") if self.record_on is None else ("record_on", "record_dir")
-            raise ConfigError(f"{one} without {other}", "both", f"add {other}")
 
 
 def stream(
@@ -205,15 +159,10 @@ class LabelStream:
         """Everything that one pass counts and remembers."""
         self._sinks: list[SinkThread] = []
         self._feeds: Feeds | None = None
-        self._labels: Counter[str] = Counter()
-        self._reasons: Counter[str] = Counter()
-        self._by_source: dict[str, _Seen] = {}
+        self._counts = Counts()
         self._waiting: deque[Prediction] = deque()  # of one step of several cameras; at most one each
-        self._pushed = self._first_pushed = self._first_push_ns = self._last_push_ns = 0
-        self._failures = self._failures_in_turn = 0
+        self._failures_in_turn = 0
         self._news = News(self._clock)
-        self._upgrade: Upgrade | None = None
-        self._degraded = ""  # the reason that was told last
         self._keeping = Keeping()
 
     def __enter__(self) -> LabelStream:
@@ -230,22 +179,23 @@ class LabelStream:
         with ExitStack() as opened:
             shared = SharedConfig.of([c for c in self._asked if isinstance(c, str)])
             opened.enter_context(scheduled(shared.cpus, shared.priority))
-            self.recognizer = self._recognizer(shared)
-            if self.recognizer is not self._model:
-                opened.callback(self.recognizer.close)  # last, when nothing captures any more
-            self._tell_degraded()
-            self.cameras = self._made(shared)
+            self._serving = Serving(self._model, self._options, shared, len(self._asked))
+            opened.callback(self._serving.close)  # last, when nothing captures any more
+            self.recognizer = self._serving.recognizer
+            wanted, realtime = Wanted.by(self.recognizer.manifest), self._options.realtime
+            self.cameras = make_cameras(self._asked, shared, wanted, realtime=realtime, clock=self._clock)
             self._feeds = Feeds(self.cameras, self._clock)
             opened.callback(self._feeds.stop)
             configs = [shared.configs.get(asked) if isinstance(asked, str) else None for asked in self._asked]
             for config, feed in zip(configs, self._feeds.all, strict=True):
-                self._open(feed)
+                self._open(feed, wanted)
                 # A recording that says what it sees was checked by that.
                 if config is not None and config.scheme == "replay" and feed.camera.band is None:
-                    look_at_recording(feed.name, config, Wanted.by(self.recognizer.manifest))
+                    look_at_recording(feed.name, config, wanted)
             check_together(self.cameras)  # some learn their names on opening
+            assumed = self.recognizer.manifest.preprocess.focal
             lenses = zip(configs, self._feeds.all, strict=True)
-            focals = {feed.name: self._focal(feed.camera, config) for config, feed in lenses}
+            focals = {feed.name: told_focal(feed.camera, config, assumed) for config, feed in lenses}
             self.recognizer.expect(focals, focal=focals)
             opened.callback(self._forget)
             self._open_sinks(opened)
@@ -256,7 +206,8 @@ class LabelStream:
                 self._service.ready()
             for feed in self._feeds.all:
                 feed.start(self.recognizer.valid_ns)
-            self._begin_upgrade(shared, opened)
+            if self._feeds.live:
+                self._serving.begin_upgrade(opened)
             self._closing = opened.pop_all()
         self._entered = True
         return self
@@ -327,7 +278,6 @@ class LabelStream:
         feeds = () if self._feeds is None else self._feeds.all
         counters = CaptureCounters.together([feed.capture.counters for feed in feeds])
         recording, clips = self._keeping.frames, self._keeping.moments
-        seconds = (self._last_push_ns - self._first_push_ns) / 1e9
         return Statistics(
             captured=counters.captured,
             dropped=counters.dropped,
@@ -336,11 +286,11 @@ class LabelStream:
             misdated=counters.misdated,
             damaged=counters.damaged,
             reconnects=counters.reconnects,
-            pushed=self._pushed,
-            engine_failures=self._failures,
-            labels=dict(self._labels),
-            reasons=dict(self._reasons),
-            fps=(self._pushed - self._first_pushed) / seconds if seconds > 0 else 0.0,
+            pushed=self._counts.pushed,
+            engine_failures=self._counts.failures,
+            labels=dict(self._counts.labels),
+            reasons=dict(self._counts.reasons),
+            fps=self._counts.fps,
             sink_faults={s.name: s.fault for s in self._sinks if s.fault is not None},
             sink_dropped=sum(s.dropped for s in self._sinks),
             sinks_reopened=sum(s.reopened for s in self._sinks),
@@ -349,9 +299,7 @@ class LabelStream:
             record_fault=self._keeping.fault,
             clips=clips.clips,
             lost_clips=clips.lost,
-            sources={
-                feed.name: self._by_source.get(feed.name, _Seen()).statistics(live=feed.camera.live) for feed in feeds
-            },
+            sources={feed.name: self._counts.sources[feed.name].statistics(live=feed.camera.live) for feed in feeds},
         )
 
     @property
@@ -364,146 +312,16 @@ class LabelStream:
         """Whether labels reach anyone but the caller: False when there were sinks and every one of them is dead."""
         return not none_left(self._sinks)
 
-    def _recognizer(self, shared: SharedConfig) -> Recognizer:
-        model = self._model if isinstance(self._model, Recognizer) else None
-        loaded = model or self._loaded(shared, self._options.engine)
-        for trust in (self._options.trust, *shared.trusts):
-            if trust is not None and not Trust(trust).knows(loaded.signed_by):
-                if model is None:
-                    loaded.close()
-                raise ArtifactError(
-                    f"'{loaded.manifest.name}' was not loaded with a signature that {trust} trusts",
-                    "a model signed with a key that all trust",
-                    "load it with trust=, or correct trust in the camera files",
-                )
-        return loaded
-
-    def _loaded(self, shared: SharedConfig, engine: EngineName) -> Recognizer:
-        options = self._options
-        is_better = engine != options.engine  # than the one that serves: it is itself and right, or nothing
-        return Recognizer.load(
-            cast("str | Path | Artifact", self._model),
-            engine=engine,
-            threads=next(n for n in (options.threads, shared.threads, 1) if n is not None),
-            provider=options.provider,
-            strict=options.strict or is_better,
-            cuda_binding=options.cuda_binding,
-            self_test="raise" if is_better and options.self_test == "accept" else options.self_test,
-            valid_ms=options.valid_ms,
-            max_sources=max(MAX_SOURCES, len(self._asked)),
-            smooth_ms=options.smooth_ms,
-            trust=next((t for t in (options.trust, *shared.trusts) if t is not None), None),
-        )
-
-    def _begin_upgrade(self, shared: SharedConfig, opened: ExitStack) -> None:
-        """With ``auto`` and live cameras: have the plan of a better engine built while this one serves."""
-        engine, is_live = self.recognizer.awaited_engine, all(camera.live for camera in self.cameras)
-        if self._options.engine != "auto" or self.recognizer is self._model or engine is None or not is_live:
-            return
-        from kd_edge.runtime.upgrade import Upgrade, build_command  # most streams build nothing
-
-        log.warning("engine %s serves while %s is built beside it", self.recognizer.engine.name, engine)
-        load = partial(self._upgraded, shared, engine_name(engine))
-        self._upgrade = Upgrade(engine, build_command(engine, str(self._path)), load)
-        opened.callback(self._upgrade.close)
-
-    def _upgraded(self, shared: SharedConfig, engine: EngineName) -> Recognizer:
-        """The model on a better engine, whose plan was built: not again in here, beside the frames."""
-        if not ENGINES[engine].is_ready(load_artifact(self._path)):
-            raise ArtifactError("its build has left no plan", "one that is kept", "kd-edge export ARTIFACT --tensorrt")
-        return self._loaded(shared, engine)
-
-    @property
-    def _path(self) -> Path:
-        return self._model.path if isinstance(self._model, Artifact) else Path(cast("str", self._model))
-
-    def _take_upgrade(self) -> None:
-        """Between two frames: go on with the better engine once it is ready, or say why it never will be."""
-        if self._upgrade is None:
-            return
-        if self._upgrade.fault:
-            log.warning(
-                "engine %s goes on: no %s: %s",
-                self.recognizer.engine.name,
-                self._upgrade.engine,
-                printable(self._upgrade.fault),
-            )
-            self._upgrade = None
-        elif (better := self._upgrade.poll()) is not None:
-            before = self.recognizer.engine.name
-            self.recognizer.adopt(better)
-            log.warning("engine %s goes on in the place of %s", self.recognizer.engine.name, before)
-            self._upgrade = None
-
-    def _tell_degraded(self) -> None:
-        """Say it once when labels become degraded by their engine."""
-        if self.recognizer.degraded_reason not in ("", self._degraded):
-            log.warning("labels are degraded: %s", printable(self.recognizer.degraded_reason))
-        self._degraded = self.recognizer.degraded_reason
-
-    def _made(self, shared: SharedConfig) -> tuple[Camera, ...]:
-        """The cameras, not open yet.
-
-        Raises:
-            ConfigError: Two of one name, or live ones beside recordings.
-        """
-        for asked in self._asked:
-            lacks = [] if isinstance(asked, str) else [name for name in CAMERA if not hasattr(asked, name)]
-            if lacks or isinstance(asked, type):
-                lacking = f" without {', '.join(lacks)}" if lacks else ", which is a class"
-                raise ConfigError(
-                    f"camera {asked!r:.60}{lacking}",
-                    "a name, a URI, an object with all that kd_edge.runtime.cameras.Camera lists, or a list of these",
-                    "correct it" if lacks else f"make one: {asked.__name__}()",
-                )
-        wanted, realtime = Wanted.by(self.recognizer.manifest), self._options.realtime
-        made = tuple(
-            make_camera(source_name(asked)[0], shared.configs[asked], wanted, realtime=realtime, clock=self._clock)
-            if isinstance(asked, str)
-            else asked
-            for asked in self._asked
-        )
-        check_together(made)
-        return made
-
-    def _open(self, feed: Feed) -> None:
+    def _open(self, feed: Feed, wanted: Wanted) -> None:
         """Open a camera that suits the model; whatever it was to an earlier stream is none of this one's."""
-        camera, wanted = feed.camera, Wanted.by(self.recognizer.manifest)
-        open_or_explain(camera)
-        check_fits(camera, wanted)
-        self._check_rate(camera)
-        feed.name = camera.name
+        open_fitting(feed.camera, wanted, self.recognizer.needed_rate, self.recognizer.manifest.name)
+        feed.name = feed.camera.name
         self.recognizer.forget(feed.name)
 
     def _forget(self) -> None:
         """A recogniser that goes on to another stream has room for its cameras."""
         for feed in () if self._feeds is None else self._feeds.all:
             self.recognizer.forget(feed.name)
-
-    def _check_rate(self, camera: Camera) -> None:
-        """Refuse a camera whose nominal rate can never fill a window, and say so of one that degrades every label."""
-        fps, needed = camera.fps, self.recognizer.needed_rate
-        if not isinstance(fps, (int, float)) or not 0 < fps < needed.full_fps:
-            return
-        if fps < needed.least_fps * CLEARLY:
-            raise CameraError(
-                f"camera {camera.name} gives {fps:.1f} frames/s",
-                f"{needed} ('{self.recognizer.manifest.name}')",
-                "set fps, or use a model with a longer window and motion offsets for this camera",
-            )
-        log.warning("camera %s gives %.1f frames/s; this model needs %s", printable(camera.name), fps, needed)
-
-    def _focal(self, camera: Camera, config: CameraConfig | None) -> float | None:
-        """The camera's focal length; says so where a model that needs it must assume its own."""
-        focal, assumed = focal_of(camera, config), self.recognizer.manifest.preprocess.focal
-        if focal is None and assumed is not None:
-            log.warning(
-                "camera %s does not say how wide it sees; this model's crop is in metres and assumes %.1f degrees, "
-                "as of the camera it was trained with: set hfov_deg (of the camera file, or of the ROS 2 node)",
-                printable(camera.name),
-                view_of_focal(assumed),
-            )
-        return focal
 
     def _open_sinks(self, opened: ExitStack) -> None:
         for wanted in self._options.sinks:
@@ -530,8 +348,8 @@ class LabelStream:
     def _give_out(self, predictions: list[Prediction]) -> None:
         """Count predictions and give them to the sinks."""
         for prediction in predictions:
-            self._count(prediction, 1)
-            self._by_source[prediction.source].see(prediction.captured_ns)
+            self._counts.count(prediction)
+            self._counts.sources[prediction.source].see(prediction.captured_ns)
             self._keeping.label(prediction)
             for sink in self._sinks:
                 sink.put(prediction)
@@ -549,23 +367,15 @@ class LabelStream:
             asleep = _asleep(source)
             now = self.recognizer.stale(now.source, now.frame_id, now.captured_ns, now_ns, asleep)
         if now.state is not prediction.state:
-            self._count(prediction, -1)
-            self._count(now, 1)
+            self._counts.count(prediction, -1)
+            self._counts.count(now)
         return now
-
-    def _count(self, prediction: Prediction, times: int) -> None:
-        self._labels[prediction.state.value] += times
-        if prediction.source not in self._by_source:
-            self._by_source[prediction.source] = _Seen()
-        self._by_source[prediction.source].labels[prediction.state.value] += times
-        if prediction.reason:
-            self._reasons[prediction.reason.value] += times
 
     def _labelled(self, arrived: Sequence[tuple[Feed, Captured]]) -> list[Prediction]:
         """The predictions of one step over frames of different cameras; none for one that gives none."""
         if not arrived:
             return []
-        self._take_upgrade()
+        self._serving.take_upgrade()
         began_ns, is_live = self._clock.now_ns(), all(feed.camera.live for feed, _ in arrived)
         frames: dict[Feed, Frame] = {}
         for feed, captured in arrived:
@@ -601,7 +411,7 @@ class LabelStream:
 
     def _as_of_now(self, feed: Feed, prediction: Prediction, began_ns: int) -> Prediction:
         """What a live camera's prediction is worth when its step is done."""
-        now_ns = self._last_push_ns
+        now_ns = self._counts.last_push_ns
         if feed.slept_ns:
             cause = _asleep(feed)
             feed.awoke()
@@ -627,15 +437,12 @@ class LabelStream:
             CameraError: A frame is nothing for the model.
         """
         given = self.recognizer.push_many({feed.name: frame for feed, frame in frames.items()})
-        self._tell_degraded()
+        self._serving.tell_degraded()
         for feed, frame in frames.items():
             self._keeping.frame(feed.name, frame)
         predictions = {feed: p for feed in frames if (p := given[feed.name]) is not None}
         if predictions:
-            self._last_push_ns = self._clock.now_ns()
-            if self._pushed == 0:
-                self._first_push_ns, self._first_pushed = self._last_push_ns, len(predictions)
-            self._pushed += len(predictions)
+            self._counts.push(len(predictions), self._clock.now_ns())
         for feed, prediction in predictions.items():
             feed.pushed(frames[feed])
             self._keeping.answer(prediction)
@@ -647,7 +454,7 @@ class LabelStream:
         Raises:
             ArtifactError: It fails with every frame.
         """
-        self._failures += len(frames)
+        self._counts.failures += len(frames)
         self._failures_in_turn += 1
         if self._failures_in_turn >= MOST_FAILURES:
             raise error
@@ -680,46 +487,5 @@ class LabelStream:
         ]
 
 
-@dataclass(slots=True)
-class _Seen:
-    """What was counted of one camera."""
-
-    labels: Counter[str] = field(default_factory=Counter)
-    first_ns: int = 0
-    last_ns: int = 0
-    frames: int = 0
-
-    def see(self, captured_ns: int) -> None:
-        """Note the moment of a frame that a prediction is of."""
-        if self.frames == 0:
-            self.first_ns = self.last_ns = captured_ns
-        if captured_ns > self.last_ns or self.frames == 0:  # not a frame that has become stale
-            self.last_ns = captured_ns
-            self.frames += 1
-
-    def statistics(self, *, live: bool) -> SourceStatistics:
-        span = (self.last_ns - self.first_ns) / 1e9
-        seconds = span * self.frames / (self.frames - 1) if self.frames > 1 else 0.0
-        return SourceStatistics({state: count for state, count in self.labels.items() if count}, seconds, live)
-
-
 def _asleep(feed: Feed) -> Cause:
     return Cause(Reason.SUSPENDED, f"the machine slept for {duration(feed.slept_ns)}")
-
-
-def open_or_explain(camera: Camera) -> None:
-    """Open a camera; whatever a driver raises becomes one line.
-
-    Raises:
-        CameraError: It is not there.
-    """
-    try:
-        camera.open()
-    except KdEdgeError:
-        raise
-    except Exception as error:
-        raise CameraError(
-            f"camera {camera.name} cannot be opened ({fault_of(error, camera.name)})",
-            "a camera that answers",
-            "kd-edge cameras",
-        ) from error

@@ -17,7 +17,7 @@ from kd_edge.engines.onnxruntime import load_onnxruntime
 from kd_edge.errors import BrokenPackageError, ConfigError, MissingExtraError
 from kd_edge.evaluate import detect, evaluate
 from kd_edge.runtime import Recognizer, stream
-from kd_edge.runtime.stream import StreamOptions
+from kd_edge.runtime.options import StreamOptions
 
 
 def test_the_names_are_those_of_the_table() -> None:

@@ -17,7 +17,8 @@ from kd_edge.errors import CameraError
 from kd_edge.runtime import Recognizer
 from kd_edge.runtime.capture import Capture, Captured
 from kd_edge.runtime.feed import Feed, Feeds
-from kd_edge.runtime.stream import LabelStream, StreamOptions
+from kd_edge.runtime.options import StreamOptions
+from kd_edge.runtime.stream import LabelStream
 from kd_edge.types import Frame, Prediction
 
 from .conftest import PATIENCE_SECONDS, HandClock, TinyStep, tiny_manifest

@@ -16,7 +16,8 @@ from kd_edge.errors import ArtifactError, CameraError, ConfigError, DataError
 from kd_edge.preprocess import Preprocess
 from kd_edge.runtime import Recognizer, stream
 from kd_edge.runtime.feed import TOGETHER_NS
-from kd_edge.runtime.stream import MOST_FAILURES, LabelStream, StreamOptions
+from kd_edge.runtime.options import StreamOptions
+from kd_edge.runtime.stream import MOST_FAILURES, LabelStream
 from kd_edge.types import Frame, LabelState, Reason
 
 from .conftest import PATIENCE_SECONDS, HandCamera, HandClock, TinyStep, tiny_manifest, wait_for

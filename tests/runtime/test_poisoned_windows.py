@@ -27,13 +27,15 @@ import pytest
 from kd_edge.engines import Binding
 from kd_edge.errors import ArtifactError, CameraError
 from kd_edge.runtime import Recognizer, Watchdog
-from kd_edge.runtime.cameras.config import TimeOuts
+from kd_edge.runtime.cameras.config import SharedConfig, TimeOuts
 from kd_edge.runtime.capture import Cut
 from kd_edge.runtime.clock import DeviceClock, StampMapper
 from kd_edge.runtime.feed import Feed, Feeds
 from kd_edge.runtime.memory import FeatureRing
+from kd_edge.runtime.options import StreamOptions
+from kd_edge.runtime.serving import Serving
 from kd_edge.runtime.source import SourceState
-from kd_edge.runtime.stream import MOST_FAILURES, LabelStream, StreamOptions
+from kd_edge.runtime.stream import MOST_FAILURES, LabelStream
 from kd_edge.types import Frame, LabelState, Prediction, Reason
 
 from .conftest import HandCamera, HandClock, TinyStep, tiny_manifest
@@ -514,6 +516,7 @@ class Schedule:
             vars(cameras[-1]).update(name=world.name, clock_kind=world.kind, timeouts=TimeOuts(frozen_ms=300))
         made = LabelStream(self.recognizer, cameras, StreamOptions(), self.clock)
         made.recognizer, made.cameras, made._service, made._suspended_ns = self.recognizer, tuple(cameras), None, 0
+        made._serving = Serving(self.recognizer, StreamOptions(), SharedConfig.of([]), len(cameras))
         made._feeds = Feeds(cameras, self.clock)
         for world, feed in zip(self.worlds, made._feeds.all, strict=True):
             feed.watchdog = Watchdog(self.recognizer.valid_ns, self.clock.ns, world.name)

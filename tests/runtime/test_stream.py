@@ -19,7 +19,8 @@ import pytest
 from kd_edge.errors import ArtifactError, CameraError, ConfigError, DataError, KdEdgeError, SinkError
 from kd_edge.runtime import Recognizer, stream
 from kd_edge.runtime.cameras import TimeOuts
-from kd_edge.runtime.stream import LabelStream, StreamOptions
+from kd_edge.runtime.options import StreamOptions
+from kd_edge.runtime.stream import LabelStream
 from kd_edge.types import Frame, LabelState, Reason
 
 from .conftest import HandCamera, HandClock, wait_for

@@ -15,8 +15,9 @@ import kd_edge
 from kd_edge.engines import Choice, Ladder
 from kd_edge.errors import ArtifactError
 from kd_edge.runtime import Recognizer, upgrade
+from kd_edge.runtime.options import StreamOptions
 from kd_edge.runtime.scheduling import scheduled
-from kd_edge.runtime.stream import LabelStream, StreamOptions
+from kd_edge.runtime.stream import LabelStream
 from kd_edge.runtime.upgrade import NICENESS, Upgrade, build_command
 from kd_edge.types import LabelState, Prediction
 

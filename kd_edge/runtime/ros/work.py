@@ -10,6 +10,7 @@ from kd_edge.artifact import default_model
 from kd_edge.engines import EngineName, Provider
 from kd_edge.errors import EngineError, KdEdgeError
 from kd_edge.runtime.clock import MONOTONIC, Clock
+from kd_edge.runtime.options import StreamOptions
 from kd_edge.runtime.recognizer import MAX_SOURCES, Recognizer
 from kd_edge.runtime.ros.annotated import AnnotatedImages
 from kd_edge.runtime.ros.clock import RosClock
@@ -20,7 +21,7 @@ from kd_edge.runtime.ros.outputs import Changes, Messages, Outputs, set_label
 from kd_edge.runtime.ros.parameters import Parameters
 from kd_edge.runtime.ros.sources import Sources
 from kd_edge.runtime.ros.waiting import WaitServer
-from kd_edge.runtime.stream import LabelStream, StreamOptions
+from kd_edge.runtime.stream import LabelStream
 from kd_edge.types import Cause, Prediction, Reason
 
 

@@ -16,7 +16,8 @@ from kd_edge.runtime.cameras.advice import diagnose
 from kd_edge.runtime.cameras.base import focal_of
 from kd_edge.runtime.cameras.config import camera_config
 from kd_edge.runtime.cameras.listing import list_cameras
-from kd_edge.runtime.stream import LabelStream, StreamOptions
+from kd_edge.runtime.options import StreamOptions
+from kd_edge.runtime.stream import LabelStream
 from kd_edge.types import LabelState
 from tests.runtime.conftest import tiny_manifest
 

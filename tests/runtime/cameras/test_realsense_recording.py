@@ -18,7 +18,8 @@ from kd_edge.runtime.cameras import Wanted, make_camera, realsense_recording
 from kd_edge.runtime.cameras.base import focal_of
 from kd_edge.runtime.cameras.config import camera_config
 from kd_edge.runtime.cameras.realsense_recording import is_recording
-from kd_edge.runtime.stream import LabelStream, StreamOptions
+from kd_edge.runtime.options import StreamOptions
+from kd_edge.runtime.stream import LabelStream
 from kd_edge.types import LabelState
 
 FRAMES = 30

@@ -22,6 +22,7 @@ from kd_edge.runtime.cameras.base import Camera
 from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts
 from kd_edge.runtime.capture import Capture, Captured
 from kd_edge.runtime.feed import Feeds
+from kd_edge.runtime.options import StreamOptions
 from kd_edge.runtime.ros import pairing as pairing_module
 from kd_edge.runtime.ros.camera import RosCamera, TopicCamera
 from kd_edge.runtime.ros.clock import RosClock
@@ -29,7 +30,7 @@ from kd_edge.runtime.ros.pairing import Pairing
 from kd_edge.runtime.ros.qos import TopicQos
 from kd_edge.runtime.ros.session import Session
 from kd_edge.runtime.ros.topic import ImageTopic
-from kd_edge.runtime.stream import LabelStream, StreamOptions
+from kd_edge.runtime.stream import LabelStream
 from kd_edge.types import LabelState, Reason
 from tests.runtime.ros.conftest import PATIENCE_SECONDS, ROOT, Publisher, eventually
 from tests.runtime.ros.messages import CASES, Case, grey_fields

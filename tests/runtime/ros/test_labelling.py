@@ -13,8 +13,9 @@ import pytest
 
 from kd_edge.errors import CameraError, KdEdgeError
 from kd_edge.runtime import Recognizer
+from kd_edge.runtime.options import StreamOptions
 from kd_edge.runtime.ros.labelling import Labelling
-from kd_edge.runtime.stream import LabelStream, StreamOptions
+from kd_edge.runtime.stream import LabelStream
 from kd_edge.types import Prediction
 from tests.runtime.conftest import HandCamera, wait_for
 
