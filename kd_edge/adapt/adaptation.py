@@ -18,7 +18,7 @@ from kd_edge.adapt.clips import Recorded, Watched, clips_of_class, clips_to_keep
 from kd_edge.adapt.gate import Gate, Others, Scored, fit_gate, gated
 from kd_edge.adapt.graph import graph_of, with_class
 from kd_edge.artifact import AddedClass, Artifact, GoldenClip, Manifest, SigningKey, beside, load, sign, wire, write
-from kd_edge.artifact.file import reading
+from kd_edge.artifact.access import reading
 from kd_edge.artifact.manifest import Label
 from kd_edge.data.readers.files.rows import plain
 from kd_edge.engines import Engine, open_engine

@@ -25,7 +25,8 @@ from kd_edge.lazy import lazily
 
 if TYPE_CHECKING:
     from kd_edge.artifact.signature import SigningKey, Trust, new_keys
-    from kd_edge.artifact.signing import beside, sign, sign_beside
+    from kd_edge.artifact.signed import beside
+    from kd_edge.artifact.signing import sign, sign_beside
 
 __all__ = [
     "BUNDLED",
@@ -62,6 +63,7 @@ __getattr__ = lazily(
     __name__,
     {
         **dict.fromkeys(("SigningKey", "Trust", "new_keys"), "signature"),
-        **dict.fromkeys(("beside", "sign", "sign_beside"), "signing"),
+        "beside": "signed",
+        **dict.fromkeys(("sign", "sign_beside"), "signing"),
     },
 )

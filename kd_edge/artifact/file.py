@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from kd_edge.artifact import wire
+from kd_edge.artifact.access import reading, sha256s
 from kd_edge.artifact.golden import FRAMES_BYTES, GoldenClip, pack_golden, unpack_golden
 from kd_edge.artifact.graph import check_graph
 from kd_edge.artifact.manifest import (
@@ -32,7 +33,7 @@ from kd_edge.artifact.manifest import (
 )
 from kd_edge.errors import ArtifactError
 from kd_edge.files import replacing
-from kd_edge.reading import open_regular, read_json
+from kd_edge.reading import read_json
 
 if TYPE_CHECKING:
     from kd_edge.artifact.signature import Trust
@@ -225,26 +226,6 @@ def _write(body: Sequence[bytes], manifest: Manifest, path: Path) -> Manifest:
     return manifest
 
 
-@contextmanager
-def reading(path: Path) -> Iterator[BinaryIO]:
-    """Open a file whose every failure is an ArtifactError."""
-    try:
-        with open_regular(path) as file:
-            yield file
-    except FileNotFoundError as error:
-        raise ArtifactError(
-            f"no file {path}", "an artifact (student.onnx)", "kd-edge export, or check the path"
-        ) from error
-    except OSError as error:
-        if path.is_dir():
-            raise ArtifactError(
-                f"{path} is a folder",
-                "an artifact (student.onnx)",
-                f"make one of a run: kd-edge export {path}; or name the file",
-            ) from error
-        raise ArtifactError(f"{path} cannot be read ({error.strerror})", "a readable file", "check the path") from error
-
-
 def load(path: Path | str, *, trust: Trust | Path | str | None = None) -> Artifact:
     """Read and verify an artifact: is it ONNX, whole, ours, undamaged, of a known format?
 
@@ -261,7 +242,7 @@ def load(path: Path | str, *, trust: Trust | Path | str | None = None) -> Artifa
     path, trusted = Path(path), None if trust is None else _trusted(trust)
     with reading(path) as file:
         identity = _identity(os.fstat(file.fileno()))
-        signed_by, digests = ("", {}) if trusted is None else _signer(file, path, trusted)
+        signed_by, digests = ("", {}) if trusted is None else _checked(file, path, trusted)
         props, manifest_at, attachments, _ = wire.layout(file, path)
         if MANIFEST_KEY not in props:
             raise ForeignFileError(
@@ -286,8 +267,8 @@ def _trusted(trust: Trust | Path | str) -> Trust:
     return trust if isinstance(trust, Trust) else Trust(trust)
 
 
-def _signer(file: BinaryIO, path: Path, trust: Trust) -> tuple[str, dict[int, str]]:
-    from kd_edge.artifact.signing import signer
+def _checked(file: BinaryIO, path: Path, trust: Trust) -> tuple[str, dict[int, str]]:
+    from kd_edge.artifact.signed import signer  # most loads check no signature
 
     return signer(file, path, trust)
 
@@ -324,24 +305,3 @@ def _parse_manifest(text: str, path: Path) -> Manifest:
 def _sha256(file: BinaryIO, length: int) -> str:
     """Hash the first ``length`` bytes."""
     return sha256s(file, [length])[length]
-
-
-def sha256s(file: BinaryIO, ends: Sequence[int]) -> dict[int, str]:
-    """Hash a file up to several positions, in small pieces: 45 MB must not pass through the process's memory.
-
-    Args:
-        file: The file.
-        ends: The positions, increasing.
-
-    Returns:
-        The hash of all bytes before each position.
-    """
-    digest, found, at = hashlib.sha256(), {}, 0
-    buffer = memoryview(bytearray(1 << 18))
-    file.seek(0)
-    for end in ends:
-        while at < end and (got := file.readinto(buffer[: min(end - at, len(buffer))])):  # type: ignore[attr-defined]
-            digest.update(buffer[:got])
-            at += got
-        found[end] = digest.hexdigest()
-    return found

@@ -13,9 +13,9 @@ import functools
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +26,12 @@ from kd_edge.data.cache.frames import CachedClips, prepare
 from kd_edge.data.cache.pairs import PairedClips
 from kd_edge.errors import DataError, TrainingError
 from kd_edge.files import CACHE_VARIABLE, cache_root, replacing
+from kd_edge.preprocess import Preprocess
 from kd_edge.sampling import nearest
 from kd_edge.train.inputs.clips import ClipDataset
 from kd_edge.train.inputs.draws import CropDraw
 from kd_edge.train.inputs.encoder import Encoder, file_hash
 from kd_edge.train.inputs.windows import Windows, same_share
-from kd_edge.train.recipe.stages import OnnxTeacherConfig
 from kd_edge.types import Float32, Int64
 
 FORMAT = 1
@@ -146,8 +146,32 @@ def at_frames(seen: SeenClip, stamps_ns: Int64, frames: Int64 | None = None) -> 
     return found
 
 
+class EncoderSettings(Hashable, Protocol):
+    """What is asked of an encoder's settings: those of a recipe's ``[teacher]`` of kind ``onnx``, which says more."""
+
+    @property
+    def file(self) -> Path:
+        """The graph."""
+
+    @property
+    def modality(self) -> str:
+        """Image modality that it sees."""
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """Recorded frame to its images."""
+
+    @property
+    def output(self) -> str | None:
+        """Which of the graph's outputs; None takes the only one."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images at once."""
+
+
 def embed_clips(
-    config: OnnxTeacherConfig, dataset: Dataset, samples: Sequence[Sample], every: int, done: Callable[[int, int], None]
+    config: EncoderSettings, dataset: Dataset, samples: Sequence[Sample], every: int, done: Callable[[int, int], None]
 ) -> Embeddings:
     """Encode every frame of some clips that was not encoded before, as evaluation sees it; nothing is random.
 
@@ -185,7 +209,7 @@ def embed_clips(
     return Embeddings(frames, files, encoder.size, embeddings_fingerprint(config, dataset, samples, every))
 
 
-def open_encoder(config: OnnxTeacherConfig) -> Encoder:
+def open_encoder(config: EncoderSettings) -> Encoder:
     """A recipe's encoder, on as many threads as PyTorch has.
 
     Raises:
@@ -195,7 +219,7 @@ def open_encoder(config: OnnxTeacherConfig) -> Encoder:
     return Encoder(config.file, config.preprocess, config.output, batch=batch, threads=threads)
 
 
-def embedding_size(config: OnnxTeacherConfig) -> int:
+def embedding_size(config: EncoderSettings) -> int:
     """D of a recipe's encoder.
 
     Raises:
@@ -205,11 +229,11 @@ def embedding_size(config: OnnxTeacherConfig) -> int:
 
 
 @functools.lru_cache(maxsize=8)
-def _size(config: OnnxTeacherConfig, content: str) -> int:
+def _size(config: EncoderSettings, content: str) -> int:
     return open_encoder(config).size
 
 
-def embeddings_fingerprint(config: OnnxTeacherConfig, dataset: Dataset, samples: Sequence[Sample], every: int) -> str:
+def embeddings_fingerprint(config: EncoderSettings, dataset: Dataset, samples: Sequence[Sample], every: int) -> str:
     """SHA-256 (hex) of what ``embed_clips`` makes or would make; nothing is decoded.
 
     Raises:
@@ -219,7 +243,7 @@ def embeddings_fingerprint(config: OnnxTeacherConfig, dataset: Dataset, samples:
     return hashlib.sha256(json.dumps([_key(config, dataset, every), content]).encode()).hexdigest()
 
 
-def _key(config: OnnxTeacherConfig, dataset: Dataset, every: int) -> str:
+def _key(config: EncoderSettings, dataset: Dataset, every: int) -> str:
     spec = config.preprocess.model_dump(mode="json")
     settings = [FORMAT, dataset.name, config.modality, file_hash(config.file), config.output, spec, every]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,46 @@
+"""Find the signature of an artifact, in it or beside it, and check it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO
+
+from kd_edge.artifact import wire
+from kd_edge.artifact.access import sha256s
+from kd_edge.artifact.signature import BUNDLE_BYTES, Trust
+from kd_edge.errors import ArtifactError
+from kd_edge.reading import read_bytes
+
+
+def beside(path: Path) -> Path:
+    """Where a signature beside a file is looked for."""
+    return path.with_name(f"{path.name}.sig")
+
+
+def signer(file: BinaryIO, path: Path, trust: Trust) -> tuple[str, dict[int, str]]:
+    """Check a file's signature.
+
+    Returns:
+        Fingerprint of the trusted key that it was signed with, and hashes of the file up to some positions.
+    """
+    ends = wire.ends(file, path)
+    if ends.signature is None:
+        bundle = _signature_beside(path)
+    elif ends.signature.length > BUNDLE_BYTES:
+        raise wire.damaged(path, f"its signature has {ends.signature.length:,} bytes")
+    else:
+        file.seek(ends.signature.start)
+        bundle = file.read(ends.signature.length)
+    digests = sha256s(file, [ends.last, ends.end])
+    return trust.check(bundle, digests[ends.end], str(path)).fingerprint, digests
+
+
+def _signature_beside(path: Path) -> bytes:
+    try:
+        return read_bytes(beside(path), BUNDLE_BYTES)
+    except OSError as error:
+        raise ArtifactError(
+            f"{path} is not signed, and there is no {beside(path).name} beside it",
+            "a signature by a trusted key",
+            f"kd-edge sign {path.name} --key KEY, or leave out --trust",
+        ) from error
