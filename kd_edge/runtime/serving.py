@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from kd_edge.artifact import Artifact, Trust
 from kd_edge.artifact import load as load_artifact
 from kd_edge.engines import ENGINES, EngineName, engine_name
-from kd_edge.errors import ArtifactError, printable
+from kd_edge.errors import ArtifactError, KdEdgeError, printable
 from kd_edge.runtime.cameras.config import SharedConfig
 from kd_edge.runtime.options import StreamOptions
 from kd_edge.runtime.recognizer import MAX_SOURCES, Recognizer
@@ -36,6 +36,8 @@ class Serving:
 
     Raises:
         ArtifactError: The model cannot be loaded, or is signed with no key that all trust.
+        ConfigError: What is to be trusted is no key.
+        MissingExtraError: ``cryptography``, which checks signatures, is not installed.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class Serving:
         self.recognizer = model if isinstance(model, Recognizer) else self._loaded(model, options.engine)
         try:
             self._check_trusted()
-        except ArtifactError:
+        except KdEdgeError:
             self.close()
             raise
         self.tell_degraded()

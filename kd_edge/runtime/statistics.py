@@ -149,6 +149,10 @@ class Counts:
             self._first_push_ns, self._first_pushed = now_ns, frames
         self.pushed += frames
 
+    def of(self, source: str, *, live: bool) -> SourceStatistics:
+        """What came of one camera. Read by other threads: it makes no entry where nothing was counted yet."""
+        return self.sources.get(source, SourceCounts()).statistics(live=live)
+
     @property
     def fps(self) -> float:
         """Frames encoded per second of wall time."""

@@ -299,7 +299,7 @@ class LabelStream:
             record_fault=self._keeping.fault,
             clips=clips.clips,
             lost_clips=clips.lost,
-            sources={feed.name: self._counts.sources[feed.name].statistics(live=feed.camera.live) for feed in feeds},
+            sources={feed.name: self._counts.of(feed.name, live=feed.camera.live) for feed in feeds},
         )
 
     @property

@@ -11,7 +11,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from kd_edge.artifact.signature import new_keys
+from kd_edge.artifact import SigningKey, new_keys, sign
 from kd_edge.errors import ArtifactError, CameraError, ConfigError, DataError
 from kd_edge.preprocess import Preprocess
 from kd_edge.runtime import Recognizer, stream
@@ -483,6 +483,19 @@ def test_each_camera_files_trust_must_hold(make_model, tmp_path):
     recognizer = Recognizer.load(make_model()[0])
     with pytest.raises(ArtifactError, match=r"signature that .*robot\.pub trusts"):
         stream(model=recognizer, camera=[str(tmp_path / "a.toml"), str(tmp_path / "b.toml")]).__enter__()
+
+
+def test_a_model_is_let_go_where_what_a_camera_file_trusts_is_no_key(make_model, tmp_path, monkeypatch):
+    model, key, closed = make_model()[0], tmp_path / "robot.key", []
+    new_keys(key)
+    sign(model, SigningKey(key))
+    for name, trusted in (("a", "robot.pub"), ("b", "gone.pub")):
+        line = f'trust = "{tmp_path / trusted}"'
+        (tmp_path / f"{name}.toml").write_text(f'uri = "synthetic:?frames=3&realtime=false"\n{line}\n')
+    monkeypatch.setattr(Recognizer, "close", lambda self: closed.append(self))
+    with pytest.raises(ConfigError, match=r"gone\.pub"):
+        stream(model=model, camera=[str(tmp_path / "a.toml"), str(tmp_path / "b.toml")]).__enter__()
+    assert len(closed) == 1
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from kd_edge.artifact import BUNDLED
-from kd_edge.runtime.statistics import SourceStatistics, Statistics
+from kd_edge.runtime.statistics import Counts, SourceStatistics, Statistics
 from kd_edge.runtime.stream import stream
+from kd_edge.types import LabelState, Prediction, Reason
 
 
 def recordings(folder: Path, **frames: int) -> list[str]:
@@ -42,3 +43,25 @@ def test_one_frame_and_live_cameras() -> None:
     }
     counted = Statistics(*[0] * 9, {}, {}, 0.0, {}, 0, 0, sources=sources)  # type: ignore[arg-type]
     assert [text.partition(" s long")[0] for text in counted.too_short(2.0)] == ["one is 0.0"]
+
+
+def test_another_threads_look_makes_no_entry_that_labels_are_then_lost_in() -> None:
+    counts = Counts()
+    assert counts.of("ir0", live=True) == SourceStatistics({}, 0.0, live=True)
+    assert not counts.sources
+    late = Prediction(
+        source="ir0",
+        probabilities=np.zeros(2, np.float32),
+        state=LabelState.STALE,
+        frame_id=0,
+        captured_ns=1,
+        emitted_ns=2,
+        valid_until_ns=3,
+        reason=Reason.LATE,
+    )
+    counts.count(late)
+    counts.sources["ir0"].see(late.captured_ns)
+    assert counts.of("ir0", live=True).labels == counts.labels == {"stale": 1}
+    assert counts.reasons == {"late": 1}
+    counts.count(late, -1)  # it became another one while it waited
+    assert counts.of("ir0", live=True).labels == {}
