@@ -33,6 +33,7 @@ from kd_edge.crop import (
 from kd_edge.crop import centre_crop as centre_crop
 from kd_edge.errors import ConfigError
 from kd_edge.person import NOWHERE, LowPass, Place, clip_places, grid_step, measure, person_square
+from kd_edge.resizing import Holes, resize
 from kd_edge.sampling import motion_indices
 from kd_edge.types import Clip, Float32, Image, Int64
 
@@ -118,6 +119,8 @@ class Preprocess(BaseModel):
         channels: Channels of the camera frame: 1 (infrared, depth) or 3 (R, G, B).
         resize_px: The frame's shorter side after resizing.
         input_px: Side S of the square network input; evaluation takes the centre crop.
+        holes: What pixels without a measurement (raw value 0) do where resizing averages: count as 0 (``averaged``), or
+            not at all (``left_out``). A depth camera has them everywhere, and none is half as far as it is.
         window: Intensity window that takes a raw value to [0, 1].
         region: Which part of a frame is cropped: all of it (``frame``), the square around whoever is in view
             (``foreground``), or one of a fixed size in the world about the person (``person``). Evaluation takes the
@@ -133,6 +136,7 @@ class Preprocess(BaseModel):
     channels: Literal[1, 3] = 1
     resize_px: int = Field(256, ge=8, le=2048)
     input_px: int = Field(224, ge=8, le=2048)
+    holes: Holes = "averaged"
     window: Window = FixedWindow()
     region: Region = FrameRegion()
     motion_offsets_ms: tuple[Annotated[int, Field(ge=0, le=2000)], ...] = (0,)
@@ -152,6 +156,8 @@ class Preprocess(BaseModel):
             raise ValueError(f"a {self.region.kind} region is found by raw value and needs one-channel frames")
         if self.channels == 3 and isinstance(self.window, RelativeWindow):
             raise ValueError("a relative window is about raw values of one-channel frames")
+        if self.channels == 3 and self.holes == "left_out":
+            raise ValueError("holes are left out of one-channel frames: a black pixel of a colour camera is no hole")
         if self.channels == 3 and self.replicate != 1:
             raise ValueError("replicate is for one-channel frames")
         if self.has_motion and self.replicate != 1:
@@ -195,71 +201,6 @@ class Preprocess(BaseModel):
     def input_channels(self) -> int:
         """Number C of network input channels."""
         return self.channels * len(self.motion_offsets_ms) * self.replicate
-
-
-def resized_shape(height: int, width: int, resize_px: int) -> tuple[int, int]:
-    """Return (height, width) with the shorter side equal to ``resize_px`` and the aspect ratio kept."""
-    scale = resize_px / min(height, width)
-    return max(resize_px, round(height * scale)), max(resize_px, round(width * scale))
-
-
-def resize_steps(height: int, width: int, resize_px: int) -> list[tuple[int, int]]:
-    """Sizes (h, w) an image passes through: halved while that is exact and not too small, then brought to its size.
-
-    Halving averages 2x2 pixels in a tenth of the time that area averaging by a broken factor takes (0.05 instead of
-    0.5 ms from 640x480 to 299x224), which is what keeps a robot's host work per frame small.
-    """
-    target = resized_shape(height, width, resize_px)
-    steps: list[tuple[int, int]] = []
-    while height % 2 == 0 and width % 2 == 0 and height // 2 >= target[0] and width // 2 >= target[1]:
-        height, width = height // 2, width // 2
-        steps.append((height, width))
-    return steps if (height, width) == target else [*steps, target]
-
-
-class Resizer:
-    """``resize`` of a stream's images, all of one shape and dtype: planned once, into memory allocated once.
-
-    Args:
-        image: One of them.
-        resize_px: Length of the shorter side afterwards.
-    """
-
-    def __init__(self, image: Image, resize_px: int) -> None:
-        self._steps: list[tuple[tuple[int, int], int, Image]] = []
-        before = image.shape[0]
-        for height, width in resize_steps(image.shape[0], image.shape[1], resize_px):
-            cv2 = opencv()
-            method = cv2.INTER_AREA if before / height >= 2 else cv2.INTER_LINEAR
-            buffer = np.empty((height, width, *image.shape[2:]), image.dtype)
-            self._steps.append(((width, height), method, buffer))
-            before = height
-
-    def __call__(self, image: Image) -> Image:
-        """The resized image, which the next call overwrites; the image itself when it fits."""
-        if not self._steps:
-            return image
-        cv2 = opencv()
-        if image.flags.c_contiguous:
-            cv2.sumElems(image)  # reading it in one go first takes half as long as fetching it in the order of resizing
-        for size, method, buffer in self._steps:
-            cv2.resize(image, size, buffer, 0, 0, method)
-            image = buffer
-        return image
-
-
-def resize(image: Image, resize_px: int) -> Image:
-    """Resize so that the shorter side is ``resize_px``; the dtype stays.
-
-    Args:
-        image: (H, W) or (H, W, 3), uint8 or uint16.
-        resize_px: Length of the shorter side afterwards.
-
-    Returns:
-        (h, w) or (h, w, 3): halved by 2x2 averages as long as possible, the rest bilinear (area averaging where an odd
-        size stopped the halving early); the input itself when it fits.
-    """
-    return Resizer(image, resize_px)(image)
 
 
 def evaluation_crop(height: int, width: int, spec: Preprocess) -> Crop:
@@ -566,7 +507,7 @@ def recorded_input(clip: Clip, at: Int64, spec: Preprocess) -> Float32:
     Returns:
         (S, C, input_px, input_px) float32.
     """
-    resized = np.stack([resize(frame, spec.resize_px) for frame in clip.frames])
+    resized = np.stack([resize(frame, spec.resize_px, spec.holes) for frame in clip.frames])
     own = np.array([own_limits(frame, spec.window) for frame in resized], dtype=np.float32)
     limits = clip_limits(own, clip.stamps_ns, spec.window)
     places = None

@@ -12,39 +12,14 @@ from kd_edge.preprocess import (
     Normalise,
     PercentileWindow,
     Preprocess,
-    Resizer,
     WindowLimits,
     clip_input,
     clip_limits,
     percentile_limits,
     plane,
-    resize,
-    resize_steps,
-    resized_shape,
 )
 
 WHOLE = Crop(0, 0, 1, 1)
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "px", "expected"),
-    [(480, 640, 240, (240, 320)), (240, 320, 72, (72, 96)), (640, 480, 96, (128, 96)), (100, 100, 224, (224, 224))],
-)
-def test_shorter_side(height: int, width: int, px: int, expected: tuple[int, int]) -> None:
-    assert resized_shape(height, width, px) == expected
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_resize_averages_areas_and_keeps_the_dtype(dtype: type) -> None:
-    image = np.array([[0, 4, 8, 8], [4, 8, 8, 8]], dtype=dtype)
-    small = resize(image, 1)
-    assert small.dtype == dtype
-    assert small.tolist() == [[4, 8]]  # means of the two 2 x 2 blocks
-
-
-def test_resize_leaves_a_fitting_frame_alone() -> None:
-    image = np.zeros((10, 12), np.uint8)
-    assert resize(image, 10) is image
 
 
 def test_plane_windows_and_clips() -> None:
@@ -208,13 +183,6 @@ def test_percentile_limits_agree_with_sorting_everything(
         assert found == tuple(ordered[round(p / 100 * (len(ordered) - 1))] for p in percents)
 
 
-@pytest.mark.parametrize("shape", [(48, 64), (48, 64, 3)])
-def test_a_view_is_resized_like_its_copy(shape: tuple[int, ...]) -> None:
-    image = np.random.default_rng(0).integers(0, 65536, shape).astype(np.uint16)
-    for view in (image[:, ::-1], image[4:44, 3:60], image[::2, ::2]):
-        np.testing.assert_array_equal(resize(view, 16), resize(view.copy(), 16))
-
-
 def test_recorded_and_live_limits_agree() -> None:
     window = PercentileWindow(time_constant_ms=200)
     rng = np.random.default_rng(0)
@@ -233,6 +201,7 @@ def test_recorded_and_live_limits_agree() -> None:
         ({"motion_offsets_ms": (70, 140)}, "start with 0"),
         ({"motion_offsets_ms": (0, 140, 70)}, "increase"),
         ({"channels": 3, "replicate": 3}, "one-channel"),
+        ({"channels": 3, "holes": "left_out"}, "a black pixel of a colour camera is no hole"),
         ({"motion_offsets_ms": (0, 70), "replicate": 3}, "either"),
         ({"mean": (0.1, 0.2)}, "needs 1 value, as many as input channels, got 2"),
         ({"window": {"kind": "fixed", "low": 5, "high": 5}}, "below high"),
@@ -243,27 +212,3 @@ def test_recorded_and_live_limits_agree() -> None:
 def test_inconsistent_settings(values: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Preprocess.model_validate(values)
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "px", "steps"),
-    [
-        (480, 640, 224, [(240, 320), (224, 299)]),
-        (480, 640, 120, [(240, 320), (120, 160)]),  # halving ends at the size itself
-        (480, 640, 256, [(256, 341)]),
-        (481, 640, 96, [(96, 128)]),  # odd: no halving
-        (60, 80, 120, [(120, 160)]),  # enlarging
-        (60, 80, 60, []),
-    ],
-)
-def test_resize_halves_as_long_as_it_is_exact(height: int, width: int, px: int, steps: list[tuple[int, int]]) -> None:
-    assert resize_steps(height, width, px) == steps
-
-
-def test_resize_reuses_its_buffers() -> None:
-    image = np.arange(16, dtype=np.uint8).reshape(4, 4) * 10
-    resizer = Resizer(image, 2)
-    small = resizer(image)
-    assert resizer(image + np.uint8(1)) is small
-    assert resizer(image) is small
-    assert small.tolist() == [[25, 45], [105, 125]]  # means of 2x2 pixels

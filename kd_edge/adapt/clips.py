@@ -17,7 +17,8 @@ from kd_edge.data.readers.files.skeletons import SKELETON
 from kd_edge.engines import Engine, carry
 from kd_edge.errors import ArtifactError, DataError, did_you_mean, printable
 from kd_edge.health import FINE, Finding, PictureHealth
-from kd_edge.preprocess import recorded_input, resize
+from kd_edge.preprocess import recorded_input
+from kd_edge.resizing import resize
 from kd_edge.runtime.source import check_frame, seen_ns
 from kd_edge.sampling import nearest
 from kd_edge.types import Clip, Float32, Int64, LabelState
@@ -226,10 +227,10 @@ def findings(clip: Clip, manifest: Manifest) -> list[Finding]:
     ends = at[manifest.segments - 1 :]
     if manifest.health is None or not len(at):
         return [FINE] * len(ends)
-    health = PictureHealth(manifest.health, seen_ns(manifest))
+    health, spec = PictureHealth(manifest.health, seen_ns(manifest)), manifest.preprocess
     found = list[Finding]()
     for k in range(at[0], at[-1] + 1):
-        health.see(resize(clip.frames[k], manifest.preprocess.resize_px), int(clip.stamps_ns[k]))
+        health.see(resize(clip.frames[k], spec.resize_px, spec.holes), int(clip.stamps_ns[k]))
         found.append(health.finding)
     return [found[k - at[0]] for k in ends]
 

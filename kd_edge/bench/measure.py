@@ -24,7 +24,8 @@ from kd_edge.engines import Binding, Engine, EngineName, Provider, StepEngine, e
 from kd_edge.errors import ArtifactError, import_extra
 from kd_edge.machine import cpu_name
 from kd_edge.metrics import softmax_row
-from kd_edge.preprocess import FixedWindow, Normalise, Resizer, WindowLimits
+from kd_edge.preprocess import FixedWindow, Normalise, WindowLimits
+from kd_edge.resizing import Resizer
 from kd_edge.runtime.memory import FeatureRing
 from kd_edge.runtime.recognizer import Recognizer
 from kd_edge.types import Float32, Image, LabelState, Prediction
@@ -247,7 +248,7 @@ def _backbone_of(artifact: Artifact, folder: Path) -> Artifact:
 def _stages(manifest: Manifest, images: list[Image], binding: Binding, frames: int) -> dict[str, Latency]:
     """Time the functions that a push consists of, each alone, in the order they run."""
     spec = manifest.preprocess
-    resize = Resizer(images[0], spec.resize_px)
+    resize = Resizer(images[0], spec.resize_px, spec.holes)
     small = resize(images[0]).copy()
     limits, normalise = WindowLimits(spec.window), Normalise(spec)
     part = crop_pixels(small.shape, centre_crop(small.shape[0], small.shape[1], spec.input_px))

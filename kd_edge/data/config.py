@@ -31,7 +31,7 @@ class SyntheticData(BaseModel):
 
     Attributes:
         clips_per_class: Clips of each action, dealt evenly over the subjects.
-        subjects: Number of different bodies; the last quarter of them is the test side.
+        subjects: Number of different bodies; the last quarter of them, or every second one, is the test side.
         seed: Seed of everything random.
         height_px: Image height.
         width_px: Image width.

@@ -17,7 +17,8 @@ from kd_edge.engines.base import carry
 from kd_edge.errors import DataError
 from kd_edge.export.recordings import spread
 from kd_edge.health import LOOK_NS, Familiarity, FeatureReference, Picture, PictureBounds, PictureMeter
-from kd_edge.preprocess import FixedWindow, recorded_input, resize
+from kd_edge.preprocess import FixedWindow, recorded_input
+from kd_edge.resizing import resize
 from kd_edge.sampling import segment_indices
 from kd_edge.types import Clip, Float32
 
@@ -169,7 +170,7 @@ def _readable(engine: Engine, dataset: Dataset, samples: Sequence[Sample]) -> It
             faults.append(error)
             continue
         spec = engine.manifest.preprocess
-        resized = Clip(np.stack([resize(frame, spec.resize_px) for frame in clip.frames]), clip.stamps_ns)
+        resized = Clip(np.stack([resize(frame, spec.resize_px, spec.holes) for frame in clip.frames]), clip.stamps_ns)
         yield _Seen(sample, _pictures(resized, engine.manifest), _features(engine, resized))
     if len(faults) == len(samples):
         raise faults[0] if faults else DataError("no training clip", "at least one", "kd-edge data check")

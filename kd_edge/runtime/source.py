@@ -10,7 +10,8 @@ from kd_edge.artifact import Manifest
 from kd_edge.engines import Binding
 from kd_edge.errors import CameraError
 from kd_edge.health import FINE, LOOK_NS, Familiarity, Finding, PictureHealth
-from kd_edge.preprocess import Normalise, Preprocess, Resizer, WindowLimits
+from kd_edge.preprocess import Normalise, Preprocess, WindowLimits
+from kd_edge.resizing import Resizer
 from kd_edge.runtime.memory import GAP, FeatureRing, Stack
 from kd_edge.runtime.phases import PhaseMean
 from kd_edge.runtime.rate import RateMeter
@@ -238,5 +239,5 @@ class _Sized:
 
     def __init__(self, spec: Preprocess, frame: Image, longest_gap_ns: int) -> None:
         self.shape, self.dtype = frame.shape, frame.dtype
-        self.resized = Resizer(frame, spec.resize_px)
+        self.resized = Resizer(frame, spec.resize_px, spec.holes)
         self.planes = planes_of(spec, self.resized(frame), longest_gap_ns)

@@ -202,6 +202,7 @@ def test_depth_is_seen_between_the_distances_that_occur(kd: Kd, own: Own) -> Non
     kd("data", "init", "gestures")
     recipe = recipes.load("train", str(own.root / "recipe.toml"), Recipe)
     assert recipe.student.preprocess.window == FixedWindow(low=1000.0, high=3000.0)
+    assert recipe.student.preprocess.holes == "left_out"
 
 
 def test_long_clips_get_a_shorter_window(kd: Kd, own: Own) -> None:

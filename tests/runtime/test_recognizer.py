@@ -18,8 +18,8 @@ from kd_edge.preprocess import (
     clip_input,
     clip_limits,
     percentile_limits,
-    resize,
 )
+from kd_edge.resizing import resize
 from kd_edge.runtime import Recognizer
 from kd_edge.sampling import motion_indices
 from kd_edge.types import Cause, LabelState, Reason

@@ -43,13 +43,14 @@ def small(run: Planned, *more: str) -> Recipe:
 def test_rows_share_student_and_recordings() -> None:
     runs = {run.row.name: run.config for run in plan(load_study(TABLE), seeds=[0])}
     assert set(runs) == {*ROWS, "random"}
-    lasting = {name: config.student.model_copy(update={"epochs": 16}) for name, config in runs.items()}
+    lasting = {name: config.student.model_copy(update={"epochs": 32}) for name, config in runs.items()}
     assert len({student.model_dump_json() for student in lasting.values()}) == 1
     assert len({config.data.model_dump_json() for config in runs.values()}) == 1
-    # the control sees the labels for as long as the other rows see joints and labels
-    dense = runs["joints_labels"].dense_stage
+    # the control sees as many pictures with their labels as other rows see with joints and with labels
+    dense, alone = runs["joints_labels"].dense_stage, runs["alone"]
     assert dense is not None
-    assert runs["alone_long"].student.epochs == runs["alone"].student.epochs + dense.epochs
+    both = alone.student.epochs * alone.segments + dense.epochs * dense.frames
+    assert runs["alone_long"].student.epochs * alone.segments == both
     assert {name for name, config in runs.items() if config.teacher} == {
         "dkd", "mgcam", "ours", "joints_ours", "features", "dkd_class"
     }  # fmt: skip

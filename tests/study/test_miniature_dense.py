@@ -22,6 +22,8 @@ TARGETS = {
     "alone": None,
     "joints": 120,
     "signals": 6,
+    "alone_holes": None,
+    "joints_holes": 120,
     "both": 126,
     "joints_only": 120,
     "joints_crossfit": 120,

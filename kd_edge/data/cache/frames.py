@@ -34,6 +34,7 @@ from kd_edge.data.dataset import Dataset, ImageFormat, Sample
 from kd_edge.errors import DataError
 from kd_edge.files import CACHE_VARIABLE, cache_root, held
 from kd_edge.preprocess import AnyWindow
+from kd_edge.resizing import Holes
 from kd_edge.types import Float32, Int64
 
 _LEFTOVER_SECONDS = (
@@ -137,6 +138,7 @@ def prepare(
     progress: Callable[[int, int], None] | None = None,
     every: int = 1,
     region: AnyRegion | None = None,
+    holes: Holes = "averaged",
 ) -> CachedClips:
     """Open the cache of these clips, made first where it is not there yet.
 
@@ -153,6 +155,7 @@ def prepare(
         progress: Called with (clips done, clips in all) while decoding.
         every: Keep every so-manieth frame, the first one included, with its own stamp.
         region: A person region adds where the person is in each frame; others need nothing.
+        holes: What pixels without a measurement do where resizing averages.
 
     Returns:
         The ready cache. Damaged or absent recordings are left out and named in ``skipped``.
@@ -164,7 +167,7 @@ def prepare(
     """
     root = cache_root() if root is None else root
     image_format = dataset.image_format(modality)
-    job = Job(dataset, tuple(samples), modality, image_format, resize_px, window, every, region)
+    job = Job(dataset, tuple(samples), modality, image_format, resize_px, window, every, region, holes)
     fingerprint = _fingerprint(job)
     path = root / f"{dataset.name}-{modality}-{fingerprint[:20]}"
     ready = _open(path)
@@ -206,9 +209,11 @@ def cache_fingerprint(
     *,
     every: int = 1,
     region: AnyRegion | None = None,
+    holes: Holes = "averaged",
 ) -> str:
     """SHA-256 (hex) that the cache of these clips has or would have, see ``prepare``; nothing is decoded."""
-    job = Job(dataset, tuple(samples), modality, dataset.image_format(modality), resize_px, window, every, region)
+    form = dataset.image_format(modality)
+    job = Job(dataset, tuple(samples), modality, form, resize_px, window, every, region, holes)
     return _fingerprint(job)
 
 
@@ -216,6 +221,7 @@ def _fingerprint(job: Job) -> str:
     settings = [FORMAT, job.dataset.name, job.modality, job.resize_px, job.window_key]
     settings += [job.every] if job.every > 1 else []
     settings += [job.region_key] if job.region_key is not None else []
+    settings += [job.holes] if job.holes != "averaged" else []
     content = [[s.id, s.subject, s.view, s.trial, s.label, _content_key(job, s)] for s in job.samples]
     return hashlib.sha256(json.dumps([settings, content]).encode()).hexdigest()
 

@@ -23,7 +23,8 @@ from kd_edge.crop import AnyRegion, PersonRegion
 from kd_edge.data.dataset import Dataset, ImageFormat, Sample
 from kd_edge.errors import DataError
 from kd_edge.person import measure
-from kd_edge.preprocess import AnyWindow, FixedWindow, RelativeWindow, own_limits, resize
+from kd_edge.preprocess import AnyWindow, FixedWindow, RelativeWindow, own_limits
+from kd_edge.resizing import Holes, resize
 from kd_edge.types import Float32, Int64
 
 FORMAT = 1
@@ -48,6 +49,7 @@ class Job:
     window: AnyWindow | None
     every: int = 1
     region: AnyRegion | None = None
+    holes: Holes = "averaged"
 
     @property
     def window_key(self) -> list[float | None] | None:
@@ -136,7 +138,7 @@ def _decode(job: Job, sample: Sample) -> _Decoded | DataError:
         clip = job.dataset.open(sample, job.modality)
     except DataError as error:
         return error
-    frames = np.stack([resize(frame, job.resize_px) for frame in clip.frames[:: job.every]])
+    frames = np.stack([resize(frame, job.resize_px, job.holes) for frame in clip.frames[:: job.every]])
     channels = 1 if frames.ndim == 3 else frames.shape[-1]
     expected = job.image_format
     if (frames.dtype.name, channels) != (expected.dtype, expected.channels):

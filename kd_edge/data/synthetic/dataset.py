@@ -62,7 +62,7 @@ class Synthetic:
 
     Args:
         clips_per_class: Clips of each action, dealt evenly over the subjects.
-        subjects: Number of different bodies; the last quarter of them is the test side.
+        subjects: Number of different bodies.
         seed: Seed of everything random.
         height_px: Image height.
         width_px: Image width.
@@ -175,13 +175,14 @@ class Synthetic:
         return ()
 
     def splits(self) -> tuple[str, ...]:
-        """``subjects``: the last quarter of the subjects is the test side."""
-        return ("subjects",)
+        """``subjects``: the last quarter of the subjects is the test side; ``odd_even``: every second one is."""
+        return ("subjects", "odd_even")
 
     def split(self, name: str) -> Split:
         """See ``Dataset.split``."""
         require_split(name, self.splits(), self.name)
-        test = self._subjects[-max(1, round(len(self._subjects) / 4)) :]
+        last_quarter = self._subjects[-max(1, round(len(self._subjects) / 4)) :]
+        test = {"subjects": last_quarter, "odd_even": self._subjects[1::2]}[name]
         split = split_by_subject(name, self.samples, test)
         check_split(split, self.labels)
         return split

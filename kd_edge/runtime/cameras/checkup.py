@@ -12,7 +12,8 @@ import numpy.typing as npt
 from kd_edge.artifact import Band, Manifest
 from kd_edge.errors import BadPictureError, KdEdgeError, import_extra, printable, reason
 from kd_edge.health import LOOK_NS, PictureHealth
-from kd_edge.preprocess import FixedWindow, resize
+from kd_edge.preprocess import FixedWindow
+from kd_edge.resizing import resize
 from kd_edge.runtime.cameras.base import Camera, clock_of, timeouts_of
 from kd_edge.runtime.cameras.dots import dots_per_1000
 from kd_edge.runtime.clock import MAX_AHEAD_MS, MONOTONIC, OLDEST_NS, STAMP_LIMIT_NS, Clock, ClockKind, stamp_of
@@ -269,7 +270,8 @@ class _Watch:
             self._dots.append(dots_per_1000(image))
         if self._health is not None and self._manifest is not None and moment_ns > self._health_ns:
             self._health_ns = moment_ns
-            self._health.see(resize(image, self._manifest.preprocess.resize_px), moment_ns)
+            spec = self._manifest.preprocess
+            self._health.see(resize(image, spec.resize_px, spec.holes), moment_ns)
             if cause := self._health.finding.cause:
                 self._take(cause)
 

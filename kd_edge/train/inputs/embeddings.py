@@ -192,9 +192,8 @@ def embed_clips(
     def decoded(count: int, total: int) -> None:
         done(count, 2 * total)
 
-    frames = prepare(
-        dataset, samples, config.modality, spec.resize_px, spec.window, None, decoded, every=every, region=spec.region
-    )
+    seen, settings = (dataset, samples, config.modality), (spec.resize_px, spec.window)
+    frames = prepare(*seen, *settings, progress=decoded, every=every, region=spec.region, holes=spec.holes)
     folder = cache_root() / f"embeddings-{_key(config, dataset, every)[:20]}"
     clips = ClipDataset(PairedClips([frames]), [spec], Windows(2), None, seed=0)
     files: dict[str, Path] = {}
@@ -244,7 +243,8 @@ def embeddings_fingerprint(config: EncoderSettings, dataset: Dataset, samples: S
 
 
 def _key(config: EncoderSettings, dataset: Dataset, every: int) -> str:
-    spec = config.preprocess.model_dump(mode="json")
+    left = {"holes"} if config.preprocess.holes == "averaged" else None  # it came after the first caches
+    spec = config.preprocess.model_dump(mode="json", exclude=left)
     settings = [FORMAT, dataset.name, config.modality, file_hash(config.file), config.output, spec, every]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 

@@ -232,6 +232,7 @@ def _stage(stage: str, dataset: Files, modality: ModalitySurvey, length: _Length
         weights='class_weights = "balanced"    # rare classes count as much as frequent ones\n' if rare else "",
         channels=channels,
         pixels=pixels,
+        holes=_HOLES if modality.band == "depth" else "",
         offsets=f"[0, {offset}, {2 * offset}]" if 2 * offset <= 2000 else "[0]",
         mean=max(0.01, mean),
         deviation=max(0.05, deviation),
@@ -301,7 +302,7 @@ dropout = 0.1
 channels = {channels}
 resize_px = {pixels}
 input_px = {pixels}
-motion_offsets_ms = {offsets}    # three frames as channels: short-term motion
+{holes}motion_offsets_ms = {offsets}    # three frames as channels: short-term motion
 mean = [{mean}]
 std = [{deviation}]
 window = {window}
@@ -312,6 +313,9 @@ shift = 0.2
 flip = {flip}    # {why_flip}
 gain = 0.2
 offset = 0.1
+"""
+_HOLES = """\
+holes = "left_out"    # where the camera measured nothing, 0 is no distance
 """
 _LOSSES = """
 [[losses]]

@@ -252,7 +252,7 @@ class Recipe(Strict):
             del values["teacher"]["file"]  # wherever it lies: what is in it is part of the recordings' fingerprint
         for name in self.networks.keys() & values.keys():
             values[name] = _as_before(values[name])
-            for part in ("augment", "model"):
+            for part in ("augment", "model", "preprocess"):
                 if part in values[name]:
                     values[name][part] = _as_before(_in_use(values[name][part]))
         if "stages" in values:
@@ -275,6 +275,7 @@ _ADDED: dict[str, Any] = {
     "relation_hidden": None,
     "source": None,
     "freeze": None,
+    "holes": "averaged",
     "stages": [{"kind": "labels", "segments": None}],
 }
 """Keys that came after the first runs, as those were trained: so they keep their fingerprints."""

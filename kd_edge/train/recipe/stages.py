@@ -216,8 +216,8 @@ class StageConfig(_OfOneModality, Training):
     def load(self, dataset: Dataset, samples: Sequence[Sample], every: int, done: Done) -> CachedClips:
         """What the stage sees of the samples: a frame cache, of every so-manieth frame."""
         spec = self.preprocess
-        settings = (spec.resize_px, spec.window)
-        return prepare(dataset, samples, self.modality, *settings, progress=done, every=every, region=spec.region)
+        seen, settings = (dataset, samples, self.modality), (spec.resize_px, spec.window)
+        return prepare(*seen, *settings, progress=done, every=every, region=spec.region, holes=spec.holes)
 
     def data_fingerprint(self, dataset: Dataset, every: int, unlabelled: Sequence[Sample] = ()) -> str:
         """SHA-256 (hex) that ``load`` of all samples, and of those without a label, has or would have.
@@ -225,8 +225,8 @@ class StageConfig(_OfOneModality, Training):
         Nothing is decoded.
         """
         spec, samples = self.preprocess, (*dataset.samples, *unlabelled)
-        settings = (spec.resize_px, spec.window)
-        return cache_fingerprint(dataset, samples, self.modality, *settings, every=every, region=spec.region)
+        seen, settings = (dataset, samples, self.modality), (spec.resize_px, spec.window)
+        return cache_fingerprint(*seen, *settings, every=every, region=spec.region, holes=spec.holes)
 
 
 class StudentConfig(StageConfig):

@@ -26,7 +26,8 @@ from kd_edge.data.readers.utd_mhad import UtdMhad
 from kd_edge.data.synthetic.dataset import Synthetic
 from kd_edge.errors import DataError
 from kd_edge.person import measure
-from kd_edge.preprocess import FixedWindow, PercentileWindow, percentile_limits, resize
+from kd_edge.preprocess import FixedWindow, PercentileWindow, percentile_limits
+from kd_edge.resizing import resize
 
 WINDOW = PercentileWindow(ignore_value=0)
 

@@ -198,6 +198,11 @@ def test_the_last_quarter_of_the_subjects_is_the_test_side(dataset: Synthetic) -
     assert len(split.test) == 20
     twelve = Synthetic(clips_per_class=12, subjects=12).split("subjects")
     assert {s.subject for s in twelve.test} == {"10", "11", "12"}
+    halves = dataset.split("odd_even")
+    assert ({s.subject for s in halves.train}, {s.subject for s in halves.test}) == ({"1", "3"}, {"2", "4"})
+    assert (len(halves.train), len(halves.test)) == (40, 40)
+    odd = Synthetic(clips_per_class=5, subjects=5).split("odd_even")
+    assert {s.subject for s in odd.test} == {"2", "4"}
     with pytest.raises(DataError, match="no split 'trials'"):
         dataset.split("trials")
 
@@ -215,6 +220,8 @@ def test_views_are_mixed_over_subjects_and_classes() -> None:
 def test_too_few_clips_for_a_test_side_is_an_error() -> None:
     with pytest.raises(DataError, match="no training sample"):
         Synthetic(clips_per_class=1, subjects=1).split("subjects")
+    with pytest.raises(DataError, match="no test sample"):
+        Synthetic(clips_per_class=1, subjects=1).split("odd_even")
 
 
 def test_rgb_is_lit_differently_and_never_in_the_dark() -> None:

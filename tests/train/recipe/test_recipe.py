@@ -105,7 +105,7 @@ def test_fingerprints_of_the_shipped_recipes_stay(name: str) -> None:
 
 def test_the_strong_student_alone_is_the_row_that_the_dense_teachers_are_held_against() -> None:
     recipe = recipes.load("train", "utd_mhad_depth_alone", Recipe, ["validation_subjects=[]"])
-    row = plan(load_study("utd_mhad_dense"), rows=["alone"])[0].config
+    row = plan(load_study("utd_mhad_dense"), rows=["alone_holes"])[0].config
     assert isinstance(row, Recipe)
     assert recipe.fingerprint() == row.fingerprint()
     best = recipes.load("train", "utd_mhad_best", Recipe)
@@ -113,9 +113,10 @@ def test_the_strong_student_alone_is_the_row_that_the_dense_teachers_are_held_ag
 
 
 def test_the_last_step_to_the_strong_student_is_what_it_learns_of_labels() -> None:
-    alone = recipes.load("train", "utd_mhad_depth_alone", Recipe, ["validation_subjects=[]"])
+    alone = plan(load_study("utd_mhad_dense"), rows=["alone"])[0].config
     person = plan(load_study("utd_mhad_steps"), rows=["person"])[0].config
     assert isinstance(person, Recipe)
+    assert isinstance(alone, Recipe)
     assert person.student == alone.student
     assert (person.segments, person.windows) == (alone.stages[0].segments, alone.windows)
 

@@ -1,0 +1,112 @@
+"""Frames brought to the size that is cached and windowed: halved by averaging, holes of a depth camera left out."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from kd_edge.crop import opencv
+from kd_edge.types import Image
+
+Holes = Literal["averaged", "left_out"]
+"""What raw value 0, no measurement of a depth camera, does where pixels are averaged: count as 0, or not at all."""
+
+
+def resized_shape(height: int, width: int, resize_px: int) -> tuple[int, int]:
+    """Return (height, width) with the shorter side equal to ``resize_px`` and the aspect ratio kept."""
+    scale = resize_px / min(height, width)
+    return max(resize_px, round(height * scale)), max(resize_px, round(width * scale))
+
+
+def resize_steps(height: int, width: int, resize_px: int) -> list[tuple[int, int]]:
+    """Sizes (h, w) an image passes through: halved while that is exact and not too small, then brought to its size.
+
+    Halving averages 2x2 pixels in a tenth of the time that area averaging by a broken factor takes (0.05 instead of
+    0.5 ms from 640x480 to 299x224), which is what keeps a robot's host work per frame small.
+    """
+    target = resized_shape(height, width, resize_px)
+    steps: list[tuple[int, int]] = []
+    while height % 2 == 0 and width % 2 == 0 and height // 2 >= target[0] and width // 2 >= target[1]:
+        height, width = height // 2, width // 2
+        steps.append((height, width))
+    return steps if (height, width) == target else [*steps, target]
+
+
+class Resizer:
+    """``resize`` of a stream's images, all of one shape and dtype: planned once, into memory allocated once.
+
+    Args:
+        image: One of them.
+        resize_px: Length of the shorter side afterwards.
+        holes: What pixels without a measurement do.
+    """
+
+    def __init__(self, image: Image, resize_px: int, holes: Holes = "averaged") -> None:
+        fits = resized_shape(image.shape[0], image.shape[1], resize_px) == image.shape[:2]
+        averages = _Averages if holes == "averaged" or fits else _AveragesOfMeasured
+        self._averages = averages(image, resize_px)
+
+    def __call__(self, image: Image) -> Image:
+        """The resized image, which the next call overwrites; the image itself when it fits."""
+        return self._averages(image)
+
+
+class _Averages:
+    """An image through all steps."""
+
+    def __init__(self, image: npt.NDArray[Any], resize_px: int) -> None:
+        self._steps: list[tuple[tuple[int, int], int, npt.NDArray[Any]]] = []
+        before = image.shape[0]
+        for height, width in resize_steps(image.shape[0], image.shape[1], resize_px):
+            cv2 = opencv()
+            method = cv2.INTER_AREA if before / height >= 2 else cv2.INTER_LINEAR
+            buffer = np.empty((height, width, *image.shape[2:]), image.dtype)
+            self._steps.append(((width, height), method, buffer))
+            before = height
+
+    def __call__(self, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if not self._steps:
+            return image
+        cv2 = opencv()
+        if image.flags.c_contiguous:
+            cv2.sumElems(image)  # reading it in one go first takes half as long as fetching it in the order of resizing
+        for size, method, buffer in self._steps:
+            cv2.resize(image, size, buffer, 0, 0, method)
+            image = buffer
+        return image
+
+
+class _AveragesOfMeasured:
+    """What was measured of each small pixel's share: the average of all, by the share that is not 0."""
+
+    def __init__(self, image: Image, resize_px: int) -> None:
+        self._values, self._measured = (np.empty(image.shape, np.float32) for _ in range(2))
+        self._average, self._share = (_Averages(self._values, resize_px) for _ in range(2))
+        self._small: Image = np.empty(resized_shape(image.shape[0], image.shape[1], resize_px), image.dtype)
+
+    def __call__(self, image: Image) -> Image:
+        cv2 = opencv()
+        np.copyto(self._values, image)
+        cv2.threshold(self._values, 0, 1, cv2.THRESH_BINARY, dst=self._measured)
+        mean, share = self._average(self._values), self._share(self._measured)
+        np.divide(mean, share, out=mean, where=share > 0)  # where nothing was measured it is 0 already
+        np.copyto(self._small, np.rint(mean, out=mean), casting="unsafe")
+        return self._small
+
+
+def resize(image: Image, resize_px: int, holes: Holes = "averaged") -> Image:
+    """Resize so that the shorter side is ``resize_px``; the dtype stays.
+
+    Args:
+        image: (H, W) or (H, W, 3), uint8 or uint16.
+        resize_px: Length of the shorter side afterwards.
+        holes: What pixels of value 0 do; left out, a pixel becomes the average of what was measured of its share, and 0
+            where nothing was. Only of (H, W).
+
+    Returns:
+        (h, w) or (h, w, 3): halved by 2x2 averages as long as possible, the rest bilinear (area averaging where an odd
+        size stopped the halving early); the input itself when it fits.
+    """
+    return Resizer(image, resize_px, holes)(image)
