@@ -275,7 +275,7 @@ class PictureHealth:
         """Look at a picture, unless the last look was a moment ago; ``finding`` is what the window allows then.
 
         Args:
-            resized: (h, w) or (h, w, 3) as ``preprocess.resize`` returns it.
+            resized: (h, w) or (h, w, 3) as ``resizing.resize`` returns it.
             stamp_ns: Moment of capture, later than all before.
         """
         self._unseen += 1

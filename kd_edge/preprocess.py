@@ -120,7 +120,8 @@ class Preprocess(BaseModel):
         resize_px: The frame's shorter side after resizing.
         input_px: Side S of the square network input; evaluation takes the centre crop.
         holes: What pixels without a measurement (raw value 0) do where resizing averages: count as 0 (``averaged``), or
-            not at all (``left_out``). A depth camera has them everywhere, and none is half as far as it is.
+            not at all (``left_out``), as is right for depth: a wall with a hole is no nearer. What is a hole after
+            resizing stays one: a crop is interpolated with it.
         window: Intensity window that takes a raw value to [0, 1].
         region: Which part of a frame is cropped: all of it (``frame``), the square around whoever is in view
             (``foreground``), or one of a fixed size in the world about the person (``person``). Evaluation takes the

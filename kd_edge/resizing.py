@@ -12,6 +12,8 @@ from kd_edge.types import Image
 
 Holes = Literal["averaged", "left_out"]
 """What raw value 0, no measurement of a depth camera, does where pixels are averaged: count as 0, or not at all."""
+LEAST_SHARE = 0.2
+"""Of a small pixel, that must have been measured: a person's outline grows by no more than the part of a pixel."""
 
 
 def resized_shape(height: int, width: int, resize_px: int) -> tuple[int, int]:
@@ -45,7 +47,7 @@ class Resizer:
 
     def __init__(self, image: Image, resize_px: int, holes: Holes = "averaged") -> None:
         fits = resized_shape(image.shape[0], image.shape[1], resize_px) == image.shape[:2]
-        averages = _Averages if holes == "averaged" or fits else _AveragesOfMeasured
+        averages = _AveragesOfMeasured if holes == "left_out" and not fits else _Averages
         self._averages = averages(image, resize_px)
 
     def __call__(self, image: Image) -> Image:
@@ -79,19 +81,23 @@ class _Averages:
 
 
 class _AveragesOfMeasured:
-    """What was measured of each small pixel's share: the average of all, by the share that is not 0."""
+    """What was measured of each small pixel's part of the image: the average of all, by the share that is not 0."""
 
     def __init__(self, image: Image, resize_px: int) -> None:
         self._values, self._measured = (np.empty(image.shape, np.float32) for _ in range(2))
         self._average, self._share = (_Averages(self._values, resize_px) for _ in range(2))
-        self._small: Image = np.empty(resized_shape(image.shape[0], image.shape[1], resize_px), image.dtype)
+        shape = resized_shape(image.shape[0], image.shape[1], resize_px)
+        self._is_measured = np.empty(shape, np.bool_)
+        self._small: Image = np.empty(shape, image.dtype)
 
     def __call__(self, image: Image) -> Image:
         cv2 = opencv()
         np.copyto(self._values, image)
         cv2.threshold(self._values, 0, 1, cv2.THRESH_BINARY, dst=self._measured)
         mean, share = self._average(self._values), self._share(self._measured)
-        np.divide(mean, share, out=mean, where=share > 0)  # where nothing was measured it is 0 already
+        np.greater_equal(share, LEAST_SHARE, out=self._is_measured)
+        np.divide(mean, share, out=mean, where=self._is_measured)
+        np.multiply(mean, self._is_measured, out=mean)
         np.copyto(self._small, np.rint(mean, out=mean), casting="unsafe")
         return self._small
 
@@ -102,8 +108,8 @@ def resize(image: Image, resize_px: int, holes: Holes = "averaged") -> Image:
     Args:
         image: (H, W) or (H, W, 3), uint8 or uint16.
         resize_px: Length of the shorter side afterwards.
-        holes: What pixels of value 0 do; left out, a pixel becomes the average of what was measured of its share, and 0
-            where nothing was. Only of (H, W).
+        holes: What pixels of value 0 do; left out, a small pixel is the average of what was measured of its part of the
+            image, and 0 where less than ``LEAST_SHARE`` of it was. Only of (H, W).
 
     Returns:
         (h, w) or (h, w, 3): halved by 2x2 averages as long as possible, the rest bilinear (area averaging where an odd

@@ -144,7 +144,7 @@ class FilesData(BaseModel):
 
     Attributes:
         root: The folder itself; None takes ``--data``.
-        decode_height_px: Higher pictures are scaled down to this height while decoding.
+        decode_height_px: Higher pictures are scaled down to this height while decoding, but for depth.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

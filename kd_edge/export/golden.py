@@ -52,6 +52,8 @@ def golden_clip(
             for stamp in stamps_ns
         ]
     )
+    if spec.holes == "left_out":
+        frames[:, ::4, ::4] = 0  # as a camera's; a runtime that averages them as 0 gives other logits
     inputs = recorded_input(Clip(frames, stamps_ns), np.searchsorted(stamps_ns, segments_ns), spec)
     logits = answer(inputs[None])[0]
     return GoldenClip(frames, stamps_ns, logits, scaled(bound, float(np.abs(logits).max())))

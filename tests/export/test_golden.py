@@ -13,8 +13,9 @@ from kd_edge.export.golden import draw, golden_clip, golden_stamps
 from kd_edge.export.profile import ExportProfile
 from kd_edge.models import ClipModel, ModelConfig, build_model
 from kd_edge.models.saved import StudentSpec
-from kd_edge.preprocess import FixedWindow, PercentileWindow, Preprocess
+from kd_edge.preprocess import FixedWindow, PercentileWindow, Preprocess, recorded_input
 from kd_edge.runtime import Recognizer
+from kd_edge.types import Clip
 
 MS = 1_000_000
 FP32 = ExportProfile(name="fp32")
@@ -74,6 +75,7 @@ DEPTH = Preprocess(
     motion_offsets_ms=(0, 70, 140),
 )
 COLOUR = Preprocess(channels=3, resize_px=36, input_px=32, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+HOLED = DEPTH.model_copy(update={"holes": "left_out"})
 LONG = Preprocess(resize_px=36, input_px=32, window=FixedWindow(low=40, high=200), motion_offsets_ms=(0, 200, 500))
 
 
@@ -86,7 +88,7 @@ def seeded_model(spec: StudentSpec) -> ClipModel:
 @pytest.fixture(scope="module")
 def graph() -> bytes:
     """The same for all of these: a graph begins behind the preprocessing, at three planes of 32 pixels."""
-    assert {(p.input_channels, p.input_px) for p in (FIXED, DEPTH, COLOUR, LONG)} == {(3, 32)}
+    assert {(p.input_channels, p.input_px) for p in (FIXED, DEPTH, HOLED, COLOUR, LONG)} == {(3, 32)}
     spec = spec_of(FIXED, "uint8", 2.0)
     return build_graph(seeded_model(spec), spec, FP32).SerializeToString()
 
@@ -102,6 +104,7 @@ def graph() -> bytes:
         (DEPTH, "uint16", 1.31),
         (DEPTH, "uint16", 2.27),
         (DEPTH, "uint16", 30.0),
+        (HOLED, "uint16", 1.2),
         (LONG, "uint8", 3.3),
     ],
 )
@@ -118,10 +121,24 @@ def test_a_recognizer_reproduces_the_golden_logits(
     assert error <= 1e-5
 
 
+def test_a_runtime_that_averages_holes_is_found_out() -> None:
+    spec = spec_of(HOLED, "uint16", 1.2)
+    model = seeded_model(spec)
+    golden = golden_clip(model.answer, HOLED, spec.image_format, segments=8, clip_seconds=1.2, bound=1e-4)
+    assert (golden.frames == 0).any(axis=(1, 2)).all()
+    segments, stamps = golden_stamps(8, 150 * MS, HOLED.motion_offsets_ms)
+    at = np.searchsorted(stamps, segments)
+    error = {}
+    for spec_of_it in (DEPTH, HOLED):
+        inputs = recorded_input(Clip(golden.frames, golden.stamps_ns), at, spec_of_it)
+        error[spec_of_it.holes] = float(np.abs(model.answer(inputs[None])[0] - golden.logits).max())
+    assert error["left_out"] <= golden.tolerance < error["averaged"]
+
+
 @pytest.mark.slow
 def test_the_largest_golden_clip_fits_its_share_of_the_file(tmp_path: Path) -> None:
     """Three frames for each of 16 segments at the size of a 256-pixel input, 16 bit."""
-    preprocess = Preprocess(resize_px=256, input_px=224, motion_offsets_ms=(0, 70, 140))
+    preprocess = Preprocess(resize_px=256, input_px=224, motion_offsets_ms=(0, 70, 140), holes="left_out")
     spec = spec_of(preprocess, "uint16", 4.0)
     model = build_model(spec.model, 3, 3, 16).eval()
     golden = golden_clip(model.answer, preprocess, spec.image_format, segments=16, clip_seconds=4.0, bound=1e-4)

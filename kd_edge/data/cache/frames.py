@@ -50,7 +50,7 @@ class CachedClip(NamedTuple):
     """Views into the cache; nothing is copied.
 
     Attributes:
-        frames: (T, h, w) or (T, h, w, 3), uint8 or uint16, read-only, as ``preprocess.resize`` returns them.
+        frames: (T, h, w) or (T, h, w, 3), uint8 or uint16, read-only, as ``resizing.resize`` returns them.
         stamps_ns: (T,) int64, 0 at the start of the sample.
         own_limits: (T, 2) float32, limits of each frame alone; NaN for a fixed window.
         own_places: (T, 3) float32, where the person is in each frame alone; None unless a person region was asked for.

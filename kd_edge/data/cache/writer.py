@@ -138,15 +138,15 @@ def _decode(job: Job, sample: Sample) -> _Decoded | DataError:
         clip = job.dataset.open(sample, job.modality)
     except DataError as error:
         return error
-    frames = np.stack([resize(frame, job.resize_px, job.holes) for frame in clip.frames[:: job.every]])
-    channels = 1 if frames.ndim == 3 else frames.shape[-1]
+    channels = 1 if clip.frames.ndim == 3 else clip.frames.shape[-1]
     expected = job.image_format
-    if (frames.dtype.name, channels) != (expected.dtype, expected.channels):
+    if (clip.frames.dtype.name, channels) != (expected.dtype, expected.channels):
         return DataError(
-            f"{sample.id} has {frames.dtype.name} images of {channels} channels",
+            f"{sample.id} has {clip.frames.dtype.name} images of {channels} channels",
             f"{expected.dtype} with {expected.channels}",
             "fetch this recording again",
         )
+    frames = np.stack([resize(frame, job.resize_px, job.holes) for frame in clip.frames[:: job.every]])
     limits, places = (np.full((len(frames), count), np.nan, dtype=np.float32) for count in (2, 3))
     if job.window is not None and job.window_key is not None:
         limits[:] = [own_limits(frame, job.window) for frame in frames]

@@ -20,6 +20,7 @@ from kd_edge.data.readers.files.skeletons import DRAWN
 from kd_edge.data.survey import ModalitySurvey, Survey, some_pictures
 from kd_edge.errors import ConfigError, DataError, did_you_mean, printable
 from kd_edge.machine import has_bfloat16
+from kd_edge.resizing import resize
 from kd_edge.train.recipe.recipe import Recipe
 
 NAME = "recipe.toml"
@@ -218,10 +219,11 @@ def _stage(stage: str, dataset: Files, modality: ModalitySurvey, length: _Length
     channels = dataset.settings.of(modality.name).channels(modality.name)
     pictures = some_pictures(dataset, modality.name, modality.seconds.median)
     window, low, high = _intensities(modality, pictures)
-    planes = [np.clip((p.astype(np.float32) - low) / max(high - low, 1e-6), 0, 1) for p in pictures]
-    mean, deviation = (round(float(f(np.concatenate([p.ravel() for p in planes]))), 2) for f in (np.mean, np.std))
     side = min(min(size.height_px, size.width_px) for size in modality.sizes)
-    pixels = 64 if side < 96 else 96
+    pixels, holes = 64 if side < 96 else 96, modality.band == "depth"
+    seen = [resize(p, pixels, "left_out") for p in pictures] if holes else pictures
+    planes = [np.clip((p.astype(np.float32) - low) / max(high - low, 1e-6), 0, 1) for p in seen]
+    mean, deviation = (round(float(f(np.concatenate([p.ravel() for p in planes]))), 2) for f in (np.mean, np.std))
     offset = max(MOTION_MS, math.ceil(1000 / modality.fps.median) if modality.fps.median else 0)
     return _STAGE.format(
         stage=stage,
@@ -232,7 +234,7 @@ def _stage(stage: str, dataset: Files, modality: ModalitySurvey, length: _Length
         weights='class_weights = "balanced"    # rare classes count as much as frequent ones\n' if rare else "",
         channels=channels,
         pixels=pixels,
-        holes=_HOLES if modality.band == "depth" else "",
+        holes=_HOLES if holes else "",
         offsets=f"[0, {offset}, {2 * offset}]" if 2 * offset <= 2000 else "[0]",
         mean=max(0.01, mean),
         deviation=max(0.05, deviation),

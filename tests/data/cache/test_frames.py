@@ -21,13 +21,15 @@ import pytest
 
 from kd_edge.crop import FrameRegion, PersonRegion
 from kd_edge.data.cache.frames import CachedClips, cache_fingerprint, prepare
+from kd_edge.data.dataset import Sample
 from kd_edge.data.readers import hashes
 from kd_edge.data.readers.utd_mhad import UtdMhad
 from kd_edge.data.synthetic.dataset import Synthetic
 from kd_edge.errors import DataError
 from kd_edge.person import measure
 from kd_edge.preprocess import FixedWindow, PercentileWindow, percentile_limits
-from kd_edge.resizing import resize
+from kd_edge.resizing import Holes, resize
+from kd_edge.types import Clip
 
 WINDOW = PercentileWindow(ignore_value=0)
 
@@ -111,8 +113,10 @@ def test_contents_and_settings_make_the_key(generated: Synthetic, tmp_path: Path
         prepare(generated, samples[:4], "nir", 40, None, tmp_path),
         prepare(generated, relabelled, "nir", 40, None, tmp_path),
         prepare(other_seed, samples, "nir", 40, None, tmp_path),
+        prepare(generated, samples, "nir", 40, None, tmp_path, holes="left_out"),
         prepare(generated, samples, "nir", 40, wide, tmp_path),
     ]
+    assert cache_fingerprint(generated, samples, "nir", 40, holes="left_out") == caches[-2].fingerprint
     assert len({c.fingerprint for c in caches}) == len(caches)
     assert prepare(generated, samples, "nir", 40, smoother, tmp_path).fingerprint == caches[-1].fingerprint
 
@@ -132,6 +136,34 @@ def test_damaged_and_absent_recordings_are_named_and_the_rest_goes_on(small_utd:
         cache.clip(damaged.id)
     path.write_bytes(original)  # fetched again: another content, another cache
     assert set(prepare(UtdMhad(small_utd), dataset.samples, "depth", 60, WINDOW, tmp_path / "c").skipped) == {absent.id}
+
+
+@pytest.mark.parametrize("holes", ["averaged", "left_out"])
+def test_a_recording_of_other_images_is_named_and_left_out(
+    holes: Holes, generated: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = generated.samples[1]
+    opened = Synthetic.open
+
+    def colourful(self: Synthetic, sample: Sample, modality: str) -> Clip:
+        return opened(self, sample, "rgb" if sample == wrong else modality)
+
+    monkeypatch.setattr(Synthetic, "open", colourful)
+    cache = prepare(generated, generated.samples, "nir", 40, None, tmp_path, holes=holes)
+    assert list(cache.skipped) == [wrong.id]
+    assert "uint8 images of 3 channels" in cache.skipped[wrong.id]
+    assert len(cache) == len(generated.samples) - 1
+
+
+def test_holes_are_left_out_of_the_cache(small_utd: Path, tmp_path: Path) -> None:
+    dataset = UtdMhad(small_utd)
+    sample = dataset.samples[0]
+    cache = prepare(dataset, [sample], "depth", 60, WINDOW, tmp_path / "c", holes="left_out")
+    clip = dataset.open(sample, "depth")
+    frames, _, limits, _ = cache.clip(sample.id)
+    for frame, own, raw in zip(frames, limits, clip.frames, strict=True):
+        np.testing.assert_array_equal(frame, resize(raw, 60, "left_out"))
+        assert own.tolist() == list(percentile_limits(frame, WINDOW))
 
 
 def test_nothing_usable_is_an_error_and_leaves_nothing(small_utd: Path, tmp_path: Path) -> None:

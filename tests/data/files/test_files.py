@@ -235,6 +235,13 @@ def test_high_pictures_are_scaled_down(folder: Folder) -> None:
     assert Files(folder.root, decode_height_px=50).open(folder.open().samples[0], "ir").frames.shape == (2, 50, 100)
 
 
+def test_high_depth_is_not_scaled_down_by_the_reader(folder: Folder) -> None:
+    """It would be averaged with its holes, and a live camera's is not."""
+    for label in ("wave", "kick"):
+        folder.array(f"{label}/1_depth.npy", np.full((2, 100, 200), 1500, np.uint16))
+    assert Files(folder.root, decode_height_px=50).open(folder.open().samples[0], "depth").frames.shape == (2, 100, 200)
+
+
 def people(folder: Folder, names: str, toml: str = "", column: str = "") -> Files:
     """Everybody does x and y, once each."""
     sides = dict(part.split("=") for part in column.split())

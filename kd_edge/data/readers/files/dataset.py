@@ -16,7 +16,7 @@ from kd_edge.data.dataset import UNLABELLED, ImageFormat, Probe, Sample, SignalF
 from kd_edge.data.readers.colours import is_coloured, is_grey
 from kd_edge.data.readers.files.folders import find_rows
 from kd_edge.data.readers.files.imports import foreign
-from kd_edge.data.readers.files.media import Media, Values
+from kd_edge.data.readers.files.media import ANY_HEIGHT_PX, Media, Values
 from kd_edge.data.readers.files.names import other_spellings, person, strays
 from kd_edge.data.readers.files.rows import Row, Table, manifest_of, plain, read_manifest
 from kd_edge.data.readers.files.settings import DEFAULT_FPS, Settings, read_settings, unused
@@ -51,7 +51,7 @@ class Files:
 
     Args:
         root: The folder.
-        decode_height_px: Higher pictures are scaled down to this height while decoding.
+        decode_height_px: Higher pictures are scaled down to this height while decoding, but for depth.
         hash_memo: File that remembers content hashes between runs; None hashes the files anew.
         settings: Taken in the place of ``dataset.toml``.
         table: Taken in the place of the manifest or the folders.
@@ -303,7 +303,11 @@ class Files:
 def reader_of(name: str, settings: Settings, decode_height_px: int) -> Media:
     """What reads a modality's files."""
     its = settings.of(name)
-    return Skeletons(its) if name == SKELETON else Media(its, its.channels(name), decode_height_px)
+    if name == SKELETON:
+        return Skeletons(its)
+    # a reader does not know whether holes count: depth is resized once, by the preprocessing, as it is live
+    height = ANY_HEIGHT_PX if its.band_for(name) == "depth" else decode_height_px
+    return Media(its, its.channels(name), height)
 
 
 def _with_drawing(row: Row) -> Row:

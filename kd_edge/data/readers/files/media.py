@@ -29,6 +29,8 @@ from kd_edge.types import Clip, Image, Int64
 Kind = Literal["video", "images", "array", "signal"]
 
 VERSION = 2
+ANY_HEIGHT_PX = 1 << 16
+"""No picture is higher."""
 """Of how files are read: another one makes caches anew."""
 STAMPS = "stamps.csv"
 """Beside the images of a sequence: a line ``stamp_ns`` and one number for each image."""

@@ -79,11 +79,15 @@ class Modality(BaseModel):
 
     def channels(self, name: str) -> Literal[1, 3]:
         """Of a picture of the modality of that name."""
-        return 3 if (self.band or band_of(name)) == "rgb" else 1
+        return 3 if self.band_for(name) == "rgb" else 1
+
+    def band_for(self, name: str) -> Band:
+        """What the camera of a modality of that name sees."""
+        return self.band or band_of(name)
 
     def format(self, name: str, dtype: str, fps: float) -> ImageFormat:
         """What its pictures are, as far as the settings do not say by name and type."""
-        band = self.band or band_of(name)
+        band = self.band_for(name)
         largest = 255.0 if dtype == "uint8" else 65535.0
         usual = (0.0, 4000.0) if band == "depth" and dtype == "uint16" else (0.0, largest)
         unit = self.unit or ("mm" if band == "depth" else "intensity")
