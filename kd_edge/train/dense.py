@@ -21,7 +21,7 @@ from kd_edge.train.inputs.dense import FrameDataset
 from kd_edge.train.inputs.embeddings import SeenClip
 from kd_edge.train.inputs.features import encode
 from kd_edge.train.inputs.material import Material, training_batches
-from kd_edge.train.inputs.targets import DenseTargets, complete_features, components_file
+from kd_edge.train.inputs.targets import DenseTargets, StudentClips, complete_features, components_file
 from kd_edge.train.losses import dense_regression
 from kd_edge.train.recipe import DenseStage
 from kd_edge.train.recipe.student_stages import FeatureTargets
@@ -107,14 +107,16 @@ def take_features(
         DataError: No training clip has features.
         TrainingError: The kept components are damaged.
     """
-    samples = (*material.with_unlabelled, *material.validation)
+    samples, stamps = (*material.with_unlabelled, *material.validation), material.stamps_ns
+    sides = (material.with_unlabelled, material.validation)
+    clips = StudentClips(material.dataset, samples, stamps, sides, material.recipe.seed)
     seen = _embedded(material, samples) if material.embeddings else _encoded(material, samples, teacher, device)
     complete_features(
         targets,
         target,
         material.feature_space,
         seen,
-        material.stamps_ns,
+        clips,
         material.train,
         run / components_file(target),
     )

@@ -17,7 +17,7 @@ from kd_edge.train.rehearsal import rehearse
 TABLE = "generated_dense"
 ROWS = (
     "alone", "alone_long", "dkd", "mgcam", "ours", "joints", "joints_labels", "joints_ours", "signals", "both",
-    "features", "dkd_class", "joints_class", "pca",
+    "features", "features_class", "dkd_class", "joints_class", "pca",
 )  # fmt: skip
 
 
@@ -52,7 +52,7 @@ def test_rows_share_student_and_recordings() -> None:
     both = alone.student.epochs * alone.segments + dense.epochs * dense.frames
     assert runs["alone_long"].student.epochs * alone.segments == both
     assert {name for name, config in runs.items() if config.teacher} == {
-        "dkd", "mgcam", "ours", "joints_ours", "features", "dkd_class"
+        "dkd", "mgcam", "ours", "joints_ours", "features", "features_class", "dkd_class"
     }  # fmt: skip
     assert len({config.teacher_fingerprint() for config in runs.values() if config.teacher}) == 1
 

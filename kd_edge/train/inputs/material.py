@@ -30,7 +30,7 @@ from kd_edge.train.inputs.windows import BEFORE_SHARE, Windows, clip_length_ns
 from kd_edge.train.losses.labels import class_weights
 from kd_edge.train.recipe import Recipe, Stage, StudentConfig
 from kd_edge.train.recipe.stages import OnnxTeacherConfig, TrainedTeacher, Training
-from kd_edge.train.recipe.student_stages import DenseTarget, FeatureTargets, WindowKind
+from kd_edge.train.recipe.student_stages import DenseTarget, WindowKind
 from kd_edge.train.teachers.images import frame_feature_size
 from kd_edge.types import Float32, Int64
 
@@ -413,8 +413,7 @@ def _dense(
         return material.student_clips([sample]).still(0, np.arange(len(stamps[sample.id])))
 
     if few:  # they have nobody to exchange with
-        shown = {"shuffle": None}
-        wanted = [t if isinstance(t, FeatureTargets) else t.model_copy(update=shown) for t in wanted]
+        wanted = [target.model_copy(update={"shuffle": None}) for target in wanted]
     targets = gather_targets(
         wanted,
         material.dataset,

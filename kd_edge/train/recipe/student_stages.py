@@ -133,7 +133,7 @@ class RandomTargets(Target):
         return self.of.modalities
 
 
-class FeatureTargets(Strict):
+class FeatureTargets(Target):
     """What the recipe's ``[teacher]`` makes of every frame's moment: an encoder's embedding, or a network's feature.
 
     Of a network it is the backbone's feature, and the network is trained before. Taken is the teacher's frame that is
@@ -143,12 +143,10 @@ class FeatureTargets(Strict):
     Attributes:
         components: Only so many principal components, found on the training clips and kept in the run; None takes every
             number as it is.
-        weight: Factor in the loss.
     """
 
     kind: Literal["features"] = "features"
     components: Annotated[int, Field(ge=1, le=4096)] | None = None
-    weight: Positive = 1.0
 
     @property
     def modalities(self) -> tuple[str, ...]:

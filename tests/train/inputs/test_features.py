@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Literal, cast
 
 import numpy as np
 import pytest
 
-from kd_edge.data import Sample
+from kd_edge.data import Dataset, Sample
 from kd_edge.errors import DataError, TrainingError
 from kd_edge.train.inputs.draws import CropDraw
 from kd_edge.train.inputs.embeddings import SeenClip, at_frames
 from kd_edge.train.inputs.material import gather_material
-from kd_edge.train.inputs.targets import DenseTargets, FeatureSpace, Group, complete_features
+from kd_edge.train.inputs.targets import DenseTargets, FeatureSpace, Group, StudentClips, complete_features
 from kd_edge.train.inputs.targets.features import Components, features_to_come
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.recipe.student_stages import FeatureTargets
@@ -78,6 +79,14 @@ def test_components_need_more_frames() -> None:
         Components.fit([np.eye(2, 3, dtype=np.float32)], 2)
 
 
+def student(stamps_ns: dict[str, np.ndarray], labels: str = "") -> StudentClips:
+    """Clips of the training side but v; of one class where labels do not say another of each."""
+    classes = map(int, labels or "0" * len(stamps_ns))
+    samples = tuple(Sample(name, "1", "", "1", k) for name, k in zip(stamps_ns, classes, strict=True))
+    sides = tuple(s for s in samples if s.id != "v"), tuple(s for s in samples if s.id == "v")
+    return StudentClips(cast(Dataset, None), samples, stamps_ns, sides, seed=0)
+
+
 def late_targets(target: FeatureTargets, clips: dict[str, np.ndarray]) -> DenseTargets:
     (group,) = features_to_come(target, SPACE).groups
     speed = Group("skeleton velocities", group.count, 1, True, 1.0)
@@ -94,7 +103,7 @@ def test_features_come_late_are_scaled_by_the_training_clips_and_what_is_absent_
     targets = late_targets(FeatureTargets(), clips)
     targets.fit(TRAIN)  # without what is to come
     teacher = [("a", seen(0, 10, 20, 100)), ("b", "no rgb"), ("v", seen(0, 40, 100))]
-    complete_features(targets, FeatureTargets(), SPACE, teacher, clips, TRAIN, None)
+    complete_features(targets, FeatureTargets(), SPACE, teacher, student(clips), TRAIN, None)
     spread = math.sqrt(14 / 9)
     found = targets.of("a", np.arange(4))[:, :2]
     expected = np.array([[-4 / 3, 4 / 3], [-1 / 3, 1 / 3], [NAN, NAN], [5 / 3, -5 / 3]]) / spread
@@ -107,12 +116,50 @@ def test_features_come_late_are_scaled_by_the_training_clips_and_what_is_absent_
     assert "b" in targets  # it has the other target
 
 
+@pytest.mark.parametrize(("how", "labels"), [("class", "0011"), ("all", "0123")])
+def test_a_clip_is_given_the_features_of_another(how: Literal["class", "all"], labels: str) -> None:
+    """a and b, c and d exchange, or all in a cycle; each at the same share of the clip's length."""
+    clips = {name: stamps(0, 10, 20) for name in "abcd"} | {"a": stamps(0, 20)}
+    train = [Sample(name, "1", "", "1", int(k)) for name, k in zip(clips, labels, strict=True)]
+    target = FeatureTargets(shuffle=how)
+    targets = late_targets(target, clips)
+    teacher = [
+        (name, SeenClip(when, np.full((len(when), 2), k, np.float32))) for k, (name, when) in enumerate(clips.items())
+    ]
+    complete_features(targets, target, SPACE, teacher, student(clips, labels), train, None)
+    (name,) = (group.name for group in targets.groups if group.late)
+    assert name == f"rgb features (shuffled: {how})"
+    plain = late_targets(FeatureTargets(), clips)
+    complete_features(plain, FeatureTargets(), SPACE, teacher, student(clips, labels), train, None)
+    given, own = ([float(t.of(clip, np.array([0]))[0, 0]) for clip in "abcd"] for t in (targets, plain))
+    order = [min(range(4), key=lambda k: abs(own[k] - value)) for value in given]  # the scales differ a little
+    if how == "class":
+        assert order == [1, 0, 3, 2]
+    assert sorted(order) == [0, 1, 2, 3]
+    assert all(k != giver for k, giver in enumerate(order))
+
+
+def test_in_time_no_frame_keeps_its_features_and_who_is_alone_has_none() -> None:
+    clips = {"a": stamps(0, 10, 20, 30), "b": stamps(0, 10)}
+    reordered = FeatureTargets(shuffle="time")
+    targets = late_targets(reordered, clips)
+    teacher = [("a", seen(0, 10, 20, 30)), ("b", seen(0, 10))]
+    complete_features(targets, reordered, SPACE, teacher, student(clips), TRAIN, None)
+    found = targets.of("a", np.arange(4))[:, 0]
+    assert all(np.argsort(found) != np.arange(4))
+    alone = FeatureTargets(shuffle="class")
+    targets = late_targets(alone, clips | {"v": stamps(0, 10)})
+    three = student(clips | {"v": stamps(0, 10)}, "001")
+    complete_features(targets, alone, SPACE, [*teacher, ("v", seen(0, 10))], three, TRAIN, None)
+    assert targets.lacking["rgb"] == {"v": "alone in its class on its side"}
+
+
 def test_no_training_clip_with_features_is_told() -> None:
     clips = {"a": stamps(0, 100), "v": stamps(0, 100)}
     targets = late_targets(FeatureTargets(), clips)
     teacher = [("a", seen(0, 10)), ("v", seen(0, 100))]
     with pytest.raises(DataError, match=r"dense target rgb \(the first: the teacher's rgb covers less than half"):
-        complete_features(targets, FeatureTargets(), SPACE, teacher, clips, TRAIN, None)
+        complete_features(targets, FeatureTargets(), SPACE, teacher, student(clips), TRAIN, None)
 
 
 def test_components_are_those_of_the_training_clips(tmp_path: Path) -> None:
@@ -122,13 +169,13 @@ def test_components_are_those_of_the_training_clips(tmp_path: Path) -> None:
     found = []
     for clip in (other, SeenClip(other.stamps_ns, other.values * 7)):
         targets = late_targets(target, clips)
-        complete_features(targets, target, SPACE, [("a", seen(0, 10, 20)), ("v", clip)], clips, TRAIN, kept)
+        complete_features(targets, target, SPACE, [("a", seen(0, 10, 20)), ("v", clip)], student(clips), TRAIN, kept)
         found.append(targets.of("a", np.arange(3))[:, 0])
     np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_allclose(found[0], [-math.sqrt(1.5), 0, math.sqrt(1.5)], atol=1e-6)
     kept.write_bytes(b"{}")
     with pytest.raises(TrainingError, match=r"c\.safetensors is damaged"):
-        complete_features(targets, target, SPACE, [("a", seen(0, 10, 20))], clips, TRAIN, kept)
+        complete_features(targets, target, SPACE, [("a", seen(0, 10, 20))], student(clips), TRAIN, kept)
 
 
 class Numbered:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +16,10 @@ from kd_edge.data import Sample
 from kd_edge.errors import ConfigError, TrainingError, reason
 from kd_edge.files import replacing
 from kd_edge.train.inputs.embeddings import SeenClip, at_frames
-from kd_edge.train.inputs.targets.base import DenseTargets, Found, Group
+from kd_edge.train.inputs.targets.base import DenseTargets, Found, Group, StudentClips
+from kd_edge.train.inputs.targets.shuffle import mark, shuffled
 from kd_edge.train.recipe.student_stages import FeatureTargets
-from kd_edge.types import Float32, Int64
+from kd_edge.types import Float32
 
 
 class FeatureSpace(NamedTuple):
@@ -51,7 +52,8 @@ def features_to_come(target: FeatureTargets, space: FeatureSpace) -> Found:
             f"at most {space.size}",
             "lower components in the stage's targets",
         )
-    return Found((Group(_group(space), 0, count, False, target.weight, late=True),), {}, {})
+    name = f"{_group(space)}{mark(target.shuffle)}"
+    return Found((Group(name, 0, count, False, target.weight, late=True),), {}, {})
 
 
 def complete_features(
@@ -59,7 +61,7 @@ def complete_features(
     target: FeatureTargets,
     space: FeatureSpace,
     seen: Iterable[tuple[str, SeenClip | str]],
-    stamps_ns: Mapping[str, Int64],
+    clips: StudentClips,
     train: Sequence[Sample],
     kept: Path | None,
 ) -> None:
@@ -70,7 +72,7 @@ def complete_features(
         target: How.
         space: What the features are.
         seen: Sample id and what the teacher makes of its clip, or why it has none.
-        stamps_ns: Sample id -> (N,) stamps of the student's frames.
+        clips: The student's; those that exchange theirs keep to their side.
         train: The training clips, by which components are found and numbers are scaled.
         kept: Where components were kept by this run before, and are kept; None keeps nothing.
 
@@ -84,7 +86,7 @@ def complete_features(
         if isinstance(clip, str):
             lacking[sample_id] = clip
             continue
-        found = at_frames(clip, stamps_ns[sample_id])
+        found = at_frames(clip, clips.stamps_ns[sample_id])
         if np.isnan(found).all():
             lacking[sample_id] = f"the teacher's {space.modality} covers less than half of the clip"
         else:
@@ -93,7 +95,12 @@ def complete_features(
     if target.components is not None and there:
         components = _components(there, target.components, kept)
         values = {sample_id: components.of(found) for sample_id, found in values.items()}
-    targets.complete(_group(space), values, lacking, train)
+    (group,) = features_to_come(target, space).groups
+    if target.shuffle is not None:
+        in_place = Found((replace(group, name=_group(space)),), values, {group.root: lacking})
+        moved = shuffled(in_place, target.shuffle, clips)
+        values, lacking = dict(moved.values), dict(moved.lacking[group.root])
+    targets.complete(group.name, values, lacking, train)
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,13 @@ def shuffled(found: Found, how: Literal["class", "time", "all"], clips: StudentC
         values = {name: fitted(found.values[giver], len(found.values[name])) for name, giver in others.items()}
         why = "alone in its class on its side" if how == "class" else "alone on its side"
         lacking = _with_alone(found, dict.fromkeys(givers.keys() - others.keys(), why))
-    groups = tuple(replace(group, name=f"{group.name} (shuffled: {how})") for group in found.groups)
+    groups = tuple(replace(group, name=f"{group.name}{mark(how)}") for group in found.groups)
     return Found(groups, values, lacking)
+
+
+def mark(how: str | None) -> str:
+    """What is added to the name of a group whose numbers are in other places."""
+    return "" if how is None else f" (shuffled: {how})"
 
 
 def _with_alone(found: Found, alone: Mapping[str, str]) -> dict[str, Mapping[str, str]]:
