@@ -313,7 +313,7 @@ def _cautions(study: StudyConfig, lines: Sequence[Line]) -> list[str]:
             counts = ", ".join(f"{title} {sorted(c.test_samples)}" for title, c in cells if c.test_samples)
             found.append(f"\n{split}: the rows were tested on different numbers of clips: {counts}.")
         elif len(frozenset[str]().union(*(cell.recordings for _, cell in cells))) > 1:
-            found.append(f"\n{split}: the rows were trained on recordings of different content or frame size.")
+            found.append(f"\n{split}: the rows were trained on recordings of different content, frame size or holes.")
         every = [(line.title, line.cells[split].seen_in_training) for line in lines]
         if any(seen for _, seen in every):
             counts = ", ".join(f"{title} {seen}" for title, seen in every if seen)
