@@ -257,6 +257,9 @@ class Recipe(Strict):
                     values[name][part] = _as_before(_in_use(values[name][part]))
         if "stages" in values:
             values["stages"] = [_stage_as_before(stage) for stage in values["stages"]]
+        for target in (target for loss in values.get("losses", ()) for target in loss.get("targets", ())):
+            if target["kind"] == "features" and target["shuffle"] is None:  # others had it when losses got targets
+                del target["shuffle"]
         return _as_before(values)
 
 

@@ -121,6 +121,19 @@ def test_the_last_step_to_the_strong_student_is_what_it_learns_of_labels() -> No
     assert (person.segments, person.windows) == (alone.stages[0].segments, alone.windows)
 
 
+def test_features_that_are_regressed_beside_the_labels_keep_their_fingerprint() -> None:
+    """As it was before they could be shuffled."""
+    values = recipes.overridden(
+        recipes.read("train", "quickstart"), ["student.augment.flip=false", "teacher.augment.flip=false"]
+    )
+    prints = {}
+    for shuffle in (None, "class"):
+        loss = {"kind": "dense", "targets": [{"kind": "features", "shuffle": shuffle}]}
+        prints[shuffle] = recipes.validate(values | {"losses": [loss]}, Recipe, "r").fingerprint()
+    assert prints[None].startswith("9e0858513535e947")
+    assert prints["class"] != prints[None]
+
+
 @pytest.mark.parametrize("name", PRINTS_BEFORE)
 def test_recipes_of_before_keep_their_fingerprints(name: str) -> None:
     """As a run's folder holds them: they know nothing of what came later."""
