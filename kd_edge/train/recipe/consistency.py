@@ -43,8 +43,8 @@ def _of_losses(recipe: Recipe) -> Iterator[str]:
         yield f"teacher_shuffle is for a teacher of kind {' or '.join(SHUFFLED)}: leave it out"
     elif recipe.teacher_shuffle is not None and (recipe.feature_targets or not recipe.teacher_losses):
         yield (
-            "teacher_shuffle is of losses that compare the student with its teacher, dense targets 'features' stay "
-            "with their clips: add such [[losses]] and take 'features' out of the targets, or leave it out"
+            "teacher_shuffle is of losses that compare the student with its teacher, dense targets 'features' have a "
+            "shuffle of their own: add such [[losses]] and take 'features' out of the targets, or leave it out"
         )
     if teacher is not None and not recipe.teacher_losses and not recipe.feature_targets:
         yield (
