@@ -515,8 +515,8 @@ def test_the_command_line_labels_a_topic(publishing: Callable[..., Publisher], t
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert {line["source"] for line in lines} == {"ir"}
     numbers = [line["frame_id"] for line in lines if line["state"] != "stale"]
-    assert numbers[0] == 0
-    assert numbers == sorted(set(numbers))  # on a busy machine not all of them: it is a live camera
+    # On a busy machine not all of them, the first neither: a live camera's frames do not wait.
+    assert numbers and numbers == sorted(set(numbers))
 
 
 def test_the_command_line_says_in_one_line_that_nobody_publishes(ros_environment: None) -> None:
