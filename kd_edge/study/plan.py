@@ -21,7 +21,25 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class RowConfig(_Strict):
+class ChangesConfig(_Strict):
+    """How a recipe differs from the base recipe.
+
+    Attributes:
+        set: Changes of the base recipe; tables are merged key by key, everything else replaces.
+        without: Top-level keys of the base recipe to drop (``teacher`` for a student that learns alone).
+    """
+
+    set: dict[str, Any] = {}
+    without: tuple[str, ...] = ()
+
+    def then(self, later: ChangesConfig) -> ChangesConfig:
+        """Both, one after the other: what ``later`` drops or sets is as ``later`` has it."""
+        kept = {key: value for key, value in self.set.items() if key not in later.without}
+        without = tuple(dict.fromkeys((*self.without, *later.without)))
+        return ChangesConfig(set=merged(kept, later.set), without=without)
+
+
+class RowConfig(ChangesConfig):
     """One method of a table: trained, or only read.
 
     A row is trained from the base recipe or is a classical method (``comparator``). It is only read when it names what
@@ -31,8 +49,7 @@ class RowConfig(_Strict):
         name: Short name, for folders and ``--rows``.
         title: Name of the method as the table prints it.
         published: Split -> the published figure, in percent; empty where there is none.
-        set: Changes of the base recipe; tables are merged key by key, everything else replaces.
-        without: Top-level keys of the base recipe to drop (``teacher`` for a student that learns alone).
+        parts: Names of the study's parts that it is made of, in their order, before its own ``set`` and ``without``.
         comparator: Instead of a recipe: settings of a classical method, ``kind`` first; recordings, split, seed and
             validation subjects are the base recipe's, and the student's modality and intensity window where the method
             has them (those that fuse sensors name their modalities themselves).
@@ -44,8 +61,7 @@ class RowConfig(_Strict):
     name: Name
     title: str
     published: dict[str, float] = {}
-    set: dict[str, Any] = {}
-    without: tuple[str, ...] = ()
+    parts: tuple[Name, ...] = ()
     comparator: dict[str, Any] | None = None
     needs: str = ""
     of: Name | None = None
@@ -53,14 +69,17 @@ class RowConfig(_Strict):
 
     @model_validator(mode="after")
     def _one_kind(self) -> RowConfig:
-        if self.comparator is not None and (self.set or self.without):
-            raise ValueError("a comparator takes no recipe: remove set and without")
+        changed = bool(self.parts or self.set or self.without)
+        if self.comparator is not None and changed:
+            raise ValueError("a comparator takes no recipe: remove parts, set and without")
         if (self.of is None) != (self.network is None):
             raise ValueError("of and network go together: the row that is run, and 'teacher' or 'teacher/SENSOR'")
         if self.needs and self.of is not None:
             raise ValueError("a row either needs something or is read of another row: remove needs, or of and network")
-        if not self.runs and (self.set or self.without or self.comparator is not None):
-            raise ValueError("a row that is only read runs nothing: remove set, without and comparator")
+        if not self.runs and (changed or self.comparator is not None):
+            raise ValueError("a row that is only read runs nothing: remove parts, set, without and comparator")
+        if len(set(self.parts)) != len(self.parts):
+            raise ValueError("parts names one twice: it changes nothing the second time")
         return self
 
     @property
@@ -88,6 +107,7 @@ class StudyConfig(_Strict):
         pooled: Whether the splits' test sides are one test together, as when every subject is left out once: the table
             has one column over all their clips instead of one each. For accuracies.
         seeds: Every row is trained once per seed.
+        parts: Changes that several rows share, by the name with which a row takes them; not rows themselves.
         rows: Rows in the order of the table.
     """
 
@@ -98,6 +118,7 @@ class StudyConfig(_Strict):
     splits: Annotated[tuple[str, ...], Field(min_length=1)]
     pooled: bool = False
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    parts: dict[Name, ChangesConfig] = {}
     rows: Annotated[tuple[RowConfig, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -114,11 +135,25 @@ class StudyConfig(_Strict):
             foreign = sorted(set(row.published) - set(self.splits))
             if foreign:
                 raise ValueError(f"row '{row.name}' has a published figure for '{foreign[0]}', which is not in splits")
+            for part in row.parts:
+                if part not in self.parts:
+                    raise ValueError(
+                        f"row '{row.name}' has the part '{part}', none of the study's{did_you_mean(part, self.parts)}"
+                    )
+        if idle := sorted(set(self.parts) - {part for row in self.rows for part in row.parts}):
+            raise ValueError(f"no row has the part '{idle[0]}'")
         trained = [row.name for row in self.rows if row.runs and row.comparator is None]
         for row in self.rows:
             if row.of is not None and row.of not in trained:
                 raise ValueError(f"row '{row.name}' is of '{row.of}', no trained row{did_you_mean(row.of, trained)}")
         return self
+
+    def changes(self, row: RowConfig) -> ChangesConfig:
+        """All changes of the base recipe that make a row's: its parts', then its own."""
+        changes = ChangesConfig()
+        for part in (*(self.parts[name] for name in row.parts), row):
+            changes = changes.then(part)
+        return changes
 
     def as_published(self, value: float | None, split: str) -> str:
         """A published figure as its paper prints it: a column's figures have as many decimals as its most exact one."""
@@ -195,7 +230,7 @@ def plan(
     if not isinstance(base.get("name"), str):
         raise ConfigError(f"the study's base recipe '{study.base}' has no name", "name = '...'", "add the line")
     runs = [
-        Planned(f"{row.name}-{split}-s{seed}", row, split, seed, _config(base, row, split, seed, overrides))
+        Planned(f"{row.name}-{split}-s{seed}", row, split, seed, _config(study, base, row, split, seed, overrides))
         for row in study.rows
         if row.runs and row.name in chosen_rows
         for split in chosen_splits
@@ -206,7 +241,7 @@ def plan(
 
 
 def _config(
-    base: Mapping[str, Any], row: RowConfig, split: str, seed: int, overrides: Sequence[str]
+    study: StudyConfig, base: Mapping[str, Any], row: RowConfig, split: str, seed: int, overrides: Sequence[str]
 ) -> Recipe | AnyComparator:
     what = f"row '{row.name}'"
     if row.comparator is not None:
@@ -214,9 +249,10 @@ def _config(
         recipes.validate(base | {"split": split, "seed": seed}, Recipe, "the study's base recipe")
         model = comparator_model(row.comparator.get("kind", "tstdds"), what)
         return recipes.validate(_comparator(base, row.comparator, model) | {"split": split, "seed": seed}, model, what)
-    kept = {key: value for key, value in base.items() if key not in row.without}
-    values = merged(kept, {**row.set, "name": f"{base['name']}-{row.name}", "split": split, "seed": seed})
-    gone = {key for key in row.without if key not in values}
+    changes = study.changes(row)
+    kept = {key: value for key, value in base.items() if key not in changes.without}
+    values = merged(kept, {**changes.set, "name": f"{base['name']}-{row.name}", "split": split, "seed": seed})
+    gone = {key for key in changes.without if key not in values}
     kept_overrides = [override for override in overrides if _table(override) not in gone]
     return recipes.validate(recipes.overridden(values, kept_overrides), Recipe, what)
 
@@ -241,7 +277,7 @@ def _check_networks(study: StudyConfig, base: Mapping[str, Any], overrides: Sequ
     for row in study.rows:
         if row.of is None:
             continue
-        config = _config(base, known[row.of], study.splits[0], 0, overrides)
+        config = _config(study, base, known[row.of], study.splits[0], 0, overrides)
         teacher = config.teacher if isinstance(config, Recipe) else None
         sensors = teacher.wearables.sensors if teacher is not None and teacher.wearables is not None else ()
         if teacher is None or (row.sensor is not None and row.sensor not in sensors):

@@ -10,7 +10,7 @@ from kd_edge.errors import ConfigError
 from kd_edge.models import ClipModel, build_model
 from kd_edge.models.bninception import CAFFE_MEAN, CAFFE_STD
 from kd_edge.study.classical import CnnLstmConfig, CrcConfig, TstddsConfig
-from kd_edge.study.plan import StudyConfig, load_study, merged, plan
+from kd_edge.study.plan import ChangesConfig, StudyConfig, load_study, merged, plan
 from kd_edge.study.report import report
 from kd_edge.train.distil.methods import GsdmLoss
 from kd_edge.train.recipe import Recipe
@@ -47,6 +47,29 @@ def test_a_rows_changes_come_after_the_studys_and_overrides_last(study: StudyCon
     assert taught.student.model.hidden == 8, "what nobody changes stays"
     assert [loss.kind for loss in taught.losses] == ["soft_target"]
     assert taught.name == "tiny-st"
+
+
+def test_a_row_is_its_parts_in_their_order_and_then_its_own_changes(study: StudyConfig) -> None:
+    parts = {
+        "alone": {"without": ["teacher"], "set": {"losses": [], "student": {"epochs": 5, "batch_size": 3}}},
+        "long": {"set": {"student": {"epochs": 9}}},
+    }
+    orders = {"a": ["alone", "long"], "b": ["long", "alone"], "c": ["long"]}
+    rows: list[dict[str, Any]] = [{"name": name, "title": name, "parts": order} for name, order in orders.items()]
+    rows += [{"name": "d", "title": "d", "parts": ["alone"], "set": {"student": {"epochs": 2}}}]
+    changed = recipes.validate(study.model_dump() | {"parts": parts, "rows": rows}, StudyConfig, "study")
+    configs = {run.row.name: run.config for run in plan(changed)}
+    a, b, c, d = (config for config in configs.values() if isinstance(config, Recipe))
+    assert [config.student.epochs for config in (a, b, c, d)] == [9, 5, 9, 2]
+    assert [config.student.batch_size == 3 for config in (a, b, c, d)] == [True, True, False, True]
+    assert [config.teacher is None for config in (a, b, c, d)] == [True, True, False, True]
+
+
+def test_what_a_later_part_drops_an_earlier_one_did_not_set() -> None:
+    taught = ChangesConfig(set={"teacher": {"epochs": 3}, "segments": 4})
+    alone = ChangesConfig(without=("teacher",), set={"losses": []})
+    assert taught.then(alone) == ChangesConfig(without=("teacher",), set={"segments": 4, "losses": []})
+    assert alone.then(taught).set == {"losses": [], "teacher": {"epochs": 3}, "segments": 4}
 
 
 def test_tables_are_merged_and_lists_replaced() -> None:
@@ -220,6 +243,19 @@ def test_a_sensor_that_the_teachers_lack_is_refused() -> None:
         ({"splits": ["subjects", "subjects"]}, "splits names one twice"),
         ({"rows": [{"name": "a", "title": "a"}, {"name": "a", "title": "b"}]}, "two rows have the same name"),
         ({"rows": [{"name": "a-s1", "title": "a"}]}, "name"),  # or a run's name would not tell row, split and seed
+        (
+            {"rows": [{"name": "a", "title": "a", "parts": ["loud"]}]},
+            "row 'a' has the part 'loud', none of the study's",
+        ),
+        ({"parts": {"loud": {}}}, "no row has the part 'loud'"),
+        (
+            {"parts": {"loud": {}}, "rows": [{"name": "a", "title": "a", "parts": ["laud"]}]},
+            r"none of the study's \(did you mean 'loud'",
+        ),
+        ({"parts": {"loud": {}}, "rows": [{"name": "a", "title": "a", "parts": ["loud", "loud"]}]}, "names one twice"),
+        ({"parts": {"loud": {"rows": []}}}, "unknown key"),
+        ({"rows": [{"name": "a", "title": "a", "comparator": {}, "parts": ["loud"]}]}, "takes no recipe"),
+        ({"rows": [MKL | {"parts": ["loud"]}]}, "only read runs nothing"),
     ],
 )
 def test_a_study_with_faults_is_refused(study: StudyConfig, changes: dict[str, Any], message: str) -> None:

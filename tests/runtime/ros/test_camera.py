@@ -516,7 +516,8 @@ def test_the_command_line_labels_a_topic(publishing: Callable[..., Publisher], t
     assert {line["source"] for line in lines} == {"ir"}
     numbers = [line["frame_id"] for line in lines if line["state"] != "stale"]
     # On a busy machine not all of them, the first neither: a live camera's frames do not wait.
-    assert numbers and numbers == sorted(set(numbers))
+    assert numbers
+    assert numbers == sorted(set(numbers))
 
 
 def test_the_command_line_says_in_one_line_that_nobody_publishes(ros_environment: None) -> None:
