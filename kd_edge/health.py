@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kd_edge.errors import import_extra
-from kd_edge.types import Cause, Float32, Image, LabelState, Reason
+from kd_edge.types import NO_CAUSE, Cause, Float32, Image, LabelState, Reason
 
 LOOK_NS = 90_000_000
 """Pictures are looked at at most this often: every third one of 30 a second."""
@@ -226,7 +226,7 @@ class Finding(NamedTuple):
     cause: Cause
 
 
-FINE = Finding(LabelState.OK, Cause(Reason.NONE, ""))
+FINE = Finding(LabelState.OK, NO_CAUSE)
 
 
 def _nothing(reason: Reason, detail: str) -> Finding:

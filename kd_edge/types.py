@@ -116,6 +116,10 @@ class Cause(NamedTuple):
     detail: str
 
 
+NO_CAUSE = Cause(Reason.NONE, "")
+"""There is nothing to say."""
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One camera frame.

@@ -89,7 +89,7 @@ def data_prepare(
     from kd_edge.train.recipe import Recipe
 
     config = recipes.load("train", recipe, Recipe, settings or ())
-    from kd_edge.train.inputs.material import gather_material
+    from kd_edge.train.inputs.gathering import gather_material
 
     with TrainingDisplay(err) as display:
         material = gather_material(config, data, display.decoding)

@@ -6,13 +6,13 @@ import hashlib
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from dataclasses import replace
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from kd_edge.data.readers.files.dataset import read_table, reader_of
 from kd_edge.data.readers.files.media import LATE_SECONDS, Header, Media
-from kd_edge.data.readers.files.rows import MOST_BYTES, NAMES, Row, Table, check_together, manifest_of, plain
+from kd_edge.data.readers.files.rows import MOST_BYTES, NAMES, Row, check_together, manifest_of, plain
 from kd_edge.data.readers.files.settings import read_settings
 from kd_edge.data.readers.files.skeletons import SKELETON
 from kd_edge.data.readers.files.writing import RECORDER, manifest_bytes
@@ -21,6 +21,17 @@ from kd_edge.errors import ConfigError, DataError, did_you_mean, printable
 from kd_edge.files import held, replacing
 from kd_edge.label.edits import Add, AddClass, Change, Delete, Describe, Edit
 from kd_edge.label.frames import HEIGHT_PX
+from kd_edge.label.recordings import (
+    Recording,
+    as_written,
+    difference,
+    in_time,
+    is_bare,
+    overlap,
+    recordings_of,
+    said_of,
+    stem,
+)
 from kd_edge.reading import is_file, read_bytes
 
 MOST_UNDONE = 1000
@@ -60,29 +71,6 @@ class Track(NamedTuple):
     modality: str
     path: Path
     late_s: float
-
-
-@dataclass(frozen=True)
-class Recording:
-    """Files that were recorded together, and the rows about them.
-
-    Attributes:
-        name: Of its first file, without the ending.
-        rows: All rows of these files, in their order: labelled pieces, or one row without a label and without bounds.
-    """
-
-    name: str
-    rows: tuple[Row, ...]
-
-    @property
-    def pieces(self) -> tuple[Row, ...]:
-        """What is shown as a piece: all rows but those that say no more than that the recording is there."""
-        return tuple(sorted((row for row in self.rows if not is_bare(row)), key=lambda row: row.start_s))
-
-    @property
-    def subject(self) -> str:
-        """Who performs: the first row's."""
-        return self.rows[0].subject
 
 
 class Done(NamedTuple):
@@ -304,7 +292,7 @@ class Labels:
         settings = read_settings(self.root)
         table = read_table(self.root, settings, "" if self._fresh else None)
         self._settings, self._digest = settings, digest
-        self._recordings = list(_recordings(table))
+        self._recordings = list(recordings_of(table))
         used = {row.label for recording in self._recordings for row in recording.rows if row.label}
         self._classes = list(dict.fromkeys((*(settings.labels or ()), *sorted(used))))
         self._done, self._undone = [], []
@@ -342,7 +330,7 @@ class Labels:
         )
         self._check(edit.recording, new)
         others = [row for row in rows if not is_bare(row)]
-        return _Step(f"{_said(new)} added", edit.recording, rows, _in_time([*others, new]))
+        return _Step(f"{said_of(new)} added", edit.recording, rows, in_time([*others, new]))
 
     def _changed_piece(self, edit: Change) -> _Step:
         rows, old = self._recording(edit.recording).rows, self._piece(edit.recording, edit.id)
@@ -357,15 +345,15 @@ class Labels:
         if (old.label, old.start_s, old.end_s) != (new.label, new.start_s, new.end_s):
             self._check(edit.recording, new)
         after = tuple(new if row is old else row for row in rows)
-        return _Step(f"{_said(old)} changed{_difference(old, new)}", edit.recording, rows, after)
+        return _Step(f"{said_of(old)} changed{difference(old, new)}", edit.recording, rows, after)
 
     def _without_piece(self, edit: Delete) -> _Step:
         rows, old = self._recording(edit.recording).rows, self._piece(edit.recording, edit.id)
         after = tuple(row for row in rows if row is not old)
         if not after:
-            bare = replace(old, label="", start_s=0.0, end_s=None, trial="", id=_stem(old))
+            bare = replace(old, label="", start_s=0.0, end_s=None, trial="", id=stem(old))
             after = (replace(bare, id=self._unique(bare.id, {old.id})),)
-        return _Step(f"{_said(old)} deleted", edit.recording, rows, after)
+        return _Step(f"{said_of(old)} deleted", edit.recording, rows, after)
 
     def _described(self, edit: Describe) -> _Step:
         recording = self._recording(edit.recording)
@@ -418,18 +406,18 @@ class Labels:
                 f"the recording lasts {length_s:.3f} s", "a piece inside it", "set its ends inside the recording"
             )
         for other in self._sharing(number, new):
-            if other.id != new.id and other.label and new.label and _overlap(new, other):
+            if other.id != new.id and other.label and new.label and overlap(new, other):
                 self._check_beside(new, other)
 
     def _check_beside(self, new: Row, other: Row) -> None:
         if other.label != new.label:
             raise RefusedError(
-                f"{_said(new)} overlaps {_said(other)}",
+                f"{said_of(new)} overlaps {said_of(other)}",
                 "pieces of different classes one behind the other",
                 "set its ends elsewhere, or move the other's",
             )
         if (other.start_s, other.end_s) == (new.start_s, new.end_s):
-            raise RefusedError(f"{_said(new)} is there already", "a piece once", "mark another")
+            raise RefusedError(f"{said_of(new)} is there already", "a piece once", "mark another")
 
     def _sharing(self, number: int, new: Row) -> Iterator[Row]:
         """Rows of the same recording, and of others that share a file with it."""
@@ -439,7 +427,7 @@ class Labels:
                 yield from recording.rows
 
     def _free_id(self, model: Row, start_s: float) -> str:
-        return self._unique(f"{_stem(model)}@{start_s:.9g}", set())
+        return self._unique(f"{stem(model)}@{start_s:.9g}", set())
 
     def _unique(self, wanted: str, freed: set[str]) -> str:
         taken = {row.id for recording in self._recordings for row in recording.rows} - freed
@@ -502,64 +490,13 @@ class Labels:
         """Write the manifest with other rows of a recording; nothing has changed where that fails."""
         recordings = list(self._recordings)
         recordings[number] = replace(recordings[number], rows=rows)
-        every, file = list(_in_file(recordings)), self.file
+        every, file = list(as_written(recordings)), self.file
         check_together([(file, every)])
         content = manifest_bytes(every, file)
         with replacing(file, DataError, option="DIR") as target:
             target.write(content)
         self._recordings, self._digest = recordings, _digest(file.name, content)
         self.revision += 1
-
-
-def is_bare(row: Row) -> bool:
-    """Whether a row says no more than that a recording is there."""
-    return not row.label and row.start_s == 0.0 and row.end_s is None
-
-
-def _recordings(table: Table) -> Iterator[Recording]:
-    """Rows of the same files at the same times, together; in the order of their first rows."""
-    groups: dict[tuple[object, ...], list[Row]] = {}
-    for row in table.rows:
-        key = (frozenset(row.files.items()), frozenset(row.offsets_s.items()), row.view)
-        groups.setdefault(key, []).append(row)
-    for rows in groups.values():
-        yield Recording(_stem(rows[0]), tuple(rows))
-
-
-def _in_file(recordings: Sequence[Recording]) -> Iterator[Row]:
-    """All rows as they are written: where they stood, new ones behind the others of their recording."""
-    placed = []
-    for recording in recordings:
-        last = max(row.line for row in recording.rows)
-        placed += [(row.line or last, row) for row in recording.rows]
-    yield from (row for _, row in sorted(placed, key=lambda one: one[0]))
-
-
-def _in_time(rows: Sequence[Row]) -> tuple[Row, ...]:
-    return tuple(sorted(rows, key=lambda row: row.start_s))
-
-
-def _overlap(one: Row, other: Row) -> bool:
-    return (other.end_s is None or one.start_s < other.end_s) and (one.end_s is None or other.start_s < one.end_s)
-
-
-def _stem(row: Row) -> str:
-    first: PurePosixPath = next(iter(row.files.values()))
-    return printable(str(first.with_suffix("")))
-
-
-def _said(row: Row) -> str:
-    end = "the end" if row.end_s is None else f"{row.end_s:.2f} s"
-    return f"{row.label or 'unlabelled'} ({row.start_s:.2f} s to {end})"
-
-
-def _difference(old: Row, new: Row) -> str:
-    if old.label != new.label:
-        return f" to {new.label}"
-    if (old.start_s, old.end_s) != (new.start_s, new.end_s):
-        end = "the end" if new.end_s is None else f"{new.end_s:.2f} s"
-        return f" to {new.start_s:.2f} s to {end}"
-    return ""
 
 
 def _digest(name: str, content: bytes) -> str:

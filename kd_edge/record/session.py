@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack
 from datetime import datetime, timezone
 from itertools import cycle, islice
 from pathlib import Path
 from types import TracebackType
 
-from kd_edge.errors import CameraError, ConfigError, import_extra, printable
+from kd_edge.errors import ConfigError, import_extra
 from kd_edge.files import expanded
 from kd_edge.record.clip import Clip, Finished
-from kd_edge.record.folder import CameraFacts, Folder, band_seen, check_free, column, unwritable
+from kd_edge.record.events import Began, Countdown, Event, Kept, Note, Status, Summary
+from kd_edge.record.folder import Folder, check_free, unwritable
 from kd_edge.record.plan import DISCARD_KEYS, END_KEY, Plan
 from kd_edge.record.room import Room
-from kd_edge.record.track import Track
-from kd_edge.runtime.cameras import Wanted, make_camera
-from kd_edge.runtime.cameras.base import Camera, focal_of, timeouts_of
-from kd_edge.runtime.cameras.config import CameraConfig, SharedConfig, camera_config, source_name
-from kd_edge.runtime.capture import Capture, stop_together
-from kd_edge.runtime.clock import MONOTONIC, Clock, duration
+from kd_edge.record.source import LATE_SECONDS, Source, make_sources, stop_all
+from kd_edge.runtime.cameras.base import Camera
+from kd_edge.runtime.cameras.config import SharedConfig
+from kd_edge.runtime.clock import MONOTONIC, Clock
 from kd_edge.runtime.scheduling import scheduled
-from kd_edge.runtime.uri import shown
-from kd_edge.types import Frame, Reason
 
 LOOK_SECONDS = 0.05
 """How often cameras, keys and the disk are looked at."""
-FIRST_FRAME_SECONDS = 10.0
-"""A camera that is open and gives no frame for so long is none."""
-LATE_SECONDS = 1.0
-"""How long the end of a clip waits for frames on their way, and how late one may be beyond its time-out."""
 LONGEST_SECONDS = 600.0
 """A long recording is one file after the other, so that a piece of it is found quickly."""
 AHEAD_SECONDS = 0.2
@@ -50,139 +41,6 @@ LEAST_BYTES = 50_000_000
 
 Keys = Callable[[], str]
 """The keys that were pressed since it was asked last."""
-
-
-@dataclass(frozen=True, slots=True)
-class CameraStatus:
-    """One camera at the moment.
-
-    Attributes:
-        frames: How many were taken for clips.
-        fps: Frames per second of late.
-        dropped: Frames of clips that the disk was too slow for.
-        age_ms: Age of its newest frame.
-        trouble: Why none comes; empty while they do.
-    """
-
-    frames: int
-    fps: float
-    dropped: int
-    age_ms: float
-    trouble: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """How it goes, several times a second.
-
-    Attributes:
-        cameras: By their columns.
-        left_bytes: What the disk and the folder's bound leave.
-        seconds: How long the clip has been running; None between clips.
-        label: Of what is being recorded; empty where it has none.
-        waiting: What is waited for; empty while nothing is.
-    """
-
-    cameras: Mapping[str, CameraStatus]
-    left_bytes: int
-    seconds: float | None = None
-    label: str = ""
-    waiting: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Countdown:
-    """A clip is about to begin: ``seconds`` are left, whole ones; clip ``number`` of ``count``."""
-
-    label: str
-    seconds: int
-    number: int
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Began:
-    """A clip has begun, or a piece of one; with an empty label, a recording without any."""
-
-    label: str
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A clip has ended: what it is called and holds, and why it ended early, where it did."""
-
-    clip: Finished
-    why: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """What a user should know, one line."""
-
-    text: str
-
-
-Event = Status | Countdown | Began | Kept | Note
-
-
-@dataclass(slots=True)
-class Summary:
-    """What a session brought.
-
-    Attributes:
-        out: The folder.
-        clips: Recordings that were kept.
-        rows: Rows that were added to the manifest.
-        labels: How many rows each label got; those without one are not counted.
-        seconds: Length of the clips together.
-        size_bytes: Of their files.
-        frames: Frames of each camera that were kept.
-        dropped: Frames of each camera that were not, because the disk was too slow.
-        cut_short: Clips of a set length that were kept and are shorter: rows that somebody should look at.
-        unusable: Frames of each camera that were damaged, frozen, or bore impossible stamps.
-        reconnects: How often each camera was reopened.
-        repaired: Clips of a killed session that are in the manifest now.
-        ended: What ended it early; empty where it came to its end, or was ended by its user.
-    """
-
-    out: str
-    clips: int = 0
-    rows: int = 0
-    labels: dict[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
-    size_bytes: int = 0
-    frames: dict[str, int] = field(default_factory=dict)
-    dropped: dict[str, int] = field(default_factory=dict)
-    cut_short: list[str] = field(default_factory=list)
-    unusable: dict[str, int] = field(default_factory=dict)
-    reconnects: dict[str, int] = field(default_factory=dict)
-    repaired: tuple[str, ...] = ()
-    ended: str = ""
-
-    def add(self, clip: Finished) -> None:
-        """A recording was kept."""
-        self.clips += 1
-        self.rows += len(clip.rows)
-        self.seconds += clip.seconds
-        self.size_bytes += clip.size_bytes
-        self.labels = _sum(self.labels, Counter(row["label"] for row in clip.rows if row["label"]))
-        self.frames = _sum(self.frames, clip.frames)
-
-    def remove(self, clip: Finished) -> None:
-        """A recording that had been kept was discarded."""
-        self.clips -= 1
-        self.rows -= len(clip.rows)
-        self.seconds -= clip.seconds
-        self.size_bytes -= clip.size_bytes
-        labels = Counter(self.labels)
-        labels.subtract(row["label"] for row in clip.rows if row["label"])
-        self.labels = {label: count for label, count in labels.items() if count}
-        self.frames = _sum(self.frames, {name: -count for name, count in clip.frames.items()})
-        self.cut_short = [id_ for id_ in self.cut_short if id_ != clip.rows[0]["id"]]
-
-
-def _sum(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
-    return {name: one.get(name, 0) + other.get(name, 0) for name in (*one, *other)}
 
 
 class _EndError(Exception):
@@ -220,10 +78,9 @@ class Session:
     ) -> None:
         self.summary = Summary(out=str(out))
         self._plan, self._clock, self._out = plan, clock, expanded(out)
-        self._sources = _sources(cameras, clock)
+        self._sources = make_sources(cameras, clock)
         self._shared = None if isinstance(cameras, Mapping) else SharedConfig.of(cameras)
-        self._tracks: dict[str, Track] = {}
-        self._captures: dict[str, Capture] = {}
+        self._cameras: dict[str, Source] = {}  # the same, by their columns
         self._clips: list[Clip] = []  # the one that runs, and the one that follows
         self._stack = ExitStack()
         self._until_ns: int | None = None
@@ -235,16 +92,16 @@ class Session:
         with self._stack as stack:
             if self._shared is not None:  # as a camera file says: all threads begin inside
                 stack.enter_context(scheduled(self._shared.cpus, self._shared.priority))
-            stack.callback(self._stop_cameras)
-            captures = [self._started(source) for source in self._sources]
-            facts = [self._facts(source, *pair) for source, pair in zip(self._sources, captures, strict=True)]
+            stack.callback(stop_all, self._sources)
+            for source in self._sources:
+                source.start()
+            facts = [source.facts() for source in self._sources]
             names = [fact.modality for fact in facts]
             if twice := next((name for name in names if names.count(name) > 1), None):
                 raise ConfigError(
                     f"two cameras in one column '{twice}'", "a name for each", "--camera left=URI --camera right=URI"
                 )
-            self._tracks = {name: track for name, (track, _) in zip(names, captures, strict=True)}
-            self._captures = {name: capture for name, (_, capture) in zip(names, captures, strict=True)}
+            self._cameras = dict(zip(names, self._sources, strict=True))
             self._check_room()
             self._folder = Folder(self._out)
             stack.callback(self._folder.close)
@@ -291,7 +148,7 @@ class Session:
                 yield Kept(self._finished(), why)
             if not isinstance(end, _OverError):
                 self.summary.ended = why
-            if fault := next((track.fault for track in self._tracks.values() if track.fault is not None), None):
+            if fault := next((s.track.fault for s in self._sources if s.track.fault is not None), None):
                 raise fault from end
 
     def _timed(self, keys: Keys | None) -> Iterator[Event]:
@@ -373,8 +230,9 @@ class Session:
             "trial": "" if counted is None else str(counted),
         }  # fmt: skip
         end_ns = None if plan.seconds is None else begin_ns + round(plan.seconds * 1e9)
+        tracks = {name: source.track for name, source in self._cameras.items()}
         try:
-            self._clips.append(Clip(self._folder, self._tracks, cells, begin_ns, end_ns, after))
+            self._clips.append(Clip(self._folder, tracks, cells, begin_ns, end_ns, after))
         except ConfigError as error:
             raise _EndError(error.found) from error
 
@@ -471,15 +329,7 @@ class Session:
 
     def _lost(self) -> str:
         """Which camera does not deliver, and why; empty while all do."""
-        now_ns = self._clock.now_ns()
-        for source, (name, capture) in zip(self._sources, self._captures.items(), strict=True):
-            trouble, last_ns = capture.trouble, self._tracks[name].last_ns
-            if trouble is not None and trouble.reason in (Reason.CAMERA_LOST, Reason.FROZEN):
-                return f"{name}: {trouble.detail}"
-            patience_ns = timeouts_of(source.camera).read_timeout_ms * 1_000_000 + LATE_SECONDS * 1e9
-            if last_ns is not None and now_ns - last_ns > patience_ns:
-                return f"{name}: no frame for {duration(round(patience_ns))}"
-        return ""
+        return next((f"{name}: {why}" for name, source in self._cameras.items() if (why := source.lost())), "")
 
     def _check_end(self) -> None:
         """Raise where nothing more is to be recorded: the time is over, no room, a camera that has ended."""
@@ -487,13 +337,13 @@ class Session:
             raise _OverError("the time is over" if self._plan.mode == "timed" else "")
         if self._left_bytes() <= 0:
             raise _EndError(self._room.told(self._under_way()))
-        for name, capture in self._captures.items():
-            if self._tracks[name].fault is not None:
+        for name, source in self._cameras.items():
+            if source.track.fault is not None:
                 raise _EndError(f"{name} delivers other frames than before")
-            if capture.ended:
-                if capture.error is None:
+            if source.capture.ended:
+                if source.capture.error is None:
                     raise _OverError(f"{name} has ended")
-                raise _EndError(f"{name}: {capture.error.found}")
+                raise _EndError(f"{name}: {source.capture.error.found}")
 
     def _check_room(self) -> None:
         """Refuse to begin without room, before anything is made."""
@@ -519,110 +369,14 @@ class Session:
         return sum(clip.size_bytes for clip in self._clips)
 
     def _status(self, clip: Clip | None, waiting: str = "") -> Status:
-        now_ns = self._clock.now_ns()
         label = "" if clip is None else clip.label
-        seconds = None if clip is None else (now_ns - clip.begin_ns) / 1e9
-        cameras = {name: self._camera_status(name, now_ns) for name in self._tracks}
+        seconds = None if clip is None else (self._clock.now_ns() - clip.begin_ns) / 1e9
+        cameras = {name: source.status() for name, source in self._cameras.items()}
         return Status(cameras, self._left_bytes(), seconds, label, waiting)
 
-    def _camera_status(self, name: str, now_ns: int) -> CameraStatus:
-        track, capture = self._tracks[name], self._captures[name]
-        trouble = capture.trouble
-        age_ms = 0.0 if track.last_ns is None else (now_ns - track.last_ns) / 1e6
-        return CameraStatus(
-            track.frames, track.fps, capture.counters.dropped, age_ms, "" if trouble is None else trouble.detail
-        )
-
-    def _started(self, source: _Source) -> tuple[Track, Capture]:
-        """Open a camera and begin to read it."""
-        camera = source.camera
-        camera.open()
-        source.is_open = True
-        track = Track(camera.name)
-        capture = Capture(camera, timeouts_of(camera), self._clock, mailbox=track)
-        source.capture = capture
-        if not camera.live:
-            raise ConfigError(
-                f"camera {printable(camera.name)} is not live",
-                "frames that come by themselves",
-                "take realtime=false out",
-            )
-        capture.start()
-        return track, capture
-
-    def _facts(self, source: _Source, track: Track, capture: Capture) -> CameraFacts:
-        """What a camera's first frame tells."""
-        frame = self._first(source, track, capture)
-        height, width = frame.image.shape[:2]
-        dtype, channels = str(frame.image.dtype), 1 if frame.image.ndim == 2 else 3
-        band = band_seen(source.name, source.camera.band, dtype, channels)
-        return CameraFacts(
-            column(source.name, band), band, dtype, channels, width, height, source.uri,
-            focal_of(source.camera, source.config),
-        )  # fmt: skip
-
-    def _first(self, source: _Source, track: Track, capture: Capture) -> Frame:
-        until_ns = self._clock.now_ns() + round(FIRST_FRAME_SECONDS * 1e9)
-        while track.first is None:
-            if capture.error is not None:
-                raise capture.error
-            if capture.ended or self._clock.now_ns() > until_ns:
-                why = "" if capture.trouble is None else f": {capture.trouble.detail}"
-                raise CameraError(
-                    f"camera {printable(source.camera.name)} gives no frame{why}", "frames", "kd-edge cameras doctor"
-                )
-            self._clock.sleep(LOOK_SECONDS / 5)
-        return track.first
-
-    def _stop_cameras(self) -> None:
-        stop_together([source.capture for source in self._sources if source.capture is not None])
-        for source in self._sources:
-            if source.capture is None and source.is_open:
-                with suppress(Exception):
-                    source.camera.close()
-
     def _note_losses(self) -> None:
-        for name, capture in self._captures.items():
-            counters = capture.counters
+        for name, source in self._cameras.items():
+            counters = source.capture.counters
             self.summary.dropped[name] = counters.dropped
             self.summary.unusable[name] = counters.damaged + counters.frozen + counters.misdated
             self.summary.reconnects[name] = counters.reconnects
-
-
-@dataclass(slots=True)
-class _Source:
-    """A camera, and what the user says about it."""
-
-    camera: Camera
-    name: str | None
-    config: CameraConfig | None = None
-    uri: str = ""
-    is_open: bool = False
-    capture: Capture | None = None
-
-
-def _sources(cameras: Sequence[str] | Mapping[str, Camera], clock: Clock) -> list[_Source]:
-    """Cameras that are not open yet."""
-    if isinstance(cameras, Mapping):
-        found = [_Source(camera, name) for name, camera in cameras.items()]
-    else:
-        found = [_source(asked, clock) for asked in cameras]
-    if not found:
-        raise ConfigError("no camera", "at least one", "name one: kd-edge cameras shows them")
-    for kind, values in (("called", [s.name for s in found]), ("at", [s.uri for s in found])):
-        if twice := next((value for value in values if value and values.count(value) > 1), None):
-            raise ConfigError(f"two cameras {kind} '{printable(twice)}'", "each camera once", "correct --camera")
-    for source in found:
-        if source.name is not None:
-            column(source.name, "rgb")
-    return found
-
-
-def _source(asked: str, clock: Clock) -> _Source:
-    config = camera_config(asked)
-    name, camera = source_name(asked)
-    is_named = name != camera or ":" not in name
-    is_grey = config.band in ("nir", "lwir", "depth")
-    wanted = Wanted(channels=1) if is_grey else Wanted()
-    made = make_camera(name, config, wanted, realtime=True, clock=clock)
-    return _Source(made, name.removesuffix(".toml").rpartition("/")[2] if is_named else None, config, shown(config.uri))

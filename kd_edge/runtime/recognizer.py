@@ -14,7 +14,7 @@ import numpy as np
 
 from kd_edge.artifact import Artifact, GoldenClip, Manifest
 from kd_edge.artifact import load as load_artifact
-from kd_edge.engines import Binding, CudaBinding, Engine, EngineName, Ladder, Provider, StepEngine, engine_ladder
+from kd_edge.engines import Binding, CudaBinding, EngineName, Ladder, Provider, StepEngine, engine_ladder
 from kd_edge.errors import ArtifactError, CameraError, ConfigError, EngineError
 from kd_edge.health import Familiarity
 from kd_edge.metrics import softmax_row
@@ -22,9 +22,9 @@ from kd_edge.runtime.clock import MAX_AHEAD_MS, STEP_BACK_NS, ahead_of, duration
 from kd_edge.runtime.phases import span_of
 from kd_edge.runtime.rate import NeededRate
 from kd_edge.runtime.recurrence import label_ns
-from kd_edge.runtime.self_test import self_test
+from kd_edge.runtime.runner import StepRunner
 from kd_edge.runtime.source import SourceState, check_frame
-from kd_edge.types import Cause, Float32, Frame, Image, LabelState, Prediction, Reason
+from kd_edge.types import NO_CAUSE, Cause, Float32, Frame, Image, LabelState, Prediction, Reason
 
 if TYPE_CHECKING:
     from typing import Self
@@ -35,7 +35,6 @@ SelfTest = Literal["raise", "accept", "off"]
 MINIMUM_VALID_NS = 250_000_000
 MAX_SOURCES = 8
 MAX_VALID_MS = 3_600_000.0
-NOTHING = Cause(Reason.NONE, "")
 RESET = Cause(Reason.RESET, "reset")
 NOT_FINITE = Cause(Reason.NOT_FINITE, "the network gave no finite numbers")
 
@@ -83,8 +82,6 @@ class Recognizer:
 
     Attributes:
         manifest: What the artifact says of itself: labels, preprocessing, window.
-        engine: What runs it; ``engine.fallback_reason`` tells why it is not what was asked for.
-        self_test_error: Largest difference from the golden logits; None when there was no self-test.
         valid_ns: How long a label may be acted on after its frame's capture.
         needed_rate: Which frame rate the model's window needs.
         signed_by: Fingerprint of the key whose signature was checked; empty where none was asked for.
@@ -108,12 +105,9 @@ class Recognizer:
             raise ArtifactError(
                 f"'{manifest.name}' is a {manifest.graph} graph", "a streaming step", "export it with --graph step"
             )
-        self.manifest, self.engine = manifest, engine
-        self._ladder, self._golden = ladder, golden
-        self._has_stepped_down = False
-        self._refusal: ArtifactError | None = None
+        self.manifest = manifest
+        self._runner = StepRunner(manifest, engine, ladder=ladder, golden=golden)
         self.signed_by = ""
-        self.self_test_error: float | None = None
         self.valid_ns = max(label_ns(manifest), MINIMUM_VALID_NS)
         if valid_ms is not None:
             self.valid_ns = _bounded_ns("valid_ms", valid_ms, least_ms=1.0)
@@ -121,14 +115,11 @@ class Recognizer:
         self.needed_rate = NeededRate.of(manifest)
         self.reasons: Counter[Reason] = Counter()
         self.steps = 0
-        self._room: int | None = None  # for how many sources the engine had room at once, where it lacked some
         if not isinstance(max_sources, int) or max_sources < 1:
             raise ConfigError(f"max_sources {max_sources!r}", "at least 1", "correct it")
         self._max_sources = max_sources
         self._smooth_ns = span_of(manifest, smooth_ms)
         self._sources: dict[str, SourceState] = {}
-        self._bindings: dict[int, Binding] = {}
-        self._degraded = _fallback(engine)
         self._zeros: Float32 = np.zeros(len(manifest.labels), dtype=np.float32)
         self._zeros.flags.writeable = False
         self._familiarity = None if manifest.familiar is None else Familiarity(manifest.familiar)
@@ -199,7 +190,7 @@ class Recognizer:
                 golden=None if self_test == "off" else artifact.golden,
             )
             recognizer.signed_by = artifact.signed_by
-            recognizer._prove(accept=self_test == "accept")
+            recognizer._runner.prove(accept=self_test == "accept")
             recognizer.hand_over()
         except BaseException:
             ladder.engine.close()
@@ -207,14 +198,24 @@ class Recognizer:
         return recognizer
 
     @property
+    def engine(self) -> StepEngine:
+        """What runs the model; ``engine.fallback_reason`` tells why it is not what was asked for."""
+        return self._runner.engine
+
+    @property
+    def self_test_error(self) -> float | None:
+        """Largest difference from the golden logits; None when there was no self-test."""
+        return self._runner.self_test_error
+
+    @property
     def degraded_reason(self) -> str:
         """Why all labels are ``degraded`` (fallback engine, failed self-test); empty when they are not."""
-        return self._degraded.detail
+        return self._runner.degraded.detail
 
     @property
     def awaited_engine(self) -> str | None:
         """A better engine than the one in use that would run here, were its plan built; None where there is none."""
-        return None if self._ladder is None else self._ladder.awaited()
+        return self._runner.awaited
 
     def adopt(self, other: Recognizer) -> None:
         """Go on with another recogniser's engine, between two frames; windows and counts stay.
@@ -232,21 +233,18 @@ class Recognizer:
             raise ConfigError(
                 f"a recogniser of '{other.manifest.name}'", f"one of the same '{self.manifest.name}'", "load that file"
             )
-        self.engine.close()
-        self.self_test_error, self._ladder, self._degraded = other.self_test_error, other._ladder, other._degraded
-        self._has_stepped_down = other._has_stepped_down
-        self.engine, self._bindings, self._room = other.engine, other._bindings, other._room
+        self._runner.close()
+        self._runner = other._runner
         other._closed = True
 
     def hand_over(self) -> None:
         """Let the next thread that pushes be the one that does; a GPU's engine belongs to the thread that loaded it."""
-        if isinstance(self.engine, Engine):
-            self.engine.hand_over()
+        self._runner.hand_over()
 
     def close(self) -> None:
         """Close the engine; nothing can be pushed after that."""
         self._closed = True
-        self.engine.close()
+        self._runner.close()
 
     def __enter__(self) -> Self:
         self._check_open()
@@ -427,18 +425,13 @@ class Recognizer:
         state.observe(given.image, stamp_ns)
         return _Pushed(source, state, stamp_ns, frame_id, given.truth)
 
-    def _binding(self, batch: int) -> Binding:
-        if batch not in self._bindings:
-            self._bindings[batch] = self.engine.bind(batch)
-        return self._bindings[batch]
-
     def _step(self, pushed: list[_Pushed], now_ns: int | None) -> dict[str, Prediction]:
         """Encode the frames that make a step; predictions by source, none for a frame in between."""
         results = {p.source: self._warming(p, now_ns, "motion history") for p in pushed if p.state.stack is None}
         due = [p for p in pushed if p.state.is_due]
         try:
             while due:
-                room = self._at_once or len(due)
+                room = self._runner.room or len(due)
                 results |= self._encode(due[:room], now_ns)
                 due = due[room:]
         except ArtifactError as error:  # what the others of this step were labelled is lost with it
@@ -447,24 +440,14 @@ class Recognizer:
             raise
         return results
 
-    @property
-    def _at_once(self) -> int | None:
-        """For how many sources a step has room; None for any number."""
-        bounds = [n for n in (self._room, getattr(self.engine, "max_batch", None)) if n is not None]
-        return min(bounds, default=None)
-
     def _encode(self, batch: list[_Pushed], now_ns: int | None) -> dict[str, Prediction]:
         """Run one batch over frames that can be encoded; predictions by source."""
-        try:
-            binding = self._bound(len(batch))
-        except ArtifactError:
-            if len(batch) == 1 or self._refusal is not None:
-                raise
-            self._room = len(batch) // 2  # nothing was begun: the same frames in smaller steps
-            first, second = batch[: self._room], batch[self._room :]
-            return self._encode(first, now_ns) | self._encode(second, now_ns)
+        binding = self._runner.bound(len(batch))
+        if binding is None:  # no room for them all, and nothing was begun: the same frames in smaller steps
+            half = len(batch) // 2
+            return self._encode(batch[:half], now_ns) | self._encode(batch[half:], now_ns)
         errors_ns = [p.state.begin(binding, row) for row, p in enumerate(batch)]
-        binding = self._run(binding, len(batch))
+        binding = self._runner.run(binding, len(batch))
         self.steps += 1
         results = {}
         for row, (p, error_ns) in enumerate(zip(batch, errors_ns, strict=True)):
@@ -479,59 +462,6 @@ class Recognizer:
             else:
                 results[p.source] = self._label(p, binding, row, error_ns, now_ns)
         return results
-
-    def _bound(self, batch: int) -> Binding:
-        """Arrays for so many sources; where the engine has no room for them, the next one's."""
-        if self._refusal is not None:
-            raise self._refusal
-        try:
-            return self._binding(batch)
-        except ArtifactError as error:
-            if self._has_stepped_down or not self._step_down(error.found):
-                raise
-            self._prove_again()
-            return self._binding(batch)
-
-    def _prove_again(self) -> None:
-        """The self-test of an engine that goes on while frames come: no label is to come of one that fails it."""
-        try:
-            self._prove(accept=False)
-        except ArtifactError as refusal:
-            self._refusal = refusal
-            raise
-
-    def _run(self, binding: Binding, batch: int) -> Binding:
-        """Run a step; where the engine fails for the first time, the next one runs it on the same inputs.
-
-        Returns:
-            The binding with the outputs.
-        """
-        if self._refusal is not None:
-            raise self._refusal
-        try:
-            binding.run()
-        except ArtifactError as error:
-            if self._has_stepped_down:
-                raise
-            inputs = {name: array.copy() for name, array in binding.inputs.items()}  # they may go with the engine
-            if not self._step_down(error.found):
-                raise
-            self._prove_again()
-            binding = self._binding(batch)
-            for name, array in inputs.items():
-                binding.inputs[name][:] = array
-            binding.run()
-        return binding
-
-    def _step_down(self, why: str) -> bool:
-        """Whether another engine goes on in the place of the one in use, which has failed; labels are ``degraded``."""
-        engine = None if self._ladder is None else self._ladder.step_down(why)
-        if engine is None:
-            return False
-        self.engine, self._has_stepped_down, self._room = engine, True, None
-        self._bindings.clear()
-        self._degraded = _fallback(engine)
-        return True
 
     def _warming(self, p: _Pushed, now_ns: int | None, what: str) -> Prediction:
         cause = self._too_slow(p, self.needed_rate.least_fps)
@@ -595,8 +525,8 @@ class Recognizer:
         if confidence < self.manifest.unknown_threshold:
             low = f"confidence {confidence:.3f} below {self.manifest.unknown_threshold:.3f}"
             return LabelState.UNKNOWN, Cause(Reason.LOW_CONFIDENCE, low)
-        if self._degraded.reason:
-            return LabelState.DEGRADED, self._degraded
+        if self._runner.degraded.reason:
+            return LabelState.DEGRADED, self._runner.degraded
         if picture.state is LabelState.DEGRADED:
             return picture
         if error_ns * 4 > self.manifest.spacing_ns:  # frames further apart than half a spacing cannot do better
@@ -607,48 +537,13 @@ class Recognizer:
         if p.state.stack is not None and p.state.stack.late_ns:
             sparse = Cause(Reason.SPARSE, "frames too far apart for the motion stack")
             return LabelState.DEGRADED, self._too_slow(p, self.needed_rate.full_fps) or sparse
-        return LabelState.OK, NOTHING
-
-    def _prove(self, *, accept: bool) -> None:
-        """Run the golden clip, on the next engine where its logits are not reproduced, or warm the engine up."""
-        if self._golden is None:
-            try:
-                self._binding(1).run()  # the first run plans memory
-            except ArtifactError as error:
-                if not self._step_down(error.found):
-                    raise
-                self._prove(accept=accept)
-            return
-        while True:
-            self.self_test_error, fault = self_test(self._golden, self.manifest, lambda: self._binding(1))
-            if fault is None:
-                return
-            name = self.engine.name
-            if self._step_down(f"the self-test failed: {fault}"):
-                continue
-            if not accept:
-                raise ArtifactError(
-                    f"the self-test on {name} failed: {fault}",
-                    "the logits of the golden clip",
-                    self._another_engine()
-                    + "kd-edge doctor, export again, or accept degraded labels with self_test='accept'",
-                )
-            self._degraded = Cause(Reason.SELF_TEST, f"self-test failed: {fault}")
-            return
-
-    def _another_engine(self) -> str:
-        """The advice to take the engine that the model was proved on; empty where it is that one."""
-        return "" if self.engine.name.startswith("onnxruntime") else "--engine onnxruntime, "
+        return LabelState.OK, NO_CAUSE
 
 
 def _verified(model: str | Path | Artifact, trust: Trust | Path | str | None) -> Artifact:
     if isinstance(model, Artifact) and trust is None:
         return model
     return load_artifact(model.path if isinstance(model, Artifact) else model, trust=trust)
-
-
-def _fallback(engine: StepEngine) -> Cause:
-    return Cause(Reason.FALLBACK, engine.fallback_reason) if engine.fallback_reason else NOTHING
 
 
 def _bounded_ns(option: str, value_ms: float, *, least_ms: float) -> int:

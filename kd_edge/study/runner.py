@@ -15,7 +15,7 @@ from kd_edge.rundir import DENSE, RECIPE, SUMMARY, complete_summary
 from kd_edge.study.classical import AnyComparator, comparator_fingerprints, run_comparator
 from kd_edge.study.plan import Planned
 from kd_edge.train.finetune.source import open_source
-from kd_edge.train.inputs.material import data_fingerprints
+from kd_edge.train.inputs.gathering import data_fingerprints
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.results.run import Run, load_recipe, same_dense_stage
 from kd_edge.train.trainer import Event, train

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_edge.data import Sample
+from kd_edge.errors import TrainingError
 from kd_edge.models import ClipModel
 from kd_edge.models.backbones import Regression
 from kd_edge.rundir import DenseReport, Selection
@@ -105,8 +106,11 @@ def take_features(
 
     Raises:
         DataError: No training clip has features.
-        TrainingError: The kept components are damaged.
+        TrainingError: The kept components are damaged, or there is no such teacher.
     """
+    space = material.feature_space
+    if space is None:
+        raise TrainingError("a recipe without a teacher that sees images", "one", "add [teacher]")
     samples, stamps = (*material.with_unlabelled, *material.validation), material.stamps_ns
     sides = (material.with_unlabelled, material.validation)
     clips = StudentClips(material.dataset, samples, stamps, sides, material.recipe.seed)
@@ -114,7 +118,7 @@ def take_features(
     complete_features(
         targets,
         target,
-        material.feature_space,
+        space,
         seen,
         clips,
         material.train,

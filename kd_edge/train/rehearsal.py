@@ -20,7 +20,8 @@ from kd_edge.train.dense import DenseLearner, frame_loaders
 from kd_edge.train.devices import make_fabric
 from kd_edge.train.distil.learner import Learner, teach
 from kd_edge.train.given import take_weights
-from kd_edge.train.inputs.material import Material, Progress, gather_material, training_batches
+from kd_edge.train.inputs.gathering import gather_material
+from kd_edge.train.inputs.material import Material, Progress, training_batches
 from kd_edge.train.networks import build_student, build_teacher, student_learner
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.recipe.stages import OnnxTeacherConfig

@@ -15,7 +15,8 @@ from lightning_fabric import Fabric
 from kd_edge.train.devices import make_fabric
 from kd_edge.train.distil.methods import Loss, term_names
 from kd_edge.train.inputs.clips import Batch
-from kd_edge.train.inputs.material import Material, Progress, gather_material
+from kd_edge.train.inputs.gathering import gather_material
+from kd_edge.train.inputs.material import Material, Progress
 from kd_edge.train.networks import build_teacher, student_learner
 from kd_edge.train.recipe import Recipe, SensorTeacherConfig
 from kd_edge.train.recipe.student_stages import DenseLoss

@@ -28,7 +28,8 @@ from kd_edge.train.events import Collapsed, EpochDone, Event, FineTuned, Finishe
 from kd_edge.train.finetune.begin import ready
 from kd_edge.train.given import check_readable, load_trained, take_weights, weights_metadata
 from kd_edge.train.head import HeadLearner, Loaders, feature_loaders
-from kd_edge.train.inputs.material import Material, Progress, gather_material
+from kd_edge.train.inputs.gathering import gather_material
+from kd_edge.train.inputs.material import Material, Progress
 from kd_edge.train.inputs.targets import DenseTargets
 from kd_edge.train.networks import begin_head, build_student, build_teacher, student_learner
 from kd_edge.train.optim import learning_rate, set_learning_rate

@@ -23,7 +23,7 @@ from kd_edge.cli.record import status_line
 from kd_edge.data.readers.files import Files
 from kd_edge.recipes import to_toml
 from kd_edge.record import Session, Status, make_plan
-from kd_edge.record.session import CameraStatus
+from kd_edge.record.events import CameraStatus
 from kd_edge.train.recipe import Recipe
 from tests.cli.conftest import one_line
 from tests.record.conftest import PlayedCamera, Stage

@@ -20,6 +20,7 @@ from kd_edge import artifact
 from kd_edge.artifact import GoldenClip, Manifest
 from kd_edge.engines.onnxruntime import load_onnxruntime
 from kd_edge.preprocess import Preprocess
+from kd_edge.runtime import Recognizer
 from kd_edge.types import Frame
 
 load_onnxruntime()  # before anything else loads it: no telemetry files
@@ -35,6 +36,11 @@ def wait_for(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.002)
+
+
+def newest_logits(recognizer: Recognizer) -> np.ndarray:
+    """What the graph gave for the frame that was pushed last, before temperature and smoothing: (classes,)."""
+    return recognizer._runner.binding(1).logits[0]
 
 
 @pytest.fixture(autouse=True)

@@ -301,14 +301,14 @@ def test_an_engine_without_room_for_all_cameras_takes_them_in_smaller_steps(pict
             return super().bind(batch)
 
     with Two() as two:
-        two.recognizer.engine = narrow = Narrow()
+        two.recognizer._runner.engine = narrow = Narrow()
         given = [two.both(pair) for pair in zip(*pictures, strict=True)]
         assert two.labels.statistics.engine_failures == 0
     assert {p.state for row in given[45:] for p in row} == {LabelState.OK}
     assert set(narrow.steps) == {1}
     two.engine.max_batch = 1  # an engine that says so is not asked for more
     again = Two()
-    again.recognizer.engine = two.engine
+    again.recognizer._runner.engine = two.engine
     with again:
         again.both((pictures[0][0], pictures[1][0]))
     assert two.engine.steps == {1: 2}
@@ -351,7 +351,7 @@ def test_a_bad_frame_beside_a_failing_engine_costs_only_its_own(pictures):
             vars(binding)["run"] = maybe
             return binding
 
-        two.recognizer._bindings.clear()
+        two.recognizer._runner._bindings.clear()
         two.engine.bind = lambda batch: sometimes(two.engine, batch)
         two.give({"a": pictures[0][0], "b": pictures[1][0].astype(np.uint16), "c": pictures[0][1]})
         given = [next(two.labels), next(two.labels)]

@@ -60,7 +60,7 @@ def test_steady_state_allocates_no_frame_sized_buffer(steady):
 
 def test_host_work_beside_inference(steady, capsys):
     kind, recognizer, frames = steady
-    binding = recognizer._binding(1)
+    binding = recognizer._runner.binding(1)
     inference: list[float] = []
     run = binding.run
 

@@ -653,7 +653,7 @@ class Schedule:
 
     def must_be_bounded(self) -> None:
         assert len(self.recognizer._sources) <= len(self.worlds)
-        assert len(self.recognizer._bindings) <= len(self.worlds)
+        assert len(self.recognizer._runner._bindings) <= len(self.worlds)
         for state in self.recognizer._sources.values():
             ring = state._window._ring
             assert len(ring.stamps_ns) <= ring.capacity <= len(state._window._features)

@@ -24,6 +24,8 @@ from kd_edge.runtime import Recognizer
 from kd_edge.sampling import motion_indices
 from kd_edge.types import Cause, LabelState, Reason
 
+from .conftest import newest_logits
+
 MS = 1_000_000
 MOTION = Preprocess(resize_px=16, input_px=16, motion_offsets_ms=(0, 20, 40))
 SPECS = {
@@ -77,7 +79,7 @@ def test_stream_gives_the_clip_models_logits(make_model, noise, kind, every_ms):
         prediction = recognizer.push(frame, stamp)
     at = np.arange(3, 7) * 100 // every_ms  # the four segments of the window that ends at 600 ms
     expected = clip_logits(step, frames, stamps_ns, at)
-    np.testing.assert_allclose(recognizer._binding(1).logits[0], expected, atol=1e-5)
+    np.testing.assert_allclose(newest_logits(recognizer), expected, atol=1e-5)
     assert prediction.state is LabelState.OK
     probabilities = np.exp(expected) / np.exp(expected).sum()
     np.testing.assert_allclose(prediction.probabilities, probabilities, atol=1e-6)
@@ -94,7 +96,7 @@ def test_temperature_divides_the_logits(make_model, noise):
         recognizer = Recognizer.load(path)
         for k, frame in enumerate(frames):
             prediction = recognizer.push(frame, k * 100 * MS)
-        both.append((recognizer._binding(1).logits[0].copy(), prediction.probabilities))
+        both.append((newest_logits(recognizer).copy(), prediction.probabilities))
     expected = np.exp(both[0][0] / 3)
     np.testing.assert_allclose(both[1][1], expected / expected.sum(), atol=1e-6)
 
@@ -215,7 +217,7 @@ def test_values_beyond_the_range_are_clipped(make_model):
     )
     recognizer = Recognizer.load(path)
     recognizer.push(np.full((16, 16), 60_000, np.uint16), 0)
-    np.testing.assert_allclose(recognizer._binding(1).frame, (1.0 - 0.5) / 0.25)
+    np.testing.assert_allclose(recognizer._runner.binding(1).frame, (1.0 - 0.5) / 0.25)
 
 
 def test_number_of_sources_is_bounded(make_model, noise):
@@ -370,7 +372,7 @@ def test_thousands_of_frames(make_model, noise):
         recognizer.push(frames[k % 50], k * 10 * MS)
     at = np.array([(3000 - 30 + 10 * s) % 50 for s in range(4)])
     expected = clip_logits(step, frames, np.arange(50, dtype=np.int64), at)
-    np.testing.assert_allclose(recognizer._binding(1).logits[0], expected, atol=1e-5)
+    np.testing.assert_allclose(newest_logits(recognizer), expected, atol=1e-5)
 
 
 def test_stale_prediction(make_model):

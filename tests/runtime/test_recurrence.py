@@ -22,7 +22,7 @@ from kd_edge.runtime.recurrence import Recurrence
 from kd_edge.runtime.source import SourceState
 from kd_edge.types import Cause, LabelState, Reason
 
-from .conftest import tiny_manifest
+from .conftest import newest_logits, tiny_manifest
 
 MS = 1_000_000
 STATES = (StateSpec(name="sum", shape=(4,)), StateSpec(name="last", shape=(2, 1, 2)))
@@ -113,7 +113,7 @@ def test_one_frame_per_segment_makes_a_step_and_the_states_go_on(tmp_path, noise
     found = pushed(recognizer, frames, np.arange(60) * 50)  # 20 frames a second, every fifth makes a step
     assert list(found) == list(range(0, 60, 5))
     assert [p.state.value for p in found.values()] == ["warming"] * 2 + ["ok"] * 10
-    np.testing.assert_allclose(recognizer._binding(1).logits[0], step.logits(frames[:60:5]), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(newest_logits(recognizer), step.logits(frames[:60:5]), rtol=1e-5, atol=1e-5)
     assert found[55].frame_id == 55  # the frames in between were counted
 
 
@@ -124,7 +124,7 @@ def test_jitter_at_30_frames_a_second_skips_no_segment(tmp_path, noise):
     stamps_ms = np.arange(300) * 100 / 3 + np.random.default_rng(1).uniform(-6, 6, 300)
     found = list(pushed(recognizer, frames, stamps_ms))
     assert np.abs(stamps_ms[found] - stamps_ms[0] - np.arange(len(found)) * 250).max() < 100 / 6 + 12
-    np.testing.assert_allclose(recognizer._binding(1).logits[0], step.logits(frames[found]), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(newest_logits(recognizer), step.logits(frames[found]), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -167,7 +167,7 @@ def test_a_gap_zeroes_the_states_and_empties_the_window(tmp_path, noise):
     after = pushed(recognizer, frames[4:], 750 + 376 + np.arange(4) * 250)  # 1.5 spacings are 375 ms
     assert [p.state.value for p in after.values()] == ["warming"] * 2 + ["ok"] * 2
     assert after[0].detail == "gap: window of 0.75 s not full"
-    np.testing.assert_allclose(recognizer._binding(1).logits[0], step.logits(frames[4:]), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(newest_logits(recognizer), step.logits(frames[4:]), rtol=1e-5, atol=1e-5)
 
 
 def test_just_no_gap_keeps_them(tmp_path, noise):
@@ -176,7 +176,7 @@ def test_just_no_gap_keeps_them(tmp_path, noise):
     frames = noise(6, (16, 16))
     found = pushed(recognizer, frames, [0, 250, 500, 875, 1000, 1250])
     assert [p.state is LabelState.WARMING for p in found.values()] == [True, True, False, False, False, False]
-    np.testing.assert_allclose(recognizer._binding(1).logits[0], step.logits(frames), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(newest_logits(recognizer), step.logits(frames), rtol=1e-5, atol=1e-5)
 
 
 def test_reset_and_size_change_start_from_zero_states(tmp_path, noise):
@@ -188,10 +188,10 @@ def test_reset_and_size_change_start_from_zero_states(tmp_path, noise):
     after = pushed(recognizer, frames[4:7], 800 + np.arange(3) * 250)  # at once: the grid starts anew
     assert list(after) == [0, 1, 2]
     assert after[0].detail == "reconnect: window of 0.75 s not full"
-    np.testing.assert_allclose(recognizer._binding(1).logits[0], step.logits(frames[4:7]), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(newest_logits(recognizer), step.logits(frames[4:7]), rtol=1e-5, atol=1e-5)
     larger = frames[7:10].repeat(2, axis=1).repeat(2, axis=2)  # resizing it gives back the small ones
     pushed(recognizer, larger, 1400 + np.arange(3) * 250)
-    np.testing.assert_allclose(recognizer._binding(1).logits[0], step.logits(frames[7:10]), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(newest_logits(recognizer), step.logits(frames[7:10]), rtol=1e-5, atol=1e-5)
 
 
 def test_a_slow_camera_is_encoded_at_its_own_rate_and_one_slower_than_that_never_labels(tmp_path, noise):
@@ -245,7 +245,7 @@ def test_the_golden_clip_is_stepped_from_zero_states(tmp_path, noise):
     recognizer = Recognizer.load(stateful(tmp_path, good)[0], max_sources=1)
     assert recognizer.self_test_error < 1e-5
     pushed(recognizer, frames, np.arange(3) * 250)  # it left nothing behind
-    np.testing.assert_allclose(recognizer._binding(1).logits[0], good.logits, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(newest_logits(recognizer), good.logits, rtol=1e-5, atol=1e-5)
     wrong = GoldenClip(frames, stamps_ns, good.logits + np.float32(0.5), 1e-4)
     with pytest.raises(ArtifactError, match=r"logits differ by 0\.5"):
         Recognizer.load(stateful(tmp_path, wrong)[0])

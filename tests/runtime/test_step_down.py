@@ -117,7 +117,7 @@ def test_it_steps_down_once(make_model, noise, failing, monkeypatch) -> None:
     def fails() -> None:
         raise RuntimeError("again")
 
-    recognizer._binding(1)._run = fails
+    recognizer._runner.binding(1)._run = fails
     with pytest.raises(ArtifactError, match="again"):
         recognizer.push(noise(1)[0], 10_000 * MS)
     recognizer.close()
@@ -139,7 +139,7 @@ def test_the_golden_clip_is_run_on_the_engine_that_goes_on(make_model, noise, fa
     failing(FAILS_AT + 4)
     with Recognizer.load(path, engine="openvino", max_sources=1) as recognizer:
         before = recognizer.self_test_error
-        recognizer.self_test_error = None
+        recognizer._runner.self_test_error = None
         assert before is not None
         given = labels(recognizer, frames)
         assert recognizer.engine.name.startswith("onnxruntime")
@@ -155,7 +155,7 @@ def test_an_engine_that_fails_its_self_test_after_a_step_down_labels_nothing(
     failing(FAILS_AT + 4)
     with Recognizer.load(path, engine="openvino") as recognizer:
         labels(recognizer, frames[: FAILS_AT - 1])
-        monkeypatch.setattr("kd_edge.runtime.recognizer.self_test", lambda *_: SelfTested(1.0, "logits differ by 1"))
+        monkeypatch.setattr("kd_edge.runtime.runner.self_test", lambda *_: SelfTested(1.0, "logits differ by 1"))
         for k in range(FAILS_AT - 1, 30):
             with pytest.raises(ArtifactError, match=r"the self-test on onnxruntime .* failed: logits differ by 1"):
                 recognizer.push(frames[k], k * 50 * MS)

@@ -13,7 +13,7 @@ from kd_edge.study.classical import check_comparator
 from kd_edge.study.plan import Planned, load_study, plan
 from kd_edge.study.report import report
 from kd_edge.study.runner import run_study
-from kd_edge.train.inputs.material import gather_material
+from kd_edge.train.inputs.gathering import gather_material
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.rehearsal import rehearse
 

@@ -15,7 +15,8 @@ from kd_edge.rundir import FOLDS, read_metrics
 from kd_edge.train.crossfit import folds, without
 from kd_edge.train.events import StageStarted
 from kd_edge.train.head import feature_loaders
-from kd_edge.train.inputs.material import Material, gather_material
+from kd_edge.train.inputs.gathering import gather_material
+from kd_edge.train.inputs.material import Material
 from kd_edge.train.networks import build_student
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.results.run import Run

@@ -15,7 +15,8 @@ from kd_edge.models.saved import SavedStudent
 from kd_edge.rundir import read_metrics
 from kd_edge.train.collapse import SpreadMeter
 from kd_edge.train.dense import DenseLearner, explained_shares, frame_loaders
-from kd_edge.train.inputs.material import Material, gather_material
+from kd_edge.train.inputs.gathering import gather_material
+from kd_edge.train.inputs.material import Material
 from kd_edge.train.inputs.targets import DenseTargets, Group
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.results.run import Run

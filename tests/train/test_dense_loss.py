@@ -17,7 +17,7 @@ from kd_edge.rundir import read_metrics
 from kd_edge.train.distil.learner import Learner, teach
 from kd_edge.train.distil.methods import DkdLoss
 from kd_edge.train.distil.terms import DenseTerm
-from kd_edge.train.inputs.material import data_fingerprints, gather_material
+from kd_edge.train.inputs.gathering import data_fingerprints, gather_material
 from kd_edge.train.losses import dense_regression
 from kd_edge.train.networks import student_learner
 from kd_edge.train.recipe import Recipe

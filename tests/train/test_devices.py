@@ -16,7 +16,7 @@ from kd_edge.errors import DataError
 from kd_edge.rundir import TEACHER, read_metrics
 from kd_edge.train.devices import averaged, first_alone, make_fabric, share_statistics
 from kd_edge.train.given import load_trained
-from kd_edge.train.inputs.material import gather_material
+from kd_edge.train.inputs.gathering import gather_material
 from kd_edge.train.networks import build_teacher
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.results import scores

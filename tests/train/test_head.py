@@ -18,7 +18,8 @@ from kd_edge.train import head
 from kd_edge.train.head import HeadLearner, feature_loaders
 from kd_edge.train.inputs import features
 from kd_edge.train.inputs.features import FeatureDataset, StoredFeatures, encode, store_features
-from kd_edge.train.inputs.material import Material, gather_material
+from kd_edge.train.inputs.gathering import gather_material
+from kd_edge.train.inputs.material import Material
 from kd_edge.train.inputs.windows import Windows
 from kd_edge.train.recipe import HeadStage, Recipe
 from kd_edge.train.results.run import Run

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from kd_edge.data import Sample
 from kd_edge.data.synthetic.dataset import Synthetic
 from kd_edge.errors import ConfigError, DataError, TrainingError
-from kd_edge.train.inputs.material import data_fingerprints, gather_material
+from kd_edge.train.inputs.gathering import data_fingerprints, gather_material
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.rehearsal import rehearse
 from kd_edge.train.results.run import Run

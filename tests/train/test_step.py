@@ -11,7 +11,8 @@ from torch import Tensor
 from kd_edge.train.devices import make_fabric
 from kd_edge.train.distil.learner import teach
 from kd_edge.train.inputs.clips import Batch
-from kd_edge.train.inputs.material import Material, gather_material
+from kd_edge.train.inputs.gathering import gather_material
+from kd_edge.train.inputs.material import Material
 from kd_edge.train.networks import build_teacher, student_learner
 from kd_edge.train.optim import make_optimiser
 from kd_edge.train.recipe import Recipe

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from kd_edge.train import throughput
-from kd_edge.train.inputs.material import gather_material
+from kd_edge.train.inputs.gathering import gather_material
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.recipe.stages import SensorTeacherConfig
 from kd_edge.train.throughput import StepCost, images_cost, losses_cost, measure, step_cost

@@ -19,7 +19,7 @@ from kd_edge.rundir import read_metrics
 from kd_edge.train import step, trainer
 from kd_edge.train.events import EpochDone, Finished, Prepared, StageStarted, StepDone
 from kd_edge.train.inputs import clips
-from kd_edge.train.inputs.material import gather_material
+from kd_edge.train.inputs.gathering import gather_material
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.results.run import Run, load_recipe, load_state
 from kd_edge.train.teachers import images

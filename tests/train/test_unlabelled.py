@@ -15,7 +15,7 @@ from kd_edge.data.synthetic.writing import write_synthetic
 from kd_edge.rundir import read_summary
 from kd_edge.train.dense import frame_loaders
 from kd_edge.train.events import StageStarted
-from kd_edge.train.inputs.material import data_fingerprints, gather_material
+from kd_edge.train.inputs.gathering import data_fingerprints, gather_material
 from kd_edge.train.recipe import Recipe
 from tests.runs import killed, run_all, same, tiny_values, weights
 from tests.train.encoders import write_encoder

@@ -22,7 +22,8 @@ from kd_edge.rundir import SourceNote
 from kd_edge.train.events import FineTuned, Finished
 from kd_edge.train.finetune.differences import differences
 from kd_edge.train.finetune.source import open_source
-from kd_edge.train.inputs.material import Material, gather_material
+from kd_edge.train.inputs.gathering import gather_material
+from kd_edge.train.inputs.material import Material
 from kd_edge.train.networks import begin_student, build_student, student_learner
 from kd_edge.train.optim import make_optimiser
 from kd_edge.train.recipe import Recipe

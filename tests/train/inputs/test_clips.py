@@ -16,7 +16,8 @@ from kd_edge.data.readers.files import Files
 from kd_edge.errors import ConfigError, DataError
 from kd_edge.preprocess import FixedWindow, Preprocess, centre_crop, clip_input, clip_limits, recorded_input
 from kd_edge.train.inputs.clips import ClipDataset, EpochBatches
-from kd_edge.train.inputs.material import Material, gather_material
+from kd_edge.train.inputs.gathering import gather_material
+from kd_edge.train.inputs.material import Material
 from kd_edge.train.inputs.windows import Windows, clip_length_ns, same_share
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.recipe.augment import Augment

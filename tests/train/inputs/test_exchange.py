@@ -18,7 +18,8 @@ from kd_edge.errors import DataError
 from kd_edge.preprocess import FixedWindow, Preprocess
 from kd_edge.train.inputs.clips import ClipDataset
 from kd_edge.train.inputs.exchange import exchange
-from kd_edge.train.inputs.material import Material, _check_exchanged, gather_material
+from kd_edge.train.inputs.gathering import _check_exchanged, gather_material
+from kd_edge.train.inputs.material import Material
 from kd_edge.train.inputs.windows import Windows
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.recipe.augment import Augment

@@ -13,7 +13,7 @@ from kd_edge.data import Dataset, Sample
 from kd_edge.errors import DataError, TrainingError
 from kd_edge.train.inputs.draws import CropDraw
 from kd_edge.train.inputs.embeddings import SeenClip, at_frames
-from kd_edge.train.inputs.material import gather_material
+from kd_edge.train.inputs.gathering import gather_material
 from kd_edge.train.inputs.targets import DenseTargets, FeatureSpace, Group, StudentClips, complete_features
 from kd_edge.train.inputs.targets.features import Components, features_to_come
 from kd_edge.train.recipe import Recipe

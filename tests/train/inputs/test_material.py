@@ -11,7 +11,7 @@ import pytest
 
 from kd_edge.data import Sample
 from kd_edge.data.synthetic.dataset import Synthetic
-from kd_edge.train.inputs.material import gather_material
+from kd_edge.train.inputs.gathering import gather_material
 from kd_edge.train.recipe import Recipe
 from kd_edge.types import Clip
 from tests.runs import run_all, tiny_values

@@ -11,7 +11,8 @@ import pytest
 
 from kd_edge.data import Sample, open_dataset
 from kd_edge.data.words.class_vectors import ClassVectors
-from kd_edge.train.inputs.material import Material, data_fingerprints
+from kd_edge.train.inputs.gathering import data_fingerprints
+from kd_edge.train.inputs.material import Material
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.results.summary import _seen_in_training
 from tests.runs import tiny_values

@@ -15,7 +15,7 @@ from kd_edge.errors import TrainingError
 from kd_edge.models import ModelConfig, build_model
 from kd_edge.models.layers import Layer
 from kd_edge.train.distil.learner import Learner, teach
-from kd_edge.train.inputs.material import gather_material
+from kd_edge.train.inputs.gathering import gather_material
 from kd_edge.train.networks import TEACHERS
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.recipe.stages import AnyTeacher, SensorTeacherConfig, TeacherConfig

@@ -1,0 +1,184 @@
+"""Runs steps on the engine in use and, once it has failed, on the next one that passes the model's self-test."""
+
+from __future__ import annotations
+
+from kd_edge.artifact import GoldenClip, Manifest
+from kd_edge.engines import Binding, Engine, Ladder, StepEngine
+from kd_edge.errors import ArtifactError
+from kd_edge.runtime.self_test import self_test
+from kd_edge.types import NO_CAUSE, Cause, Reason
+
+
+class StepRunner:
+    """One model's engine, with arrays for each number of sources. It belongs to the thread that runs it.
+
+    Args:
+        manifest: Of the model.
+        engine: What runs it.
+        ladder: Its engine is ``engine``; the next one takes over where it fails, once. None: there is no other.
+        golden: What an engine must reproduce; None leaves the self-test out.
+
+    Attributes:
+        engine: The one in use.
+        degraded: Why labels are ``degraded``: a fallback engine, or a self-test that failed and was accepted.
+        self_test_error: Largest difference from the golden logits; None where nothing was compared.
+    """
+
+    def __init__(
+        self, manifest: Manifest, engine: StepEngine, *, ladder: Ladder | None = None, golden: GoldenClip | None = None
+    ) -> None:
+        self._manifest, self._ladder, self._golden = manifest, ladder, golden
+        self.engine = engine
+        self.degraded = _fallback(engine)
+        self.self_test_error: float | None = None
+        self._bindings: dict[int, Binding] = {}
+        self._room: int | None = None  # for how many sources the engine had room at once, where it lacked some
+        self._has_stepped_down = False
+        self._refusal: ArtifactError | None = None
+
+    @property
+    def awaited(self) -> str | None:
+        """A better engine than the one in use that would run here, were its plan built; None where there is none."""
+        return None if self._ladder is None else self._ladder.awaited()
+
+    @property
+    def room(self) -> int | None:
+        """For how many sources a step has room; None for any number."""
+        bounds = [n for n in (self._room, getattr(self.engine, "max_batch", None)) if n is not None]
+        return min(bounds, default=None)
+
+    def binding(self, batch: int) -> Binding:
+        """The engine's arrays for so many sources."""
+        if batch not in self._bindings:
+            self._bindings[batch] = self.engine.bind(batch)
+        return self._bindings[batch]
+
+    def bound(self, batch: int) -> Binding | None:
+        """Arrays for so many sources, the next engine's where this one has no room for them.
+
+        Returns:
+            None where that one has none either: half as many may do, and ``room`` says so from then on.
+
+        Raises:
+            ArtifactError: There is none for a single source, or no engine passes the self-test.
+        """
+        if self._refusal is not None:
+            raise self._refusal
+        try:
+            return self._bound_or_next(batch)
+        except ArtifactError:
+            if batch == 1 or self._refusal is not None:
+                raise
+            self._room = batch // 2
+            return None
+
+    def _bound_or_next(self, batch: int) -> Binding:
+        try:
+            return self.binding(batch)
+        except ArtifactError as error:
+            self._go_on(error)
+            return self.binding(batch)
+
+    def run(self, binding: Binding, batch: int) -> Binding:
+        """Run a step; where the engine fails for the first time, the next one runs it on the same inputs.
+
+        Returns:
+            The binding with the outputs.
+
+        Raises:
+            ArtifactError: It failed, and no other engine goes on.
+        """
+        if self._refusal is not None:
+            raise self._refusal
+        try:
+            binding.run()
+        except ArtifactError as error:
+            if self._has_stepped_down:
+                raise
+            inputs = {name: array.copy() for name, array in binding.inputs.items()}  # they may go with the engine
+            self._go_on(error)
+            binding = self.binding(batch)
+            for name, array in inputs.items():
+                binding.inputs[name][:] = array
+            binding.run()
+        return binding
+
+    def _go_on(self, error: ArtifactError) -> None:
+        """Another engine in the place of the one that has failed while frames come, if one passes the self-test.
+
+        Raises:
+            ArtifactError: The failure, where there is no other engine; else that of the self-test, from then on always:
+                no label is to come of an engine that fails it.
+        """
+        if self._has_stepped_down or not self._step_down(error.found):
+            raise error
+        try:
+            self.prove(accept=False)
+        except ArtifactError as refusal:
+            self._refusal = refusal
+            raise
+
+    def _step_down(self, why: str) -> bool:
+        """Whether another engine goes on in the place of the one in use, which has failed; labels are ``degraded``."""
+        engine = None if self._ladder is None else self._ladder.step_down(why)
+        if engine is None:
+            return False
+        self.engine, self._has_stepped_down, self._room = engine, True, None
+        self._bindings.clear()
+        self.degraded = _fallback(engine)
+        return True
+
+    def prove(self, *, accept: bool) -> None:
+        """Run the golden clip, on the next engine where its logits are not reproduced, or warm the engine up.
+
+        Args:
+            accept: Go on with ``degraded`` labels where no engine reproduces them.
+
+        Raises:
+            ArtifactError: No engine does, or none runs.
+        """
+        if self._golden is None:
+            self._warm_up()
+            return
+        while True:
+            self.self_test_error, fault = self_test(self._golden, self._manifest, lambda: self.binding(1))
+            if fault is None:
+                return
+            name = self.engine.name
+            if self._step_down(f"the self-test failed: {fault}"):
+                continue
+            if not accept:
+                raise ArtifactError(
+                    f"the self-test on {name} failed: {fault}",
+                    "the logits of the golden clip",
+                    self._another_engine()
+                    + "kd-edge doctor, export again, or accept degraded labels with self_test='accept'",
+                )
+            self.degraded = Cause(Reason.SELF_TEST, f"self-test failed: {fault}")
+            return
+
+    def _warm_up(self) -> None:
+        """A first run, which plans memory, on the next engine where it fails."""
+        try:
+            self.binding(1).run()
+        except ArtifactError as error:
+            if not self._step_down(error.found):
+                raise
+            self._warm_up()
+
+    def _another_engine(self) -> str:
+        """The advice to take the engine that the model was proved on; empty where it is that one."""
+        return "" if self.engine.name.startswith("onnxruntime") else "--engine onnxruntime, "
+
+    def hand_over(self) -> None:
+        """Let the next thread that runs a step be the one that does."""
+        if isinstance(self.engine, Engine):
+            self.engine.hand_over()
+
+    def close(self) -> None:
+        """Close the engine; nothing can be run after that."""
+        self.engine.close()
+
+
+def _fallback(engine: StepEngine) -> Cause:
+    return Cause(Reason.FALLBACK, engine.fallback_reason) if engine.fallback_reason else NO_CAUSE
