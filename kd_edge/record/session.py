@@ -70,7 +70,7 @@ class Session:
         summary: What it has brought so far.
 
     Raises:
-        ConfigError: A camera twice, or a name that cannot be a column of a manifest.
+        ConfigError: No camera, one twice, or a name that cannot be a column of a manifest.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ FIRST_FRAME_SECONDS = 10.0
 """A camera that is open and gives no frame for so long is none."""
 LATE_SECONDS = 1.0
 """How long the end of a clip waits for frames on their way, and how late one may be beyond its time-out."""
-LOOK_SECONDS = 0.01
+FIRST_LOOK_SECONDS = 0.01
 """How often the first frame is looked for."""
 
 
@@ -38,10 +38,11 @@ class Source:
     Attributes:
         name: As given.
         uri: As given.
-        track: Takes its frames.
+        track: Takes its frames; there is none before ``start``.
         capture: Reads them; there is none before ``start``.
     """
 
+    track: Track
     capture: Capture
 
     def __init__(
@@ -49,11 +50,10 @@ class Source:
     ) -> None:
         self.name, self.uri = name, uri
         self._camera, self._clock, self._config = camera, clock, config
-        self.track = Track(camera.name)
         self._is_open = False
 
     def start(self) -> None:
-        """Open the camera and begin to read it.
+        """Open the camera and begin to read it, for the first time or after ``stop_all``.
 
         Raises:
             CameraError: It cannot be opened.
@@ -61,6 +61,7 @@ class Source:
         """
         self._camera.open()
         self._is_open = True
+        self.track = Track(self._camera.name)  # some cameras know their name only now
         self.capture = Capture(self._camera, timeouts_of(self._camera), self._clock, mailbox=self.track)
         if not self._camera.live:
             raise ConfigError(
@@ -93,7 +94,7 @@ class Source:
                 raise CameraError(
                     f"camera {printable(self._camera.name)} gives no frame{why}", "frames", "kd-edge cameras doctor"
                 )
-            self._clock.sleep(LOOK_SECONDS)
+            self._clock.sleep(FIRST_LOOK_SECONDS)
         return self.track.first
 
     def lost(self) -> str:
@@ -113,8 +114,8 @@ class Source:
         why = "" if trouble is None else trouble.detail
         return CameraStatus(track.frames, track.fps, self.capture.counters.dropped, age_ms, why)
 
-    def close(self) -> None:
-        """Close a camera that was opened and never read."""
+    def _close_unread(self) -> None:
+        """Close a camera that was opened and that nothing reads: a thread that does closes it by itself."""
         if self._is_open and not hasattr(self, "capture"):
             with suppress(Exception):
                 self._camera.close()
@@ -160,4 +161,4 @@ def stop_all(sources: Sequence[Source]) -> None:
     """Stop them together, in bounded time."""
     stop_together([source.capture for source in sources if hasattr(source, "capture")])
     for source in sources:
-        source.close()
+        source._close_unread()

@@ -220,6 +220,8 @@ class Recognizer:
     def adopt(self, other: Recognizer) -> None:
         """Go on with another recogniser's engine, between two frames; windows and counts stay.
 
+        What became of this one's engines is forgotten with them; the other's self-test is that of engines to come.
+
         Args:
             other: Of the same model, loaded and self-tested, perhaps in another thread; it is used up.
 
@@ -442,7 +444,7 @@ class Recognizer:
 
     def _encode(self, batch: list[_Pushed], now_ns: int | None) -> dict[str, Prediction]:
         """Run one batch over frames that can be encoded; predictions by source."""
-        binding = self._runner.bound(len(batch))
+        binding = self._runner.bind_or_step_down(len(batch))
         if binding is None:  # no room for them all, and nothing was begun: the same frames in smaller steps
             half = len(batch) // 2
             return self._encode(batch[:half], now_ns) | self._encode(batch[half:], now_ns)

@@ -34,7 +34,7 @@ class StepRunner:
         self._bindings: dict[int, Binding] = {}
         self._room: int | None = None  # for how many sources the engine had room at once, where it lacked some
         self._has_stepped_down = False
-        self._refusal: ArtifactError | None = None
+        self._refusal: tuple[str, str, str] | None = None  # why no label may come: see ``_go_on``
 
     @property
     def awaited(self) -> str | None:
@@ -53,31 +53,28 @@ class StepRunner:
             self._bindings[batch] = self.engine.bind(batch)
         return self._bindings[batch]
 
-    def bound(self, batch: int) -> Binding | None:
-        """Arrays for so many sources, the next engine's where this one has no room for them.
+    def bind_or_step_down(self, batch: int) -> Binding | None:
+        """Arrays for so many sources; the next engine's, if there is one, where this one cannot give them.
 
         Returns:
-            None where that one has none either: half as many may do, and ``room`` says so from then on.
+            None where no engine can that may be asked: half as many may do, and ``room`` says so from then on.
 
         Raises:
-            ArtifactError: There is none for a single source, or no engine passes the self-test.
+            ArtifactError: Not even for a single source, or the engine that was to go on failed the self-test.
         """
-        if self._refusal is not None:
-            raise self._refusal
+        self._check_refusal()
         try:
-            return self._bound_or_next(batch)
+            try:
+                return self.binding(batch)
+            except ArtifactError as error:
+                if not self._go_on(error.found):
+                    raise
+                return self.binding(batch)
         except ArtifactError:
             if batch == 1 or self._refusal is not None:
                 raise
             self._room = batch // 2
             return None
-
-    def _bound_or_next(self, batch: int) -> Binding:
-        try:
-            return self.binding(batch)
-        except ArtifactError as error:
-            self._go_on(error)
-            return self.binding(batch)
 
     def run(self, binding: Binding, batch: int) -> Binding:
         """Run a step; where the engine fails for the first time, the next one runs it on the same inputs.
@@ -86,37 +83,39 @@ class StepRunner:
             The binding with the outputs.
 
         Raises:
-            ArtifactError: It failed, and no other engine goes on.
+            ArtifactError: It failed and no other engine goes on, that one failed too, or it failed the self-test.
         """
-        if self._refusal is not None:
-            raise self._refusal
+        self._check_refusal()
         try:
             binding.run()
         except ArtifactError as error:
-            if self._has_stepped_down:
-                raise
             inputs = {name: array.copy() for name, array in binding.inputs.items()}  # they may go with the engine
-            self._go_on(error)
+            if not self._go_on(error.found):
+                raise
             binding = self.binding(batch)
             for name, array in inputs.items():
                 binding.inputs[name][:] = array
             binding.run()
         return binding
 
-    def _go_on(self, error: ArtifactError) -> None:
-        """Another engine in the place of the one that has failed while frames come, if one passes the self-test.
+    def _go_on(self, why: str) -> bool:
+        """Whether another engine goes on in the place of the one that has failed while frames come, for the first time.
 
         Raises:
-            ArtifactError: The failure, where there is no other engine; else that of the self-test, from then on always:
-                no label is to come of an engine that fails it.
+            ArtifactError: It fails the self-test; from then on every step does: no label is to come of such an engine.
         """
-        if self._has_stepped_down or not self._step_down(error.found):
-            raise error
+        if self._has_stepped_down or not self._step_down(why):
+            return False
         try:
             self.prove(accept=False)
-        except ArtifactError as refusal:
-            self._refusal = refusal
+        except ArtifactError as error:
+            self._refusal = (error.found, error.expected, error.fix)
             raise
+        return True
+
+    def _check_refusal(self) -> None:
+        if self._refusal is not None:
+            raise ArtifactError(*self._refusal)  # a new one: one that is raised again keeps all frames it ever met
 
     def _step_down(self, why: str) -> bool:
         """Whether another engine goes on in the place of the one in use, which has failed; labels are ``degraded``."""

@@ -32,11 +32,9 @@ class ChangesConfig(_Strict):
     set: dict[str, Any] = {}
     without: tuple[str, ...] = ()
 
-    def then(self, later: ChangesConfig) -> ChangesConfig:
-        """Both, one after the other: what ``later`` drops or sets is as ``later`` has it."""
-        kept = {key: value for key, value in self.set.items() if key not in later.without}
-        without = tuple(dict.fromkeys((*self.without, *later.without)))
-        return ChangesConfig(set=merged(kept, later.set), without=without)
+    def applied(self, base: Mapping[str, Any]) -> dict[str, Any]:
+        """A recipe's values with these changes."""
+        return merged({key: value for key, value in base.items() if key not in self.without}, self.set)
 
 
 class RowConfig(ChangesConfig):
@@ -79,7 +77,7 @@ class RowConfig(ChangesConfig):
         if not self.runs and (changed or self.comparator is not None):
             raise ValueError("a row that is only read runs nothing: remove parts, set, without and comparator")
         if len(set(self.parts)) != len(self.parts):
-            raise ValueError("parts names one twice: it changes nothing the second time")
+            raise ValueError("parts names one twice: each is taken once")
         return self
 
     @property
@@ -148,12 +146,9 @@ class StudyConfig(_Strict):
                 raise ValueError(f"row '{row.name}' is of '{row.of}', no trained row{did_you_mean(row.of, trained)}")
         return self
 
-    def changes(self, row: RowConfig) -> ChangesConfig:
-        """All changes of the base recipe that make a row's: its parts', then its own."""
-        changes = ChangesConfig()
-        for part in (*(self.parts[name] for name in row.parts), row):
-            changes = changes.then(part)
-        return changes
+    def changes(self, row: RowConfig) -> tuple[ChangesConfig, ...]:
+        """What makes the base recipe a row's, one after the other: its parts, then its own changes."""
+        return (*(self.parts[name] for name in row.parts), row)
 
     def as_published(self, value: float | None, split: str) -> str:
         """A published figure as its paper prints it: a column's figures have as many decimals as its most exact one."""
@@ -249,10 +244,11 @@ def _config(
         recipes.validate(base | {"split": split, "seed": seed}, Recipe, "the study's base recipe")
         model = comparator_model(row.comparator.get("kind", "tstdds"), what)
         return recipes.validate(_comparator(base, row.comparator, model) | {"split": split, "seed": seed}, model, what)
-    changes = study.changes(row)
-    kept = {key: value for key, value in base.items() if key not in changes.without}
-    values = merged(kept, {**changes.set, "name": f"{base['name']}-{row.name}", "split": split, "seed": seed})
-    gone = {key for key in changes.without if key not in values}
+    values: dict[str, Any] = dict(base)
+    for changes in study.changes(row):
+        values = changes.applied(values)
+    values |= {"name": f"{base['name']}-{row.name}", "split": split, "seed": seed}
+    gone = {key for changes in study.changes(row) for key in changes.without if key not in values}
     kept_overrides = [override for override in overrides if _table(override) not in gone]
     return recipes.validate(recipes.overridden(values, kept_overrides), Recipe, what)
 

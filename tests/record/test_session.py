@@ -419,6 +419,35 @@ def test_a_lost_camera_ends_the_clip_and_is_waited_for(stage: Stage, out: Path, 
     assert next(r.message for r in caplog.records if r.levelno >= logging.WARNING).startswith("camera rgb0: the cable")
 
 
+def test_a_session_that_could_not_begin_can_later(stage: Stage, out: Path, ir: Any, rgb: Any) -> None:
+    plan = make_plan(labels=["wave"], seconds=1.0, count=1, countdown_seconds=0, keep_free_gb=0)
+    session = Session({"ir": ir, "rgb": rgb}, out, plan, clock=stage)
+    rgb.lose()
+    for _ in range(2):
+        with pytest.raises(CameraError, match="pulled"), session:
+            pass
+    rgb.bring_back()
+    with session:
+        kinds = [type(event) for event in session.events() if not isinstance(event, Status)]
+    assert kinds == [Began, Kept]
+    assert session.summary.frames == {"ir": 25, "rgb": 25}
+
+
+def test_a_camera_that_learns_its_name_when_it_is_opened_is_told_by_it(stage: Stage, out: Path) -> None:
+    class Bag(PlayedCamera):
+        def open(self) -> None:
+            super().open()
+            self.name = "bag_ir"
+
+    camera = Bag(stage, "file.mcap")
+    with (  # noqa: PT012
+        pytest.raises(CameraError, match="camera bag_ir now delivers 64x48"),
+        Session({"ir": camera}, out, make_plan(keep_free_gb=0), clock=stage) as session,
+    ):
+        for _ in session.events():
+            camera.shape = (48, 64)
+
+
 def test_a_lost_camera_ends_it_all_where_nobody_waits(stage: Stage, out: Path, ir: Any, rgb: Any) -> None:
     events, summary = lossy(stage, out, [ir, rgb], Losing(rgb, 0.5), waits=False, duration_seconds=60)
     assert "the cable was pulled" in summary.ended

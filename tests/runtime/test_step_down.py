@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -160,6 +163,44 @@ def test_an_engine_that_fails_its_self_test_after_a_step_down_labels_nothing(
             with pytest.raises(ArtifactError, match=r"the self-test on onnxruntime .* failed: logits differ by 1"):
                 recognizer.push(frames[k], k * 50 * MS)
         assert recognizer.reasons.total() <= FAILS_AT
+
+
+def test_a_failed_self_test_is_forgotten_with_its_engine(make_model, noise, failing, monkeypatch) -> None:
+    frames = noise(30)
+    path, _ = make_model(golden_clip(make_model()[1], frames[:9], 1e-4))
+    failing(FAILS_AT + 4)
+    with Recognizer.load(path, engine="openvino") as recognizer:
+        with monkeypatch.context() as patch:
+            patch.setattr("kd_edge.runtime.runner.self_test", lambda *_: SelfTested(1.0, "logits differ by 1"))
+            with pytest.raises(ArtifactError, match="the self-test"):
+                labels(recognizer, frames)
+        recognizer.adopt(Recognizer.load(path))
+        assert recognizer.push(frames[0], 10_000 * MS).state is LabelState.WARMING
+        assert recognizer.degraded_reason == ""
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_an_engine_that_goes_on_failing_keeps_no_frame(make_model, noise, failing, monkeypatch, is_refused) -> None:
+    """Whoever pushes on and on: neither a cycle nor an error that is raised again holds what was pushed."""
+    path, _ = make_model(golden_clip(make_model()[1], noise(9), 1e-4))
+    failing(FAILS_AT + 4)
+    with Recognizer.load(path, engine="openvino", strict=not is_refused) as recognizer:
+        monkeypatch.setattr("kd_edge.runtime.runner.self_test", lambda *_: SelfTested(1.0, "logits differ by 1"))
+        pushed = []
+        gc.disable()
+        try:
+            for k in range(40):
+                frame = noise(1)[0].copy()
+                pushed.append(weakref.ref(frame))
+                with contextlib.suppress(ArtifactError):
+                    recognizer.push(frame, k * 50 * MS)
+                del frame
+            left = sum(frame() is not None for frame in pushed[20:])
+        finally:
+            gc.enable()
+        with pytest.raises(ArtifactError, match="the self-test" if is_refused else "CUDA_ERROR_ECC"):
+            recognizer.push(noise(1)[0], 10_000 * MS)
+    assert left == 0
 
 
 def test_another_recognisers_engine_is_adopted_between_two_frames(make_model, noise) -> None:

@@ -68,8 +68,18 @@ def test_a_row_is_its_parts_in_their_order_and_then_its_own_changes(study: Study
 def test_what_a_later_part_drops_an_earlier_one_did_not_set() -> None:
     taught = ChangesConfig(set={"teacher": {"epochs": 3}, "segments": 4})
     alone = ChangesConfig(without=("teacher",), set={"losses": []})
-    assert taught.then(alone) == ChangesConfig(without=("teacher",), set={"segments": 4, "losses": []})
-    assert alone.then(taught).set == {"losses": [], "teacher": {"epochs": 3}, "segments": 4}
+    base = {"teacher": {"epochs": 9, "batch_size": 2}}
+    assert alone.applied(taught.applied(base)) == {"segments": 4, "losses": []}
+    assert taught.applied(alone.applied(base)) == {"losses": [], "teacher": {"epochs": 3}, "segments": 4}
+
+
+def test_a_table_after_a_word_is_not_the_studys_table(study: StudyConfig) -> None:
+    parts = {"balanced": {"set": {"student": {"class_weights": "balanced"}}}}
+    row = {"name": "a", "title": "a", "parts": ["balanced"], "set": {"student": {"class_weights": {"clap": 3.0}}}}
+    values = study.model_dump() | {"set": {"student": {"class_weights": {"wave": 2.0}}}, "parts": parts, "rows": [row]}
+    (run,) = plan(recipes.validate(values, StudyConfig, "study"))
+    assert isinstance(run.config, Recipe)
+    assert run.config.student.class_weights == {"clap": 3.0}
 
 
 def test_tables_are_merged_and_lists_replaced() -> None:
