@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision.models.resnet import BasicBlock
 
 from kd_edge.errors import ConfigError, TrainingError, did_you_mean
@@ -173,6 +174,38 @@ def add_regression(backbone: Backbone, numbers: int, *, keep_feature: bool = Tru
     backbone.feature_size = numbers + (backbone.feature_size if keep_feature else 0)
 
 
+class GridPool(nn.Module):
+    """Means over the parts of a coarse grid, (N, C, h, w) -> (N, C * side * side), rows of parts one after the other.
+
+    Parts overlap where the picture is no multiple of the grid, as those of ``AdaptiveAvgPool2d``.
+
+    Args:
+        side: Parts along each side.
+    """
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(N, C, h, w) -> (N, C * side * side)."""
+        height, width = maps.shape[-2:]
+        if torch.compiler.is_exporting() and (height % self.side or width % self.side):
+            # One product with a constant: written out, overlapping parts are gathers and conditions.
+            parts = torch.kron(_shares(height, self.side), _shares(width, self.side))  # (side * side, h * w)
+            return (maps.flatten(2) @ parts.T.to(maps)).flatten(1)
+        return functional.adaptive_avg_pool2d(maps, self.side).flatten(1)
+
+
+def _shares(length: int, parts: int) -> Tensor:
+    """What of a line each of its overlapping parts takes the mean of, (parts, length)."""
+    shares = torch.zeros(parts, length)
+    for part in range(parts):
+        first, after = part * length // parts, -(-(part + 1) * length // parts)
+        shares[part, first:after] = 1 / (after - first)
+    return shares
+
+
 class GridFeature(nn.Module):
     """The mean over the picture beside what a coarse grid of it shows, (N, C, h, w) -> (N, D).
 
@@ -186,13 +219,13 @@ class GridFeature(nn.Module):
     def __init__(self, channels: int, features: int) -> None:
         super().__init__()
         self.reduce = nn.Conv2d(channels, 32, 1)
-        self.grid = nn.AdaptiveAvgPool2d(4)
+        self.grid = GridPool(4)
         self.mean = nn.AdaptiveAvgPool2d(1)
         self.project = nn.Linear(channels + 32 * 16, features)
 
     def forward(self, maps: Tensor) -> Tensor:
         """(N, C, h, w) -> (N, D)."""
-        seen = torch.cat([self.mean(maps).flatten(1), self.grid(self.reduce(maps)).flatten(1)], dim=1)
+        seen = torch.cat([self.mean(maps).flatten(1), self.grid(self.reduce(maps))], dim=1)
         features: Tensor = self.project(seen)
         return features
 

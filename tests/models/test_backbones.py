@@ -3,14 +3,17 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.error import URLError
 
+import onnxruntime
 import pytest
 import torch
 import torchvision
 from safetensors.torch import save_file
 
+from kd_edge.artifact.graph import OPERATORS
 from kd_edge.errors import ConfigError, TrainingError
+from kd_edge.export.onnx import to_onnx
 from kd_edge.models import ModelConfig, build_backbone, build_model
-from kd_edge.models.backbones import imagenet_state, start_from_motion
+from kd_edge.models.backbones import GridPool, imagenet_state, start_from_motion
 from kd_edge.models.config import BackboneName
 
 
@@ -160,3 +163,39 @@ def test_without_a_home_downloads_go_below_the_cache(tmp_path: Path, monkeypatch
     imagenet_state("resnet18")
     usual = {"progress": False, "check_hash": True, "weights_only": True}
     assert asked == [usual | {"model_dir": f"{tmp_path}/imagenet"}, usual]
+
+
+@pytest.mark.parametrize(
+    ("name", "px", "is_product"),
+    [
+        ("resnet8_grid", 40, True),  # maps of 3 x 3
+        ("resnet8_grid", 64, False),
+        pytest.param("resnet8_grid", 96, True, marks=pytest.mark.slow),
+        pytest.param("cnn4_grid", 18, True, marks=pytest.mark.slow),
+    ],
+)
+def test_a_grid_that_does_not_divide_the_picture_is_one_product_of_the_graph(
+    name: BackboneName, px: int, is_product: bool
+) -> None:
+    """Written out, its overlapping parts are conditions, which no artifact may hold."""
+    model = build_model(ModelConfig(backbone=name, temporal="tsn"), 1, 3, 2).eval()
+    graph = to_onnx(model, in_channels=1, input_px=px)
+    kinds = [node.op_type for node in graph.graph.node]
+    assert set(kinds) <= OPERATORS
+    assert ("MatMul" in kinds) == is_product
+    assert ("AveragePool" in kinds) != is_product
+    frame = torch.randn(2, 1, px, px)
+    past = torch.zeros(2, 1, model.backbone.feature_size)
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
+    (feature,) = session.run(["feature"], {"frame": frame.numpy(), "past": past.numpy()})
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(feature), model.backbone(frame), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("height", "width"), [(3, 3), (5, 4), (6, 7), (1, 2), (12, 8)])
+def test_a_grids_parts_are_those_of_adaptive_pooling(height: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = torch.randn(2, 3, height, width)
+    expected = torch.nn.AdaptiveAvgPool2d(4)(maps).flatten(1)
+    assert torch.equal(GridPool(4)(maps), expected)
+    monkeypatch.setattr("torch.compiler.is_exporting", lambda: True)
+    torch.testing.assert_close(GridPool(4)(maps), expected)

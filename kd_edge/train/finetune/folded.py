@@ -56,9 +56,11 @@ def unfolded(model: ClipModel, found: Mapping[str, Tensor]) -> dict[str, Tensor]
 
     Args:
         model: Whose modules the weights are for.
-        found: What ``graph_weights`` read; names of modules that the model does not have stay as they are.
+        found: What ``graph_weights`` read; names of modules that the model does not have stay as they are, and what
+            modules without weights compute with is left out.
     """
-    state = dict(found)
+    weightless = {name for name, module in model.named_modules() if not any(True for _ in module.parameters())}
+    state = {name: weights for name, weights in found.items() if name.rpartition(".")[0] not in weightless}
     for name, module in model.named_modules():
         if f"{name}.weight" in state and f"{name}.bias" not in state and getattr(module, "bias", None) is not None:
             state[f"{name}.bias"] = torch.zeros(len(state[f"{name}.weight"]))  # an export leaves out what adds nothing
