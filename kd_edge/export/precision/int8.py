@@ -19,7 +19,7 @@ BACKBONE = "backbone."
 """How the names of the nodes begin that are quantised; docs/adr/022-int8-two-profiles.md says why."""
 
 CPU_OPERATORS = ("Conv", "Gemm", "Add", "Relu", "Clip", "MaxPool", "AveragePool", "Concat", "Pad")
-"""What has 8-bit kernels in CPU engines, and something to gain: a backbone's only ``MatMul`` takes means over a grid."""
+"""What has 8-bit kernels in CPU engines, and something to gain: a backbone's only ``MatMul`` is means over a grid."""
 TENSORRT_OPERATORS = ("Conv", "Gemm", "Add")
 TEMPORAL_OPERATORS = ("Conv", "Relu")
 """What of a temporal head is quantised for CPUs: in float32, its convolutions were a sixth of a ResNet18's file."""
