@@ -244,9 +244,10 @@ class Recognizer:
         self._runner.hand_over()
 
     def close(self) -> None:
-        """Close the engine; nothing can be pushed after that."""
-        self._closed = True
-        self._runner.close()
+        """Close the engine; nothing can be pushed after that. One that was adopted is the other's to close."""
+        if not self._closed:
+            self._closed = True
+            self._runner.close()
 
     def __enter__(self) -> Self:
         self._check_open()

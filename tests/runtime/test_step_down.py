@@ -216,6 +216,7 @@ def test_another_recognisers_engine_is_adopted_between_two_frames(make_model, no
         before.bind(1)
     with pytest.raises(EngineError, match="closed"):
         better.push(noise(1)[0], 0)
+    better.close()  # what it had is the other's now
     for k, frame in enumerate(noise(20)[9:], start=9):
         given.append(recognizer.push(frame, k * 50 * MS))
     for one, other in zip(given, expected, strict=True):
