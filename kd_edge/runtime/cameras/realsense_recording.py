@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -37,6 +38,10 @@ SILENT_SECONDS = 10.0
 LONGEST_NS = 10**16
 OPEN_SECONDS = 30.0
 """A recording that librealsense does not open in so long is damaged."""
+STOP_SECONDS = 5.0
+"""So long its reading thread is waited for; on a busy machine it takes some milliseconds."""
+_LEFT: deque[Any] = deque(maxlen=16)
+"""Playbacks whose thread did not end in time, kept from being torn down under it."""
 _TOPICS = "SELECT EXISTS (SELECT 1 FROM topics WHERE name LIKE '/device\\_%/sensor\\_%' ESCAPE '\\')"
 _COUNT = """SELECT count(*) FROM messages JOIN topics ON topics.id = messages.topic_id
 WHERE topics.name GLOB '/device_*/sensor_*/Infrared_' || ? || '/image/data*'"""
@@ -150,9 +155,20 @@ class Playback:
         if self._playback is not None:
             try:
                 self._pipeline.stop()
+                self._await_stopped()
             except RuntimeError as error:  # it has stopped by itself
                 log.debug("%s: %s", printable(str(self._path)), printable(reason(error)))
         self._settings = self._pipeline = self._playback = None
+
+    def _await_stopped(self) -> None:
+        """Wait for librealsense's own thread, which outlives ``stop`` and crashes where its device is gone by then."""
+        ends = time.monotonic() + STOP_SECONDS
+        while self._playback.current_status() != self._rs.playback_status.stopped:
+            if time.monotonic() > ends:
+                log.warning("%s: librealsense does not stop reading; it is left to", printable(str(self._path)))
+                _LEFT.append(self._playback)
+                return
+            time.sleep(0.001)
 
     def _check_opens(self) -> None:
         """Open it in another process first: on some damaged recordings librealsense hangs, and Python with it."""

@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from kd_edge.errors import ConfigError, DataError
 from kd_edge.runtime.cameras import Wanted, make_camera, realsense_recording
 from kd_edge.runtime.cameras.base import focal_of
 from kd_edge.runtime.cameras.config import camera_config
-from kd_edge.runtime.cameras.realsense_recording import is_recording
+from kd_edge.runtime.cameras.realsense_recording import Playback, is_recording
 from kd_edge.runtime.options import StreamOptions
 from kd_edge.runtime.stream import LabelStream
 from kd_edge.types import LabelState
@@ -113,6 +114,27 @@ def test_what_the_camera_says_of_it(recorded) -> None:
         assert camera.read(5.0).image[0, 0] == 0
     finally:
         camera.close()
+
+
+def test_its_device_is_kept_until_librealsense_has_stopped_reading(
+    recorded, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = camera_config(f"replay:{recorded('y8')}")
+    playback = Playback(recorded("y8"), config, Wanted())
+    for _ in range(5):
+        playback.open()
+        next(playback.frames())  # in the middle of it
+        device = playback._playback
+        playback.close()
+        assert device.current_status() == playback._rs.playback_status.stopped
+    playback.open()
+    kept: list[Any] = []
+    monkeypatch.setattr(realsense_recording, "STOP_SECONDS", 0.0)
+    monkeypatch.setattr(realsense_recording, "_LEFT", kept)
+    reading = playback._playback = SimpleNamespace(current_status=lambda: playback._rs.playback_status.playing)
+    playback.close()
+    assert kept == [reading]
+    assert "librealsense does not stop reading" in caplog.text
 
 
 def test_what_is_no_such_recording_is_one_line(recorded, tmp_path: Path) -> None:
