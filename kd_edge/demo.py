@@ -31,17 +31,16 @@ class Watched:
 
 
 def demo_train(folder: Path, progress: Callable[[str, int, int], None] | None = None) -> Iterator[Event]:
-    """Train the quickstart recipe in ``folder``, then its student without the teacher, the control, below it.
+    """Train the recipe ``demo`` in ``folder``, then ``demo_alone``, the control without a teacher, below it.
 
     In float32 on a processor that only emulates bfloat16: it would take hours.
 
     Yields:
         The trainer's events of both runs, each with a ``Finished`` of its own.
     """
-    recipe = recipes.load("train", "quickstart", Recipe, [] if has_bfloat16() else ["precision=32-true"])
-    yield from train(recipe, folder, progress=progress)
-    alone = recipe.model_copy(update={"name": f"{recipe.name}-{ALONE}", "teacher": None, "losses": ()})
-    yield from train(alone, folder / ALONE, progress=progress)
+    changes = [] if has_bfloat16() else ["precision=32-true"]
+    for recipe, place in (("demo", folder), ("demo_alone", folder / ALONE)):
+        yield from train(recipes.load("train", recipe, Recipe, changes), place, progress=progress)
 
 
 def demo_export(folder: Path) -> Exported:
