@@ -44,9 +44,9 @@ def demo_train(folder: Path, progress: Callable[[str, int, int], None] | None = 
 
 
 def demo_export(folder: Path) -> Exported:
-    """Export the student of ``folder`` to ``student.onnx`` in it, half precision."""
+    """Export the student of ``folder`` to ``student.onnx`` in it, half precision wherever that is exact enough."""
     profile = recipes.load("export", "fp16", ExportProfile)
-    return export(folder, profile, folder / "student.onnx")
+    return export(folder, profile, folder / "student.onnx", auto_precision=True)
 
 
 def demo_stream(model: Path, seconds: float) -> Iterator[Prediction | Watched]:

@@ -8,11 +8,43 @@ from rich.console import Console
 
 from kd_edge import demo, recipes
 from kd_edge.cli.demo import demo_table
+from kd_edge.study.plan import load_study, plan
 from kd_edge.train.events import Finished
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.results.run import Run
 
 from .conftest import TINY
+
+
+STAGES = {
+    "demo": ["stages.0.epochs=1", 'stages.0.targets=[{kind="features", components=4}]', "stages.1.epochs=1"],
+    "demo_alone": ["stages.1.epochs=1"],
+}
+
+
+def tiny_recipe(name: str) -> Recipe:
+    """The recipe with few small clips and epochs, its way the same."""
+    absent = {"demo": "student.epochs", "demo_alone": "teacher."}[name]
+    changes = [f"{key}={value}" for key, value in TINY.items() if not key.startswith(absent)]
+    return recipes.load("train", name, Recipe, [*changes, 'validation_subjects=["1"]', *STAGES[name]])
+
+
+def test_the_control_is_the_same_student_without_a_teacher() -> None:
+    taught, alone = (recipes.load("train", name, Recipe) for name in ("demo", "demo_alone"))
+    differ = {"name", "teacher", "stages", "student"}
+    assert taught.model_dump(exclude=differ) == alone.model_dump(exclude=differ)
+    assert taught.student.model_dump(exclude={"epochs"}) == alone.student.model_dump(exclude={"epochs"})
+    assert [stage.kind for stage in taught.stages] == ["dense", "head"]
+    assert [stage.kind for stage in alone.stages] == ["labels", "head"]
+    assert taught.stages[1] == alone.stages[1]
+    assert alone.teacher is None
+
+
+def test_the_control_is_a_row_of_the_study() -> None:
+    planned = {run.name: run.config for run in plan(load_study("demo")) if run.config.seed == 0}
+    for run, name in zip(planned.values(), ("demo", "demo_alone"), strict=True):
+        recipe = recipes.load("train", name, Recipe, ["precision=32-true"])
+        assert run.model_dump(exclude={"name"}) == recipe.model_dump(exclude={"name"})
 
 
 @pytest.mark.slow
@@ -23,18 +55,18 @@ def test_teacher_student_alone_and_distilled_student_side_by_side(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demo, "has_bfloat16", lambda: False)
     monkeypatch.setenv("KD_EDGE_CACHE", str(tmp_path / "cache"))
-    own = Path("train/recipes/quickstart.toml")
-    own.parent.mkdir(parents=True)
-    tiny = recipes.load("train", "quickstart", Recipe, [f"{key}={value}" for key, value in TINY.items()])
-    own.write_text(recipes.to_toml(tiny))
-    tiny = tiny.model_copy(update={"precision": "32-true"})  # on a processor that emulates bfloat16
+    tiny = {name: tiny_recipe(name) for name in ("demo", "demo_alone")}
+    for name, recipe in tiny.items():
+        own = Path(f"train/recipes/{name}.toml")
+        own.parent.mkdir(parents=True, exist_ok=True)
+        own.write_text(recipes.to_toml(recipe))
     events = list(demo.demo_train(tmp_path / "demo"))
     distilled, alone = (event.summary for event in events if isinstance(event, Finished))
     assert list(distilled.stages) == ["teacher", "student"]
     assert list(alone.stages) == ["student"]
-    assert Run.load(tmp_path / "demo").recipe == tiny
-    control = Run.load(tmp_path / "demo" / demo.ALONE).recipe
-    assert control == tiny.model_copy(update={"name": "quickstart-alone", "teacher": None, "losses": ()})
+    for folder, name in ((tmp_path / "demo", "demo"), (tmp_path / "demo" / demo.ALONE, "demo_alone")):
+        on_this_processor = {"precision": "32-true"}  # it emulates bfloat16
+        assert Run.load(folder).recipe == tiny[name].model_copy(update=on_this_processor)
     text = io.StringIO()
     Console(file=text, width=120).print(demo_table(distilled, alone))
     title, _, *rows = text.getvalue().splitlines()
