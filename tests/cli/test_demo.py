@@ -40,10 +40,10 @@ def test_the_control_is_the_same_student_without_a_teacher() -> None:
 
 
 def test_the_control_is_a_row_of_the_study() -> None:
-    planned = {run.name: run.config for run in plan(load_study("demo")) if run.config.seed == 0}
-    for run, name in zip(planned.values(), ("demo", "demo_alone"), strict=True):
+    planned = {run.row.name: run.config for run in plan(load_study("demo"), seeds=[0])}
+    for row, name in (("features", "demo"), ("alone", "demo_alone")):
         recipe = recipes.load("train", name, Recipe, ["precision=32-true"])
-        assert run.model_dump(exclude={"name"}) == recipe.model_dump(exclude={"name"})
+        assert planned[row].model_dump(exclude={"name"}) == recipe.model_dump(exclude={"name"})
 
 
 @pytest.mark.slow

@@ -41,9 +41,11 @@ NEVER_RECORDED = ("a8_s1_t4", "a23_s6_t4", "a27_s8_t4")
 
 SUBJECTS = tuple(str(s) for s in range(1, 9))
 
+_POSES = ("pose", "pose_centred")
 _FILES = {  # modality: folder, file name ending, key in the .mat, shape with None for time
     "depth": ("Depth", "_depth.mat", "d_depth", (240, 320, None)),
     "pose": ("Skeleton", "_skeleton.mat", "d_skel", (20, 3, None)),
+    "pose_centred": ("Skeleton", "_skeleton.mat", "d_skel", (20, 3, None)),
     "skeleton": ("Skeleton", "_skeleton.mat", "d_skel", (20, 3, None)),
     "inertial": ("Inertial", "_inertial.mat", "d_iner", (None, 6)),
     "accelerometer": ("Inertial", "_inertial.mat", "d_iner", (None, 6)),
@@ -53,6 +55,7 @@ _FILES = {  # modality: folder, file name ending, key in the .mat, shape with No
 _FORMATS = {
     "depth": ImageFormat("depth", "uint16", 1, "mm", (0.0, 4000.0), FPS),
     "pose": ImageFormat("rgb", "uint8", 3, "intensity", (0.0, 255.0), FPS),
+    "pose_centred": ImageFormat("rgb", "uint8", 3, "intensity", (0.0, 255.0), FPS),
     "rgb": ImageFormat("rgb", "uint8", 3, "intensity", (0.0, 255.0), FPS),
 }
 _SENSORS = {  # columns of the inertial file, and what they hold
@@ -66,9 +69,9 @@ class UtdMhad:
     """Reader of the original layout ``Depth/aA_sS_tT_depth.mat``, ``Skeleton/``, ``Inertial/``, ``RGB/``.
 
     Modalities: ``depth`` (T, 240, 320) uint16 mm, 0 = no measurement; ``pose`` (T, 240, 320, 3) uint8, the skeleton
-    drawn in the depth camera's view; ``skeleton`` (T, 20, 3) float32 m; ``inertial`` (T, 6) float32, acceleration in g
-    and angular rate in degree/s; ``accelerometer`` and ``gyroscope`` (T, 3) float32, either half of it; ``rgb``
-    (T, 480, 640, 3) uint8, only where ``RGB/`` has files.
+    drawn in the depth camera's view; ``pose_centred``, the same drawn about the person; ``skeleton`` (T, 20, 3) float32
+    m; ``inertial`` (T, 6) float32, acceleration in g and angular rate in degree/s; ``accelerometer`` and ``gyroscope``
+    (T, 3) float32, either half of it; ``rgb`` (T, 480, 640, 3) uint8, only where ``RGB/`` has files.
 
     Mirrored video is another class for swipes (left, right) and circles (clockwise, counter-clockwise): ``flip_labels``
     swaps them. The worn sensors are not mirrored with it.
@@ -92,7 +95,7 @@ class UtdMhad:
         found = _recorded(root)
         self.samples = tuple(_sample(*key) for key in sorted(found))
         has_rgb = any((root / "RGB").glob("a*_color.avi"))
-        self.modalities = ("depth", "pose", "skeleton", "inertial", *_SENSORS) + (("rgb",) if has_rgb else ())
+        self.modalities = ("depth", *_POSES, "skeleton", "inertial", *_SENSORS) + (("rgb",) if has_rgb else ())
 
     def path(self, sample: Sample, modality: str) -> Path:
         """File that a modality of a sample is read from, whether it is there or not."""
@@ -118,14 +121,14 @@ class UtdMhad:
         stamps = _stamps(len(joints))
         if modality == "skeleton":
             return Clip(joints, stamps)
-        from kd_edge.data.readers.utd_pose import render
+        from kd_edge.data.readers.utd_pose import centred, render
 
-        return Clip(render(joints), stamps)
+        return Clip(render(centred(joints) if modality == "pose_centred" else joints), stamps)
 
     def content_key(self, sample: Sample, modality: str) -> str:
         """Hash of the file, and of what else ``open`` goes by; see ``Dataset.content_key``.
 
-        That is the version of the drawing for ``pose``; for signals the skeleton, whose length decides their stamps.
+        That is the version of the drawing for poses; for signals the skeleton, whose length decides their stamps.
         """
         digest = self._hashes.sha256(self.path(sample, modality))
         if modality == "inertial" or modality in _SENSORS:
@@ -134,18 +137,20 @@ class UtdMhad:
             from kd_edge.data.readers.video import decoder_key
 
             return f"{digest}-{decoder_key()}"
-        if modality != "pose":
+        if modality not in _POSES:
             return digest
         from kd_edge.data.readers.utd_pose import VERSION
 
-        return f"{digest}-pose{VERSION}"
+        return f"{digest}-{modality}{VERSION}"
 
     def image_format(self, modality: str) -> ImageFormat:
         """See ``Dataset.image_format``."""
         require_modality(modality, self.modalities, self.name)
         if modality not in _FORMATS:
             raise DataError(
-                f"modality '{modality}' of {self.name} is a signal", "an image modality", "use depth, pose or rgb"
+                f"modality '{modality}' of {self.name} is a signal",
+                "an image modality",
+                f"use depth, {', '.join(_POSES)} or rgb",
             )
         return _FORMATS[modality]
 

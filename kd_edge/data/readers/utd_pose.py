@@ -13,6 +13,7 @@ VERSION = 1
 
 HEIGHT, WIDTH = 240, 320
 FOCAL_PX = 285.0
+CENTRED_M = 2.6
 
 JOINTS = (
     "head", "shoulder_center", "spine", "hip_center",
@@ -48,6 +49,18 @@ def project(joints: npt.NDArray[np.floating]) -> Float32:
     u = WIDTH / 2 + FOCAL_PX * joints[..., 0] / z
     v = HEIGHT / 2 - FOCAL_PX * joints[..., 1] / z
     return np.stack([u, v], axis=-1).astype(np.float32)
+
+
+def centred(joints: Float32) -> Float32:
+    """The same movement with the clip's mean hip centre in the middle of the picture, 2.6 m away.
+
+    The picture's height is 2.2 m there, so raised arms are in it, too. Steps, squats and jumps stay.
+
+    Args:
+        joints: (T, 20, 3) float32, metres, in the depth camera's frame.
+    """
+    place = np.array([0.0, 0.0, CENTRED_M], dtype=np.float32)
+    return joints - joints[:, JOINTS.index("hip_center")].mean(axis=0) + place
 
 
 def render(joints: Float32) -> npt.NDArray[np.uint8]:

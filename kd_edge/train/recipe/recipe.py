@@ -59,7 +59,8 @@ class Recipe(Strict):
             when a person goes on doing the same; ``mixed`` lets two windows in five see the end of another action
             there, of the same subject, view and trial, as when a person goes on to something else. ``stream`` is for
             students that run live on actions of a few seconds: windows of 0.7 to 1.35 times ``clip_seconds`` that end
-            with the action and always have another one before it.
+            with the action and always have another one before it. A label that is read at an action's end is best
+            after ``stream``, one that is read at any moment after ``mixed``.
         clip_seconds: Length of the live window, at most an hour; None takes the median training clip.
         cache_every: Decode every frame but cache only every so-manieth: the RGB of a large data set takes hundreds of
             gigabytes otherwise. Segments are then drawn from fewer frames; not with motion stacks.

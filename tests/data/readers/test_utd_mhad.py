@@ -19,7 +19,7 @@ def test_time_comes_first_and_modalities_share_their_seconds(small_utd: Path) ->
     dataset = UtdMhad(small_utd)
     sample = dataset.samples[0]
     assert (sample.id, sample.subject, sample.trial, sample.label) == ("a1_s1_t1", "1", "1", 0)
-    assert dataset.modalities == ("depth", "pose", "skeleton", "inertial", "accelerometer", "gyroscope")
+    assert dataset.modalities == ("depth", "pose", "pose_centred", "skeleton", "inertial", "accelerometer", "gyroscope")
     stored = scipy.io.loadmat(small_utd / "Depth" / "a1_s1_t1_depth.mat")["d_depth"]
     depth = dataset.open(sample, "depth")
     assert depth.frames.shape == (4, 240, 320)
@@ -32,7 +32,8 @@ def test_time_comes_first_and_modalities_share_their_seconds(small_utd: Path) ->
     assert inertial.stamps_ns[[0, 4, 8]].tolist() == [0, 50_000_000, 100_000_000]
     skeleton = dataset.open(sample, "skeleton")
     assert skeleton.frames.shape == (4, 20, 3)
-    assert dataset.open(sample, "pose").frames.shape == (4, 240, 320, 3)
+    for modality in ("pose", "pose_centred"):
+        assert dataset.open(sample, modality).frames.shape == (4, 240, 320, 3)
 
 
 def test_samples_are_ordered_by_number_not_by_name(tmp_path: Path) -> None:
@@ -122,7 +123,8 @@ def test_content_key_follows_the_content(small_utd: Path) -> None:
     first, second = dataset.samples[:2]
     before = dataset.content_key(first, "depth")
     assert before != dataset.content_key(second, "depth")
-    assert dataset.content_key(first, "pose") != dataset.content_key(first, "skeleton")
+    keys = {dataset.content_key(first, modality) for modality in ("pose", "pose_centred", "skeleton")}
+    assert len(keys) == 3
     path = dataset.path(first, "depth")
     path.write_bytes(path.read_bytes() + b"\0")
     assert UtdMhad(small_utd).content_key(first, "depth") != before

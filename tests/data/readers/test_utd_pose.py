@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kd_edge.data.readers.utd_mhad import UtdMhad
-from kd_edge.data.readers.utd_pose import JOINTS, LIMBS, project, render
+from kd_edge.data.readers.utd_pose import JOINTS, LIMBS, centred, project, render
 
 
 def test_known_projections() -> None:
@@ -45,6 +45,17 @@ def test_a_nearer_limb_hides_a_farther_one_and_is_thicker() -> None:
     crossed[9:12] = [[0.1, 0.3, 2.2], [0.0, 0.1, 2.0], [-0.1, 0.1, 2.0]]  # the right forearm before the trunk
     u, v = project(crossed[10]).round().astype(int)
     assert render(crossed[None])[0, v, u].tolist() in ([0, 200, 255], [120, 255, 255])
+
+
+def test_a_centred_movement_stands_in_the_middle_wherever_it_was_made() -> None:
+    jump = np.stack([standing(), standing(), standing()])
+    jump[1, :, 1] += 0.3
+    moved = jump + np.float32([0.7, -0.4, 1.1])
+    assert centred(moved) == pytest.approx(centred(jump), abs=1e-6)
+    hips = centred(moved)[:, JOINTS.index("hip_center")]
+    assert hips == pytest.approx(np.array([[0, -0.1, 2.6], [0, 0.2, 2.6], [0, -0.1, 2.6]]), abs=1e-6)
+    assert (render(centred(moved)) == render(centred(jump))).mean() > 0.999
+    assert np.abs(project(np.array([[0, 1.09, 2.6], [0, -1.09, 2.6]])) - [[160, 0.5], [160, 239.5]]).max() < 0.1
 
 
 def test_limbs_outside_the_picture_are_cut() -> None:
