@@ -26,7 +26,7 @@ def test_a_report_counts_and_names(small_utd: Path) -> None:
     report = check(dataset, None, lambda *at: calls.append(at))
     assert calls[-1] == (8, 8)
     assert (report.samples, report.complete, report.faultless) == (8, 6, False)
-    depth, pose, _skeleton, inertial, *worn = report.modalities
+    depth, pose, _centred, _skeleton, inertial, *worn = report.modalities
     assert (depth.usable, pose.usable, inertial.usable) == (7, 8, 7)
     assert [(m.modality, m.usable) for m in worn] == [("accelerometer", 7), ("gyroscope", 7)]
     assert re.search(r"a1_s1_t1_depth\.mat is damaged", depth.unusable["a1_s1_t1"])

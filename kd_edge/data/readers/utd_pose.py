@@ -9,7 +9,7 @@ from kd_edge.errors import import_extra
 from kd_edge.types import Float32
 
 VERSION = 1
-"""Version of the drawing; part of the cache's key."""
+"""Version of the drawing and its place; part of the cache's key."""
 
 HEIGHT, WIDTH = 240, 320
 FOCAL_PX = 285.0
@@ -54,13 +54,14 @@ def project(joints: npt.NDArray[np.floating]) -> Float32:
 def centred(joints: Float32) -> Float32:
     """The same movement with the clip's mean hip centre in the middle of the picture, 2.6 m away.
 
-    The picture's height is 2.2 m there, so raised arms are in it, too. Steps, squats and jumps stay.
+    The picture's height is 2.2 m there: feet in lunges and some raised hands are cut. Steps, squats and jumps stay.
 
     Args:
         joints: (T, 20, 3) float32, metres, in the depth camera's frame.
     """
     place = np.array([0.0, 0.0, CENTRED_M], dtype=np.float32)
-    return joints - joints[:, JOINTS.index("hip_center")].mean(axis=0) + place
+    moved: Float32 = joints - joints[:, JOINTS.index("hip_center")].mean(axis=0) + place
+    return moved
 
 
 def render(joints: Float32) -> npt.NDArray[np.uint8]:

@@ -41,7 +41,7 @@ OPEN_SECONDS = 30.0
 STOP_SECONDS = 5.0
 """So long its reading thread is waited for; on a busy machine it takes some milliseconds."""
 _LEFT: deque[Any] = deque(maxlen=16)
-"""Playbacks whose thread did not end in time, kept from being torn down under it."""
+"""Playbacks whose thread is not known to have ended, kept from being torn down under it."""
 _TOPICS = "SELECT EXISTS (SELECT 1 FROM topics WHERE name LIKE '/device\\_%/sensor\\_%' ESCAPE '\\')"
 _COUNT = """SELECT count(*) FROM messages JOIN topics ON topics.id = messages.topic_id
 WHERE topics.name GLOB '/device_*/sensor_*/Infrared_' || ? || '/image/data*'"""
@@ -98,6 +98,7 @@ class Playback:
         self._settings: Any = None
         self._pipeline: Any = None
         self._playback: Any = None
+        self._has_begun = False
 
     def open(self) -> None:
         """Start at the first frame.
@@ -106,6 +107,7 @@ class Playback:
             DataError: It is damaged, or holds no such imager.
         """
         rs = self._rs
+        self._has_begun = False
         self._check_opens()
         try:
             # held by self alone: what an error's traceback kept alive would keep the file open
@@ -152,23 +154,28 @@ class Playback:
 
     def close(self) -> None:
         """Stop; librealsense closes the file when its last object is gone."""
-        if self._playback is not None:
-            try:
-                self._pipeline.stop()
-                self._await_stopped()
-            except RuntimeError as error:  # it has stopped by itself
-                log.debug("%s: %s", printable(str(self._path)), printable(reason(error)))
+        if self._playback is not None and not self._is_over():
+            log.info("%s: librealsense is left to finish reading", printable(str(self._path)))
+            _LEFT.append(self._playback)
         self._settings = self._pipeline = self._playback = None
 
-    def _await_stopped(self) -> None:
-        """Wait for librealsense's own thread, which outlives ``stop`` and crashes where its device is gone by then."""
+    def _is_over(self) -> bool:
+        """Stop, and whether librealsense's own thread is known to have, which crashes once its device is gone.
+
+        It outlives ``stop``. The status tells of it only after a first frame: it is "stopped" before the start, too.
+        """
+        try:
+            if not self._has_begun:
+                self._taken()
+            self._pipeline.stop()
+        except RuntimeError as error:
+            log.debug("%s: %s", printable(str(self._path)), printable(reason(error)))
         ends = time.monotonic() + STOP_SECONDS
-        while self._playback.current_status() != self._rs.playback_status.stopped:
-            if time.monotonic() > ends:
-                log.warning("%s: librealsense does not stop reading; it is left to", printable(str(self._path)))
-                _LEFT.append(self._playback)
-                return
+        while self._has_begun and time.monotonic() < ends:
+            if self._playback.current_status() == self._rs.playback_status.stopped:
+                return True
             time.sleep(0.001)
+        return False
 
     def _check_opens(self) -> None:
         """Open it in another process first: on some damaged recordings librealsense hangs, and Python with it."""
@@ -225,6 +232,7 @@ class Playback:
         frame = frames.get_infrared_frame(self._index) if arrived else None
         if not frame:
             return None
+        self._has_begun = True
         return np.array(frame.get_data()), frame.get_timestamp(), is_lit(self._rs, frame)
 
     def _checked(self, lit: bool | None) -> bool:
