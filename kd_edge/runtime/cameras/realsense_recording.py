@@ -33,6 +33,8 @@ log = logging.getLogger("kd_edge.runtime")
 ENDINGS = (".bag", ".db3")
 POLL_MS = 200
 """The end of a recording is a wait that gives nothing; so long is one."""
+BEGIN_SECONDS = 3.0
+"""A recording that has given no frame in so long, and is not being read, has none."""
 SILENT_SECONDS = 10.0
 """A recording that gives no frame for so long, and does not end either, is damaged."""
 LONGEST_NS = 10**16
@@ -137,10 +139,12 @@ class Playback:
         while True:
             taken = self._taken()
             if taken is None:
-                if self._playback.current_status() == self._rs.playback_status.stopped:
+                silent = time.monotonic() - heard
+                has_begun = self._has_begun or silent > BEGIN_SECONDS  # it is "stopped" before its start, too
+                if has_begun and self._playback.current_status() == self._rs.playback_status.stopped:
                     self._tell_of_lost(count)
                     return
-                if time.monotonic() - heard > SILENT_SECONDS:
+                if silent > SILENT_SECONDS:
                     raise _damaged(self._path, f"no frame for {SILENT_SECONDS:g} s before its end")
                 continue
             count, heard, (image, stamp_ms, lit) = count + 1, time.monotonic(), taken

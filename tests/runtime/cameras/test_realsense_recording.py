@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -222,3 +223,28 @@ def test_a_recording_knows_the_imagers_focal_length(recorded: Callable[..., Path
         assert focal_of(camera) == 0.625, "40 pixels of 64"
     finally:
         camera.close()
+
+
+def test_a_recording_whose_reading_begins_late_is_not_taken_for_an_empty_one(
+    recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    playback = Playback(recorded("y8"), camera_config(f"replay:{recorded('y8')}"), Wanted())
+    playback.open()
+    try:
+        taken, stopped = playback._taken, SimpleNamespace(current_status=lambda: playback._rs.playback_status.stopped)
+        late = [None, None]  # as the status is until librealsense's thread runs
+        monkeypatch.setattr(playback, "_taken", lambda: late.pop() if late else taken())
+        with monkeypatch.context() as before:
+            before.setattr(playback, "_playback", stopped)
+            frames = playback.frames()
+            first = next(frames)
+        assert first[0][0, 0] == 0
+        monkeypatch.setattr(realsense_recording, "BEGIN_SECONDS", 0.0)
+        playback._has_begun = False
+        monkeypatch.setattr(playback, "_taken", lambda: None)
+        with monkeypatch.context() as before:
+            before.setattr(playback, "_playback", stopped)
+            assert list(playback.frames()) == []
+    finally:
+        monkeypatch.undo()
+        playback.close()
