@@ -296,9 +296,10 @@ def test_recordings_of_rows_with_other_encoders_are_told_apart(
 
 
 @pytest.mark.slow
-def test_equal_dense_stages_are_trained_once(study: StudyConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["pixels", "features"])
+def test_equal_dense_stages_are_trained_once(kind: str, study: StudyConfig, tmp_path: Path) -> None:
     """Whatever comes after the stage; its weights and what follows are those of a run that trains it itself."""
-    dense = {"kind": "dense", "epochs": 1, "frames": 2, "targets": [{"kind": "pixels", "components": 3}]}
+    dense = {"kind": "dense", "epochs": 1, "frames": 2, "targets": [{"kind": kind, "components": 3}]}
     head = {"kind": "head", "epochs": 1, "passes": 1}
     rows = {
         "both": {"stages": [dense, head]},
@@ -309,7 +310,9 @@ def test_equal_dense_stages_are_trained_once(study: StudyConfig, tmp_path: Path)
     }
     values = study.model_dump() | {"rows": [{"name": n, "title": n, "set": s} for n, s in rows.items()]}
     values["set"] = {"student": {"epochs": 1}, "losses": []}
-    for row in values["rows"]:
+    if kind == "features":
+        values["set"]["teacher"] = {"epochs": 1}
+    for row in values["rows"] if kind == "pixels" else ():
         row["without"] = ["teacher"]
     runs = plan(recipes.validate(values, StudyConfig, "study"))
     folder = tmp_path / "studies" / "tiny"

@@ -234,13 +234,17 @@ class Recipe(Strict):
     def dense_fingerprint(self) -> str | None:
         """SHA-256 (hex) of everything that decides the backbone after the dense stage: equal ones are trained once.
 
-        None where there is no such stage, where a trained network tells what is regressed, or where the student goes on
-        from another one.
+        None where there is no such stage, or where its student or teacher goes on from a file.
         """
-        if self.dense_stage is None or self.dense_stage.features is not None or self.student.source is not None:
+        if self.dense_stage is None or self.student.source is not None:
+            return None
+        asked = self.teacher if self.dense_stage.features is not None else None
+        if asked is not None and asked.weights:
             return None
         values = self._deciding("teacher", "losses", "teacher_shuffle", "stages")
         values["student"]["model"].pop("reads", None)
+        if asked is not None:
+            values["teacher"] = self.teacher_fingerprint()
         stage = _stage_as_before(self.dense_stage.model_dump(mode="json"))
         return _hash({**values, "stage": stage, "kept": self.keeps_targets})
 

@@ -140,8 +140,11 @@ def same_dense_stage(path: Path, recipe: Recipe, data_fingerprints: dict[str, st
     other = Run.load(path)
     wanted, known = recipe.dense_fingerprint(), other.summary.data_fingerprints
     same = wanted is not None and other.recipe.dense_fingerprint() == wanted
+    regressed = ["student", "dense"]
+    if recipe.dense_stage is not None and recipe.dense_stage.features is not None:
+        regressed.append("teacher")
     kept = other.summary.stages["student"].dense
-    if kept is None or not same or any(known.get(x) != data_fingerprints.get(x) for x in ("student", "dense")):
+    if kept is None or not same or any(known.get(x) != data_fingerprints.get(x) for x in regressed):
         raise TrainingError(
             f"the dense stage of {path} was trained with other settings or recordings",
             "a run of the same data, split, seed, student and dense stage",
