@@ -259,7 +259,7 @@ def training_summary(summary: Summary) -> RenderableType:
             f"{name} ({stage.modality}, {stage.backbone} + {stage.temporal})",
             *(percent(getattr(stage.test, figure, None)) for figure in ("accuracy", "macro_f1", "map")),
             stage.selected,
-            f"{stage.seconds / 60:.1f}",
+            f"{stage.all_seconds / 60:.1f}",
         )
         for name, stage in summary.stages.items()
     ]

@@ -184,6 +184,12 @@ class StageReport(Selection):
     head: Selection | None = None
 
     @property
+    def all_seconds(self) -> float:
+        """Spent on training, with dense and head stages and the folds; a dense stage that runs share counts in each."""
+        parts = [part for part in (self.dense, *self.folds.values(), self.head) if part is not None]
+        return self.seconds + sum(part.seconds for part in parts)
+
+    @property
     def trained_for(self) -> str:
         """Epochs it was to be trained for; with dense and head stages those of each, in their order, and the folds."""
         if self.dense is None and self.head is None:

@@ -72,13 +72,13 @@ def _row(summary: Summary, stage: str) -> Row | None:
         stage=stage,
         modality=report.modality,
         network=f"{report.backbone} + {report.temporal}",
-        method=_method(summary.recipe, stage),
+        method=f"{'dense, then ' * (report.dense is not None)}{_method(summary.recipe, stage)}",
         epochs=report.selected,
         seed=summary.seed,
         accuracy=test.accuracy,
         macro_f1=test.macro_f1,
         test_samples=summary.test_clips(report),
-        minutes=report.seconds / 60,
+        minutes=report.all_seconds / 60,
     )
 
 

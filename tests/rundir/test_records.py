@@ -15,6 +15,7 @@ from pydantic_core import to_jsonable_python
 from kd_edge.rundir import (
     SUMMARY,
     DenseReport,
+    FoldReport,
     MetricsLine,
     Scores,
     Selection,
@@ -234,8 +235,11 @@ def test_reading_a_run_needs_no_torch() -> None:
 def test_epochs_of_a_student_are_told_stage_by_stage() -> None:
     plain = StageReport(epochs=50, selected_epoch=38)
     assert (plain.trained_for, plain.selected) == ("50", "38 of 50")
-    dense, head = DenseReport(selected_epoch=30), Selection(selected_epoch=40)
+    dense, head = DenseReport(selected_epoch=30, seconds=60.0), Selection(selected_epoch=40, seconds=5.0)
     assert StageReport(epochs=50, dense=dense, head=head).selected == "dense 30 + head 40"  # no labels stage
     whole = StageReport(epochs=50, selected_epoch=38, dense=dense, head=head)
     assert whole.trained_for == "dense 30 + 50 + head 40"
+    folds = {"fold1": FoldReport(seconds=7.0), "fold2": FoldReport(seconds=8.0)}
+    assert plain.all_seconds == 0.0
+    assert StageReport(seconds=100.0, dense=dense, head=head, folds=folds).all_seconds == 180.0
     assert StageReport(epochs=50, selected_epoch=50, head=head).selected == "50 + head 40"

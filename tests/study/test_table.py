@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +43,17 @@ def test_teacher_first_then_student_with_its_losses(tmp_path: Path) -> None:
     line = study.markdown(table).splitlines()[3]
     what = "| utd_mhad | odd_even | student: resnet18 + tsn | depth | CE + DKD + MGCAM | "
     assert line == what + "25 of 25 | 3 | 60.2 | 50.0 | 430 | 2 |"
+
+
+def test_a_student_with_a_dense_stage_and_a_head_has_all_their_minutes(tmp_path: Path) -> None:
+    values: dict[str, Any] = summary(recipe={"losses": []})
+    values["stages"]["student"] |= {
+        "selected_epoch": 0, "seconds": 0.0,
+        "dense": {"selected_epoch": 24, "seconds": 240.0}, "head": {"selected_epoch": 40, "seconds": 60.0},
+    }  # fmt: skip
+    student = study.rows([write(tmp_path / "a", values)])[1]
+    assert (student.minutes, student.epochs) == (5.0, "dense 24 + head 40")
+    assert student.method == "dense, then cross entropy"
 
 
 @pytest.mark.parametrize(
