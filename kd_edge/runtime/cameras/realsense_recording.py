@@ -158,12 +158,12 @@ class Playback:
 
     def close(self) -> None:
         """Stop; librealsense closes the file when its last object is gone."""
-        if self._playback is not None and not self._is_over():
+        if self._playback is not None and not self._stopped():
             log.info("%s: librealsense is left to finish reading", printable(str(self._path)))
             _LEFT.append(self._playback)
         self._settings = self._pipeline = self._playback = None
 
-    def _is_over(self) -> bool:
+    def _stopped(self) -> bool:
         """Stop, and whether librealsense's own thread is known to have, which crashes once its device is gone.
 
         It outlives ``stop``. The status tells of it only after a first frame: it is "stopped" before the start, too.
