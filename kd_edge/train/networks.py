@@ -58,7 +58,7 @@ def build_teacher(material: Material, config: AnyTeacher) -> Teacher:
     """The recipe's teacher with its initial weights; the same for the same seed."""
     recipe, dataset = material.recipe, material.dataset
     _seed(recipe, "teacher")
-    return TEACHERS[config.kind].build(config, recipe.segments, len(dataset.labels), dataset)
+    return TEACHERS[config.kind].build(config, recipe.first_segments, len(dataset.labels), dataset)
 
 
 def _seed(recipe: Recipe, name: str) -> None:

@@ -340,8 +340,8 @@ def _clip_loaders(session: _Session, stages: list[str]) -> Loaders:
     chosen_by = material.having(name, material.validation)
     if not chosen_by:
         return Loaders(training, batches, None)
-    segments = material.recipe.first_segments if name == "student" else None
-    return Loaders(training, batches, material.evaluation_loader(name, chosen_by, segments))
+    validation = material.evaluation_loader(name, chosen_by, material.recipe.first_segments)
+    return Loaders(training, batches, validation)
 
 
 def _fit(

@@ -211,3 +211,34 @@ def test_loaders_are_those_of_the_stage(material: Material) -> None:
     assert batch["inputs"][0].shape == (6, 6, model.backbone.feature_size)
     assert loaders.validation is not None
     assert sum(len(b["labels"]) for b in loaders.validation) == len(material.validation)
+
+
+@pytest.mark.parametrize("temporal", ["tcn", "trn"])
+def test_a_teacher_sees_the_moments_of_the_labels_stage(tmp_path: Path, temporal: str) -> None:
+    """It teaches no other stage: its head, which may not take any number of moments, is built for those."""
+    values = tiny_values() | {key: value for key, value in two_stages().items() if key not in ("teacher", "losses")}
+    values["teacher"]["model"] = {"backbone": "tiny", "temporal": temporal, "hidden": 8}
+    values["teacher"]["epochs"] = 1
+    recipe = Recipe.model_validate(values)
+    material = gather_material(recipe)
+    loader, _ = material.training_loader(["student", "teacher"], 6)
+    student, teacher = next(iter(loader))["inputs"]
+    assert (student.shape[:3], teacher.shape[:3]) == ((6, 4, 1), (6, 4, 3))
+    for name, segments in (("student", 6), ("teacher", 4)):
+        assert next(iter(material.evaluation_loader(name, material.test)))["inputs"][0].shape[1] == segments
+    run_all(recipe, tmp_path)
+    run = Run.load(tmp_path)
+    assert run.summary.student_model["segments"] == 6
+    assert {"teacher", "student", "head"} <= {line.stage for line in read_metrics(tmp_path)}
+    assert run.summary.stages["teacher"].test_samples > 0
+
+
+def test_the_moments_of_the_labels_stage_decide_the_teacher() -> None:
+    values = tiny_values() | {key: value for key, value in two_stages().items() if key not in ("teacher", "losses")}
+    recipe = Recipe.model_validate(values)
+    fewer = Recipe.model_validate(values | {"stages": [{"kind": "labels", "segments": 3}, values["stages"][1]]})
+    alike = Recipe.model_validate(values | {"segments": 8})
+    before = Recipe.model_validate(tiny_values(segments=4, validation_subjects=["1"]))
+    assert fewer.teacher_fingerprint() != recipe.teacher_fingerprint() == alike.teacher_fingerprint()
+    assert before.teacher_fingerprint() == recipe.teacher_fingerprint()
+    assert recipe.clip_shapes == ((4, 1, 32, 32), (4, 3, 32, 32))

@@ -31,14 +31,15 @@ def recipe_layers(
         ConfigError: No teacher.
         TrainingError: A loss names a layer that does not exist.
     """
+    segments = recipe.first_segments
     if who == "student":
-        shape = recipe.student.clip_shape(recipe.segments)
-        student = image_network(recipe.student, recipe.segments, classes, initial_weights=False)
+        shape = recipe.student.clip_shape(segments)
+        student = image_network(recipe.student, segments, classes, initial_weights=False)
         layers, places = list_layers(student, (1, *shape)), image_places(student)
     elif recipe.teacher is None:
         raise ConfigError(f"recipe '{recipe.name}' has no teacher", "a recipe with [teacher]", "leave out --teacher")
     else:
-        teacher = TEACHERS[recipe.teacher.kind].build(recipe.teacher, recipe.segments, classes, None)
-        layers, places = teacher.layers(recipe.teacher.clip_shape(recipe.segments)), teacher.places
+        teacher = TEACHERS[recipe.teacher.kind].build(recipe.teacher, segments, classes, None)
+        layers, places = teacher.layers(recipe.teacher.clip_shape(segments)), teacher.places
     named = zip(term_names(recipe.teacher_losses), recipe.teacher_losses, strict=True)
     return layers, {name: loss.layers(places, who) for name, loss in named}

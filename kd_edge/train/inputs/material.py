@@ -158,7 +158,7 @@ class Material:
     ) -> tuple[DataLoader[Batch], EpochBatches]:
         """Shuffled, augmented clips of one or more stages side by side, and the batches that carry the epoch.
 
-        Crop and flip are the first stage's, changes of intensity each stage's own. A student sees the segments of its
+        Crop and flip are the first stage's, changes of intensity each stage's own. They are the segments of the
         labels stage.
         """
         recipe, signals = self.recipe, self._signals(stages)
@@ -166,7 +166,7 @@ class Material:
         if not images and signals is not None:  # resampled onto the time of the student's clips
             clips = self._pairs(["student"], self.train)
             return self._loader(SignalDataset(clips, signals, recipe.seed), stages[0], batch_size, rank, world)
-        windows = self.windows(recipe.windows, self._segments(stages[0]))
+        windows = self.windows(recipe.windows, recipe.first_segments)
         dataset = self._changing(images, windows, signals, beside=self._beside(stages))
         return self._loader(dataset, stages[0], batch_size, rank, world)
 
@@ -229,10 +229,6 @@ class Material:
         how, seed = self.recipe.teacher_shuffle, self.recipe.seed
         return {} if how is None else exchange(samples, seed, "teacher", by_class=how == "class")
 
-    def _segments(self, stage: str) -> int:
-        """T while a stage is trained end to end."""
-        return self.recipe.first_segments if stage == "student" else self.recipe.segments
-
     def _loader(
         self, dataset: ClipDataset | SignalDataset, stage: str, batch_size: int, rank: int, world: int
     ) -> tuple[DataLoader[Batch], EpochBatches]:
@@ -283,7 +279,7 @@ class Material:
         Args:
             stage: ``student`` or ``teacher``.
             samples: Which clips.
-            segments: T; None is the recipe's.
+            segments: T; None is the recipe's for the student, who ships with it, and the labels stage's for a teacher.
         """
         recipe, usable = self.recipe, self.having(stage, samples)
         batches = EpochBatches(len(usable), max(self.stage(stage).batch_size, 16), None)
@@ -292,7 +288,7 @@ class Material:
             return make_loader(SignalDataset(self._pairs(["student"], usable), signals, recipe.seed), batches, 0)
         pairs = self._pairs([stage], usable)
         spec = recipe.image_stages[stage].preprocess
-        windows = Windows(segments or recipe.segments)
+        windows = Windows(segments or (recipe.segments if stage == "student" else recipe.first_segments))
         return make_loader(ClipDataset(pairs, [spec], windows, None, recipe.seed), batches, 0)
 
     def having(self, stage: str, samples: Sequence[Sample]) -> tuple[Sample, ...]:

@@ -161,7 +161,7 @@ class Recipe(Strict):
 
     @property
     def first_segments(self) -> int:
-        """T while the whole network is trained."""
+        """T while the whole network is trained, and of its teacher, who sees the same moments."""
         labels = self.labels_stage
         return self.segments if labels is None or labels.segments is None else labels.segments
 
@@ -204,10 +204,11 @@ class Recipe(Strict):
 
     @property
     def clip_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-        """Input of one clip, (T, C, S, S), of student and teacher; None without a teacher."""
+        """Input of one clip, (T, C, S, S), while the teacher teaches the student; None without a teacher."""
         if self.teacher is None:
             return None
-        return self.student.clip_shape(self.segments), self.teacher.clip_shape(self.segments)
+        segments = self.first_segments
+        return self.student.clip_shape(segments), self.teacher.clip_shape(segments)
 
     def check_data(self, dataset: Dataset) -> None:
         """Refuse a data set that does not have what the recipe asks for.
@@ -226,7 +227,7 @@ class Recipe(Strict):
 
     def teacher_fingerprint(self) -> str:
         """SHA-256 (hex) of everything that decides the teacher's weights: equal ones need training only once."""
-        values = self._deciding("student", "losses", "stages", "teacher_shuffle")
+        values = self._deciding("student", "losses", "stages", "teacher_shuffle") | {"segments": self.first_segments}
         if self.wearables is not None:
             values["clips"] = self.student.modality  # whose time the signals are resampled onto
         return _hash(values)

@@ -220,7 +220,8 @@ class LabelsStage(Strict):
     """The whole network on labels and losses, as ``[student]`` says.
 
     Attributes:
-        segments: T during this stage, where a later one trains the head on more; None is the recipe's.
+        segments: T during this stage, and of the teacher, where a later stage trains the head on more; None is the
+            recipe's.
     """
 
     kind: Literal["labels"] = "labels"
