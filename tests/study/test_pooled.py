@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from kd_edge import recipes
 from kd_edge.errors import ConfigError
 from kd_edge.study.plan import StudyConfig, load_study, plan
 from kd_edge.study.report import report, report_markdown
+from kd_edge.train.recipe import DenseStage, Recipe
 
 BASE = {"title": "UTD", "base": "utd_mhad_best", "splits": ["subject_1", "subject_2"], "pooled": True, "seeds": [0, 1]}
 ROWS = [{"name": "alone", "title": "alone", "set": {"stages": [{"kind": "labels"}]}}, {"name": "joints", "title": "J"}]
@@ -113,12 +115,34 @@ def test_only_what_adds_up_is_pooled() -> None:
         study(metric="map")
 
 
+def epochs_left_out(recipe: Recipe) -> Recipe:
+    """A recipe without how long it trains."""
+    student = recipe.student.model_copy(update={"epochs": 1})
+    stages = tuple(s.model_copy(update={"epochs": 1}) if isinstance(s, DenseStage) else s for s in recipe.stages)
+    return recipe.model_copy(update={"student": student, "stages": stages})
+
+
+def long_epochs(recipe: Recipe) -> tuple[int, int]:
+    """Epochs of the stage before the head, and its batch."""
+    stage = recipe.dense_stage or recipe.student
+    return stage.epochs, stage.batch_size
+
+
 def test_the_study_of_left_out_subjects_trains_what_odd_and_even_subjects_do() -> None:
+    """The same rows and as many steps: of seven subjects' 753 clips in the place of four subjects' 431."""
     known = {run.row.name: run.config for run in plan(load_study("utd_mhad_dense"), seeds=[0])}
+    holes = {"alone": "alone_holes", "joints": "joints_holes"}
     loso = load_study("utd_mhad_loso")
     runs = plan(loso)
     assert [run.name for run in runs[:2]] == ["alone-subject_1-s0", "alone-subject_2-s0"]
-    assert len(runs) == 2 * 8
+    assert len(runs) == 3 * 8
     for run in runs:
-        same = known[f"{run.row.name}_holes"]
-        assert run.config.model_copy(update={"split": "odd_even", "name": same.name}) == same
+        same = known[holes.get(run.row.name, "alone_long")]
+        assert isinstance(run.config, Recipe)
+        assert isinstance(same, Recipe)
+        changes = {"split": "odd_even", "name": same.name, "precision": "32-true"}
+        if run.row.name == "alone_long":  # which has the holes averaged there
+            changes["student"] = run.config.student.model_copy(update={"preprocess": same.student.preprocess})
+        assert epochs_left_out(run.config.model_copy(update=changes)) == epochs_left_out(same)
+        (epochs, batch), (others, _) = long_epochs(run.config), long_epochs(same)
+        assert epochs * math.ceil(753 / batch) == pytest.approx(others * math.ceil(431 / batch), rel=0.035)
