@@ -46,7 +46,10 @@ def small(run: Planned, tree: Path, folder: Path, *more: str) -> Recipe:
     """A row's recipe with four moments, small images and signals; its networks and losses untouched."""
     assert isinstance(run.config, Recipe)
     values = run.config.model_dump(mode="json")
-    settings = ["segments=4", "student.preprocess.resize_px=36", "student.preprocess.input_px=32"]
+    for stage in values["stages"]:
+        if stage["kind"] == "labels":
+            stage["segments"] = 4
+    settings = ["segments=6", "student.preprocess.resize_px=36", "student.preprocess.input_px=32"]
     settings += ["student.batch_size=2"]
     if run.config.wearables is not None:
         settings += ["teacher.points=32", "teacher.batch_size=2"]
