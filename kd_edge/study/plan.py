@@ -15,6 +15,7 @@ from kd_edge.study.classical import AnyComparator, comparator_model
 from kd_edge.train.recipe import Recipe
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
+Seeds = tuple[Annotated[int, Field(ge=0)], ...]
 
 
 class _Strict(BaseModel):
@@ -47,6 +48,7 @@ class RowConfig(ChangesConfig):
         name: Short name, for folders and ``--rows``.
         title: Name of the method as the table prints it.
         published: Split -> the published figure, in percent; empty where there is none.
+        seeds: Instead of the study's: more where a claim rests on the row, one where nothing is random.
         parts: Names of the study's parts that it is made of, in their order, before its own ``set`` and ``without``.
         comparator: Instead of a recipe: settings of a classical method, ``kind`` first; recordings, split, seed and
             validation subjects are the base recipe's, and the student's modality and intensity window where the method
@@ -59,6 +61,7 @@ class RowConfig(ChangesConfig):
     name: Name
     title: str
     published: dict[str, float] = {}
+    seeds: Annotated[Seeds, Field(min_length=1)] | None = None
     parts: tuple[Name, ...] = ()
     comparator: dict[str, Any] | None = None
     needs: str = ""
@@ -74,8 +77,8 @@ class RowConfig(ChangesConfig):
             raise ValueError("of and network go together: the row that is run, and 'teacher' or 'teacher/SENSOR'")
         if self.needs and self.of is not None:
             raise ValueError("a row either needs something or is read of another row: remove needs, or of and network")
-        if not self.runs and (changed or self.comparator is not None):
-            raise ValueError("a row that is only read runs nothing: remove parts, set, without and comparator")
+        if not self.runs and (changed or self.comparator is not None or self.seeds is not None):
+            raise ValueError("a row that is only read runs nothing: remove parts, set, without, seeds and comparator")
         if len(set(self.parts)) != len(self.parts):
             raise ValueError("parts names one twice: each is taken once")
         return self
@@ -104,7 +107,7 @@ class StudyConfig(_Strict):
         splits: Protocols; one column each.
         pooled: Whether the splits' test sides are one test together, as when every subject is left out once: the table
             has one column over all their clips instead of one each. For accuracies.
-        seeds: Every row is trained once per seed.
+        seeds: Every row is trained once per seed, but for rows with seeds of their own.
         parts: Changes that several rows share, by the name with which a row takes them; not rows themselves.
         rows: Rows in the order of the table.
     """
@@ -115,7 +118,7 @@ class StudyConfig(_Strict):
     metric: Literal["accuracy", "macro_f1", "map", "sakdn_f", "validation_accuracy"] = "accuracy"
     splits: Annotated[tuple[str, ...], Field(min_length=1)]
     pooled: bool = False
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[Seeds, Field(min_length=1)] = (0,)
     parts: dict[Name, ChangesConfig] = {}
     rows: Annotated[tuple[RowConfig, ...], Field(min_length=1)]
 
@@ -124,7 +127,8 @@ class StudyConfig(_Strict):
         names = [row.name for row in self.rows]
         if len(set(names)) != len(names):
             raise ValueError("two rows have the same name")
-        for what, given in (("seeds", self.seeds), ("splits", self.splits)):
+        own = [(f"seeds of row '{row.name}'", row.seeds) for row in self.rows if row.seeds is not None]
+        for what, given in (("seeds", self.seeds), ("splits", self.splits), *own):
             if len(set(given)) != len(given):
                 raise ValueError(f"{what} names one twice: each is run and counted once")
         if self.pooled and self.metric != "accuracy":
@@ -207,7 +211,7 @@ def plan(
         study: What to run.
         rows: Only these rows, none of which may be only read.
         splits: Only these protocols.
-        seeds: Seeds instead of the study's.
+        seeds: Seeds instead of the study's and its rows'.
         overrides: ``dotted.key=value`` for every recipe, after the row's own changes, except below what it does
             ``without``.
 
@@ -219,7 +223,6 @@ def plan(
         if row.name in rows and not row.runs:
             raise _never_run(row)
     chosen_splits = _chosen(study.splits, splits, "split")
-    seeds = tuple(dict.fromkeys(seeds or study.seeds))
     _check_overrides(overrides)
     base = merged(recipes.read("train", study.base), study.set)
     if not isinstance(base.get("name"), str):
@@ -229,7 +232,7 @@ def plan(
         for row in study.rows
         if row.runs and row.name in chosen_rows
         for split in chosen_splits
-        for seed in seeds
+        for seed in dict.fromkeys(seeds or row.seeds or study.seeds)
     ]
     _check_networks(study, base, overrides)
     return runs

@@ -103,7 +103,7 @@ def report(
     Args:
         study: The study.
         folder: Folder that its runs lie in.
-        seeds: Seeds that were run; none takes the study's.
+        seeds: Seeds that were run; none takes the study's and its rows'.
         overrides: Overrides of the recipe that were run; other settings are other runs.
         ledger: What runs came to whose folders are not here.
         against: Row whose runs the others' gain is over; None compares nothing.

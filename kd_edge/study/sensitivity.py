@@ -41,7 +41,7 @@ def settings(
         keys: The name of a loss for its weight (0 in rows without it), ``<loss>.<option>``, or a dotted key of the
             recipe such as ``student.learning_rate``.
         published: Whether to add points of the published figures.
-        seeds: Seeds that were run; none takes the study's.
+        seeds: Seeds that were run; none takes the study's and its rows'.
         overrides: Overrides of the recipe that were run; other settings are other runs.
 
     Returns:

@@ -36,6 +36,15 @@ def test_what_is_asked_for_twice_is_run_and_counted_once(study: StudyConfig, tmp
     assert [line.cells["subjects"].missing for line in lines] == [1, 1, 1]
 
 
+def test_a_row_may_have_seeds_of_its_own(study: StudyConfig, tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"name": "a", "title": "a"}, {"name": "b", "title": "b", "seeds": [4, 2]}]
+    rows += [{"name": "b_teacher", "title": "t", "of": "b", "network": "teacher"}]
+    changed = recipes.validate(study.model_dump() | {"rows": rows, "seeds": [0, 1, 2]}, StudyConfig, "study")
+    assert [(run.row.name, run.seed) for run in plan(changed)] == [("a", 0), ("a", 1), ("a", 2), ("b", 4), ("b", 2)]
+    assert [(run.row.name, run.seed) for run in plan(changed, seeds=[7])] == [("a", 7), ("b", 7)]
+    assert [line.cells["subjects"].missing for line in report(changed, tmp_path)] == [3, 2, 2]
+
+
 def test_a_rows_changes_come_after_the_studys_and_overrides_last(study: StudyConfig) -> None:
     alone, taught, _ = (run.config for run in plan(study, seeds=[7], overrides=["student.batch_size=3"]))
     assert isinstance(alone, Recipe)
@@ -250,6 +259,9 @@ def test_a_sensor_that_the_teachers_lack_is_refused() -> None:
         ({"rows": [{"name": "a", "title": "a", "comparator": {}, "without": ["teacher"]}]}, "takes no recipe"),
         ({"metric": "auc"}, "metric"),
         ({"seeds": [0, 1, 0]}, "seeds names one twice: each is run and counted once"),
+        ({"rows": [{"name": "a", "title": "a", "seeds": [1, 1]}]}, "seeds of row 'a' names one twice"),
+        ({"rows": [{"name": "a", "title": "a", "seeds": []}]}, "seeds"),
+        ({"rows": [MKL | {"seeds": [0]}]}, "only read runs nothing"),
         ({"splits": ["subjects", "subjects"]}, "splits names one twice"),
         ({"rows": [{"name": "a", "title": "a"}, {"name": "a", "title": "b"}]}, "two rows have the same name"),
         ({"rows": [{"name": "a-s1", "title": "a"}]}, "name"),  # or a run's name would not tell row, split and seed
@@ -282,7 +294,8 @@ def test_the_papers_tables_are_there() -> None:
 def test_every_row_of_every_shipped_study_validates(path: Path) -> None:
     study = load_study(path.stem)
     runs = plan(study)
-    assert len(runs) == sum(row.runs for row in study.rows) * len(study.splits) * len(study.seeds)
+    seeds = sum(len(row.seeds or study.seeds) for row in study.rows if row.runs)
+    assert len(runs) == seeds * len(study.splits)
     assert len({run.config.fingerprint() for run in runs}) == len(runs)
 
 
