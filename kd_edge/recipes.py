@@ -103,7 +103,7 @@ def load(verb: Verb, name: str, model: type[Model], overrides: Sequence[str] = (
         name: A name to search for, or a path ending in ``.toml``.
         model: The pydantic model it must satisfy.
         overrides: ``dotted.key=value`` entries that win over the file; the value is TOML, or else a string; ``null``
-            takes away an optional key or table.
+            takes away an optional key or table. One table of a list goes by its ``kind``, or by its position.
 
     Raises:
         ConfigError: All faults of the file together, each with its place and a suggestion.
@@ -158,6 +158,31 @@ def overridden(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     for override in overrides:
         _override(values, override)
     return values
+
+
+def position(tables: Sequence[Any], part: str, where: str) -> int:
+    """Which table of a list a key is about: the one of that ``kind``, or the one at that position.
+
+    Args:
+        tables: The list.
+        part: ``dense`` or ``0``.
+        where: How an error begins.
+
+    Raises:
+        ConfigError: None, or several of that kind.
+    """
+    if part.isdecimal() and len(part) < 10 and int(part) < len(tables):
+        return int(part)
+    kinds = [table["kind"] for table in tables if isinstance(table, dict) and isinstance(table.get("kind"), str)]
+    if kinds.count(part) == 1:
+        return next(k for k, table in enumerate(tables) if isinstance(table, dict) and table.get("kind") == part)
+    known = f"the kind of one, {', '.join(dict.fromkeys(kinds))}, or " if kinds else ""
+    several = f", {kinds.count(part)} of which are of that kind" if part in kinds else ""
+    raise ConfigError(
+        f"{where}: '{part[:_VALUE_CHARACTERS]}' in a list of {len(tables)}{several}",
+        f"{known}a position from 0",
+        "correct it",
+    )
 
 
 def _parsed(path: Path) -> dict[str, Any]:
@@ -247,7 +272,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
     for part in parents:
         table = _step(table, part, shown)
     if isinstance(table, list):
-        table[_position(table, last, shown)] = value
+        table[position(table, last, shown)] = value
     else:
         table[last] = value
 
@@ -265,19 +290,11 @@ def _value(text: str) -> Any:
 
 def _step(table: Any, part: str, shown: str) -> Any:
     if isinstance(table, list):
-        return table[_position(table, part, shown)]
+        return table[position(table, part, shown)]
     child = table.setdefault(part, {})
     if not isinstance(child, (dict, list)):
         raise ConfigError(f"{shown}: '{part[:_VALUE_CHARACTERS]}' is a value", "a table", "drop what follows it")
     return child
-
-
-def _position(table: list[Any], part: str, shown: str) -> int:
-    if part.isdecimal() and len(part) < 10 and int(part) < len(table):
-        return int(part)
-    raise ConfigError(
-        f"{shown}: '{part[:_VALUE_CHARACTERS]}' in a list of {len(table)}", "a position from 0", "use a number"
-    )
 
 
 def _faults(detail: Any, model: type[BaseModel]) -> list[str]:

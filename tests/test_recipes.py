@@ -1,7 +1,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
@@ -84,6 +84,36 @@ def test_overrides_win(folder: Path) -> None:
     recipe = recipes.load("train", "mine", Recipe, overrides)
     assert (recipe.student.epochs, recipe.losses[0].epochs, recipe.name) == (7, 9, "plain words")
     assert recipe.student.window == Other(span=4)
+
+
+STAGES: dict[str, Any] = {
+    "stages": [{"kind": "dense", "epochs": 1}, {"kind": "head"}, {"epochs": 2}, 7],
+    "losses": [{"kind": "dkd"}, {"kind": "at"}, {"kind": "dkd"}],
+}
+
+
+def test_a_table_of_a_list_goes_by_its_kind_or_its_position() -> None:
+    changes = ["stages.dense.epochs=4", "stages.head.more.deep=5", "stages.2.epochs=6", "stages.3=8"]
+    assert recipes.overridden(STAGES, [*changes, "losses.at.weight=2"]) == {
+        "stages": [{"kind": "dense", "epochs": 4}, {"kind": "head", "more": {"deep": 5}}, {"epochs": 6}, 8],
+        "losses": [{"kind": "dkd"}, {"kind": "at", "weight": 2}, {"kind": "dkd"}],
+    }
+    assert recipes.overridden(STAGES, ['stages.head={kind="labels"}'])["stages"][1] == {"kind": "labels"}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stages.x.epochs=1", "'x' in a list of 4. Expected the kind of one, dense, head, or a position from 0"),
+        ("stages.4.epochs=1", "'4' in a list of 4"),
+        ("losses.dkd.weight=1", "'dkd' in a list of 3, 2 of which are of that kind"),
+        ("losses.-1.weight=1", "'-1' in a list of 3"),
+    ],
+)
+def test_a_table_that_a_list_does_not_have_is_told(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        recipes.overridden(STAGES, [override])
+    assert message in str(caught.value)
 
 
 def test_null_is_nothing_and_in_quotes_a_text(folder: Path) -> None:

@@ -195,11 +195,11 @@ def _check_trained(config: Recipe, overrides: list[str]) -> None:
     keys = [override.partition("=")[0].strip() for override in overrides]
     idle = [key for key in keys if key.startswith("student.") and key.removeprefix("student.") in Training.model_fields]
     if idle and config.labels_stage is None:
-        stages = ", ".join(f"stages.{k} ({stage.kind})" for k, stage in enumerate(config.stages))
+        stages = ", ".join(f"stages.{stage.kind}" for stage in config.stages)
         raise ConfigError(
             f"--set {idle[0]}, which is of a labels stage, and recipe {config.name} has none",
             f"a setting of one of its stages: {stages}",
-            f"for example --set stages.0.{idle[0].removeprefix('student.')}=...",
+            f"for example --set stages.{config.stages[0].kind}.{idle[0].removeprefix('student.')}=...",
         )
 
 

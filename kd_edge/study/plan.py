@@ -26,16 +26,18 @@ class ChangesConfig(_Strict):
     """How a recipe differs from the base recipe.
 
     Attributes:
-        set: Changes of the base recipe; tables are merged key by key, everything else replaces.
+        set: Changes of the base recipe; tables are merged key by key, a list's by their ``kind`` or position
+            (``stages.dense.targets``); everything else replaces.
         without: Top-level keys of the base recipe to drop (``teacher`` for a student that learns alone).
     """
 
     set: dict[str, Any] = {}
     without: tuple[str, ...] = ()
 
-    def applied(self, base: Mapping[str, Any]) -> dict[str, Any]:
-        """A recipe's values with these changes."""
-        return merged({key: value for key, value in base.items() if key not in self.without}, self.set)
+    def applied(self, base: Mapping[str, Any], what: str) -> dict[str, Any]:
+        """A recipe's values with these changes, which are ``what``'s."""
+        kept = {key: value for key, value in base.items() if key not in self.without}
+        return merged(kept, self.set, f"{what}: set")
 
 
 class RowConfig(ChangesConfig):
@@ -224,7 +226,7 @@ def plan(
             raise _never_run(row)
     chosen_splits = _chosen(study.splits, splits, "split")
     _check_overrides(overrides)
-    base = merged(recipes.read("train", study.base), study.set)
+    base = merged(recipes.read("train", study.base), study.set, "set")
     if not isinstance(base.get("name"), str):
         raise ConfigError(f"the study's base recipe '{study.base}' has no name", "name = '...'", "add the line")
     runs = [
@@ -249,7 +251,7 @@ def _config(
         return recipes.validate(_comparator(base, row.comparator, model) | {"split": split, "seed": seed}, model, what)
     values: dict[str, Any] = dict(base)
     for changes in study.changes(row):
-        values = changes.applied(values)
+        values = changes.applied(values, what)
     values |= {"name": f"{base['name']}-{row.name}", "split": split, "seed": seed}
     gone = {key for changes in study.changes(row) for key in changes.without if key not in values}
     kept_overrides = [override for override in overrides if _table(override) not in gone]
@@ -305,14 +307,33 @@ def _comparator(base: Mapping[str, Any], settings: Mapping[str, Any], model: typ
     return {**shared, **settings}
 
 
-def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested tables merged key by key; any other value replaces the base's."""
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Nested tables merged key by key, a list's by their ``kind`` or position; any other value replaces the base's.
+
+    Args:
+        base: What is changed.
+        changes: How.
+        place: Where the changes stand, for errors.
+
+    Raises:
+        ConfigError: A list has no such table.
+    """
     result = dict(base)
     for key, value in changes.items():
-        below = result.get(key)
-        both_tables = isinstance(below, Mapping) and isinstance(value, Mapping)
-        result[key] = merged(below, value) if isinstance(below, Mapping) and both_tables else value
+        result[key] = _changed(result.get(key), value, f"{place}.{key}")
     return result
+
+
+def _changed(below: Any, value: Any, place: str) -> Any:
+    if isinstance(below, Mapping) and isinstance(value, Mapping):
+        return merged(below, value, place)
+    if isinstance(below, list) and isinstance(value, Mapping):
+        tables = list(below)
+        for part, change in value.items():
+            k = recipes.position(tables, part, place)
+            tables[k] = _changed(tables[k], change, f"{place}.{part}")
+        return tables
+    return value
 
 
 def _chosen(known: Sequence[str], wanted: Sequence[str], what: str) -> Sequence[str]:

@@ -179,7 +179,7 @@ def test_a_study_of_which_nothing_ran_says_where_it_looked(kd: Kd) -> None:
 def test_settings_of_a_stage_that_a_recipe_has_not_are_refused(kd: Kd) -> None:
     code, _, error = kd("train", "utd_mhad_best", "--set", "student.epochs=3")
     assert code == 2
-    assert "stages.0 (dense), stages.1 (head). Fix: for example --set stages.0.epochs=..." in one_line(error)
+    assert "stages.dense, stages.head. Fix: for example --set stages.dense.epochs=..." in one_line(error)
 
 
 @pytest.mark.slow

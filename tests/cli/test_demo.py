@@ -16,8 +16,8 @@ from kd_edge.train.results.run import Run
 from .conftest import TINY
 
 STAGES = {
-    "demo": ["stages.0.epochs=1", 'stages.0.targets=[{kind="features", components=4}]', "stages.1.epochs=1"],
-    "demo_alone": ["stages.1.epochs=1"],
+    "demo": ["stages.dense.epochs=1", 'stages.dense.targets=[{kind="features", components=4}]', "stages.head.epochs=1"],
+    "demo_alone": ["stages.head.epochs=1"],
 }
 
 

@@ -78,8 +78,8 @@ def test_what_a_later_part_drops_an_earlier_one_did_not_set() -> None:
     taught = ChangesConfig(set={"teacher": {"epochs": 3}, "segments": 4})
     alone = ChangesConfig(without=("teacher",), set={"losses": []})
     base = {"teacher": {"epochs": 9, "batch_size": 2}}
-    assert alone.applied(taught.applied(base)) == {"segments": 4, "losses": []}
-    assert taught.applied(alone.applied(base)) == {"losses": [], "teacher": {"epochs": 3}, "segments": 4}
+    assert alone.applied(taught.applied(base, "a"), "b") == {"segments": 4, "losses": []}
+    assert taught.applied(alone.applied(base, "a"), "b") == {"losses": [], "teacher": {"epochs": 3}, "segments": 4}
 
 
 def test_a_table_after_a_word_is_not_the_studys_table(study: StudyConfig) -> None:
@@ -93,12 +93,30 @@ def test_a_table_after_a_word_is_not_the_studys_table(study: StudyConfig) -> Non
 
 def test_tables_are_merged_and_lists_replaced() -> None:
     base: dict[str, Any] = {"a": {"x": 1, "y": {"z": 2}}, "b": [1, 2]}
-    assert merged(base, {"a": {"y": {"w": 3}}, "b": [5], "c": 1}) == {
+    assert merged(base, {"a": {"y": {"w": 3}}, "b": [5], "c": 1}, "set") == {
         "a": {"x": 1, "y": {"z": 2, "w": 3}},
         "b": [5],
         "c": 1,
     }
     assert base == {"a": {"x": 1, "y": {"z": 2}}, "b": [1, 2]}
+
+
+def test_a_rows_change_of_one_stage_leaves_the_others(study: StudyConfig) -> None:
+    stages = [{"kind": "labels"}, {"kind": "head", "epochs": 7, "passes": 2}]
+    rows: list[dict[str, Any]] = [{"name": "a", "title": "a"}, {"name": "b", "title": "b"}]
+    rows[1]["set"] = {"stages": {"head": {"epochs": 9}}, "losses": {"0": {"weight": 3.0}}}
+    values = study.model_dump() | {"set": {"stages": stages}, "rows": rows}
+    a, b = (run.config for run in plan(recipes.validate(values, StudyConfig, "study")))
+    assert isinstance(a, Recipe)
+    assert isinstance(b, Recipe)
+    assert [(stage.kind, stage.epochs, stage.passes) for stage in (a.stages[1], b.stages[1])] == [
+        ("head", 7, 2),
+        ("head", 9, 2),
+    ]
+    assert (a.losses[0].weight, b.losses[0].weight, b.losses[1:]) == (0.1, 3.0, a.losses[1:])
+    rows[1]["set"] = {"stages": {"dense": {"epochs": 9}}}
+    with pytest.raises(ConfigError, match=r"row 'b': set.stages: 'dense' in a list of 2\. Expected the kind of one"):
+        plan(recipes.validate(values, StudyConfig, "study"))
 
 
 def test_a_comparator_sees_the_recordings_as_the_student_does(study: StudyConfig) -> None:
