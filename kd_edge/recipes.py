@@ -179,7 +179,7 @@ def position(tables: Sequence[Any], part: str, where: str) -> int:
     known = f"the kind of one, {', '.join(dict.fromkeys(kinds))}, or " if kinds else ""
     several = f", {kinds.count(part)} of which are of that kind" if part in kinds else ""
     raise ConfigError(
-        f"{where}: '{part[:_VALUE_CHARACTERS]}' in a list of {len(tables)}{several}",
+        f"{where}: '{part[:_VALUE_CHARACTERS]}' in a list of {len(tables)}{several or did_you_mean(part, kinds)}",
         f"{known}a position from 0",
         "correct it",
     )
