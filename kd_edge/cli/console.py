@@ -131,8 +131,8 @@ SetOption = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Override a key of the recipe, dotted: student.epochs=20, stages.head.epochs=20; null takes an optional one "
-        "away.",
+        help="Override a key of the recipe, dotted: student.epochs=20, stages.head.epochs=20; null takes an optional "
+        "one away.",
     ),
 ]
 

@@ -16,8 +16,7 @@ from kd_edge.models import ClipModel
 from kd_edge.models.backbones import Regression
 from kd_edge.rundir import DenseReport, Selection
 from kd_edge.train.collapse import SpreadMeter
-from kd_edge.train.head import Loaders
-from kd_edge.train.inputs.clips import Batch, EpochBatches, make_loader
+from kd_edge.train.inputs.clips import Batch, EpochBatches, Loaders, make_loader
 from kd_edge.train.inputs.dense import FrameDataset
 from kd_edge.train.inputs.embeddings import SeenClip
 from kd_edge.train.inputs.features import encode

@@ -4,35 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from kd_edge.models import ClipModel
-from kd_edge.train.inputs.clips import Batch, EpochBatches, make_loader
+from kd_edge.train.inputs.clips import EpochBatches, Loaders, make_loader
 from kd_edge.train.inputs.features import FeatureDataset, store_features
 from kd_edge.train.inputs.material import Material, training_batches
 from kd_edge.train.inputs.windows import Windows
 from kd_edge.train.recipe import HeadStage
 from kd_edge.train.teachers.base import LabelLearner, Observation
-
-
-class Loaders(NamedTuple):
-    """What a stage trains on.
-
-    Attributes:
-        training: Shuffled and changed at random.
-        batches: Carries the epoch.
-        validation: In order; None where nothing is held out.
-        note: What is worth knowing of it.
-    """
-
-    training: DataLoader[Batch]
-    batches: EpochBatches
-    validation: DataLoader[Batch] | None
-    note: str = ""
 
 
 class HeadLearner(LabelLearner):

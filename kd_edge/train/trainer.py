@@ -2,68 +2,44 @@
 
 from __future__ import annotations
 
-import time
-import zlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 
 from kd_edge import rundir
-from kd_edge.errors import TrainingError, reason
+from kd_edge.errors import TrainingError
 from kd_edge.models import ClipModel
-from kd_edge.rundir import FoldReport, MetricsLine, Selection, Spread
+from kd_edge.rundir import FoldReport, Selection
 from kd_edge.train import checks
 from kd_edge.train.crossfit import folds, without
 from kd_edge.train.dense import DenseLearner, frame_loaders, lacking_note, report, take_features
-from kd_edge.train.devices import averaged, first_alone, make_fabric, share_statistics
+from kd_edge.train.devices import first_alone, make_fabric
 from kd_edge.train.distil.learner import Learner
 from kd_edge.train.events import Collapsed, EpochDone, Event, FineTuned, Finished, Prepared, StageStarted, StepDone
 from kd_edge.train.finetune.begin import ready
+from kd_edge.train.fit import fit
 from kd_edge.train.given import check_readable, load_trained, take_weights, weights_metadata
-from kd_edge.train.head import HeadLearner, Loaders, feature_loaders
+from kd_edge.train.head import HeadLearner, feature_loaders
+from kd_edge.train.inputs.clips import Loaders
 from kd_edge.train.inputs.gathering import gather_material
-from kd_edge.train.inputs.material import Material, Progress
+from kd_edge.train.inputs.material import Progress
 from kd_edge.train.inputs.targets import DenseTargets
 from kd_edge.train.networks import begin_head, build_student, build_teacher, student_learner
-from kd_edge.train.optim import learning_rate, set_learning_rate
 from kd_edge.train.recipe import DenseStage, HeadStage, Recipe
-from kd_edge.train.recipe.stages import AnyTeacher, OnnxTeacherConfig, Training
+from kd_edge.train.recipe.stages import AnyTeacher, OnnxTeacherConfig
 from kd_edge.train.recipe.student_stages import DenseLoss
 from kd_edge.train.rehearsal import rehearse_losses
-from kd_edge.train.results import plots, run, scores
+from kd_edge.train.results import plots, run
 from kd_edge.train.results.summary import summarise
-from kd_edge.train.step import Step, on_device
-from kd_edge.train.teachers.base import LabelLearner, Teacher
+from kd_edge.train.session import Session
+from kd_edge.train.teachers.base import Teacher
 
 __all__ = ["Collapsed", "EpochDone", "Event", "FineTuned", "Finished", "Prepared", "StageStarted", "StepDone", "train"]
-
-
-@dataclass
-class _Session:
-    """What the parts of one run share. ``selections`` holds what each finished stage kept."""
-
-    fabric: Fabric
-    folder: Path
-    material: Material
-    state: dict[str, Any] | None
-    selections: dict[str, Selection]
-    teacher_run: Path | None = None
-    dense_run: Path | None = None
-
-    @property
-    def recipe(self) -> Recipe:
-        return self.material.recipe
-
-    @property
-    def writes(self) -> bool:
-        return bool(self.fabric.is_global_zero)
 
 
 def train(
@@ -127,7 +103,7 @@ def train(
         if first_alone(fabric, hold) is None:
             return
         checks.check_same_data(state, material, run_dir)
-        session = _Session(fabric, run_dir, material, state, run.selections(state), teacher_run, dense_run)
+        session = Session(fabric, run_dir, material, state, run.selections(state), teacher_run, dense_run)
         if resume and session.writes:
             rundir.truncate_metrics(run_dir, *((state["stage"], state["epoch"]) if state else (rundir.STAGES[0], 0)))
         for event in _stages(session):
@@ -149,7 +125,7 @@ def _hold(held: ExitStack | None, run_dir: Path, new: Recipe | None) -> bool:
     return True
 
 
-def _stages(session: _Session) -> Iterator[Event]:
+def _stages(session: Session) -> Iterator[Event]:
     """The run itself: teacher, student, and the evaluation of both by the process that writes."""
     material, recipe, models = session.material, session.recipe, dict[str, nn.Module]()
     yield _prepared(session)
@@ -170,7 +146,7 @@ def _stages(session: _Session) -> Iterator[Event]:
         yield Finished(session.folder, summary)
 
 
-def _train_teacher(session: _Session, config: AnyTeacher, teacher: Teacher) -> Generator[Event, None, None]:
+def _train_teacher(session: Session, config: AnyTeacher, teacher: Teacher) -> Generator[Event, None, None]:
     """Load a trained teacher, or train it: on the labels alone, sensors on the class names too."""
     trained = session.folder / rundir.TEACHER
     if isinstance(config, OnnxTeacherConfig):  # it was asked already, and has no weights to keep
@@ -194,7 +170,7 @@ def _train_teacher(session: _Session, config: AnyTeacher, teacher: Teacher) -> G
         material = session.material
         learner = teacher.learner(config, material.class_vectors, material.class_weights("teacher"))
         loaders = _clip_loaders(session, ["teacher"])
-        session.selections["teacher"] = yield from _fit(session, "teacher", config, learner, loaders)
+        session.selections["teacher"] = yield from fit(session, "teacher", config, learner, loaders)
     if session.writes:
         run.save_weights(trained, teacher.state_dict(), weights_metadata(config))
     teacher.requires_grad_(False)
@@ -203,7 +179,7 @@ def _train_teacher(session: _Session, config: AnyTeacher, teacher: Teacher) -> G
     teacher.to(session.fabric.device).eval()
 
 
-def _train_student(session: _Session, learner: Learner, teacher: Teacher | None) -> Generator[Event, None, None]:
+def _train_student(session: Session, learner: Learner, teacher: Teacher | None) -> Generator[Event, None, None]:
     """Train the student, stage by stage."""
     model, recipe = learner.model, session.recipe
     left_out = folds(session.material)  # refused before anything is trained
@@ -218,7 +194,7 @@ def _train_student(session: _Session, learner: Learner, teacher: Teacher | None)
 
 
 def _dense_stage(
-    session: _Session, model: ClipModel, stage: DenseStage, teacher: Teacher | None
+    session: Session, model: ClipModel, stage: DenseStage, teacher: Teacher | None
 ) -> Generator[Event, None, None]:
     """Train the backbone on dense targets, or load what another run made of the very same stage."""
     other = session.dense_run
@@ -233,7 +209,7 @@ def _dense_stage(
 
 
 def _student_stage(
-    session: _Session,
+    session: Session,
     name: str,
     model: nn.Module,
     training: Generator[Event, None, Selection],
@@ -253,20 +229,18 @@ def _student_stage(
 
 
 def _train_dense(
-    session: _Session, model: ClipModel, stage: DenseStage, teacher: Teacher | None
+    session: Session, model: ClipModel, stage: DenseStage, teacher: Teacher | None
 ) -> Generator[Event, None, Selection]:
     """Train a student's backbone to regress what a richer modality says of every frame."""
     fabric, material = session.fabric, session.material
     _take_features(session, stage, material.dense, teacher)
     learner = DenseLearner(model, material.dense_targets, keep=session.recipe.keeps_targets)
     loaders = frame_loaders(material, stage, rank=fabric.global_rank, world=fabric.world_size)
-    kept = yield from _fit(session, "dense", stage, learner, loaders)
+    kept = yield from fit(session, "dense", stage, learner, loaders)
     return report(material, learner, kept, fabric.device)
 
 
-def _train_folds(
-    session: _Session, left_out: Sequence[tuple[str, ...]]
-) -> Generator[Event, None, dict[str, nn.Module]]:
+def _train_folds(session: Session, left_out: Sequence[tuple[str, ...]]) -> Generator[Event, None, dict[str, nn.Module]]:
     """Train an encoder without each share of the subjects: subject -> the encoder that has not seen it."""
     stage, encoders = session.recipe.dense_stage, dict[str, nn.Module]()
     if stage is None or "head" in session.selections:  # no cross-fitting, or its head is trained
@@ -281,7 +255,7 @@ def _train_folds(
 
 
 def _train_fold(
-    session: _Session, name: str, model: ClipModel, stage: DenseStage, subjects: tuple[str, ...]
+    session: Session, name: str, model: ClipModel, stage: DenseStage, subjects: tuple[str, ...]
 ) -> Generator[Event, None, Selection]:
     """The dense stage once more, without some subjects; they judge what it came to."""
     fabric, material = session.fabric, without(session.material, subjects)
@@ -289,13 +263,13 @@ def _train_fold(
     loaders = frame_loaders(material, stage, rank=fabric.global_rank, world=fabric.world_size)
     minutes = session.selections["dense"].seconds / 60
     note = f"an encoder that has not seen {', '.join(subjects)}; that of all took {minutes:.0f} min"
-    kept = yield from _fit(session, name, stage, learner, loaders._replace(note=note))
+    kept = yield from fit(session, name, stage, learner, loaders._replace(note=note))
     judged = report(material, learner, kept, fabric.device)
     return FoldReport(**judged.model_dump(), subjects=subjects)
 
 
 def _take_features(
-    session: _Session, table: DenseStage | DenseLoss | None, targets: DenseTargets | None, teacher: Teacher | None
+    session: Session, table: DenseStage | DenseLoss | None, targets: DenseTargets | None, teacher: Teacher | None
 ) -> None:
     """Ask the trained teacher for its features, where dense targets have some."""
     if table is None or targets is None or table.features is None or teacher is None:
@@ -306,7 +280,7 @@ def _take_features(
         raise TrainingError("the teacher has no features", "what the first process tells", "see its message")
 
 
-def _train_whole(session: _Session, learner: Learner, teacher: Teacher | None) -> Generator[Event, None, Selection]:
+def _train_whole(session: Session, learner: Learner, teacher: Teacher | None) -> Generator[Event, None, Selection]:
     """Train the whole student on labels and teacher (Alg. 1 of the MGCAM paper)."""
     asked = teacher
     if not session.recipe.teacher_losses:
@@ -315,11 +289,11 @@ def _train_whole(session: _Session, learner: Learner, teacher: Teacher | None) -
     loaders = _clip_loaders(session, ["student"] if teacher is None else ["student", "teacher"])
     if session.material.loss is not None:
         loaders = loaders._replace(note=lacking_note(session.material.loss, session.material.train))
-    return (yield from _fit(session, "student", session.recipe.student, learner, loaders, teacher))
+    return (yield from fit(session, "student", session.recipe.student, learner, loaders, teacher))
 
 
 def _train_head(
-    session: _Session, model: ClipModel, stage: HeadStage, encoders: Mapping[str, nn.Module]
+    session: Session, model: ClipModel, stage: HeadStage, encoders: Mapping[str, nn.Module]
 ) -> Generator[Event, None, Selection]:
     """Train a student's head alone on what its backbone, or those of the folds, make of the clips."""
     fabric, material = session.fabric, session.material
@@ -328,10 +302,10 @@ def _train_head(
     ranks = {"rank": fabric.global_rank, "world": fabric.world_size}
     loaders = feature_loaders(material, model, stage, fabric.device, of_subjects=encoders, **ranks)
     learner = HeadLearner(model.head, stage, material.class_weights("student", stage))
-    return (yield from _fit(session, "head", stage, learner, loaders))
+    return (yield from fit(session, "head", stage, learner, loaders))
 
 
-def _clip_loaders(session: _Session, stages: list[str]) -> Loaders:
+def _clip_loaders(session: Session, stages: list[str]) -> Loaders:
     """Training clips of one or more stages side by side, and the first one's validation clips."""
     fabric, material, name = session.fabric, session.material, stages[0]
     training, batches = material.training_loader(
@@ -344,131 +318,7 @@ def _clip_loaders(session: _Session, stages: list[str]) -> Loaders:
     return Loaders(training, batches, validation)
 
 
-def _fit(
-    session: _Session,
-    name: str,
-    stage: Training,
-    learner: LabelLearner,
-    loaders: Loaders,
-    teacher: Teacher | None = None,
-) -> Generator[Event, None, Selection]:
-    """Train one stage; afterwards its model holds the selected weights. Returns which they are."""
-    fabric, recipe = session.fabric, session.recipe
-    step = Step(fabric, learner, stage, teacher)
-    loader, batches, validation, note = loaders
-    best: dict[str, Any] = {"epoch": 0, "score": -1.0, "model": {}}
-    epochs_done, seconds, collapsed = 0, 0.0, 0
-    spread: Spread | None = None
-    if session.state is not None and session.state["stage"] == name:
-        saved = session.state
-        try:
-            learner.load_state_dict(saved["learner"])
-            step.optimiser.load_state_dict(saved["optimiser"])
-        except (RuntimeError, KeyError, ValueError, TypeError) as error:
-            raise run.damaged(
-                session.folder / rundir.STATE, f"what it holds is not this run's: {reason(error)}"
-            ) from error
-        best, epochs_done, seconds = saved["best"], saved["epoch"], saved["seconds"]
-        collapsed, spread = saved.get("collapsed", 0), Spread(**saved["spread"]) if saved.get("spread") else None
-    yield StageStarted(name, stage.epochs, len(batches), epochs_done + 1, note)
-
-    for epoch in range(epochs_done + 1, stage.epochs + 1):
-        # Everything random starts from (seed, stage, epoch), so a resumed run needs no generator's state.
-        torch.manual_seed(zlib.crc32(f"{recipe.seed} {name} {epoch}".encode()))
-        batches.epoch = epoch
-        learner.train()
-        sums: dict[str, float] = {}
-        right = seen_clips = number = 0
-        start = time.perf_counter()
-        rate = stage.learning_rate
-        arriving = on_device(fabric, loader)
-        batch = next(arriving, None)
-        while batch is not None:
-            rate = learning_rate(stage, (epoch - 1) * len(batches) + number, stage.epochs * len(batches))
-            set_learning_rate(step.optimiser, rate)
-            number, seen_clips = number + 1, seen_clips + len(batch["labels"])
-            outcome = step(batch, epoch)
-            batch = next(arriving, None)  # while the device is still at work on this one
-            values, correct = outcome.wait()
-            checks.check_finite(values, name, epoch, number, session.folder)
-            right += correct
-            sums = {key: sums.get(key, 0.0) + value for key, value in values.items()}
-            pace = seen_clips * fabric.world_size / (time.perf_counter() - start)
-            yield StepDone(name, epoch, number, values, pace)
-        spent = time.perf_counter() - start
-
-        checks.check_weights(learner, name, epoch, session.folder)  # before they are judged or saved
-        spread = None if learner.spread is None else learner.spread.of_epoch()
-        if learner.spread is not None and spread is not None and not collapsed and learner.spread.is_collapsed(spread):
-            collapsed = epoch
-            yield Collapsed(name, epoch, spread)
-        judged = None
-        share_statistics(fabric, learner)
-        accuracy, *means = averaged(fabric, right / seen_clips, *(value / number for value in sums.values()))
-        if validation is not None:
-            judged = scores.brief(*scores.predict(learner.model, validation, fabric.device))
-            if judged.accuracy >= best["score"]:  # of equals the later one, trained at a lower rate
-                weights = {key: value.detach().clone() for key, value in learner.model.state_dict().items()}
-                best = {"epoch": epoch, "score": judged.accuracy, "model": weights}
-        line = MetricsLine(
-            stage=name,
-            epoch=epoch,
-            losses=dict(zip(sums, means, strict=True)),
-            train_accuracy=accuracy if learner.answers else None,
-            learning_rate=rate,
-            seconds=round(spent, 3),
-            clips_per_second=round(seen_clips * fabric.world_size / spent, 2),
-            validation=judged,
-            **_measured(spread),
-        )
-        seconds += spent
-        if session.writes:
-            rundir.append_metrics(session.folder, line)  # before the state: a resume drops a line too many
-            _save(session, name, epoch, step, best, seconds, spread, collapsed)
-        yield EpochDone(name, epoch, line)
-
-    kept: dict[str, Any] = {"seconds": round(seconds, 1), **_measured(spread, collapsed)}
-    if validation is None:
-        return Selection(selected_epoch=stage.epochs, selected_by="last epoch", **kept)
-    learner.model.load_state_dict(best["model"])
-    return Selection(selected_epoch=best["epoch"], selected_by="validation accuracy", **kept)
-
-
-def _measured(spread: Spread | None, collapsed: int = 0) -> dict[str, Any]:
-    """What is written of the embeddings, where they were measured."""
-    found: dict[str, Any] = {} if spread is None else {"spread": spread}
-    return found | ({"collapsed_epoch": collapsed} if collapsed else {})
-
-
-def _save(
-    session: _Session,
-    name: str,
-    epoch: int,
-    step: Step,
-    best: dict[str, Any],
-    seconds: float,
-    spread: Spread | None,
-    collapsed: int,
-) -> None:
-    """Everything an interrupted run needs to go on after this epoch."""
-    state = {
-        "data_fingerprint": session.material.fingerprint,
-        "recipe_fingerprint": session.recipe.fingerprint(),
-        "threads": torch.get_num_threads(),
-        "stage": name,
-        "epoch": epoch,
-        "learner": step.learner.state_dict(),
-        "optimiser": step.optimiser.state_dict(),
-        "best": best,
-        "seconds": seconds,
-        "spread": None if spread is None else spread.model_dump(),
-        "collapsed": collapsed,
-        "report": {stage: kept.model_dump() for stage, kept in session.selections.items()},
-    }
-    run.save_state(session.folder, state)
-
-
-def _prepared(session: _Session) -> Prepared:
+def _prepared(session: Session) -> Prepared:
     material, state = session.material, session.state
     return Prepared(
         run=session.folder,

@@ -26,9 +26,9 @@ SPIED = """
 import sys
 from hashlib import sha256
 from pathlib import Path
-from kd_edge.train import trainer
+from kd_edge.train import fit
 
-share = trainer.share_statistics
+share = fit.share_statistics
 
 def spy(fabric, module):
     def digest():
@@ -38,7 +38,7 @@ def spy(fabric, module):
     with Path("seen", f"{fabric.global_rank}.txt").open("a") as file:
         file.write(f"{before} {digest()}\\n")
 
-trainer.share_statistics = spy
+fit.share_statistics = spy
 if __name__ == "__main__":
     from kd_edge.cli import main
     main()

@@ -16,7 +16,7 @@ from kd_edge import recipes
 from kd_edge.errors import ConfigError, TrainingError
 from kd_edge.models.saved import SavedStudent
 from kd_edge.rundir import read_metrics
-from kd_edge.train import step, trainer
+from kd_edge.train import fit, step, trainer
 from kd_edge.train.events import EpochDone, Finished, Prepared, StageStarted, StepDone
 from kd_edge.train.inputs import clips
 from kd_edge.train.inputs.gathering import gather_material
@@ -267,10 +267,8 @@ def test_a_trained_teacher_is_taken_and_not_trained(finished: Path, tmp_path: Pa
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(
     clip_gradient: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rate = trainer.learning_rate
-    monkeypatch.setattr(
-        trainer, "learning_rate", lambda stage, step, steps: rate(stage, step, steps) if step < 7 else 1e30
-    )
+    rate = fit.learning_rate
+    monkeypatch.setattr(fit, "learning_rate", lambda stage, step, steps: rate(stage, step, steps) if step < 7 else 1e30)
     values = tiny_values(teacher=None, losses=[])
     values["student"]["clip_gradient"] = clip_gradient
     recipe = Recipe.model_validate(values)

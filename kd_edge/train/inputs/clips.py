@@ -442,6 +442,22 @@ def collate(items: Sequence[tuple[list[Float32], int | Float32]]) -> Batch:
     return {"inputs": inputs, "labels": torch.from_numpy(np.stack([label for _, label in items]))}
 
 
+class Loaders(NamedTuple):
+    """What a stage trains on.
+
+    Attributes:
+        training: Shuffled and changed at random.
+        batches: Carries the epoch.
+        validation: In order; None where nothing is held out.
+        note: What is worth knowing of it.
+    """
+
+    training: DataLoader[Batch]
+    batches: EpochBatches
+    validation: DataLoader[Batch] | None
+    note: str = ""
+
+
 def make_loader(dataset: Dataset[Any], batches: EpochBatches, workers: int) -> DataLoader[Batch]:
     """A loader over the batches; worker processes start afresh (spawn) and live as long as the loader.
 
