@@ -8,7 +8,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -103,13 +103,13 @@ def load(verb: Verb, name: str, model: type[Model], overrides: Sequence[str] = (
         name: A name to search for, or a path ending in ``.toml``.
         model: The pydantic model it must satisfy.
         overrides: ``dotted.key=value`` entries that win over the file; the value is TOML, or else a string; ``null``
-            takes away an optional key or table. One table of a list goes by its ``kind``, or by its position.
+            takes away an optional key, or a table. One table of a list goes by its ``kind``, or by its position.
 
     Raises:
         ConfigError: All faults of the file together, each with its place and a suggestion.
     """
     path = find(verb, name)
-    return validate(overridden(_parsed(path), overrides), model, f"{NOUNS[verb]} {path}")
+    return validate(_overridden(_parsed(path), overrides, model), model, f"{NOUNS[verb]} {path}")
 
 
 def read(verb: Verb, name: str) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def from_text(text: str, model: type[Model], what: str, overrides: Sequence[str]
         values = _toml(text)
     except ValueError as error:
         raise ConfigError(f"{what} cannot be read ({error})", "TOML", "correct it") from error
-    return validate(overridden(values, overrides), model, what)
+    return validate(_overridden(values, overrides, model), model, what)
 
 
 def text_of(path: Path) -> str:
@@ -148,16 +148,44 @@ def text_of(path: Path) -> str:
         raise _unreadable(path, error) from error
 
 
-def overridden(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def overridden(raw: dict[str, Any], overrides: Sequence[str], where: str = "") -> dict[str, Any]:
     """A copy of plain values in which ``dotted.key=value`` entries win; the value is TOML, ``null``, or else a string.
+
+    Args:
+        raw: The values.
+        overrides: See ``load``.
+        where: How an error begins.
 
     Raises:
         ConfigError: An entry without ``=``, or a key below something that is no table.
     """
     values = copy.deepcopy(raw)
     for override in overrides:
-        _override(values, override)
+        _override(values, override, where)
     return values
+
+
+def _overridden(raw: dict[str, Any], overrides: Sequence[str], model: type[BaseModel]) -> dict[str, Any]:
+    into = [key.strip() for key, dot, _ in (override.partition("=")[0].partition(".") for override in overrides) if dot]
+    return overridden(with_lists(raw, into, model), overrides)
+
+
+def with_lists(raw: dict[str, Any], keys: Iterable[str], model: type[BaseModel]) -> dict[str, Any]:
+    """The values with those lists of tables written out that a model has by itself, for changes of one of their tables.
+
+    Args:
+        raw: The values.
+        keys: What is changed inside; only lists that the values leave out are written.
+        model: Whose.
+    """
+    fields = {key: model.model_fields[key] for key in keys if key in model.model_fields and key not in raw}
+    defaults = {key: field.get_default(call_default_factory=True) for key, field in fields.items()}
+    written = {
+        key: [table.model_dump(mode="json", exclude_none=True) for table in tables]
+        for key, tables in defaults.items()
+        if isinstance(tables, (list, tuple)) and all(isinstance(table, BaseModel) for table in tables)
+    }
+    return raw | written
 
 
 def position(tables: Sequence[Any], part: str, where: str) -> int:
@@ -171,7 +199,7 @@ def position(tables: Sequence[Any], part: str, where: str) -> int:
     Raises:
         ConfigError: None, or several of that kind.
     """
-    if part.isdecimal() and len(part) < 10 and int(part) < len(tables):
+    if part.isascii() and part.isdecimal() and len(part) < 10 and int(part) < len(tables):
         return int(part)
     kinds = [table["kind"] for table in tables if isinstance(table, dict) and isinstance(table.get("kind"), str)]
     if kinds.count(part) == 1:
@@ -259,9 +287,9 @@ def _endless(value: object, place: str = "") -> Iterator[tuple[str, float]]:
             yield from _endless(inner, f"{place}.{k}")
 
 
-def _override(raw: dict[str, Any], override: str) -> None:
+def _override(raw: dict[str, Any], override: str, where: str) -> None:
     key, equals, text = override.partition("=")
-    shown = f"--set {override[:_VALUE_CHARACTERS]}"
+    shown = f"{where}--set {override[:_VALUE_CHARACTERS]}"
     if not equals or not key.strip():
         raise ConfigError(shown, "key=value, for example --set student.epochs=20", "add the '=' part")
     value = _value(text)
@@ -271,7 +299,9 @@ def _override(raw: dict[str, Any], override: str) -> None:
     table: Any = raw
     for part in parents:
         table = _step(table, part, shown)
-    if isinstance(table, list):
+    if isinstance(table, list) and value is None:
+        del table[position(table, last, shown)]
+    elif isinstance(table, list):
         table[position(table, last, shown)] = value
     else:
         table[last] = value

@@ -99,6 +99,29 @@ def test_a_table_of_a_list_goes_by_its_kind_or_its_position() -> None:
         "losses": [{"kind": "dkd"}, {"kind": "at", "weight": 2}, {"kind": "dkd"}],
     }
     assert recipes.overridden(STAGES, ['stages.head={kind="labels"}'])["stages"][1] == {"kind": "labels"}
+    gone = recipes.overridden(STAGES, ["stages.dense=null", "stages.0.epochs=3", "losses.at=null"])
+    assert gone == {
+        "stages": [{"kind": "head", "epochs": 3}, {"epochs": 2}, 7],
+        "losses": [{"kind": "dkd"}, {"kind": "dkd"}],
+    }
+
+
+class Sum(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    name: str = "x"
+    parts: tuple[Fixed | Other, ...] = (Fixed(), Other(span=3))
+    numbers: tuple[int, ...] = (1, 2)
+
+
+def test_a_table_of_a_list_that_the_file_leaves_out_is_that_of_the_model() -> None:
+    changed = recipes.from_text("", Sum, "the sum", ["parts.other.span=5"])
+    assert changed.parts == (Fixed(), Other(span=5))
+    assert recipes.from_text("parts = []", Sum, "the sum").parts == ()
+    for text, override in (("parts = []", "parts.other.span=5"), ("", "parts.fixd.low=1"), ("", "parts.2.low=1")):
+        with pytest.raises(ConfigError, match="in a list of"):
+            recipes.from_text(text, Sum, "the sum", [override])
+    with pytest.raises(ConfigError, match="numbers: input should be a valid tuple"):
+        recipes.from_text("", Sum, "the sum", ["numbers.0=5"])
 
 
 @pytest.mark.parametrize(
@@ -108,6 +131,7 @@ def test_a_table_of_a_list_goes_by_its_kind_or_its_position() -> None:
         ("stages.4.epochs=1", "'4' in a list of 4"),
         ("losses.dkd.weight=1", "'dkd' in a list of 3, 2 of which are of that kind"),
         ("losses.-1.weight=1", "'-1' in a list of 3"),
+        ("losses.\u0661.weight=1", "in a list of 3"),  # a one that int() knows
     ],
 )
 def test_a_table_that_a_list_does_not_have_is_told(override: str, message: str) -> None:

@@ -88,13 +88,14 @@ def recipes_layers(
     who: Literal["student", "teacher"] = "teacher" if teacher else "student"
     every, taps = recipe_layers(recipe, who, UNKNOWN_CLASSES if labels is None else len(labels))
     stage = recipe.networks[who]
+    shape = stage.clip_shape(recipe.first_segments)
     tapped = {path for paths in taps.values() for path in paths}
     found = [layer for layer in every if json_ or layer.path in tapped or layer.path.count(".") < depth]
     if json_:
-        seen = {"inputs": stage.modalities, "clip_shape": stage.clip_shape(recipe.segments), "classes": labels}
+        seen = {"inputs": stage.modalities, "clip_shape": shape, "classes": labels}
         print_json({"layers": found, "losses": taps, **seen})
         return
-    inputs = f"{who} of {recipe.name}: {', '.join(stage.modalities)}, a clip is {stage.clip_shape(recipe.segments)}"
+    inputs = f"{who} of {recipe.name}: {', '.join(stage.modalities)}, a clip is {shape}"
     if labels is None:
         known = f"classes unknown without the recordings: {UNKNOWN_CLASSES} stand for them; add --data DIR"
     else:

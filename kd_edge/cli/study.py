@@ -30,7 +30,9 @@ RowsOption = Annotated[
     str | None, typer.Option("--rows", metavar="A,B", help="Only these rows; kd-edge study show STUDY names them.")
 ]
 SplitsOption = Annotated[str | None, typer.Option("--splits", metavar="A,B", help="Only these protocols.")]
-SeedsOption = Annotated[str | None, typer.Option("--seeds", metavar="0,1", help="Instead of the study's.")]
+SeedsOption = Annotated[
+    str | None, typer.Option("--seeds", metavar="0,1", help="Instead of the study's and its rows'.")
+]
 FolderOption = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Folder of the runs; default runs/studies/STUDY.")
 ]

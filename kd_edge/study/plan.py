@@ -15,7 +15,7 @@ from kd_edge.study.classical import AnyComparator, comparator_model
 from kd_edge.train.recipe import Recipe
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
-Seeds = tuple[Annotated[int, Field(ge=0)], ...]
+Seeds = tuple[Annotated[int, Field(ge=0, lt=2**32, strict=True)], ...]
 
 
 class _Strict(BaseModel):
@@ -37,7 +37,8 @@ class ChangesConfig(_Strict):
     def applied(self, base: Mapping[str, Any], what: str) -> dict[str, Any]:
         """A recipe's values with these changes, which are ``what``'s."""
         kept = {key: value for key, value in base.items() if key not in self.without}
-        return merged(kept, self.set, f"{what}: set")
+        inside = [key for key, value in self.set.items() if isinstance(value, Mapping)]
+        return merged(recipes.with_lists(kept, inside, Recipe), self.set, f"{what}: set")
 
 
 class RowConfig(ChangesConfig):
@@ -226,7 +227,7 @@ def plan(
             raise _never_run(row)
     chosen_splits = _chosen(study.splits, splits, "split")
     _check_overrides(overrides)
-    base = merged(recipes.read("train", study.base), study.set, "set")
+    base = ChangesConfig(set=study.set).applied(recipes.read("train", study.base), "the study")
     if not isinstance(base.get("name"), str):
         raise ConfigError(f"the study's base recipe '{study.base}' has no name", "name = '...'", "add the line")
     runs = [
@@ -236,7 +237,7 @@ def plan(
         for split in chosen_splits
         for seed in dict.fromkeys(seeds or row.seeds or study.seeds)
     ]
-    _check_networks(study, base, overrides)
+    _check_networks(study, base, overrides, chosen_rows)
     return runs
 
 
@@ -255,7 +256,7 @@ def _config(
     values |= {"name": f"{base['name']}-{row.name}", "split": split, "seed": seed}
     gone = {key for changes in study.changes(row) for key in changes.without if key not in values}
     kept_overrides = [override for override in overrides if _table(override) not in gone]
-    return recipes.validate(recipes.overridden(values, kept_overrides), Recipe, what)
+    return recipes.validate(recipes.overridden(values, kept_overrides, f"{what}: "), Recipe, what)
 
 
 def _table(override: str) -> str:
@@ -272,11 +273,13 @@ def _never_run(row: RowConfig) -> ConfigError:
     )
 
 
-def _check_networks(study: StudyConfig, base: Mapping[str, Any], overrides: Sequence[str]) -> None:
-    """Rows that are read of others name networks that those have."""
+def _check_networks(
+    study: StudyConfig, base: Mapping[str, Any], overrides: Sequence[str], chosen: Sequence[str]
+) -> None:
+    """Rows that are read of some others name networks that those have."""
     known = {row.name: row for row in study.rows}
     for row in study.rows:
-        if row.of is None:
+        if row.of is None or row.of not in chosen:
             continue
         config = _config(study, base, known[row.of], study.splits[0], 0, overrides)
         teacher = config.teacher if isinstance(config, Recipe) else None
@@ -329,9 +332,13 @@ def _changed(below: Any, value: Any, place: str) -> Any:
         return merged(below, value, place)
     if isinstance(below, list) and isinstance(value, Mapping):
         tables = list(below)
-        for part, change in value.items():
-            k = recipes.position(tables, part, place)
-            tables[k] = _changed(tables[k], change, f"{place}.{part}")
+        positions = {part: recipes.position(below, part, place) for part in value}
+        if len(set(positions.values())) < len(positions):
+            raise ConfigError(
+                f"{place} changes one table twice, as {' and '.join(positions)}", "each once", "join them"
+            )
+        for part, k in positions.items():
+            tables[k] = _changed(tables[k], value[part], f"{place}.{part}")
         return tables
     return value
 

@@ -164,9 +164,8 @@ def _compared(
         }
         cells = {split: replace(cell, gain=gain(*both[split])) for split, cell in line.cells.items()}
         pooled = line.pooled
-        if pooled is not None:  # of the seeds that both have all splits of, as the pooled figures are
-            seeds = whole[row.name] & whole[against]
-            of_seeds = {name: [run for run in runs[name] if run.seed in seeds] for name in (row.name, against)}
+        if pooled is not None:  # of the seeds that a row has all splits of, as its pooled figure is
+            of_seeds = {name: [run for run in runs[name] if run.seed in whole[name]] for name in (row.name, against)}
             splits = [[_summaries(of_seeds[name], split, finished) for name in of_seeds] for split in line.cells]
             pooled = replace(pooled, gain=pooled_gain([(ours, theirs) for ours, theirs in splits]))
         compared.append(replace(line, cells=cells, pooled=pooled))
@@ -179,22 +178,26 @@ def _summaries(runs: Sequence[Planned], split: str, finished: _Finished) -> list
 
 
 def _teachers(study: StudyConfig, runs: Sequence[Planned], finished: _Finished) -> list[Line]:
-    """A line per teacher that rows have, from the first row that has it and was run."""
-    found: dict[tuple[str, ...], Line | None] = {}
-    for row in study.rows:
-        own = [run for run in runs if run.row is row]
-        recipes = [run.config for run in own if isinstance(run.config, Recipe)]
-        same = tuple(recipe.teacher_fingerprint() for recipe in recipes if recipe.teacher is not None)
-        if not same or found.get(same) is not None:
+    """A line per teacher that rows have: of each seed from the first row that has it and was run."""
+    found: dict[str, dict[tuple[str, int], Planned]] = {}
+    for run in runs:
+        if not isinstance(run.config, Recipe) or run.config.teacher is None:
             continue
-        taught = [run for run in own if (summary := finished(run)) is not None and tested(summary, "teacher")]
-        source = RowConfig(name="teacher", title=f"(teacher of {row.title})", of=row.name, network="teacher")
-        line = replace(_line(study, source, taught, finished), name=f"teacher of {row.name}", shared=True)
-        found[same] = line if taught else None
-    lines = [line for line in found.values() if line is not None]
+        same = run.config.model_copy(update={"seed": 0, "split": study.splits[0]}).teacher_fingerprint()
+        taught, summary = found.setdefault(same, {}), finished(run)
+        if summary is not None and tested(summary, "teacher"):
+            taught.setdefault((run.split, run.seed), run)
+    lines = [_teacher(study, list(taught.values()), finished) for taught in found.values() if taught]
     if len(found) > 1:
         return lines
     return [replace(line, name="teacher", title="(teacher)") for line in lines]
+
+
+def _teacher(study: StudyConfig, taught: Sequence[Planned], finished: _Finished) -> Line:
+    """The line of a teacher from runs that have it, named by the first one's row."""
+    row = taught[0].row
+    source = RowConfig(name="teacher", title=f"(teacher of {row.title})", of=row.name, network="teacher")
+    return replace(_line(study, source, taught, finished), name=f"teacher of {row.name}", shared=True)
 
 
 def _line(study: StudyConfig, row: RowConfig, runs: Sequence[Planned], finished: _Finished) -> Line:

@@ -57,8 +57,8 @@ def fit(
     for epoch in range(standing.epoch + 1, stage.epochs + 1):
         taken = yield from _epoch(session, name, stage, step, loaders, epoch)
         checks.check_weights(learner, name, epoch, session.folder)  # before they are judged or saved
-        if standing.measure(learner.spread, epoch) and standing.spread is not None:
-            yield Collapsed(name, epoch, standing.spread)
+        if (collapsed := standing.measure(learner.spread, epoch)) is not None:
+            yield Collapsed(name, epoch, collapsed)
         share_statistics(session.fabric, learner)
         judged = None
         if loaders.validation is not None:
@@ -91,13 +91,13 @@ class _Standing:
     spread: Spread | None = None
     collapsed: int = 0
 
-    def measure(self, meter: SpreadMeter | None, epoch: int) -> bool:
-        """Take an epoch's spread of embeddings; whether they have collapsed in it for the first time."""
+    def measure(self, meter: SpreadMeter | None, epoch: int) -> Spread | None:
+        """Take an epoch's spread of embeddings, and return it if they have collapsed in it for the first time."""
         self.spread = None if meter is None else meter.of_epoch()
         if meter is None or self.spread is None or self.collapsed or not meter.is_collapsed(self.spread):
-            return False
+            return None
         self.collapsed = epoch
-        return True
+        return self.spread
 
     def keep_better(self, model: nn.Module, epoch: int, score: float) -> None:
         """Keep an epoch's weights, if those of none before were better."""

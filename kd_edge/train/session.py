@@ -37,7 +37,7 @@ class Session:
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe of the recordings at hand."""
+        """What is run, as it was read for these recordings."""
         return self.material.recipe
 
     @property

@@ -114,6 +114,13 @@ def test_a_rows_change_of_one_stage_leaves_the_others(study: StudyConfig) -> Non
         ("head", 9, 2),
     ]
     assert (a.losses[0].weight, b.losses[0].weight, b.losses[1:]) == (0.1, 3.0, a.losses[1:])
+    with pytest.raises(ConfigError, match=r"row 'a': --set stages\.head\.x\.y=1|row 'a' has 1 fault: stages\.1\.x"):
+        plan(recipes.validate(values, StudyConfig, "study"), overrides=["stages.head.x.y=1"])
+    with pytest.raises(ConfigError, match=r"row 'a': --set stages\.dense\.epochs=1: 'dense' in a list of 2"):
+        plan(recipes.validate(values, StudyConfig, "study"), overrides=["stages.dense.epochs=1"])
+    rows[1]["set"] = {"stages": {"head": {"epochs": 9}, "1": {"passes": 3}}}
+    with pytest.raises(ConfigError, match=r"row 'b': set\.stages changes one table twice, as head and 1"):
+        plan(recipes.validate(values, StudyConfig, "study"))
     rows[1]["set"] = {"stages": {"dense": {"epochs": 9}}}
     with pytest.raises(ConfigError, match=r"row 'b': set.stages: 'dense' in a list of 2\. Expected the kind of one"):
         plan(recipes.validate(values, StudyConfig, "study"))
@@ -279,6 +286,8 @@ def test_a_sensor_that_the_teachers_lack_is_refused() -> None:
         ({"seeds": [0, 1, 0]}, "seeds names one twice: each is run and counted once"),
         ({"rows": [{"name": "a", "title": "a", "seeds": [1, 1]}]}, "seeds of row 'a' names one twice"),
         ({"rows": [{"name": "a", "title": "a", "seeds": []}]}, "seeds"),
+        ({"rows": [{"name": "a", "title": "a", "seeds": [True]}]}, "seeds"),
+        ({"seeds": [2**32]}, "seeds"),
         ({"rows": [MKL | {"seeds": [0]}]}, "only read runs nothing"),
         ({"splits": ["subjects", "subjects"]}, "splits names one twice"),
         ({"rows": [{"name": "a", "title": "a"}, {"name": "a", "title": "b"}]}, "two rows have the same name"),
@@ -306,6 +315,23 @@ def test_a_study_with_faults_is_refused(study: StudyConfig, changes: dict[str, A
 def test_the_papers_tables_are_there() -> None:
     assert {path.stem for path in SHIPPED} >= {f"mgcam_table{n}" for n in (1, 2, 3, 4)}
     assert {path.stem for path in SHIPPED} >= {f"sakdn_table{n}" for n in range(2, 9)}
+
+
+def test_a_rows_change_of_a_list_that_nobody_wrote_is_of_the_recipes_own(study: StudyConfig) -> None:
+    rows = [{"name": "a", "title": "a", "without": ["losses"], "set": {"losses": {"mgcam": {"weight": 2.0}}}}]
+    (run,) = plan(recipes.validate(study.model_dump() | {"rows": rows}, StudyConfig, "study"))
+    assert isinstance(run.config, Recipe)
+    assert [(loss.kind, loss.weight) for loss in run.config.losses if loss.kind == "mgcam"] == [("mgcam", 2.0)]
+
+
+def test_an_override_is_of_the_rows_that_were_asked_for() -> None:
+    """Row ``ours``, of which row ``teacher`` is read, has no dense stage."""
+    study = load_study("generated_dense")
+    (run,) = plan(study, rows=["joints"], seeds=[0], overrides=["stages.dense.epochs=1"])
+    assert isinstance(run.config, Recipe)
+    assert run.config.stages[0].epochs == 1
+    with pytest.raises(ConfigError, match=r"row 'alone': --set stages\.dense\.epochs=1"):
+        plan(study, overrides=["stages.dense.epochs=1"])
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

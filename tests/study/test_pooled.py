@@ -71,8 +71,8 @@ def test_all_clips_count_alike_and_a_seed_needs_every_split(tmp_path: Path) -> N
     assert text[3].endswith(" | subject_1: 50.0 ± 70.7, subject_2: 50.0 |")
 
 
-def test_a_gain_is_of_the_seeds_that_both_rows_have(tmp_path: Path) -> None:
-    """A seed that is half there, and one that the other row lacks, count for nothing: one more of four in seed 0."""
+def test_a_gain_is_the_difference_of_the_figures_that_stand_there(tmp_path: Path) -> None:
+    """Of each row's whole seeds: a seed that is half there counts for nothing, as in the row's figure."""
     folder = tmp_path / "studies" / "loso"
     for split in ("subject_1", "subject_2"):
         write(folder, "joints", split, 0, "10")
@@ -83,22 +83,23 @@ def test_a_gain_is_of_the_seeds_that_both_rows_have(tmp_path: Path) -> None:
     (joints,) = [line for line in report(study(), folder, against="alone") if line.name == "joints"]
     assert joints.pooled is not None
     assert joints.pooled.gain is not None
-    assert joints.pooled.gain.points == pytest.approx(25)
-    assert joints.pooled.gain.subjects == {"1": pytest.approx(50), "2": pytest.approx(0)}
+    assert (joints.pooled.mean, joints.pooled.gain.points) == (pytest.approx(25), pytest.approx(0))
+    assert joints.pooled.gain.subjects == {"1": pytest.approx(25), "2": pytest.approx(-25)}
     (alone,) = [line for line in report(study(), folder, against="joints") if line.name == "alone"]
     assert alone.pooled is not None
     assert alone.pooled.gain is not None
-    assert alone.pooled.gain.points == pytest.approx(-25)
+    assert (alone.pooled.mean, alone.pooled.gain.points) == (pytest.approx(25), pytest.approx(0))
 
 
-def test_rows_without_a_common_seed_have_no_pooled_gain(tmp_path: Path) -> None:
+def test_rows_of_other_seeds_are_compared_as_elsewhere(tmp_path: Path) -> None:
     folder = tmp_path / "studies" / "loso"
     for split in ("subject_1", "subject_2"):
-        write(folder, "joints", split, 0, "10")
+        write(folder, "joints", split, 0, "11")
         write(folder, "alone", split, 1, "10")
     (joints,) = [line for line in report(study(), folder, against="alone") if line.name == "joints"]
     assert joints.pooled is not None
-    assert (joints.pooled.mean, joints.pooled.gain) == (pytest.approx(50), None)
+    assert joints.pooled.gain is not None
+    assert (joints.pooled.mean, joints.pooled.gain.points) == (pytest.approx(100), pytest.approx(50))
 
 
 def test_a_split_that_was_not_run_leaves_no_figure(tmp_path: Path) -> None:

@@ -238,3 +238,26 @@ def test_teachers_that_differ_have_a_line_each(study: StudyConfig, tmp_path: Pat
     assert [line.name for line in lines[2:]] == ["a", "b", "c"]
     same = changed.model_copy(update={"rows": (changed.rows[0], changed.rows[2])})
     assert [line.title for line in report(same, folder)] == ["(teacher)", "A", "C"]
+
+
+def test_a_teacher_of_rows_with_other_seeds_has_one_line(study: StudyConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "studies" / "sensors"
+    rows = [
+        {"name": "taught", "title": "A", "set": {"losses": [{"kind": "soft_target"}]}},
+        {"name": "more", "title": "B", "seeds": [2, 0], "set": {"losses": [{"kind": "logits"}]}},
+    ]
+    changed = recipes.validate(study.model_dump() | {"rows": rows, "seeds": [0, 1]}, StudyConfig, "study")
+    for seed in (0, 1):
+        write(changed, folder, "taught", seed)
+    write(changed, folder, "more", 2)
+    place = folder / "more-subjects-s2" / "summary.json"
+    summary = json.loads(place.read_text())
+    summary["stages"]["teacher"] = {"test": {"accuracy": 0.2}, "epochs": 3, "test_samples": 10}
+    place.write_text(json.dumps(summary))
+    teacher, *lines = report(changed, folder)
+    assert (teacher.title, [line.title for line in lines]) == ("(teacher)", ["A", "B"])
+    assert teacher.cells["subjects"].values == {
+        0: pytest.approx(70),
+        1: pytest.approx(71),
+        2: pytest.approx(20),
+    }

@@ -186,6 +186,7 @@ def test_the_backbone_stays_and_a_trained_head_goes_on(tmp_path: Path) -> None:
         ({"stages": [{"kind": "head"}]}, "stages are head: in this order"),
         ({"stages": [{"kind": "labels"}, {"kind": "labels"}]}, "stages are labels, labels"),
         ({"stages": [{"kind": "labels", "segments": 4}]}, "trained on more in a head stage"),
+        ({"stages": [{"kind": "labels", "segments": 7}, {"kind": "head"}]}, "trained on more in a head stage"),
         ({"stages": [{"kind": "labels"}, {"kind": "head", "weights": "x"}]}, "weights is for the teacher"),
         ({"stages": [{"kind": "labels"}, {"kind": "head", "passes": 0}]}, "greater than or equal to 1"),
     ],

@@ -158,8 +158,8 @@ class Material:
     ) -> tuple[DataLoader[Batch], EpochBatches]:
         """Shuffled, augmented clips of one or more stages side by side, and the batches that carry the epoch.
 
-        Crop and flip are the first stage's, changes of intensity each stage's own. They are the segments of the
-        labels stage.
+        Crop and flip are the first stage's, changes of intensity each stage's own. All show as many segments
+        as the labels stage has.
         """
         recipe, signals = self.recipe, self._signals(stages)
         images = [name for name in stages if name in self.clips]
