@@ -33,6 +33,12 @@ def test_layers_of_a_network_are_listed_with_what_looks_at_them(kd: Kd) -> None:
     found = json.loads(out)
     assert found["losses"]["mgcam"] == [f"backbone.layer{n}" for n in (1, 2, 3, 4)]
     assert {"path": "backbone.layer1.0.conv1", "kind": "Conv2d", "shape": [8, 64, 16, 16]} in found["layers"]
+    fewer = 'stages=[{kind="labels", segments=4}, {kind="head"}]'
+    for who in ((), ("--teacher",)):
+        _, out, _ = kd("recipes", "layers", "utd_mhad_pose_to_depth", "--json", "--set", fewer, *who)
+        found = json.loads(out)
+        shapes = {layer["shape"][0] for layer in found["layers"] if layer["path"].startswith("backbone.")}
+        assert (found["clip_shape"][0], shapes) == (4, {4}), "as the losses see it"
     code, _, error = kd("recipes", "layers", "utd_mhad_depth_alone", "--teacher")
     assert code == 2
     assert "has no teacher" in one_line(error)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from multiprocessing.util import Finalize
 from typing import Any, NamedTuple, Protocol, TypedDict
 
 import numpy as np
@@ -473,4 +476,19 @@ def make_loader(dataset: Dataset[Any], batches: EpochBatches, workers: int) -> D
         persistent_workers=workers > 0,
         generator=torch.Generator(),
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_leave_before_python,
     )
+
+
+def _leave_before_python(_: int) -> None:
+    """Have a worker process end before Python stops its threads.
+
+    Where a loader is given up in the middle of an epoch, one of them may be handing over a batch: torn out of C++ code,
+    it would abort the process, and torch would tell of a crash beneath whatever had ended the epoch.
+    """
+    Finalize(None, _leave, exitpriority=-100)  # the last one
+
+
+def _leave() -> None:
+    if sys.exc_info()[0] is None:  # else the traceback is still to come
+        os._exit(0)

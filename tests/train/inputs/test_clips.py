@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import Dataset
 
 from kd_edge.crop import ForegroundRegion, PersonRegion
 from kd_edge.data.cache.frames import CachedClip
@@ -15,13 +17,13 @@ from kd_edge.data.dataset import Sample
 from kd_edge.data.readers.files import Files
 from kd_edge.errors import ConfigError, DataError
 from kd_edge.preprocess import FixedWindow, Preprocess, centre_crop, clip_input, clip_limits, recorded_input
-from kd_edge.train.inputs.clips import ClipDataset, EpochBatches
+from kd_edge.train.inputs.clips import ClipDataset, EpochBatches, Key, make_loader
 from kd_edge.train.inputs.gathering import gather_material
 from kd_edge.train.inputs.material import Material
 from kd_edge.train.inputs.windows import Windows, clip_length_ns, same_share
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.recipe.augment import Augment
-from kd_edge.types import Clip
+from kd_edge.types import Clip, Float32
 from tests.runs import tiny_values
 
 FRAME_NS = 33_333_333
@@ -104,6 +106,23 @@ def test_worker_processes_deliver_the_same_clips(tiny: Recipe) -> None:
         return [batch["inputs"][0] for batch in loader]
 
     assert all(torch.equal(a, b) for a, b in zip(clips(0), clips(1), strict=True))
+
+
+class Large(Dataset[tuple[list[Float32], int]]):
+    """Batches that take long to hand over."""
+
+    def __getitem__(self, key: Key) -> tuple[list[Float32], int]:
+        return [np.zeros((16, 3, 256, 256), dtype=np.float32)], 0
+
+
+@pytest.mark.slow
+def test_a_loader_that_is_given_up_in_the_middle_of_an_epoch_ends_quietly(capfd: pytest.CaptureFixture[str]) -> None:
+    for _ in range(4):
+        loader = make_loader(Large(), EpochBatches(64, 4, seed=0), workers=1)
+        assert next(iter(loader))["inputs"][0].shape == (4, 16, 3, 256, 256)
+        del loader
+        gc.collect()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_teacher_and_student_move_in_lockstep(cache_folder: Path) -> None:
