@@ -88,4 +88,4 @@ def test_a_row_goes_to_its_end_and_is_exported(utd_tree: Path, tmp_path: Path) -
     assert read_summary(folder).stages.keys() >= {"teacher", "student"}
     out = tmp_path / "student.onnx"
     export(folder, recipes.load("export", "fp32", ExportProfile), out, data_root=utd_tree)
-    assert load(out).manifest.segments == 4
+    assert load(out).manifest.segments == 6
