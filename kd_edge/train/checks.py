@@ -12,7 +12,7 @@ from torch import nn
 from kd_edge.errors import ConfigError, TrainingError
 from kd_edge.train.inputs.material import Material
 from kd_edge.train.recipe import Recipe
-from kd_edge.train.recipe.stages import OnnxTeacherConfig
+from kd_edge.train.recipe.teacher_stages import OnnxTeacherConfig
 
 
 def check_finite(losses: dict[str, float], stage: str, epoch: int, step: int, folder: Path) -> None:

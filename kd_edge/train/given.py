@@ -16,7 +16,7 @@ from kd_edge.models.weights import load_whole, local_state
 from kd_edge.rundir import RECIPE, STUDENT, SUMMARY, TEACHER
 from kd_edge.train.inputs.embeddings import open_encoder
 from kd_edge.train.recipe import Recipe
-from kd_edge.train.recipe.stages import OnnxTeacherConfig, TrainedTeacher
+from kd_edge.train.recipe.teacher_stages import OnnxTeacherConfig, TrainedTeacher
 from kd_edge.train.results.run import Run, load_recipe
 
 _SETTINGS = "sensor_teacher"

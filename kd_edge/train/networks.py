@@ -18,7 +18,7 @@ from kd_edge.train.finetune.freezing import freeze
 from kd_edge.train.finetune.source import open_source
 from kd_edge.train.inputs.material import Material
 from kd_edge.train.recipe import HeadStage, Recipe
-from kd_edge.train.recipe.stages import AnyTeacher
+from kd_edge.train.recipe.teacher_stages import AnyTeacher
 from kd_edge.train.teachers.base import Teacher
 from kd_edge.train.teachers.images import ImageTeacher, image_network
 from kd_edge.train.teachers.onnx import OnnxTeacher

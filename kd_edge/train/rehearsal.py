@@ -24,7 +24,7 @@ from kd_edge.train.inputs.gathering import gather_material
 from kd_edge.train.inputs.material import Material, Progress, training_batches
 from kd_edge.train.networks import build_student, build_teacher, student_learner
 from kd_edge.train.recipe import Recipe
-from kd_edge.train.recipe.stages import OnnxTeacherConfig
+from kd_edge.train.recipe.teacher_stages import OnnxTeacherConfig
 from kd_edge.train.step import Step, on_device
 from kd_edge.train.teachers.base import LabelLearner, Shape, Teacher
 

@@ -31,8 +31,8 @@ from kd_edge.train.inputs.material import Progress
 from kd_edge.train.inputs.targets import DenseTargets
 from kd_edge.train.networks import begin_head, build_student, build_teacher, student_learner
 from kd_edge.train.recipe import DenseStage, HeadStage, Recipe
-from kd_edge.train.recipe.stages import AnyTeacher, OnnxTeacherConfig
 from kd_edge.train.recipe.student_stages import DenseLoss
+from kd_edge.train.recipe.teacher_stages import AnyTeacher, OnnxTeacherConfig
 from kd_edge.train.rehearsal import rehearse_losses
 from kd_edge.train.results import plots, run
 from kd_edge.train.results.summary import summarise

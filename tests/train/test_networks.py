@@ -16,7 +16,7 @@ from kd_edge.models.weights import local_state
 from kd_edge.rundir import RECIPE, TEACHER
 from kd_edge.train.given import check_settings, weights_metadata
 from kd_edge.train.recipe import Recipe
-from kd_edge.train.recipe.stages import SensorTeacherConfig
+from kd_edge.train.recipe.teacher_stages import SensorTeacherConfig
 from kd_edge.train.results.run import save_weights
 from tests.runs import tiny_values
 

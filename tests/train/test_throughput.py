@@ -5,7 +5,7 @@ import pytest
 from kd_edge.train import throughput
 from kd_edge.train.inputs.gathering import gather_material
 from kd_edge.train.recipe import Recipe
-from kd_edge.train.recipe.stages import SensorTeacherConfig
+from kd_edge.train.recipe.teacher_stages import SensorTeacherConfig
 from kd_edge.train.throughput import StepCost, images_cost, losses_cost, measure, step_cost
 from tests.runs import tiny_values
 

@@ -22,8 +22,8 @@ from kd_edge.train.inputs.material import Material, Progress, stamps_of, with_se
 from kd_edge.train.inputs.targets import DenseTargets, gather_targets, targets_fingerprint
 from kd_edge.train.inputs.windows import clip_length_ns
 from kd_edge.train.recipe import Recipe, Stage
-from kd_edge.train.recipe.stages import OnnxTeacherConfig
 from kd_edge.train.recipe.student_stages import DenseTarget
+from kd_edge.train.recipe.teacher_stages import OnnxTeacherConfig
 from kd_edge.types import Float32
 
 

@@ -25,8 +25,9 @@ from kd_edge.train.inputs.targets import DenseTargets, FeatureSpace
 from kd_edge.train.inputs.windows import BEFORE_SHARE, Windows
 from kd_edge.train.losses.labels import class_weights
 from kd_edge.train.recipe import Recipe, Stage, StudentConfig
-from kd_edge.train.recipe.stages import OnnxTeacherConfig, TrainedTeacher, Training
+from kd_edge.train.recipe.stages import Training
 from kd_edge.train.recipe.student_stages import WindowKind
+from kd_edge.train.recipe.teacher_stages import OnnxTeacherConfig, TrainedTeacher
 from kd_edge.train.teachers.images import frame_feature_size
 from kd_edge.types import Int64
 

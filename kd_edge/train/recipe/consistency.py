@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kd_edge.train.recipe.stages import OnnxTeacherConfig, TeacherConfig
 from kd_edge.train.recipe.student_stages import (
     DenseLoss,
     FeatureTargets,
@@ -13,6 +12,7 @@ from kd_edge.train.recipe.student_stages import (
     PixelTargets,
     SignalTargets,
 )
+from kd_edge.train.recipe.teacher_stages import OnnxTeacherConfig, TeacherConfig
 
 if TYPE_CHECKING:
     from kd_edge.train.recipe.recipe import Recipe

@@ -13,16 +13,7 @@ from kd_edge.data.words.class_vectors import SemanticsConfig
 from kd_edge.models.config import Temporal
 from kd_edge.train.distil.methods import DkdLoss, Loss, Method, MgcamLoss
 from kd_edge.train.recipe.consistency import contradictions
-from kd_edge.train.recipe.stages import (
-    AnyTeacher,
-    OnnxTeacherConfig,
-    SensorTeacherConfig,
-    Stage,
-    StageConfig,
-    Strict,
-    StudentConfig,
-    TeacherConfig,
-)
+from kd_edge.train.recipe.stages import StageConfig, Strict, StudentConfig
 from kd_edge.train.recipe.student_stages import (
     AnyStage,
     DenseLoss,
@@ -33,8 +24,17 @@ from kd_edge.train.recipe.student_stages import (
     LabelsStage,
     WindowKind,
 )
+from kd_edge.train.recipe.teacher_stages import (
+    AnyTeacher,
+    OnnxTeacherConfig,
+    SensorTeacherConfig,
+    TeacherConfig,
+    TrainedTeacher,
+)
 
 __all__ = ["OnnxTeacherConfig", "Recipe", "SensorTeacherConfig", "Stage", "StudentConfig", "TeacherConfig"]
+
+Stage = StudentConfig | TrainedTeacher | OnnxTeacherConfig
 
 LossConfig = Annotated[Loss | DenseLoss, Field(discriminator="kind")]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from kd_edge.data import Dataset
 from kd_edge.errors import TrainingError
 from kd_edge.models.layers import Layer as NamedLayer
-from kd_edge.train.recipe.stages import OnnxTeacherConfig
+from kd_edge.train.recipe.teacher_stages import OnnxTeacherConfig
 from kd_edge.train.teachers.base import Observation, Places, Shape, Tap, Teacher
 
 EMBEDDING = "embedding"

@@ -18,7 +18,7 @@ from kd_edge.models.sensors import SensorNetworks, SensorOutput
 from kd_edge.train.gaf import gramian_angular_field
 from kd_edge.train.inputs.clips import Batch
 from kd_edge.train.losses import cross_entropy, semantic_preserving
-from kd_edge.train.recipe.stages import SensorTeacherConfig
+from kd_edge.train.recipe.teacher_stages import SensorTeacherConfig
 from kd_edge.train.results import scores
 from kd_edge.train.teachers.base import LabelLearner, Observation, Places, Shape, Tap, Teacher
 from kd_edge.types import Float32, Int64

@@ -33,7 +33,7 @@ from kd_edge.train.distil.methods import (
 )
 from kd_edge.train.losses import gsdm, semantic_preserving, soft_target
 from kd_edge.train.recipe import Recipe
-from kd_edge.train.recipe.stages import SensorTeacherConfig
+from kd_edge.train.recipe.teacher_stages import SensorTeacherConfig
 from kd_edge.train.rehearsal import rehearse
 from kd_edge.train.results.run import Run, load_recipe
 from kd_edge.train.teachers.base import Tap

@@ -10,7 +10,7 @@ from kd_edge.data import SignalFormat
 from kd_edge.errors import TrainingError
 from kd_edge.models.config import PLACES
 from kd_edge.models.layers import Layer
-from kd_edge.train.recipe.stages import SensorTeacherConfig
+from kd_edge.train.recipe.teacher_stages import SensorTeacherConfig
 from kd_edge.train.teachers.base import Tap
 from kd_edge.train.teachers.sensors import SensorLearner, SensorTeacher
 

@@ -18,7 +18,7 @@ from kd_edge.train.distil.learner import Learner, teach
 from kd_edge.train.inputs.gathering import gather_material
 from kd_edge.train.networks import TEACHERS
 from kd_edge.train.recipe import Recipe
-from kd_edge.train.recipe.stages import AnyTeacher, SensorTeacherConfig, TeacherConfig
+from kd_edge.train.recipe.teacher_stages import AnyTeacher, SensorTeacherConfig, TeacherConfig
 from kd_edge.train.results.run import Run
 from kd_edge.train.teachers.base import Observation, Places, Shape, Tap, Teacher
 from kd_edge.train.trainer import train
