@@ -32,7 +32,7 @@ def test_rows_splits_and_seeds_are_multiplied_in_the_order_of_the_table(study: S
 def test_what_is_asked_for_twice_is_run_and_counted_once(study: StudyConfig, tmp_path: Path) -> None:
     twice = plan(study, rows=["st", "st"], splits=["subjects", "subjects"], seeds=[1, 0, 1])
     assert [run.name for run in twice] == ["st-subjects-s1", "st-subjects-s0"]
-    lines = report(study, tmp_path, seeds=[0, 0])
+    lines = report(study, tmp_path / "studies" / "tiny", seeds=[0, 0])
     assert [line.cells["subjects"].missing for line in lines] == [1, 1, 1]
 
 
@@ -42,7 +42,7 @@ def test_a_row_may_have_seeds_of_its_own(study: StudyConfig, tmp_path: Path) -> 
     changed = recipes.validate(study.model_dump() | {"rows": rows, "seeds": [0, 1, 2]}, StudyConfig, "study")
     assert [(run.row.name, run.seed) for run in plan(changed)] == [("a", 0), ("a", 1), ("a", 2), ("b", 4), ("b", 2)]
     assert [(run.row.name, run.seed) for run in plan(changed, seeds=[7])] == [("a", 7), ("b", 7)]
-    assert [line.cells["subjects"].missing for line in report(changed, tmp_path)] == [3, 2, 2]
+    assert [line.cells["subjects"].missing for line in report(changed, tmp_path / "studies" / "tiny")] == [3, 2, 2]
 
 
 def test_a_rows_changes_come_after_the_studys_and_overrides_last(study: StudyConfig) -> None:
