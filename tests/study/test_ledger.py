@@ -196,7 +196,7 @@ def test_gains_stand_beside_the_rows(study: StudyConfig, runs: list[Planned], tm
     names = list(dict.fromkeys(run.row.name for run in runs))
     marks = {names[0]: {"1": "1100", "2": "0000"}}
     kept = [entry(run, summary(run, right=marks.get(run.row.name, RIGHT))) for run in runs]
-    lines = report(study, tmp_path, seeds=[0, 1], ledger=kept, against=names[0])
+    lines = report(study, tmp_path / "nowhere", seeds=[0, 1], ledger=kept, against=names[0])
     cells: dict[str, Any] = {line.name: line.cells[study.splits[0]] for line in lines}
     assert cells[names[0]].gain is None
     found = cells[names[1]].gain
@@ -207,4 +207,4 @@ def test_gains_stand_beside_the_rows(study: StudyConfig, runs: list[Planned], tm
     assert "gain, points | 95 % by subject | 95 % by clip |" in text
     assert "| +25.0 | +25.0 to +25.0 |" in text
     with pytest.raises(ConfigError, match="no row 'nobody' with runs"):
-        report(study, tmp_path, seeds=[0], ledger=kept, against="nobody")
+        report(study, tmp_path / "nowhere", seeds=[0], ledger=kept, against="nobody")

@@ -112,7 +112,7 @@ def test_published_figures_are_printed_as_published(
         for i, v in enumerate(figures)
     ]
     changed = recipes.validate(values, StudyConfig, "study")
-    text = report_markdown(changed, report(changed, tmp_path))
+    text = report_markdown(changed, report(changed, tmp_path / "nowhere"))
     assert [line.split(" | ")[2] for line in text.splitlines() if line.startswith("| R")] == printed
 
 
