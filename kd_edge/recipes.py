@@ -103,7 +103,7 @@ def load(verb: Verb, name: str, model: type[Model], overrides: Sequence[str] = (
         name: A name to search for, or a path ending in ``.toml``.
         model: The pydantic model it must satisfy.
         overrides: ``dotted.key=value`` entries that win over the file; the value is TOML, or else a string; ``null``
-            takes away an optional key, or a table. One table of a list goes by its ``kind``, or by its position.
+            takes away an optional key, or one table of a list. That goes by its ``kind``, or by its position.
 
     Raises:
         ConfigError: All faults of the file together, each with its place and a suggestion.

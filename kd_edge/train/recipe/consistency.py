@@ -91,8 +91,8 @@ def _of_stages(recipe: Recipe) -> Iterator[str]:
         yield "a dense stage trains the backbone alone, and student.freeze = 'backbone' leaves nothing: freeze stages"
     if labels is None and recipe.losses:
         yield "losses are of the labels stage, which the stages leave out"
-    fewer = labels is not None and labels.segments is not None
-    if fewer and (head is None or model.temporal == "trn" or recipe.first_segments > recipe.segments):
+    of_its_own = labels is not None and labels.segments is not None
+    if of_its_own and (head is None or model.temporal == "trn" or recipe.first_segments > recipe.segments):
         yield (
             "segments of a labels stage is for a student whose head takes any number of them and is trained on more "
             "in a head stage"
