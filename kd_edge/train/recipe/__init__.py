@@ -1,6 +1,7 @@
 """What a training run is told: one TOML file as frozen pydantic models. Reading one imports no torch."""
 
-from kd_edge.train.recipe.recipe import Recipe, Stage
+from kd_edge.train.recipe.recipe import Recipe
+from kd_edge.train.recipe.settings import Stage
 from kd_edge.train.recipe.stages import StudentConfig
 from kd_edge.train.recipe.student_stages import DenseStage, HeadStage, LabelsStage
 from kd_edge.train.recipe.teacher_stages import OnnxTeacherConfig, SensorTeacherConfig, TeacherConfig

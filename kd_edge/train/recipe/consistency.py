@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from kd_edge.train.recipe.settings import Settings
 from kd_edge.train.recipe.student_stages import (
     DenseLoss,
     FeatureTargets,
@@ -13,9 +13,6 @@ from kd_edge.train.recipe.student_stages import (
     SignalTargets,
 )
 from kd_edge.train.recipe.teacher_stages import OnnxTeacherConfig, TeacherConfig
-
-if TYPE_CHECKING:
-    from kd_edge.train.recipe.recipe import Recipe
 
 SHUFFLED = ("images", "sensors")
 """Kinds of teachers that can be shown another clip than the student."""
@@ -28,14 +25,14 @@ _MIRRORED: dict[type, str] = {
 """Dense targets that a mirrored picture would contradict, and why."""
 
 
-def contradictions(recipe: Recipe) -> Iterator[str]:
+def contradictions(recipe: Settings) -> Iterator[str]:
     """Each as one sentence with its mend, of a recipe whose parts are right by themselves."""
     yield from _of_losses(recipe)
     yield from _of_stages(recipe)
     yield from _of_dense_targets(recipe)
 
 
-def _of_losses(recipe: Recipe) -> Iterator[str]:
+def _of_losses(recipe: Settings) -> Iterator[str]:
     teacher, student = recipe.teacher, recipe.student
     if teacher is None and recipe.teacher_losses:
         yield "losses need a teacher: add [teacher], or set losses = []"
@@ -71,7 +68,7 @@ def _of_losses(recipe: Recipe) -> Iterator[str]:
         )
 
 
-def _of_stages(recipe: Recipe) -> Iterator[str]:
+def _of_stages(recipe: Settings) -> Iterator[str]:
     kinds = [stage.kind for stage in recipe.stages]
     if kinds not in (
         ["labels"],
@@ -109,7 +106,7 @@ def _of_stages(recipe: Recipe) -> Iterator[str]:
         )
 
 
-def _of_dense_targets(recipe: Recipe) -> Iterator[str]:
+def _of_dense_targets(recipe: Settings) -> Iterator[str]:
     teacher = recipe.teacher
     mirrored = [_MIRRORED[type(target)] for target in recipe.dense_targets if type(target) in _MIRRORED]
     if recipe.student.augment.flip and mirrored:

@@ -1,0 +1,183 @@
+"""What a training run is told: the tables and keys of a recipe, with the MGCAM paper's values as defaults."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from kd_edge.data import DataConfig, SyntheticData
+from kd_edge.data.words.class_vectors import SemanticsConfig
+from kd_edge.train.distil.methods import DkdLoss, Loss, Method, MgcamLoss
+from kd_edge.train.recipe.stages import StageConfig, Strict, StudentConfig
+from kd_edge.train.recipe.student_stages import (
+    AnyStage,
+    DenseLoss,
+    DenseStage,
+    DenseTarget,
+    FeatureTargets,
+    HeadStage,
+    LabelsStage,
+    WindowKind,
+)
+from kd_edge.train.recipe.teacher_stages import AnyTeacher, OnnxTeacherConfig, SensorTeacherConfig, TrainedTeacher
+
+Stage = StudentConfig | TrainedTeacher | OnnxTeacherConfig
+
+LossConfig = Annotated[Loss | DenseLoss, Field(discriminator="kind")]
+
+LONGEST_CLIP_S = 3600
+"""As of artifacts."""
+
+
+class Settings(Strict):
+    """The tables and keys of one training run, each right by itself, and what they say together.
+
+    Attributes:
+        name: How run directories begin.
+        data: Which recordings.
+        split: Name of the data set's protocol.
+        validation_subjects: Training subjects held out to choose the epoch, the temperature and the unknown threshold;
+            none trains on all and keeps the last epoch.
+        validation_trials: Training repetitions held out likewise, for protocols with every subject on both sides.
+        seed: Where everything random starts from.
+        segments: T, frames per clip.
+        windows: ``clip`` spreads the segments over the whole clip; ``random`` over a random window of 0.5 to 1.5 times
+            ``clip_seconds`` inside it, as a live stream sees it; ``loop`` lets that window begin before the clip, as
+            when a person goes on doing the same; ``mixed`` lets two windows in five see the end of another action
+            there, of the same subject, view and trial, as when a person goes on to something else. ``stream`` is for
+            students that run live on actions of a few seconds: windows of 0.7 to 1.35 times ``clip_seconds`` that end
+            with the action and always have another one before it. A label that is read at an action's end is best
+            after ``stream``, one that is read at any moment after ``mixed``.
+        clip_seconds: Length of the live window, at most an hour; None takes the median training clip.
+        cache_every: Decode every frame but cache only every so-manieth: the RGB of a large data set takes hundreds of
+            gigabytes otherwise. Segments are then drawn from fewer frames; not with motion stacks.
+        precision: ``32-true`` or ``bf16-mixed``. Losses are always computed in float32.
+        threads: CPU threads of PyTorch; None leaves its default. Weights repeat bit for bit only with the same number.
+        workers: Loader processes; 0 loads between the steps, which is enough for small images.
+        student: The network that ships.
+        teacher: The network it learns from; none trains the student alone. Said to be none (``--set teacher=null``) it
+            takes its losses with it.
+        teacher_shuffle: A control: the teacher sees another clip than the student, ``class`` one of the same class,
+            ``all`` any other training clip, the same one in every epoch. Crop and mirroring are still the student's,
+            and so are the labels. None shows both the same clip.
+        semantics: Vectors of the class names, for teachers and losses that compare with them.
+        losses: Beside the cross-entropy: distillation terms, and dense targets as one of them.
+        stages: What the student goes through, one after the other: ``dense`` targets frame by frame, ``labels`` end to
+            end, ``head`` on stored features. Any of them may be left out, if its head sees labels in the end.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    data: DataConfig = SyntheticData()
+    split: str
+    validation_subjects: tuple[str, ...] = ()
+    validation_trials: tuple[str, ...] = ()
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    segments: Annotated[int, Field(ge=2, le=64)] = 8
+    windows: WindowKind = "clip"
+    clip_seconds: Annotated[float, Field(gt=0, le=LONGEST_CLIP_S)] | None = None
+    cache_every: Annotated[int, Field(ge=1, le=100)] = 1
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    threads: Annotated[int, Field(ge=1)] | None = None
+    workers: Annotated[int, Field(ge=0)] = 0
+    student: StudentConfig
+    teacher: AnyTeacher | None = None
+    teacher_shuffle: Literal["class", "all"] | None = None
+    semantics: SemanticsConfig | None = None
+    losses: tuple[LossConfig, ...] = (DkdLoss(), MgcamLoss())
+    stages: Annotated[tuple[AnyStage, ...], Field(min_length=1)] = (LabelsStage(),)
+
+    @property
+    def dense_stage(self) -> DenseStage | None:
+        """The stage on dense targets, where there is one."""
+        return next((stage for stage in self.stages if isinstance(stage, DenseStage)), None)
+
+    @property
+    def keeps_targets(self) -> bool:
+        """Whether what a dense stage regresses stays in the student, for its head to read."""
+        stage = self.dense_stage
+        return stage is not None and stage.keep and self.student.model.reads != "features"
+
+    @property
+    def teacher_losses(self) -> tuple[Method, ...]:
+        """The losses that compare the student with its teacher."""
+        return tuple(loss for loss in self.losses if isinstance(loss, Method))
+
+    @property
+    def dense_loss(self) -> DenseLoss | None:
+        """Dense targets beside the labels, where there are some."""
+        return next((loss for loss in self.losses if isinstance(loss, DenseLoss)), None)
+
+    @property
+    def keeps_dense_loss(self) -> bool:
+        """Whether a dense stage left in the student what the dense loss regresses."""
+        stage, loss = self.dense_stage, self.dense_loss
+        return stage is not None and loss is not None and self.keeps_targets and stage.targets == loss.targets
+
+    @property
+    def feature_targets(self) -> tuple[FeatureTargets, ...]:
+        """What of the teacher's features is regressed."""
+        return tuple(target for target in self.dense_targets if isinstance(target, FeatureTargets))
+
+    @property
+    def dense_targets(self) -> list[DenseTarget]:
+        """All that is regressed frame by frame, of the stage and of the loss."""
+        return [
+            target for table in (self.dense_stage, self.dense_loss) if table is not None for target in table.targets
+        ]
+
+    @property
+    def labels_stage(self) -> LabelsStage | None:
+        """The stage that trains the whole network, where there is one."""
+        return next((stage for stage in self.stages if isinstance(stage, LabelsStage)), None)
+
+    @property
+    def first_segments(self) -> int:
+        """T while the whole network is trained, and of its teacher, who sees the same moments."""
+        labels = self.labels_stage
+        return self.segments if labels is None or labels.segments is None else labels.segments
+
+    @property
+    def head_stage(self) -> HeadStage | None:
+        """The stage on stored features, where there is one."""
+        return next((stage for stage in self.stages if isinstance(stage, HeadStage)), None)
+
+    @property
+    def networks(self) -> dict[str, Stage]:
+        """Student and teacher, where there is one."""
+        student: dict[str, Stage] = {"student": self.student}
+        return student if self.teacher is None else student | {"teacher": self.teacher}
+
+    @property
+    def image_stages(self) -> dict[str, StageConfig]:
+        """Student and teacher, those that see images."""
+        return {name: stage.images for name, stage in self.networks.items() if stage.images is not None}
+
+    @property
+    def wearables(self) -> SensorTeacherConfig | None:
+        """The teacher's settings, where wearable sensors teach."""
+        return None if self.teacher is None else self.teacher.wearables
+
+    @property
+    def modalities(self) -> list[str]:
+        """Names of everything of the data set that is used, sensors one by one."""
+        return [used for stage in reversed(self.networks.values()) for used in stage.modalities]
+
+    @property
+    def needs_semantics(self) -> str:
+        """What of the recipe cannot do without the class names' vectors; empty when nothing needs them."""
+        needing = [f"loss '{loss.kind}'" for loss in self.teacher_losses if loss.needs_vectors]
+        return next(iter(needing), "" if self.teacher is None else self.teacher.needs_vectors)
+
+    @property
+    def compares_clips(self) -> str:
+        """The first loss that compares the clips of a batch with one another; empty when none does."""
+        return next((loss.kind for loss in self.teacher_losses if loss.between_clips), "")
+
+    @property
+    def clip_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        """Input of one clip, (T, C, S, S), while the teacher teaches the student; None without a teacher."""
+        if self.teacher is None:
+            return None
+        segments = self.first_segments
+        return self.student.clip_shape(segments), self.teacher.clip_shape(segments)
