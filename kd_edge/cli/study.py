@@ -393,10 +393,12 @@ def _numbers(text: str | None) -> list[int]:
 
 def overview(config: StudyConfig, runs: Sequence[Planned]) -> Table:
     """Rows of a study and what each of them trains."""
-    table = Table("row", "title", "what", *(f"{split}: published" for split in config.splits), title=config.title)
+    published = (f"{split}: published" for split in config.splits)
+    table = Table("row", "title", "what", "seeds", *published, title=config.title)
     for row in config.rows:
-        published = (config.as_published(row.published.get(split), split) for split in config.splits)
-        table.add_row(row.name, row.title, _what(row, runs), *published)
+        seeds = ", ".join(str(seed) for seed in row.seeds or config.seeds) if row.runs else ""
+        figures = (config.as_published(row.published.get(split), split) for split in config.splits)
+        table.add_row(row.name, row.title, _what(row, runs), seeds, *figures)
     return table
 
 

@@ -127,6 +127,14 @@ def test_a_study_from_its_list_to_its_table(kd: Kd, tmp_path: Path) -> None:
     assert "| SP | 1 | 76.0 |" in (tmp_path / "page.md").read_text()
 
 
+def test_a_row_that_is_shown_tells_its_own_seeds(kd: Kd) -> None:
+    _, out, _ = kd("study", "show", "utd_mhad_dense")
+    seeds = {row.split()[0]: row for row in out.replace("│", " ").splitlines() if row.strip()}
+    assert seeds["joints"].split()[-6:-1] == ["0,", "1,", "2,", "3,", "4"]
+    assert seeds["signals"].split()[-4:-1] == ["0,", "1,", "2"]
+    assert seeds["crc"].split()[-3:-1] == ["crc", "0"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
