@@ -14,17 +14,16 @@ import numpy as np
 
 from kd_edge.artifact import Artifact, GoldenClip, Manifest
 from kd_edge.artifact import load as load_artifact
-from kd_edge.engines import Binding, CudaBinding, EngineName, Ladder, Provider, StepEngine, engine_ladder
+from kd_edge.engines import CudaBinding, EngineName, Ladder, Provider, StepEngine, engine_ladder
 from kd_edge.errors import ArtifactError, CameraError, ConfigError, EngineError
-from kd_edge.health import Familiarity
-from kd_edge.metrics import softmax_row
 from kd_edge.runtime.clock import MAX_AHEAD_MS, STEP_BACK_NS, ahead_of, duration, stamp_of
+from kd_edge.runtime.labelling import Labeller, Pushed
 from kd_edge.runtime.phases import span_of
 from kd_edge.runtime.rate import NeededRate
 from kd_edge.runtime.recurrence import label_ns
 from kd_edge.runtime.runner import StepRunner
 from kd_edge.runtime.source import SourceState, check_frame
-from kd_edge.types import NO_CAUSE, Cause, Float32, Frame, Image, LabelState, Prediction, Reason
+from kd_edge.types import Cause, Frame, Image, LabelState, Prediction, Reason
 
 if TYPE_CHECKING:
     from typing import Self
@@ -55,16 +54,6 @@ class _Given(NamedTuple):
         return cls(*frame)
 
 
-class _Pushed(NamedTuple):
-    """A frame on its way through one batched step."""
-
-    source: str
-    state: SourceState
-    captured_ns: int
-    frame_id: int
-    truth: str | None
-
-
 class Recognizer:
     """Live action labels from one or several cameras of the same kind.
 
@@ -82,8 +71,6 @@ class Recognizer:
 
     Attributes:
         manifest: What the artifact says of itself: labels, preprocessing, window.
-        valid_ns: How long a label may be acted on after its frame's capture.
-        needed_rate: Which frame rate the model's window needs.
         signed_by: Fingerprint of the key whose signature was checked; empty where none was asked for.
         reasons: How often each reason was given.
         steps: How many steps the engine has finished.
@@ -108,11 +95,11 @@ class Recognizer:
         self.manifest = manifest
         self._runner = StepRunner(manifest, engine, ladder=ladder, golden=golden)
         self.signed_by = ""
-        self.valid_ns = max(label_ns(manifest), MINIMUM_VALID_NS)
+        valid_ns = max(label_ns(manifest), MINIMUM_VALID_NS)
         if valid_ms is not None:
-            self.valid_ns = _bounded_ns("valid_ms", valid_ms, least_ms=1.0)
+            valid_ns = _bounded_ns("valid_ms", valid_ms, least_ms=1.0)
+        self._labeller = Labeller(manifest, valid_ns)
         self._max_ahead_ns = _bounded_ns("max_ahead_ms", max_ahead_ms, least_ms=0.0)
-        self.needed_rate = NeededRate.of(manifest)
         self.reasons: Counter[Reason] = Counter()
         self.steps = 0
         if not isinstance(max_sources, int) or max_sources < 1:
@@ -120,9 +107,6 @@ class Recognizer:
         self._max_sources = max_sources
         self._smooth_ns = span_of(manifest, smooth_ms)
         self._sources: dict[str, SourceState] = {}
-        self._zeros: Float32 = np.zeros(len(manifest.labels), dtype=np.float32)
-        self._zeros.flags.writeable = False
-        self._familiarity = None if manifest.familiar is None else Familiarity(manifest.familiar)
         self._closed = False
 
     @classmethod
@@ -196,6 +180,16 @@ class Recognizer:
             ladder.engine.close()
             raise
         return recognizer
+
+    @property
+    def valid_ns(self) -> int:
+        """How long a label may be acted on after its frame's capture."""
+        return self._labeller.valid_ns
+
+    @property
+    def needed_rate(self) -> NeededRate:
+        """Which frame rate the model's window needs."""
+        return self._labeller.needed_rate
 
     @property
     def engine(self) -> StepEngine:
@@ -369,17 +363,7 @@ class Recognizer:
 
     def stale(self, source: str, frame_id: int, captured_ns: int, now_ns: int, cause: Cause) -> Prediction:
         """The prediction that says there is none: for a watchdog that saw no fresh frame."""
-        return Prediction(
-            source=source,
-            probabilities=self._zeros,
-            state=LabelState.STALE,
-            frame_id=frame_id,
-            captured_ns=captured_ns,
-            emitted_ns=now_ns,
-            valid_until_ns=now_ns,
-            reason=cause.reason,
-            detail=cause.detail,
-        )
+        return self._labeller.stale(source, frame_id, captured_ns, now_ns, cause)
 
     def expect(self, sources: Iterable[str], *, focal: float | Mapping[str, float | None] | None = None) -> None:
         """Make room for sources before their first frames; those that are known stay as they are, their lens too.
@@ -417,7 +401,7 @@ class Recognizer:
                     f"forget('{name}') before, or expect it earlier",
                 )
 
-    def _observe(self, given: _Given, stamp_ns: int, source: str) -> _Pushed | None:
+    def _observe(self, given: _Given, stamp_ns: int, source: str) -> Pushed | None:
         state = self._sources[source]
         if state.stamp_ns is not None and stamp_ns <= state.stamp_ns:
             back_ns = state.stamp_ns - stamp_ns
@@ -426,11 +410,13 @@ class Recognizer:
             state.restart(Cause(Reason.CLOCK_JUMP, f"stamps went back by {duration(back_ns)}"))
         frame_id = state.frames if given.frame_id is None else given.frame_id
         state.observe(given.image, stamp_ns)
-        return _Pushed(source, state, stamp_ns, frame_id, given.truth)
+        return Pushed(source, state, stamp_ns, frame_id, given.truth)
 
-    def _step(self, pushed: list[_Pushed], now_ns: int | None) -> dict[str, Prediction]:
+    def _step(self, pushed: list[Pushed], now_ns: int | None) -> dict[str, Prediction]:
         """Encode the frames that make a step; predictions by source, none for a frame in between."""
-        results = {p.source: self._warming(p, now_ns, "motion history") for p in pushed if p.state.stack is None}
+        results = {
+            p.source: self._labeller.warming(p, "motion history", now_ns) for p in pushed if p.state.stack is None
+        }
         due = [p for p in pushed if p.state.is_due]
         try:
             while due:
@@ -443,7 +429,7 @@ class Recognizer:
             raise
         return results
 
-    def _encode(self, batch: list[_Pushed], now_ns: int | None) -> dict[str, Prediction]:
+    def _encode(self, batch: list[Pushed], now_ns: int | None) -> dict[str, Prediction]:
         """Run one batch over frames that can be encoded; predictions by source."""
         binding = self._runner.bind_or_step_down(len(batch))
         if binding is None:  # no room for them all, and nothing was begun: the same frames in smaller steps
@@ -457,90 +443,14 @@ class Recognizer:
             logits: list[float] = binding.logits[row].tolist()
             if not math.isfinite(sum(logits) + float(binding.feature[row].sum())):  # nor is a sum of what is not finite
                 p.state.restart(NOT_FINITE)
-                results[p.source] = self._unlabelled(p, now_ns, LabelState.UNKNOWN, NOT_FINITE)
+                results[p.source] = self._labeller.unlabelled(p, LabelState.UNKNOWN, NOT_FINITE, now_ns)
                 continue
             p.state.end(binding, row)
             if error_ns is None:
-                results[p.source] = self._warming(p, now_ns, f"window of {self.manifest.clip_seconds:g} s")
+                results[p.source] = self._labeller.warming(p, f"window of {self.manifest.clip_seconds:g} s", now_ns)
             else:
-                results[p.source] = self._label(p, binding, row, error_ns, now_ns)
+                results[p.source] = self._labeller.label(p, binding, row, error_ns, self._runner.degraded, now_ns)
         return results
-
-    def _warming(self, p: _Pushed, now_ns: int | None, what: str) -> Prediction:
-        cause = self._too_slow(p, self.needed_rate.least_fps)
-        if cause is None:
-            cause = p.state.cause._replace(detail=f"{p.state.cause.detail}: {what} not full")
-        return self._unlabelled(p, now_ns, LabelState.WARMING, cause)
-
-    def _too_slow(self, p: _Pushed, needed_fps: float) -> Cause | None:
-        """The cause that lies in the source's frame rate, if it is below ``needed_fps``."""
-        fps = p.state.fps
-        if fps is None or fps >= needed_fps:
-            return None
-        return Cause(Reason.SLOW_RATE, f"{fps:.1f} frames/s: the window needs {self.needed_rate}")
-
-    def _unlabelled(self, p: _Pushed, now_ns: int | None, state: LabelState, cause: Cause) -> Prediction:
-        return Prediction(
-            source=p.source,
-            probabilities=self._zeros,
-            state=state,
-            frame_id=p.frame_id,
-            captured_ns=p.captured_ns,
-            emitted_ns=now_ns,
-            valid_until_ns=p.captured_ns + self.valid_ns,
-            reason=cause.reason,
-            detail=cause.detail,
-            truth=p.truth,
-        )
-
-    def _label(self, p: _Pushed, binding: Binding, row: int, error_ns: int, now_ns: int | None) -> Prediction:
-        logits = p.state.answer(binding, row)
-        probabilities: Float32 = np.array(softmax_row(logits, self.manifest.temperature), dtype=np.float32)
-        rounded = probabilities.tolist()
-        confidence = max(rounded)
-        index = rounded.index(confidence)
-        anomaly = None if self._familiarity is None else p.state.anomaly(self._familiarity, binding, row)
-        state, cause = self._judge(p, confidence, anomaly, error_ns)
-        return Prediction(
-            source=p.source,
-            label=self.manifest.labels[index] if state in (LabelState.OK, LabelState.DEGRADED) else None,
-            index=index,
-            confidence=confidence,
-            probabilities=probabilities,
-            state=state,
-            frame_id=p.frame_id,
-            captured_ns=p.captured_ns,
-            emitted_ns=now_ns,
-            valid_until_ns=p.captured_ns + self.valid_ns,
-            reason=cause.reason,
-            detail=cause.detail,
-            anomaly=anomaly,
-            truth=p.truth,
-        )
-
-    def _judge(self, p: _Pushed, confidence: float, anomaly: float | None, error_ns: int) -> tuple[LabelState, Cause]:
-        picture = p.state.finding
-        if picture.state is LabelState.UNKNOWN:
-            return picture
-        if anomaly is not None and anomaly > 1:
-            strange = Cause(Reason.UNFAMILIAR, f"{anomaly:.2f} times as far from all classes as familiar windows are")
-            return LabelState.UNKNOWN, picture.cause if picture.cause.reason else strange
-        if confidence < self.manifest.unknown_threshold:
-            low = f"confidence {confidence:.3f} below {self.manifest.unknown_threshold:.3f}"
-            return LabelState.UNKNOWN, Cause(Reason.LOW_CONFIDENCE, low)
-        if self._runner.degraded.reason:
-            return LabelState.DEGRADED, self._runner.degraded
-        if picture.state is LabelState.DEGRADED:
-            return picture
-        if error_ns * 4 > self.manifest.spacing_ns:  # frames further apart than half a spacing cannot do better
-            return LabelState.DEGRADED, self._too_slow(p, self.needed_rate.full_fps) or Cause(
-                Reason.SPARSE,
-                f"a segment is {error_ns / 1e6:.0f} ms off its moment: frames far apart, or the window only just full",
-            )
-        if p.state.stack is not None and p.state.stack.late_ns:
-            sparse = Cause(Reason.SPARSE, "frames too far apart for the motion stack")
-            return LabelState.DEGRADED, self._too_slow(p, self.needed_rate.full_fps) or sparse
-        return LabelState.OK, NO_CAUSE
 
 
 def _verified(model: str | Path | Artifact, trust: Trust | Path | str | None) -> Artifact:
