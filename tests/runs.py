@@ -18,10 +18,11 @@ from safetensors.torch import load_file, save_file
 from kd_edge.data import SyntheticData, open_dataset
 from kd_edge.models import ModelConfig, build_model
 from kd_edge.models.saved import StudentSpec
-from kd_edge.preprocess import PercentileWindow, Preprocess
+from kd_edge.preprocess import Preprocess
 from kd_edge.train.events import Event, StepDone
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.trainer import train
+from kd_edge.window import PercentileWindow
 
 DATA = SyntheticData(clips_per_class=4, subjects=4, height_px=64, width_px=80)
 

@@ -17,7 +17,7 @@ from kd_edge.cli.bench import bench_report
 from kd_edge.engines import open_engine
 from kd_edge.errors import ArtifactError, ConfigError
 from kd_edge.export import make_reference_artifact
-from kd_edge.preprocess import FixedWindow
+from kd_edge.window import FixedWindow
 
 
 @pytest.fixture(scope="module")

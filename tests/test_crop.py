@@ -16,16 +16,9 @@ from kd_edge.crop import (
     foreground_square,
     view_of_focal,
 )
-from kd_edge.preprocess import (
-    FixedWindow,
-    Preprocess,
-    clip_input,
-    clip_limits,
-    crop_inside,
-    evaluation_crop,
-    recorded_input,
-)
+from kd_edge.preprocess import Preprocess, clip_input, crop_inside, evaluation_crop, recorded_input
 from kd_edge.types import Clip
+from kd_edge.window import FixedWindow, clip_limits
 
 MS = 1_000_000
 NEAR = ForegroundRegion(low=1000, high=3000, margin=0.0, minimum_share=0.0, minimum_pixels=2)

@@ -17,7 +17,8 @@ from kd_edge.doctor import Finding
 from kd_edge.doctor import examination as doctor
 from kd_edge.engines import ENGINES
 from kd_edge.errors import EXTRA_OF, REQUIRED, BrokenPackageError, MissingExtraError
-from kd_edge.preprocess import Preprocess, RelativeWindow
+from kd_edge.preprocess import Preprocess
+from kd_edge.window import RelativeWindow
 from tests.runtime.conftest import TinyStep, tiny_manifest
 
 WHOLE = dict.fromkeys([*REQUIRED, *EXTRA_OF], "1.0")

@@ -9,16 +9,9 @@ import pytest
 
 from kd_edge.crop import Crop, PersonRegion
 from kd_edge.person import LowPass, PersonTrack, Place, clip_places, measure, person_square
-from kd_edge.preprocess import (
-    FixedWindow,
-    Preprocess,
-    RelativeWindow,
-    WindowLimits,
-    cut,
-    own_limits,
-    recorded_input,
-)
+from kd_edge.preprocess import Preprocess, cut, recorded_input
 from kd_edge.types import Clip
+from kd_edge.window import FixedWindow, RelativeWindow, WindowLimits, own_limits
 
 MS = 1_000_000
 DEPTH = PersonRegion(low=1000, high=3000, side_m=2.0, focal=0.5, minimum_share=0.0)

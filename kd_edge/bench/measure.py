@@ -24,11 +24,12 @@ from kd_edge.engines import Binding, Engine, EngineName, Provider, StepEngine, e
 from kd_edge.errors import ArtifactError, import_extra
 from kd_edge.machine import cpu_name
 from kd_edge.metrics import softmax_row
-from kd_edge.preprocess import FixedWindow, Normalise, WindowLimits
+from kd_edge.preprocess import Normalise
 from kd_edge.resizing import Resizer
 from kd_edge.runtime.memory import FeatureRing
 from kd_edge.runtime.recognizer import Recognizer
 from kd_edge.types import Float32, Image, LabelState, Prediction
+from kd_edge.window import FixedWindow, WindowLimits
 
 FRAME_NS = 33_333_333
 """Between pushed frames: 30 frames per second."""

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from kd_edge.artifact import GoldenClip
 from kd_edge.data import ImageFormat
 from kd_edge.export.profile import scaled
-from kd_edge.preprocess import FixedWindow, Preprocess, recorded_input
+from kd_edge.preprocess import Preprocess, recorded_input
 from kd_edge.types import Clip, Float32, Image, Int64
+from kd_edge.window import FixedWindow
 
 _TINT = np.array([1.0, 0.8, 0.6])  # of the three colour channels
 _APART_NS = 20_000_000

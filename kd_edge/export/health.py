@@ -17,10 +17,11 @@ from kd_edge.engines.base import carry
 from kd_edge.errors import DataError
 from kd_edge.export.recordings import spread
 from kd_edge.health import LOOK_NS, Familiarity, FeatureReference, Picture, PictureBounds, PictureMeter
-from kd_edge.preprocess import FixedWindow, recorded_input
+from kd_edge.preprocess import recorded_input
 from kd_edge.resizing import resize
 from kd_edge.sampling import segment_indices
 from kd_edge.types import Clip, Float32
+from kd_edge.window import FixedWindow
 
 CLIPS = 300
 """Recordings that are looked at, unless a profile says otherwise."""

@@ -10,7 +10,7 @@ from kd_edge.artifact import Manifest
 from kd_edge.engines import Binding
 from kd_edge.errors import CameraError
 from kd_edge.health import FINE, LOOK_NS, Familiarity, Finding, PictureHealth
-from kd_edge.preprocess import Normalise, Preprocess, WindowLimits
+from kd_edge.preprocess import Normalise, Preprocess
 from kd_edge.resizing import Resizer
 from kd_edge.runtime.memory import GAP, FeatureRing, Stack
 from kd_edge.runtime.phases import PhaseMean
@@ -18,6 +18,7 @@ from kd_edge.runtime.rate import RateMeter
 from kd_edge.runtime.recurrence import steps_of
 from kd_edge.runtime.region import planes_of
 from kd_edge.types import Cause, Float32, Image, Reason
+from kd_edge.window import WindowLimits
 
 DTYPES = {"uint8": np.dtype(np.uint8), "uint16": np.dtype(np.uint16)}
 """Compared with a frame's dtype ten times faster than the names are."""

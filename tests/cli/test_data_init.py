@@ -19,10 +19,10 @@ from kd_edge import files as house_files
 from kd_edge import recipes
 from kd_edge.data import survey
 from kd_edge.data.readers.files import Files
-from kd_edge.preprocess import FixedWindow
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.recipe import folder as folder_module
 from kd_edge.train.recipe import proposal as proposal_module
+from kd_edge.window import FixedWindow
 from tests.cli.conftest import Kd, one_line
 
 TINY = [

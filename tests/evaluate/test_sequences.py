@@ -15,9 +15,10 @@ from kd_edge.errors import BrokenOffError, CameraError, ConfigError, DataError
 from kd_edge.evaluate import evaluate
 from kd_edge.evaluate.joined import JoinedStream
 from kd_edge.models import ModelConfig
-from kd_edge.preprocess import Preprocess, RelativeWindow
+from kd_edge.preprocess import Preprocess
 from kd_edge.runtime import stream
 from kd_edge.runtime.cameras import Wanted, open_camera
+from kd_edge.window import RelativeWindow
 from tests.runs import write_run
 from tests.runtime.cameras.test_replay import read_all
 from tests.thermal import CLIMBING, FRAMES, csv_lines, write_csv, write_set

@@ -20,9 +20,10 @@ from kd_edge.engines import open_engine
 from kd_edge.errors import ConfigError, DataError
 from kd_edge.evaluate import clips, untrimmed
 from kd_edge.evaluate.spotting import Spotting
-from kd_edge.preprocess import FixedWindow, Preprocess
+from kd_edge.preprocess import Preprocess
 from kd_edge.runtime import Recognizer
 from kd_edge.types import Image
+from kd_edge.window import FixedWindow
 
 LABELS = ("wave", "clap", "stand")
 GREY = (0, 128, 255)

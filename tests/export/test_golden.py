@@ -13,9 +13,10 @@ from kd_edge.export.golden import draw, golden_clip, golden_stamps
 from kd_edge.export.profile import ExportProfile
 from kd_edge.models import ClipModel, ModelConfig, build_model
 from kd_edge.models.saved import StudentSpec
-from kd_edge.preprocess import FixedWindow, PercentileWindow, Preprocess, recorded_input
+from kd_edge.preprocess import Preprocess, recorded_input
 from kd_edge.runtime import Recognizer
 from kd_edge.types import Clip
+from kd_edge.window import FixedWindow, PercentileWindow
 
 MS = 1_000_000
 FP32 = ExportProfile(name="fp32")

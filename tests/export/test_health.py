@@ -15,7 +15,8 @@ from kd_edge.errors import ArtifactError, DataError
 from kd_edge.export import Exported, ExportProfile, export, health
 from kd_edge.export.health import _Seen, fit_artifact, fit_bounds, fit_reference, refit, saturation_of
 from kd_edge.health import Picture
-from kd_edge.preprocess import FixedWindow, PercentileWindow, Preprocess
+from kd_edge.preprocess import Preprocess
+from kd_edge.window import FixedWindow, PercentileWindow
 from tests.runs import DATA
 
 FP32 = recipes.load("export", "fp32", ExportProfile, ["parity_clips=2"])

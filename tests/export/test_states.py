@@ -19,9 +19,10 @@ from kd_edge.evaluate import clip_logits
 from kd_edge.export import Exported, ExportProfile, export, make_reference_artifact
 from kd_edge.models import ModelConfig
 from kd_edge.models.saved import SavedStudent
-from kd_edge.preprocess import PercentileWindow, Preprocess, recorded_input
+from kd_edge.preprocess import Preprocess, recorded_input
 from kd_edge.runtime import Recognizer
 from kd_edge.types import Clip
+from kd_edge.window import PercentileWindow
 from tests.runs import DATA, write_run
 from tests.runtime.conftest import newest_logits
 

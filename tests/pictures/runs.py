@@ -11,10 +11,11 @@ import torch
 from kd_edge import rundir
 from kd_edge.data import SyntheticData, Wearables, open_dataset
 from kd_edge.models import ModelConfig, build_model
-from kd_edge.preprocess import PercentileWindow, Preprocess
+from kd_edge.preprocess import Preprocess
 from kd_edge.train.recipe import Recipe, SensorTeacherConfig
 from kd_edge.train.results import run as runs
 from kd_edge.train.teachers.sensors import SensorTeacher
+from kd_edge.window import PercentileWindow
 
 DATA = SyntheticData(clips_per_class=4, subjects=4, height_px=64, width_px=80)
 LINES = [

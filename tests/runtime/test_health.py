@@ -159,7 +159,8 @@ def test_doubtful_pictures_are_degraded_and_keep_their_label(make_model, noise):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_covered_depth_or_colour_camera(make_model, noise, channels):
-    from kd_edge.preprocess import PercentileWindow, Preprocess
+    from kd_edge.preprocess import Preprocess
+    from kd_edge.window import PercentileWindow
 
     shape, dtype = ((24, 32), "uint16") if channels == 1 else ((24, 32, 3), "uint8")
     window = PercentileWindow(ignore_value=0)

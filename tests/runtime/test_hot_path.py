@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from kd_edge.crop import ForegroundRegion
-from kd_edge.preprocess import PercentileWindow, Preprocess
+from kd_edge.preprocess import Preprocess
 from kd_edge.runtime import Recognizer
+from kd_edge.window import PercentileWindow
 
 MS = 1_000_000
 KINDS = {

@@ -11,13 +11,14 @@ import pytest
 
 from kd_edge.crop import ForegroundRegion, PersonRegion, focal_of_view
 from kd_edge.errors import CameraError, ConfigError
-from kd_edge.preprocess import Preprocess, RelativeWindow, recorded_input
+from kd_edge.preprocess import Preprocess, recorded_input
 from kd_edge.runtime import Recognizer, stream
 from kd_edge.runtime.cameras.advice import diagnose
 from kd_edge.runtime.cameras.base import focal_of
 from kd_edge.runtime.cameras.config import CameraConfig, camera_config
 from kd_edge.runtime.source import SourceState
 from kd_edge.types import Clip
+from kd_edge.window import RelativeWindow
 
 from .conftest import HandCamera, tiny_manifest
 

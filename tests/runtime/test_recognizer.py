@@ -10,19 +10,12 @@ import pytest
 from kd_edge import engines
 from kd_edge.artifact import GoldenClip
 from kd_edge.errors import ArtifactError, CameraError, EngineError
-from kd_edge.preprocess import (
-    FixedWindow,
-    PercentileWindow,
-    Preprocess,
-    centre_crop,
-    clip_input,
-    clip_limits,
-    percentile_limits,
-)
+from kd_edge.preprocess import Preprocess, centre_crop, clip_input
 from kd_edge.resizing import resize
 from kd_edge.runtime import Recognizer
 from kd_edge.sampling import motion_indices
 from kd_edge.types import Cause, LabelState, Reason
+from kd_edge.window import FixedWindow, PercentileWindow, clip_limits, percentile_limits
 
 from .conftest import newest_logits
 

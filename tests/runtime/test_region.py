@@ -10,16 +10,10 @@ import numpy as np
 import pytest
 
 from kd_edge.crop import ForegroundRegion, PersonRegion
-from kd_edge.preprocess import (
-    FixedWindow,
-    Normalise,
-    PercentileWindow,
-    Preprocess,
-    RelativeWindow,
-    recorded_input,
-)
+from kd_edge.preprocess import Normalise, Preprocess, recorded_input
 from kd_edge.runtime.source import SourceState
 from kd_edge.types import Clip
+from kd_edge.window import FixedWindow, PercentileWindow, RelativeWindow
 
 from .conftest import tiny_manifest
 

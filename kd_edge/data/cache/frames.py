@@ -33,9 +33,9 @@ from kd_edge.data.cache.writer import FORMAT, JOURNAL, Job, pack
 from kd_edge.data.dataset import Dataset, ImageFormat, Sample
 from kd_edge.errors import DataError
 from kd_edge.files import CACHE_VARIABLE, cache_root, held
-from kd_edge.preprocess import AnyWindow
 from kd_edge.resizing import Holes
 from kd_edge.types import Float32, Int64
+from kd_edge.window import AnyWindow
 
 _LEFTOVER_SECONDS = (
     7 * 24 * 3600

@@ -23,9 +23,9 @@ from kd_edge.crop import AnyRegion, PersonRegion
 from kd_edge.data.dataset import Dataset, ImageFormat, Sample
 from kd_edge.errors import DataError
 from kd_edge.person import measure
-from kd_edge.preprocess import AnyWindow, FixedWindow, RelativeWindow, own_limits
 from kd_edge.resizing import Holes, resize
 from kd_edge.types import Float32, Int64
+from kd_edge.window import AnyWindow, FixedWindow, RelativeWindow, own_limits
 
 FORMAT = 1
 """Of the cache; part of its key."""

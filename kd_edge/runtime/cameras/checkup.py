@@ -12,12 +12,12 @@ import numpy.typing as npt
 from kd_edge.artifact import Band, Manifest
 from kd_edge.errors import BadPictureError, KdEdgeError, import_extra, printable, reason
 from kd_edge.health import LOOK_NS, PictureHealth
-from kd_edge.preprocess import FixedWindow
 from kd_edge.resizing import resize
 from kd_edge.runtime.cameras.base import Camera, clock_of, timeouts_of
 from kd_edge.runtime.cameras.dots import dots_per_1000
 from kd_edge.runtime.clock import MAX_AHEAD_MS, MONOTONIC, OLDEST_NS, STAMP_LIMIT_NS, Clock, ClockKind, stamp_of
 from kd_edge.types import Cause, Frame, Image, Int64
+from kd_edge.window import FixedWindow
 
 SETTLE_NS = 500_000_000
 """What a live camera gives in its first half second is not judged: exposure settles, buffers are emptied."""

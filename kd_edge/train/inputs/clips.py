@@ -21,7 +21,7 @@ from kd_edge.data.cache.frames import CachedClip
 from kd_edge.data.cache.pairs import PairedClips
 from kd_edge.data.dataset import Sample
 from kd_edge.person import clip_places
-from kd_edge.preprocess import Preprocess, clip_input, clip_limits, evaluation_crop
+from kd_edge.preprocess import Preprocess, clip_input, evaluation_crop
 from kd_edge.sampling import motion_indices, nearest
 from kd_edge.train.inputs.draws import CropDraw, Draws, draw_crop
 from kd_edge.train.inputs.intensity import change_input, change_planes, jitter_limits, normalised, plain
@@ -29,6 +29,7 @@ from kd_edge.train.inputs.signals import SignalInput
 from kd_edge.train.inputs.windows import Windows, clip_length_ns, same_share
 from kd_edge.train.recipe.augment import Augment
 from kd_edge.types import Float32, Int64
+from kd_edge.window import clip_limits
 
 
 class Batch(TypedDict):

@@ -27,9 +27,9 @@ from kd_edge.data.readers.utd_mhad import UtdMhad
 from kd_edge.data.synthetic.dataset import Synthetic
 from kd_edge.errors import DataError
 from kd_edge.person import measure
-from kd_edge.preprocess import FixedWindow, PercentileWindow, percentile_limits
 from kd_edge.resizing import Holes, resize
 from kd_edge.types import Clip
+from kd_edge.window import FixedWindow, PercentileWindow, percentile_limits
 
 WINDOW = PercentileWindow(ignore_value=0)
 

@@ -14,12 +14,13 @@ import sklearn
 
 from kd_edge.errors import BadPictureError, CameraError
 from kd_edge.health import PictureBounds
-from kd_edge.preprocess import FixedWindow, PercentileWindow, Preprocess
+from kd_edge.preprocess import Preprocess
 from kd_edge.runtime.cameras.advice import Advice, advise, diagnose
 from kd_edge.runtime.cameras.checkup import Checkup, examine
 from kd_edge.runtime.cameras.config import CameraConfig
 from kd_edge.runtime.cameras.dots import dots_per_1000
 from kd_edge.types import Frame
+from kd_edge.window import FixedWindow, PercentileWindow
 from tests.runtime.cameras.senders import encoded, mjpeg_server, steadily
 from tests.runtime.conftest import HandClock, tiny_manifest
 

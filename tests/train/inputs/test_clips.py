@@ -16,7 +16,7 @@ from kd_edge.data.cache.pairs import PairedClips
 from kd_edge.data.dataset import Sample
 from kd_edge.data.readers.files import Files
 from kd_edge.errors import ConfigError, DataError
-from kd_edge.preprocess import FixedWindow, Preprocess, centre_crop, clip_input, clip_limits, recorded_input
+from kd_edge.preprocess import Preprocess, centre_crop, clip_input, recorded_input
 from kd_edge.train.inputs.clips import ClipDataset, EpochBatches, Key, make_loader
 from kd_edge.train.inputs.gathering import gather_material
 from kd_edge.train.inputs.material import Material
@@ -24,6 +24,7 @@ from kd_edge.train.inputs.windows import Windows, clip_length_ns, same_share
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.recipe.augment import Augment
 from kd_edge.types import Clip, Float32
+from kd_edge.window import FixedWindow, clip_limits
 from tests.runs import tiny_values
 
 FRAME_NS = 33_333_333

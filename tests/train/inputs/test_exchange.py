@@ -15,7 +15,7 @@ from kd_edge.data import Sample, open_dataset
 from kd_edge.data.cache.frames import CachedClip
 from kd_edge.data.cache.pairs import PairedClips
 from kd_edge.errors import DataError
-from kd_edge.preprocess import FixedWindow, Preprocess
+from kd_edge.preprocess import Preprocess
 from kd_edge.train.inputs.clips import ClipDataset
 from kd_edge.train.inputs.exchange import exchange
 from kd_edge.train.inputs.gathering import _check_exchanged, gather_material
@@ -23,6 +23,7 @@ from kd_edge.train.inputs.material import Material
 from kd_edge.train.inputs.windows import Windows
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.recipe.augment import Augment
+from kd_edge.window import FixedWindow
 from tests.runs import killed, run_all, same, tiny_values, weights
 
 FRAME_NS = 100_000_000

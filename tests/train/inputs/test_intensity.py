@@ -9,7 +9,7 @@ import torch
 from torchvision.transforms.v2 import functional as reference
 
 from kd_edge.crop import WHOLE
-from kd_edge.preprocess import Preprocess, clip_input, clip_limits
+from kd_edge.preprocess import Preprocess, clip_input
 from kd_edge.train.inputs.draws import Draws
 from kd_edge.train.inputs.intensity import (
     add_noise,
@@ -25,6 +25,7 @@ from kd_edge.train.inputs.intensity import (
     plain,
 )
 from kd_edge.train.recipe.augment import Augment
+from kd_edge.window import clip_limits
 
 DRAWS = Draws((0, 1, 2, 0))
 

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kd_edge.models.config import BackboneName
-from kd_edge.preprocess import FixedWindow, Window
 from kd_edge.study.classical.config import Positive, RunConfig, Share
+from kd_edge.window import FixedWindow, Window
 
 Pooling = Literal["max", "sum"]
 

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_edge.data.cache.frames import CachedClips
-from kd_edge.preprocess import AnyWindow, centre_crop, clip_limits, plane
+from kd_edge.preprocess import centre_crop, plane
 from kd_edge.types import Int64
+from kd_edge.window import AnyWindow, clip_limits
 
 UInt8 = npt.NDArray[np.uint8]
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from kd_edge.preprocess import FixedWindow, PercentileWindow
 from kd_edge.study.classical.tstdds.videos import Videos, gray
+from kd_edge.window import FixedWindow, PercentileWindow
 
 
 def cache_of(frames: np.ndarray, limits: np.ndarray) -> Any:
