@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from kd_edge import adapt as package
 from kd_edge import artifact as artifacts
-from kd_edge.adapt import Adapted, adapt, adaptation
+from kd_edge.adapt import Adapted, adapt, adaptation, growing
 from kd_edge.adapt.clips import Watched
 from kd_edge.adapt.graph import graph_of
 from kd_edge.artifact import Artifact, Manifest, load, new_keys, rewrite
@@ -63,7 +63,7 @@ def test_the_manifest_tells_what_was_done(student: Artifact, adapted: Adapted) -
     assert facts.parent_sha256 == parent.sha256 != child.sha256
     assert (facts.clips, facts.shorter, facts.windows, facts.folds) == (6, 0, 24, "subjects")
     assert facts.accuracy == 1.0
-    assert facts.separation > adaptation.LEAST_SEPARATION
+    assert facts.separation > growing.LEAST_SEPARATION
     assert facts.nearest in parent.labels
     assert facts.kept_clips == 10
     assert facts.kept_accuracy is not None
@@ -276,13 +276,13 @@ def test_a_class_that_looks_like_an_old_one_is_refused_by_name(student: Artifact
 def test_a_class_that_takes_kept_clips_is_refused_unless_forced(
     student: Artifact, clips: Path, keep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fit_gate = adaptation.fit_gate
+    fit_gate = growing.fit_gate
 
     def greedy(*given):
         fit = fit_gate(*given)
         return fit._replace(gate=fit.gate._replace(weights=fit.gate.weights * 0, bias=50.0))
 
-    monkeypatch.setattr(adaptation, "fit_gate", greedy)
+    monkeypatch.setattr(growing, "fit_gate", greedy)
     right = load(adapt(student.path, [("wave", clips)], tmp_path / "forced.onnx", keep=keep, force=True).file)
     accuracy = right.manifest.added[0].kept_accuracy
     assert accuracy is not None
@@ -311,18 +311,18 @@ def called(right: int, count: int = 100) -> Watched:
 
 
 def test_one_kept_clip_in_a_hundred_may_be_lost_and_no_more(student: Artifact) -> None:
-    adaptation._check_kept("wave", called(100), called(99), student.manifest)
-    adaptation._check_kept("wave", called(57), called(56), student.manifest)
+    growing._check_kept("wave", called(100), called(99), student.manifest)
+    growing._check_kept("wave", called(57), called(56), student.manifest)
     with pytest.raises(DataError, match=r"with 'wave' 98.0% of 100 kept clips .* instead of 100.0%"):
-        adaptation._check_kept("wave", called(100), called(98), student.manifest)
+        growing._check_kept("wave", called(100), called(98), student.manifest)
     with pytest.raises(DataError, match="of 99 kept clips"):
-        adaptation._check_kept("wave", called(99, 99), called(98, 99), student.manifest)
+        growing._check_kept("wave", called(99, 99), called(98, 99), student.manifest)
 
 
 def test_a_class_that_takes_clips_of_one_added_before_is_refused() -> None:
-    adaptation._check_left("nod", "wave", called(7, 10))
+    growing._check_left("nod", "wave", called(7, 10))
     with pytest.raises(DataError, match=r"'nod' cannot be told from 'wave': with it 6 of 10 clips of 'wave'"):
-        adaptation._check_left("nod", "wave", called(6, 10))
+        growing._check_left("nod", "wave", called(6, 10))
 
 
 def test_one_folder_for_two_classes_is_refused(student: Artifact, clips: Path, tmp_path: Path) -> None:
@@ -367,12 +367,12 @@ def test_a_clip_graph_has_no_features(student: Artifact, clips: Path, tmp_path: 
 def test_a_graph_that_answers_otherwise_is_not_written(
     student: Artifact, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    extend = adaptation.with_class
+    extend = growing.with_class
 
     def wrong(graph, gate, manifest):
         return extend(graph, gate._replace(bias=gate.bias + 1), manifest)
 
-    monkeypatch.setattr(adaptation, "with_class", wrong)
+    monkeypatch.setattr(growing, "with_class", wrong)
     with pytest.raises(ArtifactError, match="logits that differ by"):
         adapt(student.path, [("wave", clips)], tmp_path / "b.onnx")
     assert not list(tmp_path.iterdir())
