@@ -104,16 +104,20 @@ def study_run(
 
     place = folder or _folder(name)
     display = TrainingDisplay(err)
-    with display:
-        events = run_study(runs, place, data_root=data, progress=display.decoding)
-        for event in display.watch(events):
-            if isinstance(event, Skipped):
-                out.print(f"{event.planned.name}: there already, {event.folder}")
-            elif isinstance(event, Started):
-                shared = f", teacher of {event.teacher_run}" if event.teacher_run else ""
-                shared += f", dense stage of {event.dense_run}" if event.dense_run else ""
-                out.print(f"[b]{event.planned.name}[/b] ({event.number} of {event.total}): {event.folder}{shared}")
-                display.restart()
+    try:
+        with display:
+            events = run_study(runs, place, data_root=data, progress=display.decoding)
+            for event in display.watch(events):
+                if isinstance(event, Skipped):
+                    out.print(f"{event.planned.name}: there already, {event.folder}")
+                elif isinstance(event, Started):
+                    shared = f", teacher of {event.teacher_run}" if event.teacher_run else ""
+                    shared += f", dense stage of {event.dense_run}" if event.dense_run else ""
+                    out.print(f"[b]{event.planned.name}[/b] ({event.number} of {event.total}): {event.folder}{shared}")
+                    display.restart()
+    except KeyboardInterrupt:
+        err.print("interrupted; the same command goes on where it was")
+        raise
     out.print(f"the table: [b]kd-edge study report {name}" + (f" --out {folder}[/b]" if folder else "[/b]"))
 
 
@@ -315,16 +319,18 @@ def study_report(
         ledger=kept,
         against=against,
     )
+    nothing = not any(cell.values for line in lines for cell in line.cells.values())
+    missing = (
+        f"no finished run of {name} in {folder or _folder(name)}, and no figures of it in {ledger or ledger_of(name)}"
+    )
+    if nothing and page is not None:  # what stands there came from somewhere
+        raise DataError(missing, f"figures for {page}", f"run it first: kd-edge study run {name}")
     if json_:
         print_json(lines)
     else:
         _write(report_markdown(study, lines), page, place or Path(name).stem, len(lines))
-    if not any(cell.values for line in lines for cell in line.cells.values()):
-        err.print(
-            f"[yellow]note:[/yellow] nothing has run: no finished run of {escape(name)} in "
-            f"{escape(str(folder or _folder(name)))}, none in {escape(str(ledger or ledger_of(name)))}",
-            soft_wrap=True,
-        )
+    if nothing:
+        err.print(f"[yellow]note:[/yellow] nothing has run: {escape(missing)}", soft_wrap=True)
 
 
 @app.command("table")

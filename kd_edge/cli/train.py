@@ -5,6 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -106,7 +109,7 @@ def train(
     from kd_edge.train.trainer import train as train_run
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision the recipe names
-    with TrainingDisplay(err) as display:
+    with _resumable(run), TrainingDisplay(err) as display:
         events = train_run(
             config,
             run,
@@ -131,6 +134,19 @@ def train(
         print_json({"training": summary, "export": exported.report})
     else:
         out.print(export_summary(exported))
+
+
+@contextmanager
+def _resumable(run: Path) -> Iterator[None]:
+    """Of a training that is interrupted, say how it goes on."""
+    from kd_edge.rundir import RECIPE
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (run / RECIPE).is_file() and os.environ.get("LOCAL_RANK", "0") == "0":
+            err.print(f"interrupted; go on with it: [b]kd-edge train --resume {escape(str(run))}[/b]", soft_wrap=True)
+        raise
 
 
 def _begun_from(source: str | None) -> list[str]:

@@ -20,6 +20,8 @@ DENSE, FOLDS = "dense.safetensors", "folds"
 STAGES = ("teacher", "dense", "fold", "student", "head")
 FILE_BYTES = 64_000_000
 """No summary and no metrics of a run are longer."""
+_MANIFESTS = ("manifest.csv", "manifest.jsonl")
+"""A folder of one's own recordings has one of them, and a recipe beside it, as runs have."""
 
 
 def new_run_path(root: Path, name: str) -> Path:
@@ -34,7 +36,33 @@ def new_run_path(root: Path, name: str) -> Path:
 
 def run_folders(root: Path) -> list[Path]:
     """Every run directly in a folder, finished or not."""
-    return [recipe.parent for recipe in root.glob(f"*/{RECIPE}")]
+    return [recipe.parent for recipe in root.glob(f"*/{RECIPE}") if not _has_recordings(recipe.parent)]
+
+
+def check_run(path: Path, error: type[KdEdgeError] = TrainingError) -> None:
+    """Refuse what is no run directory, finished or not.
+
+    Args:
+        path: The run directory.
+        error: What to raise.
+
+    Raises:
+        KdEdgeError: No folder, or one without a recipe, or one of recordings.
+    """
+    if path.is_file():
+        raise error(f"{path} is a file, no run", "a folder written by kd-edge train", "name the folder it came from")
+    if _has_recordings(path):
+        raise error(
+            f"{path} is a folder of recordings, no run",
+            "a folder written by kd-edge train",
+            f"train on it: kd-edge train --data {path}",
+        )
+    if not path.is_dir() or not ((path / RECIPE).exists() or (path / SUMMARY).exists()):
+        raise error(f"no run {path}", "a folder written by kd-edge train", "train one first: kd-edge train")
+
+
+def _has_recordings(path: Path) -> bool:
+    return any((path / name).is_file() for name in _MANIFESTS)
 
 
 # --------------------------------------------------------------------------------------------------- summary.json
@@ -50,10 +78,7 @@ def read_summary(path: Path, error: type[KdEdgeError] = TrainingError) -> Summar
     Raises:
         KdEdgeError: No run there, not finished, or the file is damaged.
     """
-    if path.is_file():
-        raise error(f"{path} is a file, no run", "a folder written by kd-edge train", "name the folder it came from")
-    if not path.is_dir():
-        raise error(f"no run {path}", "a folder written by kd-edge train", "train one first: kd-edge train")
+    check_run(path, error)
     try:
         text = read_bytes(path / SUMMARY, FILE_BYTES).decode()
     except FileNotFoundError as fault:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,42 @@ def test_a_study_from_its_list_to_its_table(kd: Kd, tmp_path: Path) -> None:
     assert "| SP | 1 | 76.0 |" in (tmp_path / "page.md").read_text()
 
 
+def test_a_table_of_nothing_replaces_no_figures(kd: Kd, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- utd_mhad_methods -->\n| AT | 38.8 |\n<!-- /utd_mhad_methods -->\n")
+    code, _, error = kd("study", "report", "utd_mhad_methods", "--into", "page.md")
+    assert code == 2
+    assert (
+        "no finished run of utd_mhad_methods in runs/studies/utd_mhad_methods, and no figures of it in "
+        "docs/results/utd_mhad_methods.jsonl. Expected figures for page.md. Fix: run it first"
+    ) in one_line(error)
+    assert "38.8" in page.read_text()
+    code, out, error = kd("study", "report", "utd_mhad_methods")  # without a page the rows are told
+    assert (code, "| AT | - | not run |" in out) == (0, True)
+    assert "nothing has run: no finished run" in one_line(error)
+
+
+def test_an_interrupted_study_and_run_say_how_they_go_on(
+    kd: Kd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> Iterator[object]:
+        (tmp_path / "run").mkdir(exist_ok=True)
+        (tmp_path / "run" / "recipe.toml").touch()
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr("kd_edge.study.runner.train", interrupted)
+    code, out, error = kd("study", "run", "generated_dense", "--rows", "alone", "--seeds", "0")
+    assert (code, "the table" in out) == (130, False)
+    assert "interrupted; the same command goes on where it was" in error
+    monkeypatch.setattr("kd_edge.train.trainer.train", interrupted)
+    code, out, error = kd("train", "quickstart", "--out", "run", "--json")
+    assert (code, out) == (130, "")
+    assert "interrupted; go on with it: kd-edge train --resume run" in error
+    code, _, error = kd("train", "quickstart", "--out", "other")  # before it has begun: nothing to go on with
+    assert (code, "interrupted" in error) == (130, False)
+
+
 def test_a_row_that_is_shown_tells_its_own_seeds(kd: Kd) -> None:
     _, out, _ = kd("study", "show", "utd_mhad_dense")
     seeds = {row.split()[0]: row for row in out.replace("│", " ").splitlines() if row.strip()}
@@ -141,7 +178,7 @@ def test_a_row_that_is_shown_tells_its_own_seeds(kd: Kd) -> None:
         (["study", "run", "mgcam_tabel1"], ["unknown study", "did you mean 'mgcam_table1'"]),
         (["study", "run", "mgcam_table1", "--rows", "att"], ["no row 'att'", "did you mean 'at'"]),
         (["study", "run", "mgcam_table1", "--seeds", "a"], ["--seeds a", "0,1,2"]),
-        (["study", "report", "mgcam_table1", "--into", "none.md"], ["none.md", "<!-- mgcam_table1 -->"]),
+        (["study", "report", "mgcam_table1", "--into", "none.md"], ["no finished run", "study run mgcam_table1"]),
         (["train", "--resume", "x", "--dry-run"], ["--resume with"]),
     ],
 )

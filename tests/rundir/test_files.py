@@ -11,7 +11,8 @@ import pytest
 
 from kd_edge import rundir
 from kd_edge.errors import DataError, ExportError, KdEdgeError, TrainingError
-from kd_edge.rundir import METRICS, SUMMARY, MetricsLine, Scores, Summary
+from kd_edge.rundir import METRICS, RECIPE, SUMMARY, MetricsLine, Scores, Summary
+from kd_edge.train.results.run import load_recipe
 
 NOISE = np.random.default_rng(0).bytes(400) + b"\n"
 
@@ -117,6 +118,7 @@ def test_metrics_that_are_a_folder(tmp_path: Path) -> None:
 def test_only_a_whole_summary_is_that_of_a_finished_run(
     text: bytes | None, found: str, error: type[KdEdgeError], tmp_path: Path
 ) -> None:
+    (tmp_path / RECIPE).touch()
     if text is not None:
         (tmp_path / SUMMARY).write_bytes(text)
     with pytest.raises(error) as caught:
@@ -136,6 +138,26 @@ def test_a_summary_that_is_a_folder_and_a_run_that_is_not_there(tmp_path: Path) 
     (tmp_path / "student.onnx").touch()
     with pytest.raises(TrainingError, match=r"student\.onnx is a file, no run"):
         rundir.read_summary(tmp_path / "student.onnx")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(TrainingError, match=r"no run .*empty"):
+        rundir.read_summary(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("manifest", ["manifest.csv", "manifest.jsonl"])
+def test_recordings_with_their_recipe_are_no_run(manifest: str, tmp_path: Path) -> None:
+    gestures = tmp_path / "gestures"
+    gestures.mkdir()
+    for name in (RECIPE, manifest):
+        (gestures / name).touch()
+    with pytest.raises(ExportError) as caught:
+        rundir.check_run(gestures, ExportError)
+    assert caught.value.found == f"{gestures} is a folder of recordings, no run"
+    assert caught.value.fix == f"train on it: kd-edge train --data {gestures}"
+    with pytest.raises(TrainingError, match="is a folder of recordings, no run"):
+        rundir.read_summary(gestures)
+    with pytest.raises(TrainingError, match="is a folder of recordings, no run"):
+        load_recipe(gestures)
+    assert rundir.run_folders(tmp_path) == []
 
 
 def test_a_summary_appears_whole_or_not_at_all(tmp_path: Path) -> None:

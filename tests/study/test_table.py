@@ -62,7 +62,11 @@ def test_a_student_with_a_dense_stage_and_a_head_has_all_their_minutes(tmp_path:
 )
 def test_only_finished_runs_count(tmp_path: Path, values: dict[str, object] | None, message: str) -> None:
     folder = tmp_path / "run"
-    folder.mkdir() if values is None else write(folder, values)
+    if values is None:
+        folder.mkdir()
+        (folder / "recipe.toml").touch()
+    else:
+        write(folder, values)
     with pytest.raises(DataError, match=message):
         study.rows([folder])
 

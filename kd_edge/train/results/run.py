@@ -27,6 +27,7 @@ from kd_edge.rundir import (
     Selection,
     StageName,
     Summary,
+    check_run,
     complete_summary,
     first_fault,
     read_summary,
@@ -60,8 +61,7 @@ class Run:
             TrainingError: No run there, not finished, or its summary is damaged.
             ConfigError: Its recipe is damaged.
         """
-        if not (path / RECIPE).is_file():
-            raise TrainingError(f"no run {path}", "a folder written by kd-edge train", "kd-edge train")
+        check_run(path)
         return cls(path, load_recipe(path), read_summary(path))
 
     @classmethod
@@ -98,8 +98,7 @@ def load_recipe(path: Path) -> Recipe:
         TrainingError: No run there.
         ConfigError: Damaged.
     """
-    if not (path / RECIPE).exists():
-        raise TrainingError(f"no run {path}", "a folder written by kd-edge train", "check the path")
+    check_run(path)
     return recipes.load("train", str(path / RECIPE), Recipe)
 
 
