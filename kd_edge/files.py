@@ -143,14 +143,14 @@ def _taken(lock: BaseFileLock, waiting: Callable[[], None] | None, seconds: floa
 
 @contextmanager
 def replacing(
-    path: Path, error: type[KdEdgeError] = KdEdgeError, *, option: str = "--out", mode: int = 0o644
+    path: Path, error: type[KdEdgeError] = KdEdgeError, *, option: str | None = None, mode: int = 0o644
 ) -> Iterator[BinaryIO]:
     """Open a temporary file beside ``path`` that takes its place on success and vanishes on failure.
 
     Args:
         path: The file to write; its folder is made.
         error: What to raise when the folder cannot be written or the disk is full.
-        option: Option of the command line that chose the folder, for the advice.
+        option: Option of the command line that chose the folder, for the advice; None where none did.
         mode: Who may read and write it.
     """
     temporary: Path | None = None
@@ -168,7 +168,7 @@ def replacing(
         raise error(
             f"{path} cannot be written ({fault.strerror or fault})",
             "a writable folder with free space",
-            f"free space or choose another folder with {option}",
+            "free space, or " + (f"choose another folder with {option}" if option else "make the folder writable"),
         ) from fault
     finally:
         if temporary is not None:

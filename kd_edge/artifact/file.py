@@ -220,7 +220,7 @@ def _write(body: Sequence[bytes], manifest: Manifest, path: Path) -> Manifest:
         digest.update(piece)
     manifest = manifest.model_copy(update={"sha256": digest.hexdigest()})
     manifest = manifest.model_copy(update={"manifest_sha256": manifest.own_hash()})
-    with replacing(path, ArtifactError) as file:
+    with replacing(path, ArtifactError, option="--out") as file:
         file.writelines(body)
         file.write(wire.entry(MANIFEST_KEY, manifest.model_dump_json()))
     return manifest

@@ -46,7 +46,7 @@ def sign_beside(path: Path, key: SigningKey, target: Path) -> None:
     with reading(path) as file:
         size = os.fstat(file.fileno()).st_size
         digest = sha256s(file, [size])[size]
-    with replacing(target, ArtifactError) as out:
+    with replacing(target, ArtifactError, option="--bundle") as out:
         out.write(key.sign(digest, path.name))
 
 

@@ -147,8 +147,8 @@ def study_robustness(
 ) -> None:
     """Accuracy when the camera gets worse: dots, fall-off, saturation, gain step, blur, noise, three severities each.
 
-    What the ledger has is not measured again; a measurement that was killed goes on where it was. Of two models with
-    the same name and settings the table has the one named here, else the one measured last.
+    What the ledger has is not measured again; a measurement that was killed goes on where it was. The table has the
+    models named here, else all of the ledger: of two with the same name and settings the one measured last.
     """
     from kd_edge.evaluate.robustness import corrupted_test
     from kd_edge.study.ledger import add, current, ledger_of, read_lines
@@ -170,7 +170,9 @@ def study_robustness(
             known = read_lines(path, RobustnessLine)
             for line in measure(row, test, known, _shown_by(bar, task)):
                 add(path, [line], RobustnessLine)
-    kept = current(read_lines(path, RobustnessLine), asked)
+    beside = _names(rows) or [row for row in (against,) if row]
+    kept = current(read_lines(path, RobustnessLine), asked, beside)
+    _tell_ledger(path, asked)
     chosen = _chosen_rows(path, [line.row for line in kept], rows)
     if json_:
         print_json([line for line in kept if line.row in chosen])
@@ -198,8 +200,8 @@ def study_shipped(
 ) -> None:
     """Artifacts on all test clips: clip by clip, as the stream a robot sees, their size, and what a frame takes.
 
-    What the ledger has is not measured again. Of two artifacts with the same name and precision the table has the one
-    named here, else the one measured last.
+    What the ledger has is not measured again. The table has the artifacts named here, else all of the ledger: of two
+    with the same name and precision the one measured last.
     """
     from kd_edge.artifact import load
     from kd_edge.evaluate import evaluate
@@ -217,12 +219,19 @@ def study_shipped(
             told = _shown_by(bar, bar.add_task(f"{row}, {artifact.manifest.precision}: test clips", total=None))
             judged = evaluate(file, data_root=data, streaming=True, progress=told)
         add(path, [shipped(row, artifact, judged)], ShippedLine)
-    kept = current(read_lines(path, ShippedLine), asked)
+    kept = current(read_lines(path, ShippedLine), asked, _names(rows))
+    _tell_ledger(path, asked)
     chosen = _chosen_rows(path, [line.row for line in kept], rows)
     if json_:
         print_json([line for line in kept if line.row in chosen])
         return
     _write(shipped_markdown(kept, chosen), page, place, len(chosen))
+
+
+def _tell_ledger(path: Path, asked: set[tuple[str, str]]) -> None:
+    """Say where figures were kept."""
+    if asked:
+        err.print(f"figures kept in {escape(str(path))}", soft_wrap=True)
 
 
 def _chosen_rows(path: Path, known: Sequence[str], wanted: str | None) -> list[str]:

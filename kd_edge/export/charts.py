@@ -15,6 +15,8 @@ from kd_edge.metrics import Reliability, row_shares
 _ROW, _PLOT = 17, 400
 _LETTER = 6.7
 """Width of a letter of a node's name."""
+_TITLE_LETTER = 8.0
+"""Of a title, at most."""
 _MOST_LETTERS = 48
 _PANEL, _HISTOGRAM = 300, 56
 
@@ -89,7 +91,8 @@ def confusion_chart(counts: npt.NDArray[np.int64], labels: Sequence[str], title:
     parts += [_line(left, top + cell * k, left + side, top + cell * k, "line") for k in grid]
     parts.append(f'<rect class="frame" x="{left:.1f}" y="{top:.1f}" width="{side}" height="{side}"/>')
     beyond = 8 + left * math.cos(math.radians(angle))
-    return _svg(left + side + beyond, top + side + 8, parts, title)
+    width = left + max(side + beyond, _TITLE_LETTER * len(title) + 8)
+    return _svg(width, top + side + 8, parts, title)
 
 
 def number(value: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -21,7 +20,7 @@ from kd_edge.export.document import Block, Paragraph, Picture, Section, Table, t
 from kd_edge.export.layers import LayerError
 from kd_edge.export.parity import Answers, shipped_of
 from kd_edge.export.profile import ExportProfile, scaled
-from kd_edge.files import replacing
+from kd_edge.files import check_writable, replacing
 from kd_edge.metrics import Reliability
 from kd_edge.types import Int64
 
@@ -33,18 +32,14 @@ _MOST_ROWS = 15
 
 
 def check_report_folder(folder: Path) -> None:
-    """Make the folder of a report, before anything takes time.
+    """Make sure that a report can be written, before anything takes time; nothing is made.
 
     Raises:
-        ExportError: It cannot be made; a file is in its place, for example.
+        ExportError: It cannot; a file is in the folder's place, for example.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as fault:
-        found = f"{folder} is a file" if folder.is_file() else f"{folder} cannot be written ({fault.strerror or fault})"
-        raise ExportError(found, "a folder for the report", "choose another --report") from fault
+    if folder.is_file():
+        raise ExportError(f"{folder} is a file", "a folder for the report", "choose another --report")
+    check_writable(folder / "report.html", ExportError, option="--report")
 
 
 def write_report(

@@ -127,7 +127,7 @@ def draw_examples(examples: Sequence[Example], title: str, path: Path) -> None:
     figure.text(0.5, 1 - top / 2 / (top + height), title, ha="center", va="center", fontsize=10)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    with replacing(path, DataError) as file:
+    with replacing(path, DataError, option="--out") as file:
         file.write(buffer.getbuffer())
 
 

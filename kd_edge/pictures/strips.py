@@ -149,7 +149,7 @@ def save(figure: Figure, path: Path) -> None:
     buffer = io.BytesIO()
     FigureCanvasAgg(figure)
     figure.savefig(buffer, format="png")
-    with replacing(path, DataError) as file:
+    with replacing(path, DataError, option="--out") as file:
         file.write(buffer.getbuffer())
 
 

@@ -268,10 +268,10 @@ class Folder:
     def _describe(self, cameras: Sequence[CameraFacts], background: str | None) -> None:
         """Write what files do not say; a ``dataset.toml`` that is there is its owner's."""
         if not os.path.lexists(self.root / FILE):
-            with replacing(self.root / FILE, ConfigError) as file:
+            with replacing(self.root / FILE, ConfigError, option="--out") as file:
                 file.write(_settings(cameras, background).encode("utf-8"))
         described = {"format": FORMAT, "cameras": [asdict(camera) for camera in cameras]}
-        with replacing(self._own / "cameras.json", ConfigError) as file:
+        with replacing(self._own / "cameras.json", ConfigError, option="--out") as file:
             file.write(json.dumps(described, indent=2).encode("ascii"))
 
     def _check_manifest(self, modalities: Sequence[str]) -> None:
@@ -312,7 +312,7 @@ class Folder:
     def _write(self, lines: Iterable[Sequence[str]], delimiter: str) -> None:
         text = io.StringIO(newline="")
         csv.writer(text, lineterminator="\n", delimiter=delimiter).writerows(lines)
-        with replacing(self._manifest, ConfigError) as file:
+        with replacing(self._manifest, ConfigError, option="--out") as file:
             file.write(text.getvalue().encode("utf-8"))
 
     def _check_rows(self) -> None:

@@ -192,12 +192,13 @@ def read_lines(path: Path, kind: type[L]) -> list[L]:
     return [read for _, read in found.values()]
 
 
-def current(lines: Sequence[M], asked: Collection[tuple[str, str]] = ()) -> list[M]:
-    """Lines of the models that a table is of: in each place those asked for, else the one that was measured last.
+def current(lines: Sequence[M], asked: Collection[tuple[str, str]] = (), beside: Collection[str] = ()) -> list[M]:
+    """Lines of the models that a table is of: those asked for, and in each other place the one that was measured last.
 
     Args:
         lines: Of a ledger.
-        asked: (row, content) of models.
+        asked: (row, content) of models; none asks for all.
+        beside: Rows that the table has, too.
 
     Returns:
         Those lines, in their order.
@@ -209,7 +210,9 @@ def current(lines: Sequence[M], asked: Collection[tuple[str, str]] = ()) -> list
 
     def counts(line: M) -> bool:
         is_asked, _, model = newest[line.place]
-        return (line.row, line.content) in asked if is_asked else line.model == model
+        if is_asked:
+            return (line.row, line.content) in asked
+        return line.model == model and (not asked or line.row in beside)
 
     return [line for line in lines if counts(line)]
 

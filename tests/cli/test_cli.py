@@ -96,7 +96,11 @@ def test_one_command_from_recordings_to_an_artifact_and_its_tables(kd: Kd, tmp_p
         assert line["content"] == content
     (line,) = json.loads(kd("study", "shipped", "--json")[1])
     assert line["content"] == other.manifest_sha256, "the last that was measured"
-    assert len((tmp_path / "docs/results/shipped.jsonl").read_text().splitlines()) == 2
+    _, text, error = kd("study", "shipped", "mine=other.onnx", "--json")
+    assert [line["row"] for line in json.loads(text)] == ["mine"], "the table is of what was named"
+    assert "figures kept in docs/results/shipped.jsonl" in error
+    assert [line["row"] for line in json.loads(kd("study", "shipped", "--json")[1])] == ["mine", "tiny"]
+    assert len((tmp_path / "docs/results/shipped.jsonl").read_text().splitlines()) == 3
     weights = (tmp_path / "runs/tiny/student.safetensors").read_bytes()
     with corrupted_test(tmp_path / "runs/tiny") as test:
         assert test.content == hashlib.sha256(weights).hexdigest()
@@ -173,7 +177,8 @@ def test_a_study_of_which_nothing_ran_says_where_it_looked(kd: Kd) -> None:
     code, text, error = kd("study", "report", "quickstart", "--out", "elsewhere")
     assert code == 0
     assert "not run" in text
-    assert "no finished run of quickstart in elsewhere, none in docs/results/quickstart.jsonl" in error
+    where = "no finished run of quickstart in elsewhere, and no figures of it in docs/results/quickstart.jsonl"
+    assert where in error
 
 
 def test_settings_of_a_stage_that_a_recipe_has_not_are_refused(kd: Kd) -> None:

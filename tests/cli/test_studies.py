@@ -140,7 +140,7 @@ def test_a_table_of_nothing_replaces_no_figures(kd: Kd, tmp_path: Path) -> None:
     assert "38.8" in page.read_text()
     code, out, error = kd("study", "report", "utd_mhad_methods")  # without a page the rows are told
     assert (code, "| AT | - | not run |" in out) == (0, True)
-    assert "nothing has run: no finished run" in one_line(error)
+    assert "note: nothing has run: no finished run" in error
 
 
 def test_an_interrupted_study_and_run_say_how_they_go_on(

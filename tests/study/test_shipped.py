@@ -71,9 +71,10 @@ def test_a_new_model_takes_the_place_of_the_old_one_of_its_name_and_precision(tm
     assert add(path, lines, ShippedLine) == 4
     read = read_lines(path, ShippedLine)
     assert [(one.content, one.accuracy) for one in current(read)] == [("b", 0.6), ("c", 0.914)]
-    assert {one.content for one in current(read, {("best", "a")})} == {"a", "c"}
-    assert {one.content for one in current(read, {("best", "a"), ("best", "b")})} == {"a", "b", "c"}
-    assert {one.content for one in current(read, {("other", "a")})} == {"b", "c"}
+    assert {one.content for one in current(read, {("best", "a")})} == {"a"}
+    assert {one.content for one in current(read, {("best", "a")}, beside=["best"])} == {"a", "c"}
+    assert {one.content for one in current(read, {("best", "a"), ("best", "b")})} == {"a", "b"}
+    assert {one.content for one in current(read, {("other", "a")})} == set()
     assert current(list[ShippedLine]()) == []
 
 

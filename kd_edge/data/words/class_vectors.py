@@ -167,7 +167,7 @@ def import_vectors(
     if not any(known.values()):
         raise DataError(f"{opened.source} has none of the classes' words", "word vectors", "name another file")
     _check_kept(path, held, table, opened)
-    with replacing(path, DataError) as file:
+    with replacing(path, DataError, option="--out") as file:
         for word, vector in table.items():
             file.write(f"{word} {' '.join(f'{value:.9g}' for value in vector)}\n".encode())
     return ImportedVectors(path, name if out is None else str(out), opened.size, known, unknown)

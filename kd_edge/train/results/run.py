@@ -212,7 +212,7 @@ def begun(path: Path, recipe: Recipe) -> Iterator[None]:
     try:
         with locked(path):  # before anything is written: of two that begin at once, one must not undo the other
             check_free(path)
-            with replacing(path / RECIPE, TrainingError) as file:
+            with replacing(path / RECIPE, TrainingError, option="--out") as file:
                 file.write(recipes.to_toml(recipe).encode())
             try:
                 yield
