@@ -197,7 +197,7 @@ class PictureBounds(BaseModel):
         if flat:
             yield _nothing(Reason.FLAT, f"contrast {picture.contrast:.2g} below {self.contrast:.2g}")
         if picture.grain > self.grain:
-            yield _nothing(Reason.NOISE, f"grain {picture.grain:.2f} above {self.grain:.2f}")
+            yield _nothing(Reason.NOISE, f"nothing but grain: {picture.grain:.2f} above {self.grain:.2f}")
         if picture.noise > max(SHARE_LOST, self.noise):
             yield _nothing(Reason.NOISE, f"{picture.noise:.0%} of the variance is noise")
 

@@ -88,10 +88,11 @@ def find(verb: Verb, name: str) -> Path:
         if is_file(path := folder / f"{name}.toml"):
             return path
     known = names(verb)
+    makes = f", and kd-edge cameras --write {name} makes one" if verb == "runtime" else ""
     raise ConfigError(
         f"unknown {NOUNS[verb]} '{name}'{did_you_mean(name, known)}",
         f"one of {', '.join(known)}",
-        f"{LISTINGS[verb]} shows them; a path ending in .toml works too",
+        f"{LISTINGS[verb]} shows them{makes}; a path ending in .toml works too",
     )
 
 
@@ -355,7 +356,8 @@ def _fault(detail: Any, model: type[BaseModel]) -> str:
     shown = f", got {_shown(value)}" if isinstance(value, (str, int, float, bool)) and not is_secret else ""
     if value is None:
         shown = ", got null, which is for optional keys"
-    return f"{place or 'file'}: {message[:1].lower()}{message[1:]}{shown}"
+    where = f"{place}: " if place else ""  # of what contradicts itself the message names the keys
+    return f"{where}{message[:1].lower()}{message[1:]}{shown}"
 
 
 def _shown(value: object) -> str:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from kd_edge.artifact.file import BUNDLED, Artifact, default_model, load, rewrite, write
+from kd_edge.artifact.file import BUNDLED, BUNDLED_NAME, Artifact, default_model, load, rewrite, write
 from kd_edge.artifact.golden import GoldenClip
 from kd_edge.artifact.manifest import (
     FORMAT,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BUNDLED",
+    "BUNDLED_NAME",
     "FORMAT",
     "GOLDEN_BYTES",
     "GOLDEN_KEY",

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from kd_edge.artifact.signature import Trust
 
 BUNDLED = Path(__file__).parents[1] / "bundled.onnx"
+BUNDLED_NAME = "bundled"
+"""How a user names it."""
 """A student of the generated data set that ships with kd-edge."""
 
 
@@ -230,7 +232,7 @@ def load(path: Path | str, *, trust: Trust | Path | str | None = None) -> Artifa
     """Read and verify an artifact: is it ONNX, whole, ours, undamaged, of a known format?
 
     Args:
-        path: The file.
+        path: The file, or ``bundled`` where there is none of that name.
         trust: Public key, folder of keys, or ``Trust``: then it must be signed with one of them, in itself or in a file
             ``.sig`` beside it, which is checked before anything else is looked at.
 
@@ -239,7 +241,8 @@ def load(path: Path | str, *, trust: Trust | Path | str | None = None) -> Artifa
         ConfigError: ``trust`` is no key.
         MissingExtraError: ``cryptography``, which checks signatures, is not installed.
     """
-    path, trusted = Path(path), None if trust is None else _trusted(trust)
+    trusted = None if trust is None else _trusted(trust)
+    path = BUNDLED if str(path) == BUNDLED_NAME and not os.path.lexists(path) else Path(path)
     with reading(path) as file:
         identity = _identity(os.fstat(file.fileno()))
         signed_by, digests = ("", {}) if trusted is None else _checked(file, path, trusted)

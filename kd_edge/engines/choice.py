@@ -305,9 +305,13 @@ def _answer(question: _Question, found: Measured) -> _Answer:
 
 def _choice(answer: _Answer, how: str, *, kept: bool) -> Choice:
     times, text = answer.median_ms, f"engine {answer.name}"
-    others = ", ".join(f"{name} {ms:.2f}" for name, ms in times.items() if name != answer.engine)
-    if answer.engine in times:
-        text += f": {times[answer.engine]:.2f} ms a step" + (f" ({others})" if others else "")
+    if (own := times.get(answer.engine)) is not None:
+        others = ", ".join(
+            f"{name} {ms:.2f}" + (", hardly faster" if ms < own else "")
+            for name, ms in times.items()
+            if name != answer.engine
+        )
+        text += f": {own:.2f} ms a step" + (f" ({others})" if others else "")
     text += f", {how}"
     text += "".join(f"; not {name}: {why}" for name, why in answer.out.items())
     return Choice(answer.engine, printable(text), times, answer.out, kept)

@@ -51,6 +51,13 @@ def written(tmp_path: Path) -> Path:
     return path
 
 
+def test_the_bundled_one_goes_by_its_name(written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert artifact.load("bundled").path == artifact.BUNDLED
+    written.rename(tmp_path / "bundled")
+    assert artifact.load("bundled").path == Path("bundled"), "a file of that name comes first"
+
+
 def test_round_trip(written: Path) -> None:
     loaded = artifact.load(written)
     assert loaded.manifest.model_copy(update={"sha256": "", "manifest_sha256": ""}) == manifest()

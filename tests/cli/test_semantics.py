@@ -37,6 +37,7 @@ def test_mistakes_are_one_line(kd: Kd, tmp_path: Path) -> None:
     code, _, error = kd("data", "glove", "quickstart", "--from", "absent.txt")
     assert code == 2
     assert "no vectors 'absent.txt'" in one_line(error)
+    assert "Fix: correct --from" in error
     (tmp_path / "glove.txt").write_text("drink 1 2\neat 3\n")
     code, _, error = kd("data", "glove", "quickstart", "--from", "glove.txt")
     assert code == 2

@@ -61,6 +61,12 @@ class Measuring:
         return self.found
 
 
+def test_one_that_is_hardly_faster_is_told_and_not_taken(step: Artifact) -> None:
+    times = {"sure": Timing(0.5, 0.52), "swift": Timing(0.48, 0.5)}
+    chosen = choose(step, TWO, measure=Measuring(SWIFT._replace(timings=times)))
+    assert chosen.text == "engine sure 1.0: 0.52 ms a step (swift 0.50, hardly faster), measured here"
+
+
 def test_the_fastest_is_measured_once_and_told(step: Artifact, file: Path) -> None:
     measure = Measuring()
     first = choose(step, TWO, threads=2, measure=measure)

@@ -14,6 +14,7 @@ from kd_edge import metrics
 from kd_edge.artifact import Manifest
 from kd_edge.artifact.manifest import ActivationRanges, Parity, StageFigures, StreamFigures
 from kd_edge.errors import ExportError
+from kd_edge.export.charts import confusion_chart
 from kd_edge.export.layers import LayerError
 from kd_edge.export.page import check_report_folder, write_report
 from kd_edge.export.parity import Answers
@@ -359,6 +360,20 @@ def test_a_file_in_the_place_of_the_folder_is_one_line(write: Callable[[Path], o
         write(file)
     assert file.read_text() == "mine"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_asking_for_a_report_folder_makes_none(tmp_path: Path) -> None:
+    check_report_folder(tmp_path / "deep" / "report")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("classes", [2, 4, 40])
+def test_a_confusion_is_as_wide_as_its_title(classes: int) -> None:
+    title = "trained model and what ships, 12 validation clips"
+    drawn = confusion_chart(np.eye(classes, dtype=np.int64), [f"c{k}" for k in range(classes)], title)
+    patterns = r' width="(\d+)"', r'class="title" x="([\d.]+)"'
+    width, left = (float(re.findall(pattern, drawn)[0]) for pattern in patterns)
+    assert width >= left + 7 * len(title)
 
 
 def test_a_folder_below_a_file_cannot_be_made(tmp_path: Path) -> None:

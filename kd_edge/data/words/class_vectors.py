@@ -158,7 +158,7 @@ def import_vectors(
     path = _import_file(name) if out is None else out
     if path.suffix in (".npy", ".gz"):
         raise ConfigError(f"'{path}' to write", "a text file, .txt", "change --out")
-    opened = open_vectors(source, data_root, progress)
+    opened = open_vectors(source, data_root, progress, fix="correct --from: the file must be on this machine")
     of_class = {label: words(_phrase(config, label)) for label in labels}
     wanted = {spelling for spoken in of_class.values() for word in spoken for spelling in _spellings(word)}
     held = _held(path)

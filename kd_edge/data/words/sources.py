@@ -136,8 +136,19 @@ class SentenceVectors:
         return np.asarray(self._model.encode(phrases, convert_to_numpy=True, show_progress_bar=False), dtype=np.float32)
 
 
-def open_vectors(name: str, data_root: Path | None = None, progress: Progress | None = None) -> WordVectors:
+_IMPORT = "correct semantics.vectors, or import a file: kd-edge data glove RECIPE --from FILE"
+
+
+def open_vectors(
+    name: str, data_root: Path | None = None, progress: Progress | None = None, *, fix: str = _IMPORT
+) -> WordVectors:
     """The word vectors that ``SemanticsConfig.vectors`` names.
+
+    Args:
+        name: A file's path or the name it was imported under, ``glove-6b-50d``, or a sentence encoder's folder.
+        data_root: Where a file is looked for, too.
+        progress: Told how far the reading is.
+        fix: What to do where there is no such file.
 
     Raises:
         ConfigError: Nothing named.
@@ -148,7 +159,7 @@ def open_vectors(name: str, data_root: Path | None = None, progress: Progress | 
         return PackageVectors()
     if name.startswith(SENTENCE):
         return SentenceVectors(expanded(name.removeprefix(SENTENCE)))
-    return TextVectors(locate(name, data_root), progress)
+    return TextVectors(locate(name, data_root, fix=fix), progress)
 
 
 def import_folder() -> Path | None:
@@ -158,8 +169,8 @@ def import_folder() -> Path | None:
     return None if root is None else root / "semantics"
 
 
-def locate(name: str, data_root: Path | None) -> Path:
-    """A file by its path or by the name it was imported under.
+def locate(name: str, data_root: Path | None, *, fix: str = _IMPORT) -> Path:
+    """A file by its path or by the name it was imported under; ``fix`` is the advice where there is none.
 
     Raises:
         ConfigError: Nothing named.
@@ -177,7 +188,7 @@ def locate(name: str, data_root: Path | None) -> Path:
     raise DataError(
         f"no vectors '{name}'{did_you_mean(name, [*imported, PACKAGE])}",
         f"a file, {PACKAGE}, {SENTENCE}FOLDER" + (f", or one of {', '.join(sorted(imported))}" if imported else ""),
-        "correct semantics.vectors, or import a file: kd-edge data glove RECIPE --from FILE",
+        fix,
     )
 
 

@@ -22,7 +22,7 @@ from kd_edge.reading import is_file, open_regular
 from kd_edge.rundir import RECIPE, STUDENT, SUMMARY
 from kd_edge.train.recipe import StudentConfig
 
-BUNDLED = "bundled"
+BUNDLED = artifact.BUNDLED_NAME
 """The name of the student that ships with kd-edge."""
 MOST_BYTES = 4_000_000_000
 """A longer file is no student's."""

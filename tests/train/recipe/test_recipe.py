@@ -32,10 +32,10 @@ def test_whatever_does_not_go_together_is_told_at_once() -> None:
     with pytest.raises(ConfigError) as told:
         recipes.validate(values, Recipe, "recipe x")
     for part in (
-        "recipe x has 4 faults: file: loss 'dkd' warms up for longer than student.epochs",
-        "; file: cache_every drops the frames that motion stacks need",
-        "; file: stages are head: in this order",
-        "; file: losses are of the labels stage, which the stages leave out",
+        "recipe x has 4 faults: loss 'dkd' warms up for longer than student.epochs",
+        "; cache_every drops the frames that motion stacks need",
+        "; stages are head: in this order",
+        "; losses are of the labels stage, which the stages leave out",
     ):
         assert part in str(told.value)
 
@@ -214,7 +214,7 @@ def test_faults_are_told_in_one_line(changes: dict[str, object], message: str) -
 
 def test_losses_need_a_teacher() -> None:
     alone = {key: value for key, value in MINIMAL.items() if key != "teacher"}
-    with pytest.raises(ConfigError, match="losses need a teacher"):
+    with pytest.raises(ConfigError, match="has 1 fault: losses need a teacher"):
         recipes.validate(alone, Recipe, "recipe")
 
 

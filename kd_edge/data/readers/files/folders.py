@@ -68,7 +68,7 @@ def find_rows(
     """
     groups, facts, strange, is_named = _grouped(root, pattern, known, links=links)
     if not groups:
-        raise _nothing(root, strange)
+        raise _nothing(root, strange, in_classes=label is None)
     if label is not None:
         renamed = {key: (key[0], label, "/".join(filter(None, key[1:]))) for key in groups}
         groups = {renamed[key]: files for key, files in groups.items()}
@@ -253,10 +253,13 @@ def _expression(pattern: str) -> re.Pattern[str]:
     return re.compile("".join(f"(?P<{p}>[^/]+?)" if k % 2 else re.escape(p) for k, p in enumerate(pieces)))
 
 
-def _nothing(root: Path, strange: Sequence[str]) -> DataError:
+def _nothing(root: Path, strange: Sequence[str], *, in_classes: bool) -> DataError:
     if strange:
         found = f"no file below {root} fits the pattern, {printable(strange[0])} for one"
         return DataError(found, "names as the pattern says", "correct pattern in dataset.toml")
+    if not in_classes:
+        kinds = f"files with one of {', '.join(ENDINGS)}, or folders of images"
+        return DataError(f"{root} holds no recording", kinds, "record some, or name another folder")
     return DataError(
         f"{root} holds no recording",
         f"CLASS/NAME_MODALITY.ext with one of {', '.join(ENDINGS)}, or CLASS/NAME_MODALITY/ with images",
