@@ -19,8 +19,8 @@ from kd_edge.export.recordings import spread
 from kd_edge.health import LOOK_NS, Familiarity, FeatureReference, Picture, PictureBounds, PictureMeter
 from kd_edge.preprocess import recorded_input
 from kd_edge.resizing import resize
-from kd_edge.sampling import segment_indices
-from kd_edge.types import Clip, Float32
+from kd_edge.sampling import nearest, segment_indices
+from kd_edge.types import Clip, Float32, Int64
 from kd_edge.window import FixedWindow
 
 CLIPS = 300
@@ -45,12 +45,14 @@ class Fitted(NamedTuple):
 
     health: PictureBounds
     familiar: FeatureReference
+    segment_error_ms: float
 
 
 class _Seen(NamedTuple):
-    """What was seen of one recording: figures of its pictures, features (T, D) of its segments."""
+    """What was seen of one recording: stamps (N,), figures of pictures, features (T, D) of its segments."""
 
     sample: Sample
+    stamps_ns: Int64
     pictures: list[Picture]
     features: Float32
 
@@ -82,7 +84,11 @@ def fit_artifact(
         seen = list(_readable(engine, dataset, spread(train, clips)))
         proof = list(_readable(engine, dataset, spread(validation, clips))) if validation else []
     pictures = [picture for one in seen for picture in one.pictures]
-    return Fitted(fit_bounds(pictures, artifact.manifest, len(seen)), fit_reference(seen, proof))
+    return Fitted(
+        fit_bounds(pictures, artifact.manifest, len(seen)),
+        fit_reference(seen, proof),
+        fit_segment_error([one.stamps_ns for one in seen], artifact.manifest),
+    )
 
 
 def refit(artifact: Artifact, dataset: Dataset, out: Path, *, clips: int = CLIPS) -> Manifest:
@@ -125,6 +131,29 @@ def fit_bounds(pictures: Sequence[Picture], manifest: Manifest, clips: int) -> P
         clips=clips,
         frames=len(pictures),
     )
+
+
+def fit_segment_error(stamps_ns: Sequence[Int64], manifest: Manifest) -> float:
+    """How far frames lie from their segments' moments in windows as a stream fills them, milliseconds.
+
+    Args:
+        stamps_ns: (N,) int64 of each recording; one with a gap of more than two spacings is two.
+        manifest: Of the model.
+
+    Returns:
+        All but an extreme of them; 0 where no recording fills a window.
+    """
+    spacing_ns = manifest.spacing_ns
+    back_ns = np.arange(manifest.segments, dtype=np.int64) * spacing_ns
+    errors = [np.empty(0, dtype=np.int64)]
+    for stamps in (
+        cut for one in stamps_ns for cut in np.split(one, np.flatnonzero(np.diff(one) > 2 * spacing_ns) + 1)
+    ):
+        moments = stamps[stamps - back_ns[-1] >= stamps[0]][:, None] - back_ns  # (W, T): windows that end with a frame
+        errors.append(np.abs(stamps[nearest(stamps, moments)] - moments).max(axis=1))
+    worst = np.concatenate(errors)
+    worst = worst[2 * worst <= spacing_ns]  # else no window is full
+    return _short(float(np.quantile(worst, 1 - EXTREME)) / 1e6) if len(worst) else 0.0
 
 
 def saturation_of(manifest: Manifest) -> float:
@@ -172,7 +201,7 @@ def _readable(engine: Engine, dataset: Dataset, samples: Sequence[Sample]) -> It
             continue
         spec = engine.manifest.preprocess
         resized = Clip(np.stack([resize(frame, spec.resize_px, spec.holes) for frame in clip.frames]), clip.stamps_ns)
-        yield _Seen(sample, _pictures(resized, engine.manifest), _features(engine, resized))
+        yield _Seen(sample, clip.stamps_ns, _pictures(resized, engine.manifest), _features(engine, resized))
     if len(faults) == len(samples):
         raise faults[0] if faults else DataError("no training clip", "at least one", "kd-edge data check")
 

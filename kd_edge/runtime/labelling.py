@@ -37,6 +37,7 @@ class Labeller:
         self.valid_ns = valid_ns
         self.needed_rate = NeededRate.of(manifest)
         self._manifest = manifest
+        self._tolerance_ns = manifest.tolerance_ns
         self._familiarity = None if manifest.familiar is None else Familiarity(manifest.familiar)
         self._zeros: Float32 = np.zeros(len(manifest.labels), dtype=np.float32)
         self._zeros.flags.writeable = False
@@ -137,7 +138,7 @@ class Labeller:
             return LabelState.DEGRADED, degraded
         if picture.state is LabelState.DEGRADED:
             return picture
-        if error_ns * 4 > self._manifest.spacing_ns:  # frames further apart than half a spacing cannot do better
+        if error_ns > self._tolerance_ns:
             return LabelState.DEGRADED, self._too_slow(p, self.needed_rate.full_fps) or Cause(
                 Reason.SPARSE,
                 f"a segment is {error_ns / 1e6:.0f} ms off its moment: frames far apart, or the window only just full",

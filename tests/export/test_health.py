@@ -13,13 +13,23 @@ from kd_edge.artifact import Artifact, Manifest
 from kd_edge.data import Sample, open_dataset
 from kd_edge.errors import ArtifactError, DataError
 from kd_edge.export import Exported, ExportProfile, export, health
-from kd_edge.export.health import _Seen, fit_artifact, fit_bounds, fit_reference, refit, saturation_of
+from kd_edge.export.health import (
+    _Seen,
+    fit_artifact,
+    fit_bounds,
+    fit_reference,
+    fit_segment_error,
+    refit,
+    saturation_of,
+)
 from kd_edge.health import Picture
 from kd_edge.preprocess import Preprocess
 from kd_edge.window import FixedWindow, PercentileWindow
 from tests.runs import DATA
+from tests.runtime.conftest import tiny_manifest
 
 FP32 = recipes.load("export", "fp32", ExportProfile, ["parity_clips=2"])
+NO_STAMPS = np.empty(0, dtype=np.int64)
 TRAIN = 30  # clips of three of the four subjects
 
 
@@ -102,15 +112,33 @@ def test_validation_clips_decide_the_threshold_and_nothing_else(exported):
 def test_the_fewer_people_were_left_out_the_wider_is_the_bound(monkeypatch: pytest.MonkeyPatch):
     """Windows as far away whoever they are of; of one, two and more people: 2, 1.5 and 1 times the margin."""
     rng = np.random.default_rng(0)
-    known = [_Seen(Sample(str(k), "a", "", "1", k % 2), [], rng.random((6, 8), np.float32)) for k in range(12)]
+    known = [
+        _Seen(Sample(str(k), "a", "", "1", k % 2), NO_STAMPS, [], rng.random((6, 8), np.float32)) for k in range(12)
+    ]
     monkeypatch.setattr(health, "_distances", lambda reference, proof: np.full(len(proof), 3.0))
     found = {}
     for people in (1, 2, 3, 8):
-        proof = [_Seen(Sample(str(k), str(k % people), "", "1", 0), [], known[0].features) for k in range(8)]
+        proof = [_Seen(Sample(str(k), str(k % people), "", "1", 0), NO_STAMPS, [], known[0].features) for k in range(8)]
         found[people] = fit_reference(known, proof)
     assert [found[n].threshold for n in (1, 2, 3, 8)] == pytest.approx([6.6, 4.95, 3.3, 3.3], rel=1e-3)
     assert found[2].fitted_on == "validation clips of 2 people: a wide bound"
     assert found[3].fitted_on == "validation clips"
+
+
+@pytest.mark.parametrize(
+    ("stamps_ms", "error_ms"),
+    [
+        (range(0, 2000, 10), 0.0),  # a frame at every moment
+        (range(0, 2000, 30), 10.0),  # 100, 200 and 300 ms back: frames 90, 210 and 300 ms back
+        (range(0, 250, 10), 0.0),  # shorter than a window: nothing is known
+        ([*range(0, 1100, 100), 1140, *range(1200, 2000, 100)], 40.0),  # the one that came late is every segment once
+        ([*range(0, 600, 10), *range(900, 1500, 10)], 0.0),  # over a gap there is no window
+    ],
+)
+def test_how_far_frames_lie_from_their_moments(stamps_ms: list[int], error_ms: float) -> None:
+    manifest = tiny_manifest(segments=4, clip_seconds=0.4)  # moments 100 ms apart
+    stamps = np.array(stamps_ms, dtype=np.int64) * 1_000_000
+    assert fit_segment_error([stamps, stamps], manifest) == pytest.approx(error_ms)
 
 
 @pytest.mark.slow

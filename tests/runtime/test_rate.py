@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from kd_edge.preprocess import Preprocess
@@ -49,6 +50,21 @@ def labels(make_model, noise, period_ms: float, offsets: tuple[int, ...], segmen
     frames = noise(8)
     given = [recognizer.push(frames[k % 8], round(k * period_ms * MS)) for k in range(round(30_000 / period_ms))]
     return [p for p in given if p is not None]
+
+
+def test_gaps_as_uneven_as_those_of_training_are_not_sparse(make_model, noise):
+    """A thermal array with 9 pictures a second, now and then late: a quarter of a spacing is 62.5 ms."""
+    stamps = np.cumsum([0, *([110, 110, 150, 70] * 30)]) * MS
+    frames = noise(8)
+    found = {}
+    for known_ms in (0.0, 75.0):
+        model, _ = make_model(segments=8, clip_seconds=2.0, segment_error_ms=known_ms)
+        recognizer = Recognizer.load(model)
+        given = [recognizer.push(frames[k % 8], int(stamp)) for k, stamp in enumerate(stamps)]
+        found[known_ms] = {p.reason for p in given[30:]}
+    assert Reason.SPARSE in found[0.0]
+    assert found[75.0] == {Reason.NONE}
+    assert recognizer.needed_rate.full_fps == pytest.approx(1e3 / 150)
 
 
 @pytest.mark.parametrize(
