@@ -205,6 +205,7 @@ def test_no_run_and_unfinished_run(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="train one first: kd-edge train"):
         export(tmp_path / "nothing", FP32, tmp_path / "a.onnx")
     (tmp_path / "started").mkdir()
+    (tmp_path / "started" / "recipe.toml").touch()
     with pytest.raises(ExportError, match=r"has no summary.json.*--resume"):
         export(tmp_path / "started", FP32, tmp_path / "a.onnx")
     half_way = shutil.copytree(run, tmp_path / "half_way")
