@@ -78,7 +78,8 @@ class _LogLines(logging.Handler):
 
 
 def show_log() -> None:
-    """Show warnings of kd-edge from now on."""
+    """Show warnings of kd-edge from now on, and none of Matplotlib's on its folders: it does without."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     log = logging.getLogger("kd_edge")
     if not any(isinstance(handler, _LogLines) for handler in log.handlers):
         log.addHandler(_LogLines(logging.WARNING))

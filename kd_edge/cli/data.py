@@ -369,7 +369,11 @@ def data_examples(
             lacking=lacking,
         )
     draw_examples(found, f"{dataset.name}: {frames} evenly spaced frames of one clip", picture)
-    out.print(f"{len(found)} rows in {picture}{faults(lacking, 'are not in the picture', 'rows')}")
+    shown = len({example.label for example in found})
+    chosen = (
+        "" if classes or shown == len(dataset.labels) else f" ({shown} of {len(dataset.labels)} classes; --classes)"
+    )
+    out.print(f"{counted(len(found), 'row')} in {picture}{chosen}{faults(lacking, 'are not in the picture', 'rows')}")
 
 
 def check_png(path: Path) -> None:

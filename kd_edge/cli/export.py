@@ -28,7 +28,7 @@ DEFAULT_TARGET = Path("student.onnx")
 
 
 def export_summary(exported: Exported) -> RenderableType:
-    """What was written, and how closely it reproduces the student."""
+    """What was written, how closely it reproduces the student, and how to run it."""
     report = exported.report
     parts: list[RenderableType] = [
         f"[b]{escape(printable(str(report.file)))}[/b]  {report.file_bytes / 1e6:.1f} MB, {report.precision}, opset "
@@ -46,6 +46,9 @@ def export_summary(exported: Exported) -> RenderableType:
             f"healthy pictures, by {h.clips} clips: mean at least {h.mean:g}, contrast {h.contrast:g}; "
             f"familiar windows: fitted on {escape(report.familiar_fitted_on)}"
         )
+    band = exported.artifact.manifest.band
+    camera = "synthetic:" if band in ("nir", "rgb") else "replay:RECORDING"  # the generated figure has no other band
+    parts.append(f"run it: [b]kd-edge run --camera {camera} --model {escape(printable(str(report.file)))}[/b]")
     return Group(*parts)
 
 
@@ -213,9 +216,6 @@ def export_(
         print_json(exported.report if planned is None else {"export": exported.report, **plan_facts(planned)})
         return
     out.print(export_summary(exported))
-    band = exported.artifact.manifest.band
-    camera = "synthetic:" if band in ("nir", "rgb") else "replay:RECORDING"  # the generated figure has no other band
-    out.print(f"run it: [b]kd-edge run --camera {camera} --model {target}[/b]")
     if planned is not None:
         out.print(plan_summary(planned, target))
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kd_edge import recipes
-from kd_edge.cli.console import DataOption, JsonOption, SetOption, err, out, print_json, print_text
+from kd_edge.cli.console import DataOption, JsonOption, SetOption, counted, err, out, print_json, print_text
 from kd_edge.cli.data import check_png
 from kd_edge.cli.progress import TrainingDisplay, progress_bar
 from kd_edge.errors import ConfigError, DataError
@@ -371,7 +371,7 @@ def _write(text: str, page: Path | None, place: str, rows: int) -> None:
         print_text(text)
         return
     write_between_markers(text, page, place)
-    out.print(f"{rows} rows in {page}")
+    out.print(f"{counted(rows, 'row')} in {page}")
 
 
 def _rehearse(runs: Sequence[Planned], data: Path | None) -> None:

@@ -357,6 +357,11 @@ def _realtime(model: Path) -> Figures:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     except PermissionError as error:
         raise Skip(f"not allowed to this user (RLIMIT_RTPRIO {most}); LimitRTPRIO of the service allows it") from error
+    try:  # what a capability allows, no limit tells
+        most = os.sched_get_priority_max(os.SCHED_FIFO)
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(most))
+    except PermissionError:
+        most = resource.getrlimit(resource.RLIMIT_RTPRIO)[0]
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     return {"allowed up to": float(most)}
 

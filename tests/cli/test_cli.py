@@ -64,7 +64,7 @@ def test_one_command_from_recordings_to_an_artifact_and_its_tables(kd: Kd, tmp_p
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- robustness -->\n<!-- /robustness -->\nafter\n")
     code, text, _ = kd("study", "robustness", "tiny=student.onnx", "--into", "page.md")
-    assert (code, text) == (0, "1 rows in page.md\n")
+    assert (code, text) == (0, "1 row in page.md\n")
     assert "| illumination fall-off |" in page.read_text()
     code, _, error = kd("study", "robustness", "--against", "other")
     assert (code, "--against other, which is no row of the table" in one_line(error)) == (2, True)
@@ -79,7 +79,7 @@ def test_one_command_from_recordings_to_an_artifact_and_its_tables(kd: Kd, tmp_p
     page.write_text("<!-- shipped -->\n<!-- /shipped -->\n")
     for _ in range(2):  # the second time from the ledger
         code, text, _ = kd("study", "shipped", "tiny=student.onnx", "--into", "page.md")
-        assert (code, text) == (0, "1 rows in page.md\n")
+        assert (code, text) == (0, "1 row in page.md\n")
     assert page.read_text().count("| tiny | fp32 |") == 1
     (line,) = json.loads(kd("study", "shipped", "--json")[1])
     assert line["accuracy"] == figures["clip"]["accuracy"]

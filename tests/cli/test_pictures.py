@@ -60,7 +60,7 @@ def test_class_examples_of_a_kind_and_of_a_recipe(kd: Kd) -> None:
     assert "4 rows in a.png" in text
     code, text, _ = kd("data", "examples", "quickstart", "--classes", "clap", "--modalities", "nir", "--out", "b.png")
     assert code == 0
-    assert "1 rows in b.png" in text
+    assert "1 row in b.png" in text
     assert cv2.imread("a.png").shape[0] > cv2.imread("b.png").shape[0]
 
 
