@@ -16,7 +16,7 @@ MODULES = {
     "kd_edge.artifact": """
         ActivationRanges AddedClass Artifact BUNDLED BUNDLED_NAME Band FORMAT ForeignFileError GOLDEN_BYTES GOLDEN_KEY
         GoldenClip MANIFEST_KEY Manifest Parity Precision SigningKey StageFigures StateSpec StreamFigures Trust
-        UNCALIBRATED beside default_model load new_keys rewrite sign sign_beside write
+        UNCALIBRATED artifact_path beside default_model load new_keys rewrite sign sign_beside write
     """,
     "kd_edge.data": """
         ActionInterval AnyData BerkeleyMhadData DataConfig Dataset FilesData FirActionData ImageFormat LongVideo

@@ -98,7 +98,8 @@ def adapt(
         DataError: Clips that cannot be read or are too few, or a class that cannot be told from another one.
     """
     started = time.monotonic()
-    artifact, was_signed = load(model), _is_signed(model) or beside(out).exists()
+    artifact = load(model)
+    was_signed = _is_signed(artifact.path) or beside(out).exists()
     labels = [label for label, _ in classes]
     check_labels(artifact.manifest, labels)
     _check_adaptable(artifact, keep)

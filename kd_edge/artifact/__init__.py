@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from kd_edge.artifact.file import BUNDLED, BUNDLED_NAME, Artifact, default_model, load, rewrite, write
+from kd_edge.artifact.file import BUNDLED, BUNDLED_NAME, Artifact, artifact_path, default_model, load, rewrite, write
 from kd_edge.artifact.golden import GoldenClip
 from kd_edge.artifact.manifest import (
     FORMAT,
@@ -50,6 +50,7 @@ __all__ = [
     "StateSpec",
     "StreamFigures",
     "Trust",
+    "artifact_path",
     "beside",
     "default_model",
     "load",

@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from kd_edge.artifact.signature import Trust
 
 BUNDLED = Path(__file__).parents[1] / "bundled.onnx"
+"""A student of the generated data set that ships with kd-edge."""
 BUNDLED_NAME = "bundled"
 """How a user names it."""
-"""A student of the generated data set that ships with kd-edge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,10 +222,15 @@ def _write(body: Sequence[bytes], manifest: Manifest, path: Path) -> Manifest:
         digest.update(piece)
     manifest = manifest.model_copy(update={"sha256": digest.hexdigest()})
     manifest = manifest.model_copy(update={"manifest_sha256": manifest.own_hash()})
-    with replacing(path, ArtifactError, option="--out") as file:
+    with replacing(path, ArtifactError) as file:
         file.writelines(body)
         file.write(wire.entry(MANIFEST_KEY, manifest.model_dump_json()))
     return manifest
+
+
+def artifact_path(name: Path | str) -> Path:
+    """The file that is meant: ``bundled`` is the one that ships, where there is none of that name."""
+    return BUNDLED if str(name) == BUNDLED_NAME and not os.path.lexists(name) else Path(name)
 
 
 def load(path: Path | str, *, trust: Trust | Path | str | None = None) -> Artifact:
@@ -242,7 +247,7 @@ def load(path: Path | str, *, trust: Trust | Path | str | None = None) -> Artifa
         MissingExtraError: ``cryptography``, which checks signatures, is not installed.
     """
     trusted = None if trust is None else _trusted(trust)
-    path = BUNDLED if str(path) == BUNDLED_NAME and not os.path.lexists(path) else Path(path)
+    path = artifact_path(path)
     with reading(path) as file:
         identity = _identity(os.fstat(file.fileno()))
         signed_by, digests = ("", {}) if trusted is None else _checked(file, path, trusted)

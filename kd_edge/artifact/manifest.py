@@ -241,8 +241,8 @@ class Manifest(BaseModel):
         split: Name of the data set's split that it was trained on.
         health: What pictures must be like to be judged; None judges none.
         familiar: What features of familiar windows are like; None takes any.
-        segment_error_ms: How far frames of the training recordings lie from their segments' moments in a window: a
-            camera with gaps as uneven as theirs is what the model knows. 0 says nothing.
+        segment_error_ms: How far frames of the training recordings lay from their segments' moments at worst, in three
+            of four recordings: gaps as uneven as theirs are what the model knows. 0 says nothing.
         added: Classes added since it was trained, the last of the labels in their order; figures of the training
             (``accuracy``, ``parity``) are of the others.
         sha256: SHA-256 (hex) of all bytes before the manifest entry.
@@ -277,7 +277,7 @@ class Manifest(BaseModel):
     parity: Parity | None = None
     health: PictureBounds | None = None
     familiar: FeatureReference | None = None
-    segment_error_ms: float = Field(0.0, ge=0)
+    segment_error_ms: float = Field(0.0, ge=0, le=1.8e6)
     added: tuple[AddedClass, ...] = Field((), max_length=1000)
     recipe_fingerprint: str = ""
     data_fingerprint: str = ""
@@ -325,8 +325,3 @@ class Manifest(BaseModel):
     def spacing_ns(self) -> int:
         """Time between two segments, nanoseconds."""
         return round(self.clip_seconds * 1e9 / self.segments)
-
-    @property
-    def tolerance_ns(self) -> int:
-        """How far a frame may lie from its segment's moment: a quarter of a spacing, or as far as in training."""
-        return max(self.spacing_ns // 4, round(self.segment_error_ms * 1e6))

@@ -61,6 +61,7 @@ def install_service(
 
     Exit code 1: systemd refuses, or the service is installed and does not start.
     """
+    from kd_edge.artifact import artifact_path
     from kd_edge.service import Service, install, make_plan
     from kd_edge.service import uninstall as remove
 
@@ -74,7 +75,7 @@ def install_service(
             raise ConfigError("--with-model without --uninstall", "both", "add --uninstall")
         service = Service(
             cameras=tuple(camera or ()),
-            model=model,
+            model=None if model is None else artifact_path(model),
             name=name,
             sinks=tuple(sinks or ()),
             ros=ros,

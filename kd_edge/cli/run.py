@@ -116,7 +116,7 @@ def run(
     ],
     model: Annotated[
         Path | None,
-        typer.Option("--model", "-m", metavar="FILE", help="Artifact, or bundled; default the newest here."),
+        typer.Option("--model", "-m", metavar="FILE", help="Artifact; default the newest here, else bundled."),
     ] = None,
     sinks: Annotated[
         list[str] | None,

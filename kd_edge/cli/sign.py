@@ -41,10 +41,10 @@ def sign(
     from kd_edge.artifact import sign as sign_artifact
 
     if new_key is not None:
+        if new_key.name.startswith("--"):  # an option: the value was forgotten
+            raise ConfigError(f"--new-key {new_key}", "the name of a key", "for example --new-key robot.key")
         if file is not None or key is not None or bundle is not None:
             raise ConfigError("--new-key with a file to sign", "one after the other", "make the key first")
-        if new_key.name.startswith("-"):  # an option, whose value was forgotten
-            raise ConfigError(f"--new-key {new_key}", "the name of a key", "for example --new-key robot.key")
         public = new_keys(new_key)
         out.print(
             f"private key {escape(printable(str(new_key)))}: keep it to yourself\n"

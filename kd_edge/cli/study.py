@@ -329,11 +329,11 @@ def study_report(
         against=against,
     )
     nothing = not any(cell.values for line in lines for cell in line.cells.values())
-    missing = (
-        f"no finished run of {name} in {folder or _folder(name)}, and no figures of it in {ledger or ledger_of(name)}"
-    )
+    asked = "".join([f" --seeds {seeds}" if seeds else "", *(f" --set {each}" for each in settings or ())])
+    where = f"{folder or _folder(name)}, and no figures of it in {ledger or ledger_of(name)}"
+    missing = f"no finished run of {name}{asked} in {where}"
     if nothing and page is not None:  # what stands there came from somewhere
-        raise DataError(missing, f"figures for {page}", f"run it first: kd-edge study run {name}")
+        raise DataError(missing, f"figures for {page}", f"run it first: kd-edge study run {name}{asked}")
     if json_:
         print_json(lines)
     else:

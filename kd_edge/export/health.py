@@ -1,4 +1,4 @@
-"""Bounds of a healthy picture and the reference of familiar features, fitted to training recordings. Needs no torch."""
+"""What pictures, features and gaps between frames are usual: fitted to training recordings. Needs no torch."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ CLIPS = 300
 """Recordings that are looked at, unless a profile says otherwise."""
 EXTREME = 0.005
 """Share of training pictures, and of familiar windows, that an extreme passes over."""
+USUAL = 0.75
+"""Share of the recordings that tell how uneven frames come: those of a camera that lost some do not."""
 MARGIN = 1.1
 """A live camera's windows may lie so many times as far from the classes as recordings left out of the reference."""
 FEW_PEOPLE = 3
@@ -134,26 +136,26 @@ def fit_bounds(pictures: Sequence[Picture], manifest: Manifest, clips: int) -> P
 
 
 def fit_segment_error(stamps_ns: Sequence[Int64], manifest: Manifest) -> float:
-    """How far frames lie from their segments' moments in windows as a stream fills them, milliseconds.
+    """How far frames lie from their segments' moments at worst, in three of four recordings, milliseconds.
 
     Args:
         stamps_ns: (N,) int64 of each recording; one with a gap of more than two spacings is two.
         manifest: Of the model.
 
     Returns:
-        All but an extreme of them; 0 where no recording fills a window.
+        Of windows as a stream fills them; 0 where no recording fills one.
     """
     spacing_ns = manifest.spacing_ns
     back_ns = np.arange(manifest.segments, dtype=np.int64) * spacing_ns
-    errors = [np.empty(0, dtype=np.int64)]
-    for stamps in (
-        cut for one in stamps_ns for cut in np.split(one, np.flatnonzero(np.diff(one) > 2 * spacing_ns) + 1)
-    ):
-        moments = stamps[stamps - back_ns[-1] >= stamps[0]][:, None] - back_ns  # (W, T): windows that end with a frame
-        errors.append(np.abs(stamps[nearest(stamps, moments)] - moments).max(axis=1))
-    worst = np.concatenate(errors)
-    worst = worst[2 * worst <= spacing_ns]  # else no window is full
-    return _short(float(np.quantile(worst, 1 - EXTREME)) / 1e6) if len(worst) else 0.0
+    worst = []
+    whole = [np.split(one, np.flatnonzero(np.diff(one) > 2 * spacing_ns) + 1) for one in stamps_ns]
+    for stamps in (part for parts in whole for part in parts):
+        ends = stamps[stamps - back_ns[-1] >= stamps[:1]]
+        moments = ends[:, None] - back_ns  # (W, T): of windows that end with a frame
+        errors = np.abs(stamps[nearest(stamps, moments)] - moments).max(axis=1)
+        full = errors[2 * errors <= spacing_ns]  # others are no windows
+        worst += [int(full.max())] if len(full) else []
+    return _short(float(np.quantile(worst, USUAL)) / 1e6) if worst else 0.0
 
 
 def saturation_of(manifest: Manifest) -> float:

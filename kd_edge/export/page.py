@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -37,8 +38,9 @@ def check_report_folder(folder: Path) -> None:
     Raises:
         ExportError: It cannot; a file is in the folder's place, for example.
     """
-    if folder.is_file():
-        raise ExportError(f"{folder} is a file", "a folder for the report", "choose another --report")
+    if os.path.lexists(folder) and not folder.is_dir():
+        what = "a file" if folder.is_file() else "no folder"
+        raise ExportError(f"{folder} is {what}", "a folder for the report", "choose another --report")
     check_writable(folder / "report.html", ExportError, option="--report")
 
 

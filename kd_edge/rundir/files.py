@@ -20,8 +20,8 @@ DENSE, FOLDS = "dense.safetensors", "folds"
 STAGES = ("teacher", "dense", "fold", "student", "head")
 FILE_BYTES = 64_000_000
 """No summary and no metrics of a run are longer."""
-_MANIFESTS = ("manifest.csv", "manifest.jsonl")
-"""A folder of one's own recordings has one of them, and a recipe beside it, as runs have."""
+_OF_RECORDINGS = ("manifest.csv", "manifest.jsonl", "dataset.toml")
+"""A folder of one's own recordings has one of them, and often a recipe beside it, as runs have."""
 
 
 def new_run_path(root: Path, name: str) -> Path:
@@ -62,7 +62,25 @@ def check_run(path: Path, error: type[KdEdgeError] = TrainingError) -> None:
 
 
 def _has_recordings(path: Path) -> bool:
-    return any((path / name).is_file() for name in _MANIFESTS)
+    """Whether a folder holds recordings, and no sign of a run that was begun there all the same."""
+    is_run = any((path / name).exists() for name in (SUMMARY, METRICS, STATE))
+    return not is_run and any((path / name).is_file() for name in _OF_RECORDINGS)
+
+
+def check_free(path: Path) -> None:
+    """Make sure that a new run would not overwrite another one, nor lie among recordings.
+
+    Raises:
+        TrainingError: There is a run already, or recordings.
+    """
+    if _has_recordings(path):
+        raise TrainingError(f"{path} is a folder of recordings", "a new or empty folder", "choose another --out")
+    if (path / RECIPE).exists():
+        raise TrainingError(
+            f"{path} holds a run already",
+            "a new or empty folder",
+            f"choose another --out, or kd-edge train --resume {path}",
+        )
 
 
 # --------------------------------------------------------------------------------------------------- summary.json

@@ -37,7 +37,7 @@ class Labeller:
         self.valid_ns = valid_ns
         self.needed_rate = NeededRate.of(manifest)
         self._manifest = manifest
-        self._tolerance_ns = manifest.tolerance_ns
+        self._known_error_ns = round(manifest.segment_error_ms * 1e6)
         self._familiarity = None if manifest.familiar is None else Familiarity(manifest.familiar)
         self._zeros: Float32 = np.zeros(len(manifest.labels), dtype=np.float32)
         self._zeros.flags.writeable = False
@@ -138,11 +138,12 @@ class Labeller:
             return LabelState.DEGRADED, degraded
         if picture.state is LabelState.DEGRADED:
             return picture
-        if error_ns > self._tolerance_ns:
-            return LabelState.DEGRADED, self._too_slow(p, self.needed_rate.full_fps) or Cause(
-                Reason.SPARSE,
-                f"a segment is {error_ns / 1e6:.0f} ms off its moment: frames far apart, or the window only just full",
-            )
+        if error_ns * 4 > self._manifest.spacing_ns:  # frames further apart than half a spacing cannot do better
+            slow = self._too_slow(p, self.needed_rate.full_fps)
+            if slow is not None or error_ns > self._known_error_ns:
+                off = f"a segment is {error_ns / 1e6:.0f} ms off its moment"
+                why = "frames far apart, or the window only just full"
+                return LabelState.DEGRADED, slow or Cause(Reason.SPARSE, f"{off}: {why}")
         if p.state.stack is not None and p.state.stack.late_ns:
             sparse = Cause(Reason.SPARSE, "frames too far apart for the motion stack")
             return LabelState.DEGRADED, self._too_slow(p, self.needed_rate.full_fps) or sparse

@@ -19,8 +19,8 @@ class NeededRate:
 
     Attributes:
         least_fps: Below it no window is ever full: a segment would have no frame within half a spacing.
-        full_fps: Below it every label is ``degraded``: frames lie further from their segment than the manifest's
-            tolerance, a quarter of a spacing or what training knew, or from a motion offset than half way to the next.
+        full_fps: Below it every label is ``degraded``: frames lie more than a quarter of a spacing from their segment,
+            or further from a motion offset than half way to the next.
     """
 
     least_fps: float
@@ -29,9 +29,9 @@ class NeededRate:
     @classmethod
     def of(cls, manifest: Manifest) -> NeededRate:
         """What spacing and motion offsets of a model need."""
-        spacing_ms, tolerance_ms = manifest.spacing_ns / 1e6, manifest.tolerance_ns / 1e6
+        spacing_ms = manifest.spacing_ns / 1e6
         steps_ms = [b - a for a, b in pairwise(manifest.preprocess.motion_offsets_ms)]
-        return cls(1e3 / spacing_ms, 1e3 / min(2 * tolerance_ms, *steps_ms, spacing_ms))
+        return cls(1e3 / spacing_ms, 1e3 / min(spacing_ms / 2, *steps_ms, spacing_ms))
 
     def __str__(self) -> str:
         return f"at least {self.least_fps:.1f} frames/s, {self.full_fps:.1f} for labels that are not degraded"

@@ -14,7 +14,7 @@ from torch import nn
 from kd_edge import rundir
 from kd_edge.errors import TrainingError
 from kd_edge.models import ClipModel
-from kd_edge.rundir import FoldReport, Selection
+from kd_edge.rundir import FoldReport, Selection, check_free
 from kd_edge.train import checks
 from kd_edge.train.crossfit import folds, without
 from kd_edge.train.dense import DenseLearner, frame_loaders, lacking_note, report, take_features
@@ -83,7 +83,7 @@ def train(
         data = recipe.data.model_copy(update={"root": data_root.resolve()})
         recipe = recipe.model_copy(update={"data": data})
     if not resume:
-        run.check_free(run_dir)  # now, not after minutes of decoding
+        check_free(run_dir)  # now, not after minutes of decoding
     fabric = make_fabric(recipe, accelerator, devices, nodes)
     fabric.launch()
     run_dir = fabric.broadcast(run_dir)  # every process may have made up a name of its own

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import onnx.helper as oh
 import pytest
+from pydantic import ValidationError
 
 from kd_edge import artifact
 from kd_edge.artifact import GoldenClip, Manifest
@@ -56,6 +57,13 @@ def test_the_bundled_one_goes_by_its_name(written: Path, tmp_path: Path, monkeyp
     assert artifact.load("bundled").path == artifact.BUNDLED
     written.rename(tmp_path / "bundled")
     assert artifact.load("bundled").path == Path("bundled"), "a file of that name comes first"
+
+
+@pytest.mark.parametrize("value", [-1.0, 1e308, float("inf"), float("nan")])
+def test_errors_of_segments_are_bounded(written: Path, value: float) -> None:
+    manifest = artifact.load(written).manifest.model_dump() | {"segment_error_ms": value}
+    with pytest.raises(ValidationError, match="segment_error_ms"):
+        Manifest.model_validate(manifest)
 
 
 def test_round_trip(written: Path) -> None:

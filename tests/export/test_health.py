@@ -141,6 +141,16 @@ def test_how_far_frames_lie_from_their_moments(stamps_ms: list[int], error_ms: f
     assert fit_segment_error([stamps, stamps], manifest) == pytest.approx(error_ms)
 
 
+def test_a_recording_that_lost_frames_decides_nothing() -> None:
+    """Four of five are even; of none nothing is known."""
+    manifest = tiny_manifest(segments=4, clip_seconds=0.4)
+    even = np.arange(0, 2_000_000_000, 10_000_000, dtype=np.int64)
+    torn = np.delete(even, range(100, 107))
+    assert fit_segment_error([torn], manifest) == pytest.approx(40.0)
+    assert fit_segment_error([even] * 4 + [torn], manifest) == 0.0
+    assert fit_segment_error([], manifest) == fit_segment_error([NO_STAMPS, even[:1]], manifest) == 0.0
+
+
 @pytest.mark.slow
 def test_damaged_recordings_are_passed_over_unless_all_are(exported):
     first = Watched().split("subjects").train[0].id

@@ -362,6 +362,12 @@ def test_a_file_in_the_place_of_the_folder_is_one_line(write: Callable[[Path], o
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_a_link_to_nowhere_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "report").symlink_to(tmp_path / "gone")
+    with pytest.raises(ExportError, match="report is no folder"):
+        check_report_folder(tmp_path / "report")
+
+
 def test_asking_for_a_report_folder_makes_none(tmp_path: Path) -> None:
     check_report_folder(tmp_path / "deep" / "report")
     assert list(tmp_path.iterdir()) == []

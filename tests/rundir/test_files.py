@@ -143,7 +143,7 @@ def test_a_summary_that_is_a_folder_and_a_run_that_is_not_there(tmp_path: Path) 
         rundir.read_summary(tmp_path / "empty")
 
 
-@pytest.mark.parametrize("manifest", ["manifest.csv", "manifest.jsonl"])
+@pytest.mark.parametrize("manifest", ["manifest.csv", "manifest.jsonl", "dataset.toml"])
 def test_recordings_with_their_recipe_are_no_run(manifest: str, tmp_path: Path) -> None:
     gestures = tmp_path / "gestures"
     gestures.mkdir()
@@ -158,6 +158,19 @@ def test_recordings_with_their_recipe_are_no_run(manifest: str, tmp_path: Path) 
     with pytest.raises(TrainingError, match="is a folder of recordings, no run"):
         load_recipe(gestures)
     assert rundir.run_folders(tmp_path) == []
+    with pytest.raises(TrainingError, match=r"gestures is a folder of recordings\. Expected a new or empty folder"):
+        rundir.check_free(gestures)
+    (gestures / METRICS).touch()  # a run was trained among them all the same: its hours are not lost
+    rundir.check_run(gestures)
+    assert rundir.run_folders(tmp_path) == [gestures]
+    with pytest.raises(TrainingError, match=r"holds a run already.*--resume"):
+        rundir.check_free(gestures)
+
+
+def test_a_run_that_lost_its_recipe(tmp_path: Path) -> None:
+    (tmp_path / SUMMARY).touch()
+    with pytest.raises(TrainingError, match=r"has no recipe\.toml.*Fix: restore it"):
+        load_recipe(tmp_path)
 
 
 def test_a_summary_appears_whole_or_not_at_all(tmp_path: Path) -> None:

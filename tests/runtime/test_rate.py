@@ -64,7 +64,16 @@ def test_gaps_as_uneven_as_those_of_training_are_not_sparse(make_model, noise):
         found[known_ms] = {p.reason for p in given[30:]}
     assert Reason.SPARSE in found[0.0]
     assert found[75.0] == {Reason.NONE}
-    assert recognizer.needed_rate.full_fps == pytest.approx(1e3 / 150)
+
+
+def test_a_camera_slower_than_the_window_needs_is_not_excused_by_uneven_training(make_model, noise):
+    model, _ = make_model(segments=8, clip_seconds=2.0, segment_error_ms=120.0)
+    recognizer = Recognizer.load(model)
+    assert recognizer.needed_rate.full_fps == pytest.approx(8.0)
+    frames = noise(8)
+    given = [recognizer.push(frames[k % 8], round(k * MS * 1e3 / 6)) for k in range(100)]
+    assert Reason.SLOW_RATE in {p.reason for p in given[30:]}
+    assert Reason.SPARSE not in {p.reason for p in given[30:]}
 
 
 @pytest.mark.parametrize(

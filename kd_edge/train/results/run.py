@@ -27,6 +27,7 @@ from kd_edge.rundir import (
     Selection,
     StageName,
     Summary,
+    check_free,
     check_run,
     complete_summary,
     first_fault,
@@ -99,6 +100,8 @@ def load_recipe(path: Path) -> Recipe:
         ConfigError: Damaged.
     """
     check_run(path)
+    if not (path / RECIPE).exists():
+        raise TrainingError(f"run {path} has no {RECIPE}", "the file that was written with it", "restore it")
     return recipes.load("train", str(path / RECIPE), Recipe)
 
 
@@ -150,20 +153,6 @@ def same_dense_stage(path: Path, recipe: Recipe, data_fingerprints: dict[str, st
             "leave it out to train the stage",
         )
     return kept
-
-
-def check_free(path: Path) -> None:
-    """Make sure that a new run would not overwrite another one.
-
-    Raises:
-        TrainingError: There is a run already.
-    """
-    if (path / RECIPE).exists():
-        raise TrainingError(
-            f"{path} holds a run already",
-            "a new or empty folder",
-            f"choose another --out, or kd-edge train --resume {path}",
-        )
 
 
 @contextmanager
