@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -148,8 +148,8 @@ def fit_segment_error(stamps_ns: Sequence[Int64], manifest: Manifest) -> float:
     spacing_ns = manifest.spacing_ns
     back_ns = np.arange(manifest.segments, dtype=np.int64) * spacing_ns
     worst = []
-    whole = [np.split(one, np.flatnonzero(np.diff(one) > 2 * spacing_ns) + 1) for one in stamps_ns]
-    for stamps in (part for parts in whole for part in parts):
+    parts = (np.split(one, np.flatnonzero(np.diff(one) > 2 * spacing_ns) + 1) for one in stamps_ns)
+    for stamps in chain.from_iterable(parts):
         ends = stamps[stamps - back_ns[-1] >= stamps[:1]]
         moments = ends[:, None] - back_ns  # (W, T): of windows that end with a frame
         errors = np.abs(stamps[nearest(stamps, moments)] - moments).max(axis=1)

@@ -94,7 +94,9 @@ def test_only_training_clips_are_looked_at_and_the_fit_repeats(exported):
     test = {sample.id for sample in dataset.split("subjects").test}
     assert len(dataset.opened) == TRAIN
     assert not test & set(dataset.opened)
-    assert fitted == (exported.manifest.health, exported.manifest.familiar)
+    manifest = exported.manifest
+    assert fitted == (manifest.health, manifest.familiar, manifest.segment_error_ms)
+    assert manifest.segment_error_ms == 16.67, "half a frame of 30 a second"
 
 
 @pytest.mark.slow
