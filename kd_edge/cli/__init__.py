@@ -31,6 +31,8 @@ try:
         run,
         sign,
         study,
+        study_models,
+        study_pictures,
         train,
     )
     from kd_edge.cli.console import err, flush_streams, open_closed_streams, out, print_text, show_log
@@ -48,6 +50,8 @@ app = typer.Typer(
     help="Train a small infrared or RGB action recogniser by distillation, export it, run it on a robot.",
 )
 data.app.add_typer(data_init.app)
+for more in (study_models, study_pictures):
+    study.app.add_typer(more.app)
 for verb in (train, evaluate, export, adapt, sign, run, record, label, bench, explain, demo, doctor, install_service):
     app.add_typer(verb.app)
 app.add_typer(cameras.app, name="cameras")

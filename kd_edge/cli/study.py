@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,14 +12,10 @@ from rich.table import Table
 
 from kd_edge import recipes
 from kd_edge.cli.console import DataOption, JsonOption, SetOption, counted, err, out, print_json, print_text
-from kd_edge.cli.data import check_png
-from kd_edge.cli.progress import TrainingDisplay, progress_bar
+from kd_edge.cli.progress import TrainingDisplay
 from kd_edge.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
-    from kd_edge.pictures.confusion import ConfusedPair
     from kd_edge.study.plan import Planned, RowConfig, StudyConfig
 
 app = typer.Typer(no_args_is_help=True, help="Run whole tables, and print what came out beside what was published.")
@@ -95,14 +90,18 @@ def study_run(
     from kd_edge.study.plan import load_study, plan
 
     runs = plan(
-        load_study(name), rows=_names(rows), splits=_names(splits), seeds=_numbers(seeds), overrides=settings or ()
+        load_study(name),
+        rows=names_of(rows),
+        splits=names_of(splits),
+        seeds=numbers_of(seeds),
+        overrides=settings or (),
     )
     if dry_run:
         _rehearse(runs, data)
         return
     from kd_edge.study.runner import Skipped, Started, run_study
 
-    place = folder or _folder(name)
+    place = folder or runs_folder(name)
     display = TrainingDisplay(err)
     try:
         with display:
@@ -121,148 +120,6 @@ def study_run(
     out.print(f"the table: [b]kd-edge study report {name}" + (f" --out {folder}[/b]" if folder else "[/b]"))
 
 
-@app.command(
-    "robustness",
-    epilog="Example:  kd-edge study robustness alone=runs/alone distilled=runs/best --against alone --data DIR",
-)
-def study_robustness(
-    models: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[ROW=RUN|ARTIFACT]...", help="What to measure; a row of several runs is averaged."),
-    ] = None,
-    data: DataOption = None,
-    split: Annotated[
-        str | None, typer.Option("--split", metavar="NAME", help="Protocol; default the one it was trained under.")
-    ] = None,
-    ledger: Annotated[
-        Path | None, typer.Option("--ledger", metavar="FILE", help="Ledger; default docs/results/robustness.jsonl.")
-    ] = None,
-    rows: Annotated[str | None, typer.Option("--rows", metavar="A,B", help="Only these rows, in this order.")] = None,
-    against: Annotated[
-        str | None, typer.Option("--against", metavar="ROW", help="Also each row's gain over this one, clip by clip.")
-    ] = None,
-    page: PageOption = None,
-    place: Annotated[str, typer.Option("--place", help="Name of the marked place: <!-- NAME -->.")] = "robustness",
-    json_: JsonOption = False,
-) -> None:
-    """Accuracy when the camera gets worse: dots, fall-off, saturation, gain step, blur, noise, three severities each.
-
-    What the ledger has is not measured again; a measurement that was killed goes on where it was. The table has the
-    models named here, else all of the ledger: of two with the same name and settings the one measured last.
-    """
-    from kd_edge.evaluate.robustness import corrupted_test
-    from kd_edge.study.ledger import add, current, ledger_of, read_lines
-    from kd_edge.study.robustness import NAME, RobustnessLine, measure, robustness_markdown
-
-    path = ledger or ledger_of(NAME)
-    given = [_row_and_run(model) for model in models or ()]
-    known_rows = [line.row for line in read_lines(path, RobustnessLine)]
-    to_come = _chosen_rows(path, [*known_rows, *(row for row, _ in given)], rows)
-    if against not in (None, *to_come):
-        raise ConfigError(
-            f"--against {against}, which is no row of the table", f"one of {', '.join(to_come)}", "correct it"
-        )
-    asked = set()
-    for row, run in given:
-        with progress_bar(err) as bar, corrupted_test(run, data_root=data, split=split) as test:
-            task = bar.add_task(f"{row}: corrupted clips", total=None)
-            asked.add((row, test.content))
-            known = read_lines(path, RobustnessLine)
-            for line in measure(row, test, known, _shown_by(bar, task)):
-                add(path, [line], RobustnessLine)
-    beside = _names(rows) or [row for row in (against,) if row]
-    kept = current(read_lines(path, RobustnessLine), asked, beside)
-    _tell_ledger(path, asked)
-    chosen = _chosen_rows(path, [line.row for line in kept], rows)
-    if json_:
-        print_json([line for line in kept if line.row in chosen])
-        return
-    _write(robustness_markdown(kept, chosen, against), page, place, len(chosen))
-
-
-@app.command(
-    "shipped",
-    epilog="Example:  kd-edge study shipped best=fp32.onnx best=int8.onnx --data DIR --into docs/RESULTS.md",
-)
-def study_shipped(
-    artifacts: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[ROW=ARTIFACT]...", help="What to judge; one row in several precisions, for example."),
-    ] = None,
-    data: DataOption = None,
-    ledger: Annotated[
-        Path | None, typer.Option("--ledger", metavar="FILE", help="Ledger; default docs/results/shipped.jsonl.")
-    ] = None,
-    rows: Annotated[str | None, typer.Option("--rows", metavar="A,B", help="Only these rows, in this order.")] = None,
-    page: PageOption = None,
-    place: Annotated[str, typer.Option("--place", help="Name of the marked place: <!-- NAME -->.")] = "shipped",
-    json_: JsonOption = False,
-) -> None:
-    """Artifacts on all test clips: clip by clip, as the stream a robot sees, their size, and what a frame takes.
-
-    What the ledger has is not measured again. The table has the artifacts named here, else all of the ledger: of two
-    with the same name and precision the one measured last.
-    """
-    from kd_edge.artifact import load
-    from kd_edge.evaluate import evaluate
-    from kd_edge.study.ledger import add, current, ledger_of, read_lines
-    from kd_edge.study.shipped import NAME, ShippedLine, shipped, shipped_markdown
-
-    path = ledger or ledger_of(NAME)
-    asked = set()
-    for row, file in [_row_and_run(text) for text in artifacts or ()]:
-        artifact = load(file)
-        asked.add((row, artifact.manifest.manifest_sha256))
-        if any(line.is_of(row, artifact.manifest) for line in read_lines(path, ShippedLine)):
-            continue
-        with progress_bar(err) as bar:
-            told = _shown_by(bar, bar.add_task(f"{row}, {artifact.manifest.precision}: test clips", total=None))
-            judged = evaluate(file, data_root=data, streaming=True, progress=told)
-        add(path, [shipped(row, artifact, judged)], ShippedLine)
-    kept = current(read_lines(path, ShippedLine), asked, _names(rows))
-    _tell_ledger(path, asked)
-    chosen = _chosen_rows(path, [line.row for line in kept], rows)
-    if json_:
-        print_json([line for line in kept if line.row in chosen])
-        return
-    _write(shipped_markdown(kept, chosen), page, place, len(chosen))
-
-
-def _tell_ledger(path: Path, asked: set[tuple[str, str]]) -> None:
-    """Say where figures were kept."""
-    if asked:
-        err.print(f"figures kept in {escape(str(path))}", soft_wrap=True)
-
-
-def _chosen_rows(path: Path, known: Sequence[str], wanted: str | None) -> list[str]:
-    """Rows of a ledger, in their order."""
-    if not known:
-        raise DataError(f"no figures in {path}", "something to measure", "name it: ROW=RUN --data DIR")
-    rows = _names(wanted) or list(dict.fromkeys(known))
-    if unknown := [row for row in rows if row not in known]:
-        raise ConfigError(
-            f"no row '{unknown[0]}' in {path}", f"some of {', '.join(sorted(set(known)))}", "correct --rows"
-        )
-    return rows
-
-
-def _shown_by(bar: Progress, task: TaskID) -> Callable[[int, int], None]:
-    """Tells a bar (done, in all)."""
-    return lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _row_and_run(text: str) -> tuple[str, Path]:
-    """``ROW=RUN``."""
-    row, _, run = text.partition("=")
-    if not re.fullmatch("[a-z0-9][a-z0-9_]*", row) or not run:
-        raise ConfigError(
-            f"'{text}'",
-            "ROW=RUN or ROW=ARTIFACT, a row's name in small letters, digits and _",
-            "for example alone=runs/a",
-        )
-    return row, Path(run)
-
-
 @app.command("ledger", epilog="Example:  kd-edge study ledger utd_mhad_dense --seeds 0,1,2,3,4")
 def study_ledger(
     name: NameArgument,
@@ -278,8 +135,8 @@ def study_ledger(
     from kd_edge.study.plan import load_study, plan
     from kd_edge.study.runner import finished_run
 
-    place = folder or _folder(name)
-    runs = plan(load_study(name), seeds=_numbers(seeds), overrides=settings or ())
+    place = folder or runs_folder(name)
+    runs = plan(load_study(name), seeds=numbers_of(seeds), overrides=settings or ())
     found = [(run, finished_run(run, place)) for run in runs]
     entries = [entry(run, read_summary(where, DataError)) for run, where in found if where is not None]
     path = ledger or ledger_of(name)
@@ -322,22 +179,22 @@ def study_report(
     kept = read_ledger(ledger or ledger_of(name))
     lines = report(
         study,
-        folder or _folder(name),
-        seeds=_numbers(seeds),
+        folder or runs_folder(name),
+        seeds=numbers_of(seeds),
         overrides=settings or (),
         ledger=kept,
         against=against,
     )
     nothing = not any(cell.values for line in lines for cell in line.cells.values())
     asked = "".join([f" --seeds {seeds}" if seeds else "", *(f" --set {each}" for each in settings or ())])
-    where = f"{folder or _folder(name)}, and no figures of it in {ledger or ledger_of(name)}"
+    where = f"{folder or runs_folder(name)}, and no figures of it in {ledger or ledger_of(name)}"
     missing = f"no finished run of {name}{asked} in {where}"
     if nothing and page is not None:  # what stands there came from somewhere
         raise DataError(missing, f"figures for {page}", f"run it first: kd-edge study run {name}{asked}")
     if json_:
         print_json(lines)
     else:
-        _write(report_markdown(study, lines), page, place or Path(name).stem, len(lines))
+        write_table(report_markdown(study, lines), page, place or Path(name).stem, len(lines))
     if nothing:
         err.print(f"[yellow]note:[/yellow] nothing has run: {escape(missing)}", soft_wrap=True)
 
@@ -360,11 +217,11 @@ def study_table(
     if json_:
         print_json(found)
         return
-    _write(markdown(found), page, place, len(found))
+    write_table(markdown(found), page, place, len(found))
 
 
-def _write(text: str, page: Path | None, place: str, rows: int) -> None:
-    """To standard output, or between a page's markers."""
+def write_table(text: str, page: Path | None, place: str, rows: int) -> None:
+    """A table to standard output, or between a page's markers."""
     from kd_edge.study.table import write_between_markers
 
     if page is None:
@@ -391,16 +248,19 @@ def _rehearse(runs: Sequence[Planned], data: Path | None) -> None:
         out.print(f"{planned.name}: {terms}; {result.steps_per_epoch} steps an epoch, {result.seconds:.1f} s each")
 
 
-def _folder(name: str) -> Path:
+def runs_folder(name: str) -> Path:
+    """Where a study's runs are when nothing else is said."""
     return Path("runs") / "studies" / Path(name).stem
 
 
-def _names(text: str | None) -> list[str]:
+def names_of(text: str | None) -> list[str]:
+    """Names with commas between; none of None."""
     return [] if text is None else [part.strip() for part in text.split(",")]
 
 
-def _numbers(text: str | None) -> list[int]:
-    parts = _names(text)
+def numbers_of(text: str | None) -> list[int]:
+    """Seeds with commas between; none of None."""
+    parts = names_of(text)
     if not all(part.isdigit() for part in parts):
         raise ConfigError(f"--seeds {text}", "numbers with commas between, for example 0,1,2", "correct it")
     return [int(part) for part in parts]
@@ -430,86 +290,3 @@ def _what(row: RowConfig, runs: Sequence[Planned]) -> str:
         return config.kind
     told = {"labels": " + ".join(["CE", *(loss.kind for loss in config.losses)])}
     return ", ".join(told.get(stage.kind, stage.kind) for stage in config.stages)
-
-
-@app.command(
-    "confusion", epilog="Example:  kd-edge study confusion runs/distilled --against runs/alone --out confusion.png"
-)
-def study_confusion(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
-    picture: Annotated[Path, typer.Option("--out", metavar="FILE", help="The PNG to write.")],
-    stage: Annotated[str, typer.Option("--stage", help="student or teacher.")] = "student",
-    against: Annotated[
-        Path | None, typer.Option("--against", metavar="RUN", help="Another run; what changed is drawn beside it.")
-    ] = None,
-    most: Annotated[int, typer.Option("--pairs", min=1, help="So many most confused pairs are printed.")] = 10,
-    json_: JsonOption = False,
-) -> None:
-    """Draw a run's confusion matrix in percent and name the most confused pairs of classes."""
-    from kd_edge.pictures.confusion import confused_pairs, confusion_of, draw_confusion
-    from kd_edge.rundir import read_summary
-
-    check_png(picture)
-    drawn = confusion_of(read_summary(run, DataError), stage, run)
-    other = None if against is None else confusion_of(read_summary(against, DataError), stage, against)
-    pairs = confused_pairs(drawn, other, most)
-    draw_confusion(drawn, picture, other)
-    if json_:
-        print_json(pairs)
-    else:
-        out.print(confused_report(pairs))
-        out.print(f"confusion in {picture}")
-
-
-@app.command(
-    "sensitivity",
-    epilog="Examples:  kd-edge study sensitivity sakdn_table9_mmact --published --out weights.png  |  kd-edge "
-    "study sensitivity sakdn_table9_mmact --x semantic --y gsdm --colour soft_target --polar --out settings.png",
-)
-def study_sensitivity(
-    name: Annotated[str, typer.Argument(metavar="STUDY", help="Name or path; kd-edge study list.")],
-    picture: Annotated[Path, typer.Option("--out", metavar="FILE", help="The PNG to write.")],
-    x: Annotated[
-        str, typer.Option("--x", metavar="KEY", help="First axis: a loss (its weight), LOSS.OPTION, or a recipe's key.")
-    ] = "soft_target",
-    y: Annotated[str, typer.Option("--y", metavar="KEY", help="Second axis.")] = "gsdm",
-    colour: Annotated[str, typer.Option("--colour", metavar="KEY", help="Drawn as colour.")] = "semantic",
-    published: Annotated[bool, typer.Option("--published", help="Also draw the published figures.")] = False,
-    polar: Annotated[
-        bool, typer.Option("--polar", help="First key as angle, second as radius, as in the paper.")
-    ] = False,
-    runs: Annotated[
-        Path | None, typer.Option("--runs", metavar="DIR", help="Folder of the runs; default runs/studies/STUDY.")
-    ] = None,
-    seeds: SeedsOption = None,
-    settings: SetOption = None,
-    json_: JsonOption = False,
-) -> None:
-    """Draw how a study's result depends on three settings of its rows: two axes, colour, and size for the result."""
-    from kd_edge.pictures.sensitivity import draw_sensitivity
-    from kd_edge.study.plan import load_study
-    from kd_edge.study.sensitivity import settings as read_settings
-    from kd_edge.study.sensitivity import title
-
-    check_png(picture)
-    study, keys = load_study(name), (x, y, colour)
-    place = runs or Path("runs") / "studies" / Path(name).stem
-    panels = read_settings(study, place, keys, published=published, seeds=_numbers(seeds), overrides=settings or ())
-    draw_sensitivity(
-        panels, (title(x), title(y), title(colour)), f"{study.metric}, %", study.title, picture, polar=polar
-    )
-    if json_:
-        print_json(panels)
-    else:
-        out.print(f"{sum(map(len, panels.values()))} points in {picture}")
-
-
-def confused_report(pairs: Sequence[ConfusedPair]) -> str:
-    """One line per pair: what was taken for what, how often."""
-    if not pairs:
-        return "no clip was taken for another class"
-    return "\n".join(
-        f"{escape(p.true)} taken for {escape(p.predicted)}  {p.share:.0%} ({p.clips} clips)"
-        + ("" if p.change is None else f", {100 * p.change:+.0f} points")
-        for p in pairs
-    )
