@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from kd_edge.errors import ConfigError, DataError, did_you_mean
 from kd_edge.rundir import Summary, read_summary
-from kd_edge.study.gain import Gain, gain, pooled_gain, shown_interval
+from kd_edge.study.gain import Gain, pooled_gain, shown_interval
 from kd_edge.study.ledger import Entry, recorded
 from kd_edge.study.plan import Planned, RowConfig, StudyConfig, plan
 from kd_edge.study.runner import finished_run
@@ -37,7 +37,9 @@ class Cell:
         test_samples: Clips that those runs were judged by; one number where all is well.
         recordings: What the stage's recordings were, by content; one where all is well.
         seen_in_training: Test clips of a sensor's network whose very signals trained it; the most of those runs.
-        gain: Over another row on the same test clips; None where it was not asked for or cannot be told.
+        gain: Over another row on the same test clips, of the seeds that both have; None where it was not asked for or
+            cannot be told.
+        compared: Those seeds, where one of the two rows has more; else nothing.
     """
 
     published: float | None
@@ -47,6 +49,7 @@ class Cell:
     recordings: frozenset[str] = frozenset()
     seen_in_training: int = 0
     gain: Gain | None = None
+    compared: tuple[int, ...] = ()
 
     @property
     def mean(self) -> float | None:
@@ -159,22 +162,35 @@ def _compared(
         if not row.runs or row.name == against:
             compared.append(line)
             continue
-        both = {
-            split: [_summaries(runs[name], split, finished) for name in (row.name, against)] for split in line.cells
+        pairs = {
+            split: [_of_seeds(runs[name], split, finished) for name in (row.name, against)] for split in line.cells
         }
-        cells = {split: replace(cell, gain=gain(*both[split])) for split, cell in line.cells.items()}
+        cells = {split: _with_gain(cell, [pairs[split]]) for split, cell in line.cells.items()}
         pooled = line.pooled
         if pooled is not None:  # of the seeds that a row has all splits of, as its pooled figure is
-            of_seeds = {name: [run for run in runs[name] if run.seed in whole[name]] for name in (row.name, against)}
-            splits = [[_summaries(of_seeds[name], split, finished) for name in of_seeds] for split in line.cells]
-            pooled = replace(pooled, gain=pooled_gain([(ours, theirs) for ours, theirs in splits]))
+            complete = [
+                (
+                    {seed: ours[seed] for seed in ours.keys() & whole[row.name]},
+                    {s: theirs[s] for s in theirs.keys() & whole[against]},
+                )
+                for ours, theirs in pairs.values()
+            ]
+            pooled = _with_gain(pooled, complete)
         compared.append(replace(line, cells=cells, pooled=pooled))
     return compared
 
 
-def _summaries(runs: Sequence[Planned], split: str, finished: _Finished) -> list[Summary]:
-    """Of the finished runs under a split."""
-    return [summary for run in runs if run.split == split and (summary := finished(run)) is not None]
+def _with_gain(cell: Cell, splits: Sequence[Sequence[Mapping[int, Summary]]]) -> Cell:
+    """A cell with the gain of the seeds that both rows have, each by seed, split by split."""
+    every = [set(each) for pair in splits for each in pair]
+    both = sorted(set.intersection(*every))
+    found = pooled_gain([([ours[s] for s in both], [theirs[s] for s in both]) for ours, theirs in splits])
+    return replace(cell, gain=found, compared=() if found is None or set(both) == set.union(*every) else tuple(both))
+
+
+def _of_seeds(runs: Sequence[Planned], split: str, finished: _Finished) -> dict[int, Summary]:
+    """Of the finished runs under a split, by seed."""
+    return {run.seed: summary for run in runs if run.split == split and (summary := finished(run)) is not None}
 
 
 def _teachers(study: StudyConfig, runs: Sequence[Planned], finished: _Finished) -> list[Line]:
@@ -288,17 +304,18 @@ def report_markdown(study: StudyConfig, lines: Sequence[Line]) -> str:
         for split, cell in line.columns().items():
             measured = "cannot be run" if line.needs else _measured(cell)
             cells += [study.as_published(cell.published, split)] * (split in published) + [measured, _each(cell)]
-            cells += _gained(cell.gain) * gains
+            cells += _gained(cell) * gains
         cells += [", ".join(f"{split}: {_measured(cell)}" for split, cell in line.cells.items())] * study.pooled
         table.append(f"| {' | '.join(cells)} |")
     return "\n".join(table + _cautions(study, lines) + _needs(lines)) + "\n"
 
 
-def _gained(gain: Gain | None) -> list[str]:
+def _gained(cell: Cell) -> list[str]:
     """A gain and its intervals."""
-    if gain is None:
+    if cell.gain is None:
         return ["-", "-", "-"]
-    return [f"{gain.points:+.1f}", shown_interval(gain.by_subject), shown_interval(gain.by_clip)]
+    of = f" (seed {', '.join(map(str, cell.compared))})" if cell.compared else ""
+    return [f"{cell.gain.points:+.1f}{of}", shown_interval(cell.gain.by_subject), shown_interval(cell.gain.by_clip)]
 
 
 def _needs(lines: Sequence[Line]) -> list[str]:

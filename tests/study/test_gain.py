@@ -7,13 +7,17 @@ import pytest
 
 from kd_edge.data import Sample
 from kd_edge.rundir import Summary
-from kd_edge.study.gain import gain, pooled_gain, shown_interval
+from kd_edge.study.gain import Gain, pooled_gain, shown_interval
 from kd_edge.train.results.scores import right_by_subject
 
 
 def run(**right: str) -> Summary:
     test = {"accuracy": 0.5, "right": {subject.removeprefix("s"): marks for subject, marks in right.items()}}
     return Summary.model_validate({"stages": {"student": {"test": test}}})
+
+
+def gain(ours: list[Summary], theirs: list[Summary]) -> Gain | None:
+    return pooled_gain([(ours, theirs)])
 
 
 def test_marks_are_by_subject_in_the_order_of_ids() -> None:
@@ -28,8 +32,9 @@ def test_the_gain_is_the_mean_over_clips_of_the_mean_over_seeds() -> None:
     assert found is not None
     assert found.subjects == {"1": pytest.approx(37.5), "2": pytest.approx(-50)}
     assert found.points == pytest.approx((4 * 37.5 - 2 * 50) / 6)
-    # Two subjects: both the first, both the second, or one of each; a quarter of the draws each end.
-    assert found.by_subject == (pytest.approx(-50), pytest.approx(37.5))
+    # By subject: sums of 150 and -100 points over 4 and 2 clips; less the mean's share they are 116.67 and -116.67, so
+    # the error is sqrt(2 / 1 * 2 * 116.67^2) / 6 = 38.889, and t of one degree of freedom is 12.7062.
+    assert found.by_subject == (pytest.approx(25 / 3 - 494.130, abs=1e-2), pytest.approx(25 / 3 + 494.130, abs=1e-2))
     assert found.by_clip[0] < found.points < found.by_clip[1]
 
 
@@ -40,6 +45,27 @@ def test_a_gain_that_every_subject_has_has_a_narrow_interval() -> None:
     assert found.by_subject == (pytest.approx(10), pytest.approx(10))
     half = (found.by_clip[1] - found.by_clip[0]) / 2
     assert half == pytest.approx(100 * 1.96 * np.sqrt(0.1 * 0.9 / 800), rel=0.1)  # the normal interval
+
+
+def test_four_alike_subjects_have_the_t_interval_of_their_differences() -> None:
+    """Differences of 0, 10, 20 and 30 points: mean 15, deviation 12.910, error 6.455, t(3) = 3.18245."""
+    theirs = {f"s{k}": "0" * 10 for k in range(1, 5)}
+    found = gain([run(**{f"s{k}": "1" * (k - 1) + "0" * (11 - k) for k in range(1, 5)})], [run(**theirs)])
+    assert found is not None
+    assert found.by_subject == (pytest.approx(15 - 20.5426, abs=1e-3), pytest.approx(15 + 20.5426, abs=1e-3))
+
+
+def test_the_interval_by_subject_covers_as_often_as_it_says() -> None:
+    """Four subjects whose gains vary around +10: 95 % of 400 intervals hold it; quantiles of a bootstrap hold 81 %."""
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(400):
+        wins = np.clip(np.rint(rng.normal(20, 4, 4)), 0, 200).astype(int)
+        ours = {f"s{k}": "1" * n + "0" * (200 - n) for k, n in enumerate(wins)}
+        found = gain([run(**ours)], [run(**dict.fromkeys(ours, "0" * 200))])
+        assert found is not None
+        assert found.by_subject is not None
+        held += found.by_subject[0] <= 10 <= found.by_subject[1]
+    assert 0.92 <= held / 400 <= 0.98
 
 
 def test_one_subject_or_an_unknown_one_tells_nothing_of_other_subjects() -> None:
@@ -77,7 +103,8 @@ def test_clips_of_several_splits_count_together_whatever_their_seeds() -> None:
     assert found is not None
     assert found.subjects == {"1": pytest.approx(25), "2": pytest.approx(-25)}
     assert found.points == pytest.approx((4 * 25 - 2 * 25) / 6)
-    assert found.by_subject == (pytest.approx(-25), pytest.approx(25))
+    # Sums of 100 and -50 over 4 and 2 clips, of which the mean explains 33.33 and 16.67: +66.67 and -66.67.
+    assert found.by_subject == (pytest.approx(25 / 3 - 282.360, abs=1e-2), pytest.approx(25 / 3 + 282.360, abs=1e-2))
 
 
 def test_pooled_splits_have_the_intervals_of_one_test_on_all_their_clips() -> None:
@@ -93,7 +120,6 @@ def test_a_gain_of_three_clips_has_the_interval_of_all_its_draws() -> None:
     assert found is not None
     assert found.points == pytest.approx(100 / 3)
     assert found.by_clip == (pytest.approx(0), pytest.approx(100))
-    assert found.by_subject == (pytest.approx(0), pytest.approx(100))  # both draws are subject 1 in a quarter
 
 
 @pytest.mark.parametrize(
