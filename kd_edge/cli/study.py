@@ -133,11 +133,12 @@ def study_ledger(
     from kd_edge.rundir import read_summary
     from kd_edge.study.ledger import add, entry, ledger_of
     from kd_edge.study.plan import load_study, plan
-    from kd_edge.study.runner import finished_run
+    from kd_edge.study.runner import finished_run, finished_runs
 
     place = folder or runs_folder(name)
     runs = plan(load_study(name), seeds=numbers_of(seeds), overrides=settings or ())
-    found = [(run, finished_run(run, place)) for run in runs]
+    here = finished_runs(place)
+    found = [(run, finished_run(run, place, among=here)) for run in runs]
     entries = [entry(run, read_summary(where, DataError)) for run, where in found if where is not None]
     path = ledger or ledger_of(name)
     added = add(path, entries)

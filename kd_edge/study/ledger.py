@@ -79,8 +79,13 @@ class Entry(LedgerLine):
     summary: Summary
 
     @property
-    def key(self) -> tuple[str, str, int, str]:
-        """What is counted once: row, split, seed and settings."""
+    def key(self) -> tuple[str, str, int, str, str]:
+        """What is counted once: row, split, seed, settings and recordings."""
+        return *self.run, self.summary.data_fingerprint
+
+    @property
+    def run(self) -> tuple[str, str, int, str]:
+        """Which planned run it is, whatever its recordings were."""
         return self.row, self.split, self.seed, self.summary.recipe_fingerprint
 
     @property
@@ -260,9 +265,10 @@ def add(path: Path, entries: Iterable[LedgerLine], kind: type[LedgerLine] = Entr
 
 
 def recorded(planned: Planned, entries: Sequence[Entry]) -> Summary | None:
-    """What a ledger says of a planned run; None where it says nothing, or of other settings only."""
-    key = (planned.row.name, planned.split, planned.seed, planned.config.fingerprint())
-    return next((read.summary for read in entries if read.key == key), None)
+    """What a ledger says of a planned run, the one that finished last; None where it knows other settings only."""
+    run = (planned.row.name, planned.split, planned.seed, planned.config.fingerprint())
+    found = [read.summary for read in entries if read.run == run]
+    return max(found, key=lambda summary: summary.finished, default=None)
 
 
 def _timeless(values: Any) -> Any:

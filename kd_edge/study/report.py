@@ -13,7 +13,7 @@ from kd_edge.rundir import Summary, read_summary
 from kd_edge.study.gain import Gain, pooled_gain, shown_interval
 from kd_edge.study.ledger import Entry, recorded
 from kd_edge.study.plan import Planned, RowConfig, StudyConfig, plan
-from kd_edge.study.runner import finished_run
+from kd_edge.study.runner import finished_run, finished_runs
 from kd_edge.study.table import tested
 from kd_edge.train.recipe import Recipe
 
@@ -128,12 +128,13 @@ class _Finished:
 
     def __init__(self, folder: Path, ledger: Sequence[Entry]) -> None:
         self._folder, self._ledger = folder, ledger
+        self._here = finished_runs(folder)
         self._known: dict[str, Summary | None] = {}
 
     def __call__(self, run: Planned) -> Summary | None:
         """The summary of a finished run."""
         if run.name not in self._known:
-            found = finished_run(run, self._folder)
+            found = finished_run(run, self._folder, among=self._here)
             here = None if found is None else read_summary(found, DataError)
             self._known[run.name] = recorded(run, self._ledger) if here is None else here
         return self._known[run.name]
@@ -314,7 +315,8 @@ def _gained(cell: Cell) -> list[str]:
     """A gain and its intervals."""
     if cell.gain is None:
         return ["-", "-", "-"]
-    of = f" (seed {', '.join(map(str, cell.compared))})" if cell.compared else ""
+    seeds = ", ".join(map(str, cell.compared))
+    of = f" ({'seed' if len(cell.compared) == 1 else 'seeds'} {seeds})" if cell.compared else ""
     return [f"{cell.gain.points:+.1f}{of}", shown_interval(cell.gain.by_subject), shown_interval(cell.gain.by_clip)]
 
 

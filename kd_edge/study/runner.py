@@ -11,12 +11,14 @@ from pydantic_core import to_json
 
 from kd_edge import recipes
 from kd_edge.errors import KdEdgeError
-from kd_edge.rundir import DENSE, RECIPE, SUMMARY, complete_summary
+from kd_edge.rundir import DENSE, RECIPE, SUMMARY, Summary, complete_summary
 from kd_edge.study.classical import AnyComparator, comparator_fingerprints, run_comparator
 from kd_edge.study.plan import Planned
 from kd_edge.train.finetune.source import open_source
+from kd_edge.train.inputs.encoder import file_hash
 from kd_edge.train.inputs.gathering import data_fingerprints
 from kd_edge.train.recipe import Recipe
+from kd_edge.train.recipe.teacher_stages import OnnxTeacherConfig
 from kd_edge.train.results.run import Run, load_recipe, same_dense_stage
 from kd_edge.train.trainer import Event, train
 
@@ -92,26 +94,55 @@ def run_study(
         )
 
 
-def finished_run(planned: Planned, folder: Path, recordings: dict[str, str] | None = None) -> Path | None:
-    """The folder of a finished run of the same settings: this study's, or another's beside it.
+def finished_run(
+    planned: Planned,
+    folder: Path,
+    recordings: dict[str, str] | None = None,
+    *,
+    among: Sequence[tuple[Path, Summary]] | None = None,
+) -> Path | None:
+    """The folder of the run of the same settings that finished last: of this study, else of another beside it.
 
     Args:
         planned: The run.
         folder: Folder of the study.
         recordings: Fingerprint of each stage's recordings, or of each modality's of a comparator, which the run must
             have, as it must have gone on from the same weights; None does not ask.
+        among: What ``finished_runs`` found, where many runs are looked for; None looks.
     """
-    fingerprint = planned.config.fingerprint()
-    for run in _finished(folder):
-        summary = complete_summary(run)
-        if summary is None or summary.recipe_fingerprint != fingerprint:
-            continue
-        known = summary.data_fingerprints
-        if recordings is None or (
-            all(known.get(stage) == value for stage, value in recordings.items()) and _same_source(planned.config, run)
-        ):
-            return run
-    return None
+    found = [
+        (run.parent == folder, summary.finished, run)
+        for run, summary in (finished_runs(folder) if among is None else among)
+        if summary.recipe_fingerprint == planned.config.fingerprint()
+        and _is_same(planned.config, run, summary, recordings)
+    ]
+    return max(found)[2] if found else None
+
+
+def finished_runs(folder: Path) -> list[tuple[Path, Summary]]:
+    """All finished runs of a study and of those beside it."""
+    found = ((run, complete_summary(run)) for run in _finished(folder))
+    return [(run, summary) for run, summary in found if summary is not None]
+
+
+def _is_same(config: Recipe | AnyComparator, run: Path, summary: Summary, recordings: dict[str, str] | None) -> bool:
+    """Whether a run of the same settings was made of the same files."""
+    if recordings is None:
+        return _same_encoder(config, run)
+    known = summary.data_fingerprints
+    return all(known.get(stage) == value for stage, value in recordings.items()) and _same_source(config, run)
+
+
+def _same_encoder(config: Recipe | AnyComparator, run: Path) -> bool:
+    """Whether a run's teacher is the encoder that the recipe names: by what is in it, wherever it lies."""
+    if not isinstance(config, Recipe) or not isinstance(config.teacher, OnnxTeacherConfig):
+        return True
+    with suppress(KdEdgeError):
+        other = load_recipe(run).teacher
+        if isinstance(other, OnnxTeacherConfig):
+            ours, theirs = config.teacher.file, other.file
+            return ours.resolve() == theirs.resolve() or file_hash(ours) == file_hash(theirs)
+    return False
 
 
 def _same_source(config: Recipe | AnyComparator, run: Path) -> bool:
@@ -168,9 +199,8 @@ def _is_of(planned: Planned, place: Path) -> bool:
 def _same_teacher(recipe: Recipe, folder: Path, recordings: dict[str, str]) -> Path | None:
     """A finished run that trained the very teacher this recipe would train."""
     wanted = recipe.teacher_fingerprint()
-    for path in _finished(folder):
-        summary = complete_summary(path)
-        if summary is None or "teacher" not in summary.stages:
+    for path, summary in finished_runs(folder):
+        if "teacher" not in summary.stages:
             continue
         if summary.data_fingerprints.get("teacher") != recordings["teacher"]:
             continue

@@ -94,6 +94,18 @@ def test_two_machines_that_took_one_row_count_once_if_their_figures_agree(runs: 
     assert kept == first, "the one that came first"
 
 
+def test_a_run_of_other_recordings_is_another_and_the_last_one_counts(runs: list[Planned], tmp_path: Path) -> None:
+    """As after clips were added: the run of before stays in the ledger, the table has the new one."""
+    path, found = tmp_path / "l.jsonl", summary(runs[0])
+    before = found.model_copy(update={"data_fingerprint": "a", "finished": "2026-01-02"})
+    after = summary(runs[0], accuracy=0.9).model_copy(update={"data_fingerprint": "b", "finished": "2026-01-03"})
+    assert [add(path, [entry(runs[0], each)]) for each in (after, before, after)] == [1, 1, 0]
+    counted = recorded(runs[0], read_ledger(path))
+    assert counted is not None
+    assert counted.stages["student"].test is not None
+    assert (counted.data_fingerprint, counted.stages["student"].test.accuracy) == ("b", pytest.approx(0.9))
+
+
 def test_two_studies_of_one_name_share_a_ledger_and_no_run(
     study: StudyConfig, runs: list[Planned], tmp_path: Path
 ) -> None:

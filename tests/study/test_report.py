@@ -261,3 +261,48 @@ def test_a_teacher_of_rows_with_other_seeds_has_one_line(study: StudyConfig, tmp
         1: pytest.approx(71),
         2: pytest.approx(20),
     }
+
+
+def test_of_two_runs_of_one_row_the_one_that_finished_last_counts(study: StudyConfig, tmp_path: Path) -> None:
+    """As after recordings changed: the first folder keeps the old run, the second one has the new."""
+    folder = tmp_path / "studies" / "x"
+    write(study, folder, "alone")
+    first = folder / "alone-subjects-s0" / "summary.json"
+    values = json.loads(first.read_text())
+    first.write_text(json.dumps(values | {"finished": "2026-01-02"}))
+    values["stages"]["student"]["test"]["accuracy"] = 0.3
+    second = folder / "alone-subjects-s0-2"
+    second.mkdir()
+    (second / "summary.json").write_text(json.dumps(values | {"finished": "2026-01-03"}))
+    assert figure(report(study, folder), "alone") == {0: pytest.approx(30)}
+    (second / "summary.json").write_text(json.dumps(values | {"finished": "2026-01-01"}))
+    assert figure(report(study, folder), "alone") == {0: pytest.approx(90)}
+
+
+@pytest.mark.parametrize("file", ["b.onnx", "elsewhere/a.onnx"])
+def test_rows_that_differ_in_their_encoder_alone_have_a_run_each(study: StudyConfig, tmp_path: Path, file: str) -> None:
+    """What an encoder is decides, not where it lies: a copy is the same, another one is not."""
+    (tmp_path / "elsewhere").mkdir()
+    for name, content in (("a.onnx", b"one"), ("b.onnx", b"another"), ("elsewhere/a.onnx", b"one")):
+        (tmp_path / name).write_bytes(content)
+    stages = [{"kind": "dense", "targets": [{"kind": "features"}]}, {"kind": "labels"}]
+    base = recipes.read("train", "tiny") | {"losses": [], "stages": stages}
+    base |= {"teacher": {"kind": "onnx", "file": str(tmp_path / "a.onnx"), "modality": "rgb"}}
+    config = plan(study, rows=["alone"])[0].config.__class__
+    Path("train/recipes/encoder.toml").write_text(recipes.to_toml(recipes.validate(base, config, "encoder")))
+    another = {"teacher": {"file": str(tmp_path / file)}}
+    rows = [{"name": "first", "title": "1"}, {"name": "second", "title": "2", "set": another}]
+    values = study.model_dump(exclude={"set", "rows"}) | {"base": "encoder", "rows": rows}
+    both = recipes.validate(values, StudyConfig, "study")
+    first, second = (plan(both, rows=[name], seeds=[0])[0] for name in ("first", "second"))
+    assert first.config.fingerprint() == second.config.fingerprint()
+    folder = tmp_path / "studies" / "x"
+    write(both, folder, "first")
+    (folder / first.name / "recipe.toml").write_text(recipes.to_toml(first.config))
+    assert figure(report(both, folder), "first") == {0: pytest.approx(90)}
+    assert figure(report(both, folder), "second") == ({} if file == "b.onnx" else {0: pytest.approx(90)})
+
+
+def figure(lines: list[Line], row: str) -> dict[int, float]:
+    """Seed -> accuracy of a row."""
+    return next(line for line in lines if line.name == row).cells["subjects"].values
