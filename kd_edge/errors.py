@@ -87,6 +87,10 @@ class TrainingError(KdEdgeError):
     """Training cannot start or go on; the last good state is kept."""
 
 
+class RunHeldError(TrainingError):
+    """A run is being trained by another process."""
+
+
 class ExportError(KdEdgeError):
     """A student cannot be exported, or the exported file does not reproduce it."""
 

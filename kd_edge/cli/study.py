@@ -99,7 +99,7 @@ def study_run(
     if dry_run:
         _rehearse(runs, data)
         return
-    from kd_edge.study.runner import Skipped, Started, run_study
+    from kd_edge.study.runner import Held, Skipped, Started, run_study
 
     place = folder or runs_folder(name)
     display = TrainingDisplay(err)
@@ -109,10 +109,14 @@ def study_run(
             for event in display.watch(events):
                 if isinstance(event, Skipped):
                     out.print(f"{event.planned.name}: there already, {event.folder}")
+                elif isinstance(event, Held):
+                    out.print(f"{event.planned.name}: another process trains it, {event.folder}")
                 elif isinstance(event, Started):
                     shared = f", teacher of {event.teacher_run}" if event.teacher_run else ""
                     shared += f", dense stage of {event.dense_run}" if event.dense_run else ""
                     out.print(f"[b]{event.planned.name}[/b] ({event.number} of {event.total}): {event.folder}{shared}")
+                    if event.apart_from:
+                        out.print(escape(event.apart_from), soft_wrap=True)
                     display.restart()
     except KeyboardInterrupt:
         err.print("interrupted; the same command goes on where it was")
@@ -155,6 +159,7 @@ def study_ledger(
 )
 def study_report(
     name: NameArgument,
+    rows: RowsOption = None,
     seeds: SeedsOption = None,
     settings: SetOption = None,
     folder: FolderOption = None,
@@ -172,7 +177,7 @@ def study_report(
     """
     from kd_edge.study.ledger import ledger_of, read_ledger
     from kd_edge.study.plan import load_study
-    from kd_edge.study.report import report, report_markdown
+    from kd_edge.study.report import not_counted, report, report_markdown
 
     study = load_study(name)
     if ledger is not None and not ledger.is_file():
@@ -185,7 +190,14 @@ def study_report(
         overrides=settings or (),
         ledger=kept,
         against=against,
+        rows=names_of(rows),
     )
+    left = not_counted(
+        study, folder or runs_folder(name), [line.name for line in lines], numbers_of(seeds), settings or (), kept
+    )
+    if left:
+        told = f"{counted(len(left), 'run')} of other settings than the study's not counted, first {left[0]}"
+        err.print(f"[yellow]note:[/yellow] {escape(told)}", soft_wrap=True)
     nothing = not any(cell.values for line in lines for cell in line.cells.values())
     asked = "".join([f" --seeds {seeds}" if seeds else "", *(f" --set {each}" for each in settings or ())])
     where = f"{folder or runs_folder(name)}, and no figures of it in {ledger or ledger_of(name)}"

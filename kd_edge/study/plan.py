@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -15,6 +16,8 @@ from kd_edge.study.classical import AnyComparator, comparator_model
 from kd_edge.train.recipe import Recipe
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
+TAKEN = ("robustness", "shipped")
+"""Names of the ledgers of models that are measured one by one."""
 Seeds = tuple[Annotated[int, Field(ge=0, lt=2**32, strict=True)], ...]
 
 
@@ -113,6 +116,7 @@ class StudyConfig(_Strict):
         seeds: Every row is trained once per seed, but for rows with seeds of their own.
         parts: Changes that several rows share, by the name with which a row takes them; not rows themselves.
         rows: Rows in the order of the table.
+        notes: What a reader of the table must know of its recordings or rows; stands below it.
     """
 
     title: str
@@ -124,12 +128,13 @@ class StudyConfig(_Strict):
     seeds: Annotated[Seeds, Field(min_length=1)] = (0,)
     parts: dict[Name, ChangesConfig] = {}
     rows: Annotated[tuple[RowConfig, ...], Field(min_length=1)]
+    notes: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> StudyConfig:
         names = [row.name for row in self.rows]
-        if len(set(names)) != len(names):
-            raise ValueError("two rows have the same name")
+        if twice := next((name for k, name in enumerate(names) if name in names[:k]), None):
+            raise ValueError(f"two rows have the same name '{twice}': each needs one of its own")
         own = [(f"seeds of row '{row.name}'", row.seeds) for row in self.rows if row.seeds is not None]
         for what, given in (("seeds", self.seeds), ("splits", self.splits), *own):
             if len(set(given)) != len(given):
@@ -193,8 +198,14 @@ def load_study(name: str) -> StudyConfig:
     """Find and read a study by name or path.
 
     Raises:
-        ConfigError: Unknown, or with faults.
+        ConfigError: Unknown, with faults, or of a name that a ledger of another kind has.
     """
+    if Path(name).stem in TAKEN:
+        raise ConfigError(
+            f"a study called '{Path(name).stem}', whose ledger is that of kd-edge study {Path(name).stem}",
+            "a name of its own",
+            "rename its file",
+        )
     return recipes.load("study", name, StudyConfig)
 
 
@@ -221,11 +232,11 @@ def plan(
     Raises:
         ConfigError: Unknown row or split, a row whose recipe is not valid, or one that is only read.
     """
-    chosen_rows = _chosen([row.name for row in study.rows], rows, "row")
+    chosen_rows = chosen([row.name for row in study.rows], rows, "row")
     for row in study.rows:
         if row.name in rows and not row.runs:
             raise _never_run(row)
-    chosen_splits = _chosen(study.splits, splits, "split")
+    chosen_splits = chosen(study.splits, splits, "split")
     _check_overrides(overrides)
     base = ChangesConfig(set=study.set).applied(recipes.read("train", study.base), "the study")
     if not isinstance(base.get("name"), str):
@@ -343,7 +354,12 @@ def _changed(below: Any, value: Any, place: str) -> Any:
     return value
 
 
-def _chosen(known: Sequence[str], wanted: Sequence[str], what: str) -> Sequence[str]:
+def chosen(known: Sequence[str], wanted: Sequence[str], what: str) -> Sequence[str]:
+    """Those that are wanted, each once; all that are known where none is named.
+
+    Raises:
+        ConfigError: One that is not known.
+    """
     for name in wanted:
         if name not in known:
             raise ConfigError(

@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from kd_edge.errors import ConfigError, DataError, did_you_mean
 from kd_edge.rundir import Summary, read_summary
+from kd_edge.study.difference import superseded
 from kd_edge.study.gain import Gain, pooled_gain, shown_interval
 from kd_edge.study.ledger import Entry, recorded
-from kd_edge.study.plan import Planned, RowConfig, StudyConfig, plan
+from kd_edge.study.plan import Planned, RowConfig, StudyConfig, chosen, plan
 from kd_edge.study.runner import finished_run, finished_runs
 from kd_edge.study.table import tested
 from kd_edge.train.recipe import Recipe
@@ -100,6 +101,7 @@ def report(
     overrides: Sequence[str] = (),
     ledger: Sequence[Entry] = (),
     against: str | None = None,
+    rows: Sequence[str] = (),
 ) -> list[Line]:
     """Collect the finished runs of a study.
 
@@ -110,6 +112,7 @@ def report(
         overrides: Overrides of the recipe that were run; other settings are other runs.
         ledger: What runs came to whose folders are not here.
         against: Row whose runs the others' gain is over; None compares nothing.
+        rows: Only these rows, in this order, and no teachers; none takes all.
 
     Returns:
         A line per row; before them one for each teacher that was trained, where no row is read of a teacher.
@@ -120,21 +123,43 @@ def report(
     lines = [_line(study, row, of_row[row.name], finished) for row in study.rows]
     if against is not None:
         lines = _compared(study, lines, of_row, finished, against)
+    if rows:
+        by_name = {line.name: line for line in lines}
+        return [by_name[name] for name in chosen(list(by_name), rows, "row")]
     return lines if any(row.of for row in study.rows) else _teachers(study, runs, finished) + lines
 
 
+def not_counted(
+    study: StudyConfig,
+    folder: Path,
+    rows: Sequence[str],
+    seeds: Sequence[int] = (),
+    overrides: Sequence[str] = (),
+    ledger: Sequence[Entry] = (),
+) -> list[str]:
+    """Runs that the table of ``report`` lacks in some rows because they were made under other settings, and which."""
+    finished = _Finished(folder, ledger)
+    planned = [run for run in plan(study, seeds=seeds, overrides=overrides) if run.row.name in rows]
+    missing = [run for run in planned if finished(run) is None]
+    return list(superseded(missing, [run for run, _ in finished.here if run.parent == folder], ledger))
+
+
 class _Finished:
-    """What planned runs came to, by their folders or the ledger; each looked up once."""
+    """What planned runs came to, by their folders or the ledger; each looked up once.
+
+    Attributes:
+        here: The folders, with what they say.
+    """
 
     def __init__(self, folder: Path, ledger: Sequence[Entry]) -> None:
         self._folder, self._ledger = folder, ledger
-        self._here = finished_runs(folder)
+        self.here = finished_runs(folder)
         self._known: dict[str, Summary | None] = {}
 
     def __call__(self, run: Planned) -> Summary | None:
         """The summary of a finished run."""
         if run.name not in self._known:
-            found = finished_run(run, self._folder, among=self._here)
+            found = finished_run(run, self._folder, among=self.here)
             here = None if found is None else read_summary(found, DataError)
             self._known[run.name] = recorded(run, self._ledger) if here is None else here
         return self._known[run.name]
@@ -290,7 +315,10 @@ def _figures(summary: Summary, row: RowConfig, metric: str) -> _Figures | None:
 
 
 def report_markdown(study: StudyConfig, lines: Sequence[Line]) -> str:
-    """The lines as a Markdown table: per split the published figure (if any), the mean with its spread, every seed."""
+    """The lines as a Markdown table: per split the published figure (if any), the mean with its spread, every seed.
+
+    Below it stands what makes rows incomparable, and what the study notes.
+    """
     unit = _UNITS[study.metric]
     heads = ["method", "epochs"]
     published = {split for split in study.splits if any(split in row.published for row in study.rows)}
@@ -308,7 +336,8 @@ def report_markdown(study: StudyConfig, lines: Sequence[Line]) -> str:
             cells += _gained(cell) * gains
         cells += [", ".join(f"{split}: {_measured(cell)}" for split, cell in line.cells.items())] * study.pooled
         table.append(f"| {' | '.join(cells)} |")
-    return "\n".join(table + _cautions(study, lines) + _needs(lines)) + "\n"
+    notes = [f"\n{note}" for note in study.notes]
+    return "\n".join(table + _cautions(study, lines) + _needs(lines) + notes) + "\n"
 
 
 def _gained(cell: Cell) -> list[str]:

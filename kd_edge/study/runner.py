@@ -10,9 +10,10 @@ from pathlib import Path
 from pydantic_core import to_json
 
 from kd_edge import recipes
-from kd_edge.errors import KdEdgeError
+from kd_edge.errors import KdEdgeError, RunHeldError
 from kd_edge.rundir import DENSE, RECIPE, SUMMARY, Summary, complete_summary
 from kd_edge.study.classical import AnyComparator, comparator_fingerprints, run_comparator
+from kd_edge.study.difference import difference
 from kd_edge.study.plan import Planned
 from kd_edge.train.finetune.source import open_source
 from kd_edge.train.inputs.encoder import file_hash
@@ -27,7 +28,17 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A run begins or goes on; ``number`` of ``total``."""
+    """A run begins or goes on; ``number`` of ``total``.
+
+    Attributes:
+        planned: Which.
+        number: From 1.
+        total: Runs of the study.
+        folder: Where it lies.
+        teacher_run: The run whose teacher it takes, if any.
+        dense_run: The run whose dense stage it takes, if any.
+        apart_from: Why it does not lie in the folder that has its name: that one's settings or recordings are others.
+    """
 
     planned: Planned
     number: int
@@ -35,6 +46,15 @@ class Started:
     folder: Path
     teacher_run: Path | None
     dense_run: Path | None = None
+    apart_from: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A run that another process trains; the study goes on with the next one."""
+
+    planned: Planned
+    folder: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +67,7 @@ class Skipped:
 
 def run_study(
     runs: Sequence[Planned], folder: Path, *, data_root: Path | None = None, progress: Progress | None = None
-) -> Iterator[Started | Skipped | Event]:
+) -> Iterator[Started | Skipped | Held | Event]:
     """Train what is not there yet.
 
     A finished run counts when its settings and its recordings are the same: of this study, or of another one in the
@@ -60,12 +80,14 @@ def run_study(
         progress: Called with (what, done, in all) while recordings are prepared.
 
     Yields:
-        ``Started`` or ``Skipped`` for each run, and the trainer's events.
+        ``Started`` or ``Skipped`` for each run, ``Held`` for one that another process trains, and the trainer's events.
 
     Raises:
         KdEdgeError: A run cannot start or go on; those before it are kept, and the study goes on when run again.
+        RunHeldError: All others are there, but another process still trains some.
     """
     recordings = _Recordings(data_root)
+    held = []
     for number, planned in enumerate(runs, 1):
         wanted = recordings.of(planned.config)
         done = finished_run(planned, folder, wanted)
@@ -73,8 +95,10 @@ def run_study(
             yield Skipped(planned, done)
             continue
         place = _place(planned, folder)
+        named = folder / planned.name
+        apart_from = "" if place == named else f"{named} is another run: {difference(planned, named)}"
         if not isinstance(planned.config, Recipe):
-            yield Started(planned, number, len(runs), place, None)
+            yield Started(planned, number, len(runs), place, None, apart_from=apart_from)
             run_comparator(planned.config, place, data_root=data_root, progress=progress)
             continue
         resume = (place / RECIPE).is_file()
@@ -82,15 +106,23 @@ def run_study(
         recipe = load_recipe(place) if resume else planned.config
         teacher = None if recipe.teacher is None or recipe.teacher.weights else _same_teacher(recipe, folder, wanted)
         dense = _same_dense_stage(recipe, folder, wanted)
-        yield Started(planned, number, len(runs), place, teacher, dense)
-        yield from train(
-            recipe,
-            place,
-            data_root=data_root,
-            resume=resume,
-            teacher_run=teacher,
-            dense_run=dense,
-            progress=progress,
+        yield Started(planned, number, len(runs), place, teacher, dense, apart_from)
+        try:
+            yield from train(
+                recipe,
+                place,
+                data_root=data_root,
+                resume=resume,
+                teacher_run=teacher,
+                dense_run=dense,
+                progress=progress,
+            )
+        except RunHeldError:
+            held.append(planned.name)
+            yield Held(planned, place)
+    if held:
+        raise RunHeldError(
+            f"another process trains {', '.join(held)}", "every run finished", "run the study again when it has ended"
         )
 
 

@@ -9,6 +9,7 @@ from kd_edge import recipes
 from kd_edge.errors import ConfigError
 from kd_edge.models import ClipModel, build_model
 from kd_edge.models.bninception import CAFFE_MEAN, CAFFE_STD
+from kd_edge.study import robustness, shipped
 from kd_edge.study.classical import CnnLstmConfig, CrcConfig, TstddsConfig
 from kd_edge.study.plan import ChangesConfig, StudyConfig, load_study, merged, plan
 from kd_edge.study.report import report
@@ -264,7 +265,6 @@ def test_a_sensor_that_the_teachers_lack_is_refused() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rows": [{"name": "a", "title": "a"}, {"name": "a", "title": "b"}]}, "same name"),
         ({"rows": [{"name": "a", "title": "a", "of": "b", "network": "teacher"}]}, "is of 'b', no trained row"),
         (
             {"rows": [MKL, {"name": "a", "title": "a", "of": "mkl", "network": "teacher"}]},
@@ -290,7 +290,7 @@ def test_a_sensor_that_the_teachers_lack_is_refused() -> None:
         ({"seeds": [2**32]}, "seeds"),
         ({"rows": [MKL | {"seeds": [0]}]}, "only read runs nothing"),
         ({"splits": ["subjects", "subjects"]}, "splits names one twice"),
-        ({"rows": [{"name": "a", "title": "a"}, {"name": "a", "title": "b"}]}, "two rows have the same name"),
+        ({"rows": [{"name": "a", "title": "a"}, {"name": "a", "title": "b"}]}, "two rows have the same name 'a'"),
         ({"rows": [{"name": "a-s1", "title": "a"}]}, "name"),  # or a run's name would not tell row, split and seed
         (
             {"rows": [{"name": "a", "title": "a", "parts": ["loud"]}]},
@@ -500,3 +500,11 @@ def test_weights_of_at_and_rkd_are_chosen_by_a_subject_that_no_row_trains_on() -
             weights[loss.kind].append(loss.weight)
     assert weights == {"at": [1000, 100, 10, 1, 0.1], "rkd": [1, 0.1, 0.04, 0.01, 0.001]}
     assert len(teachers) == 1, "one teacher serves all rows"
+
+
+@pytest.mark.parametrize("name", [robustness.NAME, shipped.NAME])
+def test_a_study_does_not_take_the_ledger_of_models_measured_one_by_one(name: str, tmp_path: Path) -> None:
+    place = tmp_path / f"{name}.toml"
+    place.write_text("title = 'mine'")
+    with pytest.raises(ConfigError, match=f"a study called '{name}', whose ledger is that of kd-edge study {name}"):
+        load_study(str(place))

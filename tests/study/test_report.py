@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from kd_edge import recipes
-from kd_edge.errors import ConfigError
+from kd_edge.errors import ConfigError, DataError
+from kd_edge.rundir import read_summary
+from kd_edge.study.ledger import entry
 from kd_edge.study.plan import StudyConfig, plan
-from kd_edge.study.report import Line, report, report_markdown
+from kd_edge.study.report import Line, not_counted, report, report_markdown
 from kd_edge.study.table import markdown
 from kd_edge.study.table import rows as table_rows
 
@@ -301,6 +303,39 @@ def test_rows_that_differ_in_their_encoder_alone_have_a_run_each(study: StudyCon
     (folder / first.name / "recipe.toml").write_text(recipes.to_toml(first.config))
     assert figure(report(both, folder), "first") == {0: pytest.approx(90)}
     assert figure(report(both, folder), "second") == ({} if file == "b.onnx" else {0: pytest.approx(90)})
+
+
+def test_runs_of_other_settings_are_told_where_a_row_lacks_its_own(study: StudyConfig, tmp_path: Path) -> None:
+    """A changed recipe under an old name: nothing is lost, nothing counts, and the first difference is named."""
+    folder = tmp_path / "studies" / "x"
+    write(study, folder, "alone")
+    (planned,) = plan(study, rows=["alone"])
+    (folder / planned.name / "recipe.toml").write_text(recipes.to_toml(planned.config))
+    assert not_counted(study, folder, ["alone"]) == []
+    changes = ["student.epochs=7"]
+    assert figure(report(study, folder, overrides=changes), "alone") == {}
+    told = (
+        f"{planned.name}: in {folder / planned.name} student.epochs is {planned.config.student.epochs} there and 7 here"
+    )
+    assert not_counted(study, folder, ["alone"], overrides=changes) == [told]
+    assert not_counted(study, folder, ["taught"], overrides=changes) == []
+    kept = [entry(planned, read_summary(folder / planned.name, DataError))]
+    assert not_counted(study, tmp_path / "none" / "x", ["alone"], overrides=changes, ledger=kept) == [
+        f"{planned.name}: the ledger has it under other settings"
+    ]
+
+
+def test_a_table_of_some_rows_has_them_in_the_order_asked_for_and_the_studys_notes(
+    study: StudyConfig, tmp_path: Path
+) -> None:
+    folder = tmp_path / "studies" / "x"
+    write(study, folder, "alone")
+    noted = study.model_copy(update={"notes": ("Generated pictures.",)})
+    lines = report(noted, folder, rows=["taught", "alone"])
+    assert [line.name for line in lines] == ["taught", "alone"]
+    assert report_markdown(noted, lines).endswith("\n\nGenerated pictures.\n")
+    with pytest.raises(ConfigError, match=r"the study has no row 'alon' .did you mean 'alone'"):
+        report(noted, folder, rows=["alon"])
 
 
 def figure(lines: list[Line], row: str) -> dict[int, float]:

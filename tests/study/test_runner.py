@@ -9,13 +9,14 @@ import torch
 from safetensors.torch import load_file
 
 from kd_edge import recipes
-from kd_edge.errors import TrainingError
+from kd_edge.errors import RunHeldError, TrainingError
 from kd_edge.rundir import RECIPE, SUMMARY, read_summary
 from kd_edge.study import runner
 from kd_edge.study.classical import comparator_fingerprints
 from kd_edge.study.plan import StudyConfig, plan
 from kd_edge.study.report import report, report_markdown
-from kd_edge.study.runner import Skipped, Started, finished_run, run_study
+from kd_edge.study.runner import Held, Skipped, Started, finished_run, run_study
+from kd_edge.train.events import Finished
 from kd_edge.train.recipe import OnnxTeacherConfig, Recipe
 from kd_edge.train.trainer import train
 from tests.runs import killed
@@ -70,18 +71,25 @@ def test_an_interrupted_run_goes_on(study: StudyConfig, tmp_path: Path) -> None:
     assert finished_run(runs[0], folder) == folder / "st-subjects-s0"
 
 
-def test_a_row_that_another_process_trains_is_told_and_trained_once(study: StudyConfig, tmp_path: Path) -> None:
+def test_a_row_that_another_process_trains_is_passed_by(study: StudyConfig, tmp_path: Path) -> None:
+    """Two side by side share a study: each row is trained once, and the one that ends first says what is left."""
     folder = tmp_path / "studies" / "tiny"
-    runs = plan(study, rows=["alone"])
-    first = run_study(runs, folder)
+    first = run_study(plan(study, rows=["alone"]), folder)
     while type(next(first)).__name__ != "StepDone":
         pass  # it is in the midst of its first epoch
-    with pytest.raises(TrainingError, match="alone-subjects-s0 is being trained by another process"):
-        list(run_study(runs, folder))
+    second, seen = run_study(plan(study, rows=["alone", "st"]), folder), []
+    with pytest.raises(RunHeldError, match=r"another process trains alone-subjects-s0.* Fix: run the study again"):
+        seen.extend(second)
+    assert [event.planned.row.name for event in seen if isinstance(event, Held)] == ["alone"]
+    assert sum(isinstance(event, Finished) for event in seen) == 1, "st is trained to its end"
     assert [event.folder.name for event in started(first)] == []  # goes on to its end, undisturbed
-    assert [path.name for path in folder.iterdir()] == ["alone-subjects-s0"]
-    (line,) = [line for line in report(study, folder) if line.name == "alone"]
-    assert (len(line.cells["subjects"].values), line.cells["subjects"].missing) == (1, 0)
+    assert sorted(path.name for path in folder.iterdir()) == ["alone-subjects-s0", "st-subjects-s0"]
+    cells = {line.name: line.cells["subjects"] for line in report(study, folder) if not line.shared}
+    assert {name: (len(cell.values), cell.missing) for name, cell in cells.items()} == {
+        "alone": (1, 0),
+        "st": (1, 0),
+        "at": (0, 1),
+    }
 
 
 @pytest.mark.slow
@@ -204,6 +212,9 @@ def test_other_settings_and_other_recordings_are_other_runs(study: StudyConfig, 
             break  # interrupted
     first = started(run_study(runs, folder))
     assert [event.folder.name for event in first] == ["st-subjects-s0-2"]
+    (begun,) = first
+    assert isinstance(begun, Started)
+    assert begun.apart_from == f"{folder / 'st-subjects-s0'} is another run: student.epochs is 2 there and 1 here"
     finished = json.loads((first[0].folder / "summary.json").read_text())
     assert finished["stages"]["student"]["epochs"] == 1
     again = started(run_study(longer, folder))
@@ -215,6 +226,7 @@ def test_other_settings_and_other_recordings_are_other_runs(study: StudyConfig, 
     anew = started(run_study([*runs, *plan(study, rows=["at"])], folder))
     assert [type(event) for event in anew] == [Started, Started]
     assert [event.folder.name for event in anew] == ["st-subjects-s0-3", "at-subjects-s0"]
+    assert [event.apart_from for event in anew if isinstance(event, Started)][1] == ""
     trained_here = folder / "st-subjects-s0"  # of the same teacher's recordings, unlike the run that was changed
     assert {event.teacher_run for event in anew} == {trained_here}  # type: ignore[union-attr]
 

@@ -15,7 +15,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from kd_edge import recipes
-from kd_edge.errors import KdEdgeError, TrainingError
+from kd_edge.errors import KdEdgeError, RunHeldError, TrainingError
 from kd_edge.files import held, replacing
 from kd_edge.models.weights import damage, load_tensors
 from kd_edge.rundir import (
@@ -170,7 +170,7 @@ def locked(path: Path) -> Iterator[None]:
                 f"run {path} cannot be locked ({error.strerror or error})", "a folder that can be written", "check it"
             ) from error
         if not is_held:
-            raise TrainingError(
+            raise RunHeldError(
                 f"run {path} is being trained by another process", "one process a run", "wait for it, or stop it first"
             )
         for left in path.rglob(".*.tmp"):
