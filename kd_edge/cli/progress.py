@@ -121,6 +121,8 @@ def _prepared(event: Any) -> str:
     )
     if event.resumed:
         text += f"; goes on with the {event.resumed}"
+    for run in event.not_taken:
+        text += f"\n{run} trained on other clips: nothing is taken of it"
     return text + faults(event.skipped, "cannot be used")
 
 

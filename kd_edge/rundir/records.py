@@ -245,6 +245,7 @@ class Protocol(Record):
         validation_subjects: Subjects held out of the training side.
         validation_trials: Trials held out of the training side.
         train_samples: Number of training clips.
+        trained_on: SHA-256 (hex) of their ids; empty in runs of before.
         validation_samples: Number of validation clips.
         test_samples: Number of test clips.
         skipped: Sample id -> why it could not be used.
@@ -255,6 +256,7 @@ class Protocol(Record):
     validation_subjects: tuple[str, ...] = ()
     validation_trials: tuple[str, ...] = ()
     train_samples: int = 0
+    trained_on: str = ""
     validation_samples: int = 0
     test_samples: int = 0
     skipped: dict[str, str] = {}

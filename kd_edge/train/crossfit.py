@@ -39,8 +39,8 @@ def without(material: Material, subjects: tuple[str, ...]) -> Material:
     train = tuple(s for s in material.train if s.subject not in subjects)
     left_out = tuple(s for s in material.train if s.subject in subjects)
     # Nobody knows whom a clip without a subject shows.
-    unlabelled = tuple(s for s in material.unlabelled if s.subject and s.subject not in subjects)
-    return replace(material, train=train, validation=left_out, unlabelled=unlabelled)
+    dense_only = tuple(s for s in material.dense_only if s.subject and s.subject not in subjects)
+    return replace(material, train=train, validation=left_out, dense_only=dense_only)
 
 
 def _crossfit(recipe: Recipe) -> int | str | None:

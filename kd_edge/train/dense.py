@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_edge.data import Sample
+from kd_edge.data.dataset import UNLABELLED
 from kd_edge.errors import TrainingError
 from kd_edge.models import ClipModel
 from kd_edge.models.backbones import Regression
@@ -73,18 +74,21 @@ class DenseLearner(LabelLearner):
 def frame_loaders(material: Material, stage: DenseStage, *, rank: int = 0, world: int = 1) -> Loaders:
     """Random frames of the training clips, unlabelled ones too, that have any of the targets."""
     targets = material.dense_targets
-    clips = material.student_clips(material.with_targets(material.with_unlabelled), changing=True)
+    clips = material.student_clips(material.with_targets(material.dense_train), changing=True)
     batches = training_batches(material.recipe, stage, clips.pairs.samples, stage.batch_size, rank=rank, world=world)
     dataset = FrameDataset(clips, targets, stage.frames)
-    note = lacking_note(targets, material.with_unlabelled)
+    note = lacking_note(targets, material.dense_train)
     return Loaders(make_loader(dataset, batches, material.recipe.workers), batches, None, note)
 
 
 def lacking_note(targets: DenseTargets, samples: Sequence[Sample]) -> str:
-    """How many of some clips lack each target, for example ``39 of 40 clips lack skeleton``; empty where none does."""
+    """How many of some clips lack each target, and why the first one does; empty where none does."""
     ids = {sample.id for sample in samples}
-    counts = {name: len(ids & lacks.keys()) for name, lacks in targets.lacking.items()}
-    return ", ".join(f"{count} of {len(ids)} clips lack {name}" for name, count in counts.items() if count)
+    told = []
+    for name, lacks in targets.lacking.items():
+        if lacking := sorted(ids & lacks.keys()):
+            told.append(f"{len(lacking)} of {len(ids)} clips lack {name} ({lacking[0]}: {lacks[lacking[0]]})")
+    return ", ".join(told)
 
 
 def take_features(
@@ -110,8 +114,8 @@ def take_features(
     space = material.feature_space
     if space is None:
         raise TrainingError("a recipe without a teacher that sees images", "one", "add [teacher]")
-    samples, stamps = (*material.with_unlabelled, *material.validation), material.stamps_ns
-    sides = (material.with_unlabelled, material.validation)
+    samples, stamps = (*material.dense_train, *material.validation), material.stamps_ns
+    sides = (material.train, material.validation, material.dense_only)
     clips = StudentClips(material.dataset, samples, stamps, sides, material.recipe.seed)
     seen = _embedded(material, samples) if material.embeddings else _encoded(material, samples, teacher, device)
     complete_features(
@@ -150,21 +154,22 @@ def _encoded(
 def report(material: Material, learner: DenseLearner, kept: Selection, device: torch.device) -> DenseReport:
     """What the stage came to: how much of each target's spread it explains on the validation clips."""
     targets = material.dense_targets
-    lacking = {name: len(ids) for name, ids in targets.lacking.items()}
+    ours = {sample.id for sample in material.dense_train}
+    lacking = {name: len(ours & without.keys()) for name, without in targets.lacking.items()}
     samples = material.with_targets(material.having("student", material.validation))
     explained: dict[str, float | None] = {}
     if samples:
         clips = material.student_clips(samples)
         loader = make_loader(FrameDataset(clips, targets, EVALUATED_FRAMES), EpochBatches(len(samples), 8, None), 0)
         explained = explained_shares(learner, loader, targets, device)
-    absent = {name: round(share, 4) for name, share in targets.absent(material.with_unlabelled).items()}
+    absent = {name: round(share, 4) for name, share in targets.absent(material.dense_train).items()}
     return DenseReport(
         **kept.model_dump(),
         targets=targets.size,
         explained=explained,
         lacking=lacking,
         absent=absent,
-        unlabelled=len(material.with_targets(material.unlabelled)),
+        unlabelled=sum(sample.label == UNLABELLED for sample in material.with_targets(material.dense_only)),
     )
 
 

@@ -23,6 +23,7 @@ class Prepared:
         device: What trains, for example ``cpu`` or ``cuda:0``.
         threads: CPU threads of PyTorch.
         resumed: Where an interrupted run goes on, for example ``student after epoch 12``; None for a new run.
+        not_taken: Runs whose teacher or dense stage was to be taken, but they trained on other clips.
     """
 
     run: Path
@@ -35,6 +36,7 @@ class Prepared:
     device: str
     threads: int
     resumed: str | None = None
+    not_taken: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

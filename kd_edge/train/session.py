@@ -25,6 +25,7 @@ class Session:
         selections: What each finished stage kept.
         teacher_run: A finished run with the very same teacher, if there is one.
         dense_run: Likewise with the very same dense stage.
+        not_taken: Runs that had either, but trained on other clips.
     """
 
     fabric: Fabric
@@ -34,6 +35,7 @@ class Session:
     selections: dict[str, Selection]
     teacher_run: Path | None = None
     dense_run: Path | None = None
+    not_taken: tuple[Path, ...] = ()
 
     @property
     def recipe(self) -> Recipe:

@@ -67,7 +67,8 @@ def train(
         devices: Devices per node.
         nodes: Number of nodes.
         teacher_run: A finished run that trained the very same teacher (same data, seed and settings): its weights are
-            taken instead of training them again. The result is the same.
+            taken instead of training them again. The result is the same: where that run had other training clips,
+            because one of its modalities was lacking elsewhere, they are not taken.
         dense_run: Likewise a finished run whose student went through the very same dense stage.
         progress: Called while a frame cache is made.
 
@@ -103,7 +104,18 @@ def train(
         if first_alone(fabric, hold) is None:
             return
         checks.check_same_data(state, material, run_dir)
-        session = Session(fabric, run_dir, material, state, run.selections(state), teacher_run, dense_run)
+        offered = {each for each in (teacher_run, dense_run) if each is not None}
+        other = {each for each in offered if not run.is_of_same_clips(each, material)}
+        session = Session(
+            fabric,
+            run_dir,
+            material,
+            state,
+            run.selections(state),
+            teacher_run=None if teacher_run in other else teacher_run,
+            dense_run=None if dense_run in other else dense_run,
+            not_taken=tuple(sorted(other)),
+        )
         if resume and session.writes:
             rundir.truncate_metrics(run_dir, *((state["stage"], state["epoch"]) if state else (rundir.STAGES[0], 0)))
         for event in _stages(session):
@@ -331,6 +343,7 @@ def _prepared(session: Session) -> Prepared:
         device=str(session.fabric.device),
         threads=torch.get_num_threads(),
         resumed=_resumed(state),
+        not_taken=session.not_taken,
     )
 
 

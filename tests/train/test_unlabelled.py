@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from kd_edge.data.synthetic.dataset import Synthetic
 from kd_edge.data.synthetic.writing import write_synthetic
 from kd_edge.rundir import read_summary
 from kd_edge.train.dense import frame_loaders
-from kd_edge.train.events import StageStarted
+from kd_edge.train.events import Prepared, StageStarted
 from kd_edge.train.inputs.gathering import data_fingerprints, gather_material
 from kd_edge.train.recipe import Recipe
 from tests.runs import killed, run_all, same, tiny_values, weights
@@ -55,9 +56,9 @@ DENSE = {"kind": "dense", "targets": [JOINTS], "epochs": 2, "frames": 3, "batch_
 
 def test_a_dense_stage_sees_them_and_no_other_stage_does(recordings: Path) -> None:
     material = gather_material(Recipe.model_validate(values(recordings, DENSE)))
-    assert {s.subject for s in material.unlabelled} == {"1", "3"}  # 2 is held out for validation, 4 is tested
-    assert len(material.unlabelled) == 20
-    assert {s.label for s in material.unlabelled} == {UNLABELLED}
+    assert {s.subject for s in material.dense_only} == {"1", "3"}  # 2 is held out for validation, 4 is tested
+    assert len(material.dense_only) == 20
+    assert {s.label for s in material.dense_only} == {UNLABELLED}
     sides = (*material.train, *material.validation, *material.test)
     assert len(sides) == 40
     assert all(s.label != UNLABELLED for s in sides)
@@ -75,7 +76,7 @@ def test_a_dense_stage_sees_them_and_no_other_stage_does(recordings: Path) -> No
 def test_without_a_dense_stage_nothing_changes(recordings: Path) -> None:
     recipe = Recipe.model_validate(values(recordings))
     material = gather_material(recipe)
-    assert material.unlabelled == ()
+    assert material.dense_only == ()
     assert len(material.clips["student"].samples) == 40
     assert material.fingerprints == data_fingerprints(recipe)
 
@@ -112,4 +113,67 @@ def test_an_encoder_sees_them_and_a_trained_teacher_is_said_not_to(
     assert (report.unlabelled, report.lacking) == (taking_part, {"rgb": 20 - taking_part})
     assert report.absent["rgb features"] == pytest.approx((20 - taking_part) / 40, abs=0.1)
     notes = {event.stage: event.note for event in events if isinstance(event, StageStarted)}
-    assert notes["dense"] == ("" if taking_part else "20 of 40 clips lack rgb")
+    assert notes["dense"].partition(" (")[0] == ("" if taking_part else "20 of 40 clips lack rgb")
+
+
+def test_they_do_not_move_the_scale_that_a_loss_goes_on_with(recordings: Path) -> None:
+    """A stage and the labels' side loss regress the same joints in the same units: those of the labelled clips."""
+    kept = values(recordings, DENSE) | {"losses": [{"kind": "dense", "targets": [JOINTS]}]}
+    material = gather_material(Recipe.model_validate(kept))
+    assert len(material.dense_only) == 20
+    assert material.loss is not None
+    for sample in material.train:
+        frames = np.arange(len(material.stamps_ns[sample.id]))
+        same_units = material.dense_targets.of(sample.id, frames), material.loss.of(sample.id, frames)
+        np.testing.assert_array_equal(*same_units)
+    every = [material.dense_targets.of(s.id, np.arange(len(material.stamps_ns[s.id]))) for s in material.train]
+    assert np.nanmean(np.concatenate(every)) == pytest.approx(0, abs=1e-5)
+
+
+@pytest.fixture
+def partly_rgb(recordings: Path, tmp_path: Path) -> Path:
+    """The recordings, of which two labelled training clips lack RGB."""
+    root = Path(shutil.copytree(recordings, tmp_path / "partly"))
+    manifest = root / "manifest.csv"
+    with manifest.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    lacking = [row for row in rows if row["label"] and row["subject"] == "1"][:2]
+    for row in lacking:
+        row["rgb"] = ""
+    with manifest.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return root
+
+
+def taught(root: Path) -> Recipe:
+    teacher = tiny_values()["teacher"] | {"epochs": 1}
+    return Recipe.model_validate(values(root, DENSE) | {"teacher": teacher, "losses": [{"kind": "soft_target"}]})
+
+
+def test_a_dense_stage_sees_clips_that_only_the_teacher_lacks(partly_rgb: Path) -> None:
+    alone, with_teacher = (
+        gather_material(Recipe.model_validate(values(partly_rgb, DENSE))),
+        gather_material(taught(partly_rgb)),
+    )
+    assert (len(alone.train), len(with_teacher.train)) == (20, 18)
+    assert {s.id for s in with_teacher.dense_only} - {s.id for s in alone.dense_only} == {s.id for s in alone.train} - {
+        s.id for s in with_teacher.train
+    }
+    assert {s.id for s in with_teacher.dense_train} == {s.id for s in alone.dense_train}
+
+
+def test_nothing_is_taken_of_a_run_of_other_clips(partly_rgb: Path, tmp_path: Path) -> None:
+    """The result is that of a run by itself, whatever ran before; of the same clips the stage is taken."""
+    run_all(Recipe.model_validate(values(partly_rgb, DENSE)), tmp_path / "alone")
+    run_all(taught(partly_rgb), tmp_path / "itself")
+    events = run_all(taught(partly_rgb), tmp_path / "after", dense_run=tmp_path / "alone")
+    assert [e.not_taken for e in events if isinstance(e, Prepared)] == [(tmp_path / "alone",)]
+    assert same(weights(tmp_path / "itself"), weights(tmp_path / "after"))
+    again = run_all(
+        taught(partly_rgb), tmp_path / "again", dense_run=tmp_path / "itself", teacher_run=tmp_path / "itself"
+    )
+    assert [e.not_taken for e in again if isinstance(e, Prepared)] == [()]
+    assert {e.stage for e in again if isinstance(e, StageStarted)} == {"student"}
+    assert same(weights(tmp_path / "itself"), weights(tmp_path / "again"))

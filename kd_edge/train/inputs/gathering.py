@@ -57,6 +57,7 @@ def gather_material(
     held_out = recipe.validation_subjects, recipe.validation_trials
     train, validation = training_sides(split, *held_out, labels=dataset.labels)
     test = split.test
+    side = train
     if at_most is None:
         train = _usable(train, [*clips.values(), *signals.values()])
         check_split(Split(split.name, train, test), dataset.labels, by_subject=False)
@@ -72,9 +73,9 @@ def gather_material(
     if seconds is None:
         lengths = [clip_length_ns(clips["student"].clip(s.id).stamps_ns) for s in train]
         seconds = round(float(np.median(lengths)) / 1e9, 3)
-    ours: tuple[Sample, ...] = ()
+    dense_only = tuple(s for s in side if s not in train) if at_most is None and recipe.dense_stage else ()
     if isinstance(dataset, PartlyLabelled) and unlabelled:
-        ours = _usable(dataset.unlabelled_apart_from((*validation, *test)), [clips["student"]])
+        dense_only += _usable(dataset.unlabelled_apart_from((*validation, *test)), [clips["student"]])
     material = Material(
         recipe,
         dataset,
@@ -86,7 +87,7 @@ def gather_material(
         seconds,
         semantics,
         embeddings=embeddings,
-        unlabelled=ours,
+        dense_only=dense_only,
     )
     stage, loss = recipe.dense_stage, recipe.dense_loss
     return replace(
@@ -104,11 +105,16 @@ def _dense(
     *,
     few: bool,
 ) -> DenseTargets:
-    """What a dense stage or loss regresses, scaled by the training clips; a stage's of clips without a label, too.
+    """What a dense stage or loss regresses, of a stage's clips without a label, too; scaled by the training clips.
+
+    So a loss that goes on with what a stage began has its units. Only a target that no training clip has is scaled by
+    the others.
 
     The ``few`` clips of a dry run keep what a control would shuffle.
     """
-    stamps = material.stamps_ns
+    stamps, sides = material.stamps_ns, [material.train, material.validation, material.test]
+    if material.dense_only:
+        sides.append(material.dense_only)
 
     def pictures(sample: Sample) -> Float32:
         return material.student_clips([sample]).still(0, np.arange(len(stamps[sample.id])))
@@ -121,12 +127,12 @@ def _dense(
         stamps,
         (*material.dataset.samples, *unlabelled),
         material.feature_space,
-        sides=(material.with_unlabelled if unlabelled else material.train, material.validation, material.test),
+        sides=sides,
         seed=material.recipe.seed,
         pictures=pictures,
         progress=progress,
     )
-    targets.fit(material.with_unlabelled if unlabelled else material.train)
+    targets.fit(material.train, material.dense_only)
     return targets
 
 

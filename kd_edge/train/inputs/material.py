@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -55,7 +56,8 @@ class Material:
         semantics: Vectors of the class names, where the recipe has some.
         dense: What a dense stage regresses, where the recipe has one.
         loss: What a dense loss regresses, where the recipe has one.
-        unlabelled: Samples that a dense stage trains on beside ``train``; none of anybody held out.
+        dense_only: Samples that a dense stage trains on beside ``train``, and nothing else does: without a label, or
+            without what a later stage's teacher sees; none of anybody held out.
     """
 
     recipe: Recipe
@@ -70,12 +72,12 @@ class Material:
     dense: DenseTargets | None = None
     embeddings: dict[str, Embeddings] = field(default_factory=dict)
     loss: DenseTargets | None = None
-    unlabelled: tuple[Sample, ...] = ()
+    dense_only: tuple[Sample, ...] = ()
 
     @property
-    def with_unlabelled(self) -> tuple[Sample, ...]:
-        """What a dense stage trains on: the training clips, and those that nobody has labelled."""
-        return (*self.train, *self.unlabelled)
+    def dense_train(self) -> tuple[Sample, ...]:
+        """What a dense stage trains on: the training clips, and those that are its alone."""
+        return (*self.train, *self.dense_only)
 
     @property
     def dense_targets(self) -> DenseTargets:
@@ -128,6 +130,11 @@ class Material:
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the recordings' contents as they are used."""
         return hashlib.sha256("".join(sorted(self.fingerprints.values())).encode()).hexdigest()
+
+    @property
+    def trained_on(self) -> str:
+        """SHA-256 (hex) of the training clips' ids: a modality that some lack makes other stages train on fewer."""
+        return hashlib.sha256(json.dumps(sorted(sample.id for sample in self.train)).encode()).hexdigest()
 
     @property
     def fingerprints(self) -> dict[str, str]:

@@ -160,8 +160,10 @@ class Settings(Strict):
 
     @property
     def modalities(self) -> list[str]:
-        """Names of everything of the data set that is used, sensors one by one."""
-        return [used for stage in reversed(self.networks.values()) for used in stage.modalities]
+        """Names of everything of the data set that is used: seen, sensors one by one, or regressed."""
+        seen = [used for stage in reversed(self.networks.values()) for used in stage.modalities]
+        targets = [target for each in (self.dense_stage, self.dense_loss) if each for target in each.targets]
+        return list(dict.fromkeys([*seen, *(name for target in targets for name in target.modalities)]))
 
     @property
     def needs_semantics(self) -> str:

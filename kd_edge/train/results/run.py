@@ -34,6 +34,7 @@ from kd_edge.rundir import (
     read_summary,
     run_folders,
 )
+from kd_edge.train.inputs.material import Material
 from kd_edge.train.recipe import Recipe
 
 _LOCK = ".lock"
@@ -153,6 +154,17 @@ def same_dense_stage(path: Path, recipe: Recipe, data_fingerprints: dict[str, st
             "leave it out to train the stage",
         )
     return kept
+
+
+def is_of_same_clips(path: Path, material: Material) -> bool:
+    """Whether a finished run trained on the very clips that this one trains on.
+
+    Two rows of one study may not: what the student or teacher of one lacks, the other's may have.
+    """
+    protocol = Run.load(path).summary.protocol
+    if not protocol.trained_on:  # runs of before tell how many
+        return protocol.train_samples == len(material.train)
+    return protocol.trained_on == material.trained_on
 
 
 @contextmanager

@@ -125,6 +125,7 @@ def _protocol(material: Material) -> Protocol:
         validation_subjects=tuple(material.recipe.validation_subjects),
         validation_trials=tuple(material.recipe.validation_trials),
         train_samples=len(material.train),
+        trained_on=material.trained_on,
         validation_samples=len(material.validation),
         test_samples=len(material.test),
         skipped=material.skipped,

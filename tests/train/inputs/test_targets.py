@@ -77,6 +77,7 @@ def test_a_skeleton_that_leads_is_moved_and_read_between_its_frames() -> None:
         (lambda c: Clip(c.frames[:2], c.stamps_ns[:2]), "covers less than half of its clip"),
         (lambda c: Clip(np.where(c.frames == 2, np.nan, c.frames), c.stamps_ns), r"\(0 of 10\)"),  # none has a z
         (lambda c: Clip(c.frames, c.stamps_ns + 5000 * MS), r"\(0 of 10\)"),  # it begins when the clip has ended
+        (lambda c: Clip(c.frames, c.stamps_ns * 3), "10 frames over 2.7 s with a clip of 0.9 s"),  # a third of its rate
     ],
 )
 def test_skeletons_that_do_not_fit_their_clip(change: object, message: str) -> None:
@@ -211,10 +212,11 @@ def test_one_odd_skeleton_does_not_decide_for_all(small_utd: Path) -> None:
 
     found = joints_of(JointTargets(), StudentClips(Odd(), dataset.samples, stamps))  # type: ignore[arg-type]
     assert found.values.keys() == {s.id for s in others}
-    assert found.lacking == {"skeleton": {first.id: f"{first.id} has 15 joints where most have 20"}}
+    assert found.lacking == {"skeleton": {first.id: "15 joints where most have 20"}}
     assert [group.count for group in found.groups] == [60, 60]
     targets = DenseTargets(found.groups, {}, found.lacking, "")
-    assert lacking_note(targets, dataset.samples) == f"1 of {len(dataset.samples)} clips lack skeleton"
+    noted = f"1 of {len(dataset.samples)} clips lack skeleton ({first.id}: 15 joints where most have 20)"
+    assert lacking_note(targets, dataset.samples) == noted
     assert lacking_note(targets, others) == ""
 
 

@@ -56,8 +56,8 @@ class StudentClips:
         dataset: The recordings.
         samples: Those that have a clip of the student's modality.
         stamps_ns: Sample id -> (N,) stamps of its frames, in order.
-        sides: Training, validation and test samples: what is fitted is fitted on the first, and no clip is given
-            another one's targets across them.
+        sides: Training, validation and test samples, and those that a dense stage alone trains on: what is fitted is
+            fitted on the first, and no clip is given another one's targets across them.
         seed: Where what is random of targets starts from.
         pictures: Sample -> (N, C, S, S) of its frames as evaluation sees them.
         progress: Called with (what, clips done, clips in all) where it takes long.
@@ -122,17 +122,18 @@ class DenseTargets:
         found = self._values.get(str(sample_id))
         return found is not None and not np.isnan(found).all()
 
-    def fit(self, samples: Sequence[Sample]) -> None:
+    def fit(self, samples: Sequence[Sample], others: Sequence[Sample] = ()) -> None:
         """Scale by these samples: each number about its mean, by the spread that its group has about it.
 
-        Groups that come late are scaled when they are there.
+        A group that none of them has is scaled by the ``others``. Groups that come late are scaled when they are there.
 
         Raises:
             DataError: Not one of them has a target of some group, or its numbers never change.
         """
         for group in self.groups:
             if not group.late:
-                self._fit(group, samples)
+                has_any = not np.isnan(self._of_all(group, samples)).all()
+                self._fit(group, samples if has_any else others)
 
     def complete(
         self, name: str, values: Mapping[str, Float32], lacking: Mapping[str, str], samples: Sequence[Sample]

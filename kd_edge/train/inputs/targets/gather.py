@@ -71,7 +71,7 @@ def gather_targets(
         stamps_ns: Sample id -> (N,) stamps of the student's clip.
         samples: Which clips; those without stamps are left out.
         features: What the teacher's features are, where they are among the targets.
-        sides: Training, validation and test samples.
+        sides: See ``StudentClips``.
         seed: The recipe's seed.
         pictures: Sample -> (N, C, S, S) of its frames as evaluation sees them, for targets made of them.
         progress: Called with (what, clips done, clips in all) where it takes long.

@@ -36,7 +36,7 @@ def joints_of(target: JointTargets, clips: StudentClips) -> Found:
         raise nowhere(target.modality, missing)
     usual = Counter(counts[name] for name in found).most_common(1)[0][0]  # a single odd recording decides nothing
     odd = [name for name in found if counts[name] != usual]
-    missing |= {name: f"{name} has {counts[name]} joints where most have {usual}" for name in odd}
+    missing |= {name: f"{counts[name]} joints where most have {usual}" for name in odd}
     values = {name: each for name, each in found.items() if counts[name] == usual}
     size = next(iter(values.values())).shape[1]
     return Found(tuple(_groups(target, size)), values, {target.modality: missing})
@@ -54,10 +54,11 @@ def joint_targets(clip: Clip, stamps_ns: Int64, target: JointTargets) -> Float32
         target: How.
 
     Raises:
-        DataError: The skeleton covers less than half of the clip.
+        DataError: The skeleton covers less than half of the clip, or the clip less than half of it.
     """
     when = clip.stamps_ns + round(target.lag_ms * 1e6)
     joints = _about_their_median(clip.frames.astype(np.float64)).reshape(len(when), -1)  # (T, 3 J)
+    _check_length(when, stamps_ns)
     positions = at_moments(joints, when, stamps_ns)
     covered = int((~np.isnan(positions)).any(axis=1).sum())
     if covered < LEAST_COVER * len(stamps_ns):
@@ -71,6 +72,17 @@ def joint_targets(clip: Clip, stamps_ns: Int64, target: JointTargets) -> Float32
     before = np.maximum(stamps_ns - round(target.velocity_ms * 1e6), stamps_ns[0])
     earlier = at_moments(joints, when, before)
     return np.concatenate([positions, positions - earlier], axis=1).astype(np.float32)
+
+
+def _check_length(when_ns: Int64, stamps_ns: Int64) -> None:
+    """Refuse a skeleton far longer than its clip: at a wrong frame rate each pose would meet another picture."""
+    seconds, clip_seconds = ((int(each[-1]) - int(each[0])) / 1e9 for each in (when_ns, stamps_ns))
+    if len(stamps_ns) > 1 and seconds * LEAST_COVER > clip_seconds:
+        raise DataError(
+            f"a skeleton of {len(when_ns)} frames over {seconds:.1f} s with a clip of {clip_seconds:.1f} s",
+            "one that is as long as its clip",
+            "check the frame rate of both, or cut the skeleton to its clip",
+        )
 
 
 def _about_their_median(joints: np.ndarray) -> np.ndarray:
