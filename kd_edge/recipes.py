@@ -254,7 +254,8 @@ def validate(raw: dict[str, Any], model: type[Model], what: str) -> Model:
     except ValidationError as error:
         cause = error
         told = {fault.partition(": ")[0] for fault in faults}
-        details = [d for d in error.errors(include_url=False) if ".".join(map(str, d["loc"])) not in told]
+        raised = [d for d in error.errors(include_url=False) if ".".join(map(str, d["loc"])) not in told]
+        details = [d for d in raised if not _follows(d, raised)]
         faults += [fault for detail in details[:_FAULTS_SHOWN] for fault in _faults(detail, model)]
         faults += [""] * (len(details) - _FAULTS_SHOWN)  # counted, and not told
     count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
@@ -326,6 +327,12 @@ def _step(table: Any, part: str, shown: str) -> Any:
     if not isinstance(child, (dict, list)):
         raise ConfigError(f"{shown}: '{part[:_VALUE_CHARACTERS]}' is a value", "a table", "drop what follows it")
     return child
+
+
+def _follows(detail: Any, raised: Sequence[Any]) -> bool:
+    """Whether a list is only too short because items of it are wrong, which is told."""
+    loc = detail["loc"]
+    return detail["type"] == "too_short" and any(d["loc"][: len(loc)] == loc for d in raised if d is not detail)
 
 
 def _faults(detail: Any, model: type[BaseModel]) -> list[str]:

@@ -123,7 +123,7 @@ class DenseReport(Selection):
         targets: Numbers regressed in every frame.
         explained: Target -> share of its variance over the validation clips' frames that is explained; None for one
             that they lack.
-        lacking: Target -> clips without it.
+        lacking: Target -> clips that were to train and are without it.
         absent: Target -> share of its numbers that the training clips' frames lack: joints that were not seen, clips
             without it.
         unlabelled: Clips that nobody has labelled and that took part.

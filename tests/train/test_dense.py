@@ -10,6 +10,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from kd_edge import recipes
+from kd_edge.errors import ConfigError
 from kd_edge.models import ModelConfig, build_model
 from kd_edge.models.saved import SavedStudent
 from kd_edge.rundir import read_metrics
@@ -202,6 +204,13 @@ def test_what_is_kept_ships_with_the_student_and_what_is_not_does_not(tmp_path: 
 def test_dense_stages_that_do_not_go_together(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Recipe.model_validate(dense_values() | changes)
+
+
+def test_a_wrong_target_is_one_fault() -> None:
+    """That none is left of the list then is no second one."""
+    wrong = [{"kind": "dense", "targets": [{"kind": "joints", "lag_ms": 9999}]}, {"kind": "labels"}]
+    with pytest.raises(ConfigError, match=r"^a recipe has 1 fault: stages\.0\.targets\.0\.lag_ms: "):
+        recipes.validate(dense_values() | {"stages": wrong}, Recipe, "a recipe")
 
 
 def test_numbers_that_are_not_there_cannot_be_read() -> None:

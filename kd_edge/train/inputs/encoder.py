@@ -202,8 +202,8 @@ def _session(file: Path, threads: int) -> Any:
     except Exception as error:  # an engine's exceptions are its own
         raise TrainingError(
             f"encoder {file} is refused by onnxruntime ({reason(error)})",
-            "an ONNX file that holds its weights itself, not in files beside it",
-            "export it again: onnx.save(onnx.load(FILE), NEW) puts everything into one file",
+            "a whole ONNX file that holds its weights itself, not in files beside it",
+            "restore a damaged one; else onnx.save(onnx.load(FILE), NEW) puts everything into one file",
         ) from error
 
 

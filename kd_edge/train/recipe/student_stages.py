@@ -20,7 +20,8 @@ class Target(Strict):
             clip those of another clip of its own class, ``all`` of any other clip, each at the same share of the clip's
             length and from the same side of the split: who is alone there lacks them. ``time`` gives a clip its own in
             another order, in which no frame keeps its place. None leaves them where they belong.
-        weight: Factor in the loss.
+        weight: Factor in the loss, which is a mean over all numbers: of two targets with the same weight, the one of
+            120 numbers counts 20 times as much as the one of six.
     """
 
     shuffle: Literal["class", "time", "all"] | None = None

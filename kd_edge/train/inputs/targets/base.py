@@ -217,13 +217,13 @@ def at_moments(series: np.ndarray, when_ns: Int64, moments_ns: Int64) -> np.ndar
     return result
 
 
-def nowhere(name: str, lacking: Mapping[str, str]) -> DataError:
-    """The fault that no training clip has a target."""
+def nowhere(name: str, lacking: Mapping[str, str], first: DataError | None = None) -> DataError:
+    """The fault that no training clip has a target, with what was expected of the first."""
     why = next(iter(lacking.values()), "none is there")
     return DataError(
         f"no training clip has the dense target {name} (the first: {why})",
-        "at least one",
-        "kd-edge data check, or leave the target out",
+        "at least one" if first is None else first.expected,
+        "kd-edge data check, or leave the target out" if first is None else first.fix,
     )
 
 

@@ -25,6 +25,7 @@ def joints_of(target: JointTargets, clips: StudentClips) -> Found:
     found: dict[str, Float32] = {}
     counts: dict[str, int] = {}
     missing: dict[str, str] = {}
+    first: DataError | None = None
     for sample in clips.samples:
         try:
             clip = clips.dataset.open(sample, target.modality)
@@ -32,8 +33,9 @@ def joints_of(target: JointTargets, clips: StudentClips) -> Found:
             found[sample.id] = joint_targets(clip, clips.stamps_ns[sample.id], target)
         except DataError as error:
             missing[sample.id] = error.found
+            first = first or error
     if not found:
-        raise nowhere(target.modality, missing)
+        raise nowhere(target.modality, missing, first)
     usual = Counter(counts[name] for name in found).most_common(1)[0][0]  # a single odd recording decides nothing
     odd = [name for name in found if counts[name] != usual]
     missing |= {name: f"{counts[name]} joints where most have {usual}" for name in odd}
