@@ -142,11 +142,11 @@ def finished_run(
             have, as it must have gone on from the same weights; None does not ask.
         among: What ``finished_runs`` found, where many runs are looked for; None looks.
     """
+    fingerprint = planned.config.fingerprint()
     found = [
         (run.parent == folder, summary.finished, run)
         for run, summary in (finished_runs(folder) if among is None else among)
-        if summary.recipe_fingerprint == planned.config.fingerprint()
-        and _is_same(planned.config, run, summary, recordings)
+        if summary.recipe_fingerprint == fingerprint and _is_same(planned.config, run, summary, recordings)
     ]
     return max(found)[2] if found else None
 
