@@ -384,5 +384,5 @@ def _measured(cell: Cell) -> str:
 def _each(cell: Cell) -> str:
     parts = [f"{seed}: {value:.1f}" for seed, value in sorted(cell.values.items())]
     if cell.missing and cell.values:
-        parts.append(f"{cell.missing} not run")
+        parts.append(f"{cell.missing} more not run")
     return ", ".join(parts) or "-"
