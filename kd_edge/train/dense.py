@@ -77,8 +77,15 @@ def frame_loaders(material: Material, stage: DenseStage, *, rank: int = 0, world
     clips = material.student_clips(material.with_targets(material.dense_train), changing=True)
     batches = training_batches(material.recipe, stage, clips.pairs.samples, stage.batch_size, rank=rank, world=world)
     dataset = FrameDataset(clips, targets, stage.frames)
-    note = lacking_note(targets, material.dense_train)
+    notes = lacking_note(targets, material.dense_train), _nobody_note(material)
+    note = "; ".join(each for each in notes if each)
     return Loaders(make_loader(dataset, batches, material.recipe.workers), batches, None, note)
+
+
+def _nobody_note(material: Material) -> str:
+    """How many clips without a label say nothing of whom they show: it may be somebody who is tested."""
+    count = sum(sample.label == UNLABELLED and not sample.subject for sample in material.dense_only)
+    return f"{count} clips without a label name no subject: they may show somebody who is tested" if count else ""
 
 
 def lacking_note(targets: DenseTargets, samples: Sequence[Sample]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,18 @@ def test_they_do_not_move_the_scale_that_a_loss_goes_on_with(recordings: Path) -
         np.testing.assert_array_equal(*same_units)
     every = [material.dense_targets.of(s.id, np.arange(len(material.stamps_ns[s.id]))) for s in material.train]
     assert np.nanmean(np.concatenate(every)) == pytest.approx(0, abs=1e-5)
+
+
+def test_clips_of_nobody_known_are_said_to_be(recordings: Path) -> None:
+    """Whom they show may be tested: the encoder would have seen them."""
+    material = gather_material(Recipe.model_validate(values(recordings, DENSE)))
+    stage = material.recipe.dense_stage
+    assert stage is not None
+    assert frame_loaders(material, stage).note == ""
+    nobody = tuple(dataclasses.replace(s, subject="") for s in material.dense_only[:3])
+    unknown = dataclasses.replace(material, dense_only=nobody + material.dense_only[3:])
+    told = "3 clips without a label name no subject: they may show somebody who is tested"
+    assert frame_loaders(unknown, stage).note == told
 
 
 @pytest.fixture
