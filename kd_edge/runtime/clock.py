@@ -14,14 +14,15 @@ from collections import deque
 from itertools import combinations
 from typing import Literal, Protocol, SupportsFloat, SupportsIndex, cast
 
-from kd_edge.types import Cause, Reason
+import numpy as np
+
+from kd_edge.types import MAX_AHEAD_NS, Cause, Reason
 
 ClockKind = Literal["monotonic", "wall", "device", "arrival"]
 """What a camera stamps with: this machine's ``CLOCK_MONOTONIC``, its time of day, a clock of the device's own with any
 epoch, or nothing at all: then the moment of reading stands in, and how long a frame lay in buffers is not known."""
 
-MAX_AHEAD_MS = 50.0
-"""How far a stamp may lie ahead of now: two clocks of one machine are read one after the other."""
+MAX_AHEAD_MS = MAX_AHEAD_NS / 1e6
 STEP_BACK_NS = 1_000_000_000
 """Stamps that go back by more are of a clock that stepped or wrapped; by less, of frames that overtook each other. A
 camera's may go back no further than ahead: frames do not overtake each other in a driver."""
@@ -84,18 +85,40 @@ MONOTONIC = MonotonicClock()
 """The clock unless told otherwise."""
 
 
-def stamp_of(value: object) -> int | Cause:
-    """A stamp as whole nanoseconds, or why it is none (None, NaN, infinite, beyond 64 bits)."""
+def stamp_of(value: object, what: str = "a frame's stamp") -> int | Cause:
+    """A stamp as whole nanoseconds, or why it is none (None, NaN, infinite, a fraction, beyond 64 bits).
+
+    Args:
+        value: What is said to be one.
+        what: Names it in the cause.
+    """
     try:
         stamp_ns = operator.index(cast("SupportsIndex", value))
     except TypeError:  # a float of whole nanoseconds will do
-        try:
-            stamp_ns = int(float(cast("SupportsFloat", value)) if not isinstance(value, str) else math.nan)
-        except (TypeError, ValueError, OverflowError):
-            return Cause(Reason.CLOCK_INVALID, f"a frame's stamp is {value!r:.60}, not nanoseconds")
+        return _float_stamp_of(value, what)
+    if isinstance(value, bool):
+        return _no_stamp(value, what)
     if not -STAMP_LIMIT_NS < stamp_ns < STAMP_LIMIT_NS:
-        return Cause(Reason.CLOCK_INVALID, f"a frame's stamp is {stamp_ns.bit_length()} bits long, beyond any clock")
+        return Cause(Reason.CLOCK_INVALID, f"{what} is {stamp_ns.bit_length()} bits long, beyond any clock")
     return stamp_ns
+
+
+def _float_stamp_of(value: object, what: str) -> int | Cause:
+    """The same of what is no integer; a fraction of a nanosecond no clock can tell."""
+    if isinstance(value, (str, bytes, np.bool_)):
+        return _no_stamp(value, what)
+    try:
+        number = float(cast("SupportsFloat", value))
+    except (TypeError, ValueError, OverflowError):
+        return _no_stamp(value, what)
+    if math.isfinite(number) and not number.is_integer():
+        found = f"{what} is {number!r}, a fraction of a nanosecond"
+        return Cause(Reason.CLOCK_INVALID, f"{found} (seconds? round(1e9 * stamp) is nanoseconds)")
+    return stamp_of(int(number), what) if math.isfinite(number) else _no_stamp(value, what)
+
+
+def _no_stamp(value: object, what: str) -> Cause:
+    return Cause(Reason.CLOCK_INVALID, f"{what} is {value!r:.60}, not nanoseconds")
 
 
 def ahead_of(now_ns: int, stamp_ns: int, max_ahead_ns: int) -> Cause | None:

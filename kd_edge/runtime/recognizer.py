@@ -305,7 +305,7 @@ class Recognizer:
 
     def _push(self, frames: Mapping[str, _Given], now_ns: int | None) -> dict[str, Prediction | None]:
         self._check_open()
-        if now_ns is not None and isinstance(stamp_of(now_ns), Cause):
+        if now_ns is not None and isinstance(stamp_of(now_ns, "now"), Cause):
             raise ConfigError(f"now_ns {now_ns!r:.60}", "whole nanoseconds", "time.monotonic_ns()")
         stamps_ns = {source: self._checked(source, given.image, given.stamp) for source, given in frames.items()}
         self.expect(frames)
@@ -337,11 +337,20 @@ class Recognizer:
         return stamp_ns
 
     def at(self, prediction: Prediction, now_ns: int) -> Prediction:
-        """A prediction as of a moment: with that as ``emitted_ns``, and ``stale`` when it has run out by then."""
-        if prediction.state is LabelState.STALE or now_ns <= prediction.valid_until_ns:
-            return prediction if prediction.emitted_ns == now_ns else replace(prediction, emitted_ns=now_ns)
-        late = Cause(Reason.LATE, f"labelled {duration(now_ns - prediction.captured_ns)} after its capture")
-        return self.stale(prediction.source, prediction.frame_id, prediction.captured_ns, now_ns, late)
+        """A prediction as of a moment, which becomes ``emitted_ns``.
+
+        It is ``stale`` when it has run out by then, was captured later than that, or where that is no moment.
+        """
+        captured_ns = prediction.captured_ns
+        if not captured_ns - self._max_ahead_ns <= now_ns <= prediction.valid_until_ns:  # nor is any NaN
+            now = stamp_of(now_ns, "now")
+            if isinstance(now, Cause):
+                return self.stale(prediction.source, prediction.frame_id, captured_ns, captured_ns, now)
+            if prediction.state is not LabelState.STALE:
+                late = Cause(Reason.LATE, f"labelled {duration(now - captured_ns)} after its capture")
+                cause = ahead_of(now, captured_ns, self._max_ahead_ns) or late
+                return self.stale(prediction.source, prediction.frame_id, captured_ns, now, cause)
+        return prediction if prediction.emitted_ns == now_ns else replace(prediction, emitted_ns=now_ns)
 
     def _check_open(self) -> None:
         if self._closed:
