@@ -17,6 +17,7 @@ from kd_edge.artifact import load as load_artifact
 from kd_edge.engines import CudaBinding, EngineName, Ladder, Provider, StepEngine, engine_ladder
 from kd_edge.errors import ArtifactError, CameraError, ConfigError, EngineError
 from kd_edge.runtime.clock import MAX_AHEAD_MS, STEP_BACK_NS, ahead_of, duration, stamp_of
+from kd_edge.runtime.guard import PushGuard
 from kd_edge.runtime.labelling import Labeller, Pushed
 from kd_edge.runtime.phases import span_of
 from kd_edge.runtime.rate import NeededRate
@@ -62,8 +63,8 @@ class Recognizer:
 
     Every pushed frame is encoded once; its window uses the features of T-1 older frames, chosen by time stamp. Its
     label is that of the mean log-probability of all windows that end within one segment spacing (``smooth_ms``); with
-    ``smooth_ms=0`` it is exactly the clip model's of the newest window. Memory is fixed per source. Not thread-safe:
-    push from one thread. ``close`` it, or leave its ``with`` block, to give back the engine at once.
+    ``smooth_ms=0`` it is exactly the clip model's of the newest window. Memory is fixed per source. One thread pushes
+    at a time. ``close`` it, or leave its ``with`` block, to give back the engine at once.
 
     A model with recurrent states (``manifest.states``, a causal TSM) steps once per segment spacing: frames in between
     are taken in, not encoded, and give no prediction. Its first label after a start, reset or gap is the clip model's;
@@ -108,6 +109,7 @@ class Recognizer:
         self._smooth_ns = span_of(manifest, smooth_ms)
         self._sources: dict[str, SourceState] = {}
         self._closed = False
+        self._guard = PushGuard()
 
     @classmethod
     def load(
@@ -157,29 +159,30 @@ class Recognizer:
         """
         if self_test not in get_args(SelfTest):
             raise ConfigError(f"self_test {self_test!r}", f"one of {', '.join(get_args(SelfTest))}", "correct it")
-        artifact = _verified(model, trust)
-        ladder = engine_ladder(
-            artifact, engine=engine, threads=threads, provider=provider, strict=strict, cuda_binding=cuda_binding
-        )
-        ladder.open()
-        try:
-            recognizer = cls(
-                artifact.manifest,
-                ladder.engine,
-                valid_ms=valid_ms,
-                max_ahead_ms=max_ahead_ms,
-                max_sources=max_sources,
-                smooth_ms=smooth_ms,
-                ladder=ladder,
-                golden=None if self_test == "off" else artifact.golden,
+        with PushGuard():  # an engine that is being made is as native as one that runs
+            artifact = _verified(model, trust)
+            ladder = engine_ladder(
+                artifact, engine=engine, threads=threads, provider=provider, strict=strict, cuda_binding=cuda_binding
             )
-            recognizer.signed_by = artifact.signed_by
-            recognizer._runner.prove(accept=self_test == "accept")
-            recognizer.hand_over()
-        except BaseException:
-            ladder.engine.close()
-            raise
-        return recognizer
+            ladder.open()
+            try:
+                recognizer = cls(
+                    artifact.manifest,
+                    ladder.engine,
+                    valid_ms=valid_ms,
+                    max_ahead_ms=max_ahead_ms,
+                    max_sources=max_sources,
+                    smooth_ms=smooth_ms,
+                    ladder=ladder,
+                    golden=None if self_test == "off" else artifact.golden,
+                )
+                recognizer.signed_by = artifact.signed_by
+                recognizer._runner.prove(accept=self_test == "accept")
+                recognizer.hand_over()
+            except BaseException:
+                ladder.engine.close()
+                raise
+            return recognizer
 
     @property
     def valid_ns(self) -> int:
@@ -238,10 +241,14 @@ class Recognizer:
         self._runner.hand_over()
 
     def close(self) -> None:
-        """Close the engine; nothing can be pushed after that. One that was adopted is the other's to close."""
+        """Close the engine; nothing can be pushed after that. One that was adopted is the other's to close.
+
+        A push that another thread is in ends before.
+        """
         if not self._closed:
             self._closed = True
-            self._runner.close()
+            with self._guard.waited_for():
+                self._runner.close()
 
     def __enter__(self) -> Self:
         self._check_open()
@@ -282,9 +289,10 @@ class Recognizer:
             CameraError: Wrong dtype, channels or size, a stamp that is no number, or too many sources. The frame was
                 not taken in.
             ArtifactError: The engine failed; the window starts anew with the next frame.
-            EngineError: It is closed.
+            EngineError: It is closed, or another thread pushes just now.
         """
-        return self._push({source: _Given(frame, captured_ns, frame_id, truth)}, now_ns)[source]
+        with self._guard:
+            return self._push({source: _Given(frame, captured_ns, frame_id, truth)}, now_ns)[source]
 
     def push_many(
         self, frames: Mapping[str, tuple[Image, int] | Frame], *, now_ns: int | None = None
@@ -301,7 +309,8 @@ class Recognizer:
         Raises:
             CameraError: As ``push``; then no frame was taken in.
         """
-        return self._push({source: _Given.of(frame) for source, frame in frames.items()}, now_ns)
+        with self._guard:
+            return self._push({source: _Given.of(frame) for source, frame in frames.items()}, now_ns)
 
     def _push(self, frames: Mapping[str, _Given], now_ns: int | None) -> dict[str, Prediction | None]:
         self._check_open()

@@ -18,12 +18,13 @@ from kd_edge.runtime.cameras import Wanted
 from kd_edge.runtime.cameras.base import Camera
 from kd_edge.runtime.cameras.colour import look_at_recording
 from kd_edge.runtime.cameras.config import CameraConfig, SharedConfig
-from kd_edge.runtime.capture import CaptureCounters, Captured
 from kd_edge.runtime.clips import MAX_MB, RecordOn
 from kd_edge.runtime.clock import MONOTONIC, Clock, duration
+from kd_edge.runtime.ending import Lifetime
 from kd_edge.runtime.feed import Feed, Feeds, check_together
 from kd_edge.runtime.keeping import Keeping, Kept
 from kd_edge.runtime.label_hash import LabelHash
+from kd_edge.runtime.mailbox import Captured
 from kd_edge.runtime.news import News
 from kd_edge.runtime.opening import make_cameras, open_fitting, told_focal
 from kd_edge.runtime.options import StreamOptions
@@ -31,7 +32,7 @@ from kd_edge.runtime.recognizer import Recognizer, SelfTest
 from kd_edge.runtime.scheduling import scheduled
 from kd_edge.runtime.serving import Serving
 from kd_edge.runtime.sinks import Sink, SinkState, SinkThread, none_left, open_sink
-from kd_edge.runtime.statistics import Counts, Statistics
+from kd_edge.runtime.statistics import Counts, Statistics, statistics_of
 from kd_edge.runtime.watchdog import ServiceNotifier
 from kd_edge.types import Cause, Frame, LabelState, Prediction, Reason
 
@@ -151,8 +152,7 @@ class LabelStream:
         self._model, self._options, self._clock = model, options, clock
         self.max_age_ms = options.max_age_ms
         self._asked = tuple(camera) if isinstance(camera, (list, tuple)) else (cast("str | Camera", camera),)
-        self._closing = ExitStack()
-        self._entered = False
+        self._life = Lifetime(self)
         self._begin()
 
     def _begin(self) -> None:
@@ -173,8 +173,13 @@ class LabelStream:
                 stays open.
             RuntimeError: It is entered already.
         """
-        if self._entered:
-            raise RuntimeError("this stream is entered already: leave it first, or make another one")
+        self._life.enter(self._open_all)
+        if self._life.stop_asked:  # meanwhile, or before
+            self.stop()
+        return self
+
+    def _open_all(self) -> ExitStack:
+        """Open everything that one pass needs, and start; what closes it, in which nothing refers to this stream."""
         self._begin()
         with ExitStack() as opened:
             shared = SharedConfig.of([c for c in self._asked if isinstance(c, str)])
@@ -197,7 +202,7 @@ class LabelStream:
             lenses = zip(configs, self._feeds.all, strict=True)
             focals = {feed.name: told_focal(feed.camera, config, assumed) for config, feed in lenses}
             self.recognizer.expect(focals, focal=focals)
-            opened.callback(self._forget)
+            opened.callback(_forget, self.recognizer, self._feeds)
             self._open_sinks(opened)
             self._keep(shared, configs, opened)
             self._service = ServiceNotifier() if self._options.notify else None
@@ -208,9 +213,7 @@ class LabelStream:
                 feed.start(self.recognizer.valid_ns)
             if self._feeds.live:
                 self._serving.begin_upgrade(opened)
-            self._closing = opened.pop_all()
-        self._entered = True
-        return self
+            return opened.pop_all()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -222,15 +225,17 @@ class LabelStream:
         Raises:
             SinkError: A recording's sink could not write everything, and nothing else had gone wrong.
         """
-        self._entered = False
-        self._closing.close()
+        self._life.leave()
         if kind is None:
             for sink in self._sinks:
                 sink.check()
 
     def stop(self) -> None:
-        """End the iteration soon, from another thread; the one that iterates then leaves the ``with`` block."""
-        self._entered = False
+        """End the iteration soon, from another thread; the one that iterates then leaves the ``with`` block.
+
+        It holds until the stream is left: one that is being entered, or not entered yet, ends before its first label.
+        """
+        self._life.stop_asked = True
         for feed in () if self._feeds is None else self._feeds.all:
             feed.capture.ask_to_stop()
 
@@ -256,9 +261,10 @@ class LabelStream:
         feeds = self._feeds
         if feeds is None:
             raise RuntimeError("iterate inside the with block: with stream(...) as labels: for prediction in labels")
-        if self._waiting and self._entered:
+        self._life.taken_up()
+        if self._waiting and self._life.goes_on:
             return self._still(self._waiting.popleft())
-        while self._entered:  # another thread may leave it meanwhile
+        while self._life.goes_on:  # another thread may stop or leave it meanwhile
             arrived = feeds.get(feeds.wait_seconds(self._clock.now_ns()))
             predictions = self._labelled(arrived)
             predictions += self._due_stale({p.source for p in predictions})  # an old frame's camera is not fresh
@@ -276,31 +282,7 @@ class LabelStream:
     def statistics(self) -> Statistics:
         """Counters up to now; also after leaving."""
         feeds = () if self._feeds is None else self._feeds.all
-        counters = CaptureCounters.together([feed.capture.counters for feed in feeds])
-        recording, clips = self._keeping.frames, self._keeping.moments
-        return Statistics(
-            captured=counters.captured,
-            dropped=counters.dropped,
-            skipped=sum(feed.skipped for feed in feeds),
-            frozen=counters.frozen,
-            misdated=counters.misdated,
-            damaged=counters.damaged,
-            reconnects=counters.reconnects,
-            pushed=self._counts.pushed,
-            engine_failures=self._counts.failures,
-            labels=dict(self._counts.labels),
-            reasons=dict(self._counts.reasons),
-            fps=self._counts.fps,
-            sink_faults={s.name: s.fault for s in self._sinks if s.fault is not None},
-            sink_dropped=sum(s.dropped for s in self._sinks),
-            sinks_reopened=sum(s.reopened for s in self._sinks),
-            recorded=recording.frames,
-            unrecorded=recording.lost_frames,
-            record_fault=self._keeping.fault,
-            clips=clips.clips,
-            lost_clips=clips.lost,
-            sources={feed.name: self._counts.of(feed.name, live=feed.camera.live) for feed in feeds},
-        )
+        return statistics_of(feeds, self._counts, self._sinks, self._keeping)
 
     @property
     def label_hash(self) -> LabelHash | None:
@@ -317,11 +299,6 @@ class LabelStream:
         open_fitting(feed.camera, wanted, self.recognizer.needed_rate, self.recognizer.manifest.name)
         feed.name = feed.camera.name
         self.recognizer.forget(feed.name)
-
-    def _forget(self) -> None:
-        """A recogniser that goes on to another stream has room for its cameras."""
-        for feed in () if self._feeds is None else self._feeds.all:
-            self.recognizer.forget(feed.name)
 
     def _open_sinks(self, opened: ExitStack) -> None:
         for wanted in self._options.sinks:
@@ -485,6 +462,12 @@ class LabelStream:
             for feed in self._feeds.all
             if feed.name not in labelled and (cause := feed.due_cause(now_ns)) is not None
         ]
+
+
+def _forget(recognizer: Recognizer, feeds: Feeds) -> None:
+    """A recogniser that goes on to another stream has room for its cameras."""
+    for feed in feeds.all:
+        recognizer.forget(feed.name)
 
 
 def _asleep(feed: Feed) -> Cause:

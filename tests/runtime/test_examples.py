@@ -231,7 +231,7 @@ def test_the_event_loop_ends_with_a_halt(capsys, error):
     latest = module.Latest()
 
     async def listening():
-        latest.prediction = Told().push(None, 10**18, "x", now_ns=10**18)
+        latest.prediction = Told().push(None, 0, "x", now_ns=0)
         latest.prediction = dataclasses.replace(latest.prediction, valid_until_ns=2**62)
         await asyncio.sleep(0.15)
         if error is not None:
