@@ -16,7 +16,7 @@ from kd_edge.artifact import Artifact, GoldenClip, Manifest
 from kd_edge.artifact import load as load_artifact
 from kd_edge.engines import CudaBinding, EngineName, Ladder, Provider, StepEngine, engine_ladder
 from kd_edge.errors import ArtifactError, CameraError, ConfigError, EngineError
-from kd_edge.runtime.clock import MAX_AHEAD_MS, STEP_BACK_NS, ahead_of, duration, stamp_of
+from kd_edge.runtime.clock import MAX_AHEAD_MS, STEP_BACK_NS, ahead_of, behind_of, duration, stamp_of
 from kd_edge.runtime.guard import PushGuard
 from kd_edge.runtime.labelling import Labeller, Pushed
 from kd_edge.runtime.phases import span_of
@@ -280,7 +280,8 @@ class Recognizer:
             truth: Passed through to the prediction.
 
         Returns:
-            The prediction, ``stale`` when the frame's stamp lies ahead of ``now_ns`` or the label has run out by then;
+            The prediction, ``stale`` when the frame's stamp lies ahead of ``now_ns`` or more than 10 s behind it (such
+            a frame is not taken in), or when the label has run out by then;
             None for a frame that is not newer than the source's last one (delivered twice or late), and for a frame
             between two steps of a model with states. Stamps that go back by more than 1 s are of a clock that
             stepped: the window starts anew.
@@ -322,10 +323,10 @@ class Recognizer:
         pushed = []
         for source, given in frames.items():
             stamp_ns = stamps_ns[source]
-            ahead = None if now_ns is None else ahead_of(now_ns, stamp_ns, self._max_ahead_ns)
-            if ahead is not None and now_ns is not None:
+            wrong = None if now_ns is None else self._misplaced(stamp_ns, now_ns)
+            if wrong is not None and now_ns is not None:
                 number = self._sources[source].frames if given.frame_id is None else given.frame_id
-                results[source] = self.stale(source, number, now_ns, now_ns, ahead)
+                results[source] = self.stale(source, number, now_ns, now_ns, wrong)
             elif taken := self._observe(given, stamp_ns, source):
                 pushed.append(taken)
         results.update(self._step(pushed, now_ns))
@@ -344,6 +345,10 @@ class Recognizer:
         if isinstance(stamp_ns, Cause):
             raise CameraError(f"{source}: {stamp_ns.detail}", "whole nanoseconds", "time.monotonic_ns() at the capture")
         return stamp_ns
+
+    def _misplaced(self, stamp_ns: int, now_ns: int) -> Cause | None:
+        """Why a frame cannot have been captured when it says, seen from now."""
+        return ahead_of(now_ns, stamp_ns, self._max_ahead_ns) or behind_of(now_ns, stamp_ns)
 
     def at(self, prediction: Prediction, now_ns: int) -> Prediction:
         """A prediction as of a moment, which becomes ``emitted_ns``.

@@ -84,6 +84,16 @@ def test_stamps_in_seconds_are_told(full):
     assert "time.monotonic_ns()" in caught.value.fix
 
 
+@pytest.mark.parametrize(("each_ns", "question"), [(1000, " (is it in microseconds?)"), (7, "")])
+def test_a_stamp_far_behind_now_is_stale_and_changes_nothing(full, each_ns, question):
+    recognizer, frames = full
+    behind = recognizer.push(frames[0], HOUR // each_ns, now_ns=HOUR)
+    assert (behind.state, behind.reason, behind.label) == (LabelState.STALE, Reason.CLOCK_BEHIND, None)
+    assert behind.detail.endswith(f"min behind now{question}")
+    assert recognizer.push(frames[1], 1000 * MS, now_ns=1005 * MS).state is LabelState.OK
+    assert recognizer.push(frames[1], 1020 * MS, now_ns=11_020 * MS).reason is Reason.LATE  # the bound
+
+
 @pytest.mark.parametrize(
     ("now_ns", "reason"),
     [

@@ -43,7 +43,7 @@ _NETWORK_CLOCKS = {
 }
 _TOPIC_CLOCKS = {
     "wall": "headers bear the time of day of this machine, as ROS has it",
-    "device": "any clock that runs",
+    "device": "any clock that counts nanoseconds",
     "arrival": "no usable stamps",
 }
 
@@ -76,7 +76,7 @@ class CameraConfig(TimeOuts):
 
     Attributes:
         clock: What the camera's stamps are of: ``monotonic`` (this machine's, which V4L2 drivers use), ``wall`` (its
-            time of day), ``device`` (any clock of the device's own) or ``arrival`` (no usable stamps: the moment of
+            time of day), ``device`` (any clock that counts nanoseconds) or ``arrival`` (no usable stamps: the moment of
             reading). Of a ``ros2:`` topic ``wall`` unless set.
         uri: ``v4l2:/dev/video0`` or the bare name of a link below ``/dev/v4l``, ``realsense:SERIAL``, ``replay:PATH``
             or ``synthetic:``; what follows a ``?`` sets the other keys (``v4l2:/dev/video0?pixel_format=Y16&fps=9``).
