@@ -74,6 +74,8 @@ class Reason(str, enum.Enum):
     """The label was made after it had run out: an old frame, or a machine that stood still."""
     OVERLOAD = "overload"
     """The engine is too slow for the camera."""
+    SLOW_PROGRAM = "slow_program"
+    """The program takes too long between two labels."""
     SLOW_RATE = "slow_rate"
     """Frames come too seldom for the model's window."""
     SPARSE = "sparse"

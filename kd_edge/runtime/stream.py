@@ -162,6 +162,8 @@ class LabelStream:
         self._counts = Counts()
         self._waiting: deque[Prediction] = deque()  # of one step of several cameras; at most one each
         self._failures_in_turn = 0
+        self._given_ns: int | None = None  # when the last prediction was returned
+        self._away_ns = 0  # how long the program has had the turn since the last step
         self._news = News(self._clock)
         self._keeping = Keeping()
 
@@ -249,7 +251,7 @@ class LabelStream:
         return self
 
     def __next__(self) -> Prediction:
-        """The next prediction: of a new frame, or ``stale`` when none came in time.
+        """The next prediction: of a new frame, or ``stale`` when none came in time. The frame is labelled in here.
 
         Raises:
             StopIteration: The recordings have ended, or the stream was left.
@@ -262,6 +264,13 @@ class LabelStream:
         if feeds is None:
             raise RuntimeError("iterate inside the with block: with stream(...) as labels: for prediction in labels")
         self._life.taken_up()
+        if self._given_ns is not None:
+            self._away_ns += self._clock.now_ns() - self._given_ns
+        prediction = self._next_of(feeds)
+        self._given_ns = self._clock.now_ns()
+        return prediction
+
+    def _next_of(self, feeds: Feeds) -> Prediction:
         if self._waiting and self._life.goes_on:
             return self._still(self._waiting.popleft())
         while self._life.goes_on:  # another thread may stop or leave it meanwhile
@@ -384,7 +393,9 @@ class LabelStream:
             return self._failed(frames, error)
         if self.recognizer.steps > steps:
             self._failures_in_turn = 0
-        return [self._as_of_now(feed, prediction, began_ns) for feed, prediction in given.items()]
+        predictions = [self._as_of_now(feed, prediction, began_ns) for feed, prediction in given.items()]
+        self._away_ns = 0
+        return predictions
 
     def _as_of_now(self, feed: Feed, prediction: Prediction, began_ns: int) -> Prediction:
         """What a live camera's prediction is worth when its step is done."""
@@ -393,7 +404,7 @@ class LabelStream:
             cause = _asleep(feed)
             feed.awoke()
             return self.recognizer.stale(feed.name, prediction.frame_id, prediction.captured_ns, now_ns, cause)
-        feed.load.see(began_ns, now_ns, feed.capture.counters.captured)
+        feed.load.see(began_ns, now_ns, feed.capture.counters.captured, self._away_ns)
         prediction = self.recognizer.at(prediction, now_ns)  # old when it came, or the machine too slow: stale
         if prediction.state is not LabelState.STALE:
             feed.watchdog.fresh(prediction.captured_ns)
@@ -446,7 +457,7 @@ class LabelStream:
         ]
 
     def _explained(self, feed: Feed, prediction: Prediction) -> Prediction:
-        """Where frames are far apart, or labels late, because this machine is too slow for them, say that instead."""
+        """Where frames are far apart, or labels late, because machine or program is too slow, say that instead."""
         if prediction.reason not in (Reason.SLOW_RATE, Reason.SPARSE, Reason.LATE) or not feed.load.is_over:
             return prediction
         cause = feed.load.cause(self.recognizer.needed_rate)
