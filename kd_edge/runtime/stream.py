@@ -31,7 +31,15 @@ from kd_edge.runtime.options import StreamOptions
 from kd_edge.runtime.recognizer import Recognizer, SelfTest
 from kd_edge.runtime.scheduling import scheduled
 from kd_edge.runtime.serving import Serving
-from kd_edge.runtime.sinks import Sink, SinkState, SinkThread, none_left, open_sink
+from kd_edge.runtime.sinks import (
+    Sink,
+    SinkState,
+    SinkThread,
+    close_together,
+    none_left,
+    sink_threads,
+    sinks_asked,
+)
 from kd_edge.runtime.statistics import Counts, Statistics, statistics_of
 from kd_edge.runtime.watchdog import ServiceNotifier
 from kd_edge.types import Cause, Frame, LabelState, Prediction, Reason
@@ -47,7 +55,7 @@ def stream(
     model: str | Path | Artifact | Recognizer,
     camera: str | Camera | Sequence[str | Camera],
     realtime: bool = False,
-    sinks: Sequence[str | Sink] = (),
+    sinks: str | Path | Sink | Sequence[str | Path | Sink] = (),
     engine: EngineName = "onnxruntime",
     threads: int | None = None,
     provider: Provider | None = None,
@@ -77,7 +85,8 @@ def stream(
         camera: Name, URI, or a camera of one's own (``Camera``), which brings its time-outs or gets the usual ones; or
             several, each with a name of its own (``left=v4l2:/dev/video0``), all of them live or all recordings.
         realtime: Pace a recording by its stamps; without it every frame is labelled as fast as possible.
-        sinks: URIs or sinks of one's own; each gets every prediction, none can delay one.
+        sinks: A URI, the path of a file for JSON lines, or a sink of one's own (``Sink``), or several; each gets every
+            prediction, none can delay one.
         engine: What runs the model; ``auto`` takes the fastest one here, see ``Recognizer.load``.
         threads: How many the engine may use; by default what the camera file says, else 1.
         provider: What to run on; one that is not there falls back to the CPU and labels are ``degraded``.
@@ -102,7 +111,7 @@ def stream(
     """
     options = StreamOptions(
         realtime=realtime,
-        sinks=tuple(sinks),
+        sinks=sinks_asked(sinks),
         engine=engine,
         threads=threads,
         provider=provider,
@@ -310,12 +319,10 @@ class LabelStream:
         self.recognizer.forget(feed.name)
 
     def _open_sinks(self, opened: ExitStack) -> None:
-        for wanted in self._options.sinks:
-            made = open_sink(wanted, clock=self._clock) if isinstance(wanted, str) else wanted
-            sink = SinkThread(made, lossless=not self.cameras[0].live, clock=self._clock)
+        self._sinks = sink_threads(self._options.sinks, lossless=not self.cameras[0].live, clock=self._clock)
+        opened.callback(close_together, self._sinks)
+        for sink in self._sinks:
             sink.open()
-            opened.callback(sink.close)
-            self._sinks.append(sink)
 
     def _keep(self, shared: SharedConfig, configs: Sequence[CameraConfig | None], opened: ExitStack) -> None:
         options = self._options
