@@ -315,6 +315,28 @@ def test_the_readmes_programs_run_as_they_are_printed(monkeypatch, tmp_path, pro
     exec(program.replace(live, 'camera="synthetic:?realtime=false&frames=100"'), {"__name__": "readme"})
 
 
+FITS = """
+from kd_edge.runtime import stream
+
+stream(model="student.onnx", camera=[MyCamera(), "ir0"])
+"""
+
+
+@pytest.mark.slow
+def test_the_readmes_programs_and_the_examples_have_strict_types(tmp_path):
+    """As a user checks them: without this repository's settings."""
+    for k, program in enumerate(b.values[0] for b in printed_programs()):
+        fits = FITS if "class MyCamera" in program else ""
+        (tmp_path / f"printed_{k}.py").write_text(program + fits)
+    files = [*tmp_path.glob("*.py"), *(FOLDER / "examples").glob("*.py")]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={tmp_path}/cache", *map(str, files)],
+        capture_output=True, text=True, timeout=290, cwd=tmp_path,
+        env=os.environ | {"MYPYPATH": str(FOLDER.parent)},
+    )  # fmt: skip
+    assert done.stdout.startswith("Success: no issues found"), done.stdout
+
+
 def test_the_readmes_own_camera_is_labelled():
     names = {"__name__": "readme"}
     (block,) = [b.values[0] for b in printed_programs() if "class MyCamera" in b.values[0]]

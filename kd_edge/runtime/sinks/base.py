@@ -35,12 +35,12 @@ class Sink(Protocol):
     """Takes predictions; used by one thread only.
 
     A sink of one's own needs no more than this; with an attribute ``reopens = False`` its first fault is its last.
-
-    Attributes:
-        name: For messages, usually its URI.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """For messages, usually its URI; a plain attribute will do."""
+        ...
 
     def open(self) -> None:
         """Open it, or open it again after ``close``.
