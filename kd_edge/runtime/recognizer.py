@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NoReturn, get_args
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from kd_edge.artifact import load as load_artifact
 from kd_edge.engines import CudaBinding, EngineName, Ladder, Provider, StepEngine, engine_ladder
 from kd_edge.errors import ArtifactError, CameraError, ConfigError, EngineError
 from kd_edge.runtime.clock import MAX_AHEAD_MS, STEP_BACK_NS, ahead_of, behind_of, duration, stamp_of
+from kd_edge.runtime.given import PUSH_MANY, Given, kind_of
 from kd_edge.runtime.guard import PushGuard
 from kd_edge.runtime.labelling import Labeller, Pushed
 from kd_edge.runtime.phases import span_of
@@ -37,22 +38,6 @@ MAX_SOURCES = 8
 MAX_VALID_MS = 3_600_000.0
 RESET = Cause(Reason.RESET, "reset")
 NOT_FINITE = Cause(Reason.NOT_FINITE, "the network gave no finite numbers")
-
-
-class _Given(NamedTuple):
-    """A frame as it was given; nothing of it is checked."""
-
-    image: Image
-    stamp: object
-    frame_id: int | None = None
-    truth: str | None = None
-
-    @classmethod
-    def of(cls, frame: tuple[Image, int] | Frame) -> _Given:
-        """Either form."""
-        if isinstance(frame, Frame):
-            return cls(frame.image, frame.captured_ns, frame.frame_id, frame.truth)
-        return cls(*frame)
 
 
 class Recognizer:
@@ -131,7 +116,7 @@ class Recognizer:
         """Load an artifact, run its golden clip and be ready.
 
         Args:
-            model: Path of the artifact, or one that is loaded already.
+            model: Path of the artifact, ``bundled`` for the student in the package, or one that is loaded already.
             engine: What runs the model; ``auto`` takes the best one that is ready: TensorRT, TensorRT-RTX or CUDA where
                 there is a GPU, else the fastest one on the CPU: where several are installed it measures them for two
                 seconds once, and keeps the answer in the cache folder (``engine.choice`` tells). One that fails, here,
@@ -250,6 +235,14 @@ class Recognizer:
             with self._guard.waited_for():
                 self._runner.close()
 
+    def __reduce__(self) -> NoReturn:
+        """Refuse copies: windows and an engine belong to one process.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError("a Recognizer is not copied or pickled: load one with Recognizer.load where it is needed")
+
     def __enter__(self) -> Self:
         self._check_open()
         return self
@@ -287,13 +280,13 @@ class Recognizer:
             stepped: the window starts anew.
 
         Raises:
-            CameraError: Wrong dtype, channels or size, a stamp that is no number, or too many sources. The frame was
-                not taken in.
+            CameraError: Wrong dtype, channels or size, a stamp that is no number, a source, number or truth that is
+                none, or too many sources. The frame was not taken in.
             ArtifactError: The engine failed; the window starts anew with the next frame.
             EngineError: It is closed, or another thread pushes just now.
         """
         with self._guard:
-            return self._push({source: _Given(frame, captured_ns, frame_id, truth)}, now_ns)[source]
+            return self._push({source: Given(frame, captured_ns, frame_id, truth)}, now_ns)[source]
 
     def push_many(
         self, frames: Mapping[str, tuple[Image, int] | Frame], *, now_ns: int | None = None
@@ -309,15 +302,18 @@ class Recognizer:
 
         Raises:
             CameraError: As ``push``; then no frame was taken in.
+            ConfigError: It is not frames by source.
         """
+        if not isinstance(frames, Mapping):
+            raise ConfigError(f"{kind_of(frames)} for push_many", "frames by source", PUSH_MANY)
         with self._guard:
-            return self._push({source: _Given.of(frame) for source, frame in frames.items()}, now_ns)
+            return self._push({source: Given.of(source, frame) for source, frame in frames.items()}, now_ns)
 
-    def _push(self, frames: Mapping[str, _Given], now_ns: int | None) -> dict[str, Prediction | None]:
+    def _push(self, frames: Mapping[str, Given], now_ns: int | None) -> dict[str, Prediction | None]:
         self._check_open()
         if now_ns is not None and isinstance(stamp_of(now_ns, "now"), Cause):
             raise ConfigError(f"now_ns {now_ns!r:.60}", "whole nanoseconds", "time.monotonic_ns()")
-        stamps_ns = {source: self._checked(source, given.image, given.stamp) for source, given in frames.items()}
+        stamps_ns = {source: self._checked(source, given) for source, given in frames.items()}
         self.expect(frames)
         results: dict[str, Prediction | None] = dict.fromkeys(frames)
         pushed = []
@@ -336,12 +332,15 @@ class Recognizer:
                 self.reasons[prediction.reason] += 1
         return results
 
-    def _checked(self, source: str, frame: Image, stamp: object) -> int:
+    def _checked(self, source: str, given: Given) -> int:
         """The stamp of a frame that may be taken in."""
+        if not isinstance(source, str):
+            raise CameraError(f"source {source!r:.60}", "the name of a camera", "give each camera a name of its own")
         state = self._sources.get(source)
-        if state is None or not state.knows(frame):
-            check_frame(frame, self.manifest, source)
-        stamp_ns = stamp_of(stamp)
+        if state is None or not state.knows(given.image):
+            check_frame(given.image, self.manifest, source)
+        given.check(source)
+        stamp_ns = stamp_of(given.stamp)
         if isinstance(stamp_ns, Cause):
             raise CameraError(f"{source}: {stamp_ns.detail}", "whole nanoseconds", "time.monotonic_ns() at the capture")
         return stamp_ns
@@ -424,7 +423,7 @@ class Recognizer:
                     f"forget('{name}') before, or expect it earlier",
                 )
 
-    def _observe(self, given: _Given, stamp_ns: int, source: str) -> Pushed | None:
+    def _observe(self, given: Given, stamp_ns: int, source: str) -> Pushed | None:
         state = self._sources[source]
         if state.stamp_ns is not None and stamp_ns <= state.stamp_ns:
             back_ns = state.stamp_ns - stamp_ns
@@ -477,6 +476,12 @@ class Recognizer:
 
 
 def _verified(model: str | Path | Artifact, trust: Trust | Path | str | None) -> Artifact:
+    if not isinstance(model, (str, Path, Artifact)):
+        raise ConfigError(
+            f"model {model!r:.60}",
+            "the path of an artifact, 'bundled', or an artifact that is loaded",
+            "kd_edge.artifact.default_model() finds one",
+        )
     if isinstance(model, Artifact) and trust is None:
         return model
     return load_artifact(model.path if isinstance(model, Artifact) else model, trust=trust)

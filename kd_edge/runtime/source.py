@@ -53,8 +53,27 @@ def check_frame(frame: Image, manifest: Manifest, source: str) -> None:
     raise CameraError(
         f"{source} delivers {found}",
         f"{manifest.dtype} {shape} frames of {manifest.band} for '{manifest.name}'",
-        "choose the camera's pixel format (Y16 for uint16, GREY for uint8) or a model for this camera",
+        f"{_conversion(frame, manifest)}choose the camera's pixel format (Y16 for uint16, GREY for uint8) or a model "
+        "for this camera",
     )
+
+
+def _conversion(frame: object, manifest: Manifest) -> str:
+    """How to make a frame of one that is wrong only in its form, its values being right; else empty."""
+    if not isinstance(frame, np.ndarray):
+        return f"make it a NumPy array of {manifest.dtype}, or "
+    wanted, native = DTYPES[manifest.dtype], frame.dtype.newbyteorder("=")
+    is_form = native == wanted or (native.kind in "iu" and native not in DTYPES.values())
+    if not is_form:  # only its owner knows what its numbers stand for
+        return ""
+    steps = []
+    if frame.ndim == 3 and manifest.preprocess.channels == 1 and frame.shape[2] == 1:
+        steps.append("frame[..., 0]")
+    if frame.ndim == 3 and manifest.preprocess.channels == 3 and frame.shape[2] == 4:
+        steps.append("frame[..., :3]")
+    if frame.dtype != wanted:
+        steps.append(f".astype(np.{manifest.dtype})")
+    return f"use {' and '.join(steps)}, or " if steps else ""
 
 
 def _check_size(frame: Image, manifest: Manifest, source: str) -> None:

@@ -81,7 +81,8 @@ def stream(
     the order of their stamps.
 
     Args:
-        model: Artifact, or a recogniser that is loaded already; then the options for loading do not apply.
+        model: Path of an artifact, ``bundled`` for the student in the package, an artifact that is loaded already, or a
+            recogniser; then the options for loading do not apply.
         camera: Name, URI, or a camera of one's own (``Camera``), which brings its time-outs or gets the usual ones; or
             several, each with a name of its own (``left=v4l2:/dev/video0``), all of them live or all recordings.
         realtime: Pace a recording by its stamps; without it every frame is labelled as fast as possible.
@@ -137,7 +138,7 @@ class LabelStream:
     It may be entered again after it was left: everything is opened anew, counters begin at 0.
 
     Args:
-        model: Artifact, or a recogniser that is loaded already.
+        model: See ``stream``.
         camera: Name, URI, or a camera of one's own; or several.
         options: Everything else.
         clock: Stamps predictions and says when they are stale; cameras that are made here follow it, too.
