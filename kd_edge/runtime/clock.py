@@ -94,6 +94,8 @@ def stamp_of(value: object, what: str = "a frame's stamp") -> int | Cause:
         value: What is said to be one.
         what: Names it in the cause.
     """
+    if type(value) is int and -STAMP_LIMIT_NS < value < STAMP_LIMIT_NS:  # nearly all are
+        return value
     try:
         stamp_ns = operator.index(cast("SupportsIndex", value))
     except TypeError:  # a float of whole nanoseconds will do

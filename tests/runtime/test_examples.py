@@ -22,7 +22,7 @@ from kd_edge.errors import CameraError
 from kd_edge.runtime import stream
 from kd_edge.types import Frame, LabelState, Prediction
 
-from .conftest import HandClock
+from .conftest import PATIENCE_SECONDS, HandClock, wait_for
 
 FOLDER = Path(__file__).parents[2] / "runtime"
 
@@ -292,6 +292,51 @@ def test_the_event_loop_acts_on_nothing_when_the_labels_end(monkeypatch, error):
     with pytest.raises(type(error)):
         asyncio.run(module.listen("", "", latest))
     assert latest.prediction is None
+
+
+class Labels:
+    """A stream by hand: gives what is put into it, raises an exception among that, ends when it is stopped."""
+
+    def __init__(self, *given):
+        self.given, self.stopped, self.closed = list(given), threading.Event(), False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *raised):
+        self.closed = True
+
+    def __iter__(self):
+        for each in self.given:
+            if isinstance(each, BaseException):
+                raise each
+            yield each
+        assert self.stopped.wait(PATIENCE_SECONDS)
+
+    def stop(self):
+        self.stopped.set()
+
+
+def test_the_loop_beside_a_listener_sees_what_holds_and_leaves_cleanly(capsys):
+    labels = Labels(Told().push(None, 10**9, "x", now_ns=10**9))
+    listener = example("listener").Listener(labels)
+    assert listener.label(10**9) is None
+    with listener:
+        wait_for(lambda: listener.label(10**9))
+        assert listener.label(1_250_000_000) == "wave"
+        assert listener.label(1_250_000_001) is None
+        assert listener.listens
+    assert (labels.closed, listener.listens, listener.label(10**9)) == (True, False, None)
+
+
+@pytest.mark.parametrize("error", [CameraError("gone", "a camera", "cable"), RuntimeError("driver"), SystemExit(3)])
+def test_what_ends_the_labels_is_raised_in_the_loop_beside_them(capsys, error):
+    module = example("listener")
+    labels = Labels(Told().push(None, 10**9, "x", now_ns=10**9), error)
+    with pytest.raises(type(error)), module.Listener(labels) as listener:
+        module.control(listener, 3600)
+    assert labels.closed
+    assert capsys.readouterr().out.splitlines()[-1] == "... halt"
 
 
 def test_readme_names_every_file():
