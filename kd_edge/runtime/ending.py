@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import threading
 import time
 import weakref
@@ -101,6 +102,8 @@ class Lifetime:
 
 
 _lives: weakref.WeakSet[Lifetime] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_lives.clear)  # they are the parent's, and so are their threads
 
 
 @atexit.register

@@ -17,7 +17,7 @@ from kd_edge.runtime.phases import PhaseMean
 from kd_edge.runtime.rate import RateMeter
 from kd_edge.runtime.recurrence import steps_of
 from kd_edge.runtime.region import planes_of
-from kd_edge.types import Cause, Float32, Image, Reason
+from kd_edge.types import Cause, Float32, Frame, Image, Reason
 from kd_edge.window import WindowLimits
 
 DTYPES = {"uint8": np.dtype(np.uint8), "uint16": np.dtype(np.uint16)}
@@ -60,8 +60,12 @@ def check_frame(frame: Image, manifest: Manifest, source: str) -> None:
 
 def _conversion(frame: object, manifest: Manifest) -> str:
     """How to make a frame of one that is wrong only in its form, its values being right; else empty."""
+    if isinstance(frame, Frame):
+        return "push its image and captured_ns, or "
+    if isinstance(frame, (list, tuple)):
+        return f"use np.array(frame, np.{manifest.dtype}), or "
     if not isinstance(frame, np.ndarray):
-        return f"make it a NumPy array of {manifest.dtype}, or "
+        return ""
     wanted, native = DTYPES[manifest.dtype], frame.dtype.newbyteorder("=")
     is_form = native == wanted or (native.kind in "iu" and native not in DTYPES.values())
     if not is_form:  # only its owner knows what its numbers stand for

@@ -151,6 +151,33 @@ def test_a_process_that_ends_under_a_daemon_thread_closes_the_camera(make_model)
     assert (done.returncode, done.stdout.splitlines()[-1:], done.stderr) == (0, ["closed"], "")
 
 
+FORKED = """
+import os, sys
+from kd_edge.runtime import stream
+from kd_edge.runtime.cameras import open_camera
+
+class Told:
+    def __init__(self): self.camera = open_camera("synthetic:?height_px=48&width_px=64")
+    def __getattr__(self, name): return getattr(self.camera, name)
+    def interrupt(self): print("child" if os.getpid() != parent else "parent", flush=True)
+
+parent = os.getpid()
+labels = stream(model=sys.argv[1], camera=Told()).__enter__()
+child = os.fork()
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_the_end_of_a_forked_child_leaves_the_parents_streams_alone(make_model):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKED, str(make_model()[0])], capture_output=True, text=True,
+        timeout=110, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert (done.returncode, set(done.stdout.split()), done.stderr) == (0, {"parent"}, "")
+
+
 def test_a_recogniser_serves_one_open_stream(make_model):
     with Recognizer.load(make_model()[0]) as recognizer:
         first, second = (LabelStream(recognizer, HandCamera(), StreamOptions()) for _ in range(2))

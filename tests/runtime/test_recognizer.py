@@ -16,7 +16,7 @@ from kd_edge.preprocess import Preprocess, centre_crop, clip_input
 from kd_edge.resizing import resize
 from kd_edge.runtime import Recognizer
 from kd_edge.sampling import motion_indices
-from kd_edge.types import Cause, LabelState, Reason
+from kd_edge.types import Cause, Frame, LabelState, Reason
 from kd_edge.window import FixedWindow, PercentileWindow, clip_limits, percentile_limits
 
 from .conftest import newest_logits
@@ -214,7 +214,9 @@ def test_frames_of_another_kind_are_refused(make_model, noise, frame, found):
         (np.zeros((24, 32, 1), np.int64), 1, "use frame[..., 0] and .astype(np.uint16), or choose"),
         (np.zeros((24, 32), ">u2"), 1, "use .astype(np.uint16), or choose"),
         (np.zeros((24, 32, 4), np.uint16), 3, "use frame[..., :3], or choose"),
-        ([[1, 2]], 1, "make it a NumPy array of uint16, or choose"),
+        ([[1, 2]], 1, "use np.array(frame, np.uint16), or choose"),
+        (Frame(np.zeros((24, 32), np.uint16), 0, 0, "ir0"), 1, "push its image and captured_ns, or choose"),
+        (None, 1, "choose the camera's pixel format"),
         (np.zeros((24, 32), np.uint8), 1, "choose the camera's pixel format"),  # 8 bit are not 16 bit
         (np.zeros((24, 32), np.float32), 1, "choose the camera's pixel format"),  # metres or millimetres?
         (np.zeros((24, 32), bool), 1, "choose the camera's pixel format"),
