@@ -263,7 +263,7 @@ def expected_calibration_error(probabilities: Array, labels: Labels, bins: int =
     return reliability(probabilities, labels, bins).error
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Reliability:
     """How often answers of a confidence are right, by equal-width bins ``(k/bins, (k+1)/bins]`` of the confidence.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,9 @@ import numpy.typing as npt
 Image = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
+
+MAX_AHEAD_NS = 50_000_000
+"""How far a stamp may lie ahead of now: two clocks of one machine are read one after the other."""
 
 
 class LabelState(str, enum.Enum):
@@ -71,6 +74,8 @@ class Reason(str, enum.Enum):
     """The label was made after it had run out: an old frame, or a machine that stood still."""
     OVERLOAD = "overload"
     """The engine is too slow for the camera."""
+    SLOW_PROGRAM = "slow_program"
+    """The program takes too long between two labels."""
     SLOW_RATE = "slow_rate"
     """Frames come too seldom for the model's window."""
     SPARSE = "sparse"
@@ -120,9 +125,9 @@ NO_CAUSE = Cause(Reason.NONE, "")
 """There is nothing to say."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One camera frame.
+    """One camera frame; equal only to itself, as comparing pictures would cost too much.
 
     Attributes:
         image: (H, W) one channel or (H, W, 3) in R, G, B order; uint8 or uint16.
@@ -141,9 +146,9 @@ class Frame:
     cut: Cause | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Clip:
-    """One modality of one recorded sample.
+    """One modality of one recorded sample; equal only to itself.
 
     Attributes:
         frames: Images (T, H, W) or (T, H, W, 3), uint8 or uint16; or a signal (T, ...), float32.
@@ -165,6 +170,8 @@ class Clip:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
     """The label of one source at one moment; built by keyword, and without a label unless one is given.
+
+    Two are equal when all else than their probabilities is, of which ``index`` and ``confidence`` tell the most.
 
     Attributes:
         source: Name of the camera.
@@ -188,7 +195,7 @@ class Prediction:
     label: str | None = None
     index: int = -1
     confidence: float = 0.0
-    probabilities: Float32
+    probabilities: Float32 = field(compare=False)
     state: LabelState
     frame_id: int
     captured_ns: int
@@ -200,8 +207,13 @@ class Prediction:
     truth: str | None = None
 
     def is_stale(self, now_ns: int) -> bool:
-        """Whether the label must no longer be acted on at ``now_ns``."""
-        return self.state is LabelState.STALE or now_ns > self.valid_until_ns
+        """Whether the label must not be acted on at ``now_ns``: not any more, or not by that clock.
+
+        Args:
+            now_ns: This moment, ``time.monotonic_ns()``; one well before the capture is of another clock or unit.
+        """
+        is_now = self.captured_ns - MAX_AHEAD_NS <= now_ns <= self.valid_until_ns  # never so for what is no number
+        return self.state is LabelState.STALE or not is_now
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, probabilities rounded to 6 digits.

@@ -1,10 +1,14 @@
 import dataclasses
+import importlib
+import inspect
 import json
+import math
+import typing
 
 import numpy as np
 import pytest
 
-from kd_edge.types import Clip, LabelState, Prediction, Reason
+from kd_edge.types import MAX_AHEAD_NS, Clip, Frame, LabelState, Prediction, Reason
 
 
 def prediction(state: LabelState = LabelState.OK, valid_until_ns: int = 100) -> Prediction:
@@ -25,6 +29,50 @@ def prediction(state: LabelState = LabelState.OK, valid_until_ns: int = 100) -> 
 )
 def test_is_stale(state: LabelState, now_ns: int, stale: bool) -> None:
     assert prediction(state).is_stale(now_ns) is stale
+
+
+@pytest.mark.parametrize("now_ns", [math.nan, math.inf, -math.inf, 0, 3600.5, 10**12 - MAX_AHEAD_NS - 1])
+def test_no_label_holds_by_another_clock_or_unit(now_ns: float) -> None:
+    later = dataclasses.replace(prediction(), captured_ns=10**12, valid_until_ns=10**12 + 100)
+    assert later.is_stale(now_ns)  # type: ignore[arg-type]
+    assert not later.is_stale(10**12 - MAX_AHEAD_NS)
+
+
+def test_predictions_are_compared_by_what_they_say() -> None:
+    one = prediction()
+    assert one == prediction()
+    assert hash(one) == hash(prediction())
+    assert one == dataclasses.replace(one, probabilities=np.zeros(2, np.float32))
+    assert one != dataclasses.replace(one, frame_id=8)
+    assert one != None  # noqa: E711
+    assert len({one, prediction(), dataclasses.replace(one, label=None)}) == 2
+
+
+def test_pictures_are_not_compared() -> None:
+    frames = [Frame(np.zeros((2, 2), np.uint8), 0, 0, "ir0") for _ in range(2)]
+    clips = [Clip(np.zeros((2, 2, 2), np.uint8), np.arange(2)) for _ in range(2)]
+    for one, other in (frames, clips):
+        assert one == one
+        assert one != other
+        assert len({one, other}) == 2
+
+
+PUBLIC = ("types", "artifact", "data", "engines", "health", "metrics", "models", "runtime", "runtime.cameras")
+
+
+def compared_arrays(module: str) -> typing.Iterator[str]:
+    """Fields of a module's dataclasses with which a comparison would compare arrays, and fail."""
+    for name, value in vars(importlib.import_module(f"kd_edge.{module}")).items():
+        if not (inspect.isclass(value) and dataclasses.is_dataclass(value)) or "__eq__" not in vars(value):
+            continue
+        for field in dataclasses.fields(value):
+            if field.compare and any(word in str(field.type) for word in ("NDArray", "Float", "Int64", "Image")):
+                yield f"{name}.{field.name}"
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_no_public_value_compares_arrays(module: str) -> None:
+    assert list(compared_arrays(module)) == []
 
 
 def test_as_dict_is_json() -> None:

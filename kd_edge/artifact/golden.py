@@ -29,9 +29,9 @@ _LONGEST_ASPECT = 8
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class GoldenClip:
-    """Frames with a known answer, for the self-test at load.
+    """Frames with a known answer, for the self-test at load; equal only to itself.
 
     Attributes:
         frames: (N, H, W) or (N, H, W, 3), the camera's dtype, before preprocessing.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from kd_edge.errors import CameraError, printable
 from kd_edge.record.writer import FrameWriter
-from kd_edge.runtime.capture import Captured, Mailbox
+from kd_edge.runtime.mailbox import Captured, Mailbox
 from kd_edge.types import Frame
 
 RATE_FRAMES = 64

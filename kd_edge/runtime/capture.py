@@ -9,16 +9,17 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
 
-from kd_edge.errors import BadPictureError, ConfigError, KdEdgeError, printable, reason
+from kd_edge.errors import BadPictureError, CameraError, ConfigError, KdEdgeError, printable, reason
 from kd_edge.runtime.backoff import Backoff
 from kd_edge.runtime.cameras.base import Camera, clock_of
 from kd_edge.runtime.cameras.config import TimeOuts
 from kd_edge.runtime.clock import MONOTONIC, STAMP_LIMIT_NS, Clock, StampMapper, duration
-from kd_edge.runtime.memory import START
+from kd_edge.runtime.mailbox import Captured, Cut, Mailbox
 from kd_edge.runtime.news import News
 from kd_edge.types import Cause, Frame, Reason
 
@@ -62,87 +63,6 @@ class CaptureCounters:
         return cls(*(sum(getattr(c, field.name) for c in counters) for field in fields(cls)))
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """Where a stream does not go on as it was: another cut begins another window.
-
-    Attributes:
-        number: 0 at the start; each cut has a larger one than those before.
-        cause: What happened there.
-    """
-
-    number: int = 0
-    cause: Cause = START
-
-    def next(self, cause: Cause) -> Cut:
-        """A later cut."""
-        return Cut(self.number + 1, cause)
-
-
-@dataclass(frozen=True, slots=True)
-class Captured:
-    """A frame and the last cut before it."""
-
-    frame: Frame
-    cut: Cut
-
-
-class Mailbox:
-    """One slot between the capture thread and the consumer.
-
-    Args:
-        latest_wins: A new frame replaces one that was not fetched (live camera); else the giver waits (recording).
-        changed: Notified when a frame is there or was fetched, and on closing; several mailboxes may share one.
-    """
-
-    def __init__(self, *, latest_wins: bool, changed: threading.Condition | None = None) -> None:
-        self._latest_wins = latest_wins
-        self._changed = changed or threading.Condition()
-        self._frame: Captured | None = None
-        self._closed = False
-
-    def put(self, frame: Captured) -> bool:
-        """Hand a frame over.
-
-        Returns:
-            False when another frame was replaced by it; a closed mailbox takes none, and none is lost by that.
-        """
-        with self._changed:
-            if not self._latest_wins:  # as long as the consumer thinks: close() ends it
-                self._changed.wait_for(lambda: self._frame is None or self._closed)
-            if self._closed:
-                return True
-            kept, self._frame = self._frame is None, frame
-            self._changed.notify_all()
-            return kept
-
-    def get(self, timeout_seconds: float) -> Captured | None:
-        """Fetch the frame; None when none came in time or the mailbox is closed and empty."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._frame is not None or self._closed, timeout_seconds)
-            frame, self._frame = self._frame, None
-            self._changed.notify_all()
-            return frame
-
-    @property
-    def waiting(self) -> Captured | None:
-        """The frame that would be fetched now; it stays."""
-        with self._changed:
-            return self._frame
-
-    def close(self) -> None:
-        """No more frames; a waiting giver and a waiting consumer go on at once."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
-    @property
-    def closed(self) -> bool:
-        """Whether no more frames come; the last one may still be there."""
-        with self._changed:
-            return self._closed and self._frame is None
-
-
 class Capture:
     """Runs one camera in a thread of its own.
 
@@ -156,6 +76,9 @@ class Capture:
         clock: Turns its stamps into moments, and tells how long a picture has been frozen.
         arrived: Notified when a frame is there; the captures of one stream share it.
         mailbox: Takes the frames; None: one slot, of which ``get`` and ``waiting`` tell.
+
+    Raises:
+        CameraError: An earlier capture of this camera still hangs inside its driver.
 
     Attributes:
         counters: What happened to its frames.
@@ -174,6 +97,7 @@ class Capture:
         self.counters = CaptureCounters()
         self.trouble: Cause | None = None
         self.error: KdEdgeError | None = None
+        _check_free(camera)
         self._camera, self._timeouts, self._clock = camera, timeouts, clock
         self._moments = StampMapper(clock_of(camera), timeouts.max_ahead_ms * 1_000_000, clock)
         self._mailbox = mailbox or Mailbox(latest_wins=camera.live, changed=arrived)
@@ -237,7 +161,12 @@ class Capture:
             return
         self._thread.join(STOP_SECONDS if timeout_seconds is None else timeout_seconds)
         if self._thread.is_alive():
+            _left_behind.add(self)
             log.warning("camera %s does not stop; its thread is left behind", printable(self._camera.name))
+
+    def holds(self, camera: Camera) -> bool:
+        """Whether its thread is at work on a camera, and will close it."""
+        return self._camera is camera and self._thread.is_alive()
 
     def _run(self) -> None:
         try:
@@ -431,6 +360,19 @@ class Capture:
                 printable(self._camera.name),
                 printable(self._fault(error)),
             )
+
+
+_left_behind: WeakSet[Capture] = WeakSet()
+"""Their threads close their cameras when they come back, whoever may have opened them meanwhile."""
+
+
+def _check_free(camera: Camera) -> None:
+    if any(capture.holds(camera) for capture in tuple(_left_behind)):
+        raise CameraError(
+            f"camera {camera.name} still hangs in its driver since it was left",
+            "a driver that has come back",
+            "enter again later, or make another camera object",
+        )
 
 
 def stop_together(captures: Sequence[Capture]) -> None:

@@ -14,19 +14,22 @@ from collections import deque
 from itertools import combinations
 from typing import Literal, Protocol, SupportsFloat, SupportsIndex, cast
 
-from kd_edge.types import Cause, Reason
+import numpy as np
+
+from kd_edge.types import MAX_AHEAD_NS, Cause, Reason
 
 ClockKind = Literal["monotonic", "wall", "device", "arrival"]
 """What a camera stamps with: this machine's ``CLOCK_MONOTONIC``, its time of day, a clock of the device's own with any
 epoch, or nothing at all: then the moment of reading stands in, and how long a frame lay in buffers is not known."""
 
-MAX_AHEAD_MS = 50.0
-"""How far a stamp may lie ahead of now: two clocks of one machine are read one after the other."""
+MAX_AHEAD_MS = MAX_AHEAD_NS / 1e6
 STEP_BACK_NS = 1_000_000_000
 """Stamps that go back by more are of a clock that stepped or wrapped; by less, of frames that overtook each other. A
 camera's may go back no further than ahead: frames do not overtake each other in a driver."""
 OLDEST_NS = 10_000_000_000
 """A live frame that seems older than this bears the stamp of another clock."""
+COARSER = {"microseconds": 1e3, "milliseconds": 1e6, "seconds": 1e9}
+"""What a stamp may be in by mistake, and its length in nanoseconds."""
 STAMP_LIMIT_NS = 1 << 62
 """Stamps below this leave room to calculate in 64 bits."""
 
@@ -84,18 +87,42 @@ MONOTONIC = MonotonicClock()
 """The clock unless told otherwise."""
 
 
-def stamp_of(value: object) -> int | Cause:
-    """A stamp as whole nanoseconds, or why it is none (None, NaN, infinite, beyond 64 bits)."""
+def stamp_of(value: object, what: str = "a frame's stamp") -> int | Cause:
+    """A stamp as whole nanoseconds, or why it is none (None, NaN, infinite, a fraction, beyond 64 bits).
+
+    Args:
+        value: What is said to be one.
+        what: Names it in the cause.
+    """
+    if type(value) is int and -STAMP_LIMIT_NS < value < STAMP_LIMIT_NS:  # nearly all are
+        return value
     try:
         stamp_ns = operator.index(cast("SupportsIndex", value))
     except TypeError:  # a float of whole nanoseconds will do
-        try:
-            stamp_ns = int(float(cast("SupportsFloat", value)) if not isinstance(value, str) else math.nan)
-        except (TypeError, ValueError, OverflowError):
-            return Cause(Reason.CLOCK_INVALID, f"a frame's stamp is {value!r:.60}, not nanoseconds")
+        return _float_stamp_of(value, what)
+    if isinstance(value, bool):
+        return _no_stamp(value, what)
     if not -STAMP_LIMIT_NS < stamp_ns < STAMP_LIMIT_NS:
-        return Cause(Reason.CLOCK_INVALID, f"a frame's stamp is {stamp_ns.bit_length()} bits long, beyond any clock")
+        return Cause(Reason.CLOCK_INVALID, f"{what} is {stamp_ns.bit_length()} bits long, beyond any clock")
     return stamp_ns
+
+
+def _float_stamp_of(value: object, what: str) -> int | Cause:
+    """The same of what is no integer; a fraction of a nanosecond no clock can tell."""
+    if isinstance(value, (str, bytes, np.bool_)):
+        return _no_stamp(value, what)
+    try:
+        number = float(cast("SupportsFloat", value))
+    except (TypeError, ValueError, OverflowError):
+        return _no_stamp(value, what)
+    if math.isfinite(number) and not number.is_integer():
+        found = f"{what} is {number!r}, a fraction of a nanosecond"
+        return Cause(Reason.CLOCK_INVALID, f"{found} (seconds? round(1e9 * stamp) is nanoseconds)")
+    return stamp_of(int(number), what) if math.isfinite(number) else _no_stamp(value, what)
+
+
+def _no_stamp(value: object, what: str) -> Cause:
+    return Cause(Reason.CLOCK_INVALID, f"{what} is {value!r:.60}, not nanoseconds")
 
 
 def ahead_of(now_ns: int, stamp_ns: int, max_ahead_ns: int) -> Cause | None:
@@ -104,6 +131,20 @@ def ahead_of(now_ns: int, stamp_ns: int, max_ahead_ns: int) -> Cause | None:
     if ahead_ns <= max_ahead_ns:
         return None
     return Cause(Reason.CLOCK_AHEAD, f"a frame's stamp lies {duration(ahead_ns)} ahead of now")
+
+
+def behind_of(now_ns: int, stamp_ns: int) -> Cause | None:
+    """What is wrong with a moment that lies so far behind now that no live frame is of it; None of any other."""
+    if now_ns - stamp_ns <= OLDEST_NS:
+        return None
+    meant = unit_meant(stamp_ns, now_ns)
+    question = f" (is it in {meant}?)" if meant else ""
+    return Cause(Reason.CLOCK_BEHIND, f"a frame's stamp lies {duration(now_ns - stamp_ns)} behind now{question}")
+
+
+def unit_meant(stamp: int, ns: int) -> str:
+    """The unit in which a time is written that is so long in nanoseconds; empty where that is none of ``COARSER``."""
+    return next((unit for unit, each_ns in COARSER.items() if 0.9 * ns < stamp * each_ns < 1.1 * ns), "")
 
 
 def duration(ns: int) -> str:
@@ -164,22 +205,20 @@ class StampMapper:
         last_ns, self._wall_ahead_ns = self._wall_ahead_ns, self._clock.wall_ns() - received_ns
         if last_ns is not None and abs(self._wall_ahead_ns - last_ns) > self._max_ahead_ns:
             return Cause(Reason.CLOCK_JUMP, f"the time of day stepped by {duration(self._wall_ahead_ns - last_ns)}")
-        return self._judged(stamp_ns - self._wall_ahead_ns, received_ns)
+        return self._judged(stamp_ns, received_ns, self._wall_ahead_ns)
 
-    def _judged(self, moment_ns: int, received_ns: int) -> int | Cause:
-        """The rule for a clock whose now is known."""
-        if ahead := ahead_of(received_ns, moment_ns, self._max_ahead_ns):
-            return self._with_advice(ahead)
-        if received_ns - moment_ns > OLDEST_NS:
-            age = duration(received_ns - moment_ns)
-            return self._with_advice(Cause(Reason.CLOCK_BEHIND, f"a frame's stamp lies {age} behind now"))
+    def _judged(self, stamp_ns: int, received_ns: int, clock_ahead_ns: int = 0) -> int | Cause:
+        """The rule for a clock whose now is known: so far ahead of ours."""
+        its_now_ns, moment_ns = received_ns + clock_ahead_ns, stamp_ns - clock_ahead_ns
+        if wrong := ahead_of(its_now_ns, stamp_ns, self._max_ahead_ns) or behind_of(its_now_ns, stamp_ns):
+            return wrong if unit_meant(stamp_ns, its_now_ns) else self._with_advice(wrong)
         last_ns, self._last_ns = self._last_ns, moment_ns
         if last_ns is not None and last_ns - moment_ns > min(self._max_ahead_ns, STEP_BACK_NS):
             return Cause(Reason.CLOCK_JUMP, f"stamps went back by {duration(last_ns - moment_ns)}")
         return min(moment_ns, received_ns)
 
     def _with_advice(self, cause: Cause) -> Cause:
-        others = "'device' (any clock that runs) or 'arrival' (no usable stamps)"
+        others = "'device' (any clock that counts nanoseconds) or 'arrival' (no usable stamps)"
         return cause._replace(detail=f"{cause.detail}: not the clock '{self._kind}'; set clock = {others}")
 
 
@@ -215,6 +254,7 @@ class DeviceClock:
             None  # (stamp, delay) above which the line rises no faster than clocks drift
         )
         self._fallen_ns = 0  # how much shorter the way turned out to be in the running second
+        self._first: tuple[int, int] | None = None  # stamp and arrival
         self._last_ns: int | None = None
 
     def moment(self, stamp_ns: int, received_ns: int) -> int | Cause:
@@ -224,7 +264,16 @@ class DeviceClock:
         if jump is not None:
             self.restart()
         self._learn(stamp_ns, delay_ns)
-        return jump or min(stamp_ns + self._expected_ns(stamp_ns), received_ns)
+        wrong = jump or self._coarser(stamp_ns, received_ns)
+        return wrong or min(stamp_ns + self._expected_ns(stamp_ns), received_ns)
+
+    def _coarser(self, stamp_ns: int, received_ns: int) -> Cause | None:
+        """What is wrong with stamps that do not count nanoseconds, as their rate shows after a second."""
+        self._first = self._first or (stamp_ns, received_ns)
+        passed_ns = received_ns - self._first[1]
+        unit = unit_meant(stamp_ns - self._first[0], passed_ns) if passed_ns >= 1_000_000_000 else ""
+        found = f"a frame's stamps run as if in {unit}: nanoseconds are {COARSER[unit]:,.0f} times that" if unit else ""
+        return Cause(Reason.CLOCK_INVALID, found) if unit else None
 
     def _jump(self, stamp_ns: int, delay_ns: int) -> Cause | None:
         ahead_ns = self._expected_ns(stamp_ns) - delay_ns

@@ -1,4 +1,4 @@
-"""Whether this machine keeps up with its camera: what a frame takes, and how often one comes."""
+"""Whether machine and program keep up with a camera: what a frame takes them, and how often one comes."""
 
 from __future__ import annotations
 
@@ -14,18 +14,27 @@ class Load:
 
     def __init__(self) -> None:
         self._took_ns: deque[int] = deque(maxlen=PERIODS)
+        self._away_ns: deque[int] = deque(maxlen=PERIODS)
         self._every_ns: deque[float] = deque(maxlen=PERIODS)
         self._skipped: deque[int] = deque(maxlen=PERIODS)
         self._last: tuple[int, int] | None = None  # moment, and frames that had come by then
 
-    def see(self, began_ns: int, ended_ns: int, captured: int) -> None:
-        """Take note of a frame that was labelled from ``began_ns`` to ``ended_ns``, when so many had been captured."""
+    def see(self, began_ns: int, ended_ns: int, captured: int, away_ns: int = 0) -> None:
+        """Take note of a frame.
+
+        Args:
+            began_ns: When its labelling began.
+            ended_ns: When it was labelled.
+            captured: How many had been captured by then.
+            away_ns: How long the program was busy with other things since the frame before.
+        """
         if self._last is not None and captured > self._last[1]:
             came = captured - self._last[1]
             self._every_ns.append((ended_ns - self._last[0]) / came)
             self._skipped.append(came - 1)
         self._last = ended_ns, captured
         self._took_ns.append(ended_ns - began_ns)
+        self._away_ns.append(away_ns)
 
     @property
     def is_over(self) -> bool:
@@ -34,10 +43,9 @@ class Load:
 
     def cause(self, needed: NeededRate) -> Cause:
         """The budget as measured."""
-        took, every = median(self._took_ns) / 1e6, median(self._every_ns) / 1e6
+        took, away, every = (median(each) / 1e6 for each in (self._took_ns, self._away_ns, self._every_ns))
         share = sum(self._skipped) / (sum(self._skipped) + len(self._skipped))
-        return Cause(
-            Reason.OVERLOAD,
-            f"a frame takes {took:.0f} ms and one comes every {every:.0f} ms: {share:.0%} are skipped; "
-            f"the window needs {needed}",
-        )
+        reason, found = Reason.OVERLOAD, f"a frame takes {took:.0f} ms and one"
+        if away > took:
+            reason, found = Reason.SLOW_PROGRAM, f"the program takes {away:.0f} ms between two labels and a frame"
+        return Cause(reason, f"{found} comes every {every:.0f} ms: {share:.0%} are skipped; the window needs {needed}")

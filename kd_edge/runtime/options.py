@@ -18,7 +18,7 @@ class StreamOptions:
     """See ``kd_edge.runtime.stream``, which has the same defaults."""
 
     realtime: bool = False
-    sinks: tuple[str | Sink, ...] = ()
+    sinks: tuple[str | Path | Sink, ...] = ()
     engine: EngineName = "onnxruntime"
     threads: int | None = None
     provider: Provider | None = None

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NoReturn, get_args
 
 import numpy as np
 
@@ -16,7 +16,9 @@ from kd_edge.artifact import Artifact, GoldenClip, Manifest
 from kd_edge.artifact import load as load_artifact
 from kd_edge.engines import CudaBinding, EngineName, Ladder, Provider, StepEngine, engine_ladder
 from kd_edge.errors import ArtifactError, CameraError, ConfigError, EngineError
-from kd_edge.runtime.clock import MAX_AHEAD_MS, STEP_BACK_NS, ahead_of, duration, stamp_of
+from kd_edge.runtime.clock import MAX_AHEAD_MS, STEP_BACK_NS, ahead_of, behind_of, duration, stamp_of
+from kd_edge.runtime.given import PUSH_MANY, Given, kind_of
+from kd_edge.runtime.guard import PushGuard
 from kd_edge.runtime.labelling import Labeller, Pushed
 from kd_edge.runtime.phases import span_of
 from kd_edge.runtime.rate import NeededRate
@@ -38,22 +40,6 @@ RESET = Cause(Reason.RESET, "reset")
 NOT_FINITE = Cause(Reason.NOT_FINITE, "the network gave no finite numbers")
 
 
-class _Given(NamedTuple):
-    """A frame as it was given; nothing of it is checked."""
-
-    image: Image
-    stamp: object
-    frame_id: int | None = None
-    truth: str | None = None
-
-    @classmethod
-    def of(cls, frame: tuple[Image, int] | Frame) -> _Given:
-        """Either form."""
-        if isinstance(frame, Frame):
-            return cls(frame.image, frame.captured_ns, frame.frame_id, frame.truth)
-        return cls(*frame)
-
-
 class Recognizer:
     """Live action labels from one or several cameras of the same kind.
 
@@ -62,8 +48,8 @@ class Recognizer:
 
     Every pushed frame is encoded once; its window uses the features of T-1 older frames, chosen by time stamp. Its
     label is that of the mean log-probability of all windows that end within one segment spacing (``smooth_ms``); with
-    ``smooth_ms=0`` it is exactly the clip model's of the newest window. Memory is fixed per source. Not thread-safe:
-    push from one thread. ``close`` it, or leave its ``with`` block, to give back the engine at once.
+    ``smooth_ms=0`` it is exactly the clip model's of the newest window. Memory is fixed per source. One thread pushes
+    at a time. ``close`` it, or leave its ``with`` block, to give back the engine at once.
 
     A model with recurrent states (``manifest.states``, a causal TSM) steps once per segment spacing: frames in between
     are taken in, not encoded, and give no prediction. Its first label after a start, reset or gap is the clip model's;
@@ -108,6 +94,7 @@ class Recognizer:
         self._smooth_ns = span_of(manifest, smooth_ms)
         self._sources: dict[str, SourceState] = {}
         self._closed = False
+        self._guard = PushGuard()
 
     @classmethod
     def load(
@@ -129,7 +116,7 @@ class Recognizer:
         """Load an artifact, run its golden clip and be ready.
 
         Args:
-            model: Path of the artifact, or one that is loaded already.
+            model: Path of the artifact, ``bundled`` for the student in the package, or one that is loaded already.
             engine: What runs the model; ``auto`` takes the best one that is ready: TensorRT, TensorRT-RTX or CUDA where
                 there is a GPU, else the fastest one on the CPU: where several are installed it measures them for two
                 seconds once, and keeps the answer in the cache folder (``engine.choice`` tells). One that fails, here,
@@ -157,29 +144,30 @@ class Recognizer:
         """
         if self_test not in get_args(SelfTest):
             raise ConfigError(f"self_test {self_test!r}", f"one of {', '.join(get_args(SelfTest))}", "correct it")
-        artifact = _verified(model, trust)
-        ladder = engine_ladder(
-            artifact, engine=engine, threads=threads, provider=provider, strict=strict, cuda_binding=cuda_binding
-        )
-        ladder.open()
-        try:
-            recognizer = cls(
-                artifact.manifest,
-                ladder.engine,
-                valid_ms=valid_ms,
-                max_ahead_ms=max_ahead_ms,
-                max_sources=max_sources,
-                smooth_ms=smooth_ms,
-                ladder=ladder,
-                golden=None if self_test == "off" else artifact.golden,
+        with PushGuard():  # an engine that is being made is as native as one that runs
+            artifact = _verified(model, trust)
+            ladder = engine_ladder(
+                artifact, engine=engine, threads=threads, provider=provider, strict=strict, cuda_binding=cuda_binding
             )
-            recognizer.signed_by = artifact.signed_by
-            recognizer._runner.prove(accept=self_test == "accept")
-            recognizer.hand_over()
-        except BaseException:
-            ladder.engine.close()
-            raise
-        return recognizer
+            ladder.open()
+            try:
+                recognizer = cls(
+                    artifact.manifest,
+                    ladder.engine,
+                    valid_ms=valid_ms,
+                    max_ahead_ms=max_ahead_ms,
+                    max_sources=max_sources,
+                    smooth_ms=smooth_ms,
+                    ladder=ladder,
+                    golden=None if self_test == "off" else artifact.golden,
+                )
+                recognizer.signed_by = artifact.signed_by
+                recognizer._runner.prove(accept=self_test == "accept")
+                recognizer.hand_over()
+            except BaseException:
+                ladder.engine.close()
+                raise
+            return recognizer
 
     @property
     def valid_ns(self) -> int:
@@ -238,10 +226,22 @@ class Recognizer:
         self._runner.hand_over()
 
     def close(self) -> None:
-        """Close the engine; nothing can be pushed after that. One that was adopted is the other's to close."""
+        """Close the engine; nothing can be pushed after that. One that was adopted is the other's to close.
+
+        A push that another thread is in ends before.
+        """
         if not self._closed:
             self._closed = True
-            self._runner.close()
+            with self._guard.waited_for():
+                self._runner.close()
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse copies: windows and an engine belong to one process.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError("a Recognizer is not copied or pickled: load one with Recognizer.load where it is needed")
 
     def __enter__(self) -> Self:
         self._check_open()
@@ -273,18 +273,20 @@ class Recognizer:
             truth: Passed through to the prediction.
 
         Returns:
-            The prediction, ``stale`` when the frame's stamp lies ahead of ``now_ns`` or the label has run out by then;
+            The prediction, ``stale`` when the frame's stamp lies ahead of ``now_ns`` or more than 10 s behind it (such
+            a frame is not taken in), or when the label has run out by then;
             None for a frame that is not newer than the source's last one (delivered twice or late), and for a frame
             between two steps of a model with states. Stamps that go back by more than 1 s are of a clock that
             stepped: the window starts anew.
 
         Raises:
-            CameraError: Wrong dtype, channels or size, a stamp that is no number, or too many sources. The frame was
-                not taken in.
+            CameraError: Wrong dtype, channels or size, a stamp that is no number, a source, number or truth that is
+                none, or too many sources. The frame was not taken in.
             ArtifactError: The engine failed; the window starts anew with the next frame.
-            EngineError: It is closed.
+            EngineError: It is closed, or another thread pushes just now.
         """
-        return self._push({source: _Given(frame, captured_ns, frame_id, truth)}, now_ns)[source]
+        with self._guard:
+            return self._push({source: Given(frame, captured_ns, frame_id, truth)}, now_ns)[source]
 
     def push_many(
         self, frames: Mapping[str, tuple[Image, int] | Frame], *, now_ns: int | None = None
@@ -300,23 +302,27 @@ class Recognizer:
 
         Raises:
             CameraError: As ``push``; then no frame was taken in.
+            ConfigError: It is not frames by source.
         """
-        return self._push({source: _Given.of(frame) for source, frame in frames.items()}, now_ns)
+        if not isinstance(frames, Mapping):
+            raise ConfigError(f"{kind_of(frames)} for push_many", "frames by source", PUSH_MANY)
+        with self._guard:
+            return self._push({source: Given.of(source, frame) for source, frame in frames.items()}, now_ns)
 
-    def _push(self, frames: Mapping[str, _Given], now_ns: int | None) -> dict[str, Prediction | None]:
+    def _push(self, frames: Mapping[str, Given], now_ns: int | None) -> dict[str, Prediction | None]:
         self._check_open()
-        if now_ns is not None and isinstance(stamp_of(now_ns), Cause):
+        if now_ns is not None and isinstance(stamp_of(now_ns, "now"), Cause):
             raise ConfigError(f"now_ns {now_ns!r:.60}", "whole nanoseconds", "time.monotonic_ns()")
-        stamps_ns = {source: self._checked(source, given.image, given.stamp) for source, given in frames.items()}
+        stamps_ns = {source: self._checked(source, given) for source, given in frames.items()}
         self.expect(frames)
         results: dict[str, Prediction | None] = dict.fromkeys(frames)
         pushed = []
         for source, given in frames.items():
             stamp_ns = stamps_ns[source]
-            ahead = None if now_ns is None else ahead_of(now_ns, stamp_ns, self._max_ahead_ns)
-            if ahead is not None and now_ns is not None:
+            wrong = None if now_ns is None else self._misplaced(stamp_ns, now_ns)
+            if wrong is not None and now_ns is not None:
                 number = self._sources[source].frames if given.frame_id is None else given.frame_id
-                results[source] = self.stale(source, number, now_ns, now_ns, ahead)
+                results[source] = self.stale(source, number, now_ns, now_ns, wrong)
             elif taken := self._observe(given, stamp_ns, source):
                 pushed.append(taken)
         results.update(self._step(pushed, now_ns))
@@ -326,22 +332,38 @@ class Recognizer:
                 self.reasons[prediction.reason] += 1
         return results
 
-    def _checked(self, source: str, frame: Image, stamp: object) -> int:
+    def _checked(self, source: str, given: Given) -> int:
         """The stamp of a frame that may be taken in."""
+        if not isinstance(source, str):
+            raise CameraError(f"source {source!r:.60}", "the name of a camera", "give each camera a name of its own")
         state = self._sources.get(source)
-        if state is None or not state.knows(frame):
-            check_frame(frame, self.manifest, source)
-        stamp_ns = stamp_of(stamp)
+        if state is None or not state.knows(given.image):
+            check_frame(given.image, self.manifest, source)
+        given.check(source)
+        stamp_ns = stamp_of(given.stamp)
         if isinstance(stamp_ns, Cause):
             raise CameraError(f"{source}: {stamp_ns.detail}", "whole nanoseconds", "time.monotonic_ns() at the capture")
         return stamp_ns
 
+    def _misplaced(self, stamp_ns: int, now_ns: int) -> Cause | None:
+        """Why a frame cannot have been captured when it says, seen from now."""
+        return ahead_of(now_ns, stamp_ns, self._max_ahead_ns) or behind_of(now_ns, stamp_ns)
+
     def at(self, prediction: Prediction, now_ns: int) -> Prediction:
-        """A prediction as of a moment: with that as ``emitted_ns``, and ``stale`` when it has run out by then."""
-        if prediction.state is LabelState.STALE or now_ns <= prediction.valid_until_ns:
-            return prediction if prediction.emitted_ns == now_ns else replace(prediction, emitted_ns=now_ns)
-        late = Cause(Reason.LATE, f"labelled {duration(now_ns - prediction.captured_ns)} after its capture")
-        return self.stale(prediction.source, prediction.frame_id, prediction.captured_ns, now_ns, late)
+        """A prediction as of a moment, which becomes ``emitted_ns``.
+
+        It is ``stale`` when it has run out by then, was captured later than that, or where that is no moment.
+        """
+        captured_ns = prediction.captured_ns
+        if not captured_ns - self._max_ahead_ns <= now_ns <= prediction.valid_until_ns:  # nor is any NaN
+            now = stamp_of(now_ns, "now")
+            if isinstance(now, Cause):
+                return self.stale(prediction.source, prediction.frame_id, captured_ns, captured_ns, now)
+            if prediction.state is not LabelState.STALE:
+                late = Cause(Reason.LATE, f"labelled {duration(now - captured_ns)} after its capture")
+                cause = ahead_of(now, captured_ns, self._max_ahead_ns) or late
+                return self.stale(prediction.source, prediction.frame_id, captured_ns, now, cause)
+        return prediction if prediction.emitted_ns == now_ns else replace(prediction, emitted_ns=now_ns)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -401,7 +423,7 @@ class Recognizer:
                     f"forget('{name}') before, or expect it earlier",
                 )
 
-    def _observe(self, given: _Given, stamp_ns: int, source: str) -> Pushed | None:
+    def _observe(self, given: Given, stamp_ns: int, source: str) -> Pushed | None:
         state = self._sources[source]
         if state.stamp_ns is not None and stamp_ns <= state.stamp_ns:
             back_ns = state.stamp_ns - stamp_ns
@@ -454,6 +476,12 @@ class Recognizer:
 
 
 def _verified(model: str | Path | Artifact, trust: Trust | Path | str | None) -> Artifact:
+    if not isinstance(model, (str, Path, Artifact)):
+        raise ConfigError(
+            f"model {model!r:.60}",
+            "the path of an artifact, 'bundled', or an artifact that is loaded",
+            "kd_edge.artifact.default_model() finds one",
+        )
     if isinstance(model, Artifact) and trust is None:
         return model
     return load_artifact(model.path if isinstance(model, Artifact) else model, trust=trust)

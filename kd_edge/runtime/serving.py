@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import threading
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from kd_edge.artifact import Artifact, Trust
 from kd_edge.artifact import load as load_artifact
 from kd_edge.engines import ENGINES, EngineName, engine_name
-from kd_edge.errors import ArtifactError, KdEdgeError, printable
+from kd_edge.errors import ArtifactError, ConfigError, KdEdgeError, printable
 from kd_edge.runtime.cameras.config import SharedConfig
 from kd_edge.runtime.options import StreamOptions
 from kd_edge.runtime.recognizer import MAX_SOURCES, Recognizer
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
     from kd_edge.runtime.upgrade import Upgrade
 
 log = logging.getLogger("kd_edge.runtime")
+
+_lent: WeakSet[Recognizer] = WeakSet()
+"""The recognisers of others that serve an open stream: each one only."""
+_lending = threading.Lock()
 
 
 class Serving:
@@ -36,7 +42,7 @@ class Serving:
 
     Raises:
         ArtifactError: The model cannot be loaded, or is signed with no key that all trust.
-        ConfigError: What is to be trusted is no key.
+        ConfigError: What is to be trusted is no key, or another open stream uses this recogniser.
         MissingExtraError: ``cryptography``, which checks signatures, is not installed.
     """
 
@@ -47,7 +53,7 @@ class Serving:
         self._model = None if isinstance(model, Recognizer) else model
         self._upgrade: Upgrade | None = None
         self._degraded = ""  # the reason that was told last
-        self.recognizer = model if isinstance(model, Recognizer) else self._loaded(model, options.engine)
+        self.recognizer = _borrowed(model) if isinstance(model, Recognizer) else self._loaded(model, options.engine)
         try:
             self._check_trusted()
         except KdEdgeError:
@@ -56,9 +62,11 @@ class Serving:
         self.tell_degraded()
 
     def close(self) -> None:
-        """Close the recogniser that was loaded here."""
+        """Close the recogniser that was loaded here, or give it back."""
         if self._model is not None:
             self.recognizer.close()
+        with _lending:
+            _lent.discard(self.recognizer)
 
     def _check_trusted(self) -> None:
         for trust in (self._options.trust, *self._shared.trusts):
@@ -132,3 +140,15 @@ class Serving:
             self.recognizer.adopt(better)
             log.warning("engine %s goes on in the place of %s", self.recognizer.engine.name, before)
             self._upgrade = None
+
+
+def _borrowed(recognizer: Recognizer) -> Recognizer:
+    with _lending:
+        if recognizer in _lent:
+            raise ConfigError(
+                f"a recogniser of '{recognizer.manifest.name}' that another open stream uses",
+                "one stream at a time for a recogniser",
+                "leave the other stream before, load a recogniser for each, or give one stream both cameras",
+            )
+        _lent.add(recognizer)
+    return recognizer

@@ -17,7 +17,7 @@ from kd_edge.runtime.phases import PhaseMean
 from kd_edge.runtime.rate import RateMeter
 from kd_edge.runtime.recurrence import steps_of
 from kd_edge.runtime.region import planes_of
-from kd_edge.types import Cause, Float32, Image, Reason
+from kd_edge.types import Cause, Float32, Frame, Image, Reason
 from kd_edge.window import WindowLimits
 
 DTYPES = {"uint8": np.dtype(np.uint8), "uint16": np.dtype(np.uint16)}
@@ -53,8 +53,31 @@ def check_frame(frame: Image, manifest: Manifest, source: str) -> None:
     raise CameraError(
         f"{source} delivers {found}",
         f"{manifest.dtype} {shape} frames of {manifest.band} for '{manifest.name}'",
-        "choose the camera's pixel format (Y16 for uint16, GREY for uint8) or a model for this camera",
+        f"{_conversion(frame, manifest)}choose the camera's pixel format (Y16 for uint16, GREY for uint8) or a model "
+        "for this camera",
     )
+
+
+def _conversion(frame: object, manifest: Manifest) -> str:
+    """How to make a frame of one that is wrong only in its form, its values being right; else empty."""
+    if isinstance(frame, Frame):
+        return "push its image and captured_ns, or "
+    if isinstance(frame, (list, tuple)):
+        return f"use np.array(frame, np.{manifest.dtype}), or "
+    if not isinstance(frame, np.ndarray):
+        return ""
+    wanted, native = DTYPES[manifest.dtype], frame.dtype.newbyteorder("=")
+    is_form = native == wanted or (native.kind in "iu" and native not in DTYPES.values())
+    if not is_form:  # only its owner knows what its numbers stand for
+        return ""
+    steps = []
+    if frame.ndim == 3 and manifest.preprocess.channels == 1 and frame.shape[2] == 1:
+        steps.append("frame[..., 0]")
+    if frame.ndim == 3 and manifest.preprocess.channels == 3 and frame.shape[2] == 4:
+        steps.append("frame[..., :3]")
+    if frame.dtype != wanted:
+        steps.append(f".astype(np.{manifest.dtype})")
+    return f"use {' and '.join(steps)}, or " if steps else ""
 
 
 def _check_size(frame: Image, manifest: Manifest, source: str) -> None:

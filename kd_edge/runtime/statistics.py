@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from kd_edge.runtime.capture import CaptureCounters
+from kd_edge.runtime.feed import Feed
+from kd_edge.runtime.keeping import Keeping
+from kd_edge.runtime.sinks import SinkThread
 from kd_edge.types import Prediction
 
 WITH_LABEL = frozenset({"ok", "degraded", "unknown"})
@@ -158,3 +162,39 @@ class Counts:
         """Frames encoded per second of wall time."""
         seconds = (self.last_push_ns - self._first_push_ns) / 1e9
         return (self.pushed - self._first_pushed) / seconds if seconds > 0 else 0.0
+
+
+def statistics_of(feeds: Sequence[Feed], counts: Counts, sinks: Sequence[SinkThread], keeping: Keeping) -> Statistics:
+    """Everything that was counted in a stream up to now.
+
+    Args:
+        feeds: Its cameras.
+        counts: Its labels.
+        sinks: Where they go.
+        keeping: What is kept of them.
+    """
+    counters = CaptureCounters.together([feed.capture.counters for feed in feeds])
+    recording, clips = keeping.frames, keeping.moments
+    return Statistics(
+        captured=counters.captured,
+        dropped=counters.dropped,
+        skipped=sum(feed.skipped for feed in feeds),
+        frozen=counters.frozen,
+        misdated=counters.misdated,
+        damaged=counters.damaged,
+        reconnects=counters.reconnects,
+        pushed=counts.pushed,
+        engine_failures=counts.failures,
+        labels=dict(counts.labels),
+        reasons=dict(counts.reasons),
+        fps=counts.fps,
+        sink_faults={s.name: s.fault for s in sinks if s.fault is not None},
+        sink_dropped=sum(s.dropped for s in sinks),
+        sinks_reopened=sum(s.reopened for s in sinks),
+        recorded=recording.frames,
+        unrecorded=recording.lost_frames,
+        record_fault=keeping.fault,
+        clips=clips.clips,
+        lost_clips=clips.lost,
+        sources={feed.name: counts.of(feed.name, live=feed.camera.live) for feed in feeds},
+    )

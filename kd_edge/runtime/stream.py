@@ -18,20 +18,29 @@ from kd_edge.runtime.cameras import Wanted
 from kd_edge.runtime.cameras.base import Camera
 from kd_edge.runtime.cameras.colour import look_at_recording
 from kd_edge.runtime.cameras.config import CameraConfig, SharedConfig
-from kd_edge.runtime.capture import CaptureCounters, Captured
 from kd_edge.runtime.clips import MAX_MB, RecordOn
 from kd_edge.runtime.clock import MONOTONIC, Clock, duration
+from kd_edge.runtime.ending import Lifetime
 from kd_edge.runtime.feed import Feed, Feeds, check_together
 from kd_edge.runtime.keeping import Keeping, Kept
 from kd_edge.runtime.label_hash import LabelHash
+from kd_edge.runtime.mailbox import Captured
 from kd_edge.runtime.news import News
 from kd_edge.runtime.opening import make_cameras, open_fitting, told_focal
 from kd_edge.runtime.options import StreamOptions
 from kd_edge.runtime.recognizer import Recognizer, SelfTest
 from kd_edge.runtime.scheduling import scheduled
 from kd_edge.runtime.serving import Serving
-from kd_edge.runtime.sinks import Sink, SinkState, SinkThread, none_left, open_sink
-from kd_edge.runtime.statistics import Counts, Statistics
+from kd_edge.runtime.sinks import (
+    Sink,
+    SinkState,
+    SinkThread,
+    close_together,
+    none_left,
+    sink_threads,
+    sinks_asked,
+)
+from kd_edge.runtime.statistics import Counts, Statistics, statistics_of
 from kd_edge.runtime.watchdog import ServiceNotifier
 from kd_edge.types import Cause, Frame, LabelState, Prediction, Reason
 
@@ -46,7 +55,7 @@ def stream(
     model: str | Path | Artifact | Recognizer,
     camera: str | Camera | Sequence[str | Camera],
     realtime: bool = False,
-    sinks: Sequence[str | Sink] = (),
+    sinks: str | Path | Sink | Sequence[str | Path | Sink] = (),
     engine: EngineName = "onnxruntime",
     threads: int | None = None,
     provider: Provider | None = None,
@@ -72,11 +81,13 @@ def stream(
     the order of their stamps.
 
     Args:
-        model: Artifact, or a recogniser that is loaded already; then the options for loading do not apply.
+        model: Path of an artifact, ``bundled`` for the student in the package, an artifact that is loaded already, or a
+            recogniser; then the options for loading do not apply.
         camera: Name, URI, or a camera of one's own (``Camera``), which brings its time-outs or gets the usual ones; or
             several, each with a name of its own (``left=v4l2:/dev/video0``), all of them live or all recordings.
         realtime: Pace a recording by its stamps; without it every frame is labelled as fast as possible.
-        sinks: URIs or sinks of one's own; each gets every prediction, none can delay one.
+        sinks: A URI, the path of a file for JSON lines, or a sink of one's own (``Sink``), or several; each gets every
+            prediction, none can delay one.
         engine: What runs the model; ``auto`` takes the fastest one here, see ``Recognizer.load``.
         threads: How many the engine may use; by default what the camera file says, else 1.
         provider: What to run on; one that is not there falls back to the CPU and labels are ``degraded``.
@@ -101,7 +112,7 @@ def stream(
     """
     options = StreamOptions(
         realtime=realtime,
-        sinks=tuple(sinks),
+        sinks=sinks_asked(sinks),
         engine=engine,
         threads=threads,
         provider=provider,
@@ -127,7 +138,7 @@ class LabelStream:
     It may be entered again after it was left: everything is opened anew, counters begin at 0.
 
     Args:
-        model: Artifact, or a recogniser that is loaded already.
+        model: See ``stream``.
         camera: Name, URI, or a camera of one's own; or several.
         options: Everything else.
         clock: Stamps predictions and says when they are stale; cameras that are made here follow it, too.
@@ -151,8 +162,7 @@ class LabelStream:
         self._model, self._options, self._clock = model, options, clock
         self.max_age_ms = options.max_age_ms
         self._asked = tuple(camera) if isinstance(camera, (list, tuple)) else (cast("str | Camera", camera),)
-        self._closing = ExitStack()
-        self._entered = False
+        self._life = Lifetime(self)
         self._begin()
 
     def _begin(self) -> None:
@@ -162,6 +172,8 @@ class LabelStream:
         self._counts = Counts()
         self._waiting: deque[Prediction] = deque()  # of one step of several cameras; at most one each
         self._failures_in_turn = 0
+        self._given_ns: int | None = None  # when the last prediction was returned
+        self._away_ns = 0  # how long the program has had the turn since the last step
         self._news = News(self._clock)
         self._keeping = Keeping()
 
@@ -173,8 +185,13 @@ class LabelStream:
                 stays open.
             RuntimeError: It is entered already.
         """
-        if self._entered:
-            raise RuntimeError("this stream is entered already: leave it first, or make another one")
+        self._life.enter(self._open_all)
+        if self._life.stop_asked:  # meanwhile, or before
+            self.stop()
+        return self
+
+    def _open_all(self) -> ExitStack:
+        """Open everything that one pass needs, and start; what closes it, in which nothing refers to this stream."""
         self._begin()
         with ExitStack() as opened:
             shared = SharedConfig.of([c for c in self._asked if isinstance(c, str)])
@@ -197,7 +214,7 @@ class LabelStream:
             lenses = zip(configs, self._feeds.all, strict=True)
             focals = {feed.name: told_focal(feed.camera, config, assumed) for config, feed in lenses}
             self.recognizer.expect(focals, focal=focals)
-            opened.callback(self._forget)
+            opened.callback(_forget, self.recognizer, self._feeds)
             self._open_sinks(opened)
             self._keep(shared, configs, opened)
             self._service = ServiceNotifier() if self._options.notify else None
@@ -208,9 +225,7 @@ class LabelStream:
                 feed.start(self.recognizer.valid_ns)
             if self._feeds.live:
                 self._serving.begin_upgrade(opened)
-            self._closing = opened.pop_all()
-        self._entered = True
-        return self
+            return opened.pop_all()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -222,15 +237,17 @@ class LabelStream:
         Raises:
             SinkError: A recording's sink could not write everything, and nothing else had gone wrong.
         """
-        self._entered = False
-        self._closing.close()
+        self._life.leave()
         if kind is None:
             for sink in self._sinks:
                 sink.check()
 
     def stop(self) -> None:
-        """End the iteration soon, from another thread; the one that iterates then leaves the ``with`` block."""
-        self._entered = False
+        """End the iteration soon, from another thread; the one that iterates then leaves the ``with`` block.
+
+        It holds until the stream is left: one that is being entered, or not entered yet, ends before its first label.
+        """
+        self._life.stop_asked = True
         for feed in () if self._feeds is None else self._feeds.all:
             feed.capture.ask_to_stop()
 
@@ -244,7 +261,7 @@ class LabelStream:
         return self
 
     def __next__(self) -> Prediction:
-        """The next prediction: of a new frame, or ``stale`` when none came in time.
+        """The next prediction: of a new frame, or ``stale`` when none came in time. The frame is labelled in here.
 
         Raises:
             StopIteration: The recordings have ended, or the stream was left.
@@ -256,9 +273,17 @@ class LabelStream:
         feeds = self._feeds
         if feeds is None:
             raise RuntimeError("iterate inside the with block: with stream(...) as labels: for prediction in labels")
-        if self._waiting and self._entered:
+        self._life.taken_up()
+        if self._given_ns is not None:
+            self._away_ns += self._clock.now_ns() - self._given_ns
+        prediction = self._next_of(feeds)
+        self._given_ns = self._clock.now_ns()
+        return prediction
+
+    def _next_of(self, feeds: Feeds) -> Prediction:
+        if self._waiting and self._life.goes_on:
             return self._still(self._waiting.popleft())
-        while self._entered:  # another thread may leave it meanwhile
+        while self._life.goes_on:  # another thread may stop or leave it meanwhile
             arrived = feeds.get(feeds.wait_seconds(self._clock.now_ns()))
             predictions = self._labelled(arrived)
             predictions += self._due_stale({p.source for p in predictions})  # an old frame's camera is not fresh
@@ -276,31 +301,7 @@ class LabelStream:
     def statistics(self) -> Statistics:
         """Counters up to now; also after leaving."""
         feeds = () if self._feeds is None else self._feeds.all
-        counters = CaptureCounters.together([feed.capture.counters for feed in feeds])
-        recording, clips = self._keeping.frames, self._keeping.moments
-        return Statistics(
-            captured=counters.captured,
-            dropped=counters.dropped,
-            skipped=sum(feed.skipped for feed in feeds),
-            frozen=counters.frozen,
-            misdated=counters.misdated,
-            damaged=counters.damaged,
-            reconnects=counters.reconnects,
-            pushed=self._counts.pushed,
-            engine_failures=self._counts.failures,
-            labels=dict(self._counts.labels),
-            reasons=dict(self._counts.reasons),
-            fps=self._counts.fps,
-            sink_faults={s.name: s.fault for s in self._sinks if s.fault is not None},
-            sink_dropped=sum(s.dropped for s in self._sinks),
-            sinks_reopened=sum(s.reopened for s in self._sinks),
-            recorded=recording.frames,
-            unrecorded=recording.lost_frames,
-            record_fault=self._keeping.fault,
-            clips=clips.clips,
-            lost_clips=clips.lost,
-            sources={feed.name: self._counts.of(feed.name, live=feed.camera.live) for feed in feeds},
-        )
+        return statistics_of(feeds, self._counts, self._sinks, self._keeping)
 
     @property
     def label_hash(self) -> LabelHash | None:
@@ -318,18 +319,11 @@ class LabelStream:
         feed.name = feed.camera.name
         self.recognizer.forget(feed.name)
 
-    def _forget(self) -> None:
-        """A recogniser that goes on to another stream has room for its cameras."""
-        for feed in () if self._feeds is None else self._feeds.all:
-            self.recognizer.forget(feed.name)
-
     def _open_sinks(self, opened: ExitStack) -> None:
-        for wanted in self._options.sinks:
-            made = open_sink(wanted, clock=self._clock) if isinstance(wanted, str) else wanted
-            sink = SinkThread(made, lossless=not self.cameras[0].live, clock=self._clock)
+        self._sinks = sink_threads(self._options.sinks, lossless=not self.cameras[0].live, clock=self._clock)
+        opened.callback(close_together, self._sinks)
+        for sink in self._sinks:
             sink.open()
-            opened.callback(sink.close)
-            self._sinks.append(sink)
 
     def _keep(self, shared: SharedConfig, configs: Sequence[CameraConfig | None], opened: ExitStack) -> None:
         options = self._options
@@ -407,7 +401,9 @@ class LabelStream:
             return self._failed(frames, error)
         if self.recognizer.steps > steps:
             self._failures_in_turn = 0
-        return [self._as_of_now(feed, prediction, began_ns) for feed, prediction in given.items()]
+        predictions = [self._as_of_now(feed, prediction, began_ns) for feed, prediction in given.items()]
+        self._away_ns = 0
+        return predictions
 
     def _as_of_now(self, feed: Feed, prediction: Prediction, began_ns: int) -> Prediction:
         """What a live camera's prediction is worth when its step is done."""
@@ -416,7 +412,7 @@ class LabelStream:
             cause = _asleep(feed)
             feed.awoke()
             return self.recognizer.stale(feed.name, prediction.frame_id, prediction.captured_ns, now_ns, cause)
-        feed.load.see(began_ns, now_ns, feed.capture.counters.captured)
+        feed.load.see(began_ns, now_ns, feed.capture.counters.captured, self._away_ns)
         prediction = self.recognizer.at(prediction, now_ns)  # old when it came, or the machine too slow: stale
         if prediction.state is not LabelState.STALE:
             feed.watchdog.fresh(prediction.captured_ns)
@@ -469,7 +465,7 @@ class LabelStream:
         ]
 
     def _explained(self, feed: Feed, prediction: Prediction) -> Prediction:
-        """Where frames are far apart, or labels late, because this machine is too slow for them, say that instead."""
+        """Where frames are far apart, or labels late, because machine or program is too slow, say that instead."""
         if prediction.reason not in (Reason.SLOW_RATE, Reason.SPARSE, Reason.LATE) or not feed.load.is_over:
             return prediction
         cause = feed.load.cause(self.recognizer.needed_rate)
@@ -485,6 +481,12 @@ class LabelStream:
             for feed in self._feeds.all
             if feed.name not in labelled and (cause := feed.due_cause(now_ns)) is not None
         ]
+
+
+def _forget(recognizer: Recognizer, feeds: Feeds) -> None:
+    """A recogniser that goes on to another stream has room for its cameras."""
+    for feed in feeds.all:
+        recognizer.forget(feed.name)
 
 
 def _asleep(feed: Feed) -> Cause:

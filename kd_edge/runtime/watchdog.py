@@ -12,12 +12,11 @@ from dataclasses import replace
 import numpy as np
 
 from kd_edge.errors import printable, reason
-from kd_edge.runtime.clock import MAX_AHEAD_MS, ahead_of, duration
-from kd_edge.types import Cause, LabelState, Prediction, Reason
+from kd_edge.runtime.clock import ahead_of, duration, stamp_of
+from kd_edge.types import MAX_AHEAD_NS, Cause, LabelState, Prediction, Reason
 
 log = logging.getLogger("kd_edge.runtime")
 
-MAX_AHEAD_NS = round(MAX_AHEAD_MS * 1e6)
 ALIVE_INTERVAL_NS = 500_000_000
 """systemd hears of fresh frames at most twice a second."""
 
@@ -59,10 +58,10 @@ class Watchdog:
         if prediction is not None:
             self._newest = prediction
         newest = self._newest
-        ahead = ahead_of(now_ns, newest.captured_ns, MAX_AHEAD_NS)
-        if newest.state is LabelState.STALE or not (ahead or newest.is_stale(now_ns)):
+        if newest.state is LabelState.STALE or not newest.is_stale(now_ns):
             return newest
-        cause = ahead or Cause(Reason.NO_FRAME, f"no fresh frame for {duration(now_ns - newest.captured_ns)}")
+        now = stamp_of(now_ns, "now")
+        now_ns, cause = (newest.captured_ns, now) if isinstance(now, Cause) else (now, _why_not(newest, now))
         return replace(
             newest,
             label=None,
@@ -91,6 +90,11 @@ class Watchdog:
     def told(self, now_ns: int) -> None:
         """A stale prediction was made at ``now_ns``: the next one is due an interval later."""
         self._due_ns = now_ns + self._valid_ns
+
+
+def _why_not(newest: Prediction, now_ns: int) -> Cause:
+    silence = Cause(Reason.NO_FRAME, f"no fresh frame for {duration(now_ns - newest.captured_ns)}")
+    return ahead_of(now_ns, newest.captured_ns, MAX_AHEAD_NS) or silence
 
 
 class ServiceNotifier:

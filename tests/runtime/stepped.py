@@ -15,8 +15,9 @@ import pytest
 from kd_edge.engines import Binding
 from kd_edge.errors import CameraError
 from kd_edge.runtime import Recognizer
-from kd_edge.runtime.capture import Capture, Captured
+from kd_edge.runtime.capture import Capture
 from kd_edge.runtime.feed import Feed, Feeds
+from kd_edge.runtime.mailbox import Captured
 from kd_edge.runtime.options import StreamOptions
 from kd_edge.runtime.stream import LabelStream
 from kd_edge.types import Frame, Prediction

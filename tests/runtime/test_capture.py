@@ -10,7 +10,8 @@ import pytest
 from kd_edge.errors import BadPictureError, CameraError, DataError
 from kd_edge.runtime.backoff import Backoff
 from kd_edge.runtime.cameras import TimeOuts
-from kd_edge.runtime.capture import EARLY_SECONDS, Capture, Captured, Cut, FrozenPicture, Mailbox
+from kd_edge.runtime.capture import EARLY_SECONDS, Capture, FrozenPicture
+from kd_edge.runtime.mailbox import Captured, Cut, Mailbox
 from kd_edge.types import Cause, Frame, Reason
 
 from .conftest import PATIENCE_SECONDS, HandCamera, HandClock, wait_for
@@ -229,9 +230,14 @@ def test_a_camera_that_hangs_is_left_behind(monkeypatch, caplog):
     capture.stop()
     assert [r.getMessage() for r in caplog.records] == ["camera script does not stop; its thread is left behind"]
     assert camera.closed == 0  # nobody closes a device under a driver's feet
+    with pytest.raises(CameraError, match="camera script still hangs in its driver since it was left"):
+        Capture(camera, TimeOuts())
+    Capture(ScriptedCamera([[]]), TimeOuts())  # another one may be opened
     at_work_again.set()
     capture._thread.join(PATIENCE_SECONDS)
     assert not capture._thread.is_alive()
+    assert camera.closed == 1
+    Capture(camera, TimeOuts())
 
 
 def test_frozen_picture_is_not_fresh():

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from kd_edge.runtime.clock import MAX_AHEAD_MS, MonotonicClock, StampMapper, ahead_of, duration, stamp_of
+from kd_edge.runtime.clock import COARSER, MAX_AHEAD_MS, MonotonicClock, StampMapper, ahead_of, duration, stamp_of
 from kd_edge.types import Cause, Reason
 
 from .conftest import HandClock
@@ -29,6 +29,7 @@ def reason(moment: int | Cause) -> str | int:
         (None, "clock_invalid"), (math.nan, "clock_invalid"), (math.inf, "clock_invalid"), (-math.inf, "clock_invalid"),
         (1 << 62, "clock_invalid"), (1 << 63, "clock_invalid"), (10**400, "clock_invalid"), (1e300, "clock_invalid"),
         ("12", "clock_invalid"), ([1], "clock_invalid"), (np.array([1, 2]), "clock_invalid"), (1j, "clock_invalid"),
+        (True, "clock_invalid"), (np.False_, "clock_invalid"), (12.5, "clock_invalid"), (b"12", "clock_invalid"),
     ],
 )  # fmt: skip
 def test_a_stamp_is_whole_nanoseconds_or_none(value, stamp):
@@ -257,3 +258,26 @@ def test_a_reading_that_was_interrupted_is_no_sleep(monkeypatch):
     monkeypatch.setattr("kd_edge.runtime.clock.time.monotonic_ns", lambda: 900 * S + held["ns"])
     monkeypatch.setattr("kd_edge.runtime.clock.time.clock_gettime_ns", boot)
     assert MonotonicClock().suspended_ns() == 7 * S
+
+
+@pytest.mark.parametrize(("unit", "each_ns"), COARSER.items())
+@pytest.mark.parametrize("kind", ["monotonic", "wall"])
+def test_a_stamp_in_another_unit_is_asked_about_at_once(kind, unit, each_ns):
+    camera = Mapped(kind)
+    camera.clock.ns = 3600 * S
+    now_ns = camera.clock.wall_ns() if kind == "wall" else camera.clock.ns
+    moment = camera.mapper.moment(round((now_ns - 20 * MS) / each_ns), camera.clock.ns)
+    assert moment.reason is Reason.CLOCK_BEHIND
+    assert moment.detail.endswith(f"behind now (is it in {unit}?)")  # and no other clock is advised
+
+
+@pytest.mark.parametrize(("unit", "each_ns"), [*COARSER.items(), ("", 1)])
+def test_a_device_that_does_not_count_nanoseconds_is_told_after_a_second(unit, each_ns):
+    camera = Mapped("device")
+    moments = [camera.mapper.moment(round((77 * S + k * 33 * MS) / each_ns), k * 33 * MS) for k in range(400)]
+    if not unit:
+        assert not any(isinstance(moment, Cause) for moment in moments)
+        return
+    assert {m.reason for m in moments[-10:]} == {Reason.CLOCK_INVALID}
+    assert f"run as if in {unit}: nanoseconds are {each_ns:,.0f} times that" in moments[-1].detail
+    assert not any(isinstance(moment, Cause) for moment in moments[:30])

@@ -22,7 +22,7 @@ from kd_edge.errors import CameraError
 from kd_edge.runtime import stream
 from kd_edge.types import Frame, LabelState, Prediction
 
-from .conftest import HandClock
+from .conftest import PATIENCE_SECONDS, HandClock, wait_for
 
 FOLDER = Path(__file__).parents[2] / "runtime"
 
@@ -231,7 +231,7 @@ def test_the_event_loop_ends_with_a_halt(capsys, error):
     latest = module.Latest()
 
     async def listening():
-        latest.prediction = Told().push(None, 10**18, "x", now_ns=10**18)
+        latest.prediction = Told().push(None, 0, "x", now_ns=0)
         latest.prediction = dataclasses.replace(latest.prediction, valid_until_ns=2**62)
         await asyncio.sleep(0.15)
         if error is not None:
@@ -294,6 +294,51 @@ def test_the_event_loop_acts_on_nothing_when_the_labels_end(monkeypatch, error):
     assert latest.prediction is None
 
 
+class Labels:
+    """A stream by hand: gives what is put into it, raises an exception among that, ends when it is stopped."""
+
+    def __init__(self, *given):
+        self.given, self.stopped, self.closed = list(given), threading.Event(), False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *raised):
+        self.closed = True
+
+    def __iter__(self):
+        for each in self.given:
+            if isinstance(each, BaseException):
+                raise each
+            yield each
+        assert self.stopped.wait(PATIENCE_SECONDS)
+
+    def stop(self):
+        self.stopped.set()
+
+
+def test_the_loop_beside_a_listener_sees_what_holds_and_leaves_cleanly(capsys):
+    labels = Labels(Told().push(None, 10**9, "x", now_ns=10**9))
+    listener = example("listener").Listener(labels)
+    assert listener.label(10**9) is None
+    with listener:
+        wait_for(lambda: listener.label(10**9))
+        assert listener.label(1_250_000_000) == "wave"
+        assert listener.label(1_250_000_001) is None
+        assert listener.listens
+    assert (labels.closed, listener.listens, listener.label(10**9)) == (True, False, None)
+
+
+@pytest.mark.parametrize("error", [CameraError("gone", "a camera", "cable"), RuntimeError("driver"), SystemExit(3)])
+def test_what_ends_the_labels_is_raised_in_the_loop_beside_them(capsys, error):
+    module = example("listener")
+    labels = Labels(Told().push(None, 10**9, "x", now_ns=10**9), error)
+    with pytest.raises(type(error)), module.Listener(labels) as listener:
+        module.control(listener, 3600)
+    assert labels.closed
+    assert capsys.readouterr().out.splitlines()[-1] == "... halt"
+
+
 def test_readme_names_every_file():
     text = (FOLDER / "README.md").read_text()
     files = [*FOLDER.glob("cameras/*.toml"), *FOLDER.glob("examples/*.py")]
@@ -313,6 +358,28 @@ def test_the_readmes_programs_run_as_they_are_printed(monkeypatch, tmp_path, pro
     monkeypatch.chdir(tmp_path)  # no model lies here: the bundled one
     live = 'camera="synthetic:"'
     exec(program.replace(live, 'camera="synthetic:?realtime=false&frames=100"'), {"__name__": "readme"})
+
+
+FITS = """
+from kd_edge.runtime import stream
+
+stream(model="student.onnx", camera=[MyCamera(), "ir0"])
+"""
+
+
+@pytest.mark.slow
+def test_the_readmes_programs_and_the_examples_have_strict_types(tmp_path):
+    """As a user checks them: without this repository's settings."""
+    for k, program in enumerate(b.values[0] for b in printed_programs()):
+        fits = FITS if "class MyCamera" in program else ""
+        (tmp_path / f"printed_{k}.py").write_text(program + fits)
+    files = [*tmp_path.glob("*.py"), *(FOLDER / "examples").glob("*.py")]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={tmp_path}/cache", *map(str, files)],
+        capture_output=True, text=True, timeout=290, cwd=tmp_path,
+        env=os.environ | {"MYPYPATH": str(FOLDER.parent)},
+    )  # fmt: skip
+    assert done.stdout.startswith("Success: no issues found"), done.stdout
 
 
 def test_the_readmes_own_camera_is_labelled():

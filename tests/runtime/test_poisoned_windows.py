@@ -28,9 +28,9 @@ from kd_edge.engines import Binding
 from kd_edge.errors import ArtifactError, CameraError
 from kd_edge.runtime import Recognizer, Watchdog
 from kd_edge.runtime.cameras.config import SharedConfig, TimeOuts
-from kd_edge.runtime.capture import Cut
 from kd_edge.runtime.clock import DeviceClock, StampMapper
 from kd_edge.runtime.feed import Feed, Feeds
+from kd_edge.runtime.mailbox import Cut
 from kd_edge.runtime.memory import FeatureRing
 from kd_edge.runtime.options import StreamOptions
 from kd_edge.runtime.serving import Serving

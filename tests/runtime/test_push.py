@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -11,7 +12,7 @@ from kd_edge.engines import Binding
 from kd_edge.errors import ArtifactError, CameraError, ConfigError
 from kd_edge.preprocess import Preprocess
 from kd_edge.runtime import Recognizer, Watchdog
-from kd_edge.types import LabelState, Reason
+from kd_edge.types import LabelState, Prediction, Reason
 
 from .conftest import TinyStep, tiny_manifest
 
@@ -32,7 +33,20 @@ def full(make_model, noise):
     return recognizer, frames
 
 
-BAD_STAMPS = [None, math.nan, math.inf, 1 << 62, 1 << 63, "1", -(1 << 63)]
+BAD_STAMPS = [
+    None,
+    math.nan,
+    math.inf,
+    1 << 62,
+    1 << 63,
+    "1",
+    b"1",
+    -(1 << 63),
+    True,
+    np.True_,
+    1000.25,
+    np.float32(0.5),
+]
 
 
 @pytest.mark.parametrize("stamp", BAD_STAMPS)
@@ -61,6 +75,46 @@ def test_the_bound_is_the_callers(make_model, noise):
     recognizer = Recognizer.load(make_model()[0], max_ahead_ms=2000)
     assert recognizer.push(noise(1)[0], 2000 * MS, now_ns=0).reason is Reason.START
     assert recognizer.push(noise(1)[0], 2051 * MS, now_ns=50 * MS).reason is Reason.CLOCK_AHEAD
+
+
+def test_stamps_in_seconds_are_told(full):
+    recognizer, frames = full
+    with pytest.raises(CameraError, match=r"1795\.25, a fraction of a nanosecond \(seconds\?") as caught:
+        recognizer.push(frames[0], 1795.25)
+    assert "time.monotonic_ns()" in caught.value.fix
+
+
+@pytest.mark.parametrize(("each_ns", "question"), [(1000, " (is it in microseconds?)"), (7, "")])
+def test_a_stamp_far_behind_now_is_stale_and_changes_nothing(full, each_ns, question):
+    recognizer, frames = full
+    behind = recognizer.push(frames[0], HOUR // each_ns, now_ns=HOUR)
+    assert (behind.state, behind.reason, behind.label) == (LabelState.STALE, Reason.CLOCK_BEHIND, None)
+    assert behind.detail.endswith(f"min behind now{question}")
+    assert recognizer.push(frames[1], 1000 * MS, now_ns=1005 * MS).state is LabelState.OK
+    assert recognizer.push(frames[1], 1020 * MS, now_ns=11_020 * MS).reason is Reason.LATE  # the bound
+
+
+@pytest.mark.parametrize(
+    ("now_ns", "reason"),
+    [
+        (math.nan, Reason.CLOCK_INVALID), (math.inf, Reason.CLOCK_INVALID), (3600.5, Reason.CLOCK_INVALID),
+        (HOUR - 51 * MS, Reason.CLOCK_AHEAD), (3600, Reason.CLOCK_AHEAD), (HOUR + 251 * MS, Reason.LATE),
+    ],
+)  # fmt: skip
+def test_a_prediction_holds_at_no_moment_but_its_own(full, now_ns, reason):
+    recognizer, _ = full
+    made = Prediction(
+        source="camera", label="wave", probabilities=np.zeros(3, np.float32), state=LabelState.OK, frame_id=0,
+        captured_ns=HOUR, emitted_ns=None, valid_until_ns=HOUR + 250 * MS,
+    )  # fmt: skip
+    watchdog = Watchdog(recognizer.valid_ns, HOUR)
+    watched = watchdog.current(made, now_ns)
+    for held in (recognizer.at(made, now_ns), watched):
+        assert (held.state, held.label) == (LabelState.STALE, None)
+        json.dumps(held.as_dict(), allow_nan=False)
+    assert recognizer.at(made, now_ns).reason is reason
+    assert watched.reason is (Reason.NO_FRAME if reason is Reason.LATE else reason)
+    assert recognizer.at(made, HOUR - 50 * MS).label == "wave"
 
 
 def test_wall_clock_stamps_never_label_and_never_are_silent(make_model, noise):

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import pickle
 
 import numpy as np
 import pytest
 
 from kd_edge import engines
 from kd_edge.artifact import GoldenClip
-from kd_edge.errors import ArtifactError, CameraError, EngineError
+from kd_edge.errors import ArtifactError, CameraError, ConfigError, EngineError
 from kd_edge.preprocess import Preprocess, centre_crop, clip_input
 from kd_edge.resizing import resize
 from kd_edge.runtime import Recognizer
 from kd_edge.sampling import motion_indices
-from kd_edge.types import Cause, LabelState, Reason
+from kd_edge.types import Cause, Frame, LabelState, Reason
 from kd_edge.window import FixedWindow, PercentileWindow, clip_limits, percentile_limits
 
 from .conftest import newest_logits
@@ -202,6 +204,68 @@ def test_frames_of_another_kind_are_refused(make_model, noise, frame, found):
     with pytest.raises(CameraError, match=rf"ir0 delivers {found}") as caught:
         recognizer.push(frame, 10, "ir0")
     assert "uint8 (H, W) frames of nir" in caught.value.expected
+
+
+@pytest.mark.parametrize(
+    ("frame", "channels", "advice"),
+    [
+        (np.zeros((24, 32, 1), np.uint16), 1, "use frame[..., 0], or choose"),
+        (np.zeros((24, 32), np.int32), 1, "use .astype(np.uint16), or choose"),
+        (np.zeros((24, 32, 1), np.int64), 1, "use frame[..., 0] and .astype(np.uint16), or choose"),
+        (np.zeros((24, 32), ">u2"), 1, "use .astype(np.uint16), or choose"),
+        (np.zeros((24, 32, 4), np.uint16), 3, "use frame[..., :3], or choose"),
+        ([[1, 2]], 1, "use np.array(frame, np.uint16), or choose"),
+        (Frame(np.zeros((24, 32), np.uint16), 0, 0, "ir0"), 1, "push its image and captured_ns, or choose"),
+        (None, 1, "choose the camera's pixel format"),
+        (np.zeros((24, 32), np.uint8), 1, "choose the camera's pixel format"),  # 8 bit are not 16 bit
+        (np.zeros((24, 32), np.float32), 1, "choose the camera's pixel format"),  # metres or millimetres?
+        (np.zeros((24, 32), bool), 1, "choose the camera's pixel format"),
+        (np.zeros((24, 32, 3), np.uint16), 1, "choose the camera's pixel format"),
+    ],
+)
+def test_what_is_wrong_only_in_form_is_told_how_to_convert(make_model, frame, channels, advice):
+    colour = {"modality": "rgb", "band": "rgb"} if channels == 3 else {}
+    preprocess = Preprocess(resize_px=16, input_px=16, channels=channels)
+    recognizer = Recognizer.load(make_model(dtype="uint16", preprocess=preprocess, **colour)[0])
+    with pytest.raises(CameraError) as caught:
+        recognizer.push(frame, 0)
+    assert caught.value.fix.startswith(advice)
+
+
+@pytest.mark.parametrize(
+    "many", [[], np.zeros((24, 32), np.uint8), {"a": np.zeros((2, 2), np.uint8)}, {"a": (1, 2, 3)}]
+)
+def test_push_many_takes_frames_by_source(make_model, many):
+    with Recognizer.load(make_model()[0]) as recognizer, pytest.raises(ConfigError) as caught:
+        recognizer.push_many(many)
+    assert "push(frame, captured_ns) takes a single one" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"source": 7}, "source 7"), ({"source": None}, "source None"), ({"frame_id": 1.5}, "camera: frame_id 1.5"),
+        ({"frame_id": "3"}, "camera: frame_id '3'"), ({"truth": 3}, "camera: truth 3"),
+    ],
+)  # fmt: skip
+def test_what_no_prediction_can_bear_is_refused(make_model, noise, options, found):
+    with Recognizer.load(make_model()[0]) as recognizer:
+        with pytest.raises(CameraError) as caught:
+            recognizer.push(noise(1)[0], 0, **options)
+        assert caught.value.found == found
+        assert recognizer.push(noise(1)[0], 0, frame_id=np.int64(3)).frame_id == 3
+
+
+@pytest.mark.parametrize("model", [None, 3, ["a.onnx"]])
+def test_what_is_no_model_is_refused_in_one_line(model):
+    with pytest.raises(ConfigError, match="Expected the path of an artifact, 'bundled', or an artifact that is loaded"):
+        Recognizer.load(model)
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_recogniser_is_not_copied(make_model, duplicate):
+    with Recognizer.load(make_model()[0]) as recognizer, pytest.raises(TypeError, match="is not copied or pickled"):
+        duplicate(recognizer)
 
 
 def test_values_beyond_the_range_are_clipped(make_model):

@@ -360,13 +360,13 @@ def test_whatever_a_camera_raises_on_opening_is_one_line(make_model, error):
 
 
 def test_a_machine_that_is_too_slow_says_so(make_model, monkeypatch):
-    """Every push takes 80 ms by the stream's clock; five frames come in 180 ms."""
+    """Every push takes 160 ms by the stream's clock; five frames come in 180 ms."""
     clock, camera = HandClock(), HandCamera()
     push = Recognizer.push_many
 
     def slow(self, *arguments, **options):
         prediction = push(self, *arguments, **options)
-        clock.advance(80)
+        clock.advance(160)
         return prediction
 
     monkeypatch.setattr(Recognizer, "push_many", slow)
@@ -375,13 +375,31 @@ def test_a_machine_that_is_too_slow_says_so(make_model, monkeypatch):
         for k in range(40):
             for step in range(5):
                 camera.give(np.full((24, 32), 5 * k + step, np.uint8), clock.ns + 5_000_000 * step)
-            clock.advance(100)
+            clock.advance(20)
             wait_for(lambda k=k: labels.statistics.captured == 5 * (k + 1))
             predictions.append(next(labels))
     assert {p.reason for p in predictions[20:]} == {Reason.OVERLOAD}
     assert labels.statistics.reasons["overload"] >= 20
     assert predictions[-1].detail.startswith(
-        "a frame takes 80 ms and one comes every 36 ms: 80% are skipped; the window"
+        "a frame takes 160 ms and one comes every 36 ms: 80% are skipped; the window"
+    )
+
+
+def test_a_program_that_is_too_slow_is_not_blamed_on_the_engine(make_model):
+    """What is done with a label takes 160 ms by the stream's clock; five frames come in 180 ms."""
+    clock, camera = HandClock(), HandCamera()
+    predictions = []
+    with LabelStream(make_model()[0], camera, StreamOptions(valid_ms=1000), clock) as labels:
+        for k in range(40):
+            for step in range(5):
+                camera.give(np.full((24, 32), 5 * k + step, np.uint8), clock.ns + 5_000_000 * step)
+            clock.advance(20)
+            wait_for(lambda k=k: labels.statistics.captured == 5 * (k + 1))
+            predictions.append(next(labels))
+            clock.advance(160)
+    assert {p.reason for p in predictions[20:]} == {Reason.SLOW_PROGRAM}
+    assert predictions[-1].detail.startswith(
+        "the program takes 180 ms between two labels and a frame comes every 36 ms: 80% are skipped; the window"
     )
 
 

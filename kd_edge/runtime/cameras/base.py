@@ -44,26 +44,47 @@ class Camera(Protocol):
     an attribute ``focal`` once it is open its focal length as a share of the frame's width. The clock of a live camera
     is checked with every frame. While an attribute ``on_its_way`` is true, frames of other cameras wait for the one
     that it is about to hand over, to be labelled in one step with it. A method ``interrupt()``, called from another
-    thread, may end ``open`` or ``read`` early: the stream is being left.
-
-    Attributes:
-        name: Names the source in predictions.
-        band: What it sees; None when not known.
-        dtype: Type of its pixels; None before ``open`` where only the device knows.
-        channels: 1 or 3; None before ``open`` where only the device knows.
-        fps: Nominal frame rate; None when not known.
-        live: Whether time goes on by itself: late frames are dropped, a silent camera is reopened. A recording that is
-            read as fast as possible is not live: every frame is handed over, stamps are the recording's.
-        can_vanish: Whether silence means that it is gone and must be reopened; never so for recordings.
+    thread, may end ``open`` or ``read`` early: the stream is being left. Plain attributes will do for the properties.
     """
 
-    name: str
-    band: Band | None
-    dtype: Dtype | None
-    channels: Channels | None
-    fps: float | None
-    live: bool
-    can_vanish: bool
+    @property
+    def name(self) -> str:
+        """Names the source in predictions."""
+        ...
+
+    @property
+    def band(self) -> Band | None:
+        """What it sees; None when not known."""
+        ...
+
+    @property
+    def dtype(self) -> Dtype | None:
+        """Type of its pixels; None before ``open`` where only the device knows."""
+        ...
+
+    @property
+    def channels(self) -> Channels | None:
+        """1 or 3; None before ``open`` where only the device knows."""
+        ...
+
+    @property
+    def fps(self) -> float | None:
+        """Nominal frame rate; None when not known."""
+        ...
+
+    @property
+    def live(self) -> bool:
+        """Whether time goes on by itself: late frames are dropped, a silent camera is reopened.
+
+        A recording that is read as fast as possible is not live: every frame is handed over, stamps are the
+        recording's.
+        """
+        ...
+
+    @property
+    def can_vanish(self) -> bool:
+        """Whether silence means that it is gone and must be reopened; never so for recordings."""
+        ...
 
     @property
     def ended(self) -> bool:

@@ -43,7 +43,7 @@ _NETWORK_CLOCKS = {
 }
 _TOPIC_CLOCKS = {
     "wall": "headers bear the time of day of this machine, as ROS has it",
-    "device": "any clock that runs",
+    "device": "any clock that counts nanoseconds",
     "arrival": "no usable stamps",
 }
 
@@ -59,10 +59,10 @@ class TimeOuts(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    read_timeout_ms: int = Field(1000, ge=50, le=60_000)
-    reconnect_max_ms: int = Field(1500, ge=100, le=60_000)
-    frozen_ms: int = Field(2000, ge=100, le=60_000)
-    max_ahead_ms: int = Field(round(MAX_AHEAD_MS), ge=0, le=60_000)
+    read_timeout_ms: int = Field(default=1000, ge=50, le=60_000)
+    reconnect_max_ms: int = Field(default=1500, ge=100, le=60_000)
+    frozen_ms: int = Field(default=2000, ge=100, le=60_000)
+    max_ahead_ms: int = Field(default=round(MAX_AHEAD_MS), ge=0, le=60_000)
 
 
 def _of_any_bytes(value: object, check: ValidatorFunctionWrapHandler) -> object:
@@ -76,7 +76,7 @@ class CameraConfig(TimeOuts):
 
     Attributes:
         clock: What the camera's stamps are of: ``monotonic`` (this machine's, which V4L2 drivers use), ``wall`` (its
-            time of day), ``device`` (any clock of the device's own) or ``arrival`` (no usable stamps: the moment of
+            time of day), ``device`` (any clock that counts nanoseconds) or ``arrival`` (no usable stamps: the moment of
             reading). Of a ``ros2:`` topic ``wall`` unless set.
         uri: ``v4l2:/dev/video0`` or the bare name of a link below ``/dev/v4l``, ``realsense:SERIAL``, ``replay:PATH``
             or ``synthetic:``; what follows a ``?`` sets the other keys (``v4l2:/dev/video0?pixel_format=Y16&fps=9``).
@@ -121,30 +121,30 @@ class CameraConfig(TimeOuts):
         str, Field(min_length=1, max_length=8192, pattern=r"^[^\x00]+$", repr=False), WrapValidator(_of_any_bytes)
     ]
     band: Literal["nir", "lwir", "depth", "rgb"] | None = None
-    hfov_deg: float | None = Field(None, ge=3, le=157)
-    fps: float | None = Field(None, ge=0.001, le=1000)
-    width_px: int | None = Field(None, ge=8, le=8192)
-    height_px: int | None = Field(None, ge=8, le=8192)
+    hfov_deg: float | None = Field(default=None, ge=3, le=157)
+    fps: float | None = Field(default=None, ge=0.001, le=1000)
+    width_px: int | None = Field(default=None, ge=8, le=8192)
+    height_px: int | None = Field(default=None, ge=8, le=8192)
     clock: ClockKind = "monotonic"
-    threads: int | None = Field(None, ge=1, le=256)
+    threads: int | None = Field(default=None, ge=1, le=256)
     cpus: tuple[Annotated[int, Field(ge=0, le=4095)], ...] = ()
-    priority: int | None = Field(None, ge=1, le=99)
-    pixel_format: str | None = Field(None, pattern=r"^[A-Za-z0-9]{3,4}$")
-    telemetry_rows: int = Field(0, ge=-16, le=16)
-    index: int | None = Field(None, ge=1, le=2)
+    priority: int | None = Field(default=None, ge=1, le=99)
+    pixel_format: str | None = Field(default=None, pattern=r"^[A-Za-z0-9]{3,4}$")
+    telemetry_rows: int = Field(default=0, ge=-16, le=16)
+    index: int | None = Field(default=None, ge=1, le=2)
     emitter: Literal["off", "on", "alternating"] | None = None
-    exposure_us: float | None = Field(None, gt=0, le=10_000_000)
-    gain: float | None = Field(None, ge=0, le=10_000)
-    open_timeout_ms: int | None = Field(None, ge=100, le=60_000)
+    exposure_us: float | None = Field(default=None, gt=0, le=10_000_000)
+    gain: float | None = Field(default=None, ge=0, le=10_000)
+    open_timeout_ms: int | None = Field(default=None, ge=100, le=60_000)
     transport: Literal["tcp", "udp"] | None = None
-    credentials_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    credentials_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     ca_file: Path | None = None
-    topic: str | None = Field(None, min_length=1, max_length=1024)
+    topic: str | None = Field(default=None, min_length=1, max_length=1024)
     reliability: Literal["auto", "reliable", "best_effort"] | None = None
     durability: Literal["volatile", "transient_local"] | None = None
-    depth: int | None = Field(None, ge=1, le=100)
+    depth: int | None = Field(default=None, ge=1, le=100)
     compressed: bool | None = None
-    domain: int | None = Field(None, ge=0, le=232)
+    domain: int | None = Field(default=None, ge=0, le=232)
     trust: Path | None = None
 
     @field_validator("cpus", mode="before")

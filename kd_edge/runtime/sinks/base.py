@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -34,12 +35,12 @@ class Sink(Protocol):
     """Takes predictions; used by one thread only.
 
     A sink of one's own needs no more than this; with an attribute ``reopens = False`` its first fault is its last.
-
-    Attributes:
-        name: For messages, usually its URI.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """For messages, usually its URI; a plain attribute will do."""
+        ...
 
     def open(self) -> None:
         """Open it, or open it again after ``close``.
@@ -81,18 +82,19 @@ class SinkThread:
         lossless: Wait for room instead of dropping, and stop at the first fault: for recordings, where every label
             counts and no robot waits.
         clock: Says how long a sink has worked or hung.
+        number: Which one it is of those of its name.
 
     Attributes:
-        name: The sink's, as it can be printed.
+        name: The sink's, as it can be printed, with its number from the second one on.
         state: Whether labels arrive.
         fault: What is wrong now, one line; None while it works.
         dropped: Predictions that were never written.
         reopened: How often it came back.
     """
 
-    def __init__(self, sink: Sink, *, lossless: bool = False, clock: Clock = MONOTONIC) -> None:
+    def __init__(self, sink: Sink, *, lossless: bool = False, clock: Clock = MONOTONIC, number: int = 1) -> None:
         self.sink = sink
-        self.name = printable(sink.name)
+        self.name = printable(sink.name) + (f" ({number})" if number > 1 else "")
         self.state = SinkState.WORKING
         self.fault: str | None = None
         self.dropped = self.reopened = 0
@@ -149,14 +151,23 @@ class SinkThread:
                 "mend or replace the sink and label the recording again",
             )
 
-    def close(self) -> None:
-        """Write what is queued and close: a live sink within bounded time, a lossless one as long as it goes on."""
-        if self._thread.ident is None:  # it was never open
-            return
+    def ask_to_close(self) -> None:
+        """Write what is queued and close; ``close`` waits for that."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-            has_ended = self._has_ended()
+
+    def close(self, timeout_seconds: float | None = None) -> None:
+        """Write what is queued and close: a live sink within bounded time, a lossless one as long as it goes on.
+
+        Args:
+            timeout_seconds: How long to wait for a live one; None: ``DRAIN_SECONDS``.
+        """
+        if self._thread.ident is None:  # it was never open
+            return
+        self.ask_to_close()
+        with self._changed:
+            has_ended = self._has_ended(DRAIN_SECONDS if timeout_seconds is None else timeout_seconds)
             is_news = not has_ended and self._lossless and self._note(_stuck(), SinkState.DEAD)
             self._drop_queued()
         if has_ended:
@@ -229,6 +240,7 @@ class SinkThread:
             is_news = self._note(_words(error), SinkState.DOWN if self._comes_back() else SinkState.DEAD)
         if is_news:
             self._tell()
+            log.debug("sink %s broke here:", self.name, exc_info=error)
         with suppress(Exception):
             self.sink.close()
 
@@ -273,10 +285,10 @@ class SinkThread:
     def _has_room(self) -> bool:
         return len(self._queue) < QUEUE_LENGTH or self.state is SinkState.DEAD
 
-    def _has_ended(self) -> bool:
+    def _has_ended(self, timeout_seconds: float) -> bool:
         """Wait for the thread to end, a lossless one as long as it goes on; the lock is held."""
         if not self._lossless or self.state is SinkState.DEAD:
-            return self._changed.wait_for(lambda: self._ended, DRAIN_SECONDS)
+            return self._changed.wait_for(lambda: self._ended, timeout_seconds)
         while self._changed.wait_for(self._moves_on_from(self._written), STUCK_SECONDS):
             if self._ended:
                 return True
@@ -284,6 +296,15 @@ class SinkThread:
 
     def _moves_on_from(self, written: int) -> Callable[[], bool]:
         return lambda: self._ended or self._written > written
+
+
+def close_together(sinks: Sequence[SinkThread]) -> None:
+    """Close several; live ones that hang take the time of one."""
+    for sink in sinks:
+        sink.ask_to_close()
+    until = time.monotonic() + DRAIN_SECONDS
+    for sink in sinks:
+        sink.close(max(0.0, until - time.monotonic()))
 
 
 def none_left(sinks: Sequence[SinkThread]) -> bool:
@@ -296,6 +317,10 @@ def _stuck() -> str:
 
 
 def _words(error: BaseException) -> str:
-    """What an error says, without the advice for whoever typed the command."""
-    text = error.found if isinstance(error, KdEdgeError) else getattr(error, "strerror", None) or reason(error)
-    return printable(str(text))
+    """What an error says, without the advice for whoever typed the command; a mistake in a program with its kind."""
+    if isinstance(error, KdEdgeError):
+        return printable(error.found)
+    if isinstance(error, OSError):
+        return printable(error.strerror or reason(error))
+    kind, text = type(error).__name__, reason(error)
+    return printable(kind if text == kind else f"{kind}: {text}")

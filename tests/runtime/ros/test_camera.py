@@ -20,8 +20,9 @@ from kd_edge.errors import BadPictureError, CameraError
 from kd_edge.runtime.cameras import Wanted, open_camera
 from kd_edge.runtime.cameras.base import Camera
 from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts
-from kd_edge.runtime.capture import Capture, Captured
+from kd_edge.runtime.capture import Capture
 from kd_edge.runtime.feed import Feeds
+from kd_edge.runtime.mailbox import Captured
 from kd_edge.runtime.options import StreamOptions
 from kd_edge.runtime.ros import pairing as pairing_module
 from kd_edge.runtime.ros.camera import RosCamera, TopicCamera

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kd_edge.errors import ConfigError, SinkError
-from kd_edge.runtime.sinks import JsonlSink, SinkState, SinkThread, TerminalSink, none_left, open_sink
+from kd_edge.runtime.sinks import JsonlSink, SinkState, SinkThread, TerminalSink, close_together, none_left, open_sink
 from kd_edge.runtime.sinks import base as sinks_base
 from kd_edge.runtime.sinks.base import QUEUE_LENGTH
 from tests.runtime.conftest import PATIENCE_SECONDS, HandClock, wait_for
@@ -84,7 +84,7 @@ def test_a_sink_that_breaks_comes_back_and_is_told_of_twice(caplog):
     assert (thread.state, thread.fault, thread.reopened) == (SinkState.WORKING, None, 1)
     thread.close()
     down, back = lines_of(caplog)
-    assert down == r"sink list: is down: no \x1b[31mlink; labels go on without it until it is back"
+    assert down == r"sink list: is down: RuntimeError: no \x1b[31mlink; labels go on without it until it is back"
     assert back.startswith("sink list: is back; ")
     assert sink.opened == 1 + 5  # two failed, two were broken by the next label, the last one held
     assert sink.closed == 1 + 5
@@ -126,9 +126,9 @@ def test_a_sink_that_cannot_be_reopened_is_dead_at_once(caplog):
         thread.put(prediction(k))
     thread.close()
     thread.check()  # nobody waits for a live label
-    assert (thread.state, thread.fault, thread.dropped) == (SinkState.DEAD, "no link", 5)
+    assert (thread.state, thread.fault, thread.dropped) == (SinkState.DEAD, "RuntimeError: no link", 5)
     assert (sink.opened, sink.closed) == (1, 1)
-    assert lines_of(caplog) == ["sink list: stopped: no link"]
+    assert lines_of(caplog) == ["sink list: stopped: RuntimeError: no link"]
     assert not none_left([thread, other])
     assert not none_left([])
 
@@ -182,7 +182,7 @@ def test_a_live_stream_starts_without_a_sink_that_is_not_there_yet(caplog):
     [
         (True, True, NO_SPACE, SinkError, r"sink list: cannot be opened \(No space left on device\)"),
         (False, False, NO_SPACE, SinkError, r"sink list: cannot be opened \(No space left on device\)"),
-        (False, True, TypeError("a\nb"), SinkError, r"sink list: cannot be opened \(a\)"),
+        (False, True, TypeError("a\nb"), SinkError, r"sink list: cannot be opened \(TypeError: a\)"),
         (False, True, ConfigError("no such folder", "one", "make it"), ConfigError, "no such folder"),
     ],
 )
@@ -387,3 +387,54 @@ def test_text_without_an_encoding_for_it_does_not_end_a_sink():
     thread.close()
     assert thread.fault is None
     assert rb"gr\xf6\xdfe" in out.buffer.getvalue()
+
+
+def test_sinks_are_closed_together():
+    """The first one writes its label only once the second is closed."""
+    gate = threading.Event()
+    first, second = ListSink(gate), ListSink(close=lambda: gate.set())
+    threads = [SinkThread(sink) for sink in (first, second)]
+    for thread in threads:
+        thread.open()
+    threads[0].put(prediction(7))
+    assert first.writing.wait(PATIENCE_SECONDS)
+    close_together(threads)
+    assert (first.got, first.closed, second.closed) == ([7], 1, 1)
+
+
+def test_sinks_that_hang_take_the_time_of_one(monkeypatch):
+    now, waited = [100.0], []
+    monkeypatch.setattr(sinks_base.time, "monotonic", lambda: now[0])
+
+    class Hanging:
+        def ask_to_close(self):
+            pass
+
+        def close(self, timeout_seconds):
+            waited.append(timeout_seconds)
+            now[0] += timeout_seconds
+
+    close_together([Hanging(), Hanging(), Hanging()])
+    assert waited == [sinks_base.DRAIN_SECONDS, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (KeyError("speed"), "KeyError: 'speed'"),
+        (ZeroDivisionError(), "ZeroDivisionError"),
+        (RuntimeError("no link"), "RuntimeError: no link"),
+        (NO_SPACE, "No space left on device"),
+        (SinkError("the sink is full", "room", "make some"), "the sink is full"),
+    ],
+)
+def test_a_mistake_in_a_sink_is_told_with_its_kind_and_place(caplog, error, fault):
+    caplog.set_level("DEBUG", "kd_edge.runtime")
+    thread = SinkThread(ListSink(write=lambda: error))
+    thread.open()
+    put_until(thread, lambda: thread.fault)
+    assert thread.fault == fault
+    wait_for(lambda: any(record.exc_info for record in caplog.records))
+    (record,) = [r for r in caplog.records if r.exc_info]
+    assert (record.levelname, record.exc_info[1]) == ("DEBUG", error)
+    thread.close()

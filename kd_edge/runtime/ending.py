@@ -1,0 +1,123 @@
+"""From entering a stream to leaving it, also where nobody does: dropped while it runs, or when the process ends."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Protocol
+
+log = logging.getLogger("kd_edge.runtime")
+
+LEAVE_SECONDS = 2.0
+"""So long the threads that iterate are given to leave their streams when the process ends."""
+
+
+class Stoppable(Protocol):
+    """A stream."""
+
+    def stop(self) -> None:
+        """End the iteration soon."""
+        ...
+
+    def __exit__(self, kind: None, error: None, trace: None) -> None: ...
+
+
+class Lifetime:
+    """Whether a stream is entered; entered once at a time, and closed once, whoever does it.
+
+    Args:
+        stream: Whose it is. Nothing that it opens may refer to it: one that nobody holds any more closes.
+
+    Attributes:
+        stop_asked: Whether the labels are to end: from then until the stream is left.
+    """
+
+    def __init__(self, stream: Stoppable) -> None:
+        self.stop_asked = False
+        self._stream = weakref.ref(stream)
+        self._opened = ExitStack()
+        self._dropped: weakref.finalize[[ExitStack], Stoppable] | None = None
+        self._leaving = threading.RLock()
+        self._left = threading.Event()
+        self._left.set()
+        self._thread = threading.current_thread()
+
+    def enter(self, open_all: Callable[[], ExitStack]) -> None:
+        """Open everything, and see to it that it gets closed.
+
+        Raises:
+            RuntimeError: The stream is entered already.
+        """
+        with self._leaving:
+            if not self._left.is_set():
+                raise RuntimeError("this stream is entered already: leave it first, or make another one")
+            self._left.clear()
+        self.taken_up()
+        _lives.add(self)
+        try:
+            self._opened = open_all()
+        except BaseException:
+            self._left.set()
+            raise
+        self._dropped = weakref.finalize(self._stream(), _close_dropped, self._opened)  # type: ignore[arg-type]
+        self._dropped.atexit = False
+
+    def taken_up(self) -> None:
+        """This thread iterates."""
+        self._thread = threading.current_thread()
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the stream is entered, and nobody has asked it to stop."""
+        return not (self.stop_asked or self._left.is_set())
+
+    def leave(self) -> None:
+        """Close everything; a second call waits until the first is done."""
+        self.stop_asked = True  # whoever iterates in another thread
+        with self._leaving:
+            self._opened.close()
+            if self._dropped is not None:
+                self._dropped.detach()
+            self._left.set()
+            self.stop_asked = False
+
+    def stop(self) -> None:
+        """Ask the stream to stop, if it is still there and entered."""
+        stream = self._stream()
+        if stream is not None and not self._left.is_set():
+            stream.stop()
+
+    def end(self, timeout_seconds: float) -> None:
+        """Have the stream left: by the thread that iterates, or here if that is this one or does not do it in time."""
+        if self._thread is not threading.current_thread() and self._thread.is_alive():
+            self._left.wait(timeout_seconds)
+        if not self._left.is_set():
+            self.leave()
+
+
+_lives: weakref.WeakSet[Lifetime] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_lives.clear)  # they are the parent's, and so are their threads
+
+
+@atexit.register
+def _end_all() -> None:
+    """A daemon thread that comes out of a driver or an engine into an interpreter that has ended aborts the process."""
+    lives = tuple(_lives)
+    for each in lives:
+        each.stop()
+    until = time.monotonic() + LEAVE_SECONDS
+    for each in lives:
+        each.end(max(0.0, until - time.monotonic()))
+
+
+def _close_dropped(opened: ExitStack) -> None:
+    """Close what a stream has opened that is gone, in a thread of its own: whoever let go of it must not wait."""
+    log.warning("a stream was dropped while it ran; leave its with block, or stop() it and leave")
+    threading.Thread(target=opened.close, name="kd-edge closing").start()

@@ -1,0 +1,124 @@
+"""One push at a time, and none once the process ends."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+
+import numpy as np
+import pytest
+
+from kd_edge.errors import EngineError
+from kd_edge.runtime import Recognizer, guard
+from kd_edge.runtime.guard import PushGuard
+from kd_edge.types import LabelState
+
+from .conftest import PATIENCE_SECONDS, wait_for
+
+
+class Pushing:
+    """A recogniser whose push in another thread stands inside the engine until it is let go."""
+
+    def __init__(self, path):
+        self.recognizer = Recognizer.load(path)
+        self.inside, self.goes_on, self.given, self.done = threading.Event(), threading.Event(), [], []
+        binding = self.recognizer._runner.binding(1)
+        run = binding.run
+
+        def stand():
+            self.inside.set()
+            assert self.goes_on.wait(PATIENCE_SECONDS)
+            run()
+            self.done.append("pushed")
+
+        binding.run = stand
+        self.thread = threading.Thread(target=self._push, name="kd-edge test push")
+        self.thread.start()
+        assert self.inside.wait(PATIENCE_SECONDS)
+
+    def _push(self):
+        self.given.append(self.recognizer.push(np.zeros((24, 32), np.uint8), 0, "left"))
+
+    def end(self):
+        self.goes_on.set()
+        self.thread.join(PATIENCE_SECONDS)
+
+
+def test_two_threads_that_push_at_once_are_told(make_model):
+    pushing = Pushing(make_model()[0])
+    frame = np.zeros((24, 32), np.uint8)
+    with pytest.raises(EngineError, match="a push while another thread pushes"):
+        pushing.recognizer.push(frame, 0, "right")
+    with pytest.raises(EngineError, match="one thread at a time"):
+        pushing.recognizer.push_many({"right": (frame, 0)})
+    pushing.end()
+    assert [p.state for p in pushing.given] == [LabelState.WARMING]
+    assert pushing.recognizer.push(frame, 0, "right").state is LabelState.WARMING  # one after the other
+    pushing.recognizer.close()
+
+
+def test_a_push_that_fails_lets_the_next_one_in(make_model):
+    with Recognizer.load(make_model()[0]) as recognizer:
+        for _ in range(2):
+            with pytest.raises(Exception, match="delivers NoneType"):
+                recognizer.push(None, 0)
+
+
+def test_closing_waits_for_a_push(make_model, monkeypatch):
+    monkeypatch.setattr(guard, "LONGEST_STEP_SECONDS", PATIENCE_SECONDS)
+    pushing = Pushing(make_model()[0])
+    lock, close = WatchedLock(pushing.recognizer._guard._lock), pushing.recognizer.engine.close
+    monkeypatch.setattr(pushing.recognizer._guard, "_lock", lock)
+    monkeypatch.setattr(pushing.recognizer.engine, "close", lambda: (pushing.done.append("closed"), close()))
+    closing = threading.Thread(target=pushing.recognizer.close, name="kd-edge test close")
+    closing.start()
+    wait_for(lambda: lock.waiters)
+    pushing.end()
+    closing.join(PATIENCE_SECONDS)
+    assert pushing.done == ["pushed", "closed"]
+
+
+class WatchedLock:
+    """Tells who waits for it."""
+
+    def __init__(self, lock):
+        self.lock, self.waiters = lock, []
+
+    def acquire(self, blocking=True, timeout=-1.0):
+        if blocking:
+            self.waiters.append(threading.current_thread())
+        return self.lock.acquire(blocking, timeout)
+
+    def release(self):
+        self.lock.release()
+
+
+@pytest.fixture
+def ended(monkeypatch):
+    """A guard of a process that ends."""
+    monkeypatch.setattr(guard, "_process_ends", threading.Event())
+    made = PushGuard()
+    monkeypatch.setattr(guard, "_GUARDS", {made})
+    monkeypatch.setattr(made, "_lock", WatchedLock(made._lock))
+    guard._shut_all()
+    return made
+
+
+def test_a_daemon_thread_gets_in_no_more_when_the_process_ends(ended):
+    entered = []
+
+    def push():
+        with suppress(EngineError), ended:
+            entered.append(True)
+
+    thread = threading.Thread(target=push, name="kd-edge test push", daemon=True)
+    thread.start()
+    wait_for(lambda: thread in ended._lock.waiters)
+    assert not entered
+    ended._lock.release()  # for this test's sake it is not for ever
+    thread.join(PATIENCE_SECONDS)
+
+
+def test_the_thread_that_ends_the_process_is_told(ended):
+    with pytest.raises(EngineError), ended:
+        pass
