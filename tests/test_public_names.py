@@ -94,7 +94,7 @@ VERBS = {
     "study confusion": "RUN --against --json --out --pairs --stage",
     "study ledger": "NAME --json --ledger --out --seeds --set",
     "study list": "--json",
-    "study report": "NAME --against --into --json --ledger --out --place --seeds --set",
+    "study report": "NAME --against --into --json --ledger --out --place --rows --seeds --set",
     "study robustness": "MODELS --against --data --into --json --ledger --place --rows --split",
     "study run": "NAME --data --dry-run --out --rows --seeds --set --splits",
     "study sensitivity": "NAME --colour --json --out --polar --published --runs --seeds --set --x --y",

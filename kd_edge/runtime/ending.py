@@ -46,6 +46,7 @@ class Lifetime:
         self._leaving = threading.RLock()
         self._left = threading.Event()
         self._left.set()
+        self._is_new = True
         self._thread = threading.current_thread()
 
     def enter(self, open_all: Callable[[], ExitStack]) -> None:
@@ -85,7 +86,12 @@ class Lifetime:
             if self._dropped is not None:
                 self._dropped.detach()
             self._left.set()
-            self.stop_asked = False
+            self.stop_asked = self._is_new = False
+
+    def ask_to_stop(self) -> None:
+        """End the labels of a stream that is entered, is being entered, or was not yet; one that was left may go on."""
+        if self._is_new or not self._left.is_set():
+            self.stop_asked = True
 
     def stop(self) -> None:
         """Ask the stream to stop, if it is still there and entered."""

@@ -245,9 +245,10 @@ class LabelStream:
     def stop(self) -> None:
         """End the iteration soon, from another thread; the one that iterates then leaves the ``with`` block.
 
-        It holds until the stream is left: one that is being entered, or not entered yet, ends before its first label.
+        It holds until the stream is left: one that is being entered, or was not entered yet, ends before its first
+        label. A stream that was left may be entered again all the same.
         """
-        self._life.stop_asked = True
+        self._life.ask_to_stop()
         for feed in () if self._feeds is None else self._feeds.all:
             feed.capture.ask_to_stop()
 
