@@ -419,8 +419,8 @@ class World:
         if prediction is None:
             return
         now_ns, moment_ns = self.clock.ns, prediction.captured_ns
-        if prediction.state is LabelState.STALE and prediction.reason is Reason.CLOCK_AHEAD:
-            return
+        if prediction.state is LabelState.STALE and prediction.reason in (Reason.CLOCK_AHEAD, Reason.CLOCK_BEHIND):
+            return  # such a frame is not taken in
         if self.engine.mood != "good":
             self.cut_here()
             self.must(prediction.label is None, "a label of a failed run")
