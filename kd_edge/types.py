@@ -14,6 +14,8 @@ Image = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
+LARGEST_AHEAD_NS = 60_000_000_000
+"""No camera's stamps are let lie further ahead of now, whatever is set."""
 MAX_AHEAD_NS = 50_000_000
 """How far a stamp may lie ahead of now: two clocks of one machine are read one after the other."""
 
@@ -212,7 +214,9 @@ class Prediction:
         Args:
             now_ns: This moment, ``time.monotonic_ns()``; one well before the capture is of another clock or unit.
         """
-        is_now = self.captured_ns - MAX_AHEAD_NS <= now_ns <= self.valid_until_ns  # never so for what is no number
+        captured_ns = self.captured_ns  # half of it: another unit is a thousand times another, also just after a boot
+        earliest_ns = max(captured_ns - LARGEST_AHEAD_NS, min(captured_ns, captured_ns // 2))
+        is_now = earliest_ns <= now_ns <= self.valid_until_ns  # never so for what is no number
         return self.state is LabelState.STALE or not is_now
 
     def as_dict(self) -> dict[str, Any]:

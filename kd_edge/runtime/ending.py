@@ -42,7 +42,7 @@ class Lifetime:
         self.stop_asked = False
         self._stream = weakref.ref(stream)
         self._opened = ExitStack()
-        self._dropped: weakref.finalize[[ExitStack], Stoppable] | None = None
+        self._dropped: weakref.finalize[[ExitStack, int], Stoppable] | None = None
         self._leaving = threading.RLock()
         self._left = threading.Event()
         self._left.set()
@@ -66,7 +66,7 @@ class Lifetime:
         except BaseException:
             self._left.set()
             raise
-        self._dropped = weakref.finalize(self._stream(), _close_dropped, self._opened)  # type: ignore[arg-type]
+        self._dropped = weakref.finalize(self._stream(), _close_dropped, self._opened, os.getpid())  # type: ignore[arg-type]
         self._dropped.atexit = False
 
     def taken_up(self) -> None:
@@ -82,11 +82,13 @@ class Lifetime:
         """Close everything; a second call waits until the first is done."""
         self.stop_asked = True  # whoever iterates in another thread
         with self._leaving:
-            self._opened.close()
-            if self._dropped is not None:
-                self._dropped.detach()
-            self._left.set()
-            self.stop_asked = self._is_new = False
+            try:
+                self._opened.close()
+            finally:
+                if self._dropped is not None:
+                    self._dropped.detach()
+                self._left.set()
+                self.stop_asked = self._is_new = False
 
     def ask_to_stop(self) -> None:
         """End the labels of a stream that is entered, is being entered, or was not yet; one that was left may go on."""
@@ -123,7 +125,12 @@ def _end_all() -> None:
         each.end(max(0.0, until - time.monotonic()))
 
 
-def _close_dropped(opened: ExitStack) -> None:
-    """Close what a stream has opened that is gone, in a thread of its own: whoever let go of it must not wait."""
+def _close_dropped(opened: ExitStack, opener: int) -> None:
+    """Close what a stream has opened that is gone, in a thread of its own: whoever let go of it must not wait.
+
+    Not in a forked child: it is the parent's.
+    """
+    if os.getpid() != opener:
+        return
     log.warning("a stream was dropped while it ran; leave its with block, or stop() it and leave")
     threading.Thread(target=opened.close, name="kd-edge closing").start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ class PushGuard:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._is_shut = False
         _GUARDS.add(self)
 
     def __enter__(self) -> None:
@@ -37,8 +39,10 @@ class PushGuard:
         self._lock.release()
 
     def _refuse(self) -> None:
-        if _process_ends.is_set() and threading.current_thread().daemon:
-            self._lock.acquire()  # for ever: the thread ends with the process, and disturbs nothing until then
+        if _process_ends.is_set():
+            if threading.current_thread().daemon:
+                self._lock.acquire()  # for ever: the thread ends with the process, and disturbs nothing until then
+            raise EngineError("a push while the process ends", "one before", "stop and join what pushes at the end")
         raise EngineError(
             "a push while another thread pushes",
             "one thread at a time for a recogniser",
@@ -48,7 +52,7 @@ class PushGuard:
     @contextmanager
     def waited_for(self) -> Iterator[None]:
         """Keep pushes out, once the one that is under way has ended; one that hangs is waited for only so long."""
-        is_held = self._lock.acquire(timeout=LONGEST_STEP_SECONDS)
+        is_held = not self._is_shut and self._lock.acquire(timeout=LONGEST_STEP_SECONDS)
         try:
             yield
         finally:
@@ -57,11 +61,13 @@ class PushGuard:
 
     def shut(self, timeout_seconds: float) -> None:
         """Let nobody in any more."""
-        self._lock.acquire(timeout=timeout_seconds)
+        self._is_shut = self._lock.acquire(timeout=timeout_seconds)
 
 
 _GUARDS: WeakSet[PushGuard] = WeakSet()
 _process_ends = threading.Event()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_GUARDS.clear)  # who pushes in the parent pushes on there
 
 
 @atexit.register

@@ -24,7 +24,8 @@ class Gain:
     Attributes:
         points: The difference.
         by_subject: 95 % interval if the subjects were others: Student's t over their differences, one degree of freedom
-            fewer than subjects. None of fewer than two subjects, or where it is not known of every clip who performs.
+            fewer than subjects, of equally large ones that would say as much. None of fewer than two subjects, or where
+            it is not known of every clip who performs.
         by_clip: 95 % interval if the clips were drawn anew (bootstrap): too narrow where clips of a subject are alike.
         subjects: Subject -> difference.
     """
@@ -104,9 +105,10 @@ def _of_other_subjects(differences: Mapping[str, npt.NDArray[np.float64]]) -> tu
     A bootstrap of four subjects covers 81 % where it says 95 (docs/adr/048).
     """
     sums, counts = (np.array([f(values) for values in differences.values()]) for f in (np.sum, len))
+    as_many = counts.sum() ** 2 / (counts**2).sum()  # equal subjects would say as much: fewer than there are
     mean, subjects = sums.sum() / counts.sum(), len(sums)
     error = np.sqrt(subjects / (subjects - 1) * ((sums - mean * counts) ** 2).sum()) / counts.sum()
-    half = student_t.ppf((1 + LEVEL) / 2, subjects - 1) * error
+    half = student_t.ppf((1 + LEVEL) / 2, as_many - 1) * error
     return float(mean - half), float(mean + half)
 
 

@@ -33,8 +33,8 @@ def test_the_gain_is_the_mean_over_clips_of_the_mean_over_seeds() -> None:
     assert found.subjects == {"1": pytest.approx(37.5), "2": pytest.approx(-50)}
     assert found.points == pytest.approx((4 * 37.5 - 2 * 50) / 6)
     # By subject: sums of 150 and -100 points over 4 and 2 clips; less the mean's share they are 116.67 and -116.67, so
-    # the error is sqrt(2 / 1 * 2 * 116.67^2) / 6 = 38.889, and t of one degree of freedom is 12.7062.
-    assert found.by_subject == (pytest.approx(25 / 3 - 494.130, abs=1e-2), pytest.approx(25 / 3 + 494.130, abs=1e-2))
+    # the error is sqrt(2 / 1 * 2 * 116.67^2) / 6 = 38.889. Unequal, they say as much as 36 / 20 equal ones: t(0.8) is 23.328.
+    assert found.by_subject == (pytest.approx(25 / 3 - 907.197, abs=1e-2), pytest.approx(25 / 3 + 907.197, abs=1e-2))
     assert found.by_clip[0] < found.points < found.by_clip[1]
 
 
@@ -104,7 +104,7 @@ def test_clips_of_several_splits_count_together_whatever_their_seeds() -> None:
     assert found.subjects == {"1": pytest.approx(25), "2": pytest.approx(-25)}
     assert found.points == pytest.approx((4 * 25 - 2 * 25) / 6)
     # Sums of 100 and -50 over 4 and 2 clips, of which the mean explains 33.33 and 16.67: +66.67 and -66.67.
-    assert found.by_subject == (pytest.approx(25 / 3 - 282.360, abs=1e-2), pytest.approx(25 / 3 + 282.360, abs=1e-2))
+    assert found.by_subject == (pytest.approx(25 / 3 - 518.399, abs=1e-2), pytest.approx(25 / 3 + 518.399, abs=1e-2))
 
 
 def test_pooled_splits_have_the_intervals_of_one_test_on_all_their_clips() -> None:

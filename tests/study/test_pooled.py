@@ -68,7 +68,7 @@ def test_all_clips_count_alike_and_a_seed_needs_every_split(tmp_path: Path) -> N
         "95 % by clip",
         "each split |",
     ]
-    assert text[3].startswith("| J | 0 | 66.7 | 0: 66.7, 1 more not run | +33.3 | -107.8 to +174.5 | ")
+    assert text[3].startswith("| J | 0 | 66.7 | 0: 66.7, 1 more not run | +33.3 | -225.9 to +292.5 | ")
     assert text[3].endswith(" | subject_1: 50.0 ± 70.7, subject_2: 50.0 |")
 
 

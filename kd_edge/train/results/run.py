@@ -162,8 +162,8 @@ def is_of_same_clips(path: Path, material: Material) -> bool:
     Two rows of one study may not: what the student or teacher of one lacks, the other's may have.
     """
     protocol = Run.load(path).summary.protocol
-    if not protocol.trained_on:  # runs of before tell how many
-        return protocol.train_samples == len(material.train)
+    if not protocol.trained_on:  # runs of before tell how many; what clips without a label teach has changed since
+        return protocol.train_samples == len(material.train) and not material.dense_only
     return protocol.trained_on == material.trained_on
 
 
