@@ -33,7 +33,7 @@ def test_the_gain_is_the_mean_over_clips_of_the_mean_over_seeds() -> None:
     assert found.subjects == {"1": pytest.approx(37.5), "2": pytest.approx(-50)}
     assert found.points == pytest.approx((4 * 37.5 - 2 * 50) / 6)
     # By subject: sums of 150 and -100 points over 4 and 2 clips; less the mean's share they are 116.67 and -116.67, so
-    # the error is sqrt(2 / 1 * 2 * 116.67^2) / 6 = 38.889. Unequal, they say as much as 36 / 20 equal ones: t(0.8) is 23.328.
+    # the error is sqrt(2 / 1 * 2 * 116.67^2) / 6 = 38.889. They say as much as 36 / 20 equal ones: t(0.8) = 23.328.
     assert found.by_subject == (pytest.approx(25 / 3 - 907.197, abs=1e-2), pytest.approx(25 / 3 + 907.197, abs=1e-2))
     assert found.by_clip[0] < found.points < found.by_clip[1]
 
