@@ -58,7 +58,8 @@ class Watchdog:
         if prediction is not None:
             self._newest = prediction
         newest = self._newest
-        if newest.state is LabelState.STALE or not newest.is_stale(now_ns):
+        is_ahead = newest.captured_ns - now_ns > MAX_AHEAD_NS
+        if newest.state is LabelState.STALE or not (is_ahead or newest.is_stale(now_ns)):
             return newest
         now = stamp_of(now_ns, "now")
         now_ns, cause = (newest.captured_ns, now) if isinstance(now, Cause) else (now, _why_not(newest, now))
