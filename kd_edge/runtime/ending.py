@@ -122,7 +122,10 @@ def _end_all() -> None:
         each.stop()
     until = time.monotonic() + LEAVE_SECONDS
     for each in lives:
-        each.end(max(0.0, until - time.monotonic()))
+        try:
+            each.end(max(0.0, until - time.monotonic()))
+        except Exception:  # the others are closed all the same
+            log.exception("a stream could not be closed")
 
 
 def _close_dropped(opened: ExitStack, opener: int) -> None:

@@ -120,5 +120,5 @@ def test_a_daemon_thread_gets_in_no_more_when_the_process_ends(ended):
 
 
 def test_the_thread_that_ends_the_process_is_told(ended):
-    with pytest.raises(EngineError), ended:
+    with pytest.raises(EngineError, match="a push while the process ends"), ended:
         pass

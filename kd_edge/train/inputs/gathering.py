@@ -73,7 +73,10 @@ def gather_material(
     if seconds is None:
         lengths = [clip_length_ns(clips["student"].clip(s.id).stamps_ns) for s in train]
         seconds = round(float(np.median(lengths)) / 1e9, 3)
-    dense_only = tuple(s for s in side if s not in train) if at_most is None and recipe.dense_stage else ()
+    dense_only: tuple[Sample, ...] = ()
+    if at_most is None and recipe.dense_stage is not None:
+        every_stage = {sample.id for sample in train}
+        dense_only = tuple(sample for sample in side if sample.id not in every_stage)
     if isinstance(dataset, PartlyLabelled) and unlabelled:
         dense_only += _usable(dataset.unlabelled_apart_from((*validation, *test)), [clips["student"]])
     material = Material(
