@@ -121,6 +121,8 @@ def _prepared(event: Any) -> str:
     )
     if event.resumed:
         text += f"; goes on with the {event.resumed}"
+    text += f"; teacher of {event.teacher_run}" if event.teacher_run else ""
+    text += f"; dense stage of {event.dense_run}" if event.dense_run else ""
     for run in event.not_taken:
         text += f"\n{run} trained on other clips: nothing is taken of it"
     return text + faults(event.skipped, "cannot be used")

@@ -112,9 +112,7 @@ def study_run(
                 elif isinstance(event, Held):
                     out.print(f"{event.planned.name}: another process trains it, {event.folder}")
                 elif isinstance(event, Started):
-                    shared = f", teacher of {event.teacher_run}" if event.teacher_run else ""
-                    shared += f", dense stage of {event.dense_run}" if event.dense_run else ""
-                    out.print(f"[b]{event.planned.name}[/b] ({event.number} of {event.total}): {event.folder}{shared}")
+                    out.print(f"[b]{event.planned.name}[/b] ({event.number} of {event.total}): {event.folder}")
                     if event.apart_from:
                         out.print(escape(event.apart_from), soft_wrap=True)
                     display.restart()

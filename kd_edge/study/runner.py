@@ -20,7 +20,7 @@ from kd_edge.train.inputs.encoder import file_hash
 from kd_edge.train.inputs.gathering import data_fingerprints
 from kd_edge.train.recipe import Recipe
 from kd_edge.train.recipe.teacher_stages import OnnxTeacherConfig
-from kd_edge.train.results.run import Run, load_recipe, same_dense_stage
+from kd_edge.train.results.run import load_recipe, same_dense_stage, same_teacher
 from kd_edge.train.trainer import Event, train
 
 Progress = Callable[[str, int, int], None]
@@ -35,8 +35,6 @@ class Started:
         number: From 1.
         total: Runs of the study.
         folder: Where it lies.
-        teacher_run: The run whose teacher it takes, if any.
-        dense_run: The run whose dense stage it takes, if any.
         apart_from: Why it does not lie in the folder that has its name: that one's settings or recordings are others.
     """
 
@@ -44,8 +42,6 @@ class Started:
     number: int
     total: int
     folder: Path
-    teacher_run: Path | None
-    dense_run: Path | None = None
     apart_from: str = ""
 
 
@@ -97,24 +93,23 @@ def run_study(
         place = _place(planned, folder)
         named = folder / planned.name
         apart_from = "" if place == named else f"{named} is another run: {difference(planned, named)}"
+        started = Started(planned, number, len(runs), place, apart_from)
         if not isinstance(planned.config, Recipe):
-            yield Started(planned, number, len(runs), place, None, apart_from=apart_from)
+            yield started
             run_comparator(planned.config, place, data_root=data_root, progress=progress)
             continue
         resume = (place / RECIPE).is_file()
         # A resumed run goes on with what its folder says, for example where the recordings were.
         recipe = load_recipe(place) if resume else planned.config
-        teacher = None if recipe.teacher is None or recipe.teacher.weights else _same_teacher(recipe, folder, wanted)
-        dense = _same_dense_stage(recipe, folder, wanted)
-        yield Started(planned, number, len(runs), place, teacher, dense, apart_from)
+        yield started
         try:
             yield from train(
                 recipe,
                 place,
                 data_root=data_root,
                 resume=resume,
-                teacher_run=teacher,
-                dense_run=dense,
+                teacher_runs=_with_same_teacher(recipe, folder, wanted),
+                dense_runs=_with_same_dense_stage(recipe, folder, wanted),
                 progress=progress,
             )
         except RunHeldError:
@@ -228,28 +223,27 @@ def _is_of(planned: Planned, place: Path) -> bool:
         return False
 
 
-def _same_teacher(recipe: Recipe, folder: Path, recordings: dict[str, str]) -> Path | None:
-    """A finished run that trained the very teacher this recipe would train."""
-    wanted = recipe.teacher_fingerprint()
-    for path, summary in finished_runs(folder):
-        if "teacher" not in summary.stages:
-            continue
-        if summary.data_fingerprints.get("teacher") != recordings["teacher"]:
-            continue
-        with suppress(KdEdgeError):  # a run of an older release may not load
-            if Run.load(path).recipe.teacher_fingerprint() == wanted:
-                return path
-    return None
+def _with_same_teacher(recipe: Recipe, folder: Path, recordings: dict[str, str]) -> list[Path]:
+    """Finished runs that trained the very teacher this recipe would train."""
+    if recipe.teacher is None or isinstance(recipe.teacher, OnnxTeacherConfig) or recipe.teacher.weights is not None:
+        return []  # nothing is trained
+    found = []
+    for path in _finished(folder):
+        with suppress(KdEdgeError):  # other settings, other recordings, an older release
+            same_teacher(path, recipe, recordings["teacher"])
+            found.append(path)
+    return found
 
 
-def _same_dense_stage(recipe: Recipe, folder: Path, recordings: dict[str, str]) -> Path | None:
-    """A finished run that trained the very dense stage this recipe would train."""
-    for path in _finished(folder) if recipe.dense_fingerprint() is not None else ():
+def _with_same_dense_stage(recipe: Recipe, folder: Path, recordings: dict[str, str]) -> list[Path]:
+    """Finished runs that trained the very dense stage this recipe would train."""
+    found = []
+    for path in _finished(folder) if recipe.dense_stage is not None else ():
         if (path / DENSE).is_file():
             with suppress(KdEdgeError):  # other settings, other recordings, an older release
                 same_dense_stage(path, recipe, recordings)
-                return path
-    return None
+                found.append(path)
+    return found
 
 
 def _finished(folder: Path) -> list[Path]:

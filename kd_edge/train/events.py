@@ -23,7 +23,9 @@ class Prepared:
         device: What trains, for example ``cpu`` or ``cuda:0``.
         threads: CPU threads of PyTorch.
         resumed: Where an interrupted run goes on, for example ``student after epoch 12``; None for a new run.
-        not_taken: Runs whose teacher or dense stage was to be taken, but they trained on other clips.
+        teacher_run: The run whose teacher is taken, if any.
+        dense_run: The run whose dense stage is taken, if any.
+        not_taken: Runs that had the very teacher or dense stage, but trained on other clips, where no other one had it.
     """
 
     run: Path
@@ -36,6 +38,8 @@ class Prepared:
     device: str
     threads: int
     resumed: str | None = None
+    teacher_run: Path | None = None
+    dense_run: Path | None = None
     not_taken: tuple[Path, ...] = ()
 
 

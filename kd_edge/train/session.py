@@ -23,9 +23,9 @@ class Session:
         material: The recordings as they are used.
         state: What an interrupted run had saved last; None begins.
         selections: What each finished stage kept.
-        teacher_run: A finished run with the very same teacher, if there is one.
+        teacher_run: A finished run with the very same teacher, whose weights are taken.
         dense_run: Likewise with the very same dense stage.
-        not_taken: Runs that had either, but trained on other clips.
+        not_taken: Where none of those that had either trained on the same clips: these runs.
     """
 
     fabric: Fabric

@@ -51,8 +51,8 @@ def train(
     accelerator: str = "auto",
     devices: int | str = 1,
     nodes: int = 1,
-    teacher_run: Path | None = None,
-    dense_run: Path | None = None,
+    teacher_runs: Sequence[Path] = (),
+    dense_runs: Sequence[Path] = (),
     progress: Progress | None = None,
 ) -> Iterator[Event]:
     """Train a recipe's teacher and student.
@@ -66,10 +66,10 @@ def train(
         accelerator: What trains, in Lightning Fabric's words: ``auto``, ``cpu``, ``cuda``.
         devices: Devices per node.
         nodes: Number of nodes.
-        teacher_run: A finished run that trained the very same teacher (same data, seed and settings): its weights are
-            taken instead of training them again. The result is the same: where that run had other training clips,
-            because one of its modalities was lacking elsewhere, they are not taken.
-        dense_run: Likewise a finished run whose student went through the very same dense stage.
+        teacher_runs: Finished runs that trained the very same teacher (same data, seed and settings): the weights of
+            the first one that had the same training clips are taken instead of training them again. The result is the
+            same; a run had other clips where one of its modalities was lacking elsewhere.
+        dense_runs: Likewise finished runs whose students went through the very same dense stage.
         progress: Called while a frame cache is made.
 
     Yields:
@@ -104,17 +104,17 @@ def train(
         if first_alone(fabric, hold) is None:
             return
         checks.check_same_data(state, material, run_dir)
-        offered = {each for each in (teacher_run, dense_run) if each is not None}
-        other = {each for each in offered if not run.is_of_same_clips(each, material)}
+        teacher_run, dense_run = (run.of_same_clips(each, material) for each in (teacher_runs, dense_runs))
+        not_taken = {*(() if teacher_run else teacher_runs), *(() if dense_run else dense_runs)}
         session = Session(
             fabric,
             run_dir,
             material,
             state,
             run.selections(state),
-            teacher_run=None if teacher_run in other else teacher_run,
-            dense_run=None if dense_run in other else dense_run,
-            not_taken=tuple(sorted(other)),
+            teacher_run=teacher_run,
+            dense_run=dense_run,
+            not_taken=tuple(sorted(not_taken)),
         )
         if resume and session.writes:
             rundir.truncate_metrics(run_dir, *((state["stage"], state["epoch"]) if state else (rundir.STAGES[0], 0)))
@@ -343,6 +343,8 @@ def _prepared(session: Session) -> Prepared:
         device=str(session.fabric.device),
         threads=torch.get_num_threads(),
         resumed=_resumed(state),
+        teacher_run=session.teacher_run,
+        dense_run=session.dense_run,
         not_taken=session.not_taken,
     )
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -16,23 +17,27 @@ from kd_edge.study.classical import comparator_fingerprints
 from kd_edge.study.plan import StudyConfig, plan
 from kd_edge.study.report import report, report_markdown
 from kd_edge.study.runner import Held, Skipped, Started, finished_run, run_study
-from kd_edge.train.events import Finished
+from kd_edge.train.events import Finished, Prepared
 from kd_edge.train.recipe import OnnxTeacherConfig, Recipe
 from kd_edge.train.trainer import train
 from tests.runs import killed
 
 
-def started(events: object) -> list[Started | Skipped]:
-    return [event for event in events if isinstance(event, (Started, Skipped))]  # type: ignore[attr-defined]
+def started(events: Iterable[object]) -> list[Started | Skipped]:
+    return [event for event in events if isinstance(event, (Started, Skipped))]
+
+
+def prepared(events: Iterable[object]) -> list[Prepared]:
+    return [event for event in events if isinstance(event, Prepared)]
 
 
 @pytest.mark.slow
 def test_equal_teachers_are_trained_once_and_finished_runs_left_alone(study: StudyConfig, tmp_path: Path) -> None:
     folder = tmp_path / "studies" / "tiny"
-    first = started(run_study(plan(study), folder))
-    assert [type(event) for event in first] == [Started] * 3
+    events = list(run_study(plan(study), folder))
+    assert [type(event) for event in started(events)] == [Started] * 3
     taught = folder / "st-subjects-s0"
-    assert [event.teacher_run for event in first] == [None, None, taught]  # type: ignore[union-attr]
+    assert [event.teacher_run for event in prepared(events)] == [None, None, taught]
     teachers = [
         load_file(folder / run / "teachers" / "teacher.safetensors") for run in ("st-subjects-s0", "at-subjects-s0")
     ]
@@ -141,11 +146,11 @@ def test_a_spread_needs_two_seeds(study: StudyConfig, finished_rows: Path) -> No
 
 def test_a_teacher_of_other_settings_is_not_taken(study: StudyConfig, finished_rows: Path, tmp_path: Path) -> None:
     changed = plan(study, rows=["at"], overrides=["teacher.learning_rate=0.1"])
-    assert [event.teacher_run for event in run_study(changed, finished_rows) if isinstance(event, Started)] == [None]
+    assert [event.teacher_run for event in prepared(run_study(changed, finished_rows))] == [None]
     config = plan(study, rows=["at"], seeds=[9])[0].config
     assert isinstance(config, Recipe)
     with pytest.raises(TrainingError, match="other settings or recordings"):
-        list(train(config, tmp_path / "x", teacher_run=finished_rows / "st-subjects-s0"))
+        list(train(config, tmp_path / "x", teacher_runs=[finished_rows / "st-subjects-s0"]))
 
 
 @pytest.mark.slow
@@ -223,12 +228,13 @@ def test_other_settings_and_other_recordings_are_other_runs(study: StudyConfig, 
     # As after completing a partial download: same settings, other recordings.
     finished["data_fingerprints"] = {"student": "other", "teacher": "other"}
     (first[0].folder / "summary.json").write_text(json.dumps(finished))
-    anew = started(run_study([*runs, *plan(study, rows=["at"])], folder))
+    events = list(run_study([*runs, *plan(study, rows=["at"])], folder))
+    anew = started(events)
     assert [type(event) for event in anew] == [Started, Started]
     assert [event.folder.name for event in anew] == ["st-subjects-s0-3", "at-subjects-s0"]
     assert [event.apart_from for event in anew if isinstance(event, Started)][1] == ""
     trained_here = folder / "st-subjects-s0"  # of the same teacher's recordings, unlike the run that was changed
-    assert {event.teacher_run for event in anew} == {trained_here}  # type: ignore[union-attr]
+    assert {event.teacher_run for event in prepared(events)} == {trained_here}
 
 
 def test_weights_replaced_under_their_name_are_other_runs(
@@ -328,9 +334,9 @@ def test_equal_dense_stages_are_trained_once(kind: str, study: StudyConfig, tmp_
         row["without"] = ["teacher"]
     runs = plan(recipes.validate(values, StudyConfig, "study"))
     folder = tmp_path / "studies" / "tiny"
-    events = started(run_study(runs, folder))
+    events = prepared(run_study(runs, folder))
     first = folder / "both-subjects-s0"
-    assert [event.dense_run for event in events] == [None, first, first, None, None]  # type: ignore[union-attr]
+    assert [event.dense_run for event in events] == [None, first, first, None, None]
     for run in runs[1:3]:
         assert isinstance(run.config, Recipe)
         list(train(run.config, tmp_path / run.row.name))
@@ -344,7 +350,7 @@ def test_equal_dense_stages_are_trained_once(kind: str, study: StudyConfig, tmp_
     longer = runs[3].config
     assert isinstance(longer, Recipe)
     with pytest.raises(TrainingError, match="other settings or recordings"):
-        list(train(longer, tmp_path / "longer", dense_run=first))
+        list(train(longer, tmp_path / "longer", dense_runs=[first]))
 
 
 def test_recordings_of_rows_with_dense_targets_are_told_apart(study: StudyConfig, tmp_path: Path) -> None:

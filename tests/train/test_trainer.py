@@ -160,7 +160,7 @@ def test_a_loaded_teacher_teaches_as_the_one_that_was_just_trained(tmp_path: Pat
     assert killed(residual(), tmp_path / "killed", False, ("student", 2, 1)) == -signal.SIGKILL
     run_all(recipe, tmp_path / "killed", resume=True)
     assert same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
-    list(train(recipe, tmp_path / "shared", accelerator="cpu", teacher_run=tmp_path / "whole"))
+    list(train(recipe, tmp_path / "shared", accelerator="cpu", teacher_runs=[tmp_path / "whole"]))
     assert same(weights(tmp_path / "shared"), weights(tmp_path / "whole"))
 
 

@@ -181,12 +181,13 @@ def test_nothing_is_taken_of_a_run_of_other_clips(partly_rgb: Path, tmp_path: Pa
     """The result is that of a run by itself, whatever ran before; of the same clips the stage is taken."""
     run_all(Recipe.model_validate(values(partly_rgb, DENSE)), tmp_path / "alone")
     run_all(taught(partly_rgb), tmp_path / "itself")
-    events = run_all(taught(partly_rgb), tmp_path / "after", dense_run=tmp_path / "alone")
-    assert [e.not_taken for e in events if isinstance(e, Prepared)] == [(tmp_path / "alone",)]
+    events = run_all(taught(partly_rgb), tmp_path / "after", dense_runs=[tmp_path / "alone"])
+    (ready,) = (e for e in events if isinstance(e, Prepared))
+    assert (ready.dense_run, ready.not_taken) == (None, (tmp_path / "alone",))
     assert same(weights(tmp_path / "itself"), weights(tmp_path / "after"))
-    again = run_all(
-        taught(partly_rgb), tmp_path / "again", dense_run=tmp_path / "itself", teacher_run=tmp_path / "itself"
-    )
-    assert [e.not_taken for e in again if isinstance(e, Prepared)] == [()]
+    offered = [tmp_path / "alone", tmp_path / "itself"]  # the one of other clips hides none that fits
+    again = run_all(taught(partly_rgb), tmp_path / "again", dense_runs=offered, teacher_runs=offered[1:])
+    (ready,) = (e for e in again if isinstance(e, Prepared))
+    assert (ready.teacher_run, ready.dense_run, ready.not_taken) == (offered[1], offered[1], ())
     assert {e.stage for e in again if isinstance(e, StageStarted)} == {"student"}
     assert same(weights(tmp_path / "itself"), weights(tmp_path / "again"))

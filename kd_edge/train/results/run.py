@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,11 +156,15 @@ def same_dense_stage(path: Path, recipe: Recipe, data_fingerprints: dict[str, st
     return kept
 
 
-def is_of_same_clips(path: Path, material: Material) -> bool:
-    """Whether a finished run trained on the very clips that this one trains on.
+def of_same_clips(paths: Sequence[Path], material: Material) -> Path | None:
+    """The first of some finished runs that trained on the very clips that this one trains on.
 
     Two rows of one study may not: what the student or teacher of one lacks, the other's may have.
     """
+    return next((path for path in paths if _is_of_same_clips(path, material)), None)
+
+
+def _is_of_same_clips(path: Path, material: Material) -> bool:
     protocol = Run.load(path).summary.protocol
     if not protocol.trained_on:  # runs of before tell how many; what clips without a label teach has changed since
         return protocol.train_samples == len(material.train) and not material.dense_only

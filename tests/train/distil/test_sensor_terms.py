@@ -323,7 +323,7 @@ def test_killed_and_resumed_sensors_give_the_same_weights(vectors: Path, trained
     recipe = Recipe.model_validate(values)
     run_all(recipe, folder, resume=True)
     assert same(weights(folder), weights(whole))
-    list(train(recipe, tmp_path / "shared", accelerator="cpu", teacher_run=whole))
+    list(train(recipe, tmp_path / "shared", accelerator="cpu", teacher_runs=[whole]))
     assert same(weights(tmp_path / "shared"), weights(whole))
 
 
@@ -334,7 +334,7 @@ def test_other_vectors_are_another_teacher(vectors: Path, trained: Trained, tmp_
     np.save(other, np.load(vectors) + 1)
     recipe = Recipe.model_validate(sensor_values(other))
     with pytest.raises(TrainingError, match="other settings or recordings"):
-        list(train(recipe, tmp_path / "new", accelerator="cpu", teacher_run=run))
+        list(train(recipe, tmp_path / "new", accelerator="cpu", teacher_runs=[run]))
 
 
 @pytest.mark.slow
