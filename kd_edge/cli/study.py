@@ -194,7 +194,7 @@ def study_report(
         study, folder or runs_folder(name), [line.name for line in lines], numbers_of(seeds), settings or (), kept
     )
     if left:
-        told = f"{counted(len(left), 'run')} of other settings than the study's not counted, first {left[0]}"
+        told = f"{counted(len(left), 'run')} of other settings than asked for not counted, first {left[0]}"
         err.print(f"[yellow]note:[/yellow] {escape(told)}", soft_wrap=True)
     nothing = not any(cell.values for line in lines for cell in line.cells.values())
     asked = "".join([f" --seeds {seeds}" if seeds else "", *(f" --set {each}" for each in settings or ())])

@@ -311,8 +311,11 @@ class Recognizer:
 
     def _push(self, frames: Mapping[str, Given], now_ns: int | None) -> dict[str, Prediction | None]:
         self._check_open()
-        if now_ns is not None and isinstance(stamp_of(now_ns, "now"), Cause):
-            raise ConfigError(f"now_ns {now_ns!r:.60}", "whole nanoseconds", "time.monotonic_ns()")
+        if now_ns is not None:
+            now = stamp_of(now_ns, "now")
+            if isinstance(now, Cause):
+                raise ConfigError(f"now_ns {now_ns!r:.60}", "whole nanoseconds", "time.monotonic_ns()")
+            now_ns = now
         stamps_ns = {source: self._checked(source, given) for source, given in frames.items()}
         self.expect(frames)
         results: dict[str, Prediction | None] = dict.fromkeys(frames)

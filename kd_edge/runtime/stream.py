@@ -86,7 +86,7 @@ def stream(
         camera: Name, URI, or a camera of one's own (``Camera``), which brings its time-outs or gets the usual ones; or
             several, each with a name of its own (``left=v4l2:/dev/video0``), all of them live or all recordings.
         realtime: Pace a recording by its stamps; without it every frame is labelled as fast as possible.
-        sinks: A URI, the path of a file for JSON lines, or a sink of one's own (``Sink``), or several; each gets every
+        sinks: A URI, a ``Path`` for JSON lines, or a sink of one's own (``Sink``), or several; each gets every
             prediction, none can delay one.
         engine: What runs the model; ``auto`` takes the fastest one here, see ``Recognizer.load``.
         threads: How many the engine may use; by default what the camera file says, else 1.

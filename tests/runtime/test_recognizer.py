@@ -331,6 +331,10 @@ def test_prediction_carries_the_frames_facts(make_model, noise):
     assert (prediction.source, prediction.frame_id, prediction.captured_ns) == ("ir0", 7, 50)
     assert (prediction.emitted_ns, prediction.truth) == (60, "wave")
     assert recognizer.push(noise(1)[0], 51, "ir0").emitted_ns is None
+    whole = recognizer.push(noise(1)[0], 52.0, "ir0", now_ns=np.float64(62))
+    assert (type(whole.captured_ns), type(whole.emitted_ns)) == (int, int)
+    with pytest.raises(ConfigError, match=r"now_ns 62\.5"):
+        recognizer.push(noise(1)[0], 53, "ir0", now_ns=62.5)
 
 
 @pytest.mark.parametrize(

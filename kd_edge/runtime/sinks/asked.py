@@ -38,7 +38,7 @@ def _check_is_sink(sink: object) -> None:
     lacking = f" without {', '.join(lacks)}" if lacks else ", which is a class"
     raise ConfigError(
         f"sink {sink!r:.60}{lacking}",
-        "a URI, the path of a file for JSON lines, an object with all that kd_edge.runtime.sinks.Sink lists, or a list "
+        "a URI, a Path of a file for JSON lines, an object with all that kd_edge.runtime.sinks.Sink lists, or a list "
         "of these",
         f"make one: {sink.__name__}()" if isinstance(sink, type) and not lacks else "correct it",
     )
