@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ class Watched:
     tally: Tally
 
 
-def demo_train(folder: Path, progress: Callable[[str, int, int], None] | None = None) -> Iterator[Event]:
+def demo_train(folder: Path, progress: Callable[[str, int, int], None] | None = None) -> Generator[Event, None, None]:
     """Train the recipe ``demo`` in ``folder``, then ``demo_alone``, the control without a teacher, below it.
 
     In float32 on a processor that only emulates bfloat16: it would take hours.

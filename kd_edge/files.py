@@ -200,20 +200,25 @@ def making(folder: Path, option: str, error: type[KdEdgeError] = KdEdgeError) ->
     Args:
         folder: Folder to make; must be absent or empty.
         option: Option of the command line that chose the folder, for the advice.
-        error: What to raise when it is not free or cannot be written.
+        error: What to raise when it is not free, cannot be written, or another process is making it.
     """
     check_free(folder, option, error)
     temporary = folder.with_name(f".tmp-{folder.name}")
     try:
-        if temporary.exists():  # of a killed process
-            shutil.rmtree(temporary)
-        temporary.mkdir(parents=True)
-        try:
-            yield temporary
-            temporary.replace(folder)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+        with held(folder.with_name(f".lock-{folder.name}")) as is_held:
+            if not is_held:
+                raise error(
+                    f"{folder} is being written by another process", "a folder of one", f"choose another {option}"
+                )
+            if temporary.exists():  # of a killed process
+                shutil.rmtree(temporary)
+            temporary.mkdir(parents=True)
+            try:
+                yield temporary
+                temporary.replace(folder)
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
     except OSError as fault:
         raise error(
             f"cannot write {folder} ({fault.strerror})", "a writable folder with room", f"choose another {option}"

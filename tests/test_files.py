@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kd_edge.errors import ConfigError, KdEdgeError
-from kd_edge.files import cache_folder, cache_root, check_writable, expanded, held, user_folder
+from kd_edge.files import cache_folder, cache_root, check_writable, expanded, held, making, user_folder
 
 HOLDER = """
 import sys, time
@@ -105,6 +105,21 @@ def test_a_killed_process_holds_nothing(tmp_path: Path, number: int, monkeypatch
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_folder_is_made_by_one_process(tmp_path: Path) -> None:
+    (tmp_path / ".tmp-out").mkdir()
+    (tmp_path / ".tmp-out" / "left").touch()  # by a killed process
+    with making(tmp_path / "out", "--out") as first:
+        (first / "file").touch()
+        with (
+            pytest.raises(KdEdgeError, match="out is being written by another process"),
+            making(first.parent / "out", "--out"),
+        ):
+            pass
+        assert [each.name for each in first.iterdir()] == ["file"], "nobody wiped it"
+    assert [each.name for each in tmp_path.iterdir()] == ["out"]
+    assert [each.name for each in (tmp_path / "out").iterdir()] == ["file"]
 
 
 def test_waiting_is_told_once_and_ends_when_the_holder_does(tmp_path: Path) -> None:

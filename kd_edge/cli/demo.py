@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,10 +62,11 @@ def demo(
         err.print("this processor has no bfloat16: training in float32")
     with TrainingDisplay(err) as display:
         finished = []
-        for event in display.watch(demo_train(place, display.decoding)):
-            if isinstance(event, Finished):
-                finished.append(event.summary)
-                display.restart()
+        with closing(demo_train(place, display.decoding)) as events:
+            for event in display.watch(events):
+                if isinstance(event, Finished):
+                    finished.append(event.summary)
+                    display.restart()
     out.print(demo_table(*finished))
     out.rule("2  export the student that learnt from the teacher")
     with err.status("exporting"):

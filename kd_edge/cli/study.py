@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -104,8 +105,7 @@ def study_run(
     place = folder or runs_folder(name)
     display = TrainingDisplay(err)
     try:
-        with display:
-            events = run_study(runs, place, data_root=data, progress=display.decoding)
+        with display, closing(run_study(runs, place, data_root=data, progress=display.decoding)) as events:
             for event in display.watch(events):
                 if isinstance(event, Skipped):
                     out.print(f"{event.planned.name}: there already, {event.folder}")

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -119,7 +119,8 @@ def train(
             nodes=nodes,
             progress=display.decoding,
         )
-        summary = display.follow(events)
+        with closing(events):
+            summary = display.follow(events)
     if summary is None:
         return  # of several processes, the first one reports
     if not json_:

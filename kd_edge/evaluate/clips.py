@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -114,14 +114,106 @@ def evaluate(
                 "--streaming alone",
                 "leave out --orders",
             )
-        each = Counted(progress, (1 + orders) * len(chosen.test))
-        result = _evaluate_artifact(artifact, dataset, chosen, streaming, smooth_ms, engine, threads, each, str(model))
-        for seed in range(orders):
-            with JoinedStream(artifact, threads, engine, smooth_ms) as stream:
-                for sample, clip in each(clips_of(dataset, chosen, artifact.manifest.modality, {}, seed)):
-                    stream.watch(sample, clip)
-                result.orders.append(stream.score())
-        return result
+        subject = Evaluated(artifact, dataset, chosen, engine, threads, smooth_ms)
+        return judged(subject, str(model), streaming=streaming, orders=orders, progress=progress)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """A model, the recordings it is judged on and what runs it."""
+
+    artifact: Artifact
+    dataset: Dataset
+    split: Split
+    engine: EngineName = "onnxruntime"
+    threads: int = 1
+    smooth_ms: float | None = None
+
+    def stream(self) -> JoinedStream:
+        """A recogniser that joined clips are fed to."""
+        return JoinedStream(self.artifact, self.threads, self.engine, self.smooth_ms)
+
+    def clips(self, skipped: dict[str, str], seed: int | None = None) -> Iterator[tuple[Sample, Clip]]:
+        """Its test clips, see ``clips_of``."""
+        return clips_of(self.dataset, self.split, self.artifact.manifest.modality, skipped, seed)
+
+
+def judged(
+    subject: Evaluated, name: str, *, streaming: bool = False, orders: int = 0, progress: Progress | None = None
+) -> Evaluation:
+    """All figures of a model, by one engine: ``auto`` chooses once, for the clips and for each stream.
+
+    Args:
+        subject: What is evaluated.
+        name: Of the model, for the report.
+        streaming: See ``evaluate``.
+        orders: See ``evaluate``.
+        progress: See ``evaluate``.
+
+    Raises:
+        DataError: No test clip can be read.
+    """
+    manifest, skipped = subject.artifact.manifest, dict[str, str]()
+    each = Counted(progress, (1 + orders) * len(subject.split.test))
+    with open_engine(subject.artifact, engine=subject.engine, threads=subject.threads) as clipwise:
+        subject = replace(subject, engine=engine_name(clipwise.key))
+        with subject.stream() if streaming else nullcontext() as stream:
+            labels, answers = _answers(subject, clipwise, stream, each, skipped)
+            streamed = None if stream is None else stream.score()
+        ran = clipwise.name
+    truth, classes = np.array(labels), len(manifest.labels)
+    recall = metrics.per_class_accuracy(answers.argmax(1), truth, classes)
+    clipwise_score = clip_score(answers, truth, manifest.temperature)
+    return Evaluation(
+        model=name,
+        dataset=subject.dataset.name,
+        split=subject.split.name,
+        modality=manifest.modality,
+        precision=manifest.precision,
+        clip_seconds=manifest.clip_seconds,
+        clip=clipwise_score,
+        streaming=streamed,
+        per_class={n: float(r) for n, r in zip(manifest.labels, recall, strict=True) if not np.isnan(r)},
+        confusion=metrics.confusion(answers.argmax(1), truth, classes).tolist(),
+        skipped=skipped,
+        engine=ran,
+        orders=[_in_order(subject, seed, each) for seed in range(orders)],
+        stream_change=None if streamed is None else streamed.every.accuracy - clipwise_score.accuracy,
+    )
+
+
+def _answers(
+    subject: Evaluated, engine: Engine, stream: JoinedStream | None, each: Counted, skipped: dict[str, str]
+) -> tuple[list[int], Float32]:
+    """Truth and logits (N, K) of the test clips, one by one; a stream, if any, watches them meanwhile."""
+    manifest, dataset = subject.artifact.manifest, subject.dataset
+    labels: list[int] = []
+    logits: list[Float32] = []
+    for sample, clip in each(subject.clips(skipped)):
+        labels.append(sample.label)
+        logits.append(clip_logits(engine, clip, manifest))
+        if stream is not None and not isinstance(dataset, Sequences):
+            stream.watch(sample, clip)
+    if stream is not None and isinstance(dataset, Sequences):
+        readable = [sample for sample in subject.split.test if sample.id not in skipped]
+        for samples in dataset.sequences(readable):
+            stream.watch_sequence(samples[0].id, *dataset.sequence(samples, manifest.modality))
+    if not labels:
+        first = next(iter(skipped.items()), ("none", "the split has no test clip"))
+        raise DataError(
+            f"no test clip of split {subject.split.name} can be read (first: {first[0]}: {first[1]})",
+            "readable recordings",
+            "kd-edge data check",
+        )
+    return labels, np.stack(logits)
+
+
+def _in_order(subject: Evaluated, seed: int, each: Counted) -> StreamingScore:
+    """Figures of a stream of each subject's clips in a random order."""
+    with subject.stream() as stream:
+        for sample, clip in each(subject.clips({}, seed)):
+            stream.watch(sample, clip)
+        return stream.score()
 
 
 def detect(
@@ -207,62 +299,6 @@ def _check_graph(model: Path, temporal: str, graph: str, as_stream: bool) -> Non
             "train one with temporal = 'tsm_causal', or leave the option out",
         )
     raise ArtifactError(f"{model} holds a clip graph", "a streaming step", "export the run again with --graph step")
-
-
-def _evaluate_artifact(
-    artifact: Artifact,
-    dataset: Dataset,
-    split: Split,
-    streaming: bool,
-    smooth_ms: float | None,
-    engine: EngineName,
-    threads: int,
-    each: Counted,
-    name: str,
-) -> Evaluation:
-    manifest = artifact.manifest
-    labels: list[int] = []
-    logits: list[Float32] = []
-    skipped: dict[str, str] = {}
-    with ExitStack() as opened:
-        clipwise = opened.enter_context(open_engine(artifact, engine=engine, threads=threads))
-        chosen = engine_name(clipwise.key)
-        stream = opened.enter_context(JoinedStream(artifact, threads, chosen, smooth_ms)) if streaming else None
-        for sample, clip in each(clips_of(dataset, split, manifest.modality, skipped)):
-            labels.append(sample.label)
-            logits.append(clip_logits(clipwise, clip, manifest))
-            if stream is not None and not isinstance(dataset, Sequences):
-                stream.watch(sample, clip)
-        if stream is not None and isinstance(dataset, Sequences):
-            readable = [sample for sample in split.test if sample.id not in skipped]
-            for samples in dataset.sequences(readable):
-                stream.watch_sequence(samples[0].id, *dataset.sequence(samples, manifest.modality))
-    if not labels:
-        first = next(iter(skipped.items()), ("none", "the split has no test clip"))
-        raise DataError(
-            f"no test clip of split {split.name} can be read (first: {first[0]}: {first[1]})",
-            "readable recordings",
-            "kd-edge data check",
-        )
-    truth, answers, classes = np.array(labels), np.stack(logits), len(manifest.labels)  # answers (N, K)
-    recall = metrics.per_class_accuracy(answers.argmax(1), truth, classes)
-    clipwise_score = clip_score(answers, truth, manifest.temperature)
-    streamed = None if stream is None else stream.score()
-    return Evaluation(
-        model=name,
-        dataset=dataset.name,
-        split=split.name,
-        modality=manifest.modality,
-        precision=manifest.precision,
-        clip_seconds=manifest.clip_seconds,
-        clip=clipwise_score,
-        streaming=streamed,
-        per_class={n: float(r) for n, r in zip(manifest.labels, recall, strict=True) if not np.isnan(r)},
-        confusion=metrics.confusion(answers.argmax(1), truth, classes).tolist(),
-        skipped=skipped,
-        engine=clipwise.name,
-        stream_change=None if streamed is None else streamed.every.accuracy - clipwise_score.accuracy,
-    )
 
 
 def clip_score(logits: Float32, labels: Int64, temperature: float) -> ClipScore:

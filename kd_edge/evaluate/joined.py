@@ -134,7 +134,7 @@ class JoinedStream:
         self, artifact: Artifact, threads: int, engine: EngineName = "onnxruntime", smooth_ms: float | None = None
     ) -> None:
         self._recognizer = Recognizer.load(
-            artifact.path, engine=engine, threads=threads, self_test="off", smooth_ms=smooth_ms
+            artifact, engine=engine, threads=threads, self_test="off", smooth_ms=smooth_ms
         )
         self._window_seconds = artifact.manifest.clip_seconds
         self._names = artifact.manifest.labels

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,8 +63,8 @@ class Skipped:
 
 def run_study(
     runs: Sequence[Planned], folder: Path, *, data_root: Path | None = None, progress: Progress | None = None
-) -> Iterator[Started | Skipped | Held | Event]:
-    """Train what is not there yet.
+) -> Generator[Started | Skipped | Held | Event, None, None]:
+    """Train what is not there yet; a caller that leaves early closes it, see ``train``.
 
     A finished run counts when its settings and its recordings are the same: of this study, or of another one in the
     folder above. Runs of other settings or recordings keep their folders.

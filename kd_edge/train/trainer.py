@@ -54,8 +54,11 @@ def train(
     teacher_runs: Sequence[Path] = (),
     dense_runs: Sequence[Path] = (),
     progress: Progress | None = None,
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Train a recipe's teacher and student.
+
+    While it lasts, PyTorch's number of threads and deterministic mode are the recipe's in the caller, too; both are put
+    back when it ends. A caller that leaves early closes it: ``with contextlib.closing(train(...)) as events:``.
 
     Args:
         recipe: What to train.
@@ -364,7 +367,9 @@ def _resumed(state: dict[str, Any] | None) -> str | None:
 def _repeatable(threads: int | None) -> Iterator[None]:
     """Deterministic kernels where there are any, and a fixed number of threads; both put back afterwards."""
     memory: Any = torch.utils.deterministic
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
+    threads_before, fills_before = torch.get_num_threads(), memory.fill_uninitialized_memory
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    only_warned = torch.is_deterministic_algorithms_warn_only_enabled()
     if threads is not None:
         torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -372,6 +377,6 @@ def _repeatable(threads: int | None) -> Iterator[None]:
     try:
         yield
     finally:
-        torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
-        memory.fill_uninitialized_memory = before[2]
+        torch.set_num_threads(threads_before)
+        torch.use_deterministic_algorithms(was_deterministic, warn_only=only_warned)
+        memory.fill_uninitialized_memory = fills_before

@@ -56,9 +56,17 @@ def test_confusion_and_figures_come_out_of_an_evaluation(tmp_path: Path) -> None
     data = {"kind": "synthetic", "clips_per_class": 4, "subjects": 4, "seed": 3}
     manifest = bundled.manifest.model_copy(update={"dataset": data})
     few = artifact.Artifact(bundled.path, manifest, None)
-    result = evaluate._evaluate_artifact(
-        few, *evaluate.recordings_of(few, None, None), False, None, "onnxruntime", 1, evaluate.Counted(None, 0), "few"
+    seen: list[tuple[int, int]] = []
+    result = evaluate.judged(
+        evaluate.Evaluated(few, *evaluate.recordings_of(few, None, None)),
+        "few",
+        streaming=True,
+        orders=2,
+        progress=lambda *told: seen.append(told),
     )
+    assert seen == [(k, 30) for k in range(1, 31)], "clip by clip with the stream, and two orders"
+    assert result.streaming is not None
+    assert [order.every.clips for order in result.orders] == [result.streaming.every.clips] * 2 == [10, 10]
     assert result.engine.startswith("onnxruntime ")
     counts = np.array(result.confusion)
     assert counts.shape == (10, 10)
