@@ -123,7 +123,7 @@ def measure(resized: Image, region: PersonRegion, mask: Image | None = None) -> 
 
 
 def grid_step(shape: tuple[int, ...]) -> int:
-    """Every so-manieth row and column of a resized frame (h, w) is looked at, for statistics of its values."""
+    """Every n-th row and column of a resized frame (h, w) is looked at, for statistics of its values."""
     return max(1, math.ceil(math.sqrt(shape[0] * shape[1] / STATISTICS_PIXELS)))
 
 

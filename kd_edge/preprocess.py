@@ -104,7 +104,7 @@ class Preprocess(BaseModel):
         return self.region.focal if isinstance(self.region, PersonRegion) else None
 
     def seen_through(self, focal: float | None) -> Preprocess:
-        """The same for a camera with another lens, so that a person looks alike through both.
+        """This preprocessing for a camera with another lens, so that a person looks alike through both.
 
         Args:
             focal: As a share of the frame's width; None is not known: the one it was made for is assumed.

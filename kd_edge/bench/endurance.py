@@ -81,7 +81,7 @@ class AcceleratedClock:
         self.ns += round(seconds * 1e9)
 
     def wall_ns(self) -> int:
-        """The same: nobody sets this clock."""
+        """The monotonic time: nobody sets this clock."""
         return self.ns
 
     def suspended_ns(self) -> int:

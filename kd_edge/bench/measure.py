@@ -110,7 +110,7 @@ def noise(manifest: Manifest, size: tuple[int, int], count: int = 8) -> list[Ima
 
 
 def of_dtype(manifest: Manifest, dtype: str) -> Manifest:
-    """The same model for frames of another dtype; its labels mean nothing, its pushes take as long."""
+    """A manifest for frames of another dtype; the labels mean nothing then, the pushes take as long."""
     if manifest.dtype == dtype:
         return manifest
     low, high = FULL_RANGE[dtype]

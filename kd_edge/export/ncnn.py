@@ -201,7 +201,7 @@ class _PlainRelationHead(RelationHead):
 
 
 def _plain(step: StreamingStep) -> StreamingStep:
-    """The same step, of the same weights."""
+    """The step, its relation head replaced by one that pnnx can trace; the weights stay."""
     if isinstance(step.head, RelationHead):
         step.head = copy(step.head)
         step.head.__class__ = _PlainRelationHead

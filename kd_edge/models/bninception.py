@@ -37,7 +37,7 @@ SAKDN_BRANCHES = (
     "inception_5a.pool_proj",
     "inception_5b.pool_proj",
 )
-"""The same layers as the published code takes them: one path of each block, after its ReLU."""
+"""Layers as the published code taps them: one path of each block, after its ReLU."""
 
 CAFFE_MEAN = (128 / 255, 117 / 255, 104 / 255)
 """Mean (R, G, B) of a recipe's preprocess with the published weights."""

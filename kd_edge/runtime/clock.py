@@ -108,7 +108,7 @@ def stamp_of(value: object, what: str = "a frame's stamp") -> int | Cause:
 
 
 def _float_stamp_of(value: object, what: str) -> int | Cause:
-    """The same of what is no integer; a fraction of a nanosecond no clock can tell."""
+    """``stamp_of`` for values that are not integers; a fraction of a nanosecond is refused, as no clock has it."""
     if isinstance(value, (str, bytes, np.bool_)):
         return _no_stamp(value, what)
     try:

@@ -46,7 +46,7 @@ def ignore_termination() -> dict[int, Any]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """The same inside the block: an end that has begun goes to its end; what is done there has time-outs of its own."""
+    """Ignore these signals inside the block: a shutdown that has begun completes, each step within its time-out."""
     before = ignore_termination()
     try:
         yield

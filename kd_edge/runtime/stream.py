@@ -386,7 +386,7 @@ class LabelStream:
         return list(self._pushed_by(frames).values())
 
     def _labelled_live(self, frames: dict[Feed, Frame], began_ns: int) -> list[Prediction]:
-        """The same of live cameras, whose faults are told by their labels; the last camera's ends the stream."""
+        """Labels of live cameras: a camera's fault shows in its labels, and only the last camera's ends the stream."""
         steps = self.recognizer.steps
         try:
             given = self._pushed_by(frames)

@@ -153,7 +153,7 @@ def prepare(
         window: Adds each frame's own limits; a fixed one or None needs none.
         root: Folder of the caches; None takes ``cache_root()``.
         progress: Called with (clips done, clips in all) while decoding.
-        every: Keep every so-manieth frame, the first one included, with its own stamp.
+        every: Keep every n-th frame, the first one included, with its own stamp.
         region: A person region adds where the person is in each frame; others need nothing.
         holes: What pixels without a measurement do where resizing averages.
 

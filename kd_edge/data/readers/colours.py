@@ -14,7 +14,7 @@ JPEG and subsampled chroma leave less in a grey one.
 ROUNDING = 6
 """Channels of a grey picture that was stored as YUV differ by no more; of a colour camera noise alone does."""
 STEP = 4
-"""Every so-manieth row and column is looked at."""
+"""Every n-th row and column is looked at."""
 
 
 def is_coloured(image: Image) -> bool:

@@ -63,7 +63,7 @@ def decode(cv2: Any, content: bytes) -> Image:
 
 
 def decode_pixels(cv2: Any, content: npt.NDArray[np.uint8]) -> Image:
-    """The same of an image whose size is known to be that of a frame.
+    """Decode an image whose size is known to be that of a frame.
 
     Raises:
         ValueError: As ``decode``.

@@ -52,7 +52,7 @@ def project(joints: npt.NDArray[np.floating]) -> Float32:
 
 
 def centred(joints: Float32) -> Float32:
-    """The same movement with the clip's mean hip centre in the middle of the picture, 2.6 m away.
+    """A movement shifted so that the clip's mean hip centre is in the middle of the picture, 2.6 m away.
 
     The picture's height is 2.2 m there: feet in lunges and some raised hands are cut. Steps, squats and jumps stay.
 

@@ -298,7 +298,7 @@ def _piece(start: int, stop: int | None, start_s: float, end_s: float | None) ->
 
 
 def _wrapped(path: Path, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
-    """The same, what is wrong with the file as a user's error."""
+    """Pass frames on; refuse a damaged file, and one whose pictures differ in size."""
     require_file(path)
     first: tuple[int, ...] | None = None
     try:

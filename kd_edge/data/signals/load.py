@@ -100,7 +100,7 @@ class Signals:
         return self._signal(sample_id, self.sensors.index(sensor))
 
     def on_clips(self, spans_ns: Mapping[str, tuple[int, int]]) -> Signals:
-        """The same signals, without recordings that cover less than half of their sample's clip.
+        """These signals without recordings that cover less than half of their sample's clip.
 
         Ten sampling periods without a sample are not covered.
 

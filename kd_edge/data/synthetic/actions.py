@@ -304,7 +304,7 @@ def _wobble(action: Action, manner: Manner, u: Array, trunk: Trunk) -> Array:
 
 
 def _across(wobble: Array, trunk: Trunk) -> Array:
-    """The same motion on the other side of the trunk."""
+    """A motion mirrored to the other side of the trunk."""
     left = trunk.axes[:, 0]
     mirrored: Array = wobble - 2 * left * np.sum(wobble * left, axis=-1, keepdims=True)
     return mirrored

@@ -64,7 +64,7 @@ def _features(proto: onnx.ModelProto, feeds: Sequence[Feed]) -> Float64:
 
 
 def _scaled(proto: onnx.ModelProto, slope: Float64, shift: Float64) -> onnx.ModelProto:
-    """The same graph with a multiplication and an addition where the feature is written."""
+    """A copy of the graph with a multiplication and an addition where the feature is written."""
     made = onnx.ModelProto()
     made.CopyFrom(proto)
     nodes = made.graph.node

@@ -30,7 +30,7 @@ ENDINGS = (".mcap", ".db3")
 OWN_KEY, FORMAT = "kd_edge", "1"
 """In the metadata of a topic that ``Recorder`` wrote; its value is the format of what lies in it."""
 FOCAL_KEY = "focal"
-"""And there the camera's focal length as a share of the frame's width, where it was known."""
+"""In the metadata of such a topic: the camera's focal length as a share of the frame's width, where it was known."""
 NAME_CHARACTERS = 1024
 SHOWN_CHARACTERS = 500
 END_KEY, HASH_KEY = "kd_edge/end", "labels_sha256/"

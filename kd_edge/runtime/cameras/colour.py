@@ -51,7 +51,7 @@ class Greying:
 
 
 def look_at_recording(name: str, config: CameraConfig, wanted: Wanted) -> None:
-    """The same of a recording: its first frame is read once more, as it is stored.
+    """Compare a recording's colours with what the model wants: its first frame is read once more, as it is stored.
 
     What is wrong with it is told by who replays it.
     """

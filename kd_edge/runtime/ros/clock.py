@@ -93,7 +93,7 @@ class RosClock:
                 self._newest_ns = max(self._newest_ns, stamp_ns + self._offset_ns)
 
     def wall_ns(self) -> int:
-        """The same: header stamps are of this time."""
+        """ROS time, in which header stamps are given, nanoseconds."""
         return self._read()
 
     def suspended_ns(self) -> int:

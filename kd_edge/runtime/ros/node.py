@@ -94,7 +94,7 @@ class ActionRecognition(_lifecycle_node()):  # type: ignore[misc]
         return self.__transition("cleaned up", self.__close, "unconfigured")
 
     def on_shutdown(self, state: Any) -> Any:
-        """The same from any state, for good."""
+        """Give everything back, from any state, for good."""
         return self.__transition("shut down", self.__close, "finalized")
 
     def on_error(self, state: Any) -> Any:

@@ -110,7 +110,7 @@ def mismatch(asked: Asked, offered: Sequence[Offer]) -> str | None:
 
 
 def profile(asked: Asked, depth: int) -> Any:
-    """The same as ``rclpy`` has it."""
+    """``rclpy``'s quality-of-service profile of these settings."""
     qos = load("rclpy.qos")
     return qos.QoSProfile(
         history=qos.HistoryPolicy.KEEP_LAST,

@@ -18,7 +18,7 @@ from kd_edge.runtime.ros.qos import Asked, Offer, TopicQos, decided, mismatch, o
 LOOK_SECONDS = 0.1
 """How often the publishers are looked at while nothing comes."""
 SELDOM_SECONDS = 2.0
-"""And while messages come."""
+"""How often the publishers are looked at while messages come."""
 HEADERS = 256
 """Of so many frames the headers are kept: more than are under way between camera and label."""
 TRANSPORTS = ("compressed", "compressedDepth")

@@ -179,7 +179,7 @@ def embed_clips(
         config: The recipe's ``[teacher]``.
         dataset: Where the clips come from.
         samples: Which ones.
-        every: Only every so-manieth frame.
+        every: Only every n-th frame.
         done: Called with (clips done, clips in all): half of them are decoded first, the others encoded.
 
     Raises:

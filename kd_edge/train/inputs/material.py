@@ -308,7 +308,7 @@ class Material:
         return self.recipe.networks[name]
 
     def trained(self, name: str) -> StudentConfig | TrainedTeacher:
-        """The same, of a stage that is trained.
+        """The recipe's ``student`` or ``teacher``, which is trained here.
 
         Raises:
             TrainingError: An encoder's is not.

@@ -14,7 +14,7 @@ BEFORE_SHARE = 0.4
 LENGTHS = (0.5, 1.5)
 """How long a random window is, in multiples of the live one."""
 END_LENGTHS, END_SHARE = (0.7, 1.35), 0.15
-"""The same of a stream's windows, whose newest segment lies in that last share of the clip."""
+"""Lengths of a stream's windows likewise, and the last share of the clip in which their newest segment lies."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ class CcskdSchedule:
         )
 
     def scaled(self, epochs: int) -> CcskdSchedule:
-        """The same schedule for a run of another length: every mark times ``epochs / 200``, rounded, at least 1."""
+        """This schedule for a run of another length: every mark times ``epochs / 200``, rounded, at least 1."""
 
         def mark(epoch: int) -> int:
             return max(1, round(epoch * epochs / _PUBLISHED_EPOCHS))

@@ -115,7 +115,7 @@ _ADDED: dict[str, Any] = {
 
 
 _ADDED_TO_STAGES: dict[str, Any] = {"shuffle": None, "crossfit": None, "frame": "sensor", "same_device": {}}
-"""Likewise of the student's stages and their targets."""
+"""Keys of the student's stages and of their targets that came after the first runs, as those were trained."""
 
 
 _OF_HEADS: dict[str, tuple[Temporal, ...]] = {"dropout_at": ("tconv", "trn"), "relation_hidden": ("trn",)}

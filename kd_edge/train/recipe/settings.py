@@ -50,7 +50,7 @@ class Settings(Strict):
             with the action and always have another one before it. A label that is read at an action's end is best
             after ``stream``, one that is read at any moment after ``mixed``.
         clip_seconds: Length of the live window, at most an hour; None takes the median training clip.
-        cache_every: Decode every frame but cache only every so-manieth: the RGB of a large data set takes hundreds of
+        cache_every: Decode every frame but cache only every n-th: the RGB of a large data set takes hundreds of
             gigabytes otherwise. Segments are then drawn from fewer frames; not with motion stacks.
         precision: ``32-true`` or ``bf16-mixed``. Losses are always computed in float32.
         threads: CPU threads of PyTorch; None leaves its default. Weights repeat bit for bit only with the same number.

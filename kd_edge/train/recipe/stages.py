@@ -242,7 +242,7 @@ class StageConfig(OfOneModality, Training):
             )
 
     def load(self, dataset: Dataset, samples: Sequence[Sample], every: int, done: Done) -> CachedClips:
-        """What the stage sees of the samples: a frame cache, of every so-manieth frame."""
+        """What the stage sees of the samples: a frame cache, of every n-th frame."""
         spec = self.preprocess
         seen, settings = (dataset, samples, self.modality), (spec.resize_px, spec.window)
         return prepare(*seen, *settings, progress=done, every=every, region=spec.region, holes=spec.holes)

@@ -227,7 +227,7 @@ class OnnxTeacherConfig(OfOneModality, Strict):
         """It has no classes."""
 
     def load(self, dataset: Dataset, samples: Sequence[Sample], every: int, done: Done) -> Embeddings:
-        """What the encoder makes of the samples, of every so-manieth frame."""
+        """What the encoder makes of the samples, of every n-th frame."""
         from kd_edge.train.inputs.embeddings import embed_clips
 
         return embed_clips(self, dataset, samples, every, done)

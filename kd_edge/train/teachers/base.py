@@ -64,7 +64,7 @@ class Observation(NamedTuple):
         return self.ablated
 
     def of(self, rows: Tensor) -> Observation:
-        """The same of some of the clips, by a (B,) bool mask; segments folded into the batch go with their clip."""
+        """Of some of the clips, by a (B,) bool mask; segments folded into the batch go with their clip."""
         taps = {tap: values[_folded(rows, len(values))] for tap, values in self.taps.items()}
         attention = None if self.attention is None else self.attention[rows]
         return Observation(self.logits[rows], taps, self.ablated, None, attention, [m[rows] for m in self.maps])

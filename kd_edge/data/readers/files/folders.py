@@ -114,7 +114,7 @@ def _levels(paths: Sequence[PurePosixPath], known: Collection[str]) -> str:
 def _by_names(
     groups: _Groups, facts: dict[_Key, dict[str, str]], root: Path
 ) -> tuple[_Groups, dict[_Key, dict[str, str]]]:
-    """The same with what names tell of class, subject, view and trial."""
+    """Groups and facts, completed by what file names say of class, subject, view and trial."""
     keys = [key for key in groups if key[1]] or list(groups)  # what lies in no class's folder has none, if others do
     told = told_by_names([key[1] for key in keys], [key[2] for key in keys], str(root))
     for key, its in zip(keys, told, strict=True):

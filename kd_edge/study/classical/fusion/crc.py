@@ -124,7 +124,7 @@ class _Classifier:
         return np.concatenate([space.vectors(samples) for space in self._spaces], axis=1)
 
     def with_regularisation(self, regularisation: float) -> _Classifier:
-        """The same training vectors under another lambda."""
+        """A classifier of these training vectors under another lambda."""
         other = copy.copy(self)
         other._model = copy.copy(self._model)
         other._model.regularisation = regularisation

@@ -55,7 +55,7 @@ def _shown(clips: StudentClips, side: int, sample: Sample) -> Float32:
 
 
 def _every(step: int, clips: Iterable[Float32]) -> Float32:
-    """Every so-manieth frame of all clips, counted through, (F, P)."""
+    """Every n-th frame of all clips, counted through, (F, P)."""
     kept, counted = [], 0
     for flat in clips:
         kept.append(flat[-counted % step :: step])

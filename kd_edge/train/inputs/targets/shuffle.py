@@ -15,7 +15,7 @@ from kd_edge.types import Float32
 
 
 def shuffled(found: Found, how: Literal["class", "time", "all"], clips: StudentClips) -> Found:
-    """The same numbers in other places; see ``Target.shuffle``.
+    """Targets with their numbers in other places, for controls; see ``Target.shuffle``.
 
     A clip that is alone in its class, or on its side, lacks the target, too: its own would be no control. In time no
     frame keeps its own.
