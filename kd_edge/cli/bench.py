@@ -11,7 +11,17 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 
 from kd_edge import recipes
-from kd_edge.cli.console import DataOption, EngineOption, JsonOption, SetOption, err, out, print_json, table
+from kd_edge.cli.console import (
+    DataOption,
+    EngineOption,
+    JsonOption,
+    SetOption,
+    allow_only,
+    err,
+    out,
+    print_json,
+    table,
+)
 from kd_edge.cli.progress import TrainingDisplay, progress_bar
 from kd_edge.errors import ConfigError, printable
 from kd_edge.runtime.uri import shown
@@ -24,6 +34,14 @@ if TYPE_CHECKING:  # a robot shows labels without the packages of the other stag
 app = typer.Typer()
 
 
+_ENGINE = ("--engine", "--threads")
+_USED = {
+    "--training": ("--set", "--data"),
+    "--camera": ("--seconds", *_ENGINE),
+    "--overload": ("--size", *_ENGINE),
+    "--soak": ("--size", *_ENGINE),
+}
+"""Which options each measurement has a use for; of a model by itself see ``_check_used``."""
 BEYOND_WINDOW_SECONDS = 2.0
 """How long a camera is watched at least beyond the model's window: before it is full there is no label."""
 
@@ -103,6 +121,7 @@ def _against_target(report: BenchReport) -> Iterator[str]:
     "kd-edge bench --training quickstart  |  kd-edge bench student.onnx --camera ir0  |  kd-edge bench --soak 1000000"
 )
 def bench(
+    context: typer.Context,
     model: Annotated[Path | None, typer.Argument(metavar="[ARTIFACT]")] = None,
     reference: Annotated[
         str | None,
@@ -160,6 +179,7 @@ def bench(
         raise ConfigError(
             "not one of ARTIFACT, --reference and --training", "one of them", "kd-edge bench student.onnx"
         )
+    _check_used(context, "--training" if training is not None else "".join(live), reference)
     if training is not None:
         _bench_training(training, settings or (), data, json_)
         return
@@ -183,6 +203,14 @@ def bench(
         print_json(report)
     else:
         out.print(bench_report(report))
+
+
+def _check_used(context: typer.Context, mode: str, reference: str | None) -> None:
+    """Refuse options that what is measured has no use for."""
+    used = _USED.get(mode, ("--frames", "--size", *_ENGINE))
+    if reference is not None:
+        used = ("--reference", *used, "--input", "--motion")
+    allow_only(context, mode or ("--reference" if reference else "an artifact"), *used)
 
 
 def _bench_live(

@@ -138,6 +138,37 @@ SetOption = Annotated[
 ]
 
 
+def typed(context: typer.Context) -> list[str]:
+    """Long names of the options that were typed, in the order of the help page, ``--json`` apart."""
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.param_type_name == "option"
+        and parameter.name is not None
+        and (source := context.get_parameter_source(parameter.name)) is not None
+        and source.name == "COMMANDLINE"
+    ]
+    return [option for option in given if option != "--json"]
+
+
+def allow_only(context: typer.Context, mode: str, *allowed: str, fix: str = "leave them out") -> None:
+    """Refuse what was typed beside an option that makes the verb another program, and would be ignored.
+
+    Args:
+        context: Of the command.
+        mode: What was asked for, for example ``--recording``.
+        allowed: Options that go with it; ``--json`` always does.
+        fix: What to do about it.
+
+    Raises:
+        ConfigError: Others were typed; all are named.
+    """
+    wrong = [option for option in typed(context) if option not in (mode, *allowed)]
+    if wrong:
+        expected = f"{', '.join(allowed)} beside it" if allowed else "it alone"
+        raise ConfigError(f"{mode} with {', '.join(wrong)}", expected, fix)
+
+
 def checked(*checks: Callable[[], Any]) -> list[Any]:
     """What each of several checks of options gives; all that are wrong are told in one line.
 

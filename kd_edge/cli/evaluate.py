@@ -12,7 +12,18 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 
 from kd_edge import recipes
-from kd_edge.cli.console import DataOption, EngineOption, JsonOption, err, faults, out, print_json, table
+from kd_edge.cli.console import (
+    DataOption,
+    EngineOption,
+    JsonOption,
+    allow_only,
+    err,
+    faults,
+    out,
+    print_json,
+    table,
+    typed,
+)
 from kd_edge.cli.progress import progress_bar
 from kd_edge.errors import ConfigError, printable
 
@@ -26,6 +37,10 @@ if TYPE_CHECKING:  # a robot shows labels without the packages of the other stag
 
 app = typer.Typer()
 
+_OF_DATA = ("--data", "--split", "--engine", "--threads")
+_OF_RECORDING = ("--labels", "--engine", "--threads", "--smooth-ms")
+_OF_DETECTION = ("--threshold", "--iou", "--scale", "--proposals", "--write")
+
 
 @app.command(
     epilog="Examples:  kd-edge evaluate student.onnx --streaming --data ~/data/utd-mhad  |  kd-edge evaluate runs/mine"
@@ -33,6 +48,7 @@ app = typer.Typer()
     "  |  kd-edge evaluate student.onnx --recording out.mcap"
 )
 def evaluate(
+    context: typer.Context,
     model: Annotated[
         Path | None,
         typer.Argument(metavar="[RUN|ARTIFACT]", help="Default the newest artifact here, else the bundled one."),
@@ -97,31 +113,18 @@ def evaluate(
 
     runner = engine_name(engine)
     if recording is not None:
-        others: dict[str, Any] = {"--data": data, "--split": split, "--streaming": streaming, "--orders": orders}
-        others |= {"--detection": detection, "--threshold": threshold, "--iou": iou, "--scale": scales}
-        others |= {"--proposals": proposals, "--write": write}
-        if wrong := [option for option, value in others.items() if value not in (None, False, 0)]:
-            raise ConfigError(
-                f"--recording with {', '.join(wrong)}, which are about a data set",
-                "--labels, --engine, --threads and --smooth-ms beside it",
-                "evaluate twice",
-            )
+        allow_only(context, "--recording", *_OF_RECORDING, fix="score the data set by itself")
         _score_recording(_chosen(model), recording, labels, smooth_ms, runner, threads, json_)
         return
-    if labels is not None:
-        raise ConfigError("--labels without --recording", "both", "add --recording FILE")
-    given: dict[str, Any] = {"threshold": threshold, "scales": scales or None, "proposals": proposals}
-    chosen = {key: value for key, value in given.items() if value is not None}
     if detection:
-        asked = {"--streaming": streaming, "--orders": orders > 0, "--smooth-ms": smooth_ms is not None}
-        if wrong := [option for option, is_given in asked.items() if is_given]:
-            raise ConfigError(f"--detection with {', '.join(wrong)}", "one of them", "evaluate twice")
+        allow_only(context, "--detection", *_OF_DETECTION, *_OF_DATA, fix="evaluate twice")
+        given = {"threshold": threshold, "scales": scales or None, "proposals": proposals}
+        chosen = {key: value for key, value in given.items() if value is not None}
         _detect(_chosen(model), data, split, chosen, 0.5 if iou is None else iou, write, runner, threads, json_)
         return
-    given |= {"iou": iou, "write": write}
-    names = {"scales": "scale"}
-    if wrong := [f"--{names.get(key, key)}" for key, value in given.items() if value is not None]:
-        raise ConfigError(f"{', '.join(wrong)} without --detection", "both", "add --detection")
+    for mode, options in (("--recording", ("--labels",)), ("--detection", _OF_DETECTION)):
+        if alone := [option for option in typed(context) if option in options]:
+            raise ConfigError(f"{', '.join(alone)} without {mode}", "both", f"add {mode}")
     from kd_edge.evaluate import evaluate as evaluate_model
 
     path = _chosen(model)

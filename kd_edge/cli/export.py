@@ -13,7 +13,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 
 from kd_edge import recipes
-from kd_edge.cli.console import DataOption, JsonOption, err, out, print_json, table
+from kd_edge.cli.console import DataOption, JsonOption, allow_only, err, out, print_json, table
 from kd_edge.errors import ConfigError, did_you_mean, printable
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
@@ -102,6 +102,7 @@ def calibration(manifest: Manifest) -> str:
     "kd-edge export student.onnx --tensorrt",
 )
 def export_(
+    context: typer.Context,
     run: Annotated[
         str, typer.Argument(metavar="[RUN]", help="Run directory; default the newest finished one. Or an artifact.")
     ] = "latest",
@@ -160,13 +161,7 @@ def export_(
     if tensorrt and tensorrt_rtx:
         raise ConfigError("--tensorrt and --tensorrt-rtx together", "one of them", "build one after the other")
     if plan is not None and (run == "latest" or not Path(run).is_dir()):
-        exporting = (fp16, int8, profile, auto_precision, report, carried, matrix, sign_key, data)
-        if any(exporting) or graph != "step" or target != DEFAULT_TARGET:
-            raise ConfigError(
-                f"--{plan} of an artifact with options of an export",
-                "--set and --json at most",
-                f"export first, then kd-edge export ARTIFACT --{plan}",
-            )
+        allow_only(context, f"--{plan}", "--set", fix=f"export first, then kd-edge export ARTIFACT --{plan}")
         path = default_model() if run == "latest" else Path(run)
         err.print(f"model {escape(printable(str(path)))}")
         built = _plan(path, plan, settings or ())
@@ -181,10 +176,8 @@ def export_(
         gpu_for(plan, target)  # before minutes of exporting
     from kd_edge.export.profile import ExportProfile
 
-    if matrix and (fp16 or int8 or auto_precision or carried or settings or graph != "step" or sign_key or plan):
-        raise ConfigError(
-            "--matrix with options of one export", "--profile, --data, --report and --json at most", "leave them out"
-        )
+    if matrix:
+        allow_only(context, "--matrix", "--profile", "--data", "--report")
     asked = [name for name, wanted in (("--fp16", fp16), ("--int8", int8), ("--profile", profile)) if wanted]
     if len(asked) > 1:
         raise ConfigError(" and ".join(asked) + " together", "one of them", "set precision in the profile")
