@@ -225,7 +225,7 @@ def _is_of(planned: Planned, place: Path) -> bool:
 
 def _with_same_teacher(recipe: Recipe, folder: Path, recordings: dict[str, str]) -> list[Path]:
     """Finished runs that trained the very teacher this recipe would train."""
-    if recipe.teacher is None or isinstance(recipe.teacher, OnnxTeacherConfig) or recipe.teacher.weights is not None:
+    if recipe.teacher is None or recipe.teacher.weights is not None:
         return []  # nothing is trained
     found = []
     for path in _finished(folder):
