@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from pathlib import Path
 
@@ -19,6 +20,13 @@ def has_bfloat16() -> bool:
         return True
     flags = next((set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), None)
     return flags is None or not flags.isdisjoint(_BFLOAT16_FLAGS)
+
+
+def usable_cores() -> int:
+    """Cores this process may run on: ``taskset``, systemd and cpusets may leave it fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def cpu_name() -> str:

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from kd_edge.machine import has_bfloat16
+from kd_edge.machine import has_bfloat16, usable_cores
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux's scheduler")
+def test_cores_are_those_of_this_process() -> None:
+    there = os.sched_getaffinity(0)
+    assert usable_cores() == len(there)
+    try:
+        os.sched_setaffinity(0, {min(there)})
+        assert usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, there)
 
 
 @pytest.mark.parametrize(

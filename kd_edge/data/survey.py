@@ -5,7 +5,6 @@ Only headers are read, several files at a time, and a handful of pictures.
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -26,6 +25,7 @@ from kd_edge.data.readers.files.rows import Row, Table, manifest_of
 from kd_edge.data.readers.files.settings import Band, band_of
 from kd_edge.data.splits import training_sides
 from kd_edge.errors import DataError, printable
+from kd_edge.machine import usable_cores
 
 MOST_HEADERS = 6_000
 """Of more files at most so many, evenly spread, are opened: half a minute is too long for a first look."""
@@ -271,7 +271,7 @@ def _headers(dataset: Files, progress: Callable[[int, int], None] | None) -> _He
     wanted = [(m, path) for m, paths in files.items() for path in paths]
     wanted = wanted[:: -(-len(wanted) // MOST_HEADERS)]
     found: dict[str, dict[PurePosixPath, Header | DataError]] = {m: {} for m in files}
-    pool = ThreadPoolExecutor(min(THREADS, (os.cpu_count() or 1) + 1), thread_name_prefix="kd-edge header")
+    pool = ThreadPoolExecutor(min(THREADS, usable_cores() + 1), thread_name_prefix="kd-edge header")
     try:
         running = {pool.submit(_header, dataset, m, path): (m, path) for m, path in wanted}
         for done, future in enumerate(as_completed(running), 1):

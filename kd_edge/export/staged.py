@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from kd_edge.export.profile import ExportProfile
 from kd_edge.export.ranges import Feed, training_feeds
 from kd_edge.export.recordings import Recordings
 from kd_edge.export.streams import StreamComparison
+from kd_edge.machine import usable_cores
 from kd_edge.models.saved import SavedStudent
 
 Say = Callable[[str], None]
@@ -65,7 +65,7 @@ class Staged:
 
 def export_threads() -> int:
     """How many threads the engines of an export use."""
-    return min(MOST_THREADS, os.cpu_count() or 1)
+    return min(MOST_THREADS, usable_cores())
 
 
 def opened_here(artifact: Artifact, engine: EngineName = "onnxruntime") -> Engine:

@@ -4,12 +4,39 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
 
 from kd_edge.errors import ConfigError
 
 log = logging.getLogger("kd_edge.runtime")
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where and how urgently a thread runs: its cores, its policy and the policy's parameters."""
+
+    cpus: frozenset[int]
+    policy: int
+    parameters: Any
+
+    @classmethod
+    def of_this_thread(cls) -> _Place:
+        return cls(frozenset(os.sched_getaffinity(0)), os.sched_getscheduler(0), os.sched_getparam(0))
+
+    def take(self, process: int = 0) -> None:
+        """Put a process or thread there, as far as it is permitted."""
+        with suppress(OSError):
+            os.sched_setscheduler(process, self.policy, self.parameters)
+        with suppress(OSError):
+            os.sched_setaffinity(process, self.cpus)
+
+
+_before: list[_Place] = []
+"""Where threads ran before each ``scheduled`` that is in force, the first one first: what systemd, ``taskset`` or a cpuset
+allows."""
 
 
 @contextmanager
@@ -29,33 +56,32 @@ def scheduled(cpus: Sequence[int] = (), priority: int | None = None) -> Iterator
         return
     if not hasattr(os, "sched_setaffinity"):
         raise ConfigError("cpus or priority in the camera file", "Linux", "leave them out on this system")
-    before = os.sched_getaffinity(0), os.sched_getscheduler(0), os.sched_getparam(0)
-    if cpus:
-        _bind(cpus, before[0])
-    if priority is not None:
-        _hurry(priority)
+    before = _Place.of_this_thread()
+    _before.append(before)
     try:
+        if cpus:
+            _bind(cpus, before.cpus)
+        if priority is not None:
+            _hurry(priority)
         yield
     finally:
-        with suppress(OSError):
-            os.sched_setaffinity(0, before[0])
-            os.sched_setscheduler(0, before[1], before[2])
+        _before.remove(before)
+        before.take()
 
 
 def at_ease(process: int = 0) -> None:
-    """Give up urgency and cores of one's own: what writes files or builds must not hold up what labels frames.
+    """Give up what ``scheduled`` gave: what writes files or builds must not hold up what labels frames.
+
+    Where no stream asked for cores or a priority nothing is changed: the operator's own choice stays.
 
     Args:
         process: Of which process or thread; 0 is this thread.
     """
-    if hasattr(os, "sched_setscheduler"):
-        with suppress(OSError):
-            os.sched_setscheduler(process, os.SCHED_OTHER, os.sched_param(0))
-        with suppress(OSError):
-            os.sched_setaffinity(process, range(os.cpu_count() or 1))
+    if _before:
+        _before[0].take(process)
 
 
-def _bind(cpus: Sequence[int], there: set[int]) -> None:
+def _bind(cpus: Sequence[int], there: Set[int]) -> None:
     try:
         os.sched_setaffinity(0, cpus)
     except (OSError, ValueError, OverflowError) as error:

@@ -40,6 +40,58 @@ def test_priority_is_taken_or_told(caplog):
     assert os.sched_getscheduler(0) == before
 
 
+def test_at_ease_keeps_to_the_operators_cores():
+    """A service bound by systemd or taskset stays there: what is given up is what the camera file gave."""
+    there, one = os.sched_getaffinity(0), min(os.sched_getaffinity(0))
+    seen = []
+
+    def write():
+        at_ease()
+        seen.append(os.sched_getaffinity(0))
+
+    try:
+        os.sched_setaffinity(0, {one})
+        at_ease()
+        assert os.sched_getaffinity(0) == {one}, "nobody asked for cores"
+        with scheduled((one,)):
+            thread = threading.Thread(target=write)
+            thread.start()
+            thread.join()
+        assert seen == [{one}]
+    finally:
+        os.sched_setaffinity(0, there)
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_writers_leave_the_streams_cores():
+    there = os.sched_getaffinity(0)
+    seen = []
+
+    def write():
+        at_ease()
+        seen.append(os.sched_getaffinity(0))
+
+    with scheduled((min(there),)):
+        thread = threading.Thread(target=write)
+        thread.start()
+        thread.join()
+    assert seen == [there]
+
+
+def test_at_ease_restores_the_operators_policy():
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        at_ease()
+        assert os.sched_getscheduler(0) == os.SCHED_BATCH
+        with scheduled((min(os.sched_getaffinity(0)),), priority=1):
+            at_ease()
+            assert os.sched_getscheduler(0) == os.SCHED_BATCH
+        assert os.sched_getscheduler(0) == os.SCHED_BATCH
+    finally:
+        os.sched_setscheduler(0, *before)
+
+
 def test_nothing_asked_nothing_done():
     before = os.sched_getaffinity(0), os.sched_getscheduler(0)
     with scheduled():

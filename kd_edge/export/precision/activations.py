@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ from kd_edge.errors import ExportError
 from kd_edge.export.profile import ExportProfile, RangeMethod
 from kd_edge.export.ranges import Feed
 from kd_edge.export.recordings import evenly
+from kd_edge.machine import usable_cores
 from kd_edge.types import Float32
 
 Float64 = npt.NDArray[np.float64]
@@ -134,7 +134,7 @@ def _tensors(proto: onnx.ModelProto, feeds: Sequence[Feed]) -> Iterator[tuple[st
     exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in computed if name not in declared)
     ort = load_onnxruntime()
     options = ort.SessionOptions()
-    options.intra_op_num_threads = min(MOST_THREADS, os.cpu_count() or 1)
+    options.intra_op_num_threads = min(MOST_THREADS, usable_cores())
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = ort.InferenceSession(exposed.SerializeToString(), options, providers=["CPUExecutionProvider"])
