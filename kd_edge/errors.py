@@ -37,6 +37,19 @@ class KdEdgeError(Exception):
         return printable(f"{self.found.rstrip('.')}. Expected {self.expected.rstrip('.')}. Fix: {self.fix}")
 
 
+class UnexpectedError(KdEdgeError):
+    """Code that kd-edge calls, a driver's or one's own, raised what it should not: no mistake in what was asked for.
+
+    Its ``__cause__`` is that exception, with the traceback.
+    """
+
+    exit_code = 1
+
+    def __init__(self, found: str, expected: str, cause: BaseException) -> None:
+        super().__init__(found, expected, "correct what the traceback points at")
+        self.__cause__ = cause
+
+
 class ConfigError(KdEdgeError):
     """A recipe, profile, camera file or flag is wrong."""
 

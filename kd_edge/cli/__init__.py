@@ -6,6 +6,7 @@ import errno
 import itertools
 import os
 import sys
+import traceback
 from typing import Annotated
 
 try:
@@ -36,7 +37,7 @@ try:
         train,
     )
     from kd_edge.cli.console import err, flush_streams, open_closed_streams, out, print_text, show_log
-    from kd_edge.errors import KdEdgeError, failed_import
+    from kd_edge.errors import KdEdgeError, UnexpectedError, failed_import, printable
 except KeyboardInterrupt:  # before any verb has begun: imports take a second
     sys.exit(130)
 
@@ -108,6 +109,9 @@ def _completed(arguments: list[str]) -> list[str]:
 
 def _fail(error: KdEdgeError) -> None:
     if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes the first one tells
+        if isinstance(error, UnexpectedError) and error.__cause__ is not None:
+            for line in "".join(traceback.format_exception(error.__cause__)).splitlines():
+                err.print(escape(printable(line)), soft_wrap=True)
         err.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
     sys.exit(error.exit_code)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +14,6 @@ from rich.markup import escape
 from kd_edge.cli.console import EngineOption, checked, err
 from kd_edge.errors import ArtifactError, DataError, SinkError, printable
 from kd_edge.runtime.statistics import WITH_LABEL
-from kd_edge.runtime.uri import parse
 
 if TYPE_CHECKING:  # a robot shows labels without the packages of the other stages
     from kd_edge.artifact import Manifest
@@ -96,12 +95,6 @@ def first_line(path: Path, manifest: Manifest, *, is_chosen: bool) -> str:
     if not is_chosen and path != BUNDLED:
         model += " (the newest here; --model chooses another)"
     return model if manifest.calibrated_on else f"{model} [yellow]({UNCALIBRATED})[/yellow]"
-
-
-def any_works(sinks: Sequence[str], statistics: Statistics) -> bool:
-    """Whether a sink takes labels; faults are counted by the sink's name, which is its URI without the query."""
-    names = {parse(uri)[:2] for uri in sinks}
-    return len(statistics.sink_faults) < len(names)
 
 
 @app.command(
@@ -256,7 +249,7 @@ def run(
         if not hasattr(labels, "recognizer"):  # while the model was loading
             raise typer.Exit(130) from None
     _summarise(labels, tallies)
-    if labels.statistics.record_fault or not any_works(sinks, labels.statistics):
+    if labels.statistics.record_fault or not labels.any_sink_works:
         raise typer.Exit(1)
 
 

@@ -14,7 +14,7 @@ from weakref import WeakSet
 import numpy as np
 import numpy.typing as npt
 
-from kd_edge.errors import BadPictureError, CameraError, ConfigError, KdEdgeError, printable, reason
+from kd_edge.errors import BadPictureError, CameraError, ConfigError, KdEdgeError, UnexpectedError, printable, reason
 from kd_edge.runtime.backoff import Backoff
 from kd_edge.runtime.cameras.base import Camera, clock_of
 from kd_edge.runtime.cameras.config import TimeOuts
@@ -177,7 +177,7 @@ class Capture:
         except KdEdgeError as error:
             self.error = error
         except BaseException as error:  # a driver's own exception must reach the consumer, not vanish with the thread
-            self.error = KdEdgeError(f"camera {self._camera.name} failed ({error!r})", "frames", "kd-edge cameras")
+            self.error = UnexpectedError(f"camera {self._camera.name} failed ({self._fault(error)})", "frames", error)
         finally:
             self._mailbox.close()
             self._close()
@@ -202,24 +202,24 @@ class Capture:
 
     def _run_live(self) -> None:
         while not self._finished:
-            why = self._read_until_fault()
+            fault = self._read_until_fault()
             if not self._finished:
-                self._reopen(why)
+                self._reopen(fault)
 
-    def _read_until_fault(self) -> str:
+    def _read_until_fault(self) -> BaseException | str:
         """Hand over frames until the stop, the end, or a fault that only reopening can mend; what it was."""
         while not self._finished:
             try:
                 frame = self._read()
             except BadPictureError as error:
                 if self._silent_ms() > self._timeouts.read_timeout_ms:
-                    return self._fault(error)
+                    return error
                 self._stop.wait(EARLY_SECONDS)
                 continue
             except ConfigError:  # a mistake in its program: no reopening mends that
                 raise
             except BaseException as error:  # whatever a driver raises
-                return self._fault(error)
+                return error
             if frame is not None:
                 self._deliver(frame)
             elif self._clock.now_ns() - self._heard_ns >= self._timeouts.read_timeout_ms * 1_000_000:
@@ -318,9 +318,9 @@ class Capture:
             self._is_back = True
             self._backoff.came_back()
 
-    def _told_lost(self, why: str) -> None:
+    def _told_lost(self, fault: BaseException | str) -> None:
         """Take note of why the camera is gone; each cause is news once, whatever its figures, until it is back."""
-        why = printable(why)
+        why = printable(fault if isinstance(fault, str) else self._fault(fault))
         if self.trouble is None or self.trouble.reason is not Reason.CAMERA_LOST:  # else it never really came back
             self._causes.clear()
         self.trouble = Cause(Reason.CAMERA_LOST, f"{why}; reopening")
@@ -328,16 +328,18 @@ class Capture:
         if cause not in self._causes and len(self._causes) < MOST_CAUSES:
             self._causes.add(cause)
             log.warning("camera %s: %s; reopening", printable(self._camera.name), why)
+            if isinstance(fault, BaseException):
+                log.debug("camera %s was lost here:", printable(self._camera.name), exc_info=fault)
 
-    def _reopen(self, why: str) -> None:
+    def _reopen(self, fault: BaseException | str) -> None:
         """Close the camera and try until it opens again, or until the stop."""
-        self._told_lost(why)
+        self._told_lost(fault)
         self._close()
         while not self._stop.wait(self._backoff.next_seconds()):
             try:
                 self._camera.open()
             except BaseException as error:  # whatever a driver raises
-                self._told_lost(self._fault(error))
+                self._told_lost(error)
                 self._close()
                 continue
             self.counters.reconnects += 1

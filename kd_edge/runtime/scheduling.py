@@ -35,8 +35,8 @@ class _Place:
 
 
 _before: list[_Place] = []
-"""Where threads ran before each ``scheduled`` that is in force, the first one first: what systemd, ``taskset`` or a cpuset
-allows."""
+"""Where threads ran before each ``scheduled`` in force, the first one first: as the operator chose, by systemd or
+``taskset``."""
 
 
 @contextmanager

@@ -314,6 +314,11 @@ class LabelStream:
         """Whether labels reach anyone but the caller: False when there were sinks and every one of them is dead."""
         return not none_left(self._sinks)
 
+    @property
+    def any_sink_works(self) -> bool:
+        """Whether some sink takes labels now, or none was asked for; also after leaving: whether some took the last."""
+        return not self._sinks or any(sink.state is SinkState.WORKING for sink in self._sinks)
+
     def _open(self, feed: Feed, wanted: Wanted) -> None:
         """Open a camera that suits the model; whatever it was to an earlier stream is none of this one's."""
         open_fitting(feed.camera, wanted, self.recognizer.needed_rate, self.recognizer.manifest.name)
@@ -417,14 +422,9 @@ class LabelStream:
         prediction = self.recognizer.at(prediction, now_ns)  # old when it came, or the machine too slow: stale
         if prediction.state is not LabelState.STALE:
             feed.watchdog.fresh(prediction.captured_ns)
-            if self._service is not None and self._is_taken:
+            if self._service is not None and self.any_sink_works:
                 self._service.alive(now_ns)
         return self._explained(feed, prediction)
-
-    @property
-    def _is_taken(self) -> bool:
-        """Whether some sink takes labels now, or none was asked for."""
-        return not self._sinks or any(sink.state is SinkState.WORKING for sink in self._sinks)
 
     def _pushed_by(self, frames: dict[Feed, Frame]) -> dict[Feed, Prediction]:
         """Push frames as one step; the predictions they give.

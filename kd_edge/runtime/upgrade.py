@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import kd_edge
 from kd_edge.errors import KdEdgeError, reason
 from kd_edge.runtime.recognizer import Recognizer
 from kd_edge.runtime.scheduling import at_ease
+
+log = logging.getLogger("kd_edge.runtime")
 
 BUILD_SECONDS = 3600.0
 """A build that takes longer hangs: the largest networks take half an hour on the smallest Jetson."""
@@ -90,6 +93,7 @@ class Upgrade:
             self._build_and_load()
         except Exception as error:  # a library's own; a thread's end would say nothing
             self.fault = error.found if isinstance(error, KdEdgeError) else f"{type(error).__name__}: {reason(error)}"
+            log.debug("the engine cannot be prepared, here:", exc_info=error)
 
     def _build_and_load(self) -> None:
         with self._said:

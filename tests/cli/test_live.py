@@ -14,31 +14,15 @@ import pytest
 from kd_edge import artifact
 from kd_edge.artifact import BUNDLED
 from kd_edge.bench import LiveReport
-from kd_edge.cli.run import any_works
 from kd_edge.errors import SinkError
 from kd_edge.runtime.cameras.lossless import LosslessWriter
+from kd_edge.runtime.cameras.synthetic import SyntheticCamera
 from kd_edge.runtime.sinks import JsonlSink
-from kd_edge.runtime.statistics import Statistics
 from kd_edge.types import Prediction
 from tests.cli.conftest import Kd
 
 FIGURE = "synthetic:?height_px=48&width_px=64&fps=240"
 needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-
-
-def counted(**faults: str) -> Statistics:
-    return Statistics(
-        captured=0, dropped=0, skipped=0, frozen=0, misdated=0, damaged=0, reconnects=0, pushed=0, engine_failures=0,
-        labels={}, reasons={}, fps=0.0, sink_faults=faults, sink_dropped=0, sinks_reopened=0,
-    )  # fmt: skip
-
-
-def test_a_sink_that_works_is_one_without_a_fault() -> None:
-    both = ["terminal:", "jsonl:a?max_mb=1"]
-    assert any_works(both, counted())
-    assert any_works(both, counted(**{"jsonl:a": "full"}))
-    assert not any_works(both, counted(**{"jsonl:a": "full", "terminal:": "closed"}))
-    assert not any_works(["jsonl:a", "jsonl:a?max_mb=1"], counted(**{"jsonl:a": "full"}))
 
 
 @pytest.mark.slow
@@ -111,6 +95,19 @@ def test_run_ends_with_1_where_no_sink_works_and_with_0_where_one_does(kd: Kd) -
     code, _, error = kd("run", "--camera", f"{FIGURE}&frames=30", *full, "--sink", "jsonl:labels.jsonl")
     assert code == 0
     assert "sink jsonl:/dev/full does not work" in error
+
+
+def test_a_bug_in_a_driver_is_no_mistake_of_the_user(kd: Kd, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(camera: SyntheticCamera, timeout_seconds: float) -> None:
+        raise KeyError("exposure")
+
+    monkeypatch.setattr(SyntheticCamera, "read", read)
+    code, _, error = kd("run", "--camera", f"{FIGURE}&realtime=false&frames=5", "--engine", "onnxruntime")
+    lines = error.splitlines()
+    assert code == 1
+    assert lines[-1].startswith("error: camera synthetic: failed (KeyError: 'exposure'). Expected frames. Fix: ")
+    assert "Traceback (most recent call last):" in lines
+    assert "KeyError: 'exposure'" in lines
 
 
 @pytest.mark.slow

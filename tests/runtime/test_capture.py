@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 
 import numpy as np
 import pytest
 
-from kd_edge.errors import BadPictureError, CameraError, DataError
+from kd_edge.errors import BadPictureError, CameraError, DataError, UnexpectedError
 from kd_edge.runtime.backoff import Backoff
 from kd_edge.runtime.cameras import TimeOuts
 from kd_edge.runtime.capture import EARLY_SECONDS, Capture, FrozenPicture
@@ -195,7 +196,26 @@ def test_error_in_a_recording_ends_it(error):
     assert capture.get(PATIENCE_SECONDS).frame.frame_id == 0
     assert capture.get(PATIENCE_SECONDS) is None
     capture.stop()
-    assert capture.error is error or "RuntimeError('driver')" in str(capture.error)
+    assert capture.error is error or capture.error.__cause__ is error
+
+
+def test_a_bug_in_a_camera_keeps_its_traceback(caplog):
+    """Of a recording it ends the stream; of a live camera it is reopened, and the log has it at debug level, once."""
+    caplog.set_level(logging.DEBUG, "kd_edge.runtime")
+    bug = KeyError("exposure")
+    recording = started(ScriptedCamera([[frame(0), bug]], live=False))
+    assert recording.get(PATIENCE_SECONDS) is not None
+    assert recording.get(PATIENCE_SECONDS) is None
+    recording.stop()
+    assert isinstance(recording.error, UnexpectedError)
+    assert str(recording.error).startswith("camera script failed (KeyError: 'exposure'). Expected frames.")
+    assert (recording.error.exit_code, recording.error.__cause__) == (1, bug)
+
+    live = started(ScriptedCamera([[bug], bug, bug, [frame(1)]]))
+    assert live.get(PATIENCE_SECONDS).frame.frame_id == 1
+    live.stop()
+    (trace,) = (record for record in caplog.records if record.exc_info and record.exc_info[1] is bug)
+    assert (trace.levelname, trace.getMessage()) == ("DEBUG", "camera script was lost here:")
 
 
 def test_a_cameras_name_is_told_once(monkeypatch, caplog):

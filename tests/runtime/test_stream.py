@@ -216,6 +216,39 @@ def test_a_broken_sink_does_not_disturb_a_live_camera(make_model, tmp_path):
     assert len(good.read_text().splitlines()) == 4
 
 
+class Kept:
+    """A sink of one's own."""
+
+    name, reopens = "mine", False
+
+    def __init__(self, *, breaks: bool):
+        self.labels, self._breaks = [], breaks
+
+    def open(self):
+        pass
+
+    def write(self, prediction):
+        if self._breaks:
+            raise KeyError("a bug")
+        self.labels.append(prediction)
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize(("broken", "works"), [((True, False), True), ((True, True), False)])
+def test_of_two_sinks_of_one_name_one_may_break(make_model, broken, works):
+    model, _ = make_model()
+    camera, sinks = HandCamera(), [Kept(breaks=each) for each in broken]
+    with LabelStream(model, camera, StreamOptions(sinks=tuple(sinks), valid_ms=600_000)) as labels:
+        camera.give(np.full((24, 32), 40, np.uint8), time.monotonic_ns())
+        next(labels)
+        wait_for(lambda: len(labels.statistics.sink_faults) == sum(broken))
+        assert labels.any_sink_works is labels.is_heard is works
+    assert labels.any_sink_works is works
+    assert set(labels.statistics.sink_faults) == ({"mine"} if works else {"mine", "mine (2)"})
+
+
 def test_wrong_camera_is_refused_and_closed(make_model, tmp_path, noise):
     model, _ = make_model()
     np.save(tmp_path / "deep.npy", noise(3, dtype="uint16"))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 
-from kd_edge.errors import KdEdgeError, reason
+from kd_edge.errors import KdEdgeError, UnexpectedError, reason
 from kd_edge.runtime.statistics import Statistics
 from kd_edge.runtime.stream import LabelStream
 from kd_edge.types import Frame, Prediction
+
+log = logging.getLogger("kd_edge.runtime")
 
 STOP_SECONDS = 5.0
 """A thread that hangs in an engine for longer is left behind (it is a daemon)."""
@@ -88,7 +91,9 @@ class Labelling:
         except KdEdgeError as told:
             error = told
         except Exception as unexpected:  # must reach whoever looks at the node, not vanish with the thread
-            error = KdEdgeError(f"labels failed ({reason(unexpected)!r})", "labels", "report it with the log")
+            what = f"{type(unexpected).__name__}: {reason(unexpected)}"
+            error = UnexpectedError(f"labels failed ({what})", "labels", unexpected)
+            log.error("labels failed here:", exc_info=unexpected)
         if not self._stopping.is_set():
             self._over(error)
 

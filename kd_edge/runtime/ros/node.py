@@ -123,7 +123,7 @@ class ActionRecognition(_lifecycle_node()):  # type: ignore[misc]
             self.__fail(f"not {done}: {error}", error.exit_code)
             return self.__returns.FAILURE
         except Exception as error:  # rclpy would not tell
-            log.debug("not %s", done, exc_info=True)
+            log.error("not %s, here:", done, exc_info=True)
             self.__fail(printable(f"not {done}: {type(error).__name__}: {reason(error)}"), 1)
             return self.__returns.ERROR
         self.__lifecycle, self.fault = state, ""

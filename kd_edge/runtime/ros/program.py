@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -171,6 +172,7 @@ class _Spinning:
             pass
         except Exception as error:  # must reach whoever started the program, not vanish with the thread
             self._node.exit_code = 1
+            traceback.print_exception(error)
             sys.stderr.write(printable(f"error: the node ended: {type(error).__name__}: {reason(error)}") + "\n")
         self._node.over.set()
 
@@ -181,14 +183,15 @@ class _NodeLog(logging.Handler):
     def __init__(self, node: ActionRecognition) -> None:
         super().__init__(logging.WARNING)
         self._logger = node.get_logger()
+        self._traceback = logging.Formatter()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Pass a line on."""
-        line = printable(record.getMessage())
-        if record.levelno >= logging.ERROR:
-            self._logger.error(line)
-        else:
-            self._logger.warning(line)
+        say = self._logger.error if record.levelno >= logging.ERROR else self._logger.warning
+        say(printable(record.getMessage()))
+        if record.exc_info:
+            for line in self._traceback.formatException(record.exc_info).splitlines():
+                say(printable(line))
 
     def __enter__(self) -> _NodeLog:
         logging.getLogger("kd_edge").addHandler(self)
