@@ -193,6 +193,21 @@ def check_writable(path: Path, error: type[KdEdgeError] = KdEdgeError, *, option
         raise error(f"{path} cannot be written ({why})", "a writable folder", f"choose another {option}")
 
 
+def new_file(path: Path, *, buffering: int = -1) -> BinaryIO:
+    """A file to read and write that was not there before, readable by the user and the user's group.
+
+    Args:
+        path: Its folder is there; a link there is not followed.
+        buffering: As of ``open``; 0 where what is written is to be the kernel's at once.
+
+    Raises:
+        OSError: There is one, or it cannot be made.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    file: BinaryIO = os.fdopen(os.open(path, flags, 0o640), "w+b", buffering=buffering)
+    return file
+
+
 @contextmanager
 def making(folder: Path, option: str, error: type[KdEdgeError] = KdEdgeError) -> Iterator[Path]:
     """Fill a temporary folder that becomes ``folder`` on success and vanishes on failure.

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from kd_edge.data.readers.files.appending import written_alone
 from kd_edge.data.readers.files.dataset import read_table, reader_of
 from kd_edge.data.readers.files.media import LATE_SECONDS, Header, Media
 from kd_edge.data.readers.files.rows import MOST_BYTES, NAMES, Row, check_together, manifest_of, plain
@@ -442,25 +443,28 @@ class Labels:
         """No recorder adds rows meanwhile.
 
         Raises:
-            RefusedError: One does.
+            RefusedError: ``kd-edge record`` does.
+            DataError: Another program has been writing for seconds.
         """
-        lock = self.root / RECORDER
-        if not lock.parent.is_dir():  # nothing was ever recorded into it
+        recorder = self.root / RECORDER
+        with ExitStack() as stack:
+            try:
+                # Without its folder nothing was ever recorded into this one by kd-edge record.
+                is_alone = not recorder.parent.is_dir() or stack.enter_context(held(recorder))
+                stack.enter_context(written_alone(self.file))  # run --record-on may add a row
+            except OSError as error:
+                raise DataError(
+                    f"{self.root} cannot be locked ({error.strerror})",
+                    "a folder that can be written",
+                    "correct its rights",
+                ) from error
+            if not is_alone:
+                raise RefusedError(
+                    "kd-edge record is recording into this folder; your change was not made",
+                    "nobody else who writes it",
+                    "end the recording, load the labels anew, then do it again",
+                )
             yield
-            return
-        try:
-            with held(lock) as is_alone:
-                if not is_alone:
-                    raise RefusedError(
-                        "kd-edge record is recording into this folder; your change was not made",
-                        "nobody else who writes it",
-                        "end the recording, load the labels anew, then do it again",
-                    )
-                yield
-        except OSError as error:
-            raise DataError(
-                f"{lock} cannot be held ({error.strerror})", "a folder that can be written", "correct its rights"
-            ) from error
 
     def _check_seen(self, revision: int) -> None:
         if revision != self.revision:

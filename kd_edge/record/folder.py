@@ -9,18 +9,26 @@ OUT/.record/00001.jsonl       the journal of a clip, as long as its rows are not
 
 from __future__ import annotations
 
-import csv
-import errno
-import io
 import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from kd_edge.data.readers.files.appending import (
+    APPENDING,
+    append_rows,
+    check_rows,
+    columns_of,
+    complete,
+    lines_of,
+    table_text,
+    write_lines,
+    written_alone,
+)
 from kd_edge.data.readers.files.rows import COLUMNS, OFFSET, SESSION, csv_records, delimiter_of
 from kd_edge.data.readers.files.settings import FILE, MODALITY, band_of, is_modality, read_settings
 from kd_edge.data.readers.files.writing import RECORDER
@@ -35,10 +43,8 @@ from kd_edge.record.repair import repaired
 MANIFEST, CLIPS, OWN = "manifest.csv", "clips", RECORDER.partition("/")[0]
 ENDING = ".mkv"
 FORMAT = 1
-_MANIFEST_BYTES = 256_000_000
 _OWN_BYTES = 1_000_000
 _NUMBER = re.compile(r"(\d{1,18})(?:_.*|-\d+)?")
-_APPENDING = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 _RESERVED = (*COLUMNS, SESSION, "skeleton", "pose")
 _BY_BAND = {"nir": "ir", "lwir": "thermal", "depth": "depth", "rgb": "rgb"}
 
@@ -199,23 +205,8 @@ class Folder:
             OSError: They cannot be written.
             KdEdgeError: Something else has written the manifest meanwhile, and it is none any more.
         """
-        self._complete()
-        content = self._table()
-        text = io.StringIO(newline="")
-        csv.DictWriter(
-            text, _columns(content), extrasaction="ignore", lineterminator="\n", delimiter=delimiter_of(content)
-        ).writerows(rows)
-        with os.fdopen(os.open(self._manifest, _APPENDING), "r+b", buffering=0) as file:
-            size = file.seek(0, os.SEEK_END)
-            is_whole = size == 0 or (file.seek(-1, os.SEEK_END) >= 0 and file.read(1) == b"\n")
-            added = (b"" if is_whole else b"\n") + text.getvalue().encode("utf-8")
-            try:
-                if file.write(added) != len(added):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                os.fsync(file.fileno())
-            except BaseException:  # an interrupt, too: who was interrupted adds them again
-                os.ftruncate(file.fileno(), size)
-                raise
+        with written_alone(self._manifest):
+            append_rows(self._manifest, rows, self._wanted)
         for row in rows:
             self.note_trial(row.get("label", ""), row.get("subject", ""), row.get("trial", ""))
 
@@ -230,12 +221,13 @@ class Folder:
             OSError: The files cannot be removed.
             KdEdgeError: The manifest cannot be written.
         """
-        self._complete()
-        self._check_rows()
-        content, gone = self._table(), {row["id"] for row in rows}
-        place = _columns(content).index("id")
-        kept = (line for line in _lines(content) if len(line) <= place or line[place].strip() not in gone)
-        self._write(kept, delimiter_of(content))
+        with written_alone(self._manifest):
+            complete(self._manifest, self._wanted)
+            check_rows(self._manifest)
+            content, gone = table_text(self._manifest), {row["id"] for row in rows}
+            place = columns_of(content).index("id")
+            kept = [line for line in lines_of(content) if len(line) <= place or line[place].strip() not in gone]
+            write_lines(self._manifest, kept, delimiter_of(content))
         self.drop(files, set())
         for row in rows:
             self.forget_trial(row["label"], row["subject"], row["trial"])
@@ -282,57 +274,21 @@ class Folder:
             )
         self._wanted = [*COLUMNS, *modalities, *(name + OFFSET for name in modalities), SESSION]
         if not os.path.lexists(self._manifest) or not self._manifest.stat().st_size:
-            self._write([self._wanted], ",")
+            write_lines(self._manifest, [self._wanted])
         try:
-            os.close(os.open(self._manifest, _APPENDING))  # told now, not when a clip has ended
+            os.close(os.open(self._manifest, APPENDING))  # told now, not when a clip has ended
         except OSError as error:
             raise ConfigError(
                 f"{self._manifest} cannot be added to ({error.strerror})",
                 "a plain file that may be written",
                 "correct it",
             ) from error
-        self._complete()
-        self._check_rows()
-
-    def _complete(self) -> None:
-        """A manifest that another program has written gets the columns it lacks."""
-        content = self._table()
-        columns = _columns(content)
-        if missing := [name for name in ("id", "label") if name not in columns]:
-            raise ConfigError(
-                f"{self._manifest} has no column {' and no column '.join(missing)}",
-                f"a table whose first line has the names {','.join(self._wanted)}",
-                "correct it",
-            )
-        if missing := [name for name in self._wanted if name not in columns]:
-            self._check_rows()
-            head, *lines = _lines(content)
-            self._write([[*head, *missing], *lines], delimiter_of(content))
-
-    def _write(self, lines: Iterable[Sequence[str]], delimiter: str) -> None:
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n", delimiter=delimiter).writerows(lines)
-        with replacing(self._manifest, ConfigError, option="--out") as file:
-            file.write(text.getvalue().encode("utf-8"))
-
-    def _check_rows(self) -> None:
-        """Raise a DataError where the manifest is no table, or has an open quote that would swallow what is added."""
-        for _ in self._rows():
-            pass
+        with written_alone(self._manifest):
+            complete(self._manifest, self._wanted)
+            check_rows(self._manifest)
 
     def _rows(self) -> Iterator[dict[str, str]]:
-        return (record for _, record in csv_records(self._manifest, self._table(), strict=True))
-
-    def _table(self) -> str:
-        """What the manifest holds."""
-        try:
-            return read_bytes(self._manifest, _MANIFEST_BYTES).decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{self._manifest} cannot be read: {reason(error)}",
-                "a table in UTF-8",
-                "save it as such, in a spreadsheet as 'CSV UTF-8'",
-            ) from error
+        return (record for _, record in csv_records(self._manifest, table_text(self._manifest), strict=True))
 
     def _repair(self) -> Iterator[str]:
         """Clips whose journal is there: their process ended before their rows were written."""
@@ -362,15 +318,6 @@ class Folder:
                 for path in (self.root / file, beside(self.root / file)):
                     with suppress(FileNotFoundError):
                         path.unlink()
-
-
-def _columns(table: str) -> list[str]:
-    return [name.strip() for name in next(_lines(table), [])]
-
-
-def _lines(table: str) -> Iterator[list[str]]:
-    """Lines of a manifest, with the names of its columns first."""
-    return csv.reader(io.StringIO(table, newline=""), delimiter=delimiter_of(table))
 
 
 def check_free(root: Path) -> None:

@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from kd_edge.data.readers.sidecar import HEADER, beside
 from kd_edge.errors import ConfigError, printable, reason
+from kd_edge.files import new_file
 from kd_edge.record.repair import repaired
 from kd_edge.runtime.cameras.lossless import LosslessWriter
 from kd_edge.types import Frame
@@ -145,9 +146,8 @@ class FrameWriter:
 
 def _new_file(path: Path) -> BinaryIO:
     """A file that was not there, without a buffer: what is written is the kernel's, whatever becomes of us."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        return os.fdopen(os.open(path, flags, 0o640), "w+b", buffering=0)
+        return new_file(path, buffering=0)
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be made ({error.strerror})", "a folder that can be written", "another --out, or free space"

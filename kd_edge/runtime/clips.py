@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import os
 import queue
@@ -18,9 +16,9 @@ from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple, get_args
 
 from kd_edge.artifact import Band, Manifest
+from kd_edge.data.readers.files.appending import append_rows, columns_of, table_text, written_alone
 from kd_edge.errors import ConfigError, KdEdgeError, import_extra, printable, reason
-from kd_edge.files import expanded
-from kd_edge.reading import read_bytes
+from kd_edge.files import expanded, new_file
 from kd_edge.runtime.cameras.config import CameraConfig
 from kd_edge.runtime.cameras.lossless import ENDING, LosslessWriter
 from kd_edge.runtime.clock import MONOTONIC, Clock
@@ -44,7 +42,6 @@ LONGEST_GAP_NS = 1_000_000_000
 """Frames further apart are no one clip."""
 NICE = 10
 MANIFEST = "manifest.csv"
-MANIFEST_BYTES = 100_000_000
 KEYS = ("id", "label", "subject", "view", "trial", "split", "start_s", "end_s")
 """Of ``kind = "files"``; the column of the model's modality follows."""
 NOTES = ("suggestion", "confidence", "state", "reason", "model", "recorded")
@@ -125,7 +122,6 @@ class ClipRecorder:
         self._lossless = lossless
         self._window_ns = round(model.clip_seconds * 1e9)
         self._watched: dict[str, _Watched] = {}
-        self._columns: list[str] = []
         self._queue: queue.Queue[_Clip | None] = queue.Queue(WAITING)
         self._thread = threading.Thread(target=self._run, name="kd-edge clips", daemon=True)
 
@@ -142,17 +138,16 @@ class ClipRecorder:
         try:
             self._folder.mkdir(mode=0o750, parents=True, exist_ok=True)
             self._room_bytes -= sum(p.stat().st_size for p in self._folder.glob(f"*{ENDING}"))
-            with suppress(FileExistsError), _new_file(manifest) as file:
-                file.write(_line(dict(zip(wanted, wanted, strict=True)), wanted))
-            header = read_bytes(manifest, MANIFEST_BYTES).decode("utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            with suppress(FileExistsError), new_file(manifest) as file:
+                file.write((",".join(wanted) + "\n").encode("ascii"))
+            columns = columns_of(table_text(manifest))
+        except OSError as error:
             raise ConfigError(
-                f"clips cannot be kept in {self._folder} ({getattr(error, 'strerror', None) or reason(error)})",
+                f"clips cannot be kept in {self._folder} ({error.strerror or reason(error)})",
                 "a folder that can be written",
                 "another --record-dir",
             ) from error
-        self._columns = next(csv.reader(header[:1]), [])
-        if missing := [name for name in (*KEYS, self._model.modality) if name not in self._columns]:
+        if missing := [name for name in (*KEYS, self._model.modality) if name not in columns]:
             raise ConfigError(
                 f"{manifest} has no column {', '.join(missing)}",
                 f"{','.join(wanted)}",
@@ -290,7 +285,7 @@ class ClipRecorder:
         for number in range(1000):
             path = self._folder / f"{taken}_{number}{ENDING}"
             with suppress(FileExistsError):
-                return path, _new_file(path)
+                return path, new_file(path)
         raise FileExistsError(17, f"a thousand clips named {taken}")
 
     def _taken(self, clip: _Clip) -> datetime:
@@ -314,11 +309,8 @@ class ClipRecorder:
             "model": self._model.name,
             "recorded": f"{self._taken(clip):%Y-%m-%dT%H:%M:%SZ}",
         }
-        flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(self._folder / MANIFEST, flags), "r+b") as file:
-            is_whole = file.seek(0, os.SEEK_END) == 0 or (file.seek(-1, os.SEEK_END) >= 0 and file.read(1) == b"\n")
-            file.write(b"" if is_whole else b"\n")
-            file.write(_line(row, self._columns))
+        with written_alone(self._folder / MANIFEST, STUCK_SECONDS):
+            append_rows(self._folder / MANIFEST, [row], [name for name in row if row[name]])
 
 
 class _NoRoomError(Exception):
@@ -337,17 +329,6 @@ def _is_worth_it(on: RecordOn, prediction: Prediction) -> bool:
     if on == "low-confidence":
         return prediction.reason is Reason.LOW_CONFIDENCE
     return prediction.state is LabelState.UNKNOWN
-
-
-def _line(row: Mapping[str, str], columns: list[str]) -> bytes:
-    text = io.StringIO(newline="")
-    csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n").writerow(row)
-    return text.getvalue().encode("utf-8", "replace")
-
-
-def _new_file(path: Path) -> BinaryIO:
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.fdopen(os.open(path, flags, 0o640), "w+b")
 
 
 def record_on(text: str) -> RecordOn:

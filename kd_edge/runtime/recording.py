@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import os
 import re
 import threading
 from collections import deque
@@ -17,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 from kd_edge import __version__
 from kd_edge.artifact import Band
 from kd_edge.errors import ConfigError, KdEdgeError, printable, reason
-from kd_edge.files import expanded
+from kd_edge.files import expanded, new_file
 from kd_edge.runtime.cameras.bags import END_KEY, FOCAL_KEY, FORMAT, HASH_KEY, OWN_KEY
 from kd_edge.runtime.cameras.config import CameraConfig
 from kd_edge.runtime.clock import MONOTONIC, Clock
@@ -397,8 +396,7 @@ class Recorder:
 def _new_file(path: Path) -> BinaryIO:
     """A file that was not there before, readable by the user's group alone."""
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.fdopen(os.open(path, flags, 0o640), "wb")
+        return new_file(path)
     except (OSError, ValueError) as error:
         raise _refusal(path, error) from error
 

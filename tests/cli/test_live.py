@@ -105,7 +105,7 @@ def test_a_bug_in_a_driver_is_no_mistake_of_the_user(kd: Kd, monkeypatch: pytest
     code, _, error = kd("run", "--camera", f"{FIGURE}&realtime=false&frames=5", "--engine", "onnxruntime")
     lines = error.splitlines()
     assert code == 1
-    assert lines[-1].startswith("error: camera synthetic: failed (KeyError: 'exposure'). Expected frames. Fix: ")
+    assert lines[-1].startswith("error: camera synthetic failed (KeyError: 'exposure'). Expected frames. Fix: ")
     assert "Traceback (most recent call last):" in lines
     assert "KeyError: 'exposure'" in lines
 

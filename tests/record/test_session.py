@@ -412,7 +412,7 @@ def test_a_lost_camera_ends_the_clip_and_is_waited_for(stage: Stage, out: Path, 
     assert "waiting: rgb0: the cable was pulled" in events[2].text
     assert events[5].why == ""
     assert [r["trial"] for r in rows(out)] == ["1", "2"]
-    assert 0.3 < events[1].clip.seconds < 1.0
+    assert 0.3 < events[1].clip.seconds < 2.0  # when the loss is seen is the machine's
     assert events[5].clip.frames == {"ir0": 50, "rgb0": 50}
     assert summary.reconnects == {"ir0": 0, "rgb0": 1}
     assert summary.cut_short == ["00001"]

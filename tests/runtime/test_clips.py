@@ -231,6 +231,29 @@ def test_rows_go_into_a_manifest_as_its_owner_has_it(tmp_path):
         Watching(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda lines: ["nir;label;id", *(";".join((f"{k}.mkv", "wave", str(k))) for k in range(len(lines) - 1))],
+        lambda lines: ["id,label,nir,state", *(f"{k},wave,{k}.mkv,unknown" for k in range(len(lines) - 1))],
+    ],
+    ids=["another order and another delimiter", "columns that were empty are gone"],
+)
+def test_a_manifest_that_is_edited_between_two_clips(tmp_path, edit):
+    """As by a spreadsheet or the labelling page while the robot runs: no cell lands in another column."""
+    path = tmp_path / "manifest.csv"
+    watching = Watching(tmp_path).show(50).show(1, "unknown").show(30)
+    wait_for(lambda: watching.recorder.counters.clips == 1)
+    path.write_text("\n".join(edit(path.read_text().splitlines())) + "\n")
+    assert watching.show(1, "unknown").show(30).close().counters.clips == 2
+    text = path.read_text()
+    first, second = csv.DictReader(text.splitlines(), delimiter=";" if ";" in text else ",")
+    assert (first["id"], first["label"], first["nir"]) == ("0", "wave", "0.mkv")
+    assert (second["label"], second["state"], second["reason"]) == ("", "unknown", "unfamiliar")
+    assert (tmp_path / second["nir"]).is_file()
+    assert None not in second, "no cell without a column"
+
+
 def test_what_cannot_be_kept_is_said_at_the_start(tmp_path, make_model, noise):
     (tmp_path / "file").write_text("")
     np.save(tmp_path / "clip.npy", noise(3))
