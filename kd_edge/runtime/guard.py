@@ -6,15 +6,16 @@ import atexit
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from weakref import WeakSet
 
 from kd_edge.errors import EngineError
 
 LONGEST_STEP_SECONDS = 2.0
-"""So long a push of another thread is waited for before its engine is closed, or the process ends."""
+"""So long a push of another thread is waited for by whoever closes its engine, or ends the process."""
 
 
 class PushGuard:
@@ -26,17 +27,22 @@ class PushGuard:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._owner: int | None = None  # the thread that is inside
+        self._left: deque[Callable[[], None]] = deque(maxlen=1)  # what it is to do when it comes out
         self._is_shut = False
         _GUARDS.add(self)
 
     def __enter__(self) -> None:
         if not self._lock.acquire(blocking=False):
             self._refuse()
+        self._owner = threading.get_ident()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._owner = None
         self._lock.release()
+        self._do_left()
 
     def _refuse(self) -> None:
         if _process_ends.is_set():
@@ -49,15 +55,28 @@ class PushGuard:
             "load one for each thread, or push_many() the frames of several cameras from one thread",
         )
 
-    @contextmanager
-    def waited_for(self) -> Iterator[None]:
-        """Keep pushes out, once the one that is under way has ended; one that hangs is waited for only so long."""
-        is_held = not self._is_shut and self._lock.acquire(timeout=LONGEST_STEP_SECONDS)
-        try:
-            yield
-        finally:
-            if is_held:
-                self._lock.release()
+    def once_free(self, close: Callable[[], None]) -> None:
+        """Close an engine that nothing pushes to any more, and never under a push; takes bounded time.
+
+        A push that is under way is waited for. Where it takes longer, as one that opens another engine does, or is this
+        thread's own, interrupted by a signal, it closes when it comes out: whatever its engine is by then.
+
+        Args:
+            close: Called once; no push may begin after it.
+        """
+        if self._is_shut:
+            close()
+            return
+        self._left.append(close)
+        is_own = self._owner == threading.get_ident()
+        if not is_own and self._lock.acquire(timeout=LONGEST_STEP_SECONDS):
+            self._lock.release()
+            self._do_left()
+
+    def _do_left(self) -> None:
+        """Do what was left to whoever comes out; of two threads that find it one does."""
+        with suppress(IndexError):
+            self._left.pop()()
 
     def shut(self, timeout_seconds: float) -> None:
         """Let nobody in any more."""

@@ -228,12 +228,12 @@ class Recognizer:
     def close(self) -> None:
         """Close the engine; nothing can be pushed after that. One that was adopted is the other's to close.
 
-        A push that another thread is in ends before.
+        A push that is under way ends before: that of another thread is waited for, two seconds at most. One that takes
+        longer, or is this thread's own, closes the engine when it ends.
         """
         if not self._closed:
             self._closed = True
-            with self._guard.waited_for():
-                self._runner.close()
+            self._guard.once_free(lambda: self._runner.close())  # of the engine that it has then
 
     def __reduce__(self) -> NoReturn:
         """Refuse copies: windows and an engine belong to one process.

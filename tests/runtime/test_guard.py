@@ -78,6 +78,34 @@ def test_closing_waits_for_a_push(make_model, monkeypatch):
     assert pushing.done == ["pushed", "closed"]
 
 
+def test_a_push_that_takes_long_closes_the_engine_itself(make_model, monkeypatch):
+    """And the one that it has then: it may have stepped down meanwhile."""
+    monkeypatch.setattr(guard, "LONGEST_STEP_SECONDS", 0.01)
+    pushing = Pushing(make_model()[0])
+    runner, engine = pushing.recognizer._runner, pushing.recognizer.engine
+    monkeypatch.setattr(runner, "close", lambda: (pushing.done.append("closed"), engine.close()))
+    pushing.recognizer.close()
+    assert pushing.done == [], "never under a step"
+    pushing.recognizer.close()
+    pushing.end()
+    assert pushing.done == ["pushed", "closed"]
+    with pytest.raises(EngineError, match="closed"):
+        pushing.recognizer.push(np.zeros((24, 32), np.uint8), 0, "left")
+    assert pushing.done == ["pushed", "closed"], "once"
+
+
+def test_closing_in_the_midst_of_ones_own_push_waits_for_nothing(make_model, monkeypatch):
+    """As a signal's handler does."""
+    monkeypatch.setattr(guard, "LONGEST_STEP_SECONDS", 3600.0)
+    recognizer, done = Recognizer.load(make_model()[0]), []
+    binding = recognizer._runner.binding(1)
+    run, close = binding.run, recognizer.engine.close
+    monkeypatch.setattr(binding, "run", lambda: (recognizer.close(), run(), done.append("pushed")))
+    monkeypatch.setattr(recognizer.engine, "close", lambda: (done.append("closed"), close()))
+    assert recognizer.push(np.zeros((24, 32), np.uint8), 0).state is LabelState.WARMING
+    assert done == ["pushed", "closed"]
+
+
 class WatchedLock:
     """Tells who waits for it."""
 
