@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from kd_edge.errors import import_extra
+from kd_edge.packages import import_extra
 from kd_edge.types import Image
 
 if TYPE_CHECKING:

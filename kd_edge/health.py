@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from kd_edge.errors import import_extra
+from kd_edge.packages import import_extra
 from kd_edge.types import NO_CAUSE, Cause, Float32, Image, LabelState, Reason
 
 LOOK_NS = 90_000_000

@@ -15,8 +15,9 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from kd_edge.errors import ConfigError, did_you_mean, import_extra
+from kd_edge.errors import ConfigError, did_you_mean
 from kd_edge.files import user_folder
+from kd_edge.packages import import_extra
 from kd_edge.reading import DEPTH, check_plain, is_file, read_bytes
 
 if sys.version_info >= (3, 11):

@@ -16,7 +16,8 @@ from kd_edge.crop import PersonRegion
 from kd_edge.doctor import Finding
 from kd_edge.doctor import examination as doctor
 from kd_edge.engines import ENGINES
-from kd_edge.errors import EXTRA_OF, REQUIRED, BrokenPackageError, MissingExtraError
+from kd_edge.errors import BrokenPackageError, MissingExtraError
+from kd_edge.packages import EXTRA_OF, REQUIRED
 from kd_edge.preprocess import Preprocess
 from kd_edge.window import RelativeWindow
 from tests.runtime.conftest import TinyStep, tiny_manifest

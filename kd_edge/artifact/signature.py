@@ -20,8 +20,9 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kd_edge.errors import ArtifactError, ConfigError, import_extra, printable
+from kd_edge.errors import ArtifactError, ConfigError, printable
 from kd_edge.files import replacing
+from kd_edge.packages import import_extra
 from kd_edge.reading import is_file, read_bytes, read_json
 
 log = logging.getLogger("kd_edge.artifact")

@@ -21,9 +21,10 @@ from kd_edge.bench.process import fresh_process
 from kd_edge.bench.report import BenchReport, HostWork, Latency, Seconds, latency, ratio
 from kd_edge.crop import centre_crop, crop_pixels
 from kd_edge.engines import Binding, Engine, EngineName, Provider, StepEngine, engine_name, open_engine
-from kd_edge.errors import ArtifactError, import_extra
+from kd_edge.errors import ArtifactError
 from kd_edge.machine import cpu_name
 from kd_edge.metrics import softmax_row
+from kd_edge.packages import import_extra
 from kd_edge.preprocess import Normalise
 from kd_edge.resizing import Resizer
 from kd_edge.runtime.memory import FeatureRing

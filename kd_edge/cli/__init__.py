@@ -37,7 +37,8 @@ try:
         train,
     )
     from kd_edge.cli.console import err, flush_streams, open_closed_streams, out, print_text, show_log
-    from kd_edge.errors import KdEdgeError, UnexpectedError, failed_import, printable
+    from kd_edge.errors import KdEdgeError, UnexpectedError, printable
+    from kd_edge.packages import failed_import
 except KeyboardInterrupt:  # before any verb has begun: imports take a second
     sys.exit(130)
 

@@ -10,8 +10,9 @@ import typer
 from rich.markup import escape
 
 from kd_edge.cli.console import counted, out
-from kd_edge.errors import EXTRA_OF, ConfigError, DataError, import_extra, printable
+from kd_edge.errors import ConfigError, DataError, printable
 from kd_edge.files import check_writable, expanded, held
+from kd_edge.packages import EXTRA_OF, import_extra
 
 app = typer.Typer()
 LOCK, SHOWN = ".label.lock", 8

@@ -20,8 +20,9 @@ from kd_edge import recipes
 from kd_edge.cli.console import DataOption, JsonOption, SetOption, counted, err, out, percent, print_json, table
 from kd_edge.cli.export import export_summary, steps
 from kd_edge.cli.progress import TrainingDisplay, progress_bar, source_report
-from kd_edge.errors import ConfigError, import_extra, printable
+from kd_edge.errors import ConfigError, printable
 from kd_edge.files import expanded
+from kd_edge.packages import import_extra
 
 if TYPE_CHECKING:
     from kd_edge.export.exporter import Exported

@@ -21,18 +21,9 @@ from kd_edge.doctor.finding import Finding, Level
 from kd_edge.doctor.machine import Machine
 from kd_edge.engines import ENGINES
 from kd_edge.engines.onnxruntime import TELEMETRY_SWITCH, load_onnxruntime
-from kd_edge.errors import (
-    DISTRIBUTIONS,
-    EXTRA_OF,
-    REQUIRED,
-    BrokenPackageError,
-    KdEdgeError,
-    MissingExtraError,
-    clash,
-    installed,
-    printable,
-)
+from kd_edge.errors import BrokenPackageError, KdEdgeError, MissingExtraError, printable
 from kd_edge.files import CACHE_VARIABLE, cache_root, expanded
+from kd_edge.packages import DISTRIBUTIONS, EXTRA_OF, REQUIRED, clash, installed
 from kd_edge.reading import is_folder
 from kd_edge.runtime.cameras.listing import list_cameras
 
@@ -121,7 +112,8 @@ path, *modules = sys.argv[1:]
 sys.path[:] = json.loads(path)
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
-from kd_edge.errors import EXTRA_OF, KdEdgeError, import_extra
+from kd_edge.errors import KdEdgeError
+from kd_edge.packages import EXTRA_OF, import_extra
 sys.modules["openvino.tools.ovc"] = None  # would report the import to OpenVINO's maker
 for module in modules:
     try:

@@ -17,9 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kd_edge.artifact import Artifact
 from kd_edge.engines.base import Binding, Choice, Engine, Provider
-from kd_edge.errors import ConfigError, KdEdgeError, installed, printable
+from kd_edge.errors import ConfigError, KdEdgeError, printable
 from kd_edge.files import CACHE_VARIABLE, cache_root, held, replacing
 from kd_edge.machine import cpu_name
+from kd_edge.packages import installed
 from kd_edge.reading import read_bytes, read_json
 
 SECONDS = 2.0

@@ -8,7 +8,8 @@ from typing import NamedTuple
 from kd_edge.artifact import Artifact
 from kd_edge.engines.base import Engine, Provider
 from kd_edge.engines.choice import choose
-from kd_edge.errors import ArtifactError, ConfigError, KdEdgeError, MissingExtraError, clash, printable
+from kd_edge.errors import ArtifactError, ConfigError, KdEdgeError, MissingExtraError, printable
+from kd_edge.packages import clash
 
 AUTO = "auto"
 LAST = "onnxruntime"

@@ -20,7 +20,7 @@ import numpy as np
 from kd_edge.artifact import Artifact
 from kd_edge.engines.base import Engine, Provider
 from kd_edge.engines.tensors import Shapes, Tensors, tensors
-from kd_edge.errors import import_extra
+from kd_edge.packages import import_extra
 from kd_edge.types import Float32
 
 PARAM, WEIGHTS = "ncnn.param", "ncnn.bin"

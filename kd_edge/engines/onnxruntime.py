@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from kd_edge.artifact import Artifact
 from kd_edge.engines.base import Engine, Provider
 from kd_edge.engines.tensors import Tensors
-from kd_edge.errors import clash, import_extra
+from kd_edge.packages import clash, import_extra
 from kd_edge.types import Float32
 
 __all__ = ["CudaEngine", "OnnxRuntimeEngine", "Provider", "load_onnxruntime"]

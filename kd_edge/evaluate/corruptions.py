@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_edge.artifact import Band
-from kd_edge.errors import import_extra
+from kd_edge.packages import import_extra
 from kd_edge.types import Clip, Float32, Image
 
 VERSION = 1

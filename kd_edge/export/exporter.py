@@ -19,7 +19,7 @@ from kd_edge.artifact.manifest import fault
 from kd_edge.data import open_dataset
 from kd_edge.engines import ENGINES
 from kd_edge.engines.onnxruntime import load_onnxruntime
-from kd_edge.errors import EXTRA_OF, ArtifactError, ExportError, MissingExtraError
+from kd_edge.errors import ArtifactError, ExportError, MissingExtraError
 from kd_edge.export.golden import golden_clip
 from kd_edge.export.health import fit_artifact
 from kd_edge.export.layers import layer_errors
@@ -33,6 +33,7 @@ from kd_edge.files import check_writable
 from kd_edge.models import ClipModel
 from kd_edge.models.saved import SavedStudent, StudentSpec
 from kd_edge.models.shift import state_shapes
+from kd_edge.packages import EXTRA_OF
 from kd_edge.rundir import Summary
 from kd_edge.types import Float32
 

@@ -27,10 +27,11 @@ from kd_edge.artifact import Artifact
 from kd_edge.engines import open_engine, state_names
 from kd_edge.engines.base import Binding, carry
 from kd_edge.engines.ncnn import PARAM, WEIGHTS, blob_sizes
-from kd_edge.errors import ArtifactError, ExportError, import_extra, reason
+from kd_edge.errors import ArtifactError, ExportError, reason
 from kd_edge.models import ClipModel, StreamingStep
 from kd_edge.models.heads import RelationHead
 from kd_edge.models.shift import state_shapes
+from kd_edge.packages import import_extra
 from kd_edge.types import Float32
 
 CONVERTER_SECONDS = 120.0

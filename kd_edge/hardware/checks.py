@@ -28,8 +28,9 @@ from kd_edge.engines.choice import QUANTISED_TOLERANCE, TOLERANCE
 from kd_edge.engines.cuda import BINDINGS, cuda_binding, find_gpu, open_device
 from kd_edge.engines.tensorrt import plans
 from kd_edge.engines.tensorrt.library import Kind, load_library
-from kd_edge.errors import EXTRA_OF, ArtifactError, DeviceError, EngineError, KdEdgeError, import_extra
+from kd_edge.errors import ArtifactError, DeviceError, EngineError, KdEdgeError
 from kd_edge.files import CACHE_VARIABLE
+from kd_edge.packages import EXTRA_OF, import_extra
 from kd_edge.runtime import Recognizer
 from kd_edge.runtime.cameras import Wanted, make_camera, timeouts_of
 from kd_edge.runtime.cameras.config import camera_config

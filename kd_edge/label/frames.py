@@ -14,7 +14,8 @@ import numpy as np
 from kd_edge.data.readers.files.media import Media
 from kd_edge.data.readers.seeking import Found, Seeker
 from kd_edge.data.readers.timing import SAME_NS
-from kd_edge.errors import DataError, import_extra
+from kd_edge.errors import DataError
+from kd_edge.packages import import_extra
 from kd_edge.types import Image
 
 HEIGHT_PX = 480

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from kd_edge.data.readers.files.rows import Row
-from kd_edge.errors import ConfigError, DataError, KdEdgeError, import_extra, printable
+from kd_edge.errors import ConfigError, DataError, KdEdgeError, printable
 from kd_edge.label.edits import EditRequest, RevisionRequest
 from kd_edge.label.frames import Contrast, Frames
 from kd_edge.label.labels import ConflictError, Done, Labels, RefusedError, Track
+from kd_edge.packages import import_extra
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette

@@ -17,7 +17,7 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kd_edge.errors import import_extra
+from kd_edge.packages import import_extra
 
 STAGES = ("blocks.2", "blocks.4", "blocks.10", "head")
 STAGE_CHANNELS = (24, 40, 112, 1280)

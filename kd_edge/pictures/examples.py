@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_edge.data.dataset import Dataset, ImageFormat, Sample, require_modality
-from kd_edge.errors import DataError, did_you_mean, import_extra
+from kd_edge.errors import DataError, did_you_mean
 from kd_edge.files import replacing
+from kd_edge.packages import import_extra
 from kd_edge.sampling import segment_indices
 from kd_edge.types import Image
 

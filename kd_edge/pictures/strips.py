@@ -14,8 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from kd_edge.errors import DataError, import_extra
+from kd_edge.errors import DataError
 from kd_edge.files import replacing
+from kd_edge.packages import import_extra
 from kd_edge.preprocess import Preprocess
 from kd_edge.types import Float32
 

@@ -9,8 +9,9 @@ from itertools import cycle, islice
 from pathlib import Path
 from types import TracebackType
 
-from kd_edge.errors import ConfigError, import_extra
+from kd_edge.errors import ConfigError
 from kd_edge.files import expanded
+from kd_edge.packages import import_extra
 from kd_edge.record.clip import Clip, Finished
 from kd_edge.record.events import Began, Countdown, Event, Kept, Note, Status, Summary
 from kd_edge.record.folder import Folder, check_free, unwritable

@@ -17,8 +17,9 @@ from typing import BinaryIO, Literal, NamedTuple, get_args
 
 from kd_edge.artifact import Band, Manifest
 from kd_edge.data.readers.files.appending import append_rows, columns_of, table_text, written_alone
-from kd_edge.errors import ConfigError, KdEdgeError, import_extra, printable, reason
+from kd_edge.errors import ConfigError, KdEdgeError, printable, reason
 from kd_edge.files import expanded, new_file
+from kd_edge.packages import import_extra
 from kd_edge.runtime.cameras.config import CameraConfig
 from kd_edge.runtime.cameras.lossless import ENDING, LosslessWriter
 from kd_edge.runtime.clock import MONOTONIC, Clock

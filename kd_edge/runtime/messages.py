@@ -15,7 +15,7 @@ from urllib.parse import quote
 import numpy as np
 import numpy.typing as npt
 
-from kd_edge.errors import import_extra
+from kd_edge.packages import import_extra
 from kd_edge.reading import open_regular
 
 EXTRA = "mcap"

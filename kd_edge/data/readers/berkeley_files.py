@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from kd_edge.data.readers.kinect import held, walk
 from kd_edge.data.readers.sensor_files import time_unit
-from kd_edge.errors import DataError, import_extra, reason
+from kd_edge.errors import DataError, reason
+from kd_edge.packages import import_extra
 from kd_edge.types import Int64
 
 LAYOUT = (

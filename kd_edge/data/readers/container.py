@@ -10,7 +10,8 @@ from typing import Any, BinaryIO
 
 from kd_edge.data.readers.bounds import FRAME_PIXELS, check_pixels
 from kd_edge.data.readers.ffv1 import Checksums
-from kd_edge.errors import import_extra, reason
+from kd_edge.errors import reason
+from kd_edge.packages import import_extra
 from kd_edge.reading import open_regular
 
 EXTRA = "replay"

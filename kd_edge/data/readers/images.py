@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_edge.data.readers.bounds import check_pixels, image_size
-from kd_edge.errors import DataError, import_extra, reason
+from kd_edge.errors import DataError, reason
+from kd_edge.packages import import_extra
 from kd_edge.reading import read_bytes
 from kd_edge.types import Image
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from kd_edge.data.readers.bounds import check_pixels
 from kd_edge.data.readers.timing import LONGEST_NS, Stamps
-from kd_edge.errors import MissingExtraError, import_extra
+from kd_edge.errors import MissingExtraError
+from kd_edge.packages import import_extra
 from kd_edge.reading import open_regular
 from kd_edge.types import Image
 

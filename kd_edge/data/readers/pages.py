@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from kd_edge.data.readers.bounds import check_pixels
 from kd_edge.data.readers.images import decode_pixels, rgb_or_grey
-from kd_edge.errors import import_extra
+from kd_edge.packages import import_extra
 from kd_edge.reading import open_regular
 from kd_edge.types import Image
 

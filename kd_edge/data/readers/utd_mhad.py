@@ -19,7 +19,8 @@ from kd_edge.data.dataset import ImageFormat, Sample, SignalFormat, Split, requi
 from kd_edge.data.readers.hashes import FileHashes
 from kd_edge.data.splits import check_split, require_split
 from kd_edge.data.splits import split_by_subject as by_subject
-from kd_edge.errors import DataError, import_extra, reason
+from kd_edge.errors import DataError, reason
+from kd_edge.packages import import_extra
 from kd_edge.types import Clip, Int64
 
 FPS = 30

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from kd_edge.errors import import_extra
+from kd_edge.packages import import_extra
 from kd_edge.types import Float32
 
 VERSION = 1

@@ -23,7 +23,8 @@ from kd_edge.data.synthetic.actions import ACTIONS, LABELS, Manner, join, perfor
 from kd_edge.data.synthetic.figure import Array, Body
 from kd_edge.data.synthetic.render import VERSION, Film
 from kd_edge.data.synthetic.scene import VIEWS, Camera, Look
-from kd_edge.errors import ConfigError, DataError, did_you_mean, import_extra
+from kd_edge.errors import ConfigError, DataError, did_you_mean
+from kd_edge.packages import import_extra
 from kd_edge.types import Clip, Int64
 
 MODALITIES = ("rgb", "nir")

@@ -12,7 +12,7 @@ from kd_edge.data.synthetic import figure as f
 from kd_edge.data.synthetic.actions import Performance
 from kd_edge.data.synthetic.figure import Array, Body
 from kd_edge.data.synthetic.scene import MATERIALS, SHIFT, Camera, Look, build_room
-from kd_edge.errors import import_extra
+from kd_edge.packages import import_extra
 from kd_edge.types import Float32
 
 VERSION = 2

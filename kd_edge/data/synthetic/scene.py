@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from kd_edge.data.synthetic.actions import SEAT_BACK, SEAT_HEIGHT
 from kd_edge.data.synthetic.figure import Array
-from kd_edge.errors import import_extra
+from kd_edge.packages import import_extra
 from kd_edge.types import Float32
 
 VIEWS = {"front": 0.0, "left45": -45.0, "right45": 45.0}

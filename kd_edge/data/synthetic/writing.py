@@ -15,8 +15,9 @@ from kd_edge.data.readers.files.rows import Row
 from kd_edge.data.readers.files.settings import FILE
 from kd_edge.data.readers.files.writing import write_manifest
 from kd_edge.data.synthetic.dataset import MODALITIES, SKELETON, Synthetic
-from kd_edge.errors import DataError, import_extra, reason
+from kd_edge.errors import DataError, reason
 from kd_edge.files import making
+from kd_edge.packages import import_extra
 from kd_edge.types import Clip
 
 _ENDINGS = {"rgb": ".avi", "nir": ".npy", SKELETON: ".npy"}

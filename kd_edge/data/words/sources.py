@@ -11,8 +11,9 @@ import numpy as np
 
 from kd_edge.data.config import DATA_VARIABLE
 from kd_edge.data.words.text_file import Progress, TextVectors
-from kd_edge.errors import ConfigError, DataError, did_you_mean, import_extra, reason
+from kd_edge.errors import ConfigError, DataError, did_you_mean, reason
 from kd_edge.files import CACHE_VARIABLE, expanded, user_folder
+from kd_edge.packages import import_extra
 from kd_edge.reading import open_regular
 from kd_edge.types import Float32
 

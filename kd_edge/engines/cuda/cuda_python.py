@@ -9,7 +9,8 @@ from typing import Any
 
 from kd_edge.engines.cuda.device import Bytes, Device, Free
 from kd_edge.engines.cuda.driver import refused
-from kd_edge.errors import DeviceError, import_extra
+from kd_edge.errors import DeviceError
+from kd_edge.packages import import_extra
 
 
 class CudaPythonDevice(Device):

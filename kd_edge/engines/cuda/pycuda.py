@@ -9,7 +9,8 @@ from typing import Any
 
 from kd_edge.engines.cuda.device import Bytes, Device, Free
 from kd_edge.engines.cuda.driver import error_named, pop_current, refused, register
-from kd_edge.errors import import_extra, reason
+from kd_edge.errors import reason
+from kd_edge.packages import import_extra
 
 _NON_BLOCKING = 1
 """The driver's flag of a stream that does not wait for other libraries' default one."""

@@ -7,7 +7,8 @@ from collections import deque
 from typing import Any, Literal, NamedTuple
 
 from kd_edge.artifact import Artifact
-from kd_edge.errors import import_extra, printable
+from kd_edge.errors import printable
+from kd_edge.packages import import_extra
 
 log = logging.getLogger("kd_edge.engines.tensorrt")
 

@@ -9,8 +9,8 @@ import onnx
 from onnx import numpy_helper
 
 from kd_edge.engines.onnxruntime import load_onnxruntime
-from kd_edge.errors import import_extra
 from kd_edge.export.precision.activations import Range
+from kd_edge.packages import import_extra
 from kd_edge.types import Float32
 
 KEPT_IN_FLOAT32 = ["LayerNormalization", "InstanceNormalization", "Softmax", "LogSoftmax"]

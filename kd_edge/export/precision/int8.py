@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 
 from kd_edge.engines.onnxruntime import load_onnxruntime
-from kd_edge.errors import import_extra
 from kd_edge.export.onnx import HEAD
 from kd_edge.export.precision.activations import Range
 from kd_edge.export.precision.fp16 import tidied
+from kd_edge.packages import import_extra
 
 BACKBONE = "backbone."
 """How the names of the nodes begin that are quantised; docs/adr/022-int8-two-profiles.md says why."""

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_edge.artifact import Band, Manifest
-from kd_edge.errors import BadPictureError, KdEdgeError, import_extra, printable, reason
+from kd_edge.errors import BadPictureError, KdEdgeError, printable, reason
 from kd_edge.health import LOOK_NS, PictureHealth
+from kd_edge.packages import import_extra
 from kd_edge.resizing import resize
 from kd_edge.runtime.cameras.base import Camera, clock_of, timeouts_of
 from kd_edge.runtime.cameras.dots import dots_per_1000

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kd_edge.errors import import_extra
+from kd_edge.packages import import_extra
 from kd_edge.types import Image
 
 RING_PX = 3

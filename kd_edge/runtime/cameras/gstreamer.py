@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from kd_edge.data.readers.bounds import check_pixels
-from kd_edge.errors import CameraError, KdEdgeError, import_extra, reason
+from kd_edge.errors import CameraError, KdEdgeError, reason
+from kd_edge.packages import import_extra
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
 from kd_edge.runtime.cameras.colour import Greying
 from kd_edge.runtime.cameras.config import CameraConfig

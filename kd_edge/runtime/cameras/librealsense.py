@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from kd_edge.crop import LEAST_FOCAL, MOST_FOCAL
-from kd_edge.errors import CameraError, import_extra, printable, reason
+from kd_edge.errors import CameraError, printable, reason
+from kd_edge.packages import import_extra
 from kd_edge.runtime.cameras.modes import Mode, PixelFormat
 
 

@@ -7,7 +7,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from kd_edge.errors import import_extra
+from kd_edge.packages import import_extra
 from kd_edge.types import Image
 
 ENDING = ".mkv"

@@ -21,8 +21,9 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 
 from kd_edge.data.readers.bounds import FRAME_PIXELS, check_pixels
-from kd_edge.errors import BadPictureError, CameraError, KdEdgeError, import_extra, reason
+from kd_edge.errors import BadPictureError, CameraError, KdEdgeError, reason
 from kd_edge.files import expanded
+from kd_edge.packages import import_extra
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
 from kd_edge.runtime.cameras.colour import Greying
 from kd_edge.runtime.cameras.config import CameraConfig

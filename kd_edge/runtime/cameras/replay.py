@@ -19,8 +19,9 @@ from kd_edge.data.readers.kinds import kind_of
 from kd_edge.data.readers.pages import Pages
 from kd_edge.data.readers.thermal_csv import settled, thermal_rows
 from kd_edge.data.readers.video import VIDEOS, UndecodedError, frames_of
-from kd_edge.errors import BrokenOffError, ConfigError, DataError, KdEdgeError, did_you_mean, import_extra, reason
+from kd_edge.errors import BrokenOffError, ConfigError, DataError, KdEdgeError, did_you_mean, reason
 from kd_edge.files import expanded
+from kd_edge.packages import import_extra
 from kd_edge.reading import is_file, open_regular, read_bytes
 from kd_edge.runtime.cameras import bags, realsense_recording
 from kd_edge.runtime.cameras.bags import Recorded

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from kd_edge.errors import BadPictureError, ConfigError, KdEdgeError, import_extra, printable, reason
+from kd_edge.errors import BadPictureError, ConfigError, KdEdgeError, printable, reason
 from kd_edge.files import check_writable, replacing
+from kd_edge.packages import import_extra
 from kd_edge.runtime.cameras import make_camera
 from kd_edge.runtime.cameras.base import Camera, timeouts_of
 from kd_edge.runtime.cameras.config import camera_config

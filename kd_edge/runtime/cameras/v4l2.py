@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from kd_edge.artifact import Band
-from kd_edge.errors import BadPictureError, CameraError, import_extra, printable
+from kd_edge.errors import BadPictureError, CameraError, printable
+from kd_edge.packages import import_extra
 from kd_edge.runtime.cameras.base import Channels, Dtype, Wanted
 from kd_edge.runtime.cameras.colour import Greying
 from kd_edge.runtime.cameras.config import CameraConfig, TimeOuts

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kd_edge.errors import import_extra, printable
+from kd_edge.errors import printable
+from kd_edge.packages import import_extra
 from kd_edge.runtime.ros.loading import load
 from kd_edge.runtime.ros.outputs import Origin, set_header
 from kd_edge.types import Frame, Image, LabelState, Prediction

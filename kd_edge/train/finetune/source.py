@@ -13,10 +13,11 @@ from torch import Tensor
 
 from kd_edge import artifact
 from kd_edge.artifact import Manifest
-from kd_edge.errors import TrainingError, import_extra, reason
+from kd_edge.errors import TrainingError, reason
 from kd_edge.models import bninception, efficientnet
 from kd_edge.models.saved import SavedStudent, StudentSpec
 from kd_edge.models.weights import local_state
+from kd_edge.packages import import_extra
 from kd_edge.preprocess import Preprocess
 from kd_edge.reading import is_file, open_regular
 from kd_edge.rundir import RECIPE, STUDENT, SUMMARY

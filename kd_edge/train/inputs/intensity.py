@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from kd_edge.errors import import_extra
+from kd_edge.packages import import_extra
 from kd_edge.preprocess import Normalise, Preprocess
 from kd_edge.train.inputs.draws import Draws
 from kd_edge.train.recipe.augment import Augment

@@ -22,7 +22,8 @@ from kd_edge.data.readers.pages import Pages, is_tiff
 from kd_edge.data.readers.sensor_files import Columns, read_signal
 from kd_edge.data.readers.sidecar import read_stamps
 from kd_edge.data.readers.video import VIDEOS, decoder_key, iterate_video, read_video, video_info
-from kd_edge.errors import DataError, import_extra, printable, reason
+from kd_edge.errors import DataError, printable, reason
+from kd_edge.packages import import_extra
 from kd_edge.reading import is_file, open_regular
 from kd_edge.types import Clip, Image, Int64
 

@@ -16,7 +16,8 @@ from kd_edge.data.dataset import Probe
 from kd_edge.data.readers.files.media import TEXTS, Header, Media, Values, rate_of
 from kd_edge.data.readers.files.settings import DEFAULT_FPS, Modality
 from kd_edge.data.readers.sensor_files import increasing, time_unit
-from kd_edge.errors import DataError, import_extra, reason
+from kd_edge.errors import DataError, reason
+from kd_edge.packages import import_extra
 from kd_edge.reading import read_bytes
 from kd_edge.types import Clip, Float32, Int64
 

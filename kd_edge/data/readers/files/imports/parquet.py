@@ -8,7 +8,8 @@ from typing import Any
 
 from kd_edge.data.readers.files.imports.found import unreadable
 from kd_edge.data.readers.files.rows import MOST_ROWS
-from kd_edge.errors import import_extra, reason
+from kd_edge.errors import reason
+from kd_edge.packages import import_extra
 from kd_edge.reading import open_regular
 
 MOST_BYTES = 1_000_000_000
