@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from kd_edge.errors import (
@@ -11,8 +9,6 @@ from kd_edge.errors import (
     printable,
     reason,
 )
-
-Installs = Callable[..., None]
 
 
 def test_one_line_with_found_expected_and_fix() -> None:

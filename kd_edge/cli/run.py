@@ -186,7 +186,7 @@ def run(
     from kd_edge.engines import engine_name, provider_name
     from kd_edge.engines.cuda import cuda_binding as binding_name
     from kd_edge.runtime.cameras.config import camera_config
-    from kd_edge.runtime.clips import record_on
+    from kd_edge.runtime.clip_recorder import record_on
     from kd_edge.runtime.signals import interrupt_on_termination
     from kd_edge.runtime.stream import stream
     from kd_edge.runtime.tally import Tally

@@ -19,8 +19,8 @@ from kd_edge.runtime.backoff import Backoff
 from kd_edge.runtime.cameras.base import Camera, clock_of
 from kd_edge.runtime.cameras.config import TimeOuts
 from kd_edge.runtime.clock import MONOTONIC, STAMP_LIMIT_NS, Clock, StampMapper, duration
+from kd_edge.runtime.log_throttle import LogThrottle
 from kd_edge.runtime.mailbox import Captured, Cut, Mailbox
-from kd_edge.runtime.news import News
 from kd_edge.types import Cause, Frame, Reason
 
 log = logging.getLogger("kd_edge.runtime")
@@ -113,7 +113,7 @@ class Capture:
         self._backoff = Backoff(clock, FIRST_PAUSE_SECONDS, longest_seconds, settled_seconds)
         self._is_back = False
         self._heard_ns = 0  # when any frame came last, or the camera was opened
-        self._news = News(clock)
+        self._log_throttle = LogThrottle(clock)
 
     def start(self) -> None:
         """Start; the camera is open already, so that its absence was reported to the caller."""
@@ -280,7 +280,7 @@ class Capture:
         if not isinstance(moment, Cause):
             return moment
         self.counters.misdated += 1
-        if self._news.is_news(moment.reason):
+        if self._log_throttle.is_due(moment.reason):
             log.warning("camera %s: %s", printable(self._camera.name), printable(moment.detail))
         self.trouble = moment
         if moment.reason is Reason.CLOCK_JUMP:

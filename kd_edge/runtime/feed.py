@@ -10,8 +10,8 @@ from kd_edge.errors import ConfigError, KdEdgeError, printable
 from kd_edge.runtime.cameras.base import Camera, timeouts_of
 from kd_edge.runtime.capture import LONGEST_NAP_NS, Capture, fault_of, stop_together
 from kd_edge.runtime.clock import Clock, duration, stamp_of
-from kd_edge.runtime.load import Load
 from kd_edge.runtime.mailbox import Captured, Cut
+from kd_edge.runtime.overload import Load
 from kd_edge.runtime.watchdog import Watchdog
 from kd_edge.types import Cause, Frame, Reason
 

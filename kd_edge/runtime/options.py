@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kd_edge.engines import CudaBinding, EngineName, Provider
 from kd_edge.errors import ConfigError
-from kd_edge.runtime.clips import MAX_MB, RecordOn
+from kd_edge.runtime.clip_recorder import MAX_MB, RecordOn
 from kd_edge.runtime.recognizer import SelfTest
 from kd_edge.runtime.sinks import Sink
 

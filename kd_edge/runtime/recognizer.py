@@ -17,10 +17,10 @@ from kd_edge.artifact import load as load_artifact
 from kd_edge.engines import CudaBinding, EngineName, Ladder, Provider, StepEngine, engine_ladder
 from kd_edge.errors import ArtifactError, CameraError, ConfigError, EngineError
 from kd_edge.runtime.clock import MAX_AHEAD_MS, STEP_BACK_NS, ahead_of, behind_of, duration, stamp_of
-from kd_edge.runtime.given import PUSH_MANY, Given, kind_of
 from kd_edge.runtime.guard import PushGuard
 from kd_edge.runtime.labelling import Labeller, Pushed
 from kd_edge.runtime.phases import span_of
+from kd_edge.runtime.pushed_frame import PUSH_MANY, PushedFrame, kind_of
 from kd_edge.runtime.rate import NeededRate
 from kd_edge.runtime.recurrence import label_ns
 from kd_edge.runtime.runner import StepRunner
@@ -286,7 +286,7 @@ class Recognizer:
             EngineError: It is closed, or another thread pushes just now.
         """
         with self._guard:
-            return self._push({source: Given(frame, captured_ns, frame_id, truth)}, now_ns)[source]
+            return self._push({source: PushedFrame(frame, captured_ns, frame_id, truth)}, now_ns)[source]
 
     def push_many(
         self, frames: Mapping[str, tuple[Image, int] | Frame], *, now_ns: int | None = None
@@ -307,9 +307,9 @@ class Recognizer:
         if not isinstance(frames, Mapping):
             raise ConfigError(f"{kind_of(frames)} for push_many", "frames by source", PUSH_MANY)
         with self._guard:
-            return self._push({source: Given.of(source, frame) for source, frame in frames.items()}, now_ns)
+            return self._push({source: PushedFrame.of(source, frame) for source, frame in frames.items()}, now_ns)
 
-    def _push(self, frames: Mapping[str, Given], now_ns: int | None) -> dict[str, Prediction | None]:
+    def _push(self, frames: Mapping[str, PushedFrame], now_ns: int | None) -> dict[str, Prediction | None]:
         self._check_open()
         if now_ns is not None:
             now = stamp_of(now_ns, "now")
@@ -335,7 +335,7 @@ class Recognizer:
                 self.reasons[prediction.reason] += 1
         return results
 
-    def _checked(self, source: str, given: Given) -> int:
+    def _checked(self, source: str, given: PushedFrame) -> int:
         """The stamp of a frame that may be taken in."""
         if not isinstance(source, str):
             raise CameraError(f"source {source!r:.60}", "the name of a camera", "give each camera a name of its own")
@@ -426,7 +426,7 @@ class Recognizer:
                     f"forget('{name}') before, or expect it earlier",
                 )
 
-    def _observe(self, given: Given, stamp_ns: int, source: str) -> Pushed | None:
+    def _observe(self, given: PushedFrame, stamp_ns: int, source: str) -> Pushed | None:
         state = self._sources[source]
         if state.stamp_ns is not None and stamp_ns <= state.stamp_ns:
             back_ns = state.stamp_ns - stamp_ns

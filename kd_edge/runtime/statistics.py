@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from kd_edge.runtime.capture import CaptureCounters
 from kd_edge.runtime.feed import Feed
-from kd_edge.runtime.keeping import Keeping
+from kd_edge.runtime.recorders import Keeping
 from kd_edge.runtime.sinks import SinkThread
 from kd_edge.types import Prediction
 

@@ -18,17 +18,17 @@ from kd_edge.runtime.cameras import Wanted
 from kd_edge.runtime.cameras.base import Camera
 from kd_edge.runtime.cameras.colour import look_at_recording
 from kd_edge.runtime.cameras.config import CameraConfig, SharedConfig
-from kd_edge.runtime.clips import MAX_MB, RecordOn
+from kd_edge.runtime.clip_recorder import MAX_MB, RecordOn
 from kd_edge.runtime.clock import MONOTONIC, Clock, duration
-from kd_edge.runtime.ending import Lifetime
 from kd_edge.runtime.feed import Feed, Feeds, check_together
-from kd_edge.runtime.keeping import Keeping, Kept
 from kd_edge.runtime.label_hash import LabelHash
+from kd_edge.runtime.lifetime import Lifetime
+from kd_edge.runtime.log_throttle import LogThrottle
 from kd_edge.runtime.mailbox import Captured
-from kd_edge.runtime.news import News
 from kd_edge.runtime.opening import make_cameras, open_fitting, told_focal
 from kd_edge.runtime.options import StreamOptions
 from kd_edge.runtime.recognizer import Recognizer, SelfTest
+from kd_edge.runtime.recorders import Keeping, Kept
 from kd_edge.runtime.scheduling import scheduled
 from kd_edge.runtime.serving import Serving
 from kd_edge.runtime.sinks import (
@@ -174,7 +174,7 @@ class LabelStream:
         self._failures_in_turn = 0
         self._given_ns: int | None = None  # when the last prediction was returned
         self._away_ns = 0  # how long the program has had the turn since the last step
-        self._news = News(self._clock)
+        self._log_throttle = LogThrottle(self._clock)
         self._keeping = Keeping()
 
     def __enter__(self) -> LabelStream:
@@ -455,7 +455,7 @@ class LabelStream:
         self._failures_in_turn += 1
         if self._failures_in_turn >= MOST_FAILURES:
             raise error
-        if self._news.is_news(Reason.ENGINE_FAILED):
+        if self._log_throttle.is_due(Reason.ENGINE_FAILED):
             log.warning("%s", printable(error.found))
         now_ns, cause = self._clock.now_ns(), Cause(Reason.ENGINE_FAILED, error.found)
         for feed in frames:

@@ -15,7 +15,7 @@ from kd_edge.data.readers.files import Files
 from kd_edge.errors import ConfigError, DataError
 from kd_edge.runtime.cameras import Wanted, open_camera
 from kd_edge.runtime.cameras.lossless import LosslessWriter
-from kd_edge.runtime.clips import KEYS, NOTES
+from kd_edge.runtime.clip_recorder import KEYS, NOTES
 from tests.data.files.conftest import Folder
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kd_edge.runtime.load import Load
+from kd_edge.runtime.overload import Load
 from kd_edge.runtime.rate import NeededRate
 from kd_edge.types import Cause, Reason
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from kd_edge.artifact import Manifest
 from kd_edge.runtime.cameras.base import Camera, focal_of
 from kd_edge.runtime.cameras.config import CameraConfig
-from kd_edge.runtime.clips import MAX_MB, ClipCounters, ClipRecorder, RecordOn
+from kd_edge.runtime.clip_recorder import MAX_MB, ClipCounters, ClipRecorder, RecordOn
 from kd_edge.runtime.clock import Clock
 from kd_edge.runtime.label_hash import LabelHash
 from kd_edge.runtime.recording import Recorder, RecordingCounters

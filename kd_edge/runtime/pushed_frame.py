@@ -12,7 +12,7 @@ from kd_edge.types import Frame, Image
 PUSH_MANY = "push_many({'left': (frame, captured_ns), 'right': ...}); push(frame, captured_ns) takes a single one"
 
 
-class Given(NamedTuple):
+class PushedFrame(NamedTuple):
     """A frame as it was given; nothing of it is checked."""
 
     image: Image
@@ -21,7 +21,7 @@ class Given(NamedTuple):
     truth: str | None = None
 
     @classmethod
-    def of(cls, source: str, frame: tuple[Image, int] | Frame) -> Given:
+    def of(cls, source: str, frame: tuple[Image, int] | Frame) -> PushedFrame:
         """Either form.
 
         Raises:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from kd_edge.errors import ConfigError
-from kd_edge.runtime import Recognizer, ending
+from kd_edge.runtime import Recognizer, lifetime
 from kd_edge.runtime.options import StreamOptions
 from kd_edge.runtime.stream import LabelStream
 from kd_edge.types import LabelState
@@ -94,14 +94,14 @@ def test_the_end_of_the_process_lets_the_thread_that_iterates_leave(labels, came
     thread = threading.Thread(target=listen, name="kd-edge test listener", daemon=True)
     thread.start()
     wait_for(lambda: camera.open_now)
-    ending._end_all()
+    lifetime._end_all()
     thread.join(PATIENCE_SECONDS)
     assert ended == ["left"]
     assert not camera.open_now
 
 
 def test_the_end_of_the_process_does_not_wait_for_a_program_that_is_busy(labels, camera, monkeypatch):
-    monkeypatch.setattr(ending, "LEAVE_SECONDS", 0.0)
+    monkeypatch.setattr(lifetime, "LEAVE_SECONDS", 0.0)
     busy, goes_on = threading.Event(), threading.Event()
 
     def listen():
@@ -114,7 +114,7 @@ def test_the_end_of_the_process_does_not_wait_for_a_program_that_is_busy(labels,
     thread = threading.Thread(target=listen, name="kd-edge test listener", daemon=True)
     thread.start()
     assert busy.wait(PATIENCE_SECONDS)
-    ending._end_all()
+    lifetime._end_all()
     assert not camera.open_now
     goes_on.set()
     thread.join(PATIENCE_SECONDS)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from kd_edge.errors import ConfigError
-from kd_edge.runtime import clips, stream
+from kd_edge.runtime import clip_recorder, stream
 from kd_edge.runtime.cameras import Wanted, open_camera
-from kd_edge.runtime.clips import ClipRecorder, record_on
+from kd_edge.runtime.clip_recorder import ClipRecorder, record_on
 from kd_edge.runtime.recognizer import Recognizer
 from kd_edge.types import Cause, Frame, LabelState, Prediction, Reason
 
@@ -37,7 +37,7 @@ SAID = {
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch):
-    monkeypatch.setattr(clips, "STUCK_SECONDS", 60.0)
+    monkeypatch.setattr(clip_recorder, "STUCK_SECONDS", 60.0)
 
 
 class Watching:
@@ -164,7 +164,7 @@ def test_what_is_under_way_at_the_end_is_kept(tmp_path):
 
 
 def test_frames_in_memory_are_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(clips, "CLIP_BYTES", 192 * 10)
+    monkeypatch.setattr(clip_recorder, "CLIP_BYTES", 192 * 10)
     watching = Watching(tmp_path)
     watching.show(200)
     assert len(watching.recorder._watched["ir0"].frames) == 10
