@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,16 @@ def floors() -> tuple[tuple[str, ...], tuple[str, ...]]:
     assert bare <= set(every)
     bare.add("kd_edge.cli")  # its verbs import what they need when they are called
     return tuple(sorted(bare)), tuple(name for name in every if name not in bare)
+
+
+def test_contributing_tells_the_floors_as_they_are() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text().partition("| floor |")[2].partition("\n\n")[0]
+    told = [re.findall(r"`(\w+)`", line.rsplit("|", 2)[1]) for line in text.splitlines()[2:]]
+    layers = [layer.split(" | ") for layer in contract("the house has floors")["layers"]]
+    assert told == [sorted(name.removeprefix("kd_edge.") for name in layer) for layer in layers]
+    there = {file.stem for file in (ROOT / "kd_edge").glob("*.py")}
+    there |= {file.parent.name for file in (ROOT / "kd_edge").glob("*/__init__.py")}
+    assert {name for row in told for name in row} == there - {"__init__", "__main__"}
 
 
 def test_a_robots_floors_and_the_command_line_load_nothing_of_training() -> None:

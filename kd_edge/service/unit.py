@@ -112,11 +112,6 @@ class Unit:
         gone = tuple(f"{key}=" for key in keys)
         self._lines = [line for line in self._lines if not line.startswith(gone)]
 
-    def begin_with(self, *comments: str) -> None:
-        """Replace the comments at its beginning."""
-        first = next(at for at, line in enumerate(self._lines) if line.startswith("["))
-        self._lines[:first] = [f"# {comment}" for comment in comments]
-
     def drop_comments(self) -> None:
         """Take out comments, and what is then left of empty lines in a row."""
         kept = [line for line in self._lines if not line.startswith("#")]

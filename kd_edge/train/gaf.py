@@ -54,33 +54,6 @@ def gramian_angular_field(
         return torch.matmul(torch.stack([cosine, sine], dim=-1), torch.stack(right, dim=-2))
 
 
-def piecewise_means(signal: Tensor, n: int) -> Tensor:
-    """Piecewise aggregate approximation: means over n equal stretches of time.
-
-    A value on the border of two stretches counts in both by its share. A NaN anywhere makes its signal NaN.
-
-    Args:
-        signal: (..., N), N >= 1, of a floating type; half precision is widened first.
-        n: Number of stretches; more than N repeat values.
-
-    Returns:
-        (..., n) float32; float64 for float64.
-
-    Raises:
-        TrainingError: No values or integers, or n < 1.
-    """
-    _check_signal(signal)
-    if n < 1:
-        raise TrainingError(f"{n} piecewise means", "at least 1", "change n")
-    length = signal.shape[-1]
-    # in units of 1 / (n N) of the time: value j from j n to (j + 1) n, mean i from i N to (i + 1) N
-    j, i = torch.arange(length, device=signal.device)[:, None] * n, torch.arange(n, device=signal.device) * length
-    shared = (torch.minimum(j + n, i + length) - torch.maximum(j, i)).clamp(min=0)
-    with full_precision(signal):
-        values = as_float(signal)
-        return values @ (shared.to(values.dtype) / length)
-
-
 def _angles(signal: Tensor, value_range: tuple[float, float] | None) -> tuple[Tensor, Tensor]:
     """Cosine x and sine s >= 0 of every moment's angle, float32.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from tests.pictures.runs import write_run as write_student
+from tests.pictures.runs import write_student
 
 Kd = Callable[..., tuple[int, str, str]]
 
@@ -28,7 +28,7 @@ set.losses = [{ kind = "soft_target", weight = 1 }, { kind = "at", weight = 1000
 """
 
 
-def write_run(folder: Path, counts: list[list[int]]) -> None:
+def write_scores(folder: Path, counts: list[list[int]]) -> None:
     test = {"accuracy": 0.8, "per_class": {"sitting down": 0.8, "standing up": 0.9}, "confusion": counts}
     stage = {"backbone": "resnet18", "modality": "ir", "test": test}
     folder.mkdir(parents=True)
@@ -37,8 +37,8 @@ def write_run(folder: Path, counts: list[list[int]]) -> None:
 
 @pytest.mark.slow
 def test_confusion_is_drawn_and_the_worst_pairs_are_named(kd: Kd, tmp_path: Path) -> None:
-    write_run(tmp_path / "runs" / "now", [[39, 11], [2, 18]])
-    write_run(tmp_path / "runs" / "before", [[40, 10], [4, 16]])
+    write_scores(tmp_path / "runs" / "now", [[39, 11], [2, 18]])
+    write_scores(tmp_path / "runs" / "before", [[40, 10], [4, 16]])
     code, text, _ = kd("study", "confusion", "runs/now", "--out", "plots/now.png")
     assert code == 0
     assert "sitting down taken for standing up  22% (11 clips)\n" in text
@@ -92,7 +92,7 @@ def test_class_examples_of_a_kind_and_of_a_recipe(kd: Kd) -> None:
 def test_a_mistake_is_one_line_and_leaves_nothing(
     kd: Kd, tmp_path: Path, arguments: list[str], parts: list[str]
 ) -> None:
-    write_run(tmp_path / "runs" / "now", [[39, 11], [2, 18]])
+    write_scores(tmp_path / "runs" / "now", [[39, 11], [2, 18]])
     code, text, error = kd(*arguments)
     assert code == 2
     assert text == ""

@@ -28,9 +28,9 @@ from kd_edge.train.recipe import Recipe
 from tests.cli.conftest import one_line
 from tests.record.conftest import PlayedCamera, Stage
 from tests.runs import tiny_values
+from tests.waiting import PATIENCE_SECONDS
 
 Kd = Callable[..., tuple[int, str, str]]
-PATIENCE_SECONDS = 90.0
 SYNTHETIC = ("--camera", "ir0=synthetic:?seed=1&width_px=48&height_px=36", "--keep-free-gb", "0")
 
 

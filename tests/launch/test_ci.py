@@ -1,4 +1,7 @@
-"""``.ci/launch`` on machines that lack what it asks: skipped where a tool cannot be had, strict where it is there."""
+"""``tools/check_launch.sh`` on machines that lack what it asks.
+
+Its checks are skipped where a tool cannot be had, strict where it is there.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ def program(folder: Path, name: str, script: str) -> None:
 
 def launch(programs: Path, **environment: str) -> tuple[int, list[str]]:
     done = subprocess.run(
-        [programs / "bash", ROOT / ".ci/launch", programs / "python"],
+        [programs / "bash", ROOT / "tools/check_launch.sh", programs / "python"],
         capture_output=True,
         text=True,
         timeout=100,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is in an environment of its own")
-pytest.importorskip("kd_edge_msgs.msg", reason="built by .ci/ros_msgs")
+pytest.importorskip("kd_edge_msgs.msg", reason="built by tools/build_ros_packages.py")
 
 pytestmark = pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning")  # the parser that rosidl uses
 SECONDS = 60.0

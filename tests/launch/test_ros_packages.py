@@ -1,4 +1,4 @@
-"""The ament packages of launch/ros2: what they declare, install and define; built by .ci/ros_msgs."""
+"""The ament packages of launch/ros2: what they declare, install and define; built by tools/build_ros_packages.py."""
 
 from __future__ import annotations
 
@@ -78,12 +78,12 @@ def test_nothing_hides_the_python_package() -> None:
 
 
 def test_what_colcon_has_installed() -> None:
-    """As ``ros2 run`` and ``ros2 launch`` look for it, in the prefix that .ci/ros_msgs makes."""
+    """As ``ros2 run`` and ``ros2 launch`` look for it, in the prefix that tools/build_ros_packages.py makes."""
     ament = pytest.importorskip("ament_index_python.packages", reason="ROS 2 is in an environment of its own")
     try:
         prefix = Path(ament.get_package_prefix("kd_edge"))
     except (ament.PackageNotFoundError, OSError):  # OSError: AMENT_PREFIX_PATH is not set
-        pytest.skip("not built here: .ci/ros_msgs")
+        pytest.skip("not built here: tools/build_ros_packages.py")
     assert os.access(prefix / "lib/kd_edge/action_recognition", os.X_OK)
     there = {path.relative_to(NODE) for name in INSTALLED for path in (NODE / name).iterdir() if path.is_file()}
     share = prefix / "share/kd_edge"
@@ -94,7 +94,7 @@ def test_what_colcon_has_installed() -> None:
 
 
 def test_what_cannot_be_built_is_one_line(tmp_path: Path) -> None:
-    script = Path(__file__).parents[2] / ".ci/ros_msgs"
+    script = Path(__file__).parents[2] / "tools/build_ros_packages.py"
     (tmp_path / "file").touch()
     for arguments, code, said in (
         ((tmp_path / "a", "--packages", "absent"), 2, "invalid choice: 'absent'"),
@@ -197,7 +197,7 @@ def test_a_python_without_kd_edge_is_one_line() -> None:
 
 
 def test_parameter_file_and_table_say_what_the_node_declares() -> None:
-    done = run(sys.executable, ROOT / ".ci/parameters", PYTHONPATH=str(ROOT))
+    done = run(sys.executable, ROOT / "tools/check_ros_parameters.py", PYTHONPATH=str(ROOT))
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 

@@ -9,7 +9,7 @@ from typing import NoReturn
 import pytest
 
 REQUIRED = "KD_EDGE_REQUIRE_LAUNCH"
-"""Set by ``.ci/launch`` to the checks that can be made where it runs: none of them may be missing."""
+"""Set by ``tools/check_launch.sh`` to the checks that can be made where it runs: none of them may be missing."""
 
 
 def tool(name: str, check: str) -> str:

@@ -15,12 +15,12 @@ from kd_edge.models import Backbone, ClipModel
 from kd_edge.models.heads import ConsensusHead
 from kd_edge.models.saved import SavedStudent
 from kd_edge.pictures.view import View, look
-from tests.pictures.runs import write_run
+from tests.pictures.runs import write_student
 
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_run(tmp_path_factory.mktemp("runs") / "thin-1")
+    return write_student(tmp_path_factory.mktemp("runs") / "thin-1")
 
 
 def view_of(run: Path, sample: int = 0) -> View:

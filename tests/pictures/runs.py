@@ -30,7 +30,7 @@ SENSORS = {
 }  # fmt: skip
 
 
-def write_run(folder: Path, *, temporal: str = "tconv", epochs: int = 0, **recipe: Any) -> Path:
+def write_student(folder: Path, *, temporal: str = "tconv", epochs: int = 0, **recipe: Any) -> Path:
     """A finished run of a tiny student on near infrared motion stacks; with sensors, of its teacher too."""
     preprocess = Preprocess(
         resize_px=40, input_px=32, window=PercentileWindow(), motion_offsets_ms=(0, 70, 140), mean=(0.4,), std=(0.3,)

@@ -22,7 +22,7 @@ from kd_edge.pictures.explain import _draw_curves, explain, folder_name, wrong_v
 from kd_edge.pictures.view import look
 from kd_edge.rundir import METRICS, Protocol
 from tests.pictures.conftest import picture, view_of
-from tests.pictures.runs import DATA, write_run
+from tests.pictures.runs import DATA, write_student
 
 PICTURES = ("cam.png", "gaf.png", "curves.png")
 
@@ -44,7 +44,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 @pytest.mark.slow
 def test_one_sample_goes_where_it_is_told_and_several_into_folders(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", epochs=3)
+    run = write_student(tmp_path / "run", epochs=3)
     first, second = (sample.id for sample in open_dataset(DATA).samples[:2])
     (one,) = explain(run, [first], out=tmp_path / "one")
     assert one.folder == tmp_path / "one"
@@ -64,7 +64,7 @@ def test_one_sample_goes_where_it_is_told_and_several_into_folders(tmp_path: Pat
 
 @pytest.mark.slow
 def test_pictures_go_into_the_run_by_default(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run")
+    run = write_student(tmp_path / "run")
     sample = open_dataset(DATA).samples[3].id
     (one,) = explain(run, [sample])
     assert one.folder == run / "explain" / sample
@@ -151,7 +151,7 @@ def test_what_is_not_there_is_said_before_anything_is_drawn(
 def test_runs_that_cannot_be_explained(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="no run"):
         list(explain(tmp_path / "gone", ["a1_s1_t1"]))
-    run = write_run(tmp_path / "run")
+    run = write_student(tmp_path / "run")
     summary = json.loads((run / "summary.json").read_text())
     (run / "summary.json").write_text(json.dumps({**summary, "recipe": {"kind": "tstdds"}}))
     with pytest.raises(DataError, match="is of the classical method 'tstdds', which has no network"):
@@ -168,7 +168,7 @@ def test_ids_become_folder_names() -> None:
 
 @pytest.mark.parametrize("temporal", ["tsn", "trn", "tsm", "tsm_causal"])
 def test_every_kind_of_student_has_maps(temporal: str, tmp_path: Path) -> None:
-    view = view_of(write_run(tmp_path / "run", temporal=temporal))
+    view = view_of(write_student(tmp_path / "run", temporal=temporal))
     draw_cam(view, tmp_path / "last.png")
     draw_cam(view, tmp_path / "early.png", "backbone.layer2")
     assert (picture(tmp_path / "last.png") != picture(tmp_path / "early.png")).any()

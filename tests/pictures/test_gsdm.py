@@ -15,7 +15,7 @@ from kd_edge.pictures.gsdm import draw_gsdm, semantically_discriminative_maps, w
 from kd_edge.preprocess import Preprocess
 from kd_edge.train.distil.methods import GsdmLoss
 from tests.pictures.conftest import by_hand, picture, pixels, view_of
-from tests.pictures.runs import write_run
+from tests.pictures.runs import write_student
 
 VECTORS = torch.tensor([[1.0, 2.0], [0.5, 4.0]])
 
@@ -84,7 +84,7 @@ def test_nothing_to_see_is_zeros_or_black_pixels() -> None:
 def test_the_picture_of_a_run_with_class_vectors(tmp_path: Path) -> None:
     vectors = np.random.default_rng(0).standard_normal((10, 6)).astype(np.float32)
     np.save(tmp_path / "words.npy", vectors)
-    run = write_run(tmp_path / "run", semantics={"vectors": str(tmp_path / "words.npy")})
+    run = write_student(tmp_path / "run", semantics={"vectors": str(tmp_path / "words.npy")})
     view = view_of(run)
     assert draw_gsdm(view, tmp_path / "gsdm.png") == ""
     last = picture(tmp_path / "gsdm.png")
@@ -101,7 +101,7 @@ def test_a_run_without_class_vectors_says_so(run: Path, tmp_path: Path) -> None:
     assert (
         draw_gsdm(view_of(run), tmp_path / "a.png") == "the run's recipe has no [semantics], vectors of the class names"
     )
-    damaged = write_run(tmp_path / "damaged")
+    damaged = write_student(tmp_path / "damaged")
     (damaged / "recipe.toml").write_text("name = 3\n")
     assert draw_gsdm(view_of(damaged), tmp_path / "a.png").startswith("the run's recipe cannot be read: ")
     assert not (tmp_path / "a.png").exists()

@@ -17,7 +17,7 @@ from kd_edge.train.gaf import gramian_angular_field
 from kd_edge.train.recipe import SensorTeacherConfig
 from kd_edge.train.teachers.sensors import SensorTeacher
 from tests.pictures.conftest import picture, view_of
-from tests.pictures.runs import SENSORS, write_run
+from tests.pictures.runs import SENSORS, write_student
 
 
 @pytest.mark.slow
@@ -58,7 +58,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(folder / "words.npy", np.random.default_rng(0).standard_normal((10, 6)).astype(np.float32))
     semantics = {"vectors": str(folder / "words.npy")}
     losses = [{"kind": "gsdm", "embedding": "soft", "slope": "norm"}]
-    return write_run(folder / "run", teacher=SENSORS, semantics=semantics, losses=losses)
+    return write_student(folder / "run", teacher=SENSORS, semantics=semantics, losses=losses)
 
 
 @pytest.mark.slow
@@ -84,10 +84,10 @@ def test_reasons_for_having_none(run: Path, taught: Path, tmp_path: Path) -> Non
     finally:
         weights.write_bytes(kept)
     lean = {**SENSORS, "model": {"network": "conv1d", "width": 6}, "semantic_weight": 0.0}
-    signals = write_run(tmp_path / "signals", teacher=lean, losses=[{"kind": "soft_target"}])
+    signals = write_student(tmp_path / "signals", teacher=lean, losses=[{"kind": "soft_target"}])
     why = draw_sensor_maps(view_of(signals), tmp_path / "a.png")
     assert why == "the teachers' network 'conv1d' sees signals, not images"
-    images = write_run(
+    images = write_student(
         tmp_path / "wordless", teacher={**SENSORS, "semantic_weight": 0.0}, losses=[{"kind": "soft_target"}]
     )
     assert draw_sensor_maps(view_of(images), tmp_path / "a.png").startswith("the run's recipe has no [semantics]")

@@ -15,7 +15,7 @@ from kd_edge.pictures.signals import as_rgb, draw_sensed, draw_signals, sense
 from kd_edge.train.recipe import SensorTeacherConfig
 from kd_edge.types import Clip
 from tests.pictures.conftest import picture, view_of
-from tests.pictures.runs import DATA, SENSORS, write_run
+from tests.pictures.runs import DATA, SENSORS, write_student
 
 SECOND = 1_000_000_000
 
@@ -99,7 +99,7 @@ def test_axes_are_red_green_and_blue() -> None:
 @pytest.mark.slow
 def test_the_picture_of_a_run(run: Path, tmp_path: Path) -> None:
     assert draw_signals(view_of(run), tmp_path / "own" / "gaf.png") == ""
-    taught = write_run(
+    taught = write_student(
         tmp_path / "taught", teacher={**SENSORS, "semantic_weight": 0.0, "points": 64}, losses=[{"kind": "soft_target"}]
     )
     assert draw_signals(view_of(taught), tmp_path / "taught.png") == ""

@@ -12,8 +12,8 @@ import pytest
 from kd_edge.errors import CameraError
 from kd_edge.runtime.cameras import TimeOuts
 from kd_edge.types import Frame, Image
+from tests.waiting import PATIENCE_SECONDS
 
-PATIENCE_SECONDS = 60.0
 GONE = CameraError("the cable was pulled", "frames", "plug it in")
 START_NS = 5_000_000_000
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from kd_edge.data.readers.video import read_video
+from tests.waiting import PATIENCE_SECONDS
 
-PATIENCE_SECONDS = 90.0
 RECORD = (sys.executable, "-m", "kd_edge", "record", "--camera", "ir0=synthetic:?seed=3&fps=60", "--keep-free-gb", "0")
 
 

@@ -22,20 +22,11 @@ from kd_edge.engines.onnxruntime import load_onnxruntime
 from kd_edge.preprocess import Preprocess
 from kd_edge.runtime import Recognizer
 from kd_edge.types import Frame
+from tests.waiting import PATIENCE_SECONDS
 
 load_onnxruntime()  # before anything else loads it: no telemetry files
 
 LABELS = ("wave", "clap", "throw")
-PATIENCE_SECONDS = 60.0
-"""How long a test waits for what must happen, on a machine however busy; no test judges by it."""
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    """Wait until another thread has brought something about."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.002)
 
 
 def newest_logits(recognizer: Recognizer) -> np.ndarray:

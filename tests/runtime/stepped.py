@@ -21,8 +21,9 @@ from kd_edge.runtime.mailbox import Captured
 from kd_edge.runtime.options import StreamOptions
 from kd_edge.runtime.stream import LabelStream
 from kd_edge.types import Frame, Prediction
+from tests.waiting import PATIENCE_SECONDS
 
-from .conftest import PATIENCE_SECONDS, HandClock, TinyStep, tiny_manifest
+from .conftest import HandClock, TinyStep, tiny_manifest
 
 GONE = CameraError("the cable was pulled", "frames", "plug it in")
 

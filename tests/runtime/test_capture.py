@@ -14,8 +14,9 @@ from kd_edge.runtime.cameras import TimeOuts
 from kd_edge.runtime.capture import EARLY_SECONDS, Capture, FrozenPicture
 from kd_edge.runtime.mailbox import Captured, Cut, Mailbox
 from kd_edge.types import Cause, Frame, Reason
+from tests.waiting import PATIENCE_SECONDS, wait_for
 
-from .conftest import PATIENCE_SECONDS, HandCamera, HandClock, wait_for
+from .conftest import HandCamera, HandClock
 
 MS = 1_000_000
 FAST = TimeOuts(read_timeout_ms=50, reconnect_max_ms=150, frozen_ms=100)

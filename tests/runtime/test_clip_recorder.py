@@ -17,9 +17,10 @@ from kd_edge.runtime.cameras import Wanted, open_camera
 from kd_edge.runtime.clip_recorder import ClipRecorder, record_on
 from kd_edge.runtime.recognizer import Recognizer
 from kd_edge.types import Cause, Frame, LabelState, Prediction, Reason
+from tests.waiting import wait_for
 
 from .cameras.test_replay import read_all
-from .conftest import HandClock, tiny_manifest, wait_for
+from .conftest import HandClock, tiny_manifest
 
 STEP_NS = 20_000_000  # 20 frames are the tiny model's window of 0.4 s
 COLUMNS = [

@@ -21,8 +21,9 @@ from kd_edge.artifact import default_model
 from kd_edge.errors import CameraError
 from kd_edge.runtime import stream
 from kd_edge.types import Frame, LabelState, Prediction
+from tests.waiting import PATIENCE_SECONDS, wait_for
 
-from .conftest import PATIENCE_SECONDS, HandClock, wait_for
+from .conftest import HandClock
 
 FOLDER = Path(__file__).parents[2] / "runtime"
 

@@ -22,8 +22,9 @@ from kd_edge.errors import ArtifactError, BadPictureError, CameraError
 from kd_edge.runtime.clock import StampMapper
 from kd_edge.runtime.stream import MOST_FAILURES
 from kd_edge.types import Cause, Frame, LabelState, Reason
+from tests.waiting import PATIENCE_SECONDS, wait_for
 
-from .conftest import PATIENCE_SECONDS, HandClock, wait_for
+from .conftest import HandClock
 from .stepped import GONE, Stepped
 
 MS = 1_000_000

@@ -12,8 +12,7 @@ from kd_edge.errors import EngineError
 from kd_edge.runtime import Recognizer, guard
 from kd_edge.runtime.guard import PushGuard
 from kd_edge.types import LabelState
-
-from .conftest import PATIENCE_SECONDS, wait_for
+from tests.waiting import PATIENCE_SECONDS, wait_for
 
 
 class Pushing:

@@ -16,8 +16,9 @@ from kd_edge.runtime import Recognizer, lifetime
 from kd_edge.runtime.options import StreamOptions
 from kd_edge.runtime.stream import LabelStream
 from kd_edge.types import LabelState
+from tests.waiting import PATIENCE_SECONDS, wait_for
 
-from .conftest import PATIENCE_SECONDS, HandCamera, HandClock, wait_for
+from .conftest import HandCamera, HandClock
 
 DAY_MS = 3_600_000.0
 

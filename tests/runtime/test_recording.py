@@ -22,10 +22,11 @@ from kd_edge.runtime.messages import McapWriter
 from kd_edge.runtime.recording import Recorder
 from kd_edge.runtime.uri import shown
 from kd_edge.types import Cause, Frame, LabelState, Prediction, Reason
+from tests.waiting import wait_for
 
 from .cameras.test_bags import read_to_the_fault
 from .cameras.test_replay import read_all
-from .conftest import HandClock, wait_for
+from .conftest import HandClock
 from .stepped import GONE, Stepped
 from .test_recurrence import stateful
 

@@ -22,8 +22,9 @@ from kd_edge.runtime.cameras import TimeOuts
 from kd_edge.runtime.options import StreamOptions
 from kd_edge.runtime.stream import LabelStream
 from kd_edge.types import Frame, LabelState, Reason
+from tests.waiting import wait_for
 
-from .conftest import HandCamera, HandClock, wait_for
+from .conftest import HandCamera, HandClock
 
 MS = 1_000_000
 

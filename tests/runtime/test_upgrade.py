@@ -20,8 +20,9 @@ from kd_edge.runtime.scheduling import scheduled
 from kd_edge.runtime.stream import LabelStream
 from kd_edge.runtime.upgrade import NICENESS, Upgrade, build_command
 from kd_edge.types import LabelState, Prediction
+from tests.waiting import wait_for
 
-from .conftest import HandCamera, wait_for
+from .conftest import HandCamera
 
 
 def python(script: str) -> list[str]:
@@ -105,12 +106,10 @@ def test_a_build_that_hangs_is_ended(load, monkeypatch) -> None:
 
 
 def test_leaving_ends_the_build(load) -> None:
-    started = time.monotonic()
     building = Upgrade("tensorrt", python("import time; time.sleep(1000)"), load)
     building.close()
     assert building._child.poll() is not None
     assert not building._thread.is_alive()
-    assert time.monotonic() - started < 60
 
 
 def test_the_command_names_engine_and_file() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kd_edge.errors import TrainingError
-from kd_edge.train.gaf import gramian_angular_field, piecewise_means
+from kd_edge.train.gaf import gramian_angular_field
 
 
 def arccos_form(signal: np.ndarray, method: str) -> np.ndarray:
@@ -124,33 +124,8 @@ def test_gradients_are_finite_at_the_ends_of_the_range(value_range: tuple[float,
         (lambda: gramian_angular_field(torch.zeros(3), method="sumation"), "did you mean 'summation'"),  # type: ignore[arg-type]
         (lambda: gramian_angular_field(torch.zeros(3), value_range=(1, 1)), r"value_range=\(1, 1\)"),
         (lambda: gramian_angular_field(torch.zeros(3), value_range=(0, math.inf)), "finite"),
-        (lambda: piecewise_means(torch.zeros(3), 0), "0 piecewise means"),
-        (lambda: piecewise_means(torch.zeros(3, dtype=torch.int32), 1), r"torch\.int32"),
     ],
 )
 def test_what_is_no_signal_is_refused(call: object, message: str) -> None:
     with pytest.raises(TrainingError, match=message):
         call()  # type: ignore[operator]
-
-
-def test_piecewise_means_by_hand() -> None:
-    signal = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [0.0, 0.0, 6.0, 0.0, 0.0, 0.0]])
-    assert piecewise_means(signal, 3).tolist() == [[1.5, 3.5, 5.5], [0.0, 3.0, 0.0]]
-    assert torch.equal(piecewise_means(signal, 6), signal)
-    # 6 values in 4 stretches of 1.5: (1 + 2/2) / 1.5, (2/2 + 3) / 1.5, (4 + 5/2) / 1.5, (5/2 + 6) / 1.5
-    expected = [[2 / 1.5, 4 / 1.5, 6.5 / 1.5, 8.5 / 1.5], [0.0, 4.0, 0.0, 0.0]]
-    assert piecewise_means(signal, 4).numpy() == pytest.approx(np.array(expected), rel=1e-6)
-    # 2 values in 3 stretches: the middle one has half of each
-    assert piecewise_means(torch.tensor([2.0, 4.0]), 3).tolist() == pytest.approx([2, 3, 4])
-    assert piecewise_means(torch.tensor([2.0, 4.0], dtype=torch.float64), 1).tolist() == [3.0]
-    assert piecewise_means(torch.ones(2, dtype=torch.bfloat16), 2).dtype is torch.float32
-
-
-def test_piecewise_means_keep_the_mean_and_have_gradients() -> None:
-    signal = torch.randn(2, 3, 177, dtype=torch.float64, requires_grad=True)
-    means = piecewise_means(signal, 50)
-    assert means.shape == (2, 3, 50)
-    assert torch.allclose(means.mean(-1), signal.mean(-1))
-    assert torch.autograd.gradcheck(
-        lambda s: piecewise_means(s, 4), (torch.randn(2, 7, dtype=torch.float64).requires_grad_(),)
-    )

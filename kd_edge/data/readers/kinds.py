@@ -14,7 +14,6 @@ from kd_edge.reading import open_regular
 Kind = Literal["array", "matlab", "pages", "image", "thermal", "video"]
 
 _HEAD_BYTES = 132
-_JPEG = b"\xff\xd8\xff"
 _PICTURES = (b"\x89PNG\r\n\x1a\n", *(b"P%d" % kind + space for kind in range(1, 7) for space in (b"\n", b" ", b"\r\n")))
 _FLIR = (b"FFF\0", b"AFF\0")
 _ISO_MEDIA = b"ftyp"

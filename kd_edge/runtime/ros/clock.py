@@ -57,11 +57,6 @@ class RosClock:
         return self._jumps
 
     @property
-    def went_back_ns(self) -> int:
-        """How far it went back the last time."""
-        return self._back_ns
-
-    @property
     def offset_ns(self) -> int:
         """How far this clock is ahead of ROS time."""
         self._read()

@@ -99,11 +99,6 @@ class ImageTopic:
         return None if self._subscribed is None else mismatch(self._subscribed.asked, self._offers)
 
     @property
-    def is_compressed(self) -> bool:
-        """Whether its messages are ``CompressedImage``."""
-        return self._type() == COMPRESSED_IMAGE
-
-    @property
     def focal(self) -> float | None:
         """Focal length as a share of the frame's width; None where no ``CameraInfo`` has told it."""
         return None if self._lens is None else self._lens.focal

@@ -16,7 +16,7 @@ from kd_edge.engines.cuda import BINDINGS
 
 HERE = Path(__file__).parents[1]
 PYCUDA = "KD_EDGE_PYCUDA"
-"""Environment variable: the folder that ``.ci/cuda`` has installed pycuda into."""
+"""Environment variable: the folder that ``tools/build_pycuda.sh`` has installed pycuda into."""
 REQUIRED = "KD_EDGE_REQUIRE_CUDA"
 """Environment variable: nothing here may be skipped."""
 
@@ -49,7 +49,7 @@ def environment(driver: Path) -> Callable[[str], dict[str, str]]:
             absent("cuda-python is not installed")
         if binding == "pycuda":
             if not (folder := os.environ.get(PYCUDA)):
-                absent(f"pycuda is built by .ci/cuda; {PYCUDA} names its folder")
+                absent(f"pycuda is built by tools/build_pycuda.sh; {PYCUDA} names its folder")
             paths.insert(0, str(folder))
         return {
             **os.environ,

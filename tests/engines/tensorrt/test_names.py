@@ -1,10 +1,12 @@
-"""What the source uses of TensorRT's Python API exists in its releases, by what ``.ci/names`` found in their wheels."""
+"""What the source uses of TensorRT's Python API exists in its releases.
+
+By what ``tools/check_tensorrt_names.py`` found in their wheels.
+"""
 
 from __future__ import annotations
 
 import json
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
@@ -15,11 +17,11 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    loader = SourceFileLoader("names", str(HERE.parents[2] / ".ci" / "names"))
-    spec = spec_from_loader("names", loader)
+    spec = spec_from_file_location("names", HERE.parents[2] / "tools/check_tensorrt_names.py")
     assert spec is not None
+    assert spec.loader is not None
     module = module_from_spec(spec)
-    loader.exec_module(module)
+    spec.loader.exec_module(module)
     return module
 
 
@@ -30,7 +32,7 @@ def test_every_name_is_in_every_release(script: ModuleType) -> None:
     assert {"build_serialized_network", "execute_async_v3", "create_timing_cache", "INPUT"} <= used
     for wheel, names in found.items():
         new = used - {*names["there"]} - script.GUARDED
-        assert not new, f"{wheel} is not known to have {new}: .ci/names --write looks for them"
+        assert not new, f"{wheel} is not known to have {new}: tools/check_tensorrt_names.py --write looks for them"
 
 
 def test_what_weakly_typed_networks_had_is_not_used(script: ModuleType) -> None:

@@ -373,7 +373,8 @@ def test_a_cut_reaches_the_window(tmp_path):
     """A frame says what happened before it; the capture hands that on."""
     from kd_edge.runtime.capture import Capture
     from kd_edge.types import Frame
-    from tests.runtime.conftest import HandCamera, wait_for
+    from tests.runtime.conftest import HandCamera
+    from tests.waiting import wait_for
 
     camera = HandCamera()
     capture = Capture(camera, open_camera("synthetic:").timeouts)

@@ -1,4 +1,4 @@
-"""Pipelines of GStreamer. OpenCV's wheels have none of it: .ci/gstreamer drives the system's."""
+"""Pipelines of GStreamer. OpenCV's wheels have none of it: tools/check_gstreamer.py drives the system's."""
 
 from __future__ import annotations
 

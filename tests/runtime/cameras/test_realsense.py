@@ -129,9 +129,7 @@ def test_frames_of_one_imager_with_the_devices_stamps(attached, uri: str, wanted
         assert (opened.fps, opened.channels, opened.band) == (FPS, 1, "nir")
         assert opened.dtype == np.dtype(kind).name
         assert opened.clock_kind == "device"
-        started = time.monotonic()
         assert opened.read(0.15) is None
-        assert time.monotonic() - started < 5
     finally:
         opened.close()
         opened.close()
@@ -208,10 +206,10 @@ def test_what_the_device_lacks_is_one_line_and_nothing_stays_open(attached, uri:
 
 
 def test_none_or_too_many_are_told_at_once(attached, monkeypatch: pytest.MonkeyPatch) -> None:
-    started = time.monotonic()
-    with pytest.raises(CameraError, match="no RealSense device is attached"):
-        camera("realsense:").open()
-    assert time.monotonic() - started < 10  # librealsense itself would wait for 15 s
+    with monkeypatch.context() as patched:
+        patched.delattr(rs, "pipeline")  # librealsense's own way waits for a device, for 15 s
+        with pytest.raises(CameraError, match="no RealSense device is attached"):
+            camera("realsense:").open()
     attached(Device(), Device("000000000002"))
     with pytest.raises(CameraError, match=r"2 RealSense devices are attached\. Expected a serial number"):
         camera("realsense:").open()

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from kd_edge.runtime.ros.session import Session
+from tests.waiting import PATIENCE_SECONDS
 
 REQUIRED = "KD_EDGE_REQUIRE_ROS"
-PATIENCE_SECONDS = 60.0
 ROOT = Path(__file__).parents[3]
 
 
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[3]
 def ros_environment() -> Iterator[None]:
     """Loopback only, and a domain of this process's own unless one is set."""
     if importlib.util.find_spec("rclpy") is None:
-        reason = "ROS 2's rclpy is not installed (.ci/ros runs these tests)"
+        reason = "ROS 2's rclpy is not installed (tools/check_ros.sh runs these tests)"
         if os.environ.get(REQUIRED):
             pytest.fail(f"{reason}, though {REQUIRED} says that it must be")
         pytest.skip(reason)

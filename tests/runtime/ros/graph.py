@@ -19,7 +19,7 @@ from rclpy.task import Future
 from sensor_msgs.msg import Image
 
 from kd_edge.runtime.ros import ActionRecognition
-from tests.runtime.conftest import PATIENCE_SECONDS, wait_for
+from tests.waiting import PATIENCE_SECONDS, wait_for
 
 with warnings.catch_warnings():  # rosidl's parser uses what Python 3.11 calls deprecated
     warnings.simplefilter("ignore", DeprecationWarning)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("rclpy", reason="ROS 2's rclpy is not installed (.ci/ros runs these tests)")
-pytest.importorskip("kd_edge_msgs", reason="kd_edge_msgs is not built (.ci/ros_msgs builds it)")
+pytest.importorskip("rclpy", reason="ROS 2's rclpy is not installed (tools/check_ros.sh runs these tests)")
+pytest.importorskip("kd_edge_msgs", reason="kd_edge_msgs is not built (tools/build_ros_packages.py builds it)")
 
 from action_msgs.msg import GoalStatus
 from kd_edge_msgs.action import WaitForLabel as WaitAction
@@ -22,8 +22,9 @@ from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
-from tests.runtime.conftest import LABELS, PATIENCE_SECONDS, wait_for
+from tests.runtime.conftest import LABELS
 from tests.runtime.ros.graph import Graph
+from tests.waiting import PATIENCE_SECONDS, wait_for
 
 SUCCESS = TransitionCallbackReturn.SUCCESS
 NAME = "/action_recognition"

@@ -33,8 +33,9 @@ from kd_edge.runtime.ros.session import Session
 from kd_edge.runtime.ros.topic import ImageTopic
 from kd_edge.runtime.stream import LabelStream
 from kd_edge.types import LabelState, Reason
-from tests.runtime.ros.conftest import PATIENCE_SECONDS, ROOT, Publisher, eventually
+from tests.runtime.ros.conftest import ROOT, Publisher, eventually
 from tests.runtime.ros.messages import CASES, Case, grey_fields
+from tests.waiting import PATIENCE_SECONDS
 
 NAME = "/camera/infra1/image_rect_raw"
 KNOWN = "/known/image"

@@ -17,7 +17,8 @@ from kd_edge.runtime.options import StreamOptions
 from kd_edge.runtime.ros.labelling import Labelling
 from kd_edge.runtime.stream import LabelStream
 from kd_edge.types import Prediction
-from tests.runtime.conftest import HandCamera, wait_for
+from tests.runtime.conftest import HandCamera
+from tests.waiting import wait_for
 
 
 class Watched:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("rclpy", reason="ROS 2's rclpy is not installed (.ci/ros runs these tests)")
+pytest.importorskip("rclpy", reason="ROS 2's rclpy is not installed (tools/check_ros.sh runs these tests)")
 
 import rclpy
 from lifecycle_msgs.msg import Transition
@@ -26,9 +26,10 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import String
 
 from kd_edge.errors import ConfigError, KdEdgeError
-from tests.runtime.conftest import open_files, wait_for
+from tests.runtime.conftest import open_files
 from tests.runtime.ros.graph import RELIABLE, TOPIC, Graph, Images
 from tests.runtime.test_lens import SPEC
+from tests.waiting import wait_for
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 NAME = "/action_recognition"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("rclpy", reason="ROS 2's rclpy is not installed (.ci/ros runs these tests)")
+pytest.importorskip("rclpy", reason="ROS 2's rclpy is not installed (tools/check_ros.sh runs these tests)")
 
 import rclpy
 import rclpy.executors

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("rclpy", reason="ROS 2's rclpy is not installed (.ci/ros runs these tests)")
+pytest.importorskip("rclpy", reason="ROS 2's rclpy is not installed (tools/check_ros.sh runs these tests)")
 
 from rclpy.lifecycle import TransitionCallbackReturn
 from rosbags.rosbag2 import Reader, Writer
@@ -21,8 +21,8 @@ from std_msgs.msg import String
 
 from kd_edge.runtime import Recognizer, stream
 from kd_edge.types import Prediction
-from tests.runtime.conftest import wait_for
 from tests.runtime.ros.graph import RELIABLE, TOPIC, Graph, image_message
+from tests.waiting import wait_for
 
 SUCCESS = TransitionCallbackReturn.SUCCESS
 NAME = "/action_recognition"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kd_edge.types import Cause, LabelState, Prediction, Reason
-from tests.runtime.conftest import PATIENCE_SECONDS
+from tests.waiting import PATIENCE_SECONDS
 
 
 def prediction(

@@ -17,8 +17,9 @@ from kd_edge.errors import ConfigError, SinkError
 from kd_edge.runtime.sinks import JsonlSink, SinkState, SinkThread, TerminalSink, close_together, none_left, open_sink
 from kd_edge.runtime.sinks import base as sinks_base
 from kd_edge.runtime.sinks.base import QUEUE_LENGTH
-from tests.runtime.conftest import PATIENCE_SECONDS, HandClock, wait_for
+from tests.runtime.conftest import HandClock
 from tests.runtime.sinks.conftest import ListSink, prediction
+from tests.waiting import PATIENCE_SECONDS, wait_for
 
 NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import time
 
 import numpy as np
 import pytest
@@ -262,21 +261,3 @@ def test_one_change_draws_the_same_beside_another(name: str) -> None:
 def test_epochs_and_modalities_differ() -> None:
     assert not np.allclose(changed(FULL), changed(FULL, Draws((0, 2, 2, 0))), atol=1e-2)
     assert not np.allclose(changed(FULL), changed(FULL, Draws((0, 1, 2, 1))), atol=1e-2)
-
-
-@pytest.mark.parametrize("size", [64, 224])
-def test_time_per_clip(size: int, capsys: pytest.CaptureFixture[str]) -> None:
-    spec = Preprocess(channels=3, resize_px=size, input_px=size)
-    start = planes(8, 3, size)
-    for name, value in FULL.items():
-        augment = Augment.model_validate({name: value})
-        seconds = []
-        for k in range(5):
-            clip = start.copy()
-            began = time.perf_counter()
-            change_planes(clip, 3, augment, Draws((k,)))
-            result = change_input(clip, spec, augment, Draws((k,)))
-            seconds.append(time.perf_counter() - began)
-        with capsys.disabled():
-            print(f"\n8 x 3 x {size} x {size}, {name}: {np.median(seconds) * 1e3:.2f} ms", end="")  # noqa: T201
-        assert np.isfinite(result).all()

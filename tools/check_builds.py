@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Every backbone and head kd-edge ships, in every precision TensorRT runs, built by TensorRT-RTX without a GPU.
 
-    .ci/builds [--input 112] [--backbone NAME]... [--part 1/2] > table.md
+    python tools/check_builds.py [--input 112] [--backbone NAME]... [--part 1/2] > table.md
 
 Weights are random, and the ranges of 8-bit integers come from noise: what is shown is that graphs of these shapes are
 taken, how large plans are and how long builds take, not what networks compute. Shares are those of layers that
@@ -29,8 +29,9 @@ from kd_edge.errors import ConfigError, KdEdgeError
 from kd_edge.export import ExportProfile, make_reference_artifact
 from kd_edge.export.precision import convert
 from kd_edge.models import BACKBONES
+from kd_edge.models.config import Temporal
 
-HEADS = ("tsn", "tconv", "trn", "tsm_causal")
+HEADS: tuple[Temporal, ...] = ("tsn", "tconv", "trn", "tsm_causal")
 PRECISIONS = ("fp32", "fp16", "int8-tensorrt")
 CAPABILITIES = ((8, 6), (12, 0))
 FEEDS = 2
@@ -72,7 +73,7 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def graphs(backbone: str, head: str, px: int, folder: Path) -> Iterator[tuple[str, Artifact]]:
+def graphs(backbone: str, head: Temporal, px: int, folder: Path) -> Iterator[tuple[str, Artifact]]:
     """The streaming step of an untrained student in every precision; none where the two do not go together."""
     try:
         made = make_reference_artifact(backbone, px, folder / "fp32.onnx", temporal=head).artifact

@@ -2,7 +2,7 @@
 """Time this checkout against another one, in turn, one thread: imports, a push, a training step.
 
     git worktree add ../before COMMIT
-    .ci/compare ../before --rounds 7
+    python tools/bench_checkouts.py ../before --rounds 7
 
 Imports and training steps run as fresh processes. Pushes run in a pair of processes a round, which take turns of 40: a
 process differs from the next one of the same code by a percent, so neither one pair nor one turn tells much. Who is
@@ -60,8 +60,6 @@ for line in sys.stdin:
     print(1e3 * sorted(spent)[len(spent) // 2], flush=True)
 """
 PUSHES = 40
-
-
 TURNS = 20
 
 
@@ -80,7 +78,8 @@ class Pusher:
             )  # fmt: skip
             self(checkout)  # the first turn warms up
         process = self._processes[checkout]
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         process.stdin.write(f"{PUSHES}\n")
         process.stdin.flush()
         return float(process.stdout.readline())

@@ -3,13 +3,13 @@
 # kd-edge install-service under a real systemd. What is missing is fetched, within 40 seconds; what cannot be had is
 # said in one line and its checks are skipped, and what is there has to pass. It ends after two minutes at the latest.
 #
-#     .ci/launch [PYTHON]        default: .venv/bin/python; fetches Debian's or Ubuntu's packages where it may
+#     tools/check_launch.sh [PYTHON]        default: .venv/bin/python; fetches Debian's or Ubuntu's packages where it may
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 if [ -z "${KD_EDGE_LAUNCH_BOUNDED:-}" ]; then
     code=0
-    KD_EDGE_LAUNCH_BOUNDED=1 timeout --kill-after=5 120 "$BASH" .ci/launch "$@" || code=$?
+    KD_EDGE_LAUNCH_BOUNDED=1 timeout --kill-after=5 120 "$BASH" tools/check_launch.sh "$@" || code=$?
     if [ $code -ge 124 ]; then echo "launch: not done after 120 s"; fi
     exit $code
 fi

@@ -1,20 +1,22 @@
 #!/usr/bin/env python3
 """Engines and precisions of one student against what the processor could do at best, all in turn in one run.
 
-    .ci/engines RUN --data DIR                    # a run's student: exported in fp32 (with ncnn) and int8, then timed
-    .ci/engines --reference mobilenet_v3_small --input 112     # an untrained network, float32 only
+    python tools/bench_engines.py RUN --data DIR
+    python tools/bench_engines.py --reference mobilenet_v3_small --input 112
 
-One thread. The floor of direct convolution is the student's multiplications and additions at the rate at which this
-core does independent ones in registers (peak.c, compiled here, run before, between and after): float32 and, where the
-core has VNNI, 8-bit integers. Winograd's way of convolving does fewer multiplications and may go below. Where the
-speed-up over torch re-encoding whole clips comes from is told last: the algorithm (one frame instead of the window, in
-torch), the engine (the same step in the fastest float32 engine), the precision (the fastest int8 engine).
+The first exports a run's student in fp32 (with ncnn) and int8, then times both; the second times an untrained network,
+float32 only. One thread. The floor of direct convolution is the student's multiplications and additions at the rate at
+which this core does independent ones in registers (peak.c, compiled here, run before, between and after): float32 and,
+where the core has VNNI, 8-bit integers. Winograd's way of convolving does fewer multiplications and may go below. Where
+the speed-up over torch re-encoding whole clips comes from is told last: the algorithm (one frame instead of the window,
+in torch), the engine (the same step in the fastest float32 engine), the precision (the fastest int8 engine).
 """
 
 from __future__ import annotations
 
 import argparse
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,6 +29,7 @@ import torch
 from kd_edge import recipes
 from kd_edge.artifact import Artifact
 from kd_edge.engines import ENGINES, engine_name, open_engine
+from kd_edge.errors import EngineError
 from kd_edge.export import ExportProfile, export, make_reference_artifact
 from kd_edge.export.report import count_flops
 from kd_edge.machine import cpu_name
@@ -68,7 +71,11 @@ def steps_of(made: Artifact, opened: ExitStack) -> Timed:
     steps: Timed = {}
     for name, kind in ENGINES.items():
         if kind.is_installed() and kind.unsuited(made) is None:
-            binding = opened.enter_context(open_engine(made, engine=engine_name(name))).bind(1)
+            try:
+                binding = opened.enter_context(open_engine(made, engine=engine_name(name))).bind(1)
+            except EngineError as error:  # it is installed, and this machine cannot run it
+                print(f"{name} left out: {error.found}", file=sys.stderr)
+                continue
             rng = np.random.default_rng(0)
             for array in binding.inputs.values():
                 array[:] = rng.normal(size=array.shape)
@@ -119,7 +126,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name, ExitStack() as opened:
-        folder, timed, student = Path(name), {}, None
+        folder, student = Path(name), None
+        timed: Timed = {}
         program = compiled(folder)
         if options.reference:
             made = make_reference_artifact(options.reference, options.input, folder / "fp32.onnx", carry=("ncnn",))
@@ -132,11 +140,14 @@ def main() -> None:
             flops, _ = count_flops(student.model, spec.input_channels, spec.input_px)
             timed |= torch_of(student)
             for precision, changes in (("fp32", ['carry=["ncnn"]']), ("int8", [])):
-                profile = recipes.load("export", precision, ExportProfile, ["health=false", "stream_frames=0", *changes])
+                profile = recipes.load(
+                    "export", precision, ExportProfile, ["health=false", "stream_frames=0", *changes]
+                )
                 made = export(options.run, profile, folder / f"{precision}.onnx", data_root=options.data)
                 timed |= steps_of(made.artifact, opened)
                 print(precision, "artifact", f"{made.report.file_bytes / 1e6:.1f} MB; largest error by largest logit:")
                 parity = made.artifact.manifest.parity
+                assert parity is not None
                 for stage in parity.stages[1:]:
                     size = parity.tolerance / profile.max_abs_error
                     print(f"  {stage.stage:<12}{stage.engine:<26}{stage.max_abs_error / size:.1e}, {stage.flips} flips")
@@ -149,7 +160,10 @@ def main() -> None:
         ghz, gflops, gops = np.max(peaks, axis=0)
         floors = {"fp32": flops / gflops / 1e6, "int8": flops / gops / 1e6 if gops else float("nan")}
         print(f"{cpu_name()}, {ghz:.2f} GHz, one core at best {gflops:.0f} GFLOP/s, {gops:.0f} Gop/s of 8 bits")
-        print(f"a step is {flops / 1e9:.2f} GFLOP: floor of direct convolution {floors['fp32']:.2f} ms, int8 {floors['int8']:.2f}")
+        print(
+            f"a step is {flops / 1e9:.2f} GFLOP: floor of direct convolution {floors['fp32']:.2f} ms, "
+            f"int8 {floors['int8']:.2f}"
+        )
         whole = {key: np.concatenate(parts) for key, parts in found.items()}
         base = whole["fp32, onnxruntime"]
         print(f"{'':<26}{'least':>9}{'median':>9} ms  of the floor   of ONNX Runtime fp32 (least)")

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The tests of ROS 2 with a real ROS 2 from wheels, in an environment of their own, on loopback and a free domain, with
 # the packages of launch/ros2 as colcon builds them.
-#   .ci/ros FOLDER [arguments of pytest]    makes environment and packages there the first time (about 700 MB, 3 min)
+#   tools/check_ros.sh FOLDER [arguments of pytest]    makes environment and packages there the first time (about 700 MB, 3 min)
 # No test may skip for want of ROS. Python 3.10 to 3.13 on x86-64 Linux; PYTHON names another one than python3.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -15,7 +15,7 @@ if [ ! -f "$folder/variables" ]; then
     [ -x "$python" ] || "${PYTHON:-python3}" -m venv "$folder/environment"
     "$python" -m pip install --quiet --disable-pip-version-check "${wheels[@]/#/ros-kilted-}" -e '.[cpu,mcap,replay]' \
         onnx psutil pytest pytest-timeout hypothesis catkin-pkg pyyaml
-    .ci/ros_msgs "$folder" --environment "$folder/environment" > "$folder/build.log" 2>&1 ||
+    tools/build_ros_packages.py "$folder" --environment "$folder/environment" > "$folder/build.log" 2>&1 ||
         { cat "$folder/build.log"; exit 1; }
     grep '^export ' "$folder/build.log" > "$folder/variables"
 fi

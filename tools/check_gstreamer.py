@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The camera gstreamer: with an OpenCV that has GStreamer, the system's: what it delivers, and what it says of faults.
 
-    .ci/gstreamer [--install]
+    python tools/check_gstreamer.py [--install]
 
 kd-edge itself is this checkout; pydantic and what else it needs come from the environment that runs this script, NumPy
 and OpenCV from the system's Python, which must be of the same version. ``--install`` installs Debian's or Ubuntu's
@@ -10,6 +10,7 @@ packages (apt-get, as root). Prints a Markdown table.
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import subprocess
@@ -61,7 +62,12 @@ def checks() -> Iterator[tuple[str, str, bool]]:
         ("colour", SOURCE.format("I420"), colour, r"uint8 \(480, 640, 3\), (2[89]|3[0-2]) frames"),
         ("16 bit", SOURCE.format("GRAY16_LE"), deep, r"uint16 \(480, 640\), (2[89]|3[0-2]) frames"),
         ("16 bit of 8", SOURCE.format("GRAY8"), deep, "cannot be started"),
-        ("a sink of one's own", SOURCE.format("GRAY16_LE") + " ! appsink", deep, r"uint16 \(480, 640\), (2[89]|3[0-2]) frames"),
+        (
+            "a sink of one's own",
+            SOURCE.format("GRAY16_LE") + " ! appsink",
+            deep,
+            r"uint16 \(480, 640\), (2[89]|3[0-2]) frames",
+        ),
         ("8 bit of 16, by the user", SOURCE.format("GRAY16_LE") + " ! appsink", grey, "has dtype uint16"),
         ("planes", SOURCE.format("I420") + " ! appsink", grey, "no picture of 640x480"),
         ("no such element", "nosuchsrc", grey, "no answer within 1.0 s"),
@@ -76,9 +82,13 @@ def checks() -> Iterator[tuple[str, str, bool]]:
 
 
 def main() -> None:
-    if "--install" in sys.argv:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--install", action="store_true", help="install the packages before")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.install:
         subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", *PACKAGES.split()], check=True)
-    if "--here" not in sys.argv:
+    if not given.here:
         path = os.pathsep.join((str(ROOT), SYSTEM_PACKAGES, sysconfig.get_path("purelib")))
         here = [SYSTEM_PYTHON, __file__, "--here"]
         sys.exit(subprocess.run(here, env=os.environ | {"PYTHONPATH": path, "OPENCV_LOG_LEVEL": "SILENT"}).returncode)

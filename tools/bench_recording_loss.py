@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What `kd-edge record` keeps, by the clock: two cameras of 640x480 at 30 Hz, and a recorder that is killed.
 
-    .ci/recording [--seconds 30] [--kills 3] [--rgb] [--out DIR]
+    python tools/bench_recording_loss.py [--seconds 30] [--kills 3] [--rgb] [--out DIR]
 
 The cameras are generated figures, rendered by the same process; --rgb makes the second one colour. A frame is missing
 where the camera's stamps are further apart than its period: "dropped" ones found no room in the recorder, the others
@@ -70,7 +70,9 @@ def killed(out: Path, seconds: float, rgb: bool) -> float:
     killed_ns = time.monotonic_ns()  # the clock of the stamps
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    subprocess.run(command(out, "--seconds", "0.5", rgb=rgb), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+    subprocess.run(
+        command(out, "--seconds", "0.5", rgb=rgb), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True
+    )
     kept = min(int(f.read_text().split()[-1]) for f in (out / "clips").glob("00001_*.stamps"))
     return (killed_ns - kept) / 1e9
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # pycuda without a GPU or CUDA toolkit: built against the stand-in driver and the headers that torch's packages bring.
-#   .ci/cuda FOLDER    then KD_EDGE_PYCUDA=FOLDER KD_EDGE_REQUIRE_CUDA=1 make test
+#   tools/build_pycuda.sh FOLDER    then KD_EDGE_PYCUDA=FOLDER KD_EDGE_REQUIRE_CUDA=1 make test
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=$(realpath -m "$1")

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """One's own recordings, by the clock: a folder of 60 clips to a running label, and data init over thousands of files.
 
-    .ci/own train [--clips 60] [--rgb] [--keep DIR]     kd-edge data init, train, export and run, each as a user types it
-    .ci/own init [--files 10000]                        kd-edge data init over so many videos, H.264 of 640x480 among them
+    python tools/bench_own.py train [--clips 60] [--rgb] [--keep DIR]
+    python tools/bench_own.py init [--files 10000]
 
-``train`` writes clips of four generated actions by five people as infrared videos (FFV1, 160x120, 30 Hz) into folders
-of classes; ``--rgb`` adds the colour camera, which then teaches. Figures are Markdown on standard output, what the
-commands print is on standard error. Exit code 1 above five minutes, or 20 s.
+``train`` times kd-edge data init, train, export and run, each as a user types it; ``init`` kd-edge data init over so
+many videos, H.264 of 640x480 among them. ``train`` writes clips of four generated actions by five people as infrared
+videos (FFV1, 160x120, 30 Hz) into folders of classes; ``--rgb`` adds the colour camera, which then teaches. Figures are
+Markdown on standard output, what the commands print is on standard error. Exit code 1 above five minutes, or 20 s.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -33,7 +35,7 @@ def write(path: Path, images: np.ndarray, codec: str, fps: float = 30.0) -> None
     path.parent.mkdir(parents=True, exist_ok=True)
     grey = images.ndim == 3
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=round(fps))
+        stream = cast("av.VideoStream", container.add_stream(codec, rate=round(fps)))
         stream.height, stream.width = images.shape[1:3]
         stream.pix_fmt = {"ffv1": "gray" if grey else "bgr0", "mjpeg": "yuvj420p"}.get(codec, "yuv420p")
         for image in images:
@@ -106,7 +108,9 @@ def init(given: argparse.Namespace, folder: Path) -> bool:
             target.parent.mkdir(parents=True, exist_ok=True)
             os.link(source, target)  # headers are read file by file all the same
     seconds, worked = kd_edge(["data", "init", "many"], folder)
-    print(f"{given.files} files, {os.cpu_count()} cores: `kd-edge data init` takes {seconds:.1f} s, {worked:.1f} s of the")
+    print(
+        f"{given.files} files, {os.cpu_count()} cores: `kd-edge data init` takes {seconds:.1f} s, {worked:.1f} s of the"
+    )
     print(f"processor; {load()}")
     return seconds <= SECONDS
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """The ROS 2 node in figures: image message to label message beside the recogniser's own push, idle, and memory.
 
-    .ci/ros_node [--model ARTIFACT] [--frames 600] [--fps 30] [--size 640x480] [--idle 30] [--messages 100000]
+    python tools/bench_ros_node.py [--model ARTIFACT] [--frames 600] [--fps 30] [--size 640x480] [--idle 30]
+                                   [--messages 100000]
 
 Two processes on this machine: the node as `ros2 run` starts it, and this one, which publishes mono8 images (reliable)
 and hears the labels; what lies between handing an image to the middleware and being handed its label is one latency.
@@ -112,7 +113,7 @@ class Measured:
         values = {"model": model, "topics": "[camera=/measured/image]", "engine": "onnxruntime"}
         given = [part for name, value in values.items() for part in ("-p", f"{name}:={value}")]
         command = [sys.executable, "-c", program, "--ros-args", "-r", f"__node:={NODE}", *given]
-        self.process = subprocess.Popen(command)  # noqa: S603
+        self.process = subprocess.Popen(command)
         rclpy.init(args=[])
         self.node = rclpy.create_node("measuring")
         self.executor = SingleThreadedExecutor()

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """kd-edge adapt by the clock: 20 clips of a new class on one core of a machine where torch and onnx cannot be imported.
 
-    .ci/adapt [--clips 20]
+    python tools/bench_adapt.py [--clips 20]
 
 Clips of somebody who waves a striped cloth (640x480 infrared videos, FFV1, 2.8 s at 30 Hz) are added to the student
 that ships (ResNet10-thin, 96 pixels), alone and with two clips of each class it knows to keep, and to an untrained
@@ -58,7 +58,8 @@ def waving(seed: int) -> np.ndarray:
     y, x = np.mgrid[0 : SIZE[0], 0 : SIZE[1]]
     cloth = np.exp(-(((x[None] - 320 - shift[:, None, None]) / 120) ** 2 + ((y - 240) / 120) ** 2))
     stripes = 70 + 120 * cloth * (0.5 + 0.5 * np.sin(x / 12)) + rng.normal(0, 3, SIZE)
-    return np.clip(stripes, 0, 255).astype(np.uint8)
+    images: np.ndarray = np.clip(stripes, 0, 255).astype(np.uint8)
+    return images
 
 
 def known(folder: Path, labels: list[str]) -> None:

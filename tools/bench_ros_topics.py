@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Image topics of ROS 2: what is lost on the way and on the node's side, what a frame costs, and memory.
 
-    .ci/ros_topics [--seconds 10] [--messages 100000]
+    python tools/bench_ros_topics.py [--seconds 10] [--messages 100000]
 
-Run it with a Python that has rclpy (.ci/ros makes an environment). A publisher in another process on loopback sends
-640x480 at 30 frames/s; a ``TopicCamera`` reads them as a stream's capture thread does. Lost in the middleware is what
-was published from the first frame received on and never came to the subscription; lost on the node's side is what came
-and was not read. Processor time is that of the receiving process: executor, conversion and reading, without a model.
-Memory is that of a process which receives many small messages. Prints Markdown tables.
+Run it with a Python that has rclpy (tools/check_ros.sh makes an environment). A publisher in another process on
+loopback sends 640x480 at 30 frames/s; a ``TopicCamera`` reads them as a stream's capture thread does. Lost in the
+middleware is what was published from the first frame received on and never came to the subscription; lost on the node's
+side is what came and was not read. Processor time is that of the receiving process: executor, conversion and reading,
+without a model. Memory is that of a process which receives many small messages. Prints Markdown tables.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-os.environ.setdefault("ROS_DOMAIN_ID", str(random.Random().randrange(102, 230)))  # noqa: S311 - no secret
+os.environ.setdefault("ROS_DOMAIN_ID", str(random.Random().randrange(102, 230)))
 WIDTH, HEIGHT, FPS = 640, 480, 30
 NAME = "/camera/image"
 PATIENCE_SECONDS = 60.0
@@ -91,7 +91,9 @@ def rate(bits: int, reliable: bool, seconds: float) -> tuple[int, int, int, int,
     reader = Reader(camera)
     reader.start()
     began = processor_seconds()
-    published = publisher.publish(topic=NAME, fields=grey_fields(WIDTH, HEIGHT, bits), times=round(seconds * FPS), hz=FPS)
+    published = publisher.publish(
+        topic=NAME, fields=grey_fields(WIDTH, HEIGHT, bits), times=round(seconds * FPS), hz=FPS
+    )
     time.sleep(1.0)
     used = processor_seconds() - began
     reader.stopped.set()
@@ -152,7 +154,9 @@ def main() -> None:
         for reliable in (False, True):
             published, received, outside, inside, ms = rate(bits, reliable, options.seconds)
             offered = "reliable" if reliable else "best effort"
-            print(f"| mono{bits} | {offered} | {published} | {received} | {outside} | {inside} | {ms:.2f} |", flush=True)
+            print(
+                f"| mono{bits} | {offered} | {published} | {received} | {outside} | {inside} | {ms:.2f} |", flush=True
+            )
             failed += inside
     print()
     if options.messages:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How a run's student does on subjects that were held out of its training side: clip by clip, and as streams.
 
-    .ci/joined RUN --subjects 7 --data DIR [--orders 3] [--smooth-ms 0 none]
+    python tools/bench_joined.py RUN --subjects 7 --data DIR [--orders 3] [--smooth-ms 0 none]
 
 Prints Markdown tables, for choosing between kinds of windows; the test side is left alone. ``none`` is the default,
 one segment spacing.
@@ -16,7 +16,7 @@ import numpy as np
 
 from kd_edge.data import Split
 from kd_edge.engines import open_engine
-from kd_edge.evaluate.clips import _clips, _opened, _recordings, clip_logits
+from kd_edge.evaluate.clips import clip_logits, clips_of, opened_model, recordings_of
 from kd_edge.evaluate.joined import JoinedStream
 
 
@@ -28,14 +28,14 @@ def main() -> None:
     parser.add_argument("--orders", type=int, default=3)
     parser.add_argument("--smooth-ms", nargs="+", default=["0", "none"])
     given = parser.parse_args()
-    with _opened(given.run, given.data, as_stream=True) as artifact:
-        dataset, split = _recordings(artifact, given.data, None)
+    with opened_model(given.run, given.data, as_stream=True) as artifact:
+        dataset, split = recordings_of(artifact, given.data, None)
         held_out = tuple(s for s in (*split.train, *split.validation) if s.subject in given.subjects)
         chosen, modality = Split(split.name, (), held_out), artifact.manifest.modality
         with open_engine(artifact) as engine:
             right = [
                 clip_logits(engine, clip, artifact.manifest).argmax() == sample.label
-                for sample, clip in _clips(dataset, chosen, modality, {})
+                for sample, clip in clips_of(dataset, chosen, modality, {})
             ]
         print(f"{len(right)} clips, window {artifact.manifest.clip_seconds:g} s: {np.mean(right):.1%} clip by clip\n")
         print("| a window counts | order | right at a clip's end | labels right | false changes a minute | delay, s |")
@@ -43,7 +43,7 @@ def main() -> None:
         for text in given.smooth_ms:
             for seed in (None, *range(given.orders)):
                 with JoinedStream(artifact, 1, "onnxruntime", None if text == "none" else float(text)) as stream:
-                    for sample, clip in _clips(dataset, chosen, modality, {}, seed):
+                    for sample, clip in clips_of(dataset, chosen, modality, {}, seed):
                         stream.watch(sample, clip)
                     score = stream.score()
                 live = score.live

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """False alarms on good pictures, and how soon each fault of a camera is noticed, through the real recogniser.
 
-    .ci/health kd_edge/bundled.onnx
-    .ci/health old.onnx --fit new.onnx      # first write the artifact again with newly fitted bounds
+    python tools/bench_health.py kd_edge/bundled.onnx
+    python tools/bench_health.py old.onnx --fit new.onnx      # first write the artifact again with newly fitted bounds
 
 Good pictures are the generated figure's, 640x480, 30 a second, of people no model was trained on; faults are put over
 them, and over people again other than those. A fault begins 3.5 s after the start and lasts 4 s: "noticed" is the
@@ -17,6 +17,7 @@ import collections
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,7 +32,7 @@ from kd_edge.runtime import Recognizer
 from kd_edge.types import LabelState, Prediction
 
 Picture = npt.NDArray[np.uint8]
-Fault = Callable[[Picture, np.random.Generator], npt.NDArray[np.generic]]
+Fault = Callable[[Picture, np.random.Generator], npt.NDArray[Any]]
 PERIOD_NS = 33_333_333
 BEFORE, FAULTY = 105, 120  # frames
 FAULTS: dict[str, Fault] = {
@@ -49,8 +50,8 @@ FAULTS: dict[str, Fault] = {
     "defocus, Gaussian of 6 px": lambda f, r: cv2.GaussianBlur(f, (0, 0), 6),
     "defocus, Gaussian of 10 px": lambda f, r: cv2.GaussianBlur(f, (0, 0), 10),
     "defocus, Gaussian of 16 px": lambda f, r: cv2.GaussianBlur(f, (0, 0), 16),
-    "half overexposed": lambda f, r: f + np.uint16(255) * (np.arange(f.shape[1]) < f.shape[1] // 2).reshape(
-        (1, -1) + (1,) * (f.ndim - 2)
+    "half overexposed": lambda f, r: (
+        f + np.uint16(255) * (np.arange(f.shape[1]) < f.shape[1] // 2).reshape((1, -1) + (1,) * (f.ndim - 2))
     ),
     "a quarter of the light": lambda f, r: f / 4,
     "a twelfth of the light": lambda f, r: f / 12,

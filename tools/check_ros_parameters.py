@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """What users read of the node's parameters, held to what the node declares.
 
-    .ci/parameters            # 1 where the parameter file or the table of launch/README.md says something else
-    .ci/parameters --write    # and writes both anew
+    python tools/check_ros_parameters.py [--write]
 
+Exit code 1 where the parameter file or the table of launch/README.md says something else; ``--write`` writes both anew.
 The source is kd_edge.runtime.ros.parameters.
 """
 
@@ -44,7 +44,9 @@ def main() -> int:
         return 1
     differ = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     for path in differ:
-        sys.stdout.write(f"{path.name}: {'written' if is_to_write else 'differs: .ci/parameters --write'}\n")
+        sys.stdout.write(
+            f"{path.name}: {'written' if is_to_write else 'differs: python tools/check_ros_parameters.py --write'}\n"
+        )
         if is_to_write:
             path.write_text(wanted[path])
     return int(bool(differ) and not is_to_write)

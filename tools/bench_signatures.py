@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What checking a signature adds to loading an artifact: with and without, in turn, in fresh processes and in one.
 
-.ci/trust ARTIFACT... [--rounds 30]
+python tools/bench_signatures.py ARTIFACT... [--rounds 30]
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def main() -> None:
         for given in options.artifacts:
             path = Path(shutil.copy(given, Path(folder, "signed.onnx")))
             sign(path, SigningKey(Path(folder, "key")))
-            plain, checked, first, first_checked = [], [], [], []
+            plain: list[float] = []
+            checked: list[float] = []
+            first, first_checked = [], []
             for turn in range(options.rounds):
                 for times, keys in ((plain, None), (checked, trust)):
                     started = time.perf_counter()

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Cameras on this machine: several in one step, a minute without a lost frame, and how soon a lost one is back.
 
-    .ci/cameras batch [--model ARTIFACT] [--engines onnxruntime openvino]
-    .ci/cameras steady [--seconds 60]
-    .ci/cameras reconnect [--times 5]
+    python tools/bench_cameras.py batch [--model ARTIFACT] [--engines onnxruntime openvino]
+    python tools/bench_cameras.py steady [--seconds 60]
+    python tools/bench_cameras.py reconnect [--times 5]
 
 Each prints a Markdown table. The last two need gcc for the V4L2 device (tests/runtime/cameras/fakev4l2.c) and
 pyrealsense2 with libusb for the RealSense one; what is missing is said and left out.
@@ -30,6 +30,7 @@ import numpy as np
 
 from kd_edge.artifact import BUNDLED, load
 from kd_edge.bench.measure import noise
+from kd_edge.engines import engine_name
 from kd_edge.runtime import Recognizer, stream
 from kd_edge.types import LabelState, Prediction
 
@@ -44,7 +45,7 @@ def batch(model: Path, engines: list[str], rounds: int) -> None:
     images = noise(manifest, SIZE)
     print(f"{CAMERAS} cameras of 640x480, {rounds} rounds in turn, one thread\n")
     print("| engine | one step, ms | single pushes, ms | ratio of medians | labels |\n|---|---|---|---|---|")
-    for engine in engines:
+    for engine in map(engine_name, engines):
         with Recognizer.load(model, engine=engine) as many, Recognizer.load(model, engine=engine) as single:
             together, apart, same = [], [], True
             for k in range(rounds + WARM):
@@ -132,7 +133,8 @@ class RealSense:
     def __init__(self, folder: Path) -> None:
         import pyrealsense2 as rs
 
-        self._rs, self._kept = rs, []
+        self._rs: Any = rs
+        self._kept: list[Any] = []
         self.device = rs.software_device()
         self.device.register_info(rs.camera_info.name, "Soft D435")
         self.device.register_info(rs.camera_info.serial_number, "000000000001")
@@ -220,8 +222,8 @@ def steady(model: Path, seconds: float) -> None:
             made = round((fresh[-1][1] - fresh[0][1]) / PERIOD_NS) + 1
             ages = np.array([(emitted - captured) / 1e6 for _, captured, emitted, _ in fresh])
             print(
-                f"| {device.name} | {made} | {len(fresh)} | {made - len(fresh)} ({counts['dropped']}) | {np.median(ages):.1f} "
-                f"| {np.percentile(ages, 99):.1f} | {ages.max():.1f} |",
+                f"| {device.name} | {made} | {len(fresh)} | {made - len(fresh)} ({counts['dropped']}) "
+                f"| {np.median(ages):.1f} | {np.percentile(ages, 99):.1f} | {ages.max():.1f} |",
                 flush=True,
             )
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What recording costs the path of a label: two cameras at 30 Hz, 640x480, with and without it, in turns.
 
-    .ci/record [--model ARTIFACT] [--cameras 2] [--seconds 8] [--rounds 6]
+    python tools/bench_recording_cost.py [--model ARTIFACT] [--cameras 2] [--seconds 8] [--rounds 6]
 
 Frames are pushed at their moments with one thread, one round recorded, the next one not. The time of a label is that
 of its push and of handing frame and label to the recorder; its processor time, which other programs disturb less, is
@@ -28,7 +28,9 @@ PERIOD_NS = 1_000_000_000 // 30
 BOUND = 1.03
 
 
-def labelled(recognizer: Recognizer, pictures: np.ndarray, cameras: int, seconds: float, recorder: Recorder | None):
+def labelled(
+    recognizer: Recognizer, pictures: np.ndarray, cameras: int, seconds: float, recorder: Recorder | None
+) -> np.ndarray:
     """Milliseconds of each label in one round, (N, 2): by the clock, and of its thread's processor time."""
     names = [f"ir{k}" for k in range(cameras)]
     start_ns, times = time.monotonic_ns(), []
@@ -51,7 +53,9 @@ def labelled(recognizer: Recognizer, pictures: np.ndarray, cameras: int, seconds
     return np.array(times)
 
 
-def recorded(recognizer: Recognizer, pictures: np.ndarray, cameras: int, seconds: float, folder: Path, number: int):
+def recorded(
+    recognizer: Recognizer, pictures: np.ndarray, cameras: int, seconds: float, folder: Path, number: int
+) -> tuple[np.ndarray, float, float, int]:
     """The same, recorded; with the recorder's share of a core and its bytes a second."""
     recorder = Recorder(folder / f"{number}.mcap", {})
     recorder.open()
@@ -59,6 +63,7 @@ def recorded(recognizer: Recognizer, pictures: np.ndarray, cameras: int, seconds
         recorder.add_camera(f"ir{k}", "nir", None)
     recorder.start()
     (writer,) = [t for t in threading.enumerate() if t.name == "kd-edge recorder"]
+    assert writer.ident is not None
     clock = time.pthread_getcpuclockid(writer.ident)
     times = labelled(recognizer, pictures, cameras, seconds, recorder)
     share = time.clock_gettime(clock) / seconds
@@ -107,7 +112,9 @@ def main() -> None:
         print(f"| {name} | {np.median(wall):.3f} | {np.quantile(wall, 0.95):.3f} | {np.median(cpu):.3f} | {rest}")
     print()
     for what, each in zip(("the clock", "processor time"), ratios.T, strict=True):
-        print(f"recorded / not, by {what}: {np.median(each):.3f} (median of rounds; {each.min():.3f} to {each.max():.3f})")
+        print(
+            f"recorded / not, by {what}: {np.median(each):.3f} (median of rounds; {each.min():.3f} to {each.max():.3f})"
+        )
     raise SystemExit(float(np.median(ratios[:, 0])) > BOUND)
 
 

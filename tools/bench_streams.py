@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Labels of the generated stream: right ones, false changes and delay, by how long a window counts, over five seeds.
 
-    .ci/streams [--model ARTIFACT] [--seeds 0 1 2 3 4] [--frames 2400] [--smooth-ms 0 none 600]
+    python tools/bench_streams.py [--model ARTIFACT] [--seeds 0 1 2 3 4] [--frames 2400] [--smooth-ms 0 none 600]
 
 Prints a Markdown table; ``none`` is the default, one segment spacing. Every action is seen once in 2400 frames.
 """
@@ -39,7 +39,10 @@ def main() -> None:
     given = parser.parse_args()
     manifest = load(given.model).manifest
     print(f"Window {manifest.clip_seconds:.2f} s, spacing {manifest.spacing_ns / 1e6:.0f} ms, seeds {given.seeds}\n")
-    print("| a window counts | right, % of labels | labels, % of frames | changes (real) | false ones a minute | delay, s |")
+    print(
+        "| a window counts | right, % of labels | labels, % of frames | changes (real) | false ones a minute "
+        "| delay, s |"
+    )
     print("|---|---|---|---|---|---|")
     for text in given.smooth_ms:
         seen = [watched(given.model, s, given.frames, None if text == "none" else float(text)) for s in given.seeds]

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """How long the labelling page waits for pictures of a recording of an hour, 640x480, 30 frames a second.
 
-    .ci/label DIR [KIND ...]      # ir.mkv thermal.mkv rgb.mp4 ir.avi thermal thermal.npy; all take four minutes
+    python tools/bench_label.py DIR [KIND ...]
 
+Kinds are ir.mkv, thermal.mkv, rgb.mp4, ir.avi, thermal and thermal.npy; all take four minutes.
 Recordings are made below DIR where they are not there yet: few different pictures, stored as often as an hour has
 frames, so that files and indices are as long as real ones. Each is served by a fresh ``kd-edge label``; times are those
 the page sees: the first picture comes after state and recording, with the sample of the contrast. Prints a Markdown
@@ -11,6 +12,7 @@ table; exit code 1 where a first picture takes more than a second of a processor
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import random
@@ -24,7 +26,7 @@ from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import av
 import cv2
@@ -51,9 +53,9 @@ def pictures(dtype: Any = np.uint8) -> Iterator[Frame]:
 def video(path: Path, frames: int, codec: str, pixels: str, dtype: Any = np.uint8, **options: str) -> None:
     """A video that repeats the packets of the different pictures, each time with later stamps."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=FPS, options=options)
+        stream = cast("av.VideoStream", container.add_stream(codec, rate=FPS, options=options))
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pixels
-        once = []
+        once: list[Any] = []
         for number, image in enumerate(pictures(dtype)):
             picture = av.VideoFrame.from_ndarray(image, format="gray" if dtype == np.uint8 else "gray16le")
             picture.pts = number
@@ -133,6 +135,7 @@ def labelling(folder: Path) -> Iterator[Running]:
     command = [sys.executable, "-m", "kd_edge", "label", str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
     try:
+        assert process.stdout is not None
         process.stdout.readline()
         yield Running(process, *process.stdout.readline().split()[0].split("/#"))
     finally:
@@ -162,7 +165,8 @@ def picture(running: Running, name: str, at_s: float) -> float:
     """Seconds until a picture is there."""
     begun = time.perf_counter()
     content, headers = running.get(f"/api/recordings/0/frame?modality={name}&t={at_s:.6f}")
-    assert content.startswith(b"\xff\xd8") and float(headers["x-frame-s"]) <= at_s + 0.0005
+    assert content.startswith(b"\xff\xd8")
+    assert float(headers["x-frame-s"]) <= at_s + 0.0005
     return time.perf_counter() - begun
 
 
@@ -198,7 +202,13 @@ def measured(root: Path, kind: str, seconds: int) -> dict[str, float]:
 def main() -> int:
     """Print a row for each kind of recording."""
     slowest_s = 0.0
-    root, kinds = Path(sys.argv[1]), sys.argv[2:] or list(KINDS)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", metavar="DIR", type=Path, help="where the recordings are, or are made: 1 GB")
+    parser.add_argument("kinds", metavar="KIND", nargs="*", help=f"of {', '.join(KINDS)}; default all")
+    given = parser.parse_args()
+    root, kinds = given.root, given.kinds or list(KINDS)
+    if unknown := set(kinds) - set(KINDS):
+        parser.error(f"no kind {', '.join(sorted(unknown))}")
     print(
         "| recording of an hour, 640x480, 30 a second | GB | first picture, s (of a processor) | read for it, MB "
         "| elsewhere, ms (longest) | a frame on, ms | a frame back, ms | memory, MB |"

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Network cameras against real servers: first picture, rate, age, credentials, and how soon labels come after a loss.
 
-    .ci/rtsp [--seconds 10] [--gone 4] [--only rtsp] [--install]
+    python tools/bench_network.py [--seconds 10] [--gone 4] [--only rtsp] [--install]
 
 RTSP is served by GStreamer, from Debian or Ubuntu packages; ``--install`` installs them (apt-get, as root). MJPEG over
-HTTP and MPEG-TS over UDP come from the senders of the tests. Everything is on 127.0.0.1, 640x480 at 30 frames/s; servers
-are processes of their own, which are killed, stopped and started again. Prints Markdown tables. The age of a frame, when
-the capture thread has handed it over, counts from its arrival; over HTTP from before the sender encodes it. What is lost
-counts from the moment the server is ready again; labels take the model's window besides.
+HTTP and MPEG-TS over UDP come from the senders of the tests. Everything is on 127.0.0.1, 640x480 at 30 frames/s;
+servers are processes of their own, which are killed, stopped and started again. Prints Markdown tables. The age of a
+frame, when the capture thread has handed it over, counts from its arrival; over HTTP from before the sender encodes it.
+What is lost counts from the moment the server is ready again; labels take the model's window besides.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CERTIFICATE = "req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out camera.pem
 LONGEST_SECONDS = 30.0
 TARGET_SECONDS = 2.0
 BITS, BLOCK = 16, 16
-USER, PASSWORD = "operator", "s3cr:t"  # noqa: S105 - of the server below
+USER, PASSWORD = "operator", "s3cr:t"  # of the server below
 PICTURES = (
     "videotestsrc is-live=true pattern=snow ! video/x-raw,width=640,height=480,framerate=30/1 "
     "! x264enc tune=zerolatency speed-preset=ultrafast bitrate=4000 key-int-max={gop} ! rtph264pay name=pay0 pt=96"
@@ -144,6 +144,9 @@ class Way:
         raise NotImplementedError
 
 
+LOOPBACK = Way()
+
+
 class Cable(Way):
     """A network of its own for the server, and a cable to it; needs root.
 
@@ -178,7 +181,7 @@ class Cable(Way):
 
 
 @contextmanager
-def running(kind: str, port: int, way: Way = Way(), certificate: str = "") -> Iterator[subprocess.Popen[str]]:
+def running(kind: str, port: int, way: Way = LOOPBACK, certificate: str = "") -> Iterator[subprocess.Popen[str]]:
     """A server in a process of its own, once it is ready."""
     python = SYSTEM_PYTHON if kind.startswith("rtsp") else sys.executable
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -208,13 +211,13 @@ def percentile(values: list[float], share: float) -> float:
 
 def flow(kind: str, url: str, seconds: float) -> str:
     """First picture, rate and age of frames when the capture thread hands them over."""
-    from kd_edge.runtime.cameras import Wanted, open_camera
+    from kd_edge.runtime.cameras import Wanted, open_camera, timeouts_of
     from kd_edge.runtime.capture import Capture
 
     began = time.monotonic()
     camera = open_camera(url, Wanted(None, "uint8", 1))
     first = time.monotonic() - began
-    capture, ages, stamps = Capture(camera, camera.timeouts), [], []
+    capture, ages, stamps = Capture(camera, timeouts_of(camera)), [], []
     capture.start()
     end = time.monotonic() + seconds + 1
     while time.monotonic() < end:
@@ -273,7 +276,6 @@ def after(loss: Loss, kind: str, form: str, way: Way) -> tuple[float, float]:
     back: list[float] = []
     with ExitStack() as servers:
         port = free_port()
-
 
         def start() -> Server:
             return servers.enter_context(running(kind, port, way))
@@ -360,7 +362,10 @@ def report(seconds: float, only: str) -> bool:
     for name, (kind, form) in chosen.items():
         port = free_port()
         with running(kind, port):
-            print(f"| {name} | {flow(kind, form.format(server=Way.server, client=Way.client, port=port), seconds)} |", flush=True)
+            print(
+                f"| {name} | {flow(kind, form.format(server=Way.server, client=Way.client, port=port), seconds)} |",
+                flush=True,
+            )
     print("\n| camera | lost by | frames again after | labels again after |\n|---|---|---|---|")
     in_time = True
     for name in (name for name in LOST if name in chosen):
@@ -369,7 +374,7 @@ def report(seconds: float, only: str) -> bool:
                 print(f"| {name} | unplugged | not run: needs root | |")
                 continue
             cable = Cable("client" if name.startswith("udp") else "server")  # else its sender would fail
-            with cable if loss is unplugged else nullcontext(Way()) as way:
+            with cable if loss is unplugged else nullcontext(LOOPBACK) as way:
                 frame, label = after(loss, *CAMERAS[name], way)
             in_time = in_time and frame <= TARGET_SECONDS
             print(f"| {name} | {loss.__name__} | {frame:.2f} s | {label:.2f} s |", flush=True)

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """The names of TensorRT's Python API that kd-edge uses, looked up in the binding wheels of TensorRT 10 and 11.
 
-    .ci/names            # downloads the wheels (1 MB each; they install and do not import without TensorRT's libraries)
-    .ci/names --write    # and writes tests/engines/tensorrt/names.json, which the tests hold the source to
+    python tools/check_tensorrt_names.py [--write]
+
+Downloads the wheels (1 MB each; they install and do not import without TensorRT's libraries); ``--write`` writes
+tests/engines/tensorrt/names.json, which the tests hold the source to.
 
 pybind11 keeps every name of a module as text in its shared object: what is not there does not exist. That a name is
 there does not tell whose it is, nor its arguments.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The ROS 2 packages of launch/ros2, built by colcon without ROS on the machine: everything comes from PyPI's wheels.
 
-    .ci/ros_msgs FOLDER [--environment VENV] [--packages kd_edge_msgs]
+    python tools/build_ros_packages.py FOLDER [--environment VENV] [--packages kd_edge_msgs]
 
 FOLDER/install becomes one prefix with all packages, as ``colcon build --merge-install`` makes it; VENV (by default
 FOLDER/environment, made where there is none) gets rclpy, ament, rosidl and colcon of ROS 2 Kilted. Prints the
@@ -53,7 +53,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         sys.stdout.write(built(options.folder.resolve(), options.environment, options.packages))
-    except subprocess.SubprocessError as error:
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         words = " ".join(map(str, error.cmd))
         how = "takes too long" if isinstance(error, subprocess.TimeoutExpired) else f"exit code {error.returncode}"
         print(f"{words[:200]}: {how}", file=sys.stderr)
@@ -70,7 +70,17 @@ def built(folder: Path, environment: Path | None, packages: list[str]) -> str:
     python = environment / "bin/python"
     if not python.exists():
         venv.create(environment, with_pip=True)
-    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--timeout", "15", *WHEELS]
+    install: list[str | Path] = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--timeout",
+        "15",
+        *WHEELS,
+    ]
     subprocess.run(install, check=True, timeout=SECONDS)
     mend_paths(environment, python)
     build(folder, environment, python, packages)
@@ -79,7 +89,7 @@ def built(folder: Path, environment: Path | None, packages: list[str]) -> str:
 
 def ask(python: Path, expression: str) -> str:
     """What an expression is in another Python."""
-    command = [python, "-c", f"import sys, sysconfig; print({expression})"]
+    command: list[str | Path] = [python, "-c", f"import sys, sysconfig; print({expression})"]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
 
 
@@ -105,8 +115,8 @@ def build(folder: Path, environment: Path, python: Path, packages: list[str]) ->
         "LD_LIBRARY_PATH": str(environment / "lib"),
         "MAKEFLAGS": "-j2",
     }
-    colcon = [python, environment / "bin/colcon", "--log-base", "log", "build", "--merge-install"]
-    where = ["--base-paths", SOURCES, "--packages-select", *packages]
+    colcon: list[str | Path] = [python, environment / "bin/colcon", "--log-base", "log", "build", "--merge-install"]
+    where: list[str | Path] = ["--base-paths", SOURCES, "--packages-select", *packages]
     how = ["--cmake-args", f"-DPython3_EXECUTABLE={python}", "-DBUILD_TESTING=OFF", "-DCMAKE_BUILD_TYPE=Release"]
     subprocess.run([*colcon, *where, *how], cwd=folder, env=around, check=True, timeout=SECONDS)
 

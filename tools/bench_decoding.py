@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How fast the one reader of videos decodes, beside OpenCV: H.264, 640x480, one thread, in turns.
 
-    .ci/decoding [--file VIDEO] [--frames 300] [--rounds 7]
+    python tools/bench_decoding.py [--file VIDEO] [--frames 300] [--rounds 7]
 
 Each round decodes the file by OpenCV (``cv2.VideoCapture`` with one thread, then B, G, R to R, G, B or to grey) and by
 the reader that training and ``replay:`` share, one after the other. Speed is frames per second of processor time, which
@@ -80,7 +80,10 @@ def main() -> None:
         count = by_reader(path, grey=True)
         size = f"{path.stat().st_size / 1e6:.1f} MB"
         print(f"{path.name}, {count} frames, {size}, {given.rounds} rounds in turns, one thread; {decoder_key()}\n")
-        print("| frames as | OpenCV, frames/s | the reader, frames/s | ratio (median of rounds; least to most) | by the clock |")
+        print(
+            "| frames as | OpenCV, frames/s | the reader, frames/s | ratio (median of rounds; least to most) "
+            "| by the clock |"
+        )
         print("|---|---|---|---|---|")
         for name, grey in (("R, G, B", False), ("grey", True)):
             rounds = [(speed(by_opencv, path, grey), speed(by_reader, path, grey)) for _ in range(given.rounds)]
