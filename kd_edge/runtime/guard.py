@@ -8,7 +8,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from types import TracebackType
 from weakref import WeakSet
 
@@ -40,9 +39,13 @@ class PushGuard:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._owner = None
-        self._lock.release()
-        self._do_left()
+        try:
+            self._do_left()  # still inside: whoever waits for the lock finds it done
+        finally:
+            self._owner = None
+            self._lock.release()
+        if self._left and self._lock.acquire(blocking=False):  # a signal's handler left it on the way out
+            self._do_left_and_release()
 
     def _refuse(self) -> None:
         if _process_ends.is_set():
@@ -70,13 +73,18 @@ class PushGuard:
         self._left.append(close)
         is_own = self._owner == threading.get_ident()
         if not is_own and self._lock.acquire(timeout=LONGEST_STEP_SECONDS):
-            self._lock.release()
-            self._do_left()
+            self._do_left_and_release()
 
     def _do_left(self) -> None:
-        """Do what was left to whoever comes out; of two threads that find it one does."""
-        with suppress(IndexError):
+        """Do what was left to whoever holds the lock."""
+        if self._left:
             self._left.pop()()
+
+    def _do_left_and_release(self) -> None:
+        try:
+            self._do_left()
+        finally:
+            self._lock.release()
 
     def shut(self, timeout_seconds: float) -> None:
         """Let nobody in any more."""
