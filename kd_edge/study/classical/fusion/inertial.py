@@ -12,8 +12,6 @@ import numpy.typing as npt
 from kd_edge.errors import DataError
 from kd_edge.types import Float32
 
-STATISTICS = ("mean", "variance", "standard deviation", "root mean square")
-
 
 def window_statistics(signal: npt.NDArray[np.floating], windows: int) -> Float32:
     """Mean, variance, standard deviation and root mean square of each axis in each of M equal windows.
