@@ -55,6 +55,7 @@ def test_four_alike_subjects_have_the_t_interval_of_their_differences() -> None:
     assert found.by_subject == (pytest.approx(15 - 20.5426, abs=1e-3), pytest.approx(15 + 20.5426, abs=1e-3))
 
 
+@pytest.mark.slow
 def test_the_interval_by_subject_covers_as_often_as_it_says() -> None:
     """Four subjects whose gains vary around +10: 95 % of 400 intervals hold it; quantiles of a bootstrap hold 81 %."""
     rng, held = np.random.default_rng(0), 0
