@@ -33,7 +33,7 @@ class KdEdgeError(Exception):
 class UnexpectedError(KdEdgeError):
     """Code that kd-edge calls, a driver's or one's own, raised what it should not: no mistake in what was asked for.
 
-    Its ``__cause__`` is that exception, with the traceback.
+    Its ``__cause__`` is that exception, with the traceback; whoever makes one logs that, at error level.
     """
 
     exit_code = 1
@@ -110,6 +110,27 @@ class BrokenPackageError(MissingExtraError):
 
 
 _REASON_CHARACTERS = 500
+
+
+_BUGS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NameError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+)
+
+
+def is_bug(error: BaseException) -> bool:
+    """Whether an exception is of a kind that a mistake in a program raises, and neither a device nor a library's own.
+
+    ``OSError``, ``RuntimeError``, ``MemoryError`` and every class that a library has made are what drivers raise of
+    devices: FFmpeg's ``InvalidDataError`` is a ``ValueError``, and no mistake of anybody's program.
+    """
+    return isinstance(error, _BUGS) and type(error).__module__ == "builtins"
 
 
 def printable(text: str) -> str:

@@ -6,6 +6,7 @@ from kd_edge.errors import (
     ConfigError,
     KdEdgeError,
     did_you_mean,
+    is_bug,
     printable,
     reason,
 )
@@ -30,6 +31,22 @@ def test_one_line_with_found_expected_and_fix() -> None:
 def test_nothing_that_steers_a_terminal_is_printed(text: str, shown: str | None) -> None:
     assert printable(text) == (text if shown is None else shown)
     assert str(ConfigError(text, "a", "b")) == f"{printable(text)}. Expected a. Fix: b"
+
+
+class LibraryError(ValueError):
+    """A library's own, as FFmpeg's ``InvalidDataError``."""
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        *((error, True) for error in (KeyError("exposure"), TypeError(), ZeroDivisionError(), ValueError("shape"))),
+        *((error, False) for error in (OSError(19, "gone"), RuntimeError("USB"), MemoryError(), LibraryError())),
+        (ConfigError("a", "b", "c"), False),
+    ],
+)
+def test_a_bug_is_of_a_kind_that_neither_devices_nor_libraries_raise(error: BaseException, expected: bool) -> None:
+    assert is_bug(error) is expected
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import errno
 import itertools
 import os
 import sys
-import traceback
 from typing import Annotated
 
 try:
@@ -37,7 +36,7 @@ try:
         train,
     )
     from kd_edge.cli.console import err, flush_streams, open_closed_streams, out, print_text, show_log
-    from kd_edge.errors import KdEdgeError, UnexpectedError, printable
+    from kd_edge.errors import KdEdgeError
     from kd_edge.packages import failed_import
 except KeyboardInterrupt:  # before any verb has begun: imports take a second
     sys.exit(130)
@@ -110,9 +109,6 @@ def _completed(arguments: list[str]) -> list[str]:
 
 def _fail(error: KdEdgeError) -> None:
     if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes the first one tells
-        if isinstance(error, UnexpectedError) and error.__cause__ is not None:
-            for line in "".join(traceback.format_exception(error.__cause__)).splitlines():
-                err.print(escape(printable(line)), soft_wrap=True)
         err.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
     sys.exit(error.exit_code)
 

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,10 +72,14 @@ err = _console("stderr", may_be_lost=True)
 
 
 class _LogLines(logging.Handler):
-    """What kd-edge logs, on standard error: a line each, whatever the names and messages in it hold."""
+    """What kd-edge logs, on standard error: a line each, whatever the names and messages hold; tracebacks, too."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        err.print(escape(printable(record.getMessage())), soft_wrap=True)
+        lines = [record.getMessage()]
+        if record.exc_info:
+            lines += "".join(traceback.format_exception(*record.exc_info)).splitlines()
+        for line in lines:
+            err.print(escape(printable(line)), soft_wrap=True)
 
 
 def show_log() -> None:

@@ -7,14 +7,22 @@ import re
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
 
-from kd_edge.errors import BadPictureError, CameraError, ConfigError, KdEdgeError, UnexpectedError, printable, reason
+from kd_edge.errors import (
+    BadPictureError,
+    CameraError,
+    ConfigError,
+    KdEdgeError,
+    UnexpectedError,
+    is_bug,
+    printable,
+    reason,
+)
 from kd_edge.runtime.backoff import Backoff
 from kd_edge.runtime.cameras.base import Camera, clock_of
 from kd_edge.runtime.cameras.config import TimeOuts
@@ -146,8 +154,10 @@ class Capture:
         self._mailbox.close()
         interrupt = getattr(self._camera, "interrupt", None)
         if interrupt is not None:  # what waits for a server should not
-            with suppress(Exception):  # a driver's: its thread is left behind as without it
+            try:
                 interrupt()
+            except Exception as error:  # a driver's: its thread is left behind as without it
+                self._log_traceback("cannot be interrupted", error)
 
     def stop(self, timeout_seconds: float | None = None) -> None:
         """Stop; the thread closes its camera. Takes bounded time, however long a driver hangs.
@@ -178,6 +188,7 @@ class Capture:
             self.error = error
         except BaseException as error:  # a driver's own exception must reach the consumer, not vanish with the thread
             self.error = UnexpectedError(f"camera {self._camera.name} failed ({self._fault(error)})", "frames", error)
+            log.error("camera %s failed here:", printable(self._camera.name), exc_info=error)
         finally:
             self._mailbox.close()
             self._close()
@@ -329,7 +340,14 @@ class Capture:
             self._causes.add(cause)
             log.warning("camera %s: %s; reopening", printable(self._camera.name), why)
             if isinstance(fault, BaseException):
-                log.debug("camera %s was lost here:", printable(self._camera.name), exc_info=fault)
+                self._log_traceback("was lost", fault)
+
+    def _log_traceback(self, what: str, error: BaseException) -> None:
+        """A bug's at error level, but once in a while: a camera that is reopened meets it again. Others' at debug."""
+        if not is_bug(error):
+            log.debug("camera %s %s here:", printable(self._camera.name), what, exc_info=error)
+        elif self._log_throttle.is_due(f"{what}: {type(error).__name__}"):
+            log.error("camera %s %s here:", printable(self._camera.name), what, exc_info=error)
 
     def _reopen(self, fault: BaseException | str) -> None:
         """Close the camera and try until it opens again, or until the stop."""
@@ -357,11 +375,7 @@ class Capture:
         try:
             self._camera.close()
         except BaseException as error:  # a device that is gone cannot be closed; it is opened anew
-            log.debug(
-                "camera %s cannot be closed: %s",
-                printable(self._camera.name),
-                printable(self._fault(error)),
-            )
+            self._log_traceback("cannot be closed", error)
 
 
 _left_behind: WeakSet[Capture] = WeakSet()

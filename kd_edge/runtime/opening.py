@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from kd_edge.crop import view_of_focal
-from kd_edge.errors import CameraError, ConfigError, KdEdgeError, printable
+from kd_edge.errors import CameraError, ConfigError, KdEdgeError, UnexpectedError, is_bug, printable
 from kd_edge.runtime.cameras import Wanted, check_fits, make_camera
 from kd_edge.runtime.cameras.base import Camera, focal_of
 from kd_edge.runtime.cameras.config import CameraConfig, SharedConfig, source_name
@@ -79,12 +79,17 @@ def open_or_explain(camera: Camera) -> None:
 
     Raises:
         CameraError: It is not there.
+        UnexpectedError: A mistake in its program, whose traceback is logged.
     """
     try:
         camera.open()
     except KdEdgeError:
         raise
     except Exception as error:
+        if is_bug(error):
+            log.error("camera %s cannot be opened, here:", printable(camera.name), exc_info=error)
+            found = f"camera {camera.name} cannot be opened ({fault_of(error, camera.name)})"
+            raise UnexpectedError(found, "a camera that answers", error) from error
         raise CameraError(
             f"camera {camera.name} cannot be opened ({fault_of(error, camera.name)})",
             "a camera that answers",

@@ -209,17 +209,20 @@ class Recognizer:
 
         Raises:
             ConfigError: It is of another model.
-            EngineError: One of them is closed.
+            EngineError: One of them is closed, or another thread pushes just now.
         """
-        self._check_open()
-        other._check_open()
-        if other.manifest != self.manifest:
-            raise ConfigError(
-                f"a recogniser of '{other.manifest.name}'", f"one of the same '{self.manifest.name}'", "load that file"
-            )
-        self._runner.close()
-        self._runner = other._runner
-        other._closed = True
+        with self._guard:  # whoever closes this one meanwhile closes the engine that it has then
+            self._check_open()
+            other._check_open()
+            if other.manifest != self.manifest:
+                raise ConfigError(
+                    f"a recogniser of '{other.manifest.name}'",
+                    f"one of the same '{self.manifest.name}'",
+                    "load that file",
+                )
+            self._runner.close()
+            self._runner = other._runner
+            other._closed = True
 
     def hand_over(self) -> None:
         """Let the next thread that pushes be the one that does; a GPU's engine belongs to the thread that loaded it."""
@@ -229,10 +232,12 @@ class Recognizer:
         """Close the engine; nothing can be pushed after that. One that was adopted is the other's to close.
 
         A push that is under way ends before: that of another thread is waited for, two seconds at most. One that takes
-        longer, or is this thread's own, closes the engine when it ends.
+        longer, or is this thread's own, closes the engine when it ends; one that opens another engine raises
+        ``EngineError`` then.
         """
         if not self._closed:
             self._closed = True
+            self._runner.retire()
             self._guard.once_free(lambda: self._runner.close())  # of the engine that it has then
 
     def __reduce__(self) -> NoReturn:
@@ -283,7 +288,7 @@ class Recognizer:
             CameraError: Wrong dtype, channels or size, a stamp that is no number, a source, number or truth that is
                 none, or too many sources. The frame was not taken in.
             ArtifactError: The engine failed; the window starts anew with the next frame.
-            EngineError: It is closed, or another thread pushes just now.
+            EngineError: It is closed, also while another engine was opened in here, or another thread pushes just now.
         """
         with self._guard:
             return self._push({source: PushedFrame(frame, captured_ns, frame_id, truth)}, now_ns)[source]

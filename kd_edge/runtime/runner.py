@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+
 from kd_edge.artifact import GoldenClip, Manifest
 from kd_edge.engines import Binding, Engine, Ladder, StepEngine
-from kd_edge.errors import ArtifactError
+from kd_edge.errors import ArtifactError, EngineError
 from kd_edge.runtime.self_test import self_test
 from kd_edge.types import NO_CAUSE, Cause, Reason
 
@@ -35,6 +37,8 @@ class StepRunner:
         self._room: int | None = None  # for how many sources the engine had room at once, where it lacked some
         self._has_stepped_down = False
         self._refusal: tuple[str, str, str] | None = None  # why no label may come: see ``_go_on``
+        self._ending = threading.RLock()  # entered again by a signal's handler that closes in this thread
+        self._is_retired = self._is_closed = False
 
     @property
     def awaited(self) -> str | None:
@@ -118,14 +122,25 @@ class StepRunner:
             raise ArtifactError(*self._refusal)  # a new one: one that is raised again keeps all frames it ever met
 
     def _step_down(self, why: str) -> bool:
-        """Whether another engine goes on in the place of the one in use, which has failed; labels are ``degraded``."""
+        """Whether another engine goes on in the place of the one in use, which has failed; labels are ``degraded``.
+
+        Raises:
+            EngineError: It was closed, before or meanwhile: opening an engine may take minutes. No engine stays open.
+        """
+        if self._is_retired:
+            raise _closed()
         engine = None if self._ladder is None else self._ladder.step_down(why)
         if engine is None:
             return False
-        self.engine, self._has_stepped_down, self._room = engine, True, None
-        self._bindings.clear()
-        self.degraded = _fallback(engine)
-        return True
+        with self._ending:
+            if not self._is_retired:
+                self.engine, self._has_stepped_down, self._room = engine, True, None
+                self._bindings.clear()
+                self.degraded = _fallback(engine)
+                return True
+            self._is_closed = True  # the one in use, too: the ladder closes what has failed
+        engine.close()
+        raise _closed()
 
     def prove(self, *, accept: bool) -> None:
         """Run the golden clip, on the next engine where its logits are not reproduced, or warm the engine up.
@@ -174,9 +189,25 @@ class StepRunner:
         if isinstance(self.engine, Engine):
             self.engine.hand_over()
 
+    def retire(self) -> None:
+        """Let no other engine go on any more: this one is to be closed as soon as no step is under way."""
+        with self._ending:
+            self._is_retired = True
+
     def close(self) -> None:
-        """Close the engine; nothing can be run after that."""
-        self.engine.close()
+        """Close the engine; nothing can be run after that. Closing twice does nothing."""
+        with self._ending:
+            was_closed, self._is_retired, self._is_closed = self._is_closed, True, True
+        if not was_closed:
+            self.engine.close()
+
+
+def _closed() -> EngineError:
+    return EngineError(
+        "the recogniser was closed while another engine was to go on",
+        "an open one",
+        "load it again, and close it after the last push",
+    )
 
 
 def _fallback(engine: StepEngine) -> Cause:

@@ -137,7 +137,11 @@ class Serving:
             self._upgrade = None
         elif (better := self._upgrade.poll()) is not None:
             before = self.recognizer.engine.name
-            self.recognizer.adopt(better)
+            try:
+                self.recognizer.adopt(better)
+            except BaseException:  # closed meanwhile: nobody else would close it
+                better.close()
+                raise
             log.warning("engine %s goes on in the place of %s", self.recognizer.engine.name, before)
             self._upgrade = None
 

@@ -13,7 +13,7 @@ from typing import cast
 
 from kd_edge.artifact import Artifact
 from kd_edge.engines import CudaBinding, EngineName, Provider
-from kd_edge.errors import ArtifactError, CameraError, printable
+from kd_edge.errors import ArtifactError, CameraError, EngineError, printable
 from kd_edge.runtime.cameras import Wanted
 from kd_edge.runtime.cameras.base import Camera
 from kd_edge.runtime.cameras.colour import look_at_recording
@@ -286,7 +286,12 @@ class LabelStream:
             return self._still(self._waiting.popleft())
         while self._life.goes_on:  # another thread may stop or leave it meanwhile
             arrived = feeds.get(feeds.wait_seconds(self._clock.now_ns()))
-            predictions = self._labelled(arrived)
+            try:
+                predictions = self._labelled(arrived)
+            except EngineError:
+                if self._life.goes_on:
+                    raise
+                break  # its engine was closed because the stream was left
             predictions += self._due_stale({p.source for p in predictions})  # an old frame's camera is not fresh
             if predictions:
                 self._give_out(predictions)

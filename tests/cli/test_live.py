@@ -106,8 +106,8 @@ def test_a_bug_in_a_driver_is_no_mistake_of_the_user(kd: Kd, monkeypatch: pytest
     lines = error.splitlines()
     assert code == 1
     assert lines[-1].startswith("error: camera synthetic failed (KeyError: 'exposure'). Expected frames. Fix: ")
-    assert "Traceback (most recent call last):" in lines
-    assert "KeyError: 'exposure'" in lines
+    assert [lines.count(line) for line in ("Traceback (most recent call last):", "KeyError: 'exposure'")] == [1, 1]
+    assert "camera synthetic failed here:" in lines
 
 
 @pytest.mark.slow

@@ -201,7 +201,7 @@ def test_error_in_a_recording_ends_it(error):
 
 
 def test_a_bug_in_a_camera_keeps_its_traceback(caplog):
-    """Of a recording it ends the stream; of a live camera it is reopened, and the log has it at debug level, once."""
+    """Of a recording it ends the stream; a live camera is reopened. The log has it at error level, once."""
     caplog.set_level(logging.DEBUG, "kd_edge.runtime")
     bug = KeyError("exposure")
     recording = started(ScriptedCamera([[frame(0), bug]], live=False))
@@ -211,12 +211,29 @@ def test_a_bug_in_a_camera_keeps_its_traceback(caplog):
     assert isinstance(recording.error, UnexpectedError)
     assert str(recording.error).startswith("camera script failed (KeyError: 'exposure'). Expected frames.")
     assert (recording.error.exit_code, recording.error.__cause__) == (1, bug)
+    (trace,) = (record for record in caplog.records if record.exc_info)
+    assert (trace.levelname, trace.getMessage()) == ("ERROR", "camera script failed here:")
+    assert trace.exc_info[1] is bug
 
+    caplog.clear()
     live = started(ScriptedCamera([[bug], bug, bug, [frame(1)]]))
     assert live.get(PATIENCE_SECONDS).frame.frame_id == 1
     live.stop()
     (trace,) = (record for record in caplog.records if record.exc_info and record.exc_info[1] is bug)
-    assert (trace.levelname, trace.getMessage()) == ("DEBUG", "camera script was lost here:")
+    assert (trace.levelname, trace.getMessage()) == ("ERROR", "camera script was lost here:")
+
+
+@pytest.mark.parametrize(("error", "level"), [(AttributeError("no such method"), "ERROR"), (OSError(5), "DEBUG")])
+def test_what_closing_and_interrupting_raise_is_in_the_log(caplog, error, level):
+    """A bug at error level, what a device does at debug."""
+    caplog.set_level(logging.DEBUG, "kd_edge.runtime")
+    camera = ScriptedCamera([[frame(0)]])
+    camera.close = camera.interrupt = lambda: (_ for _ in ()).throw(error)
+    capture = started(camera)
+    assert capture.get(PATIENCE_SECONDS) is not None
+    capture.stop()
+    told = {(r.levelname, r.getMessage()) for r in caplog.records if r.exc_info and r.exc_info[1] is error}
+    assert told == {(level, f"camera script cannot be {what} here:") for what in ("interrupted", "closed")}
 
 
 def test_a_cameras_name_is_told_once(monkeypatch, caplog):

@@ -20,6 +20,7 @@ import pytest
 
 from kd_edge.errors import ArtifactError, BadPictureError, CameraError
 from kd_edge.runtime.clock import StampMapper
+from kd_edge.runtime.log_throttle import INTERVAL_NS
 from kd_edge.runtime.stream import MOST_FAILURES
 from kd_edge.types import Cause, Frame, LabelState, Reason
 from tests.waiting import PATIENCE_SECONDS, wait_for
@@ -135,6 +136,19 @@ def test_a_camera_that_opens_and_fails_at_every_read_is_opened_less_and_less_oft
     assert stream.labels.statistics.reconnects < 12
     assert len(caplog.records) == 1
     comes_back(stream)
+
+
+def test_a_bug_in_a_camera_that_comes_back_each_time_is_logged_with_its_traceback_once_in_a_while(up, caplog):
+    stream = up()
+    began_ns = stream.clock.ns
+    for _ in range(30):
+        stream.give(KeyError("exposure"))
+        comes_back(stream)
+    lost = [r for r in caplog.records if r.getMessage() == "camera stepped: KeyError: 'exposure'; reopening"]
+    traces = [r for r in caplog.records if r.exc_info]
+    assert len(lost) == 30
+    assert {(r.levelname, r.getMessage()) for r in traces} == {("ERROR", "camera stepped was lost here:")}
+    assert 1 < len(traces) <= 1 + (stream.clock.ns - began_ns) / INTERVAL_NS
 
 
 def test_a_camera_that_opens_and_gives_nothing(up):

@@ -14,6 +14,9 @@ from kd_edge.runtime.guard import PushGuard
 from kd_edge.types import LabelState
 from tests.waiting import PATIENCE_SECONDS, wait_for
 
+from .conftest import TinyStep, tiny_manifest
+from .stepped import TinyEngine
+
 
 class Pushing:
     """A recogniser whose push in another thread stands inside the engine until it is let go."""
@@ -103,6 +106,91 @@ def test_closing_in_the_midst_of_ones_own_push_waits_for_nothing(make_model, mon
     monkeypatch.setattr(recognizer.engine, "close", lambda: (done.append("closed"), close()))
     assert recognizer.push(np.zeros((24, 32), np.uint8), 0).state is LabelState.WARMING
     assert done == ["pushed", "closed"]
+
+
+class Counted(TinyEngine):
+    """Counts how often it is closed."""
+
+    def __init__(self, failures=0, on_close=lambda: None):
+        super().__init__(TinyStep(tiny_manifest()))
+        self.failures, self.closed, self.on_close = failures, 0, on_close
+
+    def close(self):
+        self.closed += 1
+        self.on_close()
+
+
+class Opening:
+    """A recogniser whose engine fails at its first step, and a ladder to the next one, with what happens meanwhile."""
+
+    def __init__(self, meanwhile):
+        self.failed, self.next, self.meanwhile, self.opened = Counted(failures=1), Counted(), meanwhile, 0
+        self.recognizer = Recognizer(self.failed.step.manifest, self.failed, ladder=self)
+
+    def step_down(self, why):
+        self.opened += 1
+        self.meanwhile()
+        self.failed.close()
+        return self.next
+
+    @property
+    def closed(self):
+        return self.failed.closed, self.next.closed
+
+    def push(self):
+        with pytest.raises(EngineError, match="the recogniser was closed while another engine was to go on"):
+            self.recognizer.push(np.zeros((24, 32), np.uint8), 0)
+
+
+def test_an_engine_that_opens_when_its_recogniser_was_closed_meanwhile_is_closed(monkeypatch):
+    monkeypatch.setattr(guard, "LONGEST_STEP_SECONDS", 0.01)
+    opens, goes_on, told = threading.Event(), threading.Event(), []
+
+    def meanwhile():
+        opens.set()
+        assert goes_on.wait(PATIENCE_SECONDS)
+
+    opening = Opening(meanwhile)
+    pushing = threading.Thread(target=lambda: (opening.push(), told.append(True)), name="kd-edge test push")
+    pushing.start()
+    assert opens.wait(PATIENCE_SECONDS)
+    opening.recognizer.close()  # comes back though the push does not
+    assert opening.closed == (0, 0), "never under a push"
+    goes_on.set()
+    pushing.join(PATIENCE_SECONDS)
+    assert told
+    assert opening.closed == (1, 1)
+    opening.recognizer.close()
+    assert opening.closed == (1, 1)
+
+
+def test_closing_while_ones_own_push_opens_another_engine_waits_for_nothing(monkeypatch):
+    monkeypatch.setattr(guard, "LONGEST_STEP_SECONDS", 3600.0)
+    opening = Opening(lambda: opening.recognizer.close())
+    opening.push()
+    assert opening.closed == (1, 1)
+
+
+def test_no_other_engine_is_opened_once_the_recogniser_is_closed(monkeypatch):
+    """A load may take minutes."""
+    monkeypatch.setattr(guard, "LONGEST_STEP_SECONDS", 3600.0)
+    opening = Opening(lambda: None)
+    binding = opening.recognizer._runner.binding(1)
+    run = binding.run
+    monkeypatch.setattr(binding, "run", lambda: (opening.recognizer.close(), run()))
+    opening.push()
+    assert opening.opened == 0
+    assert opening.closed == (1, 0)
+
+
+def test_an_engine_that_is_adopted_while_its_recogniser_is_closed_is_closed(monkeypatch):
+    monkeypatch.setattr(guard, "LONGEST_STEP_SECONDS", 3600.0)
+    better, first = Counted(), Counted(on_close=lambda: mine.close())
+    mine = Recognizer(first.step.manifest, first)
+    mine.adopt(Recognizer(better.step.manifest, better))
+    assert (first.closed, better.closed) == (1, 1)
+    with pytest.raises(EngineError, match="the recogniser is closed"):
+        mine.push(np.zeros((24, 32), np.uint8), 0)
 
 
 class WatchedLock:

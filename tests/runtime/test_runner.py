@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kd_edge.engines import Binding
-from kd_edge.errors import ArtifactError
+from kd_edge.errors import ArtifactError, EngineError
 from kd_edge.runtime.runner import StepRunner
 from kd_edge.types import Reason
 
@@ -26,6 +26,10 @@ class RoomFor(TinyEngine):
         super().__init__(STEP)
         self.most, self.failures, self.name = most, failing, name
         self.asked: list[int] = []
+        self.closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
 
     def bind(self, batch: int) -> Binding:
         self.asked.append(batch)
@@ -128,6 +132,35 @@ def test_the_second_failure_is_nobodys_to_mend() -> None:
         both.run(given, 1)
     assert both.run(given, 1) is given  # the same engine, which failed once only
     assert len(ladder.whys) == 1
+
+
+def test_closing_twice_closes_once() -> None:
+    engine = RoomFor()
+    alone = StepRunner(STEP.manifest, engine)
+    alone.close()
+    alone.close()
+    assert engine.closed == 1
+
+
+def test_one_that_is_closed_while_it_steps_down_leaves_no_engine_open() -> None:
+    """Not by a recogniser, which waits for its push: also what runs a step by itself may be closed at any moment."""
+    first, second = RoomFor(failing=1), RoomFor()
+    both, ladder = runner(first, second)
+    step_down = ladder.step_down
+    ladder.step_down = lambda why: (both.close(), step_down(why))[1]  # type: ignore[method-assign]
+    with pytest.raises(EngineError, match="closed while another engine was to go on"):
+        both.run(both.binding(1), 1)
+    assert (first.closed, second.closed) == (1, 1)
+    both.close()
+    assert (first.closed, second.closed) == (1, 1)
+
+
+def test_one_that_is_retired_opens_no_other_engine() -> None:
+    both, ladder = runner(RoomFor(failing=1), RoomFor())
+    both.retire()
+    with pytest.raises(EngineError, match="closed while another engine was to go on"):
+        both.run(both.binding(1), 1)
+    assert ladder.whys == []
 
 
 def test_warming_up_takes_the_first_engine_that_runs() -> None:

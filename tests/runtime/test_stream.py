@@ -16,7 +16,16 @@ import time
 import numpy as np
 import pytest
 
-from kd_edge.errors import ArtifactError, CameraError, ConfigError, DataError, KdEdgeError, SinkError
+from kd_edge.errors import (
+    ArtifactError,
+    CameraError,
+    ConfigError,
+    DataError,
+    EngineError,
+    KdEdgeError,
+    SinkError,
+    UnexpectedError,
+)
 from kd_edge.runtime import Recognizer, stream
 from kd_edge.runtime.cameras import TimeOuts
 from kd_edge.runtime.options import StreamOptions
@@ -391,6 +400,34 @@ def test_whatever_a_camera_raises_on_opening_is_one_line(make_model, error):
     with pytest.raises(CameraError, match=f"camera hand cannot be opened .{type(error).__name__}") as caught:
         LabelStream(make_model()[0], camera, StreamOptions()).__enter__()
     assert "\n" not in str(caught.value)
+
+
+def test_a_bug_in_a_camera_that_is_opened_is_no_camera_that_is_not_there(make_model, caplog):
+    camera, bug = HandCamera(), KeyError("exposure")
+    camera.open = lambda: (_ for _ in ()).throw(bug)
+    with pytest.raises(UnexpectedError, match=r"camera hand cannot be opened \(KeyError: 'exposure'\)") as caught:
+        LabelStream(make_model()[0], camera, StreamOptions()).__enter__()
+    assert (caught.value.exit_code, caught.value.__cause__) == (1, bug)
+    (trace,) = caplog.records
+    assert (trace.levelname, trace.exc_info[1]) == ("ERROR", bug)
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_a_recogniser_closed_under_a_push_is_the_end_where_the_stream_was_left(make_model, monkeypatch, left):
+    """And else a fault."""
+    push, camera = Recognizer.push_many, HandCamera()
+    with LabelStream(make_model()[0], camera, StreamOptions()) as labels:
+
+        def closed(recognizer, *arguments, **options):
+            if left:
+                labels.__exit__(None, None, None)
+            recognizer.close()
+            return push(recognizer, *arguments, **options)
+
+        monkeypatch.setattr(Recognizer, "push_many", closed)
+        camera.give(np.full((24, 32), 40, np.uint8), time.monotonic_ns())
+        with pytest.raises(StopIteration if left else EngineError):
+            next(labels)
 
 
 def test_a_machine_that_is_too_slow_says_so(make_model, monkeypatch):

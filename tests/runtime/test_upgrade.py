@@ -13,10 +13,12 @@ import pytest
 
 import kd_edge
 from kd_edge.engines import Choice, Ladder
-from kd_edge.errors import ArtifactError
+from kd_edge.errors import ArtifactError, EngineError
 from kd_edge.runtime import Recognizer, upgrade
+from kd_edge.runtime.cameras.config import SharedConfig
 from kd_edge.runtime.options import StreamOptions
 from kd_edge.runtime.scheduling import scheduled
+from kd_edge.runtime.serving import Serving
 from kd_edge.runtime.stream import LabelStream
 from kd_edge.runtime.upgrade import NICENESS, Upgrade, build_command
 from kd_edge.types import LabelState, Prediction
@@ -61,6 +63,20 @@ def test_nothing_of_it_is_left_where_nobody_takes_it(load) -> None:
     building.close()
     assert closed[0]._closed
     assert building.poll() is None
+
+
+def test_it_is_closed_where_the_one_that_was_to_take_it_is_closed(make_model, load) -> None:
+    loaded = load()
+    building = Upgrade("tensorrt", python(""), lambda: loaded)
+    wait_for(lambda: building._loaded is not None)
+    serving = Serving(make_model()[0], StreamOptions(), SharedConfig.of([]), 1)
+    serving._upgrade = building
+    serving.recognizer.close()
+    with pytest.raises(EngineError, match="the recogniser is closed"):
+        serving.take_upgrade()
+    assert loaded._closed
+    building.close()
+    serving.close()
 
 
 @pytest.mark.parametrize(

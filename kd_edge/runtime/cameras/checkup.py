@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_edge.artifact import Band, Manifest
-from kd_edge.errors import BadPictureError, KdEdgeError, printable, reason
+from kd_edge.errors import BadPictureError, KdEdgeError, is_bug, printable, reason
 from kd_edge.health import LOOK_NS, PictureHealth
 from kd_edge.packages import import_extra
 from kd_edge.resizing import resize
@@ -19,6 +20,8 @@ from kd_edge.runtime.cameras.dots import dots_per_1000
 from kd_edge.runtime.clock import MAX_AHEAD_MS, MONOTONIC, OLDEST_NS, STAMP_LIMIT_NS, Clock, ClockKind, stamp_of
 from kd_edge.types import Cause, Frame, Image, Int64
 from kd_edge.window import FixedWindow
+
+log = logging.getLogger("kd_edge.runtime")
 
 SETTLE_NS = 500_000_000
 """What a live camera gives in its first half second is not judged: exposure settles, buffers are emptied."""
@@ -212,6 +215,8 @@ def examine(camera: Camera, seconds: float, manifest: Manifest | None = None, cl
             continue
         except Exception as error:  # whatever a driver raises
             watch.fault = error.found if isinstance(error, KdEdgeError) else reason(error)
+            if is_bug(error):
+                log.error("camera %s fails here:", printable(camera.name), exc_info=error)
             break
         received_ns, wall_ns = clock.now_ns(), clock.wall_ns()
         if frame is None:

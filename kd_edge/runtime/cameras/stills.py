@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 import time
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from kd_edge.errors import BadPictureError, ConfigError, KdEdgeError, printable, reason
+from kd_edge.errors import BadPictureError, ConfigError, KdEdgeError, is_bug, printable, reason
 from kd_edge.files import check_writable, replacing
 from kd_edge.packages import import_extra
 from kd_edge.runtime.cameras import make_camera
@@ -20,6 +21,8 @@ from kd_edge.runtime.cameras.base import Camera, timeouts_of
 from kd_edge.runtime.cameras.config import camera_config
 from kd_edge.runtime.uri import shown
 from kd_edge.types import Image
+
+log = logging.getLogger("kd_edge.runtime")
 
 SETTLE_SECONDS = 0.7
 """So long a live camera's exposure gets to settle."""
@@ -96,6 +99,8 @@ def _grab(name: str, pictures: list[Image | KdEdgeError], seconds: float) -> Non
     except KdEdgeError as error:
         pictures.append(error)
     except Exception as error:  # whatever a driver raises
+        if is_bug(error):
+            log.error("camera %s fails here:", shown(name), exc_info=error)
         pictures.append(KdEdgeError(f"{shown(name)} fails ({reason(error)})", "a picture", "kd-edge cameras"))
 
 

@@ -302,6 +302,15 @@ def test_silence_damage_and_loss_end_in_figures(watch) -> None:
     assert of(advise(lost, V4L2), "frames")[0][1].endswith("then: camera is\\x1b gone")
 
 
+def test_a_bug_in_a_camera_is_in_the_log_with_its_traceback(watch, caplog) -> None:
+    bug = KeyError("exposure")
+    assert watch(lambda clock: [Shown(scene()), bug]).fault == "'exposure'"
+    (trace,) = caplog.records
+    assert (trace.levelname, trace.exc_info[1]) == ("ERROR", bug)
+    assert watch(lambda clock: [Shown(scene()), RuntimeError("USB")]).fault == "USB"
+    assert len(caplog.records) == 1
+
+
 BOUNDS = PictureBounds(
     mean=40, contrast=5, saturated=0.1, measured=0, grain=2, sharpness=0, noise=1, moves=True, saturation=250,
     clips=1, frames=1,

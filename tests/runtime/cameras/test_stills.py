@@ -12,6 +12,7 @@ import pytest
 from kd_edge.errors import ConfigError
 from kd_edge.runtime.cameras import stills
 from kd_edge.runtime.cameras.stills import grab_stills
+from tests.waiting import PATIENCE_SECONDS
 
 
 def test_pictures_of_8_and_16_bits_and_of_colour(tmp_path: Path) -> None:
@@ -47,6 +48,21 @@ def test_a_camera_that_hangs_is_left_behind(tmp_path: Path, monkeypatch: pytest.
     hangs.set()
     assert hung.fault == "no picture within 2 s"
     assert good.file.exists()
+
+
+def test_a_bug_in_a_camera_is_in_the_log_with_its_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bug = KeyError("exposure")
+
+    def make(name: str, config: object) -> object:
+        raise bug
+
+    monkeypatch.setattr(stills, "make_camera", make)
+    (still,) = grab_stills(("synthetic:",), tmp_path, seconds=PATIENCE_SECONDS)
+    assert still.fault.startswith("synthetic: fails ('exposure')")
+    (trace,) = caplog.records
+    assert (trace.levelname, trace.exc_info and trace.exc_info[1]) == ("ERROR", bug)
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_any_camera_is_opened(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kd_edge.errors import CameraError, KdEdgeError
+from kd_edge.errors import CameraError, KdEdgeError, UnexpectedError
 from kd_edge.runtime import Recognizer
 from kd_edge.runtime.options import StreamOptions
 from kd_edge.runtime.ros.labelling import Labelling
@@ -99,14 +99,19 @@ def test_what_ends_it_is_told_once(watched: Watched) -> None:
     wait_for(lambda: not threads())
 
 
-def test_what_nobody_foresaw_becomes_one_line(watched: Watched) -> None:
+def test_what_nobody_foresaw_becomes_one_line_with_its_traceback_in_the_log(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
     watched.labelling.start()
     watched.fault = ZeroDivisionError("nobody foresaw that")
     watched.give()
     wait_for(lambda: watched.over)
     (error,) = watched.over
-    assert error is not None
+    assert isinstance(error, UnexpectedError)
     assert "nobody foresaw that" in error.found
+    assert error.__cause__ is watched.fault
+    (trace,) = (record for record in caplog.records if record.exc_info)
+    assert (trace.levelname, trace.exc_info and trace.exc_info[1]) == ("ERROR", watched.fault)
     wait_for(lambda: not threads())
 
 
