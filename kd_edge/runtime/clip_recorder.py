@@ -17,7 +17,7 @@ from typing import BinaryIO, Literal, NamedTuple, get_args
 
 from kd_edge.artifact import Band, Manifest
 from kd_edge.data.readers.files.appending import append_rows, columns_of, table_text, written_alone
-from kd_edge.errors import ConfigError, KdEdgeError, printable, reason
+from kd_edge.errors import ConfigError, DataError, KdEdgeError, printable, reason
 from kd_edge.files import expanded, new_file
 from kd_edge.packages import import_extra
 from kd_edge.runtime.cameras.config import CameraConfig
@@ -37,6 +37,12 @@ CLIP_BYTES = 128_000_000
 """The frames of a clip, or of the time before one, take at most so much memory."""
 WAITING = 2
 """So many clips may wait to be written."""
+ROW_SECONDS = 5.0
+"""How long a clip's row waits for whoever writes the manifest, before it is put off."""
+AGAIN_SECONDS = 10.0
+"""After so long rows that were put off are tried again; with each clip, too, and at the end of the stream."""
+MOST_ROWS = 50
+"""So many rows may be put off."""
 STUCK_SECONDS = 30.0
 """How long the end of a stream waits for a clip to be written."""
 LONGEST_GAP_NS = 1_000_000_000
@@ -79,7 +85,8 @@ class ClipCounters:
 
     Attributes:
         clips: Clips written.
-        lost: Clips that were not: the disk was too slow or full, or the folder has all it may.
+        lost: Clips that were not: the disk was too slow or full, the folder has all it may, or to the end of the
+            stream the manifest took no row.
     """
 
     clips: int = 0
@@ -123,6 +130,8 @@ class ClipRecorder:
         self._lossless = lossless
         self._window_ns = round(model.clip_seconds * 1e9)
         self._watched: dict[str, _Watched] = {}
+        self._rows: list[dict[str, str]] = []  # of clips that are written, until the manifest takes them
+        self._is_put_off = False
         self._queue: queue.Queue[_Clip | None] = queue.Queue(WAITING)
         self._thread = threading.Thread(target=self._run, name="kd-edge clips", daemon=True)
 
@@ -227,7 +236,7 @@ class ClipRecorder:
         at_ease()
         with suppress(OSError, AttributeError):  # of this thread, on Linux
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
-        while (clip := self._queue.get()) is not None:
+        while (clip := self._next()) is not None:
             if self.fault is not None or self._is_full:
                 self.counters.lost += 1
                 continue
@@ -235,30 +244,58 @@ class ClipRecorder:
                 self._write(clip)
             except BaseException as error:  # whatever breaks a clip, the labels go on
                 self._broke(error)
+        self._add_last_rows()
 
-    def _broke(self, error: BaseException) -> None:
-        self.counters.lost += 1
+    def _next(self) -> _Clip | None:
+        """The next clip; while it is waited for, rows that were put off are tried again."""
+        while self._rows and self.fault is None:
+            with suppress(queue.Empty):
+                return self._queue.get(timeout=AGAIN_SECONDS)
+            try:
+                self._add_rows()
+            except BaseException as error:  # as of a clip
+                self._broke(error, lost=0)
+        return self._queue.get()
+
+    def _add_last_rows(self) -> None:
+        """A last try; clips that stay without a row are told by name, and stay."""
+        if not self._rows:
+            return
+        why: BaseException | None = None
+        try:
+            why = self._add_rows()
+        except BaseException as error:  # as of a clip
+            why = error
+        if why is not None:
+            log.warning("%s", printable(f"clips without a row in {self._folder / MANIFEST}: {self._names()}"))
+            self._broke(why, lost=len(self._rows))
+
+    def _names(self) -> str:
+        return ", ".join(row[self._model.modality] for row in self._rows)
+
+    def _broke(self, error: BaseException, lost: int = 1) -> None:
+        self.counters.lost += lost
         text = error.found if isinstance(error, KdEdgeError) else getattr(error, "strerror", None) or reason(error)
         self.fault = printable(str(text))
         log.warning("clips in %s are no longer kept: %s", printable(str(self._folder)), self.fault)
 
     def _write(self, clip: _Clip) -> None:
-        """The clip as a file, then its row; half a clip does not stay."""
+        """The clip as a file, then its row; half a clip does not stay, nor one whose row the disk does not take."""
         path, file = self._new_clip(clip)
         try:
             with file:
                 self._encode(clip, file)
             self._room_bytes -= path.stat().st_size
-            self._add_row(path, clip)
+            self._rows.append(self._row(path, clip))
+            self._add_rows()
         except BaseException as error:
             path.unlink(missing_ok=True)
+            self._rows = [row for row in self._rows if row["id"] != path.stem]
             if not isinstance(error, _NoRoomError):
                 raise
             self._is_full = True
             self.counters.lost += 1
             log.warning("%s has all the clips it may (--record-max-mb)", printable(str(self._folder)))
-            return
-        self.counters.clips += 1
 
     def _encode(self, clip: _Clip, file: BinaryIO) -> None:
         first, last = clip.frames[0], clip.frames[-1]
@@ -294,10 +331,10 @@ class ClipRecorder:
         age_ns = self._clock.now_ns() - clip.moment.captured_ns if clip.moment.emitted_ns is not None else 0
         return datetime.fromtimestamp((self._clock.wall_ns() - age_ns) / 1e9, timezone.utc)
 
-    def _add_row(self, path: Path, clip: _Clip) -> None:
+    def _row(self, path: Path, clip: _Clip) -> dict[str, str]:
         moment, first_ns = clip.moment, clip.frames[0].captured_ns
         end_s = (moment.captured_ns - first_ns) / 1e9
-        row = {
+        return {
             "id": path.stem,
             "view": clip.source,
             "start_s": f"{max(0.0, end_s - self._model.clip_seconds):.3f}",
@@ -310,8 +347,37 @@ class ClipRecorder:
             "model": self._model.name,
             "recorded": f"{self._taken(clip):%Y-%m-%dT%H:%M:%SZ}",
         }
-        with written_alone(self._folder / MANIFEST, STUCK_SECONDS):
-            append_rows(self._folder / MANIFEST, [row], [name for name in row if row[name]])
+
+    def _add_rows(self) -> Exception | None:
+        """Write rows of clips that are there, or put them off.
+
+        Its owner may be at the manifest: hold it, have saved half of it, or be about to put another one in its place.
+
+        Returns:
+            Why they were put off; None where they are written.
+
+        Raises:
+            OSError: The disk does not take them.
+            DataError: There are too many of them.
+        """
+        manifest = self._folder / MANIFEST
+        try:
+            with written_alone(manifest, ROW_SECONDS):
+                append_rows(manifest, self._rows, list(dict.fromkeys(n for row in self._rows for n in row if row[n])))
+        except (DataError, FileNotFoundError) as error:
+            if len(self._rows) > MOST_ROWS:
+                raise
+            self._put_off(error)
+            return error
+        self.counters.clips += len(self._rows)
+        self._rows, self._is_put_off = [], False
+        return None
+
+    def _put_off(self, error: DataError | FileNotFoundError) -> None:
+        if not self._is_put_off:
+            self._is_put_off = True
+            why = error.found if isinstance(error, DataError) else error.strerror
+            log.warning("%s", printable(f"rows of clips in {self._folder} wait: {why}; they are tried again"))
 
 
 class _NoRoomError(Exception):

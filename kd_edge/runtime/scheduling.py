@@ -23,8 +23,10 @@ class _Place:
     parameters: Any
 
     @classmethod
-    def of_this_thread(cls) -> _Place:
-        return cls(frozenset(os.sched_getaffinity(0)), os.sched_getscheduler(0), os.sched_getparam(0))
+    def of(cls, process: int = 0) -> _Place:
+        """Of a process or thread; 0 is this thread."""
+        cpus = frozenset(os.sched_getaffinity(process))
+        return cls(cpus, os.sched_getscheduler(process), os.sched_getparam(process))
 
     def take(self, process: int = 0) -> None:
         """Put a process or thread there, as far as it is permitted."""
@@ -34,9 +36,9 @@ class _Place:
             os.sched_setaffinity(process, self.cpus)
 
 
-_before: list[_Place] = []
-"""Where threads ran before each ``scheduled`` in force, the first one first: as the operator chose, by systemd or
-``taskset``."""
+_given: list[tuple[_Place, _Place]] = []
+"""Of each ``scheduled`` in force where it has put its threads, and where they ran before any: as the operator chose, by
+systemd or ``taskset``."""
 
 
 @contextmanager
@@ -56,29 +58,47 @@ def scheduled(cpus: Sequence[int] = (), priority: int | None = None) -> Iterator
         return
     if not hasattr(os, "sched_setaffinity"):
         raise ConfigError("cpus or priority in the camera file", "Linux", "leave them out on this system")
-    before = _Place.of_this_thread()
-    _before.append(before)
+    before = _Place.of()
     try:
         if cpus:
             _bind(cpus, before.cpus)
         if priority is not None:
             _hurry(priority)
+        with _remembered(before):
+            yield
+    finally:
+        before.take()
+
+
+@contextmanager
+def _remembered(before: _Place) -> Iterator[None]:
+    """Let ``at_ease`` find from where this thread was moved."""
+    moved = (_Place.of(), _chosen(before) or before)  # inside another stream's, that one has moved it
+    _given.append(moved)
+    try:
         yield
     finally:
-        _before.remove(before)
-        before.take()
+        _given.remove(moved)
+
+
+def _chosen(place: _Place) -> _Place | None:
+    """Where the operator had what ``scheduled`` has put there; None where it has put nothing there."""
+    return next((before for given, before in reversed(_given.copy()) if given == place), None)
 
 
 def at_ease(process: int = 0) -> None:
     """Give up what ``scheduled`` gave: what writes files or builds must not hold up what labels frames.
 
-    Where no stream asked for cores or a priority nothing is changed: the operator's own choice stays.
+    What ``scheduled`` has not moved stays as the operator chose, whatever another stream of this process asked for.
 
     Args:
         process: Of which process or thread; 0 is this thread.
     """
-    if _before:
-        _before[0].take(process)
+    if not _given:
+        return
+    with suppress(ProcessLookupError):  # a child may have ended already
+        if (before := _chosen(_Place.of(process))) is not None:
+            before.take(process)
 
 
 def _bind(cpus: Sequence[int], there: Set[int]) -> None:

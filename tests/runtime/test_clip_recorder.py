@@ -11,6 +11,8 @@ import threading
 import numpy as np
 import pytest
 
+from kd_edge.data.readers.files import appending
+from kd_edge.data.readers.files.appending import written_alone
 from kd_edge.errors import ConfigError
 from kd_edge.runtime import clip_recorder, stream
 from kd_edge.runtime.cameras import Wanted, open_camera
@@ -253,6 +255,78 @@ def test_a_manifest_that_is_edited_between_two_clips(tmp_path, edit):
     assert (second["label"], second["state"], second["reason"]) == ("", "unknown", "unfamiliar")
     assert (tmp_path / second["nir"]).is_file()
     assert None not in second, "no cell without a column"
+
+
+def one_clip(watching):
+    return watching.show(50).show(1, "unknown").show(30)
+
+
+def put_off(caplog):
+    wait_for(lambda: "they are tried again" in caplog.text)
+
+
+def test_a_row_waits_while_the_manifest_is_held(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(clip_recorder, "ROW_SECONDS", 0.01)
+    monkeypatch.setattr(clip_recorder, "AGAIN_SECONDS", 0.01)
+    watching = Watching(tmp_path)
+    with written_alone(tmp_path / "manifest.csv"):
+        one_clip(watching)
+        put_off(caplog)
+    wait_for(lambda: watching.recorder.counters.clips == 1)  # without another clip
+    recorder = one_clip(watching).close()
+    assert (recorder.counters.clips, recorder.counters.lost, recorder.fault) == (2, 0, None)
+    assert all((tmp_path / row["nir"]).is_file() for row in rows(tmp_path))
+    assert (len(rows(tmp_path)), caplog.text.count("tried again")) == (2, 1)
+
+
+@pytest.mark.parametrize("broken", ["", 'id,label\na,"wave\n', None], ids=["empty", "an open quote", "taken away"])
+def test_a_row_waits_while_the_manifest_is_none(tmp_path, monkeypatch, caplog, broken):
+    """As while its owner's program saves it in place: first it is empty, then half there."""
+    monkeypatch.setattr(clip_recorder, "AGAIN_SECONDS", 0.01)
+    watching, path = Watching(tmp_path), tmp_path / "manifest.csv"
+    whole = path.read_text()
+    path.unlink() if broken is None else path.write_text(broken)
+    one_clip(watching)
+    put_off(caplog)
+    path.write_text(whole)
+    wait_for(lambda: watching.recorder.counters.clips == 1)
+    assert (watching.close().fault, len(rows(tmp_path))) == (None, 1)
+
+
+def test_clips_that_stay_without_a_row_are_told_by_name(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(clip_recorder, "ROW_SECONDS", 0.01)
+    watching = Watching(tmp_path)
+    with written_alone(tmp_path / "manifest.csv"):
+        recorder = one_clip(watching).close()
+    (clip,) = tmp_path.glob("*.mkv")
+    assert f"clips without a row in {tmp_path}/manifest.csv: {clip.name}" in caplog.text
+    assert (recorder.counters.clips, recorder.counters.lost) == (0, 1)
+    assert "has been written by another program" in recorder.fault
+
+
+def test_rows_that_wait_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(clip_recorder, "ROW_SECONDS", 0.01)
+    monkeypatch.setattr(clip_recorder, "MOST_ROWS", 2)
+    watching = Watching(tmp_path)
+    with written_alone(tmp_path / "manifest.csv"):
+        for _ in range(3):
+            one_clip(watching)
+        wait_for(lambda: watching.recorder.fault is not None)
+    assert (len(list(tmp_path.glob("*.mkv"))), watching.recorder.counters.lost) == (2, 1)
+    assert watching.close().counters.clips == len(rows(tmp_path)) == 2
+
+
+def test_a_row_that_the_disk_does_not_take_leaves_no_clip(tmp_path, monkeypatch):
+    watching = Watching(tmp_path)
+    before = (tmp_path / "manifest.csv").read_bytes()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(appending.os, "fsync", full)
+    recorder = one_clip(watching).close()
+    assert (recorder.counters.clips, recorder.counters.lost, recorder.fault) == (0, 1, "No space left on device")
+    assert (list(tmp_path.glob("*.mkv")), (tmp_path / "manifest.csv").read_bytes()) == ([], before)
 
 
 def test_what_cannot_be_kept_is_said_at_the_start(tmp_path, make_model, noise):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -90,6 +92,62 @@ def test_at_ease_restores_the_operators_policy():
         assert os.sched_getscheduler(0) == os.SCHED_BATCH
     finally:
         os.sched_setscheduler(0, *before)
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_at_ease_leaves_a_stream_alone_that_asked_for_nothing():
+    """Another stream of the process has cores of its own; this one's threads are the operator's."""
+    there = os.sched_getaffinity(0)
+    one, other = sorted(there)[:2]
+    seen = []
+
+    def write():
+        os.sched_setaffinity(0, {other})
+        at_ease()
+        seen.append(os.sched_getaffinity(0))
+
+    with scheduled((one,)):
+        thread = threading.Thread(target=write)
+        thread.start()
+        thread.join()
+    assert seen == [{other}]
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_a_stream_inside_another_one_gives_up_both():
+    there = os.sched_getaffinity(0)
+    one, other = sorted(there)[:2]
+    is_inside, is_over = threading.Event(), threading.Event()
+    seen = []
+
+    def second():
+        with scheduled((other,)):
+            is_inside.set()
+            assert is_over.wait(60)
+            at_ease()
+            seen.append(os.sched_getaffinity(0))
+
+    with scheduled((one,)):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert is_inside.wait(60)
+    is_over.set()
+    thread.join()
+    assert seen == [there]
+
+
+def test_a_child_gives_up_what_it_inherits():
+    there, one = os.sched_getaffinity(0), min(os.sched_getaffinity(0))
+    with scheduled((one,)):
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+        try:
+            assert os.sched_getaffinity(child.pid) == {one}
+            at_ease(child.pid)
+            assert os.sched_getaffinity(child.pid) == there
+            assert os.sched_getaffinity(0) == {one}
+        finally:
+            child.communicate(b"\n")
+        at_ease(child.pid)  # it has ended
 
 
 def test_nothing_asked_nothing_done():

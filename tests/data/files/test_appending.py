@@ -48,6 +48,7 @@ def test_wanted_columns_are_made_behind_the_owners(manifest: Path) -> None:
         (b"label,nir\n", "has no column id"),
         (b"name\n", "has no column id and no column label"),
         (b"id,label\n\xff\xfe\n", "cannot be read: "),
+        (b'id,label\na,"wave\n', "cannot be read: line"),
     ],
 )
 def test_what_is_no_manifest_is_left_alone(manifest: Path, content: bytes, found: str) -> None:
@@ -73,9 +74,19 @@ def test_a_link_is_not_followed(manifest: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.csv"
     other.write_text("id,label\n")
     manifest.symlink_to(other)
-    with pytest.raises(OSError, match=r"symbolic links|Not a regular file|no regular file"):
-        append_rows(manifest, [ROW])
+    for wanted in ([], ["reason"]):
+        with pytest.raises(OSError, match=r"symbolic links|Not a regular file|no regular file"):
+            append_rows(manifest, [ROW], wanted)
+    assert manifest.is_symlink()
     assert other.read_text() == "id,label\n"
+
+
+def test_rights_and_the_mark_of_utf8_stay(manifest: Path) -> None:
+    manifest.write_text("\ufeffid,label\n", "utf-8")
+    manifest.chmod(0o600)
+    append_rows(manifest, [ROW], ["reason"])
+    assert manifest.read_text("utf-8") == "\ufeffid,label,reason\nb,wave; both hands,low_confidence\n"
+    assert manifest.stat().st_mode & 0o777 == 0o600
 
 
 def test_one_writes_at_a_time(manifest: Path) -> None:

@@ -5,10 +5,12 @@ Nothing is remembered of the table: its columns, their order and what parts them
 
 from __future__ import annotations
 
+import codecs
 import csv
 import errno
 import io
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +18,7 @@ from pathlib import Path
 from kd_edge.data.readers.files.rows import MOST_BYTES, csv_records, delimiter_of
 from kd_edge.errors import DataError, reason
 from kd_edge.files import held, replacing
-from kd_edge.reading import read_bytes
+from kd_edge.reading import open_regular, read_bytes
 
 LOCK = ".manifest.lock"
 """Beside a manifest; held for the moment that it takes to write it, by whoever does."""
@@ -57,9 +59,10 @@ def append_rows(manifest: Path, rows: Sequence[Mapping[str, str]], wanted: Seque
         wanted: Columns that are made where they are missing; ``id`` and ``label`` must be there.
 
     Raises:
-        OSError: They cannot be written; the manifest is as it was.
-        DataError: It is no table in UTF-8, or has no column ``id`` or ``label``.
+        OSError: They cannot be written; the manifest's rows are as they were.
+        DataError: It is no table in UTF-8, has no column ``id`` or ``label``, or an open quote would swallow them.
     """
+    check_rows(manifest)
     complete(manifest, wanted)
     content = table_text(manifest)
     text = io.StringIO(newline="")
@@ -83,7 +86,8 @@ def complete(manifest: Path, wanted: Sequence[str]) -> None:
     """Give a manifest that another program has written the columns it lacks, behind its own.
 
     Raises:
-        DataError: It is no table, or has no column ``id`` or ``label``.
+        DataError: It is no table, has no column ``id`` or ``label``, or cannot be written.
+        OSError: It is a link, or cannot be read.
     """
     content = table_text(manifest)
     columns = columns_of(content)
@@ -96,19 +100,35 @@ def complete(manifest: Path, wanted: Sequence[str]) -> None:
     if missing := [name for name in wanted if name not in columns]:
         check_rows(manifest)
         head, *lines = lines_of(content)
+        os.close(os.open(manifest, APPENDING))  # else a plain file would take a link's place
         write_lines(manifest, [[*head, *missing], *lines], delimiter_of(content))
 
 
 def write_lines(manifest: Path, lines: Iterable[Sequence[str]], delimiter: str = ",") -> None:
-    """Write a whole table, its columns' names first, or nothing.
+    """Write a whole table, its columns' names first, or nothing; who may read it, and its mark of UTF-8, stay.
 
     Raises:
         DataError: It cannot be written.
     """
+    mode, mark = _kept(manifest)
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n", delimiter=delimiter).writerows(lines)
-    with replacing(manifest, DataError) as file:
-        file.write(text.getvalue().encode("utf-8"))
+    with replacing(manifest, DataError, mode=mode) as file:
+        file.write(mark + text.getvalue().encode("utf-8"))
+
+
+def _kept(manifest: Path) -> tuple[int, bytes]:
+    """Rights of a manifest, and the mark at its beginning by which spreadsheets know UTF-8; those of a new one."""
+    try:
+        with open_regular(manifest) as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            return mode, codecs.BOM_UTF8 if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8 else b""
+    except FileNotFoundError:
+        return 0o644, b""
+    except OSError as error:
+        raise DataError(
+            f"{manifest} cannot be read ({error.strerror})", "a plain file that may be read", "correct it"
+        ) from error
 
 
 def check_rows(manifest: Path) -> None:
