@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import typer
 
-from kd_edge import cli, recipes
+from kd_edge import recipes
 from kd_edge.study.plan import load_study
 from tests.cli.conftest import Kd
+from tests.cli.examples import ROOT, parsed
 
 KINDS = ("files", "utd_mhad", "ntu_rgbd", "pku_mmd", "berkeley_mhad", "mmact", "fir_action", "synthetic")
-ROOT = typer.main.get_command(cli.app)
 SHIPPED = Path(__file__).parents[2] / "train"
 
 
@@ -40,10 +39,6 @@ def examples() -> list[str]:
     return [*shown, *first_comments()]
 
 
-def _verbs(group: object) -> list[list[str]]:
-    return [[name] for name in getattr(group, "commands", {})]
-
-
 def test_there_are_some() -> None:
     assert len(list(epilogs())) >= 15
     assert len(list(first_comments())) >= 10
@@ -53,11 +48,7 @@ def test_there_are_some() -> None:
 @pytest.mark.parametrize("example", examples())
 def test_an_example_names_what_there_is(example: str) -> None:
     """Unknown options, missing ones and values of a wrong type end the parsing."""
-    words = cli._completed(shlex.split(example)[1:])
-    command = ROOT
-    while hasattr(command, "commands") and not (command.invoke_without_command and words[:1] not in _verbs(command)):
-        command = command.commands[words.pop(0)]
-    values = command.make_context(command.name, words).params
+    command, values = parsed(shlex.split(example)[1:])
     for parameter in command.params:
         kind, value = str(parameter.metavar), values.get(str(parameter.name))
         if value is None:
