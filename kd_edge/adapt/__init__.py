@@ -1,4 +1,4 @@
-"""Add classes to a finished artifact on the robot: from recorded clips, with NumPy, without torch."""
+"""Add classes to an exported artifact on the robot, from recorded clips, with NumPy and without torch."""
 
 from __future__ import annotations
 

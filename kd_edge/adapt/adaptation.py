@@ -1,4 +1,4 @@
-"""Add classes to a finished artifact: watch their clips, fit a row for each, prove it, write the file again."""
+"""Add classes to an artifact: run their clips, fit one row per class, verify the result and write a new file."""
 
 from __future__ import annotations
 
@@ -30,28 +30,30 @@ from kd_edge.sampling import gather
 from kd_edge.types import Clip
 
 Progress = Callable[[str, int, int], None]
-"""Called with (what, clips done, clips in all)."""
+"""Called with (description, clips done, total clips)."""
 
 THRESHOLD_CLIPS = 3
-"""Kept clips that each class must have for the unknown threshold to be fitted anew."""
-_TOLERANCE = 1e-3  # between a new logit of the graph and of NumPy
+"""Kept clips that each class needs for the unknown threshold to be refitted."""
+_TOLERANCE = 1e-3  # between the new logits of the graph and of NumPy
 
 
 @dataclass(frozen=True, slots=True)
 class Adapted:
-    """What was written.
+    """Result of `adapt`.
 
     Attributes:
-        file: The file.
-        labels: Of all classes, the new ones last.
-        added: Facts of each class of this call.
-        unknown_threshold: Before and after.
-        kept_left_out: Kept clips that prove nothing: shorter than a window, or with nothing to see.
-        kept_familiar: Share of the kept clips' windows that are familiar to the artifact as it was; None without any.
-        left_out: Attachments for other engines, which do not know the new classes.
-        was_signed: Whether the artifact bore a signature, or one lies beside ``file``: it does not hold for this one.
-        is_signed: Whether the one that was written does.
-        seconds: What it took.
+        file: The file that was written.
+        labels: Labels of all classes, the new ones last.
+        added: Facts about each class added by this call.
+        unknown_threshold: The threshold before and after.
+        kept_left_out: Kept clips that were not used: shorter than a window, or with nothing to see.
+        kept_familiar: Share of the kept clips' windows that are familiar to the original artifact; None without kept
+            clips.
+        left_out: Attachments for other engines, dropped because they do not know the new classes.
+        was_signed: Whether the original artifact was signed, or a signature lies next to ``file``; neither is valid for
+            the new file.
+        is_signed: Whether the new file is signed.
+        seconds: Duration of the call.
     """
 
     file: Path
@@ -79,23 +81,24 @@ def adapt(
 ) -> Adapted:
     """Add classes to a streaming step with NumPy and ONNX Runtime alone: no torch, no onnx.
 
-    They are added one after the other, each told from all before it. What the artifact computes stays, bit for bit; the
-    new classes' logits stand behind.
+    Classes are added one after the other, each fitted against all earlier ones. The existing logits stay bit-identical;
+    those of the new classes are appended.
 
     Args:
         model: The artifact.
-        classes: Label and folder of clips of each new class.
-        out: The artifact to write; replaced only when all went well.
-        keep: Clips of the classes that it knows: to prove it on, and to fit limits by.
+        classes: Label and clip folder of each new class.
+        out: The artifact to write; replaced only if everything succeeds.
+        keep: Clips of the existing classes, used to verify the result and to fit its limits.
         key: Private key to sign with.
-        force: Write it though more than ``growing.MOST_LOST`` of the kept clips become wrong.
-        threads: Of the engine.
-        progress: Told how far it is.
+        force: Write the file even if more than ``growing.MOST_LOST`` of the kept clips become wrong.
+        threads: Threads of the engine.
+        progress: Called after each clip.
 
     Raises:
-        ArtifactError: No streaming step, nothing known of its classes' features, or ``out`` cannot be written.
-        ConfigError: A label that is none or is there already, or a key that is none.
-        DataError: Clips that cannot be read or are too few, or a class that cannot be told from another one.
+        ArtifactError: The artifact is not a streaming step or has no statistics of its classes' features, or ``out``
+            cannot be written.
+        ConfigError: A label is invalid or exists already, or the key is invalid.
+        DataError: Clips cannot be read or are too few, or a class cannot be distinguished from another one.
     """
     started = time.monotonic()
     artifact = load(model)
@@ -111,11 +114,11 @@ def adapt(
     ]
     kept_folder = None if keep is None else clips_to_keep(keep, artifact.manifest, labels)
     with open_engine(artifact, threads=threads) as engine:
-        told = progress or (lambda what, done, total: None)
+        report = progress or (lambda what, done, total: None)
         new = [
-            _watched(engine, clips, f"clips of '{label}'", told) for label, clips in zip(labels, folders, strict=True)
+            _watched(engine, clips, f"clips of '{label}'", report) for label, clips in zip(labels, folders, strict=True)
         ]
-        kept = None if kept_folder is None else _watched(engine, kept_folder, "clips to keep", told)
+        kept = None if kept_folder is None else _watched(engine, kept_folder, "clips to keep", report)
         grown = Grown(graph_of(artifact), artifact.manifest, _others(artifact, kept), kept, kept)
         for label, watched in zip(labels, new, strict=True):
             grown = grow(grown, label, watched, artifact.path, force=force)
@@ -144,10 +147,10 @@ def adapt(
 
 
 def check_labels(manifest: Manifest, labels: Sequence[str]) -> None:
-    """Refuse names of new classes that are none, or that the model or this call has already.
+    """Check that the labels of new classes are valid, and new to the model and to this call.
 
     Raises:
-        ConfigError: The first one.
+        ConfigError: A label is not; the first one is named.
     """
     known = list(manifest.labels)
     for label in labels:
@@ -161,8 +164,8 @@ def check_labels(manifest: Manifest, labels: Sequence[str]) -> None:
                 f"--add '{label}', which is a class already ('{alike}')"
                 if alike in manifest.labels
                 else f"--add '{label}' twice",
-                f"a class beside {', '.join(manifest.labels)}",
-                "choose another name; more clips of a known class need a training (kd-edge train)",
+                f"a class other than {', '.join(manifest.labels)}",
+                "choose another name; to use more clips of a known class, train again (kd-edge train)",
             )
         known.append(label)
 
@@ -177,47 +180,48 @@ def _check_adaptable(artifact: Artifact, keep: Path | None) -> None:
         )
     if manifest.familiar is None and keep is None:
         raise ArtifactError(
-            f"{artifact.path} has no features to adapt: it does not say what those of its classes are like",
-            "an artifact that does, or clips of all its classes",
+            f"{artifact.path} has no statistics of its classes' features",
+            "an artifact that has them, or clips of all its classes",
             "export the run again (health = true in the profile), or add --keep DIR",
         )
     if manifest.familiar is not None and manifest.familiar.classes != len(manifest.labels):
         raise ArtifactError(
-            f"{artifact.path} knows what features of {manifest.familiar.classes} of its {len(manifest.labels)} classes "
-            "are like",
-            "those of all",
+            f"{artifact.path} has statistics of the features of {manifest.familiar.classes} of its "
+            f"{len(manifest.labels)} classes",
+            "statistics of all classes",
             "export the run again with a larger health_clips",
         )
 
 
-def _watched(engine: Engine, clips: Recorded, what: str, told: Progress) -> Watched:
-    return watch(engine, clips, lambda done, total: told(what, done, total))
+def _watched(engine: Engine, clips: Recorded, what: str, report: Progress) -> Watched:
+    return watch(engine, clips, lambda done, total: report(what, done, total))
 
 
 def _others(artifact: Artifact, kept: Watched | None) -> Others:
-    """What the features of the artifact's classes are like: by its training side, else by the clips that are kept."""
+    """Feature statistics of the artifact's classes: from its training side if stored, otherwise from the kept clips."""
     labels = artifact.manifest.labels
     if artifact.manifest.familiar is not None:
         return Others.of_reference(artifact.manifest.familiar)
-    assert kept is not None  # or it was refused
+    assert kept is not None  # _check_adaptable refused it otherwise
     if missing := sorted(set(range(len(labels))) - set(kept.labels.tolist())):
         raise DataError(
-            f"no clip of '{printable(labels[missing[0]])}' is kept, and {artifact.path} does not say what its features "
-            "are like",
+            f"no clip of '{printable(labels[missing[0]])}' is kept, and {artifact.path} has no statistics of its "
+            "features",
             "clips of every class",
             "add some to the folder of --keep, or export the run again (health = true in the profile)",
         )
     if (count := len(kept.features)) < 2 * len(labels):
         raise DataError(
-            f"the kept clips have {count} windows of {len(labels)} classes, which do not tell how a class's differ",
-            "two windows of each class, better clips of several people",
+            f"the kept clips have {count} windows of {len(labels)} classes, too few to estimate the spread within "
+            "a class",
+            "two windows of each class, preferably clips of several people",
             "add clips to the folder of --keep, or export the run again (health = true in the profile)",
         )
     return Others.of_windows(kept.features, kept.window_labels)
 
 
 def _known_share(reference: FeatureReference | None, kept: Watched | None) -> float | None:
-    """Share of kept windows that are familiar: where few are, this camera or place is unlike the training's."""
+    """Share of kept windows that are familiar; a low share means that camera or place differ from those of training."""
     if reference is None or kept is None:
         return None
     familiarity, none = Familiarity(reference), np.empty((0, reference.size), dtype=np.float32)
@@ -225,34 +229,30 @@ def _known_share(reference: FeatureReference | None, kept: Watched | None) -> fl
 
 
 def _refitted(grown: Grown) -> Manifest:
-    """The manifest with what the finished model makes of the clips.
-
-    That is how many of the added classes are named right, and another unknown threshold, where enough clips of every
-    class are at hand.
-    """
+    """The manifest with the measured accuracy of the added classes and, given enough clips, a refitted threshold."""
     manifest, seen = grown.manifest, grown.seen
     before, these = manifest.added[: -len(grown.new)], manifest.added[-len(grown.new) :]
-    judged = (
-        facts.model_copy(update={"accuracy": one.accuracy()}) for facts, one in zip(these, grown.new, strict=True)
+    measured = (
+        facts.model_copy(update={"accuracy": clips.accuracy()}) for facts, clips in zip(these, grown.new, strict=True)
     )
-    manifest = manifest.model_copy(update={"added": (*before, *judged)})
-    truth = np.concatenate([one.labels for one in seen])
+    manifest = manifest.model_copy(update={"added": (*before, *measured)})
+    truth = np.concatenate([clips.labels for clips in seen])
     counts = np.bincount(truth, minlength=len(manifest.labels))
     if counts.min() < THRESHOLD_CLIPS:
         return manifest
-    logits = np.concatenate([one.clip_logits() for one in seen])
+    logits = np.concatenate([clips.clip_logits() for clips in seen])
     threshold = metrics.fit_unknown_threshold(metrics.softmax(logits, manifest.temperature), truth)
-    side = f"{sum(len(one.labels) for one in seen)} clips: kept, and held out of the classes that were added"
+    side = f"{sum(len(clips.labels) for clips in seen)} clips: kept, and held out of the classes that were added"
     return manifest.model_copy(update={"unknown_threshold": threshold, "calibrated_on": side})
 
 
 def _proved(
     engine: Engine, written: Artifact, gates: Sequence[Gate], golden: GoldenClip | None, threads: int
 ) -> GoldenClip | None:
-    """The golden clip with the new classes' logits; those of the others are the ones that were given before.
+    """Check the logits of the written file; return the golden clip with the new classes' logits appended.
 
     Raises:
-        ArtifactError: The file that was written computes other logits than it should.
+        ArtifactError: The written file computes wrong logits.
     """
     manifest, count = written.manifest, len(engine.manifest.labels)
     clip = np.zeros((manifest.segments, *engine.tensors.inputs["frame"]), dtype=np.float32)
@@ -271,7 +271,7 @@ def _proved(
         raise ArtifactError(
             f"the adapted graph gives logits that differ by {float(np.abs(found - wanted[0]).max()):.2g} on "
             f"{opened.name}",
-            "those of the artifact, and the new ones",
+            "the artifact's logits, followed by the fitted ones",
             "try another release of onnxruntime; nothing was written",
         )
     if golden is None:
@@ -288,7 +288,7 @@ def _is_signed(path: Path) -> bool:
 
 @contextmanager
 def _scratch(out: Path) -> Iterator[Path]:
-    """A folder beside ``out`` that vanishes, for a file on its way there."""
+    """A temporary folder next to ``out``, for the file before it is moved there."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:

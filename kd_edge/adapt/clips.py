@@ -1,4 +1,4 @@
-"""Folders of recorded clips through an artifact's own streaming step: the windows that a robot's camera would fill."""
+"""Run recorded clips through an artifact's streaming step, in the windows that a robot's camera would fill."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from kd_edge.sampling import nearest
 from kd_edge.types import Clip, Float32, Int64, LabelState
 
 Progress = Callable[[int, int], None]
-"""Called with (clips done, clips in all)."""
+"""Called with (clips done, total clips)."""
 
 MOST_WINDOWS = 16
-"""Of one clip, about its middle: of a longer one more would not tell more, and cost as much as other clips."""
+"""Windows used per clip, around its middle; more windows of a long clip add little and cost as much as other clips."""
 
 
 class Recorded(NamedTuple):
-    """Clips of one folder that can be opened.
+    """Recorded clips of one folder.
 
     Attributes:
         dataset: The folder.
         samples: Its clips.
-        modality: Which of its modalities the model sees.
-        labels: Class of each clip among the model's.
+        modality: The modality that the model sees.
+        labels: Class index of each clip in the model.
     """
 
     dataset: Files
@@ -47,18 +47,18 @@ class Recorded(NamedTuple):
 
 
 class Watched(NamedTuple):
-    """What a model made of the windows of clips.
+    """Features and logits of the windows of clips.
 
     Attributes:
-        features: (N, D) float32, each window's mean feature.
+        features: (N, D) float32, mean feature of each window.
         logits: (N, K) float32.
-        clips: (N,) which clip a window is of, from 0 without gaps.
+        clips: (N,) clip index of each window, from 0 without gaps.
         labels: (C,) class of each clip.
-        subjects: Who performs in each clip; empty where not known.
-        healthy: (N,) whether a window's pictures are like those of the training.
-        shorter: Clips that do not fill a window.
-        empty: Clips in whose windows there is nothing to see.
-        cause: Why, of the first of them.
+        subjects: Person in each clip; empty if not known.
+        healthy: (N,) whether the pictures of a window are like those of training.
+        shorter: Number of clips that do not fill a window.
+        empty: Number of clips whose windows show nothing.
+        cause: The reason for the first of these.
     """
 
     features: Float32
@@ -73,31 +73,31 @@ class Watched(NamedTuple):
 
     @property
     def window_labels(self) -> Int64:
-        """(N,) class of each window's clip."""
+        """(N,) class of each window, that of its clip."""
         return self.labels[self.clips]
 
     def clip_logits(self) -> Float32:
-        """(C, K) mean logits of each clip's windows: the label that a robot gives is of their mean, too."""
+        """(C, K) mean logits over the windows of each clip, as the runtime averages them."""
         sums = np.zeros((len(self.labels), self.logits.shape[1]))
         np.add.at(sums, self.clips, self.logits)
         means: Float32 = (sums / np.bincount(self.clips)[:, None]).astype(np.float32)
         return means
 
     def answers(self) -> Int64:
-        """(C,) class that each clip is taken for."""
+        """(C,) predicted class of each clip."""
         answers: Int64 = self.clip_logits().argmax(axis=1)
         return answers
 
     def accuracy(self) -> float:
-        """Share of the clips that are taken for what they are."""
+        """Share of clips that are classified correctly."""
         return float((self.answers() == self.labels).mean())
 
 
 def clips_of_class(folder: Path, label: str, position: int, manifest: Manifest) -> Recorded:
-    """The clips of a new class: all in a folder, whatever its files are called.
+    """Return all clips of a folder as clips of a new class, whatever the files are called.
 
     Raises:
-        DataError: There is none, or what is there is not what the model sees.
+        DataError: The folder has no clips, or not in the modality that the model sees.
     """
     _check_folder(folder, "--add")
     dataset = Files(folder, label=label)
@@ -107,21 +107,21 @@ def clips_of_class(folder: Path, label: str, position: int, manifest: Manifest) 
 
 
 def clips_to_keep(folder: Path, manifest: Manifest, added: Sequence[str]) -> Recorded:
-    """The clips of the classes that a model knows, in folders of classes or with a manifest.
+    """Return the clips of a model's existing classes, from folders of classes or a manifest.
 
     Args:
         folder: The folder.
-        manifest: The model's.
-        added: Labels that are being added; clips of theirs may lie there, and are passed over.
+        manifest: Manifest of the model.
+        added: Labels that are being added; clips of these are ignored.
 
     Raises:
-        DataError: There is none, or one of another class, or what is there is not what the model sees.
+        DataError: The folder has no clips, clips of other classes, or not the modality that the model sees.
     """
     _check_folder(folder, "--keep")
     dataset = Files(folder)
     if unknown := [label for label in dataset.labels if label not in (*manifest.labels, *added)]:
         raise DataError(
-            f"{folder} holds clips of {listed(map(printable, unknown))}{did_you_mean(unknown[0], manifest.labels)}",
+            f"{folder} contains clips of {listed(map(printable, unknown))}{did_you_mean(unknown[0], manifest.labels)}",
             f"classes that '{printable(manifest.name)}' knows: {', '.join(manifest.labels)}",
             "rename the folder, or add the class with --add",
         )
@@ -130,21 +130,25 @@ def clips_to_keep(folder: Path, manifest: Manifest, added: Sequence[str]) -> Rec
     samples = tuple(sample for sample in _with(dataset, modality) if sample.label in known)
     if not samples:
         raise DataError(
-            f"{folder} has no clip of a class that the model knows", "some of each", "leave out --keep, or correct it"
+            f"{folder} has no clip of a class that the model knows", "clips of each class", "omit or correct --keep"
         )
     return Recorded(dataset, samples, modality, tuple(known[s.label] for s in samples))
 
 
 def watch(engine: Engine, recorded: Recorded, progress: Progress) -> Watched:
-    """Take clips through a streaming step; each frame is encoded once, at the moments of the segments.
+    """Run clips through a streaming step; each segment's frame is encoded once.
 
-    Windows in whose pictures there is nothing to see, of which a robot says ``unknown`` whatever the network makes of
-    them, are left out.
+    Windows whose pictures show nothing are left out: a robot labels these ``unknown`` without asking the network.
+
+    Args:
+        engine: The engine of the streaming step.
+        recorded: The clips.
+        progress: Called after each clip.
 
     Raises:
-        ArtifactError: The model computes what is no number.
-        DataError: A clip cannot be read, or none has a window with something to see.
-        CameraError: Its frames are not what the model sees.
+        ArtifactError: The model gives features or logits that are not finite.
+        DataError: A clip cannot be read, or no clip has a usable window.
+        CameraError: The frames are not of the kind that the model sees.
     """
     manifest = engine.manifest
     features, logits, clips, healthy = list[Float32](), list[Float32](), list[int](), list[bool]()
@@ -188,7 +192,7 @@ def watch(engine: Engine, recorded: Recorded, progress: Progress) -> Watched:
 
 
 def _opened(recorded: Recorded, sample: Sample) -> Clip:
-    """A clip; one that is damaged is named, because a class is judged by all that was recorded of it."""
+    """Open a clip. A damaged one is an error: a class is judged by everything that was recorded of it."""
     try:
         return recorded.dataset.open(sample, recorded.modality)
     except DataError as error:
@@ -198,14 +202,14 @@ def _opened(recorded: Recorded, sample: Sample) -> Clip:
 def _check_finite(seen: Sequence[tuple[Float32, Float32]], engine: Engine, name: str) -> None:
     if not all(np.isfinite(values).all() for answer in seen for values in answer):
         raise ArtifactError(
-            f"'{printable(engine.manifest.name)}' computes what is no number of {name}",
+            f"'{printable(engine.manifest.name)}' gives values that are not finite on {name}",
             "finite features and logits",
             "leave the clip out, or export the run again in fp32",
         )
 
 
 def _useless(recorded: Recorded, manifest: Manifest, shorter: int, cause: str) -> DataError:
-    """What a folder without any window is refused with."""
+    """The error for a folder without a usable window."""
     count, root = len(recorded.samples), recorded.dataset.root
     if shorter == count:
         return DataError(
@@ -216,13 +220,13 @@ def _useless(recorded: Recorded, manifest: Manifest, shorter: int, cause: str) -
     return DataError(
         f"in {count - shorter} of {count} clips in {root} there is nothing to see ({cause})"
         + (f", {shorter} are too short" if shorter else ""),
-        "pictures like those of the training, from which a robot says more than 'unknown'",
+        "pictures like those of training, which a robot does not label 'unknown'",
         "look at them (kd-edge run --camera replay:FILE), correct light and camera, and record again",
     )
 
 
 def findings(clip: Clip, manifest: Manifest) -> list[Finding]:
-    """What the pictures of each window that a clip fills are worth, as a stream is told when the window ends."""
+    """Health of the pictures of each window that a clip fills, as the runtime reports it at the end of the window."""
     at = moments(clip.stamps_ns, manifest)
     ends = at[manifest.segments - 1 :]
     if manifest.health is None or not len(at):
@@ -236,16 +240,16 @@ def findings(clip: Clip, manifest: Manifest) -> list[Finding]:
 
 
 def windows(engine: Engine, clip: Clip) -> list[tuple[Float32, Float32]]:
-    """Mean feature (D,) and logits (K,) of each window that a clip fills, one segment spacing apart."""
+    """Return mean feature (D,) and logits (K,) of each window of a clip, one segment spacing apart."""
     at = moments(clip.stamps_ns, engine.manifest)
     return list(stepped(engine, recorded_input(clip, at, engine.manifest.preprocess))) if len(at) else []
 
 
 def stepped(engine: Engine, frames: Float32) -> Iterator[tuple[Float32, Float32]]:
-    """Mean feature (D,) and logits (K,) of each window of consecutive segments, stepped from a reset state.
+    """Yield mean feature (D,) and logits (K,) of each window of consecutive segments, from a reset state.
 
     Args:
-        engine: Of a streaming step.
+        engine: The engine of a streaming step.
         frames: (S, C, S, S) float32, network input of the segments, T or more.
     """
     binding, length = engine.bind(1), engine.manifest.segments
@@ -265,10 +269,10 @@ def stepped(engine: Engine, frames: Float32) -> Iterator[tuple[Float32, Float32]
 
 
 def moments(stamps_ns: Int64, manifest: Manifest) -> Int64:
-    """(S,) positions of the frames that are segments: a spacing apart, the last or the middle ones of a clip.
+    """(S,) indices of the frames that are segments, one spacing apart, at the end or the middle of a clip.
 
-    As of a stream, every one lies within half a spacing of its moment; none where the clip is shorter than a window
-    or has a gap in it.
+    As in a stream, each frame is within half a spacing of its target time. Empty if the clip is shorter than a window
+    or has a gap.
     """
     spacing_ns, length = manifest.spacing_ns, manifest.segments
     first_ns, last_ns = int(stamps_ns[0]), int(stamps_ns[-1])
@@ -287,10 +291,10 @@ def _check_folder(folder: Path, option: str) -> None:
 
 
 def _modality(dataset: Files, manifest: Manifest) -> str:
-    """The modality of a folder that a model sees: of its name, or the only one of its band.
+    """The modality of a folder that a model sees: the one of its name, or the only one of its band.
 
     Raises:
-        DataError: There is none, or it is of another range.
+        DataError: There is none, or its value range differs.
     """
     formats: dict[str, ImageFormat] = {}
     fault: DataError | None = None
@@ -302,14 +306,14 @@ def _modality(dataset: Files, manifest: Manifest) -> str:
                 fault = error
     if fault is not None and not formats:
         raise fault
-    fitting = [name for name, its in formats.items() if its.band == manifest.band]
-    wanted = f"{manifest.dtype} frames of {manifest.band}, as '{printable(manifest.name)}' was trained with"
+    fitting = [name for name, image in formats.items() if image.band == manifest.band]
+    wanted = f"{manifest.dtype} frames of {manifest.band}, as '{printable(manifest.name)}' was trained on"
     if manifest.modality in fitting:
         fitting = [manifest.modality]
     if len(fitting) != 1:
-        found = ", ".join(f"{name} ({its.band})" for name, its in formats.items()) or "no pictures"
+        found = ", ".join(f"{name} ({image.band})" for name, image in formats.items()) or "no pictures"
         raise DataError(
-            f"{dataset.root} holds {found}",
+            f"{dataset.root} contains {found}",
             wanted,
             f"name the files NAME_{manifest.modality}, or set band in dataset.toml",
         )
@@ -317,14 +321,14 @@ def _modality(dataset: Files, manifest: Manifest) -> str:
     given = dataset.settings.of(name).range
     if given is not None and given != manifest.value_range:
         raise DataError(
-            f"{dataset.root} holds values from {given[0]:g} to {given[1]:g}",
+            f"{dataset.root} has values from {given[0]:g} to {given[1]:g}",
             f"{manifest.value_range[0]:g} to {manifest.value_range[1]:g} {manifest.value_unit}",
-            "record with the settings of the training, or correct range in dataset.toml",
+            "record with the settings of training, or correct range in dataset.toml",
         )
     return name
 
 
 def _with(dataset: Files, modality: str) -> tuple[Sample, ...]:
-    """The clips that have a modality."""
+    """The clips of a folder that have a modality."""
     pairs = zip(dataset.samples, dataset.rows, strict=True)
     return tuple(sample for sample, row in pairs if modality in row.files)

@@ -1,19 +1,18 @@
-"""Fit the row of a new class: a regularised linear discriminant on a window's mean feature, in NumPy, in closed form.
+"""Fit the row of a new class: a regularised linear discriminant on a window's mean feature, in closed form, in NumPy.
 
-The new class is told from all others by one number, ``w x + b`` of the window's mean feature x, its log-odds. With the
-others' class means m_k and their covariance within the classes C (both in units of the deviation within the classes),
-the new class's mean m and B the covariance of the m_k, the direction is Fisher's,
+The new class is separated from all others by one number, its log-odds ``w x + b``, where x is the mean feature of a
+window. Let m_k be the means of the other classes and C their covariance within the classes (both in units of the
+deviation within the classes), m the mean of the new class and B the covariance of the m_k. The direction is Fisher's,
 
     w = (C + B + RIDGE * 1)^-1 (m - mean of the m_k).
 
-Scores of the new class are those of clips that w was fitted without (mean ``new``, standard deviation ``s_new``, at
-least that of C); the other side is the class with the largest score (``old``, ``s_old = sqrt(w C w)``). The limit lies
-equally many standard deviations from both, and the slope is that of two normal distributions whose variance is the
-geometric mean of both:
+The scores of the new class are held out (mean ``new``, standard deviation ``s_new``, at least that of C); the other
+side is the class with the largest score (mean ``old``, ``s_old = sqrt(w C w)``). The limit is equally many standard
+deviations from both, and the slope is that of two normal distributions with the geometric mean of both variances:
 
     limit = (new s_old + old s_new) / (s_old + s_new)        slope = (new - old) / (s_old s_new)
 
-All classes are taken to be equally likely before anything is seen: of K others and a new one, ``- log K``.
+All classes have the same prior; with K other classes this adds ``- log K``.
 
 Source: Fisher, "The use of multiple measurements in taxonomic problems", 1936; Friedman, "Regularized Discriminant
 Analysis", JASA 1989.
@@ -32,17 +31,17 @@ from kd_edge.types import Float32, Int64
 Float64 = npt.NDArray[np.float64]
 
 RIDGE = 1.0
-"""Variance that people who were never seen add in every direction, in units of the variance within the classes."""
+"""Variance that unseen people add in every direction, in units of the variance within the classes."""
 _LEAST_DEVIATION = 1e-3
 
 
 class Others(NamedTuple):
-    """What the features of the classes that are there already are like.
+    """Feature statistics of the existing classes.
 
     Attributes:
-        deviation: (D,) standard deviation within the classes, the unit of what follows.
+        deviation: (D,) standard deviation within the classes, the unit of the other attributes.
         means: (K, D) mean of each class.
-        factors: (R, D); their products sum to the covariance within the classes, less ``rest`` in every direction.
+        factors: (R, D) F such that F^T F plus ``rest`` times the identity is the covariance within the classes.
         rest: Variance in every direction.
     """
 
@@ -53,14 +52,14 @@ class Others(NamedTuple):
 
     @classmethod
     def of_reference(cls, reference: FeatureReference) -> Others:
-        """As an artifact carries them."""
+        """Read the statistics that an artifact stores."""
         means, deviation, directions = (array.astype(np.float64) for array in reference.arrays())
         above = np.sqrt(np.maximum(np.asarray(reference.variances) - reference.rest, 0))
         return cls(deviation, means / deviation, above[:, None] * directions, reference.rest)
 
     @classmethod
     def of_windows(cls, features: Float32, labels: Int64) -> Others:
-        """Of windows (N, D) of two classes or more; one class's may be any number."""
+        """Estimate the statistics from windows (N, D) of two or more classes, any number of each."""
         classes, of = np.unique(labels, return_inverse=True)
         values = features.astype(np.float64)
         means = np.stack([values[of == k].mean(axis=0) for k in range(len(classes))])
@@ -69,36 +68,36 @@ class Others(NamedTuple):
         return cls(deviation, means / deviation, residuals / deviation / np.sqrt(len(values)), 0.0)
 
     def joined_by(self, mean: Float64) -> Others:
-        """With one more class, of which the mean feature (D,) is known."""
+        """Return the statistics with one more class, given its mean feature (D,)."""
         return self._replace(means=np.vstack([self.means, mean / self.deviation]))
 
     def directions(self, means: Float64) -> Float64:
-        """Fisher's directions (F, D) for each of several means (F, D) of a new class, as units of a feature."""
+        """Return Fisher's direction for each of several means (F, D) of a new class: (F, D), for unscaled features."""
         centre = self.means.mean(axis=0)
         between = (self.means - centre) / np.sqrt(len(self.means))
         low_rank = np.vstack([self.factors, between])  # (R + K, D)
         wanted = means / self.deviation - centre  # (F, D)
         rest = self.rest + RIDGE
-        if len(low_rank) > len(self.deviation):  # of many kept windows
+        if len(low_rank) > len(self.deviation):  # many kept windows
             dense = rest * np.eye(len(self.deviation)) + low_rank.T @ low_rank
             return np.linalg.solve(dense, wanted.T).T / self.deviation
-        # (rest 1 + G'G)^-1 v = (v - G'(rest 1 + GG')^-1 G v) / rest: as many equations as factors, not as D
+        # (rest 1 + G'G)^-1 v = (v - G'(rest 1 + GG')^-1 G v) / rest: one equation per factor, not D
         inner = np.linalg.solve(rest * np.eye(len(low_rank)) + low_rank @ low_rank.T, low_rank @ wanted.T)
         solved: Float64 = (wanted - (low_rank.T @ inner).T) / rest
         return solved / self.deviation
 
     def spread(self, direction: Float64) -> float:
-        """Standard deviation within a class of ``direction @ feature``."""
+        """Return the standard deviation of ``direction @ feature`` within a class."""
         scaled = direction * self.deviation
         return float(np.sqrt(self.rest * scaled @ scaled + ((self.factors @ scaled) ** 2).sum()))
 
 
 class Gate(NamedTuple):
-    """Log-odds of a new class against all before it: ``weights @ feature + bias``.
+    """Log-odds of a new class against all earlier ones: ``weights @ feature + bias``.
 
     Attributes:
         weights: (D,) float32, for the mean feature of a window.
-        bias: What is added.
+        bias: Constant term.
     """
 
     weights: Float32
@@ -115,8 +114,8 @@ class Fit(NamedTuple):
 
     Attributes:
         gate: Fitted on all windows.
-        held_out: (N,) log-odds of each window by a direction that its fold had no part in.
-        separation: By how many standard deviations of each side both lie apart from the limit between them.
+        held_out: (N,) log-odds of each window by a direction fitted without its fold.
+        separation: Distance of both sides from the limit between them, in standard deviations of each side.
         nearest: Position of the class on the other side.
     """
 
@@ -127,7 +126,7 @@ class Fit(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """Windows of recordings of the other classes: (N, D) features and the class (N,) of each."""
+    """Recorded windows of the other classes: features (N, D) and classes (N,)."""
 
     features: Float32
     labels: Int64
@@ -137,22 +136,21 @@ def fit_gate(others: Others, features: Float32, folds: Int64, kept: Scored | Non
     """Fit the row of a new class.
 
     Args:
-        others: The classes it is told from.
+        others: Statistics of the other classes.
         features: (N, D) mean features of the new class's windows.
-        folds: (N,) which part each belongs to; parts are left out in turn, so two or more.
-        kept: Windows of the other classes that were recorded here; the other side is then no nearer and no narrower
-            than they show.
+        folds: (N,) fold of each window, two or more; folds are left out in turn.
+        kept: Recorded windows of the other classes. They can only move the other side closer and widen it.
 
     Raises:
-        ValueError: Features do not differ within a class, or are so far from all others that the row is not finite.
+        ValueError: Features do not vary within a class, or are so far from all others that the row is not finite.
     """
     values = features.astype(np.float64)
     parts = np.unique(folds)
     means = np.stack([*(values[folds != part].mean(axis=0) for part in parts), values.mean(axis=0)])
     *without, direction = others.directions(means)
     held_out = np.empty(len(values))
-    for part, its in zip(parts, without, strict=True):
-        held_out[folds == part] = values[folds == part] @ its
+    for part, own in zip(parts, without, strict=True):
+        held_out[folds == part] = values[folds == part] @ own
     spread = others.spread(direction)
     new, s_new = float(held_out.mean()), max(float(held_out.std()), spread)
     of_classes = others.means @ (direction * others.deviation)  # (K,)
@@ -176,9 +174,9 @@ def fit_gate(others: Others, features: Float32, folds: Int64, kept: Scored | Non
 
 
 def gated(logits: Float32, log_odds: Float64, temperature: float) -> Float32:
-    """Logits with one more class, whose probability is the logistic function of its log-odds.
+    """Append one class to logits; its probability is the logistic function of its log-odds.
 
-    The others' logits stay as they are, and so does the share that each has of what is left of the probability.
+    The other logits, and with them the ratios of the other probabilities, stay unchanged.
 
     Args:
         logits: (N, K).
@@ -191,5 +189,7 @@ def gated(logits: Float32, log_odds: Float64, temperature: float) -> Float32:
     most = logits.max(axis=1).astype(np.float64)
     total = np.exp((logits - most[:, None]) / temperature).sum(axis=1)
     new = most + temperature * (np.log(total) + log_odds)
-    with np.errstate(over="ignore"):  # of a scale that no network has; what is written is proved to be finite
+    with np.errstate(
+        over="ignore"
+    ):  # no network has logits of that scale; the written file is checked for finite values
         return np.concatenate([logits, new[:, None].astype(np.float32)], axis=1)

@@ -1,8 +1,8 @@
-"""Add the row of a class to a serialised streaming step, without onnx: nodes behind it, nothing in it changed.
+"""Append the row of a class to a serialised streaming step, without onnx; existing nodes are not changed.
 
-The nodes that computed the logits go on to compute them, bit for bit; only the name of their output changes. Behind
-them the new class's logit is computed from the graph's own ``past`` and ``feature`` (see ``kd_edge.adapt.gate.gated``),
-in float32 whatever the precision of the graph, and joined to the others as the last one.
+The nodes that compute the logits stay bit-identical; only their output is renamed. New nodes compute the new class's
+logit from the graph's own ``past`` and ``feature`` (see ``kd_edge.adapt.gate.gated``), in float32 whatever the
+precision of the graph, and append it to the others.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from kd_edge.errors import ArtifactError
 from kd_edge.types import Float32, Int64
 
 LEAST_OPSET = 18
-"""From here on reductions take their axes as an input."""
+"""The first operator set in which reductions take their axes as an input."""
 _OPSET_IMPORT = 8  # field numbers of onnx.ModelProto,
 _DOMAIN, _VERSION = 1, 2  # OperatorSetIdProto,
 _NODE, _INITIALIZER, _OUTPUT = 1, 5, 12  # GraphProto,
@@ -41,10 +41,10 @@ _LOGITS = b"logits"
 
 
 def graph_of(artifact: Artifact) -> bytes:
-    """The graph of an artifact: what ``kd_edge.artifact.write`` takes, without golden clip and attachments.
+    """Return the graph of an artifact without golden clip and attachments, as ``kd_edge.artifact.write`` accepts it.
 
     Raises:
-        ArtifactError: The file has changed since it was loaded, or is of an operator set that is too old.
+        ArtifactError: The file has changed since it was loaded, or its operator set is too old.
     """
     content = artifact.content()[: artifact.hashed_bytes]
     try:
@@ -56,19 +56,19 @@ def graph_of(artifact: Artifact) -> bytes:
 
 
 def with_class(graph: bytes, gate: Gate, manifest: Manifest) -> bytes:
-    """A graph with one more class.
+    """Return a graph with one more class.
 
     Args:
         graph: A serialised ONNX ModelProto, a streaming step.
         gate: The row of the class.
-        manifest: Of the graph as it is.
+        manifest: Manifest of the graph.
 
     Raises:
-        ValueError: It is not as export writes it.
+        ValueError: The graph does not have the structure that export writes.
     """
     fields = parts(graph)
     if [part.number for part in fields].count(GRAPH) != 1:
-        raise ValueError("it has not one graph")
+        raise ValueError("the file does not have exactly one graph")
     return b"".join(
         bytes_field(GRAPH, _extended(_payload(part), gate, manifest)) if part.number == GRAPH else part.whole
         for part in fields
@@ -76,7 +76,7 @@ def with_class(graph: bytes, gate: Gate, manifest: Manifest) -> bytes:
 
 
 def _is_left_out(part: Part) -> bool:
-    """What ``kd_edge.artifact.write`` writes anew, and what is of the graph as it was."""
+    """Whether a field is rewritten by ``kd_edge.artifact.write`` or belongs to the old graph only."""
     if part.number == METADATA_PROPS:
         key = next((inner.payload for inner in parts(_payload(part)) if inner.number == 1), b"")
         return key == GOLDEN_KEY.encode()
@@ -121,7 +121,7 @@ def _extended(message: bytes, gate: Gate, manifest: Manifest) -> bytes:
 
 
 def _renamed(node: bytes, name: bytes) -> tuple[bytes, int]:
-    """A node whose output ``logits`` has another name, and how many it has."""
+    """The node with its output ``logits`` renamed, and the number of renamed outputs."""
     fields = parts(node)
     if any(part.number == _READS and part.payload == _LOGITS for part in fields):
         raise ValueError("a node reads its logits")
@@ -131,7 +131,7 @@ def _renamed(node: bytes, name: bytes) -> tuple[bytes, int]:
 
 
 def _wider(value: bytes, count: int) -> bytes:
-    """The description of the logits, of another length; the batch axis stays."""
+    """The value info of the logits with another length; the batch axis is kept."""
     shape = _inner(_inner(_inner(value, _VALUE_TYPE), _TENSOR_TYPE), _SHAPE)
     shape = bytes_field(_AXIS, _inner(shape, _AXIS)) + bytes_field(_AXIS, number_field(_LENGTH, count))
     tensor = number_field(_ELEMENT, _FLOAT) + bytes_field(_SHAPE, shape)
@@ -139,14 +139,14 @@ def _wider(value: bytes, count: int) -> bytes:
 
 
 class _Row(NamedTuple):
-    """Serialised nodes in the order in which they compute, and their constants."""
+    """Serialised nodes in topological order, and their constants."""
 
     nodes: list[bytes]
     tensors: list[bytes]
 
 
 def _row(gate: Gate, before: str, segments: int, count: int, temperature: float) -> _Row:
-    """``logits = [before, t (w window + b) + t log sum exp(before / t)]``, the window's mean being its sum by T."""
+    """``logits = [before, t (w window + b) + t log sum exp(before / t)]``, where the window's mean is its sum / T."""
     prefix = f"added.{count}"
     weights = (gate.weights.astype(np.float64) * (temperature / segments)).astype(np.float32)
     constants: dict[str, Float32 | Int64] = {
@@ -165,7 +165,7 @@ def _row(gate: Gate, before: str, segments: int, count: int, temperature: float)
         return name
 
     window = "feature"
-    if segments > 1:  # else there is no past to sum
+    if segments > 1:  # otherwise there is no past to sum
         older = add("ReduceSum", ["past", "axis"], "older", keepdims=0)  # (B, T-1, D) -> (B, D)
         window = add("Add", [older, "feature"], "window")
     own = add("Gemm", [window, "weights", "bias"], "own", transB=1)  # (B, 1)
@@ -197,7 +197,7 @@ def _tensor(name: str, values: Float32 | Int64) -> bytes:
 
 
 def _inner(message: bytes, number: int) -> bytes:
-    """The message or text in the first field of a number."""
+    """The message or text in the first field with a number."""
     found = next((part.payload for part in parts(message) if part.number == number), None)
     if found is None:
         raise ValueError(f"no field {number}")

@@ -234,6 +234,6 @@ def test_what_is_no_number_is_refused(student: Artifact, clips: Path, monkeypatc
     monkeypatch.setattr(watching, "windows", broken)
     with (
         open_engine(student) as engine,
-        pytest.raises(ArtifactError, match=r"computes what is no number of .*subject0"),
+        pytest.raises(ArtifactError, match=r"gives values that are not finite on .*subject0"),
     ):
         watch(engine, clips_of_class(clips, "wave", 10, student.manifest), nothing)
