@@ -1,4 +1,4 @@
-"""Run an artifact's graph. No torch, no onnx: the engine reads the file itself. ``open_engine`` is the one door."""
+"""Run an artifact's graph, without torch or onnx; ``open_engine`` is the entry point."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ ENGINES: dict[str, type[Engine]] = {
     "tensorrt-rtx": TensorRtRtxEngine,
     "cuda": CudaEngine,
 }
-"""The first one judges what the others compute; those for GPUs alone stand best first. Their libraries are
-imported when one is opened."""
+"""All engines by name. The first is the reference for the results of the others; those for GPUs only are listed best
+first. An engine's library is imported when the engine is opened."""
 
 MAX_THREADS = 256
 
@@ -59,24 +59,25 @@ def open_engine(
     strict: bool = False,
     cuda_binding: CudaBinding = "auto",
 ) -> Engine:
-    """Load an artifact's graph.
+    """Load an artifact's graph into an engine.
 
     Args:
-        artifact: Verified by ``artifact.load``.
-        engine: What runs it; ``auto`` takes the best one that is ready here: on a GPU, else the fastest on the CPU.
-        threads: Of the engine, 1 to 256; idle ones sleep instead of spinning.
-        provider: What to run on, by default what the engine is made for. One that is not there falls back to the CPU
-            and says so in ``fallback_reason``.
-        strict: Make that fallback an error.
-        cuda_binding: What gives TensorRT the GPU's memory; ``auto`` is whichever is installed.
+        artifact: An artifact verified by ``artifact.load``.
+        engine: Name of the engine; ``auto`` selects the best one that is ready: on a GPU if there is one, otherwise
+            the fastest on the CPU.
+        threads: Threads of the engine, 1 to 256; idle ones sleep instead of spinning.
+        provider: Device to run on, by default the engine's own. If it is missing, the engine falls back to the CPU and
+            sets ``fallback_reason``.
+        strict: Raise an error instead of falling back.
+        cuda_binding: Package that allocates GPU memory for TensorRT; ``auto`` is whichever is installed.
 
     Returns:
-        The engine, a context manager: leave or ``close`` it when nothing runs any more.
+        The engine, a context manager. Leave it or call ``close`` after the last run.
 
     Raises:
-        ConfigError: An unknown engine or provider, a provider the engine knows nothing of, or an impossible number of
-            threads.
-        ArtifactError: Shapes that contradict the manifest, or a graph the engine refuses.
+        ConfigError: The engine or provider is unknown, the engine does not support the provider, or the number of
+            threads is out of range.
+        ArtifactError: Shapes contradict the manifest, or the engine refuses the graph.
         MissingExtraError: The engine is not installed; its extra is named.
     """
     engine = _checked(engine, threads, provider)
@@ -96,18 +97,18 @@ def engine_ladder(
     strict: bool = False,
     cuda_binding: CudaBinding = "auto",
 ) -> Ladder:
-    """The engines for a model, best first, of which the next one goes on where one fails.
+    """Return the engines for a model, best first; if one fails, the next one takes over.
 
     Args:
-        artifact: Verified by ``artifact.load``.
-        engine: The first one; ``auto`` is the best one that is ready here.
+        artifact: An artifact verified by ``artifact.load``.
+        engine: The first engine; ``auto`` is the best one that is ready.
         threads: See ``open_engine``.
         provider: See ``open_engine``.
-        strict: Make every step down an error.
+        strict: Raise an error instead of stepping down.
         cuda_binding: See ``open_engine``.
 
     Raises:
-        ConfigError: An unknown engine or provider, or an impossible number of threads.
+        ConfigError: The engine or provider is unknown, or the number of threads is out of range.
     """
     return Ladder(
         artifact,
@@ -137,13 +138,13 @@ def _opened(
             f"one of {', '.join(kind.accepts)}",
             f"choose one of these, or --engine {' or '.join(others)}",
         )
-    # What is for GPUs alone runs there or not at all.
+    # An engine for GPUs only must not fall back to the CPU.
     is_bound = strict or kind.accepts == ("cuda",)
     return kind(artifact, threads=threads, provider=provider, strict=is_bound, cuda_binding=cuda_binding)
 
 
 def engine_name(text: str) -> EngineName:
-    """The name of an engine, or ``auto``.
+    """Check the name of an engine, or ``auto``.
 
     Raises:
         ConfigError: There is no such engine.
@@ -153,7 +154,7 @@ def engine_name(text: str) -> EngineName:
 
 
 def provider_name(text: str) -> Provider:
-    """The name of a provider.
+    """Check the name of a provider.
 
     Raises:
         ConfigError: There is no such provider.

@@ -1,7 +1,7 @@
-"""What every engine does alike: the checks, the stepping, the closing. An engine's file adds how its library does it.
+"""The base class of all engines: checks, stepping, closing. Each engine's module adds the calls of its library.
 
 A new engine is a subclass of ``Engine`` with three methods (``_load``, ``_bind``, ``_unload``) and a line in the table
-of ``kd_edge.engines``. Public methods check, those with an underscore do.
+of ``kd_edge.engines``. Public methods check their arguments; methods with an underscore do the work.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from typing import Self
 
 Provider = Literal["cpu", "cuda", "gpu", "npu"]
-"""Where a graph is to run: the processor, an NVIDIA GPU, or the GPU or neural unit beside an Intel processor."""
+"""Device to run on: the CPU, an NVIDIA GPU, or the GPU or NPU of an Intel processor."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which engine runs a model, and why.
+    """The engine selected for a model, and the reason.
 
     Attributes:
         engine: Its name in ``kd_edge.engines.ENGINES``.
         text: The reason as one line.
-        milliseconds: Median of a step on each engine that was measured, by name; empty when none had to be.
-        out: Why engines that are installed cannot be used, by name.
-        kept: Whether the answer stands in the cache folder; False too where nothing was measured.
+        milliseconds: Median time of a step on each engine that was measured, by name; empty if none was.
+        out: Why installed engines cannot be used, by name.
+        kept: Whether the measurement is stored in the cache folder.
     """
 
     engine: str
@@ -49,29 +49,29 @@ class Choice:
 
 
 MOST_OWN = 4
-"""So many batch sizes of ``infer`` and ``run_clip`` have arrays at a time."""
+"""Batch sizes for which ``infer`` and ``run_clip`` keep arrays at the same time."""
 
 
 class Binding:
-    """Arrays an engine reads from and writes to in place; fill the inputs, ``run``, read the outputs.
+    """Arrays that an engine reads and writes in place: fill the inputs, call ``run``, read the outputs.
 
-    All are float32 with the batch axis first, and zeros at first. A graph's arrays are attributes too:
+    All arrays are float32 with the batch axis first, initially zero. They are also attributes, by name:
 
     Attributes:
-        inputs: What the graph reads, by name.
-        outputs: What it writes, by name.
+        inputs: Inputs of the graph, by name.
+        outputs: Outputs of the graph, by name.
         frame: (B, C, S, S), input of a step or backbone graph.
         past: (B, T-1, D), input of a step graph: features of the older segments, oldest first.
         clip: (B, T, C, S, S), input of a clip graph.
-        feature: (B, D), output of a step or backbone graph: of the new frame.
+        feature: (B, D), output of a step or backbone graph: feature of the new frame.
         logits: (B, K), output of a step or clip graph.
-        states_in: (B, ...) each, inputs of a step graph: what the step before left behind; often none.
-        states_out: Outputs of the same shapes, for the next step.
+        states_in: (B, ...) each, recurrent inputs of a step graph; often none.
+        states_out: Recurrent outputs of the same shapes, for the next step.
 
     Args:
-        inputs: Read at every run.
-        outputs: Written at every run.
-        run: Runs the graph once on these arrays.
+        inputs: Arrays read at every run.
+        outputs: Arrays written at every run.
+        run: Function that runs the graph once on these arrays.
     """
 
     frame: Float32
@@ -90,39 +90,39 @@ class Binding:
         """Run the graph once.
 
         Raises:
-            ArtifactError: The engine failed; its own message is in the error.
-            EngineError: It is closed.
+            ArtifactError: The engine failed; the error contains its message.
+            EngineError: The engine is closed.
         """
         try:
             self._run()
         except KdEdgeError:
             raise
-        except Exception as error:  # an engine's exceptions are its own
+        except Exception as error:  # libraries raise exceptions of any type
             raise failed(error) from error
 
     def reset(self) -> None:
-        """Fill the inputs with zeros: no older segment, no state."""
+        """Set all inputs to zero: no older segments, no state."""
         for array in self.inputs.values():
             array.fill(0)
 
     def close(self) -> None:
-        """Let go of the engine; the arrays stay readable."""
+        """Release the engine; the arrays stay readable."""
         self._run = _refuse
 
 
 def carry(binding: Binding) -> None:
-    """Make a run's states the next run's."""
+    """Copy the recurrent outputs of a run to the inputs of the next one."""
     for before, after in zip(binding.states_in, binding.states_out, strict=True):
         before[:] = after
 
 
 class StepEngine(Protocol):
-    """What a recogniser asks of an engine; ``Engine`` is one, and so is what wraps one to measure it.
+    """What a recogniser needs of an engine: implemented by ``Engine`` and by wrappers that measure one.
 
     Attributes:
         name: Engine and version, for reports.
-        providers: What the engine really runs on, best first.
-        fallback_reason: Why it does not run on what was asked for; None when it does.
+        providers: The devices it actually runs on, best first.
+        fallback_reason: Why it does not run on the requested device; None if it does.
     """
 
     name: str
@@ -130,30 +130,30 @@ class StepEngine(Protocol):
     fallback_reason: str | None
 
     def bind(self, batch: int) -> Binding:
-        """Make the arrays for ``batch`` sources; the caller keeps and reuses them."""
+        """Allocate the arrays for ``batch`` sources; the caller keeps and reuses them."""
         ...
 
     def close(self) -> None:
-        """Give back what the engine holds."""
+        """Release all resources."""
         ...
 
 
 class Engine(ABC):
-    """A loaded graph: a streaming step, a clip model or a bare backbone, as the manifest says.
+    """A loaded graph: a streaming step, a clip model or a backbone, depending on the manifest.
 
-    A context manager: leaving it closes it. Nothing runs after that.
+    A context manager; leaving it closes the engine.
 
     Attributes:
         key: Its name in ``kd_edge.engines.ENGINES``.
-        library: Name under which the engine's library is imported.
-        accepts: What it can run on where the machine has it.
+        library: Import name of the engine's library.
+        accepts: Devices that it supports.
         name: Engine and version, for reports.
-        manifest: Of the artifact.
-        tensors: Of the graph.
-        providers: What the engine really runs on, best first.
-        fallback_reason: Why it does not run on what was asked for; None when it does.
-        choice: Why it was chosen; None where it was asked for by name.
-        notes: What else is to be said of how it runs.
+        manifest: Manifest of the artifact.
+        tensors: Inputs and outputs of the graph.
+        providers: The devices it actually runs on, best first.
+        fallback_reason: Why it does not run on the requested device; None if it does.
+        choice: Why it was selected; None if it was requested by name.
+        notes: Further remarks on how it runs.
     """
 
     key: ClassVar[str]
@@ -174,7 +174,7 @@ class Engine(ABC):
         strict: bool = False,
         cuda_binding: CudaBinding = "auto",
     ) -> None:
-        """Load a graph and compare it with its manifest; see ``kd_edge.engines.open_engine``."""
+        """Load a graph and check it against its manifest; see ``kd_edge.engines.open_engine``."""
         self.cuda_binding = cuda_binding
         self.manifest, self.tensors = artifact.manifest, tensors(artifact.manifest)
         self.name = self.key
@@ -193,14 +193,14 @@ class Engine(ABC):
                 raise ArtifactError(
                     self.fallback_reason,
                     f"the {provider} provider",
-                    "kd-edge doctor, or leave out --strict to use the CPU",
+                    "run kd-edge doctor, or omit --strict to use the CPU",
                 )
             self._check_graph(found, artifact)
             artifact.check_unchanged()
         except KdEdgeError:
             self.close()
             raise
-        except Exception as error:  # an engine's exceptions are its own
+        except Exception as error:  # libraries raise exceptions of any type
             self.close()
             raise ArtifactError(
                 f"{artifact.path} is refused by {self.name}: {reason(error)}",
@@ -210,17 +210,17 @@ class Engine(ABC):
 
     @classmethod
     def is_installed(cls) -> bool:
-        """Whether the engine's library is there; it is not imported."""
+        """Whether the engine's library is installed, without importing it."""
         return importlib.util.find_spec(cls.library) is not None
 
     @classmethod
     def unsuited(cls, artifact: Artifact) -> str | None:
-        """Why this engine cannot run an artifact, None when it can; its library is not imported."""
+        """Why this engine cannot run an artifact, or None if it can; the library is not imported."""
         return None
 
     @classmethod
     def obstacle(cls) -> str | None:
-        """Why this machine cannot run it, None when it can; its library is not imported."""
+        """Why this engine cannot run on this machine, or None if it can; the library is not imported."""
         if cls.accepts != ("cuda",):
             return None
         try:
@@ -231,11 +231,11 @@ class Engine(ABC):
 
     @classmethod
     def is_ready(cls, artifact: Artifact) -> bool:
-        """Whether it opens at once: nothing has to be built for this machine first."""
+        """Whether it opens without building anything for this machine first."""
         return True
 
     def bind(self, batch: int) -> Binding:
-        """Make the arrays for ``batch`` sources; the caller keeps and reuses them.
+        """Allocate the arrays for ``batch`` sources; the caller keeps and reuses them.
 
         Raises:
             EngineError: The engine is closed, or the batch is empty.
@@ -249,16 +249,16 @@ class Engine(ABC):
             binding = Binding(inputs, outputs, self._bind(inputs, outputs))
         except KdEdgeError:
             raise
-        except Exception as error:  # an engine's exceptions are its own
+        except Exception as error:  # libraries raise exceptions of any type
             raise failed(error) from error
         self._bindings.add(binding)
         return binding
 
     def check_inputs(self, inputs: Mapping[str, object]) -> int:
-        """Compare arrays with what the graph reads.
+        """Check arrays against the inputs of the graph.
 
         Returns:
-            Their batch size B.
+            The batch size B.
 
         Raises:
             EngineError: A name, dtype or shape is wrong.
@@ -266,7 +266,7 @@ class Engine(ABC):
         return check_arrays(inputs, self.tensors.inputs)
 
     def infer(self, inputs: Mapping[str, Float32]) -> dict[str, Float32]:
-        """One run on arrays of one's own, for tools and tests; a stream uses ``bind``.
+        """Run the graph once on given arrays, for tools and tests; a stream uses ``bind``.
 
         Args:
             inputs: float32 arrays by name, batch axis first.
@@ -286,7 +286,7 @@ class Engine(ABC):
         return {name: array.copy() for name, array in binding.outputs.items()}
 
     def run_clip(self, clip: Float32) -> Float32:
-        """Label whole clips: one run of a clip graph, or a step graph stepped through them from a reset state.
+        """Compute logits of whole clips: one run of a clip graph, or a step graph stepped through from a reset state.
 
         Args:
             clip: Network input (B, T, C, S, S) float32.
@@ -315,11 +315,11 @@ class Engine(ABC):
         binding.run()
         return binding.logits.copy()
 
-    def hand_over(self) -> None:  # noqa: B027 - most engines do not care
-        """Let the next thread that uses it be its owner, where an engine belongs to one thread."""
+    def hand_over(self) -> None:  # noqa: B027 - most engines belong to no thread
+        """Allow another thread to use an engine that belongs to one thread."""
 
     def close(self) -> None:
-        """Give back what the engine holds; its bindings run no more. Closing twice does nothing."""
+        """Release all resources and disable the bindings. Closing twice does nothing."""
         if self._closed:
             return
         self._closed = True
@@ -338,28 +338,28 @@ class Engine(ABC):
 
     @abstractmethod
     def _load(self, artifact: Artifact, threads: int, provider: Provider) -> Tensors:
-        """Load the graph; set ``name``, ``providers`` and, when it runs elsewhere than asked, ``fallback_reason``.
+        """Load the graph; set ``name``, ``providers`` and, if another device is used, ``fallback_reason``.
 
-        Any exception is told as a refusal of the file.
+        Any exception is reported as a refusal of the file.
 
         Returns:
-            What the graph really reads and writes, without the batch axis.
+            The actual inputs and outputs of the graph, without the batch axis.
         """
 
     def _arrays(self, shapes: Shapes, batch: int) -> dict[str, Float32]:
-        """Zeros for tensors, batch axis first; an engine whose device needs memory of its own kind overrides it."""
+        """Allocate zeroed arrays, batch axis first; overridden for devices with special memory."""
         return {name: np.zeros((batch, *shape), dtype=np.float32) for name, shape in shapes.items()}
 
     @abstractmethod
     def _bind(self, inputs: dict[str, Float32], outputs: dict[str, Float32]) -> Callable[[], None]:
-        """Tie arrays to the graph; what is returned runs it once on them and allocates nothing of their size."""
+        """Bind arrays to the graph; return a function that runs it once on them without allocating arrays."""
 
     @abstractmethod
     def _unload(self) -> None:
-        """Let go of the graph; also after a ``_load`` that failed half-way."""
+        """Release the graph; also called after a ``_load`` that failed half-way."""
 
     def _own(self, batch: int) -> Binding:
-        """The binding of ``infer`` and ``run_clip`` for a batch: engines may hold on to what a binding takes."""
+        """The cached binding of ``infer`` and ``run_clip``: engines may keep the memory of every binding made."""
         if batch not in self._own_bindings:
             if len(self._own_bindings) == MOST_OWN:
                 self._own_bindings.clear()
@@ -371,7 +371,7 @@ class Engine(ABC):
             _refuse()
 
     def _check_graph(self, found: Tensors, artifact: Artifact) -> None:
-        """The graph must have the names and sizes its manifest promises; the batch axis is free."""
+        """Check that the graph has the names and sizes of its manifest; the batch axis is free."""
         given = found.inputs | found.outputs
         for name, shape in (self.tensors.inputs | self.tensors.outputs).items():
             if given.get(name) != shape:
@@ -381,14 +381,14 @@ class Engine(ABC):
                 )
         if surplus := [name for name in found.inputs if name not in self.tensors.inputs]:
             raise ArtifactError(
-                f"{artifact.path} has input {surplus[0]}, which its manifest does not name",
+                f"{artifact.path} has input {surplus[0]}, which is not in its manifest",
                 f"the inputs {', '.join(self.tensors.inputs)}",
                 "export the run again",
             )
 
 
 def failed(error: Exception) -> ArtifactError:
-    """What a library's exception while running is told as."""
+    """The error for a library's exception while running."""
     return ArtifactError(f"the engine failed: {reason(error)}", "a model this engine can run", "kd-edge doctor")
 
 

@@ -1,7 +1,7 @@
-"""``auto``: which engine is the fastest here? Measured once for a model on a machine, kept in the cache folder, told.
+"""``auto``: find the fastest engine by measuring once per model and machine; the result is cached.
 
-The file (``engines.json``) is anyone's to damage or delete: what cannot be read, or was measured with other versions,
-is measured again. An engine that ended the process while it was tried is not tried again.
+The cache file (``engines.json``) may be damaged or deleted by anyone: an entry that cannot be read, or was measured
+with other versions, is measured again. An engine that crashes the process while it is measured is not tried again.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from kd_edge.packages import installed
 from kd_edge.reading import read_bytes, read_json
 
 SECONDS = 2.0
-"""How long engines are measured, all together."""
+"""Duration of the measurement, all engines together."""
 CLEARLY_FASTER = 0.95
-"""Share of the first engine's time that another one must stay below to be taken."""
+"""Fraction of the first engine's time that another one must stay below to be selected."""
 LEAST_ROUNDS, MOST_ROUNDS = 3, 1000
 TOLERANCE = {"fp32": 1e-4, "fp16": 5e-3}
-"""Largest difference between two engines by the largest output, on noise. Seen: 1e-6, and 3e-4 where one rounds to
-16 bits what the other computes in 32."""
+"""Largest difference between two engines on noise, relative to the largest output. Typical: 1e-6, and 3e-4 if one
+rounds to 16 bits what the other computes in 32."""
 QUANTISED_TOLERANCE = 0.1
-"""Of other precisions: rounding to 8 bits falls either way, seen up to 0.03."""
+"""The same for other precisions: 8-bit rounding may fall either way; differences up to 0.03 were seen."""
 
 FILE = "engines.json"
 WAIT_SECONDS = 20.0
-"""How long another process that measures is waited for."""
+"""How long to wait for another process that is measuring."""
 MOST_BEGUN = 2
-"""So many measurements that ended with their process are the engines' fault, not a power cut's."""
+"""After this many measurements that ended with their process, an engine is at fault and not a power cut."""
 ENDED = f"the process ended twice while it was tried (delete {FILE} in the cache folder to try it again)"
 MOST_KEPT = 64
 MOST_BYTES = 1_000_000
@@ -49,19 +49,19 @@ _CLOSED = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=Fal
 
 
 class Timing(NamedTuple):
-    """What one step takes on an engine, milliseconds."""
+    """Time of one step on an engine, in milliseconds."""
 
     minimum: float
     median: float
 
 
 class Measured(NamedTuple):
-    """What engines do with a model.
+    """Result of measuring engines on a model.
 
     Attributes:
-        names: Engine and version, of those that compute the same.
-        timings: Of the same ones.
-        out: Why the others are out.
+        names: Engine and version of each engine with correct results.
+        timings: Their timings.
+        out: Why the others are excluded.
     """
 
     names: dict[str, str]
@@ -70,7 +70,7 @@ class Measured(NamedTuple):
 
 
 class _Question(BaseModel):
-    """What an answer depends on."""
+    """Everything that a measurement depends on."""
 
     model_config = _CLOSED
     artifact: str = Field(pattern="^[0-9a-f]{64}$")
@@ -81,7 +81,7 @@ class _Question(BaseModel):
 
 
 class _Answer(BaseModel):
-    """One line of the file."""
+    """One entry of the file."""
 
     model_config = _CLOSED
     question: _Question
@@ -94,7 +94,7 @@ class _Answer(BaseModel):
 
     @property
     def ends(self) -> bool:
-        """Whether measuring came to its end; else it was begun ``begun`` times."""
+        """Whether the measurement was completed; if not, it was started ``begun`` times."""
         return bool(self.median_ms)
 
     @model_validator(mode="after")
@@ -105,7 +105,7 @@ class _Answer(BaseModel):
 
 
 class _File(BaseModel):
-    """Answers, the newest first."""
+    """Entries, newest first."""
 
     model_config = _CLOSED
     format: Literal[1] = 1
@@ -122,23 +122,23 @@ def choose(
     known_only: bool = False,
     measure: Callable[[Artifact, Engines, int, Provider], Measured] | None = None,
 ) -> Choice:
-    """Find the engine that runs a model fastest on this machine; the first one where none can be measured.
+    """Find the engine that runs a model fastest on this machine; the first one if none can be measured.
 
     Args:
-        artifact: Verified by ``artifact.load``.
-        engines: The table to choose from, by name.
-        threads: Of the engine.
-        provider: What to run on; engines that know nothing of it are left out.
-        strict: Make a cache folder that cannot be written an error.
-        known_only: Measure nothing: a stream waits for the answer.
-        measure: Takes the model, the engines in question, threads and provider; ``measured`` by default.
+        artifact: An artifact verified by ``artifact.load``.
+        engines: Engines to choose from, by name.
+        threads: Threads of the engine.
+        provider: Device to run on; engines that do not support it are left out.
+        strict: Raise an error if the cache folder cannot be written.
+        known_only: Do not measure, because a running stream waits for the answer.
+        measure: Called with the model, the candidate engines, threads and provider; ``measured`` by default.
 
     Raises:
-        ConfigError: The answer cannot be kept, with ``strict``.
+        ConfigError: The result cannot be stored, with ``strict``.
     """
     accepting = {name: kind for name, kind in engines.items() if provider in kind.accepts}
     suited = {name: kind for name, kind in accepting.items() if kind.is_installed() and kind.unsuited(artifact) is None}
-    if len(suited) < 2:  # with none, opening the first one says what is missing
+    if len(suited) < 2:  # if there is none, opening the first one reports what is missing
         name = next(iter(suited or accepting))
         shown = _version(accepting[name]) or name
         return Choice(name, f"engine {shown}, the only one here that can run this model", {}, {}, kept=False)
@@ -154,7 +154,7 @@ def choose(
     if known_only:
         return _choice(_unmeasured(question, 0, {}), "not measured: a stream waits", kept=False)
     with _alone() as is_alone:
-        known = _known(question)  # the process that was waited for may have found it
+        known = _known(question)  # the other process may have measured meanwhile
         if known is not None and (known.ends or known.begun >= MOST_BEGUN):
             return _choice(known, "measured before" if known.ends else "not measured", kept=True)
         if not is_alone:
@@ -172,15 +172,15 @@ def _measured_here(
     strict: bool,
     measure: Callable[[Artifact, Engines, int, Provider], Measured],
 ) -> Choice:
-    """Measure and keep the answer; while it is measured the file says that it was begun."""
+    """Measure and store the result; during the measurement the file records that it was started."""
     _write(question, _suspicion(question, begun + 1), strict)
     try:
         found = measure(artifact, engines, question.threads, provider)
-    except BaseException:  # what Python tells has not ended the process
+    except BaseException:  # an exception is no crash of the process
         _write(question, None, strict=False)
         raise
     answer = _answer(question, found)
-    if not answer.median_ms:  # nothing runs here today: its opening says why, and tomorrow it may
+    if not answer.median_ms:  # no engine runs now; opening one reports why, and a later attempt may succeed
         _write(question, None, strict=False)
         return _choice(answer, "the first one", kept=False)
     if fault := _write(question, answer, strict):
@@ -189,15 +189,15 @@ def _measured_here(
 
 
 def measured(artifact: Artifact, engines: Engines, threads: int, provider: Provider) -> Measured:
-    """Run a model on several engines in turn, each on the same noise; the first one that runs judges the others.
+    """Time a model on several engines in turn, on the same noise; the first engine that runs is the reference.
 
-    It takes ``SECONDS`` once all are open, longer where ``LEAST_ROUNDS`` do.
+    The timing takes ``SECONDS``, or longer if ``LEAST_ROUNDS`` rounds do.
 
     Args:
         artifact: The model.
-        engines: By name; a library that cannot be imported counts as an engine that fails.
-        threads: Of each engine.
-        provider: What to run on; an engine that falls back from it is out.
+        engines: Engines by name; one whose library cannot be imported counts as failed.
+        threads: Threads of each engine.
+        provider: Device to run on; an engine that falls back from it is excluded.
     """
     names: dict[str, str] = {}
     bindings: dict[str, Binding] = {}
@@ -210,16 +210,16 @@ def measured(artifact: Artifact, engines: Engines, threads: int, provider: Provi
             except KdEdgeError as error:
                 out[name] = error.found
                 continue
-            judge = next(iter(bindings), name)
-            if (fault := _fault(binding, bindings.get(judge, binding), _tolerance(artifact))) is not None:
-                out[name] = fault + ("" if judge == name else f" ({names[judge]} judges)")
+            reference = next(iter(bindings), name)
+            if (fault := _fault(binding, bindings.get(reference, binding), _tolerance(artifact))) is not None:
+                out[name] = fault + ("" if reference == name else f" (compared with {names[reference]})")
                 continue
             names[name], bindings[name] = engine.name, binding
         return Measured(names, _timings(bindings, out, SECONDS), out)
 
 
 def _timings(bindings: dict[str, Binding], out: dict[str, str], seconds: float) -> dict[str, Timing]:
-    """Time runs in turn, so that load on the machine falls on all; one that fails moves to ``out``."""
+    """Time the engines in turn, so that other load affects all alike; one that fails moves to ``out``."""
     spent: dict[str, list[float]] = {name: [] for name in bindings}
     end = time.perf_counter() + seconds
     for turn in range(MOST_ROUNDS):
@@ -238,7 +238,7 @@ def _timings(bindings: dict[str, Binding], out: dict[str, str], seconds: float) 
 
 
 def _warm(engine: Engine) -> Binding:
-    """Arrays of one source, full of noise, after a first run, which plans memory."""
+    """Bind arrays for one source, fill them with noise and run once, so that memory is allocated."""
     binding, rng = engine.bind(1), np.random.default_rng(0)
     for array in binding.inputs.values():
         array[:] = rng.standard_normal(array.shape, dtype=np.float32)
@@ -246,12 +246,12 @@ def _warm(engine: Engine) -> Binding:
     return binding
 
 
-def _fault(binding: Binding, judge: Binding, tolerance: float) -> str | None:
-    """What is wrong with an engine's outputs, measured by another one's; None where nothing is."""
+def _fault(binding: Binding, reference: Binding, tolerance: float) -> str | None:
+    """How an engine's outputs differ from those of the reference, or None if they agree."""
     for name, array in binding.outputs.items():
         if not np.isfinite(array).all():
             return f"{name} not finite"
-        wanted = judge.outputs[name]
+        wanted = reference.outputs[name]
         difference = float(np.abs(array - wanted).max() / max(float(np.abs(wanted).max()), 1e-6))
         if difference > tolerance:
             return f"{name} off by {difference:.1g} of the largest value, tolerance {tolerance:g}"
@@ -263,13 +263,13 @@ def _tolerance(artifact: Artifact) -> float:
 
 
 def _suspicion(question: _Question, begun: int) -> _Answer:
-    """What is kept while engines are tried: one that ends the process must not end it at every start."""
+    """The entry during a measurement: an engine that crashes the process must not do so at every start."""
     _, *others = question.versions
     return _unmeasured(question, begun, dict.fromkeys(others, ENDED))
 
 
 def _unmeasured(question: _Question, begun: int, out: dict[str, str]) -> _Answer:
-    """The first engine, without figures."""
+    """An entry for the first engine, without timings."""
     return _answer(question, Measured({}, {}, out)).model_copy(update={"begun": begun})
 
 
@@ -279,21 +279,21 @@ def _known(question: _Question) -> _Answer | None:
 
 @contextmanager
 def _alone() -> Iterator[bool]:
-    """Whether no other process measures; one that does is waited for, not for ever."""
+    """Yield whether no other process is measuring, after waiting a limited time for one that is."""
     with ExitStack() as lock:
         try:
             is_alone = lock.enter_context(held(_path().with_suffix(".lock"), lambda: None, seconds=WAIT_SECONDS))
-        except (KdEdgeError, OSError):  # no cache folder: nothing is kept, and that is told then
+        except (KdEdgeError, OSError):  # no cache folder: the write below reports it
             is_alone = True
         yield is_alone
 
 
 def _answer(question: _Question, found: Measured) -> _Answer:
-    """The fastest one, or the first one where that is about as fast; where all are out, its opening says why."""
+    """The fastest engine, or the first one if that is about as fast or all are excluded."""
     first = next(iter(found.timings), next(iter(question.versions)))
     engine = min(found.timings, key=lambda name: found.timings[name].median, default=first)
     if engine != first and found.timings[engine].median > CLEARLY_FASTER * found.timings[first].median:
-        engine = first  # what all machines have, where there is nothing to gain
+        engine = first  # every machine has it, and another one gains nothing
     return _Answer(
         question=question,
         engine=engine,
@@ -327,7 +327,7 @@ def _path() -> Path:
 
 
 def _kept() -> Iterator[_Answer]:
-    """The answers in the file; none where it is not there, damaged or not kd-edge's."""
+    """The entries of the file; none if it is missing, damaged or foreign."""
     try:
         yield from _File.model_validate(read_json(read_bytes(_path(), MOST_BYTES).decode())).answers
     except (KdEdgeError, OSError, ValueError):
@@ -335,13 +335,13 @@ def _kept() -> Iterator[_Answer]:
 
 
 def _write(question: _Question, answer: _Answer | None, strict: bool) -> str:
-    """Put an answer in front of the others, the oldest of which go; None takes the question's out.
+    """Store an entry before the others and drop the oldest; None removes the entry of the question.
 
     Returns:
-        Why it cannot be kept; an empty string when it is.
+        Why it cannot be stored; empty on success.
 
     Raises:
-        ConfigError: It cannot be kept, with ``strict``.
+        ConfigError: It cannot be stored, with ``strict``.
     """
     try:
         path = _path()
@@ -352,7 +352,7 @@ def _write(question: _Question, answer: _Answer | None, strict: bool) -> str:
     except ConfigError as error:
         if strict:
             raise ConfigError(
-                error.found, "a cache folder that can be written", f"set {CACHE_VARIABLE} to one, or name the engine"
+                error.found, "a writable cache folder", f"set {CACHE_VARIABLE} to one, or name the engine"
             ) from error
         return error.found
     return ""

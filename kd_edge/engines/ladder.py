@@ -1,4 +1,4 @@
-"""Which engines may run a model, best first: where one fails, the next one goes on, and says why."""
+"""The engines that may run a model, best first: if one fails, the next takes over and reports why."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from kd_edge.packages import clash
 
 AUTO = "auto"
 LAST = "onnxruntime"
-"""What every model is proved on when it is exported."""
+"""The engine on which every export is verified."""
 
 Engines = Mapping[str, type[Engine]]
 Opening = Callable[[str, Provider | None], Engine]
-"""Opens an engine of the table by name, on a provider."""
+"""Opens an engine by name, on a provider."""
 
 
 class _Rung(NamedTuple):
-    """An engine that may be tried.
+    """An engine to try.
 
     Attributes:
         engine: Its name; ``AUTO`` is the fastest one that runs on ``provider``.
-        provider: What to run on; None is what the engine is made for.
-        is_asked: Whether the user named it, whose mistakes are errors.
+        provider: Device to run on; None is the engine's own.
+        is_asked: Whether the user named it, so that it must not be skipped silently.
         is_ready: Whether it was found to be ready.
     """
 
@@ -37,23 +37,23 @@ class _Rung(NamedTuple):
 
 
 class Ladder:
-    """One model's engines: those on a GPU, best first, then the fastest on the CPU, then ONNX Runtime.
+    """The engines of one model: those on a GPU, best first, then the fastest on the CPU, then ONNX Runtime.
 
-    An engine that was asked for by name is the first rung, and what is above it is left out. ``auto`` begins at the
-    best one that is *ready*: installed, with a GPU to run on and nothing left to build.
+    An engine requested by name is the first rung; better ones are left out. ``auto`` begins at the best one that is
+    *ready*: installed, with a GPU to run on and nothing left to build.
 
     Args:
-        artifact: Verified by ``artifact.load``.
-        engines: The table of ``kd_edge.engines``; those that are for GPUs alone stand in it best first.
+        artifact: An artifact verified by ``artifact.load``.
+        engines: The table of ``kd_edge.engines``; engines for GPUs only are listed best first.
         opening: Opens one of them.
         engine: A name, or ``auto``.
-        threads: Of each engine.
-        provider: What to run on; None is what an engine is made for.
-        strict: Make every step down an error.
+        threads: Threads of each engine.
+        provider: Device to run on; None is an engine's own.
+        strict: Raise an error instead of stepping down.
 
     Attributes:
-        engine: The one in use.
-        faults: Why engines that should have run do not, by name.
+        engine: The engine in use.
+        faults: Why engines failed, by name.
     """
 
     engine: Engine
@@ -83,9 +83,9 @@ class Ladder:
         """Open the first engine that can be opened.
 
         Raises:
-            ConfigError: A provider that the engine knows nothing of.
-            ArtifactError: No engine can be opened, or a better one cannot, with ``strict``.
-            MissingExtraError: The engine that was asked for is not installed.
+            ConfigError: The engine does not support the provider.
+            ArtifactError: No engine can be opened; with ``strict``, a better one cannot be opened.
+            MissingExtraError: The requested engine is not installed.
         """
         fault: KdEdgeError | None = None
         for rung in self._rungs:
@@ -94,10 +94,10 @@ class Ladder:
             except (MissingExtraError, ConfigError) as error:
                 if rung.is_asked or (rung.is_ready and self._strict):
                     raise
-                if rung.is_ready:  # its plan is there: something else is missing, and that is to be told
+                if rung.is_ready:  # its plan exists, so something else is missing: report it
                     fault = error
                     self.faults[rung.engine] = error.found
-                continue  # what nobody asked for need not be there
+                continue  # an engine that was not requested may be missing
             except KdEdgeError as error:
                 if self._strict or (rung.is_asked and self._is_unsuited(rung)):
                     raise
@@ -106,20 +106,20 @@ class Ladder:
                 continue
             self.engine, self._is_running = opened, True
             if self.faults:
-                said = [] if opened.fallback_reason is None else [opened.fallback_reason]
-                said += [f"{name} failed: {why}" for name, why in self.faults.items()]
-                opened.fallback_reason = printable(f"{'; '.join(said)}; {opened.name} goes on")
+                reasons = [] if opened.fallback_reason is None else [opened.fallback_reason]
+                reasons += [f"{name} failed: {why}" for name, why in self.faults.items()]
+                opened.fallback_reason = printable(f"{'; '.join(reasons)}; {opened.name} takes over")
             return opened
-        raise fault or ArtifactError(f"no engine runs {self._artifact.path}", "one", "kd-edge doctor")
+        raise fault or ArtifactError(f"no engine runs {self._artifact.path}", "an engine that does", "kd-edge doctor")
 
     def step_down(self, why: str) -> Engine | None:
-        """Close the engine in use, which has failed, and open the next one that can be opened.
+        """Replace the failed engine by the next one that can be opened.
 
         Args:
-            why: What it failed at.
+            why: The reason of the failure.
 
         Returns:
-            The next one; None where there is none, or no step down is wanted: then the failed one stays open.
+            The next engine; None if there is none or with ``strict``. The failed engine then stays open.
         """
         if self._strict:
             return None
@@ -133,7 +133,7 @@ class Ladder:
         return engine
 
     def awaited(self) -> str | None:
-        """A better engine than the one in use that ``auto`` would take, were its plan built; None where none is."""
+        """A better engine that ``auto`` would use if its plan were built; None if there is none."""
         for name in self._for_gpu if self._may_climb else ():
             if name == self.engine.key:
                 return None
@@ -171,7 +171,7 @@ class Ladder:
     def _opened(self, rung: _Rung) -> Engine:
         if rung.engine != AUTO:
             return self._try(rung.engine, rung.provider)
-        if (both := clash(LAST)) is not None:  # else it would only be one engine that is out
+        if (both := clash(LAST)) is not None:  # otherwise it would look like one missing engine
             raise both
         choice = choose(
             self._artifact,

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU or CUDA, through IO binding on numpy memory: no copy and no allocation per run."""
+"""ONNX Runtime on the CPU or CUDA, with IO binding on NumPy memory: no copy and no allocation per run."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ TELEMETRY_SWITCH = "ORT_DISABLE_TELEMETRY"
 def load_onnxruntime(extra: str = "cpu") -> ModuleType:
     """Import onnxruntime with its telemetry off.
 
-    The official wheels (seen in 1.31) collect usage events in the user's cache folder and send them to their maker,
-    which a robot's owner does not expect. A value that is set already is left alone: ``ORT_DISABLE_TELEMETRY=0``
-    allows them.
+    The official wheels (seen in 1.31) collect usage events in the user's cache folder and send them to Microsoft,
+    which a robot's owner does not expect. A value set by the user is respected: ``ORT_DISABLE_TELEMETRY=0`` allows
+    the telemetry.
 
     Raises:
-        MissingExtraError: It is not installed, or only half of it; ``extra`` would bring it. Or ``onnxruntime`` and
-            ``onnxruntime-gpu`` are both installed: which one answers is chance.
+        MissingExtraError: It is not installed, or incompletely; ``extra`` installs it. Also raised if ``onnxruntime``
+            and ``onnxruntime-gpu`` are both installed, because it is undefined which one is imported.
     """
     if (both := clash("onnxruntime")) is not None:
         raise both
     decided = TELEMETRY_SWITCH in os.environ
-    os.environ.setdefault(TELEMETRY_SWITCH, "1")  # read once, while the library is loaded
+    os.environ.setdefault(TELEMETRY_SWITCH, "1")  # read once, when the library is loaded
     try:
         return import_extra("onnxruntime", extra)
     finally:
@@ -46,7 +46,7 @@ def load_onnxruntime(extra: str = "cpu") -> ModuleType:
 
 
 class OnnxRuntimeEngine(Engine):
-    """A graph in an ONNX Runtime session; idle threads sleep, so a robot's other work keeps its cores."""
+    """A graph in an ONNX Runtime session. Idle threads sleep, which leaves the cores to the robot's other work."""
 
     key = library = "onnxruntime"
     accepts: ClassVar[tuple[Provider, ...]] = tuple(PROVIDERS)
@@ -62,13 +62,13 @@ class OnnxRuntimeEngine(Engine):
             str(artifact.path),
             self._options(threads),
             providers=providers,
-            enable_fallback=int(len(providers) > 1),  # of the CPU to the CPU: a second try that prints to our output
+            enable_fallback=int(len(providers) > 1),  # from the CPU to the CPU it only prints
         )
         self.providers = tuple(self._session.get_providers())
         if not is_listed:
-            self.fallback_reason = f"{provider} was asked for, this onnxruntime has no {wanted}"
+            self.fallback_reason = f"{provider} was requested, but this onnxruntime has no {wanted}"
         elif self.providers[0] != wanted:
-            self.fallback_reason = f"{provider} was asked for, the session runs on {self.providers[0]}"
+            self.fallback_reason = f"{provider} was requested, but the session runs on {self.providers[0]}"
         inputs, outputs = (
             {node.name: tuple(node.shape[1:]) for node in nodes}
             for nodes in (self._session.get_inputs(), self._session.get_outputs())
@@ -79,8 +79,8 @@ class OnnxRuntimeEngine(Engine):
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.enable_cpu_mem_arena = False  # it grows by doubling: 8 MB more for a ResNet18 in 8 bits, and no faster
-        options.log_severity_level = 4  # what matters comes back as an exception or in get_providers()
+        options.enable_cpu_mem_arena = False  # grows by doubling: 8 MB more for an int8 ResNet18, no speed-up
+        options.log_severity_level = 4  # failures are exceptions or visible in get_providers()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         return options
@@ -97,7 +97,7 @@ class OnnxRuntimeEngine(Engine):
                 io.bind_ortvalue_input(name, values[name])
 
         def run() -> None:
-            if is_on_device:  # a device's copy of an input is made when it is bound
+            if is_on_device:  # inputs are copied to the device when they are bound
                 bind_inputs()
             session.run_with_iobinding(io)
 
@@ -111,14 +111,14 @@ class OnnxRuntimeEngine(Engine):
 
 
 class CudaEngine(OnnxRuntimeEngine):
-    """ONNX Runtime where it runs on an NVIDIA GPU."""
+    """ONNX Runtime on an NVIDIA GPU."""
 
     key = "cuda"
     accepts: ClassVar[tuple[Provider, ...]] = ("cuda",)
 
     @classmethod
     def is_installed(cls) -> bool:
-        """Whether there is an onnxruntime with a CUDA provider; it is not imported."""
+        """Whether an onnxruntime with a CUDA provider is installed, without importing it."""
         found = importlib.util.find_spec(cls.library)
         folders = (found and found.submodule_search_locations) or ()
         return any(Path(folder, "capi", CUDA_PROVIDER).is_file() for folder in folders)

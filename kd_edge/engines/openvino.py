@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU, and on the GPU or NPU of Intel processors, on numpy memory: nothing is copied or allocated."""
+"""OpenVINO on the CPU and on the GPU or NPU of Intel processors, on NumPy memory: no copy, no allocation per run."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ __all__ = ["OpenVinoEngine", "load_openvino"]
 
 DEVICES: dict[Provider, str] = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
 CONVERTER = "openvino.tools.ovc"
-"""The part of OpenVINO that reports every import to its maker; ``doctor`` leaves it out too."""
+"""The part of OpenVINO that reports every import to Intel; ``doctor`` does not import it either."""
 
 MOST_STATIC = 2
-"""So many batch sizes have a compiled model of their own, each with its copy of the weights; the rest share one."""
+"""Batch sizes with a compiled model of their own, each with a copy of the weights; all others share one."""
 ANY_BATCH = -1
 
 
 def load_openvino() -> ModuleType:
-    """Import openvino without its converter, which the package itself can do without.
+    """Import openvino without its converter, which is not needed here.
 
-    The converter (seen in 2026.4) leaves a client id in the home folder (``~/intel``) when it is imported and sends an
-    event to its maker's analytics, which a robot's owner does not expect; it is also two thirds of the import's time. A
-    program that wants it can still import it.
+    When imported, the converter (seen in 2026.4) stores a client id in the home folder (``~/intel``) and sends an
+    event to Intel's analytics, which a robot's owner does not expect; it also takes two thirds of the import time. A
+    program can still import it itself.
 
     Raises:
-        MissingExtraError: It is not installed, or only half of it.
+        MissingExtraError: It is not installed, or incompletely.
     """
-    if CONVERTER in sys.modules:  # the program has it
+    if CONVERTER in sys.modules:  # the program has imported it already
         return import_extra("openvino", "openvino")
-    sys.modules[CONVERTER] = None  # type: ignore[assignment]  # Python's way to say that there is none
+    sys.modules[CONVERTER] = None  # type: ignore[assignment]  # makes an import of it fail
     try:
         return import_extra("openvino", "openvino")
     finally:
@@ -47,19 +47,19 @@ def load_openvino() -> ModuleType:
 
 @cache
 def _core(openvino: ModuleType) -> Any:
-    """OpenVINO's one core of this process, never let go.
+    """The process's only OpenVINO core, which is never released.
 
-    With a core goes its CPU plugin, which gives the thread that loads it a stack for signals and frees that stack when
-    it is destroyed (seen in 2026.4). Destroyed by another thread, it leaves the first one with a freed stack: the next
-    Ctrl-C, or the end of a child process that somebody waits for, then kills the program with a segmentation fault.
+    Releasing a core destroys its CPU plugin. The plugin gives the thread that loads it a signal stack, and frees that
+    stack when it is destroyed (seen in 2026.4). If another thread destroys it, the first thread keeps a freed stack,
+    and the next signal (Ctrl-C, the end of a child process) ends the program with a segmentation fault.
     """
     return openvino.Core()
 
 
 class OpenVinoEngine(Engine):
-    """A graph compiled by OpenVINO for each batch size that is bound, in 32-bit floats unless it is quantised.
+    """A graph compiled by OpenVINO for each bound batch size, in float32 unless it is quantised.
 
-    Left alone, OpenVINO computes in bfloat16 wherever the processor can, without a word.
+    By default OpenVINO would silently compute in bfloat16 where the processor supports it.
     """
 
     key = library = "openvino"
@@ -86,25 +86,25 @@ class OpenVinoEngine(Engine):
         return Tensors(inputs, outputs)
 
     def _found(self, provider: Provider) -> str:
-        """The device to use; where there is none of the kind asked for, the CPU."""
+        """The device to use; the CPU if the requested kind is missing."""
         device = DEVICES[provider]
         devices = self._core.available_devices  # several of a kind are "GPU.0", "GPU.1"
         if device in {name.partition(".")[0] for name in devices}:
             return device
-        self.fallback_reason = f"{provider} was asked for, OpenVINO finds only {', '.join(devices)}"
+        self.fallback_reason = f"{provider} was requested, but OpenVINO finds only {', '.join(devices)}"
         return DEVICES["cpu"]
 
     def _settings(self, threads: int) -> dict[str, Any]:
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
-        if self._device != DEVICES["npu"]:  # which has no 32-bit floats; the self-test judges its 16-bit ones
+        if self._device != DEVICES["npu"]:  # it has no float32; the self-test checks its 16-bit results
             settings["INFERENCE_PRECISION_HINT"] = "f32"
         if self._device == DEVICES["cpu"]:
-            # Pinned, two programs' threads share one core while others idle.
+            # With pinning, the threads of two programs share one core while others idle.
             settings |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
         return settings
 
     def _compiled_for(self, batch: int) -> Any:
-        """The graph compiled for a batch size, which is up to 12 % faster than for any."""
+        """The graph compiled for a batch size, up to 12 % faster than for a dynamic one."""
         if batch not in self._compiled and len(self._compiled) >= MOST_STATIC:
             batch = ANY_BATCH
         if batch not in self._compiled:
@@ -122,7 +122,7 @@ class OpenVinoEngine(Engine):
 
         def run() -> None:
             with _last_line():
-                request.infer(share_outputs=True)  # else they are copied
+                request.infer(share_outputs=True)  # otherwise they are copied
 
         return run
 
@@ -131,14 +131,14 @@ class OpenVinoEngine(Engine):
 
 
 def _name(port: Any, wanted: set[str]) -> str:
-    """A port's name; folding casts away gives it those of several tensors, one of which is the graph's own."""
+    """The name of a port; folded casts give it several, one of which is the graph's own."""
     names: set[str] = port.names
     return min(names & wanted or names)
 
 
 @contextmanager
 def _last_line() -> Iterator[None]:
-    """OpenVINO's errors begin with places in its source; their last line says what is wrong."""
+    """Reduce OpenVINO's errors to their last line; the others are positions in its source."""
     try:
         yield
     except RuntimeError as error:

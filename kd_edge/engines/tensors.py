@@ -1,4 +1,4 @@
-"""The tensors of an artifact's graphs by name and shape, and the check of arrays against them."""
+"""Names and shapes of a graph's tensors, and the check of arrays against them."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 class Tensors(NamedTuple):
-    """What a graph reads and writes, in order."""
+    """Inputs and outputs of a graph, in order."""
 
     inputs: Shapes
     outputs: Shapes
 
 
 def state_names(count: int) -> tuple[list[str], list[str]]:
-    """Names of a step graph's recurrent inputs and outputs, ``state_in_0`` ... and ``state_out_0`` ..."""
+    """Return the names of a step graph's recurrent inputs and outputs, ``state_in_0`` ... and ``state_out_0`` ..."""
     return [f"state_in_{i}" for i in range(count)], [f"state_out_{i}" for i in range(count)]
 
 
 def tensors(manifest: Manifest) -> Tensors:
-    """The tensors that a manifest promises of its graph."""
+    """Return the tensors that a manifest specifies for its graph."""
     size = manifest.preprocess.input_px
     frame, feature, logits = (manifest.preprocess.input_channels, size, size), (manifest.feature_size,), manifest.labels
     if manifest.graph == "clip":
@@ -43,11 +43,11 @@ def tensors(manifest: Manifest) -> Tensors:
 
 
 def check_arrays(given: Mapping[str, object], wanted: Shapes) -> int:
-    """Compare arrays with names and shapes.
+    """Check arrays against names and shapes.
 
     Args:
-        given: By name, batch axis first.
-        wanted: Without the batch axis.
+        given: Arrays by name, batch axis first.
+        wanted: Shapes without the batch axis.
 
     Returns:
         The batch size B.

@@ -291,7 +291,7 @@ def test_a_fallback_is_said_or_with_strict_refused(
         ({"preprocess": Preprocess(resize_px=8, input_px=8, replicate=3)}, r"frame \(1, 8, 8\)\. Expected frame \(3"),
         ({"states": STATES}, r"no state_in_0\. Expected state_in_0 \(1, 8, 8\)"),
         ({"graph": "clip"}, r"no clip\. Expected clip \(3, 1, 8, 8\)"),
-        ({"graph": "backbone"}, r"input past, which its manifest does not name\. Expected the inputs frame"),
+        ({"graph": "backbone"}, r"input past, which is not in its manifest\. Expected the inputs frame"),
     ],
 )
 def test_a_graph_that_contradicts_its_manifest_is_refused(

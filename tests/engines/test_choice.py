@@ -321,8 +321,8 @@ def test_one_that_computes_something_else_is_out(step: Artifact) -> None:
     assert list(found.timings) == list(found.names) == ["first", "same"]
     assert found.out.keys() == {"other", "nan", "fails", "absent"}
     name = found.names["first"]
-    assert found.out["other"] == (f"logits off by 0.01 of the largest value, tolerance 0.0001 ({name} judges)")
-    assert found.out["nan"] == f"logits not finite ({name} judges)"
+    assert found.out["other"] == (f"logits off by 0.01 of the largest value, tolerance 0.0001 (compared with {name})")
+    assert found.out["nan"] == f"logits not finite (compared with {name})"
     assert found.out["fails"] == "the engine failed: illegal instruction"
     assert found.out["absent"].endswith("is refused by onnxruntime: libfoo.so is not there")
     assert all(0 < timing.minimum <= timing.median for timing in found.timings.values())
@@ -454,6 +454,6 @@ def test_where_a_choice_does_not_open_onnxruntime_goes_on_and_says_so(
     with open_engine(step, engine="auto") as engine:
         assert engine.key == "onnxruntime"
         assert engine.fallback_reason is not None
-        assert re.search(r"is refused by openvino.*: not today; onnxruntime [\d.]+ goes on$", engine.fallback_reason)
+        assert re.search(r"is refused by openvino.*: not today; onnxruntime [\d.]+ takes over$", engine.fallback_reason)
     with pytest.raises(ArtifactError, match="is refused by openvino: not today"):
         open_engine(step, engine="auto", strict=True)

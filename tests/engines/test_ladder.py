@@ -146,14 +146,14 @@ def test_one_that_cannot_be_opened_is_told_and_the_next_one_goes_on(made, kinds)
         ladder = made(engine=engine)
         with ladder.open() as opened:
             assert opened.key == "good"
-            assert opened.fallback_reason == "best failed: no memory; good 1.0 goes on"
+            assert opened.fallback_reason == "best failed: no memory; good 1.0 takes over"
             assert ladder.awaited() is None  # it was tried
         with pytest.raises(ArtifactError, match="no memory"):
             made(engine=engine, strict=True).open()
     ladder = made()
     ladder.open()
     with ladder.step_down("lost device") as opened:
-        assert opened.fallback_reason == "best failed: no memory; good failed: lost device; swift 1.0 goes on"
+        assert opened.fallback_reason == "best failed: no memory; good failed: lost device; swift 1.0 takes over"
 
 
 def test_mistakes_of_who_asks_are_errors_and_a_missing_package_of_a_rung_is_not(made, kinds) -> None:
@@ -162,7 +162,7 @@ def test_mistakes_of_who_asks_are_errors_and_a_missing_package_of_a_rung_is_not(
         made(engine="best").open()
     with made().open() as engine:
         assert engine.key == "good"
-        assert engine.fallback_reason == "best failed: module 'best' is not installed; good 1.0 goes on"  # it was ready
+        assert engine.fallback_reason == "best failed: module 'best' is not installed; good 1.0 takes over"  # it was ready
     with pytest.raises(MissingExtraError):
         made(strict=True).open()
     kinds["best"].fault = ConfigError("best with provider npu", "another", "choose one")

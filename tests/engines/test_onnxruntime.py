@@ -55,7 +55,7 @@ def test_threads_are_counted(step: Artifact) -> None:
 
 @pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="CUDA is there")
 def test_without_cuda_it_falls_back_with_a_reason_or_raises_when_strict(step: Artifact) -> None:
-    reason = "cuda was asked for, this onnxruntime has no CUDAExecutionProvider"
+    reason = "cuda was requested, but this onnxruntime has no CUDAExecutionProvider"
     with open_engine(step, engine="onnxruntime", provider="cuda") as engine:
         assert engine.providers == ("CPUExecutionProvider",)
         assert engine.fallback_reason == reason
@@ -68,7 +68,7 @@ def test_session_that_silently_dropped_cuda_is_noticed(step: Artifact, monkeypat
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     with pytest.warns(UserWarning, match="not in available provider"):
         engine = open_engine(step, engine="onnxruntime", provider="cuda")
-    assert engine.fallback_reason == "cuda was asked for, the session runs on CPUExecutionProvider"
+    assert engine.fallback_reason == "cuda was requested, but the session runs on CPUExecutionProvider"
 
 
 def test_closing_frees_the_session(step: Artifact) -> None:

@@ -130,7 +130,7 @@ def test_few_batch_sizes_have_a_model_of_their_own(step: Artifact) -> None:
 @pytest.mark.skipif({"GPU", "NPU"} & set(openvino.Core().available_devices), reason="a device is there")
 @pytest.mark.parametrize("provider", ["gpu", "npu"])
 def test_without_the_device_it_falls_back_with_a_reason_or_raises_when_strict(step: Artifact, provider: str) -> None:
-    reason = f"{provider} was asked for, OpenVINO finds only CPU"
+    reason = f"{provider} was requested, but OpenVINO finds only CPU"
     with open_engine(step, engine="openvino", provider=provider) as engine:
         assert (engine.providers, engine.fallback_reason) == (("CPU",), reason)
         engine.bind(1).run()

@@ -313,7 +313,7 @@ def test_steady_state_allocates_no_frame_sized_buffer(tmp_path, noise):
     [
         ((STATES[0], StateSpec(name="last", shape=(2, 2, 2))), "has state_in_1 "),
         ((*STATES, StateSpec(name="more", shape=(1,))), "has no state_in_2"),
-        (STATES[:1], "has input state_in_1, which its manifest does not name"),
+        (STATES[:1], "has input state_in_1, which is not in its manifest"),
     ],
 )
 def test_graph_whose_states_contradict_its_manifest_is_refused(tmp_path, states, message):

@@ -72,7 +72,7 @@ def test_the_next_engine_labels_the_frame_the_first_one_failed_on(make_model, no
         assert name.startswith("onnxruntime")
     with pytest.raises(EngineError, match="closed"):
         first.bind(1)
-    detail = f"openvino failed: the engine failed: CUDA_ERROR_ECC_UNCORRECTABLE; {name} goes on"
+    detail = f"openvino failed: the engine failed: CUDA_ERROR_ECC_UNCORRECTABLE; {name} takes over"
     assert recognizer.degraded_reason == detail
     for k, (one, other) in enumerate(zip(given, expected, strict=True)):
         np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-6)
