@@ -32,7 +32,7 @@ TOLERANCE = {"fp32": 1e-4, "fp16": 5e-3}
 """Largest difference between two engines on noise, relative to the largest output. Typical: 1e-6, and 3e-4 if one
 rounds to 16 bits what the other computes in 32."""
 QUANTISED_TOLERANCE = 0.1
-"""The same for other precisions: 8-bit rounding may fall either way; differences up to 0.03 were seen."""
+"""Tolerance of other precisions: 8-bit rounding may fall either way; differences up to 0.03 were seen."""
 
 FILE = "engines.json"
 WAIT_SECONDS = 20.0

@@ -1,7 +1,7 @@
-"""Distillation losses: plain functions on tensors, for this trainer or anyone's loop.
+"""Distillation losses: plain functions on tensors, for this trainer or any other training loop.
 
-Every function computes in float32 (float64 stays) even inside a lower-precision autocast, sends no gradient into the
-teacher, and returns a scalar.
+Every function computes in float32 (float64 inputs stay float64), even inside a lower-precision autocast, sends no
+gradient into the teacher, and returns a scalar.
 """
 
 from kd_edge.train.losses.ccskd import (

@@ -1,8 +1,8 @@
 """Channel-correlation-based selective knowledge distillation (CCSKD).
 
 Source: Gou et al., "Channel Correlation-Based Selective Knowledge Distillation", IEEE TCDS 2022, in the form of the
-authors' code (gjplab/CCSKD, CIFAR-100). The paper's own weights differ from it: every weight is a field
-of ``CcskdSchedule``.
+authors' code (gjplab/CCSKD, CIFAR-100). The weights given in the paper differ from the code; every weight is a field of
+``CcskdSchedule``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from kd_edge.train.options import CcskdVariant
 _PUBLISHED_EPOCHS = 200
 _PUBLISHED_START = 61
 _ANGLE = 2.0
-"""Weight of the angles beside the distances."""
+"""Weight of the angles relative to the distances."""
 
 
 class CcskdRates(NamedTuple):
@@ -50,18 +50,18 @@ class CcskdRates(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class CcskdSchedule:
-    """Weights by epoch; epochs are counted from 1 and marks are epochs of a run of 200.
+    """Weights by epoch. Epochs are counted from 1; marks refer to a run of 200 epochs.
 
     Attributes:
-        channel_rate: Weight of the channel term, times ``channel_decay`` once for every mark reached.
+        channel_rate: Weight of the channel term, multiplied by ``channel_decay`` at every mark.
         channel_decay: Factor at a mark, > 0.
-        channel_marks: Epochs from which on the factor applies once more.
+        channel_marks: Epochs at which the factor is applied once more.
         relation_rate: Weight of the relation term, constant.
         selective_rate: Weight of the selective term from ``start_epoch`` on, 0 before.
         soft_rate: Weight of the plain soft targets, constant.
-        selective_decay: The selective mask holds ``selective_decay ** (epoch // selective_epochs)``, > 0.
-        selective_epochs: Epochs from one step of ``selective_decay`` to the next, >= 1.
-        start_epoch: First epoch of the selective term. 1 has it always on; the authors' configuration has 61.
+        selective_decay: The selective mask contains the factor ``selective_decay ** (epoch // selective_epochs)``, > 0.
+        selective_epochs: Epochs between two steps of ``selective_decay``, >= 1.
+        start_epoch: First epoch of the selective term; 1 is always on, the authors' configuration has 61.
     """
 
     channel_rate: float = 6.0
@@ -96,7 +96,7 @@ class CcskdSchedule:
         )
 
     def scaled(self, epochs: int) -> CcskdSchedule:
-        """This schedule for a run of another length: every mark times ``epochs / 200``, rounded, at least 1."""
+        """Scale the schedule to a run of another length: every mark times ``epochs / 200``, rounded, at least 1."""
 
         def mark(epoch: int) -> int:
             return max(1, round(epoch * epochs / _PUBLISHED_EPOCHS))
@@ -109,28 +109,28 @@ class CcskdSchedule:
         )
 
     def check(self, epochs: int) -> None:
-        """Refuse a run that ends before the selective term ever starts.
+        """Check that the selective term starts before the run ends.
 
         Raises:
-            TrainingError: ``start_epoch`` lies behind the last epoch while the term has a weight.
+            TrainingError: ``start_epoch`` is after the last epoch although the term has a weight.
         """
         if self.selective_rate and self.start_epoch > epochs:
             raise TrainingError(
                 f"a run of {epochs} epochs whose selective distillation starts at epoch {self.start_epoch}",
-                "a start inside the run: the term would never count",
+                "a start within the run, because the term would otherwise never be used",
                 f"set start_epoch to at most {epochs}, scale the schedule to the run, or set selective_rate to 0",
             )
 
 
 def ccskd_schedule(variant: CcskdVariant = "always", *, epochs: int | None = None) -> CcskdSchedule:
-    """A named schedule.
+    """Return a named schedule.
 
     Args:
-        variant: ``always``: the authors' rates with the selective term on from epoch 1. ``cifar``: their configuration
-            as it is, selective term from epoch 61 of 200. There their cross-entropy is off before epoch 61 too; here
-            cross-entropy belongs to the trainer and stays on.
-        epochs: Length of the run, to scale the marks to it: the selective term then always starts inside the run.
-            Without it the marks stay epochs of a run of 200; see ``CcskdSchedule.check`` for shorter ones.
+        variant: ``always``: the authors' rates with the selective term on from epoch 1. ``cifar``: their configuration,
+            with the selective term on from epoch 61 of 200. Their code also switches the cross-entropy off before epoch
+            61; here the cross-entropy belongs to the trainer and stays on.
+        epochs: Length of the run to which the marks are scaled, so that the selective term always starts within it.
+            None keeps the marks of a run of 200 epochs; see ``CcskdSchedule.check`` for shorter runs.
 
     Returns:
         The schedule.
@@ -146,12 +146,12 @@ def ccskd_schedule(variant: CcskdVariant = "always", *, epochs: int | None = Non
 class CcskdConnectors(nn.Module):
     """1x1 convolution, batch norm and ReLU per layer, from student to teacher channels; dropped at export.
 
-    Every layer has one, also where the channels are equal.
+    Every layer has them, even if the channels are equal.
 
     Args:
         student_channels: Channels of the student's taps.
         teacher_channels: Channels of the teacher's taps.
-        rectify: Per layer, whether it ends in the ReLU; None is all. See ``HintRegressor``.
+        rectify: Whether each layer ends in the ReLU; None means all do. See ``HintRegressor``.
 
     Raises:
         TrainingError: Different numbers of taps.
@@ -177,10 +177,10 @@ class CcskdConnectors(nn.Module):
         self.norms = nn.ModuleList(nn.BatchNorm2d(c_t) for _, c_t in pairs)
 
     def forward(self, feature: Tensor, layer: int) -> Tensor:
-        """Project (b, c_S, h, w) of a student's tap to (b, c_T, h, w); >= 0 where it is rectified.
+        """Project a student's tap (b, c_S, h, w) to (b, c_T, h, w); >= 0 if the layer is rectified.
 
         Raises:
-            TrainingError: In training, one single value per channel.
+            TrainingError: In training, a single value per channel.
         """
         norm = self.norms[layer]
         assert isinstance(norm, nn.BatchNorm2d)
@@ -203,7 +203,7 @@ def ccskd(
     temperature: float = 1.0,
     chunk: int = 8,
 ) -> Tensor:
-    """The whole CCSKD term of one batch, its parts weighted by epoch.
+    """Compute the complete CCSKD term of one batch, with weights by epoch.
 
     Per layer, with v the means over (h, w) of the connected student map and of the teacher map:
     ``channel * mean((v_S - v_T)^2) + relation * (rkd_distance(v_S, v_T) + 2 * rkd_angle(v_S, v_T))``, summed over the
@@ -220,10 +220,10 @@ def ccskd(
         labels: (b,) int64.
         epoch: Number of the epoch, counted from 1.
         connectors: ``connectors(feature, layer)`` projects to the teacher's channels, see ``CcskdConnectors``. None
-            compares channels as they are, which is not the published method and needs equal channels.
+            compares channels directly, which needs equal channels and is not the published method.
         schedule: Weights by epoch; ``ccskd_schedule()`` if None.
         temperature: Softening T > 0 of both soft-target terms; 1 leaves the logits as they are.
-        chunk: Vertices of the angles at a time, see ``rkd_angle``.
+        chunk: Vertices per chunk of the angles, see ``rkd_angle``.
 
     Returns:
         Scalar. It may be negative, see ``selective_soft_target``. With a batch of 1 the relation terms are 0.
@@ -252,13 +252,13 @@ def ccskd(
 def selective_soft_target(
     student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, decay: float = 1.0, temperature: float = 1.0
 ) -> Tensor:
-    """Soft targets that count more where the teacher is right.
+    """Soft targets with a larger weight on samples that the teacher classifies correctly.
 
     With ``m = decay * (2 if argmax(teacher) is the label else 1)`` per sample:
     ``T^2 * sum over c of m p_T * (log(m p_T) - m log p_S)``, mean over the batch. This is the authors' code read
-    literally: m multiplies the teacher's probability *and* the student's log-probability, so for m != 1 neither is a
-    distribution. The minimum over the student is still ``p_S = p_T``, but its value is not 0, and for m < 1 it is
-    negative.
+    literally: m multiplies both the teacher's probability and the student's log-probability, so for m != 1 neither is a
+    distribution. The minimum over the student is still at ``p_S = p_T``, but its value is not 0, and negative for
+    m < 1.
 
     Args:
         student_logits: (N, C).

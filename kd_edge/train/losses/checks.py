@@ -1,4 +1,4 @@
-"""What every loss refuses, in one place: pairs that do not belong together, and labels that are no class."""
+"""Checks shared by all losses: tensors that do not match, labels out of range, unknown options."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from kd_edge.errors import TrainingError, did_you_mean
 
 
 def check_batch(student: Tensor, teacher: Tensor) -> None:
-    """Refuse features (b, ...) of different batches.
+    """Check that features (b, ...) are of the same batch.
 
     Raises:
-        TrainingError: Unequal or empty batches, or a tensor without an axis beside the batch.
+        TrainingError: Batches are unequal or empty, or a tensor has only the batch axis.
     """
     if min(student.ndim, teacher.ndim) < 2 or len(student) != len(teacher) or len(student) == 0:
         raise TrainingError(
@@ -26,25 +26,26 @@ def check_batch(student: Tensor, teacher: Tensor) -> None:
 
 
 def check_maps(student: Tensor, teacher: Tensor, *, channels: bool = False) -> None:
-    """Refuse feature maps that are not (b, c, h, w) with the same b, and with ``channels`` the same c.
+    """Check that feature maps are (b, c, h, w) with the same b and, with ``channels``, the same c.
 
     Raises:
-        TrainingError: Shapes that do not fit.
+        TrainingError: The shapes do not match.
     """
     check_batch(student, teacher)
     if student.ndim != 4 or teacher.ndim != 4 or (channels and student.shape[1] != teacher.shape[1]):
         raise TrainingError(
             f"a student map {tuple(student.shape)} and a teacher map {tuple(teacher.shape)}",
             "maps (b, c, h, w)" + (" with the same channels" if channels else ""),
-            "tap layers that give maps" + (", and project the student's channels to the teacher's" if channels else ""),
+            "tap layers that return maps"
+            + (", and project the student's channels to the teacher's" if channels else ""),
         )
 
 
 def check_taps(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> None:
-    """Refuse lists of features that cannot be matched one to one.
+    """Check that lists of features can be matched one to one.
 
     Raises:
-        TrainingError: Different numbers of taps, or none.
+        TrainingError: The numbers of taps differ or are 0.
     """
     if len(student) != len(teacher) or not student:
         raise TrainingError(
@@ -55,10 +56,10 @@ def check_taps(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> None:
 
 
 def check_labels(labels: Tensor, samples: int, classes: int) -> None:
-    """Refuse labels that are no class of the logits; gathering by them would fail far from here, or not at all.
+    """Check that labels are classes of the logits; indexing by invalid ones would fail elsewhere, or silently.
 
     Raises:
-        TrainingError: Not (samples,) of int64, or a label outside [0, classes).
+        TrainingError: The labels are not int64 (samples,), or one is outside [0, classes).
     """
     if labels.shape != (samples,) or labels.dtype is not torch.int64:
         raise TrainingError(
@@ -76,15 +77,15 @@ def check_labels(labels: Tensor, samples: int, classes: int) -> None:
 
 
 def check_choice(what: str, value: str, options: Any) -> None:
-    """Refuse a misspelt option.
+    """Check the value of an option.
 
     Args:
         what: Name of the option.
-        value: What was given.
-        options: The ``Literal`` of all that may be.
+        value: The given value.
+        options: The ``Literal`` of all valid values.
 
     Raises:
-        TrainingError: ``value`` is none of them.
+        TrainingError: ``value`` is not one of them.
     """
     names = list(get_args(options))
     if value not in names:

@@ -1,4 +1,4 @@
-"""Contrastive distillation: of all clips of a batch, the student's embedding is to be nearest its own teacher's."""
+"""Contrastive distillation: a clip's student embedding should be nearest to the teacher embedding of the same clip."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def contrastive(
 ) -> Tensor:
     """Global contrastive loss (InfoNCE) with a frozen teacher: ``mean over n of -log softmax_m(t_n . s_m / T)[n]``.
 
-    Features are scaled to length 1. Every teacher's embedding asks which of the batch's students is its own; with
-    ``symmetric`` every student's asks which teacher's is, too, and the two are averaged (CLIP). Other clips are
-    negatives whatever their class.
+    Features are scaled to length 1. Each teacher embedding is classified among the student embeddings of the batch;
+    with ``symmetric`` each student embedding is also classified among the teacher embeddings, and both are averaged
+    (CLIP). All other clips are negatives, whatever their class.
 
     Args:
         student_feature: (b, d), projected to the teacher's size. Segments are averaged before, or each is a sample.
         teacher_feature: (b, d); no gradient flows into it.
-        temperature: T > 0; 0.07 as the source.
-        symmetric: Ask both ways; the source does not.
+        temperature: T > 0; 0.07 as in the source.
+        symmetric: Classify in both directions; the source does not.
 
     Returns:
         Scalar >= 0; at most about log(b) + 2 / T. A batch of 1 has no negatives: 0 with gradient 0.
@@ -35,7 +35,7 @@ def contrastive(
 
     Source: the code of AnyThermal (ICRA 2026, arXiv 2602.06203; ``losses/global_contrastive.py``, on class tokens); van
     den Oord et al., "Representation Learning with Contrastive Predictive Coding", 2018, Eq. 4; Radford et al., CLIP,
-    ICML 2021, for both ways.
+    ICML 2021, for both directions.
     """
     check_batch(student_feature, teacher_feature)
     if not temperature > 0:
@@ -50,7 +50,7 @@ def contrastive(
     if len(student) == 1:
         return student[:0].sum()
     with full_precision(student):
-        likeness = unit(teacher) @ unit(student).T / temperature  # (b teachers, b students)
-        own = torch.arange(len(likeness), device=likeness.device)
-        value = F.cross_entropy(likeness, own)
-        return (value + F.cross_entropy(likeness.T, own)) / 2 if symmetric else value
+        similarity = unit(teacher) @ unit(student).T / temperature  # (b teachers, b students)
+        own = torch.arange(len(similarity), device=similarity.device)
+        value = F.cross_entropy(similarity, own)
+        return (value + F.cross_entropy(similarity.T, own)) / 2 if symmetric else value

@@ -1,4 +1,4 @@
-"""Regression of what another modality says of the very moment: a target for every frame instead of one a clip."""
+"""Dense regression: a target from another modality for every frame instead of one per clip."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from kd_edge.train.losses.precision import as_float, full_precision
 
 
 def dense_regression(prediction: Tensor, target: Tensor, *, weights: Tensor | None = None) -> Tensor:
-    """Smooth L1 with its corner at 1, mean over the numbers that are there.
+    """Smooth L1 (quadratic below an error of 1, linear above), mean over the targets that are present.
 
-    Targets are meant to have a spread of about 1: small errors count as squares, large ones, a joint that was lost for
-    a moment, by their size. What a clip lacks is NaN in the target and counts for nothing.
+    Targets should have a standard deviation of about 1; large errors, such as a joint lost for a moment, then count
+    linearly. Missing targets are NaN and are ignored.
 
     Args:
         prediction: (..., M).
-        target: (..., M); NaN where there is none.
-        weights: (M,) >= 0 of the numbers; None takes 1.
+        target: (..., M); NaN where missing.
+        weights: (M,) >= 0, weight of each target; None means 1.
 
     Returns:
-        Scalar: sum of weight times smooth L1 over the numbers that are there, by how many they are; 0 if none is.
+        Scalar: the weighted sum of smooth L1 over the targets that are present, divided by their number; 0 if there are
+        none.
 
     Raises:
         TrainingError: Shapes that differ.
@@ -35,8 +36,8 @@ def dense_regression(prediction: Tensor, target: Tensor, *, weights: Tensor | No
         )
     with full_precision(prediction):
         found, wanted = as_float(prediction), as_float(target.detach())
-        there = ~wanted.isnan()
-        each = F.smooth_l1_loss(found, torch.where(there, wanted, 0.0), reduction="none") * there
+        present = ~wanted.isnan()
+        each = F.smooth_l1_loss(found, torch.where(present, wanted, 0.0), reduction="none") * present
         if weights is not None:
             each = each * as_float(weights)
-        return each.sum() / there.sum().clamp(min=1)
+        return each.sum() / present.sum().clamp(min=1)

@@ -23,10 +23,10 @@ def hint_mse(student_feature: Tensor, teacher_feature: Tensor) -> Tensor:
         teacher_feature: (b, ...), the student's shape; no gradient flows into it.
 
     Returns:
-        Scalar >= 0. A batch of 1 is no special case.
+        Scalar >= 0.
 
     Raises:
-        TrainingError: Shapes that differ.
+        TrainingError: The shapes differ.
 
     Source: Romero et al., "FitNets: Hints for Thin Deep Nets", 2015; the mean instead of half the sum is the public
     repositories' form.
@@ -43,7 +43,7 @@ def hint_mse(student_feature: Tensor, teacher_feature: Tensor) -> Tensor:
 
 
 class HintRegressor(nn.Module):
-    """Convolution, batch norm and ReLU from the student's map to the teacher's size; trained along, never exported.
+    """Convolution, batch norm and ReLU from the student's map to the teacher's size; dropped at export.
 
     Three cases: a student map twice the teacher's size: 3x3 with stride 2; half its size: transposed 4x4 with stride 2;
     otherwise at least its size: one kernel of ``1 + h_S - h_T`` by ``1 + w_S - w_T`` without padding. The convolution
@@ -52,8 +52,8 @@ class HintRegressor(nn.Module):
     Args:
         student_shape: (c, h, w) of the student's map.
         teacher_shape: (c, h, w) of the teacher's map.
-        rectify: End in the ReLU. Not for a teacher's layer with negative values (the linear ends of inverted residual
-            blocks), which it could never meet.
+        rectify: End in the ReLU. False if the teacher's layer has negative values (the linear ends of inverted residual
+            blocks), which a ReLU could not reach.
 
     Raises:
         TrainingError: A student map smaller than the teacher's and not half its size.
@@ -87,7 +87,7 @@ class HintRegressor(nn.Module):
         """Project (b, c_S, h_S, w_S) to (b, c_T, h_T, w_T), float32 or float64; >= 0 with ``rectify``.
 
         Raises:
-            TrainingError: In training, one single value per channel: batch norm has no variance to divide by.
+            TrainingError: In training, a single value per channel, for which batch norm has no variance.
         """
         with full_precision(feature):
             result = normalized(self.norm, self.convolution(as_float(feature)))
@@ -95,7 +95,7 @@ class HintRegressor(nn.Module):
 
 
 def normalized(norm: nn.BatchNorm2d, feature: Tensor) -> Tensor:
-    """Batch norm over (b, c, h, w), with a readable error where it has no variance.
+    """Apply batch norm to (b, c, h, w), with a clear error if there is no variance.
 
     Raises:
         TrainingError: In training, b = h = w = 1.
@@ -121,19 +121,19 @@ def attention_transfer(
     * ``paper`` (Eq. 2 of the source): mean over samples of ``||Q_S - Q_T||_2``, not squared and not divided by h * w.
     * ``sakdn``: as ``squared`` with ``sum over c of F^2`` divided by its length plus 1e-6 instead of by its length.
 
-    Mean or sum over c is the same after the normalisation. Where heights or widths differ, both feature maps are
-    average-pooled to the smaller before they are squared. A map of zeros has Q = 0. A batch of 1 is no special case.
+    Mean and sum over c are equal after the normalisation. If heights or widths differ, both feature maps are
+    average-pooled to the smaller size before they are squared. A map of zeros has Q = 0.
 
     Args:
         student_features: Maps (b, c, h, w), one per layer. Segments are averaged before.
         teacher_features: As many maps (b, c', h', w'), matched in order; no gradient flows into them.
-        variant: Which of the three forms.
+        variant: One of the three forms.
 
     Returns:
         Scalar >= 0.
 
     Raises:
-        TrainingError: Unequal batches or numbers of taps, features that are not maps, an unknown variant.
+        TrainingError: Batches or numbers of taps differ, features are not maps, or the variant is unknown.
 
     Source: Zagoruyko and Komodakis, "Paying More Attention to Attention", 2017.
     """

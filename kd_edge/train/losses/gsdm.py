@@ -1,8 +1,8 @@
-"""Graph-guided semantically discriminative mapping (GSDM): two networks should look where the class is decided.
+"""Graph-guided semantically discriminative mapping (GSDM): two networks should attend to the same decisive regions.
 
 Source: Liu et al., "Semantics-aware Adaptive Knowledge Distillation for Sensor-to-Vision Action Recognition" (SAKDN),
-Eq. 14-17. The public code computes its maps outside autograd, so there the loss has no gradient at all; this one has.
-Where paper and code disagree the choice made is named below.
+Eq. 14-17. The public code computes its maps outside autograd, so that its loss has no gradient; this one has.
+Differences between paper and code, and the choices made, are documented below.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from kd_edge.train.losses.precision import as_float, full_precision
 from kd_edge.train.options import ClassEmbedding, Reduction, Slope, Weighting
 
 _SMALLEST = 1e-2
-"""``stable``: the least denominator, as a share of the sample's root mean square."""
+"""``stable``: the smallest denominator, as a fraction of the sample's root mean square."""
 
 
 def semantic_weights(
@@ -32,7 +32,7 @@ def semantic_weights(
     slope: Slope = "official",
     embedding: ClassEmbedding = "hard",
 ) -> Tensor:
-    """How much each element of a sample's class embedding rests on the input, ``omega`` (Eq. 14 and 15).
+    """Compute ``omega``, how much each element of a sample's class embedding depends on the input (Eq. 14 and 15).
 
     ``F`` is the word vector of the predicted class, ``Q`` the normalised graph of the logits between the samples of
     the batch (squared distance mean over K, as in the public code; "D^{1/2} W D^{-1/2}" is read as
@@ -47,10 +47,10 @@ def semantic_weights(
 
     Args:
         logits: (b, K) of the inputs.
-        ablated_logits: (b, K) of the blanked inputs, or (1, K) where one blank input stands for all b: equal rows have
+        ablated_logits: (b, K) of the blanked inputs, or (1, K) if one blank input stands for all b: equal rows have
             a graph of ones, for which ``Q_a F_a = F_a`` exactly.
         class_vectors: (K, D), one word vector per class.
-        slope: Which of the three.
+        slope: One of the three rules.
         embedding: ``hard``: the row of the largest logit; ``soft``: ``softmax(logits) @ class_vectors``.
 
     Returns:
@@ -88,12 +88,12 @@ def _quotient(change: Tensor, full: Tensor, slope: Slope) -> Tensor:
 
 
 def semantic_map(feature: Tensor, omega: Tensor, *, weighting: Weighting = "scalar") -> Tensor:
-    """Where a feature map supports the predicted class, ``ReLU(sum over c of omega_c * A_c)`` (Eq. 16).
+    """Compute where a feature map supports the predicted class, ``ReLU(sum over c of omega_c * A_c)`` (Eq. 16).
 
     omega has D elements and the map c channels ("adaptively adjusted", says the paper):
 
     * ``scalar`` (the public code): the mean over D, one weight per sample. **Once the map is scaled to length 1, as in
-      ``gsdm``, nothing is left of that weight but its sign**: a positive one gives the plain channel sum, whatever the
+      ``gsdm``, only the sign of that weight remains**: a positive one gives the plain channel sum, whatever the
       word vectors are; zero (the class of the blank input) or, on a rectified map (channels >= 0), a negative one
       empties it. With the public class vectors ``stable`` gives a fifth to nearly half of all samples a negative mean,
       the other two give none.
@@ -103,7 +103,7 @@ def semantic_map(feature: Tensor, omega: Tensor, *, weighting: Weighting = "scal
     Args:
         feature: A (b, c, h, w), differentiable. Segments are averaged before.
         omega: (b, D), from ``semantic_weights``; no gradient flows into it.
-        weighting: Which of the two.
+        weighting: One of the two.
 
     Returns:
         (b, h, w), >= 0, float32 or float64.
@@ -139,10 +139,10 @@ def semantic_maps(
     embedding: ClassEmbedding = "hard",
     weighting: Weighting = "scalar",
 ) -> list[Tensor]:
-    """``semantic_map`` of several maps (b, c, h, w) of one network, which share omega (``semantic_weights``).
+    """Compute ``semantic_map`` of several maps (b, c, h, w) of one network with a common omega (``semantic_weights``).
 
     Returns:
-        As many (b, h, w). With several teachers the student's need computing only once, see ``map_distance``.
+        One (b, h, w) per map. With several teachers those of the student are computed only once, see ``map_distance``.
 
     Raises:
         TrainingError: Shapes that do not fit, an unknown option.
@@ -156,15 +156,15 @@ def map_distance(
 ) -> Tensor:
     """Squared distance of maps scaled to length 1 over h * w, mean over samples and pairs (Eq. 17 for one teacher).
 
-    A teacher's map of another size is brought to the student's: averaged where it is at least as large, interpolated
-    where it is smaller (the public code repeats or cuts off raw memory, which mixes samples). An empty map stays 0: its
-    sample contributes the constant 1 (0 if both are empty) and no gradient.
+    A teacher's map of another size is resized to the student's: averaged if it is at least as large, interpolated if it
+    is smaller (the public code repeats or truncates raw memory, which mixes samples). An empty map stays 0: its sample
+    contributes the constant 1 (0 if both are empty) and no gradient.
 
     Args:
         student_maps: (b, h, w) each, matched in order.
         teacher_maps: As many (b, h', w'); no gradient flows into them.
-        reduction: Over h * w: ``sum`` gives terms in [0, 2], since maps are >= 0; ``mean`` is the code's, at most
-            2 / (h w), which has next to no effect with a weight of 1.
+        reduction: Over h * w: ``sum`` gives terms in [0, 2], since maps are >= 0; ``mean``, as in the code, is at most
+            2 / (h w) and has almost no effect with a weight of 1.
 
     Returns:
         Scalar >= 0.
@@ -258,7 +258,7 @@ def gsdm(
 
 
 def _check_logits(logits: Tensor, ablated: Tensor, class_vectors: Tensor) -> None:
-    """Refuse logits (b, K), ablated logits (b | 1, K) and class vectors (K, D) that do not belong together."""
+    """Check that logits (b, K), ablated logits (b | 1, K) and class vectors (K, D) match."""
     if logits.ndim != 2 or ablated.ndim != 2 or 0 in logits.shape or len(ablated) not in (1, len(logits)):
         raise TrainingError(
             f"logits {tuple(logits.shape)} and ablated logits {tuple(ablated.shape)}",

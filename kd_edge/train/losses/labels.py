@@ -1,4 +1,4 @@
-"""Cross-entropy on the labels, with classes that count for more or less."""
+"""Cross-entropy on the labels, with class weights."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from kd_edge.errors import TrainingError
 def cross_entropy(
     logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0, class_weights: Tensor | None = None
 ) -> Tensor:
-    """Cross-entropy, mean over the batch of each sample's value times the weight of its class.
+    """Cross-entropy, weighted by class; the mean is over samples.
 
-    The mean is over the samples, not over their weights: a batch of rare classes counts for more than one of frequent
-    classes, however the clips were dealt out to batches and devices. A sample's weight is that of its own class for all
-    of its value, the part that label smoothing spreads over the other classes included.
+    The sum is divided by the number of samples, not by the sum of their weights, so that the loss does not depend on
+    how clips are distributed over batches and devices. The weight of a sample's class applies to its whole value,
+    including the part that label smoothing spreads over other classes.
 
     Args:
         logits: (N, C); computed in float32.
         labels: (N,) int64.
-        label_smoothing: Share of a label that is spread over all classes.
-        class_weights: (C,) > 0; None takes 1.
+        label_smoothing: Fraction of a label that is spread over all classes.
+        class_weights: (C,) > 0; None means 1.
 
     Returns:
         Scalar >= 0.
 
     Raises:
-        TrainingError: Weights of another number of classes.
+        TrainingError: The number of weights is not the number of classes.
     """
     if class_weights is None:
         return F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
     if class_weights.shape != logits.shape[1:]:
         raise TrainingError(
             f"{tuple(class_weights.shape)} class weights for logits {tuple(logits.shape)}",
-            "one weight a class",
+            "one weight per class",
             "correct class_weights",
         )
     each = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing, reduction="none")
@@ -45,12 +45,12 @@ def cross_entropy(
 
 
 def class_weights(counts: Sequence[float], factors: Mapping[int, float] | None = None) -> Tensor:
-    """Weights of the classes for ``cross_entropy``, whose mean over the samples is 1.
+    """Compute class weights for ``cross_entropy``; their mean over the samples is 1.
 
     Args:
-        counts: Number of samples n_k of each class that training draws.
-        factors: Class -> how much more than the others it counts for; a class that is not named has 1. None balances:
-            n / (K n_k), with which every class adds as much to the loss.
+        counts: Number of training samples n_k of each class.
+        factors: Relative weight by class; classes that are not named have 1. None balances the classes with
+            n / (K n_k), so that each contributes equally to the loss.
 
     Returns:
         (C,) float32; 1 for a class without a sample.

@@ -19,21 +19,23 @@ def soft_target(
     Args:
         student_logits: (N, C).
         teacher_logits: (N, C); no gradient flows into it.
-        temperature: T > 0; T^2 keeps the gradient's size independent of it.
-        weights: (N,) >= 0, factors of the samples' divergences before the mean; None takes 1. No gradient into it.
+        temperature: T > 0; the factor T^2 keeps the size of the gradient independent of it.
+        weights: (N,) >= 0, weight of each sample's divergence; None means 1. No gradient flows into it.
 
     Returns:
         Scalar >= 0.
 
     Raises:
-        TrainingError: Shapes that differ.
+        TrainingError: The shapes differ.
 
     Source: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015.
     """
     check_logits(student_logits, teacher_logits, temperature)
     if weights is not None and weights.shape != student_logits.shape[:1]:
         raise TrainingError(
-            f"weights {tuple(weights.shape)} of {len(student_logits)} samples", "one weight a sample", "correct weights"
+            f"weights {tuple(weights.shape)} of {len(student_logits)} samples",
+            "one weight per sample",
+            "correct weights",
         )
     with full_precision(student_logits):
         log_s = F.log_softmax(as_float(student_logits) / temperature, dim=1)
@@ -52,7 +54,7 @@ def logit_mse(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         Scalar >= 0.
 
     Raises:
-        TrainingError: Shapes that differ.
+        TrainingError: The shapes differ.
 
     Source: Ba and Caruana, "Do Deep Nets Really Need to be Deep?", 2014.
     """
@@ -72,8 +74,8 @@ def dkd(
 ) -> Tensor:
     """Decoupled knowledge distillation: ``target_weight * TCKD + nontarget_weight * NCKD``.
 
-    The weights are the papers' alpha_T and alpha_N (0.7 and 0.35); the weight of the whole term in the total loss
-    (alpha, 0.1) is another one and not applied here.
+    The weights are the papers' alpha_T and alpha_N (0.7 and 0.35). The weight of the whole term in the total loss
+    (alpha, 0.1) is not applied here.
 
     Args:
         student_logits: (N, C), C >= 2.
@@ -87,7 +89,7 @@ def dkd(
         Scalar >= 0.
 
     Raises:
-        TrainingError: Fewer than two classes, shapes that differ, or labels out of range.
+        TrainingError: There are fewer than two classes, shapes differ, or labels are out of range.
 
     Source: Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022; Eq. 7-9 of the MGCAM paper.
     """
@@ -98,7 +100,7 @@ def dkd(
 def dkd_terms(
     student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """The two terms of DKD, each ``T^2 * KL(teacher || student)``, mean over the batch.
+    """Compute the two terms of DKD, each ``T^2 * KL(teacher || student)``, mean over the batch.
 
     TCKD compares ``b = [p_y, sum of p_c for c != y]``; NCKD compares the softmax over the classes other than y. Both
     stay in log space (``log b`` by logsumexp, NCKD on the C - 1 other logits alone instead of subtracting 1000 from the
@@ -114,7 +116,7 @@ def dkd_terms(
         (TCKD, NCKD), scalars >= 0.
 
     Raises:
-        TrainingError: Fewer than two classes, shapes that differ, or labels out of range.
+        TrainingError: There are fewer than two classes, shapes differ, or labels are out of range.
     """
     check_logits(student_logits, teacher_logits, temperature)
     classes = student_logits.shape[1]
@@ -122,7 +124,7 @@ def dkd_terms(
         raise TrainingError(f"DKD with {classes} class", "at least two classes", "remove the dkd loss")
     check_labels(labels, *student_logits.shape)
     columns = torch.arange(classes - 1, device=labels.device)
-    others = columns + (columns >= labels[:, None]).long()  # (N, C-1): every column but the label's
+    others = columns + (columns >= labels[:, None]).long()  # (N, C-1): every column except the label's
 
     def parts(logits: Tensor) -> tuple[Tensor, Tensor]:
         scaled = as_float(logits) / temperature
@@ -138,16 +140,16 @@ def dkd_terms(
 
 
 def _kl(log_teacher: Tensor, log_student: Tensor, weights: Tensor | None = None) -> Tensor:
-    """KL(teacher || student) from log-probabilities (N, C), weighted (N,) and then their mean."""
+    """Mean KL(teacher || student) of log-probabilities (N, C), optionally weighted by (N,)."""
     each = (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1)
     return each.mean() if weights is None else (as_float(weights.detach()) * each).mean()
 
 
 def check_logits(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> None:
-    """Refuse logits that cannot be compared.
+    """Check that logits can be compared.
 
     Raises:
-        TrainingError: Not both the same (N, C) with N >= 1, or a temperature of 0 or below.
+        TrainingError: They are not both (N, C) with N >= 1, or the temperature is not positive.
     """
     if student.shape != teacher.shape or student.ndim != 2 or student.numel() == 0:
         raise TrainingError(

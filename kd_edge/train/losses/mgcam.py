@@ -1,7 +1,7 @@
 """The multi-scale graph cross-attention loss (MGCAM).
 
 Source: Quan et al., "A Cross-Modal Knowledge Distillation Approach for RGB-to-Infrared Video Action Recognition",
-Eq. 1-6. No code is public; every place where the paper leaves a choice is named below with the choice made.
+Eq. 1-6. No code is public; the choices that the paper leaves open are documented below.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _IDENTITY = 1e-6
 
 
 def sample_graph(features: Tensor, *, scale: Scale = "mean") -> Tensor:
-    """Gaussian similarity between the samples of a batch, ``E[m, n] = exp(-d2(m, n) / 2)`` (Eq. 1).
+    """Compute the Gaussian similarity between the samples of a batch, ``E[m, n] = exp(-d2(m, n) / 2)`` (Eq. 1).
 
-    The paper writes a distance between the student's and the teacher's feature, but needs one graph per network in
-    Eq. 3, and the two features differ in size: the distance is taken inside one modality, between samples.
+    The paper writes a distance between the student's and the teacher's feature, but Eq. 3 needs one graph per network,
+    and the two features differ in size. The distance is therefore between samples of one modality.
 
     Args:
         features: (b, ...) one feature per sample.
-        scale: What d2 is. ``mean``: squared distance over the number of elements; ``l2norm``: squared distance of the
-            features scaled to length 1; ``median``: squared distance over the median between different samples;
+        scale: Definition of d2. ``mean``: squared distance over the number of elements; ``l2norm``: squared distance of
+            the features scaled to length 1; ``median``: squared distance over the median between different samples;
             ``sum``: the literal squared distance, which makes E the identity for real feature maps (exp underflows).
 
     Returns:
@@ -50,12 +50,12 @@ def sample_graph(features: Tensor, *, scale: Scale = "mean") -> Tensor:
 
 
 def cross_graph(student: Tensor, teacher: Tensor, *, scale: Scale = "mean") -> Tensor:
-    """Gaussian similarity of every student sample to every teacher sample, Eq. 1 read literally.
+    """Compute the Gaussian similarity of every student sample to every teacher sample (Eq. 1 read literally).
 
     Args:
         student: (b, ...).
         teacher: (b, ...) with as many elements per sample; no gradient flows into it.
-        scale: What the squared distance is, see ``sample_graph``; ``median`` is over all b^2 pairs.
+        scale: Definition of the squared distance, see ``sample_graph``; ``median`` is over all b^2 pairs.
 
     Returns:
         (b, b), row = student sample; neither symmetric nor 1 on the diagonal, entries in [0, 1].
@@ -86,7 +86,7 @@ def _scaled(features: Tensor, scale: Scale) -> Tensor:
 
 
 def _edges(distance: Tensor, pairs: Tensor, elements: int, scale: Scale) -> Tensor:
-    """exp(-distance / 2) after scaling; ``pairs`` are the distances the median is taken of."""
+    """exp(-distance / 2) after scaling; the median is that of the distances ``pairs``."""
     if scale == "mean":
         distance = distance / elements
     elif scale == "median" and len(pairs):
@@ -112,13 +112,13 @@ def normalize_graph(edges: Tensor) -> Tensor:
 class MgcamAdapters(nn.Module):
     """1x1 convolutions without bias from student to teacher channels, trained with the student and dropped at export.
 
-    The paper subtracts feature maps of different channel counts and does not say how. Pairs of stages with equal
-    channels pass unchanged.
+    The paper subtracts feature maps with different numbers of channels without saying how. Pairs of stages with equal
+    channels are passed through.
 
     Args:
         student_channels: Channels of the student's stages.
         teacher_channels: Channels of the teacher's stages.
-        pairs: Stages that are compared: ``matched`` ones, or ``all`` pairs.
+        pairs: Compared stages: ``matched`` ones, or ``all`` pairs.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class MgcamAdapters(nn.Module):
                 self.projections[f"{i}_{j}"] = nn.Conv2d(c_s, c_t, 1, bias=False)
 
     def forward(self, feature: Tensor, student_stage: int, teacher_stage: int) -> Tensor:
-        """Project (b, c_S, h, w) of a student stage to (b, c_T, h, w) of a teacher stage."""
+        """Project a student stage (b, c_S, h, w) to the channels of a teacher stage, (b, c_T, h, w)."""
         key = f"{student_stage}_{teacher_stage}"
         if key not in self.projections:
             return feature
@@ -207,10 +207,10 @@ def mgcam(
 
 
 def stage_pairs(student_stages: int, teacher_stages: int, pairs: Pairs) -> list[tuple[int, int]]:
-    """Stages (i, j) that are compared.
+    """Return the pairs of stages (i, j) to compare.
 
     Raises:
-        TrainingError: ``matched`` with different numbers of stages, or no stage.
+        TrainingError: ``matched`` with different numbers of stages, or there is no stage.
     """
     check_choice("pairs", pairs, Pairs)
     if min(student_stages, teacher_stages) < 1 or (pairs == "matched" and student_stages != teacher_stages):
@@ -237,7 +237,7 @@ def _attention(student: Tensor, teacher: Tensor, scale: Scale, tau: float, graph
 
 
 def _normalized(edges: Tensor, between: Tensor, trouble: str) -> Tensor:
-    """Q (b, b), with a warning where no edge between samples is left."""
+    """Q (b, b), with a warning if no edge between samples is left."""
     if between.numel() and bool(between.detach().max() < _IDENTITY):
         advice = "attention carries no information; use scale='mean', 'l2norm' or 'median'"
         warnings.warn(f"{trouble}: {advice}", stacklevel=4)

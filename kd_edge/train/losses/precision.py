@@ -1,4 +1,4 @@
-"""Losses are computed in float32 whatever the network runs in: bfloat16 has 8 bits, too few for distances and KL."""
+"""Full precision for losses: the 8 significant bits of bfloat16 are too few for distances and divergences."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def as_float(values: Tensor) -> Tensor:
-    """float16 and bfloat16 become float32; float32 and float64 stay."""
+    """Convert float16 and bfloat16 to float32; float32 and float64 are returned unchanged."""
     return values if values.dtype is torch.float64 else values.float()
 
 
 def full_precision(values: Tensor) -> torch.autocast:
-    """Context in which autocast does not lower precision on the tensor's device."""
+    """Return a context that disables autocast on the tensor's device."""
     return torch.autocast(device_type=values.device.type, enabled=False)

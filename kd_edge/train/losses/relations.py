@@ -1,8 +1,8 @@
 """Losses on the relations among the samples of a batch: SP, CC and RKD.
 
-Student and teacher features may differ in size, since only b x b (or b x b x b) relations are compared. One sample has
-no relation to another: with a batch of 1 every function here is 0 with gradient 0, so that a last batch of one clip
-does not end a run. A run whose batches all hold one clip learns nothing from them.
+Student and teacher features may differ in size, since only b x b (or b x b x b) relations are compared. With a batch of
+1 there are no relations, and every function here is 0 with gradient 0, so that a last batch of one clip does not end a
+run. A run with batches of one clip learns nothing from these losses.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from kd_edge.train.losses.precision import as_float, full_precision
 from kd_edge.train.options import CorrelationVariant
 
 _NEAREST = 1e-6
-"""Samples closer than this count as this far apart, with gradient 0."""
+"""Smallest distance between samples; below it the gradient is 0."""
 
 
 def similarity_preserving(student_feature: Tensor, teacher_feature: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ def correlation_congruence(
     order: int = 2,
     embedding: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
 ) -> Tensor:
-    """Correlation congruence; three incompatible forms are in use, two of them are here.
+    """Correlation congruence. Three incompatible forms are in use; two are implemented.
 
     * ``rbf``: mean over b^2 of ``(K_S - K_T)^2``, K the Gaussian kernel of features at length 1 by its Taylor series,
       ``K = exp(-2 gamma) * sum over p = 0..order of (2 gamma)^p / p! * (f f^T)^p``: the paper's kernel, SAKDN's code
@@ -72,11 +72,12 @@ def correlation_congruence(
     Args:
         student: (b, ...).
         teacher: (b, ...); no gradient flows into it.
-        variant: Which form.
+        variant: One of the two forms.
         gamma: Width of the kernel, > 0.
         order: Last power of the series, >= 1.
         embedding: Applied to (student, teacher) before the comparison, see ``CorrelationEmbedding``. Its parameters
-            learn on both sides, the teacher does not; embedded outside, the teacher's side would not learn either.
+            are trained on both sides, the teacher is not. Features embedded before the call would not train the
+            teacher's embedding.
 
     Returns:
         Scalar >= 0; 0 for a batch of 1.
@@ -108,7 +109,7 @@ def correlation_congruence(
 
 
 class CorrelationEmbedding(nn.Module):
-    """Linear maps of both features to one size, trained with the student and dropped at export.
+    """Linear maps of both features to a common size, trained with the student and dropped at export.
 
     Args:
         student_size: Elements of the student's feature, c * h * w for a map.
@@ -122,7 +123,7 @@ class CorrelationEmbedding(nn.Module):
         self.teacher = nn.Linear(teacher_size, size)
 
     def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """Embed features of student_size and teacher_size elements as (b, size) each; the teacher gets no gradient."""
+        """Embed both features as (b, size); no gradient flows into the teacher's."""
         student, teacher = _vectors(student, teacher)
         for name, features, layer in (("student", student, self.student), ("teacher", teacher, self.teacher)):
             if features.shape[1:] != (layer.in_features,):
@@ -135,7 +136,7 @@ class CorrelationEmbedding(nn.Module):
 
 
 def rkd_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Relational distances: smooth L1 between pairwise distances, each over the mean of its own network's.
+    """Relational distances: smooth L1 between pairwise distances, each relative to its network's mean distance.
 
     ``d[m, n] = max(||x_m - x_n||, 1e-6)``, 0 for m = n, over the mean of the b (b - 1) others; mean over b^2 entries.
     The usual weight is 25 (mdistiller, RepDistiller) or 1 (the authors, CCSKD). Features are not scaled to length 1
@@ -167,13 +168,13 @@ def rkd_angle(student: Tensor, teacher: Tensor, *, chunk: int = 8) -> Tensor:
     itself or to a duplicate (e = 0, gradient 0). The usual weight is 50 (mdistiller, RepDistiller) or 2 (the authors,
     CCSKD).
 
-    The b^3 cosines exist ``chunk`` vertices m at a time, forward and backward (computed again there): the memory is
+    The b^3 cosines are computed for ``chunk`` vertices m at a time, and again in the backward pass: memory is
     O(chunk * b * (b + d)) for features of d elements, and the gradient is exact.
 
     Args:
         student: (b, ...).
         teacher: (b, ...), any other size; no gradient flows into it.
-        chunk: Vertices at a time, >= 1; the value does not depend on it.
+        chunk: Vertices per chunk, >= 1; does not change the value.
 
     Returns:
         Scalar >= 0; 0 for a batch of 1.
@@ -192,7 +193,7 @@ def rkd_angle(student: Tensor, teacher: Tensor, *, chunk: int = 8) -> Tensor:
     with full_precision(student):
         for first in range(0, len(student), chunk):
             rows = slice(first, first + chunk)
-            # added up at once: the scalar of smooth_l1_loss keeps its whole (chunk, b, b) buffer alive
+            # summed immediately, because each scalar of smooth_l1_loss keeps its (chunk, b, b) buffer alive
             total = total + checkpoint(
                 _angle_cost, student, teacher, rows, use_reentrant=False, preserve_rng_state=False
             )
@@ -206,7 +207,7 @@ def _vectors(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _nothing(student: Tensor) -> Tensor:
-    """0 that can still be differentiated, whatever the values."""
+    """A differentiable 0, whatever the values."""
     return student[:0].sum()
 
 
@@ -222,7 +223,7 @@ def _kernel(features: Tensor, gamma: float, order: int) -> Tensor:
 
 def _relative_distances(features: Tensor) -> Tensor:
     """(b, d) -> (b, b) distances over their mean."""
-    # by differences, not by a Gram matrix: in float32 that would put equal samples far apart from each other
+    # by differences: with a Gram matrix in float32, equal samples would be far apart
     apart = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist").clamp(min=_NEAREST)
     apart = apart * (1 - torch.eye(len(apart), dtype=apart.dtype, device=apart.device))
     return apart / (apart.sum() / (len(apart) * (len(apart) - 1)))

@@ -1,4 +1,4 @@
-"""Semantic preserving: a feature as wide as a word vector is pulled to one."""
+"""Semantic preserving: a feature is pulled to the word vector of its class."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from kd_edge.train.options import Reduction
 def semantic_preserving(features: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     """Squared distance of features to class embeddings or to a teacher's features (Eq. 19 and 24 for one teacher).
 
-    Training a teacher, ``targets`` are the word vectors of its samples' labels; training a student, the teacher's last
-    feature before its class layer. The mean over m teachers is the caller's.
+    For a teacher, ``targets`` are the word vectors of the labels; for a student, the teacher's last feature before its
+    class layer. The mean over m teachers is left to the caller.
 
     Args:
         features: (b, D). Segments are averaged before.
