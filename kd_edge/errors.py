@@ -107,7 +107,7 @@ class MissingExtraError(KdEdgeError):
 
 
 class BrokenPackageError(MissingExtraError):
-    """A package is installed but cannot be imported: partly removed, or incompatible with the machine or other packages."""
+    """A package is installed but cannot be imported: partly removed, or incompatible with its environment."""
 
 
 _REASON_CHARACTERS = 500
@@ -128,7 +128,7 @@ _BUGS = (
 def is_bug(error: BaseException) -> bool:
     """Whether an exception's type points to a programming error rather than to a device or library failure.
 
-    Drivers report device failures with ``OSError``, ``RuntimeError``, ``MemoryError`` and classes that libraries define:
+    Drivers report device failures with ``OSError``, ``RuntimeError``, ``MemoryError`` and classes defined by libraries:
     FFmpeg's ``InvalidDataError`` is a ``ValueError``, but no programming error.
     """
     return isinstance(error, _BUGS) and type(error).__module__ == "builtins"

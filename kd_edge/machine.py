@@ -23,7 +23,7 @@ def has_bfloat16() -> bool:
 
 
 def usable_cores() -> int:
-    """Number of cores this process may run on; ``taskset``, systemd and cpusets may allow fewer than the machine has."""
+    """Number of cores this process may run on; ``taskset``, systemd and cpusets may allow fewer than there are."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

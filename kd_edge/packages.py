@@ -58,7 +58,7 @@ DISTRIBUTIONS = {
     "sklearn": ("scikit-learn",),
     "cuda": ("cuda-bindings",),
 }
-"""The alternative distributions of a module, only one of which may be installed; for names that differ from the module's."""
+"""Distributions of the modules with another name than their distribution; only one of several may be installed."""
 
 _WHICH = {
     "onnxruntime": "onnxruntime for the CPU, onnxruntime-gpu for CUDA",

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 DEPTH = 32
 """Largest nesting depth of tables and lists in a user's file."""
 VALUES = 50_000
-"""Largest number of values in a user's file, which also limits the number of faults collected before they are reported."""
+"""Largest number of values in a user's file, which also limits how many faults are collected before reporting."""
 _INTEGER_DIGITS = 19
 """Largest number of digits of an int64."""
 

@@ -215,7 +215,7 @@ class Prediction:
             now_ns: The current time, ``time.monotonic_ns()``; a time well before the capture comes from another clock
                 or has another unit.
         """
-        # Half of captured_ns: another unit differs by a factor of a thousand, which this detects even just after a boot.
+        # Half of captured_ns detects another unit, which differs by a factor of 1000, even just after a boot.
         captured_ns = self.captured_ns
         earliest_ns = max(captured_ns - LARGEST_AHEAD_NS, min(captured_ns, captured_ns // 2))
         is_now = earliest_ns <= now_ns <= self.valid_until_ns  # False for NaN

@@ -59,7 +59,7 @@ class PercentileWindow(BaseModel):
 
 
 class RelativeWindow(RawRange):
-    """Intensity window relative to the person: the median of the foreground's raw values becomes 0.5, smoothed over time.
+    """Intensity window around the person: the median of the foreground's raw values becomes 0.5, smoothed over time.
 
     Movements towards the camera and away from it look the same at any distance of the person.
 
