@@ -30,7 +30,7 @@ LEAST_FOCAL, MOST_FOCAL = 0.1, 20.0
 
 
 def focal_of_view(hfov_deg: float) -> float:
-    """Convert a horizontal field of view in degrees to a pinhole camera's focal length, a share of the frame's width."""
+    """Convert a horizontal field of view in degrees to a focal length as a share of the frame's width (pinhole)."""
     return 0.5 / math.tan(math.radians(hfov_deg) / 2)
 
 

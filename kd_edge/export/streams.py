@@ -1,4 +1,4 @@
-"""Streams labelled frame by frame, as a robot sees them: does what ships answer as the float32 graph does?"""
+"""Compare the exported graph with the float32 graph on streams, labelled frame by frame as on a robot."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from kd_edge.sampling import gather
 from kd_edge.types import Clip, Float32, Int64
 
 _STREAMS = 4
-"""Streams that are labelled frame by frame, at least: of each so many clips as it takes, evenly over the classes."""
+"""Smallest number of streams; each has as many clips as needed, evenly over the classes."""
 
 _AT_ONCE = 64
-"""Frames of a stream that are prepared together."""
+"""Number of frames of a stream that are prepared together."""
 
 
 class StreamComparison:
-    """Clips that follow one another, as a robot sees them, and what the float32 graph calls each of their frames.
+    """Streams of consecutive clips, with the float32 graph's label of every frame.
 
     Args:
-        student: Says how frames become the network's input.
-        recordings: Its clips; those that an export is judged by are taken.
-        exact: The float32 step.
-        frames: How many frames get a label, about, where there are so many.
+        student: The student, for preprocessing the frames.
+        recordings: Its clips; the compared ones are used.
+        exact: An engine with the float32 step.
+        frames: Approximate number of frames to label, if there are enough.
 
     Raises:
         ExportError: No window is ever full.
@@ -50,14 +50,14 @@ class StreamComparison:
             )
 
     def figures(self, shipped: Engine) -> StreamFigures:
-        """How the step in the precision that ships labels the same frames."""
+        """Compare the labels of the exported step on the same frames."""
         labels = self._labels(shipped)
         of = [sample.id for sample, _ in labels]
         truth = np.array([sample.label for sample, _ in labels])
         ours, theirs = (np.array([label for _, label in pairs]) for pairs in (labels, self._exact))
         same, right, before = ours == theirs, ours == truth, theirs == truth
         agreement = metrics.paired_interval(same, np.ones_like(same), of)
-        low, high = metrics.proportion_interval(int(same.sum()), len(same))  # has a width where all frames agree, too
+        low, high = metrics.proportion_interval(int(same.sum()), len(same))  # has a width even if all frames agree
         change = metrics.paired_interval(right, before, of)
         return StreamFigures(
             clips=len(set(of)),
@@ -70,7 +70,7 @@ class StreamComparison:
         )
 
     def _labels(self, engine: Engine) -> list[tuple[Sample, int]]:
-        """The class of every frame whose window is full, with the clip it is of."""
+        """Classify every frame whose window is full; return its clip and class."""
         found: list[tuple[Sample, int]] = []
         for samples in self._streams:
             window = _Window(engine)
@@ -83,7 +83,7 @@ class StreamComparison:
 
 
 class _Window:
-    """The features a step is handed back, of one engine and one stream."""
+    """The past features of one engine on one stream."""
 
     def __init__(self, engine: Engine) -> None:
         self._manifest, self._binding = engine.manifest, engine.bind(1)
@@ -91,10 +91,10 @@ class _Window:
         self._features: list[Float32] = []
 
     def label(self, frame: Float32, stamp_ns: int) -> int | None:
-        """The class of the window that ends with a frame (C, S, S); None while the window is not full."""
+        """Classify the window that ends with a frame (C, S, S); None while the window is not full."""
         manifest, binding = self._manifest, self._binding
         if binding.states_in and self._stamps_ns and stamp_ns - self._stamps_ns[-1] < manifest.spacing_ns:
-            return None  # such a model is clocked by its segments
+            return None  # a model with states advances one segment spacing at a time
         stamps_ns = np.array([*self._stamps_ns, stamp_ns], dtype=np.int64)
         at = gather(stamps_ns, stamp_ns, manifest.segments, manifest.spacing_ns)
         binding.frame[0] = frame
@@ -114,7 +114,7 @@ class _Window:
 def _joined(
     recordings: Recordings, student: SavedStudent, samples: Sequence[Sample]
 ) -> Iterator[tuple[Sample, Float32, Int64]]:
-    """Clips one behind the other: network inputs (F, C, S, S) and stamps (F,), a few frames at a time."""
+    """Concatenate clips: yield network inputs (F, C, S, S) and stamps (F,), a few frames at a time."""
     now_ns = 0
     for sample, clip in recordings.opened(samples):
         stamps_ns = clip.stamps_ns - clip.stamps_ns[0] + now_ns
@@ -128,12 +128,14 @@ def _period_ns(clip: Clip) -> int:
 
 
 def _chosen(recordings: Recordings, student: SavedStudent, frames: int) -> list[list[Sample]]:
-    """Clips by stream: of a few subjects before one camera each, whose windows are full in about so many frames."""
+    """Choose the clips of each stream (one subject and view) so that windows are full in about this many frames."""
     _, first = next(recordings.opened(recordings.compared))
     before_full = -(-round(student.spec.clip_seconds * 1e9) // (_period_ns(first) * len(first)))  # clips
     ordered = sorted(recordings.compared, key=lambda s: (s.subject, s.view, s.id))
     groups = [list(same) for _, same in groupby(ordered, key=lambda s: (s.subject, s.view))]
-    usable = sum(max(0, len(group) - before_full) for group in groups) * len(first)  # frames of full windows, in all
+    usable = sum(max(0, len(group) - before_full) for group in groups) * len(
+        first
+    )  # number of frames with a full window
     chosen = evenly(groups, max(_STREAMS, -(-len(groups) * frames // max(1, usable))))
     each = before_full + -(-frames // (len(chosen) * len(first)))
     return [sorted(spread(group, each), key=lambda s: s.id) for group in chosen]

@@ -341,7 +341,7 @@ def test_training_is_not_overwritten(kd: Kd, tmp_path: Path) -> None:
     shutil.copy(Path(__file__).parents[2] / "train" / "recipes" / "quickstart.toml", folder / "recipe.toml")
     code, _, error = kd("train", "--out", "runs/mine")
     assert code == 2
-    assert "holds a run already" in one_line(error)
+    assert "contains a run already" in one_line(error)
 
 
 @pytest.mark.slow

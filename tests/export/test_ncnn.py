@@ -173,15 +173,15 @@ GOOD = "printf '7767517\\n1 1\\nInput in0 0 1 in0\\n' > step.ncnn.param; : > ste
 @pytest.mark.parametrize(
     ("script", "told"),
     [
-        ("echo reading; echo no such operator >&2; exit 3", r"pnnx ended with 3: no such operator\."),
-        ("echo half-way; kill -SEGV $$", r"pnnx ended with -11: half-way\."),
-        ("exit 1", r"pnnx ended with 1\."),
-        ("echo working; exec sleep 60", r"pnnx was not done after 0\.3 s: working\."),
+        ("echo reading; echo no such operator >&2; exit 3", r"pnnx exited with 3: no such operator\."),
+        ("echo half-way; kill -SEGV $$", r"pnnx exited with -11: half-way\."),
+        ("exit 1", r"pnnx exited with 1\."),
+        ("echo working; exec sleep 60", r"pnnx did not finish within 0\.3 s: working\."),
         ("exit 0", r"pnnx wrote no model \("),
-        (": > step.ncnn.param; : > step.ncnn.bin", r"pnnx wrote half a model \("),
-        (GOOD.replace("1 1", "9 9"), r"pnnx wrote half a model \(1 layers of 9\)"),
-        (GOOD.replace("7767517", "\\377"), r"pnnx wrote half a model \("),
-        (GOOD.replace("in0 0 1", "in0 0"), r"pnnx wrote half a model \("),
+        (": > step.ncnn.param; : > step.ncnn.bin", r"pnnx wrote an incomplete model \("),
+        (GOOD.replace("1 1", "9 9"), r"pnnx wrote an incomplete model \(1 layers of 9\)"),
+        (GOOD.replace("7767517", "\\377"), r"pnnx wrote an incomplete model \("),
+        (GOOD.replace("in0 0 1", "in0 0"), r"pnnx wrote an incomplete model \("),
         (GOOD, "pnnx wrote a model without "),
     ],
 )

@@ -315,7 +315,7 @@ def test_extremes_are_those_of_all_frames() -> None:
 
 @pytest.mark.parametrize("profile", [FP16, INT8, TENSORRT], ids=lambda profile: profile.name)
 def test_no_frame_or_one_that_is_not_finite_is_refused(profile: ExportProfile) -> None:
-    with pytest.raises(ExportError, match=f"no frame to convert to {profile.precision} by"):
+    with pytest.raises(ExportError, match=f"no frames to calibrate the conversion to {profile.precision} on"):
         convert(ONE, profile, [])
     with pytest.raises(ExportError, match="tensor 'x' of the float32 graph is not finite on training frames"):
         convert(ONE, profile, [feed(math.nan, 0)])

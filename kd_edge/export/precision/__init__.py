@@ -1,4 +1,4 @@
-"""Float32 graph to the precision that ships: one module each."""
+"""Convert a float32 graph to the precision of the export, one module per precision."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kd_edge.export.ranges import Feed
 __all__ = ["Activations", "Converted", "convert", "observe"]
 
 HALF_SCALES_OPSET = 19
-"""The first operator set whose QuantizeLinear reads half precision."""
+"""The first operator set whose QuantizeLinear accepts half precision."""
 
 
 class Converted(NamedTuple):
@@ -27,7 +27,7 @@ class Converted(NamedTuple):
 
     Attributes:
         proto: The graph; inputs and outputs are float32.
-        kept: Nodes that stayed in float32, by name: why.
+        kept: Nodes that stayed in float32, with the reason for each, by name.
     """
 
     proto: onnx.ModelProto
@@ -46,13 +46,13 @@ def convert(
 
     Args:
         proto: A float32 graph; not changed.
-        profile: Which precision, and which nodes it keeps in float32.
-        feeds: Real frames on their way through the float32 graph.
-        keep: Names of further nodes to keep.
-        seen: What ``observe`` found on the feeds, where a graph is converted more than once.
+        profile: The profile with the precision and the nodes to keep in float32.
+        feeds: Inputs of the float32 graph for real frames.
+        keep: Names of further nodes to keep in float32.
+        seen: Result of ``observe`` on the feeds, to avoid computing it for every conversion.
 
     Raises:
-        ExportError: No feed, values that are not finite, or an operator set that lacks what the precision needs.
+        ExportError: There is no feed, a value is not finite, or the operator set does not support the precision.
     """
     if profile.precision == "fp32":
         return Converted(proto, {})
@@ -75,10 +75,10 @@ def convert(
 
 
 def check_patterns(proto: onnx.ModelProto, profile: ExportProfile) -> None:
-    """Refuse a pattern of ``keep_float32`` that names no node.
+    """Check that every pattern of ``keep_float32`` matches a node.
 
     Raises:
-        ConfigError: There is one.
+        ConfigError: A pattern matches no node.
     """
     names = [node.name for node in proto.graph.node]
     for pattern in profile.keep_float32:
@@ -91,12 +91,12 @@ def check_patterns(proto: onnx.ModelProto, profile: ExportProfile) -> None:
 
 
 def _corrected(proto: onnx.ModelProto, seen: Activations, feeds: Sequence[Feed]) -> onnx.ModelProto:
-    """A clip graph has no output for its features and stays as it is."""
+    """Correct the features of a step; a clip graph, which does not output its features, stays unchanged."""
     return corrected(proto, seen.features, feeds) if seen.features else proto
 
 
 def _not_quantised(proto: onnx.ModelProto) -> dict[str, str]:
-    """Nodes that the CPU's 8-bit graph computes in float32, by name: why."""
+    """Return the nodes that the 8-bit graph for CPUs computes in float32, with the reason for each, by name."""
     nodes = [node for node in proto.graph.node if not is_quantised(node)]
     reasons = ("mean over time and classifier stay in float32", "no 8-bit kernel")
     return {node.name: reasons[node.name.startswith(BACKBONE)] for node in nodes}

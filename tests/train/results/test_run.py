@@ -170,7 +170,7 @@ def test_of_two_that_begin_a_run_at_once_one_is_refused_and_undoes_nothing(tmp_p
             pass
         assert [file.name for file in place.iterdir()] == [".lock"]
     with run.begun(place, tiny):
-        with pytest.raises(TrainingError, match="holds a run already"), run.begun(place, tiny):
+        with pytest.raises(TrainingError, match="contains a run already"), run.begun(place, tiny):
             pass
         with pytest.raises(TrainingError, match="is being trained by another process"), run.locked(place):
             pass
