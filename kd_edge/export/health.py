@@ -83,13 +83,13 @@ def fit_artifact(
     held_out = {sample.id for sample in validation}
     train = [s for s in dataset.split(artifact.manifest.split).train if s.id not in held_out]
     with open_engine(artifact, engine="onnxruntime", threads=threads) as engine:
-        fitting = list(_readable(engine, dataset, spread(train, clips)))
-        held_back = list(_readable(engine, dataset, spread(validation, clips))) if validation else []
-    pictures = [picture for recording in fitting for picture in recording.pictures]
+        measured = list(_readable(engine, dataset, spread(train, clips)))
+        measured_validation = list(_readable(engine, dataset, spread(validation, clips))) if validation else []
+    pictures = [picture for recording in measured for picture in recording.pictures]
     return Fitted(
-        fit_bounds(pictures, artifact.manifest, len(fitting)),
-        fit_reference(fitting, held_back),
-        fit_segment_error([recording.stamps_ns for recording in fitting], artifact.manifest),
+        fit_bounds(pictures, artifact.manifest, len(measured)),
+        fit_reference(measured, measured_validation),
+        fit_segment_error([recording.stamps_ns for recording in measured], artifact.manifest),
     )
 
 
@@ -165,19 +165,19 @@ def saturation_of(manifest: Manifest) -> float:
     return min(limit, window.high) if isinstance(window, FixedWindow) else limit
 
 
-def fit_reference(fitting: Sequence[_Measured], held_back: Sequence[_Measured]) -> FeatureReference:
+def fit_reference(train: Sequence[_Measured], validation: Sequence[_Measured]) -> FeatureReference:
     """Fit a reference to training recordings, and its threshold to recordings that the reference was not fitted on.
 
     With one or two people the variation between people is unknown; the margin is then twice or 1.5 times as wide.
     """
-    reference = _reference(fitting)
-    if held_back:
-        distances, fitted_on = _distances(reference, held_back), "validation clips"
+    reference = _reference(train)
+    if validation:
+        distances, fitted_on = _distances(reference, validation), "validation clips"
     else:
-        parts = list(_left_out(fitting))
-        distances = np.concatenate([_distances(_reference(rest), part) for rest, part in parts or [(fitting, fitting)]])
+        parts = list(_left_out(train))
+        distances = np.concatenate([_distances(_reference(rest), part) for rest, part in parts or [(train, train)]])
         fitted_on = f"training clips, {len(parts)} groups of subjects left out in turn" if parts else "training clips"
-    people = len({recording.sample.subject for recording in held_back or fitting})
+    people = len({recording.sample.subject for recording in validation or train})
     margin = MARGIN
     if people < FEW_PEOPLE:
         margin *= 1 + 1 / people
@@ -185,7 +185,7 @@ def fit_reference(fitting: Sequence[_Measured], held_back: Sequence[_Measured]) 
     facts = {
         "threshold": _short(max(margin * float(np.quantile(distances, 1 - EXTREME)), 1e-3)),
         "fitted_on": fitted_on,
-        "clips": len(fitting),
+        "clips": len(train),
         "windows": len(distances),
     }
     return reference.model_copy(update=facts)

@@ -139,7 +139,7 @@ def test_a_model_of_other_weights_is_refused_with_figure_and_bound(
         match=r"model's logits differs .* by 0\.\d+ of its largest value\. Expected at most 1e-05\. Fix: leave out",
     ):
         prove(other, made, clips(32), 1e-5)
-    with pytest.raises(ExportError, match="no clip to prove"):
+    with pytest.raises(ExportError, match="no clip to verify"):
         prove(tiny, made, [], 1e-5)
 
 

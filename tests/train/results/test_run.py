@@ -77,7 +77,7 @@ def test_a_state_is_read_as_it_was_saved(tmp_path: Path, tiny: Recipe) -> None:
     [
         (b"", "it is empty"),
         (b"PK\x03\x04 torn", "PytorchStreamReader failed"),
-        (NOISE, "it is cut, or torch.save did not write it"),
+        (NOISE, "it is truncated, or was not written by torch.save"),
         ([1, 2], "Input should be a valid dictionary"),
         ({}, "data_fingerprint: Field required"),
         ({"w": torch.ones(2)}, "data_fingerprint: Field required"),
