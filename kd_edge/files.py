@@ -95,7 +95,7 @@ def held(file: Path, waiting: Callable[[], None] | None = None, *, seconds: floa
     Raises:
         OSError: The folder cannot be written.
     """
-    lock = _acquired(file, waiting, seconds)
+    lock = _acquire(file, waiting, seconds)
     try:
         yield lock is not None
     finally:
@@ -105,18 +105,18 @@ def held(file: Path, waiting: Callable[[], None] | None = None, *, seconds: floa
             lock.release()
 
 
-def _acquired(file: Path, waiting: Callable[[], None] | None, seconds: float) -> BaseFileLock | None:
+def _acquire(file: Path, waiting: Callable[[], None] | None, seconds: float) -> BaseFileLock | None:
     from filelock import FileLock, SoftFileLock  # imported here because a robot's process holds no lock
 
     try:
-        return _taken(FileLock(file, fallback_to_soft=False), waiting, seconds)
+        return _try_acquire(FileLock(file, fallback_to_soft=False), waiting, seconds)
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
     # Under another name, because an existing lock file does not mean that it is held.
     marker = file.with_name(f".soft{file.name}")
     _warn_of_markers(file.parent)
-    return _taken(SoftFileLock(marker), waiting, seconds)
+    return _try_acquire(SoftFileLock(marker), waiting, seconds)
 
 
 @functools.cache
@@ -124,7 +124,7 @@ def _warn_of_markers(folder: Path) -> None:
     log.warning("%s has no file locks: .soft* files are used instead; remove one whose process is gone", folder)
 
 
-def _taken(lock: BaseFileLock, waiting: Callable[[], None] | None, seconds: float) -> BaseFileLock | None:
+def _try_acquire(lock: BaseFileLock, waiting: Callable[[], None] | None, seconds: float) -> BaseFileLock | None:
     """Acquire the lock; None if another process holds it and waiting is disabled or timed out."""
     from filelock import Timeout
 

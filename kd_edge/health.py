@@ -97,7 +97,7 @@ class PictureMeter:
         saturated = np.count_nonzero(self._mask) / self._size
         near, steep_near = self._near.within(now)
         far, steep_far = self._far.within(now)
-        noise, change = self._changed(now, contrast) if self._has_before else (0.0, math.inf)
+        noise, change = self._noise_and_change(now, contrast) if self._has_before else (0.0, math.inf)
         self._has_before = True
         grain, sharpness = _ratio(near, far), _ratio(steep_near, steep_far)
         return Picture(mean, contrast, saturated, measured, grain, sharpness, noise, change)
@@ -111,7 +111,7 @@ class PictureMeter:
         mean, deviation = self._cv2.meanStdDev(now, mask=self._mask.view(np.uint8))
         return float(mean[0, 0]), float(deviation[0, 0]), np.count_nonzero(self._mask) / self._size
 
-    def _changed(self, now: Image, contrast: float) -> tuple[float, float]:
+    def _noise_and_change(self, now: Image, contrast: float) -> tuple[float, float]:
         """Share of the variance that is noise, and mean absolute change."""
         columns = self._changes.by_column(now, self._before.reshape(now.shape))
         still = np.partition(columns, len(columns) // 4)[len(columns) // 4] / len(
@@ -185,34 +185,34 @@ class PictureBounds(BaseModel):
 
     def judge(self, picture: Picture) -> Finding:
         """Return the worst finding for one picture; ``PictureHealth`` adds findings that need several pictures."""
-        return next(self._empty(picture), None) or next(self._doubtful(picture), FINE)
+        return next(self._empty_findings(picture), None) or next(self._doubtful_findings(picture), FINE)
 
-    def _empty(self, picture: Picture) -> Iterator[Finding]:
+    def _empty_findings(self, picture: Picture) -> Iterator[Finding]:
         """Reasons why the picture shows nothing."""
         flat, overexposed = picture.contrast < self.contrast, picture.saturated > self.saturated
         if picture.measured < self.measured:
-            yield _nothing(Reason.DARK, f"only {picture.measured:.0%} of the pixels are measured")
+            yield _unknown(Reason.DARK, f"only {picture.measured:.0%} of the pixels are measured")
         if flat and picture.mean < self.mean:
-            yield _nothing(Reason.DARK, f"mean {picture.mean:.3g} below {self.mean:.3g}")
+            yield _unknown(Reason.DARK, f"mean {picture.mean:.3g} below {self.mean:.3g}")
         if overexposed and (flat or picture.saturated > SHARE_LOST):
-            yield _nothing(Reason.SATURATED, f"{picture.saturated:.0%} of the pixels at the limit")
+            yield _unknown(Reason.SATURATED, f"{picture.saturated:.0%} of the pixels at the limit")
         if flat:
-            yield _nothing(Reason.FLAT, f"contrast {picture.contrast:.2g} below {self.contrast:.2g}")
+            yield _unknown(Reason.FLAT, f"contrast {picture.contrast:.2g} below {self.contrast:.2g}")
         if picture.grain > self.grain:
-            yield _nothing(Reason.NOISE, f"nothing but grain: {picture.grain:.2f} above {self.grain:.2f}")
+            yield _unknown(Reason.NOISE, f"nothing but grain: {picture.grain:.2f} above {self.grain:.2f}")
         if picture.noise > max(SHARE_LOST, self.noise):
-            yield _nothing(Reason.NOISE, f"{picture.noise:.0%} of the variance is noise")
+            yield _unknown(Reason.NOISE, f"{picture.noise:.0%} of the variance is noise")
 
-    def _doubtful(self, picture: Picture) -> Iterator[Finding]:
+    def _doubtful_findings(self, picture: Picture) -> Iterator[Finding]:
         """Reasons why the picture looks unlike the training pictures."""
         if picture.mean < self.mean:
-            yield _doubtful(Reason.DARK, f"mean {picture.mean:.3g} below {self.mean:.3g}")
+            yield _degraded(Reason.DARK, f"mean {picture.mean:.3g} below {self.mean:.3g}")
         if picture.saturated > self.saturated:
-            yield _doubtful(Reason.SATURATED, f"{picture.saturated:.0%} of the pixels at the limit")
+            yield _degraded(Reason.SATURATED, f"{picture.saturated:.0%} of the pixels at the limit")
         if picture.noise > self.noise:
-            yield _doubtful(Reason.NOISE, f"{picture.noise:.0%} of the variance is noise")
+            yield _degraded(Reason.NOISE, f"{picture.noise:.0%} of the variance is noise")
         if picture.sharpness < self.sharpness:
-            yield _doubtful(Reason.BLURRED, f"sharpness {picture.sharpness:.2f} below {self.sharpness:.2f}")
+            yield _degraded(Reason.BLURRED, f"sharpness {picture.sharpness:.2f} below {self.sharpness:.2f}")
 
 
 class Finding(NamedTuple):
@@ -230,11 +230,11 @@ class Finding(NamedTuple):
 FINE = Finding(LabelState.OK, NO_CAUSE)
 
 
-def _nothing(reason: Reason, detail: str) -> Finding:
+def _unknown(reason: Reason, detail: str) -> Finding:
     return Finding(LabelState.UNKNOWN, Cause(reason, detail))
 
 
-def _doubtful(reason: Reason, detail: str) -> Finding:
+def _degraded(reason: Reason, detail: str) -> Finding:
     return Finding(LabelState.DEGRADED, Cause(reason, detail))
 
 
@@ -305,7 +305,7 @@ class PictureHealth:
         still_ns = stamp_ns - self._still_since_ns
         if still_ns < STATIC_NS:
             return finding
-        return _nothing(Reason.STATIC, f"not a pixel has changed for {still_ns / 1e9:.1f} s")
+        return _unknown(Reason.STATIC, f"not a pixel has changed for {still_ns / 1e9:.1f} s")
 
     def _in_effect(self, now_ns: int) -> Finding:
         """Return the worst finding that is still in effect."""

@@ -134,9 +134,11 @@ def macro_f1(predictions: Labels, labels: Labels, classes: int) -> float:
         classes: Number K of classes.
     """
     _check_same_length(predictions, labels, "predictions")
-    given, truth = np.asarray(predictions), np.asarray(labels)
-    right = _occurrences(truth[given == truth], classes, "label")
-    occurrences = _occurrences(truth, classes, "label") + _occurrences(given[given != -1], classes, "prediction")
+    predicted, truth = np.asarray(predictions), np.asarray(labels)
+    right = _occurrences(truth[predicted == truth], classes, "label")
+    occurrences = _occurrences(truth, classes, "label") + _occurrences(
+        predicted[predicted != -1], classes, "prediction"
+    )
     return float(np.mean((2 * right / np.maximum(occurrences, 1))[occurrences > 0]))
 
 

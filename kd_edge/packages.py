@@ -96,7 +96,7 @@ def import_extra(module: str, extra: str) -> ModuleType:
         BrokenPackageError: The module is installed but cannot be imported.
     """
     try:
-        imported = importlib.import_module(module) if module in sys.modules else _imported(module)
+        imported = importlib.import_module(module) if module in sys.modules else _import_quietly(module)
     except Exception as error:  # an incompatible package can raise any exception
         raise _import_fault(module, extra, error) from error
     spec = getattr(imported, "__spec__", None)
@@ -145,7 +145,7 @@ def clash(module: str) -> BrokenPackageError | None:
     )
 
 
-def _imported(module: str) -> ModuleType:
+def _import_quietly(module: str) -> ModuleType:
     """Import a module; its output to standard error is shown only if the import succeeds."""
     if threading.current_thread() is not threading.main_thread():  # standard error belongs to all threads
         return importlib.import_module(module)

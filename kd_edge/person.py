@@ -75,7 +75,7 @@ class PersonTrack:
 
     def of(self, measured: Place, stamp_ns: int) -> Place:
         """Return the smoothed place for a frame captured at ``stamp_ns``."""
-        return _exact(*self._smooth.of(measured, stamp_ns))
+        return _as_float32(*self._smooth.of(measured, stamp_ns))
 
 
 def clip_places(own_places: Float32, stamps_ns: Int64, region: PersonRegion) -> Float32:
@@ -119,9 +119,9 @@ def measure(resized: Image, region: PersonRegion, mask: Image | None = None) -> 
         distances = values[is_person]
         if distances.size == 0:  # the few foreground pixels lie between the grid's points
             return Place(*NOWHERE)
-        return _exact(x, y, region.focal / (float(np.median(distances)) * region.metres))
+        return _as_float32(x, y, region.focal / (float(np.median(distances)) * region.metres))
     tall = max(1.0, _quantile(per_row, _FEET) - _quantile(per_row, _HEAD))
-    return _exact(x, y, tall / width / region.height_m)
+    return _as_float32(x, y, tall / width / region.height_m)
 
 
 def grid_step(shape: tuple[int, ...]) -> int:
@@ -155,6 +155,6 @@ def _quantile(counts: npt.NDArray[np.float64], share: float) -> float:
     return float(index + 1 - (before[index] - wanted) / counts[index])
 
 
-def _exact(x: float, y: float, scale: float) -> Place:
+def _as_float32(x: float, y: float, scale: float) -> Place:
     rounded = np.array((x, y, scale), dtype=np.float32).tolist()
     return Place(*rounded)

@@ -56,12 +56,12 @@ def search_path(verb: Verb) -> list[Path]:
     packaged = package / "_recipes" / top
     shipped = packaged if packaged.is_dir() else package.parent / top
     own = user_folder("config")
-    roots = [*_here(top), *([] if own is None else [own / top]), shipped]
+    roots = [*_local_folder(top), *([] if own is None else [own / top]), shipped]
     # Studies are searched only in their own folder, because train/ itself contains recipes.
     return [folder for root in roots for folder in ([root / inner] if verb == "study" else [root / inner, root])]
 
 
-def _here(top: str) -> list[Path]:
+def _local_folder(top: str) -> list[Path]:
     try:
         return [Path.cwd() / top]
     except OSError:  # the working directory was removed
@@ -112,7 +112,7 @@ def load(verb: Verb, name: str, model: type[Model], overrides: Sequence[str] = (
         ConfigError: All faults of the file together, each with its location and a suggestion.
     """
     path = find(verb, name)
-    return validate(_overridden(_parsed(path), overrides, model), model, f"{NOUNS[verb]} {path}")
+    return validate(_with_overrides(_parse_file(path), overrides, model), model, f"{NOUNS[verb]} {path}")
 
 
 def read(verb: Verb, name: str) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def read(verb: Verb, name: str) -> dict[str, Any]:
     Raises:
         ConfigError: There is no such file, or it is not TOML.
     """
-    return _parsed(find(verb, name))
+    return _parse_file(find(verb, name))
 
 
 def from_text(text: str, model: type[Model], what: str, overrides: Sequence[str] = ()) -> Model:
@@ -131,10 +131,10 @@ def from_text(text: str, model: type[Model], what: str, overrides: Sequence[str]
         ConfigError: The text is not TOML, or has faults.
     """
     try:
-        values = _toml(text)
+        values = _parse_toml(text)
     except ValueError as error:
         raise ConfigError(f"{what} cannot be read ({error})", "TOML", "correct it") from error
-    return validate(_overridden(values, overrides, model), model, what)
+    return validate(_with_overrides(values, overrides, model), model, what)
 
 
 def text_of(path: Path) -> str:
@@ -168,7 +168,7 @@ def overridden(raw: dict[str, Any], overrides: Sequence[str], where: str = "") -
     return values
 
 
-def _overridden(raw: dict[str, Any], overrides: Sequence[str], model: type[BaseModel]) -> dict[str, Any]:
+def _with_overrides(raw: dict[str, Any], overrides: Sequence[str], model: type[BaseModel]) -> dict[str, Any]:
     into = [key.strip() for key, dot, _ in (override.partition("=")[0].partition(".") for override in overrides) if dot]
     return overridden(with_lists(raw, into, model), overrides)
 
@@ -216,9 +216,9 @@ def position(tables: Sequence[Any], part: str, where: str) -> int:
     )
 
 
-def _parsed(path: Path) -> dict[str, Any]:
+def _parse_file(path: Path) -> dict[str, Any]:
     try:
-        return _toml(text_of(path))
+        return _parse_toml(text_of(path))
     except ValueError as error:
         raise _unreadable(path, error) from error
 
@@ -227,7 +227,7 @@ def _unreadable(path: Path, why: object) -> ConfigError:
     return ConfigError(f"{path} cannot be read ({why})", "a TOML file in UTF-8", "correct the file")
 
 
-def _toml(text: str) -> dict[str, Any]:
+def _parse_toml(text: str) -> dict[str, Any]:
     """Parse TOML; raises ValueError (such as TOMLDecodeError) for any fault."""
     if long := _LONG_KEY.search(text):  # the parser's time grows with the square of a key's parts
         raise ValueError(f"a key of more than {DEPTH} parts at character {long.start()}")
@@ -247,17 +247,17 @@ def validate(raw: dict[str, Any], model: type[Model], what: str) -> Model:
     Raises:
         ConfigError: The values have faults; each is reported with its location.
     """
-    faults = [f"{place}: a finite number belongs here, got {value}" for place, value in _endless(raw)]
+    faults = [f"{place}: must be a finite number, got {value}" for place, value in _non_finite(raw)]
     cause: ValidationError | None = None
     try:
-        made = model.model_validate(raw)
+        validated = model.model_validate(raw)
         if not faults:
-            return made
+            return validated
     except ValidationError as error:
         cause = error
         reported = {fault.partition(": ")[0] for fault in faults}
         raised = [d for d in error.errors(include_url=False) if ".".join(map(str, d["loc"])) not in reported]
-        details = [d for d in raised if not _follows(d, raised)]
+        details = [d for d in raised if not _is_consequence(d, raised)]
         faults += [fault for detail in details[:_FAULTS_SHOWN] for fault in _faults(detail, model)]
         faults += [""] * (len(details) - _FAULTS_SHOWN)  # counted but not shown
     count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
@@ -279,16 +279,16 @@ def to_toml(model: BaseModel) -> str:
     return text
 
 
-def _endless(value: object, place: str = "") -> Iterator[tuple[str, float]]:
+def _non_finite(value: object, place: str = "") -> Iterator[tuple[str, float]]:
     """Iterate over the location and value of each number that is infinite or NaN."""
     if isinstance(value, float) and not math.isfinite(value):
         yield place[1:], value
     elif isinstance(value, dict):
         for key, inner in value.items():
-            yield from _endless(inner, f"{place}.{str(key)[:_VALUE_CHARACTERS]}")
+            yield from _non_finite(inner, f"{place}.{str(key)[:_VALUE_CHARACTERS]}")
     elif isinstance(value, (list, tuple)):
         for k, inner in enumerate(value):
-            yield from _endless(inner, f"{place}.{k}")
+            yield from _non_finite(inner, f"{place}.{k}")
 
 
 def _override(raw: dict[str, Any], override: str, where: str) -> None:
@@ -296,13 +296,13 @@ def _override(raw: dict[str, Any], override: str, where: str) -> None:
     shown = f"{where}--set {override[:_VALUE_CHARACTERS]}"
     if not equals or not key.strip():
         raise ConfigError(shown, "key=value, for example --set student.epochs=20", "add the '=' part")
-    value = _value(text)
+    value = _parse_value(text)
     *parents, last = key.strip().split(".")
     if len(parents) >= DEPTH:
         raise ConfigError(shown, f"a key of at most {DEPTH} parts", "shorten it")
     table: Any = raw
     for part in parents:
-        table = _step(table, part, shown)
+        table = _descend(table, part, shown)
     if isinstance(table, list) and value is None:
         del table[position(table, last, shown)]
     elif isinstance(table, list):
@@ -311,18 +311,18 @@ def _override(raw: dict[str, Any], override: str, where: str) -> None:
         table[last] = value
 
 
-def _value(text: str) -> Any:
+def _parse_value(text: str) -> Any:
     """Parse the value of an override: None for ``null``, a TOML value, or otherwise the text itself."""
     if text.strip() == "null":
         return None
     with suppress(ValueError):
-        values = _toml(f"value = {text}")
+        values = _parse_toml(f"value = {text}")
         if len(values) == 1:
             return values["value"]
     return text
 
 
-def _step(table: Any, part: str, shown: str) -> Any:
+def _descend(table: Any, part: str, shown: str) -> Any:
     if isinstance(table, list):
         return table[position(table, part, shown)]
     child = table.setdefault(part, {})
@@ -331,7 +331,7 @@ def _step(table: Any, part: str, shown: str) -> Any:
     return child
 
 
-def _follows(detail: Any, raised: Sequence[Any]) -> bool:
+def _is_consequence(detail: Any, raised: Sequence[Any]) -> bool:
     """Whether a list is too short only because some of its items are invalid, which is reported already."""
     loc = detail["loc"]
     return detail["type"] == "too_short" and any(d["loc"][: len(loc)] == loc for d in raised if d is not detail)
@@ -346,7 +346,7 @@ def _faults(detail: Any, model: type[BaseModel]) -> list[str]:
 def _fault(detail: Any, model: type[BaseModel]) -> str:
     """Format one pydantic error as ``location: fault``."""
     loc = tuple(part[:_VALUE_CHARACTERS] if isinstance(part, str) else part for part in detail["loc"])
-    fields, place = _walk(model, loc)
+    fields, place = _locate(model, loc)
     if detail["type"] == "extra_forbidden":
         key = str(loc[-1])  # not suggested itself: a field of another kind of data set may have this name
         return f"{place}: unknown key{did_you_mean(key, (field for field in fields if field != key))}"
@@ -362,20 +362,20 @@ def _fault(detail: Any, model: type[BaseModel]) -> str:
     value = detail.get("input")
     field = model.model_fields.get(str(loc[0])) if loc else None
     is_secret = field is not None and not field.repr  # values that the model's repr hides are not shown here either
-    shown = f", got {_shown(value)}" if isinstance(value, (str, int, float, bool)) and not is_secret else ""
+    shown = f", got {_shortened(value)}" if isinstance(value, (str, int, float, bool)) and not is_secret else ""
     if value is None:
         shown = ", got null, which is for optional keys"
     where = f"{place}: " if place else ""  # the message of a contradiction names the keys itself
     return f"{where}{message[:1].lower()}{message[1:]}{shown}"
 
 
-def _shown(value: object) -> str:
+def _shortened(value: object) -> str:
     """Format a value for a message, shortened if long."""
     text = repr(value)
     return text if len(text) <= _VALUE_CHARACTERS else f"{text[:_VALUE_CHARACTERS]}..."
 
 
-def _walk(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], str]:
+def _locate(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], str]:
     """Return the field names of the table at ``loc``, and ``loc`` as dotted text without pydantic's union tags."""
     candidates: list[type[BaseModel]] = [model]
     place: list[str] = []

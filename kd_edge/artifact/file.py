@@ -130,7 +130,7 @@ def default_model(folder: Path | None = None) -> Path:
         ArtifactError: The newest artifact is damaged, or there is no artifact at all.
     """
     here = Path() if folder is None else folder
-    for path in _models(here):
+    for path in _candidates(here):
         try:
             if load(path).manifest.graph == "step":
                 return path
@@ -145,7 +145,7 @@ def default_model(folder: Path | None = None) -> Path:
     return BUNDLED
 
 
-def _models(folder: Path) -> list[Path]:
+def _candidates(folder: Path) -> list[Path]:
     """Return the readable regular files that may be artifacts, newest first."""
     found = []
     for pattern in ("*.onnx", "runs/*/*.onnx"):
@@ -249,11 +249,11 @@ def load(path: Path | str, *, trust: Trust | Path | str | None = None) -> Artifa
         ConfigError: ``trust`` is not a key.
         MissingExtraError: ``cryptography``, which checks signatures, is not installed.
     """
-    trusted = None if trust is None else _trusted(trust)
+    trusted = None if trust is None else _as_trust(trust)
     path = artifact_path(path)
     with reading(path) as file:
         identity = _identity(os.fstat(file.fileno()))
-        signed_by, digests = ("", {}) if trusted is None else _checked(file, path, trusted)
+        signed_by, digests = ("", {}) if trusted is None else _check_signature(file, path, trusted)
         props, manifest_at, attachments, _ = wire.layout(file, path)
         if MANIFEST_KEY not in props:
             raise ForeignFileError(
@@ -272,13 +272,13 @@ def load(path: Path | str, *, trust: Trust | Path | str | None = None) -> Artifa
     return Artifact(path, manifest, golden, attachments, signed_by, identity, manifest_at)
 
 
-def _trusted(trust: Trust | Path | str) -> Trust:
+def _as_trust(trust: Trust | Path | str) -> Trust:
     from kd_edge.artifact.signature import Trust  # imported here because most loads check no signature
 
     return trust if isinstance(trust, Trust) else Trust(trust)
 
 
-def _checked(file: BinaryIO, path: Path, trust: Trust) -> tuple[str, dict[int, str]]:
+def _check_signature(file: BinaryIO, path: Path, trust: Trust) -> tuple[str, dict[int, str]]:
     from kd_edge.artifact.signed import signer  # imported here because most loads check no signature
 
     return signer(file, path, trust)
@@ -288,9 +288,9 @@ def _identity(facts: os.stat_result) -> tuple[int, ...]:
     return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
 
 
-def _text_hash(text: str, own: str) -> str:
+def _text_hash(text: str, stored: str) -> str:
     """``own_hash`` of the manifest text as written, so that fields added by later releases do not change the hash."""
-    return hashlib.sha256(text.replace(f'"manifest_sha256":"{own}"', '"manifest_sha256":""').encode()).hexdigest()
+    return hashlib.sha256(text.replace(f'"manifest_sha256":"{stored}"', '"manifest_sha256":""').encode()).hexdigest()
 
 
 def _parse_manifest(text: str, path: Path) -> Manifest:

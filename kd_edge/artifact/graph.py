@@ -136,7 +136,7 @@ class _Inspection:
         """Check, after the whole graph was read, that every Pad node pads by a stored tensor of small integers."""
         for name in self._paddings:
             if self._largest.get(name, _ENDLESS) > MOST_PADDING:
-                raise _RefusedError(f"pads by '{printable(name)}', which is no short list of small numbers")
+                raise _RefusedError(f"pads by '{printable(name)}', which is not a short list of small numbers")
 
     def _check_node(self, start: int, end: int) -> None:
         inputs: list[str] = []

@@ -138,11 +138,11 @@ class Trust:
 
     def __init__(self, *paths: Path | str) -> None:
         if "" in paths:
-            raise _no_key("an empty key path", "a public key in PEM, or a folder of them")
-        given = [Path(path) for path in paths]
-        self._keys = _keys([file for path in given for file in _files(path)])
-        folders = dict.fromkeys(path if _is_folder(path) else path.parent for path in given)
-        self._revoked = _keys([file for folder in folders for file in _revoked(folder / REVOKED)])
+            raise _key_error("an empty key path", "a public key in PEM, or a folder of them")
+        locations = [Path(path) for path in paths]
+        self._keys = _load_keys([file for path in locations for file in _key_files(path)])
+        folders = dict.fromkeys(path if _is_folder(path) else path.parent for path in locations)
+        self._revoked = _load_keys([file for folder in folders for file in _revoked_files(folder / REVOKED)])
 
     def knows(self, fingerprint: str) -> bool:
         """Whether a key is trusted and not revoked."""
@@ -169,17 +169,21 @@ class Trust:
             payload = base64.b64decode(parsed.dsseEnvelope.payload, validate=True)
             signature = base64.b64decode(parsed.dsseEnvelope.signatures[0].sig, validate=True)
         except (ValueError, binascii.Error) as error:
-            raise _unsigned(f"{what} has a signature that cannot be read", "a Sigstore bundle v0.3 by a key") from error
+            raise _signature_error(
+                f"{what} has a signature that cannot be read", "a Sigstore bundle v0.3 signed with a key"
+            ) from error
         if hint in self._revoked:
             by = f"the key {hint[:16]} ({self._revoked[hint].path.name})"
-            raise _unsigned(f"{what} is signed with {by}, which was revoked", "a valid key")
+            raise _signature_error(f"{what} is signed with {by}, which was revoked", "a valid key")
         if hint not in self._keys:
             known = ", ".join(f"{key.fingerprint[:16]} ({key.path.name})" for key in self._keys.values())
-            raise _unsigned(f"{what} is signed with the key {hint[:16]}", f"one of {known}")
-        if not _is_by(self._keys[hint].key, signature, pae(payload)):
-            raise _unsigned(f"{what} has a signature that was not made with the key it names", f"one by {hint[:16]}")
-        if (fault := _fault(payload, sha256)) is not None:
-            raise _unsigned(f"{what} {fault}", "the file that was signed")
+            raise _signature_error(f"{what} is signed with the key {hint[:16]}", f"one of {known}")
+        if not _is_valid(self._keys[hint].key, signature, pae(payload)):
+            raise _signature_error(
+                f"{what} has a signature that was not made with the key it names", f"one by {hint[:16]}"
+            )
+        if (fault := _statement_fault(payload, sha256)) is not None:
+            raise _signature_error(f"{what} {fault}", "the file that was signed")
         return self._keys[hint]
 
 
@@ -201,10 +205,10 @@ class SigningKey:
             self._key: Any = serialization.load_pem_private_key(content, password=None)
         except TypeError as error:
             fix = "openssl ec -in KEY -out PLAIN"
-            raise _no_key(f"{path} is encrypted", "a private key without a password", fix) from error
+            raise _key_error(f"{path} is encrypted", "a private key without a password", fix) from error
         except Exception as error:  # cryptography raises many types
             found = "a public key" if b"BEGIN PUBLIC KEY" in content else "no private key in PEM"
-            raise _no_key(f"{path} is {found}", "the private key") from error
+            raise _key_error(f"{path} is {found}", "the private key") from error
         _check_curve(self._key, path)
         if path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
             log.warning("%s can be read by other users: run chmod 600 on it", path)
@@ -228,7 +232,7 @@ class SigningKey:
         envelope = {
             "payload": base64.b64encode(payload).decode(),
             "payloadType": _PAYLOAD,
-            "signatures": [{"sig": base64.b64encode(_signed(self._key, pae(payload))).decode(), "keyid": ""}],
+            "signatures": [{"sig": base64.b64encode(_sign_bytes(self._key, pae(payload))).decode(), "keyid": ""}],
         }
         material = {"publicKey": {"hint": self.fingerprint}, "tlogEntries": []}
         bundle = {"mediaType": _BUNDLE, "verificationMaterial": material, "dsseEnvelope": envelope}
@@ -249,12 +253,12 @@ def new_keys(path: Path) -> Path:
     curves = import_extra("cryptography.hazmat.primitives.asymmetric.ec", "sign")
     public = path.with_suffix(".pub")
     if public == path:
-        raise _no_key(
+        raise _key_error(
             f"{path} has the suffix of a public key", "a suffix other than .pub", "kd-edge sign --new-key robot.key"
         )
-    for each in (path, public):
-        if each.exists():
-            raise _no_key(f"{each} exists already", "a new name", "choose another one")
+    for target in (path, public):
+        if target.exists():
+            raise _key_error(f"{target} exists already", "a new name", "choose another one")
     key = curves.generate_private_key(curves.SECP256R1())
     pem, encoding = serialization.PrivateFormat.PKCS8, serialization.Encoding.PEM
     private = key.private_bytes(encoding, pem, serialization.NoEncryption())
@@ -263,7 +267,7 @@ def new_keys(path: Path) -> Path:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(private)
     except OSError as error:
-        raise _no_key(f"{path} cannot be written ({error.strerror})", "a writable folder") from error
+        raise _key_error(f"{path} cannot be written ({error.strerror})", "a writable folder") from error
     with replacing(public, ConfigError) as file:
         file.write(_pem(key.public_key()))
     return public
@@ -277,7 +281,7 @@ def pae(payload: bytes) -> bytes:
 def _statement(sha256: str, name: str) -> dict[str, Any]:
     return {
         "_type": _STATEMENT,
-        "subject": [{"name": name, "digest": {"sha256": _root(sha256)}}],
+        "subject": [{"name": name, "digest": {"sha256": _root_hash(sha256)}}],
         "predicateType": _PREDICATE,
         "predicate": {
             "serialization": {"method": "files", "hash_type": "sha256", "allow_symlinks": False, "ignore_paths": []},
@@ -286,12 +290,12 @@ def _statement(sha256: str, name: str) -> dict[str, Any]:
     }
 
 
-def _root(sha256: str) -> str:
+def _root_hash(sha256: str) -> str:
     """Hash of the concatenated hashes of all resources, of which there is one."""
     return hashlib.sha256(bytes.fromhex(sha256)).hexdigest()
 
 
-def _fault(payload: bytes, sha256: str) -> str | None:
+def _statement_fault(payload: bytes, sha256: str) -> str | None:
     """Describe why a statement does not attest the given hash; None if it does."""
     try:
         statement = _Statement.model_validate(read_json(payload.decode()))
@@ -300,12 +304,12 @@ def _fault(payload: bytes, sha256: str) -> str | None:
     (resource,), (subject,) = statement.predicate.resources, statement.subject
     if resource.name != _WHOLE_FILE:
         return f"has a signature of the file '{printable(resource.name[:100])}' in a folder"
-    if subject.digest.sha256 != _root(resource.digest):
+    if subject.digest.sha256 != _root_hash(resource.digest):
         return "has a signature that contradicts itself"
     return None if resource.digest == sha256 else "has changed since it was signed"
 
 
-def _is_by(key: Any, signature: bytes, content: bytes) -> bool:
+def _is_valid(key: Any, signature: bytes, content: bytes) -> bool:
     ec = import_extra("cryptography.hazmat.primitives.asymmetric.ec", "sign")
     hashes = import_extra("cryptography.hazmat.primitives.hashes", "sign")
     invalid = import_extra("cryptography.exceptions", "sign").InvalidSignature
@@ -316,7 +320,7 @@ def _is_by(key: Any, signature: bytes, content: bytes) -> bool:
     return True
 
 
-def _signed(key: Any, content: bytes) -> bytes:
+def _sign_bytes(key: Any, content: bytes) -> bytes:
     ec = import_extra("cryptography.hazmat.primitives.asymmetric.ec", "sign")
     hashes = import_extra("cryptography.hazmat.primitives.hashes", "sign")
     signature: bytes = key.sign(content, ec.ECDSA(hashes.SHA256()))
@@ -327,29 +331,29 @@ def _is_folder(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112 - never raises, for any input
 
 
-def _revoked(folder: Path) -> list[Path]:
+def _revoked_files(folder: Path) -> list[Path]:
     """All files in a folder of revoked keys: a file that is not a key is an error there, never ignored."""
     try:
         return sorted(folder.iterdir())[:MOST_KEYS]
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise _no_key(f"{folder} cannot be read ({error.strerror})", "a folder of revoked keys") from error
+        raise _key_error(f"{folder} cannot be read ({error.strerror})", "a folder of revoked keys") from error
 
 
-def _files(path: Path) -> list[Path]:
+def _key_files(path: Path) -> list[Path]:
     if not _is_folder(path):
         return [path]
     try:
         files = sorted(file for file in path.iterdir() if file.suffix in (".pem", ".pub") and is_file(file))
     except OSError as error:
-        raise _no_key(f"{path} cannot be read ({error.strerror})", "a folder of public keys") from error
+        raise _key_error(f"{path} cannot be read ({error.strerror})", "a folder of public keys") from error
     if not 0 < len(files) <= MOST_KEYS:
-        raise _no_key(f"{path} contains {len(files)} keys", f"1 to {MOST_KEYS} public keys (*.pem, *.pub)")
+        raise _key_error(f"{path} contains {len(files)} keys", f"1 to {MOST_KEYS} public keys (*.pem, *.pub)")
     return files
 
 
-def _keys(files: Sequence[Path]) -> dict[str, PublicKey]:
+def _load_keys(files: Sequence[Path]) -> dict[str, PublicKey]:
     serialization = import_extra("cryptography.hazmat.primitives.serialization", "sign")
     keys = {}
     for path in files:
@@ -358,7 +362,7 @@ def _keys(files: Sequence[Path]) -> dict[str, PublicKey]:
             key = serialization.load_pem_public_key(content)
         except Exception as error:  # cryptography raises many types
             found = "a private key" if b"PRIVATE KEY" in content else "no public key in PEM"
-            raise _no_key(f"{path} is {found}", "the public key: a robot needs no private key") from error
+            raise _key_error(f"{path} is {found}", "the public key: a robot needs no private key") from error
         _check_curve(key, path)
         fingerprint = _fingerprint(key)
         keys[fingerprint] = PublicKey(fingerprint, path, key)
@@ -369,13 +373,13 @@ def _read_key(path: Path) -> bytes:
     try:
         return read_bytes(path, KEY_BYTES)
     except OSError as error:
-        raise _no_key(f"{path} cannot be read ({error.strerror})", "a key in PEM") from error
+        raise _key_error(f"{path} cannot be read ({error.strerror})", "a key in PEM") from error
 
 
 def _check_curve(key: Any, path: Path) -> None:
     curve = getattr(getattr(key, "curve", None), "name", type(key).__name__.strip("_"))
     if curve != "secp256r1":
-        raise _no_key(f"{path} is a {curve} key", "an elliptic-curve key on P-256 (prime256v1)")
+        raise _key_error(f"{path} is a {curve} key", "an elliptic-curve key on P-256 (prime256v1)")
 
 
 def _fingerprint(key: Any) -> str:
@@ -389,9 +393,9 @@ def _pem(key: Any) -> bytes:
     return content
 
 
-def _no_key(found: str, expected: str, fix: str = "create a pair: kd-edge sign --new-key robot.key") -> ConfigError:
+def _key_error(found: str, expected: str, fix: str = "create a pair: kd-edge sign --new-key robot.key") -> ConfigError:
     return ConfigError(found, expected, fix)
 
 
-def _unsigned(found: str, expected: str) -> ArtifactError:
+def _signature_error(found: str, expected: str) -> ArtifactError:
     return ArtifactError(found, expected, "get the file from whoever signs for this robot, or correct --trust")

@@ -26,7 +26,7 @@ def signer(file: BinaryIO, path: Path, trust: Trust) -> tuple[str, dict[int, str
     """
     ends = wire.ends(file, path)
     if ends.signature is None:
-        bundle = _signature_beside(path)
+        bundle = _read_detached(path)
     elif ends.signature.length > BUNDLE_BYTES:
         raise wire.damaged(path, f"its signature has {ends.signature.length:,} bytes")
     else:
@@ -36,7 +36,7 @@ def signer(file: BinaryIO, path: Path, trust: Trust) -> tuple[str, dict[int, str
     return trust.check(bundle, digests[ends.end], str(path)).fingerprint, digests
 
 
-def _signature_beside(path: Path) -> bytes:
+def _read_detached(path: Path) -> bytes:
     try:
         return read_bytes(beside(path), BUNDLE_BYTES)
     except OSError as error:

@@ -145,7 +145,7 @@ def read_varint(file: BinaryIO) -> tuple[int, int]:
             return value, shift // 7
         if shift > 63:
             break
-    raise ValueError("no varint")
+    raise ValueError("not a varint")
 
 
 def walk(file: BinaryIO, start: int, end: int) -> Iterator[Field]:
@@ -200,7 +200,7 @@ def layout(file: BinaryIO, path: Path) -> Layout:
                 raise damaged(path, "it has too many fields")
             seen.add(field.number)
             if (field.number, field.wire) == (ATTACHMENT, BYTES):
-                name, span = _attachment(file, field.value, path)
+                name, span = _read_attachment(file, field.value, path)
                 if name in attachments:
                     raise damaged(path, f"{name} is attached twice")
                 attachments[name] = span
@@ -274,7 +274,7 @@ def truncated(path: Path, size: int) -> ArtifactError:
     )
 
 
-def _attachment(file: BinaryIO, length: int, path: Path) -> tuple[str, Span]:
+def _read_attachment(file: BinaryIO, length: int, path: Path) -> tuple[str, Span]:
     """Return name and position of the attachment at the file's current position; only the name is read."""
     start = file.tell()
     fields = walk(file, start, start + length)

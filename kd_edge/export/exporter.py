@@ -41,7 +41,7 @@ HEALTH_FLOPS = 1.5e12
 """Upper limit for the operations on clips for fitting healthy pictures and familiar windows: 15 seconds on one core."""
 
 
-def _silent(_: str) -> None:
+def _ignore(_: str) -> None:
     """Discard a progress message."""
 
 
@@ -61,7 +61,7 @@ def export(
     data_root: Path | None = None,
     auto_precision: bool = False,
     report: Path | None = None,
-    say: Say = _silent,
+    say: Say = _ignore,
 ) -> Exported:
     """Export the student of a run.
 
@@ -93,7 +93,7 @@ def export(
     recordings = Recordings.of(student, open_dataset(student.spec.data, data_root))
     say("exporting the graph")
     exact = build_graph(student.model, student.spec, profile)
-    manifest = describe(student.model, student.spec, profile, **_facts(student, recordings))
+    manifest = describe(student.model, student.spec, profile, **_manifest_fields(student, recordings))
     with tempfile.TemporaryDirectory() as folder:
         staged = stage(
             student, recordings, profile, exact, manifest, Path(folder), auto_precision=auto_precision, say=say
@@ -142,7 +142,7 @@ def check_installed(profile: ExportProfile) -> None:
             )
 
 
-def _facts(student: SavedStudent, recordings: Recordings) -> dict[str, Any]:
+def _manifest_fields(student: SavedStudent, recordings: Recordings) -> dict[str, Any]:
     """Manifest fields from a run's summary; temperature and threshold were fitted on its validation clips."""
     summary = student.summary
     return {

@@ -83,8 +83,8 @@ def fit_artifact(
     held_out = {sample.id for sample in validation}
     train = [s for s in dataset.split(artifact.manifest.split).train if s.id not in held_out]
     with open_engine(artifact, engine="onnxruntime", threads=threads) as engine:
-        measured = list(_readable(engine, dataset, spread(train, clips)))
-        measured_validation = list(_readable(engine, dataset, spread(validation, clips))) if validation else []
+        measured = list(_measure_all(engine, dataset, spread(train, clips)))
+        measured_validation = list(_measure_all(engine, dataset, spread(validation, clips))) if validation else []
     pictures = [picture for recording in measured for picture in recording.pictures]
     return Fitted(
         fit_bounds(pictures, artifact.manifest, len(measured)),
@@ -119,15 +119,15 @@ def fit_bounds(pictures: Sequence[Picture], manifest: Manifest, clips: int) -> P
     high = Picture(*np.nanquantile(figures, 1 - EXTREME, axis=0).tolist())
     dimmed = 2 if isinstance(spec.window, FixedWindow) else 4
     return PictureBounds(
-        mean=_short(low.mean / dimmed) if ignored is None else 0.0,  # for depth, a small value means near, not dark
-        contrast=_short(low.contrast / dimmed),
-        saturated=_short(min(1.0, high.saturated + 0.1)),
-        measured=_short(low.measured / 2) if ignored is not None else 0.0,
-        grain=_short((high.grain + max(1.0, high.grain)) / 2),
-        sharpness=_short(0.75 * low.sharpness),
-        noise=_short(max(_LEAST_NOISE, 2 * high.noise)),
+        mean=_rounded(low.mean / dimmed) if ignored is None else 0.0,  # for depth, a small value means near, not dark
+        contrast=_rounded(low.contrast / dimmed),
+        saturated=_rounded(min(1.0, high.saturated + 0.1)),
+        measured=_rounded(low.measured / 2) if ignored is not None else 0.0,
+        grain=_rounded((high.grain + max(1.0, high.grain)) / 2),
+        sharpness=_rounded(0.75 * low.sharpness),
+        noise=_rounded(max(_LEAST_NOISE, 2 * high.noise)),
         moves=low.change > 0,
-        saturation=_short(saturation_of(manifest)),
+        saturation=_rounded(saturation_of(manifest)),
         ignore_value=ignored,
         side=f"training side of {manifest.split}",
         clips=clips,
@@ -155,7 +155,7 @@ def fit_segment_error(stamps_ns: Sequence[Int64], manifest: Manifest) -> float:
         errors = np.abs(stamps[nearest(stamps, moments)] - moments).max(axis=1)
         full = errors[2 * errors <= spacing_ns]  # windows with a larger error are not full
         worst += [int(full.max())] if len(full) else []
-    return _short(float(np.quantile(worst, USUAL)) / 1e6) if worst else 0.0
+    return _rounded(float(np.quantile(worst, USUAL)) / 1e6) if worst else 0.0
 
 
 def saturation_of(manifest: Manifest) -> float:
@@ -174,7 +174,7 @@ def fit_reference(train: Sequence[_Measured], validation: Sequence[_Measured]) -
     if validation:
         distances, fitted_on = _distances(reference, validation), "validation clips"
     else:
-        parts = list(_left_out(train))
+        parts = list(_leave_groups_out(train))
         distances = np.concatenate([_distances(_reference(rest), part) for rest, part in parts or [(train, train)]])
         fitted_on = f"training clips, {len(parts)} groups of subjects left out in turn" if parts else "training clips"
     people = len({recording.sample.subject for recording in validation or train})
@@ -183,7 +183,7 @@ def fit_reference(train: Sequence[_Measured], validation: Sequence[_Measured]) -
         margin *= 1 + 1 / people
         fitted_on += f" of {people} {'person' if people == 1 else 'people'}: a wide bound"
     facts = {
-        "threshold": _short(max(margin * float(np.quantile(distances, 1 - EXTREME)), 1e-3)),
+        "threshold": _rounded(max(margin * float(np.quantile(distances, 1 - EXTREME)), 1e-3)),
         "fitted_on": fitted_on,
         "clips": len(train),
         "windows": len(distances),
@@ -191,7 +191,7 @@ def fit_reference(train: Sequence[_Measured], validation: Sequence[_Measured]) -
     return reference.model_copy(update=facts)
 
 
-def _readable(engine: Engine, dataset: Dataset, samples: Sequence[Sample]) -> Iterator[_Measured]:
+def _measure_all(engine: Engine, dataset: Dataset, samples: Sequence[Sample]) -> Iterator[_Measured]:
     """Measure recordings; damaged ones are skipped as long as at least one can be read."""
     faults: list[DataError] = []
     for sample in samples:
@@ -202,12 +202,14 @@ def _readable(engine: Engine, dataset: Dataset, samples: Sequence[Sample]) -> It
             continue
         spec = engine.manifest.preprocess
         resized = Clip(np.stack([resize(frame, spec.resize_px, spec.holes) for frame in clip.frames]), clip.stamps_ns)
-        yield _Measured(sample, clip.stamps_ns, _pictures(resized, engine.manifest), _features(engine, resized))
+        yield _Measured(
+            sample, clip.stamps_ns, _measure_pictures(resized, engine.manifest), _compute_features(engine, resized)
+        )
     if len(faults) == len(samples):
         raise faults[0] if faults else DataError("no training clip", "at least one", "kd-edge data check")
 
 
-def _pictures(resized: Clip, manifest: Manifest) -> list[Picture]:
+def _measure_pictures(resized: Clip, manifest: Manifest) -> list[Picture]:
     """Measure the pictures that a stream would check."""
     window = manifest.preprocess.window
     ignored = None if isinstance(window, FixedWindow) else window.ignore_value
@@ -220,7 +222,7 @@ def _pictures(resized: Clip, manifest: Manifest) -> list[Picture]:
     return pictures
 
 
-def _features(engine: Engine, resized: Clip) -> Float32:
+def _compute_features(engine: Engine, resized: Clip) -> Float32:
     """Compute the features (T, D) of a recording's segments, stepping from a reset state."""
     manifest = engine.manifest
     at = segment_indices(len(resized), manifest.segments, mode="centre")
@@ -276,7 +278,7 @@ def _distances(reference: FeatureReference, recordings: Sequence[_Measured]) -> 
     return np.array([familiarity.score(window[:-1], window[-1]) for window in _windows(recordings)])
 
 
-def _left_out(recordings: Sequence[_Measured]) -> Iterator[tuple[Sequence[_Measured], Sequence[_Measured]]]:
+def _leave_groups_out(recordings: Sequence[_Measured]) -> Iterator[tuple[Sequence[_Measured], Sequence[_Measured]]]:
     """Split off each of up to ``FOLDS`` groups of subjects: (the others, the group); nothing for a single subject."""
     subjects = sorted({recording.sample.subject for recording in recordings})
     for k in range(min(FOLDS, len(subjects)) if len(subjects) > 1 else 0):
@@ -287,6 +289,6 @@ def _left_out(recordings: Sequence[_Measured]) -> Iterator[tuple[Sequence[_Measu
         )
 
 
-def _short(value: float) -> float:
+def _rounded(value: float) -> float:
     """Round to four digits, which is enough for a bound."""
     return float(f"{value:.4g}")

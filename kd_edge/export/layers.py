@@ -65,15 +65,15 @@ def layer_errors(
     compared_by = _compared_by(exact.graph, {name for node in shipped.graph.node for name in node.output})
     read_back = _dequantised(shipped.graph)
     pairs = {name: read_back.get(name, name) for name in compared_by.values()}
-    exact_session, shipped_session = _exposing(exact, pairs), _exposing(shipped, pairs.values())
+    exact_session, shipped_session = _open_exposed(exact, pairs), _open_exposed(shipped, pairs.values())
     sums = {name: _Sums() for name in pairs}
     for feed in evenly(feeds, most_feeds):
         expected = exact_session.run(list(pairs), feed)
-        given = shipped_session.run(list(pairs.values()), feed)
-        for own, x, y in zip(sums.values(), expected, given, strict=True):
-            own.add(x, y)
+        actual = shipped_session.run(list(pairs.values()), feed)
+        for tensor_sums, x, y in zip(sums.values(), expected, actual, strict=True):
+            tensor_sums.add(x, y)
     found = {name: sums[compared] for name, compared in compared_by.items() if sums[compared].is_number}
-    return _in_order(exact.graph, found)
+    return _list_errors(exact.graph, found)
 
 
 def likeliest(layers: Iterable[LayerError]) -> list[str]:
@@ -129,7 +129,7 @@ def _dequantised(graph: onnx.GraphProto) -> dict[str, str]:
     return {name: read_back[q] for name, q in quantised.items() if q in read_back}
 
 
-def _exposing(proto: onnx.ModelProto, tensors: Iterable[str]) -> Any:
+def _open_exposed(proto: onnx.ModelProto, tensors: Iterable[str]) -> Any:
     """Create a session that also outputs inner tensors of the graph."""
     open_graph = onnx.ModelProto()
     open_graph.CopyFrom(proto)
@@ -143,15 +143,15 @@ def _exposing(proto: onnx.ModelProto, tensors: Iterable[str]) -> Any:
     return ort.InferenceSession(open_graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def _in_order(graph: onnx.GraphProto, sums: dict[str, _Sums]) -> list[LayerError]:
+def _list_errors(graph: onnx.GraphProto, sums: dict[str, _Sums]) -> list[LayerError]:
     layers: list[LayerError] = []
     error_of: dict[str, float] = {}
     for node in graph.node:
         inherited = max((error_of.get(name, 0.0) for name in node.input), default=0.0)
         compared = [sums[name] for name in node.output if name in sums]
-        error = max((own.error for own in compared), default=inherited)
+        error = max((tensor_sums.error for tensor_sums in compared), default=inherited)
         error_of |= dict.fromkeys(node.output, error)
         if compared:
-            largest = max(own.largest for own in compared)
+            largest = max(tensor_sums.largest for tensor_sums in compared)
             layers.append(LayerError(node.name, node.op_type, error, inherited, largest))
     return layers

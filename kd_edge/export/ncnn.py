@@ -78,21 +78,21 @@ def to_ncnn(
     """
     pnnx = import_extra("pnnx", "ncnn-export")
     if model.segments < 2:
-        raise _failed("windows of one segment have an empty past, on which ncnn crashes")
-    inputs = _example(model, in_channels, input_px)
+        raise _conversion_error("windows of one segment have an empty past, on which ncnn crashes")
+    inputs = _example_inputs(model, in_channels, input_px)
     try:
-        param, weights = _converted(pnnx.EXEC_PATH, model, inputs, half, seconds)
+        param, weights = _convert(pnnx.EXEC_PATH, model, inputs, half, seconds)
     except OSError as error:
-        raise _failed(f"the step cannot be written for pnnx ({reason(error)})") from error
+        raise _conversion_error(f"the step cannot be written for pnnx ({reason(error)})") from error
     outputs = ["feature", "logits", *state_names(len(inputs) - 2)[1]]
     names = {f"in{i}": name for i, name in enumerate(inputs)} | {f"out{i}": name for i, name in enumerate(outputs)}
-    head, layers = _layers(param)
-    _name(layers, names, inputs)
+    head, layers = _parse_layers(param)
+    _rename_blobs(layers, names, inputs)
     try:
-        _size(layers, blob_sizes(_text(head, layers), weights))
+        _add_sizes(layers, blob_sizes(_serialise(head, layers), weights))
     except (ValueError, RuntimeError) as error:
-        raise _failed(f"ncnn cannot run what pnnx wrote ({reason(error)})") from error
-    return NcnnModel(_text(head, layers), weights, pnnx.__version__)
+        raise _conversion_error(f"ncnn cannot run what pnnx wrote ({reason(error)})") from error
+    return NcnnModel(_serialise(head, layers), weights, pnnx.__version__)
 
 
 def prove(model: ClipModel, artifact: Artifact, clips: Iterable[Float32], bound: float) -> dict[str, float]:
@@ -126,7 +126,7 @@ def prove(model: ClipModel, artifact: Artifact, clips: Iterable[Float32], bound:
                         errors[name] = max(errors.get(name, 0.0), error if np.isfinite(error) else float("inf"))
                         largest[name] = max(largest.get(name, 0.0), float(np.abs(truth).max()))
     except ArtifactError as error:
-        raise _failed(error.found) from error
+        raise _conversion_error(error.found) from error
     if not errors:
         raise ExportError("no clip to verify the ncnn model on", "at least one", "kd-edge data check")
     relative = {name: error / (largest[name] or 1.0) for name, error in errors.items()}
@@ -145,21 +145,21 @@ def _steps(
 ) -> Iterator[tuple[dict[str, Float32], dict[str, Float32]]]:
     """Iterate over the outputs of torch and of the engine, by name, for each frame of a clip from a reset state."""
     binding.reset()
-    given = [torch.zeros(array.shape) for array in binding.inputs.values()]
+    inputs = [torch.zeros(array.shape) for array in binding.inputs.values()]
     for frame in clip:
-        given[0] = torch.from_numpy(frame)[None]
+        inputs[0] = torch.from_numpy(frame)[None]
         with torch.inference_mode():
-            outputs = step(*given)
+            outputs = step(*inputs)
         binding.frame[:] = frame
         binding.run()
         yield {n: t.numpy() for n, t in zip(binding.outputs, outputs, strict=True)}, binding.outputs
         feature, _, *states = outputs
-        given[1:] = [torch.cat([given[1][:, 1:], feature[:, None]], dim=1), *states]
+        inputs[1:] = [torch.cat([inputs[1][:, 1:], feature[:, None]], dim=1), *states]
         binding.past[:] = np.concatenate([binding.past[:, 1:], binding.feature[:, None]], axis=1)
         carry(binding)
 
 
-def _converted(
+def _convert(
     program: str, model: ClipModel, inputs: dict[str, Tensor], half: bool, seconds: float
 ) -> tuple[bytes, bytes]:
     """Run pnnx on a step; return the layers and weights."""
@@ -167,15 +167,15 @@ def _converted(
     unwanted = [f"{kind}={os.devnull}" for kind in ("pnnxparam", "pnnxbin", "pnnxpy", "pnnxonnx", "ncnnpy")]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "step.pt").write_bytes(_traced(model, inputs))
-        _run([program, "step.pt", f"inputshape={shapes}", f"fp16={int(half)}", *unwanted], folder, seconds)
+        (folder / "step.pt").write_bytes(_trace(model, inputs))
+        _run_converter([program, "step.pt", f"inputshape={shapes}", f"fp16={int(half)}", *unwanted], folder, seconds)
         try:
             return (folder / "step.ncnn.param").read_bytes(), (folder / "step.ncnn.bin").read_bytes()
         except FileNotFoundError as error:
-            raise _failed(f"pnnx wrote no model ({reason(error)})") from error
+            raise _conversion_error(f"pnnx wrote no model ({reason(error)})") from error
 
 
-def _example(model: ClipModel, in_channels: int, input_px: int) -> dict[str, Tensor]:
+def _example_inputs(model: ClipModel, in_channels: int, input_px: int) -> dict[str, Tensor]:
     """Example inputs of the step by name, for one source."""
     shapes = [shape for _, shape in state_shapes(model.backbone, in_channels, input_px)]
     states_in, _ = state_names(len(shapes))
@@ -201,7 +201,7 @@ class _PlainRelationHead(RelationHead):
         return reduce(torch.add, (self._of_scale(i, projected) for i in range(len(self._scales))))
 
 
-def _plain(step: StreamingStep) -> StreamingStep:
+def _make_traceable(step: StreamingStep) -> StreamingStep:
     """Replace the step's relation head by one that pnnx can trace, with the same weights."""
     if isinstance(step.head, RelationHead):
         step.head = copy(step.head)
@@ -209,19 +209,19 @@ def _plain(step: StreamingStep) -> StreamingStep:
     return step
 
 
-def _traced(model: ClipModel, inputs: dict[str, Tensor]) -> bytes:
+def _trace(model: ClipModel, inputs: dict[str, Tensor]) -> bytes:
     """Trace the step to TorchScript, in memory because torch ends the process when a disk is full."""
     content = io.BytesIO()
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # tracing is deprecated, but pnnx reads nothing else; sizes may be frozen
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
-            _plain(StreamingStep(model).eval()), tuple(inputs.values()), check_trace=False
+            _make_traceable(StreamingStep(model).eval()), tuple(inputs.values()), check_trace=False
         )
         torch.jit.save(traced, content)
     return content.getvalue()
 
 
-def _run(command: list[str], folder: Path, seconds: float) -> None:
+def _run_converter(command: list[str], folder: Path, seconds: float) -> None:
     """Run the converter in a folder of its own, because it writes next to the model."""
     try:
         done = subprocess.run(  # noqa: S603
@@ -234,11 +234,11 @@ def _run(command: list[str], folder: Path, seconds: float) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise _failed(f"pnnx did not finish within {seconds:g} s{_last_line(error.stdout)}") from error
+        raise _conversion_error(f"pnnx did not finish within {seconds:g} s{_last_line(error.stdout)}") from error
     except OSError as error:
-        raise _failed(f"pnnx cannot be run ({reason(error)})") from error
+        raise _conversion_error(f"pnnx cannot be run ({reason(error)})") from error
     if done.returncode != 0:
-        raise _failed(f"pnnx exited with {done.returncode}{_last_line(done.stdout)}")
+        raise _conversion_error(f"pnnx exited with {done.returncode}{_last_line(done.stdout)}")
 
 
 def _last_line(output: bytes | None) -> str:
@@ -246,7 +246,7 @@ def _last_line(output: bytes | None) -> str:
     return f": {lines[-1][:200]}" if lines else ""
 
 
-def _layers(param: bytes) -> tuple[str, list[_Layer]]:
+def _parse_layers(param: bytes) -> tuple[str, list[_Layer]]:
     """Parse the head and the layers of an ncnn net.
 
     Raises:
@@ -258,7 +258,7 @@ def _layers(param: bytes) -> tuple[str, list[_Layer]]:
             raise ValueError(f"{len(lines)} layers of {counts.split()[0]}")
         return f"{magic}\n{counts}\n", [_Layer.of(line) for line in lines]
     except (ValueError, IndexError) as error:
-        raise _failed(f"pnnx wrote an incomplete model ({reason(error)})") from error
+        raise _conversion_error(f"pnnx wrote an incomplete model ({reason(error)})") from error
 
 
 @dataclass
@@ -285,7 +285,7 @@ class _Layer:
         return " ".join([self.kind, self.name, str(self.inputs), str(len(self.outputs)), *self.blobs, *self.options])
 
 
-def _name(layers: list[_Layer], names: dict[str, str], inputs: dict[str, Tensor]) -> None:
+def _rename_blobs(layers: list[_Layer], names: dict[str, str], inputs: dict[str, Tensor]) -> None:
     """Rename the blobs to the step's tensors, and set the sizes of its inputs, innermost first."""
     for layer in layers:
         layer.blobs = [names.get(blob, blob) for blob in layer.blobs]
@@ -294,10 +294,10 @@ def _name(layers: list[_Layer], names: dict[str, str], inputs: dict[str, Tensor]
             layer.options = [f"{key}={size}" for key, size in enumerate(sizes)]
     known = {blob for layer in layers for blob in layer.blobs}
     if missing := [name for name in names.values() if name not in known]:
-        raise _failed(f"pnnx wrote a model without {missing[0]}")
+        raise _conversion_error(f"pnnx wrote a model without {missing[0]}")
 
 
-def _size(layers: list[_Layer], sizes: dict[str, tuple[int, ...]]) -> None:
+def _add_sizes(layers: list[_Layer], sizes: dict[str, tuple[int, ...]]) -> None:
     """Add the output sizes to every layer, so that ncnn transforms weights only where that pays off.
 
     A ResNet18 is twice as fast at 112 pixels, and takes 70 MB less.
@@ -309,9 +309,9 @@ def _size(layers: list[_Layer], sizes: dict[str, tuple[int, ...]]) -> None:
             layer.options.append(f"31={_WITHOUT_WINOGRAD}")
 
 
-def _text(head: str, layers: list[_Layer]) -> str:
+def _serialise(head: str, layers: list[_Layer]) -> str:
     return head + "".join(f"{layer}\n" for layer in layers)
 
 
-def _failed(found: str) -> ExportError:
+def _conversion_error(found: str) -> ExportError:
     return ExportError(found, "a model that pnnx and ncnn can convert", f"{_REMEDY}; nothing was written")

@@ -83,12 +83,12 @@ def _name_nodes(graph: onnx.GraphProto) -> None:
     counts: Counter[str] = Counter()
     for node in graph.node:
         own = next((name.rpartition(".")[0] for name in node.input if name in weights and name.endswith(".weight")), "")
-        name = f"{own or _module(node)}/{node.op_type}"
+        name = f"{own or _module_path(node)}/{node.op_type}"
         counts[name] += 1
         node.name = name if counts[name] == 1 else f"{name}_{counts[name]}"
 
 
-def _module(node: onnx.NodeProto) -> str:
+def _module_path(node: onnx.NodeProto) -> str:
     """Path of the innermost module that a node was exported from; ``step`` for the streaming step itself."""
     text = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "[]")
     scopes = [str(scope) for scope in json.loads(text.replace("'", '"'))]

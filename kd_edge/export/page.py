@@ -246,9 +246,9 @@ def _largest_difference(answer: Answers, of: Answers) -> float:
 
 def _stages(facts: _Facts) -> Iterator[Block]:
     yield Paragraph(
-        "All stages run on the same clips. Errors are relative to the trained model's logits, flips relative to the "
+        "All stages run on the same clips. Errors are measured against the trained model's logits, flips against the "
         "previous stage; ms is the rough time of one frame (for the trained model, of one clip) on the machine that "
-        "exported: use kd-edge bench to measure."
+        "exported: use kd-edge bench for exact times."
     )
     head = ("stage", "engine", "largest error", "relative error", "flips", "accuracy", "macro F1", "ECE", "ms")
     rows = []

@@ -75,7 +75,7 @@ class Comparison:
     ) -> None:
         self.inputs, self.truth, self.side = inputs, truth, side
         self._classes, self._temperature = classes, temperature
-        self._expected, milliseconds = self._timed(run)
+        self._expected, milliseconds = self._run_timed(run)
         self.trained = self.scored("torch", runner, self._expected, before=self._expected, milliseconds=milliseconds)
 
     @classmethod
@@ -91,7 +91,7 @@ class Comparison:
             DataError: No clip can be read.
             ExportError: All readable clips belong to one class, or the trained model's logits are not finite.
         """
-        chosen = spread(recordings.compared, _affordable(student, profile.parity_clips))
+        chosen = spread(recordings.compared, _affordable_clips(student, profile.parity_clips))
         opened = [(sample.label, student.network_input(clip)) for sample, clip in recordings.opened(chosen)]
         truth = np.array([label for label, _ in opened], dtype=np.int64)
         check_classes(truth, recordings)
@@ -120,7 +120,7 @@ class Comparison:
             engine: An engine with a step or clip graph.
             before: Answers of the previous stage.
         """
-        logits, milliseconds = self._timed(engine.run_clip)
+        logits, milliseconds = self._run_timed(engine.run_clip)
         steps = self.inputs.shape[1] if engine.manifest.graph == "step" else 1
         return self.scored(stage, engine.name, logits, before=before.logits, milliseconds=milliseconds / steps)
 
@@ -128,7 +128,7 @@ class Comparison:
         """Scale a bound to the size of these logits."""
         return scaled(bound, float(np.abs(self._expected).max()))
 
-    def _timed(self, run: Callable[[Float32], Float32]) -> tuple[Float32, float]:
+    def _run_timed(self, run: Callable[[Float32], Float32]) -> tuple[Float32, float]:
         """Compute the logits (N, K) of all clips, and the median time of one clip in milliseconds."""
         logits, times = [], []
         for clip in self.inputs:
@@ -276,7 +276,7 @@ def classes_of(answers: Answers, comparison: Comparison, profile: ExportProfile)
         )
 
 
-def _affordable(student: SavedStudent, clips: int) -> int:
+def _affordable_clips(student: SavedStudent, clips: int) -> int:
     """Limit the number of compared clips, so that they fit into memory and no stage takes more than about 10 s."""
     spec = student.spec.preprocess
     clip_bytes = 4 * student.spec.segments * spec.input_channels * spec.input_px**2

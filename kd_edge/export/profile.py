@@ -82,7 +82,7 @@ class ExportProfile(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _bounds_of_the_precision(cls, values: Any) -> Any:
+    def _default_bounds(cls, values: Any) -> Any:
         """Fill in the default bounds of the precision."""
         if not isinstance(values, dict):
             return values

@@ -49,7 +49,7 @@ def training_feeds(
     ids = []
     for sample, clip in recordings.opened(chosen):
         ids.append(sample.id)
-        feeds += _feeds(student.network_input(clip), engine)
+        feeds += _clip_feeds(student.network_input(clip), engine)
     facts = ActivationRanges(
         side=f"training clips (split {student.spec.split})",
         clips=tuple(ids),
@@ -59,7 +59,7 @@ def training_feeds(
     return tuple(feeds), facts
 
 
-def _feeds(clip: Float32, engine: Engine) -> list[Feed]:
+def _clip_feeds(clip: Float32, engine: Engine) -> list[Feed]:
     """Collect the inputs of the runs that classify one clip (T, C, S, S)."""
     if engine.manifest.graph == "clip":
         return [{"clip": clip[None]}]

@@ -106,7 +106,7 @@ def stage(
     feeds: tuple[Feed, ...] = ()
     with ExitStack() as opened:
         say("running the float32 graph")
-        written = _written(exact, manifest.model_copy(update={"precision": "fp32"}), folder / "fp32.onnx")
+        written = _write_and_load(exact, manifest.model_copy(update={"precision": "fp32"}), folder / "fp32.onnx")
         exact_engine = opened.enter_context(opened_here(written))
         answers = [comparison.trained, comparison.answer("onnx", exact_engine, comparison.trained)]
         bound: Bound = "max_abs_error" if profile.precision == "fp32" else "max_onnx_error"
@@ -122,7 +122,7 @@ def stage(
             lowering = _Lowering(exact, manifest, profile, feeds, comparison, streams, answers[-1], folder)
             shipped, written, lowered, stream = lowering.within_bounds(auto_precision=auto_precision, say=say)
             answers.append(lowered)
-        attachments = _carried(student, profile, say)
+        attachments = _convert_carried(student, profile, say)
         manifest = manifest.model_copy(
             update={
                 "kept_float32": shipped.kept,
@@ -130,7 +130,7 @@ def stage(
             }
         )
         if attachments:
-            written = _written(shipped.proto, manifest, folder / "carrying.onnx", attachments)
+            written = _write_and_load(shipped.proto, manifest, folder / "carrying.onnx", attachments)
         for name in engines_of(profile)[1:]:
             say(f"running {name}")
             if name in profile.carry:  # converted by another program, so features and states are verified, too
@@ -249,7 +249,7 @@ class _Lowering:
 
     def _attempt(self, keep: frozenset[str]) -> _Attempt:
         converted = convert(self._exact, self._profile, self._feeds, keep=keep, seen=self._seen)
-        written = _written(converted.proto, self._manifest, self._path)
+        written = _write_and_load(converted.proto, self._manifest, self._path)
         with opened_here(written) as engine:
             answers = self._comparison.answer(self._profile.precision, engine, self._before)
             stream = None
@@ -296,7 +296,7 @@ def _refuse(faults: Iterable[Fault], stage: str, nodes: Sequence[str], fix: str)
         raise ExportError(f"the {stage} {fault.found}{because}", fault.expected, f"{fix}; nothing was written")
 
 
-def _carried(student: SavedStudent, profile: ExportProfile, say: Say) -> dict[str, bytes]:
+def _convert_carried(student: SavedStudent, profile: ExportProfile, say: Say) -> dict[str, bytes]:
     """Convert the models for other engines; return them by attachment name."""
     if "ncnn" not in profile.carry:
         return {}
@@ -307,7 +307,7 @@ def _carried(student: SavedStudent, profile: ExportProfile, say: Say) -> dict[st
     return converted.attachments
 
 
-def _written(
+def _write_and_load(
     proto: onnx.ModelProto, manifest: Manifest, path: Path, attachments: dict[str, bytes] | None = None
 ) -> Artifact:
     write(proto.SerializeToString(), manifest, None, path, attachments=attachments or {})

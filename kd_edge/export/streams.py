@@ -21,7 +21,7 @@ from kd_edge.types import Clip, Float32, Int64
 _STREAMS = 4
 """Smallest number of streams; each has as many clips as needed, evenly over the classes."""
 
-_AT_ONCE = 64
+_CHUNK = 64
 """Number of frames of a stream that are prepared together."""
 
 
@@ -40,8 +40,8 @@ class StreamComparison:
 
     def __init__(self, student: SavedStudent, recordings: Recordings, exact: Engine, frames: int) -> None:
         self._student, self._recordings = student, recordings
-        self._streams = _chosen(recordings, student, frames)
-        self._exact = self._labels(exact)
+        self._streams = _choose_clips(recordings, student, frames)
+        self._exact = self._classify(exact)
         if not self._exact:
             raise ExportError(
                 f"no window of {student.spec.clip_seconds:.2f} s is ever full on the {recordings.side}",
@@ -51,16 +51,16 @@ class StreamComparison:
 
     def figures(self, shipped: Engine) -> StreamFigures:
         """Compare the labels of the exported step on the same frames."""
-        labels = self._labels(shipped)
-        of = [sample.id for sample, _ in labels]
+        labels = self._classify(shipped)
+        clip_ids = [sample.id for sample, _ in labels]
         truth = np.array([sample.label for sample, _ in labels])
-        ours, theirs = (np.array([label for _, label in pairs]) for pairs in (labels, self._exact))
-        same, right, before = ours == theirs, ours == truth, theirs == truth
-        agreement = metrics.paired_interval(same, np.ones_like(same), of)
+        found, exact = (np.array([label for _, label in pairs]) for pairs in (labels, self._exact))
+        same, right, right_before = found == exact, found == truth, exact == truth
+        agreement = metrics.paired_interval(same, np.ones_like(same), clip_ids)
         low, high = metrics.proportion_interval(int(same.sum()), len(same))  # has a width even if all frames agree
-        change = metrics.paired_interval(right, before, of)
+        change = metrics.paired_interval(right, right_before, clip_ids)
         return StreamFigures(
-            clips=len(set(of)),
+            clips=len(set(clip_ids)),
             frames=len(labels),
             agreement=1 + agreement.difference,
             agreement_interval=(min(low, 1 + agreement.low), max(high, 1 + agreement.high)),
@@ -69,12 +69,12 @@ class StreamComparison:
             accuracy_change_interval=(change.low, change.high),
         )
 
-    def _labels(self, engine: Engine) -> list[tuple[Sample, int]]:
+    def _classify(self, engine: Engine) -> list[tuple[Sample, int]]:
         """Classify every frame whose window is full; return its clip and class."""
         found: list[tuple[Sample, int]] = []
         for samples in self._streams:
             window = _Window(engine)
-            for sample, inputs, stamps_ns in _joined(self._recordings, self._student, samples):
+            for sample, inputs, stamps_ns in _join(self._recordings, self._student, samples):
                 for frame, stamp_ns in zip(inputs, stamps_ns.tolist(), strict=True):
                     label = window.label(frame, stamp_ns)
                     if label is not None:
@@ -111,7 +111,7 @@ class _Window:
         return None if at is None else int(binding.logits[0].argmax())
 
 
-def _joined(
+def _join(
     recordings: Recordings, student: SavedStudent, samples: Sequence[Sample]
 ) -> Iterator[tuple[Sample, Float32, Int64]]:
     """Concatenate clips: yield network inputs (F, C, S, S) and stamps (F,), a few frames at a time."""
@@ -119,7 +119,7 @@ def _joined(
     for sample, clip in recordings.opened(samples):
         stamps_ns = clip.stamps_ns - clip.stamps_ns[0] + now_ns
         now_ns = int(stamps_ns[-1]) + _period_ns(clip)
-        for at in np.split(np.arange(len(clip)), range(_AT_ONCE, len(clip), _AT_ONCE)):
+        for at in np.split(np.arange(len(clip)), range(_CHUNK, len(clip), _CHUNK)):
             yield sample, recorded_input(clip, at, student.spec.preprocess), stamps_ns[at]
 
 
@@ -127,7 +127,7 @@ def _period_ns(clip: Clip) -> int:
     return int(np.median(np.diff(clip.stamps_ns))) if len(clip) > 1 else 33_333_333
 
 
-def _chosen(recordings: Recordings, student: SavedStudent, frames: int) -> list[list[Sample]]:
+def _choose_clips(recordings: Recordings, student: SavedStudent, frames: int) -> list[list[Sample]]:
     """Choose the clips of each stream (one subject and view) so that windows are full in about this many frames."""
     _, first = next(recordings.opened(recordings.compared))
     before_full = -(-round(student.spec.clip_seconds * 1e9) // (_period_ns(first) * len(first)))  # clips
@@ -137,5 +137,5 @@ def _chosen(recordings: Recordings, student: SavedStudent, frames: int) -> list[
         first
     )  # number of frames with a full window
     chosen = evenly(groups, max(_STREAMS, -(-len(groups) * frames // max(1, usable))))
-    each = before_full + -(-frames // (len(chosen) * len(first)))
-    return [sorted(spread(group, each), key=lambda s: s.id) for group in chosen]
+    per_stream = before_full + -(-frames // (len(chosen) * len(first)))  # clips
+    return [sorted(spread(group, per_stream), key=lambda s: s.id) for group in chosen]

@@ -140,7 +140,7 @@ def _resnet10_thin() -> Backbone:
     }
     before = channels[0]
     for stage, after in zip(_RESNET_STAGES, channels, strict=True):
-        parts[stage] = _basic(before, after)
+        parts[stage] = _basic_block(before, after)
         before = after
     parts |= {"avgpool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(1)}
     return Backbone(parts, _RESNET_STAGES, channels)
@@ -235,9 +235,9 @@ def _resnet8_grid() -> Backbone:
         "conv1": nn.Conv2d(3, channels[0], 8, stride=4, padding=2, bias=False),
         "bn1": nn.BatchNorm2d(channels[0]),
         "relu": nn.ReLU(inplace=True),
-        "layer1": _basic(channels[0], channels[0]),
-        "layer2": _basic(channels[0], channels[1]),
-        "layer3": _basic(channels[1], channels[2]),
+        "layer1": _basic_block(channels[0], channels[0]),
+        "layer2": _basic_block(channels[0], channels[1]),
+        "layer3": _basic_block(channels[1], channels[2]),
         "feature": GridFeature(channels[2], feature_size),
     }
     stages = ("relu", "layer1", "layer2", "layer3")
@@ -261,7 +261,7 @@ def _convolution(before: int, after: int, stride: int) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm2d(after), nn.ReLU())
 
 
-def _basic(before: int, after: int) -> nn.Sequential:
+def _basic_block(before: int, after: int) -> nn.Sequential:
     """A basic block, with stride 2 if the number of channels changes."""
     stride = 1 if after == before else 2
     shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride=stride, bias=False), nn.BatchNorm2d(after))
@@ -386,7 +386,7 @@ def imagenet_state(name: str) -> dict[str, Tensor]:
             "change backbone, set initial_weights to a file, or remove it",
         ) from error
     try:
-        return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True, **_downloads()))
+        return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True, **_download_options()))
     except (OSError, RuntimeError) as error:  # URLError and HTTPError; RuntimeError for a wrong hash
         raise TrainingError(
             f"ImageNet weights of '{name}' cannot be downloaded ({error})",
@@ -395,18 +395,18 @@ def imagenet_state(name: str) -> dict[str, Tensor]:
         ) from error
 
 
-def _which_channels(first: Tensor, in_channels: int) -> str:
+def _channel_advice(first: Tensor, in_channels: int) -> str:
     """Advice for weights that do not fit, depending on the input channels of their first convolution."""
-    theirs = first.shape[1] if first.ndim == 4 else 0
-    if theirs in (3, in_channels):
+    channels = first.shape[1] if first.ndim == 4 else 0
+    if channels in (3, in_channels):
         return "use weights of this backbone"
     return (
-        f"use weights of this backbone with these inputs: the file's have {theirs} channels, preprocess.channels times "
+        f"use weights of this backbone with these inputs: these have {channels} channels, preprocess.channels times "
         f"motion_offsets_ms makes {in_channels} here"
     )
 
 
-def _downloads() -> dict[str, str]:
+def _download_options() -> dict[str, str]:
     """Download folder for torch: its own, or one in kd-edge's cache if the user has no known home."""
     return {"model_dir": str(cache_root() / "imagenet")} if torch.hub.get_dir().startswith("~") else {}
 
@@ -414,8 +414,8 @@ def _downloads() -> dict[str, str]:
 def _load(backbone: Backbone, state: Mapping[str, Tensor], origin: str, in_channels: int) -> None:
     """Load weights of a backbone with three input channels, or with as many as the new network has."""
     inner = "backbone."  # prefix in a clip model saved by kd-edge
-    own = {k.removeprefix(inner): v for k, v in state.items() if k.startswith(inner)}
-    found = bninception.renamed(efficientnet.renamed(own or state))
+    nested = {k.removeprefix(inner): v for k, v in state.items() if k.startswith(inner)}
+    found = bninception.renamed(efficientnet.renamed(nested or state))
     first = found.get(f"{first_convolution(backbone)[0]}.weight")
     if first is not None and first.ndim == 4 and first.shape[1] == in_channels != 3:
         _adapt_first_convolution(backbone, in_channels)
@@ -426,6 +426,6 @@ def _load(backbone: Backbone, state: Mapping[str, Tensor], origin: str, in_chann
         raise TrainingError(
             f"weights {origin} do not fit: {fault}",
             f"the same backbone with {'three' if in_channels == 3 else f'{in_channels} or three'} input channels",
-            "use weights of this backbone" if first is None else _which_channels(first, in_channels),
+            "use weights of this backbone" if first is None else _channel_advice(first, in_channels),
         )
     backbone.load_state_dict(wanted | kept)

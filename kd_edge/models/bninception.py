@@ -156,10 +156,10 @@ def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if first not in state:
         return dict(state)
     turned = dict(state) | {first: state[first].flip(1)}  # B, G, R -> R, G, B
-    return {_renamed(key): _unwrapped(key, value) for key, value in turned.items()}
+    return {_new_name(key): _flatten_norm(key, value) for key, value in turned.items()}
 
 
-def _renamed(key: str) -> str:
+def _new_name(key: str) -> str:
     module, _, leaf = key.rpartition(".")
     layer = module.removesuffix("_bn")
     kind = "conv" if layer == module else "bn"
@@ -169,7 +169,7 @@ def _renamed(key: str) -> str:
     return f"{block[1]}.{block[2]}.{kind}.{leaf}" if block else key
 
 
-def _unwrapped(key: str, value: Tensor) -> Tensor:
+def _flatten_norm(key: str, value: Tensor) -> Tensor:
     """Flatten the tensors of a batch norm, which older files store as (1, C)."""
     of_norm = key.rpartition(".")[0].endswith("_bn")
     return value.reshape(-1) if of_norm and value.ndim == 2 and value.shape[0] == 1 else value

@@ -86,13 +86,13 @@ class ModelConfig(BaseModel):
         return self.temporal in ("tsm", "tsm_causal")
 
     @model_validator(mode="after")
-    def _read(self) -> ModelConfig:
+    def _check_reads(self) -> ModelConfig:
         if self.reads == "features" and self.regressed:
             raise ValueError(f"reads = 'features' ignores the {self.regressed} regressed numbers: set regressed to 0")
         return self
 
     @model_validator(mode="after")
-    def _can_shift(self) -> ModelConfig:
+    def _check_shifts(self) -> ModelConfig:
         if self.has_shifts and self.backbone in ("tiny", "cnn4_grid", "bninception"):
             raise ValueError(
                 f"temporal '{self.temporal}' shifts inside residual blocks and backbone '{self.backbone}' has none: "
@@ -127,7 +127,7 @@ class SensorModelConfig(BaseModel):
 
     @field_validator("fusion")
     @classmethod
-    def _each_once(cls, places: tuple[Place, ...]) -> tuple[Place, ...]:
+    def _check_unique(cls, places: tuple[Place, ...]) -> tuple[Place, ...]:
         if len(set(places)) != len(places):
             raise ValueError(f"fusion names a layer twice: {', '.join(places)}")
         return tuple(place for place in PLACES if place in places)

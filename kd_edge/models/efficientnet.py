@@ -111,10 +111,10 @@ def published_weights() -> Path:
 
 def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Convert published names to the names used here; other entries, such as the classifier's, are unchanged."""
-    return {_renamed(key): value for key, value in state.items()}
+    return {_new_name(key): value for key, value in state.items()}
 
 
-def _renamed(key: str) -> str:
+def _new_name(key: str) -> str:
     module, _, leaf = key.rpartition(".")
     if module.startswith("_blocks."):
         _, number, layer = module.split(".", 2)

@@ -107,10 +107,10 @@ class PooledConvolutionHead(nn.Module):
                 f"temporal 'tcn' with {segments} segments", f"at least {_LEAST_POOLED} segments", "raise segments"
             )
         self.norm = nn.BatchNorm1d(features)
-        self.project = _temporal(features, hidden, 1)
-        self.convolution1 = _temporal(hidden, hidden, 5)
-        self.convolution2 = _temporal(hidden, hidden, 5)
-        self.convolution3 = _temporal(hidden, hidden, 5)
+        self.project = _temporal_convolution(features, hidden, 1)
+        self.convolution1 = _temporal_convolution(hidden, hidden, 5)
+        self.convolution2 = _temporal_convolution(hidden, hidden, 5)
+        self.convolution3 = _temporal_convolution(hidden, hidden, 5)
         self.pool = nn.MaxPool1d(2)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(2 * hidden, classes)
@@ -127,7 +127,7 @@ class PooledConvolutionHead(nn.Module):
         return logits
 
 
-def _temporal(before: int, after: int, width: int) -> nn.Sequential:
+def _temporal_convolution(before: int, after: int, width: int) -> nn.Sequential:
     """A convolution over time that keeps the length, with batch norm and ReLU."""
     convolution = nn.Conv1d(before, after, width, padding=width // 2, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm1d(after), nn.ReLU())

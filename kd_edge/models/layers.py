@@ -84,8 +84,8 @@ _NEW = "begins_new"
 
 def mark_new(module: nn.Module) -> None:
     """Mark a module and its submodules as newly initialised, so that they can have a higher learning rate."""
-    for each in module.modules():
-        each.__dict__[_NEW] = True
+    for submodule in module.modules():
+        submodule.__dict__[_NEW] = True
 
 
 def is_new(module: nn.Module) -> bool:

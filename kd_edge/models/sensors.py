@@ -155,7 +155,7 @@ class SensorNetworks(nn.Module):
         if present is None:
             return [layer(x) for layer, x in zip(layers, features, strict=True)]
         columns = present.unbind(dim=1)
-        return [_of_present(layer, x, rows) for layer, x, rows in zip(layers, features, columns, strict=True)]
+        return [_apply_to_present(layer, x, rows) for layer, x, rows in zip(layers, features, columns, strict=True)]
 
     def _spamfms(self) -> list[SPAMFM]:
         return [module for module in self.fusions.values() if isinstance(module, SPAMFM)]
@@ -192,7 +192,7 @@ class SensorNetworks(nn.Module):
             raise TrainingError("a sample without any sensor", "one sensor or more", "leave such samples out")
 
 
-def _of_present(layer: nn.Module, feature: Tensor, rows: Tensor) -> Tensor:
+def _apply_to_present(layer: nn.Module, feature: Tensor, rows: Tensor) -> Tensor:
     """Apply a layer to the samples of a (b,) bool mask; the output is 0 for the others."""
     few = int(rows.sum()) < 2  # one sample has no batch statistics; with none, only the output's shape is needed
     with evaluating(layer) if few else nullcontext():

@@ -117,10 +117,10 @@ class SPAMFM(nn.Module):
         """
         self._check(features, present)
         if present is not None:
-            features = [_without(feature, ~present[:, k]) for k, feature in enumerate(features)]
+            features = [_zero_missing(feature, ~present[:, k]) for k, feature in enumerate(features)]
         with _full_precision(features[0].device.type):
             gates = self._gates(features, present)
-        return [_gated(feature, gate) for feature, gate in zip(features, gates, strict=True)]
+        return [_apply_gate(feature, gate) for feature, gate in zip(features, gates, strict=True)]
 
     def extra_repr(self) -> str:
         """The options as shown by ``print``."""
@@ -227,12 +227,12 @@ def _product(equal: Sequence[Tensor], present: Tensor | None) -> Tensor:
     return product
 
 
-def _without(feature: Tensor, missing: Tensor) -> Tensor:
+def _zero_missing(feature: Tensor, missing: Tensor) -> Tensor:
     """Return a feature (b, ...) with missing samples set to 0."""
     return feature.masked_fill(missing.view(-1, *[1] * (feature.ndim - 1)), 0.0)
 
 
-def _gated(feature: Tensor, gate: Tensor) -> Tensor:
+def _apply_gate(feature: Tensor, gate: Tensor) -> Tensor:
     feature = feature.float() if feature.dtype is torch.float16 else feature
     gate = gate.to(feature.dtype)
     return feature * (gate[:, :, None, None] if feature.ndim == 4 else gate)

@@ -46,7 +46,7 @@ def local_state(path: Path, fix: str = _SAVE) -> dict[str, Tensor]:
             "a state dict as .safetensors, .pt or .pth, or the folder of a run",
             fix,
         ) from error
-    return _plain_names(_taken_out(found, path, fix))
+    return _plain_names(_extract_state(found, path, fix))
 
 
 def load_tensors(path: Path) -> Any:
@@ -97,8 +97,8 @@ def misfit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], owner: str
     parts = {key.partition(".")[0] for key in wanted}
     surplus = [key for key in found if key not in wanted and (whole or key.partition(".")[0] in parts)]
     if not wanted.keys() & found.keys():
-        theirs = f"; theirs are such as '{next(iter(found))}'" if found else ""
-        return f"none of their {len(found)} entries is one of the {owner}'s, such as '{missing[0]}'{theirs}"
+        example = f"; they have entries such as '{next(iter(found))}'" if found else ""
+        return f"none of their {len(found)} entries is one of the {owner}'s, such as '{missing[0]}'{example}"
     for key in (key for key in wanted if key in found):
         if found[key].shape != wanted[key].shape:
             return f"'{key}' is {tuple(found[key].shape)}, not {tuple(wanted[key].shape)}"
@@ -116,7 +116,7 @@ def load_whole(model: nn.Module, found: Mapping[str, Tensor], owner: str) -> str
     return fault
 
 
-def _taken_out(found: Any, path: Path, fix: str) -> dict[str, Tensor]:
+def _extract_state(found: Any, path: Path, fix: str) -> dict[str, Tensor]:
     """Extract the only dictionary of tensors from the content of a file."""
     if _is_state(found):
         return found
@@ -124,7 +124,7 @@ def _taken_out(found: Any, path: Path, fix: str) -> dict[str, Tensor]:
     if len(inside) == 1:
         return next(iter(inside.values()))
     raise TrainingError(
-        f"weights {path} contain {_described(found, inside)}",
+        f"weights {path} contain {_describe(found, inside)}",
         f"a dictionary of tensors by name, alone or under one of {', '.join(map(repr, NESTINGS))}",
         fix,
     )
@@ -138,7 +138,7 @@ def _is_state(found: Any) -> TypeGuard[dict[str, Tensor]]:
     )
 
 
-def _described(found: Any, inside: Mapping[str, Any]) -> str:
+def _describe(found: Any, inside: Mapping[str, Any]) -> str:
     if not isinstance(found, dict):
         return f"a {type(found).__name__}"
     if not found:

@@ -137,7 +137,7 @@ def _unfinished(path: Path, why: str, error: type[KdEdgeError]) -> KdEdgeError:
 
 def _damaged(path: Path, fault: Exception, error: type[KdEdgeError]) -> KdEdgeError:
     return error(
-        f"{path / SUMMARY} is damaged ({_why(fault)})",
+        f"{path / SUMMARY} is damaged ({_reason_of(fault)})",
         "the file written by a finished run",
         f"restore it, or write it again: kd-edge train --resume {path}",
     )
@@ -206,7 +206,7 @@ def _metrics_line(path: Path, number: int, text: bytes) -> MetricsLine:
 
 def _damaged_metrics(path: Path, where: str, fault: Exception) -> TrainingError:
     return TrainingError(
-        f"{where}{path / METRICS} is damaged ({_why(fault)})",
+        f"{where}{path / METRICS} is damaged ({_reason_of(fault)})",
         "one JSON object per epoch, as written by kd-edge train",
         "remove the line, or the whole file: it is only used for plots",
     )
@@ -219,7 +219,7 @@ def _as_json(record: Record, indent: int | None = None) -> str:
     return json.dumps(to_jsonable_python(record), indent=indent, allow_nan=False)
 
 
-def _why(fault: Exception) -> str:
+def _reason_of(fault: Exception) -> str:
     if isinstance(fault, ValidationError):
         return first_fault(fault)
     return (fault.strerror if isinstance(fault, OSError) else None) or reason(fault)

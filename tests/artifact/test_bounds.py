@@ -320,7 +320,7 @@ def test_what_no_export_writes_is_refused(
     [
         ([0, 0, 1, 1], None),
         ([0, 0, 64, -64], None),
-        ([0, 0, 65, 0], "pads by 'p', which is no short list of small numbers"),
+        ([0, 0, 65, 0], "pads by 'p', which is not a short list of small numbers"),
         ([0, 0, 0, 1 << 40], "pads by 'p'"),
         ([0] * 60, "pads by 'p'"),
         (None, "pads by 'p'"),

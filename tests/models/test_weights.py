@@ -183,7 +183,10 @@ def test_whole_networks_take_their_own_weights_only() -> None:
         ({**own, "2.weight": torch.ones(1)}, "1 entries are of other layers, such as '2.weight'"),
         ({k: v for k, v in own.items() if k != "0.bias"}, "1 of 7 entries are missing, such as '0.bias'"),
         ({**own, "0.weight": torch.ones(3, 9)}, "'0.weight' is (3, 9), not (3, 2)"),
-        ({"fc.weight": torch.ones(1)}, "none of their 1 entries is one of the teacher's, such as '0.weight'; theirs"),
+        (
+            {"fc.weight": torch.ones(1)},
+            "none of their 1 entries is one of the teacher's, such as '0.weight'; they have",
+        ),
     ):
         assert load_whole(network, {k: v * 2 for k, v in found.items()}, "teacher").startswith(fault)
         assert torch.equal(network[0].bias, before), "none was loaded"

@@ -67,10 +67,10 @@ def convert(
             kept[node.name] = "kept on request"
     if profile.precision == "int8":
         kept = _not_quantised(proto) | kept
-        return Converted(_corrected(quantised(proto, seen.ranges, kept), seen, feeds), kept)
+        return Converted(_correct(quantised(proto, seen.ranges, kept), seen, feeds), kept)
     kept = unfit_for_half(proto, seen.extremes) | kept
     if profile.precision == "int8-tensorrt":
-        proto = _corrected(quantised_for_tensorrt(proto, seen.ranges, kept), seen, feeds)
+        proto = _correct(quantised_for_tensorrt(proto, seen.ranges, kept), seen, feeds)
     return Converted(to_half(proto, kept), kept)
 
 
@@ -90,7 +90,7 @@ def check_patterns(proto: onnx.ModelProto, profile: ExportProfile) -> None:
             )
 
 
-def _corrected(proto: onnx.ModelProto, seen: Activations, feeds: Sequence[Feed]) -> onnx.ModelProto:
+def _correct(proto: onnx.ModelProto, seen: Activations, feeds: Sequence[Feed]) -> onnx.ModelProto:
     """Correct the features of a step; a clip graph, which does not output its features, stays unchanged."""
     return corrected(proto, seen.features, feeds) if seen.features else proto
 

@@ -71,11 +71,11 @@ def observe(proto: onnx.ModelProto, profile: ExportProfile, feeds: Sequence[Feed
             "frames of training clips",
             "add --data DIR, or export in fp32",
         )
-    given = {value.name for value in proto.graph.input}
+    inputs = {value.name for value in proto.graph.input}
     declared = {value.name for value in proto.graph.output}
     extremes: dict[str, Range] = {}
     features: list[Float32] = []
-    samples: dict[str, list[Float32]] = {name: [] for name in given}
+    samples: dict[str, list[Float32]] = {name: [] for name in inputs}
     for name, values in _tensors(proto, feeds):
         low, high = float(values.min()), float(values.max())
         if not np.isfinite(high - low):
@@ -86,16 +86,16 @@ def observe(proto: onnx.ModelProto, profile: ExportProfile, feeds: Sequence[Feed
             )
         before = extremes.get(name, (low, high))
         extremes[name] = min(before[0], low), max(before[1], high)
-        if name in given:
+        if name in inputs:
             samples[name].append(values.ravel()[:: max(1, values.size // _SAMPLED)].copy())
         if name == "feature" and name in declared:
             features.append(values)
     ranges = extremes | {
-        name: on_grid(extremes[name], np.concatenate(samples[name])) for name in given if samples[name]
+        name: on_grid(extremes[name], np.concatenate(samples[name])) for name in inputs if samples[name]
     }
     if profile.range_method == "extremes" or profile.precision == "fp16":
         return Activations(extremes, ranges, tuple(features))
-    reaches = {name: max(-low, high) for name, (low, high) in extremes.items() if name not in given}
+    reaches = {name: max(-low, high) for name, (low, high) in extremes.items() if name not in inputs}
     histograms = {name: np.zeros(BINS) for name in reaches}
     for name, values in _tensors(proto, evenly(feeds, MOST_HISTOGRAM_FEEDS)):
         if name in reaches:
@@ -184,13 +184,13 @@ def _least_squares(histogram: Float64, levels: int) -> int:
     covered = np.arange(1, BINS + 1)
     centres = np.arange(BINS) + 0.5
     inside = np.cumsum(histogram)
-    number, sums, squares = (_beyond(histogram * centres**power) for power in range(3))
+    number, sums, squares = (_suffix_sums(histogram * centres**power) for power in range(3))
     clipping = squares - 2 * covered * sums + covered**2 * number
     rounding = inside * (covered / levels) ** 2 / 12
     return int(covered[np.argmin(rounding + clipping)])
 
 
-def _beyond(values: Float64) -> Float64:
+def _suffix_sums(values: Float64) -> Float64:
     """For each bin, the sum over all bins after it."""
     return np.append(np.cumsum(values[::-1])[::-1][1:], 0.0)
 

@@ -39,7 +39,7 @@ def corrected(proto: onnx.ModelProto, features: Sequence[Float32], feeds: Sequen
     chosen = evenly(range(len(feeds)), MOST_FEEDS)
     found = _features(proto, [feeds[i] for i in chosen])
     expected = np.concatenate([features[i] for i in chosen]).astype(np.float64)
-    return _scaled(proto, *line(found, expected))
+    return _insert_scaling(proto, *line(found, expected))
 
 
 def line(found: Float64, expected: Float64) -> tuple[Float64, Float64]:
@@ -63,7 +63,7 @@ def _features(proto: onnx.ModelProto, feeds: Sequence[Feed]) -> Float64:
     return np.concatenate([session.run([FEATURE], feed)[0] for feed in feeds]).astype(np.float64)
 
 
-def _scaled(proto: onnx.ModelProto, slope: Float64, shift: Float64) -> onnx.ModelProto:
+def _insert_scaling(proto: onnx.ModelProto, slope: Float64, shift: Float64) -> onnx.ModelProto:
     """Return a copy of the graph with a multiplication and an addition on the feature output."""
     scaled = onnx.ModelProto()
     scaled.CopyFrom(proto)

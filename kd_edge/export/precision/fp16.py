@@ -42,7 +42,7 @@ def to_half(proto: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelPro
     half: onnx.ModelProto = float16.convert_float_to_float16(
         copy, keep_io_types=True, op_block_list=blocked, node_block_list=list(keep)
     )
-    _stay_wide(half.graph)
+    _remove_round_trips(half.graph)
     return tidied(half)
 
 
@@ -55,7 +55,7 @@ def tidied(proto: onnx.ModelProto) -> onnx.ModelProto:
     return proto
 
 
-def _stay_wide(graph: onnx.GraphProto) -> None:
+def _remove_round_trips(graph: onnx.GraphProto) -> None:
     """Remove every pair of casts to half precision and back, which would turn 70,000 into infinity."""
     casts = {node.output[0]: node for node in graph.node if node.op_type == "Cast"}
     outputs = {value.name for value in graph.output}

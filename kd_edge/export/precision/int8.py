@@ -34,7 +34,7 @@ def quantised(proto: onnx.ModelProto, ranges: Mapping[str, Range], keep: Collect
         ranges: Range of every tensor.
         keep: Names of nodes that stay in float32.
     """
-    return _quantised(proto, ranges, keep, CPU_OPERATORS, "QUInt8", {})
+    return _quantise(proto, ranges, keep, CPU_OPERATORS, "QUInt8", {})
 
 
 def quantised_for_tensorrt(
@@ -57,10 +57,10 @@ def quantised_for_tensorrt(
     }
     heads = [node.name for node in proto.graph.node if node.name.startswith(HEAD)]
     keep = {*keep, *heads, first_convolution(proto)}
-    return _quantised(proto, ranges, keep, TENSORRT_OPERATORS, "QInt8", options)
+    return _quantise(proto, ranges, keep, TENSORRT_OPERATORS, "QInt8", options)
 
 
-def _quantised(
+def _quantise(
     proto: onnx.ModelProto,
     ranges: Mapping[str, Range],
     keep: Collection[str],
@@ -81,7 +81,7 @@ def _quantised(
         name: calibrate.TensorData(lowest=np.float32(low), highest=np.float32(high))
         for name, (low, high) in ranges.items()
     }
-    with _silence():
+    with _silenced_logging():
         qdq = quantizer.QDQQuantizer(
             typed,
             per_channel=True,
@@ -113,7 +113,7 @@ def first_convolution(proto: onnx.ModelProto) -> str:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def _silenced_logging() -> Iterator[None]:
     """Suppress the quantizer's advice on the root logger."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
