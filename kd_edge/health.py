@@ -114,9 +114,8 @@ class PictureMeter:
     def _noise_and_change(self, now: Image, contrast: float) -> tuple[float, float]:
         """Share of the variance that is noise, and mean absolute change."""
         columns = self._changes.by_column(now, self._before.reshape(now.shape))
-        still = np.partition(columns, len(columns) // 4)[len(columns) // 4] / len(
-            now
-        )  # the columns with the least change
+        # Noise shows in the columns with the least change, where nothing moves.
+        still = np.partition(columns, len(columns) // 4)[len(columns) // 4] / len(now)
         deviation = float(still) / _CHANGE_OF_UNIT_NOISE
         return min(1.0, (deviation / contrast) ** 2) if contrast else 0.0, float(columns.sum()) / now.size
 

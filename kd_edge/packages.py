@@ -58,7 +58,7 @@ DISTRIBUTIONS = {
     "sklearn": ("scikit-learn",),
     "cuda": ("cuda-bindings",),
 }
-"""Distributions of the modules with another name than their distribution; only one of several may be installed."""
+"""Distributions that provide a module, if not evident from its name; only one of several may be installed."""
 
 _WHICH = {
     "onnxruntime": "onnxruntime for the CPU, onnxruntime-gpu for CUDA",

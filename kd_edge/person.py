@@ -79,7 +79,7 @@ class PersonTrack:
 
 
 def clip_places(own_places: Float32, stamps_ns: Int64, region: PersonRegion) -> Float32:
-    """Compute the smoothed places of every frame of a recorded clip, identical to those of a stream of the clip.
+    """Compute the smoothed places of every frame of a recorded clip, exactly as in a stream that starts with it.
 
     Args:
         own_places: (N, 3) float32 from ``measure`` of each frame.

@@ -326,7 +326,7 @@ def clip_input(
 
 
 def recorded_input(clip: Clip, at: Int64, spec: Preprocess) -> Float32:
-    """Compute the network input of chosen frames of a decoded clip, identical to that of a stream of the clip.
+    """Compute the network input of chosen frames of a decoded clip, exactly as in a stream that starts with it.
 
     Args:
         clip: Decoded frames, before any resizing.

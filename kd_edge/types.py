@@ -173,7 +173,7 @@ class Clip:
 class Prediction:
     """The label of one source at one moment.
 
-    Equality ignores ``probabilities``; ``index`` and ``confidence`` represent them.
+    Equality compares all fields except ``probabilities``, which ``index`` and ``confidence`` summarise.
 
     Attributes:
         source: Name of the camera.

@@ -157,7 +157,7 @@ class WindowLimits:
 def clip_limits(
     own_limits: npt.NDArray[np.float32], stamps_ns: npt.NDArray[np.int64], window: AnyWindow
 ) -> npt.NDArray[np.float32]:
-    """Compute the smoothed limits of every frame of a recorded clip, identical to those of a stream of the clip.
+    """Compute the smoothed limits of every frame of a recorded clip, exactly as in a stream that starts with it.
 
     Args:
         own_limits: (T, 2) limits of each frame alone, see ``own_limits`` (ignored for a fixed window).

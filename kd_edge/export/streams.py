@@ -133,9 +133,7 @@ def _choose_clips(recordings: Recordings, student: SavedStudent, frames: int) ->
     before_full = -(-round(student.spec.clip_seconds * 1e9) // (_period_ns(first) * len(first)))  # clips
     ordered = sorted(recordings.compared, key=lambda s: (s.subject, s.view, s.id))
     groups = [list(same) for _, same in groupby(ordered, key=lambda s: (s.subject, s.view))]
-    usable = sum(max(0, len(group) - before_full) for group in groups) * len(
-        first
-    )  # number of frames with a full window
+    usable = sum(max(0, len(group) - before_full) for group in groups) * len(first)  # frames with a full window
     chosen = evenly(groups, max(_STREAMS, -(-len(groups) * frames // max(1, usable))))
     per_stream = before_full + -(-frames // (len(chosen) * len(first)))  # clips
     return [sorted(spread(group, per_stream), key=lambda s: s.id) for group in chosen]
