@@ -28,7 +28,7 @@ from kd_edge.export.page import check_report_folder, write_report
 from kd_edge.export.profile import ExportProfile
 from kd_edge.export.recordings import Recordings
 from kd_edge.export.report import ExportReport, clips_within, count_flops, count_parameters, opset_of
-from kd_edge.export.staged import Say, check_carried, engines_of, export_threads, opened_here, stage
+from kd_edge.export.staged import Say, check_carried, engines_of, export_threads, open_here, stage
 from kd_edge.files import check_writable
 from kd_edge.models import ClipModel
 from kd_edge.models.saved import SavedStudent, StudentSpec
@@ -255,7 +255,7 @@ def _golden(model: ClipModel, spec: StudentSpec, profile: ExportProfile, artifac
         return None
     if not profile.precision.startswith("int8"):
         return draw_golden(model.answer, spec, profile)
-    with opened_here(artifact) as engine:
+    with open_here(artifact) as engine:
         return draw_golden(engine.run_clip, spec, profile)
 
 

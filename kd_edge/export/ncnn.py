@@ -63,7 +63,7 @@ class NcnnModel(NamedTuple):
 def to_ncnn(
     model: ClipModel, *, in_channels: int, input_px: int, half: bool = False, seconds: float = CONVERTER_SECONDS
 ) -> NcnnModel:
-    """Convert the streaming step of a clip model in eval mode. Always verify the result with ``prove``.
+    """Convert the streaming step of a clip model in eval mode. Check the result with ``verify``.
 
     Args:
         model: The student.
@@ -95,7 +95,7 @@ def to_ncnn(
     return NcnnModel(_serialise(head, layers), weights, pnnx.__version__)
 
 
-def prove(model: ClipModel, artifact: Artifact, clips: Iterable[Float32], bound: float) -> dict[str, float]:
+def verify(model: ClipModel, artifact: Artifact, clips: Iterable[Float32], bound: float) -> dict[str, float]:
     """Verify the attached ncnn model against torch: features, logits and states of every step through whole clips.
 
     Both models carry their own features and states along, so that errors accumulate as on a robot.

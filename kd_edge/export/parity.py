@@ -243,10 +243,10 @@ def engine_faults(
             f"at most {tolerance:.3g} (max_engine_error {profile.max_engine_error:g} of profile '{profile.name}' times "
             "the largest logit)",
         )
-    yield from classes_of(answers, comparison, profile)
+    yield from class_faults(answers, comparison, profile)
 
 
-def faults_of(answers: Answers, comparison: Comparison, profile: ExportProfile, bound: Bound) -> Iterator[Fault]:
+def stage_faults(answers: Answers, comparison: Comparison, profile: ExportProfile, bound: Bound) -> Iterator[Fault]:
     """Find violations of the profile's bounds by a stage."""
     figures, clips, limit = answers.figures, len(comparison.truth), float(getattr(profile, bound))
     tolerance = comparison.tolerance(limit)
@@ -255,10 +255,10 @@ def faults_of(answers: Answers, comparison: Comparison, profile: ExportProfile, 
             f"differs from the trained model by {figures.max_abs_error:.3g} on {clips} clips",
             f"at most {tolerance:.3g} ({bound} {limit:g} of profile '{profile.name}' times the largest logit)",
         )
-    yield from classes_of(answers, comparison, profile)
+    yield from class_faults(answers, comparison, profile)
 
 
-def classes_of(answers: Answers, comparison: Comparison, profile: ExportProfile) -> Iterator[Fault]:
+def class_faults(answers: Answers, comparison: Comparison, profile: ExportProfile) -> Iterator[Fault]:
     """Find violations of the profile's bounds by a stage's predicted classes: agreement and accuracy."""
     figures, clips = answers.figures, len(comparison.truth)
     agreement = metrics.accuracy(answers.logits.argmax(axis=1), comparison.trained.logits.argmax(axis=1))

@@ -15,8 +15,8 @@ from kd_edge.engines import Engine, EngineName, open_engine
 from kd_edge.errors import ExportError, printable
 from kd_edge.export.culprits import culprits
 from kd_edge.export.layers import layer_errors, likeliest
-from kd_edge.export.ncnn import prove, to_ncnn
-from kd_edge.export.parity import Answers, Bound, Comparison, Fault, engine_faults, faults_of, parity
+from kd_edge.export.ncnn import to_ncnn, verify
+from kd_edge.export.parity import Answers, Bound, Comparison, Fault, engine_faults, parity, stage_faults
 from kd_edge.export.precision import Converted, convert, observe
 from kd_edge.export.profile import ExportProfile
 from kd_edge.export.ranges import Feed, training_feeds
@@ -31,7 +31,7 @@ Say = Callable[[str], None]
 MOST_THREADS = 4
 _TRIES = 20
 """Largest number of conversions in the search for nodes that must stay in float32."""
-_PROVED = 8
+_VERIFIED = 8
 """Number of clips on which all outputs of a converted step are compared, not only its logits."""
 _NAMED = 6
 """Number of nodes named in an error; the rest are counted."""
@@ -68,7 +68,7 @@ def export_threads() -> int:
     return min(MOST_THREADS, usable_cores())
 
 
-def opened_here(artifact: Artifact, engine: EngineName = "onnxruntime") -> Engine:
+def open_here(artifact: Artifact, engine: EngineName = "onnxruntime") -> Engine:
     """Open an engine for the comparisons of an export, without fallback to another one."""
     return open_engine(artifact, engine=engine, threads=export_threads(), strict=True)
 
@@ -107,10 +107,10 @@ def stage(
     with ExitStack() as opened:
         say("running the float32 graph")
         written = _write_and_load(exact, manifest.model_copy(update={"precision": "fp32"}), folder / "fp32.onnx")
-        exact_engine = opened.enter_context(opened_here(written))
+        exact_engine = opened.enter_context(open_here(written))
         answers = [comparison.trained, comparison.answer("onnx", exact_engine, comparison.trained)]
         bound: Bound = "max_abs_error" if profile.precision == "fp32" else "max_onnx_error"
-        _refuse(faults_of(answers[-1], comparison, profile, bound), "float32 graph", (), RELEASES)
+        _refuse(stage_faults(answers[-1], comparison, profile, bound), "float32 graph", (), RELEASES)
         shipped, lowered = Converted(exact, {}), answers[-1]
         if profile.precision != "fp32":
             say(f"converting to {profile.precision}")
@@ -134,8 +134,8 @@ def stage(
         for name in engines_of(profile)[1:]:
             say(f"running {name}")
             if name in profile.carry:  # converted by another program, so features and states are verified, too
-                prove(student.model, written, comparison.inputs[:_PROVED], profile.max_engine_error)
-            engine = opened.enter_context(opened_here(written, name))
+                verify(student.model, written, comparison.inputs[:_VERIFIED], profile.max_engine_error)
+            engine = opened.enter_context(open_here(written, name))
             answers.append(comparison.answer(name, engine, answers[-1]))
             _refuse(engine_faults(answers[-1], lowered, comparison, profile), name, (), OTHER_ENGINE)
     figures = parity(answers, comparison, profile.precision, profile.max_abs_error, stream)
@@ -250,7 +250,7 @@ class _Lowering:
     def _attempt(self, keep: frozenset[str]) -> _Attempt:
         converted = convert(self._exact, self._profile, self._feeds, keep=keep, seen=self._seen)
         written = _write_and_load(converted.proto, self._manifest, self._path)
-        with opened_here(written) as engine:
+        with open_here(written) as engine:
             answers = self._comparison.answer(self._profile.precision, engine, self._before)
             stream = None
             if self._streams is not None and not self._clip_faults(answers):  # otherwise it fails anyway
@@ -262,7 +262,7 @@ class _Lowering:
         return faults if attempt.stream is None else [*faults, *stream_faults(attempt.stream, self._profile)]
 
     def _clip_faults(self, answers: Answers) -> list[Fault]:
-        return list(faults_of(answers, self._comparison, self._profile, "max_abs_error"))
+        return list(stage_faults(answers, self._comparison, self._profile, "max_abs_error"))
 
 
 # --------------------------------------------------------------------------------------------------------- refusals

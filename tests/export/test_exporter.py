@@ -16,7 +16,7 @@ from kd_edge import recipes
 from kd_edge.artifact import load
 from kd_edge.errors import ArtifactError, ExportError
 from kd_edge.export import Exported, ExportProfile, export
-from kd_edge.export.parity import Comparison, faults_of
+from kd_edge.export.parity import Comparison, stage_faults
 from kd_edge.models import ModelConfig
 from kd_edge.runtime import Recognizer
 from kd_edge.types import Float32
@@ -178,7 +178,7 @@ def judged(found: Float32, **bounds: float) -> list[str]:
     )
     profile = ExportProfile.model_validate({"name": "mine", "max_abs_error": 0.5, **bounds})
     answers = comparison.scored("int8", "onnxruntime", found, before=ANSWERS, milliseconds=1.0)
-    return [fault.found for fault in faults_of(answers, comparison, profile, "max_abs_error")]
+    return [fault.found for fault in stage_faults(answers, comparison, profile, "max_abs_error")]
 
 
 def test_bounds_grow_with_the_logits_and_fail_closed() -> None:

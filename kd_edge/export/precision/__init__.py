@@ -10,9 +10,9 @@ import onnx
 
 from kd_edge.errors import ConfigError, ExportError, did_you_mean
 from kd_edge.export.precision.activations import Activations, observe
-from kd_edge.export.precision.correction import corrected
+from kd_edge.export.precision.correction import correct_features
 from kd_edge.export.precision.fp16 import to_half, unfit_for_half
-from kd_edge.export.precision.int8 import BACKBONE, is_quantised, quantised, quantised_for_tensorrt
+from kd_edge.export.precision.int8 import BACKBONE, is_quantised, quantise, quantise_for_tensorrt
 from kd_edge.export.profile import ExportProfile
 from kd_edge.export.ranges import Feed
 
@@ -67,10 +67,10 @@ def convert(
             kept[node.name] = "kept on request"
     if profile.precision == "int8":
         kept = _not_quantised(proto) | kept
-        return Converted(_correct(quantised(proto, seen.ranges, kept), seen, feeds), kept)
+        return Converted(_correct(quantise(proto, seen.ranges, kept), seen, feeds), kept)
     kept = unfit_for_half(proto, seen.extremes) | kept
     if profile.precision == "int8-tensorrt":
-        proto = _correct(quantised_for_tensorrt(proto, seen.ranges, kept), seen, feeds)
+        proto = _correct(quantise_for_tensorrt(proto, seen.ranges, kept), seen, feeds)
     return Converted(to_half(proto, kept), kept)
 
 
@@ -92,7 +92,7 @@ def check_patterns(proto: onnx.ModelProto, profile: ExportProfile) -> None:
 
 def _correct(proto: onnx.ModelProto, seen: Activations, feeds: Sequence[Feed]) -> onnx.ModelProto:
     """Correct the features of a step; a clip graph, which does not output its features, stays unchanged."""
-    return corrected(proto, seen.features, feeds) if seen.features else proto
+    return correct_features(proto, seen.features, feeds) if seen.features else proto
 
 
 def _not_quantised(proto: onnx.ModelProto) -> dict[str, str]:

@@ -23,7 +23,7 @@ LARGEST_SLOPE = 2.0
 """Largest factor by which a feature is scaled up or down; a larger one would indicate a fault, not rounding."""
 
 
-def corrected(proto: onnx.ModelProto, features: Sequence[Float32], feeds: Sequence[Feed]) -> onnx.ModelProto:
+def correct_features(proto: onnx.ModelProto, features: Sequence[Float32], feeds: Sequence[Feed]) -> onnx.ModelProto:
     """Scale and shift each feature of a quantised step so that it equals the float32 graph's on average.
 
     Rounding shifts features in one direction: a picture's background has one value, which rounds one way, and ReLU
@@ -39,10 +39,10 @@ def corrected(proto: onnx.ModelProto, features: Sequence[Float32], feeds: Sequen
     chosen = evenly(range(len(feeds)), MOST_FEEDS)
     found = _features(proto, [feeds[i] for i in chosen])
     expected = np.concatenate([features[i] for i in chosen]).astype(np.float64)
-    return _insert_scaling(proto, *line(found, expected))
+    return _insert_scaling(proto, *fit_line(found, expected))
 
 
-def line(found: Float64, expected: Float64) -> tuple[Float64, Float64]:
+def fit_line(found: Float64, expected: Float64) -> tuple[Float64, Float64]:
     """Fit slope and shift (D,) by least squares, both arrays (N, D); slope 1 and the mean difference for a constant."""
     centred = found - found.mean(axis=0)
     variance = np.mean(centred**2, axis=0)

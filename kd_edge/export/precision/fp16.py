@@ -43,10 +43,10 @@ def to_half(proto: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelPro
         copy, keep_io_types=True, op_block_list=blocked, node_block_list=list(keep)
     )
     _remove_round_trips(half.graph)
-    return tidied(half)
+    return sort_nodes(half)
 
 
-def tidied(proto: onnx.ModelProto) -> onnx.ModelProto:
+def sort_nodes(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Sort the nodes of a graph topologically in place, as ONNX requires: converters append their nodes at the end."""
     onnx_model = import_extra("onnxruntime.transformers.onnx_model", "cpu")
     onnx_model.OnnxModel.graph_topological_sort(proto.graph, is_deterministic=True)

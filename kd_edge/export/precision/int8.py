@@ -12,7 +12,7 @@ import onnx
 from kd_edge.engines.onnxruntime import load_onnxruntime
 from kd_edge.export.onnx import HEAD
 from kd_edge.export.precision.activations import Range
-from kd_edge.export.precision.fp16 import tidied
+from kd_edge.export.precision.fp16 import sort_nodes
 from kd_edge.packages import import_extra
 
 BACKBONE = "backbone."
@@ -26,7 +26,7 @@ TEMPORAL_OPERATORS = ("Conv", "Relu")
 """Operators of a temporal head quantised for CPUs: in float32, its convolutions were a sixth of a ResNet18's file."""
 
 
-def quantised(proto: onnx.ModelProto, ranges: Mapping[str, Range], keep: Collection[str] = ()) -> onnx.ModelProto:
+def quantise(proto: onnx.ModelProto, ranges: Mapping[str, Range], keep: Collection[str] = ()) -> onnx.ModelProto:
     """Quantise a graph for CPUs: unsigned activations, signed weights per channel.
 
     Args:
@@ -37,7 +37,7 @@ def quantised(proto: onnx.ModelProto, ranges: Mapping[str, Range], keep: Collect
     return _quantise(proto, ranges, keep, CPU_OPERATORS, "QUInt8", {})
 
 
-def quantised_for_tensorrt(
+def quantise_for_tensorrt(
     proto: onnx.ModelProto, ranges: Mapping[str, Range], keep: Collection[str] = ()
 ) -> onnx.ModelProto:
     """Quantise a graph for TensorRT: signed activations symmetric around zero, no quantised bias or outputs.
@@ -98,7 +98,7 @@ def _quantise(
     graph: onnx.ModelProto = qdq.model.model
     del graph.metadata_props[:]
     graph.producer_name, graph.producer_version = proto.producer_name, proto.producer_version
-    return tidied(graph)
+    return sort_nodes(graph)
 
 
 def is_quantised(node: onnx.NodeProto, operators: Collection[str] = CPU_OPERATORS) -> bool:
